@@ -1,0 +1,111 @@
+"""Errors by side: whose fault it is, what the client is told, what the breaker learns.
+
+A peer's mistake raises one of these; our own bugs raise `AssertionError`. They are caught where a
+callback enters (downstream.py, upstream.py, pool.py) and turned into an answer in one place
+(exchange.py). The mapping error -> status, outcome, reason is the class itself.
+"""
+
+from enum import Enum
+
+from retter.reason import Reason
+
+
+class Outcome(Enum):
+    """What one forwarded request tells the breaker about the application (breaker.md 4.1)."""
+
+    OK = "ok"                # answered with a status below 500 that is not 429
+    OVERLOAD = "overload"    # refused, reset, timed out, 502, 503, 504 or 429
+    ERROR = "error"          # another 5xx, a malformed or truncated answer
+    NEUTRAL = "neutral"      # says nothing: cancelled by us or by the client, or detached
+
+
+class RetterError(Exception):
+    """Base of every error that a peer can cause."""
+
+    status: int = 500
+    reason: Reason
+
+
+class DownstreamError(RetterError):
+    """The client's fault. It says nothing about the application."""
+
+    outcome = Outcome.NEUTRAL
+    reason = Reason.BAD_REQUEST
+    status = 400
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        if status is not None:
+            self.status = status
+
+
+class BadRequest(DownstreamError):
+    """The head or the framing is malformed or ambiguous (RFC 9112 section 3, 5, 6, 11.2)."""
+
+
+class RequestTimeout(DownstreamError):
+    """The head or the body did not arrive in time (RFC 9110 section 15.5.9)."""
+
+    status, reason = 408, Reason.CLIENT_TIMEOUT
+
+
+class RequestTooLarge(DownstreamError):
+    """Over a limit: 413 body, 414 target, 431 fields."""
+
+    status, reason = 413, Reason.TOO_LARGE
+
+
+class Unsupported(DownstreamError):
+    """Understood and refused: 405 method, 501 transfer coding, 505 version."""
+
+    status, reason = 501, Reason.UNSUPPORTED
+
+
+class LoopDetected(DownstreamError):
+    """The request passed through this very process before (RFC 9110 section 7.6.3)."""
+
+    status, reason = 508, Reason.LOOP
+
+
+class DownstreamGone(DownstreamError):
+    """The client closed before its answer was complete."""
+
+    reason = Reason.CLIENT_GONE
+
+
+class UpstreamError(RetterError):
+    """The application's fault: 502 or 504 without a stored response."""
+
+    status = 502
+    outcome = Outcome.OVERLOAD
+
+
+class ConnectRefused(UpstreamError):
+    """No connection: refused, unreachable, no such socket or name."""
+
+    reason = Reason.CONNECT_REFUSED
+
+
+class ConnectTimeout(UpstreamError):
+    """The connection was not accepted in time (a full backlog, a black hole)."""
+
+    status, reason = 504, Reason.CONNECT_TIMEOUT
+
+
+class UpstreamReset(UpstreamError):
+    """Closed or reset before the answer was complete."""
+
+    reason = Reason.UPSTREAM_RESET
+
+
+class UpstreamTimeout(UpstreamError):
+    """No first byte before the deadline, or a silence inside the answer."""
+
+    status, reason = 504, Reason.UPSTREAM_TIMEOUT
+
+
+class UpstreamMalformed(UpstreamError):
+    """Not HTTP/1.x, or ambiguous framing. The connection is closed and never used again."""
+
+    reason = Reason.UPSTREAM_MALFORMED
+    outcome = Outcome.ERROR

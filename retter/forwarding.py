@@ -1,0 +1,102 @@
+"""Who the client is, told to the application: X-Forwarded-For, X-Forwarded-Proto, X-Real-IP, Via.
+
+From an untrusted peer nothing is believed: the fields say what the connection itself shows, and
+are the same bytes for every request of it. From a trusted proxy its list is extended.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+
+from retter.message import RequestHead
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(text: str) -> Address | None:
+    """Parse an X-Forwarded-For element, with or without port and brackets."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+class Trust:
+    """Whose forwarding fields are believed (`--trusted-proxies`)."""
+
+    def __init__(self, networks: Sequence[Network], unix: bool) -> None:
+        self._networks = tuple(networks)
+        self._unix = unix
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the peer, an address or "" for a unix socket, is a trusted proxy."""
+        if not peer:
+            return self._unix
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._networks)
+
+    def client_of(self, forwarded_for: bytes, peer: str) -> str:
+        """Return the rightmost address that is not a trusted proxy's own, else the peer's."""
+        client = peer
+        for element in reversed(forwarded_for.decode("latin-1").split(",")):
+            address = _address(element)
+            if address is None:
+                break  # what stands to the left of nonsense cannot be believed either
+            client = str(address)
+            if not self.trusts(client):
+                break
+        return client
+
+
+def peer_name(peername: object) -> str:
+    """Return the peer's address as text without its port; "" for a unix socket."""
+    if not isinstance(peername, tuple) or not peername:
+        return ""
+    address = _address(str(peername[0]))  # pyright: ignore[reportUnknownArgumentType]
+    return str(address) if address is not None else ""
+
+
+class ForwardingFields:
+    """The forwarding fields of one client connection.
+
+    Args:
+        peer: The client's address; "" on a unix socket, told as `unix:` like nginx does.
+        proto: b"http" or b"https".
+        instance: The id in our Via comment.
+    """
+
+    __slots__ = ("_fixed", "_peer", "_proto", "_trust", "_via", "trusted")
+
+    def __init__(self, peer: str, proto: bytes, instance: bytes, trust: Trust) -> None:
+        self.trusted = trust.trusts(peer)
+        self._trust = trust
+        self._peer = peer
+        self._proto = proto
+        name = peer.encode() or b"unix:"
+        self._via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
+        self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+            name, name, proto, self._via,
+        )  # fmt: skip
+
+    def end_of_head(self, request: RequestHead) -> bytes:
+        """Return what comes after RequestHead.forward, with the empty line."""
+        if not self.trusted:
+            return self._fixed
+        name = self._peer.encode() or b"unix:"
+        told = request.combined(b"x-forwarded-for")
+        chain = told + b", " + name if told else name
+        real_ip = request.first(b"x-real-ip")
+        if real_ip is None:
+            real_ip = self._trust.client_of(told, self._peer).encode() or b"unix:"
+        proto = request.first(b"x-forwarded-proto") or self._proto
+        return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+            chain, real_ip, proto, self._via,
+        )  # fmt: skip

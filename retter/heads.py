@@ -1,0 +1,400 @@
+"""From head bytes to RequestHead and ResponseHead: the one place where h11 parses heads.
+
+h11 needs about 25 us for a browser's head, more than the whole rest of a request, so no head is
+parsed twice: `HeadMemo` keeps the result under the exact bytes it was made from. That makes the
+memo invisible, since equal bytes have equal meaning. What h11 lets pass and we do not is in
+strict.py; what is removed, renamed and added on the way to the other side is here.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import h11
+
+from retter.errors import BadRequest, LoopDetected, Unsupported, UpstreamMalformed
+from retter.message import Fields, Framing, RequestHead, ResponseHead
+from retter.strict import (
+    check_request_head,
+    check_response_head,
+    host_is_valid,
+    request_framing,
+    response_framing,
+)
+
+# RFC 9110 section 7.6.1: fields that concern one connection. Upgrade is put back when it is meant
+# for the application; Transfer-Encoding is rewritten because the body is framed anew.
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
+
+# What a client must not be able to remove by naming it in Connection: that trick takes the
+# credentials or the address away from the request after someone in front has checked them.
+_PROTECTED = frozenset(
+    {
+        b"host", b"cookie", b"set-cookie", b"authorization", b"via", b"forwarded", b"x-real-ip",
+        b"cache-control", b"date", b"expect", b"location",
+    }
+)  # fmt: skip
+_PROTECTED_PREFIXES = (b"content-", b"x-forwarded-")
+
+# Written anew for every request by forwarding.py, with what the connection knows.
+_FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto"})
+
+# Who the client is and what it asked for, as told by whoever is in front: passed on if that is a
+# trusted proxy, else dropped.
+_FORWARDING = _FORWARDED_ANEW | {
+    b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
+    b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-prefix",
+}  # fmt: skip
+
+# Ours, so that nobody else's can be taken for them.
+_OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+_SCHEME = re.compile(rb"https?://", re.IGNORECASE)
+_VERSION = re.compile(rb"[^\r\n]* HTTP/([0-9]\.[0-9])\r\n")
+
+Parsed = TypeVar("Parsed")
+
+
+class HeadMemo(Generic[Parsed]):
+    """A bounded map from exact head bytes to what they parse to.
+
+    Two dicts take turns: a full young one becomes the old one, and what is asked for again moves
+    back. That is nearly least-recently-used, and a hit costs one dict look-up and no bookkeeping.
+    """
+
+    __slots__ = ("_bytes", "_bytes_max", "_cost", "_old", "hits", "misses", "young")
+
+    # What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
+    # Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
+    COST_PER_BYTE = 6
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max // 2
+        self._bytes = 0
+        self.young: dict[bytes, Parsed] = {}
+        self._old: dict[bytes, Parsed] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def get(self, head: bytes) -> Parsed | None:
+        """Return what these bytes parsed to, or None."""
+        found = self.young.get(head)
+        if found is not None:
+            self.hits += 1
+            return found
+        found = self._old.pop(head, None)
+        if found is not None:
+            self.hits += 1
+            self.put(head, found)
+            return found
+        self.misses += 1
+        return None
+
+    def put(self, head: bytes, parsed: Parsed) -> None:
+        """Remember what these bytes parsed to."""
+        cost = len(head) * self.COST_PER_BYTE + 500
+        if cost > self._bytes_max:
+            return
+        if self._bytes + cost > self._bytes_max:
+            self._old, self.young, self._bytes = self.young, {}, 0
+        self.young[head] = parsed
+        self._bytes += cost
+
+    def __len__(self) -> int:
+        return len(self.young) + len(self._old)
+
+
+def _named_by_connection(fields: Fields) -> frozenset[bytes]:
+    """Return the lower-case options of all Connection fields (RFC 9110 section 7.6.1)."""
+    options: set[bytes] = set()
+    for name, value in fields:
+        if name == b"connection":
+            options.update(option.strip().lower() for option in value.split(b","))
+    return frozenset(options)
+
+
+def _stays_here(name: bytes, connection: frozenset[bytes]) -> bool:
+    """Whether a field of that lower-case name ends at this hop."""
+    if name in HOP_BY_HOP:
+        return True
+    if name not in connection:
+        return False
+    return name not in _PROTECTED and not name.startswith(_PROTECTED_PREFIXES)
+
+
+def _keeps_alive(connection: frozenset[bytes], http11: bool) -> bool:
+    # RFC 9112 section 9.3
+    if b"close" in connection:
+        return False
+    return http11 or b"keep-alive" in connection
+
+
+def _lines(fields: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+# -- requests ---------------------------------------------------------------------------------
+
+
+def _h11_request(head: bytes) -> h11.Request:
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise BadRequest(str(error), error.error_status_hint) from error
+    if not isinstance(event, h11.Request):  # cannot be NEED_DATA: the head ends in an empty line
+        raise BadRequest("not a request")
+    return event
+
+
+def _check_version(head: bytes) -> None:
+    # RFC 9112 section 2.3: a recipient of 1.x takes any minor version; another major is 505.
+    if (match := _VERSION.match(head)) and not match[1].startswith(b"1."):
+        raise Unsupported("only HTTP/1.x is spoken here", 505)
+
+
+def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
+    """Return target and host with an absolute-form target rewritten (RFC 9112 section 3.2.2)."""
+    if target.startswith(b"/"):
+        if b"#" in target:
+            raise BadRequest("a fragment in the request target")
+        return target, host
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise BadRequest("the asterisk form is for OPTIONS alone")
+        return target, host
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not match[1]:
+        raise BadRequest("the request target is neither a path nor an http URL")
+    path = match[2]
+    if not path:
+        path = b"*" if method == b"OPTIONS" else b"/"  # RFC 9112 section 3.2.4
+    elif path.startswith(b"?"):
+        path = b"/" + path
+    return path, match[1]
+
+
+def _upgrade_of(fields: Fields, connection: frozenset[bytes], http11: bool) -> bytes:
+    # RFC 9110 section 7.8. h2c is left out: an application that takes it would get a tunnel of
+    # requests that nobody in front can read any more.
+    if not http11 or b"upgrade" not in connection:
+        return b""
+    offers = [
+        offer.strip()
+        for name, value in fields
+        if name == b"upgrade"
+        for offer in value.split(b",")
+    ]
+    return b", ".join(
+        [o for o in offers if o and not o.lower().startswith((b"h2", b"tls", b"http/2"))]
+    )
+
+
+def _expects_continue(fields: Fields, http11: bool) -> bool:
+    expects = [value.lower() for name, value in fields if name == b"expect"]
+    if not expects or not http11:  # RFC 9110 section 10.1.1: ignored from HTTP/1.0
+        return False
+    if expects != [b"100-continue"]:
+        raise BadRequest("an unknown expectation", 417)
+    return True
+
+
+class RequestParser:
+    """Parses request heads for one RETTER process.
+
+    Args:
+        fields_max: Field lines a head may have; more is 431.
+        target_bytes_max: Octets of the request target; more is 414.
+        instance: This process's own Via id, to see a request that comes round again.
+        trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
+    """
+
+    def __init__(
+        self, *, fields_max: int, target_bytes_max: int, instance: bytes, trusted: bool
+    ) -> None:
+        self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
+        self._fields_max = fields_max
+        self._target_bytes_max = target_bytes_max
+        self._via_mark = b"(" + instance + b")"
+
+    def parse(self, head: bytes) -> RequestHead:
+        """Parse one whole head, from the request line to the empty line.
+
+        Raises:
+            DownstreamError: With the status that the client is to get.
+        """
+        if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
+            raise BadRequest("the request target is too long", 414)
+        check_request_head(head)
+        _check_version(head)
+        request = _h11_request(head)
+        raw = list(request.headers.raw_items())
+        if len(raw) > self._fields_max:
+            raise BadRequest("too many header fields", 431)
+        http11 = request.http_version != b"1.0"
+        fields: Fields = tuple([(name.lower(), value) for name, value in raw])
+        return self._head(bytes(request.method), bytes(request.target), http11, raw, fields)
+
+    def _head(
+        self,
+        method: bytes,
+        target: bytes,
+        http11: bool,
+        raw: list[tuple[bytes, bytes]],
+        fields: Fields,
+    ) -> RequestHead:
+        if method in (b"CONNECT", b"TRACE"):
+            raise Unsupported(f"{method.decode()} is not forwarded", 405)
+        hosts = [value for name, value in fields if name == b"host"]
+        if len(hosts) > 1 or (http11 and not hosts):
+            raise BadRequest("exactly one Host field is needed")  # RFC 9112 section 3.2
+        target, host = _origin_form(method, target, hosts[0] if hosts else None)
+        if host is not None and not host_is_valid(host):
+            raise BadRequest("a malformed Host")
+        framing, length = request_framing(fields, http11)
+        connection = _named_by_connection(fields)
+        upgrade = _upgrade_of(fields, connection, http11)
+        if any(name == b"via" and self._via_mark in value for name, value in fields):
+            raise LoopDetected("this request has passed here before")
+        return RequestHead(
+            method=method,
+            target=target,
+            http11=http11,
+            host=host or b"",
+            fields=fields,
+            framing=framing,
+            content_length=length,
+            keep_alive=_keeps_alive(connection, http11),
+            expect_continue=_expects_continue(fields, http11),
+            upgrade=upgrade,
+            forward=b"%b %b HTTP/1.1\r\n%b"
+            % (method, target, _lines(self._kept(raw, host, connection, framing, upgrade))),
+        )
+
+    def _kept(
+        self,
+        raw: list[tuple[bytes, bytes]],
+        host: bytes | None,
+        connection: frozenset[bytes],
+        framing: Framing,
+        upgrade: bytes,
+    ) -> list[tuple[bytes, bytes]]:
+        kept: list[tuple[bytes, bytes]] = []
+        host_told = False
+        for raw_name, value in raw:
+            name = raw_name.lower()
+            if name == b"host":
+                kept.append((raw_name, host or b""))  # absolute-form: the target's authority wins
+            elif name not in self._dropped and not _stays_here(name, connection):
+                kept.append((raw_name, value))
+                host_told = host_told or name == b"x-forwarded-host"
+        if host and not host_told:
+            kept.append((b"X-Forwarded-Host", host))
+        if framing is Framing.CHUNKED:
+            kept.append((b"Transfer-Encoding", b"chunked"))
+        if upgrade:
+            kept += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
+        return kept
+
+
+# -- responses --------------------------------------------------------------------------------
+
+_ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "upstream")])
+_INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][ \r]")
+
+
+def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
+    connection = h11.Connection(h11.CLIENT)
+    if _INFORMATIONAL.match(head):
+        connection.send(_ANY_REQUEST)  # h11 takes a 1xx only as the answer to a request
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise UpstreamMalformed(str(error)) from error
+    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
+        raise UpstreamMalformed("not a response")
+    return event
+
+
+def parse_response(head: bytes) -> ResponseHead:
+    """Parse one whole response head, from the status line to the empty line.
+
+    Raises:
+        UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
+    """
+    check_response_head(head)
+    response = _h11_response(head)
+    raw = list(response.headers.raw_items())
+    http11 = response.http_version != b"1.0"
+    if not response.http_version.startswith(b"1."):
+        raise UpstreamMalformed("only HTTP/1.x is spoken here")
+    status = response.status_code
+    fields: Fields = tuple([(name.lower(), value) for name, value in raw])
+    framing, length = response_framing(status, fields, http11)
+    connection = _named_by_connection(fields)
+    kept = _kept_of_response(raw, status, connection)
+    status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
+    via = b"" if status < 200 else b"Via: 1.1 retter\r\n"
+    not_stored = (b"content-length", b"set-cookie", b"age")
+    return ResponseHead(
+        status=status,
+        fields=fields,
+        framing=framing,
+        content_length=length,
+        keep_alive=framing is not Framing.CLOSE and _keeps_alive(connection, http11),
+        forward=status_line + _lines(kept) + via,
+        stored=status_line
+        + _lines([(name, value) for name, value in kept if name.lower() not in not_stored])
+        + via,
+        set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
+        event_stream=any(
+            name == b"content-type" and value[:17].lower() == b"text/event-stream"
+            for name, value in fields
+        ),
+    )
+
+
+def _kept_of_response(
+    raw: list[tuple[bytes, bytes]], status: int, connection: frozenset[bytes]
+) -> list[tuple[bytes, bytes]]:
+    kept: list[tuple[bytes, bytes]] = []
+    for raw_name, value in raw:
+        name = raw_name.lower()
+        if name in _OUR_RESPONSE_FIELDS:
+            continue
+        if name == b"content-length" and (status < 200 or status == 204):
+            continue  # RFC 9110 section 8.6: must not be sent
+        if status == 101 and name == b"upgrade":
+            kept += [(b"Connection", b"Upgrade"), (raw_name, value)]
+        elif not _stays_here(name, connection):
+            kept.append((raw_name, value))
+    return kept
+
+
+# -- the end of a head in a stream ------------------------------------------------------------
+
+
+def end_of_head(buffer: bytes, bytes_max: int, check: Callable[[bytes], None]) -> int:
+    """Return where the first head in the buffer ends, or 0 while it is incomplete.
+
+    A fault that no further bytes can mend is reported at once, so that a peer who ends lines with
+    a bare LF gets its 400 instead of waiting for a head that never ends.
+
+    Raises:
+        DownstreamError: (or whatever `check` raises) The lines are malformed.
+        BadRequest: 431, more than bytes_max octets.
+    """
+    end = buffer.find(b"\r\n\r\n") + 4
+    if end > 3:
+        if end > bytes_max:
+            raise BadRequest("the request head is too large", 431)
+        return end
+    if len(buffer) > bytes_max:
+        raise BadRequest("the request head is too large", 431)
+    check(buffer)
+    return 0

@@ -1,0 +1,83 @@
+"""What a parsed head is: immutable, free of I/O, and shared by every request with the same bytes.
+
+The heads are made by `heads.py` (which owns h11 and the strict framing rules) and read by everyone
+else. Because a head may be shared between connections through the memo, nothing here is ever
+changed after it is made; whatever belongs to one request alone lives in its Exchange.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+Fields = tuple[tuple[bytes, bytes], ...]
+"""Field lines in the order received: (lower-case name, value without surrounding white space)."""
+
+
+class Framing(Enum):
+    """How the end of a message body is known (RFC 9112 section 6.3)."""
+
+    NONE = "none"            # no body, whatever the fields say
+    LENGTH = "length"        # Content-Length octets
+    CHUNKED = "chunked"      # chunked transfer coding
+    CLOSE = "close"          # a response that ends when the connection closes
+
+
+def _first(fields: Fields, name: bytes) -> bytes | None:
+    for field_name, value in fields:
+        if field_name == name:
+            return value
+    return None
+
+
+def _combined(fields: Fields, name: bytes) -> bytes:
+    return b", ".join([value for field_name, value in fields if field_name == name])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RequestHead:
+    """A request's head, validated, with its framing and its bytes ready for the application."""
+
+    method: bytes
+    target: bytes            # origin-form (absolute-form is rewritten) or "*", bytes untouched
+    http11: bool
+    host: bytes              # the authority asked for, as sent; b"" for HTTP/1.0 without Host
+    fields: Fields           # all of them, hop-by-hop ones too
+    framing: Framing         # NONE, LENGTH or CHUNKED
+    content_length: int      # octets; 0 unless framing is LENGTH
+    keep_alive: bool         # the client lets the connection stay open (RFC 9112 section 9.3)
+    expect_continue: bool
+    upgrade: bytes           # the Upgrade field if Connection names it, else b""
+    forward: bytes           # request line and end-to-end fields for the application, CRLF-ended;
+                             # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
+                             # empty line, which depend on the connection
+
+    def first(self, name: bytes) -> bytes | None:
+        """Return the first field line of that lower-case name, or None."""
+        return _first(self.fields, name)
+
+    def combined(self, name: bytes) -> bytes:
+        """Return all field lines of that lower-case name as one list (RFC 9110 section 5.3)."""
+        return _combined(self.fields, name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ResponseHead:
+    """A response's head, validated, with its framing and its bytes ready for a client."""
+
+    status: int
+    fields: Fields           # all of them, hop-by-hop ones too
+    framing: Framing         # as the answer to a GET; HEAD makes it NONE
+    content_length: int      # octets; 0 unless framing is LENGTH
+    keep_alive: bool         # the upstream connection may be used again
+    forward: bytes           # status line and end-to-end fields for the client, CRLF-ended, with
+                             # Via and Content-Length (if LENGTH), without the empty line
+    stored: bytes            # the same without Content-Length, Set-Cookie and Age
+    set_cookies: tuple[bytes, ...]
+    event_stream: bool       # Content-Type: text/event-stream
+
+    def first(self, name: bytes) -> bytes | None:
+        """Return the first field line of that lower-case name, or None."""
+        return _first(self.fields, name)
+
+    def combined(self, name: bytes) -> bytes:
+        """Return all field lines of that lower-case name as one list (RFC 9110 section 5.3)."""
+        return _combined(self.fields, name)

@@ -1,0 +1,327 @@
+"""What settings are written in: sizes, durations, switches, ratios and addresses.
+
+Pure text work: nothing here opens a file, resolves a name or knows which setting it reads. Every
+parser raises ValueError with one sentence that shows the value and says what would be right.
+"""
+
+import re
+import socket
+from dataclasses import dataclass
+from typing import Final, Literal
+
+SHOWN_CHARACTERS_MAX: Final = 80  # of a wrong value: the message stays one readable line
+
+# One year: a longer wait is a mistyped unit, and timers need not care for overflow.
+DURATION_S_MAX: Final = 366 * 24 * 3600.0
+SIZE_BYTES_MAX: Final = 1 << 50   # 1 PiB, for the same reason
+UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, 108, less the final NUL (unix(7))
+
+_SECONDS: Final[dict[str, float]] = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3,
+    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
+    "m": 60.0, "min": 60.0, "minute": 60.0, "minutes": 60.0,
+    "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0,
+}
+_PER_SECOND: Final[dict[str, float]] = {"ns": 1e9, "us": 1e6, "µs": 1e6, "μs": 1e6, "ms": 1e3}
+_DURATION_PART: Final = re.compile(
+    r"([0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-zµμ]+)\s*"
+)
+_NUMBER: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?")
+
+# A lone letter is binary, as nginx and Apache have it; kB, MB and GB are the SI's powers of ten.
+_SIZE_UNITS: Final[dict[str, int]] = {
+    "": 1, "b": 1,
+    "k": 1 << 10, "ki": 1 << 10, "kib": 1 << 10, "kb": 10**3,
+    "m": 1 << 20, "mi": 1 << 20, "mib": 1 << 20, "mb": 10**6,
+    "g": 1 << 30, "gi": 1 << 30, "gib": 1 << 30, "gb": 10**9,
+}
+_SIZE: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?\s*([a-z]*)")
+
+_TRUE: Final = frozenset({"true", "t", "yes", "y", "on", "1"})
+_FALSE: Final = frozenset({"false", "f", "no", "n", "off", "0"})
+
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
+_ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+
+LISTEN_FORMS: Final = ":80, 127.0.0.1:8089, [::1]:8089 or unix:/run/retter.sock"
+UPSTREAM_FORMS: Final = ":8080, app.local:8080, http://app.local:8080, [::1]:8080 or unix:/run/app.sock"
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: quoted, on one line, and not too long."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(value)
+    if len(text) > SHOWN_CHARACTERS_MAX:
+        return text[: SHOWN_CHARACTERS_MAX - 3] + "..."
+    return text
+
+
+# Durations
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration and return seconds.
+
+    `1.5s`, `200ms`, `2m`, `24h`, `1h30m`, `15 seconds`; a plain number is seconds. Raises
+    ValueError for anything else, a sign included.
+    """
+    cleaned = text.strip().lower()
+    if _NUMBER.fullmatch(cleaned):
+        return _within_a_year(float(cleaned), text)
+    seconds, position = 0.0, 0
+    while position < len(cleaned):
+        part = _DURATION_PART.match(cleaned, position)
+        if part is None or part[2] not in _SECONDS:
+            break
+        seconds += _in_seconds(float(part[1]), part[2])
+        position = part.end()
+    if position == 0 or position < len(cleaned):
+        raise ValueError(
+            f"{shown(text)} is not a duration; write 1.5s, 200ms, 2m, 24h or plain seconds"
+        )
+    return _within_a_year(seconds, text)
+
+
+def _in_seconds(number: float, unit: str) -> float:
+    # Dividing by a whole number rounds once, so that 200ms is exactly 0.2.
+    if unit in _PER_SECOND:
+        return number / _PER_SECOND[unit]
+    return number * _SECONDS[unit]
+
+
+def _within_a_year(seconds: float, text: str) -> float:
+    if seconds > DURATION_S_MAX:
+        raise ValueError(f"{shown(text)} is longer than a year")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds in the largest unit that `parse_duration` reads back as the same number."""
+    if seconds == 0:
+        return "0"
+    for unit, length in (("h", 3600), ("m", 60), ("s", 1)):
+        if seconds % length == 0:
+            return f"{seconds / length:.0f}{unit}"
+    milliseconds = f"{seconds * 1000:g}ms"
+    if seconds < 1 and parse_duration(milliseconds) == seconds:
+        return milliseconds
+    return f"{seconds!r}s"
+
+
+# Sizes
+
+
+def parse_size(text: str) -> int:
+    """Read a size and return octets.
+
+    `64MiB`, `64m` and `65536k` are powers of two, `64MB` is a power of ten, a plain number is
+    octets. Raises ValueError for anything else.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None or match[3] not in _SIZE_UNITS:
+        raise ValueError(f"{shown(text)} is not a size; write 64MiB, 64MB, 64k or plain bytes")
+    digits = match[2] or ""
+    octets, rest = divmod(int(match[1] + digits) * _SIZE_UNITS[match[3]], 10 ** len(digits))
+    if rest:
+        raise ValueError(f"{shown(text)} is not a whole number of bytes")
+    if octets > SIZE_BYTES_MAX:
+        raise ValueError(f"{shown(text)} is larger than 1 PiB")
+    return octets
+
+
+def format_size(octets: int) -> str:
+    """Write octets in the largest unit that `parse_size` reads back as the same number."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if octets and octets % factor == 0:
+            return f"{octets // factor}{unit}"
+    return str(octets)
+
+
+# Switches and ratios
+
+
+def parse_bool(text: str) -> bool:
+    """Read true or false; yes/no, on/off and 1/0 do as well. Raises ValueError."""
+    word = text.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError(f"{shown(text)} is neither true nor false")
+
+
+def parse_ratio(text: str) -> float:
+    """Read a share, `0.5` or `50%`, and return it as a number. Raises ValueError."""
+    number, percent, rest = text.strip().lower().partition("%")
+    number = number.rstrip()
+    if rest or not _NUMBER.fullmatch(number):
+        raise ValueError(f"{shown(text)} is not a share; write 0.5 or 50%")
+    return float(number) / 100 if percent else float(number)
+
+
+# Addresses
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where clients connect to: a TCP port, or the path of a Unix socket."""
+
+    kind: Literal["tcp", "unix"]
+    host: str = ""    # a name or an address without brackets; "" is every interface, IPv4 and IPv6
+    port: int = 0     # 0 lets the system choose a free one
+    path: str = ""    # of a Unix socket
+
+    def __str__(self) -> str:
+        return _address_text(self.kind, self.host, self.port, self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAddress:
+    """Where the application is: a TCP port, or the path of a Unix socket."""
+
+    kind: Literal["tcp", "unix"]
+    host: str         # a name or an address without brackets; "" for a Unix socket
+    port: int         # 1 to 65535; 0 for a Unix socket
+    path: str         # of a Unix socket, else ""
+    authority: bytes  # its Host field, for requests that bring none (RFC 9112 section 3.2)
+
+    def __str__(self) -> str:
+        return _address_text(self.kind, self.host, self.port, self.path)
+
+
+def _address_text(kind: str, host: str, port: int, path: str) -> str:
+    if kind == "unix":
+        return f"unix:{path}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_listen(text: str) -> ListenAddress:
+    """Read where to listen: `:80`, `host:80`, `[::1]:80`, `unix:PATH`.
+
+    `:80` and `*:80` are every interface, IPv4 and IPv6; port 0 lets the system choose. Raises
+    ValueError.
+    """
+    cleaned = text.strip()
+    if cleaned.startswith("unix:"):
+        return ListenAddress("unix", path=_unix_path(cleaned, text))
+    if "://" in cleaned:
+        raise ValueError(f"{shown(text)} is a URL, not an address to listen on; write {LISTEN_FORMS}")
+    if cleaned.startswith("*:"):
+        cleaned = cleaned[1:]
+    host, port = _host_and_port(cleaned, text, LISTEN_FORMS)
+    return ListenAddress("tcp", host, port)
+
+
+def parse_upstream(text: str) -> UpstreamAddress:
+    """Read where the application is: `:8080`, `host:8080`, `http://host`, `unix:PATH`.
+
+    `:8080` is this machine (127.0.0.1). A URL may name no path but `/`, since the target of a
+    request is never rewritten. Raises ValueError.
+    """
+    cleaned = text.strip()
+    if not cleaned:
+        raise ValueError(f"an application's address is missing; write {UPSTREAM_FORMS}")
+    if cleaned.startswith("unix:"):
+        return UpstreamAddress("unix", "", 0, _unix_path(cleaned, text), b"localhost")
+    scheme, separator, rest = cleaned.partition("://")
+    if separator:
+        cleaned = _authority_of_url(scheme.lower(), rest, text)
+    host, port = _host_and_port(cleaned, text, UPSTREAM_FORMS)
+    if port == 0:
+        raise ValueError(f"{shown(text)}: port 0 cannot be connected to")
+    host = host or "127.0.0.1"
+    return UpstreamAddress("tcp", host, port, "", _authority(host, port))
+
+
+def _authority(host: str, port: int) -> bytes:
+    name = host.partition("%")[0]  # a zone means something on this machine only (RFC 6874)
+    name = f"[{name}]" if ":" in name else name
+    return (name if port == 80 else f"{name}:{port}").encode("ascii")
+
+
+def _authority_of_url(scheme: str, rest: str, text: str) -> str:
+    if scheme == "https":
+        raise ValueError(
+            f"{shown(text)}: TLS towards the application is not supported yet; "
+            "use its plain HTTP port, for example http://host:8080"
+        )
+    if scheme != "http":
+        raise ValueError(f"{shown(text)} is not an application's address; write {UPSTREAM_FORMS}")
+    authority, _, path = rest.partition("/")
+    if "@" in rest:
+        # Not shown: messages end in logs, and this may be a password.
+        raise ValueError("a user name or password in the address is not supported")
+    if authority == "unix:":
+        raise ValueError(f"{shown(text)}: a Unix socket is written unix:/{path}")
+    if path or "?" in authority or "#" in authority:
+        raise ValueError(
+            f"{shown(text)}: a path cannot be set, since requests keep their own; "
+            f"write http://{re.split('[?#]', authority)[0]}"
+        )
+    has_port = ":" in authority.rpartition("]")[2]
+    return authority if has_port or not authority else f"{authority}:80"
+
+
+def _unix_path(cleaned: str, text: str) -> str:
+    path = cleaned.removeprefix("unix:")
+    if path.startswith("//"):
+        path = "/" + path.lstrip("/")  # unix:///run/app.sock means the same
+    if not path or "\0" in path:
+        raise ValueError(f"{shown(text)} names no socket; write unix:/run/app.sock")
+    if len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_BYTES_MAX:
+        raise ValueError(
+            f"{shown(text)}: a socket's path may have {UNIX_PATH_BYTES_MAX} bytes at most"
+        )
+    return path
+
+
+def _host_and_port(cleaned: str, text: str, forms: str) -> tuple[str, int]:
+    if _is_port(cleaned):
+        return "", _port(cleaned, text)
+    host, separator, port = cleaned.rpartition(":")
+    if not separator or not _is_port(port):
+        raise ValueError(f"{shown(text)} has no port; write {forms}")
+    return _host(host, text, forms), _port(port, text)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _port(digits: str, text: str) -> int:
+    # Compared as text first: int() of thousands of digits is slow and then refused.
+    if len(digits) > 5 or int(digits) > 65535:
+        raise ValueError(f"{shown(text)}: a port is at most 65535")
+    return int(digits)
+
+
+def _host(host: str, text: str, forms: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        return _ipv6(host[1:-1], text)
+    if ":" in host:
+        raise ValueError(f"{shown(text)}: an IPv6 address needs brackets, as in [::1]:8080")
+    if not host:
+        return host
+    if not _HOST_NAME.fullmatch(host):
+        raise ValueError(f"{shown(text)} is not an address; write {forms}")
+    # A name whose last label is a number can only be an IPv4 address.
+    if host.rpartition(".")[2].isdigit() and not _is_address(socket.AF_INET, host):
+        raise ValueError(f"{shown(text)}: {host} is not an IPv4 address")
+    return host
+
+
+def _ipv6(host: str, text: str) -> str:
+    address, percent, zone = host.partition("%")
+    if not _is_address(socket.AF_INET6, address) or (percent and not _ZONE.fullmatch(zone)):
+        raise ValueError(f"{shown(text)}: {shown(host)} is not an IPv6 address")
+    return host
+
+
+def _is_address(family: int, text: str) -> bool:
+    try:
+        socket.inet_pton(family, text)
+    except (OSError, ValueError):
+        return False
+    return True

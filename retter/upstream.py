@@ -1,0 +1,285 @@
+"""One connection to the application: bytes in, heads and body pieces out.
+
+Carries one exchange at a time. It knows framing and nothing of storing, breaking or retrying; what
+it hands over goes to a `ResponseSink`, and a connection whose answer ended cleanly goes back to
+the pool *before* the last piece is handed over, so that a pipelined next request finds it there.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from retter.body import BodyMalformed, ChunkedDecoder
+from retter.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
+from retter.heads import HeadMemo, end_of_head, parse_response
+from retter.message import Framing, ResponseHead
+from retter.strict import check_response_head
+
+if TYPE_CHECKING:
+    from retter.pool import ConnectionPool
+
+Trailers = list[tuple[bytes, bytes]]
+
+# 1xx answers before the final one. A client asked for at most one 100; 103 may come a few times.
+# An application that sends more is broken, and each of them is work for us.
+INFORMATIONAL_MAX = 16
+
+
+class ResponseSink(Protocol):
+    """What an UpstreamConnection needs of the exchange it works for."""
+
+    def response_informational(self, head: ResponseHead) -> None: ...
+    def response_head(self, head: ResponseHead, body: bytes, complete: bool, now: float) -> None: ...
+    def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None: ...
+    def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None: ...
+    def tunnel_data(self, data: bytes, now: float) -> None: ...
+    def tunnel_eof(self, now: float) -> None: ...
+    def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
+    def upstream_blocked(self) -> None: ...
+    def upstream_writable(self) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A client-side HTTP/1.1 connection, reusable while its answers end cleanly."""
+
+    __slots__ = (
+        "_buffer", "_decoder", "_framing", "_head_bytes_max", "_informational", "_keep_alive",
+        "_left", "_loop", "_memo", "_method", "_paused", "_pool", "_sink", "_transport",
+        "_tunnel", "answered", "closed", "idle_since", "request_complete", "reused",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pool: "ConnectionPool",
+        loop: asyncio.AbstractEventLoop,
+        memo: HeadMemo[ResponseHead],
+        head_bytes_max: int,
+    ) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._memo = memo
+        self._head_bytes_max = head_bytes_max
+        self._transport: asyncio.Transport | None = None
+        self._sink: ResponseSink | None = None
+        self._buffer = b""
+        self._framing: Framing | None = None      # None: a head is awaited
+        self._left = 0                            # octets of a LENGTH body still to come
+        self._decoder: ChunkedDecoder | None = None
+        self._keep_alive = False
+        self._informational = 0
+        self._method = b""
+        self._tunnel = False
+        self._paused = False
+        self.closed = False
+        self.reused = False                       # has carried an exchange before
+        self.answered = False                     # bytes of the present answer have arrived
+        self.request_complete = False             # set by the exchange with its last byte
+        self.idle_since = 0.0
+
+    # -- what the exchange asks for ---------------------------------------------------------
+
+    def send(self, sink: ResponseSink, method: bytes, data: bytes) -> None:
+        """Begin an exchange: write the request's head and what there is of its body."""
+        assert self._sink is None and self._transport is not None, "one exchange at a time"
+        self._sink = sink
+        self._method = method
+        self._framing = None
+        self._informational = 0
+        self.answered = False
+        self._transport.write(data)
+
+    def write(self, data: bytes) -> None:
+        """Write more of the request's body, or of the tunnel."""
+        if self._transport is not None and not self.closed:
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """Close our direction of a tunnel."""
+        if self._transport is not None and not self.closed and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def pause_reading(self) -> None:
+        """Stop reading until resume_reading: the client does not keep up."""
+        if not self._paused and self._transport is not None and not self.closed:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo pause_reading."""
+        if self._paused and self._transport is not None and not self.closed:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def abandon(self) -> None:
+        """Give the exchange up in the middle: the connection cannot be used again."""
+        self._sink = None
+        self.close()
+
+    def close(self) -> None:
+        """Close at once, without a word to the exchange."""
+        if not self.closed:
+            self.closed = True
+            self._pool.forget(self)
+            if self._transport is not None:
+                self._transport.abort()
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            self.close()  # nobody asked: what comes next on this connection cannot be trusted
+            return
+        self.answered = True
+        now = self._loop.time()
+        try:
+            if self._framing is None and not self._tunnel:
+                self._receive_head(sink, data, now)
+            else:
+                self._receive_body(sink, data, now)
+        except UpstreamError as error:
+            self._fail(error, now)
+
+    def eof_received(self) -> bool:
+        if self._tunnel and self._sink is not None:
+            self._sink.tunnel_eof(self._loop.time())
+            return True  # the other direction may go on
+        if self._framing is Framing.CLOSE and self._sink is not None:
+            self._finish(self._sink, b"", [], self._loop.time())
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pool.forget(self)
+        sink, self._sink = self._sink, None
+        if sink is None:
+            return
+        now = self._loop.time()
+        if self._framing is Framing.CLOSE and exc is None and not self._tunnel:
+            sink.response_data(b"", True, [], now)
+        else:
+            sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
+
+    def pause_writing(self) -> None:
+        if self._sink is not None:
+            self._sink.upstream_blocked()
+
+    def resume_writing(self) -> None:
+        if self._sink is not None:
+            self._sink.upstream_writable()
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    def _receive_head(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        end = self._end_of_head(data)
+        if not end:
+            self._buffer = data
+            return
+        head_bytes = data[:end]
+        head = self._memo.get(head_bytes)
+        if head is None:
+            head = parse_response(head_bytes)
+            self._memo.put(head_bytes, head)
+        if head.status < 200:
+            self._receive_informational(sink, head, data[end:], now)
+            return
+        self._keep_alive = head.keep_alive
+        framing = head.framing if self._method != b"HEAD" else Framing.NONE
+        extra = len(data) - end
+        if framing is Framing.LENGTH and extra < head.content_length:
+            self._framing = framing
+            self._left = head.content_length - extra
+            sink.response_head(head, data[end:], False, now)
+        elif framing is Framing.LENGTH or framing is Framing.NONE:
+            length = head.content_length if framing is Framing.LENGTH else 0
+            if extra > length:
+                self._keep_alive = False  # bytes after the end: never reuse
+            self._end_exchange(now)
+            sink.response_head(head, data[end : end + length], True, now)
+        else:
+            self._framing = framing
+            if framing is Framing.CHUNKED:
+                self._decoder = ChunkedDecoder()
+            sink.response_head(head, b"", False, now)
+            if extra and self._sink is sink:
+                self._receive_body(sink, data[end:], now)
+
+    def _end_of_head(self, data: bytes) -> int:
+        try:
+            return end_of_head(data, self._head_bytes_max, check_response_head)
+        except BadRequest as error:
+            raise UpstreamMalformed("the response head is too large") from error
+
+    def _receive_informational(
+        self, sink: ResponseSink, head: ResponseHead, rest: bytes, now: float
+    ) -> None:
+        self._informational += 1
+        if self._informational > INFORMATIONAL_MAX:
+            raise UpstreamMalformed("too many 1xx answers")
+        if head.status == 101:
+            self._tunnel = True
+            sink.upgraded(head, rest, now)
+            return
+        sink.response_informational(head)
+        if rest and self._sink is sink:
+            self._receive_head(sink, rest, now)
+
+    def _receive_body(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        if self._tunnel:
+            sink.tunnel_data(data, now)
+        elif self._framing is Framing.LENGTH:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                sink.response_data(data, False, [], now)
+                return
+            if left < 0:
+                self._keep_alive = False
+                data = data[: self._left]
+            self._finish(sink, data, [], now)
+        elif self._framing is Framing.CHUNKED:
+            self._receive_chunked(sink, data, now)
+        else:
+            sink.response_data(data, False, [], now)
+
+    def _receive_chunked(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            body = decoder.feed(data)
+        except BodyMalformed as error:
+            raise UpstreamMalformed(str(error)) from error
+        if not decoder.complete:
+            if body:
+                sink.response_data(body, False, [], now)
+            return
+        if decoder.rest():
+            self._keep_alive = False
+        self._finish(sink, body, decoder.trailers, now)
+
+    def _finish(self, sink: ResponseSink, data: bytes, trailers: Trailers, now: float) -> None:
+        self._end_exchange(now)
+        sink.response_data(data, True, trailers, now)
+
+    def _end_exchange(self, now: float) -> None:
+        """The answer is complete: back to the pool, or closed."""
+        self._sink = None
+        self._framing = None
+        self._decoder = None
+        if self._keep_alive and self.request_complete and not self.closed:
+            self.resume_reading()  # a pooled connection goes back reading
+            self.reused = True
+            self._pool.release(self, now)
+        else:
+            self.close()
+
+    def _fail(self, error: UpstreamError, now: float) -> None:
+        sink, self._sink = self._sink, None
+        self.close()
+        if sink is not None:
+            sink.upstream_failed(error, now)

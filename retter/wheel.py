@@ -1,0 +1,65 @@
+"""Coarse deadlines for very many connections: no timer object a request, none a connection.
+
+A connection keeps its deadline in an attribute and changes it freely. The wheel holds each one in
+the bucket of one second, looks when that second comes, and moves it on if the deadline has moved.
+Only a deadline that comes *nearer* has to be told (`watch`).
+"""
+
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+# How far ahead an item is filed at the most: one whose deadline is infinite for now (its request
+# is being worked on) is looked at again after so many seconds. It bounds how late a deadline that
+# came nearer without being told can be noticed.
+HORIZON_S = 8
+
+
+class Watched(Protocol):
+    """What the wheel needs of its items."""
+
+    deadline: float     # monotonic seconds, or infinity
+    bucket: int         # the wheel's own; -1 while not watched
+
+
+Item = TypeVar("Item", bound=Watched)
+
+
+class DeadlineWheel(Generic[Item]):
+    """Items in buckets of one second, in the order of their deadlines."""
+
+    __slots__ = ("_buckets", "_second")
+
+    def __init__(self, now: float) -> None:
+        self._buckets: dict[int, set[Item]] = {}
+        self._second = int(now)
+
+    def watch(self, item: Item, now: float) -> None:
+        """File an item, or move it to an earlier second if its deadline came nearer."""
+        second = max(self._second, int(min(item.deadline, now + HORIZON_S)) + 1)
+        if item.bucket >= 0:
+            if item.bucket <= second:
+                return
+            self.forget(item)
+        item.bucket = second
+        bucket = self._buckets.get(second)
+        if bucket is None:
+            bucket = self._buckets[second] = set()
+        bucket.add(item)
+
+    def forget(self, item: Item) -> None:
+        """Take an item out."""
+        bucket = self._buckets.get(item.bucket)
+        if bucket is not None:
+            bucket.discard(item)
+        item.bucket = -1
+
+    def due(self, now: float) -> Iterator[Item]:
+        """Yield the items whose deadline has passed; each is watched again until forgotten."""
+        while self._second <= now:
+            for item in self._buckets.pop(self._second, ()):
+                item.bucket = -1
+                passed = item.deadline <= now
+                self.watch(item, now)
+                if passed:
+                    yield item
+            self._second += 1
