@@ -1,0 +1,210 @@
+"""The finite thing behind the shop: N connections, a queue in front of them, and time that passes.
+
+It decides when a page's queries are done and how they ended; what the page looks like is left to
+shop.py. It has no clock of its own: `later` (usually `loop.call_later`) runs a function after so
+many seconds. A page nobody waits for any more is worked off like all others, as a PHP or WSGI
+application does it: it learns that the client left when it writes.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import exp, log
+from random import Random
+from typing import Any, Final, Protocol
+
+from retter.demo.knobs import Condition, Knobs, Model
+
+BIMODAL_MS: Final = (5.0, 800.0)
+BIMODAL_SHORT_SHARE: Final = 0.8
+LOGNORMAL_SIGMA: Final = 1.0
+# One of many concurrent pages may be this much slower than a lone one, no more: it keeps even a
+# collapsed application answering something.
+COLLAPSE_FACTOR_MAX: Final = 20.0
+
+
+class Result(Enum):
+    """How the queries of a page ended."""
+
+    DONE = "done"
+    FAILED = "failed"      # the condition of the application, or of the route
+    REFUSED = "refused"    # too many were waiting
+
+
+class Later(Protocol):
+    """Run a function after so many seconds, as `loop.call_later` does."""
+
+    def __call__(self, delay: float, callback: Callable[..., object], *args: Any) -> object: ...
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The queries of one page: one connection, held for all of them."""
+
+    path: str
+    queries: int
+    done: Callable[[Result], None]
+    life: int = 0
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the database did since the start or the last reset."""
+
+    in_work: int = 0
+    waiting: int = 0
+    longest_queue: int = 0
+    most_inside: int = 0
+    queries: int = 0
+    failed: int = 0
+    refused: int = 0
+
+
+def collapse_factor(inside: int, connections: int) -> float:
+    """Return how much slower a query gets with that many pages inside (in work and waiting).
+
+    `1 + (inside - 2c) / 2c`, from 1 up to 20: up to twice the connections all is well, from there
+    locks, caches and memory are fought over. At five times the connections the throughput is
+    40 %; once there are enough inside, less than a normal load's worth comes out, and the
+    application stays down after the burst that brought it down has gone (metastable failure).
+    """
+    crowd = (inside - 2 * connections) / (2 * connections)
+    return min(COLLAPSE_FACTOR_MAX, 1.0 + max(0.0, crowd))
+
+
+def mean_service_s(knobs: Knobs) -> float:
+    """Return the mean seconds of a query on a healthy, uncrowded application."""
+    if knobs.model is Model.BIMODAL:
+        short, long = BIMODAL_MS
+        return (BIMODAL_SHORT_SHARE * short + (1 - BIMODAL_SHORT_SHARE) * long) / 1000
+    return knobs.service_ms / 1000
+
+
+def capacity_rps(knobs: Knobs) -> float:
+    """Return how many one-query pages a second the healthy application can make."""
+    mean = mean_service_s(knobs)
+    return knobs.connections / mean if mean else float("inf")
+
+
+class Database:
+    """Hands out its connections first come, first served."""
+
+    def __init__(self, knobs: Knobs, *, later: Later, random: Random) -> None:
+        self.knobs = knobs
+        self.figures = Figures()
+        self._later = later
+        self._random = random
+        self._waiting: deque[Job] = deque()
+        self._stuck: list[Job] = []    # their time is over, but the application hangs
+        self._life = 0                 # a timer of an earlier life means nothing
+
+    def submit(self, path: str, queries: int, done: Callable[[Result], None]) -> None:
+        """Work off that many queries of a page; `done` is called once, perhaps at once."""
+        figures, knobs = self.figures, self.knobs
+        if figures.in_work < knobs.connections and not self._waiting:
+            self._start(Job(path, queries, done, self._life))
+            return
+        if knobs.backlog is not None and len(self._waiting) >= knobs.backlog:
+            figures.refused += 1
+            done(Result.REFUSED)
+            return
+        self._waiting.append(Job(path, queries, done, self._life))
+        self._count()
+
+    def turn(self, knobs: Knobs) -> None:
+        """Use these knobs from now on; what hung goes on when it no longer does."""
+        self.knobs = knobs
+        if knobs.condition is not Condition.HUNG:
+            stuck, self._stuck = self._stuck, []
+            for job in stuck:
+                self._end(job)
+        self._start_waiting()
+
+    def die(self) -> None:
+        """Forget all work, as a killed process does. No `done` is called."""
+        self._life += 1
+        self._waiting.clear()
+        self._stuck.clear()
+        self.figures.in_work = 0
+        self._count()
+
+    def reset_figures(self) -> None:
+        """Count from here on; what is inside stays inside."""
+        self.figures = Figures(in_work=self.figures.in_work)
+        self._count()
+
+    def _start(self, job: Job) -> None:
+        self.figures.in_work += 1
+        self._count()
+        self._later(self._hold_s(job), self._time_over, job)
+
+    def _time_over(self, job: Job) -> None:
+        if job.life != self._life:
+            return
+        if self.knobs.condition is Condition.HUNG:
+            self._stuck.append(job)
+        else:
+            self._end(job)
+            self._start_waiting()
+
+    def _end(self, job: Job) -> None:
+        figures = self.figures
+        figures.in_work -= 1
+        figures.queries += job.queries
+        if self._fails(job.path):
+            figures.failed += 1
+            job.done(Result.FAILED)
+        else:
+            job.done(Result.DONE)
+
+    def _start_waiting(self) -> None:
+        while self._waiting and self.figures.in_work < self.knobs.connections:
+            self._start(self._waiting.popleft())
+        self.figures.waiting = len(self._waiting)
+
+    def _count(self) -> None:
+        figures = self.figures
+        figures.waiting = waiting = len(self._waiting)
+        figures.longest_queue = max(figures.longest_queue, waiting)
+        figures.most_inside = max(figures.most_inside, waiting + figures.in_work)
+
+    def _hold_s(self, job: Job) -> float:
+        knobs = self.knobs
+        hold = job.queries * self._service_s()
+        if knobs.condition is Condition.SLOW:
+            hold *= knobs.slow_factor
+        return hold + _of_route(knobs.slow_routes_ms, job.path) / 1000
+
+    def _service_s(self) -> float:
+        knobs, random = self.knobs, self._random
+        mean = knobs.service_ms / 1000
+        if not mean and knobs.model is not Model.BIMODAL:
+            return 0.0
+        match knobs.model:
+            case Model.FIXED:
+                return mean
+            case Model.EXPONENTIAL:
+                return random.expovariate(1 / mean)
+            case Model.BIMODAL:
+                return BIMODAL_MS[random.random() >= BIMODAL_SHORT_SHARE] / 1000
+            case Model.LOGNORMAL:
+                return exp(random.gauss(log(mean) - LOGNORMAL_SIGMA**2 / 2, LOGNORMAL_SIGMA))
+            case Model.COLLAPSE:
+                inside = self.figures.in_work + len(self._waiting)
+                factor = collapse_factor(inside, knobs.connections)
+                return random.expovariate(1 / mean) * factor
+
+    def _fails(self, path: str) -> bool:
+        knobs = self.knobs
+        share = _of_route(knobs.failing_routes, path)
+        if knobs.condition is Condition.FAILING:
+            share = max(share, knobs.failing_share)
+        return share > 0 and self._random.random() < share
+
+
+def _of_route(figures: Mapping[str, float], path: str) -> float:
+    for prefix, figure in figures.items():
+        if path.startswith(prefix):
+            return figure
+    return 0.0

@@ -1,0 +1,212 @@
+"""`retter demo --with-proxy`: the shop and RETTER, each in its own process, under one Ctrl-C.
+
+The children are started in process groups of their own, so that a Ctrl-C at the terminal reaches
+this process alone; it passes it on, once, and waits until both have ended.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
+from typing import Any, Final
+
+from retter.demo.cli import CONTROL, LISTEN, address, say
+
+START_S: Final = 15.0     # a small machine may need seconds to start Python twice
+STOP_S: Final = 20.0      # RETTER finishes what runs for up to 15 s (its --drain)
+
+WELCOME: Final = """
+  The shop, through RETTER   {proxy}
+  Its knobs and figures      {knobs}
+  The shop without RETTER    {shop}
+
+  It has {connections} database connections and needs {service_ms} ms a page: it makes {capacity} pages a second.
+
+  Try this:
+   1. Open the shop and click around. The footer says when a page was made, and by which query.
+   2. In a second terminal, drown it with five times what it can do:
+
+          {load}
+
+      The shop works at full capacity all the while, the other GETs are answered with the last
+      good page within milliseconds, and no POST is lost.
+   3. Turn the shop slow, failing, hung or dead at its knobs, and click on.
+   4. See what you were spared: the same load without RETTER, {shop}
+
+  Ctrl-C ends both.
+"""
+
+
+class StartFailed(Exception):
+    """A child ended, or said nothing, instead of starting; the text is for the user."""
+
+
+async def run_together(options: argparse.Namespace, wishes: Mapping[str, str]) -> int:
+    """Run both until a signal comes or one of them ends. Returns the exit code."""
+    signals = _signals()
+    children: list[Process] = []
+    try:
+        shop, control = await _start_shop(options, wishes, children)
+        proxy = await _start_proxy(options.with_proxy, shop, children)
+        say(_welcome(wishes, proxy=proxy, shop=shop, control=control))
+        return await _until_end(children, signals)
+    except StartFailed as error:
+        sys.stderr.write(f"retter demo: {error}\n")
+        return 1
+    finally:
+        await _stop(children, signals)
+
+
+def _signals() -> "asyncio.Queue[int]":
+    received: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, received.put_nowait, number)
+    return received
+
+
+async def _start_shop(
+    options: argparse.Namespace, wishes: Mapping[str, str], children: list[Process]
+) -> tuple[str, str]:
+    """Start the shop; return the addresses (URLs) of it and of its knobs."""
+    listen = options.listen or _usual_or_free(LISTEN)
+    control = options.control or _usual_or_free(CONTROL)
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in wishes.items()]
+    if options.seed is not None:
+        flags.append(f"--seed={options.seed}")
+    shop = await _spawn("retter.demo", "--listen", listen, "--control", control, *flags, piped=True)
+    children.append(shop)
+    lines = [await _line(shop) for _ in range(2)]
+    return lines[0].rpartition(" ")[2], lines[1].rpartition(" ")[2]
+
+
+async def _start_proxy(listen: str, shop: str, children: list[Process]) -> str:
+    """Start RETTER in front of the shop; return its URL once it accepts connections."""
+    proxy = await _spawn("retter", "--listen", listen, "--upstream", shop.removeprefix("http://"))
+    children.append(proxy)
+    host, port = address(listen)
+    host = "127.0.0.1" if host in ("0.0.0.0", "::", "*") else host
+    await _accepting(proxy, host, port)
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _spawn(module: str, *arguments: str, piped: bool = False) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        *arguments,
+        stdout=PIPE if piped else None,
+        process_group=0,
+    )
+
+
+async def _line(child: Process) -> str:
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(START_S):
+            line = (await child.stdout.readline()).decode().strip()
+    except TimeoutError:
+        raise StartFailed("the shop did not start in time") from None
+    if not line:
+        raise StartFailed("the shop did not start")    # it has said why
+    return line
+
+
+async def _accepting(child: Process, host: str, port: int) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(START_S):
+            while child.returncode is None:
+                try:
+                    _, writer = await asyncio.open_connection(host, port)
+                except OSError:
+                    await asyncio.sleep(0.05)
+                else:
+                    writer.close()
+                    return
+    if child.returncode is None:
+        raise StartFailed(f"RETTER does not accept connections at {host}:{port}")
+    raise StartFailed("RETTER did not start")    # it has said why
+
+
+async def _until_end(children: list[Process], signals: "asyncio.Queue[int]") -> int:
+    signalled = asyncio.ensure_future(signals.get())
+    ends = [asyncio.ensure_future(child.wait()) for child in children]
+    done, rest = await asyncio.wait([signalled, *ends], return_when=asyncio.FIRST_COMPLETED)
+    for future in rest:
+        future.cancel()
+    if signalled in done:
+        return 0
+    sys.stderr.write("retter demo: one of the two has ended; ending the other\n")
+    return 1
+
+
+async def _stop(children: list[Process], signals: "asyncio.Queue[int]") -> None:
+    """End the children, RETTER first: it may still be finishing requests of the shop's."""
+    for child in reversed(children):
+        await _stop_one(child, signals)
+
+
+async def _stop_one(child: Process, signals: "asyncio.Queue[int]") -> None:
+    _send(child, signal.SIGTERM)
+    end = asyncio.ensure_future(child.wait())
+    again = asyncio.ensure_future(signals.get())
+    await asyncio.wait([end, again], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
+    again.cancel()
+    if not end.done():    # a second Ctrl-C, or it is taking too long
+        _send(child, signal.SIGKILL)
+    await end
+
+
+def _send(child: Process, number: int) -> None:
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(number)
+
+
+def _usual_or_free(usual: str) -> str:
+    """Return the usual address, or one with a free port when somebody else is there."""
+    host, port = address(usual)
+    with socket.socket() as attempt:
+        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            attempt.bind((host, port))
+        except OSError:
+            return f"{host}:0"
+    return usual
+
+
+def _welcome(wishes: Mapping[str, Any], *, proxy: str, shop: str, control: str) -> str:
+    from retter.demo.database import capacity_rps
+    from retter.demo.knobs import Knobs
+
+    knobs = Knobs().changed(wishes)
+    rate = round(5 * capacity_rps(knobs), -1)
+    return WELCOME.format(
+        proxy=proxy,
+        shop=shop,
+        knobs=control,
+        connections=knobs.connections,
+        service_ms=f"{knobs.service_ms:g}",
+        capacity=f"{capacity_rps(knobs):.0f}",
+        load=f"{_retter()} load {proxy} --rate {rate:.0f}",
+    )
+
+
+def _retter() -> str:
+    """Return how the user can call this program: as found on the path, or where it is."""
+    from pathlib import Path
+    from shutil import which
+
+    here = Path(sys.executable).parent / "retter"
+    if which("retter") == str(here):
+        return "retter"
+    if here.exists():
+        with contextlib.suppress(ValueError):
+            return str(here.relative_to(Path.cwd()))
+        return str(here)
+    return f"{sys.executable} -m retter"
