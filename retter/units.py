@@ -45,7 +45,7 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 LISTEN_FORMS: Final = ":80, 127.0.0.1:8089, [::1]:8089 or unix:/run/retter.sock"
-UPSTREAM_FORMS: Final = ":8080, app.local:8080, http://app.local:8080, [::1]:8080 or unix:/run/app.sock"
+UPSTREAM_FORMS: Final = ":8080, app:8080, http://app:8080, [::1]:8080 or unix:/run/app.sock"
 
 
 def shown(value: object) -> str:
@@ -123,7 +123,8 @@ def parse_size(text: str) -> int:
     if match is None or match[3] not in _SIZE_UNITS:
         raise ValueError(f"{shown(text)} is not a size; write 64MiB, 64MB, 64k or plain bytes")
     digits = match[2] or ""
-    octets, rest = divmod(int(match[1] + digits) * _SIZE_UNITS[match[3]], 10 ** len(digits))
+    scale: int = 10 ** len(digits)
+    octets, rest = divmod(int(match[1] + digits) * _SIZE_UNITS[match[3]], scale)
     if rest:
         raise ValueError(f"{shown(text)} is not a whole number of bytes")
     if octets > SIZE_BYTES_MAX:
@@ -207,7 +208,7 @@ def parse_listen(text: str) -> ListenAddress:
     if cleaned.startswith("unix:"):
         return ListenAddress("unix", path=_unix_path(cleaned, text))
     if "://" in cleaned:
-        raise ValueError(f"{shown(text)} is a URL, not an address to listen on; write {LISTEN_FORMS}")
+        raise ValueError(f"{shown(text)} is a URL; write where to listen as {LISTEN_FORMS}")
     if cleaned.startswith("*:"):
         cleaned = cleaned[1:]
     host, port = _host_and_port(cleaned, text, LISTEN_FORMS)

@@ -1,0 +1,805 @@
+"""Every setting, declared once: the class `Settings` below.
+
+A field with its metadata gives the command line flag, the environment variable, the key of the
+TOML file, the help text and the check of the value. They are merged in this order: flag, variable,
+file, default. `cli.py` turns arguments into texts and prints; nothing here writes anything, and
+only `load` reads anything (the file named by --config).
+
+`Settings(...)` made in Python is checked in the same way and takes natural values: seconds and
+octets as numbers, tuples of str.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Final, TypeGuard, cast
+
+from retter import units
+from retter.units import shown
+
+ENVIRONMENT_PREFIX: Final = "RETTER_"
+
+# With one of these in a request, its other cookies do not matter for the owner of what is stored.
+# So a name belongs here only if its value differs from person to person. Cookies of a login that
+# outlives the session ("remember me") belong here too. A name that is missing costs little: then
+# all cookies together make the owner. That is why CSRF cookies (XSRF-TOKEN, csrftoken), cookies
+# that many share (.AspNetCore.Culture, wp-postpass_*) and vague names (token, auth) are not here.
+SESSION_COOKIES: Final = (
+    "PHPSESSID", "PHPSESS*",                              # PHP
+    "JSESSIONID*", "SESSION", "remember-me",              # Java servlets, Spring
+    "ci_session*",                                        # CodeIgniter
+    "sessionid",                                          # Django
+    "laravel_session", "*_session", "*-session", "remember_web_*",  # Laravel, Rails, MediaWiki
+    "remember_user_token",                                # Devise (Rails)
+    "connect.sid",                                        # Express
+    "session", "remember_token",                          # Flask, Flask-Login
+    "symfony", "REMEMBERME",                              # Symfony
+    "ASP.NET_SessionId", "ASPSESSIONID*", ".ASPXAUTH", ".AspNet.ApplicationCookie*",
+    ".AspNetCore.Session", ".AspNetCore.Cookies*", ".AspNetCore.Identity.Application*",
+    "wordpress_logged_in_*", "wordpress_sec_*", "wp-*session*", "wp_woocommerce_session_*",
+    "SESS*", "SSESS*",                                    # Drupal
+    "fe_typo_user", "be_typo_user",                       # TYPO3
+    "MoodleSession*", "CFTOKEN",                          # Moodle, ColdFusion
+    "*next-auth.session-token*", "*authjs.session-token*",
+)
+
+_MILLISECOND_S: Final = 0.001  # the clock of the event loop is no finer
+
+TrustedProxy = IPv4Network | IPv6Network | str
+"""A network whose forwarding fields are believed, or the word `unix:` for every Unix socket."""
+
+
+class ConfigError(ValueError):
+    """A setting is wrong. The message is one line that says which, why, and where it came from."""
+
+
+# How the values of one kind of setting are read, checked and shown
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value. `parse` and `accept` raise ValueError with a sentence for people."""
+
+    metavar: str
+    parse: Callable[[str], object]      # from a flag, a variable, or a string in the file
+    accept: Callable[[object], object]  # from Python, or another type in the file; idempotent
+    show: Callable[[Any], str]          # as `parse` would read it
+    many: bool = False                  # a tuple: its flag may be repeated
+    spaces_split_variable: bool = False # many in one variable are separated by white space
+
+
+def _duration(minimum: float = 0.0) -> Kind:
+    """Seconds as a float; minimum 0 allows 0."""
+
+    def check(seconds: float) -> float:
+        if seconds < minimum:
+            raise ValueError(
+                f"{units.format_duration(seconds)} is too short; "
+                f"at least {units.format_duration(minimum)}"
+            )
+        return seconds
+
+    def accept(value: object) -> float:
+        if not _is_number(value) or not 0 <= value <= units.DURATION_S_MAX:
+            raise ValueError(f"{shown(value)} is not a duration in seconds from 0 to a year")
+        return check(float(value))
+
+    return Kind("TIME", lambda text: check(units.parse_duration(text)), accept,
+                units.format_duration)
+
+
+def _size(minimum: int = 0) -> Kind:
+    """Octets as an int; minimum 0 allows 0."""
+
+    def check(octets: int) -> int:
+        if octets < minimum:
+            raise ValueError(
+                f"{units.format_size(octets)} is too small; at least {units.format_size(minimum)}"
+            )
+        return octets
+
+    def accept(value: object) -> int:
+        if not _is_int(value) or not 0 <= value <= units.SIZE_BYTES_MAX:
+            raise ValueError(f"{shown(value)} is not a number of bytes from 0 to 1 PiB")
+        return check(value)
+
+    return Kind("SIZE", lambda text: check(units.parse_size(text)), accept, units.format_size)
+
+
+def _count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
+    def accept(value: object) -> int:
+        if not _is_int(value) or not minimum <= value <= maximum:
+            raise ValueError(
+                f"{shown(value)} is not a whole number from {minimum} to {maximum}"
+            )
+        return value
+
+    def parse(text: str) -> int:
+        cleaned = text.strip()
+        digits = cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 18
+        return accept(int(cleaned) if digits else text)
+
+    return Kind("N", parse, accept, str)
+
+
+def _share() -> Kind:
+    """A float above 0 and at most 1."""
+
+    def accept(value: object) -> float:
+        if not _is_number(value) or not 0 < value <= 1:
+            raise ValueError(f"{shown(value)} is not a share above 0 and at most 1, as 0.5 or 50%")
+        return float(value)
+
+    return Kind("SHARE", lambda text: accept(units.parse_ratio(text)), accept, repr)
+
+
+def _switch() -> Kind:
+    def accept(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{shown(value)} is neither true nor false")
+        return value
+
+    return Kind("", units.parse_bool, accept, lambda value: "true" if value else "false")
+
+
+def _word(*words: str) -> Kind:
+    def accept(value: object) -> str:
+        if not isinstance(value, str) or value.strip().lower() not in words:
+            raise ValueError(f"{shown(value)} is none of {', '.join(words)}")
+        return value.strip().lower()
+
+    return Kind("|".join(words), accept, accept, str)
+
+
+def _text(metavar: str, check: Callable[[str], object] | None = None) -> Kind:
+    """A str, kept as written; empty is unset and never checked."""
+
+    def accept(value: object) -> str:
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError(f"{shown(value)} is not text")
+        if value and check is not None:
+            check(value)
+        return value
+
+    return Kind(metavar, accept, accept, str)
+
+
+def _list(metavar: str, item: Callable[[object], object], separator: str | None = ",") -> Kind:
+    """A tuple. With a separator, one text may hold several items, and the empty text holds none."""
+
+    def parse(text: str) -> tuple[object, ...]:
+        if separator is None:
+            return (item(text),)
+        return tuple([item(part.strip()) for part in text.split(separator) if part.strip()])
+
+    def accept(value: object) -> tuple[object, ...]:
+        if isinstance(value, str):
+            return parse(value)
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"{shown(value)} is not a list")
+        return tuple([item(part) for part in cast("Sequence[object]", value)])
+
+    def show(value: tuple[object, ...]) -> str:
+        return (separator or " ").join([str(part) for part in value])
+
+    return Kind(metavar, parse, accept, show, many=True, spaces_split_variable=separator is None)
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# Items of lists, and texts with a form
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, has "*"
+_PARAMETER: Final = re.compile(r"[^&=#\x00-\x20\x7f]+")
+_NETWORK_FORMS: Final = "write 10.0.0.0/8, 192.0.2.1, 2001:db8::/32 or unix:"
+_CREDENTIAL_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+
+
+def _cookie_pattern(value: object) -> str:
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a cookie's name; write SESSID or SESS*")
+    return value
+
+
+def _ignored_cookie_pattern(value: object) -> str:
+    pattern = _cookie_pattern(value)
+    if not pattern.strip("*"):
+        raise ValueError(f"{shown(value)} would ignore every cookie and so mix people's pages")
+    return pattern
+
+
+def _parameter_pattern(value: object) -> str:
+    if not isinstance(value, str) or not _PARAMETER.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a parameter's name; write fbclid or utm_*")
+    return value
+
+
+def _neutral_field(value: object) -> str:
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value) or "*" in value:
+        raise ValueError(f"{shown(value)} is not a field name; write X-Device-Class")
+    if value.lower() in _CREDENTIAL_FIELDS:
+        raise ValueError(f"{shown(value)} says who somebody is; ignoring it would mix their pages")
+    return value.lower()
+
+
+def _failure_status(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9]{3}", value):
+        value = int(value)
+    if not _is_int(value) or not 400 <= value <= 599:
+        raise ValueError(f"{shown(value)} is not an error status from 400 to 599")
+    return value
+
+
+def _trusted_proxy(value: object) -> TrustedProxy:
+    if isinstance(value, IPv4Network | IPv6Network) or value == "unix:":
+        return cast("TrustedProxy", value)
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}")
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}") from None
+    if ip_network(value.partition("/")[0]).network_address != network.network_address:
+        raise ValueError(f"{shown(value)} has bits set below its prefix; write {network}")
+    return network
+
+
+def _listen_item(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
+    units.parse_listen(value)
+    return value.strip()
+
+
+# The declaration
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Settings that are explained together."""
+
+    title: str
+    about: str
+
+
+LISTENING: Final = Group("Listening and life", "Where clients connect, and how RETTER stops.")
+APPLICATION: Final = Group(
+    "The application",
+    "Where it is and how long to wait for it. These times end an exchange that is really lost; "
+    "patience (below) answers a waiting GET long before.",
+)
+CLIENTS: Final = Group(
+    "Client limits",
+    "What one client may cost. The defaults let browsers through and stop attackers.",
+)
+STORE: Final = Group(
+    "The store",
+    "What is kept of good answers, for how long, and who may see it. Isolation beats availability: "
+    "what might identify somebody separates what is stored.",
+)
+BREAKER: Final = Group(
+    "The circuit breaker",
+    "When GETs are answered from the store. It learns the application's capacity by itself; "
+    "change these only for a reason that you have seen.",
+)
+OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
+
+
+def _setting(
+    default: object, group: Group, kind: Kind, about: str, name: str | None = None
+) -> Any:  # as dataclasses.field: a field's type is what its annotation says
+    return field(default=default, metadata={"kind": kind, "group": group, "about": about,
+                                            "name": name})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, checked. Times are seconds (`_s`), sizes are octets (`_bytes`).
+
+    The name of a flag, variable or key is the field's without its unit: `drain_s` is `--drain`,
+    `RETTER_DRAIN` and `drain`. Lists may be given as tuples, lists or one str. Raises ConfigError,
+    a ValueError, that names the field.
+    """
+
+    # Listening and life
+    listen: tuple[str, ...] = _setting(
+        (":8089",), LISTENING, _list("ADDRESS", _listen_item, separator=None),
+        "where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
+        "printed), [::1]:80 or unix:PATH. Repeat it for more.",
+    )
+    config: str = _setting(
+        "", LISTENING, _text("FILE"),
+        "a TOML file with these settings, for example: drain = \"30s\"",
+    )
+    drain_s: float = _setting(
+        15.0, LISTENING, _duration(),
+        "when asked to stop, let what runs finish for so long; longer for slow downloads.",
+    )
+    event_loop: str = _setting(
+        "auto", LISTENING, _word("auto", "uvloop", "asyncio"),
+        "auto takes uvloop where it is installed; asyncio to find out whether uvloop is to blame.",
+        name="loop",
+    )
+
+    # The application
+    upstream: str = _setting(
+        "", APPLICATION, _text("ADDRESS", units.parse_upstream),
+        "the application to protect: :8080 (this machine), app:8080, http://app:8080, "
+        "[::1]:8080 or unix:PATH. Needed.",
+    )
+    connect_timeout_s: float = _setting(
+        3.0, APPLICATION, _duration(_MILLISECOND_S),
+        "to be accepted by the application; longer than one lost SYN (1s).",
+    )
+    connect_hold_s: float = _setting(
+        2.0, APPLICATION, _duration(),
+        "while it refuses connections, hold requests and dial again for so long: the length of "
+        "its restart. 0 answers 502 at once.",
+    )
+    upstream_timeout_s: float = _setting(
+        15.0, APPLICATION, _duration(_MILLISECOND_S),
+        "from the request to the first byte of its answer, then 504; longer for slow reports.",
+    )
+    upstream_body_timeout_s: float = _setting(
+        60.0, APPLICATION, _duration(_MILLISECOND_S),
+        "between two bytes of an answer; longer for streams that are silent for long.",
+    )
+    pool_idle_s: float = _setting(
+        1.5, APPLICATION, _duration(),
+        "keep an idle connection to it for so long; less than its own keep-alive "
+        "(gunicorn closes after 2s).",
+    )
+    pool_size: int = _setting(
+        64, APPLICATION, _count(),
+        "idle connections kept at most; 0 opens a new one for each request.",
+    )
+
+    # Client limits
+    head_bytes_max: int = _setting(
+        64 << 10, CLIENTS, _size(1 << 10),
+        "request line and fields together, then 431; room for 32 KiB of cookies.",
+    )
+    head_fields_max: int = _setting(
+        128, CLIENTS, _count(8), "fields of a request or an answer, then 431 or 502.",
+    )
+    target_bytes_max: int = _setting(
+        16 << 10, CLIENTS, _size(128), "path and query, then 414; browsers stop at 8 KiB or so.",
+    )
+    request_body_bytes_max: int = _setting(
+        0, CLIENTS, _size(), "request body, then 413; 0 leaves it to the application.",
+    )
+    head_timeout_s: float = _setting(
+        10.0, CLIENTS, _duration(_MILLISECOND_S),
+        "from the first byte of a head to its last (slowloris), then 408.",
+    )
+    body_idle_timeout_s: float = _setting(
+        30.0, CLIENTS, _duration(_MILLISECOND_S),
+        "between two pieces of a request body, then 408; longer for poor mobile uploads.",
+    )
+    keep_alive_s: float = _setting(
+        75.0, CLIENTS, _duration(_MILLISECOND_S),
+        "an idle client connection stays open for so long; an idle one costs 2 KB.",
+    )
+    write_timeout_s: float = _setting(
+        60.0, CLIENTS, _duration(_MILLISECOND_S),
+        "a client that takes no byte of its answer for so long is dropped.",
+    )
+    connections_max: int = _setting(
+        12_000, CLIENTS, _count(1),
+        "client connections in all, or as many as the limit of open files allows.",
+    )
+    connections_per_address_max: int = _setting(
+        0, CLIENTS, _count(),
+        "client connections of one address; 0 is no limit. Offices share an address.",
+    )
+    requests_per_connection_max: int = _setting(
+        0, CLIENTS, _count(), "then the connection is closed; 0 is no limit.",
+    )
+
+    # The store
+    store_memory_bytes: int = _setting(
+        64 << 20, STORE, _size(),
+        "memory for stored answers, all included; the least recently used go first.",
+    )
+    store_object_bytes_max: int = _setting(
+        1 << 20, STORE, _size(), "a larger body is forwarded but not stored.",
+    )
+    store_policy: str = _setting(
+        "all", STORE, _word("all", "rfc9111"),
+        "all stores every good answer, separated by person; rfc9111 obeys Cache-Control as a "
+        "shared cache must, and so protects less.",
+    )
+    max_stale_s: float = _setting(
+        24 * 3600.0, STORE, _duration(_MILLISECOND_S), "nothing older is ever served.",
+    )
+    ignore_query: bool = _setting(
+        False, STORE, _switch(),
+        "one stored answer for a path whatever its query: only if queries never change a page.",
+    )
+    ignore_host: bool = _setting(
+        False, STORE, _switch(), "one store for all host names of the same site.",
+    )
+    ignore_params: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _parameter_pattern),
+        "query parameters that never change a page, as utm_*,fbclid.",
+    )
+    session_cookies: tuple[str, ...] = _setting(
+        SESSION_COOKIES, STORE, _list("NAMES", _cookie_pattern),
+        "cookies that stand for one person (* is a wildcard), in place of the built-in list for "
+        "PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony. "
+        "Without one of these all cookies together make the person.",
+    )
+    ignore_cookies: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _ignored_cookie_pattern),
+        "further cookies that identify nobody and change no page (* is a wildcard); "
+        "those of common analytics and consent tools are known.",
+    )
+    neutral_headers: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _neutral_field),
+        "further request fields that identify nobody; an unknown field separates what is stored.",
+    )
+    anonymous_fallback: bool = _setting(
+        True, STORE, _switch(),
+        "with a cookie but no stored answer of one's own, get the one fetched without "
+        "any cookie or credential: public pages for people who are logged in.",
+    )
+
+    # The circuit breaker
+    circuit: str = _setting(
+        "auto", BREAKER, _word("auto", "open", "closed", "observe"),
+        "open answers from the store only, closed forwards everything, observe decides and "
+        "reports but forwards everything.",
+    )
+    max_in_flight: int = _setting(
+        0, BREAKER, _count(),
+        "requests at the application at once, whatever is learnt; 0 is no limit.",
+    )
+    limit_start: int = _setting(
+        8, BREAKER, _count(1), "the limit in flight before anything is learnt.",
+    )
+    patience_min_s: float = _setting(
+        0.5, BREAKER, _duration(_MILLISECOND_S),
+        "a GET with a stored answer waits at least so long for the first byte when overloaded.",
+    )
+    patience_max_s: float = _setting(
+        5.0, BREAKER, _duration(_MILLISECOND_S), "and at most so long, on slow routes.",
+    )
+    patience_closed_s: float = _setting(
+        5.0, BREAKER, _duration(_MILLISECOND_S), "the same while nothing is wrong.",
+    )
+    queue_wait_s: float = _setting(
+        2.0, BREAKER, _duration(),
+        "a GET without a stored answer waits so long for a place, then gets 503.",
+    )
+    retry_after_s: float = _setting(
+        2.0, BREAKER, _duration(), "what that 503 says in Retry-After, spread a little.",
+    )
+    failure_ratio: float = _setting(
+        0.5, BREAKER, _share(), "this share of failures in 2s opens the circuit,",
+    )
+    failure_volume: int = _setting(
+        10, BREAKER, _count(1), "given so many answers.",
+    )
+    open_min_s: float = _setting(
+        1.0, BREAKER, _duration(_MILLISECOND_S), "the first probe of an open circuit comes then;",
+    )
+    open_max_s: float = _setting(
+        5.0, BREAKER, _duration(_MILLISECOND_S), "the wait between probes grows up to this.",
+    )
+    fresh_for_s: float = _setting(
+        0.0, BREAKER, _duration(),
+        "while overloaded, a stored answer younger than this is served without asking: 1s "
+        "spreads the capacity over more pages.",
+    )
+    failure_statuses: tuple[int, ...] = _setting(
+        (), BREAKER, _list("CODES", _failure_status),
+        "further statuses that count as failures, besides 429 and 5xx.",
+    )
+
+    # Trust and output
+    trusted_proxies: tuple[TrustedProxy, ...] = _setting(
+        (), OUTPUT, _list("NETWORKS", _trusted_proxy),
+        "proxies in front whose X-Forwarded-* are believed, as 10.0.0.0/8,unix:",
+    )
+    headers: bool = _setting(
+        True, OUTPUT, _switch(), "say X-Retter, X-Circuit and Cache-Status in answers.",
+    )
+    error_page: str = _setting(
+        "", OUTPUT, _text("FILE"), "an HTML file for our own 502, 503 and 504.",
+    )
+    access_log: str = _setting(
+        "", OUTPUT, _text("FILE"), "one line a request into FILE or, with -, to the output.",
+    )
+    log_level: str = _setting(
+        "info", OUTPUT, _word("debug", "info", "warning", "error"), "the least that is logged.",
+    )
+    log_format: str = _setting(
+        "auto", OUTPUT, _word("auto", "console", "json"),
+        "auto is console on a terminal and JSON lines otherwise.",
+    )
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS:
+            try:
+                accepted = setting.kind.accept(getattr(self, setting.field))
+            except ValueError as error:
+                raise ConfigError(f"{setting.field}: {error}") from None
+            object.__setattr__(self, setting.field, accepted)
+        if not self.listen:
+            raise ConfigError(f"listen: no address given; write {units.LISTEN_FORMS}")
+        for smaller, larger in _ORDERED:
+            if getattr(self, smaller) > getattr(self, larger):
+                raise Contradiction(smaller, larger)
+
+
+# The first may not be larger than the second.
+_ORDERED: Final = (
+    ("store_object_bytes_max", "store_memory_bytes"),
+    ("patience_min_s", "patience_max_s"),
+    ("open_min_s", "open_max_s"),
+    ("fresh_for_s", "max_stale_s"),
+)
+
+
+class Contradiction(ConfigError):
+    """Two settings that are right by themselves do not fit together."""
+
+    def __init__(self, smaller: str, larger: str) -> None:
+        super().__init__(f"{smaller} may not be larger than {larger}")
+        self.smaller, self.larger = smaller, larger
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declared setting, as the command line and the file see it."""
+
+    field: str      # of Settings: drain_s
+    name: str       # the key in the file, and with dashes the flag: drain
+    kind: Kind
+    group: Group
+    about: str
+    default: object
+
+    @property
+    def flag(self) -> str:
+        """The flag that changes the default: `--drain`, `--ignore-query`, `--no-headers`."""
+        return self.flag_for("false" if self.default is True else "")
+
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, bool)
+
+    def flag_for(self, text: str) -> str:
+        """Return the flag that gives this text: a switch has one for each of its values."""
+        negative = self.is_switch and text == "false"
+        return f"--{'no-' if negative else ''}{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def _declared() -> tuple[Setting, ...]:
+    return tuple([
+        Setting(
+            one.name,
+            one.metadata["name"] or one.name.removesuffix("_s").replace("_bytes", ""),
+            one.metadata["kind"],
+            one.metadata["group"],
+            one.metadata["about"],
+            one.default,
+        )
+        for one in fields(Settings)
+    ])
+
+
+SETTINGS: Final[tuple[Setting, ...]] = _declared()
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+# Variables of the first RETTER, a program in Go, so that its installations start unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """An old variable: the setting that it sets, if any, and what its owner should know."""
+
+    variable: str
+    name: str = ""
+    negated: bool = False
+    advice: str = ""
+
+
+ALIASES: Final = (
+    Alias("RETTER_SERVER_LISTEN", "listen"),
+    Alias("RETTER_BACKEND_BASEURL", "upstream"),
+    Alias("RETTER_CACHE_TTL", "max_stale",
+          advice="It bounds the age of what is served; the default of 24h protects better"),
+    Alias("RETTER_CACHE_DETECT_QUERY", "ignore_query", negated=True),
+    # "false" once meant one stored page for everybody, whoever had fetched it. That is not done
+    # any more, so nothing is set: people stay apart, and fewer of them find a stored page.
+    Alias("RETTER_CACHE_DETECT_SESSION",
+          advice="Stored pages are always separated by person; "
+                 "name cookies that identify nobody with --ignore-cookies"),
+    Alias("RETTER_BREAKER_FAIL_RATE", "failure_ratio"),
+    Alias("RETTER_BREAKER_CONSECUTIVE_FAIL",
+          advice="Failures in a row are recognised by themselves; "
+                 "see --failure-ratio and --failure-volume"),
+    Alias("RETTER_SERVER_TIMEOUT_WRITE", "write_timeout"),
+    Alias("RETTER_SERVER_TIMEOUT_READ", "head_timeout"),
+    Alias("RETTER_SERVER_TIMEOUT_IDLE", "keep_alive"),
+    Alias("RETTER_SERVER_TIMEOUT_GRACESHUT", "drain"),
+)
+
+
+# Merging
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The settings in force, where each came from, and what the operator should be told."""
+
+    settings: Settings
+    origins: Mapping[str, str]   # field -> "--drain", "RETTER_DRAIN", "site.toml: drain", "default"
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: object
+    origin: str
+
+
+def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Effective:
+    """Merge flags over variables over the file over the defaults, and check the result.
+
+    `flags` maps a setting's name to the texts given for it, in order. Raises ConfigError.
+    """
+    notices: list[str] = []
+    from_flags = _from_flags(flags)
+    from_variables = _from_aliases(environment, notices) | _from_variables(environment)
+    notices += _misspelt_variables(environment)
+    given = from_variables | from_flags
+    if "config" in given and given["config"].value:
+        given = _from_file(str(given["config"].value)) | given
+    settings = _settings(given)
+    origins = {
+        setting.field: given[setting.name].origin if setting.name in given else "default"
+        for setting in SETTINGS
+    }
+    return Effective(settings, origins, tuple(notices))
+
+
+def _settings(given: Mapping[str, _Given]) -> Settings:
+    values = {_BY_NAME[name].field: one.value for name, one in given.items()}
+    try:
+        return Settings(**cast("dict[str, Any]", values))
+    except Contradiction as error:
+        smaller, larger = [
+            _described(setting, given)
+            for wanted in (error.smaller, error.larger)
+            for setting in SETTINGS
+            if setting.field == wanted
+        ]
+        raise ConfigError(f"{smaller} may not be larger than {larger}") from None
+
+
+def _described(setting: Setting, given: Mapping[str, _Given]) -> str:
+    one = given.get(setting.name, _Given(setting.default, "default"))
+    value = setting.kind.show(one.value)
+    if one.origin == setting.flag:
+        return f"{setting.flag} {value}"
+    return f"{setting.flag} {value} ({one.origin})"
+
+
+def _converted(origin: str, convert: Callable[[Any], object], value: object) -> _Given:
+    try:
+        return _Given(convert(value), origin)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def _parsed(setting: Setting, origin: str, texts: Sequence[str]) -> _Given:
+    """Parse what was given for one setting; of a setting with one value, the last text counts."""
+    if not setting.kind.many:
+        return _converted(origin, setting.kind.parse, texts[-1])
+    items: list[object] = []
+    for text in texts:
+        items += cast("tuple[object, ...]", _converted(origin, setting.kind.parse, text).value)
+    return _Given(tuple(items), origin)
+
+
+def _from_flags(flags: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
+    return {
+        name: _parsed(_BY_NAME[name], _BY_NAME[name].flag_for(texts[-1]), texts)
+        for name, texts in flags.items()
+    }
+
+
+def _from_variables(environment: Mapping[str, str]) -> dict[str, _Given]:
+    # Compose files pass unset variables as empty ones, so empty means not given.
+    return {
+        setting.name: _from_variable(setting, setting.variable, environment[setting.variable])
+        for setting in SETTINGS
+        if environment.get(setting.variable)
+    }
+
+
+def _from_variable(setting: Setting, variable: str, text: str) -> _Given:
+    texts = text.split() if setting.kind.spaces_split_variable else [text]
+    return _parsed(setting, variable, texts)
+
+
+def _from_aliases(environment: Mapping[str, str], notices: list[str]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for alias in ALIASES:
+        text = environment.get(alias.variable)
+        if not text:
+            continue
+        if not alias.name:
+            notices.append(f"{alias.variable} is not used any more. {alias.advice}.")
+            continue
+        setting = _BY_NAME[alias.name]
+        one = _from_variable(setting, alias.variable, text)
+        given[alias.name] = _Given(not one.value, one.origin) if alias.negated else one
+        advice = f" {alias.advice}." if alias.advice else ""
+        notices.append(
+            f"{alias.variable} is deprecated: use {setting.flag} or {setting.variable}.{advice}"
+        )
+    return given
+
+
+def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
+    """Report variables that look like ours but are not.
+
+    They are no errors: Kubernetes sets RETTER_PORT and its like for a service called retter.
+    """
+    known = {setting.variable for setting in SETTINGS} | {alias.variable for alias in ALIASES}
+    unknown = [
+        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    ]
+    near = [(name, nearest(name, known, likeness=0.85)) for name in sorted(unknown)]
+    return [f"{name} is not a setting; did you mean {guess}?" for name, guess in near if guess]
+
+
+def _from_file(path: str) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for key, value in _read_toml(path).items():
+        origin = f"{path}: {key}"
+        setting = _BY_NAME.get(key.replace("-", "_"))
+        if setting is None or setting.name == "config":
+            names = [name for name in _BY_NAME if name != "config"]
+            guess = nearest(key.replace("-", "_"), names)
+            hint = f"did you mean {guess}?" if guess else "'retter --help' lists the settings"
+            raise ConfigError(f"{origin}: no such setting; {hint}")
+        if setting.name in given:
+            raise ConfigError(f"{origin}: given twice, with - and with _")
+        convert = setting.kind.parse if isinstance(value, str) else setting.kind.accept
+        given[setting.name] = _converted(origin, convert, value)
+    return given
+
+
+def _read_toml(path: str) -> dict[str, object]:
+    import tomllib  # 0.7 MB, which a proxy without a file need not pay
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+
+
+def nearest(word: str, known: Collection[str], likeness: float = 0.6) -> str | None:
+    """Return the known word that looks most like this one, or None if none looks like it."""
+    import difflib  # only for mistakes
+
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=likeness)), None)
