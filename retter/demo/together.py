@@ -24,7 +24,7 @@ WELCOME: Final = """
   Its knobs and figures      {knobs}
   The shop without RETTER    {shop}
 
-  It has {connections} database connections and needs {service_ms} ms a page: it makes {capacity} pages a second.
+  {connections} database connections at {service_ms} ms a page make {capacity} pages a second.
 
   Try this:
    1. Open the shop and click around. The footer says when a page was made, and by which query.

@@ -1,0 +1,218 @@
+"""`retter load URL`: drown a server of one's own and see what its visitors would have noticed."""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from math import isnan
+from pathlib import Path
+from typing import Any, Final
+
+from retter.demo.cli import raise_file_limit, run, say
+from retter.demo.openloop import (
+    LoadError,
+    LoadPlan,
+    LoadReport,
+    Phase,
+    Summary,
+    as_json,
+    run_load,
+)
+
+__all__ = ["LoadError", "LoadPlan", "LoadReport", "Phase", "main", "run_load"]
+
+STATS_TRIES: Final = 5    # right after an overload the figures may be refused at first
+STATS_WAIT_S: Final = 1.0
+STATS_BYTES_MAX: Final = 64 * 1024
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    options = argparse.ArgumentParser(
+        prog="retter load",
+        description="Send requests at a constant rate, whether or not answers come (open loop), "
+        "and tell what became of them. Latency counts from the time a request was meant to start. "
+        "Meant for the demonstration shop, alone or behind RETTER; loopback addresses only.",
+    )
+    add = options.add_argument
+    add("url", metavar="URL", help="http://127.0.0.1:8089")
+    add("--rate", type=float, default=2000.0, help="requests a second (default 2000)")
+    add("--seconds", type=float, default=10.0, help="for so long (default 10)")
+    add("--urls", type=int, default=500, help="different pages (default 500)")
+    add("--path", default="/product/{n}", help="of the GETs, with {n} counting up "
+        "(default /product/{n})")  # fmt: skip
+    add("--post-share", type=float, default=0.1, help="share of POSTs (default 0.1)")
+    add("--post-path", default="/cart/add", help="of the POSTs (default /cart/add)")
+    add("--post-body", default="product=7", help="form sent with them (default product=7)")
+    add("--timeout", type=float, default=2.0, help="seconds until a client leaves (default 2)")
+    add("--connections", type=int, default=8000, help="open at once at most (default 8000)")
+    add("--even", action="store_true", help="even gaps instead of random (Poisson) ones")
+    add("--seed", type=int, default=1, help="of the random gaps and choices (default 1)")
+    add("--no-warm", action="store_true", help="do not fetch each page once beforehand")
+    add("--json", metavar="FILE", help="write all figures there, second by second")
+    add("--this-server-is-mine", action="store_true", help="shoot at another machine; do this "
+        "only to one that you run and may overload")  # fmt: skip
+    return options
+
+
+def plan_of(options: argparse.Namespace) -> LoadPlan:
+    """Return the plan that the options ask for. Raises ValueError."""
+    if not 1 <= options.urls <= 100_000:
+        raise ValueError("the number of pages is from 1 to 100000")
+    targets = tuple(options.path.replace("{n}", str(n)) for n in range(1, options.urls + 1))
+    if not all(target.startswith("/") and target.isprintable() for target in targets):
+        raise ValueError(f"{options.path!r} is not a path")
+    return LoadPlan(
+        url=options.url,
+        phases=(Phase(options.seconds, options.rate),),
+        targets=targets,
+        warm=() if options.no_warm else None,
+        post_share=options.post_share,
+        post_target=options.post_path,
+        post_body=options.post_body,
+        timeout_s=options.timeout,
+        connections_max=options.connections,
+        poisson=not options.even,
+        seed=options.seed,
+        any_host=options.this_server_is_mine,
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run `retter load` with these arguments and return the exit code."""
+    options = parser().parse_args(argv)
+    raise_file_limit()
+    try:
+        content: dict[str, Any] = {}
+        run(lambda: _load(plan_of(options), content))
+        if options.json is not None:
+            Path(options.json).write_text(json.dumps(content, indent=1) + "\n")
+        return 0
+    except OSError as error:
+        sys.stderr.write(f"retter load: {options.json}: {error.strerror}\n")
+        return 1
+    except (LoadError, ValueError) as error:
+        sys.stderr.write(f"retter load: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("\nretter load: stopped\n")
+        return 130
+
+
+async def _load(plan: LoadPlan, content: dict[str, Any]) -> int:
+    warm = len(plan.targets if plan.warm is None else plan.warm)
+    if warm:
+        say(f"Fetching {warm} pages once, gently ...")
+    before = await demo_stats(plan.url, tries=1)
+    report = await run_load(plan, on_second=_tell, on_start=lambda: say(_begin(plan)))
+    say("")
+    after = await demo_stats(plan.url) if before is not None else None
+    say(table(report, before, after))
+    content |= as_json(report) | {"application_before": before, "application_after": after}
+    return 0
+
+
+def _begin(plan: LoadPlan) -> str:
+    rate = max(phase.rate for phase in plan.phases)
+    return (
+        f"{rate:.0f} requests a second for {plan.seconds:g} s, {plan.post_share:.0%} POST, "
+        f"{len(plan.targets)} pages"
+    )
+
+
+def _tell(second: int, figures: Summary) -> None:
+    timeouts = figures.errors.get("timeout", 0)
+    errors = sum(figures.errors.values()) - timeouts + figures.failed
+    say(
+        f"{second:4d} s  fresh {figures.fresh:5d}  stored {figures.stored:5d}  "
+        f"503 {figures.shed:5d}  errors {errors:5d}  timeouts {timeouts:5d}  "
+        f"GET p50 {_ms(figures.get_p50)} p99 {_ms(figures.get_p99)}"
+    )
+
+
+def table(
+    report: LoadReport, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None
+) -> str:
+    """Return the figures as lines for a terminal; with the application's if they are given."""
+    total = report.summary()
+    gets = max(total.gets, 1)
+    latencies = f"{_ms(total.get_p50)}, {_ms(total.get_p99)}, {_ms(total.get_max)}"
+    rows = [
+        ("GETs", f"{total.gets}", ""),
+        ("  fresh", f"{total.fresh}", _share(total.fresh, gets)),
+        ("  stored", f"{total.stored}", _share(total.stored, gets)),
+        ("  503, come again", f"{total.shed}", _share(total.shed, gets)),
+        ("  other 4xx, 5xx", f"{total.failed}", _share(total.failed, gets)),
+        ("  no answer", f"{total.get_errors}", _share(total.get_errors, gets)),
+        ("  p50, p99, max", latencies, ""),
+        ("POSTs", f"{total.posts}", ""),
+        ("  answered", f"{total.posts_answered}", _share(total.posts_answered, total.posts)),
+        ("  p99", _ms(total.post_p99), ""),
+    ]
+    if total.stored:
+        ages = f"{total.stored_age_p50:.1f} s, {total.stored_age_max:.1f} s"
+        rows.insert(3, ("    their age p50, max", ages, ""))
+    rows += [(f"  error: {kind}", f"{count}", "") for kind, count in sorted(total.errors.items())]
+    if report.generator_lag_p99 > 0.05:
+        rows.append(("this generator lagged", _ms(report.generator_lag_p99), "(p99: take care)"))
+    if before is not None and after is not None:
+        rows += _application_rows(before, after)
+    width = max(len(figure) for _, figure, _ in rows)
+    lines = [f"{name:24} {figure:>{width}}  {share}".rstrip() for name, figure, share in rows]
+    return "\n".join(lines)
+
+
+def _application_rows(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
+    def grown(name: str) -> int:
+        return int(after.get(name, 0)) - int(before.get(name, 0))
+
+    return [
+        ("The application", "", ""),
+        ("  GETs that reached it", f"{grown('gets')}", ""),
+        ("  POSTs that reached it", f"{grown('posts')}", ""),
+        ("  answered", f"{grown('answered')}", ""),
+        ("  of them to the gone", f"{grown('answered_gone')}", ""),
+        ("  still waiting", f"{after.get('waiting', 0)}", ""),
+        ("  longest queue so far", f"{after.get('longest_queue', 0)}", ""),
+    ]
+
+
+async def demo_stats(url: str, *, tries: int = STATS_TRIES) -> dict[str, Any] | None:
+    """Return the /stats.json of the demonstration application at or behind URL, else None.
+
+    The query is new each time, so that a proxy in between cannot answer from its store.
+    """
+    for attempt in range(tries):
+        if attempt:
+            await asyncio.sleep(STATS_WAIT_S)
+        stats = await asyncio.to_thread(_fetch_stats, url)
+        if stats is not None:
+            return stats
+    return None
+
+
+def _fetch_stats(url: str) -> dict[str, Any] | None:
+    from urllib.request import ProxyHandler, build_opener
+
+    if not url.startswith("http://"):
+        return None
+    opener = build_opener(ProxyHandler({}))    # never by way of somebody's web proxy
+    address = f"{url.rstrip('/')}/stats.json?at={time.time_ns()}"
+    try:
+        with opener.open(address, timeout=5) as answer:
+            stats: Any = json.loads(answer.read(STATS_BYTES_MAX))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(stats, dict) and stats.get("application") == "retter demo"  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+    return stats if ours else None    # pyright: ignore[reportUnknownVariableType]
+
+
+def _ms(seconds: float) -> str:
+    if isnan(seconds):
+        return "-"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else f"{seconds * 1000:.1f} ms"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{100 * count / of:.1f} %" if of else ""
