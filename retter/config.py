@@ -238,8 +238,10 @@ def _failure_status(value: object) -> int:
 
 
 def _trusted_proxy(value: object) -> TrustedProxy:
-    if isinstance(value, IPv4Network | IPv6Network) or value == "unix:":
-        return cast("TrustedProxy", value)
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if value == "unix:":
+        return "unix:"
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}")
     try:
@@ -311,218 +313,244 @@ class Settings:
     # Listening and life
     listen: tuple[str, ...] = _setting(
         (":8089",), LISTENING, _list("ADDRESS", _listen_item, separator=None),
-        "where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
-        "printed), [::1]:80 or unix:PATH. Repeat it for more.",
+        "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
+        "which is printed), [::1]:80 or unix:PATH. May be repeated.",
     )
     config: str = _setting(
         "", LISTENING, _text("FILE"),
-        "a TOML file with these settings, for example: drain = \"30s\"",
+        "A TOML file with these settings, one a line, as drain = \"30s\".",
     )
     drain_s: float = _setting(
         15.0, LISTENING, _duration(),
-        "when asked to stop, let what runs finish for so long; longer for slow downloads.",
+        "When asked to stop, let what runs finish for so long. More where downloads are slow.",
     )
     event_loop: str = _setting(
         "auto", LISTENING, _word("auto", "uvloop", "asyncio"),
-        "auto takes uvloop where it is installed; asyncio to find out whether uvloop is to blame.",
+        "auto takes uvloop where it is installed. asyncio tells whether uvloop is to blame.",
         name="loop",
     )
 
     # The application
     upstream: str = _setting(
         "", APPLICATION, _text("ADDRESS", units.parse_upstream),
-        "the application to protect: :8080 (this machine), app:8080, http://app:8080, "
-        "[::1]:8080 or unix:PATH. Needed.",
+        "The application to protect: :8080 (this machine), app:8080, http://app:8080, "
+        "[::1]:8080 or unix:PATH. Always needed.",
     )
     connect_timeout_s: float = _setting(
         3.0, APPLICATION, _duration(_MILLISECOND_S),
-        "to be accepted by the application; longer than one lost SYN (1s).",
+        "Time for the application to accept a connection, then 504. More over bad networks.",
     )
     connect_hold_s: float = _setting(
         2.0, APPLICATION, _duration(),
-        "while it refuses connections, hold requests and dial again for so long: the length of "
-        "its restart. 0 answers 502 at once.",
+        "While the application refuses connections, hold requests and dial again for so long, "
+        "then 502. As long as its restart takes; 0 holds nothing.",
     )
     upstream_timeout_s: float = _setting(
         15.0, APPLICATION, _duration(_MILLISECOND_S),
-        "from the request to the first byte of its answer, then 504; longer for slow reports.",
+        "Time from a request to the first byte of its answer, then 504. More for slow reports.",
     )
     upstream_body_timeout_s: float = _setting(
         60.0, APPLICATION, _duration(_MILLISECOND_S),
-        "between two bytes of an answer; longer for streams that are silent for long.",
+        "Longest silence inside an answer. More for streams that seldom say something.",
     )
     pool_idle_s: float = _setting(
         1.5, APPLICATION, _duration(),
-        "keep an idle connection to it for so long; less than its own keep-alive "
-        "(gunicorn closes after 2s).",
+        "How long an idle connection to the application is kept. Less than the application's "
+        "own keep-alive, and gunicorn's is 2s; more saves connecting.",
     )
     pool_size: int = _setting(
         64, APPLICATION, _count(),
-        "idle connections kept at most; 0 opens a new one for each request.",
+        "Idle connections kept at most. 0 opens a new one for each request.",
     )
 
     # Client limits
     head_bytes_max: int = _setting(
         64 << 10, CLIENTS, _size(1 << 10),
-        "request line and fields together, then 431; room for 32 KiB of cookies.",
+        "Request line and fields together, then 431. The default has room for 32 KiB of "
+        "cookies.",
     )
     head_fields_max: int = _setting(
-        128, CLIENTS, _count(8), "fields of a request or an answer, then 431 or 502.",
+        128, CLIENTS, _count(8),
+        "Number of fields in a request (then 431) or in an answer (then 502).",
     )
     target_bytes_max: int = _setting(
-        16 << 10, CLIENTS, _size(128), "path and query, then 414; browsers stop at 8 KiB or so.",
+        16 << 10, CLIENTS, _size(128),
+        "Path and query, then 414. Browsers and crawlers stay below 8 KiB.",
     )
     request_body_bytes_max: int = _setting(
-        0, CLIENTS, _size(), "request body, then 413; 0 leaves it to the application.",
+        0, CLIENTS, _size(),
+        "Request body, then 413. 0 is no limit: the application has its own.",
     )
     head_timeout_s: float = _setting(
         10.0, CLIENTS, _duration(_MILLISECOND_S),
-        "from the first byte of a head to its last (slowloris), then 408.",
+        "Time from the first byte of a head to its last, then 408: stops slowloris.",
     )
     body_idle_timeout_s: float = _setting(
         30.0, CLIENTS, _duration(_MILLISECOND_S),
-        "between two pieces of a request body, then 408; longer for poor mobile uploads.",
+        "Longest silence inside a request body, then 408. More for uploads over bad networks.",
     )
     keep_alive_s: float = _setting(
         75.0, CLIENTS, _duration(_MILLISECOND_S),
-        "an idle client connection stays open for so long; an idle one costs 2 KB.",
+        "How long an idle client connection is kept. Less saves memory, about 2 KB for each.",
     )
     write_timeout_s: float = _setting(
         60.0, CLIENTS, _duration(_MILLISECOND_S),
-        "a client that takes no byte of its answer for so long is dropped.",
+        "A client that takes no byte of its answer for so long is dropped.",
     )
     connections_max: int = _setting(
         12_000, CLIENTS, _count(1),
-        "client connections in all, or as many as the limit of open files allows.",
+        "Client connections in all, or as many as the limit of open files allows.",
     )
     connections_per_address_max: int = _setting(
         0, CLIENTS, _count(),
-        "client connections of one address; 0 is no limit. Offices share an address.",
+        "Client connections of one address. 0 is no limit: a whole office may share an address.",
     )
     requests_per_connection_max: int = _setting(
-        0, CLIENTS, _count(), "then the connection is closed; 0 is no limit.",
+        0, CLIENTS, _count(),
+        "Requests after which a client connection is closed. 0 is no limit.",
     )
 
     # The store
     store_memory_bytes: int = _setting(
         64 << 20, STORE, _size(),
-        "memory for stored answers, all included; the least recently used go first.",
+        "Memory for stored answers, with all that belongs to them; the least recently used go "
+        "first. More if pages are missing when the application fails; 0 stores nothing.",
     )
     store_object_bytes_max: int = _setting(
-        1 << 20, STORE, _size(), "a larger body is forwarded but not stored.",
+        1 << 20, STORE, _size(),
+        "A larger body is forwarded but not stored.",
     )
     store_policy: str = _setting(
         "all", STORE, _word("all", "rfc9111"),
-        "all stores every good answer, separated by person; rfc9111 obeys Cache-Control as a "
-        "shared cache must, and so protects less.",
+        "all stores every good answer, apart for each person. rfc9111 obeys Cache-Control as a "
+        "shared cache has to, and so has less to offer in need.",
     )
     max_stale_s: float = _setting(
-        24 * 3600.0, STORE, _duration(_MILLISECOND_S), "nothing older is ever served.",
+        24 * 3600.0, STORE, _duration(_MILLISECOND_S),
+        "Nothing older is ever served. Less where an old page does more harm than none.",
     )
     ignore_query: bool = _setting(
         False, STORE, _switch(),
-        "one stored answer for a path whatever its query: only if queries never change a page.",
+        "Keep one answer for a path, whatever its query: only if queries never change a page.",
     )
     ignore_host: bool = _setting(
-        False, STORE, _switch(), "one store for all host names of the same site.",
+        False, STORE, _switch(),
+        "Keep one answer for all host names: only if they show the same site.",
     )
     ignore_params: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _parameter_pattern),
-        "query parameters that never change a page, as utm_*,fbclid.",
+        "Query parameters that never change a page, as utm_*,fbclid.",
     )
     session_cookies: tuple[str, ...] = _setting(
         SESSION_COOKIES, STORE, _list("NAMES", _cookie_pattern),
-        "cookies that stand for one person (* is a wildcard), in place of the built-in list for "
-        "PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony. "
-        "Without one of these all cookies together make the person.",
+        "Cookies that each stand for one person, with * as wildcard, in place of the built-in "
+        "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony "
+        "and more; --check-config shows it). A request without any of them is kept apart by all "
+        "its cookies together.",
     )
     ignore_cookies: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _ignored_cookie_pattern),
-        "further cookies that identify nobody and change no page (* is a wildcard); "
-        "those of common analytics and consent tools are known.",
+        "More cookies that identify nobody and change no page, with * as wildcard. Those of "
+        "common analytics and consent tools are known.",
     )
     neutral_headers: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _neutral_field),
-        "further request fields that identify nobody; an unknown field separates what is stored.",
+        "More request fields that identify nobody. Answers to requests with a field that is not "
+        "known are kept apart by its value.",
     )
     anonymous_fallback: bool = _setting(
         True, STORE, _switch(),
-        "with a cookie but no stored answer of one's own, get the one fetched without "
-        "any cookie or credential: public pages for people who are logged in.",
+        "Somebody with cookies, and without a stored answer of their own, no longer gets the "
+        "public one: that which was fetched without any cookie or credential.",
     )
 
     # The circuit breaker
     circuit: str = _setting(
         "auto", BREAKER, _word("auto", "open", "closed", "observe"),
-        "open answers from the store only, closed forwards everything, observe decides and "
-        "reports but forwards everything.",
+        "open answers from the store only; closed forwards everything; observe forwards "
+        "everything and reports what it would have done.",
     )
     max_in_flight: int = _setting(
         0, BREAKER, _count(),
-        "requests at the application at once, whatever is learnt; 0 is no limit.",
+        "Requests at the application at once, whatever is learnt. 0 is no limit.",
     )
     limit_start: int = _setting(
-        8, BREAKER, _count(1), "the limit in flight before anything is learnt.",
+        8, BREAKER, _count(1),
+        "Requests at the application at once, before anything is learnt.",
     )
     patience_min_s: float = _setting(
         0.5, BREAKER, _duration(_MILLISECOND_S),
-        "a GET with a stored answer waits at least so long for the first byte when overloaded.",
+        "Shortest time that a GET with a stored answer waits for the first byte, before it gets "
+        "the stored one. The time is learnt by route and kept between this and --patience-max.",
     )
     patience_max_s: float = _setting(
-        5.0, BREAKER, _duration(_MILLISECOND_S), "and at most so long, on slow routes.",
+        5.0, BREAKER, _duration(_MILLISECOND_S),
+        "Longest such time, on slow routes.",
     )
     patience_closed_s: float = _setting(
-        5.0, BREAKER, _duration(_MILLISECOND_S), "the same while nothing is wrong.",
+        5.0, BREAKER, _duration(_MILLISECOND_S),
+        "The same while the circuit is closed and nothing seems wrong.",
     )
     queue_wait_s: float = _setting(
         2.0, BREAKER, _duration(),
-        "a GET without a stored answer waits so long for a place, then gets 503.",
+        "How long a GET without a stored answer waits for its turn, then 503.",
     )
     retry_after_s: float = _setting(
-        2.0, BREAKER, _duration(), "what that 503 says in Retry-After, spread a little.",
+        2.0, BREAKER, _duration(),
+        "What such a 503 says in Retry-After, varied a little so that not all come back at "
+        "once.",
     )
     failure_ratio: float = _setting(
-        0.5, BREAKER, _share(), "this share of failures in 2s opens the circuit,",
+        0.5, BREAKER, _share(),
+        "Share of failures, in the last 2s, that opens the circuit. More for an application "
+        "that fails often by itself.",
     )
     failure_volume: int = _setting(
-        10, BREAKER, _count(1), "given so many answers.",
+        10, BREAKER, _count(1),
+        "Answers in the last 2s without which that share says nothing.",
     )
     open_min_s: float = _setting(
-        1.0, BREAKER, _duration(_MILLISECOND_S), "the first probe of an open circuit comes then;",
+        1.0, BREAKER, _duration(_MILLISECOND_S),
+        "Wait of an open circuit before the first probe.",
     )
     open_max_s: float = _setting(
-        5.0, BREAKER, _duration(_MILLISECOND_S), "the wait between probes grows up to this.",
+        5.0, BREAKER, _duration(_MILLISECOND_S),
+        "Longest wait between probes. Less finds a recovered application sooner.",
     )
     fresh_for_s: float = _setting(
         0.0, BREAKER, _duration(),
-        "while overloaded, a stored answer younger than this is served without asking: 1s "
-        "spreads the capacity over more pages.",
+        "While overloaded, serve stored answers younger than this without asking. 1s shares the "
+        "application's capacity among more pages.",
     )
     failure_statuses: tuple[int, ...] = _setting(
         (), BREAKER, _list("CODES", _failure_status),
-        "further statuses that count as failures, besides 429 and 5xx.",
+        "More statuses that count as failures, besides 429 and 5xx.",
     )
 
     # Trust and output
     trusted_proxies: tuple[TrustedProxy, ...] = _setting(
         (), OUTPUT, _list("NETWORKS", _trusted_proxy),
-        "proxies in front whose X-Forwarded-* are believed, as 10.0.0.0/8,unix:",
+        "Proxies in front whose X-Forwarded-* fields are believed, as 10.0.0.0/8,unix:",
     )
     headers: bool = _setting(
-        True, OUTPUT, _switch(), "say X-Retter, X-Circuit and Cache-Status in answers.",
+        True, OUTPUT, _switch(),
+        "Leave X-Retter, X-Circuit and Cache-Status out of answers.",
     )
     error_page: str = _setting(
-        "", OUTPUT, _text("FILE"), "an HTML file for our own 502, 503 and 504.",
+        "", OUTPUT, _text("FILE"),
+        "An HTML file for the 502, 503 and 504 of RETTER itself.",
     )
     access_log: str = _setting(
-        "", OUTPUT, _text("FILE"), "one line a request into FILE or, with -, to the output.",
+        "", OUTPUT, _text("FILE"),
+        "Write a line for each request to FILE, or with - to the output.",
     )
     log_level: str = _setting(
-        "info", OUTPUT, _word("debug", "info", "warning", "error"), "the least that is logged.",
+        "info", OUTPUT, _word("debug", "info", "warning", "error"),
+        "The least important that is logged.",
     )
     log_format: str = _setting(
         "auto", OUTPUT, _word("auto", "console", "json"),
-        "auto is console on a terminal and JSON lines otherwise.",
+        "auto is console on a terminal and JSON lines elsewhere.",
     )
 
     def __post_init__(self) -> None:
@@ -535,11 +563,12 @@ class Settings:
         if not self.listen:
             raise ConfigError(f"listen: no address given; write {units.LISTEN_FORMS}")
         for smaller, larger in _ORDERED:
-            if getattr(self, smaller) > getattr(self, larger):
+            limit = getattr(self, larger)
+            if limit and getattr(self, smaller) > limit:
                 raise Contradiction(smaller, larger)
 
 
-# The first may not be larger than the second.
+# The first may not be larger than the second, unless the second is switched off.
 _ORDERED: Final = (
     ("store_object_bytes_max", "store_memory_bytes"),
     ("patience_min_s", "patience_max_s"),
@@ -564,7 +593,7 @@ class Setting:
     name: str       # the key in the file, and with dashes the flag: drain
     kind: Kind
     group: Group
-    about: str
+    about: str      # what its flag does, and why one would change it
     default: object
 
     @property
@@ -668,7 +697,7 @@ def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> 
     notices += _misspelt_variables(environment)
     given = from_variables | from_flags
     if "config" in given and given["config"].value:
-        given = _from_file(str(given["config"].value)) | given
+        given = _from_file(str(given["config"].value), given["config"].origin) | given
     settings = _settings(given)
     origins = {
         setting.field: given[setting.name].origin if setting.name in given else "default"
@@ -769,9 +798,9 @@ def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     return [f"{name} is not a setting; did you mean {guess}?" for name, guess in near if guess]
 
 
-def _from_file(path: str) -> dict[str, _Given]:
+def _from_file(path: str, named_by: str) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
-    for key, value in _read_toml(path).items():
+    for key, value in _read_toml(path, named_by).items():
         origin = f"{path}: {key}"
         setting = _BY_NAME.get(key.replace("-", "_"))
         if setting is None or setting.name == "config":
@@ -786,14 +815,14 @@ def _from_file(path: str) -> dict[str, _Given]:
     return given
 
 
-def _read_toml(path: str) -> dict[str, object]:
+def _read_toml(path: str, named_by: str) -> dict[str, object]:
     import tomllib  # 0.7 MB, which a proxy without a file need not pay
 
     try:
         with open(path, "rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{named_by}: {path}: {error.strerror}") from None
     except ValueError as error:  # not TOML, or not UTF-8
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 

@@ -1,0 +1,271 @@
+"""The command line: arguments to settings, a server that runs, and an exit code.
+
+Exit codes: 0 all was well, 1 it could not run (a busy port), 2 it was asked wrongly (a bad
+setting). A mistake of the operator's is one line on standard error, never a traceback.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+from retter._version import VERSION
+from retter.config import SETTINGS, ConfigError, Effective, Setting, load, nearest
+
+EXIT_OK = 0
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# The columns of --help: readable, and narrow enough for a terminal beside an editor.
+HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 60, 96
+LONG_DEFAULT = 40  # characters; a list that long is described in the text of its option
+
+INTRODUCTION = """\
+retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
+       retter --config FILE
+       retter demo|load [--help]
+
+RETTER stands in front of one web application and keeps its site answering while the application
+is slow, overloaded or down: GETs get the last response that was good, everything else is always
+forwarded. While the application is well it answers every request itself.
+
+examples:
+  retter --listen :80 --upstream :8080
+      protect what listens on port 8080 of this machine
+  retter --listen unix:/run/retter.sock --upstream unix:/run/app.sock --trusted-proxies unix:
+      between nginx or Caddy and an application under gunicorn, by Unix sockets
+  retter --config /etc/retter.toml --check-config
+      show the settings in force, and where each comes from, and stop
+"""
+
+CLOSING = """\
+Sizes: 64MiB and 64m are powers of two, 64MB is a power of ten, 65536 is bytes.
+Times: 1.5s, 200ms, 2m, 24h, 1h30m; a plain number is seconds.
+
+Every option may also be an environment variable or a key of the TOML file: --max-stale 12h is
+RETTER_MAX_STALE=12h and max_stale = "12h"; --no-headers is RETTER_HEADERS=false and
+headers = false. An option goes before a variable, a variable before the file. Lists are separated
+by commas (addresses to listen on by spaces), or are arrays in the file.
+
+Exit codes: 0 stopped when asked to, 1 could not run (a busy port), 2 a wrong setting.
+"""
+
+# Words that mean a command when they come first. Those without a function are kept free.
+RESERVED = ("status", "top", "why", "purge", "circuit", "pause", "resume")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _command(arguments)
+    except ConfigError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _command(arguments: list[str]) -> int:
+    word = arguments[0] if arguments else ""
+    if word in COMMANDS:
+        return COMMANDS[word](arguments[1:])
+    if word in RESERVED:
+        raise ConfigError(f"'{word}' is not part of version {VERSION} yet; see retter --help")
+    return _proxy(arguments)
+
+
+def _proxy(arguments: list[str]) -> int:
+    options = _parse(arguments)
+    if options.help:
+        _print(help_text())
+        return EXIT_OK
+    if options.version:
+        _print(f"retter {VERSION}\n")
+        return EXIT_OK
+    effective = load(_texts(options), os.environ)
+    if options.check_config:
+        _print(table(effective))
+        for notice in effective.notices:
+            _complain(f"note: {notice}")
+    _check_complete(effective)
+    return EXIT_OK if options.check_config else _run(effective)
+
+
+def _run(effective: Effective) -> int:
+    with _without("rich", "better_exceptions", "greenlet", "twisted"):
+        from retter import log
+    settings = effective.settings
+    log.configure(settings.log_format, settings.log_level)
+    for notice in effective.notices:
+        log.get_logger().warning(notice)
+    from retter import server
+
+    return server.run(settings)
+
+
+@contextmanager
+def _without(*modules: str) -> Generator[None, None, None]:
+    """Hide installed modules from imports.
+
+    structlog imports these for the sake of colours and integrations that a server does not use;
+    together they cost 6 MB of the 32 that the whole process may have. This process is ours: a
+    program that embeds RETTER imports what it likes.
+    """
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not importable
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def _demo(arguments: list[str]) -> int:
+    from retter.demo.cli import main as demo
+
+    return demo(arguments)
+
+
+def _load(arguments: list[str]) -> int:
+    from retter.demo.load import main as load_test
+
+    return load_test(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"demo": _demo, "load": _load}
+
+
+def _check_complete(effective: Effective) -> None:
+    """Find what would stop a start, before any socket opens. Raises ConfigError."""
+    settings = effective.settings
+    if not settings.upstream:
+        raise ConfigError(
+            "no application to protect: add --upstream, for example --upstream :8080 "
+            "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try"
+        )
+    if settings.error_page:
+        try:
+            with open(settings.error_page, "rb"):
+                pass
+        except OSError as error:
+            origin = effective.origins["error_page"]
+            raise ConfigError(f"{origin}: {settings.error_page}: {error.strerror}") from None
+
+
+# Arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message.removeprefix("argument "))
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    options, unknown = _parser(HELP_COLUMNS_MAX).parse_known_args(arguments)
+    if unknown:
+        raise ConfigError(_about_unknown(unknown[0]))
+    return options
+
+
+def _about_unknown(argument: str) -> str:
+    if not argument.startswith("-"):
+        return f"unexpected '{argument}': options start with --, as in --upstream :8080"
+    flags = [setting.flag for setting in SETTINGS] + ["--help", "--version", "--check-config"]
+    flag = argument.partition("=")[0]
+    guess = nearest(flag, flags)
+    hint = f"did you mean {guess}?" if guess else "see retter --help"
+    return f"{flag}: no such option; {hint}"
+
+
+def _texts(options: argparse.Namespace) -> dict[str, list[str]]:
+    given = {setting.name: getattr(options, setting.name) for setting in SETTINGS}
+    return {name: texts for name, texts in given.items() if texts}
+
+
+def _parser(columns: int) -> _Parser:
+    parser = _Parser(
+        prog="retter",
+        usage=INTRODUCTION.replace("%", "%%"),
+        epilog=CLOSING,
+        add_help=False,
+        allow_abbrev=False,  # an abbreviation would change its meaning with the next new option
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+            prog, max_help_position=32, width=columns
+        ),
+    )
+    information = parser.add_argument_group("Information")
+    information.add_argument("--help", "-h", action="store_true", help="show this text and stop")
+    information.add_argument("--version", action="store_true", help="show the version and stop")
+    information.add_argument(
+        "--check-config", action="store_true",
+        help="show the settings in force, and where each comes from, and stop",
+    )
+    for group in dict.fromkeys(setting.group for setting in SETTINGS):
+        about = textwrap.fill(group.about, columns - 2)  # the formatter indents it by two
+        section = parser.add_argument_group(group.title, about)
+        for setting in SETTINGS:
+            if setting.group is group:
+                _add(section, setting)
+    return parser
+
+
+def _add(section: "argparse._ArgumentGroup", setting: Setting) -> None:
+    about = _help_of(setting).replace("%", "%%")
+    if not setting.is_switch:
+        section.add_argument(
+            setting.flag, dest=setting.name, action="append", help=about,
+            metavar=setting.kind.metavar,
+        )
+        return
+    for text in ("true", "false"):
+        flag = setting.flag_for(text)
+        section.add_argument(
+            flag, dest=setting.name, action="append_const", const=text,
+            help=about if flag == setting.flag else argparse.SUPPRESS,
+        )
+
+
+def _help_of(setting: Setting) -> str:
+    default = "" if setting.is_switch else setting.kind.show(setting.default)
+    if not default or len(default) > LONG_DEFAULT:
+        return setting.about
+    return f"{setting.about} (default {default})"
+
+
+# Output
+
+
+def help_text(columns: int | None = None) -> str:
+    """Return what --help prints, for a terminal of so many columns (that of the process)."""
+    wanted = shutil.get_terminal_size().columns - 2 if columns is None else columns
+    parser = _parser(max(HELP_COLUMNS_MIN, min(wanted, HELP_COLUMNS_MAX)))
+    return parser.format_help()
+
+
+def table(effective: Effective) -> str:
+    """Return the settings in force, one a line: name, origin, and the value as it may be given."""
+    rows = [("SETTING", "FROM", "VALUE")] + [
+        (
+            setting.name,
+            effective.origins[setting.field],
+            setting.kind.show(getattr(effective.settings, setting.field)) or "-",
+        )
+        for setting in SETTINGS
+    ]
+    names = max(len(name) for name, _, _ in rows)
+    origins = max(len(origin) for _, origin, _ in rows)
+    lines = [f"{name:{names}}  {origin:{origins}}  {value}\n" for name, origin, value in rows]
+    return "".join(lines)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"retter: {text}\n")
