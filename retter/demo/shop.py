@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from ipaddress import ip_address
 from typing import Any, Final, cast
 
 from retter.demo import pages
@@ -25,6 +26,7 @@ EVENTS_MAX: Final = 3600               # an hour of one event a second
 
 # What PHP sends with a session, so that no cache keeps a page with somebody's name on it.
 PRIVATE: Final = ((b"Cache-Control", b"no-store, no-cache, must-revalidate"),)
+NOT_FROM_THERE: Final = "The knobs are turned at this machine only, from their own page."
 NO_STORE: Final = ((b"Cache-Control", b"no-store"),)
 # The shop opened in the morning of 2025-03-01 and has not changed its style since.
 OPENED: Final = (b"Last-Modified", b"Sat, 01 Mar 2025 08:00:00 GMT")
@@ -251,8 +253,8 @@ class Shop:
         return Reply(knobs_page(self.database.knobs), fields=NO_STORE)
 
     def _turn_json(self, request: Request) -> Reply:
-        if not _same_origin(request):
-            return _json({"error": "the knobs are turned from their own page only"}, 403)
+        if not _may_turn(request):
+            return _json({"error": NOT_FROM_THERE}, 403)
         try:
             self._turn(json.loads(request.body))
         except ValueError as error:
@@ -260,8 +262,8 @@ class Shop:
         return self._knobs_json(request)
 
     def _turn_html(self, request: Request) -> Reply:
-        if not _same_origin(request):
-            return Reply(b"The knobs are turned from their own page only.\n", 403, TEXT)
+        if not _may_turn(request):
+            return Reply(NOT_FROM_THERE.encode() + b"\n", 403, TEXT, NO_STORE)
         try:
             self._turn(_form(request))
         except ValueError as error:
@@ -316,7 +318,20 @@ def _form(request: Request) -> dict[str, str]:
         return {}
 
 
-def _same_origin(request: Request) -> bool:
-    """Tell whether a browser sent this from the page itself; other clients send no Origin."""
+def _may_turn(request: Request) -> bool:
+    """Tell whether this is somebody at this machine, on the knobs' own page if in a browser.
+
+    The shop listens on loopback; a proxy in front of it may not, and appends its client's address.
+    Clients that are not browsers send no Origin.
+    """
+    client = request.first(b"x-forwarded-for").rpartition(b",")[2].strip().decode("latin-1")
     origin = request.first(b"origin")
-    return not origin or origin.partition(b"://")[2] == request.first(b"host")
+    own_page = not origin or origin.partition(b"://")[2] == request.first(b"host")
+    return own_page and (not client or _is_loopback(client))
+
+
+def _is_loopback(text: str) -> bool:
+    try:
+        return ip_address(text).is_loopback
+    except ValueError:
+        return False

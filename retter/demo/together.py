@@ -86,6 +86,9 @@ async def _start_shop(
 
 async def _start_proxy(listen: str, shop: str, children: list[Process]) -> str:
     """Start RETTER in front of the shop; return its URL once it accepts connections."""
+    host, port = address(listen)
+    if port == 0:
+        listen = f"{host}:{_free_port(host)}"
     proxy = await _spawn("retter", "--listen", listen, "--upstream", shop.removeprefix("http://"))
     children.append(proxy)
     host, port = address(listen)
@@ -178,6 +181,11 @@ def _usual_or_free(usual: str) -> str:
         except OSError:
             return f"{host}:0"
     return usual
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _welcome(wishes: Mapping[str, Any], *, proxy: str, shop: str, control: str) -> str:

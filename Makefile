@@ -1,0 +1,87 @@
+# Everything a newcomer needs: `make run`, then `make load` in a second terminal.
+#
+# It asks for python3 (3.11 or later) and make, and keeps all it installs in .venv.
+# PYTHON=python3.12 takes another interpreter.
+
+PYTHON ?= python3
+LISTEN ?= :8089
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
+# A port alone means all interfaces to RETTER, and this machine to who connects to it.
+LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run load test lint types contracts check simulate overload clean distclean
+
+help: ## list these targets
+	@echo "make run                             the demonstration shop behind RETTER"
+	@echo "make run UPSTREAM=:8080 LISTEN=:80   RETTER in front of your application"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# One stamp for each set of packages: installed again only when pyproject.toml has changed.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed; try make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "This Python cannot make virtual environments; on Debian: apt install python3-venv"; exit 1; }
+	@echo "Making the virtual environment in $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
+	@echo "Installing RETTER ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
+	@echo "Installing RETTER and what its tests need ..."
+	@$(PIP) -e '.[test]'
+	@touch $@ $(VENV)/.stamp-run
+
+$(VENV)/.stamp-lint: pyproject.toml | $(BIN)/python
+	@echo "Installing RETTER, what its tests need and the linters ..."
+	@$(PIP) -e '.[test,lint]'
+	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
+
+venv: $(VENV)/.stamp-run ## make the virtual environment
+
+run: $(VENV)/.stamp-run ## run RETTER; without UPSTREAM= with the demonstration shop behind it
+ifdef UPSTREAM
+	@exec $(BIN)/retter --listen $(LISTEN) --upstream $(UPSTREAM) $(ARGS)
+else
+	@exec $(BIN)/retter demo --with-proxy $(LISTEN) $(ARGS)
+endif
+
+load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
+	@exec $(BIN)/retter load $(LOAD_URL) $(ARGS)
+
+test: $(VENV)/.stamp-test ## run the whole test suite
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.stamp-lint ## ruff
+	$(BIN)/ruff check .
+
+types: $(VENV)/.stamp-lint ## mypy --strict and pyright
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+contracts: $(VENV)/.stamp-lint ## which module may import which
+	$(BIN)/lint-imports
+
+check: test lint types contracts ## everything that must pass
+
+simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
+	$(BIN)/python -m benchmarks.simulation $(ARGS)
+
+overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real sockets
+	$(BIN)/python -m benchmarks.overload $(ARGS)
+
+clean: ## remove caches and what was built
+	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .import_linter_cache benchmarks/results
+	find retter benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## and the virtual environment
+	rm -rf $(VENV)
