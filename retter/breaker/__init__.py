@@ -1,0 +1,26 @@
+"""Overload control: which requests go to the application, which are answered without it.
+
+Pure code: `now` (monotonic seconds) is an argument of every call, there is no I/O, no lock and no
+randomness, and the event loop is the one writer. `CircuitBreaker` is the whole interface.
+"""
+
+from retter.breaker.circuit import CircuitBreaker, Snapshot
+from retter.breaker.constants import BreakerSettings
+from retter.breaker.permit import Kind, Mode, Permit, Phase, Shed
+from retter.breaker.routes import route_of
+from retter.breaker.states import Signal, State, Transition
+
+__all__ = [
+    "BreakerSettings",
+    "CircuitBreaker",
+    "Kind",
+    "Mode",
+    "Permit",
+    "Phase",
+    "Shed",
+    "Signal",
+    "Snapshot",
+    "State",
+    "Transition",
+    "route_of",
+]

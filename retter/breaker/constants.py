@@ -1,0 +1,159 @@
+"""Every number that the overload control uses, with its reason; and the few an operator may set.
+
+The simulation (`python -m benchmarks.simulation`) shows what each rule is worth: `--set NAME=VALUE`
+tries another number, `--ablate RULE` switches a rule off.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from retter.breaker.permit import Mode
+
+# --- The limit on requests in flight (limit.py) ---
+
+# Limit = HEADROOM * busy workers + SPARE. One and a half times what keeps the workers busy leaves
+# enough queued in the application that no worker starves between two answers. HEADROOM times
+# UNCONGESTED_RATIO must stay below 1, or baselines learnt under the limit feed the limit.
+HEADROOM: Final = 1.5
+SPARE: Final = 3.0               # one worker still needs a request queued behind the running one
+BURST: Final = 2.5               # closed circuit: bursts up to this many limits pass unshed
+QUEUEING: Final = 3.0            # so many times the busy workers in flight means a queue: limit
+UNCONGESTED_RATIO: Final = 0.5   # requests that start below this share of the limit do not queue
+
+WINDOW_COMPLETIONS_MIN: Final = 8   # fewer say little about a rate
+WINDOW_MIN_S: Final = 0.2
+WINDOW_MAX_S: Final = 1.0           # a slow application answers less than 8 times a second
+WINDOW_BASELINES: Final = 4.0       # and never shorter than this many typical answers
+WINDOW_WEIGHT: Final = 0.25         # of one window in the averages: about a second of memory
+PEAK_HALF_LIFE_S: Final = 120.0     # how long a closed circuit remembers what was possible
+SAMPLES_TO_TRUST: Final = 10        # baselines from fewer answers steer nothing
+
+# --- The failure ceiling (limit.py): finds a bounded backlog or pool and stays below it ---
+
+CEILING_CUT: Final = 0.9
+CEILING_HOLD_S: Final = 1.0         # no probing upwards so soon after it was hit
+CEILING_GROWTH: Final = 0.05        # of itself a second, and at least
+CEILING_GROWTH_MIN: Final = 0.5     # so many requests a second
+CEILING_FORGET: Final = 4.0         # this far above all else it says nothing any more
+CEILING_ERRORS_MIN: Final = 4       # plain errors count as overload only when there are many of
+CEILING_ERROR_RATIO: Final = 0.5    # them: a bug is not a lack of capacity
+
+# --- Baselines: what an answer takes without a queue (baseline.py) ---
+
+BASELINE_START_S: Final = 0.05      # taken for granted until something is known
+BASELINE_WEIGHT: Final = 0.01       # follows an application that changes within some 100 answers
+BASELINE_WEIGHT_LIMITING: Final = 0.03   # samples are rare while limiting
+BASELINE_CLIP: Final = 10.0         # a single sample counts at most as so many means
+BASELINE_CLIP_AFTER: Final = 10
+ROUTE_SAMPLES_MIN: Final = 5        # a route with fewer borrows the application's mean
+COLD_SAMPLES: Final = 30            # until then the mean is integral / completions (Little's law)
+
+DIP_SAMPLES: Final = 8              # a dip has done its work when so many uncongested answers came
+DIP_SHARE: Final = 0.5
+DIP_FIRST_S: Final = 1.0            # after entering LIMITING: what is known may be wrong
+DIP_EVERY_MIN_S: Final = 5.0
+DIP_EVERY_MAX_S: Final = 30.0
+DIP_EVERY_BASELINES: Final = 20.0
+DIP_MIN_S: Final = 0.25
+DIP_BASELINES: Final = 3.0
+
+# --- Entering and leaving LIMITING (circuit.py) ---
+
+ENTRY_PEAK_SHARE: Final = 0.7       # of the peak work rate is believed on entry
+STALL_OLDEST: Final = 2             # requests older than the one judged: one or two may be special
+STALL_MIN_S: Final = 1.0
+STALL_BASELINES: Final = 5.0
+RELIEF_MIN_S: Final = 0.5           # nothing shed for so long, then the circuit may close
+RELIEF_BASELINES: Final = 10.0
+RELIEF_SHARE: Final = 0.7           # and in flight below this share of the limit
+
+# --- Waiting for a place ---
+
+STORED_WAIT_S: Final = 0.1          # a client who can be answered at once waits this for fresh
+STORED_WAIT_BASELINES: Final = 0.5
+STORED_WAIT_PATIENCE: Final = 2.0   # and at most this many times as long if the guess was wrong
+SINGLE_FLIGHT_SHARE: Final = 0.9    # of the limit taken: a second request for one key waits not
+QUEUE_SHARE: Final = 0.75           # of the queue wait can be promised to those who wait
+QUEUE_MIN: Final = 4
+
+# --- Patience (circuit.py) ---
+
+PATIENCE_BASELINES: Final = 8.0     # an answer that takes so many times the usual is late
+PATIENCE_AGAIN_S: Final = 0.1       # look again at those which the state let wait
+BODY_MAX_S: Final = 10.0            # bodies flowing longer are downloads, not work in progress
+
+# --- The error breaker (circuit.py) ---
+
+FAILURE_BUCKETS: Final = 20
+FAILURE_BUCKET_S: Final = 0.1
+FAILURES_IN_A_ROW: Final = 5        # and no success in the window
+WAIT_GROWTH: Final = 1.5
+PROBES_MAX: Final = 3
+RAMP_START: Final = 2               # requests in flight when half-open; each success adds one
+RAMP_SUCCESSES: Final = 10
+
+# --- Route breakers (routes.py) ---
+
+ROUTES_MAX: Final = 64
+ROUTE_SEGMENTS: Final = 4
+ROUTE_SEGMENT_BYTES_MAX: Final = 24  # longer ones are titles, tokens, hashes
+ROUTE_BUCKETS: Final = 10
+ROUTE_BUCKET_S: Final = 0.5
+ROUTE_FAILURES_MIN: Final = 5
+ROUTE_FAILURE_RATIO: Final = 0.5
+ROUTE_SLOW_CALLS_MIN: Final = 5
+ROUTE_SAMPLES_TO_JUDGE: Final = 10
+ROUTE_EXCESS_WEIGHT: Final = 0.2
+CULPRIT_FOR_S: Final = 1.0
+CULPRIT_EXCESS_MIN_S: Final = 1.0
+CULPRIT_OWN_BASELINES: Final = 4.0
+CULPRIT_OTHER_BASELINES: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerSettings:
+    """What an operator may set. `ValueError` names the field, its value and what is allowed."""
+
+    mode: Mode = Mode.AUTO
+    max_in_flight: int = 0           # a hard limit for GETs in every state; 0 = none
+    limit_start: int = 8             # in flight before anything is known: a small server's workers
+    patience_min_s: float = 0.5      # people do not mind waiting this long for a fresh page
+    patience_max_s: float = 5.0      # and give up somewhere here
+    patience_closed_s: float = 5.0   # a closed circuit waits longer: only one request is late
+    queue_wait_s: float = 2.0        # a GET without a stored response waits, then 503
+    retry_after_s: float = 2.0
+    failure_ratio: float = 0.5       # of at least
+    failure_volume: int = 10         # outcomes in 2 s open the circuit
+    open_min_s: float = 1.0          # between two probes at first
+    open_max_s: float = 5.0          # and at last
+    fresh_for_s: float = 0.0         # while limiting, younger stored responses save a place
+
+    def __post_init__(self) -> None:
+        self._check("max_in_flight", self.max_in_flight >= 0, "0 (none) or more")
+        self._check("limit_start", self.limit_start >= 1, "1 or more")
+        self._check("patience_min_s", self.patience_min_s > 0, "more than 0 s")
+        self._check(
+            "patience_max_s",
+            self.patience_max_s >= self.patience_min_s,
+            f"at least patience_min_s ({self.patience_min_s} s)",
+        )
+        self._check(
+            "patience_closed_s",
+            self.patience_closed_s >= self.patience_min_s,
+            f"at least patience_min_s ({self.patience_min_s} s)",
+        )
+        self._check("queue_wait_s", self.queue_wait_s >= 0, "0 s or more")
+        self._check("retry_after_s", self.retry_after_s > 0, "more than 0 s")
+        self._check("failure_ratio", 0 < self.failure_ratio <= 1, "more than 0, at most 1")
+        self._check("failure_volume", self.failure_volume >= 1, "1 or more")
+        self._check("open_min_s", self.open_min_s > 0, "more than 0 s")
+        self._check(
+            "open_max_s",
+            self.open_max_s >= self.open_min_s,
+            f"at least open_min_s ({self.open_min_s} s)",
+        )
+        self._check("fresh_for_s", self.fresh_for_s >= 0, "0 s or more")
+
+    def _check(self, field: str, good: bool, allowed: str) -> None:
+        if not good:
+            raise ValueError(f"{field} is {getattr(self, field)!r}; allowed: {allowed}")

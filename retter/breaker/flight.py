@@ -1,0 +1,81 @@
+"""The requests in flight, in the order in which they started.
+
+The young ones (younger than any patience) are only counted in and out. Those that grow old are
+swept: each is looked at when it is due, so that ten thousand hanging requests cost nothing while
+nothing has to be done about them.
+"""
+
+from heapq import heappop, heappush
+from itertools import chain, islice
+
+from retter.breaker.permit import Permit, Phase
+
+
+class Flight:
+    """Permits in flight, the keys that they fetch, and when each old one is due."""
+
+    __slots__ = ("_due", "_old", "_serial", "_young", "keys")
+
+    def __init__(self) -> None:
+        self._young: dict[Permit, None] = {}
+        self._old: dict[Permit, None] = {}
+        self._due: list[tuple[float, int, Permit]] = []
+        self._serial = 0
+        self.keys: dict[bytes, int] = {}     # GETs in flight by key; absent if none
+
+    def enter(self, permit: Permit) -> None:
+        """It goes upstream."""
+        self._young[permit] = None
+        if permit.is_get:
+            key = permit.key
+            self.keys[key] = self.keys.get(key, 0) + 1
+
+    def leave(self, permit: Permit) -> None:
+        """It is answered, given up or detached."""
+        if permit.is_old:
+            del self._old[permit]
+        else:
+            del self._young[permit]
+        if permit.is_get:
+            key = permit.key
+            left = self.keys[key] - 1
+            if left:
+                self.keys[key] = left
+            else:
+                del self.keys[key]
+
+    def grown_old(self, started_before: float) -> list[Permit]:
+        """Move those that started before that moment to the old ones and return them."""
+        grown: list[Permit] = []
+        for permit in self._young:
+            if permit.started_at > started_before:
+                break
+            grown.append(permit)
+        for permit in grown:
+            del self._young[permit]
+            self._old[permit] = None
+            permit.is_old = True
+        return grown
+
+    def look_at(self, permit: Permit, at: float) -> None:
+        """Make an old one due at that moment, and at no other."""
+        permit.acts_at = at
+        self._serial += 1
+        heappush(self._due, (at, self._serial, permit))
+
+    def due(self, now: float) -> list[Permit]:
+        """Take out the old ones that are due."""
+        due: list[Permit] = []
+        while self._due and self._due[0][0] <= now:
+            at, _, permit = heappop(self._due)
+            if permit.phase is Phase.IN_FLIGHT and permit.acts_at == at:
+                due.append(permit)
+        return due
+
+    def oldest(self, skip: int) -> Permit | None:
+        """Return the oldest but `skip`, or None if there are not so many."""
+        return next(islice(chain(self._old, self._young), skip, None), None)
+
+    def oldest_old(self, count: int) -> list[Permit]:
+        """Return the oldest among the old ones, at most `count`."""
+        return list(islice(self._old, count))

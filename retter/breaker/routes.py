@@ -1,0 +1,189 @@
+"""Routes: what each takes, and a breaker for the single one that is slow or failing.
+
+Queueing in the application delays all routes alike, so overload opens none of these breakers; a
+route opens when it fails, or when it is much later than the others at the same time.
+"""
+
+import re
+from collections.abc import Iterator
+from math import inf
+from typing import Final
+
+from retter.breaker import constants
+from retter.breaker.baseline import Baseline
+from retter.breaker.permit import Permit
+from retter.window import RollingWindow
+
+# Digits, UUIDs and other hexadecimal from 8 digits up: an identifier, not a place in the program.
+_IDENTIFIER: Final = re.compile(rb"[0-9]+|[0-9a-fA-F]{8}(?:[0-9a-fA-F]*|(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})")
+
+
+def route_of(method: bytes, target: bytes) -> bytes:
+    """Return the name of the part of the application that serves such requests.
+
+    The method class and the first path segments, with identifiers replaced by `*`; no query.
+    """
+    path, _, _ = target.partition(b"?")
+    segments = path.split(b"/")[1 : constants.ROUTE_SEGMENTS + 1]
+    name = b"/".join([_generalised(segment) for segment in segments])
+    return (b"GET /" if method == b"GET" else b"OTHER /") + name
+
+
+def _generalised(segment: bytes) -> bytes:
+    if len(segment) > constants.ROUTE_SEGMENT_BYTES_MAX or _IDENTIFIER.fullmatch(segment):
+        return b"*"
+    return segment
+
+
+class Route:
+    """One route's baseline, its recent outcomes and its breaker."""
+
+    __slots__ = (
+        "_wait_s", "baseline", "excess_s", "is_open", "late_calls", "name", "outcomes",
+        "passed_at", "probe", "probe_at", "suspected_at", "used_at",
+    )
+
+    def __init__(self, name: bytes, now: float) -> None:
+        self.name = name
+        self.used_at = now
+        self.baseline = Baseline()
+        self.outcomes = RollingWindow(
+            now, buckets=constants.ROUTE_BUCKETS, bucket_s=constants.ROUTE_BUCKET_S
+        )
+        self.late_calls = RollingWindow(
+            now, buckets=constants.ROUTE_BUCKETS, bucket_s=constants.ROUTE_BUCKET_S
+        )
+        self.excess_s = 0.0                # mean of what answers took beyond the baseline
+        self.passed_at = -inf              # of the last success
+        self.suspected_at: float | None = None   # culprit since
+        self.is_open = False
+        self.probe_at = 0.0
+        self.probe: Permit | None = None
+        self._wait_s = 0.0
+
+    def add_excess(self, excess_s: float) -> None:
+        """Take in how much longer than its baseline an answer took, or has taken so far."""
+        self.excess_s += constants.ROUTE_EXCESS_WEIGHT * (excess_s - self.excess_s)
+
+    def open(self, now: float, wait_s: float) -> None:
+        """Shed this route's GETs but for one probe a wait."""
+        self.is_open = True
+        self._wait_s = wait_s
+        self.probe_at = now + wait_s
+
+    def close(self) -> None:
+        """Forward again, and judge afresh."""
+        self.is_open = False
+        self.probe = None
+        self.excess_s = 0.0
+        self.suspected_at = None
+        self.outcomes.clear()
+        self.late_calls.clear()
+
+    def issue_probe(self, now: float, probe: Permit) -> None:
+        """The wait is over: one request goes upstream. If it is lost the next follows anyway."""
+        self.probe = probe
+        self.probe_at = now + self._wait_s
+
+    def probe_failed(self, now: float, wait_max_s: float) -> None:
+        """Wait longer before the next."""
+        self.probe = None
+        self._wait_s = min(wait_max_s, self._wait_s * constants.WAIT_GROWTH)
+        self.probe_at = now + self._wait_s
+
+
+class RouteTable:
+    """At most ROUTES_MAX routes by name; what does not fit shares one that never opens."""
+
+    __slots__ = ("_by_name", "_crowded", "other")
+
+    def __init__(self, now: float) -> None:
+        self._by_name: dict[bytes, Route] = {}
+        self._crowded = False
+        self.other = Route(b"other", now)
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._by_name.values())
+
+    def get(self, name: bytes, now: float) -> Route:
+        """Return the route of that name, new if there is room for it."""
+        route = self._by_name.get(name)
+        if route is None:
+            if len(self._by_name) >= constants.ROUTES_MAX:
+                self._crowded = True       # room is made on the tick: this is the hot path
+                return self.other
+            route = self._by_name[name] = Route(name, now)
+        route.used_at = now
+        return route
+
+    def make_room(self) -> None:
+        """Forget the least recently used route if another asked for its place."""
+        if self._crowded:
+            self._crowded = False
+            del self._by_name[min(self._by_name.values(), key=lambda route: route.used_at).name]
+
+    def close_all(self) -> None:
+        """Close every breaker: the whole application is judged instead."""
+        for route in self._by_name.values():
+            route.close()
+
+    def advance(self, now: float) -> None:
+        """Let old outcomes go."""
+        for route in self._by_name.values():
+            route.outcomes.advance(now)
+            route.late_calls.advance(now)
+
+    def fails(self, route: Route) -> bool:
+        """Say whether a route is to be opened for its failures."""
+        return (
+            route is not self.other
+            and route.outcomes.failed >= constants.ROUTE_FAILURES_MIN
+            and route.outcomes.failed >= constants.ROUTE_FAILURE_RATIO * route.outcomes.outcomes
+        )
+
+    def culprits(self, now: float, oldest_s: dict[Route, float]) -> list[Route]:
+        """Return the routes to open for slowness: late for long, and later than the others.
+
+        `oldest_s` is the age of each route's oldest request in flight, where that is late; it
+        stands for answers that may never come.
+        """
+        return [
+            route
+            for route in self._by_name.values()
+            if not route.is_open and self._is_culprit(now, route, oldest_s.get(route, 0.0))
+        ]
+
+    def _is_culprit(self, now: float, route: Route, oldest_s: float) -> bool:
+        excess_s = max(route.excess_s, oldest_s - route.baseline.mean_s)
+        if not self._stands_out(now, route, excess_s):
+            route.suspected_at = None
+            return False
+        if route.suspected_at is None:
+            route.suspected_at = now
+        return (
+            now - route.suspected_at >= constants.CULPRIT_FOR_S
+            and route.late_calls.failed >= constants.ROUTE_SLOW_CALLS_MIN
+        )
+
+    def _stands_out(self, now: float, route: Route, excess_s: float) -> bool:
+        if (
+            excess_s <= constants.CULPRIT_EXCESS_MIN_S
+            or route.baseline.samples < constants.ROUTE_SAMPLES_TO_JUDGE
+        ):
+            return False
+        own_s = constants.CULPRIT_OWN_BASELINES * route.baseline.mean_s
+        return any(
+            excess_s
+            > other.excess_s
+            + max(
+                constants.CULPRIT_EXCESS_MIN_S,
+                own_s,
+                constants.CULPRIT_OTHER_BASELINES * other.baseline.mean_s,
+            )
+            for other in self._by_name.values()
+            # What has not answered lately is no witness: the whole application may hang.
+            if other is not route and now - other.passed_at < constants.CULPRIT_FOR_S
+        )
