@@ -211,11 +211,19 @@ class RequestParser:
         target_bytes_max: Octets of the request target; more is 414.
         instance: This process's own Via id, to see a request that comes round again.
         trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
+        authority: The Host told to the application when HTTP/1.0 names none.
     """
 
     def __init__(
-        self, *, fields_max: int, target_bytes_max: int, instance: bytes, trusted: bool
+        self,
+        *,
+        fields_max: int,
+        target_bytes_max: int,
+        instance: bytes,
+        trusted: bool,
+        authority: bytes = b"upstream",
     ) -> None:
+        self._authority = authority
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
         self._fields_max = fields_max
         self._target_bytes_max = target_bytes_max
@@ -285,6 +293,8 @@ class RequestParser:
     ) -> list[tuple[bytes, bytes]]:
         kept: list[tuple[bytes, bytes]] = []
         host_told = False
+        if not any(raw_name.lower() == b"host" for raw_name, _ in raw):
+            kept.append((b"Host", host or self._authority))  # needed in HTTP/1.1
         for raw_name, value in raw:
             name = raw_name.lower()
             if name == b"host":

@@ -9,9 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from retter.config import UpstreamAddress
-
 from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
+from retter.units import UpstreamAddress
 from retter.upstream import UpstreamConnection
 
 # How often the held requests' one redial knocks while the application restarts: often enough that

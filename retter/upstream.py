@@ -28,8 +28,12 @@ class ResponseSink(Protocol):
     """What an UpstreamConnection needs of the exchange it works for."""
 
     def response_informational(self, head: ResponseHead) -> None: ...
-    def response_head(self, head: ResponseHead, body: bytes, complete: bool, now: float) -> None: ...
-    def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None: ...
+    def response_head(
+        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None: ...
+    def response_data(
+        self, data: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None: ...
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None: ...
     def tunnel_data(self, data: bytes, now: float) -> None: ...
     def tunnel_eof(self, now: float) -> None: ...
@@ -119,7 +123,11 @@ class UpstreamConnection(asyncio.Protocol):
         if not self.closed:
             self.closed = True
             self._pool.forget(self)
-            if self._transport is not None:
+            if self._transport is None:
+                return
+            if self._tunnel:
+                self._transport.close()  # what the client said last is still delivered
+            else:
                 self._transport.abort()
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
@@ -194,20 +202,30 @@ class UpstreamConnection(asyncio.Protocol):
         if framing is Framing.LENGTH and extra < head.content_length:
             self._framing = framing
             self._left = head.content_length - extra
-            sink.response_head(head, data[end:], False, now)
+            sink.response_head(head, data[end:], False, [], now)
         elif framing is Framing.LENGTH or framing is Framing.NONE:
             length = head.content_length if framing is Framing.LENGTH else 0
             if extra > length:
                 self._keep_alive = False  # bytes after the end: never reuse
             self._end_exchange(now)
-            sink.response_head(head, data[end : end + length], True, now)
+            sink.response_head(head, data[end : end + length], True, [], now)
+        elif framing is Framing.CHUNKED:
+            self._framing = framing
+            self._decoder = ChunkedDecoder()
+            self._receive_chunked_head(sink, head, data[end:], now)
         else:
             self._framing = framing
-            if framing is Framing.CHUNKED:
-                self._decoder = ChunkedDecoder()
-            sink.response_head(head, b"", False, now)
-            if extra and self._sink is sink:
-                self._receive_body(sink, data[end:], now)
+            sink.response_head(head, data[end:], False, [], now)
+
+    def _receive_chunked_head(
+        self, sink: ResponseSink, head: ResponseHead, data: bytes, now: float
+    ) -> None:
+        body = self._decode(data)
+        decoder = self._decoder
+        assert decoder is not None
+        if decoder.complete:
+            self._end_exchange(now)
+        sink.response_head(head, body, decoder.complete, decoder.trailers, now)
 
     def _end_of_head(self, data: bytes) -> int:
         try:
@@ -248,19 +266,24 @@ class UpstreamConnection(asyncio.Protocol):
             sink.response_data(data, False, [], now)
 
     def _receive_chunked(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        body = self._decode(data)
+        decoder = self._decoder
+        assert decoder is not None
+        if decoder.complete:
+            self._finish(sink, body, decoder.trailers, now)
+        elif body:
+            sink.response_data(body, False, [], now)
+
+    def _decode(self, data: bytes) -> bytes:
         decoder = self._decoder
         assert decoder is not None
         try:
-            body = decoder.feed(data)
+            body = decoder.feed(data) if data else b""
         except BodyMalformed as error:
             raise UpstreamMalformed(str(error)) from error
-        if not decoder.complete:
-            if body:
-                sink.response_data(body, False, [], now)
-            return
-        if decoder.rest():
-            self._keep_alive = False
-        self._finish(sink, body, decoder.trailers, now)
+        if decoder.complete and decoder.rest():
+            self._keep_alive = False  # bytes after the end: never reuse
+        return body
 
     def _finish(self, sink: ResponseSink, data: bytes, trailers: Trailers, now: float) -> None:
         self._end_exchange(now)

@@ -56,10 +56,13 @@ class DeadlineWheel(Generic[Item]):
     def due(self, now: float) -> Iterator[Item]:
         """Yield the items whose deadline has passed; each is watched again until forgotten."""
         while self._second <= now:
-            for item in self._buckets.pop(self._second, ()):
+            second = self._second
+            self._second += 1
+            for item in self._buckets.pop(second, ()):
+                if item.bucket != second:
+                    continue  # forgotten by whoever took an earlier one
                 item.bucket = -1
                 passed = item.deadline <= now
                 self.watch(item, now)
                 if passed:
                     yield item
-            self._second += 1

@@ -1,0 +1,657 @@
+"""One request and its answer, from the decision to the report.
+
+`begin` asks the breaker and carries the decision out. A request that is answered from the store or
+refused ends right there; one that is forwarded becomes an Exchange, whose methods stand in the
+order in which they are called:
+
+    begin -> Exchange.wait | Exchange.forward
+          -> upstream_ready -> response_head -> response_data ... -> finish
+    on the way: request_data, connect_failed, upstream_failed, overdue, sweep, downstream_gone
+
+The client and the exchange part company in one way only, `_answered`: the client has its answer
+(from the application or from the store) and is free for its next request, while the exchange may
+live on until the application has answered, because only then is its place free again. What comes
+then refreshes the store.
+"""
+
+import random
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from retter.body import chunk, last_chunk
+from retter.breaker import Kind, Permit, Phase, Shed
+from retter.errors import (
+    ConnectRefused,
+    Outcome,
+    UpstreamError,
+    UpstreamMalformed,
+    UpstreamReset,
+    UpstreamTimeout,
+)
+from retter.message import Framing, RequestHead, ResponseHead
+from retter.policy import storable
+from retter.reason import Reason
+from retter.store import StoredResponse
+from retter.upstream import Trailers, UpstreamConnection
+
+if TYPE_CHECKING:
+    from retter.downstream import DownstreamConnection
+    from retter.proxy import ParsedRequest, Proxy
+
+# An answer to a GET that has a stored response is held back until it is whole, so that a failure
+# half way can still be answered from the store; but not beyond this size (what a page usually
+# stays under) and this time (what a visitor does not notice), for then it is streamed.
+HOLD_BYTES_MAX = 64 * 1024
+HOLD_S = 0.25
+
+# After the head an event stream or a tunnel may be silent for long: only one that has been silent
+# for so long is taken for dead.
+STREAM_IDLE_S = 3600.0
+
+# RFC 9110 section 9.2.2: these may be sent twice without harm.
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+# RFC 9110 section 9.2.1: these change nothing, so they make no stored response out of date.
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+# 429 and these say that the application has too much to do; other 5xx that it has a fault.
+_OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
+
+
+class Stage(Enum):
+    """How far an exchange has come."""
+
+    QUEUED = auto()         # waits for a place (breaker)
+    CONNECTING = auto()     # waits for a connection (pool)
+    SENT = auto()           # waits for the response head
+    RECEIVING = auto()      # the head has arrived
+    TUNNEL = auto()         # bytes go both ways after a 101
+    DONE = auto()
+
+
+# -- deciding -------------------------------------------------------------------------------------
+
+
+def begin(
+    proxy: "Proxy", client: "DownstreamConnection", parsed: "ParsedRequest", now: float
+) -> "Exchange | None":
+    """Decide what becomes of a request and do it; None if it has been answered already."""
+    identity = parsed.identity
+    stored: StoredResponse | None = None
+    age_s: float | None = None
+    if identity.lookup:
+        stored = proxy.store.lookup(identity, parsed.head, now)
+        if stored is not None:
+            age_s = now - stored.stored_at
+    decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
+    if decision.__class__ is Shed:
+        assert isinstance(decision, Shed)
+        if stored is None or not decision.serve_stored:
+            stored = _last_resort(proxy, parsed, now)
+        if stored is not None:
+            answer_from_store(proxy, client, parsed, stored, decision.reason, now)
+        else:
+            refuse(proxy, client, parsed.head, decision.reason, decision.retry_after_s)
+        return None
+    assert isinstance(decision, Permit)
+    exchange = Exchange(proxy, client, parsed, decision, now)
+    if decision.phase is Phase.ADMITTED:
+        exchange.forward(now)
+    return exchange if exchange.stage is not Stage.DONE else None
+
+
+def _last_resort(proxy: "Proxy", parsed: "ParsedRequest", now: float) -> StoredResponse | None:
+    """Return a stored response where otherwise an error would be sent: superseded ones too."""
+    if not parsed.identity.lookup:
+        return None
+    return proxy.store.lookup(parsed.identity, parsed.head, now, superseded=True)
+
+
+def answer_from_store(
+    proxy: "Proxy",
+    client: "DownstreamConnection",
+    parsed: "ParsedRequest",
+    stored: StoredResponse,
+    reason: Reason,
+    now: float,
+) -> None:
+    """Write a stored response to the client."""
+    state = proxy.breaker.state
+    persistence = client.persistence(parsed.head)
+    if parsed.conditional:
+        head, body = proxy.answers.stored_conditionally(
+            parsed.head, stored, reason, state, persistence, now
+        )
+    else:
+        head, body = proxy.answers.stored(stored, reason, state, persistence, now)
+    client.write_message(head, body)
+    proxy.counters.stored[reason] += 1
+
+
+def refuse(
+    proxy: "Proxy",
+    client: "DownstreamConnection",
+    request: RequestHead,
+    reason: Reason,
+    retry_after_s: float,
+) -> None:
+    """Write a 503 whose Retry-After is spread, so that the clients do not come back together."""
+    seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
+    client.write(
+        proxy.answers.error(
+            request, 503, reason, proxy.breaker.state, client.persistence(request),
+            date=proxy.http_date(), retry_after_s=seconds,
+        )
+    )  # fmt: skip
+    proxy.counters.refused[reason] += 1
+
+
+class Exchange:
+    """A forwarded request: holds the permit, the upstream connection and the client."""
+
+    __slots__ = (
+        "_chunked_out",
+        "_client",
+        "_copied",
+        "_copy",
+        "_discarded",
+        "_forwarding",
+        "_held",
+        "_held_bytes",
+        "_hold_until",
+        "_outcome",
+        "_parsed",
+        "_pending",
+        "_permit",
+        "_proxy",
+        "_request_complete",
+        "_requested_at",
+        "_response",
+        "_retried",
+        "_sent_body",
+        "_trailers",
+        "_upstream",
+        "answer_begun",
+        "deadline",
+        "stage",
+        "started_at",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        proxy: "Proxy",
+        client: "DownstreamConnection",
+        parsed: "ParsedRequest",
+        permit: Permit,
+        now: float,
+    ) -> None:
+        self._proxy = proxy
+        self._client: DownstreamConnection | None = client
+        self._forwarding = client.forwarding
+        self._parsed = parsed
+        self._permit = permit
+        permit.holder = self
+        self.stage = Stage.QUEUED
+        self.started_at = now
+        self.deadline = float("inf")        # of the upstream's next step, monotonic seconds
+        # the request
+        self._pending: list[bytes] | None = None   # body received before there is a connection
+        self._trailers: Trailers = []
+        self._request_complete = parsed.head.framing is Framing.NONE
+        self._sent_body = False
+        self._retried = False
+        self._upstream: UpstreamConnection | None = None
+        # the answer
+        self._requested_at = now
+        self._response: ResponseHead | None = None
+        self._outcome = Outcome.NEUTRAL
+        self.answer_begun = False          # bytes of the application's answer went to the client
+        self._chunked_out = False
+        self._copy: list[bytes] | None = None      # for the store
+        self._copied = 0
+        self._held: list[bytes] | None = None      # not yet sent to the client
+        self._held_bytes = 0
+        self._hold_until = 0.0
+        self._discarded = 0
+
+    # -- the request ------------------------------------------------------------------------
+
+    def forward(self, now: float) -> None:
+        """Go to the application: the permit counts from here."""
+        proxy = self._proxy
+        proxy.breaker.started(now, self._permit)
+        self.started_at = self._requested_at = now
+        self.stage = Stage.CONNECTING
+        proxy.exchanges[self] = None
+        proxy.pool.acquire(self, now)
+
+    def wants_upstream(self) -> bool:
+        """Whether a connection that has just been dialled is still of use."""
+        return self.stage is Stage.CONNECTING
+
+    def upstream_ready(self, connection: UpstreamConnection, now: float) -> None:
+        """Send what there is of the request."""
+        request = self._parsed.head
+        self._upstream = connection
+        self.stage = Stage.SENT
+        connection.request_complete = self._request_complete
+        data = request.forward + self._forwarding.end_of_head(request)
+        if self._pending is not None or self._request_complete:
+            data += self._encode(b"".join(self._pending or ()), self._request_complete)
+        self._pending = None
+        if self._request_complete:
+            self.deadline = now + self._proxy.settings.upstream_timeout_s
+        connection.send(self, request.method, data)
+        if self._client is not None and not self._request_complete:
+            self._client.resume_body()
+
+    def request_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
+        """Take a piece of the request's body from the client."""
+        self._trailers = trailers
+        self._request_complete = complete
+        if self._upstream is None:
+            if self.stage is not Stage.DONE:
+                if self._pending is None:
+                    self._pending = []
+                self._pending.append(data)
+                if self._client is not None:
+                    self._client.pause_body()  # until upstream_ready
+            return
+        self._sent_body = True
+        if complete:
+            self._upstream.request_complete = True
+            self.deadline = now + self._proxy.settings.upstream_timeout_s
+        self._upstream.write(self._encode(data, complete))
+
+    def _encode(self, data: bytes, complete: bool) -> bytes:
+        """Frame a piece of the request's body for the application."""
+        if data:
+            self._sent_body = True
+        if self._parsed.head.framing is not Framing.CHUNKED:
+            return data
+        return chunk(data) + last_chunk(self._trailers) if complete else chunk(data)
+
+    def upstream_blocked(self) -> None:
+        """The application does not read: the client stops sending until it does."""
+        self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_body_timeout_s
+        if self._client is not None:
+            self._client.pause_body()
+
+    def upstream_writable(self) -> None:
+        """The application reads again."""
+        if self._request_complete or self.stage is Stage.TUNNEL:
+            wait_s = self._proxy.settings.upstream_timeout_s
+            if self.stage is Stage.TUNNEL:
+                wait_s = STREAM_IDLE_S
+            self.deadline = self._proxy.loop.time() + wait_s
+        else:
+            self.deadline = float("inf")  # the client's own time limits hold
+        if self._client is not None:
+            self._client.resume_body()
+
+    # -- the answer -------------------------------------------------------------------------
+
+    def response_informational(self, head: ResponseHead) -> None:
+        """Pass a 1xx on (RFC 9110 section 15.2); HTTP/1.0 does not know them."""
+        if self._client is not None and self._parsed.head.http11 and not self.answer_begun:
+            self._client.write(head.forward + b"\r\n")
+
+    def response_head(
+        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None:
+        """Take the head and what came with it of the body; decide where the body goes."""
+        proxy, parsed = self._proxy, self._parsed
+        self.stage = Stage.RECEIVING
+        self._response = head
+        proxy.breaker.first_byte(now, self._permit)
+        self._outcome = self._judge(head.status)
+        self._learn(head, now)
+        if self._outcome is not Outcome.OK and self._client is not None:
+            stored = _last_resort(proxy, parsed, now)
+            if stored is not None:  # stale-if-error (RFC 5861 section 4)
+                self._answer_from_store(stored, Reason.UPSTREAM_STATUS, now)
+        if not complete:
+            self._receive_on(head, now)
+        if self._held is not None:
+            self._hold(body)
+        elif self._client is not None:
+            self._begin_answer(head, body, complete, trailers)
+        self._copy_or_discard(body, now)
+        if complete and self.stage is not Stage.DONE:
+            self._finish(now)
+
+    def _judge(self, status: int) -> Outcome:
+        if status < 500 and status != 429 and status not in self._proxy.failure_statuses:
+            return Outcome.OK
+        return Outcome.OVERLOAD if status in _OVERLOAD_STATUSES else Outcome.ERROR
+
+    def _learn(self, head: ResponseHead, now: float) -> None:
+        """What the head alone tells the store."""
+        proxy, parsed = self._proxy, self._parsed
+        identity, request = parsed.identity, parsed.head
+        changed = bool(head.set_cookies) and proxy.store.sets_session(head)
+        if changed:
+            proxy.store.drop_session(identity)  # login, logout: nothing of before may come back
+        if request.method not in _SAFE:
+            if head.status < 400:
+                proxy.store.supersede(identity, head)
+        elif self._outcome is Outcome.OK and storable(identity, request, head, proxy.store.policy):
+            if not (changed and identity.owner):
+                self._copy = []
+        elif head.status == 304 and identity.lookup:
+            proxy.store.refresh(identity, request, head, self._requested_at, now)
+
+    def _receive_on(self, head: ResponseHead, now: float) -> None:
+        """The body will come in pieces: set its time limit, hold it back or let it through."""
+        proxy = self._proxy
+        if head.event_stream:
+            self.deadline = now + STREAM_IDLE_S
+            self._copy = None
+            proxy.breaker.detach(now, self._permit)
+            proxy.streams[self] = proxy.exchanges.pop(self, None)
+            if self._client is None:
+                self._abandon(Outcome.NEUTRAL, now)  # nobody listens any more
+            return
+        self.deadline = now + proxy.settings.upstream_body_timeout_s
+        if self._copy is not None and head.content_length > proxy.settings.store_object_bytes_max:
+            self._copy = None
+        if (
+            self._client is not None
+            and self._parsed.identity.lookup
+            and head.content_length <= HOLD_BYTES_MAX
+            and _last_resort(proxy, self._parsed, now) is not None
+        ):
+            self._held = []
+            self._hold_until = now + HOLD_S
+
+    def _begin_answer(
+        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers
+    ) -> None:
+        """Send the head to the client, with what there is of the body, in one write."""
+        proxy, client, request = self._proxy, self._client, self._parsed.head
+        assert client is not None
+        self.answer_begun = True
+        if not self._request_complete:
+            client.close_after_answer()  # an early answer: the rest of the body is not waited for
+        extra = b""
+        framing = head.framing
+        if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
+            if request.http11:
+                self._chunked_out = True
+                extra = b"Transfer-Encoding: chunked\r\n"
+                body = chunk(body) + last_chunk(trailers) if complete else chunk(body)
+            else:
+                client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
+        end = proxy.answers.forwarded_end(
+            self._parsed.kind is Kind.GET, proxy.breaker.state, client.persistence(request)
+        )
+        proxy.counters.forwarded += 1
+        client.write_message(head.forward + extra + end, body)
+
+    def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
+        """Take a piece of the body."""
+        self.deadline = now + self._proxy.settings.upstream_body_timeout_s
+        if self._held is not None:
+            self._hold(data)
+            if complete and self._held is not None:
+                self._release_held(True, trailers)
+            elif complete:
+                self._send_data(b"", True, trailers)
+        elif self._client is not None:
+            self._send_data(data, complete, trailers)
+        self._copy_or_discard(data, now)
+        if complete and self.stage is not Stage.DONE:
+            self._finish(now)
+
+    def _send_data(self, data: bytes, complete: bool, trailers: Trailers) -> None:
+        assert self._client is not None
+        if self._chunked_out:
+            data = chunk(data) + last_chunk(trailers) if complete else chunk(data)
+        if data:
+            self._client.write(data)
+
+    def _hold(self, data: bytes) -> None:
+        assert self._held is not None
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > HOLD_BYTES_MAX:
+            self._release_held(False, [])
+
+    def _release_held(self, complete: bool, trailers: Trailers) -> None:
+        """Send what was held back; from here on the answer is streamed."""
+        assert self._held is not None and self._response is not None
+        body = b"".join(self._held)
+        self._held = None
+        self._begin_answer(self._response, body, complete, trailers)
+
+    def _copy_or_discard(self, data: bytes, now: float) -> None:
+        object_bytes_max = self._proxy.settings.store_object_bytes_max
+        if self._copy is not None:
+            self._copy.append(data)
+            self._copied += len(data)
+            if self._copied > object_bytes_max:
+                self._copy = None
+        elif self._client is None:
+            # Nobody wants it: read on so that the application gets done, but not for ever.
+            self._discarded += len(data)
+            if self._discarded > object_bytes_max:
+                self._abandon(self._outcome, now)
+
+    # -- the tunnel -------------------------------------------------------------------------
+
+    def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
+        """After a 101 bytes go both ways (RFC 9110 section 7.8)."""
+        proxy, client = self._proxy, self._client
+        if client is None or not self._parsed.head.upgrade:
+            # raised inside the connection's callback, which turns it into upstream_failed
+            raise UpstreamMalformed("a 101 that was not asked for")
+        self.stage = Stage.TUNNEL
+        self.deadline = now + STREAM_IDLE_S
+        self.answer_begun = True
+        self._outcome = Outcome.NEUTRAL
+        proxy.breaker.first_byte(now, self._permit)
+        proxy.breaker.detach(now, self._permit)
+        proxy.streams[self] = proxy.exchanges.pop(self, None)
+        proxy.counters.forwarded += 1
+        client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
+        client.begin_tunnel(now)
+
+    def tunnel_data(self, data: bytes, now: float) -> None:
+        """Bytes from the application."""
+        self.deadline = now + STREAM_IDLE_S
+        if self._client is not None:
+            self._client.write(data)
+
+    def tunnel_eof(self, now: float) -> None:
+        """The application has no more to say."""
+        if self._client is not None:
+            self._client.write_eof()
+
+    def client_tunnel_data(self, data: bytes, now: float) -> None:
+        """Bytes from the client."""
+        self.deadline = now + STREAM_IDLE_S
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    def client_tunnel_eof(self) -> None:
+        """The client has no more to say."""
+        if self._upstream is not None:
+            self._upstream.write_eof()
+
+    def _end_tunnel(self, now: float) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self._finish(now)
+
+    # -- backpressure -------------------------------------------------------------------------
+
+    def downstream_blocked(self) -> None:
+        """The client does not read: the application's answer waits until it does."""
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+        self.deadline = float("inf")  # the client's own time limit holds
+
+    def downstream_writable(self) -> None:
+        """The client reads again."""
+        self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_body_timeout_s
+        if self._upstream is not None:
+            self._upstream.resume_reading()
+
+    # -- what goes wrong ----------------------------------------------------------------------
+
+    def connect_failed(self, error: UpstreamError, now: float) -> None:
+        """No connection: the stored response at once, else hold on for a restart."""
+        if self.stage is not Stage.CONNECTING:
+            return
+        if isinstance(error, ConnectRefused) and self._client is not None:
+            until = self.started_at + self._proxy.settings.connect_hold_s
+            if now < until and _last_resort(self._proxy, self._parsed, now) is None:
+                self._proxy.pool.hold(self, until)
+                return
+        self._fail(error, now)
+
+    def hold_expired(self, error: UpstreamError, now: float) -> None:
+        """It was refused for as long as we hold on."""
+        self._fail(error, now)
+
+    def upstream_failed(self, error: UpstreamError, now: float) -> None:
+        """The connection died, or what came over it was not an answer."""
+        connection, self._upstream = self._upstream, None
+        if self.stage is Stage.TUNNEL:
+            self._end_tunnel(now)
+            return
+        if (
+            isinstance(error, UpstreamReset)
+            and connection is not None
+            and connection.reused
+            and not connection.answered
+            and not self._retried
+            and self._client is not None
+            and not self._sent_body
+            and (self._parsed.head.method in _IDEMPOTENT)
+        ):
+            # The application closed an idle connection just as we used it. Once more, on a fresh
+            # one: RFC 9112 section 9.3.1 allows it for idempotent methods.
+            self._retried = True
+            self.stage = Stage.CONNECTING
+            self._proxy.counters.retries += 1
+            self._proxy.pool.acquire(self, now, fresh=True)
+            return
+        self._fail(error, now)
+
+    def _fail(self, error: UpstreamError, now: float) -> None:
+        """The application has no good answer to this one."""
+        proxy, client = self._proxy, self._client
+        self._outcome = error.outcome
+        self._copy = None
+        proxy.counters.upstream_errors[error.reason] += 1
+        if client is not None:
+            if self.answer_begun:
+                client.abort()  # a cut answer must look like one (RFC 9112 section 8)
+                self._client = None
+            elif stored := _last_resort(proxy, self._parsed, now):
+                self._answer_from_store(stored, error.reason, now)
+            else:
+                if not self._request_complete:
+                    client.close_after_answer()
+                client.write(
+                    proxy.answers.error(
+                        self._parsed.head, error.status, error.reason, proxy.breaker.state,
+                        client.persistence(self._parsed.head), date=proxy.http_date(),
+                    )
+                )  # fmt: skip
+        if self.stage is not Stage.DONE:
+            self._finish(now)
+
+    def overdue(self, reason: Reason, now: float) -> None:
+        """The breaker's clock has run out: waited in vain for a place, or for the first byte."""
+        if reason is Reason.PATIENCE:
+            stored = _last_resort(self._proxy, self._parsed, now)
+            if stored is not None and self._client is not None and not self.answer_begun:
+                self._answer_from_store(stored, reason, now)
+            return
+        client = self._client
+        assert client is not None, "a queued exchange whose client left has been cancelled"
+        if stored := _last_resort(self._proxy, self._parsed, now):
+            self._answer_from_store(stored, reason, now)
+        else:
+            if not self._request_complete:
+                client.close_after_answer()
+            retry_after_s = self._proxy.settings.retry_after_s
+            refuse(self._proxy, client, self._parsed.head, reason, retry_after_s)
+        self._finish(now)
+
+    def sweep(self, now: float) -> None:
+        """Called about twenty times a second for exchanges older than HOLD_S."""
+        if self._held is not None and now >= self._hold_until:
+            self._release_held(False, [])
+        if now >= self.deadline:
+            upstream, self._upstream = self._upstream, None
+            if upstream is not None:
+                upstream.abandon()
+            self._fail(UpstreamTimeout("no answer in time"), now)
+
+    def downstream_gone(self, now: float) -> None:
+        """The client closed. The application goes on working, so its place stays taken."""
+        self._client = None
+        self._held = None
+        self._proxy.counters.clients_gone += 1
+        if self.stage is Stage.QUEUED:
+            self._proxy.breaker.cancel(now, self._permit)
+            self._finish(now)
+        elif self.stage is Stage.CONNECTING:
+            self._proxy.pool.unhold(self)
+            self._outcome = Outcome.NEUTRAL
+            self._finish(now)
+        elif not self._request_complete or self.stage is Stage.TUNNEL or self._streams():
+            self._abandon(Outcome.NEUTRAL, now)
+        elif self.stage is Stage.RECEIVING:
+            self.downstream_writable()  # a lost connection resumes whoever waits for it
+
+    def _streams(self) -> bool:
+        return self._response is not None and self._response.event_stream
+
+    def _abandon(self, outcome: Outcome, now: float) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+        self._copy = None
+        self._outcome = outcome
+        self._finish(now)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _answer_from_store(self, stored: StoredResponse, reason: Reason, now: float) -> None:
+        client = self._client
+        assert client is not None
+        self._held = None
+        answer_from_store(self._proxy, client, self._parsed, stored, reason, now)
+        self._answered(now)
+
+    def _answered(self, now: float) -> None:
+        """The client has its answer and is free for its next request."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.exchange_done(now)
+
+    def _finish(self, now: float) -> None:
+        """Report the permit, store the answer, let the client and the next in the queue go on."""
+        assert self.stage is not Stage.DONE, "an exchange ends once"
+        queued = self.stage is Stage.QUEUED
+        self.stage = Stage.DONE
+        self._upstream = None
+        proxy, permit = self._proxy, self._permit
+        proxy.exchanges.pop(self, None)
+        proxy.streams.pop(self, None)
+        permit.holder = None
+        if not queued:
+            proxy.breaker.finished(now, permit, self._outcome)
+        if self._copy is not None and self._response is not None:
+            copy, parsed = self._copy, self._parsed
+            body = copy[0] if len(copy) == 1 else b"".join(copy)
+            self._copy = None
+            proxy.store.put(
+                parsed.identity, parsed.head, self._response, body, self._requested_at, now
+            )
+        self._answered(now)
+        if proxy.breaker.waiting:
+            proxy.start_waiting(now)

@@ -1,0 +1,327 @@
+"""What the connections of one process share, and what happens on the clock.
+
+One Proxy stands for one application: its breaker, store, pool, memos, counters. It binds nothing
+and listens to nothing; server.py does that.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from retter.answers import AnswerWriter
+from retter.breaker import (
+    BreakerSettings,
+    CircuitBreaker,
+    Kind,
+    Mode,
+    Permit,
+    Transition,
+    route_of,
+)
+from retter.config import Settings
+from retter.downstream import DownstreamConnection
+from retter.exchange import HOLD_S, Exchange
+from retter.forwarding import ForwardingFields, Trust
+from retter.heads import HeadMemo, RequestParser
+from retter.message import RequestHead, ResponseHead
+from retter.policy import Identity, OwnerRules, identify
+from retter.pool import ConnectionPool
+from retter.reason import Reason
+from retter.store import ResponseStore, StoreRules
+from retter.units import parse_upstream
+from retter.upstream import UpstreamConnection
+from retter.wheel import DeadlineWheel
+
+TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
+STREAMS_EVERY_TICKS = 20  # event streams and tunnels are silent for long: looked at once a second
+
+# Three memos share this: two of requests (trusted and untrusted peers), one of responses.
+MEMO_BYTES_MAX = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRequest:
+    """All that follows from a request's head alone; shared by requests with the same bytes."""
+
+    head: RequestHead
+    identity: Identity
+    kind: Kind
+    conditional: bool       # has conditions or a range, which the store has to answer itself
+
+
+_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"range"})
+
+
+def _by_reason() -> dict[Reason, int]:
+    return dict.fromkeys(Reason, 0)
+
+
+class Counters:
+    """What has happened since the start."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.connections = 0
+        self.connections_refused = 0
+        self.forwarded = 0
+        self.retries = 0
+        self.clients_gone = 0
+        self.stored = _by_reason()
+        self.refused = _by_reason()
+        self.client_errors = _by_reason()
+        self.upstream_errors = _by_reason()
+
+
+def breaker_settings(settings: Settings) -> BreakerSettings:
+    """Pick the breaker's settings."""
+    return BreakerSettings(
+        mode=Mode(settings.circuit),
+        max_in_flight=settings.max_in_flight,
+        limit_start=settings.limit_start,
+        patience_min_s=settings.patience_min_s,
+        patience_max_s=settings.patience_max_s,
+        patience_closed_s=settings.patience_closed_s,
+        queue_wait_s=settings.queue_wait_s,
+        retry_after_s=settings.retry_after_s,
+        failure_ratio=settings.failure_ratio,
+        failure_volume=settings.failure_volume,
+        open_min_s=settings.open_min_s,
+        open_max_s=settings.open_max_s,
+        fresh_for_s=settings.fresh_for_s,
+    )
+
+
+class Proxy:
+    """The shared half of a running RETTER.
+
+    Args:
+        on_transition: Told of every change of the circuit's state.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        on_transition: Callable[[Transition], None] | None = None,
+    ) -> None:
+        now = loop.time()
+        self.settings = settings
+        self.loop = loop
+        self.started_at = now
+        self.draining = False
+        self.counters = Counters()
+        self.failure_statuses = frozenset(settings.failure_statuses)
+        self.breaker = CircuitBreaker(breaker_settings(settings), now, on_transition)
+        self.store = ResponseStore(self._store_rules(settings))
+        self._owner_rules = self._make_owner_rules(settings)
+        error_page = Path(settings.error_page).read_bytes() if settings.error_page else None
+        self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
+        self.pool = self._make_pool(settings)
+        self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
+        self.streams: dict[Exchange, None] = {}      # event streams and tunnels
+        self.connections: set[DownstreamConnection] = set()
+        self.wheel: DeadlineWheel[DownstreamConnection] = DeadlineWheel(now)
+        self._ticks = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._date = ""
+        self._date_second = -1
+
+    # -- making the parts -----------------------------------------------------------------------
+
+    def _store_rules(self, settings: Settings) -> StoreRules:
+        return StoreRules(
+            bytes_max=settings.store_memory_bytes,
+            object_bytes_max=settings.store_object_bytes_max,
+            max_stale_s=settings.max_stale_s,
+            policy=settings.store_policy,
+            session_cookies=settings.session_cookies,
+        )
+
+    def _make_owner_rules(self, settings: Settings) -> OwnerRules:
+        return OwnerRules(
+            secret=os.urandom(32),
+            session_cookies=settings.session_cookies,
+            ignore_cookies=settings.ignore_cookies,
+            neutral_headers=settings.neutral_headers,
+            ignore_query=settings.ignore_query,
+            ignore_host=settings.ignore_host,
+            ignore_params=settings.ignore_params,
+            anonymous_fallback=settings.anonymous_fallback,
+        )
+
+    def _make_pool(self, settings: Settings) -> ConnectionPool:
+        address = parse_upstream(settings.upstream)
+        instance = os.urandom(6).hex().encode()
+        self._instance = instance
+        parser = partial(
+            RequestParser,
+            fields_max=settings.head_fields_max,
+            target_bytes_max=settings.target_bytes_max,
+            instance=instance,
+            authority=address.authority,
+        )
+        self._parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}
+        self._memos: dict[bool, HeadMemo[ParsedRequest]] = {
+            False: HeadMemo(MEMO_BYTES_MAX // 2),
+            True: HeadMemo(MEMO_BYTES_MAX // 4),
+        }
+        networks = [n for n in settings.trusted_proxies if n != "unix:"]
+        self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
+        memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
+        self._response_memo = memo
+        return ConnectionPool(
+            address,
+            lambda pool: UpstreamConnection(pool, self.loop, memo, settings.head_bytes_max),
+            self.loop,
+            idle_max=settings.pool_size,
+            idle_s=settings.pool_idle_s,
+            connect_timeout_s=settings.connect_timeout_s,
+        )
+
+    # -- for the connections ----------------------------------------------------------------------
+
+    def accept(self, connection: DownstreamConnection) -> bool:
+        """Count a new client connection in; False if there are too many."""
+        self.counters.connections += 1
+        if len(self.connections) >= self.settings.connections_max:
+            self.counters.connections_refused += 1
+            return False
+        self.connections.add(connection)
+        return True
+
+    def lost(self, connection: DownstreamConnection) -> None:
+        """A client connection is closed."""
+        self.connections.discard(connection)
+        self.wheel.forget(connection)
+
+    def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
+        """Return what the application is told about a client connection."""
+        return ForwardingFields(peer, proto, self._instance, self._trust)
+
+    def request_memo(self, trusted: bool) -> HeadMemo[ParsedRequest]:
+        """Return the memo of request heads for trusted or for other peers."""
+        return self._memos[trusted]
+
+    def parse(
+        self, head_bytes: bytes, trusted: bool, memo: HeadMemo[ParsedRequest]
+    ) -> ParsedRequest:
+        """Parse a request head that the memo does not know, and remember it.
+
+        Raises:
+            DownstreamError: With the status that the client is to get.
+        """
+        head = self._parsers[trusted].parse(head_bytes)
+        parsed = ParsedRequest(
+            head=head,
+            identity=identify(head, self._owner_rules, route_of),
+            kind=Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER,
+            conditional=any(name in _CONDITIONS for name, _ in head.fields),
+        )
+        memo.put(head_bytes, parsed)
+        return parsed
+
+    def http_date(self) -> str:
+        """Return the wall-clock time as in a Date field (RFC 9110 section 5.6.7)."""
+        second = int(time.time())
+        if second != self._date_second:
+            self._date, self._date_second = formatdate(second, usegmt=True), second
+        return self._date
+
+    # -- on the clock -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._timer = self.loop.call_later(TICK_S, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = self.loop.call_later(TICK_S, self._on_timer)
+        self.tick(self.loop.time())
+
+    def tick(self, now: float) -> None:
+        """Let the breaker's clock and all time limits run."""
+        for permit in self.breaker.tick(now):
+            self._holder(permit).overdue(permit.reason, now)
+        self.start_waiting(now)
+        for exchange in list(self.exchanges):
+            if now - exchange.started_at < HOLD_S:
+                break
+            exchange.sweep(now)
+        for connection in self.wheel.due(now):
+            connection.on_deadline(now)
+        self._ticks += 1
+        if self._ticks % STREAMS_EVERY_TICKS == 0:
+            for exchange in list(self.streams):
+                exchange.sweep(now)
+        self.pool.sweep(now)
+
+    def start_waiting(self, now: float) -> None:
+        """Send those on their way for whom a place has become free."""
+        if self.breaker.waiting:
+            for permit in self.breaker.take_ready(now):
+                self._holder(permit).forward(now)
+
+    @staticmethod
+    def _holder(permit: Permit) -> Exchange:
+        assert isinstance(permit.holder, Exchange), "the exchange that holds it"
+        return permit.holder
+
+    # -- the end, and looking in ----------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Close what is idle; what is not closes after its present answer."""
+        self.draining = True
+        for connection in list(self.connections):
+            if connection.idle:
+                connection.close()
+
+    def close(self) -> None:
+        """Close everything at once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for connection in list(self.connections):
+            connection.abort()
+        self.pool.close()
+
+    def stats(self) -> dict[str, Any]:
+        """Return all figures, for people and programs."""
+        now = self.loop.time()
+        counters = self.counters
+        return {
+            "uptime_s": now - self.started_at,
+            "state": self.breaker.state.value,
+            "requests": counters.requests,
+            "forwarded": counters.forwarded,
+            "stored": {reason.value: n for reason, n in counters.stored.items() if n},
+            "refused": {reason.value: n for reason, n in counters.refused.items() if n},
+            "client_errors": {r.value: n for r, n in counters.client_errors.items() if n},
+            "upstream_errors": {r.value: n for r, n in counters.upstream_errors.items() if n},
+            "retries": counters.retries,
+            "clients_gone": counters.clients_gone,
+            "connections": {
+                "open": len(self.connections),
+                "accepted": counters.connections,
+                "refused": counters.connections_refused,
+            },
+            "exchanges": len(self.exchanges),
+            "streams": len(self.streams),
+            "upstream": {
+                "open": self.pool.open,
+                "idle": self.pool.idle,
+                "dialling": self.pool.dialling,
+                "held": self.pool.held,
+                "dials": self.pool.dials,
+                "dials_failed": self.pool.dials_failed,
+            },
+            "memo": {
+                "requests": sum(len(memo) for memo in self._memos.values()),
+                "responses": len(self._response_memo),
+            },
+            "breaker": self.breaker.snapshot(now),
+            "store": self.store.stats(),
+        }

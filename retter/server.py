@@ -1,0 +1,309 @@
+"""Listening, living and ending: sockets, signals, draining, and RETTER inside another program."""
+
+import asyncio
+import contextlib
+import math
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import fields
+from typing import Any
+
+from retter._version import VERSION
+from retter.breaker import Mode, Transition
+from retter.config import Settings
+from retter.downstream import DownstreamConnection
+from retter.log import get_logger
+from retter.proxy import Proxy
+from retter.units import ListenAddress, parse_listen
+
+# Connections that the kernel completes for us before they are accepted. Under a rush the loop
+# accepts late, and what does not fit here is answered by a timeout of seconds at the client.
+BACKLOG = 2048
+
+# Descriptors beside the two that each client may need (its own and one to the application).
+SPARE_DESCRIPTORS = 64
+
+DRAIN_POLL_S = 0.05
+
+log = get_logger()
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which, why, and what to do."""
+
+
+def _reason(error: OSError, address: ListenAddress) -> str:
+    place = address.path if address.kind == "unix" else f"{address.host or '*'}:{address.port}"
+    advice = {
+        "EADDRINUSE": "another program listens there: stop it or choose another --listen",
+        "EACCES": "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        "EADDRNOTAVAIL": "this machine has no such address",
+    }
+    name = _errno_name(error)
+    return f"cannot listen on {place}: {advice.get(name, error.strerror or str(error))}"
+
+
+def _errno_name(error: OSError) -> str:
+    import errno
+
+    return errno.errorcode.get(error.errno or 0, "")
+
+
+def _tcp_socket(address: ListenAddress) -> socket.socket:
+    if address.host:
+        family, _, _, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG)  # type: ignore[arg-type]
+    if socket.has_dualstack_ipv6():  # one socket for IPv4 and IPv6, so that port 0 is one port
+        with contextlib.suppress(OSError):
+            return socket.create_server(
+                ("", address.port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+            )
+    return socket.create_server(("", address.port), backlog=BACKLOG)
+
+
+def _unix_socket(address: ListenAddress) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(address.path).st_mode) and not _somebody_listens(address.path):
+            os.unlink(address.path)  # left behind by a process that was killed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(address.path)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _somebody_listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def listen_on(address: ListenAddress) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        ListenError: It cannot be had.
+    """
+    try:
+        listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
+    except OSError as error:
+        raise ListenError(_reason(error, address)) from error
+    listener.setblocking(False)
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the address of a listening socket as one would type it."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    if host in ("::", "0.0.0.0"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def raise_descriptor_limit() -> int:
+    """Raise RLIMIT_NOFILE as far as it goes and return it."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+    return soft if soft >= 0 else sys.maxsize
+
+
+def _plain(transition: Transition) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for field in fields(transition):
+        value = getattr(transition, field.name)
+        if field.name == "at":
+            continue
+        if isinstance(value, float):
+            value = round(value, 3) if math.isfinite(value) else None
+        record[field.name] = getattr(value, "value", value)
+    return record
+
+
+def log_transition(transition: Transition) -> None:
+    """Write a change of the circuit's state with the figures that caused it."""
+    log.warning("circuit", **_plain(transition))
+
+
+class RunningProxy:
+    """A RETTER that is serving; made by `running`.
+
+    Attributes:
+        addresses: What it listens on, as URLs (`http://127.0.0.1:8089`) or `unix:PATH`.
+    """
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._servers: list[asyncio.Server] = []
+        self.addresses: list[str] = []
+
+    @property
+    def address(self) -> str:
+        """The first of the addresses."""
+        return self.addresses[0]
+
+    @property
+    def state(self) -> str:
+        """The circuit's state: CLOSED, LIMITING, OPEN or HALF-OPEN."""
+        return self._proxy.breaker.state.value
+
+    def stats(self) -> dict[str, Any]:
+        """Return all figures; those that count what is in flight are zero when nothing is."""
+        return self._proxy.stats()
+
+    def set_circuit(self, mode: str) -> None:
+        """Force the circuit: "auto", "open", "closed" or "observe".
+
+        Raises:
+            ValueError: It is none of these.
+        """
+        self._proxy.breaker.set_mode(self._proxy.loop.time(), Mode(mode))
+
+    async def _listen(self, sockets: list[socket.socket]) -> None:
+        loop, proxy = self._proxy.loop, self._proxy
+
+        def connection() -> DownstreamConnection:
+            return DownstreamConnection(proxy)
+
+        for listener in sockets:
+            self.addresses.append(url_of(listener))
+            if listener.family == socket.AF_UNIX:
+                server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
+            else:
+                server = await loop.create_server(connection, sock=listener, backlog=BACKLOG)
+            self._servers.append(server)
+        proxy.start()
+
+    async def _drain(self) -> None:
+        """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
+        proxy = self._proxy
+        for server in self._servers:
+            server.close()
+        proxy.drain()
+        until = proxy.loop.time() + proxy.settings.drain_s
+        while proxy.connections and proxy.loop.time() < until:
+            await asyncio.sleep(DRAIN_POLL_S)
+            proxy.drain()
+
+    def _close(self) -> None:
+        for server in self._servers:
+            server.close()
+        self._proxy.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, on_transition: Callable[[Transition], None] | None = None
+) -> AsyncIterator[RunningProxy]:
+    """Run RETTER on the present event loop until the block is left.
+
+    Leaving the block closes everything at once; nothing is drained.
+
+    Args:
+        settings: At least `upstream`; `listen="127.0.0.1:0"` takes any free port.
+        on_transition: Told of every change of the circuit's state, on the loop: be quick.
+
+    Raises:
+        ListenError: An address cannot be listened on.
+        ConfigError: A setting is wrong.
+    """
+    running_proxy = RunningProxy(Proxy(settings, asyncio.get_running_loop(), on_transition))
+    sockets: list[socket.socket] = []
+    try:
+        for text in settings.listen:
+            sockets.append(listen_on(parse_listen(text)))
+        await running_proxy._listen(sockets)
+        yield running_proxy
+    finally:
+        running_proxy._close()
+        for listener in sockets:
+            _unlink(listener)
+            listener.close()
+        await asyncio.sleep(0)  # aborted transports report their end in the loop's next round
+
+
+def _unlink(listener: socket.socket) -> None:
+    if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            os.unlink(listener.getsockname())
+
+
+async def _serve(settings: Settings) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            log.warning("stopped", drained=False)
+            os._exit(1)  # the second signal means now
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with running(settings, log_transition) as proxy:
+        log.info(
+            "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
+            pid=os.getpid(),
+        )  # fmt: skip
+        await stopping.wait()
+        log.info("draining", connections=proxy.stats()["connections"]["open"])
+        await proxy._drain()
+        log.info("stopped", drained=True)
+    return 0
+
+
+def _check_descriptors(settings: Settings) -> None:
+    limit = raise_descriptor_limit()
+    needed = 2 * settings.connections_max + SPARE_DESCRIPTORS
+    if limit < needed:
+        log.warning(
+            "few-descriptors", limit=limit, needed=needed,
+            advice="raise `ulimit -n` (LimitNOFILE= in a systemd unit) or lower --connections-max",
+        )  # fmt: skip
+
+
+def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
+    """Run on uvloop, or on asyncio's own loop where that was asked for or uvloop is missing."""
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if event_loop != "asyncio":
+        try:
+            import uvloop
+        except ImportError:
+            if event_loop == "uvloop":
+                raise
+        else:
+            factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal says stop.
+
+    Returns:
+        The exit code: 0 after draining, 1 if an address cannot be listened on.
+    """
+    _check_descriptors(settings)
+    try:
+        return run_on_loop(_serve(settings), settings.event_loop)
+    except ListenError as error:
+        log.error("cannot-start", error=str(error))
+        return 1
