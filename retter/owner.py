@@ -1,0 +1,341 @@
+"""Whose answer is it: everything in a request that could identify somebody, as one keyed hash.
+
+A field or a cookie counts as an identity unless it is known not to be one (wellknown.py), so that
+nothing that might be a credential is ever ignored by accident. Where a request is unclear (several
+Cookie lines, odd quotes, a session value with a comma in it) all of its cookies count: that costs
+a stored response, never somebody's page. No value is kept, only its hash under a secret.
+
+This module knows who asks. What is asked, and what may be done with the answer, is policy.py.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from hashlib import blake2b
+from typing import Final, Generic, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from retter.httpdate import parse_http_date
+from retter.message import RequestHead, ResponseHead
+from retter.wellknown import (
+    DEFAULT_SESSION_COOKIES,
+    IGNORABLE_COOKIES,
+    NEUTRAL_FIELDS,
+    SHAPE_FIELDS,
+)
+
+OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
+SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
+SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
+NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
+
+K = TypeVar("K")
+
+
+class OwnerClass(StrEnum):
+    """What makes the owner. This word is shown in logs, the owner itself never is."""
+
+    EVERYONE = "everyone"        # nothing in the request identifies anybody
+    SESSION = "session"          # a session cookie, or a session in the URL
+    COOKIES = "cookies"          # other cookies
+    CREDENTIAL = "credential"    # Authorization, or a field that is not known to be neutral
+
+
+class FieldKind(Enum):
+    """What a request field means for the owner."""
+
+    NEUTRAL = "neutral"
+    SHAPE = "shape"
+    FORWARDED = "forwarded"
+    COOKIE = "cookie"
+    CREDENTIAL = "credential"
+
+
+class CookieKind(Enum):
+    """What a cookie means for the owner."""
+
+    SESSION = "session"
+    IGNORABLE = "ignorable"
+    OTHER = "other"
+
+
+class Owner(NamedTuple):
+    """For whom a request asks."""
+
+    digest: bytes                # b"" is everyone
+    owner_class: OwnerClass
+    session: bool                # the request carries a session
+    anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
+    shape: bytes                 # what separates variants of one owner's URL; b"" mostly
+
+
+class _Kinds(dict[bytes, K], Generic[K]):
+    """A bounded memo of names: the kind of a known name is one dictionary access away."""
+
+    def __init__(self, classify: Callable[[bytes], K]) -> None:
+        super().__init__()
+        self._classify = classify
+
+    def __missing__(self, name: bytes) -> K:
+        if len(self) >= NAMES_REMEMBERED_MAX:
+            self.clear()
+        kind = self[name] = self._classify(name)
+        return kind
+
+
+def name_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], object]:
+    """Return a predicate: the whole name is one of the patterns, in which `*` is any text."""
+    choices = [re.escape(pattern).replace(rb"\*", b".*") for pattern in patterns]
+    if not choices:
+        return lambda name: None
+    return re.compile(b"|".join(choices), re.DOTALL).fullmatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRules:
+    """What identifies somebody, and what of a URL does not matter. Built once, never changed."""
+
+    secret: bytes = field(repr=False)                     # random, of the process or of the store
+    neutral_headers: tuple[bytes, ...] = ()               # added to the known ones; may end in *
+    session_cookies: tuple[bytes, ...] = DEFAULT_SESSION_COOKIES
+    ignore_cookies: tuple[bytes, ...] = ()                # added to the known ones
+    ignore_host: bool = False
+    ignore_query: bool = False
+    ignore_params: tuple[bytes, ...] = ()
+    anonymous_fallback: bool = True
+
+    field_kinds: _Kinds[FieldKind] = field(init=False, repr=False, compare=False)
+    cookie_kinds: _Kinds[CookieKind] = field(init=False, repr=False, compare=False)
+    param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
+    param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not SECRET_BYTES_MIN <= len(self.secret) <= SECRET_BYTES_MAX:
+            raise ValueError(f"the secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
+        fill = object.__setattr__   # a frozen dataclass's own way to set what it derives
+        fill(self, "field_kinds", _Kinds(_field_classifier(self)))
+        fill(self, "cookie_kinds", _Kinds(_cookie_classifier(self)))
+        fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
+        fill(self, "param_is_ignored", name_matcher(self.ignore_params))
+
+
+def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind]:
+    is_shape = frozenset(SHAPE_FIELDS).__contains__
+    is_neutral = name_matcher((*NEUTRAL_FIELDS, *map(bytes.lower, rules.neutral_headers)))
+
+    def classify(name: bytes) -> FieldKind:
+        if name == b"cookie":
+            return FieldKind.COOKIE
+        if name == b"forwarded":
+            return FieldKind.FORWARDED
+        if is_shape(name):
+            return FieldKind.SHAPE
+        return FieldKind.NEUTRAL if is_neutral(name) else FieldKind.CREDENTIAL
+
+    return classify
+
+
+def _cookie_classifier(rules: OwnerRules) -> Callable[[bytes], CookieKind]:
+    is_session = name_matcher(rules.session_cookies)
+    known_ignorable = name_matcher(IGNORABLE_COOKIES)
+    told_ignorable = name_matcher(rules.ignore_cookies)
+
+    def classify(name: bytes) -> CookieKind:
+        # A browser keeps these prefixes in the name; they say how the cookie was set.
+        plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
+        if is_session(plain) or is_session(name):
+            # A wildcard may catch an analytics cookie (_*_session: _parsely_session). As a session
+            # it would hide the true one, ignored it might be the true one: it counts as any other.
+            doubtful = name not in rules.session_cookies and known_ignorable(name)
+            return CookieKind.OTHER if doubtful else CookieKind.SESSION
+        if known_ignorable(name) or told_ignorable(name):
+            return CookieKind.IGNORABLE
+        return CookieKind.OTHER
+
+    return classify
+
+
+def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
+    is_session = name_matcher(rules.session_cookies)
+    is_session_lower = name_matcher(map(bytes.lower, rules.session_cookies))
+
+    def classify(name: bytes) -> bool:
+        # As the frameworks read it: decoded, leading blanks dropped (PHP), in any case (servlets).
+        plain = unquote_to_bytes(name.replace(b"+", b" ")).lstrip()
+        return bool(is_session(plain) or is_session_lower(plain.lower()))
+
+    return classify
+
+
+# RFC 6265 section 4.1.1: cookie-octets. Anything else in a value that decides (a comma, a quote, a
+# blank) is read as the end of the cookie by some application.
+_PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*"
+_is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
+
+# What applications leave in a session cookie that they have deleted, or use as a mere flag. Such a
+# value is nobody's secret: two visitors may both carry it.
+_NOT_A_SESSION: Final = frozenset((
+    b"", b"0", b"1", b"-", b"-1", b"deleted", b"delete", b"expired", b"empty", b"none", b"null",
+    b"nil", b"undefined", b"true", b"false", b"yes", b"no", b"on", b"off",
+))
+
+
+class _Cookies(NamedTuple):
+    sessions: list[tuple[bytes, bytes]]
+    others: list[tuple[bytes, bytes]]
+    unclear: bool
+
+
+_NO_COOKIES: Final = _Cookies([], [], False)
+
+
+def _read_cookies(lines: list[bytes], rules: OwnerRules) -> _Cookies:
+    sessions: list[tuple[bytes, bytes]] = []
+    others: list[tuple[bytes, bytes]] = []
+    unclear = len(lines) != 1       # RFC 6265 section 5.4: a user agent sends one Cookie line
+    kinds = rules.cookie_kinds
+    for piece in b";".join(lines).split(b";"):
+        name, equals, value = piece.strip(b" \t").partition(b"=")
+        if b'"' in value and value.count(b'"') & 1:
+            unclear = True          # a quoted string that goes on after the semicolon?
+        kind = kinds[name.rstrip(b" \t")] if equals else CookieKind.OTHER
+        if kind is CookieKind.SESSION:
+            if value.strip(b'"').lower() in _NOT_A_SESSION:
+                others.append((name + equals, value))
+            else:
+                unclear = unclear or not _is_plain_value(value)
+                sessions.append((name, value))
+        elif kind is CookieKind.OTHER:
+            if name or equals:      # else nothing stands between two semicolons
+                others.append((name + equals, value))
+        elif not _is_plain_value(value):
+            others.append((name + equals, value))
+    return _Cookies(sessions, others, unclear)
+
+
+def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> bytes:
+    # Lengths first, so that no two lists of parts are the same bytes.
+    text = b"".join([b"%b%d:%d:%b%b" % (tag, len(n), len(v), n, v) for tag, n, v in parts])
+    return blake2b(text, key=rules.secret, digest_size=OWNER_BYTES).digest()
+
+
+_FORWARDED_SHAPE = re.compile(rb"(?:proto|host)=(?:\"[^\"]*\"|[^;,\s]*)", re.IGNORECASE)
+
+
+def owner_of(
+    request: RequestHead, url_sessions: list[tuple[bytes, bytes]], rules: OwnerRules
+) -> Owner:
+    """Return for whom this request asks.
+
+    `url_sessions` are the sessions that stand in the URL, as (name, value): they count as session
+    cookies do, except that nothing public may stand in for them.
+    """
+    credentials: list[tuple[bytes, bytes]] = []
+    cookie_lines: list[bytes] = []
+    shape = b""
+    kinds = rules.field_kinds
+    for name, value in request.fields:
+        kind = kinds[name]
+        if kind is FieldKind.NEUTRAL:
+            continue
+        if kind is FieldKind.COOKIE:
+            cookie_lines.append(value)
+        elif kind is FieldKind.CREDENTIAL:
+            credentials.append((name, value))
+        elif kind is FieldKind.SHAPE:
+            shape += b"%b: %b\n" % (name, value)
+        else:
+            # `for` differs from client to client, the rest says what was asked (RFC 7239).
+            for said in _FORWARDED_SHAPE.findall(value):
+                shape += b"forwarded: %b\n" % said
+    cookies = _read_cookies(cookie_lines, rules) if cookie_lines else _NO_COOKIES
+    return _owner(credentials, cookie_lines, cookies, url_sessions, shape, rules)
+
+
+def _owner(
+    credentials: list[tuple[bytes, bytes]],
+    cookie_lines: list[bytes],
+    cookies: _Cookies,
+    url_sessions: list[tuple[bytes, bytes]],
+    shape: bytes,
+    rules: OwnerRules,
+) -> Owner:
+    # Each part is tagged with where it stood, so that a cookie never counts as a field.
+    who: list[tuple[bytes, bytes, bytes]]
+    if cookies.unclear:
+        who = [(b"L", b"", line) for line in cookie_lines]
+        owner_class = OwnerClass.COOKIES
+    elif cookies.sessions:
+        who = [(b"C", name, value) for name, value in cookies.sessions]
+        owner_class = OwnerClass.SESSION
+    else:
+        who = [(b"C", name, value) for name, value in cookies.others]
+        owner_class = OwnerClass.COOKIES
+    session = bool(cookies.sessions or url_sessions)
+    if url_sessions:
+        who += [(b"U", name, value) for name, value in url_sessions]
+        owner_class = OwnerClass.SESSION
+    if credentials:
+        secrets = [(b"F", name, value) for name, value in credentials]
+        if session:
+            # One session is one owner, with an X-CSRF-Token or without, so that its logout drops
+            # all of it. The credential separates variants.
+            shape += _digest(rules, secrets)
+        else:
+            who += secrets
+        owner_class = OwnerClass.CREDENTIAL
+    if not who:
+        return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
+    anonymous = rules.anonymous_fallback and not credentials and not url_sessions
+    return Owner(_digest(rules, who), owner_class, session, anonymous, shape)
+
+
+def session_values(request: RequestHead, rules: OwnerRules) -> list[tuple[bytes, bytes]]:
+    """Return the session cookies that the request carries, as (name, value)."""
+    lines = [value for name, value in request.fields if name == b"cookie"]
+    return _read_cookies(lines, rules).sessions if lines else []
+
+
+def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
+    """Tell whether the response begins or ends a session: a login, a logout, a new session id.
+
+    True for any Set-Cookie of a session cookie, except that the answer to a safe request may give
+    back the value that came with it: that is a session whose lifetime is being extended, as some
+    frameworks do with every response.
+    """
+    if not response.set_cookies:
+        return False
+    carried: list[tuple[bytes, bytes]] | None = None
+    for line in response.set_cookies:
+        pair, _, attributes = line.partition(b";")
+        name, _, value = pair.partition(b"=")
+        name, value = name.strip(b" \t"), value.strip(b" \t")
+        if rules.cookie_kinds[name] is not CookieKind.SESSION:
+            continue
+        if carried is None:
+            safe = request.method in (b"GET", b"HEAD")
+            carried = session_values(request, rules) if safe else []
+        if [(name, value)] != [pair for pair in carried if pair[0] == name]:
+            return True
+        if _deletes(attributes, response):
+            return True
+    return False
+
+
+def _deletes(attributes: bytes, response: ResponseHead) -> bool:
+    """Tell whether a cookie with these attributes is gone at once (RFC 6265 section 5.2)."""
+    for attribute in attributes.split(b";"):
+        name, _, value = attribute.partition(b"=")
+        match name.strip(b" \t").lower():
+            case b"max-age":
+                if not value.strip(b' \t"').lstrip(b"0").isdigit():
+                    return True     # zero, negative, or not a number
+            case b"expires":
+                expires = parse_http_date(value.strip(b" \t"))
+                date = parse_http_date(response.first(b"date") or b"")
+                if expires is None or date is None or expires <= date:
+                    return True
+            case _:
+                pass
+    return False

@@ -1,0 +1,205 @@
+"""What is asked, for whom, and what may be done with the answer.
+
+Everything here is derived from one request head and is remembered with it, so a head that was
+seen before costs nothing. Who asks is owner.py; where answers are kept is store.py.
+
+A GET with Range is looked up but never stored: its own answer is a part (206), but the stored
+whole can give any part of it (conditional.py) when the application cannot answer. A GET with a
+body or an Upgrade is neither; every other method is always the application's.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+from urllib.parse import urljoin, urlsplit
+
+from retter.cachecontrol import parse_cache_control, shared_may_store
+from retter.message import Framing, RequestHead, ResponseHead
+from retter.owner import OWNER_BYTES, OwnerClass, OwnerRules, owner_of, sets_session
+
+__all__ = [
+    "Identity", "OwnerClass", "OwnerRules", "RouteOf", "StorePolicy", "ends_session", "identify",
+    "invalidated_urls", "key_of", "key_parts", "sets_session", "storable",
+]
+
+RouteOf = Callable[[RequestHead], bytes]
+
+
+class StorePolicy(StrEnum):
+    """Whether what the response says about shared caches counts."""
+
+    ALL = "all"              # the operator owns the application: RFC 9111 section 4.2.4's contract
+    RFC9111 = "rfc9111"      # a shared cache
+
+
+class Identity(NamedTuple):
+    """What the store and the breaker know of a request (a tuple: quickly made)."""
+
+    owner: bytes                 # b"" is everyone, else OWNER_BYTES of a keyed hash
+    owner_class: OwnerClass      # the word shown in logs
+    url: bytes                   # host (lower case) and target, made coarser by the rules
+    key: bytes                   # this owner's key of this URL
+    public_key: bytes | None     # everyone's, if their answer may stand in for this owner's
+    route: bytes                 # for the breaker
+    lookup: bool                 # may be answered from the store
+    store: bool                  # its answer may be stored
+    shape: bytes                 # separates variants under one key; b"" mostly
+    session: bool                # the request carries a session
+
+
+def key_of(owner: bytes, url: bytes) -> bytes:
+    """Return the store key. Its first byte tells the two kinds apart."""
+    return b"@%b%b" % (owner, url) if owner else b"*" + url
+
+
+def key_parts(key: bytes) -> tuple[bytes, bytes]:
+    """Return the owner and the URL of a key."""
+    if key[:1] == b"*":
+        return b"", key[1:]
+    return key[1:1 + OWNER_BYTES], key[1 + OWNER_BYTES:]
+
+
+def no_route(request: RequestHead) -> bytes:
+    """Put every request on one route."""
+    return b""
+
+
+def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Identity:
+    """Derive what the store needs to know of a request. Never raises."""
+    sessions = _url_sessions(request.target, rules)
+    owner, owner_class, session, anonymous, shape = owner_of(request, sessions, rules)
+    url = _url(request.host, request.target, rules)
+    lookup = (
+        request.method == b"GET"
+        and request.framing is Framing.NONE
+        and not request.upgrade
+        # A host with a slash would make two URLs of one.
+        and b"/" not in request.host
+    )
+    return Identity(
+        owner,
+        owner_class,
+        url,
+        key_of(owner, url),
+        b"*" + url if anonymous else None,
+        route_of(request),
+        lookup,
+        lookup and request.first(b"range") is None,
+        shape,
+        session,
+    )
+
+
+def _url_sessions(target: bytes, rules: OwnerRules) -> list[tuple[bytes, bytes]]:
+    """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...)."""
+    path, _, query = target.partition(b"?")
+    if b";" not in path and not query:
+        return []
+    params = query.replace(b";", b"&").split(b"&")
+    if b";" in path:
+        for segment in path.split(b"/"):
+            params += segment.split(b";")[1:]
+    is_session = rules.param_is_session
+    pairs = [param.partition(b"=") for param in params]
+    return [(name, value) for name, _, value in pairs if name and is_session[name]]
+
+
+def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
+    if rules.ignore_query or rules.ignore_params:
+        path, mark, query = target.partition(b"?")
+        if rules.ignore_query or not mark:
+            target = path
+        else:
+            ignored = rules.param_is_ignored
+            kept = [p for p in query.split(b"&") if not ignored(p.partition(b"=")[0])]
+            target = path + b"?" + b"&".join(kept) if kept else path
+    return target if rules.ignore_host else host.lower() + target
+
+
+def storable(
+    identity: Identity,
+    request: RequestHead,
+    response: ResponseHead,
+    policy: StorePolicy,
+    rules: OwnerRules | None = None,
+) -> bool:
+    """Tell from the heads alone whether the answer may be stored once it has arrived whole.
+
+    With `rules`, an answer that begins or ends the session which the request carried is refused:
+    it belongs to neither the session before nor the one after.
+    """
+    if not identity.store or not _is_good(response.status) or response.event_stream:
+        return False
+    if response.first(b"vary") is not None and b"*" in response.combined(b"vary"):
+        return False
+    if rules is not None and ends_session(identity, request, response, rules):
+        return False
+    return policy is StorePolicy.ALL or _shared_storable(request, response)
+
+
+def _is_good(status: int) -> bool:
+    # 206 is a part, 304 has no body of its own: neither may replace a whole response.
+    return 200 <= status < 400 and status not in (206, 304)
+
+
+def _shared_storable(request: RequestHead, response: ResponseHead) -> bool:
+    if parse_cache_control(request.combined(b"cache-control")).no_store:
+        return False         # RFC 9111 section 5.2.1.5
+    return shared_may_store(
+        response.status,
+        parse_cache_control(response.combined(b"cache-control")),
+        authorization=request.first(b"authorization") is not None,
+        has_expires=response.first(b"expires") is not None,
+    )
+
+
+def ends_session(
+    identity: Identity, request: RequestHead, response: ResponseHead, rules: OwnerRules
+) -> bool:
+    """Tell whether all that is stored for `identity.owner` must be dropped: a login or a logout."""
+    return (
+        identity.session
+        and bool(response.set_cookies)
+        and sets_session(request, response, rules)
+    )
+
+
+def invalidated_urls(
+    request: RequestHead, response: ResponseHead, rules: OwnerRules
+) -> tuple[bytes, ...]:
+    """Return the URLs whose stored responses this answer has made old (RFC 9111 section 4.4).
+
+    A non-error answer to an unsafe method invalidates the target, and the Location and
+    Content-Location that it names if they are on the same host. Empty for anything else.
+    """
+    if request.method in (b"GET", b"HEAD", b"OPTIONS", b"TRACE"):
+        return ()
+    if not 200 <= response.status < 400:
+        return ()
+    urls = [_url(request.host, request.target, rules)]
+    for name in (b"location", b"content-location"):
+        if location := response.first(name):
+            target = _same_host_target(request, location)
+            if target is not None:
+                urls.append(_url(request.host, target, rules))
+    return tuple(dict.fromkeys(urls))
+
+
+def _same_host_target(request: RequestHead, location: bytes) -> bytes | None:
+    base = "http://" + request.host.decode("latin-1") + request.target.decode("latin-1")
+    try:
+        place = urlsplit(urljoin(base, location.decode("latin-1")))
+    except ValueError:       # "Invalid IPv6 URL" and its like: it names nothing of ours
+        return None
+    if place.scheme not in ("http", "https"):
+        return None
+    here = request.host.decode("latin-1").lower()
+    if _without_port(place.netloc.lower()) != _without_port(here):
+        return None
+    target = (place.path or "/") + ("?" + place.query if place.query else "")
+    return target.encode("latin-1")
+
+
+def _without_port(authority: str) -> str:
+    # http and https are one site here; other ports are other sites.
+    return authority.removesuffix(":80").removesuffix(":443")

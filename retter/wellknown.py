@@ -1,0 +1,103 @@
+"""Names that the owner rules know: request fields and cookies that identify nobody, and sessions.
+
+These lists decide what may be shared, so a name stands here only if it cannot be a credential.
+Whole families are listed where every member is harmless, single names where a sibling is not:
+`X-Forwarded-For` is, `X-Forwarded-User` and `X-Forwarded-Access-Token` (set by single-sign-on
+proxies) are not; `CF-Ray` is, `CF-Access-Jwt-Assertion` is not. `From` is missing on purpose: it
+is a person's address (RFC 9110 section 10.1.2). `baggage` is missing because it may carry a user's
+id. A name that is missing costs availability for its users; a name too many costs isolation.
+"""
+
+from typing import Final
+
+# Request fields, lower case, that say nothing about who asks. A trailing * stands for the rest.
+NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
+    # The target, negotiation, and the browser (RFC 9110 sections 7.2, 10.1, 12.5)
+    b"host", b"accept", b"accept-charset", b"accept-datetime", b"accept-encoding",
+    b"accept-language", b"user-agent", b"referer", b"origin", b"te", b"expect", b"max-forwards",
+    b"date", b"dnt", b"priority", b"save-data", b"upgrade-insecure-requests", b"purpose",
+    b"x-purpose", b"x-moz", b"early-data", b"service-worker", b"service-worker-navigation-preload",
+    # Client hints and fetch metadata. Not sec-*: Sec-Token-Binding and Sec-Session-* identify.
+    b"sec-ch-*", b"sec-fetch-*", b"sec-gpc", b"sec-purpose", b"sec-speculation-tags",
+    b"sec-storage-access", b"sec-websocket-key", b"sec-websocket-version",
+    b"sec-websocket-extensions", b"device-memory", b"dpr", b"downlink", b"ect", b"rtt", b"width",
+    b"viewport-width", b"content-dpr",
+    # Caching, conditions, ranges (RFC 9111; RFC 9110 sections 13.1 and 14.2)
+    b"cache-control", b"pragma", b"if-match", b"if-none-match", b"if-modified-since",
+    b"if-unmodified-since", b"if-range", b"range",
+    # The connection and the framing (RFC 9110 section 7.6.1)
+    b"connection", b"keep-alive", b"proxy-connection", b"trailer", b"transfer-encoding",
+    b"upgrade", b"http2-settings",
+    # What a body is. A GET with a body is neither stored nor answered from the store.
+    b"content-length", b"content-type", b"content-encoding", b"content-language",
+    b"content-location", b"content-disposition", b"content-md5", b"content-digest",
+    b"repr-digest", b"want-content-digest", b"want-repr-digest", b"digest",
+    # Cross-origin preflight
+    b"access-control-request-*",
+    # Forwarding: the way the request took, never who logged in on it
+    b"via", b"forwarded", b"x-forwarded-for", b"x-original-forwarded-for", b"x-real-ip",
+    b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"fastly-client-ip",
+    b"x-envoy-external-address", b"cdn-loop", b"cf-ray", b"cf-connecting-ip",
+    b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cf-ipcountry", b"cf-ew-via", b"cf-worker",
+    # Tracing and queueing
+    b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"request-id",
+    b"correlation-id", b"x-trace-id", b"b3", b"x-b3-traceid", b"x-b3-spanid",
+    b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags", b"x-amzn-trace-id",
+    b"x-cloud-trace-context", b"uber-trace-id", b"sentry-trace", b"x-datadog-trace-id",
+    b"x-datadog-parent-id", b"x-datadog-sampling-priority", b"x-datadog-origin",
+    b"x-request-start", b"x-queue-start", b"x-turbo-request-id",
+)
+
+# Fields that identify nobody but ask for another answer at the same URL, mostly without a Vary
+# that says so: a page fragment instead of the page, a redirect from http to https, links with
+# another host in them. Their values separate variants, so that nobody gets a fragment for a page,
+# a redirect loop, or a page that somebody else filled with a forged host.
+SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
+    b"x-requested-with", b"x-pjax", b"hx-request", b"hx-boosted", b"hx-target", b"turbo-frame",
+    b"x-inertia", b"x-forwarded-proto", b"x-forwarded-scheme", b"x-forwarded-protocol",
+    b"x-forwarded-ssl", b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
+    b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server", b"x-forwarded-prefix",
+)
+
+# Cookies whose value is the session, so that the other cookies of the request do not matter. Each
+# value must be unguessable: wordpress_test_cookie (a constant) or .AspNetCore.Culture (a language)
+# in this list would show one visitor's pages to the next.
+DEFAULT_SESSION_COOKIES: Final[tuple[bytes, ...]] = (
+    b"PHPSESSID",                                        # PHP, Symfony
+    b"JSESSIONID", b"JSESSIONIDSSO",                     # Java servlets, Spring
+    b"SESSION",                                          # Spring Session
+    b"ci_session",                                       # CodeIgniter
+    b"sessionid",                                        # Django
+    b"_session_id", b"_*_session",                       # Rails
+    b"laravel_session",                                  # Laravel
+    b"connect.sid",                                      # Express
+    b"session",                                          # Flask
+    b"ASP.NET_SessionId", b".ASPXAUTH",                  # ASP.NET
+    b".AspNet.ApplicationCookie*", b".AspNetCore.Session",
+    b".AspNetCore.Cookies*", b".AspNetCore.Identity.*",
+    b"wordpress_logged_in_*", b"wordpress_sec_*",        # WordPress
+    b"wp_woocommerce_session_*",
+    b"symfony",                                          # Symfony 1
+)
+
+# Cookies that no application reads to know its user: analytics, advertising, consent, stickiness.
+# As narrow as their makers allow: _ga* would also swallow the cookies of an application "gallery".
+# cf_clearance is missing on purpose: it is a proof that somebody earned.
+IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
+    b"_ga", b"_ga_*", b"_gac_*", b"_gaexp", b"_gaexp_rc", b"_gat", b"_gat_*", b"_gid",
+    b"_gcl_*", b"_dc_gtm_*", b"__gads", b"__gpi", b"__gsas", b"__eoi",
+    b"__utma", b"__utmb", b"__utmc", b"__utmt", b"__utmt_*", b"__utmv", b"__utmx", b"__utmz",
+    b"_fbp", b"_fbc", b"_clck", b"_clsk", b"_uetsid", b"_uetvid", b"_ttp", b"_tt_enable_cookie",
+    b"_pin_unauth", b"hubspotutk", b"__hstc", b"__hssc", b"__hssrc", b"_parsely_session",
+    b"_parsely_visitor", b"_ym_uid", b"_ym_d", b"_ym_isad", b"_ym_visorc*", b"mp_*_mixpanel",
+    b"_hjid", b"_hjSession*", b"_hjIncluded*", b"_hjFirstSeen", b"_hjAbsolute*", b"_hjTLDTest",
+    b"_hjUser*", b"_hjCached*", b"_hjLocal*", b"_hjRecording*", b"_hjClosed*", b"_hjDone*",
+    b"_hjShown*", b"_hjMinimized*", b"_hjViewport*", b"_hjHas*", b"_hjptid",
+    b"_pk_id*", b"_pk_ses*", b"_pk_ref*", b"_pk_cvar*", b"_pk_hsr*", b"_pk_testcookie*",
+    b"mtm_consent", b"mtm_consent_removed", b"mtm_cookie_consent",
+    b"OptanonConsent", b"OptanonAlertBoxClosed", b"CookieConsent", b"cookieconsent_status",
+    b"cookieconsent_dismissed", b"euconsent", b"euconsent-v2", b"eupubconsent-v2", b"cc_cookie",
+    b"cookie_notice_accepted", b"cookielawinfo-checkbox-*", b"viewed_cookie_policy",
+    b"cookieyes-consent", b"cmplz_*", b"borlabs-cookie", b"moove_gdpr_popup",
+    b"wordpress_test_cookie", b"__cf_bm", b"_cfuvid", b"__cflb", b"AWSALB", b"AWSALBCORS",
+)
