@@ -124,7 +124,11 @@ class ClientConnection(asyncio.Protocol):
                 if len(data) > HEAD_BYTES_MAX:
                     self._broken()
                 return
-            self._read_head(data[: end + 2])
+            try:
+                self._read_head(data[: end + 2])
+            except ValueError:
+                self._broken()
+                return
             data = data[end + 4 :]
             if not self._in_body:    # an interim answer (1xx)
                 if data:
@@ -135,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
     def _read_head(self, head: bytes) -> None:
         shot = self.shot
         assert shot is not None
-        status = int(head[9:12]) if head[9:12].isdigit() else 0
+        status = int(head[9:12])
         if 100 <= status < 200:
             return
         shot.status = status
@@ -198,5 +202,6 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _broken(self) -> None:
+        self._in_body = False    # its end is not the end of an answer
         if self._transport is not None:
             self._transport.abort()

@@ -357,7 +357,7 @@ class _Generator:
         def done(shot: Shot) -> None:
             nonlocal good
             target, left = tries.pop(id(shot))
-            if 200 <= shot.status < 400:
+            if 200 <= shot.status < 400 and not shot.error:
                 good += 1
             elif left > 1:
                 pending.append((target, left - 1))
