@@ -1,0 +1,1 @@
+"""Benchmarks and experiments: run with `python -m benchmarks.NAME`."""

@@ -1,0 +1,190 @@
+"""Runs the scenarios and prints every figure beside its bar."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.simulation.ablation import RULES, set_constant
+from benchmarks.simulation.classic import Classic, ErrorBreaker, SlowCallBreaker
+from benchmarks.simulation.proxy import Run, simulate
+from benchmarks.simulation.scenarios import SCENARIOS, Bar, Scenario
+from benchmarks.simulation.timeline import draw
+from retter.breaker import BreakerSettings, CircuitBreaker, Transition
+
+TOLERANCE = 0.1      # of a bar: seeds differ
+
+
+def _retter(now: float, run: Run) -> CircuitBreaker:
+    def note(transition: Transition) -> None:
+        run.transitions.append((transition.at, transition.after.value, transition.cause.value))
+
+    return CircuitBreaker(BreakerSettings(), now, note)
+
+
+def _error_breaker(now: float, run: Run) -> Classic:
+    return ErrorBreaker(now)
+
+
+def _slow_call_breaker(now: float, run: Run) -> Classic:
+    return SlowCallBreaker(now)
+
+
+CONTROLLERS: dict[str, Callable[[float, Run], CircuitBreaker | Classic]] = {
+    "retter": _retter,
+    "errors": _error_breaker,
+    "slow calls": _slow_call_breaker,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One scenario, one controller, one seed."""
+
+    scenario: int
+    controller: str
+    seed: int
+
+
+def _prepare(ablate: list[str], settings: list[str]) -> None:
+    for rule in ablate:
+        RULES[rule]()
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        set_constant(name, float(value))
+
+
+def _do(job: Job) -> tuple[Job, list[float]]:
+    scenario = SCENARIOS[job.scenario]
+    run = simulate(scenario.model, scenario.load, job.seed, CONTROLLERS[job.controller])
+    return job, [bar.measure(run) for bar in scenario.bars]
+
+
+def _progress(done: int, total: int, began: float) -> None:
+    if sys.stderr.isatty():
+        filled = 40 * done // total
+        bar = "#" * filled + "." * (40 - filled)
+        end = "\n" if done == total else ""
+        sys.stderr.write(f"\r[{bar}] {done}/{total} {perf_counter() - began:.0f} s {end}")
+        sys.stderr.flush()
+
+
+def _run_all(
+    jobs: list[Job], processes: int, ablate: list[str], settings: list[str]
+) -> dict[Job, list[float]]:
+    figures: dict[Job, list[float]] = {}
+    began = perf_counter()
+    with ProcessPoolExecutor(
+        processes, initializer=_prepare, initargs=(ablate, settings)
+    ) as pool:
+        # The long ones first, so that all processes end at the same time.
+        longest_first = sorted(jobs, key=lambda job: -SCENARIOS[job.scenario].load.phases[-1][0])
+        for future in as_completed([pool.submit(_do, job) for job in longest_first]):
+            job, values = future.result()
+            figures[job] = values
+            _progress(len(figures), len(jobs), began)
+    return figures
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _worst(
+    figures: dict[Job, list[float]], scenario: int, controller: str, index: int, bar: Bar
+) -> float | None:
+    worst: float | None = None
+    for job, values in figures.items():
+        if job.scenario == scenario and job.controller == controller:
+            value = values[index]
+            worst = value if worst is None else bar.worse(worst, value)
+    return worst
+
+
+def _table(
+    figures: dict[Job, list[float]], scenarios: list[int], controllers: list[str]
+) -> Iterator[tuple[str, bool]]:
+    yield f"{'':34}{'bar':>9}" + "".join(f"{name:>12}" for name in controllers), False
+    for number in scenarios:
+        scenario = SCENARIOS[number]
+        yield f"{scenario.name}: {scenario.about}", False
+        for index, bar in enumerate(scenario.bars):
+            worst = [_worst(figures, number, name, index, bar) for name in controllers]
+            ours = worst[0]
+            assert ours is not None
+            failed = bar.misses(ours, TOLERANCE)
+            verdict = "FAIL" if failed else "near" if bar.misses(ours) else "pass"
+            yield (
+                f"    {bar.label:30}{bar.text:>9}"
+                + "".join(f"{_number(value):>12}" for value in worst)
+                + f"  {verdict}",
+                failed,
+            )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.simulation",
+        description="Drive the overload control with a virtual clock through every scenario.",
+    )
+    parser.add_argument("--seeds", type=int, default=4, help="runs a scenario; the worst counts")
+    parser.add_argument("--quick", action="store_true", help="one seed of the telling scenarios")
+    parser.add_argument("--only", action="append", default=[], metavar="SCENARIO",
+                        help="those whose name contains it; repeatable")
+    parser.add_argument("--ablate", action="append", default=[], choices=sorted(RULES),
+                        metavar="RULE", help=f"switch a rule off: {', '.join(sorted(RULES))}")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="another number for a constant of retter/breaker/constants.py")
+    parser.add_argument("--no-classic", action="store_true", help="without the classic breakers")
+    parser.add_argument("--processes", type=int, default=None, help="default: one a core")
+    parser.add_argument("--svg", type=Path, metavar="FILE",
+                        help="draw the time line of the first chosen scenario")
+    return parser.parse_args()
+
+
+def _chosen(arguments: argparse.Namespace) -> list[int]:
+    def wanted(scenario: Scenario) -> bool:
+        if arguments.only:
+            return any(word in scenario.name for word in arguments.only)
+        return scenario.quick or not arguments.quick
+
+    return [number for number, scenario in enumerate(SCENARIOS) if wanted(scenario)]
+
+
+def main() -> int:
+    """Run, print, and say by the exit code whether a bar was missed by more than a tenth."""
+    arguments = _arguments()
+    scenarios = _chosen(arguments)
+    if not scenarios:
+        print("no scenario has such a name; there are:", ", ".join(s.name for s in SCENARIOS))
+        return 2
+    controllers = ["retter"] if arguments.no_classic else list(CONTROLLERS)
+    seeds = 1 if arguments.quick else arguments.seeds
+    jobs = [
+        Job(scenario=number, controller=name, seed=seed)
+        for number in scenarios
+        for name in controllers
+        for seed in range(1, seeds + 1)
+    ]
+    figures = _run_all(jobs, arguments.processes, arguments.ablate, arguments.set)
+    failures = 0
+    for line, failed in _table(figures, scenarios, controllers):
+        print(line)
+        failures += failed
+    print(f"worst of {seeds} seeds; {failures} bars missed by more than {TOLERANCE:.0%}")
+    if arguments.svg:
+        _prepare(arguments.ablate, arguments.set)
+        scenario = SCENARIOS[scenarios[0]]
+        run = simulate(scenario.model, scenario.load, 1, _retter)
+        arguments.svg.write_text(draw(scenario, run), encoding="utf-8")
+        print(f"time line of {scenario.name!r} in {arguments.svg}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""Models of a web application with a finite capacity."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from benchmarks.simulation.engine import Engine
+from retter.errors import Outcome
+
+REFUSAL_S = 0.001      # what it takes to answer without working
+
+
+class Work(Protocol):
+    """What the application sees of a request."""
+
+    route: bytes
+    is_get: bool
+
+
+Sampler = Callable[[Random], float]
+
+
+def exponential(mean_s: float) -> Sampler:
+    """Service times without memory."""
+    return lambda rng: rng.expovariate(1 / mean_s)
+
+
+def bimodal(short_s: float = 0.005, long_s: float = 0.8, long_share: float = 0.2) -> Sampler:
+    """Most are quick, some take very long."""
+    return lambda rng: rng.expovariate(1 / (long_s if rng.random() < long_share else short_s))
+
+
+def lognormal(mean_s: float, sigma: float = 1.5) -> Sampler:
+    """A heavy tail: the slowest per cent takes some twenty times the median."""
+    from math import log
+
+    mu = log(mean_s) - sigma * sigma / 2
+    return lambda rng: rng.lognormvariate(mu, sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Something is wrong from `begin` to `end`."""
+
+    begin: float
+    end: float
+    kind: str                     # hang, refuse, slow, fail or shift
+    route: bytes | None = None    # all if None
+    amount: float = 0.0           # slow: seconds more; fail: share that is answered 500; shift: factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What distinguishes one application from another."""
+
+    workers: int = 8
+    service: Sampler = field(default_factory=lambda: exponential(0.05))
+    mean_s: float = 0.05
+    backlog: int | None = None     # waiting beyond the workers; 503 above it
+    collapses: bool = False        # each request in it beyond 2 a worker slows all others down
+    faults: tuple[Fault, ...] = ()
+
+    @property
+    def capacity(self) -> float:
+        """Answers a second when all workers are busy."""
+        return self.workers / self.mean_s
+
+
+class Application:
+    """Workers that take requests first in first out, whether or not anyone waits for the answer."""
+
+    def __init__(
+        self, engine: Engine, model: Model, rng: Random, answered: Callable[[Any, Outcome], None]
+    ) -> None:
+        self._engine = engine
+        self._model = model
+        self._rng = rng
+        self._answered = answered
+        self._backlog: deque[Any] = deque()
+        self.busy = 0
+        self.in_it = 0
+        self.peak = 0
+        self.arrivals: list[tuple[float, bool]] = []      # when, whether a GET
+        for fault in model.faults:
+            if fault.kind == "hang":
+                engine.at(fault.end, self._wake)
+
+    def arrive(self, request: Any) -> None:
+        """A request comes in."""
+        engine, model = self._engine, self._model
+        self.arrivals.append((engine.now, request.is_get))
+        if self._fault("refuse", request.route) or (
+            model.backlog is not None and len(self._backlog) >= model.backlog
+        ):
+            engine.at(engine.now + REFUSAL_S, self._refuse, request)
+            return
+        self.in_it += 1
+        self.peak = max(self.peak, self.in_it)
+        if self.busy < model.workers and not self._fault("hang", None):
+            self._serve(request)
+        else:
+            self._backlog.append(request)
+
+    def _refuse(self, request: Any) -> None:
+        self._answered(request, Outcome.OVERLOAD)
+
+    def _serve(self, request: Any) -> None:
+        self.busy += 1
+        engine, model = self._engine, self._model
+        service_s = model.service(self._rng)
+        if shift := self._fault("shift", None):
+            service_s *= shift.amount
+        if model.collapses:
+            service_s *= max(1.0, self.in_it / (2 * model.workers))
+        if slow := self._fault("slow", request.route):
+            service_s += slow.amount
+        end = engine.now + service_s
+        for fault in model.faults:
+            if fault.kind == "hang" and engine.now < fault.begin < end:
+                end += fault.end - fault.begin
+        engine.at(end, self._finish, request)
+
+    def _finish(self, request: Any) -> None:
+        self.busy -= 1
+        self.in_it -= 1
+        fail = self._fault("fail", request.route)
+        failed = fail is not None and self._rng.random() < fail.amount
+        self._answered(request, Outcome.ERROR if failed else Outcome.OK)
+        self._wake(None)
+
+    def _wake(self, _: object) -> None:
+        while self._backlog and self.busy < self._model.workers:
+            if self._fault("hang", None):
+                return
+            self._serve(self._backlog.popleft())
+
+    def _fault(self, kind: str, route: bytes | None) -> Fault | None:
+        for fault in self._model.faults:
+            if (
+                fault.kind == kind
+                and fault.begin <= self._engine.now < fault.end
+                and (fault.route is None or fault.route == route)
+            ):
+                return fault
+        return None

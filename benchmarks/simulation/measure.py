@@ -1,0 +1,175 @@
+"""Figures of a run. Each takes the answers to requests that arrived in [begin, end)."""
+
+from collections.abc import Callable, Iterable
+
+from benchmarks.simulation.proxy import Answer, Run
+
+Measure = Callable[[Run], float]
+IN_TIME_S = 3.0        # a fresh answer that comes later is of no use to anyone
+
+
+def _of(run: Run, begin: float, end: float) -> Iterable[Answer]:
+    return (answer for answer in run.answers if begin <= answer.arrived_at < end)
+
+
+def quantile(values: list[float], share: float) -> float:
+    """Return the value that `share` of all do not exceed; 0 for none."""
+    if not values:
+        return 0.0
+    values.sort()
+    return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def goodput(begin: float, end: float, capacity_share: float = 1.0) -> Measure:
+    """Fresh answers in time, in per cent of what the application can do."""
+
+    def measure(run: Run) -> float:
+        good = sum(
+            answer.how == "fresh" and answer.took_s <= IN_TIME_S for answer in _of(run, begin, end)
+        )
+        return 100 * good / (run.model.capacity * capacity_share * (end - begin))
+
+    return measure
+
+
+def latency(begin: float, end: float, share: float, *, is_get: bool = True) -> Measure:
+    """Quantile of the latency in seconds; share 1 is the longest."""
+
+    def measure(run: Run) -> float:
+        took = [answer.took_s for answer in _of(run, begin, end) if answer.is_get is is_get]
+        return quantile(took, share)
+
+    return measure
+
+
+def stale_share(begin: float, end: float, route: bytes | None = None) -> Measure:
+    """GETs answered from the store, in per cent."""
+
+    def measure(run: Run) -> float:
+        gets = [
+            answer.how == "stored"
+            for answer in _of(run, begin, end)
+            if answer.is_get and (route is None or answer.route == route)
+        ]
+        return 100 * sum(gets) / max(1, len(gets))
+
+    return measure
+
+
+def fresh_share_without(route: bytes, begin: float, end: float) -> Measure:
+    """GETs of the other routes that got a fresh answer in time, in per cent."""
+
+    def measure(run: Run) -> float:
+        gets = [
+            answer.how == "fresh" and answer.took_s <= IN_TIME_S
+            for answer in _of(run, begin, end)
+            if answer.is_get and answer.route != route
+        ]
+        return 100 * sum(gets) / max(1, len(gets))
+
+    return measure
+
+
+def get_errors(begin: float, end: float) -> Measure:
+    """GETs answered 5xx."""
+    return lambda run: sum(a.how == "error" and a.is_get for a in _of(run, begin, end))
+
+
+def post_ok(begin: float, end: float) -> Measure:
+    """Other methods that were answered well, in per cent."""
+
+    def measure(run: Run) -> float:
+        posts = [answer.how == "fresh" for answer in _of(run, begin, end) if not answer.is_get]
+        return 100 * sum(posts) / max(1, len(posts))
+
+    return measure
+
+
+def peak_in_flight(begin: float, end: float) -> Measure:
+    """The most that were in flight, as a multiple of the workers."""
+
+    def measure(run: Run) -> float:
+        most = max((count for at, count in run.peaks if begin <= at < end), default=0)
+        return most / run.model.workers
+
+    return measure
+
+
+def first_stored_after(begin: float) -> Measure:
+    """Seconds until the first client was helped by the store."""
+
+    def measure(run: Run) -> float:
+        return min(
+            (
+                answer.arrived_at + answer.took_s - begin
+                for answer in run.answers
+                if answer.how == "stored" and answer.arrived_at + answer.took_s >= begin
+            ),
+            default=99.0,
+        )
+
+    return measure
+
+
+def fresh_after(end: float, calm_s: float = 2.0) -> Measure:
+    """Seconds after the trouble until `calm_s` passed with all GETs fresh and in time."""
+
+    def measure(run: Run) -> float:
+        gets = sorted(
+            (answer for answer in run.answers if answer.is_get and answer.arrived_at >= end),
+            key=lambda answer: answer.arrived_at,
+        )
+        calm_since = end
+        for answer in gets:
+            if answer.arrived_at - calm_since >= calm_s:
+                break
+            if answer.how != "fresh" or answer.took_s > IN_TIME_S:
+                calm_since = answer.arrived_at
+        else:
+            return 99.0
+        return calm_since - end
+
+    return measure
+
+
+def upstream_gets_a_second(begin: float, end: float) -> Measure:
+    """GETs that the application saw, a second."""
+    return lambda run: sum(begin <= at < end for at in run.upstream_gets) / (end - begin)
+
+
+def time_not_closed(begin: float, end: float) -> Measure:
+    """Per cent of the ticks at which the circuit was not CLOSED."""
+
+    def measure(run: Run) -> float:
+        states = [sample.state != "CLOSED" for sample in run.samples if begin <= sample.at < end]
+        return 100 * sum(states) / max(1, len(states))
+
+    return measure
+
+
+def without_stored_longest(begin: float, end: float) -> Measure:
+    """The longest that a GET waited which ended fresh or with 503 (share of none stored)."""
+
+    def measure(run: Run) -> float:
+        return max(
+            (a.took_s for a in _of(run, begin, end) if a.is_get and a.how != "stored"), default=0.0
+        )
+
+    return measure
+
+
+def bad_errors(begin: float, end: float) -> Measure:
+    """GETs whose error was not our own 503 with Retry-After."""
+    return lambda run: sum(
+        a.how == "error" and a.is_get and a.status != 503 for a in _of(run, begin, end)
+    )
+
+
+def leaked(run: Run) -> float:
+    """Requests that the controller still counts when all is over."""
+    return run.leaked
+
+
+def ratio(above: Measure, below: Measure) -> Measure:
+    """One figure in per cent of another."""
+    return lambda run: 100 * above(run) / max(1e-9, below(run))

@@ -1,0 +1,278 @@
+"""The proxy around the controller: what RETTER's exchanges do, without bytes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from benchmarks.simulation.application import Application, Model
+from benchmarks.simulation.classic import Classic
+from benchmarks.simulation.engine import Engine
+from retter.breaker import CircuitBreaker, Kind, Permit, Phase
+from retter.errors import Outcome
+
+TICK_S = 0.05
+UPSTREAM_TIMEOUT_S = 15.0
+KEYS = 500
+ROUTES = (b"GET /", b"GET /list", b"GET /item", b"GET /search")
+POST_ROUTE = b"OTHER /order"
+STORED_ANSWER_S = 0.0002     # what an answer from the store takes
+
+
+class Request:
+    """One request, from its arrival to its answer and on to the application's."""
+
+    __slots__ = (
+        "answered", "arrived_at", "at_upstream", "generation", "is_get", "key", "permit", "route",
+    )
+
+    def __init__(self, arrived_at: float, is_get: bool, route: bytes, key: bytes) -> None:
+        self.arrived_at = arrived_at
+        self.is_get = is_get
+        self.route = route
+        self.key = key
+        self.answered = False
+        self.at_upstream = False
+        self.permit: Permit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a client got: how is fresh, stored or error (a 5xx, from whomever)."""
+
+    arrived_at: float
+    took_s: float
+    is_get: bool
+    how: str
+    route: bytes
+    age_s: float          # of the stored response
+    status: int
+
+
+@dataclass(slots=True)
+class Sample:
+    """The state once a tick, for time lines."""
+
+    at: float
+    limit: float
+    cap: float
+    in_flight: int
+    state: str
+
+
+@dataclass(kw_only=True)
+class Run:
+    """What happened."""
+
+    model: Model
+    answers: list[Answer] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    transitions: list[tuple[float, str, str]] = field(default_factory=list)
+    upstream_gets: list[float] = field(default_factory=list)
+    peaks: list[tuple[float, int]] = field(default_factory=list)   # in flight after each start
+    leaked: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Open-loop Poisson arrivals: `phases` are (until, requests a second)."""
+
+    phases: tuple[tuple[float, float], ...]
+    post_share: float = 0.1
+    coverage: float = 1.0               # of the keys that have a stored response
+    cold_store: bool = False            # nothing is stored at first
+    restart_at: float | None = None     # the controller loses its memory, the store does not
+    stored_after_restart: bool = True
+
+
+class Proxy:
+    """Carries requests between clients, store, controller and application."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: Model,
+        load: Load,
+        rng: Random,
+        make_breaker: Callable[[float, Run], CircuitBreaker | Classic],
+        run: Run,
+    ) -> None:
+        self._engine = engine
+        self._load = load
+        self._rng = rng
+        self._make_breaker = make_breaker
+        self._run = run
+        self._breaker = make_breaker(0.0, run)
+        self._application = Application(engine, model, rng, self._upstream_answered)
+        self._stored_at: dict[bytes, float] = {}
+        self._uncacheable = {
+            self._key(n) for n in range(KEYS) if n >= round(load.coverage * KEYS)
+        }
+        if not load.cold_store:
+            self._stored_at = {
+                self._key(n): 0.0 for n in range(KEYS) if self._key(n) not in self._uncacheable
+            }
+        self._in_flight: set[Request] = set()
+        engine.at(TICK_S, self._tick)
+        self._phase = 0
+        engine.at(self._next_arrival(0.0), self._arrive)
+        if load.restart_at is not None:
+            engine.at(load.restart_at, self._restart)
+
+    @staticmethod
+    def _key(n: int) -> bytes:
+        return b"/%d" % n
+
+    # --- arrivals ---
+
+    def _next_arrival(self, now: float) -> float:
+        phases = self._load.phases
+        while self._phase < len(phases):
+            until, rate = phases[self._phase]
+            if rate > 0:
+                at = now + self._rng.expovariate(rate)
+                if at <= until:
+                    return at
+            now = until
+            self._phase += 1
+        return float("inf")
+
+    def _arrive(self, _: object) -> None:
+        engine, rng = self._engine, self._rng
+        now = engine.now
+        at = self._next_arrival(now)
+        if at < float("inf"):
+            engine.at(at, self._arrive)
+        is_get = rng.random() >= self._load.post_share
+        n = int(rng.random() * KEYS)
+        request = Request(
+            now, is_get, ROUTES[n % len(ROUTES)] if is_get else POST_ROUTE, self._key(n)
+        )
+        kind = Kind.GET if is_get else Kind.OTHER
+        stored_at = self._stored_at.get(request.key) if is_get else None
+        decision = self._breaker.admit(
+            now, kind, request.route, request.key, None if stored_at is None else now - stored_at
+        )
+        if isinstance(decision, Permit):
+            request.permit = decision
+            decision.holder = request
+            if decision.phase is Phase.ADMITTED:
+                self._start(request)
+        elif decision.serve_stored:
+            self._answer(request, "stored")
+        else:
+            self._answer(request, "error", 503)
+
+    def _start(self, request: Request) -> None:
+        now = self._engine.now
+        assert request.permit is not None
+        self._breaker.started(now, request.permit)
+        request.at_upstream = True
+        self._in_flight.add(request)
+        self._run.peaks.append((now, len(self._in_flight)))
+        if request.is_get:
+            self._run.upstream_gets.append(now)
+        self._engine.at(now + UPSTREAM_TIMEOUT_S, self._timed_out, request)
+        self._application.arrive(request)
+
+    # --- answers ---
+
+    def _upstream_answered(self, request: Request, outcome: Outcome) -> None:
+        if not request.at_upstream:
+            return                      # given up: nobody waits for it
+        now = self._engine.now
+        assert request.permit is not None
+        if outcome is not Outcome.OVERLOAD:
+            self._breaker.first_byte(now, request.permit)
+        if outcome is Outcome.OK and request.is_get and request.key not in self._uncacheable:
+            self._stored_at[request.key] = now
+        status = {Outcome.OK: 200, Outcome.ERROR: 500}.get(outcome, 503)
+        self._end(request, outcome, status)
+
+    def _timed_out(self, request: Request) -> None:
+        if request.at_upstream:
+            self._end(request, Outcome.OVERLOAD, 504)
+
+    def _end(self, request: Request, outcome: Outcome, status: int) -> None:
+        now = self._engine.now
+        request.at_upstream = False
+        self._in_flight.discard(request)
+        assert request.permit is not None
+        self._breaker.finished(now, request.permit, outcome)
+        if not request.answered:
+            if outcome is Outcome.OK:
+                self._answer(request, "fresh")
+            elif request.is_get and request.key in self._stored_at:
+                self._answer(request, "stored")
+            else:
+                self._answer(request, "error", status)
+        if self._breaker.waiting:
+            self._start_ready()
+
+    def _start_ready(self) -> None:
+        for permit in self._breaker.take_ready(self._engine.now):
+            assert isinstance(permit.holder, Request)
+            self._start(permit.holder)
+
+    def _answer(self, request: Request, how: str, status: int = 200) -> None:
+        now = self._engine.now
+        request.answered = True
+        took_s = now - request.arrived_at + (STORED_ANSWER_S if how == "stored" else 0.0)
+        age_s = now - self._stored_at[request.key] if how == "stored" else 0.0
+        self._run.answers.append(
+            Answer(request.arrived_at, took_s, request.is_get, how, request.route, age_s, status)
+        )
+
+    # --- the clock ---
+
+    def _tick(self, _: object) -> None:
+        engine, breaker = self._engine, self._breaker
+        engine.at(engine.now + TICK_S, self._tick)
+        for permit in breaker.tick(engine.now):
+            request = permit.holder
+            assert isinstance(request, Request)
+            if request.is_get and request.key in self._stored_at:
+                self._answer(request, "stored")
+            else:
+                assert permit.phase is Phase.DONE, "only those with a stored response lose patience"
+                self._answer(request, "error", 503)
+        if breaker.waiting:
+            self._start_ready()
+        limit = cap = 0.0
+        if isinstance(breaker, CircuitBreaker):
+            snapshot = breaker.snapshot(engine.now)
+            limit, cap = snapshot.limit, snapshot.cap
+        self._run.samples.append(
+            Sample(engine.now, limit, cap, len(self._in_flight), breaker.state.value)
+        )
+
+    def _restart(self, _: object) -> None:
+        """The process is replaced: its clients are gone, what it sent upstream is still there."""
+        for request in self._in_flight:
+            request.at_upstream = False
+        self._in_flight.clear()
+        self._breaker = self._make_breaker(self._engine.now, self._run)
+        if not self._load.stored_after_restart:
+            self._stored_at.clear()
+
+    def leaked(self) -> int:
+        """What the controller still counts though nothing is left."""
+        breaker = self._breaker
+        if not isinstance(breaker, CircuitBreaker):
+            return 0
+        snapshot = breaker.snapshot(self._engine.now)
+        return abs(snapshot.in_flight - len(self._in_flight))
+
+
+def simulate(
+    model: Model,
+    load: Load,
+    seed: int,
+    make_breaker: Callable[[float, Run], CircuitBreaker | Classic],
+    drain_s: float = 20.0,
+) -> Run:
+    """Run one scenario to its end, and on until everything is answered."""
+    engine, run = Engine(), Run(model=model)
+    proxy = Proxy(engine, model, load, Random(seed), make_breaker, run)
+    engine.run(load.phases[-1][0] + drain_s)
+    run.leaked = proxy.leaked()
+    return run

@@ -1,0 +1,388 @@
+"""The situations in which overload control has to prove itself, each with its bars."""
+
+from dataclasses import dataclass
+
+from benchmarks.simulation import measure as m
+from benchmarks.simulation.application import Fault, Model, bimodal, exponential, lognormal
+from benchmarks.simulation.proxy import ROUTES, Load
+
+WARM_S = 20.0      # at half of the capacity, before anything happens
+AFTER_S = 15.0     # at half of the capacity, to see the recovery
+SLOW_ROUTE = ROUTES[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One figure and what it has to reach."""
+
+    label: str
+    measure: m.Measure
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def misses(self, value: float, tolerance: float = 0.0) -> bool:
+        """Say whether the value misses the bar by more than that share of it."""
+        if self.at_most is not None:
+            return value > self.at_most * (1 + tolerance) + 1e-9
+        assert self.at_least is not None
+        return value < self.at_least * (1 - tolerance) - 1e-9
+
+    def worse(self, one: float, other: float) -> float:
+        """Return the worse of two values."""
+        return max(one, other) if self.at_most is not None else min(one, other)
+
+    @property
+    def text(self) -> str:
+        """The bar as the table shows it."""
+        if self.at_most is not None:
+            return f"<= {self.at_most:g}"
+        return f">= {self.at_least:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A situation: an application, a load, and what is measured."""
+
+    name: str
+    about: str
+    model: Model
+    load: Load
+    bars: tuple[Bar, ...]
+    quick: bool = False
+
+
+def _most(label: str, measure: m.Measure, bar: float) -> Bar:
+    return Bar(label=label, measure=measure, at_most=bar)
+
+
+def _least(label: str, measure: m.Measure, bar: float) -> Bar:
+    return Bar(label=label, measure=measure, at_least=bar)
+
+
+def _step(model: Model, times: float, load_s: float, post_share: float = 0.1) -> Load:
+    rate = model.capacity
+    return Load(
+        phases=(
+            (WARM_S, 0.5 * rate),
+            (WARM_S + load_s, times * rate),
+            (WARM_S + load_s + AFTER_S, 0.5 * rate),
+        ),
+        post_share=post_share,
+    )
+
+
+def _overload(
+    name: str,
+    model: Model,
+    times: float,
+    *,
+    good: float = 90,
+    p99: float = 0.5,
+    longest: float = 1.0,
+    post_p99: float = 0.6,
+    first: float = 0.25,
+    post_share: float = 0.1,
+    peak: float | None = 6,
+    p50: float | None = 0.005,
+    quick: bool = False,
+) -> Scenario:
+    begin, end = WARM_S, WARM_S + 30
+    bars = [
+        _least("fresh goodput, % of capacity", m.goodput(begin, end), good),
+        _most("GET p99, s", m.latency(begin, end, 0.99), p99),
+        _most("GET longest, s", m.latency(begin, end, 1), longest),
+        _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+        _least("POST ok, %", m.post_ok(begin, end), 100),
+        _most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), post_p99),
+        _most("first stored answer, s", m.first_stored_after(begin), first),
+        _most("fresh again after, s", m.fresh_after(end), 3),
+        _most("leaked", m.leaked, 0),
+    ]
+    if p50 is not None:
+        bars.insert(1, _most("GET p50, s", m.latency(begin, end, 0.5), p50))
+    if peak is not None:
+        bars.append(_most("peak in flight, x workers", m.peak_in_flight(begin, end), peak))
+    return Scenario(
+        name=name,
+        about=f"{times:g} times the capacity for 30 s",
+        model=model,
+        load=_step(model, times, 30, post_share),
+        bars=tuple(bars),
+        quick=quick,
+    )
+
+
+def _steady(
+    name: str, model: Model, times: float, stale: float, good: float | None, duration_s: float = 60
+) -> Scenario:
+    begin, end = WARM_S, WARM_S + duration_s
+    bars = [
+        _most("stored answers, %", m.stale_share(begin, end), stale),
+        _most("GET errors", m.get_errors(0, end), 0),
+        _least("POST ok, %", m.post_ok(begin, end), 100),
+    ]
+    if good is not None:
+        bars.insert(0, _least("fresh goodput, % of capacity", m.goodput(begin, end), good))
+    return Scenario(
+        name=name,
+        about=f"{times:g} times the capacity for {duration_s:g} s",
+        model=model,
+        load=Load(phases=((WARM_S, 0.5 * model.capacity), (end, times * model.capacity))),
+        bars=tuple(bars),
+    )
+
+
+_PLAIN = Model()
+_BIMODAL = Model(service=bimodal(), mean_s=0.8 * 0.005 + 0.2 * 0.8)
+_HEAVY = Model(service=lognormal(0.05), mean_s=0.05)
+
+
+def _workers(workers: int, mean_s: float = 0.05) -> Model:
+    return Model(workers=workers, service=exponential(mean_s), mean_s=mean_s)
+
+
+def _trouble(
+    name: str, about: str, fault: Fault, bars: tuple[Bar, ...], *, rate: float = 80.0,
+    quick: bool = False,
+) -> Scenario:
+    return Scenario(
+        name=name,
+        about=about,
+        model=Model(faults=(fault,)),
+        load=Load(phases=((fault.end + AFTER_S, rate),)),
+        bars=bars,
+        quick=quick,
+    )
+
+
+def _hang(name: str, rate: float, longest: float, first: float) -> Scenario:
+    begin, end = 30.0, 50.0
+    return _trouble(
+        name,
+        f"no answer for 20 s, at {rate:g} requests a second",
+        Fault(kind="hang", begin=begin, end=end),
+        (
+            _most("GET longest, s", m.latency(0, end + AFTER_S, 1), longest),
+            _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+            _most("first stored answer, s", m.first_stored_after(begin), first),
+            _most("fresh again after, s", m.fresh_after(end), 4),
+            _most("leaked", m.leaked, 0),
+        ),
+        rate=rate,
+        quick=True,
+    )
+
+
+def _collapse() -> Scenario:
+    model = Model(collapses=True)
+    begin, end = WARM_S, WARM_S + 30
+    return Scenario(
+        name="collapse",
+        about="work in it slows all work down: 3x for 30 s, then 0.7x",
+        model=model,
+        load=Load(
+            phases=(
+                (begin, 0.5 * model.capacity),
+                (end, 3 * model.capacity),
+                (end + 30, 0.7 * model.capacity),
+            )
+        ),
+        bars=(
+            _least("fresh goodput, % of capacity", m.goodput(begin, end), 80),
+            _most("fresh again after, s", m.fresh_after(end), 5),
+            _most("GET errors", m.get_errors(0, end + 30), 0),
+        ),
+        quick=True,
+    )
+
+
+def _bounded() -> Scenario:
+    model = Model(backlog=8)
+    begin, end = WARM_S, WARM_S + 30
+    return Scenario(
+        name="bounded backlog",
+        about="503 when 8 wait for the 8 workers: 5x for 30 s",
+        model=model,
+        load=_step(model, 5, 30),
+        bars=(
+            _least("POST ok, %", m.post_ok(begin, end), 97),
+            _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+            _least("fresh goodput, % of capacity", m.goodput(begin, end), 80),
+            _most("GET p99, s", m.latency(begin, end, 0.99), 0.5),
+        ),
+        quick=True,
+    )
+
+
+def _restart(name: str, *, stored: bool) -> Scenario:
+    begin, restart = WARM_S, WARM_S + 15
+    bars = [
+        _least("fresh goodput, % of capacity", m.goodput(restart, restart + 30), 80),
+        _most("GET longest, s", m.latency(restart, restart + 30, 1), 2),
+        _most("POST p99, s", m.latency(restart, restart + 30, 0.99, is_get=False), 0.6),
+    ]
+    return Scenario(
+        name=name,
+        about="the controller starts anew inside 5x"
+        + ("" if stored else ", with an empty store"),
+        model=_PLAIN,
+        load=Load(
+            phases=((begin, 0.5 * 160), (restart + 30, 5 * 160)),
+            restart_at=restart,
+            stored_after_restart=stored,
+        ),
+        bars=tuple(bars),
+    )
+
+
+def _cold_start(name: str, model: Model, good: float) -> Scenario:
+    return Scenario(
+        name=name,
+        about="the first request of all arrives at 5x; nothing is stored",
+        model=model,
+        load=Load(phases=((30, 5 * model.capacity),), cold_store=True),
+        bars=(
+            _least("fresh goodput, % of capacity", m.goodput(0, 30), good),
+            _most("without stored: longest, s", m.without_stored_longest(0, 30), 2.3),
+            _least("POST ok, %", m.post_ok(0, 30), 100),
+        ),
+    )
+
+
+def _baseline_shift() -> Scenario:
+    begin = WARM_S + 10
+    fault = Fault(kind="shift", begin=begin, end=200, amount=4.0)
+    return Scenario(
+        name="baseline shift",
+        about="inside 5x all work takes four times as long; in % of the new capacity",
+        model=Model(faults=(fault,)),
+        load=Load(phases=((WARM_S, 80), (begin + 60, 800)), post_share=0.02),
+        bars=(
+            _least("fresh goodput, first 60 s", m.goodput(begin, begin + 60, 0.25), 80),
+            _most("GET longest, s", m.latency(begin, begin + 60, 1), 5),
+        ),
+    )
+
+
+def _coverage() -> Scenario:
+    begin, end = WARM_S, WARM_S + 30
+    return Scenario(
+        name="coverage 80 %",
+        about="a fifth of the GETs has no stored response: 5x for 30 s",
+        model=_PLAIN,
+        load=Load(
+            phases=((begin, 80), (end, 800), (end + AFTER_S, 80)), coverage=0.8
+        ),
+        bars=(
+            _most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), 0.6),
+            _least("POST ok, %", m.post_ok(begin, end), 100),
+            _most("without stored: longest, s", m.without_stored_longest(begin, end), 2.3),
+            _most("errors that are not our 503", m.bad_errors(begin, end), 0),
+            _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
+        ),
+    )
+
+
+def _soak() -> Scenario:
+    begin, end = WARM_S, WARM_S + 600
+    middle = (begin + end) / 2
+    return Scenario(
+        name="10 min at 5x",
+        about="does anything drift: the second half in % of the first",
+        model=_PLAIN,
+        load=Load(phases=((begin, 80), (end, 800))),
+        bars=(
+            _least(
+                "goodput, % of the first half",
+                m.ratio(m.goodput(middle, end), m.goodput(begin, middle)),
+                90,
+            ),
+            _most(
+                "peak, % of the first half",
+                m.ratio(m.peak_in_flight(middle, end), m.peak_in_flight(begin, middle)),
+                110,
+            ),
+            _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
+        ),
+    )
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    _overload("5x", _PLAIN, 5, quick=True),
+    _overload("2x", _PLAIN, 2, first=0.5, p50=None),
+    _overload("20x", _PLAIN, 20, good=85, first=0.15, post_share=0.01),
+    _steady("1.2x", _PLAIN, 1.2, 100, 88),
+    _steady("1.2x heavy tail", _HEAVY, 1.2, 100, 88),
+    _steady("1.2x bimodal", _BIMODAL, 1.2, 100, 88),
+    _steady("0.9x", _PLAIN, 0.9, 5, None),
+    _steady("0.9x heavy tail", _HEAVY, 0.9, 12, None),
+    _steady("0.9x bimodal", _BIMODAL, 0.9, 20, None),
+    _steady("0.5x, 5 min", _PLAIN, 0.5, 0.1, None, 300),
+    _steady("0.5x heavy tail, 5 min", _HEAVY, 0.5, 0.3, None, 300),
+    _steady("0.5x bimodal, 5 min", _BIMODAL, 0.5, 0.3, None, 300),
+    _overload("2x heavy tail", _HEAVY, 2, p99=1.5, longest=5, post_p99=4, first=0.5, p50=None,
+              peak=None),
+    _overload("5x bimodal", _BIMODAL, 5, good=80, p99=1.5, longest=5, post_p99=6, first=0.5,
+              peak=None),
+    _overload("5x, 1 worker", _workers(1), 5, good=85, post_p99=1.5, longest=2.0, first=2,
+              peak=None, p50=None),
+    _overload("5x, 2 workers", _workers(2), 5, good=85, post_p99=0.8, longest=2.0, first=1,
+              peak=None, p50=None),
+    _overload("5x, 32 workers", _workers(32), 5, good=85, post_p99=0.5),
+    _overload("5x, 4 workers of 400 ms", _workers(4, 0.4), 5, good=85, p99=4, longest=5,
+              post_p99=4, first=3, peak=None, p50=None),
+    _bounded(),
+    _collapse(),
+    _hang("hang 20 s", 80, 1, 0.7),
+    _hang("hang 20 s, 3 rps", 3, 3, 2.5),
+    _trouble(
+        "refused 20 s",
+        "connections refused for 20 s, at 0.5x",
+        Fault(kind="refuse", begin=30, end=50),
+        (
+            _most("GET errors", m.get_errors(0, 65), 0),
+            _most("GET p99, s", m.latency(30, 50, 0.99), 0.02),
+            _most("GETs a second to the dead upstream", m.upstream_gets_a_second(32, 50), 2),
+            _most("fresh again after, s", m.fresh_after(50), 3),
+            _most("leaked", m.leaked, 0),
+        ),
+        quick=True,
+    ),
+    _trouble(
+        "one slow route",
+        "a quarter of the GETs takes 2 s more for 60 s, at 0.5x",
+        Fault(kind="slow", begin=30, end=90, route=SLOW_ROUTE, amount=2.0),
+        (
+            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 90), 50),
+            _most("GET errors", m.get_errors(0, 105), 0),
+            _most("fresh again after, s", m.fresh_after(90), 6),
+        ),
+    ),
+    _trouble(
+        "one failing route",
+        "a quarter of the GETs is answered 500 for 30 s, at 0.5x",
+        Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
+        (
+            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 60), 99),
+            _most("GET errors", m.get_errors(0, 75), 0),
+            _most("fresh again after, s", m.fresh_after(60), 6),
+        ),
+    ),
+    _trouble(
+        "5 % random 500s",
+        "of all answers, at 0.5x for 60 s",
+        Fault(kind="fail", begin=20, end=80, amount=0.05),
+        (
+            _most("stored answers, %", m.stale_share(20, 80), 7),
+            _most("time not CLOSED, %", m.time_not_closed(20, 80), 0),
+            _most("GET errors", m.get_errors(0, 95), 0),
+        ),
+    ),
+    _restart("restart in overload", stored=True),
+    _restart("restart, store lost", stored=False),
+    _cold_start("cold start in overload", _PLAIN, 80),
+    _cold_start("cold start, bimodal", _BIMODAL, 70),
+    _baseline_shift(),
+    _coverage(),
+    _soak(),
+)
