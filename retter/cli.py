@@ -6,7 +6,6 @@ setting). A mistake of the operator's is one line on standard error, never a tra
 
 import argparse
 import os
-import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Generator, Sequence
@@ -29,15 +28,16 @@ retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
        retter --config FILE
        retter demo|load [--help]
 
-RETTER stands in front of one web application and keeps its site answering while the application
-is slow, overloaded or down: GETs get the last response that was good, everything else is always
-forwarded. While the application is well it answers every request itself.
+RETTER stands in front of one web application and keeps its site answering
+while the application is slow, overloaded or down: GETs get the last response
+that was good, everything else is always forwarded. While the application is
+well it answers every request itself.
 
 examples:
   retter --listen :80 --upstream :8080
       protect what listens on port 8080 of this machine
-  retter --listen unix:/run/retter.sock --upstream unix:/run/app.sock --trusted-proxies unix:
-      between nginx or Caddy and an application under gunicorn, by Unix sockets
+  retter --listen 127.0.0.1:8089 --upstream :8000 --trusted-proxies 127.0.0.1
+      stand between nginx or Caddy on this machine and an application on 8000
   retter --config /etc/retter.toml --check-config
       show the settings in force, and where each comes from, and stop
 """
@@ -46,12 +46,14 @@ CLOSING = """\
 Sizes: 64MiB and 64m are powers of two, 64MB is a power of ten, 65536 is bytes.
 Times: 1.5s, 200ms, 2m, 24h, 1h30m; a plain number is seconds.
 
-Every option may also be an environment variable or a key of the TOML file: --max-stale 12h is
-RETTER_MAX_STALE=12h and max_stale = "12h"; --no-headers is RETTER_HEADERS=false and
-headers = false. An option goes before a variable, a variable before the file. Lists are separated
-by commas (addresses to listen on by spaces), or are arrays in the file.
+Every option may also be an environment variable or a key of the TOML file:
+--max-stale 12h is RETTER_MAX_STALE=12h and max_stale = "12h"; --no-headers is
+RETTER_HEADERS=false and headers = false. An option goes before a variable, a
+variable before the file. Lists are separated by commas (addresses to listen on
+by spaces), or are arrays in the file.
 
-Exit codes: 0 stopped when asked to, 1 could not run (a busy port), 2 a wrong setting.
+Exit codes: 0 stopped when asked to, 1 could not run (a busy port), 2 a wrong
+setting.
 """
 
 # Words that mean a command when they come first. Those without a function are kept free.
@@ -103,9 +105,9 @@ def _run(effective: Effective) -> int:
     log.configure(settings.log_format, settings.log_level)
     for notice in effective.notices:
         log.get_logger().warning(notice)
-    from retter import server
+    from retter.server import run
 
-    return server.run(settings)
+    return run(settings)
 
 
 @contextmanager
@@ -242,6 +244,8 @@ def _help_of(setting: Setting) -> str:
 
 def help_text(columns: int | None = None) -> str:
     """Return what --help prints, for a terminal of so many columns (that of the process)."""
+    import shutil  # which loads every compressor
+
     wanted = shutil.get_terminal_size().columns - 2 if columns is None else columns
     parser = _parser(max(HELP_COLUMNS_MIN, min(wanted, HELP_COLUMNS_MAX)))
     return parser.format_help()

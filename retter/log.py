@@ -7,6 +7,7 @@ answer from the store, so whoever calls this decides first whether it is worth a
 RETTER keeps its own structlog configuration.
 """
 
+import os
 import sys
 from contextlib import suppress
 from typing import Final, TextIO, cast
@@ -28,21 +29,18 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     `format` is console, json, or auto: console if the stream is a terminal.
     """
     out = stream or sys.stderr
-    terminal = out.isatty()
+    console = format == "console" or (format == "auto" and out.isatty())
+    colors = out.isatty() and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *(_console(colors=terminal) if _wants_console(format, terminal) else _json()),
+            *(_console(colors) if console else _json()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=_LineLoggerFactory(out),
         cache_logger_on_first_use=True,
     )
-
-
-def _wants_console(format: str, terminal: bool) -> bool:
-    return format == "console" or (format == "auto" and terminal)
 
 
 def _console(colors: bool) -> list[Processor]:
