@@ -104,7 +104,7 @@ def _run(effective: Effective) -> int:
     settings = effective.settings
     log.configure(settings.log_format, settings.log_level)
     for notice in effective.notices:
-        log.get_logger().warning(notice)
+        log.get_logger().warning("configuration", notice=notice)
     from retter.server import run
 
     return run(settings)

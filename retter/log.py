@@ -57,8 +57,15 @@ def _console(colors: bool) -> list[Processor]:
 def _json() -> list[Processor]:
     return [
         structlog.processors.format_exc_info,
+        _head_first,
         structlog.processors.JSONRenderer(default=_json_default),
     ]
+
+
+def _head_first(_logger: object, _method: str, record: EventDict) -> EventDict:
+    """Put what every record has at its start, where an eye that runs down the log finds it."""
+    head = {name: record.pop(name) for name in ("timestamp", "level", "event")}
+    return {**head, **record}
 
 
 def _json_default(value: object) -> object:

@@ -354,7 +354,7 @@ sys.exit(cli.main(["--upstream", ":1"]))
 """
     done = run_python(code)
     assert (done.returncode, done.stdout) == (0, "")
-    assert '"event": "RETTER_CACHE_TTL is deprecated: use --max-stale' in done.stderr
+    assert '"notice": "RETTER_CACHE_TTL is deprecated: use --max-stale' in done.stderr
     assert '"level": "warning"' in done.stderr
 
 
@@ -365,12 +365,12 @@ def test_notices_are_logged_before_the_start(
     with structlog.testing.capture_logs() as records:
         assert main(["--upstream", ":1"]) == 0
     assert [record["log_level"] for record in records] == ["warning"]
-    assert str(records[0]["event"]).startswith("RETTER_CACHE_TTL is deprecated")
+    assert str(records[0]["notice"]).startswith("RETTER_CACHE_TTL is deprecated")
     assert started[0].max_stale_s == 60.0
 
 
 def test_hidden_modules_come_back() -> None:
     with cli._without("retter_no_such_module", "sys"):
-        assert sys.modules["retter_no_such_module"] is None  # type: ignore[comparison-overlap]
+        assert sys.modules["retter_no_such_module"] is None
         assert sys.modules["sys"] is sys
     assert "retter_no_such_module" not in sys.modules

@@ -43,6 +43,7 @@ def test_a_program_gets_one_json_object_a_line() -> None:
     logger.warning("circuit", state=Word.OPEN, share=0.5, key=b"/\xff", a=(1,))
     log.get_logger().info("a\nb")
     first, second = records(stream)
+    assert list(first) == ["timestamp", "level", "event", "part", "state", "share", "key", "a"]
     stamp = first.pop("timestamp")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(stamp))
     assert first == {
