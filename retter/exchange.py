@@ -29,7 +29,7 @@ from retter.errors import (
     UpstreamTimeout,
 )
 from retter.message import Framing, RequestHead, ResponseHead
-from retter.policy import storable
+from retter.policy import ends_session, invalidated_urls, storable
 from retter.reason import Reason
 from retter.store import StoredResponse
 from retter.upstream import Trailers, UpstreamConnection
@@ -166,7 +166,7 @@ class Exchange:
         "_requested_at",
         "_response",
         "_retried",
-        "_sent_body",
+        "_sent_body", "_silence_s",
         "_trailers",
         "_upstream",
         "answer_begun",
@@ -211,6 +211,7 @@ class Exchange:
         self._held_bytes = 0
         self._hold_until = 0.0
         self._discarded = 0
+        self._silence_s = proxy.settings.upstream_body_timeout_s    # between bytes of the answer
 
     # -- the request ------------------------------------------------------------------------
 
@@ -277,11 +278,10 @@ class Exchange:
 
     def upstream_writable(self) -> None:
         """The application reads again."""
-        if self._request_complete or self.stage is Stage.TUNNEL:
-            wait_s = self._proxy.settings.upstream_timeout_s
-            if self.stage is Stage.TUNNEL:
-                wait_s = STREAM_IDLE_S
-            self.deadline = self._proxy.loop.time() + wait_s
+        if self.stage is Stage.TUNNEL:
+            self.deadline = self._proxy.loop.time() + STREAM_IDLE_S
+        elif self._request_complete:
+            self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_timeout_s
         else:
             self.deadline = float("inf")  # the client's own time limits hold
         if self._client is not None:
@@ -325,17 +325,17 @@ class Exchange:
 
     def _learn(self, head: ResponseHead, now: float) -> None:
         """What the head alone tells the store."""
-        proxy, parsed = self._proxy, self._parsed
-        identity, request = parsed.identity, parsed.head
-        changed = bool(head.set_cookies) and proxy.store.sets_session(head)
-        if changed:
-            proxy.store.drop_session(identity)  # login, logout: nothing of before may come back
+        proxy, identity, request = self._proxy, self._parsed.identity, self._parsed.head
+        rules = proxy.owner_rules
+        if head.set_cookies and ends_session(identity, request, head, rules):
+            proxy.store.drop_owner(identity.owner, now)  # login, logout: the past is over
         if request.method not in _SAFE:
-            if head.status < 400:
-                proxy.store.supersede(identity, head)
-        elif self._outcome is Outcome.OK and storable(identity, request, head, proxy.store.policy):
-            if not (changed and identity.owner):
-                self._copy = []
+            if urls := invalidated_urls(request, head, rules):
+                proxy.store.supersede(identity, urls, now)
+        elif self._outcome is Outcome.OK and storable(
+            identity, request, head, proxy.store_policy, rules
+        ):
+            self._copy = []
         elif head.status == 304 and identity.lookup:
             proxy.store.refresh(identity, request, head, self._requested_at, now)
 
@@ -343,6 +343,7 @@ class Exchange:
         """The body will come in pieces: set its time limit, hold it back or let it through."""
         proxy = self._proxy
         if head.event_stream:
+            self._silence_s = STREAM_IDLE_S
             self.deadline = now + STREAM_IDLE_S
             self._copy = None
             proxy.breaker.detach(now, self._permit)
@@ -388,7 +389,7 @@ class Exchange:
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
-        self.deadline = now + self._proxy.settings.upstream_body_timeout_s
+        self.deadline = now + self._silence_s
         if self._held is not None:
             self._hold(data)
             if complete and self._held is not None:
@@ -444,6 +445,7 @@ class Exchange:
             # raised inside the connection's callback, which turns it into upstream_failed
             raise UpstreamMalformed("a 101 that was not asked for")
         self.stage = Stage.TUNNEL
+        self._silence_s = STREAM_IDLE_S
         self.deadline = now + STREAM_IDLE_S
         self.answer_begun = True
         self._outcome = Outcome.NEUTRAL
@@ -492,7 +494,7 @@ class Exchange:
 
     def downstream_writable(self) -> None:
         """The client reads again."""
-        self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_body_timeout_s
+        self.deadline = self._proxy.loop.time() + self._silence_s
         if self._upstream is not None:
             self._upstream.resume_reading()
 

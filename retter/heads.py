@@ -313,14 +313,19 @@ class RequestParser:
 
 # -- responses --------------------------------------------------------------------------------
 
-_ANY_REQUEST = h11.Request(method="GET", target="/", headers=[("Host", "upstream")])
+# h11 takes a 1xx only as the answer to a request, and a 101 only if that asked for it. Whether ours
+# did is the exchange's to judge.
+_ANY_REQUEST = h11.Request(
+    method="GET", target="/", headers=[("Host", "x"), ("Connection", "upgrade"), ("Upgrade", "x")]
+)
 _INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][ \r]")
 
 
 def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
     connection = h11.Connection(h11.CLIENT)
     if _INFORMATIONAL.match(head):
-        connection.send(_ANY_REQUEST)  # h11 takes a 1xx only as the answer to a request
+        connection.send(_ANY_REQUEST)
+        connection.send(h11.EndOfMessage())
     connection.receive_data(head)
     try:
         event = connection.next_event()

@@ -89,7 +89,7 @@ class ConnectionPool:
             if not connection.closed:
                 exchange.upstream_ready(connection, now)
                 return
-        self._spawn(self._dial(exchange))
+        self._dial_soon(exchange)
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection whose answer ended cleanly."""
@@ -112,7 +112,7 @@ class ConnectionPool:
         self._held[exchange] = until
         if not self._redialling:
             self._redialling = True
-            self._spawn(self._redial())
+            self._redial_soon()
 
     def unhold(self, exchange: Dialler) -> None:
         """The exchange does not want the connection any more."""
@@ -133,6 +133,12 @@ class ConnectionPool:
             connection.close()
 
     # -- dialling -----------------------------------------------------------------------------
+
+    def _dial_soon(self, exchange: Dialler) -> None:
+        self._spawn(self._dial(exchange))
+
+    def _redial_soon(self) -> None:
+        self._spawn(self._redial())
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
         task = self._loop.create_task(work)

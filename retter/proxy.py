@@ -30,7 +30,7 @@ from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser
 from retter.message import RequestHead, ResponseHead
-from retter.policy import Identity, OwnerRules, identify
+from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.reason import Reason
 from retter.store import ResponseStore, StoreRules
@@ -56,6 +56,14 @@ class ParsedRequest:
 
 
 _CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"range"})
+
+
+def _route(request: RequestHead) -> bytes:
+    return route_of(request.method, request.target)
+
+
+def _encoded(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple([name.encode("latin-1") for name in names])
 
 
 def _by_reason() -> dict[Reason, int]:
@@ -102,6 +110,7 @@ class Proxy:
 
     Args:
         on_transition: Told of every change of the circuit's state.
+        pool_class: Makes the upstream connections.
     """
 
     def __init__(
@@ -109,6 +118,7 @@ class Proxy:
         settings: Settings,
         loop: asyncio.AbstractEventLoop,
         on_transition: Callable[[Transition], None] | None = None,
+        pool_class: type[ConnectionPool] = ConnectionPool,
     ) -> None:
         now = loop.time()
         self.settings = settings
@@ -118,11 +128,20 @@ class Proxy:
         self.counters = Counters()
         self.failure_statuses = frozenset(settings.failure_statuses)
         self.breaker = CircuitBreaker(breaker_settings(settings), now, on_transition)
-        self.store = ResponseStore(self._store_rules(settings))
-        self._owner_rules = self._make_owner_rules(settings)
+        self.store_policy = StorePolicy(settings.store_policy)
+        secret = os.urandom(32)  # of this process: no key means anything to the next one
+        self.owner_rules = self._make_owner_rules(settings, secret)
+        self.store = ResponseStore(
+            StoreRules(
+                secret=secret,
+                bytes_max=settings.store_memory_bytes,
+                max_stale_s=settings.max_stale_s,
+                policy=self.store_policy,
+            )
+        )
         error_page = Path(settings.error_page).read_bytes() if settings.error_page else None
         self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
-        self.pool = self._make_pool(settings)
+        self.pool = self._make_pool(settings, pool_class)
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels
         self.connections: set[DownstreamConnection] = set()
@@ -134,28 +153,21 @@ class Proxy:
 
     # -- making the parts -----------------------------------------------------------------------
 
-    def _store_rules(self, settings: Settings) -> StoreRules:
-        return StoreRules(
-            bytes_max=settings.store_memory_bytes,
-            object_bytes_max=settings.store_object_bytes_max,
-            max_stale_s=settings.max_stale_s,
-            policy=settings.store_policy,
-            session_cookies=settings.session_cookies,
-        )
-
-    def _make_owner_rules(self, settings: Settings) -> OwnerRules:
+    def _make_owner_rules(self, settings: Settings, secret: bytes) -> OwnerRules:
         return OwnerRules(
-            secret=os.urandom(32),
-            session_cookies=settings.session_cookies,
-            ignore_cookies=settings.ignore_cookies,
-            neutral_headers=settings.neutral_headers,
+            secret=secret,
+            session_cookies=_encoded(settings.session_cookies),
+            ignore_cookies=_encoded(settings.ignore_cookies),
+            neutral_headers=_encoded(settings.neutral_headers),
             ignore_query=settings.ignore_query,
             ignore_host=settings.ignore_host,
-            ignore_params=settings.ignore_params,
+            ignore_params=_encoded(settings.ignore_params),
             anonymous_fallback=settings.anonymous_fallback,
         )
 
-    def _make_pool(self, settings: Settings) -> ConnectionPool:
+    def _make_pool(
+        self, settings: Settings, pool_class: type[ConnectionPool]
+    ) -> ConnectionPool:
         address = parse_upstream(settings.upstream)
         instance = os.urandom(6).hex().encode()
         self._instance = instance
@@ -171,11 +183,11 @@ class Proxy:
             False: HeadMemo(MEMO_BYTES_MAX // 2),
             True: HeadMemo(MEMO_BYTES_MAX // 4),
         }
-        networks = [n for n in settings.trusted_proxies if n != "unix:"]
+        networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
         self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
         memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
         self._response_memo = memo
-        return ConnectionPool(
+        return pool_class(
             address,
             lambda pool: UpstreamConnection(pool, self.loop, memo, settings.head_bytes_max),
             self.loop,
@@ -184,7 +196,7 @@ class Proxy:
             connect_timeout_s=settings.connect_timeout_s,
         )
 
-    # -- for the connections ----------------------------------------------------------------------
+    # -- for the connections --------------------------------------------------------------------
 
     def accept(self, connection: DownstreamConnection) -> bool:
         """Count a new client connection in; False if there are too many."""
@@ -219,7 +231,7 @@ class Proxy:
         head = self._parsers[trusted].parse(head_bytes)
         parsed = ParsedRequest(
             head=head,
-            identity=identify(head, self._owner_rules, route_of),
+            identity=identify(head, self.owner_rules, _route),
             kind=Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER,
             conditional=any(name in _CONDITIONS for name, _ in head.fields),
         )
@@ -233,7 +245,7 @@ class Proxy:
             self._date, self._date_second = formatdate(second, usegmt=True), second
         return self._date
 
-    # -- on the clock -------------------------------------------------------------------------------
+    # -- on the clock ---------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the clock."""
@@ -271,7 +283,7 @@ class Proxy:
         assert isinstance(permit.holder, Exchange), "the exchange that holds it"
         return permit.holder
 
-    # -- the end, and looking in ----------------------------------------------------------------------
+    # -- the end, and looking in ----------------------------------------------------------------
 
     def drain(self) -> None:
         """Close what is idle; what is not closes after its present answer."""

@@ -58,7 +58,7 @@ def _tcp_socket(address: ListenAddress) -> socket.socket:
         family, _, _, _, where = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)  # type: ignore[arg-type]
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
     if socket.has_dualstack_ipv6():  # one socket for IPv4 and IPv6, so that port 0 is one port
         with contextlib.suppress(OSError):
             return socket.create_server(
@@ -228,8 +228,8 @@ async def running(
     running_proxy = RunningProxy(Proxy(settings, asyncio.get_running_loop(), on_transition))
     sockets: list[socket.socket] = []
     try:
-        for text in settings.listen:
-            sockets.append(listen_on(parse_listen(text)))
+        # extend takes them one by one, so that those before a failure are closed below
+        sockets.extend(listen_on(parse_listen(text)) for text in settings.listen)
         await running_proxy._listen(sockets)
         yield running_proxy
     finally:

@@ -6,12 +6,12 @@ Only a deadline that comes *nearer* has to be told (`watch`).
 """
 
 from collections.abc import Iterator
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
-# How far ahead an item is filed at the most: one whose deadline is infinite for now (its request
-# is being worked on) is looked at again after so many seconds. It bounds how late a deadline that
-# came nearer without being told can be noticed.
-HORIZON_S = 8
+# An item whose deadline is infinite for now (its request is being worked on) is looked at again
+# after so many seconds. It bounds how late the deadline that it gets afterwards can be noticed.
+HORIZON_S = 2
 
 
 class Watched(Protocol):
@@ -35,7 +35,8 @@ class DeadlineWheel(Generic[Item]):
 
     def watch(self, item: Item, now: float) -> None:
         """File an item, or move it to an earlier second if its deadline came nearer."""
-        second = max(self._second, int(min(item.deadline, now + HORIZON_S)) + 1)
+        deadline = item.deadline if item.deadline < inf else now + HORIZON_S
+        second = max(self._second, int(deadline) + 1)
         if item.bucket >= 0:
             if item.bucket <= second:
                 return

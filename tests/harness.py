@@ -1,0 +1,277 @@
+"""A whole proxy without a socket: bytes in, bytes out, the clock by hand.
+
+`FakeProxy` wires the real Proxy, connections, exchanges, breaker and store to transports that
+remember what was written. Time moves only with `advance`, in ticks like the real one's.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from retter.config import Settings
+from retter.downstream import DownstreamConnection
+from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
+from retter.pool import ConnectionPool, Dialler
+from retter.proxy import TICK_S, Proxy
+from retter.upstream import UpstreamConnection
+
+
+class FakeLoop:
+    """A clock, and nothing that runs by itself."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, *_: object) -> Any:
+        raise AssertionError("nothing here may set a timer")
+
+
+class FakeTransport(asyncio.Transport):
+    """Remembers what was written; ends when told to."""
+
+    def __init__(self, protocol: asyncio.Protocol, peername: object = ("192.0.2.7", 50000)) -> None:
+        super().__init__({"peername": peername})
+        self.protocol = protocol
+        self.buffer = b""           # everything written
+        self.writes = 0
+        self.taken = 0              # of it, read by the test
+        self.eof_written = False
+        self.closing = False
+        self.aborted = False
+        self.reading = True
+        self._lost = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        assert not self.eof_written, "written after end of file"
+        if not self.closing:
+            self.writes += 1
+            self.buffer += bytes(data)
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.eof_written = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    def pause_reading(self) -> None:
+        assert self.reading
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        assert not self.reading
+        self.reading = True
+
+    def lose(self, exc: Exception | None = None) -> None:
+        """What the loop does in its next round after close, abort or the peer's end."""
+        if not self._lost:
+            self._lost = self.closing = True
+            self.protocol.connection_lost(exc)
+
+
+class FakePeer:
+    """The far end of one connection of the proxy."""
+
+    def __init__(self, protocol: asyncio.Protocol, transport: FakeTransport) -> None:
+        self.protocol = protocol
+        self.transport = transport
+
+    def sends(self, data: bytes) -> None:
+        """Deliver bytes to the proxy, unless the connection has ended."""
+        if not self.transport.closing:
+            self.protocol.data_received(data)
+        self._settle()
+
+    def ends(self) -> None:
+        """Close our sending side."""
+        if not self.transport.closing and not self.protocol.eof_received():
+            self.transport.close()
+        self._settle()
+
+    def resets(self) -> None:
+        """Tear the connection down."""
+        self.transport.lose(ConnectionResetError("reset by the test"))
+
+    def received(self) -> bytes:
+        """Return what the proxy has written since the last call."""
+        transport = self.transport
+        new = transport.buffer[transport.taken :]
+        transport.taken = len(transport.buffer)
+        return new
+
+    @property
+    def closed(self) -> bool:
+        """Whether the proxy has closed the connection, or its sending side."""
+        return self.transport.closing or self.transport.eof_written
+
+    def blocks(self) -> None:
+        """Stop reading: the proxy's write buffer fills up."""
+        self.protocol.pause_writing()
+
+    def unblocks(self) -> None:
+        """Read again."""
+        self.protocol.resume_writing()
+
+    def _settle(self) -> None:
+        if self.transport.closing:
+            self.transport.lose()
+
+
+class FakePool(ConnectionPool):
+    """Dials nothing: the test decides what becomes of each attempt."""
+
+    proxy: "FakeProxy"
+
+    def _dial_soon(self, exchange: Dialler) -> None:
+        self.dials += 1
+        self.proxy.dialled.append(exchange)
+        if self.proxy.auto_accept:
+            self.proxy.accept()
+
+    def _redial_soon(self) -> None:
+        pass
+
+    def made(self) -> UpstreamConnection:
+        connection = self._make_connection(self)
+        self._connections.add(connection)
+        return connection
+
+
+class FakeProxy:
+    """One proxy, any number of clients and upstream connections."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.loop = FakeLoop()
+        self.auto_accept = True
+        self.dialled: list[Dialler] = []
+        self.upstreams: list[FakePeer] = []
+        self.clients: list[FakePeer] = []
+        self.transitions: list[Any] = []
+        settings.setdefault("upstream", "127.0.0.1:8080")
+        loop: Any = self.loop
+        self.proxy = Proxy(Settings(**settings), loop, self.transitions.append, FakePool)
+        pool: Any = self.proxy.pool
+        pool.proxy = self
+
+    # -- the client's side ------------------------------------------------------------------
+
+    def client(self, sends: bytes = b"", peername: object = ("192.0.2.7", 50000)) -> FakePeer:
+        """Connect a client and let it send."""
+        connection = DownstreamConnection(self.proxy)
+        transport = FakeTransport(connection, peername)
+        connection.connection_made(transport)
+        peer = FakePeer(connection, transport)
+        self.clients.append(peer)
+        if sends:
+            peer.sends(sends)
+        return peer
+
+    # -- the application's side -------------------------------------------------------------
+
+    def accept(self) -> FakePeer:
+        """Accept the oldest connection attempt."""
+        exchange = self.dialled.pop(0)
+        pool: Any = self.proxy.pool
+        connection = pool.made()
+        transport = FakeTransport(connection)
+        connection.connection_made(transport)
+        peer = FakePeer(connection, transport)
+        self.upstreams.append(peer)
+        pool._hand_over(connection, exchange)
+        return peer
+
+    def refuse(self, error: UpstreamError | None = None) -> None:
+        """Refuse the oldest connection attempt."""
+        self.dialled.pop(0).connect_failed(error or ConnectRefused("refused"), self.loop.now)
+
+    def time_out_dial(self) -> None:
+        """Let the oldest connection attempt time out."""
+        self.refuse(ConnectTimeout("not accepted"))
+
+    @property
+    def upstream(self) -> FakePeer:
+        """The upstream connection opened last."""
+        return self.upstreams[-1]
+
+    # -- time -------------------------------------------------------------------------------
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, tick by tick."""
+        end = self.loop.now + seconds
+        while self.loop.now < end - 1e-9:
+            self.loop.now = min(end, self.loop.now + TICK_S)
+            self.proxy.tick(self.loop.now)
+            self.settle()
+
+    def settle(self) -> None:
+        """Let closed transports report their end."""
+        for peer in [*self.clients, *self.upstreams]:
+            peer._settle()
+
+    # -- what must hold when nothing is going on ------------------------------------------------
+
+    def assert_at_rest(self) -> None:
+        """Nothing is in flight, waiting or leaked."""
+        stats = self.proxy.stats()
+        assert stats["exchanges"] == stats["streams"] == 0, stats
+        assert self.proxy.breaker.waiting == 0
+        assert stats["upstream"]["open"] == stats["upstream"]["idle"], stats["upstream"]
+        assert stats["upstream"]["held"] == 0
+
+
+def split_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """Cut data at these places."""
+    places = [0, *sorted(cuts), len(data)]
+    return [data[a:b] for a, b in zip(places, places[1:], strict=False) if a != b]
+
+
+def body_of(message: bytes) -> bytes:
+    """Return what follows the first head."""
+    return message.partition(b"\r\n\r\n")[2]
+
+
+def status_of(message: bytes) -> int:
+    """Return the status of an answer."""
+    return int(message.split(b" ", 2)[1])
+
+
+def field(message: bytes, name: str) -> str | None:
+    """Return a field of the first head, or None."""
+    for line in message.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]:
+        field_name, _, value = line.partition(b":")
+        if field_name.decode().lower() == name.lower():
+            return value.strip().decode("latin-1")
+    return None
+
+
+def get(path: str = "/", *, headers: dict[str, str] | None = None, version: str = "1.1") -> bytes:
+    """Return a GET as a browser would send it."""
+    fields = {"Host": "shop.example", **(headers or {})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"GET {path} HTTP/{version}\r\n{lines}\r\n".encode("latin-1")
+
+
+def reply(
+    body: bytes = b"hello", *, status: str = "200 OK", headers: dict[str, str] | None = None
+) -> bytes:
+    """Return an application's answer with a Content-Length."""
+    fields = {"Content-Length": str(len(body)), **(headers or {})}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1") + body
+
+
+Step = Callable[[FakeProxy], None]
