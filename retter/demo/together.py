@@ -1,6 +1,6 @@
 """`retter demo --with-proxy`: the shop and RETTER, each in its own process, under one Ctrl-C.
 
-The children are started in process groups of their own, so that a Ctrl-C at the terminal reaches
+The children are started in sessions of their own, so that a Ctrl-C at the terminal reaches
 this process alone; it passes it on, once, and waits until both have ended.
 """
 
@@ -104,7 +104,7 @@ async def _spawn(module: str, *arguments: str, piped: bool = False) -> Process:
         module,
         *arguments,
         stdout=PIPE if piped else None,
-        process_group=0,
+        start_new_session=True,    # process_group=0 would do, but uvloop does not know it
     )
 
 
