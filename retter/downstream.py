@@ -6,7 +6,7 @@ meanwhile stays in the buffer, up to a limit, and then in the socket.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from retter.answers import Persistence
 from retter.body import BodyMalformed, ChunkedDecoder
@@ -172,9 +172,8 @@ class DownstreamConnection(asyncio.Protocol):
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
         proxy = self._proxy
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         if not proxy.accept(self):
             self.abort()
             return

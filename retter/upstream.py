@@ -6,7 +6,7 @@ the pool *before* the last piece is handed over, so that a pipelined next reques
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from retter.body import BodyMalformed, ChunkedDecoder
 from retter.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
@@ -133,8 +133,7 @@ class UpstreamConnection(asyncio.Protocol):
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink
