@@ -29,6 +29,7 @@ OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the 
 SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
 SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
+COOKIE_LINES_REMEMBERED_MAX: Final = 2048  # 0.6 MB; as many visitors as are active at a time
 
 K = TypeVar("K")
 
@@ -43,9 +44,8 @@ class OwnerClass(StrEnum):
 
 
 class FieldKind(Enum):
-    """What a request field means for the owner."""
+    """What a request field means for the owner; None is a neutral one: nothing."""
 
-    NEUTRAL = "neutral"
     SHAPE = "shape"
     FORWARDED = "forwarded"
     COOKIE = "cookie"
@@ -58,6 +58,10 @@ class CookieKind(Enum):
     SESSION = "session"
     IGNORABLE = "ignorable"
     OTHER = "other"
+
+
+# The same as plain names: an attribute of an Enum class costs as much as a call.
+_SESSION, _OTHER = CookieKind.SESSION, CookieKind.OTHER
 
 
 class Owner(NamedTuple):
@@ -105,9 +109,10 @@ class OwnerRules:
     ignore_params: tuple[bytes, ...] = ()
     anonymous_fallback: bool = True
 
-    field_kinds: _Kinds[FieldKind] = field(init=False, repr=False, compare=False)
+    field_kinds: _Kinds[FieldKind | None] = field(init=False, repr=False, compare=False)
     cookie_kinds: _Kinds[CookieKind] = field(init=False, repr=False, compare=False)
     param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
+    cookie_owners: dict[bytes, Owner] = field(init=False, repr=False, compare=False)
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -117,21 +122,22 @@ class OwnerRules:
         fill(self, "field_kinds", _Kinds(_field_classifier(self)))
         fill(self, "cookie_kinds", _Kinds(_cookie_classifier(self)))
         fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
+        fill(self, "cookie_owners", {})
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
 
 
-def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind]:
+def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind | None]:
     is_shape = frozenset(SHAPE_FIELDS).__contains__
     is_neutral = name_matcher((*NEUTRAL_FIELDS, *map(bytes.lower, rules.neutral_headers)))
 
-    def classify(name: bytes) -> FieldKind:
+    def classify(name: bytes) -> FieldKind | None:
         if name == b"cookie":
             return FieldKind.COOKIE
         if name == b"forwarded":
             return FieldKind.FORWARDED
         if is_shape(name):
             return FieldKind.SHAPE
-        return FieldKind.NEUTRAL if is_neutral(name) else FieldKind.CREDENTIAL
+        return None if is_neutral(name) else FieldKind.CREDENTIAL
 
     return classify
 
@@ -195,18 +201,18 @@ def _read_cookies(lines: list[bytes], rules: OwnerRules) -> _Cookies:
     others: list[tuple[bytes, bytes]] = []
     unclear = len(lines) != 1       # RFC 6265 section 5.4: a user agent sends one Cookie line
     kinds = rules.cookie_kinds
-    for piece in b";".join(lines).split(b";"):
+    for piece in (lines[0] if len(lines) == 1 else b";".join(lines)).split(b";"):
         name, equals, value = piece.strip(b" \t").partition(b"=")
         if b'"' in value and value.count(b'"') & 1:
             unclear = True          # a quoted string that goes on after the semicolon?
-        kind = kinds[name.rstrip(b" \t")] if equals else CookieKind.OTHER
-        if kind is CookieKind.SESSION:
+        kind = kinds[name.rstrip(b" \t")] if equals else _OTHER
+        if kind is _SESSION:
             if value.strip(b'"').lower() in _NOT_A_SESSION:
                 others.append((name + equals, value))
             else:
                 unclear = unclear or not _is_plain_value(value)
                 sessions.append((name, value))
-        elif kind is CookieKind.OTHER:
+        elif kind is _OTHER:
             if name or equals:      # else nothing stands between two semicolons
                 others.append((name + equals, value))
         elif not _is_plain_value(value):
@@ -224,21 +230,19 @@ _FORWARDED_SHAPE = re.compile(rb"(?:proto|host)=(?:\"[^\"]*\"|[^;,\s]*)", re.IGN
 
 
 def owner_of(
-    request: RequestHead, url_sessions: list[tuple[bytes, bytes]], rules: OwnerRules
+    request: RequestHead, url_sessions: list[bytes], rules: OwnerRules
 ) -> Owner:
     """Return for whom this request asks.
 
-    `url_sessions` are the sessions that stand in the URL, as (name, value): they count as session
+    `url_sessions` are the sessions that stand in the URL, as `name=value`: they count as session
     cookies do, except that nothing public may stand in for them.
     """
     credentials: list[tuple[bytes, bytes]] = []
     cookie_lines: list[bytes] = []
     shape = b""
     kinds = rules.field_kinds
-    for name, value in request.fields:
+    for name, value in [line for line in request.fields if kinds[line[0]]]:
         kind = kinds[name]
-        if kind is FieldKind.NEUTRAL:
-            continue
         if kind is FieldKind.COOKIE:
             cookie_lines.append(value)
         elif kind is FieldKind.CREDENTIAL:
@@ -249,18 +253,34 @@ def owner_of(
             # `for` differs from client to client, the rest says what was asked (RFC 7239).
             for said in _FORWARDED_SHAPE.findall(value):
                 shape += b"forwarded: %b\n" % said
-    cookies = _read_cookies(cookie_lines, rules) if cookie_lines else _NO_COOKIES
-    return _owner(credentials, cookie_lines, cookies, url_sessions, shape, rules)
+    if credentials or url_sessions or len(cookie_lines) > 1:
+        return _owner(credentials, cookie_lines, url_sessions, shape, rules)
+    if not cookie_lines:
+        return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
+    owner = _owner_of_cookies(cookie_lines[0], rules)
+    return owner._replace(shape=shape) if shape else owner
+
+
+def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
+    # A browser sends one line with all that it fetches of a page. It is remembered by its hash:
+    # cookies are kept nowhere.
+    mark = blake2b(line, key=rules.secret, digest_size=OWNER_BYTES).digest()
+    owner = rules.cookie_owners.get(mark)
+    if owner is None:
+        if len(rules.cookie_owners) >= COOKIE_LINES_REMEMBERED_MAX:
+            rules.cookie_owners.clear()
+        owner = rules.cookie_owners[mark] = _owner([], [line], [], b"", rules)
+    return owner
 
 
 def _owner(
     credentials: list[tuple[bytes, bytes]],
     cookie_lines: list[bytes],
-    cookies: _Cookies,
-    url_sessions: list[tuple[bytes, bytes]],
+    url_sessions: list[bytes],
     shape: bytes,
     rules: OwnerRules,
 ) -> Owner:
+    cookies = _read_cookies(cookie_lines, rules) if cookie_lines else _NO_COOKIES
     # Each part is tagged with where it stood, so that a cookie never counts as a field.
     who: list[tuple[bytes, bytes, bytes]]
     if cookies.unclear:
@@ -274,7 +294,7 @@ def _owner(
         owner_class = OwnerClass.COOKIES
     session = bool(cookies.sessions or url_sessions)
     if url_sessions:
-        who += [(b"U", name, value) for name, value in url_sessions]
+        who += [(b"U", b"", param) for param in url_sessions]
         owner_class = OwnerClass.SESSION
     if credentials:
         secrets = [(b"F", name, value) for name, value in credentials]

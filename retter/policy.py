@@ -90,18 +90,19 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     )
 
 
-def _url_sessions(target: bytes, rules: OwnerRules) -> list[tuple[bytes, bytes]]:
+def _url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:
     """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...)."""
     path, _, query = target.partition(b"?")
-    if b";" not in path and not query:
-        return []
-    params = query.replace(b";", b"&").split(b"&")
+    params: list[bytes] = []
+    if query:
+        params = (query.replace(b";", b"&") if b";" in query else query).split(b"&")
     if b";" in path:
         for segment in path.split(b"/"):
             params += segment.split(b";")[1:]
+    if not params:
+        return []
     is_session = rules.param_is_session
-    pairs = [param.partition(b"=") for param in params]
-    return [(name, value) for name, _, value in pairs if name and is_session[name]]
+    return [param for param in params if is_session[param.partition(b"=")[0]]]
 
 
 def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
