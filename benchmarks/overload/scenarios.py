@@ -1,0 +1,260 @@
+"""What is done to the application in each scenario, and which figures are good enough.
+
+The application has 8 workers and needs 50 ms (exponential) a page: 160 requests a second, unless
+a scenario says otherwise. All rates are multiples of that capacity.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+CONNECTIONS: Final = 8
+SERVICE_MS: Final = 50.0
+PAGES: Final = 500
+CALM: Final = 0.5    # the load before and after the stress
+
+
+class Action(StrEnum):
+    """What else can happen in the middle."""
+
+    RESTART_PROXY = "restart the proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Knobs turned, or an action, so many seconds after the start of the stress."""
+
+    at_s: float
+    knobs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    action: Action | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A limit to a figure: `high` says that the figure has to reach it, else it may not pass it."""
+
+    figure: str
+    limit: float
+    high: bool = False
+
+    def met(self, value: float | None) -> bool:
+        """Tell whether the figure is good enough. One that was never reached is not."""
+        if value is None:
+            return False
+        return value >= self.limit if self.high else value <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Calm, then stress, then calm again."""
+
+    name: str
+    about: str
+    rate: float                     # during the stress, times capacity
+    bars: tuple[Bar, ...]
+    calm_s: float = 5.0
+    stress_s: float = 30.0
+    after_s: float = 10.0
+    after_rate: float = CALM
+    post_share: float = 0.1
+    model: str = "exponential"
+    knobs: Mapping[str, Any] = field(default_factory=dict[str, Any])    # from the beginning
+    events: tuple[Event, ...] = ()
+    covered: float = 1.0            # share of the pages fetched beforehand
+    other_route: float = 0.0        # share of the pages that are /api/product/N
+    count_dials: bool = False       # count the connections that the application refuses
+    needs_store: bool = False       # says nothing about what has no store
+
+    def seconds(self) -> float:
+        """How long the load lasts."""
+        return self.calm_s + self.stress_s + self.after_s
+
+
+def at_least(figure: str, limit: float) -> Bar:
+    """Return a bar that the figure has to reach."""
+    return Bar(figure, limit, high=True)
+
+
+# Latencies in seconds, all shares from 0 to 1.
+_ANSWERED: Final = (Bar("trouble", 0.0), at_least("post_ok", 1.0))
+_QUICK: Final = (Bar("get_p50", 0.010), Bar("get_p99", 0.5))
+
+
+def _hang(seconds: float) -> tuple[Event, ...]:
+    return (
+        Event(0.0, {"condition": "hung"}),
+        Event(seconds, {"condition": "healthy"}),
+    )
+
+
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    Scenario(
+        name="0.5x",
+        about="half of the capacity for two minutes: nothing should be served stored",
+        rate=0.5,
+        stress_s=120.0,
+        after_s=1.0,
+        bars=(Bar("stored", 0.003), *_ANSWERED),
+    ),
+    Scenario(
+        name="0.9x",
+        about="just below the capacity",
+        rate=0.9,
+        bars=(Bar("stored", 0.05), *_ANSWERED),
+    ),
+    Scenario(
+        name="1.2x",
+        about="just above the capacity",
+        rate=1.2,
+        bars=(at_least("goodput", 0.88), *_ANSWERED),
+    ),
+    Scenario(
+        name="2x",
+        about="twice the capacity",
+        rate=2.0,
+        bars=(at_least("goodput", 0.90), *_QUICK, Bar("first_s", 0.5), *_ANSWERED),
+    ),
+    Scenario(
+        name="5x",
+        about="five times the capacity",
+        rate=5.0,
+        bars=(
+            at_least("goodput", 0.85),
+            *_QUICK,
+            Bar("get_max", 1.0),
+            Bar("post_p99", 0.6),
+            Bar("first_s", 0.25),
+            Bar("again_s", 3.0),
+            *_ANSWERED,
+        ),
+    ),
+    Scenario(
+        name="20x",
+        # 10 % would be twice the capacity in POSTs alone, which nobody may refuse.
+        about="twenty times the capacity, 1 % POST",
+        rate=20.0,
+        post_share=0.01,
+        bars=(at_least("goodput", 0.85), *_QUICK, Bar("first_s", 0.15), *_ANSWERED),
+    ),
+    Scenario(
+        name="hang",
+        about="the application hangs for 20 s at half of its load",
+        rate=CALM,
+        stress_s=20.0,
+        after_s=15.0,
+        events=_hang(20.0),
+        bars=(Bar("get_max", 1.0), Bar("first_s", 0.7), Bar("again_s", 4.0), Bar("trouble", 0.0)),
+    ),
+    Scenario(
+        name="refused",
+        about="the application refuses connections for 20 s; GETs only",
+        rate=CALM,
+        stress_s=20.0,
+        post_share=0.0,
+        events=(Event(0.0, {"condition": "dead", "dead_for_s": 20.0}),),
+        count_dials=True,
+        bars=(
+            Bar("get_p99", 0.020),
+            Bar("dials_per_s", 2.0),
+            Bar("again_s", 3.0),
+            Bar("trouble", 0.0),
+        ),
+    ),
+    Scenario(
+        name="collapse",
+        about="an application that gets slower with concurrency: 3x, then 0.7x",
+        rate=3.0,
+        stress_s=20.0,
+        after_s=15.0,
+        after_rate=0.7,
+        model="collapse",
+        bars=(at_least("goodput", 0.80), Bar("again_s", 5.0), *_ANSWERED),
+    ),
+    Scenario(
+        name="bimodal",
+        about="80 % of the pages take 5 ms, 20 % 800 ms; 5x",
+        rate=5.0,
+        model="bimodal",
+        bars=(at_least("goodput", 0.80), Bar("get_p99", 1.5), Bar("get_max", 5.0), *_ANSWERED),
+    ),
+    Scenario(
+        name="backlog",
+        about="8 may wait, all others get a 503; 5x",
+        rate=5.0,
+        knobs={"backlog": 8},
+        bars=(at_least("post_ok", 0.97), Bar("trouble", 0.0)),
+    ),
+    Scenario(
+        name="slow-route",
+        about="a route with a quarter of the load takes 2 s longer",
+        rate=CALM,
+        other_route=0.25,
+        events=(
+            Event(0.0, {"slow_routes_ms": {"/api/": 2000}}),
+            Event(30.0, {"slow_routes_ms": {}}),
+        ),
+        bars=(at_least("others_fresh", 0.50), *_ANSWERED),
+    ),
+    Scenario(
+        name="failing-route",
+        about="a route with a quarter of the load answers 500",
+        rate=CALM,
+        other_route=0.25,
+        events=(
+            Event(0.0, {"failing_routes": {"/api/": 1}}),
+            Event(30.0, {"failing_routes": {}}),
+        ),
+        bars=(at_least("others_fresh", 0.99), Bar("again_s", 6.0), *_ANSWERED),
+    ),
+    Scenario(
+        name="random-500",
+        about="one page in twenty is a 500, at half of the capacity; GETs only",
+        rate=CALM,
+        post_share=0.0,
+        events=(
+            Event(0.0, {"condition": "failing", "failing_share": 0.05}),
+            Event(30.0, {"condition": "healthy"}),
+        ),
+        bars=(Bar("stored", 0.07), Bar("trouble", 0.0)),
+    ),
+    Scenario(
+        name="coverage",
+        about="only four pages in five were ever fetched; 5x",
+        rate=5.0,
+        covered=0.8,
+        needs_store=True,
+        bars=(Bar("post_p99", 0.6), Bar("unknown_max", 2.3), *_ANSWERED),
+    ),
+    Scenario(
+        name="restart",
+        about="the proxy is restarted, with an empty store, in the middle of 5x",
+        rate=5.0,
+        events=(Event(5.0, action=Action.RESTART_PROXY),),
+        needs_store=True,
+        # What was stored is gone, so GETs are refused at first, and some wait for their turn.
+        bars=(at_least("goodput", 0.80), Bar("get_max", 2.3)),
+    ),
+)
+
+QUICK: Final = ("5x", "hang", "refused", "collapse")
+
+
+def quick(scenario: Scenario) -> Scenario:
+    """Return the scenario in short, for a first impression; its events keep their proportions."""
+    stress_s = 6.0
+    shrink = stress_s / scenario.stress_s
+    return replace(
+        scenario,
+        calm_s=2.0,
+        stress_s=stress_s,
+        after_s=5.0,
+        events=tuple(
+            replace(event, at_s=event.at_s * shrink, knobs=_shorter(event.knobs, stress_s))
+            for event in scenario.events
+        ),
+    )
+
+
+def _shorter(knobs: Mapping[str, Any], stress_s: float) -> Mapping[str, Any]:
+    return {**knobs, "dead_for_s": stress_s} if "dead_for_s" in knobs else knobs

@@ -1,0 +1,358 @@
+"""One scenario against one peer: start, warm, load, turn the knobs, stop, and count."""
+
+import asyncio
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.request import ProxyHandler, Request, build_opener
+
+from benchmarks.overload.peers import Nothing, Peer, Process, cores, free_port
+from benchmarks.overload.scenarios import (
+    CALM,
+    CONNECTIONS,
+    PAGES,
+    SERVICE_MS,
+    Action,
+    Event,
+    Scenario,
+)
+from retter.demo.cli import run
+from retter.demo.database import capacity_rps
+from retter.demo.knobs import Knobs
+from retter.demo.openloop import (
+    LoadPlan,
+    LoadReport,
+    Phase,
+    Sample,
+    Summary,
+    percentile,
+    run_load,
+    summarize,
+)
+
+TIMEOUT_S: Final = 10.0          # when a client leaves; two of them and the shop is lost
+SETTLE_S: Final = 1.5            # longer than the second for which the peers' stores are fresh
+AGAIN_SHARE: Final = 0.99
+AGAIN_WINDOW_S: Final = 1.0
+AGAIN_STEP_S: Final = 0.1
+PAGES_QUICK: Final = 100
+
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one scenario with one peer."""
+
+    scenario: Scenario
+    peer: str
+    figures: Figures
+    application: dict[str, Any]
+    seconds: list[dict[str, int]]     # fresh, stored, trouble and POSTs of each second
+    error: str = ""
+
+    def missed(self) -> list[str]:
+        """Return the names of the figures that do not meet their bars."""
+        return [b.figure for b in self.scenario.bars if not b.met(self.figures.get(b.figure))]
+
+
+class Control:
+    """The knobs and figures of a running application."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._opener = build_opener(ProxyHandler({}))
+
+    def turn(self, knobs: dict[str, Any]) -> None:
+        """Turn its knobs."""
+        self._ask("/knobs.json", json.dumps(knobs).encode())
+
+    def stats(self, *, reset: bool = False) -> dict[str, Any]:
+        """Return its figures, counting anew from here with `reset`."""
+        stats: dict[str, Any] = json.loads(self._ask("/stats.json", b"" if reset else None))
+        return stats
+
+    def _ask(self, path: str, body: bytes | None) -> bytes:
+        with self._opener.open(Request(self._url + path, body), timeout=10) as answer:
+            content: bytes = answer.read()
+        return content
+
+
+def capacity_of(scenario: Scenario) -> float:
+    """Return the requests a second that the scenario's application can make."""
+    knobs = {"connections": CONNECTIONS, "service_ms": SERVICE_MS, "model": scenario.model}
+    return capacity_rps(Knobs().changed(knobs))
+
+
+def pages_of(scenario: Scenario, pages: int) -> tuple[str, ...]:
+    """Return the paths that are asked for, those of the other route last."""
+    others = round(pages * scenario.other_route)
+    shop = [f"/product/{n}" for n in range(1, pages - others + 1)]
+    return (*shop, *(f"/api/product/{n}" for n in range(1, others + 1)))
+
+
+def run_trial(
+    scenario: Scenario,
+    peer: Peer,
+    *,
+    seed: int,
+    pages: int = PAGES,
+    on_second: Callable[[int, Summary], None] | None = None,
+) -> Trial:
+    """Run it and return its figures. Raises StartFailed when a program does not start."""
+    with tempfile.TemporaryDirectory(prefix="overload-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)    # some peers give up their rights
+        stage = Stage(scenario, peer, folder, seed=seed, pages=pages)
+        try:
+            stage.start()
+            return stage.play(on_second)
+        finally:
+            stage.stop()
+
+
+class Stage:
+    """The application and the peer of one trial, with files in one folder."""
+
+    def __init__(
+        self, scenario: Scenario, peer: Peer, folder: Path, *, seed: int, pages: int
+    ) -> None:
+        self._scenario = scenario
+        self._peer = peer
+        self._folder = folder
+        self._seed = seed
+        self._targets = pages_of(scenario, pages)
+        self._covered = round(len(self._targets) * scenario.covered)
+        self._application: Process | None = None
+        self._proxy: Process | None = None
+        self._application_port = 0
+        self._port = 0
+        self._control = Control("")
+
+    def start(self) -> None:
+        """Start the application and the peer. Raises StartFailed."""
+        import sys
+
+        command = (
+            sys.executable, "-m", "retter.demo", "--listen", "127.0.0.1:0",
+            "--control", "127.0.0.1:0", "--connections", str(CONNECTIONS),
+            "--service-ms", str(SERVICE_MS), "--model", self._scenario.model,
+            "--seed", str(self._seed),
+        )  # fmt: skip
+        log = self._folder / "application.log"
+        self._application = Process(command, core=cores()[1], log=log)
+        shop, knobs = self._application.wait_for_lines(2)
+        self._application_port = int(shop.rpartition(":")[2])
+        self._control = Control(knobs.rpartition(" ")[2].removesuffix("/knobs"))
+        if isinstance(self._peer, Nothing):
+            self._port = self._application_port
+        else:
+            self._port = free_port()
+            self._start_proxy()
+
+    def stop(self) -> None:
+        """End both."""
+        for process in (self._proxy, self._application):
+            if process is not None:
+                process.stop()
+
+    def play(self, on_second: Callable[[int, Summary], None] | None) -> Trial:
+        """Warm, load and count."""
+        if self._scenario.knobs:
+            self._control.turn(dict(self._scenario.knobs))
+        self._control.stats(reset=True)
+        outcome: list[tuple[LoadReport, float, float]] = []
+
+        async def go() -> int:
+            outcome.append(await self._load(on_second))
+            return 0
+
+        run(go)
+        report, dials, cpu_s = outcome[0]
+        figures = figures_of(self._scenario, report, self._covered)
+        figures["dials_per_s"] = dials / self._scenario.stress_s
+        figures["proxy_cpu"] = cpu_s / self._scenario.seconds()
+        return Trial(
+            scenario=self._scenario,
+            peer=self._peer.name,
+            figures=figures,
+            application=self._control.stats(),
+            seconds=seconds_of(report),
+        )
+
+    def _start_proxy(self) -> None:
+        command = self._peer.command(self._port, self._application_port, self._folder)
+        log = self._folder / "proxy.log"
+        self._proxy = Process(command, core=cores()[0], log=log)
+        self._proxy.wait_for_port(self._port)
+
+    def _plan(self) -> LoadPlan:
+        scenario, capacity = self._scenario, capacity_of(self._scenario)
+        return LoadPlan(
+            url=f"http://127.0.0.1:{self._port}",
+            phases=(
+                Phase(scenario.calm_s, CALM * capacity),
+                Phase(scenario.stress_s, scenario.rate * capacity),
+                Phase(scenario.after_s, scenario.after_rate * capacity),
+            ),
+            targets=self._targets,
+            warm=self._targets[: self._covered],
+            settle_s=SETTLE_S,
+            post_share=scenario.post_share,
+            timeout_s=TIMEOUT_S,
+            seed=self._seed,
+        )
+
+    async def _load(
+        self, on_second: Callable[[int, Summary], None] | None
+    ) -> tuple[LoadReport, float, float]:
+        """Return the report, the refused connections, and the proxy's processor seconds."""
+        tasks: list[asyncio.Task[Any]] = []
+        cpu_before = 0.0
+
+        def started() -> None:
+            nonlocal cpu_before
+            cpu_before = self._cpu_s()
+            loop = asyncio.get_running_loop()
+            begin = loop.time() + self._scenario.calm_s
+            tasks.extend(loop.create_task(self._cause(e, begin)) for e in self._scenario.events)
+            tasks.append(loop.create_task(self._count_dials(begin)))
+
+        report = await run_load(self._plan(), on_second=on_second, on_start=started)
+        cpu_s = self._cpu_s() - cpu_before
+        results = await asyncio.gather(*tasks)
+        return report, float(results[-1]), cpu_s
+
+    def _cpu_s(self) -> float:
+        return self._proxy.cpu_s() if self._proxy is not None else 0.0
+
+    async def _cause(self, event: Event, begin: float) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(begin + event.at_s - loop.time())
+        if event.knobs:
+            await asyncio.to_thread(self._control.turn, dict(event.knobs))
+        if event.action is Action.RESTART_PROXY and self._proxy is not None:
+            await asyncio.to_thread(self._restart_proxy)
+
+    def _restart_proxy(self) -> None:
+        if self._proxy is not None:
+            self._proxy.stop()
+        self._start_proxy()
+
+    async def _count_dials(self, begin: float) -> float:
+        """Return the connections that were refused on this machine during the stress."""
+        if not self._scenario.count_dials:
+            return 0.0
+        loop = asyncio.get_running_loop()
+        # A little inside, so that neither the death nor the revival is counted.
+        await asyncio.sleep(begin + 0.2 - loop.time())
+        before = refused_connections()
+        await asyncio.sleep(begin + self._scenario.stress_s - 0.2 - loop.time())
+        return float(refused_connections() - before)
+
+
+def refused_connections() -> int:
+    """Return how many attempts to connect have failed on this machine so far (Linux).
+
+    The application cannot count those who find its port closed; the kernel can. Other programs
+    that dial into the void in the meantime are counted too.
+    """
+    try:
+        lines = Path("/proc/net/snmp").read_text().splitlines()
+    except OSError:
+        return 0
+    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+    return int(values[names.index("AttemptFails")])
+
+
+def figures_of(scenario: Scenario, report: LoadReport, covered: int) -> Figures:
+    """Return the figures of the stress, and how it began and ended."""
+    begin, end = scenario.calm_s, scenario.calm_s + scenario.stress_s
+    samples = report.between(begin, end)
+    total = summarize(samples, scenario.stress_s)
+    gets = [s for s in samples if not s.post]
+    known = [s for s in gets if s.target < covered]
+    unknown = [s for s in gets if s.target >= covered]
+    others = round(len(report.plan.targets) * (1 - scenario.other_route))
+    healthy = [s for s in gets if s.target < others]
+    trouble = sum(not s.answered for s in known)
+    return {
+        "offered": len(samples) / scenario.stress_s / capacity_of(scenario),
+        "goodput": total.goodput / capacity_of(scenario),
+        "fresh": _share(total.fresh, total.gets),
+        "stored": _share(total.stored, total.gets),
+        "trouble": _share(trouble, len(known)),
+        "get_p50": percentile([s.latency for s in known], 0.5),
+        "get_p99": percentile([s.latency for s in known], 0.99),
+        "get_max": max((s.latency for s in known), default=None),
+        "post_ok": _share(total.posts_answered, total.posts) if total.posts else 1.0,
+        "post_p99": total.post_p99 if total.posts_answered else None,
+        "first_s": _first_stored(report, begin),
+        "again_s": fresh_again(report.samples, end, report.plan.seconds),
+        "others_fresh": _share(sum(s.fresh for s in healthy), len(healthy)),
+        "unknown_max": max((s.latency for s in unknown), default=None),
+        "unknown_shed": _share(sum(s.status == 503 for s in unknown), len(unknown)),
+        "stored_age_p50": total.stored_age_p50 if total.stored else None,
+        "stored_age_max": total.stored_age_max if total.stored else None,
+        "warmed": float(report.warmed),
+        "generator_lag_p99": report.generator_lag_p99,
+    }
+
+
+def _share(count: int, of: int) -> float:
+    return count / of if of else 0.0
+
+
+def _first_stored(report: LoadReport, begin: float) -> float | None:
+    ends = [s.at + s.latency for s in report.samples if s.at >= begin and not s.post and s.stored]
+    return min(ends) - begin if ends else None
+
+
+def fresh_again(samples: Sequence[Sample], end: float, last: float) -> float | None:
+    """Return the seconds from `end` to the first second with enough fresh GETs; None: never."""
+    gets = sorted((s.at, s.fresh) for s in samples if not s.post and s.at >= end)
+    steps = int((last - AGAIN_WINDOW_S - end) / AGAIN_STEP_S + 1e-9)
+    for step in range(steps + 1):
+        start = end + step * AGAIN_STEP_S
+        window = [fresh for at, fresh in gets if start <= at < start + AGAIN_WINDOW_S]
+        if window and sum(window) >= AGAIN_SHARE * len(window):
+            return step * AGAIN_STEP_S
+    return None
+
+
+def seconds_of(report: LoadReport) -> list[dict[str, int]]:
+    """Return the time line, by the second of the intended start."""
+    return [
+        {
+            "fresh": second.fresh,
+            "stored": second.stored,
+            "trouble": second.get_trouble,
+            "posts": second.posts_answered,
+        }
+        for second in report.per_second()
+    ]
+
+
+def pin_this_process() -> None:
+    """Keep this process, which makes the load, off the proxy's core."""
+    core = cores()[1]
+    if core is not None:
+        os.sched_setaffinity(0, {int(core)})
+
+
+def about_this_run() -> dict[str, Any]:
+    """Return what a reader of the figures wants to know of the machine."""
+    import platform
+
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "pinned": cores()[0] is not None,
+    }
