@@ -9,7 +9,7 @@ from typing import Final
 
 from retter.cachecontrol import parse_cache_control
 from retter.message import RequestHead
-from retter.store import StoredResponse
+from retter.stored import StoredResponse
 
 # 16 times the largest stored body: HTML compresses 4 to 10 fold, a bomb a thousand fold.
 DECODED_BYTES_MAX: Final = 16 * 1024 * 1024

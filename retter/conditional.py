@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from retter.httpdate import parse_http_date
 from retter.message import RequestHead
-from retter.store import StoredResponse
+from retter.stored import StoredResponse
 
 
 class Answer(NamedTuple):

@@ -1,0 +1,148 @@
+"""One stored response: what is kept of it, what its head says, what a 304 changes in it.
+
+Pure functions over heads, without a word about where responses are kept (store.py) or what a
+request gets of one (conditional.py). `now` is monotonic seconds.
+"""
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from retter.cachecontrol import delta_seconds, parse_cache_control, shared_age_max_s
+from retter.message import Fields, RequestHead, ResponseHead
+
+# What one stored response costs beside its bytes, measured with tracemalloc over 22,000 to 44,000
+# entries on CPython 3.11 (64 bit): 600 for everyone's, 720 for an owner's. It is the record with
+# its numbers, the tuple of variants, the key's places in two ordered dictionaries, the body's in
+# two tables, and the headers of the bytes objects.
+ENTRY_OVERHEAD_BYTES: Final = 720
+
+
+class StoredResponse(NamedTuple):
+    """One stored response. Never changed: a refresh makes another one."""
+
+    status: int
+    head: bytes                  # ResponseHead.stored: no Content-Length, Set-Cookie, Age
+    body: bytes                  # as the application sent it, in `content_coding`
+    content_coding: bytes        # lower case; b"" is identity
+    etag: bytes                  # b"" is none
+    last_modified: bytes         # b"" is none
+    stored_at: float             # monotonic seconds
+    age_s: float                 # at stored_at: received Age + response delay (RFC 9111 4.2.3)
+    superseded: bool             # an unsafe method has changed the resource since
+    no_store: bool               # said no-store: memory only, never a disk or a shared store
+    age_max_s: float             # not served when older
+    shape: bytes                 # of the request that it answered
+    vary_names: tuple[bytes, ...]
+    vary: bytes                  # keyed hash of that request's values of these fields
+    received_age_s: int
+    entry_bytes: int             # what it counts in the budget, beside its body
+
+    def age(self, now: float) -> float:
+        """Return the current age in seconds (RFC 9111 section 4.2.3)."""
+        return self.age_s + now - self.stored_at
+
+
+class Facts(NamedTuple):
+    """What a response head says that the store needs."""
+
+    content_coding: bytes
+    etag: bytes
+    last_modified: bytes
+    no_store: bool
+    age_max_s: float
+    vary_names: tuple[bytes, ...]
+
+
+_FACT_FIELDS: Final = frozenset((
+    b"content-encoding", b"etag", b"last-modified", b"cache-control", b"vary", b"expires", b"date",
+))
+# The coding is not a variant (one representation is kept), the cookies are the owner.
+_NOT_VARIED: Final = frozenset((b"accept-encoding", b"cookie"))
+# RFC 9111 section 3.2: a 304 never changes these. The rest is about the body that we keep.
+_KEPT_ON_REFRESH: Final = frozenset((
+    b"content-length", b"content-encoding", b"content-type", b"content-range", b"content-md5",
+    b"content-digest", b"repr-digest", b"digest", b"transfer-encoding", b"connection",
+    b"keep-alive", b"trailer", b"upgrade", b"set-cookie", b"age", b"vary", b"via",
+))
+
+
+def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | None:
+    """Read the fields of a response; None if it must not be stored (`Vary: *`).
+
+    `shared` makes its Cache-Control count for how old it may get (RFC 9111 section 4.2.4).
+    """
+    found: dict[bytes, bytes] = {}
+    for name, value in [line for line in fields if line[0] in _FACT_FIELDS]:
+        found[name] = found[name] + b", " + value if name in found else value
+    vary_names = vary_names_of(found.get(b"vary", b""))
+    if vary_names is None:
+        return None
+    control = parse_cache_control(found.get(b"cache-control", b""))
+    age_max_s = max_stale_s
+    if shared:
+        age_max_s = shared_age_max_s(
+            control, found.get(b"expires"), found.get(b"date"), max_stale_s
+        )
+    return Facts(
+        found.get(b"content-encoding", b"").lower(),
+        found.get(b"etag", b""),
+        found.get(b"last-modified", b""),
+        control.no_store,
+        age_max_s,
+        vary_names,
+    )
+
+
+def entry_bytes(
+    key: bytes, head: bytes, etag: bytes, last_modified: bytes, shape: bytes
+) -> int:
+    return (
+        ENTRY_OVERHEAD_BYTES + len(key) + len(head) + len(etag) + len(last_modified) + len(shape)
+    )
+
+
+def age_received_s(response: ResponseHead) -> int:
+    # A malformed Age is ignored, of a list the first member counts (RFC 9111 section 5.1).
+    value = response.first(b"age")
+    if value is None:
+        return 0
+    return delta_seconds(value.partition(b",")[0].strip(b" \t")) or 0
+
+
+@lru_cache(maxsize=256)  # a site has few distinct ones
+def vary_names_of(value: bytes) -> tuple[bytes, ...] | None:
+    """Return the fields that Vary names and that separate variants, or None for `*`."""
+    names = {name.strip(b" \t").lower() for name in value.split(b",")}
+    if b"*" in names:
+        return None
+    return tuple(sorted(names - _NOT_VARIED - {b""}))
+
+
+def validates(request: RequestHead, not_modified: ResponseHead, stored: StoredResponse) -> bool:
+    if etag := not_modified.combined(b"etag"):
+        return etag == stored.etag
+    if last_modified := not_modified.combined(b"last-modified"):
+        return last_modified == stored.last_modified
+    if asked := request.combined(b"if-none-match"):
+        return asked == stored.etag          # one tag, so the 304 can mean no other
+    asked = request.combined(b"if-modified-since")
+    return bool(asked) and asked == stored.last_modified
+
+
+def updated_head(head: bytes, not_modified: ResponseHead) -> bytes:
+    """Return the stored head with the fields of the 304 in place of its own."""
+    status_line, *lines = head.split(b"\r\n")[:-1]
+    _, *new_lines = not_modified.stored.split(b"\r\n")[:-1]
+    news = [line for line in new_lines if _name_of(line) not in _KEPT_ON_REFRESH]
+    replaced = {_name_of(line) for line in news}
+    kept = [line for line in lines if _name_of(line) not in replaced]
+    return b"\r\n".join([status_line, *kept, *news, b""])
+
+
+def _name_of(line: bytes) -> bytes:
+    return line.partition(b":")[0].lower()
+
+
+def fields_of(head: bytes) -> Fields:
+    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:-1]]
+    return tuple([(name.lower(), value.strip(b" \t")) for name, _, value in lines])
