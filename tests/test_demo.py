@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
@@ -780,6 +780,44 @@ class TestCommandLine:
             assert fetch(knobs.removesuffix("/knobs"))[0] == 404
             process.send_signal(number)
             assert process.wait(10) == 0
+
+
+    def test_together_they_come_and_go_as_one(self) -> None:
+        anywhere = "127.0.0.1:0"
+        flags = ["--with-proxy", anywhere, "--listen", anywhere, "--control", anywhere]
+        command = [sys.executable, "-m", "retter.demo", *flags, "--service-ms", "1"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            urls = {}
+            for line in process.stdout:
+                name, _, url = line.strip().rpartition(" ")
+                urls[name.strip()] = url
+                if name.startswith("The shop without"):
+                    break
+            proxy, shop = urls["The shop, through RETTER"], urls["The shop without RETTER"]
+            assert fetch(f"{proxy}/product/1")[0] == fetch(f"{shop}/product/1")[0] == 200
+            assert fetch(urls["Its knobs and figures"])[0] == 200
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+            assert process.returncode == 0
+        for url in (proxy, shop):
+            with pytest.raises(URLError):
+                fetch(url)
+
+    def test_together_they_do_not_start_where_somebody_is(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            place = f"127.0.0.1:{taken.getsockname()[1]}"
+            flags = ["--with-proxy", "127.0.0.1:0", "--listen", place]
+            ended = subprocess.run(
+                [sys.executable, "-m", "retter.demo", *flags],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        assert ended.returncode == 1
+        assert "Traceback" not in ended.stderr
+        assert f"cannot listen on {place}" in ended.stderr
 
 
 def fetch(url: str) -> tuple[int, bytes]:

@@ -4,6 +4,8 @@ import asyncio
 import json
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -423,7 +425,34 @@ class TestCommandLine:
         assert says in error
         assert error.count("\n") == 1
 
-    def test_the_table_and_the_file(self, tmp_path: Path) -> None:
+    def test_a_run_against_the_shop(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = [sys.executable, "-m", "retter.demo", "--listen", "127.0.0.1:0"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as shop:
+            assert shop.stdout is not None
+            url = shop.stdout.readline().split()[-1]
+            file = tmp_path / "load.json"
+            flags = ["--rate", "100", "--seconds", "0.5", "--urls", "5", "--json", str(file)]
+            try:
+                assert load.main([url, *flags]) == 0
+                assert load.main([url, *flags[:-1], str(tmp_path / "no" / "where")]) == 1
+            finally:
+                shop.terminate()
+        content = json.loads(file.read_text())
+        total = content["total"]
+        assert content["warmed"] == 5
+        assert total["fresh"] + total["late"] == total["gets"] > 20
+        assert total["posts_answered"] == total["posts"]
+        reached = content["application_after"]["gets"] - content["application_before"]["gets"]
+        assert reached == 5 + total["gets"]
+        assert "The application" in capsys.readouterr().out
+
+    def test_a_second_is_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        load.tell(3, summarize([sample(), sample(status=0, error="timeout")], 1.0))
+        assert capsys.readouterr().out.split()[:4] == ["3", "s", "fresh", "1"]
+
+    def test_the_table(self) -> None:
         report = LoadReport(
             LoadPlan(url="http://x", phases=(Phase(1, 4),)),
             2,

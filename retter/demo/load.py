@@ -105,8 +105,10 @@ async def _load(plan: LoadPlan, content: dict[str, Any]) -> int:
     if warm:
         say(f"Fetching {warm} pages once, gently ...")
     before = await demo_stats(plan.url, tries=1)
-    report = await run_load(plan, on_second=_tell, on_start=lambda: say(_begin(plan)))
+    report = await run_load(plan, on_second=tell, on_start=lambda: say(_begin(plan)))
     say("")
+    if report.warmed < warm:
+        say(f"Only {report.warmed} of {warm} pages were answered beforehand.")
     after = await demo_stats(plan.url) if before is not None else None
     say(table(report, before, after))
     content |= as_json(report) | {"application_before": before, "application_after": after}
@@ -121,7 +123,8 @@ def _begin(plan: LoadPlan) -> str:
     )
 
 
-def _tell(second: int, figures: Summary) -> None:
+def tell(second: int, figures: Summary) -> None:
+    """Print one second's figures as a line."""
     timeouts = figures.errors.get("timeout", 0)
     errors = sum(figures.errors.values()) - timeouts + figures.failed
     say(

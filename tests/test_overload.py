@@ -1,0 +1,167 @@
+"""The overload benchmark's arithmetic: what counts as fresh again, as trouble, as a bar met."""
+
+import json
+from dataclasses import replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.overload import __main__ as overload
+from benchmarks.overload.peers import PEERS, Nothing, Peer, Process, StartFailed
+from benchmarks.overload.report import block, show, write
+from benchmarks.overload.scenarios import SCENARIOS, Bar, Scenario, at_least, quick
+from benchmarks.overload.trial import (
+    Trial,
+    capacity_of,
+    figures_of,
+    fresh_again,
+    pages_of,
+    refused_connections,
+)
+from retter.demo.knobs import Knobs
+from retter.demo.openloop import LoadPlan, LoadReport, Phase, Sample
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def sample(at: float, *, stored: bool = False, **changes: Any) -> Sample:
+    made = -5.0 if stored else 0.01
+    plain = Sample(at=at, latency=0.02, post=False, status=200, source="", made_after=made,
+                   error="", target=0)  # fmt: skip
+    return plain._replace(**changes)
+
+
+def test_fresh_again_is_the_first_second_that_is_fresh_throughout() -> None:
+    every = [n / 100 for n in range(1000, 2000)]
+    assert fresh_again([sample(at) for at in every], 10, 20) == 0
+    late = [sample(at, stored=at < 12.31) for at in every]
+    assert fresh_again(late, 10, 20) == pytest.approx(2.3, abs=0.11)
+    single = [sample(at, stored=at == 10.5) for at in every]
+    assert fresh_again(single, 10, 20) == 0    # one in a hundred
+    assert fresh_again([sample(at, stored=True) for at in every], 10, 20) is None
+    assert fresh_again([], 10, 20) is None
+
+
+def test_the_figures_of_a_stress() -> None:
+    scenario = replace(BY_NAME["5x"], calm_s=5.0, stress_s=10.0, after_s=5.0)
+    plan = LoadPlan(url="http://x", phases=(Phase(20, 1),), targets=("/known", "/unknown"))
+    samples = [
+        sample(4.0, stored=True),                                   # before the stress
+        sample(5.5),
+        sample(6.0, stored=True, latency=0.001),
+        sample(7.0, status=503, target=1),
+        sample(8.0, status=0, error="timeout", latency=10.0),
+        sample(9.0, post=True),
+        sample(9.5, post=True, status=500),
+        sample(16.0),
+    ]
+    figures = figures_of(scenario, LoadReport(plan, 1, samples), covered=1)
+    assert figures["goodput"] == pytest.approx(2 / 10 / 160)
+    assert figures["stored"] == 0.25
+    assert figures["trouble"] == pytest.approx(1 / 3)    # the 503 had nothing to be answered with
+    assert figures["unknown_shed"] == 1.0
+    assert figures["get_max"] == 10.0                    # who got no answer has waited, too
+    assert figures["post_ok"] == 0.5
+    assert figures["first_s"] == pytest.approx(1.001)
+    assert figures["again_s"] == pytest.approx(0.1, abs=0.11)
+
+
+def test_bars() -> None:
+    assert Bar("x", 1.0).met(1.0)
+    assert not Bar("x", 1.0).met(1.1)
+    assert at_least("x", 1.0).met(1.0)
+    assert not at_least("x", 1.0).met(0.9)
+    assert not Bar("x", 1.0).met(None)
+    assert not Bar("x", 1.0).met(nan)
+
+
+@pytest.mark.parametrize("scenario", [*SCENARIOS, *map(quick, SCENARIOS)], ids=lambda s: s.name)
+def test_scenarios_are_sound(scenario: Scenario) -> None:
+    knobs = Knobs().changed(scenario.knobs)
+    for event in scenario.events:
+        knobs = knobs.changed(event.knobs)
+        assert 0 <= event.at_s <= scenario.stress_s
+    figures = figures_of(scenario, LoadReport(LoadPlan(url="http://x"), 0), covered=1)
+    known = {*figures, "dials_per_s", "proxy_cpu"}
+    assert {bar.figure for bar in scenario.bars} <= known
+    assert len(pages_of(scenario, 100)) == 100
+    assert capacity_of(scenario) > 40
+    # POSTs are never refused, so that alone they must be within the capacity.
+    assert scenario.rate * scenario.post_share < 1
+
+
+def test_the_other_route_is_a_share_of_the_pages() -> None:
+    pages = pages_of(BY_NAME["slow-route"], 100)
+    assert sum(page.startswith("/api/") for page in pages) == 25
+
+
+@pytest.mark.parametrize("peer", PEERS, ids=lambda p: p.name)
+def test_peers_are_told_where_to_listen(peer: Peer, tmp_path: Path) -> None:
+    command = peer.command(12345, 23456, tmp_path)
+    if isinstance(peer, Nothing):
+        assert command == ()
+        return
+    told = " ".join(command) + "".join(f.read_text() for f in tmp_path.iterdir() if f.is_file())
+    assert "127.0.0.1:12345" in told
+    assert "23456" in told
+
+
+def test_what_does_not_start_says_why(tmp_path: Path) -> None:
+    process = Process(["sh", "-c", "echo no such luck >&2; exit 1"], core=None, log=tmp_path / "l")
+    try:
+        with pytest.raises(StartFailed, match="no such luck"):
+            process.wait_for_port(1)
+    finally:
+        process.stop()
+
+
+def test_the_table_and_the_file(tmp_path: Path) -> None:
+    scenario = replace(BY_NAME["refused"], bars=(Bar("get_p99", 0.02), Bar("dials_per_s", 2.0)))
+    figures = {"get_p99": 0.5, "dials_per_s": 1.0, "stored": nan, "goodput": 0.25, "again_s": None}
+    ours = Trial(scenario, "retter", figures, {}, [])
+    failed = Trial(scenario, "nginx", {}, {}, [], error="failed: no port")
+    assert ours.missed() == ["get_p99"]
+    lines = block(scenario, [ours, failed]).splitlines()
+    assert "dials/s" in lines[1]
+    assert "<=20.0ms" in lines[2]
+    assert "0.50 s!" in lines[3]
+    assert "1.0 " in lines[3]
+    assert "failed: no port" in lines[4]
+    write(tmp_path / "results" / "x.json", {"when": "now"}, [ours, failed])
+    content = json.loads((tmp_path / "results" / "x.json").read_text())
+    assert content["trials"][0]["figures"]["stored"] is None
+    assert content["trials"][0]["missed"] == ["get_p99"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        ("%", 1.0, "100 %"),
+        ("%", 0.0, "0 %"),
+        ("%", 0.9994, "99.9 %"),
+        ("s", 0.0021, "2.1 ms"),
+        ("s", 2.0, "2.00 s"),
+        ("n", 1.23, "1.2"),
+        ("s", None, "-"),
+        ("%", nan, "-"),
+    ],
+)
+def test_figures_are_shown_with_their_unit(kind: str, value: float | None, text: str) -> None:
+    assert show(kind, value) == text
+
+
+def test_choosing_scenarios_and_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    options = overload.parser().parse_args(["--only", "5x,restart", "--peers", "retter,nothing"])
+    chosen = [(scenario.name, peer.name) for scenario, peer in overload.chosen(options)]
+    # Without a store there is nothing to lose by a restart.
+    assert chosen == [("5x", "retter"), ("5x", "nothing"), ("restart", "retter")]
+    assert overload.main(["--only", "7x"]) == 2
+    assert overload.main(["--list"]) == 0
+    assert "haproxy" in capsys.readouterr().out
+
+
+def test_refused_connections_only_grow() -> None:
+    before = refused_connections()
+    assert refused_connections() >= before >= 0
