@@ -11,7 +11,9 @@ from typing import Final
 class RollingWindow:
     """Counts of successes and failures over the last `buckets` x `bucket_s` seconds."""
 
-    __slots__ = ("_bucket_s", "_buckets", "_failed", "_newest", "_passed", "failed", "passed")
+    __slots__ = (
+        "_bucket_s", "_buckets", "_failed", "_index", "_newest", "_passed", "failed", "passed",
+    )
 
     def __init__(self, now: float, *, buckets: int, bucket_s: float) -> None:
         if buckets < 1 or bucket_s <= 0:
@@ -19,6 +21,7 @@ class RollingWindow:
         self._buckets: Final = buckets
         self._bucket_s: Final = bucket_s
         self._newest = int(now / bucket_s)
+        self._index = self._newest % buckets
         self._passed = [0] * buckets
         self._failed = [0] * buckets
         self.passed = 0
@@ -26,12 +29,12 @@ class RollingWindow:
 
     def record_success(self) -> None:
         """Count one success in the newest bucket."""
-        self._passed[self._newest % self._buckets] += 1
+        self._passed[self._index] += 1
         self.passed += 1
 
     def record_failure(self) -> None:
         """Count one failure in the newest bucket."""
-        self._failed[self._newest % self._buckets] += 1
+        self._failed[self._index] += 1
         self.failed += 1
 
     @property
@@ -51,6 +54,7 @@ class RollingWindow:
         if steps <= 0:
             return
         self._newest = newest
+        self._index = newest % self._buckets
         if steps >= self._buckets:
             self.clear()
             return

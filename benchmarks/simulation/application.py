@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import log
 from random import Random
 from typing import Any, Protocol
 
@@ -19,25 +20,30 @@ class Work(Protocol):
     is_get: bool
 
 
-Sampler = Callable[[Random], float]
+Sampler = Callable[[Random, bytes], float]
 
 
 def exponential(mean_s: float) -> Sampler:
     """Service times without memory."""
-    return lambda rng: rng.expovariate(1 / mean_s)
+    return lambda rng, route: rng.expovariate(1 / mean_s)
 
 
-def bimodal(short_s: float = 0.005, long_s: float = 0.8, long_share: float = 0.2) -> Sampler:
-    """Most are quick, some take very long."""
-    return lambda rng: rng.expovariate(1 / (long_s if rng.random() < long_share else short_s))
+def bimodal(slow_routes: frozenset[bytes], short_s: float, long_s: float) -> Sampler:
+    """Most routes are quick, some take very long, and each always the same."""
+    return lambda rng, route: long_s if route in slow_routes else short_s
+
+
+def mixed(short_s: float, long_s: float, long_share: float) -> Sampler:
+    """Quick and very long ones, and nothing tells beforehand which."""
+    return lambda rng, route: rng.expovariate(
+        1 / (long_s if rng.random() < long_share else short_s)
+    )
 
 
 def lognormal(mean_s: float, sigma: float = 1.5) -> Sampler:
-    """A heavy tail: the slowest per cent takes some twenty times the median."""
-    from math import log
-
+    """A heavy tail: the slowest per cent takes some thirty times the median."""
     mu = log(mean_s) - sigma * sigma / 2
-    return lambda rng: rng.lognormvariate(mu, sigma)
+    return lambda rng, route: rng.lognormvariate(mu, sigma)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,7 @@ class Fault:
     end: float
     kind: str                     # hang, refuse, slow, fail or shift
     route: bytes | None = None    # all if None
-    amount: float = 0.0           # slow: seconds more; fail: share that is answered 500; shift: factor
+    amount: float = 0.0           # slow: seconds more; fail: share of 500s; shift: factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,8 @@ class Application:
         self._answered = answered
         self._backlog: deque[Any] = deque()
         self.busy = 0
+        self._busy_s = 0.0
+        self._busy_changed_at = 0.0
         self.in_it = 0
         self.peak = 0
         self.arrivals: list[tuple[float, bool]] = []      # when, whether a GET
@@ -107,9 +115,9 @@ class Application:
         self._answered(request, Outcome.OVERLOAD)
 
     def _serve(self, request: Any) -> None:
-        self.busy += 1
         engine, model = self._engine, self._model
-        service_s = model.service(self._rng)
+        self._count_busy(1)
+        service_s = model.service(self._rng, request.route)
         if shift := self._fault("shift", None):
             service_s *= shift.amount
         if model.collapses:
@@ -123,12 +131,22 @@ class Application:
         engine.at(end, self._finish, request)
 
     def _finish(self, request: Any) -> None:
-        self.busy -= 1
+        self._count_busy(-1)
         self.in_it -= 1
         fail = self._fault("fail", request.route)
         failed = fail is not None and self._rng.random() < fail.amount
         self._answered(request, Outcome.ERROR if failed else Outcome.OK)
         self._wake(None)
+
+    def _count_busy(self, change: int) -> None:
+        self._busy_s = self.busy_s
+        self._busy_changed_at = self._engine.now
+        self.busy += change
+
+    @property
+    def busy_s(self) -> float:
+        """Worker seconds spent so far."""
+        return self._busy_s + self.busy * (self._engine.now - self._busy_changed_at)
 
     def _wake(self, _: object) -> None:
         while self._backlog and self.busy < self._model.workers:

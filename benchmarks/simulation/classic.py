@@ -103,7 +103,7 @@ class Classic:
 
 
 class ErrorBreaker(Classic):
-    """After gobreaker as commonly configured: 5 failures in a row, or half of at least 10 in 10 s."""
+    """After gobreaker as commonly set: 5 failures in a row, or half of at least 10 in 10 s."""
 
     def __init__(self, now: float) -> None:
         super().__init__(now, open_s=5.0, trials=5)

@@ -32,6 +32,17 @@ def goodput(begin: float, end: float, capacity_share: float = 1.0) -> Measure:
     return measure
 
 
+def workers_idle(begin: float, end: float) -> Measure:
+    """Time that the workers had nothing to do, in per cent."""
+
+    def measure(run: Run) -> float:
+        spent = [sample.busy_s for sample in run.samples if begin <= sample.at < end]
+        busy = (spent[-1] - spent[0]) / (run.model.workers * (end - begin))
+        return 100 * (1 - busy)
+
+    return measure
+
+
 def latency(begin: float, end: float, share: float, *, is_get: bool = True) -> Measure:
     """Quantile of the latency in seconds; share 1 is the longest."""
 
@@ -91,6 +102,15 @@ def peak_in_flight(begin: float, end: float) -> Measure:
     def measure(run: Run) -> float:
         most = max((count for at, count in run.peaks if begin <= at < end), default=0)
         return most / run.model.workers
+
+    return measure
+
+
+def usual_peak(begin: float, end: float) -> Measure:
+    """In flight at 99.9 per cent of the starts: the highest of all is chance."""
+
+    def measure(run: Run) -> float:
+        return quantile([float(count) for at, count in run.peaks if begin <= at < end], 0.999)
 
     return measure
 

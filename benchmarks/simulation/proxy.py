@@ -13,8 +13,8 @@ from retter.errors import Outcome
 TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
 KEYS = 500
-ROUTES = (b"GET /", b"GET /list", b"GET /item", b"GET /search")
-POST_ROUTE = b"OTHER /order"
+ROUTES = (b"GET /", b"GET /list", b"GET /item", b"GET /search", b"GET /report")
+POST_ROUTES = tuple(route.replace(b"GET", b"OTHER") for route in ROUTES)
 STORED_ANSWER_S = 0.0002     # what an answer from the store takes
 
 
@@ -57,6 +57,7 @@ class Sample:
     cap: float
     in_flight: int
     state: str
+    busy_s: float         # worker seconds that the application has spent
 
 
 @dataclass(kw_only=True)
@@ -145,7 +146,7 @@ class Proxy:
         is_get = rng.random() >= self._load.post_share
         n = int(rng.random() * KEYS)
         request = Request(
-            now, is_get, ROUTES[n % len(ROUTES)] if is_get else POST_ROUTE, self._key(n)
+            now, is_get, (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)], self._key(n)
         )
         kind = Kind.GET if is_get else Kind.OTHER
         stored_at = self._stored_at.get(request.key) if is_get else None
@@ -242,7 +243,10 @@ class Proxy:
             snapshot = breaker.snapshot(engine.now)
             limit, cap = snapshot.limit, snapshot.cap
         self._run.samples.append(
-            Sample(engine.now, limit, cap, len(self._in_flight), breaker.state.value)
+            Sample(
+                engine.now, limit, cap, len(self._in_flight), breaker.state.value,
+                self._application.busy_s,
+            )
         )
 
     def _restart(self, _: object) -> None:

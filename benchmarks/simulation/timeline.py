@@ -1,6 +1,5 @@
 """Draws a run as an SVG by hand: limit and in flight above, answers a second below."""
 
-from collections.abc import Callable
 
 from benchmarks.simulation.proxy import Run
 from benchmarks.simulation.scenarios import Scenario

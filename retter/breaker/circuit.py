@@ -16,7 +16,16 @@ from retter.breaker.baseline import ApplicationBaseline, Dips
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.flight import Flight
 from retter.breaker.limit import WorkRateLimit
-from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Kind, Mode, Permit, Phase, Shed
+from retter.breaker.permit import (
+    CIRCUIT_PROBE,
+    ROUTE_PROBE,
+    Kind,
+    Mode,
+    Permit,
+    Phase,
+    Refusal,
+    Shed,
+)
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.states import Signal, State, Transition, next_state
 from retter.breaker.waiting import WaitingRoom
@@ -36,21 +45,12 @@ _LIMITING: Final = State.LIMITING
 _OPEN: Final = State.OPEN
 _HALF_OPEN: Final = State.HALF_OPEN
 _OK: Final = Outcome.OK
+_HELD_OPEN: Final = Mode.OPEN
+_HELD_CLOSED: Final = Mode.CLOSED
+_OBSERVE: Final = Mode.OBSERVE
 _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
 _IS_PROBE: Final = Reason.PROBE
-
-_SHED_REASONS: Final = (
-    Reason.LIMIT,
-    Reason.SINGLE_FLIGHT,
-    Reason.FRESH_ENOUGH,
-    Reason.QUEUE_FULL,
-    Reason.OPEN,
-    Reason.HALF_OPEN,
-    Reason.ROUTE_OPEN,
-    Reason.FORCED_OPEN,
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -99,10 +99,11 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row", "_flight", "_limit",
-        "_mode", "_on_transition", "_outcomes", "_passed_at", "_probe_at", "_probes",
-        "_probes_issued", "_queue_timeouts", "_queued", "_ramp", "_ramp_successes", "_reject",
-        "_room", "_routes", "_serve", "_settings", "_shed_at", "_straight",
+        "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row", "_flight",
+        "_forced_open", "_fresh_enough", "_full", "_half_open", "_limit", "_mode",
+        "_on_transition", "_open", "_outcomes", "_passed_at", "_probe_at", "_probes",
+        "_probes_issued", "_queue_full", "_queue_timeouts", "_queued", "_ramp", "_ramp_successes",
+        "_room", "_route_open", "_routes", "_settings", "_shed_at", "_single_flight", "_straight",
         "_transitions", "_wait_s", "_would_answer_late", "_would_queue", "_would_reject",
         "_would_shed", "generation", "state",
     )
@@ -137,8 +138,15 @@ class CircuitBreaker:
         self._ramp = 0
         self._ramp_successes = 0
         # Made once, handed out often; with how often.
-        self._serve = {reason: self._shed(reason, serve_stored=True) for reason in _SHED_REASONS}
-        self._reject = {reason: self._shed(reason, serve_stored=False) for reason in _SHED_REASONS}
+        retry_after_s = settings.retry_after_s
+        self._full = Refusal(Reason.LIMIT, retry_after_s)
+        self._single_flight = Refusal(Reason.SINGLE_FLIGHT, retry_after_s)
+        self._fresh_enough = Refusal(Reason.FRESH_ENOUGH, retry_after_s)
+        self._queue_full = Refusal(Reason.QUEUE_FULL, retry_after_s)
+        self._open = Refusal(Reason.OPEN, retry_after_s)
+        self._half_open = Refusal(Reason.HALF_OPEN, retry_after_s)
+        self._route_open = Refusal(Reason.ROUTE_OPEN, retry_after_s)
+        self._forced_open = Refusal(Reason.FORCED_OPEN, retry_after_s)
         self._queued = self._queue_timeouts = self._answered_late = 0
         self._probes_issued = self._transitions = 0
         self._would_shed = self._would_queue = self._would_reject = self._would_answer_late = 0
@@ -148,11 +156,6 @@ class CircuitBreaker:
         self._set_cap()
         if settings.mode is not Mode.AUTO:
             self.set_mode(now, settings.mode)
-
-    def _shed(self, reason: Reason, *, serve_stored: bool) -> Shed:
-        return Shed(
-            reason, serve_stored=serve_stored, retry_after_s=self._settings.retry_after_s
-        )
 
     @property
     def waiting(self) -> int:
@@ -180,12 +183,12 @@ class CircuitBreaker:
         self, now: float, route: Route, key: bytes, stored_age_s: float | None
     ) -> Permit | Shed:
         has_stored = stored_age_s is not None
-        if self._mode is Mode.CLOSED:
+        if self._mode is _HELD_CLOSED:
             return self._forward(route, key, has_stored)
-        if self._mode is Mode.OPEN:
+        if self._mode is _HELD_OPEN:
             if has_stored:
-                return self._turn_away(now, Reason.FORCED_OPEN, route, key, has_stored)
-            return self._decide_without_stored(now, route, key, Reason.FORCED_OPEN)
+                return self._turn_away(self._forced_open, route, key, has_stored)
+            return self._decide_without_stored(now, route, key, self._forced_open)
         if self.state is _OPEN:
             return self._decide_open(now, route, key, has_stored)
         if route.is_open:
@@ -193,7 +196,7 @@ class CircuitBreaker:
         if self.state is _CLOSED:
             self._fire(now, Signal.NO_PERMITS)
         if stored_age_s is None:
-            return self._decide_without_stored(now, route, key, Reason.QUEUE_FULL)
+            return self._decide_without_stored(now, route, key, self._queue_full)
         return self._decide_with_stored(now, route, key, stored_age_s)
 
     def _decide_open(
@@ -204,8 +207,8 @@ class CircuitBreaker:
             self._probe_at = now + self._wait_s
             return self._issue_probe(CIRCUIT_PROBE, route, key, has_stored)
         if has_stored:
-            return self._turn_away(now, Reason.OPEN, route, key, has_stored)
-        return self._decide_without_stored(now, route, key, Reason.OPEN)
+            return self._turn_away(self._open, route, key, has_stored)
+        return self._decide_without_stored(now, route, key, self._open)
 
     def _decide_route_open(
         self, now: float, route: Route, key: bytes, has_stored: bool
@@ -214,16 +217,16 @@ class CircuitBreaker:
             permit = self._issue_probe(ROUTE_PROBE, route, key, has_stored)
             route.issue_probe(now, permit)
             return permit
-        return self._turn_away(now, Reason.ROUTE_OPEN, route, key, has_stored)
+        return self._turn_away(self._route_open, route, key, has_stored)
 
     def _decide_with_stored(
         self, now: float, route: Route, key: bytes, stored_age_s: float
     ) -> Permit | Shed:
         load, cap, waiting = self._limit.load, self._cap, self._room.waiting
         if stored_age_s < self._settings.fresh_for_s:
-            return self._turn_away(now, Reason.FRESH_ENOUGH, route, key, True)
+            return self._turn_away(self._fresh_enough, route, key, True)
         if (waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap) and key in self._flight.keys:
-            return self._turn_away(now, Reason.SINGLE_FLIGHT, route, key, True)
+            return self._turn_away(self._single_flight, route, key, True)
         if load < cap and not waiting:
             return self._forward(route, key, True)
         baseline_s = self._baseline.mean_s
@@ -231,22 +234,21 @@ class CircuitBreaker:
         if (waiting + 1) * baseline_s <= wait_s * max(1.0, self._limit.work_rate):
             return self._enqueue(now, route, key, True, constants.STORED_WAIT_PATIENCE * wait_s)
         self._shed_at = now
-        reason = Reason.HALF_OPEN if self.state is _HALF_OPEN else Reason.LIMIT
-        return self._turn_away(now, reason, route, key, True)
+        refusal = self._half_open if self.state is _HALF_OPEN else self._full
+        return self._turn_away(refusal, route, key, True)
 
     def _decide_without_stored(
-        self, now: float, route: Route, key: bytes, refusal: Reason
+        self, now: float, route: Route, key: bytes, refusal: Refusal
     ) -> Permit | Shed:
         room, wait_s = self._room, self._settings.queue_wait_s
         if self._limit.load < self._cap and not room.waiting_without_stored:
             return self._forward(route, key, False)
         self._shed_at = now
-        served_in_time = (
-            constants.QUEUE_SHARE * wait_s * max(1.0, self._limit.work_rate) / self._baseline.mean_s
-        )
-        if room.waiting_without_stored < max(constants.QUEUE_MIN, served_in_time):
+        waiting = room.waiting_without_stored
+        work_in_time_s = constants.QUEUE_SHARE * wait_s * max(1.0, self._limit.work_rate)
+        if waiting < constants.QUEUE_MIN or waiting * self._baseline.mean_s < work_in_time_s:
             return self._enqueue(now, route, key, False, wait_s)
-        return self._turn_away(now, refusal, route, key, False)
+        return self._turn_away(refusal, route, key, False)
 
     def _forward(self, route: Route, key: bytes, has_stored: bool) -> Permit:
         return Permit(_ADMITTED, _IS_ADMITTED, True, route, key, has_stored)
@@ -261,7 +263,7 @@ class CircuitBreaker:
         self, now: float, route: Route, key: bytes, has_stored: bool, wait_s: float
     ) -> Permit:
         permit = Permit(_ADMITTED, _IS_ADMITTED, True, route, key, has_stored)
-        if self._mode is Mode.OBSERVE:
+        if self._mode is _OBSERVE:
             self._would_queue += 1
         else:
             self._queued += 1
@@ -269,15 +271,15 @@ class CircuitBreaker:
         return permit
 
     def _turn_away(
-        self, now: float, reason: Reason, route: Route, key: bytes, has_stored: bool
+        self, refusal: Refusal, route: Route, key: bytes, has_stored: bool
     ) -> Permit | Shed:
-        if self._mode is Mode.OBSERVE:
+        if self._mode is _OBSERVE:
             if has_stored:
                 self._would_shed += 1
             else:
                 self._would_reject += 1
             return self._forward(route, key, has_stored)
-        shed = (self._serve if has_stored else self._reject)[reason]
+        shed = refusal.stored if has_stored else refusal.reject
         shed.count += 1
         return shed
 
@@ -344,7 +346,8 @@ class CircuitBreaker:
         """Return those who waited long enough: there is a place, and they start at once."""
         ready: list[Permit] = []
         room = self._room
-        while room.waiting and self._limit.load + len(ready) < self._cap:
+        cap = inf if self._mode is _OBSERVE else self._cap
+        while room.waiting and self._limit.load + len(ready) < cap:
             permit = room.next()
             assert permit is not None
             ready.append(permit)
@@ -530,7 +533,7 @@ class CircuitBreaker:
         if not self._loses_patience(now, permit):
             self._flight.look_at(permit, now + constants.PATIENCE_AGAIN_S)
             return False
-        if self._mode is Mode.OBSERVE:
+        if self._mode is _OBSERVE:
             self._would_answer_late += 1
             return False
         self._answered_late += 1
@@ -568,7 +571,8 @@ class CircuitBreaker:
         trusted = self._baseline.samples >= constants.SAMPLES_TO_TRUST
         if self.state is _CLOSED:
             limit.set_limit(now, limit.closed_limit)
-            queueing = limit.queueing_in_flight
+            # As few as at the start are no reason, whatever the work rate seems to be.
+            queueing = max(limit.queueing_in_flight, self._settings.limit_start)
             if trusted and limit.mean_in_flight >= queueing and limit.load >= queueing:
                 self._fire(now, Signal.WORK_QUEUES)
         elif self.state is _LIMITING and not self._dips.active and trusted:
@@ -586,10 +590,10 @@ class CircuitBreaker:
 
     def _check_stall(self, now: float) -> None:
         stall_s = max(constants.STALL_MIN_S, constants.STALL_BASELINES * self._baseline.mean_s)
-        if now - self._passed_at < stall_s:
+        if now - self._passed_at <= stall_s:
             return
         permit = self._flight.oldest(constants.STALL_OLDEST)
-        if permit is not None and now - permit.started_at >= stall_s:
+        if permit is not None and now - permit.started_at > stall_s:
             self._fire(now, Signal.STALLED)
 
     def _check_dip(self, now: float) -> None:
@@ -612,7 +616,7 @@ class CircuitBreaker:
 
     def _fire(self, now: float, signal: Signal) -> None:
         """Change the state, unless an operator holds it."""
-        if self._mode is Mode.AUTO or self._mode is Mode.OBSERVE:
+        if self._mode is Mode.AUTO or self._mode is _OBSERVE:
             self._move(now, signal)
 
     def _move(self, now: float, signal: Signal) -> None:
@@ -728,6 +732,10 @@ class CircuitBreaker:
     def snapshot(self, now: float) -> Snapshot:
         """Return all figures as they are now."""
         limit = self._limit
+        refusals = (
+            self._full, self._single_flight, self._fresh_enough, self._queue_full, self._open,
+            self._half_open, self._route_open, self._forced_open,
+        )
         return Snapshot(
             at=now,
             state=self.state,
@@ -749,8 +757,8 @@ class CircuitBreaker:
             failures=self._outcomes.failed,
             routes=len(self._routes),
             routes_open=tuple(route.name for route in self._routes if route.is_open),
-            shed_stored={reason: shed.count for reason, shed in self._serve.items()},
-            shed_rejected={reason: shed.count for reason, shed in self._reject.items()},
+            shed_stored={refusal.stored.reason: refusal.stored.count for refusal in refusals},
+            shed_rejected={refusal.reject.reason: refusal.reject.count for refusal in refusals},
             queued=self._queued,
             queue_timeouts=self._queue_timeouts,
             answered_late=self._answered_late,

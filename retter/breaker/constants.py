@@ -73,7 +73,7 @@ STORED_WAIT_S: Final = 0.1          # a client who can be answered at once waits
 STORED_WAIT_BASELINES: Final = 0.5
 STORED_WAIT_PATIENCE: Final = 2.0   # and at most this many times as long if the guess was wrong
 SINGLE_FLIGHT_SHARE: Final = 0.9    # of the limit taken: a second request for one key waits not
-QUEUE_SHARE: Final = 0.75           # of the queue wait can be promised to those who wait
+QUEUE_SHARE: Final = 0.5            # of the queue wait is promised away: the answer takes time too
 QUEUE_MIN: Final = 4
 
 # --- Patience (circuit.py) ---

@@ -90,7 +90,7 @@ class WorkRateLimit:
     @property
     def target(self) -> float:
         """What the limit should be for the work rate of now."""
-        return constants.HEADROOM * self.work_rate + constants.SPARE
+        return max(constants.HEADROOM * self.work_rate, 1.0) + constants.SPARE
 
     @property
     def closed_limit(self) -> float:
@@ -98,7 +98,6 @@ class WorkRateLimit:
         return max(
             float(self._limit_start),
             constants.HEADROOM * self.peak_work_rate + constants.SPARE,
-            self.target,
         )
 
     @property
@@ -107,7 +106,7 @@ class WorkRateLimit:
         if not self.windows:
             return self.limit
         believed = max(self.work_rate, constants.ENTRY_PEAK_SHARE * self.peak_work_rate)
-        return min(self.limit, constants.HEADROOM * believed + constants.SPARE)
+        return min(self.limit, max(constants.HEADROOM * believed, 1.0) + constants.SPARE)
 
     @property
     def queueing_in_flight(self) -> float:

@@ -58,6 +58,16 @@ class Shed:
         return f"<Shed {self.reason}: {answer}>"
 
 
+class Refusal:
+    """The two forms of one refusal: with and without a stored response to answer with."""
+
+    __slots__ = ("reject", "stored")
+
+    def __init__(self, reason: Reason, retry_after_s: float) -> None:
+        self.stored = Shed(reason, serve_stored=True, retry_after_s=retry_after_s)
+        self.reject = Shed(reason, serve_stored=False, retry_after_s=retry_after_s)
+
+
 NO_PROBE = 0
 CIRCUIT_PROBE = 1
 ROUTE_PROBE = 2

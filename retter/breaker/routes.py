@@ -15,7 +15,7 @@ from retter.breaker.permit import Permit
 from retter.window import RollingWindow
 
 # Digits, UUIDs and other hexadecimal from 8 digits up: an identifier, not a place in the program.
-_IDENTIFIER: Final = re.compile(rb"[0-9]+|[0-9a-fA-F]{8}(?:[0-9a-fA-F]*|(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})")
+_IDENTIFIER: Final = re.compile(rb"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4,12}){4}")
 
 
 def route_of(method: bytes, target: bytes) -> bytes:
