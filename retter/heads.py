@@ -1,23 +1,28 @@
-"""From head bytes to RequestHead and ResponseHead: the one place where h11 parses heads.
+"""From head bytes to RequestHead and ResponseHead: the one place where heads are parsed.
 
 h11 needs about 25 us for a browser's head, more than the whole rest of a request, so no head is
 parsed twice: `HeadMemo` keeps the result under the exact bytes it was made from. That makes the
-memo invisible, since equal bytes have equal meaning. What h11 lets pass and we do not is in
-strict.py; what is removed, renamed and added on the way to the other side is here.
+memo invisible, since equal bytes have equal meaning. A head that is new goes the short way, a
+remembered line at a time (lines.py), if all of it is plain, and through h11 if anything is not.
+What h11 lets pass and we do not is in strict.py; what is removed, renamed and added on the way to
+the other side is here.
 """
 
 import re
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from enum import IntEnum
+from typing import Generic, NamedTuple, TypeVar
 
 import h11
 
 from retter.errors import BadRequest, LoopDetected, Unsupported, UpstreamMalformed
+from retter.lines import FIELD_LINE, REQUEST_LINE, STATUS_LINE, LineMemo, lines_of
 from retter.message import Fields, Framing, RequestHead, ResponseHead
 from retter.strict import (
     check_request_head,
     check_response_head,
     host_is_valid,
+    length_is_valid,
     request_framing,
     response_framing,
 )
@@ -203,6 +208,36 @@ def _expects_continue(fields: Fields, http11: bool) -> bool:
     return True
 
 
+class _Part(IntEnum):
+    """What a line asks of whoever puts a head together."""
+
+    PLAIN = 0           # nothing: it stands for itself
+    HOST = 1            # a valid Host, of which there must be one
+    KEEP_ALIVE = 2      # Connection: keep-alive
+    CLOSE = 3           # Connection: close
+    LENGTH = 4          # of a response: a valid Content-Length
+    COOKIE = 5          # of a response: Set-Cookie
+    JUDGED = 6          # bears on the meaning of other lines: they are judged together
+
+
+class _RequestLine(NamedTuple):
+    """What one field line of a request means."""
+
+    field: tuple[bytes, bytes]      # lower-case name, value
+    raw: tuple[bytes, bytes]        # name as sent, value
+    forward: bytes                  # the line for the application; b"" if it ends here
+    part: int
+
+
+_PLAIN, _HOST, _KEEP_ALIVE, _CLOSE, _LENGTH, _COOKIE, _JUDGED = (int(part) for part in _Part)
+
+# Fields that decide how the request is framed, forwarded or refused.
+_JUDGED_IN_REQUESTS = frozenset(
+    {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via", b"x-forwarded-host"}
+)
+_SIMPLE_CONNECTION = {b"keep-alive": _KEEP_ALIVE, b"close": _CLOSE}
+
+
 class RequestParser:
     """Parses request heads for one RETTER process.
 
@@ -212,6 +247,7 @@ class RequestParser:
         instance: This process's own Via id, to see a request that comes round again.
         trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
         authority: The Host told to the application when HTTP/1.0 names none.
+        line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
     """
 
     def __init__(
@@ -222,7 +258,11 @@ class RequestParser:
         instance: bytes,
         trusted: bool,
         authority: bytes = b"upstream",
+        line_bytes_max: int = 1024 * 1024,
     ) -> None:
+        self._lines: LineMemo[_RequestLine] | None = None
+        if line_bytes_max:
+            self._lines = LineMemo(line_bytes_max)
         self._authority = authority
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
         self._fields_max = fields_max
@@ -235,6 +275,14 @@ class RequestParser:
         Raises:
             DownstreamError: With the status that the client is to get.
         """
+        if self._lines is not None:
+            parsed = self._parse_lines(head, self._lines)
+            if parsed is not None:
+                return parsed
+        return self.parse_by_h11(head)
+
+    def parse_by_h11(self, head: bytes) -> RequestHead:
+        """Do the same as `parse`, the long way."""
         if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
             raise BadRequest("the request target is too long", 414)
         check_request_head(head)
@@ -246,6 +294,69 @@ class RequestParser:
         http11 = request.http_version != b"1.0"
         fields: Fields = tuple([(name.lower(), value) for name, value in raw])
         return self._head(bytes(request.method), bytes(request.target), http11, raw, fields)
+
+    def _parse_lines(self, head: bytes, memo: LineMemo[_RequestLine]) -> RequestHead | None:
+        """Parse a head of plain lines; None if it is for h11 to judge."""
+        lines = lines_of(head)
+        if lines is None or len(lines) > self._fields_max + 1:
+            return None
+        match = REQUEST_LINE.fullmatch(lines[0])
+        if match is None or len(lines[0]) > self._target_bytes_max:
+            return None
+        method, target = match.groups()
+        known = memo.young.get
+        meanings: list[_RequestLine] = []
+        for line in lines[1:]:
+            meaning = known(line) or self._meaning(line, memo)
+            if meaning is None:
+                return None
+            meanings.append(meaning)
+        fields = tuple([meaning.field for meaning in meanings])
+        parts = [meaning.part for meaning in meanings]
+        if _JUDGED in parts or parts.count(_HOST) != 1 or method in (b"CONNECT", b"TRACE"):
+            return self._head(method, target, True, [meaning.raw for meaning in meanings], fields)
+        host = fields[parts.index(_HOST)][1]
+        return RequestHead(
+            method=method,
+            target=target,
+            http11=True,
+            host=host,
+            fields=fields,
+            framing=Framing.NONE,
+            content_length=0,
+            keep_alive=_CLOSE not in parts,
+            expect_continue=False,
+            upgrade=b"",
+            forward=b"%b %b HTTP/1.1\r\n%b%b"
+            % (
+                method,
+                target,
+                b"".join([meaning.forward for meaning in meanings]),
+                b"X-Forwarded-Host: %b\r\n" % host if host else b"",
+            ),
+        )
+
+    def _meaning(self, line: bytes, memo: LineMemo[_RequestLine]) -> _RequestLine | None:
+        meaning = memo.older(line)
+        if meaning is not None:
+            return meaning
+        match = FIELD_LINE.fullmatch(line)
+        if match is None:
+            return None
+        raw_name, value = match[1], match[2] or b""
+        name = raw_name.lower()
+        part = _PLAIN
+        if name == b"host":
+            part = _HOST if host_is_valid(value) else _JUDGED
+        elif name == b"connection":
+            part = _SIMPLE_CONNECTION.get(value.lower(), _JUDGED)
+        elif name in _JUDGED_IN_REQUESTS:
+            part = _JUDGED
+        dropped = name in self._dropped or name in HOP_BY_HOP
+        forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, value)
+        meaning = _RequestLine((name, value), (raw_name, value), forward, part)
+        memo.put(line, meaning)
+        return meaning
 
     def _head(
         self,
@@ -336,8 +447,109 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
     return event
 
 
+class _ResponseLine(NamedTuple):
+    """What one field line of a response means."""
+
+    field: tuple[bytes, bytes]      # lower-case name, value
+    forward: bytes                  # the line for the client; b"" if it ends here
+    stored: bytes                   # the line for the store
+    part: int
+
+
+_JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
+_NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age"})
+_BODILESS = frozenset({b"204", b"304"})
+_VIA = b"Via: 1.1 retter\r\n"
+
+
+class ResponseParser:
+    """Parses response heads for one RETTER process.
+
+    Args:
+        line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
+    """
+
+    def __init__(self, line_bytes_max: int = 1024 * 1024) -> None:
+        self._lines: LineMemo[_ResponseLine] | None = None
+        if line_bytes_max:
+            self._lines = LineMemo(line_bytes_max)
+
+    def parse(self, head: bytes) -> ResponseHead:
+        """Parse one whole response head, from the status line to the empty line.
+
+        Raises:
+            UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
+        """
+        if self._lines is not None:
+            parsed = self._parse_lines(head, self._lines)
+            if parsed is not None:
+                return parsed
+        return parse_response(head)
+
+    def _parse_lines(self, head: bytes, memo: LineMemo[_ResponseLine]) -> ResponseHead | None:
+        """Parse a head of plain lines with one Content-Length; None if it is for h11 to judge."""
+        lines = lines_of(head)
+        match = STATUS_LINE.fullmatch(lines[0]) if lines else None
+        if lines is None or match is None or match[1] in _BODILESS:
+            return None
+        known = memo.young.get
+        meanings: list[_ResponseLine] = []
+        for line in lines[1:]:
+            meaning = known(line) or self._meaning(line, memo)
+            if meaning is None:
+                return None
+            meanings.append(meaning)
+        parts = [meaning.part for meaning in meanings]
+        if _JUDGED in parts or parts.count(_LENGTH) != 1:
+            return None
+        fields = tuple([meaning.field for meaning in meanings])
+        status_line = lines[0] + b"\r\n"
+        return ResponseHead(
+            status=int(match[1]),
+            fields=fields,
+            framing=Framing.LENGTH,
+            content_length=int(fields[parts.index(_LENGTH)][1]),
+            keep_alive=_CLOSE not in parts,
+            forward=status_line + b"".join([meaning.forward for meaning in meanings]) + _VIA,
+            stored=status_line + b"".join([meaning.stored for meaning in meanings]) + _VIA,
+            set_cookies=()
+            if _COOKIE not in parts
+            else tuple([m.field[1] for m in meanings if m.part == _COOKIE]),
+            event_stream=False,
+        )
+
+    def _meaning(self, line: bytes, memo: LineMemo[_ResponseLine]) -> _ResponseLine | None:
+        meaning = memo.older(line)
+        if meaning is not None:
+            return meaning
+        match = FIELD_LINE.fullmatch(line)
+        if match is None:
+            return None
+        raw_name, value = match[1], match[2] or b""
+        name = raw_name.lower()
+        part = _PLAIN
+        if name == b"content-length":
+            part = _LENGTH if length_is_valid(value) else _JUDGED
+        elif name == b"set-cookie":
+            part = _COOKIE
+        elif name == b"connection":
+            part = _SIMPLE_CONNECTION.get(value.lower(), _JUDGED)
+        elif name in _JUDGED_IN_RESPONSES or _is_event_stream(name, value):
+            part = _JUDGED
+        dropped = name in _OUR_RESPONSE_FIELDS or name in HOP_BY_HOP
+        forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, value)
+        stored = b"" if name in _NOT_STORED else forward
+        meaning = _ResponseLine((name, value), forward, stored, part)
+        memo.put(line, meaning)
+        return meaning
+
+
+def _is_event_stream(name: bytes, value: bytes) -> bool:
+    return name == b"content-type" and value[:17].lower() == b"text/event-stream"
+
+
 def parse_response(head: bytes) -> ResponseHead:
-    """Parse one whole response head, from the status line to the empty line.
+    """Parse one whole response head by h11, the long way.
 
     Raises:
         UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
@@ -354,8 +566,7 @@ def parse_response(head: bytes) -> ResponseHead:
     connection = _named_by_connection(fields)
     kept = _kept_of_response(raw, status, connection)
     status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
-    via = b"" if status < 200 else b"Via: 1.1 retter\r\n"
-    not_stored = (b"content-length", b"set-cookie", b"age")
+    via = b"" if status < 200 else _VIA
     return ResponseHead(
         status=status,
         fields=fields,
@@ -364,13 +575,10 @@ def parse_response(head: bytes) -> ResponseHead:
         keep_alive=framing is not Framing.CLOSE and _keeps_alive(connection, http11),
         forward=status_line + _lines(kept) + via,
         stored=status_line
-        + _lines([(name, value) for name, value in kept if name.lower() not in not_stored])
+        + _lines([(name, value) for name, value in kept if name.lower() not in _NOT_STORED])
         + via,
         set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
-        event_stream=any(
-            name == b"content-type" and value[:17].lower() == b"text/event-stream"
-            for name, value in fields
-        ),
+        event_stream=any(_is_event_stream(name, value) for name, value in fields),
     )
 
 

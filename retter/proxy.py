@@ -28,7 +28,7 @@ from retter.config import Settings
 from retter.downstream import DownstreamConnection
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
-from retter.heads import HeadMemo, RequestParser
+from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.message import RequestHead, ResponseHead
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
@@ -187,9 +187,12 @@ class Proxy:
         self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
         memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
         self._response_memo = memo
+        response_parser = ResponseParser()
         return pool_class(
             address,
-            lambda pool: UpstreamConnection(pool, self.loop, memo, settings.head_bytes_max),
+            lambda pool: UpstreamConnection(
+                pool, self.loop, memo, response_parser, settings.head_bytes_max
+            ),
             self.loop,
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,

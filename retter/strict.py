@@ -50,6 +50,11 @@ def host_is_valid(host: bytes) -> bool:
     return _HOST.fullmatch(host) is not None
 
 
+def length_is_valid(length: bytes) -> bool:
+    """Whether a Content-Length value is a plain number (RFC 9110 section 8.6)."""
+    return _LENGTH.fullmatch(length) is not None
+
+
 def _framing(
     fields: Iterable[tuple[bytes, bytes]], http11: bool
 ) -> tuple[Framing | None, int, str | None]:
@@ -67,7 +72,7 @@ def _framing(
         # RFC 9110 section 8.6 lets us fold equal values into one; we do not.
         if len(lengths) > 1:
             return None, 0, "more than one Content-Length"
-        if not _LENGTH.fullmatch(lengths[0]):
+        if not length_is_valid(lengths[0]):
             return None, 0, "a malformed Content-Length"
         return Framing.LENGTH, int(lengths[0]), None
     return None, 0, None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from retter.body import BodyMalformed, ChunkedDecoder
 from retter.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
-from retter.heads import HeadMemo, end_of_head, parse_response
+from retter.heads import HeadMemo, ResponseParser, end_of_head
 from retter.message import Framing, ResponseHead
 from retter.strict import check_response_head
 
@@ -47,7 +47,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer", "_decoder", "_framing", "_head_bytes_max", "_informational", "_keep_alive",
-        "_left", "_loop", "_memo", "_method", "_paused", "_pool", "_sink", "_transport",
+        "_left", "_loop", "_memo", "_method", "_parser", "_paused", "_pool", "_sink", "_transport",
         "_tunnel", "answered", "closed", "idle_since", "request_complete", "reused",
     )  # fmt: skip
 
@@ -56,8 +56,10 @@ class UpstreamConnection(asyncio.Protocol):
         pool: "ConnectionPool",
         loop: asyncio.AbstractEventLoop,
         memo: HeadMemo[ResponseHead],
+        parser: ResponseParser,
         head_bytes_max: int,
     ) -> None:
+        self._parser = parser
         self._pool = pool
         self._loop = loop
         self._memo = memo
@@ -190,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
         head_bytes = data[:end]
         head = self._memo.get(head_bytes)
         if head is None:
-            head = parse_response(head_bytes)
+            head = self._parser.parse(head_bytes)
             self._memo.put(head_bytes, head)
         if head.status < 200:
             self._receive_informational(sink, head, data[end:], now)
