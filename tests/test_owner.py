@@ -1,0 +1,438 @@
+"""Who is who: every row of the isolation table, and everything unclear on the safe side."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retter.message import Framing, RequestHead, ResponseHead
+from retter.owner import (
+    COOKIE_LINES_REMEMBERED_MAX,
+    NAMES_REMEMBERED_MAX,
+    Owner,
+    OwnerClass,
+    OwnerRules,
+    name_matcher,
+    owner_of,
+    sets_session,
+)
+from retter.wellknown import (
+    DEFAULT_SESSION_COOKIES,
+    IGNORABLE_COOKIES,
+    NEUTRAL_FIELDS,
+    SHAPE_FIELDS,
+)
+
+SECRET = b"0123456789abcdef"
+RULES = OwnerRules(secret=SECRET)
+SESSION, COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
+EVERYONE = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
+
+
+def request(*fields: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead:
+    return RequestHead(
+        method=method, target=b"/", http11=True, host=b"example.com",
+        fields=((b"host", b"example.com"), *fields), framing=Framing.NONE, content_length=0,
+        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"",
+    )
+
+
+def response(*set_cookies: bytes, date: bytes = b"Sun, 06 Nov 1994 08:49:37 GMT") -> ResponseHead:
+    fields = ((b"date", date),) if date else ()
+    return ResponseHead(
+        status=200, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
+        forward=b"", stored=b"", set_cookies=set_cookies, event_stream=False,
+    )
+
+
+def owner(*fields: tuple[bytes, bytes], rules: OwnerRules = RULES) -> Owner:
+    return owner_of(request(*fields), [], rules)
+
+
+def cookies(line: bytes, rules: OwnerRules = RULES) -> Owner:
+    return owner((b"cookie", line), rules=rules)
+
+
+def example_of(pattern: bytes) -> bytes:
+    return pattern.replace(b"*", b"Ab3")
+
+
+# -- Row 1: fields that identify nobody
+
+
+@pytest.mark.parametrize("name", [example_of(name).lower() for name in NEUTRAL_FIELDS])
+def test_a_neutral_field_is_everyone(name: bytes) -> None:
+    assert owner((name, b"any value")) == EVERYONE
+
+
+@pytest.mark.parametrize("name", SHAPE_FIELDS)
+def test_a_field_that_asks_for_another_answer_separates_variants_not_owners(name: bytes) -> None:
+    one, other = owner((name, b"one")), owner((name, b"other"))
+    assert (one.digest, one.owner_class) == (b"", OwnerClass.EVERYONE)
+    assert one.shape != other.shape != b""
+
+
+def test_forwarded_separates_by_scheme_and_host_not_by_client() -> None:
+    one = owner((b"forwarded", b'for=10.0.0.1;proto=https;host="a.example"'))
+    same = owner((b"forwarded", b'for=10.0.0.2;Proto=https;host="a.example"'))
+    other = owner((b"forwarded", b'for=10.0.0.1;proto=http;host="a.example"'))
+    assert one.owner_class is OwnerClass.EVERYONE
+    assert one.shape.lower() == same.shape.lower()
+    assert one.shape != other.shape
+
+
+def test_neutral_headers_adds_names() -> None:
+    rules = OwnerRules(secret=SECRET, neutral_headers=(b"X-App-Version", b"x-ab-*"))
+    assert owner((b"x-app-version", b"7"), (b"x-ab-test", b"b"), rules=rules) == EVERYONE
+
+
+# -- Row 2: credentials
+
+
+@pytest.mark.parametrize("name", [
+    b"authorization", b"proxy-authorization", b"x-api-key", b"x-auth-token", b"x-csrf-token",
+    b"from", b"baggage", b"sec-token-binding", b"sec-session-response", b"x-forwarded-user",
+    b"x-forwarded-email", b"x-forwarded-access-token", b"x-forwarded-client-cert",
+    b"cf-access-jwt-assertion", b"cf-access-client-secret", b"x-remote-user", b"x-original-url",
+    b"x_forwarded_for", b"cookie2", b"x-whatever",
+])
+def test_a_field_that_is_not_known_to_be_neutral_is_a_credential(name: bytes) -> None:
+    one, other = owner((name, b"one")), owner((name, b"other"))
+    assert one.owner_class is OwnerClass.CREDENTIAL
+    assert not one.anonymous
+    assert len({one.digest, other.digest, b""}) == 3
+
+
+def test_a_credential_counts_together_with_cookies() -> None:
+    bearer, cookie = (b"authorization", b"Bearer x"), (b"cookie", b"a=1")
+    both = owner(bearer, cookie)
+    assert both.owner_class is OwnerClass.CREDENTIAL
+    assert not both.anonymous
+    digests = {both.digest, owner(bearer).digest, owner(cookie).digest,
+               owner(bearer, (b"cookie", b"a=2")).digest}
+    assert len(digests) == 4
+
+
+def test_a_cookie_never_counts_as_a_field() -> None:
+    assert cookies(b"x-api-key=1").digest != owner((b"x-api-key", b"1")).digest
+
+
+def test_a_credential_beside_a_session_is_the_sessions_owner_and_another_variant() -> None:
+    """So that a logout drops what was fetched with an X-CSRF-Token, too."""
+    session = (b"cookie", b"PHPSESSID=abc")
+    plain, one = owner(session), owner(session, (b"x-csrf-token", b"1"))
+    other = owner(session, (b"x-csrf-token", b"2"))
+    assert plain.digest == one.digest == other.digest
+    assert len({plain.shape, one.shape, other.shape}) == 3
+    assert one.owner_class is OwnerClass.CREDENTIAL
+    assert one.session
+    assert not one.anonymous
+
+
+def test_repeated_credentials_all_count_in_order() -> None:
+    a, b = (b"x-api-key", b"a"), (b"x-api-key", b"b")
+    assert len({owner(a).digest, owner(b).digest, owner(a, b).digest, owner(b, a).digest}) == 4
+
+
+# -- Row 3: session cookies
+
+
+@pytest.mark.parametrize("name", [example_of(name) for name in DEFAULT_SESSION_COOKIES])
+class TestSessionCookie:
+    def test_its_value_is_the_owner(self, name: bytes) -> None:
+        alice, bob = cookies(name + b"=alice"), cookies(name + b"=bob")
+        assert alice.owner_class is bob.owner_class is OwnerClass.SESSION
+        assert alice.session
+        assert alice.anonymous
+        assert len({alice.digest, bob.digest, b""}) == 3
+        assert len(alice.digest) == 16
+
+    def test_other_cookies_do_not_matter(self, name: bytes) -> None:
+        alone = cookies(name + b"=alice")
+        for line in (b"theme=dark; %b=alice", b"_ga=GA1.2.3; %b=alice", b"a={\"b\":1}; %b=alice",
+                     b"empty=; %b=alice", b" %b=alice ;", b"x; %b=alice"):
+            assert cookies(line % name) == alone
+
+    def test_a_deleted_or_constant_one_is_no_session(self, name: bytes) -> None:
+        for value in (b"", b'""', b"deleted", b"0", b"1", b"null", b"True"):
+            one = cookies(name + b"=" + value + b"; token=one")
+            other = cookies(name + b"=" + value + b"; token=other")
+            assert one.owner_class is OwnerClass.COOKIES
+            assert not one.session
+            assert one.digest != other.digest
+
+    def test_in_another_case_it_is_any_other_cookie(self, name: bytes) -> None:
+        # SESSION (Spring) and session (Flask) are both in the list.
+        expected = SESSION if name.swapcase() in DEFAULT_SESSION_COOKIES else COOKIES
+        assert cookies(name.swapcase() + b"=alice").owner_class is expected
+
+    def test_prefixed_it_is_a_session(self, name: bytes) -> None:
+        assert cookies(b"__Host-%b=alice" % name).owner_class is OwnerClass.SESSION
+        assert cookies(b"__Secure-%b=alice" % name).digest != cookies(name + b"=alice").digest
+
+    def test_a_value_that_applications_read_differently_makes_every_cookie_count(
+        self, name: bytes
+    ) -> None:
+        for value in (b"al,ice", b"al ice", b'al"ice"', b'"alice', b"al\\ice", b"alic\xe9"):
+            one = cookies(name + b"=" + value + b"; token=one")
+            other = cookies(name + b"=" + value + b"; token=other")
+            assert one.owner_class is OwnerClass.COOKIES
+            assert one.session
+            assert one.digest != other.digest
+
+    def test_set_by_a_response_it_begins_or_ends_a_session(self, name: bytes) -> None:
+        asked = request((b"cookie", name + b"=old"))
+        assert sets_session(asked, response(b"a=b", name + b"=new; Path=/"), RULES)
+        assert sets_session(asked, response(name + b"=; Max-Age=0"), RULES)
+
+
+def test_all_session_cookies_of_a_request_count_in_order() -> None:
+    lines = [b"PHPSESSID=a", b"PHPSESSID=b", b"PHPSESSID=a; PHPSESSID=b",
+             b"PHPSESSID=b; PHPSESSID=a", b"PHPSESSID=a; session=b", b"session=b"]
+    assert len({cookies(line).digest for line in lines}) == len(lines)
+
+
+def test_the_list_can_be_set() -> None:
+    rules = OwnerRules(secret=SECRET, session_cookies=(b"app_*", b"_ga_mine"))
+    assert cookies(b"app_x=1234; theme=a", rules) == cookies(b"app_x=1234; theme=b", rules)
+    assert cookies(b"PHPSESSID=1234", rules).owner_class is OwnerClass.COOKIES
+    # Named in full it is a session, whatever our own lists say.
+    assert cookies(b"_ga_mine=1234", rules).owner_class is OwnerClass.SESSION
+
+
+def test_a_wildcard_does_not_make_an_analytics_cookie_a_session() -> None:
+    """_*_session catches it; as a session it would hide the cookie that is one."""
+    one, other = cookies(b"_parsely_session=x; auth=a"), cookies(b"_parsely_session=x; auth=b")
+    assert one.owner_class is OwnerClass.COOKIES
+    assert one.digest != other.digest
+    assert cookies(b"_parsely_session=x").owner_class is OwnerClass.COOKIES
+
+
+def test_ignoring_all_cookies_does_not_ignore_sessions() -> None:
+    rules = OwnerRules(secret=SECRET, ignore_cookies=(b"*",))
+    assert cookies(b"_app_session=a", rules).owner_class is OwnerClass.SESSION
+    assert cookies(b"theme=dark", rules) == EVERYONE
+
+
+# -- Row 4: other cookies
+
+
+# _parsely_session looks like a session of Rails, so it counts (tested above).
+@pytest.mark.parametrize(
+    "name", [example_of(name) for name in IGNORABLE_COOKIES if name != b"_parsely_session"]
+)
+def test_an_ignorable_cookie_is_everyone(name: bytes) -> None:
+    assert cookies(name + b"=GA1.2.3") == EVERYONE
+    assert cookies(name + b"=1; theme=x").digest == cookies(b"theme=x; %b=2" % name).digest
+
+
+@pytest.mark.parametrize("value", [b"1, PHPSESSID=a", b'"1; PHPSESSID=a"', b"1 sessionid=a"])
+def test_an_ignorable_cookie_that_may_hide_another_counts(value: bytes) -> None:
+    one = cookies(b"_ga=" + value)
+    other = cookies(b"_ga=" + value.replace(b"=a", b"=b"))
+    assert one.owner_class is not OwnerClass.EVERYONE
+    assert one.digest != other.digest
+
+
+@pytest.mark.parametrize("line", [
+    b"theme=dark", b"token", b"=value", b"_ga", b"_gallery_auth=1", b"cf_clearance=1",
+    b"wordpress_0123=1", b"remember_me=1", b"csrftoken=1", b"PHPSESSID", b"_ga =1, x=y",
+])
+def test_other_cookies_are_the_owner_and_everyones_answer_may_stand_in(line: bytes) -> None:
+    found = cookies(line)
+    assert found.owner_class is OwnerClass.COOKIES
+    assert found.anonymous
+    assert not found.session
+    assert len(found.digest) == 16
+
+
+def test_no_two_lists_of_cookies_are_the_same_owner() -> None:
+    lines = [b"a=1", b"a=2", b"a=", b"a", b"=a", b"a=1; b=2", b"a=1;b=", b"a=1b=2", b"a==1",
+             b'a="1"', b"a=1; a=1", b"b=2; a=1", b"A=1", b"a=1, b=2"]
+    assert len({cookies(line).digest for line in lines}) == len(lines)
+
+
+def test_no_cookie_at_all_is_everyone() -> None:
+    assert cookies(b"") == cookies(b" ; ;") == EVERYONE
+
+
+def test_the_fallback_can_be_turned_off() -> None:
+    rules = OwnerRules(secret=SECRET, anonymous_fallback=False)
+    assert not cookies(b"theme=dark", rules).anonymous
+    assert not cookies(b"PHPSESSID=abc", rules).anonymous
+
+
+# -- Unclear
+
+
+def test_several_cookie_lines_all_count() -> None:
+    session, one, other = b"PHPSESSID=abc", b"token=1", b"token=2"
+    first = owner((b"cookie", session), (b"cookie", one))
+    second = owner((b"cookie", session), (b"cookie", other))
+    assert first.owner_class is OwnerClass.COOKIES
+    assert first.session
+    assert first.digest != second.digest
+    assert first.digest != owner((b"cookie", one), (b"cookie", session)).digest
+
+
+def test_a_quoted_string_over_a_semicolon_makes_every_cookie_count() -> None:
+    one, other = cookies(b'a="x; _ga=1; y"'), cookies(b'a="x; _ga=2; y"')
+    assert one.digest != other.digest
+    fake = cookies(b'a="x; PHPSESSID=abc; y"; token=1')
+    assert fake.digest != cookies(b'a="x; PHPSESSID=abc; y"; token=2').digest
+
+
+def test_a_session_in_the_url_counts_and_nothing_public_stands_in() -> None:
+    one = owner_of(request(), [b"PHPSESSID=a"], RULES)
+    other = owner_of(request(), [b"PHPSESSID=b"], RULES)
+    assert one.owner_class is OwnerClass.SESSION
+    assert one.session
+    assert not one.anonymous
+    assert one.digest != other.digest
+    assert one.digest != cookies(b"PHPSESSID=a").digest
+    with_cookie = owner_of(request((b"cookie", b"a=1")), [b"PHPSESSID=a"], RULES)
+    assert with_cookie.digest not in (one.digest, cookies(b"a=1").digest)
+
+
+# -- The hash, the memos, the patterns
+
+
+def test_another_secret_gives_another_owner() -> None:
+    other = OwnerRules(secret=b"f" * 16)
+    assert cookies(b"a=1").digest != cookies(b"a=1", other).digest
+
+
+@pytest.mark.parametrize("secret", [b"", b"short", b"x" * 65])
+def test_a_secret_has_a_length(secret: bytes) -> None:
+    with pytest.raises(ValueError, match="16 to 64"):
+        OwnerRules(secret=secret)
+
+
+def test_the_secret_is_not_shown() -> None:
+    assert "0123456789abcdef" not in repr(RULES)
+
+
+def test_the_memos_are_bounded_and_change_nothing() -> None:
+    rules = OwnerRules(secret=SECRET)
+    for number in range(max(NAMES_REMEMBERED_MAX, COOKIE_LINES_REMEMBERED_MAX) + 10):
+        line = b"n%d=1" % number
+        assert cookies(line, rules) == cookies(line, rules) == cookies(line)
+    assert len(rules.cookie_kinds) <= NAMES_REMEMBERED_MAX
+    assert len(rules.cookie_owners) <= COOKIE_LINES_REMEMBERED_MAX
+
+
+def test_a_remembered_cookie_line_keeps_the_shape_of_each_request() -> None:
+    line, proto = (b"cookie", b"a=1"), (b"x-forwarded-proto", b"https")
+    assert owner(line).shape == b""
+    assert owner(line, proto).shape != b""
+    assert owner(line).shape == b""
+
+
+def test_no_cookie_value_is_kept() -> None:
+    rules = OwnerRules(secret=SECRET)
+    cookies(b"PHPSESSID=topsecret; x=topsecret", rules)
+    kept = repr((rules.cookie_owners, rules.cookie_kinds, rules.field_kinds))
+    assert "topsecret" not in kept
+
+
+def test_patterns() -> None:
+    match = name_matcher((b"a*c", b"x.y", b"*"[:0] + b"z"))
+    assert match(b"abbc")
+    assert match(b"ac")
+    assert match(b"x.y")
+    assert match(b"z")
+    assert not match(b"xay")
+    assert not match(b"abbcd")
+    assert not match(b"")
+    assert not name_matcher(())(b"a")
+
+
+# -- A login, a logout, or only a longer life
+
+
+@pytest.mark.parametrize(("set_cookie", "changes"), [
+    (b"PHPSESSID=old", False),
+    (b"PHPSESSID=old; Path=/; HttpOnly", False),
+    (b" PHPSESSID = old ; Max-Age=3600", False),
+    (b"PHPSESSID=old; Expires=Mon, 07 Nov 1994 08:49:37 GMT", False),
+    (b"PHPSESSID=old; expires=Mon, 07-Nov-1994 08:49:37 GMT", False),
+    (b"PHPSESSID=new", True),
+    (b"PHPSESSID=", True),
+    (b"PHPSESSID", True),
+    (b"session=anything", True),
+    (b"PHPSESSID=old; Max-Age=0", True),
+    (b"PHPSESSID=old; max-age=-1", True),
+    (b"PHPSESSID=old; Max-Age=soon", True),
+    (b"PHPSESSID=old; Max-Age", True),
+    (b"PHPSESSID=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
+    (b"PHPSESSID=old; Expires=Thu, 01-Jan-70 00:00:00 GMT", True),
+    (b"PHPSESSID=old; Expires=yesterday", True),
+    (b"theme=dark", False),
+    (b"phpsessid=new", False),
+    (b"", False),
+])
+def test_which_set_cookie_changes_the_session(set_cookie: bytes, changes: bool) -> None:
+    asked = request((b"cookie", b"a=b; PHPSESSID=old"))
+    assert sets_session(asked, response(set_cookie), RULES) is changes
+    assert sets_session(asked, response(b"x=y", set_cookie), RULES) is changes
+
+
+def test_two_sessions_given_back_as_they_came_change_nothing() -> None:
+    asked = request((b"cookie", b"PHPSESSID=a; session=b"))
+    assert not sets_session(asked, response(b"PHPSESSID=a", b"session=b"), RULES)
+    assert sets_session(asked, response(b"PHPSESSID=a", b"session=c"), RULES)
+
+
+def test_no_set_cookie_changes_nothing() -> None:
+    assert not sets_session(request(), response(), RULES)
+
+
+def test_a_first_session_is_a_change() -> None:
+    assert sets_session(request(), response(b"PHPSESSID=new"), RULES)
+
+
+def test_an_unsafe_request_that_sets_the_same_session_is_a_change() -> None:
+    asked = request((b"cookie", b"PHPSESSID=old"), method=b"POST")
+    assert sets_session(asked, response(b"PHPSESSID=old"), RULES)
+
+
+def test_an_expiry_without_a_date_to_compare_is_a_change() -> None:
+    asked = request((b"cookie", b"PHPSESSID=old"))
+    again = response(b"PHPSESSID=old; Expires=Mon, 07 Nov 1994 08:49:37 GMT", date=b"")
+    assert sets_session(asked, again, RULES)
+
+
+def test_one_of_two_equal_session_cookies_given_back_is_a_change() -> None:
+    asked = request((b"cookie", b"PHPSESSID=a; PHPSESSID=b"))
+    assert sets_session(asked, response(b"PHPSESSID=a"), RULES)
+
+
+# -- Whatever comes
+
+
+VALUES = st.binary(max_size=40) | st.text(
+    alphabet="aA=;, \"_gPHSEID.\\", max_size=40
+).map(lambda text: text.encode("latin-1"))
+NAMES = st.sampled_from([b"cookie", b"cookie", b"authorization", b"forwarded", b"x-new", b"accept"])
+
+
+@given(fields=st.lists(st.tuples(NAMES, VALUES), max_size=4), set_cookie=VALUES)
+def test_any_fields_give_an_owner(fields: list[tuple[bytes, bytes]], set_cookie: bytes) -> None:
+    asked = request(*fields)
+    found = owner_of(asked, [], RULES)
+    assert found == owner_of(asked, [], OwnerRules(secret=SECRET))
+    assert len(found.digest) == (0 if found.owner_class is OwnerClass.EVERYONE else 16)
+    if any(name in (b"authorization", b"x-new") for name, _ in fields):
+        assert found.owner_class is OwnerClass.CREDENTIAL
+        assert not found.anonymous
+    assert sets_session(asked, response(set_cookie), RULES) in (True, False)
+
+
+@given(line=VALUES, one=st.binary(min_size=4, max_size=8), other=st.binary(min_size=4, max_size=8))
+def test_two_sessions_are_never_one_owner(line: bytes, one: bytes, other: bytes) -> None:
+    """Whatever else stands in the Cookie field, before it or after it."""
+    first, second = b"PHPSESSID=" + one.hex().encode(), b"PHPSESSID=" + other.hex().encode()
+    for pattern in (b"%b; %b", b"%b;%b; "):
+        assert (cookies(pattern % (line, first)).digest == cookies(pattern % (line, second)).digest
+                ) is (one == other)
+        assert (cookies(pattern % (first, line)).digest == cookies(pattern % (second, line)).digest
+                ) is (one == other)
