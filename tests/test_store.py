@@ -1,0 +1,826 @@
+"""The store: what is found for whom, what goes first, and that every byte is counted."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from retter.message import Fields, Framing, RequestHead, ResponseHead
+from retter.owner import OwnerRules
+from retter.policy import Identity, StorePolicy, identify, invalidated_urls, key_of
+from retter.shelves import OWNER_OVERHEAD_BYTES
+from retter.store import CHANGES_REMEMBERED_MAX, ResponseStore, StoredResponse, StoreRules
+from retter.stored import ENTRY_OVERHEAD_BYTES, facts_of
+
+SECRET = b"0123456789abcdef"
+RULES = OwnerRules(secret=SECRET)
+ALICE, BOB = (b"cookie", b"PHPSESSID=alice"), (b"cookie", b"PHPSESSID=bob")
+BEARER = (b"authorization", b"Bearer x")
+
+
+def request(
+    *fields: tuple[bytes, bytes], target: bytes = b"/", method: bytes = b"GET"
+) -> RequestHead:
+    return RequestHead(
+        method=method, target=target, http11=True, host=b"a.b", fields=fields,
+        framing=Framing.NONE, content_length=0, keep_alive=True, expect_continue=False,
+        upgrade=b"", forward=b"",
+    )
+
+
+def response(
+    *fields: tuple[bytes, bytes], status: int = 200, set_cookies: tuple[bytes, ...] = ()
+) -> ResponseHead:
+    kept = [line for line in fields if line[0] not in (b"age", b"content-length", b"set-cookie")]
+    stored = b"HTTP/1.1 %d Fine\r\n" % status + b"".join([n + b": " + v + b"\r\n" for n, v in kept])
+    return ResponseHead(
+        status=status, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
+        forward=stored, stored=stored, set_cookies=set_cookies, event_stream=False,
+    )
+
+
+def who(asked: RequestHead) -> Identity:
+    return identify(asked, RULES)
+
+
+def make(policy: StorePolicy = StorePolicy.ALL, **limits: float) -> ResponseStore:
+    return ResponseStore(StoreRules(secret=SECRET, policy=policy, **limits))  # type: ignore[arg-type]
+
+
+def put(
+    store: ResponseStore, asked: RequestHead, answered: ResponseHead, body: bytes = b"body",
+    now: float = 10.0, requested_at: float | None = None,
+) -> bool:
+    asked_at = now if requested_at is None else requested_at
+    return store.put(who(asked), asked, answered, body, asked_at, now)
+
+
+def find(
+    store: ResponseStore, asked: RequestHead, now: float = 11.0, *, superseded: bool = False
+) -> StoredResponse | None:
+    return store.lookup(who(asked), asked, now, superseded=superseded)
+
+
+def body_for(
+    store: ResponseStore, asked: RequestHead, now: float = 11.0, *, superseded: bool = False
+) -> bytes | None:
+    found = find(store, asked, now, superseded=superseded)
+    return None if found is None else found.body
+
+
+# -- What is kept of a response
+
+
+def test_what_is_kept() -> None:
+    store = make()
+    head = response(
+        (b"etag", b'"a"'), (b"last-modified", b"then"), (b"content-encoding", b"GZIP"),
+        (b"age", b"5"), (b"cache-control", b"no-store"), (b"content-length", b"4"), status=203,
+    )
+    assert put(store, request(), head, b"body", requested_at=8.0, now=10.0)
+    found = find(store, request(), 13.0)
+    assert found is not None
+    assert (found.status, found.head, found.body) == (203, head.stored, b"body")
+    assert (found.content_coding, found.etag, found.last_modified) == (b"gzip", b'"a"', b"then")
+    assert found.no_store
+    assert not found.superseded
+    # RFC 9111 section 4.2.3: received Age, response delay, time in the store.
+    assert (found.stored_at, found.age_s, found.age(13.0)) == (10.0, 7.0, 10.0)
+
+
+@pytest.mark.parametrize(("ages", "age_s"), [
+    ((b"5",), 5), ((b"5, 9",), 5), ((b"5", b"9"), 5), ((b"x",), 0), ((b"",), 0), ((b"-1",), 0),
+])
+def test_the_received_age(ages: tuple[bytes, ...], age_s: int) -> None:
+    store = make()
+    put(store, request(), response(*((b"age", age) for age in ages)))
+    found = find(store, request(), 10.0)
+    assert found is not None
+    assert found.age(10.0) == age_s
+
+
+def test_vary_star_is_refused() -> None:
+    store = make()
+    assert not put(store, request(), response((b"vary", b"accept, *")))
+    assert store.stats()["refused"] == 1
+    assert facts_of(((b"vary", b"*"),), 1.0, shared=False) is None
+
+
+# -- For whom
+
+
+def test_each_owner_gets_its_own() -> None:
+    store = make()
+    asked = {name: request(*fields) for name, fields in (
+        (b"anon", ()), (b"alice", (ALICE,)), (b"bob", (BOB,)), (b"api", (BEARER,)),
+        (b"theme", ((b"cookie", b"theme=x"),)), (b"both", (ALICE, BEARER)),
+    )}
+    for name, head in asked.items():
+        put(store, head, response(), b"for " + name)
+    for name, head in asked.items():
+        assert body_for(store, head) == b"for " + name
+    assert store.stats()["found_own"] == len(asked)
+
+
+def test_with_cookies_alone_everyones_200_stands_in() -> None:
+    store = make()
+    put(store, request(), response())
+    for fields in ((ALICE,), ((b"cookie", b"theme=x"),)):
+        assert body_for(store, request(*fields)) == b"body"
+    assert store.stats()["found_public"] == 2
+    for fields in ((BEARER,), (ALICE, BEARER), ((b"x-api-key", b"1"),)):
+        assert body_for(store, request(*fields)) is None
+    assert store.stats()["not_found"] == 3
+
+
+@pytest.mark.parametrize("status", [201, 204, 301, 302])
+def test_nothing_but_a_200_stands_in(status: int) -> None:
+    store = make()
+    put(store, request(), response(status=status))
+    assert body_for(store, request(ALICE)) is None
+    assert body_for(store, request()) == b"body"
+
+
+def test_an_owners_answer_is_never_anybody_elses() -> None:
+    store = make()
+    for fields in ((ALICE,), (BEARER,), ((b"cookie", b"theme=x"),)):
+        put(store, request(*fields), response())
+    assert body_for(store, request()) is None
+    assert body_for(store, request(BOB)) is None
+    assert body_for(store, request((b"authorization", b"Bearer y"))) is None
+    assert body_for(store, request(ALICE, target=b"/other")) is None
+
+
+# -- Variants
+
+
+def test_vary_separates_but_not_by_coding_or_cookie() -> None:
+    store = make()
+    varies = response((b"vary", b"Accept-Language, Accept-Encoding"), (b"vary", b"Cookie,"))
+    german, english = (b"accept-language", b"de"), (b"accept-language", b"en")
+    put(store, request(german), varies, b"hallo")
+    assert body_for(store, request(english)) is None
+    put(store, request(english), varies, b"hello")
+    assert body_for(store, request(german, (b"accept-encoding", b"br"))) == b"hallo"
+    assert body_for(store, request(english)) == b"hello"
+    assert body_for(store, request()) is None
+    put(store, request(english), varies, b"hi")
+    assert (store.stats()["entries"], store.stats()["keys"]) == (2, 1)
+
+
+def test_an_absent_field_an_empty_one_and_two_lines_are_three_variants() -> None:
+    store = make()
+    varies = response((b"vary", b"x, accept"))
+    variants: list[Fields] = [
+        (), ((b"accept", b""),), ((b"accept", b"a"), (b"accept", b"b")), ((b"accept", b"0:"),),
+    ]
+    for number, fields in enumerate(variants):
+        put(store, request(*fields), varies, b"%d" % number)
+    for number, fields in enumerate(variants):
+        assert body_for(store, request(*fields)) == b"%d" % number
+    # RFC 9110 section 5.3: two lines are one list.
+    assert body_for(store, request((b"accept", b"a, b"))) == b"2"
+
+
+def test_a_credential_that_vary_names_is_kept_as_a_hash() -> None:
+    store = make()
+    put(store, request((b"authorization", b"topsecret")), response((b"vary", b"authorization")))
+    found = find(store, request((b"authorization", b"topsecret")))
+    assert found is not None
+    assert "topsecret" not in repr(found)
+
+
+def test_a_fragment_never_stands_in_for_the_page() -> None:
+    store = make()
+    xhr = (b"x-requested-with", b"XMLHttpRequest")
+    put(store, request(xhr), response(), b"fragment")
+    assert body_for(store, request()) is None
+    assert body_for(store, request(ALICE)) is None
+    put(store, request(), response(), b"page")
+    assert body_for(store, request(xhr)) == b"fragment"
+    assert body_for(store, request(ALICE)) == b"page"
+    assert body_for(store, request(ALICE, xhr)) == b"fragment"
+
+
+def test_a_redirect_to_https_is_not_given_to_https() -> None:
+    store = make()
+    put(store, request((b"x-forwarded-proto", b"http")), response(status=301))
+    assert body_for(store, request((b"x-forwarded-proto", b"https"))) is None
+
+
+def test_the_oldest_variant_goes_first() -> None:
+    store = make(variants_max=2)
+    varies = response((b"vary", b"accept"))
+    for value in (b"1", b"2", b"3"):
+        put(store, request((b"accept", value)), varies, value)
+    found = [body_for(store, request((b"accept", value))) for value in (b"1", b"2", b"3")]
+    assert found == [None, b"2", b"3"]
+    assert store.stats()["evicted_variants"] == 1
+
+
+def test_what_replaces_is_what_would_have_been_answered() -> None:
+    """A response without Vary answers every request, until one with Vary comes."""
+    store = make()
+    put(store, request((b"accept", b"1")), response(), b"any")
+    put(store, request((b"accept", b"2")), response((b"vary", b"accept")), b"two")
+    assert body_for(store, request((b"accept", b"2"))) == b"two"
+    assert body_for(store, request((b"accept", b"1"))) is None
+
+
+# -- Age
+
+
+def test_what_is_too_old_is_gone() -> None:
+    store = make(max_stale_s=100.0)
+    put(store, request(), response((b"age", b"40")), now=10.0)
+    assert body_for(store, request(), 70.0) == b"body"
+    assert body_for(store, request(), 70.1) is None
+    assert store.stats()["expired"] == 1
+    assert store.stats()["entries"] == 0
+    put(store, request(), response(), now=100.0)
+    assert body_for(store, request(ALICE), 200.0) == b"body"
+    assert body_for(store, request(ALICE), 200.1) is None
+    assert store.stats()["bytes_used"] == 0
+
+
+def test_an_old_own_one_gives_way_to_everyones() -> None:
+    store = make(max_stale_s=100.0)
+    put(store, request(ALICE), response(), b"old", now=0.0)
+    put(store, request(), response(), b"new", now=90.0)
+    assert body_for(store, request(ALICE), 100.0) == b"old"
+    assert body_for(store, request(ALICE), 101.0) == b"new"
+
+
+@pytest.mark.parametrize(("cache_control", "age_max_s"), [
+    (b"max-age=60, must-revalidate", 60.0), (b"stale-if-error=30", 30.0), (b"", 1000.0),
+])
+def test_rfc9111_limits_the_age(cache_control: bytes, age_max_s: float) -> None:
+    shared, every = make(StorePolicy.RFC9111, max_stale_s=1000.0), make(max_stale_s=1000.0)
+    head = response((b"cache-control", cache_control))
+    for store in (shared, every):
+        put(store, request(), head, now=0.0)
+    assert body_for(shared, request(), age_max_s) == b"body"
+    assert body_for(shared, request(), age_max_s + 1) is None
+    assert body_for(every, request(), 1000.0) == b"body"
+
+
+# -- Storing the same again
+
+
+def test_the_same_again_only_makes_it_young() -> None:
+    store = make()
+    head = response((b"age", b"3"))
+    put(store, request(), head, b"x" * 100, now=0.0)
+    used = store.stats()["bytes_used"]
+    put(store, request(), head, b"x" * 100, requested_at=49.0, now=50.0)
+    found = find(store, request(), 50.0)
+    assert found is not None
+    assert found.age(50.0) == 4.0
+    # Equal bytes from another head: its Age is its own.
+    put(store, request(), response((b"age", b"7")), b"x" * 100, now=60.0)
+    found = find(store, request(), 60.0)
+    assert found is not None
+    assert found.age(60.0) == 7.0
+    stats = store.stats()
+    assert (stats["unchanged"], stats["stored"], stats["bytes_used"]) == (2, 1, used)
+
+
+def test_equal_bodies_are_kept_once() -> None:
+    store = make()
+    for number in range(50):
+        asked = request((b"cookie", b"PHPSESSID=visitor%d" % number))
+        put(store, asked, response(), bytes(bytearray(b"x" * 100_000)))
+    stats = store.stats()
+    assert (stats["entries"], stats["owners"], stats["bodies"]) == (50, 50, 1)
+    assert stats["bytes_used"] < 200_000
+    for number in range(50):
+        store.drop_owner(who(request((b"cookie", b"PHPSESSID=visitor%d" % number))).owner, 20.0)
+    assert store.stats()["bodies"] == store.stats()["bytes_used"] == 0
+
+
+# -- Superseded
+
+
+def test_a_superseded_response_is_only_for_when_the_application_fails() -> None:
+    store = make()
+    for fields in ((), (ALICE,), (BOB,)):
+        put(store, request(*fields), response())
+    assert store.supersede(who(request(ALICE, method=b"POST")), [b"a.b/"], 20.0) == 2
+    assert body_for(store, request(), 21.0) is None
+    # Not the anonymous page either, for somebody who has just changed something.
+    assert body_for(store, request(ALICE), 21.0) is None
+    assert body_for(store, request(BOB), 21.0) == b"body"
+    for fields in ((), (ALICE,)):
+        assert body_for(store, request(*fields), 21.0, superseded=True) == b"body"
+    assert body_for(store, request((b"cookie", b"x=y")), 21.0) is None
+    assert body_for(store, request((b"cookie", b"x=y")), 21.0, superseded=True) == b"body"
+    assert store.supersede(who(request(ALICE)), [b"a.b/", b"a.b/none"], 22.0) == 0
+    put(store, request(ALICE), response(), now=23.0)
+    assert body_for(store, request(ALICE), 24.0) == b"body"
+
+
+def test_a_response_that_was_on_its_way_is_superseded_too() -> None:
+    store = make()
+    store.supersede(who(request()), [b"a.b/"], 10.0)
+    for again in range(2):
+        assert put(store, request(), response(), requested_at=9.0, now=11.0 + again)
+        assert body_for(store, request(), 13.0) is None
+        assert body_for(store, request(), 13.0, superseded=True) == b"body"
+    put(store, request(target=b"/other"), response(), requested_at=9.0, now=14.0)
+    assert body_for(store, request(target=b"/other"), 15.0) == b"body"
+    put(store, request(), response(), requested_at=10.1, now=16.0)
+    assert body_for(store, request(), 17.0) == b"body"
+
+
+def test_a_forgotten_change_counts_for_everything_asked_before() -> None:
+    store = make()
+    for number in range(CHANGES_REMEMBERED_MAX + 1):
+        store.supersede(who(request()), [b"a.b/%d" % number], 10.0 + number)
+    put(store, request(target=b"/0"), response(), requested_at=9.0, now=3000.0)
+    assert body_for(store, request(target=b"/0"), 3000.0) is None
+    put(store, request(target=b"/new"), response(), requested_at=10.0, now=3000.0)
+    assert body_for(store, request(target=b"/new"), 3000.0) is None
+    put(store, request(target=b"/new"), response(), requested_at=10.5, now=3000.0)
+    assert body_for(store, request(target=b"/new"), 3000.0) == b"body"
+
+
+# -- Sessions
+
+
+def test_a_logout_drops_all_of_one_session() -> None:
+    store = make()
+    csrf = (b"x-csrf-token", b"1")
+    for target in (b"/1", b"/2"):
+        for fields in ((), (ALICE,), (ALICE, csrf), (BOB,)):
+            put(store, request(*fields, target=target), response())
+    assert store.drop_owner(who(request(ALICE, csrf)).owner, 20.0) == 4
+    assert store.drop_owner(who(request(ALICE)).owner, 20.0) == 0
+    assert store.stats()["dropped_session"] == 4
+    for target in (b"/1", b"/2"):
+        assert body_for(store, request(BOB, target=target)) == b"body"
+        assert body_for(store, request(ALICE, csrf, target=target)) is None
+
+
+def test_what_was_on_its_way_to_a_dropped_session_is_not_stored() -> None:
+    store = make()
+    store.drop_owner(who(request(ALICE)).owner, 10.0)
+    assert not put(store, request(ALICE), response(), requested_at=9.0, now=11.0)
+    assert put(store, request(BOB), response(), requested_at=9.0, now=11.0)
+    assert put(store, request(ALICE), response(), requested_at=10.1, now=11.0)
+
+
+def test_everyone_is_not_one_owner() -> None:
+    store = make()
+    put(store, request(), response())
+    assert store.drop_owner(b"", 20.0) == 0
+    assert put(store, request(target=b"/2"), response(), requested_at=1.0, now=21.0)
+    assert body_for(store, request()) == body_for(store, request(target=b"/2"), 22.0) == b"body"
+
+
+# -- Refreshing with a 304 (RFC 9111 section 4.3.4)
+
+ETAG, OTHER_ETAG = (b"etag", b'"a"'), (b"etag", b'"b"')
+MODIFIED = (b"last-modified", b"Sun, 06 Nov 1994 08:49:37 GMT")
+
+
+def refreshed(
+    stored: tuple[tuple[bytes, bytes], ...],
+    asked: tuple[tuple[bytes, bytes], ...],
+    answered: tuple[tuple[bytes, bytes], ...],
+    policy: StorePolicy = StorePolicy.ALL,
+) -> StoredResponse | None:
+    """Return what is stored after a 304, asked for at 99 and answered at 100."""
+    store = make(policy)
+    put(store, request(), response(*stored), now=10.0)
+    store.supersede(who(request()), [b"a.b/"], 20.0)
+    conditional = request(*asked)
+    store.refresh(who(conditional), conditional, response(*answered, status=304), 99.0, 100.0)
+    return find(store, request(), 100.0, superseded=True)
+
+
+@pytest.mark.parametrize(("stored", "asked", "answered", "validates"), [
+    ((ETAG,), ((b"if-none-match", b'"a"'),), (ETAG,), True),
+    ((ETAG,), ((b"if-none-match", b'"a", "b"'),), (ETAG,), True),
+    ((ETAG,), ((b"if-none-match", b'"b"'),), (OTHER_ETAG,), False),
+    ((ETAG,), ((b"if-none-match", b'W/"a"'),), ((b"etag", b'W/"a"'),), False),
+    ((ETAG,), ((b"if-none-match", b'"a"'),), (), True),
+    ((ETAG,), ((b"if-none-match", b'"a", "b"'),), (), False),
+    ((ETAG,), ((b"if-none-match", b"*"),), (), False),
+    ((ETAG,), ((b"if-none-match", b'"b"'),), (), False),
+    ((MODIFIED,), ((b"if-modified-since", MODIFIED[1]),), (), True),
+    ((MODIFIED,), ((b"if-modified-since", MODIFIED[1]),), (MODIFIED,), True),
+    ((MODIFIED,), ((b"if-modified-since", b"later"),), (), False),
+    ((MODIFIED,), ((b"if-none-match", b'"a"'), (b"if-modified-since", MODIFIED[1])), (), False),
+    ((MODIFIED,), ((b"if-modified-since", b"x"),), ((b"last-modified", b"x"),), False),
+    ((), (), (), False),
+    ((), ((b"if-none-match", b'"a"'),), (ETAG,), False),
+])
+def test_a_304_refreshes_what_it_validates(
+    stored: tuple[tuple[bytes, bytes], ...], asked: tuple[tuple[bytes, bytes], ...],
+    answered: tuple[tuple[bytes, bytes], ...], validates: bool,
+) -> None:
+    found = refreshed(stored, asked, answered)
+    assert found is not None
+    assert (found.stored_at, found.age_s) == ((100.0, 1.0) if validates else (10.0, 0.0))
+    assert found.superseded is not validates
+    assert found.body == b"body"
+
+
+def test_a_304_updates_fields_but_not_those_about_the_body() -> None:
+    found = refreshed(
+        (ETAG, (b"date", b"1"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-b", b"1"),
+         (b"content-type", b"text/html")),
+        ((b"if-none-match", b'"a"'),),
+        (ETAG, (b"date", b"2"), (b"x-a", b"3"), (b"x-c", b"1"), (b"content-type", b"x"),
+         (b"content-length", b"0"), (b"content-encoding", b"br"), (b"set-cookie", b"x"),
+         (b"age", b"7"), (b"cache-control", b"no-store"), (b"via", b"1.1 x")),
+    )
+    assert found is not None
+    assert found.head == (
+        b"HTTP/1.1 200 Fine\r\nx-b: 1\r\ncontent-type: text/html\r\n"
+        b'etag: "a"\r\ndate: 2\r\nx-a: 3\r\nx-c: 1\r\ncache-control: no-store\r\n'
+    )
+    assert (found.age_s, found.no_store, found.content_coding) == (8.0, True, b"")
+
+
+def test_a_304_that_says_it_may_not_be_kept_drops_it() -> None:
+    asked = ((b"if-none-match", b'"a"'),)
+    for field in ((b"vary", b"*"), (b"vary", b"accept")):
+        assert refreshed((ETAG,), asked, (ETAG, field)) is None
+    no_store = (ETAG, (b"cache-control", b"no-store"))
+    assert refreshed((ETAG,), asked, no_store, StorePolicy.RFC9111) is None
+    same_vary = (ETAG, (b"vary", b"accept-encoding"))
+    assert refreshed(same_vary, asked, same_vary) is not None
+
+
+def test_a_304_asked_for_before_a_change_does_not_undo_it() -> None:
+    store = make()
+    put(store, request(), response(ETAG))
+    store.supersede(who(request()), [b"a.b/"], 20.0)
+    asked = request((b"if-none-match", b'"a"'))
+    store.refresh(who(asked), asked, response(ETAG, status=304), 19.0, 21.0)
+    found = find(store, request(), 22.0, superseded=True)
+    assert found is not None
+    assert found.superseded
+
+
+def test_a_304_never_refreshes_everyones_for_somebody() -> None:
+    store = make()
+    put(store, request(), response(ETAG))
+    asked = request(ALICE, (b"if-none-match", b'"a"'))
+    store.refresh(who(asked), asked, response(ETAG, status=304), 19.0, 20.0)
+    found = find(store, request(ALICE), 20.0)
+    assert found is not None
+    assert found.stored_at == 10.0
+
+
+def test_a_304_refreshes_the_variant_that_was_asked_for() -> None:
+    store = make()
+    varies = response(ETAG, (b"vary", b"accept"))
+    for value in (b"1", b"2"):
+        put(store, request(ALICE, (b"accept", value)), varies, value)
+    asked = request(ALICE, (b"accept", b"1"), (b"if-none-match", b'"a"'))
+    store.refresh(who(asked), asked, response(ETAG, status=304), 20.0, 20.0)
+    ages = [found.stored_at for value in (b"1", b"2")
+            if (found := find(store, request(ALICE, (b"accept", value)))) is not None]
+    assert ages == [20.0, 10.0]
+
+
+def test_a_304_that_makes_a_head_too_large_costs_the_entry() -> None:
+    store = make(bytes_max=ENTRY_OVERHEAD_BYTES + 200)
+    put(store, request(), response(ETAG))
+    asked = request((b"if-none-match", b'"a"'))
+    store.refresh(who(asked), asked, response(ETAG, (b"x", b"y" * 200), status=304), 20.0, 20.0)
+    assert store.stats()["entries"] == store.stats()["bytes_used"] == 0
+    assert store.stats()["evicted_budget"] == 1
+
+
+# -- The budget
+
+
+def test_least_recently_used_goes_first() -> None:
+    store = make(bytes_max=3 * (ENTRY_OVERHEAD_BYTES + 100))
+    for target in (b"/1", b"/2", b"/3"):
+        put(store, request(target=target), response())
+    find(store, request(target=b"/1"))
+    find(store, request(ALICE, target=b"/2"))
+    put(store, request(target=b"/4"), response())
+    kept = [t for t in (b"/1", b"/2", b"/3", b"/4") if find(store, request(target=t)) is not None]
+    assert kept == [b"/1", b"/2", b"/4"]
+    assert store.stats()["evicted_budget"] == 1
+
+
+def test_one_owner_pushes_out_its_own() -> None:
+    store = make(bytes_max=40_000, owner_share=0.25)
+    put(store, request(), response())
+    put(store, request(BOB), response())
+    for number in range(100):
+        put(store, request(ALICE, target=b"/%d" % number), response(), b"%01000d" % number)
+        find(store, request(ALICE, target=b"/0"))
+    stats = store.stats()
+    assert stats["evicted_budget"] == 0
+    assert stats["evicted_share"] == 100 - (stats["entries"] - 2) > 80
+    assert body_for(store, request()) == body_for(store, request(BOB)) == b"body"
+    # Its own least recently used went first: the page that it reads again and again is there.
+    assert body_for(store, request(ALICE, target=b"/0")) is not None
+    assert body_for(store, request(ALICE, target=b"/1")) is None
+
+
+def test_what_is_too_large_is_refused_and_what_was_there_stays() -> None:
+    store = make(bytes_max=8 * 4096)
+    for fields in ((), (ALICE,)):
+        assert put(store, request(*fields), response(), b"small")
+    assert not put(store, request(), response(), b"x" * 8 * 4096)
+    assert not put(store, request(ALICE), response(), b"x" * 4096)
+    assert put(store, request(target=b"/1"), response(), b"x" * 4096)
+    assert body_for(store, request()) == body_for(store, request(ALICE)) == b"small"
+    assert store.stats()["refused"] == 2
+
+
+def test_no_memory_stores_nothing() -> None:
+    store = make(bytes_max=0)
+    assert not put(store, request(), response(), b"")
+    assert store.stats()["bytes_used"] == 0
+
+
+@pytest.mark.parametrize("limits", [
+    {"bytes_max": -1}, {"variants_max": 0}, {"max_stale_s": -1.0}, {"owner_share": 0.0},
+    {"owner_share": 1.1},
+])
+def test_limits_are_checked(limits: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="at"):
+        make(**limits)
+
+
+# -- Purging
+
+
+def test_purging() -> None:
+    alice = who(request(ALICE)).owner
+
+    def filled() -> ResponseStore:
+        store = make()
+        for target in (b"/a", b"/a/b", b"/c"):
+            for fields in ((), (ALICE,), (BOB,)):
+                put(store, request(*fields, target=target), response())
+        return store
+
+    assert filled().purge() == 9
+    assert filled().purge(url=b"a.b/a") == 3
+    assert filled().purge(prefix=b"a.b/a") == 6
+    assert filled().purge(owner=alice) == 3
+    assert filled().purge(owner=b"") == 3
+    assert filled().purge(prefix=b"a.b/a", owner=b"") == 2
+    assert filled().purge(url=b"a.b/none") == 0
+    store = filled()
+    store.purge(prefix=b"a.b/a")
+    assert (store.stats()["entries"], store.stats()["purged"]) == (3, 6)
+
+
+def test_an_unsafe_answer_marks_what_it_names() -> None:
+    """From the heads to the marks: policy and store together."""
+    store = make()
+    put(store, request(target=b"/list"), response())
+    put(store, request(target=b"/items"), response())
+    post = request(method=b"POST", target=b"/items")
+    named = invalidated_urls(post, response((b"location", b"/list"), status=303), RULES)
+    assert store.supersede(who(post), named, 20.0) == 2
+
+
+# -- Against a naive model
+
+
+@dataclass
+class Entry:
+    """One entry of the model, with the request that it was stored for."""
+
+    accept: bytes
+    varies: bool
+    size: int
+    body: bytes
+    stored_at: float
+    superseded: bool
+    etag: bytes
+
+
+MODEL_MAX, MODEL_SHARE, MODEL_VARIANTS, MODEL_STALE = 9000, 0.5, 2, 40.0
+VISITORS: dict[str, Fields] = {
+    "anon": (), "alice": (ALICE,), "bob": (BOB,), "theme": ((b"cookie", b"theme=x"),),
+    "api": (BEARER,),
+}
+visitors = st.sampled_from(sorted(VISITORS))
+targets = st.sampled_from([b"/1", b"/2", b"/3", b"/4"])
+accepts = st.sampled_from([b"a", b"b", b"c"])
+bodies = st.sampled_from([b"", b"x", b"y" * 500, b"z" * 500, b"z" * 2500, b"w" * 5000])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """The store and a model that keeps plain lists and counts everything anew after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.keys: dict[bytes, list[Entry]] = {}     # least recently used first
+        self.changes: dict[bytes, float] = {}
+
+    @initialize()
+    def start(self) -> None:
+        self.store = make(
+            bytes_max=MODEL_MAX, owner_share=MODEL_SHARE, variants_max=MODEL_VARIANTS,
+            max_stale_s=MODEL_STALE,
+        )
+
+    # The model
+
+    def used(self) -> int:
+        entries = [entry for slot in self.keys.values() for entry in slot]
+        owners = {key[1:17] for key in self.keys if key[:1] == b"@"}
+        return (sum(entry.size for entry in entries) + sum(map(len, {e.body for e in entries}))
+                + OWNER_OVERHEAD_BYTES * len(owners))
+
+    def held(self, owner: bytes) -> int:
+        slots = [slot for key, slot in self.keys.items() if key[1:17] == owner and key[:1] == b"@"]
+        entries = [entry for slot in slots for entry in slot]
+        return sum(entry.size + len(entry.body) for entry in entries) + OWNER_OVERHEAD_BYTES
+
+    def drop_last(self, key: bytes) -> None:
+        self.keys[key].pop()
+        if not self.keys[key]:
+            del self.keys[key]
+
+    def make_room(self, owner: bytes) -> None:
+        while owner and self.held(owner) > MODEL_MAX * MODEL_SHARE:
+            self.drop_last(next(key for key in self.keys if key[1:17] == owner))
+        while self.used() > MODEL_MAX:
+            self.drop_last(next(iter(self.keys)))
+
+    def touch(self, key: bytes) -> None:
+        self.keys[key] = self.keys.pop(key)
+
+    def selected(self, key: bytes, accept: bytes) -> Entry | None:
+        for entry in self.keys.get(key, []):
+            if not entry.varies or entry.accept == accept:
+                return entry
+        return None
+
+    def remove(self, key: bytes, entry: Entry) -> None:
+        self.keys[key] = [held for held in self.keys[key] if held is not entry]
+        if not self.keys[key]:
+            del self.keys[key]
+
+    # The steps
+
+    def asked(self, visitor: str, path: bytes, accept: bytes, *more: tuple[bytes, bytes]
+              ) -> tuple[RequestHead, Identity]:
+        head = request(*VISITORS[visitor], (b"accept", accept), *more, target=path)
+        return head, who(head)
+
+    @rule(visitor=visitors, path=targets, accept=accepts, varies=st.booleans(), body=bodies,
+          delay_s=st.sampled_from([0.0, 0.5, 5.0, 20.0]), etag=st.sampled_from([b'"1"', b'"2"']))
+    def put(self, visitor: str, path: bytes, accept: bytes, varies: bool, body: bytes,
+            delay_s: float, etag: bytes) -> None:
+        asked, identity = self.asked(visitor, path, accept)
+        fields: list[tuple[bytes, bytes]] = [(b"etag", etag)]
+        if varies:
+            fields.append((b"vary", b"accept"))
+        head = response(*fields)
+        body = bytes(bytearray(body))
+        requested_at = self.now - delay_s
+        stored = self.store.put(identity, asked, head, body, requested_at, self.now)
+        key, owner = identity.key, identity.owner
+        size = ENTRY_OVERHEAD_BYTES + len(key) + len(head.stored) + len(etag)
+        limit = MODEL_MAX * MODEL_SHARE - OWNER_OVERHEAD_BYTES if owner else MODEL_MAX
+        late = bool(owner) and requested_at <= self.changes.get(owner, -1.0)
+        # The very same again is not weighed: it is there already.
+        assert stored is (not late and size + len(body) <= limit)
+        if not stored:
+            return
+        kept = [entry for entry in self.keys.get(key, [])
+                if entry.varies and entry.accept != accept]
+        new = Entry(accept, varies, size, body, self.now - delay_s,
+                    requested_at <= self.changes.get(key, -1.0), etag)
+        self.keys[key] = [new, *kept[: MODEL_VARIANTS - 1]]
+        self.touch(key)
+        self.make_room(owner)
+
+    @rule(visitor=visitors, path=targets, accept=accepts, superseded=st.booleans())
+    def lookup(self, visitor: str, path: bytes, accept: bytes, superseded: bool) -> None:
+        asked, identity = self.asked(visitor, path, accept)
+        found = self.store.lookup(identity, asked, self.now, superseded=superseded)
+        expected: Entry | None = None
+        for key in (identity.key, identity.public_key):
+            entry = None if key is None else self.selected(key, accept)
+            if key is None or entry is None:
+                continue
+            if self.now - entry.stored_at > MODEL_STALE:
+                self.remove(key, entry)
+                continue
+            if superseded or not entry.superseded:
+                expected = entry
+                self.touch(key)
+            break
+        if expected is None:
+            assert found is None
+        else:
+            assert found is not None
+            assert (found.body, found.superseded, found.etag) == (
+                expected.body, expected.superseded, expected.etag
+            )
+            assert found.age(self.now) == pytest.approx(self.now - expected.stored_at)
+
+    @rule(visitor=visitors, path=targets, accept=accepts, etag=st.sampled_from([b'"1"', b'"2"']),
+          delay_s=st.sampled_from([0.0, 5.0]), grown=st.sampled_from([0, 10, 3000]))
+    def refresh(self, visitor: str, path: bytes, accept: bytes, etag: bytes, delay_s: float,
+                grown: int) -> None:
+        asked, identity = self.asked(visitor, path, accept, (b"if-none-match", etag))
+        head = response((b"etag", etag), (b"x", b"y" * grown), status=304)
+        requested_at = self.now - delay_s
+        self.store.refresh(identity, asked, head, requested_at, self.now)
+        key = identity.key
+        entry = self.selected(key, accept)
+        if entry is None or entry.etag != etag:
+            return
+        vary = len(b"vary: accept\r\n") if entry.varies else 0
+        entry.size = (ENTRY_OVERHEAD_BYTES + len(key) + len(response((b"etag", etag)).stored)
+                      + vary + len(b"x: \r\n") + grown + len(etag))
+        entry.stored_at = requested_at
+        entry.superseded = entry.superseded and requested_at <= self.changes.get(key, -1.0)
+        self.touch(key)
+        self.make_room(identity.owner)
+
+    @rule(visitor=visitors, path=targets)
+    def supersede(self, visitor: str, path: bytes) -> None:
+        _, identity = self.asked(visitor, path, b"a")
+        marked = self.store.supersede(identity, [identity.url], self.now)
+        expected = 0
+        for key in {identity.key, key_of(b"", identity.url)}:
+            self.changes[key] = self.now
+            for entry in self.keys.get(key, []):
+                expected += not entry.superseded
+                entry.superseded = True
+        assert marked == expected
+
+    @rule(visitor=visitors)
+    def drop_owner(self, visitor: str) -> None:
+        _, identity = self.asked(visitor, b"/1", b"a")
+        dropped = self.store.drop_owner(identity.owner, self.now)
+        mine = [key for key in self.keys if identity.owner and key[1:17] == identity.owner]
+        if identity.owner:
+            self.changes[identity.owner] = self.now
+        assert dropped == sum(len(self.keys.pop(key)) for key in mine)
+
+    @rule(path=targets)
+    def purge(self, path: bytes) -> None:
+        gone = [key for key in self.keys if key.endswith(b"a.b" + path)]
+        assert self.store.purge(url=b"a.b" + path) == sum(len(self.keys.pop(k)) for k in gone)
+
+    @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def every_byte_is_counted(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        stats = self.store.stats()
+        entries = [entry for slot in self.keys.values() for entry in slot]
+        assert stats["entries"] == len(entries)
+        assert stats["keys"] == len(self.keys)
+        assert stats["bodies"] == len({entry.body for entry in entries})
+        assert stats["owners"] == len({key[1:17] for key in self.keys if key[:1] == b"@"})
+        assert stats["bytes_used"] == self.used() <= MODEL_MAX
+
+
+StoreMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestStoreMachine = StoreMachine.TestCase
+
+
+# -- Whatever comes
+
+
+@given(
+    fields=st.lists(st.tuples(
+        st.sampled_from([b"vary", b"etag", b"age", b"cache-control", b"expires", b"date",
+                         b"last-modified", b"content-encoding"]),
+        st.binary(max_size=20).filter(lambda value: b"\r" not in value and b"\n" not in value),
+    ), max_size=5),
+    policy=st.sampled_from(list(StorePolicy)),
+)
+def test_any_response_is_kept_whole_or_not_at_all(
+    fields: list[tuple[bytes, bytes]], policy: StorePolicy
+) -> None:
+    store = make(policy)
+    head = response(*fields)
+    kept = put(store, request(), head, now=10.0)
+    found = find(store, request(), 10.0)
+    if found is not None:
+        assert kept
+        assert (found.head, found.body) == (head.stored, b"body")
+    validated = replace(request(), fields=((b"if-none-match", head.combined(b"etag")),))
+    not_modified = response(*fields, status=304)
+    store.refresh(who(validated), validated, not_modified, 11.0, 11.0)
+    assert store.stats()["bytes_used"] <= 64 * 1024 * 1024
+    store.purge()
+    assert store.stats()["bytes_used"] == 0
