@@ -788,7 +788,7 @@ class TestCommandLine:
         command = [sys.executable, "-m", "retter.demo", *flags, "--service-ms", "1"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            urls = {}
+            urls: dict[str, str] = {}
             for line in process.stdout:
                 name, _, url = line.strip().rpartition(" ")
                 urls[name.strip()] = url
