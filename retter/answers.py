@@ -1,8 +1,8 @@
 """The bytes of what RETTER says itself: stored responses, errors, and the fields it adds.
 
-Pure but for the Date of an error answer, which is told by the caller. What is constant is made
-once: the added fields depend on the circuit's state, the reason and the connection option alone,
-so there are a few dozen endings in all, and an answer is a join of ready pieces.
+The Date of an error answer is told by the caller. What is constant is made once: the added fields
+depend on the circuit's state, the reason and the connection option alone, so there are a few dozen
+endings in all, and an answer is a join of ready pieces.
 """
 
 from enum import Enum
@@ -10,7 +10,7 @@ from html import escape
 from http import HTTPStatus
 from json import dumps
 
-from retter.breaker import State
+from retter.breaker import Kind, State
 from retter.conditional import Answer, answer
 from retter.message import RequestHead
 from retter.reason import Reason
@@ -24,6 +24,9 @@ class Persistence(Enum):
     CLOSE = b"Connection: close\r\n"
     KEEP_HTTP10 = b"Connection: keep-alive\r\n"   # HTTP/1.0 has to be told
 
+
+_KEEP = Persistence.KEEP
+_GET = Kind.GET
 
 # For a person who sees it. What went wrong in detail is in the log, not on the page.
 _SENTENCES = {
@@ -41,46 +44,64 @@ class AnswerWriter:
         error_page: HTML shown instead of the built-in text for 502, 503 and 504, or None.
     """
 
-    __slots__ = ("_error_page", "_forwarded", "_headers", "_stored")
+    __slots__ = (
+        "_error_page", "_forwarded", "_forwarded_keep", "_headers", "_state", "_stored",
+        "_stored_keep",
+    )  # fmt: skip
 
     def __init__(self, *, headers: bool, error_page: bytes | None) -> None:
         self._headers = headers
         self._error_page = error_page
-        self._forwarded: dict[tuple[bool, State, Persistence], bytes] = {}
-        self._stored: dict[tuple[Reason, State, Persistence], bytes] = {}
+        self.set_state(State.CLOSED)
 
-    def forwarded_end(self, is_get: bool, state: State, persistence: Persistence) -> bytes:
+    def set_state(self, state: State) -> None:
+        """Tell the circuit's state from now on."""
+        self._state = state
+        self._forwarded: dict[tuple[Kind, Persistence], bytes] = {}
+        self._stored: dict[tuple[Reason, Persistence], bytes] = {}
+        # The common ending of each has a way of its own: a tuple of enum members as a key costs
+        # 0.4 us to hash.
+        self._forwarded_keep = self._circuit_fields(b"backend") + b"\r\n"
+        self._stored_keep: dict[Reason, bytes] = {}
+
+    def forwarded_end(self, kind: Kind, persistence: Persistence) -> bytes:
         """Return what follows ResponseHead.forward, with the empty line."""
-        found = self._forwarded.get((is_get, state, persistence))
+        if persistence is _KEEP and kind is _GET:
+            return self._forwarded_keep
+        found = self._forwarded.get((kind, persistence))
         if found is None:
-            fields = self._circuit_fields(b"backend", state) if is_get else b""
-            found = self._forwarded[is_get, state, persistence] = (
-                fields + persistence.value + b"\r\n"
-            )
+            fields = self._circuit_fields(b"backend") if kind is _GET else b""
+            found = self._forwarded[kind, persistence] = fields + persistence.value + b"\r\n"
         return found
 
-    def _circuit_fields(self, source: bytes, state: State) -> bytes:
+    def _circuit_fields(self, source: bytes) -> bytes:
         if not self._headers:
             return b""
-        return b"X-Retter: %b\r\nX-Circuit: %b\r\n" % (source, state.value.encode())
+        return b"X-Retter: %b\r\nX-Circuit: %b\r\n" % (source, self._state.value.encode())
 
-    def _stored_end(self, reason: Reason, state: State, persistence: Persistence) -> bytes:
-        key = (reason, state, persistence)
-        found = self._stored.get(key)
+    def _stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
+        if persistence is _KEEP:
+            found = self._stored_keep.get(reason)
+            if found is None:
+                found = self._stored_keep[reason] = self._make_stored_end(reason, persistence)
+            return found
+        found = self._stored.get((reason, persistence))
         if found is None:
-            # RFC 9211 section 2: the one member says that the store answered, and why.
-            status = b"Cache-Status: retter; hit; detail=%b\r\n" % reason.encode()
-            fields = self._circuit_fields(b"cache", state)
-            if self._headers:
-                fields = status + fields
-            found = self._stored[key] = fields + persistence.value + b"\r\n"
+            found = self._stored[reason, persistence] = self._make_stored_end(reason, persistence)
         return found
+
+    def _make_stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
+        fields = b""
+        if self._headers:
+            # RFC 9211 section 2: the one member says that the store answered, and why.
+            fields = b"Cache-Status: retter; hit; detail=%b\r\n" % reason.encode()
+            fields += self._circuit_fields(b"cache")
+        return fields + persistence.value + b"\r\n"
 
     def stored(
         self,
         stored: StoredResponse,
         reason: Reason,
-        state: State,
         persistence: Persistence,
         now: float,
     ) -> tuple[bytes, bytes]:
@@ -90,7 +111,7 @@ class AnswerWriter:
             stored.head,
             len(body),
             stored.age_s + now - stored.stored_at,  # RFC 9111 section 4.2.3
-            self._stored_end(reason, state, persistence),
+            self._stored_end(reason, persistence),
         ), body
 
     def stored_conditionally(
@@ -98,7 +119,6 @@ class AnswerWriter:
         request: RequestHead,
         stored: StoredResponse,
         reason: Reason,
-        state: State,
         persistence: Persistence,
         now: float,
     ) -> tuple[bytes, bytes]:
@@ -107,7 +127,7 @@ class AnswerWriter:
         return b"%bAge: %d\r\n%b" % (
             chosen.head,
             stored.age_s + now - stored.stored_at,
-            self._stored_end(reason, state, persistence),
+            self._stored_end(reason, persistence),
         ), chosen.body
 
     def error(
@@ -115,7 +135,6 @@ class AnswerWriter:
         request: RequestHead | None,
         status: int,
         reason: Reason,
-        state: State | None,
         persistence: Persistence,
         *,
         date: str,
@@ -147,8 +166,7 @@ class AnswerWriter:
         if self._headers:
             # RFC 9211 section 2.3: not answered by the store, and why not.
             lines.append(f"Cache-Status: retter; fwd=miss; detail={reason}")
-            if state is not None:
-                lines.append(f"X-Circuit: {state.value}")
+            lines.append(f"X-Circuit: {self._state.value}")
         head = "\r\n".join(lines).encode() + b"\r\n" + persistence.value + b"\r\n"
         if request is not None and request.method == b"HEAD":
             return head

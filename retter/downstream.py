@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from retter.proxy import ParsedRequest, Proxy
 
 _FOREVER = float("inf")
+_NO_BODY = Framing.NONE
 
 # Below this a head and a body are joined into one write; above it the copy costs more than the
 # second buffer (measured: equal at 64 KiB, 32 us dearer at 1 MiB).
@@ -187,6 +188,16 @@ class DownstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
         if self._exchange is None:
+            parsed = self._memo.young.get(data)
+            if (
+                parsed is not None
+                and parsed.head.framing is _NO_BODY
+                and not (self._buffer or self._closed or self._blocked or self._lingering >= 0)
+            ):
+                # A known head and nothing else: what `_receive_requests` would come to, without
+                # looking for the end of the head (saves 0.7 of 4 us when the store answers).
+                self._begin(parsed, now)
+                return
             if self._lingering >= 0:
                 self._linger_on(data)
             elif not self._closed:
@@ -265,19 +276,25 @@ class DownstreamConnection(asyncio.Protocol):
         if parsed is None:
             parsed = proxy.parse(head_bytes, self.forwarding.trusted, self._memo)
         rest = data[end:]
-        self._requests += 1
-        proxy.counters.requests += 1
-        self._limit(parsed.head)
-        self.deadline = _FOREVER
-        if parsed.head.framing is not Framing.NONE:
+        if parsed.head.framing is not _NO_BODY:
             return self._begin_with_body(parsed, rest, now)
-        self._exchange = begin(proxy, self, parsed, now)
-        if self._exchange is None:
-            self._answered_at_once(now)
-        elif rest:
+        self._begin(parsed, now)
+        if rest and self._exchange is not None:
             self._read_ahead(rest)
             return b""
         return rest
+
+    def _begin(self, parsed: "ParsedRequest", now: float) -> None:
+        """Begin a request without a body."""
+        proxy = self._proxy
+        self._count_request()
+        self.deadline = _FOREVER
+        self._exchange = begin(proxy, self, parsed, now)
+        if self._exchange is None:
+            if self._close:
+                self._end()
+            else:
+                self.deadline = now + proxy.settings.keep_alive_s
 
     def _unusual_head(self, data: bytes, now: float) -> tuple[bytes, int]:
         """Handle an incomplete or an oversized head and leading empty lines."""
@@ -294,23 +311,20 @@ class DownstreamConnection(asyncio.Protocol):
         self._buffer = data
         return data, 0
 
-    def _limit(self, request: RequestHead) -> None:
-        settings = self._proxy.settings
-        body_max = settings.request_body_bytes_max
-        if body_max and request.content_length > body_max:
-            raise RequestTooLarge("the request body is too large")
-        if self._requests == settings.requests_per_connection_max:
+    def _count_request(self) -> None:
+        self._proxy.counters.requests += 1
+        self._requests += 1
+        if self._requests == self._proxy.settings.requests_per_connection_max:
             self._close = True
-
-    def _answered_at_once(self, now: float) -> None:
-        if self._close:
-            self._end()
-        else:
-            self.deadline = now + self._proxy.settings.keep_alive_s
 
     # -- request bodies -------------------------------------------------------------------------
 
     def _begin_with_body(self, parsed: "ParsedRequest", rest: bytes, now: float) -> bytes:
+        body_bytes_max = self._proxy.settings.request_body_bytes_max
+        if body_bytes_max and parsed.head.content_length > body_bytes_max:
+            raise RequestTooLarge("the request body is too large")
+        self._count_request()
+        self.deadline = _FOREVER
         if parsed.head.framing is Framing.CHUNKED:
             self._decoder = ChunkedDecoder()
         else:
@@ -398,7 +412,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._close = True
         self.write(
             proxy.answers.error(
-                None, error.status, error.reason, None, Persistence.CLOSE,
+                None, error.status, error.reason, Persistence.CLOSE,
                 date=proxy.http_date(), detail=str(error),
             )
         )  # fmt: skip

@@ -19,7 +19,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from retter.body import chunk, last_chunk
-from retter.breaker import Kind, Permit, Phase, Shed
+from retter.breaker import Kind, Permit, Phase
+from retter.coding import decodable
 from retter.errors import (
     ConnectRefused,
     Outcome,
@@ -67,6 +68,15 @@ class Stage(Enum):
     DONE = auto()
 
 
+# Looked up once: an Enum member's attribute access costs three times a global's.
+_DONE = Stage.DONE
+_CONNECTING = Stage.CONNECTING
+_SENT = Stage.SENT
+_ADMITTED = Phase.ADMITTED
+_GET = Kind.GET
+_OK = Outcome.OK
+
+
 # -- deciding -------------------------------------------------------------------------------------
 
 
@@ -80,29 +90,33 @@ def begin(
     if identity.lookup:
         stored = proxy.store.lookup(identity, parsed.head, now)
         if stored is not None:
-            age_s = now - stored.stored_at
+            if stored.content_coding:
+                stored = decodable(stored, parsed.head)
+            if stored is not None:
+                age_s = now - stored.stored_at
     decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
-    if decision.__class__ is Shed:
-        assert isinstance(decision, Shed)
-        if stored is None or not decision.serve_stored:
-            stored = _last_resort(proxy, parsed, now)
-        if stored is not None:
-            answer_from_store(proxy, client, parsed, stored, decision.reason, now)
-        else:
-            refuse(proxy, client, parsed.head, decision.reason, decision.retry_after_s)
-        return None
-    assert isinstance(decision, Permit)
-    exchange = Exchange(proxy, client, parsed, decision, now)
-    if decision.phase is Phase.ADMITTED:
-        exchange.forward(now)
-    return exchange if exchange.stage is not Stage.DONE else None
+    if isinstance(decision, Permit):
+        exchange = Exchange(proxy, client, parsed, decision, now)
+        if decision.phase is _ADMITTED:
+            exchange.forward(now)
+            if exchange.stage is _DONE:
+                return None
+        return exchange
+    if stored is None or not decision.serve_stored:
+        stored = _last_resort(proxy, parsed, now)
+    if stored is not None:
+        answer_from_store(proxy, client, parsed, stored, decision.reason, now)
+    else:
+        refuse(proxy, client, parsed.head, decision.reason, decision.retry_after_s)
+    return None
 
 
 def _last_resort(proxy: "Proxy", parsed: "ParsedRequest", now: float) -> StoredResponse | None:
     """Return a stored response where otherwise an error would be sent: superseded ones too."""
     if not parsed.identity.lookup:
         return None
-    return proxy.store.lookup(parsed.identity, parsed.head, now, superseded=True)
+    stored = proxy.store.lookup(parsed.identity, parsed.head, now, superseded=True)
+    return decodable(stored, parsed.head) if stored is not None else None
 
 
 def answer_from_store(
@@ -114,14 +128,12 @@ def answer_from_store(
     now: float,
 ) -> None:
     """Write a stored response to the client."""
-    state = proxy.breaker.state
+    answers = proxy.answers
     persistence = client.persistence(parsed.head)
-    if parsed.conditional:
-        head, body = proxy.answers.stored_conditionally(
-            parsed.head, stored, reason, state, persistence, now
-        )
+    if parsed.conditional or stored.status == 204:
+        head, body = answers.stored_conditionally(parsed.head, stored, reason, persistence, now)
     else:
-        head, body = proxy.answers.stored(stored, reason, state, persistence, now)
+        head, body = answers.stored(stored, reason, persistence, now)
     client.write_message(head, body)
     proxy.counters.stored[reason] += 1
 
@@ -137,7 +149,7 @@ def refuse(
     seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
     client.write(
         proxy.answers.error(
-            request, 503, reason, proxy.breaker.state, client.persistence(request),
+            request, 503, reason, client.persistence(request),
             date=proxy.http_date(), retry_after_s=seconds,
         )
     )  # fmt: skip
@@ -145,35 +157,30 @@ def refuse(
 
 
 class Exchange:
-    """A forwarded request: holds the permit, the upstream connection and the client."""
+    """A forwarded request: holds the permit, the upstream connection and the client.
 
-    __slots__ = (
-        "_chunked_out",
-        "_client",
-        "_copied",
-        "_copy",
-        "_discarded",
-        "_forwarding",
-        "_held",
-        "_held_bytes",
-        "_hold_until",
-        "_outcome",
-        "_parsed",
-        "_pending",
-        "_permit",
-        "_proxy",
-        "_request_complete",
-        "_requested_at",
-        "_response",
-        "_retried",
-        "_sent_body", "_silence_s",
-        "_trailers",
-        "_upstream",
-        "answer_begun",
-        "deadline",
-        "stage",
-        "started_at",
-    )  # fmt: skip
+    What most exchanges never change stands on the class: it costs nothing to set up.
+    """
+
+    deadline = float("inf")         # of the upstream's next step, monotonic seconds
+    # the request
+    _upstream: UpstreamConnection | None = None
+    _pending: list[bytes] | None = None     # body received before there is a connection
+    _trailers: Trailers = []                # noqa: RUF012 - replaced, never changed
+    _sent_body = False
+    _retried = False
+    # the answer
+    _response: ResponseHead | None = None
+    _outcome = Outcome.NEUTRAL
+    answer_begun = False                    # bytes of the application's answer went to the client
+    _chunked_out = False
+    _copy: list[bytes] | None = None        # for the store
+    _copied = 0
+    _held: list[bytes] | None = None        # not yet sent to the client
+    _held_bytes = 0
+    _hold_until = 0.0
+    _discarded = 0
+    _silence_s = 0.0                        # allowed between bytes of the answer
 
     def __init__(
         self,
@@ -190,28 +197,8 @@ class Exchange:
         self._permit = permit
         permit.holder = self
         self.stage = Stage.QUEUED
-        self.started_at = now
-        self.deadline = float("inf")        # of the upstream's next step, monotonic seconds
-        # the request
-        self._pending: list[bytes] | None = None   # body received before there is a connection
-        self._trailers: Trailers = []
+        self.started_at = self._requested_at = now
         self._request_complete = parsed.head.framing is Framing.NONE
-        self._sent_body = False
-        self._retried = False
-        self._upstream: UpstreamConnection | None = None
-        # the answer
-        self._requested_at = now
-        self._response: ResponseHead | None = None
-        self._outcome = Outcome.NEUTRAL
-        self.answer_begun = False          # bytes of the application's answer went to the client
-        self._chunked_out = False
-        self._copy: list[bytes] | None = None      # for the store
-        self._copied = 0
-        self._held: list[bytes] | None = None      # not yet sent to the client
-        self._held_bytes = 0
-        self._hold_until = 0.0
-        self._discarded = 0
-        self._silence_s = proxy.settings.upstream_body_timeout_s    # between bytes of the answer
 
     # -- the request ------------------------------------------------------------------------
 
@@ -220,28 +207,28 @@ class Exchange:
         proxy = self._proxy
         proxy.breaker.started(now, self._permit)
         self.started_at = self._requested_at = now
-        self.stage = Stage.CONNECTING
+        self.stage = _CONNECTING
         proxy.exchanges[self] = None
         proxy.pool.acquire(self, now)
 
     def wants_upstream(self) -> bool:
         """Whether a connection that has just been dialled is still of use."""
-        return self.stage is Stage.CONNECTING
+        return self.stage is _CONNECTING
 
     def upstream_ready(self, connection: UpstreamConnection, now: float) -> None:
         """Send what there is of the request."""
         request = self._parsed.head
         self._upstream = connection
-        self.stage = Stage.SENT
-        connection.request_complete = self._request_complete
+        self.stage = _SENT
+        complete = connection.request_complete = self._request_complete
         data = request.forward + self._forwarding.end_of_head(request)
-        if self._pending is not None or self._request_complete:
-            data += self._encode(b"".join(self._pending or ()), self._request_complete)
-        self._pending = None
-        if self._request_complete:
+        if request.framing is not Framing.NONE and (complete or self._pending is not None):
+            data += self._encode(b"".join(self._pending or ()), complete)
+            self._pending = None
+        if complete:
             self.deadline = now + self._proxy.settings.upstream_timeout_s
         connection.send(self, request.method, data)
-        if self._client is not None and not self._request_complete:
+        if not complete and self._client is not None:
             self._client.resume_body()
 
     def request_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
@@ -294,6 +281,32 @@ class Exchange:
         if self._client is not None and self._parsed.head.http11 and not self.answer_begun:
             self._client.write(head.forward + b"\r\n")
 
+    def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None:
+        """Take a plain answer that arrived in one piece: the short way through `response_head`.
+
+        Nearly all answers to GETs of a healthy application are of this kind, and it saves them a
+        third of the calls (measured: 2.5 of 8 us of Python in a forwarded request).
+        """
+        proxy, client, parsed = self._proxy, self._client, self._parsed
+        identity = parsed.identity
+        if client is None or not identity.store or proxy.judges_plain_answers:
+            self.response_head(head, body, True, [], now)
+            return
+        proxy.counters.forwarded += 1
+        end = proxy.answers.forwarded_end(_GET, client.persistence(parsed.head))
+        client.write_message(head.forward + end, body)
+        self.stage = _DONE
+        self._upstream = self._client = None
+        permit = self._permit
+        permit.holder = None
+        del proxy.exchanges[self]
+        breaker = proxy.breaker
+        breaker.finished(now, permit, _OK)
+        proxy.store.put(identity, parsed.head, head, body, self._requested_at, now)
+        client.exchange_done(now)
+        if breaker.waiting:
+            proxy.start_waiting(now)
+
     def response_head(
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None:
@@ -301,6 +314,7 @@ class Exchange:
         proxy, parsed = self._proxy, self._parsed
         self.stage = Stage.RECEIVING
         self._response = head
+        self._silence_s = proxy.settings.upstream_body_timeout_s
         proxy.breaker.first_byte(now, self._permit)
         self._outcome = self._judge(head.status)
         self._learn(head, now)
@@ -381,9 +395,7 @@ class Exchange:
                 body = chunk(body) + last_chunk(trailers) if complete else chunk(body)
             else:
                 client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
-        end = proxy.answers.forwarded_end(
-            self._parsed.kind is Kind.GET, proxy.breaker.state, client.persistence(request)
-        )
+        end = proxy.answers.forwarded_end(self._parsed.kind, client.persistence(request))
         proxy.counters.forwarded += 1
         client.write_message(head.forward + extra + end, body)
 
@@ -557,7 +569,7 @@ class Exchange:
                     client.close_after_answer()
                 client.write(
                     proxy.answers.error(
-                        self._parsed.head, error.status, error.reason, proxy.breaker.state,
+                        self._parsed.head, error.status, error.reason,
                         client.persistence(self._parsed.head), date=proxy.http_date(),
                     )
                 )  # fmt: skip

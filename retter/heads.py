@@ -516,6 +516,7 @@ class ResponseParser:
             if _COOKIE not in parts
             else tuple([m.field[1] for m in meanings if m.part == _COOKIE]),
             event_stream=False,
+            plain=_is_plain(int(match[1]), fields),
         )
 
     def _meaning(self, line: bytes, memo: LineMemo[_ResponseLine]) -> _ResponseLine | None:
@@ -542,6 +543,14 @@ class ResponseParser:
         meaning = _ResponseLine((name, value), forward, stored, part)
         memo.put(line, meaning)
         return meaning
+
+
+def _is_plain(status: int, fields: Fields) -> bool:
+    if not 200 <= status < 400 or status in (206, 304):
+        return False
+    return not any(
+        name in (b"set-cookie", b"vary") or _is_event_stream(name, value) for name, value in fields
+    )
 
 
 def _is_event_stream(name: bytes, value: bytes) -> bool:
@@ -579,6 +588,7 @@ def parse_response(head: bytes) -> ResponseHead:
         + via,
         set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
         event_stream=any(_is_event_stream(name, value) for name, value in fields),
+        plain=framing is Framing.LENGTH and _is_plain(status, fields),
     )
 
 

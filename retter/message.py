@@ -73,6 +73,8 @@ class ResponseHead:
     stored: bytes            # the same without Content-Length, Set-Cookie and Age
     set_cookies: tuple[bytes, ...]
     event_stream: bool       # Content-Type: text/event-stream
+    plain: bool              # a good answer to a GET with nothing in its head to think about:
+                             # 2xx or 3xx (not 206, 304), LENGTH, no Set-Cookie, Vary or stream
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

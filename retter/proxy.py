@@ -127,7 +127,16 @@ class Proxy:
         self.draining = False
         self.counters = Counters()
         self.failure_statuses = frozenset(settings.failure_statuses)
-        self.breaker = CircuitBreaker(breaker_settings(settings), now, on_transition)
+        # Whether a plain answer (ResponseHead.plain) may be a failure, or may not be stored.
+        self.judges_plain_answers = (
+            any(status < 400 for status in settings.failure_statuses)
+            or settings.store_policy != StorePolicy.ALL
+        )
+        error_page = Path(settings.error_page).read_bytes() if settings.error_page else None
+        self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
+        self._on_transition = on_transition
+        self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
+        self.answers.set_state(self.breaker.state)
         self.store_policy = StorePolicy(settings.store_policy)
         secret = os.urandom(32)  # of this process: no key means anything to the next one
         self.owner_rules = self._make_owner_rules(settings, secret)
@@ -139,8 +148,6 @@ class Proxy:
                 policy=self.store_policy,
             )
         )
-        error_page = Path(settings.error_page).read_bytes() if settings.error_page else None
-        self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
         self.pool = self._make_pool(settings, pool_class)
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels
@@ -218,6 +225,11 @@ class Proxy:
     def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
         """Return what the application is told about a client connection."""
         return ForwardingFields(peer, proto, self._instance, self._trust)
+
+    def _state_changed(self, transition: Transition) -> None:
+        self.answers.set_state(transition.after)
+        if self._on_transition is not None:
+            self._on_transition(transition)
 
     def request_memo(self, trusted: bool) -> HeadMemo[ParsedRequest]:
         """Return the memo of request heads for trusted or for other peers."""

@@ -27,6 +27,7 @@ INFORMATIONAL_MAX = 16
 class ResponseSink(Protocol):
     """What an UpstreamConnection needs of the exchange it works for."""
 
+    def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None: ...
     def response_informational(self, head: ResponseHead) -> None: ...
     def response_head(
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
@@ -144,6 +145,20 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self.answered = True
         now = self._loop.time()
+        if self._framing is None and not (self._buffer or self._tunnel):
+            end = data.find(b"\r\n\r\n") + 4
+            head = self._memo.young.get(data[:end])
+            if (
+                head is not None
+                and head.plain
+                and head.content_length == len(data) - end
+                and self._method == b"GET"
+            ):
+                # A known head and the whole body: what `_receive_head` would come to.
+                self._keep_alive = head.keep_alive
+                self._end_exchange(now)
+                sink.response_whole(head, data[end:], now)
+                return
         try:
             if self._framing is None and not self._tunnel:
                 self._receive_head(sink, data, now)
