@@ -1,0 +1,125 @@
+"""`python -m benchmarks.perf`: run, report, compare, profile."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+from benchmarks.perf import peers, results, runner, scenarios
+from benchmarks.perf.load import LoadFailed
+from benchmarks.perf.report import table
+from benchmarks.perf.results import Result
+
+ROUNDS: Final = 5
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(prog="python -m benchmarks.perf", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="measure")
+    run.set_defaults(command=run_command)
+    add = run.add_argument
+    add("--rounds", type=int, default=ROUNDS, help=f"windows for each peer (default {ROUNDS})")
+    add("--seconds", type=int, default=1, help="length of a window (default 1)")
+    add("--only", metavar="NAMES", help="scenarios, separated by commas")
+    add("--peers", metavar="NAMES", help="peers, separated by commas")
+    add("--quick", action="store_true", help="the main scenarios only")
+    add("--smoke", action="store_true", help="one window of each kind; fails on errors, never on "
+        "speed")  # fmt: skip
+    add("--pypi-peers", action="store_true", help="also aiohttp, proxy.py and mitmproxy, which "
+        "are installed in an environment of their own")  # fmt: skip
+    add("--no-syscalls", action="store_true", help="do not count system calls")
+    add("--json", metavar="FILE", type=Path, help="where the result goes (default: "
+        "benchmarks/results/perf-TIME.json)")  # fmt: skip
+    add("--list", action="store_true", help="list scenarios and peers, and stop")
+    return top
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Measure, print the tables, write the result."""
+    if arguments.list:
+        _list()
+        return 0
+    missing = [program for program in ("wrk", "nginx", "taskset") if not peers.path_of(program)]
+    if missing or which("wrk") is None:
+        print(f"needed and not installed: {', '.join(missing)}", file=sys.stderr)
+        return 2
+    try:
+        chosen = scenarios.chosen(arguments.only, quick=arguments.quick, smoke=arguments.smoke)
+        takers = choose_peers(arguments)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    plan = runner.Plan(
+        rounds=1 if arguments.smoke else arguments.rounds,
+        seconds=1 if arguments.smoke else arguments.seconds,
+        system_calls=not (arguments.no_syscalls or arguments.smoke),
+    )
+    try:
+        result = runner.run(chosen, takers, plan, sys.argv[1:])
+    except (LoadFailed, peers.StartFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    for scenario in result.scenarios():
+        print(table(result, scenario))
+    path = arguments.json or results.FOLDER / time.strftime("perf-%Y%m%d-%H%M%S.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(results.dump(result))
+    print(f"result: {path}", file=sys.stderr)
+    return judge(result) if arguments.smoke else 0
+
+
+def choose_peers(arguments: argparse.Namespace) -> list[peers.Peer]:
+    """Return the peers that were asked for.
+
+    Raises:
+        ValueError: A name is unknown.
+    """
+    known = {peer.name: peer for peer in peers.PEERS}
+    names: Sequence[str] = peers.SMOKE if arguments.smoke else tuple(known)
+    if arguments.peers:
+        names = [name.strip() for name in arguments.peers.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no peer {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [known[name] for name in names]
+
+
+def judge(result: Result) -> int:
+    """Return 1 and say why when anything but speed went wrong."""
+    wrong = [
+        f"{series.scenario} {series.peer}: {window.trouble or 'no answers'}"
+        for series in result.series
+        for window in series.windows
+        if window.errors or not window.requests
+    ]
+    wrong += [line for line in result.skipped if not line.endswith(("not installed", "an option"))]
+    for line in wrong:
+        print(f"wrong: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _list() -> None:
+    print("scenarios:")
+    for scenario in scenarios.SCENARIOS:
+        print(f"  {scenario.name:<24} {scenario.about}")
+    print("peers:")
+    for peer in peers.PEERS:
+        print(f"  {peer.name:<24} {peer.about}")
+
+
+def main() -> int:
+    """Run a command; return the exit code."""
+    arguments = parser().parse_args()
+    code: int = arguments.command(arguments)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

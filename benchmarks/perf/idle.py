@@ -1,0 +1,107 @@
+"""Idle connections: each has had one answer and is then held open without a word.
+
+A process of its own, for ten thousand sockets would slow the load's.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import subprocess
+import sys
+from types import TracebackType
+from typing import Final
+
+from benchmarks.perf.machine import raise_descriptor_limit
+
+ABREAST: Final = 50  # opened at the same time: a rush would measure the accept queue
+OPEN_S: Final = 120.0
+REQUEST: Final = b"GET /100b/idle HTTP/1.1\r\nHost: shop.example\r\n\r\n"
+
+
+class IdleFailed(Exception):
+    """The connections could not be opened."""
+
+
+class Idle:
+    """Holds connections to a port while it is entered."""
+
+    def __init__(self, port: int, count: int, core: int) -> None:
+        self._command = (
+            "taskset", "-c", str(core),
+            sys.executable, "-m", "benchmarks.perf.idle", str(port), str(count),
+        )  # fmt: skip
+
+    def __enter__(self) -> "Idle":
+        """Open them all.
+
+        Raises:
+            IdleFailed: Some could not be opened or had no answer.
+        """
+        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, text=True)  # fmt: skip
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline().strip()
+        if said != "ready":
+            self.__exit__(None, None, None)
+            raise IdleFailed(said or "the holder of idle connections ended")
+        return self
+
+    def lost(self) -> int:
+        """Return how many connections the other side has closed."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline() or -1)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close them all."""
+        self._process.terminate()
+        self._process.communicate()
+
+
+async def hold(port: int, count: int) -> None:
+    """Open the connections, say so, and tell for each line read how many were lost."""
+    gate = asyncio.Semaphore(ABREAST)
+    held: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def one() -> None:
+        async with gate:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            held.append((reader, writer))
+            writer.write(REQUEST)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1.1 200"):
+                raise IdleFailed(f"answered {head[:40]!r}")
+            length = next(line for line in head.lower().split(b"\r\n")
+                          if line.startswith(b"content-length:"))  # fmt: skip
+            await reader.readexactly(int(length.partition(b":")[2]))
+
+    try:
+        async with asyncio.timeout(OPEN_S):
+            await asyncio.gather(*(one() for _ in range(count)))
+    except (OSError, EOFError, IdleFailed, TimeoutError) as error:
+        print(f"after {len(held)} connections: {error or type(error).__name__}", flush=True)
+        return
+    print("ready", flush=True)
+    while await asyncio.to_thread(sys.stdin.readline):
+        print(sum(reader.at_eof() for reader, _ in held), flush=True)
+
+
+def main() -> None:
+    """Hold them until the process is ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("count", type=int)
+    arguments = parser.parse_args()
+    raise_descriptor_limit()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(hold(arguments.port, arguments.count))
+
+
+if __name__ == "__main__":
+    main()
