@@ -17,32 +17,11 @@ from typing import Any, Final, TypeGuard, cast
 
 from retter import units
 from retter.units import shown
+from retter.wellknown import DEFAULT_SESSION_COOKIES
 
 ENVIRONMENT_PREFIX: Final = "RETTER_"
 
-# With one of these in a request, its other cookies do not matter for the owner of what is stored.
-# So a name belongs here only if its value differs from person to person. Cookies of a login that
-# outlives the session ("remember me") belong here too. A name that is missing costs little: then
-# all cookies together make the owner. That is why CSRF cookies (XSRF-TOKEN, csrftoken), cookies
-# that many share (.AspNetCore.Culture, wp-postpass_*) and vague names (token, auth) are not here.
-SESSION_COOKIES: Final = (
-    "PHPSESSID", "PHPSESS*",                              # PHP
-    "JSESSIONID*", "SESSION", "remember-me",              # Java servlets, Spring
-    "ci_session*",                                        # CodeIgniter
-    "sessionid",                                          # Django
-    "laravel_session", "*_session", "*-session", "remember_web_*",  # Laravel, Rails, MediaWiki
-    "remember_user_token",                                # Devise (Rails)
-    "connect.sid",                                        # Express
-    "session", "remember_token",                          # Flask, Flask-Login
-    "symfony", "REMEMBERME",                              # Symfony
-    "ASP.NET_SessionId", "ASPSESSIONID*", ".ASPXAUTH", ".AspNet.ApplicationCookie*",
-    ".AspNetCore.Session", ".AspNetCore.Cookies*", ".AspNetCore.Identity.Application*",
-    "wordpress_logged_in_*", "wordpress_sec_*", "wp-*session*", "wp_woocommerce_session_*",
-    "SESS*", "SSESS*",                                    # Drupal
-    "fe_typo_user", "be_typo_user",                       # TYPO3
-    "MoodleSession*", "CFTOKEN",                          # Moodle, ColdFusion
-    "*next-auth.session-token*", "*authjs.session-token*",
-)
+SESSION_COOKIES: Final = tuple([name.decode() for name in DEFAULT_SESSION_COOKIES])
 
 _MILLISECOND_S: Final = 0.001  # the clock of the event loop is no finer
 

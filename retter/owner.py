@@ -30,6 +30,9 @@ SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
 SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
 COOKIE_LINES_REMEMBERED_MAX: Final = 2048  # 0.6 MB; as many visitors as are active at a time
+# A pattern (*_session) also matches flags (first_session=yes) that many visitors share. Session
+# ids are longer: 24 characters (ASP) are the shortest of the frameworks whose names need a pattern.
+LIKELY_SESSION_BYTES_MIN: Final = 24
 
 K = TypeVar("K")
 
@@ -55,13 +58,14 @@ class FieldKind(Enum):
 class CookieKind(Enum):
     """What a cookie means for the owner."""
 
-    SESSION = "session"
+    SESSION = "session"          # by its full name
+    LIKELY_SESSION = "likely"    # by a pattern
     IGNORABLE = "ignorable"
     OTHER = "other"
 
 
 # The same as plain names: an attribute of an Enum class costs as much as a call.
-_SESSION, _OTHER = CookieKind.SESSION, CookieKind.OTHER
+_SESSION, _LIKELY, _OTHER = CookieKind.SESSION, CookieKind.LIKELY_SESSION, CookieKind.OTHER
 
 
 class Owner(NamedTuple):
@@ -150,11 +154,12 @@ def _cookie_classifier(rules: OwnerRules) -> Callable[[bytes], CookieKind]:
     def classify(name: bytes) -> CookieKind:
         # A browser keeps these prefixes in the name; they say how the cookie was set.
         plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
+        if plain in rules.session_cookies or name in rules.session_cookies:
+            return CookieKind.SESSION
         if is_session(plain) or is_session(name):
-            # A wildcard may catch an analytics cookie (_*_session: _parsely_session). As a session
+            # A pattern may catch an analytics cookie (*_session: _parsely_session). As a session
             # it would hide the true one, ignored it might be the true one: it counts as any other.
-            doubtful = name not in rules.session_cookies and known_ignorable(name)
-            return CookieKind.OTHER if doubtful else CookieKind.SESSION
+            return CookieKind.OTHER if known_ignorable(name) else CookieKind.LIKELY_SESSION
         if known_ignorable(name) or told_ignorable(name):
             return CookieKind.IGNORABLE
         return CookieKind.OTHER
@@ -206,8 +211,9 @@ def _read_cookies(lines: list[bytes], rules: OwnerRules) -> _Cookies:
         if b'"' in value and value.count(b'"') & 1:
             unclear = True          # a quoted string that goes on after the semicolon?
         kind = kinds[name.rstrip(b" \t")] if equals else _OTHER
-        if kind is _SESSION:
-            if value.strip(b'"').lower() in _NOT_A_SESSION:
+        if kind is _SESSION or kind is _LIKELY:
+            too_short = kind is _LIKELY and len(value) < LIKELY_SESSION_BYTES_MIN
+            if too_short or value.strip(b'"').lower() in _NOT_A_SESSION:
                 others.append((name + equals, value))
             else:
                 unclear = unclear or not _is_plain_value(value)
@@ -331,7 +337,7 @@ def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules
         pair, _, attributes = line.partition(b";")
         name, _, value = pair.partition(b"=")
         name, value = name.strip(b" \t"), value.strip(b" \t")
-        if rules.cookie_kinds[name] is not CookieKind.SESSION:
+        if rules.cookie_kinds[name] not in (_SESSION, _LIKELY):
             continue
         if carried is None:
             safe = request.method in (b"GET", b"HEAD")

@@ -59,25 +59,36 @@ SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server", b"x-forwarded-prefix",
 )
 
-# Cookies whose value is the session, so that the other cookies of the request do not matter. Each
-# value must be unguessable: wordpress_test_cookie (a constant) or .AspNetCore.Culture (a language)
-# in this list would show one visitor's pages to the next.
+# Cookies whose value is the session, or a login that outlives it: the other cookies of a request
+# with one of these do not matter. So each value must be unguessable and differ from person to
+# person. A name that is missing costs little: then all cookies together are the owner. That is why
+# constants (wordpress_test_cookie), settings (.AspNetCore.Culture), passwords of pages
+# (wp-postpass_*), CSRF cookies and vague names (token, auth) are not here. What a pattern matches
+# counts only if it is long enough to be a secret (owner.py).
 DEFAULT_SESSION_COOKIES: Final[tuple[bytes, ...]] = (
-    b"PHPSESSID",                                        # PHP, Symfony
-    b"JSESSIONID", b"JSESSIONIDSSO",                     # Java servlets, Spring
-    b"SESSION",                                          # Spring Session
-    b"ci_session",                                       # CodeIgniter
+    b"PHPSESSID", b"PHPSESS*",                           # PHP, Symfony
+    b"JSESSIONID", b"JSESSIONID*",                       # Java servlets, Spring
+    b"SESSION", b"remember-me",                          # Spring Session, Spring Security
+    b"ci_session", b"ci_session*",                       # CodeIgniter
     b"sessionid",                                        # Django
-    b"_session_id", b"_*_session",                       # Rails
-    b"laravel_session",                                  # Laravel
+    b"_session_id", b"remember_user_token",              # Rails, Devise
+    b"*_session", b"*-session",                          # Rails, Laravel, MediaWiki
+    b"laravel_session", b"remember_web_*",               # Laravel
     b"connect.sid",                                      # Express
-    b"session",                                          # Flask
-    b"ASP.NET_SessionId", b".ASPXAUTH",                  # ASP.NET
-    b".AspNet.ApplicationCookie*", b".AspNetCore.Session",
-    b".AspNetCore.Cookies*", b".AspNetCore.Identity.*",
+    b"session", b"remember_token",                       # Flask, Flask-Login
+    b"symfony", b"REMEMBERME",                           # Symfony
+    b"ASP.NET_SessionId", b"ASPSESSIONID*", b".ASPXAUTH",  # ASP and ASP.NET
+    b".AspNet.ApplicationCookie", b".AspNet.ApplicationCookie*",
+    b".AspNetCore.Session", b".AspNetCore.Cookies", b".AspNetCore.CookiesC*",
+    b".AspNetCore.Identity.Application", b".AspNetCore.Identity.ApplicationC*",
     b"wordpress_logged_in_*", b"wordpress_sec_*",        # WordPress
     b"wp_woocommerce_session_*",
-    b"symfony",                                          # Symfony 1
+    b"SESS*", b"SSESS*",                                 # Drupal
+    b"fe_typo_user", b"be_typo_user",                    # TYPO3
+    b"MoodleSession*",                                   # Moodle
+    b"next-auth.session-token", b"next-auth.session-token.*",
+    b"__Secure-next-auth.session-token",                 # Auth.js
+    b"authjs.session-token", b"authjs.session-token.*",
 )
 
 # Cookies that no application reads to know its user: analytics, advertising, consent, stickiness.

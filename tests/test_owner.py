@@ -40,7 +40,7 @@ def response(*set_cookies: bytes, date: bytes = b"Sun, 06 Nov 1994 08:49:37 GMT"
     fields = ((b"date", date),) if date else ()
     return ResponseHead(
         status=200, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
-        forward=b"", stored=b"", set_cookies=set_cookies, event_stream=False,
+        forward=b"", stored=b"", set_cookies=set_cookies, event_stream=False, plain=False,
     )
 
 
@@ -136,10 +136,14 @@ def test_repeated_credentials_all_count_in_order() -> None:
 # -- Row 3: session cookies
 
 
+# As long as what a pattern of the list has to match.
+ALICE, BOB = b"a1ice-0123456789abcdef%3D", b"b0b00-0123456789abcdef%3D"
+
+
 @pytest.mark.parametrize("name", [example_of(name) for name in DEFAULT_SESSION_COOKIES])
 class TestSessionCookie:
     def test_its_value_is_the_owner(self, name: bytes) -> None:
-        alice, bob = cookies(name + b"=alice"), cookies(name + b"=bob")
+        alice, bob = cookies(name + b"=" + ALICE), cookies(name + b"=" + BOB)
         assert alice.owner_class is bob.owner_class is OwnerClass.SESSION
         assert alice.session
         assert alice.anonymous
@@ -147,10 +151,10 @@ class TestSessionCookie:
         assert len(alice.digest) == 16
 
     def test_other_cookies_do_not_matter(self, name: bytes) -> None:
-        alone = cookies(name + b"=alice")
-        for line in (b"theme=dark; %b=alice", b"_ga=GA1.2.3; %b=alice", b"a={\"b\":1}; %b=alice",
-                     b"empty=; %b=alice", b" %b=alice ;", b"x; %b=alice"):
-            assert cookies(line % name) == alone
+        alone = cookies(name + b"=" + ALICE)
+        for line in (b"theme=dark; %b=%b", b"_ga=GA1.2.3; %b=%b", b"a={\"b\":1}; %b=%b",
+                     b"empty=; %b=%b", b" %b=%b ;", b"x; %b=%b"):
+            assert cookies(line % (name, ALICE)) == alone
 
     def test_a_deleted_or_constant_one_is_no_session(self, name: bytes) -> None:
         for value in (b"", b'""', b"deleted", b"0", b"1", b"null", b"True"):
@@ -161,18 +165,21 @@ class TestSessionCookie:
             assert one.digest != other.digest
 
     def test_in_another_case_it_is_any_other_cookie(self, name: bytes) -> None:
-        # SESSION (Spring) and session (Flask) are both in the list.
-        expected = SESSION if name.swapcase() in DEFAULT_SESSION_COOKIES else COOKIES
-        assert cookies(name.swapcase() + b"=alice").owner_class is expected
+        # SESSION (Spring) and session (Flask) are both in the list, SESS* (Drupal) has sessionid.
+        listed = name_matcher(DEFAULT_SESSION_COOKIES)(name.swapcase())
+        expected = SESSION if listed else COOKIES
+        assert cookies(name.swapcase() + b"=" + ALICE).owner_class is expected
 
     def test_prefixed_it_is_a_session(self, name: bytes) -> None:
-        assert cookies(b"__Host-%b=alice" % name).owner_class is OwnerClass.SESSION
-        assert cookies(b"__Secure-%b=alice" % name).digest != cookies(name + b"=alice").digest
+        assert cookies(b"__Host-%b=%b" % (name, ALICE)).owner_class is OwnerClass.SESSION
+        plain, prefixed = cookies(name + b"=" + ALICE), cookies(b"__Secure-" + name + b"=" + ALICE)
+        assert plain.digest != prefixed.digest
 
     def test_a_value_that_applications_read_differently_makes_every_cookie_count(
         self, name: bytes
     ) -> None:
-        for value in (b"al,ice", b"al ice", b'al"ice"', b'"alice', b"al\\ice", b"alic\xe9"):
+        for odd in (b",", b" ", b'""', b'"', b"\\", b"\xe9"):
+            value = ALICE + odd + BOB
             one = cookies(name + b"=" + value + b"; token=one")
             other = cookies(name + b"=" + value + b"; token=other")
             assert one.owner_class is OwnerClass.COOKIES
@@ -192,24 +199,38 @@ def test_all_session_cookies_of_a_request_count_in_order() -> None:
 
 
 def test_the_list_can_be_set() -> None:
-    rules = OwnerRules(secret=SECRET, session_cookies=(b"app_*", b"_ga_mine"))
-    assert cookies(b"app_x=1234; theme=a", rules) == cookies(b"app_x=1234; theme=b", rules)
+    rules = OwnerRules(secret=SECRET, session_cookies=(b"app", b"_ga_mine"))
+    assert cookies(b"app=1234; theme=a", rules) == cookies(b"app=1234; theme=b", rules)
     assert cookies(b"PHPSESSID=1234", rules).owner_class is OwnerClass.COOKIES
     # Named in full it is a session, whatever our own lists say.
     assert cookies(b"_ga_mine=1234", rules).owner_class is OwnerClass.SESSION
 
 
+@pytest.mark.parametrize("name", [b"first_session", b"SESSIONS_SEEN", b"ab-session"])
+def test_a_short_value_under_a_pattern_is_no_session(name: bytes) -> None:
+    """As a session it would hide the cookie that is one."""
+    for value in (b"yes", b"2026-11-23", b"x" * 23):
+        line = name + b"=" + value
+        one, other = cookies(line + b"; auth=a"), cookies(line + b"; auth=b")
+        assert one.owner_class is OwnerClass.COOKIES
+        assert one.digest != other.digest
+        assert not one.session
+    assert cookies(name + b"=" + b"x" * 24).session
+
+
 def test_a_wildcard_does_not_make_an_analytics_cookie_a_session() -> None:
     """_*_session catches it; as a session it would hide the cookie that is one."""
-    one, other = cookies(b"_parsely_session=x; auth=a"), cookies(b"_parsely_session=x; auth=b")
+    one, other = cookies(b"_parsely_session=%b; auth=a" % ALICE), cookies(
+        b"_parsely_session=%b; auth=b" % ALICE
+    )
     assert one.owner_class is OwnerClass.COOKIES
     assert one.digest != other.digest
-    assert cookies(b"_parsely_session=x").owner_class is OwnerClass.COOKIES
+    assert cookies(b"_parsely_session=" + ALICE).owner_class is OwnerClass.COOKIES
 
 
 def test_ignoring_all_cookies_does_not_ignore_sessions() -> None:
     rules = OwnerRules(secret=SECRET, ignore_cookies=(b"*",))
-    assert cookies(b"_app_session=a", rules).owner_class is OwnerClass.SESSION
+    assert cookies(b"_app_session=" + ALICE, rules).owner_class is OwnerClass.SESSION
     assert cookies(b"theme=dark", rules) == EVERYONE
 
 

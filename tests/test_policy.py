@@ -55,7 +55,7 @@ def response(
 ) -> ResponseHead:
     return ResponseHead(
         status=status, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
-        forward=b"", stored=b"", set_cookies=set_cookies, event_stream=event_stream,
+        forward=b"", stored=b"", set_cookies=set_cookies, event_stream=event_stream, plain=False,
     )
 
 

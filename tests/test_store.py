@@ -37,7 +37,7 @@ def response(
     stored = b"HTTP/1.1 %d Fine\r\n" % status + b"".join([n + b": " + v + b"\r\n" for n, v in kept])
     return ResponseHead(
         status=status, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
-        forward=stored, stored=stored, set_cookies=set_cookies, event_stream=False,
+        forward=stored, stored=stored, set_cookies=set_cookies, event_stream=False, plain=False,
     )
 
 
