@@ -216,7 +216,7 @@ class ResponseStore:
         if slot is not None:
             slot = self._without_replaced(slot, identity, request)
         body = self._shelves.hold_body(body)
-        received_age_s = age_received_s(response)
+        received_age_s = facts.received_age_s
         self._shelves.insert(identity.key, identity.owner, slot or (), StoredResponse(
             response.status,
             response.stored,

@@ -51,10 +51,12 @@ class Facts(NamedTuple):
     no_store: bool
     age_max_s: float
     vary_names: tuple[bytes, ...]
+    received_age_s: int
 
 
 _FACT_FIELDS: Final = frozenset((
     b"content-encoding", b"etag", b"last-modified", b"cache-control", b"vary", b"expires", b"date",
+    b"age",
 ))
 # The coding is not a variant (one representation is kept), the cookies are the owner.
 _NOT_VARIED: Final = frozenset((b"accept-encoding", b"cookie"))
@@ -90,6 +92,7 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
         control.no_store,
         age_max_s,
         vary_names,
+        _age_s(found.get(b"age")),
     )
 
 
@@ -102,8 +105,12 @@ def entry_bytes(
 
 
 def age_received_s(response: ResponseHead) -> int:
+    """Return the Age that a response came with, in seconds; 0 without a valid one."""
+    return _age_s(response.first(b"age"))
+
+
+def _age_s(value: bytes | None) -> int:
     # A malformed Age is ignored, of a list the first member counts (RFC 9111 section 5.1).
-    value = response.first(b"age")
     if value is None:
         return 0
     return delta_seconds(value.partition(b",")[0].strip(b" \t")) or 0

@@ -32,7 +32,7 @@ def request(*fields: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead
     return RequestHead(
         method=method, target=b"/", http11=True, host=b"example.com",
         fields=((b"host", b"example.com"), *fields), framing=Framing.NONE, content_length=0,
-        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"",
+        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"", conditional=False,
     )
 
 

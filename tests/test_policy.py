@@ -43,7 +43,7 @@ def request(
     return RequestHead(
         method=method, target=target, http11=True, host=host,
         fields=((b"host", host), *fields), framing=framing, content_length=0,
-        keep_alive=True, expect_continue=False, upgrade=upgrade, forward=b"",
+        keep_alive=True, expect_continue=False, upgrade=upgrade, forward=b"", conditional=False,
     )
 
 
