@@ -1,0 +1,1 @@
+"""RETTER in front of real programs, over real sockets."""

@@ -1,0 +1,90 @@
+"""What the tests start: RETTER, applications, clients. All of it ends with the test."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real.processes import ApplicationProgram, Program, RetterProgram
+
+StartRetter = Callable[..., RetterProgram]
+
+
+@pytest.fixture(scope="session")
+def php() -> str:
+    return need("php", "php-cli")
+
+
+@pytest.fixture(scope="session")
+def curl() -> str:
+    return need("curl", "curl")
+
+
+def need(program: str, package: str) -> str:
+    """Return where a program is, or skip."""
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"{program} is not installed (Debian's package {package} brings it)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def gunicorn() -> str:
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed (pip install gunicorn)")
+    pytest.importorskip("httpbin", reason="httpbin is not installed (pip install httpbin)")
+    return "gunicorn"
+
+
+def retters() -> Iterator[StartRetter]:
+    """Start RETTER as often as wanted; whatever it complained about fails the test."""
+    started: list[RetterProgram] = []
+
+    def start(*arguments: str, listen: str = "127.0.0.1:0") -> RetterProgram:
+        started.append(RetterProgram(*arguments, listen=listen))
+        return started[-1]
+
+    yield start
+    try:
+        for program in started:
+            program.stop()
+    finally:
+        for program in started:
+            program.kill()
+    for program in started:
+        assert not program.complaints(), program.output
+
+
+start_retter = pytest.fixture(retters)
+start_retter_once = pytest.fixture(scope="module")(retters)
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    """Whatever is put in is ended with the test."""
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.kill()
+
+
+@pytest.fixture(scope="module")
+def application() -> Iterator[ApplicationProgram]:
+    program = ApplicationProgram()
+    yield program
+    program.kill()
+    assert "Traceback" not in program.output, program.output
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop_name(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "uvloop":
+        pytest.importorskip("uvloop", reason="uvloop is not installed (pip install uvloop)")
+    return name
+
+
+@pytest.fixture
+def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose name leaves room for a Unix socket's (108 octets)."""
+    return tmp_path_factory.mktemp("s")

@@ -1,0 +1,195 @@
+"""Programs that the tests start, wait for and end by their own id."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).parents[2]
+
+# No test waits for so long when all is well; it is what a machine under load may need at worst.
+DEADLINE_S = 30.0
+POLL_S = 0.02
+
+# What the interpreter, asyncio and uvloop write when something went wrong that nobody caught.
+COMPLAINTS = (
+    "Traceback", "Exception in callback", "Exception ignored", "never retrieved", "never awaited",
+    "ResourceWarning", "Fatal error", "Unhandled exception",
+)  # fmt: skip
+
+Found = TypeVar("Found")
+
+
+def eventually(attempt: Callable[[], Found], what: str, deadline_s: float = DEADLINE_S) -> Found:
+    """Call until the result is true, and return it."""
+    until = time.monotonic() + deadline_s
+    while not (found := attempt()):
+        assert time.monotonic() < until, f"in vain: {what}"
+        time.sleep(POLL_S)
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, outside the range of ports for outgoing connections.
+
+    A program that is to come back on its port must find it free: no connection of somebody else
+    may have been given the same number in the meantime.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+def accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(DEADLINE_S)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Program:
+    """A process with all of its children, and what it has written."""
+
+    def __init__(
+        self, command: Sequence[str], environment: dict[str, str] | None = None, cwd: Path = ROOT
+    ) -> None:
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("RETTER_") and not name.lower().endswith("_proxy")
+        }
+        # A session of its own: the workers of a server can be ended with it, and only they.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            cwd=cwd, env=inherited | (environment or {}), start_new_session=True, text=True,
+            errors="backslashreplace",
+        )  # fmt: skip
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_for_line(self, wanted: Callable[[str], bool]) -> str:
+        """Wait until it has written such a line."""
+
+        def look() -> str | None:
+            found = next((line for line in list(self.lines) if wanted(line)), None)
+            assert found is not None or self.alive, f"it ended:\n{self.output}"
+            return found
+
+        found = eventually(look, f"a line from {self.process.args!r}")
+        assert found is not None
+        return found
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process alone."""
+        self.process.send_signal(number)
+
+    def signal_all(self, number: int) -> None:
+        """Send a signal to the process and to its children."""
+        os.killpg(self.process.pid, number)
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit code."""
+        code = self.process.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        return code
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        with contextlib.suppress(ProcessLookupError):
+            self.signal_all(signal.SIGKILL)
+        self.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class RetterProgram(Program):
+    """`python -m retter`, serving."""
+
+    def __init__(self, *arguments: str, listen: str = "127.0.0.1:0") -> None:
+        super().__init__(
+            [sys.executable, "-W", "default::ResourceWarning", "-m", "retter",
+             "--listen", listen, "--log-format", "json", *arguments],
+        )  # fmt: skip
+
+    def records(self) -> list[dict[str, Any]]:
+        """What it has logged."""
+        return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+
+    @property
+    def addresses(self) -> list[str]:
+        """What it listens on, once it does."""
+        line = self.wait_for_line(lambda line: '"serving"' in line)
+        addresses: list[str] = json.loads(line)["listen"]
+        return addresses
+
+    @property
+    def port(self) -> int:
+        return int(self.addresses[0].rpartition(":")[2])
+
+    def complaints(self) -> list[str]:
+        return [line for line in self.lines if any(word in line for word in COMPLAINTS)]
+
+    def stop(self) -> int:
+        """Ask it to end, and return the exit code."""
+        if self.alive:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def memory_bytes(self, name: str) -> int:
+        """Return a figure of /proc/PID/status: VmRSS, or VmHWM (its peak)."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError(f"no {name} in /proc/{self.pid}/status")
+
+    def forget_peak(self) -> None:
+        """Set VmHWM back to VmRSS (proc(5), clear_refs)."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+
+class ApplicationProgram(Program):
+    """tests/real/application.py, on a free port or where it was before."""
+
+    def __init__(self, address: str = "") -> None:
+        self.address = address or str(free_port())
+        super().__init__([sys.executable, "-m", "tests.real.application", self.address])
+        self.wait_for_line(lambda line: line == "ready")
+
+    @property
+    def port(self) -> int:
+        return int(self.address)
+
+    @property
+    def upstream(self) -> str:
+        return self.address if self.address.startswith("unix:") else f"127.0.0.1:{self.address}"
