@@ -100,16 +100,15 @@ class Application:
         engine, model = self._engine, self._model
         self.arrivals.append((engine.now, request.is_get))
         if self._fault("refuse", request.route) or (
-            model.backlog is not None and len(self._backlog) >= model.backlog
+            model.backlog is not None
+            and self.in_it - model.workers >= model.backlog
         ):
             engine.at(engine.now + REFUSAL_S, self._refuse, request)
             return
         self.in_it += 1
         self.peak = max(self.peak, self.in_it)
-        if self.busy < model.workers and not self._fault("hang", None):
-            self._serve(request)
-        else:
-            self._backlog.append(request)
+        self._backlog.append(request)
+        self._wake(None)
 
     def _refuse(self, request: Any) -> None:
         self._answered(request, Outcome.OVERLOAD)
@@ -135,8 +134,8 @@ class Application:
         self.in_it -= 1
         fail = self._fault("fail", request.route)
         failed = fail is not None and self._rng.random() < fail.amount
+        self._wake(None)      # first come, first served: before the answer brings the next request
         self._answered(request, Outcome.ERROR if failed else Outcome.OK)
-        self._wake(None)
 
     def _count_busy(self, change: int) -> None:
         self._busy_s = self.busy_s

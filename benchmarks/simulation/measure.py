@@ -178,6 +178,30 @@ def without_stored_longest(begin: float, end: float) -> Measure:
     return measure
 
 
+def answered_fresh(begin: float, end: float) -> Measure:
+    """GETs that could not be answered from the store and were answered well, in per cent."""
+
+    def measure(run: Run) -> float:
+        fresh = errors = 0
+        for answer in _of(run, begin, end):
+            if answer.is_get and answer.needy:
+                fresh += answer.how == "fresh"
+                errors += answer.how == "error"
+        return 100 * fresh / max(1, fresh + errors)
+
+    return measure
+
+
+def refreshed(begin: float, end: float) -> Measure:
+    """Age in seconds of the stored answers, at 99 per cent of them."""
+
+    def measure(run: Run) -> float:
+        ages = [answer.age_s for answer in _of(run, begin, end) if answer.how == "stored"]
+        return quantile(ages, 0.99)
+
+    return measure
+
+
 def bad_errors(begin: float, end: float) -> Measure:
     """GETs whose error was not our own 503 with Retry-After."""
     return lambda run: sum(

@@ -46,6 +46,7 @@ class Answer:
     route: bytes
     age_s: float          # of the stored response
     status: int
+    needy: bool           # there never was a stored response for it
 
 
 @dataclass(slots=True)
@@ -81,6 +82,9 @@ class Load:
     post_share: float = 0.1
     coverage: float = 1.0               # of the keys that have a stored response
     cold_store: bool = False            # nothing is stored at first
+    # Shares of the routes, from a moment on; equal where nothing is said.
+    mixes: tuple[tuple[float, tuple[float, ...]], ...] = ((0.0, (1, 1, 1, 1, 1)),)
+    hot_key_share: float = 0.0          # of the GETs are for one page
     restart_at: float | None = None     # the controller loses its memory, the store does not
     stored_after_restart: bool = True
 
@@ -144,7 +148,7 @@ class Proxy:
         if at < float("inf"):
             engine.at(at, self._arrive)
         is_get = rng.random() >= self._load.post_share
-        n = int(rng.random() * KEYS)
+        n = self._choose_page(now)
         request = Request(
             now, is_get, (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)], self._key(n)
         )
@@ -162,6 +166,15 @@ class Proxy:
             self._answer(request, "stored")
         else:
             self._answer(request, "error", 503)
+
+    def _choose_page(self, now: float) -> int:
+        """Return a number below KEYS; its route is the remainder by their number."""
+        load, rng = self._load, self._rng
+        if rng.random() < load.hot_key_share:
+            return 0
+        mix = [shares for since, shares in load.mixes if since <= now][-1]
+        route = rng.choices(range(len(ROUTES)), mix)[0]
+        return int(rng.random() * (KEYS // len(ROUTES))) * len(ROUTES) + route
 
     def _start(self, request: Request) -> None:
         now = self._engine.now
@@ -220,7 +233,10 @@ class Proxy:
         took_s = now - request.arrived_at + (STORED_ANSWER_S if how == "stored" else 0.0)
         age_s = now - self._stored_at[request.key] if how == "stored" else 0.0
         self._run.answers.append(
-            Answer(request.arrived_at, took_s, request.is_get, how, request.route, age_s, status)
+            Answer(
+                request.arrived_at, took_s, request.is_get, how, request.route, age_s, status,
+                request.key in self._uncacheable,
+            )
         )
 
     # --- the clock ---

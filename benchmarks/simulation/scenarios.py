@@ -159,12 +159,13 @@ def _workers(workers: int, mean_s: float = 0.05) -> Model:
 def _trouble(
     name: str, about: str, fault: Fault, bars: tuple[Bar, ...], *, rate: float = 80.0,
     quick: bool = False,
+    mixes: tuple[tuple[float, tuple[float, ...]], ...] = ((0.0, (1, 1, 1, 1, 1)),),
 ) -> Scenario:
     return Scenario(
         name=name,
         about=about,
         model=Model(faults=(fault,)),
-        load=Load(phases=((fault.end + AFTER_S, rate),)),
+        load=Load(phases=((fault.end + AFTER_S, rate),), mixes=mixes),
         bars=bars,
         quick=quick,
     )
@@ -264,17 +265,106 @@ def _cold_start(name: str, model: Model, good: float, longest: float) -> Scenari
     )
 
 
-def _baseline_shift() -> Scenario:
+def _slower(name: str, workers: int, good: float) -> Scenario:
     begin = WARM_S + 10
     fault = Fault(kind="shift", begin=begin, end=200, amount=4.0)
+    model = Model(workers=workers, faults=(fault,))
     return Scenario(
-        name="baseline shift",
+        name=name,
         about="inside 5x all work takes four times as long; in % of the new capacity",
-        model=Model(faults=(fault,)),
-        load=Load(phases=((WARM_S, 80), (begin + 60, 800)), post_share=0.02),
+        model=model,
+        load=Load(
+            phases=((WARM_S, 0.5 * model.capacity), (begin + 60, 5 * model.capacity)),
+            post_share=0.002,
+        ),
         bars=(
-            _least("fresh goodput, first 60 s", m.goodput(begin, begin + 60, 0.25), 70),
+            _least("fresh goodput, first 60 s", m.goodput(begin, begin + 60, 0.25), good),
             _most("GET longest, s", m.latency(begin, begin + 60, 1), 5),
+        ),
+    )
+
+
+def _quicker() -> Scenario:
+    end = WARM_S + 10
+    fault = Fault(kind="shift", begin=0, end=end, amount=4.0)
+    return Scenario(
+        name="baseline shift, quicker",
+        about="learnt while slow, then inside 5x all work takes a quarter",
+        model=Model(faults=(fault,)),
+        load=Load(phases=((WARM_S, 20), (end + 60, 800)), post_share=0.02),
+        bars=(
+            _least("fresh goodput", m.goodput(end, end + 60), 80),
+            _most("GET p99 after 30 s", m.latency(end + 30, end + 60, 0.99), 0.5),
+            _most("usual peak in flight", m.usual_peak(end + 30, end + 60), 48),
+        ),
+    )
+
+
+def _mix_shift() -> Scenario:
+    begin, end = WARM_S + 10, WARM_S + 40
+    capacity = 8 / (0.9 * 0.8 + 0.1 * 0.005)
+    return Scenario(
+        name="mix shift",
+        about="inside 5x nine tenths suddenly want the slow route",
+        model=_BIMODAL,
+        load=Load(
+            phases=((WARM_S, 0.5 * 48.8), (end, 5 * 48.8)),
+            mixes=((0, (1, 1, 1, 1, 1)), (begin, (1, 1, 1, 1, 36))),
+            post_share=0.02,
+        ),
+        bars=(
+            _least(
+                "fresh goodput, % of capacity",
+                m.goodput(begin, end, capacity / _BIMODAL.capacity),
+                80,
+            ),
+            _most("workers idle, %", m.workers_idle(begin, end), 12),
+            _most("GET longest, s", m.latency(begin, end, 1), 5),
+        ),
+    )
+
+
+def _hot_key() -> Scenario:
+    begin, end = WARM_S, WARM_S + 30
+    return Scenario(
+        name="hot page",
+        about="half of the GETs are for one page: 5x for 30 s",
+        model=_PLAIN,
+        load=Load(phases=((begin, 80), (end, 800)), hot_key_share=0.5),
+        bars=(
+            _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
+            _most("age of stored answers, p99", m.refreshed(begin + 10, end), 36),
+        ),
+    )
+
+
+def _brown_out() -> Scenario:
+    fault = Fault(kind="shift", begin=30, end=60, amount=32.0)
+    return Scenario(
+        name="brown-out at 10 rps",
+        about="all work takes 1.6 s for 30 s: half of what is asked can be done",
+        model=Model(faults=(fault,)),
+        load=Load(phases=((80, 10),)),
+        bars=(
+            _most("GET longest, s", m.latency(30, 60, 1), 5),
+            _most("GET p99, s", m.latency(30, 60, 0.99), 3),
+            _most("GET p80, s", m.latency(30, 60, 0.8), 1),
+            _most("fresh again after, s", m.fresh_after(60), 5),
+        ),
+    )
+
+
+def _slow_posts() -> Scenario:
+    fault = Fault(kind="slow", begin=30, end=90, route=POST_ROUTES[1], amount=14.0)
+    return Scenario(
+        name="slow POSTs",
+        about="2 POSTs a second take 14 s each on 40 workers; 12 workers are left",
+        model=Model(workers=40, faults=(fault,)),
+        load=Load(phases=((105, 100),)),
+        bars=(
+            _least("GETs fresh, %", m.fresh_share_without(b"", 30, 90), 40),
+            _most("GET errors", m.get_errors(0, 105), 0),
+            _least("POST ok, %", m.post_ok(0, 90), 97),
         ),
     )
 
@@ -292,6 +382,7 @@ def _coverage() -> Scenario:
             _most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), 0.6),
             _least("POST ok, %", m.post_ok(begin, end), 100),
             _most("without stored: longest, s", m.without_stored_longest(begin, end), 2.3),
+            _least("without stored: fresh, %", m.answered_fresh(begin, end), 40),
             _most("errors that are not our 503", m.bad_errors(begin, end), 0),
             _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
         ),
@@ -387,6 +478,17 @@ SCENARIOS: tuple[Scenario, ...] = (
         ),
     ),
     _trouble(
+        "main route fails",
+        "seven tenths of the GETs are answered 500 for 30 s, at 0.5x",
+        Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
+        (
+            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 60), 95),
+            _most("GET errors", m.get_errors(0, 75), 0),
+            _most("fresh again after, s", m.fresh_after(60), 6),
+        ),
+        mixes=((0, (3, 28, 3, 3, 3)),),
+    ),
+    _trouble(
         "5 % random 500s",
         "of all answers, at 0.5x for 60 s",
         Fault(kind="fail", begin=20, end=80, amount=0.05),
@@ -400,7 +502,14 @@ SCENARIOS: tuple[Scenario, ...] = (
     _restart("restart, store lost", stored=False),
     _cold_start("cold start in overload", _PLAIN, 80, 2.3),
     _cold_start("cold start, bimodal", _BIMODAL, 70, 8),
-    _baseline_shift(),
+    _cold_start("cold start, mixed", _MIXED, 70, 8),
+    _slower("baseline shift, slower", 8, 70),
+    _slower("baseline shift, 32 workers", 32, 60),
+    _quicker(),
+    _mix_shift(),
+    _hot_key(),
+    _brown_out(),
+    _slow_posts(),
     _coverage(),
     _soak(),
 )

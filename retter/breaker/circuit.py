@@ -8,7 +8,7 @@ what needs a look at many requests happens on the `tick`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
+from math import floor, inf
 from typing import Final
 
 from retter.breaker import constants
@@ -424,14 +424,13 @@ class CircuitBreaker:
 
     def _judge_failure(self, now: float, permit: Permit, overload: bool) -> None:
         outcomes, settings = self._outcomes, self._settings
+        if permit.is_get and self._routes.fails_alone(permit.route, outcomes):
+            permit.route.open(now, settings.open_min_s)
+            return
         if outcomes.failing(volume=settings.failure_volume, ratio=settings.failure_ratio) or (
             self._failures_in_a_row >= constants.FAILURES_IN_A_ROW and not outcomes.passed
         ):
             self._fire(now, Signal.FAILING)
-            return
-        route = permit.route
-        if permit.is_get and self._routes.fails(route):
-            route.open(now, settings.open_min_s)
             return
         if overload or (
             outcomes.failed >= constants.CEILING_ERRORS_MIN
@@ -483,6 +482,7 @@ class CircuitBreaker:
         (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
         """
         self._outcomes.advance(now)
+        self._routes.advance(now)
         answer = self._sweep(now)
         if self._room.waiting:
             answer += self._expire_queue(now)
@@ -566,7 +566,6 @@ class CircuitBreaker:
     def _close_window(self, now: float) -> None:
         limit = self._limit
         limit.close_window(now)
-        self._routes.advance(now)
         self._judge_routes(now)
         trusted = self._baseline.samples >= constants.SAMPLES_TO_TRUST
         if self.state is _CLOSED:
@@ -682,7 +681,8 @@ class CircuitBreaker:
                     cap = min(constants.BURST * limit.limit, limit.ceiling)
                 case State.LIMITING:
                     if self._dips.active:
-                        cap = max(1.0, constants.DIP_SHARE * cap)
+                        # Rounded down, so that who takes the last place is uncongested too.
+                        cap = max(1.0, floor(constants.UNCONGESTED_RATIO * cap))
                 case State.HALF_OPEN:
                     cap = float(self._ramp)
                 case State.OPEN:

@@ -67,8 +67,8 @@ class WorkRateLimit:
     def discount(self, now: float) -> None:
         """One request of another method outlived its patience.
 
-        Slow uploads and exports must not starve the GETs, but they do use the application: at
-        most half a limit of them is overlooked.
+        Slow exports must not starve the GETs, and yet they use the application: together they
+        count for half a limit at most.
         """
         self._area += self.load * (now - self._changed_at)
         self._changed_at = now
@@ -83,7 +83,7 @@ class WorkRateLimit:
         self._weigh()
 
     def _weigh(self) -> None:
-        self.load = self.in_flight - min(self.old_others, self.limit / 2)
+        self.load = self.in_flight - max(0.0, self.old_others - self.limit / 2)
 
     # --- windows ---
 

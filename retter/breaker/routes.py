@@ -48,10 +48,10 @@ class Route:
         self.used_at = now
         self.baseline = Baseline()
         self.outcomes = RollingWindow(
-            now, buckets=constants.ROUTE_BUCKETS, bucket_s=constants.ROUTE_BUCKET_S
+            now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
         self.late_calls = RollingWindow(
-            now, buckets=constants.ROUTE_BUCKETS, bucket_s=constants.ROUTE_BUCKET_S
+            now, buckets=constants.LATE_BUCKETS, bucket_s=constants.LATE_BUCKET_S
         )
         self.excess_s = 0.0                # mean of what answers took beyond the baseline
         self.passed_at = -inf              # of the last success
@@ -136,12 +136,18 @@ class RouteTable:
             route.outcomes.advance(now)
             route.late_calls.advance(now)
 
-    def fails(self, route: Route) -> bool:
-        """Say whether a route is to be opened for its failures."""
+    def fails_alone(self, route: Route, of_all: RollingWindow) -> bool:
+        """Say whether a route fails while the others work, of which `of_all` is the witness."""
+        own = route.outcomes
+        others = of_all.outcomes - own.outcomes
+        others_failed = of_all.failed - own.failed
         return (
             route is not self.other
-            and route.outcomes.failed >= constants.ROUTE_FAILURES_MIN
-            and route.outcomes.failed >= constants.ROUTE_FAILURE_RATIO * route.outcomes.outcomes
+            and own.failing(
+                volume=constants.ROUTE_FAILURES_MIN, ratio=constants.ROUTE_FAILURE_RATIO
+            )
+            and others > 0
+            and others_failed < constants.ROUTE_FAILURE_RATIO * others
         )
 
     def culprits(self, now: float, oldest_s: dict[Route, float]) -> list[Route]:
