@@ -1,6 +1,7 @@
 """The overload benchmark's arithmetic: what counts as fresh again, as trouble, as a bar met."""
 
 import json
+import socket
 from dataclasses import replace
 from math import nan
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks.overload import __main__ as overload
+from benchmarks.overload.dials import Dials
 from benchmarks.overload.peers import PEERS, Nothing, Peer, Process, StartFailed
 from benchmarks.overload.report import block, show, write
 from benchmarks.overload.scenarios import SCENARIOS, Bar, Scenario, at_least, quick
@@ -18,7 +20,6 @@ from benchmarks.overload.trial import (
     figures_of,
     fresh_again,
     pages_of,
-    refused_connections,
 )
 from retter.demo.knobs import Knobs
 from retter.demo.openloop import LoadPlan, LoadReport, Phase, Sample
@@ -162,6 +163,12 @@ def test_choosing_scenarios_and_peers(capsys: pytest.CaptureFixture[str]) -> Non
     assert "haproxy" in capsys.readouterr().out
 
 
-def test_refused_connections_only_grow() -> None:
-    before = refused_connections()
-    assert refused_connections() >= before >= 0
+def test_dials_into_the_void_are_counted() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    dials = Dials(port)
+    for _ in range(5):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port))
+    exact, count = dials.exact, dials.stop()
+    assert count == 5 if exact else count >= 5    # else others count, too

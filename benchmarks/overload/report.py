@@ -48,12 +48,13 @@ def show(kind: str, value: float | None) -> str:
 
 def block(scenario: Scenario, trials: Sequence[Trial]) -> str:
     """Return one scenario's rows: the heading, the bars, a row a peer; `!` marks a missed bar."""
-    columns = [*COLUMNS, *((name, *EXTRA[name]) for name in EXTRA if _has_bar(scenario, name))]
+    extra = [(name, *EXTRA[name]) for name in EXTRA if _has_bar(scenario, name)]
+    columns = [*COLUMNS, *extra]
     bars = {bar.figure: bar for bar in scenario.bars}
     lines = [
         f"{scenario.name}: {scenario.about}",
-        _line("", (heading for _, heading, _ in columns)),
-        _line("bar", (_bar(bars.get(name), kind) for name, _, kind in columns)),
+        _line("", ((heading, heading + " ") for _, heading, _ in columns)),
+        _line("bar", ((head, _bar(bars.get(name), kind)) for name, head, kind in columns)),
     ]
     for trial in trials:
         if trial.error:
@@ -61,8 +62,8 @@ def block(scenario: Scenario, trials: Sequence[Trial]) -> str:
             continue
         missed = trial.missed()
         cells = (
-            show(kind, trial.figures.get(name)) + ("!" if name in missed else " ")
-            for name, _, kind in columns
+            (heading, show(kind, trial.figures.get(name)) + ("!" if name in missed else " "))
+            for name, heading, kind in columns
         )
         lines.append(_line(trial.peer, cells))
     return "\n".join(lines)
@@ -78,8 +79,10 @@ def _bar(bar: Bar | None, kind: str) -> str:
     return f"{'>=' if bar.high else '<='}{show(kind, bar.limit)}".replace(" ", "") + " "
 
 
-def _line(name: str, cells: Iterable[str]) -> str:
-    return f"  {name:9}" + "".join(f"{cell:>{WIDTH + 1}}" for cell in cells)
+def _line(name: str, cells: Iterable[tuple[str, str]]) -> str:
+    """Return a row of (heading, cell), each as wide as its heading asks for."""
+    texts = [f"{cell:>{max(WIDTH, len(heading) + 1) + 1}}" for heading, cell in cells]
+    return f"  {name:9}" + "".join(texts)
 
 
 def write(path: Path, about: dict[str, Any], trials: Iterable[Trial]) -> None:

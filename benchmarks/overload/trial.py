@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.request import ProxyHandler, Request, build_opener
 
-from benchmarks.overload.peers import Nothing, Peer, Process, cores, free_port
+from benchmarks.overload.dials import Dials
+from benchmarks.overload.peers import Nothing, Peer, Process, StartFailed, cores, free_port
 from benchmarks.overload.scenarios import (
     CALM,
     CONNECTIONS,
@@ -40,6 +41,7 @@ SETTLE_S: Final = 1.5            # longer than the second for which the peers' s
 AGAIN_SHARE: Final = 0.99
 AGAIN_WINDOW_S: Final = 1.0
 AGAIN_STEP_S: Final = 0.1
+WARMED_SHARE: Final = 0.95       # below it, the figures would say nothing about stored answers
 PAGES_QUICK: Final = 100
 
 Figures = dict[str, float | None]
@@ -174,6 +176,9 @@ class Stage:
 
         run(go)
         report, dials, cpu_s = outcome[0]
+        if report.warmed < WARMED_SHARE * self._covered:
+            words = self._proxy.last_words() if self._proxy is not None else ""
+            raise StartFailed(f"{report.warmed} of {self._covered} pages were answered: {words}")
         figures = figures_of(self._scenario, report, self._covered)
         figures["dials_per_s"] = dials / self._scenario.stress_s
         figures["proxy_cpu"] = cpu_s / self._scenario.seconds()
@@ -251,23 +256,9 @@ class Stage:
         loop = asyncio.get_running_loop()
         # A little inside, so that neither the death nor the revival is counted.
         await asyncio.sleep(begin + 0.2 - loop.time())
-        before = refused_connections()
+        dials = Dials(self._application_port)
         await asyncio.sleep(begin + self._scenario.stress_s - 0.2 - loop.time())
-        return float(refused_connections() - before)
-
-
-def refused_connections() -> int:
-    """Return how many attempts to connect have failed on this machine so far (Linux).
-
-    The application cannot count those who find its port closed; the kernel can. Other programs
-    that dial into the void in the meantime are counted too.
-    """
-    try:
-        lines = Path("/proc/net/snmp").read_text().splitlines()
-    except OSError:
-        return 0
-    names, values = (line.split() for line in lines if line.startswith("Tcp:"))
-    return int(values[names.index("AttemptFails")])
+        return float(dials.stop())
 
 
 def figures_of(scenario: Scenario, report: LoadReport, covered: int) -> Figures:
