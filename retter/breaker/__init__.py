@@ -4,10 +4,11 @@ Pure code: `now` (monotonic seconds) is an argument of every call, there is no I
 randomness, and the event loop is the one writer. `CircuitBreaker` is the whole interface.
 """
 
-from retter.breaker.circuit import CircuitBreaker, Snapshot
+from retter.breaker.circuit import CircuitBreaker
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.permit import Kind, Mode, Permit, Phase, Shed
 from retter.breaker.routes import route_of
+from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State, Transition
 
 __all__ = [

@@ -7,7 +7,6 @@ what needs a look at many requests happens on the `tick`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import floor, inf
 from typing import Final
 
@@ -26,7 +25,9 @@ from retter.breaker.permit import (
     Refusal,
     Shed,
 )
+from retter.breaker.recovery import Recovery
 from retter.breaker.routes import Route, RouteTable
+from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State, Transition, next_state
 from retter.breaker.waiting import WaitingRoom
 from retter.errors import Outcome
@@ -52,45 +53,6 @@ _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
 _IS_PROBE: Final = Reason.PROBE
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """All figures of the controller at one moment, for operators."""
-
-    at: float                         # monotonic seconds
-    state: State
-    mode: Mode
-    generation: int
-    in_flight: int                    # n
-    load: float                       # m: n less the discounted share of z
-    old_others: int                   # z
-    limit: float                      # L
-    ceiling: float                    # C; infinite while no failure has shown one
-    cap: float                        # places for GETs now
-    work_rate: float                  # W
-    mean_in_flight: float             # N
-    peak_work_rate: float             # Wpk
-    baseline_s: float                 # b0
-    waiting: int
-    waiting_without_stored: int
-    successes: int                    # in the last 2 s
-    failures: int
-    routes: int
-    routes_open: tuple[bytes, ...]
-    # since the start
-    shed_stored: dict[Reason, int]    # answered from the store, by reason
-    shed_rejected: dict[Reason, int]  # answered 503, by reason
-    queued: int
-    queue_timeouts: int
-    answered_late: int                # patience over: the stored response after a wait
-    probes: int
-    dips: int
-    transitions: int
-    would_shed: int                   # in observe mode: what would have been done instead
-    would_queue: int
-    would_reject: int
-    would_answer_late: int
-
-
 class CircuitBreaker:
     """Decides about every request; see `retter.breaker` for the rules of its use.
 
@@ -100,12 +62,11 @@ class CircuitBreaker:
 
     __slots__ = (
         "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row", "_flight",
-        "_forced_open", "_fresh_enough", "_full", "_half_open", "_limit", "_mode",
-        "_on_transition", "_open", "_outcomes", "_passed_at", "_probe_at", "_probes",
-        "_probes_issued", "_queue_full", "_queue_timeouts", "_queued", "_ramp", "_ramp_successes",
-        "_room", "_route_open", "_routes", "_settings", "_shed_at", "_single_flight", "_straight",
-        "_transitions", "_wait_s", "_would_answer_late", "_would_queue", "_would_reject",
-        "_would_shed", "generation", "state",
+        "_forced_open", "_fresh_enough", "_full", "_half_open", "_limit", "_mode", "_on_transition",
+        "_open", "_outcomes", "_passed_at", "_queue_full", "_queue_timeouts", "_queued",
+        "_recovery", "_room", "_route_open", "_route_probes", "_routes", "_settings", "_shed_at",
+        "_single_flight", "_straight", "_transitions", "_would_answer_late", "_would_queue",
+        "_would_reject", "_would_shed", "generation", "state",
     )
 
     def __init__(
@@ -132,11 +93,7 @@ class CircuitBreaker:
         self._shed_at = now               # when a place was last missing
         self._failures_in_a_row = 0
         # What belongs to one state is set in _enter.
-        self._wait_s = settings.open_min_s
-        self._probe_at = 0.0
-        self._probes = 0
-        self._ramp = 0
-        self._ramp_successes = 0
+        self._recovery = Recovery(settings)
         # Made once, handed out often; with how often.
         retry_after_s = settings.retry_after_s
         self._full = Refusal(Reason.LIMIT, retry_after_s)
@@ -148,7 +105,7 @@ class CircuitBreaker:
         self._route_open = Refusal(Reason.ROUTE_OPEN, retry_after_s)
         self._forced_open = Refusal(Reason.FORCED_OPEN, retry_after_s)
         self._queued = self._queue_timeouts = self._answered_late = 0
-        self._probes_issued = self._transitions = 0
+        self._route_probes = self._transitions = 0
         self._would_shed = self._would_queue = self._would_reject = self._would_answer_late = 0
         # The two attributes that the hot path reads: see _set_cap.
         self._straight = True
@@ -202,10 +159,9 @@ class CircuitBreaker:
     def _decide_open(
         self, now: float, route: Route, key: bytes, has_stored: bool
     ) -> Permit | Shed:
-        if now >= self._probe_at and self._probes < constants.PROBES_MAX:
-            self._probes += 1
-            self._probe_at = now + self._wait_s
-            return self._issue_probe(CIRCUIT_PROBE, route, key, has_stored)
+        if self._recovery.probe_due(now):
+            self._recovery.issue_probe(now)
+            return self._probe(CIRCUIT_PROBE, route, key, has_stored)
         if has_stored:
             return self._turn_away(self._open, route, key, has_stored)
         return self._decide_without_stored(now, route, key, self._open)
@@ -214,7 +170,8 @@ class CircuitBreaker:
         self, now: float, route: Route, key: bytes, has_stored: bool
     ) -> Permit | Shed:
         if now >= route.probe_at:
-            permit = self._issue_probe(ROUTE_PROBE, route, key, has_stored)
+            self._route_probes += 1
+            permit = self._probe(ROUTE_PROBE, route, key, has_stored)
             route.issue_probe(now, permit)
             return permit
         return self._turn_away(self._route_open, route, key, has_stored)
@@ -253,10 +210,9 @@ class CircuitBreaker:
     def _forward(self, route: Route, key: bytes, has_stored: bool) -> Permit:
         return Permit(_ADMITTED, _IS_ADMITTED, True, route, key, has_stored)
 
-    def _issue_probe(self, probe: int, route: Route, key: bytes, has_stored: bool) -> Permit:
+    def _probe(self, probe: int, route: Route, key: bytes, has_stored: bool) -> Permit:
         permit = Permit(_ADMITTED, _IS_PROBE, True, route, key, has_stored)
         permit.probe = probe
-        self._probes_issued += 1
         return permit
 
     def _enqueue(
@@ -401,10 +357,9 @@ class CircuitBreaker:
 
     def _climb(self, now: float) -> None:
         """Half-open: every success makes room for one more, so the ramp doubles a round trip."""
-        self._ramp += 1
-        self._ramp_successes += 1
+        over = self._recovery.climb()
         self._set_cap()
-        if self._ramp_successes >= constants.RAMP_SUCCESSES and self._ramp >= constants.SPARE:
+        if over:
             self._fire(now, Signal.TRIALS_PASSED)
 
     def _failed(self, now: float, permit: Permit, *, overload: bool) -> None:
@@ -451,7 +406,7 @@ class CircuitBreaker:
 
     def _give_probe_back(self, permit: Permit) -> None:
         if self._is_current_probe(permit) and not permit.is_slow:
-            self._probes -= 1
+            self._recovery.give_probe_back()
         elif permit.probe == ROUTE_PROBE and permit.route.probe is permit:
             permit.route.probe = None
 
@@ -463,14 +418,11 @@ class CircuitBreaker:
 
     def _probe_failed(self, now: float, permit: Permit) -> None:
         """A probe failed, or its patience is over: a lost one must not wedge the circuit."""
-        settings = self._settings
         if self._is_current_probe(permit):
             if not permit.is_slow:
-                self._probes -= 1
-                self._wait_s = min(settings.open_max_s, constants.WAIT_GROWTH * self._wait_s)
-                self._probe_at = now + self._wait_s
+                self._recovery.probe_failed(now)
         elif permit.route.probe is permit:
-            permit.route.probe_failed(now, settings.open_max_s)
+            permit.route.probe_failed(now, self._settings.open_max_s)
 
     # --- the tick ---
 
@@ -639,30 +591,22 @@ class CircuitBreaker:
                 self._shed_at = now
                 self._dips.start_waiting(now)
                 if before is State.HALF_OPEN:
-                    limit.set_limit(now, float(self._ramp))
+                    limit.set_limit(now, float(self._recovery.ramp))
                 elif signal is Signal.STALLED:
                     limit.set_limit(now, constants.SPARE + 1)
                 else:
                     limit.set_limit(now, limit.entry_limit)
             case State.OPEN:
-                grown_s = constants.WAIT_GROWTH * self._wait_s
-                self._wait_s = (
-                    min(self._settings.open_max_s, grown_s)
-                    if before is State.HALF_OPEN
-                    else self._settings.open_min_s
-                )
-                self._probe_at = now + self._wait_s
+                self._recovery.open(now, relapse=before is State.HALF_OPEN)
                 self._begin_generation()
                 self._routes.close_all()
             case State.HALF_OPEN:
-                self._ramp = constants.RAMP_START
-                self._ramp_successes = 0
+                self._recovery.begin_ramp()
                 self._begin_generation()
 
     def _begin_generation(self) -> None:
         """What was sent before says nothing about what is the case now."""
         self.generation += 1
-        self._probes = 0
         self._failures_in_a_row = 0
         self._outcomes.clear()
 
@@ -684,7 +628,7 @@ class CircuitBreaker:
                         # Rounded down, so that who takes the last place is uncongested too.
                         cap = max(1.0, floor(constants.UNCONGESTED_RATIO * cap))
                 case State.HALF_OPEN:
-                    cap = float(self._ramp)
+                    cap = float(self._recovery.ramp)
                 case State.OPEN:
                     cap = 0.0
         self._cap = min(cap, self._settings.max_in_flight or inf)
@@ -696,15 +640,19 @@ class CircuitBreaker:
         limit, wait, or get 503, as while limiting. Held CLOSED: everything is forwarded; a GET
         with a stored response that is later than the closed patience is still answered with it.
         """
-        held = self._mode in (Mode.OPEN, Mode.CLOSED)
-        self._mode = mode
-        if mode is Mode.OPEN:
-            self._move(now, Signal.FORCED_OPEN)
-        elif mode is Mode.CLOSED:
-            self._move(now, Signal.FORCED_CLOSED)
-        elif held:
-            self._move(now, Signal.RELEASED)
-        self._set_cap()
+        before, self._mode = self._mode, mode
+        if mode is before:
+            return
+        if mode is _HELD_OPEN:
+            signal = Signal.FORCED_OPEN
+        elif mode is _HELD_CLOSED:
+            signal = Signal.FORCED_CLOSED
+        elif before is _HELD_OPEN or before is _HELD_CLOSED:
+            signal = Signal.RELEASED
+        else:
+            return                           # AUTO and OBSERVE decide alike
+        self._begin_generation()
+        self._move(now, signal)
 
     # --- what operators see ---
 
@@ -762,7 +710,7 @@ class CircuitBreaker:
             queued=self._queued,
             queue_timeouts=self._queue_timeouts,
             answered_late=self._answered_late,
-            probes=self._probes_issued,
+            probes=self._recovery.issued + self._route_probes,
             dips=self._dips.begun,
             transitions=self._transitions,
             would_shed=self._would_shed,

@@ -7,6 +7,7 @@ nothing has to be done about them.
 
 from heapq import heappop, heappush
 from itertools import chain, islice
+from math import inf
 
 from retter.breaker.permit import Permit, Phase
 
@@ -69,6 +70,7 @@ class Flight:
         while self._due and self._due[0][0] <= now:
             at, _, permit = heappop(self._due)
             if permit.phase is Phase.IN_FLIGHT and permit.acts_at == at:
+                permit.acts_at = inf         # once, even if it was made due twice
                 due.append(permit)
         return due
 

@@ -1,0 +1,64 @@
+"""How an open circuit finds out that the application works again, and how it lets load back in.
+
+OPEN: one GET a wait goes upstream as a probe; the wait grows with every failure. HALF_OPEN: the
+requests in flight are limited, and every success makes room for one more, so that the load doubles
+each round trip and stops growing where the application stops answering.
+"""
+
+from retter.breaker import constants
+from retter.breaker.constants import BreakerSettings
+
+
+class Recovery:
+    """The waits, the probes and the ramp."""
+
+    __slots__ = ("_settings", "_successes", "_wait_s", "issued", "probe_at", "probes", "ramp")
+
+    def __init__(self, settings: BreakerSettings) -> None:
+        self._settings = settings
+        self._wait_s = settings.open_min_s
+        self.probe_at = 0.0
+        self.probes = 0          # in flight, within their patience
+        self.issued = 0          # since the start
+        self.ramp = 0            # places when half-open
+        self._successes = 0
+
+    def open(self, now: float, *, relapse: bool) -> None:
+        """OPEN is entered; after a failed ramp the wait grows."""
+        self._wait_s = self._longer_s() if relapse else self._settings.open_min_s
+        self.probe_at = now + self._wait_s
+        self.probes = 0
+
+    def probe_due(self, now: float) -> bool:
+        """Say whether one more may go upstream."""
+        return now >= self.probe_at and self.probes < constants.PROBES_MAX
+
+    def issue_probe(self, now: float) -> None:
+        """One goes upstream; if it is lost the next follows all the same."""
+        self.probes += 1
+        self.issued += 1
+        self.probe_at = now + self._wait_s
+
+    def give_probe_back(self) -> None:
+        """One ended without saying anything."""
+        self.probes -= 1
+
+    def probe_failed(self, now: float) -> None:
+        """One failed, or its patience is over."""
+        self.probes -= 1
+        self._wait_s = self._longer_s()
+        self.probe_at = now + self._wait_s
+
+    def begin_ramp(self) -> None:
+        """HALF_OPEN is entered."""
+        self.ramp = constants.RAMP_START
+        self._successes = 0
+
+    def climb(self) -> bool:
+        """One success: room for one more. Returns whether the ramp is over."""
+        self.ramp += 1
+        self._successes += 1
+        return self._successes >= constants.RAMP_SUCCESSES and self.ramp >= constants.SPARE
+
+    def _longer_s(self) -> float:
+        return min(self._settings.open_max_s, constants.WAIT_GROWTH * self._wait_s)

@@ -1,0 +1,179 @@
+"""Drives a CircuitBreaker as the proxy does, and checks what must hold at every step."""
+
+from math import isfinite
+
+from retter.breaker import (
+    BreakerSettings,
+    CircuitBreaker,
+    Kind,
+    Mode,
+    Permit,
+    Phase,
+    Shed,
+    State,
+    Transition,
+)
+from retter.breaker import constants
+from retter.errors import Outcome
+from retter.reason import Reason
+
+TICK_S = 0.05
+
+
+class Driver:
+    """A naive model beside the controller: plain sets of what is where."""
+
+    def __init__(self, settings: BreakerSettings | None = None, now: float = 0.0) -> None:
+        self.now = now
+        self.settings = settings or BreakerSettings()
+        self.mode = self.settings.mode
+        self.transitions: list[Transition] = []
+        self.breaker = CircuitBreaker(self.settings, now, self.transitions.append)
+        self.in_flight: list[Permit] = []
+        self.detached: list[Permit] = []
+        self.queued: list[Permit] = []
+        self.answered: list[Permit] = []      # by patience
+        self.timed_out: list[Permit] = []     # in the queue
+        self.probes_since: list[float] = []   # when probes of the open circuit were granted
+        self.log: list[str] = []              # every decision, for comparing runs
+
+    # --- what the proxy does ---
+
+    def admit(
+        self, kind: Kind = Kind.GET, key: bytes = b"k", *, stored: float | None = 1.0,
+        route: bytes = b"GET /",
+    ) -> Permit | Shed:
+        """Ask, and start at once what may start."""
+        state, load, cap = self.breaker.state, self.breaker._limit.load, self.breaker._cap
+        decision = self.breaker.admit(self.now, kind, route, key, stored)
+        self.log.append(repr(decision))
+        if isinstance(decision, Shed):
+            assert kind is Kind.GET, "other methods are never shed"
+            assert decision.serve_stored == (stored is not None)
+            assert self.mode is not Mode.CLOSED
+            assert self.mode is not Mode.OBSERVE
+            return decision
+        if decision.phase is Phase.QUEUED:
+            assert kind is Kind.GET, "other methods never wait"
+            self.queued.append(decision)
+            return decision
+        assert decision.phase is Phase.ADMITTED
+        if decision.reason is Reason.PROBE:
+            if state is State.OPEN:
+                self.probes_since.append(self.now)
+        elif kind is Kind.GET and self.mode in (Mode.AUTO, Mode.OPEN):
+            # Deciding may enter LIMITING, which lowers the cap first.
+            assert load < min(cap, self.breaker._cap), "admitted above the cap"
+        self.start(decision)
+        return decision
+
+    def start(self, permit: Permit) -> None:
+        """It goes upstream."""
+        self.breaker.started(self.now, permit)
+        self.in_flight.append(permit)
+
+    def finish(self, permit: Permit, outcome: Outcome = Outcome.OK) -> None:
+        """It ends, and whoever waited may start."""
+        if outcome is not Outcome.OVERLOAD and permit.first_byte_at < 0:
+            self.breaker.first_byte(self.now, permit)
+        (self.in_flight if permit in self.in_flight else self.detached).remove(permit)
+        self.breaker.finished(self.now, permit, outcome)
+        self.start_ready()
+
+    def detach(self, permit: Permit) -> None:
+        """It turned out to be a stream."""
+        self.breaker.detach(self.now, permit)
+        self.in_flight.remove(permit)
+        self.detached.append(permit)
+        self.start_ready()
+
+    def cancel(self, permit: Permit) -> None:
+        """The client of one in the queue left."""
+        self.breaker.cancel(self.now, permit)
+        self.queued.remove(permit)
+        assert permit.phase is Phase.DONE
+
+    def start_ready(self) -> None:
+        """Start whoever waited long enough."""
+        if not self.breaker.waiting:
+            return
+        load, cap = self.breaker._limit.load, self.breaker._cap
+        ready = self.breaker.take_ready(self.now)
+        assert self.mode is Mode.OBSERVE or not ready or load + len(ready) - 1 < cap
+        needy = [permit for permit in self.queued if not permit.has_stored]
+        rest = [permit for permit in self.queued if permit.has_stored]
+        assert ready == (needy + rest)[: len(ready)], "first come, first served; the needy first"
+        for permit in ready:
+            self.queued.remove(permit)
+            self.log.append(f"ready {permit!r}")
+            self.start(permit)
+
+    def tick(self, dt: float = TICK_S) -> None:
+        """Let time go on by one tick."""
+        self.now += dt
+        for permit in self.breaker.tick(self.now):
+            self.log.append(f"tick {permit!r}")
+            if permit.phase is Phase.DONE:
+                assert permit.reason is Reason.QUEUE_TIMEOUT
+                assert permit.deadline <= self.now
+                self.queued.remove(permit)
+                self.timed_out.append(permit)
+            else:
+                assert permit.reason is Reason.PATIENCE
+                assert permit.has_stored
+                assert permit in self.in_flight
+                assert permit not in self.answered, "patience is lost once"
+                assert permit.first_byte_at < 0
+                assert self.now - permit.started_at >= self.settings.patience_min_s
+                assert self.mode is not Mode.OBSERVE
+                self.answered.append(permit)
+        for permit in [permit for permit in self.in_flight if permit.phase is Phase.DETACHED]:
+            assert self.now - permit.first_byte_at >= constants.BODY_MAX_S
+            self.in_flight.remove(permit)
+            self.detached.append(permit)
+        self.start_ready()
+        for permit in self.queued:
+            assert permit.deadline > self.now, "nobody waits beyond the deadline and a tick"
+
+    def run(self, seconds: float) -> None:
+        """Let time go on, tick by tick."""
+        for _ in range(round(seconds / TICK_S)):
+            self.tick()
+
+    def set_mode(self, mode: Mode) -> None:
+        """The operator speaks."""
+        self.mode = mode
+        self.breaker.set_mode(self.now, mode)
+        self.start_ready()
+
+    # --- what must hold ---
+
+    def check(self) -> None:
+        """Compare the figures with the model."""
+        figures = self.breaker.snapshot(self.now)
+        assert figures.in_flight == len(self.in_flight)
+        assert all(permit.phase is Phase.IN_FLIGHT for permit in self.in_flight)
+        assert figures.waiting == len(self.queued) == self.breaker.waiting
+        assert figures.waiting_without_stored == sum(not p.has_stored for p in self.queued)
+        old = sum(permit.is_slow and not permit.is_get for permit in self.in_flight)
+        assert figures.old_others == old
+        assert figures.load == figures.in_flight - max(0.0, old - figures.limit / 2)
+        keys = self.breaker._flight.keys
+        assert sum(keys.values()) == sum(permit.is_get for permit in self.in_flight)
+        assert all(count > 0 for count in keys.values())
+        assert figures.limit >= min(constants.SPARE + 1, self.settings.limit_start, 3)
+        assert figures.ceiling >= constants.SPARE + 1
+        for value in (
+            figures.limit, figures.work_rate, figures.mean_in_flight, figures.baseline_s,
+        ):
+            assert isfinite(value)
+            assert value >= 0
+        assert figures.routes <= constants.ROUTES_MAX
+        assert 0 <= self.breaker._recovery.probes <= constants.PROBES_MAX
+        assert figures.state is self.breaker.state
+        if self.settings.max_in_flight and self.mode is not Mode.CLOSED:
+            assert figures.cap <= self.settings.max_in_flight
+        if self.mode is Mode.OPEN:
+            assert figures.state is State.OPEN
+        if self.mode is Mode.CLOSED:
+            assert figures.state is State.CLOSED
