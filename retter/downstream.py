@@ -45,8 +45,8 @@ class DownstreamConnection(asyncio.Protocol):
     """A server-side HTTP/1.1 connection."""
 
     __slots__ = (
-        "_blocked", "_body_left", "_buffer", "_busy", "_close", "_closed", "_decoder", "_eof",
-        "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto", "_proxy", "_requests",
+        "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
+        "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto", "_proxy", "_requests",
         "_transport", "_tunnel", "bucket", "deadline", "forwarding", "peer",
     )  # fmt: skip
 
@@ -60,6 +60,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body_left = 0                    # octets of a LENGTH body still to come
         self._decoder: ChunkedDecoder | None = None
+        self._chunked_octets = 0               # of a CHUNKED body so far
         self._busy = False                     # inside the loop over requests
         self._close = False                    # after the present answer
         self._closed = False
@@ -214,11 +215,12 @@ class DownstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         # A client may close its sending side and wait for its answer (RFC 9112 section 9.6).
         if self._tunnel and self._exchange is not None:
-            self._exchange.client_tunnel_eof()
+            self._exchange.client_tunnel_eof(self._loop.time())
             return True
         if self._exchange is None or self._body_left or self._decoder is not None:
             return False  # nothing to wait for: the transport closes
-        self._close = self._eof = True
+        self._eof = True
+        self._close = self._close or not self._buffer  # what was pipelined is answered first
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -252,7 +254,7 @@ class DownstreamConnection(asyncio.Protocol):
         """Take the requests in data one after the other, until one has to be waited for."""
         self._busy = True
         try:
-            while data and self._exchange is None and not self._closed:
+            while data and self._exchange is None and not self._closed and self._lingering < 0:
                 if self._blocked:
                     self._read_ahead(data)  # no more answers before these are read
                     self.pause_body()
@@ -276,6 +278,8 @@ class DownstreamConnection(asyncio.Protocol):
         if parsed is None:
             parsed = proxy.parse(head_bytes, self.forwarding.trusted, self._memo)
         rest = data[end:]
+        if self._eof and not rest:
+            self._close = True  # the last one that the client has sent
         if parsed.head.framing is not _NO_BODY:
             return self._begin_with_body(parsed, rest, now)
         self._begin(parsed, now)
@@ -298,9 +302,12 @@ class DownstreamConnection(asyncio.Protocol):
 
     def _unusual_head(self, data: bytes, now: float) -> tuple[bytes, int]:
         """Handle an incomplete or an oversized head and leading empty lines."""
-        stripped = data.lstrip(b"\r\n")
-        if len(data) - len(stripped) > _LEADING_BYTES_MAX:
+        start = 0
+        while data.startswith(b"\r\n", start):
+            start += 2
+        if start > _LEADING_BYTES_MAX:
             raise BadRequest("nothing but empty lines")
+        stripped = data[start:]
         end = end_of_head(stripped, self._proxy.settings.head_bytes_max, check_request_head)
         if end:
             return stripped, end
@@ -309,6 +316,8 @@ class DownstreamConnection(asyncio.Protocol):
             self.deadline = min(self.deadline, now + self._proxy.settings.head_timeout_s)
             self._proxy.wheel.watch(self, now)
         self._buffer = data
+        if self._eof:
+            self._end()  # the rest of it will never come
         return data, 0
 
     def _count_request(self) -> None:
@@ -327,6 +336,7 @@ class DownstreamConnection(asyncio.Protocol):
         self.deadline = _FOREVER
         if parsed.head.framing is Framing.CHUNKED:
             self._decoder = ChunkedDecoder()
+            self._chunked_octets = 0
         else:
             self._body_left = parsed.head.content_length
         exchange = self._exchange = begin(self._proxy, self, parsed, now)
@@ -358,6 +368,11 @@ class DownstreamConnection(asyncio.Protocol):
                 return
             complete, trailers = self._decoder.complete, self._decoder.trailers
             rest = self._decoder.rest() if complete else b""
+            self._chunked_octets += len(body)
+            body_bytes_max = self._proxy.settings.request_body_bytes_max
+            if body_bytes_max and self._chunked_octets > body_bytes_max:
+                self._fail_body(RequestTooLarge("the request body is too large"), now)
+                return
         else:
             body, rest = data[: self._body_left], data[self._body_left :]
             self._body_left -= len(body)

@@ -130,7 +130,7 @@ def answer_from_store(
     """Write a stored response to the client."""
     answers = proxy.answers
     persistence = client.persistence(parsed.head)
-    if parsed.conditional or stored.status == 204:
+    if parsed.head.conditional or stored.status == 204:
         head, body = answers.stored_conditionally(parsed.head, stored, reason, persistence, now)
     else:
         head, body = answers.stored(stored, reason, persistence, now)
@@ -180,6 +180,7 @@ class Exchange:
     _held_bytes = 0
     _hold_until = 0.0
     _discarded = 0
+    _half_closed = False                    # one direction of the tunnel has ended
     _silence_s = 0.0                        # allowed between bytes of the answer
 
     def __init__(
@@ -266,7 +267,7 @@ class Exchange:
     def upstream_writable(self) -> None:
         """The application reads again."""
         if self.stage is Stage.TUNNEL:
-            self.deadline = self._proxy.loop.time() + STREAM_IDLE_S
+            self.deadline = self._proxy.loop.time() + self._silence_s
         elif self._request_complete:
             self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_timeout_s
         else:
@@ -453,7 +454,8 @@ class Exchange:
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
         """After a 101 bytes go both ways (RFC 9110 section 7.8)."""
         proxy, client = self._proxy, self._client
-        if client is None or not self._parsed.head.upgrade:
+        # A request's body comes before the new protocol's first byte (RFC 9110 section 7.8).
+        if client is None or not self._parsed.head.upgrade or not self._request_complete:
             # raised inside the connection's callback, which turns it into upstream_failed
             raise UpstreamMalformed("a 101 that was not asked for")
         self.stage = Stage.TUNNEL
@@ -470,7 +472,7 @@ class Exchange:
 
     def tunnel_data(self, data: bytes, now: float) -> None:
         """Bytes from the application."""
-        self.deadline = now + STREAM_IDLE_S
+        self.deadline = now + self._silence_s
         if self._client is not None:
             self._client.write(data)
 
@@ -478,17 +480,31 @@ class Exchange:
         """The application has no more to say."""
         if self._client is not None:
             self._client.write_eof()
+        self._end_direction(now)
 
     def client_tunnel_data(self, data: bytes, now: float) -> None:
         """Bytes from the client."""
-        self.deadline = now + STREAM_IDLE_S
+        self.deadline = now + self._silence_s
         if self._upstream is not None:
             self._upstream.write(data)
 
-    def client_tunnel_eof(self) -> None:
+    def client_tunnel_eof(self, now: float) -> None:
         """The client has no more to say."""
         if self._upstream is not None:
             self._upstream.write_eof()
+        self._end_direction(now)
+
+    def _end_direction(self, now: float) -> None:
+        """Go on with the other direction if it is still open, but not for long in silence."""
+        if self._half_closed:
+            upstream, self._upstream = self._upstream, None
+            if upstream is not None:
+                upstream.abandon()
+            self._end_tunnel(now)
+            return
+        self._half_closed = True
+        self._silence_s = self._proxy.settings.upstream_body_timeout_s
+        self.deadline = now + self._silence_s
 
     def _end_tunnel(self, now: float) -> None:
         if self._client is not None:

@@ -22,9 +22,11 @@ from retter.strict import (
     check_request_head,
     check_response_head,
     host_is_valid,
+    length_fault,
     length_is_valid,
     request_framing,
     response_framing,
+    shadows,
 )
 
 # RFC 9110 section 7.6.1: fields that concern one connection. Upgrade is put back when it is meant
@@ -62,6 +64,9 @@ _VERSION = re.compile(rb"[^\r\n]* HTTP/([0-9]\.[0-9])\r\n")
 
 Parsed = TypeVar("Parsed")
 
+# Hashes of heads that have come once: half a megabyte, and some seconds of traffic.
+SEEN_HEADS_MAX = 8192
+
 
 class HeadMemo(Generic[Parsed]):
     """A bounded map from exact head bytes to what they parse to.
@@ -70,7 +75,7 @@ class HeadMemo(Generic[Parsed]):
     back. That is nearly least-recently-used, and a hit costs one dict look-up and no bookkeeping.
     """
 
-    __slots__ = ("_bytes", "_bytes_max", "_cost", "_old", "hits", "misses", "young")
+    __slots__ = ("_bytes", "_bytes_max", "_old", "_seen", "hits", "misses", "young")
 
     # What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
     # Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
@@ -81,6 +86,7 @@ class HeadMemo(Generic[Parsed]):
         self._bytes = 0
         self.young: dict[bytes, Parsed] = {}
         self._old: dict[bytes, Parsed] = {}
+        self._seen: set[int] = set()
         self.hits = 0
         self.misses = 0
 
@@ -107,6 +113,20 @@ class HeadMemo(Generic[Parsed]):
             self._old, self.young, self._bytes = self.young, {}, 0
         self.young[head] = parsed
         self._bytes += cost
+
+    def offer(self, head: bytes, parsed: Parsed) -> None:
+        """Remember what these bytes parsed to if they have been offered before.
+
+        Most heads with a cookie or a query of their own never come again; kept, they would push
+        out those that do. A hash that two heads share only lets one in a little early.
+        """
+        mark = hash(head)
+        if mark in self._seen:
+            self.put(head, parsed)
+            return
+        if len(self._seen) >= SEEN_HEADS_MAX:
+            self._seen.clear()
+        self._seen.add(mark)
 
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
@@ -199,6 +219,10 @@ def _upgrade_of(fields: Fields, connection: frozenset[bytes], http11: bool) -> b
     )
 
 
+def _takes_trailers(te: bytes) -> bool:
+    return b"trailers" in [member.strip() for member in te.lower().split(b",")]
+
+
 def _expects_continue(fields: Fields, http11: bool) -> bool:
     expects = [value.lower() for name, value in fields if name == b"expect"]
     if not expects or not http11:  # RFC 9110 section 10.1.1: ignored from HTTP/1.0
@@ -217,7 +241,8 @@ class _Part(IntEnum):
     CLOSE = 3           # Connection: close
     LENGTH = 4          # of a response: a valid Content-Length
     COOKIE = 5          # of a response: Set-Cookie
-    JUDGED = 6          # bears on the meaning of other lines: they are judged together
+    CONDITION = 6       # of a request: If-None-Match and the like, or Range
+    JUDGED = 7          # bears on the meaning of other lines: they are judged together
 
 
 class _RequestLine(NamedTuple):
@@ -229,12 +254,18 @@ class _RequestLine(NamedTuple):
     part: int
 
 
-_PLAIN, _HOST, _KEEP_ALIVE, _CLOSE, _LENGTH, _COOKIE, _JUDGED = (int(part) for part in _Part)
+_PLAIN, _HOST, _KEEP_ALIVE, _CLOSE, _LENGTH, _COOKIE, _CONDITION, _JUDGED = map(int, _Part)
+
+# What makes the store think before it answers; the other conditions are the application's alone.
+_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"range"})
 
 # Fields that decide how the request is framed, forwarded or refused.
 _JUDGED_IN_REQUESTS = frozenset(
-    {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via", b"x-forwarded-host"}
-)
+    {
+        b"content-length", b"transfer-encoding", b"te", b"upgrade", b"expect", b"via",
+        b"x-forwarded-host",
+    }
+)  # fmt: skip
 _SIMPLE_CONNECTION = {b"keep-alive": _KEEP_ALIVE, b"close": _CLOSE}
 
 
@@ -286,8 +317,12 @@ class RequestParser:
         if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
             raise BadRequest("the request target is too long", 414)
         check_request_head(head)
+        if fault := length_fault(head):
+            raise BadRequest(fault)
         _check_version(head)
         request = _h11_request(head)
+        if len(request.target) > self._target_bytes_max:
+            raise BadRequest("the request target is too long", 414)
         raw = list(request.headers.raw_items())
         if len(raw) > self._fields_max:
             raise BadRequest("too many header fields", 431)
@@ -327,6 +362,7 @@ class RequestParser:
             keep_alive=_CLOSE not in parts,
             expect_continue=False,
             upgrade=b"",
+            conditional=_CONDITION in parts,
             forward=b"%b %b HTTP/1.1\r\n%b%b"
             % (
                 method,
@@ -352,7 +388,9 @@ class RequestParser:
             part = _SIMPLE_CONNECTION.get(value.lower(), _JUDGED)
         elif name in _JUDGED_IN_REQUESTS:
             part = _JUDGED
-        dropped = name in self._dropped or name in HOP_BY_HOP
+        elif name in _CONDITIONS:
+            part = _CONDITION
+        dropped = name in self._dropped or name in HOP_BY_HOP or shadows(name)
         forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, value)
         meaning = _RequestLine((name, value), (raw_name, value), forward, part)
         memo.put(line, meaning)
@@ -376,6 +414,10 @@ class RequestParser:
             raise BadRequest("a malformed Host")
         framing, length = request_framing(fields, http11)
         connection = _named_by_connection(fields)
+        # What the application does not see must not decide who a stored response is for either.
+        fields = tuple(
+            [(n, v) for n, v in fields if n in HOP_BY_HOP or not _stays_here(n, connection)]
+        )
         upgrade = _upgrade_of(fields, connection, http11)
         if any(name == b"via" and self._via_mark in value for name, value in fields):
             raise LoopDetected("this request has passed here before")
@@ -390,13 +432,15 @@ class RequestParser:
             keep_alive=_keeps_alive(connection, http11),
             expect_continue=_expects_continue(fields, http11),
             upgrade=upgrade,
+            conditional=any(name in _CONDITIONS for name, _ in fields),
             forward=b"%b %b HTTP/1.1\r\n%b"
-            % (method, target, _lines(self._kept(raw, host, connection, framing, upgrade))),
+            % (method, target, _lines(self._kept(raw, http11, host, connection, framing, upgrade))),
         )
 
     def _kept(
         self,
         raw: list[tuple[bytes, bytes]],
+        http11: bool,
         host: bytes | None,
         connection: frozenset[bytes],
         framing: Framing,
@@ -410,15 +454,22 @@ class RequestParser:
             name = raw_name.lower()
             if name == b"host":
                 kept.append((raw_name, host or b""))  # absolute-form: the target's authority wins
-            elif name not in self._dropped and not _stays_here(name, connection):
+            elif name == b"expect" and not http11:
+                continue  # RFC 9110 section 10.1.1: ignored, and we speak HTTP/1.1 for the client
+            elif not (name in self._dropped or shadows(name) or _stays_here(name, connection)):
                 kept.append((raw_name, value))
                 host_told = host_told or name == b"x-forwarded-host"
         if host and not host_told:
             kept.append((b"X-Forwarded-Host", host))
         if framing is Framing.CHUNKED:
             kept.append((b"Transfer-Encoding", b"chunked"))
+        if http11 and any(raw_name.lower() == b"te" and _takes_trailers(v) for raw_name, v in raw):
+            # RFC 9110 section 10.1.4: we pass trailers on, so we may say so in the client's name.
+            kept += [(b"TE", b"trailers"), (b"Connection", b"TE, Upgrade" if upgrade else b"TE")]
+        elif upgrade:
+            kept.append((b"Connection", b"Upgrade"))
         if upgrade:
-            kept += [(b"Connection", b"Upgrade"), (b"Upgrade", upgrade)]
+            kept.append((b"Upgrade", upgrade))
         return kept
 
 
@@ -553,6 +604,15 @@ def _is_plain(status: int, fields: Fields) -> bool:
     )
 
 
+def _announces_body(fields: Fields) -> bool:
+    # RFC 9110 section 8.6 and RFC 9112 section 6.1 forbid it in a 204: an application that does so
+    # may send the body too, and it would be taken for the next answer.
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in fields
+    )
+
+
 def _is_event_stream(name: bytes, value: bytes) -> bool:
     return name == b"content-type" and value[:17].lower() == b"text/event-stream"
 
@@ -564,6 +624,8 @@ def parse_response(head: bytes) -> ResponseHead:
         UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
     """
     check_response_head(head)
+    if fault := length_fault(head):
+        raise UpstreamMalformed(fault)
     response = _h11_response(head)
     raw = list(response.headers.raw_items())
     http11 = response.http_version != b"1.0"
@@ -581,7 +643,9 @@ def parse_response(head: bytes) -> ResponseHead:
         fields=fields,
         framing=framing,
         content_length=length,
-        keep_alive=framing is not Framing.CLOSE and _keeps_alive(connection, http11),
+        keep_alive=framing is not Framing.CLOSE
+        and _keeps_alive(connection, http11)
+        and not (status == 204 and _announces_body(fields)),
         forward=status_line + _lines(kept) + via,
         stored=status_line
         + _lines([(name, value) for name, value in kept if name.lower() not in _NOT_STORED])

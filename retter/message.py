@@ -2,7 +2,9 @@
 
 The heads are made by `heads.py` (which owns h11 and the strict framing rules) and read by everyone
 else. Because a head may be shared between connections through the memo, nothing here is ever
-changed after it is made; whatever belongs to one request alone lives in its Exchange.
+changed after it is made; whatever belongs to one request alone lives in its Exchange. The classes
+are not frozen all the same: a frozen dataclass takes three times as long to fill (1.6 us against
+0.5 us for a RequestHead), and a head never seen before has to be made in a few microseconds.
 """
 
 from dataclasses import dataclass
@@ -32,7 +34,7 @@ def _combined(fields: Fields, name: bytes) -> bytes:
     return b", ".join([value for field_name, value in fields if field_name == name])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class RequestHead:
     """A request's head, validated, with its framing and its bytes ready for the application."""
 
@@ -46,6 +48,7 @@ class RequestHead:
     keep_alive: bool         # the client lets the connection stay open (RFC 9112 section 9.3)
     expect_continue: bool
     upgrade: bytes           # the Upgrade field if Connection names it, else b""
+    conditional: bool        # has conditions or a range (RFC 9110 sections 13 and 14)
     forward: bytes           # request line and end-to-end fields for the application, CRLF-ended;
                              # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
                              # empty line, which depend on the connection
@@ -59,7 +62,7 @@ class RequestHead:
         return _combined(self.fields, name)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ResponseHead:
     """A response's head, validated, with its framing and its bytes ready for a client."""
 

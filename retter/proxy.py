@@ -8,7 +8,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
@@ -45,17 +44,15 @@ STREAMS_EVERY_TICKS = 20  # event streams and tunnels are silent for long: looke
 MEMO_BYTES_MAX = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    head: RequestHead
-    identity: Identity
-    kind: Kind
-    conditional: bool       # has conditions or a range, which the store has to answer itself
+    __slots__ = ("head", "identity", "kind")
 
-
-_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"range"})
+    def __init__(self, head: RequestHead, identity: Identity, kind: Kind) -> None:
+        self.head = head
+        self.identity = identity
+        self.kind = kind
 
 
 def _route(request: RequestHead) -> bytes:
@@ -244,13 +241,9 @@ class Proxy:
             DownstreamError: With the status that the client is to get.
         """
         head = self._parsers[trusted].parse(head_bytes)
-        parsed = ParsedRequest(
-            head=head,
-            identity=identify(head, self.owner_rules, _route),
-            kind=Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER,
-            conditional=any(name in _CONDITIONS for name, _ in head.fields),
-        )
-        memo.put(head_bytes, parsed)
+        kind = Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER
+        parsed = ParsedRequest(head, identify(head, self.owner_rules, _route), kind)
+        memo.offer(head_bytes, parsed)
         return parsed
 
     def http_date(self) -> str:

@@ -208,7 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
         head = self._memo.get(head_bytes)
         if head is None:
             head = self._parser.parse(head_bytes)
-            self._memo.put(head_bytes, head)
+            self._memo.offer(head_bytes, head)
         if head.status < 200:
             self._receive_informational(sink, head, data[end:], now)
             return
