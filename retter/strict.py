@@ -1,10 +1,21 @@
 """Where RETTER is stricter than h11: ambiguous framing is refused, never repaired.
 
-h11 follows RFC 9112 and, like the RFC, allows a recipient some leniency: bare LF as a line end,
-folded lines, Content-Length repeated with equal values, Content-Length beside Transfer-Encoding.
-Each of these has been read differently by two programs on one path, which is how one request
-becomes two. A proxy in front of a whole site has to be the strictest parser on the path, so all
-of them are errors here. Pure functions over bytes; h11 has its say afterwards (heads.py).
+h11 follows RFC 9112 and, like the RFC, allows a recipient some leniency. Each of these has been
+read differently by two programs on one path, which is how one request becomes two. A proxy in front
+of a whole site has to be the strictest parser on the path, so all of them are errors here:
+
+- a bare LF as a line end, in heads, chunk lines and trailers (RFC 9112 section 2.2);
+- folded field lines (RFC 9112 section 5.2) and control characters anywhere in a head;
+- Content-Length more than once or as a list, even of equal values (RFC 9110 section 8.6), with more
+  than 18 digits, or beside Transfer-Encoding (RFC 9112 section 6.3);
+- Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1);
+- a Host that is no uri-host [":" port] (RFC 9112 section 3.2);
+- white space after a chunk size, more than 16 digits of it (h11 takes 20), and a chunk extension
+  that is not of the grammar, such as one with a bare CR in it (RFC 9112 section 7.1.1);
+- a trailer section over a limit, whatever the segments it comes in, and trailer fields that frame
+  or route the message (RFC 9110 section 6.5.1).
+
+Pure functions over bytes. For heads h11 has its say afterwards (heads.py).
 """
 
 import re
@@ -25,6 +36,45 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~!$&'()*+;=%-]{0,255})(?::[0-9]{0,5})?"
 )
+
+# Every Content-Length line of a head. h11 folds equal ones, and lists of equal values, into one
+# before we see them, so they are looked for in the bytes.
+_LENGTH_LINES = re.compile(rb"\r\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh]:([^\r]*)")
+
+# chunk-size [ chunk-ext ] (RFC 9112 sections 7.1 and 7.1.1). 16 digits fit 64 bits everywhere.
+_TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,16})"
+    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+)
+_CHUNK_BYTES_MAX = 2**63 - 1    # what a signed 64-bit counter behind us can hold
+
+# A trailer field with one of these names is an attempt to change what the head has said.
+_NEVER_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
+
+# RFC 9110 section 6.5.1: fields that control, authenticate or describe the message may not come
+# after it. A recipient that merges trailers into the head would believe them, so they end here.
+_NOT_IN_TRAILERS = frozenset(
+    {
+        b"age", b"authorization", b"cache-control", b"connection", b"cookie", b"date", b"expect",
+        b"expires", b"forwarded", b"keep-alive", b"location", b"max-forwards", b"pragma",
+        b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"range",
+        b"retry-after", b"set-cookie", b"te", b"trailer", b"upgrade", b"vary", b"via", b"warning",
+        b"www-authenticate", b"x-circuit", b"x-real-ip", b"x-retter",
+    }
+)  # fmt: skip
+_NOT_IN_TRAILERS_PREFIXES = (b"content-", b"if-", b"x-forwarded-")
+
+# What RETTER or the framing says. Python and PHP applications read "-" and "_" in a field name as
+# the same letter, so X_Forwarded_For would stand in for ours.
+_SHADOWED = frozenset(
+    {
+        b"connection", b"content-length", b"expect", b"forwarded", b"host", b"keep-alive",
+        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"via",
+        b"x-real-ip",
+    }
+)  # fmt: skip
 
 
 def line_fault(head: bytes) -> str | None:
@@ -53,6 +103,52 @@ def host_is_valid(host: bytes) -> bool:
 def length_is_valid(length: bytes) -> bool:
     """Whether a Content-Length value is a plain number (RFC 9110 section 8.6)."""
     return _LENGTH.fullmatch(length) is not None
+
+
+def length_fault(head: bytes) -> str | None:
+    """Say what is wrong with the Content-Length lines of a whole head, or return None."""
+    lengths: list[bytes] = _LENGTH_LINES.findall(head)
+    if len(lengths) > 1:
+        return "more than one Content-Length"  # RFC 9110 section 8.6 lets us fold equal ones
+    if lengths and not length_is_valid(lengths[0].strip(b" \t")):
+        return "a malformed Content-Length"
+    return None
+
+
+def shadows(name: bytes) -> bool:
+    """Whether a lower-case field name with underscores would be taken for one that matters."""
+    if b"_" not in name:
+        return False
+    name = name.replace(b"_", b"-")
+    return name in _SHADOWED or name.startswith(b"x-forwarded-")
+
+
+def chunk_size_of(line: bytes) -> int | None:
+    """Return the size that a chunk line states; None if it is malformed (RFC 9112 section 7.1)."""
+    match = _CHUNK_LINE.fullmatch(line)
+    if match is None:
+        return None
+    size = int(match[1], 16)
+    return size if size <= _CHUNK_BYTES_MAX else None
+
+
+def trailer_fault(trailers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Say which trailer field gives the whole message away as an attack, or return None."""
+    for name, _ in trailers:
+        lower = name.lower().replace(b"_", b"-")
+        if lower in _NEVER_IN_TRAILERS:
+            return f"{lower.decode()} in the trailers"
+    return None
+
+
+def kept_trailers(trailers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the trailer fields that may be passed on (RFC 9110 section 6.5.1)."""
+    kept: list[tuple[bytes, bytes]] = []
+    for name, value in trailers:
+        lower = name.lower().replace(b"_", b"-")
+        if lower not in _NOT_IN_TRAILERS and not lower.startswith(_NOT_IN_TRAILERS_PREFIXES):
+            kept.append((name, value))
+    return kept
 
 
 def _framing(
