@@ -176,11 +176,11 @@ class DownstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         proxy = self._proxy
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self.peer = peer_name(transport.get_extra_info("peername"))
         if not proxy.accept(self):
             self.abort()
             return
         now = self._loop.time()
-        self.peer = peer_name(transport.get_extra_info("peername"))
         self.forwarding = proxy.forwarding_fields(self.peer, self._proto)
         self._memo = proxy.request_memo(self.forwarding.trusted)
         self.deadline = now + proxy.settings.head_timeout_s
@@ -424,6 +424,10 @@ class DownstreamConnection(asyncio.Protocol):
         """Answer a request that is the client's own mistake, and close."""
         proxy = self._proxy
         proxy.counters.client_errors[error.reason] += 1
+        if proxy.access_log is not None:
+            proxy.access_log.add(
+                self.peer, None, None, error.status, "retter", error.reason, 0.0
+            )
         self._close = True
         self.write(
             proxy.answers.error(

@@ -29,7 +29,7 @@ from retter.errors import (
     UpstreamReset,
     UpstreamTimeout,
 )
-from retter.message import Framing, RequestHead, ResponseHead
+from retter.message import Framing, ResponseHead
 from retter.policy import ends_session, invalidated_urls, storable
 from retter.reason import Reason
 from retter.store import StoredResponse
@@ -107,7 +107,7 @@ def begin(
     if stored is not None:
         answer_from_store(proxy, client, parsed, stored, decision.reason, now)
     else:
-        refuse(proxy, client, parsed.head, decision.reason, decision.retry_after_s)
+        refuse(proxy, client, parsed, decision.reason, decision.retry_after_s)
     return None
 
 
@@ -126,8 +126,9 @@ def answer_from_store(
     stored: StoredResponse,
     reason: Reason,
     now: float,
+    took_s: float = 0.0,
 ) -> None:
-    """Write a stored response to the client."""
+    """Write a stored response to the client, `took_s` after its request came."""
     answers = proxy.answers
     persistence = client.persistence(parsed.head)
     if parsed.head.conditional or stored.status == 204:
@@ -136,24 +137,34 @@ def answer_from_store(
         head, body = answers.stored(stored, reason, persistence, now)
     client.write_message(head, body)
     proxy.counters.stored[reason] += 1
+    if proxy.access_log is not None:
+        status = int(head[9:12])
+        proxy.access_log.add(
+            client.peer, parsed.head, parsed.identity, status, "cache", reason, took_s
+        )
 
 
 def refuse(
     proxy: "Proxy",
     client: "DownstreamConnection",
-    request: RequestHead,
+    parsed: "ParsedRequest",
     reason: Reason,
     retry_after_s: float,
+    took_s: float = 0.0,
 ) -> None:
     """Write a 503 whose Retry-After is spread, so that the clients do not come back together."""
     seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
     client.write(
         proxy.answers.error(
-            request, 503, reason, client.persistence(request),
+            parsed.head, 503, reason, client.persistence(parsed.head),
             date=proxy.http_date(), retry_after_s=seconds,
         )
     )  # fmt: skip
     proxy.counters.refused[reason] += 1
+    if proxy.access_log is not None:
+        proxy.access_log.add(
+            client.peer, parsed.head, parsed.identity, 503, "retter", reason, took_s
+        )
 
 
 class Exchange:
@@ -198,7 +209,7 @@ class Exchange:
         self._permit = permit
         permit.holder = self
         self.stage = Stage.QUEUED
-        self.started_at = self._requested_at = now
+        self.began_at = self.started_at = self._requested_at = now
         self._request_complete = parsed.head.framing is Framing.NONE
 
     # -- the request ------------------------------------------------------------------------
@@ -297,6 +308,8 @@ class Exchange:
         end = proxy.answers.forwarded_end(_GET, client.persistence(parsed.head))
         client.write_message(head.forward + end, body)
         self.stage = _DONE
+        if proxy.access_log is not None:
+            self._log(head.status, "backend", self._permit.reason, now)
         self._upstream = self._client = None
         permit = self._permit
         permit.holder = None
@@ -508,6 +521,7 @@ class Exchange:
 
     def _end_tunnel(self, now: float) -> None:
         if self._client is not None:
+            self._log_answer(self._permit.reason, now)
             self._client.close()
             self._client = None
         self._finish(now)
@@ -576,6 +590,7 @@ class Exchange:
         proxy.counters.upstream_errors[error.reason] += 1
         if client is not None:
             if self.answer_begun:
+                self._log_answer(error.reason, now)
                 client.abort()  # a cut answer must look like one (RFC 9112 section 8)
                 self._client = None
             elif stored := _last_resort(proxy, self._parsed, now):
@@ -589,6 +604,7 @@ class Exchange:
                         client.persistence(self._parsed.head), date=proxy.http_date(),
                     )
                 )  # fmt: skip
+                self._log(error.status, "retter", error.reason, now)
         if self.stage is not Stage.DONE:
             self._finish(now)
 
@@ -607,7 +623,8 @@ class Exchange:
             if not self._request_complete:
                 client.close_after_answer()
             retry_after_s = self._proxy.settings.retry_after_s
-            refuse(self._proxy, client, self._parsed.head, reason, retry_after_s)
+            took_s = now - self.began_at
+            refuse(self._proxy, client, self._parsed, reason, retry_after_s, took_s)
         self._finish(now)
 
     def sweep(self, now: float) -> None:
@@ -622,6 +639,7 @@ class Exchange:
 
     def downstream_gone(self, now: float) -> None:
         """The client closed. The application goes on working, so its place stays taken."""
+        self._log_answer(Reason.CLIENT_GONE, now)
         self._client = None
         self._held = None
         self._proxy.counters.clients_gone += 1
@@ -654,8 +672,22 @@ class Exchange:
         client = self._client
         assert client is not None
         self._held = None
-        answer_from_store(self._proxy, client, self._parsed, stored, reason, now)
+        took_s = now - self.began_at
+        answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
         self._answered(now)
+
+    def _log_answer(self, reason: Reason, now: float) -> None:
+        """Note what the application's answer has come to, if a client is there to get it."""
+        status = self._response.status if self._response is not None and self.answer_begun else 0
+        if self.stage is Stage.TUNNEL:
+            status = 101
+        self._log(status, "backend", reason, now)
+
+    def _log(self, status: int, source: str, reason: Reason, now: float) -> None:
+        log, client, parsed = self._proxy.access_log, self._client, self._parsed
+        if log is not None and client is not None:
+            took_s = now - self.began_at
+            log.add(client.peer, parsed.head, parsed.identity, status, source, reason, took_s)
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
@@ -666,6 +698,8 @@ class Exchange:
     def _finish(self, now: float) -> None:
         """Report the permit, store the answer, let the client and the next in the queue go on."""
         assert self.stage is not Stage.DONE, "an exchange ends once"
+        if self.answer_begun:
+            self._log_answer(self._permit.reason, now)
         queued = self.stage is Stage.QUEUED
         self.stage = Stage.DONE
         self._upstream = None

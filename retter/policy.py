@@ -66,7 +66,7 @@ def no_route(request: RequestHead) -> bytes:
 
 def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Identity:
     """Derive what the store needs to know of a request. Never raises."""
-    sessions = _url_sessions(request.target, rules)
+    sessions = url_sessions(request.target, rules)
     owner, owner_class, session, anonymous, shape = owner_of(request, sessions, rules)
     url = _url(request.host, request.target, rules)
     lookup = (
@@ -90,7 +90,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     )
 
 
-def _url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:
+def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:
     """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...)."""
     path, _, query = target.partition(b"?")
     params: list[bytes] = []

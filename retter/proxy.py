@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retter.accesslog import AccessLog
 from retter.answers import AnswerWriter
 from retter.breaker import (
     BreakerSettings,
@@ -146,6 +147,10 @@ class Proxy:
             )
         )
         self.pool = self._make_pool(settings, pool_class)
+        self.access_log: AccessLog | None = None
+        if settings.access_log:
+            self.access_log = AccessLog(settings.access_log, self.owner_rules)
+        self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels
         self.connections: set[DownstreamConnection] = set()
@@ -207,16 +212,28 @@ class Proxy:
 
     def accept(self, connection: DownstreamConnection) -> bool:
         """Count a new client connection in; False if there are too many."""
-        self.counters.connections += 1
-        if len(self.connections) >= self.settings.connections_max:
-            self.counters.connections_refused += 1
+        settings, counters = self.settings, self.counters
+        counters.connections += 1
+        address_max = settings.connections_per_address_max
+        here = self._per_address.get(connection.peer, 0) if address_max else 0
+        too_many = len(self.connections) >= settings.connections_max
+        if too_many or (address_max and here >= address_max):
+            counters.connections_refused += 1
             return False
+        if address_max:
+            self._per_address[connection.peer] = here + 1
         self.connections.add(connection)
         return True
 
     def lost(self, connection: DownstreamConnection) -> None:
         """A client connection is closed."""
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            here = self._per_address.get(connection.peer, 0)
+            if here > 1:
+                self._per_address[connection.peer] = here - 1
+            else:
+                self._per_address.pop(connection.peer, None)
         self.wheel.forget(connection)
 
     def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
@@ -279,6 +296,8 @@ class Proxy:
             for exchange in list(self.streams):
                 exchange.sweep(now)
         self.pool.sweep(now)
+        if self.access_log is not None:
+            self.access_log.flush()
 
     def start_waiting(self, now: float) -> None:
         """Send those on their way for whom a place has become free."""
@@ -307,6 +326,8 @@ class Proxy:
         for connection in list(self.connections):
             connection.abort()
         self.pool.close()
+        if self.access_log is not None:
+            self.access_log.close()
 
     def stats(self) -> dict[str, Any]:
         """Return all figures, for people and programs."""

@@ -1,5 +1,8 @@
 """The way of one request through the proxy: what reaches the application, what the client gets."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -727,3 +730,52 @@ def test_draining_closes_what_is_idle_and_finishes_what_is_not() -> None:
     assert body_of(answer) == b"last"
     assert field(answer, "connection") == "close"
     assert busy.closed
+
+
+def test_too_many_connections_of_one_address() -> None:
+    proxy = FakeProxy(connections_per_address_max=1)
+    first = proxy.client()
+    assert proxy.client().transport.aborted
+    assert not proxy.client(peername=("192.0.2.8", 1)).transport.aborted
+    first.resets()
+    assert not proxy.client().transport.aborted
+
+
+# -- the access log -------------------------------------------------------------------------------
+
+
+def test_the_access_log_tells_each_answer_and_no_secret(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    proxy = warmed(access_log=str(path))
+    cookie = {"Cookie": "PHPSESSID=topsecret0123456789abcdef"}
+    client = proxy.client(get("/a?x=1", headers=cookie))
+    proxy.advance(0.05)
+    proxy.upstream.sends(reply(b"a"))
+    client.sends(get("/a;jsessionid=topsecret?b=topsecret"))
+    proxy.upstream.sends(reply(b"error", status="500 Oops"))
+    client.sends(get())
+    proxy.upstream.sends(reply(b"error", status="500 Oops"))
+    client.sends(b"nonsense\r\n\r\n")
+    gone = proxy.client(POST)
+    gone.resets()
+    proxy.upstream.sends(reply(b"x"))
+    dead = proxy.client(POST)
+    proxy.upstream.resets()
+    assert status_of(dead.received()) == 502
+    proxy.advance(0.05)
+    text = path.read_text()
+    assert "topsecret" not in text
+    records = [json.loads(line) for line in text.splitlines()]
+    told = [(r.get("target"), r["status"], r["source"], r["reason"]) for r in records]
+    assert told == [
+        ("/", 200, "backend", "admitted"),
+        ("/a?x=1", 200, "backend", "admitted"),
+        ("/a?(session)", 500, "backend", "admitted"),
+        ("/", 200, "cache", "upstream-status"),
+        (None, 400, "retter", "bad-request"),
+        ("/cart", 0, "backend", "client-gone"),
+        ("/cart", 502, "retter", "upstream-reset"),
+    ]
+    assert records[1]["took_ms"] == pytest.approx(50)
+    assert records[1]["owner"] == "session"
+    assert records[1]["client"] == "192.0.2.7"
