@@ -9,7 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from retter._version import VERSION
@@ -24,8 +24,10 @@ from retter.units import ListenAddress, parse_listen
 # accepts late, and what does not fit here is answered by a timeout of seconds at the client.
 BACKLOG = 2048
 
-# Descriptors beside the two that each client may need (its own and one to the application).
-SPARE_DESCRIPTORS = 64
+# Of the descriptors that the system grants, this share is for clients; the rest is for connections
+# to the application, listeners and logs. Clients wait by the thousand, while the breaker keeps what
+# is in flight at the application small.
+CLIENTS_SHARE = 0.75
 
 DRAIN_POLL_S = 0.05
 
@@ -270,14 +272,17 @@ async def _serve(settings: Settings) -> int:
     return 0
 
 
-def _check_descriptors(settings: Settings) -> None:
+def _fit_descriptors(settings: Settings) -> Settings:
+    """Lower connections_max to what the descriptors allow, and say so."""
     limit = raise_descriptor_limit()
-    needed = 2 * settings.connections_max + SPARE_DESCRIPTORS
-    if limit < needed:
-        log.warning(
-            "few-descriptors", limit=limit, needed=needed,
-            advice="raise `ulimit -n` (LimitNOFILE= in a systemd unit) or lower --connections-max",
-        )  # fmt: skip
+    connections_max = int(limit * CLIENTS_SHARE)
+    if settings.connections_max <= connections_max:
+        return settings
+    log.warning(
+        "fewer-connections", connections_max=connections_max, descriptors=limit,
+        advice="raise `ulimit -Hn` (LimitNOFILE= in a systemd unit)",
+    )  # fmt: skip
+    return replace(settings, connections_max=connections_max)
 
 
 def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
@@ -301,7 +306,7 @@ def run(settings: Settings) -> int:
     Returns:
         The exit code: 0 after draining, 1 if an address cannot be listened on.
     """
-    _check_descriptors(settings)
+    settings = _fit_descriptors(settings)
     try:
         return run_on_loop(_serve(settings), settings.event_loop)
     except ListenError as error:
