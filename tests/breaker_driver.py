@@ -12,8 +12,8 @@ from retter.breaker import (
     Shed,
     State,
     Transition,
+    constants,
 )
-from retter.breaker import constants
 from retter.errors import Outcome
 from retter.reason import Reason
 
@@ -44,7 +44,7 @@ class Driver:
         route: bytes = b"GET /",
     ) -> Permit | Shed:
         """Ask, and start at once what may start."""
-        state, load, cap = self.breaker.state, self.breaker._limit.load, self.breaker._cap
+        state = self.breaker.state
         decision = self.breaker.admit(self.now, kind, route, key, stored)
         self.log.append(repr(decision))
         if isinstance(decision, Shed):
@@ -62,8 +62,8 @@ class Driver:
             if state is State.OPEN:
                 self.probes_since.append(self.now)
         elif kind is Kind.GET and self.mode in (Mode.AUTO, Mode.OPEN):
-            # Deciding may enter LIMITING, which lowers the cap first.
-            assert load < min(cap, self.breaker._cap), "admitted above the cap"
+            # Deciding may enter LIMITING first, which changes both.
+            assert self.breaker._limit.load < self.breaker._cap, "admitted above the cap"
         self.start(decision)
         return decision
 

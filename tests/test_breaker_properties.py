@@ -1,5 +1,6 @@
 """What holds for any history: random events against the controller and a naive model of it."""
 
+from itertools import pairwise
 from math import inf
 from typing import Any
 from unittest.mock import patch
@@ -8,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.breaker_driver import TICK_S, Driver
 from retter.breaker import BreakerSettings, Kind, Mode, Permit, Phase, Shed, State, constants
 from retter.errors import Outcome
 from retter.reason import Reason
+from tests.breaker_driver import TICK_S, Driver
 
 KEYS = st.sampled_from([b"/a", b"/b", b"/c", b"/d"])
 ROUTES = st.sampled_from([b"GET /", b"GET /list", b"GET /item/*"])
@@ -120,7 +121,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 AnyHistory.TestCase.settings = settings(
-    max_examples=250, stateful_step_count=40, deadline=None,
+    max_examples=150, stateful_step_count=40, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestAnyHistory = AnyHistory.TestCase
@@ -227,7 +228,7 @@ def test_open_always_ends(lost: list[str]) -> None:
         assert driver.now - since <= longest_s + TICK_S
         if what != "lost":
             driver.finish(permit, Outcome.OVERLOAD if what == "fail" else Outcome.NEUTRAL)
-    for earlier, later in zip(granted, granted[1:], strict=False):
+    for earlier, later in pairwise(granted):
         assert later - earlier >= driver.settings.open_min_s - 1e-9
     driver.finish(next_probe(driver), Outcome.OK)
     assert driver.breaker.state is State.HALF_OPEN

@@ -179,7 +179,8 @@ class CircuitBreaker:
     def _decide_with_stored(
         self, now: float, route: Route, key: bytes, stored_age_s: float
     ) -> Permit | Shed:
-        load, cap, waiting = self._limit.load, self._cap, self._room.waiting
+        load, cap = self._limit.load, self._cap
+        waiting = self._waiting_or_would(self._room.waiting)
         if stored_age_s < self._settings.fresh_for_s:
             return self._turn_away(self._fresh_enough, route, key, True)
         if (waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap) and key in self._flight.keys:
@@ -197,15 +198,21 @@ class CircuitBreaker:
     def _decide_without_stored(
         self, now: float, route: Route, key: bytes, refusal: Refusal
     ) -> Permit | Shed:
-        room, wait_s = self._room, self._settings.queue_wait_s
-        if self._limit.load < self._cap and not room.waiting_without_stored:
+        wait_s = self._settings.queue_wait_s
+        waiting = self._waiting_or_would(self._room.waiting_without_stored)
+        if self._limit.load < self._cap and not waiting:
             return self._forward(route, key, False)
         self._shed_at = now
-        waiting = room.waiting_without_stored
         work_in_time_s = constants.QUEUE_SHARE * wait_s * max(1.0, self._limit.work_rate)
         if waiting < constants.QUEUE_MIN or waiting * self._baseline.mean_s < work_in_time_s:
             return self._enqueue(now, route, key, False, wait_s)
         return self._turn_away(refusal, route, key, False)
+
+    def _waiting_or_would(self, waiting: int) -> int:
+        """How many wait; when observing nobody does: those above the cap stand for them."""
+        if self._mode is _OBSERVE:
+            return max(0, int(self._limit.load - self._cap))
+        return waiting
 
     def _forward(self, route: Route, key: bytes, has_stored: bool) -> Permit:
         return Permit(_ADMITTED, _IS_ADMITTED, True, route, key, has_stored)
@@ -438,14 +445,15 @@ class CircuitBreaker:
         answer = self._sweep(now)
         if self._room.waiting:
             answer += self._expire_queue(now)
-        if self._limit.window_due(now, self._baseline.mean_s):
+        window = self._limit.window_due(now, self._baseline.mean_s)
+        if window:
             self._close_window(now)
         self._routes.make_room()
         if self.state is _CLOSED:
             self._check_stall(now)
         elif self.state is _LIMITING:
             self._check_dip(now)
-            self._check_relief(now)
+            self._check_relief(now, window)
         return answer
 
     def _expire_queue(self, now: float) -> list[Permit]:
@@ -552,14 +560,14 @@ class CircuitBreaker:
             self._limit.restart_window(now)
             self._set_cap()
 
-    def _check_relief(self, now: float) -> None:
+    def _check_relief(self, now: float, window: bool) -> None:
         limit = self._limit
         relief_s = max(
             constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * self._baseline.mean_s
         )
         if now - self._shed_at >= relief_s and (
             limit.load <= constants.RELIEF_SHARE * limit.limit
-            or limit.mean_in_flight < limit.queueing_in_flight
+            or (window and limit.mean_in_flight < limit.queueing_in_flight)
         ):
             self._fire(now, Signal.RELIEVED)
 
@@ -584,25 +592,24 @@ class CircuitBreaker:
         """Set up what belongs to the new state, and nothing else."""
         limit = self._limit
         self._dips.stop()
-        match self.state:
-            case State.CLOSED:
-                limit.set_limit(now, limit.closed_limit)
-            case State.LIMITING:
-                self._shed_at = now
-                self._dips.start_waiting(now)
-                if before is State.HALF_OPEN:
-                    limit.set_limit(now, float(self._recovery.ramp))
-                elif signal is Signal.STALLED:
-                    limit.set_limit(now, constants.SPARE + 1)
-                else:
-                    limit.set_limit(now, limit.entry_limit)
-            case State.OPEN:
-                self._recovery.open(now, relapse=before is State.HALF_OPEN)
-                self._begin_generation()
-                self._routes.close_all()
-            case State.HALF_OPEN:
-                self._recovery.begin_ramp()
-                self._begin_generation()
+        if self.state is _CLOSED:
+            limit.set_limit(now, limit.closed_limit)
+        elif self.state is _LIMITING:
+            self._shed_at = now
+            self._dips.start_waiting(now)
+            if before is _HALF_OPEN:
+                limit.set_limit(now, float(self._recovery.ramp))
+            elif signal is Signal.STALLED:
+                limit.set_limit(now, constants.SPARE + 1)
+            else:
+                limit.set_limit(now, limit.entry_limit)
+        elif self.state is _OPEN:
+            self._recovery.open(now, relapse=before is _HALF_OPEN)
+            self._begin_generation()
+            self._routes.close_all()
+        else:
+            self._recovery.begin_ramp()
+            self._begin_generation()
 
     def _begin_generation(self) -> None:
         """What was sent before says nothing about what is the case now."""
@@ -612,26 +619,25 @@ class CircuitBreaker:
 
     def _set_cap(self) -> None:
         """Set the number of places for GETs, and whether a GET may pass straight."""
-        limit = self._limit
-        mode = self._mode
         self._straight = self.state is _CLOSED
-        if mode is Mode.CLOSED:
+        if self._mode is _HELD_CLOSED:
             self._cap = inf
-            return
-        cap = min(limit.limit, limit.ceiling)
-        if mode is not Mode.OPEN:
-            match self.state:
-                case State.CLOSED:
-                    cap = min(constants.BURST * limit.limit, limit.ceiling)
-                case State.LIMITING:
-                    if self._dips.active:
-                        # Rounded down, so that who takes the last place is uncongested too.
-                        cap = max(1.0, floor(constants.UNCONGESTED_RATIO * cap))
-                case State.HALF_OPEN:
-                    cap = float(self._recovery.ramp)
-                case State.OPEN:
-                    cap = 0.0
-        self._cap = min(cap, self._settings.max_in_flight or inf)
+        else:
+            self._cap = min(self._places(), self._settings.max_in_flight or inf)
+
+    def _places(self) -> float:
+        limit = self._limit
+        if self.state is _CLOSED:
+            return min(constants.BURST * limit.limit, limit.ceiling)
+        if self.state is _HALF_OPEN:
+            return float(self._recovery.ramp)
+        if self.state is _OPEN and self._mode is not _HELD_OPEN:
+            return 0.0
+        places = min(limit.limit, limit.ceiling)
+        if self._dips.active:
+            # Rounded down, so that who takes the last place is uncongested too.
+            return max(1.0, floor(constants.UNCONGESTED_RATIO * places))
+        return places
 
     def set_mode(self, now: float, mode: Mode) -> None:
         """Follow an operator: hold the circuit open or closed, or let it decide.

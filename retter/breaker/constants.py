@@ -98,6 +98,7 @@ ROUTE_SEGMENTS: Final = 4
 ROUTE_SEGMENT_BYTES_MAX: Final = 24  # longer ones are titles, tokens, hashes
 ROUTE_FAILURES_MIN: Final = 5
 ROUTE_FAILURE_RATIO: Final = 0.5
+ROUTE_WITNESS_RATIO: Final = 0.25    # of the others at most: else all of it fails
 ROUTE_SLOW_CALLS_MIN: Final = 5
 LATE_BUCKETS: Final = 10             # in so long a time
 LATE_BUCKET_S: Final = 0.5

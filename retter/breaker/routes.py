@@ -143,11 +143,10 @@ class RouteTable:
         others_failed = of_all.failed - own.failed
         return (
             route is not self.other
-            and own.failing(
-                volume=constants.ROUTE_FAILURES_MIN, ratio=constants.ROUTE_FAILURE_RATIO
-            )
+            and own.failed >= constants.ROUTE_FAILURES_MIN
+            and own.failed >= constants.ROUTE_FAILURE_RATIO * own.outcomes
             and others > 0
-            and others_failed < constants.ROUTE_FAILURE_RATIO * others
+            and others_failed < constants.ROUTE_WITNESS_RATIO * others
         )
 
     def culprits(self, now: float, oldest_s: dict[Route, float]) -> list[Route]:

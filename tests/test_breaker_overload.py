@@ -1,0 +1,63 @@
+"""The controller in front of a simulated application: the bars, with a virtual clock."""
+
+from xml.etree import ElementTree
+
+import pytest
+
+from benchmarks.simulation import ablation, cost
+from benchmarks.simulation.__main__ import CONTROLLERS, TOLERANCE
+from benchmarks.simulation.proxy import simulate
+from benchmarks.simulation.scenarios import SCENARIOS, Scenario
+from benchmarks.simulation.timeline import draw
+from retter.breaker import constants
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+QUICK = [scenario for scenario in SCENARIOS if scenario.quick]
+
+
+@pytest.mark.parametrize("scenario", QUICK, ids=lambda scenario: scenario.name)
+def test_the_bars_are_met(scenario: Scenario) -> None:
+    """Every figure of the telling scenarios; `python -m benchmarks.simulation` runs them all."""
+    run = simulate(scenario.model, scenario.load, 1, CONTROLLERS["retter"])
+    for bar in scenario.bars:
+        value = bar.measure(run)
+        assert not bar.misses(value, TOLERANCE), f"{bar.label}: {value} instead of {bar.text}"
+
+
+def test_the_bars_tell_good_from_bad() -> None:
+    """A classic error breaker misses most of them at five times the capacity."""
+    scenario = BY_NAME["5x"]
+    run = simulate(scenario.model, scenario.load, 1, CONTROLLERS["errors"])
+    assert sum(bar.misses(bar.measure(run), TOLERANCE) for bar in scenario.bars) >= 5
+
+
+def test_dips_heal_a_wrong_baseline() -> None:
+    """Learnt while everything was slow; later the limit comes down to what is true."""
+    scenario = BY_NAME["baseline shift, quicker"]
+    run = simulate(scenario.model, scenario.load, 1, CONTROLLERS["retter"], drain_s=0)
+    limits = [sample.limit for sample in run.samples]
+    assert limits[-1] < 0.75 * max(limits)
+
+
+def test_a_time_line_is_drawn() -> None:
+    """Well-formed, with a line for each figure."""
+    scenario = BY_NAME["collapse"]
+    run = simulate(scenario.model, scenario.load, 1, CONTROLLERS["retter"], drain_s=0)
+    picture = ElementTree.fromstring(draw(scenario, run))
+    lines = picture.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 5
+
+
+def test_an_unknown_constant_is_refused() -> None:
+    """A slip in `--set` must not look like a result."""
+    with pytest.raises(ValueError, match="HEADROM"):
+        ablation.set_constant("HEADROM", 2.0)
+    ablation.set_constant("HEADROOM", constants.HEADROOM)
+
+
+def test_the_cost_benchmark_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It forwards on a closed circuit and sheds on a full one; the speed is not judged here."""
+    monkeypatch.setattr(cost, "ROUNDS", 1)
+    assert set(cost.forwarding()) == {"admit", "started", "first_byte", "finished", "all four"}
+    assert len(cost.shedding()) == 2
+    assert cost.ticking(10) > 0
