@@ -1,5 +1,6 @@
 """The controller's rules one by one, with the clock in hand."""
 
+import sys
 from math import inf
 from typing import Any
 
@@ -74,7 +75,7 @@ def opened(driver: Driver) -> Driver:
     [
         ("max_in_flight", -1), ("limit_start", 0), ("patience_min_s", 0.0),
         ("patience_max_s", 0.1), ("patience_closed_s", 0.1), ("queue_wait_s", -1.0),
-        ("retry_after_s", 0.0), ("failure_ratio", 0.0), ("failure_ratio", 1.1),
+        ("retry_after_s", -1.0), ("failure_ratio", 0.0), ("failure_ratio", 1.1),
         ("failure_volume", 0), ("open_min_s", 0.0), ("open_max_s", 0.5), ("fresh_for_s", -1.0),
     ],
 )
@@ -152,6 +153,7 @@ def test_a_stream_ends_exactly_once_too() -> None:
     driver = Driver()
     permit = forwarded(driver)
     driver.detach(permit)
+    driver.breaker.detach(driver.now, permit)
     assert driver.breaker.snapshot(driver.now).in_flight == 0
     driver.finish(permit, Outcome.OVERLOAD)
     with pytest.raises(AssertionError, match="cannot finish"):
@@ -797,3 +799,36 @@ def test_words_for_people() -> None:
     permit = forwarded(Driver(), key=b"/page")
     assert repr(permit) == "<Permit in-flight admitted b'GET /' b'/page'>"
     assert permit.kind is Kind.GET
+
+
+def lines_run(in_flight: int) -> int:
+    """Count the lines that one request more executes beside so many others."""
+    driver = Driver(BreakerSettings(limit_start=4000))
+    for number in range(in_flight):
+        forwarded(driver, key=b"/%d" % number, route=b"GET /%d" % (number % 60))
+    lines = 0
+
+    def trace(frame: Any, event: str, argument: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        permit = driver.breaker.admit(0.0, Kind.GET, b"GET /0", b"/new", 1.0)
+        assert isinstance(permit, Permit)
+        driver.breaker.started(0.0, permit)
+        driver.breaker.first_byte(0.0, permit)
+        driver.breaker.finished(0.0, permit, Outcome.OK)
+        driver.breaker.take_ready(0.0)
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_a_request_costs_the_same_beside_a_thousand_others() -> None:
+    """No loop over requests, keys or routes on the way of one."""
+    few, many = lines_run(100), lines_run(1000)
+    assert few > 20
+    assert many == few

@@ -6,8 +6,8 @@ from typing import Any
 
 from retter.breaker import baseline, constants
 from retter.breaker.circuit import CircuitBreaker
+from retter.breaker.flight import Flight
 from retter.breaker.limit import WorkRateLimit
-from retter.breaker.routes import RouteTable
 
 
 def _constant(name: str, value: float) -> Callable[[], None]:
@@ -32,6 +32,12 @@ def _plain_cold_mean(self: Any, took_s: float, weight_min: float) -> None:
     self.mean_s = self._running.mean_s
 
 
+def _enter_without_key(self: Any, permit: Any) -> None:
+    self._young[permit] = None
+    unique = permit.key = object()      # nobody else asks for it
+    self.keys[unique] = 1
+
+
 def _set(**values: float) -> Callable[[], None]:
     def apply() -> None:
         for name, value in values.items():
@@ -48,7 +54,7 @@ RULES: dict[str, Callable[[], None]] = {
     "dips": _method(baseline.Dips, "due", lambda *_: False),
     "stored-wait": _constant("STORED_WAIT_S", 0.0),
     "queue-without-stored": _set(QUEUE_SHARE=0.0, QUEUE_MIN=0),
-    "single-flight": _constant("SINGLE_FLIGHT_SHARE", inf),
+    "single-flight": _method(Flight, "enter", _enter_without_key),
     "discount": _method(WorkRateLimit, "_weigh", lambda s: setattr(s, "load", s.in_flight)),
     "route-breaker": _set(ROUTE_FAILURES_MIN=10**9, ROUTE_SLOW_CALLS_MIN=10**9),
     "route-failures": _set(ROUTE_FAILURES_MIN=10**9),
@@ -57,5 +63,4 @@ RULES: dict[str, Callable[[], None]] = {
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "learn", _plain_cold_mean),
     "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
-    "others-reopen": _method(RouteTable, "close_all", lambda *_: None),
 }

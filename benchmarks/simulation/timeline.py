@@ -88,8 +88,10 @@ def _states(samples: Sequence[Sample], end: float) -> list[str]:
             f'height="{2 * PANEL + GAP}" fill="{STATE_COLOURS[state]}" opacity=".15"/>'
         )
         if state not in named:
+            # One above the other: the states of a short trouble lie close together.
+            y = TOP - 6 - 14 * len(named)
             named.add(state)
-            parts.append(f'<text x="{x + 3:.1f}" y="{TOP - 6}">{state}</text>')
+            parts.append(f'<text x="{x + 3:.1f}" y="{y}">{state}</text>')
     return parts
 
 

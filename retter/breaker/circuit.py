@@ -289,7 +289,12 @@ class CircuitBreaker:
             self._failed(now, permit, overload=outcome is Outcome.OVERLOAD)
 
     def detach(self, now: float, permit: Permit) -> None:
-        """A tunnel or a stream: from now on it says nothing about the application's load."""
+        """A tunnel or a stream: from now on it says nothing about the application's load.
+
+        Nothing happens if the tick has detached it already.
+        """
+        if permit.phase is _DETACHED:
+            return
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot be detached"
         permit.phase = _DETACHED
         self._leave(now, permit, completed=False)

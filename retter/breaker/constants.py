@@ -143,7 +143,7 @@ class BreakerSettings:
             f"at least patience_min_s ({self.patience_min_s} s)",
         )
         self._check("queue_wait_s", self.queue_wait_s >= 0, "0 s or more")
-        self._check("retry_after_s", self.retry_after_s > 0, "more than 0 s")
+        self._check("retry_after_s", self.retry_after_s >= 0, "0 s or more")
         self._check("failure_ratio", 0 < self.failure_ratio <= 1, "more than 0, at most 1")
         self._check("failure_volume", self.failure_volume >= 1, "1 or more")
         self._check("open_min_s", self.open_min_s > 0, "more than 0 s")
