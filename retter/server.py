@@ -155,6 +155,7 @@ class RunningProxy:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self._servers: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
         self.addresses: list[str] = []
 
     @property
@@ -179,13 +180,15 @@ class RunningProxy:
         """
         self._proxy.breaker.set_mode(self._proxy.loop.time(), Mode(mode))
 
-    async def _listen(self, sockets: list[socket.socket]) -> None:
+    async def _listen(self) -> None:
         loop, proxy = self._proxy.loop, self._proxy
+        # extend takes them one by one, so that those before a failure are closed in the end
+        self._sockets.extend(listen_on(parse_listen(text)) for text in proxy.settings.listen)
 
         def connection() -> DownstreamConnection:
             return DownstreamConnection(proxy)
 
-        for listener in sockets:
+        for listener in self._sockets:
             self.addresses.append(url_of(listener))
             if listener.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
@@ -197,17 +200,26 @@ class RunningProxy:
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
         proxy = self._proxy
-        for server in self._servers:
-            server.close()
+        self._stop_accepting()
         proxy.drain()
         until = proxy.loop.time() + proxy.settings.drain_s
         while proxy.connections and proxy.loop.time() < until:
             await asyncio.sleep(DRAIN_POLL_S)
             proxy.drain()
 
-    def _close(self) -> None:
+    def _stop_accepting(self) -> None:
+        # Unlinked first, and once: a closed socket does not know its path any more, and the next
+        # process may listen there while this one drains.
+        for listener in self._sockets:
+            _unlink(listener)
         for server in self._servers:
             server.close()
+        for listener in self._sockets:
+            listener.close()
+        self._sockets.clear()
+
+    def _close(self) -> None:
+        self._stop_accepting()
         self._proxy.close()
 
 
@@ -228,17 +240,11 @@ async def running(
         ConfigError: A setting is wrong.
     """
     running_proxy = RunningProxy(Proxy(settings, asyncio.get_running_loop(), on_transition))
-    sockets: list[socket.socket] = []
     try:
-        # extend takes them one by one, so that those before a failure are closed below
-        sockets.extend(listen_on(parse_listen(text)) for text in settings.listen)
-        await running_proxy._listen(sockets)
+        await running_proxy._listen()
         yield running_proxy
     finally:
         running_proxy._close()
-        for listener in sockets:
-            _unlink(listener)
-            listener.close()
         await asyncio.sleep(0)  # aborted transports report their end in the loop's next round
 
 
