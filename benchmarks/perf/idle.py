@@ -15,7 +15,8 @@ from benchmarks.perf.machine import raise_descriptor_limit
 
 ABREAST: Final = 50  # opened at the same time: a rush would measure the accept queue
 OPEN_S: Final = 120.0
-REQUEST: Final = b"GET /100b/idle HTTP/1.1\r\nHost: shop.example\r\n\r\n"
+# The page of the load beside: one of the floors knows only answers of one size.
+REQUEST: Final = b"GET /1k/idle HTTP/1.1\r\nHost: shop.example\r\n\r\n"
 
 
 class IdleFailed(Exception):

@@ -143,7 +143,7 @@ worker_rlimit_nofile 65000;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log crit;
 {main}
-events {{ worker_connections {connections_possible()}; }}
+events {{ worker_connections {2 * connections_possible()}; }}
 http {{
 access_log off;
 {temp}
@@ -343,9 +343,10 @@ class Relay(Peer):
 
     def command(self, site: Site) -> Sequence[str]:
         """Return its command line."""
+        close = ("--close",) if site.scenario.close else ()
         return (
             sys.executable, "-m", "benchmarks.perf.floors.relay", str(site.listen),
-            str(site.application), "--answer-bytes", str(site.answer_bytes),
+            str(site.application), "--answer-bytes", str(site.answer_bytes), *close,
         )  # fmt: skip
 
 
@@ -380,12 +381,83 @@ class Naive(Peer):
         )  # fmt: skip
 
 
+class AiohttpProxy(Peer):
+    """An aiohttp server that asks with an aiohttp client."""
+
+    name = "aiohttp"
+    about = "aiohttp server and client on uvloop, bodies whole"
+    mode = Mode.FORWARD
+    module = "aiohttp"
+
+    def command(self, site: Site) -> Sequence[str]:
+        """Return its command line."""
+        return (
+            str(VENV / "bin" / "python"), "-m", "benchmarks.perf.pypi.aiohttp_proxy",
+            str(site.listen), str(site.application),
+        )  # fmt: skip
+
+
+class ProxyPy(Peer):
+    """proxy.py as a reverse proxy."""
+
+    name = "proxy.py"
+    about = "reverse proxy plugin, one worker"
+    mode = Mode.FORWARD
+    module = "proxy.py"
+
+    def command(self, site: Site) -> Sequence[str]:
+        """Return its command line."""
+        return (
+            "env", f"BENCHMARK_APPLICATION=127.0.0.1:{site.application}", f"HOME={site.folder}",
+            str(VENV / "bin" / "python"), "-m", "proxy", "--hostname", "127.0.0.1",
+            "--port", str(site.listen), "--num-workers", "1", "--num-acceptors", "1",
+            "--log-level", "CRITICAL", "--enable-reverse-proxy",
+            "--plugins", "benchmarks.perf.pypi.proxy_py.ForwardAll",
+        )  # fmt: skip
+
+
+class Mitmproxy(Peer):
+    """mitmdump as a reverse proxy."""
+
+    name = "mitmproxy"
+    about = "mitmdump --mode reverse"
+    mode = Mode.FORWARD
+    module = "mitmproxy"
+
+    def command(self, site: Site) -> Sequence[str]:
+        """Return its command line."""
+        return (
+            str(VENV / "bin" / "mitmdump"), "-q",
+            "--mode", f"reverse:http://127.0.0.1:{site.application}",
+            "--listen-host", "127.0.0.1", "--listen-port", str(site.listen),
+            "--set", "keep_host_header=true", "--set", f"confdir={site.folder}",
+        )  # fmt: skip
+
+
 PEERS: Final[Sequence[Peer]] = (
     Retter(), Nginx(), Haproxy(), Caddy(),
     NginxCache(), NginxStale(), HaproxyCache(), VarnishGrace(),
     Relay(), Constant(), Naive(),
 )  # fmt: skip
+PYPI_PEERS: Final[Sequence[Peer]] = (AiohttpProxy(), ProxyPy(), Mitmproxy())
 SMOKE: Final = ("retter", "nginx", "nginx-stale", "floor-relay", "floor-constant")
+
+
+def install(*packages: str) -> None:
+    """Install packages from PyPI into an environment of their own.
+
+    Raises:
+        StartFailed: pip did not succeed.
+    """
+    python = VENV / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    done = subprocess.run(
+        [str(python), "-m", "pip", "--disable-pip-version-check", "-q", "install", *packages],
+        check=False,
+    )
+    if done.returncode:
+        raise StartFailed(f"pip could not install {' '.join(packages)}")
 
 
 def free_port() -> int:
@@ -464,7 +536,9 @@ def start_application(folder: Path, core: int) -> Running:
     for name, size in PAGES.items():
         text = b"<p>A circuit breaker lets an application finish its work.</p>\n"
         (pages / f"{name}.html").write_bytes((text * (size // len(text) + 1))[:size])
-    locations = "".join(f"  location /{name}/ {{ try_files /{name}.html =404; }}\n" for name in PAGES)
+    locations = "".join(
+        f"  location /{name}/ {{ try_files /{name}.html =404; }}\n" for name in PAGES
+    )
     port, inner = free_port(), folder / "post.sock"
     configuration = nginx_frame(
         folder,

@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,7 +138,7 @@ def warm(scenario: Scenario, entrant: Entrant) -> None:
 def entrants(
     scenario: Scenario, peers: Sequence[Peer], cores: machine.Cores, folder: Path,
     skipped: list[str],
-) -> Iterator[list[Entrant]]:  # fmt: skip
+) -> Generator[list[Entrant]]:  # fmt: skip
     """Start the application and the peers; at the end stop all of them.
 
     What does not start or does not answer is left out, with a line in skipped. For the store the

@@ -15,6 +15,7 @@ class Client(asyncio.Protocol):
 
     application_port = 0
     answer_bytes = 0
+    closes = False  # the application closes after each answer, and so do we
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -58,6 +59,8 @@ class Client(asyncio.Protocol):
             self._upstream = None
         if self._transport is not None:
             self._transport.write(data)
+            if over and self.closes:
+                self._transport.close()
 
     def upstream_gone(self) -> None:
         """Close as the application did."""
@@ -106,7 +109,8 @@ class Upstream(asyncio.Protocol):
         over = self.left <= 0
         if over:
             self.client = None
-            POOL.append(self)
+            if not client.closes:
+                POOL.append(self)
         client.answer(data, over=over)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -126,9 +130,11 @@ def main() -> None:
     """Serve."""
     parser = addresses()
     parser.add_argument("--answer-bytes", type=int, required=True)
+    parser.add_argument("--close", action="store_true")
     arguments = parser.parse_args()
     Client.application_port = arguments.application
     Client.answer_bytes = arguments.answer_bytes
+    Client.closes = arguments.close
     run(arguments.listen, Client)
 
 

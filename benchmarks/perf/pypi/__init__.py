@@ -1,0 +1,1 @@
+"""Proxies made of packages from PyPI; they run in an environment of their own."""
