@@ -36,11 +36,11 @@ LINE_BYTES_MAX: Final = 1024
 Meaning = TypeVar("Meaning")
 
 
-def lines_of(head: bytes) -> list[bytes] | None:
-    """Split a whole head into its lines without the empty one; None if a line end is not CRLF."""
-    crlf = head.count(b"\r\n")
-    if head.count(b"\n") != crlf or head.count(b"\r") != crlf:
-        return None
+def lines_of(head: bytes) -> list[bytes]:
+    """Split a whole head into its lines, without the empty one.
+
+    A bare CR or LF stays inside a line, and no line with one matches the grammars above.
+    """
     return head[:-4].split(b"\r\n")
 
 
