@@ -106,7 +106,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Stop reading until resume_reading: the client does not keep up."""
-        if not self._paused and self._transport is not None and not self.closed:
+        # Not without an exchange: the last piece of an answer may be what blocks its client, and
+        # by then the connection is in the pool, where it has to read.
+        if self._sink is None or self._paused or self.closed:
+            return
+        if self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
 

@@ -313,6 +313,21 @@ def test_a_slow_client_stops_the_application_and_no_longer_than_needed() -> None
     assert proxy.upstream.transport.reading, "a lost client resumes what waits for it"
 
 
+def test_a_client_blocked_by_the_last_piece_stops_no_pooled_connection() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get())
+    write = client.transport.write
+
+    def write_and_block(data: bytes | bytearray | memoryview) -> None:
+        write(data)
+        client.blocks()     # as a transport does when what is left passes its high-water mark
+
+    client.transport.write = write_and_block  # type: ignore[method-assign]
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000)
+    assert proxy.proxy.stats()["upstream"]["idle"] == 1
+    assert proxy.upstream.transport.reading
+
+
 def test_a_slow_application_stops_the_client() -> None:
     proxy = FakeProxy()
     client = proxy.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\nabc")
