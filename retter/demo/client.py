@@ -19,7 +19,7 @@ _CHUNKED: Final = -2
 
 
 class Shot:
-    """One request to be sent at `intended` (loop time) and what came of it."""
+    """One request to be sent at `intended` (monotonic seconds) and what came of it."""
 
     __slots__ = ("connection", "done", "error", "intended", "made_ms", "post", "retried",
                  "sent", "source", "status", "target", "wire")  # fmt: skip

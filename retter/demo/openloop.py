@@ -27,6 +27,7 @@ FRESH_WITHIN_S: Final = 3.0        # an answer later than this is of no use to a
 CLOCK_GRAIN_S: Final = 0.001       # X-Gen is cut to milliseconds
 IDLE_MAX_S: Final = 4.0            # under the 5 s after which common servers close
 SWEEP_S: Final = 0.01
+TIMER_GRAIN_S: Final = 0.001       # requests due within it leave together; all count their own time
 WARM_TRIES: Final = 3              # a page that fails thrice is not there
 
 # What a browser says, so that stores and compression meet what they meet in life.
@@ -313,8 +314,10 @@ class _Generator:
         self._plan = plan
         self._address = host, port
         self._loop = asyncio.get_running_loop()
-        # One reading of both clocks: X-Gen is wall time, all else is the loop's.
-        self._wall_minus_loop = time.time() - self._loop.time()
+        # Not the loop's clock: uvloop's stands still during a callback and counts milliseconds.
+        self._now = time.monotonic
+        # One reading of both clocks: X-Gen is wall time, all else is monotonic.
+        self._wall_minus_monotonic = time.time() - self._now()
         self._random = Random(plan.seed)
         self._idle: list[ClientConnection] = []
         self._open: set[ClientConnection] = set()
@@ -350,7 +353,7 @@ class _Generator:
                 return
             target, left = pending.popleft()
             wire = self._get_wire(target, self._netloc)
-            shot = Shot(self._loop.time(), 0, False, wire)
+            shot = Shot(self._now(), 0, False, wire)
             tries[id(shot)] = target, left
             self._shoot(shot)
 
@@ -378,7 +381,7 @@ class _Generator:
     async def run(self, on_second: Callable[[int, Summary], None] | None) -> None:
         """Shoot all requests at their times and wait until each has ended."""
         times = schedule(self._plan, self._random)
-        self._begin = self._loop.time() + SWEEP_S
+        self._begin = self._now() + SWEEP_S
         self._recording = True
         sweeper = self._loop.create_task(self._sweep())
         ticker = self._loop.create_task(self._tell(on_second))
@@ -396,7 +399,7 @@ class _Generator:
         await asyncio.sleep(0)
 
     def _shoot_due(self, times: "array[float]", index: int) -> None:
-        now = self._loop.time() - self._begin
+        now = self._now() - self._begin
         random, post_share = self._random.random, self._plan.post_share
         targets = len(self._gets)
         while index < len(times) and times[index] <= now:
@@ -404,13 +407,14 @@ class _Generator:
             target = int(random() * targets)
             post = random() < post_share
             self._shoot(Shot(intended, target, post, self._post if post else self._gets[target]))
-            self.lags.append(self._loop.time() - intended)
+            self.lags.append(self._now() - intended)
             index += 1
         if index < len(times):
-            when = self._begin + times[index]
-            self._loop.call_at(when, self._shoot_due, times, index)
+            # A timer shorter than uvloop's millisecond would fire at once, again and again.
+            wait = max(TIMER_GRAIN_S, times[index] - now)
+            self._loop.call_later(wait, self._shoot_due, times, index)
         else:
-            self._loop.call_at(self._begin + self._plan.seconds, self._shot_all)
+            self._loop.call_later(self._plan.seconds - now, self._shot_all)
 
     def _shot_all(self) -> None:
         self._no_more = True
@@ -464,7 +468,7 @@ class _Generator:
             if not shot.done:
                 connection.send(shot)
                 return
-        connection.idle_since = self._loop.time()
+        connection.idle_since = self._now()
         self._idle.append(connection)
 
     def connection_over(self, connection: ClientConnection, shot: Shot | None) -> None:
@@ -498,10 +502,10 @@ class _Generator:
     def _sample_of(self, shot: Shot) -> Sample:
         made_after = nan
         if shot.made_ms:
-            made_after = shot.made_ms / 1000 - (shot.intended + self._wall_minus_loop)
+            made_after = shot.made_ms / 1000 - (shot.intended + self._wall_minus_monotonic)
         return Sample(
             at=shot.intended - self._begin,
-            latency=self._loop.time() - shot.intended,
+            latency=self._now() - shot.intended,
             post=shot.post,
             status=0 if shot.error else shot.status,
             source=shot.source,
@@ -515,7 +519,7 @@ class _Generator:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = self._loop.time()
+            now = self._now()
             self._give_up_late(now - self._plan.timeout_s)
             while self._idle and self._idle[0].idle_since < now - IDLE_MAX_S:
                 self._idle.pop(0).close()
@@ -536,7 +540,7 @@ class _Generator:
             return
         told = 0
         for second in range(1, REQUESTS_MAX):
-            await asyncio.sleep(max(0.0, self._begin + second - self._loop.time()))
+            await asyncio.sleep(max(0.0, self._begin + second - self._now()))
             fresh_ones = self.samples[told:]
             told = len(self.samples)
             on_second(second, summarize(fresh_ones, 1.0))
