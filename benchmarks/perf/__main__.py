@@ -5,15 +5,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from shutil import which
 from typing import Final
 
-from benchmarks.perf import peers, results, runner, scenarios
+from benchmarks.perf import machine, peers, profiling, results, runner, scenarios
+from benchmarks.perf.compare import comparison
 from benchmarks.perf.load import LoadFailed
-from benchmarks.perf.report import table
+from benchmarks.perf.report import table, write
 from benchmarks.perf.results import Result
 
 ROUNDS: Final = 5
+NEEDED: Final = ("wrk", "nginx", "taskset")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,7 +38,68 @@ def parser() -> argparse.ArgumentParser:
     add("--json", metavar="FILE", type=Path, help="where the result goes (default: "
         "benchmarks/results/perf-TIME.json)")  # fmt: skip
     add("--list", action="store_true", help="list scenarios and peers, and stop")
+
+    report = commands.add_parser("report", help="write benchmarks/README.md and its plots")
+    report.set_defaults(command=report_command)
+    report.add_argument("results", nargs="*", type=Path, metavar="FILE", help="results, a later "
+        "one over an earlier (default: the newest)")  # fmt: skip
+
+    compare = commands.add_parser("compare", help="two results: what changed, what is noise")
+    compare.set_defaults(command=compare_command)
+    compare.add_argument("before", type=Path)
+    compare.add_argument("after", type=Path)
+
+    profile = commands.add_parser("profile", help="flame graphs and what requests leave allocated")
+    profile.set_defaults(command=profile_command)
+    profile.add_argument("--only", metavar="NAMES", help="scenarios (default: the main ones)")
+    profile.add_argument("--seconds", type=int, default=5, help="of each load (default 5)")
     return top
+
+
+def report_command(arguments: argparse.Namespace) -> int:
+    """Write the README and the plots."""
+    newest = results.latest()
+    files: list[Path] = arguments.results or ([newest] if newest else [])
+    if not files:
+        print("no result: run first", file=sys.stderr)
+        return 2
+    try:
+        result = results.merged([results.load(file) for file in files])
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for path in write(result):
+        print(path)
+    return 0
+
+
+def compare_command(arguments: argparse.Namespace) -> int:
+    """Print how two results differ."""
+    try:
+        print(comparison(results.load(arguments.before), results.load(arguments.after)))
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def profile_command(arguments: argparse.Namespace) -> int:
+    """Write flame graphs, print what is left allocated."""
+    cores = machine.cores()
+    machine.raise_descriptor_limit()
+    try:
+        for scenario in scenarios.chosen(arguments.only, quick=True, smoke=False):
+            print(profiling.flame_graph(scenario, arguments.seconds, cores))
+            plain = profiling.allocations(scenario, arguments.seconds, cores, trace=False)
+            traced = profiling.allocations(scenario, arguments.seconds, cores, trace=True)
+            print(profiling.describe(scenario, plain, traced), flush=True)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (LoadFailed, peers.StartFailed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -45,8 +107,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.list:
         _list()
         return 0
-    missing = [program for program in ("wrk", "nginx", "taskset") if not peers.path_of(program)]
-    if missing or which("wrk") is None:
+    missing = [program for program in NEEDED if not peers.path_of(program)]
+    if missing:
         print(f"needed and not installed: {', '.join(missing)}", file=sys.stderr)
         return 2
     try:
@@ -61,6 +123,8 @@ def run_command(arguments: argparse.Namespace) -> int:
         system_calls=not (arguments.no_syscalls or arguments.smoke),
     )
     try:
+        if arguments.pypi_peers:
+            peers.install("uvloop", *(peer.module for peer in peers.PYPI_PEERS))
         result = runner.run(chosen, takers, plan, sys.argv[1:])
     except (LoadFailed, peers.StartFailed) as error:
         print(error, file=sys.stderr)
@@ -82,7 +146,8 @@ def choose_peers(arguments: argparse.Namespace) -> list[peers.Peer]:
     Raises:
         ValueError: A name is unknown.
     """
-    known = {peer.name: peer for peer in peers.PEERS}
+    everybody = [*peers.PEERS, *(peers.PYPI_PEERS if arguments.pypi_peers else ())]
+    known = {peer.name: peer for peer in everybody}
     names: Sequence[str] = peers.SMOKE if arguments.smoke else tuple(known)
     if arguments.peers:
         names = [name.strip() for name in arguments.peers.split(",")]
@@ -110,7 +175,7 @@ def _list() -> None:
     for scenario in scenarios.SCENARIOS:
         print(f"  {scenario.name:<24} {scenario.about}")
     print("peers:")
-    for peer in peers.PEERS:
+    for peer in (*peers.PEERS, *peers.PYPI_PEERS):
         print(f"  {peer.name:<24} {peer.about}")
 
 

@@ -82,7 +82,7 @@ def parse(text: str) -> Result:
         if raw.pop("format") != FORMAT:
             raise ValueError("a result of another format")
         series = [
-            Series(**one, windows=[Window(**window) for window in one.pop("windows")])
+            Series(windows=[Window(**window) for window in one.pop("windows")], **one)
             for one in raw.pop("series")
         ]
         return Result(**raw, series=series)

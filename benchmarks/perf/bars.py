@@ -1,0 +1,101 @@
+"""The figures that RETTER has to reach, each as a ratio to a peer in the same run or as a limit."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from benchmarks.perf.results import Result, Series
+
+Measure = Callable[[Series], float]
+
+
+class Verdict(Enum):
+    """What became of a bar."""
+
+    REACHED = "aim reached"
+    MET = "met"
+    MISSED = "**missed**"
+    UNKNOWN = "not measured"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bar:
+    """One figure to reach."""
+
+    about: str
+    scenario: str
+    measure: Measure
+    against: str | None = None  # a peer of the same scenario; None: the limit is absolute
+    limit: float
+    aim: float | None = None
+    unit: str = "x"
+
+    def value(self, result: Result) -> float | None:
+        """Return what was reached, or None when it was not measured."""
+        ours = result.find(self.scenario, "retter")
+        if ours is None:
+            return None
+        if self.against is None:
+            return self.measure(ours) or None
+        theirs = result.find(self.scenario, self.against)
+        if theirs is None or not self.measure(theirs):
+            return None
+        return self.measure(ours) / self.measure(theirs)
+
+    def verdict(self, result: Result) -> Verdict:
+        """Judge a result."""
+        value = self.value(result)
+        if value is None:
+            return Verdict.UNKNOWN
+        if self.aim is not None and value <= self.aim:
+            return Verdict.REACHED
+        return Verdict.MET if value <= self.limit else Verdict.MISSED
+
+
+def _cpu(series: Series) -> float:
+    return series.figures().cpu_us
+
+
+def _p50(series: Series) -> float:
+    return series.figures().p50_us
+
+
+def _p99(series: Series) -> float:
+    return series.figures().p99_us
+
+
+def _start_mb(series: Series) -> float:
+    return series.rss_start_bytes / 1e6
+
+
+def _idle_kb(series: Series) -> float:
+    return series.idle_bytes / 1e3
+
+
+BARS: Final[Sequence[Bar]] = (
+    Bar(about="forwarding, heads repeat: CPU to nginx", scenario="forward-64", measure=_cpu,
+        against="nginx", limit=1.3, aim=1.0),
+    Bar(about="forwarding, heads never seen before: CPU to nginx", scenario="forward-64-unseen",
+        measure=_cpu, against="nginx", limit=1.8, aim=1.4),
+    Bar(about="forwarding: CPU to the naive h11 proxy", scenario="forward-64", measure=_cpu,
+        against="naive-h11", limit=1 / 6),
+    Bar(about="store, heads repeat: CPU to nginx use_stale", scenario="store-64", measure=_cpu,
+        against="nginx-stale", limit=0.65, aim=0.5),
+    Bar(about="store, heads repeat: CPU to HAProxy's cache", scenario="store-64", measure=_cpu,
+        against="haproxy-cache", limit=1.15, aim=0.9),
+    Bar(about="store, heads never seen before: CPU to nginx use_stale",
+        scenario="store-64-unseen", measure=_cpu, against="nginx-stale", limit=0.95),
+    Bar(about="1 MiB bodies: CPU to nginx", scenario="forward-1m", measure=_cpu, against="nginx",
+        limit=1.0, aim=0.7),
+    Bar(about="10 KiB POST: CPU to nginx", scenario="forward-post", measure=_cpu,
+        against="nginx", limit=1.6),
+    Bar(about="one connection: p50 to nginx", scenario="forward-1", measure=_p50,
+        against="nginx", limit=1.25),
+    Bar(about="64 connections: p99 to nginx", scenario="forward-64", measure=_p99,
+        against="nginx", limit=2.0),
+    Bar(about="resident memory after the start", scenario="forward-64", measure=_start_mb,
+        limit=32.0, unit="MB"),
+    Bar(about="memory for each idle connection at 10,000", scenario="forward-idle-10k",
+        measure=_idle_kb, limit=2.0, unit="KB"),
+)  # fmt: skip
