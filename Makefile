@@ -12,13 +12,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check simulate overload clean distclean
+.PHONY: help venv run load test lint types contracts check simulate overload bench bench-smoke \
+	bench-report bench-compare profile clean distclean
 
 help: ## list these targets
 	@echo "make run                             the demonstration shop behind RETTER"
 	@echo "make run UPSTREAM=:8080 LISTEN=:80   RETTER in front of your application"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # One stamp for each set of packages: installed again only when pyproject.toml has changed.
 
@@ -77,6 +78,21 @@ simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 
 overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real sockets
 	$(BIN)/python -m benchmarks.overload $(ARGS)
+
+bench: $(VENV)/.stamp-run ## what a request costs, beside the peers (ARGS="--quick")
+	$(BIN)/python -m benchmarks.perf run $(ARGS)
+
+bench-smoke: $(VENV)/.stamp-run ## the same in a minute, failing on errors only
+	$(BIN)/python -m benchmarks.perf run --smoke $(ARGS)
+
+bench-report: $(VENV)/.stamp-run ## write benchmarks/README.md from RESULT= or the newest result
+	$(BIN)/python -m benchmarks.perf report $(RESULT)
+
+bench-compare: $(VENV)/.stamp-run ## compare results A= and B=
+	$(BIN)/python -m benchmarks.perf compare $(A) $(B)
+
+profile: $(VENV)/.stamp-run ## flame graphs and allocations in benchmarks/results
+	$(BIN)/python -m benchmarks.perf profile $(ARGS)
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
