@@ -186,7 +186,9 @@ def test_a_chunk_line_of_the_greatest_length_is_judged_at_once() -> None:
     assert chunk_size_of(b'5;a="' + b"\\\\" * 500) is None
 
 
-@pytest.mark.parametrize("name", [b"Content-Length", b"transfer-encoding", b"HOST", b"Content_Length"])
+@pytest.mark.parametrize(
+    "name", [b"Content-Length", b"transfer-encoding", b"HOST", b"Content_Length"]
+)
 def test_trailers_that_frame_or_route_are_an_attack(name: bytes) -> None:
     assert trailer_fault([(b"X-Sum", b"1"), (name, b"1")]) is not None
     assert trailer_fault([(b"X-Sum", b"1")]) is None

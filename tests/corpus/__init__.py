@@ -1,0 +1,6 @@
+"""What a hostile client and a broken application do, as tables.
+
+requests.py holds malformed and ambiguous requests, misbehaviours.py what applications do wrong,
+fidelity.py what has to pass unchanged. Families are generated from small tables, but each row has a
+name of its own and says what must come of it; tests/test_corpus.py carries the rows out.
+"""

@@ -1,0 +1,98 @@
+"""The short way through a head and h11's way come to the same, whatever the lines are."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retter.errors import DownstreamError, UpstreamMalformed
+from retter.heads import RequestParser, ResponseParser, parse_response
+from retter.lines import LINE_BYTES_MAX, LineMemo
+from retter.message import RequestHead, ResponseHead
+
+TEXT = st.text(st.sampled_from("ab:;,= \t\x00\x0b\x7f\x85\xa0\xff\"-_/"), max_size=6)
+NAMES = st.sampled_from(
+    ["Host", "X", "Connection", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Via",
+     "TE", "X-Forwarded-For", "x_forwarded_for", "Set-Cookie", "Range", "Content-Type", "Vary"]
+)  # fmt: skip
+VALUES = st.one_of(
+    st.sampled_from(["a", "close", "keep-alive", "0", "5", "chunked", "websocket", "upgrade",
+                     "text/event-stream", "1.1 retter (me)", "x, close", "trailers"]),
+    TEXT,
+)  # fmt: skip
+LINES = st.one_of(
+    st.builds(lambda name, value: f"{name}: {value}", NAMES, VALUES),
+    st.builds(lambda name, value: f"{name}:{value}", NAMES, VALUES),
+    TEXT,
+)
+REQUEST_LINES = st.sampled_from(
+    ["GET / HTTP/1.1", "GET /a?b HTTP/1.1", "POST / HTTP/1.0", "get * HTTP/1.1", "GET /\xff HTTP/1.1",
+     "GET http://b/ HTTP/1.1", "TRACE / HTTP/1.1", "GET /#a HTTP/1.1", "GET / HTTP/3.0", "G T / HTTP/1.1"]
+)  # fmt: skip
+STATUS_LINES = st.sampled_from(
+    ["HTTP/1.1 200 OK", "HTTP/1.1 204 X", "HTTP/1.1 304 Y", "HTTP/1.0 200 OK", "HTTP/1.1 200",
+     "HTTP/1.1 599 \xff", "HTTP/1.1 103 H", "HTTP/1.1 999 x", "HTTP/2.0 200 OK"]
+)  # fmt: skip
+ENDS = st.sampled_from(["\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r"])
+
+
+def _head(line: str, host: bool, fields: list[str], end: str) -> bytes:
+    lines = [line, *(["Host: a"] if host else []), *fields]
+    return (end.join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+def _request(parser: RequestParser, head: bytes, *, by_h11: bool) -> object:
+    try:
+        parsed = parser.parse_by_h11(head) if by_h11 else parser.parse(head)
+    except DownstreamError:
+        return "refused"  # of several faults either may name another first
+    return [getattr(parsed, name) for name in RequestHead.__slots__]
+
+
+def _response(parser: ResponseParser | None, head: bytes) -> object:
+    try:
+        parsed = parser.parse(head) if parser is not None else parse_response(head)
+    except UpstreamMalformed:
+        return "refused"
+    return [getattr(parsed, name) for name in ResponseHead.__slots__]
+
+
+@settings(max_examples=300, deadline=None)
+@given(line=REQUEST_LINES, host=st.booleans(), fields=st.lists(LINES, max_size=5), end=ENDS)
+def test_requests(line: str, host: bool, fields: list[str], end: str) -> None:
+    parser = RequestParser(fields_max=5, target_bytes_max=50, instance=b"me", trusted=False)
+    head = _head(line, host, fields, end)
+    first = _request(parser, head, by_h11=False)
+    assert first == _request(parser, head, by_h11=True)
+    assert first == _request(parser, head, by_h11=False), "with every line remembered"
+
+
+@settings(max_examples=300, deadline=None)
+@given(line=STATUS_LINES, fields=st.lists(LINES, max_size=5), end=ENDS)
+def test_responses(line: str, fields: list[str], end: str) -> None:
+    parser = ResponseParser()
+    head = _head(line, False, fields, end)
+    first = _response(parser, head)
+    assert first == _response(None, head)
+    assert first == _response(parser, head), "with every line remembered"
+
+
+def test_the_memo_of_lines_is_bounded() -> None:
+    memo: LineMemo[int] = LineMemo(10_000)
+    for n in range(100):
+        memo.put(b"line %d" % n, n)
+    assert 5 < len(memo) < 25
+    assert memo.older(b"line 0") is None
+    memo.put(b"x" * (LINE_BYTES_MAX + 1), 1)
+    assert b"x" * (LINE_BYTES_MAX + 1) not in memo.young
+    small: LineMemo[int] = LineMemo(100)
+    small.put(b"x", 1)
+    assert len(small) == 0
+
+
+def test_an_older_line_that_is_asked_for_is_young_again() -> None:
+    memo: LineMemo[int] = LineMemo(10_000)
+    memo.put(b"kept", 7)
+    for n in range(15):
+        memo.put(b"line %d" % n, n)
+        if b"kept" not in memo.young:
+            assert memo.older(b"kept") == 7
+    assert memo.young[b"kept"] == 7
