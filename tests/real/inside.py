@@ -1,7 +1,7 @@
 """RETTER inside the test's own process, so that its figures can be looked at."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ def run(main: Coroutine[Any, Any, None], loop_name: str) -> None:
 async def eventually_async(attempt: Callable[[], object], what: str) -> None:
     """Let the loop run until the result is true."""
     async with asyncio.timeout(DEADLINE_S):
-        while not attempt():
+        while not attempt():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(POLL_S)
 
 
@@ -45,9 +45,9 @@ def at_rest(stats: dict[str, Any]) -> bool:
 
 
 @asynccontextmanager
-async def proxy_for(upstream: str, **settings: Any) -> AsyncIterator[retter.RunningProxy]:
+async def proxy_for(upstream: str, **settings: Any) -> AsyncGenerator[retter.RunningProxy, None]:
     """Run RETTER; in the end nothing may be left over."""
-    wanted = retter.Settings(upstream=upstream, listen="127.0.0.1:0", **settings)
+    wanted = retter.Settings(upstream=upstream, listen=("127.0.0.1:0",), **settings)
     async with retter.running(wanted) as proxy:
         yield proxy
         await eventually_async(lambda: at_rest(proxy.stats()), "all at rest")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +184,10 @@ def test_curl_resumes_a_download(
 
 
 @pytest.fixture
-def behind_a_socket(short_path: Path, programs: list[Program]) -> Iterator[ApplicationProgram]:
+def behind_a_socket(short_path: Path, programs: list[Program]) -> ApplicationProgram:
     program = ApplicationProgram(f"unix:{short_path}/app.sock")
     programs.append(program)
-    yield program
+    return program
 
 
 def test_curl_over_unix_sockets_on_both_sides(
