@@ -317,20 +317,6 @@ def test_two_that_hang_are_no_stall() -> None:
     assert driver.breaker.state is State.CLOSED
 
 
-def test_more_in_flight_than_the_work_explains() -> None:
-    """A queue in the application is seen below the cap."""
-    driver = Driver()
-    serve(driver, 5.0)
-    for _ in range(100):
-        while len(driver.in_flight) < 16:
-            forwarded(driver, key=b"/%d" % len(driver.in_flight))
-        driver.finish(driver.in_flight[0])
-        driver.tick()
-        if driver.transitions:
-            break
-    assert driver.transitions[0].cause is Signal.WORK_QUEUES
-
-
 # --- patience ---
 
 

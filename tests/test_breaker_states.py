@@ -8,7 +8,6 @@ from retter.breaker.states import NEXT_STATE, next_state
 EXPECTED = {
     State.CLOSED: {
         Signal.NO_PERMITS: State.LIMITING,
-        Signal.WORK_QUEUES: State.LIMITING,
         Signal.OVERLOADED: State.LIMITING,
         Signal.STALLED: State.LIMITING,
         Signal.FAILING: State.OPEN,

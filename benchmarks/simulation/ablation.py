@@ -1,7 +1,6 @@
 """Rules of the controller that can be switched off, to see what each is worth."""
 
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 from retter.breaker import baseline, constants
@@ -49,7 +48,7 @@ def _set(**values: float) -> Callable[[], None]:
 RULES: dict[str, Callable[[], None]] = {
     "patience": _method(CircuitBreaker, "_loses_patience", lambda *_: False),
     "stall": _method(CircuitBreaker, "_check_stall", lambda *_: None),
-    "window-entry": _constant("QUEUEING", inf),
+    "relief-by-work": _constant("QUEUEING", 0.0),
     "ceiling": _method(WorkRateLimit, "lower_ceiling", lambda *_: False),
     "dips": _method(baseline.Dips, "due", lambda *_: False),
     "stored-wait": _constant("STORED_WAIT_S", 0.0),

@@ -1,9 +1,9 @@
 """The controller: for every GET, forward it now, let it wait, or answer without the application.
 
-Four signals, in the order in which they speak: no place left under the limit (at once), requests
-that outlive their patience (while they are still in flight), refused or failed requests, and the
-work rate (a window later). `admit`, `started`, `first_byte` and `finished` take constant time;
-what needs a look at many requests happens on the `tick`.
+Three signals speak at once: no place left under the limit, requests that outlive their patience
+(while they are still in flight), and refused or failed requests. The work rate corrects the limit
+a window later. `admit`, `started`, `first_byte` and `finished` take constant time; what needs a
+look at many requests happens on the `tick`.
 """
 
 from collections.abc import Callable
@@ -535,10 +535,6 @@ class CircuitBreaker:
         trusted = self._baseline.samples >= constants.SAMPLES_TO_TRUST
         if self.state is _CLOSED:
             limit.set_limit(now, limit.closed_limit)
-            # As few as at the start are no reason, whatever the work rate seems to be.
-            queueing = max(limit.queueing_in_flight, self._settings.limit_start)
-            if trusted and limit.mean_in_flight >= queueing and limit.load >= queueing:
-                self._fire(now, Signal.WORK_QUEUES)
         elif self.state is _LIMITING and not self._dips.active and trusted:
             limit.set_limit(now, limit.target)
         self._set_cap()

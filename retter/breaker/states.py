@@ -23,7 +23,6 @@ class Signal(StrEnum):
     """Why the state changes."""
 
     NO_PERMITS = "no-permits"            # a GET came while in flight was at the cap
-    WORK_QUEUES = "work-queues"          # more in flight than the work done explains
     OVERLOADED = "overloaded"            # the application refused work, or dropped it
     STALLED = "stalled"                  # the oldest requests get no older: nothing is answered
     RELIEVED = "relieved"                # nothing had to be shed for a while
@@ -38,7 +37,6 @@ class Signal(StrEnum):
 
 NEXT_STATE: Final[Mapping[tuple[State, Signal], State]] = {
     (State.CLOSED, Signal.NO_PERMITS): State.LIMITING,
-    (State.CLOSED, Signal.WORK_QUEUES): State.LIMITING,
     (State.CLOSED, Signal.OVERLOADED): State.LIMITING,
     (State.CLOSED, Signal.STALLED): State.LIMITING,
     (State.CLOSED, Signal.FAILING): State.OPEN,
