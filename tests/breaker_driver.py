@@ -157,7 +157,7 @@ class Driver:
         assert figures.waiting_without_stored == sum(not p.has_stored for p in self.queued)
         old = sum(permit.is_slow and not permit.is_get for permit in self.in_flight)
         assert figures.old_others == old
-        load = figures.in_flight - max(0.0, old - figures.limit / 2)
+        load = figures.in_flight - max(0.0, old - constants.OLD_OTHERS_SHARE * figures.limit)
         assert abs(figures.load - load) < 1e-9
         keys = self.breaker._flight.keys
         assert sum(keys.values()) == sum(permit.is_get for permit in self.in_flight)

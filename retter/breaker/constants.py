@@ -18,6 +18,7 @@ HEADROOM: Final = 1.5
 SPARE: Final = 3.0               # one worker still needs a request queued behind the running one
 BURST: Final = 2.5               # closed circuit: bursts up to this many limits pass unshed
 QUEUEING: Final = 3.0            # so many times the busy workers in flight means a queue
+OLD_OTHERS_SHARE: Final = 0.25   # of the limit is what late requests of other methods count for
 UNCONGESTED_RATIO: Final = 0.5   # requests that start below this share of the limit do not queue
 
 WINDOW_COMPLETIONS_MIN: Final = 8   # fewer say little about a rate

@@ -68,7 +68,7 @@ class WorkRateLimit:
         """One request of another method outlived its patience.
 
         Slow exports must not starve the GETs, and yet they use the application: together they
-        count for half a limit at most.
+        count for OLD_OTHERS_SHARE of the limit at most.
         """
         self._area += self.load * (now - self._changed_at)
         self._changed_at = now
@@ -83,7 +83,8 @@ class WorkRateLimit:
         self._weigh()
 
     def _weigh(self) -> None:
-        self.load = self.in_flight - max(0.0, self.old_others - self.limit / 2)
+        counted = constants.OLD_OTHERS_SHARE * self.limit
+        self.load = self.in_flight - max(0.0, self.old_others - counted)
 
     # --- windows ---
 
