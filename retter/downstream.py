@@ -348,6 +348,9 @@ class DownstreamConnection(asyncio.Protocol):
             self._receive_body(exchange, rest, now)
         else:
             self._await_body(now)
+        if self._eof and (self._body_left or self._decoder is not None):
+            self._give_up(now)  # the rest of it will never come
+            return b""
         data, self._buffer = self._buffer, b""
         if data and self._exchange is not None:
             self._read_ahead(data)
@@ -412,13 +415,20 @@ class DownstreamConnection(asyncio.Protocol):
     def on_deadline(self, now: float) -> None:
         """Called by the wheel when the deadline has passed."""
         if self._closed or self._blocked or self._lingering >= 0:
-            self.abort()  # connection_lost tells the exchange
+            self._give_up(now)
         elif self._exchange is not None:
             self._fail_body(RequestTimeout("the request body stopped coming"), now)
         elif self._buffer:
             self._refuse(RequestTimeout("the request head took too long"))
         else:
             self.close()
+
+    def _give_up(self, now: float) -> None:
+        """Close at once in the middle of an exchange, which is told so."""
+        exchange = self._exchange
+        self.abort()
+        if exchange is not None:
+            exchange.downstream_gone(now)
 
     def _refuse(self, error: DownstreamError) -> None:
         """Answer a request that is the client's own mistake, and close."""

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from retter.heads import HeadMemo
+from tests.corpus import fidelity
+from tests.corpus.misbehaviours import CUT, MISBEHAVIOURS, Misbehaviour, Then
 from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN, CutOff, Refused, Taken
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
@@ -51,6 +53,9 @@ def test_the_corpus_is_large_and_every_row_has_a_name_of_its_own() -> None:
     names = [row.name for row in (*REFUSED, *CUT_OFF, *TAKEN)]
     assert len(set(names)) == len(names)
     assert len(REFUSED) + len(CUT_OFF) >= 250
+    names = [row.name for row in MISBEHAVIOURS]
+    assert len(set(names)) == len(names)
+    assert len(names) >= 120
 
 
 @named(REFUSED)
@@ -145,3 +150,164 @@ def rejoined(request: bytes) -> bytes:
         rest = rest[int(size, 16) + 2 :]
     chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
     return head + b"\r\n\r\n" + chunk + rest
+
+
+# -- the application's side -----------------------------------------------------------------------
+
+# The answer has to begin after 3 s at the latest, and may be silent for 2 s.
+LIMITS_S = {"upstream_timeout_s": 3.0, "upstream_body_timeout_s": 2.0, "connect_hold_s": 0.0}
+
+
+@pytest.mark.parametrize("row", MISBEHAVIOURS, ids=[row.name for row in MISBEHAVIOURS])
+def test_misbehaviour(row: Misbehaviour) -> None:
+    for memo in (True, False):
+        proxy = make_proxy(memo, **LIMITS_S)
+        client = proxy.client(row.request)
+        upstream = proxy.upstream
+        request = upstream.received()
+        assert request.startswith(row.request.partition(b"\r\n")[0])
+        for piece in row.sends:
+            upstream.sends(piece)
+            if row.pause_s:
+                proxy.advance(row.pause_s)
+        _end(proxy, upstream, row.then)
+        informational, answer = without_informational(client.received())
+        assert informational == row.informational
+        if row.outcome == CUT:
+            assert client.transport.aborted, "a cut answer looks like one"
+            assert status_of(answer) == 200
+        else:
+            assert status_of(answer) == row.outcome
+            assert not client.transport.aborted
+            assert client.closed is row.client_closed
+            assert (field(answer, "connection") == "close") is row.client_closed
+        if row.outcome < 500:
+            assert body_at_client(answer) == row.body
+        proxy.settle()
+        proxy.assert_at_rest()
+        if row.late:
+            upstream.sends(row.late)
+        assert upstream.closed is not row.reused
+        assert_next_request_works(proxy, None if client.closed else client)
+        assert (len(proxy.upstreams) == 1) is row.reused
+        assert proxy.proxy.counters.retries == 0
+
+
+def _end(proxy: FakeProxy, upstream: FakePeer, then: Then) -> None:
+    if then is Then.CLOSE:
+        upstream.ends()
+    elif then is Then.RESET:
+        upstream.resets()
+    elif then is Then.SILENCE:
+        proxy.advance(3.2)
+    proxy.settle()
+
+
+def without_informational(message: bytes) -> tuple[int, bytes]:
+    """How many 1xx come first, and what comes after them."""
+    count = 0
+    while re.match(rb"HTTP/1.1 1\d\d ", message):
+        message = body_of(message)
+        count += 1
+    return count, message
+
+
+def body_at_client(answer: bytes) -> bytes:
+    """The body as far as it has come, unchunked."""
+    if field(answer, "transfer-encoding") != "chunked":
+        return body_of(answer)
+    data, body = body_of(answer), b""
+    while data and not data.startswith(b"0\r\n"):
+        size, _, data = data.partition(b"\r\n")
+        body += data[: int(size, 16)]
+        data = data[int(size, 16) + 2 :]
+    return body
+
+
+# -- what passes unchanged ------------------------------------------------------------------------
+
+OUR_ANSWER_FIELDS = re.compile(rb"(?:X-Retter|X-Circuit): [^\r\n]*\r\n|Via: 1.1 retter\r\n")
+
+
+@pytest.mark.parametrize("row", fidelity.REQUESTS, ids=[row.name for row in fidelity.REQUESTS])
+def test_a_request_passes_unchanged(row: fidelity.Request) -> None:
+    sends = row.line + b"\r\nHost: a\r\n" + row.lines + b"\r\n" + row.body
+    gets = row.lines if row.gets is None else row.gets
+    for cut in ("whole", "cut"):
+        proxy = make_proxy(cut == "whole")
+        client = proxy.client()
+        for piece in pieces(sends, cut):
+            client.sends(piece)
+        reached = rejoined(OURS.sub(b"", proxy.upstream.received()))
+        line, _, rest = reached.partition(b"\r\n")
+        assert line == (row.line_gets or row.line)
+        head, _, body = rest.partition(b"\r\n\r\n")
+        # What frames the body and the connection is written anew, behind the other fields.
+        anew = (b"Transfer-Encoding: ", b"TE: ", b"Connection: ")
+        assert _sorted_last(head + b"\r\n", anew) == _sorted_last(b"Host: a\r\n" + gets, anew)
+        assert body == row.body
+        proxy.upstream.sends(reply(b"" if row.line.startswith(b"HEAD") else b"ok"))
+        assert status_of(client.received()) == 200
+    assert_next_request_works(proxy)
+
+
+def _sorted_last(lines: bytes, names: tuple[bytes, ...]) -> list[bytes]:
+    split = lines.split(b"\r\n")
+    last = [line for line in split if line.startswith(names)]
+    return [line for line in split if not line.startswith(names)] + sorted(last)
+
+
+@pytest.mark.parametrize("row", fidelity.ANSWERS, ids=[row.name for row in fidelity.ANSWERS])
+def test_an_answer_passes_unchanged(row: fidelity.Answer) -> None:
+    for memo in (True, False):
+        proxy = make_proxy(memo)
+        client = proxy.client(row.request)
+        proxy.upstream.sends(row.sends)
+        if row.ends:
+            proxy.upstream.ends()
+        answer = OUR_ANSWER_FIELDS.sub(b"", client.received())
+        expected = row.sends if row.gets is None else row.gets
+        if b"Transfer-Encoding: chunked" in expected:
+            head, _, body = answer.partition(b"\r\n\r\n")
+            joined = rejoined(head + b"\r\n\r\n" + body)
+            assert joined == expected
+        else:
+            assert answer == expected
+        assert client.closed is row.closed
+        assert proxy.upstream.closed is row.ends
+    assert_next_request_works(proxy, None if row.closed else client)
+
+
+def test_a_client_that_closes_its_sending_side_gets_all_its_answers() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get("/1") + get("/2") + get("/3")[:-1])
+    client.ends()
+    for body in (b"one", b"two"):
+        assert not client.closed
+        proxy.upstream.sends(reply(body))
+    received = client.received()
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert client.closed, "the third never came to its end"
+    assert_next_request_works(proxy)
+
+
+def test_the_last_answer_to_a_half_closed_client_says_close() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get("/1") + get("/2"))
+    client.ends()
+    proxy.upstream.sends(reply(b"one"))
+    assert field(client.received(), "connection") is None
+    proxy.upstream.sends(reply(b"two"))
+    assert field(client.received(), "connection") == "close"
+    assert client.closed
+    assert_next_request_works(proxy)
+
+
+def test_a_half_closed_client_whose_pipelined_body_is_incomplete_is_closed() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get("/1") + b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel")
+    client.ends()
+    proxy.upstream.sends(reply(b"one"))
+    assert client.closed
+    proxy.settle()
+    proxy.assert_at_rest()
