@@ -339,11 +339,11 @@ class Exchange:
         if not complete:
             self._receive_on(head, now)
         if self._held is not None:
-            self._hold(body)
+            self._hold(body, complete, trailers)
         elif self._client is not None:
             self._begin_answer(head, body, complete, trailers)
         self._copy_or_discard(body, now)
-        if complete and self.stage is not Stage.DONE:
+        if complete and not self._is_done():
             self._finish(now)
 
     def _judge(self, status: int) -> Outcome:
@@ -417,15 +417,11 @@ class Exchange:
         """Take a piece of the body."""
         self.deadline = now + self._silence_s
         if self._held is not None:
-            self._hold(data)
-            if complete and self._held is not None:
-                self._release_held(True, trailers)
-            elif complete:
-                self._send_data(b"", True, trailers)
+            self._hold(data, complete, trailers)
         elif self._client is not None:
             self._send_data(data, complete, trailers)
         self._copy_or_discard(data, now)
-        if complete and self.stage is not Stage.DONE:
+        if complete and not self._is_done():
             self._finish(now)
 
     def _send_data(self, data: bytes, complete: bool, trailers: Trailers) -> None:
@@ -435,12 +431,12 @@ class Exchange:
         if data:
             self._client.write(data)
 
-    def _hold(self, data: bytes) -> None:
+    def _hold(self, data: bytes, complete: bool, trailers: Trailers) -> None:
         assert self._held is not None
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._held_bytes > HOLD_BYTES_MAX:
-            self._release_held(False, [])
+        if complete or self._held_bytes > HOLD_BYTES_MAX:
+            self._release_held(complete, trailers)
 
     def _release_held(self, complete: bool, trailers: Trailers) -> None:
         """Send what was held back; from here on the answer is streamed."""
@@ -675,6 +671,9 @@ class Exchange:
         took_s = now - self.began_at
         answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
         self._answered(now)
+
+    def _is_done(self) -> bool:
+        return self.stage is _DONE
 
     def _log_answer(self, reason: Reason, now: float) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""

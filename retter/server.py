@@ -8,7 +8,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
 from typing import Any
 
@@ -226,7 +226,7 @@ class RunningProxy:
 @contextlib.asynccontextmanager
 async def running(
     settings: Settings, on_transition: Callable[[Transition], None] | None = None
-) -> AsyncIterator[RunningProxy]:
+) -> AsyncGenerator[RunningProxy, None]:
     """Run RETTER on the present event loop until the block is left.
 
     Leaving the block closes everything at once; nothing is drained.
