@@ -134,10 +134,16 @@ def test_a_difference_below_the_clock_s_ticks_is_noise() -> None:
     assert figures.change(windows(*[30] * 5), windows(*[30.4] * 5)).verdict == "noise"
 
 
+def test_few_windows_tell_nothing() -> None:
+    """One window has no spread, which is not the same as being certain."""
+    assert figures.change(windows(30), windows(*[60] * 5)).verdict == "too few windows"
+    assert figures.change(windows(*[30] * 5), windows(*[60] * 5)).verdict == "dearer"
+
+
 def test_a_change_of_the_whole_machine_is_divided_out() -> None:
     """All twice as dear: the ratio to nginx stays, and so does the verdict."""
-    ours, nginx = windows(30, 31, 30.5), windows(20, 20.4, 20.2)
-    slow_ours, slow_nginx = windows(60, 62, 61), windows(40, 40.8, 40.4)
+    ours, nginx = windows(30, 31, 30.5, 30, 31), windows(20, 20.4, 20.2, 20, 20.4)
+    slow_ours, slow_nginx = windows(60, 62, 61, 60, 62), windows(40, 40.8, 40.4, 40, 40.8)
     assert figures.change(ours, slow_ours).verdict == "dearer"
     found = figures.change(ours, slow_ours, nginx, slow_nginx)
     assert found.factor == pytest.approx(1) and found.verdict == "noise"

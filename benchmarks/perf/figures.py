@@ -18,6 +18,9 @@ FASTEST_SHARE: Final = 4  # a quarter
 # a window of a second, on both sides of the comparison.
 SMALLEST_DIFFERENCE: Final = 0.02
 
+# With fewer on either side the draws hardly differ, and chance would look like certainty.
+WINDOWS_TO_COMPARE: Final = 5
+
 RESAMPLES: Final = 400
 CONFIDENCE: Final = 0.9
 
@@ -127,6 +130,7 @@ class Change:
     after: float
     low: float  # the range in which after/before lies with CONFIDENCE
     high: float
+    windows: int  # of the side that has fewer
 
     @property
     def factor(self) -> float:
@@ -135,7 +139,9 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """cheaper, dearer, or noise where the range or the difference is too small to tell."""
+        """cheaper, dearer, noise where the difference is too small to tell, or too few windows."""
+        if self.windows < WINDOWS_TO_COMPARE:
+            return "too few windows"
         if self.low <= 1 <= self.high or abs(self.factor - 1) < SMALLEST_DIFFERENCE:
             return "noise"
         return "cheaper" if self.factor < 1 else "dearer"
@@ -166,6 +172,7 @@ def change(
         after=_cost(after, base_after),
         low=factors[tail],
         high=factors[-tail - 1],
+        windows=min(len(before), len(after)),
     )
 
 

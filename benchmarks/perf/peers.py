@@ -398,12 +398,16 @@ class AiohttpProxy(Peer):
 
 
 class ProxyPy(Peer):
-    """proxy.py as a reverse proxy."""
+    """proxy.py as a reverse proxy. It answers only the first request of a connection."""
 
     name = "proxy.py"
-    about = "reverse proxy plugin, one worker"
+    about = "reverse proxy plugin, one worker; new connections only"
     mode = Mode.FORWARD
     module = "proxy.py"
+
+    def serves(self, scenario: Scenario) -> bool:
+        """Leave out all that has a second request on a connection."""
+        return super().serves(scenario) and scenario.close
 
     def command(self, site: Site) -> Sequence[str]:
         """Return its command line."""

@@ -51,7 +51,7 @@ def table(result: Result, scenario: str) -> str:
     """Return a scenario's figures for a terminal."""
     base = result.base(scenario)
     rows = [list(HEADINGS), *(row(series, base) for series in result.of(scenario))]
-    return f"{scenario}: {about(scenario)}\n{columns(rows)}\n"
+    return f"{scenario}: {about(scenario)}\n{columns(rows)}"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -90,11 +90,15 @@ def _bar_row(bar: Bar, result: Result) -> list[str]:
     value = bar.value(result)
     return [
         bar.about,
-        f"{bar.limit:.2f} {bar.unit}",
-        f"{bar.aim:.2f} {bar.unit}" if bar.aim is not None else "",
-        f"{value:.2f} {bar.unit}" if value is not None else "",
+        f"{bar.limit:.3g} {bar.unit}",
+        f"{bar.aim:.3g} {bar.unit}" if bar.aim is not None else "",
+        f"{value:.3g} {bar.unit}" if value is not None else "",
         bar.verdict(result).value,
     ]
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def idle_table(result: Result) -> str:
@@ -143,7 +147,7 @@ def readme(result: Result, files: Sequence[str]) -> str:
     for scenario in result.scenarios():
         base = result.base(scenario)
         rows = [list(HEADINGS), *(row(series, base) for series in result.of(scenario))]
-        parts += [f"### {scenario}\n", f"{about(scenario).capitalize()}.\n", markdown(rows)]
+        parts += [f"### {scenario}\n", f"{_sentence(about(scenario))}\n", markdown(rows)]
     if idle := idle_table(result):
         parts += ["### Idle connections\n", idle]
     if result.skipped:
@@ -213,4 +217,5 @@ It needs nginx and wrk; HAProxy, Varnish and Caddy are measured where they are i
   message with h11 on both sides.
 * `compare` divides nginx's cost out where both runs have it, and draws the rounds again 400 times:
   a change is noise when 1 lies within 90 % of these draws, or when it is below 2 %.
+  It takes five windows on both sides.
 """
