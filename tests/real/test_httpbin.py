@@ -198,7 +198,7 @@ def basic(name: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def own(gunicorn: str, loop_name: str) -> Iterator[Gunicorn]:
+def own(gunicorn: str) -> Iterator[Gunicorn]:
     """A gunicorn that the test may restart."""
     program = Gunicorn("gthread")
     yield program
@@ -263,15 +263,15 @@ def test_httpbin_stores_what_was_compressed_and_answers_conditions(
 
 
 def test_httpbin_closing_idle_connections_fails_nobody(
-    httpbin: Gunicorn, start_retter: StartRetter
+    own: Gunicorn, start_retter: StartRetter
 ) -> None:
     """Requests around the moment at which gunicorn closes (2 s) meet no closed connection.
 
     By default RETTER closes first, so that nothing can go wrong for a POST either. Kept for
     longer, gunicorn closes first, and what then dies is sent once more if that does no harm.
     """
-    careful = start_retter("--upstream", f"127.0.0.1:{httpbin.port}")
-    careless = start_retter("--upstream", f"127.0.0.1:{httpbin.port}", "--pool-idle", "30s")
+    careful = start_retter("--upstream", f"127.0.0.1:{own.port}")
+    careless = start_retter("--upstream", f"127.0.0.1:{own.port}", "--pool-idle", "30s")
     failed: list[str] = []
 
     def ask(proxy: RetterProgram, methods: tuple[str, ...], pause_s: float) -> None:

@@ -3,6 +3,7 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,18 @@ from tests.real.wire import connect, fetch, read_until
 MIB = 1 << 20
 GROWTH_BYTES_MAX = 8 * MIB
 
-# What the kernel's socket buffers and the peers' own may hold of a stream that nobody reads.
-BUFFERED_BYTES_MAX = 48 * MIB
+
+
+def kernel_buffer_bytes_max() -> int:
+    """Return what one connection's two socket buffers may grow to on this machine (tcp(7))."""
+    limits = [Path(f"/proc/sys/net/ipv4/tcp_{name}") for name in ("rmem", "wmem")]
+    return sum(int(limit.read_text().split()[2]) for limit in limits)
+
+
+# What two connections and the peers' own buffers may hold of a stream that nobody reads, and a
+# stream that is certainly larger.
+BUFFERED_BYTES_MAX = 2 * kernel_buffer_bytes_max() + 8 * MIB
+SLOW_BYTES = BUFFERED_BYTES_MAX + 64 * MIB
 
 PIECE = bytes(256 * 1024)
 
@@ -142,7 +153,7 @@ def stands_still(figure: Callable[[], int]) -> int:
 def test_large_download_by_a_slow_reader_waits_for_it(
     application: ApplicationProgram, grows_little: RetterProgram, framing: str
 ) -> None:
-    size = 200 * MIB
+    size = SLOW_BYTES
 
     def sent() -> int:
         number: int = fetch(application.port, "GET", "/figures").json["sent"]
@@ -164,7 +175,9 @@ def test_large_download_by_a_slow_reader_waits_for_it(
 def test_large_upload_to_a_slow_application_waits_for_it(
     application: ApplicationProgram, grows_little: RetterProgram
 ) -> None:
-    size, handed_over, gate = 100 * MIB, [0], f"upload-{grows_little.port}"
+    handed_over, gate = [0], f"upload-{grows_little.port}"
+
+    size = SLOW_BYTES // len(PIECE) * len(PIECE)
 
     def pieces() -> Iterator[bytes]:
         for _ in range(size // len(PIECE)):
