@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from benchmarks.overload import __main__ as overload
+from benchmarks.overload.applications import capacity_of
 from benchmarks.overload.dials import Dials
 from benchmarks.overload.peers import PEERS, Nothing, Peer, Process, StartFailed
 from benchmarks.overload.report import block, show, write
 from benchmarks.overload.scenarios import SCENARIOS, Bar, Scenario, at_least, quick
 from benchmarks.overload.trial import (
     Trial,
-    capacity_of,
     figures_of,
     fresh_again,
     pages_of,
@@ -58,7 +58,7 @@ def test_the_figures_of_a_stress() -> None:
         sample(9.5, post=True, status=500),
         sample(16.0),
     ]
-    figures = figures_of(scenario, LoadReport(plan, 1, samples), covered=1)
+    figures = figures_of(scenario, LoadReport(plan, 1, samples), covered=1, capacity=160.0)
     assert figures["goodput"] == pytest.approx(2 / 10 / 160)
     assert figures["stored"] == 0.25
     assert figures["trouble"] == pytest.approx(1 / 3)    # the 503 had nothing to be answered with
@@ -84,7 +84,7 @@ def test_scenarios_are_sound(scenario: Scenario) -> None:
     for event in scenario.events:
         knobs = knobs.changed(event.knobs)
         assert 0 <= event.at_s <= scenario.stress_s
-    figures = figures_of(scenario, LoadReport(LoadPlan(url="http://x"), 0), covered=1)
+    figures = figures_of(scenario, LoadReport(LoadPlan(url="http://x"), 0), 1, 160.0)
     known = {*figures, "dials_per_s", "proxy_cpu"}
     assert {bar.figure for bar in scenario.bars} <= known
     assert len(pages_of(scenario, 100)) == 100

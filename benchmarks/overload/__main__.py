@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from benchmarks.overload import php
 from benchmarks.overload.peers import PEERS, Peer, StartFailed, cores
 from benchmarks.overload.report import block, write
 from benchmarks.overload.scenarios import QUICK, SCENARIOS, Scenario, quick
@@ -91,8 +92,14 @@ def chosen(options: argparse.Namespace) -> list[tuple[Scenario, Peer]]:
         (quick(scenarios[name]) if options.quick else scenarios[name], peers[front])
         for name in wanted
         for front in fronts
+        if not unable(scenarios[name])
         if not (scenarios[name].needs_store and front in ("nothing", "haproxy"))
     ]
+
+
+def unable(scenario: Scenario) -> str:
+    """Return which program is missing here for the scenario; empty: it can be run."""
+    return php.missing() if scenario.php else ""
 
 
 def _names(text: str | None, known: dict[str, Scenario] | dict[str, Peer]) -> tuple[str, ...]:
@@ -132,6 +139,9 @@ def main(argv: Sequence[str]) -> int:
     except ValueError as error:
         print(f"overload: {error}", file=sys.stderr)
         return 2
+    _tell_what_is_left_out(options)
+    if not plan:
+        return 0
     raise_file_limit()
     if cores()[0] is None:
         print("Not pinned: the proxy shares its core with the load.", file=sys.stderr)
@@ -142,6 +152,14 @@ def main(argv: Sequence[str]) -> int:
     write(path, about_this_run(), trials)
     print(f"All figures: {path}")
     return _verdict(trials)
+
+
+def _tell_what_is_left_out(options: argparse.Namespace) -> None:
+    wanted = _names(options.only, {scenario.name: scenario for scenario in SCENARIOS})
+    for scenario in SCENARIOS:
+        asked_for = scenario.name in wanted if wanted else not options.quick
+        if asked_for and (program := unable(scenario)):
+            print(f"{scenario.name} is skipped: {program} is not installed.", file=sys.stderr)
 
 
 def _run(plan: Sequence[tuple[Scenario, Peer]], options: argparse.Namespace) -> list[Trial]:

@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
+from math import nan
 from pathlib import Path
 from typing import IO, Final
 
@@ -39,7 +40,7 @@ class Peer(ABC):
 
     def installed(self) -> bool:
         """Tell whether it can be started here."""
-        return not self.program or _path_of(self.program) is not None
+        return not self.program or path_of(self.program) is not None
 
     @abstractmethod
     def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
@@ -118,7 +119,7 @@ server {{
 }}
 """
         (folder / "nginx.conf").write_text(configuration)
-        program = _path_of("nginx") or "nginx"
+        program = path_of("nginx") or "nginx"
         return program, "-p", str(folder), "-e", "stderr", "-c", str(folder / "nginx.conf")
 
 
@@ -147,7 +148,7 @@ listen shop
     server application 127.0.0.1:{application} maxconn {CONNECTIONS}
 """
         (folder / "haproxy.cfg").write_text(configuration)
-        return _path_of("haproxy") or "haproxy", "-db", "-f", str(folder / "haproxy.cfg")
+        return path_of("haproxy") or "haproxy", "-db", "-f", str(folder / "haproxy.cfg")
 
 
 class Varnish(Peer):
@@ -178,7 +179,7 @@ sub vcl_backend_response {{
         (folder / "shop.vcl").write_text(configuration)
         jail = ("-j", "none") if os.geteuid() == 0 else ()
         return (
-            _path_of("varnishd") or "varnishd", *jail, "-F", "-n", str(folder / "work"),
+            path_of("varnishd") or "varnishd", *jail, "-F", "-n", str(folder / "work"),
             "-a", f"127.0.0.1:{listen}", "-f", str(folder / "shop.vcl"), "-s", "malloc,128m",
             "-p", "thread_pools=1", "-p", "thread_pool_min=64", "-p", "thread_pool_max=4000",
             "-p", "listen_depth=4096",
@@ -202,10 +203,14 @@ class Process:
         """The process id."""
         return self._process.pid
 
+    def runs(self) -> bool:
+        """Tell whether it has not ended."""
+        return self._process.poll() is None
+
     def wait_for_port(self, port: int) -> None:
         """Wait until it accepts connections. Raises StartFailed."""
         end = time.monotonic() + START_S
-        while time.monotonic() < end and self._process.poll() is None:
+        while time.monotonic() < end and self.runs():
             with socket.socket() as attempt:
                 if attempt.connect_ex(("127.0.0.1", port)) == 0:
                     return
@@ -215,7 +220,7 @@ class Process:
     def wait_for_lines(self, count: int) -> list[str]:
         """Wait for the first lines it prints. Raises StartFailed."""
         end = time.monotonic() + START_S
-        while time.monotonic() < end and self._process.poll() is None:
+        while time.monotonic() < end and self.runs():
             lines = self._log_path.read_text(errors="replace").split("\n")
             if len(lines) > count:
                 return lines[:count]
@@ -229,11 +234,11 @@ class Process:
 
     def cpu_s(self) -> float:
         """Return the processor seconds it and its children have used."""
-        return sum(_cpu_s(pid) for pid in _family(self.pid))
+        return family_cpu_s(self.pid)
 
     def stop(self) -> None:
         """End it: asked first, then made to."""
-        if self._process.poll() is None:
+        if self.runs():
             self._process.send_signal(signal.SIGTERM)
             try:
                 self._process.wait(STOP_S)
@@ -259,8 +264,24 @@ def cores() -> tuple[str | None, str | None]:
     return PROXY_CORE, str(OTHER_CORE)
 
 
-def _path_of(program: str) -> str | None:
+def path_of(program: str) -> str | None:
+    """Return where a program is, also one that only root has in its path; None: nowhere."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+
+def family_cpu_s(pid: int) -> float:
+    """Return the processor seconds a process and its descendants have used."""
+    return sum(_cpu_s(member) for member in _family(pid))
+
+
+def machine_cpu_s() -> float:
+    """Return the processor seconds the whole machine has used; nan where it does not say."""
+    try:
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return nan
+    user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, fields)
+    return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
 
 
 def _family(pid: int) -> list[int]:
@@ -280,4 +301,5 @@ def _cpu_s(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    # Its own and that of children that have ended, as user and as system.
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")

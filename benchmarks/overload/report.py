@@ -30,6 +30,11 @@ EXTRA: Final = {
     "others_fresh": ("others fresh", "%"),
     "unknown_max": ("unstored max", "s"),
 }
+# Shown where the capacity was measured: it says what the machine was able to do meanwhile.
+MEASURED: Final = (
+    ("capacity", "capacity/s", "n"),
+    ("others_cpu", "others' CPUs", "n"),
+)
 WIDTH: Final = 9
 
 
@@ -49,7 +54,7 @@ def show(kind: str, value: float | None) -> str:
 def block(scenario: Scenario, trials: Sequence[Trial]) -> str:
     """Return one scenario's rows: the heading, the bars, a row a peer; `!` marks a missed bar."""
     extra = [(name, *EXTRA[name]) for name in EXTRA if _has_bar(scenario, name)]
-    columns = [*COLUMNS, *extra]
+    columns = [*COLUMNS, *extra, *(MEASURED if scenario.php else ())]
     bars = {bar.figure: bar for bar in scenario.bars}
     lines = [
         f"{scenario.name}: {scenario.about}",

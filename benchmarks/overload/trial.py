@@ -1,7 +1,6 @@
 """One scenario against one peer: start, warm, load, turn the knobs, stop, and count."""
 
 import asyncio
-import json
 import os
 import tempfile
 import time
@@ -9,22 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.request import ProxyHandler, Request, build_opener
 
+from benchmarks.overload.applications import Application, DemoShop, capacity_of
 from benchmarks.overload.dials import Dials
-from benchmarks.overload.peers import Nothing, Peer, Process, StartFailed, cores, free_port
-from benchmarks.overload.scenarios import (
-    CALM,
-    CONNECTIONS,
-    PAGES,
-    SERVICE_MS,
-    Action,
-    Event,
-    Scenario,
+from benchmarks.overload.peers import (
+    Nothing,
+    Peer,
+    Process,
+    StartFailed,
+    cores,
+    family_cpu_s,
+    free_port,
+    machine_cpu_s,
 )
+from benchmarks.overload.php import PhpShop
+from benchmarks.overload.scenarios import CALM, PAGES, Action, Event, Scenario
 from retter.demo.cli import run
-from retter.demo.database import capacity_rps
-from retter.demo.knobs import Knobs
 from retter.demo.openloop import (
     LoadPlan,
     LoadReport,
@@ -61,34 +60,6 @@ class Trial:
     def missed(self) -> list[str]:
         """Return the names of the figures that do not meet their bars."""
         return [b.figure for b in self.scenario.bars if not b.met(self.figures.get(b.figure))]
-
-
-class Control:
-    """The knobs and figures of a running application."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._opener = build_opener(ProxyHandler({}))
-
-    def turn(self, knobs: dict[str, Any]) -> None:
-        """Turn its knobs."""
-        self._ask("/knobs.json", json.dumps(knobs).encode())
-
-    def stats(self, *, reset: bool = False) -> dict[str, Any]:
-        """Return its figures, counting anew from here with `reset`."""
-        stats: dict[str, Any] = json.loads(self._ask("/stats.json", b"" if reset else None))
-        return stats
-
-    def _ask(self, path: str, body: bytes | None) -> bytes:
-        with self._opener.open(Request(self._url + path, body), timeout=10) as answer:
-            content: bytes = answer.read()
-        return content
-
-
-def capacity_of(scenario: Scenario) -> float:
-    """Return the requests a second that the scenario's application can make."""
-    knobs = {"connections": CONNECTIONS, "service_ms": SERVICE_MS, "model": scenario.model}
-    return capacity_rps(Knobs().changed(knobs))
 
 
 def pages_of(scenario: Scenario, pages: int) -> tuple[str, ...]:
@@ -130,68 +101,58 @@ class Stage:
         self._seed = seed
         self._targets = pages_of(scenario, pages)
         self._covered = round(len(self._targets) * scenario.covered)
-        self._application: Process | None = None
+        self._application: Application = (
+            PhpShop(folder) if scenario.php else DemoShop(scenario, folder, seed=seed)
+        )
         self._proxy: Process | None = None
-        self._application_port = 0
         self._port = 0
-        self._control = Control("")
 
     def start(self) -> None:
         """Start the application and the peer. Raises StartFailed."""
-        import sys
-
-        command = (
-            sys.executable, "-m", "retter.demo", "--listen", "127.0.0.1:0",
-            "--control", "127.0.0.1:0", "--connections", str(CONNECTIONS),
-            "--service-ms", str(SERVICE_MS), "--model", self._scenario.model,
-            "--seed", str(self._seed),
-        )  # fmt: skip
-        log = self._folder / "application.log"
-        self._application = Process(command, core=cores()[1], log=log)
-        shop, knobs = self._application.wait_for_lines(2)
-        self._application_port = int(shop.rpartition(":")[2])
-        self._control = Control(knobs.rpartition(" ")[2].removesuffix("/knobs"))
+        self._application.start()
         if isinstance(self._peer, Nothing):
-            self._port = self._application_port
+            self._port = self._application.port
         else:
             self._port = free_port()
             self._start_proxy()
 
     def stop(self) -> None:
         """End both."""
-        for process in (self._proxy, self._application):
-            if process is not None:
-                process.stop()
+        if self._proxy is not None:
+            self._proxy.stop()
+        self._application.stop()
 
     def play(self, on_second: Callable[[int, Summary], None] | None) -> Trial:
         """Warm, load and count."""
         if self._scenario.knobs:
-            self._control.turn(dict(self._scenario.knobs))
-        self._control.stats(reset=True)
-        outcome: list[tuple[LoadReport, float, float]] = []
+            self._application.turn(self._scenario.knobs)
+        self._application.count_anew()
+        outcome: list[tuple[LoadReport, float, float, float]] = []
 
         async def go() -> int:
             outcome.append(await self._load(on_second))
             return 0
 
         run(go)
-        report, dials, cpu_s = outcome[0]
+        report, dials, cpu_s, others_cpu_s = outcome[0]
         if report.warmed < WARMED_SHARE * self._covered:
             words = self._proxy.last_words() if self._proxy is not None else ""
             raise StartFailed(f"{report.warmed} of {self._covered} pages were answered: {words}")
-        figures = figures_of(self._scenario, report, self._covered)
+        capacity = self._application.capacity
+        figures = figures_of(self._scenario, report, self._covered, capacity)
         figures["dials_per_s"] = dials / self._scenario.stress_s
         figures["proxy_cpu"] = cpu_s / self._scenario.seconds()
+        figures["others_cpu"] = others_cpu_s / self._scenario.seconds()
         return Trial(
             scenario=self._scenario,
             peer=self._peer.name,
             figures=figures,
-            application=self._control.stats(),
+            application=self._application.stats(),
             seconds=seconds_of(report),
         )
 
     def _start_proxy(self) -> None:
-        command = self._peer.command(self._port, self._application_port, self._folder)
+        command = self._peer.command(self._port, self._application.port, self._folder)
         log = self._folder / "proxy.log"
         self._proxy = Process(command, core=cores()[0], log=log)
         self._proxy.wait_for_port(self._port)
@@ -215,32 +176,37 @@ class Stage:
 
     async def _load(
         self, on_second: Callable[[int, Summary], None] | None
-    ) -> tuple[LoadReport, float, float]:
-        """Return the report, the refused connections, and the proxy's processor seconds."""
+    ) -> tuple[LoadReport, float, float, float]:
+        """Return the report, the refused connections, the processor seconds of proxy and others."""
         tasks: list[asyncio.Task[Any]] = []
-        cpu_before = 0.0
+        cpu_before = others_before = 0.0
 
         def started() -> None:
-            nonlocal cpu_before
-            cpu_before = self._cpu_s()
+            nonlocal cpu_before, others_before
+            cpu_before, others_before = self._cpu_s(), self._others_cpu_s()
             loop = asyncio.get_running_loop()
             begin = loop.time() + self._scenario.calm_s
             tasks.extend(loop.create_task(self._cause(e, begin)) for e in self._scenario.events)
             tasks.append(loop.create_task(self._count_dials(begin)))
 
         report = await run_load(self._plan(), on_second=on_second, on_start=started)
-        cpu_s = self._cpu_s() - cpu_before
+        cpu_s, others_cpu_s = self._cpu_s() - cpu_before, self._others_cpu_s() - others_before
         results = await asyncio.gather(*tasks)
-        return report, float(results[-1]), cpu_s
+        return report, float(results[-1]), cpu_s, others_cpu_s
 
     def _cpu_s(self) -> float:
         return self._proxy.cpu_s() if self._proxy is not None else 0.0
+
+    def _others_cpu_s(self) -> float:
+        """Return the processor seconds that programs have used which are not part of this."""
+        # All that was started here descends from this process.
+        return machine_cpu_s() - family_cpu_s(os.getpid())
 
     async def _cause(self, event: Event, begin: float) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(begin + event.at_s - loop.time())
         if event.knobs:
-            await asyncio.to_thread(self._control.turn, dict(event.knobs))
+            await asyncio.to_thread(self._application.turn, event.knobs)
         if event.action is Action.RESTART_PROXY and self._proxy is not None:
             await asyncio.to_thread(self._restart_proxy)
 
@@ -256,12 +222,14 @@ class Stage:
         loop = asyncio.get_running_loop()
         # A little inside, so that neither the death nor the revival is counted.
         await asyncio.sleep(begin + 0.2 - loop.time())
-        dials = Dials(self._application_port)
+        dials = Dials(self._application.port)
         await asyncio.sleep(begin + self._scenario.stress_s - 0.2 - loop.time())
         return float(dials.stop())
 
 
-def figures_of(scenario: Scenario, report: LoadReport, covered: int) -> Figures:
+def figures_of(
+    scenario: Scenario, report: LoadReport, covered: int, capacity: float
+) -> Figures:
     """Return the figures of the stress, and how it began and ended."""
     begin, end = scenario.calm_s, scenario.calm_s + scenario.stress_s
     samples = report.between(begin, end)
@@ -273,8 +241,9 @@ def figures_of(scenario: Scenario, report: LoadReport, covered: int) -> Figures:
     healthy = [s for s in gets if s.target < others]
     trouble = sum(not s.answered for s in known)
     return {
-        "offered": len(samples) / scenario.stress_s / capacity_of(scenario),
-        "goodput": total.goodput / capacity_of(scenario),
+        "offered": len(samples) / scenario.stress_s / capacity,
+        "goodput": total.goodput / capacity,
+        "capacity": capacity,
         "fresh": _share(total.fresh, total.gets),
         "stored": _share(total.stored, total.gets),
         "trouble": _share(trouble, len(known)),
