@@ -116,6 +116,8 @@ class DownstreamConnection(asyncio.Protocol):
         if self._paused and not self._closed and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
+            if self._body_left or self._decoder is not None:
+                self._await_body(self._loop.time())
 
     def exchange_done(self, now: float) -> None:
         """The answer is complete: on to the next request, or close."""
@@ -139,10 +141,10 @@ class DownstreamConnection(asyncio.Protocol):
         """Bytes go both ways from here on."""
         self._tunnel = True
         self.deadline = _FOREVER
+        self.resume_body()  # before the write, which may pause it at once
         data, self._buffer = self._buffer, b""
         if data and self._exchange is not None:
             self._exchange.client_tunnel_data(data, now)
-        self.resume_body()
 
     def write_eof(self) -> None:
         """Close our direction of the tunnel."""

@@ -107,6 +107,8 @@ def begin(
     if stored is not None:
         answer_from_store(proxy, client, parsed, stored, decision.reason, now)
     else:
+        if parsed.head.framing is not Framing.NONE:
+            client.close_after_answer()  # the body is not read
         refuse(proxy, client, parsed, decision.reason, decision.retry_after_s)
     return None
 
@@ -239,9 +241,9 @@ class Exchange:
             self._pending = None
         if complete:
             self.deadline = now + self._proxy.settings.upstream_timeout_s
-        connection.send(self, request.method, data)
         if not complete and self._client is not None:
-            self._client.resume_body()
+            self._client.resume_body()  # before the write, which may pause it at once
+        connection.send(self, request.method, data)
 
     def request_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the request's body from the client."""
@@ -301,7 +303,12 @@ class Exchange:
         """
         proxy, client, parsed = self._proxy, self._client, self._parsed
         identity = parsed.identity
-        if client is None or not identity.store or proxy.judges_plain_answers:
+        if (
+            client is None
+            or not identity.store
+            or proxy.judges_plain_answers
+            or len(body) > proxy.settings.store_object_bytes_max
+        ):
             self.response_head(head, body, True, [], now)
             return
         proxy.counters.forwarded += 1
@@ -327,6 +334,8 @@ class Exchange:
         """Take the head and what came with it of the body; decide where the body goes."""
         proxy, parsed = self._proxy, self._parsed
         self.stage = Stage.RECEIVING
+        if complete:
+            self._upstream = None  # it is in the pool by now, or works for another exchange
         self._response = head
         self._silence_s = proxy.settings.upstream_body_timeout_s
         proxy.breaker.first_byte(now, self._permit)
@@ -376,6 +385,7 @@ class Exchange:
             self._copy = None
             proxy.breaker.detach(now, self._permit)
             proxy.streams[self] = proxy.exchanges.pop(self, None)
+            proxy.start_waiting(now)
             if self._client is None:
                 self._abandon(Outcome.NEUTRAL, now)  # nobody listens any more
             return
@@ -416,6 +426,8 @@ class Exchange:
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
         self.deadline = now + self._silence_s
+        if complete:
+            self._upstream = None  # it is in the pool by now
         if self._held is not None:
             self._hold(data, complete, trailers)
         elif self._client is not None:
@@ -452,7 +464,7 @@ class Exchange:
             self._copied += len(data)
             if self._copied > object_bytes_max:
                 self._copy = None
-        elif self._client is None:
+        elif self._client is None and not self._is_done():
             # Nobody wants it: read on so that the application gets done, but not for ever.
             self._discarded += len(data)
             if self._discarded > object_bytes_max:
@@ -463,8 +475,11 @@ class Exchange:
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
         """After a 101 bytes go both ways (RFC 9110 section 7.8)."""
         proxy, client = self._proxy, self._client
+        if client is None:
+            self._abandon(Outcome.NEUTRAL, now)  # who wanted the tunnel has left
+            return
         # A request's body comes before the new protocol's first byte (RFC 9110 section 7.8).
-        if client is None or not self._parsed.head.upgrade or not self._request_complete:
+        if not self._parsed.head.upgrade or not self._request_complete:
             # raised inside the connection's callback, which turns it into upstream_failed
             raise UpstreamMalformed("a 101 that was not asked for")
         self.stage = Stage.TUNNEL
@@ -475,6 +490,7 @@ class Exchange:
         proxy.breaker.first_byte(now, self._permit)
         proxy.breaker.detach(now, self._permit)
         proxy.streams[self] = proxy.exchanges.pop(self, None)
+        proxy.start_waiting(now)
         proxy.counters.forwarded += 1
         client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
         client.begin_tunnel(now)
@@ -532,7 +548,9 @@ class Exchange:
 
     def downstream_writable(self) -> None:
         """The client reads again."""
-        self.deadline = self._proxy.loop.time() + self._silence_s
+        # Before the head only 1xx answers can have blocked it: then the first byte is waited for.
+        silence_s = self._silence_s or self._proxy.settings.upstream_timeout_s
+        self.deadline = self._proxy.loop.time() + silence_s
         if self._upstream is not None:
             self._upstream.resume_reading()
 
@@ -573,6 +591,7 @@ class Exchange:
             # one: RFC 9112 section 9.3.1 allows it for idempotent methods.
             self._retried = True
             self.stage = Stage.CONNECTING
+            self.deadline = float("inf")  # dialling and holding have time limits of their own
             self._proxy.counters.retries += 1
             self._proxy.pool.acquire(self, now, fresh=True)
             return
@@ -648,7 +667,7 @@ class Exchange:
             self._finish(now)
         elif not self._request_complete or self.stage is Stage.TUNNEL or self._streams():
             self._abandon(Outcome.NEUTRAL, now)
-        elif self.stage is Stage.RECEIVING:
+        elif self.stage is Stage.RECEIVING or self.deadline == float("inf"):
             self.downstream_writable()  # a lost connection resumes whoever waits for it
 
     def _streams(self) -> bool:

@@ -6,16 +6,19 @@ flight is the breaker's decision alone.
 """
 
 import asyncio
+import errno
 from collections.abc import Callable
 from typing import Protocol
 
-from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
+from retter.errors import ConnectRefused, ConnectTimeout, OutOfDescriptors, UpstreamError
 from retter.units import UpstreamAddress
 from retter.upstream import UpstreamConnection
 
 # How often the held requests' one redial knocks while the application restarts: often enough that
 # nobody notices, seldom enough that it costs nothing.
 REDIAL_INTERVAL_S = 0.1
+
+_OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Dialler(Protocol):
@@ -130,7 +133,7 @@ class ConnectionPool:
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self._connections):
-            connection.close()
+            connection.abandon()  # an exchange that were told would dial again
 
     # -- dialling -----------------------------------------------------------------------------
 
@@ -163,6 +166,8 @@ class ConnectionPool:
             raise ConnectTimeout("the connection was not accepted in time") from error
         except OSError as error:
             self.dials_failed += 1
+            if error.errno in _OUR_OWN_LIMITS:
+                raise OutOfDescriptors(error.strerror or str(error)) from error
             raise ConnectRefused(error.strerror or str(error)) from error
         self._connections.add(connection)
         return connection

@@ -175,7 +175,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self._tunnel and self._sink is not None:
             self._sink.tunnel_eof(self._loop.time())
             return True  # the other direction may go on
-        if self._framing is Framing.CLOSE and self._sink is not None:
+        if self._sink is None:
+            self.close()  # now, not when it is lost: nobody may be given it in between
+        elif self._framing is Framing.CLOSE:
             self._finish(self._sink, b"", [], self._loop.time())
         return False
 
