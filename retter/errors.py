@@ -11,10 +11,11 @@ from retter.reason import Reason
 
 
 class Outcome(Enum):
-    """What one forwarded request tells the breaker about the application (breaker.md 4.1)."""
+    """What one forwarded request tells the breaker about the application."""
 
     OK = "ok"                # answered with a status below 500 that is not 429
-    OVERLOAD = "overload"    # refused, reset, timed out, 502, 503, 504 or 429
+    OVERLOAD = "overload"    # reset, timed out, 502, 503, 504 or 429
+    REFUSED = "refused"      # no connection: an overload that leaves no doubt, nobody listens
     ERROR = "error"          # another 5xx, a malformed or truncated answer
     NEUTRAL = "neutral"      # says nothing: cancelled by us or by the client, or detached
 
@@ -83,7 +84,15 @@ class UpstreamError(RetterError):
 class ConnectRefused(UpstreamError):
     """No connection: refused, unreachable, no such socket or name."""
 
+    outcome = Outcome.REFUSED
     reason = Reason.CONNECT_REFUSED
+
+
+class OutOfDescriptors(UpstreamError):
+    """This process or machine has no descriptor or buffer left: our own fault, not theirs."""
+
+    status, reason = 503, Reason.NO_DESCRIPTORS
+    outcome = Outcome.NEUTRAL
 
 
 class ConnectTimeout(UpstreamError):

@@ -29,6 +29,7 @@ class Reason(StrEnum):
     # The application failed this request
     CONNECT_REFUSED = "connect-refused"
     CONNECT_TIMEOUT = "connect-timeout"
+    NO_DESCRIPTORS = "no-descriptors"        # no connection: this process has too many files open
     UPSTREAM_RESET = "upstream-reset"        # closed or reset before the answer was complete
     UPSTREAM_TIMEOUT = "upstream-timeout"    # no first byte, or a silence inside the answer
     UPSTREAM_MALFORMED = "upstream-malformed"

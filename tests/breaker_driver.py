@@ -74,7 +74,7 @@ class Driver:
 
     def finish(self, permit: Permit, outcome: Outcome = Outcome.OK) -> None:
         """It ends, and whoever waited may start."""
-        if outcome is not Outcome.OVERLOAD and permit.first_byte_at < 0:
+        if outcome not in (Outcome.OVERLOAD, Outcome.REFUSED) and permit.first_byte_at < 0:
             self.breaker.first_byte(self.now, permit)
         (self.in_flight if permit in self.in_flight else self.detached).remove(permit)
         self.breaker.finished(self.now, permit, outcome)

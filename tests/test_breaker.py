@@ -818,3 +818,29 @@ def test_a_request_costs_the_same_beside_a_thousand_others() -> None:
     few, many = lines_run(100), lines_run(1000)
     assert few > 20
     assert many == few
+
+
+def test_refused_connections_in_a_row_open_the_circuit_whatever_went_well_before() -> None:
+    driver = Driver()
+    serve(driver, 1.5)
+    for number in range(4):
+        driver.finish(forwarded(driver, key=b"/%d" % number), Outcome.REFUSED)
+    driver.finish(forwarded(driver))      # somebody listens after all
+    for number in range(4):
+        driver.finish(forwarded(driver, key=b"/%d" % number), Outcome.REFUSED)
+    driver.finish(forwarded(driver, key=b"/r"), Outcome.OVERLOAD)
+    assert driver.breaker.state is not State.OPEN
+    for number in range(5):
+        driver.finish(forwarded(driver, key=b"/%d" % number), Outcome.REFUSED)
+    assert driver.breaker.state is State.OPEN
+
+
+def test_the_wait_of_a_refused_probe_does_not_grow() -> None:
+    driver = Driver()
+    for number in range(5):
+        driver.finish(forwarded(driver, key=b"/%d" % number), Outcome.REFUSED)
+    for _ in range(10):
+        driver.tick(1.05)
+        probe = forwarded(driver)
+        assert probe.reason is Reason.PROBE
+        driver.finish(probe, Outcome.REFUSED)

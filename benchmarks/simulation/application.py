@@ -111,7 +111,8 @@ class Application:
         self._wake(None)
 
     def _refuse(self, request: Any) -> None:
-        self._answered(request, Outcome.OVERLOAD)
+        refused = self._fault("refuse", request.route)
+        self._answered(request, Outcome.REFUSED if refused else Outcome.OVERLOAD)
 
     def _serve(self, request: Any) -> None:
         engine, model = self._engine, self._model

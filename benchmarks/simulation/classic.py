@@ -114,7 +114,7 @@ class ErrorBreaker(Classic):
         self._calls = self._bad = self._in_a_row = 0
 
     def _is_bad(self, outcome: Outcome, took_s: float) -> bool:
-        return outcome in (Outcome.OVERLOAD, Outcome.ERROR)
+        return outcome in (Outcome.OVERLOAD, Outcome.REFUSED, Outcome.ERROR)
 
     def _trips(self, now: float, bad: bool) -> bool:
         if now - self._interval_at >= 10.0:
@@ -137,7 +137,7 @@ class SlowCallBreaker(Classic):
         self._last: deque[bool] = deque(maxlen=100)
 
     def _is_bad(self, outcome: Outcome, took_s: float) -> bool:
-        return outcome in (Outcome.OVERLOAD, Outcome.ERROR) or took_s > 1.0
+        return outcome in (Outcome.OVERLOAD, Outcome.REFUSED, Outcome.ERROR) or took_s > 1.0
 
     def _trips(self, now: float, bad: bool) -> bool:
         self._last.append(bad)

@@ -195,7 +195,7 @@ class Proxy:
             return                      # given up: nobody waits for it
         now = self._engine.now
         assert request.permit is not None
-        if outcome is not Outcome.OVERLOAD:
+        if outcome not in (Outcome.OVERLOAD, Outcome.REFUSED):
             self._breaker.first_byte(now, request.permit)
         if outcome is Outcome.OK and request.is_get and request.key not in self._uncacheable:
             self._stored_at[request.key] = now

@@ -64,9 +64,9 @@ class CircuitBreaker:
         "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row", "_flight",
         "_forced_open", "_fresh_enough", "_full", "_half_open", "_limit", "_mode", "_on_transition",
         "_open", "_outcomes", "_passed_at", "_queue_full", "_queue_timeouts", "_queued",
-        "_recovery", "_room", "_route_open", "_route_probes", "_routes", "_settings", "_shed_at",
-        "_single_flight", "_straight", "_transitions", "_would_answer_late", "_would_queue",
-        "_would_reject", "_would_shed", "generation", "state",
+        "_recovery", "_refusals_in_a_row", "_room", "_route_open", "_route_probes", "_routes",
+        "_settings", "_shed_at", "_single_flight", "_straight", "_transitions",
+        "_would_answer_late", "_would_queue", "_would_reject", "_would_shed", "generation", "state",
     )
 
     def __init__(
@@ -92,6 +92,7 @@ class CircuitBreaker:
         self._passed_at = now             # of the last success
         self._shed_at = now               # when a place was last missing
         self._failures_in_a_row = 0
+        self._refusals_in_a_row = 0
         # What belongs to one state is set in _enter.
         self._recovery = Recovery(settings)
         # Made once, handed out often; with how often.
@@ -286,7 +287,7 @@ class CircuitBreaker:
         elif outcome is _NEUTRAL:
             self._give_probe_back(permit)
         else:
-            self._failed(now, permit, overload=outcome is Outcome.OVERLOAD)
+            self._failed(now, permit, outcome)
 
     def detach(self, now: float, permit: Permit) -> None:
         """A tunnel or a stream: from now on it says nothing about the application's load.
@@ -343,7 +344,7 @@ class CircuitBreaker:
         if permit.probe or route.is_open:
             self._probe_passed(now, permit)
         elif permit.generation == self.generation:
-            self._failures_in_a_row = 0
+            self._failures_in_a_row = self._refusals_in_a_row = 0
             self._outcomes.record_success()
             route.outcomes.record_success()
             if self.state is _HALF_OPEN:
@@ -374,23 +375,28 @@ class CircuitBreaker:
         if over:
             self._fire(now, Signal.TRIALS_PASSED)
 
-    def _failed(self, now: float, permit: Permit, *, overload: bool) -> None:
+    def _failed(self, now: float, permit: Permit, outcome: Outcome) -> None:
         route = permit.route
+        refused = outcome is Outcome.REFUSED
         if permit.probe or route.is_open:
-            self._probe_failed(now, permit)
+            self._probe_failed(now, permit, refused=refused)
             return
         if permit.generation != self.generation:
             return
         self._failures_in_a_row += 1
+        self._refusals_in_a_row = self._refusals_in_a_row + 1 if refused else 0
         self._outcomes.record_failure()
         route.outcomes.record_failure()
         if self.state is _HALF_OPEN:
             self._fire(now, Signal.TRIAL_FAILED)
         elif self.state is not _OPEN:
-            self._judge_failure(now, permit, overload)
+            self._judge_failure(now, permit, outcome)
 
-    def _judge_failure(self, now: float, permit: Permit, overload: bool) -> None:
+    def _judge_failure(self, now: float, permit: Permit, outcome: Outcome) -> None:
         outcomes, settings = self._outcomes, self._settings
+        if self._refusals_in_a_row >= constants.REFUSALS_IN_A_ROW:
+            self._fire(now, Signal.FAILING)
+            return
         if permit.is_get and self._routes.fails_alone(permit.route, outcomes):
             permit.route.open(now, settings.open_min_s)
             return
@@ -399,7 +405,7 @@ class CircuitBreaker:
         ):
             self._fire(now, Signal.FAILING)
             return
-        if overload or (
+        if outcome is not Outcome.ERROR or (
             outcomes.failed >= constants.CEILING_ERRORS_MIN
             and outcomes.failed >= constants.CEILING_ERROR_RATIO * outcomes.outcomes
         ):
@@ -428,11 +434,11 @@ class CircuitBreaker:
         elif permit.route.probe is permit:
             permit.route.close()
 
-    def _probe_failed(self, now: float, permit: Permit) -> None:
+    def _probe_failed(self, now: float, permit: Permit, *, refused: bool = False) -> None:
         """A probe failed, or its patience is over: a lost one must not wedge the circuit."""
         if self._is_current_probe(permit):
             if not permit.is_slow:
-                self._recovery.probe_failed(now)
+                self._recovery.probe_failed(now, refused=refused)
         elif permit.route.probe is permit:
             permit.route.probe_failed(now, self._settings.open_max_s)
 
@@ -615,7 +621,7 @@ class CircuitBreaker:
     def _begin_generation(self) -> None:
         """What was sent before says nothing about what is the case now."""
         self.generation += 1
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._refusals_in_a_row = 0
         self._outcomes.clear()
 
     def _set_cap(self) -> None:

@@ -87,6 +87,10 @@ BODY_MAX_S: Final = 10.0            # bodies flowing longer are downloads, not w
 FAILURE_BUCKETS: Final = 20
 FAILURE_BUCKET_S: Final = 0.1
 FAILURES_IN_A_ROW: Final = 5        # and no success in the window
+# Refused connections one after the other: whatever went well a second ago, nobody listens now. A
+# share of failures would need as many refusals as there were successes before (74 in front of a
+# real application that died at 80 requests a second).
+REFUSALS_IN_A_ROW: Final = 5
 WAIT_GROWTH: Final = 1.5
 PROBES_MAX: Final = 3
 RAMP_START: Final = 2               # requests in flight when half-open; each success adds one

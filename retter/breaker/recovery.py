@@ -43,10 +43,15 @@ class Recovery:
         """One ended without saying anything."""
         self.probes -= 1
 
-    def probe_failed(self, now: float) -> None:
-        """One failed, or its patience is over."""
+    def probe_failed(self, now: float, *, refused: bool = False) -> None:
+        """One failed, or its patience is over.
+
+        A refused connection costs the application nothing, since there is none: the wait does not
+        grow, so that the first page after a restart is at most one short wait away.
+        """
         self.probes -= 1
-        self._wait_s = self._longer_s()
+        if not refused:
+            self._wait_s = self._longer_s()
         self.probe_at = now + self._wait_s
 
     def begin_ramp(self) -> None:
