@@ -1,0 +1,383 @@
+"""The pool against a naive model, and its dialling against loops that refuse, hang and accept."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
+from retter.pool import ConnectionPool, Dialler
+from retter.units import UpstreamAddress, parse_upstream
+from retter.upstream import UpstreamConnection
+
+IDLE_MAX = 3
+IDLE_S = 2.0
+
+
+class FakeConnection:
+    """What the pool knows of an upstream connection."""
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.pool = pool
+        self.closed = False
+        self.idle_since = 0.0
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.pool.forget(self)  # type: ignore[arg-type]
+
+
+class FakeExchange:
+    """Takes what it is given and remembers it."""
+
+    def __init__(self) -> None:
+        self.wants = True
+        self.connection: FakeConnection | None = None
+        self.error: UpstreamError | None = None
+        self.expired = False
+
+    def wants_upstream(self) -> bool:
+        return self.wants
+
+    def upstream_ready(self, connection: Any, now: float) -> None:
+        assert self.connection is None, "one connection for one request"
+        assert not connection.closed
+        self.connection, self.wants = connection, False
+
+    def connect_failed(self, error: UpstreamError, now: float) -> None:
+        self.error, self.wants = error, False
+
+    def hold_expired(self, error: UpstreamError, now: float) -> None:
+        self.error, self.expired, self.wants = error, True, False
+
+
+class FakeLoop:
+    now = 100.0
+
+    def time(self) -> float:
+        return self.now
+
+
+class HandPool(ConnectionPool):
+    """Dials nothing: the test says what becomes of each attempt."""
+
+    def __init__(self, loop: FakeLoop) -> None:
+        super().__init__(
+            parse_upstream("127.0.0.1:1"), FakeConnection, loop,  # type: ignore[arg-type]
+            idle_max=IDLE_MAX, idle_s=IDLE_S, connect_timeout_s=1.0,
+        )  # fmt: skip
+        self.dialled: list[Dialler] = []
+        self.redials = 0
+        self.refuses = False
+
+    def _dial_soon(self, exchange: Dialler) -> None:
+        self.dialled.append(exchange)
+
+    def _redial_soon(self) -> None:
+        self.redials += 1
+
+    async def _connect(self) -> UpstreamConnection:
+        if self.refuses:
+            raise ConnectRefused("refused")
+        connection: Any = FakeConnection(self)
+        self._connections.add(connection)
+        return connection
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        with pytest.raises(StopIteration):
+            work.send(None)
+
+    def answer_dial(self, *, refuse: bool) -> None:
+        self.refuses = refuse
+        self.run(self._dial(self.dialled.pop(0)))
+
+    def redial(self, *, refuse: bool) -> None:
+        self.refuses = refuse
+        self.run(self._redial_once())
+
+
+class Pool(RuleBasedStateMachine):
+    """Requests come and go, the application accepts, refuses and closes as it likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = FakeLoop()
+        self.pool = HandPool(self.loop)
+        self.idle: list[FakeConnection] = []        # the model, oldest first
+        self.busy: list[FakeExchange] = []
+        self.dialling: list[FakeExchange] = []
+        self.held: dict[FakeExchange, float] = {}
+
+    def _idle_now(self, connection: FakeConnection) -> None:
+        self.idle.append(connection)
+        if len(self.idle) > IDLE_MAX:
+            self.idle.pop(0)
+
+    @rule(fresh=st.booleans())
+    def acquire(self, fresh: bool) -> None:
+        exchange = FakeExchange()
+        self.pool.acquire(exchange, self.loop.now, fresh=fresh)
+        if self.idle and not fresh:
+            assert exchange.connection is self.idle.pop(), "the one used last"
+            self.busy.append(exchange)
+        else:
+            assert exchange.connection is None
+            self.dialling.append(exchange)
+
+    @precondition(lambda self: self.dialling)
+    @rule(refuse=st.booleans(), gone=st.booleans())
+    def dial_ends(self, refuse: bool, gone: bool) -> None:
+        exchange = self.dialling.pop(0)
+        exchange.wants = not gone
+        before = {*self.pool._idle}
+        self.pool.answer_dial(refuse=refuse)
+        if refuse:
+            assert isinstance(exchange.error, ConnectRefused)
+        elif gone:
+            assert exchange.connection is None
+            (new,) = {*self.pool._idle} - before
+            self._idle_now(new)  # type: ignore[arg-type]
+        else:
+            assert exchange.connection is not None
+            self.busy.append(exchange)
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        exchange = data.draw(st.sampled_from(self.busy))
+        self.busy.remove(exchange)
+        connection: Any = exchange.connection
+        self.pool.release(connection, self.loop.now)
+        self._idle_now(connection)
+
+    @precondition(lambda self: self.idle)
+    @rule(data=st.data())
+    def application_closes_an_idle_one(self, data: st.DataObject) -> None:
+        connection = data.draw(st.sampled_from(self.idle))
+        connection.close()
+        self.idle.remove(connection)
+
+    @precondition(lambda self: self.busy)
+    @rule(data=st.data())
+    def application_closes_a_busy_one(self, data: st.DataObject) -> None:
+        exchange = data.draw(st.sampled_from(self.busy))
+        self.busy.remove(exchange)
+        assert exchange.connection is not None
+        exchange.connection.close()
+
+    @rule(seconds=st.floats(0, 3))
+    def let_time_pass(self, seconds: float) -> None:
+        self.loop.now += seconds
+        self.pool.sweep(self.loop.now)
+        self.idle = [c for c in self.idle if c.idle_since > self.loop.now - IDLE_S]
+
+    @rule(wait=st.floats(0, 3))
+    def hold(self, wait: float) -> None:
+        exchange = FakeExchange()
+        self.pool.hold(exchange, self.loop.now + wait)
+        self.held[exchange] = self.loop.now + wait
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def unhold(self, data: st.DataObject) -> None:
+        exchange = data.draw(st.sampled_from(list(self.held)))
+        del self.held[exchange]
+        self.pool.unhold(exchange)
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def redial_is_refused(self) -> None:
+        self.pool.redial(refuse=True)
+        for exchange, until in list(self.held.items()):
+            assert exchange.expired is (until <= self.loop.now)
+            if exchange.expired:
+                del self.held[exchange]
+
+    @rule()
+    def redial_is_accepted(self) -> None:
+        before = {*self.pool._idle}
+        idle = len(self.idle)
+        self.pool.redial(refuse=False)
+        if not self.held:
+            (new,) = {*self.pool._idle} - before
+            self._idle_now(new)  # type: ignore[arg-type]
+        for n, exchange in enumerate(self.held):
+            if n == 0:
+                assert exchange.connection is not None, "whoever has waited longest"
+                self.busy.append(exchange)
+            elif n <= idle:
+                assert exchange.connection is self.idle.pop()
+                self.busy.append(exchange)
+            else:
+                self.dialling.append(exchange)
+        self.held = {}
+
+    @invariant()
+    def the_pool_is_as_the_model(self) -> None:
+        assert self.pool._idle == self.idle
+        assert self.pool.idle == len(self.idle) <= IDLE_MAX
+        assert self.pool.open == len(self.idle) + len(self.busy)
+        assert self.pool.held == len(self.held)
+        assert self.pool.dialled == self.dialling
+
+
+TestPool = Pool.TestCase
+TestPool.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_after_close_nothing_is_kept() -> None:
+    pool = HandPool(FakeLoop())
+    exchange = FakeExchange()
+    pool.acquire(exchange, 0.0)
+    pool.answer_dial(refuse=False)
+    other = FakeExchange()
+    pool.acquire(other, 0.0)
+    pool.answer_dial(refuse=False)
+    pool.release(exchange.connection, 0.0)  # type: ignore[arg-type]
+    pool.close()
+    assert pool.open == pool.idle == 0
+    late: Any = FakeConnection(pool)
+    pool.release(late, 0.0)
+    assert late.closed
+
+
+def test_a_connection_closed_as_soon_as_it_was_accepted_is_a_refusal() -> None:
+    pool = HandPool(FakeLoop())
+    exchange = FakeExchange()
+    connection: Any = FakeConnection(pool)
+    connection.close()
+    pool._hand_over(connection, exchange)
+    assert isinstance(exchange.error, ConnectRefused)
+    gone = FakeExchange()
+    gone.wants = False
+    pool._hand_over(connection, gone)
+    assert pool.idle == 0
+
+
+def test_a_closed_connection_is_never_handed_out() -> None:
+    pool = HandPool(FakeLoop())
+    connection: Any = FakeConnection(pool)
+    pool.release(connection, 0.0)
+    connection.closed = True  # its end is known, and has not been told yet
+    exchange = FakeExchange()
+    pool.acquire(exchange, 0.0)
+    assert exchange.connection is None
+    assert pool.dialled == [exchange]
+
+
+# -- dialling, on a real loop -----------------------------------------------------------------
+
+
+class Peer(asyncio.Protocol, FakeConnection):
+    """A protocol that the pool can dial."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def close(self) -> None:
+        super().close()
+        self.transport.close()
+
+
+def dialling_pool(address: UpstreamAddress, *, connect_timeout_s: float = 5.0) -> ConnectionPool:
+    return ConnectionPool(
+        address, Peer, asyncio.get_running_loop(),  # type: ignore[arg-type]
+        idle_max=IDLE_MAX, idle_s=IDLE_S, connect_timeout_s=connect_timeout_s,
+    )  # fmt: skip
+
+
+async def _settled(pool: ConnectionPool) -> None:
+    while pool._tasks:
+        await asyncio.wait(list(pool._tasks))
+        await asyncio.sleep(0)
+
+
+def test_dialling_over_tcp_and_unix(tmp_path: Any) -> None:
+    async def main() -> None:
+        tcp = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        unix = await asyncio.start_unix_server(lambda reader, writer: None, str(tmp_path / "s"))
+        port = tcp.sockets[0].getsockname()[1]
+        for address in (f"127.0.0.1:{port}", f"unix:{tmp_path}/s"):
+            pool = dialling_pool(parse_upstream(address))
+            exchange = FakeExchange()
+            pool.acquire(exchange, 0.0)
+            assert pool.dialling == 1
+            await _settled(pool)
+            assert exchange.connection is not None
+            assert (pool.dialling, pool.open, pool.dials, pool.dials_failed) == (0, 1, 1, 0)
+            pool.close()
+        for server in (tcp, unix):
+            server.close()
+
+    asyncio.run(main())
+
+
+def test_a_refused_dial(tmp_path: Any) -> None:
+    async def main() -> None:
+        pool = dialling_pool(parse_upstream(f"unix:{tmp_path}/nobody"))
+        exchange = FakeExchange()
+        pool.acquire(exchange, 0.0)
+        await _settled(pool)
+        assert isinstance(exchange.error, ConnectRefused)
+        assert (pool.open, pool.dials_failed) == (0, 1)
+
+    asyncio.run(main())
+
+
+def test_a_dial_that_is_never_accepted() -> None:
+    async def main() -> None:
+        pool = dialling_pool(parse_upstream("127.0.0.1:1"), connect_timeout_s=0.001)
+
+        class BlackHole:
+            def __init__(self) -> None:
+                self.loop = asyncio.get_running_loop()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.loop, name)
+
+            async def create_connection(self, *_: object) -> None:
+                await asyncio.Event().wait()
+
+        black_hole: Any = BlackHole()
+        pool._loop = black_hole
+        exchange = FakeExchange()
+        pool.acquire(exchange, 0.0)
+        await _settled(pool)
+        assert isinstance(exchange.error, ConnectTimeout)
+
+    asyncio.run(main())
+
+
+def test_held_requests_are_redialled_until_the_application_is_back(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retter.pool.REDIAL_INTERVAL_S", 0.001)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pool = dialling_pool(parse_upstream(f"unix:{tmp_path}/s"))
+        impatient, patient = FakeExchange(), FakeExchange()
+        pool.hold(impatient, loop.time())
+        pool.hold(patient, loop.time() + 60)
+        assert pool.dialling == 0, "a redial is no request's own"
+        while not impatient.expired:
+            await asyncio.sleep(0.001)
+        assert patient.error is None
+        server = await asyncio.start_unix_server(lambda r, w: None, str(tmp_path / "s"))
+        await _settled(pool)
+        assert patient.connection is not None
+        assert pool.held == 0
+        another = FakeExchange()
+        pool.hold(another, loop.time() + 60)
+        await asyncio.sleep(0)
+        pool.close()
+        await _settled(pool)
+        assert not pool._redialling, "closing ends the redial"
+        server.close()
+
+    asyncio.run(main())
