@@ -47,7 +47,8 @@ class DownstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
         "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto",
-        "_proxy", "_requests", "_transport", "_tunnel", "bucket", "deadline", "forwarding", "peer",
+        "_proxy", "_requests", "_transport", "_tunnel", "_unsent", "bucket", "deadline", "forwarding",
+        "peer",
     )  # fmt: skip
 
     def __init__(self, proxy: "Proxy", proto: bytes = b"http") -> None:
@@ -69,6 +70,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._tunnel = False
         self._paused = False                   # reading
         self._blocked = False                  # writing
+        self._unsent = 0                       # octets that the client had not taken when last seen
         self._requests = 0
         self.deadline = _FOREVER
         self.bucket = -1
@@ -156,9 +158,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._exchange = None
         if not self._closed and self._transport is not None:
             self._closed = True
-            now = self._loop.time()
-            self.deadline = now + self._proxy.settings.write_timeout_s
-            self._proxy.wheel.watch(self, now)
+            self._limit_writing(self._transport, self._loop.time())
             self._transport.close()
 
     def abort(self) -> None:
@@ -233,20 +233,24 @@ class DownstreamConnection(asyncio.Protocol):
             exchange.downstream_gone(self._loop.time())
 
     def pause_writing(self) -> None:
-        now = self._loop.time()
         self._blocked = True
-        self.deadline = now + self._proxy.settings.write_timeout_s
-        self._proxy.wheel.watch(self, now)
+        if self._transport is not None:
+            self._limit_writing(self._transport, self._loop.time())
         if self._exchange is not None:
             self._exchange.downstream_blocked()
 
     def resume_writing(self) -> None:
         self._blocked = False
+        now = self._loop.time()
         if self._exchange is not None:
             self.deadline = _FOREVER
+            if self._body_left or self._decoder is not None:
+                self._await_body(now)
             self._exchange.downstream_writable()
+        elif self._lingering >= 0:
+            self.deadline = now + LINGER_S
+            self._proxy.wheel.watch(self, now)
         elif not self._closed:
-            now = self._loop.time()
             self.deadline = now + self._proxy.settings.keep_alive_s
             self._go_on(now)
 
@@ -417,13 +421,28 @@ class DownstreamConnection(asyncio.Protocol):
     def on_deadline(self, now: float) -> None:
         """Called by the wheel when the deadline has passed."""
         if self._closed or self._blocked or self._lingering >= 0:
-            self._give_up(now)
+            if not self._takes_on(now):
+                self._give_up(now)
         elif self._exchange is not None:
             self._fail_body(RequestTimeout("the request body stopped coming"), now)
         elif self._buffer:
             self._refuse(RequestTimeout("the request head took too long"))
         else:
             self.close()
+
+    def _limit_writing(self, transport: asyncio.Transport, now: float) -> None:
+        """Give the client time to take some of what is written."""
+        self._unsent = transport.get_write_buffer_size()
+        self.deadline = now + self._proxy.settings.write_timeout_s
+        self._proxy.wheel.watch(self, now)
+
+    def _takes_on(self, now: float) -> bool:
+        """Whether the client has taken some of it: then it has the same time once more."""
+        transport = self._transport
+        if transport is None or not 0 < transport.get_write_buffer_size() < self._unsent:
+            return False
+        self._limit_writing(transport, now)
+        return True
 
     def _give_up(self, now: float) -> None:
         """Close at once in the middle of an exchange, which is told so."""
@@ -458,8 +477,10 @@ class DownstreamConnection(asyncio.Protocol):
             return
         now = self._loop.time()
         self._lingering = 0
-        self.deadline = now + LINGER_S
-        self._proxy.wheel.watch(self, now)
+        self._limit_writing(self._transport, now)
+        if not self._unsent:  # else lingering begins when the client has taken its answer
+            self.deadline = now + LINGER_S
+            self._proxy.wheel.watch(self, now)
         self.resume_body()
         if self._eof or not self._transport.can_write_eof():
             self.close()

@@ -548,8 +548,12 @@ class Exchange:
 
     def downstream_writable(self) -> None:
         """The client reads again."""
-        # Before the head only 1xx answers can have blocked it: then the first byte is waited for.
-        silence_s = self._silence_s or self._proxy.settings.upstream_timeout_s
+        silence_s = self._silence_s
+        if not silence_s:
+            # A 1xx has blocked it: the first byte of the answer is still waited for, but not
+            # before the request is complete.
+            timeout_s = self._proxy.settings.upstream_timeout_s
+            silence_s = timeout_s if self._request_complete else float("inf")
         self.deadline = self._proxy.loop.time() + silence_s
         if self._upstream is not None:
             self._upstream.resume_reading()

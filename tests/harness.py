@@ -6,6 +6,7 @@ remember what was written. Time moves only with `advance`, in ticks like the rea
 
 import asyncio
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from retter.config import Settings
@@ -42,6 +43,7 @@ class FakeTransport(asyncio.Transport):
         self.closing = False
         self.aborted = False
         self.reading = True
+        self.unsent = 0             # in the write buffer, as told by the test
         self._lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -52,6 +54,9 @@ class FakeTransport(asyncio.Transport):
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         self.write(b"".join(list_of_data))
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def can_write_eof(self) -> bool:
         return True
@@ -236,7 +241,7 @@ class FakeProxy:
 def split_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """Cut data at these places."""
     places = [0, *sorted(cuts), len(data)]
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False) if a != b]
+    return [data[a:b] for a, b in pairwise(places) if a != b]
 
 
 def body_of(message: bytes) -> bytes:

@@ -66,7 +66,8 @@ def test_a_client_stays_paused_if_its_waiting_body_fills_the_application() -> No
     proxy.auto_accept = False
     client = proxy.client(UPLOAD)
     assert not client.transport.reading
-    connection: Any = proxy.proxy.pool.made()  # type: ignore[attr-defined]
+    pool: Any = proxy.proxy.pool
+    connection: Any = pool.made()
     peer = FakePeer(connection, FakeTransport(connection))
     connection.connection_made(peer.transport)
     blocks_at_the_next_write(peer)
@@ -128,6 +129,65 @@ def test_a_client_blocked_by_an_interim_answer_gets_the_final_one() -> None:
     client.received()
     proxy.upstream.sends(reply(b"hello"))
     assert body_of(client.received()) == b"hello"
+
+
+def test_an_upload_that_stops_after_an_interim_answer_times_out() -> None:
+    """A client that was late with reading has its time limit for writing again, and it alone."""
+    proxy = FakeProxy(body_idle_timeout_s=30, upstream_timeout_s=3)
+    client = proxy.client(UPLOAD)
+    proxy.upstream.sends(b"HTTP/1.1 100 Continue\r\n\r\n")
+    client.blocks()
+    client.unblocks()
+    client.received()
+    proxy.advance(25)
+    assert client.received() == b""
+    proxy.advance(10)
+    assert status_of(client.received()) == 408
+    proxy.assert_at_rest()
+
+
+def test_the_last_answer_of_a_connection_is_not_cut_off_for_a_slow_reader() -> None:
+    """Lingering begins when the answer has been taken, which may last as long as it goes on."""
+    proxy = FakeProxy(write_timeout_s=10)
+    client = proxy.client(get(headers={"Connection": "close"}))
+    client.transport.unsent = 900_000
+    proxy.upstream.sends(reply(b"x" * 900_000))
+    for _ in range(3):
+        proxy.advance(9)
+        assert not client.transport.aborted
+        client.transport.unsent -= 1
+    proxy.advance(30)
+    assert client.transport.aborted, "it has stopped reading"
+
+
+def test_a_slow_reader_that_has_taken_its_last_answer_does_not_linger_long() -> None:
+    """The last octets are given their time, then the connection ends."""
+    proxy = FakeProxy(write_timeout_s=10)
+    client = proxy.client(get(headers={"Connection": "close"}))
+    client.transport.unsent = 900_000
+    proxy.upstream.sends(reply(b"x" * 900_000))
+    client.blocks()
+    client.transport.unsent = 0
+    client.unblocks()
+    proxy.advance(4)
+    assert client.transport.aborted
+
+
+def test_a_slow_reader_that_goes_on_reading_is_not_given_up() -> None:
+    """Only a client that takes no byte for so long is."""
+    proxy = FakeProxy(write_timeout_s=10)
+    client = proxy.client(get())
+    client.transport.unsent = 900_000
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 1000)
+    client.blocks()
+    for _ in range(3):
+        proxy.advance(9)
+        assert not client.transport.aborted
+        client.transport.unsent -= 1
+    proxy.advance(30)
+    assert client.transport.aborted
+    proxy.settle()
+    assert proxy.upstream.transport.reading
 
 
 def test_a_client_blocked_by_an_interim_answer_may_leave() -> None:
