@@ -106,7 +106,8 @@ def test_what_is_chunked_is_decoded_however_it_is_cut(
 
 def _by_h11(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | None:
     connection = h11.Connection(h11.SERVER)
-    connection.receive_data(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + data)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    connection.receive_data(head + data)
     connection.next_event()
     body = b""
     try:
@@ -123,7 +124,8 @@ def _by_h11(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | Non
 
 
 PIECES = st.sampled_from(
-    [b"5", b"a", b"0", b"00", b";x", b"=", b'"', b" ", b"\t", b"\r\n", b"\n", b"\r", b"hello", b"\x00",
+    [b"5", b"a", b"0", b"00", b";x", b"=", b'"', b" ", b"\t", b"\r\n", b"\n", b"\r", b"hello",
+     b"\x00",
      b"X: y", b"5\r\nhello\r\n", b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"-", b"0x5"],
 )  # fmt: skip
 

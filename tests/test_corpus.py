@@ -10,7 +10,9 @@ from tests.corpus.misbehaviours import CUT, MISBEHAVIOURS, Misbehaviour, Then
 from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN, CutOff, Refused, Taken
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
-OURS = re.compile(rb"(?:X-Forwarded-(?:For|Host|Proto)|X-Real-IP): [^\r\n]*\r\n|Via: 1.1 retter [^\r\n]*\r\n")
+OURS = re.compile(
+    rb"(?:X-Forwarded-(?:For|Host|Proto)|X-Real-IP): [^\r\n]*\r\n|Via: 1.1 retter [^\r\n]*\r\n"
+)
 
 
 def make_proxy(memo: bool, **settings: object) -> FakeProxy:

@@ -234,8 +234,10 @@ def test_over_the_number_of_connections_nothing_is_kept() -> None:
 
 CLIENT_PIECES = st.one_of(
     st.sampled_from(
-        [get(), get("/x", version="1.0"), counted(3), b"abc", CHUNKED, b"3\r\nabc\r\n", b"0\r\n\r\n",
-         b"\r\n", b"\n", b"GET", b" / ", b"Host: a\r\n", b"Content-Length: 9\r\n", b"\r\n\r\n", b"\x00",
+        [get(), get("/x", version="1.0"), counted(3), b"abc", CHUNKED, b"3\r\nabc\r\n",
+         b"0\r\n\r\n",
+         b"\r\n", b"\n", b"GET", b" / ", b"Host: a\r\n", b"Content-Length: 9\r\n", b"\r\n\r\n",
+         b"\x00",
          b"Connection: upgrade\r\nUpgrade: websocket\r\n", b"Expect: 100-continue\r\n",
          get(headers={"Connection": "Upgrade", "Upgrade": "websocket"})]
     ),

@@ -479,7 +479,7 @@ def test_a_change_makes_the_stored_response_old() -> None:
     assert body_of(client.received()) == b"good"
 
 
-# -- what goes wrong ---------------------------------------------------------------------------------
+# -- what goes wrong -----------------------------------------------------------------------------
 
 
 def test_a_reused_connection_that_dies_before_an_answer_is_retried_once() -> None:

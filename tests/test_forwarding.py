@@ -1,4 +1,4 @@
-"""Who the client is, as the application is told: trusted and untrusted peers, every address form."""
+"""Who the client is, as the application is told: trusted and untrusted peers, all addresses."""
 
 import ipaddress
 

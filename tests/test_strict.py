@@ -69,7 +69,8 @@ def test_hosts_that_are_taken(host: bytes) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [b"a b", b"a,b", b"user@a", b"a/b", b"a?b", b"a#b", b"a:b", b"a:123456", b"a:-1", b"[::1", b"::1",
+    [b"a b", b"a,b", b"user@a", b"a/b", b"a?b", b"a#b", b"a:b", b"a:123456", b"a:-1", b"[::1",
+     b"::1",
      b"[::1]x", b"a\\b", b"\xe4", b"a\n", b"<a>", b'"a"', b"x" * 256],
 )  # fmt: skip
 def test_hosts_that_are_refused(host: bytes) -> None:
@@ -78,7 +79,8 @@ def test_hosts_that_are_refused(host: bytes) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"+1", b"-1", b"1 ", b" 1", b"1,1", b"1_0", b"0x1", b"1.0", b"1e3", b"\xb2", b"1\n", b"9" * 19],
+    [b"", b"+1", b"-1", b"1 ", b" 1", b"1,1", b"1_0", b"0x1", b"1.0", b"1e3", b"\xb2", b"1\n",
+     b"9" * 19],
 )  # fmt: skip
 def test_lengths_that_are_refused(value: bytes) -> None:
     assert not length_is_valid(value)
@@ -210,7 +212,8 @@ def test_trailers_that_control_or_authenticate_end_here() -> None:
     [
         (b"x_forwarded_for", True), (b"x_forwarded-for", True), (b"x_forwarded_prefix", True),
         (b"content_length", True), (b"transfer_encoding", True), (b"x_real_ip", True),
-        (b"x-forwarded-for", False), (b"x_custom", False), (b"_host", False), (b"user_agent", False),
+        (b"x-forwarded-for", False), (b"x_custom", False), (b"_host", False), (b"user_agent",
+        False),
     ],
 )  # fmt: skip
 def test_names_that_would_be_taken_for_others(name: bytes, expected: bool) -> None:

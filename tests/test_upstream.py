@@ -143,7 +143,9 @@ def test_a_body_until_the_end_without_a_word_of_it() -> None:
     assert (sink.body, sink.complete, sink.error) == (b"hello", True, None)
 
 
-@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1", reply(b"hello")[:-1], b"HTTP/1.1 200 OK\r\n\r\nx"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"HTTP/1.1", reply(b"hello")[:-1], b"HTTP/1.1 200 OK\r\n\r\nx"]
+)
 def test_a_reset(sent: bytes) -> None:
     upstream = Upstream()
     sink = upstream.ask()
