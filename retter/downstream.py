@@ -47,8 +47,8 @@ class DownstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
         "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto",
-        "_proxy", "_requests", "_transport", "_tunnel", "_unsent", "bucket", "deadline", "forwarding",
-        "peer",
+        "_proxy", "_requests", "_transport", "_tunnel", "_unsent", "bucket", "deadline",
+        "forwarding", "peer",
     )  # fmt: skip
 
     def __init__(self, proxy: "Proxy", proto: bytes = b"http") -> None:
