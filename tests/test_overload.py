@@ -1,8 +1,13 @@
 """The overload benchmark's arithmetic: what counts as fresh again, as trouble, as a bar met."""
 
 import json
+import re
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks.overload import __main__ as overload
+from benchmarks.overload import php
 from benchmarks.overload.applications import capacity_of
 from benchmarks.overload.dials import Dials
 from benchmarks.overload.peers import PEERS, Nothing, Peer, Process, StartFailed
@@ -161,6 +167,67 @@ def test_choosing_scenarios_and_peers(capsys: pytest.CaptureFixture[str]) -> Non
     assert overload.main(["--only", "7x"]) == 2
     assert overload.main(["--list"]) == 0
     assert "haproxy" in capsys.readouterr().out
+
+
+def test_without_its_programs_the_php_shop_is_skipped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(php, "path_of", lambda program: None if program == "nginx" else program)
+    options = overload.parser().parse_args(["--only", "php-5x,5x", "--peers", "retter"])
+    assert [scenario.name for scenario, _ in overload.chosen(options)] == ["5x"]
+    assert overload.main(["--only", "php-5x"]) == 0
+    assert "php-5x is skipped: nginx is not installed." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_the_php_shop_has_eight_workers_and_loopback_ports(root: bool, tmp_path: Path) -> None:
+    fpm = php.fpm_configuration(tmp_path, root=root)
+    assert "pm = static\npm.max_children = 8\n" in fpm
+    assert "listen.backlog = 511\n" in fpm
+    assert ("user = root" in fpm) is root
+    nginx = php.nginx_configuration(tmp_path, listen=12345, control=23456, root=root)
+    assert re.findall(r"listen (\S+?)[ ;]", nginx) == ["127.0.0.1:12345", "127.0.0.1:23456"]
+    assert ("user root;" in nginx) is root
+    # The shop's socket, then that of php-fpm's figures.
+    assert re.findall(r"unix:(\S+);", nginx) == re.findall(r"listen = (\S+)", fpm)
+    assert nginx.count("{") == nginx.count("}")
+    # nginx inherits no fastcgi_param where a location has any, so that each must have them all.
+    assert nginx.count("fastcgi_param REQUEST_METHOD $request_method;") == 2
+
+
+def test_the_php_shop_has_no_knobs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="condition"):
+        php.PhpShop(tmp_path).turn({"condition": "hung"})
+
+
+@contextmanager
+def web_server(status: int) -> Iterator[int]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_closed_loop_measures_an_answer_or_says_why_not() -> None:
+    with web_server(200) as port:
+        assert php.closed_loop(port, 2, 0.1) > 0
+    with web_server(500) as port, pytest.raises(StartFailed, match="status 500"):
+        php.closed_loop(port, 2, 0.1)
 
 
 def test_dials_into_the_void_are_counted() -> None:

@@ -323,6 +323,7 @@ class _Generator:
         self._open: set[ClientConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()
         self._waiting: deque[Shot] = deque()      # for a connection
+        self._again: deque[Shot] = deque()        # for a new connection: the old one had gone
         self._watched: deque[Shot] = deque()      # for the timeout, in order of intended start
         self._unanswered = 0
         self._recording = False
@@ -434,7 +435,8 @@ class _Generator:
 
     def _dial_if_needed(self) -> None:
         dials = len(self._dials)
-        if dials < len(self._waiting) and dials + len(self._open) < self._plan.connections_max:
+        wanted = len(self._waiting) + len(self._again)
+        if dials < wanted and dials + len(self._open) < self._plan.connections_max:
             dial = self._loop.create_task(self._dial())
             self._dials.add(dial)
             dial.add_done_callback(self._dials.discard)
@@ -453,21 +455,29 @@ class _Generator:
         self.connection_free(connection)
 
     def _fail_waiting(self, error: str) -> None:
-        while self._waiting:
-            shot = self._waiting.popleft()
-            if not shot.done:
-                self._end(shot, error)
-                return
+        if (shot := self._next_waiting(new=True)) is not None:
+            self._end(shot, error)
+
+    def _next_waiting(self, *, new: bool) -> Shot | None:
+        """Return what a connection, new or used, is to carry next.
+
+        A second try goes over a new one (as in browsers): on a used one it might meet what it met.
+        """
+        for queue in (self._again, self._waiting) if new else (self._waiting,):
+            while queue:
+                shot = queue.popleft()
+                if not shot.done:
+                    return shot
+        return None
 
     # What connections report
 
     def connection_free(self, connection: ClientConnection) -> None:
         """Give it the next request that waits for one, or keep it."""
-        while self._waiting:
-            shot = self._waiting.popleft()
-            if not shot.done:
-                connection.send(shot)
-                return
+        shot = self._next_waiting(new=connection.uses == 0)
+        if shot is not None:
+            connection.send(shot)
+            return
         connection.idle_since = self._now()
         self._idle.append(connection)
 
@@ -477,10 +487,10 @@ class _Generator:
         if shot is not None and not shot.done:
             if connection.reused_and_unanswered and not shot.post and not shot.retried:
                 shot.retried = True
-                self._waiting.append(shot)
+                self._again.append(shot)
             else:
                 self._end(shot, "reset" if shot.status == 0 else "cut")
-        if self._waiting:
+        if self._waiting or self._again:
             self._dial_if_needed()
 
     def answered(self, shot: Shot) -> None:
