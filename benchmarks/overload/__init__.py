@@ -15,4 +15,8 @@ goodput     fresh GETs and POSTs answered within 3 s, a second, as a share of th
 trouble     GETs for which a good answer existed that got none: 4xx, 5xx, reset, no answer in 10 s
 first       time from the start of the stress to the end of the first stored answer
 again       time from the end of the stress to the first second with at least 99 % fresh GETs
+
+php-5x has a real application instead: a PHP shop, php-fpm and nginx (benchmarks/overload/php). Its
+capacity is measured before the trial and shown beside the figures, as are the processors that
+other programs on the machine kept busy meanwhile. Without php-fpm or nginx it is skipped.
 """
