@@ -714,6 +714,8 @@ class Exchange:
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
         client, self._client = self._client, None
+        if self._upstream is not None and self.deadline == float("inf"):
+            self.downstream_writable()  # nobody waits for this client any more
         if client is not None:
             client.exchange_done(now)
 

@@ -90,6 +90,33 @@ def test_what_was_read_ahead_of_a_tunnel_may_fill_it() -> None:
     assert client.transport.reading
 
 
+def test_a_stored_answer_that_blocks_its_client_stops_no_application() -> None:
+    """What the client has still to read of it keeps nobody waiting for the application."""
+    proxy = warmed(patience_closed_s=1, patience_max_s=1, upstream_timeout_s=20)
+    client = proxy.client(get())
+    blocks_at_the_next_write(client)
+    proxy.advance(2)
+    assert body_of(client.received()) == b"good"
+    assert proxy.upstream.transport.reading
+    proxy.advance(20)
+    assert proxy.upstream.closed
+    proxy.assert_at_rest()
+
+
+def test_a_stored_answer_in_place_of_an_error_stops_no_application_either() -> None:
+    """The rest of the error is read, so that the connection can be used again."""
+    proxy = warmed()
+    client = proxy.client(get())
+    blocks_at_the_next_write(client)
+    error = reply(b"error", status="500 Oops")
+    proxy.upstream.sends(error[:-2])
+    assert body_of(client.received()) == b"good"
+    assert proxy.upstream.transport.reading
+    proxy.upstream.sends(error[-2:])
+    assert proxy.proxy.pool.idle == 1
+    proxy.assert_at_rest()
+
+
 # -- time limits ----------------------------------------------------------------------------------
 
 
