@@ -523,9 +523,11 @@ class ResponseParser:
 
     Args:
         line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
+        fields_max: Field lines a head may have; 0 is no limit.
     """
 
-    def __init__(self, line_bytes_max: int = 1024 * 1024) -> None:
+    def __init__(self, line_bytes_max: int = 1024 * 1024, fields_max: int = 0) -> None:
+        self._fields_max = fields_max
         self._lines: LineMemo[_ResponseLine] | None = None
         if line_bytes_max:
             self._lines = LineMemo(line_bytes_max)
@@ -534,8 +536,11 @@ class ResponseParser:
         """Parse one whole response head, from the status line to the empty line.
 
         Raises:
-            UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
+            UpstreamMalformed: It is not HTTP/1.x, its framing is ambiguous, or it has too many
+                fields.
         """
+        if self._fields_max and head.count(b"\r\n") - 2 > self._fields_max:
+            raise UpstreamMalformed("too many header fields")
         if self._lines is not None:
             parsed = self._parse_lines(head, self._lines)
             if parsed is not None:

@@ -138,7 +138,8 @@ class ConnectionPool:
     # -- dialling -----------------------------------------------------------------------------
 
     def _dial_soon(self, exchange: Dialler) -> None:
-        self._spawn(self._dial(exchange))
+        if not self._closed:
+            self._spawn(self._dial(exchange))
 
     def _redial_soon(self) -> None:
         self._spawn(self._redial())
@@ -169,7 +170,8 @@ class ConnectionPool:
             if error.errno in _OUR_OWN_LIMITS:
                 raise OutOfDescriptors(error.strerror or str(error)) from error
             raise ConnectRefused(error.strerror or str(error)) from error
-        self._connections.add(connection)
+        if not connection.closed:  # it may be lost before we are told that it was made
+            self._connections.add(connection)
         return connection
 
     async def _dial(self, exchange: Dialler) -> None:
@@ -209,7 +211,8 @@ class ConnectionPool:
             return
         held, self._held = list(self._held), {}
         if not held:
-            self.release(connection, self._loop.time())
+            if not connection.closed:
+                self.release(connection, self._loop.time())
             return
         self._hand_over(connection, held[0])
         for exchange in held[1:]:

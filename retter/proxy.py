@@ -205,7 +205,7 @@ class Proxy:
         self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
         memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
         self._response_memo = memo
-        response_parser = ResponseParser()
+        response_parser = ResponseParser(fields_max=settings.head_fields_max)
         return pool_class(
             address,
             lambda pool: UpstreamConnection(
@@ -335,9 +335,12 @@ class Proxy:
         """Close everything at once."""
         if self._timer is not None:
             self._timer.cancel()
-        for connection in list(self.connections):
-            connection.abort()
+        now = self.loop.time()
         self.pool.close()
+        for connection in list(self.connections):
+            connection.give_up(now)
+        for exchange in [*self.exchanges, *self.streams]:
+            exchange.shut_down(now)
         if self.access_log is not None:
             self.access_log.close()
 

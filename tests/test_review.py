@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.harness import (
     FakePeer,
     FakeProxy,
@@ -279,6 +281,25 @@ def test_a_connection_that_the_application_has_ended_is_given_to_nobody() -> Non
     assert body_of(client.received()) == b"sold"
 
 
+def test_a_connection_lost_before_it_is_known_is_not_kept() -> None:
+    """An idle connection that is closed could never be swept out again."""
+    proxy = FakeProxy()
+    pool: Any = proxy.proxy.pool
+
+    async def connect_and_lose() -> Any:
+        connection = pool.made()
+        transport = FakeTransport(connection)
+        connection.connection_made(transport)
+        transport.lose()
+        return connection
+
+    pool._connect = connect_and_lose
+    redial = pool._redial_once()  # for an exchange whose client has left in the meantime
+    with pytest.raises(StopIteration):
+        redial.send(None)
+    assert pool.idle == pool.open == 0
+
+
 def test_nothing_is_dialled_after_closing() -> None:
     """Closing everything does not look like a lost connection that is worth a retry."""
     proxy = idle_proxy()
@@ -287,6 +308,18 @@ def test_nothing_is_dialled_after_closing() -> None:
     proxy.settle()
     assert proxy.proxy.pool.dials == 1
     assert proxy.proxy.pool.open == 0
+
+
+def test_an_answer_with_too_many_fields_is_a_bad_gateway() -> None:
+    """The limit on fields holds for both sides."""
+    proxy = FakeProxy(head_fields_max=10)
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(b"", headers={f"X-{n}": "y" for n in range(9)}))
+    assert status_of(client.received()) == 200
+    client.sends(get("/other"))
+    proxy.upstream.sends(reply(b"", headers={f"X-{n}": "y" for n in range(10)}))
+    assert status_of(client.received()) == 502
+    proxy.assert_at_rest()
 
 
 # -- what the store and the breaker learn ---------------------------------------------------------
