@@ -355,7 +355,7 @@ class DownstreamConnection(asyncio.Protocol):
         else:
             self._await_body(now)
         if self._eof and (self._body_left or self._decoder is not None):
-            self._give_up(now)  # the rest of it will never come
+            self.give_up(now)  # the rest of it will never come
             return b""
         data, self._buffer = self._buffer, b""
         if data and self._exchange is not None:
@@ -422,7 +422,7 @@ class DownstreamConnection(asyncio.Protocol):
         """Called by the wheel when the deadline has passed."""
         if self._closed or self._blocked or self._lingering >= 0:
             if not self._takes_on(now):
-                self._give_up(now)
+                self.give_up(now)
         elif self._exchange is not None:
             self._fail_body(RequestTimeout("the request body stopped coming"), now)
         elif self._buffer:
@@ -444,7 +444,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._limit_writing(transport, now)
         return True
 
-    def _give_up(self, now: float) -> None:
+    def give_up(self, now: float) -> None:
         """Close at once in the middle of an exchange, which is told so."""
         exchange = self._exchange
         self.abort()

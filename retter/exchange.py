@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from retter.body import chunk, last_chunk
 from retter.breaker import Kind, Permit, Phase
-from retter.coding import decodable
+from retter.coding import decodable, readable
 from retter.errors import (
     ConnectRefused,
     Outcome,
@@ -90,10 +90,10 @@ def begin(
     if identity.lookup:
         stored = proxy.store.lookup(identity, parsed.head, now)
         if stored is not None:
-            if stored.content_coding:
-                stored = decodable(stored, parsed.head)
-            if stored is not None:
+            if not stored.content_coding or readable(stored, parsed.head):
                 age_s = now - stored.stored_at
+            else:
+                stored = None
     decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
     if isinstance(decision, Permit):
         exchange = Exchange(proxy, client, parsed, decision, now)
@@ -102,6 +102,8 @@ def begin(
             if exchange.stage is _DONE:
                 return None
         return exchange
+    if stored is not None and stored.content_coding:
+        stored = decodable(stored, parsed.head)  # not before it is needed: it takes milliseconds
     if stored is None or not decision.serve_stored:
         stored = _last_resort(proxy, parsed, now)
     if stored is not None:
@@ -676,6 +678,10 @@ class Exchange:
 
     def _streams(self) -> bool:
         return self._response is not None and self._response.event_stream
+
+    def shut_down(self, now: float) -> None:
+        """RETTER ends, and with it what no client waits for any more."""
+        self._abandon(Outcome.NEUTRAL, now)
 
     def _abandon(self, outcome: Outcome, now: float) -> None:
         upstream, self._upstream = self._upstream, None
