@@ -195,6 +195,7 @@ class Exchange:
     _held_bytes = 0
     _hold_until = 0.0
     _discarded = 0
+    _received = False                       # some of the body has arrived
     _half_closed = False                    # one direction of the tunnel has ended
     _silence_s = 0.0                        # allowed between bytes of the answer
 
@@ -430,6 +431,12 @@ class Exchange:
         self.deadline = now + self._silence_s
         if complete:
             self._upstream = None  # it is in the pool by now
+            if self._ended_empty(data):
+                self._copy = None
+                if self._held is not None:
+                    self._held = None
+                    self._fail(UpstreamReset("ended with its head"), now)
+                    return
         if self._held is not None:
             self._hold(data, complete, trailers)
         elif self._client is not None:
@@ -437,6 +444,17 @@ class Exchange:
         self._copy_or_discard(data, now)
         if complete and not self._is_done():
             self._finish(now)
+
+    def _ended_empty(self, data: bytes) -> bool:
+        """Whether an answer that ends with its connection has no body at all.
+
+        An application that is killed ends its connections too, and RFC 9112 section 8 knows no
+        way to tell. With the head alone there is doubt enough: an answer that is empty on purpose
+        has a Content-Length. So it is passed on where nothing better is at hand, never stored.
+        """
+        head = self._response
+        assert head is not None
+        return head.framing is Framing.CLOSE and not (data or self._received)
 
     def _send_data(self, data: bytes, complete: bool, trailers: Trailers) -> None:
         assert self._client is not None
@@ -460,6 +478,7 @@ class Exchange:
         self._begin_answer(self._response, body, complete, trailers)
 
     def _copy_or_discard(self, data: bytes, now: float) -> None:
+        self._received = self._received or bool(data)
         object_bytes_max = self._proxy.settings.store_object_bytes_max
         if self._copy is not None:
             self._copy.append(data)

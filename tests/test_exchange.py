@@ -235,6 +235,23 @@ def test_a_close_delimited_answer_is_chunked_for_the_client() -> None:
     proxy.assert_at_rest()
 
 
+def test_a_close_delimited_answer_without_a_body_is_not_trusted() -> None:
+    """A killed application ends its connections as well: the stored page is the better answer."""
+    proxy = warmed()
+    client = proxy.client(get())
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\n\r\n")
+    proxy.upstream.ends()
+    assert body_of(client.received()) == b"good"
+    client.sends(get("/other"))
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\n\r\n")
+    proxy.upstream.ends()
+    answer = client.received()
+    assert status_of(answer) == 200
+    assert _unchunked(body_of(answer)) == (b"", b"")
+    assert proxy.proxy.store.stats()["entries"] == 1
+    proxy.assert_at_rest()
+
+
 def test_upgrade_becomes_a_tunnel() -> None:
     proxy = FakeProxy()
     client = proxy.client(
