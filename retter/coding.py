@@ -19,6 +19,7 @@ _MEMBER = re.compile(
     rb"[ \t]*(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?[ \t]*"
 )
 _ALIASES: Final = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
+_DECODED: Final = frozenset({b"gzip", b"deflate"})  # by the standard library
 # What is true of the encoded bytes only.
 _ENCODED_FIELDS: Final = (
     b"content-encoding:", b"content-md5:", b"content-digest:", b"repr-digest:", b"digest:",
@@ -45,6 +46,23 @@ def accepts_coding(request: RequestHead, coding: bytes) -> bool:
     return star
 
 
+def readable(stored: StoredResponse, request: RequestHead) -> bool:
+    """Tell, without decoding it, whether this client can be given the response.
+
+    Only a body that is broken, or too large when decoded, proves it wrong later.
+    """
+    codings = _codings(stored)
+    if all(accepts_coding(request, coding) for coding in codings):
+        return True
+    known = len(codings) == 1 and _ALIASES.get(codings[0], codings[0]) in _DECODED
+    return known and not _no_transform(stored.head)
+
+
+def _codings(stored: StoredResponse) -> list[bytes]:
+    codings = [c.strip(b" \t") for c in stored.content_coding.split(b",")]
+    return [coding for coding in codings if coding not in (b"", b"identity")]
+
+
 def decodable(
     stored: StoredResponse, request: RequestHead, decoded_bytes_max: int = DECODED_BYTES_MAX
 ) -> StoredResponse | None:
@@ -53,8 +71,7 @@ def decodable(
     As stored, if it is not encoded or the client accepts the coding; else decoded, without what
     was true of the encoded bytes only and with a weak ETag. `no-transform` is obeyed.
     """
-    codings = [c.strip(b" \t") for c in stored.content_coding.split(b",")]
-    codings = [coding for coding in codings if coding not in (b"", b"identity")]
+    codings = _codings(stored)
     if all(accepts_coding(request, coding) for coding in codings):
         return stored
     if len(codings) != 1 or _no_transform(stored.head):

@@ -1,10 +1,13 @@
 """What once went wrong at the seams: each test holds one rule that was broken."""
 
+import gzip
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from retter import coding
+from retter.breaker import Mode
 from tests.harness import (
     FakePeer,
     FakeProxy,
@@ -346,6 +349,51 @@ def test_clients_that_leave_a_handshake_say_nothing_about_the_application() -> N
         assert proxy.upstream.closed
     proxy.assert_at_rest()
     assert proxy.proxy.breaker.snapshot(proxy.loop.now).failures == 0
+
+
+def test_nothing_is_decoded_for_a_request_that_is_forwarded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client without Accept-Encoding costs a healthy application's proxy no milliseconds."""
+    decoded: list[bytes] = []
+    decode = coding._decode
+
+    def note(body: bytes, name: bytes, bytes_max: int) -> bytes | None:
+        decoded.append(body)
+        return decode(body, name, bytes_max)
+
+    monkeypatch.setattr(coding, "_decode", note)
+    packed = reply(gzip.compress(b"hello"), headers={"Content-Encoding": "gzip"})
+    proxy = FakeProxy()
+    client = proxy.client(get(headers={"Accept-Encoding": "gzip"}))
+    proxy.upstream.sends(packed)
+    client.sends(get())
+    proxy.upstream.sends(packed)
+    assert decoded == []
+    client.received()
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get())
+    assert body_of(client.received()) == b"hello"
+    assert len(decoded) == 1
+    client.sends(get(headers={"Accept-Encoding": "gzip"}))
+    assert body_of(client.received()) == body_of(packed)
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Encoding": "br"}, {"Content-Encoding": "gzip, br"},
+                {"Content-Encoding": "gzip", "Cache-Control": "no-transform"}]
+)  # fmt: skip
+def test_what_a_client_cannot_read_is_nothing_to_shed_it_with(headers: dict[str, str]) -> None:
+    """Without a stored response that it can read it is forwarded, or waits for its turn."""
+    proxy = FakeProxy()
+    client = proxy.client(get(headers={"Accept-Encoding": "gzip, br"}))
+    proxy.upstream.sends(reply(gzip.compress(b"hello"), headers=headers))
+    client.received()
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get())
+    proxy.upstream.sends(reply(b"plain"))
+    assert body_of(client.received()) == b"plain"
 
 
 # -- what the client is told ----------------------------------------------------------------------
