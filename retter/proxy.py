@@ -23,7 +23,7 @@ from retter.breaker import (
     Transition,
     route_of,
 )
-from retter.config import Settings
+from retter.config import ConfigError, Settings
 from retter.downstream import DownstreamConnection
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
@@ -158,7 +158,10 @@ class Proxy:
         self.pool = self._make_pool(settings, pool_class)
         self.access_log: AccessLog | None = None
         if settings.access_log:
-            self.access_log = AccessLog(settings.access_log, self.owner_rules)
+            try:
+                self.access_log = AccessLog(settings.access_log, self.owner_rules)
+            except OSError as error:
+                raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from None
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels

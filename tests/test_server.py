@@ -13,7 +13,7 @@ import pytest
 
 import retter
 from retter.breaker import Transition
-from retter.config import Settings
+from retter.config import ConfigError, Settings
 from retter.server import (
     ListenError,
     listen_on,
@@ -179,6 +179,15 @@ def test_what_cannot_be_listened_on_is_exit_code_1(tmp_path: Path) -> None:
         raise AssertionError("it must not serve")
 
     assert serve(tmp_path, settings(tmp_path), never) == 1
+
+
+def test_an_access_log_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path) -> None:
+    async def never() -> None:
+        raise AssertionError("it must not serve")
+
+    path = tmp_path / "nowhere" / "access.log"
+    with pytest.raises(ConfigError, match=f"access_log: {path}: No such file"):
+        serve(tmp_path, settings(tmp_path, access_log=str(path)), never)
 
 
 def test_few_descriptors_mean_few_connections(
