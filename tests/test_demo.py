@@ -819,6 +819,22 @@ class TestCommandLine:
         assert "Traceback" not in ended.stderr
         assert f"cannot listen on {place}" in ended.stderr
 
+    def test_another_program_on_the_port_is_not_taken_for_retter(self) -> None:
+        anywhere = "127.0.0.1:0"
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            place = f"127.0.0.1:{taken.getsockname()[1]}"
+            flags = ["--with-proxy", place, "--listen", anywhere, "--control", anywhere]
+            ended = subprocess.run(
+                [sys.executable, "-m", "retter.demo", *flags],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        assert ended.returncode == 1
+        assert ended.stdout == ""
+        assert f"another program listens on {place}" in ended.stderr
+
 
 def fetch(url: str) -> tuple[int, bytes]:
     opener = build_opener(ProxyHandler({}))

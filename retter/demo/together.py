@@ -7,6 +7,7 @@ this process alone; it passes it on, once, and waits until both have ended.
 import argparse
 import asyncio
 import contextlib
+import errno
 import signal
 import socket
 import sys
@@ -89,6 +90,11 @@ async def _start_proxy(listen: str, shop: str, children: list[Process]) -> str:
     host, port = address(listen)
     if port == 0:
         listen = f"{host}:{_free_port(host)}"
+    elif _is_taken(host, port):    # or its listener would pass for RETTER's
+        raise StartFailed(
+            f"another program listens on {listen}; choose another port: make run LISTEN=:9089, or "
+            "retter demo --with-proxy :9089"
+        )
     proxy = await _spawn("retter", "--listen", listen, "--upstream", shop.removeprefix("http://"))
     children.append(proxy)
     host, port = address(listen)
@@ -174,13 +180,20 @@ def _send(child: Process, number: int) -> None:
 def _usual_or_free(usual: str) -> str:
     """Return the usual address, or one with a free port when somebody else is there."""
     host, port = address(usual)
-    with socket.socket() as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((host, port))
-        except OSError:
-            return f"{host}:0"
-    return usual
+    return f"{host}:0" if _is_taken(host, port) else usual
+
+
+def _is_taken(host: str, port: int) -> bool:
+    """Whether somebody listens there; whatever else is wrong, the child itself will say."""
+    try:
+        with socket.create_server((host, port), family=_family(host)):
+            return False
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _free_port(host: str) -> int:
