@@ -164,7 +164,10 @@ def _check_complete(effective: Effective) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(message.removeprefix("argument "))
+        flag, _, why = message.removeprefix("argument ").partition(": ")
+        if why.startswith("ignored explicit argument"):
+            why = "takes no value"
+        raise ConfigError(f"{flag}: {why}" if why else flag)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -446,8 +446,9 @@ class Settings:
     # The circuit breaker
     circuit: str = _setting(
         "auto", BREAKER, _word("auto", "open", "closed", "observe"),
-        "open answers from the store only; closed forwards everything; observe forwards "
-        "everything and reports what it would have done.",
+        "open answers from the store whatever is stored there; closed forwards everything; "
+        "observe forwards everything too, and X-Circuit and the log tell what auto would do. In "
+        "all of them a stored answer hides a failure.",
     )
     max_in_flight: int = _setting(
         0, BREAKER, _count(),

@@ -140,7 +140,7 @@ def test_an_error_page_that_can_be_read_is_no_error(
     (["serve"], "unexpected 'serve': options start with --"),
     (["--upstream"], "--upstream: expected one argument"),
     (["--upstream", "--listen", ":80"], "--upstream: expected one argument"),
-    (["--no-headers=yes"], "--no-headers: ignored explicit argument 'yes'"),
+    (["--no-headers=yes"], "--no-headers: takes no value"),
     (["--drain", "soon"], "--drain: 'soon' is not a duration; write 1.5s, 200ms, 2m, 24h or"),
     (["--listen", ":80", "--listen", "x"], "--listen: 'x' has no port; write :80, 127.0.0.1:8089"),
     (["--upstream", "https://app"],
