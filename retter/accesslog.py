@@ -7,6 +7,7 @@ told by its class alone, and a target that carries a session is cut before it.
 
 import sys
 import time
+from contextlib import suppress
 from json import dumps
 from typing import TextIO
 
@@ -81,4 +82,5 @@ class AccessLog:
         """Write the rest and close the file."""
         self.flush()
         if self._file is not sys.stdout:
-            self._file.close()
+            with suppress(OSError):  # the full disk again
+                self._file.close()

@@ -811,3 +811,25 @@ def test_the_access_log_tells_each_answer_and_no_secret(tmp_path: Path) -> None:
     assert records[1]["took_ms"] == pytest.approx(50)
     assert records[1]["owner"] == "session"
     assert records[1]["client"] == "192.0.2.7"
+
+
+def test_the_access_log_survives_a_full_disk_and_ends_with_the_proxy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy = FakeProxy(access_log="/dev/full")
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(b"x"))
+    proxy.advance(0.05)
+    assert body_of(client.received()) == b"x"
+    proxy.proxy.close()
+    path = tmp_path / "access.log"
+    proxy = FakeProxy(access_log=str(path))
+    proxy.client(get("/last"))
+    proxy.upstream.sends(reply(b"x"))
+    proxy.proxy.close()
+    assert '"target": "/last"' in path.read_text()
+    proxy = FakeProxy(access_log="-")
+    proxy.client(get("/shown"))
+    proxy.upstream.sends(reply(b"x"))
+    proxy.proxy.close()
+    assert '"target": "/shown"' in capsys.readouterr().out
