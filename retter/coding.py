@@ -103,6 +103,17 @@ def _decoded_head(head: bytes, etag: bytes) -> bytes:
     return b"\r\n".join(lines)
 
 
+def plain_body(body: bytes, content_encoding: bytes) -> bytes | None:
+    """Return a body without its content coding, or None if it cannot be decoded here."""
+    codings = [c.strip(b" \t") for c in content_encoding.lower().split(b",")]
+    codings = [coding for coding in codings if coding not in (b"", b"identity")]
+    if not codings:
+        return body
+    if len(codings) > 1:
+        return None
+    return _decode(body, _ALIASES.get(codings[0], codings[0]), DECODED_BYTES_MAX)
+
+
 def _decode(body: bytes, coding: bytes, bytes_max: int) -> bytes | None:
     if coding == b"gzip":
         return _inflate(body, zlib.MAX_WBITS | 16, bytes_max)

@@ -30,7 +30,7 @@ from retter.errors import (
     UpstreamTimeout,
 )
 from retter.message import Framing, ResponseHead
-from retter.policy import ends_session, invalidated_urls, storable
+from retter.policy import ends_session, invalidated_urls, reveals_session, storable
 from retter.reason import Reason
 from retter.store import StoredResponse
 from retter.upstream import Trailers, UpstreamConnection
@@ -720,6 +720,12 @@ class Exchange:
         answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
         self._answered(now)
 
+    def _store(self, pieces: list[bytes], head: ResponseHead, now: float) -> None:
+        proxy, identity = self._proxy, self._parsed.identity
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if not reveals_session(identity, head, body, proxy.owner_rules):
+            proxy.store.put(identity, self._parsed.head, head, body, self._requested_at, now)
+
     def _is_done(self) -> bool:
         return self.stage is _DONE
 
@@ -759,12 +765,8 @@ class Exchange:
         if not queued:
             proxy.breaker.finished(now, permit, self._outcome)
         if self._copy is not None and self._response is not None:
-            copy, parsed = self._copy, self._parsed
-            body = copy[0] if len(copy) == 1 else b"".join(copy)
+            self._store(self._copy, self._response, now)
             self._copy = None
-            proxy.store.put(
-                parsed.identity, parsed.head, self._response, body, self._requested_at, now
-            )
         self._answered(now)
         if proxy.breaker.waiting:
             proxy.start_waiting(now)

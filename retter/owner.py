@@ -33,6 +33,8 @@ COOKIE_LINES_REMEMBERED_MAX: Final = 2048  # 0.6 MB; as many visitors as are act
 # A pattern (*_session) also matches flags (first_session=yes) that many visitors share. Session
 # ids are longer: 24 characters (ASP) are the shortest of the frameworks whose names need a pattern.
 LIKELY_SESSION_BYTES_MIN: Final = 24
+# What is shorter is a flag (`deleted`), and would be found in any page.
+SESSION_ID_BYTES_MIN: Final = 8
 
 K = TypeVar("K")
 
@@ -321,6 +323,18 @@ def session_values(request: RequestHead, rules: OwnerRules) -> list[tuple[bytes,
     """Return the session cookies that the request carries, as (name, value)."""
     lines = [value for name, value in request.fields if name == b"cookie"]
     return _read_cookies(lines, rules).sessions if lines else []
+
+
+def session_ids_set(response: ResponseHead, rules: OwnerRules) -> list[bytes]:
+    """Return the values that the response gives session cookies, if they may be ids."""
+    ids: list[bytes] = []
+    for line in response.set_cookies:
+        name, _, value = line.partition(b";")[0].partition(b"=")
+        value = value.strip(b' \t"')
+        is_session = rules.cookie_kinds[name.strip(b" \t")] in (_SESSION, _LIKELY)
+        if is_session and len(value) >= SESSION_ID_BYTES_MIN:
+            ids.append(value)
+    return ids
 
 
 def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:

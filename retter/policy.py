@@ -14,8 +14,16 @@ from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
+from retter.coding import plain_body
 from retter.message import Framing, RequestHead, ResponseHead
-from retter.owner import OWNER_BYTES, OwnerClass, OwnerRules, owner_of, sets_session
+from retter.owner import (
+    OWNER_BYTES,
+    OwnerClass,
+    OwnerRules,
+    owner_of,
+    session_ids_set,
+    sets_session,
+)
 
 __all__ = [
     "Identity", "OwnerClass", "OwnerRules", "RouteOf", "StorePolicy", "ends_session", "identify",
@@ -163,6 +171,25 @@ def ends_session(
         and bool(response.set_cookies)
         and sets_session(request, response, rules)
     )
+
+
+def reveals_session(
+    identity: Identity, response: ResponseHead, body: bytes, rules: OwnerRules
+) -> bool:
+    """Tell whether a whole answer names the session that its own Set-Cookie begins.
+
+    A first visit carries no cookie, so its answer would be everyone's. But some frameworks write
+    the id of the session they have just begun into the page as well (`;jsessionid=` in all links):
+    whoever were shown that page later would be in the first visitor's session. A body that cannot
+    be decoded is not given the benefit of the doubt.
+    """
+    if identity.session or not response.set_cookies:
+        return False
+    ids = session_ids_set(response, rules)
+    if not ids:
+        return False
+    text = plain_body(body, response.combined(b"content-encoding"))
+    return text is None or any(one in text or one in response.stored for one in ids)
 
 
 def invalidated_urls(

@@ -18,7 +18,7 @@ from retter.config import Settings
 from retter.downstream import DownstreamConnection
 from retter.log import get_logger
 from retter.proxy import Proxy
-from retter.units import ListenAddress, parse_listen
+from retter.units import ListenAddress, parse_listen, parse_upstream
 
 # Connections that the kernel completes for us before they are accepted. Under a rush the loop
 # accepts late, and what does not fit here is answered by a timeout of seconds at the client.
@@ -254,6 +254,25 @@ def _unlink(listener: socket.socket) -> None:
             os.unlink(listener.getsockname())
 
 
+async def _warn_if_absent(settings: Settings) -> None:
+    """Say at once that nothing listens at the other end: a typing error, most of the time."""
+    address = parse_upstream(settings.upstream)
+    try:
+        async with asyncio.timeout(settings.connect_timeout_s):
+            if address.kind == "unix":
+                _, writer = await asyncio.open_unix_connection(address.path)
+            else:
+                _, writer = await asyncio.open_connection(address.host, address.port)
+    except OSError as error:
+        log.warning(
+            "application-absent", upstream=settings.upstream,
+            error=error.strerror or str(error) or "no answer in time",
+            advice="is it running, and is --upstream right? GETs get 502 until it answers",
+        )  # fmt: skip
+    else:
+        writer.close()
+
+
 async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -271,7 +290,9 @@ async def _serve(settings: Settings) -> int:
             "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
             pid=os.getpid(),
         )  # fmt: skip
+        probe = loop.create_task(_warn_if_absent(settings))
         await stopping.wait()
+        probe.cancel()
         log.info("draining", connections=proxy.stats()["connections"]["open"])
         await proxy._drain()
         log.info("stopped", drained=True)

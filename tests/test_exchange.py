@@ -1,6 +1,7 @@
 """The way of one request through the proxy: what reaches the application, what the client gets."""
 
 import json
+import zlib
 from pathlib import Path
 
 import pytest
@@ -494,6 +495,33 @@ def test_a_change_makes_the_stored_response_old() -> None:
     client.sends(get())
     proxy.upstream.sends(reply(b"broken", status="500 Oops"))
     assert body_of(client.received()) == b"good"
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "location", "stored"),
+    [
+        (b"<a href='/p;jsessionid=0123456789ABCDEF'>", "", "", 0),
+        (zlib.compress(b"<a href='/p;jsessionid=0123456789ABCDEF'>"), "deflate", "", 0),
+        (b"who knows what this is", "br", "", 0),
+        (b"nor this", "gzip, deflate", "", 0),
+        (b"moved", "", "/start;jsessionid=0123456789ABCDEF", 0),
+        (b"<a href='/p'>", "", "", 1),
+        (zlib.compress(b"<a href='/p'>"), "deflate", "/start", 1),
+    ],
+)
+def test_a_first_visit_whose_answer_names_its_new_session_is_not_everyones(
+    body: bytes, coding: str, location: str, stored: int
+) -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get())
+    headers = {"Set-Cookie": "JSESSIONID=0123456789ABCDEF; Path=/"}
+    if coding:
+        headers["Content-Encoding"] = coding
+    if location:
+        headers["Location"] = location
+    proxy.upstream.sends(reply(body, headers=headers))
+    assert body_of(client.received()) == body
+    assert proxy.proxy.store.stats()["entries"] == stored
 
 
 # -- what goes wrong -----------------------------------------------------------------------------
