@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from retter.body import chunk, last_chunk
 from retter.breaker import Kind, Permit, Phase
-from retter.coding import decodable, readable
+from retter.coding import decodable, plain_body, readable
 from retter.errors import (
     ConnectRefused,
     Outcome,
@@ -30,7 +30,7 @@ from retter.errors import (
     UpstreamTimeout,
 )
 from retter.message import Framing, ResponseHead
-from retter.policy import ends_session, invalidated_urls, reveals_session, storable
+from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
 from retter.reason import Reason
 from retter.store import StoredResponse
 from retter.upstream import Trailers, UpstreamConnection
@@ -723,8 +723,11 @@ class Exchange:
     def _store(self, pieces: list[bytes], head: ResponseHead, now: float) -> None:
         proxy, identity = self._proxy, self._parsed.identity
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if not reveals_session(identity, head, body, proxy.owner_rules):
-            proxy.store.put(identity, self._parsed.head, head, body, self._requested_at, now)
+        if ids := new_session_ids(identity, head, proxy.owner_rules):
+            text = plain_body(body, head.combined(b"content-encoding"))
+            if text is None or any(one in text or one in head.stored for one in ids):
+                return  # what cannot be read is not given the benefit of the doubt
+        proxy.store.put(identity, self._parsed.head, head, body, self._requested_at, now)
 
     def _is_done(self) -> bool:
         return self.stage is _DONE

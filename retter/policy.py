@@ -14,7 +14,6 @@ from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
-from retter.coding import plain_body
 from retter.message import Framing, RequestHead, ResponseHead
 from retter.owner import (
     OWNER_BYTES,
@@ -173,23 +172,16 @@ def ends_session(
     )
 
 
-def reveals_session(
-    identity: Identity, response: ResponseHead, body: bytes, rules: OwnerRules
-) -> bool:
-    """Tell whether a whole answer names the session that its own Set-Cookie begins.
+def new_session_ids(identity: Identity, response: ResponseHead, rules: OwnerRules) -> list[bytes]:
+    """Return the ids of sessions that this answer begins; whoever else sees one is in that session.
 
     A first visit carries no cookie, so its answer would be everyone's. But some frameworks write
-    the id of the session they have just begun into the page as well (`;jsessionid=` in all links):
-    whoever were shown that page later would be in the first visitor's session. A body that cannot
-    be decoded is not given the benefit of the doubt.
+    the id of the session they have just begun into the page as well (`;jsessionid=` in all links).
+    An answer that names one of these ids must not be stored.
     """
     if identity.session or not response.set_cookies:
-        return False
-    ids = session_ids_set(response, rules)
-    if not ids:
-        return False
-    text = plain_body(body, response.combined(b"content-encoding"))
-    return text is None or any(one in text or one in response.stored for one in ids)
+        return []
+    return session_ids_set(response, rules)
 
 
 def invalidated_urls(
