@@ -232,6 +232,12 @@ def _trusted_proxy(value: object) -> TrustedProxy:
     return network
 
 
+def _path_pattern(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "?" in value:
+        raise ValueError(f"{shown(value)} is not a path; write /events or /api/*")
+    return value
+
+
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
@@ -505,6 +511,17 @@ class Settings:
     failure_statuses: tuple[int, ...] = _setting(
         (), BREAKER, _list("CODES", _failure_status),
         "More statuses that count as failures, besides 429 and 5xx.",
+    )
+    routes: tuple[str, ...] = _setting(
+        (), BREAKER, _list("PATHS", _path_pattern),
+        "Paths that are one route each for the route breakers, as /api/*,/search; the first that "
+        "fits counts. Others are grouped by themselves, by their first segments.",
+    )
+    stream_paths: tuple[str, ...] = _setting(
+        (), BREAKER, _list("PATHS", _path_pattern),
+        "Paths of long polls and other answers that take long on purpose, as /poll/*: forwarded "
+        "outside of limit, patience and store. WebSockets and event streams are known by "
+        "themselves.",
     )
 
     # Trust and output

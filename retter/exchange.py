@@ -225,8 +225,17 @@ class Exchange:
         proxy.breaker.started(now, self._permit)
         self.started_at = self._requested_at = now
         self.stage = _CONNECTING
-        proxy.exchanges[self] = None
+        if self._parsed.stream:
+            proxy.breaker.detach(now, self._permit)
+            proxy.streams[self] = None
+        else:
+            proxy.exchanges[self] = None
         proxy.pool.acquire(self, now)
+
+    def _first_byte_wait_s(self) -> float:
+        if self._parsed.stream:
+            return STREAM_IDLE_S
+        return self._proxy.settings.upstream_timeout_s
 
     def wants_upstream(self) -> bool:
         """Whether a connection that has just been dialled is still of use."""
@@ -243,7 +252,7 @@ class Exchange:
             data += self._encode(b"".join(self._pending or ()), complete)
             self._pending = None
         if complete:
-            self.deadline = now + self._proxy.settings.upstream_timeout_s
+            self.deadline = now + self._first_byte_wait_s()
         if not complete and self._client is not None:
             self._client.resume_body()  # before the write, which may pause it at once
         connection.send(self, request.method, data)
@@ -263,7 +272,7 @@ class Exchange:
         self._sent_body = True
         if complete:
             self._upstream.request_complete = True
-            self.deadline = now + self._proxy.settings.upstream_timeout_s
+            self.deadline = now + self._first_byte_wait_s()
         self._upstream.write(self._encode(data, complete))
 
     def _encode(self, data: bytes, complete: bool) -> bytes:
@@ -285,7 +294,7 @@ class Exchange:
         if self.stage is Stage.TUNNEL:
             self.deadline = self._proxy.loop.time() + self._silence_s
         elif self._request_complete:
-            self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_timeout_s
+            self.deadline = self._proxy.loop.time() + self._first_byte_wait_s()
         else:
             self.deadline = float("inf")  # the client's own time limits hold
         if self._client is not None:
@@ -341,6 +350,8 @@ class Exchange:
             self._upstream = None  # it is in the pool by now, or works for another exchange
         self._response = head
         self._silence_s = proxy.settings.upstream_body_timeout_s
+        if parsed.stream:
+            self._silence_s = STREAM_IDLE_S
         proxy.breaker.first_byte(now, self._permit)
         self._outcome = self._judge(head.status)
         self._learn(head, now)
@@ -392,7 +403,7 @@ class Exchange:
             if self._client is None:
                 self._abandon(Outcome.NEUTRAL, now)  # nobody listens any more
             return
-        self.deadline = now + proxy.settings.upstream_body_timeout_s
+        self.deadline = now + self._silence_s
         if self._copy is not None and head.content_length > proxy.settings.store_object_bytes_max:
             self._copy = None
         if (
@@ -573,7 +584,7 @@ class Exchange:
         if not silence_s:
             # A 1xx has blocked it: the first byte of the answer is still waited for, but not
             # before the request is complete.
-            timeout_s = self._proxy.settings.upstream_timeout_s
+            timeout_s = self._first_byte_wait_s()
             silence_s = timeout_s if self._request_complete else float("inf")
         self.deadline = self._proxy.loop.time() + silence_s
         if self._upstream is not None:
@@ -696,6 +707,8 @@ class Exchange:
             self.downstream_writable()  # a lost connection resumes whoever waits for it
 
     def _streams(self) -> bool:
+        if self._parsed.stream:
+            return True
         return self._response is not None and self._response.event_stream
 
     def shut_down(self, now: float) -> None:

@@ -29,6 +29,7 @@ from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.message import RequestHead, ResponseHead
+from retter.owner import name_matcher
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.reason import Reason
@@ -47,12 +48,15 @@ MEMO_BYTES_MAX = 8 * 1024 * 1024
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    __slots__ = ("head", "identity", "kind")
+    __slots__ = ("head", "identity", "kind", "stream")
 
-    def __init__(self, head: RequestHead, identity: Identity, kind: Kind) -> None:
+    def __init__(
+        self, head: RequestHead, identity: Identity, kind: Kind, stream: bool = False
+    ) -> None:
         self.head = head
         self.identity = identity
         self.kind = kind
+        self.stream = stream      # takes long on purpose (`--stream-paths`)
 
 
 # Paths whose route is remembered: a page is asked for again and again, with ever new queries. A
@@ -60,13 +64,22 @@ class ParsedRequest:
 ROUTES_REMEMBERED_MAX = 4096
 
 
-@lru_cache(ROUTES_REMEMBERED_MAX)
-def _route_of_path(method: bytes, path: bytes) -> bytes:
-    return route_of(method, path)
+def _make_route_of(patterns: tuple[bytes, ...]) -> Callable[[RequestHead], bytes]:
+    """Return a function that names routes: the operator's own first, then by segments."""
+    rules = [(pattern, name_matcher((pattern,))) for pattern in patterns]
+
+    @lru_cache(ROUTES_REMEMBERED_MAX)
+    def route_of_path(method: bytes, path: bytes) -> bytes:
+        for pattern, matches in rules:
+            if matches(path):
+                return (b"GET " if method == b"GET" else b"OTHER ") + pattern
+        return route_of(method, path)
+
+    return lambda request: route_of_path(request.method, _path(request))
 
 
-def _route(request: RequestHead) -> bytes:
-    return _route_of_path(request.method, request.target.partition(b"?")[0])
+def _path(request: RequestHead) -> bytes:
+    return request.target.partition(b"?")[0]
 
 
 def _encoded(names: tuple[str, ...]) -> tuple[bytes, ...]:
@@ -144,6 +157,8 @@ class Proxy:
         self._on_transition = on_transition
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
+        self._route_of = _make_route_of(_encoded(settings.routes))
+        self._is_stream = name_matcher(_encoded(settings.stream_paths))
         self.store_policy = StorePolicy(settings.store_policy)
         secret = os.urandom(32)  # of this process: no key means anything to the next one
         self.owner_rules = self._make_owner_rules(settings, secret)
@@ -271,7 +286,12 @@ class Proxy:
         """
         head = self._parsers[trusted].parse(head_bytes)
         kind = Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER
-        parsed = ParsedRequest(head, identify(head, self.owner_rules, _route), kind)
+        identity = identify(head, self.owner_rules, self._route_of)
+        stream = bool(self._is_stream(_path(head)))
+        if stream:
+            kind = Kind.OTHER
+            identity = identity._replace(lookup=False, store=False)
+        parsed = ParsedRequest(head, identity, kind, stream)
         memo.offer(head_bytes, parsed)
         return parsed
 

@@ -116,6 +116,7 @@ def test_settings_may_be_copied_with_changes_and_are_checked_again() -> None:
     ("neutral_headers", ("X-Device",), ("x-device",)),
     ("failure_ratio", 1, 1.0),
     ("failure_statuses", (404, "410"), (404, 410)),
+    ("routes", "/api/*, /search", ("/api/*", "/search")),
     ("circuit", "Observe", "observe"),
     ("trusted_proxies", "10.0.0.0/8, unix:,2001:db8::/32",
      (IPv4Network("10.0.0.0/8"), "unix:", IPv6Network("2001:db8::/32"))),
@@ -167,6 +168,9 @@ WRONG_VALUES: list[tuple[str, object, str]] = [
     ("neutral_headers", ("authorization",), "'authorization' says who somebody is"),
     ("failure_statuses", (302,), "failure_statuses: 302 is not an error status from 400 to 599"),
     ("failure_statuses", ("x",), "failure_statuses: 'x' is not an error status"),
+    ("routes", ("api",), "routes: 'api' is not a path; write /events or /api/*"),
+    ("stream_paths", ("/a?b",), "stream_paths: '/a?b' is not a path; write /events or /api/*"),
+    ("stream_paths", (1,), "stream_paths: 1 is not a path"),
     ("trusted_proxies", ("10.0.0.1/8",),
      "trusted_proxies: '10.0.0.1/8' has bits set below its prefix; write 10.0.0.0/8"),
     ("trusted_proxies", ("2001:db8::1/32",), "has bits set below its prefix; write 2001:db8::/32"),
@@ -280,6 +284,7 @@ def test_a_flag_goes_before_a_variable_before_the_file(tmp_path: Path, sources: 
 
 
 OTHER_VALUES: dict[str, str] = {
+    "routes": "/api/*,/search", "stream_paths": "/poll",
     "listen": ":1 :2", "upstream": ":8080", "config": "", "loop": "asyncio",
     "ignore_query": "true", "ignore_host": "true", "anonymous_fallback": "false",
     "headers": "false", "ignore_params": "a,b*", "session_cookies": "mine,other*",

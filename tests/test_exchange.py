@@ -315,6 +315,44 @@ def test_event_streams_pass_as_they_come_and_hold_no_place() -> None:
     proxy.assert_at_rest()
 
 
+def test_a_long_poll_is_outside_of_everything() -> None:
+    proxy = FakeProxy(stream_paths=("/poll/*",), upstream_timeout_s=3, max_in_flight=1)
+    polls = [proxy.client(get(f"/poll/{n}?since=7")) for n in range(5)]
+    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    assert proxy.proxy.stats()["streams"] == 5
+    page = proxy.client(get("/page"))
+    proxy.upstream.sends(reply(b"page"))
+    assert body_of(page.received()) == b"page", "they take no place"
+    proxy.advance(600)
+    assert polls[0].received() == b"", "and nobody loses patience"
+    proxy.upstreams[0].sends(reply(b"news"))
+    assert body_of(polls[0].received()) == b"news"
+    assert proxy.proxy.store.stats()["entries"] == 1, "the page alone"
+    proxy.upstreams[1].sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nslow")
+    proxy.advance(600)
+    proxy.upstreams[1].sends(b" news")
+    assert body_of(polls[1].received()) == b"slow news"
+    for poll in polls[2:]:
+        poll.resets()
+    proxy.settle()
+    assert proxy.upstreams[2].closed
+    proxy.assert_at_rest()
+
+
+def test_the_operator_names_routes() -> None:
+    proxy = FakeProxy(routes=("/api/*", "/search"))
+    for path, route in (
+        ("/api/a/b?c", b"GET /api/*"),
+        ("/search?q=x", b"GET /search"),
+        ("/search/x", b"GET /search/x"),
+    ):
+        request = proxy.proxy.parse(get(path), False, proxy.proxy.request_memo(False))
+        assert request.identity.route == route
+        proxy.client(get(path))
+        proxy.upstream.sends(reply(b"x"))
+    proxy.assert_at_rest()
+
+
 # -- backpressure --------------------------------------------------------------------------------
 
 
