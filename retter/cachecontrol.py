@@ -38,7 +38,7 @@ _UNREADABLE: Final = CacheControl(no_store=True, no_cache=True, private=True, no
                                   stale_if_error_s=0)
 
 
-@lru_cache(maxsize=256)  # a site has few distinct ones
+@lru_cache(maxsize=64)  # a site has few distinct ones; a stranger's may be as long as a head
 def parse_cache_control(value: bytes) -> CacheControl:
     """Read the combined field value. An unreadable one forbids everything."""
     if not value:

@@ -28,6 +28,7 @@ from retter.wellknown import (
 OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
 SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
 SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
+NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB of them, if kept
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
 COOKIE_LINES_REMEMBERED_MAX: Final = 2048  # 0.6 MB; as many visitors as are active at a time
 # A pattern (*_session) also matches flags (first_session=yes) that many visitors share. Session
@@ -88,6 +89,8 @@ class _Kinds(dict[bytes, K], Generic[K]):
         self._classify = classify
 
     def __missing__(self, name: bytes) -> K:
+        if len(name) > NAME_BYTES_REMEMBERED_MAX:
+            return self._classify(name)
         if len(self) >= NAMES_REMEMBERED_MAX:
             self.clear()
         kind = self[name] = self._classify(name)

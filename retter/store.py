@@ -93,7 +93,7 @@ class ResponseStore:
         # Looked at with every request, so reached in one step.
         self._slots = self._shelves.slots
         self._accounts = self._shelves.accounts
-        self._changes: OrderedDict[bytes, float] = OrderedDict()    # oldest first
+        self._changes: OrderedDict[int, float] = OrderedDict()    # oldest first
         self._changed_at = -inf         # the newest of them
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
         self._counts = StoreStats(bytes_max=rules.bytes_max)
@@ -352,14 +352,16 @@ class ResponseStore:
 
     def _remember_change(self, what: bytes, now: float) -> None:
         """Remember when a key was superseded or an owner dropped, for what is still on its way."""
-        self._changes[what] = now
-        self._changes.move_to_end(what)
+        # By hash, since a key may be as long as a head. Two that share one only make a response
+        # on its way count as superseded that need not.
+        self._changes[hash(what)] = now
+        self._changes.move_to_end(hash(what))
         self._changed_at = now
         if len(self._changes) > CHANGES_REMEMBERED_MAX:
             _, self._all_changed_at = self._changes.popitem(last=False)
 
     def _changed_since(self, what: bytes, asked_at: float) -> bool:
-        return asked_at <= self._changes.get(what, self._all_changed_at)
+        return asked_at <= self._changes.get(hash(what), self._all_changed_at)
 
     # -- Removing
 

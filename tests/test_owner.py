@@ -457,3 +457,12 @@ def test_two_sessions_are_never_one_owner(line: bytes, one: bytes, other: bytes)
                 ) is (one == other)
         assert (cookies(pattern % (first, line)).digest == cookies(pattern % (second, line)).digest
                 ) is (one == other)
+
+
+def test_long_names_are_classified_and_not_remembered() -> None:
+    """A stranger may send names as long as a head; a thousand of them kept fill a machine."""
+    rules = OwnerRules(secret=b"s" * 32)
+    long_name = b"x-" + b"a" * 60_000
+    assert rules.field_kinds[long_name] is rules.field_kinds[b"x-api-key"]
+    assert long_name not in rules.field_kinds
+    assert b"x-api-key" in rules.field_kinds
