@@ -241,7 +241,11 @@ def _path_pattern(value: object) -> str:
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
-    units.parse_listen(value)
+    address = units.parse_listen(value)
+    if address.tls:
+        raise ValueError(f"{shown(value)}: TLS is not supported yet")
+    if address.proxy:
+        raise ValueError(f"{shown(value)}: the PROXY protocol is not supported yet")
     return value.strip()
 
 

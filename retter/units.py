@@ -45,6 +45,8 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
 _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 
 LISTEN_FORMS: Final = ":80, 127.0.0.1:8089, [::1]:8089 or unix:/run/retter.sock"
+# Words after an address to listen on, `:80,proxy`; each is a field of ListenAddress.
+LISTEN_OPTIONS: Final = ("proxy", "tls")
 UPSTREAM_FORMS: Final = ":8080, app:8080, http://app:8080, [::1]:8080 or unix:/run/app.sock"
 
 
@@ -167,15 +169,18 @@ def parse_ratio(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where clients connect to: a TCP port, or the path of a Unix socket."""
+    """Where clients connect to: a TCP port, or the path of a Unix socket, and what they speak."""
 
     kind: Literal["tcp", "unix"]
     host: str = ""    # a name or an address without brackets; "" is every interface, IPv4 and IPv6
     port: int = 0     # 0 lets the system choose a free one
     path: str = ""    # of a Unix socket
+    proxy: bool = False   # each connection begins with a PROXY protocol header
+    tls: bool = False     # then comes TLS
 
     def __str__(self) -> str:
-        return _address_text(self.kind, self.host, self.port, self.path)
+        options = [option for option in LISTEN_OPTIONS if getattr(self, option)]
+        return ",".join([_address_text(self.kind, self.host, self.port, self.path), *options])
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +204,35 @@ def _address_text(kind: str, host: str, port: int, path: str) -> str:
 
 
 def parse_listen(text: str) -> ListenAddress:
-    """Read where to listen: `:80`, `host:80`, `[::1]:80`, `unix:PATH`.
+    """Read where to listen: `:80`, `host:80`, `[::1]:80`, `unix:PATH`, each with `,OPTION`s.
 
-    `:80` and `*:80` are every interface, IPv4 and IPv6; port 0 lets the system choose. Raises
-    ValueError.
+    `:80` and `*:80` are every interface, IPv4 and IPv6; port 0 lets the system choose. What comes
+    after the first comma are LISTEN_OPTIONS, so a socket's path has no comma. Raises ValueError.
     """
-    cleaned = text.strip()
+    cleaned, *words = [part.strip() for part in text.split(",")]
+    options = _listen_options(words, text)
+    proxy, tls = "proxy" in options, "tls" in options
     if cleaned.startswith("unix:"):
-        return ListenAddress("unix", path=_unix_path(cleaned, text))
+        return ListenAddress("unix", path=_unix_path(cleaned, text), proxy=proxy, tls=tls)
     if "://" in cleaned:
         raise ValueError(f"{shown(text)} is a URL; write where to listen as {LISTEN_FORMS}")
     if cleaned.startswith("*:"):
         cleaned = cleaned[1:]
     host, port = _host_and_port(cleaned, text, LISTEN_FORMS)
-    return ListenAddress("tcp", host, port)
+    return ListenAddress("tcp", host, port, proxy=proxy, tls=tls)
+
+
+def _listen_options(words: list[str], text: str) -> frozenset[str]:
+    for word in words:
+        if word not in LISTEN_OPTIONS:
+            raise ValueError(
+                f"{shown(text)}: {shown(word)} is no option of an address; "
+                f"after a comma comes {' or '.join(LISTEN_OPTIONS)}"
+            )
+    options = frozenset(words)
+    if len(words) > len(options):
+        raise ValueError(f"{shown(text)}: an option is given twice")
+    return options
 
 
 def parse_upstream(text: str) -> UpstreamAddress:

@@ -176,6 +176,9 @@ LISTEN = [
     ("unix:///run/retter.sock", ListenAddress("unix", path="/run/retter.sock")),
     ("unix:here.sock", ListenAddress("unix", path="here.sock")),
     ("unix:/with a:colon", ListenAddress("unix", path="/with a:colon")),
+    (":80,proxy", ListenAddress("tcp", "", 80, proxy=True)),
+    (":443 , tls,proxy ", ListenAddress("tcp", "", 443, proxy=True, tls=True)),
+    ("unix:/r.sock,proxy", ListenAddress("unix", path="/r.sock", proxy=True)),
 ]
 
 
@@ -189,7 +192,7 @@ def test_an_address_to_listen_on_is_read(text: str, address: ListenAddress) -> N
     ("", "has no port; write :80"),
     ("localhost", "has no port"), ("[::1]", "has no port"), ("*", "has no port"),
     ("host:", "has no port"), ("host:x", "has no port"), ("host:-1", "has no port"),
-    (":٨٠", "has no port"), (":80,proxy", "has no port"),
+    (":٨٠", "has no port"),
     (":65536", "a port is at most 65535"), (":" + "9" * 5000, "a port is at most 65535"),
     ("::1", "needs brackets"), ("::1:80", "needs brackets"),
     ("[::g]:80", "is not an IPv6 address"), ("[]:80", "is not an IPv6 address"),
@@ -200,6 +203,9 @@ def test_an_address_to_listen_on_is_read(text: str, address: ListenAddress) -> N
     ("x/y:80", "is not an address"), ("ü:80", "is not an address"),
     ("http://x:80", "is a URL; write where to listen as :80"),
     ("unix:", "names no socket"), ("unix:a\0b", "names no socket"),
+    (":80,", "'' is no option of an address; after a comma comes proxy or tls"),
+    (":80,prox", "'prox' is no option"), ("unix:/a,b", "'b' is no option"),
+    (":80,proxy,proxy", "an option is given twice"), (",proxy", "has no port"),
     ("unix:/" + "x" * 107, "107 bytes at most"), ("unix:/" + "ü" * 54, "107 bytes at most"),
 ])
 def test_a_wrong_address_to_listen_on_is_refused(text: str, message: str) -> None:
@@ -270,7 +276,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
     assert "secret" not in str(told.value)
 
 
-@given(st.text(alphabet=st.sampled_from("ahx1:.[]%/@?#-_* \0ü"), max_size=20))
+@given(st.text(alphabet=st.sampled_from("ahx1:.[]%/@?#-_*, \0ü"), max_size=20))
 def test_any_text_is_an_address_or_a_one_line_error(text: str) -> None:
     for parse in (parse_listen, parse_upstream):
         for prefix in ("", "http://", "unix:", "["):
