@@ -15,12 +15,13 @@ from typing import Generic, NamedTuple, TypeVar, cast
 
 import h11
 
-from retter.errors import BadRequest, LoopDetected, Unsupported, UpstreamMalformed
+from retter.errors import BadRequest, DownstreamError, LoopDetected, Unsupported, UpstreamMalformed
 from retter.lines import FIELD_LINE, REQUEST_LINE, STATUS_LINE, LineMemo, lines_of
 from retter.message import Fields, Framing, RequestHead, ResponseHead
 from retter.strict import (
     check_request_head,
     check_response_head,
+    has_length,
     host_is_valid,
     length_fault,
     length_is_valid,
@@ -170,6 +171,9 @@ def _h11_request(head: bytes) -> h11.Request:
     try:
         event = connection.next_event()
     except h11.RemoteProtocolError as error:
+        if error.error_status_hint == 501 and has_length(head):
+            # whatever the coding (RFC 9112 section 6.1)
+            raise BadRequest("both Transfer-Encoding and Content-Length") from error
         raise BadRequest(str(error), error.error_status_hint) from error
     if not isinstance(event, h11.Request):  # cannot be NEED_DATA: the head ends in an empty line
         raise BadRequest("not a request")
@@ -309,7 +313,12 @@ class RequestParser:
             DownstreamError: With the status that the client is to get.
         """
         if self._lines is not None:
-            parsed = self._parse_lines(head, self._lines)
+            try:
+                parsed = self._parse_lines(head, self._lines)
+            except DownstreamError:
+                # Of several faults the long way may name another first. Told by it alone, a client
+                # cannot see which lines RETTER knows.
+                parsed = None
             if parsed is not None:
                 return parsed
         return self.parse_by_h11(head)

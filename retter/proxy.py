@@ -231,6 +231,7 @@ class Proxy:
         memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
         self._response_memo = memo
         response_parser = ResponseParser(fields_max=settings.head_fields_max)
+        self._response_parser = response_parser
         return pool_class(
             address,
             lambda pool: UpstreamConnection(

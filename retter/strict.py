@@ -115,6 +115,11 @@ def length_fault(head: bytes) -> str | None:
     return None
 
 
+def has_length(head: bytes) -> bool:
+    """Whether a head has a Content-Length line, of whatever value."""
+    return _LENGTH_LINES.search(head) is not None
+
+
 def shadows(name: bytes) -> bool:
     """Whether a lower-case field name with underscores would be taken for one that matters."""
     if b"_" not in name:

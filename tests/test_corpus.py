@@ -1,25 +1,26 @@
 """The corpus carried out: what the application saw, what the client got, and that life goes on."""
 
-import re
-
 import pytest
 
-from retter.heads import HeadMemo
 from tests.corpus import fidelity
 from tests.corpus.misbehaviours import CUT, MISBEHAVIOURS, Misbehaviour, Then
+from tests.corpus.reading import (
+    OUR_ANSWER_FIELDS,
+    OURS,
+    body_at_client,
+    rejoined,
+    sorted_last,
+    unchunked,
+    without_informational,
+)
 from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN, CutOff, Refused, Taken
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
-
-OURS = re.compile(
-    rb"(?:X-Forwarded-(?:For|Host|Proto)|X-Real-IP): [^\r\n]*\r\n|Via: 1.1 retter [^\r\n]*\r\n"
-)
+from tests.memos import set_memos
 
 
 def make_proxy(memo: bool, **settings: object) -> FakeProxy:
     proxy = FakeProxy(**settings)
-    if not memo:
-        for trusted in proxy.proxy._memos:
-            proxy.proxy._memos[trusted] = HeadMemo(0)
+    set_memos(proxy.proxy, "eager" if memo else "off")
     return proxy
 
 
@@ -106,17 +107,6 @@ def test_cut_off(row: CutOff) -> None:
     assert_next_request_works(proxy)
 
 
-def unchunked(data: bytes) -> list[bytes]:
-    """Chunks of a body that has not come to its end."""
-    chunks: list[bytes] = []
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        assert int(size, 16) > 0, "the last chunk must not be there"
-        chunks.append(data[: int(size, 16)])
-        data = data[int(size, 16) + 2 :]
-    return chunks
-
-
 @named(TAKEN)
 def test_taken(row: Taken) -> None:
     for cut in ("whole", "cut"):
@@ -138,20 +128,6 @@ def test_taken(row: Taken) -> None:
             assert received.count(b"HTTP/1.1 200 OK\r\n") == len(row.reached)
             assert client.closed is row.closed
     assert_next_request_works(proxy)
-
-
-def rejoined(request: bytes) -> bytes:
-    """The request with its chunks joined: how we cut a body is nobody's business."""
-    head, _, body = request.partition(b"\r\n\r\n")
-    if b"\r\nTransfer-Encoding: chunked" not in head:
-        return request
-    data, rest = b"", body
-    while not rest.startswith(b"0\r\n"):
-        size, _, rest = rest.partition(b"\r\n")
-        data += rest[: int(size, 16)]
-        rest = rest[int(size, 16) + 2 :]
-    chunk = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-    return head + b"\r\n\r\n" + chunk + rest
 
 
 # -- the application's side -----------------------------------------------------------------------
@@ -205,31 +181,7 @@ def _end(proxy: FakeProxy, upstream: FakePeer, then: Then) -> None:
     proxy.settle()
 
 
-def without_informational(message: bytes) -> tuple[int, bytes]:
-    """How many 1xx come first, and what comes after them."""
-    count = 0
-    while re.match(rb"HTTP/1.1 1\d\d ", message):
-        message = body_of(message)
-        count += 1
-    return count, message
-
-
-def body_at_client(answer: bytes) -> bytes:
-    """The body as far as it has come, unchunked."""
-    if field(answer, "transfer-encoding") != "chunked":
-        return body_of(answer)
-    data, body = body_of(answer), b""
-    while data and not data.startswith(b"0\r\n"):
-        size, _, data = data.partition(b"\r\n")
-        body += data[: int(size, 16)]
-        data = data[int(size, 16) + 2 :]
-    return body
-
-
 # -- what passes unchanged ------------------------------------------------------------------------
-
-OUR_ANSWER_FIELDS = re.compile(rb"(?:X-Retter|X-Circuit): [^\r\n]*\r\n|Via: 1.1 retter\r\n")
-
 
 @pytest.mark.parametrize("row", fidelity.REQUESTS, ids=[row.name for row in fidelity.REQUESTS])
 def test_a_request_passes_unchanged(row: fidelity.Request) -> None:
@@ -246,17 +198,11 @@ def test_a_request_passes_unchanged(row: fidelity.Request) -> None:
         head, _, body = rest.partition(b"\r\n\r\n")
         # What frames the body and the connection is written anew, behind the other fields.
         anew = (b"Transfer-Encoding: ", b"TE: ", b"Connection: ")
-        assert _sorted_last(head + b"\r\n", anew) == _sorted_last(b"Host: a\r\n" + gets, anew)
+        assert sorted_last(head + b"\r\n", anew) == sorted_last(b"Host: a\r\n" + gets, anew)
         assert body == row.body
         proxy.upstream.sends(reply(b"" if row.line.startswith(b"HEAD") else b"ok"))
         assert status_of(client.received()) == 200
     assert_next_request_works(proxy)
-
-
-def _sorted_last(lines: bytes, names: tuple[bytes, ...]) -> list[bytes]:
-    split = lines.split(b"\r\n")
-    last = [line for line in split if line.startswith(names)]
-    return [line for line in split if not line.startswith(names)] + sorted(last)
 
 
 @pytest.mark.parametrize("row", fidelity.ANSWERS, ids=[row.name for row in fidelity.ANSWERS])
