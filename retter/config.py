@@ -241,11 +241,8 @@ def _path_pattern(value: object) -> str:
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
-    address = units.parse_listen(value)
-    if address.tls:
+    if units.parse_listen(value).tls:
         raise ValueError(f"{shown(value)}: TLS is not supported yet")
-    if address.proxy:
-        raise ValueError(f"{shown(value)}: the PROXY protocol is not supported yet")
     return value.strip()
 
 
@@ -303,7 +300,8 @@ class Settings:
     listen: tuple[str, ...] = _setting(
         (":8089",), LISTENING, _list("ADDRESS", _listen_item, separator=None),
         "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
-        "which is printed), [::1]:80 or unix:PATH. May be repeated.",
+        "which is printed), [::1]:80 or unix:PATH. :80,proxy expects the PROXY protocol (version 1 "
+        "or 2) of a load balancer in front, and believes it. May be repeated.",
     )
     config: str = _setting(
         "", LISTENING, _text("FILE"),

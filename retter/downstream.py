@@ -42,16 +42,23 @@ _LEADING_BYTES_MAX = 16
 
 
 class DownstreamConnection(asyncio.Protocol):
-    """A server-side HTTP/1.1 connection."""
+    """A server-side HTTP/1.1 connection.
+
+    Args:
+        proto: b"http" or b"https": what the client has used.
+        peer: The client's address as a PROXY protocol header tells it; None: the connection's.
+    """
 
     __slots__ = (
         "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
         "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto",
-        "_proxy", "_requests", "_transport", "_tunnel", "_unsent", "bucket", "deadline",
-        "forwarding", "peer",
+        "_proxy", "_requests", "_told_peer", "_transport", "_tunnel", "_unsent", "bucket",
+        "deadline", "forwarding", "peer",
     )  # fmt: skip
 
-    def __init__(self, proxy: "Proxy", proto: bytes = b"http") -> None:
+    def __init__(
+        self, proxy: "Proxy", proto: bytes = b"http", peer: str | None = None
+    ) -> None:
         self._proxy = proxy
         self._loop = proxy.loop
         self._proto = proto
@@ -74,6 +81,7 @@ class DownstreamConnection(asyncio.Protocol):
         self._requests = 0
         self.deadline = _FOREVER
         self.bucket = -1
+        self._told_peer = peer
         self.peer = ""
         self.forwarding: ForwardingFields      # set when the peer is known
 
@@ -173,12 +181,25 @@ class DownstreamConnection(asyncio.Protocol):
         """Whether no request is being received or answered."""
         return self._exchange is None and not self._buffer and not self._tunnel
 
+    def waits_since(self) -> float:
+        """Return since when it waits for its client to ask (monotonic seconds).
+
+        Infinity while there is something to do: a request is received, answered or sent on.
+        """
+        if self._exchange is not None or self._blocked or self._closed or self._lingering >= 0:
+            return _FOREVER
+        settings = self._proxy.settings
+        if self._buffer or not self._requests:
+            return self.deadline - settings.head_timeout_s
+        return self.deadline - settings.keep_alive_s
+
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         proxy = self._proxy
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        self.peer = peer_name(transport.get_extra_info("peername"))
+        told = self._told_peer
+        self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
         if not proxy.accept(self):
             self.abort()
             return

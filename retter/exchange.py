@@ -143,9 +143,8 @@ def answer_from_store(
     proxy.counters.stored[reason] += 1
     if proxy.access_log is not None:
         status = int(head[9:12])
-        proxy.access_log.add(
-            client.peer, parsed.head, parsed.identity, status, "cache", reason, took_s
-        )
+        who = client.forwarding.client_of(parsed.head)
+        proxy.access_log.add(who, parsed.head, parsed.identity, status, "cache", reason, took_s)
 
 
 def refuse(
@@ -166,9 +165,8 @@ def refuse(
     )  # fmt: skip
     proxy.counters.refused[reason] += 1
     if proxy.access_log is not None:
-        proxy.access_log.add(
-            client.peer, parsed.head, parsed.identity, 503, "retter", reason, took_s
-        )
+        who = client.forwarding.client_of(parsed.head)
+        proxy.access_log.add(who, parsed.head, parsed.identity, 503, "retter", reason, took_s)
 
 
 class Exchange:
@@ -756,7 +754,8 @@ class Exchange:
         log, client, parsed = self._proxy.access_log, self._client, self._parsed
         if log is not None and client is not None:
             took_s = now - self.began_at
-            log.add(client.peer, parsed.head, parsed.identity, status, source, reason, took_s)
+            who = client.forwarding.client_of(parsed.head)
+            log.add(who, parsed.head, parsed.identity, status, source, reason, took_s)
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""

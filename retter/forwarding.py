@@ -93,10 +93,20 @@ class ForwardingFields:
         name = self._peer.encode() or b"unix:"
         told = request.combined(b"x-forwarded-for")
         chain = told + b", " + name if told else name
-        real_ip = request.first(b"x-real-ip")
-        if real_ip is None:
-            real_ip = self._trust.client_of(told, self._peer).encode() or b"unix:"
+        real_ip = self._real_ip(request, told).encode("latin-1") or b"unix:"
         proto = request.first(b"x-forwarded-proto") or self._proto
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
             chain, real_ip, proto, self._via,
         )  # fmt: skip
+
+    def client_of(self, request: RequestHead) -> str:
+        """Return the client's address as we believe it, the same as in X-Real-IP; "" for unix."""
+        if not self.trusted:
+            return self._peer
+        return self._real_ip(request, request.combined(b"x-forwarded-for"))
+
+    def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
+        told = request.first(b"x-real-ip")
+        if told is not None:
+            return told.decode("latin-1")
+        return self._trust.client_of(forwarded_for, self._peer)

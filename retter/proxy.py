@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from retter.accesslog import AccessLog
 from retter.answers import AnswerWriter
@@ -24,10 +24,10 @@ from retter.breaker import (
     route_of,
 )
 from retter.config import ConfigError, Settings
-from retter.downstream import DownstreamConnection
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
+from retter.longestwaiting import LongestWaiting
 from retter.message import RequestHead, ResponseHead
 from retter.owner import name_matcher
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
@@ -97,6 +97,22 @@ def _by_reason() -> dict[Reason, int]:
     return dict.fromkeys(Reason, 0)
 
 
+class ClientConnection(Protocol):
+    """What all client connections have, whatever they wait for."""
+
+    peer: str               # whom it counts for; "" for nobody: a Unix socket, or not yet known
+    deadline: float
+    bucket: int             # the wheel's
+
+    @property
+    def idle(self) -> bool: ...
+    def waits_since(self) -> float: ...
+    def on_deadline(self, now: float) -> None: ...
+    def give_up(self, now: float) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
 class Counters:
     """What has happened since the start."""
 
@@ -104,6 +120,7 @@ class Counters:
         self.requests = 0
         self.connections = 0
         self.connections_refused = 0
+        self.connections_evicted = 0
         self.forwarded = 0
         self.retries = 0
         self.clients_gone = 0
@@ -187,8 +204,10 @@ class Proxy:
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels
-        self.connections: set[DownstreamConnection] = set()
-        self.wheel: DeadlineWheel[DownstreamConnection] = DeadlineWheel(now)
+        self.connections: set[ClientConnection] = set()
+        self.descriptors_max = 0      # for clients and the application together; 0: not known
+        self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
+        self.wheel: DeadlineWheel[ClientConnection] = DeadlineWheel(now)
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._date = ""
@@ -245,14 +264,13 @@ class Proxy:
 
     # -- for the connections --------------------------------------------------------------------
 
-    def accept(self, connection: DownstreamConnection) -> bool:
+    def accept(self, connection: ClientConnection) -> bool:
         """Count a new client connection in; False if there are too many."""
         settings, counters = self.settings, self.counters
         counters.connections += 1
-        address_max = settings.connections_per_address_max
+        address_max = settings.connections_per_address_max if connection.peer else 0
         here = self._per_address.get(connection.peer, 0) if address_max else 0
-        too_many = len(self.connections) >= settings.connections_max
-        if too_many or (address_max and here >= address_max):
+        if (address_max and here >= address_max) or (self._full() and not self.make_room()):
             counters.connections_refused += 1
             return False
         if address_max:
@@ -260,7 +278,29 @@ class Proxy:
         self.connections.add(connection)
         return True
 
-    def lost(self, connection: DownstreamConnection) -> None:
+    def _full(self) -> bool:
+        clients = len(self.connections)
+        if clients >= self.settings.connections_max:
+            return True
+        upstreams = self.pool.open + self.pool.dialling
+        return bool(self.descriptors_max) and clients + upstreams >= self.descriptors_max
+
+    def make_room(self) -> bool:
+        """Close the client connection that has waited longest for its client, if there is one."""
+        connection = self._longest_waiting.take(self.connections, self.loop.time())
+        if connection is None:
+            return False
+        self.counters.connections_evicted += 1
+        self.lost(connection)   # its place is free now; the loop tells it in its next round
+        connection.abort()
+        return True
+
+    def withdraw(self, connection: ClientConnection) -> None:
+        """Take a connection back that is accepted again as something else."""
+        self.counters.connections -= 1
+        self.lost(connection)
+
+    def lost(self, connection: ClientConnection) -> None:
         """A client connection is closed."""
         if connection in self.connections:
             self.connections.remove(connection)
@@ -394,6 +434,7 @@ class Proxy:
                 "open": len(self.connections),
                 "accepted": counters.connections,
                 "refused": counters.connections_refused,
+                "evicted": counters.connections_evicted,
             },
             "exchanges": len(self.exchanges),
             "streams": len(self.streams),

@@ -17,6 +17,7 @@ from retter.breaker import Mode, Transition
 from retter.config import Settings
 from retter.downstream import DownstreamConnection
 from retter.log import get_logger
+from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.units import ListenAddress, parse_listen, parse_upstream
 
@@ -28,6 +29,9 @@ BACKLOG = 2048
 # to the application, listeners and logs. Clients wait by the thousand, while the breaker keeps what
 # is in flight at the application small.
 CLIENTS_SHARE = 0.75
+
+# Descriptors for everything else: listeners, the loop's own, logs, resolving names.
+DESCRIPTORS_KEPT = 32
 
 DRAIN_POLL_S = 0.05
 
@@ -116,6 +120,14 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def descriptor_limit() -> int:
+    """Return RLIMIT_NOFILE as it is now."""
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft >= 0 else sys.maxsize
+
+
 def raise_descriptor_limit() -> int:
     """Raise RLIMIT_NOFILE as far as it goes and return it."""
     import resource
@@ -183,12 +195,12 @@ class RunningProxy:
     async def _listen(self) -> None:
         loop, proxy = self._proxy.loop, self._proxy
         # extend takes them one by one, so that those before a failure are closed in the end
-        self._sockets.extend(listen_on(parse_listen(text)) for text in proxy.settings.listen)
+        addresses = [parse_listen(text) for text in proxy.settings.listen]
+        self._sockets.extend(listen_on(address) for address in addresses)
+        proxy.descriptors_max = max(1, descriptor_limit() - DESCRIPTORS_KEPT)
 
-        def connection() -> DownstreamConnection:
-            return DownstreamConnection(proxy)
-
-        for listener in self._sockets:
+        for listener, address in zip(self._sockets, addresses, strict=True):
+            connection = _connection_maker(proxy, address)
             self.addresses.append(url_of(listener))
             if listener.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
@@ -221,6 +233,18 @@ class RunningProxy:
     def _close(self) -> None:
         self._stop_accepting()
         self._proxy.close()
+
+
+def _connection_maker(proxy: Proxy, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
+    """Return what makes the protocol of a connection that comes in on this address."""
+
+    def connection(peer: str | None = None) -> asyncio.Protocol:
+        return DownstreamConnection(proxy, peer=peer)
+
+    def proxied() -> asyncio.Protocol:
+        return ProxiedConnection(proxy, connection)
+
+    return proxied if address.proxy else connection
 
 
 @contextlib.asynccontextmanager

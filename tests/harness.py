@@ -13,6 +13,7 @@ from retter.config import Settings
 from retter.downstream import DownstreamConnection
 from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
 from retter.pool import ConnectionPool, Dialler
+from retter.proxied import ProxiedConnection
 from retter.proxy import TICK_S, Proxy
 from retter.upstream import UpstreamConnection
 
@@ -73,6 +74,10 @@ class FakeTransport(asyncio.Transport):
     def abort(self) -> None:
         self.closing = self.aborted = True
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        assert isinstance(protocol, asyncio.Protocol)
+        self.protocol = protocol
+
     def pause_reading(self) -> None:
         assert self.reading
         self.reading = False
@@ -91,9 +96,12 @@ class FakeTransport(asyncio.Transport):
 class FakePeer:
     """The far end of one connection of the proxy."""
 
-    def __init__(self, protocol: asyncio.Protocol, transport: FakeTransport) -> None:
-        self.protocol = protocol
+    def __init__(self, transport: FakeTransport) -> None:
         self.transport = transport
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        return self.transport.protocol
 
     def sends(self, data: bytes) -> None:
         """Deliver bytes to the proxy, unless the connection has ended."""
@@ -174,12 +182,22 @@ class FakeProxy:
 
     # -- the client's side ------------------------------------------------------------------
 
-    def client(self, sends: bytes = b"", peername: object = ("192.0.2.7", 50000)) -> FakePeer:
-        """Connect a client and let it send."""
-        connection = DownstreamConnection(self.proxy)
+    def client(
+        self,
+        sends: bytes = b"",
+        peername: object = ("192.0.2.7", 50000),
+        *,
+        proxied: bool = False,
+    ) -> FakePeer:
+        """Connect a client, or a balancer that sends a PROXY header first, and let it send."""
+
+        def make(peer: str | None = None) -> asyncio.Protocol:
+            return DownstreamConnection(self.proxy, peer=peer)
+
+        connection = ProxiedConnection(self.proxy, make) if proxied else make()
         transport = FakeTransport(connection, peername)
         connection.connection_made(transport)
-        peer = FakePeer(connection, transport)
+        peer = FakePeer(transport)
         self.clients.append(peer)
         if sends:
             peer.sends(sends)
@@ -194,7 +212,7 @@ class FakeProxy:
         connection = pool.made()
         transport = FakeTransport(connection)
         connection.connection_made(transport)
-        peer = FakePeer(connection, transport)
+        peer = FakePeer(transport)
         self.upstreams.append(peer)
         pool._hand_over(connection, exchange)
         return peer

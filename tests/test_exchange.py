@@ -811,9 +811,9 @@ def test_a_loop_is_seen() -> None:
 
 def test_too_many_connections() -> None:
     proxy = FakeProxy(connections_max=2)
-    proxy.client()
-    proxy.client()
+    first, second = proxy.client(get("/1")), proxy.client(get("/2"))
     assert proxy.client().transport.aborted
+    assert not first.closed and not second.closed
 
 
 def test_draining_closes_what_is_idle_and_finishes_what_is_not() -> None:

@@ -73,7 +73,7 @@ def test_a_client_stays_paused_if_its_waiting_body_fills_the_application() -> No
     assert not client.transport.reading
     pool: Any = proxy.proxy.pool
     connection: Any = pool.made()
-    peer = FakePeer(connection, FakeTransport(connection))
+    peer = FakePeer(FakeTransport(connection))
     connection.connection_made(peer.transport)
     blocks_at_the_next_write(peer)
     proxy.dialled.pop().upstream_ready(connection, proxy.loop.now)
