@@ -223,7 +223,7 @@ def test_a_tunnel_that_the_client_half_closes() -> None:
 
 def test_over_the_number_of_connections_nothing_is_kept() -> None:
     proxy = FakeProxy(connections_max=1)
-    first = proxy.client()
+    first = proxy.client(get())
     assert proxy.client().transport.aborted
     first.resets()
     assert not proxy.client().transport.aborted

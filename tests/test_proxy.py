@@ -32,7 +32,7 @@ def test_what_happens_is_counted() -> None:
     assert (stats["requests"], stats["forwarded"]) == (3, 1)
     assert stats["stored"] == {"forced-open": 1}
     assert stats["client_errors"] == {"bad-request": 1}
-    assert stats["connections"] == {"open": 2, "accepted": 2, "refused": 0}
+    assert stats["connections"] == {"open": 2, "accepted": 2, "refused": 0, "evicted": 0}
     assert stats["store"]["entries"] == 1
     assert stats["memo"]["responses"] == 0, "heads that came once are not kept"
 
