@@ -150,6 +150,10 @@ def _check_complete(effective: Effective) -> None:
             "no application to protect: add --upstream, for example --upstream :8080 "
             "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try"
         )
+    if settings.admin_token_file:
+        from retter.admin.guard import read_token
+
+        read_token(settings)
     if settings.error_page:
         try:
             with open(settings.error_page, "rb"):

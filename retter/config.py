@@ -144,6 +144,21 @@ def _text(metavar: str, check: Callable[[str], object] | None = None) -> Kind:
     return Kind(metavar, accept, accept, str)
 
 
+def _secret() -> Kind:
+    """A str that no message and no table ever shows."""
+
+    def accept(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError("it is not text")
+        if value and not _SECRET.fullmatch(value):
+            raise ValueError(
+                f"it must have {SECRET_LENGTH_MIN} to 256 characters, all of them visible ASCII"
+            )
+        return value
+
+    return Kind("SECRET", accept, accept, lambda value: "(hidden)" if value else "")
+
+
 def _list(metavar: str, item: Callable[[object], object], separator: str | None = ",") -> Kind:
     """A tuple. With a separator, one text may hold several items, and the empty text holds none."""
 
@@ -177,6 +192,8 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, has "*"
 _PARAMETER: Final = re.compile(r"[^&=#\x00-\x20\x7f]+")
+SECRET_LENGTH_MIN: Final = 16  # a shorter one can be tried out over a network
+_SECRET: Final = re.compile(f"[!-~]{{{SECRET_LENGTH_MIN},256}}")
 _NETWORK_FORMS: Final = "write 10.0.0.0/8, 192.0.2.1, 2001:db8::/32 or unix:"
 _CREDENTIAL_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
 
@@ -238,6 +255,16 @@ def _path_pattern(value: object) -> str:
     return value
 
 
+ADMIN_DEFAULT: Final = "127.0.0.1:9090"
+
+
+def _check_admin_address(value: str) -> None:
+    if value not in ("auto", "off"):
+        address = units.parse_listen(value)
+        if address.tls or address.proxy:
+            raise ValueError(f"{shown(value)}: the admin listener knows no options")
+
+
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
@@ -277,14 +304,18 @@ BREAKER: Final = Group(
     "When GETs are answered from the store. It learns the application's capacity by itself; "
     "change these only for a reason that you have seen.",
 )
+ADMIN: Final = Group(
+    "The admin listener", "For operators: figures, the dashboard, `retter status` and the like.",
+)
 OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
 
 
 def _setting(
-    default: object, group: Group, kind: Kind, about: str, name: str | None = None
+    default: object, group: Group, kind: Kind, about: str, name: str | None = None,
+    *, secret: bool = False,
 ) -> Any:  # as dataclasses.field: a field's type is what its annotation says
-    return field(default=default, metadata={"kind": kind, "group": group, "about": about,
-                                            "name": name})
+    return field(default=default, repr=not secret,
+                 metadata={"kind": kind, "group": group, "about": about, "name": name})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -526,6 +557,22 @@ class Settings:
         "themselves.",
     )
 
+    # The admin listener
+    admin: str = _setting(
+        "auto", ADMIN, _text("ADDRESS", _check_admin_address),
+        f"Where the figures, the dashboard and the commands are served: {ADMIN_DEFAULT}, unix:PATH "
+        f"or off. auto is {ADMIN_DEFAULT} if that is free, and off inside another program.",
+    )
+    admin_token: str = _setting(
+        "", ADMIN, _secret(),
+        "What a client has to send as Authorization: Bearer. Needed where others than programs of "
+        "this machine can connect. Better in RETTER_ADMIN_TOKEN or a file: all users of a machine "
+        "see the options of its programs.", secret=True,
+    )
+    admin_token_file: str = _setting(
+        "", ADMIN, _text("FILE"), "A file with the token in its first line.",
+    )
+
     # Trust and output
     trusted_proxies: tuple[TrustedProxy, ...] = _setting(
         (), OUTPUT, _list("NETWORKS", _trusted_proxy),
@@ -559,12 +606,23 @@ class Settings:
             except ValueError as error:
                 raise ConfigError(f"{setting.field}: {error}") from None
             object.__setattr__(self, setting.field, accepted)
+        self._check_admin()
         if not self.listen:
             raise ConfigError(f"listen: no address given; write {units.LISTEN_FORMS}")
         for smaller, larger in _ORDERED:
             limit = getattr(self, larger)
             if limit and getattr(self, smaller) > limit:
-                raise Contradiction(smaller, larger)
+                raise Contradiction(smaller, "may not be larger than", larger)
+
+
+    def _check_admin(self) -> None:
+        if self.admin_token and self.admin_token_file:
+            raise Contradiction("admin_token", "does not go together with", "admin_token_file")
+        if self.admin in ("auto", "off") or self.admin_token or self.admin_token_file:
+            return
+        address = units.parse_listen(self.admin)
+        if address.kind == "tcp" and not units.is_loopback(address.host):
+            raise Contradiction("admin", "is open to other machines, and so needs", "admin_token")
 
 
 # The first may not be larger than the second, unless the second is switched off.
@@ -579,9 +637,9 @@ _ORDERED: Final = (
 class Contradiction(ConfigError):
     """Two settings that are right by themselves do not fit together."""
 
-    def __init__(self, smaller: str, larger: str) -> None:
-        super().__init__(f"{smaller} may not be larger than {larger}")
-        self.smaller, self.larger = smaller, larger
+    def __init__(self, first: str, relation: str, second: str) -> None:
+        super().__init__(f"{first} {relation} {second}")
+        self.first, self.relation, self.second = first, relation, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -710,18 +768,20 @@ def _settings(given: Mapping[str, _Given]) -> Settings:
     try:
         return Settings(**cast("dict[str, Any]", values))
     except Contradiction as error:
-        smaller, larger = [
+        first, second = [
             _described(setting, given)
-            for wanted in (error.smaller, error.larger)
+            for wanted in (error.first, error.second)
             for setting in SETTINGS
             if setting.field == wanted
         ]
-        raise ConfigError(f"{smaller} may not be larger than {larger}") from None
+        raise ConfigError(f"{first} {error.relation} {second}") from None
 
 
 def _described(setting: Setting, given: Mapping[str, _Given]) -> str:
     one = given.get(setting.name, _Given(setting.default, "default"))
     value = setting.kind.show(one.value)
+    if not value:
+        return setting.flag
     if one.origin == setting.flag:
         return f"{setting.flag} {value}"
     return f"{setting.flag} {value} ({one.origin})"

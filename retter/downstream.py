@@ -476,6 +476,7 @@ class DownstreamConnection(asyncio.Protocol):
         """Answer a request that is the client's own mistake, and close."""
         proxy = self._proxy
         proxy.counters.client_errors[error.reason] += 1
+        proxy.counters.count_own(None, error.reason, error.status)
         if proxy.access_log is not None:
             proxy.access_log.add(
                 self.peer, None, None, error.status, "retter", error.reason, 0.0

@@ -135,14 +135,15 @@ def answer_from_store(
     """Write a stored response to the client, `took_s` after its request came."""
     answers = proxy.answers
     persistence = client.persistence(parsed.head)
-    if parsed.head.conditional or stored.status == 204:
+    status = stored.status
+    if parsed.head.conditional or status == 204:
         head, body = answers.stored_conditionally(parsed.head, stored, reason, persistence, now)
+        status = int(head[9:12])
     else:
         head, body = answers.stored(stored, reason, persistence, now)
     client.write_message(head, body)
-    proxy.counters.stored[reason] += 1
+    proxy.counters.stored[reason.row + status // 100] += 1
     if proxy.access_log is not None:
-        status = int(head[9:12])
         who = client.forwarding.client_of(parsed.head)
         proxy.access_log.add(who, parsed.head, parsed.identity, status, "cache", reason, took_s)
 
@@ -164,6 +165,7 @@ def refuse(
         )
     )  # fmt: skip
     proxy.counters.refused[reason] += 1
+    proxy.counters.count_own(parsed.kind is _GET, reason, 503)
     if proxy.access_log is not None:
         who = client.forwarding.client_of(parsed.head)
         proxy.access_log.add(who, parsed.head, parsed.identity, 503, "retter", reason, took_s)
@@ -321,14 +323,14 @@ class Exchange:
         ):
             self.response_head(head, body, True, [], now)
             return
-        proxy.counters.forwarded += 1
+        permit = self._permit
+        proxy.counters.forwarded_get[permit.reason.row + head.status // 100] += 1
         end = proxy.answers.forwarded_end(_GET, client.persistence(parsed.head))
         client.write_message(head.forward + end, body)
         self.stage = _DONE
         if proxy.access_log is not None:
-            self._log(head.status, "backend", self._permit.reason, now)
+            self._log(head.status, "backend", permit.reason, now)
         self._upstream = self._client = None
-        permit = self._permit
         permit.holder = None
         del proxy.exchanges[self]
         breaker = proxy.breaker
@@ -432,8 +434,14 @@ class Exchange:
             else:
                 client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
         end = proxy.answers.forwarded_end(self._parsed.kind, client.persistence(request))
-        proxy.counters.forwarded += 1
+        self._count_forwarded(head.status)
         client.write_message(head.forward + extra + end, body)
+
+    def _count_forwarded(self, status: int) -> None:
+        counters = self._proxy.counters
+        is_get = self._parsed.kind is _GET
+        counts = counters.forwarded_get if is_get else counters.forwarded_other
+        counts[self._permit.reason.row + status // 100] += 1
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
@@ -521,7 +529,7 @@ class Exchange:
         proxy.breaker.detach(now, self._permit)
         proxy.streams[self] = proxy.exchanges.pop(self, None)
         proxy.start_waiting(now)
-        proxy.counters.forwarded += 1
+        self._count_forwarded(101)
         client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
         client.begin_tunnel(now)
 
@@ -653,6 +661,8 @@ class Exchange:
                         client.persistence(self._parsed.head), date=proxy.http_date(),
                     )
                 )  # fmt: skip
+                is_get = self._parsed.kind is _GET
+                proxy.counters.count_own(is_get, error.reason, error.status)
                 self._log(error.status, "retter", error.reason, now)
         if self.stage is not Stage.DONE:
             self._finish(now)

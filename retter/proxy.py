@@ -32,14 +32,14 @@ from retter.message import RequestHead, ResponseHead
 from retter.owner import name_matcher
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
-from retter.reason import Reason
+from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
 from retter.units import parse_upstream
 from retter.upstream import UpstreamConnection
 from retter.wheel import DeadlineWheel
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
-STREAMS_EVERY_TICKS = 20  # event streams and tunnels are silent for long: looked at once a second
+SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked at once a second
 
 # Three memos share this: two of requests (trusted and untrusted peers), one of responses.
 MEMO_BYTES_MAX = 8 * 1024 * 1024
@@ -93,10 +93,6 @@ def _encoded(names: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple([name.encode("latin-1") for name in names])
 
 
-def _by_reason() -> dict[Reason, int]:
-    return dict.fromkeys(Reason, 0)
-
-
 class ClientConnection(Protocol):
     """What all client connections have, whatever they wait for."""
 
@@ -111,23 +107,6 @@ class ClientConnection(Protocol):
     def give_up(self, now: float) -> None: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
-
-
-class Counters:
-    """What has happened since the start."""
-
-    def __init__(self) -> None:
-        self.requests = 0
-        self.connections = 0
-        self.connections_refused = 0
-        self.connections_evicted = 0
-        self.forwarded = 0
-        self.retries = 0
-        self.clients_gone = 0
-        self.stored = _by_reason()
-        self.refused = _by_reason()
-        self.client_errors = _by_reason()
-        self.upstream_errors = _by_reason()
 
 
 def breaker_settings(settings: Settings) -> BreakerSettings:
@@ -178,7 +157,10 @@ class Proxy:
         )
         error_page = Path(settings.error_page).read_bytes() if settings.error_page else None
         self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
-        self._on_transition = on_transition
+        # Told of every change of the circuit's state, and once a second what time it is.
+        self.on_transition = [on_transition] if on_transition is not None else []
+        self.on_second: list[Callable[[float], None]] = []
+        self.loop_lag_s = 0.0        # worst since somebody asked last
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
         self._route_of = _make_route_of(_encoded(settings.routes))
@@ -317,8 +299,8 @@ class Proxy:
 
     def _state_changed(self, transition: Transition) -> None:
         self.answers.set_state(transition.after)
-        if self._on_transition is not None:
-            self._on_transition(transition)
+        for told in self.on_transition:
+            told(transition)
 
     def request_memo(self, trusted: bool) -> HeadMemo[ParsedRequest]:
         """Return the memo of request heads for trusted or for other peers."""
@@ -360,8 +342,11 @@ class Proxy:
         self._timer = self.loop.call_later(TICK_S, self._on_timer)
 
     def _on_timer(self) -> None:
+        assert self._timer is not None, "it is what has called us"
+        now = self.loop.time()
+        self.loop_lag_s = max(self.loop_lag_s, now - self._timer.when())
         self._timer = self.loop.call_later(TICK_S, self._on_timer)
-        self.tick(self.loop.time())
+        self.tick(now)
 
     def tick(self, now: float) -> None:
         """Let the breaker's clock and all time limits run."""
@@ -375,9 +360,11 @@ class Proxy:
         for connection in self.wheel.due(now):
             connection.on_deadline(now)
         self._ticks += 1
-        if self._ticks % STREAMS_EVERY_TICKS == 0:
+        if self._ticks % SECOND_TICKS == 0:
             for exchange in list(self.streams):
                 exchange.sweep(now)
+            for told in self.on_second:
+                told(now)
         self.pool.sweep(now)
         if self.access_log is not None:
             self.access_log.flush()
@@ -423,8 +410,8 @@ class Proxy:
             "uptime_s": now - self.started_at,
             "state": self.breaker.state.value,
             "requests": counters.requests,
-            "forwarded": counters.forwarded,
-            "stored": {reason.value: n for reason, n in counters.stored.items() if n},
+            "forwarded": sum(counters.forwarded_get) + sum(counters.forwarded_other),
+            "stored": by_reason(counters.stored),
             "refused": {reason.value: n for reason, n in counters.refused.items() if n},
             "client_errors": {r.value: n for r, n in counters.client_errors.items() if n},
             "upstream_errors": {r.value: n for r, n in counters.upstream_errors.items() if n},

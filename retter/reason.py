@@ -5,10 +5,22 @@ API, so that an operator who sees a word in one place can search for it in all t
 """
 
 from enum import StrEnum
+from typing import Final
+
+STATUS_CLASSES: Final = 6      # 1xx to 5xx, and before them 0: no status at all
 
 
 class Reason(StrEnum):
-    """The cause of a decision or of an answer that RETTER made itself."""
+    """The cause of a decision or of an answer that RETTER made itself.
+
+    `row` is where the counters of a reason begin in a list that counts by reason and by class of
+    status: a dictionary would cost 0.15 us, as the hash of an Enum's member is computed in Python.
+    """
+
+    row: int
+
+    def __init__(self, *_: object) -> None:
+        self.row = len(type(self).__members__) * STATUS_CLASSES
 
     # Forwarded
     ADMITTED = "admitted"                    # forwarded and answered by the application

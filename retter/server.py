@@ -10,16 +10,19 @@ import stat
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retter._version import VERSION
 from retter.breaker import Mode, Transition
-from retter.config import Settings
+from retter.config import ADMIN_DEFAULT, Settings
 from retter.downstream import DownstreamConnection
 from retter.log import get_logger
 from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.units import ListenAddress, parse_listen, parse_upstream
+
+if TYPE_CHECKING:
+    from retter.admin.server import Admin
 
 # Connections that the kernel completes for us before they are accepted. Under a rush the loop
 # accepts late, and what does not fit here is answered by a timeout of seconds at the client.
@@ -110,6 +113,19 @@ def listen_on(address: ListenAddress) -> socket.socket:
     return listener
 
 
+def listen_privately_on(address: ListenAddress) -> socket.socket:
+    """Return a listening socket; one with a path is for this user alone (mode 0600).
+
+    Raises:
+        ListenError: It cannot be had.
+    """
+    others = os.umask(0o177)  # before the path exists: nobody else gets in even for a moment
+    try:
+        return listen_on(address)
+    finally:
+        os.umask(others)
+
+
 def url_of(listener: socket.socket) -> str:
     """Return the address of a listening socket as one would type it."""
     if listener.family == socket.AF_UNIX:
@@ -162,6 +178,7 @@ class RunningProxy:
 
     Attributes:
         addresses: What it listens on, as URLs (`http://127.0.0.1:8089`) or `unix:PATH`.
+        admin_address: What the admin listener listens on, in the same form; "" without one.
     """
 
     def __init__(self, proxy: Proxy) -> None:
@@ -169,6 +186,8 @@ class RunningProxy:
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self.addresses: list[str] = []
+        self.admin_address = ""
+        self._admin: Admin | None = None
 
     @property
     def address(self) -> str:
@@ -209,6 +228,28 @@ class RunningProxy:
             self._servers.append(server)
         proxy.start()
 
+    async def _listen_for_operators(self, *, by_itself: bool) -> None:
+        """Open the admin listener, if there is to be one."""
+        where = self._proxy.settings.admin
+        if where == "auto":
+            where = ADMIN_DEFAULT if by_itself else "off"
+        if where == "off":
+            return
+        from retter.admin.server import Admin
+
+        address = parse_listen(where)
+        self._admin = Admin(self._proxy, address)
+        try:
+            listener = listen_privately_on(address)
+        except ListenError as error:
+            if self._proxy.settings.admin != "auto":
+                raise
+            self._admin = None
+            log.warning("no-admin", error=str(error), advice="choose another with --admin")
+            return
+        self.admin_address = url_of(listener)
+        await self._admin.listen(listener)
+
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
         proxy = self._proxy
@@ -232,6 +273,8 @@ class RunningProxy:
 
     def _close(self) -> None:
         self._stop_accepting()
+        if self._admin is not None:
+            self._admin.close()
         self._proxy.close()
 
 
@@ -249,7 +292,10 @@ def _connection_maker(proxy: Proxy, address: ListenAddress) -> Callable[[], asyn
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, on_transition: Callable[[Transition], None] | None = None
+    settings: Settings,
+    on_transition: Callable[[Transition], None] | None = None,
+    *,
+    by_itself: bool = False,
 ) -> AsyncGenerator[RunningProxy, None]:
     """Run RETTER on the present event loop until the block is left.
 
@@ -258,6 +304,7 @@ async def running(
     Args:
         settings: At least `upstream`; `listen="127.0.0.1:0"` takes any free port.
         on_transition: Told of every change of the circuit's state, on the loop: be quick.
+        by_itself: It is the whole program, so `admin="auto"` means a listener.
 
     Raises:
         ListenError: An address cannot be listened on.
@@ -266,6 +313,7 @@ async def running(
     running_proxy = RunningProxy(Proxy(settings, asyncio.get_running_loop(), on_transition))
     try:
         await running_proxy._listen()
+        await running_proxy._listen_for_operators(by_itself=by_itself)
         yield running_proxy
     finally:
         running_proxy._close()
@@ -309,10 +357,10 @@ async def _serve(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    async with running(settings, log_transition) as proxy:
+    async with running(settings, log_transition, by_itself=True) as proxy:
         log.info(
             "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
-            pid=os.getpid(),
+            pid=os.getpid(), admin=proxy.admin_address or "off",
         )  # fmt: skip
         probe = loop.create_task(_warn_if_absent(settings))
         await stopping.wait()

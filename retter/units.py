@@ -7,6 +7,7 @@ parser raises ValueError with one sentence that shows the value and says what wo
 import re
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final, Literal
 
 SHOWN_CHARACTERS_MAX: Final = 80  # of a wrong value: the message stays one readable line
@@ -338,6 +339,16 @@ def _ipv6(host: str, text: str) -> str:
     if not _is_address(socket.AF_INET6, address) or (percent and not _ZONE.fullmatch(zone)):
         raise ValueError(f"{shown(text)}: {shown(host)} is not an IPv6 address")
     return host
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a name, or an address without brackets, means this machine alone."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_address(family: int, text: str) -> bool:

@@ -116,6 +116,11 @@ class CircuitBreaker:
             self.set_mode(now, settings.mode)
 
     @property
+    def mode(self) -> Mode:
+        """What an operator asks of the circuit."""
+        return self._mode
+
+    @property
     def waiting(self) -> int:
         """How many are queued: look at `take_ready` only if there are any."""
         return self._room.waiting

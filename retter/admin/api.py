@@ -1,0 +1,123 @@
+"""What may be asked of the admin listener: paths, methods, and the answers.
+
+Every handler reads figures that are there anyway and answers at once. What is new here belongs
+into the table of `Api.__init__`, with GET for what changes nothing and POST for what does.
+"""
+
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from retter.admin.controls import FORCED_S_DEFAULT, FORCED_S_MAX, Controls
+from retter.admin.flight import FlightRecorder
+from retter.admin.message import (
+    AdminAnswer,
+    AdminError,
+    AdminRequest,
+    EventStream,
+    Handler,
+    Routes,
+    json_answer,
+)
+from retter.admin.state import History, state_document
+from retter.breaker import Mode
+
+if TYPE_CHECKING:
+    from retter.proxy import Proxy
+
+Parameters = dict[str, list[str]]
+
+
+def one(parameters: Parameters, name: str) -> str:
+    """Return the one value of a parameter, or an empty str. Raises AdminError if there are more."""
+    values = parameters.get(name, [])
+    if len(values) > 1:
+        raise AdminError(400, f"{name} is given {len(values)} times")
+    return values[0] if values else ""
+
+
+def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
+    text = one(parameters, "seconds")
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not isfinite(seconds) or not 1 <= seconds <= maximum:
+        raise AdminError(400, f"seconds is a number from 1 to {maximum:g}")
+    return seconds
+
+
+class Api:
+    """The handlers of one proxy's admin listener."""
+
+    def __init__(
+        self, proxy: "Proxy", history: History, flight: FlightRecorder, controls: Controls
+    ) -> None:
+        self._proxy = proxy
+        self._history = history
+        self._flight = flight
+        self._controls = controls
+        self._routes: Routes = {
+            "/ready": {"GET": self._ready},
+            "/api/state": {"GET": self._state},
+            "/api/events": {"GET": self._events},
+            "/api/trips": {"GET": self._trips},
+            "/api/circuit": {"POST": self._circuit},
+        }
+
+    def handler(self, request: AdminRequest) -> Handler:
+        """Find who answers.
+
+        Raises:
+            AdminError: 404 or 405.
+        """
+        methods = self._routes.get(request.path)
+        if methods is None:
+            raise AdminError(404, "there is nothing at this path")
+        method = "GET" if request.method == "HEAD" else request.method
+        found = methods.get(method)
+        if found is None:
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+            raise AdminError(405, f"only {allowed} here", ("Allow", allowed))
+        return found
+
+    def state_document(self) -> dict[str, Any]:
+        """Return what is the case now."""
+        return state_document(self._proxy, self._history, self._flight, self._controls)
+
+    # -- looking ----------------------------------------------------------------------------------
+
+    def _ready(self, _: AdminRequest) -> AdminAnswer:
+        if self._proxy.draining:
+            return json_answer({"status": "draining"}, 503)
+        return json_answer({"status": "ready"})
+
+    def _state(self, _: AdminRequest) -> AdminAnswer:
+        return json_answer(self.state_document())
+
+    def _events(self, _: AdminRequest) -> EventStream:
+        return EventStream()
+
+    def _trips(self, _: AdminRequest) -> AdminAnswer:
+        return json_answer({"trips": self._flight.trips()})
+
+    # -- steering ---------------------------------------------------------------------------------
+
+    def _circuit(self, request: AdminRequest) -> AdminAnswer:
+        parameters = request.parameters()
+        word = one(parameters, "mode")
+        try:
+            mode = Mode(word)
+        except ValueError:
+            words = ", ".join([mode.value for mode in Mode])
+            raise AdminError(400, f"mode is one of {words}") from None
+        seconds = _seconds(parameters, FORCED_S_DEFAULT, FORCED_S_MAX)
+        now = self._proxy.loop.time()
+        self._controls.force(mode, seconds, now)
+        forced, remaining_s = self._controls.forced(now)
+        return json_answer({
+            "state": self._proxy.breaker.state.value,
+            "forced": forced,
+            "forced_remaining_s": remaining_s,
+        })

@@ -1,0 +1,37 @@
+"""What an operator asks of the circuit, and for how long: nothing asked for is for ever."""
+
+from typing import TYPE_CHECKING
+
+from retter.breaker import Mode
+
+if TYPE_CHECKING:
+    from retter.proxy import Proxy
+
+FORCED_S_DEFAULT = 15 * 60.0      # an operator who has forgotten it is helped by then
+FORCED_S_MAX = 24 * 3600.0        # longer is a setting: --circuit
+
+
+class Controls:
+    """Holds the circuit for an operator, and lets go of it in time."""
+
+    def __init__(self, proxy: "Proxy") -> None:
+        self._proxy = proxy
+        self._until: float | None = None      # monotonic seconds; None: not held from here
+
+    def force(self, mode: Mode, seconds: float, now: float) -> None:
+        """Hold the circuit in that mode for so long; AUTO lets it decide at once."""
+        self._until = None if mode is Mode.AUTO else now + seconds
+        self._proxy.breaker.set_mode(now, mode)
+
+    def forced(self, now: float) -> tuple[str | None, int | None]:
+        """Return the mode if it is not AUTO, and the whole seconds left if they are limited."""
+        mode = self._proxy.breaker.mode
+        if mode is Mode.AUTO:
+            return None, None
+        left_s = None if self._until is None else max(0, round(self._until - now))
+        return mode.value, left_s
+
+    def sweep(self, now: float) -> None:
+        """Called once a second: let go of what has been held for long enough."""
+        if self._until is not None and now >= self._until:
+            self.force(Mode.AUTO, 0.0, now)

@@ -1,0 +1,113 @@
+"""A request to the admin listener and the answer to it, as the handlers see them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from json import dumps, loads
+from typing import Any, cast
+from urllib.parse import parse_qs
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+# Fields of a query or a form: a request that is explained has a few dozen header fields at most.
+FORM_FIELDS_MAX = 256
+
+
+class AdminError(Exception):
+    """A request that gets an error answer. The message is a sentence for people."""
+
+    def __init__(self, status: int, message: str, *fields: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.fields = fields
+
+
+@dataclass(frozen=True, slots=True)
+class AdminRequest:
+    """A whole request."""
+
+    method: str
+    path: str                # without the query
+    query: str
+    fields: Fields           # lower-case names
+    body: bytes
+
+    def first(self, name: bytes) -> str:
+        """Return the first field of that lower-case name, or an empty str."""
+        for field_name, value in self.fields:
+            if field_name == name:
+                return value.decode("latin-1")
+        return ""
+
+    def parameters(self) -> dict[str, list[str]]:
+        """Return what the query and the body ask for, JSON or form; texts by name.
+
+        Raises:
+            AdminError: 400 malformed, 415 neither JSON nor a form.
+        """
+        found = _form(self.query)
+        if self.body:
+            kind = self.first(b"content-type").partition(";")[0].strip().lower()
+            if kind == "application/json":
+                found |= _json_object(self.body)
+            elif kind == "application/x-www-form-urlencoded":
+                found |= _form(self.body.decode("latin-1"))
+            else:
+                raise AdminError(
+                    415, "the body is neither application/json nor "
+                    "application/x-www-form-urlencoded", ("Accept-Post", "application/json"),
+                )
+        return found
+
+
+def _form(text: str) -> dict[str, list[str]]:
+    try:
+        return parse_qs(text, keep_blank_values=True, max_num_fields=FORM_FIELDS_MAX)
+    except ValueError:
+        raise AdminError(400, f"more than {FORM_FIELDS_MAX} fields") from None
+
+
+def _json_object(body: bytes) -> dict[str, list[str]]:
+    try:
+        value = loads(body)
+    except (ValueError, RecursionError):
+        raise AdminError(400, "the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise AdminError(400, "the body is no JSON object")
+    return {name: _texts(one) for name, one in cast("dict[str, object]", value).items()}
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [text for one in cast("list[object]", value) for text in _texts(one)]
+    if value is None or value is False:
+        return []
+    return [value] if isinstance(value, str) else ["true" if value is True else dumps(value)]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminAnswer:
+    """A whole answer. `fields` come on top of those that every answer has."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    fields: tuple[tuple[str, str], ...] = ()
+
+
+class EventStream:
+    """What a handler returns for a client that is to be told what happens, from now on."""
+
+
+Handler = Callable[[AdminRequest], AdminAnswer | EventStream]
+Routes = Mapping[str, Mapping[str, Handler]]
+"""Path -> method -> handler. GET stands for HEAD as well."""
+
+
+def json_answer(value: Any, status: int = 200, *fields: tuple[str, str]) -> AdminAnswer:
+    """Answer with a JSON document."""
+    return AdminAnswer(status, dumps(value).encode() + b"\n", fields=fields)
+
+
+def error_answer(error: AdminError) -> AdminAnswer:
+    """Answer that a request was wrong."""
+    return json_answer({"error": str(error)}, error.status, *error.fields)

@@ -1,0 +1,130 @@
+"""The admin listener of one proxy: its connections, what they may ask, and whom it tells events."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from json import dumps
+
+from retter.admin.api import Api
+from retter.admin.controls import Controls
+from retter.admin.flight import FlightRecorder
+from retter.admin.guard import Guard, read_token
+from retter.admin.listener import AdminConnection
+from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
+from retter.admin.state import History
+from retter.breaker import Transition
+from retter.proxy import Proxy
+from retter.units import ListenAddress
+
+CONNECTIONS_MAX = 64    # some operators, a scraper and health checks; each costs 100 KB at most
+LISTENERS_MAX = 16      # pages that are open at the same time
+
+# What a browser waits before it connects again after the stream was lost, milliseconds.
+_RETRY = b"retry: 2000\n\n"
+
+
+def event_bytes(name: str, value: object) -> bytes:
+    """Return an event as the stream carries it (HTML standard, server-sent events)."""
+    return f"event: {name}\ndata: {dumps(value)}\n\n".encode()
+
+
+class Admin:
+    """Everything behind one admin listener.
+
+    Raises:
+        ConfigError: The token cannot be read.
+    """
+
+    def __init__(self, proxy: Proxy, address: ListenAddress) -> None:
+        self.proxy = proxy
+        self.loop = proxy.loop
+        self.controls = Controls(proxy)
+        self.flight = FlightRecorder()
+        self.history = History(proxy)
+        self.api = Api(proxy, self.history, self.flight, self.controls)
+        self._guard = Guard(address, read_token(proxy.settings))
+        self._connections: set[AdminConnection] = set()
+        self._listeners: dict[AdminConnection, None] = {}
+        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        proxy.on_second.append(self._on_second)
+        proxy.on_transition.append(self._on_transition)
+
+    async def listen(self, listener: socket.socket) -> None:
+        """Serve what connects to this socket."""
+        self._listener = listener
+
+        def connection() -> AdminConnection:
+            return AdminConnection(self)
+
+        if listener.family == socket.AF_UNIX:
+            self._server = await self.loop.create_unix_server(connection, sock=listener)
+        else:
+            self._server = await self.loop.create_server(connection, sock=listener)
+
+    def close(self) -> None:
+        """Close everything at once."""
+        self.proxy.on_second.remove(self._on_second)
+        self.proxy.on_transition.remove(self._on_transition)
+        listener, self._listener = self._listener, None
+        if listener is not None and listener.family == socket.AF_UNIX:
+            with contextlib.suppress(OSError):
+                os.unlink(listener.getsockname())
+        if self._server is not None:
+            self._server.close()
+        if listener is not None:
+            listener.close()
+        for connection in list(self._connections):
+            connection.close()
+
+    # -- for the connections --------------------------------------------------------------------
+
+    def accept(self, connection: AdminConnection) -> bool:
+        """Count a new connection in; False if there are too many."""
+        if len(self._connections) >= CONNECTIONS_MAX:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def lost(self, connection: AdminConnection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+        self._listeners.pop(connection, None)
+
+    def answer(self, request: AdminRequest) -> AdminAnswer | EventStream:
+        """Answer a request; never raises."""
+        try:
+            self._guard.check(request)
+            answer = self.api.handler(request)(request)
+            if isinstance(answer, EventStream) and len(self._listeners) >= LISTENERS_MAX:
+                raise AdminError(
+                    503, f"{LISTENERS_MAX} listen to events already", ("Retry-After", "10")
+                )
+        except AdminError as error:
+            return error_answer(error)
+        return answer
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def begins_to_listen(self, connection: AdminConnection) -> None:
+        """Tell a connection what is the case now, and from now on what happens."""
+        self._listeners[connection] = None
+        connection.tell(_RETRY + event_bytes("state", self.api.state_document()))
+
+    def _tell(self, name: str, value: object) -> None:
+        event = event_bytes(name, value)
+        for listener in list(self._listeners):
+            listener.tell(event)
+
+    def _on_transition(self, transition: Transition) -> None:
+        event = self.flight.record(transition, self.proxy.breaker.snapshot(transition.at))
+        self._tell("transition", event)
+
+    def _on_second(self, now: float) -> None:
+        self.controls.sweep(now)
+        self.history.sample(now)
+        if self._listeners:
+            self._tell("state", self.api.state_document())
+        for connection in list(self._connections):
+            connection.sweep(now)

@@ -1,0 +1,353 @@
+"""The admin listener: who may ask, what is answered, what is told of its own accord."""
+
+from json import loads
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retter.admin.guard import read_token
+from retter.admin.listener import BODY_BYTES_MAX, IDLE_S, REQUEST_S, WRITE_S
+from retter.admin.server import CONNECTIONS_MAX, LISTENERS_MAX
+from retter.config import ConfigError, Settings
+from tests.admin import FakeAdmin, admin_of, replies, request
+from tests.harness import FakePeer, get, reply, split_at
+
+TOKEN = "0123456789abcdef"
+
+
+# Requests and answers
+
+
+def test_what_every_answer_says() -> None:
+    with admin_of() as admin:
+        answer = admin.ask("/api/state")
+        assert answer.status == 200
+        assert answer.fields["content-type"] == "application/json"
+        assert answer.fields["cache-control"] == "no-store"
+        assert answer.fields["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.fields["content-security-policy"]
+
+
+@pytest.mark.parametrize(("data", "status", "word"), [
+    (request("/nothing"), 404, "nothing at this path"),
+    (request("/api/state", "PUT"), 405, "only GET, HEAD here"),
+    (request("/api/circuit"), 405, "only POST here"),
+    (request("/api/circuit", "POST", b"mode=auto", Content_Type="text/plain"), 415, "form"),
+    (request("/api/circuit", "POST", b"{", Content_Type="application/json"), 400, "not JSON"),
+    (request("/api/circuit", "POST", b"[]", Content_Type="application/json"), 400, "no JSON obj"),
+    (request("/api/circuit", "POST", b"x" * (BODY_BYTES_MAX + 1)), 413, "65536 bytes at most"),
+    (b"garbage\r\n\r\n", 400, "not HTTP/1.1"),
+    (b"GET / HTTP/1.1\r\n\r\n", 400, "not HTTP/1.1"),
+    (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: loc", 431, "not HTTP/1.1"),
+])
+def test_wrong_requests(data: bytes, status: int, word: str) -> None:
+    with admin_of() as admin:
+        answer = admin.sends(data)
+        assert answer.status == status
+        assert word in answer.json["error"]
+
+
+def test_a_405_says_what_is_allowed() -> None:
+    with admin_of() as admin:
+        assert admin.ask("/api/state", "DELETE").fields["allow"] == "GET, HEAD"
+
+
+def test_head_is_get_without_a_body() -> None:
+    with admin_of() as admin:
+        answer = admin.ask("/api/state", "HEAD")
+        assert (answer.status, answer.body) == (200, b"")
+        assert int(answer.fields["content-length"]) > 500
+
+
+@given(cuts=st.sets(st.integers(1, 250), max_size=4))
+def test_requests_may_be_cut_anywhere_and_follow_each_other(cuts: set[int]) -> None:
+    with admin_of() as admin:
+        data = request("/ready") + request(
+            "/api/circuit", "POST", b'{"mode": "closed"}', Content_Type="application/json"
+        ) + request("/nothing")
+        peer = admin.connect()
+        for piece in split_at(data, cuts):
+            peer.sends(piece)
+        assert [one.status for one in replies(peer.received())] == [200, 200, 404]
+
+
+def test_slow_and_idle_connections_are_closed() -> None:
+    with admin_of() as admin:
+        slow, idle = admin.connect(), admin.connect()
+        slow.sends(b"GET / HT")
+        idle.sends(request("/ready"))
+        admin.proxy.advance(REQUEST_S + 1.5)
+        assert slow.closed and not idle.closed
+        admin.proxy.advance(IDLE_S)
+        assert idle.closed
+
+
+def test_connections_are_bounded() -> None:
+    with admin_of() as admin:
+        peers = [admin.connect() for _ in range(CONNECTIONS_MAX)]
+        assert admin.connect().closed
+        peers[0].resets()
+        assert not admin.connect().closed
+
+
+# Who may ask
+
+
+@pytest.mark.parametrize("host", [
+    "127.0.0.1:9090", "localhost:9090", "LOCALHOST", "[::1]:9090", "127.1.2.3",
+])
+def test_names_of_this_machine(host: str) -> None:
+    with admin_of() as admin:
+        assert admin.ask("/api/state", Host=host).status == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:9090", "192.0.2.1"])
+def test_a_name_that_resolves_to_this_machine_is_no_name_of_it(host: str) -> None:
+    with admin_of() as admin:
+        assert admin.ask("/", Host=host).status == 403
+        assert admin.ask("/api/state", Host=host).status == 403
+
+
+def test_a_unix_socket_has_no_name() -> None:
+    with admin_of("unix:/run/admin") as admin:
+        assert admin.ask("/api/state", Host="retter").status == 200
+
+
+@pytest.mark.parametrize("headers", [
+    {"Origin": "http://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:8089"},    # the protected application, on the same machine
+    {"Sec_Fetch_Site": "cross-site"},
+    {"Sec_Fetch_Site": "same-site"},
+])
+def test_other_sites_pages_steer_nothing(headers: dict[str, str]) -> None:
+    with admin_of() as admin:
+        assert admin.post("/api/circuit", "mode=open", **headers).status == 403
+        assert admin.state()["state"] == "CLOSED"
+
+
+def test_our_own_page_may() -> None:
+    with admin_of() as admin:
+        own = {"Origin": "http://127.0.0.1:9090", "Sec_Fetch_Site": "same-origin"}
+        assert admin.post("/api/circuit", "mode=open", **own).status == 200
+
+
+def test_figures_are_not_for_other_sites_pages() -> None:
+    with admin_of() as admin:
+        assert admin.ask("/api/events", Sec_Fetch_Site="cross-site").status == 403
+        assert admin.ask("/api/state", Sec_Fetch_Site="none").status == 200
+
+
+@pytest.mark.parametrize(("authorization", "status"), [
+    ("", 401), (f"Bearer {TOKEN}", 200), (f"bearer {TOKEN}", 200), (f"Bearer {TOKEN}x", 401),
+    (f"Basic {TOKEN}", 401), ("Bearer", 401), ("Bearer ä", 401),
+])
+def test_the_token(authorization: str, status: int) -> None:
+    with admin_of(admin_token=TOKEN) as admin:
+        answer = admin.ask("/api/state", Authorization=authorization)
+        assert answer.status == status
+        assert TOKEN.encode() not in answer.body
+        assert ("www-authenticate" in answer.fields) == (status == 401)
+
+
+def test_what_needs_no_token() -> None:
+    with admin_of("0.0.0.0:9090", admin_token=TOKEN) as admin:
+        assert admin.ask("/ready", Host="retter.internal:9090").status == 200
+        assert admin.ask("/api/state", Host="retter.internal:9090").status == 401
+
+
+def test_a_token_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\nanything\n")
+    assert read_token(Settings(admin_token_file=str(file))) == TOKEN
+    file.write_text("short\n")
+    with pytest.raises(ConfigError, match="token: it must have 16 to 256 characters"):
+        read_token(Settings(admin_token_file=str(file)))
+    file.write_bytes(b"\xff" * 20)
+    with pytest.raises(ConfigError, match="it must have"):
+        read_token(Settings(admin_token_file=str(file)))
+    with pytest.raises(ConfigError, match=r"admin_token_file: .*nowhere: No such file"):
+        read_token(Settings(admin_token_file=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("address", [":9090", "0.0.0.0:9090", "192.0.2.1:1", "admin.example:1"])
+def test_other_machines_need_a_token(address: str) -> None:
+    with pytest.raises(ConfigError, match="admin is open to other machines, and so needs"):
+        Settings(admin=address)
+    assert Settings(admin=address, admin_token=TOKEN).admin == address
+
+
+def test_the_token_is_never_shown() -> None:
+    settings = Settings(admin_token=TOKEN)
+    assert TOKEN not in repr(settings)
+    with pytest.raises(ConfigError) as error:
+        Settings(admin_token="too\tsecret for you")
+    assert "secret for" not in str(error.value)
+
+
+# The state
+
+
+def test_the_document_of_a_proxy_at_rest() -> None:
+    with admin_of() as admin:
+        state = admin.state()
+        assert state["state"] == "CLOSED"
+        assert state["in_flight"] == state["queue"] == state["connections"] == 0
+        assert state["events"] == []
+        assert state["memory"]["rss_bytes"] > 1_000_000
+        assert state["upstream"]["address"] == "127.0.0.1:8080"
+
+
+def test_rates_are_of_the_last_ten_seconds() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        client = proxy.client()
+        for _ in range(20):
+            client.sends(get())
+            proxy.upstream.sends(reply())
+        proxy.advance(5)
+        assert admin.state()["rates"] == {"fresh": 4.0, "stored": 0, "refused": 0, "failed": 0}
+        admin.post("/api/circuit", "mode=open")
+        for _ in range(10):
+            client.sends(get())
+        assert admin.state()["rates"]["stored"] == 2.0
+        proxy.advance(12)
+        assert set(admin.state()["rates"].values()) == {0}
+        assert admin.state()["totals"]["stored"] == {"forced-open": 10}
+
+
+def test_failures_are_told_apart_from_refusals() -> None:
+    with admin_of(connect_hold_s=0) as admin:
+        proxy = admin.proxy
+        client = proxy.client(get())
+        proxy.upstream.sends(reply(status="500 Oops"))
+        proxy.upstream.resets()
+        proxy.auto_accept = False
+        client.sends(get())
+        proxy.refuse()
+        proxy.advance(1)
+        assert admin.state()["rates"] == {"fresh": 0, "stored": 0, "refused": 0, "failed": 2.0}
+
+
+# Events
+
+
+def events(data: bytes) -> list[tuple[str, dict[str, object]]]:
+    """Take a chunked event stream apart."""
+    _, _, body = data.partition(b"\r\n\r\n")
+    text = b""
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        text += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
+    blocks = [block for block in text.decode().split("\n\n") if block.startswith("event:")]
+    lines = [block.split("\n") for block in blocks]
+    return [(a.removeprefix("event: "), loads(b.removeprefix("data: "))) for a, b in lines]
+
+
+def listen(admin: FakeAdmin) -> FakePeer:
+    peer = admin.connect()
+    peer.sends(request("/api/events"))
+    return peer
+
+
+def test_listeners_are_told_the_state_every_second_and_a_transition_at_once() -> None:
+    with admin_of() as admin:
+        peer = listen(admin)
+        (first,) = events(peer.received())
+        assert first[0] == "state"
+        assert first[1].keys() == admin.state().keys()
+        admin.proxy.advance(3)
+        data = b"\r\n\r\n" + peer.received()
+        assert [name for name, _ in events(data)] == ["state"] * 3
+        admin.post("/api/circuit", "mode=open")
+        ((name, event),) = events(b"\r\n\r\n" + peer.received())
+        assert name == "transition"
+        assert (event["from"], event["to"], event["cause"]) == ("CLOSED", "OPEN", "forced-open")
+        assert "an operator holds the circuit open" in str(event["words"])
+        assert admin.state()["events"] == [event]
+
+
+def test_a_listener_that_does_not_read_is_dropped() -> None:
+    with admin_of() as admin:
+        peer = listen(admin)
+        assert peer.transport.high > 0  # type: ignore[attr-defined]
+        peer.received()
+        peer.blocks()
+        admin.proxy.advance(5)
+        assert peer.received() == b"", "nothing is piled up"
+        peer.unblocks()
+        admin.proxy.advance(1)
+        assert peer.received() != b""
+        peer.blocks()
+        admin.proxy.advance(WRITE_S + 1)
+        assert peer.closed
+        peer.resets()
+        assert not admin.admin._listeners
+
+
+def test_listeners_are_bounded() -> None:
+    with admin_of() as admin:
+        peers = [listen(admin) for _ in range(LISTENERS_MAX)]
+        answer = admin.ask("/api/events")
+        assert answer.status == 503
+        assert "retry-after" in answer.fields
+        peers[0].resets()
+        assert b"200" in listen(admin).received()[:20]
+
+
+# Steering
+
+
+def test_a_held_circuit_is_let_go_in_time() -> None:
+    with admin_of() as admin:
+        answer = admin.post("/api/circuit", "mode=open&seconds=30")
+        assert answer.json == {"state": "OPEN", "forced": "open", "forced_remaining_s": 30}
+        admin.proxy.advance(10)
+        assert admin.state()["forced_remaining_s"] == 20
+        admin.proxy.advance(21)
+        state = admin.state()
+        assert (state["state"], state["forced"]) == ("LIMITING", None)
+
+
+def test_a_circuit_is_held_for_a_quarter_of_an_hour_unless_told() -> None:
+    with admin_of() as admin:
+        assert admin.post("/api/circuit", "mode=observe").json["forced_remaining_s"] == 900
+        assert admin.post("/api/circuit", "mode=auto").json["forced"] is None
+        admin.proxy.advance(2)
+        assert admin.state()["forced"] is None
+
+
+def test_what_the_settings_ask_for_has_no_time_limit() -> None:
+    with admin_of(circuit="closed") as admin:
+        state = admin.state()
+        assert (state["forced"], state["forced_remaining_s"]) == ("closed", None)
+
+
+@pytest.mark.parametrize("form", [
+    "", "mode=", "mode=ajar", "mode=open&seconds=0", "mode=open&seconds=soon",
+    "mode=open&seconds=nan", "mode=open&seconds=86401", "mode=open&mode=auto",
+])
+def test_wrong_orders_change_nothing(form: str) -> None:
+    with admin_of() as admin:
+        assert admin.post("/api/circuit", form).status == 400
+        assert admin.state()["forced"] is None
+
+
+def test_trips_have_the_figures_that_caused_them() -> None:
+    with admin_of() as admin:
+        admin.post("/api/circuit", "mode=open")
+        (trip,) = admin.ask("/api/trips").json["trips"]
+        assert trip["cause"] == "forced-open"
+        assert trip["figures"]["in_flight"] == 0
+        assert trip["breaker"]["mode"] == "open"
+
+
+def test_draining_is_not_ready() -> None:
+    with admin_of() as admin:
+        assert admin.ask("/ready").status == 200
+        admin.proxy.proxy.drain()
+        assert admin.ask("/ready").status == 503
+        assert admin.state()["draining"] is True
