@@ -618,7 +618,7 @@ class Settings:
     def _check_admin(self) -> None:
         if self.admin_token and self.admin_token_file:
             raise Contradiction("admin_token", "does not go together with", "admin_token_file")
-        if self.admin in ("auto", "off") or self.admin_token or self.admin_token_file:
+        if self.admin in ("auto", "off", "") or self.admin_token or self.admin_token_file:
             return
         address = units.parse_listen(self.admin)
         if address.kind == "tcp" and not units.is_loopback(address.host):

@@ -233,7 +233,7 @@ class RunningProxy:
         where = self._proxy.settings.admin
         if where == "auto":
             where = ADMIN_DEFAULT if by_itself else "off"
-        if where == "off":
+        if where in ("off", ""):
             return
         from retter.admin.server import Admin
 
