@@ -23,6 +23,7 @@ from retter.breaker import (
     Transition,
     route_of,
 )
+from retter.certificates import upstream_context
 from retter.config import ConfigError, Settings
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
@@ -242,6 +243,8 @@ class Proxy:
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,
             connect_timeout_s=settings.connect_timeout_s,
+            tls=upstream_context(settings) if address.tls else None,
+            tls_name=settings.upstream_name,
         )
 
     # -- for the connections --------------------------------------------------------------------

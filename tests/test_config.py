@@ -387,7 +387,6 @@ WRONG_TEXTS = [
     ("failure_ratio", "half", "'half' is not a share; write 0.5 or 50%"),
     ("headers", "perhaps", "'perhaps' is neither true nor false"),
     ("loop", "gevent", "'gevent' is none of auto, uvloop, asyncio"),
-    ("upstream", "https://app", "'https://app': TLS towards the application is not supported yet"),
     ("listen", "80x", "'80x' has no port; write :80"),
     ("failure_statuses", "404,200", "200 is not an error status from 400 to 599"),
     ("ignore_cookies", "a,*", "'*' would ignore every cookie and so mix people's pages"),
