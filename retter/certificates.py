@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from retter.config import ConfigError, Settings
+from retter.units import parse_listen, parse_upstream
 
 _SUBJECT_ALT_NAME: Final = bytes.fromhex("0603551d11")  # OBJECT IDENTIFIER 2.5.29.17, in DER
 _OCTET_STRING, _SEQUENCE, _DNS_NAME = 0x04, 0x30, 0x82
@@ -60,17 +61,25 @@ def _text(setting: str, path: str, wanted: str, what: str) -> str:
     return text
 
 
-def _no_password() -> bytes:
-    return b""  # without this, OpenSSL would ask for it on the terminal
+class _Passphrase:
+    """Asked for the passphrase of a key; without it OpenSSL would ask on the terminal."""
+
+    wanted = False
+
+    def __call__(self) -> bytes:
+        self.wanted = True
+        return b""
 
 
 def _fault(error: ssl.SSLError, certificate: str, key: str) -> ConfigError:
     if error.reason == "KEY_VALUES_MISMATCH":
         return ConfigError(f"tls_key: {key} does not belong to the certificate {certificate}")
-    if error.reason and ("DECRYPT" in error.reason or "PASSWORD" in error.reason):
-        return ConfigError(f"tls_key: {key} is encrypted; write it without a passphrase")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
+    except ssl.SSLError:
+        return ConfigError(f"tls_cert: {certificate}: holds no certificate that can be read")
     reason = (error.reason or str(error)).lower().replace("_", " ")
-    return ConfigError(f"tls_cert: {certificate}, with the key {key}: {reason}")
+    return ConfigError(f"tls_key: {key}: cannot be used ({reason})")
 
 
 def _context(certificate: str, key: str) -> tuple[ssl.SSLContext, list[str]]:
@@ -81,9 +90,13 @@ def _context(certificate: str, key: str) -> tuple[ssl.SSLContext, list[str]]:
     context.set_alpn_protocols(["http/1.1"])
     text = _text("tls_cert", certificate, "-----BEGIN CERTIFICATE-----", "certificate")
     _text("tls_key" if key != certificate else "tls_cert", key, "PRIVATE KEY-----", "private key")
+    passphrase = _Passphrase()
     try:
-        context.load_cert_chain(certificate, key, _no_password)
+        context.load_cert_chain(certificate, key, passphrase)
     except ssl.SSLError as error:
+        if passphrase.wanted:
+            message = f"tls_key: {key} is encrypted; write it without a passphrase"
+            raise ConfigError(message) from None
         raise _fault(error, certificate, key) from None
     first = text[text.index("-----BEGIN CERT") :].partition("-----END CERTIFICATE-----")
     return context, dns_names(ssl.PEM_cert_to_DER_cert(first[0] + first[1]))
@@ -106,7 +119,14 @@ class Certificates:
         Raises:
             ConfigError: One of them is not as it should be; then nothing has changed.
         """
+        if not settings.tls_cert:
+            raise ConfigError("tls_cert: a listener with ,tls needs a certificate")
         keys = settings.tls_key or settings.tls_cert
+        if len(keys) != len(settings.tls_cert):
+            raise ConfigError(
+                f"tls_key: {len(keys)} for {len(settings.tls_cert)} of tls_cert; each certificate "
+                "has its key at the same place, or all of them in their own files"
+            )
         contexts: dict[str, ssl.SSLContext] = {}
         first: ssl.SSLContext | None = None
         for certificate, key in zip(settings.tls_cert, keys, strict=True):
@@ -114,8 +134,7 @@ class Certificates:
             first = first or context
             for name in names:
                 contexts.setdefault(name, context)
-        if first is None:
-            raise ConfigError("tls_cert: a listener with ,tls needs a certificate")
+        assert first is not None, "there is a certificate"
         first.sni_callback = self._choose
         self._contexts = contexts
         self.context = first
@@ -154,3 +173,13 @@ def upstream_context(settings: Settings) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def check(settings: Settings) -> None:
+    """Read all that the settings name. Raises ConfigError."""
+    if any(parse_listen(text).tls for text in settings.listen):
+        Certificates(settings)
+    elif settings.tls_cert:
+        raise ConfigError("tls_cert: no listener speaks TLS; write --listen :443,tls")
+    if parse_upstream(settings.upstream).tls:
+        upstream_context(settings)

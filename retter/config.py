@@ -268,8 +268,7 @@ def _check_admin_address(value: str) -> None:
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
-    if units.parse_listen(value).tls:
-        raise ValueError(f"{shown(value)}: TLS is not supported yet")
+    units.parse_listen(value)
     return value.strip()
 
 
@@ -649,11 +648,6 @@ class Settings:
         self._check_admin()
         if not self.listen:
             raise ConfigError(f"listen: no address given; write {units.LISTEN_FORMS}")
-        if self.tls_key and len(self.tls_key) != len(self.tls_cert):
-            raise ConfigError(
-                f"tls_key: {len(self.tls_key)} for {len(self.tls_cert)} tls_cert; each certificate "
-                "has its key at the same place, or all of them in their own files"
-            )
         for smaller, larger in _ORDERED:
             limit = getattr(self, larger)
             if limit and getattr(self, smaller) > limit:

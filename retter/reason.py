@@ -57,4 +57,5 @@ class Reason(StrEnum):
     LOOP = "loop"
 
     # RETTER itself
+    HTTPS_REDIRECT = "https-redirect"        # told to come again by https
     DRAINING = "draining"

@@ -97,6 +97,8 @@ class Counters:
         self.connections_evicted = 0
         self.retries = 0
         self.clients_gone = 0
+        self.redirected = 0         # to https
+        self.tls_failed = 0         # handshakes
         self.forwarded_get = _by_reason_and_class()      # answers of the application
         self.forwarded_other = _by_reason_and_class()    # the same, to other methods
         self.stored = _by_reason_and_class()             # answers from the store, to GETs
