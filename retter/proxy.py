@@ -434,7 +434,6 @@ class Proxy:
             "upstream_errors": {r.value: n for r, n in counters.upstream_errors.items() if n},
             "retries": counters.retries,
             "clients_gone": counters.clients_gone,
-            "redirected": counters.redirected,
             "tls_failed": counters.tls_failed,
             "connections": {
                 "open": len(self.connections),

@@ -3,6 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
+from retter.breaker import Kind
 from retter.downstream import DownstreamConnection
 from retter.message import Framing
 from retter.reason import Reason
@@ -63,9 +64,10 @@ class RedirectingConnection(DownstreamConnection):
             b"%b\r\n"
             % (line, proxy.http_date().encode(), location, self.persistence(head).value)
         )  # fmt: skip
-        proxy.counters.redirected += 1
+        status = int(line[:3])
+        proxy.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
         if proxy.access_log is not None:
             proxy.access_log.add(
-                self.peer, head, parsed.identity, int(line[:3]), "retter", Reason.HTTPS_REDIRECT,
+                self.peer, head, parsed.identity, status, "retter", Reason.HTTPS_REDIRECT,
                 0.0,
             )  # fmt: skip

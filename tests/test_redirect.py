@@ -4,6 +4,7 @@ import pytest
 
 from retter.downstream import DownstreamConnection
 from retter.redirect import RedirectingConnection
+from retter.statistics import by_reason
 from tests.harness import FakePeer, FakeProxy, FakeTransport, body_of, field, get, reply, status_of
 
 
@@ -41,7 +42,7 @@ def test_where_a_client_is_sent(host: str, port: int, location: str) -> None:
     client.sends(b"GET http://%b/a?b=c HTTP/1.1\r\nHost: %b\r\n\r\n" % (2 * (host.encode(),)))
     assert field(client.received(), "location") == location
     assert not proxy.dialled
-    assert proxy.proxy.stats()["redirected"] == 4
+    assert by_reason(proxy.proxy.counters.own_get) == {"https-redirect": 4}
 
 
 def test_other_methods_keep_their_method_and_their_body() -> None:
