@@ -27,6 +27,7 @@ INTRODUCTION = """\
 retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
        retter --config FILE
        retter demo|load [--help]
+       retter status|top|why|purge|circuit|pause|resume [--help]
 
 RETTER stands in front of one web application and keeps its site answering
 while the application is slow, overloaded or down: GETs get the last response
@@ -40,6 +41,8 @@ examples:
       stand between nginx or Caddy on this machine and an application on 8000
   retter --config /etc/retter.toml --check-config
       show the settings in force, and where each comes from, and stop
+  retter status; retter circuit open --for 10m
+      ask and steer the RETTER that runs (through its --admin listener)
 """
 
 CLOSING = """\
@@ -52,12 +55,12 @@ RETTER_HEADERS=false and headers = false. An option goes before a variable, a
 variable before the file. Lists are separated by commas (addresses to listen on
 by spaces), or are arrays in the file.
 
-Exit codes: 0 stopped when asked to, 1 could not run (a busy port), 2 a wrong
-setting.
+Exit codes: 0 stopped when asked to, 1 could not run (a busy port) or was
+refused, 2 a wrong setting.
 """
 
-# Words that mean a command when they come first. Those without a function are kept free.
-RESERVED = ("status", "top", "why", "purge", "circuit", "pause", "resume")
+# Words that talk to a RETTER that runs.
+CONTROL_WORDS = ("status", "top", "why", "purge", "circuit", "pause", "resume")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +79,10 @@ def _command(arguments: list[str]) -> int:
     word = arguments[0] if arguments else ""
     if word in COMMANDS:
         return COMMANDS[word](arguments[1:])
-    if word in RESERVED:
-        raise ConfigError(f"'{word}' is not part of version {VERSION} yet; see retter --help")
+    if word in CONTROL_WORDS:
+        from retter.control.commands import main as control
+
+        return control(word, arguments[1:])
     return _proxy(arguments)
 
 
@@ -161,9 +166,6 @@ def _check_complete(effective: Effective) -> None:
         except OSError as error:
             origin = effective.origins["error_page"]
             raise ConfigError(f"{origin}: {settings.error_page}: {error.strerror}") from None
-    from retter import certificates  # with ssl, which --help does without
-
-    certificates.check(settings)
 
 
 # Arguments

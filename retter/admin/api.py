@@ -7,6 +7,7 @@ into the table of `Api.__init__`, with GET for what changes nothing and POST for
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from retter.admin import dashboard
 from retter.admin.controls import FORCED_S_DEFAULT, FORCED_S_MAX, Controls
 from retter.admin.flight import FlightRecorder
 from retter.admin.message import (
@@ -59,6 +60,7 @@ class Api:
         self._flight = flight
         self._controls = controls
         self._routes: Routes = {
+            "/": {"GET": self._page},
             "/ready": {"GET": self._ready},
             "/api/state": {"GET": self._state},
             "/api/events": {"GET": self._events},
@@ -92,6 +94,11 @@ class Api:
         if self._proxy.draining:
             return json_answer({"status": "draining"}, 503)
         return json_answer({"status": "ready"})
+
+    def _page(self, _: AdminRequest) -> AdminAnswer:
+        page = dashboard.build()
+        policy = ("Content-Security-Policy", page.content_security_policy)
+        return AdminAnswer(200, page.html, "text/html; charset=utf-8", (policy,))
 
     def _state(self, _: AdminRequest) -> AdminAnswer:
         return json_answer(self.state_document())

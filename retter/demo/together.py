@@ -17,11 +17,13 @@ from typing import Any, Final
 
 from retter.demo.cli import CONTROL, LISTEN, address, say
 
+ADMIN: Final = "127.0.0.1:9090"    # where `retter status` and the like look for it
 START_S: Final = 15.0     # a small machine may need seconds to start Python twice
 STOP_S: Final = 20.0      # RETTER finishes what runs for up to 15 s (its --drain)
 
 WELCOME: Final = """
   The shop, through RETTER   {proxy}
+  RETTER's dashboard         {admin}
   Its knobs and figures      {knobs}
   The shop without RETTER    {shop}
 
@@ -35,6 +37,8 @@ WELCOME: Final = """
 
       The shop works at full capacity all the while, the other GETs are answered with the last
       good page within milliseconds, and no POST is lost.
+      The dashboard shows where the requests go, and so does
+      {top}
    3. Turn the shop slow, failing, hung or dead at its knobs, and click on.
    4. See what you were spared: the same load without RETTER, {shop}
 
@@ -52,8 +56,9 @@ async def run_together(options: argparse.Namespace, wishes: Mapping[str, str]) -
     children: list[Process] = []
     try:
         shop, control = await _start_shop(options, wishes, children)
-        proxy = await _start_proxy(options.with_proxy, shop, children)
-        say(_welcome(wishes, proxy=proxy, shop=shop, control=control))
+        admin = _usual_or_free(ADMIN, choose=True)
+        proxy = await _start_proxy(options.with_proxy, shop, admin, children)
+        say(_welcome(wishes, proxy=proxy, admin=f"http://{admin}", shop=shop, control=control))
         return await _until_end(children, signals)
     except StartFailed as error:
         sys.stderr.write(f"retter demo: {error}\n")
@@ -85,7 +90,7 @@ async def _start_shop(
     return lines[0].rpartition(" ")[2], lines[1].rpartition(" ")[2]
 
 
-async def _start_proxy(listen: str, shop: str, children: list[Process]) -> str:
+async def _start_proxy(listen: str, shop: str, admin: str, children: list[Process]) -> str:
     """Start RETTER in front of the shop; return its URL once it accepts connections."""
     host, port = address(listen)
     if port == 0:
@@ -95,7 +100,8 @@ async def _start_proxy(listen: str, shop: str, children: list[Process]) -> str:
             f"another program listens on {listen}; choose another port: make run LISTEN=:9089, or "
             "retter demo --with-proxy :9089"
         )
-    proxy = await _spawn("retter", "--listen", listen, "--upstream", shop.removeprefix("http://"))
+    upstream = shop.removeprefix("http://")
+    proxy = await _spawn("retter", "--listen", listen, "--upstream", upstream, "--admin", admin)
     children.append(proxy)
     host, port = address(listen)
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "*") else host
@@ -177,10 +183,15 @@ def _send(child: Process, number: int) -> None:
             child.send_signal(number)
 
 
-def _usual_or_free(usual: str) -> str:
-    """Return the usual address, or one with a free port when somebody else is there."""
+def _usual_or_free(usual: str, *, choose: bool = False) -> str:
+    """Return the usual address, or when somebody else is there one with a free port.
+
+    That is port 0, for a child that says what it got; `choose` names one.
+    """
     host, port = address(usual)
-    return f"{host}:0" if _is_taken(host, port) else usual
+    if not _is_taken(host, port):
+        return usual
+    return f"{host}:{_free_port(host) if choose else 0}"
 
 
 def _is_taken(host: str, port: int) -> bool:
@@ -201,7 +212,9 @@ def _free_port(host: str) -> int:
         return int(listener.getsockname()[1])
 
 
-def _welcome(wishes: Mapping[str, Any], *, proxy: str, shop: str, control: str) -> str:
+def _welcome(
+    wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, control: str
+) -> str:
     from retter.demo.database import capacity_rps
     from retter.demo.knobs import Knobs
 
@@ -209,12 +222,14 @@ def _welcome(wishes: Mapping[str, Any], *, proxy: str, shop: str, control: str) 
     rate = round(5 * capacity_rps(knobs), -1)
     return WELCOME.format(
         proxy=proxy,
+        admin=admin,
         shop=shop,
         knobs=control,
         connections=knobs.connections,
         service_ms=f"{knobs.service_ms:g}",
         capacity=f"{capacity_rps(knobs):.0f}",
         load=f"{_retter()} load {proxy} --rate {rate:.0f}",
+        top=f"{_retter()} top" + ("" if admin.endswith(ADMIN) else f" --admin {admin[7:]}"),
     )
 
 

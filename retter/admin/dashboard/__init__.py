@@ -1,0 +1,46 @@
+"""The dashboard: one page without a second request, joined from the three files beside this one.
+
+The page may run its own script and talk to the listener that it came from, and nothing else: its
+Content-Security-Policy names script and style by their hashes, so that even markup that somebody
+managed to smuggle in would neither run nor load.
+"""
+
+import base64
+import hashlib
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Page(NamedTuple):
+    """A document, and the policy that it must be sent with."""
+
+    html: bytes
+    content_security_policy: str
+
+
+@cache
+def build() -> Page:
+    """Read the three files and join them; once, when somebody looks."""
+    here = Path(__file__).parent
+    style, script, html = (
+        (here / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html")
+    )
+    policy = "; ".join([
+        "default-src 'none'",
+        f"script-src '{_hash(script)}'",
+        f"style-src '{_hash(style)}'",
+        "connect-src 'self'",
+        "img-src data:",                      # the icon, which shows the state
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",             # no foreign page may lay itself over the buttons
+        "require-trusted-types-for 'script'",
+    ])
+    html = html.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
+    return Page(html.encode(), policy)
+
+
+def _hash(text: str) -> str:
+    """Return a source expression for inline text (CSP level 3, section 2.3.1)."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

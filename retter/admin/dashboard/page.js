@@ -1,0 +1,462 @@
+"use strict";
+(() => {
+// The page of one RETTER: reads /api/events, draws what it says, sends what the operator decides.
+// All text goes in by textContent and setAttribute: a route or a reason can never become markup.
+
+const HISTORY_S = 300;          // what the chart shows
+const SILENCE_S = 5;            // a state comes every second: after so long the connection is lost
+const RETRY_S = [1, 2, 4, 8];   // between attempts; the last for all that follow
+const KINDS = ["fresh", "stored", "refused", "failed"];
+
+const $ = (id) => document.getElementById(id);
+const text = (id, words) => { const e = $(id); if (e.textContent !== words) e.textContent = words; };
+const make = (name, words = "", kind = "") => {
+  const e = document.createElement(name);
+  e.textContent = words;
+  if (kind) e.className = kind;
+  return e;
+};
+
+// Words and figures
+
+const whole = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
+const tenth = new Intl.NumberFormat("en", {maximumFractionDigits: 1});
+const count = (n) => n == null ? "–" : (Math.abs(n) < 10 && n % 1 ? tenth : whole).format(n);
+const rate = (n) => n > 0 && n < 0.05 ? "<0.1" : count(n);
+const clock = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");
+const until = (at) => new Date(at * 1000).toLocaleTimeString("en-GB", {hour: "2-digit", minute: "2-digit"});
+function length(s) {
+  s = Math.max(0, Math.round(s));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min${s < 600 && s % 60 ? ` ${s % 60} s` : ""}`;
+  if (s < 86400) return `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor(s % 86400 / 3600)} h`;
+}
+function wait(ms) {
+  if (ms == null) return "–";
+  if (ms >= 10000) return `${whole.format(ms / 1000)} s`;
+  if (ms >= 1000) return `${tenth.format(ms / 1000)} s`;
+  return `${ms < 10 ? tenth.format(ms) : whole.format(ms)} ms`;
+}
+function size(bytes) {
+  if (bytes == null) return "–";
+  for (const [unit, factor] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]])
+    if (bytes >= factor) return `${tenth.format(bytes / factor)} ${unit}`;
+  return `${bytes} B`;
+}
+// Rounded towards the bad news: 99.96 % is not all.
+const share = (part, all) => all <= 0 ? "–" : part >= all ? "100 %"
+  : `${(Math.floor(1000 * part / all) / 10).toFixed(1)} %`;
+
+const MODE_WORDS = {open: "holds the circuit open", closed: "holds the circuit closed", observe: "has RETTER observe only"};
+
+function headline(s) {
+  const {fresh, stored, refused, failed} = s.rates, all = fresh + stored + refused + failed;
+  const part = all > 0 ? Math.round(100 * stored / all) : 0;
+  if (s.draining) return ["RETTER is shutting down", "It finishes what runs and takes no new connections."];
+  if (s.paused) return ["Paused for a deploy", "GETs are answered with the last good pages; everything else waits for the application."];
+  if (s.forced === "open") return ["Held open by hand", "GETs are answered with the last good pages, whether the application is well or not. Other methods still reach it."];
+  if (s.forced === "closed") return ["Held closed by hand", "Everything goes to the application, however it fares. A stored page still hides a failure."];
+  if (s.forced === "observe") return ["Only observing", `Everything goes to the application. Left alone, the circuit would be ${s.state}.`];
+  switch (s.state) {
+  case "CLOSED":
+    if (all === 0) return ["All quiet", "No requests at present."];
+    if (failed + refused > 0.01 * all) return ["Some requests fail", "The circuit is closed: too few failures to take the application for ill."];
+    return ["All is well", part >= 1 ? `The application answers; ${part} % came from the store.` : "The application answers every request itself."];
+  case "LIMITING":
+    return ["More comes than the application can do", `It works at its limit, and ${part} % of the answers are the last good pages.`];
+  case "OPEN":
+    return ["The application fails", "Visitors get the last good pages. RETTER keeps asking whether it is back."];
+  default:
+    return ["The application is coming back", "With every good answer RETTER lets more requests through."];
+  }
+}
+
+// What is remembered for the chart
+
+const samples = [];    // {at, fresh, stored, refused, failed, p99, state}
+function remember(s) {
+  const at = Date.now() / 1000, last = samples.at(-1);
+  if (last && at - last.at < 0.5) return;    // asked for at once, after a change of state
+  samples.push({at, ...s.rates, p99: s.latency_ms.p99, state: s.state});
+  while (samples.length && samples[0].at < at - HISTORY_S - 2) samples.shift();
+}
+const total = (one) => KINDS.reduce((sum, kind) => sum + (one[kind] || 0), 0);
+
+// Drawing
+
+function nice(top) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(top, 1)));
+  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => step * power >= top) * power;
+}
+function pieces() {    // runs of samples without a gap; a gap is drawn as one, not bridged
+  const runs = [];
+  for (const one of samples) {
+    const run = runs.at(-1);
+    if (run && one.at - run.at(-1).at < 4) run.push(one);
+    else runs.push([one]);
+  }
+  return runs;
+}
+const placeOf = (at) => HISTORY_S - (samples.at(-1).at - at);
+function drawChart() {
+  const top = nice(Math.max(1, ...samples.map(total))), runs = pieces();
+  const y = (n) => (100 - 100 * n / top).toFixed(2);
+  const under = new Map(samples.map((one) => [one, 0]));
+  for (const kind of KINDS) {
+    let path = "";
+    for (const run of runs) {
+      const x = (one) => placeOf(one.at).toFixed(2);
+      const low = run.map((one) => `${x(one)} ${y(under.get(one))}`).reverse();
+      for (const one of run) under.set(one, under.get(one) + (one[kind] || 0));
+      path += `M${run.map((one) => `${x(one)} ${y(under.get(one))}`).join("L")}L${low.join("L")}Z`;
+    }
+    $(`area-${kind}`).setAttribute("d", path);
+  }
+  text("axis-top", `${count(top)}/s`);
+  text("axis-middle", `${count(top / 2)}/s`);
+  drawBand();
+  drawSpark("spark-p99", "p99");
+  const last = samples.slice(-60), sums = Object.fromEntries(KINDS.map((kind) => [kind, 0]));
+  for (const one of last) for (const kind of KINDS) sums[kind] += one[kind] || 0;
+  const all = total(sums);
+  text("served", share(sums.fresh + sums.stored, all));
+  $("served").className = all > 0 && sums.fresh + sums.stored < 0.99 * all ? "bad" : "";
+  $("stack").setAttribute("aria-label", "In the last minute, answers a second on average: " +
+    KINDS.map((kind) => `${rate(sums[kind] / last.length)} ${kind}`).join(", "));
+}
+function drawBand() {
+  const spans = [];
+  for (const one of samples) {
+    const span = spans.at(-1), x = placeOf(one.at);
+    if (span && span.state === one.state && x - span.to < 4) span.to = x;
+    else spans.push({state: one.state, from: span && x - span.to < 4 ? span.to : x - 1, to: x});
+  }
+  $("band").replaceChildren(...spans.map(({state, from, to}) => {
+    const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    for (const [name, value] of Object.entries({x: from, width: to - from, height: 1, "data-state": state}))
+      box.setAttribute(name, value);
+    return box;
+  }));
+}
+function drawSpark(id, name) {
+  const known = samples.filter((one) => one[name] != null);
+  const top = Math.max(1, ...known.map((one) => one[name]));
+  $(id).setAttribute("d", known.length < 2 ? "" :
+    `M${known.map((one) => `${placeOf(one.at).toFixed(1)} ${(38 - 36 * one[name] / top).toFixed(1)}`).join("L")}`);
+}
+function point(event) {
+  const box = $("plot").getBoundingClientRect(), x = HISTORY_S * (event.clientX - box.left) / box.width;
+  const near = samples.reduce((a, b) => !a || Math.abs(placeOf(b.at) - x) < Math.abs(placeOf(a.at) - x) ? b : a, null);
+  const hit = near && Math.abs(placeOf(near.at) - x) < 5;
+  $("tip").hidden = !hit;
+  $("cross").setAttribute("d", hit ? `M${placeOf(near.at)} 0V100` : "");
+  if (!hit) return;
+  text("tip", `${clock(near.at)}  ${near.state}  ` + KINDS.filter((kind) => near[kind] > 0).map((kind) => `${rate(near[kind])} ${kind}`).join("  "));
+  $("tip").style.left = `${Math.min(Math.max(0, event.clientX - box.left - 80), Math.max(0, box.width - $("tip").offsetWidth))}px`;
+}
+
+function drawPicture(s) {
+  const {fresh, stored, refused, failed} = s.rates, all = fresh + stored + refused + failed;
+  const width = (n) => n > 0 ? (1.5 + 4.5 * Math.sqrt(n / all)).toFixed(1) : "0";
+  for (const [id, n] of Object.entries({"lane-in": all, "lane-fresh": fresh + failed, "lane-stored": stored,
+    "lane-refused": refused, "lane-store": stored, "lane-app-a": fresh + failed, "lane-app-b": fresh + failed}))
+    $(id).style.strokeWidth = width(n);
+  const at = s.forced === "observe" ? "shut" : s.paused || s.state === "OPEN" ? "open" : s.state === "HALF-OPEN" ? "half" : "shut";
+  $("lever").dataset.at = at;
+  $("pic-app").dataset.health = {OPEN: "sick", "HALF-OPEN": "trial", LIMITING: "full"}[s.state] || "well";
+  text("pic-in", `${rate(all)}/s`);
+  text("pic-state", s.paused ? "PAUSED" : s.state);
+  text("pic-flight", s.limit == null ? `${count(s.in_flight)} in flight` : `${count(s.in_flight)} of ${count(s.limit)}`);
+  text("pic-fresh", fresh + failed > 0 ? `${rate(fresh + failed)}/s` : "");
+  text("pic-stored", stored > 0 ? `${rate(stored)}/s` : "");
+  text("pic-refused", refused > 0 ? `${rate(refused)}/s refused` : "");
+  $("picture").setAttribute("aria-label", `Visitors send ${rate(all)} requests a second to RETTER. The circuit is ${s.state}: ` +
+    `${rate(fresh + failed)} a second are answered by the application, ${rate(stored)} from the store, ${rate(refused)} are refused.`);
+}
+
+function meter(id, bar, part, all, words) {
+  const percent = all > 0 ? Math.min(100, 100 * part / all) : 0;
+  $(bar).style.width = `${percent}%`;
+  $(id).dataset.full = String(percent >= 95);
+  $(id).setAttribute("aria-valuenow", String(Math.round(percent)));
+  $(id).setAttribute("aria-valuetext", words);
+}
+
+let lastState = "", lastForce = "";
+function draw(s) {
+  remember(s);
+  const [title, detail] = headline(s);
+  $("hero").dataset.state = s.state;
+  text("state", s.state);
+  text("headline", title);
+  text("detail", detail);
+  const last = s.events.at(-1);
+  text("since", last ? `since ${clock(last.at)}, for ${length(Date.now() / 1000 - last.at)}` : `since the start, ${length(s.uptime_s)} ago`);
+  drawForce(s);
+  const all = total(s.rates);
+  text("total", rate(all));
+  text("p99-head", wait(s.latency_ms.p99));
+  for (const kind of KINDS) text(`now-${kind}`, rate(s.rates[kind]));
+  drawPicture(s);
+  if (!document.hidden) drawChart();
+  text("p50", wait(s.latency_ms.p50));
+  text("p99", wait(s.latency_ms.p99));
+  text("in-flight", count(s.in_flight));
+  text("limit", s.limit == null ? "no limit" : `of ${count(s.limit)} it can work on`);
+  meter("flight-meter", "flight-bar", s.in_flight, s.limit, `${count(s.in_flight)} of ${count(s.limit)}`);
+  text("queue", count(s.queue));
+  text("entries", count(s.store.entries));
+  text("store-bytes", size(s.store.bytes));
+  text("store-max", `of ${size(s.store.bytes_max)}`);
+  meter("store-meter", "store-bar", s.store.bytes, s.store.bytes_max, `${size(s.store.bytes)} of ${size(s.store.bytes_max)}`);
+  const us = s.overhead_us.p50;
+  text("overhead", us == null ? "–" : us < 1000 ? `${whole.format(us)} µs` : wait(us / 1000));
+  text("rss", size(s.memory.rss_bytes));
+  text("connections", count(s.connections));
+  text("lag", wait(s.loop_lag_ms));
+  drawRoutes(s.routes);
+  drawEvents(s.events);
+  text("upstream", `in front of ${s.upstream.address}`);
+  text("version", `RETTER ${s.version}`);
+  text("uptime", `up ${length(s.uptime_s)}`);
+  text("as-of", `figures of ${clock(Date.now() / 1000)}`);
+  const mark = s.draining ? "DRAINING" : s.paused ? "PAUSED" : s.state;
+  document.title = `${mark} · ${s.upstream.address} · RETTER`;
+  const force = `${s.forced}${s.paused}`;
+  if (s.state !== lastState || force !== lastForce) {
+    // Once for each change: a screen reader is told of the state, not of every figure.
+    if (lastState) announce(`${s.state}. ${title}. ${detail}`);
+    drawIcon();
+    [lastState, lastForce] = [s.state, force];
+  }
+}
+function announce(words) { text("live", words); }
+function drawIcon() {
+  const colour = getComputedStyle($("hero")).getPropertyValue("--now-fill").trim();
+  $("icon").href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="13" fill="${colour}"/></svg>`)}`;
+}
+function drawForce(s) {
+  $("force").hidden = !s.forced;
+  if (s.forced) text("force-words", s.forced_remaining_s == null ? `The configuration ${MODE_WORDS[s.forced]}.`
+    : `An operator ${MODE_WORDS[s.forced]} until ${until(Date.now() / 1000 + s.forced_remaining_s)}, ${length(s.forced_remaining_s)} more.`);
+  for (const button of $("modes").children)
+    button.setAttribute("aria-pressed", String(button.dataset.mode === (s.forced || "auto")));
+  $("pausing").hidden = !s.paused;
+  if (s.paused) text("pausing-words", `Paused until ${clock(Date.now() / 1000 + (s.pause_remaining_s || 0))}, ${length(s.pause_remaining_s || 0)} more.`);
+  $("resume").disabled = !s.paused;
+}
+let routesShown = "", eventsShown = "";
+function drawRoutes(routes) {
+  const shape = JSON.stringify(routes);
+  if (shape === routesShown) return;
+  routesShown = shape;
+  if (!routes.length) return;
+  $("routes").replaceChildren(...routes.map((one) => {
+    const row = make("tr"), ill = one.state && !["ok", "CLOSED", "closed"].includes(one.state);
+    row.append(make("td", one.route), make("td", one.state || "", ill ? "bad" : "muted"), make("td", wait(one.p50_ms)),
+      make("td", wait(one.p99_ms)), make("td", count(one.requests)), make("td", count(one.errors), one.errors ? "bad" : "muted"));
+    return row;
+  }));
+}
+function drawEvents(events) {
+  const shape = JSON.stringify(events);
+  if (shape === eventsShown || !events.length) return;
+  eventsShown = shape;
+  $("events").replaceChildren(...events.slice().reverse().map((one) => {
+    const item = make("li"), time = make("time", clock(one.at), "muted"), to = make("span", one.to, "to");
+    time.dateTime = new Date(one.at * 1000).toISOString();
+    time.title = new Date(one.at * 1000).toLocaleString("en-GB");
+    to.dataset.state = one.to;
+    item.append(time, to, make("span", one.words, "words"));
+    return item;
+  }));
+}
+
+// Talking to RETTER
+
+const KEY = "retter-token";    // of this tab and no longer: sessionStorage
+let token = "";
+try { token = sessionStorage.getItem(KEY) || ""; } catch { /* storage is switched off: memory only */ }
+const headers = (more = {}) => token ? {...more, Authorization: `Bearer ${token}`} : more;
+
+let asking = null;
+function askToken() {
+  if (asking) return asking;
+  asking = new Promise((done) => {
+    text("token-words", token ? "That token is not the right one. It is what was given with --admin-token."
+      : "This listener asks for the token that it was given with --admin-token.");
+    $("token").value = "";
+    $("ask-token").showModal();
+    $("token-form").onsubmit = (event) => {
+      event.preventDefault();
+      token = $("token").value.trim();
+      try { sessionStorage.setItem(KEY, token); } catch { /* memory only */ }
+      $("ask-token").close();
+      asking = null;
+      done();
+    };
+  });
+  return asking;
+}
+$("ask-token").addEventListener("cancel", (event) => event.preventDefault());
+
+async function call(path, body) {
+  for (;;) {
+    const answer = await fetch(path, body === undefined ? {headers: headers(), cache: "no-store"}
+      : {method: "POST", headers: headers({"Content-Type": "application/json"}), body: JSON.stringify(body)});
+    if (answer.status === 401) { await askToken(); continue; }
+    const found = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(found.error || `RETTER answered ${answer.status}`);
+    return found;
+  }
+}
+
+function link(kind, words) {
+  if (document.body.dataset.link !== kind && kind !== "wait")
+    announce(kind === "lost" ? "Connection to RETTER lost" : "Connected to RETTER");
+  document.body.dataset.link = $("link").dataset.link = kind;
+  text("link-words", words);
+  $("again").hidden = kind !== "lost";
+}
+
+// EventSource can send no Authorization field, so the stream is read with fetch.
+async function listen(heard) {
+  const stop = new AbortController();
+  let timer = setTimeout(() => stop.abort(), 1000 * SILENCE_S);
+  const alive = () => { clearTimeout(timer); timer = setTimeout(() => stop.abort(), 1000 * SILENCE_S); };
+  try {
+    const answer = await fetch("/api/events", {headers: headers({Accept: "text/event-stream"}), cache: "no-store", signal: stop.signal});
+    if (answer.status === 401) { clearTimeout(timer); await askToken(); return; }
+    if (!answer.ok) throw new Error(`RETTER answered ${answer.status}`);
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const {done, value} = await reader.read();
+      if (done) return;
+      alive();
+      const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) heard(block);
+    }
+  } finally { clearTimeout(timer); stop.abort(); }
+}
+function take(block) {
+  let name = "message";
+  const data = [];
+  for (const line of block.split("\n")) {
+    if (line.startsWith("event:")) name = line.slice(6).trim();
+    else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
+  }
+  if (name === "state" && data.length) draw(JSON.parse(data.join("\n")));
+  if (name === "transition") call("/api/state").then(draw, () => { /* the next second tells */ });
+}
+
+let hurry = () => {};
+$("again").addEventListener("click", () => hurry());
+async function stayConnected() {
+  for (let failures = 0, lostAt = 0; ;) {
+    try {
+      await listen((block) => {
+        take(block);
+        failures = lostAt = 0;
+        link("live", "Live");
+      });
+    } catch (error) {
+      // Fetch says TypeError for every broken connection, and the watch aborts a silent one.
+      if (!(error instanceof TypeError) && !["AbortError", "Error"].includes(error.name)) throw error;
+    }
+    lostAt ||= Date.now() / 1000;
+    const pause = RETRY_S[Math.min(failures++, RETRY_S.length - 1)];
+    let hurried = false;
+    for (let left = pause; left > 0 && !hurried; left--) {
+      link("lost", `Connection lost ${length(Date.now() / 1000 - lostAt)} ago; trying again in ${left} s`);
+      await new Promise((done) => {
+        const timer = setTimeout(done, 1000);
+        hurry = () => { hurried = true; clearTimeout(timer); done(); };
+      });
+    }
+    link("lost", "Connection lost; trying again");
+  }
+}
+
+// What the operator decides
+
+function confirmed(title, words, yes) {
+  return new Promise((done) => {
+    text("confirm-title", title);
+    text("confirm-words", words);
+    text("confirm-yes", yes);
+    let answer = false;
+    $("confirm-yes").onclick = () => { answer = true; $("confirm").close(); };
+    $("confirm-no").onclick = () => $("confirm").close();
+    $("confirm").onclose = () => done(answer);
+    $("confirm").showModal();
+  });
+}
+function answer(words, bad = false) { $("answer").dataset.bad = String(bad); text("answer", words); }
+async function act(path, body, words) {
+  try {
+    await call(path, body);
+    answer(words);
+  } catch (error) { answer(`That did not work: ${error.message}.`, true); }
+}
+const MODES = {
+  open: ["Hold the circuit open", "GETs are answered with the last good pages, and with a 503 where there is none. The application gets only the other methods."],
+  closed: ["Hold the circuit closed", "Everything goes to the application, however it fares: RETTER does not protect it from overload."],
+  observe: ["Only observe", "Everything goes to the application; RETTER only tells what it would do."],
+};
+const release = () => act("/api/circuit", {mode: "auto"}, `The circuit is automatic again, since ${clock(Date.now() / 1000)}.`);
+$("modes").addEventListener("click", async (event) => {
+  const mode = event.target.dataset.mode;
+  if (!mode) return;
+  if (mode === "auto") { await release(); return; }
+  const chosen = $("hold-for"), seconds = Number(chosen.value), [title, words] = MODES[mode];
+  if (await confirmed(`${title} for ${chosen.selectedOptions[0].textContent}?`, words, title))
+    await act("/api/circuit", {mode, seconds}, `In force until ${until(Date.now() / 1000 + seconds)}: ${title.toLowerCase()}.`);
+});
+$("release").addEventListener("click", release);
+$("pause").addEventListener("click", async () => {
+  const chosen = $("pause-for"), seconds = Number(chosen.value);
+  if (await confirmed(`Pause the application for ${chosen.selectedOptions[0].textContent}?`,
+    "It gets no requests: GETs are answered with the last good pages, everything else is held until you resume, or the time is over.", "Pause"))
+    await act("/api/pause", {seconds}, `Paused until ${clock(Date.now() / 1000 + seconds)}.`);
+});
+const resume = () => act("/api/resume", {}, `Resumed at ${clock(Date.now() / 1000)}.`);
+$("resume").addEventListener("click", resume);
+$("resume-here").addEventListener("click", resume);
+
+$("why").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const show = (pairs) => $("why-answer").replaceChildren(...pairs.map(([name, value]) => {
+    const line = make("div");
+    line.append(make("dt", name.replaceAll("_", " ")), make("dd", value !== null && typeof value === "object" ? JSON.stringify(value) : String(value ?? "–")));
+    return line;
+  }));
+  try {
+    show(Object.entries(await call(`/api/why?url=${encodeURIComponent($("why-url").value)}`)));
+  } catch (error) { show([["error", error.message]]); }
+});
+
+// Light and dark: as the system has it, until the switch says otherwise
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+let theme = "";
+try { theme = localStorage.getItem("retter-theme") || ""; } catch { /* not kept */ }
+function paint() {
+  const now = theme || (dark.matches ? "dark" : "light");
+  document.documentElement.dataset.theme = now;
+  text("theme", now === "dark" ? "Light theme" : "Dark theme");
+  if (lastState) drawIcon();
+}
+$("theme").addEventListener("click", () => {
+  theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  try { localStorage.setItem("retter-theme", theme); } catch { /* not kept */ }
+  paint();
+});
+dark.addEventListener("change", paint);
+paint();
+$("plot").addEventListener("pointermove", point);
+$("plot").addEventListener("pointerleave", () => { $("tip").hidden = true; $("cross").setAttribute("d", ""); });
+stayConnected();
+})();

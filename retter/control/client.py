@@ -1,0 +1,108 @@
+"""One question to the admin listener, one answer: http.client over TCP or a Unix socket."""
+
+import http.client
+import json
+import socket
+from typing import Any, Final, cast
+from urllib.parse import urlencode
+
+from retter.units import ListenAddress
+
+# The listener answers within milliseconds; a machine that swaps may take seconds.
+TIMEOUT_S: Final = 5.0
+ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024   # a state document has a few KB
+
+# What to connect to where it listens on every interface.
+_ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class ControlError(Exception):
+    """It did not do what it was asked to. The message is a line that says what to do about it."""
+
+
+class Unreachable(ControlError):
+    """Nothing answers there."""
+
+
+class AdminClient:
+    """Asks one admin listener.
+
+    Args:
+        address: Where it listens.
+        token: What it was given with `--admin-token`; "" for none.
+    """
+
+    def __init__(self, address: ListenAddress, token: str = "") -> None:
+        self.address = address
+        self._token = token
+
+    def get(self, path: str, **query: str | list[str]) -> dict[str, Any]:
+        """Return the JSON document of a path.
+
+        Raises:
+            Unreachable: Nothing answers there.
+            ControlError: It was refused.
+        """
+        return self._ask("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Have something done, and return the JSON document that says so. Raises as `get`."""
+        return self._ask("POST", path, json.dumps(body).encode())
+
+    def _ask(self, method: str, target: str, body: bytes | None) -> dict[str, Any]:
+        fields = {"Accept": "application/json"}
+        if body is not None:
+            fields["Content-Type"] = "application/json"
+        if self._token:
+            fields["Authorization"] = f"Bearer {self._token}"
+        connection = self._connection()
+        try:
+            connection.request(method, target, body, fields)
+            answer = connection.getresponse()
+            status, data = answer.status, answer.read(ANSWER_BYTES_MAX)
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unreachable(
+                f"no admin listener answers at {self.address} ({why}): is RETTER running, and "
+                "with this --admin? Name another with --admin, RETTER_ADMIN or --config"
+            ) from None
+        finally:
+            connection.close()
+        return self._read(status, data)
+
+    def _read(self, status: int, data: bytes) -> dict[str, Any]:
+        try:
+            document: object = json.loads(data)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise ControlError(
+                f"what answers at {self.address} is no admin listener of RETTER's: see --admin"
+            )
+        found = cast("dict[str, Any]", document)
+        if status == 401:
+            raise ControlError(
+                f"the admin listener at {self.address} asks for "
+                f"{'another' if self._token else 'a'} token: --admin-token or RETTER_ADMIN_TOKEN"
+            )
+        if status >= 400:
+            raise ControlError(f"refused: {found.get('error', f'status {status}')}")
+        return found
+
+    def _connection(self) -> http.client.HTTPConnection:
+        address = self.address
+        if address.kind == "unix":
+            return _UnixConnection(address.path)
+        host = _ANY.get(address.host, address.host)
+        return http.client.HTTPConnection(host, address.port, timeout=TIMEOUT_S)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(self._path)

@@ -1,0 +1,226 @@
+"""The words that talk to a running RETTER, and their options.
+
+Exit codes: 0 done, 1 refused or unreachable (the line on standard error says what to do), 2 asked
+wrongly.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
+
+from retter import units
+from retter.admin.guard import read_token
+from retter.config import ADMIN_DEFAULT, SETTINGS, ConfigError, load
+from retter.control import words
+from retter.control.client import AdminClient, ControlError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+# How long an operator's word holds unless it says otherwise: long enough to look into the matter,
+# too short to be forgotten over night.
+CIRCUIT_S: Final = 600.0
+PAUSE_S: Final = 30.0
+
+# The settings by which the admin listener is found, as the proxy itself reads them.
+_WHERE: Final = ("admin", "admin_token", "admin_token_file", "config")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog.removeprefix('retter ')}: {message}")
+
+
+def main(word: str, arguments: Sequence[str]) -> int:
+    """Carry one of the words out and return the exit code. Raises ConfigError."""
+    parser = _parser(word)
+    options = parser.parse_args(arguments)
+    try:
+        return COMMANDS[word][1](_client(options), options)
+    except ControlError as error:
+        sys.stderr.write(words.printable(f"retter: {error}\n"))
+        return EXIT_FAILED
+    except BrokenPipeError:
+        # Whoever read us has seen enough (`retter top | head`); nor shall the interpreter's own
+        # flush at its end complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+def _parser(word: str) -> _Parser:
+    about, _, add_options = COMMANDS[word]
+    parser = _Parser(prog=f"retter {word}", description=about, allow_abbrev=False)
+    add_options(parser)
+    for setting in SETTINGS:
+        if setting.name in _WHERE:
+            parser.add_argument(
+                setting.flag, dest=setting.name, metavar=setting.kind.metavar,
+                help=f"as the running RETTER has it ({setting.variable} does as well)",
+            )
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return parser
+
+
+def _client(options: argparse.Namespace) -> AdminClient:
+    given = {name: [text] for name in _WHERE if (text := getattr(options, name)) is not None}
+    effective = load(given, os.environ)
+    settings = effective.settings
+    if settings.admin in ("off", ""):
+        raise ConfigError(
+            f"{effective.origins['admin']}: there is no admin listener; start RETTER with "
+            f"--admin {ADMIN_DEFAULT}, and give the same here"
+        )
+    where = ADMIN_DEFAULT if settings.admin == "auto" else settings.admin
+    return AdminClient(units.parse_listen(where), read_token(settings))
+
+
+def _show(document: dict[str, Any], options: argparse.Namespace, text: str) -> int:
+    shown = json.dumps(document, indent=2) + "\n" if options.json else words.printable(text)
+    sys.stdout.write(shown)
+    sys.stdout.flush()
+    return EXIT_OK
+
+
+def _duration(text: str) -> float:
+    try:
+        return units.parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# Looking
+
+
+def _status(client: AdminClient, options: argparse.Namespace) -> int:
+    state = client.get("/api/state")
+    return _show(state, options, "" if options.json else words.status(state, time.time()))
+
+
+def _top(client: AdminClient, options: argparse.Namespace) -> int:
+    from retter.control import top
+
+    return top.run(lambda: client.get("/api/state"), as_json=options.json)
+
+
+def _why(client: AdminClient, options: argparse.Namespace) -> int:
+    query: dict[str, str | list[str]] = {"url": options.url}
+    if options.cookie:
+        query["cookie"] = "; ".join(options.cookie)
+    if options.header:
+        query["header"] = options.header
+    found = client.get("/api/why", **query)
+    return _show(found, options, words.why(found))
+
+
+def _why_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="as a visitor has it: http://example.org/a?b=c")
+    parser.add_argument(
+        "--cookie", action="append", metavar="NAME=VALUE", help="a cookie sent; may be repeated"
+    )
+    parser.add_argument(
+        "--header", action="append", metavar="'NAME: VALUE'",
+        help="a header field sent; may be repeated",
+    )
+
+
+# Steering
+
+
+def _purge(client: AdminClient, options: argparse.Namespace) -> int:
+    if options.all:
+        body: dict[str, Any] = {"all": True}
+    elif options.session is not None:
+        body = {"session": options.session}
+    elif options.prefix is not None:
+        body = {"prefix": options.prefix}
+    else:
+        body = {"url": options.url}
+    if len([one for one in (options.url, options.prefix, options.session) if one is not None]) + (
+        options.all
+    ) != 1:
+        raise ConfigError("purge: name one of a URL, --prefix, --session and --all")
+    found = client.post("/api/purge", body)
+    pages = found["purged"]
+    return _show(found, options, f"{pages:,} stored page{'' if pages == 1 else 's'} dropped\n")
+
+
+def _purge_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", nargs="?", help="the stored pages of this URL")
+    parser.add_argument("--prefix", metavar="URL", help="of all URLs that begin like this")
+    parser.add_argument("--session", metavar="NAME=VALUE", help="of one session, by its cookie")
+    parser.add_argument("--all", action="store_true", help="everything")
+
+
+def _circuit(client: AdminClient, options: argparse.Namespace) -> int:
+    body: dict[str, Any] = {"mode": options.mode}
+    if options.mode != "auto":
+        body["seconds"] = options.seconds
+    client.post("/api/circuit", body)
+    return _in_force(client, options)
+
+
+def _circuit_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "mode", choices=("auto", "open", "closed", "observe"),
+        help="auto: RETTER decides. open: GETs from the store. closed: everything is forwarded. "
+        "observe: the same, and it tells what it would do",
+    )
+    _add_time(parser, CIRCUIT_S, "then it is automatic again")
+
+
+def _pause(client: AdminClient, options: argparse.Namespace) -> int:
+    client.post("/api/pause", {"seconds": options.seconds})
+    return _in_force(client, options)
+
+
+def _pause_options(parser: argparse.ArgumentParser) -> None:
+    _add_time(parser, PAUSE_S, "at most, if nobody says resume before")
+
+
+def _resume(client: AdminClient, options: argparse.Namespace) -> int:
+    client.post("/api/resume", {})
+    return _in_force(client, options)
+
+
+def _in_force(client: AdminClient, options: argparse.Namespace) -> int:
+    """Say what holds now, as RETTER itself has it, and not what was asked for."""
+    state = client.get("/api/state")
+    names = ("state", "forced", "forced_remaining_s", "paused", "pause_remaining_s")
+    words_in_force = f"in force: {words.in_force(state, time.time())}\nstate: {state['state']}\n"
+    return _show({name: state[name] for name in names}, options, words_in_force)
+
+
+def _add_time(parser: argparse.ArgumentParser, seconds: float, then: str) -> None:
+    parser.add_argument(
+        "--for", dest="seconds", metavar="TIME", type=_duration, default=seconds,
+        help=f"30s, 10m, 1h: {then} (default {units.format_duration(seconds)})",
+    )
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+Command = tuple[
+    str,
+    Callable[[AdminClient, argparse.Namespace], int],
+    Callable[[argparse.ArgumentParser], None],
+]
+
+COMMANDS: Final[dict[str, Command]] = {
+    "status": ("Say how the running RETTER is.", _status, _no_options),
+    "top": ("Show it live; q quits.", _top, _no_options),
+    "why": ("Say what would happen to a GET of this URL now, and why.", _why, _why_options),
+    "purge": ("Drop stored pages.", _purge, _purge_options),
+    "circuit": ("Hold the circuit, for a time, or let it decide.", _circuit, _circuit_options),
+    "pause": (
+        "Send the application nothing while you deploy: GETs are answered from the store, "
+        "everything else is held.",
+        _pause, _pause_options,
+    ),
+    "resume": ("End a pause.", _resume, _no_options),
+}

@@ -1,0 +1,209 @@
+"""What the admin listener says, as people read it: figures with units, and sentences.
+
+Pure text work: `now` (seconds since 1970) is an argument, and nothing is printed here.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, cast
+
+Document = Mapping[str, Any]
+
+KINDS: Final = ("fresh", "stored", "refused", "failed")
+
+_FORCED: Final = {
+    "open": "held open", "closed": "held closed", "observe": "observing only",
+}
+
+
+def number(value: float | None) -> str:
+    """`1,584`, `0.7`; `-` for what is not known."""
+    if value is None:
+        return "-"
+    if 0 < value < 0.05:
+        return "<0.1"
+    return f"{value:.1f}" if value < 10 and value % 1 else f"{value:,.0f}"
+
+
+def printable(text: str) -> str:
+    """Replace what a terminal would obey: a route is a path that some stranger has asked for."""
+    return "".join([c if c.isprintable() or c == "\n" else "?" for c in text])
+
+
+def length(seconds: float) -> str:
+    """A time as one says it: `42 s`, `9 min 12 s`, `2 h 13 min`, `4 d 3 h`."""
+    s = max(0, round(seconds))
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min" + (f" {s % 60} s" if s < 600 and s % 60 else "")
+    if s < 86400:
+        return f"{s // 3600} h {s % 3600 // 60} min"
+    return f"{s // 86400} d {s % 86400 // 3600} h"
+
+
+def wait(milliseconds: float | None) -> str:
+    """`0.4 ms`, `23 ms`, `1.2 s`; `-` for what is not known."""
+    if milliseconds is None:
+        return "-"
+    if milliseconds >= 1000:
+        return f"{milliseconds / 1000:.1f} s"
+    return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+
+
+def size(octets: float | None) -> str:
+    """`8.9 MiB`; `-` for what is not known."""
+    if octets is None:
+        return "-"
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if octets >= factor:
+            return f"{octets / factor:.1f} {unit}"
+    return f"{octets:.0f} B"
+
+
+def clock(at: float, now: float) -> str:
+    """A moment as local time: the hour, and the date if it was not today."""
+    moment = time.localtime(at)
+    same_day = moment[:3] == time.localtime(now)[:3]
+    return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
+
+
+def in_force(state: Document, now: float) -> str:
+    """Who decides, and until when: `automatic`, `held open until 03:42:10 (9 min 12 s more)`."""
+    parts = [_FORCED.get(state["forced"], "automatic")]
+    if state["forced"]:
+        parts[0] += _until(state["forced_remaining_s"], now)
+    if state["paused"]:
+        parts.append("paused" + _until(state["pause_remaining_s"], now))
+    if state["draining"]:
+        parts.append("shutting down")
+    return ", ".join(parts)
+
+
+def _until(remaining_s: float | None, now: float) -> str:
+    if remaining_s is None:
+        return " by the configuration"
+    return f" until {clock(now + remaining_s, now)} ({length(remaining_s)} more)"
+
+
+def since(state: Document, now: float) -> str:
+    """Since when the state is what it is."""
+    if not state["events"]:
+        return f"since the start, {length(state['uptime_s'])} ago"
+    at = state["events"][-1]["at"]
+    return f"since {clock(at, now)}, for {length(now - at)}"
+
+
+def sentence(state: Document) -> str:
+    """What is going on, in one sentence for somebody who was just woken."""
+    rates = state["rates"]
+    total = sum(rates[kind] for kind in KINDS)
+    part = f"{100 * rates['stored'] / total:.0f} %" if total else "none"
+    if state["draining"]:
+        return "It finishes what runs, and ends."
+    if state["paused"]:
+        return "A pause: GETs are answered from the store, everything else waits."
+    if state["forced"] == "open":
+        return "An operator's word: GETs are answered from the store."
+    if state["forced"] == "closed":
+        return "An operator's word: everything is forwarded, however the application fares."
+    if state["forced"] == "observe":
+        return "Everything is forwarded; the state is what it would be."
+    if state["state"] == "LIMITING":
+        return f"More comes than the application can do: {part} of the answers are stored ones."
+    if state["state"] == "OPEN":
+        return "The application fails: visitors get stored pages until it is back."
+    if state["state"] == "HALF-OPEN":
+        return "The application is coming back: it gets more with every good answer."
+    if not total:
+        return "All quiet: no requests at present."
+    if rates["failed"] + rates["refused"] > 0.01 * total:
+        return "Some requests fail, too few to take the application for ill."
+    return "All is well: the application answers."
+
+
+def served(state: Document) -> str:
+    """The rates of answers, by kind."""
+    return ", ".join(f"{number(state['rates'][kind])} {kind}" for kind in KINDS)
+
+
+def rows(state: Document, now: float) -> list[tuple[str, str]]:
+    """Return the figures as pairs of a name and words."""
+    store, upstream, latency = state["store"], state["upstream"], state["latency_ms"]
+    overhead = state["overhead_us"]["p50"]
+    asked = store["hits"] + store["misses"]
+    hits = f", {100 * store['hits'] / asked:.0f} % hits" if asked else ""
+    added = f"{number(overhead)} us"
+    return [
+        ("in force", in_force(state, now)),
+        ("answers/s", served(state)),
+        ("its time", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
+        ("in flight", f"{number(state['in_flight'])} of {number(state['limit'])}, "
+                      f"{number(state['queue'])} waiting for a place"),
+        ("store", f"{number(store['entries'])} pages, {size(store['bytes'])} of "
+                  f"{size(store['bytes_max'])}{hits}"),
+        ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
+                        f"{upstream['connections_idle']} idle"),
+        ("RETTER", f"{state['version']}, up {length(state['uptime_s'])}, "
+                   f"{number(state['connections'])} clients connected"),
+        ("its costs", f"{size(state['memory']['rss_bytes'])}, {added} a request, "
+                      f"loop lag {wait(state['loop_lag_ms'])}"),
+    ]  # fmt: skip
+
+
+def event(one: Document, now: float) -> str:
+    """A change of state as a line."""
+    return f"{clock(one['at'], now)}  {one['to']:9}  {one['words']}"
+
+
+def table(pairs: Iterable[tuple[str, str]]) -> str:
+    """Lay pairs out in two columns, a line each."""
+    known = list(pairs)
+    width = max((len(name) for name, _ in known), default=0)
+    return "".join(f"  {name:{width}}  {words}\n" for name, words in known)
+
+
+def status(state: Document, now: float) -> str:
+    """The whole state, for `retter status`."""
+    lines = [f"{state['state']}  {since(state, now)}\n{sentence(state)}\n\n"]
+    lines.append(table(rows(state, now)))
+    if state["events"]:
+        lines.append("\nlast changes\n")
+        lines += [f"  {event(one, now)}\n" for one in state["events"][-3:]]
+    return "".join(lines)
+
+
+def why(found: Document) -> str:
+    """What would happen to a request, and why: every figure of the answer, a line each."""
+    return table(_pairs(found, ""))
+
+
+def _pairs(found: Document, under: str) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for name, value in found.items():
+        label = f"{under}{name.replace('_', ' ')}"
+        if isinstance(value, dict):
+            pairs += _pairs(cast("Document", value), f"{label}: ")
+        elif isinstance(value, list):
+            pairs.append((label, ", ".join([str(one) for one in cast("list[object]", value)])))
+        else:
+            pairs.append((label, _plain(value)))
+    return pairs
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def line(state: Document, now: float) -> str:
+    """The state in one line, for `retter top` where there is no terminal."""
+    latency = state["latency_ms"]
+    return (
+        f"{clock(now, now)} {state['state']:9} {served(state)}/s; in flight "
+        f"{number(state['in_flight'])}/{number(state['limit'])}; p50 {wait(latency['p50'])} "
+        f"p99 {wait(latency['p99'])}\n"
+    )

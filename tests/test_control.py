@@ -1,0 +1,209 @@
+"""What the commands say: words, the screen of `retter top`, and mistakes, without a listener."""
+
+import os
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retter.cli import CONTROL_WORDS, main
+from retter.control import top, words
+
+NOW = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))    # local time, as it is shown
+
+STATE: dict[str, Any] = {
+    "version": "1.0", "uptime_s": 8000.0, "state": "LIMITING", "forced": None,
+    "forced_remaining_s": None, "paused": False, "pause_remaining_s": None, "draining": False,
+    "in_flight": 12, "limit": 13.2, "queue": 2,
+    "upstream": {"address": ":8080", "connections_idle": 3, "connections_busy": 9},
+    "connections": 412,
+    "rates": {"fresh": 399.0, "stored": 1584.25, "refused": 0.7, "failed": 0.0},
+    "latency_ms": {"p50": 23.4, "p99": 1204.0}, "overhead_us": {"p50": 48.0, "p99": None},
+    "store": {"entries": 511, "bytes": 9_332_326, "bytes_max": 67_108_864, "hits": 98,
+              "misses": 2, "evictions": 0},
+    "routes": [
+        {"route": "GET /products/*", "state": "closed", "requests": 32451, "errors": 0,
+         "p50_ms": 24.0, "p99_ms": 81.0},
+        {"route": "GET /a/very/long/route/" + "x" * 200, "state": "open", "requests": 4,
+         "errors": 3, "p50_ms": None, "p99_ms": None},
+    ],
+    "events": [{"at": NOW - 92, "from": "CLOSED", "to": "LIMITING", "cause": "no-permits",
+                "words": "GETs above the limit are answered from the store: more came."}],
+    "totals": {}, "memory": {"rss_bytes": 41_000_000}, "loop_lag_ms": 0.42,
+}  # fmt: skip
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    return STATE | changes
+
+
+@pytest.mark.parametrize(("seconds", "said"), [
+    (0, "0 s"), (59.4, "59 s"), (60, "1 min"), (552, "9 min 12 s"), (3599, "59 min"),
+    (7980, "2 h 13 min"), (4 * 86400 + 3 * 3600, "4 d 3 h"), (-3, "0 s"),
+])
+def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert words.length(seconds) == said
+
+
+@pytest.mark.parametrize(("value", "said"), [
+    (None, "-"), (0, "0"), (0.01, "<0.1"), (0.7, "0.7"), (3.0, "3"), (399.4, "399"),
+    (1584.25, "1,584"),
+])
+def test_figures_have_the_digits_that_matter(value: float | None, said: str) -> None:
+    assert words.number(value) == said
+
+
+def test_status_says_first_what_is_the_matter() -> None:
+    lines = words.status(STATE, NOW).splitlines()
+    assert lines[0] == "LIMITING  since 03:40:38, for 1 min 32 s"
+    assert lines[1].startswith("More comes than the application can do: 80 % of the answers")
+    assert lines[3:11] == [
+        "  in force     automatic",
+        "  answers/s    399 fresh, 1,584 stored, 0.7 refused, 0 failed",
+        "  its time     23 ms typical, 1.2 s slowest 1 %",
+        "  in flight    12 of 13, 2 waiting for a place",
+        "  store        511 pages, 8.9 MiB of 64.0 MiB, 98 % hits",
+        "  application  :8080, 9 connections busy, 3 idle",
+        "  RETTER       1.0, up 2 h 13 min, 412 clients connected",
+        "  its costs    39.1 MiB, 48 us a request, loop lag 0.4 ms",
+    ]
+    assert lines[-1].endswith("GETs above the limit are answered from the store: more came.")
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({}, "automatic"),
+    ({"forced": "open", "forced_remaining_s": 552}, "held open until 03:51:22 (9 min 12 s more)"),
+    ({"forced": "observe"}, "observing only by the configuration"),
+    ({"paused": True, "pause_remaining_s": 20}, "automatic, paused until 03:42:30 (20 s more)"),
+    ({"draining": True}, "automatic, shutting down"),
+])
+def test_what_is_in_force_is_said_with_its_end(changes: dict[str, Any], said: str) -> None:
+    assert words.in_force(state(**changes), NOW) == said
+
+
+def test_every_state_has_a_sentence_of_its_own() -> None:
+    quiet = {"fresh": 0.0, "stored": 0.0, "refused": 0.0, "failed": 0.0}
+    said = [
+        words.sentence(state(**changes))
+        for changes in (
+            {"state": "CLOSED"}, {"state": "CLOSED", "rates": quiet},
+            {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}},
+            {"state": "LIMITING"}, {"state": "OPEN"}, {"state": "HALF-OPEN"},
+            {"forced": "open"}, {"forced": "closed"}, {"forced": "observe"},
+            {"paused": True}, {"draining": True},
+        )
+    ]
+    assert len(set(said)) == len(said)
+
+
+def test_a_day_ago_is_said_with_its_date() -> None:
+    assert words.clock(NOW - 86400, NOW) == "2026-02-28 03:42:10"
+
+
+def test_an_explanation_is_shown_whole() -> None:
+    found = {"decision": "stored", "owner": {"class": "session"}, "limits": [1, 2], "age_s": None,
+             "cached": True}
+    assert words.why(found) == (
+        "  decision      stored\n"
+        "  owner: class  session\n"
+        "  limits        1, 2\n"
+        "  age s         -\n"
+        "  cached        yes\n"
+    )
+
+
+# The screen
+
+
+def test_no_stranger_can_steer_the_operators_terminal() -> None:
+    """Routes are made of paths; a terminal obeys ESC, and some of them the octet 0x9b."""
+    route = STATE["routes"][0] | {"route": "GET /\x1b[2J\x9b2J\r\x07"}
+    shown = top.screen(
+        state(routes=[route]), [], NOW, columns=80, lines=24, colour=False
+    )
+    assert any("GET /?[2J?2J??" in line for line in shown)
+    assert words.printable("GET /\x1b[2J\n") == "GET /?[2J\n"
+
+
+def test_the_screen_shows_all_at_80_by_24() -> None:
+    shown = top.screen(
+        STATE, [100.0, 1000.0, 2000.0], NOW, columns=80, lines=24, colour=False
+    )
+    assert len(shown) <= 24
+    assert max(len(line) for line in shown) <= 80
+    whole = "\n".join(shown)
+    for wanted in ("LIMITING", "399 fresh", "12 of 13", "511 pages", "GET /products/*",
+                   "answered from the store", "2,000/s", "q quits"):
+        assert wanted in whole
+    assert "\x1b" not in whole
+    assert whole.count("█") == 4 + 2    # the last column whole, the one before it half as high
+
+
+@given(
+    columns=st.integers(1, 200), lines=st.integers(2, 60),
+    history=st.lists(st.floats(0, 1e6), max_size=300), routes=st.integers(0, 10),
+    events=st.integers(0, 20), trouble=st.sampled_from(["", "no answer since 03:42:10"]),
+)  # fmt: skip
+def test_no_terminal_is_too_small_for_the_screen(
+    columns: int, lines: int, history: list[float], routes: int, events: int, trouble: str
+) -> None:
+    document = state(routes=STATE["routes"][:1] * routes, events=STATE["events"] * events)
+    shown = top.screen(
+        document, history, NOW, columns=columns, lines=lines, colour=False, trouble=trouble
+    )
+    assert len(shown) <= lines
+    assert all(len(line) <= columns for line in shown)
+
+
+def test_colours_mark_the_state_and_the_last_line_only() -> None:
+    shown = top.screen(
+        STATE, [], NOW, columns=80, lines=24, colour=True, trouble="no answer since 03:42:10"
+    )
+    assert [line for line in shown if "\x1b" in line] == [
+        "\x1b[1;33mLIMITING  since 03:40:38, for 1 min 32 s\x1b[0m",
+        "\x1b[1;31mno answer since 03:42:10\x1b[0m",
+    ]
+
+
+# Mistakes
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("RETTER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["purge"], "purge: name one of a URL, --prefix, --session and --all"),
+    (["purge", "/a", "--all"], "purge: name one of a URL, --prefix, --session and --all"),
+    (["circuit"], "circuit: the following arguments are required: mode"),
+    (["circuit", "ajar"], "circuit: argument mode: invalid choice: 'ajar'"),
+    (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
+    (["why"], "why: the following arguments are required: URL"),
+    (["status", "now"], "status: unrecognized arguments: now"),
+    (["status", "--admin", "9090:"], "--admin: "),
+])
+def test_a_wrong_command_is_a_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[0] == "purge":
+        arguments = [*arguments, "--admin", "127.0.0.1:1"]
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"retter: {message}")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("word", CONTROL_WORDS)
+def test_every_command_explains_itself(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([word, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for wanted in (f"usage: retter {word}", "--admin", "--admin-token", "--config", "--json"):
+        assert wanted in out
