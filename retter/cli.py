@@ -166,6 +166,9 @@ def _check_complete(effective: Effective) -> None:
         except OSError as error:
             origin = effective.origins["error_page"]
             raise ConfigError(f"{origin}: {settings.error_page}: {error.strerror}") from None
+    from retter import certificates  # with ssl, which --help does without
+
+    certificates.check(settings)
 
 
 # Arguments

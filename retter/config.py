@@ -268,9 +268,14 @@ def _check_admin_address(value: str) -> None:
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
-    if units.parse_listen(value).tls:
-        raise ValueError(f"{shown(value)}: TLS is not supported yet")
+    units.parse_listen(value)
     return value.strip()
+
+
+def _file_item(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{shown(value)} is not a file's name")
+    return value
 
 
 # The declaration
@@ -285,6 +290,11 @@ class Group:
 
 
 LISTENING: Final = Group("Listening and life", "Where clients connect, and how RETTER stops.")
+TLS: Final = Group(
+    "TLS",
+    "For listeners with ,tls: versions 1.2 and 1.3, HTTP/1.1, a certificate for each name. SIGHUP "
+    "reads the files again.",
+)
 APPLICATION: Final = Group(
     "The application",
     "Where it is and how long to wait for it. These times end an exchange that is really lost; "
@@ -348,11 +358,40 @@ class Settings:
         name="loop",
     )
 
+    # TLS
+    tls_cert: tuple[str, ...] = _setting(
+        (), TLS, _list("FILE", _file_item),
+        "A certificate with its chain, in PEM. May be repeated: the name that the client asks for "
+        "chooses, and the first is for all others.",
+    )
+    tls_key: tuple[str, ...] = _setting(
+        (), TLS, _list("FILE", _file_item),
+        "The private key of the certificate that stands at the same place; none if they share "
+        "their files.",
+    )
+    https_redirect: int = _setting(
+        0, TLS, _count(0, 65535),
+        "Send clients of the plain listeners to https on this port, mostly 443 (but not "
+        "/.well-known/acme-challenge/, which is forwarded). 0 serves them.",
+    )
+
     # The application
     upstream: str = _setting(
         "", APPLICATION, _text("ADDRESS", units.parse_upstream),
-        "The application to protect: :8080 (this machine), app:8080, http://app:8080, "
+        "The application to protect: :8080 (this machine), app:8080, https://app, "
         "[::1]:8080 or unix:PATH. Always needed.",
+    )
+    upstream_ca: str = _setting(
+        "", APPLICATION, _text("FILE"),
+        "For https: whose certificates to believe, in PEM, in place of the system's authorities.",
+    )
+    upstream_name: str = _setting(
+        "", APPLICATION, _text("NAME"),
+        "For https: whose certificate the application shows, where --upstream has an address.",
+    )
+    upstream_insecure: bool = _setting(
+        False, APPLICATION, _switch(),
+        "For https: believe any certificate. Whoever is on the way can read and change all.",
     )
     connect_timeout_s: float = _setting(
         3.0, APPLICATION, _duration(_MILLISECOND_S),

@@ -157,9 +157,12 @@ class DownstreamConnection(asyncio.Protocol):
             self._exchange.client_tunnel_data(data, now)
 
     def write_eof(self) -> None:
-        """Close our direction of the tunnel."""
-        if not self._closed and self._transport is not None and self._transport.can_write_eof():
-            self._transport.write_eof()
+        """Close our direction of the tunnel, or all of it where TLS knows no half."""
+        if not self._closed and self._transport is not None:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
 
     def close(self) -> None:
         """Close when everything written has been sent."""
@@ -205,7 +208,7 @@ class DownstreamConnection(asyncio.Protocol):
             return
         now = self._loop.time()
         self.forwarding = proxy.forwarding_fields(self.peer, self._proto)
-        self._memo = proxy.request_memo(self.forwarding.trusted)
+        self._memo = proxy.request_memo(self.forwarding.trusted, self._proto)
         self.deadline = now + proxy.settings.head_timeout_s
         proxy.wheel.watch(self, now)
 
@@ -236,6 +239,9 @@ class DownstreamConnection(asyncio.Protocol):
             self._read_ahead(data)
 
     def eof_received(self) -> bool:
+        assert self._transport is not None
+        if not self._transport.can_write_eof():
+            return False  # over TLS both sides are closed together
         # A client may close its sending side and wait for its answer (RFC 9112 section 9.6).
         if self._tunnel and self._exchange is not None:
             self._exchange.client_tunnel_eof(self._loop.time())
@@ -303,7 +309,8 @@ class DownstreamConnection(asyncio.Protocol):
         head_bytes = data[:end]
         parsed = self._memo.get(head_bytes)
         if parsed is None:
-            parsed = proxy.parse(head_bytes, self.forwarding.trusted, self._memo)
+            trusted = self.forwarding.trusted
+            parsed = proxy.parse(head_bytes, trusted, self._memo, self._proto)
         rest = data[end:]
         if self._eof and not rest:
             self._close = True  # the last one that the client has sent
@@ -488,10 +495,15 @@ class DownstreamConnection(asyncio.Protocol):
                 date=proxy.http_date(), detail=str(error),
             )
         )  # fmt: skip
-        self._end()
+        self._end(sending=True)
 
-    def _end(self) -> None:
-        """Close after the last answer, without cutting it off while the client still sends."""
+    def _end(self, sending: bool = False) -> None:
+        """Close after the last answer, without cutting it off while the client still sends.
+
+        Args:
+            sending: It may do so, although no body is waited for.
+        """
+        sending = sending or self._body_left > 0 or self._decoder is not None
         self._buffer = b""
         self._body_left = 0
         self._decoder = None
@@ -504,10 +516,11 @@ class DownstreamConnection(asyncio.Protocol):
             self.deadline = now + LINGER_S
             self._proxy.wheel.watch(self, now)
         self.resume_body()
-        if self._eof or not self._transport.can_write_eof():
-            self.close()
-        else:
+        if self._transport.can_write_eof() and not self._eof:
             self._transport.write_eof()
+        elif self._eof or not sending:
+            self.close()
+        # Else it is TLS, which has no half to close: the client ends it when it has its answer.
 
     def _linger_on(self, data: bytes) -> None:
         self._lingering += len(data)

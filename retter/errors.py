@@ -101,6 +101,13 @@ class ConnectTimeout(UpstreamError):
     status, reason = 504, Reason.CONNECT_TIMEOUT
 
 
+class UpstreamTLSFailed(UpstreamError):
+    """No TLS with the application: a certificate that is not to be believed, or no TLS at all."""
+
+    reason = Reason.UPSTREAM_TLS
+    outcome = Outcome.ERROR
+
+
 class UpstreamReset(UpstreamError):
     """Closed or reset before the answer was complete."""
 

@@ -7,10 +7,17 @@ flight is the breaker's decision alone.
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Callable
 from typing import Protocol
 
-from retter.errors import ConnectRefused, ConnectTimeout, OutOfDescriptors, UpstreamError
+from retter.errors import (
+    ConnectRefused,
+    ConnectTimeout,
+    OutOfDescriptors,
+    UpstreamError,
+    UpstreamTLSFailed,
+)
 from retter.units import UpstreamAddress
 from retter.upstream import UpstreamConnection
 
@@ -19,6 +26,14 @@ from retter.upstream import UpstreamConnection
 REDIAL_INTERVAL_S = 0.1
 
 _OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def tls_fault(error: ssl.SSLError) -> str:
+    """Return what was wrong, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be believed: {error.verify_message}"
+    reason = error.reason or str(error)
+    return f"no TLS with it: {reason.lower().replace('_', ' ')}"
 
 
 class Dialler(Protocol):
@@ -37,7 +52,9 @@ class ConnectionPool:
         idle_max: Idle connections kept; the oldest goes first.
         idle_s: Seconds an idle connection is kept. Under the application's own keep-alive, or a
             request meets a connection that is just being closed.
-        connect_timeout_s: Seconds until a connection attempt counts as failed.
+        connect_timeout_s: Seconds until a connection attempt counts as failed, TLS included.
+        tls: For an application that is spoken to by https.
+        tls_name: Whose certificate it has to show; the address's host if empty.
     """
 
     def __init__(
@@ -49,6 +66,8 @@ class ConnectionPool:
         idle_max: int,
         idle_s: float,
         connect_timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+        tls_name: str = "",
     ) -> None:
         self._address = address
         self._make_connection = make_connection
@@ -56,6 +75,8 @@ class ConnectionPool:
         self._idle_max = idle_max
         self._idle_s = idle_s
         self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
+        self._tls_name = (tls_name or address.host) if tls is not None else None
         self._idle: list[UpstreamConnection] = []        # oldest first
         self._connections: set[UpstreamConnection] = set()
         self._held: dict[Dialler, float] = {}            # -> until (monotonic seconds)
@@ -160,11 +181,15 @@ class ConnectionPool:
                     )
                 else:
                     _, connection = await self._loop.create_connection(
-                        lambda: self._make_connection(self), address.host, address.port
-                    )
+                        lambda: self._make_connection(self), address.host, address.port,
+                        ssl=self._tls, server_hostname=self._tls_name,
+                    )  # fmt: skip
         except TimeoutError as error:
             self.dials_failed += 1
             raise ConnectTimeout("the connection was not accepted in time") from error
+        except ssl.SSLError as error:
+            self.dials_failed += 1
+            raise UpstreamTLSFailed(tls_fault(error)) from error
         except OSError as error:
             self.dials_failed += 1
             if error.errno in _OUR_OWN_LIMITS:

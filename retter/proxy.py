@@ -23,6 +23,7 @@ from retter.breaker import (
     Transition,
     route_of,
 )
+from retter.certificates import upstream_context
 from retter.config import ConfigError, Settings
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
@@ -227,6 +228,11 @@ class Proxy:
             False: HeadMemo(MEMO_BYTES_MAX // 2),
             True: HeadMemo(MEMO_BYTES_MAX // 4),
         }
+        # As many bytes again where TLS is spoken: what a head means depends on it.
+        self._memos_tls: dict[bool, HeadMemo[ParsedRequest]] = {
+            False: HeadMemo(MEMO_BYTES_MAX // 2),
+            True: HeadMemo(MEMO_BYTES_MAX // 4),
+        }
         networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
         self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
         memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
@@ -242,6 +248,8 @@ class Proxy:
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,
             connect_timeout_s=settings.connect_timeout_s,
+            tls=upstream_context(settings) if address.tls else None,
+            tls_name=settings.upstream_name,
         )
 
     # -- for the connections --------------------------------------------------------------------
@@ -302,12 +310,17 @@ class Proxy:
         for told in self.on_transition:
             told(transition)
 
-    def request_memo(self, trusted: bool) -> HeadMemo[ParsedRequest]:
+    def request_memo(self, trusted: bool, proto: bytes = b"http") -> HeadMemo[ParsedRequest]:
         """Return the memo of request heads for trusted or for other peers."""
-        return self._memos[trusted]
+        memos = self._memos_tls if proto == b"https" else self._memos
+        return memos[trusted]
 
     def parse(
-        self, head_bytes: bytes, trusted: bool, memo: HeadMemo[ParsedRequest]
+        self,
+        head_bytes: bytes,
+        trusted: bool,
+        memo: HeadMemo[ParsedRequest],
+        proto: bytes = b"http",
     ) -> ParsedRequest:
         """Parse a request head that the memo does not know, and remember it.
 
@@ -321,6 +334,10 @@ class Proxy:
         if stream:
             kind = Kind.OTHER
             identity = identity._replace(lookup=False, store=False)
+        if proto == b"https":
+            # The application may answer http with a redirect to https, which would send a client
+            # of https round in circles.
+            identity = identity._replace(shape=identity.shape + b"https")
         parsed = ParsedRequest(head, identity, kind, stream)
         memo.offer(head_bytes, parsed)
         return parsed
@@ -417,6 +434,7 @@ class Proxy:
             "upstream_errors": {r.value: n for r, n in counters.upstream_errors.items() if n},
             "retries": counters.retries,
             "clients_gone": counters.clients_gone,
+            "tls_failed": counters.tls_failed,
             "connections": {
                 "open": len(self.connections),
                 "accepted": counters.connections,
@@ -434,7 +452,11 @@ class Proxy:
                 "dials_failed": self.pool.dials_failed,
             },
             "memo": {
-                "requests": sum(len(memo) for memo in self._memos.values()),
+                "requests": sum(
+                    len(memo)
+                    for memos in (self._memos, self._memos_tls)
+                    for memo in memos.values()
+                ),
                 "responses": len(self._response_memo),
             },
             "breaker": self.breaker.snapshot(now),

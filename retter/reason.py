@@ -41,6 +41,7 @@ class Reason(StrEnum):
     # The application failed this request
     CONNECT_REFUSED = "connect-refused"
     CONNECT_TIMEOUT = "connect-timeout"
+    UPSTREAM_TLS = "upstream-tls"            # no TLS with it: a certificate not to be believed, ...
     NO_DESCRIPTORS = "no-descriptors"        # no connection: this process has too many files open
     UPSTREAM_RESET = "upstream-reset"        # closed or reset before the answer was complete
     UPSTREAM_TIMEOUT = "upstream-timeout"    # no first byte, or a silence inside the answer
@@ -56,4 +57,5 @@ class Reason(StrEnum):
     LOOP = "loop"
 
     # RETTER itself
+    HTTPS_REDIRECT = "https-redirect"        # told to come again by https
     DRAINING = "draining"

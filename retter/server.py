@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import socket
+import ssl
 import stat
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -14,11 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from retter._version import VERSION
 from retter.breaker import Mode, Transition
+from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, Settings
 from retter.downstream import DownstreamConnection
 from retter.log import get_logger
+from retter.pool import tls_fault
 from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
+from retter.redirect import RedirectingConnection
+from retter.tls import TLSConnection
 from retter.units import ListenAddress, parse_listen, parse_upstream
 
 if TYPE_CHECKING:
@@ -126,14 +131,15 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
         os.umask(others)
 
 
-def url_of(listener: socket.socket) -> str:
+def url_of(listener: socket.socket, tls: bool = False) -> str:
     """Return the address of a listening socket as one would type it."""
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     if host in ("::", "0.0.0.0"):
         host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def descriptor_limit() -> int:
@@ -185,6 +191,7 @@ class RunningProxy:
         self._proxy = proxy
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
+        self._certificates: Certificates | None = None
         self.addresses: list[str] = []
         self.admin_address = ""
         self._admin: Admin | None = None
@@ -213,14 +220,16 @@ class RunningProxy:
 
     async def _listen(self) -> None:
         loop, proxy = self._proxy.loop, self._proxy
-        # extend takes them one by one, so that those before a failure are closed in the end
         addresses = [parse_listen(text) for text in proxy.settings.listen]
+        if any(address.tls for address in addresses):
+            self._certificates = Certificates(proxy.settings)
+        # extend takes them one by one, so that those before a failure are closed in the end
         self._sockets.extend(listen_on(address) for address in addresses)
         proxy.descriptors_max = max(1, descriptor_limit() - DESCRIPTORS_KEPT)
 
         for listener, address in zip(self._sockets, addresses, strict=True):
-            connection = _connection_maker(proxy, address)
-            self.addresses.append(url_of(listener))
+            connection = _connection_maker(proxy, address, self._certificates)
+            self.addresses.append(url_of(listener, address.tls))
             if listener.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
             else:
@@ -278,11 +287,24 @@ class RunningProxy:
         self._proxy.close()
 
 
-def _connection_maker(proxy: Proxy, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
+def _connection_maker(
+    proxy: Proxy, address: ListenAddress, certificates: Certificates | None
+) -> Callable[[], asyncio.Protocol]:
     """Return what makes the protocol of a connection that comes in on this address."""
 
-    def connection(peer: str | None = None) -> asyncio.Protocol:
+    def plain(peer: str | None = None) -> asyncio.Protocol:
+        if proxy.settings.https_redirect:
+            return RedirectingConnection(proxy, peer=peer)
         return DownstreamConnection(proxy, peer=peer)
+
+    def secure(peer: str | None = None) -> asyncio.Protocol:
+        return DownstreamConnection(proxy, b"https", peer)
+
+    def secured(peer: str | None = None) -> asyncio.Protocol:
+        assert certificates is not None, "read before anything listens"
+        return TLSConnection(proxy, certificates, secure, peer)
+
+    connection = secured if address.tls else plain
 
     def proxied() -> asyncio.Protocol:
         return ProxiedConnection(proxy, connection)
@@ -334,11 +356,16 @@ async def _warn_if_absent(settings: Settings) -> None:
             if address.kind == "unix":
                 _, writer = await asyncio.open_unix_connection(address.path)
             else:
-                _, writer = await asyncio.open_connection(address.host, address.port)
+                context = upstream_context(settings) if address.tls else None
+                name = (settings.upstream_name or address.host) if address.tls else None
+                _, writer = await asyncio.open_connection(
+                    address.host, address.port, ssl=context, server_hostname=name
+                )
     except OSError as error:
+        fault = tls_fault(error) if isinstance(error, ssl.SSLError) else error.strerror
         log.warning(
             "application-absent", upstream=settings.upstream,
-            error=error.strerror or str(error) or "no answer in time",
+            error=fault or str(error) or "no answer in time",
             advice="is it running, and is --upstream right? GETs get 502 until it answers",
         )  # fmt: skip
     else:

@@ -87,7 +87,8 @@ class Counters:
     __slots__ = (
         "client_errors", "clients_gone", "connections", "connections_evicted",
         "connections_refused", "forwarded_get", "forwarded_other", "own_get", "own_other",
-        "own_unread", "refused", "requests", "retries", "stored", "upstream_errors",
+        "own_unread", "refused", "requests", "retries", "stored", "tls_failed",
+        "upstream_errors",
     )
 
     def __init__(self) -> None:
@@ -97,6 +98,7 @@ class Counters:
         self.connections_evicted = 0
         self.retries = 0
         self.clients_gone = 0
+        self.tls_failed = 0         # handshakes
         self.forwarded_get = _by_reason_and_class()      # answers of the application
         self.forwarded_other = _by_reason_and_class()    # the same, to other methods
         self.stored = _by_reason_and_class()             # answers from the store, to GETs

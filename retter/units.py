@@ -48,7 +48,7 @@ _ZONE: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 LISTEN_FORMS: Final = ":80, 127.0.0.1:8089, [::1]:8089 or unix:/run/retter.sock"
 # Words after an address to listen on, `:80,proxy`; each is a field of ListenAddress.
 LISTEN_OPTIONS: Final = ("proxy", "tls")
-UPSTREAM_FORMS: Final = ":8080, app:8080, http://app:8080, [::1]:8080 or unix:/run/app.sock"
+UPSTREAM_FORMS: Final = ":8080, app:8080, https://app, [::1]:8080 or unix:/run/app.sock"
 
 
 def shown(value: object) -> str:
@@ -193,9 +193,11 @@ class UpstreamAddress:
     port: int         # 1 to 65535; 0 for a Unix socket
     path: str         # of a Unix socket, else ""
     authority: bytes  # its Host field, for requests that bring none (RFC 9112 section 3.2)
+    tls: bool = False # https
 
     def __str__(self) -> str:
-        return _address_text(self.kind, self.host, self.port, self.path)
+        text = _address_text(self.kind, self.host, self.port, self.path)
+        return f"https://{text}" if self.tls else text
 
 
 def _address_text(kind: str, host: str, port: int, path: str) -> str:
@@ -237,7 +239,7 @@ def _listen_options(words: list[str], text: str) -> frozenset[str]:
 
 
 def parse_upstream(text: str) -> UpstreamAddress:
-    """Read where the application is: `:8080`, `host:8080`, `http://host`, `unix:PATH`.
+    """Read where the application is: `:8080`, `host:8080`, `https://host`, `unix:PATH`.
 
     `:8080` is this machine (127.0.0.1). A URL may name no path but `/`, since the target of a
     request is never rewritten. Raises ValueError.
@@ -254,22 +256,18 @@ def parse_upstream(text: str) -> UpstreamAddress:
     if port == 0:
         raise ValueError(f"{shown(text)}: port 0 cannot be connected to")
     host = host or "127.0.0.1"
-    return UpstreamAddress("tcp", host, port, "", _authority(host, port))
+    tls = scheme.lower() == "https"
+    return UpstreamAddress("tcp", host, port, "", _authority(host, port, tls), tls)
 
 
-def _authority(host: str, port: int) -> bytes:
+def _authority(host: str, port: int, tls: bool) -> bytes:
     name = host.partition("%")[0]  # a zone means something on this machine only (RFC 6874)
     name = f"[{name}]" if ":" in name else name
-    return (name if port == 80 else f"{name}:{port}").encode("ascii")
+    return (name if port == (443 if tls else 80) else f"{name}:{port}").encode("ascii")
 
 
 def _authority_of_url(scheme: str, rest: str, text: str) -> str:
-    if scheme == "https":
-        raise ValueError(
-            f"{shown(text)}: TLS towards the application is not supported yet; "
-            "use its plain HTTP port, for example http://host:8080"
-        )
-    if scheme != "http":
+    if scheme not in ("http", "https"):
         raise ValueError(f"{shown(text)} is not an application's address; write {UPSTREAM_FORMS}")
     authority, _, path = rest.partition("/")
     if "@" in rest:
@@ -280,10 +278,12 @@ def _authority_of_url(scheme: str, rest: str, text: str) -> str:
     if path or "?" in authority or "#" in authority:
         raise ValueError(
             f"{shown(text)}: a path cannot be set, since requests keep their own; "
-            f"write http://{re.split('[?#]', authority)[0]}"
+            f"write {scheme}://{re.split('[?#]', authority)[0]}"
         )
     has_port = ":" in authority.rpartition("]")[2]
-    return authority if has_port or not authority else f"{authority}:80"
+    if has_port or not authority:
+        return authority
+    return f"{authority}:{443 if scheme == 'https' else 80}"
 
 
 def _unix_path(cleaned: str, text: str) -> str:

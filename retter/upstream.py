@@ -6,6 +6,7 @@ the pool *before* the last piece is handed over, so that a pipelined next reques
 """
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
 from retter.body import BodyMalformed, ChunkedDecoder
@@ -100,9 +101,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._transport.write(data)
 
     def write_eof(self) -> None:
-        """Close our direction of a tunnel."""
-        if self._transport is not None and not self.closed and self._transport.can_write_eof():
-            self._transport.write_eof()
+        """Close our direction of a tunnel, or all of it where TLS knows no half."""
+        if self._transport is not None and not self.closed:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
 
     def pause_reading(self) -> None:
         """Stop reading until resume_reading: the client does not keep up."""
@@ -174,12 +178,30 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self._tunnel and self._sink is not None:
             self._sink.tunnel_eof(self._loop.time())
-            return True  # the other direction may go on
+            # The other direction may go on, but not over TLS.
+            return self._transport is not None and self._transport.can_write_eof()
         if self._sink is None:
             self.close()  # now, not when it is lost: nobody may be given it in between
-        elif self._framing is Framing.CLOSE:
+        elif self._framing is Framing.CLOSE and self._end_is_told():
             self._finish(self._sink, b"", [], self._loop.time())
         return False
+
+    def _end_is_told(self) -> bool:
+        """Whether it is the application that ends the connection.
+
+        Over TLS, an end without close_notify may be somebody's on the way (RFC 9112 section 9.8).
+        asyncio comes here with either, uvloop with the good one alone.
+        """
+        assert self._transport is not None
+        secured: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if secured is None:
+            return True
+        try:
+            return not secured.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:    # SSLWantReadError: more was to come
+            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -188,7 +210,9 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is None:
             return
         now = self._loop.time()
-        if self._framing is Framing.CLOSE and exc is None and not self._tunnel:
+        plain = self._transport is None or self._transport.can_write_eof()
+        # Over TLS, the end that counts comes as eof_received.
+        if self._framing is Framing.CLOSE and exc is None and plain and not self._tunnel:
             sink.response_data(b"", True, [], now)
         else:
             sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)

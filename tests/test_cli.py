@@ -143,9 +143,6 @@ def test_an_error_page_that_can_be_read_is_no_error(
     (["--no-headers=yes"], "--no-headers: takes no value"),
     (["--drain", "soon"], "--drain: 'soon' is not a duration; write 1.5s, 200ms, 2m, 24h or"),
     (["--listen", ":80", "--listen", "x"], "--listen: 'x' has no port; write :80, 127.0.0.1:8089"),
-    (["--upstream", "https://app"],
-     "--upstream: 'https://app': TLS towards the application is not supported yet; "
-     "use its plain HTTP port, for example http://host:8080"),
     (["--patience-min", "9s"], "--patience-min 9s may not be larger than --patience-max 5s"),
     (["--config", "/nowhere/x.toml"], "--config: /nowhere/x.toml: No such file or directory"),
     (["--upstream", ":1", "--error-page", "/nowhere/x"], "--error-page: /nowhere/x: No such file"),

@@ -294,7 +294,8 @@ OTHER_VALUES: dict[str, str] = {
     "trusted_proxies": "10.0.0.0/8,unix:", "error_page": "oops.html", "access_log": "-",
     "log_level": "debug", "log_format": "json", "store_memory": "128MiB",
     "store_object_max": "2MiB", "head_max": "32KiB", "target_max": "8KiB",
-    "request_body_max": "1GiB",
+    "request_body_max": "1GiB", "upstream_insecure": "true",
+    "tls_cert": "a.pem,b.pem", "tls_key": "a.key,b.key",
 }
 
 
@@ -387,7 +388,6 @@ WRONG_TEXTS = [
     ("failure_ratio", "half", "'half' is not a share; write 0.5 or 50%"),
     ("headers", "perhaps", "'perhaps' is neither true nor false"),
     ("loop", "gevent", "'gevent' is none of auto, uvloop, asyncio"),
-    ("upstream", "https://app", "'https://app': TLS towards the application is not supported yet"),
     ("listen", "80x", "'80x' has no port; write :80"),
     ("failure_statuses", "404,200", "200 is not an error status from 400 to 599"),
     ("ignore_cookies", "a,*", "'*' would ignore every cookie and so mix people's pages"),

@@ -343,7 +343,7 @@ def test_a_dial_that_is_never_accepted() -> None:
             def __getattr__(self, name: str) -> Any:
                 return getattr(self.loop, name)
 
-            async def create_connection(self, *_: object) -> None:
+            async def create_connection(self, *_: object, **__: object) -> None:
                 await asyncio.Event().wait()
 
         black_hole: Any = BlackHole()

@@ -223,6 +223,9 @@ UPSTREAM = [
     ("http://app:8080", "app", 8080, b"app:8080"),
     ("http://app:8080/", "app", 8080, b"app:8080"),
     ("HTTP://app", "app", 80, b"app"),
+    ("https://app", "app", 443, b"app"),
+    ("HTTPS://app:8443/", "app", 8443, b"app:8443"),
+    ("https://app:80", "app", 80, b"app:80"),
     ("http://:8080", "127.0.0.1", 8080, b"127.0.0.1:8080"),
     ("http://[::1]", "::1", 80, b"[::1]"),
     ("[::1]:8080", "::1", 8080, b"[::1]:8080"),
@@ -237,6 +240,7 @@ def test_an_application_is_found_by_host_and_port(
     address = parse_upstream(text)
     assert (address.kind, address.host, address.port, address.path) == ("tcp", host, port, "")
     assert address.authority == authority
+    assert address.tls == text.lower().startswith("https:")
     assert parse_upstream(str(address)) == address
 
 
@@ -250,12 +254,11 @@ def test_an_application_is_found_by_the_path_of_a_socket() -> None:
 @pytest.mark.parametrize(("text", "message"), [
     ("", "an application's address is missing; write :8080"),
     (" ", "an application's address is missing"),
-    ("app", "has no port; write :8080, app:8080, http://app:8080"),
+    ("app", "has no port; write :8080, app:8080, https://app"),
     ("http://", "has no port"), ("http:///", "has no port"), ("http://app:", "has no port"),
     (":0", "port 0 cannot be connected to"),
     (":70000", "a port is at most 65535"),
-    ("https://app", "TLS towards the application is not supported yet"),
-    ("HTTPS://app:443/x", "TLS towards the application is not supported yet"),
+    ("HTTPS://app:443/x", "a path cannot be set.*write https://app:443$"),
     ("ftp://app", "is not an application's address"), ("://app:1", "is not an application's"),
     ("http://app/blog", "a path cannot be set, since requests keep their own; write http://app$"),
     ("http://app:1//", "a path cannot be set"),

@@ -1,6 +1,8 @@
 """An application for the tests that does what it is told, in a process of its own.
 
-    python -m tests.real.application PORT|unix:PATH
+    python -m tests.real.application PORT|unix:PATH [PEM]
+
+With a PEM file of a key and its certificate it speaks TLS.
 
 Whatever has to wait waits at a named gate until `POST /open/NAME`, so that a test says when
 something goes on and no clock has to be right.
@@ -9,6 +11,7 @@ something goes on and no clock has to be right.
 import asyncio
 import hashlib
 import json
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -241,15 +244,19 @@ ACTIONS: dict[str, Callable[[Conversation], Awaitable[None]]] = {
 }
 
 
-async def main(address: str) -> None:
+async def main(address: str, pem: str = "") -> None:
     app = Application()
+    context = None
+    if pem:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(pem)
     if address.startswith("unix:"):
         server = await asyncio.start_unix_server(
             app.serve, address.removeprefix("unix:"), limit=HEAD_BYTES_MAX
         )
     else:
         server = await asyncio.start_server(
-            app.serve, "127.0.0.1", int(address), limit=HEAD_BYTES_MAX, backlog=1024
+            app.serve, "127.0.0.1", int(address), limit=HEAD_BYTES_MAX, backlog=1024, ssl=context
         )
     async with server:
         print("ready", flush=True)
@@ -257,4 +264,4 @@ async def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

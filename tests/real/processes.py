@@ -181,9 +181,10 @@ class RetterProgram(Program):
 class ApplicationProgram(Program):
     """tests/real/application.py, on a free port or where it was before."""
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, address: str = "", pem: str = "") -> None:
         self.address = address or str(free_port())
-        super().__init__([sys.executable, "-m", "tests.real.application", self.address])
+        words = [self.address, pem] if pem else [self.address]
+        super().__init__([sys.executable, "-m", "tests.real.application", *words])
         self.wait_for_line(lambda line: line == "ready")
 
     @property

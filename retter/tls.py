@@ -1,0 +1,142 @@
+"""A client connection that begins with a TLS handshake (`--listen :443,tls`).
+
+The handshake is done on a connection that has been accepted already, not by the listener: so it is
+counted among the clients, has a time limit that may be changed, makes room when there is none, may
+follow a PROXY protocol header, and takes the certificates that are in force when it begins.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+from retter.certificates import Certificates
+from retter.forwarding import peer_name
+
+if TYPE_CHECKING:
+    from retter.proxy import Proxy
+
+# For the client to answer our close_notify. It has its answer by then, so nothing depends on it.
+SHUTDOWN_S = 2.0
+
+# The loops' own time limit of a handshake is only there because it has to be more than nothing:
+# the deadline of the connection comes first.
+_LONGER_THAN_ANY_HEAD_S = 400 * 24 * 3600.0
+
+
+class TLSConnection(asyncio.Protocol):
+    """Shakes hands and hands the secured transport over.
+
+    Args:
+        make_connection: Makes what comes next, given `peer`.
+        peer: The client's address as a PROXY protocol header tells it; None: the connection's.
+    """
+
+    __slots__ = (
+        "_certificates", "_early", "_make_connection", "_proxy", "_task", "_told_peer",
+        "_transport", "bucket", "deadline", "peer",
+    )  # fmt: skip
+
+    idle = True
+
+    def __init__(
+        self,
+        proxy: "Proxy",
+        certificates: Certificates,
+        make_connection: Callable[[str | None], asyncio.Protocol],
+        peer: str | None = None,
+    ) -> None:
+        self._proxy = proxy
+        self._certificates = certificates
+        self._make_connection = make_connection
+        self._told_peer = peer
+        self._transport: asyncio.Transport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._early = b""      # read before the handshake, or with its end
+        self.peer = ""
+        self.deadline = float("inf")
+        self.bucket = -1
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        proxy, told = self._proxy, self._told_peer
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
+        if not proxy.accept(self):
+            self.abort()
+            return
+        now = proxy.loop.time()
+        self.deadline = now + proxy.settings.head_timeout_s
+        proxy.wheel.watch(self, now)
+        self._transport.pause_reading()  # what the client sends is for the handshake to read
+        self._task = proxy.loop.create_task(self._shake_hands(self._transport))
+
+    def data_received(self, data: bytes) -> None:
+        self._early += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._proxy.lost(self)
+
+    # -- the handshake ------------------------------------------------------------------------
+
+    async def _shake_hands(self, transport: asyncio.Transport) -> None:
+        proxy = self._proxy
+        # This runs when start_tls has put its protocol in place, and before that begins.
+        proxy.loop.call_soon(self._pass_on, transport)
+        try:
+            secured = await proxy.loop.start_tls(
+                transport, self, self._certificates.context, server_side=True,
+                ssl_handshake_timeout=_LONGER_THAN_ANY_HEAD_S, ssl_shutdown_timeout=SHUTDOWN_S,
+            )  # fmt: skip
+        except OSError:  # ssl.SSLError is one: no TLS, no version in common, no patience
+            secured = None
+        if secured is None or self._transport is None:
+            proxy.counters.tls_failed += 1
+            transport.abort()
+            proxy.lost(self)
+            return
+        proxy.withdraw(self)
+        connection = self._make_connection(self._told_peer)
+        secured.set_protocol(connection)
+        connection.connection_made(secured)
+        if self._early and not secured.is_closing():
+            connection.data_received(self._early)
+
+    def _pass_on(self, transport: asyncio.Transport) -> None:
+        """Give what has been read already to the handshake.
+
+        It came behind a PROXY header, or because uvloop begins to read after connection_made even
+        if that has paused reading. What the loops' TLS protocols are given before they begin, they
+        keep.
+        """
+        if transport.get_protocol() is self or not self._early:
+            return  # the connection has ended, or nothing has been read
+        data, self._early = self._early, b""
+        protocol = cast("asyncio.BufferedProtocol", transport.get_protocol())
+        view = memoryview(cast("bytearray", protocol.get_buffer(len(data))))
+        view[: len(data)] = data
+        protocol.buffer_updated(len(data))
+
+    # -- what every client connection has -------------------------------------------------------
+
+    def waits_since(self) -> float:
+        """Return when it was accepted."""
+        return self.deadline - self._proxy.settings.head_timeout_s
+
+    def on_deadline(self, now: float) -> None:
+        """Called by the wheel when the deadline has passed."""
+        self.abort()
+
+    def give_up(self, now: float) -> None:
+        """Close at once."""
+        self.abort()
+
+    def close(self) -> None:
+        """Close: nothing has been written."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()
