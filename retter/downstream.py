@@ -52,8 +52,8 @@ class DownstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
         "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto",
-        "_proxy", "_requests", "_told_peer", "_transport", "_tunnel", "_unsent", "bucket",
-        "deadline", "forwarding", "peer",
+        "_proxy", "_requests", "_told_peer", "_traffic", "_transport", "_tunnel", "_unsent",
+        "bucket", "deadline", "forwarding", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +82,7 @@ class DownstreamConnection(asyncio.Protocol):
         self.deadline = _FOREVER
         self.bucket = -1
         self._told_peer = peer
+        self._traffic = proxy.counters.traffic
         self.peer = ""
         self.forwarding: ForwardingFields      # set when the peer is known
 
@@ -90,17 +91,19 @@ class DownstreamConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Write to the client."""
         if not self._closed and self._transport is not None:
+            self._traffic[1] += len(data)
             self._transport.write(data)
 
     def write_message(self, head: bytes, body: bytes) -> None:
         """Write a head and a body in one system call."""
         if self._closed or self._transport is None:
             return
-        if not body:
-            self._transport.write(head)
-        elif len(body) <= JOIN_BYTES_MAX:
-            self._transport.write(head + body)
+        if len(body) <= JOIN_BYTES_MAX:
+            message = head + body
+            self._traffic[1] += len(message)
+            self._transport.write(message)
         else:
+            self._traffic[1] += len(head) + len(body)
             self._transport.writelines((head, body))
 
     def persistence(self, request: RequestHead) -> Persistence:
@@ -214,6 +217,7 @@ class DownstreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
+        self._traffic[0] += len(data)
         if self._exchange is None:
             parsed = self._memo.young.get(data)
             if (

@@ -29,6 +29,7 @@ from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.longestwaiting import LongestWaiting
+from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
 from retter.owner import name_matcher
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
@@ -36,7 +37,6 @@ from retter.pool import ConnectionPool
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
 from retter.units import parse_upstream
-from retter.upstream import UpstreamConnection
 from retter.wheel import DeadlineWheel
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
@@ -241,8 +241,8 @@ class Proxy:
         self._response_parser = response_parser
         return pool_class(
             address,
-            lambda pool: UpstreamConnection(
-                pool, self.loop, memo, response_parser, settings.head_bytes_max
+            lambda pool: upstream_connection(
+                self.counters, pool, self.loop, memo, response_parser, settings.head_bytes_max
             ),
             self.loop,
             idle_max=settings.pool_size,

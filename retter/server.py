@@ -17,8 +17,8 @@ from retter._version import VERSION
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, Settings
-from retter.downstream import DownstreamConnection
 from retter.log import get_logger
+from retter.measured import client_connection_class
 from retter.pool import tls_fault
 from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
@@ -295,10 +295,10 @@ def _connection_maker(
     def plain(peer: str | None = None) -> asyncio.Protocol:
         if proxy.settings.https_redirect:
             return RedirectingConnection(proxy, peer=peer)
-        return DownstreamConnection(proxy, peer=peer)
+        return client_connection_class(proxy)(proxy, peer=peer)
 
     def secure(peer: str | None = None) -> asyncio.Protocol:
-        return DownstreamConnection(proxy, b"https", peer)
+        return client_connection_class(proxy)(proxy, b"https", peer)
 
     def secured(peer: str | None = None) -> asyncio.Protocol:
         assert certificates is not None, "read before anything listens"

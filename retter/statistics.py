@@ -39,6 +39,18 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def merge(self, other: "Histogram") -> None:
+        """Count all that another one with the same bounds has counted."""
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+    def without(self, other: "Histogram") -> "Histogram":
+        """Return what is left without what another one, a part of this, has counted."""
+        left = Histogram(self.bounds)
+        left.counts = [a - b for a, b in zip(self.counts, other.counts, strict=True)]
+        left.total = self.total - other.total
+        return left
+
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
     """Estimate the value that this share of the counted ones does not exceed; None without any.
@@ -85,15 +97,16 @@ class Counters:
     """
 
     __slots__ = (
-        "client_errors", "clients_gone", "connections", "connections_evicted",
-        "connections_refused", "forwarded_get", "forwarded_other", "own_get", "own_other",
-        "own_unread", "refused", "requests", "retries", "stored", "tls_failed",
-        "upstream_errors",
-    )
+        "client_errors", "client_protocols", "clients_gone", "connections", "connections_evicted",
+        "connections_refused", "forwarded_get", "forwarded_other", "overhead_answer",
+        "overhead_request", "own_get", "own_other", "own_unread", "refused", "requests",
+        "retries", "stored", "tls_failed", "traffic", "upstream_errors",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.requests = 0
         self.connections = 0
+        self.client_protocols = 0    # of them, made: what begins with TLS or PROXY comes later
         self.connections_refused = 0
         self.connections_evicted = 0
         self.retries = 0
@@ -108,6 +121,12 @@ class Counters:
         self.refused = dict.fromkeys(Reason, 0)
         self.client_errors = dict.fromkeys(Reason, 0)
         self.upstream_errors = dict.fromkeys(Reason, 0)  # whatever the client got then
+
+        # How long RETTER itself worked on a request, and on its answer, measured on some of the
+        # connections (measured.py); a request that the store answers has the first alone.
+        self.overhead_request = Histogram(OVERHEAD_BOUNDS_S)
+        self.overhead_answer = Histogram(OVERHEAD_BOUNDS_S)
+        self.traffic = [0, 0]                            # octets from clients, and to them
 
     def count_own(self, is_get: bool | None, reason: Reason, status: int) -> None:
         """Count an error answer of our own; `is_get` is None if the request could not be read."""

@@ -1,5 +1,6 @@
 """The admin listener: who may ask, what is answered, what is told of its own accord."""
 
+import math
 from json import loads
 from pathlib import Path
 
@@ -10,9 +11,16 @@ from hypothesis import strategies as st
 from retter.admin.guard import read_token
 from retter.admin.listener import BODY_BYTES_MAX, IDLE_S, REQUEST_S, WRITE_S
 from retter.admin.server import CONNECTIONS_MAX, LISTENERS_MAX
+from retter.breaker import Mode
+from retter.breaker.constants import ROUTES_MAX
+from retter.breaker.routes import RouteTable
 from retter.config import ConfigError, Settings
-from tests.admin import FakeAdmin, admin_of, replies, request
-from tests.harness import FakePeer, get, reply, split_at
+from retter.downstream import DownstreamConnection
+from retter.measured import MeasuredDownstream, client_connection_class
+from retter.reason import Reason
+from retter.statistics import LATENCY_BOUNDS_S, Histogram, cells, quantile
+from tests.admin import FakeAdmin, LimitedTransport, admin_of, replies, request
+from tests.harness import FakePeer, FakeProxy, get, reply, split_at
 
 TOKEN = "0123456789abcdef"
 
@@ -351,3 +359,136 @@ def test_draining_is_not_ready() -> None:
         admin.proxy.proxy.drain()
         assert admin.ask("/ready").status == 503
         assert admin.state()["draining"] is True
+
+
+# Latencies and routes
+
+
+def test_latencies_are_of_the_last_ten_seconds() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        client = proxy.client()
+        for _ in range(10):
+            client.sends(get("/slow/page"))
+            proxy.advance(0.2)
+            proxy.upstream.sends(reply())
+        state = admin.state()
+        assert 150 <= state["latency_ms"]["p50"] <= 200
+        assert state["latency_ms"]["p50"] <= state["latency_ms"]["p99"] <= 200
+        (route,) = state["routes"]
+        assert (route["route"], route["requests"], route["errors"]) == ("GET /slow/page", 10, 0)
+        assert route["state"] == "CLOSED"
+        proxy.advance(30)
+        state = admin.state()
+        assert state["latency_ms"] == {"p50": None, "p99": None}
+        assert state["routes"] == []
+
+
+def test_the_slowest_routes_come_first() -> None:
+    with admin_of(connect_hold_s=0) as admin:
+        proxy = admin.proxy
+        client = proxy.client()
+        for path, takes_s in (("/quick", 0.01), ("/slow", 0.4), ("/broken", 0.0)):
+            client.sends(get(path))
+            proxy.advance(takes_s)
+            proxy.upstream.sends(reply(status="500 Oops" if path == "/broken" else "200 OK"))
+        routes = [(route["route"], route["errors"]) for route in admin.state()["routes"]]
+        assert routes == [("GET /broken", 1), ("GET /slow", 0), ("GET /quick", 0)]
+
+
+def test_an_answer_in_pieces_counts_from_its_first_byte() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        client = proxy.client(get())
+        proxy.advance(0.1)
+        whole = reply(b"x" * 10)
+        proxy.upstream.sends(whole[:-5])
+        proxy.advance(0.9)
+        proxy.upstream.sends(whole[-5:])
+        client.sends(get())
+        proxy.advance(0.1)
+        proxy.upstream.sends(whole)
+        breaker = proxy.proxy.breaker
+        assert sum(breaker.latency().counts) == sum(breaker.first_byte_latency().counts) == 2
+        assert breaker.latency().total == pytest.approx(1.1)
+        assert breaker.first_byte_latency().total == pytest.approx(0.2)
+
+
+def test_bytes_of_clients_are_counted() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(b"x" * 100_000))
+    client.sends(b"nonsense\r\n\r\n")
+    sent = len(get()) + len(b"nonsense\r\n\r\n")
+    assert proxy.proxy.counters.traffic == [sent, len(client.received())]
+
+
+def test_one_connection_of_some_reads_the_clock() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy.proxy
+        assert client_connection_class(proxy) is MeasuredDownstream
+        assert client_connection_class(proxy) is DownstreamConnection
+        assert admin.state()["overhead_us"] == {"p50": None, "p99": None}
+        connection = MeasuredDownstream(proxy)
+        transport = LimitedTransport(connection)
+        connection.connection_made(transport)
+        FakePeer(transport).sends(get() + get("/again"))
+        admin.proxy.upstream.sends(reply())
+        assert sum(proxy.counters.overhead_request.counts) == 1, "the second waited its turn"
+        assert sum(proxy.counters.overhead_answer.counts) == 1
+        assert 0 < admin.state()["overhead_us"]["p50"] < 1_000_000
+
+
+def test_quantiles() -> None:
+    bounds = (1.0, 2.0, 4.0)
+    assert quantile(bounds, [0, 0, 0, 0], 0.5) is None
+    assert quantile(bounds, [10, 0, 0, 0], 0.5) == 0.5
+    assert quantile(bounds, [5, 0, 5, 0], 0.75) == 3.0
+    assert quantile(bounds, [0, 0, 0, 3], 0.5) == 4.0, "no more is known"
+
+
+@given(values=st.lists(st.floats(0, 20), min_size=1, max_size=50), share=st.floats(0.01, 1))
+def test_a_quantile_lies_in_the_bucket_of_the_true_one(values: list[float], share: float) -> None:
+    histogram = Histogram(LATENCY_BOUNDS_S)
+    for value in values:
+        histogram.add(value)
+    true = sorted(values)[math.ceil(share * len(values)) - 1]
+    found = quantile(LATENCY_BOUNDS_S, histogram.counts, share)
+    upper = next(bound for bound in LATENCY_BOUNDS_S if bound >= true)
+    lower = max([0.0, *[bound for bound in LATENCY_BOUNDS_S if bound < upper]])
+    assert found is not None and lower - 1e-9 <= found <= upper + 1e-9
+
+
+def test_a_route_that_is_forgotten_leaves_its_counts() -> None:
+    table = RouteTable(0.0)
+    for number in range(ROUTES_MAX):
+        route = table.get(b"%d" % number, float(number))
+        route.latency.add(1.0)
+    table.get(b"0", 0.0).errors = 3
+    assert table.get(b"new", 100.0) is table.other
+    table.make_room()
+    assert (sum(table.other.latency.counts), table.other.errors) == (1, 3)
+
+
+def test_requests_are_counted_by_status_and_reason() -> None:
+    proxy = FakeProxy(connect_hold_s=0)
+    counters = proxy.proxy.counters
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(headers={"ETag": '"1"'}))
+    client.sends(get("/gone"))
+    proxy.upstream.sends(reply(status="404 Not Found"))
+    client.sends(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
+    proxy.upstream.sends(b"HTTP/1.1 204 No Content\r\n\r\n")
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get(headers={"If-None-Match": '"1"'}))
+    proxy.upstream.resets()
+    proxy.auto_accept = False
+    client.sends(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
+    proxy.refuse()
+    client.sends(b"nonsense\r\n\r\n")
+    assert list(cells(counters.forwarded_get)) == [(Reason.ADMITTED, 2, 1), (Reason.ADMITTED, 4, 1)]
+    assert list(cells(counters.forwarded_other)) == [(Reason.ADMITTED, 2, 1)]
+    assert list(cells(counters.stored)) == [(Reason.FORCED_OPEN, 3, 1)]
+    assert list(cells(counters.own_other)) == [(Reason.CONNECT_REFUSED, 5, 1)]
+    assert list(cells(counters.own_unread)) == [(Reason.BAD_REQUEST, 4, 1)]
+    assert list(cells(counters.own_get)) == []

@@ -1,15 +1,24 @@
 """The one JSON document that the page, the command line and programs look at.
 
 Rates and latencies are those of the last ten seconds: once a second the counters are copied (some
-hundred numbers), and what is shown is the difference.
+hundred numbers), and what is shown is the difference. Those of the routes are of the last ten to
+twenty seconds: they are copied every ten seconds.
 """
 
 import os
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retter._version import VERSION
-from retter.statistics import by_reason, cells
+from retter.statistics import (
+    LATENCY_BOUNDS_S,
+    OVERHEAD_BOUNDS_S,
+    Histogram,
+    by_reason,
+    cells,
+    quantile,
+)
 
 if TYPE_CHECKING:
     from retter.admin.controls import Controls
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
     from retter.proxy import Proxy
 
 LATELY_S = 10       # what "lately" means, in seconds
+ROUTES_SHOWN = 10   # the slowest
 
 
 class Sample(NamedTuple):
@@ -28,6 +38,15 @@ class Sample(NamedTuple):
     refused: int
     failed: int
     loop_lag_s: float       # worst in the second before
+    latency: list[int]      # by LATENCY_BOUNDS_S
+    overhead: tuple[list[int], list[int]]    # by OVERHEAD_BOUNDS_S: of requests, of answers
+
+
+class RouteSample(NamedTuple):
+    """One route's counters at one moment."""
+
+    latency: list[int]
+    errors: int
 
 
 def _failed(counts: list[int]) -> int:
@@ -40,12 +59,21 @@ class History:
     def __init__(self, proxy: "Proxy") -> None:
         self._proxy = proxy
         self._samples: deque[Sample] = deque(maxlen=LATELY_S + 1)
+        self._seconds = 0
+        self._routes_before: dict[bytes, RouteSample] = {}
+        self._routes: dict[bytes, RouteSample] = {}
         self.sample(proxy.loop.time())
 
     def sample(self, now: float) -> None:
         """Take the second that is over down."""
         self._samples.append(self._now(now))
         self._proxy.loop_lag_s = 0.0
+        if self._seconds % LATELY_S == 0:
+            self._routes_before, self._routes = self._routes, {
+                route.name: RouteSample(route.latency.counts.copy(), route.errors)
+                for route in self._proxy.breaker.routes()
+            }
+        self._seconds += 1
 
     def _now(self, now: float) -> Sample:
         counters = self._proxy.counters
@@ -60,6 +88,8 @@ class History:
             refused,
             failed + sum([_failed(counts) for counts in own]) - refused,
             self._proxy.loop_lag_s,
+            self._proxy.breaker.latency().counts,
+            (counters.overhead_request.counts.copy(), counters.overhead_answer.counts.copy()),
         )
 
     def rates(self) -> dict[str, float]:
@@ -71,10 +101,70 @@ class History:
             for name in ("fresh", "stored", "refused", "failed")
         }
 
+    def latency_ms(self) -> dict[str, float | None]:
+        """Return what the application takes for a good answer until it is complete."""
+        counts = _since(self._samples[0].latency, self._proxy.breaker.latency().counts)
+        return _percentiles(LATENCY_BOUNDS_S, counts, 1000)
+
+    def overhead_us(self) -> dict[str, float | None]:
+        """Return what RETTER itself takes for a request and its answer: the sum of the two."""
+        counters = self._proxy.counters
+        parts = [
+            _percentiles(OVERHEAD_BOUNDS_S, _since(then, now.counts), 1_000_000)
+            for then, now in zip(
+                self._samples[0].overhead,
+                (counters.overhead_request, counters.overhead_answer),
+                strict=True,
+            )
+        ]
+        return {
+            name: round(sum([part[name] or 0.0 for part in parts]), 1)
+            if parts[0][name] is not None else None
+            for name in ("p50", "p99")
+        }
+
+    def slowest_routes(self) -> list[dict[str, Any]]:
+        """Return the slowest of the routes that were asked for lately."""
+        found: list[dict[str, Any]] = []
+        nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
+        for route in self._proxy.breaker.routes():
+            then = self._routes_before.get(route.name, nothing)
+            counts = _since(then.latency, route.latency.counts)
+            errors = max(0, route.errors - then.errors)
+            requests = sum(counts) + errors
+            if not requests:
+                continue
+            latency = _percentiles(LATENCY_BOUNDS_S, counts, 1000)
+            found.append({
+                "route": route.name.decode("latin-1"),
+                "state": "OPEN" if route.is_open else "CLOSED",
+                "requests": requests,
+                "errors": errors,
+                "p50_ms": latency["p50"],
+                "p99_ms": latency["p99"],
+            })
+        # One without a single good answer takes for ever.
+        found.sort(key=lambda route: -(inf if route["p50_ms"] is None else route["p50_ms"]))
+        return found[:ROUTES_SHOWN]
+
     @property
     def loop_lag_s(self) -> float:
         """The longest that a callback had to wait for its turn."""
         return max([self._proxy.loop_lag_s, *[sample.loop_lag_s for sample in self._samples]])
+
+
+def _since(then: list[int], now: list[int]) -> list[int]:
+    # A route that was forgotten and came again begins at zero.
+    return [max(0, b - a) for a, b in zip(then, now, strict=True)]
+
+
+def _percentiles(
+    bounds: tuple[float, ...], counts: list[int], unit: float
+) -> dict[str, float | None]:
+    found = {"p50": quantile(bounds, counts, 0.5), "p99": quantile(bounds, counts, 0.99)}
+    return {
+        name: None if value is None else round(value * unit, 2) for name, value in found.items()
+    }
 
 
 def rss_bytes() -> int:
@@ -84,10 +174,6 @@ def rss_bytes() -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 2)
 
 
 def state_document(
@@ -117,8 +203,8 @@ def state_document(
         },
         "connections": len(proxy.connections),
         "rates": history.rates(),
-        "latency_ms": {"p50": None, "p99": None},
-        "overhead_us": {"p50": None, "p99": None},
+        "latency_ms": history.latency_ms(),
+        "overhead_us": history.overhead_us(),
         "store": {
             "entries": store["entries"],
             "bytes": store["bytes_used"],
@@ -129,7 +215,7 @@ def state_document(
                 store["evicted_budget"] + store["evicted_share"] + store["evicted_variants"]
             ),
         },
-        "routes": [],
+        "routes": history.slowest_routes(),
         "events": flight.events(),
         "totals": {
             "requests": counters.requests,
@@ -144,6 +230,6 @@ def state_document(
             "connections_refused": counters.connections_refused,
         },
         "memory": {"rss_bytes": rss_bytes()},
-        "loop_lag_ms": _milliseconds(history.loop_lag_s),
+        "loop_lag_ms": round(history.loop_lag_s * 1000, 1),
     }
 

@@ -6,7 +6,8 @@ a window later. `admit`, `started`, `first_byte` and `finished` take constant ti
 look at many requests happens on the `tick`.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from math import floor, inf
 from typing import Final
 
@@ -32,6 +33,7 @@ from retter.breaker.states import Signal, State, Transition, next_state
 from retter.breaker.waiting import WaitingRoom
 from retter.errors import Outcome
 from retter.reason import Reason
+from retter.statistics import LATENCY_BOUNDS_S, Histogram
 from retter.window import RollingWindow
 
 # Members of an enum, looked up once: the functions below run for every request.
@@ -61,8 +63,9 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row", "_flight",
-        "_forced_open", "_fresh_enough", "_full", "_half_open", "_limit", "_mode", "_on_transition",
+        "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row",
+        "_first_bytes", "_flight", "_forced_open", "_fresh_enough", "_full", "_half_open",
+        "_in_pieces", "_limit", "_mode", "_on_transition",
         "_open", "_outcomes", "_passed_at", "_queue_full", "_queue_timeouts", "_queued",
         "_recovery", "_refusals_in_a_row", "_room", "_route_open", "_route_probes", "_routes",
         "_settings", "_shed_at", "_single_flight", "_straight", "_transitions",
@@ -93,6 +96,8 @@ class CircuitBreaker:
         self._shed_at = now               # when a place was last missing
         self._failures_in_a_row = 0
         self._refusals_in_a_row = 0
+        self._first_bytes = Histogram(LATENCY_BOUNDS_S)   # of answers that came in pieces
+        self._in_pieces = Histogram(LATENCY_BOUNDS_S)     # the same, until complete
         # What belongs to one state is set in _enter.
         self._recovery = Recovery(settings)
         # Made once, handed out often; with how often.
@@ -276,6 +281,7 @@ class CircuitBreaker:
     def first_byte(self, now: float, permit: Permit) -> None:
         """The first byte of the answer is here: its patience is not needed any more."""
         permit.first_byte_at = now
+        self._first_bytes.add(now - permit.started_at)
         if permit.is_old and permit.phase is _IN_FLIGHT:
             self._flight.look_at(permit, now + constants.BODY_MAX_S)
 
@@ -340,6 +346,11 @@ class CircuitBreaker:
         route = permit.route
         limit = self._limit
         expected_s = self._expected_s(route)
+        latency = route.latency
+        latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1    # Histogram.add, for less
+        latency.total += took_s
+        if permit.first_byte_at >= 0:
+            self._in_pieces.add(took_s)
         limit.completions += 1
         limit.work_s += expected_s
         self._passed_at = route.passed_at = now
@@ -382,6 +393,7 @@ class CircuitBreaker:
 
     def _failed(self, now: float, permit: Permit, outcome: Outcome) -> None:
         route = permit.route
+        route.errors += 1
         refused = outcome is Outcome.REFUSED
         if permit.probe or route.is_open:
             self._probe_failed(now, permit, refused=refused)
@@ -673,6 +685,27 @@ class CircuitBreaker:
         self._move(now, signal)
 
     # --- what operators see ---
+
+    def routes(self) -> Iterator[Route]:
+        """Yield every route, and at last the one for all that have no place of their own."""
+        yield from self._routes
+        yield self._routes.other
+
+    def latency(self) -> Histogram:
+        """Return how long good answers took until they were complete."""
+        latency = Histogram(LATENCY_BOUNDS_S)
+        for route in self.routes():
+            latency.merge(route.latency)
+        return latency
+
+    def first_byte_latency(self) -> Histogram:
+        """Return how long answers took until they began: one that came whole began when it ended.
+
+        Those that came in pieces count from their first byte, whatever becomes of them.
+        """
+        latency = self.latency().without(self._in_pieces)
+        latency.merge(self._first_bytes)
+        return latency
 
     def _transition(
         self, now: float, before: State, cause: Signal, failures: int, successes: int

@@ -12,6 +12,7 @@ from typing import Final
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
 from retter.breaker.permit import Permit
+from retter.statistics import LATENCY_BOUNDS_S, Histogram
 from retter.window import RollingWindow
 
 # Digits, UUIDs and other hexadecimal from 8 digits up: an identifier, not a place in the program.
@@ -39,7 +40,8 @@ class Route:
     """One route's baseline, its recent outcomes and its breaker."""
 
     __slots__ = (
-        "_wait_s", "baseline", "excess_s", "is_open", "late_calls", "name", "outcomes",
+        "_wait_s", "baseline", "errors", "excess_s", "is_open", "late_calls", "latency", "name",
+        "outcomes",
         "passed_at", "probe", "probe_at", "suspected_at", "used_at",
     )
 
@@ -47,6 +49,8 @@ class Route:
         self.name = name
         self.used_at = now
         self.baseline = Baseline()
+        self.latency = Histogram(LATENCY_BOUNDS_S)      # of good answers, until complete
+        self.errors = 0                                 # no answer, or a bad one
         self.outcomes = RollingWindow(
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
@@ -123,7 +127,10 @@ class RouteTable:
         """Forget the least recently used route if another asked for its place."""
         if self._crowded:
             self._crowded = False
-            del self._by_name[min(self._by_name.values(), key=lambda route: route.used_at).name]
+            leaving = min(self._by_name.values(), key=lambda route: route.used_at)
+            self.other.latency.merge(leaving.latency)
+            self.other.errors += leaving.errors
+            del self._by_name[leaving.name]
 
     def close_all(self) -> None:
         """Close every breaker: the whole application is judged instead."""
