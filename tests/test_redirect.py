@@ -11,7 +11,7 @@ from tests.harness import FakePeer, FakeProxy, FakeTransport, body_of, field, ge
 def connect(proxy: FakeProxy, connection: DownstreamConnection) -> FakePeer:
     transport = FakeTransport(connection)
     connection.connection_made(transport)
-    peer = FakePeer(connection, transport)
+    peer = FakePeer(transport)
     proxy.clients.append(peer)
     return peer
 
