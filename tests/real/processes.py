@@ -137,9 +137,11 @@ class RetterProgram(Program):
     """`python -m retter`, serving."""
 
     def __init__(self, *arguments: str, listen: str = "127.0.0.1:0") -> None:
+        # Those that run at the same time would want the same admin port.
+        admin = () if "--admin" in arguments else ("--admin", "off")
         super().__init__(
             [sys.executable, "-W", "default::ResourceWarning", "-m", "retter",
-             "--listen", listen, "--log-format", "json", *arguments],
+             "--listen", listen, "--log-format", "json", *admin, *arguments],
         )  # fmt: skip
 
     def records(self) -> list[dict[str, Any]]:
