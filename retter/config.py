@@ -446,6 +446,12 @@ class Settings:
         30.0, CLIENTS, _duration(_MILLISECOND_S),
         "Longest silence inside a request body, then 408. More for uploads over bad networks.",
     )
+    body_min_rate_bytes: int = _setting(
+        500, CLIENTS, _size(),
+        "Request body a second, on average over --body-idle-timeout, then 408: nobody holds the "
+        "application up byte by byte. Modems do ten times that. 0 is no limit; --stream-paths "
+        "have none.",
+    )
     keep_alive_s: float = _setting(
         75.0, CLIENTS, _duration(_MILLISECOND_S),
         "How long an idle client connection is kept. Less saves memory, about 2 KB for each.",
@@ -453,6 +459,16 @@ class Settings:
     write_timeout_s: float = _setting(
         60.0, CLIENTS, _duration(_MILLISECOND_S),
         "A client that takes no byte of its answer for so long is dropped.",
+    )
+    write_buffer_bytes_max: int = _setting(
+        64 << 10, CLIENTS, _size(1 << 10),
+        "Kept of an answer that its client does not take yet; then the application is not read "
+        "on. More frees the application sooner, at that much memory for each slow client.",
+    )
+    pipeline_max: int = _setting(
+        32, CLIENTS, _count(1),
+        "Requests that a client may send before it has its answers, as browsers never do; more "
+        "are not read until then. So many are answered before other clients have their turn.",
     )
     connections_max: int = _setting(
         12_000, CLIENTS, _count(1),

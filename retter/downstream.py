@@ -52,8 +52,8 @@ class DownstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
         "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto",
-        "_proxy", "_requests", "_told_peer", "_traffic", "_transport", "_tunnel", "_unsent",
-        "bucket", "deadline", "forwarding", "peer",
+        "_proxy", "_requests", "_silent_until", "_told_peer", "_traffic", "_transport", "_tunnel",
+        "_unsent", "_window_octets", "_window_until", "bucket", "deadline", "forwarding", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,9 @@ class DownstreamConnection(asyncio.Protocol):
         self._body_left = 0                    # octets of a LENGTH body still to come
         self._decoder: ChunkedDecoder | None = None
         self._chunked_octets = 0               # of a CHUNKED body so far
+        self._silent_until = _FOREVER          # a body's next piece has to come by then
+        self._window_until = _FOREVER          # and by then what a window's rate asks for
+        self._window_octets = 0                # of a body in this window
         self._busy = False                     # inside the loop over requests
         self._close = False                    # after the present answer
         self._closed = False
@@ -130,7 +133,7 @@ class DownstreamConnection(asyncio.Protocol):
             self._paused = False
             self._transport.resume_reading()
             if self._body_left or self._decoder is not None:
-                self._await_body(self._loop.time())
+                self._begin_body(self._loop.time())
 
     def exchange_done(self, now: float) -> None:
         """The answer is complete: on to the next request, or close."""
@@ -203,12 +206,13 @@ class DownstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         proxy = self._proxy
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none
         told = self._told_peer
         self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
         if not proxy.accept(self):
             self.abort()
             return
+        transport.set_write_buffer_limits(proxy.settings.write_buffer_bytes_max)
         now = self._loop.time()
         self.forwarding = proxy.forwarding_fields(self.peer, self._proto)
         self._memo = proxy.request_memo(self.forwarding.trusted, self._proto)
@@ -276,7 +280,7 @@ class DownstreamConnection(asyncio.Protocol):
         if self._exchange is not None:
             self.deadline = _FOREVER
             if self._body_left or self._decoder is not None:
-                self._await_body(now)
+                self._begin_body(now)
             self._exchange.downstream_writable()
         elif self._lingering >= 0:
             self.deadline = now + LINGER_S
@@ -290,17 +294,34 @@ class DownstreamConnection(asyncio.Protocol):
     def _receive_requests(self, data: bytes, now: float) -> None:
         """Take the requests in data one after the other, until one has to be waited for."""
         self._busy = True
+        ahead = 0       # requests that others followed at once
         try:
             while data and self._exchange is None and not self._closed and self._lingering < 0:
                 if self._blocked:
                     self._read_ahead(data)  # no more answers before these are read
                     self.pause_body()
                     break
+                if ahead and ahead >= self._proxy.settings.pipeline_max:
+                    self._let_others_go_first(data)
+                    break
                 data = self._receive_request(data, now)
+                if data:
+                    ahead += 1
         except DownstreamError as error:
             self._refuse(error)
         finally:
             self._busy = False
+
+    def _let_others_go_first(self, data: bytes) -> None:
+        """Go on in the loop's next round: many small requests would hold all clients up."""
+        self._read_ahead(data)
+        self.pause_body()
+        self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        # If it is blocked or closed by now, whatever ends that goes on, or nobody has to.
+        if self._exchange is None and not (self._blocked or self._closed or self._lingering >= 0):
+            self._go_on(self._loop.time())
 
     def _receive_request(self, data: bytes, now: float) -> bytes:
         """Take one request from the front of data and return what follows it."""
@@ -384,8 +405,8 @@ class DownstreamConnection(asyncio.Protocol):
             return b""
         if rest:
             self._receive_body(exchange, rest, now)
-        else:
-            self._await_body(now)
+        if self._body_left or self._decoder is not None:
+            self._begin_body(now)
         if self._eof and (self._body_left or self._decoder is not None):
             self.give_up(now)  # the rest of it will never come
             return b""
@@ -395,12 +416,35 @@ class DownstreamConnection(asyncio.Protocol):
             return b""
         return data
 
+    def _begin_body(self, now: float) -> None:
+        """Await a body, or the rest of one that could not be read for a time."""
+        settings, exchange = self._proxy.settings, self._exchange
+        limited = settings.body_min_rate_bytes and exchange is not None and not exchange.stream
+        self._window_until = now + settings.body_idle_timeout_s if limited else _FOREVER
+        self._window_octets = 0
+        self._await_body(now)
+
     def _await_body(self, now: float) -> None:
         if not self._paused:
-            self.deadline = now + self._proxy.settings.body_idle_timeout_s
+            self._silent_until = now + self._proxy.settings.body_idle_timeout_s
+            self.deadline = min(self._silent_until, self._window_until)
             self._proxy.wheel.watch(self, now)
 
+    def _body_comes_on(self, now: float) -> bool:
+        """Whether the body has come fast enough so far: then it has another window."""
+        settings = self._proxy.settings
+        window_s = settings.body_idle_timeout_s
+        wanted = settings.body_min_rate_bytes * window_s
+        if now >= self._silent_until or self._window_octets < wanted:
+            return False
+        self._window_until = now + window_s
+        self._window_octets = 0
+        self.deadline = min(self._silent_until, self._window_until)
+        self._proxy.wheel.watch(self, now)
+        return True
+
     def _receive_body(self, exchange: Exchange, data: bytes, now: float) -> None:
+        self._window_octets += len(data)
         if self._decoder is not None:
             try:
                 body = self._decoder.feed(data)
@@ -445,7 +489,10 @@ class DownstreamConnection(asyncio.Protocol):
     def _read_ahead(self, data: bytes) -> None:
         """Keep what came before its turn."""
         self._buffer += data
-        if len(self._buffer) > READ_AHEAD_BYTES_MAX:
+        if (
+            len(self._buffer) > READ_AHEAD_BYTES_MAX
+            or self._buffer.count(b"\r\n\r\n") >= self._proxy.settings.pipeline_max
+        ):
             self.pause_body()
 
     # -- the end ----------------------------------------------------------------------------------
@@ -456,7 +503,8 @@ class DownstreamConnection(asyncio.Protocol):
             if not self._takes_on(now):
                 self.give_up(now)
         elif self._exchange is not None:
-            self._fail_body(RequestTimeout("the request body stopped coming"), now)
+            if not self._body_comes_on(now):
+                self._fail_body(RequestTimeout("the request body comes too slowly"), now)
         elif self._buffer:
             self._refuse(RequestTimeout("the request head took too long"))
         else:

@@ -217,6 +217,11 @@ class Exchange:
         self.began_at = self.started_at = self._requested_at = now
         self._request_complete = parsed.head.framing is Framing.NONE
 
+    @property
+    def stream(self) -> bool:
+        """Whether it takes long on purpose (`--stream-paths`)."""
+        return self._parsed.stream
+
     # -- the request ------------------------------------------------------------------------
 
     def forward(self, now: float) -> None:

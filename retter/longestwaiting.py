@@ -40,7 +40,10 @@ class LongestWaiting(Generic[Item]):
         self._not_before = -inf
 
     def take(self, items: Iterable[Item], now: float) -> Item | None:
-        """Return the item that has waited longest, or None if none waits."""
+        """Return the item that has waited longest, or None if none waits.
+
+        It is not returned again, and may be one that is not among the items any more.
+        """
         found = self._take_found()
         if found is None and now >= self._not_before:
             self._look(items)
@@ -52,7 +55,7 @@ class LongestWaiting(Generic[Item]):
     def _take_found(self) -> Item | None:
         while self._found:
             since, item = self._found.pop()
-            if item.waits_since() == since:     # else it has had something to do, or has ended
+            if item.waits_since() == since:     # else it has had something to do
                 return item
         return None
 

@@ -7,6 +7,7 @@ flight is the breaker's decision alone.
 
 import asyncio
 import errno
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Protocol
@@ -25,6 +26,15 @@ from retter.upstream import UpstreamConnection
 # nobody notices, seldom enough that it costs nothing.
 REDIAL_INTERVAL_S = 0.1
 
+# A connection whose last answer was declared to have a body, but may not have had one (HEAD, 304),
+# is not used again before a tick or two have passed: a broken application sends the body all the
+# same, and the next exchange must not take it for an answer.
+REST_S = 0.1
+
+# What a tunnel's client has said last is delivered, unless the application does not read for so
+# long: nobody is left who would wait for it.
+FLUSH_S = 10.0
+
 _OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -34,6 +44,16 @@ def tls_fault(error: ssl.SSLError) -> str:
         return f"its certificate is not to be believed: {error.verify_message}"
     reason = error.reason or str(error)
     return f"no TLS with it: {reason.lower().replace('_', ' ')}"
+
+
+def _is_numeric(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host.partition("%")[0])
+        except OSError:
+            continue
+        return True
+    return False
 
 
 class Dialler(Protocol):
@@ -78,18 +98,24 @@ class ConnectionPool:
         self._tls = tls
         self._tls_name = (tls_name or address.host) if tls is not None else None
         self._idle: list[UpstreamConnection] = []        # oldest first
+        self._resting: dict[UpstreamConnection, None] = {}       # oldest first
+        self._flushing: dict[UpstreamConnection, float] = {}     # -> until (monotonic seconds)
         self._connections: set[UpstreamConnection] = set()
         self._held: dict[Dialler, float] = {}            # -> until (monotonic seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._redialling = False
         self._closed = False
+        self._is_name = address.kind == "tcp" and not _is_numeric(address.host)
+        self._works = ""         # the address that the name last led to in fact
+        # Asked for a descriptor when there is none left: whether one has been closed.
+        self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
 
     @property
     def idle(self) -> int:
         """Connections open and unused."""
-        return len(self._idle)
+        return len(self._idle) + len(self._resting)
 
     @property
     def open(self) -> int:
@@ -125,9 +151,20 @@ class ConnectionPool:
         if len(self._idle) > self._idle_max:
             self._idle[0].close()
 
+    def rest(self, connection: UpstreamConnection, now: float) -> None:
+        """Take back a connection on which unwanted bytes may still arrive."""
+        connection.idle_since = now
+        self._resting[connection] = None
+
+    def flush(self, connection: UpstreamConnection) -> None:
+        """Watch over a closed connection that still has something to deliver."""
+        self._flushing[connection] = self._loop.time() + FLUSH_S
+
     def forget(self, connection: UpstreamConnection) -> None:
         """A connection is closed."""
         self._connections.discard(connection)
+        self._resting.pop(connection, None)
+        self._flushing.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -143,7 +180,17 @@ class ConnectionPool:
         self._held.pop(exchange, None)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long. Call it now and then."""
+        """Close what has been idle for too long. Call it every tick."""
+        if self._resting:
+            for connection in list(self._resting):
+                if connection.idle_since > now - REST_S:
+                    break
+                del self._resting[connection]
+                self.release(connection, now)
+        if self._flushing:
+            for connection, until in list(self._flushing.items()):
+                if until <= now:
+                    connection.abort()
         oldest = now - self._idle_s
         while self._idle and self._idle[0].idle_since <= oldest:
             self._idle[0].close()
@@ -155,6 +202,8 @@ class ConnectionPool:
             task.cancel()
         for connection in list(self._connections):
             connection.abandon()  # an exchange that were told would dial again
+        for connection in list(self._flushing):
+            connection.abort()
 
     # -- dialling -----------------------------------------------------------------------------
 
@@ -171,19 +220,19 @@ class ConnectionPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> UpstreamConnection:
+        try:
+            return await self._connect_once()
+        except OutOfDescriptors:
+            if not self.make_room():
+                raise
+            await asyncio.sleep(0)  # the loop closes it in its next round
+            return await self._connect_once()
+
+    async def _connect_once(self) -> UpstreamConnection:
         self.dials += 1
-        address = self._address
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                if address.kind == "unix":
-                    _, connection = await self._loop.create_unix_connection(
-                        lambda: self._make_connection(self), address.path
-                    )
-                else:
-                    _, connection = await self._loop.create_connection(
-                        lambda: self._make_connection(self), address.host, address.port,
-                        ssl=self._tls, server_hostname=self._tls_name,
-                    )  # fmt: skip
+                connection = await self._open()
         except TimeoutError as error:
             self.dials_failed += 1
             raise ConnectTimeout("the connection was not accepted in time") from error
@@ -198,6 +247,51 @@ class ConnectionPool:
         if not connection.closed:  # it may be lost before we are told that it was made
             self._connections.add(connection)
         return connection
+
+    async def _open(self) -> UpstreamConnection:
+        address = self._address
+        if address.kind == "unix":
+            _, connection = await self._loop.create_unix_connection(
+                lambda: self._make_connection(self), address.path
+            )
+            return connection
+        if self._is_name:
+            return await self._open_one_of(await self._hosts())
+        return await self._open_tcp(address.host)
+
+    async def _open_tcp(self, host: str) -> UpstreamConnection:
+        _, connection = await self._loop.create_connection(
+            lambda: self._make_connection(self), host, self._address.port,
+            ssl=self._tls, server_hostname=self._tls_name,
+        )  # fmt: skip
+        return connection
+
+    async def _hosts(self) -> list[str]:
+        """Resolve the name anew, so that its changes are followed; what worked last comes first."""
+        address = self._address
+        found = await self._loop.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM
+        )
+        hosts = list(dict.fromkeys(str(where[0]) for *_, where in found))
+        return sorted(hosts, key=lambda host: host != self._works)
+
+    async def _open_one_of(self, hosts: list[str]) -> UpstreamConnection:
+        """Try one after the other: each has an equal share of the time that is left."""
+        until = self._loop.time() + self._connect_timeout_s
+        fault: OSError = OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        for place, host in enumerate(hosts):
+            share_s = (until - self._loop.time()) / (len(hosts) - place)
+            try:
+                async with asyncio.timeout(share_s):
+                    connection = await self._open_tcp(host)
+            except OSError as error:    # TimeoutError is one
+                if error.errno in _OUR_OWN_LIMITS:
+                    raise
+                fault = error
+            else:
+                self._works = host
+                return connection
+        raise fault
 
     async def _dial(self, exchange: Dialler) -> None:
         try:

@@ -178,6 +178,7 @@ class Proxy:
             )
         )
         self.pool = self._make_pool(settings, pool_class)
+        self.pool.make_room = self.make_room
         self.access_log: AccessLog | None = None
         if settings.access_log:
             try:
@@ -277,7 +278,10 @@ class Proxy:
 
     def make_room(self) -> bool:
         """Close the client connection that has waited longest for its client, if there is one."""
-        connection = self._longest_waiting.take(self.connections, self.loop.time())
+        now = self.loop.time()
+        connection = self._longest_waiting.take(self.connections, now)
+        while connection is not None and connection not in self.connections:
+            connection = self._longest_waiting.take(self.connections, now)  # that one has ended
         if connection is None:
             return False
         self.counters.connections_evicted += 1

@@ -43,6 +43,10 @@ DESCRIPTORS_KEPT = 32
 
 DRAIN_POLL_S = 0.05
 
+# A second signal is impatience only if it comes later than that. One wish to stop may well arrive
+# twice: a terminal's Ctrl-C and `kill -- -GROUP` reach us and also our parent, who passes it on.
+SAME_SIGNAL_S = 1.0
+
 log = get_logger()
 
 
@@ -375,11 +379,15 @@ async def _warn_if_absent(settings: Settings) -> None:
 async def _serve(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
+    asked_at = math.inf
 
     def on_signal() -> None:
-        if stopping.is_set():
+        nonlocal asked_at
+        now = loop.time()
+        if now - asked_at > SAME_SIGNAL_S:
             log.warning("stopped", drained=False)
             os._exit(1)  # the second signal means now
+        asked_at = min(asked_at, now)
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

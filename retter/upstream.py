@@ -25,6 +25,13 @@ Trailers = list[tuple[bytes, bytes]]
 INFORMATIONAL_MAX = 16
 
 
+def _declares_body(head: ResponseHead) -> bool:
+    """Whether the fields speak of a body, even of one that this answer may not have."""
+    return head.framing in (Framing.CHUNKED, Framing.CLOSE) or bool(
+        head.first(b"content-length") or head.first(b"transfer-encoding")
+    )
+
+
 class ResponseSink(Protocol):
     """What an UpstreamConnection needs of the exchange it works for."""
 
@@ -137,9 +144,16 @@ class UpstreamConnection(asyncio.Protocol):
             if self._transport is None:
                 return
             if self._tunnel:
+                if self._transport.get_write_buffer_size():
+                    self._pool.flush(self)
                 self._transport.close()  # what the client said last is still delivered
             else:
                 self._transport.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever is not yet delivered."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
@@ -253,7 +267,7 @@ class UpstreamConnection(asyncio.Protocol):
             length = head.content_length if framing is Framing.LENGTH else 0
             if extra > length:
                 self._keep_alive = False  # bytes after the end: never reuse
-            self._end_exchange(now)
+            self._end_exchange(now, rest=framing is Framing.NONE and _declares_body(head))
             sink.response_head(head, data[end : end + length], True, [], now)
         elif framing is Framing.CHUNKED:
             self._framing = framing
@@ -335,15 +349,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._end_exchange(now)
         sink.response_data(data, True, trailers, now)
 
-    def _end_exchange(self, now: float) -> None:
-        """The answer is complete: back to the pool, or closed."""
+    def _end_exchange(self, now: float, rest: bool = False) -> None:
+        """The answer is complete: back to the pool (if `rest`, not for use at once), or closed."""
         self._sink = None
         self._framing = None
         self._decoder = None
         if self._keep_alive and self.request_complete and not self.closed:
             self.resume_reading()  # a pooled connection goes back reading
             self.reused = True
-            self._pool.release(self, now)
+            if rest:
+                self._pool.rest(self, now)
+            else:
+                self._pool.release(self, now)
         else:
             self.close()
 

@@ -23,12 +23,22 @@ class FakeLoop:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.soon: list[tuple[Callable[..., object], tuple[object, ...]]] = []
 
     def time(self) -> float:
         return self.now
 
     def call_later(self, *_: object) -> Any:
         raise AssertionError("nothing here may set a timer")
+
+    def call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        self.soon.append((callback, args))
+
+    def next_round(self) -> None:
+        """Call what is to be called soon."""
+        soon, self.soon = self.soon, []
+        for callback, args in soon:
+            callback(*args)
 
 
 class FakeTransport(asyncio.Transport):
@@ -44,6 +54,7 @@ class FakeTransport(asyncio.Transport):
         self.closing = False
         self.aborted = False
         self.reading = True
+        self.high_water: int | None = None
         self.unsent = 0             # in the write buffer, as told by the test
         self._lost = False
 
@@ -73,6 +84,9 @@ class FakeTransport(asyncio.Transport):
 
     def abort(self) -> None:
         self.closing = self.aborted = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.high_water = high
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         assert isinstance(protocol, asyncio.Protocol)
@@ -241,7 +255,8 @@ class FakeProxy:
             self.settle()
 
     def settle(self) -> None:
-        """Let closed transports report their end."""
+        """Let the loop's next round come: closed transports report their end."""
+        self.loop.next_round()
         for peer in [*self.clients, *self.upstreams]:
             peer._settle()
 

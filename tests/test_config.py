@@ -64,6 +64,8 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "body_idle_timeout_s": "body_idle_timeout",
         "keep_alive_s": "keep_alive",
         "write_timeout_s": "write_timeout",
+        "body_min_rate_bytes": "body_min_rate",
+        "write_buffer_bytes_max": "write_buffer_max",
         "store_memory_bytes": "store_memory",
         "store_object_bytes_max": "store_object_max",
         "max_stale_s": "max_stale",
@@ -294,7 +296,7 @@ OTHER_VALUES: dict[str, str] = {
     "trusted_proxies": "10.0.0.0/8,unix:", "error_page": "oops.html", "access_log": "-",
     "log_level": "debug", "log_format": "json", "store_memory": "128MiB",
     "store_object_max": "2MiB", "head_max": "32KiB", "target_max": "8KiB",
-    "request_body_max": "1GiB", "upstream_insecure": "true",
+    "request_body_max": "1GiB", "upstream_insecure": "true", "write_buffer_max": "1MiB",
     "tls_cert": "a.pem,b.pem", "tls_key": "a.key,b.key",
 }
 

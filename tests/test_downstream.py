@@ -190,13 +190,185 @@ def test_empty_lines_alone_are_no_request() -> None:
 
 
 def test_a_body_may_take_long_if_it_keeps_coming() -> None:
-    proxy = FakeProxy(body_idle_timeout_s=3)
+    proxy = FakeProxy(body_idle_timeout_s=3, body_min_rate_bytes=0)
     client = proxy.client(counted(5))
     for _ in range(5):
         proxy.advance(2)
         client.sends(b"x")
     proxy.upstream.sends(reply(b"ok"))
     assert status_of(client.received()) == 200
+
+
+BODIES = {
+    "length": (counted(100_000), lambda octets: b"x" * octets),
+    "chunked": (CHUNKED, lambda octets: b"%x\r\n%b\r\n" % (octets, b"x" * octets)),
+}
+
+
+@pytest.mark.parametrize("framing", BODIES)
+def test_a_body_that_comes_too_slowly_ends(framing: str) -> None:
+    head, piece = BODIES[framing]
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    client = proxy.client(head + piece(5000))   # which does for the first ten seconds
+    for _ in range(10):
+        proxy.advance(1)
+        client.sends(piece(70))
+    assert not client.closed
+    for _ in range(11):
+        proxy.advance(1)
+        client.sends(piece(70))                 # and this does not for the next ten
+    assert status_of(client.received()) == 408
+    assert proxy.upstream.transport.aborted
+    proxy.settle()
+    proxy.assert_at_rest()
+    assert proxy.proxy.stats()["client_errors"] == {"client-timeout": 1}
+
+
+@pytest.mark.parametrize("framing", BODIES)
+def test_a_body_that_comes_fast_enough_may_take_for_ever(framing: str) -> None:
+    head, piece = BODIES[framing]
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    client = proxy.client(head)
+    for _ in range(100):
+        proxy.advance(1)
+        client.sends(piece(110))
+    assert not client.closed
+    client.resets()
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
+def test_no_credit_is_saved_for_a_silence() -> None:
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    client = proxy.client(counted(100_000) + b"x" * 50_000)
+    proxy.advance(9)
+    assert not client.closed
+    proxy.advance(3)
+    assert status_of(client.received()) == 408
+
+
+def test_the_time_that_the_application_takes_is_not_the_clients() -> None:
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    client = proxy.client(counted(100_000) + b"x" * 100)
+    proxy.upstream.blocks()
+    proxy.advance(30)
+    assert not client.closed and not client.transport.reading
+    proxy.upstream.unblocks()
+    proxy.advance(9)
+    assert not client.closed
+    proxy.advance(3)
+    assert status_of(client.received()) == 408
+
+
+def test_long_polls_may_send_as_slowly_as_they_like() -> None:
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100, stream_paths="/feed")
+    client = proxy.client(CHUNKED.replace(b" / ", b" /feed "))
+    for _ in range(30):
+        proxy.advance(5)
+        client.sends(b"1\r\nx\r\n")
+    assert not client.closed
+
+
+def test_a_second_body_has_a_window_of_its_own() -> None:
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    client = proxy.client(counted(2000) + b"x" * 1000)
+    proxy.advance(8)
+    client.sends(b"x" * 1000)
+    proxy.upstream.sends(reply(b"ok"))
+    client.sends(counted(2000) + b"x")
+    proxy.advance(5)        # the first one's window would have ended
+    client.sends(b"x" * 1999)
+    proxy.upstream.sends(reply(b"ok"))
+    assert client.received().count(b"HTTP/1.1 200 OK") == 2
+
+
+# -- pipelining -------------------------------------------------------------------------------
+
+
+def test_so_many_are_answered_before_others_have_their_turn() -> None:
+    proxy = warmed(pipeline_max=3)
+    client = proxy.client(get() * 7)
+    for turn in (3, 3, 1):
+        assert client.received().count(b"good") == turn
+        assert client.transport.reading is (turn == 1)
+        proxy.settle()
+    client.sends(get())
+    assert client.received().count(b"good") == 1
+
+
+def test_nobody_reads_on_when_so_many_wait_for_the_application() -> None:
+    proxy = FakeProxy(pipeline_max=3)
+    client = proxy.client(get("/0"))
+    for number in range(1, 4):
+        assert client.transport.reading
+        client.sends(get(f"/{number}"))
+    assert not client.transport.reading
+    for number in range(4):
+        assert proxy.upstream.received().startswith(b"GET /%d " % number)
+        proxy.upstream.sends(reply(b"<%d>" % number))
+        assert client.received().endswith(b"<%d>" % number)
+        proxy.settle()
+    assert client.transport.reading
+    proxy.assert_at_rest()
+
+
+@pytest.mark.parametrize("end", ["reset", "closed by us", "last", "blocked", "bad"])
+def test_a_connection_that_ends_between_turns(end: str) -> None:
+    proxy = warmed(pipeline_max=2, requests_per_connection_max=2 if end == "last" else 0)
+    client = proxy.client(get() * 2 + (b"bad\r\n\r\n" if end == "bad" else get() * 3))
+    assert client.received().count(b"good") == 2
+    if end == "reset":
+        client.resets()
+    elif end == "closed by us":
+        proxy.proxy.close()
+    elif end == "blocked":
+        client.blocks()
+        proxy.settle()
+        assert client.received() == b""
+        client.unblocks()
+        proxy.settle()
+        proxy.settle()
+        assert client.received().count(b"good") == 3
+        return
+    proxy.settle()
+    proxy.settle()
+    assert (status_of(client.received()) == 400) if end == "bad" else client.received() == b""
+    assert client.closed
+    proxy.assert_at_rest()
+
+
+# -- slow readers -----------------------------------------------------------------------------
+
+
+def test_the_write_buffer_has_its_limit() -> None:
+    proxy = FakeProxy(write_buffer_bytes_max=2048)
+    assert proxy.client().transport.high_water == 2048
+
+
+def test_a_slow_reader_takes_no_place_from_others() -> None:
+    """After the first byte, what is left is between the two of them."""
+    proxy = FakeProxy(max_in_flight=1, limit_start=1)
+    slow = proxy.client(get("/large"))
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 70_000)
+    slow.blocks()
+    assert not proxy.upstream.transport.reading, "no more is read than is taken"
+    slow.transport.unsent = 70_000
+    for _ in range(20):     # it takes a little now and then, and so is not given up
+        proxy.advance(1)
+        slow.transport.unsent -= 100
+    assert proxy.proxy.stats()["breaker"].in_flight == 0
+    other = proxy.client(get("/other"))
+    proxy.upstream.sends(reply(b"ok"))
+    assert body_of(other.received()) == b"ok"
+    slow.resets()
+    proxy.settle()
+    for upstream in proxy.upstreams:
+        upstream.resets()
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
+# -- bodies again -----------------------------------------------------------------------------
 
 
 def test_a_body_that_stops_after_the_answer_has_begun_cuts_it() -> None:

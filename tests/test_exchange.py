@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retter.breaker import Mode
+from retter.proxy import TICK_S
 from tests.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 POST = (
@@ -421,6 +422,7 @@ def test_pipelined_answers_wait_for_a_client_that_does_not_read() -> None:
     client.sends(get() * 50)
     assert client.received() == b""
     client.unblocks()
+    proxy.settle()
     assert client.received().count(b"good") == 50
 
 
@@ -807,6 +809,58 @@ def test_a_loop_is_seen() -> None:
     via = field(proxy.upstream.received(), "via")
     client = proxy.client(get(headers={"Via": f"1.0 other, {via}"}))
     assert status_of(client.received()) == 508
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 40\r\n\r\n",
+    ],
+)
+def test_a_body_that_comes_late_and_never_should_have_meets_nobody(answer: bytes) -> None:
+    proxy = FakeProxy()
+    head = get().replace(b"GET", b"GET" if b"304" in answer else b"HEAD")
+    client = proxy.client(head)
+    broken = proxy.upstream
+    broken.sends(answer)
+    assert status_of(client.received()) in (200, 304)
+    client.sends(get("/next"))
+    assert proxy.upstream is not broken, "it is not used again at once"
+    broken.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwrong")
+    assert broken.transport.aborted
+    proxy.upstream.sends(reply(b"right"))
+    assert body_of(client.received()) == b"right"
+    proxy.assert_at_rest()
+
+
+def test_after_head_a_connection_is_used_again_when_nothing_has_come() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get().replace(b"GET", b"HEAD"))
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")
+    proxy.assert_at_rest()
+    proxy.advance(0.2)
+    client.sends(get("/next"))
+    assert len(proxy.upstreams) == 1
+
+
+def test_a_tunnel_that_the_application_does_not_read_is_not_kept_for_ever() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(
+        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+    proxy.upstream.sends(b"HTTP/1.1 101 S\r\nUpgrade: websocket\r\n\r\n")
+    client.sends(b"last words")
+    proxy.upstream.transport.unsent = 10
+    client.resets()
+    assert proxy.upstream.transport.closing and not proxy.upstream.transport.aborted
+    for _ in range(round(11 / TICK_S)):     # without its end being told: it hangs in the buffer
+        proxy.loop.now += TICK_S
+        proxy.proxy.tick(proxy.loop.now)
+    assert proxy.upstream.transport.aborted
+    proxy.settle()
+    proxy.assert_at_rest()
 
 
 def test_too_many_connections() -> None:

@@ -1,6 +1,8 @@
 """The pool against a naive model, and its dialling against loops that refuse, hang and accept."""
 
 import asyncio
+import errno
+import socket
 from collections.abc import Coroutine
 from typing import Any
 
@@ -9,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
-from retter.pool import ConnectionPool, Dialler
+from retter.errors import ConnectRefused, ConnectTimeout, OutOfDescriptors, UpstreamError
+from retter.pool import FLUSH_S, REST_S, ConnectionPool, Dialler
 from retter.units import UpstreamAddress, parse_upstream
 from retter.upstream import UpstreamConnection
 
@@ -24,6 +26,7 @@ class FakeConnection:
     def __init__(self, pool: ConnectionPool) -> None:
         self.pool = pool
         self.closed = False
+        self.aborted = False
         self.idle_since = 0.0
 
     def close(self) -> None:
@@ -33,6 +36,10 @@ class FakeConnection:
 
     def abandon(self) -> None:
         self.close()
+
+    def abort(self) -> None:
+        self.aborted = True
+        self.pool.forget(self)  # type: ignore[arg-type]
 
 
 class FakeExchange:
@@ -273,6 +280,41 @@ def test_a_closed_connection_is_never_handed_out() -> None:
     assert pool.dialled == [exchange]
 
 
+def test_a_connection_rests_before_it_is_used_again() -> None:
+    pool = HandPool(FakeLoop())
+    connection, closed = (FakeConnection(pool) for _ in range(2))
+    pool.rest(connection, 1.0)  # type: ignore[arg-type]
+    pool.rest(closed, 1.0)  # type: ignore[arg-type]
+    closed.close()
+    assert pool.idle == 1
+    pool.acquire(FakeExchange(), 1.0)
+    assert len(pool.dialled) == 1, "not yet"
+    pool.sweep(1.0 + REST_S / 2)
+    pool.acquire(FakeExchange(), 1.0)
+    assert len(pool.dialled) == 2, "not yet"
+    pool.sweep(1.0 + REST_S)
+    exchange = FakeExchange()
+    pool.acquire(exchange, 1.0 + REST_S)
+    assert exchange.connection is connection
+    assert pool.idle == 0
+
+
+def test_what_is_still_to_be_delivered_has_a_time_limit() -> None:
+    loop = FakeLoop()
+    pool = HandPool(loop)
+    quick, slow, last = connections = [FakeConnection(pool) for _ in range(3)]
+    for connection in connections[:2]:
+        pool.flush(connection)  # type: ignore[arg-type]
+    pool.forget(quick)  # type: ignore[arg-type]  # all has been delivered
+    pool.sweep(loop.now + FLUSH_S - 1)
+    assert not slow.aborted
+    pool.sweep(loop.now + FLUSH_S)
+    assert slow.aborted and not quick.aborted
+    pool.flush(last)  # type: ignore[arg-type]
+    pool.close()
+    assert last.aborted
+
+
 # -- dialling, on a real loop -----------------------------------------------------------------
 
 
@@ -352,6 +394,118 @@ def test_a_dial_that_is_never_accepted() -> None:
         pool.acquire(exchange, 0.0)
         await _settled(pool)
         assert isinstance(exchange.error, ConnectTimeout)
+
+    asyncio.run(main())
+
+
+class NamedHosts:
+    """A loop on which a name leads where the test says, and some addresses are black holes."""
+
+    def __init__(self, hosts: list[str], black_holes: tuple[str, ...] = ()) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.hosts = hosts
+        self.black_holes = black_holes
+        self.tried: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loop, name)
+
+    async def getaddrinfo(self, host: str, port: int, *, type: int) -> list[Any]:
+        assert host == "app.example"
+        if not self.hosts:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [
+            (socket.AF_INET, type, proto, "", (host, port))
+            for host in self.hosts
+            for proto in (socket.IPPROTO_TCP, 0)    # an address may come twice
+        ]
+
+    async def create_connection(self, make: Any, host: str, port: int, **more: Any) -> Any:
+        self.tried.append(host)
+        if host in self.black_holes:
+            await asyncio.Event().wait()
+        return await self.loop.create_connection(make, host, port, **more)
+
+
+async def _dialled(pool: ConnectionPool) -> FakeExchange:
+    exchange = FakeExchange()
+    pool.acquire(exchange, 0.0, fresh=True)
+    await _settled(pool)
+    return exchange
+
+
+def test_a_name_is_followed_where_it_leads() -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"])     # nobody listens on the first
+        pool = dialling_pool(parse_upstream(f"app.example:{port}"))
+        pool._loop = loop
+        assert (await _dialled(pool)).connection is not None
+        assert loop.tried == ["127.0.0.3", "127.0.0.1"]
+        assert (await _dialled(pool)).connection is not None
+        assert loop.tried[2:] == ["127.0.0.1"], "what worked last comes first"
+        loop.hosts = ["127.0.0.3"]
+        assert isinstance((await _dialled(pool)).error, ConnectRefused)
+        loop.hosts = []
+        assert isinstance((await _dialled(pool)).error, ConnectRefused)
+        loop.hosts = ["127.0.0.1"]
+        assert (await _dialled(pool)).connection is not None
+        pool.close()
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> None:
+    async def main() -> None:
+        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"], black_holes=("127.0.0.3",))
+        pool = dialling_pool(parse_upstream(f"app.example:{port}"), connect_timeout_s=0.2)
+        pool._loop = loop
+        assert (await _dialled(pool)).connection is not None
+        loop.black_holes = ("127.0.0.1", "127.0.0.3")
+        pool._connect_timeout_s = 0.01
+        assert isinstance((await _dialled(pool)).error, ConnectTimeout)
+        pool.close()
+        server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_dial_without_a_descriptor_asks_for_one(tmp_path: Any, room: bool) -> None:
+    async def main() -> None:
+        server = await asyncio.start_unix_server(lambda r, w: None, str(tmp_path / "s"))
+        pool = dialling_pool(parse_upstream(f"unix:{tmp_path}/s"))
+        asked: list[bool] = []
+
+        class Exhausted:
+            def __init__(self) -> None:
+                self.loop = asyncio.get_running_loop()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.loop, name)
+
+            async def create_unix_connection(self, *args: Any) -> Any:
+                if not asked:
+                    raise OSError(errno.EMFILE, "Too many open files")
+                return await self.loop.create_unix_connection(*args)
+
+        def make_room() -> bool:
+            asked.append(True)
+            return room
+
+        loop: Any = Exhausted()
+        pool._loop = loop
+        pool.make_room = make_room
+        exchange = await _dialled(pool)
+        assert len(asked) == 1
+        assert isinstance(exchange.error, OutOfDescriptors) is not room
+        assert (exchange.connection is not None) is room
+        pool.close()
+        server.close()
 
     asyncio.run(main())
 

@@ -205,6 +205,18 @@ def test_headers_still_to_come_count_among_all_connections() -> None:
     assert status_of(newcomer.received()) == status_of(busy.received()) == 200
 
 
+def test_who_has_left_makes_no_room() -> None:
+    proxy = FakeProxy(connections_max=3, circuit="observe")
+    first, second, _ = [proxy.client(b"PROXY ", proxied=True) for _ in range(3)]
+    proxy.advance(1)
+    proxy.client(b"PROXY UNKNOWN\r\n" + get(), proxied=True)    # one of the three makes room
+    for waits in (first, second):
+        waits.resets()
+    busy = [proxy.client(b"PROXY UNKNOWN\r\n" + get(), proxied=True) for _ in range(2)]
+    assert not any(client.closed for client in busy)
+    assert proxy.proxy.stats()["connections"]["open"] == 3
+
+
 def test_draining_and_closing_end_what_waits_for_a_header() -> None:
     proxy = FakeProxy()
     drained = proxy.client(b"PROXY ", proxied=True)

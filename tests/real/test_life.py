@@ -5,10 +5,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from retter.server import SAME_SIGNAL_S
 from tests.real.conftest import StartRetter
 from tests.real.processes import (
     DEADLINE_S,
@@ -79,9 +81,23 @@ def test_a_second_signal_ends_at_once(
     download = Download(application, proxy.port)
     proxy.signal(signal.SIGTERM)
     proxy.wait_for_line(lambda line: '"draining"' in line)
+    time.sleep(SAME_SIGNAL_S)
     proxy.signal(signal.SIGTERM)
     assert proxy.wait() == 1
     assert download.is_cut()
+
+
+def test_one_wish_that_arrives_twice_is_no_impatience(
+    application: ApplicationProgram, proxy: RetterProgram
+) -> None:
+    """As when a terminal and a parent process both pass Ctrl-C on."""
+    download = Download(application, proxy.port)
+    proxy.signal(signal.SIGINT)
+    proxy.signal(signal.SIGTERM)
+    proxy.wait_for_line(lambda line: '"draining"' in line)
+    proxy.signal(signal.SIGTERM)
+    assert len(download.finish()) == HALF
+    assert proxy.wait() == 0
 
 
 def test_draining_has_an_end(
