@@ -24,9 +24,9 @@ STATE: dict[str, Any] = {
     "store": {"entries": 511, "bytes": 9_332_326, "bytes_max": 67_108_864, "hits": 98,
               "misses": 2, "evictions": 0},
     "routes": [
-        {"route": "GET /products/*", "state": "closed", "requests": 32451, "errors": 0,
+        {"route": "GET /products/*", "state": "CLOSED", "requests": 32451, "errors": 0,
          "p50_ms": 24.0, "p99_ms": 81.0},
-        {"route": "GET /a/very/long/route/" + "x" * 200, "state": "open", "requests": 4,
+        {"route": "GET /a/very/long/route/" + "x" * 200, "state": "OPEN", "requests": 4,
          "errors": 3, "p50_ms": None, "p99_ms": None},
     ],
     "events": [{"at": NOW - 92, "from": "CLOSED", "to": "LIMITING", "cause": "no-permits",
@@ -88,14 +88,20 @@ def test_every_state_has_a_sentence_of_its_own() -> None:
     said = [
         words.sentence(state(**changes))
         for changes in (
-            {"state": "CLOSED"}, {"state": "CLOSED", "rates": quiet},
-            {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}},
+            {"state": "CLOSED"}, {"state": "CLOSED", "routes": []},
+            {"state": "CLOSED", "rates": quiet, "routes": []},
+            {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}, "routes": []},
             {"state": "LIMITING"}, {"state": "OPEN"}, {"state": "HALF-OPEN"},
             {"forced": "open"}, {"forced": "closed"}, {"forced": "observe"},
             {"paused": True}, {"draining": True},
         )
     ]
     assert len(set(said)) == len(said)
+
+
+def test_a_part_that_fails_is_named() -> None:
+    said = words.sentence(state(state="CLOSED", routes=[STATE["routes"][0] | {"state": "OPEN"}]))
+    assert said == "A part of the site fails and is answered from the store: GET /products/*."
 
 
 def test_a_day_ago_is_said_with_its_date() -> None:

@@ -117,6 +117,9 @@ def sentence(state: Document) -> str:
         return "The application is coming back: it gets more with every good answer."
     if not total:
         return "All quiet: no requests at present."
+    ill = [one["route"] for one in state["routes"] if one["state"] == "OPEN"]
+    if ill:
+        return f"A part of the site fails and is answered from the store: {', '.join(ill)}."
     if rates["failed"] + rates["refused"] > 0.01 * total:
         return "Some requests fail, too few to take the application for ill."
     return "All is well: the application answers."

@@ -53,6 +53,7 @@ const MODE_WORDS = {open: "holds the circuit open", closed: "holds the circuit c
 function headline(s) {
   const {fresh, stored, refused, failed} = s.rates, all = fresh + stored + refused + failed;
   const part = all > 0 ? Math.round(100 * stored / all) : 0;
+  const ill = s.routes.filter((one) => one.state === "OPEN");
   if (s.draining) return ["RETTER is shutting down", "It finishes what runs and takes no new connections."];
   if (s.paused) return ["Paused for a deploy", "GETs are answered with the last good pages; everything else waits for the application."];
   if (s.forced === "open") return ["Held open by hand", "GETs are answered with the last good pages, whether the application is well or not. Other methods still reach it."];
@@ -61,6 +62,8 @@ function headline(s) {
   switch (s.state) {
   case "CLOSED":
     if (all === 0) return ["All quiet", "No requests at present."];
+    if (ill.length) return ["A part of the site fails",
+      `${ill.length > 1 ? `${ill.length} routes are` : `${ill[0].route} is`} answered from the store; the rest is well.`];
     if (failed + refused > 0.01 * all) return ["Some requests fail", "The circuit is closed: too few failures to take the application for ill."];
     return ["All is well", part >= 1 ? `The application answers; ${part} % came from the store.` : "The application answers every request itself."];
   case "LIMITING":
@@ -253,7 +256,7 @@ function drawRoutes(routes) {
   routesShown = shape;
   if (!routes.length) return;
   $("routes").replaceChildren(...routes.map((one) => {
-    const row = make("tr"), ill = one.state && !["ok", "CLOSED", "closed"].includes(one.state);
+    const row = make("tr"), ill = one.state === "OPEN";
     row.append(make("td", one.route), make("td", one.state || "", ill ? "bad" : "muted"), make("td", wait(one.p50_ms)),
       make("td", wait(one.p99_ms)), make("td", count(one.requests)), make("td", count(one.errors), one.errors ? "bad" : "muted"));
     return row;
@@ -320,20 +323,20 @@ function link(kind, words) {
   $("again").hidden = kind !== "lost";
 }
 
-// EventSource can send no Authorization field, so the stream is read with fetch.
+// Returns whether to ask again at once. EventSource can send no Authorization field, so the stream is read with fetch.
 async function listen(heard) {
   const stop = new AbortController();
   let timer = setTimeout(() => stop.abort(), 1000 * SILENCE_S);
   const alive = () => { clearTimeout(timer); timer = setTimeout(() => stop.abort(), 1000 * SILENCE_S); };
   try {
     const answer = await fetch("/api/events", {headers: headers({Accept: "text/event-stream"}), cache: "no-store", signal: stop.signal});
-    if (answer.status === 401) { clearTimeout(timer); await askToken(); return; }
+    if (answer.status === 401) { clearTimeout(timer); await askToken(); return true; }
     if (!answer.ok) throw new Error(`RETTER answered ${answer.status}`);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
       const {done, value} = await reader.read();
-      if (done) return;
+      if (done) return false;
       alive();
       const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
       rest = blocks.pop();
@@ -357,11 +360,12 @@ $("again").addEventListener("click", () => hurry());
 async function stayConnected() {
   for (let failures = 0, lostAt = 0; ;) {
     try {
-      await listen((block) => {
+      const atOnce = await listen((block) => {
         take(block);
         failures = lostAt = 0;
         link("live", "Live");
       });
+      if (atOnce) continue;
     } catch (error) {
       // Fetch says TypeError for every broken connection, and the watch aborts a silent one.
       if (!(error instanceof TypeError) && !["AbortError", "Error"].includes(error.name)) throw error;

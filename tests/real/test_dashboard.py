@@ -1,0 +1,358 @@
+"""The dashboard in a browser, in front of a RETTER in front of the demonstration shop."""
+
+import http.client
+import json
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.real.browser import Watched, chromium
+from tests.real.processes import DEADLINE_S, Program, RetterProgram, eventually, free_port
+
+TOKEN = "the-token-of-the-tests"
+WAIT_MS = DEADLINE_S * 1000
+
+# A browser says so in its console when a connection is refused or an answer is a 401.
+REFUSED = ("net::ERR_", "Failed to load resource")
+
+
+class Shop(Program):
+    """The demonstration shop, whose condition can be turned."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            [sys.executable, "-m", "retter.demo", "--listen", "127.0.0.1:0",
+             "--control", "127.0.0.1:0"],
+        )  # fmt: skip
+        self.upstream = self._address("demo listening on http://")
+        self._control = self._address("knobs at http://").partition("/")[0]
+
+    def _address(self, before: str) -> str:
+        return self.wait_for_line(lambda line: line.startswith(before)).removeprefix(before)
+
+    def turn(self, **knobs: Any) -> None:
+        connection = http.client.HTTPConnection(self._control, timeout=DEADLINE_S)
+        connection.request(
+            "POST", "/knobs.json", json.dumps(knobs), {"Content-Type": "application/json"}
+        )
+        assert connection.getresponse().status == 200
+        connection.close()
+
+
+class Visitors:
+    """Two people who look at a few pages, again and again, whatever they get."""
+
+    PATHS = ("/", "/products/1", "/products/2")
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._stop = threading.Event()
+        self.answers = 0
+        self._threads = [threading.Thread(target=self._visit, daemon=True) for _ in range(2)]
+        for thread in self._threads:
+            thread.start()
+
+    def _visit(self) -> None:
+        while not self._stop.wait(0.02):
+            for path in self.PATHS:
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+                connection.request("GET", path)
+                connection.getresponse().read()
+                connection.close()
+                self.answers += 1
+
+    def leave(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Shop]:
+    program = Shop()
+    yield program
+    program.kill()
+
+
+class Retter(RetterProgram):
+    """RETTER with an admin listener."""
+
+    def __init__(self, shop: Shop, *arguments: str, admin: str = "127.0.0.1:0") -> None:
+        super().__init__("--upstream", shop.upstream, "--admin", admin, *arguments)
+
+    @property
+    def admin_url(self) -> str:
+        line = self.wait_for_line(lambda line: '"serving"' in line)
+        url: str = json.loads(line)["admin"]
+        return url
+
+
+@pytest.fixture(scope="module")
+def retter(browser: Any, shop: Shop) -> Iterator[Retter]:
+    program = Retter(shop, "--open-min", "200ms", "--open-max", "500ms")
+    yield program
+    program.stop()
+    program.kill()
+    assert not program.complaints(), program.output
+
+
+Open = Callable[..., Watched]
+
+
+@pytest.fixture
+def look(browser: Any) -> Iterator[Open]:
+    """Open the dashboard as often as wanted."""
+    contexts: list[Any] = []
+
+    def open_page(url: str, **options: Any) -> Watched:
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}}
+                                            | options))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(WAIT_MS)
+        watched = Watched(page, url)
+        page.goto(url + "/")
+        return watched
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def shows(page: Any, selector: str, wanted: str) -> str:
+    """Wait until the text of an element matches, and return it."""
+    found = page.locator(selector)
+
+    def matching() -> str:
+        words: str = found.inner_text() if found.is_visible() else ""
+        return words if re.search(wanted, words) else ""
+
+    return eventually(matching, f"{wanted!r} in {selector}, not {found.all_inner_texts()}")
+
+
+def live(page: Any) -> None:
+    shows(page, "#link-words", "^Live$")
+
+
+def button(page: Any, name: str) -> Any:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+# What is seen
+
+
+def test_a_trip_and_a_recovery_are_seen(look: Open, retter: Retter, shop: Shop) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    visitors = Visitors(retter.port)
+    try:
+        shows(page, "#state", "^CLOSED$")
+        shows(page, "#now-fresh", "[1-9]")
+        assert page.locator("#lever").get_attribute("data-at") == "shut"
+
+        shop.turn(condition="dead", dead_for_s=3600)
+        shows(page, "#state", "^OPEN$")
+        shows(page, "#headline", "^The application fails$")
+        assert page.locator("#lever").get_attribute("data-at") in ("open", "half")
+        assert page.locator("#pic-app").get_attribute("data-health") in ("sick", "trial")
+        shows(page, "#now-stored", "[1-9]")
+        shows(page, "#events", "OPEN")
+        eventually(lambda: page.title().startswith("OPEN "), "the state in the title")
+        # Said once to those who do not see it: the live region has the words of the last change.
+        assert re.match("(OPEN|HALF-OPEN)[.] The application", page.locator("#live").inner_text())
+
+        shop.turn(condition="healthy")
+        shows(page, "#state", "^CLOSED$")
+        shows(page, "#headline", "^(All is well|All quiet|Some requests fail)$")
+        for state in ("OPEN", "HALF-OPEN", "LIMITING", "CLOSED"):
+            assert state in page.locator("#events .to").all_inner_texts()
+        assert page.locator("#lever").get_attribute("data-at") == "shut"
+        words = page.locator("#picture").get_attribute("aria-label")
+        assert "The circuit is CLOSED" in words
+        assert page.locator("#area-stored").get_attribute("d").startswith("M")
+    finally:
+        shop.turn(condition="healthy")
+        visitors.leave()
+    assert visitors.answers
+    watched.check()
+
+
+def test_a_page_opened_later_has_the_events_before_it(look: Open, retter: Retter) -> None:
+    page = look(retter.admin_url).page
+    live(page)
+    shows(page, "#upstream", "^in front of 127.0.0.1:")
+    shows(page, "#events", "application")
+    assert page.locator("#routes").inner_text()
+
+
+# What is done
+
+
+def test_the_circuit_is_held_and_let_go(look: Open, retter: Retter) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    page.get_by_label("for", exact=False).first.select_option("60")
+    button(page, "Hold open").click()
+    assert page.get_by_role("dialog").get_by_role("heading").inner_text() == (
+        "Hold the circuit open for 1 minute?"
+    )
+    page.get_by_role("dialog").get_by_role("button", name="Hold the circuit open").click()
+    shows(page, "#state", "^OPEN$")
+    shows(page, "#force", r"An operator holds the circuit open until \d\d:\d\d, \d+ s more")
+    shows(page, "#answer", r"^In force until \d\d:\d\d")
+    assert button(page, "Hold open").get_attribute("aria-pressed") == "true"
+    assert button(page, "Automatic").get_attribute("aria-pressed") == "false"
+
+    button(page, "Back to automatic").click()
+    eventually(lambda: page.locator("#force").is_hidden(), "the word of the operator is gone")
+    assert button(page, "Automatic").get_attribute("aria-pressed") == "true"
+    watched.check()
+
+
+def test_the_keyboard_is_enough(look: Open, retter: Retter) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    focused = "document.activeElement.textContent.trim() || document.activeElement.id"
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "Skip to the controls"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "Automatic"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate(focused) == "Hold closed"
+    ring = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert ring == "solid"
+
+    page.keyboard.press("Enter")
+    assert page.get_by_role("dialog").is_visible()
+    page.keyboard.press("Escape")
+    assert page.get_by_role("dialog").count() == 0
+    assert page.evaluate(focused) == "Hold closed"
+
+    page.keyboard.press("Space")
+    inside = "document.querySelector('dialog[open]').contains(document.activeElement)"
+    assert page.evaluate(inside)
+    assert page.evaluate(focused) == "Hold the circuit closed"
+    page.keyboard.press("Enter")
+    shows(page, "#force", "holds the circuit closed until")
+    button(page, "Back to automatic").press("Enter")
+    eventually(lambda: page.locator("#force").is_hidden(), "the word of the operator is gone")
+    watched.check()
+
+
+def test_everything_that_can_be_used_has_a_name(look: Open, retter: Retter) -> None:
+    page = look(retter.admin_url).page
+    live(page)
+    for role in ("button", "combobox", "textbox", "meter", "img", "region", "table"):
+        for one in page.get_by_role(role).all():
+            name = one.evaluate(
+                "(e) => e.ariaLabel || e.getAttribute('aria-labelledby') || e.textContent.trim()"
+                " || e.labels?.[0]?.textContent.trim()"
+            )
+            assert name, f"{role}: {one.evaluate('(e) => e.outerHTML')}"
+
+
+# What goes wrong
+
+
+def test_a_lost_connection_is_said_and_mended(look: Open, shop: Shop) -> None:
+    port, admin = free_port(), f"127.0.0.1:{free_port()}"
+    arguments = ("--listen", f"127.0.0.1:{port}")
+    first = Retter(shop, *arguments, admin=admin)
+    second = None
+    try:
+        watched = look(first.admin_url)
+        page = watched.page
+        live(page)
+        first.kill()
+        shows(page, "#link-words", "^Connection lost")
+        assert page.locator("#live").inner_text() == "Connection to RETTER lost"
+        assert button(page, "Try now").is_visible()
+        second = Retter(shop, *arguments, admin=admin)
+        assert second.admin_url == watched.origin
+        live(page)
+        assert button(page, "Try now").count() == 0
+        watched.check(*REFUSED)
+    finally:
+        first.kill()
+        if second is not None:
+            second.kill()
+
+
+def test_a_token_is_asked_for_and_kept_for_the_tab(look: Open, shop: Shop) -> None:
+    program = Retter(shop, "--admin-token", TOKEN)
+    try:
+        watched = look(program.admin_url)
+        page = watched.page
+        field = page.get_by_role("textbox", name="Token")
+        field.fill("not the token of this one")
+        button(page, "Look in").click()
+        shows(page, "#token-words", "not the right one")
+        assert field.input_value() == ""
+        field.fill(TOKEN)
+        field.press("Enter")
+        live(page)
+        shows(page, "#state", "^CLOSED$")
+        button(page, "Observe only").click()
+        button(page, "Only observe").click()
+        shows(page, "#force", "has RETTER observe only until")
+
+        page.reload()
+        live(page)
+        assert page.get_by_role("dialog").count() == 0
+        assert TOKEN not in page.content()
+        assert page.evaluate("localStorage.length") == 0
+        watched.check(*REFUSED)
+    finally:
+        program.kill()
+
+
+# How it looks
+
+
+@pytest.mark.parametrize(("system", "other"), [("light", "dark"), ("dark", "light")])
+def test_both_themes(look: Open, retter: Retter, system: str, other: str) -> None:
+    watched = look(retter.admin_url, color_scheme=system)
+    page = watched.page
+    live(page)
+    shade = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0] > 128"
+    assert page.evaluate(shade) is (system == "light")
+    button(page, f"{other.capitalize()} theme").click()
+    assert page.evaluate(shade) is (other == "light")
+    page.reload()
+    assert page.evaluate(shade) is (other == "light")
+    watched.check()
+
+
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_sticks_out_at_the_side(look: Open, retter: Retter, width: int) -> None:
+    watched = look(retter.admin_url, viewport={"width": width, "height": 800})
+    page = watched.page
+    live(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for one in page.get_by_role("button").all():
+        box = one.bounding_box()
+        assert box is None or (box["x"] >= 0 and box["x"] + box["width"] <= width), one.inner_text()
+        assert box is None or box["height"] >= 24    # WCAG 2.2, 2.5.8
+    watched.check()
+
+
+def test_nothing_moves_for_those_who_asked_for_that(look: Open, retter: Retter) -> None:
+    page = look(retter.admin_url, reduced_motion="reduce").page
+    live(page)
+    moving = "getComputedStyle(document.getElementById('lane-in')).animationName"
+    assert page.evaluate(moving) == "none"
+    assert look(retter.admin_url).page.evaluate(moving) == "flow"
