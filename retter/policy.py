@@ -26,7 +26,7 @@ from retter.owner import (
 
 __all__ = [
     "Identity", "OwnerClass", "OwnerRules", "RouteOf", "StorePolicy", "ends_session", "identify",
-    "invalidated_urls", "key_of", "key_parts", "sets_session", "storable",
+    "invalidated_urls", "key_of", "key_parts", "sets_session", "storable", "stored_url",
 ]
 
 RouteOf = Callable[[RequestHead], bytes]
@@ -122,6 +122,11 @@ def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
             kept = [p for p in query.split(b"&") if not ignored(p.partition(b"=")[0])]
             target = path + b"?" + b"&".join(kept) if kept else path
     return target if rules.ignore_host else host.lower() + target
+
+
+def stored_url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
+    """Return a URL as it stands in a key: host and target, made coarser by the rules."""
+    return _url(host, target, rules)
 
 
 def storable(

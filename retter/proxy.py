@@ -396,6 +396,16 @@ class Proxy:
             for permit in self.breaker.take_ready(now):
                 self._holder(permit).forward(now)
 
+    def pause(self, now: float, until: float) -> None:
+        """Send the application nothing until then; see `CircuitBreaker.pause`."""
+        self.breaker.pause(now, until)
+
+    def resume(self, now: float) -> int:
+        """End a pause at once; return how many requests it has held."""
+        held = self.breaker.resume(now)
+        self.start_waiting(now)
+        return held
+
     @staticmethod
     def _holder(permit: Permit) -> Exchange:
         assert isinstance(permit.holder, Exchange), "the exchange that holds it"

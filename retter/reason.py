@@ -37,6 +37,7 @@ class Reason(StrEnum):
     ROUTE_OPEN = "route-open"                # this route alone is open
     PATIENCE = "patience"                    # the first byte took longer than the patience
     FORCED_OPEN = "forced-open"              # an operator holds the circuit open
+    PAUSED = "paused"                        # an operator lets nothing through for a moment
 
     # The application failed this request
     CONNECT_REFUSED = "connect-refused"

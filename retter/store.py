@@ -171,6 +171,24 @@ class ResponseStore:
         ]
         return blake2b(b"".join(values), key=self._rules.secret, digest_size=16).digest()
 
+    def peek(
+        self, identity: Identity, request: RequestHead, now: float
+    ) -> tuple[StoredResponse | None, bool]:
+        """Return what stands there for this request, and whether it is everyone's.
+
+        It is what `lookup` would find, superseded or not; or where that finds nothing, what is
+        too old to be found. Nothing is changed by looking.
+        """
+        slot = self._slots.get(identity.key)
+        own = self._select(slot, identity, request) if slot is not None else None
+        if own is not None and own.age(now) <= own.age_max_s:
+            return own, not identity.owner
+        slot = None if identity.public_key is None else self._slots.get(identity.public_key)
+        public = self._select(slot, identity, request) if slot is not None else None
+        if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
+            return public, True
+        return own, own is not None and not identity.owner
+
     # -- Storing
 
     def put(
@@ -384,12 +402,16 @@ class ResponseStore:
     ) -> int:
         """Drop what matches all that is given (nothing given: everything); return how many.
 
-        `url` and `prefix` are host and target as in `Identity.url`; `owner` b"" is everyone.
-        Looks at every key: it is for an operator's hand.
+        `url` and `prefix` are host and target as in `Identity.url`, or a target alone, which
+        means that of every host; `owner` b"" is everyone. Looks at every key: it is for an
+        operator's hand.
         """
+        any_host = (url or prefix or b"").startswith(b"/")
         purged = 0
         for key in list(self._slots):
             key_owner, key_url = key_parts(key)
+            if any_host:
+                key_url = key_url[key_url.find(b"/") :]
             if (
                 (url is None or key_url == url)
                 and (prefix is None or key_url.startswith(prefix))

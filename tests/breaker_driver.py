@@ -32,6 +32,8 @@ class Driver:
         self.in_flight: list[Permit] = []
         self.detached: list[Permit] = []
         self.queued: list[Permit] = []
+        self.held: list[Permit] = []          # until the end of a pause
+        self.foretells = False                # asks `would` before every decision
         self.answered: list[Permit] = []      # by patience
         self.timed_out: list[Permit] = []     # in the queue
         self.probes_since: list[float] = []   # when probes of the open circuit were granted
@@ -45,8 +47,31 @@ class Driver:
     ) -> Permit | Shed:
         """Ask, and start at once what may start."""
         state = self.breaker.state
+        if self.foretells:
+            before = self.breaker.snapshot(self.now)
+            would = self.breaker.would(self.now, kind, route, key, stored)
+            assert self.breaker.snapshot(self.now) == before, "to ask changes nothing"
+            transitions = len(self.transitions)
         decision = self.breaker.admit(self.now, kind, route, key, stored)
+        if self.foretells:
+            assert type(would) is type(decision)
+            assert would.reason is decision.reason
+            if isinstance(would, Permit) and isinstance(decision, Permit):
+                assert (would.phase, would.probe) == (decision.phase, decision.probe)
+            elif isinstance(would, Shed) and isinstance(decision, Shed):
+                assert would.count == decision.count, "told once"
+                assert would.serve_stored == decision.serve_stored
+            assert transitions <= len(self.transitions)
         self.log.append(repr(decision))
+        if self.breaker.paused_until is not None:
+            if isinstance(decision, Shed):
+                assert decision.reason is Reason.PAUSED
+                assert decision.serve_stored == (stored is not None)
+                assert stored is not None or len(self.held) == constants.HELD_MAX
+            else:
+                assert decision.phase is Phase.HELD
+                self.held.append(decision)
+            return decision
         if isinstance(decision, Shed):
             assert kind is Kind.GET, "other methods are never shed"
             assert decision.serve_stored == (stored is not None)
@@ -90,7 +115,7 @@ class Driver:
     def cancel(self, permit: Permit) -> None:
         """The client of one in the queue left."""
         self.breaker.cancel(self.now, permit)
-        self.queued.remove(permit)
+        (self.queued if permit in self.queued else self.held).remove(permit)
         assert permit.phase is Phase.DONE
 
     def start_ready(self) -> None:
@@ -99,7 +124,16 @@ class Driver:
             return
         load, cap = self.breaker._limit.load, self.breaker._cap
         ready = self.breaker.take_ready(self.now)
-        assert self.mode is Mode.OBSERVE or not ready or load + len(ready) - 1 < cap
+        if self.breaker.paused_until is not None:
+            assert not ready
+            return
+        others = [permit for permit in self.queued if not permit.is_get]
+        assert ready[: len(others)] == others, "they are forwarded whatever the load"
+        assert self.mode is Mode.OBSERVE or ready == others or load + len(ready) - 1 < cap
+        for permit in others:
+            self.queued.remove(permit)
+            self.start(permit)
+        ready = ready[len(others) :]
         needy = [permit for permit in self.queued if not permit.has_stored]
         rest = [permit for permit in self.queued if permit.has_stored]
         assert ready == (needy + rest)[: len(ready)], "first come, first served; the needy first"
@@ -111,9 +145,17 @@ class Driver:
     def tick(self, dt: float = TICK_S) -> None:
         """Let time go on by one tick."""
         self.now += dt
-        for permit in self.breaker.tick(self.now):
+        paused = self.breaker.paused_until is not None
+        answered = self.breaker.tick(self.now)
+        if paused and self.breaker.paused_until is None:
+            self.let_go()
+        for permit in answered:
             self.log.append(f"tick {permit!r}")
-            if permit.phase is Phase.DONE:
+            if permit.reason is Reason.PAUSED:
+                assert permit.deadline <= self.now
+                self.held.remove(permit)
+                self.timed_out.append(permit)
+            elif permit.phase is Phase.DONE:
                 assert permit.reason is Reason.QUEUE_TIMEOUT
                 assert permit.deadline <= self.now
                 self.queued.remove(permit)
@@ -146,6 +188,24 @@ class Driver:
         self.breaker.set_mode(self.now, mode)
         self.start_ready()
 
+    def pause(self, seconds: float) -> None:
+        """The operator lets nothing through."""
+        self.breaker.pause(self.now, self.now + seconds)
+        moved = [permit for permit in self.queued if permit.phase is Phase.HELD]
+        self.held += moved
+        self.queued = [permit for permit in self.queued if permit not in moved]
+
+    def resume(self) -> None:
+        """The pause is over."""
+        assert self.breaker.resume(self.now) == len(self.held)
+        self.let_go()
+        self.start_ready()
+
+    def let_go(self) -> None:
+        """Those held go to the end of the queue."""
+        self.queued += self.held
+        self.held.clear()
+
     # --- what must hold ---
 
     def check(self) -> None:
@@ -154,6 +214,8 @@ class Driver:
         assert figures.in_flight == len(self.in_flight)
         assert all(permit.phase is Phase.IN_FLIGHT for permit in self.in_flight)
         assert figures.waiting == len(self.queued) == self.breaker.waiting
+        assert figures.held == len(self.held)
+        assert all(permit.phase is Phase.HELD for permit in self.held)
         assert figures.waiting_without_stored == sum(not p.has_stored for p in self.queued)
         old = sum(permit.is_slow and not permit.is_get for permit in self.in_flight)
         assert figures.old_others == old

@@ -271,8 +271,9 @@ def test_listeners_are_told_the_state_every_second_and_a_transition_at_once() ->
         data = b"\r\n\r\n" + peer.received()
         assert [name for name, _ in events(data)] == ["state"] * 3
         admin.post("/api/circuit", "mode=open")
-        ((name, event),) = events(b"\r\n\r\n" + peer.received())
-        assert name == "transition"
+        (name, event), (after, state) = events(b"\r\n\r\n" + peer.received())
+        assert (name, after) == ("transition", "state")
+        assert state["forced"] == "open", "who has asked for it sees it at once"
         assert (event["from"], event["to"], event["cause"]) == ("CLOSED", "OPEN", "forced-open")
         assert "an operator holds the circuit open" in str(event["words"])
         assert admin.state()["events"] == [event]

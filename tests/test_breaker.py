@@ -102,6 +102,7 @@ def test_a_bad_setting_is_named_with_its_value(field: str, value: float) -> None
         (b"GET", b"/u/9b2d6a4e-1c3f-4a5b-8c7d-0123456789ab", b"GET /u/*"),
         (b"GET", b"/" + b"x" * 24, b"GET /" + b"x" * 24),
         (b"GET", b"/" + b"x" * 25, b"GET /*"),
+        (b"GET", b"/item;jsessionid=1A2B/reviews;b=1", b"GET /item/reviews"),
         (b"POST", b"/cart/7", b"OTHER /cart/*"),
         (b"HEAD", b"/cart", b"OTHER /cart"),
     ],

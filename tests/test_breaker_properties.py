@@ -29,6 +29,7 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.driver = Driver(BreakerSettings(limit_start=4, max_in_flight=30, fresh_for_s=0.5))
+        self.driver.foretells = True
 
     @rule(count=st.integers(1, 12), key=KEYS, route=ROUTES, age=AGES)
     def gets(self, count: int, key: bytes, route: bytes, age: float | None) -> None:
@@ -42,7 +43,8 @@ class AnyHistory(RuleBasedStateMachine):
         for _ in range(count):
             permit = self.driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
             assert isinstance(permit, Permit)
-            assert permit.phase is Phase.IN_FLIGHT
+            paused = self.driver.breaker.paused_until is not None
+            assert permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
             assert permit.kind is Kind.OTHER
 
     @precondition(lambda self: self.driver.in_flight)
@@ -76,11 +78,11 @@ class AnyHistory(RuleBasedStateMachine):
         self.driver.finish(detached[pick % len(detached)], outcome)
         assert self.driver.breaker.snapshot(self.driver.now) == before
 
-    @precondition(lambda self: self.driver.queued)
+    @precondition(lambda self: self.driver.queued or self.driver.held)
     @rule(pick=PICK)
     def client_leaves(self, pick: int) -> None:
-        """Someone in the queue goes."""
-        queued = self.driver.queued
+        """Someone in the queue, or held, goes."""
+        queued = self.driver.queued + self.driver.held
         self.driver.cancel(queued[pick % len(queued)])
 
     @rule(ticks=st.sampled_from([0, 1, 2, 5, 20, 60]))
@@ -95,6 +97,17 @@ class AnyHistory(RuleBasedStateMachine):
         """The circuit is held, or let go."""
         self.driver.set_mode(mode)
 
+    @rule(seconds=st.sampled_from([0.2, 5.0, 100.0]))
+    def pause(self, seconds: float) -> None:
+        """Nothing goes upstream for a while."""
+        self.driver.pause(seconds)
+
+    @precondition(lambda self: self.driver.breaker.paused_until is not None)
+    @rule()
+    def resume(self) -> None:
+        """The pause is over before its time."""
+        self.driver.resume()
+
     @invariant()
     def model_agrees(self) -> None:
         """Figures and model are the same."""
@@ -104,6 +117,7 @@ class AnyHistory(RuleBasedStateMachine):
         """When all is over nothing is left, and an idle application is asked again."""
         driver = self.driver
         driver.set_mode(Mode.AUTO)
+        driver.resume()
         for permit in [*driver.in_flight, *driver.detached]:
             driver.finish(permit, Outcome.OK)
         driver.run(3.0)

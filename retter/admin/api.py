@@ -8,33 +8,31 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from retter.admin import dashboard
-from retter.admin.controls import FORCED_S_DEFAULT, FORCED_S_MAX, Controls
+from retter.admin.controls import (
+    FORCED_S_DEFAULT,
+    FORCED_S_MAX,
+    PAUSE_S_DEFAULT,
+    PAUSE_S_MAX,
+    Controls,
+)
 from retter.admin.flight import FlightRecorder
+from retter.admin.health import health_document
 from retter.admin.message import (
     AdminAnswer,
     AdminError,
     AdminRequest,
     EventStream,
     Handler,
+    Parameters,
     Routes,
     json_answer,
+    one,
 )
 from retter.admin.state import History, state_document
 from retter.breaker import Mode
 
 if TYPE_CHECKING:
     from retter.proxy import Proxy
-
-Parameters = dict[str, list[str]]
-
-
-def one(parameters: Parameters, name: str) -> str:
-    """Return the one value of a parameter, or an empty str. Raises AdminError if there are more."""
-    values = parameters.get(name, [])
-    if len(values) > 1:
-        raise AdminError(400, f"{name} is given {len(values)} times")
-    return values[0] if values else ""
-
 
 def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
     text = one(parameters, "seconds")
@@ -61,11 +59,16 @@ class Api:
         self._controls = controls
         self._routes: Routes = {
             "/": {"GET": self._page},
+            "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
             "/api/state": {"GET": self._state},
             "/api/events": {"GET": self._events},
             "/api/trips": {"GET": self._trips},
+            "/api/why": {"GET": self._why, "POST": self._why},
             "/api/circuit": {"POST": self._circuit},
+            "/api/purge": {"POST": self._purge},
+            "/api/pause": {"POST": self._pause},
+            "/api/resume": {"POST": self._resume},
         }
 
     def handler(self, request: AdminRequest) -> Handler:
@@ -90,6 +93,9 @@ class Api:
 
     # -- looking ----------------------------------------------------------------------------------
 
+    def _health(self, _: AdminRequest) -> AdminAnswer:
+        return json_answer(health_document(self._proxy))
+
     def _ready(self, _: AdminRequest) -> AdminAnswer:
         if self._proxy.draining:
             return json_answer({"status": "draining"}, 503)
@@ -108,6 +114,11 @@ class Api:
 
     def _trips(self, _: AdminRequest) -> AdminAnswer:
         return json_answer({"trips": self._flight.trips()})
+
+    def _why(self, request: AdminRequest) -> AdminAnswer:
+        from retter.admin.why import explain
+
+        return json_answer(explain(self._proxy, request.parameters()))
 
     # -- steering ---------------------------------------------------------------------------------
 
@@ -128,3 +139,29 @@ class Api:
             "forced": forced,
             "forced_remaining_s": remaining_s,
         })
+
+    def _purge(self, request: AdminRequest) -> AdminAnswer:
+        from retter.admin.purge import purge
+
+        return json_answer({"purged": purge(self._proxy, request.parameters())})
+
+    def _pause(self, request: AdminRequest) -> AdminAnswer:
+        seconds = _seconds(request.parameters(), PAUSE_S_DEFAULT, PAUSE_S_MAX)
+        now = self._proxy.loop.time()
+        self._proxy.pause(now, now + seconds)
+        return json_answer(self._paused(now))
+
+    def _resume(self, _: AdminRequest) -> AdminAnswer:
+        now = self._proxy.loop.time()
+        released = self._proxy.resume(now)
+        return json_answer({**self._paused(now), "released": released})
+
+    def _paused(self, now: float) -> dict[str, Any]:
+        paused, remaining_s = self._controls.paused(now)
+        snapshot = self._proxy.breaker.snapshot(now)
+        return {
+            "paused": paused,
+            "pause_remaining_s": remaining_s,
+            "in_flight": snapshot.in_flight,
+            "held": snapshot.held,
+        }

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 FORCED_S_DEFAULT = 15 * 60.0      # an operator who has forgotten it is helped by then
 FORCED_S_MAX = 24 * 3600.0        # longer is a setting: --circuit
+PAUSE_S_DEFAULT = 30.0            # a restart takes some seconds
+PAUSE_S_MAX = 300.0               # for longer than that no visitor waits
 
 
 class Controls:
@@ -30,6 +32,11 @@ class Controls:
             return None, None
         left_s = None if self._until is None else max(0, round(self._until - now))
         return mode.value, left_s
+
+    def paused(self, now: float) -> tuple[bool, int | None]:
+        """Return whether there is a pause, and the whole seconds left of it."""
+        until = self._proxy.breaker.paused_until
+        return until is not None, None if until is None else max(0, round(until - now))
 
     def sweep(self, now: float) -> None:
         """Called once a second: let go of what has been held for long enough."""

@@ -98,6 +98,18 @@ class EventStream:
     """What a handler returns for a client that is to be told what happens, from now on."""
 
 
+Parameters = dict[str, list[str]]
+"""What a query, a form or a JSON object says: texts by name."""
+
+
+def one(parameters: Parameters, name: str) -> str:
+    """Return the one value of a parameter, or an empty str. Raises AdminError if there are more."""
+    values = parameters.get(name, [])
+    if len(values) > 1:
+        raise AdminError(400, f"{name} is given {len(values)} times")
+    return values[0] if values else ""
+
+
 Handler = Callable[[AdminRequest], AdminAnswer | EventStream]
 Routes = Mapping[str, Mapping[str, Handler]]
 """Path -> method -> handler. GET stands for HEAD as well."""

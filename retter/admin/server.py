@@ -103,6 +103,8 @@ class Admin:
                 )
         except AdminError as error:
             return error_answer(error)
+        if request.method == "POST":
+            self._tell("state", self.api.state_document())    # somebody has changed it
         return answer
 
     # -- events -----------------------------------------------------------------------------------

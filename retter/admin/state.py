@@ -184,14 +184,16 @@ def state_document(
     breaker = proxy.breaker.snapshot(now)
     counters, store, pool = proxy.counters, proxy.store.stats(), proxy.pool
     forced, forced_remaining_s = controls.forced(now)
+    paused, pause_remaining_s = controls.paused(now)
     return {
         "version": VERSION,
         "uptime_s": round(now - proxy.started_at, 1),
         "state": breaker.state.value,
         "forced": forced,
         "forced_remaining_s": forced_remaining_s,
-        "paused": False,
-        "pause_remaining_s": None,
+        "paused": paused,
+        "pause_remaining_s": pause_remaining_s,
+        "held": breaker.held,
         "draining": proxy.draining,
         "in_flight": breaker.in_flight,
         "limit": round(breaker.limit, 1),

@@ -8,6 +8,7 @@ look at many requests happens on the `tick`.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from copy import copy, deepcopy
 from math import floor, inf
 from typing import Final
 
@@ -42,6 +43,7 @@ _QUEUED: Final = Phase.QUEUED
 _ADMITTED: Final = Phase.ADMITTED
 _IN_FLIGHT: Final = Phase.IN_FLIGHT
 _DETACHED: Final = Phase.DETACHED
+_HELD: Final = Phase.HELD
 _DONE: Final = Phase.DONE
 _CLOSED: Final = State.CLOSED
 _LIMITING: Final = State.LIMITING
@@ -63,13 +65,13 @@ class CircuitBreaker:
     """
 
     __slots__ = (
-        "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row",
-        "_first_bytes", "_flight", "_forced_open", "_fresh_enough", "_full", "_half_open",
-        "_in_pieces", "_limit", "_mode", "_on_transition",
-        "_open", "_outcomes", "_passed_at", "_queue_full", "_queue_timeouts", "_queued",
-        "_recovery", "_refusals_in_a_row", "_room", "_route_open", "_route_probes", "_routes",
-        "_settings", "_shed_at", "_single_flight", "_straight", "_transitions",
-        "_would_answer_late", "_would_queue", "_would_reject", "_would_shed", "generation", "state",
+        "_answered_late", "_baseline", "_cap", "_dips", "_failures_in_a_row", "_first_bytes",
+        "_flight", "_forced_open", "_fresh_enough", "_full", "_half_open", "_in_pieces", "_limit",
+        "_mode", "_on_transition", "_open", "_outcomes", "_passed_at", "_paused", "_queue_full",
+        "_queue_timeouts", "_queued", "_recovery", "_refusals_in_a_row", "_room", "_route_open",
+        "_route_probes", "_routes", "_settings", "_shed_at", "_single_flight", "_straight",
+        "_transitions", "_would_answer_late", "_would_queue", "_would_reject", "_would_shed",
+        "generation", "paused_until", "state",
     )
 
     def __init__(
@@ -110,6 +112,8 @@ class CircuitBreaker:
         self._half_open = Refusal(Reason.HALF_OPEN, retry_after_s)
         self._route_open = Refusal(Reason.ROUTE_OPEN, retry_after_s)
         self._forced_open = Refusal(Reason.FORCED_OPEN, retry_after_s)
+        self._paused = Refusal(Reason.PAUSED, retry_after_s)
+        self.paused_until: float | None = None    # by an operator; monotonic seconds
         self._queued = self._queue_timeouts = self._answered_late = 0
         self._route_probes = self._transitions = 0
         self._would_shed = self._would_queue = self._would_reject = self._would_answer_late = 0
@@ -142,6 +146,8 @@ class CircuitBreaker:
         """
         its_route = self._routes.get(route, now)
         if kind is _OTHER:
+            if self.paused_until is not None:
+                return self._decide_paused(now, self.paused_until, False, its_route, key, None)
             return Permit(_ADMITTED, _IS_ADMITTED, False, its_route, key, False)
         if self._straight and self._limit.load < self._cap and not its_route.is_open:
             return Permit(_ADMITTED, _IS_ADMITTED, True, its_route, key, stored_age_s is not None)
@@ -150,6 +156,8 @@ class CircuitBreaker:
     def _decide(
         self, now: float, route: Route, key: bytes, stored_age_s: float | None
     ) -> Permit | Shed:
+        if self.paused_until is not None:
+            return self._decide_paused(now, self.paused_until, True, route, key, stored_age_s)
         has_stored = stored_age_s is not None
         if self._mode is _HELD_CLOSED:
             return self._forward(route, key, has_stored)
@@ -166,6 +174,22 @@ class CircuitBreaker:
         if stored_age_s is None:
             return self._decide_without_stored(now, route, key, self._queue_full)
         return self._decide_with_stored(now, route, key, stored_age_s)
+
+    def _decide_paused(
+        self, now: float, until: float, is_get: bool, route: Route, key: bytes,
+        stored_age_s: float | None,
+    ) -> Permit | Shed:
+        if stored_age_s is not None:
+            shed = self._paused.stored
+        elif self._room.held < constants.HELD_MAX:
+            permit = Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, False)
+            self._room.hold(permit, min(until, now + constants.HELD_S_MAX))
+            return permit
+        else:
+            shed = self._paused.reject
+            shed.retry_after_s = max(1.0, until - now)
+        shed.count += 1
+        return shed
 
     def _decide_open(
         self, now: float, route: Route, key: bytes, has_stored: bool
@@ -314,7 +338,7 @@ class CircuitBreaker:
 
     def cancel(self, now: float, permit: Permit) -> None:
         """The client left before its request went upstream."""
-        if permit.phase is _QUEUED:
+        if permit.phase is _QUEUED or permit.phase is _HELD:
             self._room.cancel(permit)
             return
         assert permit.phase is _ADMITTED, f"{permit} cannot be cancelled"
@@ -324,8 +348,10 @@ class CircuitBreaker:
 
     def take_ready(self, now: float) -> list[Permit]:
         """Return those who waited long enough: there is a place, and they start at once."""
-        ready: list[Permit] = []
         room = self._room
+        if self.paused_until is not None:
+            return []
+        ready = room.take_released()
         cap = inf if self._mode is _OBSERVE else self._cap
         while room.waiting and self._limit.load + len(ready) < cap:
             permit = room.next()
@@ -465,14 +491,19 @@ class CircuitBreaker:
         """Do what is due; call it every 50 ms.
 
         Returns the permits whose holder must answer: those that waited in vain (DONE, reason
-        QUEUE_TIMEOUT: the stored response or 503) and those in flight whose patience is over
-        (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
+        QUEUE_TIMEOUT or PAUSED: the stored response or 503) and those in flight whose patience is
+        over (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
         """
         self._outcomes.advance(now)
         self._routes.advance(now)
         answer = self._sweep(now)
         if self._room.waiting:
             answer += self._expire_queue(now)
+        if self.paused_until is not None:
+            if now >= self.paused_until:
+                self.resume(now)
+            elif self._room.held:
+                answer += self._expire_hold(now)
         window = self._limit.window_due(now, self._baseline.mean_s)
         if window:
             self._close_window(now)
@@ -491,6 +522,13 @@ class CircuitBreaker:
             self._queue_timeouts += len(expired)
             for permit in expired:
                 permit.reason = Reason.QUEUE_TIMEOUT
+        return expired
+
+    def _expire_hold(self, now: float) -> list[Permit]:
+        expired = self._room.held_for_too_long(now)
+        for permit in expired:
+            permit.reason = Reason.PAUSED
+            self._paused.reject.count += 1
         return expired
 
     def _sweep(self, now: float) -> list[Permit]:
@@ -643,7 +681,7 @@ class CircuitBreaker:
 
     def _set_cap(self) -> None:
         """Set the number of places for GETs, and whether a GET may pass straight."""
-        self._straight = self.state is _CLOSED
+        self._straight = self.state is _CLOSED and self.paused_until is None
         if self._mode is _HELD_CLOSED:
             self._cap = inf
         else:
@@ -684,7 +722,50 @@ class CircuitBreaker:
         self._begin_generation()
         self._move(now, signal)
 
+    def pause(self, now: float, until: float) -> None:
+        """Let nothing go upstream until then: an operator exchanges the application.
+
+        GETs with a stored response get it. What else comes is held, up to HELD_MAX requests and
+        HELD_S_MAX seconds each. What is upstream already is left alone.
+        """
+        self.paused_until = until
+        self._room.hold_needy(min(until, now + constants.HELD_S_MAX))
+        self._set_cap()
+
+    def resume(self, now: float) -> int:
+        """End a pause; who was held goes on in order: look at `take_ready`. Return how many."""
+        self.paused_until = None
+        held = self._room.held
+        self._room.release(now + self._settings.queue_wait_s)
+        self._set_cap()
+        return held
+
     # --- what operators see ---
+
+    def would(
+        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None
+    ) -> Permit | Shed:
+        """Return what `admit` would, and change nothing: a copy is asked.
+
+        Copied is what `admit` may change; what is in flight is only read. Takes a tenth of a
+        millisecond. The permit is good for reading alone.
+        """
+        twin = copy(self)
+        twin._on_transition = None
+        for name in ("_limit", "_baseline", "_dips", "_recovery", "_outcomes"):
+            setattr(twin, name, deepcopy(getattr(self, name)))
+        twin._room = self._room.empty_copy()
+        twin._routes = self._routes.copy_of_one(route, now)
+        for name in (
+            "_full", "_single_flight", "_fresh_enough", "_queue_full", "_open", "_half_open",
+            "_route_open", "_forced_open", "_paused",
+        ):  # fmt: skip
+            setattr(twin, name, deepcopy(getattr(self, name)))
+        return twin.admit(now, kind, route, key, stored_age_s)
+
+    def patience_of(self, route: bytes) -> float:
+        """Return after how many seconds a GET of that route is late."""
+        return self._patience_s(self._routes.copy_of_one(route, 0.0).get(route, 0.0))
 
     def routes(self) -> Iterator[Route]:
         """Yield every route, and at last the one for all that have no place of their own."""
@@ -733,7 +814,7 @@ class CircuitBreaker:
         limit = self._limit
         refusals = (
             self._full, self._single_flight, self._fresh_enough, self._queue_full, self._open,
-            self._half_open, self._route_open, self._forced_open,
+            self._half_open, self._route_open, self._forced_open, self._paused,
         )
         return Snapshot(
             at=now,
@@ -752,6 +833,7 @@ class CircuitBreaker:
             baseline_s=self._baseline.mean_s,
             waiting=self._room.waiting,
             waiting_without_stored=self._room.waiting_without_stored,
+            held=self._room.held,
             successes=self._outcomes.passed,
             failures=self._outcomes.failed,
             routes=len(self._routes),

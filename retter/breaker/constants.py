@@ -98,6 +98,12 @@ RAMP_SUCCESSES: Final = 10
 
 # --- Route breakers (routes.py) ---
 
+# A pause (an operator deploys): requests that are held until it is over, of those without a stored
+# response. Each costs 2 KB and its client's connection; more would all come at once afterwards.
+HELD_MAX: Final = 256
+# Nobody is held for longer: browsers and proxies in front give up after a minute.
+HELD_S_MAX: Final = 50.0
+
 ROUTES_MAX: Final = 64
 ROUTE_SEGMENTS: Final = 4
 ROUTE_SEGMENT_BYTES_MAX: Final = 24  # longer ones are titles, tokens, hashes

@@ -33,6 +33,7 @@ class Phase(Enum):
     """Where a request with a permit is."""
 
     QUEUED = "queued"          # waits for a place
+    HELD = "held"              # waits for the end of a pause
     ADMITTED = "admitted"      # has a place, `started` comes at once
     IN_FLIGHT = "in-flight"    # at the application
     DETACHED = "detached"      # at the application, and no longer counted: a stream or a tunnel

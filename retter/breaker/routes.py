@@ -6,6 +6,7 @@ route opens when it fails, or when it is much later than the others at the same 
 
 import re
 from collections.abc import Iterator
+from copy import copy
 from math import inf
 from typing import Final
 
@@ -26,7 +27,8 @@ def route_of(method: bytes, target: bytes) -> bytes:
     """
     path, _, _ = target.partition(b"?")
     segments = path.split(b"/")[1 : constants.ROUTE_SEGMENTS + 1]
-    name = b"/".join([_generalised(segment) for segment in segments])
+    # A parameter of a segment (;jsessionid=...) is no place, and may be a secret.
+    name = b"/".join([_generalised(segment.partition(b";")[0]) for segment in segments])
     return (b"GET /" if method == b"GET" else b"OTHER /") + name
 
 
@@ -122,6 +124,14 @@ class RouteTable:
             route = self._by_name[name] = Route(name, now)
         route.used_at = now
         return route
+
+    def copy_of_one(self, name: bytes, now: float) -> "RouteTable":
+        """Return a table with a copy of one route, if it is known, and nothing else."""
+        twin = RouteTable(now)
+        route = self._by_name.get(name)
+        if route is not None:
+            twin._by_name[name] = copy(route)
+        return twin
 
     def make_room(self) -> None:
         """Forget the least recently used route if another asked for its place."""

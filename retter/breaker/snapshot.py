@@ -27,6 +27,7 @@ class Snapshot:
     baseline_s: float                 # b0
     waiting: int
     waiting_without_stored: int
+    held: int                         # until the end of a pause
     successes: int                    # in the last 2 s
     failures: int
     routes: int
