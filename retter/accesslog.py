@@ -33,7 +33,7 @@ class AccessLog:
     """
 
     def __init__(self, path: str, rules: OwnerRules) -> None:
-        self._rules = rules
+        self.rules = rules
         self._path = path
         self._file: TextIO = sys.stdout
         if path != "-":
@@ -61,7 +61,7 @@ class AccessLog:
         if request is not None:
             record["method"] = request.method.decode()
             record["host"] = request.host.decode("latin-1")
-            record["target"] = _shown(request.target, self._rules)
+            record["target"] = _shown(request.target, self.rules)
         record |= {"status": status, "source": source, "reason": reason}
         record["took_ms"] = round(took_s * 1000, 2)
         if identity is not None:

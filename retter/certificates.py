@@ -5,7 +5,6 @@ are spoken is OpenSSL's and the system's choice, above TLS 1.2.
 """
 
 import ssl
-from collections.abc import Mapping
 from typing import Final
 
 from retter.config import ConfigError, Settings
@@ -13,9 +12,6 @@ from retter.units import parse_listen, parse_upstream
 
 _SUBJECT_ALT_NAME: Final = bytes.fromhex("0603551d11")  # OBJECT IDENTIFIER 2.5.29.17, in DER
 _OCTET_STRING, _SEQUENCE, _DNS_NAME = 0x04, 0x30, 0x82
-
-Contexts = Mapping[str, ssl.SSLContext]
-
 
 def _field(der: bytes, start: int) -> tuple[int, int, int]:
     """Return tag, start and end of the content of the DER value that starts there."""
@@ -103,22 +99,16 @@ def _context(certificate: str, key: str) -> tuple[ssl.SSLContext, list[str]]:
 
 
 class Certificates:
-    """The certificates of all TLS listeners, which may be read again while they are in use.
+    """The certificates of all TLS listeners, read from their files.
 
     Attributes:
-        context: For new connections.
+        context: For connections; it chooses by name.
+
+    Raises:
+        ConfigError: One of the files is not as it should be.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._contexts: Contexts = {}
-        self.load(settings)
-
-    def load(self, settings: Settings) -> None:
-        """Read the files; present connections go on with what they have.
-
-        Raises:
-            ConfigError: One of them is not as it should be; then nothing has changed.
-        """
         if not settings.tls_cert:
             raise ConfigError("tls_cert: a listener with ,tls needs a certificate")
         keys = settings.tls_key or settings.tls_cert

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from retter._version import VERSION
-from retter.config import SETTINGS, ConfigError, Effective, Setting, load, nearest
+from retter.config import SETTINGS, ConfigError, Effective, Setting, Settings, load, nearest
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -100,10 +100,18 @@ def _proxy(arguments: list[str]) -> int:
         for notice in effective.notices:
             _complain(f"note: {notice}")
     _check_complete(effective)
-    return EXIT_OK if options.check_config else _run(effective)
+    if options.check_config:
+        return EXIT_OK
+
+    def reread() -> Settings:
+        again = load(_texts(options), os.environ)
+        _check_complete(again)
+        return again.settings
+
+    return _run(effective, reread)
 
 
-def _run(effective: Effective) -> int:
+def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
     with _without("rich", "better_exceptions", "greenlet", "twisted"):
         from retter import log
     settings = effective.settings
@@ -112,7 +120,7 @@ def _run(effective: Effective) -> int:
         log.get_logger().warning("configuration", notice=notice)
     from retter.server import run
 
-    return run(settings)
+    return run(settings, reread)
 
 
 @contextmanager

@@ -129,6 +129,13 @@ class HeadMemo(Generic[Parsed]):
             self._seen.clear()
         self._seen.add(mark)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self.young.clear()
+        self._old.clear()
+        self._seen.clear()
+        self._bytes = 0
+
     def __len__(self) -> int:
         return len(self.young) + len(self._old)
 

@@ -39,7 +39,8 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=_LineLoggerFactory(out),
-        cache_logger_on_first_use=True,
+        # Not cached, so that a later call changes the loggers that are there: a record is rare.
+        cache_logger_on_first_use=False,
     )
 
 

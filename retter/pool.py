@@ -92,11 +92,13 @@ class ConnectionPool:
         self._address = address
         self._make_connection = make_connection
         self._loop = loop
-        self._idle_max = idle_max
-        self._idle_s = idle_s
-        self._connect_timeout_s = connect_timeout_s
-        self._tls = tls
-        self._tls_name = (tls_name or address.host) if tls is not None else None
+        self.reconfigure(
+            idle_max=idle_max,
+            idle_s=idle_s,
+            connect_timeout_s=connect_timeout_s,
+            tls=tls,
+            tls_name=tls_name,
+        )
         self._idle: list[UpstreamConnection] = []        # oldest first
         self._resting: dict[UpstreamConnection, None] = {}       # oldest first
         self._flushing: dict[UpstreamConnection, float] = {}     # -> until (monotonic seconds)
@@ -111,6 +113,22 @@ class ConnectionPool:
         self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
+
+    def reconfigure(
+        self,
+        *,
+        idle_max: int,
+        idle_s: float,
+        connect_timeout_s: float,
+        tls: ssl.SSLContext | None,
+        tls_name: str,
+    ) -> None:
+        """Do it so from now on; what each means is told above."""
+        self._idle_max = idle_max
+        self._idle_s = idle_s
+        self._connect_timeout_s = connect_timeout_s
+        self._tls = tls
+        self._tls_name = (tls_name or self._address.host) if tls is not None else None
 
     @property
     def idle(self) -> int:

@@ -110,6 +110,20 @@ class ClientConnection(Protocol):
     def abort(self) -> None: ...
 
 
+def _request_memos() -> "dict[bool, HeadMemo[ParsedRequest]]":
+    """Return memos for untrusted and for trusted peers: what a head means depends on that."""
+    return {False: HeadMemo(MEMO_BYTES_MAX // 2), True: HeadMemo(MEMO_BYTES_MAX // 4)}
+
+
+def _error_page(settings: Settings) -> bytes | None:
+    if not settings.error_page:
+        return None
+    try:
+        return Path(settings.error_page).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"error_page: {settings.error_page}: {error.strerror}") from None
+
+
 def breaker_settings(settings: Settings) -> BreakerSettings:
     """Pick the breaker's settings."""
     return BreakerSettings(
@@ -150,41 +164,23 @@ class Proxy:
         self.started_at = now
         self.draining = False
         self.counters = Counters()
-        self.failure_statuses = frozenset(settings.failure_statuses)
-        # Whether a plain answer (ResponseHead.plain) may be a failure, or may not be stored.
-        self.judges_plain_answers = (
-            any(status < 400 for status in settings.failure_statuses)
-            or settings.store_policy != StorePolicy.ALL
-        )
-        error_page = Path(settings.error_page).read_bytes() if settings.error_page else None
-        self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
         # Told of every change of the circuit's state, and once a second what time it is.
         self.on_transition = [on_transition] if on_transition is not None else []
         self.on_second: list[Callable[[float], None]] = []
         self.loop_lag_s = 0.0        # worst since somebody asked last
+        self.store_policy = StorePolicy(settings.store_policy)
+        self._secret = os.urandom(32)  # of this process: no key means anything to the next one
+        self._instance = os.urandom(6).hex().encode()
+        self._memos = _request_memos()
+        self._memos_tls = _request_memos()
+        self._response_memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
+        self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
-        self._route_of = _make_route_of(_encoded(settings.routes))
-        self._is_stream = name_matcher(_encoded(settings.stream_paths))
-        self.store_policy = StorePolicy(settings.store_policy)
-        secret = os.urandom(32)  # of this process: no key means anything to the next one
-        self.owner_rules = self._make_owner_rules(settings, secret)
-        self.store = ResponseStore(
-            StoreRules(
-                secret=secret,
-                bytes_max=settings.store_memory_bytes,
-                max_stale_s=settings.max_stale_s,
-                policy=self.store_policy,
-            )
-        )
+        self.store = ResponseStore(self._store_rules(settings))
         self.pool = self._make_pool(settings, pool_class)
         self.pool.make_room = self.make_room
-        self.access_log: AccessLog | None = None
-        if settings.access_log:
-            try:
-                self.access_log = AccessLog(settings.access_log, self.owner_rules)
-            except OSError as error:
-                raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from None
+        self.access_log = self._open_access_log(settings)
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels
@@ -199,9 +195,20 @@ class Proxy:
 
     # -- making the parts -----------------------------------------------------------------------
 
-    def _make_owner_rules(self, settings: Settings, secret: bytes) -> OwnerRules:
-        return OwnerRules(
-            secret=secret,
+    def _derive(self, settings: Settings, error_page: bytes | None) -> None:
+        """Make what follows from the settings alone and holds nothing of its own."""
+        self.settings = settings
+        self.failure_statuses = frozenset(settings.failure_statuses)
+        # Whether a plain answer (ResponseHead.plain) may be a failure, or may not be stored.
+        self.judges_plain_answers = (
+            any(status < 400 for status in settings.failure_statuses)
+            or settings.store_policy != StorePolicy.ALL
+        )
+        self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
+        self._route_of = _make_route_of(_encoded(settings.routes))
+        self._is_stream = name_matcher(_encoded(settings.stream_paths))
+        self.owner_rules = OwnerRules(
+            secret=self._secret,
             session_cookies=_encoded(settings.session_cookies),
             ignore_cookies=_encoded(settings.ignore_cookies),
             neutral_headers=_encoded(settings.neutral_headers),
@@ -210,40 +217,43 @@ class Proxy:
             ignore_params=_encoded(settings.ignore_params),
             anonymous_fallback=settings.anonymous_fallback,
         )
+        networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
+        self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
+        parser = partial(
+            RequestParser,
+            fields_max=settings.head_fields_max,
+            target_bytes_max=settings.target_bytes_max,
+            instance=self._instance,
+            authority=parse_upstream(settings.upstream).authority,
+        )
+        self._parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}
+        self._response_parser = ResponseParser(fields_max=settings.head_fields_max)
+
+    def _store_rules(self, settings: Settings) -> StoreRules:
+        return StoreRules(
+            secret=self._secret,
+            bytes_max=settings.store_memory_bytes,
+            max_stale_s=settings.max_stale_s,
+            policy=self.store_policy,
+        )
+
+    def _open_access_log(self, settings: Settings) -> AccessLog | None:
+        if not settings.access_log:
+            return None
+        try:
+            return AccessLog(settings.access_log, self.owner_rules)
+        except OSError as error:
+            raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from None
 
     def _make_pool(
         self, settings: Settings, pool_class: type[ConnectionPool]
     ) -> ConnectionPool:
         address = parse_upstream(settings.upstream)
-        instance = os.urandom(6).hex().encode()
-        self._instance = instance
-        parser = partial(
-            RequestParser,
-            fields_max=settings.head_fields_max,
-            target_bytes_max=settings.target_bytes_max,
-            instance=instance,
-            authority=address.authority,
-        )
-        self._parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}
-        self._memos: dict[bool, HeadMemo[ParsedRequest]] = {
-            False: HeadMemo(MEMO_BYTES_MAX // 2),
-            True: HeadMemo(MEMO_BYTES_MAX // 4),
-        }
-        # As many bytes again where TLS is spoken: what a head means depends on it.
-        self._memos_tls: dict[bool, HeadMemo[ParsedRequest]] = {
-            False: HeadMemo(MEMO_BYTES_MAX // 2),
-            True: HeadMemo(MEMO_BYTES_MAX // 4),
-        }
-        networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
-        self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
-        memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
-        self._response_memo = memo
-        response_parser = ResponseParser(fields_max=settings.head_fields_max)
-        self._response_parser = response_parser
         return pool_class(
             address,
             lambda pool: upstream_connection(
-                self.counters, pool, self.loop, memo, response_parser, settings.head_bytes_max
+                self.counters, pool, self.loop, self._response_memo, self._response_parser,
+                self.settings.head_bytes_max,
             ),
             self.loop,
             idle_max=settings.pool_size,
@@ -251,7 +261,41 @@ class Proxy:
             connect_timeout_s=settings.connect_timeout_s,
             tls=upstream_context(settings) if address.tls else None,
             tls_name=settings.upstream_name,
+        )  # fmt: skip
+
+    def apply(self, settings: Settings) -> None:
+        """Take over new settings (those that reload.py allows to change), and open files again.
+
+        What has begun goes on with what it has; new requests and connections get the new.
+
+        Raises:
+            ConfigError: A file cannot be read or written; then nothing has changed.
+        """
+        error_page = _error_page(settings)
+        tls = upstream_context(settings) if parse_upstream(settings.upstream).tls else None
+        access_log = self._open_access_log(settings)
+        now, before = self.loop.time(), self.settings
+        self._derive(settings, error_page)
+        self.answers.set_state(self.breaker.state)
+        for memo in (*self._memos.values(), *self._memos_tls.values()):
+            memo.clear()  # what a head means may have changed
+        self._response_memo.clear()
+        self.breaker.reconfigure(breaker_settings(settings))
+        if settings.circuit != before.circuit:
+            self.breaker.set_mode(now, Mode(settings.circuit))
+        self.store.reconfigure(self._store_rules(settings))
+        self.pool.reconfigure(
+            idle_max=settings.pool_size,
+            idle_s=settings.pool_idle_s,
+            connect_timeout_s=settings.connect_timeout_s,
+            tls=tls,
+            tls_name=settings.upstream_name,
         )
+        if access_log is not None:
+            access_log.rules = self.owner_rules
+        if self.access_log is not None:
+            self.access_log.close()
+        self.access_log = access_log
 
     # -- for the connections --------------------------------------------------------------------
 

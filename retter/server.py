@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 from retter._version import VERSION
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
-from retter.config import ADMIN_DEFAULT, Settings
+from retter.config import ADMIN_DEFAULT, ConfigError, Settings
+from retter.log import configure as configure_log
 from retter.log import get_logger
 from retter.measured import client_connection_class
 from retter.pool import tls_fault
 from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.redirect import RedirectingConnection
+from retter.reload import Reload, reloaded
 from retter.tls import TLSConnection
 from retter.units import ListenAddress, parse_listen, parse_upstream
 
@@ -46,6 +48,8 @@ DRAIN_POLL_S = 0.05
 # A second signal is impatience only if it comes later than that. One wish to stop may well arrive
 # twice: a terminal's Ctrl-C and `kill -- -GROUP` reach us and also our parent, who passes it on.
 SAME_SIGNAL_S = 1.0
+
+Reread = Callable[[], Settings]
 
 log = get_logger()
 
@@ -222,6 +226,22 @@ class RunningProxy:
         """
         self._proxy.breaker.set_mode(self._proxy.loop.time(), Mode(mode))
 
+    def reload(self, wanted: Settings) -> Reload:
+        """Take over those of the wanted settings that may change, and open files again.
+
+        Returns:
+            What has changed, and what waits for the next start.
+
+        Raises:
+            ConfigError: A file cannot be read or written; then nothing has changed.
+        """
+        new = reloaded(self._proxy.settings, wanted)
+        certificates = Certificates(new.settings) if self._certificates is not None else None
+        self._proxy.apply(new.settings)
+        if certificates is not None:
+            self._certificates = certificates
+        return new
+
     async def _listen(self) -> None:
         loop, proxy = self._proxy.loop, self._proxy
         addresses = [parse_listen(text) for text in proxy.settings.listen]
@@ -232,7 +252,7 @@ class RunningProxy:
         proxy.descriptors_max = max(1, descriptor_limit() - DESCRIPTORS_KEPT)
 
         for listener, address in zip(self._sockets, addresses, strict=True):
-            connection = _connection_maker(proxy, address, self._certificates)
+            connection = self._connection_maker(address)
             self.addresses.append(url_of(listener, address.tls))
             if listener.family == socket.AF_UNIX:
                 server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
@@ -263,6 +283,29 @@ class RunningProxy:
         self.admin_address = url_of(listener)
         await self._admin.listen(listener)
 
+    def _connection_maker(self, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
+        """Return what makes the protocol of a connection that comes in on this address."""
+        proxy = self._proxy
+
+        def plain(peer: str | None = None) -> asyncio.Protocol:
+            if proxy.settings.https_redirect:
+                return RedirectingConnection(proxy, peer=peer)
+            return client_connection_class(proxy)(proxy, peer=peer)
+
+        def secure(peer: str | None = None) -> asyncio.Protocol:
+            return client_connection_class(proxy)(proxy, b"https", peer)
+
+        def secured(peer: str | None = None) -> asyncio.Protocol:
+            assert self._certificates is not None, "read before anything listens"
+            return TLSConnection(proxy, self._certificates.context, secure, peer)
+
+        connection = secured if address.tls else plain
+
+        def proxied() -> asyncio.Protocol:
+            return ProxiedConnection(proxy, connection)
+
+        return proxied if address.proxy else connection
+
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
         proxy = self._proxy
@@ -289,31 +332,6 @@ class RunningProxy:
         if self._admin is not None:
             self._admin.close()
         self._proxy.close()
-
-
-def _connection_maker(
-    proxy: Proxy, address: ListenAddress, certificates: Certificates | None
-) -> Callable[[], asyncio.Protocol]:
-    """Return what makes the protocol of a connection that comes in on this address."""
-
-    def plain(peer: str | None = None) -> asyncio.Protocol:
-        if proxy.settings.https_redirect:
-            return RedirectingConnection(proxy, peer=peer)
-        return client_connection_class(proxy)(proxy, peer=peer)
-
-    def secure(peer: str | None = None) -> asyncio.Protocol:
-        return client_connection_class(proxy)(proxy, b"https", peer)
-
-    def secured(peer: str | None = None) -> asyncio.Protocol:
-        assert certificates is not None, "read before anything listens"
-        return TLSConnection(proxy, certificates, secure, peer)
-
-    connection = secured if address.tls else plain
-
-    def proxied() -> asyncio.Protocol:
-        return ProxiedConnection(proxy, connection)
-
-    return proxied if address.proxy else connection
 
 
 @contextlib.asynccontextmanager
@@ -376,7 +394,21 @@ async def _warn_if_absent(settings: Settings) -> None:
         writer.close()
 
 
-async def _serve(settings: Settings) -> int:
+def _reload(proxy: RunningProxy, reread: Reread) -> None:
+    """Do what SIGHUP asks for, and say what has come of it."""
+    try:
+        new = proxy.reload(_fit_descriptors(reread()))
+    except ConfigError as error:
+        log.error("reload-failed", error=str(error), advice="nothing has changed")
+        return
+    settings = new.settings
+    configure_log(settings.log_format, settings.log_level)
+    log.info("reloaded", changed=new.changed)
+    if new.restart:
+        log.warning("needs-restart", settings=new.restart)
+
+
+async def _serve(settings: Settings, reread: Reread) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     asked_at = math.inf
@@ -393,6 +425,7 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with running(settings, log_transition, by_itself=True) as proxy:
+        loop.add_signal_handler(signal.SIGHUP, _reload, proxy, reread)
         log.info(
             "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
             pid=os.getpid(), admin=proxy.admin_address or "off",
@@ -434,15 +467,18 @@ def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
         return runner.run(main)
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, reread: Reread | None = None) -> int:
     """Serve until a signal says stop.
+
+    Args:
+        reread: Reads the configuration again, for SIGHUP; raises ConfigError if it is wrong.
 
     Returns:
         The exit code: 0 after draining, 1 if an address cannot be listened on.
     """
     settings = _fit_descriptors(settings)
     try:
-        return run_on_loop(_serve(settings), settings.event_loop)
+        return run_on_loop(_serve(settings, reread or (lambda: settings)), settings.event_loop)
     except ListenError as error:
         log.error("cannot-start", error=str(error))
         return 1

@@ -47,6 +47,12 @@ class Shelves:
         self.evicted_budget = 0
         self.evicted_share = 0
 
+    def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
+        """Change the budget. An owner over its share shrinks when it stores something again."""
+        self._bytes_max = bytes_max
+        self._owner_bytes_max = owner_bytes_max
+        self.make_room(b"")
+
     @property
     def bodies(self) -> int:
         """Return the number of distinct bodies."""

@@ -98,6 +98,16 @@ class ResponseStore:
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
         self._counts = StoreStats(bytes_max=rules.bytes_max)
 
+    def reconfigure(self, rules: StoreRules) -> None:
+        """Take other limits; the secret and the policy are the same for ever.
+
+        A smaller budget lets go of what is over it at once. `max_stale_s` holds for what is stored
+        from now on.
+        """
+        self._rules = rules
+        self._counts.bytes_max = rules.bytes_max
+        self._shelves.resize(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
+
     # -- Finding
 
     def lookup(

@@ -6,10 +6,10 @@ follow a PROXY protocol header, and takes the certificates that are in force whe
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from retter.certificates import Certificates
 from retter.forwarding import peer_name
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class TLSConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_certificates", "_early", "_make_connection", "_proxy", "_task", "_told_peer",
+        "_context", "_early", "_make_connection", "_proxy", "_task", "_told_peer",
         "_transport", "bucket", "deadline", "peer",
     )  # fmt: skip
 
@@ -41,12 +41,12 @@ class TLSConnection(asyncio.Protocol):
     def __init__(
         self,
         proxy: "Proxy",
-        certificates: Certificates,
+        context: ssl.SSLContext,
         make_connection: Callable[[str | None], asyncio.Protocol],
         peer: str | None = None,
     ) -> None:
         self._proxy = proxy
-        self._certificates = certificates
+        self._context = context
         self._make_connection = make_connection
         self._told_peer = peer
         self._transport: asyncio.Transport | None = None
@@ -86,7 +86,7 @@ class TLSConnection(asyncio.Protocol):
         proxy.loop.call_soon(self._pass_on, transport)
         try:
             secured = await proxy.loop.start_tls(
-                transport, self, self._certificates.context, server_side=True,
+                transport, self, self._context, server_side=True,
                 ssl_handshake_timeout=_LONGER_THAN_ANY_HEAD_S, ssl_shutdown_timeout=SHUTDOWN_S,
             )  # fmt: skip
         except OSError:  # ssl.SSLError is one: no TLS, no version in common, no patience

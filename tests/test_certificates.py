@@ -68,16 +68,6 @@ def test_choosing(tmp_path: Path) -> None:
         assert certificates.choose(other) is first is certificates.context
 
 
-def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
-    pair = issue(tmp_path, "a", "a.example")
-    certificates = Certificates(settings(pair))
-    before = certificates.context
-    Path(pair[1]).write_text("nonsense")
-    with pytest.raises(ConfigError):
-        certificates.load(settings(pair))
-    assert certificates.context is before is certificates.choose("a.example")
-
-
 def test_a_key_in_the_file_of_its_certificate(tmp_path: Path) -> None:
     cert, key = issue(tmp_path, "a", "a.example")
     both = tmp_path / "both.pem"

@@ -31,7 +31,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings of each server that was started, in place of servers."""
     settings: list[Settings] = []
 
-    def run(given: Settings) -> int:
+    def run(given: Settings, _: object) -> int:
         settings.append(given)
         return 0
 
@@ -39,7 +39,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     return settings
 
 
-def install_server(monkeypatch: pytest.MonkeyPatch, run: Callable[[Settings], int]) -> None:
+def install_server(monkeypatch: pytest.MonkeyPatch, run: Callable[..., int]) -> None:
     module = types.ModuleType("retter.server")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "retter.server", module)
@@ -94,12 +94,12 @@ def test_a_dash_is_a_value(started: list[Settings]) -> None:
 
 
 def test_the_exit_code_is_that_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    install_server(monkeypatch, lambda _: 1)
+    install_server(monkeypatch, lambda *_: 1)
     assert main(["--upstream", ":1"]) == 1
 
 
 def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(_: Settings) -> int:
+    def run(*_: object) -> int:
         raise KeyboardInterrupt
 
     install_server(monkeypatch, run)
@@ -318,7 +318,7 @@ def test_a_server_does_not_pay_for_what_only_terminals_and_tests_need() -> None:
     code = """
 import sys, types
 server = types.ModuleType("retter.server")
-server.run = lambda settings: print(*sorted(sys.modules)) or 0
+server.run = lambda settings, reread: print(*sorted(sys.modules)) or 0
 sys.modules["retter.server"] = server
 from retter import cli
 cli.main(["--upstream", ":1"])
@@ -334,7 +334,7 @@ def test_notices_are_logged_when_it_runs() -> None:
     code = """
 import os, sys, types
 server = types.ModuleType("retter.server")
-server.run = lambda settings: 0
+server.run = lambda settings, reread: 0
 sys.modules["retter.server"] = server
 os.environ["RETTER_CACHE_TTL"] = "60"
 from retter import cli

@@ -124,6 +124,16 @@ class CircuitBreaker:
         if settings.mode is not Mode.AUTO:
             self.set_mode(now, settings.mode)
 
+    def reconfigure(self, settings: BreakerSettings) -> None:
+        """Decide by other settings from now on. The mode stays, and what has been learnt."""
+        self._settings = self._recovery.settings = settings
+        for refusal in (
+            self._full, self._single_flight, self._fresh_enough, self._queue_full, self._open,
+            self._half_open, self._route_open, self._forced_open,
+        ):  # fmt: skip
+            refusal.stored.retry_after_s = refusal.reject.retry_after_s = settings.retry_after_s
+        self._set_cap()
+
     @property
     def mode(self) -> Mode:
         """What an operator asks of the circuit."""

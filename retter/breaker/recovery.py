@@ -12,10 +12,10 @@ from retter.breaker.constants import BreakerSettings
 class Recovery:
     """The waits, the probes and the ramp."""
 
-    __slots__ = ("_settings", "_successes", "_wait_s", "issued", "probe_at", "probes", "ramp")
+    __slots__ = ("_successes", "_wait_s", "issued", "probe_at", "probes", "ramp", "settings")
 
     def __init__(self, settings: BreakerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._wait_s = settings.open_min_s
         self.probe_at = 0.0
         self.probes = 0          # in flight, within their patience
@@ -25,7 +25,7 @@ class Recovery:
 
     def open(self, now: float, *, relapse: bool) -> None:
         """OPEN is entered; after a failed ramp the wait grows."""
-        self._wait_s = self._longer_s() if relapse else self._settings.open_min_s
+        self._wait_s = self._longer_s() if relapse else self.settings.open_min_s
         self.probe_at = now + self._wait_s
         self.probes = 0
 
@@ -66,4 +66,4 @@ class Recovery:
         return self._successes >= constants.RAMP_SUCCESSES and self.ramp >= constants.SPARE
 
     def _longer_s(self) -> float:
-        return min(self._settings.open_max_s, constants.WAIT_GROWTH * self._wait_s)
+        return min(self.settings.open_max_s, constants.WAIT_GROWTH * self._wait_s)
