@@ -19,9 +19,10 @@ CHANGEABLE: Final = frozenset({
     "connect_hold_s", "connect_timeout_s", "pool_idle_s", "pool_size", "upstream_body_timeout_s",
     "upstream_ca", "upstream_insecure", "upstream_name", "upstream_timeout_s",
     # client limits
-    "body_idle_timeout_s", "connections_max", "connections_per_address_max", "head_bytes_max",
-    "head_fields_max", "head_timeout_s", "keep_alive_s", "request_body_bytes_max",
-    "requests_per_connection_max", "target_bytes_max", "write_timeout_s",
+    "body_idle_timeout_s", "body_min_rate_bytes", "connections_max",
+    "connections_per_address_max", "head_bytes_max",
+    "head_fields_max", "head_timeout_s", "keep_alive_s", "pipeline_max", "request_body_bytes_max",
+    "requests_per_connection_max", "target_bytes_max", "write_buffer_bytes_max", "write_timeout_s",
     # the store
     "anonymous_fallback", "ignore_cookies", "ignore_host", "ignore_params", "ignore_query",
     "max_stale_s", "neutral_headers", "session_cookies", "store_memory_bytes",

@@ -47,7 +47,7 @@ def test_limits_of_requests_change_between_two_of_one_connection() -> None:
 
 def test_who_is_trusted_changes_for_new_connections() -> None:
     proxy = FakeProxy()
-    apply(proxy, trusted_proxies=Settings(upstream=":1", trusted_proxies="192.0.2.7").trusted_proxies)
+    apply(proxy, trusted_proxies=("192.0.2.7",))
     proxy.client(get(headers={"X-Forwarded-For": "203.0.113.9"}))
     assert b"X-Forwarded-For: 203.0.113.9, 192.0.2.7\r\n" in proxy.upstream.received()
 
