@@ -199,7 +199,7 @@ def test_few_descriptors_mean_few_connections(
     async def during() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    async def spy(chosen: Settings) -> int:
+    async def spy(chosen: Settings, _: object) -> int:
         seen.append(chosen.connections_max)
         return 0
 
