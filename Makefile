@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check simulate overload bench bench-smoke \
+.PHONY: help venv run load test lint types contracts check simulate overload slowloris bench bench-smoke \
 	bench-report bench-compare profile clean distclean
 
 help: ## list these targets
@@ -78,6 +78,9 @@ simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 
 overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real sockets
 	$(BIN)/python -m benchmarks.overload $(ARGS)
+
+slowloris: $(VENV)/.stamp-run ## normal visitors beside 10,000 slow heads
+	$(BIN)/python -m benchmarks.slowloris $(ARGS)
 
 bench: $(VENV)/.stamp-run ## what a request costs, beside the peers (ARGS="--quick")
 	$(BIN)/python -m benchmarks.perf run $(ARGS)

@@ -13,6 +13,9 @@ from typing import Generic, Protocol, TypeVar
 # after so many seconds. It bounds how late the deadline that it gets afterwards can be noticed.
 HORIZON_S = 2
 
+# Looking at an item that has moved on costs so much less than what is done to one that has not.
+LOOKS_PER_PASSED = 16
+
 
 class Watched(Protocol):
     """What the wheel needs of its items."""
@@ -27,10 +30,11 @@ Item = TypeVar("Item", bound=Watched)
 class DeadlineWheel(Generic[Item]):
     """Items in buckets of one second, in the order of their deadlines."""
 
-    __slots__ = ("_buckets", "_second")
+    __slots__ = ("_buckets", "_passing", "_second")
 
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, set[Item]] = {}
+        self._passing: set[Item] = set()    # of the second before, not yet looked at
         self._second = int(now)
 
     def watch(self, item: Item, now: float) -> None:
@@ -54,16 +58,31 @@ class DeadlineWheel(Generic[Item]):
             bucket.discard(item)
         item.bucket = -1
 
-    def due(self, now: float) -> Iterator[Item]:
-        """Yield the items whose deadline has passed; each is watched again until forgotten."""
-        while self._second <= now:
-            second = self._second
-            self._second += 1
-            for item in self._buckets.pop(second, ()):
-                if item.bucket != second:
-                    continue  # forgotten by whoever took an earlier one
-                item.bucket = -1
-                passed = item.deadline <= now
-                self.watch(item, now)
-                if passed:
-                    yield item
+    def due(self, now: float, passed_max: int = 1 << 30) -> Iterator[Item]:
+        """Yield the items whose deadline has passed; each is watched again until forgotten.
+
+        Args:
+            passed_max: Yield no more than so many. The rest stays for the next call.
+        """
+        looks = LOOKS_PER_PASSED * passed_max
+        while passed_max and looks:
+            if not self._passing:
+                if self._second > now:
+                    return
+                self._passing = self._buckets.pop(self._second, self._passing)
+                self._second += 1
+                continue
+            looks -= 1
+            item = self._passing.pop()
+            if item.bucket != self._second - 1:
+                continue  # forgotten since it was filed there
+            item.bucket = -1
+            passed = item.deadline <= now
+            self.watch(item, now)
+            if passed:
+                passed_max -= 1
+                yield item
+
+    def behind(self, now: float) -> bool:
+        """Whether there is more to look at."""
+        return bool(self._passing) or self._second <= now

@@ -252,6 +252,8 @@ class FakeProxy:
         while self.loop.now < end - 1e-9:
             self.loop.now = min(end, self.loop.now + TICK_S)
             self.proxy.tick(self.loop.now)
+            while self.proxy.expire(self.loop.now):
+                pass
             self.settle()
 
     def settle(self) -> None:

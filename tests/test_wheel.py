@@ -6,7 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
 
-from retter.wheel import HORIZON_S, DeadlineWheel
+from retter.wheel import HORIZON_S, LOOKS_PER_PASSED, DeadlineWheel
 
 
 class Item:
@@ -57,6 +57,56 @@ def test_whoever_takes_an_item_may_forget_the_others() -> None:
             wheel.forget(other)
     assert len(taken) == 1
     assert list(wheel.due(9.0)) == []
+
+
+def test_many_that_are_due_together_are_taken_a_few_at_a_time() -> None:
+    wheel: DeadlineWheel[Item] = DeadlineWheel(0.0)
+    items = {Item(1.5) for _ in range(100)}
+    for item in items:
+        wheel.watch(item, 0.0)
+    taken: list[Item] = []
+    while wheel.behind(2.0):
+        few = list(wheel.due(2.0, 8))
+        assert 0 < len(few) <= 8
+        for item in few:
+            wheel.forget(item)
+        taken += few
+    assert len(taken) == 100 and set(taken) == items
+    assert not wheel.behind(2.9)
+
+
+def test_looking_has_an_end_too() -> None:
+    wheel: DeadlineWheel[Item] = DeadlineWheel(0.0)
+    items = [Item(1.5) for _ in range(1000)]
+    for item in items:
+        wheel.watch(item, 0.0)
+        item.deadline = 9.5
+    calls = 0
+    while wheel.behind(2.0):
+        assert list(wheel.due(2.0, 8)) == []
+        calls += 1
+    assert 1000 / (8 * LOOKS_PER_PASSED) <= calls < 20
+    assert len(list(wheel.due(10.0))) == 1000
+
+
+def test_what_changes_while_its_second_is_looked_at() -> None:
+    wheel: DeadlineWheel[Item] = DeadlineWheel(0.0)
+    items = [Item(1.5) for _ in range(10)]
+    for item in items:
+        wheel.watch(item, 0.0)
+    first = list(wheel.due(2.0, 1))
+    rest = [item for item in items if item not in first]
+    wheel.forget(first[0])
+    wheel.forget(rest[0])                   # gone
+    wheel.forget(rest[1])
+    wheel.watch(rest[1], 2.0)               # gone and back: due with the next second
+    rest[2].deadline = 5.0                  # moved on
+    wheel.watch(rest[3], 2.0)               # said again
+    assert set(wheel.due(2.0)) == set(rest[3:])
+    assert set(wheel.due(3.0)) == set(rest[1:2] + rest[3:])
+    for item in rest:
+        wheel.forget(item)
+    assert not list(wheel.due(99.0))
 
 
 class Wheel(RuleBasedStateMachine):
