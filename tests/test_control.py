@@ -109,9 +109,10 @@ def test_a_day_ago_is_said_with_its_date() -> None:
 
 
 def test_an_explanation_is_shown_whole() -> None:
-    found = {"decision": "stored", "owner": {"class": "session"}, "limits": [1, 2], "age_s": None,
-             "cached": True}
+    found = {"decision": "stored", "words": "It would be answered from the store.",
+             "owner": {"class": "session"}, "limits": [1, 2], "age_s": None, "cached": True}
     assert words.why(found) == (
+        "It would be answered from the store.\n\n"
         "  decision      stored\n"
         "  owner: class  session\n"
         "  limits        1, 2\n"

@@ -9,6 +9,7 @@ import pytest
 
 from retter.admin import dashboard
 from tests.admin import admin_of
+from tests.harness import get, reply
 
 PAGE = dashboard.build()
 HTML = PAGE.html.decode()
@@ -122,3 +123,19 @@ def test_the_page_comes_with_its_policy_and_without_a_token() -> None:
         assert reply.fields["content-type"] == "text/html; charset=utf-8"
         assert reply.fields["content-security-policy"] == PAGE.content_security_policy
         assert admin.ask("/api/state").status == 401
+
+
+def test_the_last_five_minutes_are_told_second_by_second() -> None:
+    with admin_of() as admin:
+        assert admin.ask("/api/history").json["state"] == []
+        admin.proxy.client(get("/a"))
+        admin.proxy.upstream.sends(reply())
+        admin.proxy.advance(2.0)
+        told = admin.ask("/api/history").json
+        assert told["state"] == ["CLOSED", "CLOSED"]
+        assert told["fresh"] == [1.0, 0.0]
+        assert told["stored"] == told["refused"] == told["failed"] == [0.0, 0.0]
+        assert len(told["p99_ms"]) == 2
+        assert admin.state()["second"] == {"fresh": 0.0, "stored": 0.0, "refused": 0.0, "failed": 0}
+        admin.proxy.advance(310.0)
+        assert len(admin.ask("/api/history").json["fresh"]) == 300

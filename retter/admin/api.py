@@ -8,6 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from retter.admin import dashboard
+from retter.admin.chart import Chart
 from retter.admin.controls import (
     FORCED_S_DEFAULT,
     FORCED_S_MAX,
@@ -51,10 +52,12 @@ class Api:
     """The handlers of one proxy's admin listener."""
 
     def __init__(
-        self, proxy: "Proxy", history: History, flight: FlightRecorder, controls: Controls
+        self, proxy: "Proxy", history: History, chart: Chart, flight: FlightRecorder,
+        controls: Controls,
     ) -> None:
         self._proxy = proxy
         self._history = history
+        self._chart = chart
         self._flight = flight
         self._controls = controls
         self._routes: Routes = {
@@ -62,6 +65,7 @@ class Api:
             "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
             "/api/state": {"GET": self._state},
+            "/api/history": {"GET": self._minutes},
             "/api/events": {"GET": self._events},
             "/api/trips": {"GET": self._trips},
             "/api/why": {"GET": self._why, "POST": self._why},
@@ -108,6 +112,9 @@ class Api:
 
     def _state(self, _: AdminRequest) -> AdminAnswer:
         return json_answer(self.state_document())
+
+    def _minutes(self, _: AdminRequest) -> AdminAnswer:
+        return json_answer(self._chart.document())
 
     def _events(self, _: AdminRequest) -> EventStream:
         return EventStream()

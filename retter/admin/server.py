@@ -7,6 +7,7 @@ import socket
 from json import dumps
 
 from retter.admin.api import Api
+from retter.admin.chart import Chart
 from retter.admin.controls import Controls
 from retter.admin.flight import FlightRecorder
 from retter.admin.guard import Guard, read_token
@@ -42,7 +43,8 @@ class Admin:
         self.controls = Controls(proxy)
         self.flight = FlightRecorder()
         self.history = History(proxy)
-        self.api = Api(proxy, self.history, self.flight, self.controls)
+        self.chart = Chart()
+        self.api = Api(proxy, self.history, self.chart, self.flight, self.controls)
         self._guard = Guard(address, read_token(proxy.settings))
         self._connections: set[AdminConnection] = set()
         self._listeners: dict[AdminConnection, None] = {}
@@ -126,6 +128,9 @@ class Admin:
     def _on_second(self, now: float) -> None:
         self.controls.sweep(now)
         self.history.sample(now)
+        self.chart.add(
+            self.history.last_second(), self.history.latency_ms()["p99"], self.proxy.breaker.state
+        )
         if self._listeners:
             self._tell("state", self.api.state_document())
         for connection in list(self._connections):

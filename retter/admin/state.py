@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retter._version import VERSION
+from retter.admin.chart import RATES
 from retter.statistics import (
     LATENCY_BOUNDS_S,
     OVERHEAD_BOUNDS_S,
@@ -98,7 +99,17 @@ class History:
         seconds = max(now.at - then.at, 1.0)
         return {
             name: round((getattr(now, name) - getattr(then, name)) / seconds, 2)
-            for name in ("fresh", "stored", "refused", "failed")
+            for name in RATES
+        }
+
+    def last_second(self) -> dict[str, float]:
+        """Return the answers of the last whole second, by where they came from."""
+        if len(self._samples) < 2:
+            return dict.fromkeys(RATES, 0)
+        then, now = self._samples[-2], self._samples[-1]
+        seconds = max(now.at - then.at, 0.1)
+        return {
+            name: round((getattr(now, name) - getattr(then, name)) / seconds, 1) for name in RATES
         }
 
     def latency_ms(self) -> dict[str, float | None]:
@@ -205,6 +216,7 @@ def state_document(
         },
         "connections": len(proxy.connections),
         "rates": history.rates(),
+        "second": history.last_second(),
         "latency_ms": history.latency_ms(),
         "overhead_us": history.overhead_us(),
         "store": {

@@ -103,7 +103,7 @@ def _status(client: AdminClient, options: argparse.Namespace) -> int:
 def _top(client: AdminClient, options: argparse.Namespace) -> int:
     from retter.control import top
 
-    return top.run(lambda: client.get("/api/state"), as_json=options.json)
+    return top.run(client.get, as_json=options.json)
 
 
 def _why(client: AdminClient, options: argparse.Namespace) -> int:

@@ -31,7 +31,8 @@ _COLOURS: Final = {"CLOSED": 32, "LIMITING": 33, "OPEN": 31, "HALF-OPEN": 36}   
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _PLAIN_BLOCKS: Final = " ..::||##"
 
-Ask = Callable[[], dict[str, Any]]
+Ask = Callable[[str], dict[str, Any]]
+"""Gets the document of a path."""
 
 
 def screen(
@@ -108,16 +109,16 @@ def run(ask: Ask, *, as_json: bool) -> int:
 
     Raises ControlError if the first question fails: later ones are asked again and again.
     """
-    state = ask()
+    state = ask("/api/state")
     if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
         return _lines(ask, state, as_json)
     colour = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     blocks = _BLOCKS if "utf" in (sys.stdout.encoding or "").lower() else _PLAIN_BLOCKS
-    history: deque[float] = deque(maxlen=HISTORY_MAX)
+    past = ask("/api/history")
+    history = deque(map(sum, zip(*[past[kind] for kind in KINDS], strict=True)), HISTORY_MAX)
     trouble = ""
     with _terminal():
         while True:
-            history.append(sum(state["rates"][kind] for kind in KINDS))
             size = shutil.get_terminal_size()
             shown = screen(
                 state, history, time.time(), columns=size.columns, lines=size.lines,
@@ -128,7 +129,8 @@ def run(ask: Ask, *, as_json: bool) -> int:
             if _key(EVERY_S) in ("q", "Q", "\x03", "\x04"):
                 return 0
             try:
-                state, trouble = ask(), ""
+                state, trouble = ask("/api/state"), ""
+                history.append(sum([state["second"][kind] for kind in KINDS]))
             except Unreachable:
                 trouble = trouble or f"no answer since {words.clock(time.time(), time.time())}"
 
@@ -140,7 +142,7 @@ def _lines(ask: Ask, state: Document, as_json: bool) -> int:
         line = f"{json.dumps(state)}\n" if as_json else words.line(state, time.time())
         _write(words.printable(line))
         time.sleep(EVERY_S)
-        state = ask()
+        state = ask("/api/state")
 
 
 def _write(text: str) -> None:

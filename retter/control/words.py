@@ -177,8 +177,9 @@ def status(state: Document, now: float) -> str:
 
 
 def why(found: Document) -> str:
-    """What would happen to a request, and why: every figure of the answer, a line each."""
-    return table(_pairs(found, ""))
+    """What would happen to a request, in a sentence; then every figure, a line each."""
+    rest = {name: value for name, value in found.items() if name != "words"}
+    return f"{found['words']}\n\n{table(_pairs(rest, ''))}"
 
 
 def _pairs(found: Document, under: str) -> list[tuple[str, str]]:

@@ -356,3 +356,15 @@ def test_nothing_moves_for_those_who_asked_for_that(look: Open, retter: Retter) 
     moving = "getComputedStyle(document.getElementById('lane-in')).animationName"
     assert page.evaluate(moving) == "none"
     assert look(retter.admin_url).page.evaluate(moving) == "flow"
+
+
+def test_the_chart_shows_what_was_before_the_page(look: Open, retter: Retter) -> None:
+    """Here the trip of the first test, seconds or minutes ago."""
+    watched = look(retter.admin_url)
+    live(watched.page)
+    states = "[...document.querySelectorAll('#band rect')].map((box) => box.dataset.state)"
+    eventually(lambda: "OPEN" in watched.page.evaluate(states), "the trip is drawn")
+    assert "NaN" not in watched.page.evaluate("document.getElementById('plot').innerHTML")
+    watched.page.mouse.move(1000, 500)
+    watched.page.locator("#plot").hover()
+    watched.check()

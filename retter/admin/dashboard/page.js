@@ -81,8 +81,17 @@ const samples = [];    // {at, fresh, stored, refused, failed, p99, state}
 function remember(s) {
   const at = Date.now() / 1000, last = samples.at(-1);
   if (last && at - last.at < 0.5) return;    // asked for at once, after a change of state
-  samples.push({at, ...s.rates, p99: s.latency_ms.p99, state: s.state});
+  samples.push({at, ...s.second, p99: s.latency_ms.p99, state: s.state});
   while (samples.length && samples[0].at < at - HISTORY_S - 2) samples.shift();
+}
+// What RETTER remembers goes before what this page has seen: at its start, and after a lost
+// connection. Its clock may be another one, so all is counted back from now.
+async function recall() {
+  const now = Date.now() / 1000, past = await call("/api/history"), n = past.state.length;
+  const seconds = past.state.map((state, i) => ({at: now - (n - i), state, p99: past.p99_ms[i],
+    ...Object.fromEntries(KINDS.map((kind) => [kind, past[kind][i]]))}));
+  const seen = samples.filter((one) => one.at >= now - 0.5);
+  samples.splice(0, samples.length, ...seconds, ...seen);
 }
 const total = (one) => KINDS.reduce((sum, kind) => sum + (one[kind] || 0), 0);
 
@@ -363,6 +372,7 @@ async function stayConnected() {
       const atOnce = await listen((block) => {
         take(block);
         failures = lostAt = 0;
+        if (document.body.dataset.link !== "live") recall().catch(() => { /* the chart begins empty */ });
         link("live", "Live");
       });
       if (atOnce) continue;
@@ -434,11 +444,14 @@ $("why").addEventListener("submit", async (event) => {
   event.preventDefault();
   const show = (pairs) => $("why-answer").replaceChildren(...pairs.map(([name, value]) => {
     const line = make("div");
-    line.append(make("dt", name.replaceAll("_", " ")), make("dd", value !== null && typeof value === "object" ? JSON.stringify(value) : String(value ?? "–")));
+    line.append(make("dt", name.replaceAll("_", " ")), make("dd", value === true ? "yes" : value === false ? "no" : String(value ?? "–")));
     return line;
   }));
+  const flat = (found, under = "") => Object.entries(found).flatMap(([name, value]) =>
+    value !== null && typeof value === "object" ? flat(value, `${under}${name}: `) : [[under + name, value]]);
   try {
-    show(Object.entries(await call(`/api/why?url=${encodeURIComponent($("why-url").value)}`)));
+    const {words, ...rest} = await call(`/api/why?url=${encodeURIComponent($("why-url").value)}`);
+    show([["answer", words], ...flat(rest)]);
   } catch (error) { show([["error", error.message]]); }
 });
 
