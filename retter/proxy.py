@@ -497,6 +497,23 @@ class Proxy:
         if self.access_log is not None:
             self.access_log.close()
 
+    def memo_lookups(self) -> dict[str, tuple[int, int]]:
+        """Return hits and misses of the memos of heads, by kind.
+
+        Most hits are worked out: counting them would be a count more for every request. The
+        numbers never fall.
+        """
+        counters = self.counters
+        memos = (*self._memos.values(), *self._memos_tls.values())
+        misses = sum([memo.misses for memo in memos])
+        # What could not be read has mostly been a miss, and was no request.
+        asked = counters.requests + sum(counters.own_unread)
+        responses = self._response_memo
+        return {
+            "request": (max(0, asked - misses), misses),
+            "response": (responses.hits + self.breaker.answers_whole, responses.misses),
+        }
+
     def stats(self) -> dict[str, Any]:
         """Return all figures, for people and programs."""
         now = self.loop.time()

@@ -64,6 +64,7 @@ class Api:
             "/": {"GET": self._page},
             "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
+            "/metrics": {"GET": self._metrics},
             "/api/state": {"GET": self._state},
             "/api/history": {"GET": self._minutes},
             "/api/events": {"GET": self._events},
@@ -121,6 +122,17 @@ class Api:
 
     def _trips(self, _: AdminRequest) -> AdminAnswer:
         return json_answer({"trips": self._flight.trips()})
+
+    def _metrics(self, request: AdminRequest) -> AdminAnswer:
+        try:
+            from retter.admin.metrics import ProxyCollector, exposition
+        except ImportError:
+            raise AdminError(
+                501, "metrics need the package prometheus_client: pip install 'retter[metrics]'"
+            ) from None
+        collector = ProxyCollector(self._proxy, self._history, self._flight)
+        text, content_type = exposition(collector, request.first(b"accept"))
+        return AdminAnswer(200, text, content_type)
 
     def _why(self, request: AdminRequest) -> AdminAnswer:
         from retter.admin.why import explain

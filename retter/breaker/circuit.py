@@ -789,6 +789,11 @@ class CircuitBreaker:
             latency.merge(route.latency)
         return latency
 
+    @property
+    def answers_whole(self) -> int:
+        """How many good answers came in one piece (without `first_byte`)."""
+        return sum(self.latency().counts) - sum(self._in_pieces.counts)
+
     def first_byte_latency(self) -> Histogram:
         """Return how long answers took until they began: one that came whole began when it ended.
 

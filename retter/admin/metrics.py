@@ -1,0 +1,267 @@
+"""`GET /metrics`: the figures for Prometheus, written by its own client library.
+
+Imported at the first scrape (the library takes 2 MB). Nothing is registered and nothing is counted
+twice: a collector reads RETTER's own counters when it is asked. Every label has a handful of values
+that are known beforehand: reasons, states, classes of status; never a path, a host or a client.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from retter._version import VERSION
+from retter.admin.state import rss_bytes
+from retter.breaker import Mode, State
+from retter.statistics import Histogram, cells
+
+if TYPE_CHECKING:
+    from retter.admin.flight import FlightRecorder
+    from retter.admin.state import History
+    from retter.proxy import Proxy
+
+_STATUS: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+def _counter(name: str, about: str, value: float) -> CounterMetricFamily:
+    return CounterMetricFamily(name, about, value=value)
+
+
+def _gauge(name: str, about: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, about, value=value)
+
+
+def _counters(
+    name: str, about: str, label: str, values: Iterable[tuple[str, float]]
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, about, labels=[label])
+    for text, value in values:
+        family.add_metric([text], value)
+    return family
+
+
+def _gauges(
+    name: str, about: str, label: str, values: Iterable[tuple[str, float]]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, about, labels=[label])
+    for text, value in values:
+        family.add_metric([text], value)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    below, buckets = 0, list[tuple[str, float]]()
+    bounds = [repr(bound) for bound in histogram.bounds]
+    for bound, count in zip([*bounds, "+Inf"], histogram.counts, strict=True):
+        below += count
+        buckets.append((bound, below))
+    return buckets
+
+
+def _histogram(name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(
+        name, about, buckets=_buckets(histogram), sum_value=histogram.total
+    )
+
+
+class ProxyCollector(Collector):
+    """Reads one proxy's counters."""
+
+    def __init__(self, proxy: "Proxy", history: "History", flight: "FlightRecorder") -> None:
+        self._proxy = proxy
+        self._history = history
+        self._flight = flight
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family."""
+        yield from self._process()
+        yield from self._requests()
+        yield from self._times()
+        yield from self._circuit()
+        yield from self._store()
+        yield from self._connections()
+
+    def _process(self) -> Iterator[Metric]:
+        proxy = self._proxy
+        yield InfoMetricFamily("retter_build", "What runs.", value={"version": VERSION})
+        yield _gauge(
+            "retter_uptime_seconds", "Time since the start.", proxy.loop.time() - proxy.started_at
+        )
+        yield _gauge("retter_draining", "1 while it finishes what runs.", proxy.draining)
+        yield _gauge(
+            "retter_loop_lag_seconds",
+            "Longest time that a callback was late, in the last ten seconds.",
+            self._history.loop_lag_s,
+        )
+        yield _gauge("process_resident_memory_bytes", "Memory in RAM.", rss_bytes())
+        yield _counter("process_cpu_seconds", "CPU time, user and system.", time.process_time())
+
+    def _requests(self) -> Iterator[Metric]:
+        counters = self._proxy.counters
+        family = CounterMetricFamily(
+            "retter_requests",
+            "Answered requests: by method (other: all but GET; unread: none could be made out), "
+            "where the answer came from, class of status, and reason.",
+            labels=["method", "source", "status", "reason"],
+        )
+        for method, source, counts in (
+            ("GET", "backend", counters.forwarded_get),
+            ("other", "backend", counters.forwarded_other),
+            ("GET", "cache", counters.stored),
+            ("GET", "retter", counters.own_get),
+            ("other", "retter", counters.own_other),
+            ("unread", "retter", counters.own_unread),
+        ):
+            for reason, status_class, count in cells(counts):
+                family.add_metric([method, source, _STATUS[status_class], reason.value], count)
+        yield family
+        yield _counters(
+            "retter_upstream_errors",
+            "Requests that the application failed, whatever their clients got instead.",
+            "reason", [(reason.value, n) for reason, n in counters.upstream_errors.items() if n],
+        )
+        yield _counter(
+            "retter_retries", "Requests sent again on a fresh connection.", counters.retries
+        )
+        yield _counter(
+            "retter_clients_gone", "Clients that left before their answer was complete.",
+            counters.clients_gone,
+        )
+
+    def _times(self) -> Iterator[Metric]:
+        breaker, counters = self._proxy.breaker, self._proxy.counters
+        yield _histogram(
+            "retter_upstream_first_byte_seconds",
+            "Time from a request's start at the application to the first byte of its answer.",
+            breaker.first_byte_latency(),
+        )
+        yield _histogram(
+            "retter_upstream_response_seconds",
+            "Time from a request's start at the application to the end of a good answer.",
+            breaker.latency(),
+        )
+        family = HistogramMetricFamily(
+            "retter_overhead_seconds",
+            "Time that RETTER itself works on a request until it is sent on or answered, and on "
+            "the first piece of its answer; measured on one connection of sixteen.",
+            labels=["part"],
+        )
+        for part, histogram in (
+            ("request", counters.overhead_request), ("answer", counters.overhead_answer),
+        ):
+            family.add_metric([part], _buckets(histogram), histogram.total)
+        yield family
+
+    def _circuit(self) -> Iterator[Metric]:
+        proxy = self._proxy
+        breaker = proxy.breaker
+        now = breaker.snapshot(proxy.loop.time())
+        yield _gauges(
+            "retter_state", "1 for the circuit's present state.", "state",
+            [(state.value, state is now.state) for state in State],
+        )
+        yield _gauges(
+            "retter_mode", "1 for what an operator asks of the circuit.", "mode",
+            [(mode.value, mode is now.mode) for mode in Mode],
+        )
+        family = CounterMetricFamily(
+            "retter_transitions", "Changes of the circuit's state, by the new one and the cause.",
+            labels=["state", "cause"],
+        )
+        for (state, cause), count in self._flight.by_cause.items():
+            family.add_metric([state.value, cause.value], count)
+        yield family
+        yield _gauge("retter_in_flight", "Requests at the application.", now.in_flight)
+        yield _gauge("retter_limit", "Requests that the application can work on.", now.limit)
+        yield _gauge("retter_work_rate", "Busy workers of the application.", now.work_rate)
+        yield _gauge("retter_queue", "GETs that wait for a place.", now.waiting)
+        yield _gauge("retter_streams", "Event streams and tunnels.", len(proxy.streams))
+        yield _gauge("retter_routes_open", "Routes whose own breaker is open.",
+                     len(now.routes_open))
+        yield _gauge("retter_paused", "1 during a pause.", breaker.paused_until is not None)
+        yield _gauge("retter_held", "Requests that wait for the end of a pause.", now.held)
+        yield _counter("retter_queued", "GETs that had to wait for a place.", now.queued)
+        yield _counter("retter_probes", "Requests forwarded to try the application.", now.probes)
+
+    def _store(self) -> Iterator[Metric]:
+        store = self._proxy.store.stats()
+        yield _gauge("retter_store_bytes", "Memory that the store counts.", store["bytes_used"])
+        yield _gauge("retter_store_max_bytes", "Memory that it may have.", store["bytes_max"])
+        yield _gauge("retter_store_entries", "Stored responses.", store["entries"])
+        yield _gauge("retter_store_bodies", "Distinct bodies of them.", store["bodies"])
+        yield _gauge("retter_store_owners", "Owners of them, beside everyone.", store["owners"])
+        yield _counters(
+            "retter_store_hits", "Look-ups that found something: the owner's own, or everyone's.",
+            "kind", [("own", store["found_own"]), ("public", store["found_public"])],
+        )
+        yield _counter("retter_store_misses", "Look-ups that found nothing.", store["not_found"])
+        yield _counters(
+            "retter_store_writes", "Good answers, by what became of them in the store.", "result",
+            [(name, store[name]) for name in ("stored", "unchanged", "refreshed", "refused")],
+        )
+        yield _counters(
+            "retter_store_evictions",
+            "Dropped for want of room in the store, in an owner's share, among a URL's variants.",
+            "kind", [(n, store[f"evicted_{n}"]) for n in ("budget", "share", "variants")],
+        )
+        yield _counters(
+            "retter_store_removals", "Dropped for other reasons.", "kind",
+            [(name, store[name]) for name in ("expired", "dropped_session", "purged")],
+        )
+        yield _counter(
+            "retter_store_superseded", "Marked as changed by an unsafe method.",
+            store["superseded"],
+        )
+
+    def _connections(self) -> Iterator[Metric]:
+        proxy = self._proxy
+        counters, pool, traffic = proxy.counters, proxy.pool, proxy.counters.traffic
+        yield _gauge("retter_connections", "Client connections.", len(proxy.connections))
+        yield _counter("retter_connections_accepted", "Client connections.", counters.connections)
+        yield _counter(
+            "retter_connections_refused", "Client connections too many.",
+            counters.connections_refused,
+        )
+        yield _counter(
+            "retter_connections_evicted", "Closed because others needed their place.",
+            counters.connections_evicted,
+        )
+        yield _counters(
+            "retter_client_bytes", "Bytes from and to clients, without TLS.", "direction",
+            [("received", traffic[0]), ("sent", traffic[1])],
+        )
+        yield _gauges(
+            "retter_upstream_connections", "Connections to the application.", "state",
+            [("idle", pool.idle), ("busy", pool.open - pool.idle), ("dialling", pool.dialling)],
+        )
+        yield _gauge(
+            "retter_upstream_held", "Requests that wait for a refusing application.", pool.held
+        )
+        yield _counter("retter_upstream_dials", "Connections attempted.", pool.dials)
+        yield _counter("retter_upstream_dials_failed", "Of them, in vain.", pool.dials_failed)
+        lookups = proxy.memo_lookups()
+        yield _counters(
+            "retter_memo_hits", "Heads that had been parsed before.", "kind",
+            [(kind, hits) for kind, (hits, _) in lookups.items()],
+        )
+        yield _counters(
+            "retter_memo_misses", "Heads that had to be parsed.", "kind",
+            [(kind, misses) for kind, (_, misses) in lookups.items()],
+        )
+
+
+def exposition(collector: ProxyCollector, accept: str) -> tuple[bytes, str]:
+    """Return the text and its type: OpenMetrics for who accepts it, else Prometheus' own."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
