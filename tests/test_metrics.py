@@ -1,4 +1,4 @@
-"""What a scraper gets: a text that the client library's own parsers take, with the right figures."""
+"""What a scraper gets: a text that the client library's own parsers take, and right figures."""
 
 import re
 import sys
