@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 LISTEN ?= :8089
+SECONDS ?= 60
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
@@ -12,8 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check simulate overload slowloris bench bench-smoke \
-	bench-report bench-compare profile clean distclean
+.PHONY: help venv run load test lint types contracts check fuzz simulate overload slowloris bench \
+	bench-smoke bench-report bench-compare profile clean distclean
 
 help: ## list these targets
 	@echo "make run                             the demonstration shop behind RETTER"
@@ -46,6 +47,11 @@ $(VENV)/.stamp-lint: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[test,lint]'
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
 
+$(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
+	@echo "Installing RETTER, what its tests need and the fuzzer ..."
+	@$(PIP) -e '.[test,fuzz]'
+	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
+
 venv: $(VENV)/.stamp-run ## make the virtual environment
 
 run: $(VENV)/.stamp-run ## run RETTER; without UPSTREAM= with the demonstration shop behind it
@@ -73,6 +79,9 @@ contracts: $(VENV)/.stamp-lint ## which module may import which
 
 check: test lint types contracts ## everything that must pass
 
+fuzz: $(VENV)/.stamp-fuzz ## any bytes from either side, for SECONDS=60
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 	$(BIN)/python -m benchmarks.simulation $(ARGS)
 
@@ -99,7 +108,7 @@ profile: $(VENV)/.stamp-run ## flame graphs and allocations in benchmarks/result
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf .import_linter_cache benchmarks/results
+	rm -rf .import_linter_cache .fuzz benchmarks/results
 	find retter benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## and the virtual environment

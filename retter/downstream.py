@@ -125,7 +125,8 @@ class DownstreamConnection(asyncio.Protocol):
         if not self._paused and not self._closed and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
-            self.deadline = _FOREVER
+            if not self._blocked:  # else its time to take what is written goes on running
+                self.deadline = _FOREVER
 
     def resume_body(self) -> None:
         """Read again."""

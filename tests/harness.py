@@ -181,7 +181,7 @@ class FakePool(ConnectionPool):
 class FakeProxy:
     """One proxy, any number of clients and upstream connections."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, made: Settings | None = None, **settings: Any) -> None:
         self.loop = FakeLoop()
         self.auto_accept = True
         self.dialled: list[Dialler] = []
@@ -190,7 +190,7 @@ class FakeProxy:
         self.transitions: list[Any] = []
         settings.setdefault("upstream", "127.0.0.1:8080")
         loop: Any = self.loop
-        self.proxy = Proxy(Settings(**settings), loop, self.transitions.append, FakePool)
+        self.proxy = Proxy(made or Settings(**settings), loop, self.transitions.append, FakePool)
         pool: Any = self.proxy.pool
         pool.proxy = self
 

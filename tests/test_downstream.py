@@ -171,6 +171,18 @@ def test_a_client_that_reads_nothing_of_its_last_answer_is_cut_off() -> None:
     assert client.transport.aborted
 
 
+def test_a_client_that_takes_nothing_gains_no_time_by_asking_for_more() -> None:
+    proxy = FakeProxy(write_timeout_s=3)
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(b"x"))
+    client.blocks()
+    client.sends(get("/more"))
+    assert not client.transport.reading
+    proxy.advance(4.2)
+    assert client.transport.aborted
+    proxy.assert_at_rest()
+
+
 def test_lingering_takes_so_much_and_no_more() -> None:
     proxy = FakeProxy()
     client = proxy.client(b"bad\r\n\r\n")
