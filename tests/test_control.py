@@ -91,7 +91,7 @@ def test_every_state_has_a_sentence_of_its_own() -> None:
             {"state": "CLOSED"}, {"state": "CLOSED", "routes": []},
             {"state": "CLOSED", "rates": quiet, "routes": []},
             {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}, "routes": []},
-            {"state": "LIMITING"}, {"state": "OPEN"}, {"state": "HALF-OPEN"},
+            {"state": "LIMITING"}, {"state": "LIMITING", "rates": quiet}, {"state": "OPEN"}, {"state": "HALF-OPEN"},
             {"forced": "open"}, {"forced": "closed"}, {"forced": "observe"},
             {"paused": True}, {"draining": True},
         )

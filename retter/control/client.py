@@ -70,15 +70,25 @@ class AdminClient:
             connection.close()
         return self._read(status, data)
 
+    def state(self) -> dict[str, Any]:
+        """Return the state document. Raises as `get`."""
+        found = self.get("/api/state")
+        if "state" not in found or "version" not in found:
+            raise self._stranger()
+        return found
+
+    def _stranger(self) -> ControlError:
+        return ControlError(
+            f"what answers at {self.address} is no admin listener of RETTER's: see --admin"
+        )
+
     def _read(self, status: int, data: bytes) -> dict[str, Any]:
         try:
             document: object = json.loads(data)
         except ValueError:
             document = None
         if not isinstance(document, dict):
-            raise ControlError(
-                f"what answers at {self.address} is no admin listener of RETTER's: see --admin"
-            )
+            raise self._stranger()
         found = cast("dict[str, Any]", document)
         if status == 401:
             raise ControlError(

@@ -96,14 +96,14 @@ def _duration(text: str) -> float:
 
 
 def _status(client: AdminClient, options: argparse.Namespace) -> int:
-    state = client.get("/api/state")
+    state = client.state()
     return _show(state, options, "" if options.json else words.status(state, time.time()))
 
 
 def _top(client: AdminClient, options: argparse.Namespace) -> int:
     from retter.control import top
 
-    return top.run(client.get, as_json=options.json)
+    return top.run(client, as_json=options.json)
 
 
 def _why(client: AdminClient, options: argparse.Namespace) -> int:
@@ -188,7 +188,7 @@ def _resume(client: AdminClient, options: argparse.Namespace) -> int:
 
 def _in_force(client: AdminClient, options: argparse.Namespace) -> int:
     """Say what holds now, as RETTER itself has it, and not what was asked for."""
-    state = client.get("/api/state")
+    state = client.state()
     names = ("state", "forced", "forced_remaining_s", "paused", "pause_remaining_s")
     words_in_force = f"in force: {words.in_force(state, time.time())}\nstate: {state['state']}\n"
     return _show({name: state[name] for name in names}, options, words_in_force)

@@ -11,13 +11,13 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from retter.control import words
-from retter.control.client import Unreachable
+from retter.control.client import AdminClient, Unreachable
 from retter.control.words import KINDS, Document, number
 
 EVERY_S: Final = 1.0
@@ -30,9 +30,6 @@ COLUMNS_MIN: Final = 60
 _COLOURS: Final = {"CLOSED": 32, "LIMITING": 33, "OPEN": 31, "HALF-OPEN": 36}   # SGR
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _PLAIN_BLOCKS: Final = " ..::||##"
-
-Ask = Callable[[str], dict[str, Any]]
-"""Gets the document of a path."""
 
 
 def screen(
@@ -104,17 +101,17 @@ def _painted(text: str, sgr: str) -> str:
 # The loop
 
 
-def run(ask: Ask, *, as_json: bool) -> int:
+def run(client: AdminClient, *, as_json: bool) -> int:
     """Show the state until somebody has seen enough. Returns the exit code.
 
     Raises ControlError if the first question fails: later ones are asked again and again.
     """
-    state = ask("/api/state")
+    state = client.state()
     if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):
-        return _lines(ask, state, as_json)
+        return _lines(client, state, as_json)
     colour = "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
     blocks = _BLOCKS if "utf" in (sys.stdout.encoding or "").lower() else _PLAIN_BLOCKS
-    past = ask("/api/history")
+    past = client.get("/api/history")
     history = deque(map(sum, zip(*[past[kind] for kind in KINDS], strict=True)), HISTORY_MAX)
     trouble = ""
     with _terminal():
@@ -129,20 +126,20 @@ def run(ask: Ask, *, as_json: bool) -> int:
             if _key(EVERY_S) in ("q", "Q", "\x03", "\x04"):
                 return 0
             try:
-                state, trouble = ask("/api/state"), ""
+                state, trouble = client.state(), ""
                 history.append(sum([state["second"][kind] for kind in KINDS]))
             except Unreachable:
                 trouble = trouble or f"no answer since {words.clock(time.time(), time.time())}"
 
 
-def _lines(ask: Ask, state: Document, as_json: bool) -> int:
+def _lines(client: AdminClient, state: Document, as_json: bool) -> int:
     import json
 
     while True:
         line = f"{json.dumps(state)}\n" if as_json else words.line(state, time.time())
         _write(words.printable(line))
         time.sleep(EVERY_S)
-        state = ask("/api/state")
+        state = client.state()
 
 
 def _write(text: str) -> None:

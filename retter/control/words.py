@@ -98,7 +98,7 @@ def sentence(state: Document) -> str:
     """What is going on, in one sentence for somebody who was just woken."""
     rates = state["rates"]
     total = sum(rates[kind] for kind in KINDS)
-    part = f"{100 * rates['stored'] / total:.0f} %" if total else "none"
+    part = f"{100 * rates['stored'] / total:.0f} %" if total else ""
     if state["draining"]:
         return "It finishes what runs, and ends."
     if state["paused"]:
@@ -109,6 +109,8 @@ def sentence(state: Document) -> str:
         return "An operator's word: everything is forwarded, however the application fares."
     if state["forced"] == "observe":
         return "Everything is forwarded; the state is what it would be."
+    if state["state"] == "LIMITING" and not rates["stored"]:
+        return "The application is given no more than it can do; nothing more has come."
     if state["state"] == "LIMITING":
         return f"More comes than the application can do: {part} of the answers are stored ones."
     if state["state"] == "OPEN":

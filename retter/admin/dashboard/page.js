@@ -67,6 +67,7 @@ function headline(s) {
     if (failed + refused > 0.01 * all) return ["Some requests fail", "The circuit is closed: too few failures to take the application for ill."];
     return ["All is well", part >= 1 ? `The application answers; ${part} % came from the store.` : "The application answers every request itself."];
   case "LIMITING":
+    if (!stored) return ["The application is given what it can do", "Nothing more comes at present, so nothing has to come from the store."];
     return ["More comes than the application can do", `It works at its limit, and ${part} % of the answers are the last good pages.`];
   case "OPEN":
     return ["The application fails", "Visitors get the last good pages. RETTER keeps asking whether it is back."];

@@ -1,0 +1,293 @@
+"""The commands against a RETTER that runs: over TCP, over a Unix socket, in a terminal."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retter.cli import main
+from tests.real.conftest import StartRetter
+from tests.real.processes import DEADLINE_S, ROOT, ApplicationProgram, RetterProgram, eventually
+from tests.real.wire import fetch
+
+TOKEN = "the-token-of-the-tests"
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("RETTER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def socket_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("control") / "admin.sock"
+
+
+@pytest.fixture(scope="module")
+def retter(
+    application: ApplicationProgram, start_retter_once: StartRetter, socket_path: Path
+) -> RetterProgram:
+    where = f"unix:{socket_path}"
+    program = start_retter_once("--upstream", application.upstream, "--admin", where)
+    assert program.port
+    return program
+
+
+@pytest.fixture
+def run(retter: RetterProgram, socket_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command on that RETTER; return exit code, output and complaints."""
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments, "--admin", f"unix:{socket_path}"])
+        return (code, *capsys.readouterr())
+
+    return command
+
+
+def test_status_is_for_people_or_for_programs(run: Run, retter: RetterProgram) -> None:
+    assert fetch(retter.port, "GET", "/hello").status == 200
+    code, out, err = run("status")
+    assert (code, err) == (0, "")
+    assert out.startswith("CLOSED  since the start, ")
+    assert re.search(r"^  in force +automatic$", out, re.M)
+    assert re.search(r"^  store +\d+ page", out, re.M)
+
+    code, out, _ = run("status", "--json")
+    assert code == 0
+    assert json.loads(out)["state"] == "CLOSED"
+
+
+def test_the_circuit_is_held_for_a_time_and_let_go(run: Run) -> None:
+    code, out, _ = run("circuit", "open", "--for", "90s")
+    assert code == 0
+    assert re.match(
+        r"in force: held open until \d\d:\d\d:\d\d \(1 min (29|30) s more\)\nstate: OPEN\n", out
+    )
+    assert run("status")[1].startswith("OPEN  since ")
+    code, out, _ = run("circuit", "auto", "--json")
+    assert code == 0
+    assert json.loads(out)["forced"] is None
+
+
+def test_a_pause_ends_at_a_word(run: Run) -> None:
+    code, out, _ = run("pause", "--for", "20s")
+    assert code == 0
+    assert re.search(r"paused until \d\d:\d\d:\d\d \((19|20) s more\)", out)
+    assert json.loads(run("status", "--json")[1])["paused"] is True
+    assert "paused" not in run("resume")[1]
+    assert json.loads(run("status", "--json")[1])["paused"] is False
+
+
+def test_why_tells_what_would_happen(run: Run, retter: RetterProgram) -> None:
+    url = f"http://127.0.0.1:{retter.port}/echo"
+    fetch(retter.port, "GET", "/echo")
+    code, out, _ = run("why", url)
+    assert code == 0
+    assert out.startswith("It would be forwarded to the application.")
+    assert re.search(r"^  key: owner +everyone$", out, re.M)
+    somebody = json.loads(run("why", url, "--cookie", "PHPSESSID=abc", "--json")[1])
+    other = json.loads(run("why", url, "--header", "Authorization: Basic YTpi", "--json")[1])
+    owners = {somebody["key"]["owner_id"], other["key"]["owner_id"]}
+    assert len(owners - {None}) == 2
+
+
+def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
+    base = f"http://127.0.0.1:{retter.port}"
+    assert run("purge", "--all")[0] == 0
+    for path in ("/echo?a", "/echo?b", "/hello"):
+        fetch(retter.port, "GET", path)
+    stored = json.loads(run("status", "--json")[1])["store"]["entries"]
+    assert stored == 3
+    assert run("purge", f"{base}/echo?a") == (0, "1 stored page dropped\n", "")
+    assert json.loads(run("purge", "--prefix", f"{base}/echo", "--json")[1]) == {"purged": 1}
+    assert run("purge", "--session", "PHPSESSID=abc")[1] == "0 stored pages dropped\n"
+    assert run("purge", "--all")[1] == "1 stored page dropped\n"
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["circuit", "open", "--for", "48h"], "retter: refused: seconds is a number from 1 to 86400"),
+    (["purge", "--session", "_ga=1"], "retter: refused: session is "),
+    (["why", "/a b"], "retter: refused: the URL is empty, or has white space in it"),
+])
+def test_what_is_refused_is_a_line_and_exit_code_1(
+    arguments: list[str], message: str, run: Run
+) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (1, "")
+    assert err.startswith(message)
+    assert err.count("\n") == 1
+
+
+def test_nobody_there_is_a_line_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for where in (f"unix:{tmp_path}/nothing.sock", "127.0.0.1:1"):
+        assert main(["status", "--admin", where]) == 1
+        err = capsys.readouterr().err
+        assert err.startswith(f"retter: no admin listener answers at {where} (")
+        assert "--admin" in err
+        assert err.count("\n") == 1
+    assert main(["status", "--admin", "off"]) == 2
+    assert capsys.readouterr().err.startswith("retter: --admin: there is no admin listener; ")
+
+
+def test_something_else_there_is_told_from_retter(
+    application: ApplicationProgram, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--admin", f"127.0.0.1:{application.port}"]) == 1
+    assert "no admin listener of RETTER's" in capsys.readouterr().err
+
+
+def test_a_token_and_the_file_that_names_the_place(
+    application: ApplicationProgram,
+    start_retter: StartRetter,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the running RETTER was started with also finds it: the same file, the same variables."""
+    program = start_retter(
+        "--upstream", application.upstream, "--admin", "127.0.0.1:0", "--admin-token", TOKEN
+    )
+    line = program.wait_for_line(lambda line: '"serving"' in line)
+    file = tmp_path / "retter.toml"
+    file.write_text(f'admin = "{json.loads(line)["admin"].removeprefix("http://")}"\n')
+
+    assert main(["status", "--config", str(file)]) == 1
+    assert "asks for a token: --admin-token" in capsys.readouterr().err
+    assert main(["status", "--config", str(file), "--admin-token", "x" * 16]) == 1
+    assert "asks for another token" in capsys.readouterr().err
+    monkeypatch.setenv("RETTER_ADMIN_TOKEN", TOKEN)
+    monkeypatch.setenv("RETTER_CONFIG", str(file))
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out.startswith("CLOSED")
+
+
+# retter top
+
+
+class Terminal:
+    """A command in a terminal of its own."""
+
+    def __init__(self, *arguments: str, **variables: str) -> None:
+        self._own, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self.before = termios.tcgetattr(its)
+        self._its = its
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "retter", *arguments], stdin=its, stdout=its, stderr=its,
+            cwd=ROOT, start_new_session=True,
+            env={"PATH": os.environ["PATH"], "TERM": "xterm", "LANG": "C.UTF-8"} | variables,
+        )  # fmt: skip
+        self.output = ""
+
+    def shows(self, wanted: str) -> bool:
+        while select.select([self._own], [], [], 0)[0]:
+            self.output += os.read(self._own, 65536).decode()
+        return wanted in self.output
+
+    def types(self, keys: str) -> None:
+        os.write(self._own, keys.encode())
+
+    def ends(self) -> int:
+        code = self.process.wait(DEADLINE_S)
+        self.shows("")
+        return code
+
+    def attributes(self) -> list[Any]:
+        return termios.tcgetattr(self._its)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._own)
+        os.close(self._its)
+
+
+@pytest.fixture
+def terminal(retter: RetterProgram, socket_path: Path) -> Iterator[Callable[..., Terminal]]:
+    started: list[Terminal] = []
+
+    def start(**variables: Any) -> Terminal:
+        started.append(Terminal("top", "--admin", f"unix:{socket_path}", **variables))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def test_top_is_live_until_q(terminal: Callable[..., Terminal], run: Run) -> None:
+    eventually(lambda: run("status")[1].startswith("CLOSED"), "after the word of the operator")
+    top = terminal()
+    eventually(lambda: top.shows("in flight"), "the first screen")
+    first = top.output
+    assert first.startswith("\x1b[?1049h\x1b[?25l\x1b[H\x1b[1;32mCLOSED")
+    assert "q quits" in first
+    eventually(lambda: top.shows("") and top.output.count("\x1b[H") > 1, "the next one")
+    top.types("q")
+    assert top.ends() == 0
+    assert top.output.endswith("\x1b[?25h\x1b[?1049l")
+    assert top.attributes() == top.before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_top_gives_the_terminal_back(terminal: Callable[..., Terminal], number: int) -> None:
+    top = terminal(NO_COLOR="1")
+    eventually(lambda: top.shows("q quits"), "the first screen")
+    assert "\x1b[1;" not in top.output
+    top.process.send_signal(number)
+    assert top.ends() == 130
+    assert top.output.endswith("\x1b[?25h\x1b[?1049l")
+    assert top.attributes() == top.before
+
+
+def test_top_says_that_retter_is_gone(
+    application: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    where = f"unix:{tmp_path}/a.sock"
+    program = start_retter("--upstream", application.upstream, "--admin", where)
+    assert program.port
+    top = Terminal("top", "--admin", where)
+    try:
+        eventually(lambda: top.shows("q quits"), "the first screen")
+        program.stop()
+        eventually(lambda: top.shows("no answer since"), "the trouble")
+        top.types("q")
+        assert top.ends() == 0
+    finally:
+        top.close()
+
+
+def test_top_without_a_terminal_writes_lines(retter: RetterProgram, socket_path: Path) -> None:
+    for extra, start in (((), r"\d\d:\d\d:\d\d CLOSED "), (("--json",), '{"version"')):
+        top = subprocess.Popen(
+            [sys.executable, "-m", "retter", "top", "--admin", f"unix:{socket_path}", *extra],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True,
+        )  # fmt: skip
+        assert top.stdout is not None
+        assert top.stderr is not None
+        for _ in range(2):
+            assert re.match(start, top.stdout.readline())
+        top.stdout.close()    # as `head -2` does
+        assert top.wait(DEADLINE_S) == 0
+        with contextlib.closing(top.stderr):
+            assert top.stderr.read() == ""
