@@ -14,7 +14,7 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run load test lint types contracts check fuzz simulate overload slowloris bench \
-	bench-smoke bench-report bench-compare profile clean distclean
+	bench-smoke bench-report bench-compare profile screenshots clean distclean
 
 help: ## list these targets
 	@echo "make run                             the demonstration shop behind RETTER"
@@ -105,6 +105,9 @@ bench-compare: $(VENV)/.stamp-run ## compare results A= and B=
 
 profile: $(VENV)/.stamp-run ## flame graphs and allocations in benchmarks/results
 	$(BIN)/python -m benchmarks.perf profile $(ARGS)
+
+screenshots: $(VENV)/.stamp-test ## take the pictures of the dashboard in docs/ (needs Chromium)
+	$(BIN)/python -m benchmarks.screenshots
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

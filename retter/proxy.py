@@ -43,7 +43,7 @@ TICK_S = 0.05            # the breaker's; also how late a time limit of an excha
 SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked at once a second
 
 # Ten thousand slow heads whose time is over together would take the loop half a second. So few are
-# ended at once (half a millisecond), and soon the next few: 1,600 a second, and visitors in between.
+# ended at once (half a millisecond), and soon the next few: 1,600 a second, with visitors between.
 EXPIRED_AT_ONCE_MAX = 8
 EXPIRE_AGAIN_S = 0.005
 

@@ -91,12 +91,22 @@ def test_every_state_has_a_sentence_of_its_own() -> None:
             {"state": "CLOSED"}, {"state": "CLOSED", "routes": []},
             {"state": "CLOSED", "rates": quiet, "routes": []},
             {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}, "routes": []},
-            {"state": "LIMITING"}, {"state": "LIMITING", "rates": quiet}, {"state": "OPEN"}, {"state": "HALF-OPEN"},
+            {"state": "LIMITING"}, {"state": "LIMITING", "rates": quiet},
+            {"state": "OPEN"}, {"state": "HALF-OPEN"},
             {"forced": "open"}, {"forced": "closed"}, {"forced": "observe"},
             {"paused": True}, {"draining": True},
         )
     ]
     assert len(set(said)) == len(said)
+
+
+def test_a_long_event_stays_in_its_column() -> None:
+    event = STATE["events"][0] | {"words": "word " * 40}
+    lines = words.status(state(events=[event]), NOW).splitlines()
+    first, *rest = lines[lines.index("last changes") + 1 :]
+    assert len(rest) == 2
+    assert all(len(line) <= 96 for line in lines)
+    assert {len(line) - len(line.lstrip()) for line in rest} == {first.index("word")}
 
 
 def test_a_part_that_fails_is_named() -> None:

@@ -3,11 +3,15 @@
 Pure text work: `now` (seconds since 1970) is an argument, and nothing is printed here.
 """
 
+import textwrap
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 Document = Mapping[str, Any]
+
+COLUMNS_MAX: Final = 96
+EVENTS_SHOWN: Final = 3       # of the changes of state; `--json` has the last 20
 
 KINDS: Final = ("fresh", "stored", "refused", "failed")
 
@@ -174,7 +178,7 @@ def status(state: Document, now: float) -> str:
     lines.append(table(rows(state, now)))
     if state["events"]:
         lines.append("\nlast changes\n")
-        lines += [f"  {event(one, now)}\n" for one in state["events"][-3:]]
+        lines += [_wrapped(f"  {event(one, now)}") for one in state["events"][-EVENTS_SHOWN:]]
     return "".join(lines)
 
 
@@ -203,6 +207,12 @@ def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
+
+
+def _wrapped(text: str) -> str:
+    """Break a long line so that its words stay in their column."""
+    column = text.rindex("  ") + 2
+    return textwrap.fill(text, COLUMNS_MAX, subsequent_indent=" " * column) + "\n"
 
 
 def line(state: Document, now: float) -> str:

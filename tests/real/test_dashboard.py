@@ -220,6 +220,41 @@ def test_the_circuit_is_held_and_let_go(look: Open, retter: Retter) -> None:
     watched.check()
 
 
+def test_a_pause_begins_and_ends(look: Open, retter: Retter) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    assert button(page, "Resume").is_disabled()
+    button(page, "Pause the application").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert page.locator("#pausing").is_hidden()
+    button(page, "Pause the application").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    shows(page, "#headline", "^Paused for a deploy$")
+    shows(page, "#pausing", r"^Paused until \d\d:\d\d:\d\d, \d+ s more")
+    assert page.locator("#lever").get_attribute("data-at") == "open"
+    button(page, "Resume now").click()
+    eventually(lambda: page.locator("#pausing").is_hidden(), "the pause is over")
+    shows(page, "#answer", "^Resumed at")
+    watched.check()
+
+
+def test_a_page_is_asked_about(look: Open, retter: Retter) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    field = page.get_by_role("textbox", name="What would happen")
+    field.fill(f"http://127.0.0.1:{retter.port}/")
+    field.press("Enter")
+    shows(page, "#why-answer", "It would be")
+    assert "owner" in page.locator("#why-answer").inner_text()
+    field.fill("http://<b>x")
+    button(page, "Ask").click()
+    shows(page, "#why-answer", "error|refused")
+    assert page.locator("#why-answer b").count() == 0
+    watched.check(*REFUSED)
+
+
 def test_the_keyboard_is_enough(look: Open, retter: Retter) -> None:
     watched = look(retter.admin_url)
     page = watched.page
