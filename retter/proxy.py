@@ -40,6 +40,7 @@ from retter.units import parse_upstream
 from retter.wheel import DeadlineWheel
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
+DRAIN_IDLE_S = 1.0       # no request for so long: none is on its way
 SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked at once a second
 
 # Ten thousand slow heads whose time is over together would take the loop half a second. So few are
@@ -476,10 +477,15 @@ class Proxy:
     # -- the end, and looking in ----------------------------------------------------------------
 
     def drain(self) -> None:
-        """Close what is idle; what is not closes after its present answer."""
+        """Close what has been idle for a while; all else closes after its next answer.
+
+        A client that has just had its answer may be about to ask again, and one that has just
+        connected is: closed now, it would get nothing. Call it again until all are gone.
+        """
         self.draining = True
+        before = self.loop.time() - DRAIN_IDLE_S
         for connection in list(self.connections):
-            if connection.idle:
+            if connection.idle and connection.waits_since() <= before:
                 connection.close()
 
     def close(self) -> None:

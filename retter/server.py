@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
+from retter import systemd
 from retter._version import VERSION
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
@@ -25,6 +26,7 @@ from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.redirect import RedirectingConnection
 from retter.reload import Reload, reloaded
+from retter.takeover import Inheritance, Successor
 from retter.tls import TLSConnection
 from retter.units import ListenAddress, parse_listen, parse_upstream
 
@@ -195,8 +197,10 @@ class RunningProxy:
         admin_address: What the admin listener listens on, in the same form; "" without one.
     """
 
-    def __init__(self, proxy: Proxy) -> None:
+    def __init__(self, proxy: Proxy, inheritance: Inheritance | None = None) -> None:
         self._proxy = proxy
+        self._inheritance = inheritance
+        self._handed_over = False
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._certificates: Certificates | None = None
@@ -242,13 +246,17 @@ class RunningProxy:
             self._certificates = certificates
         return new
 
+    def on_second(self, told: Callable[[float], None]) -> None:
+        """Have somebody told the loop's time once a second."""
+        self._proxy.on_second.append(told)
+
     async def _listen(self) -> None:
         loop, proxy = self._proxy.loop, self._proxy
         addresses = [parse_listen(text) for text in proxy.settings.listen]
         if any(address.tls for address in addresses):
             self._certificates = Certificates(proxy.settings)
         # extend takes them one by one, so that those before a failure are closed in the end
-        self._sockets.extend(listen_on(address) for address in addresses)
+        self._sockets.extend(self._socket(address) for address in addresses)
         proxy.descriptors_max = max(1, descriptor_limit() - DESCRIPTORS_KEPT)
 
         for listener, address in zip(self._sockets, addresses, strict=True):
@@ -260,6 +268,27 @@ class RunningProxy:
                 server = await loop.create_server(connection, sock=listener, backlog=BACKLOG)
             self._servers.append(server)
         proxy.start()
+
+    def _socket(self, address: ListenAddress) -> socket.socket:
+        inherited = self._inheritance.take(address) if self._inheritance is not None else None
+        return inherited if inherited is not None else listen_on(address)
+
+    def hand_over(self) -> Successor:
+        """Start a process that takes over what this one listens on.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        assert self._inheritance is not None, "only a whole program can be started again"
+        admin = self._admin.listener if self._admin is not None else None
+        listeners = [*self._sockets, admin] if admin is not None else self._sockets
+        return self._inheritance.start_successor(listeners)
+
+    def handed_over(self) -> None:
+        """The successor serves: the sockets are its own from here on."""
+        self._handed_over = True
+        if self._admin is not None:
+            self._admin.hand_over()
 
     async def _listen_for_operators(self, *, by_itself: bool) -> None:
         """Open the admin listener, if there is to be one."""
@@ -273,7 +302,8 @@ class RunningProxy:
         address = parse_listen(where)
         self._admin = Admin(self._proxy, address)
         try:
-            listener = listen_privately_on(address)
+            inherited = self._inheritance.take(address) if self._inheritance is not None else None
+            listener = inherited if inherited is not None else listen_privately_on(address)
         except ListenError as error:
             if self._proxy.settings.admin != "auto":
                 raise
@@ -320,7 +350,9 @@ class RunningProxy:
         # Unlinked first, and once: a closed socket does not know its path any more, and the next
         # process may listen there while this one drains.
         for listener in self._sockets:
-            _unlink(listener)
+            kept = self._inheritance is not None and self._inheritance.is_kept(listener)
+            if not kept and not self._handed_over:
+                _unlink(listener)
         for server in self._servers:
             server.close()
         for listener in self._sockets:
@@ -340,6 +372,7 @@ async def running(
     on_transition: Callable[[Transition], None] | None = None,
     *,
     by_itself: bool = False,
+    inheritance: Inheritance | None = None,
 ) -> AsyncGenerator[RunningProxy, None]:
     """Run RETTER on the present event loop until the block is left.
 
@@ -349,12 +382,14 @@ async def running(
         settings: At least `upstream`; `listen="127.0.0.1:0"` takes any free port.
         on_transition: Told of every change of the circuit's state, on the loop: be quick.
         by_itself: It is the whole program, so `admin="auto"` means a listener.
+        inheritance: Sockets that this process has been given at its start.
 
     Raises:
         ListenError: An address cannot be listened on.
         ConfigError: A setting is wrong.
     """
-    running_proxy = RunningProxy(Proxy(settings, asyncio.get_running_loop(), on_transition))
+    proxy = Proxy(settings, asyncio.get_running_loop(), on_transition)
+    running_proxy = RunningProxy(proxy, inheritance)
     try:
         await running_proxy._listen()
         await running_proxy._listen_for_operators(by_itself=by_itself)
@@ -394,45 +429,121 @@ async def _warn_if_absent(settings: Settings) -> None:
         writer.close()
 
 
-def _reload(proxy: RunningProxy, reread: Reread) -> None:
-    """Do what SIGHUP asks for, and say what has come of it."""
-    try:
-        new = proxy.reload(_fit_descriptors(reread()))
-    except ConfigError as error:
-        log.error("reload-failed", error=str(error), advice="nothing has changed")
-        return
-    settings = new.settings
-    configure_log(settings.log_format, settings.log_level)
-    log.info("reloaded", changed=new.changed)
-    if new.restart:
-        log.warning("needs-restart", settings=new.restart)
+class Program:
+    """What signals do with the whole program.
+
+    SIGTERM and SIGINT drain and stop, SIGHUP reads the configuration again, SIGUSR2 starts a
+    successor that takes over.
+    """
+
+    def __init__(self, proxy: RunningProxy, reread: Reread) -> None:
+        self._proxy = proxy
+        self._reread = reread
+        self._loop = asyncio.get_running_loop()
+        self._asked_at = math.inf
+        self._successor: Successor | None = None
+        self._stopping = asyncio.Event()
+        self.pid_after = 0      # of who has taken over
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._on_stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_take_over)
+
+    async def run(self) -> None:
+        """Return when it is time to drain."""
+        await self._stopping.wait()
+        if self._successor is not None:
+            self._loop.remove_reader(self._successor.ready_fd)
+            self._successor.end()
+
+    def _on_stop(self) -> None:
+        now = self._loop.time()
+        if now - self._asked_at > SAME_SIGNAL_S:
+            log.warning("stopped", drained=False)
+            os._exit(1)  # the second signal means now
+        self._asked_at = min(self._asked_at, now)
+        self._stopping.set()
+
+    def _on_reload(self) -> None:
+        systemd.notify_reloading()
+        try:
+            new = self._proxy.reload(_fit_descriptors(self._reread()))
+        except ConfigError as error:
+            log.error("reload-failed", error=str(error), advice="nothing has changed")
+        else:
+            configure_log(new.settings.log_format, new.settings.log_level)
+            log.info("reloaded", changed=new.changed)
+            if new.restart:
+                log.warning("needs-restart", settings=new.restart)
+        systemd.notify("READY=1")
+
+    def _on_take_over(self) -> None:
+        if self._successor is not None or self._stopping.is_set():
+            return
+        try:
+            self._successor = self._proxy.hand_over()
+        except OSError as error:
+            log.error("takeover-failed", error=error.strerror, advice="nothing has changed")
+            return
+        log.info("takeover", successor=self._successor.pid)
+        self._loop.add_reader(self._successor.ready_fd, self._on_successor)
+
+    def _on_successor(self) -> None:
+        successor, self._successor = self._successor, None
+        assert successor is not None
+        self._loop.remove_reader(successor.ready_fd)
+        if not successor.serves():
+            log.error(
+                "takeover-failed", exit_code=successor.exit_code(), advice="nothing has changed"
+            )
+            return
+        self._proxy.handed_over()
+        self.pid_after = successor.pid
+        self._asked_at = self._loop.time()
+        self._stopping.set()
+
+
+def _tell_manager(proxy: RunningProxy) -> None:
+    """Keep systemd's watchdog quiet and tell it how things are, once a second."""
+    watchdog = systemd.watchdog_wanted()
+    told = ""
+
+    def on_second(_: float) -> None:
+        nonlocal told
+        lines = ["WATCHDOG=1"] if watchdog else []
+        if proxy.state != told:
+            told = proxy.state
+            lines.append(f"STATUS=circuit {told}")
+        if lines:
+            systemd.notify(*lines)
+
+    proxy.on_second(on_second)
 
 
 async def _serve(settings: Settings, reread: Reread) -> int:
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    asked_at = math.inf
-
-    def on_signal() -> None:
-        nonlocal asked_at
-        now = loop.time()
-        if now - asked_at > SAME_SIGNAL_S:
-            log.warning("stopped", drained=False)
-            os._exit(1)  # the second signal means now
-        asked_at = min(asked_at, now)
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    async with running(settings, log_transition, by_itself=True) as proxy:
-        loop.add_signal_handler(signal.SIGHUP, _reload, proxy, reread)
+    inheritance = Inheritance()
+    async with running(
+        settings, log_transition, by_itself=True, inheritance=inheritance
+    ) as proxy:
+        program = Program(proxy, reread)
+        if rest := inheritance.close_rest():
+            log.warning("unused-sockets", listen=rest, advice="no --listen names them")
         log.info(
             "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
             pid=os.getpid(), admin=proxy.admin_address or "off",
         )  # fmt: skip
+        inheritance.serving()
+        systemd.notify("READY=1", "STATUS=serving")
+        if os.environ.get("NOTIFY_SOCKET"):
+            _tell_manager(proxy)
         probe = loop.create_task(_warn_if_absent(settings))
-        await stopping.wait()
+        await program.run()
         probe.cancel()
+        if program.pid_after:
+            systemd.notify(f"MAINPID={program.pid_after}")
+        else:
+            systemd.notify("STOPPING=1", "STATUS=draining")
         log.info("draining", connections=proxy.stats()["connections"]["open"])
         await proxy._drain()
         log.info("stopped", drained=True)

@@ -874,6 +874,7 @@ def test_draining_closes_what_is_idle_and_finishes_what_is_not() -> None:
     proxy = FakeProxy()
     idle = proxy.client()
     busy = proxy.client(get())
+    proxy.advance(1.1)
     proxy.proxy.drain()
     assert idle.closed
     assert not busy.closed

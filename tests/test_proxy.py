@@ -111,9 +111,30 @@ def test_closing_ends_every_connection() -> None:
 def test_draining_lets_what_runs_come_to_its_end() -> None:
     proxy = FakeProxy()
     idle, busy = proxy.client(), proxy.client(get())
+    proxy.advance(1.1)
     proxy.proxy.drain()
     assert idle.closed
     assert not busy.closed
     proxy.upstream.sends(reply(b"last"))
     assert field(busy.received(), "connection") == "close"
     assert busy.closed
+
+
+def test_draining_does_not_close_who_is_about_to_ask() -> None:
+    proxy = FakeProxy()
+    fresh, kept = proxy.client(), proxy.client(get())
+    proxy.upstream.sends(reply())
+    kept.received()
+    for _ in range(3):
+        proxy.proxy.drain()
+        assert not fresh.closed and not kept.closed
+        proxy.advance(0.3)
+    for client in (fresh, kept):
+        client.sends(get("/other"))
+        proxy.upstream.sends(reply(b"last"))
+        assert field(client.received(), "connection") == "close"
+        assert client.closed
+    silent = proxy.client()
+    proxy.advance(1.1)
+    proxy.proxy.drain()
+    assert silent.closed

@@ -65,6 +65,19 @@ class Admin:
         else:
             self._server = await self.loop.create_server(connection, sock=listener)
 
+    @property
+    def listener(self) -> socket.socket | None:
+        """What it listens on, while it does."""
+        return self._listener
+
+    def hand_over(self) -> None:
+        """Another process serves on the same socket from now on; who is connected stays."""
+        listener, self._listener = self._listener, None
+        if self._server is not None:
+            self._server.close()
+        if listener is not None:
+            listener.close()
+
     def close(self) -> None:
         """Close everything at once."""
         self.proxy.on_second.remove(self._on_second)

@@ -63,6 +63,8 @@ def accepts(port: int) -> bool:
 class Program:
     """A process with all of its children, and what it has written."""
 
+    close_fds = True
+
     def __init__(
         self, command: Sequence[str], environment: dict[str, str] | None = None, cwd: Path = ROOT
     ) -> None:
@@ -75,7 +77,7 @@ class Program:
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             cwd=cwd, env=inherited | (environment or {}), start_new_session=True, text=True,
-            errors="backslashreplace",
+            errors="backslashreplace", close_fds=self.close_fds,
         )  # fmt: skip
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)

@@ -1,0 +1,312 @@
+"""A new process in the place of the old one, under load, without a failed request."""
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.real.conftest import StartRetter, need
+from tests.real.processes import (
+    DEADLINE_S,
+    ROOT,
+    ApplicationProgram,
+    Program,
+    RetterProgram,
+    eventually,
+)
+from tests.real.wire import fetch
+
+CLIENTS = 6             # half of them keep their connections, half open one for each request
+THINK_S = 0.005
+
+
+class Load:
+    """Clients that go on until they are told to stop; every failure is kept."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.answers = 0
+        self.closes = 0             # connections whose end was announced
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(number,), daemon=True)
+            for number in range(CLIENTS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, number: int) -> None:
+        connection: http.client.HTTPConnection | None = None
+        count = 0
+        while not self._stop.is_set():
+            count += 1
+            method, body = ("POST", b"x" * 100) if count % 10 == 0 else ("GET", None)
+            try:
+                if connection is None:
+                    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+                connection.request(method, f"/{number}", body)
+                response = connection.getresponse()
+                response.read()
+                if response.status != 200:
+                    self.failures.append(f"{method}: {response.status}")
+                self.answers += 1
+                if number % 2 or response.getheader("connection") == "close":
+                    self.closes += response.getheader("connection") == "close"
+                    connection.close()
+                    connection = None
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{method}: {error!r}")
+                connection = None
+            time.sleep(THINK_S)
+        if connection is not None:
+            connection.close()
+
+    def wait_for(self, more: int) -> None:
+        """Let so many more answers come."""
+        wanted = self.answers + more
+        eventually(lambda: self.answers >= wanted or self.failures, "answers")
+
+    def stop(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+
+@contextlib.contextmanager
+def load_on(port: int) -> Iterator[Load]:
+    load = Load(port)
+    try:
+        load.wait_for(100)
+        yield load
+        load.wait_for(100)
+    finally:
+        load.stop()
+
+
+def serving_pids(proxy: RetterProgram) -> list[int]:
+    return [record["pid"] for record in proxy.records() if record["event"] == "serving"]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; a zombie, which nobody here waits for, does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def stop_all(proxy: RetterProgram) -> None:
+    for pid in serving_pids(proxy):
+        if pid != proxy.pid and is_alive(pid):
+            os.kill(pid, signal.SIGTERM)
+            eventually(lambda pid=pid: not is_alive(pid), "the successor's end")
+
+
+def test_a_successor_takes_over_under_load(
+    application: ApplicationProgram, start_retter: StartRetter, loop_name: str
+) -> None:
+    proxy = start_retter("--upstream", application.upstream, "--loop", loop_name)
+    port = proxy.port
+    try:
+        with load_on(port) as load:
+            proxy.signal(signal.SIGUSR2)
+            eventually(lambda: not proxy.alive or load.failures, "the old one ends")
+        assert load.failures == []
+        assert load.closes > 0          # whoever was connected was told to come again
+        first, second = serving_pids(proxy)
+        assert first == proxy.pid != second
+        with load_on(port) as load:     # and once more, from the successor to its own
+            os.kill(second, signal.SIGUSR2)
+            eventually(lambda: len(serving_pids(proxy)) == 3, "the third serves")
+            eventually(lambda: not is_alive(second) or load.failures, "the second ends")
+        assert load.failures == []
+        assert proxy.process.returncode == 0
+    finally:
+        stop_all(proxy)
+
+
+def test_a_unix_socket_stays_where_it_is(
+    application: ApplicationProgram, start_retter: StartRetter, short_path: Path
+) -> None:
+    path = short_path / "front"
+    proxy = start_retter("--upstream", application.upstream, listen=f"unix:{path}")
+    assert proxy.addresses == [f"unix:{path}"]
+    try:
+        proxy.signal(signal.SIGUSR2)
+        eventually(lambda: not proxy.alive, "the old one ends")
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE_S)
+            client.connect(str(path))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert client.recv(12) == b"HTTP/1.1 200"
+    finally:
+        stop_all(proxy)
+    assert not path.exists()            # the last one removes it
+
+
+def test_a_successor_that_cannot_start_changes_nothing(
+    application: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    file = tmp_path / "retter.toml"
+    file.write_text("")
+    proxy = start_retter("--upstream", application.upstream, "--config", str(file))
+    port = proxy.port
+    file.write_text("drain = 'soon'\n")
+    for _ in range(2):
+        proxy.lines.clear()
+        proxy.signal(signal.SIGUSR2)
+        line = proxy.wait_for_line(lambda line: "takeover-failed" in line)
+        assert '"exit_code": 2' in line
+        assert fetch(port, "GET", "/page").status == 200
+    assert proxy.alive
+
+
+def test_the_admin_listener_is_taken_over_too(
+    application: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    proxy = start_retter("--upstream", application.upstream, "--admin", "127.0.0.1:0")
+    assert proxy.port
+    before = next(one for one in proxy.records() if one["event"] == "serving")["admin"]
+    try:
+        proxy.signal(signal.SIGUSR2)
+        eventually(lambda: not proxy.alive, "the old one ends")
+        after = [one for one in proxy.records() if one["event"] == "serving"][1]
+        assert after["admin"] == before
+        assert fetch(int(before.rpartition(":")[2]), "GET", "/health").status == 200
+    finally:
+        stop_all(proxy)
+
+
+# -- systemd ---------------------------------------------------------------------------------------
+
+
+class Manager:
+    """The service manager's end of NOTIFY_SOCKET."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder / "notify")
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(self.path)
+        self.socket.settimeout(DEADLINE_S)
+        self.told: list[str] = []
+
+    def hears(self, wanted: str) -> None:
+        while wanted not in self.told:
+            self.told += self.socket.recv(4096).decode().split("\n")
+        del self.told[: self.told.index(wanted) + 1]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "retter", "--log-format", "json", "--admin", "off", *arguments]
+
+
+def test_what_the_manager_hears(
+    application: ApplicationProgram, short_path: Path, programs: list[Program], loop_name: str
+) -> None:
+    manager = Manager(short_path)
+    program = Program(
+        command("--upstream", application.upstream, "--listen", "127.0.0.1:0", "--loop", loop_name),
+        {"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "5000000"},
+    )
+    programs.append(program)
+    manager.hears("READY=1")
+    manager.hears("STATUS=circuit CLOSED")
+    for _ in range(2):
+        manager.hears("WATCHDOG=1")
+    program.signal(signal.SIGHUP)
+    manager.hears("RELOADING=1")
+    manager.hears("READY=1")
+    program.signal(signal.SIGTERM)
+    manager.hears("STOPPING=1")
+    assert program.wait() == 0
+    manager.socket.close()
+
+
+def test_a_restart_behind_an_activated_socket_under_load(
+    application: ApplicationProgram, programs: list[Program]
+) -> None:
+    """The socket is the manager's: between two processes, clients wait in its backlog."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        port = listener.getsockname()[1]
+
+        def start() -> Program:
+            script = (
+                f"import os; os.dup2({listener.fileno()}, 3, inheritable=True); "
+                "os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid())); "
+                f"os.execv({sys.executable!r}, "
+                f"{command('--upstream', application.upstream, '--listen', f'127.0.0.1:{port}')!r})"
+            )
+            listener.set_inheritable(True)
+            program = Inherits([sys.executable, "-c", script])
+            programs.append(program)
+            program.wait_for_line(lambda line: '"serving"' in line)
+            return program
+
+        first = start()
+        with load_on(port) as load:
+            first.signal(signal.SIGTERM)
+            assert first.wait() == 0
+            second = start()
+        assert load.failures == []
+        with load_on(port) as load:         # or with both at once
+            third = start()
+            second.signal(signal.SIGTERM)
+            assert second.wait() == 0
+        assert load.failures == []
+        third.signal(signal.SIGTERM)
+        assert third.wait() == 0
+
+
+class Inherits(Program):
+    """A program that gets all descriptors that may be inherited."""
+
+    close_fds = False
+
+
+def test_systemd_hands_a_socket_over(
+    application: ApplicationProgram, short_path: Path, programs: list[Program]
+) -> None:
+    activate = need("systemd-socket-activate", "systemd")
+    path = short_path / "front"
+    program = Program([
+        activate, "--listen", str(path), "--setenv", f"PYTHONPATH={ROOT}",
+        *command("--upstream", application.upstream, "--listen", f"unix:{path}"),
+    ])  # fmt: skip
+    programs.append(program)
+    eventually(path.exists, "it listens")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(DEADLINE_S)
+        client.connect(str(path))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 200"
+    program.signal(signal.SIGTERM)
+    assert program.wait() == 0
+    assert path.exists()                    # it is not ours
+
+
+def test_the_units_are_right() -> None:
+    analyze = need("systemd-analyze", "systemd")
+    import subprocess
+
+    folder = ROOT / "contrib"
+    done = subprocess.run(
+        [analyze, "verify", "--man=no", folder / "retter.service", folder / "retter.socket"],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    complaints = [
+        line
+        for line in done.stderr.splitlines()
+        if "retter" in line and "is not executable" not in line
+    ]
+    assert complaints == []
+    assert shutil.which("systemd-analyze")
