@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from tests.real.conftest import StartRetter, need
 from tests.real.processes import (
     DEADLINE_S,
