@@ -45,6 +45,10 @@ if TYPE_CHECKING:
 HOLD_BYTES_MAX = 64 * 1024
 HOLD_S = 0.25
 
+# An answer whose client has not taken it for so long, and does not take it now, leaves its place to
+# others: how long it takes is the client's doing, and a few slow readers would keep everybody out.
+SLOW_READER_S = 0.25
+
 # After the head an event stream or a tunnel may be silent for long: only one that has been silent
 # for so long is taken for dead.
 STREAM_IDLE_S = 3600.0
@@ -196,6 +200,8 @@ class Exchange:
     _hold_until = 0.0
     _discarded = 0
     _received = False                       # some of the body has arrived
+    _blocked = False                        # the client does not take the answer
+    _blocked_since = float("inf")           # or did not at some time, for the first time
     _half_closed = False                    # one direction of the tunnel has ended
     _silence_s = 0.0                        # allowed between bytes of the answer
 
@@ -588,9 +594,12 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = float("inf")  # the client's own time limit holds
+        self._blocked = True
+        self._blocked_since = min(self._blocked_since, self._proxy.loop.time())
 
     def downstream_writable(self) -> None:
         """The client reads again."""
+        self._blocked = False
         silence_s = self._silence_s
         if not silence_s:
             # A 1xx has blocked it: the first byte of the answer is still waited for, but not
@@ -695,6 +704,13 @@ class Exchange:
         """Called about twenty times a second for exchanges older than HOLD_S."""
         if self._held is not None and now >= self._hold_until:
             self._release_held(False, [])
+        if (
+            self._blocked
+            and self.stage is Stage.RECEIVING
+            and now >= self._blocked_since + SLOW_READER_S
+        ):
+            self._proxy.breaker.detach(now, self._permit)
+            self._proxy.start_waiting(now)
         if now >= self.deadline:
             upstream, self._upstream = self._upstream, None
             if upstream is not None:

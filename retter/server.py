@@ -18,6 +18,7 @@ from retter._version import VERSION
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
+from retter.faults import LoopFaults
 from retter.log import configure as configure_log
 from retter.log import get_logger
 from retter.measured import client_connection_class
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 # Connections that the kernel completes for us before they are accepted. Under a rush the loop
 # accepts late, and what does not fit here is answered by a timeout of seconds at the client.
 BACKLOG = 2048
+# Fewer where descriptors are few: all of them may be accepted in one round of the loop, and the
+# connections that make room for them are closed in the next.
+BACKLOG_SHARE = 1 / 4
+BACKLOG_MIN = 16
 
 # Of the descriptors that the system grants, this share is for clients; the rest is for connections
 # to the application, listeners and logs. Clients wait by the thousand, while the breaker keeps what
@@ -257,15 +262,16 @@ class RunningProxy:
             self._certificates = Certificates(proxy.settings)
         # extend takes them one by one, so that those before a failure are closed in the end
         self._sockets.extend(self._socket(address) for address in addresses)
-        proxy.descriptors_max = max(1, descriptor_limit() - DESCRIPTORS_KEPT)
-
+        limit = descriptor_limit()
+        backlog = min(BACKLOG, max(BACKLOG_MIN, int(limit * BACKLOG_SHARE)))
+        proxy.descriptors_max = max(1, limit - DESCRIPTORS_KEPT - backlog)
         for listener, address in zip(self._sockets, addresses, strict=True):
             connection = self._connection_maker(address)
             self.addresses.append(url_of(listener, address.tls))
             if listener.family == socket.AF_UNIX:
-                server = await loop.create_unix_server(connection, sock=listener, backlog=BACKLOG)
+                server = await loop.create_unix_server(connection, sock=listener, backlog=backlog)
             else:
-                server = await loop.create_server(connection, sock=listener, backlog=BACKLOG)
+                server = await loop.create_server(connection, sock=listener, backlog=backlog)
             self._servers.append(server)
         proxy.start()
 
@@ -526,6 +532,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
     async with running(
         settings, log_transition, by_itself=True, inheritance=inheritance
     ) as proxy:
+        loop.set_exception_handler(LoopFaults(proxy._proxy))
         program = Program(proxy, reread)
         if rest := inheritance.close_rest():
             log.warning("unused-sockets", listen=rest, advice="no --listen names them")
