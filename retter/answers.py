@@ -14,6 +14,7 @@ from retter.conditional import Answer, answer
 from retter.message import RequestHead
 from retter.reason import Reason
 from retter.store import StoredResponse
+from retter.stored import Form
 
 
 class Persistence(Enum):
@@ -105,14 +106,15 @@ class AnswerWriter:
     def stored(
         self,
         stored: StoredResponse,
+        shown: StoredResponse | Form,
         reason: Reason,
         persistence: Persistence,
         now: float,
     ) -> tuple[bytes, bytes]:
-        """Return head and body of a stored response as it is (the common case)."""
-        body = stored.body
+        """Return head and body of a stored response, whole and in one of its forms."""
+        body = shown.body
         return b"%bContent-Length: %d\r\nAge: %d\r\n%b" % (
-            stored.head,
+            shown.head,
             len(body),
             stored.age_s + now - stored.stored_at,  # RFC 9111 section 4.2.3
             self._stored_end(reason, persistence),

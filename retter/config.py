@@ -15,11 +15,23 @@ from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, TypeGuard, cast
 
-from retter import units
+from retter import compress, units
+from retter.negotiation import CODINGS
 from retter.units import shown
 from retter.wellknown import DEFAULT_SESSION_COOKIES
 
 ENVIRONMENT_PREFIX: Final = "RETTER_"
+
+_CODINGS: Final = tuple([coding.decode() for coding in CODINGS])
+
+# What shrinks. Images, film and archives are compressed already, and so are fonts in WOFF.
+COMPRESSED_TYPES: Final = (
+    "text/*", "application/json", "application/*+json", "application/javascript",
+    "application/x-javascript", "application/ecmascript", "application/xml", "application/*+xml",
+    "image/svg+xml", "application/wasm", "font/ttf", "font/otf", "font/collection",
+    "application/x-font-ttf", "application/x-font-otf", "application/vnd.ms-fontobject",
+    "image/x-icon", "image/vnd.microsoft.icon", "image/bmp",
+)  # fmt: skip
 
 SESSION_COOKIES: Final = tuple([name.decode() for name in DEFAULT_SESSION_COOKIES])
 
@@ -265,6 +277,43 @@ def _check_admin_address(value: str) -> None:
             raise ValueError(f"{shown(value)}: the admin listener knows no options")
 
 
+_MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _media_type_pattern(value: object) -> str:
+    if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a media type; write text/* or application/json")
+    return value.lower()
+
+
+def _coding(value: object) -> str:
+    if not isinstance(value, str) or value.lower() not in ("auto", *_CODINGS):
+        raise ValueError(f"{shown(value)} is none of auto, off, {', '.join(_CODINGS)}")
+    coding = value.lower()
+    if coding != "auto" and not compress.available(coding.encode()):
+        raise ValueError(f"{coding} needs a package that is not here: pip install retter[compress]")
+    return coding
+
+
+def _codings() -> Kind:
+    """Content codings, best first; off is the empty tuple."""
+    listed = _list("CODINGS", _coding)
+
+    def parse(text: str) -> object:
+        return () if text.strip().lower() in ("off", "false", "no") else listed.parse(text)
+
+    def accept(value: object) -> object:
+        found = parse(value) if isinstance(value, str) else listed.accept(value)
+        if found != ("auto",) and "auto" in cast("tuple[str, ...]", found):
+            raise ValueError("auto stands for all codings, so it stands alone")
+        return found
+
+    def show(value: tuple[object, ...]) -> str:
+        return listed.show(value) or "off"
+
+    return Kind("CODINGS", lambda text: accept(text), accept, show, many=True)
+
+
 def _listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
@@ -316,6 +365,10 @@ BREAKER: Final = Group(
 )
 ADMIN: Final = Group(
     "The admin listener", "For operators: figures, the dashboard, `retter status` and the like.",
+)
+COMPRESSION: Final = Group(
+    "Compression",
+    "For clients that ask for it, where the application has not compressed itself.",
 )
 OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
 
@@ -628,6 +681,31 @@ class Settings:
         "", ADMIN, _text("FILE"), "A file with the token in its first line.",
     )
 
+    # Compression
+    compress: tuple[str, ...] = _setting(
+        ("auto",), COMPRESSION, _codings(),
+        "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they are "
+        "installed (pip install retter[compress]). Turn it off, or exclude paths, where a page "
+        "shows a secret beside what its visitor has sent (BREACH).",
+    )
+    compress_types: tuple[str, ...] = _setting(
+        COMPRESSED_TYPES, COMPRESSION, _list("TYPES", _media_type_pattern),
+        "Media types that are compressed, with * as wildcard. Event streams never are.",
+    )
+    compress_exclude: tuple[str, ...] = _setting(
+        (), COMPRESSION, _list("PATHS", _path_pattern),
+        "Paths whose answers are left as they are, as /account/*.",
+    )
+    compress_min_bytes: int = _setting(
+        300, COMPRESSION, _size(),
+        "Smaller bodies are left as they are: they would save no packet.",
+    )
+    compress_level: int = _setting(
+        1, COMPRESSION, _count(1, 9),
+        "gzip's level for forwarded bodies. From 4 on each level takes half as long again for a "
+        "percent or two. Stored bodies are compressed once, and well.",
+    )
+
     # Trust and output
     trusted_proxies: tuple[TrustedProxy, ...] = _setting(
         (), OUTPUT, _list("NETWORKS", _trusted_proxy),
@@ -669,6 +747,13 @@ class Settings:
             if limit and getattr(self, smaller) > limit:
                 raise Contradiction(smaller, "may not be larger than", larger)
 
+
+    @property
+    def codings(self) -> tuple[str, ...]:
+        """What is meant by `compress`: the codings that are made, in order of preference."""
+        if self.compress != ("auto",):
+            return self.compress
+        return tuple([name for name in _CODINGS if compress.available(name.encode())])
 
     def _check_admin(self) -> None:
         if self.admin_token and self.admin_token_file:

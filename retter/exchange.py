@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from retter.body import chunk, last_chunk
 from retter.breaker import Kind, Permit, Phase
 from retter.coding import decodable, plain_body, readable
+from retter.encoder import BodyEncoder
 from retter.errors import (
     ConnectRefused,
     Outcome,
@@ -33,6 +34,7 @@ from retter.message import Framing, ResponseHead
 from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
 from retter.reason import Reason
 from retter.store import StoredResponse
+from retter.stored import Form
 from retter.upstream import Trailers, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -140,11 +142,16 @@ def answer_from_store(
     answers = proxy.answers
     persistence = client.persistence(parsed.head)
     status = stored.status
+    shown: StoredResponse | Form = stored
+    if stored.forms is not None:
+        shown = proxy.compression.form(parsed, stored)
     if parsed.head.conditional or status == 204:
+        if shown is not stored:
+            stored = stored._replace(head=shown.head, body=shown.body)
         head, body = answers.stored_conditionally(parsed.head, stored, reason, persistence, now)
         status = int(head[9:12])
     else:
-        head, body = answers.stored(stored, reason, persistence, now)
+        head, body = answers.stored(stored, shown, reason, persistence, now)
     client.write_message(head, body)
     proxy.counters.stored[reason.row + status // 100] += 1
     if proxy.access_log is not None:
@@ -204,6 +211,8 @@ class Exchange:
     _blocked_since = float("inf")           # or did not at some time, for the first time
     _half_closed = False                    # one direction of the tunnel has ended
     _silence_s = 0.0                        # allowed between bytes of the answer
+    _encoder: BodyEncoder | None = None     # compresses the body on its way
+    _blocked = False                        # the client does not read
 
     def __init__(
         self,
@@ -259,6 +268,8 @@ class Exchange:
         self.stage = _SENT
         complete = connection.request_complete = self._request_complete
         data = request.forward + self._forwarding.end_of_head(request)
+        if request.conditional:
+            data = self._proxy.compression.weakened.restored(data)
         if request.framing is not Framing.NONE and (complete or self._pending is not None):
             data += self._encode(b"".join(self._pending or ()), complete)
             self._pending = None
@@ -334,10 +345,17 @@ class Exchange:
         ):
             self.response_head(head, body, True, [], now)
             return
+        sent, sent_body = head.forward, body
+        if head.compressible:
+            whole = proxy.compression.whole(parsed, head, body)
+            if whole is None:
+                self.response_head(head, body, True, [], now)
+                return
+            sent, sent_body = whole
         permit = self._permit
         proxy.counters.forwarded_get[permit.reason.row + head.status // 100] += 1
         end = proxy.answers.forwarded_end(_GET, client.persistence(parsed.head))
-        client.write_message(head.forward + end, body)
+        client.write_message(sent + end, sent_body)
         self.stage = _DONE
         if proxy.access_log is not None:
             self._log(head.status, "backend", permit.reason, now)
@@ -435,8 +453,9 @@ class Exchange:
         self.answer_begun = True
         if not self._request_complete:
             client.close_after_answer()  # an early answer: the rest of the body is not waited for
-        extra = b""
-        framing = head.framing
+        sent, extra, framing = head.forward, b"", head.framing
+        if head.compressible:
+            sent, body, framing = self._compressed(head, body, complete, trailers)
         if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
             if request.http11:
                 self._chunked_out = True
@@ -446,7 +465,23 @@ class Exchange:
                 client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
         end = proxy.answers.forwarded_end(self._parsed.kind, client.persistence(request))
         self._count_forwarded(head.status)
-        client.write_message(head.forward + extra + end, body)
+        client.write_message(sent + extra + end, body)
+
+    def _compressed(
+        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers
+    ) -> tuple[bytes, bytes, Framing]:
+        """Return the head and what there is of the body as this client gets them.
+
+        The framing is that of the application where it is left as it came, else LENGTH: then
+        nothing is to be added to what is returned.
+        """
+        compression, parsed = self._proxy.compression, self._parsed
+        if complete and not trailers and (whole := compression.whole(parsed, head, body)):
+            return *whole, head.framing if whole[1] is body else Framing.LENGTH
+        if (begun := compression.stream(parsed, head, self)) is None:
+            return head.forward, body, head.framing
+        sent, self._encoder = begun
+        return sent, self._encoder.feed(body, complete, trailers), Framing.LENGTH
 
     def _count_forwarded(self, status: int) -> None:
         counters = self._proxy.counters
@@ -486,7 +521,9 @@ class Exchange:
 
     def _send_data(self, data: bytes, complete: bool, trailers: Trailers) -> None:
         assert self._client is not None
-        if self._chunked_out:
+        if self._encoder is not None:
+            data = self._encoder.feed(data, complete, trailers)
+        elif self._chunked_out:
             data = chunk(data) + last_chunk(trailers) if complete else chunk(data)
         if data:
             self._client.write(data)
@@ -518,6 +555,39 @@ class Exchange:
             self._discarded += len(data)
             if self._discarded > object_bytes_max:
                 self._abandon(self._outcome, now)
+
+    # -- compressing --------------------------------------------------------------------------
+
+    def encoding(self) -> None:
+        """A piece of the body is in the thread: the application waits with the next."""
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def encoded(self, data: bytes, complete: bool) -> None:
+        """Send what came out of the thread, or was flushed."""
+        client = self._client
+        if client is None:
+            return
+        if data:
+            client.write(data)
+        if complete:
+            self._answered(self._proxy.loop.time())
+        elif self._upstream is not None and not self._blocked:
+            self._upstream.resume_reading()
+
+    def encoding_failed(self) -> None:
+        """The answer cannot be brought to its end: it must look like one that is cut."""
+        client, self._client = self._client, None
+        self._encoder = None
+        if client is not None:
+            client.abort()
+        if self.stage is not _DONE:
+            self._abandon(Outcome.NEUTRAL, self._proxy.loop.time())
+
+    def _stop_encoding(self) -> None:
+        if self._encoder is not None:
+            self._encoder.cancel()
+            self._encoder = None
 
     # -- the tunnel -------------------------------------------------------------------------
 
@@ -591,6 +661,7 @@ class Exchange:
 
     def downstream_blocked(self) -> None:
         """The client does not read: the application's answer waits until it does."""
+        self._blocked = True
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = float("inf")  # the client's own time limit holds
@@ -607,7 +678,7 @@ class Exchange:
             timeout_s = self._first_byte_wait_s()
             silence_s = timeout_s if self._request_complete else float("inf")
         self.deadline = self._proxy.loop.time() + silence_s
-        if self._upstream is not None:
+        if self._upstream is not None and not (self._encoder is not None and self._encoder.busy):
             self._upstream.resume_reading()
 
     # -- what goes wrong ----------------------------------------------------------------------
@@ -662,6 +733,7 @@ class Exchange:
         if client is not None:
             if self.answer_begun:
                 self._log_answer(error.reason, now)
+                self._stop_encoding()
                 client.abort()  # a cut answer must look like one (RFC 9112 section 8)
                 self._client = None
             elif stored := _last_resort(proxy, self._parsed, now):
@@ -719,6 +791,10 @@ class Exchange:
 
     def downstream_gone(self, now: float) -> None:
         """The client closed. The application goes on working, so its place stays taken."""
+        self._stop_encoding()
+        if self.stage is _DONE:
+            self._client = None  # all was done but the compressing
+            return
         self._log_answer(Reason.CLIENT_GONE, now)
         self._client = None
         self._held = None
@@ -790,6 +866,8 @@ class Exchange:
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
+        if self._encoder is not None and self._encoder.busy and self._client is not None:
+            return  # when the last of it is compressed
         client, self._client = self._client, None
         if self._upstream is not None and self.deadline == float("inf"):
             self.downstream_writable()  # nobody waits for this client any more

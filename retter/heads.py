@@ -9,7 +9,7 @@ the other side is here.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from enum import IntEnum
 from typing import Generic, NamedTuple, TypeVar, cast
 
@@ -18,6 +18,14 @@ import h11
 from retter.errors import BadRequest, DownstreamError, LoopDetected, Unsupported, UpstreamMalformed
 from retter.lines import FIELD_LINE, REQUEST_LINE, STATUS_LINE, LineMemo, lines_of
 from retter.message import Fields, Framing, RequestHead, ResponseHead
+from retter.negotiation import (
+    VARY_LINE,
+    Eligibility,
+    compressible_status,
+    forbids_coding,
+    reduced_accept_encoding,
+    varies_already,
+)
 from retter.strict import (
     check_request_head,
     check_response_head,
@@ -254,6 +262,9 @@ class _Part(IntEnum):
     COOKIE = 5          # of a response: Set-Cookie
     CONDITION = 6       # of a request: If-None-Match and the like, or Range
     JUDGED = 7          # bears on the meaning of other lines: they are judged together
+    TYPE = 8            # of a response: a Content-Type that gains by compression
+    UNTOUCHED = 9       # of a response: its body is to be left alone
+    VARIES = 10         # of a response: a Vary with Accept-Encoding
 
 
 class _RequestLine(NamedTuple):
@@ -265,10 +276,14 @@ class _RequestLine(NamedTuple):
     part: int
 
 
-_PLAIN, _HOST, _KEEP_ALIVE, _CLOSE, _LENGTH, _COOKIE, _CONDITION, _JUDGED = map(int, _Part)
+(
+    _PLAIN, _HOST, _KEEP_ALIVE, _CLOSE, _LENGTH, _COOKIE, _CONDITION, _JUDGED,
+    _TYPE, _UNTOUCHED, _VARIES,
+) = map(int, _Part)  # fmt: skip
 
-# What makes the store think before it answers; the other conditions are the application's alone.
-_CONDITIONS = frozenset({b"if-none-match", b"if-modified-since", b"range"})
+# What makes the store think before it answers. If-Match is the application's alone, but it may
+# name a tag that RETTER has weakened.
+_CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
 
 # Fields that decide how the request is framed, forwarded or refused.
 _JUDGED_IN_REQUESTS = frozenset(
@@ -277,6 +292,7 @@ _JUDGED_IN_REQUESTS = frozenset(
         b"x-forwarded-host",
     }
 )  # fmt: skip
+_CODINGS = b"accept-encoding"
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _SIMPLE_CONNECTION = {b"keep-alive": _KEEP_ALIVE, b"close": _CLOSE}
@@ -291,6 +307,7 @@ class RequestParser:
         instance: This process's own Via id, to see a request that comes round again.
         trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
         authority: The Host told to the application when HTTP/1.0 names none.
+        decodable: Content codings that the application may be asked for.
         line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
     """
 
@@ -302,12 +319,14 @@ class RequestParser:
         instance: bytes,
         trusted: bool,
         authority: bytes = b"upstream",
+        decodable: Collection[bytes] = (b"gzip", b"deflate"),
         line_bytes_max: int = 1024 * 1024,
     ) -> None:
         self._lines: LineMemo[_RequestLine] | None = None
         if line_bytes_max:
             self._lines = LineMemo(line_bytes_max)
         self._authority = authority
+        self._decodable = decodable
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
         self._fields_max = fields_max
         self._target_bytes_max = target_bytes_max
@@ -412,7 +431,8 @@ class RequestParser:
         elif name in _CONDITIONS:
             part = _CONDITION
         dropped = name in self._dropped or name in HOP_BY_HOP or shadows(name)
-        forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, value)
+        told = reduced_accept_encoding(value, self._decodable) if name == _CODINGS else value
+        forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, told)
         meaning = _RequestLine((name, value), (raw_name, value), forward, part)
         memo.put(line, meaning)
         return meaning
@@ -478,6 +498,8 @@ class RequestParser:
             elif name == b"expect" and not http11:
                 continue  # RFC 9110 section 10.1.1: ignored, and we speak HTTP/1.1 for the client
             elif not (name in self._dropped or shadows(name) or _stays_here(name, connection)):
+                if name == _CODINGS:
+                    value = reduced_accept_encoding(value, self._decodable)
                 kept.append((raw_name, value))
                 host_told = host_told or name == b"x-forwarded-host"
         if host and not host_told:
@@ -532,6 +554,7 @@ _JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
 _NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age"})
 _BODILESS = frozenset({b"204", b"304"})
 _VIA = b"Via: 1.1 retter\r\n"
+_VIA_VARY = _VIA + VARY_LINE
 
 
 class ResponseParser:
@@ -540,10 +563,18 @@ class ResponseParser:
     Args:
         line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
         fields_max: Field lines a head may have; 0 is no limit.
+        eligibility: Which answers are compressed; None is none.
     """
 
-    def __init__(self, line_bytes_max: int = 1024 * 1024, fields_max: int = 0) -> None:
+    def __init__(
+        self,
+        line_bytes_max: int = 1024 * 1024,
+        fields_max: int = 0,
+        eligibility: Eligibility | None = None,
+    ) -> None:
         self._fields_max = fields_max
+        self._eligibility = eligibility
+        self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
         self._lines: LineMemo[_ResponseLine] | None = None
         if line_bytes_max:
             self._lines = LineMemo(line_bytes_max)
@@ -561,7 +592,7 @@ class ResponseParser:
             parsed = self._parse_lines(head, self._lines)
             if parsed is not None:
                 return parsed
-        return parse_response(head)
+        return parse_response(head, self._eligibility)
 
     def _parse_lines(self, head: bytes, memo: LineMemo[_ResponseLine]) -> ResponseHead | None:
         """Parse a head of plain lines with one Content-Length; None if it is for h11 to judge."""
@@ -582,19 +613,29 @@ class ResponseParser:
         fields, forward, stored, parts = zip(*known, strict=True)
         if _JUDGED in parts or parts.count(_LENGTH) != 1:
             return None
+        status, length = int(match[1]), int(fields[parts.index(_LENGTH)][1])
+        compressible = (
+            _TYPE in parts
+            and length >= self._coded_bytes_min
+            and _UNTOUCHED not in parts
+            and compressible_status(status)
+            and parts.count(_TYPE) == 1
+        )
+        end = _VIA_VARY if compressible and _VARIES not in parts else _VIA
         return ResponseHead(
-            status=int(match[1]),
+            status=status,
             fields=fields,
             framing=Framing.LENGTH,
-            content_length=int(fields[parts.index(_LENGTH)][1]),
+            content_length=length,
             keep_alive=_CLOSE not in parts,
-            forward=b"%b\r\n%b%b" % (status_line, b"".join(forward), _VIA),
-            stored=b"%b\r\n%b%b" % (status_line, b"".join(stored), _VIA),
+            forward=b"%b\r\n%b%b" % (status_line, b"".join(forward), end),
+            stored=b"%b\r\n%b%b" % (status_line, b"".join(stored), end),
             set_cookies=()
             if _COOKIE not in parts
             else tuple([field[1] for field in fields if field[0] == b"set-cookie"]),
             event_stream=False,
-            plain=_is_plain(int(match[1]), fields),
+            plain=_is_plain(status, fields),
+            compressible=compressible,
         )
 
     def _meaning(self, line: bytes, memo: LineMemo[_ResponseLine]) -> _ResponseLine | None:
@@ -615,12 +656,23 @@ class ResponseParser:
             part = _SIMPLE_CONNECTION.get(value.lower(), _JUDGED)
         elif name in _JUDGED_IN_RESPONSES or _is_event_stream(name, value):
             part = _JUDGED
+        elif self._eligibility is not None:
+            part = self._coding_part(name, value, self._eligibility)
         dropped = name in _OUR_RESPONSE_FIELDS or name in HOP_BY_HOP
         forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, value)
         stored = b"" if name in _NOT_STORED else forward
         meaning = _ResponseLine((name, value), forward, stored, part)
         memo.put(line, meaning)
         return meaning
+
+    @staticmethod
+    def _coding_part(name: bytes, value: bytes, eligibility: Eligibility) -> int:
+        """Return what a line says about compressing the body."""
+        if name == b"content-type":
+            return _TYPE if eligibility.fits(value) else _UNTOUCHED
+        if forbids_coding(name, value):
+            return _UNTOUCHED
+        return _VARIES if varies_already(name, value) else _PLAIN
 
 
 def _is_plain(status: int, fields: Fields) -> bool:
@@ -644,8 +696,11 @@ def _is_event_stream(name: bytes, value: bytes) -> bool:
     return name == b"content-type" and value[:17].lower() == b"text/event-stream"
 
 
-def parse_response(head: bytes) -> ResponseHead:
+def parse_response(head: bytes, eligibility: Eligibility | None = None) -> ResponseHead:
     """Parse one whole response head by h11, the long way.
+
+    Args:
+        eligibility: Which answers are compressed; None is none.
 
     Raises:
         UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
@@ -664,7 +719,11 @@ def parse_response(head: bytes) -> ResponseHead:
     connection = _named_by_connection(fields)
     kept = _kept_of_response(raw, status, connection)
     status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
+    known_length = None if framing in (Framing.CHUNKED, Framing.CLOSE) else length
+    compressible = eligibility is not None and eligibility.judges(status, known_length, fields)
     via = b"" if status < 200 else _VIA
+    if compressible and not any(varies_already(name, value) for name, value in fields):
+        via = _VIA_VARY
     return ResponseHead(
         status=status,
         fields=fields,
@@ -680,6 +739,7 @@ def parse_response(head: bytes) -> ResponseHead:
         set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
         event_stream=any(_is_event_stream(name, value) for name, value in fields),
         plain=framing is Framing.LENGTH and _is_plain(status, fields),
+        compressible=compressible,
     )
 
 

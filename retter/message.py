@@ -78,6 +78,9 @@ class ResponseHead:
     event_stream: bool       # Content-Type: text/event-stream
     plain: bool              # a good answer to a GET with nothing in its head to think about:
                              # 2xx or 3xx (not 206, 304), LENGTH, no Set-Cookie, Vary or stream
+    compressible: bool = False     # compressed for clients that ask for it (negotiation.py)
+    coded: bytes | None = None     # `forward` for a coded body, made when it is first needed:
+                                   # the one thing that is filled in later, and always the same
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

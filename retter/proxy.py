@@ -24,13 +24,16 @@ from retter.breaker import (
     route_of,
 )
 from retter.certificates import upstream_context
+from retter.compress import decodable
 from retter.config import ConfigError, Settings
+from retter.encoder import Compression, ThreadWorker
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
+from retter.negotiation import Accepted, Eligibility, Negotiator
 from retter.owner import name_matcher
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
@@ -55,7 +58,7 @@ MEMO_BYTES_MAX = 8 * 1024 * 1024
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    __slots__ = ("head", "identity", "kind", "stream")
+    __slots__ = ("accepted", "head", "identity", "kind", "stream")
 
     def __init__(
         self, head: RequestHead, identity: Identity, kind: Kind, stream: bool = False
@@ -64,6 +67,7 @@ class ParsedRequest:
         self.identity = identity
         self.kind = kind
         self.stream = stream      # takes long on purpose (`--stream-paths`)
+        self.accepted: Accepted | None = None   # found out with the first answer that gains
 
 
 # Paths whose route is remembered: a page is asked for again and again, with ever new queries. A
@@ -184,6 +188,8 @@ class Proxy:
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
         self.store = ResponseStore(self._store_rules(settings))
+        self.compression = Compression(self.store, ThreadWorker(loop), loop.time)
+        self._configure_compression(settings)
         self.pool = self._make_pool(settings, pool_class)
         self.pool.make_room = self.make_room
         self.access_log = self._open_access_log(settings)
@@ -232,9 +238,24 @@ class Proxy:
             target_bytes_max=settings.target_bytes_max,
             instance=self._instance,
             authority=parse_upstream(settings.upstream).authority,
+            decodable=decodable(),
         )
         self._parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}
-        self._response_parser = ResponseParser(fields_max=settings.head_fields_max)
+        eligibility: Eligibility | None = None
+        if settings.codings:
+            is_type = name_matcher(_encoded(settings.compress_types))
+            eligibility = Eligibility(is_type, settings.compress_min_bytes)
+        self._response_parser = ResponseParser(
+            fields_max=settings.head_fields_max, eligibility=eligibility
+        )
+
+    def _configure_compression(self, settings: Settings) -> None:
+        excluded = name_matcher(_encoded(settings.compress_exclude))
+        self.compression.configure(
+            Negotiator(_encoded(settings.codings), excluded),
+            settings.compress_level,
+            settings.compress_min_bytes,
+        )
 
     def _store_rules(self, settings: Settings) -> StoreRules:
         return StoreRules(
@@ -291,6 +312,7 @@ class Proxy:
         if settings.circuit != before.circuit:
             self.breaker.set_mode(now, Mode(settings.circuit))
         self.store.reconfigure(self._store_rules(settings))
+        self._configure_compression(settings)
         self.pool.reconfigure(
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,
@@ -416,7 +438,9 @@ class Proxy:
     def _on_timer(self) -> None:
         assert self._timer is not None, "it is what has called us"
         now = self.loop.time()
-        self.loop_lag_s = max(self.loop_lag_s, now - self._timer.when())
+        late_s = now - self._timer.when()
+        self.loop_lag_s = max(self.loop_lag_s, late_s)
+        self.compression.note_lag(late_s)
         self._timer = self.loop.call_later(TICK_S, self._on_timer)
         self.tick(now)
         if self._expiry is None and self.wheel.behind(now):
@@ -424,6 +448,8 @@ class Proxy:
 
     def tick(self, now: float) -> None:
         """Let the breaker's clock and all time limits run."""
+        if self.compression.unflushed:
+            self.compression.flush()
         for permit in self.breaker.tick(now):
             self._holder(permit).overdue(permit.reason, now)
         self.start_waiting(now)
@@ -492,6 +518,7 @@ class Proxy:
         """Close everything at once."""
         if self._timer is not None:
             self._timer.cancel()
+        self.compression.close()
         if self._expiry is not None:
             self._expiry.cancel()
         now = self.loop.time()
@@ -562,4 +589,5 @@ class Proxy:
             },
             "breaker": self.breaker.snapshot(now),
             "store": self.store.stats(),
+            "compression": self.compression.stats(),
         }

@@ -27,6 +27,8 @@ CHANGEABLE: Final = frozenset({
     "anonymous_fallback", "ignore_cookies", "ignore_host", "ignore_params", "ignore_query",
     "max_stale_s", "neutral_headers", "session_cookies", "store_memory_bytes",
     "store_object_bytes_max",
+    # compression
+    "compress", "compress_exclude", "compress_level", "compress_min_bytes", "compress_types",
     # the circuit breaker
     "circuit", "failure_ratio", "failure_statuses", "failure_volume", "fresh_for_s",
     "max_in_flight", "open_max_s", "open_min_s", "patience_closed_s", "patience_max_s",

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.policy import key_parts
-from retter.stored import StoredResponse
+from retter.stored import StoredResponse, bytes_referred
 
 # What an owner costs on top (measured: 460): the account and its ordered dictionary.
 OWNER_OVERHEAD_BYTES: Final = 480
@@ -30,8 +30,8 @@ class Shelves:
     """Stored responses by key, under a budget and a share of it for each owner."""
 
     __slots__ = (
-        "_bodies", "_body_uses", "_bytes_max", "_owner_bytes_max", "accounts", "bytes_used",
-        "entries", "evicted_budget", "evicted_share", "slots",
+        "_bodies", "_body_uses", "_bytes_max", "_coded", "_owner_bytes_max", "accounts",
+        "bytes_used", "entries", "evicted_budget", "evicted_share", "slots",
     )
 
     def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
@@ -42,6 +42,7 @@ class Shelves:
         self.accounts: dict[bytes, _Account] = {}
         self._bodies: dict[bytes, bytes] = {}       # each distinct body once
         self._body_uses: dict[bytes, int] = {}
+        self._coded: dict[bytes, dict[bytes, bytes]] = {}   # of a body, by coding
         self.bytes_used = 0
         self.entries = 0
         self.evicted_budget = 0
@@ -78,7 +79,7 @@ class Shelves:
                 account = self.accounts[owner] = _Account()
                 account.bytes_held = OWNER_OVERHEAD_BYTES
                 self.bytes_used += OWNER_OVERHEAD_BYTES
-            account.bytes_held += size + len(stored.body)
+            account.bytes_held += size + bytes_referred(stored)
             account.keys[key] = None
         self.touch(key, owner)
         self.make_room(owner)
@@ -93,10 +94,11 @@ class Shelves:
         """Put one record in the place of another with the same body."""
         owner, _ = key_parts(key)
         grown = new.entry_bytes - old.entry_bytes
+        referred = bytes_referred(new) - bytes_referred(old)
         self.slots[key] = tuple([new if held is old else held for held in self.slots[key]])
         self.bytes_used += grown
         if owner:
-            self.accounts[owner].bytes_held += grown
+            self.accounts[owner].bytes_held += grown + referred
 
     def make_room(self, owner: bytes) -> None:
         """Drop what is least recently used until share and budget are kept.
@@ -148,7 +150,7 @@ class Shelves:
         self.entries -= 1
         self.bytes_used -= stored.entry_bytes
         if owner:
-            self.accounts[owner].bytes_held -= stored.entry_bytes + len(stored.body)
+            self.accounts[owner].bytes_held -= stored.entry_bytes + bytes_referred(stored)
         self._release_body(stored.body)
 
     def hold_body(self, body: bytes) -> bytes:
@@ -171,3 +173,19 @@ class Shelves:
             del self._body_uses[body]
             del self._bodies[body]
             self.bytes_used -= len(body)
+            for coded in self._coded.pop(body, {}).values():
+                if coded is not body:
+                    self.bytes_used -= len(coded)
+
+    def hold_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
+        """Keep a body in another coding for as long as the body itself; once, like that."""
+        if body in self._bodies:
+            others = self._coded.setdefault(body, {})
+            if coding not in others:
+                others[coding] = coded
+                self.bytes_used += len(coded) if coded is not body else 0
+
+    def coded(self, body: bytes, coding: bytes) -> bytes | None:
+        """Return a body in another coding, if that is kept."""
+        others = self._coded.get(body)
+        return others.get(coding) if others is not None else None

@@ -20,6 +20,9 @@ from retter.message import RequestHead, ResponseHead
 from retter.policy import Identity, StorePolicy, key_of, key_parts
 from retter.shelves import Shelves
 from retter.stored import (
+    FORM_OVERHEAD_BYTES,
+    NO_FORMS,
+    Form,
     StoredResponse,
     age_received_s,
     entry_bytes,
@@ -241,9 +244,9 @@ class ResponseStore:
         if facts is None or not self._shelves.fits(identity.owner, size + len(body)):
             self._counts.refused += 1
             return False
+        body = self._shelves.hold_body(body)    # before the same body is released, with its forms
         if slot is not None:
             slot = self._without_replaced(slot, identity, request)
-        body = self._shelves.hold_body(body)
         received_age_s = facts.received_age_s
         self._shelves.insert(identity.key, identity.owner, slot or (), StoredResponse(
             response.status,
@@ -262,6 +265,7 @@ class ResponseStore:
             self._vary(facts.vary_names, request) if facts.vary_names else b"",
             received_age_s,
             size,
+            NO_FORMS if response.compressible else None,
         ))
         self._counts.stored += 1
         return True
@@ -283,6 +287,7 @@ class ResponseStore:
                 old.status, old.head, old.body, old.content_coding, old.etag, old.last_modified,
                 now, received_age_s + now - requested_at, superseded, old.no_store, old.age_max_s,
                 old.shape, old.vary_names, old.vary, received_age_s, old.entry_bytes,
+                old.forms,
             ),
         )
         self._shelves.touch(identity.key, identity.owner)
@@ -308,6 +313,34 @@ class ResponseStore:
             if not replaced:
                 self._counts.evicted_variants += 1
         return tuple(kept)
+
+    # -- Forms in other codings
+
+    def coded_body(self, body: bytes, coding: bytes) -> bytes | None:
+        """Return a stored body in another coding, if that has been made."""
+        return self._shelves.coded(body, coding)
+
+    def keep_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
+        """Keep a stored body in another coding too, if it is still stored.
+
+        `coded` is the body itself where the coding gains nothing: then it is not tried again.
+        """
+        self._shelves.hold_coded(body, coding, coded)
+        self._shelves.make_room(b"")
+
+    def attach(
+        self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form
+    ) -> None:
+        """Keep a form with the response of this owner, or of everyone, that it was made from."""
+        if stored.forms is None:
+            return
+        size = stored.entry_bytes + len(form.head) + FORM_OVERHEAD_BYTES
+        new = stored._replace(forms={**stored.forms, coding: form}, entry_bytes=size)
+        for key in (identity.key, identity.public_key):
+            if key is not None and any(held is stored for held in self._slots.get(key, ())):
+                self._shelves.replace(key, stored, new)
+                self._shelves.make_room(key_parts(key)[0])
+                return
 
     # -- Refreshing and marking
 
@@ -355,6 +388,7 @@ class ResponseStore:
             entry_bytes=entry_bytes(
                 identity.key, head, facts.etag, facts.last_modified, old.shape
             ),
+            forms=None if old.forms is None else NO_FORMS,    # their heads are old
         )
         self._shelves.replace(identity.key, old, fresh)
         self._shelves.touch(identity.key, identity.owner)

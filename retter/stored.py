@@ -4,6 +4,7 @@ Pure functions over heads, without a word about where responses are kept (store.
 request gets of one (conditional.py). `now` is monotonic seconds.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -15,6 +16,20 @@ from retter.message import Fields, RequestHead, ResponseHead
 # its numbers, the tuple of variants, the key's places in two ordered dictionaries, the body's in
 # two tables, and the headers of the bytes objects.
 ENTRY_OVERHEAD_BYTES: Final = 720
+
+
+# A form's record and its place in the response's own dictionary (counted as above).
+FORM_OVERHEAD_BYTES: Final = 320
+
+
+class Form(NamedTuple):
+    """A stored response in another content coding, ready to be sent."""
+
+    head: bytes                  # like StoredResponse.head
+    body: bytes
+
+
+NO_FORMS: Final[Mapping[bytes, Form]] = {}
 
 
 class StoredResponse(NamedTuple):
@@ -35,7 +50,8 @@ class StoredResponse(NamedTuple):
     vary_names: tuple[bytes, ...]
     vary: bytes                  # keyed hash of that request's values of these fields
     received_age_s: int
-    entry_bytes: int             # what it counts in the budget, beside its body
+    entry_bytes: int             # what it counts in the budget, beside its bodies
+    forms: Mapping[bytes, Form] | None = None   # by coding; None: it is never compressed
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
@@ -102,6 +118,15 @@ def entry_bytes(
     return (
         ENTRY_OVERHEAD_BYTES + len(key) + len(head) + len(etag) + len(last_modified) + len(shape)
     )
+
+
+def bytes_referred(stored: StoredResponse) -> int:
+    """Return the octets of the bodies that an entry refers to."""
+    size = len(stored.body)
+    if stored.forms:
+        # Where compressing gains nothing, the form is the body itself.
+        size += sum(len(f.body) for f in stored.forms.values() if f.body is not stored.body)
+    return size
 
 
 def age_received_s(response: ResponseHead) -> int:

@@ -178,6 +178,34 @@ class FakePool(ConnectionPool):
         return connection
 
 
+class FakeWorkers:
+    """A thread that works when the test lets it."""
+
+    def __init__(self) -> None:
+        self._jobs: list[tuple[Callable[[], bytes], Callable[[bytes | None], None]]] = []
+        self.waiting = 0        # a test may say more than there are
+        self.done = 0
+        self.closed = False
+
+    def submit(self, job: Callable[[], bytes], done: Callable[[bytes | None], None]) -> None:
+        self._jobs.append((job, done))
+        self.waiting += 1
+
+    def work(self, *, fail: bool = False) -> int:
+        """Do all that waits, and what comes of it; return how much that was."""
+        worked = 0
+        while self._jobs:
+            job, done = self._jobs.pop(0)
+            self.waiting -= 1
+            worked += 1
+            done(None if fail else job())
+        self.done += worked
+        return worked
+
+    def close(self) -> None:
+        self.closed = True
+
+
 class FakeProxy:
     """One proxy, any number of clients and upstream connections."""
 
@@ -193,6 +221,7 @@ class FakeProxy:
         self.proxy = Proxy(made or Settings(**settings), loop, self.transitions.append, FakePool)
         pool: Any = self.proxy.pool
         pool.proxy = self
+        self.workers = self.proxy.compression.workers = FakeWorkers()
 
     # -- the client's side ------------------------------------------------------------------
 

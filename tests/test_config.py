@@ -69,6 +69,7 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "store_memory_bytes": "store_memory",
         "store_object_bytes_max": "store_object_max",
         "max_stale_s": "max_stale",
+        "compress_min_bytes": "compress_min",
         "patience_min_s": "patience_min",
         "patience_max_s": "patience_max",
         "patience_closed_s": "patience_closed",
@@ -297,7 +298,8 @@ OTHER_VALUES: dict[str, str] = {
     "log_level": "debug", "log_format": "json", "store_memory": "128MiB",
     "store_object_max": "2MiB", "head_max": "32KiB", "target_max": "8KiB",
     "request_body_max": "1GiB", "upstream_insecure": "true", "write_buffer_max": "1MiB",
-    "tls_cert": "a.pem,b.pem", "tls_key": "a.key,b.key",
+    "tls_cert": "a.pem,b.pem", "tls_key": "a.key,b.key", "compress": "off",
+    "compress_types": "text/html,image/*", "compress_exclude": "/account/*", "compress_level": "6",
 }
 
 

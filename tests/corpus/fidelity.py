@@ -62,7 +62,8 @@ def _requests() -> Iterator[Request]:
                   b'If-None-Match: "a", W/"b"\r\nRange: bytes=0-1,5-\r\nIf-Range: "a"\r\n')  # fmt: skip
     yield Request("credentials", b"GET / HTTP/1.1", b"Authorization: Basic eA==\r\nProxy-Authorization: x\r\n")
     yield Request("no-cache is the client's to ask", b"GET / HTTP/1.1", b"Cache-Control: no-cache\r\nPragma: no-cache\r\n")
-    yield Request("an Accept-Encoding", b"GET / HTTP/1.1", b"Accept-Encoding: gzip;q=0, br, *;q=0.1\r\n")
+    yield Request("an Accept-Encoding", b"GET / HTTP/1.1", b"Accept-Encoding: deflate,GZip;Q=0.500 , identity;q=0\r\n")
+    yield Request("an Accept-Encoding, without what cannot be decoded", b"GET / HTTP/1.1", b"Accept-Encoding: gzip;q=0, compress, *;q=0.1\r\n", gets=b"Accept-Encoding: gzip;q=0\r\n")
     yield Request("an expectation", b"PUT / HTTP/1.1", b"Expect: 100-continue\r\nContent-Length: 1\r\n", b"x")
     yield Request("the Via of others", b"GET / HTTP/1.1", b"Via: 1.0 fred, 1.1 retter (other)\r\n")
     yield Request("a body of every octet", b"POST / HTTP/1.1", b"Content-Length: 256\r\n", bytes(range(256)))

@@ -54,8 +54,10 @@ def httpbin(gunicorn: str, request: pytest.FixtureRequest) -> Iterator[Gunicorn]
 
 @pytest.fixture(scope="module")
 def proxy(httpbin: Gunicorn, start_retter_once: StartRetter) -> RetterProgram:
-    # 5xx are asked for on purpose here: the circuit only watches
-    return start_retter_once("--upstream", f"127.0.0.1:{httpbin.port}", "--circuit", "observe")
+    # 5xx are asked for on purpose here: the circuit only watches. Answers are compared as they are.
+    return start_retter_once(
+        "--upstream", f"127.0.0.1:{httpbin.port}", "--circuit", "observe", "--compress", "off"
+    )
 
 
 # Fields that belong to one connection or to the proxy, or change from second to second.
@@ -237,15 +239,19 @@ def test_httpbin_stores_what_was_compressed_and_answers_conditions(
     proxy = start_retter("--upstream", f"127.0.0.1:{own.port}", "--loop", loop_name, *IMPATIENT)
     client = Client(proxy.port)
     encoded = {"Accept-Encoding": "gzip"}
-    targets = ("/gzip", "/cache", "/stream/3", "/html")
+    targets = ("/gzip", "/cache", "/stream/5", "/html")   # compressed, too small, two that gain
     pages = {target: client("GET", target, encoded) for target in targets}
     for status in (404, 500):
         assert client.get(f"/status/{status}").status == status
     own.program.kill()
     for target, page in pages.items():
         answer = client("GET", target, encoded)
-        assert answer.stored and (answer.status, answer.body) == (200, page.body)
-        assert answer.get("content-encoding") == page.get("content-encoding")
+        assert answer.stored and answer.status == 200
+        codings = {one.get("content-encoding") for one in (answer, page)}
+        assert codings == {None if target == "/cache" else "gzip"}
+        bodies = [one.body if target == "/cache" else gzip.decompress(one.body)
+                  for one in (answer, page)]  # fmt: skip
+        assert bodies[0] == bodies[1]
     modified = str(pages["/cache"].get("last-modified"))
     for target, condition in (
         ("/cache", {"If-Modified-Since": modified}), ("/gzip", {"If-None-Match": "*"}),

@@ -1,0 +1,275 @@
+"""The compressors, each behind the same small interface, and imported when first needed.
+
+gzip is always there: by ISA-L where the package `isal` is installed, else by the standard library.
+br and zstd are there where Brotli and zstandard are installed (Python 3.14 brings zstd itself).
+What compresses when is not decided here.
+"""
+
+import sys
+import zlib
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple
+
+# Levels for stored bodies, which are compressed once: from here on a level costs twice the time
+# for a percent or two.
+_STORED_GZIP_LEVEL: Final = 6
+_STORED_BROTLI_QUALITY: Final = 6
+_STORED_ZSTD_LEVEL: Final = 9
+# For forwarded ones. zstd's levels 1 to 3 take the same time; brotli's lowest takes twice gzip's.
+_FAST_BROTLI_QUALITY: Final = 1
+_FAST_ZSTD_LEVEL: Final = 3
+# ISA-L has three levels, the second is as fast as the first and smaller; it has nothing of the kind
+# of zlib's 4 and above.
+_ISAL_LEVEL_MAX: Final = 3
+_GZIP_WBITS: Final = zlib.MAX_WBITS | 16
+
+
+class Encoder(NamedTuple):
+    """A body in the making. What the calls return, one after the other, is the coded body."""
+
+    compress: Callable[[bytes], bytes]  # takes octets, returns what there is to send by now
+    flush: Callable[[], bytes]          # what lets the client decode all that was taken so far
+    finish: Callable[[], bytes]         # the end of the body
+
+
+class Compressor(NamedTuple):
+    """One coding at one level."""
+
+    whole: Callable[[bytes], bytes]     # not for two threads at once
+    encoder: Callable[[], Encoder]
+    encoder_bytes: int                  # that an encoder holds (measured)
+    inline_bytes_max: int               # what takes about 0.2 ms: not worth a way to a thread
+
+
+# -- what is installed ----------------------------------------------------------------------------
+
+
+@cache
+def _installed(module: str) -> bool:
+    package, _, submodule = module.partition(".")
+    return find_spec(package) is not None and (not submodule or find_spec(module) is not None)
+
+
+def _standard_zstd() -> str:
+    """Name the module with the standard library's interface to zstd, or return ""."""
+    if sys.version_info >= (3, 14):
+        return "compression.zstd" if _installed("_zstd") else ""
+    return "backports.zstd" if _installed("backports.zstd") else ""
+
+
+def available(coding: bytes) -> bool:
+    """Tell, without importing anything, whether this coding can be made and read here."""
+    if coding == b"br":
+        return _installed("brotli")
+    if coding == b"zstd":
+        return bool(_standard_zstd()) or _installed("zstandard")
+    return coding == b"gzip"
+
+
+@cache
+def decodable() -> frozenset[bytes]:
+    """Return the codings that can be decoded here."""
+    return frozenset({b"gzip", b"deflate", *filter(available, (b"br", b"zstd"))})
+
+
+def compressor(coding: bytes, level: int | None = None) -> Compressor:
+    """Make a compressor for a coding that is available.
+
+    Args:
+        level: For forwarded bodies, gzip's 1 to 9 (the others have one fast level of their own);
+            None is the level for stored ones.
+    """
+    if coding == b"br":
+        return _brotli(_STORED_BROTLI_QUALITY if level is None else _FAST_BROTLI_QUALITY)
+    if coding == b"zstd":
+        zstd_level = _STORED_ZSTD_LEVEL if level is None else _FAST_ZSTD_LEVEL
+        if name := _standard_zstd():
+            return _zstd_of_standard_library(import_module(name), zstd_level)
+        return _zstandard(zstd_level)
+    if level is not None and level <= _ISAL_LEVEL_MAX and _installed("isal"):
+        return _isal(max(2, level))
+    return _zlib(_STORED_GZIP_LEVEL if level is None else level)
+
+
+# -- gzip -----------------------------------------------------------------------------------------
+
+
+def _deflate_encoder(deflater: Any) -> Encoder:
+    """Take an object with zlib's interface, which ISA-L has too."""
+    return Encoder(deflater.compress, lambda: deflater.flush(zlib.Z_SYNC_FLUSH), deflater.flush)
+
+
+def _zlib(level: int) -> Compressor:
+    def whole(body: bytes) -> bytes:
+        return zlib.compress(body, level, _GZIP_WBITS)
+
+    return Compressor(
+        whole,
+        lambda: _deflate_encoder(zlib.compressobj(level, zlib.DEFLATED, _GZIP_WBITS)),
+        encoder_bytes=270 * 1024,
+        inline_bytes_max=32 * 1024,
+    )
+
+
+def _isal(level: int) -> Compressor:
+    isal = import_module("isal.isal_zlib")
+
+    def whole(body: bytes) -> bytes:
+        coded: bytes = isal.compress(body, level, _GZIP_WBITS)
+        return coded
+
+    return Compressor(
+        whole,
+        lambda: _deflate_encoder(isal.compressobj(level, isal.DEFLATED, _GZIP_WBITS)),
+        encoder_bytes=130 * 1024,
+        inline_bytes_max=128 * 1024,
+    )
+
+
+# -- br -------------------------------------------------------------------------------------------
+
+
+def _brotli_encoder(encoder: Any) -> Encoder:
+    return Encoder(encoder.process, encoder.flush, encoder.finish)
+
+
+def _brotli(quality: int) -> Compressor:
+    brotli = import_module("brotli")
+
+    def whole(body: bytes) -> bytes:
+        coded: bytes = brotli.compress(body, quality=quality)
+        return coded
+
+    return Compressor(
+        whole,
+        lambda: _brotli_encoder(brotli.Compressor(quality=quality)),
+        encoder_bytes=300 * 1024,
+        inline_bytes_max=64 * 1024,
+    )
+
+
+# -- zstd -----------------------------------------------------------------------------------------
+# All levels used here have a window below 8 MiB, the most that a client has to take (RFC 9659).
+
+
+def _standard_zstd_encoder(encoder: Any) -> Encoder:
+    flush = encoder.flush
+    block, frame = encoder.FLUSH_BLOCK, encoder.FLUSH_FRAME
+    return Encoder(encoder.compress, lambda: flush(block), lambda: flush(frame))
+
+
+def _zstd_of_standard_library(zstd: Any, level: int) -> Compressor:
+    reused = zstd.ZstdCompressor(level=level)   # making one costs 10 us
+
+    def whole(body: bytes) -> bytes:
+        coded: bytes = reused.compress(body, mode=reused.FLUSH_FRAME)
+        return coded
+
+    return Compressor(
+        whole,
+        lambda: _standard_zstd_encoder(zstd.ZstdCompressor(level=level)),
+        encoder_bytes=850 * 1024,
+        inline_bytes_max=64 * 1024,
+    )
+
+
+def _zstandard_encoder(encoder: Any, flush_block: int) -> Encoder:
+    return Encoder(encoder.compress, lambda: encoder.flush(flush_block), encoder.flush)
+
+
+def _zstandard(level: int) -> Compressor:
+    zstandard = import_module("zstandard")
+    make, flush_block = zstandard.ZstdCompressor, zstandard.COMPRESSOBJ_FLUSH_BLOCK
+    return Compressor(
+        make(level=level).compress,
+        lambda: _zstandard_encoder(make(level=level).compressobj(), flush_block),
+        encoder_bytes=850 * 1024,
+        inline_bytes_max=64 * 1024,
+    )
+
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+def decoded(body: bytes, coding: bytes, bytes_max: int) -> bytes | None:
+    """Decode a whole body, or return None: unknown here, broken, cut short, or too large."""
+    if coding == b"gzip":
+        return _inflated(body, _GZIP_WBITS, bytes_max)
+    if coding == b"deflate":
+        # With the zlib wrapper as the RFC says, or without it as some servers send it.
+        found = _inflated(body, zlib.MAX_WBITS, bytes_max)
+        return _inflated(body, -zlib.MAX_WBITS, bytes_max) if found is None else found
+    if coding == b"br" and available(coding):
+        return _unbrotlied(body, bytes_max)
+    if coding == b"zstd" and available(coding):
+        if name := _standard_zstd():
+            return _unzstded(import_module(name), body, bytes_max)
+        return _unzstandarded(body, bytes_max)
+    return None
+
+
+def _inflated(body: bytes, wbits: int, bytes_max: int) -> bytes | None:
+    pieces: list[bytes] = []
+    room = bytes_max
+    while body:
+        inflater = zlib.decompressobj(wbits)
+        try:
+            piece = inflater.decompress(body, room + 1)
+        except zlib.error:
+            return None
+        if len(piece) > room or not inflater.eof:
+            return None
+        pieces.append(piece)
+        room -= len(piece)
+        body = inflater.unused_data      # a gzip body may have several members
+    return b"".join(pieces)
+
+
+def _unbrotlied(body: bytes, bytes_max: int) -> bytes | None:
+    brotli = import_module("brotli")
+    decoder = brotli.Decompressor()
+    try:
+        found: bytes = decoder.process(body, output_buffer_limit=bytes_max + 1)
+    except brotli.error:
+        return None
+    return found if decoder.is_finished() and len(found) <= bytes_max else None
+
+
+def _unzstded(zstd: Any, body: bytes, bytes_max: int) -> bytes | None:
+    pieces: list[bytes] = []
+    room = bytes_max
+    while body:
+        decoder = zstd.ZstdDecompressor()
+        try:
+            piece: bytes = decoder.decompress(body, room + 1)
+        except zstd.ZstdError:
+            return None
+        if len(piece) > room or not decoder.eof:
+            return None
+        pieces.append(piece)
+        room -= len(piece)
+        body = decoder.unused_data       # a body may have several frames
+    return b"".join(pieces)
+
+
+def _unzstandarded(body: bytes, bytes_max: int) -> bytes | None:
+    zstandard = import_module("zstandard")
+    decompressor = zstandard.ZstdDecompressor()
+    try:
+        # Its only way that keeps a limit does not tell a whole body from one that is cut short.
+        reader = decompressor.stream_reader(body, read_across_frames=True)
+        found: bytes = reader.read(bytes_max + 1)
+        if len(found) > bytes_max:
+            return None
+        while body:
+            frame = decompressor.decompressobj()
+            frame.decompress(body)
+            if not frame.eof:
+                return None
+            body = frame.unused_data
+    except zstandard.ZstdError:
+        return None
+    return found
