@@ -7,7 +7,6 @@ into the table of `Api.__init__`, with GET for what changes nothing and POST for
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from retter.admin import dashboard
 from retter.admin.chart import Chart
 from retter.admin.controls import (
     FORCED_S_DEFAULT,
@@ -107,6 +106,8 @@ class Api:
         return json_answer({"status": "ready"})
 
     def _page(self, _: AdminRequest) -> AdminAnswer:
+        from retter.admin import dashboard  # which loads hashlib: for who looks
+
         page = dashboard.build()
         policy = ("Content-Security-Policy", page.content_security_policy)
         return AdminAnswer(200, page.html, "text/html; charset=utf-8", (policy,))
