@@ -313,6 +313,7 @@ class RunningProxy:
         except ListenError as error:
             if self._proxy.settings.admin != "auto":
                 raise
+            self._admin.close()
             self._admin = None
             log.warning("no-admin", error=str(error), advice="choose another with --admin")
             return
