@@ -723,6 +723,14 @@ class Settings:
         "", OUTPUT, _text("FILE"),
         "Write a line for each request to FILE, or with - to the output.",
     )
+    access_log_format: str = _setting(
+        "json", OUTPUT, _word("json", "combined"),
+        "combined is that of Apache and nginx, for tools that read it; json tells more.",
+    )
+    access_log_sample: float = _setting(
+        1.0, OUTPUT, _share(),
+        "Write a line for that share of the good answers, as 0.01. Errors are always written.",
+    )
     log_level: str = _setting(
         "info", OUTPUT, _word("debug", "info", "warning", "error"),
         "The least important that is logged.",

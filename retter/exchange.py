@@ -156,7 +156,9 @@ def answer_from_store(
     proxy.counters.stored[reason.row + status // 100] += 1
     if proxy.access_log is not None:
         who = client.forwarding.client_of(parsed.head)
-        proxy.access_log.add(who, parsed.head, parsed.identity, status, "cache", reason, took_s)
+        proxy.access_log.add(
+            who, parsed.head, parsed.identity, status, "cache", reason, took_s, len(body)
+        )
 
 
 def refuse(
@@ -213,6 +215,8 @@ class Exchange:
     _silence_s = 0.0                        # allowed between bytes of the answer
     _encoder: BodyEncoder | None = None     # compresses the body on its way
     _blocked = False                        # the client does not read
+    _body_bytes = 0                         # of the answer, as the client gets it
+    _first_byte_s: float | None = None      # of an answer in pieces, for the access log
 
     def __init__(
         self,
@@ -229,7 +233,9 @@ class Exchange:
         self._permit = permit
         permit.holder = self
         self.stage = Stage.QUEUED
-        self.began_at = self.started_at = self._requested_at = now
+        self._began_at = self.started_at = self._requested_at = now
+        if proxy.access_log is not None:
+            self._began_at = proxy.access_log.clock()
         self._request_complete = parsed.head.framing is Framing.NONE
 
     @property
@@ -358,7 +364,8 @@ class Exchange:
         client.write_message(sent + end, sent_body)
         self.stage = _DONE
         if proxy.access_log is not None:
-            self._log(head.status, "backend", permit.reason, now)
+            self._body_bytes = len(sent_body)
+            self._log(head.status, "backend", permit.reason)
         self._upstream = self._client = None
         permit.holder = None
         del proxy.exchanges[self]
@@ -378,6 +385,8 @@ class Exchange:
         if complete:
             self._upstream = None  # it is in the pool by now, or works for another exchange
         self._response = head
+        if not complete and proxy.access_log is not None:
+            self._first_byte_s = self._took_s()
         self._silence_s = proxy.settings.upstream_body_timeout_s
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
@@ -456,6 +465,7 @@ class Exchange:
         sent, extra, framing = head.forward, b"", head.framing
         if head.compressible:
             sent, body, framing = self._compressed(head, body, complete, trailers)
+        self._body_bytes = len(body)
         if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
             if request.http11:
                 self._chunked_out = True
@@ -523,7 +533,8 @@ class Exchange:
         assert self._client is not None
         if self._encoder is not None:
             data = self._encoder.feed(data, complete, trailers)
-        elif self._chunked_out:
+        self._body_bytes += len(data)
+        if self._encoder is None and self._chunked_out:
             data = chunk(data) + last_chunk(trailers) if complete else chunk(data)
         if data:
             self._client.write(data)
@@ -569,6 +580,7 @@ class Exchange:
         if client is None:
             return
         if data:
+            self._body_bytes += len(data)
             client.write(data)
         if complete:
             self._answered(self._proxy.loop.time())
@@ -652,7 +664,7 @@ class Exchange:
 
     def _end_tunnel(self, now: float) -> None:
         if self._client is not None:
-            self._log_answer(self._permit.reason, now)
+            self._log_answer(self._permit.reason)
             self._client.close()
             self._client = None
         self._finish(now)
@@ -732,7 +744,7 @@ class Exchange:
         proxy.counters.upstream_errors[error.reason] += 1
         if client is not None:
             if self.answer_begun:
-                self._log_answer(error.reason, now)
+                self._log_answer(error.reason)
                 self._stop_encoding()
                 client.abort()  # a cut answer must look like one (RFC 9112 section 8)
                 self._client = None
@@ -749,7 +761,7 @@ class Exchange:
                 )  # fmt: skip
                 is_get = self._parsed.kind is _GET
                 proxy.counters.count_own(is_get, error.reason, error.status)
-                self._log(error.status, "retter", error.reason, now)
+                self._log(error.status, "retter", error.reason)
         if self.stage is not Stage.DONE:
             self._finish(now)
 
@@ -768,8 +780,7 @@ class Exchange:
             if not self._request_complete:
                 client.close_after_answer()
             retry_after_s = self._proxy.settings.retry_after_s
-            took_s = now - self.began_at
-            refuse(self._proxy, client, self._parsed, reason, retry_after_s, took_s)
+            refuse(self._proxy, client, self._parsed, reason, retry_after_s, self._took_s())
         self._finish(now)
 
     def sweep(self, now: float) -> None:
@@ -795,7 +806,7 @@ class Exchange:
         if self.stage is _DONE:
             self._client = None  # all was done but the compressing
             return
-        self._log_answer(Reason.CLIENT_GONE, now)
+        self._log_answer(Reason.CLIENT_GONE)
         self._client = None
         self._held = None
         self._proxy.counters.clients_gone += 1
@@ -834,7 +845,7 @@ class Exchange:
         client = self._client
         assert client is not None
         self._held = None
-        took_s = now - self.began_at
+        took_s = self._took_s()
         answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
         self._answered(now)
 
@@ -850,19 +861,27 @@ class Exchange:
     def _is_done(self) -> bool:
         return self.stage is _DONE
 
-    def _log_answer(self, reason: Reason, now: float) -> None:
+    def _log_answer(self, reason: Reason) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""
         status = self._response.status if self._response is not None and self.answer_begun else 0
         if self.stage is Stage.TUNNEL:
             status = 101
-        self._log(status, "backend", reason, now)
+        self._log(status, "backend", reason)
 
-    def _log(self, status: int, source: str, reason: Reason, now: float) -> None:
+    def _log(self, status: int, source: str, reason: Reason) -> None:
         log, client, parsed = self._proxy.access_log, self._client, self._parsed
         if log is not None and client is not None:
-            took_s = now - self.began_at
             who = client.forwarding.client_of(parsed.head)
-            log.add(who, parsed.head, parsed.identity, status, source, reason, took_s)
+            sent = self._body_bytes if source == "backend" else 0
+            log.add(
+                who, parsed.head, parsed.identity, status, source, reason, self._took_s(), sent,
+                self._first_byte_s,
+            )  # fmt: skip
+
+    def _took_s(self) -> float:
+        """Return how long it has taken so far, for the access log; 0 without one."""
+        log = self._proxy.access_log
+        return log.clock() - self._began_at if log is not None else 0.0
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
@@ -878,7 +897,7 @@ class Exchange:
         """Report the permit, store the answer, let the client and the next in the queue go on."""
         assert self.stage is not Stage.DONE, "an exchange ends once"
         if self.answer_begun:
-            self._log_answer(self._permit.reason, now)
+            self._log_answer(self._permit.reason)
         queued = self.stage is Stage.QUEUED
         self.stage = Stage.DONE
         self._upstream = None

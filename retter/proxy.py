@@ -159,6 +159,7 @@ class Proxy:
     Args:
         on_transition: Told of every change of the circuit's state.
         pool_class: Makes the upstream connections.
+        clock: Seconds for the access log: the same as the loop's, but finer.
     """
 
     def __init__(
@@ -167,8 +168,10 @@ class Proxy:
         loop: asyncio.AbstractEventLoop,
         on_transition: Callable[[Transition], None] | None = None,
         pool_class: type[ConnectionPool] = ConnectionPool,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         now = loop.time()
+        self._clock = clock
         self.settings = settings
         self.loop = loop
         self.started_at = now
@@ -269,7 +272,13 @@ class Proxy:
         if not settings.access_log:
             return None
         try:
-            return AccessLog(settings.access_log, self.owner_rules)
+            return AccessLog(
+                settings.access_log,
+                self.owner_rules,
+                combined=settings.access_log_format == "combined",
+                share=settings.access_log_sample,
+                clock=self._clock,
+            )
         except OSError as error:
             raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from None
 

@@ -34,7 +34,8 @@ CHANGEABLE: Final = frozenset({
     "max_in_flight", "open_max_s", "open_min_s", "patience_closed_s", "patience_max_s",
     "patience_min_s", "queue_wait_s", "retry_after_s", "routes", "stream_paths",
     # trust and output
-    "access_log", "error_page", "headers", "log_format", "log_level", "trusted_proxies",
+    "access_log", "access_log_format", "access_log_sample", "error_page", "headers", "log_format",
+    "log_level", "trusted_proxies",
 })  # fmt: skip
 
 

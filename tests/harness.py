@@ -218,7 +218,9 @@ class FakeProxy:
         self.transitions: list[Any] = []
         settings.setdefault("upstream", "127.0.0.1:8080")
         loop: Any = self.loop
-        self.proxy = Proxy(made or Settings(**settings), loop, self.transitions.append, FakePool)
+        self.proxy = Proxy(
+            made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time
+        )
         pool: Any = self.proxy.pool
         pool.proxy = self
         self.workers = self.proxy.compression.workers = FakeWorkers()

@@ -297,7 +297,8 @@ OTHER_VALUES: dict[str, str] = {
     "trusted_proxies": "10.0.0.0/8,unix:", "error_page": "oops.html", "access_log": "-",
     "log_level": "debug", "log_format": "json", "store_memory": "128MiB",
     "store_object_max": "2MiB", "head_max": "32KiB", "target_max": "8KiB",
-    "request_body_max": "1GiB", "upstream_insecure": "true", "write_buffer_max": "1MiB",
+    "access_log_format": "combined", "access_log_sample": "0.125", "request_body_max": "1GiB",
+    "upstream_insecure": "true", "write_buffer_max": "1MiB",
     "tls_cert": "a.pem,b.pem", "tls_key": "a.key,b.key", "compress": "off",
     "compress_types": "text/html,image/*", "compress_exclude": "/account/*", "compress_level": "6",
 }

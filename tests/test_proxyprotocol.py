@@ -220,6 +220,7 @@ def test_who_has_left_makes_no_room() -> None:
 def test_draining_and_closing_end_what_waits_for_a_header() -> None:
     proxy = FakeProxy()
     drained = proxy.client(b"PROXY ", proxied=True)
+    proxy.advance(1.1)
     proxy.proxy.drain()
     assert drained.closed
     closed = proxy.client(b"PROXY ", proxied=True)
