@@ -120,7 +120,8 @@ class ResponseStore:
 
         With `superseded` also one that an unsafe method has made old: for when the application
         fails, not to spare it work. Where the owner's own is superseded and not asked for, nothing
-        is returned: somebody who has just changed a page is not shown the anonymous one.
+        is returned: somebody who has just changed a page is not shown the anonymous one. Under the
+        rules for shared caches it is never used again (RFC 9111 section 4.4).
         """
         key = identity.key
         slot = self._slots.get(key)
@@ -131,7 +132,7 @@ class ResponseStore:
             else:
                 stored = newest
             if stored is not None and now - stored.stored_at + stored.age_s <= stored.age_max_s:
-                if stored.superseded and not superseded:
+                if stored.superseded and (self._shared or not superseded):
                     self._counts.not_found += 1
                     return None
                 self._slots.move_to_end(key)
@@ -155,7 +156,9 @@ class ResponseStore:
             if stored.age(now) > stored.age_max_s:
                 self._shelves.remove(key, stored)
                 self._counts.expired += 1
-            elif stored.status == 200 and (superseded or not stored.superseded):
+            elif stored.status == 200 and (
+                not stored.superseded or (superseded and not self._shared)
+            ):
                 self._slots.move_to_end(key)
                 self._counts.found_public += 1
                 return stored
@@ -368,7 +371,7 @@ class ResponseStore:
         vary = not_modified.combined(b"vary")
         if (
             facts is None
-            or (vary and vary_names_of(vary) != old.vary_names)
+            or (vary and vary_names_of(vary, self._shared) != old.vary_names)
             or (self._shared and facts.no_store)
         ):
             # It is not what may be kept under this key any more.

@@ -74,8 +74,10 @@ _FACT_FIELDS: Final = frozenset((
     b"content-encoding", b"etag", b"last-modified", b"cache-control", b"vary", b"expires", b"date",
     b"age",
 ))
-# The coding is not a variant (one representation is kept), the cookies are the owner.
+# The coding is not a variant: one representation is kept. The cookies are the owner's; but a shared
+# cache may not say of one that it does not matter (RFC 9111 section 4.1).
 _NOT_VARIED: Final = frozenset((b"accept-encoding", b"cookie"))
+_NOT_VARIED_SHARED: Final = frozenset((b"accept-encoding",))
 # RFC 9111 section 3.2: a 304 never changes these. The rest is about the body that we keep.
 _KEPT_ON_REFRESH: Final = frozenset((
     b"content-length", b"content-encoding", b"content-type", b"content-range", b"content-md5",
@@ -92,7 +94,7 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
     found: dict[bytes, bytes] = {}
     for name, value in [line for line in fields if line[0] in _FACT_FIELDS]:
         found[name] = found[name] + b", " + value if name in found else value
-    vary_names = vary_names_of(found.get(b"vary", b""))
+    vary_names = vary_names_of(found.get(b"vary", b""), shared)
     if vary_names is None:
         return None
     control = parse_cache_control(found.get(b"cache-control", b""))
@@ -142,12 +144,12 @@ def _age_s(value: bytes | None) -> int:
 
 
 @lru_cache(maxsize=256)  # a site has few distinct ones
-def vary_names_of(value: bytes) -> tuple[bytes, ...] | None:
+def vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
     """Return the fields that Vary names and that separate variants, or None for `*`."""
     names = {name.strip(b" \t").lower() for name in value.split(b",")}
     if b"*" in names:
         return None
-    return tuple(sorted(names - _NOT_VARIED - {b""}))
+    return tuple(sorted(names - (_NOT_VARIED_SHARED if shared else _NOT_VARIED) - {b""}))
 
 
 def validates(request: RequestHead, not_modified: ResponseHead, stored: StoredResponse) -> bool:

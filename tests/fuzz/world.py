@@ -68,7 +68,7 @@ class FarEnd:
     def __init__(self, peer: FakePeer) -> None:
         self.peer = peer
         self.blocked = False
-        self.was_reset = False
+        self.left_early = False
         self._unread: deque[bytes | None] = deque()     # None is the end
 
     @property
@@ -98,7 +98,7 @@ class FarEnd:
 
     def resets(self) -> None:
         self._unread.clear()
-        self.was_reset = True
+        self.left_early = True
         self.peer.resets()
 
     def blocks(self) -> None:
@@ -140,6 +140,10 @@ class Client(FarEnd):
         self.in_the_right = True
         self.rest = b""                                 # of the request that it is sending
 
+
+    def ends(self) -> None:
+        self.left_early = self.left_early or bool(self.rest)
+        super().ends()
 
     def methods(self) -> list[bytes]:
         """What its answers are read by; that of a request which is not complete is not known."""
@@ -311,7 +315,7 @@ class World:
         self.check()
         for client in self.clients:
             assert client.gone, f"{client.mark!r} has neither a reply nor a close"
-            if client.in_the_right and not (client.was_reset or client.peer.transport.aborted):
+            if client.in_the_right and not (client.left_early or client.peer.transport.aborted):
                 answers = answers_in(client.received, client.methods())
                 assert all(answer.complete for answer in answers), "a cut answer must look like one"
         stats = self.proxy.proxy.stats()
