@@ -13,8 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check fuzz simulate overload slowloris bench \
-	bench-smoke bench-report bench-compare profile screenshots clean distclean
+.PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload \
+	slowloris bench bench-smoke bench-report bench-compare profile screenshots clean distclean
 
 help: ## list these targets
 	@echo "make run                             the demonstration shop behind RETTER"
@@ -52,6 +52,14 @@ $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 	@$(PIP) -e '.[test,fuzz]'
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
 
+# REDbot wants other packages than the tests do, and is not needed for the rest.
+$(VENV)/.stamp-redbot: | $(BIN)/python
+	@echo "Installing REDbot ..."
+	@$(PYTHON) -m venv $(VENV)/redbot
+	@$(VENV)/redbot/bin/python -m pip --disable-pip-version-check -q install redbot || \
+		echo "REDbot cannot be installed; what it checks is skipped"
+	@touch $@
+
 venv: $(VENV)/.stamp-run ## make the virtual environment
 
 run: $(VENV)/.stamp-run ## run RETTER; without UPSTREAM= with the demonstration shop behind it
@@ -81,6 +89,9 @@ check: test lint types contracts ## everything that must pass
 
 fuzz: $(VENV)/.stamp-fuzz ## any bytes from either side, for SECONDS=60
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+conformance: $(VENV)/.stamp-test $(VENV)/.stamp-redbot ## RFC 9111 and other people's programs, as a table
+	$(BIN)/python -m tests.conformance $(ARGS)
 
 simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 	$(BIN)/python -m benchmarks.simulation $(ARGS)

@@ -80,7 +80,12 @@ class FarEnd:
         return self.peer.transport.buffer
 
     def sends(self, pieces: list[bytes]) -> None:
-        self._unread.extend(piece for piece in pieces if piece)
+        for piece in pieces:
+            self.flush()
+            if self._unread and (last := self._unread[-1]) is not None:
+                self._unread[-1] = last + piece     # what waits in a socket is read at once
+            elif piece:
+                self._unread.append(piece)
         self.flush()
 
     def ends(self) -> None:
