@@ -184,9 +184,12 @@ def _reuses_everything(self: UpstreamConnection, now: float, **_: Any) -> None:
     self._pool.release(self, now)
 
 
-def _is_somebody_elses(self: ParsedRequest, head: Any, identity: Any, kind: Any, *_: Any) -> None:
-    self.head, self.kind, self.stream = head, kind, False
-    self.identity = identity._replace(key=b"", owner=b"")
+_make_parsed_request = ParsedRequest.__init__
+
+
+def _is_everyones(self: ParsedRequest, *arguments: Any, **named: Any) -> None:
+    _make_parsed_request(self, *arguments, **named)
+    self.identity = self.identity._replace(key=b"", owner=b"")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def _is_somebody_elses(self: ParsedRequest, head: Any, identity: Any, kind: Any,
         (DownstreamConnection, "on_deadline", lambda *_: None),
         (UpstreamConnection, "_end_exchange", _reuses_everything),
         (UpstreamConnection, "abandon", lambda self: None),
-        (ParsedRequest, "__init__", _is_somebody_elses),
+        (ParsedRequest, "__init__", _is_everyones),
     ],
 )
 def test_a_broken_proxy_is_found_out(

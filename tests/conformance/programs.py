@@ -1,4 +1,4 @@
-"""RETTER and programs that others wrote: each check is a name, whether it holds, and a word on it."""
+"""RETTER and programs that others wrote, check by check."""
 
 import contextlib
 import importlib.util
@@ -69,7 +69,7 @@ def _behind(application: Program, *arguments: str) -> Iterator[RetterProgram]:
 _MODES = {
     "slow heads (slowloris)": ("/page", "-H", "-i", "1"),
     "slow bodies": ("/upload", "-B", "-i", "4", "-s", "8192"),
-    "slow readers": ("/download?bytes=30000000", "-X", "-w", "10", "-y", "20", "-n", "3", "-z", "10"),
+    "slow readers": ("/download?bytes=30000000", "-X", "-w", "10", "-y", "20", "-n", "3"),
 }
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
