@@ -214,7 +214,6 @@ class Exchange:
     _half_closed = False                    # one direction of the tunnel has ended
     _silence_s = 0.0                        # allowed between bytes of the answer
     _encoder: BodyEncoder | None = None     # compresses the body on its way
-    _blocked = False                        # the client does not read
     _body_bytes = 0                         # of the answer, as the client gets it
     _first_byte_s: float | None = None      # of an answer in pieces, for the access log
 
@@ -677,7 +676,6 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = float("inf")  # the client's own time limit holds
-        self._blocked = True
         self._blocked_since = min(self._blocked_since, self._proxy.loop.time())
 
     def downstream_writable(self) -> None:

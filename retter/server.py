@@ -18,6 +18,7 @@ from retter._version import VERSION
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
+from retter.digest import Digest
 from retter.faults import LoopFaults
 from retter.log import configure as configure_log
 from retter.log import get_logger
@@ -545,6 +546,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         systemd.notify("READY=1", "STATUS=serving")
         if os.environ.get("NOTIFY_SOCKET"):
             _tell_manager(proxy)
+        proxy.on_second(Digest(proxy._proxy).on_second)
         probe = loop.create_task(_warn_if_absent(settings))
         await program.run()
         probe.cancel()

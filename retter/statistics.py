@@ -6,7 +6,7 @@ Everything else (sums, shares, labels, rates) is worked out by whoever asks.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from retter.reason import STATUS_CLASSES, Reason
 
@@ -135,3 +135,30 @@ class Counters:
         else:
             counts = self.own_get if is_get else self.own_other
         counts[reason.row + status // 100] += 1
+
+
+class Totals(NamedTuple):
+    """What became of all requests that have been answered."""
+
+    fresh: int      # answered by the application, without a fault
+    stored: int     # answered from the store
+    refused: int    # told to come again
+    failed: int     # an error of the application's, or of RETTER's own for want of an answer
+
+
+def _failed(counts: Sequence[int]) -> int:
+    return sum([n for _, status_class, n in cells(counts) if status_class == 5])
+
+
+def totals(counters: Counters) -> Totals:
+    """Add up what has been counted since the start."""
+    forwarded = counters.forwarded_get, counters.forwarded_other
+    own = counters.own_get, counters.own_other
+    failed = sum([_failed(counts) for counts in forwarded])
+    refused = sum(counters.refused.values())
+    return Totals(
+        sum([sum(counts) for counts in forwarded]) - failed,
+        sum(counters.stored),
+        refused,
+        failed + sum([_failed(counts) for counts in own]) - refused,
+    )

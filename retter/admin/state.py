@@ -17,8 +17,8 @@ from retter.statistics import (
     OVERHEAD_BOUNDS_S,
     Histogram,
     by_reason,
-    cells,
     quantile,
+    totals,
 )
 
 if TYPE_CHECKING:
@@ -50,10 +50,6 @@ class RouteSample(NamedTuple):
     errors: int
 
 
-def _failed(counts: list[int]) -> int:
-    return sum([n for _, status_class, n in cells(counts) if status_class == 5])
-
-
 class History:
     """What the last seconds looked like."""
 
@@ -78,16 +74,9 @@ class History:
 
     def _now(self, now: float) -> Sample:
         counters = self._proxy.counters
-        forwarded = counters.forwarded_get, counters.forwarded_other
-        own = counters.own_get, counters.own_other
-        failed = sum([_failed(counts) for counts in forwarded])
-        refused = sum(counters.refused.values())
         return Sample(
             now,
-            sum([sum(counts) for counts in forwarded]) - failed,
-            sum(counters.stored),
-            refused,
-            failed + sum([_failed(counts) for counts in own]) - refused,
+            *totals(counters),
             self._proxy.loop_lag_s,
             self._proxy.breaker.latency().counts,
             (counters.overhead_request.counts.copy(), counters.overhead_answer.counts.copy()),
