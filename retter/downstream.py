@@ -255,6 +255,8 @@ class DownstreamConnection(asyncio.Protocol):
         if self._tunnel and self._exchange is not None:
             self._exchange.client_tunnel_eof(self._loop.time())
             return True
+        if self._exchange is not None and self._exchange.event_stream:
+            return False  # nobody says no more and listens on: a page has been closed
         if self._exchange is None or self._body_left or self._decoder is not None:
             return False  # nothing to wait for: the transport closes
         self._eof = True

@@ -242,6 +242,11 @@ class Exchange:
         """Whether it takes long on purpose (`--stream-paths`)."""
         return self._parsed.stream
 
+    @property
+    def event_stream(self) -> bool:
+        """Whether an event stream is being received."""
+        return self._response is not None and self._response.event_stream
+
     # -- the request ------------------------------------------------------------------------
 
     def forward(self, now: float) -> None:
@@ -823,7 +828,7 @@ class Exchange:
     def _streams(self) -> bool:
         if self._parsed.stream:
             return True
-        return self._response is not None and self._response.event_stream
+        return self.event_stream
 
     def shut_down(self, now: float) -> None:
         """RETTER ends, and with it what no client waits for any more."""

@@ -407,6 +407,19 @@ def test_a_tunnel_that_the_client_half_closes() -> None:
     assert proxy.upstream.transport.eof_written
 
 
+def test_an_event_stream_ends_with_its_readers_connection() -> None:
+    """A half-closed client waits for an answer; one that listens to a stream has left."""
+    proxy = FakeProxy()
+    client = proxy.client(get("/events"))
+    proxy.upstream.sends(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+    )
+    client.ends()
+    proxy.settle()
+    assert client.transport.closing and proxy.upstream.transport.aborted
+    proxy.assert_at_rest()
+
+
 def test_over_the_number_of_connections_nothing_is_kept() -> None:
     proxy = FakeProxy(connections_max=1)
     first = proxy.client(get())

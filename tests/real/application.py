@@ -116,7 +116,7 @@ class Conversation:
             yield piece
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        while size := int((await self.reader.readline()).split(b";")[0], 16):
+        while size := int((await self._line()).split(b";")[0], 16):
             piece = await self.reader.readexactly(size)
             await self.reader.readexactly(2)
             yield piece
@@ -124,6 +124,12 @@ class Conversation:
         while (line := await self.reader.readline()) not in (b"\r\n", b""):
             lines.append(line.decode("latin-1").strip())
         self.request.trailers = parse_fields(lines)
+
+    async def _line(self) -> bytes:
+        line = await self.reader.readline()
+        if not line:
+            raise ConnectionResetError("the body ended early")
+        return line
 
     # -- answers --------------------------------------------------------------------------------
 
