@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from typing import Any, Final, NamedTuple
 
 # Levels for stored bodies, which are compressed once: from here on a level costs twice the time
@@ -50,7 +50,10 @@ class Compressor(NamedTuple):
 @cache
 def _installed(module: str) -> bool:
     package, _, submodule = module.partition(".")
-    return find_spec(package) is not None and (not submodule or find_spec(module) is not None)
+    found = PathFinder.find_spec(package)
+    if found is None or not submodule:
+        return found is not None
+    return PathFinder.find_spec(module, found.submodule_search_locations) is not None
 
 
 def _standard_zstd() -> str:

@@ -9,7 +9,7 @@ is better served by a longer one than by a later one.
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Final, Protocol
 
 from retter.body import chunk, last_chunk
@@ -65,13 +65,15 @@ class ThreadWorker:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._executor: ThreadPoolExecutor | None = None
+        self._executor: Executor | None = None
         self._closed = False
         self.waiting = 0
 
     def submit(self, job: Callable[[], bytes], done: Callable[[bytes | None], None]) -> None:
         """Do a job; `done` is called on the loop with its result, or None if it has failed."""
         if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # its module is loaded by its name
+
             # One: jobs then share compressors without a lock, and leave a core to the application.
             self._executor = ThreadPoolExecutor(1, "compress")
         self.waiting += 1

@@ -677,7 +677,6 @@ class Exchange:
 
     def downstream_blocked(self) -> None:
         """The client does not read: the application's answer waits until it does."""
-        self._blocked = True
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = float("inf")  # the client's own time limit holds

@@ -26,7 +26,8 @@ class Bar:
     about: str
     scenario: str
     measure: Measure
-    against: str | None = None  # a peer of the same scenario; None: the limit is absolute
+    against: str | None = None  # a peer; None: the limit is absolute
+    of: str | None = None  # the peer's scenario, if it is another one
     limit: float
     aim: float | None = None
     unit: str = "x"
@@ -38,7 +39,7 @@ class Bar:
             return None
         if self.against is None:
             return self.measure(ours) or None
-        theirs = result.find(self.scenario, self.against)
+        theirs = result.find(self.of or self.scenario, self.against)
         if theirs is None or not self.measure(theirs):
             return None
         return self.measure(ours) / self.measure(theirs)
@@ -69,6 +70,10 @@ def _start_mb(series: Series) -> float:
     return series.rss_start_bytes / 1e6
 
 
+def _body(series: Series) -> float:
+    return float(series.body_bytes)
+
+
 def _idle_kb(series: Series) -> float:
     return series.idle_bytes / 1e3
 
@@ -94,6 +99,18 @@ BARS: Final[Sequence[Bar]] = (
         against="nginx", limit=1.25),
     Bar(about="64 connections: p99 to nginx", scenario="forward-64", measure=_p99,
         against="nginx", limit=2.0),
+    Bar(about="forwarding, 16 KiB of HTML gzipped: CPU to nginx's gzip", scenario="forward-gzip",
+        measure=_cpu, against="nginx-gzip", limit=1.3),
+    Bar(about="the same: size to nginx's gzip", scenario="forward-gzip", measure=_body,
+        against="nginx-gzip", limit=1.05),
+    Bar(about="compression on, not asked for: CPU to compression off",
+        scenario="forward-gzip-unasked", measure=_cpu, against="retter", of="forward-64",
+        limit=1.05),
+    Bar(about="compression on, another type: CPU to compression off",
+        scenario="forward-gzip-unfit", measure=_cpu, against="retter", of="forward-64",
+        limit=1.05),
+    Bar(about="store, 16 KiB of HTML gzipped: CPU to the same page plain", scenario="store-gzip",
+        measure=_cpu, against="retter", of="store-html", limit=1.1),
     Bar(about="resident memory after the start", scenario="forward-64", measure=_start_mb,
         limit=32.0, unit="MB"),
     Bar(about="memory for each idle connection at 10,000", scenario="forward-idle-10k",

@@ -186,11 +186,24 @@ def _read_answer(connection: socket.socket) -> Answer:
     status_line, *lines = head.decode("latin-1").split("\r\n")
     fields = {name.lower(): value.strip() for name, _, value in
               (line.partition(":") for line in lines)}  # fmt: skip
+    if fields.get("transfer-encoding") == "chunked":
+        while not body.endswith(b"0\r\n\r\n"):
+            body += _receive(connection)
+        return Answer(int(status_line.split(" ")[1]), fields, len(head) + 4, _chunked_bytes(body))
     length = int(fields.get("content-length", "0"))
     received = len(body)
     while received < length:
         received += len(_receive(connection))
     return Answer(int(status_line.split(" ")[1]), fields, len(head) + 4, received)
+
+
+def _chunked_bytes(body: bytes) -> int:
+    """Return the octets in a chunked body."""
+    size, at = 0, 0
+    while chunk := int(body[at : (end := body.index(b"\r\n", at))], 16):
+        size += chunk
+        at = end + 2 + chunk + 2
+    return size
 
 
 def _receive(connection: socket.socket) -> bytes:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.perf.machine import connections_possible, first_line, tree
+from benchmarks.perf.pages import page
 from benchmarks.perf.scenarios import PAGES, Mode, Scenario
 
 START_S: Final = 15.0
@@ -57,13 +58,15 @@ class Peer(ABC):
     name: str
     about: str
     mode: Mode | None = None  # None: all modes
+    gzip = False  # compresses
     program: str = ""  # empty: always there
     module: str = ""  # a PyPI package that has to be in VENV
     waits_s: float = 0  # from warming until it is as it is to be measured
 
     def serves(self, scenario: Scenario) -> bool:
         """Tell whether the scenario can be measured with it."""
-        return self.mode in (None, scenario.mode) and not scenario.retter_only
+        fits = self.mode in (None, scenario.mode) and self.gzip == scenario.gzip
+        return fits and not scenario.retter_only
 
     def version(self) -> str | None:
         """Return its version, or None when it is not installed."""
@@ -110,12 +113,14 @@ class Retter(Peer):
     def command(self, site: Site) -> Sequence[str]:
         """Return its command line."""
         idle = ("--keep-alive", f"{IDLE_S}s") if site.scenario.idle else ()
+        options = site.scenario.retter_options
+        plain = () if "--compress" in options else ("--compress", "off")
         return (
             sys.executable, "-m", "retter",
             "--listen", f"127.0.0.1:{site.listen}",
             "--upstream", f"127.0.0.1:{site.application}",
             "--circuit", "observe" if site.scenario.mode is Mode.FORWARD else "open",
-            *idle, *site.scenario.retter_options,
+            *idle, *plain, *options,
         )  # fmt: skip
 
 
@@ -171,6 +176,7 @@ class Nginx(Peer):
     mode: Mode | None = Mode.FORWARD
     program = "nginx"
     cache = ""
+    more = ""
 
     def command(self, site: Site) -> Sequence[str]:
         """Write nginx.conf."""
@@ -194,11 +200,21 @@ server {{
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_buffers 16 64k;
     {self.cache}
+    {self.more}
   }}
 }}
 """,
         )
         return nginx_command(site.folder, configuration)
+
+
+class NginxGzip(Nginx):
+    """The same, compressing."""
+
+    name = "nginx-gzip"
+    about = "proxy_pass, gzip on at level 1"
+    gzip = True
+    more = "gzip on; gzip_comp_level 1; gzip_min_length 300; gzip_vary on;"
 
 
 class NginxCache(Nginx):
@@ -439,7 +455,7 @@ class Mitmproxy(Peer):
 
 
 PEERS: Final[Sequence[Peer]] = (
-    Retter(), Nginx(), Haproxy(), Caddy(),
+    Retter(), Nginx(), NginxGzip(), Haproxy(), Caddy(),
     NginxCache(), NginxStale(), HaproxyCache(), VarnishGrace(),
     Relay(), Constant(), Naive(),
 )  # fmt: skip
@@ -537,9 +553,8 @@ def start_application(folder: Path, core: int) -> Running:
     """
     pages = folder / "pages"
     pages.mkdir(parents=True)
-    for name, size in PAGES.items():
-        text = b"<p>A circuit breaker lets an application finish its work.</p>\n"
-        (pages / f"{name}.html").write_bytes((text * (size // len(text) + 1))[:size])
+    for name in PAGES:
+        (pages / f"{name}.html").write_bytes(page(name))
     locations = "".join(
         f"  location /{name}/ {{ try_files /{name}.html =404; }}\n" for name in PAGES
     )

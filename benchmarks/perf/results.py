@@ -27,6 +27,7 @@ class Series:
     rss_start_bytes: int = 0
     rss_after_bytes: int = 0
     idle_connections: int = 0
+    body_bytes: int = 0  # of one answer, as it was on the wire
     idle_bytes: float = 0  # resident memory for each idle connection
     system_calls: dict[str, float] = field(default_factory=dict[str, float])  # for each request
 

@@ -117,8 +117,11 @@ class Entrant:
         return load.run_wrk(scenario, self.running.port, seconds, first, self.folder, cores.rest)
 
 
-def warm(scenario: Scenario, entrant: Entrant) -> None:
+def warm(scenario: Scenario, entrant: Entrant) -> int:
     """Have the page answered, and kept where it is to come from the store.
+
+    Returns:
+        Octets of the answer's body.
 
     Raises:
         LoadFailed: It is not within WARM_S.
@@ -128,7 +131,7 @@ def warm(scenario: Scenario, entrant: Entrant) -> None:
     while True:
         answer = load.ask(entrant.running.port, request_bytes(scenario, 0))
         if answer.status == 200 and (not keeps or answer.fields.get("x-retter") == "cache"):
-            return
+            return answer.body_bytes
         if time.monotonic() > deadline:
             raise LoadFailed(f"not warm after {WARM_S:.0f} s: {answer.status} {answer.fields}")
         time.sleep(0.1)
@@ -165,7 +168,7 @@ def entrants(
                 time.sleep(0.2)  # what it does after it listens belongs to its start
                 running.look_again()
                 entrant.series.rss_start_bytes = machine.rss_bytes(running.pids)
-                warm(scenario, entrant)
+                entrant.series.body_bytes = warm(scenario, entrant)
             except (StartFailed, LoadFailed) as error:
                 skipped.append(f"{scenario.name} {peer.name}: {error}")
                 continue

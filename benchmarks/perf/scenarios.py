@@ -7,7 +7,10 @@ from functools import partial
 from typing import Final
 
 # Bytes of the bodies that the application serves, by the name in their path.
-PAGES: Final = {"100b": 100, "1k": 1024, "16k": 16 * 1024, "1m": 1024 * 1024}
+HTML_PAGE: Final = "html"  # the only one that compresses as pages do
+PAGES: Final = {
+    "100b": 100, "1k": 1024, "16k": 16 * 1024, "1m": 1024 * 1024, HTML_PAGE: 16 * 1024,
+}  # fmt: skip
 POST_BODY_BYTES: Final = 10 * 1024
 HOST: Final = "shop.example"
 
@@ -45,6 +48,8 @@ class Scenario:
     method: str = "GET"
     close: bool = False  # a new connection for each request
     idle: int = 0  # idle connections held beside
+    accepts: str = "gzip, deflate, br"  # Accept-Encoding
+    gzip: bool = False  # measured with peers that compress, else with those that do not
     retter_options: tuple[str, ...] = ()
     retter_only: bool = False  # an option of RETTER is measured: no peer has it
     main: bool = False  # belongs to --quick
@@ -57,6 +62,9 @@ class Scenario:
 
 _forward = partial(Scenario, mode=Mode.FORWARD)
 _store = partial(Scenario, mode=Mode.STORE)
+
+# Everywhere else RETTER is told not to: its peers do not compress either, unless they are asked.
+COMPRESSING: Final = ("--compress", "gzip")
 
 SCENARIOS: Final[Sequence[Scenario]] = (
     _forward(name="forward-64", about="the same head each time", main=True),
@@ -77,8 +85,12 @@ SCENARIOS: Final[Sequence[Scenario]] = (
     _forward(name="forward-idle-10k", about="10,000 idle connections beside", idle=10_000),
     _forward(name="forward-access-log", about="an access log is written", retter_only=True,
              retter_options=("--access-log", "/dev/null")),
-    _forward(name="forward-gzip", about="compression on",
-             retter_only=True, retter_options=("--compress",)),
+    _forward(name="forward-gzip", about="16 KiB of HTML, compressed at level 1", page=HTML_PAGE,
+             gzip=True, retter_options=COMPRESSING),
+    _forward(name="forward-gzip-unasked", about="compression on, for clients that do not ask",
+             accepts="identity", retter_only=True, retter_options=COMPRESSING),
+    _forward(name="forward-gzip-unfit", about="compression on, for an answer of another type",
+             retter_only=True, retter_options=(*COMPRESSING, "--compress-types", "image/*")),
     _forward(name="forward-admin", about="admin and metrics on", retter_only=True,
              retter_options=("--admin", "127.0.0.1:0")),
     _store(name="store-64", about="the same head each time", main=True),
@@ -93,6 +105,10 @@ SCENARIOS: Final[Sequence[Scenario]] = (
     _store(name="store-100b", about="100 B body", page="100b"),
     _store(name="store-16k", about="16 KiB body", page="16k"),
     _store(name="store-1m", about="1 MiB body", page="1m"),
+    _store(name="store-html", about="16 KiB of HTML, compression on, not asked for",
+           page=HTML_PAGE, accepts="identity", retter_only=True, retter_options=COMPRESSING),
+    _store(name="store-gzip", about="16 KiB of HTML, compressed", page=HTML_PAGE,
+           retter_only=True, retter_options=COMPRESSING),
     _store(name="store-close", about="a new connection for each request", close=True),
 )  # fmt: skip
 
@@ -137,7 +153,7 @@ def head_template(scenario: Scenario) -> str:
         "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,"
         "*/*;q=0.8",
         "Accept-Language: en-GB,en;q=0.7,de;q=0.3",
-        "Accept-Encoding: gzip, deflate, br",
+        f"Accept-Encoding: {scenario.accepts}",
         f"Referer: https://{HOST}/articles/{varied}/?page=1&sort=price",
         f"Cookie: PHPSESSID=5f2b1c9a7e4d3f6b8a{visitor}; _ga=GA1.2.{varied}.1731500000; theme=dark",
         "Sec-Fetch-Dest: document",
