@@ -144,8 +144,7 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
     ) != 1:
         raise ConfigError("purge: name one of a URL, --prefix, --session and --all")
     found = client.post("/api/purge", body)
-    pages = found["purged"]
-    return _show(found, options, f"{pages:,} stored page{'' if pages == 1 else 's'} dropped\n")
+    return _show(found, options, f"{words.pages(found['purged'])} dropped from the store\n")
 
 
 def _purge_options(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,11 @@ def size(octets: float | None) -> str:
     return f"{octets:.0f} B"
 
 
+def pages(n: int) -> str:
+    """`1 page`, `511 pages`."""
+    return f"{number(n)} page{'' if n == 1 else 's'}"
+
+
 def clock(at: float, now: float) -> str:
     """A moment as local time: the hour, and the date if it was not today."""
     moment = time.localtime(at)
@@ -149,7 +154,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("its time", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
         ("in flight", f"{number(state['in_flight'])} of {number(state['limit'])}, "
                       f"{number(state['queue'])} waiting for a place"),
-        ("store", f"{number(store['entries'])} pages, {size(store['bytes'])} of "
+        ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
         ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
                         f"{upstream['connections_idle']} idle"),

@@ -115,10 +115,10 @@ def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
         fetch(retter.port, "GET", path)
     stored = json.loads(run("status", "--json")[1])["store"]["entries"]
     assert stored == 3
-    assert run("purge", f"{base}/echo?a") == (0, "1 stored page dropped\n", "")
+    assert run("purge", f"{base}/echo?a") == (0, "1 page dropped from the store\n", "")
     assert json.loads(run("purge", "--prefix", f"{base}/echo", "--json")[1]) == {"purged": 1}
-    assert run("purge", "--session", "PHPSESSID=abc")[1] == "0 stored pages dropped\n"
-    assert run("purge", "--all")[1] == "1 stored page dropped\n"
+    assert run("purge", "--session", "PHPSESSID=abc")[1] == "0 pages dropped from the store\n"
+    assert run("purge", "--all")[1] == "1 page dropped from the store\n"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

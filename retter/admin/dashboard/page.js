@@ -220,6 +220,7 @@ function draw(s) {
   meter("flight-meter", "flight-bar", s.in_flight, s.limit, `${count(s.in_flight)} of ${count(s.limit)}`);
   text("queue", count(s.queue));
   text("entries", count(s.store.entries));
+  text("entries-word", s.store.entries === 1 ? "page" : "pages");
   text("store-bytes", size(s.store.bytes));
   text("store-max", `of ${size(s.store.bytes_max)}`);
   meter("store-meter", "store-bar", s.store.bytes, s.store.bytes_max, `${size(s.store.bytes)} of ${size(s.store.bytes_max)}`);
@@ -414,7 +415,9 @@ async function act(path, body, words) {
   try {
     await call(path, body);
     answer(words);
-  } catch (error) { answer(`That did not work: ${error.message}.`, true); }
+  } catch (error) {
+    answer(`That did not work: ${error instanceof TypeError ? "RETTER does not answer" : error.message}.`, true);
+  }
 }
 const MODES = {
   open: ["Hold the circuit open", "GETs are answered with the last good pages, and with a 503 where there is none. The application gets only the other methods."],
