@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retter.admin.health import uptime_text
@@ -317,6 +317,72 @@ def test_to_ask_why_changes_nothing() -> None:
             why(admin, **parameters)
         assert proxy.stats() == before
         assert list(proxy.store._slots) == keys, "in the order of their use"
+
+
+PATHS = ("/a", "/b", "/form")
+COOKIES = ("", "PHPSESSID=one", "theme=dark")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    policy=st.sampled_from(["all", "rfc9111"]),
+    events=st.lists(
+        st.one_of(
+            st.tuples(st.just("visit"), st.sampled_from(PATHS), st.sampled_from(COOKIES)),
+            st.tuples(st.just("post"), st.sampled_from(PATHS), st.sampled_from(COOKIES)),
+            st.tuples(st.just("wait"), st.sampled_from(["0.5", "20", "70"]), st.just("")),
+            st.tuples(st.just("hang"), st.sampled_from(PATHS), st.just("")),
+            st.tuples(st.just("mode"), st.sampled_from(["open", "closed", "auto"]), st.just("")),
+            st.tuples(st.just("pause"), st.sampled_from(["pause", "resume"]), st.just("")),
+        ),
+        max_size=12,
+    ),
+    path=st.sampled_from(PATHS),
+    cookie=st.sampled_from(COOKIES),
+    method=st.sampled_from(["GET", "GET", "DELETE"]),
+)
+def test_what_is_foretold_happens(
+    policy: str, events: list[tuple[str, str, str]], path: str, cookie: str, method: str
+) -> None:
+    with admin_of(store_policy=policy, max_in_flight=2, max_stale_s=60.0) as admin:
+        proxy = admin.proxy
+        for what, value, owner in events:
+            headers = {"Cookie": owner} if owner else {}
+            if what in ("visit", "post"):
+                data = get(value, headers=headers)
+                client = proxy.client(data if what == "visit" else data.replace(b"GET", b"PUT"))
+                _answer_newest(admin)
+                client.resets()
+            elif what == "hang":
+                proxy.client(get(value))
+            elif what == "wait":
+                proxy.advance(float(value))
+            elif what == "mode":
+                admin.post("/api/circuit", f"mode={value}")
+            else:
+                admin.post(f"/api/{value}")
+        found = why(admin, url=f"http://shop.example{path}", cookie=cookie, method=method)
+        asked = sum(peer.transport.buffer.count(b"HTTP/1.1\r\n") for peer in proxy.upstreams)
+        headers = {"Cookie": cookie} if cookie else {}
+        client = proxy.client(get(path, headers=headers).replace(b"GET", method.encode(), 1))
+        answer = client.received()
+        sent = sum(peer.transport.buffer.count(b"HTTP/1.1\r\n") for peer in proxy.upstreams)
+        if found["decision"] in ("forward", "probe"):
+            assert (answer, sent) == (b"", asked + 1)
+        elif found["decision"] in ("wait", "hold"):
+            assert (answer, sent) == (b"", asked)
+        elif found["decision"] == "stored":
+            assert field(answer, "Cache-Status") == f"retter; hit; detail={found['reason']}"
+        else:
+            assert found["decision"] == "refuse"
+            assert status_of(answer) == 503
+            assert found["reason"] in (field(answer, "Cache-Status") or "")
+
+
+def _answer_newest(admin: FakeAdmin) -> None:
+    """Let the application answer what was asked of it last, if it was asked."""
+    if admin.proxy.upstreams and not admin.proxy.upstream.closed:
+        admin.proxy.upstream.sends(reply(headers={"Cache-Control": "public, max-age=1"}))
 
 
 @pytest.mark.parametrize("form", [

@@ -12,7 +12,7 @@ from retter.breaker import Permit, Phase
 from retter.coding import readable
 from retter.errors import DownstreamError
 from retter.heads import HeadMemo
-from retter.policy import url_sessions
+from retter.policy import StorePolicy, url_sessions
 from retter.reason import Reason
 from retter.store import StoredResponse
 
@@ -50,13 +50,19 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
     stored, public = None, False
     if identity.lookup:
         stored, public = proxy.store.peek(identity, request, now)
-    usable = stored if stored is not None and stored.age(now) <= stored.age_max_s else None
+    usable = stored
+    if stored is not None and (
+        stored.age(now) > stored.age_max_s
+        # RFC 9111 section 4.4, as in ResponseStore.lookup
+        or (stored.superseded and proxy.store_policy is StorePolicy.RFC9111)
+    ):
+        usable = None
     decision, reason = _decide(proxy, parsed, usable, now)
     sessions = bool(url_sessions(request.target, proxy.owner_rules))
     return {
         "decision": decision,
         "reason": reason.value,
-        "words": _WORDS[decision] + _remark(stored, usable, decision),
+        "words": _WORDS[decision] + _remark(stored, usable, decision, now),
         "state": proxy.breaker.state.value,
         "key": {
             # What stands in the target itself may be a session.
@@ -111,11 +117,14 @@ def _decide(
     return ("stored" if stored is not None else "refuse"), would.reason
 
 
-def _remark(stored: StoredResponse | None, usable: StoredResponse | None, decision: str) -> str:
+def _remark(
+    stored: StoredResponse | None, usable: StoredResponse | None, decision: str, now: float
+) -> str:
     if stored is None:
         return "" if decision == "refuse" else " There is no stored answer to it."
     if usable is None:
-        return " The stored answer is too old to be used."
+        why = "too old" if stored.age(now) > stored.age_max_s else "superseded"
+        return f" The stored answer is {why}, and not to be used."
     if stored.superseded:
         return " The stored answer is superseded: it is only used where the application fails."
     if decision in ("stored", "refuse"):
