@@ -680,6 +680,7 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = float("inf")  # the client's own time limit holds
+        self._blocked = True
         self._blocked_since = min(self._blocked_since, self._proxy.loop.time())
 
     def downstream_writable(self) -> None:
