@@ -327,6 +327,20 @@ def test_a_lost_connection_is_said_and_mended(look: Open, shop: Shop) -> None:
             second.kill()
 
 
+def test_a_refusal_is_told_from_a_lost_connection(look: Open, retter: Retter) -> None:
+    """As when too many pages are open: the listener is there, and says no."""
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    page.route("**/api/events", lambda route: route.fulfill(status=503, body="{}"))
+    page.reload()
+    shows(page, "#link-words", "^RETTER answered 503")
+    page.unroute("**/api/events")
+    button(page, "Try now").click()
+    live(page)
+    watched.check(*REFUSED)
+
+
 def test_a_token_is_asked_for_and_kept_for_the_tab(look: Open, shop: Shop) -> None:
     program = Retter(shop, "--admin-token", TOKEN)
     try:

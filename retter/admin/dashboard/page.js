@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-// The page of one RETTER: reads /api/events, draws what it says, sends what the operator decides.
+// The page of one RETTER: reads api/events, draws what it says, sends what the operator decides.
 // All text goes in by textContent and setAttribute: a route or a reason can never become markup.
 
 const HISTORY_S = 300;          // what the chart shows
@@ -88,7 +88,7 @@ function remember(s) {
 // What RETTER remembers goes before what this page has seen: at its start, and after a lost
 // connection. Its clock may be another one, so all is counted back from now.
 async function recall() {
-  const now = Date.now() / 1000, past = await call("/api/history"), n = past.state.length;
+  const now = Date.now() / 1000, past = await call("api/history"), n = past.state.length;
   const seconds = past.state.map((state, i) => ({at: now - (n - i), state, p99: past.p99_ms[i],
     ...Object.fromEntries(KINDS.map((kind) => [kind, past[kind][i]]))}));
   const seen = samples.filter((one) => one.at >= now - 0.5);
@@ -340,7 +340,7 @@ async function listen(heard) {
   let timer = setTimeout(() => stop.abort(), 1000 * SILENCE_S);
   const alive = () => { clearTimeout(timer); timer = setTimeout(() => stop.abort(), 1000 * SILENCE_S); };
   try {
-    const answer = await fetch("/api/events", {headers: headers({Accept: "text/event-stream"}), cache: "no-store", signal: stop.signal});
+    const answer = await fetch("api/events", {headers: headers({Accept: "text/event-stream"}), cache: "no-store", signal: stop.signal});
     if (answer.status === 401) { clearTimeout(timer); await askToken(); return true; }
     if (!answer.ok) throw new Error(`RETTER answered ${answer.status}`);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -363,13 +363,14 @@ function take(block) {
     else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
   }
   if (name === "state" && data.length) draw(JSON.parse(data.join("\n")));
-  if (name === "transition") call("/api/state").then(draw, () => { /* the next second tells */ });
+  if (name === "transition") call("api/state").then(draw, () => { /* the next second tells */ });
 }
 
 let hurry = () => {};
 $("again").addEventListener("click", () => hurry());
 async function stayConnected() {
   for (let failures = 0, lostAt = 0; ;) {
+    let trouble = "Connection lost";
     try {
       const atOnce = await listen((block) => {
         take(block);
@@ -381,18 +382,19 @@ async function stayConnected() {
     } catch (error) {
       // Fetch says TypeError for every broken connection, and the watch aborts a silent one.
       if (!(error instanceof TypeError) && !["AbortError", "Error"].includes(error.name)) throw error;
+      if (error.name === "Error") trouble = error.message;
     }
     lostAt ||= Date.now() / 1000;
     const pause = RETRY_S[Math.min(failures++, RETRY_S.length - 1)];
     let hurried = false;
     for (let left = pause; left > 0 && !hurried; left--) {
-      link("lost", `Connection lost ${length(Date.now() / 1000 - lostAt)} ago; trying again in ${left} s`);
+      link("lost", `${trouble} ${length(Date.now() / 1000 - lostAt)} ago; trying again in ${left} s`);
       await new Promise((done) => {
         const timer = setTimeout(done, 1000);
         hurry = () => { hurried = true; clearTimeout(timer); done(); };
       });
     }
-    link("lost", "Connection lost; trying again");
+    link("lost", `${trouble}; trying again`);
   }
 }
 
@@ -424,23 +426,23 @@ const MODES = {
   closed: ["Hold the circuit closed", "Everything goes to the application, however it fares: RETTER does not protect it from overload."],
   observe: ["Only observe", "Everything goes to the application; RETTER only tells what it would do."],
 };
-const release = () => act("/api/circuit", {mode: "auto"}, `The circuit is automatic again, since ${clock(Date.now() / 1000)}.`);
+const release = () => act("api/circuit", {mode: "auto"}, `The circuit is automatic again, since ${clock(Date.now() / 1000)}.`);
 $("modes").addEventListener("click", async (event) => {
   const mode = event.target.dataset.mode;
   if (!mode) return;
   if (mode === "auto") { await release(); return; }
   const chosen = $("hold-for"), seconds = Number(chosen.value), [title, words] = MODES[mode];
   if (await confirmed(`${title} for ${chosen.selectedOptions[0].textContent}?`, words, title))
-    await act("/api/circuit", {mode, seconds}, `In force until ${until(Date.now() / 1000 + seconds)}: ${title.toLowerCase()}.`);
+    await act("api/circuit", {mode, seconds}, `In force until ${until(Date.now() / 1000 + seconds)}: ${title.toLowerCase()}.`);
 });
 $("release").addEventListener("click", release);
 $("pause").addEventListener("click", async () => {
   const chosen = $("pause-for"), seconds = Number(chosen.value);
   if (await confirmed(`Pause the application for ${chosen.selectedOptions[0].textContent}?`,
     "It gets no requests: GETs are answered with the last good pages, everything else is held until you resume, or the time is over.", "Pause"))
-    await act("/api/pause", {seconds}, `Paused until ${clock(Date.now() / 1000 + seconds)}.`);
+    await act("api/pause", {seconds}, `Paused until ${clock(Date.now() / 1000 + seconds)}.`);
 });
-const resume = () => act("/api/resume", {}, `Resumed at ${clock(Date.now() / 1000)}.`);
+const resume = () => act("api/resume", {}, `Resumed at ${clock(Date.now() / 1000)}.`);
 $("resume").addEventListener("click", resume);
 $("resume-here").addEventListener("click", resume);
 
@@ -454,7 +456,7 @@ $("why").addEventListener("submit", async (event) => {
   const flat = (found, under = "") => Object.entries(found).flatMap(([name, value]) =>
     value !== null && typeof value === "object" ? flat(value, `${under}${name}: `) : [[under + name, value]]);
   try {
-    const {words, ...rest} = await call(`/api/why?url=${encodeURIComponent($("why-url").value)}`);
+    const {words, ...rest} = await call(`api/why?url=${encodeURIComponent($("why-url").value)}`);
     show([["answer", words], ...flat(rest)]);
   } catch (error) { show([["error", error.message]]); }
 });
