@@ -341,7 +341,9 @@ class Proxy:
         """Count a new client connection in; False if there are too many."""
         settings, counters = self.settings, self.counters
         counters.connections += 1
-        address_max = settings.connections_per_address_max if connection.peer else 0
+        address_max = settings.connections_per_address_max
+        if address_max and (not connection.peer or self._trust.trusts(connection.peer)):
+            address_max = 0     # a proxy in front speaks for many
         here = self._per_address.get(connection.peer, 0) if address_max else 0
         if (address_max and here >= address_max) or (self._full() and not self.make_room()):
             counters.connections_refused += 1

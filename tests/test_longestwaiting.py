@@ -136,6 +136,13 @@ def test_an_address_over_its_limit_drives_nobody_out() -> None:
     assert not proxy.client(peername="").closed
 
 
+def test_a_trusted_proxy_speaks_for_many() -> None:
+    proxy = FakeProxy(connections_per_address_max=1, trusted_proxies="10.0.0.0/8")
+    assert not any(proxy.client(peername=("10.1.1.1", n)).closed for n in range(3))
+    proxy.client(peername=("192.0.2.1", 1))
+    assert proxy.client(peername=("192.0.2.1", 2)).closed
+
+
 def test_descriptors_are_shared_with_the_application() -> None:
     proxy = FakeProxy(circuit="observe")
     proxy.proxy.descriptors_max = 4
