@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 # For the client to answer our close_notify. It has its answer by then, so nothing depends on it.
 SHUTDOWN_S = 2.0
 
-# The loops' own time limit of a handshake is only there because it has to be more than nothing:
-# the deadline of the connection comes first.
-_LONGER_THAN_ANY_HEAD_S = 400 * 24 * 3600.0
+# The connection's own deadline comes first; this only ends what has lost its connection.
+LATER_S = 5.0
 
 
 class TLSConnection(asyncio.Protocol):
@@ -87,11 +86,13 @@ class TLSConnection(asyncio.Protocol):
         try:
             secured = await proxy.loop.start_tls(
                 transport, self, self._context, server_side=True,
-                ssl_handshake_timeout=_LONGER_THAN_ANY_HEAD_S, ssl_shutdown_timeout=SHUTDOWN_S,
+                ssl_handshake_timeout=proxy.settings.head_timeout_s + LATER_S,
+                ssl_shutdown_timeout=SHUTDOWN_S,
             )  # fmt: skip
         except OSError:  # ssl.SSLError is one: no TLS, no version in common, no patience
             secured = None
-        if secured is None or self._transport is None:
+        # uvloop returns a transport even for a connection that was aborted meanwhile.
+        if secured is None or self._transport is None or transport.is_closing():
             proxy.counters.tls_failed += 1
             transport.abort()
             proxy.lost(self)

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import ssl
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ pytest.importorskip("trustme", reason="trustme is not installed (pip install tru
 
 import trustme
 
+import retter
 from tests.real.conftest import StartRetter
+from tests.real.inside import eventually_async, run
 from tests.real.processes import (
     DEADLINE_S,
     ApplicationProgram,
@@ -263,12 +266,54 @@ def test_handshakes_are_bounded_in_time_and_number(
     assert _is_closed(silent[2])                        # when its time is over
 
 
+def test_handshakes_that_end_early_leave_nothing_behind(
+    authority: Authority, loop_name: str
+) -> None:
+    """Silent to the end of their time, cut at any place, or reset."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = authority.context().wrap_bio(incoming, outgoing, server_hostname="a.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+
+    async def main() -> None:
+        settings = retter.Settings(
+            upstream=":1", listen="127.0.0.1:0,tls", tls_cert=authority.path("a.pem"),
+            head_timeout_s=0.3,
+        )  # fmt: skip
+        async with retter.running(settings) as proxy:
+            port = int(proxy.address.rpartition(":")[2])
+            silent = []
+            for number in range(60):
+                one = connect(port)
+                one.sendall(hello[: len(hello) * (number % 4) // 3])
+                if number % 3:
+                    await asyncio.sleep(0.003)
+                if number % 5 == 0:
+                    silent.append(one)
+                    continue
+                if number % 2:      # reset in place of a proper end
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                one.close()
+            await eventually_async(
+                lambda: proxy.stats()["connections"]["open"] == 0, "all have ended"
+            )
+            assert proxy.stats()["tls_failed"] == 60
+            assert len(asyncio.all_tasks()) == 1
+            for one in silent:
+                assert _is_closed(one)
+
+    run(main(), loop_name)
+
+
 def _is_closed(one: socket.socket) -> bool:
     with one:
         try:
-            return one.recv(1) == b""
+            while one.recv(65536):
+                pass
         except ConnectionError:
-            return True
+            pass
+        return True     # else recv has timed out
 
 
 @pytest.mark.parametrize("pause", [False, True])
