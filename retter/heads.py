@@ -2,21 +2,32 @@
 
 h11 needs about 25 us for a browser's head, more than the whole rest of a request, so no head is
 parsed twice: `HeadMemo` keeps the result under the exact bytes it was made from. That makes the
-memo invisible, since equal bytes have equal meaning. A head that is new goes the short way, a
-remembered line at a time (lines.py), if all of it is plain, and through h11 if anything is not.
+memo invisible, since equal bytes have equal meaning. A head that is new goes the short way, as a
+known form with other values in it (lines.py), if all of it is plain, and through h11 if anything
+is not.
 What h11 lets pass and we do not is in strict.py; what is removed, renamed and added on the way to
 the other side is here.
 """
 
 import re
 from collections.abc import Callable, Collection
-from enum import IntEnum
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import TypeVar
 
 import h11
 
 from retter.errors import BadRequest, DownstreamError, LoopDetected, Unsupported, UpstreamMalformed
-from retter.lines import FIELD_LINE, REQUEST_LINE, STATUS_LINE, LineMemo, lines_of
+from retter.lines import (
+    OWN_REQUEST_FIELDS,
+    OWN_RESPONSE_FIELDS,
+    REQUEST_LINE,
+    STATUS_LINE,
+    Blanks,
+    FormMemo,
+    Lines,
+    form_cutter,
+    lines_of,
+)
+from retter.memo import Memo
 from retter.message import Fields, Framing, RequestHead, ResponseHead
 from retter.negotiation import (
     VARY_LINE,
@@ -73,79 +84,24 @@ _VERSION = re.compile(rb"[^\r\n]* HTTP/([0-9]\.[0-9])\r\n")
 
 Parsed = TypeVar("Parsed")
 
-# Hashes of heads that have come once: half a megabyte, and some seconds of traffic.
-SEEN_HEADS_MAX = 8192
+# What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
+# Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
+HEAD_COST_PER_BYTE = 6
+HEAD_ENTRY_BYTES = 500
 
 
-class HeadMemo(Generic[Parsed]):
-    """A bounded map from exact head bytes to what they parse to.
+class HeadMemo(Memo[Parsed]):
+    """A bounded map from exact head bytes to what they parse to."""
 
-    Two dicts take turns: a full young one becomes the old one, and what is asked for again moves
-    back. That is nearly least-recently-used, and a hit costs one dict look-up and no bookkeeping.
-    """
-
-    __slots__ = ("_bytes", "_bytes_max", "_old", "_seen", "hits", "misses", "young")
-
-    # What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
-    # Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
-    COST_PER_BYTE = 6
+    __slots__ = ()
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max // 2
-        self._bytes = 0
-        self.young: dict[bytes, Parsed] = {}
-        self._old: dict[bytes, Parsed] = {}
-        self._seen: set[int] = set()
-        self.hits = 0
-        self.misses = 0
-
-    def get(self, head: bytes) -> Parsed | None:
-        """Return what these bytes parsed to, or None."""
-        found = self.young.get(head)
-        if found is not None:
-            self.hits += 1
-            return found
-        found = self._old.pop(head, None)
-        if found is not None:
-            self.hits += 1
-            self.put(head, found)
-            return found
-        self.misses += 1
-        return None
-
-    def put(self, head: bytes, parsed: Parsed) -> None:
-        """Remember what these bytes parsed to."""
-        cost = len(head) * self.COST_PER_BYTE + 500
-        if cost > self._bytes_max:
-            return
-        if self._bytes + cost > self._bytes_max:
-            self._old, self.young, self._bytes = self.young, {}, 0
-        self.young[head] = parsed
-        self._bytes += cost
-
-    def offer(self, head: bytes, parsed: Parsed) -> None:
-        """Remember what these bytes parsed to if they have been offered before.
-
-        Most heads with a cookie or a query of their own never come again; kept, they would push
-        out those that do. A hash that two heads share only lets one in a little early.
-        """
-        mark = hash(head)
-        if mark in self._seen:
-            self.put(head, parsed)
-            return
-        if len(self._seen) >= SEEN_HEADS_MAX:
-            self._seen.clear()
-        self._seen.add(mark)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.young.clear()
-        self._old.clear()
-        self._seen.clear()
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self.young) + len(self._old)
+        super().__init__(
+            bytes_max,
+            cost_per_byte=HEAD_COST_PER_BYTE,
+            entry_bytes=HEAD_ENTRY_BYTES,
+            key_bytes_max=bytes_max,
+        )
 
 
 def _named_by_connection(fields: Fields) -> frozenset[bytes]:
@@ -251,36 +207,6 @@ def _expects_continue(fields: Fields, http11: bool) -> bool:
     return True
 
 
-class _Part(IntEnum):
-    """What a line asks of whoever puts a head together."""
-
-    PLAIN = 0           # nothing: it stands for itself
-    HOST = 1            # a valid Host, of which there must be one
-    KEEP_ALIVE = 2      # Connection: keep-alive
-    CLOSE = 3           # Connection: close
-    LENGTH = 4          # of a response: a valid Content-Length
-    COOKIE = 5          # of a response: Set-Cookie
-    CONDITION = 6       # of a request: If-None-Match and the like, or Range
-    JUDGED = 7          # bears on the meaning of other lines: they are judged together
-    TYPE = 8            # of a response: a Content-Type that gains by compression
-    UNTOUCHED = 9       # of a response: its body is to be left alone
-    VARIES = 10         # of a response: a Vary with Accept-Encoding
-
-
-class _RequestLine(NamedTuple):
-    """What one field line of a request means."""
-
-    field: tuple[bytes, bytes]      # lower-case name, value
-    raw: tuple[bytes, bytes]        # name as sent, value
-    forward: bytes                  # the line for the application; b"" if it ends here
-    part: int
-
-
-(
-    _PLAIN, _HOST, _KEEP_ALIVE, _CLOSE, _LENGTH, _COOKIE, _CONDITION, _JUDGED,
-    _TYPE, _UNTOUCHED, _VARIES,
-) = map(int, _Part)  # fmt: skip
-
 # What makes the store think before it answers. If-Match is the application's alone, but it may
 # name a tag that RETTER has weakened.
 _CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
@@ -292,10 +218,78 @@ _JUDGED_IN_REQUESTS = frozenset(
         b"x-forwarded-host",
     }
 )  # fmt: skip
-_CODINGS = b"accept-encoding"
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
-_SIMPLE_CONNECTION = {b"keep-alive": _KEEP_ALIVE, b"close": _CLOSE}
+_SIMPLE_CONNECTION = frozenset({b"keep-alive", b"close"})
+_CODINGS = b"accept-encoding"
+_cut_request = form_cutter(OWN_REQUEST_FIELDS)
+
+
+class _RequestForm:
+    """What a form of requests means, whatever is filled in.
+
+    Args:
+        lines: Of the form.
+        ends_here: The fields that are not for the application.
+        tells: Whether a field may say who asks.
+        decodable: Content codings that the application may be asked for.
+    """
+
+    __slots__ = (
+        "_fields", "_lines", "_own", "_telling", "blanks", "conditional", "host", "judged",
+        "keep_alive",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        lines: Lines,
+        ends_here: frozenset[bytes],
+        tells: Callable[[bytes], bool],
+        decodable: Collection[bytes],
+    ) -> None:
+        names = [name.lower() for name, _ in lines]
+        hosts = [value for name, value in lines if name.lower() == b"host" and value is not None]
+        connections = [v.lower() for n, v in lines if n.lower() == b"connection" and v is not None]
+        self._lines = lines
+        self._fields = [(name.lower(), value or b"") for name, value in lines]
+        self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
+        self._telling = [at for at, name in enumerate(names) if tells(name)]
+        self.host = hosts[0] if len(hosts) == 1 else b""
+        self.keep_alive = b"close" not in connections
+        self.conditional = not _CONDITIONS.isdisjoint(names)
+        # Some lines bear on the meaning of others: then all of them are looked at each time.
+        self.judged = (
+            len(hosts) != 1
+            or not host_is_valid(self.host)
+            or not _SIMPLE_CONNECTION.issuperset(connections)
+            or not _JUDGED_IN_REQUESTS.isdisjoint(names)
+        )
+        told = [
+            (name, reduced_accept_encoding(value, decodable))
+            if value is not None and name.lower() == _CODINGS
+            else (name, value)
+            for name, value in lines
+        ]
+        self.blanks = Blanks(
+            told,
+            lambda name: not (name in ends_here or shadows(name)),
+            b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
+        )
+
+    def fields(self, values: list[bytes]) -> Fields:
+        """Return the fields with these values."""
+        fields = self._fields.copy()
+        for (at, name), value in zip(self._own, values, strict=True):
+            fields[at] = (name, value)
+        return tuple(fields)
+
+    def telling(self, fields: Fields) -> Fields:
+        """Return those of the filled-in fields that may say who asks."""
+        return tuple([fields[at] for at in self._telling])
+
+    def raw(self, fields: Fields) -> list[tuple[bytes, bytes]]:
+        """Return the filled-in fields with their names as sent."""
+        return [(line[0], field[1]) for line, field in zip(self._lines, fields, strict=True)]
 
 
 class RequestParser:
@@ -308,7 +302,8 @@ class RequestParser:
         trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
         authority: The Host told to the application when HTTP/1.0 names none.
         decodable: Content codings that the application may be asked for.
-        line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
+        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
+        tells: Whether a field of that lower-case name may say who asks (owner.py).
     """
 
     def __init__(
@@ -320,14 +315,17 @@ class RequestParser:
         trusted: bool,
         authority: bytes = b"upstream",
         decodable: Collection[bytes] = (b"gzip", b"deflate"),
-        line_bytes_max: int = 1024 * 1024,
+        form_bytes_max: int = 1024 * 1024,
+        tells: Callable[[bytes], bool] = lambda name: True,
     ) -> None:
-        self._lines: LineMemo[_RequestLine] | None = None
-        if line_bytes_max:
-            self._lines = LineMemo(line_bytes_max)
+        self._tells = tells
+        self._forms: FormMemo[_RequestForm] | None = None
+        if form_bytes_max:
+            self._forms = FormMemo(form_bytes_max)
         self._authority = authority
         self._decodable = decodable
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
+        self._ends_here = self._dropped | HOP_BY_HOP
         self._fields_max = fields_max
         self._target_bytes_max = target_bytes_max
         self._via_mark = b"(" + instance + b")"
@@ -338,9 +336,9 @@ class RequestParser:
         Raises:
             DownstreamError: With the status that the client is to get.
         """
-        if self._lines is not None:
+        if self._forms is not None:
             try:
-                parsed = self._parse_lines(head, self._lines)
+                parsed = self._parse_form(head, self._forms)
             except DownstreamError:
                 # Of several faults the long way may name another first. Told by it alone, a client
                 # cannot see which lines RETTER knows.
@@ -367,75 +365,42 @@ class RequestParser:
         fields: Fields = tuple([(name.lower(), value) for name, value in raw])
         return self._head(bytes(request.method), bytes(request.target), http11, raw, fields)
 
-    def _parse_lines(self, head: bytes, memo: LineMemo[_RequestLine]) -> RequestHead | None:
+    def _parse_form(self, head: bytes, memo: FormMemo[_RequestForm]) -> RequestHead | None:
         """Parse a head of plain lines; None if it is for h11 to judge."""
-        lines = lines_of(head)
-        request_line = lines.pop(0)
-        match = REQUEST_LINE.fullmatch(request_line)
-        if match is None or len(request_line) > self._target_bytes_max:
+        end = head.index(b"\r\n")
+        match = REQUEST_LINE.fullmatch(head, 0, end)
+        if match is None or end > self._target_bytes_max:
             return None
-        if not 0 < len(lines) <= self._fields_max:
-            return None
-        method, target = match.groups()
-        # map and zip run their loops in C: with statements here this is three times as dear.
-        meanings = list(map(memo.young.get, lines))
-        if None in meanings:
-            meanings = [
-                meaning or self._meaning(line, memo)
-                for meaning, line in zip(meanings, lines, strict=True)
-            ]
-            if None in meanings:
+        pieces = _cut_request(head[end:-2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        key = b"".join(pieces)
+        form = memo.young.get(key) or memo.get(key)
+        if form is None:
+            lines = lines_of(pieces)
+            if not lines or len(lines) > self._fields_max:
                 return None
-        known = cast("list[_RequestLine]", meanings)
-        fields, raw, forward, parts = zip(*known, strict=True)
-        if _JUDGED in parts or parts.count(_HOST) != 1 or method in _REFUSED_METHODS:
-            return self._head(method, target, True, list(raw), fields)
-        host = fields[parts.index(_HOST)][1]
+            form = _RequestForm(lines, self._ends_here, self._tells, self._decodable)
+            memo.offer(key, form)
+        method, target = match.groups()
+        fields = form.fields(values)
+        if form.judged or method in _REFUSED_METHODS:
+            return self._head(method, target, True, form.raw(fields), fields)
         return RequestHead(
-            method=method,
-            target=target,
-            http11=True,
-            host=host,
-            fields=fields,
-            framing=Framing.NONE,
-            content_length=0,
-            keep_alive=_CLOSE not in parts,
-            expect_continue=False,
-            upgrade=b"",
-            conditional=_CONDITION in parts,
-            forward=b"%b %b HTTP/1.1\r\n%b%b"
-            % (
-                method,
-                target,
-                b"".join(forward),
-                b"X-Forwarded-Host: %b\r\n" % host if host else b"",
-            ),
+            method,
+            target,
+            True,
+            form.host,
+            fields,
+            Framing.NONE,
+            0,
+            form.keep_alive,
+            False,
+            b"",
+            form.conditional,
+            form.blanks.fill(head[: end + 2], values),
+            form.telling(fields),
         )
-
-    def _meaning(self, line: bytes, memo: LineMemo[_RequestLine]) -> _RequestLine | None:
-        meaning = memo.older(line)
-        if meaning is not None:
-            return meaning
-        match = FIELD_LINE.fullmatch(line)
-        if match is None:
-            return None
-        raw_name, value = match[1], match[2] or b""
-        name = raw_name.lower()
-        part = _PLAIN
-        if name == b"host":
-            part = _HOST if host_is_valid(value) else _JUDGED
-        elif name == b"connection":
-            part = _SIMPLE_CONNECTION.get(value.lower(), _JUDGED)
-        elif name in _JUDGED_IN_REQUESTS:
-            part = _JUDGED
-        elif name in _CONDITIONS:
-            part = _CONDITION
-        dropped = name in self._dropped or name in HOP_BY_HOP or shadows(name)
-        told = reduced_accept_encoding(value, self._decodable) if name == _CODINGS else value
-        forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, told)
-        meaning = _RequestLine((name, value), (raw_name, value), forward, part)
-        memo.put(line, meaning)
-        return meaning
 
     def _head(
         self,
@@ -476,6 +441,7 @@ class RequestParser:
             conditional=any(name in _CONDITIONS for name, _ in fields),
             forward=b"%b %b HTTP/1.1\r\n%b"
             % (method, target, _lines(self._kept(raw, http11, host, connection, framing, upgrade))),
+            telling=tuple([field for field in fields if self._tells(field[0])]),
         )
 
     def _kept(
@@ -541,43 +507,88 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
     return event
 
 
-class _ResponseLine(NamedTuple):
-    """What one field line of a response means."""
-
-    field: tuple[bytes, bytes]      # lower-case name, value
-    forward: bytes                  # the line for the client; b"" if it ends here
-    stored: bytes                   # the line for the store
-    part: int
-
-
 _JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
 _NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age"})
 _BODILESS = frozenset({b"204", b"304"})
 _VIA = b"Via: 1.1 retter\r\n"
 _VIA_VARY = _VIA + VARY_LINE
+_cut_response = form_cutter(OWN_RESPONSE_FIELDS)
+
+
+class _ResponseForm:
+    """What a form of responses means, whatever is filled in.
+
+    Args:
+        lines: Of the form.
+        eligibility: Which answers are compressed; None is none.
+    """
+
+    __slots__ = (
+        "_cookies_at", "_fields", "_own", "compressible", "forward", "judged", "keep_alive",
+        "length_at", "plain", "stored", "varies",
+    )  # fmt: skip
+
+    def __init__(self, lines: Lines, eligibility: Eligibility | None) -> None:
+        names = [name.lower() for name, _ in lines]
+        connections = [v.lower() for n, v in lines if n.lower() == b"connection" and v is not None]
+        self._fields = [(name.lower(), value or b"") for name, value in lines]
+        self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
+        self._cookies_at = [at for at, name in enumerate(names) if name == b"set-cookie"]
+        self.keep_alive = b"close" not in connections
+        self.plain = not self._cookies_at and b"vary" not in names
+        self.length_at = names.index(b"content-length") if b"content-length" in names else 0
+        self.judged = (
+            names.count(b"content-length") != 1
+            or not _SIMPLE_CONNECTION.issuperset(connections)
+            or not _JUDGED_IN_RESPONSES.isdisjoint(names)
+            or any(_is_event_stream(name, value) for name, value in self._fields)
+        )
+        # What decides about compression is never taken out, but for status and length.
+        types = [value for name, value in self._fields if name == b"content-type"]
+        self.compressible = (
+            eligibility is not None
+            and len(types) == 1
+            and eligibility.fits(types[0])
+            and not any(forbids_coding(name, value) for name, value in self._fields)
+        )
+        self.varies = any(varies_already(name, value) for name, value in self._fields)
+        ends_here = _OUR_RESPONSE_FIELDS | HOP_BY_HOP
+        self.forward = Blanks(lines, lambda name: name not in ends_here)
+        self.stored = Blanks(lines, lambda name: name not in ends_here | _NOT_STORED)
+
+    def fields(self, values: list[bytes]) -> Fields:
+        """Return the fields with these values."""
+        fields = self._fields.copy()
+        for (at, name), value in zip(self._own, values, strict=True):
+            fields[at] = (name, value)
+        return tuple(fields)
+
+    def set_cookies(self, fields: Fields) -> tuple[bytes, ...]:
+        """Return the values of Set-Cookie."""
+        return tuple([fields[at][1] for at in self._cookies_at])
 
 
 class ResponseParser:
     """Parses response heads for one RETTER process.
 
     Args:
-        line_bytes_max: Octets that remembered lines may take; 0 sends every head to h11.
+        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
         fields_max: Field lines a head may have; 0 is no limit.
         eligibility: Which answers are compressed; None is none.
     """
 
     def __init__(
         self,
-        line_bytes_max: int = 1024 * 1024,
+        form_bytes_max: int = 1024 * 1024,
         fields_max: int = 0,
         eligibility: Eligibility | None = None,
     ) -> None:
         self._fields_max = fields_max
         self._eligibility = eligibility
         self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
-        self._lines: LineMemo[_ResponseLine] | None = None
-        if line_bytes_max:
-            self._lines = LineMemo(line_bytes_max)
+        self._forms: FormMemo[_ResponseForm] | None = None
+        if form_bytes_max:
+            self._forms = FormMemo(form_bytes_max)
 
     def parse(self, head: bytes) -> ResponseHead:
         """Parse one whole response head, from the status line to the empty line.
@@ -588,97 +599,61 @@ class ResponseParser:
         """
         if self._fields_max and head.count(b"\r\n") - 2 > self._fields_max:
             raise UpstreamMalformed("too many header fields")
-        if self._lines is not None:
-            parsed = self._parse_lines(head, self._lines)
+        if self._forms is not None:
+            parsed = self._parse_form(head, self._forms)
             if parsed is not None:
                 return parsed
         return parse_response(head, self._eligibility)
 
-    def _parse_lines(self, head: bytes, memo: LineMemo[_ResponseLine]) -> ResponseHead | None:
+    def _parse_form(self, head: bytes, memo: FormMemo[_ResponseForm]) -> ResponseHead | None:
         """Parse a head of plain lines with one Content-Length; None if it is for h11 to judge."""
-        lines = lines_of(head)
-        status_line = lines.pop(0)
-        match = STATUS_LINE.fullmatch(status_line)
-        if match is None or match[1] in _BODILESS or not lines:
+        end = head.index(b"\r\n")
+        match = STATUS_LINE.fullmatch(head, 0, end)
+        if match is None or match[1] in _BODILESS:
             return None
-        meanings = list(map(memo.young.get, lines))
-        if None in meanings:
-            meanings = [
-                meaning or self._meaning(line, memo)
-                for meaning, line in zip(meanings, lines, strict=True)
-            ]
-            if None in meanings:
+        pieces = _cut_response(head[end:-2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        key = b"".join(pieces)
+        form = memo.young.get(key) or memo.get(key)
+        if form is None:
+            lines = lines_of(pieces)
+            if not lines:
                 return None
-        known = cast("list[_ResponseLine]", meanings)
-        fields, forward, stored, parts = zip(*known, strict=True)
-        if _JUDGED in parts or parts.count(_LENGTH) != 1:
+            form = _ResponseForm(lines, self._eligibility)
+            memo.offer(key, form)
+        if form.judged:
             return None
-        status, length = int(match[1]), int(fields[parts.index(_LENGTH)][1])
+        fields = form.fields(values)
+        length = fields[form.length_at][1]
+        if not length_is_valid(length):
+            return None
+        status, status_line, octets = int(match[1]), head[: end + 2], int(length)
         compressible = (
-            _TYPE in parts
-            and length >= self._coded_bytes_min
-            and _UNTOUCHED not in parts
-            and compressible_status(status)
-            and parts.count(_TYPE) == 1
+            form.compressible and octets >= self._coded_bytes_min and compressible_status(status)
         )
-        end = _VIA_VARY if compressible and _VARIES not in parts else _VIA
+        last = _VIA_VARY if compressible and not form.varies else _VIA
         return ResponseHead(
             status=status,
             fields=fields,
             framing=Framing.LENGTH,
-            content_length=length,
-            keep_alive=_CLOSE not in parts,
-            forward=b"%b\r\n%b%b" % (status_line, b"".join(forward), end),
-            stored=b"%b\r\n%b%b" % (status_line, b"".join(stored), end),
-            set_cookies=()
-            if _COOKIE not in parts
-            else tuple([field[1] for field in fields if field[0] == b"set-cookie"]),
+            content_length=octets,
+            keep_alive=form.keep_alive,
+            forward=form.forward.fill(status_line, values) + last,
+            stored=form.stored.fill(status_line, values) + last,
+            set_cookies=form.set_cookies(fields),
             event_stream=False,
-            plain=_is_plain(status, fields),
+            plain=form.plain and _is_good(status),
             compressible=compressible,
         )
 
-    def _meaning(self, line: bytes, memo: LineMemo[_ResponseLine]) -> _ResponseLine | None:
-        meaning = memo.older(line)
-        if meaning is not None:
-            return meaning
-        match = FIELD_LINE.fullmatch(line)
-        if match is None:
-            return None
-        raw_name, value = match[1], match[2] or b""
-        name = raw_name.lower()
-        part = _PLAIN
-        if name == b"content-length":
-            part = _LENGTH if length_is_valid(value) else _JUDGED
-        elif name == b"set-cookie":
-            part = _COOKIE
-        elif name == b"connection":
-            part = _SIMPLE_CONNECTION.get(value.lower(), _JUDGED)
-        elif name in _JUDGED_IN_RESPONSES or _is_event_stream(name, value):
-            part = _JUDGED
-        elif self._eligibility is not None:
-            part = self._coding_part(name, value, self._eligibility)
-        dropped = name in _OUR_RESPONSE_FIELDS or name in HOP_BY_HOP
-        forward = b"" if dropped else b"%b: %b\r\n" % (raw_name, value)
-        stored = b"" if name in _NOT_STORED else forward
-        meaning = _ResponseLine((name, value), forward, stored, part)
-        memo.put(line, meaning)
-        return meaning
 
-    @staticmethod
-    def _coding_part(name: bytes, value: bytes, eligibility: Eligibility) -> int:
-        """Return what a line says about compressing the body."""
-        if name == b"content-type":
-            return _TYPE if eligibility.fits(value) else _UNTOUCHED
-        if forbids_coding(name, value):
-            return _UNTOUCHED
-        return _VARIES if varies_already(name, value) else _PLAIN
+def _is_good(status: int) -> bool:
+    return 200 <= status < 400 and status not in (206, 304)
 
 
 def _is_plain(status: int, fields: Fields) -> bool:
-    if not 200 <= status < 400 or status in (206, 304):
-        return False
-    return not any(
+    return _is_good(status) and not any(
         name in (b"set-cookie", b"vary") or _is_event_stream(name, value) for name, value in fields
     )
 

@@ -34,7 +34,7 @@ def _combined(fields: Fields, name: bytes) -> bytes:
     return b", ".join([value for field_name, value in fields if field_name == name])
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class RequestHead:
     """A request's head, validated, with its framing and its bytes ready for the application."""
 
@@ -52,6 +52,7 @@ class RequestHead:
     forward: bytes           # request line and end-to-end fields for the application, CRLF-ended;
                              # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
                              # empty line, which depend on the connection
+    telling: Fields          # those of the fields that may say who asks (owner.py)
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

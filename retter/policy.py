@@ -73,15 +73,16 @@ def no_route(request: RequestHead) -> bytes:
 
 def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Identity:
     """Derive what the store needs to know of a request. Never raises."""
-    sessions = url_sessions(request.target, rules)
+    target, host = request.target, request.host
+    sessions = url_sessions(target, rules) if b"?" in target or b";" in target else []
     owner, owner_class, session, anonymous, shape = owner_of(request, sessions, rules)
-    url = _url(request.host, request.target, rules)
+    url = _url(host, target, rules)
     lookup = (
         request.method == b"GET"
         and request.framing is Framing.NONE
         and not request.upgrade
         # A host with a slash would make two URLs of one.
-        and b"/" not in request.host
+        and b"/" not in host
     )
     return Identity(
         owner,
@@ -91,7 +92,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         b"*" + url if anonymous else None,
         route_of(request),
         lookup,
-        lookup and request.first(b"range") is None,
+        lookup and not (request.conditional and request.first(b"range") is not None),
         shape,
         session,
     )
@@ -100,15 +101,12 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
 def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:
     """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...)."""
     path, _, query = target.partition(b"?")
-    params: list[bytes] = []
-    if query:
-        params = (query.replace(b";", b"&") if b";" in query else query).split(b"&")
-    if b";" in path:
-        for segment in path.split(b"/"):
-            params += segment.split(b";")[1:]
-    if not params:
-        return []
     is_session = rules.param_is_session
+    if b";" not in target:
+        return [p for p in query.split(b"&") if is_session[p.partition(b"=")[0]]]
+    params = query.replace(b";", b"&").split(b"&")
+    for segment in path.split(b"/"):
+        params += segment.split(b";")[1:]
     return [param for param in params if is_session[param.partition(b"=")[0]]]
 
 

@@ -78,6 +78,8 @@ ROUTE_PATH_BYTES_MAX = 256      # of a path that is remembered: 1 MB of them, no
 
 def _make_route_of(patterns: tuple[bytes, ...]) -> Callable[[RequestHead], bytes]:
     """Return a function that names routes: the operator's own first, then by segments."""
+    if not patterns:
+        return lambda request: route_of(request.method, request.target)
     rules = [(pattern, name_matcher((pattern,))) for pattern in patterns]
 
     @lru_cache(ROUTES_REMEMBERED_MAX)
@@ -241,6 +243,7 @@ class Proxy:
             target_bytes_max=settings.target_bytes_max,
             instance=self._instance,
             authority=parse_upstream(settings.upstream).authority,
+            tells=lambda name: self.owner_rules.field_kinds[name] is not None,
             decodable=decodable(),
         )
         self._parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}

@@ -1,6 +1,6 @@
-"""The memos of heads and lines as a test wants them, in a proxy of any kind."""
+"""The memos of heads and forms as a test wants them, in a proxy of any kind."""
 
-from retter.lines import LineMemo
+from retter.lines import FormMemo
 from retter.proxy import Proxy
 
 # off    every head goes through h11, each time
@@ -32,6 +32,8 @@ def set_memos(proxy: Proxy, way: str) -> None:
             memo._bytes_max = 0 if way == "off" else _FULL_BYTES_MAX
     for parser in parsers:
         if way == "off":
-            parser._lines = None
+            parser._forms = None
         elif way == "full":
-            parser._lines = LineMemo(_FULL_BYTES_MAX)
+            parser._forms = FormMemo(_FULL_BYTES_MAX)
+        elif parser._forms is not None:
+            parser._forms._seen = _Everything()

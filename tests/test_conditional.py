@@ -22,7 +22,8 @@ def request(*fields: tuple[bytes, bytes]) -> RequestHead:
     return RequestHead(
         method=b"GET", target=b"/", http11=True, host=b"example.com",
         fields=((b"host", b"example.com"), *fields), framing=Framing.NONE, content_length=0,
-        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"", conditional=False,
+        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"", telling=fields,
+        conditional=any(name == b"range" for name, _ in fields),
     )
 
 

@@ -6,22 +6,24 @@ from hypothesis import strategies as st
 
 from retter.errors import BadRequest, DownstreamError, LoopDetected, UpstreamMalformed
 from retter.heads import (
-    SEEN_HEADS_MAX,
+    HEAD_COST_PER_BYTE,
+    HEAD_ENTRY_BYTES,
     HeadMemo,
     RequestParser,
     ResponseParser,
     end_of_head,
     parse_response,
 )
+from retter.memo import SEEN_MAX
 from retter.message import Framing, RequestHead, ResponseHead
 from retter.strict import check_request_head
 from tests.harness import FakeProxy, body_of, get, reply, split_at
 
 
-def parser(*, trusted: bool = False, line_bytes_max: int = 1024 * 1024) -> RequestParser:
+def parser(*, trusted: bool = False, form_bytes_max: int = 1024 * 1024) -> RequestParser:
     return RequestParser(
         fields_max=20, target_bytes_max=100, instance=b"me", trusted=trusted,
-        authority=b"app:8080", line_bytes_max=line_bytes_max,
+        authority=b"app:8080", form_bytes_max=form_bytes_max,
     )  # fmt: skip
 
 
@@ -38,9 +40,9 @@ def request(*lines: str, trusted: bool = False) -> RequestHead:
 def refused(*lines: str) -> int:
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     statuses = []
-    for line_bytes_max in (0, 1024):
+    for form_bytes_max in (0, 1024):
         with pytest.raises(DownstreamError) as caught:
-            parser(line_bytes_max=line_bytes_max).parse(head)
+            parser(form_bytes_max=form_bytes_max).parse(head)
         statuses.append(caught.value.status)
     assert statuses[0] == statuses[1], "by lines and by h11 alike"
     return statuses[0]
@@ -223,7 +225,7 @@ def test_forwarding_fields_are_believed_from_trusted_peers_only() -> None:
 
 def test_the_hard_way_raises_loops_too() -> None:
     with pytest.raises(LoopDetected):
-        parser(line_bytes_max=0).parse(b"GET / HTTP/1.0\r\nVia: 1.0 x, 1.1 retter (me)\r\n\r\n")
+        parser(form_bytes_max=0).parse(b"GET / HTTP/1.0\r\nVia: 1.0 x, 1.1 retter (me)\r\n\r\n")
 
 
 def test_conditions_are_seen() -> None:
@@ -317,9 +319,9 @@ def test_event_streams_are_seen() -> None:
     ],
 )  # fmt: skip
 def test_responses_that_are_refused(head: bytes) -> None:
-    for line_bytes_max in (0, 1024):
+    for form_bytes_max in (0, 1024):
         with pytest.raises(UpstreamMalformed):
-            ResponseParser(line_bytes_max).parse(head)
+            ResponseParser(form_bytes_max).parse(head)
 
 
 # -- the end of a head ------------------------------------------------------------------------
@@ -358,7 +360,7 @@ def test_the_memo_takes_in_what_comes_again() -> None:
     assert memo.get(b"head") is None
     memo.offer(b"head", 1)
     assert memo.get(b"head") == 1
-    for n in range(SEEN_HEADS_MAX + 10):
+    for n in range(SEEN_MAX + 10):
         memo.offer(b"once %d" % n, n)
     assert len(memo) == 1
 
@@ -376,7 +378,7 @@ def test_the_memo_is_bounded_and_never_wrong(bytes_max: int, heads: list[int]) -
         assert memo.get(head) in (None, n)
         memo.put(head, n)
         entries = {**memo._old, **memo.young}
-        cost = sum(len(key) * memo.COST_PER_BYTE + 500 for key in entries)
+        cost = sum(len(key) * HEAD_COST_PER_BYTE + HEAD_ENTRY_BYTES for key in entries)
         assert cost <= bytes_max
         assert len(memo) * 500 <= bytes_max, "bounded in entries too"
 

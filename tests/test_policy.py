@@ -43,7 +43,8 @@ def request(
     return RequestHead(
         method=method, target=target, http11=True, host=host,
         fields=((b"host", host), *fields), framing=framing, content_length=0,
-        keep_alive=True, expect_continue=False, upgrade=upgrade, forward=b"", conditional=False,
+        keep_alive=True, expect_continue=False, upgrade=upgrade, forward=b"", telling=fields,
+        conditional=any(name == b"range" for name, _ in fields),
     )
 
 

@@ -26,7 +26,8 @@ def request(
     return RequestHead(
         method=method, target=target, http11=True, host=b"a.b", fields=fields,
         framing=Framing.NONE, content_length=0, keep_alive=True, expect_continue=False,
-        upgrade=b"", forward=b"", conditional=False,
+        upgrade=b"", forward=b"", telling=fields,
+        conditional=any(name == b"range" for name, _ in fields),
     )
 
 
