@@ -6,6 +6,8 @@ meanwhile stays in the buffer, up to a limit, and then in the socket.
 """
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, cast
 
 from retter.answers import Persistence
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from retter.proxy import ParsedRequest, Proxy
 
 _FOREVER = float("inf")
+
+# struct linger: on, 0 s. What is not sent yet is dropped, and the peer is told (tcp(7), SO_LINGER).
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _NO_BODY = Framing.NONE
 
 # Below this a head and a body are joined into one write; above it the copy costs more than the
@@ -185,6 +190,14 @@ class DownstreamConnection(asyncio.Protocol):
         self._closed = True
         if self._transport is not None:
             self._transport.abort()
+
+    def cut_off(self, *, reset: bool) -> None:
+        """Close in the middle of an answer; `reset` if nothing else tells that it is cut."""
+        if reset and self._transport is not None:
+            sock = self._transport.get_extra_info("socket")
+            if sock is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        self.abort()
 
     @property
     def idle(self) -> bool:

@@ -596,7 +596,7 @@ class Exchange:
         client, self._client = self._client, None
         self._encoder = None
         if client is not None:
-            client.abort()
+            client.cut_off(reset=self._ends_with_connection())
         if self.stage is not _DONE:
             self._abandon(Outcome.NEUTRAL, self._proxy.loop.time())
 
@@ -749,7 +749,7 @@ class Exchange:
             if self.answer_begun:
                 self._log_answer(error.reason)
                 self._stop_encoding()
-                client.abort()  # a cut answer must look like one (RFC 9112 section 8)
+                client.cut_off(reset=self._ends_with_connection())
                 self._client = None
             elif stored := _last_resort(proxy, self._parsed, now):
                 self._answer_from_store(stored, error.reason, now)
@@ -767,6 +767,16 @@ class Exchange:
                 self._log(error.status, "retter", error.reason)
         if self.stage is not Stage.DONE:
             self._finish(now)
+
+    def _ends_with_connection(self) -> bool:
+        """Whether the client would take a plain close for the end of its answer.
+
+        A cut answer must look like one (RFC 9112 section 8): other framings show it by themselves.
+        """
+        head = self._response
+        return not self._parsed.head.http11 and (
+            head is None or head.framing is not Framing.LENGTH or self._encoder is not None
+        )
 
     def overdue(self, reason: Reason, now: float) -> None:
         """The breaker's clock has run out: waited in vain for a place, or for the first byte."""

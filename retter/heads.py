@@ -65,8 +65,9 @@ _PROTECTED = frozenset(
 )  # fmt: skip
 _PROTECTED_PREFIXES = (b"content-", b"x-forwarded-")
 
-# Written anew for every request by forwarding.py, with what the connection knows.
-_FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto"})
+# Written anew for every request by forwarding.py, with what the connection knows. Proxy means
+# nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
+_FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto", b"proxy"})
 
 # Who the client is and what it asked for, as told by whoever is in front: passed on if that is a
 # trusted proxy, else dropped.

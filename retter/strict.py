@@ -7,7 +7,8 @@ of a whole site has to be the strictest parser on the path, so all of them are e
 - a bare LF as a line end, in heads, chunk lines and trailers (RFC 9112 section 2.2);
 - folded field lines (RFC 9112 section 5.2) and control characters anywhere in a head;
 - Content-Length more than once or as a list, even of equal values (RFC 9110 section 8.6), with more
-  than 18 digits, or beside Transfer-Encoding (RFC 9112 section 6.3);
+  than 18 digits, or beside Transfer-Encoding (RFC 9112 section 6.3); in requests with a zero before
+  other digits, which some read as an octal number;
 - Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1);
 - a Host that is no uri-host [":" port] (RFC 9112 section 3.2);
 - white space after a chunk size, more than 16 digits of it (h11 takes 20), and a chunk extension
@@ -31,6 +32,8 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # 1*DIGIT (RFC 9110 section 8.6) of at most 18 digits, so that it fits 64 bits everywhere: no sign,
 # no list, no leading plus, which some parsers accept.
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_LEADING_ZERO = re.compile(rb"0[0-9]")
 
 # uri-host [ ":" port ] (RFC 9110 section 7.2) without userinfo, spaces, commas or path characters.
 _HOST = re.compile(
@@ -59,7 +62,7 @@ _NOT_IN_TRAILERS = frozenset(
     {
         b"age", b"authorization", b"cache-control", b"connection", b"cookie", b"date", b"expect",
         b"expires", b"forwarded", b"keep-alive", b"location", b"max-forwards", b"pragma",
-        b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"range",
+        b"proxy", b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"range",
         b"retry-after", b"set-cookie", b"te", b"trailer", b"upgrade", b"vary", b"via", b"warning",
         b"www-authenticate", b"x-circuit", b"x-real-ip", b"x-retter",
     }
@@ -67,7 +70,8 @@ _NOT_IN_TRAILERS = frozenset(
 _NOT_IN_TRAILERS_PREFIXES = (b"content-", b"if-", b"x-forwarded-")
 
 # What RETTER or the framing says. Python and PHP applications read "-" and "_" in a field name as
-# the same letter, so X_Forwarded_For would stand in for ours.
+# the same letter, and some gateways (RFC 3875 section 4.1.18) whatever is no letter or digit. So
+# X_Forwarded_For, or X.Forwarded.For, would stand in for ours.
 _SHADOWED = frozenset(
     {
         b"connection", b"content-length", b"expect", b"forwarded", b"host", b"keep-alive",
@@ -75,6 +79,8 @@ _SHADOWED = frozenset(
         b"x-real-ip",
     }
 )  # fmt: skip
+# The marks of RFC 9110 section 5.6.2 that a name may have, each as a "-".
+_TAKEN_FOR = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
 
 def line_fault(head: bytes) -> str | None:
@@ -121,11 +127,11 @@ def has_length(head: bytes) -> bool:
 
 
 def shadows(name: bytes) -> bool:
-    """Whether a lower-case field name with underscores would be taken for one that matters."""
-    if b"_" not in name:
+    """Whether a lower-case field name would be taken for another one that matters."""
+    taken_for = name.translate(_TAKEN_FOR)
+    if taken_for == name:
         return False
-    name = name.replace(b"_", b"-")
-    return name in _SHADOWED or name.startswith(b"x-forwarded-")
+    return taken_for in _SHADOWED or taken_for.startswith(b"x-forwarded-")
 
 
 def chunk_size_of(line: bytes) -> int | None:
@@ -140,7 +146,7 @@ def chunk_size_of(line: bytes) -> int | None:
 def trailer_fault(trailers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Say which trailer field gives the whole message away as an attack, or return None."""
     for name, _ in trailers:
-        lower = name.lower().replace(b"_", b"-")
+        lower = name.lower().translate(_TAKEN_FOR)
         if lower in _NEVER_IN_TRAILERS:
             return f"{lower.decode()} in the trailers"
     return None
@@ -150,7 +156,7 @@ def kept_trailers(trailers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, 
     """Return the trailer fields that may be passed on (RFC 9110 section 6.5.1)."""
     kept: list[tuple[bytes, bytes]] = []
     for name, value in trailers:
-        lower = name.lower().replace(b"_", b"-")
+        lower = name.lower().translate(_TAKEN_FOR)
         if lower not in _NOT_IN_TRAILERS and not lower.startswith(_NOT_IN_TRAILERS_PREFIXES):
             kept.append((name, value))
     return kept
@@ -191,9 +197,16 @@ def request_framing(
     if fault is not None:
         status = 501 if fault.endswith("other than chunked") else 400
         raise BadRequest(fault, status)
+    if framing is Framing.LENGTH and _LEADING_ZERO.match(_length_of(fields)):
+        # RFC 9110 section 8.6 allows it, but who reads 010 as an octal number sees another body.
+        raise BadRequest("a Content-Length that begins with a zero")
     if framing is None or (framing is Framing.LENGTH and length == 0):
         return Framing.NONE, 0
     return framing, length
+
+
+def _length_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return next(value for name, value in fields if name == b"content-length")
 
 
 def response_framing(

@@ -126,7 +126,10 @@ BAD_HEADS = [
     b"HTTP/1.1 200 OK\r\n X: y\r\n\r\n", b"HTTP/1.1 200 OK\r\nX : y\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX\r\n\r\n", b"HTTP/1.1 200 OK\r\n: y\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX: \x00\r\n\r\n", b"HTTP/1.1 200 O\x00K\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX Y: z\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX Y: z\r\n\r\n", b"HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK\r\n\r\n",
+    b"HTTP/1.1 +200 OK\r\n\r\n", b"HTTP/1.1 2_0 OK\r\n\r\n", b"HTTP/1.1 200\tOK\r\n\r\n",
+    b"HTTP/1.1 000 OK\r\n\r\n", b"HTTP/11 200 OK\r\n\r\n", b"HTTP/1.1 \xb2\xb0\xb0 OK\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX\x80: y\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: y\x7f\r\n\r\n",
 ]  # fmt: skip
 BAD_FRAMINGS = [
     b"Content-Length: 2\r\nContent-Length: 2\r\n", b"Content-Length: 2\r\nContent-Length: 3\r\n",

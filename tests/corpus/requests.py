@@ -197,7 +197,8 @@ def _hosts() -> Iterator[Refused]:
 BAD_LENGTHS = [
     b"", b"+5", b"-5", b"-0", b"5,", b",5", b"5, 5", b"5,5", b"5,6", b"0x5", b"5_0", b"5.0", b"5e0",
     b"five", b"5 5", b"5;", b"'5'", b'"5"', b"\xb2", b"5\xa0", b"9" * 19, b"9" * 40, b"5 chunked",
-    b"0 5", b"5h", b"NaN", b"inf", b"--5", b"5-", b"0b101", b"0o5", b"5\x0b",
+    b"0 5", b"5h", b"NaN", b"inf", b"--5", b"5-", b"0b101", b"0o5", b"5\x0b", b"05", b"010", b"00",
+    b"\xef\xbc\x95", b"5\x00", b"\x0c5", b"5,chunked", b"1e1", b"5 ,", b"5;5", b"(5)",
 ]  # fmt: skip
 
 BAD_CODINGS = [
@@ -205,7 +206,8 @@ BAD_CODINGS = [
     b"chunked,", b",chunked", b"chunked;q=1", b"chunked;", b"xchunked", b"chunkedx", b'"chunked"',
     b"'chunked'", b"chunked identity", b"gzip, chunked", b"chunked, gzip", b"chunked, identity",
     b"identity, chunked", b"chu nked", b"chunk", b"chunked\xa0", b"\xffchunked", b"chunked=1",
-    b"gzip;chunked", b"[chunked]",
+    b"gzip;chunked", b"[chunked]", b"chunked\tchunked", b"chunked,,", b"chunked, x", b"trailers",
+    b"chunked; x", b"x-chunked", b"CHUNKED1",
 ]  # fmt: skip
 CONTROL_CODINGS = [b"\x0bchunked", b"chunked\x0c", b"chunked\x00", b"\x00", b"chun\x01ked"]
 
@@ -287,7 +289,8 @@ BAD_SIZES = [
     b"", b"g", b"0x5", b"+5", b"-5", b"5 ", b" 5", b"5\t", b"5;", b"5,", b"5_", b"0" * 16 + b"5",
     b"f" * 16, b"8" + b"0" * 15, b"1" + b"0" * 16, b"5\n", b"5\r", b"5;\x00", b"5;a\rb", b"5;a\nb",
     b'5;a="', b";a", b"5.0", b"5 5", b"5;a b", b"\xef\xbc\x95", b"5;a=", b"5;;", b"'5'", b"five",
-    b"5;" + b"a" * 2000, b"\x00", b"5\x0b",
+    b"5;" + b"a" * 2000, b"\x00", b"5\x0b", b'5;a="x\r\ny"', b"5;a=b c", b'5;a="b"c', b"5;\xffa=1",
+    b"5\x85", b"5=", b"5:a", b"0o5", b"5;a=b;", b"5#",
 ]  # fmt: skip
 
 BAD_CHUNKS = {
@@ -318,6 +321,9 @@ BAD_TRAILERS = {
     "a space before the name": b" X: y\r\n",
     "too much": b"X: " + b"y" * 9000 + b"\r\n",
     "a smuggled request": SMUGGLED[:-2],
+    "Transfer.Encoding": b"Transfer.Encoding: chunked\r\n",
+    "a NUL in a name": b"X\x00: y\r\n",
+    "octet 0x80 in a name": b"X\x80: y\r\n",
 }
 
 
@@ -386,6 +392,9 @@ def _taken() -> Iterator[Taken]:
     for name in (b"Content_Length: 5", b"Transfer_Encoding: chunked", b"X_Forwarded_For: 6.6.6.6",
                  b"X-Forwarded_Proto: https", b"x_real_ip: 6.6.6.6", b"X-Forwarded-For: 6.6.6.6",
                  b"X-Forwarded-Host: evil", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6",
+                 b"Content.Length: 5", b"X.Forwarded.For: 6.6.6.6", b"X!Real!IP: 6", b"TRANSFER~ENCODING: chunked",
+                 b"X-Forwarded|Host: evil", b"Proxy: http://evil/", b"PROXY: evil", b"Via_: 1\r\nConnection: via_",
+                 b"HOST.: x\r\nConnection: host.", b"Connection: Keep-Alive", b"TE: gzip\r\nConnection: TE",
                  b"Proxy-Connection: close", b"Keep-Alive: 300", b"HOST_: x\r\nConnection: host_"):  # fmt: skip
         yield Taken(f"{name.decode()} does not reach the application", _get(name + b"\r\n"), (_plain(),))
     for name in (b"X-Content-Length: 5", b"X-Transfer-Encoding: chunked", b"Content-Length-X: 5", b"X_Mine: 1",
@@ -410,6 +419,37 @@ def _taken() -> Iterator[Taken]:
     yield Taken("Upgrade without Connection", _get(b"Upgrade: websocket\r\n"), (_plain(),))
     yield Taken("nothing is answered after Connection: close", _get(b"Connection: close\r\n") + SMUGGLED,
                 (_plain(),), closed=True)  # fmt: skip
+    for lines in (b"Connection: CLOSE\r\n", b"Connection:close\t\r\n", b"Connection: keep-alive, close\r\n",
+                  b"Connection: keep-alive\r\nConnection: close\r\n", b"Connection: ,, close ,\r\n",
+                  b"connection: x\r\nCONNECTION: Close\r\n"):  # fmt: skip
+        yield Taken(f"nothing is answered after {_shown(lines)}", _get(lines) + SMUGGLED, (_plain(),), closed=True)
+    for lines in (b"Connection: clo se\r\n", b'Connection: "close"\r\n', b"Connection: closed\r\n",
+                  b"Connection:\r\n", b"Proxy-Connection: close\r\n", b"Connection: close;x\r\n"):  # fmt: skip
+        yield Taken(f"no close: {_shown(lines)}", _get(lines) + SMUGGLED, (_plain(), SMUGGLED))
+    yield Taken("HTTP/1.0 that is kept alive", b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED,
+                (_plain(), SMUGGLED))  # fmt: skip
+    for line in (b"OPTIONS * HTTP/1.1", b"OPTIONS http://a HTTP/1.1"):
+        yield Taken(f"{line.decode()} asks for the server itself", _get(line=line), (_plain(b"OPTIONS * HTTP/1.1"),))
+    for named in (b"Transfer-Encoding", b"transfer-encoding, close"):
+        yield Taken(f"Connection: {named.decode()} takes no framing away", _post(b"Connection: " + named + b"\r\n" + CHUNKED, CHUNKS),
+                    (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS),), closed=b"close" in named)  # fmt: skip
+    yield Taken("Connection: Content-Length takes no framing away", _post(b"Connection: Content-Length\r\n" + LENGTH, b"hello") + SMUGGLED,
+                (_plain(b"POST / HTTP/1.1", LENGTH, body=b"hello"), SMUGGLED))  # fmt: skip
+    for value in (b"Chunked", b"\tchunked \t", b"CHUNKED"):
+        yield Taken(f"Transfer-Encoding {_shown(value)!r} is chunked",
+                    _post(b"Transfer-Encoding: " + value + b"\r\n", CHUNKS) + SMUGGLED,
+                    (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS), SMUGGLED))  # fmt: skip
+    yield Taken("an upgrade that is refused: what follows is a request",
+                _get(b"Connection: Upgrade\r\nUpgrade: websocket\r\n") + SMUGGLED,
+                (_plain(lines=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"), SMUGGLED))  # fmt: skip
+    yield Taken("an upgrade with a body",
+                _post(b"Connection: Upgrade\r\nUpgrade: x\r\n" + LENGTH, b"hello") + SMUGGLED,
+                (_plain(b"POST / HTTP/1.1", LENGTH + b"Connection: Upgrade\r\nUpgrade: x\r\n", body=b"hello"), SMUGGLED))  # fmt: skip
+    yield Taken("sixteen zeros are the last chunk", _post(CHUNKED, b"0" * 16 + b"\r\n\r\n") + SMUGGLED,
+                (_plain(b"POST / HTTP/1.1", CHUNKED, body=b"0\r\n\r\n"), SMUGGLED))  # fmt: skip
+    yield Taken("a trailer that announces itself changes nothing",
+                _post(b"Trailer: Content-Length\r\n" + CHUNKED, CHUNKS) + SMUGGLED,
+                (_plain(b"POST / HTTP/1.1", b"Trailer: Content-Length\r\n" + CHUNKED, body=CHUNKS), SMUGGLED))  # fmt: skip
     yield Taken("nothing is answered after HTTP/1.0", b"GET / HTTP/1.0\r\nHost: a\r\n\r\n" + SMUGGLED,
                 (_plain(),), closed=True)  # fmt: skip
     yield Taken("garbage behind a request is refused in its turn", _get() + b"garbage\r\n\r\n",

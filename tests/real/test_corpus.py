@@ -474,3 +474,26 @@ def test_answers_pass_unchanged(loop_name: str, memos: str) -> None:
         await answer_passes(stage, row, in_three(row.sends))
 
     carried_out(loop_name, memos, fidelity.ANSWERS, carry_out)
+
+
+@pytest.mark.parametrize("then", [Then.CLOSE, Then.RESET])
+@pytest.mark.parametrize("framing", [b"Content-Length: 9", b"Transfer-Encoding: chunked"])
+def test_a_cut_answer_looks_like_one_in_http10_too(
+    loop_name: str, memos: str, framing: bytes, then: Then
+) -> None:
+    """Without chunks a client takes a plain close for the end (RFC 9112 section 8)."""
+
+    async def main() -> None:
+        async with on_stage(memos) as stage:
+            client = await stage.client(b"GET / HTTP/1.0\r\nHost: a\r\n\r\n")
+            await until(stage.reached, "the request")
+            upstream = stage.connections[0]
+            upstream.sends(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n5\r\nhello")
+            await until(lambda: client.received.endswith(b"hello"), "a beginning")
+            (upstream.closes if then is Then.CLOSE else upstream.resets)()
+            await until(lambda: client.ended, "a close")
+            assert not client.clean or framing.startswith(b"Content-Length")
+            await stage.clear()
+            await stage.next_request_works()
+
+    run(main(), loop_name)
