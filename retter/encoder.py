@@ -356,9 +356,18 @@ class Compression:
     def _form_of(
         self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
     ) -> Form | StoredResponse:
-        wanted = codings[0]
-        if self._store.coded_body(stored.body, wanted) is None:
-            self._make(stored.body, wanted)
+        """Have the best form made, and return what there is meanwhile."""
+        body, wanted = stored.body, codings[0]
+        if self._store.coded_body(body, wanted) is None and not self._make_at_once(body, wanted):
+            self._make_in_thread(body, wanted)
+        form = self._form_at_hand(request, stored, codings)
+        if form is None and b"gzip" in codings and self._make_at_once(body, b"gzip"):
+            form = self._form_at_hand(request, stored, codings)
+        return form or stored
+
+    def _form_at_hand(
+        self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
+    ) -> Form | None:
         for coding in codings:
             if stored.forms and (form := stored.forms.get(coding)) is not None:
                 return form
@@ -366,7 +375,7 @@ class Compression:
                 form = self._make_form(stored, coding, coded)
                 self._store.attach(request.identity, stored, coding, form)
                 return form
-        return stored
+        return None
 
     def _make_form(self, stored: StoredResponse, coding: bytes, coded: bytes) -> Form:
         if coded is stored.body:
@@ -376,16 +385,20 @@ class Compression:
             self.weakened.add(made.strong_etag)
         return Form(b"%bContent-Encoding: %b\r\n" % (made.head, coding), coded)
 
-    def _make(self, body: bytes, coding: bytes) -> None:
-        """Compress a stored body: now if that is quickly done, else in the thread."""
+    def _make_at_once(self, body: bytes, coding: bytes) -> bool:
+        """Compress a stored body, or find that it need not be, if that is quickly done."""
         if len(body) < self._bytes_min:
             self._store.keep_coded(body, coding, body)
-            return
-        if coding == b"gzip" and not self._lagging:
-            how = self._compressor(coding)
-            if len(body) <= how.inline_bytes_max // 2:
-                self._made(body, coding, how.whole(body))
-                return
+            return True
+        if coding != b"gzip" or self._lagging:
+            return False
+        how = self._compressor(coding)
+        if len(body) > how.inline_bytes_max // 2:
+            return False
+        self._made(body, coding, how.whole(body))
+        return True
+
+    def _make_in_thread(self, body: bytes, coding: bytes) -> None:
         job = (coding, body)
         if job in self._making or self.workers.waiting >= JOBS_MAX:
             return      # identity for now; who asks next may have it made

@@ -177,7 +177,7 @@ class Conversation:
         """`bytes` octets, by Content-Length, chunked or until close; at half of them a `gate`."""
         query = self.request.query
         total, framing = int(query["bytes"]), query.get("framing", "length")
-        self.head("200 OK", "Content-Type: application/octet-stream", {
+        self.head("200 OK", f"Content-Type: {query.get('type', 'application/octet-stream')}", {
             "length": f"Content-Length: {total}",
             "chunked": "Transfer-Encoding: chunked",
             "close": "Connection: close",
