@@ -150,7 +150,7 @@ class Client(FarEnd):
 
 
     def ends(self) -> None:
-        self.left_early = self.left_early or bool(self.rest)
+        self.left_early = True      # a stream ends with it; chunks show that it was cut
         super().ends()
 
     def methods(self) -> list[bytes]:
