@@ -4,7 +4,6 @@ import http.client
 import json
 import socket
 from typing import Any, Final, cast
-from urllib.parse import urlencode
 
 from retter.units import ListenAddress
 
@@ -36,14 +35,14 @@ class AdminClient:
         self.address = address
         self._token = token
 
-    def get(self, path: str, **query: str | list[str]) -> dict[str, Any]:
+    def get(self, path: str) -> dict[str, Any]:
         """Return the JSON document of a path.
 
         Raises:
             Unreachable: Nothing answers there.
             ControlError: It was refused.
         """
-        return self._ask("GET", f"{path}?{urlencode(query, doseq=True)}" if query else path, None)
+        return self._ask("GET", path, None)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Have something done, and return the JSON document that says so. Raises as `get`."""

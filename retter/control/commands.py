@@ -107,12 +107,10 @@ def _top(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _why(client: AdminClient, options: argparse.Namespace) -> int:
-    query: dict[str, str | list[str]] = {"url": options.url}
+    body: dict[str, Any] = {"url": options.url, "header": options.header}
     if options.cookie:
-        query["cookie"] = "; ".join(options.cookie)
-    if options.header:
-        query["header"] = options.header
-    found = client.get("/api/why", **query)
+        body["cookie"] = "; ".join(options.cookie)
+    found = client.post("/api/why", body)    # as a POST, no cookie stands in a URL
     return _show(found, options, words.why(found))
 
 
@@ -122,7 +120,7 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
         "--cookie", action="append", metavar="NAME=VALUE", help="a cookie sent; may be repeated"
     )
     parser.add_argument(
-        "--header", action="append", metavar="'NAME: VALUE'",
+        "--header", action="append", default=[], metavar="'NAME: VALUE'",
         help="a header field sent; may be repeated",
     )
 
