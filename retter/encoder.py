@@ -351,7 +351,7 @@ class Compression:
         codings = (request.accepted or self.accepted(request)).stored
         if not codings or stored.forms is None:
             return stored
-        return stored.forms.get(codings[0]) or self._form_of(request, stored, codings)
+        return stored.form(codings[0]) or self._form_of(request, stored, codings)
 
     def _form_of(
         self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
@@ -369,7 +369,7 @@ class Compression:
         self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
     ) -> Form | None:
         for coding in codings:
-            if stored.forms and (form := stored.forms.get(coding)) is not None:
+            if (form := stored.form(coding)) is not None:
                 return form
             if (coded := self._store.coded_body(stored.body, coding)) is not None:
                 form = self._make_form(stored, coding, coded)

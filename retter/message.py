@@ -81,7 +81,8 @@ class ResponseHead:
                              # 2xx or 3xx (not 206, 304), LENGTH, no Set-Cookie, Vary or stream
     compressible: bool = False     # compressed for clients that ask for it (negotiation.py)
     coded: bytes | None = None     # `forward` for a coded body, made when it is first needed:
-                                   # the one thing that is filled in later, and always the same
+                                   # filled in later, and always the same
+    facts: tuple[object, object] | None = None     # what the store has read of it, likewise
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -10,36 +10,31 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.policy import key_parts
-from retter.stored import StoredResponse, bytes_referred
+from retter.stored import Record, StoredResponse, as_stored, bytes_referred
 
-# What an owner costs on top (measured: 460): the account and its ordered dictionary.
+BODY: Final = StoredResponse._fields.index("body")    # its place in a Record
+
+# What an owner costs on top (measured: 400): its dictionary and its places in two others.
 OWNER_OVERHEAD_BYTES: Final = 480
-
-
-class _Account:
-    """What one owner holds: its keys, least recently used first, and the bytes they refer to."""
-
-    __slots__ = ("bytes_held", "keys")
-
-    def __init__(self) -> None:
-        self.bytes_held = 0
-        self.keys: OrderedDict[bytes, None] = OrderedDict()
 
 
 class Shelves:
     """Stored responses by key, under a budget and a share of it for each owner."""
 
     __slots__ = (
-        "_bodies", "_body_uses", "_bytes_max", "_coded", "_owner_bytes_max", "accounts",
-        "bytes_used", "entries", "evicted_budget", "evicted_share", "slots",
+        "_bodies", "_body_uses", "_bytes_max", "_coded", "_owner_bytes", "_owner_bytes_max",
+        "bytes_used", "entries", "evicted_budget", "evicted_share", "owner_keys", "slots",
     )
 
     def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._owner_bytes_max = owner_bytes_max
         # Least recently used first; the variants of a key newest first.
-        self.slots: OrderedDict[bytes, tuple[StoredResponse, ...]] = OrderedDict()
-        self.accounts: dict[bytes, _Account] = {}
+        self.slots: OrderedDict[bytes, tuple[Record, ...]] = OrderedDict()
+        # Of each owner its keys, least recently used first, and the bytes they refer to. Plain
+        # dictionaries of bytes: they are half the size of ordered ones, and nothing to collect.
+        self.owner_keys: dict[bytes, dict[bytes, None]] = {}
+        self._owner_bytes: dict[bytes, int] = {}
         self._bodies: dict[bytes, bytes] = {}       # each distinct body once
         self._body_uses: dict[bytes, int] = {}
         self._coded: dict[bytes, dict[bytes, bytes]] = {}   # of a body, by coding
@@ -66,39 +61,51 @@ class Shelves:
         return size <= self._bytes_max
 
     def insert(
-        self, key: bytes, owner: bytes, others: tuple[StoredResponse, ...], stored: StoredResponse
+        self, key: bytes, owner: bytes, others: tuple[Record, ...], record: Record, size: int
     ) -> None:
-        """Put an entry, whose body is held already, before the other variants of its key."""
-        size = stored.entry_bytes
-        self.slots[key] = (stored, *others)
+        """Put an entry, whose body is held already, before the other variants of its key.
+
+        `size` is what it counts beside its body; it is new, so there are no forms of it.
+        """
+        slots = self.slots
+        slots[key] = (record, *others)
         self.entries += 1
         self.bytes_used += size
+        slots.move_to_end(key)
         if owner:
-            account = self.accounts.get(owner)
-            if account is None:
-                account = self.accounts[owner] = _Account()
-                account.bytes_held = OWNER_OVERHEAD_BYTES
+            keys = self.owner_keys.get(owner)
+            if keys is None:
+                self.owner_keys[owner] = {key: None}
+                self._owner_bytes[owner] = OWNER_OVERHEAD_BYTES
                 self.bytes_used += OWNER_OVERHEAD_BYTES
-            account.bytes_held += size + bytes_referred(stored)
-            account.keys[key] = None
-        self.touch(key, owner)
-        self.make_room(owner)
+            else:
+                keys.pop(key, None)
+                keys[key] = None
+            held = self._owner_bytes[owner] + size + len(record[BODY])
+            self._owner_bytes[owner] = held
+            if held > self._owner_bytes_max:
+                self.make_room(owner)
+        if self.bytes_used > self._bytes_max:
+            self.make_room(b"")
 
     def touch(self, key: bytes, owner: bytes) -> None:
         """Make a key the most recently used one."""
         self.slots.move_to_end(key)
         if owner:
-            self.accounts[owner].keys.move_to_end(key)
+            keys = self.owner_keys[owner]
+            del keys[key]
+            keys[key] = None
 
     def replace(self, key: bytes, old: StoredResponse, new: StoredResponse) -> None:
         """Put one record in the place of another with the same body."""
         owner, _ = key_parts(key)
         grown = new.entry_bytes - old.entry_bytes
         referred = bytes_referred(new) - bytes_referred(old)
-        self.slots[key] = tuple([new if held is old else held for held in self.slots[key]])
+        record = tuple(new)
+        self.slots[key] = tuple([record if held == old else held for held in self.slots[key]])
         self.bytes_used += grown
         if owner:
-            self.accounts[owner].bytes_held += grown + referred
+            self._owner_bytes[owner] += grown + referred
 
     def make_room(self, owner: bytes) -> None:
         """Drop what is least recently used until share and budget are kept.
@@ -107,42 +114,42 @@ class Shelves:
         """
         slots = self.slots
         if owner:
-            account = self.accounts[owner]
-            while account.bytes_held > self._owner_bytes_max:
-                key = next(iter(account.keys))
-                self.remove(key, slots[key][-1])
+            while self._owner_bytes.get(owner, 0) > self._owner_bytes_max:
+                key = next(iter(self.owner_keys[owner]))
+                self.remove(key, as_stored(slots[key][-1]))
                 self.evicted_share += 1
         while self.bytes_used > self._bytes_max:
             key = next(iter(slots))
-            self.remove(key, slots[key][-1])
+            self.remove(key, as_stored(slots[key][-1]))
             self.evicted_budget += 1
 
     def remove(self, key: bytes, stored: StoredResponse) -> None:
         """Drop one variant, and its key with the last one."""
         owner, _ = key_parts(key)
         self.release(owner, stored)
-        rest = tuple([held for held in self.slots[key] if held is not stored])
-        if rest:
-            self.slots[key] = rest
-        else:
+        slot = self.slots[key]
+        if len(slot) == 1:
             self._forget(key, owner)
+        else:
+            self.slots[key] = tuple([held for held in slot if held != stored])
 
     def remove_key(self, key: bytes) -> int:
         """Drop a key with all its variants; return how many they were."""
         owner, _ = key_parts(key)
         slot = self.slots[key]
-        for stored in slot:
-            self.release(owner, stored)
+        for record in slot:
+            self.release(owner, as_stored(record))
         self._forget(key, owner)
         return len(slot)
 
     def _forget(self, key: bytes, owner: bytes) -> None:
         del self.slots[key]
         if owner:
-            account = self.accounts[owner]
-            del account.keys[key]
-            if not account.keys:
-                del self.accounts[owner]
+            keys = self.owner_keys[owner]
+            del keys[key]
+            if not keys:
+                del self.owner_keys[owner]
+                del self._owner_bytes[owner]
                 self.bytes_used -= OWNER_OVERHEAD_BYTES
 
     def release(self, owner: bytes, stored: StoredResponse) -> None:
@@ -150,7 +157,7 @@ class Shelves:
         self.entries -= 1
         self.bytes_used -= stored.entry_bytes
         if owner:
-            self.accounts[owner].bytes_held -= stored.entry_bytes + bytes_referred(stored)
+            self._owner_bytes[owner] -= stored.entry_bytes + bytes_referred(stored)
         self._release_body(stored.body)
 
     def hold_body(self, body: bytes) -> bytes:

