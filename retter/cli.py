@@ -55,6 +55,9 @@ RETTER_HEADERS=false and headers = false. An option goes before a variable, a
 variable before the file. Lists are separated by commas (addresses to listen on
 by spaces), or are arrays in the file.
 
+Signals: TERM and INT drain and stop (a second one at once), HUP reads settings
+and certificates again, USR2 lets a new process take over.
+
 Exit codes: 0 stopped when asked to, 1 could not run (a busy port) or was
 refused, 2 a wrong setting.
 """
