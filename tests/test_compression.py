@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from retter.body import ChunkedDecoder
 from retter.breaker import Mode
-from retter.compress import available
+from retter.compress import available, decoded
 from retter.encoder import ENCODERS_BYTES_MAX, FLUSH_PAUSE_S, JOBS_MAX, LAG_S_MAX
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
@@ -210,8 +212,6 @@ def test_types_and_the_least_size_may_be_chosen() -> None:
 def test_other_codings_where_they_are_installed(coding: str) -> None:
     if not available(coding.encode()):
         pytest.skip(f"the package for {coding} is not installed")
-    from retter.compress import decoded
-
     proxy = make(compress=f"gzip,{coding}")
     asked = {"Accept-Encoding": f"gzip;q=0.5, {coding}"}
     answer = answer_to(proxy, get(headers=asked), reply(PAGE, headers=HTML))
@@ -423,6 +423,74 @@ def test_the_next_request_waits_for_the_end_of_the_answer() -> None:
     assert b"GET /next" in proxy.upstream.transport.buffer
     proxy.upstream.sends(reply(PAGE, headers=HTML))
     assert ungzipped(client.received()) == PAGE
+
+
+STEPS = st.lists(
+    st.sampled_from([1, 300, 5000, 140_000, 200_000, "work", "block", "unblock", "tick", "pause"]),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(steps=STEPS, coding=st.sampled_from(["gzip", "br", "zstd"]), chunks=st.booleans())
+def test_whatever_happens_in_between_the_client_gets_the_whole(
+    steps: list[int | str], coding: str, chunks: bool
+) -> None:
+    """Pieces of all sizes, with the thread, the client and the clock taking their turns."""
+    assume(available(coding.encode()))
+    proxy = make(compress=coding)
+    client = proxy.client(get(headers={"Accept-Encoding": coding}))
+    sizes = [step for step in steps if isinstance(step, int)]
+    body = page_of(sum(sizes) + 1000)
+    upstream = proxy.upstream
+    upstream.sends(CHUNKED_HEAD if chunks else
+                   reply(body, headers=HTML).removesuffix(body))
+    at, blocked = 0, False
+
+    def send(size: int) -> None:
+        nonlocal at
+        piece = body[at : at + size]
+        at += len(piece)
+        if not upstream.transport.reading:      # the socket keeps it until then
+            if blocked:
+                unblock()
+            proxy.workers.work()
+        assert upstream.transport.reading
+        upstream.sends(b"%x\r\n%b\r\n" % (len(piece), piece) if chunks else piece)
+
+    def unblock() -> None:
+        nonlocal blocked
+        blocked = False
+        client.unblocks()
+
+    for step in steps:
+        if isinstance(step, int):
+            send(step)
+        elif step == "work":
+            proxy.workers.work()
+        elif step == "block" and not blocked:
+            blocked = True
+            client.blocks()
+        elif step == "unblock" and blocked:
+            unblock()
+        elif step == "tick":
+            proxy.advance(0.05)
+        elif step == "pause":
+            proxy.loop.now += FLUSH_PAUSE_S
+    send(1000)
+    if chunks:
+        upstream.sends(b"0\r\n\r\n")
+    while proxy.workers.work():
+        pass
+    coded, complete = unchunked(body_of(client.received()))
+    assert complete and decoded(coded, coding.encode(), 1 << 24) == body
+    if blocked:
+        unblock()
+    proxy.assert_at_rest()
+    assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
+    assert not proxy.proxy.compression.unflushed
+    client.sends(get("/next"))
+    assert b"GET /next" in upstream.transport.buffer or len(proxy.upstreams) > 1
 
 
 @pytest.mark.parametrize("left", [0, 1, 2])
@@ -664,8 +732,6 @@ def test_excluded_paths_are_not_compressed_from_the_store_either() -> None:
 def test_the_best_form_is_made_in_the_thread_and_another_serves_meanwhile() -> None:
     if not available(b"br"):
         pytest.skip("the package Brotli is not installed")
-    from retter.compress import decoded
-
     proxy = stored_proxy(reply(PAGE, headers=HTML), compress="gzip,br")
     both = {"Accept-Encoding": "gzip, br"}
     assert ungzipped(proxy_answer(proxy, "/0", **both)) == PAGE
