@@ -221,6 +221,12 @@ class ProxyCollector(Collector):
             "retter_store_superseded", "Marked as changed by an unsafe method.",
             store["superseded"],
         )
+        coding = self._proxy.compression.stats()
+        yield _counters(
+            "retter_compressions", "Answers compressed on their way, or not for want of time; "
+            "stored bodies compressed.",
+            "kind", [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
+        )
 
     def _connections(self) -> Iterator[Metric]:
         proxy = self._proxy
