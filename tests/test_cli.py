@@ -1,6 +1,7 @@
 """The command line as an operator sees it: exit codes, one-line errors, help, the table."""
 
 import os
+import re
 import subprocess
 import sys
 import types
@@ -362,3 +363,36 @@ def test_hidden_modules_come_back() -> None:
         assert sys.modules["retter_no_such_module"] is None
         assert sys.modules["sys"] is sys
     assert "retter_no_such_module" not in sys.modules
+
+
+# Secrets
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_admin_token_is_never_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, by_variable: bool
+) -> None:
+    token = "correct-horse-battery"
+    arguments = ["--check-config", "--upstream", ":8080"]
+    if by_variable:
+        monkeypatch.setenv("RETTER_ADMIN_TOKEN", token)
+    else:
+        arguments += ["--admin-token", token]
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert token not in out + err
+    origin = "RETTER_ADMIN_TOKEN" if by_variable else "--admin-token"
+    assert re.search(rf"^admin_token +{origin} +\(hidden\)$", out, re.MULTILINE)
+
+
+def test_an_admin_listener_for_other_machines_needs_a_token(
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = complaint(capsys, "--upstream", ":8080", "--admin", ":9090")
+    assert said == "--admin :9090 is open to other machines, and so needs --admin-token"
+    said = complaint(
+        capsys, "--upstream", ":8080", "--admin-token", "x" * 16, "--admin-token-file", "t"
+    )
+    assert said.startswith("--admin-token (hidden) does not go together with --admin-token-file")
+    said = complaint(capsys, "--upstream", ":8080", "--admin-token", "short")
+    assert "short" not in said
