@@ -92,6 +92,21 @@ def test_slow_and_idle_connections_are_closed() -> None:
         assert idle.closed
 
 
+def test_who_does_not_read_gets_no_more_answers() -> None:
+    with admin_of() as admin:
+        peer = admin.connect()
+        peer.blocks()
+        assert not peer.transport.reading
+        peer.sends(request("/ready") * 3)
+        assert peer.received() == b""
+        peer.unblocks()
+        assert peer.transport.reading
+        assert [one.status for one in replies(peer.received())] == [200, 200, 200]
+        peer.blocks()
+        admin.proxy.advance(WRITE_S + 1)
+        assert peer.closed
+
+
 def test_connections_are_bounded() -> None:
     with admin_of() as admin:
         peers = [admin.connect() for _ in range(CONNECTIONS_MAX)]

@@ -60,11 +60,8 @@ class AdminConnection(asyncio.Protocol):
             return      # a listener has nothing more to say
         if self._h11.our_state is h11.IDLE and not self._h11.trailing_data[0]:
             self.deadline = self._loop.time() + REQUEST_S
-        try:
-            self._h11.receive_data(data)
-            self._receive()
-        except h11.RemoteProtocolError as error:
-            self._refuse(AdminError(error.error_status_hint or 400, f"not HTTP/1.1: {error}"))
+        self._h11.receive_data(data)
+        self._receive()
 
     def eof_received(self) -> bool:
         return False    # the transport closes
@@ -75,15 +72,26 @@ class AdminConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._blocked = True
         self.deadline = self._loop.time() + WRITE_S
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()  # no more answers before these are read
 
     def resume_writing(self) -> None:
         self._blocked = False
         self._wait_on()
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+            self._receive()
 
     # -- requests -----------------------------------------------------------------------------
 
     def _receive(self) -> None:
-        while not self.listens:
+        try:
+            self._receive_requests()
+        except h11.RemoteProtocolError as error:
+            self._refuse(AdminError(error.error_status_hint or 400, f"not HTTP/1.1: {error}"))
+
+    def _receive_requests(self) -> None:
+        while not (self.listens or self._blocked):
             event = self._h11.next_event()
             if isinstance(event, h11.Request):
                 self._request = event
@@ -143,7 +151,8 @@ class AdminConnection(asyncio.Protocol):
         return self._request is not None and self._request.method == b"HEAD"
 
     def _wait_on(self) -> None:
-        self.deadline = float("inf") if self.listens else self._loop.time() + IDLE_S
+        if not self._blocked:  # else the time to take what is written runs
+            self.deadline = float("inf") if self.listens else self._loop.time() + IDLE_S
 
     def _write(self, head: h11.Response, body: bytes) -> None:
         data = self._h11.send(head) or b""
@@ -164,7 +173,7 @@ class AdminConnection(asyncio.Protocol):
         self.listens = not self._is_head()
         self._write(h11.Response(status_code=200, headers=fields), b"")
         if self.listens:
-            self.deadline = float("inf")
+            self._wait_on()
             self._admin.begins_to_listen(self)
         else:
             self._write_event(h11.EndOfMessage())
