@@ -1,7 +1,9 @@
 """Answers that are compressed on their way and in the store: bytes in, bytes out."""
 
+import asyncio
 import gzip
 import random
+import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from retter.body import ChunkedDecoder
 from retter.breaker import Mode
 from retter.compress import available, decoded
-from retter.encoder import ENCODERS_BYTES_MAX, FLUSH_PAUSE_S, JOBS_MAX, LAG_S_MAX
+from retter.encoder import ENCODERS_BYTES_MAX, FLUSH_PAUSE_S, JOBS_MAX, LAG_S_MAX, ThreadWorker
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -856,3 +858,53 @@ def test_variants_do_not_multiply() -> None:
         varies = {**HTML, "Vary": "Accept-Encoding"}
         answer_to(proxy, get(headers=asked), reply(PAGE, headers=varies))
     assert proxy.proxy.store.stats()["entries"] == 1
+
+
+# -- the real thread
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_thread_hands_its_work_over_on_the_loop(closed: bool) -> None:
+    told: list[tuple[bytes | None, str]] = []
+    complaints: list[object] = []
+
+    def fail() -> bytes:
+        raise MemoryError("no memory")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, about: complaints.append(about["exception"]))
+        worker = ThreadWorker(loop)
+        worker.close()                      # before it has begun
+        worker = ThreadWorker(loop)
+        gate, all_done = threading.Event(), asyncio.Event()
+
+        def note(result: bytes | None) -> None:
+            told.append((result, threading.current_thread().name))
+            if worker.waiting == 0:
+                all_done.set()
+
+        def wait() -> bytes:
+            gate.wait(30)
+            return threading.current_thread().name.encode()
+
+        worker.submit(wait, note)
+        worker.submit(fail, note)
+        worker.submit(lambda: b"last", note)
+        assert worker.waiting == 3
+        if closed:
+            worker.close()
+        gate.set()
+        if closed:
+            await asyncio.sleep(0.05)       # it would have told by now
+        else:
+            await asyncio.wait_for(all_done.wait(), 30)
+            worker.close()
+
+    asyncio.run(main())
+    if closed:
+        assert told == [] and complaints == []
+        return
+    assert [thread for _, thread in told] == [threading.main_thread().name] * 3
+    assert [result for result, _ in told] == [b"compress_0", None, b"last"]
+    assert [type(error) for error in complaints] == [MemoryError]

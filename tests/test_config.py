@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from retter import compress
 from retter.config import (
     ALIASES,
     SESSION_COOKIES,
@@ -563,3 +564,39 @@ def test_a_misspelt_variable_is_reported_and_others_are_left_alone() -> None:
 @pytest.mark.parametrize(("word", "guess"), [("dran", "drain"), ("qqq", None), ("", None)])
 def test_the_nearest_word_is_found(word: str, guess: str | None) -> None:
     assert nearest(word, ["drain", "listen"]) == guess
+
+
+# -- compression
+
+
+@pytest.mark.parametrize(("text", "codings"), [
+    ("off", ()), ("OFF", ()), ("no", ()), ("gzip", ("gzip",)), ("GZIP", ("gzip",)),
+])
+def test_codings(text: str, codings: tuple[str, ...]) -> None:
+    settings = load({"compress": [text]}, {}).settings
+    assert settings.compress == settings.codings == codings
+    assert Settings(compress=text) == settings  # type: ignore[arg-type]
+
+
+def test_auto_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compress, "available", lambda coding: coding != b"br")
+    assert Settings().codings == ("zstd", "gzip")
+    with pytest.raises(ConfigError, match=r"br needs a package .* pip install retter\[compress\]"):
+        Settings(compress=("gzip", "br"))
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("lzma", "'lzma' is none of auto, off, zstd, gzip, br"),
+    ("auto,gzip", "auto stands for all codings, so it stands alone"),
+    ("gzip,off", "'off' is none of auto, off, zstd, gzip, br"),
+])
+def test_codings_that_are_none(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load({"compress": [text]}, {})
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["html", "text/", "/x", "text/html; charset=utf-8", "text html"])
+def test_media_types_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a media type"):
+        load({"compress_types": [text]}, {})
