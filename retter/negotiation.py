@@ -102,11 +102,14 @@ class Negotiator:
         """Return what this request's answer may be coded in.
 
         Nothing for HTTP/1.0, whose clients are too old or too simple, nor for a Range: its octets
-        are those of the representation as the application has it.
+        are those of the representation as the application has it. Nor for who forbids it (RFC 9111
+        section 5.2.1.6).
         """
         if not request.http11 or request.method == b"HEAD":
             return IDENTITY
         if request.first(b"range") is not None or self._excluded(request.target.partition(b"?")[0]):
+            return IDENTITY
+        if parse_cache_control(request.combined(b"cache-control")).no_transform:
             return IDENTITY
         value = request.combined(b"accept-encoding")
         if len(value) > _REMEMBERED_BYTES_MAX:

@@ -101,6 +101,9 @@ def test_who_is_left_out() -> None:
     assert ALL.accepted(request(b"gzip", http11=False)) == IDENTITY
     assert ALL.accepted(request(b"gzip", method=b"HEAD")) == IDENTITY
     assert ALL.accepted(request(b"gzip", more=((b"range", b"bytes=0-1"),))) == IDENTITY
+    forbidden = ((b"cache-control", b"max-age=0"), (b"cache-control", b"no-transform"))
+    assert ALL.accepted(request(b"gzip", more=forbidden)) == IDENTITY
+    assert ALL.accepted(request(b"gzip", more=forbidden[:1])).forwarded == b"gzip"
     assert ALL.accepted(request(b"gzip", target=b"/account/1?x")) == IDENTITY
     assert ALL.accepted(request(b"gzip", target=b"/login?next=/")) == IDENTITY
     assert ALL.accepted(request(b"gzip", target=b"/logins")).forwarded == b"gzip"
