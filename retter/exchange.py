@@ -587,18 +587,24 @@ class Exchange:
             self._body_bytes += len(data)
             client.write(data)
         if complete:
+            self._log_answer(self._permit.reason)
             self._answered(self._proxy.loop.time())
         elif self._upstream is not None and not self._blocked:
             self._upstream.resume_reading()
 
     def encoding_failed(self) -> None:
         """The answer cannot be brought to its end: it must look like one that is cut."""
+        self._log_answer(self._permit.reason)
         client, self._client = self._client, None
         self._encoder = None
         if client is not None:
             client.cut_off(reset=self._ends_with_connection())
         if self.stage is not _DONE:
             self._abandon(Outcome.NEUTRAL, self._proxy.loop.time())
+
+    def _is_encoding(self) -> bool:
+        """Whether a piece of the body is in the thread."""
+        return self._encoder is not None and self._encoder.busy
 
     def _stop_encoding(self) -> None:
         if self._encoder is not None:
@@ -693,7 +699,7 @@ class Exchange:
             timeout_s = self._first_byte_wait_s()
             silence_s = timeout_s if self._request_complete else float("inf")
         self.deadline = self._proxy.loop.time() + silence_s
-        if self._upstream is not None and not (self._encoder is not None and self._encoder.busy):
+        if self._upstream is not None and not self._is_encoding():
             self._upstream.resume_reading()
 
     # -- what goes wrong ----------------------------------------------------------------------
@@ -816,13 +822,12 @@ class Exchange:
     def downstream_gone(self, now: float) -> None:
         """The client closed. The application goes on working, so its place stays taken."""
         self._stop_encoding()
-        if self.stage is _DONE:
-            self._client = None  # all was done but the compressing
-            return
         self._log_answer(Reason.CLIENT_GONE)
         self._client = None
         self._held = None
         self._proxy.counters.clients_gone += 1
+        if self.stage is _DONE:
+            return  # all was done but the compressing
         if self.stage is Stage.QUEUED:
             self._proxy.breaker.cancel(now, self._permit)
             self._finish(now)
@@ -898,7 +903,7 @@ class Exchange:
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
-        if self._encoder is not None and self._encoder.busy and self._client is not None:
+        if self._is_encoding() and self._client is not None:
             return  # when the last of it is compressed
         client, self._client = self._client, None
         if self._upstream is not None and self.deadline == float("inf"):
@@ -909,7 +914,7 @@ class Exchange:
     def _finish(self, now: float) -> None:
         """Report the permit, store the answer, let the client and the next in the queue go on."""
         assert self.stage is not Stage.DONE, "an exchange ends once"
-        if self.answer_begun:
+        if self.answer_begun and not self._is_encoding():
             self._log_answer(self._permit.reason)
         queued = self.stage is Stage.QUEUED
         self.stage = Stage.DONE

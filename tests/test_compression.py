@@ -6,6 +6,7 @@ import random
 import threading
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -520,6 +521,26 @@ def test_an_application_that_resets_while_a_piece_is_in_the_thread() -> None:
     proxy.settle()
     proxy.assert_at_rest()
     assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
+
+
+def test_the_access_log_tells_an_answer_once_it_is_compressed(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    proxy = make(access_log=str(log))
+    for leaves in (False, True):
+        client, rest = begun(proxy)
+        for piece in rest:
+            proxy.workers.work()
+            proxy.upstream.sends(piece)
+        if leaves:
+            client.resets()
+        proxy.workers.work()
+        proxy.advance(0.1)
+        lines = log.read_text().splitlines()
+        assert len(lines) == 1 + leaves
+        if leaves:
+            assert "client-gone" in lines[-1]
+        else:
+            assert f'"bytes": {len(body_of(client.received()))},' in lines[-1]
 
 
 def test_work_that_fails_cuts_the_answer() -> None:
