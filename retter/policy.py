@@ -10,7 +10,8 @@ body or an Upgrade is neither; every other method is always the application's.
 
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
@@ -54,6 +55,10 @@ class Identity(NamedTuple):
     session: bool                # the request carries a session
 
 
+# An Identity of a tuple, in half the time of its own constructor.
+_identity = cast("Callable[[tuple[object, ...]], Identity]", partial(tuple.__new__, Identity))
+
+
 def key_of(owner: bytes, url: bytes) -> bytes:
     """Return the store key. Its first byte tells the two kinds apart."""
     return b"@%b%b" % (owner, url) if owner else b"*" + url
@@ -84,18 +89,18 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         # A host with a slash would make two URLs of one.
         and b"/" not in host
     )
-    return Identity(
+    return _identity((
         owner,
         owner_class,
         url,
-        key_of(owner, url),
+        b"@%b%b" % (owner, url) if owner else b"*" + url,     # key_of
         b"*" + url if anonymous else None,
         route_of(request),
         lookup,
         lookup and not (request.conditional and request.first(b"range") is not None),
         shape,
         session,
-    )
+    ))
 
 
 def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:

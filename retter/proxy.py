@@ -421,7 +421,7 @@ class Proxy:
         head = self._parsers[trusted].parse(head_bytes)
         kind = Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER
         identity = identify(head, self.owner_rules, self._route_of)
-        stream = bool(self._is_stream(_path(head)))
+        stream = bool(self.settings.stream_paths and self._is_stream(_path(head)))
         if stream:
             kind = Kind.OTHER
             identity = identity._replace(lookup=False, store=False)

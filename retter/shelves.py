@@ -10,9 +10,7 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.policy import key_parts
-from retter.stored import Record, StoredResponse, as_stored, bytes_referred
-
-BODY: Final = StoredResponse._fields.index("body")    # its place in a Record
+from retter.stored import BODY, Record, StoredResponse, as_stored, bytes_referred
 
 # What an owner costs on top (measured: 400): its dictionary and its places in two others.
 OWNER_OVERHEAD_BYTES: Final = 480

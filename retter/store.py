@@ -20,7 +20,10 @@ from retter.message import RequestHead, ResponseHead
 from retter.policy import Identity, StorePolicy, key_of, key_parts
 from retter.shelves import Shelves
 from retter.stored import (
+    BODY,
+    ENTRY_BYTES,
     FORM_OVERHEAD_BYTES,
+    STORED_AT,
     Facts,
     Form,
     Record,
@@ -295,16 +298,16 @@ class ResponseStore:
         requested_at: float,
         now: float,
     ) -> None:
-        # The same head object has the same Age; equal bytes do not say so, as Age is not in them.
-        same = old.head is response.stored
-        received_age_s = old.received_age_s if same else age_received_s(response)
+        # The Age is not in the bytes compared, so it is read from the fields; of a head that has
+        # come before that is one step, and it takes the place of the equal one.
+        facts = self._facts_of(response)
+        received_age_s = facts.received_age_s if facts is not None else 0
+        changed = (
+            now, received_age_s + now - requested_at, superseded, old.no_store, old.age_max_s,
+            old.shape, old.vary_names, old.vary, received_age_s,
+        )
         self._slots[identity.key] = (
-            (
-                old.status, old.head, old.body, old.content_coding, old.etag, old.last_modified,
-                now, received_age_s + now - requested_at, superseded, old.no_store, old.age_max_s,
-                old.shape, old.vary_names, old.vary, received_age_s, old.entry_bytes,
-                old.forms,
-            ),
+            (old.status, response.stored, *old[BODY:STORED_AT], *changed, *old[ENTRY_BYTES:]),
         )
         self._shelves.touch(identity.key, identity.owner)
         self._counts.unchanged += 1

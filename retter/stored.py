@@ -70,6 +70,9 @@ class StoredResponse(NamedTuple):
 # at plain tuples of bytes and numbers, and never at named ones: a full collection with 100,000
 # stored responses takes 1 ms instead of 30.
 Record = tuple[Any, ...]
+BODY: Final = StoredResponse._fields.index("body")      # places in it
+STORED_AT: Final = StoredResponse._fields.index("stored_at")
+ENTRY_BYTES: Final = StoredResponse._fields.index("entry_bytes")
 as_stored = cast("Callable[[Record], StoredResponse]", partial(tuple.__new__, StoredResponse))
 
 
