@@ -31,7 +31,9 @@ def route_of(method: bytes, target: bytes) -> bytes:
     if b";" in path:  # a parameter of a segment (;jsessionid=...) is no place, and may be a secret
         segments = [segment.partition(b";")[0] for segment in segments]
     longest = constants.ROUTE_SEGMENT_BYTES_MAX
-    name = b"/".join([_generalised(s) if len(s) <= longest else b"*" for s in segments])
+    name = b"/".join(
+        [b"*" if s.isdigit() or len(s) > longest else _generalised(s) for s in segments]
+    )
     return (b"GET /" if method == b"GET" else b"OTHER /") + name
 
 
