@@ -534,6 +534,22 @@ def _tell_manager(proxy: RunningProxy) -> None:
 GC_YOUNG_MAX = 10_000
 
 
+# Freed memory up to twice as much stays with the process. A body of 1 MiB on its way is that large.
+KEPT_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library give freed memory back to the system only where it is much.
+
+    Else each large body on its way is memory fetched, cleared and given back by the kernel: three
+    times the price of passing it on (measured: 1,700 us for 1 MiB, with this 500). glibc learns
+    from the largest block freed so far what is worth giving back (mallopt(3), M_MMAP_THRESHOLD);
+    this one is never touched, so it takes no memory. To other C libraries it says nothing.
+    """
+    block = bytes(KEPT_BLOCK_BYTES)
+    del block
+
+
 async def _serve(settings: Settings, reread: Reread) -> int:
     loop = asyncio.get_running_loop()
     inheritance = Inheritance()
@@ -548,6 +564,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         # A request makes nothing that only a collection could free, so the young are looked at
         # less often: a fortieth of the time of heads never seen before goes there otherwise.
         gc.set_threshold(GC_YOUNG_MAX, 20, 20)
+        _keep_freed_memory()
         program = Program(proxy, reread)
         if rest := inheritance.close_rest():
             log.warning("unused-sockets", listen=rest, advice="no --listen names them")
