@@ -21,9 +21,13 @@ from retter.policy import Identity, StorePolicy, key_of, key_parts
 from retter.shelves import Shelves
 from retter.stored import (
     BODY,
-    ENTRY_BYTES,
     FORM_OVERHEAD_BYTES,
+    HEAD,
+    RECEIVED_AGE,
+    SHAPE,
     STORED_AT,
+    SUPERSEDED,
+    VARY_NAMES,
     Facts,
     Form,
     Record,
@@ -236,13 +240,13 @@ class ResponseStore:
         key, owner = identity.key, identity.owner
         slot = self._slots.get(key)
         if slot is not None:
-            old = as_stored(slot[0])
+            old = slot[0]
             if (
-                (old.head is response.stored or old.head == response.stored)
+                (old[HEAD] is response.stored or old[HEAD] == response.stored)
+                and old[BODY] == body
                 and len(slot) == 1
-                and not old.vary_names
-                and old.shape == identity.shape
-                and old.body == body
+                and not old[VARY_NAMES]
+                and old[SHAPE] == identity.shape
             ):
                 self._store_again(identity, old, response, superseded, requested_at, now)
                 return True
@@ -292,7 +296,7 @@ class ResponseStore:
     def _store_again(
         self,
         identity: Identity,
-        old: StoredResponse,
+        old: Record,
         response: ResponseHead,
         superseded: bool,
         requested_at: float,
@@ -301,15 +305,20 @@ class ResponseStore:
         # The Age is not in the bytes compared, so it is read from the fields; of a head that has
         # come before that is one step, and it takes the place of the equal one.
         facts = self._facts_of(response)
-        received_age_s = facts.received_age_s if facts is not None else 0
-        changed = (
-            now, received_age_s + now - requested_at, superseded, old.no_store, old.age_max_s,
-            old.shape, old.vary_names, old.vary, received_age_s,
-        )
-        self._slots[identity.key] = (
-            (old.status, response.stored, *old[BODY:STORED_AT], *changed, *old[ENTRY_BYTES:]),
-        )
-        self._shelves.touch(identity.key, identity.owner)
+        age_s = facts.received_age_s if facts is not None else 0
+        key, owner = identity.key, identity.owner
+        self._slots[key] = (
+            (
+                old[0], response.stored, *old[BODY:STORED_AT],
+                now, age_s + now - requested_at, superseded,
+                *old[SUPERSEDED + 1 : RECEIVED_AGE], age_s, *old[RECEIVED_AGE + 1 :],
+            ),
+        )  # fmt: skip
+        self._slots.move_to_end(key)
+        if owner:
+            keys = self._owner_keys[owner]
+            del keys[key]
+            keys[key] = None
         self._counts.unchanged += 1
 
     def _without_replaced(

@@ -70,9 +70,14 @@ class StoredResponse(NamedTuple):
 # at plain tuples of bytes and numbers, and never at named ones: a full collection with 100,000
 # stored responses takes 1 ms instead of 30.
 Record = tuple[Any, ...]
-BODY: Final = StoredResponse._fields.index("body")      # places in it
-STORED_AT: Final = StoredResponse._fields.index("stored_at")
-ENTRY_BYTES: Final = StoredResponse._fields.index("entry_bytes")
+_place = StoredResponse._fields.index
+HEAD: Final = _place("head")            # places in it, for what is done with every answer
+BODY: Final = _place("body")
+STORED_AT: Final = _place("stored_at")
+SUPERSEDED: Final = _place("superseded")
+SHAPE: Final = _place("shape")
+VARY_NAMES: Final = _place("vary_names")
+RECEIVED_AGE: Final = _place("received_age_s")
 as_stored = cast("Callable[[Record], StoredResponse]", partial(tuple.__new__, StoredResponse))
 
 

@@ -381,7 +381,10 @@ class CircuitBreaker:
         took_s = now - permit.started_at
         route = permit.route
         limit = self._limit
-        expected_s = self._expected_s(route)
+        # With every answer, so its parts are here and not a call away: a twentieth of the whole.
+        baseline = route.baseline
+        known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
+        expected_s = baseline.mean_s if known else self._baseline.mean_s
         latency = route.latency
         latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1    # Histogram.add, for less
         latency.total += took_s
@@ -390,7 +393,7 @@ class CircuitBreaker:
         limit.completions += 1
         limit.work_s += expected_s
         self._passed_at = route.passed_at = now
-        route.add_excess(took_s - expected_s)
+        route.excess_s += constants.ROUTE_EXCESS_WEIGHT * (took_s - expected_s - route.excess_s)
         if permit.uncongested:
             self._learn(now, route, took_s)
         if permit.probe or route.is_open:

@@ -63,17 +63,14 @@ class Route:
         self.late_calls = RollingWindow(
             now, buckets=constants.LATE_BUCKETS, bucket_s=constants.LATE_BUCKET_S
         )
-        self.excess_s = 0.0                # mean of what answers took beyond the baseline
+        # Mean of what answers took beyond the baseline; `CircuitBreaker._succeeded` keeps it.
+        self.excess_s = 0.0
         self.passed_at = -inf              # of the last success
         self.suspected_at: float | None = None   # culprit since
         self.is_open = False
         self.probe_at = 0.0
         self.probe: Permit | None = None
         self._wait_s = 0.0
-
-    def add_excess(self, excess_s: float) -> None:
-        """Take in how much longer than its baseline an answer took, or has taken so far."""
-        self.excess_s += constants.ROUTE_EXCESS_WEIGHT * (excess_s - self.excess_s)
 
     def open(self, now: float, wait_s: float) -> None:
         """Shed this route's GETs but for one probe a wait."""
