@@ -56,7 +56,10 @@ class Identity(NamedTuple):
 
 
 # An Identity of a tuple, in half the time of its own constructor.
-_identity = cast("Callable[[tuple[object, ...]], Identity]", partial(tuple.__new__, Identity))
+_identity = cast(
+    "Callable[[tuple[object, ...]], Identity]",
+    partial(tuple.__new__, Identity),  # pyright: ignore[reportUnknownMemberType]
+)
 
 
 def key_of(owner: bytes, url: bytes) -> bytes:

@@ -78,7 +78,10 @@ SUPERSEDED: Final = _place("superseded")
 SHAPE: Final = _place("shape")
 VARY_NAMES: Final = _place("vary_names")
 RECEIVED_AGE: Final = _place("received_age_s")
-as_stored = cast("Callable[[Record], StoredResponse]", partial(tuple.__new__, StoredResponse))
+as_stored = cast(
+    "Callable[[Record], StoredResponse]",
+    partial(tuple.__new__, StoredResponse),  # pyright: ignore[reportUnknownMemberType]
+)
 
 
 class Facts(NamedTuple):
