@@ -267,6 +267,12 @@ class Exchange:
             return STREAM_IDLE_S
         return self._proxy.settings.upstream_timeout_s
 
+    def keep_from_store(self) -> None:
+        """The answer is not to be stored: who asks is told by other rules since it was asked."""
+        parsed = self._parsed
+        identity = parsed.identity._replace(store=False)
+        self._parsed = type(parsed)(parsed.head, identity, parsed.kind, parsed.stream)
+
     def wants_upstream(self) -> bool:
         """Whether a connection that has just been dialled is still of use."""
         return self.stage is _CONNECTING

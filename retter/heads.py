@@ -584,12 +584,18 @@ class ResponseParser:
         fields_max: int = 0,
         eligibility: Eligibility | None = None,
     ) -> None:
-        self._fields_max = fields_max
-        self._eligibility = eligibility
-        self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
         self._forms: FormMemo[_ResponseForm] | None = None
         if form_bytes_max:
             self._forms = FormMemo(form_bytes_max)
+        self.configure(fields_max, eligibility)
+
+    def configure(self, fields_max: int, eligibility: Eligibility | None) -> None:
+        """Do it so from now on; what each means is told above."""
+        self._fields_max = fields_max
+        self._eligibility = eligibility
+        self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
+        if self._forms is not None:
+            self._forms.clear()     # what a form means may have changed
 
     def parse(self, head: bytes) -> ResponseHead:
         """Parse one whole response head, from the status line to the empty line.

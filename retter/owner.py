@@ -142,6 +142,18 @@ class OwnerRules:
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
 
 
+def tells_more_apart(rules: OwnerRules, before: OwnerRules) -> bool:
+    """Tell whether some requests that were one owner's, or for one URL, are not so any more."""
+    return (
+        before.ignore_host > rules.ignore_host
+        or before.ignore_query > rules.ignore_query
+        or not set(before.ignore_params).issubset(rules.ignore_params)
+        or not set(before.ignore_cookies).issubset(rules.ignore_cookies)
+        or not set(before.neutral_headers).issubset(rules.neutral_headers)
+        or not set(rules.session_cookies).issubset(before.session_cookies)
+    )
+
+
 def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind | None]:
     is_shape = frozenset(SHAPE_FIELDS).__contains__
     is_neutral = name_matcher((*NEUTRAL_FIELDS, *map(bytes.lower, rules.neutral_headers)))
@@ -220,9 +232,10 @@ def _read_cookies(lines: list[bytes], rules: OwnerRules) -> _Cookies:
     kinds = rules.cookie_kinds
     for piece in (lines[0] if len(lines) == 1 else b";".join(lines)).split(b";"):
         name, equals, value = piece.strip(b" \t").partition(b"=")
+        name = name.rstrip(b" \t")
         if b'"' in value and value.count(b'"') & 1:
             unclear = True          # a quoted string that goes on after the semicolon?
-        kind = kinds[name.rstrip(b" \t")] if equals else _OTHER
+        kind = kinds[name] if equals else _OTHER
         if kind is _SESSION or kind is _LIKELY:  # as in `_owner_by_session`
             too_short = kind is _LIKELY and len(value) < LIKELY_SESSION_BYTES_MIN
             if too_short or value.strip(b'"').lower() in _NOT_A_SESSION:

@@ -34,7 +34,7 @@ from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
 from retter.negotiation import Accepted, Eligibility, Negotiator
-from retter.owner import name_matcher
+from retter.owner import name_matcher, tells_more_apart
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.statistics import Counters, by_reason
@@ -189,6 +189,7 @@ class Proxy:
         self._memos = _request_memos()
         self._memos_tls = _request_memos()
         self._response_memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
+        self._response_parser = ResponseParser()    # the same for all connections, old and new
         self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
@@ -251,9 +252,7 @@ class Proxy:
         if settings.codings:
             is_type = name_matcher(_encoded(settings.compress_types))
             eligibility = Eligibility(is_type, settings.compress_min_bytes)
-        self._response_parser = ResponseParser(
-            fields_max=settings.head_fields_max, eligibility=eligibility
-        )
+        self._response_parser.configure(settings.head_fields_max, eligibility)
 
     def _configure_compression(self, settings: Settings) -> None:
         excluded = name_matcher(_encoded(settings.compress_exclude))
@@ -314,8 +313,13 @@ class Proxy:
         error_page = _error_page(settings)
         tls = upstream_context(settings) if parse_upstream(settings.upstream).tls else None
         access_log = self._open_access_log(settings)
-        now, before = self.loop.time(), self.settings
+        now, before, rules = self.loop.time(), self.settings, self.owner_rules
         self._derive(settings, error_page)
+        if tells_more_apart(self.owner_rules, rules):
+            # What is stored for everyone may be what one visitor alone should see now.
+            self.store.empty(now)
+            for permit in self.breaker.all_waiting():
+                self._holder(permit).keep_from_store()
         self.answers.set_state(self.breaker.state)
         for memo in (*self._memos.values(), *self._memos_tls.values()):
             memo.clear()  # what a head means may have changed

@@ -184,11 +184,20 @@ class Shelves:
 
     def hold_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
         """Keep a body in another coding for as long as the body itself; once, like that."""
-        if body in self._bodies:
-            others = self._coded.setdefault(body, {})
-            if coding not in others:
-                others[coding] = coded
-                self.bytes_used += len(coded) if coded is not body else 0
+        held = self._bodies.get(body)   # an equal one, if it has gone and come back meanwhile
+        if held is None:
+            return
+        others = self._coded.setdefault(held, {})
+        if coding in others:
+            return
+        size = len(held) + sum([len(other) for other in others.values() if other is not held])
+        # All forms of a body together take half of the budget at most: they must never be what
+        # pushes out the response that they were made from.
+        if coded is body or 2 * (size + len(coded)) > self._bytes_max:
+            others[coding] = held
+        else:
+            others[coding] = coded
+            self.bytes_used += len(coded)
 
     def coded(self, body: bytes, coding: bytes) -> bytes | None:
         """Return a body in another coding, if that is kept."""

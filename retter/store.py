@@ -20,8 +20,10 @@ from retter.message import RequestHead, ResponseHead
 from retter.policy import Identity, StorePolicy, key_of, key_parts
 from retter.shelves import Shelves
 from retter.stored import (
+    AGE_MAX,
     BODY,
     FORM_OVERHEAD_BYTES,
+    FORMS,
     HEAD,
     RECEIVED_AGE,
     SHAPE,
@@ -34,6 +36,7 @@ from retter.stored import (
     StoredResponse,
     age_received_s,
     as_stored,
+    bytes_referred,
     entry_bytes,
     facts_of,
     fields_of,
@@ -108,6 +111,7 @@ class ResponseStore:
         self._changes: OrderedDict[int, float] = OrderedDict()    # oldest first
         self._changed_at = -inf         # the newest of them
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
+        self._emptied_at = -inf
         self._counts = StoreStats(bytes_max=rules.bytes_max)
 
     def reconfigure(self, rules: StoreRules) -> None:
@@ -233,10 +237,17 @@ class ResponseStore:
         """
         superseded = False
         if requested_at <= self._changed_at:
+            if requested_at <= self._emptied_at:
+                self._counts.refused += 1
+                return False
             if identity.owner and self._changed_since(identity.owner, requested_at):
                 self._counts.refused += 1
                 return False
             superseded = self._changed_since(identity.key, requested_at)
+        facts = self._facts_of(response)
+        if facts is None:
+            self._counts.refused += 1
+            return False
         key, owner = identity.key, identity.owner
         slot = self._slots.get(key)
         if slot is not None:
@@ -247,13 +258,13 @@ class ResponseStore:
                 and len(slot) == 1
                 and not old[VARY_NAMES]
                 and old[SHAPE] == identity.shape
+                # What new settings may have changed.
+                and old[AGE_MAX] == facts.age_max_s
+                and (old[FORMS] is None) is not response.compressible
             ):
-                self._store_again(identity, old, response, superseded, requested_at, now)
+                age_s = facts.received_age_s
+                self._store_again(identity, old, response, age_s, superseded, requested_at, now)
                 return True
-        facts = self._facts_of(response)
-        if facts is None:
-            self._counts.refused += 1
-            return False
         shape = identity.shape
         size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, shape)
         shelves = self._shelves
@@ -298,14 +309,13 @@ class ResponseStore:
         identity: Identity,
         old: Record,
         response: ResponseHead,
+        age_s: int,
         superseded: bool,
         requested_at: float,
         now: float,
     ) -> None:
-        # The Age is not in the bytes compared, so it is read from the fields; of a head that has
-        # come before that is one step, and it takes the place of the equal one.
-        facts = self._facts_of(response)
-        age_s = facts.received_age_s if facts is not None else 0
+        # The Age is not in the bytes compared. A head that has come before takes the place of the
+        # equal one.
         key, owner = identity.key, identity.owner
         self._slots[key] = (
             (
@@ -350,7 +360,7 @@ class ResponseStore:
         return self._shelves.coded(body, coding)
 
     def keep_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
-        """Keep a stored body in another coding too, if it is still stored.
+        """Keep a stored body in another coding too, if it is still stored and there is room.
 
         `coded` is the body itself where the coding gains nothing: then it is not tried again.
         """
@@ -367,8 +377,10 @@ class ResponseStore:
         new = stored._replace(forms=(*stored.forms, (coding, form)), entry_bytes=size)
         for key in (identity.key, identity.public_key):
             if key is not None and stored in self._slots.get(key, ()):
-                self._shelves.replace(key, stored, new)
-                self._shelves.make_room(key_parts(key)[0])
+                owner, _ = key_parts(key)
+                if self._shelves.fits(owner, size + bytes_referred(new)):
+                    self._shelves.replace(key, stored, new)
+                    self._shelves.make_room(owner)
                 return
 
     # -- Refreshing and marking
@@ -469,6 +481,11 @@ class ResponseStore:
         dropped = sum([self._shelves.remove_key(key) for key in list(keys)])
         self._counts.dropped_session += dropped
         return dropped
+
+    def empty(self, now: float) -> int:
+        """Drop everything, and what is still on its way; return how many."""
+        self._changed_at = self._emptied_at = now
+        return self.purge()
 
     def purge(
         self, *, url: bytes | None = None, prefix: bytes | None = None, owner: bytes | None = None

@@ -75,9 +75,11 @@ HEAD: Final = _place("head")            # places in it, for what is done with ev
 BODY: Final = _place("body")
 STORED_AT: Final = _place("stored_at")
 SUPERSEDED: Final = _place("superseded")
+AGE_MAX: Final = _place("age_max_s")
 SHAPE: Final = _place("shape")
 VARY_NAMES: Final = _place("vary_names")
 RECEIVED_AGE: Final = _place("received_age_s")
+FORMS: Final = _place("forms")
 as_stored = cast(
     "Callable[[Record], StoredResponse]",
     partial(tuple.__new__, StoredResponse),  # pyright: ignore[reportUnknownMemberType]

@@ -12,6 +12,8 @@ from retter.owner import (
     Owner,
     OwnerClass,
     OwnerRules,
+    _owner,
+    _owner_by_session,
     name_matcher,
     owner_of,
     sets_session,
@@ -472,3 +474,31 @@ def test_long_names_are_classified_and_not_remembered() -> None:
     assert rules.field_kinds[long_name] is rules.field_kinds[b"x-api-key"]
     assert long_name not in rules.field_kinds
     assert b"x-api-key" in rules.field_kinds
+
+
+PIECES = st.lists(st.sampled_from([
+    b"PHPSESSID", b"JSESSIONID", b"my_session", b"_parsely_session", b"_ga", b"theme", b"=", b";",
+    b" ", b"\t", b"; ", b"0123456789abcdef0123456789", b"deleted", b"1", b"x", b",", b'"', b"\xff",
+    b"__Host-",
+]), max_size=12).map(b"".join)
+
+
+@given(line=PIECES)
+def test_the_short_way_through_a_cookie_line_comes_to_the_same(line: bytes) -> None:
+    short = _owner_by_session(line, RULES)
+    assert short is None or short == _owner([], [line], [], b"", RULES)
+
+
+@given(line=PIECES)
+def test_a_credential_beside_it_makes_no_other_session(line: bytes) -> None:
+    """One session is one owner, however the rest of its requests looks."""
+    alone, beside = cookies(line), owner((b"cookie", line), (b"x-csrf-token", b"t"))
+    if alone.session:
+        assert beside.session and beside.digest == alone.digest
+
+
+def test_blanks_around_a_cookie_name_are_no_part_of_it() -> None:
+    plain = cookies(b"PHPSESSID=0123456789abcdef")
+    odd = (b"cookie", b"PHPSESSID =0123456789abcdef")
+    assert owner(odd) == plain
+    assert owner(odd, (b"x-csrf-token", b"t")).digest == plain.digest

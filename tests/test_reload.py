@@ -165,3 +165,56 @@ def test_a_file_that_cannot_be_used_changes_nothing(changes: dict[str, str]) -> 
         apply(proxy, drain_s=1.0, **changes)
     assert proxy.proxy.settings is settings
     assert proxy.proxy.answers is answers
+
+
+@pytest.mark.parametrize(("before", "after", "kept"), [
+    ({"neutral_headers": ("x-tenant",)}, {"neutral_headers": ()}, False),
+    ({"neutral_headers": ("x-tenant",)}, {"neutral_headers": ("x-tenant", "x-other")}, True),
+    ({"ignore_cookies": ("who",)}, {"ignore_cookies": ("seen",)}, False),
+    ({"session_cookies": ("a",)}, {"session_cookies": ("a", "b")}, False),
+    ({"session_cookies": ("a", "b")}, {"session_cookies": ("a",)}, True),
+    ({"ignore_query": True}, {"ignore_query": False}, False),
+    ({"ignore_host": True}, {"ignore_host": False}, False),
+    ({"ignore_params": ("page",)}, {"ignore_params": ()}, False),
+    ({}, {"ignore_query": True, "ignore_host": True, "ignore_params": ("page",)}, True),
+    ({}, {"max_stale_s": 5.0}, True),
+])  # fmt: skip
+def test_what_was_stored_when_less_told_visitors_apart_is_dropped(
+    before: dict[str, Any], after: dict[str, Any], kept: bool
+) -> None:
+    proxy = FakeProxy(**before)
+    proxy.client(get("/"))
+    proxy.upstream.sends(reply())
+    apply(proxy, **after)
+    assert proxy.proxy.store.stats()["entries"] == kept
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_nor_is_it_stored_for_a_request_that_came_before(queued: bool) -> None:
+    proxy = FakeProxy(neutral_headers="x-tenant", max_in_flight=1, limit_start=1)
+    clients = [proxy.client(get("/first"))]
+    if queued:
+        clients.append(proxy.client(get("/", headers={"X-Tenant": "a"})))
+        assert proxy.proxy.breaker.waiting == 1
+    apply(proxy, neutral_headers=())
+    for client in clients:
+        proxy.upstream.sends(reply(b"of one tenant"))
+        assert body_of(client.received()) == b"of one tenant"
+    assert proxy.proxy.store.stats()["entries"] == 0
+
+
+def test_answers_over_older_connections_are_judged_anew() -> None:
+    proxy = FakeProxy(compress="off")
+    client = proxy.client(get("/", headers={"Accept-Encoding": "gzip"}))
+    html = {"Content-Type": "text/html"}
+    proxy.upstream.sends(reply(b"a" * 1000, headers=html))
+    assert field(client.received(), "Content-Encoding") is None
+    apply(proxy, compress="gzip", head_fields_max=8)
+    client.sends(get("/", headers={"Accept-Encoding": "gzip"}))
+    assert len(proxy.upstreams) == 1
+    proxy.upstream.sends(reply(b"a" * 1000, headers=html))
+    assert field(client.received(), "Content-Encoding") == "gzip"
+    client.sends(get("/"))
+    proxy.upstream.sends(reply(b"b", headers={f"X-{n}": "1" for n in range(9)}))
+    assert status_of(client.received()) == 200      # what is stored, not an answer with too many
+    assert proxy.proxy.counters.stored

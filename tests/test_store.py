@@ -12,7 +12,7 @@ from retter.owner import OwnerRules
 from retter.policy import Identity, StorePolicy, identify, invalidated_urls, key_of
 from retter.shelves import OWNER_OVERHEAD_BYTES
 from retter.store import CHANGES_REMEMBERED_MAX, ResponseStore, StoredResponse, StoreRules
-from retter.stored import ENTRY_OVERHEAD_BYTES, facts_of
+from retter.stored import ENTRY_OVERHEAD_BYTES, Form, facts_of
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -825,3 +825,70 @@ def test_any_response_is_kept_whole_or_not_at_all(
     assert store.stats()["bytes_used"] <= 64 * 1024 * 1024
     store.purge()
     assert store.stats()["bytes_used"] == 0
+
+
+def test_the_same_again_keeps_to_the_present_limit_of_age() -> None:
+    store = make(max_stale_s=100.0)
+    put(store, request(), response(), now=10.0)
+    store.reconfigure(StoreRules(secret=SECRET, max_stale_s=20.0))
+    put(store, request(), response(), now=11.0)
+    assert body_for(store, request(), now=30.0) == b"body"
+    assert body_for(store, request(), now=32.0) is None
+
+
+def test_the_same_again_is_compressed_if_that_is_allowed_now() -> None:
+    """Compression has been turned on, or off, in between."""
+    store = make()
+    for compressible in (False, True, False):
+        head = response()
+        head.compressible = compressible
+        put(store, request(), head)
+        found = find(store, request())
+        assert found is not None
+        assert (found.forms is not None) is compressible
+
+
+def test_a_form_that_was_made_of_a_body_before_is_one_of_the_present_one() -> None:
+    """The thread is slow, and meanwhile the body has gone and come back."""
+    store = make()
+    put(store, request(), response(), b"x" * 1000)
+    before = find(store, request())
+    assert before is not None
+    store.purge()
+    put(store, request(), response(), bytes(bytearray(b"x" * 1000)))
+    found = find(store, request())
+    assert found is not None
+    assert found.body is not before.body
+    used = store.stats()["bytes_used"]
+    store.keep_coded(before.body, b"gzip", before.body)
+    assert store.coded_body(found.body, b"gzip") is found.body
+    assert store.stats()["bytes_used"] == used
+    store.purge()
+    assert store.stats()["bytes_used"] == 0
+
+
+@pytest.mark.parametrize("asked", [request(), request(ALICE)])
+def test_forms_never_push_out_their_own_response(asked: RequestHead) -> None:
+    size = 6000 if not asked.fields else 2500
+    store = make(bytes_max=9000, owner_share=0.5)
+    head = response()
+    head.compressible = True
+    assert put(store, asked, head, b"x" * size)
+    found = find(store, asked)
+    assert found is not None
+    coded = b"c" * (size - 100)
+    store.keep_coded(found.body, b"gzip", coded)
+    kept = store.coded_body(found.body, b"gzip") or b""
+    store.attach(who(asked), found, b"gzip", Form(b"head", kept))
+    assert body_for(store, asked) == b"x" * size
+    assert store.stats()["bytes_used"] <= 9000
+
+
+def test_what_was_asked_for_before_all_was_dropped_is_not_stored() -> None:
+    store = make()
+    put(store, request(), response())
+    store.empty(20.0)
+    assert body_for(store, request(), now=21.0) is None
+    assert not put(store, request(), response(), requested_at=19.0, now=22.0)
+    assert not put(store, request(ALICE), response(), requested_at=20.0, now=22.0)
+    assert put(store, request(), response(), requested_at=21.0, now=22.0)

@@ -144,6 +144,10 @@ class CircuitBreaker:
         """How many are queued: look at `take_ready` only if there are any."""
         return self._room.waiting
 
+    def all_waiting(self) -> list[Permit]:
+        """Return the permits of all that are queued, or held by a pause."""
+        return self._room.all_waiting()
+
     # --- the decision ---
 
     def admit(

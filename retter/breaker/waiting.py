@@ -45,6 +45,14 @@ class WaitingRoom:
                     return permit
         return None
 
+    def all_waiting(self) -> list[Permit]:
+        """Return all that are in here."""
+        queues = (self._needy, self._patient, self._held, self._released)
+        return [
+            permit for queue in queues for permit in queue
+            if permit.phase in (Phase.QUEUED, Phase.HELD)
+        ]
+
     def cancel(self, permit: Permit) -> None:
         """Its client left: DONE."""
         if permit.phase is Phase.HELD:
