@@ -316,7 +316,7 @@ class RequestParser:
         trusted: bool,
         authority: bytes = b"upstream",
         decodable: Collection[bytes] = (b"gzip", b"deflate"),
-        form_bytes_max: int = 1024 * 1024,
+        form_bytes_max: int = 512 * 1024,
         tells: Callable[[bytes], bool] = lambda name: True,
     ) -> None:
         self._tells = tells
@@ -580,7 +580,7 @@ class ResponseParser:
 
     def __init__(
         self,
-        form_bytes_max: int = 1024 * 1024,
+        form_bytes_max: int = 512 * 1024,
         fields_max: int = 0,
         eligibility: Eligibility | None = None,
     ) -> None:

@@ -8,8 +8,8 @@ from typing import Final, Generic, TypeVar
 
 Value = TypeVar("Value")
 
-# Hashes of what has come once: half a megabyte a memo, and some seconds of traffic.
-SEEN_MAX: Final = 8192
+# Hashes of what has come once: 400 KB a memo, and some seconds of traffic.
+SEEN_MAX: Final = 4096
 
 
 class Memo(Generic[Value]):
@@ -83,6 +83,15 @@ class Memo(Generic[Value]):
         if len(seen) >= SEEN_MAX:
             seen.clear()
         seen.add(mark)
+
+    @property
+    def bytes_max(self) -> int:
+        """Octets that keys and values together may take."""
+        return 2 * self._bytes_max
+
+    def resize(self, bytes_max: int) -> None:
+        """Change the bound; what is over a smaller one goes with what comes next."""
+        self._bytes_max = bytes_max // 2
 
     def clear(self) -> None:
         """Forget everything."""

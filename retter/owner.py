@@ -31,7 +31,7 @@ SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
 SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
 NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB of them, if kept
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
-COOKIE_LINES_BYTES_MAX: Final = 1024 * 1024  # some 2,000 visitors, as many as are active at a time
+COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are read anew each time
 # A pattern (*_session) also matches flags (first_session=yes) that many visitors share. Session
 # ids are longer: 24 characters (ASP) are the shortest of the frameworks whose names need a pattern.

@@ -39,7 +39,7 @@ from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
-from retter.units import parse_upstream
+from retter.units import parse_listen, parse_upstream
 from retter.wheel import DeadlineWheel
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
@@ -51,8 +51,10 @@ SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked
 EXPIRED_AT_ONCE_MAX = 8
 EXPIRE_AGAIN_S = 0.005
 
-# Three memos share this: two of requests (trusted and untrusted peers), one of responses.
-MEMO_BYTES_MAX = 8 * 1024 * 1024
+# All memos together take 8 MiB at most: these, 2 MiB of forms and cookies (heads.py, owner.py), and
+# 2 MiB of what has come once (memo.py).
+REQUEST_MEMO_BYTES_MAX = 3 * 1024 * 1024
+RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 
 
 class ParsedRequest:
@@ -122,9 +124,20 @@ class ClientConnection(Protocol):
     def abort(self) -> None: ...
 
 
-def _request_memos() -> "dict[bool, HeadMemo[ParsedRequest]]":
-    """Return memos for untrusted and for trusted peers: what a head means depends on that."""
-    return {False: HeadMemo(MEMO_BYTES_MAX // 2), True: HeadMemo(MEMO_BYTES_MAX // 4)}
+def _request_memos(settings: Settings) -> "dict[tuple[bool, bytes], HeadMemo[ParsedRequest]]":
+    """Return a memo for each kind of peer: trusted or not, over TLS or not.
+
+    What a head means depends on that. Those that can have a peer share the bytes.
+    """
+    listeners = [parse_listen(text) for text in settings.listen]
+    trust = [False, True] if settings.trusted_proxies else [False]
+    protos = {b"https" if listener.tls else b"http" for listener in listeners}
+    bytes_max = REQUEST_MEMO_BYTES_MAX // max(1, len(trust) * len(protos))
+    return {
+        (trusted, proto): HeadMemo(bytes_max if trusted in trust and proto in protos else 0)
+        for trusted in (False, True)
+        for proto in (b"http", b"https")
+    }
 
 
 def _error_page(settings: Settings) -> bytes | None:
@@ -186,9 +199,8 @@ class Proxy:
         self.store_policy = StorePolicy(settings.store_policy)
         self._secret = os.urandom(32)  # of this process: no key means anything to the next one
         self._instance = os.urandom(6).hex().encode()
-        self._memos = _request_memos()
-        self._memos_tls = _request_memos()
-        self._response_memo: HeadMemo[ResponseHead] = HeadMemo(MEMO_BYTES_MAX // 4)
+        self._memos = _request_memos(settings)
+        self._response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
         self._response_parser = ResponseParser()    # the same for all connections, old and new
         self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
@@ -321,8 +333,10 @@ class Proxy:
             for permit in self.breaker.all_waiting():
                 self._holder(permit).keep_from_store()
         self.answers.set_state(self.breaker.state)
-        for memo in (*self._memos.values(), *self._memos_tls.values()):
-            memo.clear()  # what a head means may have changed
+        # What a head means may have changed; connections look it up in these very memos.
+        for kind, memo in _request_memos(settings).items():
+            self._memos[kind].clear()
+            self._memos[kind].resize(memo.bytes_max)
         self._response_memo.clear()
         self.breaker.reconfigure(breaker_settings(settings))
         if settings.circuit != before.circuit:
@@ -407,8 +421,7 @@ class Proxy:
 
     def request_memo(self, trusted: bool, proto: bytes = b"http") -> HeadMemo[ParsedRequest]:
         """Return the memo of request heads for trusted or for other peers."""
-        memos = self._memos_tls if proto == b"https" else self._memos
-        return memos[trusted]
+        return self._memos[trusted, proto]
 
     def parse(
         self,
@@ -555,7 +568,7 @@ class Proxy:
         numbers never fall.
         """
         counters = self.counters
-        memos = (*self._memos.values(), *self._memos_tls.values())
+        memos = self._memos.values()
         misses = sum([memo.misses for memo in memos])
         # What could not be read has mostly been a miss, and was no request.
         asked = counters.requests + sum(counters.own_unread)
@@ -598,11 +611,7 @@ class Proxy:
                 "dials_failed": self.pool.dials_failed,
             },
             "memo": {
-                "requests": sum(
-                    len(memo)
-                    for memos in (self._memos, self._memos_tls)
-                    for memo in memos.values()
-                ),
+                "requests": sum(len(memo) for memo in self._memos.values()),
                 "responses": len(self._response_memo),
             },
             "breaker": self.breaker.snapshot(now),

@@ -406,8 +406,8 @@ def test_the_memo_is_invisible(head: bytes, data: st.DataObject) -> None:
     for bytes_max in (0, 1200, 1_000_000):
         proxy = FakeProxy()
         memos = proxy.proxy._memos
-        for trusted in memos:
-            memos[trusted] = HeadMemo(bytes_max)
+        for kind in memos:
+            memos[kind] = HeadMemo(bytes_max)
         proxy.proxy._instance = b"x"
         seen = []
         for pieces in ([head], [head], split_at(head, cuts), [head]):
