@@ -196,6 +196,10 @@ def _zstandard(level: int) -> Compressor:
 
 # -- decoding -------------------------------------------------------------------------------------
 
+# A body may have several gzip members or zstd frames, one after the other. bgzip makes one of each
+# 64 KiB, which is 256 for the largest body. Each costs some microseconds and a copy of the rest.
+MEMBERS_MAX: Final = 256
+
 
 def decoded(body: bytes, coding: bytes, bytes_max: int) -> bytes | None:
     """Decode a whole body, or return None: unknown here, broken, cut short, or too large."""
@@ -217,7 +221,7 @@ def decoded(body: bytes, coding: bytes, bytes_max: int) -> bytes | None:
 def _inflated(body: bytes, wbits: int, bytes_max: int) -> bytes | None:
     pieces: list[bytes] = []
     room = bytes_max
-    while body:
+    while body and len(pieces) < MEMBERS_MAX:
         inflater = zlib.decompressobj(wbits)
         try:
             piece = inflater.decompress(body, room + 1)
@@ -228,7 +232,7 @@ def _inflated(body: bytes, wbits: int, bytes_max: int) -> bytes | None:
         pieces.append(piece)
         room -= len(piece)
         body = inflater.unused_data      # a gzip body may have several members
-    return b"".join(pieces)
+    return None if body else b"".join(pieces)
 
 
 def _unbrotlied(body: bytes, bytes_max: int) -> bytes | None:
@@ -244,7 +248,7 @@ def _unbrotlied(body: bytes, bytes_max: int) -> bytes | None:
 def _unzstded(zstd: Any, body: bytes, bytes_max: int) -> bytes | None:
     pieces: list[bytes] = []
     room = bytes_max
-    while body:
+    while body and len(pieces) < MEMBERS_MAX:
         decoder = zstd.ZstdDecompressor()
         try:
             piece: bytes = decoder.decompress(body, room + 1)
@@ -255,7 +259,7 @@ def _unzstded(zstd: Any, body: bytes, bytes_max: int) -> bytes | None:
         pieces.append(piece)
         room -= len(piece)
         body = decoder.unused_data       # a body may have several frames
-    return b"".join(pieces)
+    return None if body else b"".join(pieces)
 
 
 def _unzstandarded(body: bytes, bytes_max: int) -> bytes | None:
@@ -267,12 +271,14 @@ def _unzstandarded(body: bytes, bytes_max: int) -> bytes | None:
         found: bytes = reader.read(bytes_max + 1)
         if len(found) > bytes_max:
             return None
-        while body:
+        frames = 0
+        while body and frames < MEMBERS_MAX:
             frame = decompressor.decompressobj()
             frame.decompress(body)
             if not frame.eof:
                 return None
             body = frame.unused_data
+            frames += 1
     except zstandard.ZstdError:
         return None
-    return found
+    return None if body else found
