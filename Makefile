@@ -14,7 +14,8 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload \
-	slowloris bench bench-smoke bench-report bench-compare profile screenshots clean distclean
+	slowloris bench bench-smoke bench-report bench-compare profile screenshots reference \
+	clean distclean
 
 help: ## list these targets
 	@echo "make run                             the demonstration shop behind RETTER"
@@ -119,6 +120,9 @@ profile: $(VENV)/.stamp-run ## flame graphs and allocations in benchmarks/result
 
 screenshots: $(VENV)/.stamp-test ## take the pictures of the dashboard in docs/ (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots
+
+reference: $(VENV)/.stamp-run ## write docs/settings.md and man/retter.1 from the declared settings
+	$(BIN)/python -m tools.reference
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

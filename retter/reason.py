@@ -59,4 +59,3 @@ class Reason(StrEnum):
 
     # RETTER itself
     HTTPS_REDIRECT = "https-redirect"        # told to come again by https
-    DRAINING = "draining"
