@@ -72,6 +72,7 @@ class FarEnd:
         self.peer = peer
         self.blocked = False
         self.left_early = False
+        self._ended = False
         self._unread: deque[bytes | None] = deque()     # None is the end
 
     @property
@@ -83,6 +84,8 @@ class FarEnd:
         return self.peer.transport.buffer
 
     def sends(self, pieces: list[bytes]) -> None:
+        if self._ended:
+            return      # nothing can come after the end
         for piece in pieces:
             self.flush()
             if self._unread and (last := self._unread[-1]) is not None:
@@ -92,6 +95,9 @@ class FarEnd:
         self.flush()
 
     def ends(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
         self._unread.append(None)
         self.flush()
 
@@ -147,7 +153,6 @@ class Client(FarEnd):
         self.asked: list[tuple[bytes, bytes]] = []      # methods and targets, while in the right
         self.in_the_right = True
         self.rest = b""                                 # of the request that it is sending
-
 
     def ends(self) -> None:
         self.left_early = True      # a stream ends with it; chunks show that it was cut
