@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from retter.cachecontrol import parse_cache_control
 from retter.message import Fields, RequestHead
@@ -30,6 +31,7 @@ _MEMBER: Final = re.compile(
     rb"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
     rb"[ \t]*(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?[ \t]*"
 )
+_SLASHES: Final = re.compile(rb"/{2,}")
 _ALIASES: Final = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
 
 
@@ -107,7 +109,7 @@ class Negotiator:
         """
         if not request.http11 or request.method == b"HEAD":
             return IDENTITY
-        if request.first(b"range") is not None or self._excluded(request.target.partition(b"?")[0]):
+        if request.first(b"range") is not None or self._is_excluded(request.target):
             return IDENTITY
         if parse_cache_control(request.combined(b"cache-control")).no_transform:
             return IDENTITY
@@ -115,6 +117,16 @@ class Negotiator:
         if len(value) > _REMEMBERED_BYTES_MAX:
             return self._choose(value)
         return self._accepted(value)
+
+    def _is_excluded(self, target: bytes) -> bool:
+        path = target.partition(b"?")[0]
+        if self._excluded(path):
+            return True
+        if b"%" not in path and b"//" not in path:
+            return False
+        # As applications read it: whoever attacks a page by its compressed size (BREACH) makes his
+        # victim ask for it, and would choose a spelling that is not excluded.
+        return bool(self._excluded(_SLASHES.sub(b"/", unquote_to_bytes(path))))
 
     def _choose(self, value: bytes) -> Accepted:
         found = weights(value)

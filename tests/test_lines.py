@@ -7,6 +7,7 @@ from retter.errors import DownstreamError, UpstreamMalformed
 from retter.heads import RequestParser, ResponseParser, parse_response
 from retter.lines import FORM_BYTES_MAX, OWN_REQUEST_FIELDS, FormMemo, form_cutter
 from retter.message import RequestHead, ResponseHead
+from retter.negotiation import Eligibility
 
 TEXT = st.text(st.sampled_from("ab:;,= \t\x00\x0b\x7f\x85\xa0\xff\"-_/"), max_size=6)
 NAMES = st.sampled_from(
@@ -78,6 +79,56 @@ def test_responses(line: str, fields: list[str], end: str) -> None:
     assert first == _response(None, head)
     for _ in range(2):
         assert first == _response(parser, head), "with the form remembered"
+
+
+# One parser for all examples, which knows a form from its first time on: so heads share forms.
+SHARED_LINES = st.builds(
+    lambda name, value, before, after: f"{name}:{before}{value}{after}",
+    st.sampled_from(
+        ["Cookie", "cookie", "COOKIE", "Content-Length", "Authorization", "X-Forwarded-For",
+         "Accept-Encoding", "Connection", "If-None-Match", "Referer", "Host", "X-Forwarded-Host",
+         "Set-Cookie", "ETag", "Date", "Content-Type", "Vary", "Cache-Control"]
+    ),
+    st.sampled_from(["", "a", "5", "05", "5, 5", "500", "\xff", "a\tb", "close", "x, cookie", "*",
+                     "br, gzip", "text/html", "no-transform", "Accept-Encoding", "a: b"]),
+    st.sampled_from([" ", " ", " ", "", "  ", "\t"]),
+    st.sampled_from(["", "", "", " ", "\t"]),
+)  # fmt: skip
+
+
+class _Everything(set[int]):
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def _eager(parser: RequestParser | ResponseParser) -> None:
+    assert parser._forms is not None
+    parser._forms._seen = _Everything()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    trusted=st.booleans(),
+    heads=st.lists(st.tuples(REQUEST_LINES, st.lists(SHARED_LINES, max_size=4)), max_size=8),
+)
+def test_requests_that_share_forms(trusted: bool, heads: list[tuple[str, list[str]]]) -> None:
+    parser = RequestParser(fields_max=5, target_bytes_max=50, instance=b"me", trusted=trusted,
+                           tells=lambda name: name in (b"cookie", b"authorization"))
+    _eager(parser)
+    for line, fields in [*heads, *heads]:
+        head = _head(line, True, fields, "\r\n")
+        assert _request(parser, head, by_h11=False) == _request(parser, head, by_h11=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(heads=st.lists(st.tuples(STATUS_LINES, st.lists(SHARED_LINES, max_size=4)), max_size=8))
+def test_responses_that_share_forms(heads: list[tuple[str, list[str]]]) -> None:
+    eligibility = Eligibility(lambda media_type: media_type == b"text/html", 300)
+    parser, long_way = ResponseParser(eligibility=eligibility), ResponseParser(0, 0, eligibility)
+    _eager(parser)
+    for line, fields in [*heads, *heads]:
+        head = _head(line, False, fields, "\r\n")
+        assert _response(parser, head) == _response(long_way, head)
 
 
 PIECES = st.lists(

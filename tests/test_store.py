@@ -12,7 +12,15 @@ from retter.owner import OwnerRules
 from retter.policy import Identity, StorePolicy, identify, invalidated_urls, key_of
 from retter.shelves import OWNER_OVERHEAD_BYTES
 from retter.store import CHANGES_REMEMBERED_MAX, ResponseStore, StoredResponse, StoreRules
-from retter.stored import ENTRY_OVERHEAD_BYTES, Form, facts_of
+from retter.stored import (
+    ENTRY_OVERHEAD_BYTES,
+    FORM_OVERHEAD_BYTES,
+    Form,
+    as_stored,
+    bytes_referred,
+    entry_bytes,
+    facts_of,
+)
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -892,3 +900,111 @@ def test_what_was_asked_for_before_all_was_dropped_is_not_stored() -> None:
     assert not put(store, request(), response(), requested_at=19.0, now=22.0)
     assert not put(store, request(ALICE), response(), requested_at=20.0, now=22.0)
     assert put(store, request(), response(), requested_at=21.0, now=22.0)
+
+
+few_visitors = st.sampled_from(["anon", "alice", "theme"])
+few_targets = st.just(b"/1")
+mostly = st.sampled_from([True, True, True, False])
+seldom = mostly.map(lambda often: not often)
+
+
+class FormsMachine(RuleBasedStateMachine):
+    """Forms come and go with their responses, and every byte of them is counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = make(
+            bytes_max=MODEL_MAX, owner_share=MODEL_SHARE, variants_max=MODEL_VARIANTS,
+            max_stale_s=MODEL_STALE,
+        )
+        self.now = 1000.0
+        self.jobs: list[tuple[bytes, bytes]] = []       # bodies in the thread, and the coding
+
+    @rule(visitor=few_visitors, path=few_targets, accept=accepts, varies=seldom, body=bodies,
+          compressible=mostly)
+    def put(self, visitor: str, path: bytes, accept: bytes, varies: bool, body: bytes,
+            compressible: bool) -> None:
+        asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
+        head = response((b"etag", b'"1"'), *([(b"vary", b"accept")] if varies else []))
+        head.compressible = compressible
+        self.store.put(who(asked), asked, head, bytes(bytearray(body)), self.now, self.now)
+
+    @rule(visitor=few_visitors, path=few_targets, accept=accepts,
+          coding=st.sampled_from([b"gzip", b"br"]), slow=seldom)
+    def ask(self, visitor: str, path: bytes, accept: bytes, coding: bytes, slow: bool
+            ) -> None:
+        asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
+        identity = who(asked)
+        found = self.store.lookup(identity, asked, self.now)
+        if found is None or found.forms is None or found.form(coding) is not None:
+            return
+        coded = self.store.coded_body(found.body, coding)
+        if coded is None and slow:
+            self.jobs.append((found.body, coding))
+            return
+        if coded is None:
+            self.store.keep_coded(found.body, coding, coding + found.body[: len(found.body) // 3])
+            coded = self.store.coded_body(found.body, coding)
+            assert coded is not None
+            found = self.store.lookup(identity, asked, self.now)
+            if found is None:
+                return      # there was no room for both
+        form = Form(found.head if coded is found.body else b"coded" + found.head, coded)
+        variants = max(
+            [len(self.store._slots.get(k, ())) for k in (identity.key, identity.public_key) if k]
+        )
+        self.store.attach(identity, found, coding, form)
+        if variants == 1:
+            assert self.store.lookup(identity, asked, self.now) is not None
+
+    @rule(number=st.integers(0, 5), share=st.sampled_from([0.0, 0.3, 0.99, 1.0]))
+    def work(self, number: int, share: float) -> None:
+        if self.jobs:
+            body, coding = self.jobs.pop(number % len(self.jobs))
+            coded = coding + body[: int(len(body) * share)]
+            self.store.keep_coded(body, coding, coded if len(coded) < len(body) else body)
+
+    @rule(visitor=few_visitors, path=few_targets)
+    def refresh(self, visitor: str, path: bytes) -> None:
+        asked = request(*VISITORS[visitor], (b"if-none-match", b'"1"'), target=path)
+        head = response((b"etag", b'"1"'), (b"x", b"y"), status=304)
+        self.store.refresh(who(asked), asked, head, self.now, self.now)
+
+    @rule(visitor=few_visitors, way=st.sampled_from(["log out", "purge", "wait"]))
+    def drop(self, visitor: str, way: str) -> None:
+        if way == "log out":
+            self.store.drop_owner(who(request(*VISITORS[visitor])).owner, self.now)
+        elif way == "purge":
+            self.store.purge()
+        else:
+            self.now += 30.0
+
+    @invariant()
+    def every_byte_is_counted(self) -> None:
+        shelves = self.store._shelves
+        entries = [(key, as_stored(r)) for key, slot in shelves.slots.items() for r in slot]
+        bodies_held = {entry.body for _, entry in entries}
+        assert set(shelves._coded) <= bodies_held
+        coded = sum([
+            len(other) for body, others in shelves._coded.items() for other in others.values()
+            if other is not shelves._bodies[body]
+        ])
+        owners: dict[bytes, int] = {}
+        for key, entry in entries:
+            forms = entry.forms or ()
+            plain = entry_bytes(key, entry.head, entry.etag, entry.last_modified, entry.shape)
+            heads = sum([len(form.head) + FORM_OVERHEAD_BYTES for _, form in forms])
+            assert entry.entry_bytes == plain + heads
+            for coding, form in forms:
+                assert form.head == entry.head or form.body.startswith(coding)
+            if key[:1] == b"@":
+                held = owners.setdefault(key[1:17], OWNER_OVERHEAD_BYTES)
+                owners[key[1:17]] = held + entry.entry_bytes + bytes_referred(entry)
+        assert owners == shelves._owner_bytes
+        assert all(held <= MODEL_MAX * MODEL_SHARE for held in owners.values())
+        used = sum([entry.entry_bytes for _, entry in entries]) + sum(map(len, bodies_held)) + coded
+        assert shelves.bytes_used == used + OWNER_OVERHEAD_BYTES * len(owners) <= MODEL_MAX
+
+
+FormsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestFormsMachine = FormsMachine.TestCase
