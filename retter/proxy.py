@@ -365,12 +365,14 @@ class Proxy:
         address_max = settings.connections_per_address_max
         if address_max and (not connection.peer or self._trust.trusts(connection.peer)):
             address_max = 0     # a proxy in front speaks for many
-        here = self._per_address.get(connection.peer, 0) if address_max else 0
+        # Counted without a limit too: one may be set, or the trust taken back, while it is open.
+        counts = self._per_address
+        here = counts.get(connection.peer, 0)
         if (address_max and here >= address_max) or (self._full() and not self.make_room()):
             counters.connections_refused += 1
             return False
-        if address_max:
-            self._per_address[connection.peer] = here + 1
+        # Read again: room may have been made by one of the same address.
+        counts[connection.peer] = counts.get(connection.peer, 0) + 1
         self.connections.add(connection)
         return True
 

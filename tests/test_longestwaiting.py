@@ -154,3 +154,12 @@ def test_descriptors_are_shared_with_the_application() -> None:
     assert not more.closed                  # 3 + 2: over the limit, which the next one feels
     assert proxy.client().transport.closing is False
     assert idle.transport.aborted and not busy.closed
+
+
+def test_who_makes_room_for_its_own_address_is_not_counted_any_more() -> None:
+    proxy = FakeProxy(connections_max=1, connections_per_address_max=2)
+    for _ in range(5):
+        client = proxy.client()
+        assert not client.closed
+        proxy.advance(1.0)
+    assert proxy.proxy._per_address == {"192.0.2.7": 1}

@@ -218,3 +218,16 @@ def test_answers_over_older_connections_are_judged_anew() -> None:
     proxy.upstream.sends(reply(b"b", headers={f"X-{n}": "1" for n in range(9)}))
     assert status_of(client.received()) == 200      # what is stored, not an answer with too many
     assert proxy.proxy.counters.stored
+
+
+def test_connections_from_before_a_limit_an_address_count_too() -> None:
+    proxy = FakeProxy(connections_per_address_max=0)
+    older = [proxy.client() for _ in range(2)]
+    apply(proxy, connections_per_address_max=2)
+    assert proxy.client().closed
+    older[0].resets()
+    assert not proxy.client().closed
+    assert proxy.client().closed
+    older[1].resets()
+    assert not proxy.client().closed
+    assert proxy.client().closed
