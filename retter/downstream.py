@@ -494,13 +494,13 @@ class DownstreamConnection(asyncio.Protocol):
     def _fail_body(self, error: DownstreamError, now: float) -> None:
         """The request ends in the middle of its body."""
         exchange, self._exchange = self._exchange, None
-        answered = exchange is not None and exchange.answer_begun
-        if exchange is not None:
+        assert exchange is not None, "only an exchange has a body received"
+        if exchange.answer_begun:
             exchange.downstream_gone(now)
-        if answered:
             self.abort()
         else:
-            self._refuse(error)
+            exchange.client_failed(error, now)
+            self._tell_mistake(error)
 
     def _read_ahead(self, data: bytes) -> None:
         """Keep what came before its turn."""
@@ -548,14 +548,19 @@ class DownstreamConnection(asyncio.Protocol):
             exchange.downstream_gone(now)
 
     def _refuse(self, error: DownstreamError) -> None:
-        """Answer a request that is the client's own mistake, and close."""
+        """Answer what could not be read as a request, and close."""
         proxy = self._proxy
-        proxy.counters.client_errors[error.reason] += 1
         proxy.counters.count_own(None, error.reason, error.status)
         if proxy.access_log is not None:
             proxy.access_log.add(
                 self.peer, None, None, error.status, "retter", error.reason, 0.0
             )
+        self._tell_mistake(error)
+
+    def _tell_mistake(self, error: DownstreamError) -> None:
+        """Say what is the client's own mistake, and close."""
+        proxy = self._proxy
+        proxy.counters.client_errors[error.reason] += 1
         self._close = True
         self.write(
             proxy.answers.error(

@@ -24,6 +24,7 @@ from retter.coding import decodable, plain_body, readable
 from retter.encoder import BodyEncoder
 from retter.errors import (
     ConnectRefused,
+    DownstreamError,
     Outcome,
     UpstreamError,
     UpstreamMalformed,
@@ -32,7 +33,7 @@ from retter.errors import (
 )
 from retter.message import Framing, ResponseHead
 from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
-from retter.reason import Reason
+from retter.reason import STATUS_CLASSES, Reason
 from retter.store import StoredResponse
 from retter.stored import Form
 from retter.upstream import Trailers, UpstreamConnection
@@ -507,7 +508,8 @@ class Exchange:
         counters = self._proxy.counters
         is_get = self._parsed.kind is _GET
         counts = counters.forwarded_get if is_get else counters.forwarded_other
-        counts[self._permit.reason.row + status // 100] += 1
+        # RFC 9110 section 15: a status that is none is to be taken for a 5xx.
+        counts[self._permit.reason.row + min(status // 100, STATUS_CLASSES - 1)] += 1
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
@@ -829,9 +831,19 @@ class Exchange:
         """The client closed. The application goes on working, so its place stays taken."""
         self._stop_encoding()
         self._log_answer(Reason.CLIENT_GONE)
+        self._proxy.counters.clients_gone += 1
+        self._let_go(now)
+
+    def client_failed(self, error: DownstreamError, now: float) -> None:
+        """The rest of the request cannot be read: its client is told so, and not answered here."""
+        self._proxy.counters.count_own(self._parsed.kind is _GET, error.reason, error.status)
+        self._log(error.status, "retter", error.reason)
+        self._let_go(now)
+
+    def _let_go(self, now: float) -> None:
+        """Nobody waits for the answer any more."""
         self._client = None
         self._held = None
-        self._proxy.counters.clients_gone += 1
         if self.stage is _DONE:
             return  # all was done but the compressing
         if self.stage is Stage.QUEUED:

@@ -498,6 +498,7 @@ class Proxy:
             for told in self.on_second:
                 told(now)
         self.pool.sweep(now)
+        self.store.take_rubbish_out()
         if self.access_log is not None:
             self.access_log.flush()
 

@@ -42,6 +42,8 @@ class RedirectingConnection(DownstreamConnection):
 
     def _stays(self, parsed: "ParsedRequest") -> bool:
         head = parsed.head
+        if not self._proxy.settings.https_redirect:
+            return True     # not any more
         if head.target.startswith(ACME_PATH) or not head.host or not head.target.startswith(b"/"):
             return True
         # A trusted proxy in front that has spoken https with the client itself.

@@ -487,6 +487,10 @@ class ResponseStore:
         self._changed_at = self._emptied_at = now
         return self.purge()
 
+    def take_rubbish_out(self) -> None:
+        """Free some of what has been dropped all at once; call it every tick."""
+        self._shelves.take_rubbish_out()
+
     def purge(
         self, *, url: bytes | None = None, prefix: bytes | None = None, owner: bytes | None = None
     ) -> int:
@@ -496,18 +500,20 @@ class ResponseStore:
         means that of every host; `owner` b"" is everyone. Looks at every key: it is for an
         operator's hand.
         """
-        any_host = (url or prefix or b"").startswith(b"/")
-        purged = 0
-        for key in list(self._slots):
-            key_owner, key_url = key_parts(key)
-            if any_host:
-                key_url = key_url[key_url.find(b"/") :]
-            if (
-                (url is None or key_url == url)
-                and (prefix is None or key_url.startswith(prefix))
-                and (owner is None or key_owner == owner)
-            ):
-                purged += self._shelves.remove_key(key)
+        # The plain dictionary's order: the ordered one looks each key up (20 ms for 85,000).
+        found = list(super(OrderedDict, self._slots).__iter__())
+        if url is not None:
+            found = [key for key in found if key.endswith(url)]     # to look closer at few
+        if prefix is not None:
+            found = [key for key in found if prefix in key]
+        if not (url is prefix is owner is None):
+            any_host = (url or prefix or b"").startswith(b"/")
+            found = [key for key in found if _matches(key, url, prefix, owner, any_host=any_host)]
+        if len(found) == len(self._slots):
+            purged = self._shelves.clear()
+            self._slots, self._owner_keys = self._shelves.slots, self._shelves.owner_keys
+        else:
+            purged = sum([self._shelves.remove_key(key) for key in found])
         self._counts.purged += purged
         return purged
 
@@ -524,3 +530,16 @@ class ResponseStore:
         counts.evicted_budget = shelves.evicted_budget
         counts.evicted_share = shelves.evicted_share
         return asdict(counts)
+
+
+def _matches(
+    key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None, *, any_host: bool
+) -> bool:
+    key_owner, key_url = key_parts(key)
+    if any_host:
+        key_url = key_url[key_url.find(b"/") :]
+    return (
+        (url is None or key_url == url)
+        and (prefix is None or key_url.startswith(prefix))
+        and (owner is None or key_owner == owner)
+    )

@@ -36,6 +36,14 @@ def watchdog_wanted() -> bool:
     return bool(os.environ.get("WATCHDOG_USEC")) and pid in (None, "", str(os.getpid()))
 
 
+def environment_of_successor() -> dict[str, str]:
+    """Return our environment for a process that is to take our place at the manager."""
+    environment = dict(os.environ)
+    if watchdog_wanted():
+        environment.pop("WATCHDOG_PID", None)   # it names us; our successor is to be heard too
+    return environment
+
+
 def take_listeners() -> list[socket.socket]:
     """Return the listening sockets that have been handed over. The second call returns none."""
     count = os.environ.pop("LISTEN_FDS", "")

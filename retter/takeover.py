@@ -91,7 +91,7 @@ class Inheritance:
         numbers = [listener.fileno() for listener in listeners]
         given = {"listeners": numbers, "kept": sorted(self._kept), "ready": its_ready}
         command = [sys.executable, *sys.orig_argv[1:]]
-        environment = os.environ | {_VARIABLE: json.dumps(given)}
+        environment = systemd.environment_of_successor() | {_VARIABLE: json.dumps(given)}
         for number in (*numbers, its_ready):
             os.set_inheritable(number, True)
         try:

@@ -129,6 +129,8 @@ class AdminConnection(asyncio.Protocol):
         """Answer what cannot be read on, and close."""
         transport = self._transport
         assert transport is not None
+        if self._h11.our_state is h11.IDLE:
+            self._request = None    # the last one's method says nothing about this answer
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._send(error_answer(error), close=True)
         transport.close()

@@ -73,7 +73,10 @@ def _json_object(body: bytes) -> dict[str, list[str]]:
         raise AdminError(400, "the body is not JSON") from None
     if not isinstance(value, dict):
         raise AdminError(400, "the body is no JSON object")
-    return {name: _texts(one) for name, one in cast("dict[str, object]", value).items()}
+    try:
+        return {name: _texts(one) for name, one in cast("dict[str, object]", value).items()}
+    except RecursionError:
+        raise AdminError(400, "the body is nested too deeply") from None
 
 
 def _texts(value: object) -> list[str]:

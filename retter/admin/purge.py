@@ -27,7 +27,7 @@ def purge(proxy: "Proxy", parameters: Parameters) -> int:
     if given == ["all"]:
         if text != "true":
             raise AdminError(400, "all is true, or not given")
-        return proxy.store.purge()
+        return proxy.store.empty(proxy.loop.time())
     if given == ["session"]:
         return _purge_session(proxy, text)
     _, host, target = split_url(text)

@@ -7,6 +7,10 @@ from collections import deque
 
 from retter.breaker.permit import Permit, Phase
 
+# Of those who left a pause, so many may still stand in the line; then it is gone through. With as
+# many again as are held, each who leaves pays for two looks at most.
+HELD_LEFT_MAX = 64
+
 
 class WaitingRoom:
     """Two first-in first-out queues. Who leaves early is skipped when its turn comes."""
@@ -57,6 +61,7 @@ class WaitingRoom:
         """Its client left: DONE."""
         if permit.phase is Phase.HELD:
             self._leave_hold(permit, Phase.DONE)
+            self._forget_left()
         else:
             self._remove(permit, Phase.DONE)
 
@@ -138,6 +143,11 @@ class WaitingRoom:
     def _leave_hold(self, permit: Permit, phase: Phase) -> None:
         permit.phase = phase
         self.held -= 1
+
+    def _forget_left(self) -> None:
+        """Let go of those who left: a pause is long, and who is first in line may stay for all."""
+        if len(self._held) > 2 * self.held + HELD_LEFT_MAX:
+            self._held = deque([one for one in self._held if one.phase is Phase.HELD])
 
     def _remove(self, permit: Permit, phase: Phase) -> None:
         permit.phase = phase

@@ -6,6 +6,7 @@
   answers to what it asked, in order.
 - When all fall silent, everything ends by the clock alone: each client has a reply or a close, and
   nothing is left in flight, queued, or open.
+- Each request has one line in the access log and at most one place among the counted answers.
 
 Every "~" that a client sends becomes its mark, "~" and its number; every "~" that the application
 sends becomes the mark of the client whose request it answers. So bytes that went astray show.
@@ -13,7 +14,8 @@ sends becomes the mark of the client whose request it answers. So bytes that wen
 
 import random
 import re
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from functools import cache
 from ipaddress import ip_network
 from itertools import pairwise
@@ -21,6 +23,7 @@ from typing import Any
 
 from retter.config import Settings
 from retter.errors import ConnectTimeout
+from retter.statistics import Counters, cells, totals
 from tests.fuzz.wire import Message, answers_in, requests_in
 from tests.harness import FakePeer, FakeProxy
 from tests.memos import set_memos
@@ -144,6 +147,43 @@ class FarEnd:
         transport.write = write
 
 
+class Ledger:
+    """An access log that is kept as numbers."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.requests = self.unread = 0
+        self.answers: Counter[tuple[str, int]] = Counter()     # by source and class of status
+
+    def add(
+        self, client: str, request: Any, identity: Any, status: int, source: str, *_: Any
+    ) -> None:
+        if request is None:
+            self.unread += 1
+        else:
+            self.requests += 1
+        if status:
+            self.answers[source, status // 100] += 1
+
+    def flush(self) -> None:
+        pass
+
+    def check(self, counters: Counters) -> None:
+        """All requests are over: each is counted once, and as what the log tells."""
+        assert (self.requests, self.unread) == (counters.requests, sum(counters.own_unread))
+        counted: Counter[tuple[str, int]] = Counter()
+        for source, counts in (
+            ("backend", counters.forwarded_get), ("backend", counters.forwarded_other),
+            ("cache", counters.stored), ("retter", counters.own_get),
+            ("retter", counters.own_other), ("retter", counters.own_unread),
+        ):  # fmt: skip
+            for _, status_class, count in cells(counts):
+                counted[source, status_class] += count
+        assert counted == self.answers
+        assert counters.clients_gone <= counters.requests
+        assert min(totals(counters)) >= 0
+
+
 class Client(FarEnd):
     """A client; in the right as long as it sends nothing but whole requests."""
 
@@ -195,6 +235,8 @@ class World:
         self.proxy = FakeProxy(_settings(configuration))
         set_memos(self.proxy.proxy, memos)
         self.proxy.proxy.http_date = lambda: "now"  # type: ignore[method-assign]
+        self._ledger: Any = Ledger(self.proxy.loop.time)
+        self.proxy.proxy.access_log = self._ledger
         self.clients: list[Client] = []
         self._upstreams: list[Upstream] = []
 
@@ -341,6 +383,7 @@ class World:
             breaker.waiting, breaker.waiting_without_stored,
         )  # fmt: skip
         assert not any(nothing), stats
+        self._ledger.check(self.proxy.proxy.counters)
 
     def _fall_silent(self) -> None:
         until = self.proxy.loop.now + _SILENCE_S
