@@ -202,6 +202,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _about_unknown(argument: str) -> str:
     if not argument.startswith("-"):
+        command = nearest(argument, [*COMMANDS, *CONTROL_WORDS])
+        if command is not None:
+            return f"unexpected '{argument}'; did you mean retter {command}?"
         return f"unexpected '{argument}': options start with --, as in --upstream :8080"
     flags = [setting.flag for setting in SETTINGS] + ["--help", "--version", "--check-config"]
     flag = argument.partition("=")[0]

@@ -23,6 +23,7 @@ from retter.wellknown import DEFAULT_SESSION_COOKIES
 ENVIRONMENT_PREFIX: Final = "RETTER_"
 
 _CODINGS: Final = tuple([coding.decode() for coding in CODINGS])
+_PACKAGES: Final = {"zstd": "zstandard", "br": "brotli"}      # gzip needs none
 
 # What shrinks. Images, film and archives are compressed already, and so are fonts in WOFF.
 COMPRESSED_TYPES: Final = (
@@ -291,7 +292,8 @@ def _coding(value: object) -> str:
         raise ValueError(f"{shown(value)} is none of auto, off, {', '.join(_CODINGS)}")
     coding = value.lower()
     if coding != "auto" and not compress.available(coding.encode()):
-        raise ValueError(f"{coding} needs a package that is not here: pip install retter[compress]")
+        package = _PACKAGES[coding]
+        raise ValueError(f"{coding} needs a package that is not here: pip install {package}")
     return coding
 
 
@@ -685,7 +687,7 @@ class Settings:
     compress: tuple[str, ...] = _setting(
         ("auto",), COMPRESSION, _codings(),
         "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they are "
-        "installed (pip install retter[compress]). Turn it off, or exclude paths, where a page "
+        "installed (pip install zstandard brotli). Turn it off, or exclude paths, where a page "
         "shows a secret beside what its visitor has sent (BREACH).",
     )
     compress_types: tuple[str, ...] = _setting(
@@ -1014,6 +1016,9 @@ def _from_file(path: str, named_by: str) -> dict[str, _Given]:
             names = [name for name in _BY_NAME if name != "config"]
             guess = nearest(key.replace("-", "_"), names)
             hint = f"did you mean {guess}?" if guess else "'retter --help' lists the settings"
+            switch = _BY_NAME.get(key.replace("-", "_").removeprefix("no_"))
+            if switch is not None and switch.is_switch:
+                hint = f"write {switch.name} = false"
             raise ConfigError(f"{origin}: no such setting; {hint}")
         if setting.name in given:
             raise ConfigError(f"{origin}: given twice, with - and with _")

@@ -108,6 +108,15 @@ class UpstreamTLSFailed(UpstreamError):
     outcome = Outcome.ERROR
 
 
+class UpstreamTLSClosed(ConnectRefused):
+    """Closed in the handshake, without a word: no TLS there, or an application that restarts.
+
+    Because of the latter it is held on to as a refused connection is.
+    """
+
+    reason = Reason.UPSTREAM_TLS
+
+
 class UpstreamReset(UpstreamError):
     """Closed or reset before the answer was complete."""
 

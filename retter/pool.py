@@ -17,6 +17,7 @@ from retter.errors import (
     ConnectTimeout,
     OutOfDescriptors,
     UpstreamError,
+    UpstreamTLSClosed,
     UpstreamTLSFailed,
 )
 from retter.units import UpstreamAddress
@@ -37,12 +38,16 @@ FLUSH_S = 10.0
 
 _OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+_CLOSED_IN_HANDSHAKE = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 
-def tls_fault(error: ssl.SSLError) -> str:
-    """Return what was wrong, in words."""
+
+def tls_fault(error: OSError) -> str:
+    """Return what was wrong with a handshake, in words."""
+    if isinstance(error, _CLOSED_IN_HANDSHAKE):
+        return "no TLS with it: it closed the connection in the handshake"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be believed: {error.verify_message}"
-    reason = error.reason or str(error)
+    reason = (error.reason if isinstance(error, ssl.SSLError) else None) or str(error)
     return f"no TLS with it: {reason.lower().replace('_', ' ')}"
 
 
@@ -261,6 +266,8 @@ class ConnectionPool:
             self.dials_failed += 1
             if error.errno in _OUR_OWN_LIMITS:
                 raise OutOfDescriptors(error.strerror or str(error)) from error
+            if self._tls is not None and isinstance(error, _CLOSED_IN_HANDSHAKE):
+                raise UpstreamTLSClosed(tls_fault(error)) from error
             raise ConnectRefused(error.strerror or str(error)) from error
         if not connection.closed:  # it may be lost before we are told that it was made
             self._connections.add(connection)

@@ -428,7 +428,9 @@ async def _warn_if_absent(settings: Settings) -> None:
                     address.host, address.port, ssl=context, server_hostname=name
                 )
     except OSError as error:
-        fault = tls_fault(error) if isinstance(error, ssl.SSLError) else error.strerror
+        # A connection that closes in the handshake has neither a number nor a word.
+        in_handshake = isinstance(error, ssl.SSLError) or (address.tls and not str(error))
+        fault = tls_fault(error) if in_handshake else error.strerror
         log.warning(
             "application-absent", upstream=settings.upstream,
             error=fault or str(error) or "no answer in time",

@@ -246,6 +246,13 @@ def test_why_it_would_be_forwarded() -> None:
         assert "no stored answer" in found["words"]
 
 
+def test_why_tells_the_patience_of_now() -> None:
+    with admin_of(patience_closed_s=4.0, patience_min_s=0.6) as admin:
+        assert why(admin)["limits"]["patience_s"] == 4.0
+        admin.post("/api/circuit", "mode=open")
+        assert why(admin)["limits"]["patience_s"] == 0.6
+
+
 def test_why_it_would_come_from_the_store() -> None:
     with admin_of() as admin:
         visit(admin, "/a")

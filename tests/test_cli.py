@@ -139,6 +139,7 @@ def test_an_error_page_that_can_be_read_is_no_error(
     (["-x"], "-x: no such option"),
     ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
     (["serve"], "unexpected 'serve': options start with --"),
+    (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
     (["--upstream"], "--upstream: expected one argument"),
     (["--upstream", "--listen", ":80"], "--upstream: expected one argument"),
     (["--no-headers=yes"], "--no-headers: takes no value"),

@@ -173,4 +173,4 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     with admin_of() as admin:
         answer = admin.ask("/metrics")
         assert answer.status == 501
-        assert "pip install 'retter[metrics]'" in answer.json["error"]
+        assert "pip install prometheus_client" in answer.json["error"]

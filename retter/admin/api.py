@@ -30,6 +30,7 @@ from retter.admin.message import (
 )
 from retter.admin.state import History, state_document
 from retter.breaker import Mode
+from retter.units import format_duration
 
 if TYPE_CHECKING:
     from retter.proxy import Proxy
@@ -43,7 +44,8 @@ def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
     except ValueError:
         seconds = -1.0
     if not isfinite(seconds) or not 1 <= seconds <= maximum:
-        raise AdminError(400, f"seconds is a number from 1 to {maximum:g}")
+        longest = format_duration(maximum)
+        raise AdminError(400, f"seconds is a number from 1 to {maximum:g} ({longest})")
     return seconds
 
 
@@ -129,7 +131,7 @@ class Api:
             from retter.admin.metrics import ProxyCollector, exposition
         except ImportError:
             raise AdminError(
-                501, "metrics need the package prometheus_client: pip install 'retter[metrics]'"
+                501, "metrics need a package: pip install prometheus_client"
             ) from None
         collector = ProxyCollector(self._proxy, self._history, self._flight)
         text, content_type = exposition(collector, request.first(b"accept"))

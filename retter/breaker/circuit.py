@@ -588,11 +588,13 @@ class CircuitBreaker:
         """A closed circuit waits longer: then this request is late, not the application."""
         if self.state is not _CLOSED or permit.probe or permit.route.is_open:
             return True
-        closed_s = max(
+        return now - permit.started_at >= self._closed_patience_s(permit.route)
+
+    def _closed_patience_s(self, route: Route) -> float:
+        return max(
             self._settings.patience_closed_s,
-            constants.PATIENCE_BASELINES * self._expected_s(permit.route),
+            constants.PATIENCE_BASELINES * self._expected_s(route),
         )
-        return now - permit.started_at >= closed_s
 
     def _outlived_patience(self, now: float, permit: Permit) -> None:
         if not permit.is_get:
@@ -781,8 +783,11 @@ class CircuitBreaker:
         return twin.admit(now, kind, route, key, stored_age_s)
 
     def patience_of(self, route: bytes) -> float:
-        """Return after how many seconds a GET of that route is late."""
-        return self._patience_s(self._routes.copy_of_one(route, 0.0).get(route, 0.0))
+        """Return for how many seconds a GET of that route would now be waited for."""
+        known = self._routes.copy_of_one(route, 0.0).get(route, 0.0)
+        if self.state is _CLOSED and not known.is_open:
+            return self._closed_patience_s(known)
+        return self._patience_s(known)
 
     def routes(self) -> Iterator[Route]:
         """Yield every route, and at last the one for all that have no place of their own."""

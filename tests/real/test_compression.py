@@ -86,7 +86,7 @@ def test_curl_gets_the_same_bytes(proxy: RetterProgram, curl: str) -> None:
 def test_httpx_gets_the_same_bytes(proxy: RetterProgram, coding: str) -> None:
     httpx: Any = pytest.importorskip("httpx", reason="httpx is not installed (pip install httpx)")
     if not available(coding.encode()):
-        pytest.skip(f"{coding} is not installed (pip install retter[compress])")
+        pytest.skip(f"{coding} is not installed (pip install zstandard brotli)")
     base = f"http://127.0.0.1:{proxy.port}"
     with httpx.Client(base_url=base, trust_env=False, timeout=DEADLINE_S) as client:
 

@@ -122,7 +122,8 @@ def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (["circuit", "open", "--for", "48h"], "retter: refused: seconds is a number from 1 to 86400"),
+    (["circuit", "open", "--for", "48h"],
+     "retter: refused: seconds is a number from 1 to 86400 (24h)"),
     (["purge", "--session", "_ga=1"], "retter: refused: session is "),
     (["why", "/a b"], "retter: refused: the URL is empty, or has white space in it"),
 ])

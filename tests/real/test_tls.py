@@ -490,6 +490,22 @@ def test_no_tls_where_it_should_be(start_retter: StartRetter, loop_name: str) ->
         502, "retter; fwd=miss; detail=upstream-tls")  # fmt: skip
 
 
+def test_a_handshake_that_is_closed(start_retter: StartRetter, loop_name: str) -> None:
+    def close_at_once(connection: socket.socket) -> None:
+        connection.recv(10_000)
+
+    with server(close_at_once) as port:
+        proxy = start_retter(
+            "--upstream", f"https://127.0.0.1:{port}", "--connect-hold", "200ms",
+            "--loop", loop_name,
+        )  # fmt: skip
+        answer = fetch(proxy.port, "GET", "/page")
+        line = proxy.wait_for_line(lambda line: "application-absent" in line)
+    assert (answer.status, answer.get("cache-status")) == (
+        502, "retter; fwd=miss; detail=upstream-tls")  # fmt: skip
+    assert "it closed the connection in the handshake" in line
+
+
 def test_a_handshake_that_hangs(start_retter: StartRetter, loop_name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         proxy = start_retter(
