@@ -58,6 +58,9 @@ DRAIN_POLL_S = 0.05
 # twice: a terminal's Ctrl-C and `kill -- -GROUP` reach us and also our parent, who passes it on.
 SAME_SIGNAL_S = 1.0
 
+# For a successor to serve: it takes half a second, and a minute on a machine that swaps.
+SUCCESSOR_S = 60.0
+
 Reread = Callable[[], Settings]
 
 log = get_logger()
@@ -452,18 +455,21 @@ class Program:
         self._reread = reread
         self._loop = asyncio.get_running_loop()
         self._asked_at = math.inf
+        self._reload_asked = False
+        self._too_late: asyncio.TimerHandle | None = None     # for the successor
         self._successor: Successor | None = None
         self._stopping = asyncio.Event()
         self.pid_after = 0      # of who has taken over
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop)
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_reload)
+        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         self._loop.add_signal_handler(signal.SIGUSR2, self._on_take_over)
 
     async def run(self) -> None:
         """Return when it is time to drain."""
         await self._stopping.wait()
-        if self._successor is not None:
+        if self._successor is not None and self._too_late is not None:
+            self._too_late.cancel()
             self._loop.remove_reader(self._successor.ready_fd)
             self._successor.end()
 
@@ -475,7 +481,14 @@ class Program:
         self._asked_at = min(self._asked_at, now)
         self._stopping.set()
 
+    def _on_hangup(self) -> None:
+        # A storm of them is one wish: each reload reads all files, and nobody is served meanwhile.
+        if not self._reload_asked:
+            self._reload_asked = True
+            self._loop.call_soon(self._on_reload)
+
     def _on_reload(self) -> None:
+        self._reload_asked = False
         systemd.notify_reloading()
         try:
             new = self._proxy.reload(_fit_descriptors(self._reread()))
@@ -498,10 +511,18 @@ class Program:
             return
         log.info("takeover", successor=self._successor.pid)
         self._loop.add_reader(self._successor.ready_fd, self._on_successor)
+        self._too_late = self._loop.call_later(SUCCESSOR_S, self._on_too_late)
+
+    def _on_too_late(self) -> None:
+        """Stop waiting for a successor that neither serves nor ends; another may be started."""
+        assert self._successor is not None, "else the timer is cancelled"
+        log.warning("takeover-late", successor=self._successor.pid, advice="it is stopped")
+        self._successor.kill()      # then it has ended, and _on_successor is told
 
     def _on_successor(self) -> None:
         successor, self._successor = self._successor, None
-        assert successor is not None
+        assert successor is not None and self._too_late is not None
+        self._too_late.cancel()
         self._loop.remove_reader(successor.ready_fd)
         if not successor.serves():
             log.error(

@@ -116,17 +116,24 @@ class Successor:
     def __init__(self, pid: int, ready_fd: int) -> None:
         self.pid = pid
         self.ready_fd = ready_fd
+        self._killed = False
 
     def serves(self) -> bool:
         """Whether it has taken over; call it once, when ready_fd is readable."""
         answer = os.read(self.ready_fd, 1)
         os.close(self.ready_fd)
-        return bool(answer)
+        return bool(answer) and not self._killed    # it may have been just too late
 
     def end(self) -> None:
         """It is not wanted any more."""
         with suppress(OSError):
             os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """It has had its time."""
+        self._killed = True
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
 
     def exit_code(self) -> int:
         """Wait for the end of one that has failed."""

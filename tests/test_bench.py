@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.perf import __main__ as command_line
-from benchmarks.perf import compare, figures, load, machine, plots, profiling, report, results
+from benchmarks.perf import (
+    compare,
+    figures,
+    load,
+    machine,
+    peers,
+    plots,
+    profiling,
+    report,
+    results,
+)
 from benchmarks.perf.bars import BARS, Verdict
 from benchmarks.perf.figures import Window
 from benchmarks.perf.results import Result, Series
@@ -420,3 +430,15 @@ def test_without_wrk_nothing_is_measured(
     monkeypatch.setattr(command_line, "NEEDED", ("no-such-program",))
     assert command_line.main() == 2
     assert "no-such-program" in capsys.readouterr().err
+
+
+def test_who_is_watched_is_measured_beside_who_is_not(tmp_path: Path) -> None:
+    (scenario,) = chosen("forward-admin", quick=False, smoke=False)
+    (other,) = chosen("forward-64", quick=False, smoke=False)
+    site = peers.Site(1, 2, tmp_path, scenario, 3, 1000)
+    commands = {peer.name: list(peer.command(site)) for peer in peers.PEERS
+                if peer.serves(scenario)}  # fmt: skip
+    where = {name: command[command.index("--admin") + 1] for name, command in commands.items()}
+    assert where == {"retter": "127.0.0.1:3", "retter-unwatched": "off"}
+    assert "retter-unwatched" not in {peer.name for peer in peers.PEERS if peer.serves(other)}
+    assert "off" in peers.Retter().command(replace(site, scenario=other))

@@ -1,18 +1,24 @@
 """What once went wrong where operators look in and steer: each test holds one rule."""
 
+import asyncio
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from retter import systemd
+from retter import server, systemd
 from retter.breaker.waiting import HELD_LEFT_MAX
+from retter.config import Settings
 from retter.reason import Reason
 from retter.redirect import RedirectingConnection
+from retter.reload import Reload
 from retter.shelves import FREED_AT_ONCE_MAX
-from retter.statistics import cells
+from retter.statistics import LATENCY_BOUNDS_S, Histogram, cells
+from retter.takeover import Successor
 from tests.admin import admin_of, replies, request
 from tests.harness import FakePeer, FakeProxy, FakeTransport, get, reply, status_of
 
@@ -155,8 +161,108 @@ def test_what_is_on_its_way_when_everything_is_dropped_is_not_stored() -> None:
 def test_a_successor_keeps_the_watchdog_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """It took the watchdog for the old process's alone, and would have been killed by it."""
     monkeypatch.setenv("WATCHDOG_USEC", "5000000")
-    monkeypatch.setenv("WATCHDOG_PID", str(systemd.os.getpid()))
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
     environment: Any = systemd.environment_of_successor()
-    monkeypatch.setattr(systemd.os, "environ", environment)
-    monkeypatch.setattr(systemd.os, "getpid", lambda: 1)
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
     assert systemd.watchdog_wanted()
+
+
+class FakeRunning:
+    """What a Program steers."""
+
+    def __init__(self) -> None:
+        self.reloads = 0
+        self.handed = False
+
+    def reload(self, wanted: Settings) -> Reload:
+        self.reloads += 1
+        return Reload(wanted, {}, {})
+
+    def hand_over(self) -> Successor:
+        """Start a process that never says that it serves."""
+        ready, its_ready = os.pipe()
+        os.set_inheritable(its_ready, True)
+        pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+        os.close(its_ready)
+        return Successor(pid, ready)
+
+    def handed_over(self) -> None:
+        self.handed = True
+
+
+def with_program(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[server.Program, FakeRunning], Any]
+) -> None:
+    async def run() -> None:
+        running: Any = FakeRunning()
+        program = server.Program(running, lambda: Settings(upstream=":1"))
+        async with asyncio.timeout(10):
+            await act(program, running)
+
+    monkeypatch.setattr(server, "configure_log", lambda *_: None)
+    asyncio.run(run())
+
+
+def test_a_storm_of_hangups_is_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read all files, one after the other, and nobody was served meanwhile."""
+
+    async def act(program: server.Program, running: FakeRunning) -> None:
+        for _ in range(2):
+            for _ in range(50):
+                program._on_hangup()
+            await asyncio.sleep(0)
+        assert running.reloads == 2
+
+    with_program(monkeypatch, act)
+
+
+def test_a_successor_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was, for ever, and no other could be started."""
+    monkeypatch.setattr(server, "SUCCESSOR_S", 0.05)
+
+    async def act(program: server.Program, running: FakeRunning) -> None:
+        for _ in range(2):
+            program._on_take_over()
+            assert program._successor is not None
+            pid = program._successor.pid
+            while program._successor is not None:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)     # not even a zombie is left
+        assert not running.handed
+        assert not program._stopping.is_set()
+
+    with_program(monkeypatch, act)
+
+
+def test_what_is_held_for_a_time_is_as_configured_after_it() -> None:
+    """Who only observes had a RETTER that steps in, after a minute of looking at a held circuit."""
+    with admin_of(circuit="observe") as admin:
+        admin.post("/api/circuit", "mode=closed&seconds=60")
+        admin.proxy.advance(59)
+        assert admin.state()["forced"] == "closed"
+        admin.proxy.advance(3)
+        state = admin.state()
+        assert (state["forced"], state["forced_remaining_s"]) == ("observe", None)
+        admin.post("/api/circuit", "mode=auto")
+        admin.proxy.advance(120)
+        assert admin.state()["forced"] is None
+
+
+def test_the_sum_of_a_histogram_never_falls() -> None:
+    """It did by a rounding, which Prometheus takes for a new beginning, and counts it all again."""
+    metrics = pytest.importorskip("retter.admin.metrics")
+    with admin_of() as admin:
+        admin.ask("/metrics")
+        collector: Any = admin.admin.api._collector
+        assert isinstance(collector, metrics.ProxyCollector)
+        histogram, sums = Histogram(LATENCY_BOUNDS_S), list[float]()
+        for total in (0.1 + 0.2, 0.3, 0.4):
+            histogram.total = total
+            family = collector._histogram("times", "Times.", histogram)
+            sums += [one.value for one in family.samples if one.name.endswith("_sum")]
+        assert sums == [0.1 + 0.2, 0.1 + 0.2, 0.4]
+        before = collector
+        admin.ask("/metrics")
+        assert admin.admin.api._collector is before

@@ -111,6 +111,8 @@ BARS: Final[Sequence[Bar]] = (
         limit=1.05),
     Bar(about="store, 16 KiB of HTML gzipped: CPU to the same page plain", scenario="store-gzip",
         measure=_cpu, against="retter", of="store-html", limit=1.1),
+    Bar(about="a dashboard open, a scrape a second: CPU to no admin listener",
+        scenario="forward-admin", measure=_cpu, against="retter-unwatched", limit=1.03),
     Bar(about="resident memory after the start", scenario="forward-64", measure=_start_mb,
         limit=32.0, unit="MB"),
     Bar(about="memory for each idle connection at 10,000", scenario="forward-idle-10k",

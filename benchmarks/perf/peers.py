@@ -49,6 +49,7 @@ class Site:
     application: int
     folder: Path
     scenario: Scenario
+    admin: int  # the port of RETTER's admin listener, if there is one
     answer_bytes: int  # of a whole answer of the application, for the floors
 
 
@@ -99,7 +100,8 @@ class Retter(Peer):
     """
 
     name = "retter"
-    about = "--circuit observe or open, else as it comes"
+    about = "--circuit observe or open, --admin off, else as it comes"
+    watched = True  # where the scenario says so
 
     def serves(self, scenario: Scenario) -> bool:
         """Tell whether it has the options of the scenario."""
@@ -114,14 +116,28 @@ class Retter(Peer):
         """Return its command line."""
         idle = ("--keep-alive", f"{IDLE_S}s") if site.scenario.idle else ()
         options = site.scenario.retter_options
+        admin = f"127.0.0.1:{site.admin}" if site.scenario.watched and self.watched else "off"
         plain = () if "--compress" in options else ("--compress", "off")
         return (
             sys.executable, "-m", "retter",
             "--listen", f"127.0.0.1:{site.listen}",
             "--upstream", f"127.0.0.1:{site.application}",
             "--circuit", "observe" if site.scenario.mode is Mode.FORWARD else "open",
+            "--admin", admin,
             *idle, *plain, *options,
         )  # fmt: skip
+
+
+class RetterUnwatched(Retter):
+    """The same without an admin listener, where the other has one."""
+
+    name = "retter-unwatched"
+    about = "--admin off"
+    watched = False
+
+    def serves(self, scenario: Scenario) -> bool:
+        """Tell whether there is a difference."""
+        return scenario.watched and super().serves(scenario)
 
 
 def retter_options() -> frozenset[str]:
@@ -455,7 +471,7 @@ class Mitmproxy(Peer):
 
 
 PEERS: Final[Sequence[Peer]] = (
-    Retter(), Nginx(), NginxGzip(), Haproxy(), Caddy(),
+    Retter(), RetterUnwatched(), Nginx(), NginxGzip(), Haproxy(), Caddy(),
     NginxCache(), NginxStale(), HaproxyCache(), VarnishGrace(),
     Relay(), Constant(), Naive(),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from benchmarks.perf.idle import Idle, IdleFailed
 from benchmarks.perf.load import LoadFailed
 from benchmarks.perf.peers import (
     Peer,
+    Retter,
     Running,
     Site,
     StartFailed,
@@ -26,6 +27,7 @@ from benchmarks.perf.peers import (
 )
 from benchmarks.perf.results import Result, Series
 from benchmarks.perf.scenarios import Heads, Mode, Scenario, request_bytes
+from benchmarks.perf.watch import Watch
 
 # More heads than any peer can be asked for in a window.
 HEADS_A_WINDOW: Final = 5_000_000
@@ -77,8 +79,9 @@ class Progress:
 class Entrant:
     """A peer that runs in a scenario."""
 
-    def __init__(self, peer: Peer, running: Running, series: Series, folder: Path) -> None:
-        self.peer, self.running, self.series, self.folder = peer, running, series, folder
+    def __init__(self, peer: Peer, running: Running, series: Series, site: Site) -> None:
+        self.peer, self.running, self.series = peer, running, series
+        self.site, self.folder = site, site.folder
 
     def window(self, scenario: Scenario, plan: Plan, number: int, cores: machine.Cores) -> None:
         """Load it once and note what that has cost.
@@ -157,13 +160,13 @@ def entrants(
         for peer in peers:
             own = folder / peer.name
             own.mkdir()
-            site = Site(free_port(), application.port, own, scenario,
+            site = Site(free_port(), application.port, own, scenario, free_port(),
                         sample.head_bytes + sample.body_bytes)  # fmt: skip
             command = peer.command(site)
             try:
                 running = Running(peer.name, command, site.listen, own, cores.proxy)
                 started.callback(running.stop)
-                entrant = Entrant(peer, running, Series(scenario.name, peer.name, ""), own)
+                entrant = Entrant(peer, running, Series(scenario.name, peer.name, ""), site)
                 entrant.series.command = shlex.join(command).replace(str(own), "DIR")
                 time.sleep(0.2)  # what it does after it listens belongs to its start
                 running.look_again()
@@ -196,6 +199,9 @@ def measure(
                     except IdleFailed as error:
                         skipped.append(f"{scenario.name} {entrant.peer.name}: {error}")
                         all_entrants.remove(entrant)
+            for entrant in all_entrants:
+                if scenario.watched and isinstance(entrant.peer, Retter) and entrant.peer.watched:
+                    beside.enter_context(Watch(entrant.site.admin, cores.rest))
             for number in range(plan.rounds):
                 for entrant in list(all_entrants):
                     label = f"{scenario.name} {entrant.peer.name} {number + 1}/{plan.rounds}"

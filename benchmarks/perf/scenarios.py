@@ -51,6 +51,7 @@ class Scenario:
     accepts: str = "gzip, deflate, br"  # Accept-Encoding
     gzip: bool = False  # measured with peers that compress, else with those that do not
     retter_options: tuple[str, ...] = ()
+    watched: bool = False  # a dashboard is open, and metrics are scraped every second
     retter_only: bool = False  # an option of RETTER is measured: no peer has it
     main: bool = False  # belongs to --quick
 
@@ -91,8 +92,8 @@ SCENARIOS: Final[Sequence[Scenario]] = (
              accepts="identity", retter_only=True, retter_options=COMPRESSING),
     _forward(name="forward-gzip-unfit", about="compression on, for an answer of another type",
              retter_only=True, retter_options=(*COMPRESSING, "--compress-types", "image/*")),
-    _forward(name="forward-admin", about="admin and metrics on", retter_only=True,
-             retter_options=("--admin", "127.0.0.1:0")),
+    _forward(name="forward-admin", retter_only=True, watched=True,
+             about="a dashboard is open, metrics are scraped every second"),
     _store(name="store-64", about="the same head each time", main=True),
     _store(name="store-64-by-connection",
            about="each connection repeats its own head; one page, one session",

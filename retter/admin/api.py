@@ -33,6 +33,7 @@ from retter.breaker import Mode
 from retter.units import format_duration
 
 if TYPE_CHECKING:
+    from retter.admin.metrics import ProxyCollector
     from retter.proxy import Proxy
 
 def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
@@ -61,6 +62,7 @@ class Api:
         self._chart = chart
         self._flight = flight
         self._controls = controls
+        self._collector: ProxyCollector | None = None   # with the first scrape
         self._routes: Routes = {
             "/": {"GET": self._page},
             "/health": {"GET": self._health},
@@ -133,8 +135,9 @@ class Api:
             raise AdminError(
                 501, "metrics need a package: pip install prometheus_client"
             ) from None
-        collector = ProxyCollector(self._proxy, self._history, self._flight)
-        text, content_type = exposition(collector, request.first(b"accept"))
+        if self._collector is None:
+            self._collector = ProxyCollector(self._proxy, self._history, self._flight)
+        text, content_type = exposition(self._collector, request.first(b"accept"))
         return AdminAnswer(200, text, content_type)
 
     def _why(self, request: AdminRequest) -> AdminAnswer:

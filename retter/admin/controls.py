@@ -39,6 +39,7 @@ class Controls:
         return until is not None, None if until is None else max(0, round(until - now))
 
     def sweep(self, now: float) -> None:
-        """Called once a second: let go of what has been held for long enough."""
+        """Called once a second: what has been held for long enough is as configured again."""
         if self._until is not None and now >= self._until:
-            self.force(Mode.AUTO, 0.0, now)
+            self._until = None
+            self._proxy.breaker.set_mode(now, Mode(self._proxy.settings.circuit))

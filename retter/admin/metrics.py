@@ -67,19 +67,20 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     return buckets
 
 
-def _histogram(name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
-    return HistogramMetricFamily(
-        name, about, buckets=_buckets(histogram), sum_value=histogram.total
-    )
-
-
 class ProxyCollector(Collector):
-    """Reads one proxy's counters."""
+    """Reads one proxy's counters; one of it is for all scrapes."""
 
     def __init__(self, proxy: "Proxy", history: "History", flight: "FlightRecorder") -> None:
         self._proxy = proxy
         self._history = history
         self._flight = flight
+        self._sums: dict[str, float] = {}       # of histograms, as told last
+
+    def _histogram(self, name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
+        # Put together of many parts, a sum may round to less than it was; and a sum that falls is
+        # taken for one that began anew, and counted twice.
+        total = self._sums[name] = max(histogram.total, self._sums.get(name, 0.0))
+        return HistogramMetricFamily(name, about, buckets=_buckets(histogram), sum_value=total)
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -139,12 +140,12 @@ class ProxyCollector(Collector):
 
     def _times(self) -> Iterator[Metric]:
         breaker, counters = self._proxy.breaker, self._proxy.counters
-        yield _histogram(
+        yield self._histogram(
             "retter_upstream_first_byte_seconds",
             "Time from a request's start at the application to the first byte of its answer.",
             breaker.first_byte_latency(),
         )
-        yield _histogram(
+        yield self._histogram(
             "retter_upstream_response_seconds",
             "Time from a request's start at the application to the end of a good answer.",
             breaker.latency(),

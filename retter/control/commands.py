@@ -166,7 +166,7 @@ def _circuit_options(parser: argparse.ArgumentParser) -> None:
         help="auto: RETTER decides. open: GETs from the store. closed: everything is forwarded. "
         "observe: the same, and it tells what it would do",
     )
-    _add_time(parser, CIRCUIT_S, "then it is automatic again")
+    _add_time(parser, CIRCUIT_S, "then it is as configured again")
 
 
 def _pause(client: AdminClient, options: argparse.Namespace) -> int:
