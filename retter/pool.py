@@ -32,6 +32,11 @@ REDIAL_INTERVAL_S = 0.1
 # same, and the next exchange must not take it for an answer.
 REST_S = 0.1
 
+# Idle connections above the number to keep are closed after so long, and not at once: with more
+# requests under way than that number, each would close its connection and the next one dial
+# (measured with 512 clients: 100 us a request, with this 40).
+SURPLUS_S = 0.25
+
 # What a tunnel's client has said last is delivered, unless the application does not read for so
 # long: nobody is left who would wait for it.
 FLUSH_S = 10.0
@@ -74,7 +79,7 @@ class ConnectionPool:
     """Upstream connections of one process, for one application.
 
     Args:
-        idle_max: Idle connections kept; the oldest goes first.
+        idle_max: Idle connections kept; those above it go after SURPLUS_S, the oldest first.
         idle_s: Seconds an idle connection is kept. Under the application's own keep-alive, or a
             request meets a connection that is just being closed.
         connect_timeout_s: Seconds until a connection attempt counts as failed, TLS included.
@@ -171,8 +176,8 @@ class ConnectionPool:
             return
         connection.idle_since = now
         self._idle.append(connection)
-        if len(self._idle) > self._idle_max:
-            self._idle[0].close()
+        if not self._idle_max:
+            connection.close()
 
     def rest(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection on which unwanted bytes may still arrive."""
@@ -214,8 +219,11 @@ class ConnectionPool:
             for connection, until in list(self._flushing.items()):
                 if until <= now:
                     connection.abort()
-        oldest = now - self._idle_s
-        while self._idle and self._idle[0].idle_since <= oldest:
+        oldest, surplus = now - self._idle_s, now - SURPLUS_S
+        while self._idle and (
+            self._idle[0].idle_since <= oldest
+            or (len(self._idle) > self._idle_max and self._idle[0].idle_since <= surplus)
+        ):
             self._idle[0].close()
 
     def close(self) -> None:

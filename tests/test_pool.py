@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from retter.errors import ConnectRefused, ConnectTimeout, OutOfDescriptors, UpstreamError
-from retter.pool import FLUSH_S, REST_S, ConnectionPool, Dialler
+from retter.pool import FLUSH_S, REST_S, SURPLUS_S, ConnectionPool, Dialler
 from retter.units import UpstreamAddress, parse_upstream
 from retter.upstream import UpstreamConnection
 
@@ -125,8 +125,6 @@ class Pool(RuleBasedStateMachine):
 
     def _idle_now(self, connection: FakeConnection) -> None:
         self.idle.append(connection)
-        if len(self.idle) > IDLE_MAX:
-            self.idle.pop(0)
 
     @rule(fresh=st.booleans())
     def acquire(self, fresh: bool) -> None:
@@ -185,6 +183,8 @@ class Pool(RuleBasedStateMachine):
         self.loop.now += seconds
         self.pool.sweep(self.loop.now)
         self.idle = [c for c in self.idle if c.idle_since > self.loop.now - IDLE_S]
+        while len(self.idle) > IDLE_MAX and self.idle[0].idle_since <= self.loop.now - SURPLUS_S:
+            self.idle.pop(0)
 
     @rule(wait=st.floats(0, 3))
     def hold(self, wait: float) -> None:
@@ -230,7 +230,7 @@ class Pool(RuleBasedStateMachine):
     @invariant()
     def the_pool_is_as_the_model(self) -> None:
         assert self.pool._idle == self.idle
-        assert self.pool.idle == len(self.idle) <= IDLE_MAX
+        assert self.pool.idle == len(self.idle)
         assert self.pool.open == len(self.idle) + len(self.busy)
         assert self.pool.held == len(self.held)
         assert self.pool.dialled == self.dialling
