@@ -70,6 +70,6 @@ class RedirectingConnection(DownstreamConnection):
         proxy.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
         if proxy.access_log is not None:
             proxy.access_log.add(
-                self.peer, head, parsed.identity, status, "retter", Reason.HTTPS_REDIRECT,
-                0.0,
+                self.forwarding.client_of(head), head, parsed.identity, status, "retter",
+                Reason.HTTPS_REDIRECT, 0.0,
             )  # fmt: skip

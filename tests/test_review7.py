@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from retter.takeover import Successor
 from tests.admin import admin_of, replies, request
 from tests.harness import FakePeer, FakeProxy, FakeTransport, get, reply, status_of
 
+POST = b"POST /form HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\na=b"
 CHUNKED = b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -266,3 +268,34 @@ def test_the_sum_of_a_histogram_never_falls() -> None:
         before = collector
         admin.ask("/metrics")
         assert admin.admin.api._collector is before
+
+
+def test_a_pause_that_is_prolonged_goes_on_for_those_it_holds() -> None:
+    """They were refused when the first one would have ended."""
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause", "seconds=10")
+        client, poster = proxy.client(get("/new")), proxy.client(POST)
+        proxy.advance(8)
+        admin.post("/api/pause", "seconds=30")
+        proxy.advance(4)
+        assert (client.received(), poster.received(), admin.state()["held"]) == (b"", b"", 2)
+        admin.post("/api/resume")
+        for peer in proxy.upstreams:
+            peer.sends(reply(b"done"))
+        assert [peer.received()[-4:] for peer in (client, poster)] == [b"done", b"done"]
+        proxy.assert_at_rest()
+
+
+def test_the_log_of_a_redirect_names_the_client_that_a_trusted_proxy_names(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    proxy = FakeProxy(
+        https_redirect=443, access_log=str(log), trusted_proxies=(ip_network("192.0.2.7"),)
+    )
+    connection = RedirectingConnection(proxy.proxy)
+    transport = FakeTransport(connection)
+    connection.connection_made(transport)
+    FakePeer(transport).sends(get("/a", headers={"X-Forwarded-For": "203.0.113.9"}))
+    assert b" 301 " in transport.buffer
+    proxy.proxy.close()
+    assert json.loads(log.read_text())["client"] == "203.0.113.9"

@@ -197,7 +197,7 @@ class CircuitBreaker:
             shed = self._paused.stored
         elif self._room.held < constants.HELD_MAX:
             permit = Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, False)
-            self._room.hold(permit, min(until, now + constants.HELD_S_MAX))
+            self._room.hold(permit, now + constants.HELD_S_MAX)     # at most: see resume
             return permit
         else:
             shed = self._paused.reject
@@ -748,7 +748,7 @@ class CircuitBreaker:
         HELD_S_MAX seconds each. What is upstream already is left alone.
         """
         self.paused_until = until
-        self._room.hold_needy(min(until, now + constants.HELD_S_MAX))
+        self._room.hold_needy(now + constants.HELD_S_MAX)
         self._set_cap()
 
     def resume(self, now: float) -> int:
