@@ -299,3 +299,19 @@ def test_the_log_of_a_redirect_names_the_client_that_a_trusted_proxy_names(tmp_p
     assert b" 301 " in transport.buffer
     proxy.proxy.close()
     assert json.loads(log.read_text())["client"] == "203.0.113.9"
+
+
+def test_a_body_that_is_asked_for_is_asked_for() -> None:
+    """Whoever waited for the word to go on was dropped after ten seconds (RFC 9110, 10.1.1)."""
+    with admin_of() as admin:
+        peer = admin.connect()
+        form = b"seconds=10"
+        asked = request(
+            "/api/pause", "POST", form, Expect="100-continue",
+            Content_Type="application/x-www-form-urlencoded",
+        )  # fmt: skip
+        peer.sends(asked[: -len(form)])
+        assert peer.received().startswith(b"HTTP/1.1 100 ")
+        peer.sends(form)
+        (answer,) = replies(peer.received())
+        assert answer.json["paused"] is True

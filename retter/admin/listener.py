@@ -96,6 +96,8 @@ class AdminConnection(asyncio.Protocol):
             if isinstance(event, h11.Request):
                 self._request = event
                 self._body, self._body_bytes = [], 0
+                if self._h11.they_are_waiting_for_100_continue:
+                    self._write(h11.InformationalResponse(status_code=100, headers=[]), b"")
             elif isinstance(event, h11.Data):
                 self._body_bytes += len(event.data)
                 if self._body_bytes > BODY_BYTES_MAX:
@@ -156,7 +158,7 @@ class AdminConnection(asyncio.Protocol):
         if not self._blocked:  # else the time to take what is written runs
             self.deadline = float("inf") if self.listens else self._loop.time() + IDLE_S
 
-    def _write(self, head: h11.Response, body: bytes) -> None:
+    def _write(self, head: h11.Response | h11.InformationalResponse, body: bytes) -> None:
         data = self._h11.send(head) or b""
         if body:
             data += self._h11.send(h11.Data(data=body)) or b""
