@@ -151,12 +151,18 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
         os.umask(others)
 
 
+def is_everywhere(listener: socket.socket) -> bool:
+    """Return whether it accepts connections on every interface of this machine."""
+    name = listener.getsockname()
+    return listener.family != socket.AF_UNIX and name[0] in ("::", "0.0.0.0")
+
+
 def url_of(listener: socket.socket, tls: bool = False) -> str:
     """Return the address of a listening socket as one would type it."""
     if listener.family == socket.AF_UNIX:
         return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
-    if host in ("::", "0.0.0.0"):
+    if is_everywhere(listener):
         host = "127.0.0.1"
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
@@ -222,6 +228,11 @@ class RunningProxy:
     def address(self) -> str:
         """The first of the addresses."""
         return self.addresses[0]
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether one of the addresses is every interface of this machine."""
+        return any(is_everywhere(listener) for listener in self._sockets)
 
     @property
     def state(self) -> str:
@@ -591,9 +602,11 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         program = Program(proxy, reread)
         if rest := inheritance.close_rest():
             log.warning("unused-sockets", listen=rest, advice="no --listen names them")
+        # `--listen :80` reads http://127.0.0.1:80 there, as if only this machine were let in.
+        open_to = {"open_to": "every interface"} if proxy.everywhere else {}
         log.info(
             "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
-            pid=os.getpid(), admin=proxy.admin_address or "off",
+            pid=os.getpid(), admin=proxy.admin_address or "off", **open_to,
         )  # fmt: skip
         inheritance.serving()
         systemd.notify("READY=1", "STATUS=serving")

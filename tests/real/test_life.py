@@ -1,6 +1,7 @@
 """Starting and ending: signals, busy ports, sockets left behind, an absent application."""
 
 import http.client
+import json
 import signal
 import socket
 import subprocess
@@ -118,6 +119,15 @@ def test_any_free_port_is_printed(proxy: RetterProgram) -> None:
     assert len(proxy.addresses) == 1
     assert proxy.addresses[0] == f"http://127.0.0.1:{proxy.port}" and proxy.port > 0
     assert fetch(proxy.port, "GET", "/page").json["target"] == "/page"
+
+
+@pytest.mark.parametrize(("listen", "open_to"), [(":0", "every interface"), ("127.0.0.1:0", None)])
+def test_it_says_when_every_interface_is_listened_on(
+    start_retter: StartRetter, application: ApplicationProgram, listen: str, open_to: str | None
+) -> None:
+    proxy = start_retter("--upstream", application.upstream, listen=listen)
+    record = json.loads(proxy.wait_for_line(lambda line: '"serving"' in line))
+    assert record.get("open_to") == open_to
 
 
 def fails(*arguments: str) -> tuple[int, list[str]]:
