@@ -452,6 +452,8 @@ class TestShop:
         assert json.loads(reply.body)["error"]
         assert visitor.shop.database.knobs == Knobs(service_ms=0)
         assert visitor.post("/knobs", "connections=0").status == 400
+        said = json.loads(visitor.post("/knobs.json", "condition=slow").body)["error"]
+        assert said == 'the body is not JSON, as {"condition": "slow"}'
 
     @pytest.mark.parametrize(
         ("fields", "allowed"),

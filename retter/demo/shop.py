@@ -257,6 +257,8 @@ class Shop:
             return _json({"error": NOT_FROM_THERE}, 403)
         try:
             self._turn(json.loads(request.body))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return _json({"error": 'the body is not JSON, as {"condition": "slow"}'}, 400)
         except ValueError as error:
             return _json({"error": str(error)}, 400)
         return self._knobs_json(request)
