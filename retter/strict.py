@@ -47,9 +47,11 @@ _LENGTH_LINES = re.compile(rb"\r\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][
 # chunk-size [ chunk-ext ] (RFC 9112 sections 7.1 and 7.1.1). 16 digits fit 64 bits everywhere.
 _TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_CHUNK_EXTENSION = (
+    rb";[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+)
 _CHUNK_LINE = re.compile(
-    rb"([0-9A-Fa-f]{1,16})"
-    rb"(?:[ \t]*;[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?)*"
+    rb"([0-9A-Fa-f]{1,16})(?:" + _CHUNK_EXTENSION + rb"(?:[ \t]*" + _CHUNK_EXTENSION + rb")*)?"
 )
 _CHUNK_BYTES_MAX = 2**63 - 1    # what a signed 64-bit counter behind us can hold
 
