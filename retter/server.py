@@ -1,4 +1,4 @@
-"""Listening, living and ending: sockets, signals, draining, and RETTER inside another program."""
+"""Living and ending: signals, draining, successors, and RETTER inside another program."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import ssl
-import stat
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
@@ -21,6 +20,16 @@ from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
 from retter.digest import Digest
 from retter.faults import LoopFaults
+from retter.listening import (
+    BACKLOG,
+    ListenError,
+    close_server,
+    is_everywhere,
+    listen_on,
+    listen_privately_on,
+    unlink,
+    url_of,
+)
 from retter.log import configure as configure_log
 from retter.log import get_logger
 from retter.measured import client_connection_class
@@ -36,9 +45,6 @@ from retter.units import ListenAddress, parse_listen, parse_upstream
 if TYPE_CHECKING:
     from retter.admin.server import Admin
 
-# Connections that the kernel completes for us before they are accepted. Under a rush the loop
-# accepts late, and what does not fit here is answered by a timeout of seconds at the client.
-BACKLOG = 2048
 # Fewer where descriptors are few: all of them may be accepted in one round of the loop, and the
 # connections that make room for them are closed in the next.
 BACKLOG_SHARE = 1 / 4
@@ -64,108 +70,6 @@ SUCCESSOR_S = 60.0
 Reread = Callable[[], Settings]
 
 log = get_logger()
-
-
-class ListenError(Exception):
-    """An address cannot be listened on; the message says which, why, and what to do."""
-
-
-def _reason(error: OSError, address: ListenAddress) -> str:
-    place = address.path if address.kind == "unix" else f"{address.host or '*'}:{address.port}"
-    advice = {
-        "EADDRINUSE": "another program listens there: stop it or choose another --listen",
-        "EACCES": "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE",
-        "EADDRNOTAVAIL": "this machine has no such address",
-    }
-    name = _errno_name(error)
-    return f"cannot listen on {place}: {advice.get(name, error.strerror or str(error))}"
-
-
-def _errno_name(error: OSError) -> str:
-    import errno
-
-    return errno.errorcode.get(error.errno or 0, "")
-
-
-def _tcp_socket(address: ListenAddress) -> socket.socket:
-    if address.host:
-        family, _, _, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
-    if socket.has_dualstack_ipv6():  # one socket for IPv4 and IPv6, so that port 0 is one port
-        with contextlib.suppress(OSError):
-            return socket.create_server(
-                ("", address.port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
-            )
-    return socket.create_server(("", address.port), backlog=BACKLOG)
-
-
-def _unix_socket(address: ListenAddress) -> socket.socket:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.stat(address.path).st_mode) and not _somebody_listens(address.path):
-            os.unlink(address.path)  # left behind by a process that was killed
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(address.path)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _somebody_listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except ConnectionRefusedError:
-            return False
-        return True
-
-
-def listen_on(address: ListenAddress) -> socket.socket:
-    """Return a listening socket.
-
-    Raises:
-        ListenError: It cannot be had.
-    """
-    try:
-        listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
-    except OSError as error:
-        raise ListenError(_reason(error, address)) from error
-    listener.setblocking(False)
-    return listener
-
-
-def listen_privately_on(address: ListenAddress) -> socket.socket:
-    """Return a listening socket; one with a path is for this user alone (mode 0600).
-
-    Raises:
-        ListenError: It cannot be had.
-    """
-    others = os.umask(0o177)  # before the path exists: nobody else gets in even for a moment
-    try:
-        return listen_on(address)
-    finally:
-        os.umask(others)
-
-
-def is_everywhere(listener: socket.socket) -> bool:
-    """Return whether it accepts connections on every interface of this machine."""
-    name = listener.getsockname()
-    return listener.family != socket.AF_UNIX and name[0] in ("::", "0.0.0.0")
-
-
-def url_of(listener: socket.socket, tls: bool = False) -> str:
-    """Return the address of a listening socket as one would type it."""
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    if is_everywhere(listener):
-        host = "127.0.0.1"
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def descriptor_limit() -> int:
@@ -309,8 +213,6 @@ class RunningProxy:
     def handed_over(self) -> None:
         """The successor serves: the sockets are its own from here on."""
         self._handed_over = True
-        if self._admin is not None:
-            self._admin.hand_over()
 
     async def _listen_for_operators(self, *, by_itself: bool) -> None:
         """Open the admin listener, if there is to be one."""
@@ -362,29 +264,33 @@ class RunningProxy:
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
         proxy = self._proxy
-        self._stop_accepting()
+        if self._handed_over and self._admin is not None:
+            await self._admin.hand_over()
+        await self._stop_accepting()
         proxy.drain()
         until = proxy.loop.time() + proxy.settings.drain_s
         while proxy.connections and proxy.loop.time() < until:
             await asyncio.sleep(DRAIN_POLL_S)
             proxy.drain()
 
-    def _stop_accepting(self) -> None:
+    async def _stop_accepting(self) -> None:
         # Unlinked first, and once: a closed socket does not know its path any more, and the next
         # process may listen there while this one drains.
         for listener in self._sockets:
             kept = self._inheritance is not None and self._inheritance.is_kept(listener)
             if not kept and not self._handed_over:
-                _unlink(listener)
-        for server in self._servers:
-            server.close()
-        for listener in self._sockets:
+                unlink(listener)
+        for server, listener in zip(self._servers, self._sockets, strict=False):
+            await close_server(server, listener)
+        for listener in self._sockets:      # a failed start leaves some without a server
             listener.close()
+        self._servers.clear()
         self._sockets.clear()
 
-    def _close(self) -> None:
-        self._stop_accepting()
+    async def _close(self) -> None:
+        await self._stop_accepting()
         if self._admin is not None:
+            await self._admin.stop_accepting()
             self._admin.close()
         self._proxy.close()
 
@@ -418,14 +324,8 @@ async def running(
         await running_proxy._listen_for_operators(by_itself=by_itself)
         yield running_proxy
     finally:
-        running_proxy._close()
+        await running_proxy._close()
         await asyncio.sleep(0)  # aborted transports report their end in the loop's next round
-
-
-def _unlink(listener: socket.socket) -> None:
-    if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
-        with contextlib.suppress(OSError):
-            os.unlink(listener.getsockname())
 
 
 async def _warn_if_absent(settings: Settings) -> None:

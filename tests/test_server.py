@@ -14,15 +14,8 @@ import pytest
 import retter
 from retter.breaker import Transition
 from retter.config import ConfigError, Settings
-from retter.server import (
-    ListenError,
-    listen_on,
-    log_transition,
-    raise_descriptor_limit,
-    run,
-    run_on_loop,
-    url_of,
-)
+from retter.listening import ListenError, listen_on, url_of
+from retter.server import log_transition, raise_descriptor_limit, run, run_on_loop
 from retter.units import parse_listen
 from tests.harness import body_of, get, reply, status_of
 

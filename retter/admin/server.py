@@ -1,8 +1,6 @@
 """The admin listener of one proxy: its connections, what they may ask, and whom it tells events."""
 
 import asyncio
-import contextlib
-import os
 import socket
 from json import dumps
 
@@ -15,6 +13,7 @@ from retter.admin.listener import AdminConnection
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
 from retter.admin.state import History
 from retter.breaker import Transition
+from retter.listening import close_server, unlink
 from retter.proxy import Proxy
 from retter.units import ListenAddress
 
@@ -70,26 +69,25 @@ class Admin:
         """What it listens on, while it does."""
         return self._listener
 
-    def hand_over(self) -> None:
+    async def hand_over(self) -> None:
         """Another process serves on the same socket from now on; who is connected stays."""
+        server, self._server = self._server, None
         listener, self._listener = self._listener, None
-        if self._server is not None:
-            self._server.close()
-        if listener is not None:
+        if server is not None and listener is not None:
+            await close_server(server, listener)
+        elif listener is not None:
             listener.close()
 
+    async def stop_accepting(self) -> None:
+        """Nobody serves there any more; who is connected stays."""
+        if self._listener is not None:
+            unlink(self._listener)
+        await self.hand_over()
+
     def close(self) -> None:
-        """Close everything at once."""
+        """Close every connection at once, and watch nothing any more."""
         self.proxy.on_second.remove(self._on_second)
         self.proxy.on_transition.remove(self._on_transition)
-        listener, self._listener = self._listener, None
-        if listener is not None and listener.family == socket.AF_UNIX:
-            with contextlib.suppress(OSError):
-                os.unlink(listener.getsockname())
-        if self._server is not None:
-            self._server.close()
-        if listener is not None:
-            listener.close()
         for connection in list(self._connections):
             connection.close()
 

@@ -1,5 +1,6 @@
 """A new process in the place of the old one, under load, without a failed request."""
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -12,6 +13,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+import retter
+from tests.real import inside
 from tests.real.conftest import StartRetter, need
 from tests.real.processes import (
     DEADLINE_S,
@@ -131,6 +136,31 @@ def test_a_successor_takes_over_under_load(
         assert proxy.process.returncode == 0
     finally:
         stop_all(proxy)
+
+
+@pytest.mark.parametrize("rounds", range(6))
+def test_whoever_is_accepted_last_is_served(
+    application: ApplicationProgram, loop_name: str, rounds: int
+) -> None:
+    """A connection is the old process's or the successor's, wherever accepting it has come to."""
+
+    async def main() -> None:
+        settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
+        async with retter.running(settings) as proxy:
+            with proxy._sockets[0].dup() as successor, socket.socket() as client:
+                client.connect(successor.getsockname())
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                for _ in range(rounds):
+                    await asyncio.sleep(0)
+                proxy.handed_over()
+                await proxy._drain()
+                client.settimeout(DEADLINE_S)
+                try:
+                    successor.accept()[0].close()
+                except BlockingIOError:
+                    assert client.recv(12) == b"HTTP/1.1 200"
+
+    inside.run(main(), loop_name)
 
 
 def test_a_unix_socket_stays_where_it_is(
