@@ -182,6 +182,7 @@ def visit(admin: FakeAdmin, path: str, host: str = "shop.example", cookie: str =
     ("url=https://user:pw@SHOP.example:443/a?x=1", 2),
     ("url=http://shop.example:80/a?x=1", 2),
     ("url=shop.example/a?x=1", 2),
+    ("prefix=shop.example/a", 2),
     ("url=/a?x=1", 3),                              # of any host
     ("url=/a", 0),
     ("prefix=/a", 3),
@@ -212,6 +213,7 @@ def test_purge_knows_the_rules_of_keys() -> None:
 
 @pytest.mark.parametrize("form", [
     "", "url=", "url=/a&prefix=/a", "all=yes", "session=_ga=1", "session=a%0D%0Ab", "url=ftp://a/",
+    "url=a", "url=a?x=1", "url=a/b.html", "url=b.html", "url=shop.example", "prefix=a", "url=a:b",
     "url=http://", "url=http://[", "url=%20", "url=http://b%C3%BCcher.example/", "url=a%20b",
 ])
 def test_unclear_purges_drop_nothing(form: str) -> None:
@@ -220,6 +222,24 @@ def test_unclear_purges_drop_nothing(form: str) -> None:
         answer = admin.post("/api/purge", form)
         assert answer.status == 400, answer
         assert admin.state()["store"]["entries"] == 1
+
+
+def test_a_path_without_its_slash_is_told_what_to_write() -> None:
+    with admin_of() as admin:
+        visit(admin, "/page")
+        answer = admin.post("/api/purge", "url=page")
+        assert answer.status == 400
+        assert "write /path (of any host), or http://host/path" in answer.json["error"]
+        assert admin.post("/api/purge", "url=/page").json == {"purged": 1}
+
+
+@pytest.mark.parametrize(("text", "host"), [
+    ("localhost", b"localhost"), ("localhost/a", b"localhost"), ("localhost:8089", b"localhost:8089"),
+    ("shop:8089/a", b"shop:8089"), ("[::1]:8089/a", b"[::1]:8089"), ("[::1]/", b"[::1]"),
+    ("127.0.0.1/a", b"127.0.0.1"), ("shop.example/a:b", b"shop.example"),
+])
+def test_a_host_needs_no_scheme(text: str, host: bytes) -> None:
+    assert split_url(text)[1] == host
 
 
 # Why

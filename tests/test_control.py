@@ -114,6 +114,19 @@ def test_a_part_that_fails_is_named() -> None:
     assert said == "A part of the site fails and is answered from the store: GET /products/*."
 
 
+@pytest.mark.parametrize(("n", "url", "said"), [
+    (2, "http://a.example/b", "2 pages dropped from the store\n"),
+    (0, "/b", "0 pages dropped from the store\n"),
+    (0, "", "0 pages dropped from the store\n"),
+    (0, "http://a.example/b",
+     "0 pages dropped from the store; are they asked for by another host? /path is of any host\n"),
+])
+def test_what_was_purged_is_said_with_what_may_have_been_meant(
+    n: int, url: str, said: str
+) -> None:
+    assert words.purged(n, url) == said
+
+
 def test_a_day_ago_is_said_with_its_date() -> None:
     assert words.clock(NOW - 86400, NOW) == "2026-02-28 03:42:10"
 

@@ -1,6 +1,8 @@
 """URLs as operators write them, and the request heads that clients would make of them."""
 
+import re
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import quote, urlsplit
 
 from retter.admin.message import AdminError
@@ -9,6 +11,10 @@ from retter.admin.message import AdminError
 _UNRESERVED_ELSEWHERE = "%/:=&?~+!$,;'@()*[]|"
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+# What is a host without a scheme before it: with a port, or with a dot and a path. `page`,
+# `products/7` and `index.html` are paths whose slash was left out, or hosts; who knows.
+_HOST_FIRST: Final = re.compile(r"localhost(?=/|$)|[^/?]+:[0-9]+(?=/|$)|[^/?]*[.\]][^/?]*/")
 
 
 def split_url(url: str) -> tuple[str, bytes, bytes]:
@@ -25,6 +31,11 @@ def split_url(url: str) -> tuple[str, bytes, bytes]:
     scheme = "http"
     if not text.startswith("/"):
         if "://" not in text.partition("?")[0]:
+            if not _HOST_FIRST.match(text):
+                raise AdminError(
+                    400, "it is not clear whether the URL has a host: write /path (of any host), "
+                    "or http://host/path"
+                )
             text = f"http://{text}"
         try:
             parts = urlsplit(text)

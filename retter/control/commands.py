@@ -142,7 +142,8 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
     ) != 1:
         raise ConfigError("purge: name one of a URL, --prefix, --session and --all")
     found = client.post("/api/purge", body)
-    return _show(found, options, f"{words.pages(found['purged'])} dropped from the store\n")
+    text = words.purged(found["purged"], options.url or options.prefix or "")
+    return _show(found, options, text)
 
 
 def _purge_options(parser: argparse.ArgumentParser) -> None:

@@ -70,6 +70,14 @@ def pages(n: int) -> str:
     return f"{number(n)} page{'' if n == 1 else 's'}"
 
 
+def purged(n: int, url: str) -> str:
+    """How many pages were dropped; and if none were, what else may have been meant."""
+    hint = "" if n or not url or url.startswith("/") else (
+        "; are they asked for by another host? /path is of any host"
+    )
+    return f"{pages(n)} dropped from the store{hint}\n"
+
+
 def clock(at: float, now: float) -> str:
     """A moment as local time: the hour, and the date if it was not today."""
     moment = time.localtime(at)
