@@ -234,7 +234,7 @@ def test_a_path_without_its_slash_is_told_what_to_write() -> None:
 
 
 @pytest.mark.parametrize(("text", "host"), [
-    ("localhost", b"localhost"), ("localhost/a", b"localhost"), ("localhost:8089", b"localhost:8089"),
+    ("localhost", b"localhost"), ("localhost/a", b"localhost"), ("shop:8089", b"shop:8089"),
     ("shop:8089/a", b"shop:8089"), ("[::1]:8089/a", b"[::1]:8089"), ("[::1]/", b"[::1]"),
     ("127.0.0.1/a", b"127.0.0.1"), ("shop.example/a:b", b"shop.example"),
 ])

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.breaker import Mode
 from retter.cli import CONTROL_WORDS, main
 from retter.control import top, words
 
@@ -210,8 +211,6 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("arguments", "message"), [
     (["purge"], "purge: name one of a URL, --prefix, --session and --all"),
     (["purge", "/a", "--all"], "purge: name one of a URL, --prefix, --session and --all"),
-    (["circuit"], "circuit: the following arguments are required: mode"),
-    (["circuit", "ajar"], "circuit: argument mode: invalid choice: 'ajar'"),
     (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
     (["why"], "why: the following arguments are required: URL"),
     (["status", "now"], "status: unrecognized arguments: now"),
@@ -227,6 +226,19 @@ def test_a_wrong_command_is_a_line_and_exit_code_2(
     assert out == ""
     assert err.startswith(f"retter: {message}")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["circuit", "ajar"], "circuit: argument MODE: 'ajar' is none of these:"),
+    (["circuit", "--for", "5m"], "circuit: --for is for a mode:"),
+])
+def test_who_names_no_mode_is_told_them_all(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--admin", "127.0.0.1:1"]) == 2
+    first, *modes = capsys.readouterr().err.splitlines()
+    assert first == f"retter: {message}"
+    assert [line.split()[0] for line in modes] == [mode.value for mode in Mode]
 
 
 @pytest.mark.parametrize("word", CONTROL_WORDS)

@@ -154,20 +154,32 @@ def _purge_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _circuit(client: AdminClient, options: argparse.Namespace) -> int:
+    seconds = options.seconds
+    if options.mode is None:
+        if seconds is not None:
+            raise ConfigError(f"circuit: --for is for a mode:\n{words.modes()}".rstrip())
+        return _in_force(client, options, f"\nretter circuit MODE:\n{words.modes()}")
     body: dict[str, Any] = {"mode": options.mode}
     if options.mode != "auto":
-        body["seconds"] = options.seconds
+        body["seconds"] = CIRCUIT_S if seconds is None else seconds
     client.post("/api/circuit", body)
     return _in_force(client, options)
 
 
+def _mode(text: str) -> str:
+    if text not in words.MODES:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of these:\n{words.modes()}".rstrip())
+    return text
+
+
 def _circuit_options(parser: argparse.ArgumentParser) -> None:
+    about = ". ".join([f"{mode}: {meaning}" for mode, meaning in words.MODES.items()])
     parser.add_argument(
-        "mode", choices=("auto", "open", "closed", "observe"),
-        help="auto: RETTER decides. open: GETs from the store. closed: everything is forwarded. "
-        "observe: the same, and it tells what it would do",
+        "mode", nargs="?", metavar="MODE", type=_mode,
+        help=f"{about}. Without one: what is in force",
     )
     _add_time(parser, CIRCUIT_S, "then it is as configured again")
+    parser.set_defaults(seconds=None)       # to tell whether it was given
 
 
 def _pause(client: AdminClient, options: argparse.Namespace) -> int:
@@ -184,12 +196,12 @@ def _resume(client: AdminClient, options: argparse.Namespace) -> int:
     return _in_force(client, options)
 
 
-def _in_force(client: AdminClient, options: argparse.Namespace) -> int:
+def _in_force(client: AdminClient, options: argparse.Namespace, more: str = "") -> int:
     """Say what holds now, as RETTER itself has it, and not what was asked for."""
     state = client.state()
     names = ("state", "forced", "forced_remaining_s", "paused", "pause_remaining_s")
     words_in_force = f"in force: {words.in_force(state, time.time())}\nstate: {state['state']}\n"
-    return _show({name: state[name] for name in names}, options, words_in_force)
+    return _show({name: state[name] for name in names}, options, words_in_force + more)
 
 
 def _add_time(parser: argparse.ArgumentParser, seconds: float, then: str) -> None:

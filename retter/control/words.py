@@ -15,6 +15,14 @@ EVENTS_SHOWN: Final = 3       # of the changes of state; `--json` has the last 2
 
 KINDS: Final = ("fresh", "stored", "refused", "failed")
 
+MODES: Final = {
+    "auto": "RETTER decides",
+    "open": "GETs are answered from the store",
+    "closed": "everything is forwarded, however the application fares",
+    "observe": "the same, and it is told what auto would do",
+}
+"""What the circuit may be held in, and what that means."""
+
 _FORCED: Final = {
     "open": "held open", "closed": "held closed", "observe": "observing only",
 }
@@ -68,6 +76,11 @@ def size(octets: float | None) -> str:
 def pages(n: int) -> str:
     """`1 page`, `511 pages`."""
     return f"{number(n)} page{'' if n == 1 else 's'}"
+
+
+def modes() -> str:
+    """The modes of the circuit, a line each."""
+    return table(MODES.items())
 
 
 def purged(n: int, url: str) -> str:

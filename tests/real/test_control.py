@@ -86,6 +86,17 @@ def test_the_circuit_is_held_for_a_time_and_let_go(run: Run) -> None:
     assert json.loads(out)["forced"] is None
 
 
+def test_the_circuit_without_a_mode_changes_nothing_and_lists_them(run: Run) -> None:
+    assert run("circuit", "observe", "--for", "60s")[0] == 0
+    code, out, err = run("circuit")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("in force: observing only until ")
+    assert [line.split()[0] for line in lines[4:]] == ["auto", "open", "closed", "observe"]
+    assert json.loads(run("circuit", "--json")[1])["forced"] == "observe"
+    assert run("circuit", "auto")[1].startswith("in force: automatic\n")
+
+
 def test_a_pause_ends_at_a_word(run: Run) -> None:
     code, out, _ = run("pause", "--for", "20s")
     assert code == 0
