@@ -122,8 +122,15 @@ def unlink(listener: socket.socket) -> None:
             os.unlink(listener.getsockname())
 
 
-# Rounds of the loop from accepting a connection to `connection_made`, on asyncio's loop and uvloop.
+# Rounds of the loop from accepting a connection to `connection_made`, and from what the kernel has
+# to `data_received`, on asyncio's loop and uvloop.
 _ROUNDS = 2
+
+
+async def read_what_has_come() -> None:
+    """Return when the loop has looked at its sockets, and told their protocols what was there."""
+    for _ in range(_ROUNDS):
+        await asyncio.sleep(0)
 
 
 async def close_server(server: asyncio.Server, listener: socket.socket) -> None:
@@ -135,9 +142,7 @@ async def close_server(server: asyncio.Server, listener: socket.socket) -> None:
     first (on uvloop, which has no reader there, that does nothing), and both get their rounds.
     """
     server.get_loop().remove_reader(listener)
-    for _ in range(_ROUNDS):
-        await asyncio.sleep(0)
+    await read_what_has_come()
     server.close()
     listener.close()
-    for _ in range(_ROUNDS):
-        await asyncio.sleep(0)
+    await read_what_has_come()

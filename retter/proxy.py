@@ -536,14 +536,18 @@ class Proxy:
 
     # -- the end, and looking in ----------------------------------------------------------------
 
-    def drain(self) -> None:
+    def drain(self, now: float) -> None:
         """Close what has been idle for a while; all else closes after its next answer.
 
         A client that has just had its answer may be about to ask again, and one that has just
         connected is: closed now, it would get nothing. Call it again until all are gone.
+
+        Args:
+            now: What has come until then must have been read. Else a process that was held up
+                would close on requests that wait in its sockets.
         """
         self.draining = True
-        before = self.loop.time() - DRAIN_IDLE_S
+        before = now - DRAIN_IDLE_S
         for connection in list(self.connections):
             if connection.idle and connection.waits_since() <= before:
                 connection.close()

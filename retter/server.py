@@ -27,6 +27,7 @@ from retter.listening import (
     is_everywhere,
     listen_on,
     listen_privately_on,
+    read_what_has_come,
     unlink,
     url_of,
 )
@@ -267,11 +268,15 @@ class RunningProxy:
         if self._handed_over and self._admin is not None:
             await self._admin.hand_over()
         await self._stop_accepting()
-        proxy.drain()
-        until = proxy.loop.time() + proxy.settings.drain_s
-        while proxy.connections and proxy.loop.time() < until:
+        now = proxy.loop.time()
+        until = now + proxy.settings.drain_s
+        while True:
+            await read_what_has_come()
+            proxy.drain(now)
+            if not proxy.connections or now >= until:
+                break
             await asyncio.sleep(DRAIN_POLL_S)
-            proxy.drain()
+            now = proxy.loop.time()
 
     async def _stop_accepting(self) -> None:
         # Unlinked first, and once: a closed socket does not know its path any more, and the next

@@ -372,7 +372,7 @@ def test_trips_have_the_figures_that_caused_them() -> None:
 def test_draining_is_not_ready() -> None:
     with admin_of() as admin:
         assert admin.ask("/ready").status == 200
-        admin.proxy.proxy.drain()
+        admin.proxy.proxy.drain(admin.proxy.loop.now)
         assert admin.ask("/ready").status == 503
         assert admin.state()["draining"] is True
 

@@ -264,7 +264,9 @@ ORIGINS = {
 
 
 @given(sources=st.sets(st.sampled_from(ORDER)))
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_a_flag_goes_before_a_variable_before_the_file(tmp_path: Path, sources: set[str]) -> None:
     flags: dict[str, list[str]] = {}
     environment: dict[str, str] = {}

@@ -875,7 +875,7 @@ def test_draining_closes_what_is_idle_and_finishes_what_is_not() -> None:
     idle = proxy.client()
     busy = proxy.client(get())
     proxy.advance(1.1)
-    proxy.proxy.drain()
+    proxy.proxy.drain(proxy.loop.now)
     assert idle.closed
     assert not busy.closed
     proxy.upstream.sends(reply(b"last"))

@@ -112,7 +112,7 @@ def test_draining_lets_what_runs_come_to_its_end() -> None:
     proxy = FakeProxy()
     idle, busy = proxy.client(), proxy.client(get())
     proxy.advance(1.1)
-    proxy.proxy.drain()
+    proxy.proxy.drain(proxy.loop.now)
     assert idle.closed
     assert not busy.closed
     proxy.upstream.sends(reply(b"last"))
@@ -126,7 +126,7 @@ def test_draining_does_not_close_who_is_about_to_ask() -> None:
     proxy.upstream.sends(reply())
     kept.received()
     for _ in range(3):
-        proxy.proxy.drain()
+        proxy.proxy.drain(proxy.loop.now)
         assert not fresh.closed and not kept.closed
         proxy.advance(0.3)
     for client in (fresh, kept):
@@ -136,5 +136,5 @@ def test_draining_does_not_close_who_is_about_to_ask() -> None:
         assert client.closed
     silent = proxy.client()
     proxy.advance(1.1)
-    proxy.proxy.drain()
+    proxy.proxy.drain(proxy.loop.now)
     assert silent.closed

@@ -221,7 +221,7 @@ def test_draining_and_closing_end_what_waits_for_a_header() -> None:
     proxy = FakeProxy()
     drained = proxy.client(b"PROXY ", proxied=True)
     proxy.advance(1.1)
-    proxy.proxy.drain()
+    proxy.proxy.drain(proxy.loop.now)
     assert drained.closed
     closed = proxy.client(b"PROXY ", proxied=True)
     proxy.proxy.close()
