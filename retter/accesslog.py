@@ -8,16 +8,18 @@ told by its class alone, and a target or a Referer that carries a session is cut
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from json import JSONEncoder
-from typing import Final, TextIO
+from typing import Final
 
+from retter.linewriter import lines_to, open_for_lines
 from retter.message import RequestHead
 from retter.owner import OwnerRules
 from retter.policy import Identity, url_sessions
+from retter.statistics import Counters
 
-# So many are not left waiting for the tick: two megabytes, a tenth of a second at the utmost load.
-LINES_MAX: Final = 4096
+# So many are not left waiting for the tick: as much as a pipe holds (64 KiB), so that a reader that
+# keeps up finds something to read all the while.
+LINES_MAX: Final = 256
 
 _quoted = JSONEncoder().encode
 _MONTHS: Final = (
@@ -41,7 +43,9 @@ class AccessLog:
 
     Args:
         path: A file, which is appended to, or `-` for standard output.
+        before: The one that this takes the place of.
         rules: Which parts of a target are sessions.
+        counters: Where lines are counted that nobody has taken.
         combined: In the format that Apache and nginx call combined, not in JSON.
         share: Of the good answers (below 400), so many are noted; all others always are, since
             they are what one looks for.
@@ -55,6 +59,8 @@ class AccessLog:
         self,
         path: str,
         rules: OwnerRules,
+        counters: Counters,
+        before: "AccessLog | None" = None,
         *,
         combined: bool = False,
         share: float = 1.0,
@@ -66,9 +72,14 @@ class AccessLog:
         self._share = share
         self._credit = 1.0      # the first one is noted
         self._sample = "" if share == 1 else f', "sample": {share:g}'
-        self._file: TextIO = sys.stdout
+        self._counters = counters
+        self._path = path
         if path != "-":
-            self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+            self._writer = open_for_lines(path)
+        elif before is not None and before._path == "-":
+            self._writer = before._writer   # with what waits there
+        else:
+            self._writer = lines_to(sys.stdout)
         self._lines: list[str] = []
         self._second = -1
         self._date = ""
@@ -156,18 +167,20 @@ class AccessLog:
         return self._date
 
     def flush(self) -> None:
-        """Write what has been collected. A full disk loses lines, never requests."""
+        """Write what has been collected, as far as it is taken."""
         if self._lines:
             lines, self._lines = self._lines, []
-            try:
-                self._file.write("\n".join(lines) + "\n")
-                self._file.flush()
-            except OSError:
-                return
+            text = "\n".join(lines) + "\n"
+            self._counters.access_lines_dropped += self._writer.write(text.encode())
+        else:
+            self._writer.flush()
 
-    def close(self) -> None:
-        """Write the rest and close the file."""
+    def close(self, after: "AccessLog | None" = None, wait_s: float = 0.0) -> None:
+        """Write the rest, waiting so long for who reads it, and close the file.
+
+        `after` is the one that takes the place of this.
+        """
         self.flush()
-        if self._file is not sys.stdout:
-            with suppress(OSError):  # the full disk again
-                self._file.close()
+        if after is not None and after._writer is self._writer:
+            return
+        self._counters.access_lines_dropped += self._writer.close(wait_s)

@@ -1,6 +1,7 @@
 """What a minute of trouble came to, in one line: never a line for each failure.
 
-A minute without any, in which the application has answered everything itself, has none.
+A minute without any, in which the application has answered everything itself, has none. (Lines of
+the access log that nobody has taken are trouble too.)
 """
 
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class Digest:
         self._totals = totals(counters)
         self._requests = counters.requests
         self._gone = counters.clients_gone
+        self._dropped = counters.access_lines_dropped
         self._latency = self._proxy.breaker.latency().counts
         self._why = self._reasons()
 
@@ -50,13 +52,14 @@ class Digest:
             return
         self._seconds = 0
         then, why, latency = self._totals, self._why, self._latency
-        requests, gone = self._requests, self._gone
+        requests, gone, dropped = self._requests, self._gone, self._dropped
         self._look()
         fresh, stored, refused, failed = (
             b - a for a, b in zip(then, self._totals, strict=True)
         )
         breaker = self._proxy.breaker
-        if not (stored or refused or failed) and breaker.state is State.CLOSED:
+        dropped = self._dropped - dropped
+        if not (stored or refused or failed or dropped) and breaker.state is State.CLOSED:
             return
         # A route that was forgotten takes its counts with it.
         counts = [max(0, b - a) for a, b in zip(latency, self._latency, strict=True)]
@@ -73,4 +76,5 @@ class Digest:
             failed=failed, reasons=reasons, clients_gone=self._gone - gone,
             p99_ms=None if p99_s is None else round(p99_s * 1000, 1),
             limit=round(figures.limit, 1), in_flight=figures.in_flight, waiting=figures.waiting,
+            **({"access_lines_dropped": dropped} if dropped else {}),
         )  # fmt: skip

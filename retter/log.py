@@ -7,13 +7,15 @@ answer from the store, so whoever calls this decides first whether it is worth a
 RETTER keeps its own structlog configuration.
 """
 
+import logging
 import os
 import sys
-from contextlib import suppress
 from typing import Final, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+from retter.linewriter import lines_to
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -28,9 +30,16 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
 
     `format` is console, json, or auto: console if the stream is a terminal.
     """
-    out = stream or sys.stderr
-    console = format == "console" or (format == "auto" and out.isatty())
-    colors = out.isatty() and not os.environ.get("NO_COLOR")  # https://no-color.org
+    global _lines
+    out = stream or sys.stderr      # None in a process that was started without one
+    if _lines is None or _lines.stream is not out:
+        _lines = _Lines(out, _lines.close() if _lines is not None else 0)
+    if stream is None:
+        # What asyncio reports goes this way, and must not wait for a reader either.
+        logging.lastResort = logging.StreamHandler(_lines)
+    terminal = out is not None and out.isatty()
+    console = format == "console" or (format == "auto" and terminal)
+    colors = terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -38,10 +47,21 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
             *(_console(colors) if console else _json()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=_LineLoggerFactory(out),
+        logger_factory=_LineLoggerFactory(_lines),
         # Not cached, so that a later call changes the loggers that are there: a record is rare.
         cache_logger_on_first_use=False,
     )
+
+
+def flush(wait_s: float = 0.0) -> None:
+    """Offer once more what nobody has taken yet; at the end of the program, for so long."""
+    if _lines is not None:
+        _lines.flush(wait_s)
+
+
+def lines_dropped() -> int:
+    """Return how many lines there was no room for."""
+    return _lines.dropped if _lines is not None else 0
 
 
 def _console(colors: bool) -> list[Processor]:
@@ -85,24 +105,43 @@ def _printable(_logger: object, _method: str, record: EventDict) -> EventDict:
     return record
 
 
+class _Lines:
+    """The stream that records go to."""
+
+    def __init__(self, stream: TextIO | None, dropped: int) -> None:
+        self.stream = stream
+        self.dropped = dropped
+        self._writer = lines_to(stream)
+
+    def write(self, text: str) -> None:
+        # A full disk or a reader that hangs or has gone must not harm the request that is logged.
+        self.dropped += self._writer.write(text.encode("utf-8", "backslashreplace"))
+
+    def flush(self, wait_s: float = 0.0) -> None:
+        self._writer.flush(wait_s)
+
+    def close(self) -> int:
+        return self.dropped + self._writer.close()
+
+
+_lines: _Lines | None = None
+
+
 class _LineLogger:
     """The last step: one write for each line."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
 
     def msg(self, line: str) -> None:
-        # A full disk or a log reader that has gone must not fail the request that is logged.
-        with suppress(OSError, ValueError):
-            self._stream.write(line + "\n")
-            self._stream.flush()
+        self._lines.write(line + "\n")
 
     debug = info = warning = warn = error = err = critical = fatal = exception = log = msg
 
 
 class _LineLoggerFactory:
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, lines: _Lines) -> None:
+        self._lines = lines
 
     def __call__(self, *_args: object) -> _LineLogger:
-        return _LineLogger(self._stream)
+        return _LineLogger(self._lines)

@@ -30,6 +30,7 @@ from retter.encoder import Compression, ThreadWorker
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
+from retter.linewriter import CLOSE_S
 from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
@@ -210,7 +211,7 @@ class Proxy:
         self._configure_compression(settings)
         self.pool = self._make_pool(settings, pool_class)
         self.pool.make_room = self.make_room
-        self.access_log = self._open_access_log(settings)
+        self.access_log = self._open_access_log(settings, None)
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
         self.streams: dict[Exchange, None] = {}      # event streams and tunnels
@@ -282,13 +283,15 @@ class Proxy:
             policy=self.store_policy,
         )
 
-    def _open_access_log(self, settings: Settings) -> AccessLog | None:
+    def _open_access_log(self, settings: Settings, before: AccessLog | None) -> AccessLog | None:
         if not settings.access_log:
             return None
         try:
             return AccessLog(
                 settings.access_log,
                 self.owner_rules,
+                self.counters,
+                before,
                 combined=settings.access_log_format == "combined",
                 share=settings.access_log_sample,
                 clock=self._clock,
@@ -324,7 +327,7 @@ class Proxy:
         """
         error_page = _error_page(settings)
         tls = upstream_context(settings) if parse_upstream(settings.upstream).tls else None
-        access_log = self._open_access_log(settings)
+        access_log = self._open_access_log(settings, self.access_log)
         now, before, rules = self.loop.time(), self.settings, self.owner_rules
         self._derive(settings, error_page)
         if tells_more_apart(self.owner_rules, rules):
@@ -353,7 +356,7 @@ class Proxy:
         if access_log is not None:
             access_log.rules = self.owner_rules
         if self.access_log is not None:
-            self.access_log.close()
+            self.access_log.close(access_log)
         self.access_log = access_log
 
     # -- for the connections --------------------------------------------------------------------
@@ -566,7 +569,7 @@ class Proxy:
         for exchange in [*self.exchanges, *self.streams]:
             exchange.shut_down(now)
         if self.access_log is not None:
-            self.access_log.close()
+            self.access_log.close(wait_s=CLOSE_S)
 
     def memo_lookups(self) -> dict[str, tuple[int, int]]:
         """Return hits and misses of the memos of heads, by kind.
@@ -601,6 +604,7 @@ class Proxy:
             "retries": counters.retries,
             "clients_gone": counters.clients_gone,
             "tls_failed": counters.tls_failed,
+            "access_lines_dropped": counters.access_lines_dropped,
             "connections": {
                 "open": len(self.connections),
                 "accepted": counters.connections,

@@ -20,6 +20,7 @@ from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
 from retter.digest import Digest
 from retter.faults import LoopFaults
+from retter.linewriter import CLOSE_S
 from retter.listening import (
     BACKLOG,
     ListenError,
@@ -32,6 +33,7 @@ from retter.listening import (
     url_of,
 )
 from retter.log import configure as configure_log
+from retter.log import flush as flush_log
 from retter.log import get_logger
 from retter.measured import client_connection_class
 from retter.pool import tls_fault
@@ -518,6 +520,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         if os.environ.get("NOTIFY_SOCKET"):
             _tell_manager(proxy)
         proxy.on_second(Digest(proxy._proxy).on_second)
+        proxy.on_second(lambda _: flush_log())
         probe = loop.create_task(_warn_if_absent(settings))
         await program.run()
         probe.cancel()
@@ -574,3 +577,5 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
     except ListenError as error:
         log.error("cannot-start", error=str(error))
         return 1
+    finally:
+        flush_log(CLOSE_S)

@@ -97,10 +97,10 @@ class Counters:
     """
 
     __slots__ = (
-        "client_errors", "client_protocols", "clients_gone", "connections", "connections_evicted",
-        "connections_refused", "forwarded_get", "forwarded_other", "overhead_answer",
-        "overhead_request", "own_get", "own_other", "own_unread", "refused", "requests",
-        "retries", "stored", "tls_failed", "traffic", "upstream_errors",
+        "access_lines_dropped", "client_errors", "client_protocols", "clients_gone", "connections",
+        "connections_evicted", "connections_refused", "forwarded_get", "forwarded_other",
+        "overhead_answer", "overhead_request", "own_get", "own_other", "own_unread", "refused",
+        "requests", "retries", "stored", "tls_failed", "traffic", "upstream_errors",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -112,6 +112,7 @@ class Counters:
         self.retries = 0
         self.clients_gone = 0
         self.tls_failed = 0         # handshakes
+        self.access_lines_dropped = 0    # of the access log, for want of a reader or of room
         self.forwarded_get = _by_reason_and_class()      # answers of the application
         self.forwarded_other = _by_reason_and_class()    # the same, to other methods
         self.stored = _by_reason_and_class()             # answers from the store, to GETs

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from retter._version import VERSION
 from retter.admin.state import rss_bytes
 from retter.breaker import Mode, State
+from retter.log import lines_dropped
 from retter.statistics import Histogram, cells
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ class ProxyCollector(Collector):
             "retter_loop_lag_seconds",
             "Longest time that a callback was late, in the last ten seconds.",
             self._history.loop_lag_s,
+        )
+        yield _counters(
+            "retter_log_lines_dropped",
+            "Lines of the logs that nobody has taken: a reader that hangs, or a full disk.",
+            "log",
+            [("access", proxy.counters.access_lines_dropped), ("own", lines_dropped())],
         )
         yield _gauge("process_resident_memory_bytes", "Memory in RAM.", rss_bytes())
         yield _counter("process_cpu_seconds", "CPU time, user and system.", time.process_time())

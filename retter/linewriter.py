@@ -1,0 +1,164 @@
+"""Where lines of a log go: a file, a pipe, a socket, a terminal; and never a wait for its reader.
+
+A pipe that nobody empties, a terminal that has been stopped and a full disk take nothing. What
+they have not taken is kept, in bounded number, and offered again; what comes on top is dropped,
+whole lines of it, and counted. A regular file is written to directly: what a hanging network file
+system does then is not in our hands.
+
+O_NONBLOCK belongs to the open file and not to the descriptor: set on a standard output that this
+process was given, it would surprise everybody else who has it, the shell first of all. So it is
+never set there. To a socket is written with a flag of that one call; a pipe or a terminal is opened
+once more, by its entry in /proc, which makes an open file of our own. Where that is refused (it
+belongs to another user, or there is no /proc) a pipe is asked before each write, and gets no more
+at once than is sure to fit in; a terminal, which promises nothing of the kind, is written to as
+everybody does.
+"""
+
+import os
+import select
+import socket
+import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, TextIO
+
+# Of lines that wait for their reader, beside those offered last: some seconds of a busy site's
+# access log, and little enough for a small machine.
+WAITING_BYTES_MAX: Final = 1024 * 1024
+
+# At the end of the program a reader that is only slow has so long to take the rest.
+CLOSE_S: Final = 0.5
+_POLL_S: Final = 0.01
+
+
+class LineWriter:
+    """Writes lines to an open file.
+
+    Args:
+        descriptor: Of the open file.
+        its_own: The file has been opened for this writer alone: it is closed in the end, and is
+            non-blocking already if that means anything to it.
+    """
+
+    def __init__(self, descriptor: int, *, its_own: bool = False) -> None:
+        self._waiting = bytearray()
+        self._close: Callable[[], object] = lambda: None
+        self._put: Callable[[bytearray], int] = lambda data: os.write(descriptor, data)
+        if its_own:
+            self._close = lambda: os.close(descriptor)
+        else:
+            self._share(descriptor)
+
+    def _share(self, descriptor: int) -> None:
+        try:
+            kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        except OSError:     # closed by who started us: every write will fail
+            return
+        if kind == stat.S_IFSOCK:
+            shared = socket.socket(fileno=os.dup(descriptor))
+            self._put = lambda data: shared.send(data, socket.MSG_DONTWAIT)
+            self._close = shared.close
+        elif kind in (stat.S_IFIFO, stat.S_IFCHR):
+            try:
+                again = os.open(
+                    f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+                )
+            except OSError:
+                if kind == stat.S_IFIFO:
+                    self._put = _asking(descriptor)
+            else:
+                self._put = lambda data: os.write(again, data)
+                self._close = lambda: os.close(again)
+
+    def write(self, lines: bytes) -> int:
+        """Write lines, each with its end, now or later; return how many had to be dropped."""
+        waiting = self._waiting
+        if waiting and len(waiting) + len(lines) > WAITING_BYTES_MAX:
+            self.flush()
+            if len(waiting) + len(lines) > WAITING_BYTES_MAX and waiting:
+                return lines.count(b"\n")
+        waiting += lines
+        self.flush()
+        return 0
+
+    def flush(self, wait_s: float = 0.0) -> None:
+        """Write as much as is taken of what waits, in so much time. Never raises."""
+        waiting = self._waiting
+        until = time.monotonic() + wait_s if wait_s else 0.0
+        while True:
+            # A stream that is no file and has been closed raises ValueError.
+            with suppress(OSError, ValueError):
+                while waiting:
+                    written = self._put(waiting)
+                    del waiting[:written]
+            if not (waiting and wait_s) or time.monotonic() >= until:
+                return
+            time.sleep(_POLL_S)
+
+    def close(self, wait_s: float = 0.0) -> int:
+        """Write the rest, waiting so long for the reader; return how many lines were dropped."""
+        self.flush(wait_s)
+        dropped = self._waiting.count(b"\n")
+        self._waiting.clear()
+        with suppress(OSError):
+            self._close()
+        self._put = _to_nobody
+        self._close = lambda: None
+        return dropped
+
+
+def _asking(pipe: int) -> Callable[[bytearray], int]:
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+
+    def put(data: bytearray) -> int:
+        if not poll.poll(0):
+            raise BlockingIOError
+        return os.write(pipe, data[: select.PIPE_BUF])
+
+    return put
+
+
+def _to_nobody(_: bytearray) -> int:
+    raise BrokenPipeError
+
+
+def open_for_lines(path: str) -> LineWriter:
+    """Open a file to append lines to it.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    flags = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags | os.O_WRONLY, 0o666)
+    except OSError:
+        # A FIFO that nobody reads yet. Whoever has it open for reading too need not wait for that.
+        if not stat.S_ISFIFO(os.stat(path).st_mode):
+            raise
+        descriptor = os.open(path, flags | os.O_RDWR)
+    return LineWriter(descriptor, its_own=True)
+
+
+def lines_to(stream: TextIO | None) -> LineWriter:
+    """Write to what such a stream, `sys.stdout` for one, stands for.
+
+    Python has None there if the process was started without it; and a program that embeds RETTER
+    may have put a stream there that is no file.
+    """
+    if stream is None:
+        return LineWriter(-1)
+    try:
+        stream.flush()
+        return LineWriter(stream.fileno())
+    except (OSError, ValueError):      # io.UnsupportedOperation is both
+        writer = LineWriter(-1)
+
+        def put(data: bytearray) -> int:
+            stream.write(data.decode())
+            stream.flush()
+            return len(data)
+
+        writer._put = put
+        return writer

@@ -1,0 +1,211 @@
+"""Lines for readers that hang, disks that are full and terminals that are stopped."""
+
+import fcntl
+import io
+import os
+import pty
+import resource
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from retter import linewriter
+from retter.digest import EVERY_S, Digest
+from retter.linewriter import WAITING_BYTES_MAX, LineWriter, lines_to, open_for_lines
+from tests.harness import FakeProxy, get, reply
+
+LINE = b"x" * 99 + b"\n"
+BATCH = LINE * 100
+
+
+class Reader:
+    """What a writer writes to, and a reader who reads when asked to."""
+
+    def __init__(self, kind: str) -> None:
+        if kind == "pipe":
+            self.its, self.ours = os.pipe()
+        elif kind == "terminal":
+            self.its, self.ours = pty.openpty()
+        else:
+            one, other = socket.socketpair()
+            self.its, self.ours = one.detach(), other.detach()
+
+    def read(self) -> bytes:
+        """Read what is there now."""
+        found = b""
+        while select.select([self.its], [], [], 0)[0] and (data := os.read(self.its, 65536)):
+            found += data
+        return found.replace(b"\r\n", b"\n")
+
+    def close(self) -> None:
+        os.close(self.its)
+        os.close(self.ours)
+
+
+@pytest.fixture(params=["pipe", "terminal", "socket"])
+def reader(request: pytest.FixtureRequest) -> Iterator[Reader]:
+    reader = Reader(request.param)
+    yield reader
+    reader.close()
+
+
+def refused(path: str, *_: object) -> int:
+    assert path.startswith("/proc/self/fd/")
+    raise PermissionError
+
+
+def test_a_pipe_that_may_not_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linewriter.os, "open", refused)
+    reader = Reader("pipe")
+    test_a_reader_that_hangs_is_not_waited_for(reader)
+    reader.close()
+
+
+def test_a_terminal_that_may_not_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linewriter.os, "open", refused)
+    reader = Reader("terminal")
+    assert LineWriter(reader.ours).write(LINE) == 0
+    assert reader.read() == LINE
+    reader.close()
+
+
+def test_a_reader_that_hangs_is_not_waited_for(reader: Reader) -> None:
+    flags = fcntl.fcntl(reader.ours, fcntl.F_GETFL)
+    writer = LineWriter(reader.ours)
+    batches = 3 * WAITING_BYTES_MAX // len(BATCH)
+    dropped = sum(writer.write(BATCH) for _ in range(batches))
+    assert dropped >= batches * 100 // 2
+    assert fcntl.fcntl(reader.ours, fcntl.F_GETFL) == flags, "others have this open file too"
+    assert len(writer._waiting) <= WAITING_BYTES_MAX
+
+    received = b""
+    while len(received) < (batches * 100 - dropped) * len(LINE):
+        came = reader.read()
+        received += came
+        assert came, "all that was not dropped comes"
+        writer.flush()
+    assert received == LINE * (batches * 100 - dropped), "whole lines, each once"
+    assert writer.write(LINE) == 0
+    assert reader.read() == LINE
+    assert writer.close() == 0
+
+
+def test_what_is_left_at_the_end_is_counted() -> None:
+    reader = Reader("pipe")
+    writer = LineWriter(reader.ours)
+    for _ in range(50):
+        writer.write(BATCH)
+    received = reader.read()
+    left = writer.close()
+    received += reader.read()
+    assert 0 < left < 5000
+    assert received.count(b"\n") + left == 5000
+    assert writer.close() == 0
+    reader.close()
+
+
+def test_a_slow_reader_has_a_moment_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = Reader("pipe")
+    received: list[bytes] = []
+    monkeypatch.setattr(linewriter.time, "sleep", lambda _: received.append(reader.read()))
+    writer = LineWriter(reader.ours)
+    for _ in range(50):
+        writer.write(BATCH)
+    assert writer.close(60.0) == 0
+    assert b"".join(received) + reader.read() == BATCH * 50
+    reader.close()
+
+
+def test_a_reader_that_has_gone() -> None:
+    its, ours = os.pipe()
+    writer = LineWriter(ours)
+    os.close(its)
+    dropped = sum(writer.write(BATCH) for _ in range(200))
+    assert dropped + writer.close() == 200 * 100
+    os.close(ours)
+
+
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    writer = open_for_lines(str(path))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
+    try:
+        assert writer.write(LINE) == writer.write(LINE) == writer.write(LINE) == 0
+        size = path.stat().st_size
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert size == 150
+    writer.flush()
+    assert path.read_bytes() == LINE * 3, "a line that was cut is completed"
+    assert writer.close() == 0
+
+
+def test_a_disk_that_stays_full() -> None:
+    writer = open_for_lines("/dev/full")
+    dropped = sum(writer.write(BATCH) for _ in range(200))
+    assert dropped >= 200 * 100 - WAITING_BYTES_MAX // len(LINE) - 100
+    assert dropped + writer.close() == 200 * 100
+
+
+def test_a_fifo_that_nobody_reads_yet(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    writer = open_for_lines(str(path))
+    writer.write(LINE)
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as fifo:
+        assert fifo.read(1000) == LINE
+    assert writer.write(LINE) == 0, "who reads it may go and come again"
+    writer.close()
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "no" / "log"):
+        with pytest.raises(OSError, match="directory"):
+            open_for_lines(str(path))
+
+
+def test_streams_that_are_no_files() -> None:
+    text = io.StringIO()
+    writer = lines_to(text)
+    assert writer.write("ä\n".encode()) == 0
+    assert text.getvalue() == "ä\n"
+    text.close()
+    assert writer.write(LINE) == 0
+    assert writer.close() == 1
+    nothing = lines_to(None)     # a process without standard output
+    assert nothing.write(LINE) == 0
+    assert nothing.close() == 1
+
+
+def test_the_access_log_counts_what_nobody_takes(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    proxy = FakeProxy(access_log=str(path))
+    client = proxy.client()
+    answered = 0
+    while not proxy.proxy.stats()["access_lines_dropped"]:
+        client.sends(get("/" + "x" * 8000))
+        proxy.upstream.sends(reply())
+        client.received()
+        answered += 1
+        proxy.advance(0.05)
+        assert answered < 1000
+    proxy.proxy.close()
+    assert proxy.proxy.stats()["access_lines_dropped"] > 100, "with those that waited at the end"
+
+
+def test_dropped_lines_are_told_in_the_digest() -> None:
+    proxy = FakeProxy().proxy
+    digest = Digest(proxy)
+    with capture_logs() as records:
+        for dropped in (0, 7):
+            proxy.counters.access_lines_dropped += dropped
+            for _ in range(EVERY_S):
+                digest.on_second(proxy.loop.time())
+    (record,) = records
+    assert (record["event"], record["access_lines_dropped"]) == ("digest", 7)
