@@ -123,6 +123,16 @@ def test_store_memos_and_bytes(busy: FakeAdmin) -> None:
     assert asked == 6, "five requests and what was none"
 
 
+def test_what_went_wrong_at_the_edges(busy: FakeAdmin) -> None:
+    assert value(busy, "retter_tls_failed_total") == 0
+    assert value(busy, "retter_log_lines_dropped_total", log="access") == 0
+    counters = busy.proxy.proxy.counters
+    counters.tls_failed, counters.access_lines_dropped = 3, 7
+    assert value(busy, "retter_tls_failed_total") == 3
+    assert value(busy, "retter_log_lines_dropped_total", log="access") == 7
+    assert value(busy, "retter_log_lines_dropped_total", log="own") >= 0
+
+
 def test_counters_never_fall() -> None:
     with admin_of(connect_hold_s=0) as admin:
         proxy = admin.proxy

@@ -249,6 +249,10 @@ class ProxyCollector(Collector):
             "retter_connections_evicted", "Closed because others needed their place.",
             counters.connections_evicted,
         )
+        yield _counter(
+            "retter_tls_failed", "Handshakes of clients that came to nothing.",
+            counters.tls_failed,
+        )
         yield _counters(
             "retter_client_bytes", "Bytes from and to clients, without TLS.", "direction",
             [("received", traffic[0]), ("sent", traffic[1])],
