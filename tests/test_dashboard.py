@@ -4,6 +4,8 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import pytest
 
@@ -57,6 +59,16 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
             assert value.startswith(("data:", "#")), f"<{tag} {name}={value}>"
     assert "url(" not in STYLE
     assert "@import" not in STYLE
+
+
+def test_the_icon_is_a_picture_in_the_page_that_the_script_gives_the_colour_of_the_state() -> None:
+    (href,) = [a["href"] for tag, a in ELEMENTS if tag == "link" and a.get("rel") == "icon"]
+    assert href is not None and href.startswith("data:image/svg+xml,")
+    picture = ElementTree.fromstring(unquote(href.partition(",")[2]))
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert len(list(picture.iter())) > 1
+    assert re.search(r'ICON\.replace\("(%23[0-9a-f]{6})"', SCRIPT)[1] in href  # type: ignore[index]
+    assert "img-src data:;" in PAGE.content_security_policy
 
 
 def test_the_policy_forbids_nothing_that_the_page_does() -> None:

@@ -220,6 +220,17 @@ def test_the_circuit_is_held_and_let_go(look: Open, retter: Retter) -> None:
     watched.check()
 
 
+def test_the_icon_is_a_picture_of_the_state(look: Open, retter: Retter) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    icon = page.locator("#icon")
+    eventually(lambda: "%23888888" not in icon.get_attribute("href"), "it has a colour")
+    width = "i => { const p = new Image(); p.src = i.href; return p.decode().then(() => p.width); }"
+    assert icon.evaluate(width) > 0, "the policy lets it in, and it can be drawn"
+    watched.check()
+
+
 def test_a_pause_begins_and_ends(look: Open, retter: Retter) -> None:
     watched = look(retter.admin_url)
     page = watched.page

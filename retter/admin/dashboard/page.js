@@ -246,9 +246,10 @@ function draw(s) {
   }
 }
 function announce(words) { text("live", words); }
+const ICON = $("icon").href;     // a lifebelt, grey: its colour is the state's
 function drawIcon() {
   const colour = getComputedStyle($("hero")).getPropertyValue("--now-fill").trim();
-  $("icon").href = `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32"><circle cx="16" cy="16" r="13" fill="${colour}"/></svg>`)}`;
+  $("icon").href = ICON.replace("%23888888", encodeURIComponent(colour));
 }
 function drawForce(s) {
   $("force").hidden = !s.forced;
