@@ -34,6 +34,17 @@ _SENTENCES = {
     503: "The application has as much to do as it can. Please try again in a moment.",
     504: "The application did not answer in time.",
 }
+_SENTENCES_BY_REASON = {
+    Reason.CONNECT_REFUSED: "The application is not running, or is just being started: it takes no "
+    "connections. Please try again in a moment.",
+    Reason.CONNECT_TIMEOUT: "The application cannot be reached. Please try again later.",
+    Reason.NO_DESCRIPTORS: "This server has more visitors than it can serve. Please try again in a "
+    "moment.",
+    Reason.PAUSED: "The application is being worked on. Please try again in a moment.",
+    Reason.UPSTREAM_MALFORMED: "The application gave an answer that cannot be understood.",
+    Reason.UPSTREAM_RESET: "The application broke off before its answer was complete.",
+    Reason.UPSTREAM_TLS: "There is no secure connection to the application.",
+}
 
 
 def _escaped(text: str) -> str:
@@ -155,7 +166,7 @@ class AnswerWriter:
             detail: What was wrong with a client's own request.
         """
         phrase = HTTPStatus(status).phrase
-        sentence = detail or _SENTENCES.get(status, phrase)
+        sentence = detail or _SENTENCES_BY_REASON.get(reason) or _SENTENCES.get(status, phrase)
         kind, body = self._error_body(request, status, phrase, sentence, reason)
         lines = [
             f"HTTP/1.1 {status} {phrase}",

@@ -7,6 +7,7 @@ flight is the breaker's decision alone.
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -45,6 +46,12 @@ _OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 
 _CLOSED_IN_HANDSHAKE = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 
+_FAULTS = {
+    errno.ECONNREFUSED: "connection refused: nothing listens there",
+    errno.ENOENT: "there is no such socket",
+    errno.EACCES: "RETTER may not connect there",
+}
+
 
 def tls_fault(error: OSError) -> str:
     """Return what was wrong with a handshake, in words."""
@@ -52,8 +59,19 @@ def tls_fault(error: OSError) -> str:
         return "no TLS with it: it closed the connection in the handshake"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be believed: {error.verify_message}"
-    reason = (error.reason if isinstance(error, ssl.SSLError) else None) or str(error)
+    reason = str(getattr(error, "reason", "") or error)     # one that a loop has made has none
     return f"no TLS with it: {reason.lower().replace('_', ' ')}"
+
+
+def connect_fault(error: OSError, tls: bool) -> str:
+    """Return why there is no connection, in words: those of the loops differ, and are vague."""
+    if isinstance(error, ssl.SSLError) or (tls and isinstance(error, _CLOSED_IN_HANDSHAKE)):
+        return tls_fault(error)
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "the connection was not accepted in time"
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error) or type(error).__name__
+    return _FAULTS.get(error.errno) or os.strerror(error.errno)
 
 
 def _is_numeric(host: str) -> bool:
@@ -123,6 +141,7 @@ class ConnectionPool:
         self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
+        self.fault = ""          # why the last attempt to connect was in vain; "" if it was not
 
     def reconfigure(
         self,
@@ -252,6 +271,17 @@ class ConnectionPool:
 
     async def _connect(self) -> UpstreamConnection:
         try:
+            connection = await self._connect_with_room()
+        except OutOfDescriptors:
+            raise
+        except UpstreamError as error:
+            self.fault = str(error)
+            raise
+        self.fault = ""
+        return connection
+
+    async def _connect_with_room(self) -> UpstreamConnection:
+        try:
             return await self._connect_once()
         except OutOfDescriptors:
             if not self.make_room():
@@ -266,17 +296,17 @@ class ConnectionPool:
                 connection = await self._open()
         except TimeoutError as error:
             self.dials_failed += 1
-            raise ConnectTimeout("the connection was not accepted in time") from error
-        except ssl.SSLError as error:
-            self.dials_failed += 1
-            raise UpstreamTLSFailed(tls_fault(error)) from error
+            raise ConnectTimeout(connect_fault(error, False)) from error
         except OSError as error:
             self.dials_failed += 1
+            fault = connect_fault(error, self._tls is not None)
+            if isinstance(error, ssl.SSLError):
+                raise UpstreamTLSFailed(fault) from error
             if error.errno in _OUR_OWN_LIMITS:
-                raise OutOfDescriptors(error.strerror or str(error)) from error
+                raise OutOfDescriptors(fault) from error
             if self._tls is not None and isinstance(error, _CLOSED_IN_HANDSHAKE):
-                raise UpstreamTLSClosed(tls_fault(error)) from error
-            raise ConnectRefused(error.strerror or str(error)) from error
+                raise UpstreamTLSClosed(fault) from error
+            raise ConnectRefused(fault) from error
         if not connection.closed:  # it may be lost before we are told that it was made
             self._connections.add(connection)
         return connection

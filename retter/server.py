@@ -7,7 +7,6 @@ import math
 import os
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from retter import systemd
 from retter._version import VERSION
+from retter.absence import Absence
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
@@ -36,7 +36,7 @@ from retter.log import configure as configure_log
 from retter.log import flush as flush_log
 from retter.log import get_logger
 from retter.measured import client_connection_class
-from retter.pool import tls_fault
+from retter.pool import ConnectionPool, connect_fault
 from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.redirect import RedirectingConnection
@@ -335,8 +335,8 @@ async def running(
         await asyncio.sleep(0)  # aborted transports report their end in the loop's next round
 
 
-async def _warn_if_absent(settings: Settings) -> None:
-    """Say at once that nothing listens at the other end: a typing error, most of the time."""
+async def _look_for_application(settings: Settings, pool: ConnectionPool) -> None:
+    """Find out at once whether anything listens there: a typing error, most of the time."""
     address = parse_upstream(settings.upstream)
     try:
         async with asyncio.timeout(settings.connect_timeout_s):
@@ -349,14 +349,7 @@ async def _warn_if_absent(settings: Settings) -> None:
                     address.host, address.port, ssl=context, server_hostname=name
                 )
     except OSError as error:
-        # A connection that closes in the handshake has neither a number nor a word.
-        in_handshake = isinstance(error, ssl.SSLError) or (address.tls and not str(error))
-        fault = tls_fault(error) if in_handshake else error.strerror
-        log.warning(
-            "application-absent", upstream=settings.upstream,
-            error=fault or str(error) or "no answer in time",
-            advice="is it running, and is --upstream right? GETs get 502 until it answers",
-        )  # fmt: skip
+        pool.fault = connect_fault(error, address.tls)
     else:
         writer.close()
 
@@ -521,7 +514,8 @@ async def _serve(settings: Settings, reread: Reread) -> int:
             _tell_manager(proxy)
         proxy.on_second(Digest(proxy._proxy).on_second)
         proxy.on_second(lambda _: flush_log())
-        probe = loop.create_task(_warn_if_absent(settings))
+        proxy.on_second(Absence(proxy._proxy).on_second)
+        probe = loop.create_task(_look_for_application(settings, proxy._proxy.pool))
         await program.run()
         probe.cancel()
         if program.pid_after:

@@ -103,6 +103,20 @@ def test_an_error_for_a_program() -> None:
     )
 
 
+@pytest.mark.parametrize(("status", "reason", "words"), [
+    (502, Reason.CONNECT_REFUSED, "The application is not running, or is just being started"),
+    (502, Reason.UPSTREAM_RESET, "broke off before its answer was complete"),
+    (502, Reason.UPSTREAM_TLS, "no secure connection to the application"),
+    (504, Reason.CONNECT_TIMEOUT, "cannot be reached"),
+    (504, Reason.UPSTREAM_TIMEOUT, "did not answer in time"),
+    (503, Reason.PAUSED, "is being worked on"),
+    (503, Reason.LIMIT, "as much to do as it can"),
+])
+def test_a_visitor_is_told_what_is_the_matter(status: int, reason: Reason, words: str) -> None:
+    answer = writer().error(request(), status, reason, Persistence.KEEP, date=DATE)
+    assert words in body_of(answer).decode()
+
+
 def test_an_error_for_a_person() -> None:
     answer = error(request(Accept="text/html,*/*"), 400, detail="<script>&")
     assert field(answer, "content-type") == "text/html; charset=utf-8"

@@ -200,6 +200,7 @@ def state_document(
         "queue": breaker.waiting,
         "upstream": {
             "address": proxy.settings.upstream,
+            "fault": pool.fault,
             "connections_idle": pool.idle,
             "connections_busy": pool.open - pool.idle,
         },

@@ -167,6 +167,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
     store, upstream, latency = state["store"], state["upstream"], state["latency_ms"]
     overhead = state["overhead_us"]["p50"]
     asked = store["hits"] + store["misses"]
+    fault = f"; {upstream['fault']}" if upstream.get("fault") else ""
     hits = f", {100 * store['hits'] / asked:.0f} % hits" if asked else ""
     added = f"{number(overhead)} us"
     return [
@@ -178,7 +179,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
         ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
-                        f"{upstream['connections_idle']} idle"),
+                        f"{upstream['connections_idle']} idle{fault}"),
         ("RETTER", f"{state['version']}, up {length(state['uptime_s'])}, "
                    f"{number(state['connections'])} clients connected"),
         ("its costs", f"{size(state['memory']['rss_bytes'])}, {added} a request, "

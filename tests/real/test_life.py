@@ -221,3 +221,32 @@ def test_requests_are_held_while_the_application_starts(
         programs.append(ApplicationProgram(str(port)))
         for sock in (get, post):
             assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_application_that_is_gone_is_named_in_the_log_and_on_the_page(
+    programs: list[Program], start_retter: StartRetter, loop_name: str
+) -> None:
+    address = str(free_port())
+    proxy = start_retter(
+        "--upstream", f"127.0.0.1:{address}", "--loop", loop_name, "--connect-hold", "0s"
+    )
+
+    def told(event: str) -> dict[str, object]:
+        record: dict[str, object] = json.loads(
+            proxy.wait_for_line(lambda line: f'"{event}"' in line)
+        )
+        return record
+
+    absent = told("application-absent")
+    assert (absent["upstream"], absent["error"]) == (
+        f"127.0.0.1:{address}", "connection refused: nothing listens there")  # fmt: skip
+    for _ in range(5):
+        answer = fetch(proxy.port, "GET", "/hello")
+        assert (answer.status, answer.get("cache-status")) == (
+            502, "retter; fwd=miss; detail=connect-refused")  # fmt: skip
+        assert b"The application is not running, or is just being started" in answer.body
+    programs.append(ApplicationProgram(address))
+    eventually(lambda: fetch(proxy.port, "GET", "/hello").status == 200, "it is back")
+    assert told("application-back")["upstream"] == absent["upstream"]
+    events = [record["event"] for record in proxy.records()]
+    assert events.count("application-absent") == 1

@@ -231,7 +231,7 @@ function draw(s) {
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
   drawEvents(s.events);
-  text("upstream", `in front of ${s.upstream.address}`);
+  text("upstream", `in front of ${s.upstream.address}${s.upstream.fault ? ` (${s.upstream.fault})` : ""}`);
   text("version", `RETTER ${s.version}`);
   text("uptime", `up ${length(s.uptime_s)}`);
   text("as-of", `figures of ${clock(Date.now() / 1000)}`);
