@@ -183,9 +183,14 @@ class ConnectionPool:
         """Give the exchange a connection: at once if one is idle, else when one is dialled."""
         while self._idle and not fresh:
             connection = self._idle.pop()
-            if not connection.closed:
+            if connection.closed:
+                continue
+            if now - connection.idle_since < self._idle_s:
                 exchange.upstream_ready(connection, now)
                 return
+            # The sweep is late, since the process was held up: the application may be closing it,
+            # and a POST would be lost on it.
+            connection.close()
         self._dial_soon(exchange)
 
     def release(self, connection: UpstreamConnection, now: float) -> None:

@@ -126,16 +126,22 @@ class Pool(RuleBasedStateMachine):
     def _idle_now(self, connection: FakeConnection) -> None:
         self.idle.append(connection)
 
+    def _has_idle(self) -> bool:
+        """Whether there is one to be used: none of them is if the last one used is too old."""
+        return bool(self.idle) and self.loop.now - self.idle[-1].idle_since < IDLE_S
+
     @rule(fresh=st.booleans())
     def acquire(self, fresh: bool) -> None:
         exchange = FakeExchange()
         self.pool.acquire(exchange, self.loop.now, fresh=fresh)
-        if self.idle and not fresh:
+        if self._has_idle() and not fresh:
             assert exchange.connection is self.idle.pop(), "the one used last"
             self.busy.append(exchange)
         else:
             assert exchange.connection is None
             self.dialling.append(exchange)
+            if not fresh:
+                self.idle.clear()
 
     @precondition(lambda self: self.dialling)
     @rule(refuse=st.booleans(), gone=st.booleans())
@@ -179,6 +185,10 @@ class Pool(RuleBasedStateMachine):
         exchange.connection.close()
 
     @rule(seconds=st.floats(0, 3))
+    def is_held_up(self, seconds: float) -> None:
+        self.loop.now += seconds
+
+    @rule(seconds=st.floats(0, 3))
     def let_time_pass(self, seconds: float) -> None:
         self.loop.now += seconds
         self.pool.sweep(self.loop.now)
@@ -211,7 +221,7 @@ class Pool(RuleBasedStateMachine):
     @rule()
     def redial_is_accepted(self) -> None:
         before = {*self.pool._idle}
-        idle = len(self.idle)
+        idle = len(self.idle) if self._has_idle() else 0
         self.pool.redial(refuse=False)
         if not self.held:
             (new,) = {*self.pool._idle} - before
@@ -225,6 +235,7 @@ class Pool(RuleBasedStateMachine):
                 self.busy.append(exchange)
             else:
                 self.dialling.append(exchange)
+                self.idle.clear()
         self.held = {}
 
     @invariant()
