@@ -44,6 +44,7 @@ from retter.units import parse_listen, parse_upstream
 from retter.wheel import DeadlineWheel
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
+LATE_S = 0.2             # a tick that comes later than that says that the process was held up
 DRAIN_IDLE_S = 1.0       # no request for so long: none is on its way
 SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked at once a second
 
@@ -478,6 +479,18 @@ class Proxy:
         self.loop_lag_s = max(self.loop_lag_s, late_s)
         self.compression.note_lag(late_s)
         self._timer = self.loop.call_later(TICK_S, self._on_timer)
+        if late_s < LATE_S:
+            self._on_tick(now)
+        else:
+            # The process could not run for a while, and uvloop looks at the clock before it looks
+            # at its sockets: what has come meanwhile is read before anybody's time is over.
+            self.loop.call_soon(self.loop.call_soon, self._after_reading)
+
+    def _after_reading(self) -> None:
+        if self._timer is not None:     # else it has been closed
+            self._on_tick(self.loop.time())
+
+    def _on_tick(self, now: float) -> None:
         self.tick(now)
         if self._expiry is None and self.wheel.behind(now):
             self._expiry = self.loop.call_later(EXPIRE_AGAIN_S, self._go_on_expiring)
@@ -559,6 +572,7 @@ class Proxy:
         """Close everything at once."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.compression.close()
         if self._expiry is not None:
             self._expiry.cancel()
