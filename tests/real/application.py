@@ -55,10 +55,18 @@ class Application:
         self.sent = 0          # octets of downloads that the kernel or our buffer has taken
         self.received = 0      # octets of uploads
         self.connections = 0   # open now
+        self.waiting = 0       # conversations at a gate
         self.counts: dict[str, int] = {}
 
     def gate(self, name: str) -> asyncio.Event:
         return self.gates.setdefault(name, asyncio.Event())
+
+    async def wait_at(self, name: str) -> None:
+        self.waiting += 1
+        try:
+            await self.gate(name).wait()
+        finally:
+            self.waiting -= 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -166,7 +174,7 @@ class Conversation:
     async def upload(self) -> None:
         """Take a body, if `gate` is given not before that is open."""
         if gate := self.request.query.get("gate"):
-            await self.app.gate(gate).wait()
+            await self.app.wait_at(gate)
         length = 0
         async for piece in self.body():
             length += len(piece)
@@ -186,7 +194,7 @@ class Conversation:
         first = total // 2 if "gate" in query else total
         await self._blocks(first, framing)
         if "gate" in query:
-            await self.app.gate(query["gate"]).wait()
+            await self.app.wait_at(query["gate"])
             await self._blocks(total - first, framing)
         if framing == "chunked":
             self.writer.write(b"0\r\n\r\n")
@@ -209,7 +217,7 @@ class Conversation:
         self.head("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
         for number in range(count):
             await self.writer.drain()
-            await self.app.gate(f"{name}-{number}").wait()
+            await self.app.wait_at(f"{name}-{number}")
             event = b"id: %d\ndata: %s\n\n" % (number, b"x" * (number * 1000))
             self.writer.write(b"%x\r\n%b\r\n" % (len(event), event))
         self.writer.write(b"0\r\n\r\n")
@@ -224,7 +232,7 @@ class Conversation:
 
     async def wait(self) -> None:
         """Answer when a gate opens."""
-        await self.app.gate(self.request.query["gate"]).wait()
+        await self.app.wait_at(self.request.query["gate"])
         self.answer(b"done")
 
     async def open(self) -> None:
@@ -235,7 +243,10 @@ class Conversation:
 
     async def figures(self) -> None:
         app = self.app
-        self.json({"sent": app.sent, "received": app.received, "connections": app.connections})
+        self.json({
+            "sent": app.sent, "received": app.received, "connections": app.connections,
+            "waiting": app.waiting,
+        })  # fmt: skip
 
 
 ACTIONS: dict[str, Callable[[Conversation], Awaitable[None]]] = {

@@ -113,13 +113,14 @@ def test_figures_of_real_traffic(application: ApplicationProgram, loop_name: str
 
             def ask() -> None:
                 site, admin = Client(port_of(proxy)), Client(admin_port)
+                begun = time.perf_counter()
                 for _ in range(20):
                     assert site.get("/").status == 200
                 state = admin.get("/api/state").json
                 assert state["totals"]["requests"] == 20
                 assert state["connections"] == 1
                 assert state["latency_ms"]["p99"] is not None
-                assert 0 < state["overhead_us"]["p50"] < 100_000
+                assert 0 < state["overhead_us"]["p50"] < 1e6 * (time.perf_counter() - begun)
                 assert state["loop_lag_ms"] >= 0
                 text = admin.get("/metrics").text
                 names = {family.name for family in text_string_to_metric_families(text)}

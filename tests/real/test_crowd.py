@@ -15,6 +15,7 @@ from tests.real.processes import ApplicationProgram
 
 CLIENTS = 64
 PAGES, NAMES = 20, 5
+DEEDS = 11
 
 
 class ShedError(Exception):
@@ -46,7 +47,8 @@ class Crowd:
             self.pipeline, self.read_slowly, self.abort_get, self.abort_download, self.abort_post,
             self.half_a_head,
         )  # fmt: skip
-        while time.monotonic() < self._until:
+        # On the slowest of machines not everything has been done by then.
+        while time.monotonic() < self._until or (len(self.done) < DEEDS and not self.errors):
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 for _ in range(chance.randrange(1, 8)):
@@ -211,7 +213,7 @@ def test_a_crowd_leaves_nothing_behind(
             await crowd.warm_up()
             await asyncio.gather(*(crowd.client(number) for number in range(CLIENTS)))
             assert not crowd.errors, (len(crowd.errors), crowd.errors[:5], crowd.done)
-            assert len(crowd.done) == 11, "everything was done by somebody"
+            assert len(crowd.done) == DEEDS, "everything was done by somebody"
             # the connections that nobody needs any more grow old, and then there are none
             await eventually_async(lambda: proxy.stats()["upstream"]["open"] == 0, "all closed")
             figures.append(proxy.stats())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.real.conftest import StartRetter
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
-from tests.real.processes import ApplicationProgram, RetterProgram, eventually
+from tests.real.processes import ApplicationProgram, eventually
 from tests.real.wire import Client, connect, fetch, read_until
 
 MIB = 1 << 20
@@ -90,7 +90,7 @@ def test_requests_take_all_descriptors_and_give_them_back(
         with contextlib.suppress(OSError):      # turned away
             crowd[-1].sendall(request.encode())
     eventually(
-        lambda: fetch(application.port, "GET", "/figures").json["connections"] > 60,
+        lambda: fetch(application.port, "GET", "/figures").json["waiting"] > 60,
         "many are under way",
     )
     assert len(os.listdir(f"/proc/{proxy.pid}/fd")) <= DESCRIPTORS
@@ -115,7 +115,9 @@ def test_not_one_descriptor_is_left(
     with connect(port) as waits:
         waits.sendall(f"POST /wait?gate={gate} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
                       .encode())
-        eventually(lambda: descriptors_of(proxy, application) > 0, "it is under way")
+        eventually(
+            lambda: fetch(application.port, "GET", "/figures").json["waiting"], "it is under way"
+        )
         assert inside("POST", "/page", None, b"").status == 200
         limits = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
         taken = max(int(name) for name in os.listdir(f"/proc/{proxy.pid}/fd"))
@@ -129,12 +131,6 @@ def test_not_one_descriptor_is_left(
     inside.close()
     eventually(lambda: served(port), "served again")
     assert proxy.alive
-
-
-def descriptors_of(proxy: RetterProgram, application: ApplicationProgram) -> int:
-    """Return how many connections the application has besides the one that asks."""
-    number: int = fetch(application.port, "GET", "/figures").json["connections"]
-    return number - 1
 
 
 # -- slow readers -------------------------------------------------------------------------------

@@ -209,8 +209,10 @@ def closed_loop(port: int, connections: int, seconds: float) -> float:
 
     def ask_again_and_again(number: int) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        begin = 0.0
         try:
-            while (begin := time.monotonic()) < end:
+            while begin < end:      # at least once, however late the thread begins
+                begin = time.monotonic()
                 connection.request("GET", f"/product/{number + 1}")
                 answer = connection.getresponse()
                 answer.read()
