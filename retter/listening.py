@@ -142,7 +142,9 @@ async def close_server(server: asyncio.Server, listener: socket.socket) -> None:
     first (on uvloop, which has no reader there, that does nothing), and both get their rounds.
     """
     server.get_loop().remove_reader(listener)
-    await read_what_has_come()
-    server.close()
-    listener.close()
+    try:
+        await read_what_has_come()
+    finally:
+        server.close()
+        listener.close()
     await read_what_has_come()

@@ -295,11 +295,19 @@ class RunningProxy:
         self._sockets.clear()
 
     async def _close(self) -> None:
-        await self._stop_accepting()
-        if self._admin is not None:
-            await self._admin.stop_accepting()
-            self._admin.close()
-        self._proxy.close()
+        try:
+            await self._stop_accepting()
+            if self._admin is not None:
+                await self._admin.stop_accepting()
+        finally:
+            # Who embeds RETTER may be cancelled again and again until it has ended.
+            for server in self._servers:
+                server.close()
+            for listener in self._sockets:
+                listener.close()
+            if self._admin is not None:
+                self._admin.close()
+            self._proxy.close()
 
 
 @contextlib.asynccontextmanager

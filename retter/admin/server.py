@@ -85,7 +85,12 @@ class Admin:
         await self.hand_over()
 
     def close(self) -> None:
-        """Close every connection at once, and watch nothing any more."""
+        """Close everything at once, and watch nothing any more."""
+        if self._listener is not None:      # nobody has stopped accepting
+            unlink(self._listener)
+            if self._server is not None:
+                self._server.close()
+            self._listener.close()
         self.proxy.on_second.remove(self._on_second)
         self.proxy.on_transition.remove(self._on_transition)
         for connection in list(self._connections):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import retter
-from tests.real.inside import at_rest, eventually_async, port_of, proxy_for, run
+from tests.real.inside import at_rest, eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import ROOT, ApplicationProgram
 
 
@@ -111,6 +111,43 @@ def test_leaving_the_block_closes_everything_at_once(
         with pytest.raises(OSError):  # noqa: PT011 - refused, in the words of either loop
             await asyncio.open_connection("127.0.0.1", port_of(proxy))
         await eventually_async(lambda: at_rest(proxy.stats()), "nothing is left over")
+
+    run(main(), loop_name)
+
+
+def test_whoever_is_cancelled_again_and_again_leaves_nothing_open(
+    application: ApplicationProgram, loop_name: str
+) -> None:
+    """As in a cancelled scope of anyio: no coroutine that has to wait gets on any more."""
+
+    async def main() -> None:
+        settings = retter.Settings(
+            upstream=application.upstream, listen=("127.0.0.1:0", "127.0.0.1:0"),
+            admin="127.0.0.1:0",
+        )  # fmt: skip
+        running: list[retter.RunningProxy] = []
+
+        async def embed() -> None:
+            async with retter.running(settings) as proxy:
+                running.append(proxy)
+                await asyncio.Event().wait()
+
+        task = asyncio.ensure_future(embed())
+        await eventually_async(lambda: running, "it runs")
+        (proxy,) = running
+        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+        await eventually_async(lambda: proxy.stats()["connections"]["open"], "it is accepted")
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert task.cancelled()
+        for url in (*proxy.addresses, proxy.admin_address):
+            with pytest.raises(OSError):  # noqa: PT011 - refused, in the words of either loop
+                await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        with contextlib.suppress(ConnectionResetError):
+            assert await in_time(reader.read()) == b""
+        writer.close()
+        assert proxy._proxy._timer is None, "its clock stands still"
 
     run(main(), loop_name)
 
