@@ -35,7 +35,7 @@ class TLSConnection(asyncio.Protocol):
         "_transport", "bucket", "deadline", "peer",
     )  # fmt: skip
 
-    idle = True
+    idle = False    # nobody knows what has been read, and its time is limited
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ import trustme
 
 import retter
 from tests.real.conftest import StartRetter
-from tests.real.inside import eventually_async, run
+from tests.real.inside import eventually_async, in_time, run
 from tests.real.processes import (
     DEADLINE_S,
     ApplicationProgram,
@@ -413,6 +413,49 @@ def test_draining_over_tls(
     response = busy.connection.getresponse()
     assert (response.read(), response.getheader("connection")) == (b"done", "close")
     assert proxy.wait() == 0
+
+
+def test_a_handshake_under_way_is_not_cut_by_a_drain(
+    application: ApplicationProgram, authority: Authority, loop_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """However slow the network is: its own time limit ends it."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = authority.context().wrap_bio(incoming, outgoing, server_hostname="a.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    hello = outgoing.read()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        settings = retter.Settings(
+            upstream=application.upstream, listen="127.0.0.1:0,tls",
+            tls_cert=authority.path("a.pem"),
+        )  # fmt: skip
+        async with retter.running(settings) as proxy:
+            raw = connect(int(proxy.address.rpartition(":")[2]))
+            raw.setblocking(False)
+            await loop.sock_sendall(raw, hello[:100])
+            await eventually_async(lambda: proxy.stats()["connections"]["open"], "it is accepted")
+            monkeypatch.setattr("retter.proxy.DRAIN_IDLE_S", 0.0)
+            drained = asyncio.ensure_future(proxy._drain())
+            await eventually_async(lambda: proxy._proxy.draining, "it drains")
+            monkeypatch.setattr("retter.proxy.DRAIN_IDLE_S", DEADLINE_S)
+            await loop.sock_sendall(raw, hello[100:])
+            answer = b""
+            while not answer:
+                incoming.write(await in_time(loop.sock_recv(raw, 65536)))
+                with contextlib.suppress(ssl.SSLWantReadError):     # until there is enough
+                    if client.version() is None:
+                        client.do_handshake()
+                        client.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    answer = client.read(12)
+                await loop.sock_sendall(raw, outgoing.read())
+            assert answer == b"HTTP/1.1 200"
+            raw.close()
+            await in_time(drained)
+
+    run(main(), loop_name)
 
 
 # -- the application -------------------------------------------------------------------------------
