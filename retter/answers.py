@@ -29,6 +29,9 @@ _KEEP = Persistence.KEEP
 _GET = Kind.GET
 
 # For a person who sees it. What went wrong in detail is in the log, not on the page.
+# As RFC 9110 has them; before Python 3.13 the standard library has older ones.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
+
 _SENTENCES = {
     502: "The application did not answer as it should.",
     503: "The application has as much to do as it can. Please try again in a moment.",
@@ -165,7 +168,7 @@ class AnswerWriter:
             retry_after_s: Whole seconds for Retry-After (RFC 9110 section 10.2.3).
             detail: What was wrong with a client's own request.
         """
-        phrase = HTTPStatus(status).phrase
+        phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
         sentence = detail or _SENTENCES_BY_REASON.get(reason) or _SENTENCES.get(status, phrase)
         kind, body = self._error_body(request, status, phrase, sentence, reason)
         lines = [

@@ -575,7 +575,8 @@ class Settings:
         "Cookies that each stand for one person, with * as wildcard, in place of the built-in "
         "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony "
         "and more; --check-config shows it). A request without any of them is kept apart by all "
-        "its cookies together.",
+        "its cookies together; so is one whose cookie fits a * only and has less than 24 "
+        "characters, as flags have.",
     )
     ignore_cookies: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _ignored_cookie_pattern),

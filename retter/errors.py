@@ -51,7 +51,7 @@ class RequestTimeout(DownstreamError):
 
 
 class RequestTooLarge(DownstreamError):
-    """Over a limit: 413 body, 414 target, 431 fields."""
+    """A body over its limit: 413 (RFC 9110 section 15.5.14)."""
 
     status, reason = 413, Reason.TOO_LARGE
 

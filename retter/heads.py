@@ -146,6 +146,8 @@ def _h11_request(head: bytes) -> h11.Request:
         if error.error_status_hint == 501 and has_length(head):
             # whatever the coding (RFC 9112 section 6.1)
             raise BadRequest("both Transfer-Encoding and Content-Length") from error
+        if error.error_status_hint == 501:
+            raise Unsupported(str(error)) from error
         raise BadRequest(str(error), error.error_status_hint) from error
     if not isinstance(event, h11.Request):  # cannot be NEED_DATA: the head ends in an empty line
         raise BadRequest("not a request")

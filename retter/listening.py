@@ -72,17 +72,13 @@ def _somebody_listens(path: str) -> bool:
 
 
 def listen_on(address: ListenAddress) -> socket.socket:
-    """Return a listening socket.
+    """Return a listening socket; to one with a path every user may connect, as to a port.
 
     Raises:
         ListenError: It cannot be had.
     """
-    try:
-        listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
-    except OSError as error:
-        raise ListenError(_reason(error, address)) from error
-    listener.setblocking(False)
-    return listener
+    # A web server in front is another user. Who shall not come is kept out by the folder.
+    return _listen_on(address, 0o111)
 
 
 def listen_privately_on(address: ListenAddress) -> socket.socket:
@@ -91,11 +87,19 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
     Raises:
         ListenError: It cannot be had.
     """
-    others = os.umask(0o177)  # before the path exists: nobody else gets in even for a moment
+    return _listen_on(address, 0o177)
+
+
+def _listen_on(address: ListenAddress, umask: int) -> socket.socket:
+    before = os.umask(umask)    # before the path exists: it has no other mode even for a moment
     try:
-        return listen_on(address)
+        listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
+    except OSError as error:
+        raise ListenError(_reason(error, address)) from error
     finally:
-        os.umask(others)
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
 
 
 def is_everywhere(listener: socket.socket) -> bool:

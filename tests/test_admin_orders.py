@@ -212,7 +212,7 @@ def test_purge_knows_the_rules_of_keys() -> None:
 
 
 @pytest.mark.parametrize("form", [
-    "", "url=", "url=/a&prefix=/a", "all=yes", "session=_ga=1", "session=a%0D%0Ab", "url=ftp://a/",
+    "", "url=", "url=/a&prefix=/a", "all=yes", "session=_ga=1", "session=abc", "session=a%0D%0Ab", "url=ftp://a/",
     "url=a", "url=a?x=1", "url=a/b.html", "url=b.html", "url=shop.example", "prefix=a", "url=a:b",
     "url=http://", "url=http://[", "url=%20", "url=http://b%C3%BCcher.example/", "url=a%20b",
 ])

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.admin.controls import FORCED_S_DEFAULT, PAUSE_S_DEFAULT
 from retter.breaker import Mode
 from retter.cli import CONTROL_WORDS, main
-from retter.control import top, words
+from retter.control import commands, top, words
 
 NOW = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))    # local time, as it is shown
 
@@ -249,3 +250,8 @@ def test_every_command_explains_itself(word: str, capsys: pytest.CaptureFixture[
     out = capsys.readouterr().out
     for wanted in (f"usage: retter {word}", "--admin", "--admin-token", "--config", "--json"):
         assert wanted in out
+
+
+def test_an_order_holds_as_long_by_command_as_by_itself() -> None:
+    assert commands.CIRCUIT_S == FORCED_S_DEFAULT
+    assert commands.PAUSE_S == PAUSE_S_DEFAULT

@@ -764,6 +764,8 @@ def test_a_bad_request_is_answered_and_never_forwarded(request_bytes: bytes, sta
     answer = client.received()
     assert status_of(answer) == status
     assert field(answer, "connection") == "close"
+    reason = "unsupported" if status in (405, 501, 505) else "bad-request"
+    assert field(answer, "cache-status") == f"retter; fwd=miss; detail={reason}"
     assert client.closed
     assert not proxy.upstreams
     client.sends(get())

@@ -60,6 +60,12 @@ SIZES: list[tuple[str, int, Callable[[int], bytes], int]] = [
 ]
 
 
+# RFC 9110 section 15.5, RFC 6585 section 5
+PHRASES = {
+    413: "Content Too Large", 414: "URI Too Long", 431: "Request Header Fields Too Large",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("setting", "limit", "request_of", "status"), SIZES)
 def test_up_to_its_limit_and_no_further(
     setting: str, limit: int, request_of: Callable[[int], bytes], status: int
@@ -69,7 +75,9 @@ def test_up_to_its_limit_and_no_further(
     proxy.upstream.sends(reply(b"ok"))
     assert status_of(client.received()) == 200
     over = proxy.client(request_of(limit + 1))
-    assert status_of(over.received()) == status
+    answer = over.received()
+    assert status_of(answer) == status
+    assert answer.split(b"\r\n")[0].decode() == f"HTTP/1.1 {status} {PHRASES[status]}"
     assert over.closed
     proxy.settle()
     proxy.assert_at_rest()

@@ -52,6 +52,8 @@ def test_unix_sockets(tmp_path: Path) -> None:
     address = parse_listen(f"unix:{path}")
     listener = listen_on(address)
     assert url_of(listener) == f"unix:{path}"
+    # A web server in front is another user, and has to write to it to connect.
+    assert path.stat().st_mode & 0o777 == 0o666
     with pytest.raises(ListenError, match="another program listens there"):
         listen_on(address)
     listener.close()

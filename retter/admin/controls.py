@@ -7,7 +7,8 @@ from retter.breaker import Mode
 if TYPE_CHECKING:
     from retter.proxy import Proxy
 
-FORCED_S_DEFAULT = 15 * 60.0      # an operator who has forgotten it is helped by then
+# Long enough to look into the matter, too short to be forgotten over night.
+FORCED_S_DEFAULT = 10 * 60.0
 FORCED_S_MAX = 24 * 3600.0        # longer is a setting: --circuit
 PAUSE_S_DEFAULT = 30.0            # a restart takes some seconds
 PAUSE_S_MAX = 300.0               # for longer than that no visitor waits

@@ -21,8 +21,8 @@ from retter.control.client import AdminClient, ControlError
 EXIT_OK = 0
 EXIT_FAILED = 1
 
-# How long an operator's word holds unless it says otherwise: long enough to look into the matter,
-# too short to be forgotten over night.
+# How long an operator's word holds unless it says otherwise: as the admin listener has it (a test
+# compares them, since its module is too much to import for a command).
 CIRCUIT_S: Final = 600.0
 PAUSE_S: Final = 30.0
 
