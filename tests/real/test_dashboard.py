@@ -59,7 +59,9 @@ class Visitors:
     def _visit(self) -> None:
         while not self._stop.wait(0.02):
             for path in self.PATHS:
-                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=10)
+                connection = http.client.HTTPConnection(
+                    "127.0.0.1", self._port, timeout=DEADLINE_S
+                )
                 connection.request("GET", path)
                 connection.getresponse().read()
                 connection.close()
