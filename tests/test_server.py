@@ -15,9 +15,16 @@ import retter
 from retter.breaker import Transition
 from retter.config import ConfigError, Settings
 from retter.listening import ListenError, listen_on, url_of
-from retter.server import log_transition, raise_descriptor_limit, run, run_on_loop
+from retter.server import (
+    SAME_SIGNAL_S,
+    Program,
+    log_transition,
+    raise_descriptor_limit,
+    run,
+    run_on_loop,
+)
 from retter.units import parse_listen
-from tests.harness import body_of, get, reply, status_of
+from tests.harness import FakeLoop, body_of, get, reply, status_of
 
 
 @pytest.mark.parametrize("text", ["127.0.0.1:0", ":0", "localhost:0"])
@@ -154,6 +161,27 @@ def test_a_signal_drains(tmp_path: Path, event_loop: str, number: signal.Signals
     assert serve(tmp_path, settings(tmp_path, event_loop=event_loop), during) == 0
     assert (status_of(answer), body_of(answer)) == (200, b"hello")
     assert not (tmp_path / "front").exists()
+
+
+def test_signals_of_the_same_second_are_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The terminal and the parent process both pass it on; only a later one is impatience."""
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+
+    async def main() -> None:
+        running: Any = None
+        program = Program(running, lambda: Settings(upstream=":1"))
+        clock: Any = FakeLoop()
+        program._loop = clock
+        for _ in range(5):      # while it drains already
+            program._on_stop()
+            clock.now += SAME_SIGNAL_S / 5
+            assert program._stopping.is_set() and not exits
+        clock.now += 0.01
+        program._on_stop()
+        assert exits == [1]
+
+    asyncio.run(main())
 
 
 def test_draining_has_an_end(tmp_path: Path) -> None:

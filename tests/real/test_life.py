@@ -94,10 +94,11 @@ def test_one_wish_that_arrives_twice_is_no_impatience(
 ) -> None:
     """As when a terminal and a parent process both pass Ctrl-C on."""
     download = Download(application, proxy.port)
+    proxy.signal(signal.SIGSTOP)        # both come at once, however slow we are
     proxy.signal(signal.SIGINT)
     proxy.signal(signal.SIGTERM)
+    proxy.signal(signal.SIGCONT)
     proxy.wait_for_line(lambda line: '"draining"' in line)
-    proxy.signal(signal.SIGTERM)
     assert len(download.finish()) == HALF
     assert proxy.wait() == 0
 
