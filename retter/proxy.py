@@ -562,7 +562,7 @@ class Proxy:
             now: What has come until then must have been read. Else a process that was held up
                 would close on requests that wait in its sockets.
         """
-        self.draining = True
+        self.draining = True    # from now on at the latest
         before = now - DRAIN_IDLE_S
         for connection in list(self.connections):
             if connection.idle and connection.waits_since() <= before:

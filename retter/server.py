@@ -267,6 +267,7 @@ class RunningProxy:
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
         proxy = self._proxy
+        proxy.draining = True   # before a socket is closed: all who look at the one know the other
         if self._handed_over and self._admin is not None:
             await self._admin.hand_over()
         await self._stop_accepting()

@@ -5,9 +5,12 @@ import contextlib
 import os
 import resource
 import socket
+from typing import Any
 
 import pytest
 
+import retter
+from retter.faults import LoopFaults
 from tests.real.conftest import StartRetter
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import ApplicationProgram, eventually
@@ -131,6 +134,31 @@ def test_not_one_descriptor_is_left(
     inside.close()
     eventually(lambda: served(port), "served again")
     assert proxy.alive
+
+
+def test_asyncio_may_want_to_go_on_accepting_while_all_ends(
+    application: ApplicationProgram, loop_name: str
+) -> None:
+    """A second after the last descriptor was gone, be the listener closed or not (faults.py)."""
+    complaints: list[dict[str, Any]] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
+        async with retter.running(settings) as proxy:
+            (listener,) = proxy._sockets
+            faults = LoopFaults(proxy._proxy)
+            handle = "<TimerHandle BaseSelectorEventLoop._start_serving()>"
+            loop.default_exception_handler = complaints.append
+            drained = asyncio.ensure_future(proxy._drain())
+            while not drained.done():
+                await asyncio.sleep(0)
+                if listener.fileno() < 0:
+                    faults(loop, {"exception": ValueError(), "handle": handle})
+            faults(loop, {"exception": ValueError(), "handle": "ours"})
+
+    run(main(), loop_name)
+    assert [about["handle"] for about in complaints] == ["ours"]
 
 
 # -- slow readers -------------------------------------------------------------------------------
