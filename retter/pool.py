@@ -28,10 +28,14 @@ from retter.upstream import UpstreamConnection
 # nobody notices, seldom enough that it costs nothing.
 REDIAL_INTERVAL_S = 0.1
 
-# A connection whose last answer was declared to have a body, but may not have had one (HEAD, 304),
-# is not used again before a tick or two have passed: a broken application sends the body all the
-# same, and the next exchange must not take it for an answer.
+# A connection whose last answer may not have had a body (HEAD, 204, 304) is not used again before a
+# tick or two have passed: a broken application sends one all the same, and the next exchange must
+# not take it for an answer.
 REST_S = 0.1
+
+# If that answer did not even speak of a body, so long is enough where there is no other connection:
+# a site that answers 304 a thousand times a second would need a hundred more of them else.
+REST_IF_NEEDED_S = 0.005
 
 # Idle connections above the number to keep are closed after so long, and not at once: with more
 # requests under way than that number, each would close its connection and the next one dial
@@ -128,7 +132,8 @@ class ConnectionPool:
             tls_name=tls_name,
         )
         self._idle: list[UpstreamConnection] = []        # oldest first
-        self._resting: dict[UpstreamConnection, None] = {}       # oldest first
+        # Oldest first; whether they may be used sooner if need be.
+        self._resting: dict[UpstreamConnection, bool] = {}
         self._flushing: dict[UpstreamConnection, float] = {}     # -> until (monotonic seconds)
         self._connections: set[UpstreamConnection] = set()
         self._held: dict[Dialler, float] = {}            # -> until (monotonic seconds)
@@ -191,7 +196,28 @@ class ConnectionPool:
             # The sweep is late, since the process was held up: the application may be closing it,
             # and a POST would be lost on it.
             connection.close()
+        if self._resting and not fresh and (rested := self._take_resting(now)) is not None:
+            exchange.upstream_ready(rested, now)
+            return
         self._dial_soon(exchange)
+
+    def _take_resting(self, now: float) -> UpstreamConnection | None:
+        """Return one that may be used sooner, if nothing has come on it."""
+        while (connection := self._longest_resting(now)) is not None:
+            del self._resting[connection]
+            young = now - connection.idle_since < self._idle_s
+            if young and not connection.closed and not connection.has_unread():
+                return connection
+            connection.close()
+        return None
+
+    def _longest_resting(self, now: float) -> UpstreamConnection | None:
+        for connection, if_needed in self._resting.items():
+            if now - connection.idle_since < REST_IF_NEEDED_S:
+                break
+            if if_needed:
+                return connection
+        return None
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
         """Take back a connection whose answer ended cleanly."""
@@ -203,10 +229,13 @@ class ConnectionPool:
         if not self._idle_max:
             connection.close()
 
-    def rest(self, connection: UpstreamConnection, now: float) -> None:
-        """Take back a connection on which unwanted bytes may still arrive."""
+    def rest(self, connection: UpstreamConnection, now: float, *, if_needed: bool) -> None:
+        """Take back a connection on which unwanted bytes may still arrive.
+
+        `if_needed` allows to use it sooner where there is no other.
+        """
         connection.idle_since = now
-        self._resting[connection] = None
+        self._resting[connection] = if_needed
 
     def flush(self, connection: UpstreamConnection) -> None:
         """Watch over a closed connection that still has something to deliver."""

@@ -6,6 +6,7 @@ the pool *before* the last piece is handed over, so that a pipelined next reques
 """
 
 import asyncio
+import select
 import ssl
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -55,9 +56,9 @@ class UpstreamConnection(asyncio.Protocol):
     """A client-side HTTP/1.1 connection, reusable while its answers end cleanly."""
 
     __slots__ = (
-        "_buffer", "_decoder", "_framing", "_head_bytes_max", "_informational", "_keep_alive",
-        "_left", "_loop", "_memo", "_method", "_parser", "_paused", "_pool", "_sink", "_transport",
-        "_tunnel", "answered", "closed", "idle_since", "request_complete", "reused",
+        "_bodiless", "_buffer", "_decoder", "_framing", "_head_bytes_max", "_informational",
+        "_keep_alive", "_left", "_loop", "_memo", "_method", "_parser", "_paused", "_pool", "_sink",
+        "_transport", "_tunnel", "answered", "closed", "idle_since", "request_complete", "reused",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._method = b""
         self._tunnel = False
         self._paused = False
+        self._bodiless = False                    # has carried an answer that had no body
         self.closed = False
         self.reused = False                       # has carried an exchange before
         self.answered = False                     # bytes of the present answer have arrived
@@ -130,6 +132,16 @@ class UpstreamConnection(asyncio.Protocol):
         if self._paused and self._transport is not None and not self.closed:
             self._paused = False
             self._transport.resume_reading()
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes or an end have arrived that the loop has not yet told us of."""
+        assert self._transport is not None
+        told = self._transport.get_extra_info("socket")
+        if told is None:
+            return False
+        poll = select.poll()
+        poll.register(told.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def abandon(self) -> None:
         """Give the exchange up in the middle: the connection cannot be used again."""
@@ -267,7 +279,7 @@ class UpstreamConnection(asyncio.Protocol):
             length = head.content_length if framing is Framing.LENGTH else 0
             if extra > length:
                 self._keep_alive = False  # bytes after the end: never reuse
-            self._end_exchange(now, rest=framing is Framing.NONE and _declares_body(head))
+            self._end_exchange(now, head if framing is Framing.NONE else None)
             sink.response_head(head, data[end : end + length], True, [], now)
         elif framing is Framing.CHUNKED:
             self._framing = framing
@@ -349,23 +361,33 @@ class UpstreamConnection(asyncio.Protocol):
         self._end_exchange(now)
         sink.response_data(data, True, trailers, now)
 
-    def _end_exchange(self, now: float, rest: bool = False) -> None:
-        """The answer is complete: back to the pool (if `rest`, not for use at once), or closed."""
+    def _end_exchange(self, now: float, bodiless: ResponseHead | None = None) -> None:
+        """The answer is complete: back to the pool, or closed.
+
+        `bodiless` is the head of one that may not have a body, and is followed by one all the
+        same where the application is broken: then the connection is not for use at once.
+        """
         self._sink = None
         self._framing = None
         self._decoder = None
         if self._keep_alive and self.request_complete and not self.closed:
             self.resume_reading()  # a pooled connection goes back reading
             self.reused = True
-            if rest:
-                self._pool.rest(self, now)
-            else:
+            if bodiless is None:
                 self._pool.release(self, now)
+            else:
+                self._bodiless = True
+                self._pool.rest(self, now, if_needed=not _declares_body(bodiless))
         else:
             self.close()
 
     def _fail(self, error: UpstreamError, now: float) -> None:
         sink, self._sink = self._sink, None
         self.close()
+        if self._bodiless and self._framing is None and not (self._tunnel or self._informational):
+            # A body, sooner than the answer to this request: that will never be read, and is to be
+            # asked for once more where that is allowed.
+            self.answered = False
+            error = UpstreamReset("bytes of the answer before this one")
         if sink is not None:
             sink.upstream_failed(error, now)

@@ -111,6 +111,12 @@ def test_a_long_event_stays_in_its_column() -> None:
     assert {len(line) - len(line.lstrip()) for line in rest} == {first.index("word")}
 
 
+def test_why_the_application_cannot_be_reached_is_said() -> None:
+    upstream = STATE["upstream"] | {"fault": "connection refused: nothing listens there"}
+    said = words.status(state(upstream=upstream), NOW)
+    assert "3 idle; connection refused: nothing listens there\n" in said
+
+
 def test_a_part_that_fails_is_named() -> None:
     said = words.sentence(state(state="CLOSED", routes=[STATE["routes"][0] | {"state": "OPEN"}]))
     assert said == "A part of the site fails and is answered from the store: GET /products/*."

@@ -179,7 +179,7 @@ def found() -> bool:
     return False
 
 
-def _reuses_everything(self: UpstreamConnection, now: float, **_: Any) -> None:
+def _reuses_everything(self: UpstreamConnection, now: float, *_: Any) -> None:
     self._sink = self._framing = self._decoder = None
     self._pool.release(self, now)
 

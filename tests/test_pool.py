@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from retter.errors import ConnectRefused, ConnectTimeout, OutOfDescriptors, UpstreamError
-from retter.pool import FLUSH_S, REST_S, SURPLUS_S, ConnectionPool, Dialler
+from retter.pool import FLUSH_S, REST_IF_NEEDED_S, REST_S, SURPLUS_S, ConnectionPool, Dialler
 from retter.units import UpstreamAddress, parse_upstream
 from retter.upstream import UpstreamConnection
 
@@ -27,7 +27,11 @@ class FakeConnection:
         self.pool = pool
         self.closed = False
         self.aborted = False
+        self.unread = False
         self.idle_since = 0.0
+
+    def has_unread(self) -> bool:
+        return self.unread
 
     def close(self) -> None:
         if not self.closed:
@@ -294,8 +298,8 @@ def test_a_closed_connection_is_never_handed_out() -> None:
 def test_a_connection_rests_before_it_is_used_again() -> None:
     pool = HandPool(FakeLoop())
     connection, closed = (FakeConnection(pool) for _ in range(2))
-    pool.rest(connection, 1.0)  # type: ignore[arg-type]
-    pool.rest(closed, 1.0)  # type: ignore[arg-type]
+    pool.rest(connection, 1.0, if_needed=False)  # type: ignore[arg-type]
+    pool.rest(closed, 1.0, if_needed=False)  # type: ignore[arg-type]
     closed.close()
     assert pool.idle == 1
     pool.acquire(FakeExchange(), 1.0)
@@ -308,6 +312,23 @@ def test_a_connection_rests_before_it_is_used_again() -> None:
     pool.acquire(exchange, 1.0 + REST_S)
     assert exchange.connection is connection
     assert pool.idle == 0
+
+
+def test_a_short_rest_will_do_if_there_is_no_other() -> None:
+    pool = HandPool(FakeLoop())
+    never, chatty, old, young = connections = [FakeConnection(pool) for _ in range(4)]
+    for connection in connections:
+        late = 2 * REST_IF_NEEDED_S if connection is young else 0
+        pool.rest(connection, 1.0 + late, if_needed=connection is not never)  # type: ignore[arg-type]
+    chatty.unread = True
+    exchange, other, fresh = FakeExchange(), FakeExchange(), FakeExchange()
+    pool.acquire(fresh, 1.0 + 2 * REST_IF_NEEDED_S, fresh=True)
+    pool.acquire(exchange, 1.0 + 2 * REST_IF_NEEDED_S)
+    pool.acquire(other, 1.0 + 2 * REST_IF_NEEDED_S)
+    assert exchange.connection is old
+    assert (never.closed, chatty.closed, young.closed) == (False, True, False)
+    assert pool.dialled == [fresh, other]
+    assert pool.idle == 2
 
 
 def test_what_is_still_to_be_delivered_has_a_time_limit() -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from retter.proxy import LATE_S, TICK_S
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
-from tests.real.processes import ApplicationProgram, free_port
+from tests.real.processes import ApplicationProgram, eventually, free_port
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -573,5 +573,28 @@ def test_clients_leave_while_they_wait_for_a_place_or_a_connection(
             await eventually_async(lambda: proxy.stats()["upstream"]["held"] == 1, "it is held")
             reset(writer)
             await eventually_async(lambda: proxy.stats()["upstream"]["held"] == 0, "let go")
+
+    run(main(), loop_name)
+
+
+# -- bytes that nobody asked for -------------------------------------------------------------------
+
+
+def test_what_has_come_is_seen_before_the_loop_tells_it(loop_name: str) -> None:
+    async def main() -> None:
+        async with proxy_for("127.0.0.1:1") as running:
+            pool = running._proxy.pool
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                loop = asyncio.get_running_loop()
+                _, connection = await loop.create_connection(
+                    lambda: pool._make_connection(pool), *listener.getsockname()
+                )
+                application, _ = listener.accept()
+                with application:
+                    assert not connection.has_unread()
+                    application.sendall(b"late")
+                    # The loop has no turn here.
+                    eventually(connection.has_unread, "the bytes are there")
+            connection.close()
 
     run(main(), loop_name)
