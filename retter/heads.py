@@ -10,7 +10,7 @@ the other side is here.
 """
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import h11
@@ -228,6 +228,20 @@ _CODINGS = b"accept-encoding"
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
 
 
+def _codings(
+    lines: Sequence[tuple[bytes, bytes | None]], decodable: Collection[bytes]
+) -> dict[int, bytes]:
+    """Return what the application is told in place of each line of Accept-Encoding."""
+    found = {
+        at: value
+        for at, (name, value) in enumerate(lines)
+        if value is not None and name.lower() == _CODINGS
+    }
+    if not found:
+        return found
+    return dict(zip(found, reduced_accept_encoding([*found.values()], decodable), strict=True))
+
+
 class _RequestForm:
     """What a form of requests means, whatever is filled in.
 
@@ -267,12 +281,8 @@ class _RequestForm:
             or not _SIMPLE_CONNECTION.issuperset(connections)
             or not _JUDGED_IN_REQUESTS.isdisjoint(names)
         )
-        told = [
-            (name, reduced_accept_encoding(value, decodable))
-            if value is not None and name.lower() == _CODINGS
-            else (name, value)
-            for name, value in lines
-        ]
+        codings = _codings(lines, decodable)
+        told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
         self.blanks = Blanks(
             told,
             lambda name: not (name in ends_here or shadows(name)),
@@ -458,18 +468,17 @@ class RequestParser:
     ) -> list[tuple[bytes, bytes]]:
         kept: list[tuple[bytes, bytes]] = []
         host_told = False
+        codings = _codings(raw, self._decodable)
         if not any(raw_name.lower() == b"host" for raw_name, _ in raw):
             kept.append((b"Host", host or self._authority))  # needed in HTTP/1.1
-        for raw_name, value in raw:
+        for at, (raw_name, value) in enumerate(raw):
             name = raw_name.lower()
             if name == b"host":
                 kept.append((raw_name, host or b""))  # absolute-form: the target's authority wins
             elif name == b"expect" and not http11:
                 continue  # RFC 9110 section 10.1.1: ignored, and we speak HTTP/1.1 for the client
             elif not (name in self._dropped or shadows(name) or _stays_here(name, connection)):
-                if name == _CODINGS:
-                    value = reduced_accept_encoding(value, self._decodable)
-                kept.append((raw_name, value))
+                kept.append((raw_name, codings.get(at, value)))
                 host_told = host_told or name == b"x-forwarded-host"
         if host and not host_told:
             kept.append((b"X-Forwarded-Host", host))

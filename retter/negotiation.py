@@ -149,16 +149,30 @@ class Negotiator:
 # -- what the application is asked for ------------------------------------------------------------
 
 
-def reduced_accept_encoding(value: bytes, decodable: Collection[bytes]) -> bytes:
+def reduced_accept_encoding(
+    lines: Sequence[bytes], decodable: Collection[bytes]
+) -> list[bytes]:
     """Return a client's Accept-Encoding without the codings that cannot be decoded here.
 
     One representation of a page is stored, as the application sent it. It is of use to every
     client only if it can be decoded for those that do not accept its coding. What is left keeps
     its octets; a value that loses nothing is the same object.
+
+    Args:
+        lines: The values of all field lines: together they are one list (RFC 9110 section 5.3).
+            As many are returned. One that has lost everything is empty if another says something,
+            as identity would mean that it is as welcome as what the other names.
     """
+    named = weights(b",".join(lines))
+    reduced = [_reduced(value, named, decodable) for value in lines]
+    if any(reduced) or not any(lines):
+        return reduced
+    return [b"identity", *reduced[1:]]
+
+
+def _reduced(value: bytes, named: Mapping[bytes, int], decodable: Collection[bytes]) -> bytes:
     members = value.split(b",")
     kept: list[bytes] = []
-    named = weights(value)
     for member in members:
         match = _MEMBER.fullmatch(member.lower())
         if match is None:
@@ -175,7 +189,7 @@ def reduced_accept_encoding(value: bytes, decodable: Collection[bytes]) -> bytes
             kept.append(member)
     if kept == members:
         return value
-    return b",".join(kept).strip(b" \t,") or b"identity"
+    return b",".join(kept).strip(b" \t,")
 
 
 # -- which answers are compressed -----------------------------------------------------------------

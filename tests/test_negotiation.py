@@ -1,5 +1,7 @@
 """Codings by the heads alone: who accepts what, what is asked for, what a coded head says."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from retter.negotiation import (
     weights,
 )
 from retter.owner import name_matcher
+from tests.harness import FakeProxy
 
 ALL = Negotiator(CODINGS, name_matcher((b"/account/*", b"/login")))
 GZIP = Negotiator((b"gzip",))
@@ -125,7 +128,7 @@ def test_no_value_is_too_strange(value: bytes) -> None:
     assert accepted.forwarded in (b"", *accepted.stored)
     for coding in accepted.stored:
         assert accepts_coding(request(value), coding)
-    reduced = reduced_accept_encoding(value, DECODABLE)
+    (reduced,) = reduced_accept_encoding([value], DECODABLE)
     # What the application may send can be decoded here, and the client has accepted it.
     for coding, weight in weights(reduced).items():
         if weight and coding != b"identity":
@@ -152,7 +155,7 @@ def test_no_value_is_too_strange(value: bytes) -> None:
     (b"gzip,, br ,", b"gzip,,"),
 ])
 def test_the_application_is_asked_for_what_can_be_decoded(value: bytes, asked: bytes) -> None:
-    reduced = reduced_accept_encoding(value, DECODABLE)
+    (reduced,) = reduced_accept_encoding([value], DECODABLE)
     assert reduced.strip(b", ") == asked.strip(b", ")
 
 
@@ -160,12 +163,52 @@ def test_the_application_is_asked_for_what_can_be_decoded(value: bytes, asked: b
     "value", [b"gzip", b"", b"identity", b"gzip;q=0.5 ,deflate", b"X-GZip", b"*;q=0", b"gzip,"]
 )
 def test_a_value_that_loses_nothing_keeps_its_octets(value: bytes) -> None:
-    assert reduced_accept_encoding(value, DECODABLE) is value
+    assert reduced_accept_encoding([value], DECODABLE)[0] is value
 
 
 def test_what_can_be_decoded_depends_on_what_is_installed() -> None:
     value = b"gzip, deflate, br, zstd"
-    assert reduced_accept_encoding(value, (*DECODABLE, b"br")) == b"gzip, deflate, br"
+    assert reduced_accept_encoding([value], (*DECODABLE, b"br")) == [b"gzip, deflate, br"]
+
+
+@pytest.mark.parametrize(("lines", "asked"), [
+    ([b"*", b"gzip;q=0"], [b"", b"gzip;q=0"]),
+    ([b"gzip;q=0", b"*"], [b"gzip;q=0", b""]),
+    ([b"br", b"gzip;q=0.5"], [b"", b"gzip;q=0.5"]),
+    ([b"br", b"zstd"], [b"identity", b""]),
+    ([b"gzip", b"deflate"], [b"gzip", b"deflate"]),
+    ([b"br, gzip", b"*;q=0"], [b"gzip", b"*;q=0"]),
+    ([b"", b""], [b"", b""]),
+])
+def test_several_lines_are_reduced_as_one_list(lines: list[bytes], asked: list[bytes]) -> None:
+    assert reduced_accept_encoding(lines, DECODABLE) == asked
+
+
+@given(st.lists(st.sampled_from([
+    b"gzip", b"br", b"*", b"identity", b"gzip;q=0", b"*;q=0", b"br;q=0.5", b"identity;q=0", b"x y",
+    b"", b"*;q=0.1", b"gzip;q=0.2", b"deflate",
+]), min_size=1, max_size=6), st.data())
+def test_it_makes_no_difference_how_a_list_is_cut_into_lines(
+    members: list[bytes], data: st.DataObject
+) -> None:
+    cuts = data.draw(st.sets(st.integers(1, len(members)), max_size=3)) | {0, len(members)}
+    lines = [b",".join(members[a:b]) for a, b in pairwise(sorted(cuts))]
+    (whole,) = reduced_accept_encoding([b",".join(members)], DECODABLE)
+    cut = reduced_accept_encoding(lines, DECODABLE)
+    assert len(cut) == len(lines)
+    assert weights(b",".join(cut)) == weights(whole)
+
+
+@pytest.mark.parametrize("odd", ["", "Expect: 100-continue\r\n"], ids=["by form", "by h11"])
+def test_the_application_is_asked_by_all_lines_together(odd: str) -> None:
+    proxy = FakeProxy()
+    proxy.client(
+        f"GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: *\r\n{odd}"
+        "Accept-Encoding: gzip;q=0\r\n\r\n".encode()
+    )
+    sent = proxy.upstream.received()
+    lines = [one for one in sent.split(b"\r\n") if one.lower().startswith(b"accept-encoding")]
+    assert [one.partition(b":")[2].strip() for one in lines] == [b"", b"gzip;q=0"]
 
 
 # -- the answer
