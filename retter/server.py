@@ -178,13 +178,16 @@ class RunningProxy:
         """Have somebody told the loop's time once a second."""
         self._proxy.on_second.append(told)
 
-    async def _listen(self) -> None:
+    async def _listen(self, *, by_itself: bool) -> None:
         loop, proxy = self._proxy.loop, self._proxy
         addresses = [parse_listen(text) for text in proxy.settings.listen]
         if any(address.tls for address in addresses):
             self._certificates = Certificates(proxy.settings)
         # extend takes them one by one, so that those before a failure are closed in the end
         self._sockets.extend(self._socket(address) for address in addresses)
+        # All that may fail comes before the first client is accepted: a successor that cannot serve
+        # leaves them all to the process before it.
+        for_operators = self._open_for_operators(by_itself=by_itself)
         limit = descriptor_limit()
         backlog = min(BACKLOG, max(BACKLOG_MIN, int(limit * BACKLOG_SHARE)))
         proxy.descriptors_max = max(1, limit - DESCRIPTORS_KEPT - backlog)
@@ -197,6 +200,8 @@ class RunningProxy:
                 server = await loop.create_server(connection, sock=listener, backlog=backlog)
             self._servers.append(server)
         proxy.start()
+        if self._admin is not None and for_operators is not None:
+            await self._admin.listen(for_operators)
 
     def _socket(self, address: ListenAddress) -> socket.socket:
         inherited = self._inheritance.take(address) if self._inheritance is not None else None
@@ -217,13 +222,13 @@ class RunningProxy:
         """The successor serves: the sockets are its own from here on."""
         self._handed_over = True
 
-    async def _listen_for_operators(self, *, by_itself: bool) -> None:
-        """Open the admin listener, if there is to be one."""
+    def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
+        """Return what the admin listener is to listen on, if there is to be one."""
         where = self._proxy.settings.admin
         if where == "auto":
             where = ADMIN_DEFAULT if by_itself else "off"
         if where in ("off", ""):
-            return
+            return None
         from retter.admin.server import Admin
 
         address = parse_listen(where)
@@ -237,9 +242,9 @@ class RunningProxy:
             self._admin.close()
             self._admin = None
             log.warning("no-admin", error=str(error), advice="choose another with --admin")
-            return
+            return None
         self.admin_address = url_of(listener)
-        await self._admin.listen(listener)
+        return listener
 
     def _connection_maker(self, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
         """Return what makes the protocol of a connection that comes in on this address."""
@@ -269,7 +274,7 @@ class RunningProxy:
         proxy = self._proxy
         proxy.draining = True   # before a socket is closed: all who look at the one know the other
         if self._handed_over and self._admin is not None:
-            await self._admin.hand_over()
+            await self._admin.stop_accepting()
         await self._stop_accepting()
         now = proxy.loop.time()
         until = now + proxy.settings.drain_s
@@ -285,9 +290,7 @@ class RunningProxy:
         # Unlinked first, and once: a closed socket does not know its path any more, and the next
         # process may listen there while this one drains.
         for listener in self._sockets:
-            kept = self._inheritance is not None and self._inheritance.is_kept(listener)
-            if not kept and not self._handed_over:
-                unlink(listener)
+            self._unlink(listener)
         for server, listener in zip(self._servers, self._sockets, strict=False):
             await close_server(server, listener)
         for listener in self._sockets:      # a failed start leaves some without a server
@@ -295,7 +298,15 @@ class RunningProxy:
         self._servers.clear()
         self._sockets.clear()
 
+    def _unlink(self, listener: socket.socket) -> None:
+        """Remove the path of a socket, unless another process goes on with it."""
+        kept = self._inheritance is not None and self._inheritance.is_kept(listener)
+        if not kept and not self._handed_over:
+            unlink(listener)
+
     async def _close(self) -> None:
+        if self._admin is not None and self._admin.listener is not None:
+            self._unlink(self._admin.listener)
         try:
             await self._stop_accepting()
             if self._admin is not None:
@@ -336,8 +347,7 @@ async def running(
     proxy = Proxy(settings, asyncio.get_running_loop(), on_transition)
     running_proxy = RunningProxy(proxy, inheritance)
     try:
-        await running_proxy._listen()
-        await running_proxy._listen_for_operators(by_itself=by_itself)
+        await running_proxy._listen(by_itself=by_itself)
         yield running_proxy
     finally:
         await running_proxy._close()

@@ -45,11 +45,14 @@ class Inheritance:
     def __init__(self) -> None:
         self._listeners: list[socket.socket] = systemd.take_listeners()
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
+        self._lent: set[str] = set()    # by a process that goes on with them if we do not serve
         self._ready_fd = -1
         text = os.environ.pop(_VARIABLE, "")
         if text:
             given = json.loads(text)
-            self._listeners += [socket.socket(fileno=number) for number in given["listeners"]]
+            lent = [socket.socket(fileno=number) for number in given["listeners"]]
+            self._lent = {str(one.getsockname()) for one in lent}
+            self._listeners += lent
             self._kept |= set(given["kept"])
             self._ready_fd = given["ready"]
             os.set_inheritable(self._ready_fd, False)
@@ -67,7 +70,8 @@ class Inheritance:
 
     def is_kept(self, listener: socket.socket) -> bool:
         """Whether it belongs to somebody who keeps it when this process ends."""
-        return str(listener.getsockname()) in self._kept
+        name = str(listener.getsockname())
+        return name in self._kept or name in self._lent
 
     def close_rest(self) -> list[str]:
         """Close what nobody has taken and return where it listens."""
@@ -79,6 +83,7 @@ class Inheritance:
 
     def serving(self) -> None:
         """Tell the process before this one, if there is one, that it may go."""
+        self._lent.clear()
         if self._ready_fd >= 0:
             with suppress(OSError):
                 os.write(self._ready_fd, b"1")

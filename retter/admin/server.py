@@ -13,7 +13,7 @@ from retter.admin.listener import AdminConnection
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
 from retter.admin.state import History
 from retter.breaker import Transition
-from retter.listening import close_server, unlink
+from retter.listening import close_server
 from retter.proxy import Proxy
 from retter.units import ListenAddress
 
@@ -69,8 +69,8 @@ class Admin:
         """What it listens on, while it does."""
         return self._listener
 
-    async def hand_over(self) -> None:
-        """Another process serves on the same socket from now on; who is connected stays."""
+    async def stop_accepting(self) -> None:
+        """Close the listener; who is connected stays."""
         server, self._server = self._server, None
         listener, self._listener = self._listener, None
         if server is not None and listener is not None:
@@ -78,16 +78,9 @@ class Admin:
         elif listener is not None:
             listener.close()
 
-    async def stop_accepting(self) -> None:
-        """Nobody serves there any more; who is connected stays."""
-        if self._listener is not None:
-            unlink(self._listener)
-        await self.hand_over()
-
     def close(self) -> None:
         """Close everything at once, and watch nothing any more."""
         if self._listener is not None:      # nobody has stopped accepting
-            unlink(self._listener)
             if self._server is not None:
                 self._server.close()
             self._listener.close()

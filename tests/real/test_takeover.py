@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 import retter
+from retter import systemd
+from retter.listening import ListenError
 from retter.proxy import DRAIN_IDLE_S
 from retter.server import DRAIN_POLL_S
+from retter.takeover import Inheritance
 from tests.real import inside
 from tests.real.conftest import StartRetter, need
 from tests.real.processes import (
@@ -270,6 +273,55 @@ def test_a_successor_that_cannot_start_changes_nothing(
         assert '"exit_code": 2' in line
         assert fetch(port, "GET", "/page").status == 200
     assert proxy.alive
+
+
+def test_a_successor_that_cannot_listen_leaves_the_paths_where_they_are(
+    application: ApplicationProgram, programs: list[Program], short_path: Path
+) -> None:
+    file, front, admin = (short_path / name for name in ("toml", "front", "admin"))
+    file.write_text(f"listen = ['unix:{front}']\nadmin = 'unix:{admin}'\n")
+    words = ("--upstream", application.upstream, "--config", str(file), "--log-format", "json")
+    proxy = Program([sys.executable, "-m", "retter", *words])
+    programs.append(proxy)
+    proxy.wait_for_line(lambda line: '"serving"' in line)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        file.write_text(f"listen = ['unix:{front}', '{taken}']\nadmin = 'unix:{admin}'\n")
+        proxy.signal(signal.SIGUSR2)
+        proxy.wait_for_line(lambda line: "takeover-failed" in line)
+    for path, target in ((front, "/page"), (admin, "/health")):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(DEADLINE_S)
+            client.connect(str(path))
+            client.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert client.recv(12) == b"HTTP/1.1 200"
+    proxy.signal(signal.SIGTERM)
+    assert proxy.wait() == 0
+    assert not front.exists() and not admin.exists()
+
+
+def test_who_cannot_serve_accepts_nobody(
+    monkeypatch: pytest.MonkeyPatch, loop_name: str
+) -> None:
+    """A client that it has accepted and then leaves alone is lost to the process before it."""
+
+    async def main() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        address = listener.getsockname()
+        with listener.dup() as before, socket.create_connection(address) as client:
+            monkeypatch.setattr(systemd, "take_listeners", lambda: [listener])
+            settings = retter.Settings(
+                upstream=":1", listen=f"127.0.0.1:{address[1]}", admin=f"127.0.0.1:{address[1]}"
+            )
+            with pytest.raises(ListenError):
+                async with retter.running(settings, inheritance=Inheritance()):
+                    raise AssertionError("it must not serve")
+            before.setblocking(False)
+            accepted, peer = before.accept()
+            assert peer == client.getsockname()
+            accepted.close()
+
+    inside.run(main(), loop_name)
 
 
 def test_the_admin_listener_is_taken_over_too(
