@@ -32,6 +32,7 @@ from retter.errors import (
     UpstreamTimeout,
 )
 from retter.message import Framing, ResponseHead
+from retter.negotiation import varies_already
 from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
 from retter.reason import STATUS_CLASSES, Reason
 from retter.store import StoredResponse
@@ -476,6 +477,9 @@ class Exchange:
         sent, extra, framing = head.forward, b"", head.framing
         if head.compressible:
             sent, body, framing = self._compressed(head, body, complete, trailers)
+        elif head.status == 304 and request.conditional:
+            varies = any(varies_already(name, value) for name, value in head.fields)
+            sent = proxy.compression.weakened.shown(sent, request.forward, varies=varies)
         self._body_bytes = len(body)
         if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
             if request.http11:

@@ -321,3 +321,20 @@ class WeakenedTags:
         if b'W/"' not in head:
             return head
         return _TAG_LINES.sub(lambda line: _WEAK_TAG.sub(self._original, line[0]), head)
+
+    def shown(self, head: bytes, asked: bytes, *, varies: bool) -> bytes:
+        """Return the head of a 304 with the tag that its client knows, if that is a weakened one.
+
+        A client gives the response that it has the fields of the 304 (RFC 9111 section 3.2): by the
+        application's own tag it would later continue coded octets with others.
+
+        Args:
+            head: Of the 304, as lines.
+            asked: The head of the client's request.
+            varies: The 304 says already that it varies by Accept-Encoding.
+        """
+        coded = coded_head(head)
+        mark = hash(coded.strong_etag)
+        if b"W/" + coded.strong_etag not in asked or not (mark in self._young or mark in self._old):
+            return head
+        return coded.head if varies else coded.head + VARY_LINE

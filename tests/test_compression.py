@@ -796,6 +796,34 @@ def test_the_application_gets_the_tag_that_it_knows() -> None:
     assert b'If-Match: "a"\r\n' in proxy.upstream.received()
 
 
+@pytest.mark.parametrize(
+    ("asked", "fields", "etag", "vary"),
+    [
+        ('W/"a"', b'ETag: "a"\r\nContent-MD5: x\r\n', 'W/"a"', ["Accept-Encoding"]),
+        ('W/"a"', b'ETag: "a"\r\nVary: Accept-Encoding\r\n', 'W/"a"', ["Accept-Encoding"]),
+        ('"a"', b'ETag: "a"\r\n', '"a"', []),          # the client has it as it was sent
+        ('W/"b"', b'ETag: W/"b"\r\n', 'W/"b"', []),    # weak by itself
+        ('W/"c"', b'ETag: "c"\r\n', '"c"', []),        # never weakened here
+        ('W/"a"', b"", "", []),
+    ],
+)  # fmt: skip
+def test_the_client_of_a_304_gets_the_tag_that_it_knows(
+    asked: str, fields: bytes, etag: str, vary: list[str]
+) -> None:
+    """With the application's tag it would take plain octets for the rest of compressed ones."""
+    proxy = make()
+    answer_to(proxy, get(headers=GZIP), reply(PAGE, headers={**HTML, "ETag": '"a"'}))
+    client = proxy.client(get(headers={**GZIP, "If-None-Match": asked}))
+    proxy.upstream.sends(b"HTTP/1.1 304 Not Modified\r\nX: y\r\n" + fields + b"\r\n")
+    lines = client.received().decode().split("\r\n")
+    assert lines[:2] == ["HTTP/1.1 304 Not Modified", "X: y"]
+    assert [line for line in lines if line.startswith("ETag: ")] == [f"ETag: {etag}"] * bool(etag)
+    assert [line.removeprefix("Vary: ") for line in lines if line.startswith("Vary: ")] == vary
+    assert not (vary and any(line.startswith("Content-MD5") for line in lines))
+    assert lines.count("X-Retter: backend") == 1
+    assert lines[-2:] == ["", ""]
+
+
 def test_the_tag_is_known_by_whatever_way_it_was_weakened() -> None:
     condition = get(headers={"If-None-Match": 'W/"a"'})
     page = reply(LARGE, headers={**HTML, "ETag": '"a"'})
