@@ -46,8 +46,10 @@ LINGER_BYTES_MAX = 1024 * 1024
 _LEADING_BYTES_MAX = 16
 
 
-class DownstreamConnection(asyncio.Protocol):
-    """A server-side HTTP/1.1 connection.
+class DownstreamConnection:
+    """A server-side HTTP/1.1 connection: an asyncio.Protocol in all but its base class.
+
+    With that base the compiler could not lay its attributes out (setup.py).
 
     Args:
         proto: b"http" or b"https": what the client has used.

@@ -34,12 +34,12 @@ class Trust:
 
     def __init__(self, networks: Sequence[Network], unix: bool) -> None:
         self._networks = tuple(networks)
-        self._unix = unix
+        self._unix_peers = unix
 
     def trusts(self, peer: str) -> bool:
         """Whether the peer, an address or "" for a unix socket, is a trusted proxy."""
         if not peer:
-            return self._unix
+            return self._unix_peers
         address = _address(peer)
         return address is not None and any(address in network for network in self._networks)
 

@@ -14,6 +14,11 @@ Fields = tuple[tuple[bytes, bytes], ...]
 """Field lines in the order received: (lower-case name, value without surrounding white space)."""
 
 
+# Octets as numbers. `b"?" in target` takes b"?" for a number first, fails, and words an error that
+# nobody gets to see (CPython 3.11 to 3.13): 0.4 us, where a number takes 0.03.
+QUESTION_MARK, SEMICOLON, SLASH, QUOTE = b'?;/"'
+
+
 class Framing(Enum):
     """How the end of a message body is known (RFC 9112 section 6.3)."""
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 
 from retter.httpdate import parse_http_date
 from retter.memo import Memo
-from retter.message import RequestHead, ResponseHead
+from retter.message import QUOTE, RequestHead, ResponseHead
 from retter.wellknown import (
     DEFAULT_SESSION_COOKIES,
     IGNORABLE_COOKIES,
@@ -233,7 +233,7 @@ def _read_cookies(lines: list[bytes], rules: OwnerRules) -> _Cookies:
     for piece in (lines[0] if len(lines) == 1 else b";".join(lines)).split(b";"):
         name, equals, value = piece.strip(b" \t").partition(b"=")
         name = name.rstrip(b" \t")
-        if b'"' in value and value.count(b'"') & 1:
+        if QUOTE in value and value.count(b'"') & 1:
             unclear = True          # a quoted string that goes on after the semicolon?
         kind = kinds[name] if equals else _OTHER
         if kind is _SESSION or kind is _LIKELY:  # as in `_owner_by_session`
@@ -322,7 +322,7 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
     With a session in it nothing else of the line matters. None for a line without one, and for one
     that is not plain.
     """
-    if b'"' in line:
+    if QUOTE in line:
         return None
     kinds = rules.cookie_kinds
     sessions: list[tuple[bytes, bytes, bytes]] = []

@@ -15,7 +15,14 @@ from typing import NamedTuple, cast
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
-from retter.message import Framing, RequestHead, ResponseHead
+from retter.message import (
+    QUESTION_MARK,
+    SEMICOLON,
+    SLASH,
+    Framing,
+    RequestHead,
+    ResponseHead,
+)
 from retter.owner import (
     OWNER_BYTES,
     OwnerClass,
@@ -82,7 +89,7 @@ def no_route(request: RequestHead) -> bytes:
 def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Identity:
     """Derive what the store needs to know of a request. Never raises."""
     target, host = request.target, request.host
-    sessions = url_sessions(target, rules) if b"?" in target or b";" in target else []
+    sessions = url_sessions(target, rules) if QUESTION_MARK in target or SEMICOLON in target else []
     owner, owner_class, session, anonymous, shape = owner_of(request, sessions, rules)
     url = _url(host, target, rules)
     lookup = (
@@ -90,7 +97,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         and request.framing is Framing.NONE
         and not request.upgrade
         # A host with a slash would make two URLs of one.
-        and b"/" not in host
+        and SLASH not in host
     )
     return _identity((
         owner,
@@ -110,7 +117,7 @@ def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:
     """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...)."""
     path, _, query = target.partition(b"?")
     is_session = rules.param_is_session
-    if b";" not in target:
+    if SEMICOLON not in target:
         return [p for p in query.split(b"&") if is_session[p.partition(b"=")[0]]]
     params = query.replace(b";", b"&").split(b"&")
     for segment in path.split(b"/"):

@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from retter.errors import (
     ConnectRefused,
@@ -348,20 +348,21 @@ class ConnectionPool:
     async def _open(self) -> UpstreamConnection:
         address = self._address
         if address.kind == "unix":
-            _, connection = await self._loop.create_unix_connection(
-                lambda: self._make_connection(self), address.path
-            )
-            return connection
+            _, made = await self._loop.create_unix_connection(self._protocol, address.path)
+            return cast("UpstreamConnection", made)
         if self._is_name:
             return await self._open_one_of(await self._hosts())
         return await self._open_tcp(address.host)
 
     async def _open_tcp(self, host: str) -> UpstreamConnection:
-        _, connection = await self._loop.create_connection(
-            lambda: self._make_connection(self), host, self._address.port,
+        _, made = await self._loop.create_connection(
+            self._protocol, host, self._address.port,
             ssl=self._tls, server_hostname=self._tls_name,
         )  # fmt: skip
-        return connection
+        return cast("UpstreamConnection", made)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", self._make_connection(self))
 
     async def _hosts(self) -> list[str]:
         """Resolve the name anew, so that its changes are followed; what worked last comes first."""

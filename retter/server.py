@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from retter import systemd
 from retter._version import VERSION
@@ -252,11 +252,12 @@ class RunningProxy:
 
         def plain(peer: str | None = None) -> asyncio.Protocol:
             if proxy.settings.https_redirect:
-                return RedirectingConnection(proxy, peer=peer)
-            return client_connection_class(proxy)(proxy, peer=peer)
+                return cast("asyncio.Protocol", RedirectingConnection(proxy, peer=peer))
+            return cast("asyncio.Protocol", client_connection_class(proxy)(proxy, peer=peer))
 
         def secure(peer: str | None = None) -> asyncio.Protocol:
-            return client_connection_class(proxy)(proxy, b"https", peer)
+            connection = client_connection_class(proxy)(proxy, b"https", peer)
+            return cast("asyncio.Protocol", connection)
 
         def secured(peer: str | None = None) -> asyncio.Protocol:
             assert self._certificates is not None, "read before anything listens"

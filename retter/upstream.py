@@ -52,8 +52,11 @@ class ResponseSink(Protocol):
     def upstream_writable(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """A client-side HTTP/1.1 connection, reusable while its answers end cleanly."""
+class UpstreamConnection:
+    """A client-side HTTP/1.1 connection, reusable while its answers end cleanly.
+
+    An asyncio.Protocol in all but its base class, like DownstreamConnection.
+    """
 
     __slots__ = (
         "_bodiless", "_buffer", "_decoder", "_framing", "_head_bytes_max", "_informational",

@@ -14,6 +14,7 @@ from typing import Final
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
 from retter.breaker.permit import Permit
+from retter.message import SEMICOLON
 from retter.statistics import LATENCY_BOUNDS_S, Histogram
 from retter.window import RollingWindow
 
@@ -28,7 +29,7 @@ def route_of(method: bytes, target: bytes) -> bytes:
     """
     path = target.partition(b"?")[0]
     segments = path.split(b"/", constants.ROUTE_SEGMENTS + 1)[1 : constants.ROUTE_SEGMENTS + 1]
-    if b";" in path:  # a parameter of a segment (;jsessionid=...) is no place, and may be a secret
+    if SEMICOLON in path:  # a parameter of a segment (;jsessionid=...) is no place, and may be a secret
         segments = [segment.partition(b";")[0] for segment in segments]
     longest = constants.ROUTE_SEGMENT_BYTES_MAX
     name = b"/".join(
