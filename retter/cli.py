@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn
 
-from retter._version import VERSION
+from retter._version import VERSION, is_compiled
 from retter.config import SETTINGS, ConfigError, Effective, Setting, Settings, load, nearest
 
 EXIT_OK = 0
@@ -95,7 +95,7 @@ def _proxy(arguments: list[str]) -> int:
         _print(help_text())
         return EXIT_OK
     if options.version:
-        _print(f"retter {VERSION}\n")
+        _print(f"retter {VERSION}{', compiled' if is_compiled() else ''}\n")
         return EXIT_OK
     effective = load(_texts(options), os.environ)
     if options.check_config:

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from retter import systemd
-from retter._version import VERSION
+from retter._version import VERSION, is_compiled
 from retter.absence import Absence
 from retter.breaker import Mode, Transition
 from retter.certificates import Certificates, upstream_context
@@ -524,9 +524,10 @@ async def _serve(settings: Settings, reread: Reread) -> int:
             log.warning("unused-sockets", listen=rest, advice="no --listen names them")
         # `--listen :80` reads http://127.0.0.1:80 there, as if only this machine were let in.
         open_to = {"open_to": "every interface"} if proxy.everywhere else {}
+        compiled = {"compiled": True} if is_compiled() else {}
         log.info(
             "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
-            pid=os.getpid(), admin=proxy.admin_address or "off", **open_to,
+            pid=os.getpid(), admin=proxy.admin_address or "off", **compiled, **open_to,
         )  # fmt: skip
         inheritance.serving()
         systemd.notify("READY=1", "STATUS=serving")

@@ -13,6 +13,7 @@ from retter.breaker import BreakerSettings, Kind, Mode, Permit, Phase, Shed, Sta
 from retter.errors import Outcome
 from retter.reason import Reason
 from tests.breaker_driver import TICK_S, Driver
+from tests.compiled import replaces_parts
 
 KEYS = st.sampled_from([b"/a", b"/b", b"/c", b"/d"])
 ROUTES = st.sampled_from([b"GET /", b"GET /list", b"GET /item/*"])
@@ -188,6 +189,7 @@ def test_the_same_events_give_the_same_decisions(events: list[Event]) -> None:
 RATES = {"CEILING_GROWTH", "CEILING_GROWTH_MIN"}     # per second
 
 
+@replaces_parts
 @given(events=EVENTS, scale=st.sampled_from([0.25, 4.0]))
 @settings(max_examples=200, deadline=None)
 def test_scaling_all_times_changes_no_decision(events: list[Event], scale: float) -> None:

@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from retter.downstream import DownstreamConnection
 from retter.proxy import ParsedRequest
 from retter.upstream import UpstreamConnection
+from tests.compiled import replaces_parts
 from tests.fuzz.steps import (
     CLIENT_ASKS,
     CLIENT_BEARS,
@@ -201,6 +202,7 @@ def _is_everyones(self: ParsedRequest, *arguments: Any, **named: Any) -> None:
         (ParsedRequest, "__init__", _is_everyones),
     ],
 )
+@replaces_parts
 def test_a_broken_proxy_is_found_out(
     monkeypatch: pytest.MonkeyPatch, where: type, name: str, instead: Callable[..., Any]
 ) -> None:

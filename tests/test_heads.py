@@ -17,6 +17,7 @@ from retter.heads import (
 from retter.memo import SEEN_MAX
 from retter.message import Framing, RequestHead, ResponseHead
 from retter.strict import check_request_head
+from tests.compiled import attributes
 from tests.harness import FakeProxy, body_of, get, reply, split_at
 
 
@@ -32,7 +33,7 @@ def request(*lines: str, trusted: bool = False) -> RequestHead:
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     parsed = parser(trusted=trusted).parse(head)
     by_h11 = parser(trusted=trusted).parse_by_h11(head)
-    for name in RequestHead.__slots__:
+    for name in attributes(RequestHead):
         assert getattr(parsed, name) == getattr(by_h11, name), name
     return parsed
 
@@ -241,7 +242,7 @@ def test_conditions_are_seen() -> None:
 def response(*lines: str) -> ResponseHead:
     head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     by_lines, by_h11 = ResponseParser().parse(head), parse_response(head)
-    for name in ResponseHead.__slots__:
+    for name in attributes(ResponseHead):
         assert getattr(by_lines, name) == getattr(by_h11, name), name
     return by_lines
 

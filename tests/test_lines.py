@@ -8,6 +8,7 @@ from retter.heads import RequestParser, ResponseParser, parse_response
 from retter.lines import FORM_BYTES_MAX, OWN_REQUEST_FIELDS, FormMemo, form_cutter
 from retter.message import RequestHead, ResponseHead
 from retter.negotiation import Eligibility
+from tests.compiled import attributes
 
 TEXT = st.text(st.sampled_from("ab:;,= \t\x00\x0b\x7f\x85\xa0\xff\"-_/"), max_size=6)
 NAMES = st.sampled_from(
@@ -48,7 +49,7 @@ def _request(parser: RequestParser, head: bytes, *, by_h11: bool) -> object:
         parsed = parser.parse_by_h11(head) if by_h11 else parser.parse(head)
     except DownstreamError:
         return "refused"  # of several faults either may name another first
-    return [getattr(parsed, name) for name in RequestHead.__slots__]
+    return [getattr(parsed, name) for name in attributes(RequestHead)]
 
 
 def _response(parser: ResponseParser | None, head: bytes) -> object:
@@ -56,7 +57,7 @@ def _response(parser: ResponseParser | None, head: bytes) -> object:
         parsed = parser.parse(head) if parser is not None else parse_response(head)
     except UpstreamMalformed:
         return "refused"
-    return [getattr(parsed, name) for name in ResponseHead.__slots__]
+    return [getattr(parsed, name) for name in attributes(ResponseHead)]
 
 
 @settings(max_examples=300, deadline=None)

@@ -32,9 +32,9 @@ class Bar:
     aim: float | None = None
     unit: str = "x"
 
-    def value(self, result: Result) -> float | None:
+    def value(self, result: Result, peer: str = "retter") -> float | None:
         """Return what was reached, or None when it was not measured."""
-        ours = result.find(self.scenario, "retter")
+        ours = result.find(self.scenario, peer)
         if ours is None:
             return None
         if self.against is None:

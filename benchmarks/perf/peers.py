@@ -26,6 +26,7 @@ START_S: Final = 15.0
 STOP_S: Final = 10.0
 ROOT: Final = Path(__file__).parent.parent.parent
 VENV: Final = ROOT / "benchmarks" / "results" / "venv"  # of what comes from PyPI
+COMPILED: Final = ROOT / ".venv" / "compiled"  # made by `make compiled`
 STALE_AFTER_S: Final = 1  # lifetime of what nginx and Varnish keep, before they serve it stale
 IDLE_S: Final = 3600  # idle connections outlive every scenario
 
@@ -108,7 +109,7 @@ class Retter(Peer):
         wanted = {option for option in scenario.retter_options if option.startswith("--")}
         return wanted <= retter_options()
 
-    def version(self) -> str:
+    def version(self) -> str | None:
         """Return RETTER's version and Python's."""
         return first_line(sys.executable, "-m", "retter", "--version") + ", " + _PYTHON
 
@@ -126,6 +127,32 @@ class Retter(Peer):
             "--admin", admin,
             *idle, *plain, *options,
         )  # fmt: skip
+
+
+class RetterCompiled(Retter):
+    """The same source, compiled."""
+
+    name = "retter-compiled"
+    about = "the same, with a request's way compiled by mypyc (`make compiled`)"
+
+    def serves(self, scenario: Scenario) -> bool:
+        """Tell whether it has the options of the scenario."""
+        return super().serves(scenario) and not scenario.retter_only
+
+    def version(self) -> str | None:
+        """Return RETTER's version and Python's, or None when it has not been compiled."""
+        if not (COMPILED / ".stamp").exists():
+            return None
+        return first_line(*self._there(), "-m", "retter", "--version") + ", " + _PYTHON
+
+    def command(self, site: Site) -> Sequence[str]:
+        """Return its command line."""
+        _, *arguments = super().command(site)
+        return (*self._there(), *arguments)
+
+    @staticmethod
+    def _there() -> Sequence[str]:
+        return ("env", "--chdir", str(COMPILED), sys.executable)
 
 
 class RetterUnwatched(Retter):
@@ -471,7 +498,7 @@ class Mitmproxy(Peer):
 
 
 PEERS: Final[Sequence[Peer]] = (
-    Retter(), RetterUnwatched(), Nginx(), NginxGzip(), Haproxy(), Caddy(),
+    Retter(), RetterCompiled(), RetterUnwatched(), Nginx(), NginxGzip(), Haproxy(), Caddy(),
     NginxCache(), NginxStale(), HaproxyCache(), VarnishGrace(),
     Relay(), Constant(), Naive(),
 )  # fmt: skip

@@ -81,19 +81,20 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 
 def bars_table(result: Result) -> str:
     """Return the bars with what was reached."""
-    rows = [["bar", "at most", "aim", "reached", ""]]
+    rows = [["bar", "at most", "aim", "reached", "", "compiled"]]
     rows += [_bar_row(bar, result) for bar in BARS]
     return markdown(rows)
 
 
 def _bar_row(bar: Bar, result: Result) -> list[str]:
-    value = bar.value(result)
+    value, compiled = bar.value(result), bar.value(result, "retter-compiled")
     return [
         bar.about,
         f"{bar.limit:.3g} {bar.unit}",
         f"{bar.aim:.3g} {bar.unit}" if bar.aim is not None else "",
         f"{value:.3g} {bar.unit}" if value is not None else "",
         bar.verdict(result).value,
+        f"{compiled:.3g} {bar.unit}" if compiled is not None else "",
     ]
 
 

@@ -129,7 +129,7 @@ def warm(scenario: Scenario, entrant: Entrant) -> int:
     Raises:
         LoadFailed: It is not within WARM_S.
     """
-    keeps = scenario.mode is Mode.STORE and entrant.peer.name == "retter"
+    keeps = scenario.mode is Mode.STORE and isinstance(entrant.peer, Retter)
     deadline = time.monotonic() + WARM_S
     while True:
         answer = load.ask(entrant.running.port, request_bytes(scenario, 0))

@@ -8,12 +8,11 @@ look at many requests happens on the `tick`.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from copy import copy, deepcopy
 from math import floor, inf
 from typing import Final
 
 from retter.breaker import constants
-from retter.breaker.baseline import ApplicationBaseline, Dips
+from retter.breaker.baseline import ApplicationBaseline, Baseline, ColdStart, Dips
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.flight import Flight
 from retter.breaker.limit import WorkRateLimit
@@ -31,6 +30,7 @@ from retter.breaker.recovery import Recovery
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State, Transition, next_state
+from retter.breaker.twins import take_state
 from retter.breaker.waiting import WaitingRoom
 from retter.errors import Outcome
 from retter.reason import Reason
@@ -56,6 +56,13 @@ _OBSERVE: Final = Mode.OBSERVE
 _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
 _IS_PROBE: Final = Reason.PROBE
+
+# What `admit` may change besides the controller itself.
+_PARTS: Final = frozenset((
+    ApplicationBaseline, Baseline, ColdStart, Dips, Recovery, Refusal, RollingWindow, Shed,
+    WorkRateLimit,
+))  # fmt: skip
+
 
 class CircuitBreaker:
     """Decides about every request; see `retter.breaker` for the rules of its use.
@@ -769,17 +776,11 @@ class CircuitBreaker:
         Copied is what `admit` may change; what is in flight is only read. Takes a tenth of a
         millisecond. The permit is good for reading alone.
         """
-        twin = copy(self)
+        twin = CircuitBreaker(self._settings, now)
+        take_state(twin, self, _PARTS)
         twin._on_transition = None
-        for name in ("_limit", "_baseline", "_dips", "_recovery", "_outcomes"):
-            setattr(twin, name, deepcopy(getattr(self, name)))
         twin._room = self._room.empty_copy()
         twin._routes = self._routes.copy_of_one(route, now)
-        for name in (
-            "_full", "_single_flight", "_fresh_enough", "_queue_full", "_open", "_half_open",
-            "_route_open", "_forced_open", "_paused",
-        ):  # fmt: skip
-            setattr(twin, name, deepcopy(getattr(self, name)))
         return twin.admit(now, kind, route, key, stored_age_s)
 
     def patience_of(self, route: bytes) -> float:

@@ -6,7 +6,6 @@ route opens when it fails, or when it is much later than the others at the same 
 
 import re
 from collections.abc import Iterator
-from copy import copy
 from functools import lru_cache
 from math import inf
 from typing import Final
@@ -14,6 +13,7 @@ from typing import Final
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
 from retter.breaker.permit import Permit
+from retter.breaker.twins import take_state
 from retter.message import SEMICOLON
 from retter.statistics import LATENCY_BOUNDS_S, Histogram
 from retter.window import RollingWindow
@@ -29,7 +29,7 @@ def route_of(method: bytes, target: bytes) -> bytes:
     """
     path = target.partition(b"?")[0]
     segments = path.split(b"/", constants.ROUTE_SEGMENTS + 1)[1 : constants.ROUTE_SEGMENTS + 1]
-    if SEMICOLON in path:  # a parameter of a segment (;jsessionid=...) is no place, and may be a secret
+    if SEMICOLON in path:   # a segment's parameter (;jsessionid=...) is no place, maybe a secret
         segments = [segment.partition(b";")[0] for segment in segments]
     longest = constants.ROUTE_SEGMENT_BYTES_MAX
     name = b"/".join(
@@ -132,7 +132,8 @@ class RouteTable:
         twin = RouteTable(now)
         route = self._by_name.get(name)
         if route is not None:
-            twin._by_name[name] = copy(route)
+            twin._by_name[name] = Route(name, now)
+            take_state(twin._by_name[name], route)
         return twin
 
     def make_room(self) -> None:
