@@ -85,8 +85,8 @@ class AnswerWriter:
 
     def forwarded_end(self, kind: Kind, persistence: Persistence) -> bytes:
         """Return what follows ResponseHead.forward, with the empty line."""
-        if persistence is _KEEP and kind is _GET:
-            return self._forwarded_keep
+        if persistence is _KEEP:
+            return self._forwarded_keep if kind is _GET else b"\r\n"
         found = self._forwarded.get((kind, persistence))
         if found is None:
             fields = self._circuit_fields(b"backend") if kind is _GET else b""

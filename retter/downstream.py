@@ -27,6 +27,8 @@ _FOREVER = float("inf")
 # struct linger: on, 0 s. What is not sent yet is dropped, and the peer is told (tcp(7), SO_LINGER).
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _NO_BODY = Framing.NONE
+_KEEP = Persistence.KEEP
+_KEEP_HTTP10 = Persistence.KEEP_HTTP10
 
 # Below this a head and a body are joined into one write; above it the copy costs more than the
 # second buffer (measured: equal at 64 KiB, 32 us dearer at 1 MiB).
@@ -121,7 +123,7 @@ class DownstreamConnection:
         if not request.keep_alive or self._close or self._proxy.draining:
             self._close = True
             return Persistence.CLOSE
-        return Persistence.KEEP if request.http11 else Persistence.KEEP_HTTP10
+        return _KEEP if request.http11 else _KEEP_HTTP10
 
     def close_after_answer(self) -> None:
         """The present answer is the connection's last."""
@@ -152,7 +154,8 @@ class DownstreamConnection:
             self._end()
             return
         self.deadline = now + self._proxy.settings.keep_alive_s
-        self._go_on(now)
+        if self._paused or self._buffer:
+            self._go_on(now)
 
     def _go_on(self, now: float) -> None:
         """Read on, beginning with what was read ahead."""

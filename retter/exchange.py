@@ -15,6 +15,7 @@ then refreshes the store.
 """
 
 import random
+from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ from retter.negotiation import varies_already
 from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
 from retter.reason import STATUS_CLASSES, Reason
 from retter.store import StoredResponse
-from retter.stored import Form
+from retter.stored import CODING, STORED_AT, Form, Record, as_stored
 from retter.upstream import Trailers, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -78,11 +79,13 @@ class Stage(Enum):
 
 # Looked up once: an Enum member's attribute access costs three times a global's.
 _DONE = Stage.DONE
+_QUEUED = Stage.QUEUED
 _CONNECTING = Stage.CONNECTING
 _SENT = Stage.SENT
 _ADMITTED = Phase.ADMITTED
 _GET = Kind.GET
 _OK = Outcome.OK
+_NO_BODY = Framing.NONE
 
 
 # -- deciding -------------------------------------------------------------------------------------
@@ -93,15 +96,15 @@ def begin(
 ) -> "Exchange | None":
     """Decide what becomes of a request and do it; None if it has been answered already."""
     identity = parsed.identity
-    stored: StoredResponse | None = None
+    found: Record | None = None
     age_s: float | None = None
     if identity.lookup:
-        stored = proxy.store.lookup(identity, parsed.head, now)
-        if stored is not None:
-            if not stored.content_coding or readable(stored, parsed.head):
-                age_s = now - stored.stored_at
+        found = proxy.store.find(identity, parsed.head, now)
+        if found is not None:
+            if not found[CODING] or readable(as_stored(found), parsed.head):
+                age_s = now - found[STORED_AT]
             else:
-                stored = None
+                found = None
     decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
     if isinstance(decision, Permit):
         exchange = Exchange(proxy, client, parsed, decision, now)
@@ -110,8 +113,11 @@ def begin(
             if exchange.stage is _DONE:
                 return None
         return exchange
-    if stored is not None and stored.content_coding:
-        stored = decodable(stored, parsed.head)  # not before it is needed: it takes milliseconds
+    stored: StoredResponse | None = None
+    if found is not None:
+        stored = as_stored(found)
+        if stored.content_coding:
+            stored = decodable(stored, parsed.head)  # only when needed: it takes milliseconds
     if stored is None or not decision.serve_stored:
         stored = _last_resort(proxy, parsed, now)
     if stored is not None:
@@ -233,11 +239,11 @@ class Exchange:
         self._parsed = parsed
         self._permit = permit
         permit.holder = self
-        self.stage = Stage.QUEUED
+        self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
         if proxy.access_log is not None:
             self._began_at = proxy.access_log.clock()
-        self._request_complete = parsed.head.framing is Framing.NONE
+        self._request_complete = parsed.head.framing is _NO_BODY
 
     @property
     def stream(self) -> bool:
@@ -272,7 +278,7 @@ class Exchange:
     def keep_from_store(self) -> None:
         """The answer is not to be stored: who asks is told by other rules since it was asked."""
         parsed = self._parsed
-        identity = parsed.identity._replace(store=False)
+        identity = replace(parsed.identity, store=False)
         self._parsed = type(parsed)(parsed.head, identity, parsed.kind, parsed.stream)
 
     def wants_upstream(self) -> bool:
@@ -288,12 +294,12 @@ class Exchange:
         data = request.forward + self._forwarding.end_of_head(request)
         if request.conditional:
             data = self._proxy.compression.weakened.restored(data)
-        if request.framing is not Framing.NONE and (complete or self._pending is not None):
+        if request.framing is not _NO_BODY and (complete or self._pending is not None):
             data += self._encode(b"".join(self._pending or ()), complete)
             self._pending = None
         if complete:
             self.deadline = now + self._first_byte_wait_s()
-        if not complete and self._client is not None:
+        elif self._client is not None:
             self._client.resume_body()  # before the write, which may pause it at once
         connection.send(self, request.method, data)
 

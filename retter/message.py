@@ -39,7 +39,7 @@ def _combined(fields: Fields, name: bytes) -> bytes:
     return b", ".join([value for field_name, value in fields if field_name == name])
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, init=False)
 class RequestHead:
     """A request's head, validated, with its framing and its bytes ready for the application."""
 
@@ -58,6 +58,38 @@ class RequestHead:
                              # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
                              # empty line, which depend on the connection
     telling: Fields          # those of the fields that may say who asks (owner.py)
+
+    # Written out, here and where else one is made for each request: a constructor that dataclass
+    # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        http11: bool,
+        host: bytes,
+        fields: Fields,
+        framing: Framing,
+        content_length: int,
+        keep_alive: bool,
+        expect_continue: bool,
+        upgrade: bytes,
+        conditional: bool,
+        forward: bytes,
+        telling: Fields,
+    ) -> None:
+        self.method = method
+        self.target = target
+        self.http11 = http11
+        self.host = host
+        self.fields = fields
+        self.framing = framing
+        self.content_length = content_length
+        self.keep_alive = keep_alive
+        self.expect_continue = expect_continue
+        self.upgrade = upgrade
+        self.conditional = conditional
+        self.forward = forward
+        self.telling = telling
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

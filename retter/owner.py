@@ -73,14 +73,28 @@ class CookieKind(Enum):
 _SESSION, _LIKELY, _OTHER = CookieKind.SESSION, CookieKind.LIKELY_SESSION, CookieKind.OTHER
 
 
-class Owner(NamedTuple):
-    """For whom a request asks."""
+@dataclass(slots=True, init=False)
+class Owner:
+    """For whom a request asks. Never changed: it is shared by all requests of one visitor."""
 
     digest: bytes                # b"" is everyone
     owner_class: OwnerClass
     session: bool                # the request carries a session
     anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
     shape: bytes                 # what separates variants of one owner's URL; b"" mostly
+
+    def __init__(
+        self, digest: bytes, owner_class: OwnerClass, session: bool, anonymous: bool, shape: bytes
+    ) -> None:
+        self.digest = digest
+        self.owner_class = owner_class
+        self.session = session
+        self.anonymous = anonymous
+        self.shape = shape
+
+    def with_shape(self, shape: bytes) -> "Owner":
+        """Return the same one asking in another way."""
+        return Owner(self.digest, self.owner_class, self.session, self.anonymous, shape)
 
 
 class _Kinds(dict[bytes, K], Generic[K]):
@@ -301,9 +315,9 @@ def owner_of(
     if credentials or url_sessions or len(cookie_lines) > 1:
         return _owner(credentials, cookie_lines, url_sessions, shape, rules)
     if not cookie_lines:
-        return _EVERYONE._replace(shape=shape) if shape else _EVERYONE
+        return _EVERYONE.with_shape(shape) if shape else _EVERYONE
     owner = _owner_of_cookies(cookie_lines[0], rules)
-    return owner._replace(shape=shape) if shape else owner
+    return owner.with_shape(shape) if shape else owner
 
 
 def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:

@@ -9,9 +9,8 @@ body or an Upgrade is neither; every other method is always the application's.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
-from typing import NamedTuple, cast
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
@@ -47,8 +46,9 @@ class StorePolicy(StrEnum):
     RFC9111 = "rfc9111"      # a shared cache
 
 
-class Identity(NamedTuple):
-    """What the store and the breaker know of a request (a tuple: quickly made)."""
+@dataclass(slots=True, init=False)
+class Identity:
+    """What the store and the breaker know of a request. Never changed once it is remembered."""
 
     owner: bytes                 # b"" is everyone, else OWNER_BYTES of a keyed hash
     owner_class: OwnerClass      # the word shown in logs
@@ -61,12 +61,29 @@ class Identity(NamedTuple):
     shape: bytes                 # separates variants under one key; b"" mostly
     session: bool                # the request carries a session
 
-
-# An Identity of a tuple, in half the time of its own constructor.
-_identity = cast(
-    "Callable[[tuple[object, ...]], Identity]",
-    partial(tuple.__new__, Identity),  # pyright: ignore[reportUnknownMemberType]
-)
+    def __init__(
+        self,
+        owner: bytes,
+        owner_class: OwnerClass,
+        url: bytes,
+        key: bytes,
+        public_key: bytes | None,
+        route: bytes,
+        lookup: bool,
+        store: bool,
+        shape: bytes,
+        session: bool,
+    ) -> None:
+        self.owner = owner
+        self.owner_class = owner_class
+        self.url = url
+        self.key = key
+        self.public_key = public_key
+        self.route = route
+        self.lookup = lookup
+        self.store = store
+        self.shape = shape
+        self.session = session
 
 
 def key_of(owner: bytes, url: bytes) -> bytes:
@@ -90,7 +107,8 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     """Derive what the store needs to know of a request. Never raises."""
     target, host = request.target, request.host
     sessions = url_sessions(target, rules) if QUESTION_MARK in target or SEMICOLON in target else []
-    owner, owner_class, session, anonymous, shape = owner_of(request, sessions, rules)
+    who = owner_of(request, sessions, rules)
+    owner = who.digest
     url = _url(host, target, rules)
     lookup = (
         request.method == b"GET"
@@ -99,18 +117,18 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         # A host with a slash would make two URLs of one.
         and SLASH not in host
     )
-    return _identity((
+    return Identity(
         owner,
-        owner_class,
+        who.owner_class,
         url,
         b"@%b%b" % (owner, url) if owner else b"*" + url,     # key_of
-        b"*" + url if anonymous else None,
+        b"*" + url if who.anonymous else None,
         route_of(request),
         lookup,
         lookup and not (request.conditional and request.first(b"range") is not None),
-        shape,
-        session,
-    ))
+        who.shape,
+        who.session,
+    )
 
 
 def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:

@@ -447,11 +447,11 @@ class Proxy:
         stream = bool(self.settings.stream_paths and self._is_stream(_path(head)))
         if stream:
             kind = Kind.OTHER
-            identity = identity._replace(lookup=False, store=False)
+            identity.lookup = identity.store = False    # it is nobody else's yet
         if proto == b"https":
             # The application may answer http with a redirect to https, which would send a client
             # of https round in circles.
-            identity = identity._replace(shape=identity.shape + b"https")
+            identity.shape += b"https"
         parsed = ParsedRequest(head, identity, kind, stream)
         memo.offer(head_bytes, parsed)
         return parsed

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from retter.policy import key_parts
-from retter.stored import BODY, Record, StoredResponse, as_stored, bytes_referred
+from retter.stored import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
 
 # What an owner costs on top (measured: 400): its dictionary and its places in two others.
 OWNER_OVERHEAD_BYTES: Final = 480
@@ -120,11 +120,11 @@ class Shelves:
         if owner:
             while self._owner_bytes.get(owner, 0) > self._owner_bytes_max:
                 key = next(iter(self.owner_keys[owner]))
-                self.remove(key, as_stored(slots[key][-1]))
+                self.remove(key, slots[key][-1])
                 self.evicted_share += 1
         while self.bytes_used > self._bytes_max:
             key = next(iter(slots))
-            self.remove(key, as_stored(slots[key][-1]))
+            self.remove(key, slots[key][-1])
             self.evicted_budget += 1
 
     def clear(self) -> int:
@@ -154,22 +154,22 @@ class Shelves:
             if not shelf:
                 self._rubbish.pop()
 
-    def remove(self, key: bytes, stored: StoredResponse) -> None:
+    def remove(self, key: bytes, record: Record) -> None:
         """Drop one variant, and its key with the last one."""
         owner, _ = key_parts(key)
-        self.release(owner, stored)
+        self.release(owner, record)
         slot = self.slots[key]
         if len(slot) == 1:
             self._forget(key, owner)
         else:
-            self.slots[key] = tuple([held for held in slot if held != stored])
+            self.slots[key] = tuple([held for held in slot if held != record])
 
     def remove_key(self, key: bytes) -> int:
         """Drop a key with all its variants; return how many they were."""
         owner, _ = key_parts(key)
         slot = self.slots[key]
         for record in slot:
-            self.release(owner, as_stored(record))
+            self.release(owner, record)
         self._forget(key, owner)
         return len(slot)
 
@@ -183,13 +183,13 @@ class Shelves:
                 del self._owner_bytes[owner]
                 self.bytes_used -= OWNER_OVERHEAD_BYTES
 
-    def release(self, owner: bytes, stored: StoredResponse) -> None:
+    def release(self, owner: bytes, record: Record) -> None:
         """Stop counting an entry that the caller takes from its slot."""
         self.entries -= 1
-        self.bytes_used -= stored.entry_bytes
+        self.bytes_used -= record[ENTRY_BYTES]
         if owner:
-            self._owner_bytes[owner] -= stored.entry_bytes + bytes_referred(stored)
-        self._release_body(stored.body)
+            self._owner_bytes[owner] -= record[ENTRY_BYTES] + bytes_referred(record)
+        self._release_body(record[BODY])
 
     def hold_body(self, body: bytes) -> bytes:
         """Count one more use of a body; return the bytes to keep."""

@@ -20,6 +20,7 @@ from retter.message import RequestHead, ResponseHead
 from retter.policy import Identity, StorePolicy, key_of, key_parts
 from retter.shelves import Shelves
 from retter.stored import (
+    AGE,
     AGE_MAX,
     BODY,
     FORM_OVERHEAD_BYTES,
@@ -29,6 +30,7 @@ from retter.stored import (
     SHAPE,
     STORED_AT,
     SUPERSEDED,
+    VARY,
     VARY_NAMES,
     Facts,
     Form,
@@ -129,6 +131,13 @@ class ResponseStore:
     def lookup(
         self, identity: Identity, request: RequestHead, now: float, *, superseded: bool = False
     ) -> StoredResponse | None:
+        """Return what `find` does, with names."""
+        found = self.find(identity, request, now, superseded)
+        return None if found is None else as_stored(found)
+
+    def find(
+        self, identity: Identity, request: RequestHead, now: float, superseded: bool = False
+    ) -> Record | None:
         """Return the response to answer with: the owner's own, else everyone's if it is a 200.
 
         With `superseded` also one that an unsafe method has made old: for when the application
@@ -139,13 +148,14 @@ class ResponseStore:
         key = identity.key
         slot = self._slots.get(key)
         if slot is not None:
-            newest = as_stored(slot[0])
-            if newest.vary_names or len(slot) > 1 or newest.shape != identity.shape:
-                stored = self._select(slot, identity, request)
-            else:
-                stored = newest
-            if stored is not None and now - stored.stored_at + stored.age_s <= stored.age_max_s:
-                if stored.superseded and (self._shared or not superseded):
+            newest = slot[0]
+            found: Record | None = newest
+            if newest[VARY_NAMES] or len(slot) > 1 or newest[SHAPE] != identity.shape:
+                found = self._select(slot, identity, request)
+            # Its age as StoredResponse.age has it; a name costs three times a place, and a
+            # forwarded request asks for the age alone.
+            if found is not None and now - found[STORED_AT] + found[AGE] <= found[AGE_MAX]:
+                if found[SUPERSEDED] and (self._shared or not superseded):
                     self._counts.not_found += 1
                     return None
                 self._slots.move_to_end(key)
@@ -154,43 +164,50 @@ class ResponseStore:
                     del keys[key]
                     keys[key] = None
                 self._counts.found_own += 1
-                return stored
-            if stored is not None:
-                self._shelves.remove(key, stored)
+                return found
+            if found is not None:
+                self._shelves.remove(key, found)
                 self._counts.expired += 1
         if identity.public_key is not None:
-            return self._lookup_public(identity.public_key, identity, request, now, superseded)
+            return self._find_public(identity.public_key, identity, request, now, superseded)
         self._counts.not_found += 1
         return None
 
-    def _lookup_public(
+    def _find_public(
         self, key: bytes, identity: Identity, request: RequestHead, now: float, superseded: bool
-    ) -> StoredResponse | None:
+    ) -> Record | None:
         slot = self._slots.get(key)
-        if slot is not None and (stored := self._select(slot, identity, request)) is not None:
+        if slot is not None and (found := self._select(slot, identity, request)) is not None:
+            stored = as_stored(found)
             if stored.age(now) > stored.age_max_s:
-                self._shelves.remove(key, stored)
+                self._shelves.remove(key, found)
                 self._counts.expired += 1
             elif stored.status == 200 and (
                 not stored.superseded or (superseded and not self._shared)
             ):
                 self._slots.move_to_end(key)
                 self._counts.found_public += 1
-                return stored
+                return found
         self._counts.not_found += 1
         return None
 
     def _select(
         self, slot: tuple[Record, ...], identity: Identity, request: RequestHead
-    ) -> StoredResponse | None:
+    ) -> Record | None:
         """Return the newest variant that this request selects (RFC 9111 section 4.1)."""
-        shape = identity.shape
-        for stored in map(as_stored, slot):
-            if stored.shape == shape and (
-                not stored.vary_names or stored.vary == self._vary(stored.vary_names, request)
+        for found in slot:
+            names = found[VARY_NAMES]
+            if found[SHAPE] == identity.shape and (
+                not names or found[VARY] == self._vary(names, request)
             ):
-                return stored
+                return found
         return None
+
+    def _selected(
+        self, slot: tuple[Record, ...] | None, identity: Identity, request: RequestHead
+    ) -> StoredResponse | None:
+        found = None if slot is None else self._select(slot, identity, request)
+        return None if found is None else as_stored(found)
 
     def _vary(self, names: tuple[bytes, ...], request: RequestHead) -> bytes:
         # Hashed, because Vary may name a field with a credential in it. The last mark tells an
@@ -211,11 +228,11 @@ class ResponseStore:
         too old to be found. Nothing is changed by looking.
         """
         slot = self._slots.get(identity.key)
-        own = self._select(slot, identity, request) if slot is not None else None
+        own = self._selected(slot, identity, request)
         if own is not None and own.age(now) <= own.age_max_s:
             return own, not identity.owner
         slot = None if identity.public_key is None else self._slots.get(identity.public_key)
-        public = self._select(slot, identity, request) if slot is not None else None
+        public = self._selected(slot, identity, request)
         if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
             return public, True
         return own, own is not None and not identity.owner
@@ -401,7 +418,7 @@ class ResponseStore:
         3.2 says. Everyone's response is never refreshed by somebody else's 304.
         """
         slot = self._slots.get(identity.key)
-        old = self._select(slot, identity, request) if slot is not None else None
+        old = self._selected(slot, identity, request)
         if slot is None or old is None or not validates(request, not_modified, old):
             return
         head = updated_head(old.head, not_modified)

@@ -73,12 +73,16 @@ Record = tuple[Any, ...]
 _place = StoredResponse._fields.index
 HEAD: Final = _place("head")            # places in it, for what is done with every answer
 BODY: Final = _place("body")
+CODING: Final = _place("content_coding")
 STORED_AT: Final = _place("stored_at")
+AGE: Final = _place("age_s")
 SUPERSEDED: Final = _place("superseded")
 AGE_MAX: Final = _place("age_max_s")
 SHAPE: Final = _place("shape")
 VARY_NAMES: Final = _place("vary_names")
+VARY: Final = _place("vary")
 RECEIVED_AGE: Final = _place("received_age_s")
+ENTRY_BYTES: Final = _place("entry_bytes")
 FORMS: Final = _place("forms")
 as_stored = cast(
     "Callable[[Record], StoredResponse]",
@@ -150,12 +154,13 @@ def entry_bytes(
     )
 
 
-def bytes_referred(stored: StoredResponse) -> int:
+def bytes_referred(record: Record) -> int:
     """Return the octets of the bodies that an entry refers to."""
-    size = len(stored.body)
-    if stored.forms:
+    body = record[BODY]
+    size = len(body)
+    if record[FORMS]:
         # Where compressing gains nothing, the form is the body itself.
-        size += sum(len(form.body) for _, form in stored.forms if form.body is not stored.body)
+        size += sum(len(form.body) for _, form in record[FORMS] if form.body is not body)
     return size
 
 

@@ -5,6 +5,7 @@ and lines; what is written and decided must be the same in all of them.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -190,7 +191,7 @@ _make_parsed_request = ParsedRequest.__init__
 
 def _is_everyones(self: ParsedRequest, *arguments: Any, **named: Any) -> None:
     _make_parsed_request(self, *arguments, **named)
-    self.identity = self.identity._replace(key=b"", owner=b"")
+    self.identity = replace(self.identity, key=b"", owner=b"")
 
 
 @pytest.mark.parametrize(
