@@ -309,7 +309,8 @@ def test_why_it_would_wait() -> None:
         waiting = admin.proxy.client(get("/slow"))
         assert why(admin, url="http://shop.example/b")["decision"] == "wait"
         admin.post("/api/pause")
-        assert why(admin, url="http://shop.example/b")["decision"] == "hold"
+        held = why(admin, url="http://shop.example/b")
+        assert (held["decision"], held["reason"]) == ("hold", "paused")
         assert why(admin)["reason"] == "paused"
         assert waiting.received() == b""
 

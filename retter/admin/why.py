@@ -112,7 +112,9 @@ def _decide(
     age_s = now - stored.stored_at if stored is not None and sheds else None
     would = proxy.breaker.would(now, parsed.kind, identity.route, identity.key, age_s)
     if isinstance(would, Permit):
-        word = {Phase.HELD: "hold", Phase.QUEUED: "wait"}.get(would.phase, "forward")
+        if would.phase is Phase.HELD:
+            return "hold", Reason.PAUSED
+        word = "wait" if would.phase is Phase.QUEUED else "forward"
         return ("probe" if would.reason is Reason.PROBE else word), would.reason
     return ("stored" if stored is not None else "refuse"), would.reason
 
