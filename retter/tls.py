@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from retter.forwarding import peer_name
+from retter.preamble import Preamble
 
 if TYPE_CHECKING:
     from retter.proxy import Proxy
@@ -22,18 +23,14 @@ SHUTDOWN_S = 2.0
 LATER_S = 5.0
 
 
-class TLSConnection(asyncio.Protocol):
+class TLSConnection(Preamble):
     """Shakes hands and hands the secured transport over.
 
     Args:
-        make_connection: Makes what comes next, given `peer`.
         peer: The client's address as a PROXY protocol header tells it; None: the connection's.
     """
 
-    __slots__ = (
-        "_context", "_early", "_make_connection", "_proxy", "_task", "_told_peer",
-        "_transport", "bucket", "deadline", "peer",
-    )  # fmt: skip
+    __slots__ = ("_context", "_early", "_task", "_told_peer", "peer")
 
     idle = False    # nobody knows what has been read, and its time is limited
 
@@ -44,31 +41,21 @@ class TLSConnection(asyncio.Protocol):
         make_connection: Callable[[str | None], asyncio.Protocol],
         peer: str | None = None,
     ) -> None:
-        self._proxy = proxy
+        super().__init__(proxy, make_connection)
         self._context = context
-        self._make_connection = make_connection
         self._told_peer = peer
-        self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._early = b""      # read before the handshake, or with its end
         self.peer = ""
-        self.deadline = float("inf")
-        self.bucket = -1
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        proxy, told = self._proxy, self._told_peer
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        told = self._told_peer
         self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
-        if not proxy.accept(self):
-            self.abort()
-            return
-        now = proxy.loop.time()
-        self.deadline = now + proxy.settings.head_timeout_s
-        proxy.wheel.watch(self, now)
-        self._transport.pause_reading()  # what the client sends is for the handshake to read
-        self._task = proxy.loop.create_task(self._shake_hands(self._transport))
+        if self._begin(transport) and self._transport is not None:
+            self._transport.pause_reading()  # what the client sends is for the handshake to read
+            self._task = self._proxy.loop.create_task(self._shake_hands(self._transport))
 
     def data_received(self, data: bytes) -> None:
         self._early += data
@@ -97,12 +84,7 @@ class TLSConnection(asyncio.Protocol):
             transport.abort()
             proxy.lost(self)
             return
-        proxy.withdraw(self)
-        connection = self._make_connection(self._told_peer)
-        secured.set_protocol(connection)
-        connection.connection_made(secured)
-        if self._early and not secured.is_closing():
-            connection.data_received(self._early)
+        self._hand_over(secured, self._told_peer, self._early)
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
         """Give what has been read already to the handshake.
@@ -118,26 +100,3 @@ class TLSConnection(asyncio.Protocol):
         view = memoryview(cast("bytearray", protocol.get_buffer(len(data))))
         view[: len(data)] = data
         protocol.buffer_updated(len(data))
-
-    # -- what every client connection has -------------------------------------------------------
-
-    def waits_since(self) -> float:
-        """Return when it was accepted."""
-        return self.deadline - self._proxy.settings.head_timeout_s
-
-    def on_deadline(self, now: float) -> None:
-        """Called by the wheel when the deadline has passed."""
-        self.abort()
-
-    def give_up(self, now: float) -> None:
-        """Close at once."""
-        self.abort()
-
-    def close(self) -> None:
-        """Close: nothing has been written."""
-        self.abort()
-
-    def abort(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()

@@ -1,8 +1,10 @@
 """The PROXY protocol: what is a header, whom it names, and what a listener makes of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -244,3 +246,15 @@ def test_trust_is_a_matter_of_the_headers_address(tmp_path: Path) -> None:
     proxy.advance(0.1)
     clients = [json.loads(line)["client"] for line in log.read_text().splitlines()]
     assert clients[:2] == ["198.51.100.9", "6.6.6.6"]
+
+
+def test_since_when_it_waits_is_known_after_a_reload_too() -> None:
+    proxy = FakeProxy(head_timeout_s=10.0)
+    connected_at = proxy.loop.now
+    peer = proxy.client(proxied=True)
+    connection: Any = peer.protocol
+    proxy.advance(1.0)
+    proxy.proxy.apply(replace(proxy.proxy.settings, head_timeout_s=60.0))
+    assert connection.waits_since() == connected_at
+    proxy.advance(10.1)
+    assert peer.closed, "what has begun keeps the time that it has"
