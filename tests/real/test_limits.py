@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import http.client
 import os
 import resource
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -212,13 +214,31 @@ def test_slow_readers_hold_neither_places_nor_memory(
 
 # -- slow heads -----------------------------------------------------------------------------------
 
+HEAD_TIMEOUT_S = 1.0
+VISITS_MAX = 10
+
+
+def visit(port: int) -> None:
+    """Ask for a page; again, if this machine was so slow that we are one of the slow ones."""
+    for _ in range(VISITS_MAX):
+        begun = time.monotonic()
+        try:
+            status = fetch(port, "GET", "/page").status
+        except (OSError, http.client.HTTPException):
+            status = 0
+        if status == 200:
+            return
+        assert status in (0, 408)
+        assert time.monotonic() - begun > HEAD_TIMEOUT_S
+    raise AssertionError("never served")
+
 
 def test_visitors_come_through_between_slow_heads(
     application: ApplicationProgram, start_retter: StartRetter, loop_name: str
 ) -> None:
     proxy = start_retter(
-        "--upstream", application.upstream, "--loop", loop_name, *OBSERVE, "--head-timeout", "1s",
-        "--connections-max", "300",
+        "--upstream", application.upstream, "--loop", loop_name, *OBSERVE,
+        "--head-timeout", f"{HEAD_TIMEOUT_S}s", "--connections-max", "300",
     )  # fmt: skip
     slow = arrive(proxy.port, 290)
     for sock in slow:
@@ -228,7 +248,7 @@ def test_visitors_come_through_between_slow_heads(
         for sock in slow:
             with contextlib.suppress(OSError):      # its time is over
                 sock.send(b"X-%d: y\r\n" % number)
-        assert fetch(proxy.port, "GET", "/page").status == 200
+        visit(proxy.port)
     for sock in slow:
         sock.setblocking(True)
         answer = b""
