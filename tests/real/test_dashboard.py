@@ -312,12 +312,13 @@ def test_everything_that_can_be_used_has_a_name(look: Open, retter: Retter) -> N
     page = look(retter.admin_url).page
     live(page)
     for role in ("button", "combobox", "textbox", "meter", "img", "region", "table"):
-        for one in page.get_by_role(role).all():
-            name = one.evaluate(
-                "(e) => e.ariaLabel || e.getAttribute('aria-labelledby') || e.textContent.trim()"
-                " || e.labels?.[0]?.textContent.trim()"
-            )
-            assert name, f"{role}: {one.evaluate('(e) => e.outerHTML')}"
+        # All at once: the page goes on changing.
+        found = page.get_by_role(role).evaluate_all(
+            "(all) => all.map((e) => [e.ariaLabel || e.getAttribute('aria-labelledby')"
+            " || e.textContent.trim() || e.labels?.[0]?.textContent.trim(), e.outerHTML])"
+        )
+        for name, html in found:
+            assert name, f"{role}: {html}"
 
 
 # What goes wrong
@@ -413,10 +414,13 @@ def test_nothing_sticks_out_at_the_side(look: Open, retter: Retter, width: int) 
     page = watched.page
     live(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for one in page.get_by_role("button").all():
-        box = one.bounding_box()
-        assert box is None or (box["x"] >= 0 and box["x"] + box["width"] <= width), one.inner_text()
-        assert box is None or box["height"] >= 24    # WCAG 2.2, 2.5.8
+    boxes = page.get_by_role("button").evaluate_all(    # all at once: the page goes on changing
+        "(all) => all.map((e) => [e.innerText, e.getBoundingClientRect().toJSON()])"
+    )
+    assert boxes
+    for words, box in boxes:
+        assert box["left"] >= 0 and box["right"] <= width, words
+        assert box["height"] >= 24, words       # WCAG 2.2, 2.5.8
     watched.check()
 
 
