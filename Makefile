@@ -6,6 +6,8 @@
 PYTHON ?= python3
 LISTEN ?= :8089
 SECONDS ?= 60
+# Of compiled code: 3 takes two minutes, 0 takes half a one and is for tests.
+LEVEL ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
@@ -57,11 +59,11 @@ $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 # next change.
 COMPILED := $(VENV)/compiled
 $(COMPILED)/.stamp: setup.py $(wildcard retter/*.py retter/*/*.py tests/*.py tests/*/*.py) | $(VENV)/.stamp-run
-	@echo "Compiling RETTER; that takes two minutes ..."
+	@echo "Compiling RETTER at level $(LEVEL); at 3 that takes two minutes ..."
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
 	@tar --exclude=./.venv --exclude=./.git --exclude='./.*cache' --exclude=./.hypothesis --exclude=./build \
 		--exclude=./benchmarks/results -cf - . | tar -xf - -C $(COMPILED)
-	@cd $(COMPILED) && RETTER_COMPILE=1 ../bin/python -m pip --disable-pip-version-check -q wheel \
+	@cd $(COMPILED) && COMPILE_RETTER=$(LEVEL) ../bin/python -m pip --disable-pip-version-check -q wheel \
 		--no-deps --wheel-dir wheel . && ../bin/python -m zipfile -e wheel/*.whl . && rm -rf build
 	@touch $@
 

@@ -1,9 +1,9 @@
 """How RETTER is built. All that does not depend on anything stands in pyproject.toml.
 
-`pip install .` installs plain Python. With RETTER_COMPILE=1 the modules on a request's way are
-compiled by mypyc (https://mypyc.readthedocs.io), which takes a C compiler and two minutes, and
-makes a request cost a fifth less: docs/performance.md has the figures. What is compiled is the same
-source, and behaves the same; `retter --version` tells which it is.
+`pip install .` installs plain Python. With COMPILE_RETTER=3 the modules on a request's way are
+compiled by mypyc (https://mypyc.readthedocs.io) at that level of optimisation, 0 to 3. That takes a
+C compiler and two minutes, and makes a request cheaper: docs/performance.md has the figures. What
+is compiled is the same source, and behaves the same; `retter --version` tells which it is.
 """
 
 import os
@@ -20,20 +20,22 @@ MODULES = (
     "redirect", "shelves", "store", "stored", "upstream", "wheel", "window",
 )  # fmt: skip
 
+LEVELS = ("0", "1", "2", "3")
+
 compiled: dict[str, object] = {}
-if os.environ.get("RETTER_COMPILE", "") not in ("", "0"):
+if level := os.environ.get("COMPILE_RETTER", ""):
+    if level not in LEVELS:
+        sys.exit(f"COMPILE_RETTER={level}: one of {', '.join(LEVELS)}, or empty for plain Python")
     if "editable_wheel" in sys.argv:
         # The next change of the source would not be what runs.
-        sys.exit("RETTER_COMPILE=1 does not go with pip install -e: `make test-compiled` copies")
+        sys.exit("COMPILE_RETTER does not go with pip install -e; `make compiled` makes a copy")
     compiled["setup_requires"] = ["mypy>=1.11"]
-    try:
+    if "bdist_wheel" in sys.argv:       # else only the needs and the names are asked for
         from mypyc.build import mypycify
-    except ImportError:     # asked for what the build needs: then it is there
-        pass
-    else:
+
         files = [f"retter/{name}.py" for name in MODULES]
         files += sorted(map(str, Path("retter/breaker").glob("[a-z]*.py")))
         options = ["--config-file=", "--ignore-missing-imports"]
-        compiled["ext_modules"] = mypycify([*options, *files], opt_level="3")
+        compiled["ext_modules"] = mypycify([*options, *files], opt_level=level)
 
 setup(**compiled)

@@ -9,6 +9,8 @@ from retter._version import is_compiled
 
 # What is compiled calls its own functions and knows its constants: nobody puts others in place.
 replaces_parts = pytest.mark.skipif(is_compiled(), reason="replaces parts that are compiled")
+# Nor are lines traced.
+counts_lines = pytest.mark.skipif(is_compiled(), reason="counts lines of Python")
 
 
 def attributes(cls: Any) -> list[str]:

@@ -25,6 +25,7 @@ from retter.breaker.waiting import WaitingRoom
 from retter.errors import Outcome
 from retter.reason import Reason
 from tests.breaker_driver import TICK_S, Driver
+from tests.compiled import counts_lines
 
 
 def forwarded(driver: Driver, **how: Any) -> Permit:
@@ -814,6 +815,7 @@ def lines_run(in_flight: int) -> int:
     return lines
 
 
+@counts_lines
 def test_a_request_costs_the_same_beside_a_thousand_others() -> None:
     """No loop over requests, keys or routes on the way of one."""
     few, many = lines_run(100), lines_run(1000)

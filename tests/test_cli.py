@@ -12,11 +12,13 @@ import pytest
 import structlog
 
 from retter import cli
-from retter._version import VERSION
+from retter._version import VERSION, is_compiled
 from retter.cli import help_text, main
 from retter.config import SETTINGS, Settings, load
 
 Install = Callable[[Callable[[Settings], int]], None]
+
+SAID_VERSION = f"retter {VERSION}{', compiled' if is_compiled() else ''}\n"
 
 
 @pytest.fixture(autouse=True)
@@ -191,7 +193,7 @@ def test_a_command_gets_the_rest_of_the_arguments(
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"retter {VERSION}\n"
+    assert capsys.readouterr().out == SAID_VERSION
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -313,7 +315,7 @@ def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_module_is_the_program() -> None:
     command = [sys.executable, "-m", "retter", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"retter {VERSION}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, SAID_VERSION, "")
 
 
 def test_a_server_does_not_pay_for_what_only_terminals_and_tests_need() -> None:
