@@ -336,14 +336,16 @@ def pause_s_of(row: Misbehaviour) -> float:
     """What drips in time has no time limit here; what does not drips for longer than it."""
     if row.outcome == 200:
         return 0.01
-    return 3 * WAIT_S if row.outcome == CUT else 3 * WAIT_S / len(row.sends)
+    return 3 * WAIT_S / len(row.sends)
 
 
 async def misbehaves(upstream: Side, client: Side, row: Misbehaviour) -> None:
     for piece in row.sends:
         upstream.sends(piece)
         await rounds()
-        if row.pause_s:
+        if row.pause_s and row.outcome == CUT:
+            await until(lambda: client.ended, "the time limit")
+        elif row.pause_s:
             await asyncio.sleep(pause_s_of(row))
             if client.ended:
                 return
