@@ -240,6 +240,18 @@ def test_the_icon_is_a_picture_of_the_state(look: Open, retter: Retter) -> None:
     watched.check()
 
 
+def test_the_end_of_one_question_does_not_answer_the_next(look: Open, retter: Retter) -> None:
+    """A browser tells of a closed dialog a while later, when there may be another."""
+    page = look(retter.admin_url).page
+    live(page)
+    button(page, "Hold closed").click()
+    page.evaluate("document.getElementById('confirm').dispatchEvent(new Event('close'))")
+    page.get_by_role("dialog").get_by_role("button", name="Hold the circuit closed").click()
+    shows(page, "#force", "holds the circuit closed until")
+    button(page, "Back to automatic").click()
+    eventually(lambda: page.locator("#force").is_hidden(), "the word of the operator is gone")
+
+
 def test_a_pause_begins_and_ends(look: Open, retter: Retter) -> None:
     watched = look(retter.admin_url)
     page = watched.page

@@ -409,7 +409,8 @@ function confirmed(title, words, yes) {
     let answer = false;
     $("confirm-yes").onclick = () => { answer = true; $("confirm").close(); };
     $("confirm-no").onclick = () => $("confirm").close();
-    $("confirm").onclose = () => done(answer);
+    // The event comes later than the close: that of the question before may still be on its way.
+    $("confirm").onclose = () => { if (!$("confirm").open) done(answer); };
     $("confirm").showModal();
   });
 }
