@@ -98,6 +98,11 @@ def key_parts(key: bytes) -> tuple[bytes, bytes]:
     return key[1:1 + OWNER_BYTES], key[1 + OWNER_BYTES:]
 
 
+def url_at(key: bytes) -> int:
+    """Return where the URL begins in a key."""
+    return 1 if key.startswith(b"*") else 1 + OWNER_BYTES
+
+
 def no_route(request: RequestHead) -> bytes:
     """Put every request on one route."""
     return b""

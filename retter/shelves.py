@@ -19,18 +19,22 @@ OWNER_OVERHEAD_BYTES: Final = 480
 # Places of cleared shelves freed in one tick: a millisecond or two, and all of them in seconds.
 FREED_AT_ONCE_MAX: Final = 8192
 
+# Keys that one tick stops counting, when very many have gone or are to go: as long.
+SETTLED_AT_ONCE_MAX: Final = 512
+
 
 class Shelves:
     """Stored responses by key, under a budget and a share of it for each owner."""
 
     __slots__ = (
-        "_bodies", "_body_uses", "_bytes_max", "_coded", "_owner_bytes", "_owner_bytes_max",
-        "_rubbish", "bytes_used", "entries", "evicted_budget", "evicted_share", "owner_keys",
-        "slots",
+        "_bodies", "_body_uses", "_bytes_max", "_bytes_wanted", "_coded", "_hidden",
+        "_owner_bytes", "_owner_bytes_max", "_rubbish", "bytes_used", "entries", "evicted_budget",
+        "evicted_share", "owner_keys", "slots",
     )
 
     def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+        self._bytes_max = bytes_max         # above what is wanted while they shrink
+        self._bytes_wanted = bytes_max
         self._owner_bytes_max = owner_bytes_max
         # Least recently used first; the variants of a key newest first.
         self.slots: OrderedDict[bytes, tuple[Record, ...]] = OrderedDict()
@@ -46,12 +50,17 @@ class Shelves:
         self.evicted_budget = 0
         self.evicted_share = 0
         self._rubbish: list[dict[bytes, Any]] = []      # emptied shelves, to be taken apart
+        # What nobody finds any more and still counts. The keys are among their owners' still.
+        self._hidden: dict[bytes, tuple[Record, ...]] = {}
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
-        """Change the budget. An owner over its share shrinks when it stores something again."""
-        self._bytes_max = bytes_max
+        """Change the budget. An owner over its share shrinks when it stores something again.
+
+        What is over a smaller budget goes little by little, with `take_rubbish_out`.
+        """
+        self._bytes_wanted = bytes_max
+        self._bytes_max = max(bytes_max, self.bytes_used)
         self._owner_bytes_max = owner_bytes_max
-        self.make_room(b"")
 
     @property
     def bodies(self) -> int:
@@ -118,11 +127,17 @@ class Shelves:
         """
         slots = self.slots
         if owner:
+            if self._hidden:
+                for key in [key for key in self.owner_keys[owner] if key in self._hidden]:
+                    self._settle(key, self._hidden.pop(key))
             while self._owner_bytes.get(owner, 0) > self._owner_bytes_max:
                 key = next(iter(self.owner_keys[owner]))
                 self.remove(key, slots[key][-1])
                 self.evicted_share += 1
         while self.bytes_used > self._bytes_max:
+            if self._hidden:
+                self._settle(*self._hidden.popitem())
+                continue
             key = next(iter(slots))
             self.remove(key, slots[key][-1])
             self.evicted_budget += 1
@@ -136,15 +151,18 @@ class Shelves:
         dropped = self.entries
         self._rubbish += [
             self.slots, self.owner_keys, self._owner_bytes, self._bodies, self._body_uses,
-            self._coded,
+            self._coded, self._hidden,
         ]  # fmt: skip
+        self._hidden = {}
         self.slots, self.owner_keys, self._owner_bytes = OrderedDict(), {}, {}
         self._bodies, self._body_uses, self._coded = {}, {}, {}
         self.bytes_used = self.entries = 0
         return dropped
 
     def take_rubbish_out(self) -> None:
-        """Free some of what has been cleared; call it every tick."""
+        """Free some of what has been cleared, hidden, or is over a new budget; for every tick."""
+        if self._hidden or self._bytes_max != self._bytes_wanted:
+            self._shrink()
         left = FREED_AT_ONCE_MAX
         while self._rubbish and left:
             shelf = self._rubbish[-1]
@@ -153,6 +171,42 @@ class Shelves:
                 left -= 1
             if not shelf:
                 self._rubbish.pop()
+
+    def _shrink(self) -> None:
+        left = SETTLED_AT_ONCE_MAX
+        while left and self._hidden:
+            self._settle(*self._hidden.popitem())
+            left -= 1
+        while left and self.bytes_used > self._bytes_wanted:
+            key = next(iter(self.slots))
+            self.remove(key, self.slots[key][-1])
+            self.evicted_budget += 1
+            left -= 1
+        self._bytes_max = max(self._bytes_wanted, min(self._bytes_max, self.bytes_used))
+
+    def hide(self, keys: list[bytes]) -> int:
+        """Drop keys with all their variants, of which there are too many to count their bytes now.
+
+        Nobody finds them from here on; the rest is done with the ticks. Returns how many entries
+        they had.
+        """
+        slots, hidden = self.slots, self._hidden
+        before = self.entries
+        for key in keys:
+            if key in hidden:
+                self._settle(key, hidden.pop(key))      # hidden before, and stored again meanwhile
+            slot = hidden[key] = slots.pop(key)
+            self.entries -= len(slot)
+        return before - self.entries
+
+    def _settle(self, key: bytes, slot: tuple[Record, ...]) -> None:
+        """Stop counting what was hidden of a key."""
+        owner, _ = key_parts(key)
+        self.entries += len(slot)       # not counted any more, and release would do it again
+        for record in slot:
+            self.release(owner, record)
+        if owner and key not in self.slots:
+            self._forget_owners(key, owner)
 
     def remove(self, key: bytes, record: Record) -> None:
         """Drop one variant, and its key with the last one."""
@@ -166,22 +220,31 @@ class Shelves:
 
     def remove_key(self, key: bytes) -> int:
         """Drop a key with all its variants; return how many they were."""
+        if key in self._hidden:
+            self._settle(key, self._hidden.pop(key))
+        slot = self.slots.get(key)
+        if slot is None:
+            return 0
         owner, _ = key_parts(key)
-        slot = self.slots[key]
         for record in slot:
             self.release(owner, record)
         self._forget(key, owner)
         return len(slot)
 
     def _forget(self, key: bytes, owner: bytes) -> None:
+        if key in self._hidden:
+            self._settle(key, self._hidden.pop(key))    # while its owner has an account
         del self.slots[key]
         if owner:
-            keys = self.owner_keys[owner]
-            del keys[key]
-            if not keys:
-                del self.owner_keys[owner]
-                del self._owner_bytes[owner]
-                self.bytes_used -= OWNER_OVERHEAD_BYTES
+            self._forget_owners(key, owner)
+
+    def _forget_owners(self, key: bytes, owner: bytes) -> None:
+        keys = self.owner_keys[owner]
+        del keys[key]
+        if not keys:
+            del self.owner_keys[owner]
+            del self._owner_bytes[owner]
+            self.bytes_used -= OWNER_OVERHEAD_BYTES
 
     def release(self, owner: bytes, record: Record) -> None:
         """Stop counting an entry that the caller takes from its slot."""

@@ -17,8 +17,8 @@ from math import inf
 from typing import Final, cast
 
 from retter.message import RequestHead, ResponseHead
-from retter.policy import Identity, StorePolicy, key_of, key_parts
-from retter.shelves import Shelves
+from retter.policy import Identity, StorePolicy, key_of, key_parts, url_at
+from retter.shelves import SETTLED_AT_ONCE_MAX, Shelves
 from retter.stored import (
     AGE,
     AGE_MAX,
@@ -119,7 +119,7 @@ class ResponseStore:
     def reconfigure(self, rules: StoreRules) -> None:
         """Take other limits; the secret and the policy are the same for ever.
 
-        A smaller budget lets go of what is over it at once. `max_stale_s` holds for what is stored
+        What is over a smaller budget goes with the ticks. `max_stale_s` holds for what is stored
         from now on.
         """
         self._rules = rules
@@ -521,14 +521,14 @@ class ResponseStore:
         found = list(super(OrderedDict, self._slots).__iter__())
         if url is not None:
             found = [key for key in found if key.endswith(url)]     # to look closer at few
-        if prefix is not None:
-            found = [key for key in found if prefix in key]
         if not (url is prefix is owner is None):
             any_host = (url or prefix or b"").startswith(b"/")
             found = [key for key in found if _matches(key, url, prefix, owner, any_host=any_host)]
         if len(found) == len(self._slots):
             purged = self._shelves.clear()
             self._slots, self._owner_keys = self._shelves.slots, self._shelves.owner_keys
+        elif len(found) > SETTLED_AT_ONCE_MAX:
+            purged = self._shelves.hide(found)
         else:
             purged = sum([self._shelves.remove_key(key) for key in found])
         self._counts.purged += purged
@@ -552,11 +552,11 @@ class ResponseStore:
 def _matches(
     key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None, *, any_host: bool
 ) -> bool:
-    key_owner, key_url = key_parts(key)
+    at = url_at(key)
+    if owner is not None and key_parts(key)[0] != owner:
+        return False
     if any_host:
-        key_url = key_url[key_url.find(b"/") :]
-    return (
-        (url is None or key_url == url)
-        and (prefix is None or key_url.startswith(prefix))
-        and (owner is None or key_owner == owner)
-    )
+        at = key.find(b"/", at)
+    if prefix is not None and not key.startswith(prefix, at):
+        return False
+    return url is None or key[at:] == url

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from retter.config import SETTINGS, ConfigError, Settings
+from retter.proxy import TICK_S
 from retter.reload import CHANGEABLE, reloaded
 from tests.harness import FakeProxy, body_of, field, get, reply, status_of
 
@@ -65,13 +66,14 @@ def test_who_somebody_is_changes_for_heads_that_were_remembered() -> None:
     assert body_of(client.received()) == b"broken"      # what is everyone's is not this one's
 
 
-def test_the_store_shrinks_at_once() -> None:
+def test_the_store_shrinks_with_the_next_tick() -> None:
     proxy = FakeProxy()
     for number in range(20):
         proxy.client(get(f"/{number}"))
         proxy.upstream.sends(reply(bytes(10_000 + number)))
     assert proxy.proxy.store.stats()["entries"] == 20
     apply(proxy, store_memory_bytes=100_000, store_object_bytes_max=50_000)
+    proxy.advance(TICK_S)
     stats = proxy.proxy.store.stats()
     assert 0 < stats["entries"] < 10
     assert stats["bytes_used"] <= stats["bytes_max"] == 100_000

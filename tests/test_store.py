@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from retter.message import Fields, Framing, RequestHead, ResponseHead
 from retter.owner import OwnerRules
 from retter.policy import Identity, StorePolicy, identify, invalidated_urls, key_of
-from retter.shelves import OWNER_OVERHEAD_BYTES
+from retter.shelves import OWNER_OVERHEAD_BYTES, SETTLED_AT_ONCE_MAX
 from retter.store import CHANGES_REMEMBERED_MAX, ResponseStore, StoredResponse, StoreRules
 from retter.stored import (
     ENTRY_OVERHEAD_BYTES,
@@ -804,6 +804,56 @@ class StoreMachine(RuleBasedStateMachine):
 
 StoreMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestStoreMachine = StoreMachine.TestCase
+
+
+class HidingMachine(StoreMachine):
+    """The same with purges of very many: what nobody finds any more is counted for a while."""
+
+    @rule(path=targets)
+    def hide(self, path: bytes) -> None:
+        gone = [key for key in self.keys if key.endswith(b"a.b" + path)]
+        assert self.store._shelves.hide(gone) == sum(len(self.keys.pop(k)) for k in gone)
+
+    @rule()
+    def tick(self) -> None:
+        self.store.take_rubbish_out()
+
+    @invariant()
+    def every_byte_is_counted(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        if not self.store._shelves._hidden:
+            super().every_byte_is_counted()
+            return
+        stats = self.store.stats()
+        assert stats["entries"] == sum([len(slot) for slot in self.keys.values()])
+        assert stats["keys"] == len(self.keys)
+        assert self.used() <= stats["bytes_used"] <= MODEL_MAX
+
+
+HidingMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestHidingMachine = HidingMachine.TestCase
+
+
+def test_a_purge_of_very_many_is_over_for_visitors_at_once_and_counted_with_the_ticks() -> None:
+    store = make(bytes_max=64 << 20)
+    many = 2 * SETTLED_AT_ONCE_MAX
+    for number in range(many):
+        put(store, request(target=b"/many/%d" % number), response(), b"%d" % number)
+    put(store, request(target=b"/kept"), response())
+    used = store.stats()["bytes_used"]
+    assert store.purge(prefix=b"/many/") == many
+    assert store.stats()["entries"] == store.stats()["keys"] == 1
+    assert find(store, request(target=b"/many/7")) is None
+    assert find(store, request(target=b"/kept")) is not None
+    assert put(store, request(target=b"/many/7"), response(), b"new")
+    store.take_rubbish_out()
+    assert store.stats()["bytes_used"] > used // 3, "a part of it in each tick"
+    store.take_rubbish_out()
+    assert store.stats()["bytes_used"] < used // 100
+    found = find(store, request(target=b"/many/7"))
+    assert found is not None and found.body == b"new"
+    assert store.stats()["bodies"] == store.stats()["entries"] == 2
 
 
 # -- Whatever comes
