@@ -56,6 +56,7 @@ class Application:
         self.received = 0      # octets of uploads
         self.connections = 0   # open now
         self.waiting = 0       # conversations at a gate
+        self.unheard = 0       # event streams whose other side has left
         self.counts: dict[str, int] = {}
 
     def gate(self, name: str) -> asyncio.Event:
@@ -216,7 +217,11 @@ class Conversation:
         name, count = self.request.query["name"], int(self.request.query["count"])
         self.head("200 OK", "Content-Type: text/event-stream", "Transfer-Encoding: chunked")
         for number in range(count):
-            await self.writer.drain()
+            try:
+                await self.writer.drain()
+            except ConnectionError:
+                self.app.unheard += 1
+                raise
             await self.app.wait_at(f"{name}-{number}")
             event = b"id: %d\ndata: %s\n\n" % (number, b"x" * (number * 1000))
             self.writer.write(b"%x\r\n%b\r\n" % (len(event), event))
@@ -245,7 +250,7 @@ class Conversation:
         app = self.app
         self.json({
             "sent": app.sent, "received": app.received, "connections": app.connections,
-            "waiting": app.waiting,
+            "waiting": app.waiting, "unheard": app.unheard,
         })  # fmt: skip
 
 

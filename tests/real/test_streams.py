@@ -69,17 +69,22 @@ def test_events_end_for_the_application_when_the_reader_leaves(
 ) -> None:
     name = f"left-{proxy.port}"
 
-    def waiting() -> int:
-        number: int = fetch(application.port, "GET", "/figures").json["waiting"]
+    gates = (f"{name}-{number}" for number in range(999))
+
+    def figure(name: str) -> int:
+        number: int = fetch(application.port, "GET", "/figures").json[name]
         return number
 
+    def ended() -> bool:
+        open_gate(application, next(gates))     # it notices by writing
+        return figure("unheard") > before
+
+    before = figure("unheard")
     with connect(proxy.port) as sock:
-        sock.sendall(f"GET /events?name={name}&count=9 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        sock.sendall(f"GET /events?name={name}&count=999 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         read_until(sock, b"\r\n\r\n")
-        eventually(lambda: waiting() == 1, "the stream goes on")
-    for number in range(8):     # it notices by writing, and would wait for the ninth otherwise
-        open_gate(application, f"{name}-{number}")
-    eventually(lambda: waiting() == 0, "the stream ends at the application, too")
+        eventually(lambda: figure("waiting") == 1, "the stream goes on")
+    eventually(ended, "the stream ends at the application, too")
 
 
 # -- large bodies ---------------------------------------------------------------------------------
