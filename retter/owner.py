@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from hashlib import blake2b
+from struct import Struct
 from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -190,6 +191,7 @@ def _cookie_classifier(rules: OwnerRules) -> Callable[[bytes], CookieKind]:
     told_ignorable = name_matcher(rules.ignore_cookies)
 
     def classify(name: bytes) -> CookieKind:
+        name = name.strip(b" \t")
         # A browser keeps these prefixes in the name; they say how the cookie was set.
         plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
         if plain in rules.session_cookies or name in rules.session_cookies:
@@ -265,12 +267,15 @@ def _read_cookies(lines: list[bytes], rules: OwnerRules) -> _Cookies:
     return _Cookies(sessions, others, unclear)
 
 
+_lengths = Struct(">II").pack
+
+
 def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> bytes:
     # Lengths first, so that no two lists of parts are the same bytes.
     pieces = [
         piece
         for tag, name, value in parts
-        for piece in (tag, len(name).to_bytes(4), len(value).to_bytes(4), name, value)
+        for piece in (tag, _lengths(len(name), len(value)), name, value)
     ]
     hasher = rules.hasher.copy()    # half the price of a new one with a key
     hasher.update(b"".join(pieces))
@@ -341,11 +346,11 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
     kinds = rules.cookie_kinds
     sessions: list[tuple[bytes, bytes, bytes]] = []
     for piece in line.split(b";"):
-        name, equals, value = piece.strip(b" \t").partition(b"=")
-        name = name.rstrip(b" \t")
-        kind = kinds[name]
+        name, equals, value = piece.partition(b"=")
+        kind = kinds[name]      # known with the blank before it, too
         if not equals or (kind is not _SESSION and kind is not _LIKELY):
             continue
+        name, value = name.strip(b" \t"), value.rstrip(b" \t")
         if kind is _LIKELY and len(value) < LIKELY_SESSION_BYTES_MIN:
             continue
         if value.lower() in _NOT_A_SESSION or not _is_plain_value(value):

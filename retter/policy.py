@@ -126,7 +126,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         owner,
         who.owner_class,
         url,
-        b"@%b%b" % (owner, url) if owner else b"*" + url,     # key_of
+        b"@" + owner + url if owner else b"*" + url,     # key_of
         b"*" + url if who.anonymous else None,
         route_of(request),
         lookup,
