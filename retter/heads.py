@@ -11,6 +11,7 @@ the other side is here.
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import h11
@@ -537,7 +538,7 @@ class _ResponseForm:
 
     __slots__ = (
         "_cookies_at", "_fields", "_own", "compressible", "forward", "judged", "keep_alive",
-        "length_at", "plain", "stored", "varies",
+        "length_at", "plain", "stored", "undated", "varies",
     )  # fmt: skip
 
     def __init__(self, lines: Lines, eligibility: Eligibility | None) -> None:
@@ -547,7 +548,8 @@ class _ResponseForm:
         self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
         self._cookies_at = [at for at, name in enumerate(names) if name == b"set-cookie"]
         self.keep_alive = b"close" not in connections
-        self.plain = not self._cookies_at and b"vary" not in names
+        self.undated = b"date" not in names
+        self.plain = not (self._cookies_at or self.undated or b"vary" in names)
         self.length_at = names.index(b"content-length") if b"content-length" in names else 0
         self.judged = (
             names.count(b"content-length") != 1
@@ -662,6 +664,7 @@ class ResponseParser:
             set_cookies=form.set_cookies(fields),
             event_stream=False,
             plain=form.plain and _is_good(status),
+            undated=form.undated,
             compressible=compressible,
         )
 
@@ -712,6 +715,7 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
     connection = _named_by_connection(fields)
     kept = _kept_of_response(raw, status, connection)
     status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
+    undated = not any(name == b"date" for name, _ in fields)
     known_length = None if framing in (Framing.CHUNKED, Framing.CLOSE) else length
     compressible = eligibility is not None and eligibility.judges(status, known_length, fields)
     via = b"" if status < 200 else _VIA
@@ -731,8 +735,24 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
         + via,
         set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
         event_stream=any(_is_event_stream(name, value) for name, value in fields),
-        plain=framing is Framing.LENGTH and _is_plain(status, fields),
+        plain=framing is Framing.LENGTH and not undated and _is_plain(status, fields),
+        undated=undated,
         compressible=compressible,
+    )
+
+
+def dated(head: ResponseHead, date: bytes) -> ResponseHead:
+    """Return an undated head with the HTTP-date of its receipt (RFC 9110 section 6.6.1).
+
+    A copy, since the memo's is that of every answer with the same bytes, whenever it comes.
+    """
+    line = b"Date: %b\r\n" % date
+    return replace(
+        head,
+        fields=(*head.fields, (b"date", date)),
+        forward=head.forward + line,
+        stored=head.stored + line,
+        undated=False,
     )
 
 

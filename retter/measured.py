@@ -6,6 +6,7 @@ know nothing of it.
 """
 
 import asyncio
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,10 @@ class MeasuredUpstream(UpstreamConnection):
         memo: HeadMemo[ResponseHead],
         parser: ResponseParser,
         head_bytes_max: int,
+        http_date: Callable[[], str],
         overhead: Histogram,
     ) -> None:
-        super().__init__(pool, loop, memo, parser, head_bytes_max)
+        super().__init__(pool, loop, memo, parser, head_bytes_max, http_date)
         self._overhead = overhead
 
     def data_received(self, data: bytes) -> None:
@@ -83,10 +85,11 @@ def upstream_connection(
     memo: HeadMemo[ResponseHead],
     parser: ResponseParser,
     head_bytes_max: int,
+    http_date: Callable[[], str],
 ) -> UpstreamConnection:
     """Make the next connection to the application."""
     if pool.dials % MEASURED_OF == 1:
         return MeasuredUpstream(
-            pool, loop, memo, parser, head_bytes_max, counters.overhead_answer
+            pool, loop, memo, parser, head_bytes_max, http_date, counters.overhead_answer
         )
-    return UpstreamConnection(pool, loop, memo, parser, head_bytes_max)
+    return UpstreamConnection(pool, loop, memo, parser, head_bytes_max, http_date)

@@ -115,7 +115,9 @@ class ResponseHead:
     set_cookies: tuple[bytes, ...]
     event_stream: bool       # Content-Type: text/event-stream
     plain: bool              # a good answer to a GET with nothing in its head to think about:
-                             # 2xx or 3xx (not 206, 304), LENGTH, no Set-Cookie, Vary or stream
+                             # 2xx or 3xx (not 206, 304), LENGTH, with a Date, no Set-Cookie, Vary
+                             # or stream
+    undated: bool = False          # without Date: it gets that of its receipt (heads.dated)
     compressible: bool = False     # compressed for clients that ask for it (negotiation.py)
     coded: bytes | None = None     # `forward` for a coded body, made when it is first needed:
                                    # filled in later, and always the same

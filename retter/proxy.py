@@ -308,7 +308,7 @@ class Proxy:
             address,
             lambda pool: upstream_connection(
                 self.counters, pool, self.loop, self._response_memo, self._response_parser,
-                self.settings.head_bytes_max,
+                self.settings.head_bytes_max, self.http_date,
             ),
             self.loop,
             idle_max=settings.pool_size,

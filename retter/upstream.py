@@ -8,11 +8,12 @@ the pool *before* the last piece is handed over, so that a pipelined next reques
 import asyncio
 import select
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
 from retter.body import BodyMalformed, ChunkedDecoder
 from retter.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
-from retter.heads import HeadMemo, ResponseParser, end_of_head
+from retter.heads import HeadMemo, ResponseParser, dated, end_of_head
 from retter.message import Framing, ResponseHead
 from retter.strict import check_response_head
 
@@ -56,12 +57,16 @@ class UpstreamConnection:
     """A client-side HTTP/1.1 connection, reusable while its answers end cleanly.
 
     An asyncio.Protocol in all but its base class, like DownstreamConnection.
+
+    Args:
+        http_date: Tells the wall-clock time as in a Date field, for answers that have none.
     """
 
     __slots__ = (
-        "_bodiless", "_buffer", "_decoder", "_framing", "_head_bytes_max", "_informational",
-        "_keep_alive", "_left", "_loop", "_memo", "_method", "_parser", "_paused", "_pool", "_sink",
-        "_transport", "_tunnel", "answered", "closed", "idle_since", "request_complete", "reused",
+        "_bodiless", "_buffer", "_decoder", "_framing", "_head_bytes_max", "_http_date",
+        "_informational", "_keep_alive", "_left", "_loop", "_memo", "_method", "_parser", "_paused",
+        "_pool", "_sink", "_transport", "_tunnel", "answered", "closed", "idle_since",
+        "request_complete", "reused",
     )  # fmt: skip
 
     def __init__(
@@ -71,8 +76,10 @@ class UpstreamConnection:
         memo: HeadMemo[ResponseHead],
         parser: ResponseParser,
         head_bytes_max: int,
+        http_date: Callable[[], str],
     ) -> None:
         self._parser = parser
+        self._http_date = http_date
         self._pool = pool
         self._loop = loop
         self._memo = memo
@@ -271,6 +278,8 @@ class UpstreamConnection:
         if head.status < 200:
             self._receive_informational(sink, head, data[end:], now)
             return
+        if head.undated:
+            head = dated(head, self._http_date().encode())
         self._keep_alive = head.keep_alive
         framing = head.framing if self._method != b"HEAD" else Framing.NONE
         extra = len(data) - end

@@ -17,6 +17,10 @@ from retter.proxied import ProxiedConnection
 from retter.proxy import TICK_S, Proxy
 from retter.upstream import UpstreamConnection
 
+# What the wall clock shows, until a test sets it, and what an application's answer is dated.
+DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
+_DATE_LINE = b"Date: %b\r\n" % DATE.encode()
+
 
 class FakeLoop:
     """A clock, and nothing that runs by itself."""
@@ -134,7 +138,15 @@ class FakePeer:
         self.transport.lose(ConnectionResetError("reset by the test"))
 
     def received(self) -> bytes:
-        """Return what the proxy has written since the last call."""
+        """Return what the proxy has written since the last call, without lines of the usual DATE.
+
+        Every answer has one, so they would only make what a test expects longer. Any other Date is
+        left as it is; tests of the field itself set one, or look at `written`.
+        """
+        return self.written().replace(_DATE_LINE, b"")
+
+    def written(self) -> bytes:
+        """Return all that the proxy has written since the last call."""
         transport = self.transport
         new = transport.buffer[transport.taken :]
         transport.taken = len(transport.buffer)
@@ -216,11 +228,13 @@ class FakeProxy:
         self.upstreams: list[FakePeer] = []
         self.clients: list[FakePeer] = []
         self.transitions: list[Any] = []
+        self.date = DATE
         settings.setdefault("upstream", "127.0.0.1:8080")
         loop: Any = self.loop
         self.proxy = Proxy(
             made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time
         )
+        self.proxy.http_date = lambda: self.date  # type: ignore[method-assign]
         pool: Any = self.proxy.pool
         pool.proxy = self
         self.workers = self.proxy.compression.workers = FakeWorkers()
@@ -337,10 +351,16 @@ def get(path: str = "/", *, headers: dict[str, str] | None = None, version: str 
 
 
 def reply(
-    body: bytes = b"hello", *, status: str = "200 OK", headers: dict[str, str] | None = None
+    body: bytes = b"hello",
+    *,
+    status: str = "200 OK",
+    headers: dict[str, str] | None = None,
+    dated: bool = True,
 ) -> bytes:
-    """Return an application's answer with a Content-Length."""
+    """Return an application's answer with a Content-Length and, if `dated` and not given, DATE."""
     fields = {"Content-Length": str(len(body)), **(headers or {})}
+    if dated:
+        fields = {"Date": DATE, **fields}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     return f"HTTP/1.1 {status}\r\n{lines}\r\n".encode("latin-1") + body
 

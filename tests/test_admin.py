@@ -436,7 +436,7 @@ def test_bytes_of_clients_are_counted() -> None:
     proxy.upstream.sends(reply(b"x" * 100_000))
     client.sends(b"nonsense\r\n\r\n")
     sent = len(get()) + len(b"nonsense\r\n\r\n")
-    assert proxy.proxy.counters.traffic == [sent, len(client.received())]
+    assert proxy.proxy.counters.traffic == [sent, len(client.written())]
 
 
 def test_one_connection_of_some_reads_the_clock() -> None:

@@ -8,7 +8,7 @@ from retter.errors import UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.heads import HeadMemo, ResponseParser
 from retter.message import ResponseHead
 from retter.upstream import INFORMATIONAL_MAX, UpstreamConnection
-from tests.harness import FakeLoop, FakeTransport, reply
+from tests.harness import DATE, FakeLoop, FakeTransport, reply
 
 
 class FakePool:
@@ -78,7 +78,7 @@ class Upstream:
         pool: Any = self.pool
         loop: Any = FakeLoop()
         self.connection = UpstreamConnection(
-            pool, loop, HeadMemo(100_000), ResponseParser(), head_bytes_max
+            pool, loop, HeadMemo(100_000), ResponseParser(), head_bytes_max, lambda: DATE
         )
         self.transport = FakeTransport(self.connection)
         self.connection.connection_made(self.transport)
@@ -225,7 +225,7 @@ def test_giving_up_is_silent() -> None:
 def test_closing_before_there_is_a_transport() -> None:
     pool: Any = FakePool()
     loop: Any = FakeLoop()
-    connection = UpstreamConnection(pool, loop, HeadMemo(0), ResponseParser(), 100)
+    connection = UpstreamConnection(pool, loop, HeadMemo(0), ResponseParser(), 100, lambda: DATE)
     connection.write(b"x")
     connection.write_eof()
     connection.pause_reading()

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from retter.breaker import Mode
-from tests.harness import FakeProxy, body_of, field, reply, status_of
+from tests.harness import DATE, FakeProxy, body_of, field, reply, status_of
 
 DAY_S = 24 * 3600
 NOW = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 IN_A_MINUTE = b"Expires: Sun, 06 Nov 1994 08:50:37 GMT\r\n"
+UNDATED = b"X-Undated: 1\r\n"      # an answer with this field has no Date
+LATER = DATE.replace("Sun, 06", "Mon, 07")      # what the clock shows when it is received
 BODY = b"0123456789"
 
 
@@ -55,7 +57,8 @@ def _unsafe(
 
 
 def _reply(status: str, fields: bytes, body: bytes) -> bytes:
-    head, end, rest = reply(body, status=status).partition(b"\r\n\r\n")
+    dated = not (b"Date: " in fields or fields == UNDATED)
+    head, end, rest = reply(body, status=status, dated=dated).partition(b"\r\n\r\n")
     return head + b"\r\n" + fields + end[2:] + rest
 
 
@@ -99,6 +102,8 @@ def _storing() -> Iterator[Rule]:
 
 
 def _age() -> Iterator[Rule]:
+    yield Rule("RFC 9110, 6.6.1", "an answer without Date gets that of its receipt", UNDATED,
+               wait_s=30, has=(f"Date: {LATER}",))  # fmt: skip
     yield Rule("5.1", "a stored answer tells its Age", wait_s=30, has=("Age: 30",))
     yield Rule("5.1", "at once, too", has=("Age: 0",))
     yield Rule("4.2.3", "which goes on from the one received", b"Age: 100\r\n", wait_s=30,
@@ -303,6 +308,7 @@ def carry_out(rule: Rule, way: str) -> list[str]:
     def exchange(request: bytes, answer: bytes) -> bytes:
         nonlocal client
         proxy.loop.now += 0.001     # each is asked after the one before
+        proxy.date = LATER if b"X-Undated" in answer else DATE
         if client.closed:
             client = proxy.client()
         client.received()

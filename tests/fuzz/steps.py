@@ -53,6 +53,7 @@ PROPER_REQUESTS: tuple[bytes, ...] = (
 
 
 def _answer(lines: bytes = b"", body: bytes = b"hello", status: bytes = b"200 OK") -> bytes:
+    lines = b"Date: then\r\n" + lines      # RETTER takes its time with those without
     return b"HTTP/1.1 " + status + b"\r\n" + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
