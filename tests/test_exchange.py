@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from retter.breaker import Mode
 from retter.pool import REST_S
 from retter.proxy import TICK_S
+from retter.statistics import cells
 from tests.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 POST = (
@@ -959,3 +960,14 @@ def test_the_access_log_survives_a_full_disk_and_ends_with_the_proxy(
     proxy.upstream.sends(reply(b"x"))
     proxy.proxy.close()
     assert '"target": "/shown"' in capsys.readouterr().out
+
+
+def test_a_status_that_is_none_counts_as_a_5xx() -> None:
+    """RFC 9110 section 15: it is passed on, and treated as a server error."""
+    proxy = FakeProxy()
+    client = proxy.client()
+    client.sends(get("/"))
+    proxy.upstream.sends(b"HTTP/1.1 900 OK\r\nContent-Length: 2\r\n\r\nhi")
+    assert client.received().startswith(b"HTTP/1.1 900 OK\r\n")
+    counts = proxy.proxy.counters.forwarded_get
+    assert [(status_class, count) for _, status_class, count in cells(counts)] == [(5, 1)]

@@ -23,6 +23,7 @@ from typing import Any
 
 from retter.config import Settings
 from retter.errors import ConnectTimeout
+from retter.reason import STATUS_CLASSES
 from retter.statistics import Counters, cells, totals
 from tests.fuzz.wire import Message, answers_in, requests_in
 from tests.harness import FakePeer, FakeProxy
@@ -163,7 +164,8 @@ class Ledger:
         else:
             self.requests += 1
         if status:
-            self.answers[source, status // 100] += 1
+            # RFC 9110 section 15: a status that is none counts as a 5xx.
+            self.answers[source, min(status // 100, STATUS_CLASSES - 1)] += 1
 
     def flush(self) -> None:
         pass
