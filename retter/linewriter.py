@@ -89,8 +89,8 @@ class LineWriter:
         while True:
             # A stream that is no file and has been closed raises ValueError.
             with suppress(OSError, ValueError):
-                while waiting:
-                    written = self._put(waiting)
+                # A device may take nothing and call that no error: it is asked again later.
+                while waiting and (written := self._put(waiting)):
                     del waiting[:written]
             if not (waiting and wait_s) or time.monotonic() >= until:
                 return

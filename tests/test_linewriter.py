@@ -209,3 +209,22 @@ def test_dropped_lines_are_told_in_the_digest() -> None:
                 digest.on_second(proxy.loop.time())
     (record,) = records
     assert (record["event"], record["access_lines_dropped"]) == ("digest", 7)
+
+
+def test_a_device_that_takes_nothing_is_asked_again_later() -> None:
+    taken: list[bytes] = []
+    answers = iter([0, 3, 0])
+    writer = LineWriter(-1)
+
+    def put(data: bytearray) -> int:
+        number = next(answers, len(data))
+        taken.append(bytes(data[:number]))
+        return number
+
+    writer._put = put
+    assert writer.write(LINE) == 0
+    assert taken == [b""]           # asked once: the loop does not stand still for it
+    writer.flush()
+    writer.flush()
+    assert b"".join(taken) == LINE
+    assert writer.close() == 0
