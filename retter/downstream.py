@@ -8,6 +8,7 @@ meanwhile stays in the buffer, up to a limit, and then in the socket.
 import asyncio
 import socket
 import struct
+from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
 from retter.answers import Persistence
@@ -18,6 +19,7 @@ from retter.forwarding import ForwardingFields, peer_name
 from retter.heads import HeadMemo, end_of_head
 from retter.message import Framing, RequestHead
 from retter.strict import check_request_head
+from retter.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from retter.proxy import ParsedRequest, Proxy
@@ -48,6 +50,21 @@ LINGER_BYTES_MAX = 1024 * 1024
 _LEADING_BYTES_MAX = 16
 
 
+class Phase(Enum):
+    """How far a client connection has come."""
+
+    OPEN = auto()           # requests are received and answered
+    TUNNEL = auto()         # bytes go both ways after a 101
+    LINGERING = auto()      # after the last answer: the rest of what is sent is read and dropped
+    CLOSED = auto()
+
+
+# Looked up once, as in exchange.py.
+_OPEN = Phase.OPEN
+_LINGERING = Phase.LINGERING
+_CLOSED = Phase.CLOSED
+
+
 class DownstreamConnection:
     """A server-side HTTP/1.1 connection: an asyncio.Protocol in all but its base class.
 
@@ -59,8 +76,8 @@ class DownstreamConnection:
     """
 
     __slots__ = (
-        "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_closed",
-        "_decoder", "_eof", "_exchange", "_lingering", "_loop", "_memo", "_paused", "_proto",
+        "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_decoder",
+        "_dropped", "_eof", "_exchange", "_loop", "_memo", "_paused", "_phase", "_proto",
         "_proxy", "_requests", "_silent_until", "_told_peer", "_traffic", "_transport", "_tunnel",
         "_unsent", "_window_octets", "_window_until", "bucket", "deadline", "forwarding", "peer",
     )  # fmt: skip
@@ -83,10 +100,10 @@ class DownstreamConnection:
         self._window_octets = 0                # of a body in this window
         self._busy = False                     # inside the loop over requests
         self._close = False                    # after the present answer
-        self._closed = False
+        self._phase = _OPEN
         self._eof = False                      # the client has closed its sending side
-        self._lingering = -1                   # octets dropped while lingering; -1: not yet
-        self._tunnel = False
+        self._dropped = 0                      # octets, while lingering
+        self._tunnel: Tunnel | None = None     # takes what comes in place of the exchange
         self._paused = False                   # reading
         self._blocked = False                  # writing
         self._unsent = 0                       # octets that the client had not taken when last seen
@@ -102,13 +119,13 @@ class DownstreamConnection:
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
-        if not self._closed and self._transport is not None:
+        if self._phase is not _CLOSED and self._transport is not None:
             self._traffic[1] += len(data)
             self._transport.write(data)
 
     def write_message(self, head: bytes, body: bytes) -> None:
         """Write a head and a body in one system call."""
-        if self._closed or self._transport is None:
+        if self._phase is _CLOSED or self._transport is None:
             return
         if len(body) <= JOIN_BYTES_MAX:
             message = head + body
@@ -131,7 +148,7 @@ class DownstreamConnection:
 
     def pause_body(self) -> None:
         """Stop reading: the application does not take the body."""
-        if not self._paused and not self._closed and self._transport is not None:
+        if not self._paused and self._phase is not _CLOSED and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
             if not self._blocked:  # else its time to take what is written goes on running
@@ -139,7 +156,7 @@ class DownstreamConnection:
 
     def resume_body(self) -> None:
         """Read again."""
-        if self._paused and not self._closed and self._transport is not None:
+        if self._paused and self._phase is not _CLOSED and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
             if self._body_left or self._decoder is not None:
@@ -148,7 +165,7 @@ class DownstreamConnection:
     def exchange_done(self, now: float) -> None:
         """The answer is complete: on to the next request, or close."""
         self._exchange = None
-        if self._closed:
+        if self._phase is _CLOSED:
             return
         if self._close or self._body_left or self._decoder is not None:
             self._end()
@@ -164,18 +181,20 @@ class DownstreamConnection:
             data, self._buffer = self._buffer, b""
             self._receive_requests(data, now)
 
-    def begin_tunnel(self, now: float) -> None:
-        """Bytes go both ways from here on."""
-        self._tunnel = True
+    def begin_tunnel(self, tunnel: Tunnel, now: float) -> None:
+        """Hand all that comes from here on to the tunnel."""
+        self._exchange = None
+        self._tunnel = tunnel
+        self._phase = Phase.TUNNEL
         self.deadline = _FOREVER
         self.resume_body()  # before the write, which may pause it at once
         data, self._buffer = self._buffer, b""
-        if data and self._exchange is not None:
-            self._exchange.client_tunnel_data(data, now)
+        if data:
+            tunnel.client_data(data, now)
 
     def write_eof(self) -> None:
         """Close our direction of the tunnel, or all of it where TLS knows no half."""
-        if not self._closed and self._transport is not None:
+        if self._phase is not _CLOSED and self._transport is not None:
             if self._transport.can_write_eof():
                 self._transport.write_eof()
             else:
@@ -183,16 +202,16 @@ class DownstreamConnection:
 
     def close(self) -> None:
         """Close when everything written has been sent."""
-        self._exchange = None
-        if not self._closed and self._transport is not None:
-            self._closed = True
+        self._exchange = self._tunnel = None
+        if self._phase is not _CLOSED and self._transport is not None:
+            self._phase = _CLOSED
             self._limit_writing(self._transport, self._loop.time())
             self._transport.close()
 
     def abort(self) -> None:
         """Close at once; what the client has got so far is all there is."""
-        self._exchange = None
-        self._closed = True
+        self._exchange = self._tunnel = None
+        self._phase = _CLOSED
         if self._transport is not None:
             self._transport.abort()
 
@@ -207,14 +226,14 @@ class DownstreamConnection:
     @property
     def idle(self) -> bool:
         """Whether no request is being received or answered."""
-        return self._exchange is None and not self._buffer and not self._tunnel
+        return self._exchange is None and not self._buffer and self._tunnel is None
 
     def waits_since(self) -> float:
         """Return since when it waits for its client to ask (monotonic seconds).
 
         Infinity while there is something to do: a request is received, answered or sent on.
         """
-        if self._exchange is not None or self._blocked or self._closed or self._lingering >= 0:
+        if self._exchange is not None or self._blocked or self._phase is not _OPEN:
             return _FOREVER
         settings = self._proxy.settings
         if self._buffer or not self._requests:
@@ -245,21 +264,22 @@ class DownstreamConnection:
             parsed = self._memo.young.get(data)
             if (
                 parsed is not None
+                and self._phase is _OPEN
                 and parsed.head.framing is _NO_BODY
-                and not (self._buffer or self._closed or self._blocked or self._lingering >= 0)
+                and not (self._buffer or self._blocked)
             ):
                 # A known head and nothing else: what `_receive_requests` would come to, without
                 # looking for the end of the head (saves 0.7 of 4 us when the store answers).
                 self._begin(parsed, now)
                 return
-            if self._lingering >= 0:
-                self._linger_on(data)
-            elif not self._closed:
+            if self._phase is _OPEN:
                 if self._buffer:
                     data, self._buffer = self._buffer + data, b""
                 self._receive_requests(data, now)
-        elif self._tunnel:
-            self._exchange.client_tunnel_data(data, now)
+            elif self._phase is _LINGERING:
+                self._linger_on(data)
+            elif self._tunnel is not None:
+                self._tunnel.client_data(data, now)
         elif self._body_left or self._decoder is not None:
             self._receive_body(self._exchange, data, now)
         else:
@@ -270,8 +290,8 @@ class DownstreamConnection:
         if not self._transport.can_write_eof():
             return False  # over TLS both sides are closed together
         # A client may close its sending side and wait for its answer (RFC 9112 section 9.6).
-        if self._tunnel and self._exchange is not None:
-            self._exchange.client_tunnel_eof(self._loop.time())
+        if self._tunnel is not None:
+            self._tunnel.client_eof(self._loop.time())
             return True
         if self._exchange is not None and self._exchange.event_stream:
             return False  # nobody says no more and listens on: a page has been closed
@@ -282,11 +302,11 @@ class DownstreamConnection:
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closed = True
+        self._phase = _CLOSED
         self._proxy.lost(self)
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.downstream_gone(self._loop.time())
+        tunnel, self._tunnel = self._tunnel, None
+        _tell_gone(exchange, tunnel, self._loop.time())
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -294,6 +314,8 @@ class DownstreamConnection:
             self._limit_writing(self._transport, self._loop.time())
         if self._exchange is not None:
             self._exchange.downstream_blocked()
+        elif self._tunnel is not None:
+            self._tunnel.downstream_blocked()
 
     def resume_writing(self) -> None:
         self._blocked = False
@@ -303,10 +325,13 @@ class DownstreamConnection:
             if self._body_left or self._decoder is not None:
                 self._begin_body(now)
             self._exchange.downstream_writable()
-        elif self._lingering >= 0:
+        elif self._tunnel is not None:
+            self.deadline = _FOREVER
+            self._tunnel.downstream_writable()
+        elif self._phase is _LINGERING:
             self.deadline = now + LINGER_S
             self._proxy.wheel.watch(self, now)
-        elif not self._closed:
+        elif self._phase is _OPEN:
             self.deadline = now + self._proxy.settings.keep_alive_s
             self._go_on(now)
 
@@ -317,7 +342,7 @@ class DownstreamConnection:
         self._busy = True
         ahead = 0       # requests that others followed at once
         try:
-            while data and self._exchange is None and not self._closed and self._lingering < 0:
+            while data and self._exchange is None and self._phase is _OPEN:
                 if self._blocked:
                     self._read_ahead(data)  # no more answers before these are read
                     self.pause_body()
@@ -341,7 +366,7 @@ class DownstreamConnection:
 
     def _next_turn(self) -> None:
         # If it is blocked or closed by now, whatever ends that goes on, or nobody has to.
-        if self._exchange is None and not (self._blocked or self._closed or self._lingering >= 0):
+        if self._exchange is None and not self._blocked and self._phase is _OPEN:
             self._go_on(self._loop.time())
 
     def _receive_request(self, data: bytes, now: float) -> bytes:
@@ -493,7 +518,7 @@ class DownstreamConnection:
         if rest:
             if self._exchange is exchange or self._busy:
                 self._read_ahead(rest)
-            elif not self._closed:
+            elif self._phase is _OPEN:
                 self._receive_requests(rest, now)
 
     def _fail_body(self, error: DownstreamError, now: float) -> None:
@@ -520,7 +545,7 @@ class DownstreamConnection:
 
     def on_deadline(self, now: float) -> None:
         """Called by the wheel when the deadline has passed."""
-        if self._closed or self._blocked or self._lingering >= 0:
+        if self._phase is not _OPEN or self._blocked:
             if not self._takes_on(now):
                 self.give_up(now)
         elif self._exchange is not None:
@@ -546,11 +571,10 @@ class DownstreamConnection:
         return True
 
     def give_up(self, now: float) -> None:
-        """Close at once in the middle of an exchange, which is told so."""
-        exchange = self._exchange
+        """Close at once in the middle of an exchange or a tunnel, which is told so."""
+        exchange, tunnel = self._exchange, self._tunnel
         self.abort()
-        if exchange is not None:
-            exchange.downstream_gone(now)
+        _tell_gone(exchange, tunnel, now)
 
     def _refuse(self, error: DownstreamError) -> None:
         """Answer what could not be read as a request, and close."""
@@ -585,10 +609,10 @@ class DownstreamConnection:
         self._buffer = b""
         self._body_left = 0
         self._decoder = None
-        if self._closed or self._transport is None:
+        if self._phase is _CLOSED or self._transport is None:
             return
         now = self._loop.time()
-        self._lingering = 0
+        self._phase = _LINGERING
         self._limit_writing(self._transport, now)
         if not self._unsent:  # else lingering begins when the client has taken its answer
             self.deadline = now + LINGER_S
@@ -601,6 +625,13 @@ class DownstreamConnection:
         # Else it is TLS, which has no half to close: the client ends it when it has its answer.
 
     def _linger_on(self, data: bytes) -> None:
-        self._lingering += len(data)
-        if self._lingering > LINGER_BYTES_MAX:
+        self._dropped += len(data)
+        if self._dropped > LINGER_BYTES_MAX:
             self.abort()
+
+
+def _tell_gone(exchange: Exchange | None, tunnel: Tunnel | None, now: float) -> None:
+    if exchange is not None:
+        exchange.downstream_gone(now)
+    elif tunnel is not None:
+        tunnel.client_gone(now)

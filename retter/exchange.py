@@ -38,6 +38,7 @@ from retter.policy import ends_session, invalidated_urls, new_session_ids, stora
 from retter.reason import STATUS_CLASSES, Reason
 from retter.store import StoredResponse
 from retter.stored import CODING, STORED_AT, Form, Record, as_stored
+from retter.tunnel import STREAM_IDLE_S, Tunnel
 from retter.upstream import Trailers, UpstreamConnection
 
 if TYPE_CHECKING:
@@ -54,10 +55,6 @@ HOLD_S = 0.25
 # others: how long it takes is the client's doing, and a few slow readers would keep everybody out.
 SLOW_READER_S = 0.25
 
-# After the head an event stream or a tunnel may be silent for long: only one that has been silent
-# for so long is taken for dead.
-STREAM_IDLE_S = 3600.0
-
 # RFC 9110 section 9.2.2: these may be sent twice without harm.
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 # RFC 9110 section 9.2.1: these change nothing, so they make no stored response out of date.
@@ -73,8 +70,7 @@ class Stage(Enum):
     CONNECTING = auto()     # waits for a connection (pool)
     SENT = auto()           # waits for the response head
     RECEIVING = auto()      # the head has arrived
-    TUNNEL = auto()         # bytes go both ways after a 101
-    DONE = auto()
+    DONE = auto()           # or taken over by a Tunnel
 
 
 # Looked up once: an Enum member's attribute access costs three times a global's.
@@ -219,7 +215,6 @@ class Exchange:
     _received = False                       # some of the body has arrived
     _blocked = False                        # the client does not take the answer
     _blocked_since = float("inf")           # or did not at some time, for the first time
-    _half_closed = False                    # one direction of the tunnel has ended
     _silence_s = 0.0                        # allowed between bytes of the answer
     _encoder: BodyEncoder | None = None     # compresses the body on its way
     _body_bytes = 0                         # of the answer, as the client gets it
@@ -337,9 +332,7 @@ class Exchange:
 
     def upstream_writable(self) -> None:
         """The application reads again."""
-        if self.stage is Stage.TUNNEL:
-            self.deadline = self._proxy.loop.time() + self._silence_s
-        elif self._request_complete:
+        if self._request_complete:
             self.deadline = self._proxy.loop.time() + self._first_byte_wait_s()
         else:
             self.deadline = float("inf")  # the client's own time limits hold
@@ -632,70 +625,31 @@ class Exchange:
     # -- the tunnel -------------------------------------------------------------------------
 
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
-        """After a 101 bytes go both ways (RFC 9110 section 7.8)."""
-        proxy, client = self._proxy, self._client
-        if client is None:
+        """After a 101 bytes go both ways (RFC 9110 section 7.8): a tunnel takes over."""
+        proxy, client, upstream = self._proxy, self._client, self._upstream
+        parsed, permit = self._parsed, self._permit
+        if client is None or upstream is None:
             self._abandon(Outcome.NEUTRAL, now)  # who wanted the tunnel has left
             return
         # A request's body comes before the new protocol's first byte (RFC 9110 section 7.8).
-        if not self._parsed.head.upgrade or not self._request_complete:
+        if not parsed.head.upgrade or not self._request_complete:
             # raised inside the connection's callback, which turns it into upstream_failed
             raise UpstreamMalformed("a 101 that was not asked for")
-        self.stage = Stage.TUNNEL
-        self._silence_s = STREAM_IDLE_S
-        self.deadline = now + STREAM_IDLE_S
-        self.answer_begun = True
-        self._outcome = Outcome.NEUTRAL
-        proxy.breaker.first_byte(now, self._permit)
-        proxy.breaker.detach(now, self._permit)
-        proxy.streams[self] = proxy.exchanges.pop(self, None)
-        proxy.start_waiting(now)
+        self.stage = _DONE
+        self._client = self._upstream = None
+        proxy.exchanges.pop(self, None)
+        proxy.streams.pop(self, None)
+        permit.holder = None
+        proxy.breaker.first_byte(now, permit)
+        proxy.breaker.detach(now, permit)
         self._count_forwarded(101)
         client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
-        client.begin_tunnel(now)
-
-    def tunnel_data(self, data: bytes, now: float) -> None:
-        """Bytes from the application."""
-        self.deadline = now + self._silence_s
-        if self._client is not None:
-            self._client.write(data)
-
-    def tunnel_eof(self, now: float) -> None:
-        """The application has no more to say."""
-        if self._client is not None:
-            self._client.write_eof()
-        self._end_direction(now)
-
-    def client_tunnel_data(self, data: bytes, now: float) -> None:
-        """Bytes from the client."""
-        self.deadline = now + self._silence_s
-        if self._upstream is not None:
-            self._upstream.write(data)
-
-    def client_tunnel_eof(self, now: float) -> None:
-        """The client has no more to say."""
-        if self._upstream is not None:
-            self._upstream.write_eof()
-        self._end_direction(now)
-
-    def _end_direction(self, now: float) -> None:
-        """Go on with the other direction if it is still open, but not for long in silence."""
-        if self._half_closed:
-            upstream, self._upstream = self._upstream, None
-            if upstream is not None:
-                upstream.abandon()
-            self._end_tunnel(now)
-            return
-        self._half_closed = True
-        self._silence_s = self._proxy.settings.upstream_body_timeout_s
-        self.deadline = now + self._silence_s
-
-    def _end_tunnel(self, now: float) -> None:
-        if self._client is not None:
-            self._log_answer(self._permit.reason)
-            self._client.close()
-            self._client = None
-        self._finish(now)
+        tunnel = Tunnel(
+            proxy, client, upstream, parsed.head, parsed.identity, permit, self._began_at, now
+        )
+        upstream.begin_tunnel(tunnel)
+        client.begin_tunnel(tunnel, now)
+        proxy.start_waiting(now)
 
     # -- backpressure -------------------------------------------------------------------------
 
@@ -740,9 +694,6 @@ class Exchange:
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
         """The connection died, or what came over it was not an answer."""
         connection, self._upstream = self._upstream, None
-        if self.stage is Stage.TUNNEL:
-            self._end_tunnel(now)
-            return
         if (
             isinstance(error, UpstreamReset)
             and connection is not None
@@ -863,7 +814,7 @@ class Exchange:
             self._proxy.pool.unhold(self)
             self._outcome = Outcome.NEUTRAL
             self._finish(now)
-        elif not self._request_complete or self.stage is Stage.TUNNEL or self._streams():
+        elif not self._request_complete or self._streams():
             self._abandon(Outcome.NEUTRAL, now)
         elif self.stage is Stage.RECEIVING or self.deadline == float("inf"):
             self.downstream_writable()  # a lost connection resumes whoever waits for it
@@ -910,8 +861,6 @@ class Exchange:
     def _log_answer(self, reason: Reason) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""
         status = self._response.status if self._response is not None and self.answer_begun else 0
-        if self.stage is Stage.TUNNEL:
-            status = 101
         self._log(status, "backend", reason)
 
     def _log(self, status: int, source: str, reason: Reason) -> None:

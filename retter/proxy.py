@@ -40,6 +40,7 @@ from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
+from retter.tunnel import Tunnel
 from retter.units import parse_listen, parse_upstream
 from retter.wheel import DeadlineWheel
 
@@ -215,7 +216,7 @@ class Proxy:
         self.access_log = self._open_access_log(settings, None)
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
-        self.streams: dict[Exchange, None] = {}      # event streams and tunnels
+        self.streams: dict[Exchange | Tunnel, None] = {}     # event streams and tunnels
         self.connections: set[ClientConnection] = set()
         self.descriptors_max = 0      # for clients and the application together; 0: not known
         self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
@@ -509,8 +510,8 @@ class Proxy:
         self.expire(now)
         self._ticks += 1
         if self._ticks % SECOND_TICKS == 0:
-            for exchange in list(self.streams):
-                exchange.sweep(now)
+            for stream in list(self.streams):
+                stream.sweep(now)
             for told in self.on_second:
                 told(now)
         self.pool.sweep(now)
@@ -580,8 +581,8 @@ class Proxy:
         self.pool.close()
         for connection in list(self.connections):
             connection.give_up(now)
-        for exchange in [*self.exchanges, *self.streams]:
-            exchange.shut_down(now)
+        for open_still in [*self.exchanges, *self.streams]:
+            open_still.shut_down(now)
         if self.access_log is not None:
             self.access_log.close(wait_s=CLOSE_S)
 

@@ -46,8 +46,16 @@ class ResponseSink(Protocol):
         self, data: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None: ...
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None: ...
-    def tunnel_data(self, data: bytes, now: float) -> None: ...
-    def tunnel_eof(self, now: float) -> None: ...
+    def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
+    def upstream_blocked(self) -> None: ...
+    def upstream_writable(self) -> None: ...
+
+
+class TunnelSink(Protocol):
+    """What an UpstreamConnection needs of the tunnel that it has become a side of."""
+
+    def upstream_data(self, data: bytes, now: float) -> None: ...
+    def upstream_eof(self, now: float) -> None: ...
     def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
     def upstream_blocked(self) -> None: ...
     def upstream_writable(self) -> None: ...
@@ -93,7 +101,7 @@ class UpstreamConnection:
         self._keep_alive = False
         self._informational = 0
         self._method = b""
-        self._tunnel = False
+        self._tunnel: TunnelSink | None = None    # takes what comes in place of the sink
         self._paused = False
         self._bodiless = False                    # has carried an answer that had no body
         self.closed = False
@@ -131,7 +139,7 @@ class UpstreamConnection:
         """Stop reading until resume_reading: the client does not keep up."""
         # Not without an exchange: the last piece of an answer may be what blocks its client, and
         # by then the connection is in the pool, where it has to read.
-        if self._sink is None or self._paused or self.closed:
+        if (self._sink is None and self._tunnel is None) or self._paused or self.closed:
             return
         if self._transport is not None:
             self._paused = True
@@ -153,9 +161,25 @@ class UpstreamConnection:
         poll.register(told.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
+    def begin_tunnel(self, tunnel: TunnelSink) -> None:
+        """Hand all that comes from here on to the tunnel."""
+        self._sink = None
+        self._tunnel = tunnel
+
+    def end_tunnel(self) -> None:
+        """Close; what the client said last is still delivered."""
+        self._tunnel = None
+        if not self.closed and self._transport is not None:
+            self.closed = True
+            self._pool.forget(self)
+            if self._transport.get_write_buffer_size():
+                self._pool.flush(self)
+            self._transport.close()
+
     def abandon(self) -> None:
         """Give the exchange up in the middle: the connection cannot be used again."""
         self._sink = None
+        self._tunnel = None
         self.close()
 
     def close(self) -> None:
@@ -163,13 +187,7 @@ class UpstreamConnection:
         if not self.closed:
             self.closed = True
             self._pool.forget(self)
-            if self._transport is None:
-                return
-            if self._tunnel:
-                if self._transport.get_write_buffer_size():
-                    self._pool.flush(self)
-                self._transport.close()  # what the client said last is still delivered
-            else:
+            if self._transport is not None:
                 self._transport.abort()
 
     def abort(self) -> None:
@@ -185,11 +203,14 @@ class UpstreamConnection:
     def data_received(self, data: bytes) -> None:
         sink = self._sink
         if sink is None:
-            self.close()  # nobody asked: what comes next on this connection cannot be trusted
+            if self._tunnel is not None:
+                self._tunnel.upstream_data(data, self._loop.time())
+            else:
+                self.close()  # nobody asked: what comes next here cannot be trusted
             return
         self.answered = True
         now = self._loop.time()
-        if self._framing is None and not (self._buffer or self._tunnel):
+        if self._framing is None and not self._buffer:
             end = data.find(b"\r\n\r\n") + 4
             head = self._memo.young.get(data[:end])
             if (
@@ -204,7 +225,7 @@ class UpstreamConnection:
                 sink.response_whole(head, data[end:], now)
                 return
         try:
-            if self._framing is None and not self._tunnel:
+            if self._framing is None:
                 self._receive_head(sink, data, now)
             else:
                 self._receive_body(sink, data, now)
@@ -212,8 +233,8 @@ class UpstreamConnection:
             self._fail(error, now)
 
     def eof_received(self) -> bool:
-        if self._tunnel and self._sink is not None:
-            self._sink.tunnel_eof(self._loop.time())
+        if self._tunnel is not None:
+            self._tunnel.upstream_eof(self._loop.time())
             # The other direction may go on, but not over TLS.
             return self._transport is not None and self._transport.can_write_eof()
         if self._sink is None:
@@ -243,12 +264,15 @@ class UpstreamConnection:
         self.closed = True
         self._pool.forget(self)
         sink, self._sink = self._sink, None
+        tunnel, self._tunnel = self._tunnel, None
+        now = self._loop.time()
+        if tunnel is not None:
+            tunnel.upstream_failed(UpstreamReset("closed"), now)
         if sink is None:
             return
-        now = self._loop.time()
         plain = self._transport is None or self._transport.can_write_eof()
         # Over TLS, the end that counts comes as eof_received.
-        if self._framing is Framing.CLOSE and exc is None and plain and not self._tunnel:
+        if self._framing is Framing.CLOSE and exc is None and plain:
             sink.response_data(b"", True, [], now)
         else:
             sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
@@ -256,10 +280,14 @@ class UpstreamConnection:
     def pause_writing(self) -> None:
         if self._sink is not None:
             self._sink.upstream_blocked()
+        elif self._tunnel is not None:
+            self._tunnel.upstream_blocked()
 
     def resume_writing(self) -> None:
         if self._sink is not None:
             self._sink.upstream_writable()
+        elif self._tunnel is not None:
+            self._tunnel.upstream_writable()
 
     # -- the answer ---------------------------------------------------------------------------
 
@@ -324,7 +352,6 @@ class UpstreamConnection:
         if self._informational > INFORMATIONAL_MAX:
             raise UpstreamMalformed("too many 1xx answers")
         if head.status == 101:
-            self._tunnel = True
             sink.upgraded(head, rest, now)
             return
         sink.response_informational(head)
@@ -332,9 +359,7 @@ class UpstreamConnection:
             self._receive_head(sink, rest, now)
 
     def _receive_body(self, sink: ResponseSink, data: bytes, now: float) -> None:
-        if self._tunnel:
-            sink.tunnel_data(data, now)
-        elif self._framing is Framing.LENGTH:
+        if self._framing is Framing.LENGTH:
             left = self._left - len(data)
             if left > 0:
                 self._left = left
@@ -396,7 +421,7 @@ class UpstreamConnection:
     def _fail(self, error: UpstreamError, now: float) -> None:
         sink, self._sink = self._sink, None
         self.close()
-        if self._bodiless and self._framing is None and not (self._tunnel or self._informational):
+        if self._bodiless and self._framing is None and not self._informational:
             # A body, sooner than the answer to this request: that will never be read, and is to be
             # asked for once more where that is allowed.
             self.answered = False

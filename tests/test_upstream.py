@@ -31,6 +31,7 @@ class Sink:
         self.body = b""
         self.complete = False
         self.error: UpstreamError | None = None
+        self.tunnelled: UpstreamConnection | None = None    # by a 101
 
     def response_informational(self, head: ResponseHead) -> None:
         self.events.append(str(head.status))
@@ -52,11 +53,13 @@ class Sink:
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
         self.events.append("upgraded")
         self.body += data
+        if self.tunnelled is not None:
+            self.tunnelled.begin_tunnel(self)
 
-    def tunnel_data(self, data: bytes, now: float) -> None:
+    def upstream_data(self, data: bytes, now: float) -> None:
         self.body += data
 
-    def tunnel_eof(self, now: float) -> None:
+    def upstream_eof(self, now: float) -> None:
         self.events.append("eof")
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
@@ -179,16 +182,29 @@ def test_heads_have_a_limit_and_1xx_too() -> None:
 def test_a_tunnel() -> None:
     upstream = Upstream()
     sink = upstream.ask()
+    sink.tunnelled = upstream.connection
     upstream.connection.data_received(b"HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\nhel")
     upstream.connection.data_received(b"lo")
     assert (sink.events, sink.body) == (["upgraded"], b"hello")
+    upstream.connection.pause_writing()
+    upstream.connection.resume_writing()
+    assert sink.events[1:] == ["blocked", "writable"]
     upstream.connection.write(b"more")
     upstream.connection.write_eof()
     assert upstream.transport.eof_written
     assert upstream.connection.eof_received() is True
     assert sink.events[-1] == "eof"
-    upstream.connection.close()
+    upstream.connection.end_tunnel()
     assert upstream.transport.closing and not upstream.transport.aborted, "what was said is sent"
+    upstream.connection.connection_lost(None)
+    assert sink.error is None, "who has ended it knows"
+
+
+def test_a_lost_tunnel() -> None:
+    upstream = Upstream()
+    sink = upstream.ask()
+    sink.tunnelled = upstream.connection
+    upstream.connection.data_received(b"HTTP/1.1 101 S\r\nUpgrade: x\r\n\r\n")
     upstream.connection.connection_lost(None)
     assert isinstance(sink.error, UpstreamReset)
 
