@@ -12,12 +12,12 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
 from retter.answers import Persistence
-from retter.body import BodyMalformed, ChunkedDecoder
 from retter.errors import BadRequest, DownstreamError, RequestTimeout, RequestTooLarge
 from retter.exchange import Exchange, begin
 from retter.forwarding import ForwardingFields, peer_name
 from retter.heads import HeadMemo, end_of_head
 from retter.message import Framing, RequestHead
+from retter.request_body import RequestBody
 from retter.strict import check_request_head
 from retter.tunnel import Tunnel
 
@@ -76,10 +76,9 @@ class DownstreamConnection:
     """
 
     __slots__ = (
-        "_blocked", "_body_left", "_buffer", "_busy", "_chunked_octets", "_close", "_decoder",
-        "_dropped", "_eof", "_exchange", "_loop", "_memo", "_paused", "_phase", "_proto",
-        "_proxy", "_requests", "_silent_until", "_told_peer", "_traffic", "_transport", "_tunnel",
-        "_unsent", "_window_octets", "_window_until", "bucket", "deadline", "forwarding", "peer",
+        "_blocked", "_buffer", "_busy", "_close", "_dropped", "_eof", "_exchange", "_loop",
+        "_memo", "_paused", "_phase", "_proto", "_proxy", "_requests", "_told_peer", "_traffic",
+        "_transport", "_tunnel", "_unsent", "body", "bucket", "deadline", "forwarding", "peer",
     )  # fmt: skip
 
     def __init__(
@@ -92,12 +91,7 @@ class DownstreamConnection:
         self._memo: HeadMemo[ParsedRequest]
         self._buffer = b""
         self._exchange: Exchange | None = None
-        self._body_left = 0                    # octets of a LENGTH body still to come
-        self._decoder: ChunkedDecoder | None = None
-        self._chunked_octets = 0               # of a CHUNKED body so far
-        self._silent_until = _FOREVER          # a body's next piece has to come by then
-        self._window_until = _FOREVER          # and by then what a window's rate asks for
-        self._window_octets = 0                # of a body in this window
+        self.body: RequestBody | None = None   # of the present request, until it has all come
         self._busy = False                     # inside the loop over requests
         self._close = False                    # after the present answer
         self._phase = _OPEN
@@ -159,15 +153,15 @@ class DownstreamConnection:
         if self._paused and self._phase is not _CLOSED and self._transport is not None:
             self._paused = False
             self._transport.resume_reading()
-            if self._body_left or self._decoder is not None:
-                self._begin_body(self._loop.time())
+            if self.body is not None:
+                self._await_body(self.body, self._loop.time())
 
     def exchange_done(self, now: float) -> None:
         """The answer is complete: on to the next request, or close."""
         self._exchange = None
         if self._phase is _CLOSED:
             return
-        if self._close or self._body_left or self._decoder is not None:
+        if self._close or self.body is not None:
             self._end()
             return
         self.deadline = now + self._proxy.settings.keep_alive_s
@@ -280,8 +274,8 @@ class DownstreamConnection:
                 self._linger_on(data)
             elif self._tunnel is not None:
                 self._tunnel.client_data(data, now)
-        elif self._body_left or self._decoder is not None:
-            self._receive_body(self._exchange, data, now)
+        elif self.body is not None:
+            self._receive_body(self._exchange, self.body, data, now)
         else:
             self._read_ahead(data)
 
@@ -295,7 +289,7 @@ class DownstreamConnection:
             return True
         if self._exchange is not None and self._exchange.event_stream:
             return False  # nobody says no more and listens on: a page has been closed
-        if self._exchange is None or self._body_left or self._decoder is not None:
+        if self._exchange is None or self.body is not None:
             return False  # nothing to wait for: the transport closes
         self._eof = True
         self._close = self._close or not self._buffer  # what was pipelined is answered first
@@ -322,8 +316,8 @@ class DownstreamConnection:
         now = self._loop.time()
         if self._exchange is not None:
             self.deadline = _FOREVER
-            if self._body_left or self._decoder is not None:
-                self._begin_body(now)
+            if self.body is not None:
+                self._await_body(self.body, now)
             self._exchange.downstream_writable()
         elif self._tunnel is not None:
             self.deadline = _FOREVER
@@ -434,88 +428,59 @@ class DownstreamConnection:
     # -- request bodies -------------------------------------------------------------------------
 
     def _begin_with_body(self, parsed: "ParsedRequest", rest: bytes, now: float) -> bytes:
-        body_bytes_max = self._proxy.settings.request_body_bytes_max
-        if body_bytes_max and parsed.head.content_length > body_bytes_max:
+        settings = self._proxy.settings
+        bytes_max = settings.request_body_bytes_max
+        if bytes_max and parsed.head.content_length > bytes_max:
             raise RequestTooLarge("the request body is too large")
         self._count_request()
         self.deadline = _FOREVER
-        if parsed.head.framing is Framing.CHUNKED:
-            self._decoder = ChunkedDecoder()
-            self._chunked_octets = 0
-        else:
-            self._body_left = parsed.head.content_length
+        min_rate_bytes = 0 if parsed.stream else settings.body_min_rate_bytes
+        body = RequestBody(parsed.head, bytes_max, settings.body_idle_timeout_s, min_rate_bytes)
+        self.body = body
         exchange = self._exchange = begin(self._proxy, self, parsed, now)
         if exchange is None:
             # Refused before its body was read: it cannot be told from a next request's bytes.
             self._end()
             return b""
         if rest:
-            self._receive_body(exchange, rest, now)
-        if self._body_left or self._decoder is not None:
-            self._begin_body(now)
-        if self._eof and (self._body_left or self._decoder is not None):
-            self.give_up(now)  # the rest of it will never come
-            return b""
+            self._receive_body(exchange, body, rest, now)
+        if self.body is not None:
+            self._await_body(body, now)
+            if self._eof:
+                self.give_up(now)  # the rest of it will never come
+                return b""
         data, self._buffer = self._buffer, b""
         if data and self._exchange is not None:
             self._read_ahead(data)
             return b""
         return data
 
-    def _begin_body(self, now: float) -> None:
+    def _await_body(self, body: RequestBody, now: float) -> None:
         """Await a body, or the rest of one that could not be read for a time."""
-        settings, exchange = self._proxy.settings, self._exchange
-        limited = settings.body_min_rate_bytes and exchange is not None and not exchange.stream
-        self._window_until = now + settings.body_idle_timeout_s if limited else _FOREVER
-        self._window_octets = 0
-        self._await_body(now)
+        body.start_clock(now)
+        self._await_piece(body, now)
 
-    def _await_body(self, now: float) -> None:
+    def _await_piece(self, body: RequestBody, now: float) -> None:
         if not self._paused:
-            self._silent_until = now + self._proxy.settings.body_idle_timeout_s
-            self.deadline = min(self._silent_until, self._window_until)
+            self.deadline = body.next_deadline(now)
             self._proxy.wheel.watch(self, now)
 
-    def _body_comes_on(self, now: float) -> bool:
-        """Whether the body has come fast enough so far: then it has another window."""
-        settings = self._proxy.settings
-        window_s = settings.body_idle_timeout_s
-        wanted = settings.body_min_rate_bytes * window_s
-        if now >= self._silent_until or self._window_octets < wanted:
-            return False
-        self._window_until = now + window_s
-        self._window_octets = 0
-        self.deadline = min(self._silent_until, self._window_until)
-        self._proxy.wheel.watch(self, now)
-        return True
-
-    def _receive_body(self, exchange: Exchange, data: bytes, now: float) -> None:
-        self._window_octets += len(data)
-        if self._decoder is not None:
-            try:
-                body = self._decoder.feed(data)
-            except BodyMalformed as error:
-                self._fail_body(BadRequest(str(error)), now)
-                return
-            complete, trailers = self._decoder.complete, self._decoder.trailers
-            rest = self._decoder.rest() if complete else b""
-            self._chunked_octets += len(body)
-            body_bytes_max = self._proxy.settings.request_body_bytes_max
-            if body_bytes_max and self._chunked_octets > body_bytes_max:
-                self._fail_body(RequestTooLarge("the request body is too large"), now)
-                return
-        else:
-            body, rest = data[: self._body_left], data[self._body_left :]
-            self._body_left -= len(body)
-            complete, trailers = not self._body_left, []
-        if complete:
-            self._decoder = None
+    def _receive_body(
+        self, exchange: Exchange, body: RequestBody, data: bytes, now: float
+    ) -> None:
+        try:
+            piece = body.feed(data)
+        except DownstreamError as error:
+            self._fail_body(error, now)
+            return
+        if body.complete:
+            self.body = None
             self.deadline = _FOREVER
         else:
-            self._await_body(now)
-        if body or complete:
-            exchange.request_data(body, complete, trailers, now)
-        if rest:
+            self._await_piece(body, now)
+        if piece or body.complete:
+            exchange.request_data(piece, now)
+        if rest := body.rest:
             if self._exchange is exchange or self._busy:
                 self._read_ahead(rest)
             elif self._phase is _OPEN:
@@ -548,8 +513,11 @@ class DownstreamConnection:
         if self._phase is not _OPEN or self._blocked:
             if not self._takes_on(now):
                 self.give_up(now)
-        elif self._exchange is not None:
-            if not self._body_comes_on(now):
+        elif self.body is not None:
+            self.deadline = self.body.extended_deadline(now)
+            if self.deadline:
+                self._proxy.wheel.watch(self, now)
+            else:
                 self._fail_body(RequestTimeout("the request body comes too slowly"), now)
         elif self._buffer:
             self._refuse(RequestTimeout("the request head took too long"))
@@ -605,10 +573,9 @@ class DownstreamConnection:
         Args:
             sending: It may do so, although no body is waited for.
         """
-        sending = sending or self._body_left > 0 or self._decoder is not None
+        sending = sending or self.body is not None
         self._buffer = b""
-        self._body_left = 0
-        self._decoder = None
+        self.body = None
         if self._phase is _CLOSED or self._transport is None:
             return
         now = self._loop.time()

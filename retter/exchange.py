@@ -197,9 +197,6 @@ class Exchange:
     deadline = float("inf")         # of the upstream's next step, monotonic seconds
     # the request
     _upstream: UpstreamConnection | None = None
-    _pending: list[bytes] | None = None     # body received before there is a connection
-    _trailers: Trailers = []                # noqa: RUF012 - replaced, never changed
-    _sent_body = False
     _retried = False
     # the answer
     _response: ResponseHead | None = None
@@ -238,7 +235,7 @@ class Exchange:
         self._began_at = self.started_at = self._requested_at = now
         if proxy.access_log is not None:
             self._began_at = proxy.access_log.clock()
-        self._request_complete = parsed.head.framing is _NO_BODY
+        self._body = client.body                # of the request
 
     @property
     def stream(self) -> bool:
@@ -285,44 +282,37 @@ class Exchange:
         request = self._parsed.head
         self._upstream = connection
         self.stage = _SENT
-        complete = connection.request_complete = self._request_complete
+        body = self._body
+        complete = connection.request_complete = body is None or body.complete
         data = request.forward + self._forwarding.end_of_head(request)
         if request.conditional:
             data = self._proxy.compression.weakened.restored(data)
-        if request.framing is not _NO_BODY and (complete or self._pending is not None):
-            data += self._encode(b"".join(self._pending or ()), complete)
-            self._pending = None
+        if body is not None:
+            data += body.take()
         if complete:
             self.deadline = now + self._first_byte_wait_s()
         elif self._client is not None:
             self._client.resume_body()  # before the write, which may pause it at once
         connection.send(self, request.method, data)
 
-    def request_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
+    def request_data(self, data: bytes, now: float) -> None:
         """Take a piece of the request's body from the client."""
-        self._trailers = trailers
-        self._request_complete = complete
+        body = self._body
+        assert body is not None, "where it comes from"
         if self._upstream is None:
-            if self.stage is not Stage.DONE:
-                if self._pending is None:
-                    self._pending = []
-                self._pending.append(data)
+            if self.stage is not _DONE:
+                body.keep(data)
                 if self._client is not None:
                     self._client.pause_body()  # until upstream_ready
             return
-        self._sent_body = True
-        if complete:
+        if body.complete:
             self._upstream.request_complete = True
             self.deadline = now + self._first_byte_wait_s()
-        self._upstream.write(self._encode(data, complete))
+        self._upstream.write(body.framed(data))
 
-    def _encode(self, data: bytes, complete: bool) -> bytes:
-        """Frame a piece of the request's body for the application."""
-        if data:
-            self._sent_body = True
-        if self._parsed.head.framing is not Framing.CHUNKED:
-            return data
-        return chunk(data) + last_chunk(self._trailers) if complete else chunk(data)
+    def _request_complete(self) -> bool:
+        """Whether all of the request has come from the client."""
+        return self._body is None or self._body.complete
 
     def upstream_blocked(self) -> None:
         """The application does not read: the client stops sending until it does."""
@@ -332,7 +322,7 @@ class Exchange:
 
     def upstream_writable(self) -> None:
         """The application reads again."""
-        if self._request_complete:
+        if self._request_complete():
             self.deadline = self._proxy.loop.time() + self._first_byte_wait_s()
         else:
             self.deadline = float("inf")  # the client's own time limits hold
@@ -471,7 +461,7 @@ class Exchange:
         proxy, client, request = self._proxy, self._client, self._parsed.head
         assert client is not None
         self.answer_begun = True
-        if not self._request_complete:
+        if not self._request_complete():
             client.close_after_answer()  # an early answer: the rest of the body is not waited for
         sent, extra, framing = head.forward, b"", head.framing
         if head.compressible:
@@ -632,7 +622,7 @@ class Exchange:
             self._abandon(Outcome.NEUTRAL, now)  # who wanted the tunnel has left
             return
         # A request's body comes before the new protocol's first byte (RFC 9110 section 7.8).
-        if not parsed.head.upgrade or not self._request_complete:
+        if not parsed.head.upgrade or not self._request_complete():
             # raised inside the connection's callback, which turns it into upstream_failed
             raise UpstreamMalformed("a 101 that was not asked for")
         self.stage = _DONE
@@ -669,7 +659,7 @@ class Exchange:
             # A 1xx has blocked it: the first byte of the answer is still waited for, but not
             # before the request is complete.
             timeout_s = self._first_byte_wait_s()
-            silence_s = timeout_s if self._request_complete else float("inf")
+            silence_s = timeout_s if self._request_complete() else float("inf")
         self.deadline = self._proxy.loop.time() + silence_s
         if self._upstream is not None and not self._is_encoding():
             self._upstream.resume_reading()
@@ -701,7 +691,7 @@ class Exchange:
             and not connection.answered
             and not self._retried
             and self._client is not None
-            and not self._sent_body
+            and not (self._body is not None and self._body.sent)
             and (self._parsed.head.method in _IDEMPOTENT)
         ):
             # The application closed an idle connection just as we used it. Once more, on a fresh
@@ -729,7 +719,7 @@ class Exchange:
             elif stored := _last_resort(proxy, self._parsed, now):
                 self._answer_from_store(stored, error.reason, now)
             else:
-                if not self._request_complete:
+                if not self._request_complete():
                     client.close_after_answer()
                 client.write(
                     proxy.answers.error(
@@ -765,7 +755,7 @@ class Exchange:
         if stored := _last_resort(self._proxy, self._parsed, now):
             self._answer_from_store(stored, reason, now)
         else:
-            if not self._request_complete:
+            if not self._request_complete():
                 client.close_after_answer()
             retry_after_s = self._proxy.settings.retry_after_s
             refuse(self._proxy, client, self._parsed, reason, retry_after_s, self._took_s())
@@ -814,7 +804,7 @@ class Exchange:
             self._proxy.pool.unhold(self)
             self._outcome = Outcome.NEUTRAL
             self._finish(now)
-        elif not self._request_complete or self._streams():
+        elif not self._request_complete() or self._streams():
             self._abandon(Outcome.NEUTRAL, now)
         elif self.stage is Stage.RECEIVING or self.deadline == float("inf"):
             self.downstream_writable()  # a lost connection resumes whoever waits for it
