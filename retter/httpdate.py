@@ -1,14 +1,22 @@
-"""HTTP-date (RFC 9110 section 5.6.7): the three formats that a recipient must accept, no others."""
+"""HTTP-date (RFC 9110 section 5.6.7): the three formats that a recipient must accept, no others.
+
+What is written has the first of them, IMF-fixdate. The names of days and months are written out
+here: those of `time.strftime` are the locale's, and a program that embeds RETTER may have set one.
+"""
 
 import re
 from calendar import timegm
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+if TYPE_CHECKING:
+    from time import struct_time
+
+_DAY_NAMES: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTH_NAMES: Final = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)  # fmt: skip
 _MONTHS: Final = {
-    name: number
-    for number, name in enumerate(
-        (b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov",
-         b"dec"), start=1)
+    name.lower().encode(): number for number, name in enumerate(_MONTH_NAMES, start=1)
 }
 _TIME = rb"(?P<h>[0-9]{2}):(?P<m>[0-9]{2}):(?P<s>[0-9]{2})"
 _FORMATS: Final = tuple(
@@ -43,3 +51,10 @@ def parse_http_date(value: bytes) -> int | None:
         # pivot needs no clock and is right until 2069.
         year += 2000 if year < 70 else 1900
     return timegm((year, month, day, hour, minute, second))
+
+
+def format_http_date(utc: "struct_time") -> str:
+    """Return a moment in UTC (`time.gmtime`) as an IMF-fixdate, which is what is to be sent."""
+    day, month = _DAY_NAMES[utc.tm_wday], _MONTH_NAMES[utc.tm_mon - 1]
+    date = f"{day}, {utc.tm_mday:02d} {month} {utc.tm_year:04d}"
+    return f"{date} {utc.tm_hour:02d}:{utc.tm_min:02d}:{utc.tm_sec:02d} GMT"

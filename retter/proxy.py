@@ -30,6 +30,7 @@ from retter.encoder import Compression, ThreadWorker
 from retter.exchange import HOLD_S, Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
+from retter.httpdate import format_http_date
 from retter.linewriter import CLOSE_S
 from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
@@ -461,10 +462,8 @@ class Proxy:
         """Return the wall-clock time as in a Date field (RFC 9110 section 5.6.7)."""
         second = int(time.time())
         if second != self._date_second:
-            # The standard library's formatdate would bring 0.7 MB of e-mail with it. The names
-            # are English as long as nobody calls setlocale, which RETTER does not.
-            date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
-            self._date, self._date_second = date, second
+            # The standard library's formatdate would bring 0.7 MB of e-mail with it.
+            self._date, self._date_second = format_http_date(time.gmtime(second)), second
         return self._date
 
     # -- on the clock ---------------------------------------------------------------------------
