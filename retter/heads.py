@@ -187,12 +187,12 @@ def _upgrade_of(fields: Fields, connection: frozenset[bytes], http11: bool) -> b
     # requests that nobody in front can read any more.
     if not http11 or b"upgrade" not in connection:
         return b""
-    offers = [
-        offer.strip()
-        for name, value in fields
-        if name == b"upgrade"
-        for offer in value.split(b",")
-    ]
+    return _passed_protocols(b",".join([value for name, value in fields if name == b"upgrade"]))
+
+
+def _passed_protocols(value: bytes) -> bytes:
+    """Return those protocols of an Upgrade field that the two sides may change to here."""
+    offers = [offer.strip() for offer in value.split(b",")]
     return b", ".join(
         [o for o in offers if o and not o.lower().startswith((b"h2", b"tls", b"http/2"))]
     )
@@ -225,6 +225,13 @@ _JUDGED_IN_REQUESTS = frozenset(
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _SIMPLE_CONNECTION = frozenset({b"keep-alive", b"close"})
+
+
+def _names_a_field(connections: list[bytes], names: list[bytes]) -> bool:
+    """Whether an option of Connection is the name of a field that is there, even of `Close`."""
+    return any(option not in HOP_BY_HOP and option in names for option in connections)
+
+
 _CODINGS = b"accept-encoding"
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
 
@@ -280,6 +287,7 @@ class _RequestForm:
             len(hosts) != 1
             or not host_is_valid(self.host)
             or not _SIMPLE_CONNECTION.issuperset(connections)
+            or _names_a_field(connections, names)
             or not _JUDGED_IN_REQUESTS.isdisjoint(names)
         )
         codings = _codings(lines, decodable)
@@ -521,7 +529,9 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
 
 
 _JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
-_NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age"})
+# What is not part of a stored response. Upgrade, and Connection with it, is an offer of that one
+# connection.
+_NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age", b"upgrade", b"connection"})
 _BODILESS = frozenset({b"204", b"304"})
 _VIA = b"Via: 1.1 retter\r\n"
 _VIA_VARY = _VIA + VARY_LINE
@@ -554,6 +564,7 @@ class _ResponseForm:
         self.judged = (
             names.count(b"content-length") != 1
             or not _SIMPLE_CONNECTION.issuperset(connections)
+            or _names_a_field(connections, names)
             or not _JUDGED_IN_RESPONSES.isdisjoint(names)
             or any(_is_event_stream(name, value) for name, value in self._fields)
         )
@@ -756,6 +767,18 @@ def dated(head: ResponseHead, date: bytes) -> ResponseHead:
     )
 
 
+def _told_protocols(status: int, value: bytes) -> bytes:
+    """Return what of an answer's Upgrade field its client is told.
+
+    A 101 names what is spoken from here on, and a 426 has to say what is asked for (RFC 9110
+    section 15.5.22). Any other answer may advertise protocols (section 7.8): those that a request
+    could ask for here.
+    """
+    if status in (101, 426):
+        return value
+    return b"" if status < 200 else _passed_protocols(value)
+
+
 def _kept_of_response(
     raw: list[tuple[bytes, bytes]], status: int, connection: frozenset[bytes]
 ) -> list[tuple[bytes, bytes]]:
@@ -766,8 +789,9 @@ def _kept_of_response(
             continue
         if name == b"content-length" and (status < 200 or status == 204):
             continue  # RFC 9110 section 8.6: must not be sent
-        if status == 101 and name == b"upgrade":
-            kept += [(b"Connection", b"Upgrade"), (raw_name, value)]
+        if name == b"upgrade":
+            if value := _told_protocols(status, value):
+                kept += [(b"Connection", b"Upgrade"), (raw_name, value)]
         elif not _stays_here(name, connection):
             kept.append((raw_name, value))
     return kept

@@ -18,7 +18,7 @@ from retter.memo import SEEN_MAX
 from retter.message import Framing, RequestHead, ResponseHead
 from retter.strict import check_request_head
 from tests.compiled import attributes
-from tests.harness import FakeProxy, body_of, get, reply, split_at
+from tests.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 
 def parser(*, trusted: bool = False, form_bytes_max: int = 1024 * 1024) -> RequestParser:
@@ -295,6 +295,41 @@ def test_fields_that_a_response_must_not_have_are_left_out() -> None:
     fields = b"Connection: Upgrade\r\nUpgrade: x\r\nA: b\r\n"
     assert head.forward == b"HTTP/1.1 101 Switching\r\n" + fields
     assert response("HTTP/1.1 304 Same", "Content-Length: 5").forward.count(b"Content-Length") == 1
+
+
+@pytest.mark.parametrize(("status", "told", "kept"), [
+    ("426 Upgrade Required", "HTTP/3.0", "HTTP/3.0"),       # RFC 9110 section 15.5.22
+    ("426 Upgrade Required", "h2c, TLS/1.0", "h2c, TLS/1.0"),
+    ("200 OK", "websocket", "websocket"),                   # section 7.8
+    ("200 OK", "h2, h2c, websocket", "websocket"),          # what could be asked for here
+    ("200 OK", "h2,h2c", ""),
+    ("404 No", "TLS/1.2, x", "x"),
+    ("103 Hints", "websocket", ""),
+])
+def test_an_answer_may_say_what_could_be_spoken(status: str, told: str, kept: str) -> None:
+    lines = (f"HTTP/1.1 {status}", "A: b", f"Upgrade: {told}", "Connection: Upgrade")
+    head = response(*lines, *(() if status[0] == "1" else ("Content-Length: 0",)))
+    offer = f"Connection: Upgrade\r\nUpgrade: {kept}\r\n".encode()
+    assert (offer in head.forward) == bool(kept)
+    assert (b"pgrade:" in head.forward) == bool(kept)
+    assert b"Upgrade" not in head.stored.partition(b"\r\n")[2], "it was that connection's offer"
+
+
+def test_an_offer_to_upgrade_reaches_the_client_and_is_not_repeated_from_the_store() -> None:
+    offer = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    proxy = FakeProxy()
+    client = proxy.client(get("/socket"))
+    proxy.upstream.sends(reply(b"", status="426 Upgrade Required", headers=offer))
+    answer = client.received()
+    assert (status_of(answer), field(answer, "upgrade")) == (426, "websocket")
+    assert b"\r\nConnection: Upgrade\r\n" in answer and not client.closed
+    client.sends(get("/page"))
+    proxy.upstream.sends(reply(b"page", headers=offer))
+    assert field(client.received(), "upgrade") == "websocket"
+    client.sends(get("/page"))
+    proxy.upstream.sends(reply(b"", status="500 Oh"))
+    answer = client.received()
+    assert body_of(answer) == b"page" and b"pgrade" not in answer
 
 
 def test_event_streams_are_seen() -> None:

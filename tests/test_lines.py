@@ -1,6 +1,6 @@
 """The short way through a head and h11's way come to the same, whatever the lines are."""
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retter.errors import DownstreamError, UpstreamMalformed
@@ -14,7 +14,8 @@ TEXT = st.text(st.sampled_from("ab:;,= \t\x00\x0b\x7f\x85\xa0\xff\"-_/"), max_si
 NAMES = st.sampled_from(
     ["Host", "X", "Connection", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Via",
      "TE", "X-Forwarded-For", "x_forwarded_for", "Set-Cookie", "Range", "Content-Type", "Vary",
-     "Cookie", "cookie", "Referer", "User-Agent", "Date", "Authorization", "ETag"]
+     "Cookie", "cookie", "Referer", "User-Agent", "Date", "Authorization", "ETag", "Close",
+     "Keep-Alive"]
 )  # fmt: skip
 VALUES = st.one_of(
     st.sampled_from(["a", "close", "keep-alive", "0", "5", "chunked", "websocket", "upgrade",
@@ -61,6 +62,8 @@ def _response(parser: ResponseParser | None, head: bytes) -> object:
 
 
 @settings(max_examples=300, deadline=None)
+@example("GET / HTTP/1.1", True, ["Connection: close", "Close: x"], "\r\n")
+@example("GET / HTTP/1.1", True, ["keep-alive: x", "connection: keep-alive"], "\r\n")
 @given(line=REQUEST_LINES, host=st.booleans(), fields=st.lists(LINES, max_size=5), end=ENDS)
 def test_requests(line: str, host: bool, fields: list[str], end: str) -> None:
     parser = RequestParser(fields_max=5, target_bytes_max=50, instance=b"me", trusted=False)
@@ -72,6 +75,8 @@ def test_requests(line: str, host: bool, fields: list[str], end: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example("HTTP/1.1 200 OK", ["Content-Length: 1", "Connection: close", "Close: x"], "\r\n")
+@example("HTTP/1.1 200 OK", ["Content-Length: 1", "close: x", "connection: Close"], "\r\n")
 @given(line=STATUS_LINES, fields=st.lists(LINES, max_size=5), end=ENDS)
 def test_responses(line: str, fields: list[str], end: str) -> None:
     parser = ResponseParser()
