@@ -75,6 +75,49 @@ def test_who_gives_out_certificates_is_let_through(method: str) -> None:
     assert body_of(client.received()) == b"proof"
 
 
+@pytest.mark.parametrize("path", [
+    "../../account", "x/../../../account", "%2e%2e/%2E%2e/account", ".%2e/../account",
+    "a%2f..%2fb", "..", "..?x", ".", "", "/", "/../../account", "..;/../account",
+    "..\\..\\account", "a/b", "a%00",
+])
+def test_what_does_not_stay_there_is_sent_to_https(path: str) -> None:
+    """An application that removes dot segments would be asked for a page in the clear."""
+    proxy = FakeProxy(https_redirect=443)
+    for method in ("GET", "POST"):
+        client = redirected(proxy)
+        target = "/.well-known/acme-challenge/" + path
+        client.sends(
+            f"{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
+        )
+        answer = client.received()
+        assert status_of(answer) in (301, 308)
+        assert field(answer, "location") == f"https://a{target}"
+    assert not proxy.upstreams
+
+
+@pytest.mark.parametrize("token", ["a", "..a", "...", "-_~.txt", "a?x=../..", "A" * 500])
+def test_any_token_stays_there(token: str) -> None:
+    proxy = FakeProxy(https_redirect=443)
+    redirected(proxy).sends(get("/.well-known/acme-challenge/" + token))
+    assert proxy.upstream.received().startswith(b"GET /.well-known/acme-challenge/")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_who_names_no_host_is_not_served_in_the_clear(method: str) -> None:
+    proxy = FakeProxy(https_redirect=443)
+    for _ in range(3):      # the third by way of the memo
+        client = redirected(proxy)
+        client.sends(f"{method} /account HTTP/1.0\r\nContent-Length: 1\r\n\r\nx".encode())
+        answer = client.received()
+        assert status_of(answer) == 400 and b"Host" in body_of(answer)
+        assert client.closed
+    client = redirected(proxy)
+    for _ in range(2):
+        client.sends(b"OPTIONS * HTTP/1.1\r\nHost: a:80\r\n\r\n")
+        assert field(client.received(), "location") == "https://a"
+    assert not proxy.upstreams
+
+
 def test_a_trusted_proxy_has_spoken_https_already() -> None:
     proxy = FakeProxy(https_redirect=443, trusted_proxies="192.0.2.7")
     client = redirected(proxy)
