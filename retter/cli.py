@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import NoReturn
 
 from retter._version import VERSION, is_compiled
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _command(arguments)
     except ConfigError as error:
-        _complain(str(error))
+        _tell_mistake(str(error))
         return EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -115,15 +116,34 @@ def _proxy(arguments: list[str]) -> int:
 
 
 def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
-    with _without("rich", "better_exceptions", "greenlet", "twisted"):
-        from retter import log
     settings = effective.settings
-    log.configure(settings.log_format, settings.log_level)
+    log = _configured_log(settings.log_format, settings.log_level)
     for notice in effective.notices:
         log.get_logger().warning("configuration", notice=notice)
     from retter.server import run
 
     return run(settings, reread)
+
+
+def _configured_log(log_format: str, level: str) -> ModuleType:
+    with _without("rich", "better_exceptions", "greenlet", "twisted"):
+        from retter import log
+    log.configure(log_format, level)
+    return log
+
+
+def _tell_mistake(text: str) -> None:
+    """Say what the operator has to change: in JSON where a successor's log is to be JSON."""
+    from retter.linewriter import CLOSE_S
+    from retter.takeover import predecessors_log_format
+
+    if predecessors_log_format() != "json":
+        _complain(text)
+        return
+    log = _configured_log("json", "error")
+    log.get_logger().error("cannot-start", error=text)
+    log.flush(CLOSE_S)
+
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
 
     `format` is console, json, or auto: console if the stream is a terminal.
     """
-    global _lines
+    global _lines, _format
     out = stream or sys.stderr      # None in a process that was started without one
     if _lines is None or _lines.stream is not out:
         _lines = _Lines(out, _lines.close() if _lines is not None else 0)
@@ -39,6 +39,7 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
         logging.lastResort = logging.StreamHandler(_lines)
     terminal = out is not None and out.isatty()
     console = format == "console" or (format == "auto" and terminal)
+    _format = "console" if console else "json"
     colors = terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
         processors=[
@@ -51,6 +52,11 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
         # Not cached, so that a later call changes the loggers that are there: a record is rare.
         cache_logger_on_first_use=False,
     )
+
+
+def format_in_use() -> str:
+    """Return what `auto` has come to: console or json."""
+    return _format
 
 
 def flush(wait_s: float = 0.0) -> None:
@@ -125,6 +131,7 @@ class _Lines:
 
 
 _lines: _Lines | None = None
+_format = "console"
 
 
 class _LineLogger:

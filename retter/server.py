@@ -34,6 +34,7 @@ from retter.listening import (
 )
 from retter.log import configure as configure_log
 from retter.log import flush as flush_log
+from retter.log import format_in_use as log_format
 from retter.log import get_logger
 from retter.measured import client_connection_class
 from retter.pool import ConnectionPool, connect_fault
@@ -216,7 +217,7 @@ class RunningProxy:
         assert self._inheritance is not None, "only a whole program can be started again"
         admin = self._admin.listener if self._admin is not None else None
         listeners = [*self._sockets, admin] if admin is not None else self._sockets
-        return self._inheritance.start_successor(listeners)
+        return self._inheritance.start_successor(listeners, log_format())
 
     def handed_over(self) -> None:
         """The successor serves: the sockets are its own from here on."""

@@ -18,7 +18,7 @@ from typing import Final
 from retter import systemd
 from retter.units import ListenAddress
 
-# From a process to its successor: the numbers of descriptors.
+# From a process to its successor: the numbers of descriptors, and how the log is written.
 _VARIABLE: Final = "_RETTER_TAKEOVER"
 
 _EVERY_INTERFACE: Final = ("::", "0.0.0.0")
@@ -37,6 +37,15 @@ def _fits(listener: socket.socket, address: ListenAddress) -> bool:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         return any(where[4][0] == name[0] for where in found)
     return False
+
+
+def predecessors_log_format() -> str:
+    """Return how the process that has started this one writes its log; "" if there is none.
+
+    What a successor says before it has read its own settings goes to the same log.
+    """
+    text = os.environ.get(_VARIABLE, "")
+    return str(json.loads(text).get("log_format", "")) if text else ""
 
 
 class Inheritance:
@@ -90,11 +99,16 @@ class Inheritance:
             os.close(self._ready_fd)
             self._ready_fd = -1
 
-    def start_successor(self, listeners: Sequence[socket.socket]) -> "Successor":
-        """Start the same command once more, with these sockets."""
+    def start_successor(
+        self, listeners: Sequence[socket.socket], log_format: str = ""
+    ) -> "Successor":
+        """Start the same command once more, with these sockets, and how the log is written."""
         ready, its_ready = os.pipe()
         numbers = [listener.fileno() for listener in listeners]
-        given = {"listeners": numbers, "kept": sorted(self._kept), "ready": its_ready}
+        given = {
+            "listeners": numbers, "kept": sorted(self._kept), "ready": its_ready,
+            "log_format": log_format,
+        }  # fmt: skip
         command = [sys.executable, *sys.orig_argv[1:]]
         environment = systemd.environment_of_successor() | {_VARIABLE: json.dumps(given)}
         for number in (*numbers, its_ready):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import http.client
+import json
 import math
 import os
 import shutil
@@ -265,12 +266,17 @@ def test_a_successor_that_cannot_start_changes_nothing(
     file.write_text("")
     proxy = start_retter("--upstream", application.upstream, "--config", str(file))
     port = proxy.port
-    file.write_text("drain = 'soon'\n")
-    for _ in range(2):
+    for name, fault in (("drain", "'soon'"), ("tls_cert", "'nowhere.pem'")):
+        file.write_text(f"{name} = {fault}\n")
         proxy.lines.clear()
         proxy.signal(signal.SIGUSR2)
         line = proxy.wait_for_line(lambda line: "takeover-failed" in line)
         assert '"exit_code": 2' in line
+        # What the other process had to say is a line of the same log.
+        told = json.loads(proxy.wait_for_line(lambda line: '"cannot-start"' in line))
+        assert (told["level"], told["event"]) == ("error", "cannot-start")
+        assert name in told["error"]
+        assert all(line.startswith("{") for line in proxy.lines)
         assert fetch(port, "GET", "/page").status == 200
     assert proxy.alive
 
