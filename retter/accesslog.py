@@ -28,7 +28,7 @@ _MONTHS: Final = (
 
 # What could end a quoted field, or speak to a terminal: as Apache writes it.
 _ESCAPED: Final = {
-    number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))
+    number: f"\\x{number:02x}" for number in (*range(32), *range(127, 161))
 } | {34: '\\"', 92: "\\\\"}
 
 
@@ -151,9 +151,11 @@ class AccessLog:
             first = _escaped(f"{method} {self._shown(request.target)} HTTP/{version}")
             referer = _escaped(self._shown(request.first(b"referer") or b"-"))
             agent = _escaped((request.first(b"user-agent") or b"-").decode("latin-1"))
+        # Not quoted, so a blank would end it; and a trusted proxy may pass on any X-Real-IP.
+        shown = _escaped(client).replace(" ", "\\x20")
         # 499 is nginx's word for a client that left before its answer.
         return (
-            f'{client or "unix:"} - - [{self._now()}] "{first}" {status or 499} '
+            f'{shown or "unix:"} - - [{self._now()}] "{first}" {status or 499} '
             f'{body_bytes or "-"} "{referer}" "{agent}"'
         )
 

@@ -3,7 +3,8 @@
 A pipe that nobody empties, a terminal that has been stopped and a full disk take nothing. What
 they have not taken is kept, in bounded number, and offered again; what comes on top is dropped,
 whole lines of it, and counted. A regular file is written to directly: what a hanging network file
-system does then is not in our hands.
+system does then is not in our hands. It never ends in half a line: what a full disk has taken of
+one is taken back, and what another end of the process has left of one is ended by a newline.
 
 O_NONBLOCK belongs to the open file and not to the descriptor: set on a standard output that this
 process was given, it would surprise everybody else who has it, the shell first of all. So it is
@@ -45,16 +46,20 @@ class LineWriter:
         self._waiting = bytearray()
         self._close: Callable[[], object] = lambda: None
         self._put: Callable[[bytearray], int] = lambda data: os.write(descriptor, data)
-        if its_own:
-            self._close = lambda: os.close(descriptor)
-        else:
-            self._share(descriptor)
-
-    def _share(self, descriptor: int) -> None:
         try:
             kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
         except OSError:     # closed by who started us: every write will fail
             return
+        if its_own:
+            self._close = lambda: os.close(descriptor)
+        if kind == stat.S_IFREG:
+            self._put = _to_file(descriptor)
+            if _ends_within_a_line(descriptor):
+                self._waiting += b"\n"
+        elif not its_own:
+            self._share(descriptor, kind)
+
+    def _share(self, descriptor: int, kind: int) -> None:
         if kind == stat.S_IFSOCK:
             shared = socket.socket(fileno=os.dup(descriptor))
             self._put = lambda data: shared.send(data, socket.MSG_DONTWAIT)
@@ -108,6 +113,40 @@ class LineWriter:
         return dropped
 
 
+def _to_file(descriptor: int) -> Callable[[bytearray], int]:
+    """Return what writes to a regular file: whole lines where the disk is full."""
+
+    def put(data: bytearray) -> int:
+        written = os.write(descriptor, data)
+        if written < len(data):
+            cut = written - (data.rfind(b"\n", 0, written) + 1)
+            if cut and _take_back(descriptor, cut):
+                written -= cut
+        return written
+
+    return put
+
+
+def _take_back(descriptor: int, size: int) -> bool:
+    """Cut off what was written last; False if another process has written since."""
+    with suppress(OSError):
+        end = os.lseek(descriptor, 0, os.SEEK_CUR)
+        if os.fstat(descriptor).st_size == end:
+            os.ftruncate(descriptor, end - size)
+            os.lseek(descriptor, end - size, os.SEEK_SET)
+            return True
+    return False
+
+
+def _ends_within_a_line(descriptor: int) -> bool:
+    """Whether a regular file has half a line at its end; False too if it may not be read."""
+    with suppress(OSError), open(f"/proc/self/fd/{descriptor}", "rb") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    return False
+
+
 def _asking(pipe: int) -> Callable[[bytearray], int]:
     poll = select.poll()
     poll.register(pipe, select.POLLOUT)
@@ -125,14 +164,14 @@ def _to_nobody(_: bytearray) -> int:
 
 
 def open_for_lines(path: str) -> LineWriter:
-    """Open a file to append lines to it.
+    """Open a file to append lines to it; a new one is for its owner and to be read by its group.
 
     Raises:
         OSError: It cannot be opened.
     """
     flags = os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY
     try:
-        descriptor = os.open(path, flags | os.O_WRONLY, 0o666)
+        descriptor = os.open(path, flags | os.O_WRONLY, 0o640)
     except OSError:
         # A FIFO that nobody reads yet. Whoever has it open for reading too need not wait for that.
         if not stat.S_ISFIFO(os.stat(path).st_mode):

@@ -110,6 +110,47 @@ def test_the_combined_format(tmp_path: Path) -> None:
     assert (second["request"], second["status"], second["bytes"]) == ("-", "400", "-")
 
 
+# What could end a field or a line, or speak to a terminal.
+HOSTILE = b'a"b\\c\x1b[2J\x7f\x85\x9b31m\x07\x01' + b"\xe4 d"
+
+
+@pytest.mark.parametrize("form", ["json", "combined"])
+@pytest.mark.parametrize("where", [
+    "method", "target", "Host", "Referer", "User-Agent", "X-Real-IP", "X-Forwarded-For",
+])
+def test_no_field_can_forge_another(tmp_path: Path, form: str, where: str) -> None:
+    """Whatever octets are let in by the parser: each line is one line, and each field one field."""
+    logged = Logged(tmp_path, access_log_format=form, trusted_proxies=["192.0.2.0/24"])
+    tried = [bytes([octet]) for octet in range(256) if octet not in b"\r\n"] + [
+        HOSTILE, b'" 200 1 "x" "y', b'", "status": 200, "x": "', b"::1%a b", b'fe80::1%"',
+    ]  # fmt: skip
+    for value in tried:
+        head = {"method": b"GET", "target": b"/", "Host": b"shop.example"}
+        fields = b""
+        if where in head:
+            head[where] = value
+        else:
+            fields = b"%b: %b\r\n" % (where.encode(), value)
+        client = logged.proxy.client(
+            b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (*head.values(), fields)
+        )
+        if logged.proxy.upstreams and not logged.proxy.upstream.closed:
+            logged.proxy.upstream.sends(reply())
+        client.resets()
+    logged.proxy.advance(1)
+    text = logged.path.read_bytes().decode()
+    assert not re.search("[\0-\t\v-\x1f\x7f-\x9f]", text)
+    lines = text.splitlines()
+    assert len(lines) == len(tried)
+    for line in lines:
+        if form == "json":
+            assert json.loads(line)["status"] in (0, 200, 400, 405, 501)
+        else:
+            found = COMBINED.fullmatch(line)
+            assert found is not None, line
+            assert found["status"] in ("200", "400", "405", "499", "501")
+
+
 @pytest.mark.parametrize("form", ["json", "combined"])
 def test_no_secret_in_either_format(tmp_path: Path, form: str) -> None:
     logged = Logged(tmp_path, access_log_format=form)

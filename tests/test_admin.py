@@ -1,8 +1,10 @@
 """The admin listener: who may ask, what is answered, what is told of its own accord."""
 
 import math
+import os
 from json import loads
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from retter.admin.guard import read_token
 from retter.admin.listener import BODY_BYTES_MAX, IDLE_S, REQUEST_S, WRITE_S
+from retter.admin.message import AdminRequest
 from retter.admin.server import CONNECTIONS_MAX, LISTENERS_MAX
 from retter.breaker import Mode
 from retter.breaker.constants import ROUTES_MAX
@@ -107,26 +110,103 @@ def test_who_does_not_read_gets_no_more_answers() -> None:
         assert peer.closed
 
 
-def test_connections_are_bounded() -> None:
+def test_the_connection_that_has_waited_longest_makes_room() -> None:
     with admin_of() as admin:
-        peers = [admin.connect() for _ in range(CONNECTIONS_MAX)]
-        assert admin.connect().closed
-        peers[0].resets()
-        assert not admin.connect().closed
+        operator = admin.connect()
+        silent = []
+        for _ in range(CONNECTIONS_MAX - 1):
+            admin.proxy.loop.now += 0.01
+            silent.append(admin.connect())
+        admin.proxy.loop.now += 0.01
+        operator.sends(request("/ready"))       # so it has not waited longest
+        silent[1].sends(b"GET /ready HTTP/1.1\r\nHo")
+        admin.proxy.loop.now += 0.01
+        silent[1].sends(b"st: ")                # of the same request: that sets nothing back
+        assert admin.ask("/ready").status == 200, "who is new is answered"
+        assert silent[0].closed and not silent[1].closed and not operator.closed
+        for _ in range(CONNECTIONS_MAX):
+            admin.connect()
+        assert all(peer.closed for peer in silent)
+        assert len(admin.admin._connections) == CONNECTIONS_MAX
+        assert admin.ask("/ready").status == 200
+
+
+def test_readers_of_nothing_and_of_events_when_there_is_no_room() -> None:
+    with admin_of() as admin:
+        events = [listen(admin) for _ in range(LISTENERS_MAX)]
+        blocked = [admin.connect() for _ in range(CONNECTIONS_MAX - LISTENERS_MAX)]
+        for peer in blocked:
+            peer.sends(request("/ready"))
+            peer.blocks()
+        assert admin.ask("/ready").status == 200
+        assert sum(peer.closed for peer in blocked) == 1
+        assert not any(peer.closed for peer in events)
+
+
+VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=12)
+NAMES = st.sampled_from([
+    "url", "prefix", "session", "all", "method", "cookie", "header", "mode", "seconds", "x",
+])  # fmt: skip
+PATHS = st.sampled_from([
+    "/", "/health", "/ready", "/metrics", "/api/state", "/api/history", "/api/trips", "/api/why",
+    "/api/circuit", "/api/purge", "/api/pause", "/api/resume",
+])  # fmt: skip
+
+
+@given(
+    PATHS, st.sampled_from(["GET", "POST"]), st.lists(st.tuples(NAMES, VALUES), max_size=4), VALUES,
+    st.sampled_from(["Accept", "Origin", "Authorization", "Content_Type", "Sec_Fetch_Site"]),
+)  # fmt: skip
+def test_nothing_that_is_asked_is_a_fault_of_ours(
+    path: str, method: str, fields: list[tuple[str, str]], value: str, name: str
+) -> None:
+    with admin_of() as admin:       # whose loop has no exception handler
+        form = "&".join([f"{key}={text}" for key, text in fields])
+        query, body = (f"?{form}", b"") if method == "GET" else ("", form.encode())
+        kind = {"Content_Type": "application/x-www-form-urlencoded"} if body else {}
+        if name == "Accept":
+            value = "application/openmetrics-text;version=" + value
+        answer = admin.ask(path + query, method, body, **{**kind, name: value})
+        assert answer.status in (200, 400, 403, 405, 415)
+
+
+def test_a_fault_of_our_own_is_answered_and_told() -> None:
+    with admin_of() as admin:
+        told: list[dict[str, Any]] = []
+        loop: Any = admin.admin.loop
+        loop.call_exception_handler = told.append
+
+        def fault(_: AdminRequest) -> Any:
+            raise ZeroDivisionError
+
+        admin.admin.api.handler = lambda _: fault   # type: ignore[method-assign]
+        answer = admin.ask("/api/state")
+        assert (answer.status, answer.json["error"][:17]) == (500, "a fault of RETTER")
+        (context,) = told
+        assert isinstance(context["exception"], ZeroDivisionError)
+        assert "GET '/api/state'" in context["message"]
 
 
 # Who may ask
 
 
 @pytest.mark.parametrize("host", [
-    "127.0.0.1:9090", "localhost:9090", "LOCALHOST", "[::1]:9090", "127.1.2.3",
+    "127.0.0.1:9090", "localhost:9090", "LOCALHOST", "localhost.", "[::1]:9090", "[::1]",
+    "[0:0:0:0:0:0:0:1]:80", "127.1.2.3", "localhost:",
 ])
 def test_names_of_this_machine(host: str) -> None:
     with admin_of() as admin:
         assert admin.ask("/api/state", Host=host).status == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:9090", "192.0.2.1"])
+@pytest.mark.parametrize("host", [
+    "evil.example", "localhost.evil.example:9090", "192.0.2.1", "[::1]evil.example",
+    "[::1].evil.example:9090", "[::1", "::1", "[::1]]", "[::1]:x", "[::1%lo]", "[::1%25lo]",
+    "[127.0.0.1]", "[localhost]", "localhost:9090:evil.example", "localhost:9090evil.example",
+    "localhost:-1", "localhost:999999", "127.0.0.1@evil.example", "evil.example@localhost",
+    "localhost/evil.example", "localhost evil.example", "localhost,evil.example", "127.0.0.1%00",
+    "localhost..evil.example", ":9090", "127.0.0.1.evil.example", "localh\xf6st", "http://localhost",
+])
 def test_a_name_that_resolves_to_this_machine_is_no_name_of_it(host: str) -> None:
     with admin_of() as admin:
         assert admin.ask("/", Host=host).status == 403
@@ -220,6 +300,7 @@ def test_the_document_of_a_proxy_at_rest() -> None:
         assert state["in_flight"] == state["queue"] == state["connections"] == 0
         assert state["events"] == []
         assert state["memory"]["rss_bytes"] > 1_000_000
+        assert state["pid"] == os.getpid()
         assert state["upstream"]["address"] == "127.0.0.1:8080"
 
 

@@ -19,7 +19,7 @@ CONTRIB = Path(__file__).parents[1] / "contrib"
 NOT_METRICS = {
     "sum", "max", "by", "on", "unless", "rate", "increase", "histogram_quantile", "absent",
     "instance", "state", "source", "status", "reason", "part", "kind", "direction", "le", "cause",
-    "and", "or",
+    "and", "or", "changes",
 }  # fmt: skip
 
 

@@ -7,10 +7,15 @@ import pty
 import resource
 import select
 import socket
+import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from retter import linewriter
@@ -129,20 +134,101 @@ def test_a_reader_that_has_gone() -> None:
     os.close(ours)
 
 
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """No file of this process grows beyond that."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     path = tmp_path / "log"
     writer = open_for_lines(str(path))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150, hard))
-    try:
-        assert writer.write(LINE) == writer.write(LINE) == writer.write(LINE) == 0
-        size = path.stat().st_size
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert size == 150
+    with disk_of(150):
+        for _ in range(3):
+            assert writer.write(LINE) == 0
+            assert path.read_bytes() == LINE, "no half of a line, at no time"
     writer.flush()
-    assert path.read_bytes() == LINE * 3, "a line that was cut is completed"
+    assert path.read_bytes() == LINE * 3, "the line that was cut comes whole"
     assert writer.close() == 0
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 300))
+def test_a_file_holds_whole_lines_however_full_its_disk_is(lengths: list[int], room: int) -> None:
+    lines = [b"x" * length + b"\n" for length in lengths]
+    with NamedTemporaryFile() as file:
+        writer = open_for_lines(file.name)
+        with disk_of(room):
+            for line in lines:
+                writer.write(line)
+        found = Path(file.name).read_bytes()
+        assert found == b"".join(lines)[: len(found)]
+        assert found.endswith(b"\n") or not found
+        assert writer.close() == 0
+        assert Path(file.name).read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("flags", [0, os.O_APPEND])
+def test_standard_output_that_is_a_file(tmp_path: Path, flags: int) -> None:
+    path = tmp_path / "out"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags)
+    writer = LineWriter(descriptor)
+    with disk_of(150):
+        writer.write(LINE * 2)
+        assert path.read_bytes() == LINE
+    writer.write(LINE)
+    assert path.read_bytes() == LINE * 3
+    os.close(descriptor)
+
+
+def test_what_another_process_has_written_is_never_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    writer = open_for_lines(str(path))
+    write = os.write
+
+    def cut(descriptor: int, data: bytes) -> int:
+        written = write(descriptor, data[:150])
+        with open(path, "ab") as other:
+            other.write(b"of another\n")
+        monkeypatch.undo()
+        return written
+
+    monkeypatch.setattr(linewriter.os, "write", cut)
+    writer.write(LINE * 2)
+    assert path.read_bytes().count(b"of another\n") == 1
+    assert len(path.read_bytes()) == 2 * len(LINE) + 11, "each octet once"
+    writer.close()
+
+
+def test_half_a_line_of_a_process_that_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(LINE + b"half a li")
+    writer = open_for_lines(str(path))
+    writer.write(LINE)
+    assert path.read_bytes() == LINE + b"half a li\n" + LINE
+    again = open_for_lines(str(path))
+    again.write(LINE)
+    assert path.read_bytes() == LINE + b"half a li\n" + LINE + LINE
+    writer.close()
+    again.close()
+
+
+def test_a_new_file_is_not_for_everybody(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        open_for_lines(str(tmp_path / "log")).close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o640
+    (tmp_path / "log").chmod(0o604)
+    open_for_lines(str(tmp_path / "log")).close()
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o604, "as its owner wants it"
 
 
 def test_a_disk_that_stays_full() -> None:

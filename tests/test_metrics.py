@@ -1,14 +1,19 @@
 """What a scraper gets: a text that the client library's own parsers take, and right figures."""
 
 import re
+import resource
+import socket
 import sys
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from retter.admin import process_figures
 from retter.breaker import Mode
 from retter.reason import Reason
 from tests.admin import FakeAdmin, admin_of
@@ -58,6 +63,16 @@ def value(admin: FakeAdmin, name: str, **labels: str) -> float:
     ("", "text/plain; version=0.0.4"),
     ("*/*", "text/plain; version=0.0.4"),
     (OPENMETRICS, "application/openmetrics-text; version=1.0.0"),
+    ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
+    ('application/openmetrics-text;version="1.0.0"', "application/openmetrics-text; version=1.0.0"),
+    # Versions that are none, and what is asked for after them.
+    ("application/openmetrics-text;version=a.b", "text/plain; version=0.0.4"),
+    ("application/openmetrics-text;version=1.a", "text/plain; version=0.0.4"),
+    ("application/openmetrics-text;version=", "text/plain; version=0.0.4"),
+    ("text/plain;version=x", "text/plain; version=0.0.4"),
+    (f"text/plain;version=a,{OPENMETRICS}", "application/openmetrics-text; version=1.0.0"),
+    ("text/plain;version=" + "9" * 5000, "text/plain; version=0.0.4"),
+    ("a," * 10_000 + OPENMETRICS, "text/plain; version=0.0.4"),
 ])
 def test_the_librarys_parsers_accept_it(busy: FakeAdmin, accept: str, content_type: str) -> None:
     answer = busy.ask("/metrics", **({"Accept": accept} if accept else {}))
@@ -184,3 +199,39 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
         answer = admin.ask("/metrics")
         assert answer.status == 501
         assert "pip install prometheus_client" in answer.json["error"]
+
+
+def test_figures_of_the_process(busy: FakeAdmin) -> None:
+    found = values(busy)
+    own = {name: found[f"process_{name}", ()] for name in (
+        "resident_memory_bytes", "virtual_memory_bytes", "cpu_seconds_total", "open_fds", "max_fds",
+        "start_time_seconds",
+    )}  # fmt: skip
+    assert own["virtual_memory_bytes"] > own["resident_memory_bytes"] > 10_000_000
+    assert own["max_fds"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    started_s = time.time() - own["start_time_seconds"]
+    assert 0 < started_s < 24 * 3600, "of this process, not of the machine, nor of the epoch"
+    with socket.socket(), socket.socket():
+        more = values(busy)["process_open_fds", ()]
+    assert more == own["open_fds"] + 2
+
+
+def test_figures_that_the_system_does_not_tell(
+    busy: FakeAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*_: object, **__: object) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(process_figures, "open", nothing, raising=False)
+    monkeypatch.setattr(process_figures.os, "stat", nothing)
+    names = {name for name, _ in values(busy)}
+    assert "process_max_fds" in names
+    assert not names & {"process_open_fds", "process_start_time_seconds"}
+
+
+def test_descriptors_are_counted_where_the_kernel_does_not(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = process_figures.open_fds()
+    monkeypatch.setattr(process_figures.os, "stat", lambda _: SimpleNamespace(st_size=0))
+    assert process_figures.open_fds() == counted

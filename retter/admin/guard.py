@@ -6,7 +6,10 @@ a name of theirs that resolves to 127.0.0.1 (DNS rebinding; told by Host), and a
 of theirs that posts to us (told by Origin and Sec-Fetch-Site).
 """
 
+import re
 from hmac import compare_digest
+from ipaddress import IPv6Address
+from typing import Final
 
 from retter.admin.message import AdminError, AdminRequest
 from retter.config import ConfigError, Settings
@@ -16,11 +19,29 @@ from retter.units import ListenAddress, is_loopback
 OPEN_PATHS = frozenset({"/", "/ready"})
 
 
-def host_of(authority: str) -> str:
-    """Return the name or address of a Host field, without port and brackets, in lower case."""
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0].lower()
-    return authority.partition(":")[0].lower()
+# uri-host and port (RFC 9110 section 7.2), without what no browser sends: user information, percent
+# encoding, the zone of an address. An address in brackets is looked at closer.
+_AUTHORITY: Final = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[0-9A-Za-z._-]{1,253}))(?::[0-9]{0,5})?"
+)
+
+
+def host_of(authority: str) -> str | None:
+    """Return the name or address of a Host field, in lower case, without port and brackets.
+
+    None if it is not exactly a host and perhaps a port: it says nothing about where its sender
+    believes to be.
+    """
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        return None
+    address: str | None = found["ipv6"]
+    if address is None:
+        return found["name"].lower()
+    try:
+        return str(IPv6Address(address))
+    except ValueError:
+        return None
 
 
 def read_token(settings: Settings) -> str:
@@ -73,8 +94,11 @@ class Guard:
             self._check_token(request)
 
     def _check_host(self, request: AdminRequest) -> None:
-        host = host_of(request.first(b"host"))
-        if self._any_host or not host or is_loopback(host) or host == self._own_host:
+        authority = request.first(b"host")
+        if self._any_host or not authority:     # no browser leaves it out
+            return
+        host = host_of(authority)
+        if host is not None and (is_loopback(host) or host == self._own_host):
             return
         raise AdminError(403, "Host names neither this machine nor the --admin address")
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from retter.admin.state import rss_bytes
+from retter.admin.process_figures import rss_bytes
 from retter.statistics import Histogram
 
 if TYPE_CHECKING:

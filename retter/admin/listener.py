@@ -6,6 +6,7 @@ them misses some, and is dropped when it takes nothing for long.
 """
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 import h11
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 HEAD_BYTES_MAX = 32 * 1024      # an explained request's cookies may stand in the query
 BODY_BYTES_MAX = 64 * 1024      # and a whole head of a request in a form
-REQUEST_S = 10.0                # from the first byte of a request to its last
+REQUEST_S = 5.0                 # from a connection's start, or a request's first byte, to its last
 IDLE_S = 75.0                   # between requests
 WRITE_S = 20.0                  # a client that takes nothing for so long is dropped
 EVENTS_BYTES_MAX = 64 * 1024    # not yet taken by one listener: ten seconds of events
@@ -45,6 +46,7 @@ class AdminConnection(asyncio.Protocol):
         self._body_bytes = 0
         self._blocked = False
         self.listens = False            # is told events
+        self._since = self._loop.time()     # the last thing that happened
         self.deadline = self._loop.time() + REQUEST_S
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
@@ -55,11 +57,21 @@ class AdminConnection(asyncio.Protocol):
         if not self._admin.accept(self):
             self._transport.abort()
 
+    def waits_since(self) -> float:
+        """Return since when it waits for its client (monotonic seconds).
+
+        All that is asked is answered at once, so each connection waits for its client: to ask, to
+        go on asking, or to take its answer. Infinity for one that listens for events.
+        """
+        return inf if self.listens else self._since
+
     def data_received(self, data: bytes) -> None:
         if self.listens or self._transport is None or self._transport.is_closing():
             return      # a listener has nothing more to say
         if self._h11.our_state is h11.IDLE and not self._h11.trailing_data[0]:
-            self.deadline = self._loop.time() + REQUEST_S
+            # More bytes of the same request set nothing back.
+            self._since = self._loop.time()
+            self.deadline = self._since + REQUEST_S
         self._h11.receive_data(data)
         self._receive()
 
@@ -156,7 +168,8 @@ class AdminConnection(asyncio.Protocol):
 
     def _wait_on(self) -> None:
         if not self._blocked:  # else the time to take what is written runs
-            self.deadline = float("inf") if self.listens else self._loop.time() + IDLE_S
+            self._since = self._loop.time()
+            self.deadline = inf if self.listens else self._since + IDLE_S
 
     def _write(self, head: h11.Response | h11.InformationalResponse, body: bytes) -> None:
         data = self._h11.send(head) or b""

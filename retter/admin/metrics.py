@@ -5,6 +5,7 @@ twice: a collector reads RETTER's own counters when it is asked. Every label has
 that are known beforehand: reasons, states, classes of status; never a path, a host or a client.
 """
 
+import re
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -20,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from retter._version import VERSION
-from retter.admin.state import rss_bytes
+from retter.admin import process_figures
 from retter.breaker import Mode, State
 from retter.log import lines_dropped
 from retter.statistics import Histogram, cells
@@ -110,8 +111,29 @@ class ProxyCollector(Collector):
             "log",
             [("access", proxy.counters.access_lines_dropped), ("own", lines_dropped())],
         )
-        yield _gauge("process_resident_memory_bytes", "Memory in RAM.", rss_bytes())
+        yield from self._operating_system()
+
+    @staticmethod
+    def _operating_system() -> Iterator[Metric]:
+        """Yield what all of Prometheus' client libraries tell, by the names they have agreed on."""
+        yield _gauge(
+            "process_resident_memory_bytes", "Memory in RAM.", process_figures.rss_bytes()
+        )
+        yield _gauge(
+            "process_virtual_memory_bytes", "Address space.", process_figures.virtual_bytes()
+        )
         yield _counter("process_cpu_seconds", "CPU time, user and system.", time.process_time())
+        if (open_fds := process_figures.open_fds()) is not None:
+            yield _gauge("process_open_fds", "Open file descriptors.", open_fds)
+        yield _gauge(
+            "process_max_fds", "The most file descriptors that may be open.",
+            process_figures.max_fds(),
+        )
+        if (start_time_s := process_figures.start_time_s()) is not None:
+            yield _gauge(
+                "process_start_time_seconds", "When the process was started, since 1970.",
+                start_time_s,
+            )
 
     def _requests(self) -> Iterator[Metric]:
         counters = self._proxy.counters
@@ -277,9 +299,30 @@ class ProxyCollector(Collector):
         )
 
 
+# A version that the library can compare: it takes any text for one, and fails over letters.
+_VERSION: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){1,2}")
+
+# Scrapers name five forms or so. What comes after as many is not looked at.
+ACCEPTED_MAX: Final = 16
+
+
+def _comparable(member: str) -> bool:
+    """Whether each version that a member of Accept names is one."""
+    for parameter in member.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "version" and not _VERSION.fullmatch(value.strip()):
+            return False
+    return True
+
+
 def exposition(collector: ProxyCollector, accept: str) -> tuple[bytes, str]:
-    """Return the text and its type: OpenMetrics for who accepts it, else Prometheus' own."""
+    """Return the text and its type: OpenMetrics for who accepts it, else Prometheus' own.
+
+    A form that is asked for in a version that is none is not understood, so the next one counts.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
-    encode, content_type = choose_encoder(accept)
+    named = accept.replace('"', "").split(",")[:ACCEPTED_MAX]
+    members = [one for one in named if _comparable(one)]
+    encode, content_type = choose_encoder(",".join(members))
     return encode(registry), content_type

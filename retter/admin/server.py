@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from json import dumps
+from math import inf
 
 from retter.admin.api import Api
 from retter.admin.chart import Chart
@@ -92,9 +93,17 @@ class Admin:
     # -- for the connections --------------------------------------------------------------------
 
     def accept(self, connection: AdminConnection) -> bool:
-        """Count a new connection in; False if there are too many."""
+        """Count a new connection in; False if there are too many.
+
+        The one that has waited longest for its client gives way. Whoever asks at once is answered
+        at once, so silent connections keep no operator out, however many they are.
+        """
         if len(self._connections) >= CONNECTIONS_MAX:
-            return False
+            longest = min(self._connections, key=AdminConnection.waits_since)
+            if longest.waits_since() == inf:
+                return False
+            self.lost(longest)      # its place is free now; the loop tells it in its next round
+            longest.close()
         self._connections.add(connection)
         return True
 
@@ -114,6 +123,12 @@ class Admin:
                 )
         except AdminError as error:
             return error_answer(error)
+        except Exception as error:  # noqa: BLE001 - told, and the client is answered
+            # A fault of ours: it is told with its traceback, and who has asked is answered.
+            self.loop.call_exception_handler({
+                "message": f"no answer to {request.method} {request.path!r}", "exception": error,
+            })
+            return error_answer(AdminError(500, "a fault of RETTER: its log says more"))
         if request.method == "POST":
             self._tell("state", self.api.state_document())    # somebody has changed it
         return answer

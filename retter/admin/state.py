@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retter._version import VERSION
 from retter.admin.chart import RATES
+from retter.admin.process_figures import rss_bytes
 from retter.statistics import (
     LATENCY_BOUNDS_S,
     OVERHEAD_BOUNDS_S,
@@ -167,15 +168,6 @@ def _percentiles(
     }
 
 
-def rss_bytes() -> int:
-    """Return the memory of this process that is in RAM; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
-
-
 def state_document(
     proxy: "Proxy", history: History, flight: "FlightRecorder", controls: "Controls"
 ) -> dict[str, Any]:
@@ -187,6 +179,7 @@ def state_document(
     paused, pause_remaining_s = controls.paused(now)
     return {
         "version": VERSION,
+        "pid": os.getpid(),
         "uptime_s": round(now - proxy.started_at, 1),
         "state": breaker.state.value,
         "forced": forced,

@@ -1,0 +1,55 @@
+"""Figures of this process as Prometheus' client libraries name them, read from /proc.
+
+Where the system does not tell one, it is None (or 0 for the memory, which the dashboard shows).
+"""
+
+import os
+import resource
+
+
+def rss_bytes() -> int:
+    """Return the memory of this process that is in RAM; 0 where the system does not tell."""
+    return _memory_pages(1) * os.sysconf("SC_PAGE_SIZE")
+
+
+def virtual_bytes() -> int:
+    """Return the address space of this process; 0 where the system does not tell."""
+    return _memory_pages(0) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _memory_pages(column: int) -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[column])
+    except OSError:
+        return 0
+
+
+def open_fds() -> int | None:
+    """Return the number of open file descriptors."""
+    folder = "/proc/self/fd"
+    try:
+        # Linux 6.2 and later count them; a list of 12,000 names takes 5 ms. The list has one
+        # more: its own.
+        return os.stat(folder).st_size or len(os.listdir(folder)) - 1
+    except OSError:
+        return None
+
+
+def max_fds() -> float:
+    """Return RLIMIT_NOFILE, the most descriptors that may be open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return float(soft) if soft != resource.RLIM_INFINITY else float("inf")
+
+
+def start_time_s() -> float | None:
+    """Return when the process was started, in seconds since 1970 (proc(5), starttime and btime)."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            # The second field is the name in brackets, which may hold anything.
+            ticks = int(file.read().rpartition(b")")[2].split()[19])
+        with open("/proc/stat", "rb") as file:
+            boot_s = next(int(line[6:]) for line in file if line.startswith(b"btime "))
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
+    return boot_s + ticks / os.sysconf("SC_CLK_TCK")
