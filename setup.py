@@ -17,8 +17,8 @@ from setuptools import setup
 MODULES = (
     "answers", "cachecontrol", "coding", "conditional", "downstream", "exchange", "forwarding",
     "heads", "httpdate", "lines", "measured", "memo", "message", "negotiation", "owner", "policy",
-    "redirect", "request_body", "shelves", "store", "stored", "tunnel", "upstream", "wheel",
-    "window",
+    "redirect", "relay", "request_body", "shelves", "store", "stored", "tunnel", "upstream",
+    "wheel", "window",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

@@ -444,7 +444,7 @@ class DownstreamConnection:
             return b""
         if rest:
             self._receive_body(exchange, body, rest, now)
-        if self.body is not None:
+        if self._exchange is exchange and not body.complete:
             self._await_body(body, now)
             if self._eof:
                 self.give_up(now)  # the rest of it will never come

@@ -19,10 +19,8 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from retter.body import chunk, last_chunk
 from retter.breaker import Kind, Permit, Phase
 from retter.coding import decodable, plain_body, readable
-from retter.encoder import BodyEncoder
 from retter.errors import (
     ConnectRefused,
     DownstreamError,
@@ -33,9 +31,9 @@ from retter.errors import (
     UpstreamTimeout,
 )
 from retter.message import Framing, ResponseHead
-from retter.negotiation import varies_already
 from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
-from retter.reason import STATUS_CLASSES, Reason
+from retter.reason import Reason
+from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
 from retter.store import StoredResponse
 from retter.stored import CODING, STORED_AT, Form, Record, as_stored
 from retter.tunnel import STREAM_IDLE_S, Tunnel
@@ -44,12 +42,6 @@ from retter.upstream import Trailers, UpstreamConnection
 if TYPE_CHECKING:
     from retter.downstream import DownstreamConnection
     from retter.proxy import ParsedRequest, Proxy
-
-# An answer to a GET that has a stored response is held back until it is whole, so that a failure
-# half way can still be answered from the store; but not beyond this size (what a page usually
-# stays under) and this time (what a visitor does not notice), for then it is streamed.
-HOLD_BYTES_MAX = 64 * 1024
-HOLD_S = 0.25
 
 # An answer whose client has not taken it for so long, and does not take it now, leaves its place to
 # others: how long it takes is the client's doing, and a few slow readers would keep everybody out.
@@ -199,23 +191,11 @@ class Exchange:
     _upstream: UpstreamConnection | None = None
     _retried = False
     # the answer
-    _response: ResponseHead | None = None
+    _relay: ResponseRelay | None = None     # of an answer that is not passed on in one step
     _outcome = Outcome.NEUTRAL
-    answer_begun = False                    # bytes of the application's answer went to the client
-    _chunked_out = False
-    _copy: list[bytes] | None = None        # for the store
-    _copied = 0
-    _held: list[bytes] | None = None        # not yet sent to the client
-    _held_bytes = 0
-    _hold_until = 0.0
-    _discarded = 0
-    _received = False                       # some of the body has arrived
     _blocked = False                        # the client does not take the answer
     _blocked_since = float("inf")           # or did not at some time, for the first time
     _silence_s = 0.0                        # allowed between bytes of the answer
-    _encoder: BodyEncoder | None = None     # compresses the body on its way
-    _body_bytes = 0                         # of the answer, as the client gets it
-    _first_byte_s: float | None = None      # of an answer in pieces, for the access log
 
     def __init__(
         self,
@@ -245,7 +225,12 @@ class Exchange:
     @property
     def event_stream(self) -> bool:
         """Whether an event stream is being received."""
-        return self._response is not None and self._response.event_stream
+        return self._relay is not None and self._relay.head.event_stream
+
+    @property
+    def answer_begun(self) -> bool:
+        """Whether bytes of the application's answer went to the client."""
+        return self._relay is not None and self._relay.begun
 
     # -- the request ------------------------------------------------------------------------
 
@@ -365,8 +350,7 @@ class Exchange:
         client.write_message(sent + end, sent_body)
         self.stage = _DONE
         if proxy.access_log is not None:
-            self._body_bytes = len(sent_body)
-            self._log(head.status, "backend", permit.reason)
+            self._log(head.status, "backend", permit.reason, len(sent_body))
         self._upstream = self._client = None
         permit.holder = None
         del proxy.exchanges[self]
@@ -382,38 +366,33 @@ class Exchange:
     ) -> None:
         """Take the head and what came with it of the body; decide where the body goes."""
         proxy, parsed = self._proxy, self._parsed
+        relay = ResponseRelay(proxy, parsed, self._body, self._permit, head, self)
+        self._relay = relay
         self.stage = Stage.RECEIVING
         if complete:
             self._upstream = None  # it is in the pool by now, or works for another exchange
-        self._response = head
-        if not complete and proxy.access_log is not None:
-            self._first_byte_s = self._took_s()
+        elif proxy.access_log is not None:
+            relay.first_byte_s = self._took_s()
         self._silence_s = proxy.settings.upstream_body_timeout_s
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
         proxy.breaker.first_byte(now, self._permit)
         self._outcome = self._judge(head.status)
-        self._learn(head, now)
+        self._learn(relay, head, now)
         if self._outcome is not Outcome.OK and self._client is not None:
             stored = _last_resort(proxy, parsed, now)
             if stored is not None:  # stale-if-error (RFC 5861 section 4)
                 self._answer_from_store(stored, Reason.UPSTREAM_STATUS, now)
         if not complete:
-            self._receive_on(head, now)
-        if self._held is not None:
-            self._hold(body, complete, trailers)
-        elif self._client is not None:
-            self._begin_answer(head, body, complete, trailers)
-        self._copy_or_discard(body, now)
-        if complete and not self._is_done():
-            self._finish(now)
+            self._receive_on(relay, head, now)
+        self._pass_on(relay, body, complete, trailers, now)
 
     def _judge(self, status: int) -> Outcome:
         if status < 500 and status != 429 and status not in self._proxy.failure_statuses:
             return Outcome.OK
         return Outcome.OVERLOAD if status in _OVERLOAD_STATUSES else Outcome.ERROR
 
-    def _learn(self, head: ResponseHead, now: float) -> None:
+    def _learn(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """What the head alone tells the store."""
         proxy, identity, request = self._proxy, self._parsed.identity, self._parsed.head
         rules = proxy.owner_rules
@@ -425,17 +404,17 @@ class Exchange:
         elif self._outcome is Outcome.OK and storable(
             identity, request, head, proxy.store_policy, rules
         ):
-            self._copy = []
+            relay.keep_copy()
         elif head.status == 304 and identity.lookup:
             proxy.store.refresh(identity, request, head, self._requested_at, now)
 
-    def _receive_on(self, head: ResponseHead, now: float) -> None:
+    def _receive_on(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """The body will come in pieces: set its time limit, hold it back or let it through."""
         proxy = self._proxy
         if head.event_stream:
             self._silence_s = STREAM_IDLE_S
             self.deadline = now + STREAM_IDLE_S
-            self._copy = None
+            relay.drop_copy()
             proxy.breaker.detach(now, self._permit)
             proxy.streams[self] = proxy.exchanges.pop(self, None)
             proxy.start_waiting(now)
@@ -443,134 +422,41 @@ class Exchange:
                 self._abandon(Outcome.NEUTRAL, now)  # nobody listens any more
             return
         self.deadline = now + self._silence_s
-        if self._copy is not None and head.content_length > proxy.settings.store_object_bytes_max:
-            self._copy = None
+        if head.content_length > proxy.settings.store_object_bytes_max:
+            relay.drop_copy()
         if (
             self._client is not None
             and self._parsed.identity.lookup
             and head.content_length <= HOLD_BYTES_MAX
             and _last_resort(proxy, self._parsed, now) is not None
         ):
-            self._held = []
-            self._hold_until = now + HOLD_S
-
-    def _begin_answer(
-        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers
-    ) -> None:
-        """Send the head to the client, with what there is of the body, in one write."""
-        proxy, client, request = self._proxy, self._client, self._parsed.head
-        assert client is not None
-        self.answer_begun = True
-        if not self._request_complete():
-            client.close_after_answer()  # an early answer: the rest of the body is not waited for
-        sent, extra, framing = head.forward, b"", head.framing
-        if head.compressible:
-            sent, body, framing = self._compressed(head, body, complete, trailers)
-        elif head.status == 304 and request.conditional:
-            varies = any(varies_already(name, value) for name, value in head.fields)
-            sent = proxy.compression.weakened.shown(sent, request.forward, varies=varies)
-        self._body_bytes = len(body)
-        if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
-            if request.http11:
-                self._chunked_out = True
-                extra = b"Transfer-Encoding: chunked\r\n"
-                body = chunk(body) + last_chunk(trailers) if complete else chunk(body)
-            else:
-                client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
-        end = proxy.answers.forwarded_end(self._parsed.kind, client.persistence(request))
-        self._count_forwarded(head.status)
-        client.write_message(sent + extra + end, body)
-
-    def _compressed(
-        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers
-    ) -> tuple[bytes, bytes, Framing]:
-        """Return the head and what there is of the body as this client gets them.
-
-        The framing is that of the application where it is left as it came, else LENGTH: then
-        nothing is to be added to what is returned.
-        """
-        compression, parsed = self._proxy.compression, self._parsed
-        if complete and not trailers and (whole := compression.whole(parsed, head, body)):
-            return *whole, head.framing if whole[1] is body else Framing.LENGTH
-        if (begun := compression.stream(parsed, head, self)) is None:
-            return head.forward, body, head.framing
-        sent, self._encoder = begun
-        return sent, self._encoder.feed(body, complete, trailers), Framing.LENGTH
-
-    def _count_forwarded(self, status: int) -> None:
-        counters = self._proxy.counters
-        is_get = self._parsed.kind is _GET
-        counts = counters.forwarded_get if is_get else counters.forwarded_other
-        # RFC 9110 section 15: a status that is none is to be taken for a 5xx.
-        counts[self._permit.reason.row + min(status // 100, STATUS_CLASSES - 1)] += 1
+            relay.hold(now + HOLD_S)
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
+        relay = self._relay
+        assert relay is not None, "its head has come"
         self.deadline = now + self._silence_s
         if complete:
             self._upstream = None  # it is in the pool by now
-            if self._ended_empty(data):
-                self._copy = None
-                if self._held is not None:
-                    self._held = None
+            if relay.ends_empty(data):
+                relay.drop_copy()
+                if relay.drop_held():
                     self._fail(UpstreamReset("ended with its head"), now)
                     return
-        if self._held is not None:
-            self._hold(data, complete, trailers)
-        elif self._client is not None:
-            self._send_data(data, complete, trailers)
-        self._copy_or_discard(data, now)
-        if complete and not self._is_done():
+        self._pass_on(relay, data, complete, trailers, now)
+
+    def _pass_on(
+        self, relay: ResponseRelay, data: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None:
+        relay.take(self._client, data, complete, trailers)
+        if self.stage is _DONE:
+            return
+        # Nobody wants it: read on so that the application gets done, but not for ever.
+        if relay.discarded_bytes > self._proxy.settings.store_object_bytes_max:
+            self._abandon(self._outcome, now)
+        elif complete:
             self._finish(now)
-
-    def _ended_empty(self, data: bytes) -> bool:
-        """Whether an answer that ends with its connection has no body at all.
-
-        An application that is killed ends its connections too, and RFC 9112 section 8 knows no
-        way to tell. With the head alone there is doubt enough: an answer that is empty on purpose
-        has a Content-Length. So it is passed on where nothing better is at hand, never stored.
-        """
-        head = self._response
-        assert head is not None
-        return head.framing is Framing.CLOSE and not (data or self._received)
-
-    def _send_data(self, data: bytes, complete: bool, trailers: Trailers) -> None:
-        assert self._client is not None
-        if self._encoder is not None:
-            data = self._encoder.feed(data, complete, trailers)
-        self._body_bytes += len(data)
-        if self._encoder is None and self._chunked_out:
-            data = chunk(data) + last_chunk(trailers) if complete else chunk(data)
-        if data:
-            self._client.write(data)
-
-    def _hold(self, data: bytes, complete: bool, trailers: Trailers) -> None:
-        assert self._held is not None
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if complete or self._held_bytes > HOLD_BYTES_MAX:
-            self._release_held(complete, trailers)
-
-    def _release_held(self, complete: bool, trailers: Trailers) -> None:
-        """Send what was held back; from here on the answer is streamed."""
-        assert self._held is not None and self._response is not None
-        body = b"".join(self._held)
-        self._held = None
-        self._begin_answer(self._response, body, complete, trailers)
-
-    def _copy_or_discard(self, data: bytes, now: float) -> None:
-        self._received = self._received or bool(data)
-        object_bytes_max = self._proxy.settings.store_object_bytes_max
-        if self._copy is not None:
-            self._copy.append(data)
-            self._copied += len(data)
-            if self._copied > object_bytes_max:
-                self._copy = None
-        elif self._client is None and not self._is_done():
-            # Nobody wants it: read on so that the application gets done, but not for ever.
-            self._discarded += len(data)
-            if self._discarded > object_bytes_max:
-                self._abandon(self._outcome, now)
 
     # -- compressing --------------------------------------------------------------------------
 
@@ -581,12 +467,10 @@ class Exchange:
 
     def encoded(self, data: bytes, complete: bool) -> None:
         """Send what came out of the thread, or was flushed."""
-        client = self._client
-        if client is None:
+        client, relay = self._client, self._relay
+        if client is None or relay is None:
             return
-        if data:
-            self._body_bytes += len(data)
-            client.write(data)
+        relay.send_encoded(client, data)
         if complete:
             self._log_answer(self._permit.reason)
             self._answered(self._proxy.loop.time())
@@ -596,21 +480,14 @@ class Exchange:
     def encoding_failed(self) -> None:
         """The answer cannot be brought to its end: it must look like one that is cut."""
         self._log_answer(self._permit.reason)
-        client, self._client = self._client, None
-        self._encoder = None
-        if client is not None:
-            client.cut_off(reset=self._ends_with_connection())
-        if self.stage is not _DONE:
+        self._cut_off()
+        if self.stage is _DONE:
+            self._relay = None
+        else:
             self._abandon(Outcome.NEUTRAL, self._proxy.loop.time())
 
     def _is_encoding(self) -> bool:
-        """Whether a piece of the body is in the thread."""
-        return self._encoder is not None and self._encoder.busy
-
-    def _stop_encoding(self) -> None:
-        if self._encoder is not None:
-            self._encoder.cancel()
-            self._encoder = None
+        return self._relay is not None and self._relay.is_encoding()
 
     # -- the tunnel -------------------------------------------------------------------------
 
@@ -632,7 +509,7 @@ class Exchange:
         permit.holder = None
         proxy.breaker.first_byte(now, permit)
         proxy.breaker.detach(now, permit)
-        self._count_forwarded(101)
+        proxy.counters.count_forwarded(parsed.kind is _GET, permit.reason, 101)
         client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
         tunnel = Tunnel(
             proxy, client, upstream, parsed.head, parsed.identity, permit, self._began_at, now
@@ -708,14 +585,13 @@ class Exchange:
         """The application has no good answer to this one."""
         proxy, client = self._proxy, self._client
         self._outcome = error.outcome
-        self._copy = None
+        if self._relay is not None:
+            self._relay.drop_copy()
         proxy.counters.upstream_errors[error.reason] += 1
         if client is not None:
             if self.answer_begun:
                 self._log_answer(error.reason)
-                self._stop_encoding()
-                client.cut_off(reset=self._ends_with_connection())
-                self._client = None
+                self._cut_off()
             elif stored := _last_resort(proxy, self._parsed, now):
                 self._answer_from_store(stored, error.reason, now)
             else:
@@ -733,15 +609,14 @@ class Exchange:
         if self.stage is not Stage.DONE:
             self._finish(now)
 
-    def _ends_with_connection(self) -> bool:
-        """Whether the client would take a plain close for the end of its answer.
-
-        A cut answer must look like one (RFC 9112 section 8): other framings show it by themselves.
-        """
-        head = self._response
-        return not self._parsed.head.http11 and (
-            head is None or head.framing is not Framing.LENGTH or self._encoder is not None
-        )
+    def _cut_off(self) -> None:
+        """End the client's connection in the middle of its answer."""
+        client, relay = self._client, self._relay
+        self._client = None
+        if client is not None and relay is not None:
+            reset = relay.ends_with_connection()
+            relay.stop_encoding()
+            client.cut_off(reset=reset)
 
     def overdue(self, reason: Reason, now: float) -> None:
         """The breaker's clock has run out: waited in vain for a place, or for the first byte."""
@@ -763,8 +638,9 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         """Called about twenty times a second for exchanges older than HOLD_S."""
-        if self._held is not None and now >= self._hold_until:
-            self._release_held(False, [])
+        relay, client = self._relay, self._client
+        if relay is not None and client is not None and now >= relay.hold_until:
+            relay.release(client, False, [])
         if (
             self._blocked
             and self.stage is Stage.RECEIVING
@@ -780,7 +656,8 @@ class Exchange:
 
     def downstream_gone(self, now: float) -> None:
         """The client closed. The application goes on working, so its place stays taken."""
-        self._stop_encoding()
+        if self._relay is not None:
+            self._relay.stop_encoding()
         self._log_answer(Reason.CLIENT_GONE)
         self._proxy.counters.clients_gone += 1
         self._let_go(now)
@@ -794,8 +671,10 @@ class Exchange:
     def _let_go(self, now: float) -> None:
         """Nobody waits for the answer any more."""
         self._client = None
-        self._held = None
+        if self._relay is not None:
+            self._relay.drop_held()
         if self.stage is _DONE:
+            self._relay = None
             return  # all was done but the compressing
         if self.stage is Stage.QUEUED:
             self._proxy.breaker.cancel(now, self._permit)
@@ -822,7 +701,8 @@ class Exchange:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
             upstream.abandon()
-        self._copy = None
+        if self._relay is not None:
+            self._relay.drop_copy()
         self._outcome = outcome
         self._finish(now)
 
@@ -831,7 +711,8 @@ class Exchange:
     def _answer_from_store(self, stored: StoredResponse, reason: Reason, now: float) -> None:
         client = self._client
         assert client is not None
-        self._held = None
+        if self._relay is not None:
+            self._relay.drop_held()
         took_s = self._took_s()
         answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
         self._answered(now)
@@ -845,22 +726,22 @@ class Exchange:
                 return  # what cannot be read is not given the benefit of the doubt
         proxy.store.put(identity, self._parsed.head, head, body, self._requested_at, now)
 
-    def _is_done(self) -> bool:
-        return self.stage is _DONE
-
     def _log_answer(self, reason: Reason) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""
-        status = self._response.status if self._response is not None and self.answer_begun else 0
-        self._log(status, "backend", reason)
+        relay = self._relay
+        if relay is not None:
+            self._log(relay.head.status if relay.begun else 0, "backend", reason, relay.body_bytes)
+        else:
+            self._log(0, "backend", reason)
 
-    def _log(self, status: int, source: str, reason: Reason) -> None:
+    def _log(self, status: int, source: str, reason: Reason, sent: int = 0) -> None:
         log, client, parsed = self._proxy.access_log, self._client, self._parsed
         if log is not None and client is not None:
             who = client.forwarding.client_of(parsed.head)
-            sent = self._body_bytes if source == "backend" else 0
+            first_byte_s = self._relay.first_byte_s if self._relay is not None else None
             log.add(
                 who, parsed.head, parsed.identity, status, source, reason, self._took_s(), sent,
-                self._first_byte_s,
+                first_byte_s,
             )  # fmt: skip
 
     def _took_s(self) -> float:
@@ -873,6 +754,8 @@ class Exchange:
         if self._is_encoding() and self._client is not None:
             return  # when the last of it is compressed
         client, self._client = self._client, None
+        if self.stage is _DONE:
+            self._relay = None  # they refer to each other
         if self._upstream is not None and self.deadline == float("inf"):
             self.downstream_writable()  # nobody waits for this client any more
         if client is not None:
@@ -892,9 +775,9 @@ class Exchange:
         permit.holder = None
         if not queued:
             proxy.breaker.finished(now, permit, self._outcome)
-        if self._copy is not None and self._response is not None:
-            self._store(self._copy, self._response, now)
-            self._copy = None
+        if self._relay is not None and (pieces := self._relay.copy()) is not None:
+            self._store(pieces, self._relay.head, now)
+            self._relay.drop_copy()
         self._answered(now)
         if proxy.breaker.waiting:
             proxy.start_waiting(now)

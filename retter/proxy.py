@@ -27,7 +27,7 @@ from retter.certificates import upstream_context
 from retter.compress import decodable
 from retter.config import ConfigError, Settings
 from retter.encoder import Compression, ThreadWorker
-from retter.exchange import HOLD_S, Exchange
+from retter.exchange import Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.httpdate import format_http_date
@@ -39,6 +39,7 @@ from retter.negotiation import Accepted, Eligibility, Negotiator
 from retter.owner import name_matcher, tells_more_apart
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
+from retter.relay import HOLD_S
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
 from retter.tunnel import Tunnel

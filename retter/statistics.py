@@ -129,6 +129,12 @@ class Counters:
         self.overhead_answer = Histogram(OVERHEAD_BOUNDS_S)
         self.traffic = [0, 0]                            # octets from clients, and to them
 
+    def count_forwarded(self, is_get: bool, reason: Reason, status: int) -> None:
+        """Count an answer of the application that goes to its client."""
+        counts = self.forwarded_get if is_get else self.forwarded_other
+        # RFC 9110 section 15: a status that is none is to be taken for a 5xx.
+        counts[reason.row + min(status // 100, STATUS_CLASSES - 1)] += 1
+
     def count_own(self, is_get: bool | None, reason: Reason, status: int) -> None:
         """Count an error answer of our own; `is_get` is None if the request could not be read."""
         if is_get is None:

@@ -1,0 +1,212 @@
+"""An answer on its way from the application to its client, as it comes.
+
+Made for an answer that is not passed on in one plain step (`Exchange.response_whole`). The relay
+holds it back for a time where a stored response could still stand in for it, frames and compresses
+what goes to the client, and keeps a copy for the store.
+"""
+
+from typing import TYPE_CHECKING
+
+from retter.body import chunk, last_chunk
+from retter.breaker import Kind, Permit
+from retter.encoder import BodyEncoder, EncodedSink, Trailers
+from retter.message import Framing, ResponseHead
+from retter.negotiation import varies_already
+from retter.request_body import RequestBody
+
+if TYPE_CHECKING:
+    from retter.downstream import DownstreamConnection
+    from retter.proxy import ParsedRequest, Proxy
+
+# An answer to a GET that has a stored response is held back until it is whole, so that a failure
+# half way can still be answered from the store; but not beyond this size (what a page usually
+# stays under) and this time (what a visitor does not notice), for then it is streamed.
+HOLD_BYTES_MAX = 64 * 1024
+HOLD_S = 0.25
+
+
+class ResponseRelay:
+    """The answer of one exchange.
+
+    Args:
+        body: Of the request, if it has one.
+        sink: Takes what comes out of the compressing thread.
+    """
+
+    begun = False                           # bytes of the answer went to the client
+    body_bytes = 0                          # of the answer, as the client gets it
+    first_byte_s: float | None = None       # of an answer in pieces, for the access log
+    hold_until = float("inf")               # what is held is released then (monotonic seconds)
+    discarded_bytes = 0                     # of the body, that went neither to client nor to store
+    _held: list[bytes] | None = None        # not yet sent to the client
+    _held_bytes = 0
+    _copy: list[bytes] | None = None        # for the store
+    _copied_bytes = 0
+    _received = False                       # some of the body has arrived
+    _chunked = False                        # how the client gets it
+    _encoder: BodyEncoder | None = None     # compresses the body on its way
+
+    def __init__(
+        self,
+        proxy: "Proxy",
+        parsed: "ParsedRequest",
+        body: RequestBody | None,
+        permit: Permit,
+        head: ResponseHead,
+        sink: EncodedSink,
+    ) -> None:
+        self._proxy = proxy
+        self._parsed = parsed
+        self._request_body = body
+        self._permit = permit
+        self.head = head
+        self._sink = sink
+
+    # -- what becomes of it -----------------------------------------------------------------
+
+    def keep_copy(self) -> None:
+        """Keep a copy of the body for the store."""
+        self._copy = []
+
+    def drop_copy(self) -> None:
+        """It is not to be stored."""
+        self._copy = None
+
+    def copy(self) -> list[bytes] | None:
+        """Return the body in pieces, if it is to be stored."""
+        return self._copy
+
+    def hold(self, until: float) -> None:
+        """Hold the answer back until it is whole or too large, or until `release`."""
+        self._held = []
+        self.hold_until = until
+
+    def drop_held(self) -> bool:
+        """Forget what is held: something else is sent in its place; whether there was any."""
+        held, self._held = self._held, None
+        self.hold_until = float("inf")
+        return held is not None
+
+    def take(
+        self, client: "DownstreamConnection | None", data: bytes, complete: bool, trailers: Trailers
+    ) -> None:
+        """Take a piece of the body: the first comes with the head, and may be empty."""
+        self._received = self._received or bool(data)
+        if client is None:
+            if self._copy is None:
+                self.discarded_bytes += len(data)
+        elif self._held is not None:
+            self._held.append(data)
+            self._held_bytes += len(data)
+            if complete or self._held_bytes > HOLD_BYTES_MAX:
+                self.release(client, complete, trailers)
+        elif self.begun:
+            self._send(client, data, complete, trailers)
+        else:
+            self._begin(client, data, complete, trailers)
+        if self._copy is not None:
+            self._copy.append(data)
+            self._copied_bytes += len(data)
+            if self._copied_bytes > self._proxy.settings.store_object_bytes_max:
+                self._copy = None
+
+    def release(
+        self, client: "DownstreamConnection", complete: bool, trailers: Trailers
+    ) -> None:
+        """Send what was held back; from here on the answer is streamed."""
+        assert self._held is not None, "it is not held"
+        body = b"".join(self._held)
+        self.drop_held()
+        self._begin(client, body, complete, trailers)
+
+    def ends_empty(self, data: bytes) -> bool:
+        """Whether an answer that ends with its connection, and with this piece, has no body at all.
+
+        An application that is killed ends its connections too, and RFC 9112 section 8 knows no
+        way to tell. With the head alone there is doubt enough: an answer that is empty on purpose
+        has a Content-Length. So it is passed on where nothing better is at hand, never stored.
+        """
+        return self.head.framing is Framing.CLOSE and not (data or self._received)
+
+    def ends_with_connection(self) -> bool:
+        """Whether the client would take a plain close for the end of its answer.
+
+        A cut answer must look like one (RFC 9112 section 8): other framings show it by themselves.
+        """
+        if self._parsed.head.http11:
+            return False
+        return self.head.framing is not Framing.LENGTH or self._encoder is not None
+
+    # -- to the client ----------------------------------------------------------------------
+
+    def _begin(
+        self, client: "DownstreamConnection", body: bytes, complete: bool, trailers: Trailers
+    ) -> None:
+        """Send the head, with what there is of the body, in one write."""
+        proxy, parsed, head = self._proxy, self._parsed, self.head
+        request = parsed.head
+        self.begun = True
+        if self._request_body is not None and not self._request_body.complete:
+            client.close_after_answer()  # an early answer: the rest of the body is not waited for
+        sent, extra, framing = head.forward, b"", head.framing
+        if head.compressible:
+            sent, body, framing = self._compressed(body, complete, trailers)
+        elif head.status == 304 and request.conditional:
+            varies = any(varies_already(name, value) for name, value in head.fields)
+            sent = proxy.compression.weakened.shown(sent, request.forward, varies=varies)
+        self.body_bytes = len(body)
+        if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
+            if request.http11:
+                self._chunked = True
+                extra = b"Transfer-Encoding: chunked\r\n"
+                body = chunk(body) + last_chunk(trailers) if complete else chunk(body)
+            else:
+                client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
+        end = proxy.answers.forwarded_end(parsed.kind, client.persistence(request))
+        proxy.counters.count_forwarded(parsed.kind is Kind.GET, self._permit.reason, head.status)
+        client.write_message(sent + extra + end, body)
+
+    def _compressed(
+        self, body: bytes, complete: bool, trailers: Trailers
+    ) -> tuple[bytes, bytes, Framing]:
+        """Return the head and what there is of the body as this client gets them.
+
+        The framing is that of the application where it is left as it came, else LENGTH: then
+        nothing is to be added to what is returned.
+        """
+        compression, parsed, head = self._proxy.compression, self._parsed, self.head
+        if complete and not trailers and (whole := compression.whole(parsed, head, body)):
+            return *whole, head.framing if whole[1] is body else Framing.LENGTH
+        if (begun := compression.stream(parsed, head, self._sink)) is None:
+            return head.forward, body, head.framing
+        sent, self._encoder = begun
+        return sent, self._encoder.feed(body, complete, trailers), Framing.LENGTH
+
+    def _send(
+        self, client: "DownstreamConnection", data: bytes, complete: bool, trailers: Trailers
+    ) -> None:
+        if self._encoder is not None:
+            data = self._encoder.feed(data, complete, trailers)
+        self.body_bytes += len(data)
+        if self._encoder is None and self._chunked:
+            data = chunk(data) + last_chunk(trailers) if complete else chunk(data)
+        if data:
+            client.write(data)
+
+    # -- compressing --------------------------------------------------------------------------
+
+    def send_encoded(self, client: "DownstreamConnection", data: bytes) -> None:
+        """Send what came out of the thread, or was flushed: it is framed already."""
+        if data:
+            self.body_bytes += len(data)
+            client.write(data)
+
+    def is_encoding(self) -> bool:
+        """Whether a piece of the body is in the thread."""
+        return self._encoder is not None and self._encoder.busy
+
+    def stop_encoding(self) -> None:
+        """Nobody wants the rest of it."""
+        if self._encoder is not None:
+            self._encoder.cancel()
+            self._encoder = None
