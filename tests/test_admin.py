@@ -373,6 +373,7 @@ def test_listeners_are_told_the_state_every_second_and_a_transition_at_once() ->
         assert (event["from"], event["to"], event["cause"]) == ("CLOSED", "OPEN", "forced-open")
         assert "an operator holds the circuit open" in str(event["words"])
         assert admin.state()["events"] == [event]
+        assert admin.state()["totals"]["transitions"] == 1
 
 
 def test_a_listener_that_does_not_read_is_dropped() -> None:

@@ -107,6 +107,23 @@ class TestDatabase:
             ("b", Result.DONE),
         ]
 
+    def test_the_refusal_may_take_its_time(self) -> None:
+        bench = Bench(connections=1, service_ms=100, backlog=0, overflow_ms=5)
+        bench.submit("a")
+        bench.submit("b")
+        assert bench.ended == []
+        bench.timers.advance(1)
+        assert bench.ended == [(0.005, "b", Result.REFUSED), (0.1, "a", Result.DONE)]
+        assert bench.database.figures.in_work == 0
+
+    def test_a_refusal_on_its_way_dies_with_the_application(self) -> None:
+        bench = Bench(connections=1, service_ms=100, backlog=0, overflow_ms=5)
+        bench.submit("a")
+        bench.submit("b")
+        bench.database.die()
+        bench.timers.advance(1)
+        assert bench.ended == []
+
     def test_more_connections_take_effect_at_once(self) -> None:
         bench = Bench(connections=1, service_ms=100)
         for name in "abc":
@@ -281,6 +298,8 @@ class TestKnobs:
             {"model": "square"},
             {"condition": "tired"},
             {"overflow_status": 404},
+            {"overflow_ms": -1},
+            {"failing_status": 404},
             {"failing_share": 1.1},
             {"backlog": -1},
             {"slow_routes_ms": [1]},

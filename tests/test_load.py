@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from retter.demo import load
 from retter.demo.client import ClientConnection, Shot
 from retter.demo.openloop import (
+    Burst,
     LoadError,
     LoadPlan,
     LoadReport,
@@ -50,6 +51,9 @@ class TestPlan:
             {"targets": ()},
             {"timeout_s": 0},
             {"connections_max": 0},
+            {"bursts": (Burst(11, 1),)},
+            {"bursts": (Burst(1, 0),)},
+            {"bursts": (Burst(1, 1_000_001),)},
         ],
     )
     def test_limits(self, wrong: dict[str, Any]) -> None:
@@ -64,6 +68,13 @@ class TestPlan:
         phases = (Phase(1, 2), Phase(5, 0), Phase(1, 1))
         plan = LoadPlan(url="http://x", phases=phases, poisson=False)
         assert list(schedule(plan, random.Random(1))) == [0, 0.5, 6]
+
+    def test_a_burst_is_many_at_one_moment(self) -> None:
+        plan = LoadPlan(
+            url="http://x", phases=(Phase(1, 2), Phase(1, 0)), bursts=(Burst(0.25, 3),),
+            poisson=False,
+        )  # fmt: skip
+        assert list(schedule(plan, random.Random(1))) == [0, 0.25, 0.25, 0.25, 0.5]
 
     @given(st.integers(0, 1000))
     def test_random_gaps_keep_the_rate(self, seed: int) -> None:
@@ -348,6 +359,19 @@ class TestRun:
         assert total.gets == answered(total) > 10
         assert total.posts == total.posts_answered > 10
         assert sum(head.startswith(b"POST /cart/add") for head in heads) == total.posts
+
+    def test_new_pages_are_asked_for_once(self, factory: Loops) -> None:
+        targets: list[bytes] = []
+
+        async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+            targets.append(head.split()[1])
+            writer.write(ok(head))
+
+        bursts = (Burst(0.1, 20),)
+        report = loaded(factory, answer, new_pages=True, warm=(), bursts=bursts, post_share=0.0)
+        assert answered(report.summary()) == len(targets) == 80
+        assert len(set(targets)) == 80
+        assert {target.partition(b"?")[0] for target in targets} == {b"/a", b"/b", b"/c"}
 
     def test_does_not_wait_for_answers(self, factory: Loops) -> None:
         async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:

@@ -16,7 +16,15 @@ trouble     GETs for which a good answer existed that got none: 4xx, 5xx, reset,
 first       time from the start of the stress to the end of the first stored answer
 again       time from the end of the stress to the first second with at least 99 % fresh GETs
 
-php-5x has a real application instead: a PHP shop, php-fpm and nginx (benchmarks/overload/php). Its
-capacity is measured before the trial and shown beside the figures, as are the processors that
-other programs on the machine kept busy meanwhile. Without php-fpm or nginx it is skipped.
+refused     GETs, for known or new pages, that got no good answer
+changes     of the circuit's state while the load lasts (RETTER only)
+stored/failure    stored answers for each page that the application failed
+
+The scenarios of a family (wide, burst, rare, pool) are chosen by its name: `--only burst`.
+
+php-5x and database have real applications instead: a PHP shop, php-fpm and nginx
+(benchmarks/overload/php), and a PHP blog with a MariaDB of ten connections
+(benchmarks/overload/blog). Their capacity is measured before the trial and shown beside the
+figures, as are the processors that other programs on the machine kept busy meanwhile. Without
+their programs they are skipped.
 """

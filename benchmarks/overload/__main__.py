@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.overload import php
+from benchmarks.overload import blog, fastcgi
 from benchmarks.overload.peers import PEERS, Peer, StartFailed, cores
 from benchmarks.overload.report import block, write
-from benchmarks.overload.scenarios import QUICK, SCENARIOS, Scenario, quick
+from benchmarks.overload.scenarios import QUICK, SCENARIOS, Behind, Scenario, quick
 from benchmarks.overload.trial import (
     PAGES_QUICK,
     Trial,
@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
         description="RETTER and its peers under overload, over real sockets on this machine.",
     )
     add = options.add_argument
-    add("--only", metavar="NAMES", help=f"scenarios, separated by commas: {names}")
+    add("--only", metavar="NAMES", help="scenarios, or beginnings of their names, separated by "
+        f"commas: {names}")  # fmt: skip
     add("--peers", metavar="NAMES", help=f"separated by commas: {peers} (default: the installed "
         "ones; with --quick retter alone)")  # fmt: skip
     add("--quick", action="store_true", help="about a minute: " + ", ".join(QUICK) + ", in short, "
@@ -99,15 +100,24 @@ def chosen(options: argparse.Namespace) -> list[tuple[Scenario, Peer]]:
 
 def unable(scenario: Scenario) -> str:
     """Return which program is missing here for the scenario; empty: it can be run."""
-    return php.missing() if scenario.php else ""
+    match scenario.behind:
+        case Behind.PHP:
+            return fastcgi.missing()
+        case Behind.BLOG:
+            return blog.missing()
+        case Behind.DEMO:
+            return ""
 
 
 def _names(text: str | None, known: dict[str, Scenario] | dict[str, Peer]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in (text or "").split(",") if name.strip())
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{name!r} is none of {', '.join(known)}")
-    return names
+    """Return what is meant: by a name one, by the beginning of names (wide, burst) several."""
+    found: list[str] = []
+    for word in filter(None, map(str.strip, (text or "").split(","))):
+        meant = [word] if word in known else [n for n in known if n.startswith(word + "-")]
+        if not meant:
+            raise ValueError(f"{word!r} is none of {', '.join(known)}")
+        found += meant
+    return tuple(found)
 
 
 def attempt(

@@ -10,10 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, Request, build_opener
 
-from benchmarks.overload.peers import Process, cores
-from benchmarks.overload.scenarios import CONNECTIONS, SERVICE_MS, Scenario
+from benchmarks.overload.peers import Process, ask, cores
+from benchmarks.overload.scenarios import Scenario
 from retter.demo.database import capacity_rps
 from retter.demo.knobs import Knobs
 
@@ -22,6 +21,9 @@ class Application(ABC):
     """One that was started for a trial and is ended by `stop`."""
 
     port: int
+    page: str = "/product/"            # and a number from 1 on
+    post_target: str = "/cart/add"
+    post_body: str = "product=7"
 
     @property
     @abstractmethod
@@ -53,14 +55,6 @@ class Application(ABC):
         """Return the processor seconds it has used."""
 
 
-def ask(url: str, body: bytes | None = None) -> bytes:
-    """Return what a server on this machine answers; a body makes it a POST. Raises OSError."""
-    opener = build_opener(ProxyHandler({}))
-    with opener.open(Request(url, body), timeout=10) as answer:
-        content: bytes = answer.read()
-    return content
-
-
 class DemoShop(Application):
     """The demonstration shop, whose capacity is known from its knobs."""
 
@@ -81,8 +75,8 @@ class DemoShop(Application):
         """Start it. Raises StartFailed."""
         command = (
             sys.executable, "-m", "retter.demo", "--listen", "127.0.0.1:0",
-            "--control", "127.0.0.1:0", "--connections", str(CONNECTIONS),
-            "--service-ms", str(SERVICE_MS), "--model", self._scenario.model,
+            "--control", "127.0.0.1:0", "--connections", str(self._scenario.connections),
+            "--service-ms", str(self._scenario.service_ms), "--model", self._scenario.model,
             "--seed", str(self._seed),
         )  # fmt: skip
         self._process = Process(command, core=cores()[1], log=self._log)
@@ -115,5 +109,9 @@ class DemoShop(Application):
 
 def capacity_of(scenario: Scenario) -> float:
     """Return the requests a second that the scenario's application can make by its settings."""
-    knobs = {"connections": CONNECTIONS, "service_ms": SERVICE_MS, "model": scenario.model}
+    knobs = {
+        "connections": scenario.connections,
+        "service_ms": scenario.service_ms,
+        "model": scenario.model,
+    }
     return capacity_rps(Knobs().changed(knobs))

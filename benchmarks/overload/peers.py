@@ -5,6 +5,7 @@ application cannot. They run on one core, listen on loopback and keep their file
 directory.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -18,8 +19,7 @@ from functools import cache
 from math import nan
 from pathlib import Path
 from typing import IO, Final
-
-from benchmarks.overload.scenarios import CONNECTIONS
+from urllib.request import ProxyHandler, Request, build_opener
 
 START_S: Final = 15.0
 STOP_S: Final = 10.0
@@ -43,22 +43,43 @@ class Peer(ABC):
         return not self.program or path_of(self.program) is not None
 
     @abstractmethod
-    def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
         """Write what it needs into the folder; return how to start it in the foreground."""
+
+    def changes(self) -> float | None:
+        """Return how often its circuit has changed its state since it came up; None: no circuit.
+
+        Raises OSError.
+        """
+        return None
 
 
 class Retter(Peer):
     """The one this is about, as it comes."""
 
     name = "retter"
-    about = "no options but the two addresses"
+    about = "no options but the addresses"
 
-    def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
+    def __init__(self) -> None:
+        self._admin = 0
+
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
         """Return its command line."""
+        self._admin = free_port()
         return (
             sys.executable, "-m", "retter",
             "--listen", f"127.0.0.1:{listen}", "--upstream", f"127.0.0.1:{application}",
+            "--admin", f"127.0.0.1:{self._admin}",
         )  # fmt: skip
+
+    def changes(self) -> float:
+        """Return how often the circuit has changed its state. Raises OSError."""
+        state = json.loads(ask(f"http://127.0.0.1:{self._admin}/api/state"))
+        return float(state["totals"]["transitions"])
 
 
 class Nothing(Peer):
@@ -67,7 +88,9 @@ class Nothing(Peer):
     name = "nothing"
     about = "clients talk to the application"
 
-    def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
         """Return nothing to start."""
         return ()
 
@@ -79,7 +102,9 @@ class Nginx(Peer):
     about = "proxy_cache 1 s, use_stale with updating and errors, background update, lock"
     program = "nginx"
 
-    def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
         """Write nginx.conf."""
         user = "user root;" if os.geteuid() == 0 else ""
         temp = "".join(
@@ -127,10 +152,12 @@ class Haproxy(Peer):
     """No store: as many requests as there are workers, half a second of queueing for others."""
 
     name = "haproxy"
-    about = f"maxconn {CONNECTIONS}, timeout queue 500ms"
+    about = "maxconn as many as the application has workers, timeout queue 500ms"
     program = "haproxy"
 
-    def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
         """Write haproxy.cfg."""
         configuration = f"""\
 global
@@ -145,7 +172,7 @@ defaults
     http-reuse safe
 listen shop
     bind 127.0.0.1:{listen} backlog 4096
-    server application 127.0.0.1:{application} maxconn {CONNECTIONS}
+    server application 127.0.0.1:{application} maxconn {workers}
 """
         (folder / "haproxy.cfg").write_text(configuration)
         return path_of("haproxy") or "haproxy", "-db", "-f", str(folder / "haproxy.cfg")
@@ -158,7 +185,9 @@ class Varnish(Peer):
     about = "TTL 1 s, grace 1 h"
     program = "varnishd"
 
-    def command(self, listen: int, application: int, folder: Path) -> Sequence[str]:
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
         """Write the VCL."""
         configuration = f"""\
 vcl 4.1;
@@ -236,6 +265,12 @@ class Process:
         """Return the processor seconds it and its children have used."""
         return family_cpu_s(self.pid)
 
+    def kill(self) -> None:
+        """End it at once."""
+        if self.runs():
+            self._process.kill()
+            self._process.wait()
+
     def stop(self) -> None:
         """End it: asked first, then made to."""
         if self.runs():
@@ -246,6 +281,14 @@ class Process:
                 self._process.kill()
                 self._process.wait()
         self._log.close()
+
+
+def ask(url: str, body: bytes | None = None) -> bytes:
+    """Return what a server on this machine answers; a body makes it a POST. Raises OSError."""
+    opener = build_opener(ProxyHandler({}))
+    with opener.open(Request(url, body), timeout=10) as answer:
+        content: bytes = answer.read()
+    return content
 
 
 def free_port() -> int:

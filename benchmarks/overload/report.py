@@ -29,6 +29,9 @@ EXTRA: Final = {
     "dials_per_s": ("dials/s", "n"),
     "others_fresh": ("others fresh", "%"),
     "unknown_max": ("unstored max", "s"),
+    "refused": ("refused", "%"),
+    "changes": ("changes", "n"),
+    "stored_per_failure": ("stored/failure", "n"),
 }
 # Shown where the capacity was measured: it says what the machine was able to do meanwhile.
 MEASURED: Final = (
@@ -54,7 +57,7 @@ def show(kind: str, value: float | None) -> str:
 def block(scenario: Scenario, trials: Sequence[Trial]) -> str:
     """Return one scenario's rows: the heading, the bars, a row a peer; `!` marks a missed bar."""
     extra = [(name, *EXTRA[name]) for name in EXTRA if _has_bar(scenario, name)]
-    columns = [*COLUMNS, *extra, *(MEASURED if scenario.php else ())]
+    columns = [*COLUMNS, *extra, *(MEASURED if scenario.measured else ())]
     bars = {bar.figure: bar for bar in scenario.bars}
     lines = [
         f"{scenario.name}: {scenario.about}",

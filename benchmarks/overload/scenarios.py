@@ -15,6 +15,14 @@ PAGES: Final = 500
 CALM: Final = 0.5    # the load before and after the stress
 
 
+class Behind(StrEnum):
+    """The application behind the peer."""
+
+    DEMO = "the demonstration shop"
+    PHP = "a PHP shop, php-fpm and nginx"
+    BLOG = "a PHP blog, php-fpm, nginx and MariaDB"
+
+
 class Action(StrEnum):
     """What else can happen in the middle."""
 
@@ -53,7 +61,11 @@ class Scenario:
     about: str
     rate: float                     # during the stress, times capacity
     bars: tuple[Bar, ...]
+    behind: Behind = Behind.DEMO
+    connections: int = CONNECTIONS  # requests that it works on at once
+    service_ms: float = SERVICE_MS  # mean milliseconds that one takes
     calm_s: float = 5.0
+    calm_rate: float = CALM
     stress_s: float = 30.0
     after_s: float = 10.0
     after_rate: float = CALM
@@ -61,11 +73,18 @@ class Scenario:
     model: str = "exponential"
     knobs: Mapping[str, Any] = field(default_factory=dict[str, Any])    # from the beginning
     events: tuple[Event, ...] = ()
+    burst: int = 0                  # GETs at one moment when the stress begins
+    pages: int = PAGES
+    new_pages: bool = False         # every GET is for a page that nobody has asked for yet
     covered: float = 1.0            # share of the pages fetched beforehand
     other_route: float = 0.0        # share of the pages that are /api/product/N
     count_dials: bool = False       # count the connections that the application refuses
     needs_store: bool = False       # says nothing about what has no store
-    php: bool = False               # a PHP shop behind php-fpm and nginx, else the demonstration
+
+    @property
+    def measured(self) -> bool:
+        """Whether the capacity is measured before the load; else the settings say it."""
+        return self.behind is not Behind.DEMO
 
     def seconds(self) -> float:
         """How long the load lasts."""
@@ -97,6 +116,130 @@ def _hang(seconds: float) -> tuple[Event, ...]:
     return (
         Event(0.0, {"condition": "hung"}),
         Event(seconds, {"condition": "healthy"}),
+    )
+
+
+def _wide() -> tuple[Scenario, ...]:
+    """Healthy applications that are wider than what RETTER begins with."""
+    healthy = (Bar("refused", 0.0), Bar("stored", 0.005), at_least("post_ok", 1.0))
+    cold = Scenario(
+        name="wide-cold",
+        about="64 workers, 250 ms, 59 %: new pages from the first second after the start",
+        rate=0.59,
+        connections=64,
+        service_ms=250.0,
+        pages=100,
+        new_pages=True,
+        calm_s=0.0,
+        stress_s=25.0,
+        after_s=1.0,
+        bars=healthy,
+    )
+    step = replace(cold, calm_s=15.0, calm_rate=0.06, stress_s=20.0)
+    known, about = replace(cold, new_pages=False), "the same with known pages"
+    return (
+        cold,
+        replace(known, name="wide-known", about=about),
+        replace(step, name="wide-step", about="from 6 % to 59 % after 15 s; new pages"),
+        replace(step, name="wide-step-known", about=about, new_pages=False),
+    )
+
+
+def _burst() -> tuple[Scenario, ...]:
+    """Many GETs for new pages at one moment, and an application that is idle and healthy."""
+    first = Scenario(
+        name="burst-60",
+        about="60 new pages at one moment, after 8 s at 10 %",
+        rate=0.0,
+        calm_rate=0.1,
+        calm_s=8.0,
+        stress_s=8.0,
+        after_s=1.0,
+        after_rate=0.1,
+        burst=60,
+        pages=20,
+        new_pages=True,
+        post_share=0.0,
+        bars=(Bar("refused", 0.0),),
+    )
+    return (
+        first,
+        replace(first, name="burst-200", about="200 new pages at one moment", burst=200),
+        replace(
+            first,
+            name="burst-500",
+            about="500 at one moment, 64 workers, 50 ms",
+            burst=500,
+            connections=64,
+            calm_rate=0.01,
+            after_rate=0.01,
+        ),
+        replace(
+            first,
+            name="burst-500-8",
+            # Within --queue-wait, 2 s, it makes 320 of them.
+            about="500 at one moment, 8 workers, 50 ms: 64 % can be made within 2 s",
+            burst=500,
+            bars=(Bar("refused", 0.40),),
+        ),
+        replace(
+            first,
+            name="burst-cold",
+            about="200 at one moment, the first that are ever asked for",
+            burst=200,
+            calm_s=0.0,
+        ),
+    )
+
+
+def _rare() -> tuple[Scenario, ...]:
+    """Few failures of an application without limits, that lean to nothing."""
+    return tuple(
+        Scenario(
+            name=f"rare-{status}-{100 * share:g}",
+            about=f"{status} to {100 * share:g} % of the requests, 160/s, no limit; GETs only",
+            # Two hundred workers are never busy: 160 requests a second are 8 at a time.
+            rate=0.04,
+            connections=200,
+            pages=100,
+            calm_s=2.0,
+            calm_rate=0.04,
+            after_s=2.0,
+            after_rate=0.04,
+            post_share=0.0,
+            events=(
+                Event(0.0, {"condition": "failing", "failing_share": share,
+                            "failing_status": status}),
+                Event(30.0, {"condition": "healthy"}),
+            ),
+            bars=(Bar("changes", 0), Bar("stored_per_failure", 1.2), Bar("trouble", 0.0)),
+        )
+        for status, share in ((503, 0.002), (503, 0.01), (503, 0.03), (500, 0.05))
+    )  # fmt: skip
+
+
+def _pool() -> tuple[Scenario, ...]:
+    """Ten connections, held for the whole of a request; without one a page fails at once."""
+    return tuple(
+        Scenario(
+            name=f"pool-{rate:g}x",
+            about=f"10 connections, 300 ms; without one a 500 after 5 ms; {rate:g}x",
+            rate=rate,
+            connections=10,
+            service_ms=300.0,
+            # The pages without a connection are done so soon that 16 workers are always enough.
+            knobs={"backlog": 0, "overflow_status": 500, "overflow_ms": 5},
+            pages=100,
+            stress_s=45.0,
+            after_s=5.0,
+            bars=(
+                at_least("goodput", 0.92),
+                at_least("post_ok", 0.99),
+                Bar("changes", 3),
+                Bar("trouble", 0.0),
+            ),
+        )
+        for rate in (1.5, 4.0)
     )
 
 
@@ -241,11 +384,31 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     ),
     Scenario(
         name="php-5x",
-        # 5x of what 8 workers make with 50 ms each; the shares are of what they were seen to make.
-        about="a PHP shop, 8 php-fpm workers behind nginx: 800 requests a second",
+        about="a PHP shop, 8 php-fpm workers behind nginx; 5x",
         rate=5.0,
-        php=True,
+        behind=Behind.PHP,
         bars=_FIVE_TIMES,
+    ),
+    *_wide(),
+    *_burst(),
+    *_rare(),
+    *_pool(),
+    Scenario(
+        name="database",
+        about="a PHP blog, 16 php-fpm workers, a MariaDB of 10 connections: the eleventh page is a "
+        "500 in 5 ms; 4x",
+        rate=4.0,
+        behind=Behind.BLOG,
+        connections=10,
+        pages=100,
+        stress_s=45.0,
+        after_s=5.0,
+        bars=(
+            at_least("goodput", 0.90),
+            at_least("post_ok", 0.98),
+            Bar("changes", 3),
+            Bar("trouble", 0.0),
+        ),
     ),
 )
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from benchmarks.overload.applications import Application, DemoShop, capacity_of
+from benchmarks.overload.applications import Application, DemoShop
+from benchmarks.overload.blog import Blog
 from benchmarks.overload.dials import Dials
 from benchmarks.overload.peers import (
     Nothing,
@@ -22,9 +23,10 @@ from benchmarks.overload.peers import (
     machine_cpu_s,
 )
 from benchmarks.overload.php import PhpShop
-from benchmarks.overload.scenarios import CALM, PAGES, Action, Event, Scenario
+from benchmarks.overload.scenarios import Action, Behind, Event, Scenario
 from retter.demo.cli import run
 from retter.demo.openloop import (
+    Burst,
     LoadPlan,
     LoadReport,
     Phase,
@@ -59,14 +61,30 @@ class Trial:
 
     def missed(self) -> list[str]:
         """Return the names of the figures that do not meet their bars."""
-        return [b.figure for b in self.scenario.bars if not b.met(self.figures.get(b.figure))]
+        # A figure that is not there says nothing about this peer; None was never reached.
+        return [
+            bar.figure
+            for bar in self.scenario.bars
+            if bar.figure in self.figures and not bar.met(self.figures[bar.figure])
+        ]
 
 
-def pages_of(scenario: Scenario, pages: int) -> tuple[str, ...]:
+def pages_of(scenario: Scenario, pages: int, page: str = "/product/") -> tuple[str, ...]:
     """Return the paths that are asked for, those of the other route last."""
     others = round(pages * scenario.other_route)
-    shop = [f"/product/{n}" for n in range(1, pages - others + 1)]
+    shop = [f"{page}{n}" for n in range(1, pages - others + 1)]
     return (*shop, *(f"/api/product/{n}" for n in range(1, others + 1)))
+
+
+def application_of(scenario: Scenario, folder: Path, *, seed: int) -> Application:
+    """Return the application behind the peer, to be started."""
+    match scenario.behind:
+        case Behind.PHP:
+            return PhpShop(folder)
+        case Behind.BLOG:
+            return Blog(folder)
+        case Behind.DEMO:
+            return DemoShop(scenario, folder, seed=seed)
 
 
 def run_trial(
@@ -74,19 +92,29 @@ def run_trial(
     peer: Peer,
     *,
     seed: int,
-    pages: int = PAGES,
+    pages: int | None = None,
     on_second: Callable[[int, Summary], None] | None = None,
 ) -> Trial:
     """Run it and return its figures. Raises StartFailed when a program does not start."""
     with tempfile.TemporaryDirectory(prefix="overload-") as name:
         folder = Path(name)
         folder.chmod(0o755)    # some peers give up their rights
-        stage = Stage(scenario, peer, folder, seed=seed, pages=pages)
+        stage = Stage(scenario, peer, folder, seed=seed, pages=pages or scenario.pages)
         try:
             stage.start()
             return stage.play(on_second)
         finally:
             stage.stop()
+
+
+class Outcome(NamedTuple):
+    """What was counted while the load lasted."""
+
+    report: LoadReport
+    changes: float | None    # of the circuit's state; None: the peer has none
+    dials: float             # connections that the application refused
+    cpu_s: float             # of the proxy
+    others_cpu_s: float      # of programs that are not part of this
 
 
 class Stage:
@@ -99,11 +127,10 @@ class Stage:
         self._peer = peer
         self._folder = folder
         self._seed = seed
-        self._targets = pages_of(scenario, pages)
-        self._covered = round(len(self._targets) * scenario.covered)
-        self._application: Application = (
-            PhpShop(folder) if scenario.php else DemoShop(scenario, folder, seed=seed)
-        )
+        self._application = application_of(scenario, folder, seed=seed)
+        self._targets = pages_of(scenario, pages, self._application.page)
+        covered = 0.0 if scenario.new_pages else scenario.covered
+        self._covered = round(len(self._targets) * covered)
         self._proxy: Process | None = None
         self._port = 0
 
@@ -127,19 +154,24 @@ class Stage:
         if self._scenario.knobs:
             self._application.turn(self._scenario.knobs)
         self._application.count_anew()
-        outcome: list[tuple[LoadReport, float, float, float]] = []
+        outcome: list[Outcome] = []
 
         async def go() -> int:
             outcome.append(await self._load(on_second))
             return 0
 
         run(go)
-        report, dials, cpu_s, others_cpu_s = outcome[0]
+        report, changes, dials, cpu_s, others_cpu_s = outcome[0]
         if report.warmed < WARMED_SHARE * self._covered:
             words = self._proxy.last_words() if self._proxy is not None else ""
             raise StartFailed(f"{report.warmed} of {self._covered} pages were answered: {words}")
         capacity = self._application.capacity
         figures = figures_of(self._scenario, report, self._covered, capacity)
+        application = self._application.stats()
+        if changes is not None:
+            figures["changes"] = changes
+        if failed := application.get("failed"):
+            figures["stored_per_failure"] = report.summary().stored / failed
         figures["dials_per_s"] = dials / self._scenario.stress_s
         figures["proxy_cpu"] = cpu_s / self._scenario.seconds()
         figures["others_cpu"] = others_cpu_s / self._scenario.seconds()
@@ -147,42 +179,47 @@ class Stage:
             scenario=self._scenario,
             peer=self._peer.name,
             figures=figures,
-            application=self._application.stats(),
+            application=application,
             seconds=seconds_of(report),
         )
 
     def _start_proxy(self) -> None:
-        command = self._peer.command(self._port, self._application.port, self._folder)
+        command = self._peer.command(
+            self._port, self._application.port, self._folder, workers=self._scenario.connections
+        )
         log = self._folder / "proxy.log"
         self._proxy = Process(command, core=cores()[0], log=log)
         self._proxy.wait_for_port(self._port)
 
     def _plan(self) -> LoadPlan:
-        scenario, capacity = self._scenario, capacity_of(self._scenario)
+        scenario, capacity = self._scenario, self._application.capacity
         return LoadPlan(
             url=f"http://127.0.0.1:{self._port}",
             phases=(
-                Phase(scenario.calm_s, CALM * capacity),
+                Phase(scenario.calm_s, scenario.calm_rate * capacity),
                 Phase(scenario.stress_s, scenario.rate * capacity),
                 Phase(scenario.after_s, scenario.after_rate * capacity),
             ),
+            bursts=(Burst(scenario.calm_s, scenario.burst),) if scenario.burst else (),
             targets=self._targets,
+            new_pages=scenario.new_pages,
             warm=self._targets[: self._covered],
             settle_s=SETTLE_S,
             post_share=scenario.post_share,
+            post_target=self._application.post_target,
+            post_body=self._application.post_body,
             timeout_s=TIMEOUT_S,
             seed=self._seed,
         )
 
-    async def _load(
-        self, on_second: Callable[[int, Summary], None] | None
-    ) -> tuple[LoadReport, float, float, float]:
-        """Return the report, the refused connections, the processor seconds of proxy and others."""
+    async def _load(self, on_second: Callable[[int, Summary], None] | None) -> Outcome:
         tasks: list[asyncio.Task[Any]] = []
+        changes_before: float | None = None
         cpu_before = others_before = 0.0
 
         def started() -> None:
-            nonlocal cpu_before, others_before
+            nonlocal changes_before, cpu_before, others_before
+            changes_before = self._peer.changes()
             cpu_before, others_before = self._cpu_s(), self._others_cpu_s()
             loop = asyncio.get_running_loop()
             begin = loop.time() + self._scenario.calm_s
@@ -192,7 +229,10 @@ class Stage:
         report = await run_load(self._plan(), on_second=on_second, on_start=started)
         cpu_s, others_cpu_s = self._cpu_s() - cpu_before, self._others_cpu_s() - others_before
         results = await asyncio.gather(*tasks)
-        return report, float(results[-1]), cpu_s, others_cpu_s
+        changes = self._peer.changes()
+        if changes is not None and changes_before is not None:
+            changes -= changes_before
+        return Outcome(report, changes, float(results[-1]), cpu_s, others_cpu_s)
 
     def _cpu_s(self) -> float:
         return self._proxy.cpu_s() if self._proxy is not None else 0.0
@@ -247,6 +287,7 @@ def figures_of(
         "fresh": _share(total.fresh, total.gets),
         "stored": _share(total.stored, total.gets),
         "trouble": _share(trouble, len(known)),
+        "refused": _share(sum(not s.answered for s in gets), len(gets)),
         "get_p50": percentile([s.latency for s in known], 0.5),
         "get_p99": percentile([s.latency for s in known], 0.99),
         "get_max": max((s.latency for s in known), default=None),

@@ -215,6 +215,7 @@ def state_document(
         "routes": history.slowest_routes(),
         "events": flight.events(),
         "totals": {
+            "transitions": sum(flight.by_cause.values()),
             "requests": counters.requests,
             "forwarded": sum(counters.forwarded_get) + sum(counters.forwarded_other),
             "stored": by_reason(counters.stored),

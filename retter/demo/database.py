@@ -107,7 +107,7 @@ class Database:
             return
         if knobs.backlog is not None and len(self._waiting) >= knobs.backlog:
             figures.refused += 1
-            done(Result.REFUSED)
+            self._refuse(Job(path, queries, done, self._life))
             return
         self._waiting.append(Job(path, queries, done, self._life))
         self._count()
@@ -138,6 +138,16 @@ class Database:
         self.figures.in_work += 1
         self._count()
         self._later(self._hold_s(job), self._time_over, job)
+
+    def _refuse(self, job: Job) -> None:
+        if delay_s := self.knobs.overflow_ms / 1000:
+            self._later(delay_s, self._refused, job)
+        else:
+            job.done(Result.REFUSED)
+
+    def _refused(self, job: Job) -> None:
+        if job.life == self._life:
+            job.done(Result.REFUSED)
 
     def _time_over(self, job: Job) -> None:
         if job.life != self._life:

@@ -26,7 +26,7 @@ class Condition(StrEnum):
 
     HEALTHY = "healthy"
     SLOW = "slow"          # every query takes `slow_factor` times as long
-    FAILING = "failing"    # `failing_share` of the pages end in a 500
+    FAILING = "failing"    # `failing_share` of the pages end in a `failing_status`
     HUNG = "hung"          # queries begin and do not end until the condition changes
     DEAD = "dead"          # connections reset, port closed, for `dead_for_s` seconds
 
@@ -40,9 +40,11 @@ class Knobs:
     model: Model = Model.FIXED
     backlog: int | None = None        # pages that may wait for a connection; None: all of them
     overflow_status: int = 503        # the answer beyond the backlog: 500 or 503
+    overflow_ms: float = 0.0          # milliseconds until it comes
     condition: Condition = Condition.HEALTHY
     slow_factor: float = 10.0
     failing_share: float = 1.0
+    failing_status: int = 500         # 500 or 503
     dead_for_s: float = 10.0
     slow_routes_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     failing_routes: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -92,7 +94,7 @@ def _backlog(value: Any) -> int | None:
     return None if value in (None, "", "null") else _whole(0, 1_000_000)(value)
 
 
-def _overflow_status(value: Any) -> int:
+def _error_status(value: Any) -> int:
     if int(value) not in (500, 503):
         raise ValueError(f"must be 500 or 503, not {value!r}")
     return int(value)
@@ -118,10 +120,12 @@ READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "service_ms": _number(0.0, 3_600_000.0),
     "model": Model,
     "backlog": _backlog,
-    "overflow_status": _overflow_status,
+    "overflow_status": _error_status,
+    "overflow_ms": _number(0.0, 3_600_000.0),
     "condition": Condition,
     "slow_factor": _number(1.0, 10_000.0),
     "failing_share": _number(0.0, 1.0),
+    "failing_status": _error_status,
     "dead_for_s": _number(0.0, 3600.0),
     "slow_routes_ms": _routes(0.0, 3_600_000.0),
     "failing_routes": _routes(0.0, 1.0),

@@ -50,13 +50,23 @@ class Phase:
     rate: float
 
 
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """So many requests at one moment, beside those of the phases."""
+
+    at_s: float
+    count: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
     """What to send where. Raises ValueError when it is beyond the limits."""
 
     url: str                                  # http://HOST:PORT
     phases: tuple[Phase, ...] = (Phase(10.0, 2000.0),)
+    bursts: tuple[Burst, ...] = ()
     targets: tuple[str, ...] = tuple(f"/product/{n}" for n in range(1, 501))
+    new_pages: bool = False                   # each GET of the load adds a query of its own
     warm: tuple[str, ...] | None = None       # fetched once beforehand; None: all targets
     warm_parallel: int = 4
     settle_s: float = 0.5                     # between warming and load
@@ -71,12 +81,15 @@ class LoadPlan:
 
     def __post_init__(self) -> None:
         requests = sum(phase.seconds * phase.rate for phase in self.phases)
+        requests += sum(burst.count for burst in self.bursts)
         if not 0 < requests <= REQUESTS_MAX:
             raise ValueError(f"{requests:.0f} requests; from 1 to {REQUESTS_MAX} are possible")
         if not all(0 <= phase.rate <= RATE_MAX and phase.seconds >= 0 for phase in self.phases):
             raise ValueError(f"rates are from 0 to {RATE_MAX:.0f} a second")
         if not 0 <= self.post_share <= 1:
             raise ValueError("the share of POSTs is from 0 to 1")
+        if not all(0 <= b.at_s <= self.seconds and b.count > 0 for b in self.bursts):
+            raise ValueError("a burst is at least one request, within the phases")
         if not self.targets:
             raise ValueError("at least one path is needed")
         if not 0 < self.timeout_s <= 120 or not 1 <= self.connections_max <= 60_000:
@@ -302,7 +315,9 @@ def schedule(plan: LoadPlan, random: Random) -> "array[float]":
                 times.append(at)
                 at += random.expovariate(phase.rate) if plan.poisson else gap
         begin = end
-    return times
+    for burst in plan.bursts:
+        times.extend([burst.at_s] * burst.count)
+    return array("d", sorted(times)) if plan.bursts else times
 
 
 class _Generator:
@@ -333,6 +348,7 @@ class _Generator:
         self._warm_done: Callable[[Shot], None] | None = None
         netloc = urlsplit(plan.url).netloc
         self._gets = [self._get_wire(target, netloc) for target in plan.targets]
+        self._new_pages = 0                       # that were asked for
         self._post = self._post_wire(netloc)
         self._netloc = netloc
 
@@ -407,7 +423,7 @@ class _Generator:
             intended = self._begin + times[index]
             target = int(random() * targets)
             post = random() < post_share
-            self._shoot(Shot(intended, target, post, self._post if post else self._gets[target]))
+            self._shoot(Shot(intended, target, post, self._wire_of(target, post=post)))
             self.lags.append(self._now() - intended)
             index += 1
         if index < len(times):
@@ -416,6 +432,14 @@ class _Generator:
             self._loop.call_later(wait, self._shoot_due, times, index)
         else:
             self._loop.call_later(self._plan.seconds - now, self._shot_all)
+
+    def _wire_of(self, target: int, *, post: bool) -> bytes:
+        if post:
+            return self._post
+        if not self._plan.new_pages:
+            return self._gets[target]
+        self._new_pages += 1
+        return self._get_wire(f"{self._plan.targets[target]}?n={self._new_pages}", self._netloc)
 
     def _shot_all(self) -> None:
         self._no_more = True

@@ -105,7 +105,8 @@ class Shop:
         if result is Result.REFUSED:
             status = self.database.knobs.overflow_status
             return self._problem(request, status, "DB error: too many connections")
-        return self._problem(request, 500, "DB error: the server has gone away")
+        status = self.database.knobs.failing_status
+        return self._problem(request, status, "DB error: the server has gone away")
 
     # Pages to read
 
