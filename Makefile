@@ -6,6 +6,8 @@
 PYTHON ?= python3
 LISTEN ?= :8089
 SECONDS ?= 60
+# Test processes side by side: most tests wait for a program more than they use a core.
+WORKERS ?= 4
 # Of compiled code: 3 takes two minutes, 0 takes half a one and is for tests.
 LEVEL ?= 3
 VENV := .venv
@@ -88,12 +90,12 @@ load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
 	@exec $(BIN)/retter load $(LOAD_URL) $(ARGS)
 
 test: $(VENV)/.stamp-test ## run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 compiled: $(COMPILED)/.stamp ## compile a copy of RETTER, in .venv/compiled
 
 test-compiled: $(VENV)/.stamp-test $(COMPILED)/.stamp ## run the tests with RETTER compiled
-	cd $(COMPILED) && ../bin/python -m pytest $(ARGS)
+	cd $(COMPILED) && ../bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.stamp-lint ## ruff
 	$(BIN)/ruff check .

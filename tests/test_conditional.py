@@ -273,7 +273,7 @@ def raw_deflate(data: bytes) -> bytes:
     (b"gzip", gzip.compress(BODY[:4]) + gzip.compress(BODY[4:])),
     (b"deflate", zlib.compress(BODY)), (b"deflate", raw_deflate(BODY)),
     (b"identity, gzip", gzip.compress(BODY)),
-])
+], ids=["gzip", "x-gzip", "gzip members", "deflate", "raw deflate", "identity, gzip"])
 def test_a_client_that_cannot_decode_gets_it_decoded(coding: bytes, body: bytes) -> None:
     response = stored(coding=coding, body=body, more=b"Repr-Digest: x\r\nContent-MD5: y\r\n")
     found = decodable(response, request())

@@ -36,7 +36,7 @@ def test_without_a_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 @pytest.mark.parametrize(("usec", "pid", "wanted"), [
     (None, None, False), ("30000000", None, True), ("30000000", str(os.getpid()), True),
     ("30000000", "1", False),
-])
+], ids=["none", "anybody's", "ours", "somebody else's"])
 def test_the_watchdog(
     monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, wanted: bool
 ) -> None:
@@ -48,7 +48,10 @@ def test_the_watchdog(
     assert systemd.watchdog_wanted() is wanted
 
 
-@pytest.mark.parametrize(("pid", "count"), [("1", "1"), (str(os.getpid()), "x"), ("", "")])
+@pytest.mark.parametrize(
+    ("pid", "count"), [("1", "1"), (str(os.getpid()), "x"), ("", "")],
+    ids=["somebody else's", "no number", "empty"],
+)
 def test_sockets_for_somebody_else(monkeypatch: pytest.MonkeyPatch, pid: str, count: str) -> None:
     monkeypatch.setenv("LISTEN_PID", pid)
     monkeypatch.setenv("LISTEN_FDS", count)

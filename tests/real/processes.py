@@ -20,6 +20,9 @@ ROOT = Path(__file__).parents[2]
 DEADLINE_S = 30.0
 POLL_S = 0.02
 
+# Test processes side by side whose ports are kept apart (`pytest -n`).
+WORKERS_MAX = 8
+
 # What the interpreter, asyncio and uvloop write when something went wrong that nobody caught.
 COMPLAINTS = (
     "Traceback", "Exception in callback", "Exception ignored", "never retrieved", "never awaited",
@@ -42,10 +45,13 @@ def free_port() -> int:
     """Return a port that nobody listens on, outside the range of ports for outgoing connections.
 
     A program that is to come back on its port must find it free: no connection of somebody else
-    may have been given the same number in the meantime.
+    may have been given the same number in the meantime. Test processes that run side by side
+    choose from ranges of their own.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + worker % WORKERS_MAX * (12_000 // WORKERS_MAX)
     while True:
-        port = random.randrange(20_000, 32_000)
+        port = random.randrange(first, first + 12_000 // WORKERS_MAX)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
