@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from retter import systemd
@@ -44,6 +44,7 @@ from retter.redirect import RedirectingConnection
 from retter.reload import Reload, reloaded
 from retter.takeover import Inheritance, Successor
 from retter.tls import TLSConnection
+from retter.transition_log import TransitionLog
 from retter.units import ListenAddress, parse_listen, parse_upstream
 
 if TYPE_CHECKING:
@@ -94,23 +95,6 @@ def raise_descriptor_limit() -> int:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             soft = hard
     return soft if soft >= 0 else sys.maxsize
-
-
-def _plain(transition: Transition) -> dict[str, Any]:
-    record: dict[str, Any] = {}
-    for field in fields(transition):
-        value = getattr(transition, field.name)
-        if field.name == "at":
-            continue
-        if isinstance(value, float):
-            value = round(value, 3) if math.isfinite(value) else None
-        record[field.name] = getattr(value, "value", value)
-    return record
-
-
-def log_transition(transition: Transition) -> None:
-    """Write a change of the circuit's state with the figures that caused it."""
-    log.warning("circuit", **_plain(transition))
 
 
 class RunningProxy:
@@ -508,8 +492,9 @@ def _keep_freed_memory() -> None:
 async def _serve(settings: Settings, reread: Reread) -> int:
     loop = asyncio.get_running_loop()
     inheritance = Inheritance()
+    transitions = TransitionLog()
     async with running(
-        settings, log_transition, by_itself=True, inheritance=inheritance
+        settings, transitions.on_transition, by_itself=True, inheritance=inheritance
     ) as proxy:
         loop.set_exception_handler(LoopFaults(proxy._proxy))
         # What has been made so far stays: no collection need look at it again, and with many
@@ -535,6 +520,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         if os.environ.get("NOTIFY_SOCKET"):
             _tell_manager(proxy)
         proxy.on_second(Digest(proxy._proxy).on_second)
+        proxy.on_second(transitions.on_second)
         proxy.on_second(lambda _: flush_log())
         proxy.on_second(Absence(proxy._proxy).on_second)
         probe = loop.create_task(_look_for_application(settings, proxy._proxy.pool))
@@ -546,6 +532,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
             systemd.notify("STOPPING=1", "STATUS=draining")
         log.info("draining", connections=proxy.stats()["connections"]["open"])
         await proxy._drain()
+        transitions.flush()
         log.info("stopped", drained=True)
     return 0
 

@@ -18,7 +18,6 @@ from retter.listening import ListenError, listen_on, url_of
 from retter.server import (
     SAME_SIGNAL_S,
     Program,
-    log_transition,
     raise_descriptor_limit,
     run,
     run_on_loop,
@@ -246,8 +245,6 @@ def test_running_inside_another_program(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match="ajar"):
                 proxy.set_circuit("ajar")
             assert proxy.stats()["connections"]["open"] == 0
-        for transition in transitions:
-            log_transition(transition)
 
     asyncio.run(main())
     assert transitions

@@ -2,15 +2,18 @@
 
 import math
 import time
-from collections import deque
+from collections import Counter
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from retter.breaker import Signal, State, Transition
 from retter.breaker.snapshot import Snapshot
 
 TRIPS_MAX = 50          # some 2 KB each; a bad night has about so many
 EVENTS_MAX = 20         # of them shown in the state document
+SAME_S = 1.0            # the same change within so many seconds is the same event once more
+
+_SHOWN = ("at", "first_at", "times", "from", "to", "cause", "words")
 
 _CAUSES = {
     Signal.NO_PERMITS: "more requests came than the application can work on",
@@ -67,19 +70,53 @@ def _plain(value: Any) -> Any:
     return getattr(value, "value", value)
 
 
+Event = dict[str, Any]
+Kind = tuple[State, State, Signal]      # from, to, cause
+
+
+class Trip(NamedTuple):
+    """A transition that is remembered."""
+
+    kind: Kind
+    at: float           # monotonic seconds
+    event: Event        # as told, with its figures
+
+
+def _thinned(trips: list[Trip], length: int) -> list[Trip]:
+    """Return so many of the trips: of the most frequent kinds the oldest are left out.
+
+    So a state that comes and goes pushes out what was before of its own kind, and nothing else.
+    """
+    kept = list(trips)
+    counts = Counter([trip.kind for trip in kept])
+    while len(kept) > length:
+        most, _ = counts.most_common(1)[0]
+        counts[most] -= 1
+        del kept[next(i for i, trip in enumerate(kept) if trip.kind == most)]
+    return kept
+
+
 class FlightRecorder:
-    """Remembers the last transitions; nothing before it was made."""
+    """Remembers the last transitions; nothing before it was made.
+
+    One that comes again within a second is the same event once more: its `times` are counted, its
+    figures are the latest, and `first_at` is when that began.
+    """
 
     def __init__(self) -> None:
-        self._trips: deque[dict[str, Any]] = deque(maxlen=TRIPS_MAX)
+        self._trips: list[Trip] = []
+        self._events: list[Event] | None = []   # those shown; None: not chosen yet
         self.by_cause: dict[tuple[State, Signal], int] = {}    # (state entered, cause) -> times
 
-    def record(self, transition: Transition, snapshot: Snapshot) -> dict[str, Any]:
+    def record(self, transition: Transition, snapshot: Snapshot) -> Event:
         """Remember a transition; return it as an event."""
-        kind = (transition.after, transition.cause)
-        self.by_cause[kind] = self.by_cause.get(kind, 0) + 1
-        event = {
-            "at": round(time.time(), 3),
+        entered = (transition.after, transition.cause)
+        self.by_cause[entered] = self.by_cause.get(entered, 0) + 1
+        now = round(time.time(), 3)
+        event: Event = {
+            "at": now,
+            "first_at": now,
+            "times": 1,
             "from": transition.before.value,
             "to": transition.after.value,
             "cause": transition.cause.value,
@@ -90,14 +127,32 @@ class FlightRecorder:
             if name not in ("at", "before", "after", "cause")
         }
         breaker = {name: value for name, value in plain(snapshot).items() if name != "at"}
-        self._trips.append({**event, "figures": figures, "breaker": breaker})
+        kind = (transition.before, transition.after, transition.cause)
+        if (same := self._same(kind, transition.at)) is not None:
+            event["first_at"] = same.event["first_at"]
+            event["times"] = same.event["times"] + 1
+            self._trips.remove(same)
+        told = {**event, "figures": figures, "breaker": breaker}
+        self._trips = _thinned([*self._trips, Trip(kind, transition.at, told)], TRIPS_MAX)
+        self._events = None
         return event
 
-    def trips(self) -> list[dict[str, Any]]:
-        """Return what is remembered, the newest last."""
-        return list(self._trips)
+    def _same(self, kind: Kind, at: float) -> Trip | None:
+        """Return the same transition if it has happened within the last second."""
+        for trip in reversed(self._trips):
+            if at - trip.at >= SAME_S:
+                return None
+            if trip.kind == kind:
+                return trip
+        return None
 
-    def events(self) -> list[dict[str, Any]]:
+    def trips(self) -> list[Event]:
+        """Return what is remembered, the newest last."""
+        return [trip.event for trip in self._trips]
+
+    def events(self) -> list[Event]:
         """Return the last events, without their figures, the newest last."""
-        names = ("at", "from", "to", "cause", "words")
-        return [{name: trip[name] for name in names} for trip in list(self._trips)[-EVENTS_MAX:]]
+        if self._events is None:
+            shown = [trip.event for trip in _thinned(self._trips, EVENTS_MAX)]
+            self._events = [{name: event[name] for name in _SHOWN} for event in shown]
+        return self._events

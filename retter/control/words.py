@@ -189,7 +189,9 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
 
 def event(one: Document, now: float) -> str:
     """A change of state as a line."""
-    return f"{clock(one['at'], now)}  {one['to']:9}  {one['words']}"
+    times = one.get("times", 1)
+    often = f" ({number(times)} times since {clock(one['first_at'], now)})" if times > 1 else ""
+    return f"{clock(one['at'], now)}  {one['to']:9}  {one['words']}{often}"
 
 
 def table(pairs: Iterable[tuple[str, str]]) -> str:

@@ -283,7 +283,8 @@ function drawEvents(events) {
     time.dateTime = new Date(one.at * 1000).toISOString();
     time.title = new Date(one.at * 1000).toLocaleString("en-GB");
     to.dataset.state = one.to;
-    item.append(time, to, make("span", one.words, "words"));
+    const often = one.times > 1 ? ` (${count(one.times)} times since ${clock(one.first_at)})` : "";
+    item.append(time, to, make("span", one.words + often, "words"));
     return item;
   }));
 }
