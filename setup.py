@@ -18,7 +18,7 @@ MODULES = (
     "answers", "cachecontrol", "coding", "conditional", "downstream", "exchange", "forwarding",
     "heads", "httpdate", "lines", "measured", "memo", "message", "negotiation", "owner", "policy",
     "redirect", "relay", "request_body", "shelves", "store", "stored", "tunnel", "upstream",
-    "wheel", "window",
+    "wheel", "wildcard", "window",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

@@ -137,7 +137,7 @@ class AccessLog:
             self.flush()
 
     def _shown(self, target: bytes) -> str:
-        if url_sessions(target, self.rules):
+        if url_sessions(target, self.rules) != []:      # or it is not known whether there are any
             return target.partition(b"?")[0].partition(b";")[0].decode("latin-1") + "?(session)"
         return target.decode("latin-1")
 

@@ -18,14 +18,16 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from retter.httpdate import parse_http_date
+from retter.limits import COOKIES_MAX, SET_COOKIE_ATTRIBUTES_MAX
 from retter.memo import Memo
-from retter.message import QUOTE, RequestHead, ResponseHead
+from retter.message import PERCENT, PLUS, QUOTE, RequestHead, ResponseHead
 from retter.wellknown import (
     DEFAULT_SESSION_COOKIES,
     IGNORABLE_COOKIES,
     NEUTRAL_FIELDS,
     SHAPE_FIELDS,
 )
+from retter.wildcard import name_matcher
 
 OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
 SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
@@ -50,6 +52,7 @@ class OwnerClass(StrEnum):
     SESSION = "session"          # a session cookie, or a session in the URL
     COOKIES = "cookies"          # other cookies
     CREDENTIAL = "credential"    # Authorization, or a field that is not known to be neutral
+    UNREAD = "unread"            # more cookies or parameters than are read: nothing is stored
 
 
 class FieldKind(Enum):
@@ -112,14 +115,6 @@ class _Kinds(dict[bytes, K], Generic[K]):
             self.clear()
         kind = self[name] = self._classify(name)
         return kind
-
-
-def name_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], object]:
-    """Return a predicate: the whole name is one of the patterns, in which `*` is any text."""
-    choices = [re.escape(pattern).replace(rb"\*", b".*") for pattern in patterns]
-    if not choices:
-        return lambda name: None
-    return re.compile(b"|".join(choices), re.DOTALL).fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +203,13 @@ def _cookie_classifier(rules: OwnerRules) -> Callable[[bytes], CookieKind]:
 
 
 def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
-    is_session = name_matcher(rules.session_cookies)
-    is_session_lower = name_matcher(map(bytes.lower, rules.session_cookies))
+    is_session = name_matcher(map(bytes.lower, rules.session_cookies))
 
     def classify(name: bytes) -> bool:
         # As the frameworks read it: decoded, leading blanks dropped (PHP), in any case (servlets).
-        plain = unquote_to_bytes(name.replace(b"+", b" ")).lstrip()
-        return bool(is_session(plain) or is_session_lower(plain.lower()))
+        if PERCENT in name or PLUS in name:
+            name = unquote_to_bytes(name.replace(b"+", b" "))
+        return is_session(name.lstrip().lower())
 
     return classify
 
@@ -288,14 +283,17 @@ _FORWARDED_SHAPE = re.compile(rb"(?:proto|host)=(?:\"[^\"]*\"|[^;,\s]*)", re.IGN
 
 
 def owner_of(
-    request: RequestHead, url_sessions: list[bytes], rules: OwnerRules
+    request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules
 ) -> Owner:
     """Return for whom this request asks.
 
     `url_sessions` are the sessions that stand in the URL, as `name=value`: they count as session
-    cookies do, except that nothing public may stand in for them.
+    cookies do, except that nothing public may stand in for them. None: there may be some among
+    more parameters than are read.
     """
     telling = request.telling
+    if url_sessions is None:
+        return _unread_owner([request.target], rules)
     if not url_sessions:
         if not telling:
             return _EVERYONE
@@ -330,9 +328,22 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     memo = rules.cookie_owners
     owner = memo.young.get(line) or memo.get(line)
     if owner is None:
-        owner = _owner_by_session(line, rules) or _owner([], [line], [], b"", rules)
+        owner = None if too_many_cookies([line]) else _owner_by_session(line, rules)
+        owner = owner or _owner([], [line], [], b"", rules)
         memo.offer(line, owner)
     return owner
+
+
+def too_many_cookies(lines: list[bytes]) -> bool:
+    """Tell whether these Cookie lines have more cookies than are read."""
+    octets = sum([len(line) for line in lines])
+    return octets >= COOKIES_MAX and sum([line.count(b";") + 1 for line in lines]) > COOKIES_MAX
+
+
+def _unread_owner(texts: list[bytes], rules: OwnerRules) -> Owner:
+    # Nothing is stored for it. The hash tells it from everyone, whose responses it is not shown.
+    digest = _digest(rules, [(b"L", b"", text) for text in texts])
+    return Owner(digest, OwnerClass.UNREAD, False, False, b"")
 
 
 def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
@@ -369,6 +380,8 @@ def _owner(
     shape: bytes,
     rules: OwnerRules,
 ) -> Owner:
+    if too_many_cookies(cookie_lines):
+        return _unread_owner(cookie_lines, rules)
     cookies = _read_cookies(cookie_lines, rules) if cookie_lines else _NO_COOKIES
     # Each part is tagged with where it stood, so that a cookie never counts as a field.
     who: list[tuple[bytes, bytes, bytes]]
@@ -403,7 +416,7 @@ def _owner(
 def session_values(request: RequestHead, rules: OwnerRules) -> list[tuple[bytes, bytes]]:
     """Return the session cookies that the request carries, as (name, value)."""
     lines = [value for name, value in request.fields if name == b"cookie"]
-    return _read_cookies(lines, rules).sessions if lines else []
+    return _read_cookies(lines, rules).sessions if lines and not too_many_cookies(lines) else []
 
 
 def session_ids_set(response: ResponseHead, rules: OwnerRules) -> list[bytes]:
@@ -446,6 +459,8 @@ def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules
 
 def _deletes(attributes: bytes, response: ResponseHead) -> bool:
     """Tell whether a cookie with these attributes is gone at once (RFC 6265 section 5.2)."""
+    if attributes.count(b";") >= SET_COOKIE_ATTRIBUTES_MAX:
+        return True
     for attribute in attributes.split(b";"):
         name, _, value = attribute.partition(b"=")
         match name.strip(b" \t").lower():

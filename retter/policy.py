@@ -14,6 +14,7 @@ from enum import StrEnum
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
+from retter.limits import PARAMETER_ESCAPES_MAX, PARAMETERS_MAX, SET_COOKIES_MAX
 from retter.message import (
     QUESTION_MARK,
     SEMICOLON,
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 RouteOf = Callable[[RequestHead], bytes]
+
+_UNREAD = OwnerClass.UNREAD     # an attribute of an Enum class costs as much as a call
 
 
 class StorePolicy(StrEnum):
@@ -111,7 +114,9 @@ def no_route(request: RequestHead) -> bytes:
 def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Identity:
     """Derive what the store needs to know of a request. Never raises."""
     target, host = request.target, request.host
-    sessions = url_sessions(target, rules) if QUESTION_MARK in target or SEMICOLON in target else []
+    sessions: list[bytes] | None = []
+    if QUESTION_MARK in target or SEMICOLON in target:
+        sessions = url_sessions(target, rules)
     who = owner_of(request, sessions, rules)
     owner = who.digest
     url = _url(host, target, rules)
@@ -121,6 +126,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         and not request.upgrade
         # A host with a slash would make two URLs of one.
         and SLASH not in host
+        and who.owner_class is not _UNREAD
     )
     return Identity(
         owner,
@@ -136,16 +142,35 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     )
 
 
-def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes]:
-    """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...)."""
+def _too_many_parameters(target: bytes) -> bool:
+    return (
+        len(target) > PARAMETERS_MAX
+        and target.count(b"&") + target.count(b";") + 1 > PARAMETERS_MAX
+    )
+
+
+def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes] | None:
+    """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...).
+
+    Returns:
+        The parameters that are sessions; None if there are more parameters than are read.
+    """
+    if _too_many_parameters(target):
+        return None
     path, _, query = target.partition(b"?")
-    is_session = rules.param_is_session
     if SEMICOLON not in target:
-        return [p for p in query.split(b"&") if is_session[p.partition(b"=")[0]]]
-    params = query.replace(b";", b"&").split(b"&")
-    for segment in path.split(b"/"):
-        params += segment.split(b";")[1:]
-    return [param for param in params if is_session[param.partition(b"=")[0]]]
+        params = query.split(b"&")
+    else:
+        params = query.replace(b";", b"&").split(b"&")
+        params += [param.partition(b"/")[0] for param in path.split(b";")[1:]]
+    names = [param.partition(b"=")[0] for param in params]
+    if (
+        target.count(b"%") > PARAMETER_ESCAPES_MAX
+        and sum([name.count(b"%") for name in names]) > PARAMETER_ESCAPES_MAX
+    ):
+        return None
+    is_session = rules.param_is_session
+    return [param for param, name in zip(params, names, strict=True) if is_session[name]]
 
 
 def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
@@ -153,7 +178,7 @@ def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
         path, mark, query = target.partition(b"?")
         if rules.ignore_query or not mark:
             target = path
-        else:
+        elif not _too_many_parameters(target):
             ignored = rules.param_is_ignored
             kept = [p for p in query.split(b"&") if not ignored(p.partition(b"=")[0])]
             target = path + b"?" + b"&".join(kept) if kept else path
@@ -180,6 +205,8 @@ def storable(
     if not identity.store or not _is_good(response.status) or response.event_stream:
         return False
     if response.first(b"vary") is not None and b"*" in response.combined(b"vary"):
+        return False
+    if len(response.set_cookies) > SET_COOKIES_MAX:
         return False
     if rules is not None and ends_session(identity, request, response, rules):
         return False

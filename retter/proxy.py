@@ -36,7 +36,7 @@ from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
 from retter.negotiation import Accepted, Eligibility, Negotiator
-from retter.owner import name_matcher, tells_more_apart
+from retter.owner import tells_more_apart
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.relay import HOLD_S
@@ -45,6 +45,7 @@ from retter.store import ResponseStore, StoreRules
 from retter.tunnel import Tunnel
 from retter.units import parse_listen, parse_upstream
 from retter.wheel import DeadlineWheel
+from retter.wildcard import name_matcher
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
 LATE_S = 0.2             # a tick that comes later than that says that the process was held up

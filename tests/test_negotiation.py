@@ -19,7 +19,7 @@ from retter.negotiation import (
     varies_already,
     weights,
 )
-from retter.owner import name_matcher
+from retter.wildcard import name_matcher
 from tests.harness import FakeProxy
 
 ALL = Negotiator(CODINGS, name_matcher((b"/account/*", b"/login")))

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.limits import COOKIES_MAX, SET_COOKIE_ATTRIBUTES_MAX
 from retter.message import Framing, RequestHead, ResponseHead
 from retter.owner import (
     COOKIE_LINE_BYTES_REMEMBERED_MAX,
@@ -14,7 +15,6 @@ from retter.owner import (
     OwnerRules,
     _owner,
     _owner_by_session,
-    name_matcher,
     owner_of,
     sets_session,
 )
@@ -24,6 +24,7 @@ from retter.wellknown import (
     NEUTRAL_FIELDS,
     SHAPE_FIELDS,
 )
+from retter.wildcard import name_matcher
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -363,16 +364,30 @@ def test_no_cookie_value_is_shown() -> None:
     assert "topsecret" not in shown
 
 
-def test_patterns() -> None:
-    match = name_matcher((b"a*c", b"x.y", b"*"[:0] + b"z"))
-    assert match(b"abbc")
-    assert match(b"ac")
-    assert match(b"x.y")
-    assert match(b"z")
-    assert not match(b"xay")
-    assert not match(b"abbcd")
-    assert not match(b"")
-    assert not name_matcher(())(b"a")
+# -- More cookies than are read
+
+
+@pytest.mark.parametrize("lines", [
+    [b"; ".join([b"c%d=1" % n for n in range(COOKIES_MAX + 1)])],
+    [b"PHPSESSID=" + b"a1" * 16, b"; ".join([b"_ga_%d=1" % n for n in range(COOKIES_MAX)])],
+    [b"; ".join([b"_ga_%d=1" % n for n in range(COOKIES_MAX + 1)])],
+    [b";" * COOKIES_MAX],
+])  # fmt: skip
+def test_more_cookies_than_are_read_are_nobody_elses(lines: list[bytes]) -> None:
+    """Not even everyone's, of cookies that would all be ignored; and nothing is known of them."""
+    one = owner(*[(b"cookie", line) for line in lines])
+    assert one.owner_class is OwnerClass.UNREAD
+    assert one.digest and not one.anonymous and not one.session
+    assert one != owner((b"cookie", lines[0] + b"; d=1"), *[(b"cookie", x) for x in lines[1:]])
+
+
+def test_as_many_cookies_as_are_read() -> None:
+    ignored = b"; ".join([b"_ga_%d=1" % n for n in range(COOKIES_MAX)])
+    assert cookies(ignored) == EVERYONE
+    others = b"; ".join([b"c%d=1" % n for n in range(COOKIES_MAX)])
+    assert cookies(others).owner_class is OwnerClass.COOKIES
+    in_them = others.replace(b"c0=1;", b"PHPSESSID=" + ALICE + b";")
+    assert cookies(in_them) == cookies(b"PHPSESSID=" + ALICE)
 
 
 # -- A login, a logout, or only a longer life
@@ -395,6 +410,8 @@ def test_patterns() -> None:
     (b"PHPSESSID=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
     (b"PHPSESSID=old; Expires=Thu, 01-Jan-70 00:00:00 GMT", True),
     (b"PHPSESSID=old; Expires=yesterday", True),
+    (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX - 1), False),
+    (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX + 1), True),
     (b"theme=dark", False),
     (b"phpsessid=new", False),
     (b"", False),

@@ -15,6 +15,12 @@ from retter.cachecontrol import (
     shared_may_store,
 )
 from retter.httpdate import parse_http_date
+from retter.limits import (
+    COOKIES_MAX,
+    PARAMETER_ESCAPES_MAX,
+    PARAMETERS_MAX,
+    SET_COOKIES_MAX,
+)
 from retter.message import Framing, RequestHead, ResponseHead
 from retter.owner import OwnerClass, OwnerRules
 from retter.policy import (
@@ -154,6 +160,52 @@ def test_a_session_in_the_url_is_an_owner_whatever_is_ignored(pattern: bytes) ->
 ])
 def test_other_parameters_are_no_session(target: bytes) -> None:
     assert identify(request(target=target), RULES).owner_class is OwnerClass.EVERYONE
+
+
+@pytest.mark.parametrize("target", [
+    b"/?" + b"a&" * PARAMETERS_MAX,
+    b"/?" + b"a;" * PARAMETERS_MAX,
+    b"/" + b";a" * PARAMETERS_MAX,
+    b"/" + b";a/b" * PARAMETERS_MAX + b"?c&d",
+    b"/?PHPSESSID=1" + b"&a=" * PARAMETERS_MAX,
+    b"/?" + b"%61" * (PARAMETER_ESCAPES_MAX + 1),
+    b"/?" + b"&%61" * PARAMETERS_MAX + b"%62" * PARAMETER_ESCAPES_MAX,
+])
+@pytest.mark.parametrize("ignored", [(), (b"a",), (b"*",)])
+def test_a_target_with_more_parameters_than_are_read(
+    target: bytes, ignored: tuple[bytes, ...]
+) -> None:
+    """Any of them may be a session: it is nobody else's, and neither stored nor looked up."""
+    found = identify(request((b"cookie", b"_ga=1"), target=target), rules(ignore_params=ignored))
+    assert found.owner_class is OwnerClass.UNREAD
+    assert found.owner and found.public_key is None
+    assert not found.lookup and not found.store
+
+
+def test_a_target_with_as_many_parameters_as_are_read() -> None:
+    long = b"/a?" + b"&".join([b"a%d=%%61" % n for n in range(PARAMETERS_MAX - 1)])
+    assert identify(request(target=long), RULES).lookup
+    assert identify(request(target=long), RULES).owner_class is OwnerClass.EVERYONE
+    found = identify(request(target=long + b"&PHPSESSID=1"), RULES)
+    assert found.owner_class is OwnerClass.SESSION
+    assert url(long + b"&utm_a=1", ignore_params=(b"utm_*",)) == b"example.com" + long
+    escaped = b"/?" + b"%61" * PARAMETER_ESCAPES_MAX + b"=" + b"%61" * PARAMETER_ESCAPES_MAX
+    assert identify(request(target=escaped), RULES).owner_class is OwnerClass.EVERYONE
+
+
+def test_a_request_with_more_cookies_than_are_read_is_not_stored() -> None:
+    asked = request((b"cookie", b"_ga=1; " * (COOKIES_MAX + 1)))
+    found = identify(asked, RULES)
+    assert (found.lookup, found.store, found.public_key) == (False, False, None)
+    assert found.owner
+
+
+def test_an_answer_with_too_many_cookies_is_not_stored() -> None:
+    asked = request()
+    few = response(set_cookies=(b"a=b",) * SET_COOKIES_MAX)
+    assert storable(identify(asked, RULES), asked, few, ALL, RULES)
+    many = response(set_cookies=(b"a=b",) * (SET_COOKIES_MAX + 1))
+    assert not storable(identify(asked, RULES), asked, many, ALL, RULES)
 
 
 # -- What is looked up, what is stored

@@ -58,7 +58,7 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
     ):
         usable = None
     decision, reason = _decide(proxy, parsed, usable, now)
-    sessions = bool(url_sessions(request.target, proxy.owner_rules))
+    sessions = url_sessions(request.target, proxy.owner_rules) != []
     return {
         "decision": decision,
         "reason": reason.value,

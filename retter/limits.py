@@ -1,0 +1,46 @@
+"""How often a peer may repeat something small, and have each of them looked at.
+
+The settings bound a head in octets and in lines. In what they allow, a peer can still repeat one
+octet tens of thousands of times: an empty cookie, a comma, a parameter. Each would cost a step of
+Python, while all other clients wait. So each such number has a limit here, well above what
+browsers, crawlers and applications send. With these limits 64 KiB of anything take at most 3 ms of
+CPU on the machine that the other figures come from (benchmarks/abuse.md).
+
+Beyond a limit, RETTER takes the careful reading: what it has not looked at may be anybody's, is
+stored for nobody and is changed by nothing. Some of it is refused, where no program in its right
+mind sends it.
+"""
+
+from typing import Final
+
+COOKIES_MAX: Final = 256
+"""Cookies of a request. Chromium keeps 180 of a site, Firefox 150.
+
+Beyond: forwarded, but neither stored nor answered from the store (`OwnerClass.UNREAD`).
+"""
+
+PARAMETERS_MAX: Final = 512
+"""Parameters of a target, those of its path segments included. A search form has dozens; a table
+that its columns are told to, six for each, has some hundreds.
+
+Beyond: as with too many cookies, and no parameter is ignored.
+"""
+
+PARAMETER_ESCAPES_MAX: Final = 1024
+"""Percent-encoded octets in the names of a target's parameters, which are decoded to find sessions
+among them. `filter%5Bcolour%5D%5B%5D=` has four.
+
+Beyond: as with too many parameters.
+"""
+
+SET_COOKIES_MAX: Final = 32
+"""Set-Cookie lines of an answer. A login sets half a dozen.
+
+Beyond: the answer is not stored, so that it need not be searched for each of their values.
+"""
+
+SET_COOKIE_ATTRIBUTES_MAX: Final = 32
+"""Attributes of a Set-Cookie line. RFC 6265 and its successors know eight.
+
+Beyond: it counts as deleting the cookie, which ends a session and with it what is stored for it.
+"""
