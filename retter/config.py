@@ -268,6 +268,12 @@ def _path_pattern(value: object) -> str:
     return value
 
 
+def _target_pattern(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or value.count("?") > 1:
+        raise ValueError(f"{shown(value)} is no path; write /checkout/* or /*?add-to-cart=*")
+    return value
+
+
 ADMIN_DEFAULT: Final = "127.0.0.1:9090"
 
 
@@ -570,13 +576,21 @@ class Settings:
         (), STORE, _list("NAMES", _parameter_pattern),
         "Query parameters that never change a page, as utm_*,fbclid.",
     )
+    never_store: tuple[str, ...] = _setting(
+        (), STORE, _list("PATHS", _target_pattern),
+        "Paths whose GET changes something, with * as wildcard, and after a ? the parameter that "
+        "does it: /checkout/*,/*?add-to-cart=*. They are always the application's to answer. Known "
+        "by themselves are logouts (logout, logoff or signout as a segment of the path or as a "
+        "parameter) and URLs with a token in them that works once (_wpnonce, _token).",
+    )
     session_cookies: tuple[str, ...] = _setting(
         SESSION_COOKIES, STORE, _list("NAMES", _cookie_pattern),
         "Cookies that each stand for one person, with * as wildcard, in place of the built-in "
         "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony "
         "and more; --check-config shows it). A request without any of them is kept apart by all "
-        "its cookies together; so is one whose cookie fits a * only and has less than 24 "
-        "characters, as flags have.",
+        "its cookies together; so is one whose cookie is a flag (less than 16 characters, or 24 "
+        "where it fits a * only), and one whose cookie the application has not yet been seen to "
+        "set. Cookies that you name here are believed to be sessions from the start.",
     )
     ignore_cookies: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _ignored_cookie_pattern),

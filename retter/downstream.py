@@ -375,7 +375,9 @@ class DownstreamConnection:
         parsed = self._memo.get(head_bytes)
         if parsed is None:
             trusted = self.forwarding.trusted
-            parsed = proxy.parse(head_bytes, trusted, self._memo, self._proto)
+            parsed = proxy.parse(
+                head_bytes, trusted, self._memo, self._proto, self.forwarding
+            )
         rest = data[end:]
         if self._eof and not rest:
             self._close = True  # the last one that the client has sent

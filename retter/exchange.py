@@ -20,7 +20,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from retter.breaker import Kind, Permit, Phase
-from retter.coding import decodable, plain_body, readable
+from retter.coding import decodable, readable
 from retter.errors import (
     ConnectRefused,
     DownstreamError,
@@ -31,7 +31,7 @@ from retter.errors import (
     UpstreamTimeout,
 )
 from retter.message import Framing, ResponseHead
-from retter.policy import ends_session, invalidated_urls, new_session_ids, storable
+from retter.policy import invalidated_urls, storable
 from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
 from retter.store import StoredResponse
@@ -396,8 +396,8 @@ class Exchange:
         """What the head alone tells the store."""
         proxy, identity, request = self._proxy, self._parsed.identity, self._parsed.head
         rules = proxy.owner_rules
-        if head.set_cookies and ends_session(identity, request, head, rules):
-            proxy.store.drop_owner(identity.owner, now)  # login, logout: the past is over
+        if head.set_cookies:
+            proxy.keeper.learn_cookies(identity, request, head, now)
         if request.method not in _SAFE:
             if urls := invalidated_urls(request, head, rules):
                 proxy.store.supersede(identity, urls, now)
@@ -720,11 +720,7 @@ class Exchange:
     def _store(self, pieces: list[bytes], head: ResponseHead, now: float) -> None:
         proxy, identity = self._proxy, self._parsed.identity
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        if ids := new_session_ids(identity, head, proxy.owner_rules):
-            text = plain_body(body, head.combined(b"content-encoding"))
-            if text is None or any(one in text or one in head.stored for one in ids):
-                return  # what cannot be read is not given the benefit of the doubt
-        proxy.store.put(identity, self._parsed.head, head, body, self._requested_at, now)
+        proxy.keeper.keep(identity, self._parsed.head, head, body, self._requested_at, now)
 
     def _log_answer(self, reason: Reason) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""

@@ -680,8 +680,8 @@ class ResponseParser:
         )
 
 
-def _is_good(status: int) -> bool:
-    return 200 <= status < 400 and status not in (206, 304)
+def _is_good(status: int) -> bool:      # as in policy.py
+    return 200 <= status < 400 and status not in (204, 205, 206, 304)
 
 
 def _is_plain(status: int, fields: Fields) -> bool:

@@ -16,7 +16,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 # Octets as numbers. `b"?" in target` takes b"?" for a number first, fails, and words an error that
 # nobody gets to see (CPython 3.11 to 3.13): 0.4 us, where a number takes 0.03.
-QUESTION_MARK, SEMICOLON, SLASH, QUOTE, PERCENT, PLUS = b'?;/"%+'
+QUESTION_MARK, SEMICOLON, SLASH, QUOTE, COMMA, PERCENT, PLUS = b'?;/",%+'
 
 
 class Framing(Enum):
@@ -115,8 +115,8 @@ class ResponseHead:
     set_cookies: tuple[bytes, ...]
     event_stream: bool       # Content-Type: text/event-stream
     plain: bool              # a good answer to a GET with nothing in its head to think about:
-                             # 2xx or 3xx (not 206, 304), LENGTH, with a Date, no Set-Cookie, Vary
-                             # or stream
+                             # 2xx or 3xx (not 204 to 206, 304), LENGTH, with a Date, no
+                             # Set-Cookie, Vary or stream
     undated: bool = False          # without Date: it gets that of its receipt (heads.dated)
     compressible: bool = False     # compressed for clients that ask for it (negotiation.py)
     coded: bytes | None = None     # `forward` for a coded body, made when it is first needed:

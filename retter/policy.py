@@ -11,6 +11,7 @@ body or an Upgrade is neither; every other method is always the application's.
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 from retter.cachecontrol import parse_cache_control, shared_may_store
@@ -23,18 +24,13 @@ from retter.message import (
     RequestHead,
     ResponseHead,
 )
-from retter.owner import (
-    OWNER_BYTES,
-    OwnerClass,
-    OwnerRules,
-    owner_of,
-    session_ids_set,
-    sets_session,
-)
+from retter.owner import OWNER_BYTES, OwnerClass, OwnerRules, owner_of
+from retter.personal import carries_nonce, sets_cookie
+from retter.setcookie import changes_carried, session_marks, sets_session
 
 __all__ = [
     "Identity", "OwnerClass", "OwnerRules", "RouteOf", "StorePolicy", "ends_session", "identify",
-    "invalidated_urls", "key_of", "key_parts", "sets_session", "storable", "stored_url",
+    "invalidated_urls", "key_of", "key_parts", "marks_of", "sets_session", "storable", "stored_url",
 ]
 
 RouteOf = Callable[[RequestHead], bytes]
@@ -127,6 +123,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         # A host with a slash would make two URLs of one.
         and SLASH not in host
         and who.owner_class is not _UNREAD
+        and not changes_something(target, rules)
     )
     return Identity(
         owner,
@@ -140,6 +137,32 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         who.shape,
         who.session,
     )
+
+
+_LOGOUTS: Final = frozenset((b"logout", b"log-out", b"logoff", b"signout", b"sign-out"))
+
+
+def changes_something(target: bytes, rules: OwnerRules) -> bool:
+    """Tell whether a GET of this target does more than to ask, so that no copy may stand in.
+
+    A logout does: a stored goodbye would leave the session alive. So does what carries a token
+    that works once, and what the operator names (`--never-store`).
+    """
+    path, _, query = target.partition(b"?")
+    lower = target.lower()
+    if (b"log" in lower or b"sign" in lower) and _names_logout(path.lower(), query.lower()):
+        return True
+    if query and carries_nonce(query):
+        return True
+    return bool(rules.is_never_stored(target))
+
+
+def _names_logout(path: bytes, query: bytes) -> bool:
+    words = [segment.partition(b".")[0].partition(b";")[0] for segment in path.split(b"/")]
+    for param in query.replace(b";", b"&").split(b"&"):
+        name, _, value = param.partition(b"=")
+        words += (name, value)
+    return not _LOGOUTS.isdisjoint(words)
 
 
 def _too_many_parameters(target: bytes) -> bool:
@@ -208,14 +231,17 @@ def storable(
         return False
     if len(response.set_cookies) > SET_COOKIES_MAX:
         return False
-    if rules is not None and ends_session(identity, request, response, rules):
-        return False
+    if rules is not None and response.set_cookies:
+        if response.status >= 300 and sets_cookie(response, rules):
+            return False     # a step of a login, of a shop: it is for this visitor, and now
+        if ends_session(identity, request, response, rules):
+            return False
     return policy is StorePolicy.ALL or _shared_storable(request, response)
 
 
 def _is_good(status: int) -> bool:
-    # 206 is a part, 304 has no body of its own: neither may replace a whole response.
-    return 200 <= status < 400 and status not in (206, 304)
+    # 206 is a part, 304 has no body of its own, 204 and 205 are no page: none may replace one.
+    return 200 <= status < 400 and status not in (204, 205, 206, 304)
 
 
 def _shared_storable(request: RequestHead, response: ResponseHead) -> bool:
@@ -232,24 +258,19 @@ def _shared_storable(request: RequestHead, response: ResponseHead) -> bool:
 def ends_session(
     identity: Identity, request: RequestHead, response: ResponseHead, rules: OwnerRules
 ) -> bool:
-    """Tell whether all that is stored for `identity.owner` must be dropped: a login or a logout."""
-    return (
-        identity.session
-        and bool(response.set_cookies)
-        and sets_session(request, response, rules)
-    )
+    """Tell whether all that is stored for who asks must be dropped: a login or a logout."""
+    if not response.set_cookies:
+        return False
+    if identity.session:
+        return sets_session(request, response, rules)
+    return identity.owner_class is OwnerClass.COOKIES and changes_carried(request, response, rules)
 
 
-def new_session_ids(identity: Identity, response: ResponseHead, rules: OwnerRules) -> list[bytes]:
-    """Return the ids of sessions that this answer begins; whoever else sees one is in that session.
-
-    A first visit carries no cookie, so its answer would be everyone's. But some frameworks write
-    the id of the session they have just begun into the page as well (`;jsessionid=` in all links).
-    An answer that names one of these ids must not be stored.
-    """
-    if identity.session or not response.set_cookies:
-        return []
-    return session_ids_set(response, rules)
+def marks_of(
+    request: RequestHead, rules: OwnerRules, response: ResponseHead | None = None
+) -> tuple[bytes, ...]:
+    """Return what all owners are known by that have a session of this request or answer."""
+    return session_marks(request, response, url_sessions(request.target, rules) or [], rules)
 
 
 def invalidated_urls(

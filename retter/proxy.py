@@ -31,6 +31,7 @@ from retter.exchange import Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.httpdate import format_http_date
+from retter.keeping import Keeper
 from retter.linewriter import CLOSE_S
 from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
@@ -40,6 +41,7 @@ from retter.owner import tells_more_apart
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.relay import HOLD_S
+from retter.sessions import SessionsSeen
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
 from retter.tunnel import Tunnel
@@ -208,10 +210,12 @@ class Proxy:
         self._memos = _request_memos(settings)
         self._response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
         self._response_parser = ResponseParser()    # the same for all connections, old and new
+        self._sessions = SessionsSeen()
         self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
         self.store = ResponseStore(self._store_rules(settings))
+        self.keeper = Keeper(self.store, self.owner_rules, self._forget_heads)
         self.compression = Compression(self.store, ThreadWorker(loop), loop.time)
         self._configure_compression(settings)
         self.pool = self._make_pool(settings, pool_class)
@@ -253,6 +257,8 @@ class Proxy:
             ignore_host=settings.ignore_host,
             ignore_params=_encoded(settings.ignore_params),
             anonymous_fallback=settings.anonymous_fallback,
+            never_store=_encoded(settings.never_store),
+            seen=self._sessions,
         )
         networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
         self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
@@ -341,9 +347,9 @@ class Proxy:
             for permit in self.breaker.all_waiting():
                 self._holder(permit).keep_from_store()
         self.answers.set_state(self.breaker.state)
-        # What a head means may have changed; connections look it up in these very memos.
+        self.keeper.configure(self.owner_rules)
+        self._forget_heads()    # what they mean may have changed
         for kind, memo in _request_memos(settings).items():
-            self._memos[kind].clear()
             self._memos[kind].resize(memo.bytes_max)
         self._response_memo.clear()
         self.breaker.reconfigure(breaker_settings(settings))
@@ -439,8 +445,12 @@ class Proxy:
         trusted: bool,
         memo: HeadMemo[ParsedRequest],
         proto: bytes = b"http",
+        forwarding: ForwardingFields | None = None,
     ) -> ParsedRequest:
         """Parse a request head that the memo does not know, and remember it.
+
+        Args:
+            forwarding: Tells who the client is, to see sessions that many clients share.
 
         Raises:
             DownstreamError: With the status that the client is to get.
@@ -448,6 +458,11 @@ class Proxy:
         head = self._parsers[trusted].parse(head_bytes)
         kind = Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER
         identity = identify(head, self.owner_rules, self._route_of)
+        if identity.session and forwarding is not None:
+            client = forwarding.client_of(head)
+            if self.owner_rules.seen.used_by(identity.owner, client):
+                self._forget_heads()
+                identity = identify(head, self.owner_rules, self._route_of)
         stream = bool(self.settings.stream_paths and self._is_stream(_path(head)))
         if stream:
             kind = Kind.OTHER
@@ -459,6 +474,11 @@ class Proxy:
         parsed = ParsedRequest(head, identity, kind, stream)
         memo.offer(head_bytes, parsed)
         return parsed
+
+    def _forget_heads(self) -> None:
+        self.owner_rules.cookie_owners.clear()
+        for memo in self._memos.values():   # the connections look into these very memos
+            memo.clear()
 
     def http_date(self) -> str:
         """Return the wall-clock time as in a Date field (RFC 9110 section 5.6.7)."""

@@ -9,11 +9,13 @@ them: little for the garbage collector to walk through.
 from collections import OrderedDict
 from typing import Any, Final
 
+from retter.marks import OwnerMarks
 from retter.policy import key_parts
 from retter.stored import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
 
-# What an owner costs on top (measured: 400): its dictionary and its places in two others.
-OWNER_OVERHEAD_BYTES: Final = 480
+# What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
+# much again for the session by which it is found (marks.py).
+OWNER_OVERHEAD_BYTES: Final = 880
 
 
 # Places of cleared shelves freed in one tick: a millisecond or two, and all of them in seconds.
@@ -29,7 +31,7 @@ class Shelves:
     __slots__ = (
         "_bodies", "_body_uses", "_bytes_max", "_bytes_wanted", "_coded", "_hidden",
         "_owner_bytes", "_owner_bytes_max", "_rubbish", "bytes_used", "entries", "evicted_budget",
-        "evicted_share", "owner_keys", "slots",
+        "evicted_share", "marks", "owner_keys", "slots",
     )
 
     def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
@@ -42,6 +44,7 @@ class Shelves:
         # dictionaries of bytes: they are half the size of ordered ones, and nothing to collect.
         self.owner_keys: dict[bytes, dict[bytes, None]] = {}
         self._owner_bytes: dict[bytes, int] = {}
+        self.marks = OwnerMarks()
         self._bodies: dict[bytes, bytes] = {}       # each distinct body once
         self._body_uses: dict[bytes, int] = {}
         self._coded: dict[bytes, dict[bytes, bytes]] = {}   # of a body, by coding
@@ -156,6 +159,7 @@ class Shelves:
         self._hidden = {}
         self.slots, self.owner_keys, self._owner_bytes = OrderedDict(), {}, {}
         self._bodies, self._body_uses, self._coded = {}, {}, {}
+        self.marks.clear()
         self.bytes_used = self.entries = 0
         return dropped
 
@@ -244,6 +248,7 @@ class Shelves:
         if not keys:
             del self.owner_keys[owner]
             del self._owner_bytes[owner]
+            self.marks.forget(owner)
             self.bytes_used -= OWNER_OVERHEAD_BYTES
 
     def release(self, owner: bytes, record: Record) -> None:

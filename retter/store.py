@@ -10,13 +10,14 @@ conditional.py what a request gets of it. `now` is monotonic seconds, everywhere
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from math import inf
 from typing import Final, cast
 
 from retter.message import RequestHead, ResponseHead
+from retter.personal import reflects_referer
 from retter.policy import Identity, StorePolicy, key_of, key_parts, url_at
 from retter.shelves import SETTLED_AT_ONCE_MAX, Shelves
 from retter.stored import (
@@ -26,6 +27,7 @@ from retter.stored import (
     FORM_OVERHEAD_BYTES,
     FORMS,
     HEAD,
+    INCOMPLETE,
     RECEIVED_AGE,
     SHAPE,
     STORED_AT,
@@ -115,6 +117,8 @@ class ResponseStore:
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
         self._emptied_at = -inf
         self._counts = StoreStats(bytes_max=rules.bytes_max)
+        # Tells the sessions in a request, by which an owner is found beside its own name.
+        self.marks_of: Callable[[RequestHead], tuple[bytes, ...]] = lambda request: ()
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Take other limits; the secret and the policy are the same for ever.
@@ -155,7 +159,9 @@ class ResponseStore:
             # Its age as StoredResponse.age has it; a name costs three times a place, and a
             # forwarded request asks for the age alone.
             if found is not None and now - found[STORED_AT] + found[AGE] <= found[AGE_MAX]:
-                if found[SUPERSEDED] and (self._shared or not superseded):
+                if (found[SUPERSEDED] or found[INCOMPLETE]) and (
+                    not superseded or (self._shared and found[SUPERSEDED])
+                ):
                     self._counts.not_found += 1
                     return None
                 self._slots.move_to_end(key)
@@ -183,7 +189,8 @@ class ResponseStore:
                 self._shelves.remove(key, found)
                 self._counts.expired += 1
             elif stored.status == 200 and (
-                not stored.superseded or (superseded and not self._shared)
+                not (stored.superseded or stored.incomplete)
+                or (superseded and not (self._shared and stored.superseded))
             ):
                 self._slots.move_to_end(key)
                 self._counts.found_public += 1
@@ -247,17 +254,24 @@ class ResponseStore:
         body: bytes,
         requested_at: float,
         now: float,
+        incomplete: bool = False,
     ) -> bool:
-        """Store a whole response that `storable` has allowed; False if it is too large.
+        """Store a whole response that `storable` has allowed; False if that is not done.
 
         It replaces what this request would have been answered with until now.
+
+        Args:
+            incomplete: It came with a cookie that its asker did not have.
         """
         superseded = False
+        if response.status >= 300 and reflects_referer(request, response):
+            self._counts.refused += 1
+            return False
         if requested_at <= self._changed_at:
             if requested_at <= self._emptied_at:
                 self._counts.refused += 1
                 return False
-            if identity.owner and self._changed_since(identity.owner, requested_at):
+            if identity.owner and self._dropped_since(identity, request, requested_at):
                 self._counts.refused += 1
                 return False
             superseded = self._changed_since(identity.key, requested_at)
@@ -275,6 +289,7 @@ class ResponseStore:
                 and len(slot) == 1
                 and not old[VARY_NAMES]
                 and old[SHAPE] == identity.shape
+                and old[INCOMPLETE] is incomplete
                 # What new settings may have changed.
                 and old[AGE_MAX] == facts.age_max_s
                 and (old[FORMS] is None) is not response.compressible
@@ -288,6 +303,8 @@ class ResponseStore:
         if not shelves.fits(owner, size + len(body)):
             self._counts.refused += 1
             return False
+        if owner and owner not in self._owner_keys:
+            self._shelves.marks.add(owner, self.marks_of(request))
         body = shelves.hold_body(body)      # before the same body is released, with its forms
         others = () if slot is None else self._without_replaced(slot, identity, request)
         record: Record = (
@@ -308,6 +325,7 @@ class ResponseStore:
             facts.received_age_s,
             size,
             () if response.compressible else None,
+            incomplete,
         )
         shelves.insert(key, owner, others, record, size)
         self._counts.stored += 1
@@ -485,19 +503,33 @@ class ResponseStore:
 
     # -- Removing
 
-    def drop_owner(self, owner: bytes, now: float) -> int:
+    def drop_owner(self, owner: bytes, now: float, marks: tuple[bytes, ...] = ()) -> int:
         """Drop all that is stored for one owner (login, logout); everyone is not one owner.
 
         Responses that are still on their way to this owner will not be stored either.
+
+        Args:
+            marks: Of sessions: the other owners with one of them go too.
         """
+        owners = self._shelves.marks.owners(marks)
         if owner:
-            self._remember_change(owner, now)
-        keys = self._owner_keys.get(owner)
-        if keys is None:
-            return 0
-        dropped = sum([self._shelves.remove_key(key) for key in list(keys)])
+            owners.append(owner)
+        for what in (owner, *marks):
+            if what:
+                self._remember_change(what, now)
+        dropped = 0
+        for one in owners:
+            keys = self._owner_keys.get(one, {})
+            dropped += sum([self._shelves.remove_key(key) for key in list(keys)])
         self._counts.dropped_session += dropped
         return dropped
+
+    def _dropped_since(
+        self, identity: Identity, request: RequestHead, requested_at: float
+    ) -> bool:
+        return self._changed_since(identity.owner, requested_at) or any(
+            self._changed_since(mark, requested_at) for mark in self.marks_of(request)
+        )
 
     def empty(self, now: float) -> int:
         """Drop everything, and what is still on its way; return how many."""

@@ -53,6 +53,7 @@ class StoredResponse(NamedTuple):
     received_age_s: int
     entry_bytes: int             # what it counts in the budget, beside its bodies
     forms: Forms | None = None   # made so far; None: it is never compressed
+    incomplete: bool = False     # came with a cookie that is not kept: it only hides failures
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
@@ -77,6 +78,7 @@ CODING: Final = _place("content_coding")
 STORED_AT: Final = _place("stored_at")
 AGE: Final = _place("age_s")
 SUPERSEDED: Final = _place("superseded")
+INCOMPLETE: Final = _place("incomplete")
 AGE_MAX: Final = _place("age_max_s")
 SHAPE: Final = _place("shape")
 VARY_NAMES: Final = _place("vary_names")

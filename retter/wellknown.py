@@ -60,11 +60,12 @@ SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
 )
 
 # Cookies whose value is the session, or a login that outlives it: the other cookies of a request
-# with one of these do not matter. So each value must be unguessable and differ from person to
-# person. A name that is missing costs little: then all cookies together are the owner. That is why
-# constants (wordpress_test_cookie), settings (.AspNetCore.Culture), passwords of pages
-# (wp-postpass_*), CSRF cookies and vague names (token, auth) are not here. What a pattern matches
-# counts only if it is long enough to be a secret (owner.py).
+# with one of these do not matter, but for those that look like credentials. So each value must be
+# unguessable and differ from person to person. A name that is missing costs little: then all
+# cookies together are the owner. That is why constants (wordpress_test_cookie), settings
+# (.AspNetCore.Culture), passwords of pages (wp-postpass_*), CSRF cookies and vague names (token,
+# auth) are not here. What has one of these names counts only if it may be a secret (cookies.py),
+# and alone only if the application has been seen to set it (sessions.py).
 DEFAULT_SESSION_COOKIES: Final[tuple[bytes, ...]] = (
     b"PHPSESSID", b"PHPSESS*",                           # PHP, Symfony
     b"JSESSIONID", b"JSESSIONID*",                       # Java servlets, Spring
@@ -89,6 +90,16 @@ DEFAULT_SESSION_COOKIES: Final[tuple[bytes, ...]] = (
     b"next-auth.session-token", b"next-auth.session-token.*",
     b"__Secure-next-auth.session-token",                 # Auth.js
     b"authjs.session-token", b"authjs.session-token.*",
+)
+
+# What the name of a cookie has in it, in any case, that may say who somebody is beside a session.
+CREDENTIAL_WORDS: Final[tuple[bytes, ...]] = (
+    b"auth", b"token", b"jwt", b"user", b"login", b"remember", b"member", b"account", b"uid",
+)
+
+# And of a cookie that belongs to forms: it is no login, and changes with none.
+CSRF_WORDS: Final[tuple[bytes, ...]] = (
+    b"csrf", b"xsrf", b"antiforgery", b"requestverification",
 )
 
 # Cookies that no application reads to know its user: analytics, advertising, consent, stickiness.

@@ -905,7 +905,7 @@ def test_too_many_connections_of_one_address() -> None:
 
 def test_the_access_log_tells_each_answer_and_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
-    proxy = warmed(access_log=str(path))
+    proxy = warmed(access_log=str(path), session_cookies=("PHPSESSID", "JSESSIONID"))
     cookie = {"Cookie": "PHPSESSID=topsecret0123456789abcdef"}
     client = proxy.client(get("/a?x=1", headers=cookie))
     proxy.advance(0.05)

@@ -16,8 +16,16 @@ from retter.owner import (
     _owner,
     _owner_by_session,
     owner_of,
-    sets_session,
 )
+from retter.sessions import (
+    CLIENTS_MAX,
+    ISSUED_MAX,
+    NAMES_LEARNT_MAX,
+    SHARED_MAX,
+    WATCHED_MAX,
+    SessionsSeen,
+)
+from retter.setcookie import learn, sets_session
 from retter.wellknown import (
     DEFAULT_SESSION_COOKIES,
     IGNORABLE_COOKIES,
@@ -27,7 +35,22 @@ from retter.wellknown import (
 from retter.wildcard import name_matcher
 
 SECRET = b"0123456789abcdef"
-RULES = OwnerRules(secret=SECRET)
+
+
+def example_of(pattern: bytes) -> bytes:
+    return pattern.replace(b"*", b"Ab3")
+
+
+def seen() -> SessionsSeen:
+    """Return what is known where the application has set every session cookie of the list."""
+    known = SessionsSeen()
+    for name in map(example_of, DEFAULT_SESSION_COOKIES):
+        for spelled in (name, name.swapcase(), b"__Host-" + name, b"__Secure-" + name):
+            known.names.add(spelled)
+    return known
+
+
+RULES = OwnerRules(secret=SECRET, seen=seen())
 SESSION, COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
 EVERYONE = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
@@ -55,10 +78,6 @@ def owner(*fields: tuple[bytes, bytes], rules: OwnerRules = RULES) -> Owner:
 
 def cookies(line: bytes, rules: OwnerRules = RULES) -> Owner:
     return owner((b"cookie", line), rules=rules)
-
-
-def example_of(pattern: bytes) -> bytes:
-    return pattern.replace(b"*", b"Ab3")
 
 
 # -- Row 1: fields that identify nobody
@@ -123,7 +142,7 @@ def test_a_cookie_never_counts_as_a_field() -> None:
 
 def test_a_credential_beside_a_session_is_the_sessions_owner_and_another_variant() -> None:
     """So that a logout drops what was fetched with an X-CSRF-Token, too."""
-    session = (b"cookie", b"PHPSESSID=abc")
+    session = (b"cookie", b"PHPSESSID=0123456789abcdef")
     plain, one = owner(session), owner(session, (b"x-csrf-token", b"1"))
     other = owner(session, (b"x-csrf-token", b"2"))
     assert plain.digest == one.digest == other.digest
@@ -162,7 +181,8 @@ class TestSessionCookie:
             assert cookies(line % (name, ALICE)) == alone
 
     def test_a_deleted_or_constant_one_is_no_session(self, name: bytes) -> None:
-        for value in (b"", b'""', b"deleted", b"0", b"1", b"null", b"True"):
+        settings = b"%7B%22theme%22%3A%22dark%22%2C%22a%22%3A1%7D"
+        for value in (b"", b'""', b"deleted", b"1", b"x" * 15, b'"%b"' % (b"x" * 15), settings):
             one = cookies(name + b"=" + value + b"; token=one")
             other = cookies(name + b"=" + value + b"; token=other")
             assert one.owner_class is OwnerClass.COOKIES
@@ -192,23 +212,25 @@ class TestSessionCookie:
             assert one.digest != other.digest
 
     def test_set_by_a_response_it_begins_or_ends_a_session(self, name: bytes) -> None:
-        asked = request((b"cookie", name + b"=old"))
+        asked = request((b"cookie", name + b"=" + ALICE))
         assert sets_session(asked, response(b"a=b", name + b"=new; Path=/"), RULES)
         assert sets_session(asked, response(name + b"=; Max-Age=0"), RULES)
 
 
 def test_all_session_cookies_of_a_request_count_in_order() -> None:
-    lines = [b"PHPSESSID=a", b"PHPSESSID=b", b"PHPSESSID=a; PHPSESSID=b",
-             b"PHPSESSID=b; PHPSESSID=a", b"PHPSESSID=a; session=b", b"session=b"]
+    a, b = b"PHPSESSID=" + ALICE, b"PHPSESSID=" + BOB
+    lines = [a, b, a + b"; " + b, b + b"; " + a, a + b"; session=" + BOB, b"session=" + BOB]
     assert len({cookies(line).digest for line in lines}) == len(lines)
+    assert {cookies(line).owner_class for line in lines} == {SESSION}
 
 
 def test_the_list_can_be_set() -> None:
     rules = OwnerRules(secret=SECRET, session_cookies=(b"app", b"_ga_mine"))
-    assert cookies(b"app=1234; theme=a", rules) == cookies(b"app=1234; theme=b", rules)
-    assert cookies(b"PHPSESSID=1234", rules).owner_class is OwnerClass.COOKIES
+    app = b"app=" + ALICE
+    assert cookies(app + b"; theme=a", rules) == cookies(app + b"; theme=b", rules)
+    assert cookies(b"PHPSESSID=" + ALICE, rules).owner_class is OwnerClass.COOKIES
     # Named in full it is a session, whatever our own lists say.
-    assert cookies(b"_ga_mine=1234", rules).owner_class is OwnerClass.SESSION
+    assert cookies(b"_ga_mine=" + ALICE, rules).owner_class is OwnerClass.SESSION
 
 
 @pytest.mark.parametrize("name", [b"first_session", b"SESSIONS_SEEN", b"ab-session"])
@@ -235,6 +257,7 @@ def test_a_wildcard_does_not_make_an_analytics_cookie_a_session() -> None:
 
 def test_ignoring_all_cookies_does_not_ignore_sessions() -> None:
     rules = OwnerRules(secret=SECRET, ignore_cookies=(b"*",))
+    rules.seen.names.add(b"_app_session")
     assert cookies(b"_app_session=" + ALICE, rules).owner_class is OwnerClass.SESSION
     assert cookies(b"theme=dark", rules) == EVERYONE
 
@@ -284,14 +307,14 @@ def test_no_cookie_at_all_is_everyone() -> None:
 def test_the_fallback_can_be_turned_off() -> None:
     rules = OwnerRules(secret=SECRET, anonymous_fallback=False)
     assert not cookies(b"theme=dark", rules).anonymous
-    assert not cookies(b"PHPSESSID=abc", rules).anonymous
+    assert not cookies(b"PHPSESSID=" + ALICE, rules).anonymous
 
 
 # -- Unclear
 
 
 def test_several_cookie_lines_all_count() -> None:
-    session, one, other = b"PHPSESSID=abc", b"token=1", b"token=2"
+    session, one, other = b"PHPSESSID=" + ALICE, b"token=1", b"token=2"
     first = owner((b"cookie", session), (b"cookie", one))
     second = owner((b"cookie", session), (b"cookie", other))
     assert first.owner_class is OwnerClass.COOKIES
@@ -303,8 +326,8 @@ def test_several_cookie_lines_all_count() -> None:
 def test_a_quoted_string_over_a_semicolon_makes_every_cookie_count() -> None:
     one, other = cookies(b'a="x; _ga=1; y"'), cookies(b'a="x; _ga=2; y"')
     assert one.digest != other.digest
-    fake = cookies(b'a="x; PHPSESSID=abc; y"; token=1')
-    assert fake.digest != cookies(b'a="x; PHPSESSID=abc; y"; token=2').digest
+    fake = b'a="x; PHPSESSID=%b; y"; token=' % ALICE
+    assert cookies(fake + b"1").digest != cookies(fake + b"2").digest
 
 
 def test_a_session_in_the_url_counts_and_nothing_public_stands_in() -> None:
@@ -359,7 +382,7 @@ def test_a_remembered_cookie_line_keeps_the_shape_of_each_request() -> None:
 
 def test_no_cookie_value_is_shown() -> None:
     rules = OwnerRules(secret=SECRET)
-    owners = [cookies(b"PHPSESSID=topsecret; x=topsecret", rules) for _ in range(3)]
+    owners = [cookies(b"PHPSESSID=topsecret-topsecret; x=topsecret", rules) for _ in range(3)]
     shown = repr((rules, rules.cookie_owners, rules.cookie_kinds, rules.field_kinds, owners))
     assert "topsecret" not in shown
 
@@ -465,7 +488,7 @@ NAMES = st.sampled_from([b"cookie", b"cookie", b"authorization", b"forwarded", b
 def test_any_fields_give_an_owner(fields: list[tuple[bytes, bytes]], set_cookie: bytes) -> None:
     asked = request(*fields)
     found = owner_of(asked, [], RULES)
-    assert found == owner_of(asked, [], OwnerRules(secret=SECRET))
+    assert found == owner_of(asked, [], OwnerRules(secret=SECRET, seen=seen()))
     assert len(found.digest) == (0 if found.owner_class is OwnerClass.EVERYONE else 16)
     if any(name in (b"authorization", b"x-new") for name, _ in fields):
         assert found.owner_class is OwnerClass.CREDENTIAL
@@ -476,7 +499,7 @@ def test_any_fields_give_an_owner(fields: list[tuple[bytes, bytes]], set_cookie:
 @given(line=VALUES, one=st.binary(min_size=4, max_size=8), other=st.binary(min_size=4, max_size=8))
 def test_two_sessions_are_never_one_owner(line: bytes, one: bytes, other: bytes) -> None:
     """Whatever else stands in the Cookie field, before it or after it."""
-    first, second = b"PHPSESSID=" + one.hex().encode(), b"PHPSESSID=" + other.hex().encode()
+    first, second = (b"PHPSESSID=01234567" + value.hex().encode() for value in (one, other))
     for pattern in (b"%b; %b", b"%b;%b; "):
         assert (cookies(pattern % (line, first)).digest == cookies(pattern % (line, second)).digest
                 ) is (one == other)
@@ -519,3 +542,68 @@ def test_blanks_around_a_cookie_name_are_no_part_of_it() -> None:
     odd = (b"cookie", b"PHPSESSID =0123456789abcdef")
     assert owner(odd) == plain
     assert owner(odd, (b"x-csrf-token", b"t")).digest == plain.digest
+
+
+# -- What is seen of sessions
+
+
+def test_a_name_counts_once_the_application_has_set_it() -> None:
+    rules = OwnerRules(secret=SECRET)
+    line = b"PHPSESSID=" + ALICE
+    before = cookies(line + b"; theme=a", rules)
+    assert before.owner_class is OwnerClass.COOKIES
+    assert before.session
+    assert before.digest != cookies(line + b"; theme=b", rules).digest
+    assert not learn(request(), response(b"PHPSESSID=short", b"theme=" + ALICE), rules)
+    assert not learn(request(), response(b"PHPSESSID=%b; Max-Age=0" % ALICE), rules)
+    assert learn(request(), response(b"PHPSESSID=" + BOB), rules)
+    rules.cookie_owners.clear()
+    assert cookies(line + b"; theme=a", rules) == cookies(line + b"; theme=b", rules)
+
+
+def test_one_value_given_to_two_visitors_is_no_session() -> None:
+    rules = OwnerRules(secret=SECRET, seen=seen())
+    given, mine = response(b"PHPSESSID=" + ALICE), request((b"cookie", b"PHPSESSID=" + ALICE))
+    assert not learn(request(), given, rules)
+    assert not learn(mine, given, rules)        # a longer life of the same one
+    assert learn(request(), given, rules)
+    rules.cookie_owners.clear()
+    one, other = (cookies(b"PHPSESSID=%b; who=%b" % (ALICE, who), rules) for who in (b"a", b"b"))
+    assert one.digest != other.digest
+    assert not one.session
+    assert cookies(b"PHPSESSID=" + BOB, rules).owner_class is OwnerClass.SESSION
+
+
+def test_what_is_seen_of_sessions_is_bounded() -> None:
+    known = SessionsSeen()
+    for number in range(NAMES_LEARNT_MAX + 10):
+        known.learn_name(b"%d_session" % number)
+    assert len(known.names) == NAMES_LEARNT_MAX
+    assert not known.learn_name(b"x" * 4096)
+    for number in range(ISSUED_MAX + 10):
+        known.issued(b"%d" % number)
+    assert not known.issued(b"0")       # forgotten
+    assert known.issued(b"%d" % (ISSUED_MAX + 5))
+    for number in range(SHARED_MAX + 10):
+        known.issued(b"s%d" % number)
+        known.issued(b"s%d" % number)
+    assert len(known.shared) == SHARED_MAX
+    for number in range(WATCHED_MAX + 10):
+        assert not known.used_by(b"%d" % number, "192.0.2.1")
+    assert len(known._clients) == WATCHED_MAX
+
+
+def test_a_household_of_ipv6_is_one_client() -> None:
+    known = SessionsSeen()
+    for number in range(CLIENTS_MAX * 2):
+        assert not known.used_by(b"s", f"2001:db8:1:2:{number:x}:5:6:7")
+    shared = [known.used_by(b"s", f"2001:db8:1:{number:x}:5:6:7:8") for number in range(40)]
+    assert shared.index(True) == CLIENTS_MAX
+
+
+@given(line=PIECES)
+def test_the_short_way_comes_to_the_same_while_names_are_learnt(line: bytes) -> None:
+    rules = OwnerRules(secret=SECRET)
+    rules.seen.names.add(b"PHPSESSID")
+    short = _owner_by_session(line, rules)
+    assert short is None or short == _owner([], [line], [], b"", rules)

@@ -24,7 +24,8 @@ from retter.stored import (
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
-ALICE, BOB = (b"cookie", b"PHPSESSID=alice"), (b"cookie", b"PHPSESSID=bob")
+ALICE = (b"cookie", b"PHPSESSID=alice-0123456789abcdef")
+BOB = (b"cookie", b"PHPSESSID=bob-0123456789abcdef")
 BEARER = (b"authorization", b"Bearer x")
 
 

@@ -1,0 +1,45 @@
+"""Owners by the sessions in them: one person may be several owners, and a logout ends them all.
+
+A mark is a keyed hash of a session value (setcookie.py). The shelves tell when an owner has nothing
+stored any more, so there are never more of these than owners with something in the store.
+"""
+
+
+class OwnerMarks:
+    """The owners with something stored, by their marks."""
+
+    __slots__ = ("_marks", "_owners")
+
+    def __init__(self) -> None:
+        # Tuples of bytes, which the garbage collector can leave alone: mostly of one.
+        self._marks: dict[bytes, tuple[bytes, ...]] = {}
+        self._owners: dict[bytes, tuple[bytes, ...]] = {}
+
+    def add(self, owner: bytes, marks: tuple[bytes, ...]) -> None:
+        """Note an owner who has just got something stored."""
+        if not marks or owner in self._marks:
+            return
+        self._marks[owner] = marks
+        for mark in marks:
+            self._owners[mark] = (*self._owners.get(mark, ()), owner)
+
+    def owners(self, marks: tuple[bytes, ...]) -> list[bytes]:
+        """Return those who have one of the marks, each once."""
+        found = [owner for mark in marks for owner in self._owners.get(mark, ())]
+        return list(dict.fromkeys(found))
+
+    def forget(self, owner: bytes) -> None:
+        """Nothing is stored of an owner any more."""
+        for mark in self._marks.pop(owner, ()):
+            left = tuple([one for one in self._owners[mark] if one != owner])
+            if left:
+                self._owners[mark] = left
+            else:
+                del self._owners[mark]
+
+    def clear(self) -> None:
+        """Nothing is stored of anybody."""
+        self._marks, self._owners = {}, {}
+
+    def __len__(self) -> int:
+        return len(self._marks)
