@@ -669,7 +669,7 @@ class Settings:
     )
     failure_statuses: tuple[int, ...] = _setting(
         (), BREAKER, _list("CODES", _failure_status),
-        "More statuses that count as failures, besides 429 and 5xx.",
+        "More statuses that count as failures, besides 5xx without 501 and 505.",
     )
     routes: tuple[str, ...] = _setting(
         (), BREAKER, _list("PATHS", _path_pattern),

@@ -13,11 +13,31 @@ from retter.reason import Reason
 class Outcome(Enum):
     """What one forwarded request tells the breaker about the application."""
 
-    OK = "ok"                # answered with a status below 500 that is not 429
-    OVERLOAD = "overload"    # reset, timed out, 502, 503, 504 or 429
+    OK = "ok"                # answered, and not with a failure
+    OVERLOAD = "overload"    # reset, timed out, 502, 503 or 504
     REFUSED = "refused"      # no connection: an overload that leaves no doubt, nobody listens
     ERROR = "error"          # another 5xx, a malformed or truncated answer
-    NEUTRAL = "neutral"      # says nothing: cancelled by us or by the client, or detached
+    NEUTRAL = "neutral"      # says nothing: cancelled, detached, or about the request alone
+
+
+# The application speaks about this request or this client, not about itself: too many requests from
+# it (RFC 6585 section 4), a method or an HTTP version that it does not know (RFC 9110 sections
+# 15.6.2 and 15.6.6). RFC 5861 section 4 names only 500, 502, 503 and 504 as errors.
+_ABOUT_THE_REQUEST = frozenset({429, 501, 505})
+# The application has too much to do; other failures say that it has a fault.
+_OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
+
+
+def outcome_of(status: int, failure_statuses: frozenset[int] = frozenset()) -> Outcome:
+    """Return what the status of an answer says about the application.
+
+    Args:
+        status: Of the final answer (200 to 599).
+        failure_statuses: What the operator calls a failure (`--failure-statuses`).
+    """
+    if status in failure_statuses or (status >= 500 and status not in _ABOUT_THE_REQUEST):
+        return Outcome.OVERLOAD if status in _OVERLOAD_STATUSES else Outcome.ERROR
+    return Outcome.NEUTRAL if status in _ABOUT_THE_REQUEST else Outcome.OK
 
 
 class RetterError(Exception):

@@ -29,6 +29,7 @@ from retter.errors import (
     UpstreamMalformed,
     UpstreamReset,
     UpstreamTimeout,
+    outcome_of,
 )
 from retter.message import Framing, ResponseHead
 from retter.policy import invalidated_urls, storable
@@ -51,8 +52,6 @@ SLOW_READER_S = 0.25
 _IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 # RFC 9110 section 9.2.1: these change nothing, so they make no stored response out of date.
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-# 429 and these say that the application has too much to do; other 5xx that it has a fault.
-_OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 
 
 class Stage(Enum):
@@ -73,6 +72,7 @@ _SENT = Stage.SENT
 _ADMITTED = Phase.ADMITTED
 _GET = Kind.GET
 _OK = Outcome.OK
+_NEUTRAL = Outcome.NEUTRAL
 _NO_BODY = Framing.NONE
 
 
@@ -377,20 +377,16 @@ class Exchange:
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
         proxy.breaker.first_byte(now, self._permit)
-        self._outcome = self._judge(head.status)
+        self._outcome = outcome_of(head.status, proxy.failure_statuses)
+        failed = self._outcome is not _OK and self._outcome is not _NEUTRAL
         self._learn(relay, head, now)
-        if self._outcome is not Outcome.OK and self._client is not None:
+        if failed and self._client is not None:
             stored = _last_resort(proxy, parsed, now)
             if stored is not None:  # stale-if-error (RFC 5861 section 4)
                 self._answer_from_store(stored, Reason.UPSTREAM_STATUS, now)
         if not complete:
             self._receive_on(relay, head, now)
         self._pass_on(relay, body, complete, trailers, now)
-
-    def _judge(self, status: int) -> Outcome:
-        if status < 500 and status != 429 and status not in self._proxy.failure_statuses:
-            return Outcome.OK
-        return Outcome.OVERLOAD if status in _OVERLOAD_STATUSES else Outcome.ERROR
 
     def _learn(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """What the head alone tells the store."""

@@ -47,7 +47,7 @@ class Reason(StrEnum):
     UPSTREAM_RESET = "upstream-reset"        # closed or reset before the answer was complete
     UPSTREAM_TIMEOUT = "upstream-timeout"    # no first byte, or a silence inside the answer
     UPSTREAM_MALFORMED = "upstream-malformed"
-    UPSTREAM_STATUS = "upstream-status"      # it answered with a 5xx or 429
+    UPSTREAM_STATUS = "upstream-status"      # it answered with a 5xx (not 501, 505)
 
     # The client failed this request
     BAD_REQUEST = "bad-request"
