@@ -32,7 +32,7 @@ from retter.errors import (
     outcome_of,
 )
 from retter.message import Framing, ResponseHead
-from retter.policy import invalidated_urls, storable
+from retter.policy import Identity, invalidated_urls, storable
 from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
 from retter.store import StoredResponse
@@ -245,7 +245,23 @@ class Exchange:
             proxy.streams[self] = None
         else:
             proxy.exchanges[self] = None
-        proxy.pool.acquire(self, now)
+        bound = self._bound_connection() if proxy.bound else None
+        if bound is not None:
+            self.upstream_ready(bound, now)
+        else:
+            proxy.pool.acquire(self, now)
+
+    def _bound_connection(self) -> UpstreamConnection | None:
+        """Return the connection that knows who the client is, if there is one."""
+        return self._proxy.bound.take(self._client, self._client_address())
+
+    def _client_address(self) -> str:
+        return self._forwarding.client_of(self._parsed.head)
+
+    def _bind(self, connection: UpstreamConnection) -> None:
+        """The connection is this client's alone from here on, and nothing of it is stored."""
+        self._proxy.bound.bind(self._client, self._client_address(), connection)
+        self._identify_as(replace(self._parsed.identity, lookup=False, store=False))
 
     def _first_byte_wait_s(self) -> float:
         if self._parsed.stream:
@@ -254,8 +270,10 @@ class Exchange:
 
     def keep_from_store(self) -> None:
         """The answer is not to be stored: who asks is told by other rules since it was asked."""
+        self._identify_as(replace(self._parsed.identity, store=False))
+
+    def _identify_as(self, identity: Identity) -> None:
         parsed = self._parsed
-        identity = replace(parsed.identity, store=False)
         self._parsed = type(parsed)(parsed.head, identity, parsed.kind, parsed.stream)
 
     def wants_upstream(self) -> bool:
@@ -267,6 +285,8 @@ class Exchange:
         request = self._parsed.head
         self._upstream = connection
         self.stage = _SENT
+        if connection.bound or self._parsed.binds:
+            self._bind(connection)
         body = self._body
         complete = connection.request_complete = body is None or body.complete
         data = request.forward + self._forwarding.end_of_head(request)
@@ -365,6 +385,8 @@ class Exchange:
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None:
         """Take the head and what came with it of the body; decide where the body goes."""
+        if head.status == 401 and self._upstream is not None and self._upstream.bound:
+            self._bind(self._upstream)
         proxy, parsed = self._proxy, self._parsed
         relay = ResponseRelay(proxy, parsed, self._body, self._permit, head, self)
         self._relay = relay

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from retter.accesslog import AccessLog
 from retter.answers import AnswerWriter
+from retter.bound import BoundConnections, names_binding_scheme
 from retter.breaker import (
     BreakerSettings,
     CircuitBreaker,
@@ -37,7 +38,7 @@ from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
 from retter.negotiation import Accepted, Eligibility, Negotiator
-from retter.owner import tells_more_apart
+from retter.owner import OwnerClass, tells_more_apart
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.relay import HOLD_S
@@ -68,7 +69,7 @@ RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    __slots__ = ("accepted", "head", "identity", "kind", "stream")
+    __slots__ = ("accepted", "binds", "head", "identity", "kind", "stream")
 
     def __init__(
         self, head: RequestHead, identity: Identity, kind: Kind, stream: bool = False
@@ -77,6 +78,7 @@ class ParsedRequest:
         self.identity = identity
         self.kind = kind
         self.stream = stream      # takes long on purpose (`--stream-paths`)
+        self.binds = False        # authenticates the connection that it is sent on (bound.py)
         self.accepted: Accepted | None = None   # found out with the first answer that gains
 
 
@@ -220,6 +222,7 @@ class Proxy:
         self._configure_compression(settings)
         self.pool = self._make_pool(settings, pool_class)
         self.pool.make_room = self.make_room
+        self.bound = BoundConnections()
         self.access_log = self._open_access_log(settings, None)
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
@@ -417,6 +420,8 @@ class Proxy:
 
     def lost(self, connection: ClientConnection) -> None:
         """A client connection is closed."""
+        if self.bound:
+            self.bound.lost(connection)
         if connection in self.connections:
             self.connections.remove(connection)
             here = self._per_address.get(connection.peer, 0)
@@ -472,6 +477,10 @@ class Proxy:
             # of https round in circles.
             identity.shape += b"https"
         parsed = ParsedRequest(head, identity, kind, stream)
+        if identity.owner_class is OwnerClass.CREDENTIAL:
+            parsed.binds = names_binding_scheme(head.telling, b"authorization")
+            if parsed.binds:
+                identity.lookup = identity.store = False
         memo.offer(head_bytes, parsed)
         return parsed
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, cast
 
 from retter.body import BodyMalformed, ChunkedDecoder
+from retter.bound import names_binding_scheme
 from retter.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.heads import HeadMemo, ResponseParser, dated, end_of_head
 from retter.message import Framing, ResponseHead
@@ -71,10 +72,31 @@ class UpstreamConnection:
     """
 
     __slots__ = (
-        "_bodiless", "_buffer", "_decoder", "_framing", "_head_bytes_max", "_http_date",
-        "_informational", "_keep_alive", "_left", "_loop", "_memo", "_method", "_parser", "_paused",
-        "_pool", "_sink", "_transport", "_tunnel", "answered", "closed", "idle_since",
-        "request_complete", "reused",
+        "_bodiless",
+        "_buffer",
+        "_decoder",
+        "_framing",
+        "_head_bytes_max",
+        "_http_date",
+        "_informational",
+        "_keep_alive",
+        "_left",
+        "_left_alone",
+        "_loop",
+        "_memo",
+        "_method",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_sink",
+        "_transport",
+        "_tunnel",
+        "answered",
+        "bound",
+        "closed",
+        "idle_since",
+        "request_complete",
+        "reused",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +126,8 @@ class UpstreamConnection:
         self._tunnel: TunnelSink | None = None    # takes what comes in place of the sink
         self._paused = False
         self._bodiless = False                    # has carried an answer that had no body
+        self._left_alone = False                  # bound, and its client has left
+        self.bound = False                        # one client's alone (bound.py): never pooled
         self.closed = False
         self.reused = False                       # has carried an exchange before
         self.answered = False                     # bytes of the present answer have arrived
@@ -175,6 +199,17 @@ class UpstreamConnection:
             if self._transport.get_write_buffer_size():
                 self._pool.flush(self)
             self._transport.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is open and has no exchange."""
+        return not self.closed and self._sink is None
+
+    def let_go(self) -> None:
+        """The client that it is bound to has left, or has another: close after what it does."""
+        self._left_alone = True
+        if self._sink is None:
+            self.close()
 
     def abandon(self) -> None:
         """Give the exchange up in the middle: the connection cannot be used again."""
@@ -309,6 +344,8 @@ class UpstreamConnection:
         if head.undated:
             head = dated(head, self._http_date().encode())
         self._keep_alive = head.keep_alive
+        if head.status == 401 and names_binding_scheme(head.fields, b"www-authenticate"):
+            self.bound = True
         framing = head.framing if self._method != b"HEAD" else Framing.NONE
         extra = len(data) - end
         if framing is Framing.LENGTH and extra < head.content_length:
@@ -407,10 +444,14 @@ class UpstreamConnection:
         self._sink = None
         self._framing = None
         self._decoder = None
-        if self._keep_alive and self.request_complete and not self.closed:
+        if (
+            self._keep_alive and self.request_complete and not (self.closed or self._left_alone)
+        ):
             self.resume_reading()  # a pooled connection goes back reading
             self.reused = True
-            if bodiless is None:
+            if self.bound:
+                self.idle_since = now
+            elif bodiless is None:
                 self._pool.release(self, now)
             else:
                 self._bodiless = True

@@ -1,0 +1,68 @@
+"""Connections to the application that belong to one client, since they know who it is.
+
+NTLM and Negotiate authenticate a connection, not a request (RFC 4559 section 6): after the
+handshake the application takes whatever comes over it for that person's. So from the first sign of
+one, in either direction, the connection is that client's alone, is never pooled, and is closed with
+the client's own. Nothing that comes over it is stored.
+"""
+
+from typing import TYPE_CHECKING
+
+from retter.message import Fields
+
+if TYPE_CHECKING:
+    from retter.upstream import UpstreamConnection
+
+_SCHEMES = (b"ntlm", b"negotiate", b"kerberos")
+_SCHEME_BYTES_MAX = 10
+
+
+def names_binding_scheme(fields: Fields, name: bytes) -> bool:
+    """Tell whether a field of that lower-case name speaks of such a scheme.
+
+    Of a field with several challenges, each is looked at (RFC 9110 section 11.6.1).
+    """
+    for field_name, value in fields:
+        if field_name == name:
+            for part in value.split(b","):
+                if part.strip(b" \t")[:_SCHEME_BYTES_MAX].lower().startswith(_SCHEMES):
+                    return True
+    return False
+
+
+class BoundConnections:
+    """Which client has which connection.
+
+    A client is known by its connection and by its address: a proxy in front sends the requests of
+    many over one.
+    """
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[object, dict[str, UpstreamConnection]] = {}
+
+    def __len__(self) -> int:
+        return sum([len(connections) for connections in self._of.values()])
+
+    def bind(self, client: object | None, address: str, connection: "UpstreamConnection") -> None:
+        """Give a connection to a client; None is one that has left."""
+        connection.bound = True
+        if client is None:
+            connection.let_go()
+            return
+        connections = self._of.setdefault(client, {})
+        before = connections.get(address)
+        if before is not None and before is not connection:
+            before.let_go()
+        connections[address] = connection
+
+    def take(self, client: object, address: str) -> "UpstreamConnection | None":
+        """Return the client's connection if it can be used now."""
+        connection = self._of.get(client, {}).get(address)
+        return connection if connection is not None and connection.ready else None
+
+    def lost(self, client: object) -> None:
+        """The client's connection is closed."""
+        for connection in self._of.pop(client, {}).values():
+            connection.let_go()
