@@ -24,6 +24,9 @@ PAGES = ("/", "/article/1", "/article/2")
 ERROR_TEXTS = ("Error establishing", "DB error", "Fatal error", "mysqli_sql_exception")
 ROUNDS = 4      # from CLOSED at first, from an open circuit later
 
+# One process runs them all: each would start a database of its own.
+pytestmark = pytest.mark.xdist_group("database")
+
 Fault = Callable[[Blog], AbstractContextManager[None]]
 
 
