@@ -4,6 +4,8 @@ Inside another program, a load-testing harness for example::
 
     async with retter.running(retter.Settings(upstream=":8080", listen="127.0.0.1:0")) as proxy:
         ...  # proxy.address, proxy.stats(), proxy.set_circuit("open")
+
+What `__all__` names is the public interface. Everything else may change between two releases.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,20 +13,35 @@ from typing import TYPE_CHECKING, Any
 from retter._version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from retter.config import Settings
+    from retter.breaker import Transition
+    from retter.config import ConfigError, Settings
+    from retter.listening import ListenError
     from retter.server import RunningProxy, running
 
-__all__ = ["RunningProxy", "Settings", "__version__", "running"]
+__all__ = [
+    "ConfigError",
+    "ListenError",
+    "RunningProxy",
+    "Settings",
+    "Transition",
+    "__version__",
+    "running",
+]
+
+# Imported when asked for, so that `retter --help` does not pay for the proxy.
+_HOME = {
+    "ConfigError": "retter.config",
+    "ListenError": "retter.listening",
+    "RunningProxy": "retter.server",
+    "Settings": "retter.config",
+    "Transition": "retter.breaker",
+    "running": "retter.server",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for, so that `retter --help` does not pay for the server.
-    if name == "Settings":
-        from retter.config import Settings
+    if name not in _HOME:
+        raise AttributeError(f"module 'retter' has no attribute {name!r}")
+    from importlib import import_module
 
-        return Settings
-    if name in ("RunningProxy", "running"):
-        from retter import server
-
-        return getattr(server, name)
-    raise AttributeError(f"module 'retter' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

@@ -1,6 +1,6 @@
 """The version, alone in a module so that the build reads it without importing the rest."""
 
-VERSION = "0.1.0"
+VERSION = "1.0.0rc1"
 
 
 def is_compiled() -> bool:
