@@ -57,10 +57,15 @@ class BoundConnections:
             before.let_go()
         connections[address] = connection
 
-    def take(self, client: object, address: str) -> "UpstreamConnection | None":
-        """Return the client's connection if it can be used now."""
+    def take(self, client: object, address: str, *, look: bool) -> "UpstreamConnection | None":
+        """Return the client's connection if it can be used now.
+
+        `look` as in ConnectionPool.acquire.
+        """
         connection = self._of.get(client, {}).get(address)
-        return connection if connection is not None and connection.ready else None
+        if connection is None or not connection.ready or (look and connection.has_unread()):
+            return None
+        return connection
 
     def lost(self, client: object) -> None:
         """The client's connection is closed."""

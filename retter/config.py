@@ -476,6 +476,11 @@ class Settings:
         "How long an idle connection to the application is kept. Less than the application's "
         "own keep-alive, and gunicorn's is 2s; more saves connecting.",
     )
+    pool_max_age_s: float = _setting(
+        60.0, APPLICATION, _duration(),
+        "A connection to the application is given no more requests after so long, so that a name "
+        "that leads elsewhere takes effect. 0 is no limit.",
+    )
     pool_size: int = _setting(
         64, APPLICATION, _count(),
         "Idle connections kept at most, but for a quarter of a second after a crowd. 0 opens a "

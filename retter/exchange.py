@@ -245,15 +245,18 @@ class Exchange:
             proxy.streams[self] = None
         else:
             proxy.exchanges[self] = None
-        bound = self._bound_connection() if proxy.bound else None
+        parsed = self._parsed
+        # What is asked again where the application has just closed (upstream_failed) needs no look.
+        look = parsed.kind is not _GET or parsed.head.framing is not _NO_BODY
+        bound = self._bound_connection(look) if proxy.bound else None
         if bound is not None:
             self.upstream_ready(bound, now)
         else:
-            proxy.pool.acquire(self, now)
+            proxy.pool.acquire(self, now, look=look)
 
-    def _bound_connection(self) -> UpstreamConnection | None:
+    def _bound_connection(self, look: bool) -> UpstreamConnection | None:
         """Return the connection that knows who the client is, if there is one."""
-        return self._proxy.bound.take(self._client, self._client_address())
+        return self._proxy.bound.take(self._client, self._client_address(), look=look)
 
     def _client_address(self) -> str:
         return self._forwarding.client_of(self._parsed.head)

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -326,6 +327,7 @@ class Proxy:
             self.loop,
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,
+            max_age_s=settings.pool_max_age_s or inf,
             connect_timeout_s=settings.connect_timeout_s,
             tls=upstream_context(settings) if address.tls else None,
             tls_name=settings.upstream_name,
@@ -363,6 +365,7 @@ class Proxy:
         self.pool.reconfigure(
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,
+            max_age_s=settings.pool_max_age_s or inf,
             connect_timeout_s=settings.connect_timeout_s,
             tls=tls,
             tls_name=settings.upstream_name,
@@ -665,6 +668,7 @@ class Proxy:
                 "held": self.pool.held,
                 "dials": self.pool.dials,
                 "dials_failed": self.pool.dials_failed,
+                "resolver_failures": self.pool.resolver.failures,
             },
             "memo": {
                 "requests": sum(len(memo) for memo in self._memos.values()),

@@ -16,7 +16,8 @@ CHANGEABLE: Final = frozenset({
     # TLS
     "https_redirect", "tls_cert", "tls_key",
     # the application
-    "connect_hold_s", "connect_timeout_s", "pool_idle_s", "pool_size", "upstream_body_timeout_s",
+    "connect_hold_s", "connect_timeout_s", "pool_idle_s", "pool_max_age_s",
+    "pool_size", "upstream_body_timeout_s",
     "upstream_ca", "upstream_insecure", "upstream_name", "upstream_timeout_s",
     # client limits
     "body_idle_timeout_s", "body_min_rate_bytes", "connections_max",

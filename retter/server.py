@@ -16,7 +16,7 @@ from retter import systemd
 from retter._version import VERSION, is_compiled
 from retter.absence import Absence
 from retter.breaker import Mode, Transition
-from retter.certificates import Certificates, upstream_context
+from retter.certificates import Certificates
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
 from retter.digest import Digest
 from retter.faults import LoopFaults
@@ -37,7 +37,6 @@ from retter.log import flush as flush_log
 from retter.log import format_in_use as log_format
 from retter.log import get_logger
 from retter.measured import client_connection_class
-from retter.pool import ConnectionPool, connect_fault
 from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.redirect import RedirectingConnection
@@ -45,7 +44,7 @@ from retter.reload import Reload, reloaded
 from retter.takeover import Inheritance, Successor
 from retter.tls import TLSConnection
 from retter.transition_log import TransitionLog
-from retter.units import ListenAddress, parse_listen, parse_upstream
+from retter.units import ListenAddress, parse_listen
 
 if TYPE_CHECKING:
     from retter.admin.server import Admin
@@ -340,25 +339,6 @@ async def running(
         await asyncio.sleep(0)  # aborted transports report their end in the loop's next round
 
 
-async def _look_for_application(settings: Settings, pool: ConnectionPool) -> None:
-    """Find out at once whether anything listens there: a typing error, most of the time."""
-    address = parse_upstream(settings.upstream)
-    try:
-        async with asyncio.timeout(settings.connect_timeout_s):
-            if address.kind == "unix":
-                _, writer = await asyncio.open_unix_connection(address.path)
-            else:
-                context = upstream_context(settings) if address.tls else None
-                name = (settings.upstream_name or address.host) if address.tls else None
-                _, writer = await asyncio.open_connection(
-                    address.host, address.port, ssl=context, server_hostname=name
-                )
-    except OSError as error:
-        pool.fault = connect_fault(error, address.tls)
-    else:
-        writer.close()
-
-
 class Program:
     """What signals do with the whole program.
 
@@ -523,7 +503,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         proxy.on_second(transitions.on_second)
         proxy.on_second(lambda _: flush_log())
         proxy.on_second(Absence(proxy._proxy).on_second)
-        probe = loop.create_task(_look_for_application(settings, proxy._proxy.pool))
+        probe = loop.create_task(proxy._proxy.pool.probe())
         await program.run()
         probe.cancel()
         if program.pid_after:

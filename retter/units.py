@@ -241,8 +241,8 @@ def _listen_options(words: list[str], text: str) -> frozenset[str]:
 def parse_upstream(text: str) -> UpstreamAddress:
     """Read where the application is: `:8080`, `host:8080`, `https://host`, `unix:PATH`.
 
-    `:8080` is this machine (127.0.0.1). A URL may name no path but `/`, since the target of a
-    request is never rewritten. Raises ValueError.
+    `:8080` is this machine: localhost, which is 127.0.0.1 and ::1. A URL may name no path but `/`,
+    since the target of a request is never rewritten. Raises ValueError.
     """
     cleaned = text.strip()
     if not cleaned:
@@ -255,7 +255,7 @@ def parse_upstream(text: str) -> UpstreamAddress:
     host, port = _host_and_port(cleaned, text, UPSTREAM_FORMS)
     if port == 0:
         raise ValueError(f"{shown(text)}: port 0 cannot be connected to")
-    host = host or "127.0.0.1"
+    host = host or "localhost"
     tls = scheme.lower() == "https"
     return UpstreamAddress("tcp", host, port, "", _authority(host, port, tls), tls)
 

@@ -95,6 +95,7 @@ class UpstreamConnection:
         "bound",
         "closed",
         "idle_since",
+        "made_at",
         "request_complete",
         "reused",
     )  # fmt: skip
@@ -132,7 +133,8 @@ class UpstreamConnection:
         self.reused = False                       # has carried an exchange before
         self.answered = False                     # bytes of the present answer have arrived
         self.request_complete = False             # set by the exchange with its last byte
-        self.idle_since = 0.0
+        self.idle_since = 0.0                     # monotonic seconds, as
+        self.made_at = 0.0
 
     # -- what the exchange asks for ---------------------------------------------------------
 
@@ -234,6 +236,7 @@ class UpstreamConnection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self.made_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
         sink = self._sink

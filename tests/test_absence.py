@@ -60,3 +60,14 @@ def test_one_that_comes_and_goes_does_not_fill_the_log() -> None:
 ])
 def test_why_there_is_no_connection(error: OSError, tls: bool, said: str) -> None:
     assert connect_fault(error, tls) == said
+
+
+def test_a_resolver_that_fails_is_told_of_as_well() -> None:
+    proxy = FakeProxy(upstream="app.example:80").proxy
+    absence = Absence(proxy)
+    with capture_logs() as records:
+        for now, fault in enumerate(["", "try again", "try again", "", ""]):
+            proxy.pool.resolver.fault = fault
+            absence.on_second(float(now))
+    assert [record["event"] for record in records] == ["resolver-fails", "resolver-back"]
+    assert (records[0]["error"], records[1]["failed_s"]) == ("try again", 2)

@@ -58,6 +58,7 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "upstream_timeout_s": "upstream_timeout",
         "upstream_body_timeout_s": "upstream_body_timeout",
         "pool_idle_s": "pool_idle",
+        "pool_max_age_s": "pool_max_age",
         "head_bytes_max": "head_max",
         "target_bytes_max": "target_max",
         "request_body_bytes_max": "request_body_max",

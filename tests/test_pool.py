@@ -28,9 +28,12 @@ class FakeConnection:
         self.closed = False
         self.aborted = False
         self.unread = False
+        self.looked_at = 0
         self.idle_since = 0.0
+        self.made_at = pool._loop.time()
 
     def has_unread(self) -> bool:
+        self.looked_at += 1
         return self.unread
 
     def close(self) -> None:
@@ -361,6 +364,63 @@ class Peer(asyncio.Protocol, FakeConnection):
         self.transport.close()
 
 
+def _idle_connection(pool: HandPool) -> FakeConnection:
+    exchange = FakeExchange()
+    pool.acquire(exchange, pool._loop.time())
+    pool.answer_dial(refuse=False)
+    assert exchange.connection is not None
+    pool.release(exchange.connection, pool._loop.time())  # type: ignore[arg-type]
+    return exchange.connection
+
+
+def test_a_connection_that_is_too_old_is_given_no_more_requests() -> None:
+    loop = FakeLoop()
+    pool = HandPool(loop)
+    pool._max_age_s = 10.0
+    connection = _idle_connection(pool)
+    loop.now += 9.9
+    connection.idle_since = loop.now - 0.1
+    busy = FakeExchange()
+    pool.acquire(busy, loop.now)
+    assert busy.connection is connection
+    loop.now += 5.0     # what is under way goes on
+    pool.sweep(loop.now)
+    assert not connection.closed
+    pool.release(connection, loop.now)  # type: ignore[arg-type]
+    next_one = FakeExchange()
+    pool.acquire(next_one, loop.now)
+    assert connection.closed and next_one.connection is None and len(pool.dialled) == 1
+
+
+def test_a_connection_that_rests_is_not_used_when_it_is_too_old() -> None:
+    loop = FakeLoop()
+    pool = HandPool(loop)
+    pool._max_age_s = 10.0
+    connection = _idle_connection(pool)
+    pool._idle.clear()
+    loop.now += 10.0
+    pool.rest(connection, loop.now, if_needed=True)  # type: ignore[arg-type]
+    pool.acquire(FakeExchange(), loop.now + 2 * REST_IF_NEEDED_S)
+    assert connection.closed and len(pool.dialled) == 1
+
+
+def test_a_look_finds_what_the_loop_has_not_told_yet() -> None:
+    loop = FakeLoop()
+    pool = HandPool(loop)
+    first = _idle_connection(pool)
+    pool._idle.clear()
+    second = _idle_connection(pool)
+    pool.release(first, loop.now)  # type: ignore[arg-type]
+    first.unread = True
+    exchange = FakeExchange()
+    pool.acquire(exchange, loop.now, look=True)
+    assert first.closed and exchange.connection is second
+    pool.release(second, loop.now)  # type: ignore[arg-type]
+    looked_at = second.looked_at
+    pool.acquire(FakeExchange(), loop.now)
+    assert second.looked_at == looked_at, "it costs a system call"
+
+
 def dialling_pool(address: UpstreamAddress, *, connect_timeout_s: float = 5.0) -> ConnectionPool:
     return ConnectionPool(
         address, Peer, asyncio.get_running_loop(),  # type: ignore[arg-type]
@@ -472,7 +532,7 @@ def test_a_name_is_followed_where_it_leads() -> None:
         port = server.sockets[0].getsockname()[1]
         loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"])     # nobody listens on the first
         pool = dialling_pool(parse_upstream(f"app.example:{port}"))
-        pool._loop = loop
+        pool._loop = pool.resolver._loop = loop
         assert (await _dialled(pool)).connection is not None
         assert loop.tried == ["127.0.0.3", "127.0.0.1"]
         assert (await _dialled(pool)).connection is not None
@@ -494,8 +554,8 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> None:
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"], black_holes=("127.0.0.3",))
-        pool = dialling_pool(parse_upstream(f"app.example:{port}"), connect_timeout_s=0.2)
-        pool._loop = loop
+        pool = dialling_pool(parse_upstream(f"app.example:{port}"), connect_timeout_s=1.0)
+        pool._loop = pool.resolver._loop = loop
         assert (await _dialled(pool)).connection is not None
         loop.black_holes = ("127.0.0.1", "127.0.0.3")
         pool._connect_timeout_s = 0.01

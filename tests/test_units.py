@@ -216,8 +216,8 @@ def test_a_wrong_address_to_listen_on_is_refused(text: str, message: str) -> Non
 
 
 UPSTREAM = [
-    (":8080", "127.0.0.1", 8080, b"127.0.0.1:8080"),
-    ("8080", "127.0.0.1", 8080, b"127.0.0.1:8080"),
+    (":8080", "localhost", 8080, b"localhost:8080"),
+    ("8080", "localhost", 8080, b"localhost:8080"),
     ("app:8080", "app", 8080, b"app:8080"),
     ("app:80", "app", 80, b"app"),
     ("http://app:8080", "app", 8080, b"app:8080"),
@@ -226,7 +226,7 @@ UPSTREAM = [
     ("https://app", "app", 443, b"app"),
     ("HTTPS://app:8443/", "app", 8443, b"app:8443"),
     ("https://app:80", "app", 80, b"app:80"),
-    ("http://:8080", "127.0.0.1", 8080, b"127.0.0.1:8080"),
+    ("http://:8080", "localhost", 8080, b"localhost:8080"),
     ("http://[::1]", "::1", 80, b"[::1]"),
     ("[::1]:8080", "::1", 8080, b"[::1]:8080"),
     ("[fe80::1%eth0]:8080", "fe80::1%eth0", 8080, b"[fe80::1]:8080"),

@@ -288,6 +288,10 @@ class ProxyCollector(Collector):
         )
         yield _counter("retter_upstream_dials", "Connections attempted.", pool.dials)
         yield _counter("retter_upstream_dials_failed", "Of them, in vain.", pool.dials_failed)
+        yield _counter(
+            "retter_upstream_resolver_failures", "Lookups of its name that got no answer.",
+            pool.resolver.failures,
+        )
         lookups = proxy.memo_lookups()
         yield _counters(
             "retter_memo_hits", "Heads that had been parsed before.", "kind",

@@ -94,6 +94,9 @@ async def named(*applications: Named) -> AsyncGenerator[None, None]:
         await asyncio.sleep(0)
 
 
+RESOLVER_FAILS = "no answer"
+
+
 def resolve_to(hosts: list[str]) -> None:
     """Let app.example lead there, on the present loop; everything else as before."""
     loop: Any = asyncio.get_running_loop()
@@ -103,6 +106,8 @@ def resolve_to(hosts: list[str]) -> None:
         if host != "app.example":
             found: list[Any] = await resolve(loop, host, port, **more)
             return found
+        if RESOLVER_FAILS in hosts:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, port)) for one in hosts]
 
     loop.getaddrinfo = getaddrinfo
@@ -163,6 +168,78 @@ def test_a_name_that_leads_nowhere_for_a_time(loop_name: str) -> None:
             assert (await ask(port_of(proxy)))[0] == 502
             hosts.append("127.0.0.2")
             assert await ask(port_of(proxy)) == (200, "here")
+
+    run(main(), loop_name)
+
+
+def test_a_name_that_moves_while_its_connections_are_in_use(loop_name: str) -> None:
+    async def main() -> None:
+        hosts = ["127.0.0.2"]
+        resolve_to(hosts)
+        port = free_port()
+        async with (
+            named(Named("old", "127.0.0.2", port), Named("new", "127.0.0.3", port)),
+            proxy_for(f"app.example:{port}", pool_idle_s=60, pool_max_age_s=0.2) as proxy,
+        ):
+            assert await ask(port_of(proxy), "/1") == (200, "old")
+            hosts[:] = ["127.0.0.3"]
+
+            async def ask_until_it_has_moved() -> None:
+                number = 1
+                while await ask(port_of(proxy), f"/{number}") != (200, "new"):
+                    number += 1
+
+            await in_time(ask_until_it_has_moved())
+
+    run(main(), loop_name)
+
+
+def test_a_name_whose_resolver_fails_for_a_time(loop_name: str) -> None:
+    async def main() -> None:
+        hosts = ["127.0.0.2"]
+        resolve_to(hosts)
+        port = free_port()
+        async with (
+            named(Named("old", "127.0.0.2", port), Named("new", "127.0.0.3", port)),
+            proxy_for(f"app.example:{port}", pool_size=0, connect_hold_s=0) as proxy,
+        ):
+            assert await ask(port_of(proxy), "/1") == (200, "old")
+            hosts.append(RESOLVER_FAILS)
+            for number in range(5):
+                assert await ask(port_of(proxy), f"/2/{number}", "POST", "x") == (200, "old")
+            assert proxy.stats()["upstream"]["resolver_failures"] >= 1
+            assert proxy.stats()["upstream"]["dials_failed"] == 0
+            hosts[:] = ["127.0.0.3"]
+            # The next one tells that it answers again, and the one after follows it.
+            await ask(port_of(proxy), "/3")
+            await eventually_async(lambda: not proxy._proxy.pool.resolver.fault, "it answers")
+            assert await ask(port_of(proxy), "/4") == (200, "new")
+
+    run(main(), loop_name)
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+def test_this_machine_by_either_protocol(loop_name: str) -> None:
+    """Some development servers listen on ::1 alone, for them that is localhost."""
+
+    async def main() -> None:
+        port = free_port()
+        hosts = ["::1", "127.0.0.1"] if has_ipv6() else ["127.0.0.1"]
+        for host in hosts:
+            async with (
+                named(Named(host, host, port)),
+                proxy_for(f":{port}", connect_hold_s=0, pool_size=0) as proxy,
+            ):
+                for number in range(3):
+                    assert await ask(port_of(proxy), f"/{number}") == (200, host)
+        async with proxy_for(f":{port}", connect_hold_s=0) as proxy:
+            assert (await ask(port_of(proxy)))[0] == 502
+            assert proxy._proxy.pool.fault == "connection refused: nothing listens there"
 
     run(main(), loop_name)
 

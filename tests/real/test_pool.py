@@ -1,0 +1,152 @@
+"""Connections to the application that it closes without a word, or that have grown old."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retter.downstream import DownstreamConnection
+from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
+from tests.real.processes import DEADLINE_S
+
+trustme = pytest.importorskip("trustme", reason="trustme is not installed (pip install trustme)")
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+POST = b"POST /order HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbook"
+
+
+class Closing:
+    """An application in a thread that closes its connection after an answer, when told to.
+
+    Its answers say nothing of that, as those of a server whose keep-alive time is over.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.answered = 0
+        self._go = threading.Event()
+        self._gone = threading.Event()
+        self._context: ssl.SSLContext | None = None
+        if kind == "unix":
+            self._listener = socket.socket(socket.AF_UNIX)
+            self._listener.bind(str(folder / "s"))
+            self._listener.listen()
+            self.upstream = f"unix:{folder}/s"
+        else:
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self.upstream = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        if kind.startswith("tls"):
+            self.upstream = "https://" + self.upstream
+            self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            trustme.CA().issue_cert("127.0.0.1").configure_cert(self._context)
+        self._says_goodbye = kind == "tls with close_notify"
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):      # the listener is closed in the end
+            while True:
+                sock, _ = self._listener.accept()
+                with contextlib.suppress(OSError):
+                    self._serve(sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.settimeout(DEADLINE_S)
+        if self._context is not None:
+            sock = self._context.wrap_socket(sock, server_side=True)
+        request = b""
+        while not request.endswith((b"book", b"\r\n\r\n")) or request.endswith(b": 4\r\n\r\n"):
+            piece = sock.recv(65536)
+            if not piece:
+                return
+            request += piece
+        sock.sendall(ANSWER)
+        self.answered += 1
+        assert self._go.wait(DEADLINE_S)
+        if self._says_goodbye:
+            assert isinstance(sock, ssl.SSLSocket)
+            sock.setblocking(False)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                sock.unwrap()
+        sock.close()
+        self._gone.set()
+
+    def close_now(self) -> None:
+        """Return when it has closed; RETTER's loop stands still meanwhile."""
+        self._go.set()
+        assert self._gone.wait(DEADLINE_S)
+
+    def end(self) -> None:
+        self._go.set()
+        self._listener.close()
+
+
+@contextlib.contextmanager
+def closing(kind: str, folder: Path) -> Iterator[Closing]:
+    application = Closing(kind, folder)
+    try:
+        yield application
+    finally:
+        application.end()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls", "tls with close_notify"])
+def test_a_request_that_cannot_be_repeated_is_not_sent_where_the_end_has_come(
+    kind: str, loop_name: str, short_path: Path
+) -> None:
+    """The end is in the socket, and the loop looks at the client before it looks there."""
+
+    async def main() -> None:
+        with closing(kind, short_path) as application:
+            more: dict[str, Any] = {"upstream_insecure": True} if "tls" in kind else {}
+            async with proxy_for(application.upstream, pool_idle_s=60, **more) as proxy:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+                writer.write(POST)
+                await in_time(reader.readuntil(b"\r\n\r\nok"))
+                await eventually_async(lambda: proxy.stats()["upstream"]["idle"] == 1, "idle")
+                (client,) = proxy._proxy.connections
+                assert isinstance(client, DownstreamConnection)
+                application.close_now()
+                client.data_received(POST)      # in the same round of the loop
+                assert (await in_time(reader.read(12))).endswith(b"200")
+                assert application.answered == 2
+                assert proxy.stats()["retries"] == 0
+                writer.close()
+
+    run(main(), loop_name)
+
+
+def test_a_connection_that_is_too_old_carries_no_more_requests(
+    loop_name: str, short_path: Path
+) -> None:
+    async def main() -> None:
+        serving = 0
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal serving
+            serving += 1
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while await reader.readuntil(b"\r\n\r\n"):
+                    writer.write(ANSWER)
+            writer.close()
+
+        server = await asyncio.start_unix_server(serve, str(short_path / "s"))
+        async with proxy_for(
+            f"unix:{short_path}/s", pool_idle_s=60, pool_max_age_s=0.05
+        ) as proxy:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+
+            async def ask_until_there_is_another() -> None:
+                while serving < 3:
+                    writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                    assert b"200" in await reader.read(1000)
+
+            await in_time(ask_until_there_is_another())
+            writer.close()
+        server.close()
+
+    run(main(), loop_name)
