@@ -467,6 +467,11 @@ class Settings:
         15.0, APPLICATION, _duration(_MILLISECOND_S),
         "Time from a request to the first byte of its answer, then 504. More for slow reports.",
     )
+    upstream_timeout_unsafe_s: float = _setting(
+        60.0, APPLICATION, _duration(),
+        "The same for methods that change something (all but GET, HEAD and OPTIONS), if it is "
+        "longer: no stored answer stands in for theirs, and cut off they may be sent again.",
+    )
     upstream_body_timeout_s: float = _setting(
         60.0, APPLICATION, _duration(_MILLISECOND_S),
         "Longest silence inside an answer. More for streams that seldom say something.",

@@ -269,7 +269,13 @@ class Exchange:
     def _first_byte_wait_s(self) -> float:
         if self._parsed.stream:
             return STREAM_IDLE_S
-        return self._proxy.settings.upstream_timeout_s
+        settings = self._proxy.settings
+        wait_s = settings.upstream_timeout_s
+        if self._parsed.head.method in _SAFE:
+            return wait_s
+        # No stored response stands in for its answer, and who gets none may send it again: done
+        # twice, that is worse than a wait.
+        return max(wait_s, settings.upstream_timeout_unsafe_s)
 
     def keep_from_store(self) -> None:
         """The answer is not to be stored: who asks is told by other rules since it was asked."""

@@ -19,6 +19,7 @@ CHANGEABLE: Final = frozenset({
     "connect_hold_s", "connect_timeout_s", "pool_idle_s", "pool_max_age_s",
     "pool_size", "upstream_body_timeout_s",
     "upstream_ca", "upstream_insecure", "upstream_name", "upstream_timeout_s",
+    "upstream_timeout_unsafe_s",
     # client limits
     "body_idle_timeout_s", "body_min_rate_bytes", "connections_max",
     "connections_per_address_max", "head_bytes_max",

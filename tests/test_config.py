@@ -56,6 +56,7 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "connect_timeout_s": "connect_timeout",
         "connect_hold_s": "connect_hold",
         "upstream_timeout_s": "upstream_timeout",
+        "upstream_timeout_unsafe_s": "upstream_timeout_unsafe",
         "upstream_body_timeout_s": "upstream_body_timeout",
         "pool_idle_s": "pool_idle",
         "pool_max_age_s": "pool_max_age",

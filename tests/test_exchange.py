@@ -639,15 +639,37 @@ def test_a_connection_that_is_not_accepted_is_a_gateway_timeout() -> None:
     proxy.assert_at_rest()
 
 
-def test_no_answer_in_time_is_a_gateway_timeout() -> None:
-    proxy = FakeProxy(upstream_timeout_s=3)
-    client = proxy.client(POST)
-    proxy.advance(2.9)
+@pytest.mark.parametrize(("method", "unsafe_s", "wait_s"), [
+    (b"GET", 60, 3), (b"HEAD", 60, 3), (b"OPTIONS", 60, 3),
+    (b"POST", 7, 7), (b"PUT", 7, 7), (b"PATCH", 7, 7), (b"DELETE", 7, 7), (b"REPORT", 7, 7),
+    (b"POST", 0, 3), (b"POST", 2, 3),
+])
+def test_no_answer_in_time_is_a_gateway_timeout(
+    method: bytes, unsafe_s: float, wait_s: float
+) -> None:
+    """What changes something is waited for longer: sent again, it may be done twice."""
+    proxy = FakeProxy(upstream_timeout_s=3, upstream_timeout_unsafe_s=unsafe_s)
+    client = proxy.client(method + POST.removeprefix(b"POST"))
+    proxy.advance(wait_s - 0.1)
     assert client.received() == b""
     proxy.advance(0.2)
     assert status_of(client.received()) == 504
     assert proxy.upstream.closed
     assert not client.closed
+    proxy.assert_at_rest()
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_what_changes_something_is_finished_when_its_client_has_left(reset: bool) -> None:
+    proxy = FakeProxy()
+    client = proxy.client(POST)
+    upstream = proxy.upstream
+    client.resets() if reset else client.ends()
+    proxy.advance(50)
+    assert not upstream.closed
+    upstream.sends(reply(b"done"))
+    proxy.settle()
+    assert proxy.proxy.pool.idle == 1
     proxy.assert_at_rest()
 
 
