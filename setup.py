@@ -18,8 +18,8 @@ MODULES = (
     "answers", "bound", "cachecontrol", "coding", "conditional", "cookies", "downstream",
     "exchange", "forwarding", "heads", "httpdate", "keeping", "lines", "marks", "measured", "memo",
     "message", "negotiation", "owner", "personal", "policy", "redirect", "relay", "request_body",
-    "sessions", "setcookie", "shelves", "store", "stored", "tunnel", "upstream", "wheel",
-    "wildcard", "window",
+    "sessions", "setcookie", "shelves", "store", "stored", "tunnel", "upstream", "variants",
+    "wheel", "wildcard", "window",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

@@ -612,6 +612,12 @@ class Settings:
         "More request fields that identify nobody. Answers to requests with a field that is not "
         "known are kept apart by its value.",
     )
+    vary_on: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _neutral_field),
+        "Request fields that identify nobody and change the answer, where its Vary does not say "
+        "so: each value has a stored answer of its own. Known are Accept, prefetches, fragments "
+        "for scripts, Save-Data and others (README).",
+    )
     anonymous_fallback: bool = _setting(
         True, STORE, _switch(),
         "Somebody with cookies, and without a stored answer of their own, no longer gets the "

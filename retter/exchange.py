@@ -385,7 +385,9 @@ class Exchange:
         del proxy.exchanges[self]
         breaker = proxy.breaker
         breaker.finished(now, permit, _OK)
-        proxy.store.put(identity, parsed.head, head, body, self._requested_at, now)
+        proxy.store.put(
+            identity, parsed.head, head, body, self._requested_at, now, False, self._forwarding
+        )
         client.exchange_done(now)
         if breaker.waiting:
             proxy.start_waiting(now)
@@ -747,7 +749,9 @@ class Exchange:
     def _store(self, pieces: list[bytes], head: ResponseHead, now: float) -> None:
         proxy, identity = self._proxy, self._parsed.identity
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        proxy.keeper.keep(identity, self._parsed.head, head, body, self._requested_at, now)
+        proxy.keeper.keep(
+            identity, self._parsed.head, head, body, self._requested_at, now, self._forwarding
+        )
 
     def _log_answer(self, reason: Reason) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""

@@ -92,8 +92,11 @@ class ForwardingFields:
             return self._fixed
         name = self._peer.encode() or b"unix:"
         told = request.combined(b"x-forwarded-for")
-        chain = told + b", " + name if told else name
         real_ip = self._real_ip(request, told).encode("latin-1") or b"unix:"
+        if told:
+            chain = told + b", " + name
+        else:   # both fields tell the same client
+            chain = name if real_ip == name else real_ip + b", " + name
         proto = request.first(b"x-forwarded-proto") or self._proto
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
             chain, real_ip, proto, self._via,
@@ -106,7 +109,9 @@ class ForwardingFields:
         return self._real_ip(request, request.combined(b"x-forwarded-for"))
 
     def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
-        told = request.first(b"x-real-ip")
-        if told is not None:
-            return told.decode("latin-1")
+        # A proxy that writes X-Forwarded-For may let the client's own X-Real-IP through (Caddy,
+        # HAProxy, Envoy). So that one counts only where there is no list.
+        if not forwarded_for and (told := request.first(b"x-real-ip")) is not None:
+            address = _address(told.decode("latin-1"))
+            return self._peer if address is None else str(address)
         return self._trust.client_of(forwarded_for, self._peer)

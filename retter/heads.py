@@ -49,6 +49,8 @@ from retter.strict import (
     response_framing,
     shadows,
 )
+from retter.variants import Shaper, country
+from retter.wellknown import ADDRESS_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
 
 # RFC 9110 section 7.6.1: fields that concern one connection. Upgrade is put back when it is meant
 # for the application; Transfer-Encoding is rewritten because the body is framed anew.
@@ -70,11 +72,12 @@ _PROTECTED_PREFIXES = (b"content-", b"x-forwarded-")
 # nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
 _FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto", b"proxy"})
 
-# Who the client is and what it asked for, as told by whoever is in front: passed on if that is a
-# trusted proxy, else dropped.
-_FORWARDING = _FORWARDED_ANEW | {
+# Who the client is, where, and what it asked for, as told by whoever is in front: passed on if that
+# is a trusted proxy, else dropped.
+_FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
-    b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-prefix",
+    b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-prefix", b"x-forwarded-protocol",
+    b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
 # Ours, so that nobody else's can be taken for them.
@@ -222,6 +225,7 @@ _JUDGED_IN_REQUESTS = frozenset(
         b"x-forwarded-host",
     }
 )  # fmt: skip
+_REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _SIMPLE_CONNECTION = frozenset({b"keep-alive", b"close"})
@@ -250,6 +254,13 @@ def _codings(
     return dict(zip(found, reduced_accept_encoding([*found.values()], decodable), strict=True))
 
 
+def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
+    """Tell whether the application gets a field of that lower-case name, or what it says."""
+    if trusted and name == b"x-forwarded-proto":
+        return True     # written anew, with the same value
+    return not (name in ends_here or shadows(name))
+
+
 class _RequestForm:
     """What a form of requests means, whatever is filled in.
 
@@ -258,11 +269,13 @@ class _RequestForm:
         ends_here: The fields that are not for the application.
         tells: Whether a field may say who asks.
         decodable: Content codings that the application may be asked for.
+        shaper: Tells what separates variants.
+        trusted: Whether it comes from a trusted proxy.
     """
 
     __slots__ = (
-        "_fields", "_lines", "_own", "_telling", "blanks", "conditional", "host", "judged",
-        "keep_alive",
+        "_country", "_fields", "_ids", "_lines", "_own", "_seen", "_shape", "_shaper", "_telling",
+        "blanks", "conditional", "host", "judged", "keep_alive",
     )  # fmt: skip
 
     def __init__(
@@ -271,6 +284,8 @@ class _RequestForm:
         ends_here: frozenset[bytes],
         tells: Callable[[bytes], bool],
         decodable: Collection[bytes],
+        shaper: Shaper,
+        trusted: bool,
     ) -> None:
         names = [name.lower() for name, _ in lines]
         hosts = [value for name, value in lines if name.lower() == b"host" and value is not None]
@@ -278,7 +293,21 @@ class _RequestForm:
         self._lines = lines
         self._fields = [(name.lower(), value or b"") for name, value in lines]
         self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
-        self._telling = [at for at, name in enumerate(names) if tells(name)]
+        # What the application does not see says nothing.
+        self._seen = [at for at, name in enumerate(names) if _is_seen(name, ends_here, trusted)]
+        self._telling = [at for at in self._seen if tells(names[at])]
+        self._ids: list[int] = []
+        self._country = b""
+        if trusted:
+            self._country = country(tuple([self._fields[at] for at in self._seen]))
+        else:
+            self._ids = [at for at in self._seen if names[at] in _REQUEST_IDS]
+        self._shaper = shaper
+        # Found out once, unless it depends on what is filled in.
+        shaping = [at for at in self._seen if shaper.counts(names[at])]
+        self._shape: bytes | None = None
+        if all(lines[at][1] is not None for at in shaping):
+            self._shape = shaper.shape(tuple([self._fields[at] for at in shaping]))
         self.host = hosts[0] if len(hosts) == 1 else b""
         self.keep_alive = b"close" not in connections
         self.conditional = not _CONDITIONS.isdisjoint(names)
@@ -309,6 +338,20 @@ class _RequestForm:
         """Return those of the filled-in fields that may say who asks."""
         return tuple([fields[at] for at in self._telling])
 
+    def shape(self, fields: Fields) -> bytes:
+        """Return what separates variants of the answer."""
+        if self._shape is not None:
+            return self._shape
+        return self._shaper.shape(tuple([fields[at] for at in self._seen]))
+
+    def country(self) -> bytes:
+        """Return where the client is, as far as a trusted CDN says."""
+        return self._country
+
+    def ids(self, fields: Fields) -> tuple[bytes, ...]:
+        """Return the request ids that the client may have chosen."""
+        return tuple([fields[at][1] for at in self._ids]) if self._ids else ()
+
     def raw(self, fields: Fields) -> list[tuple[bytes, bytes]]:
         """Return the filled-in fields with their names as sent."""
         return [(line[0], field[1]) for line, field in zip(self._lines, fields, strict=True)]
@@ -326,6 +369,7 @@ class RequestParser:
         decodable: Content codings that the application may be asked for.
         form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
         tells: Whether a field of that lower-case name may say who asks (owner.py).
+        shaper: Tells what separates variants of an answer.
     """
 
     def __init__(
@@ -339,8 +383,11 @@ class RequestParser:
         decodable: Collection[bytes] = (b"gzip", b"deflate"),
         form_bytes_max: int = 512 * 1024,
         tells: Callable[[bytes], bool] = lambda name: True,
+        shaper: Shaper | None = None,
     ) -> None:
         self._tells = tells
+        self._shaper = shaper or Shaper()
+        self._trusted = trusted
         self._forms: FormMemo[_RequestForm] | None = None
         if form_bytes_max:
             self._forms = FormMemo(form_bytes_max)
@@ -402,7 +449,9 @@ class RequestParser:
             lines = lines_of(pieces)
             if not lines or len(lines) > self._fields_max:
                 return None
-            form = _RequestForm(lines, self._ends_here, self._tells, self._decodable)
+            form = _RequestForm(
+                lines, self._ends_here, self._tells, self._decodable, self._shaper, self._trusted
+            )
             memo.offer(key, form)
         method, target = match.groups()
         fields = form.fields(values)
@@ -422,6 +471,9 @@ class RequestParser:
             form.conditional,
             form.blanks.fill(head[: end + 2], values),
             form.telling(fields),
+            form.shape(fields),
+            form.country(),
+            form.ids(fields),
         )
 
     def _head(
@@ -446,6 +498,9 @@ class RequestParser:
         fields = tuple(
             [(n, v) for n, v in fields if n in HOP_BY_HOP or not _stays_here(n, connection)]
         )
+        seen = tuple(
+            [field for field in fields if _is_seen(field[0], self._ends_here, self._trusted)]
+        )
         upgrade = _upgrade_of(fields, connection, http11)
         if any(name == b"via" and self._via_mark in value for name, value in fields):
             raise LoopDetected("this request has passed here before")
@@ -463,7 +518,12 @@ class RequestParser:
             conditional=any(name in _CONDITIONS for name, _ in fields),
             forward=b"%b %b HTTP/1.1\r\n%b"
             % (method, target, _lines(self._kept(raw, http11, host, connection, framing, upgrade))),
-            telling=tuple([field for field in fields if self._tells(field[0])]),
+            telling=tuple([field for field in seen if self._tells(field[0])]),
+            shape=self._shaper.shape(seen),
+            country=country(seen) if self._trusted else b"",
+            ids=() if self._trusted else tuple(
+                [value for name, value in seen if name in _REQUEST_IDS]
+            ),
         )
 
     def _kept(

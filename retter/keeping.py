@@ -12,7 +12,7 @@ from retter.owner import OwnerRules
 from retter.personal import gives_cookie, is_personal, sets_cookie
 from retter.policy import Identity, ends_session, marks_of
 from retter.setcookie import learn
-from retter.store import ResponseStore
+from retter.store import Clients, ResponseStore
 
 
 class Keeper:
@@ -58,6 +58,7 @@ class Keeper:
         body: bytes,
         requested_at: float,
         now: float,
+        clients: Clients,
     ) -> bool:
         """Store a whole answer that `storable` has allowed; whether that was done."""
         rules, incomplete = self._rules, False
@@ -67,4 +68,6 @@ class Keeper:
                 if text is None or is_personal(request, head, text, rules):
                     return False
             incomplete = gives_cookie(request, head, rules)
-        return self._store.put(identity, request, head, body, requested_at, now, incomplete)
+        return self._store.put(
+            identity, request, head, body, requested_at, now, incomplete, clients
+        )

@@ -58,6 +58,9 @@ class RequestHead:
                              # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
                              # empty line, which depend on the connection
     telling: Fields          # those of the fields that may say who asks (owner.py)
+    shape: bytes             # what separates variants of the answer (variants.py); b"" mostly
+    country: bytes           # of the client, as a trusted CDN says; b"" is unknown
+    ids: tuple[bytes, ...]   # request ids that the client may have chosen
 
     # Written out, here and where else one is made for each request: a constructor that dataclass
     # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
@@ -76,6 +79,9 @@ class RequestHead:
         conditional: bool,
         forward: bytes,
         telling: Fields,
+        shape: bytes = b"",
+        country: bytes = b"",
+        ids: tuple[bytes, ...] = (),
     ) -> None:
         self.method = method
         self.target = target
@@ -90,6 +96,9 @@ class RequestHead:
         self.conditional = conditional
         self.forward = forward
         self.telling = telling
+        self.shape = shape
+        self.country = country
+        self.ids = ids
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -9,7 +9,6 @@ This module knows who asks. What an answer's Set-Cookie means for that is setcoo
 asked, and what may be done with the answer, is policy.py.
 """
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
@@ -34,7 +33,14 @@ from retter.cookies import (
 from retter.memo import Memo
 from retter.message import COMMA, PERCENT, PLUS, QUOTE, RequestHead
 from retter.sessions import SessionsSeen
-from retter.wellknown import DEFAULT_SESSION_COOKIES, NEUTRAL_FIELDS, SHAPE_FIELDS
+from retter.variants import Shaper
+from retter.wellknown import (
+    ADDRESS_FIELDS,
+    DEFAULT_SESSION_COOKIES,
+    GEO_FIELDS,
+    NEUTRAL_FIELDS,
+    REQUEST_ID_FIELDS,
+)
 from retter.wildcard import name_matcher
 
 OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
@@ -61,8 +67,6 @@ class OwnerClass(StrEnum):
 class FieldKind(Enum):
     """What a request field means for the owner; None is a neutral one: nothing."""
 
-    SHAPE = "shape"
-    FORWARDED = "forwarded"
     COOKIE = "cookie"
     CREDENTIAL = "credential"
 
@@ -75,7 +79,7 @@ class Owner:
     owner_class: OwnerClass
     session: bool                # the request carries a session
     anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
-    shape: bytes                 # what separates variants of one owner's URL; b"" mostly
+    shape: bytes                 # a credential beside a session separates variants; b"" mostly
 
     def __init__(
         self, digest: bytes, owner_class: OwnerClass, session: bool, anonymous: bool, shape: bytes
@@ -85,10 +89,6 @@ class Owner:
         self.session = session
         self.anonymous = anonymous
         self.shape = shape
-
-    def with_shape(self, shape: bytes) -> "Owner":
-        """Return the same one asking in another way."""
-        return Owner(self.digest, self.owner_class, self.session, self.anonymous, shape)
 
 
 class _Kinds(dict[bytes, K], Generic[K]):
@@ -142,6 +142,7 @@ class OwnerRules:
     ignore_query: bool = False
     ignore_params: tuple[bytes, ...] = ()
     anonymous_fallback: bool = True
+    vary_on: tuple[bytes, ...] = ()                       # fields that change answers
     never_store: tuple[bytes, ...] = ()                   # targets whose GET changes something
     seen: SessionsSeen = field(default_factory=SessionsSeen, repr=False, compare=False)
 
@@ -150,6 +151,7 @@ class OwnerRules:
     param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
     cookie_owners: Memo[Owner] = field(init=False, repr=False, compare=False)
     hasher: blake2b = field(init=False, repr=False, compare=False)
+    shaper: Shaper = field(init=False, repr=False, compare=False)
     names_told: bool = field(init=False)    # an operator says which cookies are sessions
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
@@ -168,6 +170,7 @@ class OwnerRules:
             key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
         ))
         fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
+        fill(self, "shaper", Shaper(tuple(map(bytes.lower, self.vary_on))))
         fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
         fill(self, "is_never_stored", target_matcher(self.never_store))
@@ -180,23 +183,20 @@ def tells_more_apart(rules: OwnerRules, before: OwnerRules) -> bool:
         or before.ignore_query > rules.ignore_query
         or not set(before.ignore_params).issubset(rules.ignore_params)
         or not set(before.ignore_cookies).issubset(rules.ignore_cookies)
-        or not set(before.neutral_headers).issubset(rules.neutral_headers)
+        or not set(before.neutral_headers).issubset((*rules.neutral_headers, *rules.vary_on))
+        or not set(rules.vary_on).issubset(before.vary_on)
         or not set(rules.session_cookies).issubset(before.session_cookies)
     )
 
 
 def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind | None]:
-    is_shape = frozenset(SHAPE_FIELDS).__contains__
-    is_neutral = name_matcher((*NEUTRAL_FIELDS, *map(bytes.lower, rules.neutral_headers)))
+    neutral = (*NEUTRAL_FIELDS, *ADDRESS_FIELDS, *GEO_FIELDS, *REQUEST_ID_FIELDS)
+    is_neutral = name_matcher((*neutral, *map(bytes.lower, rules.neutral_headers)))
 
     def classify(name: bytes) -> FieldKind | None:
         if name == b"cookie":
             return FieldKind.COOKIE
-        if name == b"forwarded":
-            return FieldKind.FORWARDED
-        if is_shape(name):
-            return FieldKind.SHAPE
-        return None if is_neutral(name) else FieldKind.CREDENTIAL
+        return None if is_neutral(name) or rules.shaper.counts(name) else FieldKind.CREDENTIAL
 
     return classify
 
@@ -230,9 +230,6 @@ def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> b
 
 _EVERYONE: Final = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
-_FORWARDED_SHAPE = re.compile(rb"(?:proto|host)=(?:\"[^\"]*\"|[^;,\s]*)", re.IGNORECASE)
-
-
 def owner_of(
     request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules
 ) -> Owner:
@@ -252,7 +249,6 @@ def owner_of(
             return _owner_of_cookies(telling[0][1], rules)
     credentials: list[tuple[bytes, bytes]] = []
     cookie_lines: list[bytes] = []
-    shape = b""
     kinds = rules.field_kinds
     for name, value in telling:
         kind = kinds[name]
@@ -260,18 +256,9 @@ def owner_of(
             cookie_lines.append(value)
         elif kind is FieldKind.CREDENTIAL:
             credentials.append((name, value))
-        elif kind is FieldKind.SHAPE:
-            shape += b"%b: %b\n" % (name, value)
-        elif kind is FieldKind.FORWARDED:
-            # `for` differs from client to client, the rest says what was asked (RFC 7239).
-            for said in _FORWARDED_SHAPE.findall(value):
-                shape += b"forwarded: %b\n" % said
     if credentials or url_sessions or len(cookie_lines) > 1:
-        return _owner(credentials, cookie_lines, url_sessions, shape, rules)
-    if not cookie_lines:
-        return _EVERYONE.with_shape(shape) if shape else _EVERYONE
-    owner = _owner_of_cookies(cookie_lines[0], rules)
-    return owner.with_shape(shape) if shape else owner
+        return _owner(credentials, cookie_lines, url_sessions, rules)
+    return _owner_of_cookies(cookie_lines[0], rules) if cookie_lines else _EVERYONE
 
 
 def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
@@ -280,7 +267,7 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     owner = memo.young.get(line) or memo.get(line)
     if owner is None:
         owner = None if too_many_cookies([line]) else _owner_by_session(line, rules)
-        owner = owner or _owner([], [line], [], b"", rules)
+        owner = owner or _owner([], [line], [], rules)
         memo.offer(line, owner)
     return owner
 
@@ -338,7 +325,6 @@ def _owner(
     credentials: list[tuple[bytes, bytes]],
     cookie_lines: list[bytes],
     url_sessions: list[bytes],
-    shape: bytes,
     rules: OwnerRules,
 ) -> Owner:
     if too_many_cookies(cookie_lines):
@@ -348,6 +334,7 @@ def _owner(
         cookies = read_cookies(cookie_lines, rules.cookie_kinds.__getitem__)
     session = bool(cookies.sessions or url_sessions)
     owner_class = OwnerClass.COOKIES
+    shape = b""
     # Each part is tagged with where it stood, so that a cookie never counts as a field.
     who = [(b"C", name, value) for name, value in cookies.counted]
     if cookies.unclear:
@@ -368,7 +355,7 @@ def _owner(
         if session:
             # One session is one owner, with an X-CSRF-Token or without, so that its logout drops
             # all of it. The credential separates variants.
-            shape += _digest(rules, secrets)
+            shape = _digest(rules, secrets)
         else:
             who += secrets
         owner_class = OwnerClass.CREDENTIAL

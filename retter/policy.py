@@ -134,7 +134,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         route_of(request),
         lookup,
         lookup and not (request.conditional and request.first(b"range") is not None),
-        who.shape,
+        request.shape + who.shape,
         who.session,
     )
 

@@ -262,6 +262,7 @@ class Proxy:
             ignore_params=_encoded(settings.ignore_params),
             anonymous_fallback=settings.anonymous_fallback,
             never_store=_encoded(settings.never_store),
+            vary_on=_encoded(settings.vary_on),
             seen=self._sessions,
         )
         networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
@@ -273,6 +274,7 @@ class Proxy:
             instance=self._instance,
             authority=parse_upstream(settings.upstream).authority,
             tells=lambda name: self.owner_rules.field_kinds[name] is not None,
+            shaper=self.owner_rules.shaper,
             decodable=decodable(),
         )
         self._parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}

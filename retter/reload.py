@@ -28,7 +28,7 @@ CHANGEABLE: Final = frozenset({
     # the store
     "anonymous_fallback", "ignore_cookies", "ignore_host", "ignore_params", "ignore_query",
     "max_stale_s", "neutral_headers", "never_store", "session_cookies", "store_memory_bytes",
-    "store_object_bytes_max",
+    "store_object_bytes_max", "vary_on",
     # compression
     "compress", "compress_exclude", "compress_level", "compress_min_bytes", "compress_types",
     # the circuit breaker

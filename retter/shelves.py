@@ -112,6 +112,11 @@ class Shelves:
             del keys[key]
             keys[key] = None
 
+    def bring_forward(self, key: bytes, record: Record) -> None:
+        """Make a variant the most recently used one of its key."""
+        slot = self.slots[key]
+        self.slots[key] = (record, *[other for other in slot if other is not record])
+
     def replace(self, key: bytes, old: StoredResponse, new: StoredResponse) -> None:
         """Put one record in the place of another with the same body."""
         owner, _ = key_parts(key)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from math import inf
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from retter.message import RequestHead, ResponseHead
 from retter.personal import reflects_referer
@@ -30,7 +30,9 @@ from retter.stored import (
     INCOMPLETE,
     RECEIVED_AGE,
     SHAPE,
+    SOFT,
     STORED_AT,
+    STORED_BY,
     SUPERSEDED,
     VARY,
     VARY_NAMES,
@@ -48,6 +50,7 @@ from retter.stored import (
     validates,
     vary_names_of,
 )
+from retter.variants import ORIGIN_MARK, Soft, is_plain, likeness, soft_of
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -100,6 +103,12 @@ class StoreStats:
     expired: int = 0             # found older than it may be served
     dropped_session: int = 0
     purged: int = 0
+
+
+class Clients(Protocol):
+    """Tells whose a request is."""
+
+    def client_of(self, request: RequestHead) -> str: ...
 
 
 class ResponseStore:
@@ -156,6 +165,8 @@ class ResponseStore:
             found: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[SHAPE] != identity.shape:
                 found = self._select(slot, identity, request)
+                if found is not None and found is not newest:
+                    self._shelves.bring_forward(key, found)
             # Its age as StoredResponse.age has it; a name costs three times a place, and a
             # forwarded request asks for the age alone.
             if found is not None and now - found[STORED_AT] + found[AGE] <= found[AGE_MAX]:
@@ -193,6 +204,8 @@ class ResponseStore:
                 or (superseded and not (self._shared and stored.superseded))
             ):
                 self._slots.move_to_end(key)
+                if found is not slot[0]:
+                    self._shelves.bring_forward(key, found)
                 self._counts.found_public += 1
                 return found
         self._counts.not_found += 1
@@ -201,14 +214,31 @@ class ResponseStore:
     def _select(
         self, slot: tuple[Record, ...], identity: Identity, request: RequestHead
     ) -> Record | None:
-        """Return the newest variant that this request selects (RFC 9111 section 4.1)."""
+        """Return the variant that this request selects (RFC 9111 section 4.1).
+
+        Of several the one that was made for what is most like it.
+        """
+        best: Record | None = None
+        best_likeness = -1
+        wanted: Soft | None = None
         for found in slot:
-            names = found[VARY_NAMES]
-            if found[SHAPE] == identity.shape and (
-                not names or found[VARY] == self._vary(names, request)
-            ):
+            if not self._is_for(found, identity, request):
+                continue
+            if len(slot) == 1:
                 return found
-        return None
+            if wanted is None:
+                wanted = soft_of(request)
+            alike = likeness(found[SOFT], wanted)
+            if alike > best_likeness:
+                best, best_likeness = found, alike
+        return best
+
+    def _is_for(self, record: Record, identity: Identity, request: RequestHead) -> bool:
+        """Tell whether a variant may answer this request."""
+        names = record[VARY_NAMES]
+        return record[SHAPE] == identity.shape and (
+            not names or record[VARY] == self._vary(names, request)
+        )
 
     def _selected(
         self, slot: tuple[Record, ...] | None, identity: Identity, request: RequestHead
@@ -255,6 +285,7 @@ class ResponseStore:
         requested_at: float,
         now: float,
         incomplete: bool = False,
+        clients: Clients | None = None,
     ) -> bool:
         """Store a whole response that `storable` has allowed; False if that is not done.
 
@@ -262,6 +293,7 @@ class ResponseStore:
 
         Args:
             incomplete: It came with a cookie that its asker did not have.
+            clients: Tells whose request it was, to keep one from pushing out what others stored.
         """
         superseded = False
         if response.status >= 300 and reflects_referer(request, response):
@@ -297,7 +329,15 @@ class ResponseStore:
                 age_s = facts.received_age_s
                 self._store_again(identity, old, response, age_s, superseded, requested_at, now)
                 return True
+        if not owner and request.ids and any(one in body for one in request.ids):
+            self._counts.refused += 1       # the client has chosen what everyone would be shown
+            return False
         shape = identity.shape
+        names = facts.vary_names
+        if shape.startswith(ORIGIN_MARK) and not facts.any_origin and b"origin" not in names:
+            names = (*names, b"origin")
+        soft = soft_of(request)
+        stored_by = 0
         size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, shape)
         shelves = self._shelves
         if not shelves.fits(owner, size + len(body)):
@@ -306,7 +346,12 @@ class ResponseStore:
         if owner and owner not in self._owner_keys:
             self._shelves.marks.add(owner, self.marks_of(request))
         body = shelves.hold_body(body)      # before the same body is released, with its forms
-        others = () if slot is None else self._without_replaced(slot, identity, request)
+        others: tuple[Record, ...] = ()
+        if slot is not None:
+            others = self._without_replaced(slot, identity, request, response, body, soft)
+        if others:
+            stored_by = hash(clients.client_of(request)) if clients is not None else 0
+            others = self._with_room(others, owner, stored_by)
         record: Record = (
             response.status,
             response.stored,
@@ -320,12 +365,15 @@ class ResponseStore:
             facts.no_store,
             facts.age_max_s,
             shape,
-            facts.vary_names,
-            self._vary(facts.vary_names, request) if facts.vary_names else b"",
+            names,
+            self._vary(names, request) if names else b"",
             facts.received_age_s,
             size,
             () if response.compressible else None,
             incomplete,
+            not owner,
+            soft,
+            stored_by,
         )
         shelves.insert(key, owner, others, record, size)
         self._counts.stored += 1
@@ -367,26 +415,58 @@ class ResponseStore:
         self._counts.unchanged += 1
 
     def _without_replaced(
-        self, slot: tuple[Record, ...], identity: Identity, request: RequestHead
+        self,
+        slot: tuple[Record, ...],
+        identity: Identity,
+        request: RequestHead,
+        response: ResponseHead,
+        body: bytes,
+        soft: Soft,
     ) -> tuple[Record, ...]:
-        """Release the variants that this request selects, and the oldest where there is no room."""
-        old = as_stored(slot[0])
-        if len(slot) == 1 and not old.vary_names and old.shape == identity.shape:
-            self._shelves.release(identity.owner, old)
-            return ()
+        """Release the variants that a new response replaces; return the others.
+
+        These are the one made for the same language, device and country, and those that turn out
+        to be equal to it: nothing depends on these, then.
+        """
         kept: list[Record] = []
         for record in slot:
-            old = as_stored(record)
-            replaced = old.shape == identity.shape and (
-                not old.vary_names or old.vary == self._vary(old.vary_names, request)
+            replaced = self._is_for(record, identity, request) and (
+                record[SOFT] == soft or (record[BODY] == body and record[HEAD] == response.stored)
             )
-            if not replaced and len(kept) < self._rules.variants_max - 1:
+            if replaced:
+                self._shelves.release(identity.owner, record)
+            else:
                 kept.append(record)
-                continue
-            self._shelves.release(identity.owner, old)
-            if not replaced:
-                self._counts.evicted_variants += 1
         return tuple(kept)
+
+    def _with_room(
+        self, others: tuple[Record, ...], owner: bytes, stored_by: int
+    ) -> tuple[Record, ...]:
+        """Make room for one more variant of a key.
+
+        The least recently used one goes: of the client that has most of them, if one has several,
+        and never the plain one, which most visitors want.
+        """
+        kept = list(others)
+        while len(kept) >= self._rules.variants_max:
+            able = [record for record in kept if record[VARY_NAMES] or not is_plain(record[SHAPE])]
+            able = able or kept
+            held = [self._held(able, record, stored_by) for record in able]
+            _, last = max(zip(held, range(len(held)), strict=True))
+            victim = able[last]
+            kept = [record for record in kept if record is not victim]
+            self._shelves.release(owner, victim)
+            self._counts.evicted_variants += 1
+        return tuple(kept)
+
+    @staticmethod
+    def _held(records: list[Record], record: Record, newcomer: int) -> int:
+        """Return how many of the variants are of this one's client, the new one included."""
+        client: int = record[STORED_BY]
+        if not client:
+            return 1
+        theirs = [one for one in records if one[STORED_BY] == client]
+        return len(theirs) + (client == newcomer)
 
     # -- Forms in other codings
 
@@ -444,7 +524,7 @@ class ResponseStore:
         vary = not_modified.combined(b"vary")
         if (
             facts is None
-            or (vary and vary_names_of(vary, self._shared) != old.vary_names)
+            or (vary and not self._varies_as(old, vary))
             or (self._shared and facts.no_store)
         ):
             # It is not what may be kept under this key any more.
@@ -470,6 +550,13 @@ class ResponseStore:
         self._shelves.touch(identity.key, identity.owner)
         self._counts.refreshed += 1
         self._shelves.make_room(identity.owner)
+
+    def _varies_as(self, old: StoredResponse, vary: bytes) -> bool:
+        names = vary_names_of(vary, self._shared)
+        if names is None:
+            return False
+        # `put` has added Origin by itself.
+        return set(names) == set(old.vary_names) or {*names, b"origin"} == set(old.vary_names)
 
     def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
         """Mark what is stored of these URLs for this owner and for everyone; return how many.

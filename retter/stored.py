@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from retter.cachecontrol import delta_seconds, parse_cache_control, shared_age_max_s
 from retter.message import Fields, RequestHead, ResponseHead
+from retter.variants import Soft
 
 # What one stored response costs beside its bytes, measured with tracemalloc over 22,000 to 44,000
 # entries on CPython 3.11 (64 bit): 600 for everyone's, 720 for an owner's. It is the record with
@@ -54,6 +55,9 @@ class StoredResponse(NamedTuple):
     entry_bytes: int             # what it counts in the budget, beside its bodies
     forms: Forms | None = None   # made so far; None: it is never compressed
     incomplete: bool = False     # came with a cookie that is not kept: it only hides failures
+    public: bool = False         # everyone's
+    soft: Soft = (b"", b"", b"")     # what it was made for (variants.py)
+    stored_by: int = 0           # a mark of the client that added it to others; 0: not known
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
@@ -79,6 +83,8 @@ STORED_AT: Final = _place("stored_at")
 AGE: Final = _place("age_s")
 SUPERSEDED: Final = _place("superseded")
 INCOMPLETE: Final = _place("incomplete")
+SOFT: Final = _place("soft")
+STORED_BY: Final = _place("stored_by")
 AGE_MAX: Final = _place("age_max_s")
 SHAPE: Final = _place("shape")
 VARY_NAMES: Final = _place("vary_names")
@@ -102,11 +108,12 @@ class Facts(NamedTuple):
     age_max_s: float
     vary_names: tuple[bytes, ...]
     received_age_s: int
+    any_origin: bool             # says that pages of every origin may read it
 
 
 _FACT_FIELDS: Final = frozenset((
     b"content-encoding", b"etag", b"last-modified", b"cache-control", b"vary", b"expires", b"date",
-    b"age",
+    b"age", b"access-control-allow-origin",
 ))
 # The coding is not a variant: one representation is kept. The cookies are the owner's; but a shared
 # cache may not say of one that it does not matter (RFC 9111 section 4.1).
@@ -145,6 +152,7 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
         age_max_s,
         vary_names,
         _age_s(found.get(b"age")),
+        found.get(b"access-control-allow-origin") == b"*",
     )
 
 

@@ -24,6 +24,7 @@ from collections.abc import Iterable
 
 from retter.errors import BadRequest, Unsupported, UpstreamMalformed
 from retter.message import Framing
+from retter.wellknown import ADDRESS_FIELDS, GEO_FIELDS
 
 # Everything below space but CR, LF and HTAB, and DEL. h11 refuses most of these, but not in every
 # place; one search over the whole head is cheaper than knowing where.
@@ -76,9 +77,9 @@ _NOT_IN_TRAILERS_PREFIXES = (b"content-", b"if-", b"x-forwarded-")
 # X_Forwarded_For, or X.Forwarded.For, would stand in for ours.
 _SHADOWED = frozenset(
     {
-        b"connection", b"content-length", b"expect", b"forwarded", b"host", b"keep-alive",
-        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"via",
-        b"x-real-ip",
+        *ADDRESS_FIELDS, *GEO_FIELDS, b"connection", b"content-length", b"expect", b"forwarded",
+        b"host", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding",
+        b"upgrade", b"via", b"x-real-ip",
     }
 )  # fmt: skip
 # The marks of RFC 9110 section 5.6.2 that a name may have, each as a "-".

@@ -3,8 +3,8 @@
 These lists decide what may be shared, so a name stands here only if it cannot be a credential.
 Whole families are listed where every member is harmless, single names where a sibling is not:
 `X-Forwarded-For` is, `X-Forwarded-User` and `X-Forwarded-Access-Token` (set by single-sign-on
-proxies) are not; `CF-Ray` is, `CF-Access-Jwt-Assertion` is not. `From` is missing on purpose: it
-is a person's address (RFC 9110 section 10.1.2). `baggage` is missing because it may carry a user's
+proxies) are not; `CF-Ray` is, `CF-Access-Jwt-Assertion` is not. `From` is a robot's address (RFC
+9110 section 10.1.2), and no proof of anything. `baggage` is missing because it may carry a user's
 id. A name that is missing costs availability for its users; a name too many costs isolation.
 """
 
@@ -14,7 +14,8 @@ from typing import Final
 NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     # The target, negotiation, and the browser (RFC 9110 sections 7.2, 10.1, 12.5)
     b"host", b"accept", b"accept-charset", b"accept-datetime", b"accept-encoding",
-    b"accept-language", b"user-agent", b"referer", b"origin", b"te", b"expect", b"max-forwards",
+    b"accept-language", b"user-agent", b"referer", b"origin", b"from", b"te", b"expect",
+    b"max-forwards",
     b"date", b"dnt", b"priority", b"save-data", b"upgrade-insecure-requests", b"purpose",
     b"x-purpose", b"x-moz", b"early-data", b"service-worker", b"service-worker-navigation-preload",
     # Client hints and fetch metadata. Not sec-*: Sec-Token-Binding and Sec-Session-* identify.
@@ -35,17 +36,46 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     # Cross-origin preflight
     b"access-control-request-*",
     # Forwarding: the way the request took, never who logged in on it
-    b"via", b"forwarded", b"x-forwarded-for", b"x-original-forwarded-for", b"x-real-ip",
-    b"x-client-ip", b"x-cluster-client-ip", b"true-client-ip", b"fastly-client-ip",
-    b"x-envoy-external-address", b"cdn-loop", b"cf-ray", b"cf-connecting-ip",
-    b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cf-ipcountry", b"cf-ew-via", b"cf-worker",
+    b"via", b"forwarded", b"x-forwarded-for", b"x-real-ip", b"cdn-loop", b"cf-ray", b"cf-ew-via",
+    b"cf-worker",
     # Tracing and queueing
-    b"traceparent", b"tracestate", b"x-request-id", b"x-correlation-id", b"request-id",
-    b"correlation-id", b"x-trace-id", b"b3", b"x-b3-traceid", b"x-b3-spanid",
-    b"x-b3-parentspanid", b"x-b3-sampled", b"x-b3-flags", b"x-amzn-trace-id",
-    b"x-cloud-trace-context", b"uber-trace-id", b"sentry-trace", b"x-datadog-trace-id",
-    b"x-datadog-parent-id", b"x-datadog-sampling-priority", b"x-datadog-origin",
-    b"x-request-start", b"x-queue-start", b"x-turbo-request-id",
+    b"tracestate", b"b3", b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"x-b3-sampled",
+    b"x-b3-flags", b"x-datadog-parent-id", b"x-datadog-sampling-priority", b"x-datadog-origin",
+    b"x-request-start", b"x-queue-start", b"x-turbo-request-id", b"x-envoy-*",
+)
+
+# Ids that a request is given on its way, or by its client, to find it in logs again. A page that
+# shows one is not stored for everyone if the client may have chosen it.
+REQUEST_ID_FIELDS: Final[tuple[bytes, ...]] = (
+    b"x-request-id", b"x-correlation-id", b"request-id", b"correlation-id", b"x-trace-id",
+    b"traceparent", b"x-amzn-trace-id", b"x-cloud-trace-context", b"uber-trace-id",
+    b"sentry-trace", b"x-datadog-trace-id", b"x-amz-cf-id", b"x-azure-ref", b"x-varnish",
+    b"fly-request-id", b"cdn-requestid", b"x-vercel-id", b"x-akamai-request-id",
+)
+
+# Where the client is, as CDNs tell it. From others than trusted proxies they are dropped.
+ADDRESS_FIELDS: Final[tuple[bytes, ...]] = (
+    b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"true-client-ip", b"client-ip",
+    b"x-client-ip", b"x-cluster-client-ip", b"fastly-client-ip", b"fly-client-ip",
+    b"x-original-forwarded-for", b"x-envoy-external-address", b"x-azure-clientip",
+    b"x-azure-socketip", b"x-appengine-user-ip", b"x-vercel-forwarded-for", b"do-connecting-ip",
+    b"x-nf-client-connection-ip", b"cloudfront-viewer-address", b"x-remote-ip", b"x-remote-addr",
+    b"x-originating-ip",
+)
+COUNTRY_FIELDS: Final[frozenset[bytes]] = frozenset((
+    b"cf-ipcountry", b"cloudfront-viewer-country", b"x-vercel-ip-country", b"x-appengine-country",
+    b"x-country-code", b"x-geo-country", b"x-client-geo-country", b"fly-region", b"x-geoip-country",
+))
+GEO_FIELDS: Final[tuple[bytes, ...]] = (
+    *COUNTRY_FIELDS, b"cf-ipcity", b"cf-ipcontinent", b"cf-iplatitude", b"cf-iplongitude",
+    b"cf-region", b"cf-region-code", b"cf-metro-code", b"cf-postal-code", b"cf-timezone",
+    b"cloudfront-viewer-city", b"cloudfront-viewer-country-name",
+    b"cloudfront-viewer-country-region", b"cloudfront-viewer-latitude",
+    b"cloudfront-viewer-longitude", b"cloudfront-viewer-time-zone",
+    b"cloudfront-viewer-metro-code", b"cloudfront-viewer-postal-code", b"cloudfront-viewer-asn",
+    b"x-vercel-ip-city", b"x-vercel-ip-country-region", b"x-vercel-ip-latitude",
+    b"x-vercel-ip-longitude", b"x-vercel-ip-timezone", b"x-appengine-region", b"x-appengine-city",
+    b"x-appengine-citylatlong",
 )
 
 # Fields that identify nobody but ask for another answer at the same URL, mostly without a Vary

@@ -293,6 +293,7 @@ def test_a_flag_goes_before_a_variable_before_the_file(tmp_path: Path, sources: 
 
 OTHER_VALUES: dict[str, str] = {
     "routes": "/api/*,/search", "stream_paths": "/poll", "never_store": "/checkout/*",
+    "vary_on": "X-Country",
     "listen": ":1 :2", "upstream": ":8080", "config": "", "loop": "asyncio",
     "admin": "off", "admin_token": "0123456789abcdef",
     "ignore_query": "true", "ignore_host": "true", "anonymous_fallback": "false",

@@ -21,6 +21,7 @@ from retter.stored import (
     entry_bytes,
     facts_of,
 )
+from retter.variants import Shaper
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -36,7 +37,7 @@ def request(
         method=method, target=target, http11=True, host=b"a.b", fields=fields,
         framing=Framing.NONE, content_length=0, keep_alive=True, expect_continue=False,
         upgrade=b"", forward=b"", telling=fields,
-        conditional=any(name == b"range" for name, _ in fields),
+        conditional=any(name == b"range" for name, _ in fields), shape=Shaper().shape(fields),
     )
 
 
