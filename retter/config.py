@@ -615,8 +615,8 @@ class Settings:
     vary_on: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _neutral_field),
         "Request fields that identify nobody and change the answer, where its Vary does not say "
-        "so: each value has a stored answer of its own. Known are Accept, prefetches, fragments "
-        "for scripts, Save-Data and others (README).",
+        "so: each value has a stored answer of its own. Known are what is accepted, prefetches, "
+        "fragments for scripts and others (README).",
     )
     anonymous_fallback: bool = _setting(
         True, STORE, _switch(),
