@@ -19,7 +19,7 @@ MODULES = (
     "exchange", "forwarding", "heads", "httpdate", "keeping", "lines", "marks", "measured", "memo",
     "message", "negotiation", "owner", "personal", "policy", "redirect", "relay", "request_body",
     "sessions", "setcookie", "shelves", "store", "stored", "tunnel", "upstream", "variants",
-    "wheel", "wildcard", "window",
+    "wheel", "wildcard", "window", "withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

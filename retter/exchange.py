@@ -388,6 +388,7 @@ class Exchange:
         proxy.store.put(
             identity, parsed.head, head, body, self._requested_at, now, False, self._forwarding
         )
+        self._answered_well()
         client.exchange_done(now)
         if breaker.waiting:
             proxy.start_waiting(now)
@@ -427,6 +428,12 @@ class Exchange:
         rules = proxy.owner_rules
         if head.set_cookies:
             proxy.keeper.learn_cookies(identity, request, head, now)
+        if self._outcome is _OK:
+            if head.status < 400:
+                self._answered_well()
+            elif identity.lookup:
+                who = proxy.client_of(self._forwarding, self._parsed)
+                proxy.withdrawals.refused(identity, head.status, proxy.breaker.state, who, now)
         if request.method not in _SAFE:
             if urls := invalidated_urls(request, head, rules):
                 proxy.store.supersede(identity, urls, now)
@@ -436,6 +443,13 @@ class Exchange:
             relay.keep_copy()
         elif head.status == 304 and identity.lookup:
             proxy.store.refresh(identity, request, head, self._requested_at, now)
+
+    def _answered_well(self) -> None:
+        """The application has not taken this page back."""
+        withdrawals = self._proxy.withdrawals
+        withdrawals.confirmed += self._permit.has_stored
+        if withdrawals.clients:
+            withdrawals.answered_well(self._proxy.client_of(self._forwarding, self._parsed))
 
     def _receive_on(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """The body will come in pieces: set its time limit, hold it back or let it through."""

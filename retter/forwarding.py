@@ -71,12 +71,16 @@ class ForwardingFields:
         peer: The client's address; "" on a unix socket, told as `unix:` like nginx does.
         proto: b"http" or b"https".
         instance: The id in our Via comment.
+        number: Of the peer's address (client_id.py).
     """
 
-    __slots__ = ("_fixed", "_peer", "_proto", "_trust", "_via", "trusted")
+    __slots__ = ("_fixed", "_peer", "_proto", "_trust", "_via", "number", "trusted")
 
-    def __init__(self, peer: str, proto: bytes, instance: bytes, trust: Trust) -> None:
+    def __init__(
+        self, peer: str, proto: bytes, instance: bytes, trust: Trust, number: int = 0
+    ) -> None:
         self.trusted = trust.trusts(peer)
+        self.number = number
         self._trust = trust
         self._peer = peer
         self._proto = proto
@@ -107,6 +111,15 @@ class ForwardingFields:
         if not self.trusted:
             return self._peer
         return self._real_ip(request, request.combined(b"x-forwarded-for"))
+
+    def told_client(self, request: RequestHead) -> str:
+        """Return the client's address if a trusted peer tells one, else ""."""
+        if not self.trusted:
+            return ""
+        forwarded_for = request.combined(b"x-forwarded-for")
+        if not forwarded_for and request.first(b"x-real-ip") is None:
+            return ""
+        return self._real_ip(request, forwarded_for)
 
     def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
         # A proxy that writes X-Forwarded-For may let the client's own X-Real-IP through (Caddy,

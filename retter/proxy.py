@@ -26,6 +26,7 @@ from retter.breaker import (
     route_of,
 )
 from retter.certificates import upstream_context
+from retter.client_id import ClientIds
 from retter.compress import decodable
 from retter.config import ConfigError, Settings
 from retter.encoder import Compression, ThreadWorker
@@ -50,6 +51,7 @@ from retter.tunnel import Tunnel
 from retter.units import parse_listen, parse_upstream
 from retter.wheel import DeadlineWheel
 from retter.wildcard import name_matcher
+from retter.withdrawals import Withdrawals
 
 TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
 LATE_S = 0.2             # a tick that comes later than that says that the process was held up
@@ -70,7 +72,7 @@ RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    __slots__ = ("accepted", "binds", "head", "identity", "kind", "stream")
+    __slots__ = ("accepted", "binds", "client", "head", "identity", "kind", "stream")
 
     def __init__(
         self, head: RequestHead, identity: Identity, kind: Kind, stream: bool = False
@@ -81,6 +83,8 @@ class ParsedRequest:
         self.stream = stream      # takes long on purpose (`--stream-paths`)
         self.binds = False        # authenticates the connection that it is sent on (bound.py)
         self.accepted: Accepted | None = None   # found out with the first answer that gains
+        # The number of the client that a trusted peer tells, 0 if it tells none; -1: not read yet.
+        self.client = -1
 
 
 # Paths whose route is remembered: a page is asked for again and again, with ever new queries. A
@@ -209,6 +213,7 @@ class Proxy:
         self.loop_lag_s = 0.0        # worst since somebody asked last
         self.store_policy = StorePolicy(settings.store_policy)
         self._secret = os.urandom(32)  # of this process: no key means anything to the next one
+        self._client_ids = ClientIds(os.urandom(32))
         self._instance = os.urandom(6).hex().encode()
         self._memos = _request_memos(settings)
         self._response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
@@ -218,6 +223,7 @@ class Proxy:
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
         self.store = ResponseStore(self._store_rules(settings))
+        self.withdrawals = Withdrawals(self.store, now)
         self.keeper = Keeper(self.store, self.owner_rules, self._forget_heads)
         self.compression = Compression(self.store, ThreadWorker(loop), loop.time)
         self._configure_compression(settings)
@@ -438,7 +444,16 @@ class Proxy:
 
     def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
         """Return what the application is told about a client connection."""
-        return ForwardingFields(peer, proto, self._instance, self._trust)
+        number = self._client_ids.of_address(peer)
+        return ForwardingFields(peer, proto, self._instance, self._trust, number)
+
+    def client_of(self, forwarding: ForwardingFields, parsed: ParsedRequest) -> int:
+        """Return the number of the client that a request counts for; 0 if it is not known."""
+        if not forwarding.trusted:
+            return forwarding.number
+        if parsed.client < 0:
+            parsed.client = self._client_ids.of_address(forwarding.told_client(parsed.head))
+        return parsed.client or forwarding.number
 
     def _state_changed(self, transition: Transition) -> None:
         self.answers.set_state(transition.after)
@@ -547,6 +562,7 @@ class Proxy:
         if self._ticks % SECOND_TICKS == 0:
             for stream in list(self.streams):
                 stream.sweep(now)
+            self.withdrawals.advance(now)
             for told in self.on_second:
                 told(now)
         self.pool.sweep(now)

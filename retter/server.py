@@ -45,6 +45,7 @@ from retter.takeover import Inheritance, Successor
 from retter.tls import TLSConnection
 from retter.transition_log import TransitionLog
 from retter.units import ListenAddress, parse_listen
+from retter.withdrawal_log import WithdrawalLog
 
 if TYPE_CHECKING:
     from retter.admin.server import Admin
@@ -503,6 +504,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         proxy.on_second(transitions.on_second)
         proxy.on_second(lambda _: flush_log())
         proxy.on_second(Absence(proxy._proxy).on_second)
+        proxy.on_second(WithdrawalLog(proxy._proxy).on_second)
         probe = loop.create_task(proxy._proxy.pool.probe())
         await program.run()
         probe.cancel()

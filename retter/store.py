@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from math import inf
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from retter.message import RequestHead, ResponseHead
 from retter.personal import reflects_referer
@@ -36,6 +36,7 @@ from retter.stored import (
     SUPERSEDED,
     VARY,
     VARY_NAMES,
+    WITHDRAWN,
     Facts,
     Form,
     Record,
@@ -103,6 +104,17 @@ class StoreStats:
     expired: int = 0             # found older than it may be served
     dropped_session: int = 0
     purged: int = 0
+    withdrawn: int = 0           # taken back by the application
+    restored: int = 0            # of them: it was a broken deployment
+
+
+class Withdrawn(NamedTuple):
+    """What is hidden under a key, and can be given back."""
+
+    at: float
+    key: bytes
+    slot: tuple[Record, ...]     # as it was
+    hidden: tuple[Record, ...]   # what stands there in its place
 
 
 class Clients(Protocol):
@@ -182,7 +194,7 @@ class ResponseStore:
                     keys[key] = None
                 self._counts.found_own += 1
                 return found
-            if found is not None:
+            if found is not None and found[AGE_MAX] != WITHDRAWN:
                 self._shelves.remove(key, found)
                 self._counts.expired += 1
         if identity.public_key is not None:
@@ -197,8 +209,9 @@ class ResponseStore:
         if slot is not None and (found := self._select(slot, identity, request)) is not None:
             stored = as_stored(found)
             if stored.age(now) > stored.age_max_s:
-                self._shelves.remove(key, found)
-                self._counts.expired += 1
+                if stored.age_max_s != WITHDRAWN:
+                    self._shelves.remove(key, found)
+                    self._counts.expired += 1
             elif stored.status == 200 and (
                 not (stored.superseded or stored.incomplete)
                 or (superseded and not (self._shared and stored.superseded))
@@ -304,6 +317,9 @@ class ResponseStore:
                 self._counts.refused += 1
                 return False
             if identity.owner and self._dropped_since(identity, request, requested_at):
+                self._counts.refused += 1
+                return False
+            if requested_at <= self._changes.get(hash(_withdrawal_of(identity.key)), -inf):
                 self._counts.refused += 1
                 return False
             superseded = self._changed_since(identity.key, requested_at)
@@ -430,8 +446,12 @@ class ResponseStore:
         """
         kept: list[Record] = []
         for record in slot:
-            replaced = self._is_for(record, identity, request) and (
-                record[SOFT] == soft or (record[BODY] == body and record[HEAD] == response.stored)
+            replaced = record[AGE_MAX] == WITHDRAWN or (
+                self._is_for(record, identity, request)
+                and (
+                    record[SOFT] == soft
+                    or (record[BODY] == body and record[HEAD] == response.stored)
+                )
             )
             if replaced:
                 self._shelves.release(identity.owner, record)
@@ -588,6 +608,42 @@ class ResponseStore:
     def _changed_since(self, what: bytes, asked_at: float) -> bool:
         return asked_at <= self._changes.get(hash(what), self._all_changed_at)
 
+    # -- Taking back
+
+    def holds(self, key: bytes) -> bool:
+        """Tell whether something is stored under a key that has not been withdrawn."""
+        return any(one[AGE_MAX] != WITHDRAWN for one in self._slots.get(key, ()))
+
+    def withdraw(self, key: bytes, now: float) -> Withdrawn | None:
+        """Hide what is stored under a key, with all its variants; None if there is nothing.
+
+        It is found by nobody, and still counts. A response that is still on its way will not be
+        stored: it may have been made before.
+        """
+        if not self.holds(key):
+            return None
+        slot = self._slots[key]
+        hidden = tuple([(*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) for one in slot])
+        self._slots[key] = hidden
+        self._remember_change(_withdrawal_of(key), now)
+        self._counts.withdrawn += len(slot)
+        return Withdrawn(now, key, slot, hidden)
+
+    def restore(self, withdrawn: Withdrawn) -> None:
+        """Give back what was hidden, as far as it is still there."""
+        slot = self._slots.get(withdrawn.key)
+        if slot is None:
+            return
+        shown = {id(one): old for one, old in zip(withdrawn.hidden, withdrawn.slot, strict=True)}
+        self._slots[withdrawn.key] = tuple([shown.get(id(one), one) for one in slot])
+        self._counts.restored += sum([id(one) in shown for one in slot])
+
+    def discard(self, withdrawn: Withdrawn) -> None:
+        """Remove what was hidden, or what is left of it."""
+        for record in self._slots.get(withdrawn.key, ()):
+            if record[AGE_MAX] == WITHDRAWN:
+                self._shelves.remove(withdrawn.key, record)
+
     # -- Removing
 
     def drop_owner(self, owner: bytes, now: float, marks: tuple[bytes, ...] = ()) -> int:
@@ -666,6 +722,11 @@ class ResponseStore:
         counts.evicted_budget = shelves.evicted_budget
         counts.evicted_share = shelves.evicted_share
         return asdict(counts)
+
+
+def _withdrawal_of(key: bytes) -> bytes:
+    """Return what a withdrawal is remembered by, among the changes."""
+    return b"-" + key
 
 
 def _matches(

@@ -47,7 +47,7 @@ class StoredResponse(NamedTuple):
     age_s: float                 # at stored_at: received Age + response delay (RFC 9111 4.2.3)
     superseded: bool             # an unsafe method has changed the resource since
     no_store: bool               # said no-store: memory only, never a disk or a shared store
-    age_max_s: float             # not served when older
+    age_max_s: float             # not served when older; WITHDRAWN: never
     shape: bytes                 # of the request that it answered
     vary_names: tuple[bytes, ...]
     vary: bytes                  # keyed hash of that request's values of these fields
@@ -69,6 +69,11 @@ class StoredResponse(NamedTuple):
             if made_in == coding:
                 return form
         return None
+
+
+# In place of an age: the application has taken it back (withdrawals.py). It costs a look-up nothing
+# to find it too old.
+WITHDRAWN: Final = -1.0
 
 
 # What is kept of a StoredResponse: the same as a plain tuple. The garbage collector stops looking

@@ -245,7 +245,11 @@ class ProxyCollector(Collector):
         )
         yield _counters(
             "retter_store_removals", "Dropped for other reasons.", "kind",
-            [(name, store[name]) for name in ("expired", "dropped_session", "purged")],
+            [(n, store[n]) for n in ("expired", "dropped_session", "purged", "withdrawn")],
+        )
+        yield _counter(
+            "retter_store_restored", "Withdrawn, and given back: the application refused too many.",
+            store["restored"],
         )
         yield _counter(
             "retter_store_superseded", "Marked as changed by an unsafe method.",

@@ -15,6 +15,7 @@ from retter.heads import HeadMemo
 from retter.policy import StorePolicy, url_sessions
 from retter.reason import Reason
 from retter.store import StoredResponse
+from retter.stored import WITHDRAWN
 
 if TYPE_CHECKING:
     from retter.proxy import ParsedRequest, Proxy
@@ -126,6 +127,8 @@ def _remark(
         return "" if decision == "refuse" else " There is no stored answer to it."
     if usable is None:
         why = "too old" if stored.age(now) > stored.age_max_s else "superseded"
+        if stored.age_max_s == WITHDRAWN:
+            why = "taken back by the application (401, 403, 404 or 410)"
         return f" The stored answer is {why}, and not to be used."
     if stored.superseded:
         return " The stored answer is superseded: it is only used where the application fails."
