@@ -537,6 +537,16 @@ class Settings:
         "Kept of an answer that its client does not take yet; then the application is not read "
         "on. More frees the application sooner, at that much memory for each slow client.",
     )
+    buffer_request_bytes: int = _setting(
+        256 << 10, CLIENTS, _size(),
+        "A request goes to the application when its body has come whole, or so much of it: a slow "
+        "client holds nothing there. 0 passes bodies on as they come, as --stream-paths do.",
+    )
+    buffer_memory_bytes: int = _setting(
+        16 << 20, CLIENTS, _size(),
+        "Memory for all bodies that wait in RETTER together; each may hold a quarter of what is "
+        "free, and is passed on as it comes beyond that. 0 keeps none.",
+    )
     pipeline_max: int = _setting(
         32, CLIENTS, _count(1),
         "Requests that a client may send before it has its answers, as browsers never do; more "

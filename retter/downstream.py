@@ -12,11 +12,13 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
 from retter.answers import Persistence
+from retter.breaker import Kind
 from retter.errors import BadRequest, DownstreamError, RequestTimeout, RequestTooLarge
-from retter.exchange import Exchange, begin
+from retter.exchange import Exchange, begin, unanswered
 from retter.forwarding import ForwardingFields, peer_name
 from retter.heads import HeadMemo, end_of_head
 from retter.message import Framing, RequestHead
+from retter.reason import Reason
 from retter.request_body import RequestBody
 from retter.strict import check_request_head
 from retter.tunnel import Tunnel
@@ -46,6 +48,8 @@ READ_AHEAD_BYTES_MAX = 64 * 1024
 LINGER_S = 2.0
 LINGER_BYTES_MAX = 1024 * 1024
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 # Empty lines before a request line that are forgiven (RFC 9112 section 2.2), in octets.
 _LEADING_BYTES_MAX = 16
 
@@ -54,6 +58,7 @@ class Phase(Enum):
     """How far a client connection has come."""
 
     OPEN = auto()           # requests are received and answered
+    BODY = auto()           # the present request's body is received
     TUNNEL = auto()         # bytes go both ways after a 101
     LINGERING = auto()      # after the last answer: the rest of what is sent is read and dropped
     CLOSED = auto()
@@ -61,6 +66,7 @@ class Phase(Enum):
 
 # Looked up once, as in exchange.py.
 _OPEN = Phase.OPEN
+_BODY = Phase.BODY
 _LINGERING = Phase.LINGERING
 _CLOSED = Phase.CLOSED
 
@@ -196,7 +202,7 @@ class DownstreamConnection:
 
     def close(self) -> None:
         """Close when everything written has been sent."""
-        self._exchange = self._tunnel = None
+        self._exchange = self._tunnel = self.body = None
         if self._phase is not _CLOSED and self._transport is not None:
             self._phase = _CLOSED
             self._limit_writing(self._transport, self._loop.time())
@@ -204,7 +210,7 @@ class DownstreamConnection:
 
     def abort(self) -> None:
         """Close at once; what the client has got so far is all there is."""
-        self._exchange = self._tunnel = None
+        self._exchange = self._tunnel = self.body = None
         self._phase = _CLOSED
         if self._transport is not None:
             self._transport.abort()
@@ -220,7 +226,7 @@ class DownstreamConnection:
     @property
     def idle(self) -> bool:
         """Whether no request is being received or answered."""
-        return self._exchange is None and not self._buffer and self._tunnel is None
+        return self._exchange is None and not self._buffer and self._phase is _OPEN
 
     def waits_since(self) -> float:
         """Return since when it waits for its client to ask (monotonic seconds).
@@ -274,8 +280,10 @@ class DownstreamConnection:
                 self._linger_on(data)
             elif self._tunnel is not None:
                 self._tunnel.client_data(data, now)
+            elif self.body is not None:
+                self._receive_body(self.body, data, now)
         elif self.body is not None:
-            self._receive_body(self._exchange, self.body, data, now)
+            self._receive_body(self.body, data, now)
         else:
             self._read_ahead(data)
 
@@ -300,7 +308,8 @@ class DownstreamConnection:
         self._proxy.lost(self)
         exchange, self._exchange = self._exchange, None
         tunnel, self._tunnel = self._tunnel, None
-        _tell_gone(exchange, tunnel, self._loop.time())
+        body, self.body = self.body, None
+        self._tell_gone(exchange, tunnel, body, self._loop.time())
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -322,6 +331,8 @@ class DownstreamConnection:
         elif self._tunnel is not None:
             self.deadline = _FOREVER
             self._tunnel.downstream_writable()
+        elif self.body is not None:
+            self._await_body(self.body, now)
         elif self._phase is _LINGERING:
             self.deadline = now + LINGER_S
             self._proxy.wheel.watch(self, now)
@@ -430,32 +441,48 @@ class DownstreamConnection:
     # -- request bodies -------------------------------------------------------------------------
 
     def _begin_with_body(self, parsed: "ParsedRequest", rest: bytes, now: float) -> bytes:
-        settings = self._proxy.settings
-        bytes_max = settings.request_body_bytes_max
-        if bytes_max and parsed.head.content_length > bytes_max:
+        """Begin a request with a body; return what follows it."""
+        proxy, head = self._proxy, parsed.head
+        bytes_max = proxy.settings.request_body_bytes_max
+        if bytes_max and head.content_length > bytes_max:
             raise RequestTooLarge("the request body is too large")
         self._count_request()
         self.deadline = _FOREVER
-        min_rate_bytes = 0 if parsed.stream else settings.body_min_rate_bytes
-        body = RequestBody(parsed.head, bytes_max, settings.body_idle_timeout_s, min_rate_bytes)
-        self.body = body
-        exchange = self._exchange = begin(self._proxy, self, parsed, now)
-        if exchange is None:
-            # Refused before its body was read: it cannot be told from a next request's bytes.
-            self._end()
-            return b""
-        if rest:
-            self._receive_body(exchange, body, rest, now)
-        if self._exchange is exchange and not body.complete:
+        body = self.body = proxy.request_body(parsed)
+        self._phase = _BODY
+        if not body.buffered:
+            self._begin_exchange(body, now)
+        if rest and self._awaits(body):
+            self._receive_body(body, rest, now)
+        if self._awaits(body):
+            if head.expect_continue and body.buffered and not body.continued:
+                body.continued = True
+                self.write(CONTINUE)
             self._await_body(body, now)
             if self._eof:
                 self.give_up(now)  # the rest of it will never come
-                return b""
+            return b""
         data, self._buffer = self._buffer, b""
         if data and self._exchange is not None:
             self._read_ahead(data)
             return b""
         return data
+
+    def _begin_exchange(self, body: RequestBody, now: float) -> None:
+        """Begin what becomes of a request whose body is complete, or is passed on as it comes."""
+        proxy = self._proxy
+        exchange = self._exchange = begin(proxy, self, body.parsed, now, body)
+        if exchange is None:
+            if self._close or not body.complete:
+                # The rest of a body cannot be told from a next request's bytes.
+                self._end()
+            else:
+                self.deadline = now + proxy.settings.keep_alive_s
+        elif not body.complete and body.keeps_some and not exchange.connected:
+            self.pause_body()   # until the exchange can take it
+
+    def _awaits(self, body: RequestBody) -> bool:
+        return self.body is body
 
     def _await_body(self, body: RequestBody, now: float) -> None:
         """Await a body, or the rest of one that could not be read for a time."""
@@ -467,32 +494,39 @@ class DownstreamConnection:
             self.deadline = body.next_deadline(now)
             self._proxy.wheel.watch(self, now)
 
-    def _receive_body(
-        self, exchange: Exchange, body: RequestBody, data: bytes, now: float
-    ) -> None:
+    def _receive_body(self, body: RequestBody, data: bytes, now: float) -> None:
         try:
             piece = body.feed(data)
         except DownstreamError as error:
-            self._fail_body(error, now)
+            self._fail_body(body, error, now)
             return
         if body.complete:
             self.body = None
+            self._phase = _OPEN
             self.deadline = _FOREVER
         else:
             self._await_piece(body, now)
-        if piece or body.complete:
-            exchange.request_data(piece, now)
+        if self._exchange is None:
+            if not body.keep(piece) or body.complete:
+                self._begin_exchange(body, now)
+        elif piece or body.complete:
+            self._exchange.request_data(piece, now)
         if rest := body.rest:
-            if self._exchange is exchange or self._busy:
+            if self._exchange is not None or self._busy:
                 self._read_ahead(rest)
             elif self._phase is _OPEN:
                 self._receive_requests(rest, now)
 
-    def _fail_body(self, error: DownstreamError, now: float) -> None:
+    def _fail_body(self, body: RequestBody, error: DownstreamError, now: float) -> None:
         """The request ends in the middle of its body."""
         exchange, self._exchange = self._exchange, None
-        assert exchange is not None, "only an exchange has a body received"
-        if exchange.answer_begun:
+        self.body = None
+        if exchange is None:
+            is_get = body.parsed.kind is Kind.GET
+            self._proxy.counters.count_own(is_get, error.reason, error.status)
+            unanswered(self._proxy, self, body, error.status, error.reason)
+            self._tell_mistake(error)
+        elif exchange.answer_begun:
             exchange.downstream_gone(now)
             self.abort()
         else:
@@ -512,7 +546,7 @@ class DownstreamConnection:
 
     def on_deadline(self, now: float) -> None:
         """Called by the wheel when the deadline has passed."""
-        if self._phase is not _OPEN or self._blocked:
+        if self._blocked or not (self._phase is _OPEN or self._phase is _BODY):
             if not self._takes_on(now):
                 self.give_up(now)
         elif self.body is not None:
@@ -520,7 +554,8 @@ class DownstreamConnection:
             if self.deadline:
                 self._proxy.wheel.watch(self, now)
             else:
-                self._fail_body(RequestTimeout("the request body comes too slowly"), now)
+                error = RequestTimeout("the request body comes too slowly")
+                self._fail_body(self.body, error, now)
         elif self._buffer:
             self._refuse(RequestTimeout("the request head took too long"))
         else:
@@ -542,9 +577,25 @@ class DownstreamConnection:
 
     def give_up(self, now: float) -> None:
         """Close at once in the middle of an exchange or a tunnel, which is told so."""
-        exchange, tunnel = self._exchange, self._tunnel
+        exchange, tunnel, body = self._exchange, self._tunnel, self.body
         self.abort()
-        _tell_gone(exchange, tunnel, now)
+        self._tell_gone(exchange, tunnel, body, now)
+
+    def _tell_gone(
+        self,
+        exchange: Exchange | None,
+        tunnel: Tunnel | None,
+        body: RequestBody | None,
+        now: float,
+    ) -> None:
+        """Tell whoever worked for the client; a body that nobody has begun with is forgotten."""
+        if exchange is not None:
+            exchange.downstream_gone(now)
+        elif tunnel is not None:
+            tunnel.client_gone(now)
+        elif body is not None:
+            self._proxy.counters.clients_gone += 1
+            unanswered(self._proxy, self, body, 0, Reason.CLIENT_GONE)
 
     def _refuse(self, error: DownstreamError) -> None:
         """Answer what could not be read as a request, and close."""
@@ -597,10 +648,3 @@ class DownstreamConnection:
         self._dropped += len(data)
         if self._dropped > LINGER_BYTES_MAX:
             self.abort()
-
-
-def _tell_gone(exchange: Exchange | None, tunnel: Tunnel | None, now: float) -> None:
-    if exchange is not None:
-        exchange.downstream_gone(now)
-    elif tunnel is not None:
-        tunnel.client_gone(now)

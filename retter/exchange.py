@@ -31,10 +31,12 @@ from retter.errors import (
     UpstreamTimeout,
     outcome_of,
 )
+from retter.forwarding import without_expectation
 from retter.message import Framing, ResponseHead
 from retter.policy import Identity, invalidated_urls, storable
 from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
+from retter.request_body import RequestBody
 from retter.store import StoredResponse
 from retter.stored import CODING, STORED_AT, Form, Record, as_stored
 from retter.tunnel import STREAM_IDLE_S, Tunnel
@@ -80,9 +82,16 @@ _NO_BODY = Framing.NONE
 
 
 def begin(
-    proxy: "Proxy", client: "DownstreamConnection", parsed: "ParsedRequest", now: float
+    proxy: "Proxy",
+    client: "DownstreamConnection",
+    parsed: "ParsedRequest",
+    now: float,
+    body: RequestBody | None = None,
 ) -> "Exchange | None":
-    """Decide what becomes of a request and do it; None if it has been answered already."""
+    """Decide what becomes of a request and do it; None if it has been answered already.
+
+    A `body` is complete, unless it is passed on as it comes.
+    """
     identity = parsed.identity
     found: Record | None = None
     age_s: float | None = None
@@ -95,7 +104,7 @@ def begin(
                 found = None
     decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
     if isinstance(decision, Permit):
-        exchange = Exchange(proxy, client, parsed, decision, now)
+        exchange = Exchange(proxy, client, parsed, decision, now, body)
         if decision.phase is _ADMITTED:
             exchange.forward(now)
             if exchange.stage is _DONE:
@@ -111,10 +120,19 @@ def begin(
     if stored is not None:
         answer_from_store(proxy, client, parsed, stored, decision.reason, now)
     else:
-        if parsed.head.framing is not Framing.NONE:
-            client.close_after_answer()  # the body is not read
-        refuse(proxy, client, parsed, decision.reason, decision.retry_after_s)
+        took_s = 0.0
+        if body is not None:
+            took_s = _took_s(proxy, body.began_at)
+            body.release()
+            if not body.complete:
+                client.close_after_answer()  # the rest of it is not read
+        refuse(proxy, client, parsed, decision.reason, decision.retry_after_s, took_s)
     return None
+
+
+def _took_s(proxy: "Proxy", began_at: float) -> float:
+    """Return how long a request has taken so far, for the access log; 0 without one."""
+    return proxy.access_log.clock() - began_at if proxy.access_log is not None else 0.0
 
 
 def _last_resort(proxy: "Proxy", parsed: "ParsedRequest", now: float) -> StoredResponse | None:
@@ -180,6 +198,18 @@ def refuse(
         proxy.access_log.add(who, parsed.head, parsed.identity, 503, "retter", reason, took_s)
 
 
+def unanswered(
+    proxy: "Proxy", client: "DownstreamConnection", body: RequestBody, status: int, reason: Reason
+) -> None:
+    """Forget a request whose body has not come: nothing of it went to the application."""
+    body.release()
+    if proxy.access_log is not None:
+        parsed = body.parsed
+        who = client.forwarding.client_of(parsed.head)
+        took_s = _took_s(proxy, body.began_at)
+        proxy.access_log.add(who, parsed.head, parsed.identity, status, "retter", reason, took_s)
+
+
 class Exchange:
     """A forwarded request: holds the permit, the upstream connection and the client.
 
@@ -190,6 +220,7 @@ class Exchange:
     # the request
     _upstream: UpstreamConnection | None = None
     _retried = False
+    _unsent = False                         # the connection was lost before the request went
     # the answer
     _relay: ResponseRelay | None = None     # of an answer that is not passed on in one step
     _outcome = Outcome.NEUTRAL
@@ -204,6 +235,7 @@ class Exchange:
         parsed: "ParsedRequest",
         permit: Permit,
         now: float,
+        body: RequestBody | None,
     ) -> None:
         self._proxy = proxy
         self._client: DownstreamConnection | None = client
@@ -214,8 +246,8 @@ class Exchange:
         self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
         if proxy.access_log is not None:
-            self._began_at = proxy.access_log.clock()
-        self._body = client.body                # of the request
+            self._began_at = proxy.access_log.clock() if body is None else body.began_at
+        self._body = body                       # of the request
 
     @property
     def stream(self) -> bool:
@@ -285,6 +317,11 @@ class Exchange:
         parsed = self._parsed
         self._parsed = type(parsed)(parsed.head, identity, parsed.kind, parsed.stream)
 
+    @property
+    def connected(self) -> bool:
+        """Whether it has a connection to the application."""
+        return self._upstream is not None
+
     def wants_upstream(self) -> bool:
         """Whether a connection that has just been dialled is still of use."""
         return self.stage is _CONNECTING
@@ -302,22 +339,24 @@ class Exchange:
         if request.conditional:
             data = self._proxy.compression.weakened.restored(data)
         if body is not None:
-            data += body.take()
+            if body.continued:
+                data = without_expectation(data)    # it has been met
+            data += body.take(again=connection.reused and not self._retried)
         if complete:
             self.deadline = now + self._first_byte_wait_s()
         elif self._client is not None:
             self._client.resume_body()  # before the write, which may pause it at once
         connection.send(self, request.method, data)
+        if body is not None:
+            self._unsent = connection.is_closing()
 
     def request_data(self, data: bytes, now: float) -> None:
         """Take a piece of the request's body from the client."""
         body = self._body
         assert body is not None, "where it comes from"
         if self._upstream is None:
-            if self.stage is not _DONE:
-                body.keep(data)
-                if self._client is not None:
-                    self._client.pause_body()  # until upstream_ready
+            if self.stage is not _DONE and not body.keep(data) and self._client is not None:
+                self._client.pause_body()  # until upstream_ready
             return
         if body.complete:
             self._upstream.request_complete = True
@@ -400,13 +439,15 @@ class Exchange:
         if head.status == 401 and self._upstream is not None and self._upstream.bound:
             self._bind(self._upstream)
         proxy, parsed = self._proxy, self._parsed
+        if self._body is not None:
+            self._body.release()    # it is not sent again
         relay = ResponseRelay(proxy, parsed, self._body, self._permit, head, self)
         self._relay = relay
         self.stage = Stage.RECEIVING
         if complete:
             self._upstream = None  # it is in the pool by now, or works for another exchange
         elif proxy.access_log is not None:
-            relay.first_byte_s = self._took_s()
+            relay.first_byte_s = _took_s(self._proxy, self._began_at)
         self._silence_s = proxy.settings.upstream_body_timeout_s
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
@@ -545,6 +586,8 @@ class Exchange:
         if not parsed.head.upgrade or not self._request_complete():
             # raised inside the connection's callback, which turns it into upstream_failed
             raise UpstreamMalformed("a 101 that was not asked for")
+        if self._body is not None:
+            self._body.release()
         self.stage = _DONE
         self._client = self._upstream = None
         proxy.exchanges.pop(self, None)
@@ -611,11 +654,12 @@ class Exchange:
             and not connection.answered
             and not self._retried
             and self._client is not None
-            and not (self._body is not None and self._body.sent)
-            and (self._parsed.head.method in _IDEMPOTENT)
+            and (self._body is None or self._body.at_hand())
+            and (self._parsed.head.method in _IDEMPOTENT or self._unsent)
         ):
             # The application closed an idle connection just as we used it. Once more, on a fresh
-            # one: RFC 9112 section 9.3.1 allows it for idempotent methods.
+            # one: RFC 9110 section 9.2.2 allows it for idempotent methods, and for others if the
+            # application cannot have got the request.
             self._retried = True
             self.stage = Stage.CONNECTING
             self.deadline = float("inf")  # dialling and holding have time limits of their own
@@ -676,7 +720,8 @@ class Exchange:
             if not self._request_complete():
                 client.close_after_answer()
             retry_after_s = self._proxy.settings.retry_after_s
-            refuse(self._proxy, client, self._parsed, reason, retry_after_s, self._took_s())
+            took_s = _took_s(self._proxy, self._began_at)
+            refuse(self._proxy, client, self._parsed, reason, retry_after_s, took_s)
         self._finish(now)
 
     def sweep(self, now: float) -> None:
@@ -756,7 +801,7 @@ class Exchange:
         assert client is not None
         if self._relay is not None:
             self._relay.drop_held()
-        took_s = self._took_s()
+        took_s = _took_s(self._proxy, self._began_at)
         answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
         self._answered(now)
 
@@ -780,15 +825,11 @@ class Exchange:
         if log is not None and client is not None:
             who = client.forwarding.client_of(parsed.head)
             first_byte_s = self._relay.first_byte_s if self._relay is not None else None
+            took_s = log.clock() - self._began_at
             log.add(
-                who, parsed.head, parsed.identity, status, source, reason, self._took_s(), sent,
+                who, parsed.head, parsed.identity, status, source, reason, took_s, sent,
                 first_byte_s,
             )  # fmt: skip
-
-    def _took_s(self) -> float:
-        """Return how long it has taken so far, for the access log; 0 without one."""
-        log = self._proxy.access_log
-        return log.clock() - self._began_at if log is not None else 0.0
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
@@ -811,6 +852,8 @@ class Exchange:
         self.stage = Stage.DONE
         self._upstream = None
         proxy, permit = self._proxy, self._permit
+        if self._body is not None:
+            self._body.release()
         proxy.exchanges.pop(self, None)
         proxy.streams.pop(self, None)
         permit.holder = None

@@ -128,3 +128,9 @@ class ForwardingFields:
             address = _address(told.decode("latin-1"))
             return self._peer if address is None else str(address)
         return self._trust.client_of(forwarded_for, self._peer)
+
+
+def without_expectation(head: bytes) -> bytes:
+    """Return a request's head without Expect, which a proxy that has met it takes out."""
+    lines = [line for line in head.split(b"\r\n") if line[:7].lower() != b"expect:"]
+    return b"\r\n".join(lines)

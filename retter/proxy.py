@@ -25,6 +25,7 @@ from retter.breaker import (
     Transition,
     route_of,
 )
+from retter.buffers import BufferBudget
 from retter.certificates import upstream_context
 from retter.client_id import ClientIds
 from retter.compress import decodable
@@ -44,6 +45,7 @@ from retter.owner import OwnerClass, tells_more_apart
 from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.relay import HOLD_S
+from retter.request_body import RequestBody
 from retter.sessions import SessionsSeen
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
@@ -230,6 +232,7 @@ class Proxy:
         self.pool = self._make_pool(settings, pool_class)
         self.pool.make_room = self.make_room
         self.bound = BoundConnections()
+        self.buffers = BufferBudget(settings.buffer_memory_bytes)
         self.access_log = self._open_access_log(settings, None)
         self._per_address: dict[str, int] = {}
         self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
@@ -370,6 +373,7 @@ class Proxy:
             self.breaker.set_mode(now, Mode(settings.circuit))
         self.store.reconfigure(self._store_rules(settings))
         self._configure_compression(settings)
+        self.buffers.bytes_max = settings.buffer_memory_bytes
         self.pool.reconfigure(
             idle_max=settings.pool_size,
             idle_s=settings.pool_idle_s,
@@ -508,6 +512,19 @@ class Proxy:
         self.owner_rules.cookie_owners.clear()
         for memo in self._memos.values():   # the connections look into these very memos
             memo.clear()
+
+    def request_body(self, parsed: ParsedRequest) -> RequestBody:
+        """Make the reader of a request's body; on `--stream-paths` it keeps and waits for none."""
+        settings, log = self.settings, self.access_log
+        return RequestBody(
+            parsed,
+            settings.request_body_bytes_max,
+            settings.body_idle_timeout_s,
+            0 if parsed.stream else settings.body_min_rate_bytes,
+            self.buffers,
+            0 if parsed.stream else settings.buffer_request_bytes,
+            log.clock() if log is not None else 0.0,
+        )
 
     def http_date(self) -> str:
         """Return the wall-clock time as in a Date field (RFC 9110 section 5.6.7)."""
@@ -695,4 +712,5 @@ class Proxy:
             "breaker": self.breaker.snapshot(now),
             "store": self.store.stats(),
             "compression": self.compression.stats(),
+            "buffers": {"bytes": self.buffers.used, "refused": self.buffers.refused},
         }

@@ -148,6 +148,10 @@ class UpstreamConnection:
         self.answered = False
         self._transport.write(data)
 
+    def is_closing(self) -> bool:
+        """Whether it was found lost, or is being closed."""
+        return self._transport is None or self._transport.is_closing()
+
     def write(self, data: bytes) -> None:
         """Write more of the request's body, or of the tunnel."""
         if self._transport is not None and not self.closed:

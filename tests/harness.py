@@ -316,6 +316,7 @@ class FakeProxy:
         assert self.proxy.breaker.waiting == 0
         assert stats["upstream"]["open"] == stats["upstream"]["idle"], stats["upstream"]
         assert stats["upstream"]["held"] == 0
+        assert stats["buffers"]["bytes"] == 0, "what was taken has been given back"
 
 
 def split_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:

@@ -76,6 +76,8 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "patience_min_s": "patience_min",
         "patience_max_s": "patience_max",
         "patience_closed_s": "patience_closed",
+        "buffer_request_bytes": "buffer_request",
+        "buffer_memory_bytes": "buffer_memory",
         "queue_wait_s": "queue_wait",
         "retry_after_s": "retry_after",
         "open_min_s": "open_min",

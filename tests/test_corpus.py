@@ -83,8 +83,9 @@ def test_refused(row: Refused) -> None:
 
 @named(CUT_OFF)
 def test_cut_off(row: CutOff) -> None:
+    """Of a body that is passed on as it comes, nothing arrives that is not good."""
     for cut in ("whole", "cut"):
-        proxy = make_proxy(cut == "whole")
+        proxy = make_proxy(cut == "whole", buffer_memory_bytes=0)
         client = proxy.client()
         for piece in pieces(row.sends, cut):
             client.sends(piece)
@@ -104,6 +105,23 @@ def test_cut_off(row: CutOff) -> None:
         assert row.good.startswith(body)
         assert proxy.upstream.transport.aborted, "it never saw the end"
         assert len(proxy.upstreams) == 1
+    assert_next_request_works(proxy)
+
+
+@named(CUT_OFF)
+def test_cut_off_while_it_is_buffered(row: CutOff) -> None:
+    """A body that never comes to its end never reaches the application."""
+    for cut in ("whole", "cut"):
+        proxy = make_proxy(cut == "whole")
+        client = proxy.client()
+        for piece in pieces(row.sends, cut):
+            client.sends(piece)
+        if row.ends:
+            client.ends()
+        answer = client.received()
+        assert answer == b"" if row.status is None else status_of(answer) == row.status
+        assert client.closed
+        assert not proxy.upstreams
     assert_next_request_works(proxy)
 
 
@@ -139,7 +157,7 @@ LIMITS_S = {"upstream_timeout_s": 3.0, "upstream_body_timeout_s": 2.0, "connect_
 @pytest.mark.parametrize("row", MISBEHAVIOURS, ids=[row.name for row in MISBEHAVIOURS])
 def test_misbehaviour(row: Misbehaviour) -> None:
     for memo in (True, False):
-        proxy = make_proxy(memo, **LIMITS_S)
+        proxy = make_proxy(memo, buffer_memory_bytes=0, **LIMITS_S)
         client = proxy.client(row.request)
         upstream = proxy.upstream
         request = upstream.received()
@@ -188,7 +206,9 @@ def test_a_request_passes_unchanged(row: fidelity.Request) -> None:
     sends = row.line + b"\r\nHost: a\r\n" + row.lines + b"\r\n" + row.body
     gets = row.lines if row.gets is None else row.gets
     for cut in ("whole", "cut"):
-        proxy = make_proxy(cut == "whole")
+        # An expectation is met by RETTER, and not passed on, if the body comes later than the head.
+        memory = 0 if b"Expect" in row.lines else 16 << 20
+        proxy = make_proxy(cut == "whole", buffer_memory_bytes=memory)
         client = proxy.client()
         for piece in pieces(sends, cut):
             client.sends(piece)

@@ -37,7 +37,7 @@ def test_a_body_over_the_limit_is_refused_before_it_comes() -> None:
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_a_chunked_body_over_the_limit_is_refused_when_it_gets_there(cut: bool) -> None:
-    proxy = FakeProxy(request_body_bytes_max=10)
+    proxy = FakeProxy(buffer_request_bytes=0, request_body_bytes_max=10)
     client = proxy.client(CHUNKED + (b"6\r\nabcdef\r\n" if cut else b""))
     client.sends(b"6\r\nghijkl\r\n" if cut else b"b\r\nabcdefghijk\r\n")
     assert status_of(client.received()) == 413
@@ -100,7 +100,7 @@ def test_what_is_sent_ahead_is_bounded() -> None:
 
 
 def test_a_body_that_the_application_does_not_take_stays_with_the_client() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     client = proxy.client(counted(1000) + b"x")
     proxy.upstream.blocks()
     assert not client.transport.reading
@@ -220,7 +220,7 @@ BODIES = {
 @pytest.mark.parametrize("framing", BODIES)
 def test_a_body_that_comes_too_slowly_ends(framing: str) -> None:
     head, piece = BODIES[framing]
-    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=10, body_min_rate_bytes=100)
     client = proxy.client(head + piece(5000))   # which does for the first ten seconds
     for _ in range(10):
         proxy.advance(1)
@@ -260,7 +260,7 @@ def test_no_credit_is_saved_for_a_silence() -> None:
 
 
 def test_the_time_that_the_application_takes_is_not_the_clients() -> None:
-    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=10, body_min_rate_bytes=100)
     client = proxy.client(counted(100_000) + b"x" * 100)
     proxy.upstream.blocks()
     proxy.advance(30)
@@ -386,7 +386,7 @@ def test_a_slow_reader_takes_no_place_from_others() -> None:
 
 
 def test_a_body_that_stops_after_the_answer_has_begun_cuts_it() -> None:
-    proxy = FakeProxy(body_idle_timeout_s=3)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=3)
     client = proxy.client(counted(5))
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
     proxy.advance(6)

@@ -171,7 +171,7 @@ def test_pipelined_requests_are_answered_in_order() -> None:
 
 
 def test_expect_100_continue_is_the_applications_to_answer() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     client = proxy.client(
         b"PUT /f HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
     )
@@ -186,7 +186,7 @@ def test_expect_100_continue_is_the_applications_to_answer() -> None:
 
 
 def test_an_answer_before_the_body_is_complete_ends_the_connection() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     client = proxy.client(b"PUT /f HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\nabc")
     proxy.upstream.sends(reply(b"too big", status="413 Content Too Large"))
     answer = client.received()
@@ -390,7 +390,7 @@ def test_a_client_blocked_by_the_last_piece_stops_no_pooled_connection() -> None
 
 
 def test_a_slow_application_stops_the_client() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     client = proxy.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\nabc")
     proxy.upstream.blocks()
     assert not client.transport.reading
@@ -408,7 +408,7 @@ def test_a_client_that_reads_nothing_is_given_up() -> None:
 
 
 def test_a_body_waits_while_the_connection_is_dialled() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     proxy.auto_accept = False
     client = proxy.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
     assert not client.transport.reading
@@ -736,7 +736,7 @@ def test_a_client_that_leaves_lets_a_get_come_to_its_end() -> None:
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_ends_the_request() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     client = proxy.client(POST[:-3])
     client.resets()
     assert proxy.upstream.closed
@@ -811,7 +811,7 @@ def test_a_slow_head_times_out() -> None:
 
 
 def test_a_slow_body_times_out() -> None:
-    proxy = FakeProxy(body_idle_timeout_s=3)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=3)
     client = proxy.client(POST[:-3])
     proxy.advance(5)
     assert status_of(client.received()) == 408

@@ -57,7 +57,7 @@ def idle_proxy(**settings: object) -> FakeProxy:
 
 def test_a_client_stays_paused_if_the_first_write_fills_the_application() -> None:
     """What is sent at once may block the application at once: the client must not go on then."""
-    proxy = idle_proxy()
+    proxy = idle_proxy(buffer_request_bytes=0)
     blocks_at_the_next_write(proxy.upstream)
     client = proxy.client(UPLOAD)
     assert not client.transport.reading
@@ -67,7 +67,7 @@ def test_a_client_stays_paused_if_the_first_write_fills_the_application() -> Non
 
 def test_a_client_stays_paused_if_its_waiting_body_fills_the_application() -> None:
     """The same when the body had to wait for the connection."""
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_request_bytes=0)
     proxy.auto_accept = False
     client = proxy.client(UPLOAD)
     assert not client.transport.reading
@@ -127,7 +127,7 @@ def test_a_stored_answer_in_place_of_an_error_stops_no_application_either() -> N
 
 def test_a_body_that_stops_after_the_connection_was_dialled_times_out() -> None:
     """A client that was paused and reads again has its time limit again."""
-    proxy = FakeProxy(body_idle_timeout_s=3)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=3)
     proxy.auto_accept = False
     client = proxy.client(UPLOAD)
     proxy.accept()
@@ -139,7 +139,7 @@ def test_a_body_that_stops_after_the_connection_was_dialled_times_out() -> None:
 
 def test_a_body_that_stops_after_the_application_was_blocked_times_out() -> None:
     """The same after a pause because the application did not read."""
-    proxy = FakeProxy(body_idle_timeout_s=3)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=3)
     client = proxy.client(UPLOAD)
     proxy.upstream.blocks()
     proxy.advance(6)
@@ -165,7 +165,7 @@ def test_a_client_blocked_by_an_interim_answer_gets_the_final_one() -> None:
 
 def test_an_upload_that_stops_after_an_interim_answer_times_out() -> None:
     """A client that was late with reading has its time limit for writing again, and it alone."""
-    proxy = FakeProxy(body_idle_timeout_s=30, upstream_timeout_s=3)
+    proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=30, upstream_timeout_s=3)
     client = proxy.client(UPLOAD)
     proxy.upstream.sends(b"HTTP/1.1 100 Continue\r\n\r\n")
     client.blocks()
@@ -401,7 +401,7 @@ def test_what_a_client_cannot_read_is_nothing_to_shed_it_with(headers: dict[str,
 
 def test_a_refused_request_with_a_body_is_told_that_the_connection_ends() -> None:
     """The body is not read, so no next request can follow: the 503 says so."""
-    proxy = FakeProxy(max_in_flight=1)
+    proxy = FakeProxy(buffer_request_bytes=0, max_in_flight=1)
     proxy.client(get("/slow"))
     for n in range(200):
         proxy.client(get(f"/{n}"))

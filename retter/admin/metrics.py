@@ -215,6 +215,7 @@ class ProxyCollector(Collector):
         yield _gauge("retter_work_rate", "Busy workers of the application.", now.work_rate)
         yield _gauge("retter_queue", "GETs that wait for a place.", now.waiting)
         yield _gauge("retter_streams", "Event streams and tunnels.", len(proxy.streams))
+        yield _gauge("retter_buffer_bytes", "Held by bodies that wait.", proxy.buffers.used)
         yield _gauge("retter_routes_open", "Routes whose own breaker is open.",
                      len(now.routes_open))
         yield _gauge("retter_paused", "1 during a pause.", breaker.paused_until is not None)

@@ -43,11 +43,13 @@ _LIMITS: dict[str, Any] = {
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {},
     {"circuit": "open"},
-    {"circuit": "closed", "store_memory_bytes": 0, "store_object_bytes_max": 0},
-    {"max_in_flight": 1, "limit_start": 1},
-    {"store_policy": "rfc9111", "failure_statuses": (404,)},
+    {"circuit": "closed", "store_memory_bytes": 0, "store_object_bytes_max": 0,
+     "buffer_memory_bytes": 0},
+    {"max_in_flight": 1, "limit_start": 1, "buffer_request_bytes": 4},
+    {"store_policy": "rfc9111", "failure_statuses": (404,), "buffer_memory_bytes": 0},
     {"request_body_bytes_max": 20, "requests_per_connection_max": 2, "target_bytes_max": 128},
-    {"trusted_proxies": (ip_network("192.0.2.0/24"),), "headers": False, "head_fields_max": 8},
+    {"trusted_proxies": (ip_network("192.0.2.0/24"),), "headers": False, "head_fields_max": 8,
+     "buffer_memory_bytes": 40},
     {"stream_paths": ("/s*",), "store_object_bytes_max": 10, "pool_size": 1},
     {"connections_max": 2, "connections_per_address_max": 1, "head_bytes_max": 1024},
     {"compress": ("gzip",), "max_in_flight": 2},
@@ -382,7 +384,7 @@ class World:
         nothing = (
             stats["connections"]["open"], stats["exchanges"], stats["streams"], upstream["open"],
             upstream["idle"], upstream["held"], breaker.in_flight, breaker.old_others,
-            breaker.waiting, breaker.waiting_without_stored,
+            breaker.waiting, breaker.waiting_without_stored, stats["buffers"]["bytes"],
         )  # fmt: skip
         assert not any(nothing), stats
         self._ledger.check(self.proxy.proxy.counters)

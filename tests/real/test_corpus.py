@@ -33,7 +33,11 @@ from tests.real.inside import port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S
 
 # No row may lean on what another has left in the store, nor be shed for what it did.
-APART: dict[str, Any] = {"store_memory_bytes": 0, "store_object_bytes_max": 0, "circuit": "closed"}
+# Bodies are passed on as they come: what is kept until it is whole has nothing to be cut off.
+APART: dict[str, Any] = {
+    "store_memory_bytes": 0, "store_object_bytes_max": 0, "circuit": "closed",
+    "buffer_memory_bytes": 0,
+}  # fmt: skip
 
 # For the rows that wait: how long for the first byte, and how long for more of a body.
 WAIT_S = 0.5
