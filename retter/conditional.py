@@ -38,7 +38,7 @@ _ABOUT_REPRESENTATION: Final = (*_NOT_IN_304, b"etag:", b"last-modified:")
 
 
 def answer(request: RequestHead, stored: StoredResponse, now: float) -> Answer:
-    """Decide 200, 304, 206 or 416 for a GET that is answered from the store.
+    """Decide 200, 304, 206 or 416 for a GET or HEAD that is answered from the store.
 
     `now` is monotonic seconds. It decides nothing today: HTTP's own conditions compare what was
     sent with what is stored. Age, Via and our own fields are the caller's to add.
@@ -47,7 +47,9 @@ def answer(request: RequestHead, stored: StoredResponse, now: float) -> Answer:
         return _whole(stored)
     if _not_modified(request, stored):
         return Answer(304, _not_modified_head(stored), b"")
-    if request.first(b"range") is not None and _if_range_holds(request, stored):
+    # RFC 9110 section 14.2: Range is for GET alone.
+    asks_part = request.method == b"GET" and request.first(b"range") is not None
+    if asks_part and _if_range_holds(request, stored):
         return _ranged(request.combined(b"range"), stored)
     return _whole(stored)
 

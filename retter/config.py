@@ -649,6 +649,10 @@ class Settings:
         8, BREAKER, _count(1),
         "Requests at the application at once, before anything is learnt.",
     )
+    limit_head: bool = _setting(
+        False, BREAKER, _switch(),
+        "Treat HEAD as GET: limit it, and answer it from the store to spare the application work.",
+    )
     patience_min_s: float = _setting(
         0.5, BREAKER, _duration(_MILLISECOND_S),
         "Shortest time that a GET with a stored answer waits for the first byte, before it gets "

@@ -137,7 +137,7 @@ def _took_s(proxy: "Proxy", began_at: float) -> float:
 
 def _last_resort(proxy: "Proxy", parsed: "ParsedRequest", now: float) -> StoredResponse | None:
     """Return a stored response where otherwise an error would be sent: superseded ones too."""
-    if not parsed.identity.lookup:
+    if not parsed.identity.stands_in:
         return None
     stored = proxy.store.lookup(parsed.identity, parsed.head, now, superseded=True)
     return decodable(stored, parsed.head) if stored is not None else None
@@ -166,6 +166,8 @@ def answer_from_store(
         status = int(head[9:12])
     else:
         head, body = answers.stored(stored, shown, reason, persistence, now)
+    if parsed.head.method == b"HEAD":
+        body = b""  # RFC 9110 section 9.3.2: the head that a GET would get
     client.write_message(head, body)
     proxy.counters.stored[reason.row + status // 100] += 1
     if proxy.access_log is not None:
@@ -472,7 +474,7 @@ class Exchange:
         if self._outcome is _OK:
             if head.status < 400:
                 self._answered_well()
-            elif identity.lookup:
+            elif identity.lookup and request.method == b"GET":  # not each knows HEAD
                 who = proxy.client_of(self._forwarding, self._parsed)
                 proxy.withdrawals.refused(identity, head.status, proxy.breaker.state, who, now)
         if request.method not in _SAFE:

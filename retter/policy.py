@@ -5,7 +5,8 @@ seen before costs nothing. Who asks is owner.py; where answers are kept is store
 
 A GET with Range is looked up but never stored: its own answer is a part (206), but the stored
 whole can give any part of it (conditional.py) when the application cannot answer. A GET with a
-body or an Upgrade is neither; every other method is always the application's.
+body or an Upgrade is neither. A HEAD is forwarded, and answered with the stored head of the GET
+where the application fails it; every other method is always the application's.
 """
 
 from collections.abc import Callable
@@ -59,6 +60,7 @@ class Identity:
     store: bool                  # its answer may be stored
     shape: bytes                 # separates variants under one key; b"" mostly
     session: bool                # the request carries a session
+    stands_in: bool              # may be answered from the store where the application fails
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Identity:
         store: bool,
         shape: bytes,
         session: bool,
+        stands_in: bool,
     ) -> None:
         self.owner = owner
         self.owner_class = owner_class
@@ -83,6 +86,11 @@ class Identity:
         self.store = store
         self.shape = shape
         self.session = session
+        self.stands_in = stands_in
+
+    def keep_out(self) -> None:
+        """Let the store have nothing to do with the request."""
+        self.lookup = self.store = self.stands_in = False
 
 
 def key_of(owner: bytes, url: bytes) -> bytes:
@@ -116,8 +124,9 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     who = owner_of(request, sessions, rules)
     owner = who.digest
     url = _url(host, target, rules)
-    lookup = (
-        request.method == b"GET"
+    method = request.method
+    stands_in = (
+        (method == b"GET" or method == b"HEAD")
         and request.framing is Framing.NONE
         and not request.upgrade
         # A host with a slash would make two URLs of one.
@@ -125,6 +134,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         and who.owner_class is not _UNREAD
         and not changes_something(target, rules)
     )
+    lookup = stands_in and method == b"GET"
     return Identity(
         owner,
         who.owner_class,
@@ -136,6 +146,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         lookup and not (request.conditional and request.first(b"range") is not None),
         request.shape + who.shape,
         who.session,
+        stands_in,
     )
 
 

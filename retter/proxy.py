@@ -95,10 +95,16 @@ ROUTES_REMEMBERED_MAX = 4096
 ROUTE_PATH_BYTES_MAX = 256      # of a path that is remembered: 1 MB of them, not 64
 
 
-def _make_route_of(patterns: tuple[bytes, ...]) -> Callable[[RequestHead], bytes]:
+def _make_route_of(
+    patterns: tuple[bytes, ...], limit_head: bool
+) -> Callable[[RequestHead], bytes]:
     """Return a function that names routes: the operator's own first, then by segments."""
+
+    def method_of(request: RequestHead) -> bytes:
+        return b"GET" if limit_head and request.method == b"HEAD" else request.method
+
     if not patterns:
-        return lambda request: route_of(request.method, request.target)
+        return lambda request: route_of(method_of(request), request.target)
     rules = [(pattern, name_matcher((pattern,))) for pattern in patterns]
 
     @lru_cache(ROUTES_REMEMBERED_MAX)
@@ -111,8 +117,8 @@ def _make_route_of(patterns: tuple[bytes, ...]) -> Callable[[RequestHead], bytes
     def route(request: RequestHead) -> bytes:
         path = _path(request)
         if len(path) > ROUTE_PATH_BYTES_MAX:
-            return route_of_path.__wrapped__(request.method, path)
-        return route_of_path(request.method, path)
+            return route_of_path.__wrapped__(method_of(request), path)
+        return route_of_path(method_of(request), path)
 
     return route
 
@@ -259,7 +265,7 @@ class Proxy:
             or settings.store_policy != StorePolicy.ALL
         )
         self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
-        self._route_of = _make_route_of(_encoded(settings.routes))
+        self._route_of = _make_route_of(_encoded(settings.routes), settings.limit_head)
         self._is_stream = name_matcher(_encoded(settings.stream_paths))
         self.owner_rules = OwnerRules(
             secret=self._secret,
@@ -485,17 +491,22 @@ class Proxy:
             DownstreamError: With the status that the client is to get.
         """
         head = self._parsers[trusted].parse(head_bytes)
-        kind = Kind.GET if head.method == b"GET" and not head.upgrade else Kind.OTHER
+        like_get = head.method == b"GET" or (
+            head.method == b"HEAD" and self.settings.limit_head
+        )
+        kind = Kind.GET if like_get and not head.upgrade else Kind.OTHER
         identity = identify(head, self.owner_rules, self._route_of)
         if identity.session and forwarding is not None:
             client = forwarding.client_of(head)
             if self.owner_rules.seen.used_by(identity.owner, client):
                 self._forget_heads()
                 identity = identify(head, self.owner_rules, self._route_of)
+        if like_get:
+            identity.lookup = identity.stands_in
         stream = bool(self.settings.stream_paths and self._is_stream(_path(head)))
         if stream:
             kind = Kind.OTHER
-            identity.lookup = identity.store = False    # it is nobody else's yet
+            identity.keep_out()     # it is nobody else's yet
         if proto == b"https":
             # The application may answer http with a redirect to https, which would send a client
             # of https round in circles.
@@ -504,7 +515,7 @@ class Proxy:
         if identity.owner_class is OwnerClass.CREDENTIAL:
             parsed.binds = names_binding_scheme(head.telling, b"authorization")
             if parsed.binds:
-                identity.lookup = identity.store = False
+                identity.keep_out()
         memo.offer(head_bytes, parsed)
         return parsed
 

@@ -302,6 +302,7 @@ OTHER_VALUES: dict[str, str] = {
     "headers": "false", "ignore_params": "a,b*", "session_cookies": "mine,other*",
     "ignore_cookies": "seen_*", "neutral_headers": "x-a,x-b", "store_policy": "rfc9111",
     "circuit": "observe", "failure_ratio": "0.25", "failure_statuses": "404,410",
+    "limit_head": "true",
     "trusted_proxies": "10.0.0.0/8,unix:", "error_page": "oops.html", "access_log": "-",
     "log_level": "debug", "log_format": "json", "store_memory": "128MiB",
     "store_object_max": "2MiB", "head_max": "32KiB", "target_max": "8KiB",

@@ -82,7 +82,7 @@ def test_everyones_identity() -> None:
     assert found == Identity(
         owner=b"", owner_class=OwnerClass.EVERYONE, url=b"example.com/a?b",
         key=b"*example.com/a?b", public_key=None, route=b"route /a?b", lookup=True, store=True,
-        shape=b"", session=False,
+        shape=b"", session=False, stands_in=True,
     )
 
 
@@ -226,6 +226,22 @@ def test_an_answer_with_too_many_cookies_is_not_stored() -> None:
 def test_which_requests_the_store_is_for(asked: RequestHead, lookup: bool, store: bool) -> None:
     found = identify(asked, RULES)
     assert (found.lookup, found.store) == (lookup, store)
+
+
+@pytest.mark.parametrize(("asked", "stands_in"), [
+    (request(), True),
+    (request((b"range", b"bytes=0-1")), True),
+    (request(method=b"HEAD"), True),
+    (request(method=b"HEAD", framing=Framing.LENGTH), False),
+    (request(method=b"HEAD", target=b"/logout"), False),
+    (request(framing=Framing.LENGTH), False),
+    (request(method=b"POST"), False),
+    (request(method=b"OPTIONS"), False),
+])
+def test_for_which_requests_a_stored_response_may_stand_in(
+    asked: RequestHead, stands_in: bool
+) -> None:
+    assert identify(asked, RULES).stands_in is stands_in
 
 
 def allowed(

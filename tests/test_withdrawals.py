@@ -213,6 +213,21 @@ def test_in_a_held_open_circuit_what_is_stored_stays() -> None:
     assert site.has("/a")
 
 
+def test_variants_that_were_looked_up_meanwhile_are_given_back_too() -> None:
+    site = Site()
+    read(site, 10)
+    text = {"Vary": "Accept-Language"}
+    for language in ("de", "fr"):
+        site.ask("/a", headers={"Accept-Language": language}, says=text)
+    site.ask("/a", "404 Not Found", {"Accept-Language": "fr"})
+    for language in ("de", "fr", "it"):
+        assert not site.has("/a", {"Accept-Language": language})
+    read(site, 10, "404 Not Found", visitor=3)
+    for language in ("de", "fr"):
+        assert site.has("/a", {"Accept-Language": language})
+    assert not site.has("/a", {"Accept-Language": "it"})
+
+
 # -- masses -----------------------------------------------------------------------------------
 
 

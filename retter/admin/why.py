@@ -49,7 +49,7 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
     now = proxy.loop.time()
     identity, request = parsed.identity, parsed.head
     stored, public = None, False
-    if identity.lookup:
+    if identity.stands_in:
         stored, public = proxy.store.peek(identity, request, now)
     usable = stored
     if stored is not None and (
@@ -107,6 +107,7 @@ def _decide(
     identity = parsed.identity
     sheds = (
         stored is not None
+        and identity.lookup
         and not stored.superseded
         and (not stored.content_coding or readable(stored, parsed.head))
     )
