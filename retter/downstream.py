@@ -229,13 +229,21 @@ class DownstreamConnection:
         return self._exchange is None and not self._buffer and self._phase is _OPEN
 
     def waits_since(self) -> float:
-        """Return since when it waits for its client to ask (monotonic seconds).
+        """Return since when it waits for its client (monotonic seconds).
 
-        Infinity while there is something to do: a request is received, answered or sent on.
+        That is for it to ask, to send a body, or to take an answer. Infinity while the client has
+        done its part.
         """
-        if self._exchange is not None or self._blocked or self._phase is not _OPEN:
+        if not (self._phase is _OPEN or self._phase is _BODY):
             return _FOREVER
         settings = self._proxy.settings
+        if self._blocked:
+            return _FOREVER if self._takes_something() else self.deadline - settings.write_timeout_s
+        if self.body is not None:
+            answered = self._exchange is not None and self._exchange.answer_begun
+            return _FOREVER if self._paused or answered else self.body.waits_since
+        if self._exchange is not None:
+            return _FOREVER
         if self._buffer or not self._requests:
             return self.deadline - settings.head_timeout_s
         return self.deadline - settings.keep_alive_s
@@ -569,11 +577,15 @@ class DownstreamConnection:
 
     def _takes_on(self, now: float) -> bool:
         """Whether the client has taken some of it: then it has the same time once more."""
-        transport = self._transport
-        if transport is None or not 0 < transport.get_write_buffer_size() < self._unsent:
+        if self._transport is None or not self._takes_something():
             return False
-        self._limit_writing(transport, now)
+        self._limit_writing(self._transport, now)
         return True
+
+    def _takes_something(self) -> bool:
+        """Whether the client has taken some of what is written since its time has begun."""
+        transport = self._transport
+        return transport is not None and 0 < transport.get_write_buffer_size() < self._unsent
 
     def give_up(self, now: float) -> None:
         """Close at once in the middle of an exchange or a tunnel, which is told so."""

@@ -60,6 +60,11 @@ LATE_S = 0.2             # a tick that comes later than that says that the proce
 DRAIN_IDLE_S = 1.0       # no request for so long: none is on its way
 SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked at once a second
 
+# When there is no room, those of an address with more than this share of all connections give way
+# first: one client that takes all it can get drives itself out and nobody else. An office or a
+# mobile network behind one address stays below; a proxy that is trusted speaks for many.
+ADDRESS_SHARE = 1 / 8
+
 # Ten thousand slow heads whose time is over together would take the loop half a second. So few are
 # ended at once (half a millisecond), and soon the next few: 1,600 a second, with visitors between.
 EXPIRED_AT_ONCE_MAX = 8
@@ -424,15 +429,26 @@ class Proxy:
     def make_room(self) -> bool:
         """Close the client connection that has waited longest for its client, if there is one."""
         now = self.loop.time()
-        connection = self._longest_waiting.take(self.connections, now)
+        connection = self._longest_waiting.take(self.connections, now, self._crowd)
         while connection is not None and connection not in self.connections:
-            connection = self._longest_waiting.take(self.connections, now)  # that one has ended
+            connection = self._longest_waiting.take(self.connections, now, self._crowd)  # ended
         if connection is None:
             return False
         self.counters.connections_evicted += 1
         self.lost(connection)   # its place is free now; the loop tells it in its next round
-        connection.abort()
+        connection.give_up(now)
         return True
+
+    def _crowd(self) -> frozenset[str]:
+        """Return the addresses that have more connections than their share."""
+        share = len(self.connections) * ADDRESS_SHARE
+        return frozenset(
+            [
+                peer
+                for peer, count in self._per_address.items()
+                if count > share and peer and not self._trust.trusts(peer)
+            ]
+        )
 
     def withdraw(self, connection: ClientConnection) -> None:
         """Take a connection back that is accepted again as something else."""

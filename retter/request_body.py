@@ -124,6 +124,11 @@ class RequestBody:
         self.start_clock(now)
         return min(self._silent_until, self._window_until)
 
+    @property
+    def waits_since(self) -> float:
+        """When the last piece came, or the connection began to wait (monotonic seconds)."""
+        return self._silent_until - self._idle_s
+
     # -- kept -----------------------------------------------------------------------------------
 
     @property

@@ -81,6 +81,35 @@ def test_four_times_as_many_clients_as_descriptors(
     assert "fewer-connections" in [record["event"] for record in proxy.records()]
 
 
+def test_bodies_that_never_come_keep_nobody_out(
+    application: ApplicationProgram, start_retter: StartRetter, loop_name: str
+) -> None:
+    """More than there are places for, all of one address, with all of their requests begun."""
+    upstream = ("--upstream", application.upstream, "--loop", loop_name, *OBSERVE)
+    proxy = start_retter(*upstream, "--connections-max", "30")
+    port = proxy.port
+    upload = b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n"
+    crowd = []
+    with connect(port) as known:
+        known.sendall(GET)
+        assert read_until(known, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        try:
+            for n in range(90):
+                crowd.append(socket.create_connection(("127.0.0.1", port), 5, ("127.0.0.2", 0)))
+                with contextlib.suppress(OSError):      # turned away
+                    crowd[-1].sendall(upload + b"x" * (n % 2))
+            for _ in range(10):
+                assert fetch(port, "GET", "/page").status == 200
+                assert fetch(port, "POST", "/page", body=b"body").json["length"] == 4
+            # Who had a connection before they came still has it.
+            known.sendall(GET)
+            assert read_until(known, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+        finally:
+            for sock in crowd:
+                sock.close()
+    assert proxy.alive
+
+
 def test_requests_take_all_descriptors_and_give_them_back(
     application: ApplicationProgram, start_retter: StartRetter, loop_name: str
 ) -> None:
