@@ -76,8 +76,13 @@ class ThreadWorker:
 
             # One: jobs then share compressors without a lock, and leave a core to the application.
             self._executor = ThreadPoolExecutor(1, "compress")
+        try:
+            future = self._executor.submit(job)
+        except RuntimeError:    # no memory for a thread
+            self._loop.call_soon(done, None)
+            return
         self.waiting += 1
-        self._executor.submit(job).add_done_callback(lambda future: self._hand_over(future, done))
+        future.add_done_callback(lambda future: self._hand_over(future, done))
 
     def _hand_over(self, future: Future[bytes], done: Callable[[bytes | None], None]) -> None:
         if not self._closed:

@@ -115,6 +115,13 @@ class OutOfDescriptors(UpstreamError):
     outcome = Outcome.NEUTRAL
 
 
+class InternalError(UpstreamError):
+    """This process has failed, for want of memory perhaps: our own fault, not theirs."""
+
+    status, reason = 500, Reason.INTERNAL_ERROR
+    outcome = Outcome.NEUTRAL
+
+
 class ConnectTimeout(UpstreamError):
     """The connection was not accepted in time (a full backlog, a black hole)."""
 

@@ -24,6 +24,7 @@ from retter.coding import decodable, readable
 from retter.errors import (
     ConnectRefused,
     DownstreamError,
+    InternalError,
     Outcome,
     UpstreamError,
     UpstreamMalformed,
@@ -426,9 +427,12 @@ class Exchange:
         del proxy.exchanges[self]
         breaker = proxy.breaker
         breaker.finished(now, permit, _OK)
-        proxy.store.put(
-            identity, parsed.head, head, body, self._requested_at, now, False, self._forwarding
-        )
+        try:
+            proxy.store.put(
+                identity, parsed.head, head, body, self._requested_at, now, False, self._forwarding
+            )
+        except MemoryError:
+            proxy.free_memory()
         self._answered_well()
         client.exchange_done(now)
         if breaker.waiting:
@@ -698,6 +702,13 @@ class Exchange:
         if self.stage is not Stage.DONE:
             self._finish(now)
 
+    def broken(self, now: float) -> None:
+        """Our own work on the answer has failed: the client does not wait, nor is a place taken."""
+        if self.stage is not _DONE:
+            self._fail(InternalError("no memory, or a fault of our own"), now)
+        elif self._client is not None:
+            self._cut_off()
+
     def _cut_off(self) -> None:
         """End the client's connection in the middle of its answer."""
         client, relay = self._client, self._relay
@@ -862,8 +873,11 @@ class Exchange:
         if not queued:
             proxy.breaker.finished(now, permit, self._outcome)
         if self._relay is not None and (pieces := self._relay.copy()) is not None:
-            self._store(pieces, self._relay.head, now)
             self._relay.drop_copy()
+            try:
+                self._store(pieces, self._relay.head, now)
+            except MemoryError:
+                proxy.free_memory()
         self._answered(now)
         if proxy.breaker.waiting:
             proxy.start_waiting(now)

@@ -625,6 +625,19 @@ class Proxy:
         if self.expire(self.loop.time()):
             self._expiry = self.loop.call_later(EXPIRE_AGAIN_S, self._go_on_expiring)
 
+    def free_memory(self) -> None:
+        """Memory has run out: drop what can be done without, and keep less from now on."""
+        self.counters.memory_errors += 1
+        self._forget_heads()
+        self._response_memo.clear()
+        self.counters.memory_dropped += self.store.give_up()
+
+    def keep_time(self) -> None:
+        """Start the clock again if there was no memory for its next tick."""
+        if self._timer is not None and self._timer.when() <= self.loop.time():
+            self._timer.cancel()    # it may be only late
+            self.start()
+
     def start_waiting(self, now: float) -> None:
         """Send those on their way for whom a place has become free."""
         if self.breaker.waiting:

@@ -59,3 +59,4 @@ class Reason(StrEnum):
 
     # RETTER itself
     HTTPS_REDIRECT = "https-redirect"        # told to come again by https
+    INTERNAL_ERROR = "internal-error"        # a fault of its own, or no memory: its log says more

@@ -19,7 +19,7 @@ from retter.breaker import Mode, Transition
 from retter.certificates import Certificates
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
 from retter.digest import Digest
-from retter.faults import LoopFaults
+from retter.faults import LoopFaults, end_out_of_memory
 from retter.linewriter import CLOSE_S
 from retter.listening import (
     BACKLOG,
@@ -477,7 +477,8 @@ async def _serve(settings: Settings, reread: Reread) -> int:
     async with running(
         settings, transitions.on_transition, by_itself=True, inheritance=inheritance
     ) as proxy:
-        loop.set_exception_handler(LoopFaults(proxy._proxy))
+        faults = LoopFaults(proxy._proxy)
+        loop.set_exception_handler(faults)
         # What has been made so far stays: no collection need look at it again, and with many
         # connections each pause is that much shorter.
         gc.collect()
@@ -501,6 +502,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         if os.environ.get("NOTIFY_SOCKET"):
             _tell_manager(proxy)
         proxy.on_second(Digest(proxy._proxy).on_second)
+        proxy.on_second(faults.on_second)
         proxy.on_second(transitions.on_second)
         proxy.on_second(lambda _: flush_log())
         proxy.on_second(Absence(proxy._proxy).on_second)
@@ -562,5 +564,7 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
     except ListenError as error:
         log.error("cannot-start", error=str(error))
         return 1
+    except MemoryError:     # the loop itself cannot go on
+        end_out_of_memory()
     finally:
         flush_log(CLOSE_S)

@@ -181,6 +181,10 @@ class Shelves:
             if not shelf:
                 self._rubbish.pop()
 
+    def take_all_rubbish_out(self) -> None:
+        """Free all that has been cleared, however long it takes."""
+        self._rubbish.clear()
+
     def _shrink(self) -> None:
         left = SETTLED_AT_ONCE_MAX
         while left and self._hidden:

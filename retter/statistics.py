@@ -98,9 +98,10 @@ class Counters:
 
     __slots__ = (
         "access_lines_dropped", "client_errors", "client_protocols", "clients_gone", "connections",
-        "connections_evicted", "connections_refused", "forwarded_get", "forwarded_other",
-        "overhead_answer", "overhead_request", "own_get", "own_other", "own_unread", "refused",
-        "requests", "retries", "stored", "tls_failed", "traffic", "upstream_errors",
+        "connections_evicted", "connections_refused", "faults", "forwarded_get", "forwarded_other",
+        "memory_dropped", "memory_errors", "overhead_answer", "overhead_request", "own_get",
+        "own_other", "own_unread", "refused", "requests", "retries", "stored", "tls_failed",
+        "traffic", "upstream_errors",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -112,6 +113,9 @@ class Counters:
         self.retries = 0
         self.clients_gone = 0
         self.tls_failed = 0         # handshakes
+        self.memory_errors = 0      # times that memory has run out
+        self.memory_dropped = 0     # stored responses, for want of it
+        self.faults = 0             # other exceptions that nobody has caught
         self.access_lines_dropped = 0    # of the access log, for want of a reader or of room
         self.forwarded_get = _by_reason_and_class()      # answers of the application
         self.forwarded_other = _by_reason_and_class()    # the same, to other methods

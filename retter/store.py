@@ -11,7 +11,7 @@ conditional.py what a request gets of it. `now` is monotonic seconds, everywhere
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from math import inf
 from typing import Final, NamedTuple, Protocol, cast
@@ -56,6 +56,9 @@ from retter.variants import ORIGIN_MARK, Soft, is_plain, likeness, soft_of
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
 MIB: Final = 1024 * 1024
+
+# What a store keeps of its budget however often memory runs out: some dozens of pages.
+KEPT_BYTES_MIN: Final = MIB
 
 # Changes that a response still on its way is compared with. When more of them happen during one
 # request, it is taken for old: too careful, but it costs only what the next response brings back.
@@ -678,6 +681,19 @@ class ResponseStore:
         """Drop everything, and what is still on its way; return how many."""
         self._changed_at = self._emptied_at = now
         return self.purge()
+
+    def give_up(self) -> int:
+        """Drop everything and free it at once, and hold less from now on; return how many.
+
+        For when memory has run out: where there was too little for so much, there will be again.
+        """
+        held = self._shelves.bytes_used
+        dropped = self.purge()
+        self._shelves.take_all_rubbish_out()
+        if held > KEPT_BYTES_MIN:
+            fewer = max(KEPT_BYTES_MIN, held * 3 // 4)
+            self.reconfigure(replace(self._rules, bytes_max=min(self._rules.bytes_max, fewer)))
+        return dropped
 
     def take_rubbish_out(self) -> None:
         """Free some of what has been dropped all at once; call it every tick."""

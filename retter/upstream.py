@@ -50,6 +50,7 @@ class ResponseSink(Protocol):
     def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
     def upstream_blocked(self) -> None: ...
     def upstream_writable(self) -> None: ...
+    def broken(self, now: float) -> None: ...
 
 
 class TunnelSink(Protocol):
@@ -252,27 +253,34 @@ class UpstreamConnection:
             return
         self.answered = True
         now = self._loop.time()
-        if self._framing is None and not self._buffer:
-            end = data.find(b"\r\n\r\n") + 4
-            head = self._memo.young.get(data[:end])
-            if (
-                head is not None
-                and head.plain
-                and head.content_length == len(data) - end
-                and self._method == b"GET"
-            ):
-                # A known head and the whole body: what `_receive_head` would come to.
-                self._keep_alive = head.keep_alive
-                self._end_exchange(now)
-                sink.response_whole(head, data[end:], now)
-                return
         try:
+            if self._framing is None and not self._buffer:
+                end = data.find(b"\r\n\r\n") + 4
+                head = self._memo.young.get(data[:end])
+                if (
+                    head is not None
+                    and head.plain
+                    and head.content_length == len(data) - end
+                    and self._method == b"GET"
+                ):
+                    # A known head and the whole body: what `_receive_head` would come to.
+                    self._keep_alive = head.keep_alive
+                    self._end_exchange(now)
+                    sink.response_whole(head, data[end:], now)
+                    return
             if self._framing is None:
                 self._receive_head(sink, data, now)
             else:
                 self._receive_body(sink, data, now)
         except UpstreamError as error:
             self._fail(error, now)
+        except Exception:
+            # A fault of ours, or no memory. The loop tells it and ends this connection, which may
+            # not have the exchange any more.
+            if self._sink is sink:
+                self._sink = None
+            sink.broken(now)
+            raise
 
     def eof_received(self) -> bool:
         if self._tunnel is not None:

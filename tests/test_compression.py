@@ -965,3 +965,24 @@ def test_an_excluded_path_is_excluded_in_all_its_spellings(path: str) -> None:
     proxy = make(compress_exclude="/login")
     answer = answer_to(proxy, get(path, headers=GZIP), reply(PAGE, headers=HTML))
     assert body_of(answer) == PAGE
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there is no memory for one: whoever waits is told."""
+    told: list[bytes | None] = []
+
+    def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        worker = ThreadWorker(asyncio.get_running_loop())
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+        worker.submit(lambda: b"done", told.append)
+        assert worker.waiting == 0
+        assert told == [], "never before submit has returned"
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        worker.close()
+
+    asyncio.run(main())
+    assert told == [None]

@@ -111,6 +111,13 @@ class ProxyCollector(Collector):
             "log",
             [("access", proxy.counters.access_lines_dropped), ("own", lines_dropped())],
         )
+        yield _counter(
+            "retter_out_of_memory", "Times that memory has run out and the store was emptied.",
+            proxy.counters.memory_errors,
+        )
+        yield _counter(
+            "retter_faults", "Faults of RETTER's own that its log has told.", proxy.counters.faults
+        )
         yield from self._operating_system()
 
     @staticmethod
