@@ -16,10 +16,10 @@ from setuptools import setup
 # request, and tests put others in their place.
 MODULES = (
     "answers", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies", "downstream",
-    "exchange", "forwarding", "heads", "httpdate", "keeping", "lines", "marks", "measured", "memo",
-    "message", "negotiation", "owner", "personal", "policy", "redirect", "relay", "request_body",
-    "sessions", "setcookie", "shelves", "store", "stored", "tunnel", "upstream", "variants",
-    "wheel", "wildcard", "window", "withdrawals",
+    "exchange", "forwarding", "goodness", "heads", "httpdate", "keeping", "lines", "marks",
+    "measured", "memo", "message", "negotiation", "owner", "personal", "policy", "redirect",
+    "relay", "request_body", "sessions", "setcookie", "shelves", "store", "stored", "tunnel",
+    "upstream", "variants", "wheel", "wildcard", "window", "withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeGuard, cast
 from retter import compress, units
 from retter.negotiation import CODINGS
 from retter.units import shown
-from retter.wellknown import DEFAULT_SESSION_COOKIES
+from retter.wellknown import DEFAULT_SESSION_COOKIES, FAILURE_TEXTS
 
 ENVIRONMENT_PREFIX: Final = "RETTER_"
 
@@ -35,6 +35,11 @@ COMPRESSED_TYPES: Final = (
 )  # fmt: skip
 
 SESSION_COOKIES: Final = tuple([name.decode() for name in DEFAULT_SESSION_COOKIES])
+
+# A shorter one would stand in many a page; each is looked for in small answers that have shrunk.
+FAILURE_TEXT_BYTES_MIN: Final = 8
+FAILURE_TEXT_BYTES_MAX: Final = 200
+FAILURE_TEXTS_MAX: Final = 64
 
 _MILLISECOND_S: Final = 0.001  # the clock of the event loop is no finer
 
@@ -320,6 +325,37 @@ def _codings() -> Kind:
         return listed.show(value) or "off"
 
     return Kind("CODINGS", lambda text: accept(text), accept, show, many=True)
+
+
+def _failure_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not text")
+    if value.lower() == "auto":
+        return "auto"
+    if not FAILURE_TEXT_BYTES_MIN <= len(value.encode()) <= FAILURE_TEXT_BYTES_MAX:
+        raise ValueError(
+            f"{shown(value)} is not auto or off, nor a text of {FAILURE_TEXT_BYTES_MIN} to "
+            f"{FAILURE_TEXT_BYTES_MAX} bytes"
+        )
+    return value
+
+
+def _failure_texts() -> Kind:
+    """Texts of error pages; off is the empty tuple."""
+    listed = _list("TEXTS", _failure_text)
+
+    def accept(value: object) -> object:
+        if isinstance(value, str) and value.strip().lower() in ("off", "false", "no"):
+            return ()
+        found = cast("tuple[str, ...]", listed.accept(value))
+        if len(found) > FAILURE_TEXTS_MAX:
+            raise ValueError(f"{len(found)} texts are too many; at most {FAILURE_TEXTS_MAX}")
+        return found
+
+    def show(value: tuple[object, ...]) -> str:
+        return listed.show(value) or "off"
+
+    return Kind("TEXTS", accept, accept, show, many=True)
 
 
 def _listen_item(value: object) -> str:
@@ -701,6 +737,13 @@ class Settings:
         (), BREAKER, _list("CODES", _failure_status),
         "More statuses that count as failures, besides 5xx without 501 and 505.",
     )
+    failure_text: tuple[str, ...] = _setting(
+        ("auto",), BREAKER, _failure_texts(),
+        "Texts of error pages that come with status 200: such a page is a failure if it has less "
+        "than 16 KiB and less than half of the stored answer. auto is what MySQL, MariaDB, "
+        "PostgreSQL, WordPress and PHP say; add your own: auto,Our shop is down. off looks for "
+        "none.",
+    )
     routes: tuple[str, ...] = _setting(
         (), BREAKER, _list("PATHS", _path_pattern),
         "Paths that are one route each for the route breakers, as /api/*,/search; the first that "
@@ -810,6 +853,12 @@ class Settings:
         if self.compress != ("auto",):
             return self.compress
         return tuple([name for name in _CODINGS if compress.available(name.encode())])
+
+    @property
+    def failure_texts(self) -> tuple[str, ...]:
+        """What is meant by `failure_text`: the texts that are looked for."""
+        own = tuple([text for text in self.failure_text if text != "auto"])
+        return (*FAILURE_TEXTS, *own) if "auto" in self.failure_text else own
 
     def _check_admin(self) -> None:
         if self.admin_token and self.admin_token_file:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from retter.breaker import Kind, Permit, Phase
+from retter.breaker import Kind, Permit, Phase, State
 from retter.coding import decodable, readable
 from retter.errors import (
     ConnectRefused,
@@ -33,13 +33,14 @@ from retter.errors import (
     outcome_of,
 )
 from retter.forwarding import without_expectation
+from retter.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
 from retter.message import Framing, ResponseHead
 from retter.policy import Identity, invalidated_urls, storable
 from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
 from retter.request_body import RequestBody
 from retter.store import StoredResponse
-from retter.stored import CODING, STORED_AT, Form, Record, as_stored
+from retter.stored import BODY, CODING, STORED_AT, Form, Record, as_stored
 from retter.tunnel import STREAM_IDLE_S, Tunnel
 from retter.upstream import Trailers, UpstreamConnection
 
@@ -105,7 +106,7 @@ def begin(
                 found = None
     decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
     if isinstance(decision, Permit):
-        exchange = Exchange(proxy, client, parsed, decision, now, body)
+        exchange = Exchange(proxy, client, parsed, decision, found, now, body)
         if decision.phase is _ADMITTED:
             exchange.forward(now)
             if exchange.stage is _DONE:
@@ -237,6 +238,7 @@ class Exchange:
         client: "DownstreamConnection",
         parsed: "ParsedRequest",
         permit: Permit,
+        found: Record | None,
         now: float,
         body: RequestBody | None,
     ) -> None:
@@ -245,6 +247,7 @@ class Exchange:
         self._forwarding = client.forwarding
         self._parsed = parsed
         self._permit = permit
+        self._found = found                     # stored before, to compare the answer with
         permit.holder = self
         self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
@@ -400,11 +403,13 @@ class Exchange:
         """
         proxy, client, parsed = self._proxy, self._client, self._parsed
         identity = parsed.identity
+        found = self._found
         if (
             client is None
             or not identity.store
             or proxy.judges_plain_answers
             or len(body) > proxy.settings.store_object_bytes_max
+            or ((found is None or found[BODY] != body) and self._is_doubtful(body, now))
         ):
             self.response_head(head, body, True, [], now)
             return
@@ -459,15 +464,63 @@ class Exchange:
             self._silence_s = STREAM_IDLE_S
         proxy.breaker.first_byte(now, self._permit)
         self._outcome = outcome_of(head.status, proxy.failure_statuses)
-        failed = self._outcome is not _OK and self._outcome is not _NEUTRAL
         self._learn(relay, head, now)
-        if failed and self._client is not None:
-            stored = _last_resort(proxy, parsed, now)
-            if stored is not None:  # stale-if-error (RFC 5861 section 4)
-                self._answer_from_store(stored, Reason.UPSTREAM_STATUS, now)
+        if self._outcome is not _OK and self._outcome is not _NEUTRAL:
+            self._failed(Reason.UPSTREAM_STATUS, now)
         if not complete:
             self._receive_on(relay, head, now)
         self._pass_on(relay, body, complete, trailers, now)
+
+    def _failed(self, reason: Reason, now: float) -> None:
+        """What came is no good answer: the stored one instead (stale-if-error, RFC 5861 4)."""
+        proxy = self._proxy
+        proxy.goodness.failed(now)
+        if self._client is not None and not self.answer_begun:
+            stored = _last_resort(proxy, self._parsed, now)
+            if stored is not None:
+                self._answer_from_store(stored, reason, now)
+
+    # -- is it good? --------------------------------------------------------------------------
+
+    def _is_doubtful(self, body: bytes, now: float) -> bool:
+        """Tell at once whether a plain answer must be judged by its body."""
+        found, proxy = self._found, self._proxy
+        if found is not None:
+            stored_body: bytes = found[BODY]
+            if not found[CODING] and 2 * len(body) >= len(stored_body):
+                return False    # nearly always, so without a call
+            return has_shrunk(body, stored_body)
+        # Nothing is stored, or nothing that was to spare the application work.
+        if proxy.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
+            return True
+        return proxy.store.has_any(self._parsed.identity)
+
+    def _judge_body(self, relay: ResponseRelay, data: bytes, now: float) -> None:
+        """Judge an answer when the last of it has come, before that goes anywhere."""
+        proxy, parsed = self._proxy, self._parsed
+        if self._outcome is not Outcome.OK or not parsed.identity.lookup:
+            return
+        body = relay.whole(data)
+        if body is None:
+            return
+        found = self._found
+        verdict = proxy.goodness.judge(
+            parsed.identity.key,
+            relay.head,
+            body,
+            proxy.store.peek(parsed.identity, parsed.head, now)[0]
+            if found is None else as_stored(found),
+            trouble=proxy.breaker.state is not State.CLOSED or proxy.goodness.in_trouble(now),
+        )
+        if verdict is Verdict.GOOD:
+            return
+        relay.drop_copy()
+        if verdict is Verdict.UNCLEAR:
+            self._outcome = Outcome.NEUTRAL
+        elif verdict is Verdict.FAILED:
+            self._outcome = Outcome.ERROR
+            proxy.counters.upstream_errors[Reason.FAILURE_TEXT] += 1
+            self._failed(Reason.FAILURE_TEXT, now)
 
     def _learn(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """What the head alone tells the store."""
@@ -539,6 +592,8 @@ class Exchange:
     def _pass_on(
         self, relay: ResponseRelay, data: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None:
+        if complete:
+            self._judge_body(relay, data, now)
         relay.take(self._client, data, complete, trailers)
         if self.stage is _DONE:
             return
@@ -678,6 +733,7 @@ class Exchange:
         """The application has no good answer to this one."""
         proxy, client = self._proxy, self._client
         self._outcome = error.outcome
+        proxy.goodness.failed(now)
         if self._relay is not None:
             self._relay.drop_copy()
         proxy.counters.upstream_errors[error.reason] += 1
@@ -721,6 +777,7 @@ class Exchange:
     def overdue(self, reason: Reason, now: float) -> None:
         """The breaker's clock has run out: waited in vain for a place, or for the first byte."""
         if reason is Reason.PATIENCE:
+            self._proxy.goodness.failed(now)
             stored = _last_resort(self._proxy, self._parsed, now)
             if stored is not None and self._client is not None and not self.answer_begun:
                 self._answer_from_store(stored, reason, now)

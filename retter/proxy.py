@@ -33,6 +33,7 @@ from retter.config import ConfigError, Settings
 from retter.encoder import Compression, ThreadWorker
 from retter.exchange import Exchange
 from retter.forwarding import ForwardingFields, Trust
+from retter.goodness import Goodness
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.httpdate import format_http_date
 from retter.keeping import Keeper
@@ -232,6 +233,7 @@ class Proxy:
         self._response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
         self._response_parser = ResponseParser()    # the same for all connections, old and new
         self._sessions = SessionsSeen()
+        self.goodness = Goodness()
         self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
         self.answers.set_state(self.breaker.state)
@@ -269,6 +271,7 @@ class Proxy:
             any(status < 400 for status in settings.failure_statuses)
             or settings.store_policy != StorePolicy.ALL
         )
+        self.goodness.configure([text.encode() for text in settings.failure_texts])
         self.answers = AnswerWriter(headers=settings.headers, error_page=error_page)
         self._route_of = _make_route_of(_encoded(settings.routes), settings.limit_head)
         self._is_stream = name_matcher(_encoded(settings.stream_paths))

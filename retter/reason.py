@@ -49,6 +49,8 @@ class Reason(StrEnum):
     UPSTREAM_MALFORMED = "upstream-malformed"
     UPSTREAM_STATUS = "upstream-status"      # it answered with a 5xx (not 501, 505)
 
+    FAILURE_TEXT = "failure-text"            # an error page whose status says that all is well
+
     # The client failed this request
     BAD_REQUEST = "bad-request"
     CLIENT_TIMEOUT = "client-timeout"

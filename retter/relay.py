@@ -76,6 +76,13 @@ class ResponseRelay:
         """Return the body in pieces, if it is to be stored."""
         return self._copy
 
+    def whole(self, data: bytes) -> bytes | None:
+        """Return the body that ends with this piece, if all of it has been kept."""
+        kept = self._copy if self._copy is not None else self._held
+        if not kept:
+            return data if kept is not None or not self._received else None
+        return b"".join([*kept, data])
+
     def hold(self, until: float) -> None:
         """Hold the answer back until it is whole or too large, or until `release`."""
         self._held = []

@@ -272,6 +272,11 @@ class ResponseStore:
         ]
         return blake2b(b"".join(values), key=self._rules.secret, digest_size=16).digest()
 
+    def has_any(self, identity: Identity) -> bool:
+        """Tell whether anything is stored for this URL that this client might be given."""
+        slots = self._slots
+        return identity.key in slots or identity.public_key in slots
+
     def peek(
         self, identity: Identity, request: RequestHead, now: float
     ) -> tuple[StoredResponse | None, bool]:

@@ -153,3 +153,18 @@ IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
     b"cookieyes-consent", b"cmplz_*", b"borlabs-cookie", b"moove_gdpr_popup",
     b"wordpress_test_cookie", b"__cf_bm", b"_cfuvid", b"__cflb", b"AWSALB", b"AWSALBCORS",
 )
+
+# What MySQL, MariaDB, PostgreSQL, WordPress and PHP say where a page should be (goodness.py).
+FAILURE_TEXTS: Final = (
+    "Error establishing a database connection", "There has been a critical error on this website",
+    "DB error:", "Too many connections", "max_user_connections", "SQLSTATE[", "PDOException",
+    "mysqli_sql_exception", "mysqli_connect():", "server has gone away",
+    "Lost connection to MySQL server", "Can't connect to MySQL server",
+    "Can't connect to local", "Can't connect to server on", "Lock wait timeout exceeded",
+    "Deadlock found when trying", "too many clients already",
+    "remaining connection slots are reserved", "could not connect to server",
+    "the database system is starting up", "the database system is shutting down",
+    "server closed the connection unexpectedly", "<b>Fatal error</b>:", "<b>Parse error</b>:",
+    "PHP Fatal error:", "Fatal error: Uncaught", "Allowed memory size of", "Out of memory",
+    "Maximum execution time of",
+)  # fmt: skip

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,9 +111,10 @@ class FastCgi:
 
     def __init__(
         self, folder: Path, script: Path, *, workers: int,
-        params: Mapping[str, str], ini: Mapping[str, str],
+        params: Mapping[str, str], ini: Mapping[str, str], new_port: Callable[[], int] = free_port,
     ) -> None:  # fmt: skip
         self.port = 0
+        self._new_port = new_port
         self._folder = folder
         self._script = script
         self._workers = workers
@@ -128,7 +129,7 @@ class FastCgi:
         if fpm is None or nginx is None:
             raise StartFailed(f"{missing()} is not installed")
         folder, root = self._folder, os.geteuid() == 0
-        self.port, self._control = free_port(), free_port()
+        self.port, self._control = self._new_port(), self._new_port()
         fpm_file, nginx_file = folder / "fpm.conf", folder / "nginx.conf"
         fpm_file.write_text(
             fpm_configuration(folder, workers=self._workers, ini=self._ini, root=root)

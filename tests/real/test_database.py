@@ -16,8 +16,10 @@ from benchmarks.overload.blog import Blog
 from benchmarks.overload.blog.mariadb import CONNECTIONS
 from benchmarks.overload.peers import StartFailed
 from tests.real.conftest import StartRetter
-from tests.real.processes import RetterProgram, eventually
+from tests.real.processes import RetterProgram, eventually, free_port
 from tests.real.wire import Answer, fetch
+
+pytestmark = pytest.mark.xdist_group("database")    # one site for all
 
 PAGES = ("/", "/article/1", "/article/2")
 # What the blog says when it has no database; see blog.php.
@@ -38,7 +40,7 @@ def running_site() -> Iterator[Blog]:
     with tempfile.TemporaryDirectory(prefix="blog-") as name:
         folder = Path(name)
         folder.chmod(0o755)     # MariaDB runs as another user
-        site = Blog(folder, query_ms=30)
+        site = Blog(folder, query_ms=30, new_port=free_port)
         try:
             site.start_programs()
             yield site
@@ -81,9 +83,9 @@ def whole(answer: Answer) -> bool:
     )  # fmt: skip
 
 
-def nobody_sees_the_fault(proxy: RetterProgram) -> None:
+def nobody_sees_the_fault(proxy: RetterProgram, *targets: str) -> None:
     for _ in range(ROUNDS):
-        for target in PAGES:
+        for target in targets or PAGES:
             answer = fetch(proxy.port, "GET", target)
             assert answer.status == 200, (target, answer)
             assert whole(answer), (target, answer)
@@ -149,8 +151,7 @@ def test_without_a_fault_everything_is_the_blogs_own(site: Blog, proxy: RetterPr
 @pytest.mark.parametrize(
     ("fault", "errors"),
     [
-        (killed, "status"),
-        (taken_up, "status"),
+        *((fault, errors) for fault in (killed, taken_up) for errors in blog.ERRORS),
         # Nothing is said while the database does not answer.
         (frozen, "status"),
         (locked, "status"),
@@ -166,6 +167,22 @@ def test_visitors_see_the_good_pages_whatever_the_database_does(
         nobody_sees_the_fault(proxy)
     for target in PAGES:
         fresh(proxy, target)
+
+
+def test_a_page_without_its_articles_does_not_replace_the_whole_one(
+    site: Blog, proxy: RetterProgram
+) -> None:
+    fresh(proxy, "/")
+    site.tell_errors_as("lenient")
+    with locked(site):
+        for _ in range(ROUNDS):     # the first is late: from then on nothing is believed too much
+            assert fetch(proxy.port, "GET", "/").status == 200
+        # The blog has made its page without articles, whoever was given it.
+        broken = fetch(site.port, "GET", "/")
+        assert broken.status == 200 and not whole(broken)
+    with killed(site):
+        nobody_sees_the_fault(proxy, "/")
+    fresh(proxy, "/")
 
 
 def test_a_page_that_was_never_good_is_told_as_it_is(site: Blog, proxy: RetterProgram) -> None:

@@ -9,7 +9,7 @@ The capacity is measured before the trial: ten connections by the mean time of a
 clients ask again at once. RETTER is not told of the ten.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from benchmarks.overload.applications import Application
 from benchmarks.overload.blog import mariadb
 from benchmarks.overload.blog.mariadb import CONNECTIONS, MariaDb
 from benchmarks.overload.fastcgi import FastCgi, closed_loop
+from benchmarks.overload.peers import free_port
 
 SCRIPT: Final = Path(__file__).parent / "blog.php"
 WORKERS: Final = 16
@@ -51,7 +52,10 @@ class Blog(Application):
     post_target = "/comment"
     post_body = "article=7&author=Ada&text=Well+said"
 
-    def __init__(self, folder: Path, *, query_ms: float = QUERY_MS) -> None:
+    def __init__(
+        self, folder: Path, *, query_ms: float = QUERY_MS,
+        new_port: Callable[[], int] = free_port,
+    ) -> None:  # fmt: skip
         self._folder = folder / "blog"
         self._capacity = 0.0
         self._comments_before = 0
@@ -62,6 +66,7 @@ class Blog(Application):
             workers=WORKERS,
             params={"BLOG_FOLDER": str(self._folder), "BLOG_QUERY_MS": f"{query_ms:g}"},
             ini={"display_errors": "1", "log_errors": "0"},
+            new_port=new_port,
         )
 
     @property
