@@ -286,7 +286,7 @@ class Exchange:
         parsed = self._parsed
         # What is asked again where the application has just closed (upstream_failed) needs no look.
         look = parsed.kind is not _GET or parsed.head.framing is not _NO_BODY
-        bound = self._bound_connection(look) if proxy.bound else None
+        bound = self._bound_connection(look) if proxy.bound.clients else None
         if bound is not None:
             self.upstream_ready(bound, now)
         else:

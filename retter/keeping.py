@@ -10,8 +10,8 @@ from retter.coding import plain_body
 from retter.message import RequestHead, ResponseHead
 from retter.owner import OwnerRules
 from retter.personal import gives_cookie, is_personal, sets_cookie
-from retter.policy import Identity, ends_session, marks_of
-from retter.setcookie import learn
+from retter.policy import Identity, ends_session
+from retter.setcookie import learn, marks_set
 from retter.store import Clients, ResponseStore
 
 
@@ -30,14 +30,10 @@ class Keeper:
         self._store = store
         self._rules = rules
         self._forget = forget
-        store.marks_of = self._marks_of
 
     def configure(self, rules: OwnerRules) -> None:
         """Do it by other rules from now on."""
         self._rules = rules
-
-    def _marks_of(self, request: RequestHead) -> tuple[bytes, ...]:
-        return marks_of(request, self._rules)
 
     def learn_cookies(
         self, identity: Identity, request: RequestHead, head: ResponseHead, now: float
@@ -45,8 +41,7 @@ class Keeper:
         """Take an answer's Set-Cookie: sessions begin, and a login or logout ends the past."""
         rules = self._rules
         if ends_session(identity, request, head, rules):
-            marks = marks_of(request, rules, head)
-            self._store.drop_owner(identity.owner, now, marks)
+            self._store.drop_owner(identity.owner, now, identity.marks + marks_set(head, rules))
         if learn(request, head, rules):
             self._forget()
 

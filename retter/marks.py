@@ -1,6 +1,6 @@
 """Owners by the sessions in them: one person may be several owners, and a logout ends them all.
 
-A mark is a keyed hash of a session value (setcookie.py). The shelves tell when an owner has nothing
+A mark is a hash of a session value (owner.py). The shelves tell when an owner has nothing
 stored any more, so there are never more of these than owners with something in the store.
 """
 
@@ -12,10 +12,10 @@ class OwnerMarks:
 
     def __init__(self) -> None:
         # Tuples of bytes, which the garbage collector can leave alone: mostly of one.
-        self._marks: dict[bytes, tuple[bytes, ...]] = {}
-        self._owners: dict[bytes, tuple[bytes, ...]] = {}
+        self._marks: dict[bytes, tuple[int, ...]] = {}
+        self._owners: dict[int, tuple[bytes, ...]] = {}
 
-    def add(self, owner: bytes, marks: tuple[bytes, ...]) -> None:
+    def add(self, owner: bytes, marks: tuple[int, ...]) -> None:
         """Note an owner who has just got something stored."""
         if not marks or owner in self._marks:
             return
@@ -23,7 +23,7 @@ class OwnerMarks:
         for mark in marks:
             self._owners[mark] = (*self._owners.get(mark, ()), owner)
 
-    def owners(self, marks: tuple[bytes, ...]) -> list[bytes]:
+    def owners(self, marks: tuple[int, ...]) -> list[bytes]:
         """Return those who have one of the marks, each once."""
         found = [owner for mark in marks for owner in self._owners.get(mark, ())]
         return list(dict.fromkeys(found))

@@ -14,6 +14,10 @@ Fields = tuple[tuple[bytes, bytes], ...]
 """Field lines in the order received: (lower-case name, value without surrounding white space)."""
 
 
+Soft = tuple[bytes, bytes, bytes]
+"""What an answer is made for, as far as that is known: primary language, device, country."""
+
+
 # Octets as numbers. `b"?" in target` takes b"?" for a number first, fails, and words an error that
 # nobody gets to see (CPython 3.11 to 3.13): 0.4 us, where a number takes 0.03.
 QUESTION_MARK, SEMICOLON, SLASH, QUOTE, COMMA, PERCENT, PLUS = b'?;/",%+'
@@ -61,6 +65,7 @@ class RequestHead:
     shape: bytes             # what separates variants of the answer (variants.py); b"" mostly
     country: bytes           # of the client, as a trusted CDN says; b"" is unknown
     ids: tuple[bytes, ...]   # request ids that the client may have chosen
+    soft: Soft | None        # found out when it is needed (variants.py), and always the same
 
     # Written out, here and where else one is made for each request: a constructor that dataclass
     # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
@@ -82,6 +87,7 @@ class RequestHead:
         shape: bytes = b"",
         country: bytes = b"",
         ids: tuple[bytes, ...] = (),
+        soft: Soft | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -99,6 +105,7 @@ class RequestHead:
         self.shape = shape
         self.country = country
         self.ids = ids
+        self.soft = soft
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

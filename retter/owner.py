@@ -22,6 +22,7 @@ from retter.cookies import (
     LIKELY,
     NO_COOKIES,
     SESSION,
+    SESSION_BYTES_MIN,
     CookieKind,
     cookie_classifier,
     is_plain_value,
@@ -46,6 +47,7 @@ from retter.wildcard import name_matcher
 OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
 SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
 SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
+MARKS_MAX: Final = 16            # sessions of a request by which it is found; browsers send two
 NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB of them, if kept
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
 COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
@@ -80,15 +82,23 @@ class Owner:
     session: bool                # the request carries a session
     anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
     shape: bytes                 # a credential beside a session separates variants; b"" mostly
+    marks: tuple[int, ...]       # of the sessions in it, by which a logout finds it (marks.py)
 
     def __init__(
-        self, digest: bytes, owner_class: OwnerClass, session: bool, anonymous: bool, shape: bytes
+        self,
+        digest: bytes,
+        owner_class: OwnerClass,
+        session: bool,
+        anonymous: bool,
+        shape: bytes,
+        marks: tuple[int, ...] = (),
     ) -> None:
         self.digest = digest
         self.owner_class = owner_class
         self.session = session
         self.anonymous = anonymous
         self.shape = shape
+        self.marks = marks
 
 
 class _Kinds(dict[bytes, K], Generic[K]):
@@ -289,6 +299,7 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
     kinds = rules.cookie_kinds
     sessions: list[tuple[bytes, bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes, bytes]] = []
+    marks: list[int] = []
     known = rules.names_told
     for piece in line.split(b";"):
         name, equals, value = piece.partition(b"=")
@@ -301,14 +312,19 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
                 return None
             known = known or name in rules.seen.names
             sessions.append((b"S", name, value))
+            marks.append(hash(value))
         elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
             credentials.append((b"K", name, value))
+            if len(value) >= SESSION_BYTES_MIN:
+                marks.append(hash(value))
     if not sessions or not known:
         return None
     digest = _digest(rules, sessions + credentials if credentials else sessions)
     if digest in rules.seen.shared:
         return None
-    return Owner(digest, OwnerClass.SESSION, True, rules.anonymous_fallback, b"")
+    return Owner(
+        digest, OwnerClass.SESSION, True, rules.anonymous_fallback, b"", tuple(marks[:MARKS_MAX])
+    )
 
 
 def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
@@ -316,9 +332,15 @@ def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
     return _digest(rules, [(b"S", name, value)])
 
 
-def value_mark(value: bytes, rules: OwnerRules) -> bytes:
-    """Return the keyed hash under which the owners with a session value in them are found."""
-    return _digest(rules, [(b"V", b"", value)])
+def marks_of(values: Iterable[bytes]) -> tuple[int, ...]:
+    """Return the marks of values, by which the owners that have them are found.
+
+    Python's own hash, whose key is the process's. Two values that share one cost what is stored
+    for one of them. Short values have none, or anybody could make all owners with `user=5` in them
+    be dropped.
+    """
+    marks = [hash(value) for value in values if len(value) >= SESSION_BYTES_MIN]
+    return tuple(dict.fromkeys(marks))[:MARKS_MAX]
 
 
 def _owner(
@@ -335,6 +357,7 @@ def _owner(
     session = bool(cookies.sessions or url_sessions)
     owner_class = OwnerClass.COOKIES
     shape = b""
+    marked = [value for _, value in (*cookies.sessions, *cookies.credentials)]
     # Each part is tagged with where it stood, so that a cookie never counts as a field.
     who = [(b"C", name, value) for name, value in cookies.counted]
     if cookies.unclear:
@@ -342,13 +365,16 @@ def _owner(
     elif cookies.sessions:
         alone = [(b"S", name, value) for name, value in cookies.sessions]
         alone += [(b"K", name, value) for name, value in cookies.credentials]
-        if _digest(rules, alone) in rules.seen.shared:
+        shared = rules.seen.shared
+        if shared and _digest(rules, alone) in shared:
+            marked = []
             session = bool(url_sessions)    # a flag of many visitors
         elif rules.names_told or any(name in rules.seen.names for name, _ in cookies.sessions):
             who = alone
             owner_class = OwnerClass.SESSION
     if url_sessions:
         who += [(b"U", b"", param) for param in url_sessions]
+        marked += [param.partition(b"=")[2] for param in url_sessions]
         owner_class = OwnerClass.SESSION
     if credentials:
         secrets = [(b"F", name, value) for name, value in credentials]
@@ -362,4 +388,5 @@ def _owner(
     if not who:
         return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
     anonymous = rules.anonymous_fallback and not credentials and not url_sessions
-    return Owner(_digest(rules, who), owner_class, session, anonymous, shape)
+    marks = marks_of(marked)
+    return Owner(_digest(rules, who), owner_class, session, anonymous, shape, marks)

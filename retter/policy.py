@@ -27,11 +27,11 @@ from retter.message import (
 )
 from retter.owner import OWNER_BYTES, OwnerClass, OwnerRules, owner_of
 from retter.personal import carries_nonce, sets_cookie
-from retter.setcookie import changes_carried, session_marks, sets_session
+from retter.setcookie import changes_carried, sets_session
 
 __all__ = [
     "Identity", "OwnerClass", "OwnerRules", "RouteOf", "StorePolicy", "ends_session", "identify",
-    "invalidated_urls", "key_of", "key_parts", "marks_of", "sets_session", "storable", "stored_url",
+    "invalidated_urls", "key_of", "key_parts", "sets_session", "storable", "stored_url",
 ]
 
 RouteOf = Callable[[RequestHead], bytes]
@@ -61,6 +61,7 @@ class Identity:
     shape: bytes                 # separates variants under one key; b"" mostly
     session: bool                # the request carries a session
     stands_in: bool              # may be answered from the store where the application fails
+    marks: tuple[int, ...]       # of its sessions (owner.py)
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Identity:
         shape: bytes,
         session: bool,
         stands_in: bool,
+        marks: tuple[int, ...] = (),
     ) -> None:
         self.owner = owner
         self.owner_class = owner_class
@@ -87,6 +89,7 @@ class Identity:
         self.shape = shape
         self.session = session
         self.stands_in = stands_in
+        self.marks = marks
 
     def keep_out(self) -> None:
         """Let the store have nothing to do with the request."""
@@ -147,6 +150,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         request.shape + who.shape,
         who.session,
         stands_in,
+        who.marks,
     )
 
 
@@ -275,13 +279,6 @@ def ends_session(
     if identity.session:
         return sets_session(request, response, rules)
     return identity.owner_class is OwnerClass.COOKIES and changes_carried(request, response, rules)
-
-
-def marks_of(
-    request: RequestHead, rules: OwnerRules, response: ResponseHead | None = None
-) -> tuple[bytes, ...]:
-    """Return what all owners are known by that have a session of this request or answer."""
-    return session_marks(request, response, url_sessions(request.target, rules) or [], rules)
 
 
 def invalidated_urls(

@@ -460,7 +460,7 @@ class Proxy:
 
     def lost(self, connection: ClientConnection) -> None:
         """A client connection is closed."""
-        if self.bound:
+        if self.bound.clients:
             self.bound.lost(connection)
         if connection in self.connections:
             self.connections.remove(connection)

@@ -5,7 +5,7 @@ https knows people by two of them, and a logout carries one. `learn` is told of 
 sets a cookie; all else only looks.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from retter.cookies import (
@@ -24,10 +24,7 @@ from retter.cookies import (
 from retter.httpdate import parse_http_date
 from retter.limits import SET_COOKIE_ATTRIBUTES_MAX
 from retter.message import RequestHead, ResponseHead
-from retter.owner import OwnerRules, session_digest, value_mark
-
-# Values of one request or answer that owners are looked up by; a browser sends two or three.
-MARKS_MAX = 16
+from retter.owner import OwnerRules, marks_of, session_digest
 
 
 class SetCookie(NamedTuple):
@@ -128,40 +125,12 @@ def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRu
     return False
 
 
-def session_marks(
-    request: RequestHead,
-    response: ResponseHead | None,
-    url_sessions: list[bytes],
-    rules: OwnerRules,
-) -> tuple[bytes, ...]:
-    """Return the marks of all session values that a request and its answer name.
-
-    What has a mark in common is one person's. Short values have none, or anybody could make all
-    owners with `user=5` in them be dropped.
-    """
-    cookies = cookies_of(request, rules)
-    kinds = rules.cookie_kinds
-    pairs = [*cookies.sessions, *cookies.credentials]
-    pairs += [(name, value) for name, _, value in map(_parted, url_sessions)]
-    if response is not None:
-        pairs += [
-            (cookie.name, cookie.value) for cookie in cookies_set(response)
-            if kinds[cookie.name] in (SESSION, LIKELY, CREDENTIAL)
-        ]  # fmt: skip
-    return tuple(dict.fromkeys(_marks(pairs, rules)))[:MARKS_MAX]
-
-
-def _parted(param: bytes) -> tuple[bytes, bytes, bytes]:
-    return param.partition(b"=")
-
-
-def _marks(pairs: Iterable[tuple[bytes, bytes]], rules: OwnerRules) -> Iterator[bytes]:
-    for name, value in pairs:
-        if not may_be_secret(SESSION, value.strip(b'"')):
-            continue
-        if rules.seen.shared and session_digest(name, value, rules) in rules.seen.shared:
-            continue
-        yield value_mark(value, rules)
+def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
+    """Return the marks of the sessions and credentials that an answer sets."""
+    return marks_of([
+        cookie.value for cookie in cookies_set(response)
+        if rules.cookie_kinds[cookie.name] in (SESSION, LIKELY, CREDENTIAL)
+    ])  # fmt: skip
 
 
 def _deletes(attributes: bytes, response: ResponseHead) -> bool:

@@ -10,13 +10,13 @@ conditional.py what a request gets of it. `now` is monotonic seconds, everywhere
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from math import inf
 from typing import Final, NamedTuple, Protocol, cast
 
-from retter.message import RequestHead, ResponseHead
+from retter.message import RequestHead, ResponseHead, Soft
 from retter.personal import reflects_referer
 from retter.policy import Identity, StorePolicy, key_of, key_parts, url_at
 from retter.shelves import SETTLED_AT_ONCE_MAX, Shelves
@@ -51,7 +51,7 @@ from retter.stored import (
     validates,
     vary_names_of,
 )
-from retter.variants import ORIGIN_MARK, Soft, is_plain, likeness, soft_of
+from retter.variants import ORIGIN_MARK, is_plain, likeness, soft_of
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -141,8 +141,6 @@ class ResponseStore:
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
         self._emptied_at = -inf
         self._counts = StoreStats(bytes_max=rules.bytes_max)
-        # Tells the sessions in a request, by which an owner is found beside its own name.
-        self.marks_of: Callable[[RequestHead], tuple[bytes, ...]] = lambda request: ()
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Take other limits; the secret and the policy are the same for ever.
@@ -324,7 +322,7 @@ class ResponseStore:
             if requested_at <= self._emptied_at:
                 self._counts.refused += 1
                 return False
-            if identity.owner and self._dropped_since(identity, request, requested_at):
+            if identity.owner and self._dropped_since(identity, requested_at):
                 self._counts.refused += 1
                 return False
             if requested_at <= self._changes.get(hash(_withdrawal_of(identity.key)), -inf):
@@ -368,7 +366,7 @@ class ResponseStore:
             self._counts.refused += 1
             return False
         if owner and owner not in self._owner_keys:
-            self._shelves.marks.add(owner, self.marks_of(request))
+            self._shelves.marks.add(owner, identity.marks)
         body = shelves.hold_body(body)      # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
@@ -452,6 +450,9 @@ class ResponseStore:
         These are the one made for the same language, device and country, and those that turn out
         to be equal to it: nothing depends on these, then.
         """
+        if len(slot) == 1 and self._is_for(slot[0], identity, request) and slot[0][SOFT] == soft:
+            self._shelves.release(identity.owner, slot[0])      # nearly always
+            return ()
         kept: list[Record] = []
         for record in slot:
             replaced = record[AGE_MAX] == WITHDRAWN or (
@@ -654,7 +655,7 @@ class ResponseStore:
 
     # -- Removing
 
-    def drop_owner(self, owner: bytes, now: float, marks: tuple[bytes, ...] = ()) -> int:
+    def drop_owner(self, owner: bytes, now: float, marks: tuple[int, ...] = ()) -> int:
         """Drop all that is stored for one owner (login, logout); everyone is not one owner.
 
         Responses that are still on their way to this owner will not be stored either.
@@ -665,9 +666,10 @@ class ResponseStore:
         owners = self._shelves.marks.owners(marks)
         if owner:
             owners.append(owner)
-        for what in (owner, *marks):
-            if what:
-                self._remember_change(what, now)
+        if owner:
+            self._remember_change(owner, now)
+        for mark in marks:
+            self._remember_change(b"m%d" % mark, now)
         dropped = 0
         for one in owners:
             keys = self._owner_keys.get(one, {})
@@ -675,11 +677,9 @@ class ResponseStore:
         self._counts.dropped_session += dropped
         return dropped
 
-    def _dropped_since(
-        self, identity: Identity, request: RequestHead, requested_at: float
-    ) -> bool:
+    def _dropped_since(self, identity: Identity, requested_at: float) -> bool:
         return self._changed_since(identity.owner, requested_at) or any(
-            self._changed_since(mark, requested_at) for mark in self.marks_of(request)
+            self._changed_since(b"m%d" % mark, requested_at) for mark in identity.marks
         )
 
     def empty(self, now: float) -> int:

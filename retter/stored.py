@@ -9,8 +9,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, cast
 
 from retter.cachecontrol import delta_seconds, parse_cache_control, shared_age_max_s
-from retter.message import Fields, RequestHead, ResponseHead
-from retter.variants import Soft
+from retter.message import Fields, RequestHead, ResponseHead, Soft
 
 # What one stored response costs beside its bytes, measured with tracemalloc over 22,000 to 44,000
 # entries on CPython 3.11 (64 bit): 600 for everyone's, 720 for an owner's. It is the record with

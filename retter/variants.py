@@ -10,9 +10,10 @@ is better than an error.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
-from retter.message import Fields, RequestHead
+from retter.message import Fields, RequestHead, Soft
 from retter.wellknown import COUNTRY_FIELDS, SHAPE_FIELDS
 
 ORIGIN_MARK: Final = b"origin\n"
@@ -103,25 +104,48 @@ def country(fields: Fields) -> bytes:
 _LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}")
 _ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
 
-Soft = tuple[bytes, bytes, bytes]
-"""Primary language, kind of device, country."""
+_SOFT_FIELDS: Final = frozenset((b"accept-language", b"user-agent", b"sec-ch-ua-mobile"))
+
+# Browsers send some hundreds of different values. A stranger's may be as long as a head.
+_REMEMBERED_MAX: Final = 512
+_REMEMBERED_BYTES_MAX: Final = 256
 
 
 def soft_of(request: RequestHead) -> Soft:
     """Return what a request would like an answer to be made for."""
+    if request.soft is None:
+        request.soft = _soft_of(request)
+    return request.soft
+
+
+def _soft_of(request: RequestHead) -> Soft:
     language = device = b""
     for name, value in request.fields:
+        if name not in _SOFT_FIELDS:
+            continue
+        value = value[:_REMEMBERED_BYTES_MAX]
         if name == b"accept-language":
-            match = _LANGUAGE.match(value)
-            language = match[0].lower() if match else b""
+            language = _language(value)
         elif name == b"user-agent":
-            if b"Mobi" in value:
-                device = b"mobile"
-            elif not value.startswith(b"Mozilla/5.0") or any(one in value for one in _ODD_AGENTS):
-                device = b"odd"     # no browser, or one that is too old for many sites
-        elif name == b"sec-ch-ua-mobile" and value == b"?1":
+            device = _device(value)
+        elif value == b"?1":
             device = b"mobile"
     return language, device, request.country
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _language(value: bytes) -> bytes:
+    match = _LANGUAGE.match(value)
+    return match[0].lower() if match else b""
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _device(value: bytes) -> bytes:
+    if b"Mobi" in value:
+        return b"mobile"
+    if not value.startswith(b"Mozilla/5.0") or any(one in value for one in _ODD_AGENTS):
+        return b"odd"       # no browser, or one that is too old for many sites
+    return b""
 
 
 def likeness(one: Soft, other: Soft) -> int:

@@ -6,7 +6,7 @@ from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
 from retter.errors import DownstreamError
 from retter.heads import HeadMemo
-from retter.policy import marks_of, stored_url
+from retter.policy import stored_url
 
 if TYPE_CHECKING:
     from retter.proxy import ParsedRequest, Proxy
@@ -44,11 +44,9 @@ def _purge_session(proxy: "Proxy", cookie: str) -> int:
     memo: HeadMemo[ParsedRequest] = HeadMemo(0)    # the real one is for what clients send
     try:
         head = head_bytes("GET", b"localhost", b"/", [("Cookie", cookie)])
-        parsed = proxy.parse(head, False, memo)
-        identity = parsed.identity
+        identity = proxy.parse(head, False, memo).identity
     except DownstreamError as error:
         raise AdminError(400, f"session is no Cookie field: {error}") from None
     if not identity.owner:
         raise AdminError(400, "session is a cookie that tells somebody apart, as PHPSESSID=...")
-    marks = marks_of(parsed.head, proxy.owner_rules)
-    return proxy.store.drop_owner(identity.owner, proxy.loop.time(), marks)
+    return proxy.store.drop_owner(identity.owner, proxy.loop.time(), identity.marks)
