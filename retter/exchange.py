@@ -19,6 +19,7 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+from retter.awaited_streams import NOT_AWAITED
 from retter.breaker import Kind, Permit, Phase, State
 from retter.coding import decodable, readable
 from retter.errors import (
@@ -104,14 +105,24 @@ def begin(
                 age_s = now - found[STORED_AT]
             else:
                 found = None
-    decision = proxy.breaker.admit(now, parsed.kind, identity.route, identity.key, age_s)
+    kind, awaited = parsed.kind, NOT_AWAITED
+    if parsed.asks_events:
+        who = proxy.client_of(client.forwarding, parsed)
+        awaited = proxy.awaited_streams.begin(identity.route, who, now)
+        if awaited:
+            kind = Kind.OTHER
+    decision = proxy.breaker.admit(now, kind, identity.route, identity.key, age_s)
     if isinstance(decision, Permit):
         exchange = Exchange(proxy, client, parsed, decision, found, now, body)
+        if awaited:
+            exchange.awaited = awaited
         if decision.phase is _ADMITTED:
             exchange.forward(now)
             if exchange.stage is _DONE:
                 return None
         return exchange
+    if awaited:
+        proxy.awaited_streams.end(awaited, proxy.client_of(client.forwarding, parsed))
     stored: StoredResponse | None = None
     if found is not None:
         stored = as_stored(found)
@@ -221,6 +232,7 @@ class Exchange:
     """
 
     deadline = float("inf")         # of the upstream's next step, monotonic seconds
+    awaited = NOT_AWAITED           # whether it is an event stream that has not begun
     # the request
     _upstream: UpstreamConnection | None = None
     _retried = False
@@ -262,7 +274,9 @@ class Exchange:
 
     @property
     def event_stream(self) -> bool:
-        """Whether an event stream is being received."""
+        """Whether an event stream is awaited or being received."""
+        if self.awaited:
+            return True
         return self._relay is not None and self._relay.head.event_stream
 
     @property
@@ -278,7 +292,7 @@ class Exchange:
         proxy.breaker.started(now, self._permit)
         self.started_at = self._requested_at = now
         self.stage = _CONNECTING
-        if self._parsed.stream:
+        if self._parsed.stream or self.awaited:
             proxy.breaker.detach(now, self._permit)
             proxy.streams[self] = None
         else:
@@ -305,7 +319,7 @@ class Exchange:
         self._identify_as(replace(self._parsed.identity, lookup=False, store=False))
 
     def _first_byte_wait_s(self) -> float:
-        if self._parsed.stream:
+        if self._parsed.stream or self.awaited:
             return STREAM_IDLE_S
         settings = self._proxy.settings
         wait_s = settings.upstream_timeout_s
@@ -321,7 +335,9 @@ class Exchange:
 
     def _identify_as(self, identity: Identity) -> None:
         parsed = self._parsed
-        self._parsed = type(parsed)(parsed.head, identity, parsed.kind, parsed.stream)
+        self._parsed = type(parsed)(
+            parsed.head, identity, parsed.kind, parsed.stream, parsed.asks_events
+        )
 
     @property
     def connected(self) -> bool:
@@ -464,6 +480,10 @@ class Exchange:
             self._silence_s = STREAM_IDLE_S
         proxy.breaker.first_byte(now, self._permit)
         self._outcome = outcome_of(head.status, proxy.failure_statuses)
+        if parsed.asks_events:
+            route, stream = parsed.identity.route, head.event_stream
+            proxy.awaited_streams.answered(route, head.status, self._outcome, now, stream=stream)
+            self._end_wait()
         self._learn(relay, head, now)
         if self._outcome is not _OK and self._outcome is not _NEUTRAL:
             self._failed(Reason.UPSTREAM_STATUS, now)
@@ -521,6 +541,13 @@ class Exchange:
             self._outcome = Outcome.ERROR
             proxy.counters.upstream_errors[Reason.FAILURE_TEXT] += 1
             self._failed(Reason.FAILURE_TEXT, now)
+
+    def _end_wait(self) -> None:
+        """An event stream is not awaited any more."""
+        if self.awaited:
+            who = self._proxy.client_of(self._forwarding, self._parsed)
+            self._proxy.awaited_streams.end(self.awaited, who)
+            self.awaited = NOT_AWAITED
 
     def _learn(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """What the head alone tells the store."""
@@ -918,6 +945,7 @@ class Exchange:
         assert self.stage is not Stage.DONE, "an exchange ends once"
         if self.answer_begun and not self._is_encoding():
             self._log_answer(self._permit.reason)
+        self._end_wait()
         queued = self.stage is Stage.QUEUED
         self.stage = Stage.DONE
         self._upstream = None

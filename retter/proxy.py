@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from retter.accesslog import AccessLog
 from retter.answers import AnswerWriter
+from retter.awaited_streams import AwaitedStreams, asks_for_events
 from retter.bound import BoundConnections, names_binding_scheme
 from retter.breaker import (
     BreakerSettings,
@@ -80,15 +81,22 @@ RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    __slots__ = ("accepted", "binds", "client", "head", "identity", "kind", "stream")
+    __slots__ = (
+        "accepted", "asks_events", "binds", "client", "head", "identity", "kind", "stream")
 
     def __init__(
-        self, head: RequestHead, identity: Identity, kind: Kind, stream: bool = False
+        self,
+        head: RequestHead,
+        identity: Identity,
+        kind: Kind,
+        stream: bool = False,
+        asks_events: bool = False,
     ) -> None:
         self.head = head
         self.identity = identity
         self.kind = kind
         self.stream = stream      # takes long on purpose (`--stream-paths`)
+        self.asks_events = asks_events  # for an event stream and nothing else
         self.binds = False        # authenticates the connection that it is sent on (bound.py)
         self.accepted: Accepted | None = None   # found out with the first answer that gains
         # The number of the client that a trusted peer tells, 0 if it tells none; -1: not read yet.
@@ -239,6 +247,7 @@ class Proxy:
         self.answers.set_state(self.breaker.state)
         self.store = ResponseStore(self._store_rules(settings))
         self.withdrawals = Withdrawals(self.store, now)
+        self.awaited_streams = AwaitedStreams()
         self.keeper = Keeper(self.store, self.owner_rules, self._forget_heads)
         self.compression = Compression(self.store, ThreadWorker(loop), loop.time)
         self._configure_compression(settings)
@@ -523,14 +532,16 @@ class Proxy:
         if like_get:
             identity.lookup = identity.stands_in
         stream = bool(self.settings.stream_paths and self._is_stream(_path(head)))
+        asks_events = not stream and not head.upgrade and asks_for_events(head)
         if stream:
             kind = Kind.OTHER
+        if stream or asks_events:
             identity.keep_out()     # it is nobody else's yet
         if proto == b"https":
             # The application may answer http with a redirect to https, which would send a client
             # of https round in circles.
             identity.shape += b"https"
-        parsed = ParsedRequest(head, identity, kind, stream)
+        parsed = ParsedRequest(head, identity, kind, stream, asks_events)
         if identity.owner_class is OwnerClass.CREDENTIAL:
             parsed.binds = names_binding_scheme(head.telling, b"authorization")
             if parsed.binds:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
-from retter.breaker import Permit, Phase
+from retter.breaker import Kind, Permit, Phase
 from retter.coding import readable
 from retter.errors import DownstreamError
 from retter.heads import HeadMemo
@@ -112,7 +112,10 @@ def _decide(
         and (not stored.content_coding or readable(stored, parsed.head))
     )
     age_s = now - stored.stored_at if stored is not None and sheds else None
-    would = proxy.breaker.would(now, parsed.kind, identity.route, identity.key, age_s)
+    kind = parsed.kind
+    if parsed.asks_events and proxy.awaited_streams.judge(identity.route, 0, now):
+        kind = Kind.OTHER
+    would = proxy.breaker.would(now, kind, identity.route, identity.key, age_s)
     if isinstance(would, Permit):
         if would.phase is Phase.HELD:
             return "hold", Reason.PAUSED
