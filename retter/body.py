@@ -9,7 +9,7 @@ each octet twice and be cheaper nowhere; tests/test_body.py holds the two togeth
 from enum import Enum, auto
 from typing import Final
 
-from retter.lines import FIELD_LINE
+from retter.lines import field_of
 from retter.strict import chunk_size_of, kept_trailers, line_fault, trailer_fault
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -134,10 +134,10 @@ class ChunkedDecoder:
 def _parse_trailers(section: bytes) -> list[tuple[bytes, bytes]]:
     fields: list[tuple[bytes, bytes]] = []
     for line in section[:-2].split(b"\r\n"):
-        match = FIELD_LINE.fullmatch(line)
-        if match is None:
+        field = field_of(line)
+        if field is None:
             raise BodyMalformed("a malformed trailer field")
-        fields.append((match[1], match[2] or b""))
+        fields.append(field)
     if fault := trailer_fault(fields):
         raise BodyMalformed(fault)
     return kept_trailers(fields)

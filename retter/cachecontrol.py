@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 from retter.httpdate import parse_http_date
 
 _DIRECTIVE = re.compile(
-    rb"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
-    rb"(?:[ \t]*=[ \t]*(\"(?:[^\"\\]|\\.)*\"|[^\", \t;]*))?[ \t]*"
+    rb"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)[ \t]*+"
+    rb"(?:=[ \t]*+(\"[^\"\\]*+(?:\\.[^\"\\]*+)*\"|[^\", \t;]*+)[ \t]*+)?"
 )
 _SECONDS_MAX: Final = 2**31      # RFC 9111 section 1.2.2: what a larger number counts as
 # RFC 9110 section 15.1: the storable statuses that may be stored without explicit freshness.

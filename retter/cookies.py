@@ -84,7 +84,7 @@ def looks_like(name: bytes) -> CookieKind:
 
 # RFC 6265 section 4.1.1: cookie-octets. Anything else in a value that decides (a comma, a quote, a
 # blank) is read as the end of the cookie by some application.
-_PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*"
+_PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*+"
 is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
 
 # JSON, plain or percent-encoded, that nothing seals: settings, which two people may share.

@@ -83,9 +83,8 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
 # Ours, so that nobody else's can be taken for them.
 _OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
 
-_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
-_SCHEME = re.compile(rb"https?://", re.IGNORECASE)
-_VERSION = re.compile(rb"[^\r\n]* HTTP/([0-9]\.[0-9])\r\n")
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
+_VERSION = re.compile(rb" HTTP/([0-9]\.[0-9])")
 
 Parsed = TypeVar("Parsed")
 
@@ -160,7 +159,9 @@ def _h11_request(head: bytes) -> h11.Request:
 
 def _check_version(head: bytes) -> None:
     # RFC 9112 section 2.3: a recipient of 1.x takes any minor version; another major is 505.
-    if (match := _VERSION.match(head)) and not match[1].startswith(b"1."):
+    end = head.index(b"\r\n")
+    match = _VERSION.fullmatch(head, max(0, end - len(b" HTTP/1.1")), end)
+    if match and not match[1].startswith(b"1."):
         raise Unsupported("only HTTP/1.x is spoken here", 505)
 
 

@@ -28,10 +28,10 @@ _REMEMBERED_BYTES_MAX: Final = 128
 _REMEMBERED_MAX: Final = 256
 
 _MEMBER: Final = re.compile(
-    rb"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)"
-    rb"[ \t]*(?:;[ \t]*[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?))?[ \t]*"
+    rb"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)"
+    rb"[ \t]*+(?:;[ \t]*+[qQ]=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)[ \t]*+)?"
 )
-_SLASHES: Final = re.compile(rb"/{2,}")
+_SLASHES: Final = re.compile(rb"//++")
 _ALIASES: Final = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
 
 
@@ -281,10 +281,10 @@ def kept_when_coded(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, by
 
 # -- tags that come back --------------------------------------------------------------------------
 
-_WEAK_TAG: Final = re.compile(rb"W/(\"[!#-~\x80-\xff]*\")")
+_WEAK_TAG: Final = re.compile(rb"W/(\"[!#-~\x80-\xff]*+\")")
 # If-Range is left alone: a part of the application's octets would not continue coded ones, and a
 # weak tag never matches there (RFC 9110 section 13.1.5).
-_TAG_LINES: Final = re.compile(rb"(?<=\r\n)(?:if-none-match|if-match):[^\r]*", re.IGNORECASE)
+_TAG_LINES: Final = re.compile(rb"(?<=\r\n)(?:if-none-match|if-match):[^\r]*+", re.IGNORECASE)
 
 
 class WeakenedTags:

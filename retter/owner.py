@@ -240,6 +240,7 @@ def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> b
 
 _EVERYONE: Final = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
+
 def owner_of(
     request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules
 ) -> Owner:

@@ -43,16 +43,17 @@ _HOST = re.compile(
 
 # Every Content-Length line of a head. h11 folds equal ones, and lists of equal values, into one
 # before we see them, so they are looked for in the bytes.
-_LENGTH_LINES = re.compile(rb"\r\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh]:([^\r]*)")
+_LENGTH_LINES = re.compile(rb"\r\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh]:([^\r]*+)")
 
 # chunk-size [ chunk-ext ] (RFC 9112 sections 7.1 and 7.1.1). 16 digits fit 64 bits everywhere.
-_TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
-_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_TOKEN = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]++"
+_PLAIN = rb"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*+"
+_QUOTED = rb'"' + _PLAIN + rb"(?:\\[\t \x21-\x7e\x80-\xff]" + _PLAIN + rb')*"'
 _CHUNK_EXTENSION = (
-    rb";[ \t]*" + _TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
+    rb";[ \t]*+" + _TOKEN + rb"(?:[ \t]*+=[ \t]*+(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 )
 _CHUNK_LINE = re.compile(
-    rb"([0-9A-Fa-f]{1,16})(?:" + _CHUNK_EXTENSION + rb"(?:[ \t]*" + _CHUNK_EXTENSION + rb")*)?"
+    rb"([0-9A-Fa-f]{1,16})(?:" + _CHUNK_EXTENSION + rb"(?:[ \t]*+" + _CHUNK_EXTENSION + rb")*)?"
 )
 _CHUNK_BYTES_MAX = 2**63 - 1    # what a signed 64-bit counter behind us can hold
 

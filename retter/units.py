@@ -26,9 +26,9 @@ _SECONDS: Final[dict[str, float]] = {
 }
 _PER_SECOND: Final[dict[str, float]] = {"ns": 1e9, "us": 1e6, "µs": 1e6, "μs": 1e6, "ms": 1e3}
 _DURATION_PART: Final = re.compile(
-    r"([0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|\.[0-9]+)\s*([a-zµμ]+)\s*"
+    r"([0-9]++(?:\.[0-9]*+)?(?:e[+-]?[0-9]++)?|\.[0-9]++)\s*+([a-zµμ]++)\s*+"
 )
-_NUMBER: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?")
+_NUMBER: Final = re.compile(r"(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]++)?")
 
 # A lone letter is binary, as nginx and Apache have it; kB, MB and GB are the SI's powers of ten.
 _SIZE_UNITS: Final[dict[str, int]] = {

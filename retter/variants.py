@@ -34,7 +34,7 @@ _ACCEPTED: Final = (
     (b"json", b"json"), (b"image/", b"image"),
 )
 _EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
-_FORWARDED_SHAPE: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*\"|[^;,\s]*)", re.IGNORECASE)
+_FORWARDED_SHAPE: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
 
 # Shapes of a page that is simply asked for, by browsers or by simpler clients, over http or https.
 _PLAIN_MARKS: Final = frozenset((b"", b"accept: html", b"upgrade-insecure-requests", b"https"))

@@ -12,9 +12,23 @@ _UNRESERVED_ELSEWHERE = "%/:=&?~+!$,;'@()*[]|"
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
-# What is a host without a scheme before it: with a port, or with a dot and a path. `page`,
-# `products/7` and `index.html` are paths whose slash was left out, or hosts; who knows.
-_HOST_FIRST: Final = re.compile(r"localhost(?=/|$)|[^/?]+:[0-9]+(?=/|$)|[^/?]*[.\]][^/?]*/")
+_NOT_IN_URLS: Final = re.compile(r"[\x00-\x20\x7f]")
+_NOT_IN_FIELDS: Final = re.compile(r"[\x00-\x08\x0a-\x1f]")
+
+
+def _begins_with_host(text: str) -> bool:
+    """Tell whether that is certain of an URL without a scheme: it has a port, or a dot and a path.
+
+    `page`, `products/7` and `index.html` are paths whose slash was left out, or hosts; who knows.
+    """
+    authority = text.partition("/")[0].partition("?")[0]
+    following = text[len(authority) : len(authority) + 1]
+    if following == "?":
+        return False
+    host, _, port = authority.rpartition(":")
+    if authority == "localhost" or (host and port.isascii() and port.isdigit()):
+        return True
+    return following == "/" and ("." in authority or "]" in authority)
 
 
 def split_url(url: str) -> tuple[str, bytes, bytes]:
@@ -26,12 +40,12 @@ def split_url(url: str) -> tuple[str, bytes, bytes]:
         AdminError: 400.
     """
     text = url.strip()
-    if not text or any(character <= " " or character == "\x7f" for character in text):
+    if not text or _NOT_IN_URLS.search(text):
         raise AdminError(400, "the URL is empty, or has white space in it")
     scheme = "http"
     if not text.startswith("/"):
         if "://" not in text.partition("?")[0]:
-            if not _HOST_FIRST.match(text):
+            if not _begins_with_host(text):
                 raise AdminError(
                     400, "it is not clear whether the URL has a host: write /path (of any host), "
                     "or http://host/path"
@@ -64,7 +78,7 @@ def head_bytes(
     """
     lines = [f"{name}: {value}" for name, value in fields]
     text = f"{method}{''.join(lines)}"
-    if any(ord(character) < 32 and character != "\t" for character in text):
+    if _NOT_IN_FIELDS.search(text):
         raise AdminError(400, "a method or a header has a line break or another control byte")
     try:
         written = "".join([f"{line}\r\n" for line in lines]).encode("latin-1")

@@ -19,7 +19,7 @@ from retter.statistics import LATENCY_BOUNDS_S, Histogram
 from retter.window import RollingWindow
 
 # Digits, UUIDs and other hexadecimal from 8 digits up: an identifier, not a place in the program.
-_IDENTIFIER: Final = re.compile(rb"[0-9]+|[0-9a-fA-F]{8,}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4,12}){4}")
+_IDENTIFIER: Final = re.compile(rb"[0-9]++|[0-9a-fA-F]{8,}+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4,12}){4}")
 
 
 def route_of(method: bytes, target: bytes) -> bytes:
