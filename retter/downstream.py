@@ -16,6 +16,7 @@ from retter.breaker import Kind
 from retter.errors import BadRequest, DownstreamError, RequestTimeout, RequestTooLarge
 from retter.exchange import Exchange, begin, unanswered
 from retter.forwarding import ForwardingFields, peer_name
+from retter.half_close import PROBE, needs_probe
 from retter.heads import HeadMemo, end_of_head
 from retter.message import Framing, RequestHead
 from retter.reason import Reason
@@ -83,8 +84,9 @@ class DownstreamConnection:
 
     __slots__ = (
         "_blocked", "_buffer", "_busy", "_close", "_dropped", "_eof", "_exchange", "_loop",
-        "_memo", "_paused", "_phase", "_proto", "_proxy", "_requests", "_told_peer", "_traffic",
-        "_transport", "_tunnel", "_unsent", "body", "bucket", "deadline", "forwarding", "peer",
+        "_memo", "_paused", "_phase", "_probed", "_proto", "_proxy", "_requests", "_told_peer",
+        "_traffic", "_transport", "_tunnel", "_unsent", "body", "bucket", "deadline", "forwarding",
+        "peer",
     )  # fmt: skip
 
     def __init__(
@@ -102,6 +104,7 @@ class DownstreamConnection:
         self._close = False                    # after the present answer
         self._phase = _OPEN
         self._eof = False                      # the client has closed its sending side
+        self._probed = False                   # and got the first octet of its answer for that
         self._dropped = 0                      # octets, while lingering
         self._tunnel: Tunnel | None = None     # takes what comes in place of the exchange
         self._paused = False                   # reading
@@ -120,6 +123,8 @@ class DownstreamConnection:
     def write(self, data: bytes) -> None:
         """Write to the client."""
         if self._phase is not _CLOSED and self._transport is not None:
+            if self._probed:
+                data = self._after_probe(data)
             self._traffic[1] += len(data)
             self._transport.write(data)
 
@@ -127,6 +132,8 @@ class DownstreamConnection:
         """Write a head and a body in one system call."""
         if self._phase is _CLOSED or self._transport is None:
             return
+        if self._probed:
+            head = self._after_probe(head)
         if len(body) <= JOIN_BYTES_MAX:
             message = head + body
             self._traffic[1] += len(message)
@@ -141,6 +148,12 @@ class DownstreamConnection:
             self._close = True
             return Persistence.CLOSE
         return _KEEP if request.http11 else _KEEP_HTTP10
+
+    def _after_probe(self, data: bytes) -> bytes:
+        """Return what is left of an answer whose first octet has been sent ahead."""
+        assert data.startswith(PROBE), "all answers begin with it"
+        self._probed = False
+        return data[len(PROBE) :]
 
     def close_after_answer(self) -> None:
         """The present answer is the connection's last."""
@@ -309,6 +322,10 @@ class DownstreamConnection:
             return False  # nothing to wait for: the transport closes
         self._eof = True
         self._close = self._close or not self._buffer  # what was pipelined is answered first
+        if not self._exchange.answer_begun and needs_probe(self._transport):
+            self.write(PROBE)
+            self._probed = True
+        self._proxy.half_closed.add(self, self._transport)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -35,6 +35,7 @@ from retter.encoder import Compression, ThreadWorker
 from retter.exchange import Exchange
 from retter.forwarding import ForwardingFields, Trust
 from retter.goodness import Goodness
+from retter.half_close import HalfClosed
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.httpdate import format_http_date
 from retter.keeping import Keeper
@@ -262,6 +263,7 @@ class Proxy:
         self.connections: set[ClientConnection] = set()
         self.descriptors_max = 0      # for clients and the application together; 0: not known
         self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
+        self.half_closed = HalfClosed()
         self.wheel: DeadlineWheel[ClientConnection] = DeadlineWheel(now)
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -479,6 +481,7 @@ class Proxy:
             else:
                 self._per_address.pop(connection.peer, None)
         self.wheel.forget(connection)
+        self.half_closed.forget(connection)
 
     def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
         """Return what the application is told about a client connection."""
@@ -610,6 +613,8 @@ class Proxy:
             self.compression.flush()
         for permit in self.breaker.tick(now):
             self._holder(permit).overdue(permit.reason, now)
+        if self.half_closed:
+            self.half_closed.look(now)
         self.start_waiting(now)
         for exchange in list(self.exchanges):
             if now - exchange.started_at < HOLD_S:

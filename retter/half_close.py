@@ -1,0 +1,81 @@
+"""Clients that have closed their sending side: do they still listen?
+
+The end that comes from a client that has left (`close`) and from one that has only no more to say
+(`shutdown`) is the same: a FIN. RFC 9112 section 9.6 lets a client do the second and wait for its
+answer. nginx takes both for gone, so such clients get nothing; HAProxy waits for both, so whoever
+has left holds what it waits for until there is an answer.
+
+They differ in what comes back when they are sent something: one that has left resets the
+connection. Every answer begins with the same octet, so it can be sent as soon as the end has come,
+and the rest of the answer follows whenever there is one. It is no message of its own: a client that
+reads sees an answer whose first packet is short.
+"""
+
+import select
+import socket
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from asyncio import Transport
+
+# The first octet of every answer (RFC 9112 section 4: HTTP-version).
+PROBE = b"H"
+
+# The loop does not look at a socket that has reached its end, so it is asked with every tick, for
+# 1 us each time. So many are asked with one tick, and the others with the next.
+LOOKS_MAX = 256
+
+
+def has_left(transport: "Transport") -> bool:
+    """Whether the other side has closed its socket, and not only one half of it."""
+    told = transport.get_extra_info("socket")
+    if told is None:
+        return False
+    poll = select.poll()
+    # For nothing but what is always told: POLLHUP, that both directions are closed, and POLLERR.
+    poll.register(told.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def needs_probe(transport: "Transport") -> bool:
+    """Whether only a reset will tell: the kernel knows the other end of a Unix socket itself."""
+    told = transport.get_extra_info("socket")
+    return told is None or told.family != socket.AF_UNIX
+
+
+class Client(Protocol):
+    """A client connection."""
+
+    def give_up(self, now: float) -> None:
+        """Close at once: the client has left."""
+        ...
+
+
+class HalfClosed:
+    """The connections whose clients send no more."""
+
+    __slots__ = ("_transports",)
+
+    def __init__(self) -> None:
+        self._transports: dict[Client, Transport] = {}      # who was looked at longest ago first
+
+    def __len__(self) -> int:
+        return len(self._transports)
+
+    def add(self, client: Client, transport: "Transport") -> None:
+        """Look after a client from now on."""
+        self._transports[client] = transport
+
+    def forget(self, client: Client) -> None:
+        """Its connection has ended."""
+        self._transports.pop(client, None)
+
+    def look(self, now: float) -> None:
+        """Give up those that have left. Call it every tick."""
+        for client in list(islice(self._transports, LOOKS_MAX)):
+            transport = self._transports.pop(client)
+            if has_left(transport):
+                client.give_up(now)
+            else:
+                self._transports[client] = transport
