@@ -339,7 +339,8 @@ def test_paused_for_longer_than_we_wait(
             port, patient = port_of(proxy), proxy._proxy.settings
             assert (await ask(port, "/page"))[0] == 200
             own_application.signal(signal.SIGSTOP)
-            proxy.reload(replace(patient, upstream_timeout_s=0.5))
+            short = replace(patient, upstream_timeout_s=0.5, upstream_timeout_unsafe_s=0)
+            proxy.reload(short)
             try:
                 answers = await asyncio.gather(
                     ask(port, "/echo", "POST", "body"), ask(port, "/unknown"), ask(port, "/page")
