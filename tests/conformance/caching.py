@@ -190,7 +190,11 @@ def _keys() -> Iterator[Rule]:
                between=((_request(b"GET", b"/"), _reply("200 OK", b"", b"9876543210")),),
                body=b"9876543210")  # fmt: skip
     yield Rule("3", "an error does not replace it",
-               between=((_request(b"GET", b"/"), _reply("404 No", b"", b"nothing")),))  # fmt: skip
+               between=((_request(b"GET", b"/"), _reply("400 No", b"", b"nothing")),))  # fmt: skip
+    for status in ("404 No", "410 Gone", "401 Who", "403 No"):
+        yield Rule("4.3.3", f"what is refused afterwards ({status[:3]}) is not used any more",
+                   between=((_request(b"GET", b"/"), _reply(status, b"", b"nothing")),),
+                   reused=False)  # fmt: skip
 
 
 def _fields() -> Iterator[Rule]:
