@@ -8,11 +8,13 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from retter.httpdate import parse_http_date
+from retter.limits import LIST_MEMBERS_MAX
 
 _DIRECTIVE = re.compile(
     rb"[ \t]*+([!#$%&'*+\-.^_`|~0-9A-Za-z]++)[ \t]*+"
     rb"(?:=[ \t]*+(\"[^\"\\]*+(?:\\.[^\"\\]*+)*\"|[^\", \t;]*+)[ \t]*+)?"
 )
+_SEPARATORS = re.compile(rb"[, \t]*+")
 _SECONDS_MAX: Final = 2**31      # RFC 9111 section 1.2.2: what a larger number counts as
 # RFC 9110 section 15.1: the storable statuses that may be stored without explicit freshness.
 _HEURISTICALLY_CACHEABLE: Final = frozenset((200, 203, 204, 300, 301, 308))
@@ -38,23 +40,31 @@ _UNREADABLE: Final = CacheControl(no_store=True, no_cache=True, private=True, no
                                   stale_if_error_s=0)
 
 
-@lru_cache(maxsize=64)  # a site has few distinct ones; a stranger's may be as long as a head
+# A site has few distinct ones. A longer value is read anew each time: a stranger's may be as long
+# as a head.
+_REMEMBERED_MAX: Final = 256
+_REMEMBERED_BYTES_MAX: Final = 256
+
+
 def parse_cache_control(value: bytes) -> CacheControl:
     """Read the combined field value. An unreadable one forbids everything."""
     if not value:
         return NO_DIRECTIVES
+    return _remembered(value) if len(value) <= _REMEMBERED_BYTES_MAX else _read(value)
+
+
+def _read(value: bytes) -> CacheControl:
+    if value.count(b",") >= LIST_MEMBERS_MAX:
+        return _UNREADABLE
     found: dict[bytes, list[bytes]] = {}
-    position, end = 0, len(value)
+    position, end = _after_separators(value, 0), len(value)
     while position < end:
-        if value[position] in b", \t":
-            position += 1
-            continue
         directive = _DIRECTIVE.match(value, position)
         if directive is None or value[directive.end():directive.end() + 1] not in (b"", b","):
             return _UNREADABLE
         argument = directive[2]
         found.setdefault(directive[1].lower(), []).append(argument or b"")
-        position = directive.end()
+        position = _after_separators(value, directive.end())
     return CacheControl(
         no_store=b"no-store" in found,
         # With field names these forbid only those fields; a cache may take them as bare ones.
@@ -67,6 +77,15 @@ def parse_cache_control(value: bytes) -> CacheControl:
         s_maxage_s=_least(found.get(b"s-maxage")),
         stale_if_error_s=_least(found.get(b"stale-if-error")),
     )
+
+
+def _after_separators(value: bytes, position: int) -> int:
+    separators = _SEPARATORS.match(value, position)
+    assert separators is not None, "there may be none of them"
+    return separators.end()
+
+
+_remembered = lru_cache(_REMEMBERED_MAX)(_read)
 
 
 def _least(arguments: list[bytes] | None) -> int | None:

@@ -9,6 +9,7 @@ import re
 from typing import Final, NamedTuple
 
 from retter.httpdate import parse_http_date
+from retter.limits import LIST_MEMBERS_MAX
 from retter.message import RequestHead
 from retter.stored import StoredResponse
 
@@ -80,7 +81,7 @@ def _not_modified(request: RequestHead, stored: StoredResponse) -> bool:
 def _matches_weakly(value: bytes, etag: bytes) -> bool:
     if value == b"*":
         return True
-    if not etag or not _entity_tag_list.fullmatch(value):
+    if not etag or value.count(b",") >= LIST_MEMBERS_MAX or not _entity_tag_list.fullmatch(value):
         return False
     opaque = etag.removeprefix(b"W/")
     if len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':

@@ -7,6 +7,7 @@ are the same bytes for every request of it. From a trusted proxy its list is ext
 import ipaddress
 from collections.abc import Sequence
 
+from retter.limits import FORWARDED_HOPS_MAX
 from retter.message import RequestHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -44,10 +45,14 @@ class Trust:
         return address is not None and any(address in network for network in self._networks)
 
     def client_of(self, forwarded_for: bytes, peer: str) -> str:
-        """Return the rightmost address that is not a trusted proxy's own, else the peer's."""
+        """Return the rightmost address that is not a trusted proxy's own, else the peer's.
+
+        Of more hops than are looked at, if all of them are trusted, it is the leftmost of these.
+        """
         client = peer
-        for element in reversed(forwarded_for.decode("latin-1").split(",")):
-            address = _address(element)
+        hops = forwarded_for.rsplit(b",", FORWARDED_HOPS_MAX)[-FORWARDED_HOPS_MAX:]
+        for element in reversed(hops):
+            address = _address(element.decode("latin-1"))
             if address is None:
                 break  # what stands to the left of nonsense cannot be believed either
             client = str(address)

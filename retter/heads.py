@@ -17,6 +17,7 @@ from typing import TypeVar
 import h11
 
 from retter.errors import BadRequest, DownstreamError, LoopDetected, Unsupported, UpstreamMalformed
+from retter.limits import LIST_MEMBERS_MAX
 from retter.lines import (
     OWN_REQUEST_FIELDS,
     OWN_RESPONSE_FIELDS,
@@ -80,6 +81,12 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
+# The lists whose members are looked at one by one, by us and by h11.
+_LIST_LINES = re.compile(rb"\r\n(?:connection|te|upgrade):([^\r]*+)", re.IGNORECASE)
+
+# A shorter head has so few lines that they need not be counted before they are looked at.
+FIELDS_COUNTED_FROM_BYTES = 1024
+
 # Ours, so that nobody else's can be taken for them.
 _OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
 
@@ -115,6 +122,14 @@ def _named_by_connection(fields: Fields) -> frozenset[bytes]:
         if name == b"connection":
             options.update(option.strip().lower() for option in value.split(b","))
     return frozenset(options)
+
+
+def _too_many_members(head: bytes) -> bool:
+    """Whether the lists that decide about connection and upgrade have more than are looked at."""
+    if head.count(b",") < LIST_MEMBERS_MAX:
+        return False
+    lists: list[bytes] = _LIST_LINES.findall(head)
+    return sum([value.count(b",") for value in lists]) >= LIST_MEMBERS_MAX
 
 
 def _stays_here(name: bytes, connection: frozenset[bytes]) -> bool:
@@ -421,25 +436,32 @@ class RequestParser:
         """Do the same as `parse`, the long way."""
         if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
             raise BadRequest("the request target is too long", 414)
+        if self._has_too_many_fields(head):
+            raise BadRequest("too many header fields", 431)
         check_request_head(head)
         if fault := length_fault(head):
             raise BadRequest(fault)
+        if _too_many_members(head):
+            raise BadRequest("too many members in Connection, TE and Upgrade", 431)
         _check_version(head)
         request = _h11_request(head)
         if len(request.target) > self._target_bytes_max:
             raise BadRequest("the request target is too long", 414)
         raw = list(request.headers.raw_items())
-        if len(raw) > self._fields_max:
-            raise BadRequest("too many header fields", 431)
         http11 = request.http_version != b"1.0"
         fields: Fields = tuple([(name.lower(), value) for name, value in raw])
         return self._head(bytes(request.method), bytes(request.target), http11, raw, fields)
+
+    def _has_too_many_fields(self, head: bytes) -> bool:
+        return head.count(b"\r\n") - 2 > self._fields_max
 
     def _parse_form(self, head: bytes, memo: FormMemo[_RequestForm]) -> RequestHead | None:
         """Parse a head of plain lines; None if it is for h11 to judge."""
         end = head.index(b"\r\n")
         match = REQUEST_LINE.fullmatch(head, 0, end)
         if match is None or end > self._target_bytes_max:
+            return None
+        if len(head) > FIELDS_COUNTED_FROM_BYTES and self._has_too_many_fields(head):
             return None
         pieces = _cut_request(head[end:-2])
         values = pieces[2::3]
@@ -457,6 +479,8 @@ class RequestParser:
         method, target = match.groups()
         fields = form.fields(values)
         if form.judged or method in _REFUSED_METHODS:
+            if _too_many_members(head):
+                return None
             return self._head(method, target, True, form.raw(fields), fields)
         return RequestHead(
             method,
@@ -776,6 +800,8 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
     check_response_head(head)
     if fault := length_fault(head):
         raise UpstreamMalformed(fault)
+    if _too_many_members(head):
+        raise UpstreamMalformed("too many members in Connection and Upgrade")
     response = _h11_response(head)
     raw = list(response.headers.raw_items())
     http11 = response.http_version != b"1.0"

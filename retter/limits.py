@@ -44,3 +44,30 @@ SET_COOKIE_ATTRIBUTES_MAX: Final = 32
 
 Beyond: it counts as deleting the cookie, which ends a session and with it what is stored for it.
 """
+
+LIST_MEMBERS_MAX: Final = 128
+"""Members of a field that is a list, all its lines together. More than a dozen are rare; what a
+Connection can name is fields of the same head, of which there are as many.
+
+Beyond, by field: Accept-Encoding accepts nothing but identity. Cache-Control forbids everything.
+If-None-Match matches nothing. Forwarded separates answers by all its octets. With Connection, TE
+or Upgrade a request is refused (431), and an answer is malformed (502).
+"""
+
+VARY_NAMES_MAX: Final = 32
+"""Fields that a Vary names. Each is looked for with each request for that page.
+
+Beyond: as `*`, the answer is not stored.
+"""
+
+FORWARDED_HOPS_MAX: Final = 32
+"""Addresses of X-Forwarded-For that are looked at, from its end. Each takes ten microseconds.
+
+Beyond, if all of these are trusted proxies: the last one looked at is the client.
+"""
+
+CODINGS_MAX: Final = 8
+"""Content codings that one answer has, one over the other. One is usual.
+
+Beyond: the answer is not stored.
+"""

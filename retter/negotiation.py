@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from retter.cachecontrol import parse_cache_control
+from retter.limits import LIST_MEMBERS_MAX
 from retter.message import Fields, RequestHead
 
 CODINGS: Final = (b"zstd", b"gzip", b"br")
@@ -56,13 +57,16 @@ def canonical(coding: bytes) -> bytes:
 def weights(value: bytes) -> Mapping[bytes, int]:
     """Read Accept-Encoding: the weight of each coding in thousandths, 0 is not acceptable.
 
-    A malformed member accepts nothing; of a coding named twice the first counts.
+    A malformed member accepts nothing; of a coding named twice the first counts. More members than
+    are read accept nothing, either.
     """
     return _remembered(value) if len(value) <= _REMEMBERED_BYTES_MAX else _read(value)
 
 
 def _read(value: bytes) -> Mapping[bytes, int]:
     found: dict[bytes, int] = {}
+    if value.count(b",") >= LIST_MEMBERS_MAX:
+        return found
     for member in value.lower().split(b","):
         if match := _MEMBER.fullmatch(member):
             weight = 1000 if match[2] is None else round(1000 * float(match[2]))
@@ -163,11 +167,14 @@ def reduced_accept_encoding(
             As many are returned. One that has lost everything is empty if another says something,
             as identity would mean that it is as welcome as what the other names.
     """
-    named = weights(b",".join(lines))
+    whole = b",".join(lines)
+    if whole.count(b",") >= LIST_MEMBERS_MAX:
+        return [b"identity", *[b""] * (len(lines) - 1)]
+    named = weights(whole)
     reduced = [_reduced(value, named, decodable) for value in lines]
-    if any(reduced) or not any(lines):
+    if any(value.strip(b" \t,") for value in reduced) or not whole.strip(b" \t,"):
         return reduced
-    return [b"identity", *reduced[1:]]
+    return [b"identity", *[b""] * (len(lines) - 1)]
 
 
 def _reduced(value: bytes, named: Mapping[bytes, int], decodable: Collection[bytes]) -> bytes:
@@ -232,6 +239,8 @@ def varies_already(name: bytes, value: bytes) -> bool:
     """Tell whether a field of an answer is a Vary that names Accept-Encoding, or `*`."""
     if name != b"vary":
         return False
+    if value.count(b",") >= LIST_MEMBERS_MAX:
+        return False    # it does no harm to say it twice
     names = {member.strip(b" \t").lower() for member in value.split(b",")}
     return b"accept-encoding" in names or b"*" in names
 
@@ -318,8 +327,9 @@ class WeakenedTags:
 
         In If-None-Match, and in If-Match too: the client means the state that it was shown.
         """
-        if b'W/"' not in head:
-            return head
+        tags = head.count(b'W/"')
+        if not tags or tags > LIST_MEMBERS_MAX:
+            return head     # of so many none is known to us
         return _TAG_LINES.sub(lambda line: _WEAK_TAG.sub(self._original, line[0]), head)
 
     def shown(self, head: bytes, asked: bytes, *, varies: bool) -> bytes:

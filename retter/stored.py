@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, cast
 
 from retter.cachecontrol import delta_seconds, parse_cache_control, shared_age_max_s
+from retter.limits import CODINGS_MAX, VARY_NAMES_MAX
 from retter.message import Fields, RequestHead, ResponseHead, Soft
 
 # What one stored response costs beside its bytes, measured with tracemalloc over 22,000 to 44,000
@@ -132,7 +133,7 @@ _KEPT_ON_REFRESH: Final = frozenset((
 
 
 def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | None:
-    """Read the fields of a response; None if it must not be stored (`Vary: *`).
+    """Read the fields of a response; None if it must not be stored (`Vary: *`, many codings).
 
     `shared` makes its Cache-Control count for how old it may get (RFC 9111 section 4.2.4).
     """
@@ -140,7 +141,7 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
     for name, value in [line for line in fields if line[0] in _FACT_FIELDS]:
         found[name] = found[name] + b", " + value if name in found else value
     vary_names = vary_names_of(found.get(b"vary", b""), shared)
-    if vary_names is None:
+    if vary_names is None or found.get(b"content-encoding", b"").count(b",") >= CODINGS_MAX:
         return None
     control = parse_cache_control(found.get(b"cache-control", b""))
     age_max_s = max_stale_s
@@ -190,9 +191,16 @@ def _age_s(value: bytes | None) -> int:
     return delta_seconds(value.partition(b",")[0].strip(b" \t")) or 0
 
 
-@lru_cache(maxsize=256)  # a site has few distinct ones
 def vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
-    """Return the fields that Vary names and that separate variants, or None for `*`."""
+    """Return the fields that Vary names and that separate variants, or None for `*`.
+
+    None as well for more names than are looked for.
+    """
+    return None if value.count(b",") >= VARY_NAMES_MAX else _vary_names_of(value, shared)
+
+
+@lru_cache(maxsize=256)  # a site has few distinct ones
+def _vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
     names = {name.strip(b" \t").lower() for name in value.split(b",")}
     if b"*" in names:
         return None

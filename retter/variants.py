@@ -13,6 +13,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from retter.limits import LIST_MEMBERS_MAX
 from retter.message import Fields, RequestHead, Soft
 from retter.wellknown import COUNTRY_FIELDS, SHAPE_FIELDS
 
@@ -87,6 +88,8 @@ def _marks(name: bytes, value: bytes) -> list[bytes]:
         return [b"upgrade-insecure-requests\n"] if value == b"1" else []
     if name == b"save-data":
         return [b"save-data\n"] if lower == b"on" else []
+    if value.count(b"=") > LIST_MEMBERS_MAX:
+        return [b"forwarded: %b\n" % lower]
     # `for` differs from client to client, the rest says what was asked (RFC 7239).
     return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_SHAPE.findall(value)]
 
