@@ -63,6 +63,7 @@ _SILENCE_S = 15.0
 _STREAMS_S = 3700.0
 
 _MARK = re.compile(rb"~([0-9n])")
+_RETRY_AFTER = re.compile(rb"(?<=\r\nRetry-After: )[0-9]+")    # spread at random
 NOBODY = b"~n"
 
 
@@ -235,7 +236,6 @@ class World:
         configuration %= len(CONFIGURATIONS)
         self._trusting = configuration == _TRUSTING
         self._compressing = configuration == _COMPRESSING   # where any two octets may come to be
-        random.seed(configuration)      # Retry-After is spread at random
         self.proxy = FakeProxy(_settings(configuration))
         set_memos(self.proxy.proxy, memos)
         self.proxy.proxy.http_date = lambda: "now"  # type: ignore[method-assign]
@@ -404,8 +404,8 @@ class World:
         """All that has been written and decided; the same for the same steps."""
         instance = self.proxy.proxy._instance
         ends = [
-            (end.received.replace(instance, b"me"), end.peer.closed, end.peer.transport.aborted,
-             end.peer.transport.reading)
+            (_RETRY_AFTER.sub(b"soon", end.received.replace(instance, b"me")),
+             end.peer.closed, end.peer.transport.aborted, end.peer.transport.reading)
             for end in (*self.clients, *self.upstreams)
         ]  # fmt: skip
         stats = self.proxy.proxy.stats()
