@@ -15,11 +15,11 @@ from setuptools import setup
 # What a request meets with every step. Not the pool and the proxy itself: they do little for each
 # request, and tests put others in their place.
 MODULES = (
-    "answers", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies", "downstream",
-    "exchange", "forwarding", "goodness", "heads", "httpdate", "keeping", "lines", "marks",
-    "measured", "memo", "message", "negotiation", "owner", "personal", "policy", "redirect",
-    "relay", "request_body", "sessions", "setcookie", "shelves", "store", "stored", "tunnel",
-    "upstream", "variants", "wheel", "wildcard", "window", "withdrawals",
+    "answers", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies",
+    "downstream", "exchange", "forwarding", "goodness", "heads", "httpdate", "keeping", "lineage",
+    "lines", "marks", "measured", "memo", "message", "negotiation", "owner", "personal", "policy",
+    "redirect", "relay", "request_body", "sessions", "setcookie", "shelves", "store", "stored",
+    "tunnel", "upstream", "variants", "wheel", "wildcard", "window", "withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

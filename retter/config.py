@@ -648,6 +648,13 @@ class Settings:
         "where it fits a * only), and one whose cookie the application has not yet been seen to "
         "set. Cookies that you name here are believed to be sessions from the start.",
     )
+    rolling_cookies: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _cookie_pattern),
+        "Session cookies that the application encrypts anew with each answer, as Laravel and Rails "
+        "do: laravel_session,_app_session, with * as wildcard. A new value in a page goes on with "
+        "the session of the old one. Signed ones (Flask, Django) are known by themselves. Read "
+        "docs/security.md first.",
+    )
     ignore_cookies: tuple[str, ...] = _setting(
         (), STORE, _list("NAMES", _ignored_cookie_pattern),
         "More cookies that identify nobody and change no page, with * as wildcard. Those of "

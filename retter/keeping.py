@@ -10,7 +10,7 @@ from retter.coding import plain_body
 from retter.message import RequestHead, ResponseHead
 from retter.owner import OwnerRules
 from retter.personal import gives_cookie, is_personal, sets_cookie
-from retter.policy import Identity, ends_session
+from retter.policy import Identity, ends_session, may_roll
 from retter.setcookie import learn, marks_set
 from retter.store import Clients, ResponseStore
 
@@ -30,6 +30,7 @@ class Keeper:
         self._store = store
         self._rules = rules
         self._forget = forget
+        store.lineages = rules.lineages
 
     def configure(self, rules: OwnerRules) -> None:
         """Do it by other rules from now on."""
@@ -40,9 +41,10 @@ class Keeper:
     ) -> None:
         """Take an answer's Set-Cookie: sessions begin, and a login or logout ends the past."""
         rules = self._rules
-        if ends_session(identity, request, head, rules):
+        ended = ends_session(identity, request, head, rules)
+        if ended:
             self._store.drop_owner(identity.owner, now, identity.marks + marks_set(head, rules))
-        if learn(request, head, rules):
+        if learn(request, head, rules, now, may_roll=not ended and may_roll(identity)):
             self._forget()
 
     def keep(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from hashlib import blake2b
 from struct import Struct
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from retter.cookies import (
@@ -31,6 +31,7 @@ from retter.cookies import (
     read_cookies,
     too_many_cookies,
 )
+from retter.lineage import Lineages
 from retter.memo import Memo
 from retter.message import COMMA, PERCENT, PLUS, QUOTE, RequestHead
 from retter.sessions import SessionsSeen
@@ -73,6 +74,14 @@ class FieldKind(Enum):
     CREDENTIAL = "credential"
 
 
+class Rolling(NamedTuple):
+    """A session whose cookie changes with the answers (lineage.py)."""
+
+    value: bytes                            # keyed hash of the cookie that came
+    generation: int                         # what it has stored up to that may be read
+    earlier: tuple[tuple[bytes, int], ...]  # owners of before that may be read, likewise
+
+
 @dataclass(slots=True, init=False)
 class Owner:
     """For whom a request asks. Never changed: it is shared by all requests of one visitor."""
@@ -83,6 +92,7 @@ class Owner:
     anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
     shape: bytes                 # a credential beside a session separates variants; b"" mostly
     marks: tuple[int, ...]       # of the sessions in it, by which a logout finds it (marks.py)
+    rolling: Rolling | None
 
     def __init__(
         self,
@@ -92,6 +102,7 @@ class Owner:
         anonymous: bool,
         shape: bytes,
         marks: tuple[int, ...] = (),
+        rolling: Rolling | None = None,
     ) -> None:
         self.digest = digest
         self.owner_class = owner_class
@@ -99,6 +110,7 @@ class Owner:
         self.anonymous = anonymous
         self.shape = shape
         self.marks = marks
+        self.rolling = rolling
 
 
 class _Kinds(dict[bytes, K], Generic[K]):
@@ -147,6 +159,7 @@ class OwnerRules:
     secret: bytes = field(repr=False)                     # random, of the process or of the store
     neutral_headers: tuple[bytes, ...] = ()               # added to the known ones; may end in *
     session_cookies: tuple[bytes, ...] = DEFAULT_SESSION_COOKIES
+    rolling_cookies: tuple[bytes, ...] = ()               # sessions sealed anew with each answer
     ignore_cookies: tuple[bytes, ...] = ()                # added to the known ones
     ignore_host: bool = False
     ignore_query: bool = False
@@ -155,12 +168,15 @@ class OwnerRules:
     vary_on: tuple[bytes, ...] = ()                       # fields that change answers
     never_store: tuple[bytes, ...] = ()                   # targets whose GET changes something
     seen: SessionsSeen = field(default_factory=SessionsSeen, repr=False, compare=False)
+    known_lineages: Lineages | None = field(default=None, repr=False, compare=False)
 
     field_kinds: _Kinds[FieldKind | None] = field(init=False, repr=False, compare=False)
     cookie_kinds: _Kinds[CookieKind] = field(init=False, repr=False, compare=False)
     param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
     cookie_owners: Memo[Owner] = field(init=False, repr=False, compare=False)
     hasher: blake2b = field(init=False, repr=False, compare=False)
+    lineages: Lineages = field(init=False, repr=False, compare=False)
+    is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
     shaper: Shaper = field(init=False, repr=False, compare=False)
     names_told: bool = field(init=False)    # an operator says which cookies are sessions
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
@@ -172,7 +188,7 @@ class OwnerRules:
         fill = object.__setattr__   # a frozen dataclass's own way to set what it derives
         fill(self, "field_kinds", _Kinds(_field_classifier(self)))
         fill(self, "cookie_kinds", _Kinds(
-            cookie_classifier(self.session_cookies, self.ignore_cookies)
+            cookie_classifier((*self.session_cookies, *self.rolling_cookies), self.ignore_cookies)
         ))
         fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
         fill(self, "cookie_owners", Memo[Owner](
@@ -180,6 +196,10 @@ class OwnerRules:
             key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
         ))
         fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
+        fill(self, "is_rolling", name_matcher(self.rolling_cookies))
+        fill(self, "lineages", self.known_lineages or Lineages(
+            lambda number: _digest(self, [(b"N", b"", b"%d" % number)])
+        ))
         fill(self, "shaper", Shaper(tuple(map(bytes.lower, self.vary_on))))
         fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
@@ -311,7 +331,7 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             if not is_plain_value(value):
                 return None
-            known = known or name in rules.seen.names
+            known = known or name in rules.seen.names or rules.is_rolling(name)
             sessions.append((b"S", name, value))
             marks.append(hash(value))
         elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
@@ -320,12 +340,42 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
                 marks.append(hash(value))
     if not sessions or not known:
         return None
+    names = rules.lineages.names
+    if names and not names.isdisjoint([name for _, name, _ in sessions]):
+        return None     # read the other way
     digest = _digest(rules, sessions + credentials if credentials else sessions)
     if digest in rules.seen.shared:
         return None
     return Owner(
         digest, OwnerClass.SESSION, True, rules.anonymous_fallback, b"", tuple(marks[:MARKS_MAX])
     )
+
+
+def _followed(
+    parts: list[tuple[bytes, bytes, bytes]], rules: OwnerRules
+) -> tuple[list[tuple[bytes, bytes, bytes]], Rolling, list[bytes]] | None:
+    """Return what a session that is followed from value to value makes of the owner, or None.
+
+    That is the parts with its lineage in place of its value, where it stands, and all lineages.
+    """
+    names = rules.lineages.names
+    for at, (tag, name, value) in enumerate(parts):
+        if tag != b"S" or name not in names:
+            continue
+        key = session_digest(name, value, rules)
+        place = rules.lineages.find(key)
+        if place is None:
+            continue
+        before, after = parts[:at], parts[at + 1 :]
+        earlier = tuple([
+            (_digest(rules, [*before, (b"G", name, one), *after]), until)
+            for one, until in place.earlier
+        ])  # fmt: skip
+        who = [*before, (b"G", name, place.lineage), *after]
+        return who, Rolling(key, place.generation, earlier), [
+            place.lineage, *[one for one, _ in place.earlier],
+        ]  # fmt: skip
+    return None
 
 
 def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
@@ -358,6 +408,7 @@ def _owner(
     session = bool(cookies.sessions or url_sessions)
     owner_class = OwnerClass.COOKIES
     shape = b""
+    rolling: Rolling | None = None
     marked = [value for _, value in (*cookies.sessions, *cookies.credentials)]
     # Each part is tagged with where it stood, so that a cookie never counts as a field.
     who = [(b"C", name, value) for name, value in cookies.counted]
@@ -370,9 +421,17 @@ def _owner(
         if shared and _digest(rules, alone) in shared:
             marked = []
             session = bool(url_sessions)    # a flag of many visitors
-        elif rules.names_told or any(name in rules.seen.names for name, _ in cookies.sessions):
+        elif rules.names_told or any(
+            name in rules.seen.names or rules.is_rolling(name) for name, _ in cookies.sessions
+        ):
             who = alone
             owner_class = OwnerClass.SESSION
+            followed = None
+            if rules.lineages.names and not url_sessions:
+                followed = _followed(alone, rules)
+            if followed is not None:
+                who, rolling, lineages = followed
+                marked += lineages
     if url_sessions:
         who += [(b"U", b"", param) for param in url_sessions]
         marked += [param.partition(b"=")[2] for param in url_sessions]
@@ -390,4 +449,4 @@ def _owner(
         return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
     anonymous = rules.anonymous_fallback and not credentials and not url_sessions
     marks = marks_of(marked)
-    return Owner(_digest(rules, who), owner_class, session, anonymous, shape, marks)
+    return Owner(_digest(rules, who), owner_class, session, anonymous, shape, marks, rolling)

@@ -25,7 +25,7 @@ from retter.message import (
     RequestHead,
     ResponseHead,
 )
-from retter.owner import OWNER_BYTES, OwnerClass, OwnerRules, owner_of
+from retter.owner import OWNER_BYTES, OwnerClass, OwnerRules, Rolling, owner_of
 from retter.personal import carries_nonce, sets_cookie
 from retter.setcookie import changes_carried, sets_session
 
@@ -62,6 +62,7 @@ class Identity:
     session: bool                # the request carries a session
     stands_in: bool              # may be answered from the store where the application fails
     marks: tuple[int, ...]       # of its sessions (owner.py)
+    rolling: Rolling | None      # its session's cookie changes with the answers
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Identity:
         session: bool,
         stands_in: bool,
         marks: tuple[int, ...] = (),
+        rolling: Rolling | None = None,
     ) -> None:
         self.owner = owner
         self.owner_class = owner_class
@@ -90,6 +92,22 @@ class Identity:
         self.session = session
         self.stands_in = stands_in
         self.marks = marks
+        self.rolling = rolling
+
+    @property
+    def readable(self) -> tuple[tuple[bytes, int], ...]:
+        """The keys of this owner's answers to this URL, each up to a generation; nearest first."""
+        if self.rolling is None:
+            return ((self.key, 0),)
+        earlier = [(key_of(owner, self.url), until) for owner, until in self.rolling.earlier]
+        return ((self.key, self.rolling.generation), *earlier)
+
+    @property
+    def owners(self) -> tuple[bytes, ...]:
+        """This owner, and those of before whose answers it reads."""
+        if self.rolling is None:
+            return (self.owner,)
+        return (self.owner, *[owner for owner, _ in self.rolling.earlier])
 
     def keep_out(self) -> None:
         """Let the store have nothing to do with the request."""
@@ -151,6 +169,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         who.session,
         stands_in,
         who.marks,
+        who.rolling,
     )
 
 
@@ -277,8 +296,13 @@ def ends_session(
     if not response.set_cookies:
         return False
     if identity.session:
-        return sets_session(request, response, rules)
+        return sets_session(request, response, rules, may_roll=may_roll(identity))
     return identity.owner_class is OwnerClass.COOKIES and changes_carried(request, response, rules)
+
+
+def may_roll(identity: Identity) -> bool:
+    """Tell whether an answer may give another value of the same session: not to a logout, say."""
+    return identity.stands_in
 
 
 def invalidated_urls(

@@ -39,6 +39,7 @@ from retter.half_close import HalfClosed
 from retter.heads import HeadMemo, RequestParser, ResponseParser
 from retter.httpdate import format_http_date
 from retter.keeping import Keeper
+from retter.lineage import Lineages
 from retter.linewriter import CLOSE_S
 from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
@@ -242,6 +243,7 @@ class Proxy:
         self._response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
         self._response_parser = ResponseParser()    # the same for all connections, old and new
         self._sessions = SessionsSeen()
+        self._lineages: Lineages | None = None      # as long as the store, too
         self.goodness = Goodness()
         self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
@@ -298,7 +300,10 @@ class Proxy:
             never_store=_encoded(settings.never_store),
             vary_on=_encoded(settings.vary_on),
             seen=self._sessions,
+            known_lineages=self._lineages,
+            rolling_cookies=_encoded(settings.rolling_cookies),
         )
+        self._lineages = self.owner_rules.lineages
         networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
         self._trust = Trust(networks, "unix:" in settings.trusted_proxies)
         parser = partial(

@@ -27,7 +27,8 @@ CHANGEABLE: Final = frozenset({
     "requests_per_connection_max", "target_bytes_max", "write_buffer_bytes_max", "write_timeout_s",
     # the store
     "anonymous_fallback", "ignore_cookies", "ignore_host", "ignore_params", "ignore_query",
-    "max_stale_s", "neutral_headers", "never_store", "session_cookies", "store_memory_bytes",
+    "max_stale_s", "neutral_headers", "never_store", "rolling_cookies",
+    "session_cookies", "store_memory_bytes",
     "store_object_bytes_max", "vary_on",
     # compression
     "compress", "compress_exclude", "compress_level", "compress_min_bytes", "compress_types",

@@ -23,6 +23,7 @@ from retter.cookies import (
 )
 from retter.httpdate import parse_http_date
 from retter.limits import SET_COOKIE_ATTRIBUTES_MAX
+from retter.lineage import signed_payload
 from retter.message import RequestHead, ResponseHead
 from retter.owner import OwnerRules, marks_of, session_digest
 
@@ -51,10 +52,20 @@ def cookies_of(request: RequestHead, rules: OwnerRules) -> Cookies:
     return read_cookies(lines, rules.cookie_kinds.__getitem__)
 
 
-def learn(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
+def learn(
+    request: RequestHead,
+    response: ResponseHead,
+    rules: OwnerRules,
+    now: float = 0.0,
+    *,
+    may_roll: bool = False,
+) -> bool:
     """Note the sessions that an answer begins; whether that changes who other requests are.
 
     Then everything that has been made of Cookie lines before is to be forgotten.
+
+    Args:
+        may_roll: A new value may go on with the session that came: it is no login or logout.
     """
     changed = False
     for cookie in cookies_set(response):
@@ -67,18 +78,65 @@ def learn(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bo
         if _deletes(cookie.attributes, response):
             continue
         changed |= rules.seen.learn_name(cookie.name)
-        if (cookie.name, cookie.value) not in cookies_of(request, rules).sessions:
-            changed |= rules.seen.issued(session_digest(cookie.name, cookie.value, rules))
+        carried = cookies_of(request, rules).sessions
+        if (cookie.name, cookie.value) in carried:
+            continue
+        key = session_digest(cookie.name, cookie.value, rules)
+        before = _rolled_from(request, response, cookie, carried, rules) if may_roll else None
+        if before is not None:
+            if not rules.lineages.inherit(before, key, now):
+                changed |= rules.seen.issued(key) | rules.seen.issued(key)
+            continue
+        changed |= rules.seen.issued(key)
+        if key not in rules.seen.shared and (
+            rules.is_rolling(cookie.name) or signed_payload(cookie.value) is not None
+        ):
+            changed |= cookie.name not in rules.lineages.names
+            rules.lineages.begin(cookie.name, key, now)
     return changed
 
 
-def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
+def _rolled_from(
+    request: RequestHead,
+    response: ResponseHead,
+    cookie: SetCookie,
+    carried: list[tuple[bytes, bytes]],
+    rules: OwnerRules,
+) -> bytes | None:
+    """Return the session value in whose place this one is given, if it is still the same session.
+
+    A signed one is, if it holds the same as before. Of a sealed one nobody can tell: it is taken
+    for the same where the operator says so (`--rolling-cookies`), and only in a page. Either must
+    have come from the application itself: a value that somebody has made up passes nothing on.
+    """
+    if request.method not in (b"GET", b"HEAD") or _deletes(cookie.attributes, response):
+        return None
+    values = [value for name, value in carried if name == cookie.name]
+    if len(values) != 1 or values[0] == cookie.value:
+        return None
+    kind = rules.cookie_kinds[cookie.name]
+    if not may_be_secret(kind, cookie.value.strip(b'"')) or not is_plain_value(cookie.value):
+        return None
+    payload = signed_payload(cookie.value)
+    same = payload is not None and payload == signed_payload(values[0])
+    if not same and not (rules.is_rolling(cookie.name) and response.status == 200):
+        return None
+    key = session_digest(cookie.name, values[0], rules)
+    return key if key in rules.lineages and key not in rules.seen.shared else None
+
+
+def sets_session(
+    request: RequestHead, response: ResponseHead, rules: OwnerRules, *, may_roll: bool = False
+) -> bool:
     """Tell whether the response begins or ends a session: a login, a logout, a new session id.
 
     True for any Set-Cookie of a session or of what looks like a credential, except that the answer
     to a safe request may give back the value that came with it: that is a session whose lifetime
     is being extended, as some frameworks do with every response. Of an unsafe request every cookie
     counts that is neither ignorable nor for forms: a login may say who somebody is in any of them.
+
+    Args:
+        may_roll: A new value may go on with the session that came (lineage.py).
     """
     if not response.set_cookies:
         return False
@@ -88,7 +146,8 @@ def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules
             for cookie in cookies_set(response)
         )
     carried: list[tuple[bytes, bytes]] | None = None
-    for name, value, attributes in cookies_set(response):
+    for cookie in cookies_set(response):
+        name, value, attributes = cookie
         if rules.cookie_kinds[name] not in (SESSION, LIKELY, CREDENTIAL):
             continue
         if carried is None:
@@ -96,6 +155,8 @@ def sets_session(request: RequestHead, response: ResponseHead, rules: OwnerRules
                 (carried_name.removesuffix(b"="), carried_value)
                 for carried_name, carried_value in cookies_of(request, rules).counted
             ]
+        if may_roll and _rolled_from(request, response, cookie, carried, rules) is not None:
+            continue
         if [(name, value)] != [pair for pair in carried if pair[0] == name]:
             return True
         if _deletes(attributes, response):

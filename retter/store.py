@@ -16,6 +16,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Final, NamedTuple, Protocol, cast
 
+from retter.lineage import Lineages
 from retter.message import RequestHead, ResponseHead, Soft
 from retter.personal import reflects_referer
 from retter.policy import Identity, StorePolicy, key_of, key_parts, url_at
@@ -26,6 +27,7 @@ from retter.stored import (
     BODY,
     FORM_OVERHEAD_BYTES,
     FORMS,
+    GENERATION,
     HEAD,
     INCOMPLETE,
     RECEIVED_AGE,
@@ -141,6 +143,7 @@ class ResponseStore:
         self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
         self._emptied_at = -inf
         self._counts = StoreStats(bytes_max=rules.bytes_max)
+        self.lineages: Lineages | None = None   # the sessions that go by several values
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Take other limits; the secret and the policy are the same for ever.
@@ -171,6 +174,8 @@ class ResponseStore:
         is returned: somebody who has just changed a page is not shown the anonymous one. Under the
         rules for shared caches it is never used again (RFC 9111 section 4.4).
         """
+        if identity.rolling is not None:
+            return self._find_rolling(identity, request, now, superseded)
         key = identity.key
         slot = self._slots.get(key)
         if slot is not None:
@@ -203,6 +208,28 @@ class ResponseStore:
         self._counts.not_found += 1
         return None
 
+    def _find_rolling(
+        self, identity: Identity, request: RequestHead, now: float, superseded: bool
+    ) -> Record | None:
+        """Do the same for a session that goes by several values, old and new."""
+        for key, generation in identity.readable:
+            slot = self._slots.get(key)
+            found = None if slot is None else self._select(slot, identity, request, generation)
+            if found is None or now - found[STORED_AT] + found[AGE] > found[AGE_MAX]:
+                continue
+            if (found[SUPERSEDED] or found[INCOMPLETE]) and (
+                not superseded or (self._shared and found[SUPERSEDED])
+            ):
+                self._counts.not_found += 1
+                return None
+            self._shelves.touch(key, key_parts(key)[0])
+            self._counts.found_own += 1
+            return found
+        if identity.public_key is not None:
+            return self._find_public(identity.public_key, identity, request, now, superseded)
+        self._counts.not_found += 1
+        return None
+
     def _find_public(
         self, key: bytes, identity: Identity, request: RequestHead, now: float, superseded: bool
     ) -> Record | None:
@@ -226,7 +253,11 @@ class ResponseStore:
         return None
 
     def _select(
-        self, slot: tuple[Record, ...], identity: Identity, request: RequestHead
+        self,
+        slot: tuple[Record, ...],
+        identity: Identity,
+        request: RequestHead,
+        generation: int = 0,
     ) -> Record | None:
         """Return the variant that this request selects (RFC 9111 section 4.1).
 
@@ -236,7 +267,7 @@ class ResponseStore:
         best_likeness = -1
         wanted: Soft | None = None
         for found in slot:
-            if not self._is_for(found, identity, request):
+            if not self._is_for(found, identity, request, generation):
                 continue
             if len(slot) == 1:
                 return found
@@ -247,17 +278,25 @@ class ResponseStore:
                 best, best_likeness = found, alike
         return best
 
-    def _is_for(self, record: Record, identity: Identity, request: RequestHead) -> bool:
-        """Tell whether a variant may answer this request."""
+    def _is_for(
+        self, record: Record, identity: Identity, request: RequestHead, generation: int = 0
+    ) -> bool:
+        """Tell whether a variant may answer this request, which reads up to that generation."""
         names = record[VARY_NAMES]
-        return record[SHAPE] == identity.shape and (
-            not names or record[VARY] == self._vary(names, request)
+        return (
+            record[SHAPE] == identity.shape
+            and record[GENERATION] <= generation
+            and (not names or record[VARY] == self._vary(names, request))
         )
 
     def _selected(
-        self, slot: tuple[Record, ...] | None, identity: Identity, request: RequestHead
+        self,
+        slot: tuple[Record, ...] | None,
+        identity: Identity,
+        request: RequestHead,
+        generation: int = 0,
     ) -> StoredResponse | None:
-        found = None if slot is None else self._select(slot, identity, request)
+        found = None if slot is None else self._select(slot, identity, request, generation)
         return None if found is None else as_stored(found)
 
     def _vary(self, names: tuple[bytes, ...], request: RequestHead) -> bytes:
@@ -283,10 +322,11 @@ class ResponseStore:
         It is what `lookup` would find, superseded or not; or where that finds nothing, what is
         too old to be found. Nothing is changed by looking.
         """
-        slot = self._slots.get(identity.key)
-        own = self._selected(slot, identity, request)
-        if own is not None and own.age(now) <= own.age_max_s:
-            return own, not identity.owner
+        own: StoredResponse | None = None
+        for key, generation in identity.readable:
+            own = self._selected(self._slots.get(key), identity, request, generation) or own
+            if own is not None and own.age(now) <= own.age_max_s:
+                return own, not identity.owner
         slot = None if identity.public_key is None else self._slots.get(identity.public_key)
         public = self._selected(slot, identity, request)
         if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
@@ -329,6 +369,12 @@ class ResponseStore:
                 self._counts.refused += 1
                 return False
             superseded = self._changed_since(identity.key, requested_at)
+        generation = 0
+        if (rolling := identity.rolling) is not None:
+            generation = rolling.generation
+            if self.lineages is None or not self.lineages.may_store(rolling.value, requested_at):
+                self._counts.refused += 1
+                return False
         facts = self._facts_of(response)
         if facts is None:
             self._counts.refused += 1
@@ -370,7 +416,9 @@ class ResponseStore:
         body = shelves.hold_body(body)      # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
-            others = self._without_replaced(slot, identity, request, response, body, soft)
+            others = self._without_replaced(
+                slot, identity, request, response, body, soft, generation
+            )
         if others:
             stored_by = hash(clients.client_of(request)) if clients is not None else 0
             others = self._with_room(others, owner, stored_by)
@@ -395,6 +443,7 @@ class ResponseStore:
             incomplete,
             not owner,
             soft,
+            generation,
             stored_by,
         )
         shelves.insert(key, owner, others, record, size)
@@ -444,19 +493,25 @@ class ResponseStore:
         response: ResponseHead,
         body: bytes,
         soft: Soft,
+        generation: int,
     ) -> tuple[Record, ...]:
         """Release the variants that a new response replaces; return the others.
 
         These are the one made for the same language, device and country, and those that turn out
         to be equal to it: nothing depends on these, then.
         """
-        if len(slot) == 1 and self._is_for(slot[0], identity, request) and slot[0][SOFT] == soft:
-            self._shelves.release(identity.owner, slot[0])      # nearly always
+        only = slot[0]
+        if (
+            len(slot) == 1
+            and only[SOFT] == soft
+            and self._is_for(only, identity, request, generation)
+        ):
+            self._shelves.release(identity.owner, only)     # nearly always
             return ()
         kept: list[Record] = []
         for record in slot:
             replaced = record[AGE_MAX] == WITHDRAWN or (
-                self._is_for(record, identity, request)
+                self._is_for(record, identity, request, generation)
                 and (
                     record[SOFT] == soft
                     or (record[BODY] == body and record[HEAD] == response.stored)
@@ -519,7 +574,7 @@ class ResponseStore:
             return
         size = stored.entry_bytes + len(form.head) + FORM_OVERHEAD_BYTES
         new = stored._replace(forms=(*stored.forms, (coding, form)), entry_bytes=size)
-        for key in (identity.key, identity.public_key):
+        for key in (*[own for own, _ in identity.readable], identity.public_key):
             if key is not None and stored in self._slots.get(key, ()):
                 owner, _ = key_parts(key)
                 if self._shelves.fits(owner, size + bytes_referred(new)):
@@ -545,7 +600,8 @@ class ResponseStore:
         3.2 says. Everyone's response is never refreshed by somebody else's 304.
         """
         slot = self._slots.get(identity.key)
-        old = self._selected(slot, identity, request)
+        generation = 0 if identity.rolling is None else identity.rolling.generation
+        old = self._selected(slot, identity, request, generation)
         if slot is None or old is None or not validates(request, not_modified, old):
             return
         head = updated_head(old.head, not_modified)
@@ -595,7 +651,7 @@ class ResponseStore:
         """
         marked = 0
         for url in urls:
-            for key in {key_of(identity.owner, url), key_of(b"", url)}:
+            for key in {key_of(owner, url) for owner in (*identity.owners, b"")}:
                 self._remember_change(key, now)
                 for stored in map(as_stored, self._slots.get(key, ())):
                     if not stored.superseded:

@@ -57,6 +57,7 @@ class StoredResponse(NamedTuple):
     incomplete: bool = False     # came with a cookie that is not kept: it only hides failures
     public: bool = False         # everyone's
     soft: Soft = (b"", b"", b"")     # what it was made for (variants.py)
+    generation: int = 0          # of a rolling session (lineage.py)
     stored_by: int = 0           # a mark of the client that added it to others; 0: not known
 
     def age(self, now: float) -> float:
@@ -89,6 +90,7 @@ AGE: Final = _place("age_s")
 SUPERSEDED: Final = _place("superseded")
 INCOMPLETE: Final = _place("incomplete")
 SOFT: Final = _place("soft")
+GENERATION: Final = _place("generation")
 STORED_BY: Final = _place("stored_by")
 AGE_MAX: Final = _place("age_max_s")
 SHAPE: Final = _place("shape")

@@ -94,7 +94,7 @@ class Withdrawals:
         if state is State.OPEN or state is State.HALF_OPEN:
             return False
         everyone = key_of(b"", identity.url)
-        keys = [identity.key]
+        keys = [key for key, _ in identity.readable]
         if status in _GONE and identity.key != everyone:
             keys.append(everyone)
         if not any(self._store.holds(key) for key in keys):

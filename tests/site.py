@@ -82,6 +82,7 @@ class Site:
         lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         if method == "POST":
             lines += "Content-Length: 0\r\n"
+        self.proxy.loop.now += 0.001
         peer = client or self.visitor(address)
         peer.sends(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
         self._answer()

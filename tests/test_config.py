@@ -302,6 +302,7 @@ def test_a_flag_goes_before_a_variable_before_the_file(tmp_path: Path, sources: 
 
 OTHER_VALUES: dict[str, str] = {
     "routes": "/api/*,/search", "stream_paths": "/poll", "never_store": "/checkout/*",
+    "rolling_cookies": "*_session",
     "vary_on": "X-Country",
     "failure_text": "auto,Shop is down",
     "listen": ":1 :2", "upstream": ":8080", "config": "", "loop": "asyncio",
