@@ -316,7 +316,9 @@ class Exchange:
     def _bind(self, connection: UpstreamConnection) -> None:
         """The connection is this client's alone from here on, and nothing of it is stored."""
         self._proxy.bound.bind(self._client, self._client_address(), connection)
-        self._identify_as(replace(self._parsed.identity, lookup=False, store=False))
+        self._identify_as(replace(
+            self._parsed.identity, lookup=False, store=False, stands_in=False
+        ))
 
     def _first_byte_wait_s(self) -> float:
         if self._parsed.stream or self.awaited:
