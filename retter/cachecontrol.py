@@ -144,3 +144,19 @@ def shared_may_store(
         return False
     explicit = control.public or has_expires or control.max_age_s is not None
     return explicit or control.s_maxage_s is not None or status in _HEURISTICALLY_CACHEABLE
+
+
+# The registered ones (RFC 9110 section 16.6.1) and their aliases. Others are never asked for: some
+# applications put a character set there, or a word for none (`utf-8`, `binary`, `aws-chunked`).
+_CODINGS: Final = frozenset((
+    b"aes128gcm", b"br", b"compress", b"dcb", b"dcz", b"deflate", b"exi", b"gzip", b"pack200-gzip",
+    b"zstd", b"x-compress", b"x-gzip",
+))
+
+
+def coding_of(value: bytes) -> bytes:
+    """Return Content-Encoding in lower case, without what is no coding."""
+    if not value:
+        return b""
+    codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]
+    return b", ".join([coding for coding in codings if coding in _CODINGS])

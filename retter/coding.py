@@ -5,7 +5,7 @@ What cannot be decoded here (compress.py) is as if it were not stored.
 
 from typing import Final
 
-from retter.cachecontrol import parse_cache_control
+from retter.cachecontrol import coding_of, parse_cache_control
 from retter.compress import decodable as decodable_codings
 from retter.compress import decoded
 from retter.message import RequestHead
@@ -81,8 +81,7 @@ def _decoded_head(head: bytes, etag: bytes) -> bytes:
 
 def plain_body(body: bytes, content_encoding: bytes) -> bytes | None:
     """Return a body without its content coding, or None if it cannot be decoded here."""
-    codings = [c.strip(b" \t") for c in content_encoding.lower().split(b",")]
-    codings = [coding for coding in codings if coding not in (b"", b"identity")]
+    codings = [coding for coding in coding_of(content_encoding).split(b", ") if coding]
     if not codings:
         return body
     if len(codings) > 1:

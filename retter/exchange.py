@@ -41,7 +41,7 @@ from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
 from retter.request_body import RequestBody
 from retter.store import StoredResponse
-from retter.stored import BODY, CODING, STORED_AT, Form, Record, as_stored
+from retter.stored import BODY, CODING, STORED_AT, Form, Record, as_stored, not_to_be_kept
 from retter.tunnel import STREAM_IDLE_S, Tunnel
 from retter.upstream import Trailers, UpstreamConnection
 
@@ -172,6 +172,9 @@ def answer_from_store(
     shown: StoredResponse | Form = stored
     if stored.forms is not None:
         shown = proxy.compression.form(parsed, stored)
+    if stored.public and parsed.identity.owner:
+        # Somebody's own page is to be shown again when it can be: no browser keeps this one.
+        shown = shown._replace(head=not_to_be_kept(shown.head))
     if parsed.head.conditional or status == 204:
         if shown is not stored:
             stored = stored._replace(head=shown.head, body=shown.body)

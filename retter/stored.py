@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple, cast
 
-from retter.cachecontrol import delta_seconds, parse_cache_control, shared_age_max_s
+from retter.cachecontrol import coding_of, delta_seconds, parse_cache_control, shared_age_max_s
 from retter.limits import CODINGS_MAX, VARY_NAMES_MAX
 from retter.message import Fields, RequestHead, ResponseHead, Soft
 
@@ -152,7 +152,7 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
             control, found.get(b"expires"), found.get(b"date"), max_stale_s
         )
     return Facts(
-        found.get(b"content-encoding", b"").lower(),
+        coding_of(found.get(b"content-encoding", b"")),
         found.get(b"etag", b""),
         found.get(b"last-modified", b""),
         control.no_store,
@@ -228,6 +228,16 @@ def updated_head(head: bytes, not_modified: ResponseHead) -> bytes:
     replaced = {_name_of(line) for line in news}
     kept = [line for line in lines if _name_of(line) not in replaced]
     return b"\r\n".join([status_line, *kept, *news, b""])
+
+
+_FRESHNESS: Final = frozenset((b"cache-control", b"expires", b"pragma"))
+
+
+@lru_cache(maxsize=256)     # the pages that visitors with cookies want while the application fails
+def not_to_be_kept(head: bytes) -> bytes:
+    """Return a stored head for a client that is to ask again (RFC 9111 section 5.2.2.4)."""
+    lines = [line for line in head.split(b"\r\n")[:-1] if _name_of(line) not in _FRESHNESS]
+    return b"\r\n".join([*lines, b"Cache-Control: no-cache", b""])
 
 
 def _name_of(line: bytes) -> bytes:

@@ -277,3 +277,46 @@ def test_redirects_and_empty_answers(answer: bytes, stored: int) -> None:
     site = Site(lambda asked: answer)
     site.ask("/", headers={"Referer": "https://evil.example/x"})
     assert site.proxy.proxy.store.stats()["entries"] == stored
+
+
+# -- Everyone's page for somebody with cookies
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_public_page_that_stands_in_is_kept_by_no_browser(conditional: bool) -> None:
+    site = Site(lambda asked: page(
+        "page", Cache_Control="public, max-age=3600", Expires="Sun, 06 Nov 2094 08:49:37 GMT",
+        ETag='"a"'))
+    site.ask("/")
+    site.goes_down()
+    headers = {"If-None-Match": '"a"'} if conditional else {}
+    mine = site.ask("/", cookie="theme=dark", headers=headers)
+    assert mine.status == (304 if conditional else 200)
+    assert (mine.field("Cache-Control"), mine.field("Expires")) == ("no-cache", None)
+    assert mine.raw.count(b"Cache-Control") == 1
+    everyones = site.ask("/", headers=headers)
+    assert everyones.field("Cache-Control") == "public, max-age=3600"
+
+
+def test_ones_own_stored_page_keeps_its_fields() -> None:
+    site = Site(lambda asked: page("page", Cache_Control="private, max-age=60"))
+    site.ask("/", cookie="theme=dark")
+    site.goes_down()
+    got = site.ask("/", cookie="theme=dark")
+    assert (got.field("Cache-Control"), got.field("Age")) == ("private, max-age=60", "0")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "none", "binary", "aws-chunked", "UTF-8, identity"])
+def test_what_is_no_content_coding_is_none(coding: str) -> None:
+    site = Site(lambda asked: page("page", f"sid={ID}", Content_Encoding=coding))
+    site.ask("/")
+    site.goes_down()
+    got = site.ask("/")
+    assert (got.stored, got.body) == (True, "page")
+
+
+def test_a_coding_that_nobody_here_can_read_is_one() -> None:
+    site = Site(lambda asked: page("page", Content_Encoding="compress"))
+    site.ask("/")
+    site.goes_down()
+    assert not site.ask("/").stored
