@@ -15,7 +15,7 @@ from setuptools import setup
 # What a request meets with every step. Not the pool and the proxy itself: they do little for each
 # request, and tests put others in their place.
 MODULES = (
-    "answers", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies",
+    "answers", "backlog", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies",
     "downstream", "exchange", "forwarding", "goodness", "heads", "httpdate", "keeping", "lineage",
     "lines", "marks", "measured", "memo", "message", "negotiation", "owner", "personal", "policy",
     "redirect", "relay", "request_body", "sessions", "setcookie", "shelves", "store", "stored",

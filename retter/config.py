@@ -570,13 +570,18 @@ class Settings:
     )
     write_buffer_bytes_max: int = _setting(
         64 << 10, CLIENTS, _size(1 << 10),
-        "Kept of an answer that its client does not take yet; then the application is not read "
-        "on. More frees the application sooner, at that much memory for each slow client.",
+        "Any connection may have so much of an answer unsent; what is more is kept if "
+        "--buffer-answer allows it, else the application is not read on.",
     )
     buffer_request_bytes: int = _setting(
         256 << 10, CLIENTS, _size(),
         "A request goes to the application when its body has come whole, or so much of it: a slow "
         "client holds nothing there. 0 passes bodies on as they come, as --stream-paths do.",
+    )
+    buffer_answer_bytes: int = _setting(
+        1 << 20, CLIENTS, _size(),
+        "Kept of an answer that its client does not take yet, beside --write-buffer-max: the "
+        "application is done with it as soon as it has written it. 0 makes it wait for the client.",
     )
     buffer_memory_bytes: int = _setting(
         16 << 20, CLIENTS, _size(),

@@ -21,8 +21,8 @@ CHANGEABLE: Final = frozenset({
     "upstream_ca", "upstream_insecure", "upstream_name", "upstream_timeout_s",
     "upstream_timeout_unsafe_s",
     # client limits
-    "body_idle_timeout_s", "body_min_rate_bytes", "buffer_memory_bytes", "buffer_request_bytes",
-    "connections_max", "connections_per_address_max", "head_bytes_max",
+    "body_idle_timeout_s", "body_min_rate_bytes", "buffer_answer_bytes", "buffer_memory_bytes",
+    "buffer_request_bytes", "connections_max", "connections_per_address_max", "head_bytes_max",
     "head_fields_max", "head_timeout_s", "keep_alive_s", "pipeline_max", "request_body_bytes_max",
     "requests_per_connection_max", "target_bytes_max", "write_buffer_bytes_max", "write_timeout_s",
     # the store

@@ -59,7 +59,8 @@ class FakeTransport(asyncio.Transport):
         self.aborted = False
         self.reading = True
         self.high_water: int | None = None
-        self.unsent = 0             # in the write buffer, as told by the test
+        self.stalled = False        # the peer takes nothing
+        self.unsent = 0             # in the write buffer, while it does not, or as told by the test
         self._lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -67,6 +68,7 @@ class FakeTransport(asyncio.Transport):
         if not self.closing:
             self.writes += 1
             self.buffer += bytes(data)
+            self.unsent += len(data) * self.stalled
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         self.write(b"".join(list_of_data))
@@ -159,10 +161,14 @@ class FakePeer:
 
     def blocks(self) -> None:
         """Stop reading: the proxy's write buffer fills up."""
+        self.transport.stalled = True
+        self.transport.unsent = (self.transport.high_water or 0) + 1
         self.protocol.pause_writing()
 
     def unblocks(self) -> None:
         """Read again."""
+        self.transport.stalled = False
+        self.transport.unsent = 0
         self.protocol.resume_writing()
 
     def _settle(self) -> None:

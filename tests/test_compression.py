@@ -392,7 +392,7 @@ def test_while_a_piece_is_in_the_thread_the_application_waits_with_the_next() ->
 
 def test_two_reasons_to_wait_are_two() -> None:
     """The client does not read, and a piece is in the thread: both have to end."""
-    proxy = make()
+    proxy = make(buffer_answer_bytes=0)
     client, rest = begun(proxy)
     client.blocks()
     proxy.workers.work()

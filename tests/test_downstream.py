@@ -122,7 +122,7 @@ def test_a_body_at_once_and_requests_behind_it() -> None:
 
 
 def test_a_slow_reader_that_is_given_up_leaves_nothing_behind() -> None:
-    proxy = FakeProxy(write_timeout_s=5)
+    proxy = FakeProxy(buffer_answer_bytes=0, write_timeout_s=5)
     client = proxy.client(get())
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 1000)
     client.blocks()
@@ -359,7 +359,7 @@ def test_the_write_buffer_has_its_limit() -> None:
 
 def test_a_slow_reader_takes_no_place_from_others() -> None:
     """After the first byte, what is left is between the two of them."""
-    proxy = FakeProxy(max_in_flight=1, limit_start=1)
+    proxy = FakeProxy(buffer_answer_bytes=0, max_in_flight=1, limit_start=1)
     slow = proxy.client(get("/large"))
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n" + b"x" * 70_000)
     slow.blocks()

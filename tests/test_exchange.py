@@ -362,7 +362,7 @@ def test_the_operator_names_routes() -> None:
 
 
 def test_a_slow_client_stops_the_application_and_no_longer_than_needed() -> None:
-    proxy = FakeProxy()
+    proxy = FakeProxy(buffer_answer_bytes=0)
     client = proxy.client(get())
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 1000)
     client.blocks()

@@ -105,6 +105,7 @@ def test_a_stored_answer_that_blocks_its_client_stops_no_application() -> None:
     assert proxy.upstream.transport.reading
     proxy.advance(20)
     assert proxy.upstream.closed
+    client.unblocks()
     proxy.assert_at_rest()
 
 
@@ -119,6 +120,7 @@ def test_a_stored_answer_in_place_of_an_error_stops_no_application_either() -> N
     assert proxy.upstream.transport.reading
     proxy.upstream.sends(error[-2:])
     assert proxy.proxy.pool.idle == 1
+    client.unblocks()
     proxy.assert_at_rest()
 
 

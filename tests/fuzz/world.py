@@ -45,11 +45,11 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {"circuit": "open"},
     {"circuit": "closed", "store_memory_bytes": 0, "store_object_bytes_max": 0,
      "buffer_memory_bytes": 0},
-    {"max_in_flight": 1, "limit_start": 1, "buffer_request_bytes": 4},
+    {"max_in_flight": 1, "limit_start": 1, "buffer_request_bytes": 4, "buffer_answer_bytes": 100},
     {"store_policy": "rfc9111", "failure_statuses": (404,), "buffer_memory_bytes": 0},
     {"request_body_bytes_max": 20, "requests_per_connection_max": 2, "target_bytes_max": 128},
     {"trusted_proxies": (ip_network("192.0.2.0/24"),), "headers": False, "head_fields_max": 8,
-     "buffer_memory_bytes": 40},
+     "buffer_memory_bytes": 400},
     {"stream_paths": ("/s*",), "store_object_bytes_max": 10, "pool_size": 1},
     {"connections_max": 2, "connections_per_address_max": 1, "head_bytes_max": 1024},
     {"compress": ("gzip",), "max_in_flight": 2},
@@ -125,7 +125,6 @@ class FarEnd:
     def blocks(self) -> None:
         if not self.gone and not self.blocked:
             self.blocked = True
-            self.peer.transport.unsent = 1000
             self.peer.blocks()
 
     def takes_some(self) -> None:
@@ -134,7 +133,6 @@ class FarEnd:
     def unblocks(self) -> None:
         if not self.gone and self.blocked:
             self.blocked = False
-            self.peer.transport.unsent = 0
             self.peer.unblocks()
 
     def blocks_at_the_next_write(self) -> None:
