@@ -196,32 +196,45 @@ def _zstandard(level: int) -> Compressor:
 
 # -- decoding -------------------------------------------------------------------------------------
 
+# A frame of zstd says how much memory its decoder needs, up to 2 GiB. Content codings need no more
+# than this (RFC 9659 section 3).
+_ZSTD_WINDOW_LOG_MAX: Final = 23     # 8 MiB
+
 # A body may have several gzip members or zstd frames, one after the other. bgzip makes one of each
 # 64 KiB, which is 256 for the largest body. Each costs some microseconds and a copy of the rest.
 MEMBERS_MAX: Final = 256
 
 
-def decoded(body: bytes, coding: bytes, bytes_max: int) -> bytes | None:
-    """Decode a whole body, or return None: unknown here, broken, cut short, or too large."""
+def decoded(
+    body: bytes, coding: bytes, bytes_max: int, members_max: int = MEMBERS_MAX
+) -> bytes | None:
+    """Decode a whole body, or return None: unknown here, broken, cut short, or too large.
+
+    Args:
+        bytes_max: Of what it decodes to. Nothing is decoded beyond that.
+        members_max: Of gzip, or frames of zstd, in one body.
+    """
     if coding == b"gzip":
-        return _inflated(body, _GZIP_WBITS, bytes_max)
+        return _inflated(body, _GZIP_WBITS, bytes_max, members_max)
     if coding == b"deflate":
         # With the zlib wrapper as the RFC says, or without it as some servers send it.
-        found = _inflated(body, zlib.MAX_WBITS, bytes_max)
-        return _inflated(body, -zlib.MAX_WBITS, bytes_max) if found is None else found
+        found = _inflated(body, zlib.MAX_WBITS, bytes_max, members_max)
+        if found is None:
+            found = _inflated(body, -zlib.MAX_WBITS, bytes_max, members_max)
+        return found
     if coding == b"br" and available(coding):
         return _unbrotlied(body, bytes_max)
     if coding == b"zstd" and available(coding):
         if name := _standard_zstd():
-            return _unzstded(import_module(name), body, bytes_max)
-        return _unzstandarded(body, bytes_max)
+            return _unzstded(import_module(name), body, bytes_max, members_max)
+        return _unzstandarded(body, bytes_max, members_max)
     return None
 
 
-def _inflated(body: bytes, wbits: int, bytes_max: int) -> bytes | None:
+def _inflated(body: bytes, wbits: int, bytes_max: int, members_max: int) -> bytes | None:
     pieces: list[bytes] = []
     room = bytes_max
-    while body and len(pieces) < MEMBERS_MAX:
+    while body and len(pieces) < members_max:
         inflater = zlib.decompressobj(wbits)
         try:
             piece = inflater.decompress(body, room + 1)
@@ -245,11 +258,13 @@ def _unbrotlied(body: bytes, bytes_max: int) -> bytes | None:
     return found if decoder.is_finished() and len(found) <= bytes_max else None
 
 
-def _unzstded(zstd: Any, body: bytes, bytes_max: int) -> bytes | None:
+def _unzstded(zstd: Any, body: bytes, bytes_max: int, members_max: int) -> bytes | None:
     pieces: list[bytes] = []
     room = bytes_max
-    while body and len(pieces) < MEMBERS_MAX:
-        decoder = zstd.ZstdDecompressor()
+    while body and len(pieces) < members_max:
+        decoder = zstd.ZstdDecompressor(
+            options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG_MAX}
+        )
         try:
             piece: bytes = decoder.decompress(body, room + 1)
         except zstd.ZstdError:
@@ -262,9 +277,9 @@ def _unzstded(zstd: Any, body: bytes, bytes_max: int) -> bytes | None:
     return None if body else b"".join(pieces)
 
 
-def _unzstandarded(body: bytes, bytes_max: int) -> bytes | None:
+def _unzstandarded(body: bytes, bytes_max: int, members_max: int) -> bytes | None:
     zstandard = import_module("zstandard")
-    decompressor = zstandard.ZstdDecompressor()
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW_LOG_MAX)
     try:
         # Its only way that keeps a limit does not tell a whole body from one that is cut short.
         reader = decompressor.stream_reader(body, read_across_frames=True)
@@ -272,7 +287,7 @@ def _unzstandarded(body: bytes, bytes_max: int) -> bytes | None:
         if len(found) > bytes_max:
             return None
         frames = 0
-        while body and frames < MEMBERS_MAX:
+        while body and frames < members_max:
             frame = decompressor.decompressobj()
             frame.decompress(body)
             if not frame.eof:

@@ -61,6 +61,7 @@ class Phase(Enum):
 
     OPEN = auto()           # requests are received and answered
     BODY = auto()           # the present request's body is received
+    DECODING = auto()       # a stored response is decoded for the present request
     TUNNEL = auto()         # bytes go both ways after a 101
     LINGERING = auto()      # after the last answer: the rest of what is sent is read and dropped
     CLOSED = auto()
@@ -69,6 +70,7 @@ class Phase(Enum):
 # Looked up once, as in exchange.py.
 _OPEN = Phase.OPEN
 _BODY = Phase.BODY
+_DECODING = Phase.DECODING
 _LINGERING = Phase.LINGERING
 _CLOSED = Phase.CLOSED
 
@@ -207,6 +209,8 @@ class DownstreamConnection:
         self._exchange = None
         if self._phase is _CLOSED:
             return
+        if self._phase is _DECODING:
+            self._phase = _OPEN
         if self._close or self.body is not None:
             self._end()
             return
@@ -214,6 +218,17 @@ class DownstreamConnection:
             self.deadline = now + self._proxy.settings.keep_alive_s
         if self._paused or self._buffer:
             self._go_on(now)
+
+    def await_form(self) -> None:
+        """The answer comes when a stored response is decoded, and no more requests until then."""
+        self._exchange = None
+        self._phase = _DECODING
+        self.deadline = _FOREVER
+
+    @property
+    def gone(self) -> bool:
+        """Whether the connection is closed."""
+        return self._phase is _CLOSED
 
     def _go_on(self, now: float) -> None:
         """Read on, beginning with what was read ahead."""
@@ -332,6 +347,8 @@ class DownstreamConnection:
                 self._tunnel.client_data(data, now)
             elif self.body is not None:
                 self._receive_body(self.body, data, now)
+            elif self._phase is _DECODING:
+                self._read_ahead(data)
         elif self.body is not None:
             self._receive_body(self.body, data, now)
         else:
@@ -347,7 +364,7 @@ class DownstreamConnection:
             return True
         if self._exchange is not None and self._exchange.event_stream:
             return False  # nobody says no more and listens on: a page has been closed
-        if self._exchange is None or self.body is not None:
+        if self.body is not None or (self._exchange is None and self._phase is not _DECODING):
             return False  # nothing to wait for: the transport closes
         self._eof = True
         self._close = self._close or not self._buffer  # what was pipelined is answered first
@@ -457,7 +474,7 @@ class DownstreamConnection:
         if parsed.head.framing is not _NO_BODY:
             return self._begin_with_body(parsed, rest, now)
         self._begin(parsed, now)
-        if rest and self._exchange is not None:
+        if rest and (self._exchange is not None or self._phase is _DECODING):
             self._read_ahead(rest)
             return b""
         return rest
@@ -468,7 +485,7 @@ class DownstreamConnection:
         self._count_request()
         self.deadline = _FOREVER
         self._exchange = begin(proxy, self, parsed, now)
-        if self._exchange is None:
+        if self._exchange is None and self._phase is not _DECODING:
             if self._close:
                 self._end()
             else:

@@ -25,6 +25,7 @@ from retter.negotiation import (
 from retter.policy import Identity
 from retter.store import ResponseStore
 from retter.stored import Form, StoredResponse
+from retter.workers import Workers
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -44,20 +45,6 @@ JOBS_MAX: Final = 16
 # tick, or a page that is written word by word would not shrink at all.
 FLUSH_BYTES: Final = 4096
 FLUSH_PAUSE_S: Final = 0.005
-
-
-class Workers(Protocol):
-    """Where work is done off the event loop."""
-
-    waiting: int        # jobs that are not done
-
-    def submit(self, job: Callable[[], bytes], done: Callable[[bytes | None], None]) -> None:
-        """Do a job; `done` is called on the loop with its result, or None if it has failed."""
-        ...
-
-    def close(self) -> None:
-        """Do nothing more of what waits."""
-        ...
 
 
 class ThreadWorker:
@@ -354,7 +341,7 @@ class Compression:
     def form(self, request: Negotiated, stored: StoredResponse) -> Form | StoredResponse:
         """Return a compressible stored response in the form that this client gets for now."""
         codings = (request.accepted or self.accepted(request)).stored
-        if not codings or stored.forms is None:
+        if not codings or stored.forms is None or stored.content_coding:
             return stored
         return stored.form(codings[0]) or self._form_of(request, stored, codings)
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 
 from retter.awaited_streams import NOT_AWAITED
 from retter.breaker import Kind, Permit, Phase, State
-from retter.coding import decodable, readable
 from retter.errors import (
     ConnectRefused,
     DownstreamError,
@@ -101,7 +100,7 @@ def begin(
     if identity.lookup:
         found = proxy.store.find(identity, parsed.head, now)
         if found is not None:
-            if not found[CODING] or readable(as_stored(found), parsed.head):
+            if not found[CODING] or proxy.decoding.readable(as_stored(found), parsed.head):
                 age_s = now - found[STORED_AT]
             else:
                 found = None
@@ -123,24 +122,35 @@ def begin(
         return exchange
     if awaited:
         proxy.awaited_streams.end(awaited, proxy.client_of(client.forwarding, parsed))
-    stored: StoredResponse | None = None
-    if found is not None:
+    stored: StoredResponse | None
+    if found is not None and decision.serve_stored:
         stored = as_stored(found)
-        if stored.content_coding:
-            stored = decodable(stored, parsed.head)  # only when needed: it takes milliseconds
-    if stored is None or not decision.serve_stored:
+    else:
         stored = _last_resort(proxy, parsed, now)
     if stored is not None:
-        answer_from_store(proxy, client, parsed, stored, decision.reason, now)
-    else:
-        took_s = 0.0
-        if body is not None:
-            took_s = _took_s(proxy, body.began_at)
-            body.release()
-            if not body.complete:
-                client.close_after_answer()  # the rest of it is not read
-        refuse(proxy, client, parsed, decision.reason, decision.retry_after_s, took_s)
+        shown = _shown(proxy, parsed, stored)
+        if shown is not None:
+            answer_from_store(proxy, client, parsed, shown, decision.reason, now)
+            return None
+        began_at = body.began_at if body is not None else _clock(proxy)
+        waiter = AwaitedForm(
+            proxy, client, parsed, decision.reason, began_at, 503, decision.retry_after_s
+        )
+        if waiter.wait_for(stored):
+            return None
+    took_s = 0.0
+    if body is not None:
+        took_s = _took_s(proxy, body.began_at)
+        body.release()
+        if not body.complete:
+            client.close_after_answer()  # the rest of it is not read
+    refuse(proxy, client, parsed, decision.reason, decision.retry_after_s, took_s)
     return None
+
+
+def _clock(proxy: "Proxy") -> float:
+    """Return the time for the access log; 0 without one."""
+    return proxy.access_log.clock() if proxy.access_log is not None else 0.0
 
 
 def _took_s(proxy: "Proxy", began_at: float) -> float:
@@ -153,7 +163,20 @@ def _last_resort(proxy: "Proxy", parsed: "ParsedRequest", now: float) -> StoredR
     if not parsed.identity.stands_in:
         return None
     stored = proxy.store.lookup(parsed.identity, parsed.head, now, superseded=True)
-    return decodable(stored, parsed.head) if stored is not None else None
+    if stored is None or (
+        stored.content_coding and not proxy.decoding.readable(stored, parsed.head)
+    ):
+        return None
+    return stored
+
+
+def _shown(
+    proxy: "Proxy", parsed: "ParsedRequest", stored: StoredResponse
+) -> StoredResponse | None:
+    """Return a stored response as this client can read it; None: that has to be made first."""
+    if not stored.content_coding:
+        return stored
+    return proxy.decoding.shown(parsed.identity, stored, parsed.head)
 
 
 def answer_from_store(
@@ -165,7 +188,7 @@ def answer_from_store(
     now: float,
     took_s: float = 0.0,
 ) -> None:
-    """Write a stored response to the client, `took_s` after its request came."""
+    """Write a stored response, as the client can read it, `took_s` after its request came."""
     answers = proxy.answers
     persistence = client.persistence(parsed.head)
     status = stored.status
@@ -214,6 +237,87 @@ def refuse(
     if proxy.access_log is not None:
         who = client.forwarding.client_of(parsed.head)
         proxy.access_log.add(who, parsed.head, parsed.identity, 503, "retter", reason, took_s)
+
+
+def answer_error(
+    proxy: "Proxy",
+    client: "DownstreamConnection",
+    parsed: "ParsedRequest",
+    status: int,
+    reason: Reason,
+    took_s: float,
+) -> None:
+    """Write an error of our own in place of the application's answer."""
+    client.write(
+        proxy.answers.error(
+            parsed.head, status, reason, client.persistence(parsed.head), date=proxy.http_date()
+        )
+    )
+    proxy.counters.count_own(parsed.kind is _GET, reason, status)
+    if proxy.access_log is not None:
+        who = client.forwarding.client_of(parsed.head)
+        proxy.access_log.add(who, parsed.head, parsed.identity, status, "retter", reason, took_s)
+
+
+class AwaitedForm:
+    """A client that waits until a stored response is decoded for it, and for nothing else.
+
+    Its exchange, if there was one, goes its own way without it.
+
+    Args:
+        began_at: When its request came, for the access log.
+        status: Of the error that it gets if the response cannot be decoded.
+        retry_after_s: For a 503; 0 for other errors.
+    """
+
+    __slots__ = (
+        "_began_at", "_client", "_parsed", "_proxy", "_reason", "_retry_after_s", "_status",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        proxy: "Proxy",
+        client: "DownstreamConnection",
+        parsed: "ParsedRequest",
+        reason: Reason,
+        began_at: float,
+        status: int,
+        retry_after_s: float = 0.0,
+    ) -> None:
+        self._proxy = proxy
+        self._client = client
+        self._parsed = parsed
+        self._reason = reason
+        self._began_at = began_at
+        self._status = status
+        self._retry_after_s = retry_after_s
+
+    def wait_for(self, stored: StoredResponse) -> bool:
+        """Have the response decoded; False if there is too much to do for that."""
+        if not self._proxy.decoding.make(self._parsed.identity, stored, self._made):
+            return False
+        self._client.await_form()
+        return True
+
+    def _made(self, shown: StoredResponse | None) -> None:
+        proxy, client, parsed = self._proxy, self._client, self._parsed
+        reason, took_s = self._reason, _took_s(proxy, self._began_at)
+        now = proxy.loop.time()
+        if client.gone:
+            proxy.counters.clients_gone += 1
+            if proxy.access_log is not None:
+                who = client.forwarding.client_of(parsed.head)
+                proxy.access_log.add(
+                    who, parsed.head, parsed.identity, 0, "cache", Reason.CLIENT_GONE, took_s
+                )
+            return
+        if shown is not None:
+            answer_from_store(proxy, client, parsed, shown, reason, now, took_s)
+        elif self._retry_after_s:
+            refuse(proxy, client, parsed, reason, self._retry_after_s, took_s)
+        else:
+            answer_error(proxy, client, parsed, self._status, reason, took_s)
+        client.exchange_done(now)
 
 
 def unanswered(
@@ -504,9 +608,7 @@ class Exchange:
         proxy = self._proxy
         proxy.goodness.failed(now)
         if self._client is not None and not self.answer_begun:
-            stored = _last_resort(proxy, self._parsed, now)
-            if stored is not None:
-                self._answer_from_store(stored, reason, now)
+            self._answer_from_store(reason, now, 502)
 
     # -- is it good? --------------------------------------------------------------------------
 
@@ -776,20 +878,11 @@ class Exchange:
             if self.answer_begun:
                 self._log_answer(error.reason)
                 self._cut_off()
-            elif stored := _last_resort(proxy, self._parsed, now):
-                self._answer_from_store(stored, error.reason, now)
-            else:
+            elif not self._answer_from_store(error.reason, now, error.status):
                 if not self._request_complete():
                     client.close_after_answer()
-                client.write(
-                    proxy.answers.error(
-                        self._parsed.head, error.status, error.reason,
-                        client.persistence(self._parsed.head), date=proxy.http_date(),
-                    )
-                )  # fmt: skip
-                is_get = self._parsed.kind is _GET
-                proxy.counters.count_own(is_get, error.reason, error.status)
-                self._log(error.status, "retter", error.reason)
+                took_s = _took_s(proxy, self._began_at)
+                answer_error(proxy, client, self._parsed, error.status, error.reason, took_s)
         if self.stage is not Stage.DONE:
             self._finish(now)
 
@@ -813,21 +906,33 @@ class Exchange:
         """The breaker's clock has run out: waited in vain for a place, or for the first byte."""
         if reason is Reason.PATIENCE:
             self._proxy.goodness.failed(now)
-            stored = _last_resort(self._proxy, self._parsed, now)
-            if stored is not None and self._client is not None and not self.answer_begun:
-                self._answer_from_store(stored, reason, now)
+            self._lose_patience(now)
             return
         client = self._client
         assert client is not None, "a queued exchange whose client left has been cancelled"
-        if stored := _last_resort(self._proxy, self._parsed, now):
-            self._answer_from_store(stored, reason, now)
-        else:
+        retry_after_s = self._proxy.settings.retry_after_s
+        if not self._answer_from_store(reason, now, 503, retry_after_s):
             if not self._request_complete():
                 client.close_after_answer()
-            retry_after_s = self._proxy.settings.retry_after_s
             took_s = _took_s(self._proxy, self._began_at)
             refuse(self._proxy, client, self._parsed, reason, retry_after_s, took_s)
         self._finish(now)
+
+    def _lose_patience(self, now: float) -> None:
+        """The client gets what is stored. While that is decoded, the application may be faster."""
+        proxy, parsed = self._proxy, self._parsed
+        stored = _last_resort(proxy, parsed, now)
+        if stored is None or self._client is None or self.answer_begun:
+            return
+        shown = _shown(proxy, parsed, stored)
+        if shown is not None:
+            self._answer_with(shown, Reason.PATIENCE, now)
+        else:
+            proxy.decoding.make(parsed.identity, stored, self._form_made)
+
+    def _form_made(self, shown: StoredResponse | None) -> None:
+        if shown is not None and self._client is not None and not self.answer_begun:
+            self._answer_with(shown, Reason.PATIENCE, self._proxy.loop.time())
 
     def sweep(self, now: float) -> None:
         """Called about twenty times a second for exchanges older than HOLD_S."""
@@ -901,13 +1006,44 @@ class Exchange:
 
     # -- the end --------------------------------------------------------------------------------
 
-    def _answer_from_store(self, stored: StoredResponse, reason: Reason, now: float) -> None:
+    def _answer_from_store(
+        self, reason: Reason, now: float, status: int, retry_after_s: float = 0.0
+    ) -> bool:
+        """Answer from the store, or let the client wait until what is stored is decoded for it.
+
+        Args:
+            status: Of the error that it gets, with `retry_after_s`, if that cannot be decoded.
+
+        Returns:
+            False if nothing is stored for this client.
+        """
+        proxy, client, parsed = self._proxy, self._client, self._parsed
+        assert client is not None
+        stored = _last_resort(proxy, parsed, now)
+        if stored is None:
+            return False
+        shown = _shown(proxy, parsed, stored)
+        if shown is not None:
+            self._answer_with(shown, reason, now)
+            return True
+        waiter = AwaitedForm(
+            proxy, client, parsed, reason, self._began_at, status, retry_after_s
+        )
+        if not waiter.wait_for(stored):
+            return False
+        self._client = None
+        if self._relay is not None:
+            self._relay.drop_held()
+        self._answered(now)
+        return True
+
+    def _answer_with(self, shown: StoredResponse, reason: Reason, now: float) -> None:
         client = self._client
         assert client is not None
         if self._relay is not None:
             self._relay.drop_held()
         took_s = _took_s(self._proxy, self._began_at)
-        answer_from_store(self._proxy, client, self._parsed, stored, reason, now, took_s)
+        answer_from_store(self._proxy, client, self._parsed, shown, reason, now, took_s)
         self._answered(now)
 
     def _store(self, pieces: list[bytes], head: ResponseHead, now: float) -> None:

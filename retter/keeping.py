@@ -5,14 +5,29 @@ arrived (`keep`). What may be stored of it, and for whom, is decided in policy.p
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-from retter.coding import plain_body
+from retter.coding import coding_to_decode, decoded_bytes_max, plain_body
+from retter.decoding import JOBS_MAX, decoded_at_once
 from retter.message import RequestHead, ResponseHead
 from retter.owner import OwnerRules
 from retter.personal import gives_cookie, is_personal, sets_cookie
 from retter.policy import Identity, ends_session, may_roll
 from retter.setcookie import learn, marks_set
 from retter.store import Clients, ResponseStore
+from retter.workers import Workers
+
+
+class Kept(NamedTuple):
+    """A whole answer that is to be stored."""
+
+    identity: Identity
+    request: RequestHead
+    head: ResponseHead
+    body: bytes
+    requested_at: float
+    incomplete: bool
+    clients: Clients
 
 
 class Keeper:
@@ -20,17 +35,26 @@ class Keeper:
 
     Args:
         forget: Called when what Cookie lines mean has changed: it is to be found out anew.
+        workers: Where large encoded bodies are looked into.
+        time: The loop's clock, monotonic seconds.
     """
 
-    __slots__ = ("_forget", "_rules", "_store")
+    __slots__ = ("_forget", "_rules", "_store", "_time", "workers")
 
     def __init__(
-        self, store: ResponseStore, rules: OwnerRules, forget: Callable[[], None]
+        self,
+        store: ResponseStore,
+        rules: OwnerRules,
+        forget: Callable[[], None],
+        workers: Workers,
+        time: Callable[[], float],
     ) -> None:
         self._store = store
         self._rules = rules
         self._forget = forget
         store.lineages = rules.lineages
+        self.workers = workers
+        self._time = time
 
     def configure(self, rules: OwnerRules) -> None:
         """Do it by other rules from now on."""
@@ -57,14 +81,50 @@ class Keeper:
         now: float,
         clients: Clients,
     ) -> bool:
-        """Store a whole answer that `storable` has allowed; whether that was done."""
-        rules, incomplete = self._rules, False
-        if head.set_cookies:
-            if not identity.session and sets_cookie(head, rules):
-                text = plain_body(body, head.combined(b"content-encoding"))
-                if text is None or is_personal(request, head, text, rules):
-                    return False
-            incomplete = gives_cookie(request, head, rules)
+        """Store a whole answer that `storable` has allowed.
+
+        False if that is not done, or not yet: a body that has to be looked into for what is
+        somebody's own is decoded for it, a large one in the thread.
+        """
+        rules = self._rules
+        if not head.set_cookies:
+            return self._store.put(identity, request, head, body, requested_at, now, False, clients)
+        incomplete = gives_cookie(request, head, rules)
+        kept = Kept(identity, request, head, body, requested_at, incomplete, clients)
+        if not identity.session and sets_cookie(head, rules):
+            coding = head.combined(b"content-encoding")
+            text = decoded_at_once(body, coding)
+            if text is None:
+                self._look_into(kept, coding)
+                return False
+            if is_personal(request, head, text, rules):
+                return False
+        return self._put(kept, now)
+
+    def _put(self, kept: Kept, now: float) -> bool:
         return self._store.put(
-            identity, request, head, body, requested_at, now, incomplete, clients
-        )
+            kept.identity, kept.request, kept.head, kept.body, kept.requested_at, now,
+            kept.incomplete, kept.clients,
+        )  # fmt: skip
+
+    def _look_into(self, kept: Kept, coding: bytes) -> None:
+        """Store an answer if nothing in its encoded body is somebody's own.
+
+        What cannot be looked into is not given the benefit of the doubt, nor is it when the thread
+        has too much to do: the next answer may be stored.
+        """
+        if not coding_to_decode(coding) or self.workers.waiting >= JOBS_MAX:
+            return
+        rules = self._rules
+        body = kept.body
+
+        def job() -> bytes:
+            text = plain_body(body, coding, decoded_bytes_max(body))
+            personal = text is None or is_personal(kept.request, kept.head, text, rules)
+            return b"personal" if personal else b""
+
+        def done(found: bytes | None) -> None:
+            if found == b"" and self._rules is rules:
+                self._put(kept, self._time())
+
+        self.workers.submit(job, done)

@@ -31,6 +31,7 @@ from retter.certificates import upstream_context
 from retter.client_id import ClientIds
 from retter.compress import decodable
 from retter.config import ConfigError, Settings
+from retter.decoding import Decoding
 from retter.encoder import Compression, ThreadWorker
 from retter.exchange import Exchange
 from retter.forwarding import ForwardingFields, Trust
@@ -251,8 +252,12 @@ class Proxy:
         self.store = ResponseStore(self._store_rules(settings))
         self.withdrawals = Withdrawals(self.store, now)
         self.awaited_streams = AwaitedStreams()
-        self.keeper = Keeper(self.store, self.owner_rules, self._forget_heads)
-        self.compression = Compression(self.store, ThreadWorker(loop), loop.time)
+        worker = ThreadWorker(loop)
+        self.decoding = Decoding(self.store, worker)
+        self.keeper = Keeper(
+            self.store, self.owner_rules, self._forget_heads, worker, loop.time
+        )
+        self.compression = Compression(self.store, worker, loop.time)
         self._configure_compression(settings)
         self.pool = self._make_pool(settings, pool_class)
         self.pool.make_room = self.make_room

@@ -300,14 +300,21 @@ class Shelves:
         others = self._coded.setdefault(held, {})
         if coding in others:
             return
-        size = len(held) + sum([len(other) for other in others.values() if other is not held])
-        # All forms of a body together take half of the budget at most: they must never be what
-        # pushes out the response that they were made from.
-        if coded is body or 2 * (size + len(coded)) > self._bytes_max:
+        if coded is body or len(coded) > self.coded_bytes_max(held):
             others[coding] = held
         else:
             others[coding] = coded
             self.bytes_used += len(coded)
+
+    def coded_bytes_max(self, body: bytes) -> int:
+        """Return how large one more form of a body may be.
+
+        A body and all its forms take half of the budget at most: they must never be what pushes out
+        the response that they were made from.
+        """
+        forms = self._coded.get(body, {}).values()
+        size = len(body) + sum([len(form) for form in forms if form is not body])
+        return max(0, self._bytes_max // 2 - size)
 
     def coded(self, body: bytes, coding: bytes) -> bytes | None:
         """Return a body in another coding, if that is kept."""

@@ -25,10 +25,12 @@ from retter.stored import (
     AGE,
     AGE_MAX,
     BODY,
+    CODING,
     FORM_OVERHEAD_BYTES,
     FORMS,
     GENERATION,
     HEAD,
+    IDENTITY,
     INCOMPLETE,
     RECEIVED_AGE,
     SHAPE,
@@ -392,7 +394,7 @@ class ResponseStore:
                 and old[INCOMPLETE] is incomplete
                 # What new settings may have changed.
                 and old[AGE_MAX] == facts.age_max_s
-                and (old[FORMS] is None) is not response.compressible
+                and ((old[FORMS] is None) is not response.compressible or old[CODING])
             ):
                 age_s = facts.received_age_s
                 self._store_again(identity, old, response, age_s, superseded, requested_at, now)
@@ -570,17 +572,43 @@ class ResponseStore:
         self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form
     ) -> None:
         """Keep a form with the response of this owner, or of everyone, that it was made from."""
-        if stored.forms is None:
+        key = self._key_of(identity, stored)
+        if key is None or (stored.forms is None and coding != IDENTITY):
             return
-        size = stored.entry_bytes + len(form.head) + FORM_OVERHEAD_BYTES
-        new = stored._replace(forms=(*stored.forms, (coding, form)), entry_bytes=size)
+        new = _with_form(stored, coding, form)
+        owner, _ = key_parts(key)
+        if self._shelves.fits(owner, new.entry_bytes + bytes_referred(new)):
+            self._shelves.replace(key, stored, new)
+            self._shelves.make_room(owner)
+
+    def _key_of(self, identity: Identity, stored: StoredResponse) -> bytes | None:
+        """Return under which key this very response is stored for this client, if it still is."""
         for key in (*[own for own, _ in identity.readable], identity.public_key):
             if key is not None and stored in self._slots.get(key, ()):
-                owner, _ = key_parts(key)
-                if self._shelves.fits(owner, size + bytes_referred(new)):
-                    self._shelves.replace(key, stored, new)
-                    self._shelves.make_room(owner)
-                return
+                return key
+        return None
+
+    def form_bytes_max(self, body: bytes) -> int:
+        """Return how large a form of a body may be to be kept."""
+        return self._shelves.coded_bytes_max(body)
+
+    def keep_decoded(self, identity: Identity, stored: StoredResponse, form: Form) -> bool:
+        """Keep an encoded response in its decoded form too.
+
+        False if the budget or its owner's share has no room for that: then it is not tried again.
+        True as well if the response is not stored any more.
+        """
+        key = self._key_of(identity, stored)
+        if key is None:
+            return True
+        owner, _ = key_parts(key)
+        new = _with_form(stored, IDENTITY, form)
+        fits = self._shelves.fits(owner, new.entry_bytes + bytes_referred(new))
+        self.keep_coded(stored.body, IDENTITY, form.body if fits else stored.body)
+        if self.coded_body(stored.body, IDENTITY) == stored.body:
+            return False
+        self.attach(identity, stored, IDENTITY, form)
+        return True
 
     # -- Refreshing and marking
 
@@ -804,6 +832,12 @@ class ResponseStore:
 def _withdrawal_of(key: bytes) -> bytes:
     """Return what a withdrawal is remembered by, among the changes."""
     return b"-" + key
+
+
+def _with_form(stored: StoredResponse, coding: bytes, form: Form) -> StoredResponse:
+    forms = (*(stored.forms or ()), (coding, form))
+    size = stored.entry_bytes + len(form.head) + FORM_OVERHEAD_BYTES
+    return stored._replace(forms=forms, entry_bytes=size)
 
 
 def _matches(

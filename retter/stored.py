@@ -23,6 +23,10 @@ ENTRY_OVERHEAD_BYTES: Final = 720
 FORM_OVERHEAD_BYTES: Final = 320
 
 
+# The name of no coding, under which the decoded form of an encoded response is kept.
+IDENTITY: Final = b"identity"
+
+
 class Form(NamedTuple):
     """A stored response in another content coding, ready to be sent."""
 
@@ -53,7 +57,7 @@ class StoredResponse(NamedTuple):
     vary: bytes                  # keyed hash of that request's values of these fields
     received_age_s: int
     entry_bytes: int             # what it counts in the budget, beside its bodies
-    forms: Forms | None = None   # made so far; None: it is never compressed
+    forms: Forms | None = None   # made so far; None: none, and it is never compressed
     incomplete: bool = False     # came with a cookie that is not kept: it only hides failures
     public: bool = False         # everyone's
     soft: Soft = (b"", b"", b"")     # what it was made for (variants.py)

@@ -244,6 +244,7 @@ class FakeProxy:
         pool: Any = self.proxy.pool
         pool.proxy = self
         self.workers = self.proxy.compression.workers = FakeWorkers()
+        self.proxy.decoding.workers = self.proxy.keeper.workers = self.workers
 
     # -- the client's side ------------------------------------------------------------------
 

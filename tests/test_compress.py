@@ -131,6 +131,29 @@ def test_bombs_do_not_go_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     assert peak < 4 * MIB
 
 
+@pytest.mark.parametrize("name", ZSTD_SOURCES)
+def test_a_frame_that_asks_for_much_memory_gets_none(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """18 octets may ask for a window of 128 MiB; RFC 9659 lets a content coding have 8."""
+    made = need("zstandard")
+    monkeypatch.setattr(compress, "_standard_zstd", lambda: "" if name == "zstandard" else name)
+    for log, found in ((23, TEXT), (24, None), (27, None)):
+        parameters = made.ZstdCompressionParameters(window_log=log)
+        encoder = made.ZstdCompressor(compression_params=parameters).compressobj()
+        frame = encoder.compress(TEXT) + encoder.flush()
+        assert made.get_frame_parameters(frame).window_size == 1 << log
+        assert decoded(frame, b"zstd", MIB) == found
+
+
+@pytest.mark.parametrize("name", ["zlib", *ZSTD_SOURCES])
+def test_members_may_be_few(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    coding, how = make(name)
+    monkeypatch.setattr(compress, "_standard_zstd", lambda: "" if name == "zstandard" else name)
+    assert decoded(how.whole(b"x") * 3, coding, MIB, 3) == b"xxx"
+    assert decoded(how.whole(b"x") * 4, coding, MIB, 3) is None
+
+
 @pytest.mark.parametrize("coding", [b"gzip", b"deflate", b"br", b"zstd", b"compress", b""])
 def test_nonsense_is_not_decoded(coding: bytes) -> None:
     assert decoded(b"nonsense, and a lot of it", coding, MIB) is None

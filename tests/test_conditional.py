@@ -7,9 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.coding import accepts_coding, decodable
+from retter.coding import (
+    DECODED_BYTES_MAX,
+    DECODED_BYTES_MIN,
+    acceptable,
+    decoded_bytes_max,
+    decoded_form,
+    plain_body,
+    readable,
+    shown_decoded,
+)
 from retter.conditional import answer
 from retter.message import Framing, RequestHead
+from retter.negotiation import accepts_coding
 from retter.stored import StoredResponse
 
 D0 = b"Sun, 06 Nov 1994 08:49:37 GMT"
@@ -263,6 +273,18 @@ def test_accept_encoding(value: bytes, accepted: bool) -> None:
     assert accepts_coding(asked, b"x-gzip") is accepted
 
 
+def decodable(
+    response: StoredResponse, asked: RequestHead, bytes_max: int = 1000
+) -> StoredResponse | None:
+    """Return what this client is shown, however long that takes."""
+    if acceptable(response, asked):
+        return response
+    if not readable(response, asked):
+        return None
+    body = plain_body(response.body, response.content_coding, bytes_max)
+    return None if body is None else shown_decoded(response, decoded_form(response, body))
+
+
 def raw_deflate(data: bytes) -> bytes:
     squeezer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return squeezer.compress(data) + squeezer.flush()
@@ -327,3 +349,11 @@ def test_decoding_is_bounded() -> None:
 def test_any_body_is_decoded_or_a_miss(body: bytes, coding: bytes) -> None:
     found = decodable(stored(coding=coding, body=body), request(), 1000)
     assert found is None or len(found.body) <= 1000
+
+
+@pytest.mark.parametrize(("encoded", "allowed"), [
+    (0, DECODED_BYTES_MIN), (4096, DECODED_BYTES_MIN), (4097, 16 * 4097),
+    (1024 * 1024, DECODED_BYTES_MAX), (100 * 1024 * 1024, DECODED_BYTES_MAX),
+])
+def test_what_a_body_may_decode_to(encoded: int, allowed: int) -> None:
+    assert decoded_bytes_max(bytes(encoded)) == allowed

@@ -15,6 +15,7 @@ from retter.store import CHANGES_REMEMBERED_MAX, ResponseStore, StoredResponse, 
 from retter.stored import (
     ENTRY_OVERHEAD_BYTES,
     FORM_OVERHEAD_BYTES,
+    IDENTITY,
     Form,
     as_stored,
     bytes_referred,
@@ -973,12 +974,15 @@ class FormsMachine(RuleBasedStateMachine):
         self.jobs: list[tuple[bytes, bytes]] = []       # bodies in the thread, and the coding
 
     @rule(visitor=few_visitors, path=few_targets, accept=accepts, varies=seldom, body=bodies,
-          compressible=mostly)
+          compressible=mostly, encoded=seldom)
     def put(self, visitor: str, path: bytes, accept: bytes, varies: bool, body: bytes,
-            compressible: bool) -> None:
+            compressible: bool, encoded: bool) -> None:
         asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
-        head = response((b"etag", b'"1"'), *([(b"vary", b"accept")] if varies else []))
-        head.compressible = compressible
+        fields = [(b"vary", b"accept")] if varies else []
+        if encoded:
+            fields.append((b"content-encoding", b"gzip"))
+        head = response((b"etag", b'"1"'), *fields)
+        head.compressible = compressible and not encoded
         self.store.put(who(asked), asked, head, bytes(bytearray(body)), self.now, self.now)
 
     @rule(visitor=few_visitors, path=few_targets, accept=accepts,
@@ -1008,6 +1012,23 @@ class FormsMachine(RuleBasedStateMachine):
         self.store.attach(identity, found, coding, form)
         if variants == 1:
             assert self.store.lookup(identity, asked, self.now) is not None
+
+    @rule(visitor=few_visitors, path=few_targets, accept=accepts, times=st.integers(0, 5),
+          gone=seldom)
+    def decode(self, visitor: str, path: bytes, accept: bytes, times: int, gone: bool) -> None:
+        asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
+        identity = who(asked)
+        found = self.store.lookup(identity, asked, self.now)
+        if found is None or not found.content_coding or found.form(IDENTITY) is not None:
+            return
+        if gone:
+            self.store.purge()      # while it was in the thread
+        form = Form(b"plain" + found.head, b"identity" + times * found.body)
+        kept = self.store.keep_decoded(identity, found, form)
+        if gone:
+            assert kept
+        elif self.store.coded_body(found.body, IDENTITY) == found.body:
+            assert not kept
 
     @rule(number=st.integers(0, 5), share=st.sampled_from([0.0, 0.3, 0.99, 1.0]))
     def work(self, number: int, share: float) -> None:
@@ -1060,3 +1081,63 @@ class FormsMachine(RuleBasedStateMachine):
 
 FormsMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestFormsMachine = FormsMachine.TestCase
+
+
+ENCODED = response((b"content-encoding", b"gzip"))
+
+
+def decoded_of(store: ResponseStore, asked: RequestHead, body: bytes) -> bool:
+    """Have what is stored kept as if it decoded to that."""
+    found = find(store, asked)
+    assert found is not None
+    return store.keep_decoded(who(asked), found, Form(b"head", body))
+
+
+def test_a_decoded_form_stays_when_the_same_is_stored_again() -> None:
+    store = make()
+    for _ in range(3):
+        put(store, request(), ENCODED, b"packed" * 100)
+        found = find(store, request())
+        assert found is not None
+        if found.forms is None:
+            assert decoded_of(store, request(), b"plain" * 1000)
+    assert found.form(IDENTITY) == Form(b"head", b"plain" * 1000)
+    assert store.stats()["unchanged"] == 2
+    put(store, request(), ENCODED, b"other")
+    store.purge()
+    assert store.stats()["bytes_used"] == 0
+
+
+def test_what_is_decoded_takes_half_of_the_budget_at_most() -> None:
+    store = make(bytes_max=100_000)
+    put(store, request(), ENCODED, b"packed" * 1000)
+    assert store.form_bytes_max(b"packed" * 1000) == 44_000
+    assert not decoded_of(store, request(), bytes(44_001))
+    assert store.coded_body(b"packed" * 1000, IDENTITY) == b"packed" * 1000, "not tried again"
+    assert store.stats()["bytes_used"] < 10_000
+    put(store, request(target=b"/other"), ENCODED, b"PACKED" * 1000)
+    found = find(store, request(target=b"/other"))
+    assert found is not None
+    assert store.keep_decoded(
+        who(request(target=b"/other")), found, Form(b"head", bytes(44_000))
+    )
+    assert store.stats()["bytes_used"] < 100_000
+
+
+def test_what_is_decoded_for_one_visitor_pushes_out_nobody_elses() -> None:
+    """Sixteen times the share of one is twice the whole budget."""
+    store = make(bytes_max=200_000, owner_share=0.25)
+    for number in range(20):
+        put(store, request(target=b"/%d" % number), response(), b"%05d" % number * 1000)
+    for number in range(10):
+        asked = request(ALICE, target=b"/own/%d" % number)
+        put(store, asked, ENCODED, b"%02d" % number * 500)
+        decoded_of(store, asked, b"%05d" % number * 4000)
+    asked = request(ALICE, target=b"/own/large")
+    put(store, asked, ENCODED, b"packed" * 100)
+    assert not decoded_of(store, asked, bytes(60_000)), "more than the share of one"
+    owners_bytes = store._shelves._owner_bytes[who(asked).owner]
+    assert owners_bytes <= 50_000
+    kept = [body_for(store, request(target=b"/%d" % number)) for number in range(20)]
+    assert None not in kept
+    assert store.stats()["evicted_share"] > 5

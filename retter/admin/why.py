@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
 from retter.breaker import Kind, Permit, Phase
-from retter.coding import readable
 from retter.errors import DownstreamError
 from retter.heads import HeadMemo
 from retter.policy import StorePolicy, url_sessions
@@ -109,7 +108,7 @@ def _decide(
         stored is not None
         and identity.lookup
         and not stored.superseded
-        and (not stored.content_coding or readable(stored, parsed.head))
+        and (not stored.content_coding or proxy.decoding.readable(stored, parsed.head))
     )
     age_s = now - stored.stored_at if stored is not None and sheds else None
     kind = parsed.kind
