@@ -368,6 +368,8 @@ class DownstreamConnection:
             return False  # nothing to wait for: the transport closes
         self._eof = True
         self._close = self._close or not self._buffer  # what was pipelined is answered first
+        if self._exchange is None:
+            return True     # the answer comes in a moment
         if not self._exchange.answer_begun and needs_probe(self._transport):
             self.write(PROBE)
             self._probed = True
