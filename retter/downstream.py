@@ -19,6 +19,7 @@ from retter.exchange import Exchange, begin, unanswered
 from retter.forwarding import ForwardingFields, peer_name
 from retter.half_close import PROBE, needs_probe
 from retter.heads import HeadMemo, end_of_head
+from retter.lingering import LINGER_SILENCE_S, Leftover
 from retter.message import Framing, RequestHead
 from retter.reason import Reason
 from retter.request_body import RequestBody
@@ -44,12 +45,6 @@ JOIN_BYTES_MAX = 64 * 1024
 # or a body that the application does not take yet.
 READ_AHEAD_BYTES_MAX = 64 * 1024
 
-# After an answer that ends the connection while the client is still sending: so long and so much
-# is read and dropped, since closing at once would reset the connection and could take the answer
-# with it (RFC 9112 section 9.6).
-LINGER_S = 2.0
-LINGER_BYTES_MAX = 1024 * 1024
-
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Empty lines before a request line that are forgiven (RFC 9112 section 2.2), in octets.
@@ -63,7 +58,7 @@ class Phase(Enum):
     BODY = auto()           # the present request's body is received
     DECODING = auto()       # a stored response is decoded for the present request
     TUNNEL = auto()         # bytes go both ways after a 101
-    LINGERING = auto()      # after the last answer: the rest of what is sent is read and dropped
+    LINGERING = auto()      # after the last answer: what is still sent is dropped (lingering.py)
     CLOSED = auto()
 
 
@@ -86,7 +81,7 @@ class DownstreamConnection:
     """
 
     __slots__ = (
-        "_backlog", "_buffer", "_busy", "_close", "_dropped", "_eof", "_exchange", "_loop",
+        "_backlog", "_buffer", "_busy", "_close", "_eof", "_exchange", "_leftover", "_loop",
         "_memo", "_paused", "_phase", "_probed", "_proto", "_proxy", "_requests", "_told_peer",
         "_traffic", "_transport", "_tunnel", "_unsent", "body", "bucket", "deadline", "forwarding",
         "peer",
@@ -108,7 +103,7 @@ class DownstreamConnection:
         self._phase = _OPEN
         self._eof = False                      # the client has closed its sending side
         self._probed = False                   # and got the first octet of its answer for that
-        self._dropped = 0                      # octets, while lingering
+        self._leftover: Leftover | None = None     # what comes while lingering
         self._tunnel: Tunnel | None = None     # takes what comes in place of the exchange
         self._paused = False                   # reading
         self._backlog: Backlog | None = None   # while the client does not keep up
@@ -287,12 +282,14 @@ class DownstreamConnection:
     def waits_since(self) -> float:
         """Return since when it waits for its client (monotonic seconds).
 
-        That is for it to ask, to send a body, or to take an answer. Infinity while the client has
-        done its part.
+        That is for it to ask, to send a body, to take an answer, or to close after its last one.
+        Infinity while the client has done its part.
         """
+        settings = self._proxy.settings
+        if self._phase is _LINGERING and self._backlog is None:
+            return self.deadline - LINGER_SILENCE_S
         if not (self._phase is _OPEN or self._phase is _BODY):
             return _FOREVER
-        settings = self._proxy.settings
         if self._backlog is not None:
             return _FOREVER if self._takes_something() else self.deadline - settings.write_timeout_s
         if self.body is not None:
@@ -341,8 +338,8 @@ class DownstreamConnection:
                 if self._buffer:
                     data, self._buffer = self._buffer + data, b""
                 self._receive_requests(data, now)
-            elif self._phase is _LINGERING:
-                self._linger_on(data)
+            elif self._phase is _LINGERING and self._transport is not None:
+                self._linger_on(self._transport, data)
             elif self._tunnel is not None:
                 self._tunnel.client_data(data, now)
             elif self.body is not None:
@@ -407,7 +404,7 @@ class DownstreamConnection:
         elif self.body is not None:
             self._await_body(self.body, now)
         elif self._phase is _LINGERING:
-            self.deadline = now + LINGER_S
+            self.deadline = now + LINGER_SILENCE_S
             self._proxy.wheel.watch(self, now)
         elif self._phase is _OPEN:
             self.deadline = now + self._proxy.settings.keep_alive_s
@@ -720,7 +717,7 @@ class DownstreamConnection:
         self._phase = _LINGERING
         self._limit_writing(self._transport, now)
         if not self._unsent:  # else lingering begins when the client has taken its answer
-            self.deadline = now + LINGER_S
+            self.deadline = now + LINGER_SILENCE_S
             self._proxy.wheel.watch(self, now)
         self.resume_body()
         if self._transport.can_write_eof() and not self._eof:
@@ -729,7 +726,23 @@ class DownstreamConnection:
             self.close()
         # Else it is TLS, which has no half to close: the client ends it when it has its answer.
 
-    def _linger_on(self, data: bytes) -> None:
-        self._dropped += len(data)
-        if self._dropped > LINGER_BYTES_MAX:
+    def _linger_on(self, transport: asyncio.Transport, data: bytes) -> None:
+        """Drop what a client sends after its last answer, for a time."""
+        now = self._loop.time()
+        leftover = self._leftover
+        if leftover is None:
+            leftover = self._leftover = Leftover(now)
+        if not leftover.drop(len(data)):
             self.abort()
+            return
+        if not transport.get_write_buffer_size():   # else it has its time to take the answer
+            self.deadline = leftover.deadline(now)
+            self._proxy.wheel.watch(self, now)
+        on = self._proxy.linger_pace.may_read_on(self, leftover, len(data))
+        if not (on or self._paused):
+            self._paused = True
+            transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Go on with dropping."""
+        self.resume_body()

@@ -42,6 +42,7 @@ from retter.httpdate import format_http_date
 from retter.keeping import Keeper
 from retter.lineage import Lineages
 from retter.linewriter import CLOSE_S
+from retter.lingering import LingerPace
 from retter.longestwaiting import LongestWaiting
 from retter.measured import upstream_connection
 from retter.message import RequestHead, ResponseHead
@@ -271,6 +272,7 @@ class Proxy:
         self.descriptors_max = 0      # for clients and the application together; 0: not known
         self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
         self.half_closed = HalfClosed()
+        self.linger_pace = LingerPace()
         self.wheel: DeadlineWheel[ClientConnection] = DeadlineWheel(now)
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -492,6 +494,7 @@ class Proxy:
                 self._per_address.pop(connection.peer, None)
         self.wheel.forget(connection)
         self.half_closed.forget(connection)
+        self.linger_pace.forget(connection)
 
     def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
         """Return what the application is told about a client connection."""
@@ -625,6 +628,7 @@ class Proxy:
             self._holder(permit).overdue(permit.reason, now)
         if self.half_closed:
             self.half_closed.look(now)
+        self.linger_pace.tick()
         self.start_waiting(now)
         for exchange in list(self.exchanges):
             if now - exchange.started_at < HOLD_S:

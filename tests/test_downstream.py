@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retter.downstream import LINGER_BYTES_MAX, READ_AHEAD_BYTES_MAX
+from retter.downstream import READ_AHEAD_BYTES_MAX
 from tests.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -181,16 +181,6 @@ def test_a_client_that_takes_nothing_gains_no_time_by_asking_for_more() -> None:
     proxy.advance(4.2)
     assert client.transport.aborted
     proxy.assert_at_rest()
-
-
-def test_lingering_takes_so_much_and_no_more() -> None:
-    proxy = FakeProxy()
-    client = proxy.client(b"bad\r\n\r\n")
-    client.received()
-    client.sends(b"x" * LINGER_BYTES_MAX)
-    assert not client.transport.aborted
-    client.sends(b"x")
-    assert client.transport.aborted
 
 
 def test_empty_lines_alone_are_no_request() -> None:
