@@ -24,6 +24,7 @@ from enum import Enum, auto
 from math import inf
 from typing import Final
 
+from retter.cachecontrol import coding_of
 from retter.compress import decoded
 from retter.message import Framing, ResponseHead
 from retter.negotiation import canonical
@@ -134,8 +135,7 @@ class Goodness:
         """Tell whether a small body contains one of the texts. Linear in its length."""
         if not self._texts or not _is_text(head):
             return False
-        coding = head.combined(b"content-encoding").strip(b" \t").lower()
-        if coding not in (b"", b"identity"):
+        if coding := coding_of(head.combined(b"content-encoding")):
             plain = decoded(body, canonical(coding), SMALL_BYTES_MAX)
             if plain is None:
                 return False    # not to be read here, or not small

@@ -108,10 +108,12 @@ class TestErrorPages:
         # The length of another member stands at the end: it looks small.
         assert judged(bomb + gzip.compress(b""), PAGE * 10, head) is Verdict.GOOD
 
-    @pytest.mark.parametrize("coding", ["br", "nonsense", "gzip, gzip", "gzip"])
+    @pytest.mark.parametrize("coding", ["br", "zstd", "gzip", "gzip, gzip"])
     def test_what_cannot_be_decoded_is_not_read(self, coding: str) -> None:
-        head = coded(coding)
-        assert judged(b"\x8b" + ERROR, head=head) is Verdict.GOOD
+        assert judged(b"\x8b" + ERROR, head=coded(coding)) is Verdict.GOOD
+
+    def test_a_coding_that_is_none_hides_nothing(self) -> None:
+        assert judged(ERROR, head=coded("utf-8")) is Verdict.FAILED
 
     @pytest.mark.parametrize("status", ["206 Partial Content", "301 Moved", "404 Not Found"])
     def test_other_statuses_speak_for_themselves(self, status: str) -> None:
