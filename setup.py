@@ -18,6 +18,7 @@ MODULES = (
     "answers", "backlog", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies",
     "downstream", "exchange", "forwarding", "goodness", "heads", "httpdate", "keeping", "lineage",
     "lines", "marks", "measured", "memo", "message", "negotiation", "owner", "personal", "policy",
+    "readbuffer",
     "redirect", "relay", "request_body", "sessions", "setcookie", "shelves", "store", "stored",
     "tunnel", "upstream", "variants", "wheel", "wildcard", "window", "withdrawals",
 )  # fmt: skip

@@ -887,8 +887,10 @@ def _kept_of_response(
 # -- the end of a head in a stream ------------------------------------------------------------
 
 
-def end_of_head(buffer: bytes, bytes_max: int, check: Callable[[bytes], None]) -> int:
-    """Return where the first head in the buffer ends, or 0 while it is incomplete.
+def end_of_head(
+    buffer: bytes, bytes_max: int, check: Callable[[bytes], None], begin: int = 0
+) -> int:
+    """Return where the head that begins there in the buffer ends, or 0 while it is incomplete.
 
     A fault that no further bytes can mend is reported at once, so that a peer who ends lines with
     a bare LF gets its 400 instead of waiting for a head that never ends.
@@ -897,12 +899,12 @@ def end_of_head(buffer: bytes, bytes_max: int, check: Callable[[bytes], None]) -
         DownstreamError: (or whatever `check` raises) The lines are malformed.
         BadRequest: 431, more than bytes_max octets.
     """
-    end = buffer.find(b"\r\n\r\n") + 4
+    end = buffer.find(b"\r\n\r\n", begin) + 4
     if end > 3:
-        if end > bytes_max:
+        if end - begin > bytes_max:
             raise BadRequest("the request head is too large", 431)
         return end
-    if len(buffer) > bytes_max:
+    if len(buffer) - begin > bytes_max:
         raise BadRequest("the request head is too large", 431)
-    check(buffer)
+    check(buffer[begin:])
     return 0

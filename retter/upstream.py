@@ -16,6 +16,7 @@ from retter.bound import names_binding_scheme
 from retter.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.heads import HeadMemo, ResponseParser, dated, end_of_head
 from retter.message import Framing, ResponseHead
+from retter.readbuffer import ReadBuffer
 from retter.strict import check_response_head
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class UpstreamConnection:
         self._head_bytes_max = head_bytes_max
         self._transport: asyncio.Transport | None = None
         self._sink: ResponseSink | None = None
-        self._buffer = b""
+        self._buffer: ReadBuffer | None = None      # part of a head
         self._framing: Framing | None = None      # None: a head is awaited
         self._left = 0                            # octets of a LENGTH body still to come
         self._decoder: ChunkedDecoder | None = None
@@ -254,7 +255,7 @@ class UpstreamConnection:
         self.answered = True
         now = self._loop.time()
         try:
-            if self._framing is None and not self._buffer:
+            if self._framing is None and self._buffer is None:
                 end = data.find(b"\r\n\r\n") + 4
                 head = self._memo.young.get(data[:end])
                 if (
@@ -342,11 +343,13 @@ class UpstreamConnection:
     # -- the answer ---------------------------------------------------------------------------
 
     def _receive_head(self, sink: ResponseSink, data: bytes, now: float) -> None:
-        if self._buffer:
-            data, self._buffer = self._buffer + data, b""
+        if self._buffer is not None:
+            data = self._with_buffer(self._buffer, data)
+            if not data:
+                return
         end = self._end_of_head(data)
         if not end:
-            self._buffer = data
+            self._buffer = ReadBuffer(data, checked=True)
             return
         head_bytes = data[:end]
         head = self._memo.get(head_bytes)
@@ -390,6 +393,15 @@ class UpstreamConnection:
         if decoder.complete:
             self._end_exchange(now)
         sink.response_head(head, body, decoder.complete, decoder.trailers, now)
+
+    def _with_buffer(self, buffer: ReadBuffer, data: bytes) -> bytes:
+        """Return all that has come if a head ends in it, or can end no more; else b""."""
+        buffer.add(data)
+        if buffer.has_heads() or len(buffer) > self._head_bytes_max:
+            self._buffer = None
+            return buffer.taken()[0]
+        buffer.check(check_response_head)
+        return b""
 
     def _end_of_head(self, data: bytes) -> int:
         try:
