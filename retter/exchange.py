@@ -35,6 +35,7 @@ from retter.errors import (
 from retter.forwarding import without_expectation
 from retter.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
 from retter.message import Framing, ResponseHead
+from retter.owner import OwnerClass
 from retter.policy import Identity, invalidated_urls, storable
 from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
@@ -216,6 +217,12 @@ def answer_from_store(
         )
 
 
+def note_unanswered(proxy: "Proxy", parsed: "ParsedRequest") -> None:
+    """Note who gets an error, for hints: a visitor whom cookies alone keep from stored pages."""
+    if parsed.kind is _GET and parsed.identity.owner_class is OwnerClass.COOKIES:
+        proxy.hints.unanswered(parsed.head, proxy.owner_rules)
+
+
 def refuse(
     proxy: "Proxy",
     client: "DownstreamConnection",
@@ -225,6 +232,7 @@ def refuse(
     took_s: float = 0.0,
 ) -> None:
     """Write a 503 whose Retry-After is spread, so that the clients do not come back together."""
+    note_unanswered(proxy, parsed)
     seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
     client.write(
         proxy.answers.error(
@@ -881,6 +889,7 @@ class Exchange:
             elif not self._answer_from_store(error.reason, now, error.status):
                 if not self._request_complete():
                     client.close_after_answer()
+                note_unanswered(proxy, self._parsed)
                 took_s = _took_s(proxy, self._began_at)
                 answer_error(proxy, client, self._parsed, error.status, error.reason, took_s)
         if self.stage is not Stage.DONE:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from retter.coding import coding_to_decode, decoded_bytes_max, plain_body
 from retter.decoding import JOBS_MAX, decoded_at_once
+from retter.hints import Hints
 from retter.message import RequestHead, ResponseHead
 from retter.owner import OwnerRules
 from retter.personal import gives_cookie, is_personal, sets_cookie
@@ -34,24 +35,27 @@ class Keeper:
     """Keeps what the application's answers say.
 
     Args:
+        hints: Told of sessions that change.
         forget: Called when what Cookie lines mean has changed: it is to be found out anew.
         workers: Where large encoded bodies are looked into.
         time: The loop's clock, monotonic seconds.
     """
 
-    __slots__ = ("_forget", "_rules", "_store", "_time", "workers")
+    __slots__ = ("_forget", "_hints", "_rules", "_store", "_time", "workers")
 
     def __init__(
         self,
         store: ResponseStore,
         rules: OwnerRules,
         forget: Callable[[], None],
+        hints: Hints,
         workers: Workers,
         time: Callable[[], float],
     ) -> None:
         self._store = store
         self._rules = rules
         self._forget = forget
+        self._hints = hints
         store.lineages = rules.lineages
         self.workers = workers
         self._time = time
@@ -68,6 +72,7 @@ class Keeper:
         ended = ends_session(identity, request, head, rules)
         if ended:
             self._store.drop_owner(identity.owner, now, identity.marks + marks_set(head, rules))
+            self._hints.replaced(request, head, rules, now)
         if learn(request, head, rules, now, may_roll=not ended and may_roll(identity)):
             self._forget()
 

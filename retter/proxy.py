@@ -38,6 +38,7 @@ from retter.forwarding import ForwardingFields, Trust
 from retter.goodness import Goodness
 from retter.half_close import HalfClosed
 from retter.heads import HeadMemo, RequestParser, ResponseParser
+from retter.hints import Hints
 from retter.httpdate import format_http_date
 from retter.keeping import Keeper
 from retter.lineage import Lineages
@@ -255,8 +256,9 @@ class Proxy:
         self.awaited_streams = AwaitedStreams()
         worker = ThreadWorker(loop)
         self.decoding = Decoding(self.store, worker)
+        self.hints = Hints()
         self.keeper = Keeper(
-            self.store, self.owner_rules, self._forget_heads, worker, loop.time
+            self.store, self.owner_rules, self._forget_heads, self.hints, worker, loop.time
         )
         self.compression = Compression(self.store, worker, loop.time)
         self._configure_compression(settings)

@@ -20,6 +20,7 @@ from retter.certificates import Certificates
 from retter.config import ADMIN_DEFAULT, ConfigError, Settings
 from retter.digest import Digest
 from retter.faults import LoopFaults, end_out_of_memory
+from retter.hint_log import HintLog
 from retter.linewriter import CLOSE_S
 from retter.listening import (
     BACKLOG,
@@ -507,6 +508,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         proxy.on_second(lambda _: flush_log())
         proxy.on_second(Absence(proxy._proxy).on_second)
         proxy.on_second(WithdrawalLog(proxy._proxy).on_second)
+        proxy.on_second(HintLog(proxy._proxy).on_second)
         probe = loop.create_task(proxy._proxy.pool.probe())
         await program.run()
         probe.cancel()

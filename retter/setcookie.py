@@ -47,7 +47,7 @@ def cookies_set(response: ResponseHead) -> Iterator[SetCookie]:
 def cookies_of(request: RequestHead, rules: OwnerRules) -> Cookies:
     """Read the cookies of a request."""
     lines = [value for name, value in request.fields if name == b"cookie"]
-    if too_many_cookies(lines):
+    if not lines or too_many_cookies(lines):
         return NO_COOKIES
     return read_cookies(lines, rules.cookie_kinds.__getitem__)
 

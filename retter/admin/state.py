@@ -214,6 +214,7 @@ def state_document(
         },
         "routes": history.slowest_routes(),
         "events": flight.events(),
+        "hints": list(proxy.hints.given.values()),
         "totals": {
             "transitions": sum(flight.by_cause.values()),
             "requests": counters.requests,

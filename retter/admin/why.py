@@ -11,6 +11,7 @@ from retter.admin.url import head_bytes, split_url
 from retter.breaker import Kind, Permit, Phase
 from retter.errors import DownstreamError
 from retter.heads import HeadMemo
+from retter.hints import advice, made_of
 from retter.policy import StorePolicy, url_sessions
 from retter.reason import Reason
 from retter.store import StoredResponse
@@ -69,8 +70,10 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
             "url": _cut(identity.url) if sessions else identity.url.decode("latin-1"),
             "owner": identity.owner_class.value,
             "owner_id": identity.owner.hex()[:8] or None,    # of a keyed hash: it tells apart
+            "made_of": made_of(request, identity.owner_class, proxy.owner_rules),
             "public_may_stand_in": identity.public_key is not None,
         },
+        "advice": advice(request, identity.owner_class, proxy.owner_rules, proxy.hints),
         "may_come_from_store": identity.lookup,
         "may_be_stored": identity.store,
         "stored": None if stored is None else _stored(stored, public, now),

@@ -208,6 +208,10 @@ def status(state: Document, now: float) -> str:
     if state["events"]:
         lines.append("\nlast changes\n")
         lines += [_wrapped(f"  {event(one, now)}") for one in state["events"][-EVENTS_SHOWN:]]
+    if state.get("hints"):
+        lines.append("\nworth a thought\n")
+        lines += [textwrap.fill(f"  {one}", COLUMNS_MAX, subsequent_indent="  ") + "\n"
+                  for one in state["hints"]]
     return "".join(lines)
 
 

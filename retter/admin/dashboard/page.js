@@ -231,6 +231,7 @@ function draw(s) {
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
   drawEvents(s.events);
+  $("hints").replaceChildren(...(s.hints || []).map((one) => make("li", one)));
   text("upstream", `in front of ${s.upstream.address}${s.upstream.fault ? ` (${s.upstream.fault})` : ""}`);
   text("version", `RETTER ${s.version}`);
   text("uptime", `up ${length(s.uptime_s)}`);
