@@ -6,10 +6,13 @@ anew for the other side, so that nobody behind us ever sees how the sender cut i
 each octet twice and be cheaper nowhere; tests/test_body.py holds the two together.
 """
 
+import re
 from enum import Enum, auto
 from typing import Final
 
+from retter.limits import CHUNK_EXTENSIONS_BYTES_MAX, TRAILER_FIELDS_MAX
 from retter.lines import field_of
+from retter.readbuffer import ReadBuffer
 from retter.strict import chunk_size_of, kept_trailers, line_fault, trailer_fault
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -20,6 +23,20 @@ CHUNK_LINE_BYTES_MAX: Final = 1024
 
 # Trailer sections carry a checksum or a status. Half of what h11 takes for a whole head.
 TRAILER_BYTES_MAX: Final = 8 * 1024
+
+
+# Chunks of 1 to 15 octets: where they come in thousands, each step of Python would be felt. The
+# size is looked back at, since what follows it has to be of that length.
+_SMALL_SIZES: Final = b"|".join([
+    rb"(?<=%b\r\n).{%d}" % (b"[%x%X]" % (size, size) if size > 9 else b"%d" % size, size)
+    for size in range(1, 16)
+])  # fmt: skip
+_small_chunks: Final = re.compile(
+    rb"(?:0{0,15}+[1-9a-fA-F]\r\n(?:" + _SMALL_SIZES + rb")\r\n)+", re.DOTALL
+).match
+_data_of_small_chunks: Final = re.compile(
+    rb"0{0,15}+[1-9a-fA-F]\r\n(" + _SMALL_SIZES + rb")\r\n", re.DOTALL
+).findall
 
 
 class BodyMalformed(Exception):
@@ -42,12 +59,14 @@ _SIZE, _DATA, _CRLF, _TRAILERS, _NOTHING = _Expected
 class ChunkedDecoder:
     """Decodes one chunked body, fed in any pieces (RFC 9112 section 7.1.3)."""
 
-    __slots__ = ("_buffer", "_expected", "_left", "trailers")
+    __slots__ = ("_expected", "_extensions", "_left", "_rest", "_waiting", "trailers")
 
     def __init__(self) -> None:
-        self._buffer = b""                  # an incomplete line; at the end, what follows the body
+        self._waiting: ReadBuffer | None = None     # an incomplete line, or trailers
+        self._rest = b""                    # what follows the body
         self._expected = _SIZE
         self._left = 0                      # octets of the present chunk still to come
+        self._extensions = 0                # octets of extensions that no data make up for
         self.trailers: list[tuple[bytes, bytes]] = []
 
     @property
@@ -61,11 +80,19 @@ class ChunkedDecoder:
         Raises:
             BodyMalformed: The framing is broken.
         """
-        if self._buffer:
-            data, self._buffer = self._buffer + data, b""
+        at = 0
+        if self._waiting is not None:
+            self._waiting.add(data)
+            if self._expected is _TRAILERS and not self._may_end(self._waiting):
+                return b""
+            (data, at), self._waiting = self._waiting.taken(), None
         pieces: list[bytes] = []
-        at, end = 0, len(data)
+        end = len(data)
         while at < end:
+            if self._expected is _SIZE and (run := _small_chunks(data, at)) is not None:
+                pieces += _data_of_small_chunks(data, at, run.end())
+                at = run.end()
+                continue
             if self._expected is _DATA:
                 piece = data[at : at + self._left]
                 pieces.append(piece)
@@ -74,18 +101,28 @@ class ChunkedDecoder:
                 if not self._left:
                     self._expected = _CRLF
             elif self._expected is _NOTHING:
-                taken = 0
+                self._rest += data[at:]
+                break
             else:
                 taken = self._take_line(data, at)
-            if not taken:
-                self._buffer = data[at:]
-                break
+                if not taken:
+                    self._waiting = ReadBuffer(data, at, checked=True)
+                    break
             at += taken
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def rest(self) -> bytes:
         """Return the bytes received after the end of the body."""
-        return self._buffer
+        return self._rest
+
+    def _may_end(self, waiting: ReadBuffer) -> bool:
+        """Whether the trailers may be complete or too large; their new lines are looked at."""
+        if waiting.has_heads() or waiting.begins_with_line_end:
+            return True
+        if len(waiting) >= TRAILER_BYTES_MAX:
+            return True
+        waiting.check(_check_trailer_lines)
+        return False
 
     def _take_line(self, data: bytes, at: int) -> int:
         """Take the framing at this place; return its octets, or 0 if it is incomplete."""
@@ -107,9 +144,14 @@ class ChunkedDecoder:
             if len(data) - at > CHUNK_LINE_BYTES_MAX + 1 or line_fault(data[at:]):
                 raise BodyMalformed("a malformed chunk size")
             return 0
-        size = chunk_size_of(data[at:end])
+        line = data[at:end]
+        size = chunk_size_of(line)
         if size is None:
             raise BodyMalformed("a malformed chunk size")
+        if not line.isalnum():
+            self._extensions = max(0, self._extensions + len(line) - size)
+            if self._extensions > CHUNK_EXTENSIONS_BYTES_MAX:
+                raise BodyMalformed("chunk extensions that are larger than the data")
         self._left = size
         self._expected = _DATA if size else _TRAILERS
         return end + 2 - at
@@ -120,8 +162,7 @@ class ChunkedDecoder:
             return 2
         end = data.find(b"\r\n\r\n", at, at + TRAILER_BYTES_MAX)
         section = data[at : end + 2] if end >= 0 else data[at:]
-        if fault := line_fault(section):
-            raise BodyMalformed(f"{fault} in the trailers")
+        _check_trailer_lines(section)
         if end < 0:
             if len(section) >= TRAILER_BYTES_MAX:
                 raise BodyMalformed("trailers that are too large")
@@ -131,7 +172,14 @@ class ChunkedDecoder:
         return end + 4 - at
 
 
+def _check_trailer_lines(lines: bytes) -> None:
+    if fault := line_fault(lines):
+        raise BodyMalformed(f"{fault} in the trailers")
+
+
 def _parse_trailers(section: bytes) -> list[tuple[bytes, bytes]]:
+    if section.count(b"\r\n") > TRAILER_FIELDS_MAX:
+        raise BodyMalformed("too many trailer fields")
     fields: list[tuple[bytes, bytes]] = []
     for line in section[:-2].split(b"\r\n"):
         field = field_of(line)

@@ -71,3 +71,16 @@ CODINGS_MAX: Final = 8
 
 Beyond: the answer is not stored.
 """
+
+CHUNK_EXTENSIONS_BYTES_MAX: Final = 4096
+"""Octets of chunk lines with extensions, as far as they exceed those of the data in the chunks.
+What extensions there are in practice (a signature) comes with kilobytes of data.
+
+Beyond: the body is malformed. RFC 9112 section 7.1.1 asks for such a limit.
+"""
+
+TRAILER_FIELDS_MAX: Final = 64
+"""Fields of a trailer section. It carries a checksum or a status.
+
+Beyond: the body is malformed.
+"""

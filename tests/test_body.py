@@ -13,7 +13,10 @@ from retter.body import (
     chunk,
     last_chunk,
 )
+from retter.limits import CHUNK_EXTENSIONS_BYTES_MAX, TRAILER_FIELDS_MAX
+from tests.compiled import counts_lines
 from tests.harness import split_at
+from tests.work import instructions_of
 
 
 def decode(*pieces: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | None:
@@ -102,6 +105,66 @@ def test_what_is_chunked_is_decoded_however_it_is_cut(
     cuts = data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=8))
     expected = (b"".join(chunks), [(b"X-Sum", b"9")], b"next")
     assert decode(*split_at(wire, cuts)) == expected
+
+
+SIZED = st.builds(
+    lambda data, zeros, upper: (b"0" * zeros + (b"%X" if upper else b"%x") % len(data), data),
+    st.lists(st.sampled_from([b"a", b"\r\n", b"1\r\nb\r\n", b"0\r\n\r\n", b"\xff"]), min_size=1,
+             max_size=9).map(b"".join),
+    st.integers(0, 14), st.booleans(),
+)  # fmt: skip
+
+
+@given(chunks=st.lists(SIZED, max_size=8), data=st.data())
+def test_small_chunks_are_taken_together(
+    chunks: list[tuple[bytes, bytes]], data: st.DataObject
+) -> None:
+    """However their sizes are written, whatever is in them, and wherever they are cut."""
+    wire = b"".join([b"%b\r\n%b\r\n" % one for one in chunks]) + b"0\r\n\r\n"
+    cuts = data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=3))
+    expected = (b"".join([one for _, one in chunks]), [], b"")
+    assert decode(*split_at(wire, cuts)) == expected
+    broken = wire.replace(b"\r\n", b"\r\r\n", 1)
+    assert decode(*split_at(broken, cuts)) is None
+
+
+@counts_lines
+@pytest.mark.parametrize("size", [1, 2, 15])
+def test_a_small_chunk_takes_no_step_of_python(size: int) -> None:
+    """Thousands of them in one segment cost no more than one, but for the octets themselves."""
+    def cost(chunks: int) -> int:
+        decoder = ChunkedDecoder()
+        wire = chunk(b"a" * size) * chunks
+        return instructions_of(lambda: decoder.feed(wire))
+
+    assert cost(3000) <= cost(1) + 5
+
+
+def test_extensions_are_limited_by_the_data() -> None:
+    signed = b"100;chunk-signature=" + b"f" * 64 + b"\r\n" + b"a" * 256 + b"\r\n"
+    end = b"0;chunk-signature=" + b"f" * 64 + b"\r\n\r\n"
+    assert decode(signed * 1000 + end) is not None
+    empty = b"1;" + b"a" * 100 + b"\r\nb\r\n"
+    few = CHUNK_EXTENSIONS_BYTES_MAX // 101
+    assert decode(empty * few + end[:1] + b"\r\n\r\n") is not None
+    assert decode(empty * (few + 1) + b"0\r\n\r\n") is None
+    assert decode(empty * few + signed * 20 + empty * (few // 2) + b"0\r\n\r\n") is not None
+
+
+def test_trailer_fields_are_limited() -> None:
+    assert decode(b"0\r\n" + b"a: b\r\n" * TRAILER_FIELDS_MAX + b"\r\n") is not None
+    assert decode(b"0\r\n" + b"a: b\r\n" * (TRAILER_FIELDS_MAX + 1) + b"\r\n") is None
+
+
+@counts_lines
+def test_trailers_octet_by_octet() -> None:
+    """An octet costs the same however many came before it."""
+    def cost(octets: int) -> int:
+        decoder = ChunkedDecoder()
+        decoder.feed(b"0\r\nX: ")
+        return instructions_of(lambda: [decoder.feed(b"y") for _ in range(octets)])
+
+    assert cost(4000) <= 4.1 * cost(1000)
 
 
 def _by_h11(data: bytes) -> tuple[bytes, list[tuple[bytes, bytes]], bytes] | None:
