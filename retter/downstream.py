@@ -601,8 +601,11 @@ class DownstreamConnection:
         self._await_piece(body, now)
 
     def _await_piece(self, body: RequestBody, now: float) -> None:
-        if not self._paused:
-            self.deadline = body.next_deadline(now)
+        if self._paused:
+            return
+        deadline = body.next_deadline(now)
+        if self._backlog is None:   # else it has its time to take what is written
+            self.deadline = deadline
             self._proxy.wheel.watch(self, now)
 
     def _receive_body(self, body: RequestBody, data: bytes, now: float) -> None:
@@ -614,7 +617,8 @@ class DownstreamConnection:
         if body.complete:
             self.body = None
             self._phase = _OPEN
-            self.deadline = _FOREVER
+            if self._backlog is None:
+                self.deadline = _FOREVER
         else:
             self._await_piece(body, now)
         if self._exchange is None:

@@ -183,6 +183,23 @@ def test_a_client_that_takes_nothing_gains_no_time_by_asking_for_more() -> None:
     proxy.assert_at_rest()
 
 
+@pytest.mark.parametrize("piece", [b"x", b"x" * 50])
+def test_nor_by_sending_a_body(piece: bytes) -> None:
+    """Not piece by piece, nor with the last one."""
+    proxy = FakeProxy(write_timeout_s=3, buffer_request_bytes=0)
+    client = proxy.client(get() + counted(50))
+    client.transport.unsent = 1000
+    proxy.upstream.sends(reply(b"x"))
+    client.blocks()
+    for _ in range(6):
+        client.sends(piece)
+        proxy.advance(1)
+    assert client.transport.aborted
+    proxy.upstream.sends(reply(b"what has come whole is finished"))
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
 def test_empty_lines_alone_are_no_request() -> None:
     proxy = FakeProxy(keep_alive_s=3, head_timeout_s=3)
     client = proxy.client(b"\r\n")

@@ -38,7 +38,7 @@ _LIMITS: dict[str, Any] = {
     "head_timeout_s": 1.0, "body_idle_timeout_s": 1.0, "keep_alive_s": 1.0, "write_timeout_s": 1.0,
     "upstream_timeout_s": 1.5, "upstream_body_timeout_s": 1.0, "connect_hold_s": 0.0,
     "compress": (), "pool_idle_s": 0.8, "patience_max_s": 1.0, "patience_closed_s": 0.7,
-    "queue_wait_s": 0.5,
+    "queue_wait_s": 0.5, "upstream_timeout_unsafe_s": 2.0, "pool_max_age_s": 0.7,
 }  # fmt: skip
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {},
