@@ -383,7 +383,7 @@ def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
     return _digest(rules, [(b"S", name, value)])
 
 
-def marks_of(values: Iterable[bytes]) -> tuple[int, ...]:
+def marks_of(values: list[bytes]) -> tuple[int, ...]:
     """Return the marks of values, by which the owners that have them are found.
 
     Python's own hash, whose key is the process's. Two values that share one cost what is stored
@@ -391,7 +391,7 @@ def marks_of(values: Iterable[bytes]) -> tuple[int, ...]:
     be dropped.
     """
     marks = [hash(value) for value in values if len(value) >= SESSION_BYTES_MIN]
-    return tuple(dict.fromkeys(marks))[:MARKS_MAX]
+    return tuple(dict.fromkeys(marks))[:MARKS_MAX] if marks else ()
 
 
 def _owner(
@@ -409,7 +409,9 @@ def _owner(
     owner_class = OwnerClass.COOKIES
     shape = b""
     rolling: Rolling | None = None
-    marked = [value for _, value in (*cookies.sessions, *cookies.credentials)]
+    marked: list[bytes] = []
+    if cookies.sessions or cookies.credentials:
+        marked = [value for _, value in (*cookies.sessions, *cookies.credentials)]
     # Each part is tagged with where it stood, so that a cookie never counts as a field.
     who = [(b"C", name, value) for name, value in cookies.counted]
     if cookies.unclear:

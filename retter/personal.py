@@ -46,11 +46,13 @@ _NONCE_NAMES: Final = frozenset((b"_token", b"authenticity_token"))
 
 
 def carries_nonce(query: bytes) -> bool:
-    """Tell whether a query has a token in it that belongs to one visitor, and works once."""
-    lower = query.lower()
-    if not any(word in lower for word in (*_NONCE_WORDS, *_NONCE_NAMES)):
+    """Tell whether a lower-case query has a token in it that is one visitor's, and works once."""
+    # Word by word: a loop takes five times as long.
+    if not (
+        b"nonce" in query or b"csrf" in query or b"xsrf" in query or b"_token" in query
+    ):
         return False
-    names = [param.partition(b"=")[0] for param in lower.replace(b";", b"&").split(b"&")]
+    names = [param.partition(b"=")[0] for param in query.replace(b";", b"&").split(b"&")]
     return any(
         name in _NONCE_NAMES or any(word in name for word in _NONCE_WORDS) for name in names
     )

@@ -182,13 +182,14 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
     A logout does: a stored goodbye would leave the session alive. So does what carries a token
     that works once, and what the operator names (`--never-store`).
     """
-    path, _, query = target.partition(b"?")
     lower = target.lower()
-    if (b"log" in lower or b"sign" in lower) and _names_logout(path.lower(), query.lower()):
+    if b"log" in lower or b"sign" in lower:
+        path, _, query = lower.partition(b"?")
+        if _names_logout(path, query):
+            return True
+    if QUESTION_MARK in lower and carries_nonce(lower.partition(b"?")[2]):
         return True
-    if query and carries_nonce(query):
-        return True
-    return bool(rules.is_never_stored(target))
+    return bool(rules.never_store) and bool(rules.is_never_stored(target))
 
 
 def _names_logout(path: bytes, query: bytes) -> bool:
