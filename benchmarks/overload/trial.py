@@ -82,7 +82,7 @@ def application_of(scenario: Scenario, folder: Path, *, seed: int) -> Applicatio
         case Behind.PHP:
             return PhpShop(folder)
         case Behind.BLOG:
-            return Blog(folder)
+            return Blog(folder, core=cores()[1])
         case Behind.DEMO:
             return DemoShop(scenario, folder, seed=seed)
 

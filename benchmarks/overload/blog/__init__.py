@@ -46,26 +46,27 @@ def missing() -> str:
 
 
 class Blog(Application):
-    """The three programs. What is done to the database is done to `database`."""
+    """The three programs, on one core if that is given. `database` can be stopped alone."""
 
     page = "/article/"
     post_target = "/comment"
     post_body = "article=7&author=Ada&text=Well+said"
 
     def __init__(
-        self, folder: Path, *, query_ms: float = QUERY_MS,
+        self, folder: Path, *, query_ms: float = QUERY_MS, core: str | None = None,
         new_port: Callable[[], int] = free_port,
     ) -> None:  # fmt: skip
         self._folder = folder / "blog"
         self._capacity = 0.0
         self._comments_before = 0
-        self.database = MariaDb(self._folder, SETUP)
+        self.database = MariaDb(self._folder, SETUP, core=core)
         self._programs = FastCgi(
             self._folder,
             SCRIPT,
             workers=WORKERS,
             params={"BLOG_FOLDER": str(self._folder), "BLOG_QUERY_MS": f"{query_ms:g}"},
             ini={"display_errors": "1", "log_errors": "0"},
+            core=core,
             new_port=new_port,
         )
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.overload.peers import Process, StartFailed, cores, path_of
+from benchmarks.overload.peers import Process, StartFailed, path_of
 
 CONNECTIONS: Final = 10          # the least that MariaDB takes
 START_S: Final = 60.0            # what a machine under load may need at worst
@@ -42,12 +42,16 @@ class MariaDb:
     `connections` is for ordinary users; one more is kept for root, who has no password.
     """
 
-    def __init__(self, folder: Path, setup: str, *, connections: int = CONNECTIONS) -> None:
+    def __init__(
+        self, folder: Path, setup: str, *,
+        connections: int = CONNECTIONS, core: str | None = None,
+    ) -> None:  # fmt: skip
         self.socket = folder / "data" / "db.sock"    # where its user may write
         self._data = folder / "data"
         self._setup = folder / "setup.sql"
         self._log = folder / "mariadbd.out"
         self._connections = connections
+        self._core = core
         self._statements = setup
         self._process: Process | None = None
 
@@ -67,7 +71,7 @@ class MariaDb:
                 f"--pid-file={self._data}/pid", f"--init-file={self._setup}",
                 f"--max-connections={self._connections}", *SMALL,
             ),
-            core=cores()[1], log=self._log,
+            core=self._core, log=self._log,
         )  # fmt: skip
         self._wait_until_it_greets()
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from benchmarks.overload.applications import Application
 from benchmarks.overload.fastcgi import FastCgi, closed_loop
+from benchmarks.overload.peers import cores
 from benchmarks.overload.scenarios import CONNECTIONS, SERVICE_MS
 
 SCRIPT: Final = Path(__file__).parent / "shop.php"
@@ -38,6 +39,7 @@ class PhpShop(Application):
             workers=CONNECTIONS,
             params={"SHOP_COUNTS": f"{self._folder}/counts", "SHOP_SERVICE_MS": f"{SERVICE_MS}"},
             ini={"session.save_path": f"{self._folder}/sessions", "display_errors": "stderr"},
+            core=cores()[1],
         )
 
     @property
