@@ -141,7 +141,7 @@ class AnswerWriter:
         reason: Reason,
         persistence: Persistence,
         now: float,
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[bytes, bytes | memoryview]:
         """Return head and body for a request with conditions or a range: 200, 206, 304, 416."""
         chosen: Answer = answer(request, stored, now)
         return b"%bAge: %d\r\n%b" % (

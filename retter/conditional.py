@@ -13,13 +13,16 @@ from retter.limits import LIST_MEMBERS_MAX
 from retter.message import RequestHead
 from retter.stored import StoredResponse
 
+# Up to this a part is copied, as a body is: it is written in one piece with its head.
+VIEW_BYTES_MIN: Final = 64 * 1024
+
 
 class Answer(NamedTuple):
     """What is written: `head` is the status line and the fields, without Age and the empty line."""
 
     status: int
     head: bytes
-    body: bytes
+    body: bytes | memoryview     # a part of a large body is no copy: who reads slowly holds it long
 
 
 _TAG = rb"(?:W/)?\"[!#-~\x80-\xff]*+\""
@@ -124,7 +127,9 @@ def _ranged(value: bytes, stored: StoredResponse) -> Answer:
         if int(last) == 0:
             return _unsatisfiable(stored)
         start, end = max(0, length - int(last)), length - 1
-    part = stored.body[start : end + 1]
+    part: bytes | memoryview = stored.body[start : end + 1] if end - start < VIEW_BYTES_MIN else (
+        memoryview(stored.body)[start : end + 1]
+    )
     head = _rewritten(stored.head, b"HTTP/1.1 206 Partial Content", _ABOUT_WHOLE_BODY)
     head += b"Content-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n" % (
         start, end, length, len(part)

@@ -24,6 +24,7 @@ from retter.message import Framing, RequestHead
 from retter.readbuffer import ReadBuffer
 from retter.reason import Reason
 from retter.request_body import RequestBody
+from retter.slices import SlicedBody, copies
 from retter.strict import check_request_head
 from retter.tunnel import Tunnel
 
@@ -148,6 +149,30 @@ class DownstreamConnection:
         else:
             self._traffic[1] += len(head) + len(body)
             self._transport.writelines((head, body))
+
+    def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
+        """Write a large stored response so that what the client has not taken is no copy of it."""
+        transport = self._transport
+        if self._phase is _CLOSED or transport is None:
+            return
+        if self._probed:
+            head = self._after_probe(head)
+        self._traffic[1] += len(head) + len(body)
+        if self._backlog is None and not copies(transport):
+            transport.writelines((head, body))
+            return
+        slices = SlicedBody(transport, head, body)
+        self._transport = cast("asyncio.Transport", slices)
+        self._write_slices(slices)
+
+    def _write_slices(self, slices: SlicedBody) -> bool:
+        """Write as much of a stored body as the client takes; whether that was all of it."""
+        while self._backlog is None and not slices.transport.is_closing():
+            if not slices.write_on():
+                self._transport = slices.transport
+                slices.finish()
+                return True
+        return False
 
     def _write_on(self, transport: asyncio.Transport, backlog: Backlog, data: bytes) -> None:
         """Write what adds to the backlog."""
@@ -368,6 +393,10 @@ class DownstreamConnection:
             return True
         if self._exchange is not None and self._exchange.event_stream:
             return False  # nobody says no more and listens on: a page has been closed
+        if isinstance(self._transport, SlicedBody):
+            self._eof = True    # what is stored for it is still written
+            self._close = self._close or not self._buffer
+            return True
         if self.body is not None or (self._exchange is None and self._phase is not _DECODING):
             return False  # nothing to wait for: the transport closes
         self._eof = True
@@ -399,6 +428,9 @@ class DownstreamConnection:
     def resume_writing(self) -> None:
         full = self._end_backlog()
         now = self._loop.time()
+        transport = self._transport
+        if isinstance(transport, SlicedBody) and not self._write_slices(transport):
+            return
         if self._exchange is not None:
             self.deadline = _FOREVER
             if self.body is not None:
@@ -413,7 +445,12 @@ class DownstreamConnection:
         elif self._phase is _LINGERING:
             self.deadline = now + LINGER_SILENCE_S
             self._proxy.wheel.watch(self, now)
+            if self._eof:
+                self.close()
         elif self._phase is _OPEN:
+            if self._close:     # its sending side has been closed meanwhile
+                self._end()
+                return
             self.deadline = now + self._proxy.settings.keep_alive_s
             self._go_on(now)
 
@@ -514,7 +551,7 @@ class DownstreamConnection:
         if self._exchange is None and self._phase is not _DECODING:
             if self._close:
                 self._end()
-            else:
+            elif self._backlog is None:
                 self.deadline = now + proxy.settings.keep_alive_s
 
     def _unusual_head(self, data: bytes, at: int, now: float) -> tuple[int, int]:
@@ -587,7 +624,7 @@ class DownstreamConnection:
             if self._close or not body.complete:
                 # The rest of a body cannot be told from a next request's bytes.
                 self._end()
-            else:
+            elif self._backlog is None:
                 self.deadline = now + proxy.settings.keep_alive_s
         elif not body.complete and body.keeps_some and not exchange.connected:
             self.pause_body()   # until the exchange can take it

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from retter.awaited_streams import NOT_AWAITED
 from retter.breaker import Kind, Permit, Phase, State
+from retter.conditional import VIEW_BYTES_MIN
 from retter.errors import (
     ConnectRefused,
     DownstreamError,
@@ -129,7 +130,9 @@ def begin(
     else:
         stored = _last_resort(proxy, parsed, now)
     if stored is not None:
-        shown = _shown(proxy, parsed, stored)
+        shown: StoredResponse | None = stored
+        if stored.content_coding:
+            shown = proxy.decoding.shown(identity, stored, parsed.head)
         if shown is not None:
             answer_from_store(proxy, client, parsed, shown, decision.reason, now)
             return None
@@ -208,7 +211,10 @@ def answer_from_store(
         head, body = answers.stored(stored, shown, reason, persistence, now)
     if parsed.head.method == b"HEAD":
         body = b""  # RFC 9110 section 9.3.2: the head that a GET would get
-    client.write_message(head, body)
+    if isinstance(body, bytes) and len(body) <= VIEW_BYTES_MIN:
+        client.write_message(head, body)
+    else:
+        client.write_stored(head, body)
     proxy.counters.stored[reason.row + status // 100] += 1
     if proxy.access_log is not None:
         who = client.forwarding.client_of(parsed.head)

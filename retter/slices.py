@@ -1,18 +1,30 @@
 """A large stored body on its way to a client, in slices of the store's own bytes.
 
-A transport that is given a whole body keeps what the client has not taken: asyncio's as a copy
-(before Python 3.12), that of TLS encrypted. Many slow readers of one page would hold as many copies
-of it. So it gets the body slice by slice, the next one when the client has taken the last; until
-then the rest is a view of what the store has.
+A transport that is given a whole body may keep what the client has not taken as a copy: asyncio's
+does before Python 3.12, and TLS encrypts it all. Many slow readers of one page would hold as many
+copies of it. Such a transport gets the body slice by slice, the next one when the client has taken
+the last. Others (uvloop's) keep the store's own bytes, and get all at once.
 """
 
 import asyncio
+import sys
 from typing import Any, Final
 
-# The first slice is for a client that may be slow; each that is taken at once doubles the next. The
-# last size costs no more than one write of all (measured at 1 MiB: 64 KiB take half as long again).
-SLICE_BYTES_MIN: Final = 64 * 1024
-SLICE_BYTES_MAX: Final = 256 * 1024
+# As cheap as one write of all (measured at 1 MiB; slices of 64 KiB cost half as much again).
+SLICE_BYTES: Final = 256 * 1024
+# TLS encrypts all it is given at once, and its transport says late that it is full. A few more
+# writes cost little beside that.
+TLS_SLICE_BYTES: Final = 64 * 1024
+
+ASYNCIO_COPIES = sys.version_info < (3, 12)
+
+
+def copies(transport: asyncio.Transport) -> bool:
+    """Tell whether a transport copies what its peer does not take."""
+    # TLS knows no half close. uvloop's transports are none of asyncio's.
+    return not transport.can_write_eof() or (
+        ASYNCIO_COPIES and isinstance(transport, asyncio.Transport)
+    )
 
 
 class SlicedBody:
@@ -26,72 +38,79 @@ class SlicedBody:
         body: The whole body.
     """
 
-    __slots__ = ("_at", "_body", "_closes", "_ends", "_more", "_size", "transport")
+    __slots__ = ("_at", "_body", "_closes", "_ends", "_head", "_more", "_size", "transport")
 
-    def __init__(self, transport: asyncio.Transport, body: bytes | memoryview) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, head: bytes, body: bytes | memoryview
+    ) -> None:
         self.transport = transport
+        self._head = head
         self._body = memoryview(body)
         self._at = 0
-        self._size = SLICE_BYTES_MIN
+        self._size = SLICE_BYTES if transport.can_write_eof() else TLS_SLICE_BYTES
         self._more: list[bytes] = []
         self._ends = self._closes = False
 
-    def begin(self, head: bytes) -> None:
-        """Write the head and the first slice."""
-        self.transport.writelines((head, self._next()))
-
     def write_on(self) -> bool:
-        """Write the next slice; whether it was one. Else all has been written."""
-        if self._at < len(self._body):
-            self.transport.write(self._next())
-            return True
+        """Write the next slice; False if all have been written."""
+        at = self._at
+        if at >= len(self._body):
+            return False
+        self._at += self._size
+        part = self._body[at : self._at]
+        if at:
+            self.transport.write(part)
+        else:
+            self.transport.writelines((self._head, part))
+        return True
+
+    def finish(self) -> None:
+        """Do what was to be done after the body."""
         for data in self._more:
             self.transport.write(data)
-        self._more.clear()
         if self._ends:
             self.transport.write_eof()
         if self._closes:
             self.transport.close()
-        return False
-
-    def _next(self) -> memoryview:
-        part = self._body[self._at : self._at + self._size]
-        self._at += self._size
-        self._size = min(2 * self._size, SLICE_BYTES_MAX)
-        return part
 
     # -- asyncio.Transport, as far as a client connection needs it
 
     def write(self, data: bytes) -> None:
+        """Write this after the body."""
         self._more.append(data)
 
-    def writelines(self, list_of_data: tuple[bytes, ...]) -> None:
-        self._more.extend(list_of_data)
-
     def can_write_eof(self) -> bool:
+        """Whether one direction can be closed alone."""
         return self.transport.can_write_eof()
 
     def write_eof(self) -> None:
+        """Close our direction after the body."""
         self._ends = True
 
     def close(self) -> None:
+        """Close after the body."""
         self._closes = True
 
     def abort(self) -> None:
+        """Close at once."""
         self.transport.abort()
 
     def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
         return self._closes or self.transport.is_closing()
 
     def get_write_buffer_size(self) -> int:
-        """Return what is written and not taken; it moves with each slice."""
+        """Return the octets of what has been written that the client has not taken."""
         return self.transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the transport knows."""
         return self.transport.get_extra_info(name, default)
 
     def pause_reading(self) -> None:
+        """Stop reading."""
         self.transport.pause_reading()
 
     def resume_reading(self) -> None:
+        """Read again."""
         self.transport.resume_reading()

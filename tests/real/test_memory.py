@@ -6,8 +6,11 @@ import sys
 from http.client import HTTPException
 from typing import Any
 
+from retter.slices import ASYNCIO_COPIES
 from tests.real.conftest import StartRetter
+from tests.real.inside import proxy_for, run
 from tests.real.processes import ROOT, ApplicationProgram, RetterProgram, eventually
+from tests.real.slow_readers import hold_little
 from tests.real.wire import Client
 
 MIB = 1024 * 1024
@@ -86,3 +89,17 @@ def test_a_loop_that_can_do_nothing_but_fail_ends_with_one_line(loop_name: str) 
     assert ended.returncode == 1, ended.stderr
     assert len(lines) == 2 and all("out-of-memory" in line for line in lines), lines
     assert "exit_code" in lines[1]
+
+
+# -- slow readers of one stored page --------------------------------------------------------------
+
+
+def test_slow_readers_of_a_large_stored_page_hold_little_of_it(
+    application: ApplicationProgram, loop_name: str
+) -> None:
+    async def main() -> None:
+        async with proxy_for(application.upstream) as proxy:
+            shared = loop_name == "uvloop" or not ASYNCIO_COPIES
+            await hold_little(proxy, shared=shared)
+
+    run(main(), loop_name)

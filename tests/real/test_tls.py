@@ -32,6 +32,7 @@ from tests.real.processes import (
     eventually,
     free_port,
 )
+from tests.real.slow_readers import hold_little
 from tests.real.wire import Answer, connect, fetch
 
 MIB = 1 << 20
@@ -238,6 +239,22 @@ def test_a_refused_upload_gets_its_answer(
         secure.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n")
         secure.sendall(bytes(400_000))
         assert secure.recv(12) == b"HTTP/1.1 413"
+
+
+def test_slow_readers_of_a_large_stored_page_hold_little_of_it(
+    application: ApplicationProgram, authority: Authority, loop_name: str
+) -> None:
+    """Each has its own encrypted bytes, so a whole page would be as many copies."""
+
+    async def main() -> None:
+        settings = retter.Settings(
+            upstream=application.upstream, listen="127.0.0.1:0,tls",
+            tls_cert=authority.path("a.pem"),
+        )
+        async with retter.running(settings) as proxy:
+            await hold_little(proxy, authority.context())
+
+    run(main(), loop_name)
 
 
 def test_plain_http_on_a_tls_port_is_closed(proxy: RetterProgram) -> None:
