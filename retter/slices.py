@@ -19,7 +19,7 @@ TLS_SLICE_BYTES: Final = 64 * 1024
 ASYNCIO_COPIES = sys.version_info < (3, 12)
 
 
-def copies(transport: asyncio.Transport) -> bool:
+def copies(transport: asyncio.WriteTransport) -> bool:
     """Tell whether a transport copies what its peer does not take."""
     # TLS knows no half close. uvloop's transports are none of asyncio's.
     return not transport.can_write_eof() or (
