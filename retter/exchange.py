@@ -42,7 +42,16 @@ from retter.reason import Reason
 from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
 from retter.request_body import RequestBody
 from retter.store import StoredResponse
-from retter.stored import BODY, CODING, STORED_AT, Form, Record, as_stored, not_to_be_kept
+from retter.stored import (
+    BODY,
+    CODING,
+    STORED_AT,
+    WITHDRAWN,
+    Form,
+    Record,
+    as_stored,
+    not_to_be_kept,
+)
 from retter.tunnel import STREAM_IDLE_S, Tunnel
 from retter.upstream import Trailers, UpstreamConnection
 
@@ -648,12 +657,17 @@ class Exchange:
         if body is None:
             return
         found = self._found
+        stored = (
+            proxy.store.peek(parsed.identity, parsed.head, now)[0]
+            if found is None else as_stored(found)
+        )  # fmt: skip
+        if stored is not None and stored.age_max_s == WITHDRAWN:
+            stored = None
         verdict = proxy.goodness.judge(
             parsed.identity.key,
             relay.head,
             body,
-            proxy.store.peek(parsed.identity, parsed.head, now)[0]
-            if found is None else as_stored(found),
+            stored,
             trouble=proxy.breaker.state is not State.CLOSED or proxy.goodness.in_trouble(now),
         )
         if verdict is Verdict.GOOD:

@@ -313,8 +313,10 @@ class ResponseStore:
 
     def has_any(self, identity: Identity) -> bool:
         """Tell whether anything is stored for this URL that this client might be given."""
-        slots = self._slots
-        return identity.key in slots or identity.public_key in slots
+        slots, public = self._slots, identity.public_key
+        if identity.key in slots and self.holds(identity.key):
+            return True
+        return public is not None and public in slots and self.holds(public)
 
     def peek(
         self, identity: Identity, request: RequestHead, now: float
@@ -703,23 +705,33 @@ class ResponseStore:
 
     # -- Taking back
 
-    def holds(self, key: bytes) -> bool:
-        """Tell whether something is stored under a key that has not been withdrawn."""
-        return any(one[AGE_MAX] != WITHDRAWN for one in self._slots.get(key, ()))
+    def holds(self, key: bytes, generation: int = 0) -> bool:
+        """Tell whether something is stored under a key, up to a generation, and not withdrawn."""
+        return any(
+            one[AGE_MAX] != WITHDRAWN and one[GENERATION] <= generation
+            for one in self._slots.get(key, ())
+        )
 
-    def withdraw(self, key: bytes, now: float) -> Withdrawn | None:
+    def withdraw(self, key: bytes, now: float, generation: int = 0) -> Withdrawn | None:
         """Hide what is stored under a key, with all its variants; None if there is nothing.
 
         It is found by nobody, and still counts. A response that is still on its way will not be
         stored: it may have been made before.
+
+        Args:
+            generation: Of whoever has been refused: what is newer stays.
         """
-        if not self.holds(key):
+        if not self.holds(key, generation):
             return None
         slot = self._slots[key]
-        hidden = tuple([(*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) for one in slot])
+        gone = [one for one in slot if one[GENERATION] <= generation]
+        hidden = tuple([
+            (*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) if one in gone else one
+            for one in slot
+        ])  # fmt: skip
         self._slots[key] = hidden
         self._remember_change(_withdrawal_of(key), now)
-        self._counts.withdrawn += len(slot)
+        self._counts.withdrawn += len(gone)
         return Withdrawn(now, key, slot, hidden)
 
     def restore(self, withdrawn: Withdrawn) -> None:
@@ -729,7 +741,9 @@ class ResponseStore:
             return
         shown = {id(one): old for one, old in zip(withdrawn.hidden, withdrawn.slot, strict=True)}
         self._slots[withdrawn.key] = tuple([shown.get(id(one), one) for one in slot])
-        self._counts.restored += sum([id(one) in shown for one in slot])
+        self._counts.restored += sum(
+            [one[AGE_MAX] == WITHDRAWN and id(one) in shown for one in slot]
+        )
 
     def discard(self, withdrawn: Withdrawn) -> None:
         """Remove what was hidden, or what is left of it."""

@@ -93,19 +93,18 @@ class Withdrawals:
         """
         if state is State.OPEN or state is State.HALF_OPEN:
             return False
-        everyone = key_of(b"", identity.url)
-        keys = [key for key, _ in identity.readable]
-        if status in _GONE and identity.key != everyone:
-            keys.append(everyone)
-        if not any(self._store.holds(key) for key in keys):
+        keys = [*identity.readable]
+        if status in _GONE and identity.owner:
+            keys.append((key_of(b"", identity.url), 0))
+        if not any(self._store.holds(key, generation) for key, generation in keys):
             return False
         if client and self._is_shut_out(client):
             return False
         self._count(hash(identity.url), now)
         if self.mass or (status not in _GONE and status not in _DENIED):
             return False
-        for key in keys:
-            if (withdrawn := self._store.withdraw(key, now)) is not None:
+        for key, generation in keys:
+            if (withdrawn := self._store.withdraw(key, now, generation)) is not None:
                 self._hidden.append((client, withdrawn))
         while len(self._hidden) > HIDDEN_MAX:
             self._store.discard(self._hidden.popleft()[1])

@@ -17,7 +17,10 @@ from retter.withdrawals import (
     PAGES_MAX,
     WINDOW_S,
 )
+from tests.frameworks import Browser, encrypting_application
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
+from tests.site import Asked, page
+from tests.site import Site as OtherSite
 
 SESSION = {"Cookie": "PHPSESSID=abcdefghijklmnopqrstuvwxyz"}
 TOKEN = {"Authorization": "Bearer 0123456789"}
@@ -167,6 +170,38 @@ def test_another_variant_that_comes_back_leaves_the_rest_taken_back() -> None:
     assert site.has("/a", {"Accept-Language": "de"})
     assert not site.has("/a", {"Accept-Language": "fr"})
     assert site.store["entries"] == 1
+
+
+def test_a_small_page_in_its_place_is_stored_at_once() -> None:
+    """It is not compared with what was taken back."""
+    site = Site()
+    site.ask("/" + "a" * 400)
+    site.ask("/" + "a" * 400, "404 Not Found")
+    client = site.fake.client(get("/" + "a" * 400))
+    site.fake.loop.now += 0.001
+    site.fake.upstream.sends(reply(b"", headers={"ETag": '"2"'}))
+    assert status_of(client.received()) == 200
+    site.fake.loop.now += 0.001
+    site.ask("/" + "a" * 400, says={"ETag": '"2"'})
+    assert site.has("/" + "a" * 400)
+
+
+def test_what_an_earlier_value_of_a_session_has_stored_is_taken_back_by_the_present_one() -> None:
+    hidden: list[str] = []
+    application = encrypting_application()
+
+    def answer(asked: Asked) -> bytes:
+        return page("no", status="403 No") if asked.path in hidden else application(asked)
+
+    site = OtherSite(answer, rolling_cookies=("*_session",))
+    ann = Browser(site)
+    ann.post("/login?ann")
+    for number in range(3):
+        ann.get(f"/private/{number}")
+    hidden.append("/private/1")
+    assert ann.get("/private/1").status == 403
+    site.goes_down()
+    assert [ann.get(f"/private/{number}").stored for number in range(3)] == [True, False, True]
 
 
 def test_an_answer_from_before_does_not_bring_it_back() -> None:
