@@ -62,6 +62,7 @@ _FAULTS = {
     errno.ECONNREFUSED: "connection refused: nothing listens there",
     errno.ENOENT: "there is no such socket",
     errno.EACCES: "RETTER may not connect there",
+    errno.EAGAIN: "its backlog is full",
 }
 
 
@@ -374,9 +375,21 @@ class ConnectionPool:
     async def _open(self) -> UpstreamConnection:
         address = self._address
         if address.kind == "unix":
-            _, made = await self._loop.create_unix_connection(self._protocol, address.path)
-            return cast("UpstreamConnection", made)
+            return await self._open_unix(address.path)
         return await self._open_one_of(await self.resolver.hosts(self._connect_timeout_s))
+
+    async def _open_unix(self, path: str) -> UpstreamConnection:
+        # Connected here, since that never has to be waited for: a full backlog refuses with EAGAIN,
+        # which asyncio's loop takes for a connection that is being made, and then for one.
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(path)
+            _, made = await self._loop.create_unix_connection(self._protocol, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+        return cast("UpstreamConnection", made)
 
     async def _open_tcp(self, host: str) -> UpstreamConnection:
         _, made = await self._loop.create_connection(

@@ -580,10 +580,10 @@ def test_a_dial_without_a_descriptor_asks_for_one(tmp_path: Any, room: bool) -> 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self.loop, name)
 
-            async def create_unix_connection(self, *args: Any) -> Any:
+            async def create_unix_connection(self, *args: Any, **more: Any) -> Any:
                 if not asked:
                     raise OSError(errno.EMFILE, "Too many open files")
-                return await self.loop.create_unix_connection(*args)
+                return await self.loop.create_unix_connection(*args, **more)
 
         def make_room() -> bool:
             asked.append(True)

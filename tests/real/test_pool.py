@@ -150,3 +150,39 @@ def test_a_connection_that_is_too_old_carries_no_more_requests(
         server.close()
 
     run(main(), loop_name)
+
+
+def test_a_full_backlog_is_waited_for(loop_name: str, short_path: Path) -> None:
+    """A Unix socket says so at once; TCP would let its client wait by itself."""
+
+    async def visitor(port: int, number: int) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        method = b"POST" if number % 2 else b"GET"
+        writer.write(method + b" /%d HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" % number)
+        writer.write(b"Content-Length: 0\r\n\r\n" if number % 2 else b"\r\n")
+        answer = await in_time(reader.read())
+        writer.close()
+        return answer[:12]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(ANSWER)
+        writer.close()
+
+    async def main() -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(short_path / "s"))
+        listener.listen(1)
+        async with proxy_for(
+            f"unix:{short_path}/s", connect_hold_s=DEADLINE_S, circuit="observe"
+        ) as proxy:
+            visitors = [asyncio.ensure_future(visitor(port_of(proxy), n)) for n in range(10)]
+            await eventually_async(lambda: proxy.stats()["upstream"]["held"] > 5, "they are held")
+            pool = proxy._proxy.pool
+            await eventually_async(lambda: pool.fault == "its backlog is full", "it says so")
+            server = await asyncio.start_unix_server(serve, sock=listener)
+            assert await asyncio.gather(*visitors) == [b"HTTP/1.1 200"] * 10
+        server.close()
+
+    run(main(), loop_name)
