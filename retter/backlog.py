@@ -1,18 +1,19 @@
-"""What has been written to a client that it has not taken yet.
+"""What of an answer waits in memory: written and not yet taken by the client, or held back.
 
-Made when a client does not keep up with its answer. The application is read on all the same until
-the answer is whole or the backlog is full, so that it is free for others; only a full backlog makes
-it wait. No I/O: the connection says how many octets are unsent.
+Made when a client does not keep up with its answer: the application is read on all the same until
+the answer is whole or the backlog is full, so that it is free for others. Made as well when an
+answer is held back because a stored response could still stand in for it. No I/O: whoever has made
+it says how many octets wait.
 """
 
 from retter.buffers import BufferBudget
 
 
 class Backlog:
-    """The unsent octets of one client connection.
+    """Octets of one answer.
 
     Args:
-        free_bytes: That many are not counted: what any connection may have unsent.
+        free_bytes: That many are not counted: any answer may have them.
     """
 
     __slots__ = ("_budget", "_free_bytes", "_taken", "full")
@@ -21,15 +22,15 @@ class Backlog:
         self._budget = budget
         self._free_bytes = free_bytes
         self._taken = 0         # octets of the budget
-        self.full = False       # the application waits
+        self.full = False
 
-    def hold(self, unsent: int, bytes_max: int) -> bool:
-        """Take memory for what is unsent now; False if that is too much, and then it is full.
+    def hold(self, waiting: int, bytes_max: int) -> bool:
+        """Take memory for what waits now; False if that is too much, and then it is full.
 
         Args:
             bytes_max: Octets that may be taken, beside those that are free.
         """
-        more = unsent - self._free_bytes - self._taken
+        more = waiting - self._free_bytes - self._taken
         if more > 0:
             if self._budget.take(self._taken, more, bytes_max):
                 self._taken += more
@@ -38,6 +39,6 @@ class Backlog:
         return not self.full
 
     def release(self) -> None:
-        """The client has taken it, or never will."""
+        """It has gone on, or never will."""
         self._budget.give_back(self._taken)
         self._taken = 0

@@ -512,6 +512,12 @@ class Settings:
         60.0, APPLICATION, _duration(_MILLISECOND_S),
         "Longest silence inside an answer. More for streams that seldom say something.",
     )
+    upstream_body_min_rate_bytes: int = _setting(
+        10, APPLICATION, _size(),
+        "An answer that brings less a second hangs: the stored one is sent instead, if none of it "
+        "has been sent yet; else it is cut after --upstream-body-timeout if there is a stored one. "
+        "0 is no limit; --stream-paths and event streams have none.",
+    )
     pool_idle_s: float = _setting(
         1.5, APPLICATION, _duration(),
         "How long an idle connection to the application is kept. Less than the application's "

@@ -268,7 +268,8 @@ class DownstreamConnection:
         self._exchange = None
         self._tunnel = tunnel
         self._phase = Phase.TUNNEL
-        self.deadline = _FOREVER
+        if self._backlog is None:
+            self.deadline = _FOREVER
         self.resume_body()  # before the write, which may pause it at once
         if self._buffer is not None:
             data, at = self._take_buffer(self._buffer)

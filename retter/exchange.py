@@ -39,7 +39,7 @@ from retter.message import Framing, ResponseHead
 from retter.owner import OwnerClass
 from retter.policy import Identity, invalidated_urls, storable
 from retter.reason import Reason
-from retter.relay import HOLD_BYTES_MAX, HOLD_S, ResponseRelay
+from retter.relay import ResponseRelay
 from retter.request_body import RequestBody
 from retter.store import StoredResponse
 from retter.stored import (
@@ -613,7 +613,6 @@ class Exchange:
         self._silence_s = proxy.settings.upstream_body_timeout_s
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
-        proxy.breaker.first_byte(now, self._permit)
         self._outcome = outcome_of(head.status, proxy.failure_statuses)
         if parsed.asks_events:
             route, stream = parsed.identity.route, head.event_stream
@@ -718,7 +717,7 @@ class Exchange:
 
     def _receive_on(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """The body will come in pieces: set its time limit, hold it back or let it through."""
-        proxy = self._proxy
+        proxy, parsed = self._proxy, self._parsed
         if head.event_stream:
             self._silence_s = STREAM_IDLE_S
             self.deadline = now + STREAM_IDLE_S
@@ -732,13 +731,12 @@ class Exchange:
         self.deadline = now + self._silence_s
         if head.content_length > proxy.settings.store_object_bytes_max:
             relay.drop_copy()
-        if (
-            self._client is not None
-            and self._parsed.identity.lookup
-            and head.content_length <= HOLD_BYTES_MAX
-            and _last_resort(proxy, self._parsed, now) is not None
-        ):
-            relay.hold(now + HOLD_S)
+        if parsed.stream or not parsed.identity.lookup:
+            return
+        relay.start_window(now)
+        if self._client is not None and _last_resort(proxy, parsed, now) is not None:
+            closed = proxy.breaker.state is State.CLOSED
+            relay.hold(now, trouble=not closed or proxy.goodness.failed_lately(now))
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
@@ -759,7 +757,9 @@ class Exchange:
     ) -> None:
         if complete:
             self._judge_body(relay, data, now)
-        relay.take(self._client, data, complete, trailers)
+        relay.take(self._client, data, complete, trailers, now)
+        if not relay.is_held:
+            self._tell_first_byte(now)
         if self.stage is _DONE:
             return
         # Nobody wants it: read on so that the application gets done, but not for ever.
@@ -767,6 +767,11 @@ class Exchange:
             self._abandon(self._outcome, now)
         elif complete:
             self._finish(now)
+
+    def _tell_first_byte(self, now: float) -> None:
+        """The patience for it ends: not while a head alone has come that may be all."""
+        if self._permit.first_byte_at < 0:
+            self._proxy.breaker.first_byte(now, self._permit)
 
     # -- compressing --------------------------------------------------------------------------
 
@@ -837,6 +842,8 @@ class Exchange:
         if self._upstream is not None:
             self._upstream.pause_reading()
         self.deadline = float("inf")  # the client's own time limit holds
+        if self._relay is not None:
+            self._relay.stop_window()
         self._blocked = True
         self._blocked_since = min(self._blocked_since, self._proxy.loop.time())
 
@@ -849,7 +856,10 @@ class Exchange:
             # before the request is complete.
             timeout_s = self._first_byte_wait_s()
             silence_s = timeout_s if self._request_complete() else float("inf")
-        self.deadline = self._proxy.loop.time() + silence_s
+        now = self._proxy.loop.time()
+        self.deadline = now + silence_s
+        if self._relay is not None and self._relay.paced:
+            self._relay.start_window(now)
         if self._upstream is not None and not self._is_encoding():
             self._upstream.resume_reading()
 
@@ -950,8 +960,11 @@ class Exchange:
     def _lose_patience(self, now: float) -> None:
         """The client gets what is stored. While that is decoded, the application may be faster."""
         proxy, parsed = self._proxy, self._parsed
+        if self._client is None or self.answer_begun:
+            return
         stored = _last_resort(proxy, parsed, now)
-        if stored is None or self._client is None or self.answer_begun:
+        if stored is None:
+            self._release(now)
             return
         shown = _shown(proxy, parsed, stored)
         if shown is not None:
@@ -965,9 +978,8 @@ class Exchange:
 
     def sweep(self, now: float) -> None:
         """Called about twenty times a second for exchanges older than HOLD_S."""
-        relay, client = self._relay, self._client
-        if relay is not None and client is not None and now >= relay.hold_until:
-            relay.release(client, False, [])
+        if self._relay is not None and self._client is not None:
+            self._look_at_answer(self._relay, now)
         if (
             self._blocked
             and self.stage is Stage.RECEIVING
@@ -980,6 +992,28 @@ class Exchange:
             if upstream is not None:
                 upstream.abandon()
             self._fail(UpstreamTimeout("no answer in time"), now)
+
+    def _look_at_answer(self, relay: ResponseRelay, now: float) -> None:
+        """Do what is due with an answer that comes in pieces."""
+        proxy = self._proxy
+        if relay.is_held:
+            if relay.may_be_streamed(now):
+                self._release(now)
+            elif now >= self.started_at + proxy.settings.upstream_timeout_s:
+                # The breaker's patience does not watch over it: the stored response was not to
+                # spare the application work, or has come later.
+                proxy.goodness.failed(now)
+                if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
+                    self._release(now)
+        elif relay.drips(now) and _last_resort(proxy, self._parsed, now) is not None:
+            self.deadline = now     # it hangs: who asks again gets the stored response
+
+    def _release(self, now: float) -> None:
+        """Send what was held back of the answer, and stream the rest."""
+        relay, client = self._relay, self._client
+        if client is not None and relay is not None and relay.is_held:
+            relay.release(client)
+            self._tell_first_byte(now)
 
     def downstream_gone(self, now: float) -> None:
         """The client closed. The application goes on working, so its place stays taken."""
@@ -1125,6 +1159,8 @@ class Exchange:
         proxy, permit = self._proxy, self._permit
         if self._body is not None:
             self._body.release()
+        if self._relay is not None:
+            self._relay.drop_held()
         proxy.exchanges.pop(self, None)
         proxy.streams.pop(self, None)
         permit.holder = None

@@ -38,6 +38,7 @@ BELIEVED_AFTER: Final = 3            # torsos in a row: then that is what the pa
 # Pages whose last answer may have been a torso; 200 octets each. The oldest begins anew.
 TORSOS_MAX: Final = 1024
 TROUBLE_S: Final = 10.0              # after a failure; one in that time is no chance
+LATELY_S: Final = 60.0               # after a failure: answers are held back until they are whole
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_BYTES_MIN: Final = 20          # of an empty body (RFC 1952)
@@ -77,7 +78,7 @@ class Goodness:
     def __init__(self, failure_texts: Sequence[bytes] = ()) -> None:
         # By key: when what is stored there was received, and so many torsos since.
         self.torsos: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
-        self._trouble_until = -inf
+        self._failed_at = -inf
         self._texts: tuple[bytes, ...] = ()
         self.configure(failure_texts)
 
@@ -87,11 +88,15 @@ class Goodness:
 
     def failed(self, now: float) -> None:
         """The application failed, or was late: for a time no answer is believed too much."""
-        self._trouble_until = now + TROUBLE_S
+        self._failed_at = now
 
     def in_trouble(self, now: float) -> bool:
         """Tell whether something has failed within the last seconds."""
-        return now < self._trouble_until
+        return now - self._failed_at < TROUBLE_S
+
+    def failed_lately(self, now: float) -> bool:
+        """Tell whether something has failed within the last minute."""
+        return now - self._failed_at < LATELY_S
 
     def judge(
         self, key: bytes, head: ResponseHead, body: bytes, stored: StoredResponse | None,

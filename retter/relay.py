@@ -7,6 +7,7 @@ what goes to the client, and keeps a copy for the store.
 
 from typing import TYPE_CHECKING
 
+from retter.backlog import Backlog
 from retter.body import chunk, last_chunk
 from retter.breaker import Kind, Permit
 from retter.encoder import BodyEncoder, EncodedSink, Trailers
@@ -18,11 +19,19 @@ if TYPE_CHECKING:
     from retter.downstream import DownstreamConnection
     from retter.proxy import ParsedRequest, Proxy
 
-# An answer to a GET that has a stored response is held back until it is whole, so that a failure
-# half way can still be answered from the store; but not beyond this size (what a page usually
-# stays under) and this time (what a visitor does not notice), for then it is streamed.
+# An answer to a GET that has a stored response is held back until it is whole, so that the stored
+# one can still stand in for it. In good times, not beyond this size (what a page usually stays
+# under) and this time (what a visitor does not notice), for then it is streamed; but its head alone
+# is held for as long as no body comes. In trouble up to a larger size, for as long as the patience
+# for the answer lasts.
 HOLD_BYTES_MAX = 64 * 1024
 HOLD_S = 0.25
+TROUBLE_HOLD_BYTES_MAX = 256 * 1024
+
+
+NO_TRAILERS: Trailers = []
+
+_FOREVER = float("inf")
 
 
 class ResponseRelay:
@@ -36,13 +45,18 @@ class ResponseRelay:
     begun = False                           # bytes of the answer went to the client
     body_bytes = 0                          # of the answer, as the client gets it
     first_byte_s: float | None = None       # of an answer in pieces, for the access log
-    hold_until = float("inf")               # what is held is released then (monotonic seconds)
     discarded_bytes = 0                     # of the body, that went neither to client nor to store
     _held: list[bytes] | None = None        # not yet sent to the client
     _held_bytes = 0
+    _backlog: Backlog | None = None         # the memory for it
+    _backlog_bytes_max = 0                  # of the budget
+    _hold_until = _FOREVER                  # it is streamed from then on (monotonic seconds)
+    _body_since = _FOREVER                  # its first octets came then
+    paced = False                           # it has to keep a rate
+    _window_until = _FOREVER                # what is streamed has to keep its rate until then
+    _window_bytes = 0
     _copy: list[bytes] | None = None        # for the store
     _copied_bytes = 0
-    _received = False                       # some of the body has arrived
     _chunked = False                        # how the client gets it
     _encoder: BodyEncoder | None = None     # compresses the body on its way
 
@@ -80,32 +94,64 @@ class ResponseRelay:
         """Return the body that ends with this piece, if all of it has been kept."""
         kept = self._copy if self._copy is not None else self._held
         if not kept:
-            return data if kept is not None or not self._received else None
+            return data if kept is not None or self._body_since == _FOREVER else None
         return b"".join([*kept, data])
 
-    def hold(self, until: float) -> None:
-        """Hold the answer back until it is whole or too large, or until `release`."""
+    def hold(self, now: float, *, trouble: bool) -> None:
+        """Hold the answer back until it is whole or too large, or may be streamed."""
         self._held = []
-        self.hold_until = until
+        free_bytes = HOLD_BYTES_MAX
+        if trouble:
+            self._backlog_bytes_max = TROUBLE_HOLD_BYTES_MAX - HOLD_BYTES_MAX
+        else:
+            self._hold_until = now + HOLD_S
+            if self.head.content_length > HOLD_BYTES_MAX:
+                free_bytes = 0      # it is streamed from its first octet on
+        self._backlog = Backlog(self._proxy.buffers, free_bytes)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is held back."""
+        return self._held is not None
 
     def drop_held(self) -> bool:
         """Forget what is held: something else is sent in its place; whether there was any."""
         held, self._held = self._held, None
-        self.hold_until = float("inf")
+        if self._backlog is not None:
+            self._backlog.release()
+            self._backlog = None
         return held is not None
 
+    def may_be_streamed(self, now: float) -> bool:
+        """Whether what is held has been held for long enough, and comes on."""
+        if self._held is None or now < self._hold_until or not self._held_bytes:
+            return False
+        rate_bytes = self._proxy.settings.upstream_body_min_rate_bytes
+        return self._held_bytes >= rate_bytes * (now - self._body_since)
+
     def take(
-        self, client: "DownstreamConnection | None", data: bytes, complete: bool, trailers: Trailers
+        self,
+        client: "DownstreamConnection | None",
+        data: bytes,
+        complete: bool,
+        trailers: Trailers,
+        now: float,
     ) -> None:
         """Take a piece of the body: the first comes with the head, and may be empty."""
-        self._received = self._received or bool(data)
+        if data and self._body_since == _FOREVER:
+            self._body_since = now
+        self._window_bytes += len(data)
         if client is None:
             if self._copy is None:
                 self.discarded_bytes += len(data)
-        elif self._held is not None:
+        elif self._held is not None and self._backlog is not None:
             self._held.append(data)
             self._held_bytes += len(data)
-            if complete or self._held_bytes > HOLD_BYTES_MAX:
+            if (
+                complete
+                or not self._backlog.hold(self._held_bytes, self._backlog_bytes_max)
+                or self.may_be_streamed(now)
+            ):
                 self.release(client, complete, trailers)
         elif self.begun:
             self._send(client, data, complete, trailers)
@@ -118,7 +164,10 @@ class ResponseRelay:
                 self._copy = None
 
     def release(
-        self, client: "DownstreamConnection", complete: bool, trailers: Trailers
+        self,
+        client: "DownstreamConnection",
+        complete: bool = False,
+        trailers: Trailers = NO_TRAILERS,
     ) -> None:
         """Send what was held back; from here on the answer is streamed."""
         assert self._held is not None, "it is not held"
@@ -133,7 +182,30 @@ class ResponseRelay:
         way to tell. With the head alone there is doubt enough: an answer that is empty on purpose
         has a Content-Length. So it is passed on where nothing better is at hand, never stored.
         """
-        return self.head.framing is Framing.CLOSE and not (data or self._received)
+        return self.head.framing is Framing.CLOSE and not data and self._body_since == _FOREVER
+
+    # -- its pace ---------------------------------------------------------------------------
+
+    def start_window(self, now: float) -> None:
+        """Begin to measure the rate at which it comes."""
+        self.paced = True
+        self._window_bytes = 0
+        self._window_until = now + self._proxy.settings.upstream_body_timeout_s
+
+    def stop_window(self) -> None:
+        """It is the client that lets it wait."""
+        self._window_until = _FOREVER
+
+    def drips(self, now: float) -> bool:
+        """Whether too little of it has come in the last `--upstream-body-timeout`."""
+        if now < self._window_until:
+            return False
+        settings = self._proxy.settings
+        wanted = settings.upstream_body_min_rate_bytes * settings.upstream_body_timeout_s
+        if self._window_bytes < wanted:
+            return True
+        self.start_window(now)
+        return False
 
     def ends_with_connection(self) -> bool:
         """Whether the client would take a plain close for the end of its answer.

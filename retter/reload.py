@@ -17,7 +17,7 @@ CHANGEABLE: Final = frozenset({
     "https_redirect", "tls_cert", "tls_key",
     # the application
     "connect_hold_s", "connect_timeout_s", "pool_idle_s", "pool_max_age_s",
-    "pool_size", "upstream_body_timeout_s",
+    "pool_size", "upstream_body_min_rate_bytes", "upstream_body_timeout_s",
     "upstream_ca", "upstream_insecure", "upstream_name", "upstream_timeout_s",
     "upstream_timeout_unsafe_s",
     # client limits

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.backlog import Backlog
+from retter.breaker import Mode
 from retter.buffers import BufferBudget
 from tests.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
 
@@ -177,6 +178,40 @@ def test_a_client_that_takes_nothing_is_dropped_while_the_answer_grows() -> None
     proxy.advance(2.5)
     assert client.transport.aborted
     assert used(proxy) == 0
+
+
+def test_a_client_that_takes_nothing_is_dropped_whatever_it_sends() -> None:
+    """Its body comes, and is answered: the time that it has for taking it runs on all the same."""
+    proxy = FakeProxy(write_timeout_s=5)
+    client = proxy.client(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabc")
+    client.blocks()
+    proxy.advance(2)
+    client.sends(b"def")
+    proxy.upstream.sends(reply(b"done"))
+    proxy.advance(2)
+    assert not client.closed
+    proxy.advance(2.5)
+    assert client.transport.aborted
+
+
+def test_a_client_that_takes_nothing_of_a_stored_answer_is_dropped() -> None:
+    proxy = FakeProxy(write_timeout_s=5, circuit="open")
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.client(get())
+    proxy.upstream.sends(reply(b"good"))
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client = proxy.client()
+    write = client.transport.write
+
+    def write_and_block(data: Any) -> None:
+        write(data)
+        client.blocks()
+
+    client.transport.write = write_and_block    # type: ignore[method-assign]
+    client.sends(get())
+    assert body_of(client.received()) == b"good"
+    proxy.advance(7)
+    assert client.transport.aborted
 
 
 def test_a_client_that_takes_some_is_not_dropped_while_the_answer_grows() -> None:

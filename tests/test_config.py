@@ -77,6 +77,7 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "patience_max_s": "patience_max",
         "patience_closed_s": "patience_closed",
         "buffer_request_bytes": "buffer_request",
+        "upstream_body_min_rate_bytes": "upstream_body_min_rate",
         "buffer_answer_bytes": "buffer_answer",
         "buffer_memory_bytes": "buffer_memory",
         "queue_wait_s": "queue_wait",
