@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from retter import faults
 from retter.faults import FAULTS_TOLD_MAX, MEMORY_ERRORS_MAX, LoopFaults
 from retter.store import KEPT_BYTES_MIN
+from tests.compiled import replaces_parts
 from tests.harness import FakeProxy, get, reply
 
 OLD_BUDGET = 64 * 1024 * 1024
@@ -188,6 +189,7 @@ WHOLE = reply(b"x" * 20)
 IN_PIECES = [b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n", b"x" * 20]
 
 
+@replaces_parts
 @pytest.mark.parametrize("pieces", [[WHOLE], IN_PIECES], ids=["whole", "in pieces"])
 def test_an_answer_that_finds_no_memory_in_the_store_is_given_all_the_same(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, pieces: list[bytes]
@@ -207,6 +209,30 @@ def test_an_answer_that_finds_no_memory_in_the_store_is_given_all_the_same(
     assert not proxy.exchanges and proxy.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
 
 
+@pytest.mark.parametrize("writes", [0, 1])
+def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> None:
+    client = loop.proxy.client(get("/a"))
+    left = [None] * writes
+    write = client.transport.write
+
+    def fails(data: Any) -> None:
+        if not left:
+            raise MemoryError
+        left.pop()
+        write(data)
+
+    client.transport.write = fails      # type: ignore[method-assign]
+    upstream = loop.proxy.upstream
+    upstream.sends(IN_PIECES[0] + b"x" * 10 if writes else b"")
+    with pytest.raises(MemoryError):
+        upstream.sends(b"x" * 10 if writes else WHOLE)
+    upstream.resets()                   # what the loop does then
+    assert client.closed
+    assert not loop.proxy.proxy.exchanges
+    assert loop.proxy.proxy.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
+
+
+@replaces_parts
 @pytest.mark.parametrize("error", [MemoryError, ZeroDivisionError])
 @pytest.mark.parametrize(("where", "pieces", "begun"), [
     ("retter.answers.AnswerWriter.forwarded_end", [WHOLE], True),
