@@ -69,6 +69,28 @@ def test_who_has_left_does_not_wait_for_a_place() -> None:
     proxy.assert_at_rest()
 
 
+def test_those_that_leave_are_no_failures_of_the_application() -> None:
+    """Neither those that wait for an answer nor those that stop in the middle of a body."""
+    proxy = FakeProxy()
+    for number in range(15):
+        waits = proxy.client(get(f"/slow/{number}"))
+        told = with_socket(waits)
+        waits.ends()
+        told.theirs.close()
+        uploads = proxy.client(b"POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+        uploads.ends()
+        proxy.advance(TICK_S)
+        told.close()
+    assert proxy.proxy.stats()[GONE] == 30
+    assert proxy.proxy.breaker.state.value == "CLOSED"
+    for upstream in proxy.upstreams:
+        upstream.sends(reply(b"page"))
+    visitor = proxy.client(get("/new"))
+    proxy.upstream.sends(reply(b"new"))
+    assert body_of(visitor.received()) == b"new"
+    proxy.assert_at_rest()
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("wait_s", [0.0, 1.0])
 def test_who_listens_on_gets_every_octet_of_its_answer_once(version: str, wait_s: float) -> None:

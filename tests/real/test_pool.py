@@ -120,6 +120,34 @@ def test_a_request_that_cannot_be_repeated_is_not_sent_where_the_end_has_come(
     run(main(), loop_name)
 
 
+def test_a_look_finds_nothing_on_a_good_connection(loop_name: str) -> None:
+    """Over TLS neither: what the protocol itself has sent has been read with the answer."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while await reader.readuntil(b"book"):
+                writer.write(ANSWER)
+        writer.close()
+
+    async def main() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        async with proxy_for(
+            f"https://127.0.0.1:{port}", upstream_insecure=True, pool_idle_s=60
+        ) as proxy:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+            for _ in range(5):
+                writer.write(POST)
+                await in_time(reader.readuntil(b"\r\n\r\nok"))
+            writer.close()
+            assert proxy.stats()["upstream"]["dials"] == 1
+        server.close()
+
+    run(main(), loop_name)
+
+
 def test_a_connection_that_is_too_old_carries_no_more_requests(
     loop_name: str, short_path: Path
 ) -> None:
