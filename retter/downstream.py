@@ -572,15 +572,20 @@ class DownstreamConnection:
             return begin, end
         if begin < len(data):
             # The clock of a head starts with its first byte and is not set back by more of them.
-            self.deadline = min(self.deadline, now + self._proxy.settings.head_timeout_s)
-            self._proxy.wheel.watch(self, now)
+            self._wait_until(now + self._proxy.settings.head_timeout_s, now)
         if begin < len(data) and data[begin] != _CR:
             self._buffer = ReadBuffer(data, begin, checked=True)
         else:
             self._buffer = ReadBuffer(data, at)     # empty lines are counted on
+            self._wait_until(now + self._proxy.settings.keep_alive_s, now)
         if self._eof:
             self._end()  # the rest of it will never come
         return begin, 0
+
+    def _wait_until(self, deadline: float, now: float) -> None:
+        """Wait no longer than that: there may be no deadline, or a later one."""
+        self.deadline = min(self.deadline, deadline)
+        self._proxy.wheel.watch(self, now)
 
     def _count_request(self) -> None:
         self._proxy.counters.requests += 1
@@ -665,7 +670,7 @@ class DownstreamConnection:
         elif piece or body.complete:
             self._exchange.request_data(piece, now)
         if rest := body.rest:
-            if self._exchange is not None or self._busy:
+            if self._exchange is not None or (self._busy and self._phase is _OPEN):
                 self._read_ahead(rest)
             elif self._phase is _OPEN:
                 self._receive_requests(rest, 0, now)

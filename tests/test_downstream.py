@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retter.breaker.constants import HELD_MAX
 from retter.downstream import READ_AHEAD_BYTES_MAX
+from retter.lingering import LINGER_SILENCE_S
 from tests.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -542,3 +544,30 @@ def test_two_clients_bytes_are_never_mixed(seed: int) -> None:
         answers = client.received().split(b"HTTP/1.1 200 OK")[1:]
         assert [body_of(answer) for answer in answers] == [b"</%d/%d>" % (n, i) for i in range(3)]
     proxy.assert_at_rest()
+
+
+# -- no connection stays for ever -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tail", [b"", b"\r", b"\r\n", b"\r\n\r\n", b"GET"])
+def test_what_follows_many_requests_leaves_no_connection_without_a_deadline(tail: bytes) -> None:
+    proxy = warmed()
+    client = proxy.client(get() * proxy.proxy.settings.pipeline_max + tail)
+    proxy.settle()
+    assert client.received().count(b"HTTP/1.1 200 ") == proxy.proxy.settings.pipeline_max
+    proxy.advance(proxy.proxy.settings.keep_alive_s + LINGER_SILENCE_S + 5)
+    proxy.settle()
+    assert client.closed
+    assert client.transport.protocol not in proxy.proxy.connections
+
+
+def test_what_follows_a_refused_last_request_leaves_no_connection_without_a_deadline() -> None:
+    proxy = FakeProxy()
+    proxy.proxy.pause(proxy.loop.now, proxy.loop.now + 3600)
+    for _ in range(HELD_MAX):
+        proxy.client(counted(0))
+    last = CHUNKED.replace(b"Host: a", b"Host: a\r\nConnection: close")
+    client = proxy.client(last + b"3\r\nabc\r\n0\r\n\r\n" + get() * 100)
+    assert status_of(client.received()) == 503
+    proxy.advance(LINGER_SILENCE_S + 3)
+    assert client.transport.protocol not in proxy.proxy.connections
