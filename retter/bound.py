@@ -6,7 +6,7 @@ one, in either direction, the connection is that client's alone, is never pooled
 the client's own. Nothing that comes over it is stored.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from retter.message import Fields
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 
 _SCHEMES = (b"ntlm", b"negotiate", b"kerberos")
 _SCHEME_BYTES_MAX = 10
+
+# Anybody may name such a scheme, and each connection may hold a process of the application without
+# a place of the breaker. So idle ones above this number are closed, longest idle first: as many as
+# the pool keeps by default (--pool-size). Their clients authenticate again.
+IDLE_MAX: Final = 64
+# ... but not before so long: the next step of a handshake is on its way.
+SURPLUS_S: Final = 1.0
+# And any after so long: somebody who reads a page needs none.
+IDLE_S: Final = 60.0
 
 
 def names_binding_scheme(fields: Fields, name: bytes) -> bool:
@@ -67,6 +76,23 @@ class BoundConnections:
         if connection is None or not connection.ready or (look and connection.has_unread()):
             return None
         return connection
+
+    def sweep(self, now: float) -> None:
+        """Close what has been idle for too long, and forget what is closed: once a second."""
+        idle: list[UpstreamConnection] = []
+        for client, connections in list(self.clients.items()):
+            for address, connection in list(connections.items()):
+                if connection.closed:
+                    del connections[address]
+                elif connection.ready:
+                    idle.append(connection)
+            if not connections:
+                del self.clients[client]
+        idle.sort(key=lambda connection: connection.idle_since)
+        for place, connection in enumerate(idle, IDLE_MAX - len(idle)):
+            idle_s = now - connection.idle_since
+            if idle_s >= (SURPLUS_S if place < 0 else IDLE_S):
+                connection.let_go()
 
     def lost(self, client: object) -> None:
         """The client's connection is closed."""

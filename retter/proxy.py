@@ -642,6 +642,8 @@ class Proxy:
             for stream in list(self.streams):
                 stream.sweep(now)
             self.withdrawals.advance(now)
+            if self.bound.clients:
+                self.bound.sweep(now)
             for told in self.on_second:
                 told(now)
         self.pool.sweep(now)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retter.bound import names_binding_scheme
+from retter.bound import IDLE_MAX, IDLE_S, SURPLUS_S, names_binding_scheme
 from tests.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
 
 NTLM1 = get("/inbox", headers={"Authorization": "NTLM TYPE1"})
@@ -104,6 +104,39 @@ def test_behind_a_proxy_the_address_tells_people_on_one_connection_apart() -> No
     exchange(proxy, front, get("/inbox", headers=bob), 1, reply(b"bob's"))
     alice = {"X-Forwarded-For": "198.51.100.1"}
     exchange(proxy, front, get("/inbox", headers=alice), 0, reply(b"private"))
+
+
+def test_clients_that_only_name_such_a_scheme_hold_few_connections() -> None:
+    proxy = FakeProxy()
+    alice = logged_in(proxy)
+    proxy.advance(2)
+    others = [proxy.client() for _ in range(IDLE_MAX + 10)]
+    for at, other in enumerate(others, 1):
+        exchange(proxy, other, get(headers={"Authorization": "NTLM"}), at, reply(b"public"))
+    proxy.advance(0.1)
+    exchange(proxy, alice, get("/1"), 0, reply(b"private"))
+    assert proxy.proxy.pool.open == IDLE_MAX + 11
+    proxy.advance(SURPLUS_S + 2)
+    assert proxy.proxy.pool.open == len(proxy.proxy.bound) == IDLE_MAX
+    exchange(proxy, alice, get("/2"), 0, reply(b"private"))
+    assert not any(other.closed for other in others)
+    again = reply(b"", status="401 Who", headers={"WWW-Authenticate": "NTLM"})
+    exchange(proxy, others[0], get("/inbox"), IDLE_MAX + 11, again)
+
+
+def test_an_idle_one_is_closed_in_time_and_forgotten() -> None:
+    proxy = FakeProxy()
+    alice = logged_in(proxy)
+    alice.sends(get("/slow"))
+    assert proxy.upstreams[0].received()
+    proxy.advance(5)
+    proxy.upstreams[0].sends(reply(b"private"))
+    proxy.advance(IDLE_S - 2)
+    exchange(proxy, alice, get("/1"), 0, reply(b"private"))
+    proxy.advance(IDLE_S + 3)
+    assert proxy.upstreams[0].closed
+    assert not proxy.proxy.bound.clients
+    proxy.assert_at_rest()
 
 
 def test_other_schemes_bind_nothing() -> None:
