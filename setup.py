@@ -17,10 +17,10 @@ from setuptools import setup
 MODULES = (
     "answers", "backlog", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies",
     "downstream", "exchange", "forwarding", "goodness", "heads", "hints", "httpdate", "keeping",
-    "lineage", "lines", "marks", "measured", "memo", "message", "negotiation", "owner", "personal",
-    "policy", "readbuffer", "redirect", "relay", "request_body", "sessions", "setcookie",
-    "shelves", "store", "stored", "tunnel", "upstream", "variants", "wheel", "wildcard", "window",
-    "withdrawals",
+    "lineage", "lines", "local_answers", "marks", "measured", "memo", "message", "negotiation",
+    "owner", "personal", "policy", "readbuffer", "redirect", "relay", "request_body", "sessions",
+    "setcookie", "shelves", "store", "stored", "tunnel", "upstream", "variants", "wheel",
+    "wildcard", "window", "withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

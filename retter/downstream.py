@@ -15,11 +15,12 @@ from retter.answers import Persistence
 from retter.backlog import Backlog
 from retter.breaker import Kind
 from retter.errors import BadRequest, DownstreamError, RequestTimeout, RequestTooLarge
-from retter.exchange import Exchange, begin, unanswered
+from retter.exchange import Exchange, begin
 from retter.forwarding import ForwardingFields, peer_name
 from retter.half_close import PROBE, needs_probe
 from retter.heads import HeadMemo, end_of_head
 from retter.lingering import LINGER_SILENCE_S, Leftover
+from retter.local_answers import unanswered
 from retter.message import Framing, RequestHead
 from retter.readbuffer import ReadBuffer
 from retter.reason import Reason

@@ -14,14 +14,12 @@ live on until the application has answered, because only then is its place free 
 then refreshes the store.
 """
 
-import random
 from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from retter.awaited_streams import NOT_AWAITED
 from retter.breaker import Kind, Permit, Phase, State
-from retter.conditional import VIEW_BYTES_MIN
 from retter.errors import (
     ConnectRefused,
     DownstreamError,
@@ -35,8 +33,17 @@ from retter.errors import (
 )
 from retter.forwarding import without_expectation
 from retter.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
+from retter.local_answers import (
+    AwaitedForm,
+    answer_error,
+    answer_from_store,
+    clock,
+    last_resort,
+    refuse,
+    shown_to,
+    took_so_far_s,
+)
 from retter.message import Framing, ResponseHead
-from retter.owner import OwnerClass
 from retter.policy import Identity, invalidated_urls, storable
 from retter.reason import Reason
 from retter.relay import ResponseRelay
@@ -47,10 +54,8 @@ from retter.stored import (
     CODING,
     STORED_AT,
     WITHDRAWN,
-    Form,
     Record,
     as_stored,
-    not_to_be_kept,
 )
 from retter.tunnel import STREAM_IDLE_S, Tunnel
 from retter.upstream import Trailers, UpstreamConnection
@@ -137,7 +142,7 @@ def begin(
     if found is not None and decision.serve_stored:
         stored = as_stored(found)
     else:
-        stored = _last_resort(proxy, parsed, now)
+        stored = last_resort(proxy, parsed, now)
     if stored is not None:
         shown: StoredResponse | None = stored
         if stored.content_coding:
@@ -145,7 +150,7 @@ def begin(
         if shown is not None:
             answer_from_store(proxy, client, parsed, shown, decision.reason, now)
             return None
-        began_at = body.began_at if body is not None else _clock(proxy)
+        began_at = body.began_at if body is not None else clock(proxy)
         waiter = AwaitedForm(
             proxy, client, parsed, decision.reason, began_at, 503, decision.retry_after_s
         )
@@ -153,206 +158,12 @@ def begin(
             return None
     took_s = 0.0
     if body is not None:
-        took_s = _took_s(proxy, body.began_at)
+        took_s = took_so_far_s(proxy, body.began_at)
         body.release()
         if not body.complete:
             client.close_after_answer()  # the rest of it is not read
     refuse(proxy, client, parsed, decision.reason, decision.retry_after_s, took_s)
     return None
-
-
-def _clock(proxy: "Proxy") -> float:
-    """Return the time for the access log; 0 without one."""
-    return proxy.access_log.clock() if proxy.access_log is not None else 0.0
-
-
-def _took_s(proxy: "Proxy", began_at: float) -> float:
-    """Return how long a request has taken so far, for the access log; 0 without one."""
-    return proxy.access_log.clock() - began_at if proxy.access_log is not None else 0.0
-
-
-def _last_resort(proxy: "Proxy", parsed: "ParsedRequest", now: float) -> StoredResponse | None:
-    """Return a stored response where otherwise an error would be sent: superseded ones too."""
-    if not parsed.identity.stands_in:
-        return None
-    stored = proxy.store.lookup(parsed.identity, parsed.head, now, superseded=True)
-    if stored is None or (
-        stored.content_coding and not proxy.decoding.readable(stored, parsed.head)
-    ):
-        return None
-    return stored
-
-
-def _shown(
-    proxy: "Proxy", parsed: "ParsedRequest", stored: StoredResponse
-) -> StoredResponse | None:
-    """Return a stored response as this client can read it; None: that has to be made first."""
-    if not stored.content_coding:
-        return stored
-    return proxy.decoding.shown(parsed.identity, stored, parsed.head)
-
-
-def answer_from_store(
-    proxy: "Proxy",
-    client: "DownstreamConnection",
-    parsed: "ParsedRequest",
-    stored: StoredResponse,
-    reason: Reason,
-    now: float,
-    took_s: float = 0.0,
-) -> None:
-    """Write a stored response, as the client can read it, `took_s` after its request came."""
-    answers = proxy.answers
-    persistence = client.persistence(parsed.head)
-    status = stored.status
-    shown: StoredResponse | Form = stored
-    if stored.forms is not None:
-        shown = proxy.compression.form(parsed, stored)
-    if stored.public and parsed.identity.owner:
-        # Somebody's own page is to be shown again when it can be: no browser keeps this one.
-        shown = shown._replace(head=not_to_be_kept(shown.head))
-    if parsed.head.conditional or status == 204:
-        if shown is not stored:
-            stored = stored._replace(head=shown.head, body=shown.body)
-        head, body = answers.stored_conditionally(parsed.head, stored, reason, persistence, now)
-        status = int(head[9:12])
-    else:
-        head, body = answers.stored(stored, shown, reason, persistence, now)
-    if parsed.head.method == b"HEAD":
-        body = b""  # RFC 9110 section 9.3.2: the head that a GET would get
-    if isinstance(body, bytes) and len(body) <= VIEW_BYTES_MIN:
-        client.write_message(head, body)
-    else:
-        client.write_stored(head, body)
-    proxy.counters.stored[reason.row + status // 100] += 1
-    if proxy.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
-        proxy.access_log.add(
-            who, parsed.head, parsed.identity, status, "cache", reason, took_s, len(body)
-        )
-
-
-def note_unanswered(proxy: "Proxy", parsed: "ParsedRequest") -> None:
-    """Note who gets an error, for hints: a visitor whom cookies alone keep from stored pages."""
-    if parsed.kind is _GET and parsed.identity.owner_class is OwnerClass.COOKIES:
-        proxy.hints.unanswered(parsed.head, proxy.owner_rules)
-
-
-def refuse(
-    proxy: "Proxy",
-    client: "DownstreamConnection",
-    parsed: "ParsedRequest",
-    reason: Reason,
-    retry_after_s: float,
-    took_s: float = 0.0,
-) -> None:
-    """Write a 503 whose Retry-After is spread, so that the clients do not come back together."""
-    note_unanswered(proxy, parsed)
-    seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
-    client.write(
-        proxy.answers.error(
-            parsed.head, 503, reason, client.persistence(parsed.head),
-            date=proxy.http_date(), retry_after_s=seconds,
-        )
-    )  # fmt: skip
-    proxy.counters.refused[reason] += 1
-    proxy.counters.count_own(parsed.kind is _GET, reason, 503)
-    if proxy.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
-        proxy.access_log.add(who, parsed.head, parsed.identity, 503, "retter", reason, took_s)
-
-
-def answer_error(
-    proxy: "Proxy",
-    client: "DownstreamConnection",
-    parsed: "ParsedRequest",
-    status: int,
-    reason: Reason,
-    took_s: float,
-) -> None:
-    """Write an error of our own in place of the application's answer."""
-    client.write(
-        proxy.answers.error(
-            parsed.head, status, reason, client.persistence(parsed.head), date=proxy.http_date()
-        )
-    )
-    proxy.counters.count_own(parsed.kind is _GET, reason, status)
-    if proxy.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
-        proxy.access_log.add(who, parsed.head, parsed.identity, status, "retter", reason, took_s)
-
-
-class AwaitedForm:
-    """A client that waits until a stored response is decoded for it, and for nothing else.
-
-    Its exchange, if there was one, goes its own way without it.
-
-    Args:
-        began_at: When its request came, for the access log.
-        status: Of the error that it gets if the response cannot be decoded.
-        retry_after_s: For a 503; 0 for other errors.
-    """
-
-    __slots__ = (
-        "_began_at", "_client", "_parsed", "_proxy", "_reason", "_retry_after_s", "_status",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        proxy: "Proxy",
-        client: "DownstreamConnection",
-        parsed: "ParsedRequest",
-        reason: Reason,
-        began_at: float,
-        status: int,
-        retry_after_s: float = 0.0,
-    ) -> None:
-        self._proxy = proxy
-        self._client = client
-        self._parsed = parsed
-        self._reason = reason
-        self._began_at = began_at
-        self._status = status
-        self._retry_after_s = retry_after_s
-
-    def wait_for(self, stored: StoredResponse) -> bool:
-        """Have the response decoded; False if there is too much to do for that."""
-        if not self._proxy.decoding.make(self._parsed.identity, stored, self._made):
-            return False
-        self._client.await_form()
-        return True
-
-    def _made(self, shown: StoredResponse | None) -> None:
-        proxy, client, parsed = self._proxy, self._client, self._parsed
-        reason, took_s = self._reason, _took_s(proxy, self._began_at)
-        now = proxy.loop.time()
-        if client.gone:
-            proxy.counters.clients_gone += 1
-            if proxy.access_log is not None:
-                who = client.forwarding.client_of(parsed.head)
-                proxy.access_log.add(
-                    who, parsed.head, parsed.identity, 0, "cache", Reason.CLIENT_GONE, took_s
-                )
-            return
-        if shown is not None:
-            answer_from_store(proxy, client, parsed, shown, reason, now, took_s)
-        elif self._retry_after_s:
-            refuse(proxy, client, parsed, reason, self._retry_after_s, took_s)
-        else:
-            answer_error(proxy, client, parsed, self._status, reason, took_s)
-        client.exchange_done(now)
-
-
-def unanswered(
-    proxy: "Proxy", client: "DownstreamConnection", body: RequestBody, status: int, reason: Reason
-) -> None:
-    """Forget a request whose body has not come: nothing of it went to the application."""
-    body.release()
-    if proxy.access_log is not None:
-        parsed = body.parsed
-        who = client.forwarding.client_of(parsed.head)
-        took_s = _took_s(proxy, body.began_at)
-        proxy.access_log.add(who, parsed.head, parsed.identity, status, "retter", reason, took_s)
 
 
 class Exchange:
@@ -609,7 +420,7 @@ class Exchange:
         if complete:
             self._upstream = None  # it is in the pool by now, or works for another exchange
         elif proxy.access_log is not None:
-            relay.first_byte_s = _took_s(self._proxy, self._began_at)
+            relay.first_byte_s = took_so_far_s(self._proxy, self._began_at)
         self._silence_s = proxy.settings.upstream_body_timeout_s
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
@@ -734,7 +545,7 @@ class Exchange:
         if parsed.stream or not parsed.identity.lookup:
             return
         relay.start_window(now)
-        if self._client is not None and _last_resort(proxy, parsed, now) is not None:
+        if self._client is not None and last_resort(proxy, parsed, now) is not None:
             closed = proxy.breaker.state is State.CLOSED
             relay.hold(now, trouble=not closed or proxy.goodness.failed_lately(now))
 
@@ -871,7 +682,7 @@ class Exchange:
             return
         if isinstance(error, ConnectRefused) and self._client is not None:
             until = self.started_at + self._proxy.settings.connect_hold_s
-            if now < until and _last_resort(self._proxy, self._parsed, now) is None:
+            if now < until and last_resort(self._proxy, self._parsed, now) is None:
                 self._proxy.pool.hold(self, until)
                 return
         self._fail(error, now)
@@ -919,8 +730,7 @@ class Exchange:
             elif not self._answer_from_store(error.reason, now, error.status):
                 if not self._request_complete():
                     client.close_after_answer()
-                note_unanswered(proxy, self._parsed)
-                took_s = _took_s(proxy, self._began_at)
+                took_s = took_so_far_s(proxy, self._began_at)
                 answer_error(proxy, client, self._parsed, error.status, error.reason, took_s)
         if self.stage is not Stage.DONE:
             self._finish(now)
@@ -953,7 +763,7 @@ class Exchange:
         if not self._answer_from_store(reason, now, 503, retry_after_s):
             if not self._request_complete():
                 client.close_after_answer()
-            took_s = _took_s(self._proxy, self._began_at)
+            took_s = took_so_far_s(self._proxy, self._began_at)
             refuse(self._proxy, client, self._parsed, reason, retry_after_s, took_s)
         self._finish(now)
 
@@ -962,11 +772,11 @@ class Exchange:
         proxy, parsed = self._proxy, self._parsed
         if self._client is None or self.answer_begun:
             return
-        stored = _last_resort(proxy, parsed, now)
+        stored = last_resort(proxy, parsed, now)
         if stored is None:
             self._release(now)
             return
-        shown = _shown(proxy, parsed, stored)
+        shown = shown_to(proxy, parsed, stored)
         if shown is not None:
             self._answer_with(shown, Reason.PATIENCE, now)
         else:
@@ -1005,7 +815,7 @@ class Exchange:
                 proxy.goodness.failed(now)
                 if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
                     self._release(now)
-        elif relay.drips(now) and _last_resort(proxy, self._parsed, now) is not None:
+        elif relay.drips(now) and last_resort(proxy, self._parsed, now) is not None:
             self.deadline = now     # it hangs: who asks again gets the stored response
 
     def _release(self, now: float) -> None:
@@ -1082,10 +892,10 @@ class Exchange:
         """
         proxy, client, parsed = self._proxy, self._client, self._parsed
         assert client is not None
-        stored = _last_resort(proxy, parsed, now)
+        stored = last_resort(proxy, parsed, now)
         if stored is None:
             return False
-        shown = _shown(proxy, parsed, stored)
+        shown = shown_to(proxy, parsed, stored)
         if shown is not None:
             self._answer_with(shown, reason, now)
             return True
@@ -1105,7 +915,7 @@ class Exchange:
         assert client is not None
         if self._relay is not None:
             self._relay.drop_held()
-        took_s = _took_s(self._proxy, self._began_at)
+        took_s = took_so_far_s(self._proxy, self._began_at)
         answer_from_store(self._proxy, client, self._parsed, shown, reason, now, took_s)
         self._answered(now)
 
