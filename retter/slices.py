@@ -10,11 +10,9 @@ import asyncio
 import sys
 from typing import Any, Final
 
-# As cheap as one write of all (measured at 1 MiB; slices of 64 KiB cost half as much again).
-SLICE_BYTES: Final = 256 * 1024
-# TLS encrypts all it is given at once, and its transport says late that it is full. A few more
-# writes cost little beside that.
-TLS_SLICE_BYTES: Final = 64 * 1024
+# As much as any connection may have unsent (`--write-buffer-max`). At 1 MiB they take half as long
+# again as one write of all; slices of 256 KiB would cost nothing, and hold more.
+SLICE_BYTES: Final = 64 * 1024
 
 ASYNCIO_COPIES = sys.version_info < (3, 12)
 
@@ -38,7 +36,7 @@ class SlicedBody:
         body: The whole body.
     """
 
-    __slots__ = ("_at", "_body", "_closes", "_ends", "_head", "_more", "_size", "transport")
+    __slots__ = ("_at", "_body", "_closes", "_ends", "_head", "_more", "transport")
 
     def __init__(
         self, transport: asyncio.Transport, head: bytes, body: bytes | memoryview
@@ -47,7 +45,6 @@ class SlicedBody:
         self._head = head
         self._body = memoryview(body)
         self._at = 0
-        self._size = SLICE_BYTES if transport.can_write_eof() else TLS_SLICE_BYTES
         self._more: list[bytes] = []
         self._ends = self._closes = False
 
@@ -56,7 +53,7 @@ class SlicedBody:
         at = self._at
         if at >= len(self._body):
             return False
-        self._at += self._size
+        self._at += SLICE_BYTES
         part = self._body[at : self._at]
         if at:
             self.transport.write(part)

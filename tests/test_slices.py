@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from retter import slices
 from retter.breaker import Mode
 from retter.downstream import DownstreamConnection
-from retter.slices import SLICE_BYTES, TLS_SLICE_BYTES, copies
+from retter.slices import SLICE_BYTES, copies
 from tests.harness import FakePeer, FakeProxy, FakeTransport, get, reply
 
 KIB = 1024
@@ -30,7 +30,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 # Where one direction can be closed alone.
 halves = pytest.mark.parametrize("kind", ["plain", "uvloop"], indirect=True)
 # What is written at a time, and how many writes it takes.
-SLICES = {"plain": (SLICE_BYTES, 4), "TLS": (TLS_SLICE_BYTES, 16), "uvloop": (len(BODY), 1)}
+SLICES = {"plain": (SLICE_BYTES, 16), "TLS": (SLICE_BYTES, 16), "uvloop": (len(BODY), 1)}
 
 
 class SlowTransport(FakeTransport):
