@@ -8,6 +8,7 @@ each octet twice and be cheaper nowhere; tests/test_body.py holds the two togeth
 
 import re
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 
 from retter.limits import CHUNK_EXTENSIONS_BYTES_MAX, TRAILER_FIELDS_MAX
@@ -21,15 +22,19 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 # stays well under this.
 CHUNK_LINE_BYTES_MAX: Final = 1024
 
+# Of that, the size itself.
+CHUNK_SIZE_BYTES_MAX: Final = 16
+
 # Trailer sections carry a checksum or a status. Half of what h11 takes for a whole head.
 TRAILER_BYTES_MAX: Final = 8 * 1024
 
 
-# Chunks of 1 to 15 octets: where they come in thousands, each step of Python would be felt. The
+SMALL_CHUNK_BYTES: Final = 16
+# Chunks of less than that: where they come in thousands, each step of Python would be felt. The
 # size is looked back at, since what follows it has to be of that length.
 _SMALL_SIZES: Final = b"|".join([
     rb"(?<=%b\r\n).{%d}" % (b"[%x%X]" % (size, size) if size > 9 else b"%d" % size, size)
-    for size in range(1, 16)
+    for size in range(1, SMALL_CHUNK_BYTES)
 ])  # fmt: skip
 _small_chunks: Final = re.compile(
     rb"(?:0{0,15}+[1-9a-fA-F]\r\n(?:" + _SMALL_SIZES + rb")\r\n)+", re.DOTALL
@@ -89,10 +94,10 @@ class ChunkedDecoder:
         pieces: list[bytes] = []
         end = len(data)
         while at < end:
-            if self._expected is _SIZE and (run := _small_chunks(data, at)) is not None:
-                pieces += _data_of_small_chunks(data, at, run.end())
-                at = run.end()
-                continue
+            if self._expected is _SIZE:
+                at = _take_whole_chunks(data, at, pieces)
+                if at == end:
+                    break
             if self._expected is _DATA:
                 piece = data[at : at + self._left]
                 pieces.append(piece)
@@ -145,7 +150,7 @@ class ChunkedDecoder:
                 raise BodyMalformed("a malformed chunk size")
             return 0
         line = data[at:end]
-        size = chunk_size_of(line)
+        size = _size_of(line) if len(line) <= CHUNK_SIZE_BYTES_MAX else chunk_size_of(line)
         if size is None:
             raise BodyMalformed("a malformed chunk size")
         if not line.isalnum():
@@ -170,6 +175,42 @@ class ChunkedDecoder:
         self.trailers = _parse_trailers(section)
         self._expected = _NOTHING
         return end + 4 - at
+
+
+# Sizes are mostly the same few. A line of an attacker's choice is as short as a size may be.
+_size_of = lru_cache(1024)(chunk_size_of)
+
+
+def _take_whole_chunks(data: bytes, at: int, pieces: list[bytes]) -> int:
+    """Take the chunks that begin there, up to one that is not whole or not plain.
+
+    That is what the steps of `ChunkedDecoder.feed` would come to, in a fifth of the time.
+
+    Returns:
+        Where what is not taken begins.
+    """
+    end, find = len(data), data.find
+    is_small = True     # the next chunk, perhaps
+    while at < end:
+        if is_small and (run := _small_chunks(data, at)) is not None:
+            pieces += _data_of_small_chunks(data, at, run.end())
+            at = run.end()
+            is_small = False
+            continue
+        line_end = find(b"\r\n", at, at + CHUNK_SIZE_BYTES_MAX + 2)
+        if line_end < 0:
+            return at
+        line = data[at:line_end]
+        size = _size_of(line)
+        if not size or not line.isalnum():
+            return at
+        after = line_end + 2 + size
+        if data[after : after + 2] != b"\r\n":
+            return at
+        pieces.append(data[line_end + 2 : after])
+        at = after + 2
+        is_small = size < SMALL_CHUNK_BYTES
+    return at
 
 
 def _check_trailer_lines(lines: bytes) -> None:

@@ -8,6 +8,7 @@ the client's own. Nothing that comes over it is stored.
 
 from typing import TYPE_CHECKING, Final
 
+from retter.limits import LIST_MEMBERS_MAX
 from retter.message import Fields
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ IDLE_S: Final = 60.0
 def names_binding_scheme(fields: Fields, name: bytes) -> bool:
     """Tell whether a field of that lower-case name speaks of such a scheme.
 
-    Of a field with several challenges, each is looked at (RFC 9110 section 11.6.1).
+    Of a field with several challenges, each is looked at (RFC 9110 section 11.6.1). One with more
+    than are looked at is taken for such a scheme.
     """
     for field_name, value in fields:
         if field_name == name:
+            if value.count(b",") >= LIST_MEMBERS_MAX:
+                return True
             for part in value.split(b","):
                 if part.strip(b" \t")[:_SCHEME_BYTES_MAX].lower().startswith(_SCHEMES):
                     return True

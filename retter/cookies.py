@@ -129,12 +129,16 @@ def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> 
     credentials: list[Pair] = []
     counted: list[Pair] = []
     unclear = len(lines) != 1       # RFC 6265 section 5.4: a user agent sends one Cookie line
-    for piece in (lines[0] if len(lines) == 1 else b";".join(lines)).split(b";"):
+    whole = lines[0] if len(lines) == 1 else b";".join(lines)
+    commas = whole.count(b",")
+    if commas > COOKIES_MAX:
+        commas, unclear = 0, True   # there may be any number of sessions between them
+    for piece in whole.split(b";"):
         name, equals, value = piece.strip(b" \t").partition(b"=")
         name = name.rstrip(b" \t")
         if QUOTE in value and value.count(b'"') & 1:
             unclear = True          # a quoted string that goes on after the semicolon?
-        if b"," in piece and _hides_a_session(piece, kind_of):
+        if commas and b"," in piece and _hides_a_session(piece, kind_of):
             unclear = True
         kind = kind_of(name) if equals else OTHER
         if kind is SESSION or kind is LIKELY:

@@ -82,7 +82,7 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
 }  # fmt: skip
 
 # The lists whose members are looked at one by one, by us and by h11.
-_LIST_LINES = re.compile(rb"\r\n(?:connection|te|upgrade):([^\r]*+)", re.IGNORECASE)
+_LIST_LINES = re.compile(rb"\r\n(?:connection|te|upgrade|expect):([^\r]*+)", re.IGNORECASE)
 
 # A shorter head has so few lines that they need not be counted before they are looked at.
 FIELDS_COUNTED_FROM_BYTES = 1024
@@ -442,7 +442,7 @@ class RequestParser:
         if fault := length_fault(head):
             raise BadRequest(fault)
         if _too_many_members(head):
-            raise BadRequest("too many members in Connection, TE and Upgrade", 431)
+            raise BadRequest("too many members in Connection, TE, Upgrade and Expect", 431)
         _check_version(head)
         request = _h11_request(head)
         if len(request.target) > self._target_bytes_max:

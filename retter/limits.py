@@ -16,7 +16,8 @@ from typing import Final
 COOKIES_MAX: Final = 256
 """Cookies of a request. Chromium keeps 180 of a site, Firefox 150.
 
-Beyond: forwarded, but neither stored nor answered from the store (`OwnerClass.UNREAD`).
+Beyond: forwarded, but neither stored nor answered from the store (`OwnerClass.UNREAD`). With more
+commas than that, which end a cookie for some applications, all octets count as its owner.
 """
 
 PARAMETERS_MAX: Final = 512
@@ -50,8 +51,9 @@ LIST_MEMBERS_MAX: Final = 128
 Connection can name is fields of the same head, of which there are as many.
 
 Beyond, by field: Accept-Encoding accepts nothing but identity. Cache-Control forbids everything.
-If-None-Match matches nothing. Forwarded separates answers by all its octets. With Connection, TE
-or Upgrade a request is refused (431), and an answer is malformed (502).
+If-None-Match matches nothing. Forwarded separates answers by all its octets. Authorization is taken
+to belong to its connection. With Connection, TE, Upgrade or Expect a request is refused (431), and
+an answer is malformed (502).
 """
 
 VARY_NAMES_MAX: Final = 32
@@ -72,7 +74,7 @@ CODINGS_MAX: Final = 8
 Beyond: the answer is not stored.
 """
 
-CHUNK_EXTENSIONS_BYTES_MAX: Final = 4096
+CHUNK_EXTENSIONS_BYTES_MAX: Final = 2048
 """Octets of chunk lines with extensions, as far as they exceed those of the data in the chunks.
 What extensions there are in practice (a signature) comes with kilobytes of data.
 

@@ -31,8 +31,8 @@ SEARCHED_BYTES_MAX: Final = 8 * 1024 * 1024
 # Octets around a piece that are compared, on each side.
 AROUND_BYTES_MAX: Final = 64
 
-# How often the beginning of a part is followed up before it counts as found.
-CANDIDATES_MAX: Final = 64
+# How often the beginnings of parts are followed up before one of them counts as found.
+CANDIDATES_MAX: Final = 256
 
 # A form that changes something, or what scripts take their token from.
 _FORM = re.compile(
@@ -101,11 +101,14 @@ def is_personal(
                 values.append(unquote_to_bytes(value))
     asked = request.host + request.target       # what the visitor has named is no secret
     text = b"\n".join([text, response.first(b"location") or b""])
-    left = SEARCHED_BYTES_MAX
+    left, candidates = SEARCHED_BYTES_MAX, CANDIDATES_MAX
     for value in values:
         for part, at in _parts(value):
             left -= len(text)
-            if left < 0 or _shows(text, value, part, at, asked):
+            if left < 0:
+                return True
+            candidates = _shows(text, value, part, at, asked, candidates)
+            if not candidates:
                 return True
     return False
 
@@ -132,29 +135,51 @@ def _parts(value: bytes) -> Iterator[tuple[bytes, int]]:
         yield value[at : at + size], at
 
 
-def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes) -> bool:
-    """Tell whether a piece of a value stands in a text with enough of what is around it."""
+def _shows(
+    text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candidates: int
+) -> int:
+    """Look whether a piece of a value stands in a text with enough of what is around it.
+
+    Args:
+        candidates: Places that may still be followed up.
+
+    Returns:
+        How many of them are left; 0 if it stands there, or counts as if it did.
+    """
     place = text.find(part)
-    for _ in range(CANDIDATES_MAX):
-        if place < 0:
-            return False
-        begin, end = at, at + len(part)
-        before, after = place, place + len(part)
-        first, last = max(0, begin - AROUND_BYTES_MAX), min(len(value), end + AROUND_BYTES_MAX)
-        while begin > first and before and value[begin - 1] == text[before - 1]:
-            begin, before = begin - 1, before - 1
-        while end < last and after < len(text) and value[end] == text[after]:
-            end, after = end + 1, after + 1
+    around_before = value[max(0, at - AROUND_BYTES_MAX) : at][::-1]
+    after_part = at + len(part)
+    around_after = value[after_part : after_part + AROUND_BYTES_MAX]
+    while place >= 0:
+        candidates -= 1
+        after = place + len(part)
+        before = text[max(0, place - AROUND_BYTES_MAX) : place][::-1]
+        begin = at - _common(around_before, before)
+        end = after_part + _common(around_after, text[after : after + AROUND_BYTES_MAX])
         found = value[begin:end]
         if len(found) >= PART_BYTES_MIN and _is_no_word(found) and found not in asked:
-            return True
+            return 0
+        if not candidates:
+            return 0
         place = text.find(part, place + 1)
-    return True
+    return candidates
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """Return how many octets both begin with."""
+    common, different = 0, min(len(one), len(other)) + 1
+    while different - common > 1:
+        middle = (common + different) // 2
+        if one[:middle] == other[:middle]:
+            common = middle
+        else:
+            different = middle
+    return common
 
 
 def _is_no_word(text: bytes) -> bool:
     """Tell an id from a word: it has a digit in it, or letters of both cases."""
-    return any(octet in b"0123456789" for octet in text) or (
+    return text.translate(None, b"0123456789") != text or (
         text != text.lower() and text != text.upper()
     )
 

@@ -9,6 +9,7 @@ body or an Upgrade is neither. A HEAD is forwarded, and answered with the stored
 where the application fails it; every other method is always the application's.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -174,6 +175,9 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
 
 
 _LOGOUTS: Final = frozenset((b"logout", b"log-out", b"logoff", b"signout", b"sign-out"))
+_logout_segment: Final = re.compile(
+    b"/(?:" + b"|".join(sorted(_LOGOUTS)) + rb")(?=[/.;]|\Z)"
+).search
 
 
 def changes_something(target: bytes, rules: OwnerRules) -> bool:
@@ -193,7 +197,9 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
 
 
 def _names_logout(path: bytes, query: bytes) -> bool:
-    words = [segment.partition(b".")[0].partition(b";")[0] for segment in path.split(b"/")]
+    if _logout_segment(path):
+        return True
+    words: list[bytes] = []
     for param in query.replace(b";", b"&").split(b"&"):
         name, _, value = param.partition(b"=")
         words += (name, value)

@@ -105,6 +105,11 @@ def line_fault(head: bytes) -> str | None:
     return None
 
 
+def has_control(data: bytes) -> bool:
+    """Whether there is a control character in the data, but for those that end and indent lines."""
+    return _CONTROL.search(data) is not None
+
+
 def host_is_valid(host: bytes) -> bool:
     """Whether a Host value or an authority is uri-host [":" port] (RFC 9110 section 7.2)."""
     return _HOST.fullmatch(host) is not None

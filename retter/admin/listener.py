@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 import h11
 
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
+from retter.strict import has_control
 
 if TYPE_CHECKING:
     from retter.admin.server import Admin
@@ -45,6 +46,7 @@ class AdminConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._blocked = False
+        self._after_cr = False          # the last octet that has come
         self.listens = False            # is told events
         self._since = self._loop.time()     # the last thing that happened
         self.deadline = self._loop.time() + REQUEST_S
@@ -72,8 +74,23 @@ class AdminConnection(asyncio.Protocol):
             # More bytes of the same request set nothing back.
             self._since = self._loop.time()
             self.deadline = self._since + REQUEST_S
+        if not self._is_plain(data):
+            self._refuse(AdminError(400, "not HTTP/1.1: a control character"))
+            return
         self._h11.receive_data(data)
         self._receive()
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether there are no control characters but line ends.
+
+        h11 would go back over a line with another one, for seconds if the line is long. Neither
+        forms nor JSON have any.
+        """
+        if self._after_cr and not data.startswith(b"\n"):
+            return False
+        self._after_cr = data.endswith(b"\r")
+        line_ends = data.count(b"\r\n") + self._after_cr
+        return data.count(b"\r") == line_ends and not has_control(data)
 
     def eof_received(self) -> bool:
         return False    # the transport closes

@@ -80,11 +80,20 @@ def _json_object(body: bytes) -> dict[str, list[str]]:
 
 
 def _texts(value: object) -> list[str]:
+    found: list[str] = []
+    _collect_texts(value, found)
+    return found
+
+
+def _collect_texts(value: object, found: list[str]) -> None:
+    """Append what a value says as texts; of lists in lists, all that is in them."""
     if isinstance(value, list):
-        return [text for one in cast("list[object]", value) for text in _texts(one)]
-    if value is None or value is False:
-        return []
-    return [value] if isinstance(value, str) else ["true" if value is True else dumps(value)]
+        for one in cast("list[object]", value):
+            _collect_texts(one, found)
+    elif isinstance(value, str):
+        found.append(value)
+    elif value is not None and value is not False:
+        found.append("true" if value is True else dumps(value))
 
 
 @dataclass(frozen=True, slots=True)
