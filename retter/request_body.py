@@ -19,6 +19,9 @@ Trailers = list[tuple[bytes, bytes]]
 
 _FOREVER = float("inf")
 
+# Smaller pieces are joined as they come: each object takes 40 octets and more, which nobody counts.
+_SMALL_BYTES = 1024
+
 
 class RequestBody:
     """Reads and keeps one body (RFC 9112 section 6).
@@ -64,7 +67,7 @@ class RequestBody:
         self._wanted = min_rate_bytes * idle_s      # octets in a window
         self._budget = budget
         self._buffer_bytes_max = buffer_bytes_max
-        self._kept: list[bytes] = []
+        self._kept: list[bytes | bytearray] = []
         self.began_at = began_at
 
     # -- from the client ------------------------------------------------------------------------
@@ -141,7 +144,13 @@ class RequestBody:
 
         A piece that the budget has no room for is kept all the same: it has been read.
         """
-        self._kept.append(data)
+        kept = self._kept
+        if not kept or len(data) >= _SMALL_BYTES:
+            kept.append(data)
+        elif isinstance(kept[-1], bytearray):
+            kept[-1] += data
+        else:
+            kept.append(bytearray(data))
         if not self._budget.take(self._taken, len(data), self._buffer_bytes_max):
             return False
         self._taken += len(data)
@@ -162,7 +171,7 @@ class RequestBody:
         Args:
             again: Keep a complete body until `release`, to take it once more.
         """
-        data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+        data = b"".join(self._kept)
         if again and self.complete and not self._sent:
             self._kept = [data]
         else:

@@ -1,6 +1,7 @@
 """Request bodies are kept until they are whole: a slow client holds nothing of the application."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -480,3 +481,20 @@ def test_what_is_kept_to_be_sent_again_goes_with_the_first_byte_of_the_answer() 
     client.resets()
     proxy.upstream.sends(b"abc")
     proxy.assert_at_rest()
+
+
+def test_a_body_in_tiny_pieces_takes_no_more_memory_than_counted() -> None:
+    body = b"".join(b"%04d" % number for number in range(5000))
+    proxy = FakeProxy()
+    client = proxy.client(counted(len(body) + 4))
+    protocol = client.transport.protocol
+    tracemalloc.start()
+    for at in range(0, len(body), 2):
+        protocol.data_received(body[at : at + 2])
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used(proxy) == len(body)
+    assert held < 3 * len(body)
+    client.sends(b"last")
+    assert body_of(proxy.upstream.received()) == body + b"last"
+    assert used(proxy) == 0
