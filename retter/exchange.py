@@ -463,6 +463,8 @@ class Exchange:
         proxy, parsed = self._proxy, self._parsed
         if self._outcome is not Outcome.OK or not parsed.identity.lookup:
             return
+        if parsed.head.method == b"HEAD":
+            return      # with --limit-head; it has no body to be judged by
         body = relay.whole(data)
         if body is None:
             return

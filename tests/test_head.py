@@ -4,6 +4,7 @@ import pytest
 
 from retter.breaker import Kind, Mode
 from retter.errors import ConnectRefused, ConnectTimeout, UpstreamError
+from retter.goodness import BELIEVED_AFTER
 from tests.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
 
 
@@ -179,5 +180,20 @@ def test_limited_its_own_answer_is_never_stored() -> None:
     proxy.upstream.sends(reply(b"", headers={"X-Of": "head"}))
     client.received()
     client.sends(get())
+    proxy.upstream.sends(reply(b"", status="500 Oops"))
+    assert body_of(client.received()) == b"the page"
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_it_lends_no_belief_to_an_empty_answer_that_follows(limited: bool) -> None:
+    proxy = warmed(limit_head=limited)
+    for _ in range(BELIEVED_AFTER - 1):
+        proxy.client(head())
+        proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
+        proxy.advance(1)
+    assert not proxy.proxy.goodness.torsos
+    proxy.client(get())
+    proxy.upstream.sends(reply(b""))
+    client = proxy.client(get())
     proxy.upstream.sends(reply(b"", status="500 Oops"))
     assert body_of(client.received()) == b"the page"
