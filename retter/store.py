@@ -705,10 +705,14 @@ class ResponseStore:
 
     # -- Taking back
 
-    def holds(self, key: bytes, generation: int = 0) -> bool:
-        """Tell whether something is stored under a key, up to a generation, and not withdrawn."""
+    def holds(self, key: bytes, generation: int = 0, shape: bytes | None = None) -> bool:
+        """Tell whether something is stored under a key, up to a generation, and not withdrawn.
+
+        With `shape`, something that a request of that shape could be answered with.
+        """
         return any(
             one[AGE_MAX] != WITHDRAWN and one[GENERATION] <= generation
+            and (shape is None or one[SHAPE] == shape)
             for one in self._slots.get(key, ())
         )
 

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from retter.breaker import State
-from retter.policy import Identity, key_of
+from retter.policy import Identity
 from retter.store import ResponseStore, Withdrawn
 
 # Gone for everybody; and not for this visitor, at least.
@@ -93,10 +93,16 @@ class Withdrawals:
         """
         if state is State.OPEN or state is State.HALF_OPEN:
             return False
+        # It speaks of what would have been shown for it and of nothing else: a stranger may get any
+        # page refused with a field that nobody else sends.
         keys = [*identity.readable]
-        if status in _GONE and identity.owner:
-            keys.append((key_of(b"", identity.url), 0))
-        if not any(self._store.holds(key, generation) for key, generation in keys):
+        if status in _GONE and identity.public_key is not None:
+            keys.append((identity.public_key, 0))
+        keys = [
+            (key, generation) for key, generation in keys
+            if self._store.holds(key, generation, identity.shape)
+        ]
+        if not keys:
             return False
         if client and self._is_shut_out(client):
             return False

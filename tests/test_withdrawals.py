@@ -114,6 +114,22 @@ def test_what_somebody_else_was_shown_stays_theirs(status: int) -> None:
     assert site.has("/a", TOKEN)
 
 
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize(
+    "odd", [
+        TOKEN, {"X-HTTP-Method-Override": "PURGE"}, {"X-Requested-With": "XMLHttpRequest"},
+        {"Accept": "application/json"}, {"Sec-Purpose": "prefetch"},
+    ],
+)  # fmt: skip
+def test_what_a_request_would_not_have_been_shown_it_takes_from_nobody(
+    status: int, odd: dict[str, str]
+) -> None:
+    site = Site()
+    site.ask("/a")
+    site.ask("/a", STATUSES[status], odd)
+    assert site.has("/a")
+
+
 @pytest.mark.parametrize("status", ["400 Bad", "405 No", "429 Slow Down", "451 No", "500 X"])
 def test_other_errors_take_nothing_back(status: str) -> None:
     site = Site()
