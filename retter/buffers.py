@@ -42,3 +42,16 @@ class BufferBudget:
         """Return octets that were taken."""
         assert octets <= self.used, "what is given back has been taken"
         self.used -= octets
+
+
+# A piece takes 40 octets beside its own. A peer may send two at a time, and would have twenty times
+# the memory that it is counted for.
+PIECE_BYTES_MIN = 1024
+
+
+def add_piece(pieces: list[bytes], data: bytes) -> None:
+    """Append a piece of a body; small ones are joined, so that few are kept."""
+    if pieces and len(pieces[-1]) < PIECE_BYTES_MIN:
+        pieces[-1] += data
+    else:
+        pieces.append(data)

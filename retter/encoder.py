@@ -13,6 +13,7 @@ from concurrent.futures import Executor, Future
 from typing import Final, Protocol
 
 from retter.body import chunk, last_chunk
+from retter.buffers import add_piece
 from retter.compress import Compressor, Encoder, compressor
 from retter.message import RequestHead, ResponseHead
 from retter.negotiation import (
@@ -133,7 +134,7 @@ class BodyEncoder:
         if complete:
             self._trailers = kept_when_coded(trailers)
         if self.busy:
-            self._pending.append(data)
+            add_piece(self._pending, data)
             return b""
         return self._take(data)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from retter.backlog import Backlog
 from retter.body import chunk, last_chunk
 from retter.breaker import Kind, Permit
+from retter.buffers import add_piece
 from retter.encoder import BodyEncoder, EncodedSink, Trailers
 from retter.message import Framing, ResponseHead
 from retter.negotiation import varies_already
@@ -145,7 +146,7 @@ class ResponseRelay:
             if self._copy is None:
                 self.discarded_bytes += len(data)
         elif self._held is not None and self._backlog is not None:
-            self._held.append(data)
+            add_piece(self._held, data)
             self._held_bytes += len(data)
             if (
                 complete
@@ -158,7 +159,7 @@ class ResponseRelay:
         else:
             self._begin(client, data, complete, trailers)
         if self._copy is not None:
-            self._copy.append(data)
+            add_piece(self._copy, data)
             self._copied_bytes += len(data)
             if self._copied_bytes > self._proxy.settings.store_object_bytes_max:
                 self._copy = None

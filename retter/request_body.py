@@ -8,7 +8,7 @@ much of it as may be kept. No I/O: the connection says when bytes arrive and wha
 from typing import TYPE_CHECKING
 
 from retter.body import BodyMalformed, ChunkedDecoder, chunk, last_chunk
-from retter.buffers import BufferBudget
+from retter.buffers import BufferBudget, add_piece
 from retter.errors import BadRequest, RequestTooLarge
 from retter.message import Framing
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 Trailers = list[tuple[bytes, bytes]]
 
 _FOREVER = float("inf")
-
-# Smaller pieces are joined as they come: each object takes 40 octets and more, which nobody counts.
-_SMALL_BYTES = 1024
 
 
 class RequestBody:
@@ -67,7 +64,7 @@ class RequestBody:
         self._wanted = min_rate_bytes * idle_s      # octets in a window
         self._budget = budget
         self._buffer_bytes_max = buffer_bytes_max
-        self._kept: list[bytes | bytearray] = []
+        self._kept: list[bytes] = []
         self.began_at = began_at
 
     # -- from the client ------------------------------------------------------------------------
@@ -144,13 +141,7 @@ class RequestBody:
 
         A piece that the budget has no room for is kept all the same: it has been read.
         """
-        kept = self._kept
-        if not kept or len(data) >= _SMALL_BYTES:
-            kept.append(data)
-        elif isinstance(kept[-1], bytearray):
-            kept[-1] += data
-        else:
-            kept.append(bytearray(data))
+        add_piece(self._kept, data)
         if not self._budget.take(self._taken, len(data), self._buffer_bytes_max):
             return False
         self._taken += len(data)
