@@ -233,7 +233,8 @@ def _pool() -> tuple[Scenario, ...]:
             stress_s=45.0,
             after_s=5.0,
             bars=(
-                at_least("goodput", 0.92),
+                # What 1500 exponential times make in 45 s differs by 2.6 % (one sigma).
+                at_least("goodput", 0.90),
                 at_least("post_ok", 0.99),
                 Bar("changes", 3),
                 Bar("trouble", 0.0),
