@@ -243,7 +243,7 @@ class Exchange:
         look = parsed.kind is not _GET or parsed.head.framing is not _NO_BODY
         bound = self._bound_connection(look) if proxy.bound.clients else None
         if bound is not None:
-            self.upstream_ready(bound, now)
+            proxy.pool.give(bound, self, now)
         else:
             proxy.pool.acquire(self, now, look=look)
 

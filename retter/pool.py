@@ -94,6 +94,7 @@ class Dialler(Protocol):
     def upstream_ready(self, connection: UpstreamConnection, now: float) -> None: ...
     def connect_failed(self, error: UpstreamError, now: float) -> None: ...
     def hold_expired(self, error: UpstreamError, now: float) -> None: ...
+    def broken(self, now: float) -> None: ...
 
 
 class ConnectionPool:
@@ -208,13 +209,32 @@ class ConnectionPool:
                 and now - connection.made_at < self._max_age_s
                 and not (look and connection.has_unread())
             ):
-                exchange.upstream_ready(connection, now)
+                self.give(connection, exchange, now)
                 return
             connection.close()
         if self._resting and not fresh and (rested := self._take_resting(now)) is not None:
-            exchange.upstream_ready(rested, now)
+            self.give(rested, exchange, now)
             return
         self._dial_soon(exchange)
+
+    def give(self, connection: UpstreamConnection, exchange: Dialler, now: float) -> None:
+        """Let an exchange use a connection that is ready."""
+        try:
+            exchange.upstream_ready(connection, now)
+        except Exception as error:  # noqa: BLE001 - told to the loop
+            connection.abandon()
+            self._break(exchange, error)
+
+    def _break(self, exchange: Dialler, error: Exception) -> None:
+        """End an exchange for a fault of ours, or for want of memory, which is told to the loop.
+
+        It is not raised: whoever has called us has other exchanges to look after.
+        """
+        self._loop.call_exception_handler({
+            "message": "a connection to the application could not be given to a request",
+            "exception": error,
+        })
+        exchange.broken(self._loop.time())
 
     def _take_resting(self, now: float) -> UpstreamConnection | None:
         """Return one that may be used sooner, if nothing has come on it."""
@@ -432,12 +452,15 @@ class ConnectionPool:
         except UpstreamError as error:
             exchange.connect_failed(error, self._loop.time())
             return
+        except Exception as error:  # noqa: BLE001 - told to the loop
+            self._break(exchange, error)
+            return
         self._hand_over(connection, exchange)
 
     def _hand_over(self, connection: UpstreamConnection, exchange: Dialler) -> None:
         now = self._loop.time()
         if exchange.wants_upstream() and not connection.closed:
-            exchange.upstream_ready(connection, now)
+            self.give(connection, exchange, now)
         elif exchange.wants_upstream():
             exchange.connect_failed(ConnectRefused("closed as soon as it was accepted"), now)
         elif not connection.closed:
@@ -460,6 +483,11 @@ class ConnectionPool:
             for exchange in expired:
                 del self._held[exchange]
                 exchange.hold_expired(error, now)
+            return
+        except Exception as error:  # noqa: BLE001 - told to the loop
+            broken, self._held = list(self._held), {}
+            for exchange in broken:
+                self._break(exchange, error)
             return
         held, self._held = list(self._held), {}
         if not held:

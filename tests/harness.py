@@ -28,6 +28,10 @@ class FakeLoop:
     def __init__(self) -> None:
         self.now = 1000.0
         self.soon: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+        self.reported: list[Exception] = []
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        self.reported.append(context["exception"])
 
     def time(self) -> float:
         return self.now

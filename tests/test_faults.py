@@ -277,6 +277,27 @@ def test_a_fault_in_the_middle_leaves_nobody_waiting(
     assert other.received().endswith(b"x" * 20)
 
 
+@replaces_parts
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_fault_in_sending_leaves_nobody_waiting(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, idle: bool
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    proxy = loop.proxy
+    if idle:
+        proxy.client(get("/a"))
+        proxy.upstream.sends(WHOLE)
+    monkeypatch.setattr("retter.request_body.RequestBody.take", fails)
+    client = proxy.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody")
+    assert client.received().startswith(b"HTTP/1.1 500 ")
+    assert [type(error) for error in proxy.loop.reported] == [MemoryError]
+    assert proxy.upstream.closed, "nobody knows what went over it"
+    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    proxy.assert_at_rest()
+
+
 # Faults of our own
 
 

@@ -57,6 +57,10 @@ class FakeExchange:
         self.connection: FakeConnection | None = None
         self.error: UpstreamError | None = None
         self.expired = False
+        self.is_broken = False
+
+    def broken(self, now: float) -> None:
+        self.is_broken, self.wants = True, False
 
     def wants_upstream(self) -> bool:
         return self.wants
@@ -628,5 +632,33 @@ def test_held_requests_are_redialled_until_the_application_is_back(
         await _settled(pool)
         assert not pool._redialling, "closing ends the redial"
         server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [MemoryError(), UnicodeError("label too long")])
+def test_a_fault_in_dialling_leaves_nobody_waiting(error: Exception) -> None:
+    class FaultyPool(ConnectionPool):
+        async def _open(self) -> UpstreamConnection:
+            raise error
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported: list[object] = []
+        loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+        pool = FaultyPool(
+            parse_upstream("127.0.0.1:1"), FakeConnection, loop,    # type: ignore[arg-type]
+            idle_max=1, idle_s=1, connect_timeout_s=1,
+        )  # fmt: skip
+        exchanges = [FakeExchange() for _ in range(3)]
+        pool.acquire(exchanges[0], 0)
+        for exchange in exchanges[1:]:
+            pool._held[exchange] = 1.0
+        await pool._redial_once()
+        await _settled(pool)
+        assert all(exchange.is_broken for exchange in exchanges)
+        assert reported == [error] * 3
+        assert not pool._held
+        assert not pool._tasks
 
     asyncio.run(main())
