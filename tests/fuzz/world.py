@@ -318,6 +318,7 @@ class World:
         end = loop.now + seconds
         while loop.now < end - 1e-9:
             loop.now = min(end, loop.now + step_s)
+            self.proxy.workers.work()
             proxy.tick(loop.now)
             self.proxy.settle()
             self.flush()
