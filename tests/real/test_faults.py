@@ -446,7 +446,7 @@ BROKEN = {
 def test_reset(loop_name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor of a known page notices nothing; of an unknown one, that it is not whole."""
     # However slow this machine is, an answer that breaks off is held back until it does.
-    monkeypatch.setattr("retter.exchange.HOLD_S", DEADLINE_S)
+    monkeypatch.setattr("retter.relay.HOLD_S", DEADLINE_S)
 
     async def main() -> None:
         good = True
