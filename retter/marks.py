@@ -4,6 +4,12 @@ A mark is a hash of a session value (owner.py). The shelves tell when an owner h
 stored any more, so there are never more of these than owners with something in the store.
 """
 
+from typing import Final
+
+# More owners than that with one mark stand in a dictionary, so that one more costs no more. There
+# may be as many as the store has owners: somebody sends one login with ever new other cookies.
+TUPLE_MAX: Final = 8
+
 
 class OwnerMarks:
     """The owners with something stored, by their marks."""
@@ -13,7 +19,7 @@ class OwnerMarks:
     def __init__(self) -> None:
         # Tuples of bytes, which the garbage collector can leave alone: mostly of one.
         self._marks: dict[bytes, tuple[int, ...]] = {}
-        self._owners: dict[int, tuple[bytes, ...]] = {}
+        self._owners: dict[int, tuple[bytes, ...] | dict[bytes, None]] = {}
 
     def add(self, owner: bytes, marks: tuple[int, ...]) -> None:
         """Note an owner who has just got something stored."""
@@ -21,7 +27,13 @@ class OwnerMarks:
             return
         self._marks[owner] = marks
         for mark in marks:
-            self._owners[mark] = (*self._owners.get(mark, ()), owner)
+            owners = self._owners.get(mark, ())
+            if isinstance(owners, dict):
+                owners[owner] = None
+            elif len(owners) < TUPLE_MAX:
+                self._owners[mark] = (*owners, owner)
+            else:
+                self._owners[mark] = dict.fromkeys((*owners, owner))
 
     def owners(self, marks: tuple[int, ...]) -> list[bytes]:
         """Return those who have one of the marks, each once."""
@@ -31,7 +43,12 @@ class OwnerMarks:
     def forget(self, owner: bytes) -> None:
         """Nothing is stored of an owner any more."""
         for mark in self._marks.pop(owner, ()):
-            left = tuple([one for one in self._owners[mark] if one != owner])
+            owners = self._owners[mark]
+            if isinstance(owners, dict):
+                owners.pop(owner, None)
+                left: tuple[bytes, ...] | dict[bytes, None] = owners
+            else:
+                left = tuple([one for one in owners if one != owner])
             if left:
                 self._owners[mark] = left
             else:
