@@ -27,6 +27,7 @@ from retter.reason import Reason
 from retter.request_body import RequestBody
 from retter.slices import SlicedBody, copies
 from retter.strict import check_request_head
+from retter.transports import close_sending
 from retter.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class DownstreamConnection:
         """Close our direction of the tunnel, or all of it where TLS knows no half."""
         if self._phase is not _CLOSED and self._transport is not None:
             if self._transport.can_write_eof():
-                self._transport.write_eof()
+                close_sending(self._transport)
             else:
                 self._transport.close()
 
@@ -806,7 +807,7 @@ class DownstreamConnection:
             self._proxy.wheel.watch(self, now)
         self.resume_body()
         if self._transport.can_write_eof() and not self._eof:
-            self._transport.write_eof()
+            close_sending(self._transport)
         elif self._eof or not sending:
             self.close()
         # Else it is TLS, which has no half to close: the client ends it when it has its answer.

@@ -739,6 +739,9 @@ class Exchange:
 
     def broken(self, now: float) -> None:
         """Our own work on the answer has failed: the client does not wait, nor is a place taken."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
         if self.stage is not _DONE:
             self._fail(InternalError("no memory, or a fault of our own"), now)
         elif self._client is not None:

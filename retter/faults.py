@@ -28,6 +28,11 @@ AGAIN_S: Final = 1.0    # asyncio goes on accepting after so long
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+# asyncio closes a sending side in a callback of its own when the last of it has gone. If the other
+# side has reset the connection by then, it is told of that as well, so nothing is to be said.
+_LOST: Final = frozenset({errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET})
+_WRITING: Final = "_SelectorSocketTransport._write"
+
 # With its traceback each is some 2 KB. More of the same say nothing new, and fill disks.
 FAULTS_TOLD_MAX: Final = 5          # in a second
 
@@ -67,6 +72,8 @@ class LoopFaults:
                 end_out_of_memory()
         elif isinstance(error, OSError) and error.errno in _EXHAUSTED and "socket" in context:
             self._out_of_descriptors(loop.time(), error)
+        elif isinstance(error, OSError) and error.errno in _LOST and _is_writing(context):
+            return
         elif self._proxy.draining and "_start_serving" in repr(context.get("handle")):
             return      # asyncio wants to go on accepting, and the listener has been closed
         else:
@@ -143,6 +150,10 @@ class LoopFaults:
             "fault", message=str(context.get("message"))[:500], **about,
             exc_info=context.get("exception"),
         )
+
+
+def _is_writing(context: dict[str, Any]) -> bool:
+    return _WRITING in repr(context.get("handle"))
 
 
 def end_out_of_memory() -> NoReturn:

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from math import inf
 from typing import Protocol, cast
 
@@ -24,6 +24,7 @@ from retter.errors import (
     UpstreamTLSFailed,
 )
 from retter.resolver import LOOPBACK_HOSTS, Resolver
+from retter.supervision import report, start_task
 from retter.units import UpstreamAddress
 from retter.upstream import UpstreamConnection
 
@@ -230,10 +231,7 @@ class ConnectionPool:
 
         It is not raised: whoever has called us has other exchanges to look after.
         """
-        self._loop.call_exception_handler({
-            "message": "a connection to the application could not be given to a request",
-            "exception": error,
-        })
+        report(self._loop, "a request could not be told of its connection", error)
         exchange.broken(self._loop.time())
 
     def _take_resting(self, now: float) -> UpstreamConnection | None:
@@ -346,7 +344,7 @@ class ConnectionPool:
         self._spawn(self._redial())
 
     def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
-        task = self._loop.create_task(work)
+        task = start_task(self._loop, work, "connecting to the application")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -447,15 +445,21 @@ class ConnectionPool:
         raise fault
 
     async def _dial(self, exchange: Dialler) -> None:
+        with self._working_for(exchange):
+            try:
+                connection = await self._connect()
+            except UpstreamError as error:
+                exchange.connect_failed(error, self._loop.time())
+                return
+            self._hand_over(connection, exchange)
+
+    @contextlib.contextmanager
+    def _working_for(self, exchange: Dialler) -> Generator[None]:
+        """Keep what goes wrong with one exchange from all others."""
         try:
-            connection = await self._connect()
-        except UpstreamError as error:
-            exchange.connect_failed(error, self._loop.time())
-            return
+            yield
         except Exception as error:  # noqa: BLE001 - told to the loop
             self._break(exchange, error)
-            return
-        self._hand_over(connection, exchange)
 
     def _hand_over(self, connection: UpstreamConnection, exchange: Dialler) -> None:
         now = self._loop.time()
@@ -470,7 +474,10 @@ class ConnectionPool:
         try:
             while self._held:
                 await asyncio.sleep(REDIAL_INTERVAL_S)
-                await self._redial_once()
+                try:
+                    await self._redial_once()
+                except Exception as error:  # noqa: BLE001 - others wait for the next time
+                    report(self._loop, "dialling again has failed", error)
         finally:
             self._redialling = False
 
@@ -482,7 +489,8 @@ class ConnectionPool:
             expired = [exchange for exchange, until in self._held.items() if until <= now]
             for exchange in expired:
                 del self._held[exchange]
-                exchange.hold_expired(error, now)
+                with self._working_for(exchange):
+                    exchange.hold_expired(error, now)
             return
         except Exception as error:  # noqa: BLE001 - told to the loop
             broken, self._held = list(self._held), {}
@@ -494,6 +502,8 @@ class ConnectionPool:
             if not connection.closed:
                 self.release(connection, self._loop.time())
             return
-        self._hand_over(connection, held[0])
+        with self._working_for(held[0]):
+            self._hand_over(connection, held[0])
         for exchange in held[1:]:
-            self.acquire(exchange, self._loop.time())
+            with self._working_for(exchange):
+                self.acquire(exchange, self._loop.time())

@@ -56,6 +56,7 @@ from retter.request_body import RequestBody
 from retter.sessions import SessionsSeen
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
+from retter.supervision import report
 from retter.tunnel import Tunnel
 from retter.units import parse_listen, parse_upstream
 from retter.wheel import DeadlineWheel
@@ -627,7 +628,11 @@ class Proxy:
         if self.compression.unflushed:
             self.compression.flush()
         for permit in self.breaker.tick(now):
-            self._holder(permit).overdue(permit.reason, now)
+            exchange = self._holder(permit)
+            try:
+                exchange.overdue(permit.reason, now)
+            except Exception as error:  # noqa: BLE001 - the others are overdue as well
+                self._end_broken(exchange, error, now)
         if self.half_closed:
             self.half_closed.look(now)
         self.linger_pace.tick()
@@ -635,7 +640,10 @@ class Proxy:
         for exchange in list(self.exchanges):
             if now - exchange.started_at < HOLD_S:
                 break
-            exchange.sweep(now)
+            try:
+                exchange.sweep(now)
+            except Exception as error:  # noqa: BLE001 - the others have time limits as well
+                self._end_broken(exchange, error, now)
         self.expire(now)
         self._ticks += 1
         if self._ticks % SECOND_TICKS == 0:
@@ -654,7 +662,11 @@ class Proxy:
     def expire(self, now: float) -> bool:
         """End some of the client connections whose time is over; whether there may be more."""
         for connection in self.wheel.due(now, EXPIRED_AT_ONCE_MAX):
-            connection.on_deadline(now)
+            try:
+                connection.on_deadline(now)
+            except Exception as error:  # noqa: BLE001 - the others' time is over as well
+                report(self.loop, "a client connection could not be ended in time", error)
+                connection.abort()
         return self.wheel.behind(now)
 
     def _go_on_expiring(self) -> None:
@@ -679,7 +691,16 @@ class Proxy:
         """Send those on their way for whom a place has become free."""
         if self.breaker.waiting:
             for permit in self.breaker.take_ready(now):
-                self._holder(permit).forward(now)
+                exchange = self._holder(permit)
+                try:
+                    exchange.forward(now)
+                except Exception as error:  # noqa: BLE001 - it is the others' turn as well
+                    self._end_broken(exchange, error, now)
+
+    def _end_broken(self, exchange: Exchange, error: Exception, now: float) -> None:
+        """End an exchange that a fault of ours has met, so that neither client nor place waits."""
+        report(self.loop, "an exchange has failed", error)
+        exchange.broken(now)
 
     def pause(self, now: float, until: float) -> None:
         """Send the application nothing until then; see `CircuitBreaker.pause`."""

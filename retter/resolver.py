@@ -11,6 +11,7 @@ import errno
 import socket
 from typing import Final
 
+from retter.supervision import start_task
 from retter.units import UpstreamAddress
 
 # A resolver that answers at all does so in some milliseconds, and what has been lost on the way is
@@ -89,7 +90,7 @@ class Resolver:
         # All who want to know at the same time share one lookup: each takes a thread, and a
         # resolver that hangs would soon have all of them.
         if self._lookup is None:
-            self._lookup = self._loop.create_task(self._ask())
+            self._lookup = start_task(self._loop, self._ask(), "looking the application's name up")
         if self.fault and self._known:
             return self._known      # at once: the lookup tells the next one whether it is over
         try:

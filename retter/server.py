@@ -42,6 +42,7 @@ from retter.proxied import ProxiedConnection
 from retter.proxy import Proxy
 from retter.redirect import RedirectingConnection
 from retter.reload import Reload, reloaded
+from retter.supervision import start_task
 from retter.takeover import Inheritance, Successor
 from retter.tls import TLSConnection
 from retter.transition_log import TransitionLog
@@ -509,7 +510,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         proxy.on_second(Absence(proxy._proxy).on_second)
         proxy.on_second(WithdrawalLog(proxy._proxy).on_second)
         proxy.on_second(HintLog(proxy._proxy).on_second)
-        probe = loop.create_task(proxy._proxy.pool.probe())
+        probe = start_task(loop, proxy._proxy.pool.probe(), "trying the application's address")
         await program.run()
         probe.cancel()
         if program.pid_after:

@@ -10,6 +10,8 @@ import asyncio
 import sys
 from typing import Any, Final
 
+from retter.transports import close_sending
+
 # As much as any connection may have unsent (`--write-buffer-max`). At 1 MiB they take half as long
 # again as one write of all; slices of 256 KiB would cost nothing, and hold more.
 SLICE_BYTES: Final = 64 * 1024
@@ -66,7 +68,7 @@ class SlicedBody:
         for data in self._more:
             self.transport.write(data)
         if self._ends:
-            self.transport.write_eof()
+            close_sending(self.transport)
         if self._closes:
             self.transport.close()
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from retter.forwarding import peer_name
 from retter.preamble import Preamble
+from retter.supervision import start_task
 
 if TYPE_CHECKING:
     from retter.proxy import Proxy
@@ -55,7 +56,9 @@ class TLSConnection(Preamble):
         self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
         if self._begin(transport) and self._transport is not None:
             self._transport.pause_reading()  # what the client sends is for the handshake to read
-            self._task = self._proxy.loop.create_task(self._shake_hands(self._transport))
+            self._task = start_task(
+                self._proxy.loop, self._shake_hands(self._transport), "a TLS handshake"
+            )
 
     def data_received(self, data: bytes) -> None:
         self._early += data

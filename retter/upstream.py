@@ -18,6 +18,7 @@ from retter.heads import HeadMemo, ResponseParser, dated, end_of_head
 from retter.message import Framing, ResponseHead
 from retter.readbuffer import ReadBuffer
 from retter.strict import check_response_head
+from retter.transports import close_sending
 
 if TYPE_CHECKING:
     from retter.pool import ConnectionPool
@@ -163,7 +164,7 @@ class UpstreamConnection:
         """Close our direction of a tunnel, or all of it where TLS knows no half."""
         if self._transport is not None and not self.closed:
             if self._transport.can_write_eof():
-                self._transport.write_eof()
+                close_sending(self._transport)
             else:
                 self._transport.close()
 

@@ -29,9 +29,7 @@ class FakeLoop:
         self.now = 1000.0
         self.soon: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self.reported: list[Exception] = []
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        self.reported.append(context["exception"])
+        self.takes_reports = False      # of our own faults: a test is about them
 
     def time(self) -> float:
         return self.now
@@ -41,6 +39,12 @@ class FakeLoop:
 
     def call_soon(self, callback: Callable[..., object], *args: object) -> None:
         self.soon.append((callback, args))
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """A fault of ours: the test has failed, unless it is about that."""
+        self.reported.append(context["exception"])
+        if not self.takes_reports:
+            raise context["exception"]
 
     def next_round(self) -> None:
         """Call what is to be called soon."""

@@ -1,6 +1,7 @@
 """What the event loop reports: out of memory, out of descriptors, faults of our own."""
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ class Loop:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.proxy = FakeProxy(connect_hold_s=0)
+        self.proxy.loop.takes_reports = True
         self.faults = LoopFaults(self.proxy.proxy)
         self.exit_code: int | None = None
         monkeypatch.setattr(faults.os, "_exit", self._exit)
@@ -350,3 +352,19 @@ def test_a_loop_that_ends_for_want_of_memory(
     assert [record["event"] for record in records if record["log_level"] == "error"] == [
         "out-of-memory"
     ]
+
+
+def test_a_side_that_is_closed_too_late_is_no_fault(loop: Loop) -> None:
+    """asyncio's loop does it in a callback; the connection is told of its end as well."""
+    lost = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+    selector_events: Any = asyncio.selector_events      # type: ignore[attr-defined]
+    transport = object.__new__(selector_events._SelectorSocketTransport)
+    made = asyncio.new_event_loop()
+    try:
+        writing = asyncio.Handle(transport._write_ready, (), made)
+        other = asyncio.Handle(made.stop, (), made)
+    finally:
+        made.close()
+    assert loop.logs(lambda: loop.reports(lost, handle=writing)) == []
+    (record,) = loop.logs(lambda: loop.reports(lost, handle=other))
+    assert record["event"] == "fault"

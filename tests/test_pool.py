@@ -232,7 +232,7 @@ class Pool(RuleBasedStateMachine):
     @rule()
     def redial_is_accepted(self) -> None:
         before = {*self.pool._idle}
-        idle = len(self.idle) if self._has_idle() else 0
+        idle = len([c for c in self.idle if self.loop.now - c.idle_since < IDLE_S])
         self.pool.redial(refuse=False)
         if not self.held:
             (new,) = {*self.pool._idle} - before

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from retter.demo.client import ClientConnection, Shot
+from retter.supervision import start_task
 
 REQUESTS_MAX: Final = 1_000_000    # some 200 bytes each are kept until the end
 RATE_MAX: Final = 20_000.0         # beyond what one Python process can send
@@ -384,7 +385,7 @@ class _Generator:
             self._loop.call_soon(next_one)
 
         self._warm_done = done
-        sweeper = self._loop.create_task(self._sweep())
+        sweeper = start_task(self._loop, self._sweep(), "ending requests in time")
         for _ in range(min(plan.warm_parallel, len(pending))):
             next_one()
         if tries:
@@ -400,8 +401,8 @@ class _Generator:
         times = schedule(self._plan, self._random)
         self._begin = self._now() + SWEEP_S
         self._recording = True
-        sweeper = self._loop.create_task(self._sweep())
-        ticker = self._loop.create_task(self._tell(on_second))
+        sweeper = start_task(self._loop, self._sweep(), "ending requests in time")
+        ticker = start_task(self._loop, self._tell(on_second), "telling the figures")
         self._shoot_due(times, 0)
         await self._all_ended.wait()    # every request ends by its timeout at the latest
         sweeper.cancel()
@@ -461,7 +462,7 @@ class _Generator:
         dials = len(self._dials)
         wanted = len(self._waiting) + len(self._again)
         if dials < wanted and dials + len(self._open) < self._plan.connections_max:
-            dial = self._loop.create_task(self._dial())
+            dial = start_task(self._loop, self._dial(), "connecting")
             self._dials.add(dial)
             dial.add_done_callback(self._dials.discard)
 

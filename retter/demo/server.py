@@ -18,6 +18,7 @@ from retter.demo.database import Result
 from retter.demo.knobs import Condition, Knobs
 from retter.demo.messages import EventStream, Page, Reply, Request
 from retter.demo.shop import Shop
+from retter.supervision import start_task
 
 BODY_BYTES_MAX: Final = 64 * 1024    # the forms are some hundred bytes
 HEAD_BYTES_MAX: Final = 16 * 1024
@@ -327,7 +328,8 @@ class ShopServer:
                 await asyncio.wait([before])
             await change()
 
-        self._change = asyncio.get_running_loop().create_task(make_change())
+        loop = asyncio.get_running_loop()
+        self._change = start_task(loop, make_change(), "changing what is listened on")
 
     async def _die(self) -> None:
         # The answer to the request that turned the knob goes out first.

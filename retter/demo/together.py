@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from retter.demo.cli import CONTROL, LISTEN, address, say
+from retter.supervision import start_task
 
 ADMIN: Final = "127.0.0.1:9090"    # where `retter status` and the like look for it
 START_S: Final = 15.0     # a small machine may need seconds to start Python twice
@@ -149,8 +150,9 @@ async def _accepting(child: Process, host: str, port: int) -> None:
 
 
 async def _until_end(children: list[Process], signals: "asyncio.Queue[int]") -> int:
-    signalled = asyncio.ensure_future(signals.get())
-    ends = [asyncio.ensure_future(child.wait()) for child in children]
+    loop = asyncio.get_running_loop()
+    signalled = start_task(loop, signals.get(), "waiting for a signal")
+    ends = [start_task(loop, child.wait(), "waiting for a child") for child in children]
     done, rest = await asyncio.wait([signalled, *ends], return_when=asyncio.FIRST_COMPLETED)
     for future in rest:
         future.cancel()
@@ -168,8 +170,9 @@ async def _stop(children: list[Process], signals: "asyncio.Queue[int]") -> None:
 
 async def _stop_one(child: Process, signals: "asyncio.Queue[int]") -> None:
     _send(child, signal.SIGTERM)
-    end = asyncio.ensure_future(child.wait())
-    again = asyncio.ensure_future(signals.get())
+    loop = asyncio.get_running_loop()
+    end = start_task(loop, child.wait(), "waiting for a child")
+    again = start_task(loop, signals.get(), "waiting for a signal")
     await asyncio.wait([end, again], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
     if not end.done():    # a second Ctrl-C, or it is taking too long

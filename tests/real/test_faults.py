@@ -678,3 +678,20 @@ def test_what_has_come_is_seen_before_the_loop_tells_it(loop_name: str) -> None:
             connection.close()
 
     run(main(), loop_name)
+
+
+def test_a_client_that_breaks_off_while_it_is_held_holds_nobody_up(loop_name: str) -> None:
+    """Nobody listens, so both wait; the loop has been told to read nothing of the one that left."""
+
+    async def main() -> None:
+        nobody = f"127.0.0.1:{free_port()}"
+        async with proxy_for(nobody, connect_hold_s=1.0, buffer_memory_bytes=0) as proxy:
+            port = port_of(proxy)
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n1")
+            other = asyncio.ensure_future(ask(port, "/b", "POST", "1"))
+            await eventually_async(lambda: proxy.stats()["upstream"]["held"] == 2, "both are held")
+            writer.close()      # what is written to it from now on resets the connection
+            assert (await other)[0] == 502
+
+    run(main(), loop_name)
