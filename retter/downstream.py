@@ -180,6 +180,7 @@ class DownstreamConnection:
         """Write what adds to the backlog."""
         transport.write(data)
         self._unsent += len(data)
+        backlog.writes += 1
         if not backlog.full:
             self._hold_backlog(transport, backlog)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.backlog import Backlog
+from retter.backlog import WRITE_BYTES, Backlog
 from retter.breaker import Mode
 from retter.buffers import BufferBudget
 from tests.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
@@ -255,6 +255,20 @@ def test_a_backlog_counts_what_is_more_than_any_connection_may_have() -> None:
     backlog.release()
     backlog.release()
     assert budget.used == 0
+
+
+def test_small_writes_take_more_than_their_octets() -> None:
+    proxy = FakeProxy(buffer_answer_bytes=100 * WRITE_BYTES)
+    client = proxy.client(get())
+    proxy.upstream.sends(CHUNKED)
+    client.blocks()
+    writes = 0
+    while proxy.upstream.transport.reading:
+        proxy.upstream.sends(b"1\r\nx\r\n")
+        writes += 1
+    assert 90 < writes <= 100
+    client.unblocks()
+    assert used(proxy) == 0
 
 
 EVENTS = st.sampled_from(
