@@ -4,12 +4,13 @@ The same steps happen in four worlds (fuzz/world.py) that differ in nothing but 
 and lines; what is written and decided must be the same in all of them.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,14 +19,17 @@ from hypothesis.stateful import (
     rule,
 )
 
+from retter import lines
 from retter.downstream import DownstreamConnection
 from retter.proxy import ParsedRequest
 from retter.upstream import UpstreamConnection
 from tests.compiled import replaces_parts
+from tests.fuzz import steps as steps_of_fuzz
 from tests.fuzz.steps import (
     CLIENT_ASKS,
     CLIENT_BEARS,
     CLIENT_ENDS,
+    CLIENT_REPEATS,
     CLIENT_RESETS,
     CLIENT_SENDS,
     CONNECTS,
@@ -34,9 +38,11 @@ from tests.fuzz.steps import (
     PASSES,
     PROPER_ANSWERS,
     PROPER_REQUESTS,
+    REPEATED_REQUESTS,
     UPSTREAM_ANSWERS,
     UPSTREAM_BEARS,
     UPSTREAM_ENDS,
+    UPSTREAM_REPEATS,
     UPSTREAM_RESETS,
     UPSTREAM_SENDS,
     WORDS,
@@ -44,7 +50,9 @@ from tests.fuzz.steps import (
     carry_out,
     do,
     seeds,
+    what_repeats,
 )
+from tests.fuzz.stopwatch import Hold, Stopwatch, longest
 from tests.fuzz.world import CONFIGURATIONS, World
 from tests.memos import WAYS
 
@@ -168,7 +176,42 @@ AnyHistory.TestCase.settings = settings(max_examples=120, stateful_step_count=25
 TestAnyHistory = AnyHistory.TestCase
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.sampled_from(CLIENTS_BYTES), answer=st.sampled_from(APPLICATIONS_BYTES),
+       what=st.integers(0, 255), cuts=CUTS, configuration=st.integers(0, 255))  # fmt: skip
+def test_what_comes_again_and_again(
+    data: bytes, answer: bytes, what: int, cuts: int, configuration: int
+) -> None:
+    """60 KB of some octets out of what others have sent, on either side."""
+    carry_out(configuration, [Step(CLIENT_REPEATS, 0, what, cuts, data), Step(UPSTREAM_ANSWERS)])
+    carry_out(configuration, [Step(CLIENT_ASKS), Step(UPSTREAM_REPEATS, 0, what, cuts, answer)])
+
+
+def test_a_garbage_collection_is_not_found() -> None:
+    """What takes long in one run of the same steps, and not in the next, is the machine's doing."""
+    slow, quick = Hold("octets", 10, 1.0), Hold("octets", 10, 0.001)
+    runs = [Stopwatch() for _ in range(3)]
+    runs[0].holds, runs[1].holds, runs[2].holds = [slow, quick], [quick, slow], [slow, slow]
+    assert longest(runs[:1]) == slow
+    assert longest(runs[::2]) == slow
+    assert longest(runs) is None
+    large = Hold("octets", 640 * 1024, 0.4)
+    runs[0].holds = [large]
+    assert longest(runs[:1]) is None
+
+
 # -- that it would be seen ------------------------------------------------------------------------
+
+
+@replaces_parts
+def test_a_pattern_that_goes_back_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_back = re.compile(rb"([!-9;-~]+):[ \t]*([!-~](?:[\t -~]*[!-~])?)?[ \t]*")
+    monkeypatch.setattr(lines, "_FIELD_LINE", goes_back)
+    monkeypatch.setattr(steps_of_fuzz, "REPEATED_BYTES", 8000)
+    start, piece, end = REPEATED_REQUESTS[0]
+    sends = Step(CLIENT_REPEATS, 0, what_repeats(piece, end), 0, start + piece + end)
+    with pytest.raises(AssertionError, match="held the loop for"):
+        carry_out(0, [Step(CONNECTS), sends])
 
 
 def found() -> bool:

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from tests.corpus import fidelity
 from tests.corpus.misbehaviours import MISBEHAVIOURS, Then
 from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN
+from tests.fuzz.stopwatch import longest
 from tests.fuzz.world import FarEnd, World
 
 STEPS_MAX = 48
+REPEATED_BYTES = 60_000     # what some steps blow their bytes up to: a head may have so many
+RUNS_TO_BE_SURE = 4         # that a callback always takes long
 LATER = 0x80       # of the operation: closed connections learn of their end only after the next
 
 
@@ -91,6 +94,15 @@ def _passes(world: World, step: Step) -> None:
         world.passes((step.what - 127) / 32, 4.0)
 
 
+def repeated(step: Step) -> bytes:
+    """Return the bytes with some of them again and again: up to 16, before the last up to 15."""
+    end = max(0, len(step.data) - step.what % 16)
+    begin = max(0, end - step.what // 16 - 1)
+    piece = step.data[begin:end]
+    times = max(1, (REPEATED_BYTES - len(step.data)) // max(1, len(piece)))
+    return step.data[:begin] + piece * times + step.data[end:]
+
+
 OPERATIONS: tuple[Callable[[World, Step], None], ...] = (
     lambda world, _: world.connects(),
     lambda world, step: world.client_sends(step.who, step.data, step.cuts),
@@ -109,17 +121,20 @@ OPERATIONS: tuple[Callable[[World, Step], None], ...] = (
     lambda world, step: _upstream(world, step, lambda end: _bears(end, step.what)),
     _passes,
     lambda world, step: world.dial(step.what),
+    lambda world, step: world.client_sends(step.who, repeated(step), step.cuts),
+    lambda world, step: world.upstream_sends(step.who, repeated(step), step.cuts),
 )
 (
     CONNECTS, CLIENT_SENDS, CLIENT_ASKS, CLIENT_ENDS, CLIENT_RESETS, CLIENT_BEARS, UPSTREAM_SENDS,
-    UPSTREAM_ANSWERS, UPSTREAM_ENDS, UPSTREAM_RESETS, UPSTREAM_BEARS, PASSES, DIAL,
+    UPSTREAM_ANSWERS, UPSTREAM_ENDS, UPSTREAM_RESETS, UPSTREAM_BEARS, PASSES, DIAL, CLIENT_REPEATS,
+    UPSTREAM_REPEATS,
 ) = range(len(OPERATIONS))  # fmt: skip
 OPERATION_NAMES = (
     "connects", "client sends", "client asks", "client ends", "client resets", "client bears",
     "upstream sends", "upstream answers", "upstream ends", "upstream resets", "upstream bears",
-    "time passes", "dial",
+    "time passes", "dial", "client repeats", "upstream repeats",
 )  # fmt: skip
-_WITH_DATA = (CLIENT_SENDS, UPSTREAM_SENDS)
+_WITH_DATA = (CLIENT_SENDS, UPSTREAM_SENDS, CLIENT_REPEATS, UPSTREAM_REPEATS)
 
 
 def operation_of(step: Step) -> int:
@@ -132,12 +147,22 @@ def do(world: World, step: Step) -> None:
     world.proxy.loop.now += 0.001   # no two things happen at the same time
     OPERATIONS[operation_of(step)](world, step)
     if step.operation < LATER:
-        world.proxy.settle()
+        world.settle()
     world.flush()
 
 
 def carry_out(configuration: int, steps: Iterable[Step], memos: str = "as is") -> World:
-    """Let all happen, and see that everything ends."""
+    """Let all happen, see that everything ends, and that nothing takes long."""
+    steps = list(steps)
+    world = _carry_out(configuration, steps, memos)
+    runs = [world.watch]
+    while (found := longest(runs)) and len(runs) < RUNS_TO_BE_SURE:
+        runs.append(_carry_out(configuration, steps, memos).watch)
+    assert not found, f"{found.what} ({found.octets}) held the loop for {1000 * found.cpu_s:.0f} ms"
+    return world
+
+
+def _carry_out(configuration: int, steps: Iterable[Step], memos: str) -> World:
     world = World(configuration, memos)
     for step in steps:
         do(world, step)
@@ -209,6 +234,41 @@ def seeds() -> Iterator[tuple[str, int, tuple[Step, ...]]]:
             )  # fmt: skip
 
 
+    for start, piece, end in REPEATED_REQUESTS:
+        sends = Step(CLIENT_REPEATS, 0, what_repeats(piece, end), 0, start + piece + end)
+        yield f"{piece!r} again and again", 0, (Step(CONNECTS), sends, Step(UPSTREAM_ANSWERS), *_NEXT)
+    for start, piece, end in REPEATED_ANSWERS:
+        sends = Step(UPSTREAM_REPEATS, 0, what_repeats(piece, end), 0, start + piece + end)
+        yield f"{piece!r} again and again", 1, (Step(CLIENT_ASKS), sends, *_NEXT)
+
+
+def what_repeats(piece: bytes, end: bytes) -> int:
+    """Return the step's number that repeats the piece before an end."""
+    assert 0 < len(piece) <= 16 and len(end) < 16, (piece, end)
+    return 16 * (len(piece) - 1) + len(end)
+
+
+_START = b"GET / HTTP/1.1\r\nHost: a\r\n"
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"
+REPEATED_REQUESTS = (
+    (_START + b"X: ", b" ", b"\x7f\r\n\r\n"), (_START + b"Accept-Encoding: gzip", b" ", b"x\r\n\r\n"),
+    (_START + b"Cookie: ", b"a=b; ", b"\r\n\r\n"), (_START + b"Cookie: a=", b"b=c,", b"\r\n\r\n"),
+    (_START + b"Cache-Control: ", b"a,", b"\r\n\r\n"), (_START + b"If-None-Match: ", b'"a",', b"x\r\n\r\n"),
+    (_START + b"Connection: ", b"a,", b"\r\n\r\n"), (_START, b"a:b\r\n", b"\r\n"), (b"", b"\r\n", b"x"),
+    (_START + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", b"0\r\n\r\n"),
+    (_START + b"Transfer-Encoding: chunked\r\n\r\n", b"1;a=b\r\na\r\n", b"0\r\n\r\n"),
+    (_START + b"\r\n", b"G / HTTP/1.1\r\n\r\n", b""), (b"GET http://", b"a", b"# HTTP/1.1\r\n"),
+)  # fmt: skip
+REPEATED_ANSWERS = (
+    (_OK + b"X: ", b" ", b"\x7f\r\n\r\n"), (_OK + b"Vary: ", b"a,", b"\r\n\r\n"),
+    (_OK + b"Cache-Control: ", b"a,", b"\r\n\r\n"), (_OK, b"Set-Cookie:a=b\r\n", b"\r\n"),
+    (b"HTTP/1.1 200 ", b"a", b"\r\n\r\n"), (_OK + b"Set-Cookie: a=b", b"; a", b"\r\n\r\n"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\na\r\n", b"0\r\n\r\n"),
+    (b"", b"HTTP/1.1 103\r\n\r\n", b""),
+)  # fmt: skip
+"""Start, what comes again and again, and end."""
+
+
 WORDS = (
     b"\r\n", b"\r\n\r\n", b"\n", b"\r", b" ", b"\t", b"\x00", b":", b",", b";", b"~", b"0\r\n\r\n",
     b"Host: a\r\n", b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Content-Length:",
@@ -232,7 +292,7 @@ def mutated(data: bytes, chance: random.Random, mutate: Callable[[bytes], bytes]
         return mutate(data)
     at = chance.randrange(len(steps))
     step = steps[at]
-    match chance.randrange(9):
+    match chance.randrange(10):
         case 0:
             del steps[at]
         case 1:
@@ -252,6 +312,10 @@ def mutated(data: bytes, chance: random.Random, mutate: Callable[[bytes], bytes]
             end = place + chance.choice((0, 0, 1, 2, 8))
             word = chance.choice(WORDS)
             steps[at] = replace(step, data=step.data[:place] + word + step.data[end:])
+        case 7 if step.data:
+            repeats = {CLIENT_SENDS: CLIENT_REPEATS, UPSTREAM_SENDS: UPSTREAM_REPEATS}
+            operation = repeats.get(operation_of(step), step.operation)
+            steps[at] = replace(step, operation=operation, what=chance.randrange(256))
         case _ if step.data:
             steps[at] = replace(step, data=mutate(step.data)[:65_535])
         case _:

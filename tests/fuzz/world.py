@@ -6,6 +6,7 @@
   answers to what it asked, in order.
 - When all fall silent, everything ends by the clock alone: each client has a reply or a close, and
   nothing is left in flight, queued, or open.
+- No callback holds the loop for long (stopwatch.py).
 - Each request has one line in the access log and at most one place among the counted answers.
 
 Every "~" that a client sends becomes its mark, "~" and its number; every "~" that the application
@@ -16,7 +17,7 @@ import random
 import re
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from ipaddress import ip_network
 from itertools import pairwise
 from typing import Any
@@ -25,6 +26,7 @@ from retter.config import Settings
 from retter.errors import ConnectTimeout
 from retter.reason import STATUS_CLASSES
 from retter.statistics import Counters, cells, totals
+from tests.fuzz.stopwatch import Stopwatch
 from tests.fuzz.wire import Message, answers_in, requests_in
 from tests.harness import FakePeer, FakeProxy
 from tests.memos import set_memos
@@ -75,8 +77,9 @@ def _settings(configuration: int) -> Settings:
 class FarEnd:
     """A client or a connection of the application; what it sends waits until it is read."""
 
-    def __init__(self, peer: FakePeer) -> None:
+    def __init__(self, peer: FakePeer, watch: Stopwatch) -> None:
         self.peer = peer
+        self._watch = watch
         self.blocked = False
         self.left_early = False
         self._ended = False
@@ -112,20 +115,20 @@ class FarEnd:
         while self._unread and self.peer.transport.reading and not self.gone:
             piece = self._unread.popleft()
             if piece is None:
-                self.peer.ends()
+                self._watch.run("the end", 0, self.peer.ends)
                 self._unread.clear()
             else:
-                self.peer.sends(piece)
+                self._watch.run("octets", len(piece), partial(self.peer.sends, piece))
 
     def resets(self) -> None:
         self._unread.clear()
         self.left_early = True
-        self.peer.resets()
+        self._watch.run("a reset", 0, self.peer.resets)
 
     def blocks(self) -> None:
         if not self.gone and not self.blocked:
             self.blocked = True
-            self.peer.blocks()
+            self._watch.run("a full buffer", 0, self.peer.blocks)
 
     def takes_some(self) -> None:
         self.peer.transport.unsent = max(0, self.peer.transport.unsent - 300)
@@ -133,7 +136,7 @@ class FarEnd:
     def unblocks(self) -> None:
         if not self.gone and self.blocked:
             self.blocked = False
-            self.peer.unblocks()
+            self._watch.run("an empty buffer", 0, self.peer.unblocks)
 
     def blocks_at_the_next_write(self) -> None:
         """As a transport does whose buffer is full: it says so inside the write."""
@@ -190,8 +193,8 @@ class Ledger:
 class Client(FarEnd):
     """A client; in the right as long as it sends nothing but whole requests."""
 
-    def __init__(self, peer: FakePeer, number: int) -> None:
-        super().__init__(peer)
+    def __init__(self, peer: FakePeer, watch: Stopwatch, number: int) -> None:
+        super().__init__(peer, watch)
         self.mark = b"~%d" % number
         self.asked: list[tuple[bytes, bytes]] = []      # methods and targets, while in the right
         self.in_the_right = True
@@ -210,8 +213,8 @@ class Client(FarEnd):
 class Upstream(FarEnd):
     """A connection of the application, which knows whose request it answers."""
 
-    def __init__(self, peer: FakePeer) -> None:
-        super().__init__(peer)
+    def __init__(self, peer: FakePeer, watch: Stopwatch) -> None:
+        super().__init__(peer, watch)
         self.switched = False
 
     def requests(self) -> list[Message]:
@@ -234,6 +237,7 @@ class World:
         configuration %= len(CONFIGURATIONS)
         self._trusting = configuration == _TRUSTING
         self._compressing = configuration == _COMPRESSING   # where any two octets may come to be
+        self.watch = Stopwatch()
         self.proxy = FakeProxy(_settings(configuration))
         set_memos(self.proxy.proxy, memos)
         self.proxy.proxy.http_date = lambda: "now"  # type: ignore[method-assign]
@@ -248,7 +252,7 @@ class World:
         number = len(self.clients)
         if number < CLIENTS_MAX:
             peer = self.proxy.client(peername=(f"192.0.2.{number}", 50000))
-            self.clients.append(Client(peer, number))
+            self.clients.append(Client(peer, self.watch, number))
 
     def client(self, number: int) -> Client:
         if not self.clients:
@@ -258,7 +262,7 @@ class World:
     @property
     def upstreams(self) -> list[Upstream]:
         for peer in self.proxy.upstreams[len(self._upstreams) :]:
-            self._upstreams.append(Upstream(peer))
+            self._upstreams.append(Upstream(peer, self.watch))
         return self._upstreams
 
     def upstream(self, number: int) -> Upstream | None:
@@ -319,9 +323,13 @@ class World:
         while loop.now < end - 1e-9:
             loop.now = min(end, loop.now + step_s)
             self.proxy.workers.work()
-            proxy.tick(loop.now)
-            self.proxy.settle()
+            self.watch.run("a tick", 0, partial(proxy.tick, loop.now))
+            self.settle()
             self.flush()
+
+    def settle(self) -> None:
+        """Let the loop's next round come."""
+        self.watch.run("what was to come soon", 0, self.proxy.settle)
 
     def dial(self, what: int) -> None:
         """Accept, refuse or ignore the oldest attempt to connect; or change what happens to all."""
