@@ -99,11 +99,14 @@ class AwaitedStreams:
         """Take in what the answer to a request for events was, however it was taken.
 
         A failure says nothing, nor does 204, which ends a stream for good (HTML Living Standard,
-        section 9.2).
+        section 9.2). A 4xx on a route of streams speaks of that request alone: anybody may ask
+        there for what does not exist, and other people's streams would hold places.
         """
         if stream:
             _remember(self._streams, route, now)
-        elif outcome is Outcome.OK and status != 204:
+        elif outcome is Outcome.OK and status != 204 and (
+            status < 400 or route not in self._streams
+        ):
             _remember(self._others, route, now)
             self._credit = max(1.0, CREDIT_CUT * self._credit_now(now))
             self._credit_at = now

@@ -249,7 +249,7 @@ def test_credit_is_halved_and_comes_back() -> None:
 
 
 @pytest.mark.parametrize(("status", "outcome", "doubted"), [
-    (200, Outcome.OK, True), (302, Outcome.OK, True), (404, Outcome.OK, True),
+    (200, Outcome.OK, True), (302, Outcome.OK, True), (404, Outcome.OK, False),
     (204, Outcome.OK, False), (503, Outcome.OVERLOAD, False), (500, Outcome.ERROR, False),
     (429, Outcome.NEUTRAL, False),
 ])
@@ -262,6 +262,12 @@ def test_what_is_no_stream_and_no_failure_is_doubted(
     streams.answered(b"/e", status, outcome, 1.0, stream=False)
     assert streams.judge(b"/e", 1, 1.0) == (ON_CREDIT if doubted else PROVEN)
     assert streams.judge(b"/e", 1, 1.0 + DOUBT_S) == PROVEN
+
+
+def test_what_does_not_exist_is_no_stream_where_none_is_known() -> None:
+    streams = AwaitedStreams()
+    streams.answered(b"/e", 404, Outcome.OK, 0.0, stream=False)
+    assert streams.judge(b"/e", 1, 1.0) == NOT_AWAITED
 
 
 def test_a_route_that_never_streamed_is_believed_again_after_a_while() -> None:
