@@ -327,7 +327,7 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
         kind = kinds[name]      # known with the blank before it, too
         if not equals or (kind is not SESSION and kind is not LIKELY and kind is not CREDENTIAL):
             continue
-        name, value = name.strip(b" \t"), value.strip(b" \t")
+        name, value = name.strip(b" \t"), value.rstrip(b" \t")     # as read_cookies does
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             if not is_plain_value(value):
                 return None
