@@ -37,14 +37,28 @@ class ClientIds:
         return self._remembered(address)
 
     def _of_address(self, text: str) -> int:
-        try:
-            address = ip_address(text.partition("%")[0])
-        except ValueError:
+        network = _network_of(text)
+        if not network:
             return UNKNOWN
-        prefix = address.packed
-        if isinstance(address, IPv6Address):
-            mapped = address.ipv4_mapped
-            prefix = mapped.packed if mapped else prefix[:_IPV6_PREFIX_BYTES]
         hasher = self._hasher.copy()
-        hasher.update(prefix)
+        hasher.update(network)
         return int.from_bytes(hasher.digest(), "big") or 1
+
+
+@lru_cache(CLIENTS_REMEMBERED_MAX)
+def mark_of(address: str) -> int:
+    """Return Python's own hash of a client, to count clients by; of what is no address, of that."""
+    return hash(_network_of(address) or address)
+
+
+def _network_of(text: str) -> bytes:
+    """Return what of an address is one client; b"" for what is none."""
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return b""
+    prefix = address.packed
+    if isinstance(address, IPv6Address):
+        mapped = address.ipv4_mapped
+        prefix = mapped.packed if mapped else prefix[:_IPV6_PREFIX_BYTES]
+    return prefix

@@ -11,6 +11,8 @@ as the store. No value is kept, only keyed hashes (owner.py).
 from collections import OrderedDict
 from typing import Final
 
+from retter.client_id import mark_of
+
 # A site has some few; a stranger may have many set where the name depends on the host (Drupal).
 # What comes after these is not learnt.
 NAMES_LEARNT_MAX: Final = 256
@@ -72,9 +74,7 @@ class SessionsSeen:
             session: The keyed hash that stands for it as an owner.
             client: The client's address; of IPv6 its first half counts, which is one household.
         """
-        if ":" in client:
-            client = ":".join(client.split(":")[:4])
-        mark = hash(client)
+        mark = mark_of(client)
         clients = self._clients.get(session)
         if clients is None:
             self._clients[session] = {mark}

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from math import inf
 from typing import Final, NamedTuple, Protocol, cast
 
+from retter.client_id import mark_of
 from retter.lineage import Lineages
 from retter.message import RequestHead, ResponseHead, Soft
 from retter.personal import reflects_referer
@@ -424,7 +425,7 @@ class ResponseStore:
                 slot, identity, request, response, body, soft, generation
             )
         if others:
-            stored_by = hash(clients.client_of(request)) if clients is not None else 0
+            stored_by = mark_of(clients.client_of(request)) if clients is not None else 0
             others = self._with_room(others, owner, stored_by)
         record: Record = (
             response.status,

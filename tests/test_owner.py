@@ -1,7 +1,7 @@
 """Who is who: every row of the isolation table, and everything unclear on the safe side."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from retter.limits import COOKIES_MAX, SET_COOKIE_ATTRIBUTES_MAX
@@ -518,6 +518,8 @@ PIECES = st.lists(st.sampled_from([
 
 
 @given(line=PIECES)
+@example(line=b"PHPSESSID= 0123456789abcdef0123456789")
+@example(line=b"PHPSESSID=0123456789abcdef0123456789; auth= 0123456789abcdef0123456789")
 def test_the_short_way_through_a_cookie_line_comes_to_the_same(line: bytes) -> None:
     short = _owner_by_session(line, RULES)
     assert short is None or short == _owner([], [line], [], RULES)
@@ -591,6 +593,7 @@ def test_a_household_of_ipv6_is_one_client() -> None:
     known = SessionsSeen()
     for number in range(CLIENTS_MAX * 2):
         assert not known.used_by(b"s", f"2001:db8:1:2:{number:x}:5:6:7")
+        assert not known.used_by(b"t", f"2001:db8::{number + 1:x}:5:6:7"), "fewer colons"
     shared = [known.used_by(b"s", f"2001:db8:1:{number:x}:5:6:7:8") for number in range(40)]
     assert shared.index(True) == CLIENTS_MAX
 

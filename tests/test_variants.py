@@ -4,6 +4,7 @@ import pytest
 
 from retter.variants import Shaper, is_plain, likeness
 from retter.wellknown import ADDRESS_FIELDS, COUNTRY_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
+from tests.harness import FakeProxy, body_of, get, reply
 from tests.site import Asked, Site, page
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -230,3 +231,24 @@ def test_the_kind_of_device_counts_more_than_the_language() -> None:
     assert ranks == sorted(ranks, reverse=True)
     assert len(set(ranks)) == len(ranks)
     assert set(GEO_FIELDS) >= COUNTRY_FIELDS
+
+
+@pytest.mark.parametrize("network", ["2001:db8:1:2:", "2001:db8::"])
+def test_one_network_pushes_out_no_variants_of_others(network: str) -> None:
+    proxy = FakeProxy()
+
+    def ask(address: str, language: str) -> bytes:
+        client = proxy.client(
+            get(headers={"Accept-Language": language}), (address, 50000, 0, 0)
+        )
+        proxy.upstream.sends(reply(b"in " + language.encode()))
+        client.resets()
+        return client.received()
+
+    ask("192.0.2.1", "de")
+    ask("192.0.2.2", "fr")
+    for number, letter in enumerate("abcghijklmno", 1):
+        ask(f"{network}{number:x}:5:6:7", 2 * letter)
+    client = proxy.client(get(headers={"Accept-Language": "de"}))
+    proxy.upstream.sends(reply(b"", status="500 Oops"))
+    assert body_of(client.received()) == b"in de"
