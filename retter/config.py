@@ -701,7 +701,7 @@ class Settings:
     )
     limit_start: int = _setting(
         8, BREAKER, _count(1),
-        "Requests at the application at once, before anything is learnt.",
+        "Requests that the application can work on at once: a hint, for the first second alone.",
     )
     limit_head: bool = _setting(
         False, BREAKER, _switch(),
@@ -723,6 +723,15 @@ class Settings:
     queue_wait_s: float = _setting(
         2.0, BREAKER, _duration(),
         "How long a GET without a stored answer waits for its turn, then 503.",
+    )
+    queue_max: int = _setting(
+        10_000, BREAKER, _count(),
+        "How many may wait for their turn, 2 KB each. 0 lets nobody wait.",
+    )
+    write_wait_s: float = _setting(
+        2.0, BREAKER, _duration(),
+        "How long a request of another method than GET waits at most while the application is "
+        "known to fail more requests at once; then it is forwarded.",
     )
     retry_after_s: float = _setting(
         2.0, BREAKER, _duration(),

@@ -1,6 +1,6 @@
 """Drives a CircuitBreaker as the proxy does, and checks what must hold at every step."""
 
-from math import isfinite
+from math import inf, isfinite
 
 from retter.breaker import (
     BreakerSettings,
@@ -79,7 +79,10 @@ class Driver:
             assert self.mode is not Mode.OBSERVE
             return decision
         if decision.phase is Phase.QUEUED:
-            assert kind is Kind.GET, "other methods never wait"
+            if kind is not Kind.GET:
+                assert self.breaker.limit.in_flight >= self.breaker.table.ceiling or any(
+                    not permit.is_get for permit in self.queued
+                ), "other methods wait below a known ceiling alone"
             self.queued.append(decision)
             return decision
         assert decision.phase is Phase.ADMITTED
@@ -87,8 +90,9 @@ class Driver:
             if state is State.OPEN:
                 self.probes_since.append(self.now)
         elif kind is Kind.GET and self.mode in (Mode.AUTO, Mode.OPEN):
-            # Deciding may enter LIMITING first, which changes both.
-            assert self.breaker._limit.load < self.breaker._cap, "admitted above the cap"
+            # One more than the ceiling is a trial.
+            room = self.breaker.cap + (stored is not None and self.breaker.table.ceiling < inf)
+            assert self.breaker.limit.load < room, "admitted above the cap"
         self.start(decision)
         return decision
 
@@ -122,25 +126,36 @@ class Driver:
         """Start whoever waited long enough."""
         if not self.breaker.waiting:
             return
-        load, cap = self.breaker._limit.load, self.breaker._cap
-        ready = self.breaker.take_ready(self.now)
-        if self.breaker.paused_until is not None:
+        breaker = self.breaker
+        load, cap, ceiling = breaker.limit.load, breaker.cap, breaker.table.ceiling
+        released_before = self.released
+        ready = breaker.take_ready(self.now)
+        if breaker.paused_until is not None:
             assert not ready
             return
-        others = [permit for permit in self.queued if not permit.is_get]
-        assert ready[: len(others)] == others, "they are forwarded whatever the load"
-        assert self.mode is Mode.OBSERVE or ready == others or load + len(ready) - 1 < cap
-        for permit in others:
-            self.queued.remove(permit)
-            self.start(permit)
-        ready = ready[len(others) :]
-        needy = [permit for permit in self.queued if not permit.has_stored]
-        rest = [permit for permit in self.queued if permit.has_stored]
-        assert ready == (needy + rest)[: len(ready)], "first come, first served; the needy first"
+        # Those released go whatever the load: other methods, probes, and who waited for the pace.
+        released = [permit for permit in ready if permit in released_before]
+        rest = ready[len(released) :]
+        assert rest == [permit for permit in ready if permit not in released_before]
+        if rest and self.mode is not Mode.OBSERVE:
+            others_in = len(self.in_flight) + len(ready) - 1
+            assert load + len(ready) - 1 < cap if rest[-1].is_get else others_in < ceiling
+        line = [permit for permit in self.queued if permit not in released_before]
+        others = [permit for permit in line if not permit.is_get]
+        needy = [permit for permit in line if permit.is_get and not permit.has_stored]
+        patient = [permit for permit in line if permit.has_stored]
+        if rest and rest[0].is_get:
+            others = []
+        assert rest == (others + needy + patient)[: len(rest)], "first come, first served"
         for permit in ready:
             self.queued.remove(permit)
             self.log.append(f"ready {permit!r}")
             self.start(permit)
+
+    @property
+    def released(self) -> list[Permit]:
+        """Those who have waited long enough, place or not."""
+        return list(self.breaker.room._released)
 
     def tick(self, dt: float = TICK_S) -> None:
         """Let time go on by one tick."""
@@ -152,12 +167,14 @@ class Driver:
         for permit in answered:
             self.log.append(f"tick {permit!r}")
             if permit.reason is Reason.PAUSED:
-                assert permit.deadline <= self.now
+                assert permit.queued_at + constants.HELD_S_MAX <= self.now
                 self.held.remove(permit)
                 self.timed_out.append(permit)
             elif permit.phase is Phase.DONE:
                 assert permit.reason is Reason.QUEUE_TIMEOUT
-                assert permit.deadline <= self.now
+                assert permit.is_get, "other methods are forwarded at last"
+                waited_s = self.now - permit.queued_at
+                assert permit.has_stored or waited_s >= self.settings.queue_wait_s
                 self.queued.remove(permit)
                 self.timed_out.append(permit)
             else:
@@ -174,8 +191,12 @@ class Driver:
             self.in_flight.remove(permit)
             self.detached.append(permit)
         self.start_ready()
-        for permit in self.queued:
-            assert permit.deadline > self.now, "nobody waits beyond the deadline and a tick"
+        if self.breaker.paused_until is None:
+            for permit in self.queued:
+                longest_s = (
+                    self.settings.queue_wait_s if permit.is_get else self.settings.write_wait_s
+                )
+                assert permit.queued_at + longest_s > self.now, "nobody waits longer, but a tick"
 
     def run(self, seconds: float) -> None:
         """Let time go on, tick by tick."""
@@ -221,7 +242,7 @@ class Driver:
         assert figures.old_others == old
         load = figures.in_flight - max(0.0, old - constants.OLD_OTHERS_SHARE * figures.limit)
         assert abs(figures.load - load) < 1e-9
-        keys = self.breaker._flight.keys
+        keys = self.breaker.flight.keys
         assert sum(keys.values()) == sum(permit.is_get for permit in self.in_flight)
         assert all(count > 0 for count in keys.values())
         assert figures.limit >= min(constants.SPARE + 1, self.settings.limit_start, 3)
@@ -232,7 +253,7 @@ class Driver:
             assert isfinite(value)
             assert value >= 0
         assert figures.routes <= constants.ROUTES_MAX
-        assert 0 <= self.breaker._recovery.probes <= constants.PROBES_MAX
+        assert 0 <= self.breaker.recovery.probes <= constants.PROBES_MAX
         assert figures.state is self.breaker.state
         if self.settings.max_in_flight and self.mode is not Mode.CLOSED:
             assert figures.cap <= self.settings.max_in_flight

@@ -52,8 +52,12 @@ def serve(driver: Driver, seconds: float, *, took_s: float = 0.05, **how: Any) -
         driver.finish(permit)
 
 
-def filled(driver: Driver, count: int = 60) -> Driver:
-    """Let GETs arrive at once until the circuit limits, each for its own page."""
+def filled(driver: Driver | None = None, count: int = 60) -> Driver:
+    """Let GETs arrive at once until the circuit limits, each for its own page.
+
+    Unless said otherwise an operator's limit of 16 is why it does.
+    """
+    driver = driver or Driver(BreakerSettings(max_in_flight=16))
     for number in range(count):
         driver.admit(key=b"/%d" % number)
     assert driver.breaker.state is State.LIMITING
@@ -174,9 +178,9 @@ def test_an_admitted_client_may_leave_before_the_start() -> None:
     driver.run(1.0)
     probe = driver.breaker.admit(driver.now, Kind.GET, b"GET /", b"/", 1.0)
     assert isinstance(probe, Permit)
-    assert driver.breaker._recovery.probes == 1
+    assert driver.breaker.recovery.probes == 1
     driver.breaker.cancel(driver.now, probe)
-    assert driver.breaker._recovery.probes == 0
+    assert driver.breaker.recovery.probes == 0
 
 
 # --- limiting ---
@@ -184,9 +188,9 @@ def test_an_admitted_client_may_leave_before_the_start() -> None:
 
 def test_gets_above_the_limit_wait_or_get_the_stored_response() -> None:
     """And the state says why it changed."""
-    driver = filled(Driver())
+    driver = filled()
     assert driver.transitions[0].cause is Signal.NO_PERMITS
-    assert len(driver.in_flight) == constants.BURST * 8
+    assert len(driver.in_flight) == 16
     decision = shed(driver, key=b"/another")
     assert decision.serve_stored
     assert decision.reason is Reason.LIMIT
@@ -197,8 +201,8 @@ def test_gets_above_the_limit_wait_or_get_the_stored_response() -> None:
 
 
 def test_a_get_without_a_stored_response_waits_and_is_refused_at_last() -> None:
-    """A bounded queue, then 503 with Retry-After, at once or after the wait."""
-    driver = filled(Driver())
+    """The line is bounded by time, and by a number; 503 with Retry-After when the wait is over."""
+    driver = filled(Driver(BreakerSettings(max_in_flight=16, queue_max=500)))
     needy = []
     while isinstance(decision := driver.admit(key=b"/n", stored=None), Permit):
         assert decision.phase is Phase.QUEUED
@@ -207,8 +211,7 @@ def test_a_get_without_a_stored_response_waits_and_is_refused_at_last() -> None:
     assert not decision.serve_stored
     assert decision.retry_after_s == 2.0
     assert "503" in repr(decision)
-    # One worker's work in half of the 2 s: 20 answers of 50 ms.
-    assert len(needy) == 20
+    assert driver.breaker.waiting == 500
     driver.cancel(needy[3])
     driver.run(2.0 + TICK_S)
     assert [permit for permit in driver.timed_out if not permit.has_stored] == [
@@ -217,9 +220,29 @@ def test_a_get_without_a_stored_response_waits_and_is_refused_at_last() -> None:
     driver.check()
 
 
+def test_a_work_rate_measured_with_a_full_house_bounds_the_line() -> None:
+    """Then 503 comes at once to whom it would come after the wait."""
+    driver = filled()
+    queued = 0
+    for _ in range(40):
+        for _ in range(2):                # 40 a second: with b0 of 50 ms, two busy workers
+            driver.finish(driver.in_flight[0])
+        driver.tick()
+        decision = driver.admit(key=b"/n", stored=None)
+        queued += isinstance(decision, Permit)
+        driver.admit(key=b"/m", stored=None)
+    while isinstance(decision := driver.admit(key=b"/n", stored=None), Permit):
+        assert decision.phase is Phase.QUEUED
+    assert decision.reason is Reason.QUEUE_FULL
+    figures = driver.breaker.snapshot(driver.now)
+    work_in_time_s = constants.QUEUE_SHARE * 2.0 * max(1.0, figures.work_rate)
+    needy = figures.waiting_without_stored
+    assert (needy - 1) * figures.baseline_s < work_in_time_s <= needy * figures.baseline_s
+
+
 def test_the_needy_go_first() -> None:
     """Who has nothing else to be answered with gets the next place."""
-    driver = filled(Driver())
+    driver = filled()
     needy = driver.admit(key=b"/n", stored=None)
     assert isinstance(needy, Permit)
     while needy.phase is Phase.QUEUED:
@@ -231,7 +254,7 @@ def test_the_needy_go_first() -> None:
 def test_a_client_that_left_the_queue_is_skipped() -> None:
     """Its place goes to the next."""
     room = WaitingRoom()
-    driver = filled(Driver())
+    driver = filled()
     first, second = (driver.admit(key=b"/%d" % n, stored=None) for n in (1, 2))
     assert isinstance(first, Permit)
     assert isinstance(second, Permit)
@@ -239,13 +262,14 @@ def test_a_client_that_left_the_queue_is_skipped() -> None:
     while second.phase is Phase.QUEUED:
         driver.finish(driver.in_flight[0])
     assert first.phase is Phase.DONE
-    assert room.next() is None
+    assert room.next_get() is None
+    assert room.next_other() is None
     assert driver.breaker.take_ready(driver.now) == []
 
 
 def test_young_stored_responses_may_save_a_place() -> None:
     """Only while limiting, and only if the operator wants it."""
-    driver = Driver(BreakerSettings(fresh_for_s=1.0))
+    driver = Driver(BreakerSettings(fresh_for_s=1.0, max_in_flight=16))
     forwarded(driver, stored=0.5)
     filled(driver)
     assert shed(driver, key=b"/x", stored=0.5).reason is Reason.FRESH_ENOUGH
@@ -259,17 +283,129 @@ def test_a_hard_limit_holds_in_every_state() -> None:
     assert len(driver.in_flight) == 3
 
 
-def test_refused_work_lowers_the_ceiling_and_limits() -> None:
-    """503 from the application: it says how much is too much."""
+# --- the ceiling ---
+
+
+def crowd(driver: Driver, places: int, *, writes: bool = False) -> int:
+    """Let GETs arrive while so many places are taken; who comes above them fails. Return how many.
+
+    Those below are answered well, one after the other.
+    """
+    failed = 0
+    for number in range(3 * places):
+        how: dict[str, Any] = {"key": b"/%d" % number}
+        if writes:
+            how = {"kind": Kind.OTHER, "route": b"OTHER /", "stored": None}
+        decision = driver.admit(**how)
+        if not isinstance(decision, Permit) or decision.phase is Phase.QUEUED:
+            break
+        if decision.rank > places:
+            driver.finish(decision, Outcome.ERROR)
+            failed += 1
+    while driver.in_flight:
+        driver.finish(driver.in_flight[0])
+    return failed
+
+
+def pooled(driver: Driver, places: int = 10) -> Driver:
+    """Let it find out that so many connections are all there are."""
+    serve(driver, 1.0)
+    for _ in range(40):
+        crowd(driver, places)
+        driver.tick()
+        if driver.breaker.table.ceiling < inf:
+            break
+    assert driver.breaker.table.ceiling == places
+    return driver
+
+
+def fill(driver: Driver, places: int) -> None:
+    """Take so many places; other methods do, up to the ceiling, whatever the limit."""
+    for _ in range(places):
+        forwarded(driver, kind=Kind.OTHER, route=b"OTHER /", stored=None)
+
+
+def test_failures_that_lean_to_many_in_flight_are_a_ceiling() -> None:
+    """An exhausted pool: all that fail started above it, and nothing opens."""
+    driver = pooled(Driver())
+    assert driver.transitions[-1].cause is Signal.OVERLOADED
+    assert driver.breaker.snapshot(driver.now).failures == 0, "they are explained"
+    fill(driver, 10)
+    assert driver.now < driver.breaker.table.trial_at
+    for number in range(20):
+        driver.admit(key=b"/p%d" % number)
+    assert len(driver.in_flight) == 10
+
+
+def test_a_failing_write_lowers_the_ceiling_too() -> None:
+    """It is the same pool."""
     driver = Driver()
     serve(driver, 1.0)
-    permits = [forwarded(driver, key=b"/%d" % number) for number in range(12)]
-    driver.finish(permits[-1], Outcome.OVERLOAD)
-    assert driver.transitions[-1].cause is Signal.OVERLOADED
-    figures = driver.breaker.snapshot(driver.now)
-    assert figures.ceiling == pytest.approx(0.9 * 12)
-    driver.finish(permits[-2], Outcome.OVERLOAD)
-    assert driver.breaker.snapshot(driver.now).ceiling == figures.ceiling, "once a window"
+    for _ in range(10):
+        crowd(driver, 10, writes=True)
+        driver.tick()
+    assert driver.breaker.table.ceiling == 10
+
+
+def test_writes_wait_below_a_known_ceiling_and_are_forwarded_at_last() -> None:
+    """At the head of the line, before GETs; 2 s at most, and never refused."""
+    driver = pooled(Driver())
+    fill(driver, 10)
+    needy = driver.admit(key=b"/n", stored=None)
+    write = driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
+    late = driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
+    assert isinstance(needy, Permit)
+    assert isinstance(write, Permit)
+    assert isinstance(late, Permit)
+    assert {needy.phase, write.phase, late.phase} == {Phase.QUEUED}
+    driver.finish(driver.in_flight[0])
+    assert write.phase is Phase.IN_FLIGHT, "it goes first"
+    assert needy.phase is Phase.QUEUED
+    while late.phase is Phase.QUEUED and driver.now < 100:
+        driver.tick()
+    assert late.phase is Phase.IN_FLIGHT
+    assert late.rank > 10
+    assert driver.now - late.queued_at == pytest.approx(2.0, abs=2 * TICK_S)
+
+
+def test_without_a_ceiling_no_write_waits() -> None:
+    """However many are in flight, in any state; nor if the operator says so."""
+    driver = filled()
+    for _ in range(50):
+        forwarded(driver, kind=Kind.OTHER, route=b"OTHER /", stored=None)
+    patient = pooled(Driver(BreakerSettings(write_wait_s=0.0)))
+    for _ in range(50):
+        forwarded(patient, kind=Kind.OTHER, route=b"OTHER /", stored=None)
+
+
+def test_one_more_than_the_ceiling_is_tried_with_a_stored_response_in_hand() -> None:
+    """Once a second; it fails unseen, or makes old failures doubtful."""
+    driver = pooled(Driver(BreakerSettings(limit_start=20)))
+    fill(driver, 10)
+    driver.breaker.table.trial_at = driver.now
+    trial = forwarded(driver, key=b"/trial")
+    assert trial.rank == 11
+    another = driver.admit(key=b"/another-trial")
+    assert isinstance(another, Permit)
+    assert another.phase is Phase.QUEUED, "one at a time"
+    driver.cancel(another)
+    driver.finish(trial, Outcome.ERROR)
+    assert driver.breaker.table.ceiling == 10
+    for _ in range(20):
+        if driver.breaker.table.ceiling == inf:
+            break
+        driver.breaker.table.trial_at = driver.now
+        trial = forwarded(driver, key=b"/trial")
+        driver.finish(trial)
+    assert driver.breaker.table.ceiling == inf
+    assert 2 <= driver.breaker.snapshot(driver.now).trials < 20
+
+
+def test_the_ceiling_is_forgotten_when_the_load_is_gone() -> None:
+    """What failed long ago says nothing."""
+    driver = pooled(Driver())
+    driver.run(60.0)
+    assert driver.breaker.table.ceiling == inf
 
 
 def test_a_failure_with_few_in_flight_says_nothing_about_capacity() -> None:
@@ -281,32 +417,103 @@ def test_a_failure_with_few_in_flight_says_nothing_about_capacity() -> None:
     assert driver.breaker.snapshot(driver.now).ceiling == inf
 
 
-def test_plain_errors_are_overload_only_in_numbers() -> None:
-    """Four of them, and half of all."""
-    driver = Driver(BreakerSettings(failure_volume=100))
-    permits = [forwarded(driver, key=b"/%d" % number) for number in range(15)]
-    for number in range(4):
-        driver.finish(permits[number])
-    for number in range(4, 7):
-        driver.finish(permits[number], Outcome.ERROR)
-    assert driver.breaker.state is State.CLOSED
-    driver.finish(permits[7], Outcome.ERROR)
-    assert driver.transitions[-1].cause is Signal.OVERLOADED
+def test_rare_failures_say_nothing_about_capacity() -> None:
+    """One in fifty, whatever is in flight: no change of state."""
+    driver = Driver()
+    serve(driver, 1.0)
+    for number in range(2000):
+        while len(driver.in_flight) < 3 + number % 9:
+            forwarded(driver, key=b"/%d" % number)
+        bad = number % 50 == 0
+        driver.finish(driver.in_flight[0], Outcome.OVERLOAD if bad else Outcome.OK)
+        driver.tick(0.005)
+    assert not driver.transitions
+    assert driver.breaker.table.ceiling == inf
+
+
+# --- a closed circuit ---
+
+
+def test_a_burst_at_an_idle_application_waits_and_goes_upstream() -> None:
+    """Nothing speaks of saturation: twice what is proven at once, the rest a moment later."""
+    driver = Driver()
+    for number in range(100):
+        driver.admit(key=b"/%d" % number)
+    assert len(driver.in_flight) == 2 * constants.SMALL
+    assert len(driver.queued) == 100 - 2 * constants.SMALL
+    driver.run(constants.FIRST_S + TICK_S)
+    assert len(driver.in_flight) == 100
+    assert not driver.transitions
+
+
+def test_late_answers_that_lean_to_many_are_saturation() -> None:
+    """Ranks above eight are late, nobody knows it yet, and more wait than there are places."""
+    driver = Driver()
+    serve(driver, 2.0)
+    for number in range(200):
+        driver.admit(key=b"/%d" % number)
+    for _ in range(20):
+        driver.tick()
+        for permit in driver.in_flight[:8]:
+            driver.finish(permit)
+        if driver.transitions:
+            break
+    assert driver.transitions[-1].cause is Signal.SATURATED
+    assert driver.breaker.snapshot(driver.now).limit < 16
+
+
+def test_a_pause_of_the_application_is_no_queue() -> None:
+    """All were late when it went on, at whatever rank."""
+    driver = Driver()
+    serve(driver, 2.0, took_s=0.01)
+    for number in range(40):
+        driver.admit(key=b"/%d" % number)
+    driver.run(0.5)
+    while driver.in_flight:
+        driver.finish(driver.in_flight[0])
+    driver.run(1.0)
+    assert not driver.transitions
 
 
 def test_a_stall_is_seen_before_any_answer_fails() -> None:
-    """Three requests hang for a second and nothing is answered."""
+    """Three requests hang for 0.6 s and nothing is answered."""
     driver = Driver()
     serve(driver, 1.0)
     for number in range(3):
         forwarded(driver, key=b"/%d" % number)
-    driver.run(0.9)
+    driver.run(0.55)
     assert driver.breaker.state is State.CLOSED
-    driver.run(0.2)
+    driver.run(0.1)
     assert driver.transitions[-1].cause is Signal.STALLED
     assert driver.breaker.snapshot(driver.now).limit == constants.SPARE + 1
     driver.run(0.1)
     assert len(driver.answered) == 3
+
+
+def test_of_an_unknown_route_a_second_is_no_stall() -> None:
+    """It may take that long."""
+    driver = Driver()
+    serve(driver, 1.0)
+    for number in range(3):
+        forwarded(driver, key=b"/%d" % number, route=b"GET /slow")
+    driver.run(0.95)
+    assert driver.breaker.state is State.CLOSED
+    driver.run(0.1)
+    assert driver.transitions[-1].cause is Signal.STALLED
+
+
+def test_hung_is_not_busy() -> None:
+    """While nothing is answered the state is not left, though nothing is shed."""
+    driver = Driver()
+    serve(driver, 1.0)
+    for number in range(3):
+        forwarded(driver, key=b"/%d" % number, stored=None)
+    driver.run(14.0)
+    assert [t.cause for t in driver.transitions] == [Signal.STALLED]
+    for permit in list(driver.in_flight):
+        driver.finish(permit)
+    driver.run(8.0)
+    assert driver.transitions[-1].cause is Signal.RELIEVED
 
 
 def test_two_that_hang_are_no_stall() -> None:
@@ -332,7 +539,7 @@ def test_a_closed_circuit_is_patient_a_limiting_one_is_not() -> None:
     driver.run(0.2)
     assert len(driver.answered) == 1
     assert driver.answered[0] in driver.in_flight
-    late = filled(Driver())
+    late = filled()
     late.run(0.45)
     assert not late.answered
     late.run(0.15)
@@ -369,8 +576,10 @@ def test_the_patience_follows_the_route() -> None:
     """Eight times what the route usually takes."""
     driver = Driver()
     serve(driver, 6.0, took_s=0.2)
-    filled(driver)
+    for number in range(3):
+        forwarded(driver, key=b"/%d" % number)
     driver.run(1.5)
+    assert driver.breaker.state is State.LIMITING
     assert not driver.answered
     driver.run(0.2)
     assert driver.answered
@@ -413,7 +622,7 @@ def test_a_ramp_and_back_to_limiting() -> None:
     driver.finish(forwarded(driver))
     assert driver.breaker.state is State.HALF_OPEN
     for _ in range(10):
-        places = driver.breaker._recovery.ramp
+        places = driver.breaker.recovery.ramp
         while len(driver.in_flight) < places:
             forwarded(driver, key=b"/%d" % len(driver.in_flight))
         # Nobody queues while the limit is so low: two places, two answers in 0.1 s.
@@ -479,7 +688,7 @@ def test_a_late_probe_is_lost_and_may_still_succeed() -> None:
     probe = forwarded(driver)
     driver.run(0.7)
     assert driver.answered == [probe]
-    assert driver.breaker._recovery.probes == 0
+    assert driver.breaker.recovery.probes == 0
     driver.finish(probe)
     assert driver.breaker.state is State.HALF_OPEN
 
@@ -492,7 +701,7 @@ def test_a_late_probe_that_fails_is_not_counted_twice() -> None:
         probe = forwarded(driver)
         driver.run(0.7)
         driver.finish(probe, outcome)
-        assert driver.breaker._recovery.probes == 0
+        assert driver.breaker.recovery.probes == 0
         assert driver.breaker.state is State.OPEN
 
 
@@ -503,7 +712,7 @@ def test_at_most_three_probes_are_in_flight() -> None:
     for _ in range(8):
         driver.run(0.1)
         driver.admit()
-    assert driver.breaker._recovery.probes <= constants.PROBES_MAX
+    assert driver.breaker.recovery.probes <= constants.PROBES_MAX
     assert driver.breaker.snapshot(driver.now).probes > constants.PROBES_MAX
 
 
@@ -671,7 +880,7 @@ def test_an_open_route_is_forwarded_when_held_closed() -> None:
 
 def test_observe_decides_and_forwards() -> None:
     """All that would have been done is counted."""
-    driver = Driver(BreakerSettings(mode=Mode.OBSERVE))
+    driver = Driver(BreakerSettings(mode=Mode.OBSERVE, max_in_flight=16, queue_max=30))
     for number in range(100):
         forwarded(driver, key=b"/%d" % number, stored=1.0 if number % 2 else None)
     driver.run(6.0)
@@ -689,7 +898,7 @@ def test_observe_decides_and_forwards() -> None:
 
 def test_observe_lets_those_go_who_wait() -> None:
     """As soon as the operator says so."""
-    driver = filled(Driver())
+    driver = filled()
     assert driver.queued
     driver.set_mode(Mode.OBSERVE)
     assert not driver.queued
@@ -755,14 +964,14 @@ def test_a_dip_ends_by_time_or_by_samples() -> None:
 
 def test_a_dip_makes_room_for_uncongested_answers() -> None:
     """Also when all that is in flight is congested for ever."""
-    driver = filled(Driver())
+    driver = filled()
     dipped = False
     for _ in range(100):
         driver.finish(driver.in_flight[0])
         driver.tick()
         for number in range(30):
             driver.admit(key=b"/%d" % number)
-        dipped = dipped or driver.breaker._dips.active
+        dipped = dipped or driver.breaker.dips.active
         assert driver.breaker.state is State.LIMITING
     assert dipped
     assert driver.breaker.snapshot(driver.now).dips >= 1
@@ -771,7 +980,7 @@ def test_a_dip_makes_room_for_uncongested_answers() -> None:
 def test_a_window_of_no_length_teaches_nothing() -> None:
     """Two ticks at one time."""
     limit = WorkRateLimit(0.0, 8)
-    limit.close_window(0.0)
+    limit.close_window(0.0, crowded=False)
     assert limit.windows == 0
 
 

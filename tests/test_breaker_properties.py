@@ -1,7 +1,6 @@
 """What holds for any history: random events against the controller and a naive model of it."""
 
 from itertools import pairwise
-from math import inf
 from typing import Any
 from unittest.mock import patch
 
@@ -40,12 +39,13 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 6))
     def others(self, count: int) -> None:
-        """Other methods are forwarded at once, whatever the state."""
+        """Other methods are forwarded at once, or wait below a known ceiling."""
         for _ in range(count):
             permit = self.driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
             assert isinstance(permit, Permit)
             paused = self.driver.breaker.paused_until is not None
-            assert permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
+            waits = not paused and permit.phase is Phase.QUEUED    # the driver knows when
+            assert waits or permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
             assert permit.kind is Kind.OTHER
 
     @precondition(lambda self: self.driver.in_flight)
@@ -127,9 +127,9 @@ class AnyHistory(RuleBasedStateMachine):
         driver.check()
         assert not driver.in_flight
         assert not driver.queued
-        assert not driver.breaker._flight.keys
+        assert not driver.breaker.flight.keys
         driver.run(constants.BODY_MAX_S + 6)
-        assert not driver.breaker._flight._due
+        assert not driver.breaker.flight._due
         decision = driver.admit(Kind.GET, b"/late", route=b"GET /new", stored=1.0)
         assert isinstance(decision, Permit)
         driver.finish(decision, Outcome.OK)
@@ -186,9 +186,6 @@ def test_the_same_events_give_the_same_decisions(events: list[Event]) -> None:
     assert play(events) == play(events)
 
 
-RATES = {"CEILING_GROWTH", "CEILING_GROWTH_MIN"}     # per second
-
-
 @replaces_parts
 @given(events=EVENTS, scale=st.sampled_from([0.25, 4.0]))
 @settings(max_examples=200, deadline=None)
@@ -197,7 +194,6 @@ def test_scaling_all_times_changes_no_decision(events: list[Event], scale: float
     changes: dict[str, Any] = {
         name: value * scale for name, value in vars(constants).items() if name.endswith("_S")
     }
-    changes |= {name: getattr(constants, name) / scale for name in RATES}
     expected = play(events)
     with patch.multiple(constants, **changes):
         assert play(events, scale) == expected
@@ -302,12 +298,12 @@ def test_gets_alone_never_exceed_the_cap(load: int, stored: bool) -> None:
     driver = Driver()
     for number in range(load):
         driver.admit(Kind.GET, b"/%d" % number, stored=1.0 if stored else None)
-        assert len(driver.in_flight) <= constants.BURST * driver.settings.limit_start
+        assert len(driver.in_flight) <= constants.PACE * driver.settings.limit_start
 
 
 def test_relief_closes_the_circuit() -> None:
     """Nothing shed for a while and few in flight: CLOSED within a window."""
-    driver = Driver()
+    driver = Driver(BreakerSettings(max_in_flight=16))
     for number in range(200):
         driver.admit(Kind.GET, b"/%d" % number)
     assert driver.breaker.state is State.LIMITING
@@ -318,23 +314,6 @@ def test_relief_closes_the_circuit() -> None:
     b0 = driver.breaker.snapshot(driver.now).baseline_s
     driver.run(max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * b0) + 1.0)
     assert driver.breaker.state is State.CLOSED
-
-
-def test_the_ceiling_is_infinite_again_after_a_while() -> None:
-    """One refusal long ago says nothing: the ceiling grows until it is forgotten."""
-    driver = Driver()
-    permits = [driver.admit(Kind.OTHER, route=b"OTHER /", stored=None) for _ in range(10)]
-    for permit in permits[:-1]:
-        assert isinstance(permit, Permit)
-        driver.finish(permit)
-    last = permits[-1]
-    assert isinstance(last, Permit)
-    driver.finish(last, Outcome.OVERLOAD)
-    assert driver.breaker.snapshot(driver.now).ceiling == 9.0
-    driver.run(0.8)
-    assert driver.breaker.snapshot(driver.now).ceiling == 9.0
-    driver.run(120.0)
-    assert driver.breaker.snapshot(driver.now).ceiling == inf
 
 
 def test_shed_objects_are_never_permits() -> None:

@@ -7,6 +7,7 @@ from retter.breaker.states import NEXT_STATE, next_state
 
 EXPECTED = {
     State.CLOSED: {
+        Signal.SATURATED: State.LIMITING,
         Signal.NO_PERMITS: State.LIMITING,
         Signal.OVERLOADED: State.LIMITING,
         Signal.STALLED: State.LIMITING,

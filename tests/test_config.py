@@ -81,6 +81,7 @@ def test_names_lose_their_units_and_nothing_else() -> None:
         "buffer_answer_bytes": "buffer_answer",
         "buffer_memory_bytes": "buffer_memory",
         "queue_wait_s": "queue_wait",
+        "write_wait_s": "write_wait",
         "retry_after_s": "retry_after",
         "open_min_s": "open_min",
         "open_max_s": "open_max",

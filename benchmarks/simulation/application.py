@@ -11,6 +11,7 @@ from benchmarks.simulation.engine import Engine
 from retter.errors import Outcome
 
 REFUSAL_S = 0.001      # what it takes to answer without working
+POOL_ERROR_S = 0.005   # and to find out that no connection is to be had
 
 
 class Work(Protocol):
@@ -26,6 +27,11 @@ Sampler = Callable[[Random, bytes], float]
 def exponential(mean_s: float) -> Sampler:
     """Service times without memory."""
     return lambda rng, route: rng.expovariate(1 / mean_s)
+
+
+def constant(took_s: float) -> Sampler:
+    """All take the same."""
+    return lambda rng, route: took_s
 
 
 def bimodal(slow_routes: frozenset[bytes], short_s: float, long_s: float) -> Sampler:
@@ -52,9 +58,10 @@ class Fault:
 
     begin: float
     end: float
-    kind: str                     # hang, refuse, slow, fail or shift
+    kind: str                     # hang, refuse, slow, fail, unavailable or shift
     route: bytes | None = None    # all if None
-    amount: float = 0.0           # slow: seconds more; fail: share of 500s; shift: factor
+    amount: float = 0.0           # slow: seconds more; fail, unavailable: share of 500s, 503s;
+                                  # shift: factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,11 +74,22 @@ class Model:
     backlog: int | None = None     # waiting beyond the workers; 503 above it
     collapses: bool = False        # each request in it beyond 2 a worker slows all others down
     faults: tuple[Fault, ...] = ()
+    # Connections to the database, from a moment on; a request that finds none is answered 500.
+    pool: tuple[tuple[float, int], ...] = ()
 
     @property
     def capacity(self) -> float:
-        """Answers a second when all workers are busy."""
-        return self.workers / self.mean_s
+        """Answers a second when all workers are busy, or the pool of the beginning."""
+        return self.capacity_at(0.0)
+
+    def connections(self, now: float) -> int:
+        """How many requests the pool takes at that moment."""
+        return [size for since, size in self.pool if since <= now][-1]
+
+    def capacity_at(self, now: float) -> float:
+        """Answers a second at that moment."""
+        places = min(self.workers, self.connections(now)) if self.pool else self.workers
+        return places / self.mean_s
 
 
 class Application:
@@ -105,6 +123,9 @@ class Application:
         ):
             engine.at(engine.now + REFUSAL_S, self._refuse, request)
             return
+        if model.pool and self.in_it >= model.connections(engine.now):
+            engine.at(engine.now + POOL_ERROR_S, self._without_connection, request)
+            return
         self.in_it += 1
         self.peak = max(self.peak, self.in_it)
         self._backlog.append(request)
@@ -113,6 +134,9 @@ class Application:
     def _refuse(self, request: Any) -> None:
         refused = self._fault("refuse", request.route)
         self._answered(request, Outcome.REFUSED if refused else Outcome.OVERLOAD)
+
+    def _without_connection(self, request: Any) -> None:
+        self._answered(request, Outcome.ERROR)
 
     def _serve(self, request: Any) -> None:
         engine, model = self._engine, self._model
@@ -133,10 +157,13 @@ class Application:
     def _finish(self, request: Any) -> None:
         self._count_busy(-1)
         self.in_it -= 1
-        fail = self._fault("fail", request.route)
-        failed = fail is not None and self._rng.random() < fail.amount
+        outcome = Outcome.OK
+        for kind, bad in (("fail", Outcome.ERROR), ("unavailable", Outcome.OVERLOAD)):
+            fault = self._fault(kind, request.route)
+            if fault is not None and self._rng.random() < fault.amount:
+                outcome = bad
         self._wake(None)      # first come, first served: before the answer brings the next request
-        self._answered(request, Outcome.ERROR if failed else Outcome.OK)
+        self._answered(request, outcome)
 
     def _count_busy(self, change: int) -> None:
         self._busy_s = self.busy_s

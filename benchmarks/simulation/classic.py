@@ -37,7 +37,7 @@ class Classic:
         """Forward unless open, or half-open with all trials on their way."""
         permit = Permit(
             Phase.ADMITTED, Reason.ADMITTED, kind is Kind.GET, self._route, key,
-            stored_age_s is not None,
+            stored_age_s is not None, 0,
         )
         permit.generation = self.generation
         if kind is Kind.OTHER:

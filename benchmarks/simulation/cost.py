@@ -22,8 +22,9 @@ def _best(round_us: Callable[[], float]) -> float:
     return min(round_us() for _ in range(ROUNDS))
 
 
-def _breaker() -> CircuitBreaker:
-    return CircuitBreaker(BreakerSettings(limit_start=2 * IN_FLIGHT), 0.0)
+def _breaker(max_in_flight: int = 0) -> CircuitBreaker:
+    settings = BreakerSettings(limit_start=2 * IN_FLIGHT, max_in_flight=max_in_flight)
+    return CircuitBreaker(settings, 0.0)
 
 
 def forwarding() -> dict[str, float]:
@@ -71,7 +72,7 @@ def forwarding() -> dict[str, float]:
 
 def shedding() -> dict[str, float]:
     """A full application: every GET is answered from the store."""
-    breaker = _breaker()
+    breaker = _breaker(max_in_flight=2 * IN_FLIGHT)
     shed = 0
     for number in range(500):
         decision = breaker.admit(0.0, Kind.GET, b"GET /page", b"/%d" % number, 1.0)

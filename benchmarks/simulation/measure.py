@@ -32,6 +32,89 @@ def goodput(begin: float, end: float, capacity_share: float = 1.0) -> Measure:
     return measure
 
 
+def pool_goodput(begin: float, end: float) -> Measure:
+    """Fresh answers in time, in per cent of what the pool can do while it changes."""
+
+    def measure(run: Run) -> float:
+        good = sum(
+            answer.how == "fresh" and answer.took_s <= IN_TIME_S for answer in _of(run, begin, end)
+        )
+        steps = 1000
+        step_s = (end - begin) / steps
+        could = sum(step_s * run.model.capacity_at(begin + n * step_s) for n in range(steps))
+        return 100 * good / could
+
+    return measure
+
+
+def transitions(begin: float, end: float, cause: str = "") -> Measure:
+    """Changes of state, of one cause if it is given."""
+    return lambda run: sum(
+        begin <= at < end and cause in ("", why) for at, _, why in run.transitions
+    )
+
+
+def first_cause(begin: float, cause: str) -> Measure:
+    """1 if that is the cause of the first change of state since then."""
+
+    def measure(run: Run) -> float:
+        causes = [why for at, _, why in run.transitions if at >= begin]
+        return float(bool(causes) and causes[0] == cause)
+
+    return measure
+
+
+def closed_after(begin: float) -> Measure:
+    """Seconds until the circuit is CLOSED and stays so."""
+
+    def measure(run: Run) -> float:
+        states = [(sample.at, sample.state) for sample in run.samples if sample.at >= begin]
+        not_closed = [at for at, state in states if state != "CLOSED"]
+        if states[-1][1] != "CLOSED":
+            return 999.0
+        return not_closed[-1] - begin if not_closed else 0.0
+
+    return measure
+
+
+def ceiling_between(begin: float, end: float, lowest: float, highest: float) -> Measure:
+    """Time for which the ceiling lies within these bounds, in per cent."""
+
+    def measure(run: Run) -> float:
+        good = [
+            lowest <= sample.ceiling <= highest for sample in run.samples
+            if begin <= sample.at < end
+        ]
+        return 100 * sum(good) / len(good)
+
+    return measure
+
+
+def burst_answered(alone: int) -> Measure:
+    """GETs of the burst answered, in per cent of those that the application alone answers in time.
+
+    Those that came last are the ones that it would not have.
+    """
+
+    def measure(run: Run) -> float:
+        moments = [answer.arrived_at for answer in run.answers]
+        at = max(set(moments), key=moments.count)
+        good = sum(a.how == "fresh" for a in run.answers if a.arrived_at == at)
+        return 100 * min(good, alone) / alone
+
+    return measure
+
+
+def stored_by_failures(begin: float, end: float) -> Measure:
+    """GETs answered from the store, as a multiple of those that failed."""
+
+    def measure(run: Run) -> float:
+        stored = sum(answer.how == "stored" for answer in _of(run, begin, end))
+        return stored / max(1, sum(begin <= at < end + 1 for at in run.failed_gets))
+
+    return measure
+
+
 def workers_idle(begin: float, end: float) -> Measure:
     """Time that the workers had nothing to do, in per cent."""
 

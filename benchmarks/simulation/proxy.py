@@ -59,6 +59,7 @@ class Sample:
     in_flight: int
     state: str
     busy_s: float         # worker seconds that the application has spent
+    ceiling: float
 
 
 @dataclass(kw_only=True)
@@ -71,6 +72,7 @@ class Run:
     transitions: list[tuple[float, str, str]] = field(default_factory=list)
     upstream_gets: list[float] = field(default_factory=list)
     peaks: list[tuple[float, int]] = field(default_factory=list)   # in flight after each start
+    failed_gets: list[float] = field(default_factory=list)         # when the application failed one
     leaked: int = 0
 
 
@@ -87,6 +89,7 @@ class Load:
     hot_key_share: float = 0.0          # of the GETs are for one page
     restart_at: float | None = None     # the controller loses its memory, the store does not
     stored_after_restart: bool = True
+    bursts: tuple[tuple[float, int], ...] = ()     # at a moment, so many GETs at once
 
 
 class Proxy:
@@ -117,9 +120,12 @@ class Proxy:
                 self._key(n): 0.0 for n in range(KEYS) if self._key(n) not in self._uncacheable
             }
         self._in_flight: set[Request] = set()
+        self._failed_page: Request | None = None    # the last that was answered from the store
         engine.at(TICK_S, self._tick)
         self._phase = 0
         engine.at(self._next_arrival(0.0), self._arrive)
+        for at, count in load.bursts:
+            engine.at(at, self._burst, count)
         if load.restart_at is not None:
             engine.at(load.restart_at, self._restart)
 
@@ -143,11 +149,17 @@ class Proxy:
 
     def _arrive(self, _: object) -> None:
         engine, rng = self._engine, self._rng
-        now = engine.now
-        at = self._next_arrival(now)
+        at = self._next_arrival(engine.now)
         if at < float("inf"):
             engine.at(at, self._arrive)
-        is_get = rng.random() >= self._load.post_share
+        self._ask(rng.random() >= self._load.post_share)
+
+    def _burst(self, count: int) -> None:
+        for _ in range(count):
+            self._ask(is_get=True)
+
+    def _ask(self, is_get: bool) -> None:
+        now = self._engine.now
         n = self._choose_page(now)
         request = Request(
             now, is_get, (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)], self._key(n)
@@ -199,6 +211,8 @@ class Proxy:
             self._breaker.first_byte(now, request.permit)
         if outcome is Outcome.OK and request.is_get and request.key not in self._uncacheable:
             self._stored_at[request.key] = now
+        if request.is_get and outcome is not Outcome.OK:
+            self._run.failed_gets.append(now)
         status = {Outcome.OK: 200, Outcome.ERROR: 500}.get(outcome, 503)
         self._end(request, outcome, status)
 
@@ -216,6 +230,7 @@ class Proxy:
             if outcome is Outcome.OK:
                 self._answer(request, "fresh")
             elif request.is_get and request.key in self._stored_at:
+                self._failed_page = request
                 self._answer(request, "stored")
             else:
                 self._answer(request, "error", status)
@@ -254,16 +269,30 @@ class Proxy:
                 self._answer(request, "error", 503)
         if breaker.waiting:
             self._start_ready()
-        limit = cap = 0.0
+        limit = cap = ceiling = 0.0
         if isinstance(breaker, CircuitBreaker):
+            self._probe(breaker)
             snapshot = breaker.snapshot(engine.now)
-            limit, cap = snapshot.limit, snapshot.cap
+            limit, cap, ceiling = snapshot.limit, snapshot.cap, snapshot.ceiling
         self._run.samples.append(
             Sample(
                 engine.now, limit, cap, len(self._in_flight), breaker.state.value,
-                self._application.busy_s,
+                self._application.busy_s, ceiling,
             )
         )
+
+    def _probe(self, breaker: CircuitBreaker) -> None:
+        """Ask for a page that failed, if no visitor does."""
+        page, now = self._failed_page, self._engine.now
+        if page is None:
+            return
+        permit = breaker.probe(now, page.route, page.key)
+        if permit is not None:
+            request = Request(now, True, page.route, page.key)
+            request.permit = permit
+            request.answered = True         # nobody waits for it
+            permit.holder = request
+            self._start(request)
 
     def _restart(self, _: object) -> None:
         """The process is replaced: its clients are gone, what it sent upstream is still there."""

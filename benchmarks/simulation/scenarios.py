@@ -7,6 +7,7 @@ from benchmarks.simulation.application import (
     Fault,
     Model,
     bimodal,
+    constant,
     exponential,
     lognormal,
     mixed,
@@ -415,6 +416,186 @@ def _soak() -> Scenario:
     )
 
 
+# --- healthy applications that must not be limited, and pools that must be found ---
+
+_WIDE = (
+    ("64 x 250 ms", 64, 0.25, 150.0),
+    ("64 x 500 ms", 64, 0.5, 80.0),
+    ("no limit, 1 s", 10_000, 1.0, 60.0),
+)
+
+
+def _wide(
+    name: str, workers: int, mean_s: float, rate: float, *, step: bool, known: bool
+) -> Scenario:
+    begin = 25.0 if step else 0.0
+    end = begin + 30
+    phases = ((begin, rate / 10), (end, rate)) if step else ((end, rate),)
+    return Scenario(
+        name=f"wide {name}, {'step' if step else 'cold'}, {'known' if known else 'new'}",
+        about=f"{rate:g} a second to a healthy application, "
+        + ("after a tenth of it" if step else "from the start")
+        + (", all stored" if known else ", nothing stored"),
+        model=Model(workers=workers, service=exponential(mean_s), mean_s=mean_s),
+        load=Load(phases=phases, post_share=0, coverage=1.0 if known else 0.0),
+        bars=(
+            _most("GET errors", m.get_errors(0, end), 0),
+            _most("needless stored, %", m.stale_share(begin, end), 0.5),
+            _most("GET p99, x service time", _scaled(m.latency(begin, end, 0.99), mean_s), 6.5),
+        ),
+    )
+
+
+def _scaled(measure: m.Measure, by: float) -> m.Measure:
+    return lambda run: measure(run) / by
+
+
+_STEP = ("64 x 250 ms, 200/s", 64, 0.25, 200.0)
+_WIDE_ALL = (
+    *(
+        _wide(*form, step=step, known=known)
+        for form in _WIDE for step in (False, True) for known in (False, True)
+    ),
+    *(_wide(*_STEP, step=True, known=known) for known in (False, True)),
+)
+
+
+def _burst(name: str, workers: int, took_s: float, count: int, *, cold: bool) -> Scenario:
+    at = 0.01 if cold else 20.0
+    alone = min(count, workers * round(2.0 / took_s))
+    return Scenario(
+        name=f"burst of {count}, {name}, {'cold' if cold else 'quiet'}",
+        about="GETs at once for new pages, " + ("at the start" if cold else "after 2 a second"),
+        model=Model(workers=workers, service=constant(took_s), mean_s=took_s),
+        load=Load(
+            phases=((at, 0.0 if cold else 2.0), (at + 10, 1.0)), post_share=0, coverage=0.0,
+            bursts=((at, count),),
+        ),
+        bars=(
+            _least("answered, % of in time alone", m.burst_answered(alone), 100),
+            _most("errors beyond those", m.get_errors(0, at + 10), count - alone),
+        ),
+    )
+
+
+_BURSTS = tuple(
+    _burst(*form, count, cold=cold)
+    for form in (
+        ("8 x 50 ms", 8, 0.05), ("no limit, 50 ms", 10_000, 0.05), ("8 x 10 ms", 8, 0.01),
+        ("no limit, 1 s", 10_000, 1.0),
+    )
+    for count in (60, 200, 500)
+    for cold in (True, False)
+)
+
+
+def _rare(kind: str, share: float) -> Scenario:
+    status = 500 if kind == "fail" else 503
+    begin, end = 20.0, 80.0
+    return Scenario(
+        name=f"rare {status}, {share:.1%}",
+        about=f"an application without limits answers that share with {status}",
+        model=Model(
+            workers=10_000, faults=(Fault(kind=kind, begin=begin, end=end, amount=share),)
+        ),
+        load=Load(phases=((end, 160),)),
+        bars=(
+            _most("changes of state", m.transitions(0, end), 0),
+            _most("stored, x the failures", m.stored_by_failures(begin, end), 1.2),
+            _most("GET errors", m.get_errors(0, end), 0),
+        ),
+    )
+
+
+def _pool(
+    name: str, about: str, times: float, *, noise: float = 0.0,
+    pool: tuple[tuple[float, int], ...] = ((0.0, 10),), bars: tuple[Bar, ...] = (),
+) -> Scenario:
+    begin, end = WARM_S, WARM_S + 60
+    faults = (Fault(kind="fail", begin=0, end=200, amount=noise),) if noise else ()
+    model = Model(
+        workers=16, service=exponential(0.3), mean_s=0.3, pool=pool, faults=faults
+    )
+    return Scenario(
+        name=name,
+        about="16 workers of 300 ms share 10 connections, else 500 after 5 ms: " + about,
+        model=model,
+        load=_step(model, times, 60),
+        bars=bars or (
+            _least("fresh goodput, % of the pool's", m.goodput(begin, end), 92 * (1 - noise)),
+            _least("POST ok, %", m.post_ok(begin, end), 99 - 100 * noise),
+            _most("GET errors", m.get_errors(begin, end), 0),
+            _most("changes of state", m.transitions(begin, end), 3),
+            _least("ceiling 9 to 10 after 5 s, %", m.ceiling_between(begin + 5, end, 9, 10), 98),
+        ),
+    )
+
+
+_POOL_CHANGES = ((0.0, 10), (WARM_S + 20, 5), (WARM_S + 40, 20))
+_POOLS = (
+    _pool("pool, 1.5x", "1.5 times the capacity for 60 s", 1.5),
+    _pool("pool, 4x", "4 times the capacity for 60 s", 4),
+    _pool("pool, 4x, 2 % noise", "and 2 % random 500s", 4, noise=0.02),
+    _pool(
+        "pool that shrinks and grows", "5 after 20 s, 20 after 40 s, at 4x", 4,
+        pool=_POOL_CHANGES,
+        bars=(
+            _least("fresh goodput, % of the pool's", m.pool_goodput(WARM_S, WARM_S + 60), 85),
+            _least("10 s after it shrank", m.pool_goodput(WARM_S + 30, WARM_S + 40), 85),
+            _least("10 s after it grew", m.pool_goodput(WARM_S + 50, WARM_S + 60), 85),
+            _most("GET errors", m.get_errors(WARM_S, WARM_S + 60), 0),
+        ),
+    ),
+)
+
+
+def _stall(*, known: bool) -> Scenario:
+    faults = tuple(
+        Fault(kind="hang", begin=at, end=at + 0.5) for at in (10, 15, 20, 25, 30, 35)
+    )
+    return Scenario(
+        name=f"stalls, {'known' if known else 'new'}",
+        about="0.5 s every 5 s at 3 ms and 200 a second",
+        model=Model(service=exponential(0.003), mean_s=0.003, faults=faults),
+        load=Load(phases=((40, 200),), post_share=0, coverage=1.0 if known else 0.0),
+        bars=(
+            _most("GET errors", m.get_errors(0, 40), 0),
+            _most("needless stored, %", m.stale_share(0, 40), 0.5),
+        ),
+    )
+
+
+def _hung() -> Scenario:
+    begin, end = 30.0, 44.0
+    return _trouble(
+        "hung for 14 s",
+        "the state is not left, and the cause is said",
+        Fault(kind="hang", begin=begin, end=end),
+        (
+            _most("looked well, times", m.transitions(begin, end, "relieved"), 0),
+            _least("stalled is the cause", m.first_cause(begin, "stalled"), 1),
+            _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+        ),
+        rate=20,
+    )
+
+
+def _quiet() -> Scenario:
+    fault = Fault(kind="fail", begin=40, end=60, amount=1.0)
+    return Scenario(
+        name="quiet site",
+        about="all fail for 20 s at 1 request a second; from the middle of it on nobody comes",
+        model=Model(faults=(fault,)),
+        load=Load(phases=((52, 1.0), (100, 0.0)), post_share=0),
+        bars=(
+            _least("failing is the cause", m.first_cause(40, "failing"), 1),
+            _most("closed again after, s", m.closed_after(60), 20),
+            _most("GETs a second meanwhile", m.upstream_gets_a_second(53, 100), 1),
+            _most("GET errors", m.get_errors(0, 100), 0),
+        ),
+    )
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     _overload("5x", _PLAIN, 5, quick=True),
     _overload("2x", _PLAIN, 2, first=0.5, p50=None),
@@ -514,4 +695,15 @@ SCENARIOS: tuple[Scenario, ...] = (
     _slow_posts(),
     _coverage(),
     _soak(),
+    *_WIDE_ALL,
+    *_BURSTS,
+    _rare("unavailable", 0.002),
+    _rare("unavailable", 0.01),
+    _rare("unavailable", 0.03),
+    _rare("fail", 0.05),
+    *_POOLS,
+    _stall(known=False),
+    _stall(known=True),
+    _hung(),
+    _quiet(),
 )

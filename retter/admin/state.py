@@ -69,7 +69,7 @@ class History:
         if self._seconds % LATELY_S == 0:
             self._routes_before, self._routes = self._routes, {
                 route.name: RouteSample(route.latency.counts.copy(), route.errors)
-                for route in self._proxy.breaker.routes()
+                for route in self._proxy.breaker.all_routes()
             }
         self._seconds += 1
 
@@ -128,7 +128,7 @@ class History:
         """Return the slowest of the routes that were asked for lately."""
         found: list[dict[str, Any]] = []
         nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
-        for route in self._proxy.breaker.routes():
+        for route in self._proxy.breaker.all_routes():
             then = self._routes_before.get(route.name, nothing)
             counts = _since(then.latency, route.latency.counts)
             errors = max(0, route.errors - then.errors)

@@ -4,7 +4,7 @@ Pure code: `now` (monotonic seconds) is an argument of every call, there is no I
 randomness, and the event loop is the one writer. `CircuitBreaker` is the whole interface.
 """
 
-from retter.breaker.circuit import CircuitBreaker
+from retter.breaker.breaker import CircuitBreaker
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.permit import Kind, Mode, Permit, Phase, Shed
 from retter.breaker.routes import route_of

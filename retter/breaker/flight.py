@@ -5,6 +5,7 @@ swept: each is looked at when it is due, so that ten thousand hanging requests c
 nothing has to be done about them.
 """
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import chain, islice
 from math import inf
@@ -73,6 +74,10 @@ class Flight:
                 permit.acts_at = inf         # once, even if it was made due twice
                 due.append(permit)
         return due
+
+    def oldest_first(self, count: int) -> Iterator[Permit]:
+        """Yield those in flight in the order of their start, at most `count`."""
+        return islice(chain(self._old, self._young), count)
 
     def oldest(self, skip: int) -> Permit | None:
         """Return the oldest but `skip`, or None if there are not so many."""

@@ -5,23 +5,18 @@ Worth per second is the number of busy workers, W: it grows with the load until 
 busy and then stands still, while the requests in flight, N, go on growing. So W gives the limit
 directly, for any mix of quick and slow routes, and N against W shows a queue that no latency
 threshold has to guess.
-
-The ceiling C is for applications that refuse work above some number in flight (a backlog, a pool):
-it falls when they do and creeps up again when they do not.
 """
-
-from math import inf
 
 from retter.breaker import constants
 
 
 class WorkRateLimit:
-    """Requests in flight, the windows over them, and the limit and ceiling that follow."""
+    """Requests in flight, the windows over them, and the limit that follows."""
 
     __slots__ = (
-        "_area", "_ceiling_hit_at", "_ceiling_spared", "_changed_at", "_limit_start",
-        "_window_at", "ceiling", "completions", "in_flight", "limit", "load", "mean_in_flight",
-        "old_others", "peak_work_rate", "windows", "work_rate", "work_s",
+        "_area", "_changed_at", "_limit_start", "_window_at", "completions", "crowded_windows",
+        "in_flight", "limit", "load", "mean_in_flight", "old_others", "peak_work_rate", "windows",
+        "work_rate", "work_s",
     )
 
     def __init__(self, now: float, limit_start: int) -> None:
@@ -30,19 +25,17 @@ class WorkRateLimit:
         self.old_others = 0                 # z: other methods that outlived their patience
         self.load = 0.0                     # m: in flight, less the share of z that is discounted
         self.limit = float(limit_start)     # L
-        self.ceiling = inf                  # C
         self.work_rate = 0.0                # W
         self.peak_work_rate = 0.0           # Wpk
         self.mean_in_flight = 0.0           # N
         self.windows = 0
+        self.crowded_windows = 0            # in a row that closed with somebody waiting
         # of the running window
         self.completions = 0
         self.work_s = 0.0
         self._area = 0.0                    # integral of the load over time
         self._changed_at = now
         self._window_at = now
-        self._ceiling_hit_at = -inf
-        self._ceiling_spared = False        # hit in this window already
 
     # --- in flight ---
 
@@ -88,26 +81,15 @@ class WorkRateLimit:
 
     # --- windows ---
 
-    @property
-    def target(self) -> float:
-        """What the limit should be for the work rate of now."""
-        return max(constants.HEADROOM * self.work_rate, 1.0) + constants.SPARE
+    @staticmethod
+    def limit_for(workers: float) -> float:
+        """Return how many may be in flight at an application with so many busy workers."""
+        return max(constants.HEADROOM * workers, 1.0) + constants.SPARE
 
     @property
     def closed_limit(self) -> float:
         """The limit of a closed circuit: what was possible lately, and never below the start."""
-        return max(
-            float(self._limit_start),
-            constants.HEADROOM * self.peak_work_rate + constants.SPARE,
-        )
-
-    @property
-    def entry_limit(self) -> float:
-        """The limit when limiting begins: the work rate of now may not have reached its peak."""
-        if not self.windows:
-            return self.limit
-        believed = max(self.work_rate, constants.ENTRY_PEAK_SHARE * self.peak_work_rate)
-        return min(self.limit, max(constants.HEADROOM * believed, 1.0) + constants.SPARE)
+        return max(float(self._limit_start), self.limit_for(self.peak_work_rate))
 
     @property
     def queueing_in_flight(self) -> float:
@@ -122,8 +104,12 @@ class WorkRateLimit:
             return age_s >= max(constants.WINDOW_MIN_S, shortest_s)
         return age_s >= max(constants.WINDOW_MAX_S, shortest_s)
 
-    def close_window(self, now: float) -> None:
-        """Fold the running window into the averages and begin the next."""
+    def close_window(self, now: float, *, crowded: bool) -> None:
+        """Fold the running window into the averages and begin the next.
+
+        `crowded` if somebody waits: then the work rate is the most that can be had.
+        """
+        self.crowded_windows = self.crowded_windows + 1 if crowded else 0
         age_s = now - self._window_at
         if age_s > 0:
             area = self._area + self.load * (now - self._changed_at)
@@ -133,39 +119,15 @@ class WorkRateLimit:
             faded = self.peak_work_rate * 0.5 ** (age_s / constants.PEAK_HALF_LIFE_S)
             self.peak_work_rate = max(self.work_rate, faded)
             self.windows += 1
-            self._raise_ceiling(now, age_s)
         self.restart_window(now)
+
+    def begin_anew(self, now: float) -> None:
+        """Let the next window count for all: what was before says nothing about a full house."""
+        self.restart_window(now)
+        self.windows = 0
 
     def restart_window(self, now: float) -> None:
         """Forget the running window: what it saw is not typical."""
         self._window_at = self._changed_at = now
         self._area = self.work_s = 0.0
         self.completions = 0
-        self._ceiling_spared = False
-
-    # --- the failure ceiling ---
-
-    def lower_ceiling(self, now: float, rank: int) -> bool:
-        """Take in that the application failed its `rank`-th request in flight.
-
-        Returns whether that says something about its capacity: not when so few were in flight
-        that capacity cannot be the reason.
-        """
-        if rank <= max(constants.SPARE, self.peak_work_rate):
-            return False
-        self._ceiling_hit_at = now
-        if not self._ceiling_spared:
-            self._ceiling_spared = True
-            cut = constants.CEILING_CUT * min(self.ceiling, rank)
-            self.ceiling = max(constants.SPARE + 1, cut)
-        return True
-
-    def _raise_ceiling(self, now: float, window_s: float) -> None:
-        if self.ceiling == inf or now - self._ceiling_hit_at < constants.CEILING_HOLD_S:
-            return
-        growth = max(constants.CEILING_GROWTH_MIN, constants.CEILING_GROWTH * self.ceiling)
-        self.ceiling += growth * window_s
-        if self.ceiling > constants.CEILING_FORGET * max(
-            self.limit, self.peak_work_rate, self._limit_start
-        ):
-            self.ceiling = inf

@@ -11,6 +11,7 @@ from retter.reason import Reason
 
 if TYPE_CHECKING:
     from retter.breaker.routes import Route
+    from retter.breaker.table import Row
 
 
 class Kind(Enum):
@@ -69,6 +70,31 @@ class Refusal:
         self.reject = Shed(reason, serve_stored=False, retry_after_s=retry_after_s)
 
 
+class Refusals:
+    """All refusals there are, by reason. Made once a controller, handed out often."""
+
+    __slots__ = ("by_reason",)
+
+    def __init__(self, retry_after_s: float) -> None:
+        self.by_reason = {reason: Refusal(reason, retry_after_s) for reason in REFUSAL_REASONS}
+
+    def shed(self, reason: Reason, *, has_stored: bool) -> Shed:
+        """Return the stored response's form, or the 503's."""
+        refusal = self.by_reason[reason]
+        return refusal.stored if has_stored else refusal.reject
+
+    def set_retry_after(self, retry_after_s: float) -> None:
+        """Follow another setting; a pause tells its own end."""
+        for reason, refusal in self.by_reason.items():
+            if reason is not Reason.PAUSED:
+                refusal.stored.retry_after_s = refusal.reject.retry_after_s = retry_after_s
+
+
+REFUSAL_REASONS = (
+    Reason.LIMIT, Reason.SINGLE_FLIGHT, Reason.FRESH_ENOUGH, Reason.QUEUE_FULL, Reason.OPEN,
+    Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.FORCED_OPEN, Reason.PAUSED,
+)  # fmt: skip
+
 NO_PROBE = 0
 CIRCUIT_PROBE = 1
 ROUTE_PROBE = 2
@@ -82,14 +108,14 @@ class Permit:
     """
 
     __slots__ = (
-        "acts_at", "answered", "deadline", "first_byte_at", "generation", "has_stored", "holder",
-        "is_cold", "is_get", "is_old", "is_slow", "key", "phase", "probe", "rank", "reason",
-        "route", "started_at", "uncongested",
+        "acts_at", "answered", "client", "first_byte_at", "generation", "has_stored", "holder",
+        "is_cold", "is_get", "is_judged", "is_old", "is_slow", "key", "phase", "probe", "queued_at",
+        "rank", "reason", "route", "row", "started_at", "uncongested",
     )
 
     def __init__(
         self, phase: Phase, reason: Reason, is_get: bool, route: "Route", key: bytes,
-        has_stored: bool,
+        has_stored: bool, client: int,
     ) -> None:
         self.holder: object | None = None
         self.phase = phase
@@ -98,19 +124,22 @@ class Permit:
         self.route = route
         self.key = key
         self.has_stored = has_stored      # may be answered from the store
+        self.client = client              # a number for who asks, 0 if that is not known
         self.probe = NO_PROBE
-        # deadline: when a wait in the queue is over. Set with phase QUEUED.
-        # generation, rank, started_at, uncongested, is_cold: set by `started`.
+        # queued_at: since when it waits. Set with phase QUEUED and HELD.
+        # generation, rank, row, started_at, uncongested, is_cold: set by `started`.
         self.first_byte_at = -1.0         # below 0: not yet
         self.is_old = False               # is swept, see acts_at
+        self.is_judged = False            # counted as late before its answer came
         self.is_slow = False              # outlived its patience
         self.answered = False             # its client has been answered from the store
         # acts_at: when the sweep looks at it next. Set with is_old.
 
-    deadline: float
+    queued_at: float
     acts_at: float
     generation: int
     rank: int
+    row: "Row"
     started_at: float
     uncongested: bool
     is_cold: bool

@@ -12,12 +12,15 @@ from retter.breaker.constants import BreakerSettings
 class Recovery:
     """The waits, the probes and the ramp."""
 
-    __slots__ = ("_successes", "_wait_s", "issued", "probe_at", "probes", "ramp", "settings")
+    __slots__ = (
+        "_successes", "_wait_s", "acted_at", "issued", "probe_at", "probes", "ramp", "settings",
+    )
 
     def __init__(self, settings: BreakerSettings) -> None:
         self.settings = settings
         self._wait_s = settings.open_min_s
         self.probe_at = 0.0
+        self.acted_at = 0.0      # when half-open: of the last success, or request of our own
         self.probes = 0          # in flight, within their patience
         self.issued = 0          # since the start
         self.ramp = 0            # places when half-open
@@ -54,13 +57,15 @@ class Recovery:
             self._wait_s = self._longer_s()
         self.probe_at = now + self._wait_s
 
-    def begin_ramp(self) -> None:
+    def begin_ramp(self, now: float) -> None:
         """HALF_OPEN is entered."""
+        self.acted_at = now
         self.ramp = constants.RAMP_START
         self._successes = 0
 
-    def climb(self) -> bool:
+    def climb(self, now: float) -> bool:
         """One success: room for one more. Returns whether the ramp is over."""
+        self.acted_at = now
         self.ramp += 1
         self._successes += 1
         return self._successes >= constants.RAMP_SUCCESSES and self.ramp >= constants.SPARE

@@ -13,7 +13,6 @@ from typing import Final
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
 from retter.breaker.permit import Permit
-from retter.breaker.twins import take_state
 from retter.message import SEMICOLON
 from retter.statistics import LATENCY_BOUNDS_S, Histogram
 from retter.window import RollingWindow
@@ -47,15 +46,15 @@ class Route:
     """One route's baseline, its recent outcomes and its breaker."""
 
     __slots__ = (
-        "_wait_s", "baseline", "errors", "excess_s", "is_open", "late_calls", "latency", "name",
-        "outcomes",
-        "passed_at", "probe", "probe_at", "suspected_at", "used_at",
+        "_wait_s", "baseline", "errors", "excess_s", "first_answers", "is_open", "late_calls",
+        "latency", "name", "outcomes", "passed_at", "probe", "probe_at", "suspected_at", "used_at",
     )
 
     def __init__(self, name: bytes, now: float) -> None:
         self.name = name
         self.used_at = now
         self.baseline = Baseline()
+        self.first_answers = Baseline()    # stands in while no answer came without a queue
         self.latency = Histogram(LATENCY_BOUNDS_S)      # of good answers, until complete
         self.errors = 0                                 # no answer, or a bad one
         self.outcomes = RollingWindow(
@@ -127,14 +126,12 @@ class RouteTable:
         route.used_at = now
         return route
 
-    def copy_of_one(self, name: bytes, now: float) -> "RouteTable":
-        """Return a table with a copy of one route, if it is known, and nothing else."""
-        twin = RouteTable(now)
-        route = self._by_name.get(name)
-        if route is not None:
-            twin._by_name[name] = Route(name, now)
-            take_state(twin._by_name[name], route)
-        return twin
+    def peek(self, name: bytes, now: float) -> Route:
+        """Return the route that `get` would, and change nothing."""
+        known = self._by_name.get(name)
+        if known is not None:
+            return known
+        return self.other if len(self._by_name) >= constants.ROUTES_MAX else Route(name, now)
 
     def make_room(self) -> None:
         """Forget the least recently used route if another asked for its place."""
@@ -144,6 +141,13 @@ class RouteTable:
             self.other.latency.merge(leaving.latency)
             self.other.errors += leaving.errors
             del self._by_name[leaving.name]
+
+    def another_works(self, route: Route, now: float) -> bool:
+        """Say whether any other route was answered well of late."""
+        return any(
+            other is not route and now - other.passed_at < constants.ROUTE_WITNESS_S
+            for other in self._by_name.values()
+        )
 
     def close_all(self) -> None:
         """Close every breaker: the whole application is judged instead."""
@@ -155,19 +159,6 @@ class RouteTable:
         for route in self._by_name.values():
             route.outcomes.advance(now)
             route.late_calls.advance(now)
-
-    def fails_alone(self, route: Route, of_all: RollingWindow) -> bool:
-        """Say whether a route fails while the others work, of which `of_all` is the witness."""
-        own = route.outcomes
-        others = of_all.outcomes - own.outcomes
-        others_failed = of_all.failed - own.failed
-        return (
-            route is not self.other
-            and own.failed >= constants.ROUTE_FAILURES_MIN
-            and own.failed >= constants.ROUTE_FAILURE_RATIO * own.outcomes
-            and others > 0
-            and others_failed < constants.ROUTE_WITNESS_RATIO * others
-        )
 
     def culprits(self, now: float, oldest_s: dict[Route, float]) -> list[Route]:
         """Return the routes to open for slowness: late for long, and later than the others.

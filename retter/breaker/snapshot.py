@@ -19,6 +19,7 @@ class Snapshot:
     load: float                       # m: n less the discounted share of z
     old_others: int                   # z
     limit: float                      # L
+    proven: int                       # so many in flight are answered in time
     ceiling: float                    # C; infinite while no failure has shown one
     cap: float                        # places for GETs now
     work_rate: float                  # W
@@ -39,6 +40,7 @@ class Snapshot:
     queue_timeouts: int
     answered_late: int                # patience over: the stored response after a wait
     probes: int
+    trials: int                       # requests above the ceiling, to see whether it still stands
     dips: int
     transitions: int
     would_shed: int                   # in observe mode: what would have been done instead

@@ -1,7 +1,7 @@
 """The circuit's states and every legal move between them.
 
 A pair that is absent from the table is a bug of the controller and raises. What belongs to a state
-is set up when it is entered, in `CircuitBreaker._enter`, and nowhere else.
+is set up when it is entered, in `Circuit._enter`, and nowhere else.
 """
 
 from collections.abc import Mapping
@@ -22,9 +22,10 @@ class State(Enum):
 class Signal(StrEnum):
     """Why the state changes."""
 
-    NO_PERMITS = "no-permits"            # a GET came while in flight was at the cap
+    SATURATED = "saturated"              # answers are late with many in flight, and more wait
+    NO_PERMITS = "no-permits"            # a GET came above the ceiling, or the operator's limit
     OVERLOADED = "overloaded"            # the application refused work, or dropped it
-    STALLED = "stalled"                  # the oldest requests get no older: nothing is answered
+    STALLED = "stalled"                  # the application hangs: nothing is answered
     RELIEVED = "relieved"                # nothing had to be shed for a while
     FAILING = "failing"                  # the error breaker's threshold was crossed
     PROBE_PASSED = "probe-passed"
@@ -36,6 +37,7 @@ class Signal(StrEnum):
 
 
 NEXT_STATE: Final[Mapping[tuple[State, Signal], State]] = {
+    (State.CLOSED, Signal.SATURATED): State.LIMITING,
     (State.CLOSED, Signal.NO_PERMITS): State.LIMITING,
     (State.CLOSED, Signal.OVERLOADED): State.LIMITING,
     (State.CLOSED, Signal.STALLED): State.LIMITING,

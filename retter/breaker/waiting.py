@@ -1,4 +1,5 @@
-"""GETs that wait for a place: first those with nothing else to answer with, then the rest.
+"""Requests that wait for a place: other methods first, then GETs without a stored response, then
+the GETs that could be answered from the store.
 
 And all requests without a stored response that wait for the end of a pause, in their order.
 """
@@ -13,45 +14,60 @@ HELD_LEFT_MAX = 64
 
 
 class WaitingRoom:
-    """Two first-in first-out queues. Who leaves early is skipped when its turn comes."""
+    """First-in first-out queues. Who leaves early is skipped when its turn comes."""
 
     __slots__ = (
-        "_held", "_needy", "_patient", "_released", "held", "waiting", "waiting_without_stored",
+        "_held", "_others", "_released", "_with_stored", "_without_stored", "held", "others",
+        "waiting", "waiting_without_stored",
     )
 
     def __init__(self) -> None:
-        self._needy: deque[Permit] = deque()      # no stored response
-        self._patient: deque[Permit] = deque()    # has one, and prefers a fresh one
-        self._held: deque[Permit] = deque()       # until the end of a pause
-        self._released: deque[Permit] = deque()   # of them, other methods: they need no place
-        self.held = 0                             # not counted as waiting
+        self._others: deque[Permit] = deque()           # other methods: never refused
+        self._without_stored: deque[Permit] = deque()
+        self._with_stored: deque[Permit] = deque()      # would rather have a fresh one
+        self._held: deque[Permit] = deque()             # until the end of a pause
+        self._released: deque[Permit] = deque()         # go upstream, place or not
+        self.held = 0                                   # not counted as waiting
         self.waiting = 0
-        self.waiting_without_stored = 0
+        self.waiting_without_stored = 0                 # of them, other methods included
+        self.others = 0                                 # of them
 
-    def add(self, permit: Permit, deadline: float) -> None:
-        """Queue it until `deadline`."""
+    def add(self, permit: Permit, now: float) -> None:
+        """Queue it."""
         permit.phase = Phase.QUEUED
-        permit.deadline = deadline
+        permit.queued_at = now
         self.waiting += 1
         if permit.has_stored:
-            self._patient.append(permit)
+            self._with_stored.append(permit)
+            return
+        self.waiting_without_stored += 1
+        if permit.is_get:
+            self._without_stored.append(permit)
         else:
-            self.waiting_without_stored += 1
-            self._needy.append(permit)
+            self.others += 1
+            self._others.append(permit)
 
-    def next(self) -> Permit | None:
-        """Take out whose turn it is: ADMITTED."""
-        for queue in (self._needy, self._patient):
-            while queue:
-                permit = queue.popleft()
-                if permit.phase is Phase.QUEUED:
-                    self._remove(permit, Phase.ADMITTED)
-                    return permit
+    def next_other(self) -> Permit | None:
+        """Take out the other method whose turn it is: ADMITTED."""
+        return self._first_of(self._others)
+
+    def next_get(self) -> Permit | None:
+        """Take out the GET whose turn it is: ADMITTED."""
+        return self._first_of(self._without_stored) or self._first_of(self._with_stored)
+
+    def _first_of(self, queue: deque[Permit]) -> Permit | None:
+        while queue:
+            permit = queue.popleft()
+            if permit.phase is Phase.QUEUED:
+                self._remove(permit, Phase.ADMITTED)
+                return permit
         return None
 
     def all_waiting(self) -> list[Permit]:
         """Return all that are in here."""
-        queues = (self._needy, self._patient, self._held, self._released)
+        queues = (
+            self._others, self._without_stored, self._with_stored, self._held, self._released
+        )
         return [
             permit for queue in queues for permit in queue
             if permit.phase in (Phase.QUEUED, Phase.HELD)
@@ -65,73 +81,57 @@ class WaitingRoom:
         else:
             self._remove(permit, Phase.DONE)
 
-    def expired(self, now: float) -> list[Permit]:
-        """Take out those whose deadline has passed: DONE.
+    def expired(
+        self, now: float, without_stored_s: float, with_stored_s: float, with_stored_max: float
+    ) -> list[Permit]:
+        """Take out the GETs that have waited for so long, and those that are too many: DONE.
 
-        The wait is the same for all of one queue, or nearly so: the first in line is the first
-        to give up.
+        All of one queue wait for the same time: the first in line is the first to give up, and the
+        last is the first that need not wait.
         """
         over: list[Permit] = []
-        for queue in (self._needy, self._patient):
-            while queue and (queue[0].phase is not Phase.QUEUED or queue[0].deadline <= now):
-                permit = queue.popleft()
-                if permit.phase is Phase.QUEUED:
-                    self._remove(permit, Phase.DONE)
-                    over.append(permit)
-        return over
-
-    def empty_copy(self) -> "WaitingRoom":
-        """Return a room that counts as many, and has none of them."""
-        twin = WaitingRoom()
-        twin.held = self.held
-        twin.waiting = self.waiting
-        twin.waiting_without_stored = self.waiting_without_stored
-        return twin
-
-    # --- a pause ---
-
-    def hold(self, permit: Permit, deadline: float) -> None:
-        """Hold it until `release`, or `deadline`."""
-        permit.phase = Phase.HELD
-        permit.deadline = deadline
-        self.held += 1
-        self._held.append(permit)
-
-    def hold_needy(self, deadline: float) -> None:
-        """Hold those that are queued and have nothing else to answer with."""
-        while self._needy:
-            permit = self._needy.popleft()
+        self._take_older(self._without_stored, now - without_stored_s, over)
+        self._take_older(self._with_stored, now - with_stored_s, over)
+        queue = self._with_stored
+        while queue and self.waiting > with_stored_max:
+            permit = queue.pop()
             if permit.phase is Phase.QUEUED:
-                self._remove(permit, Phase.HELD)
-                self.hold(permit, deadline)
-
-    def held_for_too_long(self, now: float) -> list[Permit]:
-        """Take out those that are held and whose deadline has passed: DONE."""
-        over: list[Permit] = []
-        held = self._held
-        while held and (held[0].phase is not Phase.HELD or held[0].deadline <= now):
-            permit = held.popleft()
-            if permit.phase is Phase.HELD:
-                self._leave_hold(permit, Phase.DONE)
                 over.append(permit)
+                self._remove(permit, Phase.DONE)
         return over
 
-    def release(self, deadline: float) -> None:
-        """The pause is over: GETs wait for a place until `deadline`, others need none."""
-        held, self._held = self._held, deque()
-        for permit in held:
-            if permit.phase is not Phase.HELD:
-                continue
-            self._leave_hold(permit, Phase.QUEUED)
-            if permit.is_get:
-                self.add(permit, deadline)
-            else:
-                self.waiting += 1
-                self.waiting_without_stored += 1
+    def _take_older(self, queue: deque[Permit], since: float, over: list[Permit]) -> None:
+        while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
+            permit = queue.popleft()
+            if permit.phase is Phase.QUEUED:
+                self._remove(permit, Phase.DONE)
+                over.append(permit)
+
+    def release_others(self, now: float, wait_s: float) -> None:
+        """Let other methods go upstream that have waited for so long."""
+        self._release_older(self._others, now - wait_s)
+
+    def release_gets(self, now: float, wait_s: float) -> None:
+        """Let GETs go upstream that have waited for so long."""
+        self._release_older(self._without_stored, now - wait_s)
+        self._release_older(self._with_stored, now - wait_s)
+
+    def _release_older(self, queue: deque[Permit], since: float) -> None:
+        while queue and (queue[0].phase is not Phase.QUEUED or queue[0].queued_at <= since):
+            permit = queue.popleft()
+            if permit.phase is Phase.QUEUED:
                 self._released.append(permit)
 
+    def release(self, permit: Permit) -> None:
+        """Let one go upstream that has been taken out already."""
+        permit.phase = Phase.QUEUED
+        self.waiting += 1
+        self.waiting_without_stored += not permit.has_stored
+        self.others += not permit.is_get
+        self._released.append(permit)
+
     def take_released(self) -> list[Permit]:
-        """Take out the released ones that need no place: ADMITTED."""
+        """Take out those that need no place: ADMITTED."""
         taken: list[Permit] = []
         while self._released:
             permit = self._released.popleft()
@@ -139,6 +139,47 @@ class WaitingRoom:
                 self._remove(permit, Phase.ADMITTED)
                 taken.append(permit)
         return taken
+
+    # --- a pause ---
+
+    def hold(self, permit: Permit, now: float) -> None:
+        """Hold it until `release_held`."""
+        permit.phase = Phase.HELD
+        permit.queued_at = now
+        self.held += 1
+        self._held.append(permit)
+
+    def hold_without_stored(self, now: float) -> None:
+        """Hold those that are queued and have nothing else to answer with."""
+        for queue in (self._others, self._without_stored):
+            while queue:
+                permit = queue.popleft()
+                if permit.phase is Phase.QUEUED:
+                    self._remove(permit, Phase.HELD)
+                    self.hold(permit, now)
+
+    def held_for_too_long(self, now: float, longest_s: float) -> list[Permit]:
+        """Take out those that have been held for so long: DONE."""
+        over: list[Permit] = []
+        held = self._held
+        while held and (held[0].phase is not Phase.HELD or held[0].queued_at <= now - longest_s):
+            permit = held.popleft()
+            if permit.phase is Phase.HELD:
+                self._leave_hold(permit, Phase.DONE)
+                over.append(permit)
+        return over
+
+    def release_held(self, now: float) -> None:
+        """The pause is over: GETs wait for a place from now on, others need none."""
+        held, self._held = self._held, deque()
+        for permit in held:
+            if permit.phase is not Phase.HELD:
+                continue
+            self._leave_hold(permit, Phase.QUEUED)
+            if permit.is_get:
+                self.add(permit, now)
+            else:
+                self.release(permit)
 
     def _leave_hold(self, permit: Permit, phase: Phase) -> None:
         permit.phase = phase
@@ -154,3 +195,4 @@ class WaitingRoom:
         self.waiting -= 1
         if not permit.has_stored:
             self.waiting_without_stored -= 1
+            self.others -= not permit.is_get

@@ -1,0 +1,413 @@
+"""The controller: for every GET, forward it now, let it wait, or answer without the application.
+
+What is decided stands in decide.py; here it is carried out, and what becomes of the request is
+taken in. `admit`, `started`, `first_byte` and `finished` take constant time; what needs a look at
+many requests happens on the `tick` (sweep.py).
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from math import inf
+from typing import Final
+
+from retter.breaker import constants, report, sweep
+from retter.breaker.circuit import Circuit
+from retter.breaker.decide import Action, Decision, decide
+from retter.breaker.permit import (
+    CIRCUIT_PROBE,
+    ROUTE_PROBE,
+    Kind,
+    Mode,
+    Permit,
+    Phase,
+    Shed,
+)
+from retter.breaker.routes import Route
+from retter.breaker.snapshot import Snapshot
+from retter.breaker.states import Signal, State
+from retter.errors import Outcome
+from retter.reason import Reason
+from retter.statistics import LATENCY_BOUNDS_S, Histogram
+
+# Members of an enum, looked up once: the functions below run for every request.
+_OTHER: Final = Kind.OTHER
+_QUEUED: Final = Phase.QUEUED
+_ADMITTED: Final = Phase.ADMITTED
+_IN_FLIGHT: Final = Phase.IN_FLIGHT
+_DETACHED: Final = Phase.DETACHED
+_HELD: Final = Phase.HELD
+_DONE: Final = Phase.DONE
+_CLOSED: Final = State.CLOSED
+_LIMITING: Final = State.LIMITING
+_OPEN: Final = State.OPEN
+_HALF_OPEN: Final = State.HALF_OPEN
+_OK: Final = Outcome.OK
+_OBSERVE: Final = Mode.OBSERVE
+_NEUTRAL: Final = Outcome.NEUTRAL
+_IS_ADMITTED: Final = Reason.ADMITTED
+
+
+class CircuitBreaker(Circuit):
+    """Decides about every request; see `retter.breaker` for the rules of its use.
+
+    For each permit: `started` at once when it is ADMITTED, `first_byte` if there is one, `finished`
+    exactly once. After every `finished`, `detach` and `tick`, whoever `take_ready` returns starts.
+    """
+
+    __slots__ = ()
+
+    # --- the decision, carried out ---
+
+    def admit(
+        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None,
+        client: int = 0,
+    ) -> Permit | Shed:
+        """Decide about one request.
+
+        `stored_age_s` is the age of the stored response that may be used to shed it, None if
+        there is none. `client` is a number that tells clients apart, 0 if that is not possible. A
+        permit is ADMITTED, and started at once, or QUEUED or HELD.
+        """
+        its_route = self.routes.get(route, now)
+        if self.straight and self.limit.load < self.cap and not its_route.is_open:
+            return Permit(
+                _ADMITTED, _IS_ADMITTED, kind is not _OTHER, its_route, key,
+                stored_age_s is not None, client,
+            )  # fmt: skip
+        is_get = kind is not _OTHER
+        decision = decide(self, now, is_get, its_route, key, stored_age_s)
+        return self._carry_out(
+            now, decision, is_get, its_route, key, stored_age_s is not None, client
+        )
+
+    def probe(self, now: float, route: bytes, key: bytes) -> Permit | None:
+        """Admit a request of our own, if one is wanted (`probe_wanted`): a GET for no client."""
+        if not self.probe_wanted(now):
+            return None
+        its_route = self.routes.get(route, now)
+        permit = Permit(_ADMITTED, Reason.PROBE, True, its_route, key, False, 0)
+        self.recovery.acted_at = now
+        if self.state is _OPEN:
+            self.recovery.issue_probe(now)
+            permit.probe = CIRCUIT_PROBE
+        return permit
+
+    def would(
+        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None
+    ) -> Permit | Shed:
+        """Return what `admit` would, and change nothing. The permit is good for reading alone."""
+        its_route = self.routes.peek(route, now)
+        is_get = kind is not _OTHER
+        has_stored = stored_age_s is not None
+        action, reason, _ = decide(self, now, is_get, its_route, key, stored_age_s)
+        if action is Action.SHED:
+            if self.mode is not _OBSERVE or reason is Reason.PAUSED:
+                return self.refusals.shed(reason, has_stored=has_stored)
+            reason = _IS_ADMITTED
+        permit = Permit(_ADMITTED, reason, is_get, its_route, key, has_stored, 0)
+        if action is Action.HOLD:
+            permit.phase = _HELD
+        elif action is Action.WAIT:
+            permit.phase = _ADMITTED if self.mode is _OBSERVE else _QUEUED
+        permit.probe = _PROBES.get(action, permit.probe)
+        return permit
+
+    def _carry_out(
+        self, now: float, decision: Decision, is_get: bool, route: Route, key: bytes,
+        has_stored: bool, client: int,
+    ) -> Permit | Shed:
+        action, reason, limits = decision
+        if limits:
+            self.fire(now, Signal.NO_PERMITS)
+        if action is Action.SHED:
+            return self._shed(now, reason, is_get, route, key, has_stored, client)
+        permit = Permit(_ADMITTED, reason, is_get, route, key, has_stored, client)
+        if action is Action.FORWARD:
+            pass
+        elif action is Action.HOLD:
+            self.room.hold(permit, now)
+        elif action is Action.PROBE:
+            self.recovery.issue_probe(now)
+            permit.probe = CIRCUIT_PROBE
+        elif action is Action.ROUTE_PROBE:
+            self.counts.route_probes += 1
+            permit.probe = ROUTE_PROBE
+            route.issue_probe(now, permit)
+        elif action is Action.TRIAL:
+            self.counts.trials += 1
+            self.table.trial_at = now + constants.TRIAL_S
+        else:
+            self._enqueue(now, permit)
+        return permit
+
+    def _enqueue(self, now: float, permit: Permit) -> None:
+        if self.state is not _CLOSED and not permit.has_stored:
+            self.shed_at = now
+        if self.mode is _OBSERVE:
+            self.counts.would_queue += 1
+        else:
+            self.counts.queued += 1
+            self.room.add(permit, now)
+
+    def _shed(
+        self, now: float, reason: Reason, is_get: bool, route: Route, key: bytes,
+        has_stored: bool, client: int,
+    ) -> Permit | Shed:
+        if reason in _FOR_LACK_OF_A_PLACE:
+            self.shed_at = now
+        if self.mode is _OBSERVE and reason is not Reason.PAUSED:
+            if has_stored:
+                self.counts.would_shed += 1
+            else:
+                self.counts.would_reject += 1
+            return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
+        shed = self.refusals.shed(reason, has_stored=has_stored)
+        if reason is Reason.PAUSED and self.paused_until is not None:
+            shed.retry_after_s = max(1.0, self.paused_until - now)
+        shed.count += 1
+        return shed
+
+    def take_ready(self, now: float) -> list[Permit]:
+        """Return those who waited long enough: there is a place, and they start at once."""
+        room = self.room
+        if self.paused_until is not None:
+            return []
+        ready = room.take_released()
+        limit = self.limit
+        if room.others:
+            ceiling = inf if self.mode is _OBSERVE else self.table.ceiling
+            while limit.in_flight + len(ready) < ceiling:
+                if (permit := room.next_other()) is None:
+                    break
+                ready.append(permit)
+        cap = inf if self.mode is _OBSERVE else self.cap
+        while limit.load + len(ready) < cap and (permit := room.next_get()) is not None:
+            ready.append(permit)
+        return ready
+
+    def cancel(self, now: float, permit: Permit) -> None:
+        """The client left before its request went upstream."""
+        if permit.phase is _QUEUED or permit.phase is _HELD:
+            self.room.cancel(permit)
+            return
+        assert permit.phase is _ADMITTED, f"{permit} cannot be cancelled"
+        permit.phase = _DONE
+        permit.generation = self.generation
+        self.give_probe_back(permit)
+
+    # --- the life of a permit ---
+
+    def started(self, now: float, permit: Permit) -> None:
+        """The request goes upstream: its connection is attempted or its head written."""
+        assert permit.phase is _ADMITTED, f"{permit} cannot start"
+        limit = self.limit
+        permit.phase = _IN_FLIGHT
+        permit.started_at = now
+        permit.generation = self.generation
+        limit.enter(now)
+        rank = permit.rank = limit.in_flight
+        by_rank = self.table.by_rank
+        permit.row = by_rank[rank] if rank < len(by_rank) else by_rank[-1]
+        # The first one alone is uncongested whatever the limit.
+        permit.uncongested = rank <= constants.UNCONGESTED_RATIO * limit.limit or rank == 1
+        cold = self.baseline.cold
+        if cold is None or rank > constants.SMALL:
+            permit.is_cold = False
+        else:
+            permit.is_cold = True
+            cold.enter(now)
+        self.flight.enter(permit)
+
+    def first_byte(self, now: float, permit: Permit) -> None:
+        """The first byte of the answer is here: its patience is not needed any more."""
+        permit.first_byte_at = now
+        self.latencies.first_bytes.add(now - permit.started_at)
+        if permit.is_old and permit.phase is _IN_FLIGHT:
+            self.flight.look_at(permit, now + constants.BODY_MAX_S)
+
+    def finished(self, now: float, permit: Permit, outcome: Outcome) -> None:
+        """The answer is complete, or there will be none. Exactly once for every started permit."""
+        if permit.phase is _DETACHED:
+            permit.phase = _DONE
+            return
+        assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
+        permit.phase = _DONE
+        self.leave(now, permit, completed=outcome is _OK)
+        if outcome is _OK:
+            self._succeeded(now, permit)
+        elif outcome is _NEUTRAL:
+            self.give_probe_back(permit)
+        else:
+            self._failed(now, permit, refused=outcome is Outcome.REFUSED)
+
+    # --- what an outcome teaches ---
+
+    def _succeeded(self, now: float, permit: Permit) -> None:
+        took_s = now - permit.started_at
+        route = permit.route
+        limit = self.limit
+        # With every answer, so its parts are here and not a call away: a twentieth of the whole.
+        baseline = route.baseline
+        known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
+        expected_s = baseline.mean_s if known else self.baseline.mean_s
+        latency = route.latency
+        latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1    # Histogram.add, for less
+        latency.total += took_s
+        if permit.first_byte_at >= 0:
+            self.latencies.in_pieces.add(took_s)
+        limit.completions += 1
+        limit.work_s += expected_s
+        if known and took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
+            if not permit.is_judged:
+                permit.row.in_time += 1
+        else:
+            self._late(now, permit, took_s)
+        self.passed_at = route.passed_at = now
+        route.excess_s += constants.ROUTE_EXCESS_WEIGHT * (took_s - expected_s - route.excess_s)
+        if permit.uncongested:
+            self._learn(now, route, took_s)
+        if permit.rank > self.table.ceiling:
+            self.table.passed_above_ceiling(now, permit.rank)
+            self.set_cap()
+        if permit.probe or route.is_open:
+            self._probe_passed(now, permit)
+        elif permit.generation == self.generation:
+            route.outcomes.record_success()
+            self.failures.passed(permit.client)
+            if self.state is _HALF_OPEN:
+                self._climb(now)
+            elif self.state is _OPEN and not permit.is_get:
+                self.fire(now, Signal.PROBE_PASSED)
+
+    def _late(self, now: float, permit: Permit, took_s: float) -> None:
+        """Take in an answer that is late, or of a route of which little is known.
+
+        Nothing is late for a queue if the application paused: who was in flight when it went on
+        says nothing.
+        """
+        route = permit.route
+        if took_s <= self.late_after_s(route):
+            permit.row.in_time += not permit.is_judged
+        elif now - self.passed_at > (silence_s := sweep.silence_s(self)) and took_s > silence_s:
+            self.woke_at = now
+        elif not permit.is_judged and permit.started_at >= self.woke_at:
+            permit.row.late += 1
+        if route.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
+            route.first_answers.add(took_s, 0.0)
+
+    def _learn(self, now: float, route: Route, took_s: float) -> None:
+        limiting = self.state is _LIMITING
+        weight = constants.BASELINE_WEIGHT_LIMITING if limiting else constants.BASELINE_WEIGHT
+        route.baseline.add(took_s, weight)
+        self.baseline.learn(took_s, weight)
+        if limiting and self.dips.sample(now, self.baseline.mean_s):
+            self.limit.restart_window(now)
+            self.set_cap()
+
+    def _climb(self, now: float) -> None:
+        """Half-open: every success makes room for one more, so the ramp doubles a round trip."""
+        over = self.recovery.climb(now)
+        self.set_cap()
+        if over:
+            self.fire(now, Signal.TRIALS_PASSED)
+
+    def _failed(self, now: float, permit: Permit, *, refused: bool) -> None:
+        route = permit.route
+        route.errors += 1
+        if permit.probe or route.is_open:
+            self.probe_failed(now, permit, refused=refused)
+            return
+        if permit.generation != self.generation:
+            return
+        permit.row.failed += 1
+        if self.failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
+            if permit.rank > self.table.ceiling:
+                return                        # it stands above the ceiling: that is explained
+            if self.state is not _OPEN and self.table.read_ceiling():
+                self._ceiling_lowered(now)
+                return
+        if not self.failures.failed(route, permit.client, refused=refused):
+            return
+        route.outcomes.record_failure()
+        if self.state is _HALF_OPEN:
+            self.fire(now, Signal.TRIAL_FAILED)
+        elif self.state is not _OPEN:
+            self._judge_failures(now, route)
+
+    def _ceiling_lowered(self, now: float) -> None:
+        self.table.trial_at = now + constants.TRIAL_S
+        self.failures.clear()                 # they are explained
+        self.set_cap()
+        if self.state is _CLOSED:
+            self.fire(now, Signal.OVERLOADED)
+
+    def _judge_failures(self, now: float, route: Route) -> None:
+        failures = self.failures
+        if failures.nobody_listens:
+            self.fire(now, Signal.FAILING)
+        elif failures.fails_alone(route, self.routes, now):
+            route.open(now, self.settings.open_min_s)
+        elif failures.many(self.settings):
+            self.fire(now, Signal.FAILING)
+
+    def _probe_passed(self, now: float, permit: Permit) -> None:
+        if self.is_current_probe(permit):
+            self.fire(now, Signal.PROBE_PASSED)
+        elif permit.route.probe is permit or not permit.is_get:
+            permit.route.close()              # other methods need no probe: they always go
+
+    # --- the tick ---
+
+    def tick(self, now: float) -> list[Permit]:
+        """Do what is due; call it every 50 ms.
+
+        Returns the permits whose holder must answer: those that waited in vain (DONE, reason
+        QUEUE_TIMEOUT or PAUSED: the stored response or 503) and those in flight whose patience is
+        over (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
+        """
+        return sweep.tick(self, now)
+
+    # --- what operators see ---
+
+    @property
+    def waiting(self) -> int:
+        """How many are queued: look at `take_ready` only if there are any."""
+        return self.room.waiting
+
+    def all_waiting(self) -> list[Permit]:
+        """Return the permits of all that are queued, or held by a pause."""
+        return self.room.all_waiting()
+
+    def patience_of(self, route: bytes) -> float:
+        """Return for how many seconds a GET of that route would now be waited for."""
+        known = self.routes.peek(route, 0.0)
+        if self.state is _CLOSED and not known.is_open:
+            return self.closed_patience_s(known)
+        return self.patience_s(known)
+
+    def all_routes(self) -> Iterator[Route]:
+        """Yield every route, and at last the one for all that have no place of their own."""
+        return report.all_routes(self)
+
+    def latency(self) -> Histogram:
+        """Return how long good answers took until they were complete."""
+        return report.latency(self)
+
+    @property
+    def answers_whole(self) -> int:
+        """How many good answers came in one piece (without `first_byte`)."""
+        return sum(self.latency().counts) - sum(self.latencies.in_pieces.counts)
+
+    def first_byte_latency(self) -> Histogram:
+        """Return how long answers took until they began."""
+        return report.first_byte_latency(self)
+
+    def snapshot(self, now: float) -> Snapshot:
+        """Return all figures as they are now."""
+        return report.snapshot(self, now)
+
+
+_PROBES: Final = {Action.PROBE: CIRCUIT_PROBE, Action.ROUTE_PROBE: ROUTE_PROBE}
+_FOR_LACK_OF_A_PLACE: Final = frozenset((
+    Reason.LIMIT, Reason.HALF_OPEN, Reason.QUEUE_FULL, Reason.OPEN, Reason.FORCED_OPEN,
+))  # fmt: skip

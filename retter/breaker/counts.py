@@ -1,0 +1,27 @@
+"""What the breaker counts for operators alone: nothing is decided by it."""
+
+from retter.statistics import LATENCY_BOUNDS_S, Histogram
+
+
+class Counts:
+    """How often something was done, since the start."""
+
+    __slots__ = (
+        "answered_late", "queue_timeouts", "queued", "route_probes", "transitions", "trials",
+        "would_answer_late", "would_queue", "would_reject", "would_shed",
+    )
+
+    def __init__(self) -> None:
+        self.answered_late = self.queue_timeouts = self.queued = 0
+        self.route_probes = self.transitions = self.trials = 0
+        self.would_answer_late = self.would_queue = self.would_reject = self.would_shed = 0
+
+
+class Latencies:
+    """Of answers that came in pieces; those of all good answers are the routes'."""
+
+    __slots__ = ("first_bytes", "in_pieces")
+
+    def __init__(self) -> None:
+        self.first_bytes = Histogram(LATENCY_BOUNDS_S)
+        self.in_pieces = Histogram(LATENCY_BOUNDS_S)      # until complete

@@ -1,0 +1,168 @@
+"""What becomes of a request: a pure decision. It reads the circuit and changes nothing.
+
+`CircuitBreaker.admit` carries it out; `would` and the observe mode ask the same function.
+"""
+
+from enum import Enum, auto
+from typing import Final, NamedTuple
+
+from retter.breaker import constants
+from retter.breaker.circuit import Circuit
+from retter.breaker.permit import REFUSAL_REASONS, Mode
+from retter.breaker.routes import Route
+from retter.breaker.states import State
+from retter.reason import Reason
+
+
+class Action(Enum):
+    """What is to be done with a request."""
+
+    FORWARD = auto()         # at once
+    WAIT = auto()            # for a place
+    HOLD = auto()            # until the end of a pause
+    PROBE = auto()           # forward: does the application work again?
+    ROUTE_PROBE = auto()     # forward: does this route?
+    TRIAL = auto()           # forward: does the ceiling still stand?
+    SHED = auto()            # answer the stored response, or 503
+
+
+class Decision(NamedTuple):
+    """An action, its reason in the log, and whether the circuit begins to limit by it."""
+
+    action: Action
+    reason: Reason
+    limits: bool = False
+
+
+FORWARD: Final = Decision(Action.FORWARD, Reason.ADMITTED)
+_WAIT: Final = Decision(Action.WAIT, Reason.ADMITTED)
+_HOLD: Final = Decision(Action.HOLD, Reason.ADMITTED)
+_PROBE: Final = Decision(Action.PROBE, Reason.PROBE)
+_ROUTE_PROBE: Final = Decision(Action.ROUTE_PROBE, Reason.PROBE)
+_TRIAL: Final = Decision(Action.TRIAL, Reason.ADMITTED)
+_SHED: Final = {reason: Decision(Action.SHED, reason) for reason in REFUSAL_REASONS}
+
+_CLOSED: Final = State.CLOSED
+_OPEN: Final = State.OPEN
+_HALF_OPEN: Final = State.HALF_OPEN
+_HELD_OPEN: Final = Mode.OPEN
+_HELD_CLOSED: Final = Mode.CLOSED
+_OBSERVE: Final = Mode.OBSERVE
+
+
+def decide(
+    circuit: Circuit, now: float, is_get: bool, route: Route, key: bytes,
+    stored_age_s: float | None,
+) -> Decision:
+    """Decide about one request. `stored_age_s` is None if it cannot be answered from the store."""
+    has_stored = stored_age_s is not None
+    if circuit.paused_until is not None:
+        if has_stored or circuit.room.held >= constants.HELD_MAX:
+            return _SHED[Reason.PAUSED]
+        return _HOLD
+    if not is_get:
+        return _decide_other(circuit)
+    if circuit.mode is _HELD_CLOSED:
+        return FORWARD
+    if circuit.mode is _HELD_OPEN:
+        if has_stored:
+            return _SHED[Reason.FORCED_OPEN]
+        return _without_stored(circuit, Reason.FORCED_OPEN)
+    if circuit.state is _OPEN:
+        if circuit.recovery.probe_due(now):
+            return _PROBE
+        return _SHED[Reason.OPEN] if has_stored else _without_stored(circuit, Reason.OPEN)
+    if route.is_open:
+        return _ROUTE_PROBE if now >= route.probe_at else _SHED[Reason.ROUTE_OPEN]
+    decision = (
+        _without_stored(circuit, Reason.QUEUE_FULL) if stored_age_s is None
+        else _with_stored(circuit, now, key, stored_age_s)
+    )  # fmt: skip
+    return _while_closed(circuit, decision) if circuit.state is _CLOSED else decision
+
+
+def _decide_other(circuit: Circuit) -> Decision:
+    """Other methods are forwarded; below a known ceiling they wait for a moment first."""
+    settings, room = circuit.settings, circuit.room
+    if (
+        (circuit.limit.in_flight < circuit.table.ceiling and not room.others)
+        or circuit.mode is _HELD_CLOSED
+        or room.waiting >= settings.queue_max
+        or not settings.write_wait_s
+    ):
+        return FORWARD
+    return _WAIT
+
+
+def _while_closed(circuit: Circuit, limited: Decision) -> Decision:
+    """Nothing speaks of saturation: who finds no place waits for the pace, and goes upstream.
+
+    But if the places are known to be all there are, the circuit begins to limit.
+    """
+    room = circuit.room
+    if circuit.limit.load < circuit.cap and not room.waiting:
+        return FORWARD
+    if circuit.concluded or room.waiting >= circuit.settings.queue_max:
+        return limited._replace(limits=True)
+    return _WAIT
+
+
+def _waiting(circuit: Circuit, waiting: int) -> int:
+    """How many wait; when observing nobody does: those above the cap stand for them."""
+    if circuit.mode is _OBSERVE:
+        return max(0, int(circuit.limit.load - circuit.cap))
+    return waiting
+
+
+def _with_stored(circuit: Circuit, now: float, key: bytes, stored_age_s: float) -> Decision:
+    load, cap = circuit.limit.load, circuit.cap
+    waiting = _waiting(circuit, circuit.room.waiting)
+    if stored_age_s < circuit.settings.fresh_for_s:
+        return _SHED[Reason.FRESH_ENOUGH]
+    if (
+        waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap
+    ) and key in circuit.flight.keys:
+        return _SHED[Reason.SINGLE_FLIGHT]
+    if load < cap and not waiting:
+        return FORWARD
+    if trial_due(circuit, now):
+        return _TRIAL
+    if waiting < line_max(circuit):
+        return _WAIT
+    return _SHED[Reason.HALF_OPEN if circuit.state is _HALF_OPEN else Reason.LIMIT]
+
+
+def line_max(circuit: Circuit) -> float:
+    """How many may wait so that one more who could be answered at once has a short wait."""
+    work_in_time_s = circuit.stored_wait_s * max(1.0, circuit.limit.work_rate)
+    return work_in_time_s / max(constants.BASELINE_LEAST_S, circuit.baseline.mean_s)
+
+
+def trial_due(circuit: Circuit, now: float) -> bool:
+    """Say whether one more than the ceiling may be tried: who does can be answered all the same."""
+    table = circuit.table
+    return (
+        now >= table.trial_at
+        and circuit.cap == table.ceiling
+        and circuit.limit.in_flight == table.ceiling
+    )
+
+
+def _without_stored(circuit: Circuit, reason: Reason) -> Decision:
+    room = circuit.room
+    waiting = _waiting(circuit, room.waiting_without_stored)
+    if circuit.limit.load < circuit.cap and not waiting:
+        return FORWARD
+    if max(waiting, room.waiting) >= circuit.settings.queue_max:
+        return _SHED[reason]
+    limit = circuit.limit
+    work_in_time_s = (
+        constants.QUEUE_SHARE * circuit.settings.queue_wait_s * max(1.0, limit.work_rate)
+    )
+    if (
+        waiting < constants.QUEUE_MIN
+        or limit.crowded_windows < constants.CROWDED_WINDOWS
+        or waiting * circuit.baseline.mean_s < work_in_time_s
+    ):
+        return _WAIT
+    return _SHED[reason]

@@ -1,0 +1,76 @@
+"""What operators see of the breaker: latencies, and all figures at one moment."""
+
+from collections.abc import Iterator
+
+from retter.breaker.circuit import Circuit
+from retter.breaker.routes import Route
+from retter.breaker.snapshot import Snapshot
+from retter.statistics import LATENCY_BOUNDS_S, Histogram
+
+
+def all_routes(circuit: Circuit) -> Iterator[Route]:
+    """Yield every route, and at last the one for all that have no place of their own."""
+    yield from circuit.routes
+    yield circuit.routes.other
+
+
+def latency(circuit: Circuit) -> Histogram:
+    """Return how long good answers took until they were complete."""
+    whole = Histogram(LATENCY_BOUNDS_S)
+    for route in all_routes(circuit):
+        whole.merge(route.latency)
+    return whole
+
+
+def first_byte_latency(circuit: Circuit) -> Histogram:
+    """Return how long answers took until they began: one that came whole began when it ended.
+
+    Those that came in pieces count from their first byte, whatever becomes of them.
+    """
+    begun = latency(circuit).without(circuit.latencies.in_pieces)
+    begun.merge(circuit.latencies.first_bytes)
+    return begun
+
+
+def snapshot(circuit: Circuit, now: float) -> Snapshot:
+    """Return all figures as they are now."""
+    limit, table, room = circuit.limit, circuit.table, circuit.room
+    recent, counts = circuit.failures.recent, circuit.counts
+    refusals = circuit.refusals.by_reason
+    return Snapshot(
+        at=now,
+        state=circuit.state,
+        mode=circuit.mode,
+        generation=circuit.generation,
+        in_flight=limit.in_flight,
+        load=limit.load,
+        old_others=limit.old_others,
+        limit=limit.limit,
+        proven=table.proven,
+        ceiling=table.ceiling,
+        cap=circuit.cap,
+        work_rate=limit.work_rate,
+        mean_in_flight=limit.mean_in_flight,
+        peak_work_rate=limit.peak_work_rate,
+        baseline_s=circuit.baseline.mean_s,
+        waiting=room.waiting,
+        waiting_without_stored=room.waiting_without_stored,
+        held=room.held,
+        successes=recent.passed,
+        failures=recent.failed,
+        routes=len(circuit.routes),
+        routes_open=tuple(route.name for route in circuit.routes if route.is_open),
+        shed_stored={reason: refusal.stored.count for reason, refusal in refusals.items()},
+        shed_rejected={reason: refusal.reject.count for reason, refusal in refusals.items()},
+        queued=counts.queued,
+        queue_timeouts=counts.queue_timeouts,
+        answered_late=counts.answered_late,
+        probes=circuit.recovery.issued + counts.route_probes,
+        trials=counts.trials,
+        dips=circuit.dips.begun,
+        transitions=counts.transitions,
+        would_shed=counts.would_shed,
+        would_queue=counts.would_queue,
+        would_reject=counts.would_reject,
+        would_answer_late=counts.would_answer_late,
+    )

@@ -1,0 +1,254 @@
+"""What time makes due: waits and patience that are over, windows, stalls, dips, relief.
+
+Called twenty times a second, not once a request: here, and only here, many requests are looked at.
+"""
+
+from typing import Final
+
+from retter.breaker import constants
+from retter.breaker.circuit import Circuit
+from retter.breaker.decide import line_max
+from retter.breaker.permit import CIRCUIT_PROBE, Mode, Permit
+from retter.breaker.routes import Route
+from retter.breaker.states import Signal, State
+from retter.reason import Reason
+
+_CLOSED: Final = State.CLOSED
+_LIMITING: Final = State.LIMITING
+_OPEN: Final = State.OPEN
+_HALF_OPEN: Final = State.HALF_OPEN
+
+
+def tick(circuit: Circuit, now: float) -> list[Permit]:
+    """See `CircuitBreaker.tick`."""
+    circuit.failures.advance(now)
+    circuit.routes.advance(now)
+    answer = _patience_over(circuit, now)
+    if circuit.paused_until is not None:
+        if now >= circuit.paused_until:
+            circuit.resume(now)
+        elif circuit.room.held:
+            answer += _held_too_long(circuit, now)
+    window = circuit.limit.window_due(now, circuit.baseline.mean_s)
+    if window:
+        _close_window(circuit, now)
+    circuit.routes.make_room()
+    if circuit.state is _CLOSED:
+        _look_for_saturation(circuit, now)
+    elif circuit.state is _LIMITING:
+        if circuit.dips.due(now, circuit.baseline.mean_s):
+            circuit.limit.restart_window(now)
+            circuit.set_cap()
+        _look_for_relief(circuit, now, window)
+    elif circuit.state is _OPEN and circuit.room.waiting:
+        _probe_from_the_line(circuit, now)
+    if circuit.room.waiting:
+        answer += _waited_long_enough(circuit, now)
+    return answer
+
+
+# --- those who wait ---
+
+
+def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
+    settings, room = circuit.settings, circuit.room
+    room.release_others(now, settings.write_wait_s)
+    if circuit.state is _CLOSED:
+        room.release_gets(now, circuit.pace_s)
+        return []
+    expired = room.expired(
+        now,
+        settings.queue_wait_s,
+        min(settings.queue_wait_s, constants.STORED_WAIT_PATIENCE * circuit.stored_wait_s),
+        1.0 + line_max(circuit),
+    )
+    if expired:
+        circuit.shed_at = now
+        circuit.counts.queue_timeouts += len(expired)
+        for permit in expired:
+            permit.reason = Reason.QUEUE_TIMEOUT
+    return expired
+
+
+def _probe_from_the_line(circuit: Circuit, now: float) -> None:
+    """A probe is due and somebody waits: no need for another visitor."""
+    if not circuit.recovery.probe_due(now) or circuit.mode is Mode.OPEN:
+        return
+    permit = circuit.room.next_get()
+    if permit is not None:
+        circuit.recovery.issue_probe(now)
+        permit.probe = CIRCUIT_PROBE
+        permit.reason = Reason.PROBE
+        circuit.room.release(permit)
+
+
+def _held_too_long(circuit: Circuit, now: float) -> list[Permit]:
+    expired = circuit.room.held_for_too_long(now, constants.HELD_S_MAX)
+    for permit in expired:
+        permit.reason = Reason.PAUSED
+        circuit.refusals.shed(Reason.PAUSED, has_stored=False).count += 1
+    return expired
+
+
+# --- patience ---
+
+
+def _patience_over(circuit: Circuit, now: float) -> list[Permit]:
+    flight = circuit.flight
+    for permit in flight.grown_old(now - circuit.settings.patience_min_s):
+        if permit.first_byte_at >= 0:
+            flight.look_at(permit, permit.first_byte_at + constants.BODY_MAX_S)
+        else:
+            flight.look_at(permit, permit.started_at + circuit.patience_s(permit.route))
+    return [permit for permit in flight.due(now) if _look_at(circuit, now, permit)]
+
+
+def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
+    """Look at one that is due; return whether its client is to be answered now."""
+    if permit.first_byte_at >= 0:
+        circuit.detach(now, permit)
+        return False
+    if not permit.is_slow:
+        _outlived_patience(circuit, now, permit)
+    if not permit.has_stored:
+        return False                      # there is nothing else to answer with
+    if not loses_patience(circuit, now, permit):
+        circuit.flight.look_at(permit, now + constants.PATIENCE_AGAIN_S)
+        return False
+    if circuit.mode is Mode.OBSERVE:
+        circuit.counts.would_answer_late += 1
+        return False
+    circuit.counts.answered_late += 1
+    permit.answered = True
+    permit.reason = Reason.PATIENCE
+    return True
+
+
+def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
+    """A closed circuit waits longer: then this request is late, not the application."""
+    if circuit.state is not _CLOSED or permit.probe or permit.route.is_open:
+        return True
+    return now - permit.started_at >= circuit.closed_patience_s(permit.route)
+
+
+def _outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
+    if not permit.is_get:
+        permit.is_slow = True
+        circuit.limit.discount(now)
+        return
+    if permit.probe:
+        circuit.probe_failed(now, permit)
+    permit.is_slow = True
+    permit.route.late_calls.record_failure()
+    if circuit.state is _HALF_OPEN and permit.generation == circuit.generation:
+        circuit.fire(now, Signal.TRIAL_FAILED)
+
+
+# --- windows, and the routes that are judged at their end ---
+
+
+def _close_window(circuit: Circuit, now: float) -> None:
+    limit = circuit.limit
+    limit.close_window(now, crowded=circuit.crowded)
+    _judge_routes(circuit, now)
+    _count_late(circuit, now)
+    circuit.table.advance(now)
+    trusted = circuit.baseline.samples >= constants.SAMPLES_TO_TRUST
+    if circuit.state is _CLOSED:
+        limit.set_limit(now, limit.closed_limit)
+    elif circuit.state is _LIMITING and not circuit.dips.active and trusted:
+        limit.set_limit(now, limit.limit_for(limit.work_rate))
+    circuit.set_cap()
+
+
+def _judge_routes(circuit: Circuit, now: float) -> None:
+    oldest_s: dict[Route, float] = {}
+    for permit in circuit.flight.oldest_old(constants.ROUTES_MAX):
+        oldest_s.setdefault(permit.route, now - permit.started_at)
+    if circuit.state is _OPEN or circuit.state is _HALF_OPEN:
+        return
+    for route in circuit.routes.culprits(now, oldest_s):
+        route.open(now, circuit.settings.open_min_s)
+
+
+# --- into LIMITING and out of it ---
+
+
+def silence_s(circuit: Circuit) -> float:
+    """For how long an application that works may answer nothing."""
+    return max(
+        constants.SILENCE_MIN_S, constants.SILENCE_BASELINES * circuit.baseline.mean_s
+    )
+
+
+def _count_late(circuit: Circuit, now: float) -> None:
+    """Count those in flight that are late already, unless the application pauses."""
+    if now - circuit.passed_at > silence_s(circuit):
+        return
+    for permit in circuit.flight.oldest_first(constants.LOOKED_AT_MAX):
+        age_s = now - permit.started_at
+        if age_s <= constants.LATE_SLACK_S:
+            break
+        if (
+            not permit.is_judged
+            and permit.started_at >= circuit.woke_at
+            and age_s > circuit.late_after_s(permit.route)
+        ):
+            permit.is_judged = True
+            permit.row.late += 1
+
+
+def _look_for_saturation(circuit: Circuit, now: float) -> None:
+    """Nobody is shed before something speaks of saturation: late answers, or none at all."""
+    if stalled(circuit, now):
+        circuit.fire(now, Signal.STALLED)
+    elif circuit.crowded and now - circuit.passed_at <= silence_s(circuit):
+        _count_late(circuit, now)
+        circuit.table.read_proven()
+        if circuit.table.read_edge():
+            circuit.fire(now, Signal.SATURATED)
+        circuit.set_cap()
+
+
+def stalled(circuit: Circuit, now: float) -> bool:
+    """Say whether the application hangs: several wait for long, and nothing is answered."""
+    silent_s = now - circuit.passed_at
+    if silent_s <= constants.STALL_MIN_S:
+        return False
+    permit = circuit.flight.oldest(constants.STALL_OLDEST)
+    if permit is None:
+        return False
+    baselines_s = constants.STALL_BASELINES * max(
+        circuit.expected_s(permit.route), circuit.baseline.mean_s
+    )
+    stall_s = max(_stall_least_s(circuit, permit.route), baselines_s)
+    return silent_s > stall_s and now - permit.started_at > stall_s
+
+
+def hangs(circuit: Circuit, now: float) -> bool:
+    """Say whether the state must not be left: hung is not busy."""
+    return stalled(circuit, now)
+
+
+def _stall_least_s(circuit: Circuit, route: Route) -> float:
+    if not circuit.baseline.samples:
+        return constants.STALL_COLD_S
+    known = route.baseline.samples >= constants.ROUTE_SAMPLES_TO_JUDGE
+    return constants.STALL_MIN_S if known else constants.STALL_UNKNOWN_S
+
+
+def _look_for_relief(circuit: Circuit, now: float, window: bool) -> None:
+    limit = circuit.limit
+    relief_s = max(
+        constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s
+    )
+    if (
+        not circuit.room.waiting
+        and now - circuit.shed_at >= relief_s
+        and (
+            limit.load <= constants.RELIEF_SHARE * limit.limit
+            or (window and limit.mean_in_flight < limit.queueing_in_flight)
+        )
+        and not hangs(circuit, now)
+    ):
+        circuit.fire(now, Signal.RELIEVED)

@@ -1,0 +1,170 @@
+"""How requests ended, by how many were in flight when they started.
+
+A request ends in one of three ways: in time, late, or failed. Its *rank* is the number in flight at
+its start, itself included. One table counts the three by rank, and three questions are put to it:
+
+- up to which rank do answers come in time (*proven*)?
+- from which rank on are they late, and below it not: is the application saturated?
+- from which rank on do they fail, and below it not: is there a *ceiling* (a backlog, a pool)?
+
+Answers that are late or fail at every rank alike say nothing about how many are in flight, and
+neither do a few failures: a lean counts if chance makes it once in a thousand times at most.
+"""
+
+from math import inf, log
+
+from retter.breaker import constants
+
+
+class Row:
+    """The endings of the requests that started at one rank, or at one of a few."""
+
+    __slots__ = ("failed", "first", "in_time", "late")
+
+    def __init__(self, first: int) -> None:
+        self.first = first        # the lowest rank
+        self.in_time = 0.0
+        self.late = 0.0
+        self.failed = 0.0
+
+    @property
+    def outcomes(self) -> float:
+        """All endings that are remembered."""
+        return self.in_time + self.late + self.failed
+
+    def scale(self, factor: float) -> None:
+        """Remember so much of it."""
+        self.in_time *= factor
+        self.late *= factor
+        self.failed *= factor
+
+
+def surprise(bad: float, outcomes: float, expected: float) -> float:
+    """Return how unlikely it is that chance made so many bad ones: -ln of a bound on it.
+
+    With each outcome bad by chance `expected`, the probability of `bad` or more among `outcomes` is
+    at most exp(-n * KL(bad/n || expected)), Chernoff's bound.
+    """
+    share = bad / outcomes
+    if share <= expected:
+        return 0.0
+    distance = share * log(share / expected)
+    if share < 1.0:
+        distance += (1.0 - share) * log((1.0 - share) / (1.0 - expected))
+    return outcomes * distance
+
+
+class ConcurrencyTable:
+    """The rows, and what they say."""
+
+    __slots__ = (
+        "_advanced_at", "_hint", "_hint_until", "by_rank", "ceiling", "late_from", "proven", "rows",
+        "trial_at",
+    )
+
+    def __init__(self, now: float, hint: int) -> None:
+        self.rows: list[Row] = []
+        self.by_rank: list[Row] = []      # the row of each rank, for the hot path
+        first = 0
+        while first <= constants.RANK_MAX:
+            row = Row(first)
+            self.rows.append(row)
+            after = max(first + 1, int(first * constants.RANK_STEP))
+            self.by_rank.extend([row] * (min(after, constants.RANK_MAX + 1) - first))
+            first = after
+        self.proven = 1                   # the highest rank whose answers come in time
+        self.late_from: float = inf       # the lowest rank whose answers do not, when last asked
+        self.ceiling: float = inf         # the highest rank whose requests do not fail
+        self.trial_at = now               # when one more than the ceiling may be tried
+        self._hint = hint                 # good in the first second, says an operator
+        self._hint_until = now + constants.FIRST_S
+        self._advanced_at = now
+
+    @property
+    def known_good(self) -> int:
+        """So many in flight are well."""
+        return max(self.proven, self._hint)
+
+    def advance(self, now: float) -> None:
+        """Let old endings fade, and read off what is proven and where the ceiling is."""
+        faded = 0.5 ** ((now - self._advanced_at) / constants.TABLE_HALF_LIFE_S)
+        self._advanced_at = now
+        if now >= self._hint_until:
+            self._hint = constants.SMALL
+        for row in self.rows:
+            if outcomes := row.outcomes:
+                row.scale(min(faded, constants.ROW_OUTCOMES_MAX / outcomes))
+        self.read_proven()
+        if self.ceiling < inf:
+            self.read_ceiling()
+
+    def read_proven(self) -> None:
+        """Find the highest rank from which answers come in time: PROVEN_ANSWERS at least."""
+        in_time = late = 0.0
+        for row in reversed(self.rows):
+            in_time += row.in_time
+            late += row.late
+            if in_time + late < constants.PROVEN_ANSWERS:
+                continue
+            if late <= constants.PROVEN_LATE_SHARE * (in_time + late):
+                self.proven = max(1, row.first)
+                return
+            in_time = late = 0.0
+        self.proven = 1
+
+    def read_ceiling(self) -> bool:
+        """Find the rank from which on requests fail; return whether that lowers the ceiling."""
+        rows = self.rows
+        edge = _edge(
+            rows, [row.failed for row in rows], [row.outcomes for row in rows],
+            constants.FAILED_SHARE_MIN, constants.CHANCE,
+        )  # fmt: skip
+        before = self.ceiling
+        self.ceiling = inf if edge is None else max(constants.SPARE + 1, rows[edge].first - 1.0)
+        return self.ceiling < before
+
+    def read_edge(self) -> bool:
+        """Find the rank from which on answers come late; return whether there is one."""
+        rows = self.rows
+        edge = _edge(
+            rows, [row.late for row in rows], [row.in_time + row.late for row in rows],
+            constants.LATE_SHARE_MIN, constants.LATE_CHANCE,
+        )  # fmt: skip
+        self.late_from = inf if edge is None else float(rows[edge].first)
+        return edge is not None
+
+    def passed_above_ceiling(self, now: float, rank: int) -> None:
+        """A request was answered well above the ceiling: what failed below it is in doubt."""
+        self.trial_at = now
+        for row in self.rows:
+            if row.first > rank:
+                break
+            if row.first > self.ceiling:
+                row.failed *= constants.REFUTED
+        self.read_ceiling()
+
+
+def _edge(
+    rows: list[Row], bad: list[float], outcomes: list[float], share_min: float, chance: float
+) -> int | None:
+    """Return the row from which on the most surprising share is bad, if it is surprising enough."""
+    bad_below, below = 0.0, 0.0
+    bad_above, above = sum(bad), sum(outcomes)
+    if bad_above < constants.LEAN_MIN:
+        return None
+    enough = log(sum(map(bool, outcomes)) / chance)    # one test for each row
+    found: int | None = None
+    for index in range(len(rows)):
+        if above < constants.LEAN_MIN:
+            break
+        if below and bad[index] >= share_min * outcomes[index] and bad_above >= share_min * above:
+            expected = (bad_below + 1.0) / (below + 1.0)
+            if expected < 1.0:
+                surprising = surprise(bad_above, above, expected)
+                if surprising > enough:
+                    found, enough = index, surprising
+        bad_below += bad[index]
+        below += outcomes[index]
+        bad_above -= bad[index]
+        above -= outcomes[index]
+    return found
