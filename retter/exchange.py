@@ -62,6 +62,7 @@ from retter.upstream import Trailers, UpstreamConnection
 
 if TYPE_CHECKING:
     from retter.downstream import DownstreamConnection
+    from retter.forwarding import ForwardingFields
     from retter.proxy import ParsedRequest, Proxy
 
 # An answer whose client has not taken it for so long, and does not take it now, leaves its place to
@@ -126,9 +127,11 @@ def begin(
         awaited = proxy.awaited_streams.begin(identity.route, who, now)
         if awaited:
             kind = Kind.OTHER
-    decision = proxy.breaker.admit(now, kind, identity.route, identity.key, age_s)
+    forwarding = client.forwarding
+    number = proxy.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
+    decision = proxy.breaker.admit(now, kind, identity.route, identity.key, age_s, number)
     if isinstance(decision, Permit):
-        exchange = Exchange(proxy, client, parsed, decision, found, now, body)
+        exchange = Exchange(proxy, client, parsed, decision, found, now, body, forwarding)
         if awaited:
             exchange.awaited = awaited
         if decision.phase is _ADMITTED:
@@ -188,16 +191,17 @@ class Exchange:
     def __init__(
         self,
         proxy: "Proxy",
-        client: "DownstreamConnection",
+        client: "DownstreamConnection | None",
         parsed: "ParsedRequest",
         permit: Permit,
         found: Record | None,
         now: float,
         body: RequestBody | None,
+        forwarding: "ForwardingFields",
     ) -> None:
         self._proxy = proxy
-        self._client: DownstreamConnection | None = client
-        self._forwarding = client.forwarding
+        self._client: DownstreamConnection | None = client     # None: we ask ourselves
+        self._forwarding = forwarding
         self._parsed = parsed
         self._permit = permit
         self._found = found                     # stored before, to compare the answer with
@@ -702,7 +706,7 @@ class Exchange:
             and connection.reused
             and not connection.answered
             and not self._retried
-            and self._client is not None
+            and (self._client is not None or self._permit.reason is Reason.PROBE)
             and (self._body is None or self._body.at_hand())
             and (self._parsed.head.method in _IDEMPOTENT or self._unsent)
         ):
@@ -920,6 +924,7 @@ class Exchange:
         assert client is not None
         if self._relay is not None:
             self._relay.drop_held()
+        self._proxy.self_probe.note(self._parsed, client.forwarding.proto)
         took_s = took_so_far_s(self._proxy, self._began_at)
         answer_from_store(self._proxy, client, self._parsed, shown, reason, now, took_s)
         self._answered(now)

@@ -79,7 +79,7 @@ class ForwardingFields:
         number: Of the peer's address (client_id.py).
     """
 
-    __slots__ = ("_fixed", "_peer", "_proto", "_trust", "_via", "number", "trusted")
+    __slots__ = ("_fixed", "_peer", "_trust", "_via", "number", "proto", "trusted")
 
     def __init__(
         self, peer: str, proto: bytes, instance: bytes, trust: Trust, number: int = 0
@@ -88,7 +88,7 @@ class ForwardingFields:
         self.number = number
         self._trust = trust
         self._peer = peer
-        self._proto = proto
+        self.proto = proto
         name = peer.encode() or b"unix:"
         self._via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
         self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
@@ -106,7 +106,7 @@ class ForwardingFields:
             chain = told + b", " + name
         else:   # both fields tell the same client
             chain = name if real_ip == name else real_ip + b", " + name
-        proto = request.first(b"x-forwarded-proto") or self._proto
+        proto = request.first(b"x-forwarded-proto") or self.proto
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
             chain, real_ip, proto, self._via,
         )  # fmt: skip

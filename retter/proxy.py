@@ -23,6 +23,7 @@ from retter.breaker import (
     Kind,
     Mode,
     Permit,
+    State,
     Transition,
     route_of,
 )
@@ -53,6 +54,7 @@ from retter.policy import Identity, OwnerRules, StorePolicy, identify
 from retter.pool import ConnectionPool
 from retter.relay import HOLD_S
 from retter.request_body import RequestBody
+from retter.self_probe import SelfProbe
 from retter.sessions import SessionsSeen
 from retter.statistics import Counters, by_reason
 from retter.store import ResponseStore, StoreRules
@@ -202,6 +204,8 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
         patience_max_s=settings.patience_max_s,
         patience_closed_s=settings.patience_closed_s,
         queue_wait_s=settings.queue_wait_s,
+        queue_max=settings.queue_max,
+        write_wait_s=settings.write_wait_s,
         retry_after_s=settings.retry_after_s,
         failure_ratio=settings.failure_ratio,
         failure_volume=settings.failure_volume,
@@ -275,6 +279,7 @@ class Proxy:
         self.descriptors_max = 0      # for clients and the application together; 0: not known
         self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
         self.half_closed = HalfClosed()
+        self.self_probe = SelfProbe(self)
         self.linger_pace = LingerPace()
         self.wheel: DeadlineWheel[ClientConnection] = DeadlineWheel(now)
         self._ticks = 0
@@ -654,6 +659,8 @@ class Proxy:
                 self.bound.sweep(now)
             for told in self.on_second:
                 told(now)
+        if self.breaker.state is not State.CLOSED:
+            self.self_probe.tick(now)
         self.pool.sweep(now)
         self.store.take_rubbish_out()
         if self.access_log is not None:
