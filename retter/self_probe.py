@@ -53,7 +53,10 @@ class SelfProbe:
         permit = proxy.breaker.probe(now, identity.route, identity.key)
         if permit is not None:
             found = proxy.store.find(identity, parsed.head, now)
-            Exchange(proxy, None, parsed, permit, found, now, None, forwarding).forward(now)
+            exchange = Exchange(proxy, None, parsed, permit, found, now, None, forwarding)
+            # An application may show more to this machine than to strangers.
+            exchange.keep_from_store()
+            exchange.forward(now)
 
 
 def _bare(page: RequestHead) -> bytes:

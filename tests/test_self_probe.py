@@ -30,7 +30,7 @@ def asked(proxy: FakeProxy, seconds: float) -> bytes:
 
 
 def test_the_page_that_failed_is_asked_for_again_and_again_until_all_is_well() -> None:
-    """At the probes' pace, with nothing that tells a visitor; what comes is stored."""
+    """At the probes' pace, with nothing that tells a visitor."""
     proxy = opened()
     assert asked(proxy, 0.4) == b"", "a visitor would still come first"
     request = asked(proxy, 0.7)
@@ -52,6 +52,18 @@ def test_the_page_that_failed_is_asked_for_again_and_again_until_all_is_well() -
     proxy.assert_at_rest()
     proxy.client(get("/page", headers=COOKIE))
     assert asked(proxy, 0.0).count(b"GET /page ") == 1
+
+
+def test_what_this_machine_is_shown_is_stored_for_nobody() -> None:
+    proxy = opened()
+    assert asked(proxy, 1.1).startswith(b"GET /page ")
+    proxy.upstream.sends(reply(b"for administrators"))
+    assert proxy.proxy.breaker.state is State.HALF_OPEN
+    client = proxy.client(get("/page", headers=COOKIE))
+    if not (answer := client.received()):
+        proxy.upstream.sends(reply(b"bad", status="500 Internal Server Error"))
+        answer = client.received()
+    assert body_of(answer) == b"good"
 
 
 def test_a_visitor_is_the_probe_where_one_comes() -> None:
