@@ -59,7 +59,7 @@ def test_what_this_machine_is_shown_is_stored_for_nobody() -> None:
     assert asked(proxy, 1.1).startswith(b"GET /page ")
     proxy.upstream.sends(reply(b"for administrators"))
     assert proxy.proxy.breaker.state is State.HALF_OPEN
-    client = proxy.client(get("/page", headers=COOKIE))
+    client = proxy.client(get("/page", headers={"Accept": "text/html"}))
     if not (answer := client.received()):
         proxy.upstream.sends(reply(b"bad", status="500 Internal Server Error"))
         answer = client.received()
