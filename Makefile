@@ -18,7 +18,7 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload \
-	compiled test-compiled slowloris bench bench-smoke bench-report bench-compare profile screenshots reference \
+	compiled test-compiled slowloris abuse bench bench-smoke bench-report bench-compare profile screenshots reference \
 	clean distclean
 
 help: ## list these targets
@@ -124,6 +124,9 @@ overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real s
 
 slowloris: $(VENV)/.stamp-run ## normal visitors beside 10,000 slow heads
 	$(BIN)/python -m benchmarks.slowloris $(ARGS)
+
+abuse: $(VENV)/.stamp-run ## what abuse costs, beside nginx (ARGS=--write: benchmarks/abuse.md)
+	$(BIN)/python -m benchmarks.abuse $(ARGS)
 
 bench: $(VENV)/.stamp-run $(COMPILED)/.stamp ## what a request costs, beside the peers (ARGS="--quick")
 	$(BIN)/python -m benchmarks.perf run $(ARGS)

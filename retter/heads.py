@@ -337,9 +337,10 @@ class _RequestForm:
         )
         codings = _codings(lines, decodable)
         told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
+        kept = {names[at] for at in self._seen} - ends_here
         self.blanks = Blanks(
             told,
-            lambda name: not (name in ends_here or shadows(name)),
+            kept.__contains__,
             b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
         )
 

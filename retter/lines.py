@@ -122,17 +122,19 @@ class Blanks:
         self._pieces: list[bytes] = [b""]
         self._filled_in: list[bool] | None = None  # which values are written; None is all of them
         filled_in: list[bool] = []
-        text = b""
+        text: list[bytes] = []
         for name, value in lines:
             keep = kept(name.lower())
             if value is None:
                 filled_in.append(keep)
                 if keep:
-                    self._pieces += [text + name + b": ", b""]
-                    text = b"\r\n"
+                    text += (name, b": ")
+                    self._pieces += (b"".join(text), b"")
+                    text = [b"\r\n"]
             elif keep:
-                text += b"%b: %b\r\n" % (name, value)
-        self._pieces.append(text + end)
+                text += (name, b": ", value, b"\r\n")
+        text.append(end)
+        self._pieces.append(b"".join(text))
         if not all(filled_in):
             self._filled_in = filled_in
 

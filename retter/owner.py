@@ -31,6 +31,7 @@ from retter.cookies import (
     read_cookies,
     too_many_cookies,
 )
+from retter.limits import COOKIES_MAX
 from retter.lineage import Lineages
 from retter.memo import Memo
 from retter.message import COMMA, PERCENT, PLUS, QUOTE, RequestHead
@@ -297,7 +298,8 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     memo = rules.cookie_owners
     owner = memo.young.get(line) or memo.get(line)
     if owner is None:
-        owner = None if too_many_cookies([line]) else _owner_by_session(line, rules)
+        if len(line) < COOKIES_MAX or not too_many_cookies([line]):
+            owner = _owner_by_session(line, rules)
         owner = owner or _owner([], [line], [], rules)
         memo.offer(line, owner)
     return owner

@@ -227,14 +227,15 @@ def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes] | None:
     else:
         params = query.replace(b";", b"&").split(b"&")
         params += [param.partition(b"/")[0] for param in path.split(b";")[1:]]
-    names = [param.partition(b"=")[0] for param in params]
-    if (
-        target.count(b"%") > PARAMETER_ESCAPES_MAX
-        and sum([name.count(b"%") for name in names]) > PARAMETER_ESCAPES_MAX
-    ):
+    if len(target) > PARAMETER_ESCAPES_MAX and _too_many_escapes(params):
         return None
     is_session = rules.param_is_session
-    return [param for param, name in zip(params, names, strict=True) if is_session[name]]
+    return [param for param in params if is_session[param.partition(b"=")[0]]]
+
+
+def _too_many_escapes(params: list[bytes]) -> bool:
+    names = [param.partition(b"=")[0] for param in params]
+    return sum([name.count(b"%") for name in names]) > PARAMETER_ESCAPES_MAX
 
 
 def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:

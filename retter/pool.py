@@ -37,9 +37,11 @@ REDIAL_INTERVAL_S = 0.1
 # not take it for an answer.
 REST_S = 0.1
 
-# If that answer did not even speak of a body, so long is enough where there is no other connection:
-# a site that answers 304 a thousand times a second would need a hundred more of them else.
+# If that answer did not even speak of a body, or so many connections rest already, so long is
+# enough where there is no other connection: a site that answers 304, or is asked by HEAD, a
+# thousand times a second would need a hundred more of them else.
 REST_IF_NEEDED_S = 0.005
+RESTING_MANY = 32
 
 # Idle connections above the number to keep are closed after so long, and not at once: with more
 # requests under way than that number, each would close its connection and the next one dial
@@ -248,10 +250,13 @@ class ConnectionPool:
         return None
 
     def _longest_resting(self, now: float) -> UpstreamConnection | None:
+        # A thousand HEADs would need as many connections of the application, and be looked through
+        # with each of them.
+        are_many = len(self._resting) >= RESTING_MANY
         for connection, if_needed in self._resting.items():
             if now - connection.idle_since < REST_IF_NEEDED_S:
                 break
-            if if_needed:
+            if if_needed or are_many:
                 return connection
         return None
 

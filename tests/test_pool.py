@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from retter.errors import ConnectRefused, ConnectTimeout, OutOfDescriptors, UpstreamError
-from retter.pool import FLUSH_S, REST_IF_NEEDED_S, REST_S, SURPLUS_S, ConnectionPool, Dialler
+from retter.pool import (
+    FLUSH_S,
+    REST_IF_NEEDED_S,
+    REST_S,
+    RESTING_MANY,
+    SURPLUS_S,
+    ConnectionPool,
+    Dialler,
+)
 from retter.units import UpstreamAddress, parse_upstream
 from retter.upstream import UpstreamConnection
 
@@ -336,6 +344,22 @@ def test_a_short_rest_will_do_if_there_is_no_other() -> None:
     assert (never.closed, chatty.closed, young.closed) == (False, True, False)
     assert pool.dialled == [fresh, other]
     assert pool.idle == 2
+
+
+def test_where_many_rest_a_short_rest_will_do_for_all() -> None:
+    """Else a crowd of HEADs would open a connection for each."""
+    pool = HandPool(FakeLoop())
+    connections = [FakeConnection(pool) for _ in range(RESTING_MANY)]
+    for connection in connections[:-1]:
+        pool.rest(connection, 1.0, if_needed=False)  # type: ignore[arg-type]
+    few, many, soon = FakeExchange(), FakeExchange(), FakeExchange()
+    pool.acquire(few, 1.0 + 2 * REST_IF_NEEDED_S)
+    assert pool.dialled == [few]
+    pool.rest(connections[-1], 1.0, if_needed=False)  # type: ignore[arg-type]
+    pool.acquire(soon, 1.0 + REST_IF_NEEDED_S / 2)
+    assert pool.dialled == [few, soon]
+    pool.acquire(many, 1.0 + 2 * REST_IF_NEEDED_S)
+    assert many.connection is connections[0]
 
 
 def test_what_is_still_to_be_delivered_has_a_time_limit() -> None:

@@ -171,7 +171,8 @@ _INTRODUCTION: Final = """\
 
 CPU microseconds a request of the proxy's processes, each proxy alone on one core, application and
 load on another. Written by `make bench-report`; change `benchmarks/perf/report.py`, not this page.
-`make overload` and `make simulate` measure what happens under overload.
+`make overload` and `make simulate` measure what happens under overload, `make abuse` what
+[abuse costs](abuse.md).
 """
 
 _AFTER_BARS: Final = """\
