@@ -43,7 +43,7 @@ class Driver:
 
     def admit(
         self, kind: Kind = Kind.GET, key: bytes = b"k", *, stored: float | None = 1.0,
-        route: bytes = b"GET /",
+        route: bytes = b"GET /", client: int = 0,
     ) -> Permit | Shed:
         """Ask, and start at once what may start."""
         state = self.breaker.state
@@ -52,7 +52,7 @@ class Driver:
             would = self.breaker.would(self.now, kind, route, key, stored)
             assert self.breaker.snapshot(self.now) == before, "to ask changes nothing"
             transitions = len(self.transitions)
-        decision = self.breaker.admit(self.now, kind, route, key, stored)
+        decision = self.breaker.admit(self.now, kind, route, key, stored, client)
         if self.foretells:
             assert type(would) is type(decision)
             assert would.reason is decision.reason
@@ -196,7 +196,8 @@ class Driver:
                 longest_s = (
                     self.settings.queue_wait_s if permit.is_get else self.settings.write_wait_s
                 )
-                assert permit.queued_at + longest_s > self.now, "nobody waits longer, but a tick"
+                since = self.now - longest_s    # rounded as the controller does it
+                assert permit.queued_at > since, "nobody waits longer, but a tick"
 
     def run(self, seconds: float) -> None:
         """Let time go on, tick by tick."""

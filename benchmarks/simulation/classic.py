@@ -32,7 +32,8 @@ class Classic:
         self._route = Route(b"all", now)
 
     def admit(
-        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None
+        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None,
+        client: int = 0,
     ) -> Permit | Shed:
         """Forward unless open, or half-open with all trials on their way."""
         permit = Permit(

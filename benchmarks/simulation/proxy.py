@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from benchmarks.simulation.application import Application, Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
 from retter.breaker import CircuitBreaker, Kind, Permit, Phase
-from retter.errors import Outcome
+from retter.errors import Outcome, outcome_of
 
 TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
@@ -22,14 +23,20 @@ class Request:
     """One request, from its arrival to its answer and on to the application's."""
 
     __slots__ = (
-        "answered", "arrived_at", "at_upstream", "generation", "is_get", "key", "permit", "route",
+        "answered", "arrived_at", "at_upstream", "client", "generation", "is_get", "key",
+        "nuisance", "permit", "route",
     )
 
-    def __init__(self, arrived_at: float, is_get: bool, route: bytes, key: bytes) -> None:
+    def __init__(
+        self, arrived_at: float, is_get: bool, route: bytes, key: bytes, client: int = 0,
+        nuisance: "Nuisance | None" = None,
+    ) -> None:
         self.arrived_at = arrived_at
         self.is_get = is_get
         self.route = route
         self.key = key
+        self.client = client
+        self.nuisance = nuisance    # it is one's own; nobody looks at its answers
         self.answered = False
         self.at_upstream = False
         self.permit: Permit | None = None
@@ -77,6 +84,20 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Nuisance:
+    """One client, or a few, whose requests get a status of their own, whatever the load."""
+
+    begin: float
+    end: float
+    rate: float                         # requests a second
+    status: int
+    routes: tuple[bytes, ...]           # in turn
+    took_s: float = 0.005               # without a worker: a plugin or a library answers
+    at_once: int = 1                    # so many come together
+    clients: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """Open-loop Poisson arrivals: `phases` are (until, requests a second)."""
 
@@ -90,6 +111,8 @@ class Load:
     restart_at: float | None = None     # the controller loses its memory, the store does not
     stored_after_restart: bool = True
     bursts: tuple[tuple[float, int], ...] = ()     # at a moment, so many GETs at once
+    visitors: int = 0                   # are told apart; 0: nobody knows who asks
+    nuisances: tuple[Nuisance, ...] = ()
 
 
 class Proxy:
@@ -126,6 +149,8 @@ class Proxy:
         engine.at(self._next_arrival(0.0), self._arrive)
         for at, count in load.bursts:
             engine.at(at, self._burst, count)
+        for nuisance in load.nuisances:
+            engine.at(nuisance.begin, self._annoy, [nuisance, 0])
         if load.restart_at is not None:
             engine.at(load.restart_at, self._restart)
 
@@ -159,15 +184,38 @@ class Proxy:
             self._ask(is_get=True)
 
     def _ask(self, is_get: bool) -> None:
-        now = self._engine.now
+        now, load = self._engine.now, self._load
         n = self._choose_page(now)
-        request = Request(
-            now, is_get, (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)], self._key(n)
+        client = 1 + self._rng.randrange(load.visitors) if load.visitors else 0
+        self._decide(
+            Request(
+                now, is_get, (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)], self._key(n),
+                client,
+            )
         )
-        kind = Kind.GET if is_get else Kind.OTHER
-        stored_at = self._stored_at.get(request.key) if is_get else None
+
+    def _annoy(self, turn: list[Any]) -> None:
+        """Let the next requests of a nuisance come."""
+        nuisance, count = turn
+        now = self._engine.now
+        for number in range(count, count + nuisance.at_once):
+            route = nuisance.routes[number % len(nuisance.routes)]
+            client = 1 + self._load.visitors + number % nuisance.clients
+            is_get = route.startswith(b"GET")
+            # Pages that nobody else asks for.
+            key = b"/nuisance-%d" % number
+            self._decide(Request(now, is_get, route, key, client, nuisance))
+        wait_s = self._rng.expovariate(nuisance.rate / nuisance.at_once)
+        if now + wait_s < nuisance.end:
+            self._engine.at(now + wait_s, self._annoy, [nuisance, count + nuisance.at_once])
+
+    def _decide(self, request: Request) -> None:
+        now = self._engine.now
+        kind = Kind.GET if request.is_get else Kind.OTHER
+        stored_at = self._stored_at.get(request.key) if request.is_get else None
+        age_s = None if stored_at is None else now - stored_at
         decision = self._breaker.admit(
-            now, kind, request.route, request.key, None if stored_at is None else now - stored_at
+            now, kind, request.route, request.key, age_s, request.client
         )
         if isinstance(decision, Permit):
             request.permit = decision
@@ -195,12 +243,21 @@ class Proxy:
         request.at_upstream = True
         self._in_flight.add(request)
         self._run.peaks.append((now, len(self._in_flight)))
+        if request.nuisance is not None:
+            self._engine.at(now + request.nuisance.took_s, self._nuisance_answered, request)
+            return
         if request.is_get:
             self._run.upstream_gets.append(now)
         self._engine.at(now + UPSTREAM_TIMEOUT_S, self._timed_out, request)
         self._application.arrive(request)
 
     # --- answers ---
+
+    def _nuisance_answered(self, request: Request) -> None:
+        assert request.nuisance is not None
+        if request.at_upstream:
+            status = request.nuisance.status
+            self._end(request, outcome_of(status), status)
 
     def _upstream_answered(self, request: Request, outcome: Outcome) -> None:
         if not request.at_upstream:
@@ -245,6 +302,8 @@ class Proxy:
     def _answer(self, request: Request, how: str, status: int = 200) -> None:
         now = self._engine.now
         request.answered = True
+        if request.nuisance is not None:
+            return
         took_s = now - request.arrived_at + (STORED_ANSWER_S if how == "stored" else 0.0)
         age_s = now - self._stored_at[request.key] if how == "stored" else 0.0
         self._run.answers.append(

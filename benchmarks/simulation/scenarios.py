@@ -1,6 +1,7 @@
 """The situations in which overload control has to prove itself, each with its bars."""
 
 from dataclasses import dataclass
+from math import inf
 
 from benchmarks.simulation import measure as m
 from benchmarks.simulation.application import (
@@ -12,7 +13,7 @@ from benchmarks.simulation.application import (
     lognormal,
     mixed,
 )
-from benchmarks.simulation.proxy import POST_ROUTES, ROUTES, Load
+from benchmarks.simulation.proxy import POST_ROUTES, ROUTES, Load, Nuisance
 
 WARM_S = 20.0      # at half of the capacity, before anything happens
 AFTER_S = 15.0     # at half of the capacity, to see the recovery
@@ -596,6 +597,114 @@ def _quiet() -> Scenario:
     )
 
 
+# --- what one client meets ---
+
+_BEGIN, _END = 20.0, 80.0
+_LOGIN, _COMMENT = b"OTHER /login", b"OTHER /comment"
+
+
+def _one_client(
+    name: str, about: str, *nuisances: Nuisance, rate: float = 80.0, fault: Fault | None = None,
+    bars: tuple[Bar, ...] = (),
+) -> Scenario:
+    end = _END + AFTER_S
+    return Scenario(
+        name=name,
+        about=about,
+        model=Model(faults=() if fault is None else (fault,)),
+        load=Load(phases=((end, rate),), visitors=200, nuisances=nuisances),
+        bars=bars or (
+            _most("visitors' stored answers, %", m.stale_share(0, end), 0),
+            _most("visitors' errors", m.get_errors(0, end), 0),
+            _least("visitors' POST ok, %", m.post_ok(0, end), 100),
+            _most("changes of state", m.transitions(0, end), 0),
+            _least("no ceiling, %", m.ceiling_between(0, end, inf, inf), 100),
+        ),
+        quick=not fault,
+    )
+
+
+def _nuisance(
+    status: int, rate: float, *routes: bytes, took_s: float = 0.005, at_once: int = 1,
+    clients: int = 1,
+) -> Nuisance:
+    return Nuisance(
+        begin=_BEGIN, end=_END, rate=rate, status=status, routes=routes or (_LOGIN,),
+        took_s=took_s, at_once=at_once, clients=clients,
+    )
+
+
+# Words that a scanner tries, each a route of its own.
+_SCANNED = tuple(b"GET /%b" % word for word in (
+    b"wp-login.php", b".env", b"admin", b"phpmyadmin", b"cgi-bin", b"backup", b"api", b"shell",
+    b"config", b"vendor", b"actuator", b"solr", b"owa", b"login", b"test", b"old",
+))  # fmt: skip
+_ALL_ROUTES = (*ROUTES, *POST_ROUTES)
+
+_ONE_CLIENT = (
+    *(
+        _one_client(f"one client, {status}, {rate:g}/s of {of:g}/s", about,
+                    _nuisance(status, rate), rate=of)
+        for status, about in (
+            (429, "guesses passwords and is throttled"),
+            (501, "sends a method that is not known"),
+            (500, "sends comments that make the application fail"),
+        )
+        for rate, of in ((30.0, 80.0), (30.0, 1.0))
+    ),
+    *(
+        _one_client(
+            f"one client blocked, {name}, of {of:g}/s", "a firewall plugin answers 503 to it",
+            _nuisance(503, rate, *_ALL_ROUTES, at_once=at_once), rate=of,
+        )
+        for name, rate, at_once in (("30/s", 30.0, 1), ("60 at once", 60.0, 60), ("1/s", 1.0, 1))
+        for of in (80.0, 1.0)
+    ),
+    _one_client("a scanner, 503", "asks for many pages and is blocked",
+                _nuisance(503, 50.0, *_SCANNED)),
+    _one_client("a scanner, 500", "finds pages that fail, on a quiet site",
+                _nuisance(500, 20.0, *_SCANNED), rate=1.0),
+    _one_client("a spammer, slowly", "a comment each second fails after a while",
+                _nuisance(500, 1.0, _COMMENT, took_s=0.5), rate=0.5),
+    _one_client(
+        "one failing page, quiet site", "a fifth of one request a second is answered 500",
+        rate=1.0, fault=Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
+        bars=(
+            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 0, 95), 100),
+            _most("GET errors", m.get_errors(0, 95), 0),
+            _most("changes of state", m.transitions(0, 95), 0),
+            _most("fresh again after, s", m.fresh_after(60), 6),
+        ),
+    ),
+    *(
+        _one_client(
+            f"refused, and one blocked, of {of:g}/s", "an outage of 10 s while a client is blocked",
+            _nuisance(503, 30.0, *_ALL_ROUTES), rate=of,
+            fault=Fault(kind="refuse", begin=40, end=50),
+            bars=(
+                _most("visitors' GET errors", m.get_errors(0, 95), 0),
+                _most("first stored answer, s", m.first_stored_after(40), first),
+                _most("fresh again after, s", m.fresh_after(50), 4),
+                _most("stored later, %", m.stale_share(60, 95), 0),
+            ),
+        )
+        for of, first in ((80.0, 0.5), (1.0, 4.0))
+    ),
+    *(
+        _one_client(
+            f"{clients} clients fail, {of:g}/s", "everybody gets 503 for 10 s",
+            rate=of, fault=Fault(kind="unavailable", begin=40, end=50, amount=1.0),
+            bars=(
+                _most("GETs that went to it, a second", m.upstream_gets_a_second(42, 50), 3),
+                _most("visitors' GET errors", m.get_errors(0, 95), 0),
+                _most("fresh again after, s", m.fresh_after(50), 4),
+            ),
+        )
+        for clients, of in ((200, 80.0), (200, 10.0))
+    ),
+)
+
+
 SCENARIOS: tuple[Scenario, ...] = (
     _overload("5x", _PLAIN, 5, quick=True),
     _overload("2x", _PLAIN, 2, first=0.5, p50=None),
@@ -706,4 +815,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     _stall(known=True),
     _hung(),
     _quiet(),
+    *_ONE_CLIENT,
 )

@@ -75,7 +75,7 @@ class CircuitBreaker(Circuit):
                 stored_age_s is not None, client,
             )  # fmt: skip
         is_get = kind is not _OTHER
-        decision = decide(self, now, is_get, its_route, key, stored_age_s)
+        decision = decide(self, now, is_get, its_route, key, stored_age_s, client)
         return self._carry_out(
             now, decision, is_get, its_route, key, stored_age_s is not None, client
         )
@@ -99,7 +99,7 @@ class CircuitBreaker(Circuit):
         its_route = self.routes.peek(route, now)
         is_get = kind is not _OTHER
         has_stored = stored_age_s is not None
-        action, reason, _ = decide(self, now, is_get, its_route, key, stored_age_s)
+        action, reason, _ = decide(self, now, is_get, its_route, key, stored_age_s, 0)
         if action is Action.SHED:
             if self.mode is not _OBSERVE or reason is Reason.PAUSED:
                 return self.refusals.shed(reason, has_stored=has_stored)
@@ -273,7 +273,7 @@ class CircuitBreaker(Circuit):
             self._probe_passed(now, permit)
         elif permit.generation == self.generation:
             route.outcomes.record_success()
-            self.failures.passed(permit.client)
+            self.failures.passed(permit.client, now)
             if self.state is _HALF_OPEN:
                 self._climb(now)
             elif self.state is _OPEN and not permit.is_get:
@@ -312,26 +312,31 @@ class CircuitBreaker(Circuit):
             self.fire(now, Signal.TRIALS_PASSED)
 
     def _failed(self, now: float, permit: Permit, *, refused: bool) -> None:
-        route = permit.route
+        route, failures = permit.route, self.failures
         route.errors += 1
+        counts = failures.clients.failed(permit.client, now) or refused
         if permit.probe or route.is_open:
-            self.probe_failed(now, permit, refused=refused)
+            if counts:
+                self.probe_failed(now, permit, refused=refused)
+            else:
+                self.give_probe_back(permit)
             return
-        if permit.generation != self.generation:
+        if permit.generation != self.generation or not counts:
             return
         permit.row.failed += 1
-        if self.failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
+        agreed = refused or failures.clients.agree(now)
+        if failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
             if permit.rank > self.table.ceiling:
                 return                        # it stands above the ceiling: that is explained
-            if self.state is not _OPEN and self.table.read_ceiling():
+            if self.state is not _OPEN and agreed and self.table.read_ceiling():
                 self._ceiling_lowered(now)
                 return
-        if not self.failures.failed(route, permit.client, refused=refused):
-            return
+        failures.failed(route, refused=refused)
         route.outcomes.record_failure()
         if self.state is _HALF_OPEN:
-            self.fire(now, Signal.TRIAL_FAILED)
-        elif self.state is not _OPEN:
+            if not failures.clients.is_doubted(permit.client, now):
+                self.fire(now, Signal.TRIAL_FAILED)
+        elif self.state is not _OPEN and agreed:
             self._judge_failures(now, route)
 
     def _ceiling_lowered(self, now: float) -> None:

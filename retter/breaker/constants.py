@@ -113,6 +113,12 @@ FAILURE_BUCKET_S: Final = 0.1
 FAILURES_IN_A_ROW: Final = 5        # and no success in the window
 CLIENT_FAILURES_MAX: Final = 2      # of one client count, so that three must fail
 CLIENT_WINDOW_S: Final = 2.0
+CLIENTS_AGREE: Final = 3            # from so many clients a failure says something
+CLIENT_ACTIVE_S: Final = 30.0       # who was answered well within that time was active
+DOUBT_S: Final = 60.0               # after its last failure a client is in doubt no more
+CLIENTS_MAX: Final = 1024           # told apart at a time
+LINE_LOOKED_AT_MAX: Final = 32       # for a client that is not in doubt
+DOUBTED_PROBE_S: Final = 2.0        # so long nobody else asked: then it may be the probe
 # Refused connections one after the other: whatever went well a second ago, nobody listens now. A
 # share of failures would need as many refusals as there were successes before (74 in front of a
 # real application that died at 80 requests a second).

@@ -52,7 +52,7 @@ _OBSERVE: Final = Mode.OBSERVE
 
 def decide(
     circuit: Circuit, now: float, is_get: bool, route: Route, key: bytes,
-    stored_age_s: float | None,
+    stored_age_s: float | None, client: int,
 ) -> Decision:
     """Decide about one request. `stored_age_s` is None if it cannot be answered from the store."""
     has_stored = stored_age_s is not None
@@ -69,7 +69,7 @@ def decide(
             return _SHED[Reason.FORCED_OPEN]
         return _without_stored(circuit, Reason.FORCED_OPEN)
     if circuit.state is _OPEN:
-        if circuit.recovery.probe_due(now):
+        if circuit.recovery.probe_due(now) and _may_probe(circuit, now, client):
             return _PROBE
         return _SHED[Reason.OPEN] if has_stored else _without_stored(circuit, Reason.OPEN)
     if route.is_open:
@@ -79,6 +79,13 @@ def decide(
         else _with_stored(circuit, now, key, stored_age_s)
     )  # fmt: skip
     return _while_closed(circuit, decision) if circuit.state is _CLOSED else decision
+
+
+def _may_probe(circuit: Circuit, now: float, client: int) -> bool:
+    """Say whether this client's answer would tell something; one in doubt comes last."""
+    if now >= circuit.recovery.probe_at + constants.DOUBTED_PROBE_S:
+        return True
+    return not circuit.failures.clients.is_doubted(client, now)
 
 
 def _decide_other(circuit: Circuit) -> Decision:

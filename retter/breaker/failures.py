@@ -1,24 +1,19 @@
 """The error breaker: whether the application as a whole fails.
 
-What a full pool or one bad page explains is not reported here. What one client meets counts for two
-failures at most: one client cannot open the circuit for all.
+What a full pool or one bad page explains is not reported here; whose failures count is clients.py.
 """
 
 from retter.breaker import constants
+from retter.breaker.clients import Clients
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.routes import Route, RouteTable
 from retter.window import RollingWindow
-
-UNKNOWN_CLIENT = 0      # each is taken for a client of its own
 
 
 class Failures:
     """Outcomes of the last two seconds, and how many failures came in a row."""
 
-    __slots__ = (
-        "_by_client", "_cleared_at", "in_a_row", "passed_client", "recent", "refused_in_a_row",
-        "route",
-    )
+    __slots__ = ("clients", "in_a_row", "recent", "refused_in_a_row", "route")
 
     def __init__(self, now: float) -> None:
         self.recent = RollingWindow(
@@ -27,44 +22,27 @@ class Failures:
         self.in_a_row = 0
         self.refused_in_a_row = 0
         self.route: Route | None = None       # of all failures in a row, if it is one
-        self._by_client: dict[int, int] = {}  # failures that count, in this window
-        self._cleared_at = now
-        self.passed_client = UNKNOWN_CLIENT   # of the last success
+        self.clients = Clients(now)
 
-    def passed(self, client: int) -> None:
+    def passed(self, client: int, now: float) -> None:
         """Take in a success."""
         self.recent.record_success()
         if self.in_a_row:
             self.in_a_row = self.refused_in_a_row = 0
             self.route = None
-        self.passed_client = client
+        self.clients.passed(client, now)
 
     def advance(self, now: float) -> None:
         """Let old outcomes go."""
         self.recent.advance(now)
-        if self._by_client and now - self._cleared_at >= constants.CLIENT_WINDOW_S:
-            self._cleared_at = now
-            self._by_client.clear()
+        self.clients.advance(now)
 
-    def failed(self, route: Route, client: int, *, refused: bool) -> bool:
-        """Take in a failure; return False if enough of that client's count already.
-
-        They all count while nobody else is answered well: then it may be everybody's.
-        """
-        if client != UNKNOWN_CLIENT:
-            known = self._by_client.get(client, 0)
-            if (
-                known >= constants.CLIENT_FAILURES_MAX
-                and self.recent.passed
-                and self.passed_client != client
-            ):
-                return False
-            self._by_client[client] = known + 1
+    def failed(self, route: Route, *, refused: bool) -> None:
+        """Take in a failure that counts."""
         self.route = route if not self.in_a_row or self.route is route else None
         self.in_a_row += 1
         self.refused_in_a_row = self.refused_in_a_row + 1 if refused else 0
         self.recent.record_failure()
-        return True
 
     @property
     def nobody_listens(self) -> bool:
@@ -102,5 +80,5 @@ class Failures:
         """Judge afresh."""
         self.in_a_row = self.refused_in_a_row = 0
         self.route = None
-        self._by_client.clear()
+        self.clients.clear()
         self.recent.clear()

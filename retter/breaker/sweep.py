@@ -74,7 +74,10 @@ def _probe_from_the_line(circuit: Circuit, now: float) -> None:
     """A probe is due and somebody waits: no need for another visitor."""
     if not circuit.recovery.probe_due(now) or circuit.mode is Mode.OPEN:
         return
-    permit = circuit.room.next_get()
+    if now >= circuit.recovery.probe_at + constants.DOUBTED_PROBE_S:
+        permit = circuit.room.next_get()
+    else:
+        permit = circuit.room.next_believed(circuit.failures.clients, now)
     if permit is not None:
         circuit.recovery.issue_probe(now)
         permit.probe = CIRCUIT_PROBE

@@ -5,7 +5,10 @@ And all requests without a stored response that wait for the end of a pause, in 
 """
 
 from collections import deque
+from itertools import islice
 
+from retter.breaker import constants
+from retter.breaker.clients import Clients
 from retter.breaker.permit import Permit, Phase
 
 # Of those who left a pause, so many may still stand in the line; then it is gone through. With as
@@ -54,6 +57,15 @@ class WaitingRoom:
     def next_get(self) -> Permit | None:
         """Take out the GET whose turn it is: ADMITTED."""
         return self._first_of(self._without_stored) or self._first_of(self._with_stored)
+
+    def next_believed(self, clients: Clients, now: float) -> Permit | None:
+        """Take out the first GET of a client that is not in doubt, of those that wait longest."""
+        for queue in (self._without_stored, self._with_stored):
+            for permit in islice(queue, constants.LINE_LOOKED_AT_MAX):
+                if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
+                    self._remove(permit, Phase.ADMITTED)
+                    return permit
+        return None
 
     def _first_of(self, queue: deque[Permit]) -> Permit | None:
         while queue:
