@@ -188,7 +188,7 @@ class DownstreamConnection:
         """Read the application on, or stop it, as the backlog allows."""
         exchange = self._exchange
         bytes_max = 0
-        if exchange is not None and not exchange.stream:
+        if exchange is not None and not (exchange.stream or exchange.event_stream):
             bytes_max = self._proxy.settings.buffer_answer_bytes
         if backlog.hold(transport.get_write_buffer_size(), bytes_max):
             return

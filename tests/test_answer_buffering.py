@@ -99,12 +99,15 @@ def test_when_memory_is_short_each_has_less() -> None:
     proxy.assert_at_rest()
 
 
-@pytest.mark.parametrize("path", ["/poll", "/socket"])
+@pytest.mark.parametrize("path", ["/poll", "/events", "/socket"])
 def test_streams_and_tunnels_wait_for_their_clients(path: str) -> None:
     proxy = FakeProxy(stream_paths=("/poll",))
     if path == "/poll":
         client = proxy.client(get(path))
         proxy.upstream.sends(CHUNKED)
+    elif path == "/events":
+        client = proxy.client(get(path))
+        proxy.upstream.sends(CHUNKED[:-2] + b"Content-Type: text/event-stream\r\n\r\n")
     else:
         headers = {"Connection": "upgrade", "Upgrade": "websocket"}
         client = proxy.client(get(path, headers=headers))
