@@ -403,11 +403,10 @@ def test_what_a_client_cannot_read_is_nothing_to_shed_it_with(headers: dict[str,
 
 def test_a_refused_request_with_a_body_is_told_that_the_connection_ends() -> None:
     """The body is not read, so no next request can follow: the 503 says so."""
-    proxy = FakeProxy(buffer_request_bytes=0, max_in_flight=1)
+    proxy = FakeProxy(buffer_request_bytes=0, max_in_flight=1, queue_wait_s=1.0)
     proxy.client(get("/slow"))
-    for n in range(200):
-        proxy.client(get(f"/{n}"))
     client = proxy.client(b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+    proxy.advance(1.2)
     answer = client.received()
     assert status_of(answer) == 503
     assert field(answer, "connection") == "close"
