@@ -4,7 +4,7 @@ import hashlib
 import http.client
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -36,8 +36,8 @@ def proxy(shop: Shop, start_retter: StartRetter, loop_name: str) -> RetterProgra
     return start_retter("--upstream", shop.upstream, "--circuit", "open", "--loop", loop_name)
 
 
-def plain(proxy: RetterProgram, path: str) -> Answer:
-    answer = fetch(proxy.port, "GET", path)
+def plain(proxy: RetterProgram, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    answer = fetch(proxy.port, "GET", path, headers)
     assert answer.stored and answer.get("content-encoding") is None
     return answer
 
@@ -104,6 +104,10 @@ def test_httpx_gets_the_same_bytes(proxy: RetterProgram, coding: str) -> None:
 
 # -- Chromium
 
+# Fields of a browser that change what an application may answer.
+SEPARATING = ("accept", "accept-language", "sec-ch-ua-mobile", "sec-fetch-dest",
+              "upgrade-insecure-requests", "user-agent")
+
 
 def test_chromium_shows_the_pages(proxy: RetterProgram) -> None:
     with chromium() as browser:
@@ -115,7 +119,10 @@ def test_chromium_shows_the_pages(proxy: RetterProgram) -> None:
             watched = Watched(page, f"http://127.0.0.1:{proxy.port}")
             document = page.goto(watched.origin + path)
             assert document.headers["x-retter"] == source
-            assert document.text() == plain(proxy, path).text
+            # A page for a browser is stored apart from one for any client.
+            headers = document.request.all_headers()
+            asked = {name: headers[name] for name in SEPARATING if name in headers}
+            assert document.text() == plain(proxy, path, asked).text
             assert page.evaluate("document.styleSheets[0].cssRules.length") > 3
             watched.check("status of 404")  # there is no icon
             context.close()
