@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -156,7 +156,7 @@ Event = tuple[str, int, int]
 def play(events: list[Event], scale: float = 1.0) -> list[str]:
     """Play a history with all times scaled and return every decision."""
     names = ("patience_min_s", "patience_max_s", "patience_closed_s", "queue_wait_s",
-             "retry_after_s", "open_min_s", "open_max_s")
+             "write_wait_s", "retry_after_s", "open_min_s", "open_max_s")
     plain = BreakerSettings()
     driver = Driver(BreakerSettings(**{name: getattr(plain, name) * scale for name in names}))
     for what, number, ticks in events:
@@ -187,6 +187,10 @@ def test_the_same_events_give_the_same_decisions(events: list[Event]) -> None:
 
 
 @replaces_parts
+@example(
+    events=[*[("get", 1, 0)] * 4, ("get", 12, 0), ("ok", 4, 0), ("fail", 6, 0), ("other", 3, 11)],
+    scale=4.0,
+)
 @given(events=EVENTS, scale=st.sampled_from([0.25, 4.0]))
 @settings(max_examples=200, deadline=None)
 def test_scaling_all_times_changes_no_decision(events: list[Event], scale: float) -> None:
