@@ -13,7 +13,7 @@ mind sends it.
 
 from typing import Final
 
-COOKIES_MAX: Final = 256
+COOKIES_MAX: Final = 192
 """Cookies of a request. Chromium keeps 180 of a site, Firefox 150.
 
 Beyond: forwarded, but neither stored nor answered from the store (`OwnerClass.UNREAD`). With more

@@ -54,6 +54,7 @@ NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB 
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
 COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are read anew each time
+SHORT_WAY_COOKIES_MAX: Final = 32   # with more, two looks at each cost more than one
 
 K = TypeVar("K")
 
@@ -298,7 +299,7 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     memo = rules.cookie_owners
     owner = memo.young.get(line) or memo.get(line)
     if owner is None:
-        if len(line) < COOKIES_MAX or not too_many_cookies([line]):
+        if len(line) < COOKIES_MAX or line.count(b";") < SHORT_WAY_COOKIES_MAX:
             owner = _owner_by_session(line, rules)
         owner = owner or _owner([], [line], [], rules)
         memo.offer(line, owner)

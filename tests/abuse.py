@@ -268,6 +268,9 @@ RESPONSES: dict[str, Make] = {
     "less of a cookie in the page": lambda octets: response(
         b"Set-Cookie: a=" + b"aaaaaaaa" * 500 + b"\r\n", b"aaaaaaaa " * 63 + b"<" * octets
     ),
+    "a session begun with a page of half forms": lambda octets: response(
+        b"Set-Cookie: " + _SESSION + b"\r\n", b"Method = 'pos csr name='_toke" * (octets // 28)
+    ),
     "chunks of an octet": lambda octets: (
         b"HTTP/1.1 200 OK\r\n" + _DATE + b"Transfer-Encoding: chunked\r\n\r\n"
         + b"1\r\na\r\n" * (octets // 6) + b"0\r\n\r\n"

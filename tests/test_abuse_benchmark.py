@@ -53,9 +53,13 @@ def test_no_message_comes_twice() -> None:
     (1.0, 0.99 / report.RATIO_MAX, False),
 ])
 def test_a_bar_is_an_absolute_one_or_nginx(retter: float, nginx: float, met: bool) -> None:
-    """The median of the rounds counts."""
+    """Or what ordinary requests cost. The median of the rounds counts."""
     one = row(retter, nginx)
-    assert one.met is met
+    ordinary = row(0.0001, 0.0001)
+    assert report.met(one, ordinary) is met
+    assert report.missed([ordinary, one]) == ([] if met else ["cookies"])
+    assert report.met(one, row(retter * 1.01, 0.0001)), "no dearer than what is ordinary"
+    assert report.met(one, one) is met, "which has to meet a bar itself"
     assert one.retter_ms_per_kb == pytest.approx(retter)
     assert one.ratio == pytest.approx(retter / nginx)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 OCTETS: Final = 60_000          # of a head that a proxy takes 64 KiB of
 TARGET_OCTETS: Final = 16_000   # of a target that RETTER takes 16 KiB of
+ORDINARY: Final = "browser"     # what is no abuse
 BURST: Final = 32               # requests at once: RETTER reads no more ahead
 
 
@@ -92,13 +93,19 @@ _BROWSER: Final = (
 )
 
 KINDS: Final[Sequence[Kind]] = (
-    Kind("browser", "a browser's GET, for comparison", lambda n: request(n, _BROWSER)),
+    Kind(ORDINARY, "a browser's GET, for comparison", lambda n: request(n, _BROWSER)),
     Kind("blanks", "60,000 blanks before an odd octet", _field(b"X", b" " * OCTETS + b"\x7f")),
     Kind("blanks-in-list", "60,000 blanks in Accept-Encoding",
          _field(b"Accept-Encoding", b"gzip" + b" " * OCTETS + b"x")),
     Kind("cookies", "60 KB of cookies with new names", _new_cookies),
+    Kind("all-cookies", "as many new cookies as RETTER looks at, 192, in 3 KB",
+         lambda n: request(n, b"Cookie: " + b"; ".join(
+             [b"n%d-%d=1" % (n, place) for place in range(192)]) + b"\r\n")),
     Kind("empty-cookies", "60 KB of semicolons in Cookie", _list(b"Cookie", b";")),
     Kind("parameters", "16 KB of parameters with new names", _new_parameters),
+    Kind("all-parameters", "as many new parameters as RETTER looks at, 512, in 7 KB",
+         lambda n: request(n, query=b"?" + b"&".join(
+             [b"n%d-%d" % (n, place) for place in range(511)]))),
     Kind("empty-parameters", "16 KB of ampersands in the target",
          lambda n: request(n, query=b"?" + b"&" * TARGET_OCTETS)),
     Kind("codings", "60 KB of members in Accept-Encoding", _list(b"Accept-Encoding", b"a,")),
