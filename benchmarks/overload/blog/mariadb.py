@@ -6,6 +6,7 @@ Debian's defaults replaced (`--no-defaults`), so no database of this machine is 
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ SMALL: Final = (
     "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--key-buffer-size=1M",
     "--aria-pagecache-buffer-size=1M", "--skip-name-resolve", "--skip-networking",
 )  # fmt: skip
+INSTALLS_MAX: Final = 3          # a machine that is short of memory for a moment may fail one
 PROGRAMS: Final = ("mariadbd", "mariadb-install-db", "mariadb")
 
 
@@ -77,15 +79,20 @@ class MariaDb:
 
     def _install(self, user: tuple[str, ...]) -> None:
         program = path_of("mariadb-install-db") or "mariadb-install-db"
-        try:
-            subprocess.run(
-                (program, "--no-defaults", *user, f"--datadir={self._data}", NO_AIO,
-                 "--skip-test-db",
-                 "--auth-root-authentication-method=normal", "--skip-name-resolve"),
-                check=True, capture_output=True, timeout=START_S,
-            )  # fmt: skip
-        except (OSError, subprocess.SubprocessError) as error:
-            raise StartFailed(f"mariadb-install-db: {error}") from None
+        command = (
+            program, "--no-defaults", *user, f"--datadir={self._data}", NO_AIO, "--skip-test-db",
+            "--auth-root-authentication-method=normal", "--skip-name-resolve",
+        )  # fmt: skip
+        said = ""
+        for _ in range(INSTALLS_MAX):
+            try:
+                subprocess.run(command, check=True, capture_output=True, timeout=START_S)
+                return
+            except (OSError, subprocess.SubprocessError) as error:
+                said = f"{error} {getattr(error, 'stderr', b'') or b''!r}"
+            shutil.rmtree(self._data, ignore_errors=True)
+            self._data.mkdir(parents=True)
+        raise StartFailed(f"mariadb-install-db: {said}")
 
     def _wait_until_it_greets(self) -> None:
         # The socket exists before it is served; its first bytes come when all is ready.
