@@ -122,21 +122,28 @@ def _calls(tree: ast.AST) -> list[ast.Call]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and _is_re_call(node)]
 
 
-def _methods_of(names: set[str], trees: Iterable[ast.Module]) -> set[str]:
-    """Return the methods that are called of anything with one of these names."""
-    used = set()
-    for tree in trees:
+@cache
+def _uses() -> dict[str, list[tuple[str, str]]]:
+    """Return by module which method is called of anything with which name."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for module, tree in sources().items():
+        uses = found[module] = []
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in MATCHING | SEARCHING:
                 owner = node.value
                 name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
-                if name in names:
-                    used.add(node.attr)
-    return used
+                uses.append((name, node.attr))
+    return found
 
 
-def _usage(tree: ast.Module, line: int) -> set[str]:
+def _methods_of(names: set[str], modules: Iterable[str]) -> set[str]:
+    """Return the methods that are called of anything with one of these names."""
+    return {method for module in modules for name, method in _uses()[module] if name in names}
+
+
+def _usage(module: str, line: int) -> set[str]:
     """Return how the pattern that is compiled in this line is used; all ways if it is unclear."""
+    tree = sources()[module]
     methods: set[str] = set()
     names: set[str] = set()
     for node in ast.walk(tree):
@@ -147,10 +154,10 @@ def _usage(tree: ast.Module, line: int) -> set[str]:
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value and _calls(node.value):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {target.id for target in targets if isinstance(target, ast.Name)}
-    methods |= _methods_of(names, sources().values())
+    methods |= _methods_of(names, sources())
     for node in ast.walk(tree):     # one after the other of some in a tuple
         if isinstance(node, ast.For) and isinstance(node.iter, ast.Name) and node.iter.id in names:
-            methods |= _methods_of({ast.unparse(node.target)}, [tree])
+            methods |= _methods_of({ast.unparse(node.target)}, [module])
     return methods & (MATCHING | SEARCHING) or MATCHING | SEARCHING
 
 
@@ -161,7 +168,7 @@ def patterns() -> list[Found]:
     for module, line, pattern, flags in compiled_at_import():
         one = Found(pattern, flags & ~re.UNICODE if isinstance(pattern, bytes) else flags, module)
         one = found.setdefault((pattern, flags), one)
-        one.methods |= _usage(sources()[module], line)
+        one.methods |= _usage(module, line)
     for module, tree in sources().items():
         for call in _calls(tree):
             if call.args and isinstance(call.args[0], ast.Constant):
@@ -173,7 +180,7 @@ def patterns() -> list[Found]:
                 one = Found(call.args[0].value, flags, module)
                 flags = one.compiled.flags
                 one = found.setdefault((one.pattern, flags), one)
-                one.methods |= {function} - {"compile", "template"} or _usage(tree, call.lineno)
+                one.methods |= {function} - {"compile", "template"} or _usage(module, call.lineno)
     return list(found.values())
 
 
