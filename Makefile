@@ -60,7 +60,7 @@ $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 # A copy of everything with the modules of setup.py compiled: beside the source they would hide its
 # next change.
 COMPILED := $(VENV)/compiled
-$(COMPILED)/.stamp: setup.py $(wildcard retter/*.py retter/*/*.py tests/*.py tests/*/*.py) | $(VENV)/.stamp-run
+$(COMPILED)/.stamp: setup.py $(wildcard retter/*.py retter/*/*.py tests/*/*.py) | $(VENV)/.stamp-run
 	@echo "Compiling RETTER at level $(LEVEL); at 3 that takes two minutes ..."
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
 	@tar --exclude=./.venv --exclude=./.git --exclude='./.*cache' --exclude=./.hypothesis --exclude=./build \
@@ -146,8 +146,8 @@ profile: $(VENV)/.stamp-run ## flame graphs and allocations in benchmarks/result
 screenshots: $(VENV)/.stamp-test ## take the pictures of the dashboard in docs/ (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots
 
-reference: $(VENV)/.stamp-run ## write docs/settings.md and man/retter.1 from the declared settings
-	$(BIN)/python -m tools.reference
+reference: $(VENV)/.stamp-run ## write docs/settings.md and docs/man/retter.1 from the declared settings
+	$(BIN)/python -m docs.reference
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -15,12 +15,19 @@ from setuptools import setup
 # What a request meets with every step. Not the pool and the proxy itself: they do little for each
 # request, and tests put others in their place.
 MODULES = (
-    "answers", "backlog", "bound", "buffers", "cachecontrol", "coding", "conditional", "cookies",
-    "downstream", "exchange", "forwarding", "goodness", "heads", "hints", "httpdate", "keeping",
-    "lineage", "lines", "local_answers", "marks", "measured", "memo", "message", "negotiation",
-    "owner", "personal", "policy", "readbuffer", "redirect", "relay", "request_body", "sessions",
-    "setcookie", "shelves", "store", "stored", "tunnel", "upstream", "variants", "wheel",
-    "wildcard", "window", "withdrawals",
+    "base/buffers", "base/wildcard",
+    "http/cache_control", "http/content_coding", "http/cookies", "http/dates",
+    "http/forwarding", "http/heads", "http/memo", "http/message", "http/read_buffer",
+    "http/templates", "http/variants",
+    "store/accounting", "store/conditional", "store/hints", "store/lineage", "store/marks",
+    "store/owner", "store/personal", "store/policy", "store/record", "store/sessions",
+    "store/set_cookie", "store/store",
+    "compression/coding",
+    "proxy/backlog", "proxy/bound_connections", "proxy/client_connection",
+    "proxy/deadline_wheel", "proxy/exchange", "proxy/goodness", "proxy/keeping",
+    "proxy/local_answers", "proxy/redirect", "proxy/relay", "proxy/request_body",
+    "proxy/responses", "proxy/sampling", "proxy/tunnel", "proxy/upstream_connection",
+    "proxy/withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

@@ -14,9 +14,9 @@ from retter._version import VERSION as __version__
 
 if TYPE_CHECKING:
     from retter.breaker import Transition
-    from retter.config import ConfigError, Settings
-    from retter.listening import ListenError
-    from retter.server import RunningProxy, running
+    from retter.config.settings import ConfigError, Settings
+    from retter.net.sockets import ListenError
+    from retter.process.running import RunningProxy, running
 
 __all__ = [
     "ConfigError",
@@ -30,12 +30,12 @@ __all__ = [
 
 # Imported when asked for, so that `retter --help` does not pay for the proxy.
 _HOME = {
-    "ConfigError": "retter.config",
-    "ListenError": "retter.listening",
-    "RunningProxy": "retter.server",
-    "Settings": "retter.config",
+    "ConfigError": "retter.config.settings",
+    "ListenError": "retter.net.sockets",
+    "RunningProxy": "retter.process.running",
+    "Settings": "retter.config.settings",
     "Transition": "retter.breaker",
-    "running": "retter.server",
+    "running": "retter.process.running",
 }
 
 

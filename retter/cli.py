@@ -13,8 +13,16 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import NoReturn
 
-from retter._version import VERSION, is_compiled
-from retter.config import SETTINGS, ConfigError, Effective, Setting, Settings, load, nearest
+from retter._version import VERSION
+from retter.config.settings import (
+    SETTINGS,
+    ConfigError,
+    Effective,
+    Setting,
+    Settings,
+    load,
+    nearest,
+)
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -96,6 +104,8 @@ def _proxy(arguments: list[str]) -> int:
         _print(help_text())
         return EXIT_OK
     if options.version:
+        from retter.telemetry.build import is_compiled
+
         _print(f"retter {VERSION}{', compiled' if is_compiled() else ''}\n")
         return EXIT_OK
     effective = load(_texts(options), os.environ)
@@ -120,22 +130,22 @@ def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
     log = _configured_log(settings.log_format, settings.log_level)
     for notice in effective.notices:
         log.get_logger().warning("configuration", notice=notice)
-    from retter.server import run
+    from retter.process.running import run
 
     return run(settings, reread)
 
 
 def _configured_log(log_format: str, level: str) -> ModuleType:
     with _without("rich", "better_exceptions", "greenlet", "twisted"):
-        from retter import log
+        from retter.telemetry import log
     log.configure(log_format, level)
     return log
 
 
 def _tell_mistake(text: str) -> None:
     """Say what the operator has to change: in JSON where a successor's log is to be JSON."""
-    from retter.linewriter import CLOSE_S
-    from retter.takeover import predecessors_log_format
+    from retter.net.handover import predecessors_log_format
+    from retter.telemetry.line_writer import CLOSE_S
 
     if predecessors_log_format() != "json":
         _complain(text)
@@ -187,7 +197,7 @@ def _check_complete(effective: Effective) -> None:
             "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try"
         )
     if settings.admin_token_file:
-        from retter.admin.guard import read_token
+        from retter.admin.auth import read_token
 
         read_token(settings)
     if settings.error_page:
@@ -197,7 +207,7 @@ def _check_complete(effective: Effective) -> None:
         except OSError as error:
             origin = effective.origins["error_page"]
             raise ConfigError(f"{origin}: {settings.error_page}: {error.strerror}") from None
-    from retter import certificates  # with ssl, which --help does without
+    from retter.net import certificates  # with ssl, which --help does without
 
     certificates.check(settings)
 

@@ -12,9 +12,10 @@ import pytest
 import structlog
 
 from retter import cli
-from retter._version import VERSION, is_compiled
+from retter._version import VERSION
 from retter.cli import help_text, main
-from retter.config import SETTINGS, Settings, load
+from retter.config.settings import SETTINGS, Settings, load
+from retter.telemetry.build import is_compiled
 
 Install = Callable[[Callable[[Settings], int]], None]
 
@@ -43,9 +44,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 
 def install_server(monkeypatch: pytest.MonkeyPatch, run: Callable[..., int]) -> None:
-    module = types.ModuleType("retter.server")
+    module = types.ModuleType("retter.process.running")
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "retter.server", module)
+    monkeypatch.setitem(sys.modules, "retter.process.running", module)
     # A start configures the log of the process; another test shall find it as it was.
     monkeypatch.setattr(structlog, "configure", lambda **_: None)
 
@@ -321,9 +322,9 @@ def test_the_module_is_the_program() -> None:
 def test_a_server_does_not_pay_for_what_only_terminals_and_tests_need() -> None:
     code = """
 import sys, types
-server = types.ModuleType("retter.server")
+server = types.ModuleType("retter.process.running")
 server.run = lambda settings, reread: print(*sorted(sys.modules)) or 0
-sys.modules["retter.server"] = server
+sys.modules["retter.process.running"] = server
 from retter import cli
 cli.main(["--upstream", ":1"])
 """
@@ -337,9 +338,9 @@ cli.main(["--upstream", ":1"])
 def test_notices_are_logged_when_it_runs() -> None:
     code = """
 import os, sys, types
-server = types.ModuleType("retter.server")
+server = types.ModuleType("retter.process.running")
 server.run = lambda settings, reread: 0
-sys.modules["retter.server"] = server
+sys.modules["retter.process.running"] = server
 os.environ["RETTER_CACHE_TTL"] = "60"
 from retter import cli
 sys.exit(cli.main(["--upstream", ":1"]))

@@ -24,8 +24,8 @@ from typing import Any
 import pytest
 
 import retter
-from tests.compiled import counts_lines
-from tests.work import cpu_s_of
+from tests.support.compiled import counts_lines
+from tests.support.work import cpu_s_of
 
 pytestmark = counts_lines       # in the source: what is compiled has the same patterns
 

@@ -95,7 +95,7 @@ than these. A client with 100 Mbit/s sends 12,500 KB a second: at the first bar 
 core. Small requests cost more than that at any proxy, since most of it is not about octets; there
 the second counts. Messages are never the same twice, so that nothing is remembered. nginx takes
 heads of 64 KiB here, as RETTER does. No single callback takes more than a few milliseconds:
-`tests/test_linear.py` counts that.
+`tests/proxy/test_linear.py` counts that.
 
 {markdown(cells)}
 {facts}"""

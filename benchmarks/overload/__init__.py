@@ -4,7 +4,7 @@
 process of its own, the peer in front of it, and an open-loop load generator that sends by the
 clock. A closed-loop tool such as wrk waits for answers before it asks again, so a server that
 stalls is spared and its clients' waiting goes unseen; hence a generator of our own
-(retter/demo/openloop.py), which counts latency from the time a request was meant to start.
+(retter/demo/load_generator.py), which counts latency from the time a request was meant to start.
 
 What a figure means, for all peers alike:
 

@@ -19,7 +19,7 @@ from benchmarks.overload.trial import (
     run_trial,
 )
 from retter.demo.cli import raise_file_limit
-from retter.demo.openloop import LoadError, Summary
+from retter.demo.load_generator import LoadError, Summary
 
 RESULTS: Final = Path(__file__).parent.parent / "results"
 BAR_WIDTH: Final = 24

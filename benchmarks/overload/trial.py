@@ -25,7 +25,7 @@ from benchmarks.overload.peers import (
 from benchmarks.overload.php import PhpShop
 from benchmarks.overload.scenarios import Action, Behind, Event, Scenario
 from retter.demo.cli import run
-from retter.demo.openloop import (
+from retter.demo.load_generator import (
     Burst,
     LoadPlan,
     LoadReport,

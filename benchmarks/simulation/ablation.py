@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from retter.base.reason import Reason
 from retter.breaker import baseline, constants, decide, sweep
 from retter.breaker.breaker import CircuitBreaker
 from retter.breaker.circuit import Circuit
-from retter.breaker.flight import Flight
+from retter.breaker.in_flight import Flight
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.table import ConcurrencyTable
-from retter.reason import Reason
 
 
 def _constant(name: str, value: float) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Protocol
 
 from benchmarks.simulation.engine import Engine
-from retter.errors import Outcome
+from retter.base.errors import Outcome
 
 REFUSAL_S = 0.001      # what it takes to answer without working
 POOL_ERROR_S = 0.005   # and to find out that no connection is to be had

@@ -7,10 +7,10 @@ forwarding of other methods are as in the product, so that only the decision dif
 from collections import deque
 from math import inf
 
+from retter.base.errors import Outcome
+from retter.base.reason import Reason
 from retter.breaker import Kind, Permit, Phase, Shed, State
 from retter.breaker.routes import Route
-from retter.errors import Outcome
-from retter.reason import Reason
 
 _STORED = Shed(Reason.OPEN, serve_stored=True, retry_after_s=2.0)
 _REJECT = Shed(Reason.OPEN, serve_stored=False, retry_after_s=2.0)

@@ -9,8 +9,8 @@ import gc
 from collections.abc import Callable
 from time import perf_counter
 
+from retter.base.errors import Outcome
 from retter.breaker import BreakerSettings, CircuitBreaker, Kind, Permit, Phase, Shed, State
-from retter.errors import Outcome
 
 REQUESTS = 2_000
 ROUNDS = 150

@@ -8,8 +8,8 @@ from typing import Any
 from benchmarks.simulation.application import Application, Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
+from retter.base.errors import Outcome, outcome_of
 from retter.breaker import CircuitBreaker, Kind, Permit, Phase
-from retter.errors import Outcome, outcome_of
 
 TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0

@@ -1,7 +1,7 @@
 """The admin listener: how operators see RETTER and steer it.
 
 It stands beside the way of a request and never on it: what it shows is read from counters that are
-kept anyway, when somebody asks. Imported by server.py only where there is an admin listener.
+kept anyway, when somebody asks. Imported by running.py only where there is an admin listener.
 
     listener.py    one connection: HTTP/1.1 by h11, one small request at a time
     guard.py       who may ask: Host, Origin, token

@@ -15,8 +15,7 @@ from retter.admin.controls import (
     PAUSE_S_MAX,
     Controls,
 )
-from retter.admin.flight import FlightRecorder
-from retter.admin.health import health_document
+from retter.admin.legacy_health import health_document
 from retter.admin.message import (
     AdminAnswer,
     AdminError,
@@ -29,12 +28,13 @@ from retter.admin.message import (
     one,
 )
 from retter.admin.state import History, state_document
+from retter.admin.transitions import FlightRecorder
 from retter.breaker import Mode
-from retter.units import format_duration
+from retter.config.units import format_duration
 
 if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
-    from retter.proxy import Proxy
+    from retter.proxy.proxy import Proxy
 
 def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
     text = one(parameters, "seconds")
@@ -141,7 +141,7 @@ class Api:
         return AdminAnswer(200, text, content_type)
 
     def _why(self, request: AdminRequest) -> AdminAnswer:
-        from retter.admin.why import explain
+        from retter.admin.explain import explain
 
         return json_answer(explain(self._proxy, request.parameters()))
 

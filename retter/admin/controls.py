@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from retter.breaker import Mode
 
 if TYPE_CHECKING:
-    from retter.proxy import Proxy
+    from retter.proxy.proxy import Proxy
 
 # Long enough to look into the matter, too short to be forgotten over night.
 FORCED_S_DEFAULT = 10 * 60.0

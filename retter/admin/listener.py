@@ -1,230 +1,161 @@
-"""One connection to the admin listener: HTTP/1.1 by h11, one small request at a time.
-
-No timer and no task: the listener looks at all its connections once a second, and each handler
-answers at once. A client that listens for events gets them as they come; one that does not read
-them misses some, and is dropped when it takes nothing for long.
-"""
+"""The admin listener of one proxy: its connections, what they may ask, and whom it tells events."""
 
 import asyncio
+import socket
+from json import dumps
 from math import inf
-from typing import TYPE_CHECKING, cast
 
-import h11
-
+from retter.admin.api import Api
+from retter.admin.auth import Guard, read_token
+from retter.admin.chart import Chart
+from retter.admin.connection import AdminConnection
+from retter.admin.controls import Controls
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
-from retter.strict import has_control
+from retter.admin.state import History
+from retter.admin.transitions import FlightRecorder
+from retter.breaker import Transition
+from retter.config.units import ListenAddress
+from retter.net.sockets import close_server
+from retter.proxy.proxy import Proxy
 
-if TYPE_CHECKING:
-    from retter.admin.server import Admin
+CONNECTIONS_MAX = 64    # some operators, a scraper and health checks; each costs 100 KB at most
+LISTENERS_MAX = 16      # pages that are open at the same time
 
-HEAD_BYTES_MAX = 32 * 1024      # an explained request's cookies may stand in the query
-BODY_BYTES_MAX = 64 * 1024      # and a whole head of a request in a form
-REQUEST_S = 5.0                 # from a connection's start, or a request's first byte, to its last
-IDLE_S = 75.0                   # between requests
-WRITE_S = 20.0                  # a client that takes nothing for so long is dropped
-EVENTS_BYTES_MAX = 64 * 1024    # not yet taken by one listener: ten seconds of events
-
-# On every answer. Figures are never cached, nor shown inside another site's page.
-_FIELDS = (
-    ("Cache-Control", "no-store"),
-    ("X-Content-Type-Options", "nosniff"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-    ("Referrer-Policy", "no-referrer"),
-)
-_STRICT_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+# What a browser waits before it connects again after the stream was lost, milliseconds.
+_RETRY = b"retry: 2000\n\n"
 
 
-class AdminConnection(asyncio.Protocol):
-    """A server-side connection."""
+def event_bytes(name: str, value: object) -> bytes:
+    """Return an event as the stream carries it (HTML standard, server-sent events)."""
+    return f"event: {name}\ndata: {dumps(value)}\n\n".encode()
 
-    def __init__(self, admin: "Admin") -> None:
-        self._admin = admin
-        self._loop = admin.loop
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-        self._transport: asyncio.Transport | None = None
-        self._request: h11.Request | None = None
-        self._body: list[bytes] = []
-        self._body_bytes = 0
-        self._blocked = False
-        self._after_cr = False          # the last octet that has come
-        self.listens = False            # is told events
-        self._since = self._loop.time()     # the last thing that happened
-        self.deadline = self._loop.time() + REQUEST_S
 
-    # -- asyncio.Protocol ---------------------------------------------------------------------
+class Admin:
+    """Everything behind one admin listener.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=EVENTS_BYTES_MAX)
-        if not self._admin.accept(self):
-            self._transport.abort()
+    Raises:
+        ConfigError: The token cannot be read.
+    """
 
-    def waits_since(self) -> float:
-        """Return since when it waits for its client (monotonic seconds).
+    def __init__(self, proxy: Proxy, address: ListenAddress) -> None:
+        self.proxy = proxy
+        self.loop = proxy.loop
+        self.controls = Controls(proxy)
+        self.flight = FlightRecorder()
+        self.history = History(proxy)
+        self.chart = Chart()
+        self.api = Api(proxy, self.history, self.chart, self.flight, self.controls)
+        self._guard = Guard(address, read_token(proxy.settings))
+        self._connections: set[AdminConnection] = set()
+        self._listeners: dict[AdminConnection, None] = {}
+        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        proxy.on_second.append(self._on_second)
+        proxy.on_transition.append(self._on_transition)
 
-        All that is asked is answered at once, so each connection waits for its client: to ask, to
-        go on asking, or to take its answer. Infinity for one that listens for events.
-        """
-        return inf if self.listens else self._since
+    async def listen(self, listener: socket.socket) -> None:
+        """Serve what connects to this socket."""
+        self._listener = listener
 
-    def data_received(self, data: bytes) -> None:
-        if self.listens or self._transport is None or self._transport.is_closing():
-            return      # a listener has nothing more to say
-        if self._h11.our_state is h11.IDLE and not self._h11.trailing_data[0]:
-            # More bytes of the same request set nothing back.
-            self._since = self._loop.time()
-            self.deadline = self._since + REQUEST_S
-        if not self._is_plain(data):
-            self._refuse(AdminError(400, "not HTTP/1.1: a control character"))
-            return
-        self._h11.receive_data(data)
-        self._receive()
+        def connection() -> AdminConnection:
+            return AdminConnection(self)
 
-    def _is_plain(self, data: bytes) -> bool:
-        """Whether there are no control characters but line ends.
-
-        h11 would go back over a line with another one, for seconds if the line is long. Neither
-        forms nor JSON have any.
-        """
-        if self._after_cr and not data.startswith(b"\n"):
-            return False
-        self._after_cr = data.endswith(b"\r")
-        line_ends = data.count(b"\r\n") + self._after_cr
-        return data.count(b"\r") == line_ends and not has_control(data)
-
-    def eof_received(self) -> bool:
-        return False    # the transport closes
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._admin.lost(self)
-
-    def pause_writing(self) -> None:
-        self._blocked = True
-        self.deadline = self._loop.time() + WRITE_S
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()  # no more answers before these are read
-
-    def resume_writing(self) -> None:
-        self._blocked = False
-        self._wait_on()
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-            self._receive()
-
-    # -- requests -----------------------------------------------------------------------------
-
-    def _receive(self) -> None:
-        try:
-            self._receive_requests()
-        except h11.RemoteProtocolError as error:
-            self._refuse(AdminError(error.error_status_hint or 400, f"not HTTP/1.1: {error}"))
-
-    def _receive_requests(self) -> None:
-        while not (self.listens or self._blocked):
-            event = self._h11.next_event()
-            if isinstance(event, h11.Request):
-                self._request = event
-                self._body, self._body_bytes = [], 0
-                if self._h11.they_are_waiting_for_100_continue:
-                    self._write(h11.InformationalResponse(status_code=100, headers=[]), b"")
-            elif isinstance(event, h11.Data):
-                self._body_bytes += len(event.data)
-                if self._body_bytes > BODY_BYTES_MAX:
-                    self._refuse(AdminError(413, f"a body has {BODY_BYTES_MAX} bytes at most"))
-                    return
-                self._body.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                self._answer()
-                if self._h11.our_state is not h11.DONE:
-                    return
-                self._h11.start_next_cycle()
-            else:
-                return      # NEED_DATA, PAUSED, or the end
-
-    def _answer(self) -> None:
-        request = self._request
-        assert request is not None, "h11 begins a message with its head"
-        path, _, query = request.target.decode("latin-1").partition("?")
-        answer = self._admin.answer(
-            AdminRequest(
-                request.method.decode("ascii"), path, query, tuple(request.headers),
-                b"".join(self._body),
-            )
-        )
-        if isinstance(answer, EventStream):
-            self._begin_events()
+        if listener.family == socket.AF_UNIX:
+            self._server = await self.loop.create_unix_server(connection, sock=listener)
         else:
-            self._send(answer)
+            self._server = await self.loop.create_server(connection, sock=listener)
 
-    def _refuse(self, error: AdminError) -> None:
-        """Answer what cannot be read on, and close."""
-        transport = self._transport
-        assert transport is not None
-        if self._h11.our_state is h11.IDLE:
-            self._request = None    # the last one's method says nothing about this answer
-        if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self._send(error_answer(error), close=True)
-        transport.close()
+    @property
+    def listener(self) -> socket.socket | None:
+        """What it listens on, while it does."""
+        return self._listener
 
-    def _send(self, answer: AdminAnswer, *, close: bool = False) -> None:
-        fields = [("Date", self._admin.proxy.http_date()), ("Content-Type", answer.content_type)]
-        fields += [("Content-Length", str(len(answer.body))), *_FIELDS, *answer.fields]
-        if not any(name == _STRICT_POLICY[0] for name, _ in answer.fields):
-            fields.append(_STRICT_POLICY)
-        if close or self._admin.proxy.draining:
-            fields.append(("Connection", "close"))
-        body = b"" if self._is_head() else answer.body
-        self._write(h11.Response(status_code=answer.status, headers=fields), body)
-        self._write_event(h11.EndOfMessage())
-        self._wait_on()
-        if self._h11.our_state is h11.MUST_CLOSE and self._transport is not None:
-            self._transport.close()
-
-    def _is_head(self) -> bool:
-        return self._request is not None and self._request.method == b"HEAD"
-
-    def _wait_on(self) -> None:
-        if not self._blocked:  # else the time to take what is written runs
-            self._since = self._loop.time()
-            self.deadline = inf if self.listens else self._since + IDLE_S
-
-    def _write(self, head: h11.Response | h11.InformationalResponse, body: bytes) -> None:
-        data = self._h11.send(head) or b""
-        if body:
-            data += self._h11.send(h11.Data(data=body)) or b""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def _write_event(self, event: h11.Data | h11.EndOfMessage) -> None:
-        data = self._h11.send(event)
-        if data and self._transport is not None:
-            self._transport.write(data)
-
-    # -- events ---------------------------------------------------------------------------------
-
-    def _begin_events(self) -> None:
-        fields = [("Content-Type", "text/event-stream"), *_FIELDS, _STRICT_POLICY]
-        self.listens = not self._is_head()
-        self._write(h11.Response(status_code=200, headers=fields), b"")
-        if self.listens:
-            self._wait_on()
-            self._admin.begins_to_listen(self)
-        else:
-            self._write_event(h11.EndOfMessage())
-
-    def tell(self, event: bytes) -> None:
-        """Send an event, unless the last ones have not been taken yet."""
-        if not self._blocked and self._transport is not None and not self._transport.is_closing():
-            self._write_event(h11.Data(data=event))
-
-    # -- the end ----------------------------------------------------------------------------------
-
-    def sweep(self, now: float) -> None:
-        """Called once a second."""
-        if now >= self.deadline and self._transport is not None:
-            self._transport.abort()
+    async def stop_accepting(self) -> None:
+        """Close the listener; who is connected stays."""
+        server, self._server = self._server, None
+        listener, self._listener = self._listener, None
+        if server is not None and listener is not None:
+            await close_server(server, listener)
+        elif listener is not None:
+            listener.close()
 
     def close(self) -> None:
-        """Close at once."""
-        if self._transport is not None:
-            self._transport.abort()
+        """Close everything at once, and watch nothing any more."""
+        if self._listener is not None:      # nobody has stopped accepting
+            if self._server is not None:
+                self._server.close()
+            self._listener.close()
+        self.proxy.on_second.remove(self._on_second)
+        self.proxy.on_transition.remove(self._on_transition)
+        for connection in list(self._connections):
+            connection.close()
+
+    # -- for the connections --------------------------------------------------------------------
+
+    def accept(self, connection: AdminConnection) -> bool:
+        """Count a new connection in; False if there are too many.
+
+        The one that has waited longest for its client gives way. Whoever asks at once is answered
+        at once, so silent connections keep no operator out, however many they are.
+        """
+        if len(self._connections) >= CONNECTIONS_MAX:
+            longest = min(self._connections, key=AdminConnection.waits_since)
+            if longest.waits_since() == inf:
+                return False
+            self.lost(longest)      # its place is free now; the loop tells it in its next round
+            longest.close()
+        self._connections.add(connection)
+        return True
+
+    def lost(self, connection: AdminConnection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+        self._listeners.pop(connection, None)
+
+    def answer(self, request: AdminRequest) -> AdminAnswer | EventStream:
+        """Answer a request; never raises."""
+        try:
+            self._guard.check(request)
+            answer = self.api.handler(request)(request)
+            if isinstance(answer, EventStream) and len(self._listeners) >= LISTENERS_MAX:
+                raise AdminError(
+                    503, f"{LISTENERS_MAX} listen to events already", ("Retry-After", "10")
+                )
+        except AdminError as error:
+            return error_answer(error)
+        except Exception as error:  # noqa: BLE001 - told, and the client is answered
+            # A fault of ours: it is told with its traceback, and who has asked is answered.
+            self.loop.call_exception_handler({
+                "message": f"no answer to {request.method} {request.path!r}", "exception": error,
+            })
+            return error_answer(AdminError(500, "a fault of RETTER: its log says more"))
+        if request.method == "POST":
+            self._tell("state", self.api.state_document())    # somebody has changed it
+        return answer
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def begins_to_listen(self, connection: AdminConnection) -> None:
+        """Tell a connection what is the case now, and from now on what happens."""
+        self._listeners[connection] = None
+        connection.tell(_RETRY + event_bytes("state", self.api.state_document()))
+
+    def _tell(self, name: str, value: object) -> None:
+        event = event_bytes(name, value)
+        for listener in list(self._listeners):
+            listener.tell(event)
+
+    def _on_transition(self, transition: Transition) -> None:
+        event = self.flight.record(transition, self.proxy.breaker.snapshot(transition.at))
+        self._tell("transition", event)
+
+    def _on_second(self, now: float) -> None:
+        self.controls.sweep(now)
+        self.history.sample(now)
+        self.chart.add(
+            self.history.last_second(), self.history.latency_ms()["p99"], self.proxy.breaker.state
+        )
+        if self._listeners:
+            self._tell("state", self.api.state_document())
+        for connection in list(self._connections):
+            connection.sweep(now)

@@ -22,14 +22,14 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from retter._version import VERSION
 from retter.admin import process_figures
+from retter.base.counters import Histogram, cells
 from retter.breaker import Mode, State
-from retter.log import lines_dropped
-from retter.statistics import Histogram, cells
+from retter.telemetry.log import lines_dropped
 
 if TYPE_CHECKING:
-    from retter.admin.flight import FlightRecorder
     from retter.admin.state import History
-    from retter.proxy import Proxy
+    from retter.admin.transitions import FlightRecorder
+    from retter.proxy.proxy import Proxy
 
 _STATUS: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
-from retter.errors import DownstreamError
-from retter.heads import HeadMemo
-from retter.policy import stored_url
+from retter.base.errors import DownstreamError
+from retter.http.heads import HeadMemo
+from retter.store.policy import stored_url
 
 if TYPE_CHECKING:
-    from retter.proxy import ParsedRequest, Proxy
+    from retter.proxy.proxy import ParsedRequest, Proxy
 
 _WHAT = ("url", "prefix", "session", "all")
 

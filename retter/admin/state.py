@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retter._version import VERSION
 from retter.admin.chart import RATES
 from retter.admin.process_figures import rss_bytes
-from retter.statistics import (
+from retter.base.counters import (
     LATENCY_BOUNDS_S,
     OVERHEAD_BOUNDS_S,
     Histogram,
@@ -24,8 +24,8 @@ from retter.statistics import (
 
 if TYPE_CHECKING:
     from retter.admin.controls import Controls
-    from retter.admin.flight import FlightRecorder
-    from retter.proxy import Proxy
+    from retter.admin.transitions import FlightRecorder
+    from retter.proxy.proxy import Proxy
 
 LATELY_S = 10       # what "lately" means, in seconds
 ROUTES_SHOWN = 10   # the slowest

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from math import inf
 from typing import Final
 
+from retter.base.counters import LATENCY_BOUNDS_S, Histogram
+from retter.base.errors import Outcome
+from retter.base.reason import Reason
 from retter.breaker import constants, report, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import Action, Decision, decide
@@ -25,9 +28,6 @@ from retter.breaker.permit import (
 from retter.breaker.routes import Route
 from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State
-from retter.errors import Outcome
-from retter.reason import Reason
-from retter.statistics import LATENCY_BOUNDS_S, Histogram
 
 # Members of an enum, looked up once: the functions below run for every request.
 _OTHER: Final = Kind.OTHER

@@ -13,14 +13,14 @@ from retter.breaker.baseline import ApplicationBaseline, Dips
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.counts import Counts, Latencies
 from retter.breaker.failures import Failures
-from retter.breaker.flight import Flight
+from retter.breaker.in_flight import Flight
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Mode, Permit, Phase, Refusals
+from retter.breaker.queue import WaitingRoom
 from retter.breaker.recovery import Recovery
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.states import Signal, State, Transition, next_state
 from retter.breaker.table import ConcurrencyTable
-from retter.breaker.waiting import WaitingRoom
 
 _CLOSED: Final = State.CLOSED
 _LIMITING: Final = State.LIMITING

@@ -1,6 +1,6 @@
 """What the breaker counts for operators alone: nothing is decided by it."""
 
-from retter.statistics import LATENCY_BOUNDS_S, Histogram
+from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 
 
 class Counts:

@@ -6,12 +6,12 @@
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
+from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.permit import REFUSAL_REASONS, Mode
 from retter.breaker.routes import Route
 from retter.breaker.states import State
-from retter.reason import Reason
 
 
 class Action(Enum):

@@ -7,7 +7,7 @@ from retter.breaker import constants
 from retter.breaker.clients import Clients
 from retter.breaker.constants import BreakerSettings
 from retter.breaker.routes import Route, RouteTable
-from retter.window import RollingWindow
+from retter.breaker.window import RollingWindow
 
 
 class Failures:

@@ -7,7 +7,7 @@ controller needs to know at the end, so that nothing has to be looked up again.
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from retter.reason import Reason
+from retter.base.reason import Reason
 
 if TYPE_CHECKING:
     from retter.breaker.routes import Route

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
+from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.breaker.circuit import Circuit
 from retter.breaker.routes import Route
 from retter.breaker.snapshot import Snapshot
-from retter.statistics import LATENCY_BOUNDS_S, Histogram
 
 
 def all_routes(circuit: Circuit) -> Iterator[Route]:

@@ -10,12 +10,12 @@ from functools import lru_cache
 from math import inf
 from typing import Final
 
+from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
 from retter.breaker.permit import Permit
-from retter.message import SEMICOLON
-from retter.statistics import LATENCY_BOUNDS_S, Histogram
-from retter.window import RollingWindow
+from retter.breaker.window import RollingWindow
+from retter.http.message import SEMICOLON
 
 # Digits, UUIDs and other hexadecimal from 8 digits up: an identifier, not a place in the program.
 _IDENTIFIER: Final = re.compile(rb"[0-9]++|[0-9a-fA-F]{8,}+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4,12}){4}")

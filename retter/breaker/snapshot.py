@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from retter.base.reason import Reason
 from retter.breaker.permit import Mode
 from retter.breaker.states import State
-from retter.reason import Reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,13 +5,13 @@ Called twenty times a second, not once a request: here, and only here, many requ
 
 from typing import Final
 
+from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import line_max
 from retter.breaker.permit import CIRCUIT_PROBE, Mode, Permit
 from retter.breaker.routes import Route
 from retter.breaker.states import Signal, State
-from retter.reason import Reason
 
 _CLOSED: Final = State.CLOSED
 _LIMITING: Final = State.LIMITING

@@ -5,7 +5,7 @@ import json
 import socket
 from typing import Any, Final, cast
 
-from retter.units import ListenAddress
+from retter.config.units import ListenAddress
 
 # The listener answers within milliseconds; a machine that swaps may take seconds.
 TIMEOUT_S: Final = 5.0

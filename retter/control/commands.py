@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
-from retter import units
-from retter.admin.guard import read_token
-from retter.config import ADMIN_DEFAULT, SETTINGS, ConfigError, load
+from retter.admin.auth import read_token
+from retter.config import units
+from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError, load
 from retter.control import words
 from retter.control.client import AdminClient, ControlError
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from retter.demo.cli import raise_file_limit, run, say
-from retter.demo.openloop import (
+from retter.demo.load_generator import (
     LoadError,
     LoadPlan,
     LoadReport,

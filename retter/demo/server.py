@@ -18,7 +18,7 @@ from retter.demo.database import Result
 from retter.demo.knobs import Condition, Knobs
 from retter.demo.messages import EventStream, Page, Reply, Request
 from retter.demo.shop import Shop
-from retter.supervision import start_task
+from retter.net.supervision import start_task
 
 BODY_BYTES_MAX: Final = 64 * 1024    # the forms are some hundred bytes
 HEAD_BYTES_MAX: Final = 16 * 1024

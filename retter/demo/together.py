@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from retter.demo.cli import CONTROL, LISTEN, address, say
-from retter.supervision import start_task
+from retter.net.supervision import start_task
 
 ADMIN: Final = "127.0.0.1:9090"    # where `retter status` and the like look for it
 START_S: Final = 15.0     # a small machine may need seconds to start Python twice

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from retter.breaker import Mode
-from tests.harness import DATE, FakeProxy, body_of, field, reply, status_of
+from tests.support.harness import DATE, FakeProxy, body_of, field, reply, status_of
 
 DAY_S = 24 * 3600
 NOW = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"

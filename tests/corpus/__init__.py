@@ -2,5 +2,5 @@
 
 requests.py holds malformed and ambiguous requests, misbehaviours.py what applications do wrong,
 fidelity.py what has to pass unchanged. Families are generated from small tables, but each row has a
-name of its own and says what must come of it; tests/test_corpus.py carries the rows out.
+name of its own and says what must come of it; tests/proxy/test_corpus.py carries the rows out.
 """

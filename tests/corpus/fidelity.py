@@ -96,7 +96,7 @@ OLD_KEPT = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n"
 CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
 
 
-# Where there is none, RETTER writes one (tests/test_undated.py).
+# Where there is none, RETTER writes one (tests/proxy/test_undated.py).
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01] [2-5][0-9][0-9][^\r]*\r\n)")
 
 

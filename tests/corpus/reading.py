@@ -2,7 +2,7 @@
 
 import re
 
-from tests.harness import body_of, field
+from tests.support.harness import body_of, field
 
 OURS = re.compile(
     rb"(?:X-Forwarded-(?:For|Host|Proto)|X-Real-IP): [^\r\n]*\r\n|Via: 1.1 retter [^\r\n]*\r\n"

@@ -2,5 +2,5 @@
 
 world.py holds the world and its invariants, steps.py what can happen in it, as bytes, with the
 corpus as its beginnings. `python -m tests.fuzz` (make fuzz) lets atheris drive it; the tests
-(tests/test_fuzz.py) let hypothesis.
+(tests/proxy/test_fuzz.py) let hypothesis.
 """

@@ -22,14 +22,14 @@ from ipaddress import ip_network
 from itertools import pairwise
 from typing import Any
 
-from retter.config import Settings
-from retter.errors import ConnectTimeout
-from retter.reason import STATUS_CLASSES
-from retter.statistics import Counters, cells, totals
+from retter.base.counters import Counters, cells, totals
+from retter.base.errors import ConnectTimeout
+from retter.base.reason import STATUS_CLASSES
+from retter.config.settings import Settings
 from tests.fuzz.stopwatch import Stopwatch
 from tests.fuzz.wire import Message, answers_in, requests_in
-from tests.harness import FakePeer, FakeProxy
-from tests.memos import set_memos
+from tests.support.harness import FakePeer, FakeProxy
+from tests.support.memos import set_memos
 
 CLIENTS_MAX = 8
 PIECES_MAX = 64
@@ -230,7 +230,7 @@ class World:
 
     Args:
         configuration: Which of CONFIGURATIONS, modulo their number.
-        memos: See tests/memos.py.
+        memos: See tests/support/memos.py.
     """
 
     def __init__(self, configuration: int = 0, memos: str = "as is") -> None:

@@ -6,7 +6,7 @@ import ssl
 from typing import Any
 
 import retter
-from retter.slices import SLICE_BYTES, SlicedBody
+from retter.proxy.slices import SLICE_BYTES, SlicedBody
 from tests.real.inside import eventually_async, in_time
 
 READERS = 12

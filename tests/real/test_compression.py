@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from retter.compress import available
+from retter.compression.compressors import available
 from tests.real.browser import Watched, chromium
 from tests.real.conftest import StartRetter
 from tests.real.processes import DEADLINE_S, ApplicationProgram, RetterProgram, eventually

@@ -27,10 +27,10 @@ from tests.corpus.reading import (
     without_informational,
 )
 from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN, CutOff, Refused, Taken
-from tests.harness import body_of, field, get, reply, status_of
-from tests.memos import set_memos
 from tests.real.inside import port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S
+from tests.support.harness import body_of, field, get, reply, status_of
+from tests.support.memos import set_memos
 
 # No row may lean on what another has left in the store, nor be shed for what it did.
 # Bodies are passed on as they come: what is kept until it is whole has nothing to be cut off.

@@ -157,7 +157,7 @@ def test_an_address_that_is_taken_is_an_error(
 ) -> None:
     async def main() -> None:
         async with proxy_for(application.upstream) as proxy:
-            from retter.listening import ListenError
+            from retter.net.sockets import ListenError
 
             taken = retter.Settings(
                 upstream=application.upstream, listen=(f"127.0.0.1:{port_of(proxy)}",)

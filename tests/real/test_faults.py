@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from retter.proxy import LATE_S, TICK_S
+from retter.proxy.proxy import LATE_S, TICK_S
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S, ApplicationProgram, eventually, free_port
 
@@ -446,7 +446,7 @@ BROKEN = {
 def test_reset(loop_name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor of a known page notices nothing; of an unknown one, that it is not whole."""
     # However slow this machine is, an answer that breaks off is held back until it does.
-    monkeypatch.setattr("retter.relay.HOLD_S", DEADLINE_S)
+    monkeypatch.setattr("retter.proxy.relay.HOLD_S", DEADLINE_S)
 
     async def main() -> None:
         good = True

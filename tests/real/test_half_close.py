@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import retter
-from retter.half_close import PROBE
+from retter.proxy.half_close import PROBE
 from tests.real.inside import at_rest, eventually_async, in_time, run
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"
@@ -97,7 +97,7 @@ def test_who_has_closed_one_half_gets_its_answer(
         looks += 1
         return has_left(transport)
 
-    from retter import half_close
+    from retter.proxy import half_close
 
     has_left = half_close.has_left
     monkeypatch.setattr(half_close, "has_left", counted)

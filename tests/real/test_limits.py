@@ -13,7 +13,7 @@ import pytest
 from structlog.testing import capture_logs
 
 import retter
-from retter.faults import LoopFaults
+from retter.process.loop_errors import LoopFaults
 from tests.real.conftest import StartRetter
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import ApplicationProgram, eventually
@@ -171,7 +171,7 @@ def test_not_one_descriptor_is_left(
 def test_asyncio_may_want_to_go_on_accepting_while_all_ends(
     application: ApplicationProgram, loop_name: str
 ) -> None:
-    """A second after the last descriptor was gone, be the listener closed or not (faults.py)."""
+    """A second after the last descriptor was gone, be the listener closed or not."""
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")

@@ -6,7 +6,7 @@ import sys
 from http.client import HTTPException
 from typing import Any
 
-from retter.slices import ASYNCIO_COPIES
+from retter.proxy.slices import ASYNCIO_COPIES
 from tests.real.conftest import StartRetter
 from tests.real.inside import proxy_for, run
 from tests.real.processes import ROOT, ApplicationProgram, RetterProgram, eventually
@@ -59,9 +59,10 @@ def test_a_store_that_is_too_large_for_the_memory(
 # somebody waits.
 SPINNING = """
 import asyncio, os, sys
-from retter import Settings, server
+from retter import Settings
+from retter.process import running
 
-listen = server.RunningProxy._listen
+listen = running.RunningProxy._listen
 
 async def listen_and_fail(self, **how):
     await listen(self, **how)
@@ -72,8 +73,8 @@ async def listen_and_fail(self, **how):
 def fail():
     raise MemoryError
 
-server.RunningProxy._listen = listen_and_fail
-sys.exit(server.run(Settings(
+running.RunningProxy._listen = listen_and_fail
+sys.exit(running.run(Settings(
     upstream="127.0.0.1:9", listen="127.0.0.1:0", admin="off", event_loop=sys.argv[1],
 )))
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from retter.downstream import DownstreamConnection
+from retter.proxy.client_connection import DownstreamConnection
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S
 

@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 import retter
-from retter import systemd
-from retter.listening import ListenError
-from retter.proxy import DRAIN_IDLE_S
-from retter.server import DRAIN_POLL_S
-from retter.takeover import Inheritance
+from retter.net import systemd
+from retter.net.handover import Inheritance
+from retter.net.sockets import ListenError
+from retter.process.running import DRAIN_POLL_S
+from retter.proxy.proxy import DRAIN_IDLE_S
 from tests.real import inside
 from tests.real.conftest import StartRetter, need
 from tests.real.processes import (
@@ -220,12 +220,12 @@ def test_a_process_that_was_held_up_reads_before_it_closes(
                 """Between looking at its sockets and looking at the clock."""
                 loop.remove_reader(its_event)
                 client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-                monkeypatch.setattr("retter.proxy.DRAIN_IDLE_S", 0.0)
+                monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", 0.0)
                 time.sleep(2 * DRAIN_POLL_S)
 
             with client, event, its_event:
                 await inside.eventually_async(lambda: shared.connections, "it is accepted")
-                monkeypatch.setattr("retter.proxy.DRAIN_IDLE_S", DEADLINE_S)
+                monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", DEADLINE_S)
                 drained = asyncio.ensure_future(proxy._drain())
                 await inside.eventually_async(lambda: shared.draining, "it waits for the client")
                 loop.add_reader(its_event, hold_up)
@@ -456,7 +456,7 @@ def test_the_units_are_right() -> None:
     analyze = need("systemd-analyze", "systemd")
     import subprocess
 
-    folder = ROOT / "contrib"
+    folder = ROOT / "deploy"
     done = subprocess.run(
         [analyze, "verify", "--man=no", folder / "retter.service", folder / "retter.socket"],
         capture_output=True, text=True, timeout=DEADLINE_S, check=False,

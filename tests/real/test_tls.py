@@ -454,10 +454,10 @@ def test_a_handshake_under_way_is_not_cut_by_a_drain(
             raw.setblocking(False)
             await loop.sock_sendall(raw, hello[:100])
             await eventually_async(lambda: proxy.stats()["connections"]["open"], "it is accepted")
-            monkeypatch.setattr("retter.proxy.DRAIN_IDLE_S", 0.0)
+            monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", 0.0)
             drained = asyncio.ensure_future(proxy._drain())
             await eventually_async(lambda: proxy._proxy.draining, "it drains")
-            monkeypatch.setattr("retter.proxy.DRAIN_IDLE_S", DEADLINE_S)
+            monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", DEADLINE_S)
             await loop.sock_sendall(raw, hello[100:])
             answer = b""
             while not answer:

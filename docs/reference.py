@@ -1,0 +1,278 @@
+"""docs/settings.md and docs/man/retter.1, from the declaration in retter/config/settings.py.
+
+`make reference` writes both; a test holds that they are up to date.
+"""
+
+import argparse
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from retter.cli import CLOSING
+from retter.config.settings import ALIASES, SETTINGS, Alias, Group, Setting
+from retter.control.commands import COMMANDS
+
+ROOT: Final = Path(__file__).parents[1]
+COLUMNS: Final = 100
+LONG: Final = 40  # characters of a default; a longer one stands below the tables
+
+GROUPS: Final = tuple(dict.fromkeys(setting.group for setting in SETTINGS))
+
+
+def of_group(group: Group) -> list[Setting]:
+    return [setting for setting in SETTINGS if setting.group is group]
+
+
+def default_of(setting: Setting) -> str:
+    """Return the default as it may be given, "" for none."""
+    return setting.kind.show(setting.default)
+
+
+def option_of(setting: Setting) -> str:
+    return f"{setting.flag} {setting.kind.metavar}".strip()
+
+
+# Markdown
+
+SETTINGS_HEAD: Final = """\
+# Settings
+
+All of them, made from their one declaration by `make reference`; `retter --help` has the same
+texts. None is needed but `--upstream`. `retter --check-config` shows what is in force and where it
+comes from.
+
+Each can be given in three ways, and the first goes before the second, that before the third:
+
+| | |
+|---|---|
+| an option | `--max-stale 12h`, `--no-headers` |
+| an environment variable | `RETTER_MAX_STALE=12h`, `RETTER_HEADERS=false`; an empty one is none |
+| a key of the TOML file named by `--config` | `max_stale = "12h"`, `headers = false` |
+
+Sizes: `64MiB` and `64m` are powers of two, `64MB` is a power of ten, `65536` is bytes. Times:
+`1.5s`, `200ms`, `2m`, `24h`, `1h30m`; a plain number is seconds. Lists are separated by commas
+(`--listen` is repeated, `RETTER_LISTEN` is separated by spaces), or arrays in the file. A wrong
+setting is one line on standard error that says what is allowed, and exit code 2, before any socket
+is opened.
+
+A file with some of them:
+
+```toml
+listen = [":80", "unix:/run/retter/web.sock"]
+upstream = ":8080"
+max_stale = "12h"
+store_memory = "128MiB"
+ignore_params = ["utm_*", "fbclid"]
+trusted_proxies = ["127.0.0.1", "unix:"]
+headers = false
+```
+"""
+
+
+def settings_page() -> str:
+    """Return docs/settings.md."""
+    parts = [SETTINGS_HEAD]
+    for group in GROUPS:
+        rows = "".join(
+            f"| {_code(option_of(one))} | {_shown_default(one)} | {_cell(one.about)} |\n"
+            for one in of_group(group)
+        )
+        head = f"## {group.title}\n\n{_filled(group.about)}\n\n"
+        parts.append(f"{head}| option | default | |\n|---|---|---|\n{rows}")
+    parts.append("## Long defaults\n")
+    for one in SETTINGS:
+        if len(default_of(one)) > LONG:
+            names = ", ".join(f"`{name}`" for name in default_of(one).split(","))
+            parts.append(_filled(f"`{one.flag}`: {names}.") + "\n")
+    parts.append(_old_names())
+    return "\n".join(parts)
+
+
+def _old_names() -> str:
+    rows = "".join(
+        f"| `{alias.variable}` | {_new_name(alias)} | {_cell(alias.advice)} |\n"
+        for alias in ALIASES
+    )
+    return (
+        "## Variables of the first RETTER\n\nThey still work, with a notice.\n\n"
+        f"| variable | now | |\n|---|---|---|\n{rows}"
+    )
+
+
+def _new_name(alias: Alias) -> str:
+    found = [setting.flag for setting in SETTINGS if setting.name == alias.name]
+    return ("the opposite of " if alias.negated else "") + (f"`{found[0]}`" if found else "nothing")
+
+
+def _shown_default(setting: Setting) -> str:
+    text = default_of(setting)
+    if setting.is_switch:
+        return ""
+    if len(text) > LONG:
+        return "[below](#long-defaults)"
+    return f"`{text}`" if text else ""
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, COLUMNS, break_long_words=False, break_on_hyphens=False)
+
+
+# The manual page, in the macros of man(7)
+
+MAN_HEAD: Final = r""".\" Made from retter/config/settings.py by `make reference`: change it there.
+.TH RETTER 1 2026-11-23
+.SH NAME
+retter \- keep a web site answering while its application is drowning
+.SH SYNOPSIS
+.B retter
+.B \-\-listen
+.I ADDRESS
+.B \-\-upstream
+.I ADDRESS
+.RI [ OPTION " ...]"
+.br
+.B retter
+.B \-\-config
+.I FILE
+.br
+.B retter
+.BR status | top | why | purge | circuit | pause | resume
+.RI [ OPTION " ...]"
+.br
+.B retter
+.BR demo | load
+.RI [ OPTION " ...]"
+.SH DESCRIPTION
+.B retter
+stands in front of one web application.
+A healthy application answers every request itself.
+While it is slow, overloaded or down, GETs get the last response that was good, and every other
+method is always forwarded.
+The stored responses of people who are logged in are kept apart by session.
+"""
+
+MAN_TAIL: Final = r""".SH ENVIRONMENT
+Every option may also be a variable or a key of the TOML file:
+.B \-\-max\-stale 12h
+is
+.B RETTER_MAX_STALE=12h
+and
+.BR "max_stale = \(dq12h\(dq" ;
+.B \-\-no\-headers
+is
+.B RETTER_HEADERS=false
+and
+.BR "headers = false" .
+An option goes before a variable, a variable before the file.
+.SH SIGNALS
+.TP
+.BR SIGTERM ", " SIGINT
+Stop accepting, let what runs finish, and end; a second one ends at once.
+.TP
+.B SIGHUP
+Read settings and certificates again, and open the access log anew.
+.TP
+.B SIGUSR2
+Start a new process that takes over the listening sockets; then end as by SIGTERM.
+.SH EXIT STATUS
+.TP
+.B 0
+Stopped when asked to; done.
+.TP
+.B 1
+Could not run (a busy port), or was refused.
+.TP
+.B 2
+A wrong setting.
+.SH EXAMPLES
+.TP
+.B retter \-\-listen :80 \-\-upstream :8080
+Protect what listens on port 8080 of this machine.
+.TP
+.B retter \-\-config /etc/retter.toml \-\-check\-config
+Show the settings in force, and where each comes from.
+.TP
+.B retter circuit open \-\-for 10m
+Answer GETs from the store for ten minutes.
+.SH STANDARDS
+RFC 9110, RFC 9111, RFC 9112 (HTTP), RFC 9211 (Cache-Status).
+"""
+
+
+def manual_page() -> str:
+    """Return docs/man/retter.1."""
+    return MAN_HEAD + "".join([*_man_commands(), *_man_options()]) + MAN_TAIL
+
+
+def _man_commands() -> Iterator[str]:
+    yield ".SH COMMANDS\nThese talk to the admin listener of a RETTER that runs.\n"
+    where = ", ".join(_bold(f"--{name}") for name in ("admin", "admin-token", "admin-token-file"))
+    yield f"All take {_bold('--json')} (print JSON), and where it listens, as it has\n"
+    yield f"it itself: {where}, {_bold('--config')}.\n"
+    for word, (about, _, add_options) in COMMANDS.items():
+        yield f".TP\n.B {word}\n{_roff(about)}\n"
+        parser = argparse.ArgumentParser(add_help=False)
+        add_options(parser)
+        for action in parser._actions:
+            name = action.option_strings[0] if action.option_strings else ""
+            value = action.metavar or "|".join(action.choices or ())
+            if action.nargs == 0:
+                value = ""
+            help_text = _roff(action.help or "")
+            shown = f"{_bold(name)} \\fI{_roff(str(value))}\\fR".strip()
+            yield f".RS\n.TP\n{shown}\n{help_text}\n.RE\n"
+    yield ".TP\n.B demo\nRun a small shop with a finite database, to see RETTER work; see\n"
+    yield ".BR \"retter demo \\-\\-help\" .\n"
+    yield ".TP\n.B load\nOverload what runs on this machine for some seconds; see\n"
+    yield ".BR \"retter load \\-\\-help\" .\n"
+
+
+def _man_options() -> Iterator[str]:
+    yield ".SH OPTIONS\n.TP\n.BR \\-\\-help \", \" \\-h\nShow all options and stop.\n"
+    yield ".TP\n.B \\-\\-version\nShow the version and stop.\n"
+    yield ".TP\n.B \\-\\-check\\-config\n"
+    yield "Show the settings in force, and where each comes from, and stop.\n"
+    for group in GROUPS:
+        yield f".SS {_roff(group.title)}\n{_roff(group.about)}\n"
+        for one in of_group(group):
+            metavar = f" \\fI{_roff(one.kind.metavar)}\\fR" if one.kind.metavar else ""
+            yield f".TP\n{_bold(one.flag)}{metavar}\n{_roff(one.about)}"
+            default = default_of(one)
+            if default and not one.is_switch and len(default) <= LONG:
+                yield f"\nDefault: {_roff(default)}."
+            yield "\n"
+    # As in --help: sizes and times.
+    yield ".SS Values\n" + _roff(" ".join(CLOSING.partition("\n\n")[0].split())) + "\n"
+
+
+def _bold(text: str) -> str:
+    return f"\\fB{_roff(text)}\\fR" if text else ""
+
+
+def _roff(text: str) -> str:
+    """Return text in which nothing is a request or an escape; each sentence on a line."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-").replace('"', "\\(dq")
+    escaped = re.sub(r"(?<=[a-z\d)]\.) (?=[A-Z])", "\n", escaped)
+    return re.sub(r"(?m)^([.'])", r"\\&\1", escaped)
+
+
+PAGES: Final = {"docs/settings.md": settings_page, "docs/man/retter.1": manual_page}
+
+
+def main() -> None:
+    for path, page in PAGES.items():
+        (ROOT / path).write_text(page())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Who may ask: Host, Origin and token of a request to the admin listener.
+
+A listener on the loopback interface is open to every program of the machine, which includes the
+browser with all the pages that strangers have put into it. Two tricks of theirs are refused here:
+a name of theirs that resolves to 127.0.0.1 (DNS rebinding; told by Host), and a form or a script
+of theirs that posts to us (told by Origin and Sec-Fetch-Site).
+"""
+
+import re
+from hmac import compare_digest
+from ipaddress import IPv6Address
+from typing import Final
+
+from retter.admin.message import AdminError, AdminRequest
+from retter.config.settings import ConfigError, Settings
+from retter.config.units import ListenAddress, is_loopback
+
+# Answered without a token: the page, which holds no figures, and a word for load balancers.
+OPEN_PATHS = frozenset({"/", "/ready"})
+
+
+# uri-host and port (RFC 9110 section 7.2), without what no browser sends: user information, percent
+# encoding, the zone of an address. An address in brackets is looked at closer.
+_AUTHORITY: Final = re.compile(
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[0-9A-Za-z._-]{1,253}))(?::[0-9]{0,5})?"
+)
+
+
+def host_of(authority: str) -> str | None:
+    """Return the name or address of a Host field, in lower case, without port and brackets.
+
+    None if it is not exactly a host and perhaps a port: it says nothing about where its sender
+    believes to be.
+    """
+    found = _AUTHORITY.fullmatch(authority)
+    if found is None:
+        return None
+    address: str | None = found["ipv6"]
+    if address is None:
+        return found["name"].lower()
+    try:
+        return str(IPv6Address(address))
+    except ValueError:
+        return None
+
+
+def read_token(settings: Settings) -> str:
+    """Return the token that is set, or that stands in the first line of its file.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds no token.
+    """
+    path = settings.admin_token_file
+    if not path:
+        return settings.admin_token
+    try:
+        with open(path, encoding="ascii") as file:
+            token = file.readline().strip()
+    except OSError as error:
+        raise ConfigError(f"admin_token_file: {path}: {error.strerror}") from None
+    except ValueError:
+        token = "?"
+    try:
+        return Settings(admin_token=token or "?").admin_token
+    except ConfigError as error:
+        why = str(error).partition(": ")[2]
+        raise ConfigError(f"admin_token_file: {path}: {why}") from None
+
+
+class Guard:
+    """The rules for one listener.
+
+    Args:
+        address: What it listens on.
+        token: What a client has to know; "" for no token.
+    """
+
+    def __init__(self, address: ListenAddress, token: str) -> None:
+        self._token = token.encode("latin-1")
+        self._own_host = address.host.lower()
+        # Where a token is needed, a name that resolves to us does not bring it along; and no
+        # browser connects to a Unix socket.
+        self._any_host = address.kind == "unix" or not is_loopback(address.host)
+
+    def check(self, request: AdminRequest) -> None:
+        """Let a request pass.
+
+        Raises:
+            AdminError: 401 or 403.
+        """
+        self._check_host(request)
+        self._check_site(request)
+        if self._token and request.path not in OPEN_PATHS:
+            self._check_token(request)
+
+    def _check_host(self, request: AdminRequest) -> None:
+        authority = request.first(b"host")
+        if self._any_host or not authority:     # no browser leaves it out
+            return
+        host = host_of(authority)
+        if host is not None and (is_loopback(host) or host == self._own_host):
+            return
+        raise AdminError(403, "Host names neither this machine nor the --admin address")
+
+    def _check_site(self, request: AdminRequest) -> None:
+        # Pages of the protected application may be "same-site" (another port of localhost): what
+        # strangers can write into them must not reach us either.
+        site = request.first(b"sec-fetch-site")
+        if site and site not in ("same-origin", "none") and request.path != "/":
+            raise AdminError(403, "asked by another site's page")
+        origin = request.first(b"origin")
+        if origin and request.method == "POST":
+            scheme, _, authority = origin.partition("://")
+            if scheme not in ("http", "https") or authority != request.first(b"host"):
+                raise AdminError(403, "posted by another site's page")
+
+    def _check_token(self, request: AdminRequest) -> None:
+        scheme, _, given = request.first(b"authorization").partition(" ")
+        if scheme.lower() == "bearer" and compare_digest(
+            given.strip().encode("latin-1"), self._token
+        ):
+            return
+        raise AdminError(
+            401, "Authorization: Bearer with the --admin-token is needed",
+            ("WWW-Authenticate", 'Bearer realm="retter"'),
+        )

@@ -1,0 +1,173 @@
+"""What would happen to a request now, and why, without doing anything of it.
+
+The same parser, the same key, the same look into the store and the same controller as for a real
+request; but the store is only looked at, and the controller is asked in a copy of itself.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from retter.admin.message import AdminError, Parameters, one
+from retter.admin.url import head_bytes, split_url
+from retter.base.errors import DownstreamError
+from retter.base.reason import Reason
+from retter.breaker import Kind, Permit, Phase
+from retter.http.heads import HeadMemo
+from retter.store.hints import advice, made_of
+from retter.store.policy import StorePolicy, url_sessions
+from retter.store.record import WITHDRAWN
+from retter.store.store import StoredResponse
+
+if TYPE_CHECKING:
+    from retter.proxy.proxy import ParsedRequest, Proxy
+
+_WORDS = {
+    "forward": "It would be forwarded to the application.",
+    "probe": "It would be forwarded, to find out whether the application works again.",
+    "stored": "It would be answered from the store, without asking the application.",
+    "wait": "It would wait for its turn.",
+    "hold": "It would be held until the pause is over.",
+    "refuse": "It would be refused with 503: there is no stored answer to it, and no room to wait.",
+    "error": "It would be refused: it is no request that RETTER forwards.",
+}
+
+
+def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
+    """Return what would happen to the request that the parameters describe.
+
+    Raises:
+        AdminError: 400, they describe none.
+    """
+    scheme, head = _head(parameters)
+    memo: HeadMemo[ParsedRequest] = HeadMemo(0)    # the real one is for what clients send
+    try:
+        parsed = proxy.parse(head, False, memo, scheme.encode())
+    except DownstreamError as error:
+        return {
+            "decision": "error", "status": error.status, "reason": error.reason.value,
+            "words": f"{_WORDS['error']} {str(error).capitalize()}.",
+        }  # fmt: skip
+    now = proxy.loop.time()
+    identity, request = parsed.identity, parsed.head
+    stored, public = None, False
+    if identity.stands_in:
+        stored, public = proxy.store.peek(identity, request, now)
+    usable = stored
+    if stored is not None and (
+        stored.age(now) > stored.age_max_s
+        # RFC 9111 section 4.4, as in ResponseStore.lookup
+        or (stored.superseded and proxy.store_policy is StorePolicy.RFC9111)
+    ):
+        usable = None
+    decision, reason = _decide(proxy, parsed, usable, now)
+    sessions = url_sessions(request.target, proxy.owner_rules) != []
+    return {
+        "decision": decision,
+        "reason": reason.value,
+        "words": _WORDS[decision] + _remark(stored, usable, decision, now),
+        "state": proxy.breaker.state.value,
+        "key": {
+            # What stands in the target itself may be a session.
+            "url": _cut(identity.url) if sessions else identity.url.decode("latin-1"),
+            "owner": identity.owner_class.value,
+            "owner_id": identity.owner.hex()[:8] or None,    # of a keyed hash: it tells apart
+            "made_of": made_of(request, identity.owner_class, proxy.owner_rules),
+            "public_may_stand_in": identity.public_key is not None,
+        },
+        "advice": advice(request, identity.owner_class, proxy.owner_rules, proxy.hints),
+        "may_come_from_store": identity.lookup,
+        "may_be_stored": identity.store,
+        "stored": None if stored is None else _stored(stored, public, now),
+        "route": identity.route.decode("latin-1"),
+        "limits": _limits(proxy, identity.route, now),
+    }
+
+
+def _head(parameters: Parameters) -> tuple[str, bytes]:
+    """Return the scheme and the head of the request."""
+    scheme, host, target = split_url(one(parameters, "url"))
+    fields: list[tuple[str, str]] = []
+    for line in parameters.get("header", []):
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise AdminError(400, "a header is written as Name: value")
+        if name.strip().lower() == "host":
+            host = value.strip().encode("latin-1", "replace")
+        else:
+            fields.append((name.strip(), value.strip()))
+    cookies = [text for text in parameters.get("cookie", []) if text]
+    if cookies:
+        fields.append(("Cookie", "; ".join(cookies)))
+    if not host:
+        raise AdminError(400, "the URL has no host; write http://shop.example/a, or a Host header")
+    return scheme, head_bytes(one(parameters, "method") or "GET", host, target, fields)
+
+
+def _decide(
+    proxy: "Proxy", parsed: "ParsedRequest", stored: StoredResponse | None, now: float
+) -> tuple[str, Reason]:
+    """Ask as `exchange.begin` does."""
+    identity = parsed.identity
+    sheds = (
+        stored is not None
+        and identity.lookup
+        and not stored.superseded
+        and (not stored.content_coding or proxy.decoding.readable(stored, parsed.head))
+    )
+    age_s = now - stored.stored_at if stored is not None and sheds else None
+    kind = parsed.kind
+    if parsed.asks_events and proxy.awaited_streams.judge(identity.route, 0, now):
+        kind = Kind.OTHER
+    would = proxy.breaker.would(now, kind, identity.route, identity.key, age_s)
+    if isinstance(would, Permit):
+        if would.phase is Phase.HELD:
+            return "hold", Reason.PAUSED
+        word = "wait" if would.phase is Phase.QUEUED else "forward"
+        return ("probe" if would.reason is Reason.PROBE else word), would.reason
+    return ("stored" if stored is not None else "refuse"), would.reason
+
+
+def _remark(
+    stored: StoredResponse | None, usable: StoredResponse | None, decision: str, now: float
+) -> str:
+    if stored is None:
+        return "" if decision == "refuse" else " There is no stored answer to it."
+    if usable is None:
+        why = "too old" if stored.age(now) > stored.age_max_s else "superseded"
+        if stored.age_max_s == WITHDRAWN:
+            why = "taken back by the application (401, 403, 404 or 410)"
+        return f" The stored answer is {why}, and not to be used."
+    if stored.superseded:
+        return " The stored answer is superseded: it is only used where the application fails."
+    if decision in ("stored", "refuse"):
+        return ""
+    return " Should the application fail, the stored answer would be used."
+
+
+def _stored(stored: StoredResponse, public: bool, now: float) -> dict[str, Any]:
+    return {
+        "whose": "everyone's" if public else "the owner's own",
+        "status": stored.status,
+        "age_s": round(stored.age(now), 1),
+        "age_max_s": round(stored.age_max_s, 1),
+        "too_old": stored.age(now) > stored.age_max_s,
+        "superseded": stored.superseded,
+        "bytes": len(stored.body),
+        "varies_on": [name.decode("latin-1") for name in stored.vary_names],
+    }
+
+
+def _limits(proxy: "Proxy", route: bytes, now: float) -> dict[str, Any]:
+    snapshot, settings = proxy.breaker.snapshot(now), proxy.settings
+    return {
+        "in_flight": snapshot.in_flight,
+        "limit": round(snapshot.limit, 1),
+        "queue": snapshot.waiting,
+        "queue_wait_s": settings.queue_wait_s,
+        "patience_s": round(proxy.breaker.patience_of(route), 2),
+        "route_open": route in snapshot.routes_open,
+        "upstream_timeout_s": settings.upstream_timeout_s,
+    }
+
+
+def _cut(url: bytes) -> str:
+    return url.partition(b"?")[0].partition(b";")[0].decode("latin-1") + "?(session)"

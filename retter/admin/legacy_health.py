@@ -1,0 +1,53 @@
+"""`GET /health` as the original RETTER, a program in Go, answered it: the same names and units."""
+
+from typing import TYPE_CHECKING, Any
+
+from retter.admin.process_figures import rss_bytes
+from retter.base.counters import Histogram
+
+if TYPE_CHECKING:
+    from retter.proxy.proxy import Proxy
+
+_UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+
+
+def uptime_text(seconds: float) -> str:
+    """Return a time in words: `1 hour 2 seconds`."""
+    left, parts = int(seconds), list[str]()
+    for unit, length in _UNITS:
+        count, left = divmod(left, length)
+        if count:
+            parts.append(f"{count} {unit}{'' if count == 1 else 's'}")
+    return " ".join(parts) or "0 seconds"
+
+
+def _range_s(histogram: Histogram) -> tuple[float, float]:
+    """Return the bounds between which all values lie; the last bucket has none above it."""
+    filled = [index for index, count in enumerate(histogram.counts) if count]
+    if not filled:
+        return 0.0, 0.0
+    bounds = (0.0, *histogram.bounds, histogram.bounds[-1])
+    return bounds[filled[0]], bounds[filled[-1] + 1]
+
+
+def health_document(proxy: "Proxy") -> dict[str, Any]:
+    """Return the figures. Fastest and slowest are told to the next bound of the histogram."""
+    latency = proxy.breaker.latency()
+    answered = sum(latency.counts)
+    fastest_s, slowest_s = _range_s(latency)
+    store = proxy.store.stats()
+    return {
+        "status": "OK",
+        "server-uptime": uptime_text(proxy.loop.time() - proxy.started_at),
+        "cache-count": store["entries"],
+        "breaker-count": 1 + proxy.breaker.snapshot(proxy.loop.time()).routes,
+        "total-request-served": proxy.counters.requests,
+        "total-response-time-ms": round(latency.total * 1000),
+        "average-response-time-ms": round(latency.total * 1000 / max(1, answered), 3),
+        "slowest-response-time-ms": round(slowest_s * 1000),
+        "fastest-response-time-ms": round(fastest_s * 1000),
+        "memory": {
+            "sys-memory-byte": rss_bytes(),
+            "alloc-memory-byte": store["bytes_used"],
+        },
+    }

@@ -1,0 +1,1 @@
+"""Words that all other packages share."""

@@ -1,0 +1,114 @@
+"""A stored response in a content coding that the client can read (RFC 9110 section 8.4).
+
+What cannot be decoded here (compressors.py) is as if it were not stored; so is what decodes to much
+more than its own size. When and where that is done is decided in decoding.py.
+"""
+
+from typing import Final
+
+from retter.compression.compressors import MEMBERS_MAX, decoded
+from retter.compression.compressors import decodable as decodable_codings
+from retter.http.cache_control import coding_of, parse_cache_control
+from retter.http.content_coding import VARY_LINE, accepts_coding, canonical, varies_already
+from retter.http.message import RequestHead
+from retter.store.record import Form, StoredResponse, fields_of
+
+# HTML compresses 4 to 10 fold, a bomb a thousand fold. A small body may be a very regular page, and
+# is no harm.
+DECODED_TIMES_MAX: Final = 16
+DECODED_BYTES_MIN: Final = 64 * 1024                # allowed in any case
+DECODED_BYTES_MAX: Final = 16 * 1024 * 1024         # whatever --store-object-max is
+
+# What is true of the encoded bytes only.
+_ENCODED_FIELDS: Final = (
+    b"content-encoding:", b"content-md5:", b"content-digest:", b"repr-digest:", b"digest:",
+)
+
+
+def decoded_bytes_max(body: bytes) -> int:
+    """Return the most octets that an encoded body may decode to."""
+    return min(DECODED_BYTES_MAX, max(DECODED_BYTES_MIN, DECODED_TIMES_MAX * len(body)))
+
+
+def acceptable(stored: StoredResponse, request: RequestHead) -> bool:
+    """Tell whether this client accepts the response as it is stored."""
+    return all(accepts_coding(request, coding) for coding in _codings(stored.content_coding))
+
+
+def readable(stored: StoredResponse, request: RequestHead) -> bool:
+    """Tell, without decoding it, whether this client can be given the response.
+
+    Only a body that is broken, or too large when decoded, proves it wrong later.
+    """
+    return acceptable(stored, request) or bool(
+        coding_to_decode(stored.content_coding) and not _no_transform(stored.head)
+    )
+
+
+def is_encoded(content_encoding: bytes) -> bool:
+    """Tell whether a body has a content coding."""
+    return bool(_codings(content_encoding))
+
+
+def coding_to_decode(content_encoding: bytes) -> bytes:
+    """Return the one coding that can be taken off here, or b"" if it is none or several."""
+    codings = _codings(content_encoding)
+    coding = canonical(codings[0]) if len(codings) == 1 else b""
+    return coding if coding in decodable_codings() else b""
+
+
+def _codings(content_encoding: bytes) -> list[bytes]:
+    return [coding for coding in coding_of(content_encoding).split(b", ") if coding]
+
+
+def plain_body(
+    body: bytes, content_encoding: bytes, bytes_max: int, members_max: int = MEMBERS_MAX
+) -> bytes | None:
+    """Return a body without its content coding, or None if it cannot or may not be decoded here.
+
+    Args:
+        bytes_max: Of what is decoded.
+        members_max: Of gzip, or frames of zstd, in one body.
+    """
+    if not is_encoded(content_encoding):
+        return body
+    coding = coding_to_decode(content_encoding)
+    return decoded(body, coding, bytes_max, members_max) if coding else None
+
+
+def decoded_form(stored: StoredResponse, body: bytes) -> Form:
+    """Return the form in which a response is shown to who does not accept its coding.
+
+    Without what was true of the encoded bytes only, and with a weak ETag.
+    """
+    return Form(_decoded_head(stored.head, _weak(stored.etag)), body)
+
+
+def shown_decoded(stored: StoredResponse, form: Form) -> StoredResponse:
+    """Return a stored response as it would be if it had been stored in its decoded form."""
+    return stored._replace(
+        head=form.head, body=form.body, content_coding=b"", etag=_weak(stored.etag), forms=None
+    )
+
+
+def _weak(etag: bytes) -> bytes:
+    return etag if not etag or etag[:2] == b"W/" else b"W/" + etag
+
+
+def _no_transform(head: bytes) -> bool:
+    values = [
+        line.partition(b":")[2].strip(b" \t") for line in head.split(b"\r\n")
+        if line[:14].lower() == b"cache-control:"
+    ]
+    return parse_cache_control(b", ".join(values)).no_transform
+
+
+def _decoded_head(head: bytes, etag: bytes) -> bytes:
+    lines: list[bytes] = []
+    for line in head.split(b"\r\n"):
+        lower = line.lower()
+        if lower.startswith(_ENCODED_FIELDS):
+            continue
+        lines.append(b"ETag: " + etag if lower.startswith(b"etag:") else line)
+    varies = any(varies_already(*field) for field in fields_of(head))
+    return b"\r\n".join(lines) + (b"" if varies else VARY_LINE)

@@ -1,0 +1,440 @@
+"""When answers are compressed, and where: what is left between the decision and the compressor.
+
+A small whole body is compressed on the spot. A longer one is compressed as it comes, its larger
+pieces in a thread; nothing of what the application has written is held back for longer than a tick.
+Stored bodies are compressed once, in the same thread, while clients get them as they are. When the
+loop lags, or the thread has too much to do, an answer goes out as it came: whoever waits for a page
+is better served by a longer one than by a later one.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Final, Protocol
+
+from retter.base.buffers import add_piece
+from retter.compression.compressors import Compressor, Encoder, compressor
+from retter.compression.workers import Workers
+from retter.http.chunked import chunk, last_chunk
+from retter.http.content_coding import (
+    Accepted,
+    Negotiator,
+    WeakenedTags,
+    coded_head,
+    kept_when_coded,
+)
+from retter.http.message import RequestHead, ResponseHead
+from retter.store.policy import Identity
+from retter.store.record import Form, StoredResponse
+from retter.store.store import ResponseStore
+
+Trailers = list[tuple[bytes, bytes]]
+
+# The clock's ticks come so late, in seconds, when the loop has more to do than it can. 64 busy
+# connections alone make it 4 ms.
+LAG_S_MAX: Final = 0.02
+
+# What the encoders of all bodies on their way may hold: 240 of ISA-L, 115 of zlib, 37 of zstd.
+ENCODERS_BYTES_MAX: Final = 32 * 1024 * 1024
+
+# Work in the thread and waiting for it. A piece takes a millisecond or two, a stored body of 1 MiB
+# with brotli 25, so what is behind these waits for some tens of milliseconds, not for seconds.
+JOBS_MAX: Final = 16
+
+# Pieces are flushed to the client at once from this size on (it costs less than 1 % of the size),
+# or after a pause of so many seconds; what comes faster and smaller is gathered until the next
+# tick, or a page that is written word by word would not shrink at all.
+FLUSH_BYTES: Final = 4096
+FLUSH_PAUSE_S: Final = 0.005
+
+
+class ThreadWorker:
+    """One thread, started with the first job. In the compressors it lets go of the interpreter."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._executor: Executor | None = None
+        self._closed = False
+        self.waiting = 0
+
+    def submit(self, job: Callable[[], bytes], done: Callable[[bytes | None], None]) -> None:
+        """Do a job; `done` is called on the loop with its result, or None if it has failed."""
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # its module is loaded by its name
+
+            # One: jobs then share compressors without a lock, and leave a core to the application.
+            self._executor = ThreadPoolExecutor(1, "compress")
+        try:
+            future = self._executor.submit(job)
+        except RuntimeError:    # no memory for a thread
+            self._loop.call_soon(done, None)
+            return
+        self.waiting += 1
+        future.add_done_callback(lambda future: self._hand_over(future, done))
+
+    def _hand_over(self, future: Future[bytes], done: Callable[[bytes | None], None]) -> None:
+        if not self._closed:
+            self._loop.call_soon_threadsafe(self._done, future, done)
+
+    def _done(self, future: Future[bytes], done: Callable[[bytes | None], None]) -> None:
+        self.waiting -= 1
+        if self._closed:
+            return
+        error = future.exception()
+        done(None if error is not None else future.result())
+        if error is not None:
+            raise error  # for the loop's exception handler to tell
+
+    def close(self) -> None:
+        """Do nothing more of what waits."""
+        self._closed = True
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class EncodedSink(Protocol):
+    """What a BodyEncoder needs of the exchange it works for."""
+
+    def encoding(self) -> None:
+        """A piece is in the thread: no more of them until `encoded`."""
+        ...
+
+    def encoded(self, data: bytes, complete: bool) -> None:
+        """Framed octets for the client; more pieces are welcome, or it was the last."""
+        ...
+
+    def encoding_failed(self) -> None:
+        """The body cannot be brought to its end."""
+        ...
+
+
+class BodyEncoder:
+    """One forwarded body on its way to a client, as chunks."""
+
+    __slots__ = (
+        "_compression", "_compressor", "_encoder", "_last_at", "_pending", "_sink", "_trailers",
+        "_unflushed", "busy",
+    )
+
+    def __init__(
+        self, compression: "Compression", how: Compressor, sink: EncodedSink
+    ) -> None:
+        self._compression = compression
+        self._compressor = how
+        self._encoder: Encoder | None = how.encoder()
+        self._sink: EncodedSink | None = sink
+        self._pending: list[bytes] = []     # came while a piece was in the thread
+        self._trailers: Trailers | None = None  # known with the last piece
+        self._last_at = -1.0
+        self._unflushed = 0                 # octets taken since the last flush
+        self.busy = False                   # a piece is in the thread
+
+    def feed(self, data: bytes, complete: bool, trailers: Trailers) -> bytes:
+        """Take a piece; return framed octets for the client. `encoded` is called with the rest."""
+        if complete:
+            self._trailers = kept_when_coded(trailers)
+        if self.busy:
+            add_piece(self._pending, data)
+            return b""
+        return self._take(data)
+
+    def _take(self, data: bytes) -> bytes:
+        encoder = self._encoder
+        assert encoder is not None, "the body has ended"
+        last = self._trailers is not None
+        compression = self._compression
+        now = compression.time()
+        paused = now - self._last_at >= FLUSH_PAUSE_S
+        if data:
+            self._last_at = now
+        self._unflushed += len(data)
+        flush = not last and bool(data) and (paused or self._unflushed >= FLUSH_BYTES)
+        if flush or last:
+            self._unflushed = 0
+            compression.unflushed.pop(self, None)
+        elif self._unflushed:
+            compression.unflushed[self] = None
+        if len(data) > self._compressor.inline_bytes_max:
+            self.busy = True
+            compression.unflushed.pop(self, None)
+            assert self._sink is not None
+            self._sink.encoding()
+            compression.workers.submit(lambda: _step(encoder, data, flush, last), self._done)
+            return b""
+        return self._framed(_step(encoder, data, flush, last))
+
+    def _framed(self, coded: bytes) -> bytes:
+        if self._trailers is None:
+            return chunk(coded)
+        self._release()
+        return chunk(coded) + last_chunk(self._trailers)
+
+    def _done(self, coded: bytes | None) -> None:
+        self.busy = False
+        sink = self._sink
+        if sink is None:
+            self._release()
+        elif coded is None:
+            self.cancel()
+            sink.encoding_failed()
+        else:
+            self._go_on(sink, coded)
+
+    def _go_on(self, sink: EncodedSink, coded: bytes) -> None:
+        # The last piece may have come since: then its end is in what is pending.
+        pending, self._pending = self._pending, []
+        if not pending:
+            sink.encoded(self._framed(coded), self._trailers is not None)
+            return
+        written = chunk(coded) + self._take(b"".join(pending))
+        sink.encoded(written, self._trailers is not None and not self.busy)
+
+    def flush(self) -> None:
+        """Let the client have all that was taken. Called with each tick until it has."""
+        self._compression.unflushed.pop(self, None)
+        if self._encoder is not None and self._sink is not None and not self.busy:
+            self._unflushed = 0
+            self._sink.encoded(chunk(self._encoder.flush()), False)
+
+    def cancel(self) -> None:
+        """Nobody wants the rest."""
+        self._sink = None
+        if not self.busy:       # else when the piece in the thread is done
+            self._release()
+
+    def _release(self) -> None:
+        if self._encoder is not None:
+            self._encoder = None
+            self._compression.encoder_released(self._compressor)
+            self._compression.unflushed.pop(self, None)
+
+
+def _step(encoder: Encoder, data: bytes, flush: bool, last: bool) -> bytes:
+    coded = encoder.compress(data) if data else b""
+    if last:
+        return coded + encoder.finish()
+    return coded + encoder.flush() if flush else coded
+
+
+class Negotiated(Protocol):
+    """A request with what its client accepts, filled in when it is first needed."""
+
+    head: RequestHead
+    identity: Identity
+    accepted: Accepted | None
+
+
+class Compression:
+    """What the exchanges of one process share.
+
+    Args:
+        time: The loop's clock, monotonic seconds.
+    """
+
+    def __init__(
+        self, store: ResponseStore, workers: Workers, time: Callable[[], float]
+    ) -> None:
+        self.configure(Negotiator(()), 1, 0)
+        self._store = store
+        self.workers = workers
+        self.time = time
+        self._good: dict[bytes, Compressor] = {}    # used in the thread
+        self._making: set[tuple[bytes, bytes]] = set()  # coding and body
+        self._encoders_bytes = 0
+        self._lagging = False
+        self.unflushed: dict[BodyEncoder, None] = {}
+        self.weakened = WeakenedTags()
+        self.forwarded = 0              # answers compressed on their way
+        self.refrained = 0              # sent as they came, because there was too much to do
+        self.made = 0                   # stored bodies compressed
+
+    def configure(self, negotiator: Negotiator, gzip_level: int, bytes_min: int) -> None:
+        """Take over settings: what has begun goes on as it is.
+
+        Args:
+            gzip_level: 1 to 9, for forwarded bodies.
+            bytes_min: Smaller bodies are left as they are.
+        """
+        self._negotiator = negotiator
+        self._gzip_level = gzip_level
+        self._bytes_min = bytes_min
+        self._fast: dict[bytes, Compressor] = {}    # used on the loop
+
+    def accepted(self, request: Negotiated) -> Accepted:
+        """Return what this client gets."""
+        found = request.accepted
+        if found is None:
+            found = request.accepted = self._negotiator.accepted(request.head)
+        return found
+
+    def _compressor(self, coding: bytes) -> Compressor:
+        found = self._fast.get(coding)
+        if found is None:
+            found = self._fast[coding] = compressor(coding, self._gzip_level)
+        return found
+
+    def _coded_head(self, head: ResponseHead) -> bytes:
+        if head.coded is None:
+            made = coded_head(head.forward)
+            head.coded = made.head
+            if made.strong_etag:
+                self.weakened.add(made.strong_etag)
+        return head.coded
+
+    # -- forwarded answers
+
+    def whole(
+        self, request: Negotiated, head: ResponseHead, body: bytes
+    ) -> tuple[bytes, bytes] | None:
+        """Compress a compressible answer that has arrived whole.
+
+        Returns:
+            Its head, without the empty line, and its body; None if it is too large for here.
+        """
+        coding = (request.accepted or self.accepted(request)).forwarded
+        if not coding or len(body) < self._bytes_min:
+            return head.forward, body
+        if self._lagging:
+            self.refrained += 1
+            return head.forward, body
+        how = self._compressor(coding)
+        if len(body) > how.inline_bytes_max:
+            return None
+        coded = how.whole(body)
+        if len(coded) >= len(body):
+            return head.forward, body
+        self.forwarded += 1
+        return b"%bContent-Encoding: %b\r\nContent-Length: %d\r\n" % (
+            self._coded_head(head), coding, len(coded)
+        ), coded
+
+    def stream(
+        self, request: Negotiated, head: ResponseHead, sink: EncodedSink
+    ) -> tuple[bytes, BodyEncoder] | None:
+        """Begin to compress a compressible answer of any size.
+
+        Returns:
+            Its head, without the empty line, and who takes the body; None if it goes as it came.
+        """
+        coding = (request.accepted or self.accepted(request)).forwarded
+        if not coding:
+            return None
+        how = self._compressor(coding)
+        if (
+            self._lagging
+            or self.workers.waiting >= JOBS_MAX
+            or self._encoders_bytes + how.encoder_bytes > ENCODERS_BYTES_MAX
+        ):
+            self.refrained += 1
+            return None
+        self._encoders_bytes += how.encoder_bytes
+        self.forwarded += 1
+        return b"%bContent-Encoding: %b\r\nTransfer-Encoding: chunked\r\n" % (
+            self._coded_head(head), coding
+        ), BodyEncoder(self, how, sink)
+
+    def encoder_released(self, how: Compressor) -> None:
+        """An encoder is not needed any more."""
+        self._encoders_bytes -= how.encoder_bytes
+
+    # -- stored answers
+
+    def form(self, request: Negotiated, stored: StoredResponse) -> Form | StoredResponse:
+        """Return a compressible stored response in the form that this client gets for now."""
+        codings = (request.accepted or self.accepted(request)).stored
+        if not codings or stored.forms is None or stored.content_coding:
+            return stored
+        return stored.form(codings[0]) or self._form_of(request, stored, codings)
+
+    def _form_of(
+        self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
+    ) -> Form | StoredResponse:
+        """Have the best form made, and return what there is meanwhile."""
+        body, wanted = stored.body, codings[0]
+        if self._store.coded_body(body, wanted) is None and not self._make_at_once(body, wanted):
+            self._make_in_thread(body, wanted)
+        form = self._form_at_hand(request, stored, codings)
+        if form is None and b"gzip" in codings and self._make_at_once(body, b"gzip"):
+            form = self._form_at_hand(request, stored, codings)
+        return form or stored
+
+    def _form_at_hand(
+        self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
+    ) -> Form | None:
+        for coding in codings:
+            if (form := stored.form(coding)) is not None:
+                return form
+            if (coded := self._store.coded_body(stored.body, coding)) is not None:
+                form = self._make_form(stored, coding, coded)
+                self._store.attach(request.identity, stored, coding, form)
+                return form
+        return None
+
+    def _make_form(self, stored: StoredResponse, coding: bytes, coded: bytes) -> Form:
+        if coded is stored.body:
+            return Form(stored.head, stored.body)   # compressing gains nothing
+        made = coded_head(stored.head)
+        if made.strong_etag:
+            self.weakened.add(made.strong_etag)
+        return Form(b"%bContent-Encoding: %b\r\n" % (made.head, coding), coded)
+
+    def _make_at_once(self, body: bytes, coding: bytes) -> bool:
+        """Compress a stored body, or find that it need not be, if that is quickly done."""
+        if len(body) < self._bytes_min:
+            self._store.keep_coded(body, coding, body)
+            return True
+        if coding != b"gzip" or self._lagging:
+            return False
+        how = self._compressor(coding)
+        if len(body) > how.inline_bytes_max // 2:
+            return False
+        self._made(body, coding, how.whole(body))
+        return True
+
+    def _make_in_thread(self, body: bytes, coding: bytes) -> None:
+        job = (coding, body)
+        if job in self._making or self.workers.waiting >= JOBS_MAX:
+            return      # identity for now; who asks next may have it made
+        self._making.add(job)
+        good = self._good.get(coding)
+        if good is None:
+            good = self._good[coding] = compressor(coding)
+        whole = good.whole
+
+        def done(coded: bytes | None) -> None:
+            self._making.discard(job)
+            if coded is not None:
+                self._made(body, coding, coded)
+
+        self.workers.submit(lambda: whole(body), done)
+
+    def _made(self, body: bytes, coding: bytes, coded: bytes) -> None:
+        self.made += 1
+        self._store.keep_coded(body, coding, coded if len(coded) < len(body) else body)
+
+    # -- on the clock
+
+    def note_lag(self, late_s: float) -> None:
+        """Note how late, in seconds, the clock's last tick came."""
+        self._lagging = late_s > LAG_S_MAX
+
+    def flush(self) -> None:
+        """Let clients have what their encoders hold back."""
+        for encoder in list(self.unflushed):
+            encoder.flush()
+
+    def close(self) -> None:
+        """Nothing more is compressed."""
+        self.workers.close()
+
+    def stats(self) -> dict[str, int]:
+        """Return the figures."""
+        return {
+            "forwarded": self.forwarded,
+            "refrained": self.refrained,
+            "stored_forms": self.made,
+            "encoder_bytes": self._encoders_bytes,
+            "jobs": self.workers.waiting,
+        }
+
+

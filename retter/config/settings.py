@@ -1,0 +1,1169 @@
+"""Every setting, declared once: the class `Settings` below.
+
+A field with its metadata gives the command line flag, the environment variable, the key of the
+TOML file, the help text and the check of the value. They are merged in this order: flag, variable,
+file, default. `cli.py` turns arguments into texts and prints; nothing here writes anything, and
+only `load` reads anything (the file named by --config).
+
+`Settings(...)` made in Python is checked in the same way and takes natural values: seconds and
+octets as numbers, tuples of str.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any, Final, TypeGuard, cast
+
+from retter.compression import compressors
+from retter.config import units
+from retter.config.units import shown
+from retter.http.content_coding import CODINGS
+from retter.http.known_names import DEFAULT_SESSION_COOKIES, FAILURE_TEXTS
+
+ENVIRONMENT_PREFIX: Final = "RETTER_"
+
+_CODINGS: Final = tuple([coding.decode() for coding in CODINGS])
+_PACKAGES: Final = {"zstd": "zstandard", "br": "brotli"}      # gzip needs none
+
+# What shrinks. Images, film and archives are compressed already, and so are fonts in WOFF.
+COMPRESSED_TYPES: Final = (
+    "text/*", "application/json", "application/*+json", "application/javascript",
+    "application/x-javascript", "application/ecmascript", "application/xml", "application/*+xml",
+    "image/svg+xml", "application/wasm", "font/ttf", "font/otf", "font/collection",
+    "application/x-font-ttf", "application/x-font-otf", "application/vnd.ms-fontobject",
+    "image/x-icon", "image/vnd.microsoft.icon", "image/bmp",
+)  # fmt: skip
+
+SESSION_COOKIES: Final = tuple([name.decode() for name in DEFAULT_SESSION_COOKIES])
+
+# A shorter one would stand in many a page; each is looked for in small answers that have shrunk.
+FAILURE_TEXT_BYTES_MIN: Final = 8
+FAILURE_TEXT_BYTES_MAX: Final = 200
+FAILURE_TEXTS_MAX: Final = 64
+
+_MILLISECOND_S: Final = 0.001  # the clock of the event loop is no finer
+
+TrustedProxy = IPv4Network | IPv6Network | str
+"""A network whose forwarding fields are believed, or the word `unix:` for every Unix socket."""
+
+
+class ConfigError(ValueError):
+    """A setting is wrong. The message is one line that says which, why, and where it came from."""
+
+
+# How the values of one kind of setting are read, checked and shown
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of value. `parse` and `accept` raise ValueError with a sentence for people."""
+
+    metavar: str
+    parse: Callable[[str], object]      # from a flag, a variable, or a string in the file
+    accept: Callable[[object], object]  # from Python, or another type in the file; idempotent
+    show: Callable[[Any], str]          # as `parse` would read it
+    many: bool = False                  # a tuple: its flag may be repeated
+    spaces_split_variable: bool = False # many in one variable are separated by white space
+
+
+def _duration(minimum: float = 0.0) -> Kind:
+    """Seconds as a float; minimum 0 allows 0."""
+
+    def check(seconds: float) -> float:
+        if seconds < minimum:
+            raise ValueError(
+                f"{units.format_duration(seconds)} is too short; "
+                f"at least {units.format_duration(minimum)}"
+            )
+        return seconds
+
+    def accept(value: object) -> float:
+        if not _is_number(value) or not 0 <= value <= units.DURATION_S_MAX:
+            raise ValueError(f"{shown(value)} is not a duration in seconds from 0 to a year")
+        return check(float(value))
+
+    return Kind("TIME", lambda text: check(units.parse_duration(text)), accept,
+                units.format_duration)
+
+
+def _size(minimum: int = 0) -> Kind:
+    """Octets as an int; minimum 0 allows 0."""
+
+    def check(octets: int) -> int:
+        if octets < minimum:
+            raise ValueError(
+                f"{units.format_size(octets)} is too small; at least {units.format_size(minimum)}"
+            )
+        return octets
+
+    def accept(value: object) -> int:
+        if not _is_int(value) or not 0 <= value <= units.SIZE_BYTES_MAX:
+            raise ValueError(f"{shown(value)} is not a number of bytes from 0 to 1 PiB")
+        return check(value)
+
+    return Kind("SIZE", lambda text: check(units.parse_size(text)), accept, units.format_size)
+
+
+def _count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
+    def accept(value: object) -> int:
+        if not _is_int(value) or not minimum <= value <= maximum:
+            raise ValueError(
+                f"{shown(value)} is not a whole number from {minimum} to {maximum}"
+            )
+        return value
+
+    def parse(text: str) -> int:
+        cleaned = text.strip()
+        digits = cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 18
+        return accept(int(cleaned) if digits else text)
+
+    return Kind("N", parse, accept, str)
+
+
+def _share() -> Kind:
+    """A float above 0 and at most 1."""
+
+    def accept(value: object) -> float:
+        if not _is_number(value) or not 0 < value <= 1:
+            raise ValueError(f"{shown(value)} is not a share above 0 and at most 1, as 0.5 or 50%")
+        return float(value)
+
+    return Kind("SHARE", lambda text: accept(units.parse_ratio(text)), accept, repr)
+
+
+def _switch() -> Kind:
+    def accept(value: object) -> bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"{shown(value)} is neither true nor false")
+        return value
+
+    return Kind("", units.parse_bool, accept, lambda value: "true" if value else "false")
+
+
+def _word(*words: str) -> Kind:
+    def accept(value: object) -> str:
+        if not isinstance(value, str) or value.strip().lower() not in words:
+            raise ValueError(f"{shown(value)} is none of {', '.join(words)}")
+        return value.strip().lower()
+
+    return Kind("|".join(words), accept, accept, str)
+
+
+def _text(metavar: str, check: Callable[[str], object] | None = None) -> Kind:
+    """A str, kept as written; empty is unset and never checked."""
+
+    def accept(value: object) -> str:
+        if not isinstance(value, str) or "\0" in value:
+            raise ValueError(f"{shown(value)} is not text")
+        if value and check is not None:
+            check(value)
+        return value
+
+    return Kind(metavar, accept, accept, str)
+
+
+def _secret() -> Kind:
+    """A str that no message and no table ever shows."""
+
+    def accept(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError("it is not text")
+        if value and not _SECRET.fullmatch(value):
+            raise ValueError(
+                f"it must have {SECRET_LENGTH_MIN} to 256 characters, all of them visible ASCII"
+            )
+        return value
+
+    return Kind("SECRET", accept, accept, lambda value: "(hidden)" if value else "")
+
+
+def _list(metavar: str, item: Callable[[object], object], separator: str | None = ",") -> Kind:
+    """A tuple. With a separator, one text may hold several items, and the empty text holds none."""
+
+    def parse(text: str) -> tuple[object, ...]:
+        if separator is None:
+            return (item(text),)
+        return tuple([item(part.strip()) for part in text.split(separator) if part.strip()])
+
+    def accept(value: object) -> tuple[object, ...]:
+        if isinstance(value, str):
+            return parse(value)
+        if not isinstance(value, tuple | list):
+            raise ValueError(f"{shown(value)} is not a list")
+        return tuple([item(part) for part in cast("Sequence[object]", value)])
+
+    def show(value: tuple[object, ...]) -> str:
+        return (separator or " ").join([str(part) for part in value])
+
+    return Kind(metavar, parse, accept, show, many=True, spaces_split_variable=separator is None)
+
+
+def _is_int(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# Items of lists, and texts with a form
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, has "*"
+_PARAMETER: Final = re.compile(r"[^&=#\x00-\x20\x7f]+")
+SECRET_LENGTH_MIN: Final = 16  # a shorter one can be tried out over a network
+_SECRET: Final = re.compile(f"[!-~]{{{SECRET_LENGTH_MIN},256}}")
+_NETWORK_FORMS: Final = "write 10.0.0.0/8, 192.0.2.1, 2001:db8::/32 or unix:"
+_CREDENTIAL_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+
+
+def _cookie_pattern(value: object) -> str:
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a cookie's name; write SESSID or SESS*")
+    return value
+
+
+def _ignored_cookie_pattern(value: object) -> str:
+    pattern = _cookie_pattern(value)
+    if not pattern.strip("*"):
+        raise ValueError(f"{shown(value)} would ignore every cookie and so mix people's pages")
+    return pattern
+
+
+def _parameter_pattern(value: object) -> str:
+    if not isinstance(value, str) or not _PARAMETER.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a parameter's name; write fbclid or utm_*")
+    return value
+
+
+def _neutral_field(value: object) -> str:
+    if not isinstance(value, str) or not _TOKEN.fullmatch(value) or "*" in value:
+        raise ValueError(f"{shown(value)} is not a field name; write X-Device-Class")
+    if value.lower() in _CREDENTIAL_FIELDS:
+        raise ValueError(f"{shown(value)} says who somebody is; ignoring it would mix their pages")
+    return value.lower()
+
+
+def _failure_status(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9]{3}", value):
+        value = int(value)
+    if not _is_int(value) or not 400 <= value <= 599:
+        raise ValueError(f"{shown(value)} is not an error status from 400 to 599")
+    return value
+
+
+def _trusted_proxy(value: object) -> TrustedProxy:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if value == "unix:":
+        return "unix:"
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}")
+    try:
+        network = ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}") from None
+    if ip_network(value.partition("/")[0]).network_address != network.network_address:
+        raise ValueError(f"{shown(value)} has bits set below its prefix; write {network}")
+    return network
+
+
+def _path_pattern(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "?" in value:
+        raise ValueError(f"{shown(value)} is not a path; write /events or /api/*")
+    return value
+
+
+def _target_pattern(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or value.count("?") > 1:
+        raise ValueError(f"{shown(value)} is no path; write /checkout/* or /*?add-to-cart=*")
+    return value
+
+
+ADMIN_DEFAULT: Final = "127.0.0.1:9090"
+
+
+def _check_admin_address(value: str) -> None:
+    if value not in ("auto", "off"):
+        address = units.parse_listen(value)
+        if address.tls or address.proxy:
+            raise ValueError(f"{shown(value)}: the admin listener knows no options")
+
+
+_MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _media_type_pattern(value: object) -> str:
+    if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not a media type; write text/* or application/json")
+    return value.lower()
+
+
+def _coding(value: object) -> str:
+    if not isinstance(value, str) or value.lower() not in ("auto", *_CODINGS):
+        raise ValueError(f"{shown(value)} is none of auto, off, {', '.join(_CODINGS)}")
+    coding = value.lower()
+    if coding != "auto" and not compressors.available(coding.encode()):
+        package = _PACKAGES[coding]
+        raise ValueError(f"{coding} needs a package that is not here: pip install {package}")
+    return coding
+
+
+def _codings() -> Kind:
+    """Content codings, best first; off is the empty tuple."""
+    listed = _list("CODINGS", _coding)
+
+    def parse(text: str) -> object:
+        return () if text.strip().lower() in ("off", "false", "no") else listed.parse(text)
+
+    def accept(value: object) -> object:
+        found = parse(value) if isinstance(value, str) else listed.accept(value)
+        if found != ("auto",) and "auto" in cast("tuple[str, ...]", found):
+            raise ValueError("auto stands for all codings, so it stands alone")
+        return found
+
+    def show(value: tuple[object, ...]) -> str:
+        return listed.show(value) or "off"
+
+    return Kind("CODINGS", lambda text: accept(text), accept, show, many=True)
+
+
+def _failure_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not text")
+    if value.lower() == "auto":
+        return "auto"
+    if not FAILURE_TEXT_BYTES_MIN <= len(value.encode()) <= FAILURE_TEXT_BYTES_MAX:
+        raise ValueError(
+            f"{shown(value)} is not auto or off, nor a text of {FAILURE_TEXT_BYTES_MIN} to "
+            f"{FAILURE_TEXT_BYTES_MAX} bytes"
+        )
+    return value
+
+
+def _failure_texts() -> Kind:
+    """Texts of error pages; off is the empty tuple."""
+    listed = _list("TEXTS", _failure_text)
+
+    def accept(value: object) -> object:
+        if isinstance(value, str) and value.strip().lower() in ("off", "false", "no"):
+            return ()
+        found = cast("tuple[str, ...]", listed.accept(value))
+        if len(found) > FAILURE_TEXTS_MAX:
+            raise ValueError(f"{len(found)} texts are too many; at most {FAILURE_TEXTS_MAX}")
+        return found
+
+    def show(value: tuple[object, ...]) -> str:
+        return listed.show(value) or "off"
+
+    return Kind("TEXTS", accept, accept, show, many=True)
+
+
+def _listen_item(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
+    units.parse_listen(value)
+    return value.strip()
+
+
+def _file_item(value: object) -> str:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{shown(value)} is not a file's name")
+    return value
+
+
+# The declaration
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Settings that are explained together."""
+
+    title: str
+    about: str
+
+
+LISTENING: Final = Group("Listening and life", "Where clients connect, and how RETTER stops.")
+TLS: Final = Group(
+    "TLS",
+    "For listeners with ,tls: versions 1.2 and 1.3, HTTP/1.1, a certificate for each name. SIGHUP "
+    "reads the files again.",
+)
+APPLICATION: Final = Group(
+    "The application",
+    "Where it is and how long to wait for it. These times end an exchange that is really lost; "
+    "patience (below) answers a waiting GET long before.",
+)
+CLIENTS: Final = Group(
+    "Client limits",
+    "What one client may cost. The defaults let browsers through and stop attackers.",
+)
+STORE: Final = Group(
+    "The store",
+    "What is kept of good answers, for how long, and who may see it. Isolation beats availability: "
+    "what might identify somebody separates what is stored.",
+)
+BREAKER: Final = Group(
+    "The circuit breaker",
+    "When GETs are answered from the store. It learns the application's capacity by itself; "
+    "change these only for a reason that you have seen.",
+)
+ADMIN: Final = Group(
+    "The admin listener", "For operators: figures, the dashboard, `retter status` and the like.",
+)
+COMPRESSION: Final = Group(
+    "Compression",
+    "For clients that ask for it, where the application has not compressed itself.",
+)
+OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
+
+
+def _setting(
+    default: object, group: Group, kind: Kind, about: str, name: str | None = None,
+    *, secret: bool = False,
+) -> Any:  # as dataclasses.field: a field's type is what its annotation says
+    return field(default=default, repr=not secret,
+                 metadata={"kind": kind, "group": group, "about": about, "name": name})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, checked. Times are seconds (`_s`), sizes are octets (`_bytes`).
+
+    The name of a flag, variable or key is the field's without its unit: `drain_s` is `--drain`,
+    `RETTER_DRAIN` and `drain`. Lists may be given as tuples, lists or one str. Raises ConfigError,
+    a ValueError, that names the field.
+    """
+
+    # Listening and life
+    listen: tuple[str, ...] = _setting(
+        (":8089",), LISTENING, _list("ADDRESS", _listen_item, separator=None),
+        "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
+        "which is printed), [::1]:80 or unix:PATH. :80,proxy expects the PROXY protocol (version 1 "
+        "or 2) of a load balancer in front, and believes it. May be repeated.",
+    )
+    config: str = _setting(
+        "", LISTENING, _text("FILE"),
+        "A TOML file with these settings, one a line, as drain = \"30s\".",
+    )
+    drain_s: float = _setting(
+        15.0, LISTENING, _duration(),
+        "When asked to stop, let what runs finish for so long. More where downloads are slow.",
+    )
+    event_loop: str = _setting(
+        "auto", LISTENING, _word("auto", "uvloop", "asyncio"),
+        "auto takes uvloop where it is installed. asyncio tells whether uvloop is to blame.",
+        name="loop",
+    )
+
+    # TLS
+    tls_cert: tuple[str, ...] = _setting(
+        (), TLS, _list("FILE", _file_item),
+        "A certificate with its chain, in PEM. May be repeated: the name that the client asks for "
+        "chooses, and the first is for all others.",
+    )
+    tls_key: tuple[str, ...] = _setting(
+        (), TLS, _list("FILE", _file_item),
+        "The private key of the certificate that stands at the same place; none if they share "
+        "their files.",
+    )
+    https_redirect: int = _setting(
+        0, TLS, _count(0, 65535),
+        "Send clients of the plain listeners to https on this port, mostly 443 (but not "
+        "/.well-known/acme-challenge/, which is forwarded). 0 serves them.",
+    )
+
+    # The application
+    upstream: str = _setting(
+        "", APPLICATION, _text("ADDRESS", units.parse_upstream),
+        "The application to protect: :8080 (this machine), app:8080, https://app, "
+        "[::1]:8080 or unix:PATH. Always needed.",
+    )
+    upstream_ca: str = _setting(
+        "", APPLICATION, _text("FILE"),
+        "For https: whose certificates to believe, in PEM, in place of the system's authorities.",
+    )
+    upstream_name: str = _setting(
+        "", APPLICATION, _text("NAME"),
+        "For https: whose certificate the application shows, where --upstream has an address.",
+    )
+    upstream_insecure: bool = _setting(
+        False, APPLICATION, _switch(),
+        "For https: believe any certificate. Whoever is on the way can read and change all.",
+    )
+    connect_timeout_s: float = _setting(
+        3.0, APPLICATION, _duration(_MILLISECOND_S),
+        "Time for the application to accept a connection, then 504. More over bad networks.",
+    )
+    connect_hold_s: float = _setting(
+        2.0, APPLICATION, _duration(),
+        "While the application refuses connections, hold requests and dial again for so long, "
+        "then 502. As long as its restart takes; 0 holds nothing.",
+    )
+    upstream_timeout_s: float = _setting(
+        15.0, APPLICATION, _duration(_MILLISECOND_S),
+        "Time from a request to the first byte of its answer, then 504. More for slow reports.",
+    )
+    upstream_timeout_unsafe_s: float = _setting(
+        60.0, APPLICATION, _duration(),
+        "The same for methods that change something (all but GET, HEAD and OPTIONS), if it is "
+        "longer: no stored answer stands in for theirs, and cut off they may be sent again.",
+    )
+    upstream_body_timeout_s: float = _setting(
+        60.0, APPLICATION, _duration(_MILLISECOND_S),
+        "Longest silence inside an answer. More for streams that seldom say something.",
+    )
+    upstream_body_min_rate_bytes: int = _setting(
+        10, APPLICATION, _size(),
+        "An answer that brings less a second hangs: the stored one is sent instead, if none of it "
+        "has been sent yet; else it is cut after --upstream-body-timeout if there is a stored one. "
+        "0 is no limit; --stream-paths and event streams have none.",
+    )
+    pool_idle_s: float = _setting(
+        1.5, APPLICATION, _duration(),
+        "How long an idle connection to the application is kept. Less than the application's "
+        "own keep-alive, and gunicorn's is 2s; more saves connecting.",
+    )
+    pool_max_age_s: float = _setting(
+        60.0, APPLICATION, _duration(),
+        "A connection to the application is given no more requests after so long, so that a name "
+        "that leads elsewhere takes effect. 0 is no limit.",
+    )
+    pool_size: int = _setting(
+        64, APPLICATION, _count(),
+        "Idle connections kept at most, but for a quarter of a second after a crowd. 0 opens a "
+        "new one for each request.",
+    )
+
+    # Client limits
+    head_bytes_max: int = _setting(
+        64 << 10, CLIENTS, _size(1 << 10),
+        "Request line and fields together, then 431. The default has room for 32 KiB of "
+        "cookies.",
+    )
+    head_fields_max: int = _setting(
+        128, CLIENTS, _count(8),
+        "Number of fields in a request (then 431) or in an answer (then 502).",
+    )
+    target_bytes_max: int = _setting(
+        16 << 10, CLIENTS, _size(128),
+        "Path and query, then 414. Browsers and crawlers stay below 8 KiB.",
+    )
+    request_body_bytes_max: int = _setting(
+        0, CLIENTS, _size(),
+        "Request body, then 413. 0 is no limit: the application has its own.",
+    )
+    head_timeout_s: float = _setting(
+        10.0, CLIENTS, _duration(_MILLISECOND_S),
+        "Time from the first byte of a head to its last, then 408: stops slowloris.",
+    )
+    body_idle_timeout_s: float = _setting(
+        30.0, CLIENTS, _duration(_MILLISECOND_S),
+        "Longest silence inside a request body, then 408. More for uploads over bad networks.",
+    )
+    body_min_rate_bytes: int = _setting(
+        500, CLIENTS, _size(),
+        "Request body a second, on average over --body-idle-timeout, then 408: nobody holds the "
+        "application up byte by byte. Modems do ten times that. 0 is no limit; --stream-paths "
+        "have none.",
+    )
+    keep_alive_s: float = _setting(
+        75.0, CLIENTS, _duration(_MILLISECOND_S),
+        "How long an idle client connection is kept. Less saves memory, about 2 KB for each.",
+    )
+    write_timeout_s: float = _setting(
+        60.0, CLIENTS, _duration(_MILLISECOND_S),
+        "A client that takes no byte of its answer for so long is dropped.",
+    )
+    write_buffer_bytes_max: int = _setting(
+        64 << 10, CLIENTS, _size(1 << 10),
+        "Any connection may have so much of an answer unsent; what is more is kept if "
+        "--buffer-answer allows it, else the application is not read on.",
+    )
+    buffer_request_bytes: int = _setting(
+        256 << 10, CLIENTS, _size(),
+        "A request goes to the application when its body has come whole, or so much of it: a slow "
+        "client holds nothing there. 0 passes bodies on as they come, as --stream-paths do.",
+    )
+    buffer_answer_bytes: int = _setting(
+        1 << 20, CLIENTS, _size(),
+        "Kept of an answer that its client does not take yet, beside --write-buffer-max: the "
+        "application is done with it as soon as it has written it. 0 makes it wait for the client.",
+    )
+    buffer_memory_bytes: int = _setting(
+        16 << 20, CLIENTS, _size(),
+        "Memory for all bodies that wait in RETTER together; each may hold a quarter of what is "
+        "free, and is passed on as it comes beyond that. 0 keeps none.",
+    )
+    pipeline_max: int = _setting(
+        32, CLIENTS, _count(1),
+        "Requests that a client may send before it has its answers, as browsers never do; more "
+        "are not read until then. So many are answered before other clients have their turn.",
+    )
+    connections_max: int = _setting(
+        12_000, CLIENTS, _count(1),
+        "Client connections in all, or as many as the limit of open files allows.",
+    )
+    connections_per_address_max: int = _setting(
+        0, CLIENTS, _count(),
+        "Client connections of one address. 0 is no limit: a whole office may share an address.",
+    )
+    requests_per_connection_max: int = _setting(
+        0, CLIENTS, _count(),
+        "Requests after which a client connection is closed. 0 is no limit.",
+    )
+
+    # The store
+    store_memory_bytes: int = _setting(
+        64 << 20, STORE, _size(),
+        "Memory for stored answers, with all that belongs to them; the least recently used go "
+        "first. More if pages are missing when the application fails; 0 stores nothing.",
+    )
+    store_object_bytes_max: int = _setting(
+        1 << 20, STORE, _size(),
+        "A larger body is forwarded but not stored.",
+    )
+    store_policy: str = _setting(
+        "all", STORE, _word("all", "rfc9111"),
+        "all stores every good answer, apart for each person. rfc9111 obeys Cache-Control as a "
+        "shared cache has to, and so has less to offer in need.",
+    )
+    max_stale_s: float = _setting(
+        24 * 3600.0, STORE, _duration(_MILLISECOND_S),
+        "Nothing older is ever served. Less where an old page does more harm than none.",
+    )
+    ignore_query: bool = _setting(
+        False, STORE, _switch(),
+        "Keep one answer for a path, whatever its query: only if queries never change a page.",
+    )
+    ignore_host: bool = _setting(
+        False, STORE, _switch(),
+        "Keep one answer for all host names: only if they show the same site.",
+    )
+    ignore_params: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _parameter_pattern),
+        "Query parameters that never change a page, as utm_*,fbclid.",
+    )
+    never_store: tuple[str, ...] = _setting(
+        (), STORE, _list("PATHS", _target_pattern),
+        "Paths whose GET changes something, with * as wildcard, and after a ? the parameter that "
+        "does it: /checkout/*,/*?add-to-cart=*. They are always the application's to answer. Known "
+        "by themselves are logouts (logout, logoff or signout as a segment of the path or as a "
+        "parameter) and URLs with a token in them that works once (_wpnonce, _token).",
+    )
+    session_cookies: tuple[str, ...] = _setting(
+        SESSION_COOKIES, STORE, _list("NAMES", _cookie_pattern),
+        "Cookies that each stand for one person, with * as wildcard, in place of the built-in "
+        "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony "
+        "and more; --check-config shows it). A request without any of them is kept apart by all "
+        "its cookies together; so is one whose cookie is a flag (less than 16 characters, or 24 "
+        "where it fits a * only), and one whose cookie the application has not yet been seen to "
+        "set. Cookies that you name here are believed to be sessions from the start.",
+    )
+    rolling_cookies: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _cookie_pattern),
+        "Session cookies that the application encrypts anew with each answer, as Laravel and Rails "
+        "do: laravel_session,_app_session, with * as wildcard. A new value in a page goes on with "
+        "the session of the old one. Signed ones (Flask, Django) are known by themselves. Read "
+        "docs/security.md first.",
+    )
+    ignore_cookies: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _ignored_cookie_pattern),
+        "More cookies that identify nobody and change no page, with * as wildcard. Those of "
+        "common analytics and consent tools are known.",
+    )
+    neutral_headers: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _neutral_field),
+        "More request fields that identify nobody. Answers to requests with a field that is not "
+        "known are kept apart by its value.",
+    )
+    vary_on: tuple[str, ...] = _setting(
+        (), STORE, _list("NAMES", _neutral_field),
+        "Request fields that identify nobody and change the answer, where its Vary does not say "
+        "so: each value has a stored answer of its own. Known are what is accepted, prefetches, "
+        "fragments for scripts and others (README).",
+    )
+    anonymous_fallback: bool = _setting(
+        True, STORE, _switch(),
+        "Somebody with cookies, and without a stored answer of their own, no longer gets the "
+        "public one: that which was fetched without any cookie or credential.",
+    )
+
+    # The circuit breaker
+    circuit: str = _setting(
+        "auto", BREAKER, _word("auto", "open", "closed", "observe"),
+        "open answers from the store whatever is stored there; closed forwards everything; "
+        "observe forwards everything too, and X-Circuit and the log tell what auto would do. In "
+        "all of them a stored answer hides a failure.",
+    )
+    max_in_flight: int = _setting(
+        0, BREAKER, _count(),
+        "Requests at the application at once, whatever is learnt. 0 is no limit.",
+    )
+    limit_start: int = _setting(
+        8, BREAKER, _count(1),
+        "Requests that the application can work on at once: a hint, for the first second alone.",
+    )
+    limit_head: bool = _setting(
+        False, BREAKER, _switch(),
+        "Treat HEAD as GET: limit it, and answer it from the store to spare the application work.",
+    )
+    patience_min_s: float = _setting(
+        0.5, BREAKER, _duration(_MILLISECOND_S),
+        "Shortest time that a GET with a stored answer waits for the first byte, before it gets "
+        "the stored one. The time is learnt by route and kept between this and --patience-max.",
+    )
+    patience_max_s: float = _setting(
+        5.0, BREAKER, _duration(_MILLISECOND_S),
+        "Longest such time, on slow routes.",
+    )
+    patience_closed_s: float = _setting(
+        5.0, BREAKER, _duration(_MILLISECOND_S),
+        "The same while the circuit is closed and nothing seems wrong.",
+    )
+    queue_wait_s: float = _setting(
+        2.0, BREAKER, _duration(),
+        "How long a GET without a stored answer waits for its turn, then 503.",
+    )
+    queue_max: int = _setting(
+        10_000, BREAKER, _count(),
+        "How many may wait for their turn, 2 KB each. 0 lets nobody wait.",
+    )
+    write_wait_s: float = _setting(
+        2.0, BREAKER, _duration(),
+        "How long a request of another method than GET waits at most while the application is "
+        "known to fail more requests at once; then it is forwarded.",
+    )
+    retry_after_s: float = _setting(
+        2.0, BREAKER, _duration(),
+        "What such a 503 says in Retry-After, varied a little so that not all come back at "
+        "once.",
+    )
+    failure_ratio: float = _setting(
+        0.5, BREAKER, _share(),
+        "Share of failures, in the last 2s, that opens the circuit. More for an application "
+        "that fails often by itself.",
+    )
+    failure_volume: int = _setting(
+        10, BREAKER, _count(1),
+        "Answers in the last 2s without which that share says nothing.",
+    )
+    open_min_s: float = _setting(
+        1.0, BREAKER, _duration(_MILLISECOND_S),
+        "Wait of an open circuit before the first probe.",
+    )
+    open_max_s: float = _setting(
+        5.0, BREAKER, _duration(_MILLISECOND_S),
+        "Longest wait between probes. Less finds a recovered application sooner.",
+    )
+    fresh_for_s: float = _setting(
+        0.0, BREAKER, _duration(),
+        "While overloaded, serve stored answers younger than this without asking. 1s shares the "
+        "application's capacity among more pages.",
+    )
+    failure_statuses: tuple[int, ...] = _setting(
+        (), BREAKER, _list("CODES", _failure_status),
+        "More statuses that count as failures, besides 5xx without 501 and 505.",
+    )
+    failure_text: tuple[str, ...] = _setting(
+        ("auto",), BREAKER, _failure_texts(),
+        "Texts of error pages that come with status 200: such a page is a failure if it has less "
+        "than 16 KiB and less than half of the stored answer. auto is what MySQL, MariaDB, "
+        "PostgreSQL, WordPress and PHP say; add your own: auto,Our shop is down. off looks for "
+        "none.",
+    )
+    routes: tuple[str, ...] = _setting(
+        (), BREAKER, _list("PATHS", _path_pattern),
+        "Paths that are one route each for the route breakers, as /api/*,/search; the first that "
+        "fits counts. Others are grouped by themselves, by their first segments.",
+    )
+    stream_paths: tuple[str, ...] = _setting(
+        (), BREAKER, _list("PATHS", _path_pattern),
+        "Paths of long polls and other answers that take long on purpose, as /poll/*: forwarded "
+        "outside of limit, patience and store. WebSockets and event streams are known by "
+        "themselves.",
+    )
+
+    # The admin listener
+    admin: str = _setting(
+        "auto", ADMIN, _text("ADDRESS", _check_admin_address),
+        f"Where the figures, the dashboard and the commands are served: {ADMIN_DEFAULT}, unix:PATH "
+        f"or off. auto is {ADMIN_DEFAULT} if that is free, and off inside another program.",
+    )
+    admin_token: str = _setting(
+        "", ADMIN, _secret(),
+        "What a client has to send as Authorization: Bearer. Needed where others than programs of "
+        "this machine can connect. Better in RETTER_ADMIN_TOKEN or a file: all users of a machine "
+        "see the options of its programs.", secret=True,
+    )
+    admin_token_file: str = _setting(
+        "", ADMIN, _text("FILE"), "A file with the token in its first line.",
+    )
+
+    # Compression
+    compress: tuple[str, ...] = _setting(
+        ("auto",), COMPRESSION, _codings(),
+        "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they are "
+        "installed (pip install zstandard brotli). Turn it off, or exclude paths, where a page "
+        "shows a secret beside what its visitor has sent (BREACH).",
+    )
+    compress_types: tuple[str, ...] = _setting(
+        COMPRESSED_TYPES, COMPRESSION, _list("TYPES", _media_type_pattern),
+        "Media types that are compressed, with * as wildcard. Event streams never are.",
+    )
+    compress_exclude: tuple[str, ...] = _setting(
+        (), COMPRESSION, _list("PATHS", _path_pattern),
+        "Paths whose answers are left as they are, as /account/*.",
+    )
+    compress_min_bytes: int = _setting(
+        300, COMPRESSION, _size(),
+        "Smaller bodies are left as they are: they would save no packet.",
+    )
+    compress_level: int = _setting(
+        1, COMPRESSION, _count(1, 9),
+        "gzip's level for forwarded bodies. From 4 on each level takes half as long again for a "
+        "percent or two. Stored bodies are compressed once, and well.",
+    )
+
+    # Trust and output
+    trusted_proxies: tuple[TrustedProxy, ...] = _setting(
+        (), OUTPUT, _list("NETWORKS", _trusted_proxy),
+        "Proxies in front whose X-Forwarded-* fields are believed, as 10.0.0.0/8,unix:",
+    )
+    headers: bool = _setting(
+        True, OUTPUT, _switch(),
+        "Leave X-Retter, X-Circuit and Cache-Status out of answers.",
+    )
+    error_page: str = _setting(
+        "", OUTPUT, _text("FILE"),
+        "An HTML file for the 502, 503 and 504 of RETTER itself.",
+    )
+    access_log: str = _setting(
+        "", OUTPUT, _text("FILE"),
+        "Write a line for each request to FILE, or with - to the output.",
+    )
+    access_log_format: str = _setting(
+        "json", OUTPUT, _word("json", "combined"),
+        "combined is that of Apache and nginx, for tools that read it; json tells more.",
+    )
+    access_log_sample: float = _setting(
+        1.0, OUTPUT, _share(),
+        "Write a line for that share of the good answers, as 0.01. Errors are always written.",
+    )
+    log_level: str = _setting(
+        "info", OUTPUT, _word("debug", "info", "warning", "error"),
+        "The least important that is logged.",
+    )
+    log_format: str = _setting(
+        "auto", OUTPUT, _word("auto", "console", "json"),
+        "auto is console on a terminal and JSON lines elsewhere.",
+    )
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS:
+            try:
+                accepted = setting.kind.accept(getattr(self, setting.field))
+            except ValueError as error:
+                raise ConfigError(f"{setting.field}: {error}") from None
+            object.__setattr__(self, setting.field, accepted)
+        self._check_admin()
+        if not self.listen:
+            raise ConfigError(f"listen: no address given; write {units.LISTEN_FORMS}")
+        for smaller, larger in _ORDERED:
+            limit = getattr(self, larger)
+            if limit and getattr(self, smaller) > limit:
+                raise Contradiction(smaller, "may not be larger than", larger)
+
+
+    @property
+    def codings(self) -> tuple[str, ...]:
+        """What is meant by `compress`: the codings that are made, in order of preference."""
+        if self.compress != ("auto",):
+            return self.compress
+        return tuple([name for name in _CODINGS if compressors.available(name.encode())])
+
+    @property
+    def failure_texts(self) -> tuple[str, ...]:
+        """What is meant by `failure_text`: the texts that are looked for."""
+        own = tuple([text for text in self.failure_text if text != "auto"])
+        return (*FAILURE_TEXTS, *own) if "auto" in self.failure_text else own
+
+    def _check_admin(self) -> None:
+        if self.admin_token and self.admin_token_file:
+            raise Contradiction("admin_token", "does not go together with", "admin_token_file")
+        if self.admin in ("auto", "off", "") or self.admin_token or self.admin_token_file:
+            return
+        address = units.parse_listen(self.admin)
+        if address.kind == "tcp" and not units.is_loopback(address.host):
+            raise Contradiction("admin", "is open to other machines, and so needs", "admin_token")
+
+
+# The first may not be larger than the second, unless the second is switched off.
+_ORDERED: Final = (
+    ("store_object_bytes_max", "store_memory_bytes"),
+    ("patience_min_s", "patience_max_s"),
+    ("open_min_s", "open_max_s"),
+    ("fresh_for_s", "max_stale_s"),
+)
+
+
+class Contradiction(ConfigError):
+    """Two settings that are right by themselves do not fit together."""
+
+    def __init__(self, first: str, relation: str, second: str) -> None:
+        super().__init__(f"{first} {relation} {second}")
+        self.first, self.relation, self.second = first, relation, second
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declared setting, as the command line and the file see it."""
+
+    field: str      # of Settings: drain_s
+    name: str       # the key in the file, and with dashes the flag: drain
+    kind: Kind
+    group: Group
+    about: str      # what its flag does, and why one would change it
+    default: object
+
+    @property
+    def flag(self) -> str:
+        """The flag that changes the default: `--drain`, `--ignore-query`, `--no-headers`."""
+        return self.flag_for("false" if self.default is True else "")
+
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, bool)
+
+    def flag_for(self, text: str) -> str:
+        """Return the flag that gives this text: a switch has one for each of its values."""
+        negative = self.is_switch and text == "false"
+        return f"--{'no-' if negative else ''}{self.name.replace('_', '-')}"
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+
+def _declared() -> tuple[Setting, ...]:
+    return tuple([
+        Setting(
+            one.name,
+            one.metadata["name"] or one.name.removesuffix("_s").replace("_bytes", ""),
+            one.metadata["kind"],
+            one.metadata["group"],
+            one.metadata["about"],
+            one.default,
+        )
+        for one in fields(Settings)
+    ])
+
+
+SETTINGS: Final[tuple[Setting, ...]] = _declared()
+_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
+
+
+# Variables of the first RETTER, a program in Go, so that its installations start unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """An old variable: the setting that it sets, if any, and what its owner should know."""
+
+    variable: str
+    name: str = ""
+    negated: bool = False
+    advice: str = ""
+
+
+ALIASES: Final = (
+    Alias("RETTER_SERVER_LISTEN", "listen"),
+    Alias("RETTER_BACKEND_BASEURL", "upstream"),
+    Alias("RETTER_CACHE_TTL", "max_stale",
+          advice="It bounds the age of what is served; the default of 24h protects better"),
+    Alias("RETTER_CACHE_DETECT_QUERY", "ignore_query", negated=True),
+    # "false" once meant one stored page for everybody, whoever had fetched it. That is not done
+    # any more, so nothing is set: people stay apart, and fewer of them find a stored page.
+    Alias("RETTER_CACHE_DETECT_SESSION",
+          advice="Stored pages are always separated by person; "
+                 "name cookies that identify nobody with --ignore-cookies"),
+    Alias("RETTER_BREAKER_FAIL_RATE", "failure_ratio"),
+    Alias("RETTER_BREAKER_CONSECUTIVE_FAIL",
+          advice="Failures in a row are recognised by themselves; "
+                 "see --failure-ratio and --failure-volume"),
+    Alias("RETTER_SERVER_TIMEOUT_WRITE", "write_timeout"),
+    Alias("RETTER_SERVER_TIMEOUT_READ", "head_timeout"),
+    Alias("RETTER_SERVER_TIMEOUT_IDLE", "keep_alive"),
+    Alias("RETTER_SERVER_TIMEOUT_GRACESHUT", "drain"),
+)
+
+
+# Merging
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The settings in force, where each came from, and what the operator should be told."""
+
+    settings: Settings
+    origins: Mapping[str, str]   # field -> "--drain", "RETTER_DRAIN", "site.toml: drain", "default"
+    notices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    value: object
+    origin: str
+
+
+def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Effective:
+    """Merge flags over variables over the file over the defaults, and check the result.
+
+    `flags` maps a setting's name to the texts given for it, in order. Raises ConfigError.
+    """
+    notices: list[str] = []
+    from_flags = _from_flags(flags)
+    from_variables = _from_aliases(environment, notices) | _from_variables(environment)
+    notices += _misspelt_variables(environment)
+    given = from_variables | from_flags
+    if "config" in given and given["config"].value:
+        given = _from_file(str(given["config"].value), given["config"].origin) | given
+    settings = _settings(given)
+    origins = {
+        setting.field: given[setting.name].origin if setting.name in given else "default"
+        for setting in SETTINGS
+    }
+    return Effective(settings, origins, tuple(notices))
+
+
+def _settings(given: Mapping[str, _Given]) -> Settings:
+    values = {_BY_NAME[name].field: one.value for name, one in given.items()}
+    try:
+        return Settings(**cast("dict[str, Any]", values))
+    except Contradiction as error:
+        first, second = [
+            _described(setting, given)
+            for wanted in (error.first, error.second)
+            for setting in SETTINGS
+            if setting.field == wanted
+        ]
+        raise ConfigError(f"{first} {error.relation} {second}") from None
+
+
+def _described(setting: Setting, given: Mapping[str, _Given]) -> str:
+    one = given.get(setting.name, _Given(setting.default, "default"))
+    value = setting.kind.show(one.value)
+    if not value:
+        return setting.flag
+    if one.origin == setting.flag:
+        return f"{setting.flag} {value}"
+    return f"{setting.flag} {value} ({one.origin})"
+
+
+def _converted(origin: str, convert: Callable[[Any], object], value: object) -> _Given:
+    try:
+        return _Given(convert(value), origin)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def _parsed(setting: Setting, origin: str, texts: Sequence[str]) -> _Given:
+    """Parse what was given for one setting; of a setting with one value, the last text counts."""
+    if not setting.kind.many:
+        return _converted(origin, setting.kind.parse, texts[-1])
+    items: list[object] = []
+    for text in texts:
+        items += cast("tuple[object, ...]", _converted(origin, setting.kind.parse, text).value)
+    return _Given(tuple(items), origin)
+
+
+def _from_flags(flags: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
+    return {
+        name: _parsed(_BY_NAME[name], _BY_NAME[name].flag_for(texts[-1]), texts)
+        for name, texts in flags.items()
+    }
+
+
+def _from_variables(environment: Mapping[str, str]) -> dict[str, _Given]:
+    # Compose files pass unset variables as empty ones, so empty means not given.
+    return {
+        setting.name: _from_variable(setting, setting.variable, environment[setting.variable])
+        for setting in SETTINGS
+        if environment.get(setting.variable)
+    }
+
+
+def _from_variable(setting: Setting, variable: str, text: str) -> _Given:
+    texts = text.split() if setting.kind.spaces_split_variable else [text]
+    return _parsed(setting, variable, texts)
+
+
+def _from_aliases(environment: Mapping[str, str], notices: list[str]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for alias in ALIASES:
+        text = environment.get(alias.variable)
+        if not text:
+            continue
+        if not alias.name:
+            notices.append(f"{alias.variable} is not used any more. {alias.advice}.")
+            continue
+        setting = _BY_NAME[alias.name]
+        one = _from_variable(setting, alias.variable, text)
+        given[alias.name] = _Given(not one.value, one.origin) if alias.negated else one
+        advice = f" {alias.advice}." if alias.advice else ""
+        notices.append(
+            f"{alias.variable} is deprecated: use {setting.flag} or {setting.variable}.{advice}"
+        )
+    return given
+
+
+def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
+    """Report variables that look like ours but are not.
+
+    They are no errors: Kubernetes sets RETTER_PORT and its like for a service called retter.
+    """
+    known = {setting.variable for setting in SETTINGS} | {alias.variable for alias in ALIASES}
+    unknown = [
+        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    ]
+    near = [(name, nearest(name, known, likeness=0.85)) for name in sorted(unknown)]
+    return [f"{name} is not a setting; did you mean {guess}?" for name, guess in near if guess]
+
+
+def _from_file(path: str, named_by: str) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for key, value in _read_toml(path, named_by).items():
+        origin = f"{path}: {key}"
+        setting = _BY_NAME.get(key.replace("-", "_"))
+        if setting is None or setting.name == "config":
+            names = [name for name in _BY_NAME if name != "config"]
+            guess = nearest(key.replace("-", "_"), names)
+            hint = f"did you mean {guess}?" if guess else "'retter --help' lists the settings"
+            switch = _BY_NAME.get(key.replace("-", "_").removeprefix("no_"))
+            if switch is not None and switch.is_switch:
+                hint = f"write {switch.name} = false"
+            raise ConfigError(f"{origin}: no such setting; {hint}")
+        if setting.name in given:
+            raise ConfigError(f"{origin}: given twice, with - and with _")
+        convert = setting.kind.parse if isinstance(value, str) else setting.kind.accept
+        given[setting.name] = _converted(origin, convert, value)
+    return given
+
+
+def _read_toml(path: str, named_by: str) -> dict[str, object]:
+    import tomllib  # 0.7 MB, which a proxy without a file need not pay
+
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{named_by}: {path}: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+
+
+def nearest(word: str, known: Collection[str], likeness: float = 0.6) -> str | None:
+    """Return the known word that looks most like this one, or None if none looks like it."""
+    import difflib  # only for mistakes
+
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=likeness)), None)

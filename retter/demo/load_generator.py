@@ -1,0 +1,612 @@
+"""The open-loop load generator: requests leave by the clock, whether or not answers come.
+
+A closed-loop tool (wrk, ab) waits for an answer before it asks again, so that a server which stalls
+is asked less and looks fast. Here the time of every request is fixed beforehand, and its latency
+counts from that intended time, whatever held it up: the server, a full set of connections or this
+generator itself (no coordinated omission). Run one with `run_load(LoadPlan(...))`.
+"""
+
+import asyncio
+import socket
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from math import ceil, isnan, nan
+from random import Random
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from retter.demo.load_client import ClientConnection, Shot
+from retter.net.supervision import start_task
+
+REQUESTS_MAX: Final = 1_000_000    # some 200 bytes each are kept until the end
+RATE_MAX: Final = 20_000.0         # beyond what one Python process can send
+FRESH_WITHIN_S: Final = 3.0        # an answer later than this is of no use to anybody
+CLOCK_GRAIN_S: Final = 0.001       # X-Gen is cut to milliseconds
+IDLE_MAX_S: Final = 4.0            # under the 5 s after which common servers close
+SWEEP_S: Final = 0.01
+TIMER_GRAIN_S: Final = 0.001       # requests due within it leave together; all count their own time
+WARM_TRIES: Final = 3              # a page that fails thrice is not there
+
+# What a browser says, so that stores and compression meet what they meet in life.
+_BROWSER: Final = (
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n"
+    "Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate\r\n"
+)
+
+
+class LoadError(Exception):
+    """The plan cannot be carried out; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """So many seconds at so many requests a second."""
+
+    seconds: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """So many requests at one moment, beside those of the phases."""
+
+    at_s: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """What to send where. Raises ValueError when it is beyond the limits."""
+
+    url: str                                  # http://HOST:PORT
+    phases: tuple[Phase, ...] = (Phase(10.0, 2000.0),)
+    bursts: tuple[Burst, ...] = ()
+    targets: tuple[str, ...] = tuple(f"/product/{n}" for n in range(1, 501))
+    new_pages: bool = False                   # each GET of the load adds a query of its own
+    warm: tuple[str, ...] | None = None       # fetched once beforehand; None: all targets
+    warm_parallel: int = 4
+    settle_s: float = 0.5                     # between warming and load
+    post_share: float = 0.1
+    post_target: str = "/cart/add"
+    post_body: str = "product=7"
+    timeout_s: float = 2.0                    # then the client leaves
+    connections_max: int = 8000               # at once; one request each
+    poisson: bool = True                      # random gaps; False: even ones
+    seed: int = 1
+    any_host: bool = False                    # False: loopback addresses only
+
+    def __post_init__(self) -> None:
+        requests = sum(phase.seconds * phase.rate for phase in self.phases)
+        requests += sum(burst.count for burst in self.bursts)
+        if not 0 < requests <= REQUESTS_MAX:
+            raise ValueError(f"{requests:.0f} requests; from 1 to {REQUESTS_MAX} are possible")
+        if not all(0 <= phase.rate <= RATE_MAX and phase.seconds >= 0 for phase in self.phases):
+            raise ValueError(f"rates are from 0 to {RATE_MAX:.0f} a second")
+        if not 0 <= self.post_share <= 1:
+            raise ValueError("the share of POSTs is from 0 to 1")
+        if not all(0 <= b.at_s <= self.seconds and b.count > 0 for b in self.bursts):
+            raise ValueError("a burst is at least one request, within the phases")
+        if not self.targets:
+            raise ValueError("at least one path is needed")
+        if not 0 < self.timeout_s <= 120 or not 1 <= self.connections_max <= 60_000:
+            raise ValueError("the timeout is up to 120 s, the connections are 1 to 60000")
+
+    @property
+    def seconds(self) -> float:
+        """How long the load lasts, without the wait for the last answers."""
+        return sum(phase.seconds for phase in self.phases)
+
+
+class Sample(NamedTuple):
+    """One request: times are seconds, `at` is counted from the start of the load."""
+
+    at: float
+    latency: float         # from the intended start to the last byte, or to the error
+    post: bool
+    status: int            # 0: no answer, see error
+    source: str            # X-Retter: backend, cache, or empty when there is none
+    made_after: float      # made so long after the intended start (X-Gen); negative: before
+    error: str             # timeout, refused, reset, malformed, ... or empty
+    target: int            # index into LoadPlan.targets
+
+    @property
+    def answered(self) -> bool:
+        """A good answer came."""
+        return 200 <= self.status < 400
+
+    @property
+    def fresh(self) -> bool:
+        """Made for a request at this time, and in time.
+
+        The application made it (X-Gen) after the intended start, and it was here within 3 s.
+        This needs nothing from what stands in between, so all are measured alike. Without X-Gen
+        it falls back to X-Retter.
+        """
+        if not self.answered or self.latency > FRESH_WITHIN_S:
+            return False
+        if isnan(self.made_after):
+            return self.source != "cache"
+        return self.made_after >= -CLOCK_GRAIN_S
+
+    @property
+    def stored(self) -> bool:
+        """A good answer that was made before it was asked for."""
+        if not self.answered or isnan(self.made_after):
+            return self.answered and self.source == "cache"
+        return self.made_after < -CLOCK_GRAIN_S
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the smallest value that so large a share does not exceed; nan of nothing."""
+    if not values:
+        return nan
+    ordered = sorted(values)
+    return ordered[max(0, ceil(share * len(ordered)) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a set of samples amounts to. Latencies in seconds, nan when there are none."""
+
+    seconds: float
+    gets: int
+    posts: int
+    fresh: int               # GETs
+    stored: int              # GETs
+    late: int                # GETs answered well, but after 3 s
+    shed: int                # GETs answered 503
+    failed: int              # GETs answered 4xx or 5xx but 503
+    errors: dict[str, int]   # all methods, without an answer
+    get_errors: int          # GETs without an answer
+    posts_answered: int      # 2xx or 3xx
+    posts_in_time: int       # of them within 3 s
+    get_p50: float
+    get_p99: float
+    get_max: float
+    post_p99: float
+    stored_age_p50: float
+    stored_age_max: float
+
+    @property
+    def goodput(self) -> float:
+        """Useful work a second: fresh GETs and POSTs answered in time."""
+        return (self.fresh + self.posts_in_time) / self.seconds if self.seconds else nan
+
+    @property
+    def get_trouble(self) -> int:
+        """GETs that got no page: 4xx, 5xx, timeouts and broken connections."""
+        return self.shed + self.failed + self.get_errors
+
+
+def summarize(samples: Iterable[Sample], seconds: float) -> Summary:
+    """Return the figures of these samples, which cover so many seconds."""
+    every = list(samples)
+    gets = [s for s in every if not s.post]
+    posts = [s for s in every if s.post]
+    good = [s for s in gets if s.answered]
+    stored = [s for s in good if s.stored]
+    fresh = [s for s in good if s.fresh]
+    errors: dict[str, int] = {}
+    for sample in every:
+        if sample.error:
+            errors[sample.error] = errors.get(sample.error, 0) + 1
+    get_latencies = [s.latency for s in good]
+    ages = [s.latency - s.made_after for s in stored if not isnan(s.made_after)]
+    posts_good = [s for s in posts if s.answered]
+    return Summary(
+        seconds=seconds,
+        gets=len(gets),
+        posts=len(posts),
+        fresh=len(fresh),
+        stored=len(stored),
+        late=len(good) - len(fresh) - len(stored),
+        shed=sum(s.status == 503 for s in gets),
+        failed=sum(s.status >= 400 and s.status != 503 for s in gets),
+        errors=errors,
+        get_errors=sum(bool(s.error) for s in gets),
+        posts_answered=len(posts_good),
+        posts_in_time=sum(s.latency <= FRESH_WITHIN_S for s in posts_good),
+        get_p50=percentile(get_latencies, 0.5),
+        get_p99=percentile(get_latencies, 0.99),
+        get_max=max(get_latencies, default=nan),
+        post_p99=percentile([s.latency for s in posts_good], 0.99),
+        stored_age_p50=percentile(ages, 0.5),
+        stored_age_max=max(ages, default=nan),
+    )
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """All that came of a plan."""
+
+    plan: LoadPlan
+    warmed: int                     # targets that answered well beforehand
+    samples: list[Sample] = field(default_factory=list[Sample])
+    generator_lag_p99: float = nan  # seconds between the intended and the real sending
+
+    def between(self, start: float, end: float, *, by_end: bool = False) -> list[Sample]:
+        """Return the samples whose intended start (or end) lies in [start, end) seconds."""
+        if by_end:
+            return [s for s in self.samples if start <= s.at + s.latency < end]
+        return [s for s in self.samples if start <= s.at < end]
+
+    def summary(self, start: float = 0.0, end: float | None = None) -> Summary:
+        """Return the figures of the requests meant to start in [start, end) seconds."""
+        end = self.plan.seconds if end is None else end
+        return summarize(self.between(start, end), end - start)
+
+    def per_second(self) -> list[Summary]:
+        """Return the figures of each second, by intended start."""
+        seconds = ceil(self.plan.seconds)
+        buckets: list[list[Sample]] = [[] for _ in range(seconds)]
+        for sample in self.samples:
+            buckets[min(int(sample.at), seconds - 1)].append(sample)
+        return [summarize(bucket, 1.0) for bucket in buckets]
+
+
+async def run_load(
+    plan: LoadPlan,
+    *,
+    on_second: Callable[[int, Summary], None] | None = None,
+    on_start: Callable[[], None] | None = None,
+) -> LoadReport:
+    """Warm, then load, then wait for the last answers, at most the timeout.
+
+    `on_second(n, figures)` is called once a second with what ended in that second, `on_start()`
+    when the warming is over and the load begins. Raises LoadError when the host is not loopback
+    or nothing accepts connections there.
+    """
+    host, port = await _resolve(plan)
+    generator = _Generator(plan, host, port)
+    try:
+        warmed = await generator.warm()
+        await asyncio.sleep(plan.settle_s)
+        if on_start is not None:
+            on_start()
+        await generator.run(on_second)
+    finally:
+        await generator.close()
+    lag = percentile(generator.lags, 0.99)
+    return LoadReport(plan, warmed, generator.samples, lag)
+
+
+async def _resolve(plan: LoadPlan) -> tuple[str, int]:
+    parts = urlsplit(plan.url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise LoadError(f"{plan.url!r} is not http://HOST:PORT")
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
+        )
+    except OSError as error:
+        raise LoadError(f"{parts.hostname}: {error.strerror}") from None
+    hosts = [str(entry[4][0]) for entry in found]
+    foreign = [host for host in hosts if not ip_address(host.partition("%")[0]).is_loopback]
+    if foreign and not plan.any_host:
+        raise LoadError(
+            f"{parts.hostname} ({foreign[0]}) is not this machine. This program is made to "
+            "overload what it is pointed at, so it only shoots at loopback addresses"
+        )
+    for host in hosts:
+        try:
+            _, writer = await asyncio.open_connection(host, parts.port or 80)
+        except OSError:
+            continue
+        writer.close()
+        return host, parts.port or 80
+    raise LoadError(f"nothing accepts connections at {plan.url}")
+
+
+def schedule(plan: LoadPlan, random: Random) -> "array[float]":
+    """Return when each request is to start, in seconds from the beginning."""
+    times = array("d")
+    begin = 0.0
+    for phase in plan.phases:
+        end = begin + phase.seconds
+        if phase.rate:
+            gap = 1 / phase.rate
+            at = begin + (random.expovariate(phase.rate) if plan.poisson else 0.0)
+            while at < end:
+                times.append(at)
+                at += random.expovariate(phase.rate) if plan.poisson else gap
+        begin = end
+    for burst in plan.bursts:
+        times.extend([burst.at_s] * burst.count)
+    return array("d", sorted(times)) if plan.bursts else times
+
+
+class _Generator:
+    """Shoots the requests of one plan and collects what comes back."""
+
+    def __init__(self, plan: LoadPlan, host: str, port: int) -> None:
+        self.samples: list[Sample] = []
+        self.lags = array("d")
+        self._plan = plan
+        self._address = host, port
+        self._loop = asyncio.get_running_loop()
+        # Not the loop's clock: uvloop's stands still during a callback and counts milliseconds.
+        self._now = time.monotonic
+        # One reading of both clocks: X-Gen is wall time, all else is monotonic.
+        self._wall_minus_monotonic = time.time() - self._now()
+        self._random = Random(plan.seed)
+        self._idle: list[ClientConnection] = []
+        self._open: set[ClientConnection] = set()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Shot] = deque()      # for a connection
+        self._again: deque[Shot] = deque()        # for a new connection: the old one had gone
+        self._watched: deque[Shot] = deque()      # for the timeout, in order of intended start
+        self._unanswered = 0
+        self._recording = False
+        self._no_more = False                     # all requests have been sent
+        self._all_ended = asyncio.Event()         # and have come to an end
+        self._begin = 0.0
+        self._warm_done: Callable[[Shot], None] | None = None
+        netloc = urlsplit(plan.url).netloc
+        self._gets = [self._get_wire(target, netloc) for target in plan.targets]
+        self._new_pages = 0                       # that were asked for
+        self._post = self._post_wire(netloc)
+        self._netloc = netloc
+
+    # Warming: each target once, a few at a time
+
+    async def warm(self) -> int:
+        """Fetch each target once, again when it fails; return how many answered well."""
+        plan = self._plan
+        targets = plan.targets if plan.warm is None else plan.warm
+        pending = deque((target, WARM_TRIES) for target in targets)
+        tries: dict[int, tuple[str, int]] = {}
+        good = 0
+        finished = asyncio.Event()
+
+        def next_one() -> None:
+            if not pending:
+                if not tries:
+                    finished.set()
+                return
+            target, left = pending.popleft()
+            wire = self._get_wire(target, self._netloc)
+            shot = Shot(self._now(), 0, False, wire)
+            tries[id(shot)] = target, left
+            self._shoot(shot)
+
+        def done(shot: Shot) -> None:
+            nonlocal good
+            target, left = tries.pop(id(shot))
+            if 200 <= shot.status < 400 and not shot.error:
+                good += 1
+            elif left > 1:
+                pending.append((target, left - 1))
+            self._loop.call_soon(next_one)
+
+        self._warm_done = done
+        sweeper = start_task(self._loop, self._sweep(), "ending requests in time")
+        for _ in range(min(plan.warm_parallel, len(pending))):
+            next_one()
+        if tries:
+            await finished.wait()
+        sweeper.cancel()
+        self._warm_done = None
+        return good
+
+    # The load
+
+    async def run(self, on_second: Callable[[int, Summary], None] | None) -> None:
+        """Shoot all requests at their times and wait until each has ended."""
+        times = schedule(self._plan, self._random)
+        self._begin = self._now() + SWEEP_S
+        self._recording = True
+        sweeper = start_task(self._loop, self._sweep(), "ending requests in time")
+        ticker = start_task(self._loop, self._tell(on_second), "telling the figures")
+        self._shoot_due(times, 0)
+        await self._all_ended.wait()    # every request ends by its timeout at the latest
+        sweeper.cancel()
+        ticker.cancel()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for dial in self._dials:
+            dial.cancel()
+        for connection in tuple(self._open):
+            connection.close()
+        await asyncio.sleep(0)
+
+    def _shoot_due(self, times: "array[float]", index: int) -> None:
+        now = self._now() - self._begin
+        random, post_share = self._random.random, self._plan.post_share
+        targets = len(self._gets)
+        while index < len(times) and times[index] <= now:
+            intended = self._begin + times[index]
+            target = int(random() * targets)
+            post = random() < post_share
+            self._shoot(Shot(intended, target, post, self._wire_of(target, post=post)))
+            self.lags.append(self._now() - intended)
+            index += 1
+        if index < len(times):
+            # A timer shorter than uvloop's millisecond would fire at once, again and again.
+            wait = max(TIMER_GRAIN_S, times[index] - now)
+            self._loop.call_later(wait, self._shoot_due, times, index)
+        else:
+            self._loop.call_later(self._plan.seconds - now, self._shot_all)
+
+    def _wire_of(self, target: int, *, post: bool) -> bytes:
+        if post:
+            return self._post
+        if not self._plan.new_pages:
+            return self._gets[target]
+        self._new_pages += 1
+        return self._get_wire(f"{self._plan.targets[target]}?n={self._new_pages}", self._netloc)
+
+    def _shot_all(self) -> None:
+        self._no_more = True
+        if not self._unanswered:
+            self._all_ended.set()
+
+    def _shoot(self, shot: Shot) -> None:
+        self._unanswered += 1
+        self._watched.append(shot)
+        while self._idle:
+            connection = self._idle.pop()
+            if connection in self._open:
+                connection.send(shot)
+                return
+        self._waiting.append(shot)
+        self._dial_if_needed()
+
+    def _dial_if_needed(self) -> None:
+        dials = len(self._dials)
+        wanted = len(self._waiting) + len(self._again)
+        if dials < wanted and dials + len(self._open) < self._plan.connections_max:
+            dial = start_task(self._loop, self._dial(), "connecting")
+            self._dials.add(dial)
+            dial.add_done_callback(self._dials.discard)
+
+    async def _dial(self) -> None:
+        host, port = self._address
+        try:
+            _, connection = await self._loop.create_connection(
+                lambda: ClientConnection(self), host, port
+            )
+        except OSError as error:
+            refused = isinstance(error, ConnectionRefusedError)
+            self._fail_waiting("refused" if refused else "connect")
+            return
+        self._open.add(connection)
+        self.connection_free(connection)
+
+    def _fail_waiting(self, error: str) -> None:
+        if (shot := self._next_waiting(new=True)) is not None:
+            self._end(shot, error)
+
+    def _next_waiting(self, *, new: bool) -> Shot | None:
+        """Return what a connection, new or used, is to carry next.
+
+        A second try goes over a new one (as in browsers): on a used one it might meet what it met.
+        """
+        for queue in (self._again, self._waiting) if new else (self._waiting,):
+            while queue:
+                shot = queue.popleft()
+                if not shot.done:
+                    return shot
+        return None
+
+    # What connections report
+
+    def connection_free(self, connection: ClientConnection) -> None:
+        """Give it the next request that waits for one, or keep it."""
+        shot = self._next_waiting(new=connection.uses == 0)
+        if shot is not None:
+            connection.send(shot)
+            return
+        connection.idle_since = self._now()
+        self._idle.append(connection)
+
+    def connection_over(self, connection: ClientConnection, shot: Shot | None) -> None:
+        """Forget it; what it carried has failed, or is tried again as a browser would."""
+        self._open.discard(connection)
+        if shot is not None and not shot.done:
+            if connection.reused_and_unanswered and not shot.post and not shot.retried:
+                shot.retried = True
+                self._again.append(shot)
+            else:
+                self._end(shot, "reset" if shot.status == 0 else "cut")
+        if self._waiting or self._again:
+            self._dial_if_needed()
+
+    def answered(self, shot: Shot) -> None:
+        """Record a complete answer."""
+        if not shot.done:
+            self._end(shot, "" if shot.status else "malformed")
+
+    def _end(self, shot: Shot, error: str) -> None:
+        shot.done = True
+        shot.error = error
+        self._unanswered -= 1
+        if self._warm_done is not None:
+            self._warm_done(shot)
+        elif self._recording:
+            self.samples.append(self._sample_of(shot))
+            if self._no_more and not self._unanswered:
+                self._all_ended.set()
+
+    def _sample_of(self, shot: Shot) -> Sample:
+        made_after = nan
+        if shot.made_ms:
+            made_after = shot.made_ms / 1000 - (shot.intended + self._wall_minus_monotonic)
+        return Sample(
+            at=shot.intended - self._begin,
+            latency=self._now() - shot.intended,
+            post=shot.post,
+            status=0 if shot.error else shot.status,
+            source=shot.source,
+            made_after=made_after,
+            error=shot.error,
+            target=shot.target,
+        )
+
+    # Time
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = self._now()
+            self._give_up_late(now - self._plan.timeout_s)
+            while self._idle and self._idle[0].idle_since < now - IDLE_MAX_S:
+                self._idle.pop(0).close()
+
+    def _give_up_late(self, intended_before: float) -> None:
+        watched = self._watched
+        while watched and (watched[0].done or watched[0].intended < intended_before):
+            shot = watched.popleft()
+            if shot.done:
+                continue
+            if shot.connection is not None:
+                self._open.discard(shot.connection)
+                shot.connection.close()
+            self._end(shot, "timeout")
+
+    async def _tell(self, on_second: Callable[[int, Summary], None] | None) -> None:
+        if on_second is None:
+            return
+        told = 0
+        for second in range(1, REQUESTS_MAX):
+            await asyncio.sleep(max(0.0, self._begin + second - self._now()))
+            fresh_ones = self.samples[told:]
+            told = len(self.samples)
+            on_second(second, summarize(fresh_ones, 1.0))
+
+    # Bytes
+
+    def _get_wire(self, target: str, netloc: str) -> bytes:
+        return f"GET {target} HTTP/1.1\r\nHost: {netloc}\r\n{_BROWSER}\r\n".encode()
+
+    def _post_wire(self, netloc: str) -> bytes:
+        body = self._plan.post_body
+        return (
+            f"POST {self._plan.post_target} HTTP/1.1\r\nHost: {netloc}\r\n{_BROWSER}"
+            f"Content-Type: application/x-www-form-urlencoded\r\n"
+            f"Content-Length: {len(body.encode())}\r\n\r\n{body}"
+        ).encode()
+
+
+def as_json(report: LoadReport) -> dict[str, Any]:
+    """Return the report as what `json.dumps` takes: figures, per second, without the samples."""
+    from dataclasses import asdict
+
+    def figures(summary: Summary) -> dict[str, Any]:
+        plain = asdict(summary) | {"goodput": summary.goodput}
+        return {k: None if isinstance(v, float) and isnan(v) else v for k, v in plain.items()}
+
+    return {
+        "url": report.plan.url,
+        "phases": [asdict(phase) for phase in report.plan.phases],
+        "warmed": report.warmed,
+        "generator_lag_p99": report.generator_lag_p99,
+        "total": figures(report.summary()),
+        "per_second": [figures(second) for second in report.per_second()],
+    }

@@ -1,0 +1,175 @@
+"""The cookies of a request, read and sorted by what each of them may say of its sender.
+
+A session cookie must be a secret of one person: its value alone can then stand for them. Many
+values under such names are not (`session=active`), so length and form decide beside the name. What
+is read in two ways by applications (commas, odd quotes, several Cookie lines) is called unclear,
+and owner.py then counts every octet.
+"""
+
+import re
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, NamedTuple
+
+from retter.base.limits import COOKIES_MAX
+from retter.base.wildcard import name_matcher
+from retter.http.known_names import CREDENTIAL_WORDS, CSRF_WORDS, IGNORABLE_COOKIES
+from retter.http.message import QUOTE
+
+# A shorter value is a flag (`session=active`, `symfony=de`). Session ids have 128 bits mostly, and
+# 16 characters hold 64 of them in hexadecimal: less could be guessed.
+SESSION_BYTES_MIN: Final = 16
+# A pattern (*_session) also matches flags (first_session=2026-11-23) that many visitors share. 24
+# characters (ASP) are the shortest ids of the frameworks whose names need a pattern.
+LIKELY_SESSION_BYTES_MIN: Final = 24
+
+
+class CookieKind(Enum):
+    """What a cookie means for the owner, as far as its name tells."""
+
+    SESSION = "session"          # by its full name
+    LIKELY_SESSION = "likely"    # by a pattern
+    CREDENTIAL = "credential"    # its name speaks of a login: counts beside a session, too
+    CSRF = "csrf"                # belongs to forms
+    IGNORABLE = "ignorable"
+    OTHER = "other"
+
+
+# The same as plain names: an attribute of an Enum class costs as much as a call.
+SESSION, LIKELY, CREDENTIAL = (
+    CookieKind.SESSION, CookieKind.LIKELY_SESSION, CookieKind.CREDENTIAL,
+)  # fmt: skip
+CSRF, IGNORABLE, OTHER = CookieKind.CSRF, CookieKind.IGNORABLE, CookieKind.OTHER
+
+
+_is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
+
+
+def cookie_classifier(
+    session_cookies: tuple[bytes, ...], ignore_cookies: tuple[bytes, ...]
+) -> Callable[[bytes], CookieKind]:
+    """Return a function that tells the kind of a cookie from its name."""
+    is_session = name_matcher(session_cookies)
+    known_ignorable = name_matcher(IGNORABLE_COOKIES)
+    told_ignorable = name_matcher(ignore_cookies)
+    is_listed = name_matcher((*session_cookies, *IGNORABLE_COOKIES, *ignore_cookies))
+
+    def classify(name: bytes) -> CookieKind:
+        name = name.strip(b" \t")
+        # RFC 6265 section 4.1.1. A wildcard must not take in a comma: what stands after it is a
+        # cookie of its own for applications that split there (RFC 2965).
+        if not _is_token(name):
+            return OTHER
+        # A browser keeps these prefixes in the name; they say how the cookie was set.
+        plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
+        if not is_listed(name) and (plain is name or not is_listed(plain)):
+            return looks_like(name)     # a stranger may have hundreds of them
+        if plain in session_cookies or name in session_cookies:
+            return SESSION
+        if is_session(plain) or is_session(name):
+            # A pattern may catch an analytics cookie (*_session: _parsely_session). As a session
+            # it would hide the true one, ignored it might be the true one: it counts as any other.
+            return OTHER if known_ignorable(name) else LIKELY
+        if known_ignorable(name) or told_ignorable(name):
+            return IGNORABLE
+        return looks_like(name)
+
+    return classify
+
+
+def looks_like(name: bytes) -> CookieKind:
+    """Return the kind of a cookie that is on no list."""
+    lower = name.lower()
+    # A short name is read once for all words; a long one is searched faster for each.
+    if len(lower) <= SHORT_NAME_BYTES_MAX and _speaking_word(lower) is None:
+        return OTHER
+    if any(word in lower for word in CSRF_WORDS):
+        return CSRF
+    return CREDENTIAL if any(word in lower for word in CREDENTIAL_WORDS) else OTHER
+
+
+SHORT_NAME_BYTES_MAX: Final = 64
+_speaking_word: Final = re.compile(b"|".join((*CSRF_WORDS, *CREDENTIAL_WORDS))).search
+
+
+# RFC 6265 section 4.1.1: cookie-octets. Anything else in a value that decides (a comma, a quote, a
+# blank) is read as the end of the cookie by some application.
+_PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*+"
+is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
+
+# JSON, plain or percent-encoded, that nothing seals: settings, which two people may share.
+_OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")
+
+
+def may_be_secret(kind: CookieKind, value: bytes) -> bool:
+    """Tell whether the value of a cookie of that kind can be one person's session."""
+    if kind is SESSION:
+        return len(value) >= SESSION_BYTES_MIN and not value.startswith(_OPEN_JSON)
+    return (
+        kind is LIKELY
+        and len(value) >= LIKELY_SESSION_BYTES_MIN
+        and not value.startswith(_OPEN_JSON)
+    )
+
+
+Pair = tuple[bytes, bytes]
+
+
+class Cookies(NamedTuple):
+    """What stands in the Cookie lines of a request."""
+
+    sessions: list[Pair]         # (name, value)
+    credentials: list[Pair]      # (name, value)
+    counted: list[Pair]          # all but the ignorable ones, as (name with its sign, value)
+    unclear: bool                # applications differ in how they read it
+
+
+NO_COOKIES: Final = Cookies([], [], [], False)
+
+
+def too_many_cookies(lines: list[bytes]) -> bool:
+    """Tell whether these Cookie lines have more cookies than are read."""
+    octets = sum([len(line) for line in lines])
+    return octets >= COOKIES_MAX and sum([line.count(b";") + 1 for line in lines]) > COOKIES_MAX
+
+
+def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> Cookies:
+    """Read Cookie lines; `kind_of` tells the kind of a name."""
+    sessions: list[Pair] = []
+    credentials: list[Pair] = []
+    counted: list[Pair] = []
+    unclear = len(lines) != 1       # RFC 6265 section 5.4: a user agent sends one Cookie line
+    whole = lines[0] if len(lines) == 1 else b";".join(lines)
+    commas = whole.count(b",")
+    if commas > COOKIES_MAX:
+        commas, unclear = 0, True   # there may be any number of sessions between them
+    for piece in whole.split(b";"):
+        name, equals, value = piece.strip(b" \t").partition(b"=")
+        name = name.rstrip(b" \t")
+        if QUOTE in value and value.count(b'"') & 1:
+            unclear = True          # a quoted string that goes on after the semicolon?
+        if commas and b"," in piece and _hides_a_session(piece, kind_of):
+            unclear = True
+        kind = kind_of(name) if equals else OTHER
+        if kind is SESSION or kind is LIKELY:
+            if may_be_secret(kind, value.strip(b'"')):
+                unclear = unclear or not is_plain_value(value)
+                sessions.append((name, value))
+            elif looks_like(name) is CREDENTIAL:
+                credentials.append((name, value))
+        elif kind is CREDENTIAL:
+            credentials.append((name, value))
+        elif kind is IGNORABLE and is_plain_value(value):
+            continue
+        if name or equals:          # else nothing stands between two semicolons
+            counted.append((name + equals, value))
+    return Cookies(sessions, credentials, counted, unclear)
+
+
+def _hides_a_session(piece: bytes, kind_of: Callable[[bytes], CookieKind]) -> bool:
+    """Tell whether who splits at commas finds a session where who does not finds none."""
+    for part in piece.split(b",")[1:]:
+        name, equals, _ = part.partition(b"=")
+        if equals and kind_of(name.strip(b" \t")) in (SESSION, LIKELY):
+            return True
+    return False

@@ -1,0 +1,57 @@
+"""HTTP-date (RFC 9110 section 5.6.7): the three formats that a recipient must accept, no others.
+
+What is written has the first of them, IMF-fixdate. The names of days and months are written out
+here: those of `time.strftime` are the locale's, and a program that embeds RETTER may have set one.
+"""
+
+import re
+from calendar import timegm
+from typing import Final
+
+_DAY_NAMES: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTH_NAMES: Final = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)  # fmt: skip
+_MONTHS: Final = {
+    name.lower().encode(): number for number, name in enumerate(_MONTH_NAMES, start=1)
+}
+_TIME = rb"(?P<h>[0-9]{2}):(?P<m>[0-9]{2}):(?P<s>[0-9]{2})"
+_FORMATS: Final = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        # Sun, 06 Nov 1994 08:49:37 GMT; a cookie's older spelling has hyphens in the date
+        rb"[a-z]{3}, (?P<day>[0-9]{2})[ -](?P<month>[a-z]{3})[ -](?P<year>[0-9]{4}) " + _TIME
+        + rb" GMT",
+        # Sunday, 06-Nov-94 08:49:37 GMT
+        rb"[a-z]{6,9}, (?P<day>[0-9]{2})-(?P<month>[a-z]{3})-(?P<year>[0-9]{2}) " + _TIME
+        + rb" GMT",
+        # Sun Nov  6 08:49:37 1994
+        rb"[a-z]{3} (?P<month>[a-z]{3}) (?P<day>[ 0-9][0-9]) " + _TIME + rb" (?P<year>[0-9]{4})",
+    )
+)
+
+
+def parse_http_date(value: bytes) -> int | None:
+    """Return the seconds since 1970, or None if the value is no HTTP-date."""
+    for pattern in _FORMATS:
+        if found := pattern.fullmatch(value):
+            break
+    else:
+        return None
+    month = _MONTHS.get(found["month"].lower())
+    day, year = int(found["day"]), int(found["year"])
+    hour, minute, second = int(found["h"]), int(found["m"]), int(found["s"])
+    if month is None or not 1 <= day <= 31 or hour > 23 or minute > 59 or second > 60 or year < 1:
+        return None
+    if len(found["year"]) == 2:
+        # The RFC asks for the century nearest to now. Nobody writes this format any more; a fixed
+        # pivot needs no clock and is right until 2069.
+        year += 2000 if year < 70 else 1900
+    return timegm((year, month, day, hour, minute, second))
+
+
+def format_http_date(utc: tuple[int, int, int, int, int, int, int, int, int]) -> str:
+    """Return a moment in UTC (`time.gmtime`) as an IMF-fixdate, which is what is to be sent."""
+    year, month, day, hour, minute, second, weekday, _, _ = utc
+    date = f"{_DAY_NAMES[weekday]}, {day:02d} {_MONTH_NAMES[month - 1]} {year:04d}"
+    return f"{date} {hour:02d}:{minute:02d}:{second:02d} GMT"

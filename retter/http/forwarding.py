@@ -1,0 +1,141 @@
+"""Who the client is, told to the application: X-Forwarded-For, X-Forwarded-Proto, X-Real-IP, Via.
+
+From an untrusted peer nothing is believed: the fields say what the connection itself shows, and
+are the same bytes for every request of it. From a trusted proxy its list is extended.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+
+from retter.base.limits import FORWARDED_HOPS_MAX
+from retter.http.message import RequestHead
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(text: str) -> Address | None:
+    """Parse an X-Forwarded-For element, with or without port and brackets."""
+    text = text.strip().strip('"')
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        return address.ipv4_mapped
+    return address
+
+
+class Trust:
+    """Whose forwarding fields are believed (`--trusted-proxies`)."""
+
+    def __init__(self, networks: Sequence[Network], unix: bool) -> None:
+        self._networks = tuple(networks)
+        self._unix_peers = unix
+
+    def trusts(self, peer: str) -> bool:
+        """Whether the peer, an address or "" for a unix socket, is a trusted proxy."""
+        if not peer:
+            return self._unix_peers
+        address = _address(peer)
+        return address is not None and any(address in network for network in self._networks)
+
+    def client_of(self, forwarded_for: bytes, peer: str) -> str:
+        """Return the rightmost address that is not a trusted proxy's own, else the peer's.
+
+        Of more hops than are looked at, if all of them are trusted, it is the leftmost of these.
+        """
+        client = peer
+        hops = forwarded_for.rsplit(b",", FORWARDED_HOPS_MAX)[-FORWARDED_HOPS_MAX:]
+        for element in reversed(hops):
+            address = _address(element.decode("latin-1"))
+            if address is None:
+                break  # what stands to the left of nonsense cannot be believed either
+            client = str(address)
+            if not self.trusts(client):
+                break
+        return client
+
+
+def peer_name(peername: object) -> str:
+    """Return the peer's address as text without its port; "" for a unix socket."""
+    if not isinstance(peername, tuple) or not peername:
+        return ""
+    address = _address(str(peername[0]))  # pyright: ignore[reportUnknownArgumentType]
+    return str(address) if address is not None else ""
+
+
+class ForwardingFields:
+    """The forwarding fields of one client connection.
+
+    Args:
+        peer: The client's address; "" on a unix socket, told as `unix:` like nginx does.
+        proto: b"http" or b"https".
+        instance: The id in our Via comment.
+        number: Of the peer's address (client_id.py).
+    """
+
+    __slots__ = ("_fixed", "_peer", "_trust", "_via", "number", "proto", "trusted")
+
+    def __init__(
+        self, peer: str, proto: bytes, instance: bytes, trust: Trust, number: int = 0
+    ) -> None:
+        self.trusted = trust.trusts(peer)
+        self.number = number
+        self._trust = trust
+        self._peer = peer
+        self.proto = proto
+        name = peer.encode() or b"unix:"
+        self._via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
+        self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+            name, name, proto, self._via,
+        )  # fmt: skip
+
+    def end_of_head(self, request: RequestHead) -> bytes:
+        """Return what comes after RequestHead.forward, with the empty line."""
+        if not self.trusted:
+            return self._fixed
+        name = self._peer.encode() or b"unix:"
+        told = request.combined(b"x-forwarded-for")
+        real_ip = self._real_ip(request, told).encode("latin-1") or b"unix:"
+        if told:
+            chain = told + b", " + name
+        else:   # both fields tell the same client
+            chain = name if real_ip == name else real_ip + b", " + name
+        proto = request.first(b"x-forwarded-proto") or self.proto
+        return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
+            chain, real_ip, proto, self._via,
+        )  # fmt: skip
+
+    def client_of(self, request: RequestHead) -> str:
+        """Return the client's address as we believe it, the same as in X-Real-IP; "" for unix."""
+        if not self.trusted:
+            return self._peer
+        return self._real_ip(request, request.combined(b"x-forwarded-for"))
+
+    def told_client(self, request: RequestHead) -> str:
+        """Return the client's address if a trusted peer tells one, else ""."""
+        if not self.trusted:
+            return ""
+        forwarded_for = request.combined(b"x-forwarded-for")
+        if not forwarded_for and request.first(b"x-real-ip") is None:
+            return ""
+        return self._real_ip(request, forwarded_for)
+
+    def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
+        # A proxy that writes X-Forwarded-For may let the client's own X-Real-IP through (Caddy,
+        # HAProxy, Envoy). So that one counts only where there is no list.
+        if not forwarded_for and (told := request.first(b"x-real-ip")) is not None:
+            address = _address(told.decode("latin-1"))
+            return self._peer if address is None else str(address)
+        return self._trust.client_of(forwarded_for, self._peer)
+
+
+def without_expectation(head: bytes) -> bytes:
+    """Return a request's head without Expect, which a proxy that has met it takes out."""
+    lines = [line for line in head.split(b"\r\n") if line[:7].lower() != b"expect:"]
+    return b"\r\n".join(lines)

@@ -1,0 +1,917 @@
+"""From head bytes to RequestHead and ResponseHead: the one place where heads are parsed.
+
+h11 needs about 25 us for a browser's head, more than the whole rest of a request, so no head is
+parsed twice: `HeadMemo` keeps the result under the exact bytes it was made from. That makes the
+memo invisible, since equal bytes have equal meaning. A head that is new goes the short way, as a
+known form with other values in it (templates.py), if all of it is plain, and through h11 if
+anything is not.
+What h11 lets pass and we do not is in framing_rules.py; what is removed, renamed and added on the
+way to the other side is here.
+"""
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import h11
+
+from retter.base.errors import (
+    BadRequest,
+    DownstreamError,
+    LoopDetected,
+    Unsupported,
+    UpstreamMalformed,
+)
+from retter.base.limits import LIST_MEMBERS_MAX
+from retter.http.content_coding import (
+    VARY_LINE,
+    Eligibility,
+    compressible_status,
+    forbids_coding,
+    reduced_accept_encoding,
+    varies_already,
+)
+from retter.http.framing_rules import (
+    check_request_head,
+    check_response_head,
+    has_length,
+    host_is_valid,
+    length_fault,
+    length_is_valid,
+    request_framing,
+    response_framing,
+    shadows,
+)
+from retter.http.known_names import ADDRESS_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
+from retter.http.memo import Memo
+from retter.http.message import Fields, Framing, RequestHead, ResponseHead
+from retter.http.templates import (
+    OWN_REQUEST_FIELDS,
+    OWN_RESPONSE_FIELDS,
+    REQUEST_LINE,
+    STATUS_LINE,
+    Blanks,
+    FormMemo,
+    Lines,
+    form_cutter,
+    lines_of,
+)
+from retter.http.variants import Shaper, country
+
+# RFC 9110 section 7.6.1: fields that concern one connection. Upgrade is put back when it is meant
+# for the application; Transfer-Encoding is rewritten because the body is framed anew.
+HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
+
+# What a client must not be able to remove by naming it in Connection: that trick takes the
+# credentials or the address away from the request after someone in front has checked them.
+_PROTECTED = frozenset(
+    {
+        b"host", b"cookie", b"set-cookie", b"authorization", b"via", b"forwarded", b"x-real-ip",
+        b"cache-control", b"date", b"expect", b"location",
+    }
+)  # fmt: skip
+_PROTECTED_PREFIXES = (b"content-", b"x-forwarded-")
+
+# Written anew for every request by forwarding.py, with what the connection knows. Proxy means
+# nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
+_FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto", b"proxy"})
+
+# Who the client is, where, and what it asked for, as told by whoever is in front: passed on if that
+# is a trusted proxy, else dropped.
+_FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
+    b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
+    b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-prefix", b"x-forwarded-protocol",
+    b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
+}  # fmt: skip
+
+# The lists whose members are looked at one by one, by us and by h11.
+_LIST_LINES = re.compile(rb"\r\n(?:connection|te|upgrade|expect):([^\r]*+)", re.IGNORECASE)
+
+# A shorter head has so few lines that they need not be counted before they are looked at.
+FIELDS_COUNTED_FROM_BYTES = 1024
+
+# Ours, so that nobody else's can be taken for them.
+_OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
+_VERSION = re.compile(rb" HTTP/([0-9]\.[0-9])")
+
+Parsed = TypeVar("Parsed")
+
+# What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
+# Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
+HEAD_COST_PER_BYTE = 6
+HEAD_ENTRY_BYTES = 500
+
+
+class HeadMemo(Memo[Parsed]):
+    """A bounded map from exact head bytes to what they parse to."""
+
+    __slots__ = ()
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(
+            bytes_max,
+            cost_per_byte=HEAD_COST_PER_BYTE,
+            entry_bytes=HEAD_ENTRY_BYTES,
+            key_bytes_max=bytes_max,
+        )
+
+
+def _named_by_connection(fields: Fields) -> frozenset[bytes]:
+    """Return the lower-case options of all Connection fields (RFC 9110 section 7.6.1)."""
+    options: set[bytes] = set()
+    for name, value in fields:
+        if name == b"connection":
+            options.update(option.strip().lower() for option in value.split(b","))
+    return frozenset(options)
+
+
+def _too_many_members(head: bytes) -> bool:
+    """Whether the lists that decide about connection and upgrade have more than are looked at."""
+    if head.count(b",") < LIST_MEMBERS_MAX:
+        return False
+    lists: list[bytes] = _LIST_LINES.findall(head)
+    return sum([value.count(b",") for value in lists]) >= LIST_MEMBERS_MAX
+
+
+def _stays_here(name: bytes, connection: frozenset[bytes]) -> bool:
+    """Whether a field of that lower-case name ends at this hop."""
+    if name in HOP_BY_HOP:
+        return True
+    if name not in connection:
+        return False
+    return name not in _PROTECTED and not name.startswith(_PROTECTED_PREFIXES)
+
+
+def _keeps_alive(connection: frozenset[bytes], http11: bool) -> bool:
+    # RFC 9112 section 9.3
+    if b"close" in connection:
+        return False
+    return http11 or b"keep-alive" in connection
+
+
+def _lines(fields: list[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+# -- requests ---------------------------------------------------------------------------------
+
+
+def _h11_request(head: bytes) -> h11.Request:
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        if error.error_status_hint == 501 and has_length(head):
+            # whatever the coding (RFC 9112 section 6.1)
+            raise BadRequest("both Transfer-Encoding and Content-Length") from error
+        if error.error_status_hint == 501:
+            raise Unsupported(str(error)) from error
+        raise BadRequest(str(error), error.error_status_hint) from error
+    if not isinstance(event, h11.Request):  # cannot be NEED_DATA: the head ends in an empty line
+        raise BadRequest("not a request")
+    return event
+
+
+def _check_version(head: bytes) -> None:
+    # RFC 9112 section 2.3: a recipient of 1.x takes any minor version; another major is 505.
+    end = head.index(b"\r\n")
+    match = _VERSION.fullmatch(head, max(0, end - len(b" HTTP/1.1")), end)
+    if match and not match[1].startswith(b"1."):
+        raise Unsupported("only HTTP/1.x is spoken here", 505)
+
+
+def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[bytes, bytes | None]:
+    """Return target and host with an absolute-form target rewritten (RFC 9112 section 3.2.2)."""
+    if target.startswith(b"/"):
+        if b"#" in target:
+            raise BadRequest("a fragment in the request target")
+        return target, host
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise BadRequest("the asterisk form is for OPTIONS alone")
+        return target, host
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None or not match[1]:
+        raise BadRequest("the request target is neither a path nor an http URL")
+    path = match[2]
+    if not path:
+        path = b"*" if method == b"OPTIONS" else b"/"  # RFC 9112 section 3.2.4
+    elif path.startswith(b"?"):
+        path = b"/" + path
+    return path, match[1]
+
+
+def _upgrade_of(fields: Fields, connection: frozenset[bytes], http11: bool) -> bytes:
+    # RFC 9110 section 7.8. h2c is left out: an application that takes it would get a tunnel of
+    # requests that nobody in front can read any more.
+    if not http11 or b"upgrade" not in connection:
+        return b""
+    return _passed_protocols(b",".join([value for name, value in fields if name == b"upgrade"]))
+
+
+def _passed_protocols(value: bytes) -> bytes:
+    """Return those protocols of an Upgrade field that the two sides may change to here."""
+    offers = [offer.strip() for offer in value.split(b",")]
+    return b", ".join(
+        [o for o in offers if o and not o.lower().startswith((b"h2", b"tls", b"http/2"))]
+    )
+
+
+def _takes_trailers(te: bytes) -> bool:
+    return b"trailers" in [member.strip() for member in te.lower().split(b",")]
+
+
+def _expects_continue(fields: Fields, http11: bool) -> bool:
+    expects = [value.lower() for name, value in fields if name == b"expect"]
+    if not expects or not http11:  # RFC 9110 section 10.1.1: ignored from HTTP/1.0
+        return False
+    if expects != [b"100-continue"]:
+        raise BadRequest("an unknown expectation", 417)
+    return True
+
+
+# What makes the store think before it answers. If-Match is the application's alone, but it may
+# name a tag that RETTER has weakened.
+_CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
+
+# Fields that decide how the request is framed, forwarded or refused.
+_JUDGED_IN_REQUESTS = frozenset(
+    {
+        b"content-length", b"transfer-encoding", b"te", b"upgrade", b"expect", b"via",
+        b"x-forwarded-host",
+    }
+)  # fmt: skip
+_REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
+# CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
+_REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
+_SIMPLE_CONNECTION = frozenset({b"keep-alive", b"close"})
+
+
+def _names_a_field(connections: list[bytes], names: list[bytes]) -> bool:
+    """Whether an option of Connection is the name of a field that is there, even of `Close`."""
+    return any(option not in HOP_BY_HOP and option in names for option in connections)
+
+
+_CODINGS = b"accept-encoding"
+_cut_request = form_cutter(OWN_REQUEST_FIELDS)
+
+
+def _codings(
+    lines: Sequence[tuple[bytes, bytes | None]], decodable: Collection[bytes]
+) -> dict[int, bytes]:
+    """Return what the application is told in place of each line of Accept-Encoding."""
+    found = {
+        at: value
+        for at, (name, value) in enumerate(lines)
+        if value is not None and name.lower() == _CODINGS
+    }
+    if not found:
+        return found
+    return dict(zip(found, reduced_accept_encoding([*found.values()], decodable), strict=True))
+
+
+def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
+    """Tell whether the application gets a field of that lower-case name, or what it says."""
+    if trusted and name == b"x-forwarded-proto":
+        return True     # written anew, with the same value
+    return not (name in ends_here or shadows(name))
+
+
+class _RequestForm:
+    """What a form of requests means, whatever is filled in.
+
+    Args:
+        lines: Of the form.
+        ends_here: The fields that are not for the application.
+        tells: Whether a field may say who asks.
+        decodable: Content codings that the application may be asked for.
+        shaper: Tells what separates variants.
+        trusted: Whether it comes from a trusted proxy.
+    """
+
+    __slots__ = (
+        "_country", "_fields", "_ids", "_lines", "_own", "_seen", "_shape", "_shaper", "_telling",
+        "blanks", "conditional", "host", "judged", "keep_alive",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        lines: Lines,
+        ends_here: frozenset[bytes],
+        tells: Callable[[bytes], bool],
+        decodable: Collection[bytes],
+        shaper: Shaper,
+        trusted: bool,
+    ) -> None:
+        names = [name.lower() for name, _ in lines]
+        hosts = [value for name, value in lines if name.lower() == b"host" and value is not None]
+        connections = [v.lower() for n, v in lines if n.lower() == b"connection" and v is not None]
+        self._lines = lines
+        self._fields = [(name.lower(), value or b"") for name, value in lines]
+        self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
+        # What the application does not see says nothing.
+        self._seen = [at for at, name in enumerate(names) if _is_seen(name, ends_here, trusted)]
+        self._telling = [at for at in self._seen if tells(names[at])]
+        self._ids: list[int] = []
+        self._country = b""
+        if trusted:
+            self._country = country(tuple([self._fields[at] for at in self._seen]))
+        else:
+            self._ids = [at for at in self._seen if names[at] in _REQUEST_IDS]
+        self._shaper = shaper
+        # Found out once, unless it depends on what is filled in.
+        shaping = [at for at in self._seen if shaper.counts(names[at])]
+        self._shape: bytes | None = None
+        if all(lines[at][1] is not None for at in shaping):
+            self._shape = shaper.shape(tuple([self._fields[at] for at in shaping]))
+        self.host = hosts[0] if len(hosts) == 1 else b""
+        self.keep_alive = b"close" not in connections
+        self.conditional = not _CONDITIONS.isdisjoint(names)
+        # Some lines bear on the meaning of others: then all of them are looked at each time.
+        self.judged = (
+            len(hosts) != 1
+            or not host_is_valid(self.host)
+            or not _SIMPLE_CONNECTION.issuperset(connections)
+            or _names_a_field(connections, names)
+            or not _JUDGED_IN_REQUESTS.isdisjoint(names)
+        )
+        codings = _codings(lines, decodable)
+        told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
+        kept = {names[at] for at in self._seen} - ends_here
+        self.blanks = Blanks(
+            told,
+            kept.__contains__,
+            b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
+        )
+
+    def fields(self, values: list[bytes]) -> Fields:
+        """Return the fields with these values."""
+        fields = self._fields.copy()
+        for (at, name), value in zip(self._own, values, strict=True):
+            fields[at] = (name, value)
+        return tuple(fields)
+
+    def telling(self, fields: Fields) -> Fields:
+        """Return those of the filled-in fields that may say who asks."""
+        return tuple([fields[at] for at in self._telling])
+
+    def shape(self, fields: Fields) -> bytes:
+        """Return what separates variants of the answer."""
+        if self._shape is not None:
+            return self._shape
+        return self._shaper.shape(tuple([fields[at] for at in self._seen]))
+
+    def country(self) -> bytes:
+        """Return where the client is, as far as a trusted CDN says."""
+        return self._country
+
+    def ids(self, fields: Fields) -> tuple[bytes, ...]:
+        """Return the request ids that the client may have chosen."""
+        return tuple([fields[at][1] for at in self._ids]) if self._ids else ()
+
+    def raw(self, fields: Fields) -> list[tuple[bytes, bytes]]:
+        """Return the filled-in fields with their names as sent."""
+        return [(line[0], field[1]) for line, field in zip(self._lines, fields, strict=True)]
+
+
+class RequestParser:
+    """Parses request heads for one RETTER process.
+
+    Args:
+        fields_max: Field lines a head may have; more is 431.
+        target_bytes_max: Octets of the request target; more is 414.
+        instance: This process's own Via id, to see a request that comes round again.
+        trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
+        authority: The Host told to the application when HTTP/1.0 names none.
+        decodable: Content codings that the application may be asked for.
+        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
+        tells: Whether a field of that lower-case name may say who asks (owner.py).
+        shaper: Tells what separates variants of an answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields_max: int,
+        target_bytes_max: int,
+        instance: bytes,
+        trusted: bool,
+        authority: bytes = b"upstream",
+        decodable: Collection[bytes] = (b"gzip", b"deflate"),
+        form_bytes_max: int = 512 * 1024,
+        tells: Callable[[bytes], bool] = lambda name: True,
+        shaper: Shaper | None = None,
+    ) -> None:
+        self._tells = tells
+        self._shaper = shaper or Shaper()
+        self._trusted = trusted
+        self._forms: FormMemo[_RequestForm] | None = None
+        if form_bytes_max:
+            self._forms = FormMemo(form_bytes_max)
+        self._authority = authority
+        self._decodable = decodable
+        self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
+        self._ends_here = self._dropped | HOP_BY_HOP
+        self._fields_max = fields_max
+        self._target_bytes_max = target_bytes_max
+        self._via_mark = b"(" + instance + b")"
+
+    def parse(self, head: bytes) -> RequestHead:
+        """Parse one whole head, from the request line to the empty line.
+
+        Raises:
+            DownstreamError: With the status that the client is to get.
+        """
+        if self._forms is not None:
+            try:
+                parsed = self._parse_form(head, self._forms)
+            except DownstreamError:
+                # Of several faults the long way may name another first. Told by it alone, a client
+                # cannot see which lines RETTER knows.
+                parsed = None
+            if parsed is not None:
+                return parsed
+        return self.parse_by_h11(head)
+
+    def parse_by_h11(self, head: bytes) -> RequestHead:
+        """Do the same as `parse`, the long way."""
+        if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
+            raise BadRequest("the request target is too long", 414)
+        if self._has_too_many_fields(head):
+            raise BadRequest("too many header fields", 431)
+        check_request_head(head)
+        if fault := length_fault(head):
+            raise BadRequest(fault)
+        if _too_many_members(head):
+            raise BadRequest("too many members in Connection, TE, Upgrade and Expect", 431)
+        _check_version(head)
+        request = _h11_request(head)
+        if len(request.target) > self._target_bytes_max:
+            raise BadRequest("the request target is too long", 414)
+        raw = list(request.headers.raw_items())
+        http11 = request.http_version != b"1.0"
+        fields: Fields = tuple([(name.lower(), value) for name, value in raw])
+        return self._head(bytes(request.method), bytes(request.target), http11, raw, fields)
+
+    def _has_too_many_fields(self, head: bytes) -> bool:
+        return head.count(b"\r\n") - 2 > self._fields_max
+
+    def _parse_form(self, head: bytes, memo: FormMemo[_RequestForm]) -> RequestHead | None:
+        """Parse a head of plain lines; None if it is for h11 to judge."""
+        end = head.index(b"\r\n")
+        match = REQUEST_LINE.fullmatch(head, 0, end)
+        if match is None or end > self._target_bytes_max:
+            return None
+        if len(head) > FIELDS_COUNTED_FROM_BYTES and self._has_too_many_fields(head):
+            return None
+        pieces = _cut_request(head[end:-2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        key = b"".join(pieces)
+        form = memo.young.get(key) or memo.get(key)
+        if form is None:
+            lines = lines_of(pieces)
+            if not lines or len(lines) > self._fields_max:
+                return None
+            form = _RequestForm(
+                lines, self._ends_here, self._tells, self._decodable, self._shaper, self._trusted
+            )
+            memo.offer(key, form)
+        method, target = match.groups()
+        fields = form.fields(values)
+        if form.judged or method in _REFUSED_METHODS:
+            if _too_many_members(head):
+                return None
+            return self._head(method, target, True, form.raw(fields), fields)
+        return RequestHead(
+            method,
+            target,
+            True,
+            form.host,
+            fields,
+            Framing.NONE,
+            0,
+            form.keep_alive,
+            False,
+            b"",
+            form.conditional,
+            form.blanks.fill(head[: end + 2], values),
+            form.telling(fields),
+            form.shape(fields),
+            form.country(),
+            form.ids(fields),
+        )
+
+    def _head(
+        self,
+        method: bytes,
+        target: bytes,
+        http11: bool,
+        raw: list[tuple[bytes, bytes]],
+        fields: Fields,
+    ) -> RequestHead:
+        if method in _REFUSED_METHODS:
+            raise Unsupported(f"{method.decode()} is not forwarded", 405)
+        hosts = [value for name, value in fields if name == b"host"]
+        if len(hosts) > 1 or (http11 and not hosts):
+            raise BadRequest("exactly one Host field is needed")  # RFC 9112 section 3.2
+        target, host = _origin_form(method, target, hosts[0] if hosts else None)
+        if host is not None and not host_is_valid(host):
+            raise BadRequest("a malformed Host")
+        framing, length = request_framing(fields, http11)
+        connection = _named_by_connection(fields)
+        # What the application does not see must not decide who a stored response is for either.
+        fields = tuple(
+            [(n, v) for n, v in fields if n in HOP_BY_HOP or not _stays_here(n, connection)]
+        )
+        seen = tuple(
+            [field for field in fields if _is_seen(field[0], self._ends_here, self._trusted)]
+        )
+        upgrade = _upgrade_of(fields, connection, http11)
+        if any(name == b"via" and self._via_mark in value for name, value in fields):
+            raise LoopDetected("this request has passed here before")
+        return RequestHead(
+            method=method,
+            target=target,
+            http11=http11,
+            host=host or b"",
+            fields=fields,
+            framing=framing,
+            content_length=length,
+            keep_alive=_keeps_alive(connection, http11),
+            expect_continue=_expects_continue(fields, http11),
+            upgrade=upgrade,
+            conditional=any(name in _CONDITIONS for name, _ in fields),
+            forward=b"%b %b HTTP/1.1\r\n%b"
+            % (method, target, _lines(self._kept(raw, http11, host, connection, framing, upgrade))),
+            telling=tuple([field for field in seen if self._tells(field[0])]),
+            shape=self._shaper.shape(seen),
+            country=country(seen) if self._trusted else b"",
+            ids=() if self._trusted else tuple(
+                [value for name, value in seen if name in _REQUEST_IDS]
+            ),
+        )
+
+    def _kept(
+        self,
+        raw: list[tuple[bytes, bytes]],
+        http11: bool,
+        host: bytes | None,
+        connection: frozenset[bytes],
+        framing: Framing,
+        upgrade: bytes,
+    ) -> list[tuple[bytes, bytes]]:
+        kept: list[tuple[bytes, bytes]] = []
+        host_told = False
+        codings = _codings(raw, self._decodable)
+        if not any(raw_name.lower() == b"host" for raw_name, _ in raw):
+            kept.append((b"Host", host or self._authority))  # needed in HTTP/1.1
+        for at, (raw_name, value) in enumerate(raw):
+            name = raw_name.lower()
+            if name == b"host":
+                kept.append((raw_name, host or b""))  # absolute-form: the target's authority wins
+            elif name == b"expect" and not http11:
+                continue  # RFC 9110 section 10.1.1: ignored, and we speak HTTP/1.1 for the client
+            elif not (name in self._dropped or shadows(name) or _stays_here(name, connection)):
+                kept.append((raw_name, codings.get(at, value)))
+                host_told = host_told or name == b"x-forwarded-host"
+        if host and not host_told:
+            kept.append((b"X-Forwarded-Host", host))
+        if framing is Framing.CHUNKED:
+            kept.append((b"Transfer-Encoding", b"chunked"))
+        if http11 and any(raw_name.lower() == b"te" and _takes_trailers(v) for raw_name, v in raw):
+            # RFC 9110 section 10.1.4: we pass trailers on, so we may say so in the client's name.
+            kept += [(b"TE", b"trailers"), (b"Connection", b"TE, Upgrade" if upgrade else b"TE")]
+        elif upgrade:
+            kept.append((b"Connection", b"Upgrade"))
+        if upgrade:
+            kept.append((b"Upgrade", upgrade))
+        return kept
+
+
+# -- responses --------------------------------------------------------------------------------
+
+# h11 takes a 1xx only as the answer to a request, and a 101 only if that asked for it. Whether ours
+# did is the exchange's to judge.
+_ANY_REQUEST = h11.Request(
+    method="GET", target="/", headers=[("Host", "x"), ("Connection", "upgrade"), ("Upgrade", "x")]
+)
+_INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][ \r]")
+
+
+def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
+    connection = h11.Connection(h11.CLIENT)
+    if _INFORMATIONAL.match(head):
+        connection.send(_ANY_REQUEST)
+        connection.send(h11.EndOfMessage())
+    connection.receive_data(head)
+    try:
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise UpstreamMalformed(str(error)) from error
+    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
+        raise UpstreamMalformed("not a response")
+    return event
+
+
+_JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
+# What is not part of a stored response. Upgrade, and Connection with it, is an offer of that one
+# connection.
+_NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age", b"upgrade", b"connection"})
+_BODILESS = frozenset({b"204", b"304"})
+_VIA = b"Via: 1.1 retter\r\n"
+_VIA_VARY = _VIA + VARY_LINE
+_cut_response = form_cutter(OWN_RESPONSE_FIELDS)
+
+
+class _ResponseForm:
+    """What a form of responses means, whatever is filled in.
+
+    Args:
+        lines: Of the form.
+        eligibility: Which answers are compressed; None is none.
+    """
+
+    __slots__ = (
+        "_cookies_at", "_fields", "_own", "compressible", "forward", "judged", "keep_alive",
+        "length_at", "plain", "stored", "undated", "varies",
+    )  # fmt: skip
+
+    def __init__(self, lines: Lines, eligibility: Eligibility | None) -> None:
+        names = [name.lower() for name, _ in lines]
+        connections = [v.lower() for n, v in lines if n.lower() == b"connection" and v is not None]
+        self._fields = [(name.lower(), value or b"") for name, value in lines]
+        self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
+        self._cookies_at = [at for at, name in enumerate(names) if name == b"set-cookie"]
+        self.keep_alive = b"close" not in connections
+        self.undated = b"date" not in names
+        self.plain = not (self._cookies_at or self.undated or b"vary" in names)
+        self.length_at = names.index(b"content-length") if b"content-length" in names else 0
+        self.judged = (
+            names.count(b"content-length") != 1
+            or not _SIMPLE_CONNECTION.issuperset(connections)
+            or _names_a_field(connections, names)
+            or not _JUDGED_IN_RESPONSES.isdisjoint(names)
+            or any(_is_event_stream(name, value) for name, value in self._fields)
+        )
+        # What decides about compression is never taken out, but for status and length.
+        types = [value for name, value in self._fields if name == b"content-type"]
+        self.compressible = (
+            eligibility is not None
+            and len(types) == 1
+            and eligibility.fits(types[0])
+            and not any(forbids_coding(name, value) for name, value in self._fields)
+        )
+        self.varies = any(varies_already(name, value) for name, value in self._fields)
+        ends_here = _OUR_RESPONSE_FIELDS | HOP_BY_HOP
+        self.forward = Blanks(lines, lambda name: name not in ends_here)
+        self.stored = Blanks(lines, lambda name: name not in ends_here | _NOT_STORED)
+
+    def fields(self, values: list[bytes]) -> Fields:
+        """Return the fields with these values."""
+        fields = self._fields.copy()
+        for (at, name), value in zip(self._own, values, strict=True):
+            fields[at] = (name, value)
+        return tuple(fields)
+
+    def set_cookies(self, fields: Fields) -> tuple[bytes, ...]:
+        """Return the values of Set-Cookie."""
+        return tuple([fields[at][1] for at in self._cookies_at])
+
+
+class ResponseParser:
+    """Parses response heads for one RETTER process.
+
+    Args:
+        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
+        fields_max: Field lines a head may have; 0 is no limit.
+        eligibility: Which answers are compressed; None is none.
+    """
+
+    def __init__(
+        self,
+        form_bytes_max: int = 512 * 1024,
+        fields_max: int = 0,
+        eligibility: Eligibility | None = None,
+    ) -> None:
+        self._forms: FormMemo[_ResponseForm] | None = None
+        if form_bytes_max:
+            self._forms = FormMemo(form_bytes_max)
+        self.configure(fields_max, eligibility)
+
+    def configure(self, fields_max: int, eligibility: Eligibility | None) -> None:
+        """Do it so from now on; what each means is told above."""
+        self._fields_max = fields_max
+        self._eligibility = eligibility
+        self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
+        if self._forms is not None:
+            self._forms.clear()     # what a form means may have changed
+
+    def parse(self, head: bytes) -> ResponseHead:
+        """Parse one whole response head, from the status line to the empty line.
+
+        Raises:
+            UpstreamMalformed: It is not HTTP/1.x, its framing is ambiguous, or it has too many
+                fields.
+        """
+        if self._fields_max and head.count(b"\r\n") - 2 > self._fields_max:
+            raise UpstreamMalformed("too many header fields")
+        if self._forms is not None:
+            parsed = self._parse_form(head, self._forms)
+            if parsed is not None:
+                return parsed
+        return parse_response(head, self._eligibility)
+
+    def _parse_form(self, head: bytes, memo: FormMemo[_ResponseForm]) -> ResponseHead | None:
+        """Parse a head of plain lines with one Content-Length; None if it is for h11 to judge."""
+        end = head.index(b"\r\n")
+        match = STATUS_LINE.fullmatch(head, 0, end)
+        if match is None or match[1] in _BODILESS:
+            return None
+        pieces = _cut_response(head[end:-2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        key = b"".join(pieces)
+        form = memo.young.get(key) or memo.get(key)
+        if form is None:
+            lines = lines_of(pieces)
+            if not lines:
+                return None
+            form = _ResponseForm(lines, self._eligibility)
+            memo.offer(key, form)
+        if form.judged:
+            return None
+        fields = form.fields(values)
+        length = fields[form.length_at][1]
+        if not length_is_valid(length):
+            return None
+        status, status_line, octets = int(match[1]), head[: end + 2], int(length)
+        compressible = (
+            form.compressible and octets >= self._coded_bytes_min and compressible_status(status)
+        )
+        last = _VIA_VARY if compressible and not form.varies else _VIA
+        return ResponseHead(
+            status=status,
+            fields=fields,
+            framing=Framing.LENGTH,
+            content_length=octets,
+            keep_alive=form.keep_alive,
+            forward=form.forward.fill(status_line, values) + last,
+            stored=form.stored.fill(status_line, values) + last,
+            set_cookies=form.set_cookies(fields),
+            event_stream=False,
+            plain=form.plain and _is_good(status),
+            undated=form.undated,
+            compressible=compressible,
+        )
+
+
+def _is_good(status: int) -> bool:      # as in policy.py
+    return 200 <= status < 400 and status not in (204, 205, 206, 304)
+
+
+def _is_plain(status: int, fields: Fields) -> bool:
+    return _is_good(status) and not any(
+        name in (b"set-cookie", b"vary") or _is_event_stream(name, value) for name, value in fields
+    )
+
+
+def _announces_body(fields: Fields) -> bool:
+    # RFC 9110 section 8.6 and RFC 9112 section 6.1 forbid it in a 204: an application that does so
+    # may send the body too, and it would be taken for the next answer.
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
+        for name, value in fields
+    )
+
+
+def _is_event_stream(name: bytes, value: bytes) -> bool:
+    return name == b"content-type" and value[:17].lower() == b"text/event-stream"
+
+
+def parse_response(head: bytes, eligibility: Eligibility | None = None) -> ResponseHead:
+    """Parse one whole response head by h11, the long way.
+
+    Args:
+        eligibility: Which answers are compressed; None is none.
+
+    Raises:
+        UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
+    """
+    check_response_head(head)
+    if fault := length_fault(head):
+        raise UpstreamMalformed(fault)
+    if _too_many_members(head):
+        raise UpstreamMalformed("too many members in Connection and Upgrade")
+    response = _h11_response(head)
+    raw = list(response.headers.raw_items())
+    http11 = response.http_version != b"1.0"
+    if not response.http_version.startswith(b"1."):
+        raise UpstreamMalformed("only HTTP/1.x is spoken here")
+    status = response.status_code
+    fields: Fields = tuple([(name.lower(), value) for name, value in raw])
+    framing, length = response_framing(status, fields, http11)
+    connection = _named_by_connection(fields)
+    kept = _kept_of_response(raw, status, connection)
+    status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
+    undated = not any(name == b"date" for name, _ in fields)
+    known_length = None if framing in (Framing.CHUNKED, Framing.CLOSE) else length
+    compressible = eligibility is not None and eligibility.judges(status, known_length, fields)
+    via = b"" if status < 200 else _VIA
+    if compressible and not any(varies_already(name, value) for name, value in fields):
+        via = _VIA_VARY
+    return ResponseHead(
+        status=status,
+        fields=fields,
+        framing=framing,
+        content_length=length,
+        keep_alive=framing is not Framing.CLOSE
+        and _keeps_alive(connection, http11)
+        and not (status == 204 and _announces_body(fields)),
+        forward=status_line + _lines(kept) + via,
+        stored=status_line
+        + _lines([(name, value) for name, value in kept if name.lower() not in _NOT_STORED])
+        + via,
+        set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
+        event_stream=any(_is_event_stream(name, value) for name, value in fields),
+        plain=framing is Framing.LENGTH and not undated and _is_plain(status, fields),
+        undated=undated,
+        compressible=compressible,
+    )
+
+
+def dated(head: ResponseHead, date: bytes) -> ResponseHead:
+    """Return an undated head with the HTTP-date of its receipt (RFC 9110 section 6.6.1).
+
+    A copy, since the memo's is that of every answer with the same bytes, whenever it comes.
+    """
+    line = b"Date: %b\r\n" % date
+    return replace(
+        head,
+        fields=(*head.fields, (b"date", date)),
+        forward=head.forward + line,
+        stored=head.stored + line,
+        undated=False,
+    )
+
+
+def _told_protocols(status: int, value: bytes) -> bytes:
+    """Return what of an answer's Upgrade field its client is told.
+
+    A 101 names what is spoken from here on, and a 426 has to say what is asked for (RFC 9110
+    section 15.5.22). Any other answer may advertise protocols (section 7.8): those that a request
+    could ask for here.
+    """
+    if status in (101, 426):
+        return value
+    return b"" if status < 200 else _passed_protocols(value)
+
+
+def _kept_of_response(
+    raw: list[tuple[bytes, bytes]], status: int, connection: frozenset[bytes]
+) -> list[tuple[bytes, bytes]]:
+    kept: list[tuple[bytes, bytes]] = []
+    for raw_name, value in raw:
+        name = raw_name.lower()
+        if name in _OUR_RESPONSE_FIELDS:
+            continue
+        if name == b"content-length" and (status < 200 or status == 204):
+            continue  # RFC 9110 section 8.6: must not be sent
+        if name == b"upgrade":
+            if value := _told_protocols(status, value):
+                kept += [(b"Connection", b"Upgrade"), (raw_name, value)]
+        elif not _stays_here(name, connection):
+            kept.append((raw_name, value))
+    return kept
+
+
+# -- the end of a head in a stream ------------------------------------------------------------
+
+
+def end_of_head(
+    buffer: bytes, bytes_max: int, check: Callable[[bytes], None], begin: int = 0
+) -> int:
+    """Return where the head that begins there in the buffer ends, or 0 while it is incomplete.
+
+    A fault that no further bytes can mend is reported at once, so that a peer who ends lines with
+    a bare LF gets its 400 instead of waiting for a head that never ends.
+
+    Raises:
+        DownstreamError: (or whatever `check` raises) The lines are malformed.
+        BadRequest: 431, more than bytes_max octets.
+    """
+    end = buffer.find(b"\r\n\r\n", begin) + 4
+    if end > 3:
+        if end - begin > bytes_max:
+            raise BadRequest("the request head is too large", 431)
+        return end
+    if len(buffer) - begin > bytes_max:
+        raise BadRequest("the request head is too large", 431)
+    check(buffer[begin:])
+    return 0

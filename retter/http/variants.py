@@ -1,0 +1,158 @@
+"""Which answers to one URL differ, although no Vary says so: what separates variants under a key.
+
+Some request fields identify nobody and change the answer all the same: a script gets JSON where a
+browser gets a page, a prefetch gets nothing, a link of a single-page application gets a fragment.
+What applications commonly look at is the *shape* of a request, and a stored response answers
+requests of its own shape alone. What the application is not shown makes no shape.
+
+By language, kind of device and country answers differ more softly: each has its own, but another
+is better than an error.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from retter.base.limits import LIST_MEMBERS_MAX
+from retter.http.known_names import COUNTRY_FIELDS, SHAPE_FIELDS
+from retter.http.message import Fields, RequestHead, Soft
+
+ORIGIN_MARK: Final = b"origin\n"
+"""Stands first in the shape of requests with an Origin."""
+
+_PREFETCH: Final = frozenset((b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"))
+_VERBATIM: Final = frozenset((
+    *SHAPE_FIELDS, *_PREFETCH, b"service-worker-navigation-preload", b"content-type",
+))
+_JUDGED: Final = frozenset((
+    b"accept", b"forwarded", b"origin", b"save-data", b"sec-fetch-dest",
+    b"upgrade-insecure-requests",
+))
+
+# By what stands first in Accept. A browser's page has text/html there, a script's data json.
+_ACCEPTED: Final = (
+    (b"text/html", b"html"), (b"application/xhtml+xml", b"html"), (b"text/event-stream", b"events"),
+    (b"json", b"json"), (b"image/", b"image"),
+)
+_EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
+_FORWARDED_SHAPE: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
+
+# Shapes of a page that is simply asked for, by browsers or by simpler clients, over http or https.
+_PLAIN_MARKS: Final = frozenset((b"", b"accept: html", b"upgrade-insecure-requests", b"https"))
+
+
+class Shaper:
+    """Tells the shape of requests.
+
+    Args:
+        vary_on: Lower-case names of further fields that change answers (`--vary-on`).
+    """
+
+    __slots__ = ("_verbatim",)
+
+    def __init__(self, vary_on: tuple[bytes, ...] = ()) -> None:
+        self._verbatim = _VERBATIM.union(vary_on)
+
+    def counts(self, name: bytes) -> bool:
+        """Tell whether a field of that lower-case name may have a part in the shape."""
+        return name in self._verbatim or name in _JUDGED
+
+    def shape(self, fields: Fields) -> bytes:
+        """Return the shape of a request whose application sees these fields; b"" mostly."""
+        marks: list[bytes] = []
+        first = b""
+        for name, value in fields:
+            if name in self._verbatim:
+                marks.append(b"%b: %b\n" % (name, value))
+                if name == b"origin":
+                    first = ORIGIN_MARK
+            elif name == b"origin":
+                first = ORIGIN_MARK
+            elif name in _JUDGED:
+                marks += _marks(name, value)
+        return first + b"".join(sorted(marks)) if marks else first
+
+
+def _marks(name: bytes, value: bytes) -> list[bytes]:
+    lower = value.lower()
+    if name == b"accept":
+        found = [
+            (place, word) for text, word in _ACCEPTED if (place := lower.find(text)) >= 0
+        ]  # fmt: skip
+        return [b"accept: %b\n" % min(found)[1]] if found else []
+    if name == b"sec-fetch-dest":
+        if lower in (b"", b"document"):
+            return []
+        return [b"sec-fetch-dest: embed\n" if lower in _EMBEDDED else b"sec-fetch-dest: other\n"]
+    if name == b"upgrade-insecure-requests":
+        return [b"upgrade-insecure-requests\n"] if value == b"1" else []
+    if name == b"save-data":
+        return [b"save-data\n"] if lower == b"on" else []
+    if value.count(b"=") > LIST_MEMBERS_MAX:
+        return [b"forwarded: %b\n" % lower]
+    # `for` differs from client to client, the rest says what was asked (RFC 7239).
+    return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_SHAPE.findall(value)]
+
+
+def is_plain(shape: bytes) -> bool:
+    """Tell whether it is the shape of a page that is simply asked for."""
+    return not shape or _PLAIN_MARKS.issuperset(shape.split(b"\n"))
+
+
+def country(fields: Fields) -> bytes:
+    """Return the country that a CDN says the client is in; b"" is unknown."""
+    return b",".join([value for name, value in fields if name in COUNTRY_FIELDS])
+
+
+_LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}")
+_ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
+
+_SOFT_FIELDS: Final = frozenset((b"accept-language", b"user-agent", b"sec-ch-ua-mobile"))
+
+# Browsers send some hundreds of different values. A stranger's may be as long as a head.
+_REMEMBERED_MAX: Final = 512
+_REMEMBERED_BYTES_MAX: Final = 256
+
+
+def soft_of(request: RequestHead) -> Soft:
+    """Return what a request would like an answer to be made for."""
+    if request.soft is None:
+        request.soft = _soft_of(request)
+    return request.soft
+
+
+def _soft_of(request: RequestHead) -> Soft:
+    language = device = b""
+    for name, value in request.fields:
+        if name not in _SOFT_FIELDS:
+            continue
+        value = value[:_REMEMBERED_BYTES_MAX]
+        if name == b"accept-language":
+            language = _language(value)
+        elif name == b"user-agent":
+            device = _device(value)
+        elif value == b"?1":
+            device = b"mobile"
+    return language, device, request.country
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _language(value: bytes) -> bytes:
+    match = _LANGUAGE.match(value)
+    return match[0].lower() if match else b""
+
+
+@lru_cache(_REMEMBERED_MAX)
+def _device(value: bytes) -> bytes:
+    if b"Mobi" in value:
+        return b"mobile"
+    if not value.startswith(b"Mozilla/5.0") or any(one in value for one in _ODD_AGENTS):
+        return b"odd"       # no browser, or one that is too old for many sites
+    return b""
+
+
+def likeness(one: Soft, other: Soft) -> int:
+    """Return how well an answer made for one suits the other; 7 is best."""
+    if one == other:
+        return 7
+    return 4 * (one[1] == other[1]) + 2 * (one[0] == other[0]) + (one[2] == other[2])

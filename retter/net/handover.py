@@ -1,0 +1,159 @@
+"""Listening sockets that outlive the process: from systemd, or from the process before this one.
+
+On SIGUSR2 a process starts its successor, which gets the very sockets that clients connect to, not
+others at the same address: so no connection is refused or lost, whichever of the two the kernel
+has queued it for. When the successor serves, it says so by one byte, and the old process stops
+accepting and drains. A successor that ends before that changes nothing.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from retter.config.units import ListenAddress
+from retter.net import systemd
+
+# From a process to its successor: the numbers of descriptors, and how the log is written.
+_VARIABLE: Final = "_RETTER_TAKEOVER"
+
+_EVERY_INTERFACE: Final = ("::", "0.0.0.0")
+
+
+def _fits(listener: socket.socket, address: ListenAddress) -> bool:
+    """Whether a socket listens on an address; any port is right where none is asked for."""
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return address.kind == "unix" and name == address.path
+    if address.kind == "unix" or address.port not in (0, name[1]):
+        return False
+    if not address.host:
+        return name[0] in _EVERY_INTERFACE
+    with suppress(OSError):
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return any(where[4][0] == name[0] for where in found)
+    return False
+
+
+def predecessors_log_format() -> str:
+    """Return how the process that has started this one writes its log; "" if there is none.
+
+    What a successor says before it has read its own settings goes to the same log.
+    """
+    text = os.environ.get(_VARIABLE, "")
+    return str(json.loads(text).get("log_format", "")) if text else ""
+
+
+class Inheritance:
+    """What this process has been given at its start."""
+
+    def __init__(self) -> None:
+        self._listeners: list[socket.socket] = systemd.take_listeners()
+        self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
+        self._lent: set[str] = set()    # by a process that goes on with them if we do not serve
+        self._ready_fd = -1
+        text = os.environ.pop(_VARIABLE, "")
+        if text:
+            given = json.loads(text)
+            lent = [socket.socket(fileno=number) for number in given["listeners"]]
+            self._lent = {str(one.getsockname()) for one in lent}
+            self._listeners += lent
+            self._kept |= set(given["kept"])
+            self._ready_fd = given["ready"]
+            os.set_inheritable(self._ready_fd, False)
+            for listener in self._listeners:
+                listener.set_inheritable(False)
+
+    def take(self, address: ListenAddress) -> socket.socket | None:
+        """Return the socket that listens there, if there is one."""
+        for listener in self._listeners:
+            if _fits(listener, address):
+                self._listeners.remove(listener)
+                listener.setblocking(False)
+                return listener
+        return None
+
+    def is_kept(self, listener: socket.socket) -> bool:
+        """Whether it belongs to somebody who keeps it when this process ends."""
+        name = str(listener.getsockname())
+        return name in self._kept or name in self._lent
+
+    def close_rest(self) -> list[str]:
+        """Close what nobody has taken and return where it listens."""
+        rest = [str(listener.getsockname()) for listener in self._listeners]
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        return rest
+
+    def serving(self) -> None:
+        """Tell the process before this one, if there is one, that it may go."""
+        self._lent.clear()
+        if self._ready_fd >= 0:
+            with suppress(OSError):
+                os.write(self._ready_fd, b"1")
+            os.close(self._ready_fd)
+            self._ready_fd = -1
+
+    def start_successor(
+        self, listeners: Sequence[socket.socket], log_format: str = ""
+    ) -> "Successor":
+        """Start the same command once more, with these sockets, and how the log is written."""
+        ready, its_ready = os.pipe()
+        numbers = [listener.fileno() for listener in listeners]
+        given = {
+            "listeners": numbers, "kept": sorted(self._kept), "ready": its_ready,
+            "log_format": log_format,
+        }  # fmt: skip
+        command = [sys.executable, *sys.orig_argv[1:]]
+        environment = systemd.environment_of_successor() | {_VARIABLE: json.dumps(given)}
+        for number in (*numbers, its_ready):
+            os.set_inheritable(number, True)
+        try:
+            pid = os.posix_spawn(sys.executable, command, environment)
+        except OSError:
+            os.close(ready)
+            raise
+        finally:
+            for number in numbers:
+                os.set_inheritable(number, False)
+            os.close(its_ready)
+        return Successor(pid, ready)
+
+
+class Successor:
+    """A process that is to take over.
+
+    Attributes:
+        ready_fd: Readable when it serves or has ended.
+    """
+
+    def __init__(self, pid: int, ready_fd: int) -> None:
+        self.pid = pid
+        self.ready_fd = ready_fd
+        self._killed = False
+
+    def serves(self) -> bool:
+        """Whether it has taken over; call it once, when ready_fd is readable."""
+        answer = os.read(self.ready_fd, 1)
+        os.close(self.ready_fd)
+        return bool(answer) and not self._killed    # it may have been just too late
+
+    def end(self) -> None:
+        """It is not wanted any more."""
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """It has had its time."""
+        self._killed = True
+        with suppress(OSError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def exit_code(self) -> int:
+        """Wait for the end of one that has failed."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

@@ -1,0 +1,128 @@
+"""Where the application is found: the addresses that its name leads to, best first.
+
+The name is asked about for every new connection, so that its changes are followed. While the
+resolver fails, the addresses that it told last are used: a connection to them may well be made, and
+without it the site would be down for a fault that is not the application's. That a name does not
+exist is an answer and no failure: then its old address may belong to somebody else by now.
+"""
+
+import asyncio
+import errno
+import socket
+from typing import Final
+
+from retter.config.units import UpstreamAddress
+from retter.net.supervision import start_task
+
+# A resolver that answers at all does so in some milliseconds, and what has been lost on the way is
+# asked again by the C library after 5 s: too late for a connection that has 3 s by default.
+RESOLVE_S: Final = 1.0
+
+# RFC 6761 section 6.3: the name means this machine, by either protocol. Applications listen on one
+# of the two or on both, and in /etc/hosts mostly stands one.
+LOOPBACK_NAME: Final = "localhost"
+LOOPBACK_HOSTS: Final = ("127.0.0.1", "::1")
+
+# What a resolver says of a name that it has looked up: there is none, or it has no address.
+# EAI_AGAIN and all others tell of the resolver. Not every C library has the second.
+_ANSWERS: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+
+
+def is_numeric(host: str) -> bool:
+    """Whether it is an IPv4 or IPv6 address, with or without a zone, and no name."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host.partition("%")[0])
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _is_failure(error: OSError) -> bool:
+    return not (isinstance(error, socket.gaierror) and error.errno in _ANSWERS)
+
+
+class Resolver:
+    """The addresses of one application.
+
+    Attributes:
+        fault: Why the last known addresses are used; "" while the resolver answers.
+        failures: Lookups that have failed.
+    """
+
+    def __init__(self, address: UpstreamAddress, loop: asyncio.AbstractEventLoop) -> None:
+        self._address = address
+        self._loop = loop
+        self._fixed: tuple[str, ...] = ()
+        if is_numeric(address.host):
+            self._fixed = (address.host,)
+        elif address.host.lower() == LOOPBACK_NAME:
+            self._fixed = LOOPBACK_HOSTS
+        self._known: list[str] = []         # what the name led to when the resolver answered last
+        self._works = ""                    # the address that a connection was last made to
+        self._lookup: asyncio.Task[OSError | None] | None = None
+        self.fault = ""
+        self.failures = 0
+
+    async def hosts(self, within_s: float) -> list[str]:
+        """Return the addresses, the one that worked last before the others.
+
+        Args:
+            within_s: The time for all of connecting; some of it is left for the rest.
+
+        Raises:
+            OSError: The name leads nowhere.
+        """
+        found = self._fixed or await self._look_up(min(RESOLVE_S, within_s / 2))
+        return sorted(found, key=lambda host: host != self._works)
+
+    def worked(self, host: str) -> None:
+        """A connection to that address has been made."""
+        self._works = host
+
+    def close(self) -> None:
+        """Stop asking."""
+        if self._lookup is not None:
+            self._lookup.cancel()
+
+    async def _look_up(self, wait_s: float) -> list[str]:
+        # All who want to know at the same time share one lookup: each takes a thread, and a
+        # resolver that hangs would soon have all of them.
+        if self._lookup is None:
+            self._lookup = start_task(self._loop, self._ask(), "looking the application's name up")
+        if self.fault and self._known:
+            return self._known      # at once: the lookup tells the next one whether it is over
+        try:
+            async with asyncio.timeout(wait_s if self._known else None):
+                error = await asyncio.shield(self._lookup)
+        except TimeoutError:
+            self._fail("it does not answer")
+            return self._known
+        if not self._known:
+            raise error or OSError(errno.EADDRNOTAVAIL, "the name has no address")
+        return self._known
+
+    async def _ask(self) -> OSError | None:
+        """Look the name up; return what was wrong: it may be that nobody waits any more."""
+        address = self._address
+        try:
+            found = await self._loop.getaddrinfo(
+                address.host, address.port, type=socket.SOCK_STREAM
+            )
+        except OSError as error:
+            if _is_failure(error):
+                self._fail(error.strerror or str(error))
+            else:
+                self._known, self.fault = [], ""
+            return error
+        finally:
+            self._lookup = None
+        self._known = list(dict.fromkeys([str(where[0]) for *_, where in found]))
+        self.fault = ""
+        return None
+
+    def _fail(self, fault: str) -> None:
+        self.failures += 1
+        if self._known:
+            self.fault = fault

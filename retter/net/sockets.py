@@ -1,0 +1,154 @@
+"""Listening sockets: how they come to be, what they are called, how they are closed."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+
+from retter.config.units import ListenAddress
+
+# Connections that the kernel completes for us before they are accepted. Under a rush the loop
+# accepts late, and what does not fit here is answered by a timeout of seconds at the client.
+BACKLOG = 2048
+
+
+class ListenError(Exception):
+    """An address cannot be listened on; the message says which, why, and what to do."""
+
+
+def _reason(error: OSError, address: ListenAddress) -> str:
+    place = address.path if address.kind == "unix" else f"{address.host or '*'}:{address.port}"
+    advice = {
+        "EADDRINUSE": "another program listens there: stop it or choose another --listen",
+        "EACCES": "not permitted: ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        "EADDRNOTAVAIL": "this machine has no such address",
+    }
+    name = _errno_name(error)
+    return f"cannot listen on {place}: {advice.get(name, error.strerror or str(error))}"
+
+
+def _errno_name(error: OSError) -> str:
+    import errno
+
+    return errno.errorcode.get(error.errno or 0, "")
+
+
+def _tcp_socket(address: ListenAddress) -> socket.socket:
+    if address.host:
+        family, _, _, _, where = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+    if socket.has_dualstack_ipv6():  # one socket for IPv4 and IPv6, so that port 0 is one port
+        with contextlib.suppress(OSError):
+            return socket.create_server(
+                ("", address.port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+            )
+    return socket.create_server(("", address.port), backlog=BACKLOG)
+
+
+def _unix_socket(address: ListenAddress) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(os.stat(address.path).st_mode) and not _somebody_listens(address.path):
+            os.unlink(address.path)  # left behind by a process that was killed
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.bind(address.path)
+        listener.listen(BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _somebody_listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def listen_on(address: ListenAddress) -> socket.socket:
+    """Return a listening socket; to one with a path every user may connect, as to a port.
+
+    Raises:
+        ListenError: It cannot be had.
+    """
+    # A web server in front is another user. Who shall not come is kept out by the folder.
+    return _listen_on(address, 0o111)
+
+
+def listen_privately_on(address: ListenAddress) -> socket.socket:
+    """Return a listening socket; one with a path is for this user alone (mode 0600).
+
+    Raises:
+        ListenError: It cannot be had.
+    """
+    return _listen_on(address, 0o177)
+
+
+def _listen_on(address: ListenAddress, umask: int) -> socket.socket:
+    before = os.umask(umask)    # before the path exists: it has no other mode even for a moment
+    try:
+        listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
+    except OSError as error:
+        raise ListenError(_reason(error, address)) from error
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
+
+
+def is_everywhere(listener: socket.socket) -> bool:
+    """Return whether it accepts connections on every interface of this machine."""
+    name = listener.getsockname()
+    return listener.family != socket.AF_UNIX and name[0] in ("::", "0.0.0.0")
+
+
+def url_of(listener: socket.socket, tls: bool = False) -> str:
+    """Return the address of a listening socket as one would type it."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
+    host, port = listener.getsockname()[:2]
+    if is_everywhere(listener):
+        host = "127.0.0.1"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def unlink(listener: socket.socket) -> None:
+    """Remove the path of a socket that has one."""
+    if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            os.unlink(listener.getsockname())
+
+
+# Rounds of the loop from accepting a connection to `connection_made`, and from what the kernel has
+# to `data_received`, on asyncio's loop and uvloop.
+_ROUNDS = 2
+
+
+async def read_what_has_come() -> None:
+    """Return when the loop has looked at its sockets, and told their protocols what was there."""
+    for _ in range(_ROUNDS):
+        await asyncio.sleep(0)
+
+
+async def close_server(server: asyncio.Server, listener: socket.socket) -> None:
+    """Accept nothing more, and return when everybody accepted has a protocol.
+
+    An accepted connection is nobody's for a round or two, and closing would reset that client
+    without a word: asyncio's own loop makes the transport in a task, and makes none once the
+    server is closed; uvloop makes the connection in a callback. So asyncio's loop stops accepting
+    first (on uvloop, which has no reader there, that does nothing), and both get their rounds.
+    """
+    server.get_loop().remove_reader(listener)
+    try:
+        await read_what_has_come()
+    finally:
+        server.close()
+        listener.close()
+    await read_what_has_come()

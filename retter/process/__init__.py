@@ -1,0 +1,1 @@
+"""Life and signals of the process."""

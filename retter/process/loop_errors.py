@@ -1,0 +1,167 @@
+"""What the event loop reports because nobody else could catch it.
+
+On asyncio's own loop, running out of descriptors while accepting is one of these: the loop stops
+accepting for a second, and says so once for each place in the backlog. Clients that wait for
+nothing are closed meanwhile, so that there is room when it goes on. (uvloop turns newcomers away
+and reports nothing.)
+
+Out of memory: the store is emptied first, since it is the largest part and the only one that can be
+done without. Where that does not help, the loop would do nothing but fail: a listener that cannot
+accept is told at once that somebody waits, again and again. Then the process ends, with exit code 1
+and one line, for its supervisor to start it anew.
+
+Everything else is a fault of ours, and is logged with its traceback; a few a second at most.
+"""
+
+import asyncio
+import errno
+import os
+from typing import Any, Final, NoReturn
+
+from retter.proxy.proxy import Proxy
+from retter.telemetry.line_writer import CLOSE_S
+from retter.telemetry.log import flush, get_logger
+
+# Closed when descriptors have run out: as many as come again in a second on a small site.
+ROOM_CONNECTIONS: Final = 32
+AGAIN_S: Final = 1.0    # asyncio goes on accepting after so long
+
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# asyncio closes a sending side in a callback of its own when the last of it has gone. If the other
+# side has reset the connection by then, it is told of that as well, so nothing is to be said.
+_LOST: Final = frozenset({errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET})
+_WRITING: Final = "_SelectorSocketTransport._write"
+
+# With its traceback each is some 2 KB. More of the same say nothing new, and fill disks.
+FAULTS_TOLD_MAX: Final = 5          # in a second
+
+# A loop that does nothing but fail makes tens of thousands a second. A hundred connections that
+# each fail once are a bad second, and may be the last bad one: the store has been emptied by then.
+MEMORY_ERRORS_MAX: Final = 200      # in a second, then the process ends
+
+# Address space given up when memory runs out, for what is done then. It is never touched, so it
+# takes no memory until then.
+RESERVE_BYTES: Final = 8 * 1024 * 1024
+
+_LAST_WORDS: Final = b'{"level": "error", "event": "out-of-memory", "exit_code": 1}\n'
+
+log = get_logger()
+
+
+class LoopFaults:
+    """An exception handler for `loop.set_exception_handler`, told once a second what time it is."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self._room_made_at = float("-inf")
+        self._second = float("-inf")    # when the present second began
+        self._told = 0                  # faults in it
+        self._not_told = 0
+        self._memory_errors = 0         # in it
+        self._out_told = 0              # of proxy.counters.memory_errors
+        self._dropped_told = 0          # of proxy.counters.memory_dropped
+        self._reserve: bytes | None = bytes(RESERVE_BYTES)
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, MemoryError):
+            try:
+                self._out_of_memory(loop.time())
+            except MemoryError:
+                end_out_of_memory()
+        elif isinstance(error, OSError) and error.errno in _EXHAUSTED and "socket" in context:
+            self._out_of_descriptors(loop.time(), error)
+        elif isinstance(error, OSError) and error.errno in _LOST and _is_writing(context):
+            return
+        elif self._proxy.draining and "_start_serving" in repr(context.get("handle")):
+            return      # asyncio wants to go on accepting, and the listener has been closed
+        else:
+            self._fault(loop.time(), context)
+
+    def on_second(self, now: float) -> None:
+        """Tell what was left out, and be ready again for the next time memory runs out."""
+        if self._not_told:
+            log.error("faults", not_told=self._not_told)
+            self._not_told = 0
+        self._tell_out_of_memory()
+        if self._reserve is None and now - self._second >= 1:
+            try:
+                self._reserve = bytes(RESERVE_BYTES)
+            except MemoryError:
+                return      # there is still no room
+
+    def _begin_second(self, now: float) -> None:
+        if now - self._second >= 1:
+            self._second = now
+            self._told = self._memory_errors = 0
+
+    # -- memory
+
+    def _out_of_memory(self, now: float) -> None:
+        self._reserve = None
+        self._begin_second(now)
+        self._memory_errors += 1
+        if self._memory_errors > MEMORY_ERRORS_MAX:
+            end_out_of_memory()
+        self._proxy.free_memory()
+        self._proxy.keep_time()
+        if self._memory_errors == 1:
+            self._tell_out_of_memory()
+
+    def _tell_out_of_memory(self) -> None:
+        counters = self._proxy.counters
+        errors, dropped = counters.memory_errors, counters.memory_dropped
+        if errors == self._out_told:
+            return
+        store_memory = self._proxy.store.stats()["bytes_max"]
+        log.error(
+            "out-of-memory", errors=errors - self._out_told, dropped=dropped - self._dropped_told,
+            store_memory=store_memory,
+            advice="lower --store-memory, or raise the limit of the process or the machine",
+        )  # fmt: skip
+        self._out_told, self._dropped_told = errors, dropped
+
+    # -- descriptors
+
+    def _out_of_descriptors(self, now: float, error: OSError) -> None:
+        if now - self._room_made_at >= AGAIN_S:
+            self._room_made_at = now
+            closed = sum(self._proxy.make_room() for _ in range(ROOM_CONNECTIONS))
+            log.warning(
+                "no-descriptors", error=error.strerror, idle_closed=closed,
+                advice="raise `ulimit -n` (LimitNOFILE= in a systemd unit)",
+            )  # fmt: skip
+
+    # -- our own
+
+    def _fault(self, now: float, context: dict[str, Any]) -> None:
+        self._proxy.counters.faults += 1
+        self._begin_second(now)
+        self._told += 1
+        if self._told > FAULTS_TOLD_MAX:
+            self._not_told += 1
+            return
+        about = {
+            name: repr(value)[:500] for name, value in context.items()
+            if name not in ("message", "exception")
+        }
+        log.error(
+            "fault", message=str(context.get("message"))[:500], **about,
+            exc_info=context.get("exception"),
+        )
+
+
+def _is_writing(context: dict[str, Any]) -> bool:
+    return _WRITING in repr(context.get("handle"))
+
+
+def end_out_of_memory() -> NoReturn:
+    """End the process at once: nothing can be done without memory, so little is tried."""
+    try:
+        flush(CLOSE_S)
+        log.error("out-of-memory", exit_code=1, advice="nothing was left to be freed")
+        flush(CLOSE_S)
+    except MemoryError:
+        os.write(2, _LAST_WORDS)
+    os._exit(1)

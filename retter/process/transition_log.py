@@ -1,0 +1,65 @@
+"""Changes of the circuit's state in the log: a line a second at most, whatever the circuit does.
+
+The first change is written at once. What follows within a second is one line at its end: the
+figures of the last change, from which state it all began, and how often each state was entered.
+"""
+
+import math
+from dataclasses import fields
+from typing import Any
+
+from retter.breaker import Transition
+from retter.telemetry.log import get_logger
+
+# Between two lines, in seconds.
+EVERY_S = 1.0
+
+log = get_logger()
+
+
+def _plain(transition: Transition) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for field in fields(transition):
+        value = getattr(transition, field.name)
+        if field.name == "at":
+            continue
+        if isinstance(value, float):
+            value = round(value, 3) if math.isfinite(value) else None
+        record[field.name] = getattr(value, "value", value)
+    return record
+
+
+class TransitionLog:
+    """Told of every change of state and, once a second, what time it is."""
+
+    def __init__(self) -> None:
+        self._written_at = -math.inf
+        self._last: Transition | None = None    # not written yet
+        self._before = ""                       # the state when the first unwritten one came
+        self._entered: dict[str, int] = {}      # by the changes not written yet
+
+    def on_transition(self, transition: Transition) -> None:
+        """Write a change of state with the figures that caused it, now or soon."""
+        if self._last is None:
+            self._before = transition.before.value
+        self._last = transition
+        after = transition.after.value
+        self._entered[after] = self._entered.get(after, 0) + 1
+        self.on_second(transition.at)
+
+    def on_second(self, now: float) -> None:
+        """Write what has gathered, if the last line is a second old."""
+        if self._last is not None and now - self._written_at >= EVERY_S:
+            self._written_at = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        last, entered = self._last, self._entered
+        if last is None:
+            return
+        self._last, self._entered = None, {}
+        record = {**_plain(last), "before": self._before}
+        if (changes := sum(entered.values())) > 1:
+            record |= {"changes": changes, "entered": entered}
+        log.warning("circuit", **record)

@@ -1,0 +1,74 @@
+"""Says when no connection to the application can be made, and why; and when one can again.
+
+The same of the resolver of its name. Once each: a line for every request that was refused would
+bury the log just then.
+"""
+
+from typing import TYPE_CHECKING
+
+from retter.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from retter.proxy.proxy import Proxy
+
+# An application that comes and goes is told of six times a minute at most.
+AGAIN_S = 10.0
+
+log = get_logger()
+
+
+class Spell:
+    """A fault that lasts from one moment to another."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None      # None: there was none when we looked last
+        self._again_at = float("-inf")
+
+    def begins(self, fault: str, now: float) -> bool:
+        """Whether it is to be told now that there is a fault."""
+        if not fault or self.since is not None or now < self._again_at:
+            return False
+        self.since = now
+        self._again_at = now + AGAIN_S
+        return True
+
+    def ends(self, fault: str, now: float) -> float | None:
+        """Return how long it has lasted, in seconds, if it is to be told that it is over."""
+        if fault or self.since is None:
+            return None
+        lasted_s, self.since = now - self.since, None
+        return lasted_s
+
+
+class Absence:
+    """Told the time once a second."""
+
+    def __init__(self, proxy: "Proxy") -> None:
+        self._proxy = proxy
+        self._application = Spell()
+        self._resolver = Spell()
+
+    def on_second(self, now: float) -> None:
+        """Look whether the last attempts to connect and to resolve were in vain."""
+        self._look_for_application(now)
+        self._look_for_resolver(now)
+
+    def _look_for_application(self, now: float) -> None:
+        fault, upstream = self._proxy.pool.fault, self._proxy.settings.upstream
+        if self._application.begins(fault, now):
+            log.warning(
+                "application-absent", upstream=upstream, error=fault,
+                advice="is it running, and is --upstream right? What is not stored gets 502",
+            )  # fmt: skip
+        elif (absent_s := self._application.ends(fault, now)) is not None:
+            log.info("application-back", upstream=upstream, absent_s=round(absent_s))
+
+    def _look_for_resolver(self, now: float) -> None:
+        fault, upstream = self._proxy.pool.resolver.fault, self._proxy.settings.upstream
+        if self._resolver.begins(fault, now):
+            log.warning(
+                "resolver-fails", upstream=upstream, error=fault,
+                advice="the last known addresses are used meanwhile",
+            )  # fmt: skip
+        elif (failed_s := self._resolver.ends(fault, now)) is not None:
+            log.info("resolver-back", upstream=upstream, failed_s=round(failed_s))

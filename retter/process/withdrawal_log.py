@@ -1,0 +1,37 @@
+"""Says that the application refuses very many of its pages, so that none of them is taken back.
+
+Once, and again when it has been otherwise for a while: such a deployment may last.
+"""
+
+from typing import TYPE_CHECKING
+
+from retter.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from retter.proxy.proxy import Proxy
+
+# Without a mass of refusals for so many seconds, the next is worth another line.
+AGAIN_S = 600.0
+
+log = get_logger()
+
+
+class WithdrawalLog:
+    """Told the time once a second."""
+
+    def __init__(self, proxy: "Proxy") -> None:
+        self._withdrawals = proxy.withdrawals
+        self._seen_at = float("-inf")       # when there was a mass at last
+
+    def on_second(self, now: float) -> None:
+        """Look whether there is a mass of refusals."""
+        withdrawals = self._withdrawals
+        if not withdrawals.mass:
+            return
+        before, self._seen_at = self._seen_at, now
+        if now - before > AGAIN_S:
+            log.warning(
+                "refused-pages-kept", pages=withdrawals.pages, of=withdrawals.recent,
+                advice="is it a broken deployment? The stored responses of pages that turn 4xx are "
+                "kept while so many do; retter purge removes them",
+            )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Event streams that are waited for: which requests are streams before their answer has begun.
+
+Many frameworks send the head of a stream with its first event, which may come after minutes. So a
+request whose `Accept` is `text/event-stream` alone, as that of a browser's EventSource, holds no
+place at the application and has the time of a stream from its first byte.
+
+The field is the client's word, and whoever gives it for ordinary pages would go round the limit.
+So it is believed without reserve only where the application has answered such requests with
+streams. Elsewhere it is believed on credit: for so many at a time, for fewer with every answer that
+turns out to be none, and on such a route not at all for a while. What is not believed is an
+ordinary request.
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from retter.base.errors import Outcome
+from retter.http.message import RequestHead
+
+# Streams that are waited for on credit at a time. Before the first event of a stream a page that
+# everybody has open opens as many as there are visitors; those that are too many are ordinary
+# requests, and the first stream that begins takes the route from the credit.
+CREDIT_MAX: Final = 64
+CLIENT_CREDIT_MAX: Final = 32       # for one client: half of it is left to others
+# What an answer that is no stream costs, and how soon the credit comes back (a second).
+CREDIT_CUT: Final = 0.5
+CREDIT_GROWTH: Final = 1.0
+# For so many seconds a route that has answered otherwise is not believed without reserve.
+DOUBT_S: Final = 600.0
+# Routes are remembered by name, the latest ones. A site has a handful of streams.
+ROUTES_MAX: Final = 64
+
+NOT_AWAITED: Final = 0      # an ordinary request
+PROVEN: Final = 1           # the route is known for its streams
+ON_CREDIT: Final = 2
+
+
+def asks_for_events(request: RequestHead) -> bool:
+    """Tell whether a request accepts an event stream and nothing else.
+
+    Where others are accepted too, the answer decides: a page may be meant as well.
+    """
+    accept = request.combined(b"accept")
+    return (
+        accept[:1] in (b"t", b"T", b" ")    # nearly all others begin otherwise
+        and b"," not in accept
+        and accept.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream"
+        and request.method != b"HEAD"
+    )
+
+
+class AwaitedStreams:
+    """Decides for each request that asks for events, and learns from the answers."""
+
+    __slots__ = ("_by_client", "_credit", "_credit_at", "_on_credit", "_others", "_streams")
+
+    def __init__(self) -> None:
+        self._streams: OrderedDict[bytes, float] = OrderedDict()    # routes; latest last
+        self._others: OrderedDict[bytes, float] = OrderedDict()     # that answered otherwise
+        self._by_client: dict[int, int] = {}    # on credit
+        self._on_credit = 0
+        self._credit = float(CREDIT_MAX)
+        self._credit_at = 0.0
+
+    def judge(self, route: bytes, client: int, now: float) -> int:
+        """Tell how a request would be taken: NOT_AWAITED, PROVEN or ON_CREDIT."""
+        streams, doubted = route in self._streams, self._is_doubted(route, now)
+        if streams and not doubted:
+            return PROVEN
+        if doubted and not streams:
+            return NOT_AWAITED
+        if self._on_credit >= self._credit_now(now):
+            return NOT_AWAITED
+        if client and self._by_client.get(client, 0) >= CLIENT_CREDIT_MAX:
+            return NOT_AWAITED
+        return ON_CREDIT
+
+    def begin(self, route: bytes, client: int, now: float) -> int:
+        """Take in a request: as `judge`. Unless it is NOT_AWAITED, `end` is to be called once."""
+        how = self.judge(route, client, now)
+        if how == ON_CREDIT:
+            self._on_credit += 1
+            self._by_client[client] = self._by_client.get(client, 0) + 1
+        return how
+
+    def end(self, how: int, client: int) -> None:
+        """The answer has begun, or will never come."""
+        if how == ON_CREDIT:
+            self._on_credit -= 1
+            left = self._by_client[client] - 1
+            if left:
+                self._by_client[client] = left
+            else:
+                del self._by_client[client]
+
+    def answered(
+        self, route: bytes, status: int, outcome: Outcome, now: float, *, stream: bool
+    ) -> None:
+        """Take in what the answer to a request for events was, however it was taken.
+
+        A failure says nothing, nor does 204, which ends a stream for good (HTML Living Standard,
+        section 9.2). A 4xx on a route of streams speaks of that request alone: anybody may ask
+        there for what does not exist, and other people's streams would hold places.
+        """
+        if stream:
+            _remember(self._streams, route, now)
+        elif outcome is Outcome.OK and status != 204 and (
+            status < 400 or route not in self._streams
+        ):
+            _remember(self._others, route, now)
+            self._credit = max(1.0, CREDIT_CUT * self._credit_now(now))
+            self._credit_at = now
+
+    def _credit_now(self, now: float) -> float:
+        return min(CREDIT_MAX, self._credit + CREDIT_GROWTH * (now - self._credit_at))
+
+    def _is_doubted(self, route: bytes, now: float) -> bool:
+        at = self._others.get(route)
+        return at is not None and now - at < DOUBT_S
+
+
+def _remember(routes: OrderedDict[bytes, float], route: bytes, now: float) -> None:
+    routes[route] = now
+    routes.move_to_end(route)
+    if len(routes) > ROUTES_MAX:
+        routes.popitem(last=False)

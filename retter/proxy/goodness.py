@@ -1,0 +1,158 @@
+"""Whether an answer with a good status is a good answer.
+
+A status says what the application meant, not what came of it: PHP without its database sends
+`200 DB error: too many connections`, a worker that runs out of memory an empty 200, a theme whose
+query has failed a page without its articles. None of them may take the place of the good page that
+is stored. So an answer is judged by its body and by what is stored for the same request:
+
+- An *error page in disguise* is small (under 16 KiB, and under half of the stored response) and
+  contains one of the failure texts. It is a failure: the stored response is sent instead. A page
+  *about* such an error is as large as other pages.
+- An answer that *may be a torso* does not replace the stored response, but is delivered: an empty
+  one, and one that ends with its connection at less than half of the stored length (RFC 9112
+  section 8 knows no way to tell whether it is whole). The third in a row is believed.
+- *In trouble* (the circuit is not closed, or something failed a moment ago) no answer of less than
+  half of the stored length replaces it.
+
+An answer equal to what is stored, or at least half as long, needs no judgement: see `has_shrunk`.
+Lengths are those of the bodies without gzip. `now` is monotonic seconds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from enum import Enum, auto
+from math import inf
+from typing import Final
+
+from retter.compression.compressors import decoded
+from retter.http.cache_control import coding_of
+from retter.http.content_coding import canonical
+from retter.http.message import Framing, ResponseHead
+from retter.store.record import StoredResponse
+
+# Error pages are a few hundred octets, with a designer's hand 10 KiB; pages about errors are more.
+SMALL_BYTES_MAX: Final = 16 * 1024
+# Nothing is stored to compare it with: of what is so small the text is most, or all.
+NEW_BYTES_MAX: Final = 4 * 1024
+BELIEVED_AFTER: Final = 3            # torsos in a row: then that is what the page is now
+# Pages whose last answer may have been a torso; 200 octets each. The oldest begins anew.
+TORSOS_MAX: Final = 1024
+TROUBLE_S: Final = 10.0              # after a failure; one in that time is no chance
+LATELY_S: Final = 60.0               # after a failure: answers are held back until they are whole
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_BYTES_MIN: Final = 20          # of an empty body (RFC 1952)
+_TEXT_TYPES: Final = (b"text/", b"application/json", b"application/xml", b"application/xhtml+xml")
+_TEXT_SUFFIXES: Final = (b"+json", b"+xml")
+_JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})    # not parts, not redirections
+
+
+class Verdict(Enum):
+    """What an answer is good for."""
+
+    GOOD = auto()           # to be delivered and stored
+    NOT_STORED = auto()     # to be delivered; what is stored stays
+    UNCLEAR = auto()        # the same, and it tells nothing of the application
+    FAILED = auto()         # a failure: the stored response stands in for it
+
+
+def length_of(body: bytes) -> int:
+    """Return the octets of a body, if it is gzip about those that it decodes to.
+
+    The last four octets tell (RFC 1952 section 2.3.1), modulo 4 GiB and for the last member alone:
+    enough to compare two answers of one application.
+    """
+    if body[:2] == _GZIP_MAGIC and len(body) >= _GZIP_BYTES_MIN:
+        return max(len(body) - _GZIP_BYTES_MIN, int.from_bytes(body[-4:], "little"))
+    return len(body)
+
+
+def has_shrunk(body: bytes, stored_body: bytes) -> bool:
+    """Tell in constant time whether a body is under half of the stored one."""
+    return 2 * length_of(body) < length_of(stored_body)
+
+
+class Goodness:
+    """Judges answers, and remembers where and when one was not good."""
+
+    def __init__(self, failure_texts: Sequence[bytes] = ()) -> None:
+        # By key: when what is stored there was received, and so many torsos since.
+        self.torsos: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
+        self._failed_at = -inf
+        self._texts: tuple[bytes, ...] = ()
+        self.configure(failure_texts)
+
+    def configure(self, failure_texts: Sequence[bytes]) -> None:
+        """Look for these texts from now on, in upper and lower case; none: for none."""
+        self._texts = tuple([text.lower() for text in failure_texts])
+
+    def failed(self, now: float) -> None:
+        """The application failed, or was late: for a time no answer is believed too much."""
+        self._failed_at = now
+
+    def in_trouble(self, now: float) -> bool:
+        """Tell whether something has failed within the last seconds."""
+        return now - self._failed_at < TROUBLE_S
+
+    def failed_lately(self, now: float) -> bool:
+        """Tell whether something has failed within the last minute."""
+        return now - self._failed_at < LATELY_S
+
+    def judge(
+        self, key: bytes, head: ResponseHead, body: bytes, stored: StoredResponse | None,
+        *, trouble: bool,
+    ) -> Verdict:  # fmt: skip
+        """Judge a whole answer to a GET.
+
+        Args:
+            key: What it would be stored under.
+            body: As the application sent it.
+            stored: What would be sent in its place.
+            trouble: The circuit is not closed, or `in_trouble`.
+        """
+        if head.status not in _JUDGED:
+            return Verdict.GOOD
+        if stored is None:
+            new = trouble and len(body) < NEW_BYTES_MAX and self._admits_failure(head, body)
+            return Verdict.UNCLEAR if new else Verdict.GOOD
+        if not has_shrunk(body, stored.body):
+            return Verdict.GOOD
+        if len(body) < SMALL_BYTES_MAX and self._admits_failure(head, body):
+            return Verdict.FAILED
+        if trouble:
+            return Verdict.NOT_STORED
+        if length_of(body) and head.framing is not Framing.CLOSE:
+            return Verdict.GOOD
+        return self._torso(key, stored.stored_at)
+
+    def _torso(self, key: bytes, stored_at: float) -> Verdict:
+        before, count = self.torsos.pop(key, (stored_at, 0))
+        if before != stored_at:
+            count = 0       # a whole one has come in between
+        if count + 1 >= BELIEVED_AFTER:
+            return Verdict.GOOD
+        self.torsos[key] = stored_at, count + 1
+        if len(self.torsos) > TORSOS_MAX:
+            self.torsos.popitem(last=False)
+        return Verdict.NOT_STORED
+
+    def _admits_failure(self, head: ResponseHead, body: bytes) -> bool:
+        """Tell whether a small body contains one of the texts. Linear in its length."""
+        if not self._texts or not _is_text(head):
+            return False
+        if coding := coding_of(head.combined(b"content-encoding")):
+            plain = decoded(body, canonical(coding), SMALL_BYTES_MAX)
+            if plain is None:
+                return False    # not to be read here, or not small
+            body = plain
+        lower = body.lower()
+        return any(text in lower for text in self._texts)
+
+
+def _is_text(head: ResponseHead) -> bool:
+    """Tell whether the content type is one of texts; one that is not given may be anything."""
+    value = head.first(b"content-type")
+    if value is None:
+        return True
+    essence = value.partition(b";")[0].strip(b" \t").lower()
+    return essence.startswith(_TEXT_TYPES) or essence.endswith(_TEXT_SUFFIXES)

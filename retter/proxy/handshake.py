@@ -1,0 +1,79 @@
+"""A client connection before its first request, while it waits for something else.
+
+That is a PROXY protocol header (proxy_protocol.py) or a TLS handshake (tls.py). It is counted among
+the clients, has the time that a request's head has, and may be closed at once: nothing has been
+written that anybody would miss. Then the transport is handed over to what comes next.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:
+    from retter.proxy.proxy import Proxy
+
+
+class Preamble(asyncio.Protocol):
+    """What all of these are (`ClientConnection` in proxy.py), but for `peer` and `idle`.
+
+    Args:
+        make_connection: Makes what comes next, given the client's address as a PROXY protocol
+            header tells it; None: the connection's.
+    """
+
+    __slots__ = ("_make_connection", "_proxy", "_since", "_transport", "bucket", "deadline")
+
+    peer: str
+    idle: bool
+
+    def __init__(
+        self, proxy: "Proxy", make_connection: Callable[[str | None], asyncio.Protocol]
+    ) -> None:
+        self._proxy = proxy
+        self._make_connection = make_connection
+        self._transport: asyncio.Transport | None = None
+        self._since = float("inf")      # when it was accepted
+        self.deadline = float("inf")
+        self.bucket = -1
+
+    def _begin(self, transport: asyncio.BaseTransport) -> bool:
+        """Count it in and set its deadline; False if there are too many, and it is closed."""
+        proxy = self._proxy
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        if not proxy.accept(self):
+            self.abort()
+            return False
+        self._since = now = proxy.loop.time()
+        self.deadline = now + proxy.settings.head_timeout_s
+        proxy.wheel.watch(self, now)
+        return True
+
+    def _hand_over(self, transport: asyncio.Transport, told_peer: str | None, rest: bytes) -> None:
+        """Put what comes next in the place of this, with what has been read for it already."""
+        self._proxy.withdraw(self)
+        connection = self._make_connection(told_peer)
+        transport.set_protocol(connection)
+        connection.connection_made(transport)
+        if rest and not transport.is_closing():
+            connection.data_received(rest)
+
+    def waits_since(self) -> float:
+        """Return when it was accepted."""
+        return self._since
+
+    def on_deadline(self, now: float) -> None:
+        """Called by the wheel when the deadline has passed."""
+        self.abort()
+
+    def give_up(self, now: float) -> None:
+        """Close at once."""
+        self.abort()
+
+    def close(self) -> None:
+        """Close: nothing has been written."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._transport is not None:
+            self._transport.abort()

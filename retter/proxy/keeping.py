@@ -1,0 +1,135 @@
+"""What is learnt of an answer beside giving it to its client: sessions, and what is stored.
+
+An exchange tells its head as soon as that is there (`learn`), and the whole of it when it has
+arrived (`keep`). What may be stored of it, and for whom, is decided in policy.py and personal.py.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from retter.compression.coding import coding_to_decode, decoded_bytes_max, plain_body
+from retter.compression.decoding import JOBS_MAX, decoded_at_once
+from retter.compression.workers import Workers
+from retter.http.message import RequestHead, ResponseHead
+from retter.store.hints import Hints
+from retter.store.owner import OwnerRules
+from retter.store.personal import gives_cookie, is_personal, sets_cookie
+from retter.store.policy import Identity, ends_session, may_roll
+from retter.store.set_cookie import learn, marks_set
+from retter.store.store import Clients, ResponseStore
+
+
+class Kept(NamedTuple):
+    """A whole answer that is to be stored."""
+
+    identity: Identity
+    request: RequestHead
+    head: ResponseHead
+    body: bytes
+    requested_at: float
+    incomplete: bool
+    clients: Clients
+
+
+class Keeper:
+    """Keeps what the application's answers say.
+
+    Args:
+        hints: Told of sessions that change.
+        forget: Called when what Cookie lines mean has changed: it is to be found out anew.
+        workers: Where large encoded bodies are looked into.
+        time: The loop's clock, monotonic seconds.
+    """
+
+    __slots__ = ("_forget", "_hints", "_rules", "_store", "_time", "workers")
+
+    def __init__(
+        self,
+        store: ResponseStore,
+        rules: OwnerRules,
+        forget: Callable[[], None],
+        hints: Hints,
+        workers: Workers,
+        time: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._rules = rules
+        self._forget = forget
+        self._hints = hints
+        store.lineages = rules.lineages
+        self.workers = workers
+        self._time = time
+
+    def configure(self, rules: OwnerRules) -> None:
+        """Do it by other rules from now on."""
+        self._rules = rules
+
+    def learn_cookies(
+        self, identity: Identity, request: RequestHead, head: ResponseHead, now: float
+    ) -> None:
+        """Take an answer's Set-Cookie: sessions begin, and a login or logout ends the past."""
+        rules = self._rules
+        ended = ends_session(identity, request, head, rules)
+        if ended:
+            self._store.drop_owner(identity.owner, now, identity.marks + marks_set(head, rules))
+            self._hints.replaced(request, head, rules, now)
+        if learn(request, head, rules, now, may_roll=not ended and may_roll(identity)):
+            self._forget()
+
+    def keep(
+        self,
+        identity: Identity,
+        request: RequestHead,
+        head: ResponseHead,
+        body: bytes,
+        requested_at: float,
+        now: float,
+        clients: Clients,
+    ) -> bool:
+        """Store a whole answer that `storable` has allowed.
+
+        False if that is not done, or not yet: a body that has to be looked into for what is
+        somebody's own is decoded for it, a large one in the thread.
+        """
+        rules = self._rules
+        if not head.set_cookies:
+            return self._store.put(identity, request, head, body, requested_at, now, False, clients)
+        incomplete = gives_cookie(request, head, rules)
+        kept = Kept(identity, request, head, body, requested_at, incomplete, clients)
+        if not identity.session and sets_cookie(head, rules):
+            coding = head.combined(b"content-encoding")
+            text = decoded_at_once(body, coding)
+            if text is None:
+                self._look_into(kept, coding)
+                return False
+            if is_personal(request, head, text, rules):
+                return False
+        return self._put(kept, now)
+
+    def _put(self, kept: Kept, now: float) -> bool:
+        return self._store.put(
+            kept.identity, kept.request, kept.head, kept.body, kept.requested_at, now,
+            kept.incomplete, kept.clients,
+        )  # fmt: skip
+
+    def _look_into(self, kept: Kept, coding: bytes) -> None:
+        """Store an answer if nothing in its encoded body is somebody's own.
+
+        What cannot be looked into is not given the benefit of the doubt, nor is it when the thread
+        has too much to do: the next answer may be stored.
+        """
+        if not coding_to_decode(coding) or self.workers.waiting >= JOBS_MAX:
+            return
+        rules = self._rules
+        body = kept.body
+
+        def job() -> bytes:
+            text = plain_body(body, coding, decoded_bytes_max(body))
+            personal = text is None or is_personal(kept.request, kept.head, text, rules)
+            return b"personal" if personal else b""
+
+        def done(found: bytes | None) -> None:
+            if found == b"" and self._rules is rules:
+                self._put(kept, self._time())
+
+        self.workers.submit(job, done)

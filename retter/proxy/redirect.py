@@ -1,0 +1,94 @@
+"""A plain listener that sends its clients to https (`--https-redirect`)."""
+
+import re
+from typing import TYPE_CHECKING
+
+from retter.base.errors import BadRequest
+from retter.base.reason import Reason
+from retter.breaker import Kind
+from retter.http.message import Framing
+from retter.proxy.client_connection import DownstreamConnection
+
+if TYPE_CHECKING:
+    from retter.proxy.proxy import ParsedRequest
+
+# RFC 8555 section 8.3: whoever gives out certificates asks here by plain http. What follows is one
+# segment of unreserved characters, as every token is. An application removes dot segments, decodes
+# `%2e` and joins slashes, each in its own way: a path with any of these may lead to another page,
+# and so goes to https like all others.
+_ACME_TARGET = re.compile(
+    rb"/\.well-known/acme-challenge/(?!\.{1,2}(?:\?|\Z))[-.~_0-9A-Za-z]+(?:\?.*)?"
+)
+
+_PORT = re.compile(rb":[0-9]*$")
+
+
+def _nowhere_to_go() -> BadRequest:
+    """Return the fault of an HTTP/1.0 request that names no host to find by https."""
+    return BadRequest("a Host field is needed here: the site is served by https alone")
+
+
+class RedirectingConnection(DownstreamConnection):
+    """Answers what is not https with where it is to be had."""
+
+    __slots__ = ()
+
+    def _begin(self, parsed: "ParsedRequest", now: float) -> None:
+        if self._stays(parsed):
+            super()._begin(parsed, now)
+            return
+        if not parsed.head.host:
+            self._refuse(_nowhere_to_go())
+            return
+        self._redirect(parsed)
+        if self._close:
+            self._end()
+        else:
+            self.deadline = now + self._proxy.settings.keep_alive_s
+
+    def _begin_with_body(self, parsed: "ParsedRequest", rest: bytes, now: float) -> bytes:
+        if self._stays(parsed):
+            return super()._begin_with_body(parsed, rest, now)
+        if not parsed.head.host:
+            self._refuse(_nowhere_to_go())
+            return b""
+        self._close = True  # its body is not read
+        self._redirect(parsed)
+        self._end(sending=True)
+        return b""
+
+    def _stays(self, parsed: "ParsedRequest") -> bool:
+        head = parsed.head
+        if not self._proxy.settings.https_redirect:
+            return True     # not any more
+        if _ACME_TARGET.fullmatch(head.target):
+            return True
+        # A trusted proxy in front that has spoken https with the client itself.
+        proto = head.first(b"x-forwarded-proto") if self.forwarding.trusted else None
+        return proto is not None and proto.lower() == b"https"
+
+    def _redirect(self, parsed: "ParsedRequest") -> None:
+        proxy, head = self._proxy, parsed.head
+        self._count_request()
+        port = proxy.settings.https_redirect
+        host = _PORT.sub(b"", head.host)
+        # RFC 9112 section 3.2.4: `*` is what a URI without a path becomes.
+        path = b"" if head.target == b"*" else head.target
+        # 308 keeps the method and its body (RFC 9110 section 15.4.9); 301 is known to everything
+        # that sends GET.
+        line = b"301 Moved Permanently"
+        if head.method not in (b"GET", b"HEAD") or head.framing is not Framing.NONE:
+            line = b"308 Permanent Redirect"
+        location = b"https://%b%b%b" % (host, b"" if port == 443 else b":%d" % port, path)
+        self.write(
+            b"HTTP/1.1 %b\r\nDate: %b\r\nLocation: %b\r\nContent-Length: 0\r\nVia: 1.1 retter\r\n"
+            b"%b\r\n"
+            % (line, proxy.http_date().encode(), location, self.persistence(head).value)
+        )  # fmt: skip
+        status = int(line[:3])
+        proxy.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
+        if proxy.access_log is not None:
+            proxy.access_log.add(
+                self.forwarding.client_of(head), head, parsed.identity, status, "retter",
+                Reason.HTTPS_REDIRECT, 0.0,
+            )  # fmt: skip

@@ -1,0 +1,213 @@
+"""The bytes of what RETTER says itself: stored responses, errors, and the fields it adds.
+
+The Date of an error answer is told by the caller. What is constant is made once: the added fields
+depend on the circuit's state, the reason and the connection option alone, so there are a few dozen
+endings in all, and an answer is a join of ready pieces.
+"""
+
+from enum import Enum
+from http import HTTPStatus
+from json import dumps
+
+from retter.base.reason import Reason
+from retter.breaker import Kind, State
+from retter.http.message import RequestHead
+from retter.store.conditional import Answer, answer
+from retter.store.record import Form
+from retter.store.store import StoredResponse
+
+
+class Persistence(Enum):
+    """What the answer says about the connection (RFC 9112 section 9.3)."""
+
+    KEEP = b""                                    # HTTP/1.1: persistent unless said otherwise
+    CLOSE = b"Connection: close\r\n"
+    KEEP_HTTP10 = b"Connection: keep-alive\r\n"   # HTTP/1.0 has to be told
+
+
+_KEEP = Persistence.KEEP
+_GET = Kind.GET
+
+# For a person who sees it. What went wrong in detail is in the log, not on the page.
+# As RFC 9110 has them; before Python 3.13 the standard library has older ones.
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
+
+_SENTENCES = {
+    502: "The application did not answer as it should.",
+    503: "The application has as much to do as it can. Please try again in a moment.",
+    504: "The application did not answer in time.",
+}
+_SENTENCES_BY_REASON = {
+    Reason.CONNECT_REFUSED: "The application is not running, or is just being started: it takes no "
+    "connections. Please try again in a moment.",
+    Reason.CONNECT_TIMEOUT: "The application cannot be reached. Please try again later.",
+    Reason.NO_DESCRIPTORS: "This server has more visitors than it can serve. Please try again in a "
+    "moment.",
+    Reason.PAUSED: "The application is being worked on. Please try again in a moment.",
+    Reason.UPSTREAM_MALFORMED: "The application gave an answer that cannot be understood.",
+    Reason.UPSTREAM_RESET: "The application broke off before its answer was complete.",
+    Reason.UPSTREAM_TLS: "There is no secure connection to the application.",
+}
+
+
+def _escaped(text: str) -> str:
+    # The html module would do it and bring 0.3 MB of entities with it.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+class AnswerWriter:
+    """Composes answers for one process.
+
+    Args:
+        headers: Add X-Retter, X-Circuit and Cache-Status (`--headers`).
+        error_page: HTML shown instead of the built-in text for 502, 503 and 504, or None.
+    """
+
+    __slots__ = (
+        "_error_page", "_forwarded", "_forwarded_keep", "_headers", "_state", "_stored",
+        "_stored_keep",
+    )  # fmt: skip
+
+    def __init__(self, *, headers: bool, error_page: bytes | None) -> None:
+        self._headers = headers
+        self._error_page = error_page
+        self.set_state(State.CLOSED)
+
+    def set_state(self, state: State) -> None:
+        """Tell the circuit's state from now on."""
+        self._state = state
+        self._forwarded: dict[tuple[Kind, Persistence], bytes] = {}
+        self._stored: dict[tuple[Reason, Persistence], bytes] = {}
+        # The common ending of each has a way of its own: a tuple of enum members as a key costs
+        # 0.4 us to hash.
+        self._forwarded_keep = self._circuit_fields(b"backend") + b"\r\n"
+        self._stored_keep: dict[Reason, bytes] = {}
+
+    def forwarded_end(self, kind: Kind, persistence: Persistence) -> bytes:
+        """Return what follows ResponseHead.forward, with the empty line."""
+        if persistence is _KEEP:
+            return self._forwarded_keep if kind is _GET else b"\r\n"
+        found = self._forwarded.get((kind, persistence))
+        if found is None:
+            fields = self._circuit_fields(b"backend") if kind is _GET else b""
+            found = self._forwarded[kind, persistence] = fields + persistence.value + b"\r\n"
+        return found
+
+    def _circuit_fields(self, source: bytes) -> bytes:
+        if not self._headers:
+            return b""
+        return b"X-Retter: %b\r\nX-Circuit: %b\r\n" % (source, self._state.value.encode())
+
+    def _stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
+        if persistence is _KEEP:
+            found = self._stored_keep.get(reason)
+            if found is None:
+                found = self._stored_keep[reason] = self._make_stored_end(reason, persistence)
+            return found
+        found = self._stored.get((reason, persistence))
+        if found is None:
+            found = self._stored[reason, persistence] = self._make_stored_end(reason, persistence)
+        return found
+
+    def _make_stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
+        fields = b""
+        if self._headers:
+            # RFC 9211 section 2: the one member says that the store answered, and why.
+            fields = b"Cache-Status: retter; hit; detail=%b\r\n" % reason.encode()
+            fields += self._circuit_fields(b"cache")
+        return fields + persistence.value + b"\r\n"
+
+    def stored(
+        self,
+        stored: StoredResponse,
+        shown: StoredResponse | Form,
+        reason: Reason,
+        persistence: Persistence,
+        now: float,
+    ) -> tuple[bytes, bytes]:
+        """Return head and body of a stored response, whole and in one of its forms."""
+        body = shown.body
+        return b"%bContent-Length: %d\r\nAge: %d\r\n%b" % (
+            shown.head,
+            len(body),
+            stored.age_s + now - stored.stored_at,  # RFC 9111 section 4.2.3
+            self._stored_end(reason, persistence),
+        ), body
+
+    def stored_conditionally(
+        self,
+        request: RequestHead,
+        stored: StoredResponse,
+        reason: Reason,
+        persistence: Persistence,
+        now: float,
+    ) -> tuple[bytes, bytes | memoryview]:
+        """Return head and body for a request with conditions or a range: 200, 206, 304, 416."""
+        chosen: Answer = answer(request, stored, now)
+        return b"%bAge: %d\r\n%b" % (
+            chosen.head,
+            stored.age_s + now - stored.stored_at,
+            self._stored_end(reason, persistence),
+        ), chosen.body
+
+    def error(
+        self,
+        request: RequestHead | None,
+        status: int,
+        reason: Reason,
+        persistence: Persistence,
+        *,
+        date: str,
+        retry_after_s: int | None = None,
+        detail: str = "",
+    ) -> bytes:
+        """Return a whole error answer, in the form that the client prefers.
+
+        Args:
+            request: The request, or None if its head could not be read.
+            retry_after_s: Whole seconds for Retry-After (RFC 9110 section 10.2.3).
+            detail: What was wrong with a client's own request.
+        """
+        phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
+        sentence = detail or _SENTENCES_BY_REASON.get(reason) or _SENTENCES.get(status, phrase)
+        kind, body = self._error_body(request, status, phrase, sentence, reason)
+        lines = [
+            f"HTTP/1.1 {status} {phrase}",
+            f"Date: {date}",
+            f"Content-Type: {kind}",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-store",
+            "Via: 1.1 retter",
+        ]
+        if status == 405:
+            lines.append("Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
+        if retry_after_s is not None:
+            lines.append(f"Retry-After: {retry_after_s}")
+        if self._headers:
+            # RFC 9211 section 2.3: not answered by the store, and why not.
+            lines.append(f"Cache-Status: retter; fwd=miss; detail={reason}")
+            lines.append(f"X-Circuit: {self._state.value}")
+        head = "\r\n".join(lines).encode() + b"\r\n" + persistence.value + b"\r\n"
+        if request is not None and request.method == b"HEAD":
+            return head
+        return head + body
+
+    def _error_body(
+        self, request: RequestHead | None, status: int, phrase: str, sentence: str, reason: Reason
+    ) -> tuple[str, bytes]:
+        accept = request.combined(b"accept").lower() if request is not None else b""
+        if b"text/html" in accept:
+            if self._error_page is not None and status in _SENTENCES:
+                return "text/html; charset=utf-8", self._error_page
+            title = f"{status} {phrase}"
+            page = (
+                f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title>\n'
+                '<meta name="viewport" content="width=device-width">\n'
+                f"<h1>{title}</h1>\n<p>{_escaped(sentence)}</p>\n</html>\n"
+            )
+            return "text/html; charset=utf-8", page.encode()
+        if b"json" in accept:
+            problem = {"status": status, "title": phrase, "detail": sentence, "reason": reason}
+            kind = "application/problem+json" if b"problem+json" in accept else "application/json"
+            return kind, dumps(problem).encode() + b"\n"
+        return "text/plain; charset=utf-8", f"{status} {phrase}: {sentence}\n".encode()

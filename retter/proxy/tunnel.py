@@ -1,0 +1,162 @@
+"""A tunnel: after a 101, bytes go both ways until both sides have ended (RFC 9110 section 7.8).
+
+It takes the place of the exchange at both connections: each hands it what arrives, tells it when
+the other side has to wait, and when it has ended. It holds no place at the application.
+"""
+
+from typing import TYPE_CHECKING
+
+from retter.base.errors import Outcome, UpstreamError
+from retter.base.reason import Reason
+from retter.breaker import Permit
+from retter.http.message import RequestHead
+from retter.proxy.upstream_connection import UpstreamConnection
+from retter.store.policy import Identity
+
+if TYPE_CHECKING:
+    from retter.proxy.client_connection import DownstreamConnection
+    from retter.proxy.proxy import Proxy
+
+# An event stream or a tunnel may be silent for long: only one that has been silent for so many
+# seconds is taken for dead.
+STREAM_IDLE_S = 3600.0
+
+_FOREVER = float("inf")
+
+
+class Tunnel:
+    """Two connections that pass on what they receive.
+
+    Args:
+        permit: Detached from the circuit breaker already; reported when the tunnel ends.
+        began_at: When the request came, by the access log's clock.
+    """
+
+    def __init__(
+        self,
+        proxy: "Proxy",
+        client: "DownstreamConnection",
+        upstream: UpstreamConnection,
+        head: RequestHead,
+        identity: Identity,
+        permit: Permit,
+        began_at: float,
+        now: float,
+    ) -> None:
+        self._proxy = proxy
+        self._client: DownstreamConnection | None = client
+        self._upstream: UpstreamConnection | None = upstream
+        self._head = head
+        self._identity = identity
+        self._permit = permit
+        self._began_at = began_at
+        self._half_closed = False           # one direction has ended
+        self._silence_s = STREAM_IDLE_S     # allowed between bytes
+        self._deadline = now + STREAM_IDLE_S
+        proxy.streams[self] = None
+
+    # -- the application's side ---------------------------------------------------------------
+
+    def upstream_data(self, data: bytes, now: float) -> None:
+        """Bytes from the application."""
+        self._deadline = now + self._silence_s
+        if self._client is not None:
+            self._client.write(data)
+
+    def upstream_eof(self, now: float) -> None:
+        """The application sends no more."""
+        if self._client is not None:
+            self._client.write_eof()
+        self._end_direction(now)
+
+    def upstream_failed(self, error: UpstreamError, now: float) -> None:
+        """The application's connection is lost."""
+        self._upstream = None
+        self._end(self._permit.reason, now)
+
+    def upstream_blocked(self) -> None:
+        """The application does not read: the client stops sending until it does."""
+        settings = self._proxy.settings
+        self._deadline = self._proxy.loop.time() + settings.upstream_body_timeout_s
+        if self._client is not None:
+            self._client.pause_body()
+
+    def upstream_writable(self) -> None:
+        """The application reads again."""
+        self._deadline = self._proxy.loop.time() + self._silence_s
+        if self._client is not None:
+            self._client.resume_body()
+
+    # -- the client's side --------------------------------------------------------------------
+
+    def client_data(self, data: bytes, now: float) -> None:
+        """Bytes from the client."""
+        self._deadline = now + self._silence_s
+        if self._upstream is not None:
+            self._upstream.write(data)
+
+    def client_eof(self, now: float) -> None:
+        """The client sends no more."""
+        if self._upstream is not None:
+            self._upstream.write_eof()
+        self._end_direction(now)
+
+    def client_gone(self, now: float) -> None:
+        """The client's connection is lost."""
+        self._proxy.counters.clients_gone += 1
+        self._end(Reason.CLIENT_GONE, now)
+
+    def downstream_blocked(self) -> None:
+        """The client does not read: the application stops sending until it does."""
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+        self._deadline = _FOREVER   # the client's own time limit holds
+
+    def downstream_writable(self) -> None:
+        """The client reads again."""
+        self._deadline = self._proxy.loop.time() + self._silence_s
+        if self._upstream is not None:
+            self._upstream.resume_reading()
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """End a tunnel that has been silent for too long. Called about once a second."""
+        if now >= self._deadline:
+            self._proxy.counters.upstream_errors[Reason.UPSTREAM_TIMEOUT] += 1
+            self._end(Reason.UPSTREAM_TIMEOUT, now, cut=True)
+
+    def shut_down(self, now: float) -> None:
+        """RETTER ends."""
+        self._end(self._permit.reason, now)
+
+    def _end_direction(self, now: float) -> None:
+        """Go on with the other direction if it is still open, but not for long in silence."""
+        if self._half_closed:
+            self._end(self._permit.reason, now)
+            return
+        self._half_closed = True
+        self._silence_s = self._proxy.settings.upstream_body_timeout_s
+        self._deadline = now + self._silence_s
+
+    def _end(self, reason: Reason, now: float, *, cut: bool = False) -> None:
+        """Close both sides: what has been written to them is still delivered, unless `cut`."""
+        client, self._client = self._client, None
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.end_tunnel()
+        if client is not None:
+            self._log(client, reason)
+            if cut:
+                client.abort()
+            else:
+                client.close()
+        del self._proxy.streams[self]
+        self._proxy.breaker.finished(now, self._permit, Outcome.NEUTRAL)
+
+    def _log(self, client: "DownstreamConnection", reason: Reason) -> None:
+        log = self._proxy.access_log
+        if log is not None:
+            who = client.forwarding.client_of(self._head)
+            took_s = log.clock() - self._began_at
+            log.add(who, self._head, self._identity, 101, "backend", reason, took_s)

@@ -1,0 +1,499 @@
+"""One connection to the application: bytes in, heads and body pieces out.
+
+Carries one exchange at a time. It knows framing and nothing of storing, breaking or retrying; what
+it hands over goes to a `ResponseSink`, and a connection whose answer ended cleanly goes back to
+the pool *before* the last piece is handed over, so that a pipelined next request finds it there.
+"""
+
+import asyncio
+import select
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, cast
+
+from retter.base.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
+from retter.http.chunked import BodyMalformed, ChunkedDecoder
+from retter.http.framing_rules import check_response_head
+from retter.http.heads import HeadMemo, ResponseParser, dated, end_of_head
+from retter.http.message import Framing, ResponseHead
+from retter.http.read_buffer import ReadBuffer
+from retter.net.transports import close_sending
+from retter.proxy.bound_connections import names_binding_scheme
+
+if TYPE_CHECKING:
+    from retter.proxy.pool import ConnectionPool
+
+Trailers = list[tuple[bytes, bytes]]
+
+# 1xx answers before the final one. A client asked for at most one 100; 103 may come a few times.
+# An application that sends more is broken, and each of them is work for us.
+INFORMATIONAL_MAX = 16
+
+
+def _declares_body(head: ResponseHead) -> bool:
+    """Whether the fields speak of a body, even of one that this answer may not have."""
+    return head.framing in (Framing.CHUNKED, Framing.CLOSE) or bool(
+        head.first(b"content-length") or head.first(b"transfer-encoding")
+    )
+
+
+class ResponseSink(Protocol):
+    """What an UpstreamConnection needs of the exchange it works for."""
+
+    def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None: ...
+    def response_informational(self, head: ResponseHead) -> None: ...
+    def response_head(
+        self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None: ...
+    def response_data(
+        self, data: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None: ...
+    def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None: ...
+    def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
+    def upstream_blocked(self) -> None: ...
+    def upstream_writable(self) -> None: ...
+    def broken(self, now: float) -> None: ...
+
+
+class TunnelSink(Protocol):
+    """What an UpstreamConnection needs of the tunnel that it has become a side of."""
+
+    def upstream_data(self, data: bytes, now: float) -> None: ...
+    def upstream_eof(self, now: float) -> None: ...
+    def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
+    def upstream_blocked(self) -> None: ...
+    def upstream_writable(self) -> None: ...
+
+
+class UpstreamConnection:
+    """A client-side HTTP/1.1 connection, reusable while its answers end cleanly.
+
+    An asyncio.Protocol in all but its base class, like DownstreamConnection.
+
+    Args:
+        http_date: Tells the wall-clock time as in a Date field, for answers that have none.
+    """
+
+    __slots__ = (
+        "_bodiless",
+        "_buffer",
+        "_decoder",
+        "_framing",
+        "_head_bytes_max",
+        "_http_date",
+        "_informational",
+        "_keep_alive",
+        "_left",
+        "_left_alone",
+        "_loop",
+        "_memo",
+        "_method",
+        "_parser",
+        "_paused",
+        "_pool",
+        "_sink",
+        "_transport",
+        "_tunnel",
+        "answered",
+        "bound",
+        "closed",
+        "idle_since",
+        "made_at",
+        "request_complete",
+        "reused",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pool: "ConnectionPool",
+        loop: asyncio.AbstractEventLoop,
+        memo: HeadMemo[ResponseHead],
+        parser: ResponseParser,
+        head_bytes_max: int,
+        http_date: Callable[[], str],
+    ) -> None:
+        self._parser = parser
+        self._http_date = http_date
+        self._pool = pool
+        self._loop = loop
+        self._memo = memo
+        self._head_bytes_max = head_bytes_max
+        self._transport: asyncio.Transport | None = None
+        self._sink: ResponseSink | None = None
+        self._buffer: ReadBuffer | None = None      # part of a head
+        self._framing: Framing | None = None      # None: a head is awaited
+        self._left = 0                            # octets of a LENGTH body still to come
+        self._decoder: ChunkedDecoder | None = None
+        self._keep_alive = False
+        self._informational = 0
+        self._method = b""
+        self._tunnel: TunnelSink | None = None    # takes what comes in place of the sink
+        self._paused = False
+        self._bodiless = False                    # has carried an answer that had no body
+        self._left_alone = False                  # bound, and its client has left
+        self.bound = False                        # one client's alone: never pooled
+        self.closed = False
+        self.reused = False                       # has carried an exchange before
+        self.answered = False                     # bytes of the present answer have arrived
+        self.request_complete = False             # set by the exchange with its last byte
+        self.idle_since = 0.0                     # monotonic seconds, as
+        self.made_at = 0.0
+
+    # -- what the exchange asks for ---------------------------------------------------------
+
+    def send(self, sink: ResponseSink, method: bytes, data: bytes) -> None:
+        """Begin an exchange: write the request's head and what there is of its body."""
+        assert self._sink is None and self._transport is not None, "one exchange at a time"
+        self._sink = sink
+        self._method = method
+        self._framing = None
+        self._informational = 0
+        self.answered = False
+        self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Whether it was found lost, or is being closed."""
+        return self._transport is None or self._transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """Write more of the request's body, or of the tunnel."""
+        if self._transport is not None and not self.closed:
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        """Close our direction of a tunnel, or all of it where TLS knows no half."""
+        if self._transport is not None and not self.closed:
+            if self._transport.can_write_eof():
+                close_sending(self._transport)
+            else:
+                self._transport.close()
+
+    def pause_reading(self) -> None:
+        """Stop reading until resume_reading: the client does not keep up."""
+        # Not without an exchange: the last piece of an answer may be what blocks its client, and
+        # by then the connection is in the pool, where it has to read.
+        if (self._sink is None and self._tunnel is None) or self._paused or self.closed:
+            return
+        if self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Undo pause_reading."""
+        if self._paused and self._transport is not None and not self.closed:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes or an end have arrived that the loop has not yet told us of."""
+        assert self._transport is not None
+        told = self._transport.get_extra_info("socket")
+        if told is None:
+            return False
+        poll = select.poll()
+        poll.register(told.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
+    def begin_tunnel(self, tunnel: TunnelSink) -> None:
+        """Hand all that comes from here on to the tunnel."""
+        self._sink = None
+        self._tunnel = tunnel
+
+    def end_tunnel(self) -> None:
+        """Close; what the client said last is still delivered."""
+        self._tunnel = None
+        if not self.closed and self._transport is not None:
+            self.closed = True
+            self._pool.forget(self)
+            if self._transport.get_write_buffer_size():
+                self._pool.flush(self)
+            self._transport.close()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is open and has no exchange."""
+        return not self.closed and self._sink is None
+
+    def let_go(self) -> None:
+        """The client that it is bound to has left, or has another: close after what it does."""
+        self._left_alone = True
+        if self._sink is None:
+            self.close()
+
+    def abandon(self) -> None:
+        """Give the exchange up in the middle: the connection cannot be used again."""
+        self._sink = None
+        self._tunnel = None
+        self.close()
+
+    def close(self) -> None:
+        """Close at once, without a word to the exchange."""
+        if not self.closed:
+            self.closed = True
+            self._pool.forget(self)
+            if self._transport is not None:
+                self._transport.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever is not yet delivered."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # -- asyncio.Protocol ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self.made_at = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        sink = self._sink
+        if sink is None:
+            if self._tunnel is not None:
+                self._tunnel.upstream_data(data, self._loop.time())
+            else:
+                self.close()  # nobody asked: what comes next here cannot be trusted
+            return
+        self.answered = True
+        now = self._loop.time()
+        try:
+            if self._framing is None and self._buffer is None:
+                end = data.find(b"\r\n\r\n") + 4
+                head = self._memo.young.get(data[:end])
+                if (
+                    head is not None
+                    and head.plain
+                    and head.content_length == len(data) - end
+                    and self._method == b"GET"
+                ):
+                    # A known head and the whole body: what `_receive_head` would come to.
+                    self._keep_alive = head.keep_alive
+                    self._end_exchange(now)
+                    sink.response_whole(head, data[end:], now)
+                    return
+            if self._framing is None:
+                self._receive_head(sink, data, now)
+            else:
+                self._receive_body(sink, data, now)
+        except UpstreamError as error:
+            self._fail(error, now)
+        except Exception:
+            # A fault of ours, or no memory. The loop tells it and ends this connection, which may
+            # not have the exchange any more.
+            if self._sink is sink:
+                self._sink = None
+            sink.broken(now)
+            raise
+
+    def eof_received(self) -> bool:
+        if self._tunnel is not None:
+            self._tunnel.upstream_eof(self._loop.time())
+            # The other direction may go on, but not over TLS.
+            return self._transport is not None and self._transport.can_write_eof()
+        if self._sink is None:
+            self.close()  # now, not when it is lost: nobody may be given it in between
+        elif self._framing is Framing.CLOSE and self._end_is_told():
+            self._finish(self._sink, b"", [], self._loop.time())
+        return False
+
+    def _end_is_told(self) -> bool:
+        """Whether it is the application that ends the connection.
+
+        Over TLS, an end without close_notify may be somebody's on the way (RFC 9112 section 9.8).
+        asyncio comes here with either, uvloop with the good one alone.
+        """
+        assert self._transport is not None
+        secured: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
+        if secured is None:
+            return True
+        try:
+            return not secured.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except ssl.SSLError:    # SSLWantReadError: more was to come
+            return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pool.forget(self)
+        sink, self._sink = self._sink, None
+        tunnel, self._tunnel = self._tunnel, None
+        now = self._loop.time()
+        if tunnel is not None:
+            tunnel.upstream_failed(UpstreamReset("closed"), now)
+        if sink is None:
+            return
+        plain = self._transport is None or self._transport.can_write_eof()
+        # Over TLS, the end that counts comes as eof_received.
+        if self._framing is Framing.CLOSE and exc is None and plain:
+            sink.response_data(b"", True, [], now)
+        else:
+            sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
+
+    def pause_writing(self) -> None:
+        if self._sink is not None:
+            self._sink.upstream_blocked()
+        elif self._tunnel is not None:
+            self._tunnel.upstream_blocked()
+
+    def resume_writing(self) -> None:
+        if self._sink is not None:
+            self._sink.upstream_writable()
+        elif self._tunnel is not None:
+            self._tunnel.upstream_writable()
+
+    # -- the answer ---------------------------------------------------------------------------
+
+    def _receive_head(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        if self._buffer is not None:
+            data = self._with_buffer(self._buffer, data)
+            if not data:
+                return
+        end = self._end_of_head(data)
+        if not end:
+            self._buffer = ReadBuffer(data, checked=True)
+            return
+        head_bytes = data[:end]
+        head = self._memo.get(head_bytes)
+        if head is None:
+            head = self._parser.parse(head_bytes)
+            self._memo.offer(head_bytes, head)
+        if head.status < 200:
+            self._receive_informational(sink, head, data[end:], now)
+            return
+        if head.undated:
+            head = dated(head, self._http_date().encode())
+        self._keep_alive = head.keep_alive
+        if head.status == 401 and names_binding_scheme(head.fields, b"www-authenticate"):
+            self.bound = True
+        framing = head.framing if self._method != b"HEAD" else Framing.NONE
+        extra = len(data) - end
+        if framing is Framing.LENGTH and extra < head.content_length:
+            self._framing = framing
+            self._left = head.content_length - extra
+            sink.response_head(head, data[end:], False, [], now)
+        elif framing is Framing.LENGTH or framing is Framing.NONE:
+            length = head.content_length if framing is Framing.LENGTH else 0
+            if extra > length:
+                self._keep_alive = False  # bytes after the end: never reuse
+            self._end_exchange(now, head if framing is Framing.NONE else None)
+            sink.response_head(head, data[end : end + length], True, [], now)
+        elif framing is Framing.CHUNKED:
+            self._framing = framing
+            self._decoder = ChunkedDecoder()
+            self._receive_chunked_head(sink, head, data[end:], now)
+        else:
+            self._framing = framing
+            sink.response_head(head, data[end:], False, [], now)
+
+    def _receive_chunked_head(
+        self, sink: ResponseSink, head: ResponseHead, data: bytes, now: float
+    ) -> None:
+        body = self._decode(data)
+        decoder = self._decoder
+        assert decoder is not None
+        if decoder.complete:
+            self._end_exchange(now)
+        sink.response_head(head, body, decoder.complete, decoder.trailers, now)
+
+    def _with_buffer(self, buffer: ReadBuffer, data: bytes) -> bytes:
+        """Return all that has come if a head ends in it, or can end no more; else b""."""
+        buffer.add(data)
+        if buffer.has_heads() or len(buffer) > self._head_bytes_max:
+            self._buffer = None
+            return buffer.taken()[0]
+        buffer.check(check_response_head)
+        return b""
+
+    def _end_of_head(self, data: bytes) -> int:
+        try:
+            return end_of_head(data, self._head_bytes_max, check_response_head)
+        except BadRequest as error:
+            raise UpstreamMalformed("the response head is too large") from error
+
+    def _receive_informational(
+        self, sink: ResponseSink, head: ResponseHead, rest: bytes, now: float
+    ) -> None:
+        self._informational += 1
+        if self._informational > INFORMATIONAL_MAX:
+            raise UpstreamMalformed("too many 1xx answers")
+        if head.status == 101:
+            sink.upgraded(head, rest, now)
+            return
+        sink.response_informational(head)
+        if rest and self._sink is sink:
+            self._receive_head(sink, rest, now)
+
+    def _receive_body(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        if self._framing is Framing.LENGTH:
+            left = self._left - len(data)
+            if left > 0:
+                self._left = left
+                sink.response_data(data, False, [], now)
+                return
+            if left < 0:
+                self._keep_alive = False
+                data = data[: self._left]
+            self._finish(sink, data, [], now)
+        elif self._framing is Framing.CHUNKED:
+            self._receive_chunked(sink, data, now)
+        else:
+            sink.response_data(data, False, [], now)
+
+    def _receive_chunked(self, sink: ResponseSink, data: bytes, now: float) -> None:
+        body = self._decode(data)
+        decoder = self._decoder
+        assert decoder is not None
+        if decoder.complete:
+            self._finish(sink, body, decoder.trailers, now)
+        elif body:
+            sink.response_data(body, False, [], now)
+
+    def _decode(self, data: bytes) -> bytes:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            body = decoder.feed(data) if data else b""
+        except BodyMalformed as error:
+            raise UpstreamMalformed(str(error)) from error
+        if decoder.complete and decoder.rest():
+            self._keep_alive = False  # bytes after the end: never reuse
+        return body
+
+    def _finish(self, sink: ResponseSink, data: bytes, trailers: Trailers, now: float) -> None:
+        self._end_exchange(now)
+        sink.response_data(data, True, trailers, now)
+
+    def _end_exchange(self, now: float, bodiless: ResponseHead | None = None) -> None:
+        """The answer is complete: back to the pool, or closed.
+
+        `bodiless` is the head of one that may not have a body, and is followed by one all the
+        same where the application is broken: then the connection is not for use at once.
+        """
+        self._sink = None
+        self._framing = None
+        self._decoder = None
+        if (
+            self._keep_alive and self.request_complete and not (self.closed or self._left_alone)
+        ):
+            self.resume_reading()  # a pooled connection goes back reading
+            self.reused = True
+            if self.bound:
+                self.idle_since = now
+            elif bodiless is None:
+                self._pool.release(self, now)
+            else:
+                self._bodiless = True
+                self._pool.rest(self, now, if_needed=not _declares_body(bodiless))
+        else:
+            self.close()
+
+    def _fail(self, error: UpstreamError, now: float) -> None:
+        sink, self._sink = self._sink, None
+        self.close()
+        if self._bodiless and self._framing is None and not self._informational:
+            # A body, sooner than the answer to this request: that will never be read, and is to be
+            # asked for once more where that is allowed.
+            self.answered = False
+            error = UpstreamReset("bytes of the answer before this one")
+        if sink is not None:
+            sink.upstream_failed(error, now)

@@ -1,0 +1,322 @@
+"""Where stored responses lie: keys, variants, owners' accounts, bodies, and every byte counted.
+
+The mechanism under store.py. It knows what is least recently used and what everything costs; it
+knows nothing of requests. Equal bodies are kept once; an owner is charged for each body that its
+entries refer to, the budget only once for each. All that is held are bytes, numbers and tuples of
+them: little for the garbage collector to walk through.
+"""
+
+from collections import OrderedDict
+from typing import Any, Final
+
+from retter.store.marks import OwnerMarks
+from retter.store.policy import key_parts
+from retter.store.record import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
+
+# What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
+# much again for the session by which it is found (marks.py).
+OWNER_OVERHEAD_BYTES: Final = 880
+
+
+# Places of cleared shelves freed in one tick: a millisecond or two, and all of them in seconds.
+FREED_AT_ONCE_MAX: Final = 8192
+
+# Keys that one tick stops counting, when very many have gone or are to go: as long.
+SETTLED_AT_ONCE_MAX: Final = 512
+
+
+class Shelves:
+    """Stored responses by key, under a budget and a share of it for each owner."""
+
+    __slots__ = (
+        "_bodies", "_body_uses", "_bytes_max", "_bytes_wanted", "_coded", "_hidden",
+        "_owner_bytes", "_owner_bytes_max", "_rubbish", "bytes_used", "entries", "evicted_budget",
+        "evicted_share", "marks", "owner_keys", "slots",
+    )
+
+    def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
+        self._bytes_max = bytes_max         # above what is wanted while they shrink
+        self._bytes_wanted = bytes_max
+        self._owner_bytes_max = owner_bytes_max
+        # Least recently used first; the variants of a key newest first.
+        self.slots: OrderedDict[bytes, tuple[Record, ...]] = OrderedDict()
+        # Of each owner its keys, least recently used first, and the bytes they refer to. Plain
+        # dictionaries of bytes: they are half the size of ordered ones, and nothing to collect.
+        self.owner_keys: dict[bytes, dict[bytes, None]] = {}
+        self._owner_bytes: dict[bytes, int] = {}
+        self.marks = OwnerMarks()
+        self._bodies: dict[bytes, bytes] = {}       # each distinct body once
+        self._body_uses: dict[bytes, int] = {}
+        self._coded: dict[bytes, dict[bytes, bytes]] = {}   # of a body, by coding
+        self.bytes_used = 0
+        self.entries = 0
+        self.evicted_budget = 0
+        self.evicted_share = 0
+        self._rubbish: list[dict[bytes, Any]] = []      # emptied shelves, to be taken apart
+        # What nobody finds any more and still counts. The keys are among their owners' still.
+        self._hidden: dict[bytes, tuple[Record, ...]] = {}
+
+    def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
+        """Change the budget. An owner over its share shrinks when it stores something again.
+
+        What is over a smaller budget goes little by little, with `take_rubbish_out`.
+        """
+        self._bytes_wanted = bytes_max
+        self._bytes_max = max(bytes_max, self.bytes_used)
+        self._owner_bytes_max = owner_bytes_max
+
+    @property
+    def bodies(self) -> int:
+        """Return the number of distinct bodies."""
+        return len(self._bodies)
+
+    def fits(self, owner: bytes, size: int) -> bool:
+        """Tell whether an entry of this size, body included, could be kept at all."""
+        if owner:
+            return size + OWNER_OVERHEAD_BYTES <= self._owner_bytes_max
+        return size <= self._bytes_max
+
+    def insert(
+        self, key: bytes, owner: bytes, others: tuple[Record, ...], record: Record, size: int
+    ) -> None:
+        """Put an entry, whose body is held already, before the other variants of its key.
+
+        `size` is what it counts beside its body; it is new, so there are no forms of it.
+        """
+        slots = self.slots
+        slots[key] = (record, *others)
+        self.entries += 1
+        self.bytes_used += size
+        slots.move_to_end(key)
+        if owner:
+            keys = self.owner_keys.get(owner)
+            if keys is None:
+                self.owner_keys[owner] = {key: None}
+                self._owner_bytes[owner] = OWNER_OVERHEAD_BYTES
+                self.bytes_used += OWNER_OVERHEAD_BYTES
+            else:
+                keys.pop(key, None)
+                keys[key] = None
+            held = self._owner_bytes[owner] + size + len(record[BODY])
+            self._owner_bytes[owner] = held
+            if held > self._owner_bytes_max:
+                self.make_room(owner)
+        if self.bytes_used > self._bytes_max:
+            self.make_room(b"")
+
+    def touch(self, key: bytes, owner: bytes) -> None:
+        """Make a key the most recently used one."""
+        self.slots.move_to_end(key)
+        if owner:
+            keys = self.owner_keys[owner]
+            del keys[key]
+            keys[key] = None
+
+    def bring_forward(self, key: bytes, record: Record) -> None:
+        """Make a variant the most recently used one of its key."""
+        slot = self.slots[key]
+        self.slots[key] = (record, *[other for other in slot if other is not record])
+
+    def replace(self, key: bytes, old: StoredResponse, new: StoredResponse) -> None:
+        """Put one record in the place of another with the same body."""
+        owner, _ = key_parts(key)
+        grown = new.entry_bytes - old.entry_bytes
+        referred = bytes_referred(new) - bytes_referred(old)
+        record = tuple(new)
+        self.slots[key] = tuple([record if held == old else held for held in self.slots[key]])
+        self.bytes_used += grown
+        if owner:
+            self._owner_bytes[owner] += grown + referred
+
+    def make_room(self, owner: bytes) -> None:
+        """Drop what is least recently used until share and budget are kept.
+
+        What was put in last fits alone, so it is never what goes.
+        """
+        slots = self.slots
+        if owner:
+            if self._hidden:
+                for key in [key for key in self.owner_keys[owner] if key in self._hidden]:
+                    self._settle(key, self._hidden.pop(key))
+            while self._owner_bytes.get(owner, 0) > self._owner_bytes_max:
+                key = next(iter(self.owner_keys[owner]))
+                self.remove(key, slots[key][-1])
+                self.evicted_share += 1
+        while self.bytes_used > self._bytes_max:
+            if self._hidden:
+                self._settle(*self._hidden.popitem())
+                continue
+            key = next(iter(slots))
+            self.remove(key, slots[key][-1])
+            self.evicted_budget += 1
+
+    def clear(self) -> int:
+        """Drop everything; return how many entries that were.
+
+        To free a hundred thousand of them takes a tenth of a second, which no request shall wait
+        for: they are put aside, for `take_rubbish_out`. `slots` and `owner_keys` are new ones.
+        """
+        dropped = self.entries
+        self._rubbish += [
+            self.slots, self.owner_keys, self._owner_bytes, self._bodies, self._body_uses,
+            self._coded, self._hidden,
+        ]  # fmt: skip
+        self._hidden = {}
+        self.slots, self.owner_keys, self._owner_bytes = OrderedDict(), {}, {}
+        self._bodies, self._body_uses, self._coded = {}, {}, {}
+        self.marks.clear()
+        self.bytes_used = self.entries = 0
+        return dropped
+
+    def take_rubbish_out(self) -> None:
+        """Free some of what has been cleared, hidden, or is over a new budget; for every tick."""
+        if self._hidden or self._bytes_max != self._bytes_wanted:
+            self._shrink()
+        left = FREED_AT_ONCE_MAX
+        while self._rubbish and left:
+            shelf = self._rubbish[-1]
+            while shelf and left:
+                shelf.popitem()
+                left -= 1
+            if not shelf:
+                self._rubbish.pop()
+
+    def take_all_rubbish_out(self) -> None:
+        """Free all that has been cleared, however long it takes."""
+        self._rubbish.clear()
+
+    def _shrink(self) -> None:
+        left = SETTLED_AT_ONCE_MAX
+        while left and self._hidden:
+            self._settle(*self._hidden.popitem())
+            left -= 1
+        while left and self.bytes_used > self._bytes_wanted:
+            key = next(iter(self.slots))
+            self.remove(key, self.slots[key][-1])
+            self.evicted_budget += 1
+            left -= 1
+        self._bytes_max = max(self._bytes_wanted, min(self._bytes_max, self.bytes_used))
+
+    def hide(self, keys: list[bytes]) -> int:
+        """Drop keys with all their variants, of which there are too many to count their bytes now.
+
+        Nobody finds them from here on; the rest is done with the ticks. Returns how many entries
+        they had.
+        """
+        slots, hidden = self.slots, self._hidden
+        before = self.entries
+        for key in keys:
+            if key in hidden:
+                self._settle(key, hidden.pop(key))      # hidden before, and stored again meanwhile
+            slot = hidden[key] = slots.pop(key)
+            self.entries -= len(slot)
+        return before - self.entries
+
+    def _settle(self, key: bytes, slot: tuple[Record, ...]) -> None:
+        """Stop counting what was hidden of a key."""
+        owner, _ = key_parts(key)
+        self.entries += len(slot)       # not counted any more, and release would do it again
+        for record in slot:
+            self.release(owner, record)
+        if owner and key not in self.slots:
+            self._forget_owners(key, owner)
+
+    def remove(self, key: bytes, record: Record) -> None:
+        """Drop one variant, and its key with the last one."""
+        owner, _ = key_parts(key)
+        self.release(owner, record)
+        slot = self.slots[key]
+        if len(slot) == 1:
+            self._forget(key, owner)
+        else:
+            self.slots[key] = tuple([held for held in slot if held != record])
+
+    def remove_key(self, key: bytes) -> int:
+        """Drop a key with all its variants; return how many they were."""
+        if key in self._hidden:
+            self._settle(key, self._hidden.pop(key))
+        slot = self.slots.get(key)
+        if slot is None:
+            return 0
+        owner, _ = key_parts(key)
+        for record in slot:
+            self.release(owner, record)
+        self._forget(key, owner)
+        return len(slot)
+
+    def _forget(self, key: bytes, owner: bytes) -> None:
+        if key in self._hidden:
+            self._settle(key, self._hidden.pop(key))    # while its owner has an account
+        del self.slots[key]
+        if owner:
+            self._forget_owners(key, owner)
+
+    def _forget_owners(self, key: bytes, owner: bytes) -> None:
+        keys = self.owner_keys[owner]
+        del keys[key]
+        if not keys:
+            del self.owner_keys[owner]
+            del self._owner_bytes[owner]
+            self.marks.forget(owner)
+            self.bytes_used -= OWNER_OVERHEAD_BYTES
+
+    def release(self, owner: bytes, record: Record) -> None:
+        """Stop counting an entry that the caller takes from its slot."""
+        self.entries -= 1
+        self.bytes_used -= record[ENTRY_BYTES]
+        if owner:
+            self._owner_bytes[owner] -= record[ENTRY_BYTES] + bytes_referred(record)
+        self._release_body(record[BODY])
+
+    def hold_body(self, body: bytes) -> bytes:
+        """Count one more use of a body; return the bytes to keep."""
+        # Dictionaries of the bytes themselves: their hash is keyed (siphash), and remembered.
+        held = self._bodies.get(body)
+        if held is not None:
+            self._body_uses[held] += 1
+            return held
+        self._bodies[body] = body
+        self._body_uses[body] = 1
+        self.bytes_used += len(body)
+        return body
+
+    def _release_body(self, body: bytes) -> None:
+        uses = self._body_uses[body] - 1
+        if uses:
+            self._body_uses[body] = uses
+        else:
+            del self._body_uses[body]
+            del self._bodies[body]
+            self.bytes_used -= len(body)
+            for coded in self._coded.pop(body, {}).values():
+                if coded is not body:
+                    self.bytes_used -= len(coded)
+
+    def hold_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
+        """Keep a body in another coding for as long as the body itself; once, like that."""
+        held = self._bodies.get(body)   # an equal one, if it has gone and come back meanwhile
+        if held is None:
+            return
+        others = self._coded.setdefault(held, {})
+        if coding in others:
+            return
+        if coded is body or len(coded) > self.coded_bytes_max(held):
+            others[coding] = held
+        else:
+            others[coding] = coded
+            self.bytes_used += len(coded)
+
+    def coded_bytes_max(self, body: bytes) -> int:
+        """Return how large one more form of a body may be.
+
+        A body and all its forms take half of the budget at most: they must never be what pushes out
+        the response that they were made from.
+        """
+        forms = self._coded.get(body, {}).values()
+        size = len(body) + sum([len(form) for form in forms if form is not body])
+        return max(0, self._bytes_max // 2 - size)
+
+    def coded(self, body: bytes, coding: bytes) -> bytes | None:
+        """Return a body in another coding, if that is kept."""
+        others = self._coded.get(body)
+        return others.get(coding) if others is not None else None

@@ -1,0 +1,173 @@
+"""What would help: cookies that keep visitors from stored pages, seen while they miss them.
+
+Two kinds are common. A cookie that says nothing of its visitor (`popup_seen`, a number for each)
+makes another owner of each newcomer, who then has no stored pages. And a session cookie that is
+encrypted anew with each answer makes another owner with each page. Either is told once, with the
+setting that helps; whether it may be set is the operator's to know.
+
+Names of cookies are kept and told, and of values hashes of the process only. `now` is monotonic
+seconds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final
+
+from retter.http.cookies import CREDENTIAL, LIKELY, OTHER, SESSION, may_be_secret
+from retter.http.message import RequestHead, ResponseHead
+from retter.store.owner import FieldKind, OwnerClass, OwnerRules
+from retter.store.set_cookie import cookies_of, cookies_set
+
+# Names that are counted: of those that make owners of visitors without a stored page.
+NAMES_MAX: Final = 64
+NAME_BYTES_MAX: Final = 64
+# A cookie is told of after so many visitors without an answer, with so many different values.
+UNANSWERED_MIN: Final = 20
+VALUES_MIN: Final = 10
+
+# Session values lately given in answers to GETs, to see them replaced by the next one. 100 bytes
+# each.
+GIVEN_MAX: Final = 1024
+# So many in a row, each soon after the one before: a login or a renewal every five minutes is not.
+ROLLS_MIN: Final = 8
+ROLL_S: Final = 60.0
+
+# Cookies named in an explanation.
+EXPLAINED_MAX: Final = 12
+
+
+class Hints:
+    """Counts what may be worth a hint; `given` are the hints so far, oldest first."""
+
+    __slots__ = ("_given", "_rolls", "_unanswered", "_values", "given")
+
+    def __init__(self) -> None:
+        self.given: dict[bytes, str] = {}       # by the name of the cookie
+        self._unanswered: dict[bytes, int] = {}
+        self._values: dict[bytes, set[int]] = {}
+        # Of a value given: how many came before it in a row, and when it was given.
+        self._rolls: OrderedDict[int, tuple[int, float]] = OrderedDict()
+
+    def unanswered(self, request: RequestHead, rules: OwnerRules) -> None:
+        """Note a visitor with cookies, and without a session, for whom nothing was stored."""
+        for name, value in cookies_of(request, rules).counted:
+            name = name.removesuffix(b"=")
+            if name not in self._values:
+                if len(self._values) >= NAMES_MAX or not 0 < len(name) <= NAME_BYTES_MAX:
+                    continue
+                self._values[name] = set()
+            values = self._values[name]
+            if len(values) < VALUES_MIN:
+                values.add(hash(value))
+            self._unanswered[name] = self._unanswered.get(name, 0) + 1
+            if self.differs(name) and rules.cookie_kinds[name] is OTHER:
+                self.given.setdefault(name, ignoring(name))
+
+    def differs(self, name: bytes) -> bool:
+        """Tell whether a cookie has been seen to differ from visitor to visitor, to their cost."""
+        return (
+            self._unanswered.get(name, 0) >= UNANSWERED_MIN
+            and len(self._values[name]) >= VALUES_MIN
+        )
+
+    def replaced(
+        self, request: RequestHead, response: ResponseHead, rules: OwnerRules, now: float
+    ) -> None:
+        """Note an answer that gives a session another value, and so ends what it had stored."""
+        if request.method != b"GET" or response.status != 200:
+            return
+        carried = dict(cookies_of(request, rules).sessions)
+        for cookie in cookies_set(response):
+            kind = rules.cookie_kinds[cookie.name]
+            before = carried.get(cookie.name)
+            if kind not in (SESSION, LIKELY) or before is None or before == cookie.value:
+                continue
+            if not may_be_secret(kind, cookie.value):
+                continue
+            number, given_at = self._rolls.pop(hash(before), (0, now))
+            number = number + 1 if now - given_at <= ROLL_S else 1
+            self._rolls[hash(cookie.value)] = (number, now)
+            if len(self._rolls) > GIVEN_MAX:
+                self._rolls.popitem(last=False)
+            if number >= ROLLS_MIN:
+                self.given.setdefault(cookie.name, rolling(cookie.name))
+
+
+def shown(name: bytes) -> str:
+    """Return a name as it may be shown."""
+    text = name[:NAME_BYTES_MAX].decode("latin-1")
+    return "".join([one if " " < one < "\x7f" else "?" for one in text])
+
+
+def ignoring(name: bytes) -> str:
+    """Return the hint for a cookie that differs for every visitor."""
+    one = shown(name)
+    return (
+        f"cookie {one} differs for every visitor: --ignore-cookies {one} gives newcomers the "
+        "public pages, if it identifies nobody and changes no page"
+    )
+
+
+def rolling(name: bytes) -> str:
+    """Return the hint for a session whose cookie changes with each answer."""
+    one = shown(name)
+    return (
+        f"session cookie {one} changes with nearly every answer: --rolling-cookies {one} lets its "
+        "visitors find their own pages (docs/security.md)"
+    )
+
+
+def made_of(request: RequestHead, owner_class: OwnerClass, rules: OwnerRules) -> list[str]:
+    """Return what makes the owner of a request: names, never values."""
+    if owner_class is OwnerClass.UNREAD:
+        return ["more cookies or parameters than are read"]
+    parts = [
+        f"header {shown(name)}" for name, _ in request.telling
+        if rules.field_kinds[name] is FieldKind.CREDENTIAL
+    ]  # fmt: skip
+    cookies = cookies_of(request, rules)
+    if cookies.unclear:
+        return [*parts, "the whole of Cookie, which applications read in different ways"]
+    if owner_class is OwnerClass.SESSION or (parts and cookies.sessions):
+        parts += [f"session cookie {shown(name)}" for name, _ in cookies.sessions]
+        parts += [f"cookie {shown(name)}, named like a login" for name, _ in cookies.credentials]
+    else:
+        parts += [f"cookie {shown(name.removesuffix(b'='))}" for name, _ in cookies.counted]
+    return list(dict.fromkeys(parts))[:EXPLAINED_MAX]
+
+
+def advice(
+    request: RequestHead, owner_class: OwnerClass, rules: OwnerRules, hints: Hints
+) -> list[str]:
+    """Return what would help this visitor to stored pages."""
+    cookies = cookies_of(request, rules)
+    names = [name.removesuffix(b"=") for name, _ in cookies.counted]
+    found = [hints.given[name] for name in names if name in hints.given]
+    if owner_class is OwnerClass.COOKIES and not cookies.unclear:
+        found += _of_cookies(names, [name for name, _ in cookies.sessions], rules)
+    found += [
+        f"if header {shown(name)} identifies nobody: --neutral-headers {shown(name)}"
+        for name, _ in request.telling
+        if rules.field_kinds[name] is FieldKind.CREDENTIAL and name != b"authorization"
+    ]
+    return list(dict.fromkeys(found))[:EXPLAINED_MAX]
+
+
+def _of_cookies(
+    names: Iterable[bytes], sessions: list[bytes], rules: OwnerRules
+) -> Iterable[str]:
+    for name in sessions:
+        yield (
+            f"cookie {shown(name)} is named like a session, but the application has not been seen "
+            "to set it, or many share its value: until then all cookies count"
+        )
+    for name in names:
+        kind = rules.cookie_kinds[name]
+        if kind is OTHER and name not in sessions:
+            one = shown(name)
+            yield f"if cookie {one} identifies nobody and changes no page: --ignore-cookies {one}"
+        elif kind is CREDENTIAL:
+            yield (
+                f"if cookie {shown(name)} is a session: --session-cookies, with the list of "
+                "--check-config"
+            )

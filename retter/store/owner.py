@@ -1,0 +1,457 @@
+"""Whose answer is it: everything in a request that could identify somebody, as one keyed hash.
+
+A field or a cookie counts as an identity unless it is known not to be one (known_names.py), so that
+nothing that might be a credential is ever ignored by accident. Where a request is unclear (several
+Cookie lines, odd quotes, a session value with a comma in it) all of its cookies count: that costs
+a stored response, never somebody's page. What is made of the values is a hash under a secret.
+
+This module knows who asks. What an answer's Set-Cookie means for that is set_cookie.py; what is
+asked, and what may be done with the answer, is policy.py.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from hashlib import blake2b
+from struct import Struct
+from typing import Final, Generic, NamedTuple, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from retter.base.limits import COOKIES_MAX
+from retter.base.wildcard import name_matcher
+from retter.http.cookies import (
+    CREDENTIAL,
+    LIKELY,
+    NO_COOKIES,
+    SESSION,
+    SESSION_BYTES_MIN,
+    CookieKind,
+    cookie_classifier,
+    is_plain_value,
+    looks_like,
+    may_be_secret,
+    read_cookies,
+    too_many_cookies,
+)
+from retter.http.known_names import (
+    ADDRESS_FIELDS,
+    DEFAULT_SESSION_COOKIES,
+    GEO_FIELDS,
+    NEUTRAL_FIELDS,
+    REQUEST_ID_FIELDS,
+)
+from retter.http.memo import Memo
+from retter.http.message import COMMA, PERCENT, PLUS, QUOTE, RequestHead
+from retter.http.variants import Shaper
+from retter.store.lineage import Lineages
+from retter.store.sessions import SessionsSeen
+
+OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
+SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
+SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
+MARKS_MAX: Final = 16            # sessions of a request by which it is found; browsers send two
+NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB of them, if kept
+NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
+COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
+COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are read anew each time
+SHORT_WAY_COOKIES_MAX: Final = 32   # with more, two looks at each cost more than one
+
+K = TypeVar("K")
+
+
+class OwnerClass(StrEnum):
+    """What makes the owner. This word is shown in logs, the owner itself never is."""
+
+    EVERYONE = "everyone"        # nothing in the request identifies anybody
+    SESSION = "session"          # a session cookie, or a session in the URL
+    COOKIES = "cookies"          # other cookies
+    CREDENTIAL = "credential"    # Authorization, or a field that is not known to be neutral
+    UNREAD = "unread"            # more cookies or parameters than are read: nothing is stored
+
+
+class FieldKind(Enum):
+    """What a request field means for the owner; None is a neutral one: nothing."""
+
+    COOKIE = "cookie"
+    CREDENTIAL = "credential"
+
+
+class Rolling(NamedTuple):
+    """A session whose cookie changes with the answers (lineage.py)."""
+
+    value: bytes                            # keyed hash of the cookie that came
+    generation: int                         # what it has stored up to that may be read
+    earlier: tuple[tuple[bytes, int], ...]  # owners of before that may be read, likewise
+
+
+@dataclass(slots=True, init=False)
+class Owner:
+    """For whom a request asks. Never changed: it is shared by all requests of one visitor."""
+
+    digest: bytes                # b"" is everyone
+    owner_class: OwnerClass
+    session: bool                # the request carries a session
+    anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
+    shape: bytes                 # a credential beside a session separates variants; b"" mostly
+    marks: tuple[int, ...]       # of the sessions in it, by which a logout finds it (marks.py)
+    rolling: Rolling | None
+
+    def __init__(
+        self,
+        digest: bytes,
+        owner_class: OwnerClass,
+        session: bool,
+        anonymous: bool,
+        shape: bytes,
+        marks: tuple[int, ...] = (),
+        rolling: Rolling | None = None,
+    ) -> None:
+        self.digest = digest
+        self.owner_class = owner_class
+        self.session = session
+        self.anonymous = anonymous
+        self.shape = shape
+        self.marks = marks
+        self.rolling = rolling
+
+
+class _Kinds(dict[bytes, K], Generic[K]):
+    """A bounded memo of names: the kind of a known name is one dictionary access away."""
+
+    def __init__(self, classify: Callable[[bytes], K]) -> None:
+        super().__init__()
+        self._classify = classify
+
+    def __missing__(self, name: bytes) -> K:
+        if len(name) > NAME_BYTES_REMEMBERED_MAX:
+            return self._classify(name)
+        if len(self) >= NAMES_REMEMBERED_MAX:
+            self.clear()
+        kind = self[name] = self._classify(name)
+        return kind
+
+
+def target_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
+    """Return a predicate of targets: patterns of a path, with `?` and a parameter of the query.
+
+    In both `*` is any text. The parameter may stand anywhere in the query.
+    """
+    rules = [
+        (name_matcher((path,)), mark, name_matcher((param,)))
+        for path, mark, param in [pattern.partition(b"?") for pattern in patterns]
+    ]
+
+    def matches(target: bytes) -> bool:
+        if not rules:
+            return False
+        path, _, query = target.partition(b"?")
+        return any(
+            fits_path(path)
+            and (not mark or any(fits_param(given) for given in query.split(b"&")))
+            for fits_path, mark, fits_param in rules
+        )
+
+    return matches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnerRules:
+    """What identifies somebody, and what of a URL does not matter. Built once, never changed."""
+
+    secret: bytes = field(repr=False)                     # random, of the process or of the store
+    neutral_headers: tuple[bytes, ...] = ()               # added to the known ones; may end in *
+    session_cookies: tuple[bytes, ...] = DEFAULT_SESSION_COOKIES
+    rolling_cookies: tuple[bytes, ...] = ()               # sessions sealed anew with each answer
+    ignore_cookies: tuple[bytes, ...] = ()                # added to the known ones
+    ignore_host: bool = False
+    ignore_query: bool = False
+    ignore_params: tuple[bytes, ...] = ()
+    anonymous_fallback: bool = True
+    vary_on: tuple[bytes, ...] = ()                       # fields that change answers
+    never_store: tuple[bytes, ...] = ()                   # targets whose GET changes something
+    seen: SessionsSeen = field(default_factory=SessionsSeen, repr=False, compare=False)
+    known_lineages: Lineages | None = field(default=None, repr=False, compare=False)
+
+    field_kinds: _Kinds[FieldKind | None] = field(init=False, repr=False, compare=False)
+    cookie_kinds: _Kinds[CookieKind] = field(init=False, repr=False, compare=False)
+    param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
+    cookie_owners: Memo[Owner] = field(init=False, repr=False, compare=False)
+    hasher: blake2b = field(init=False, repr=False, compare=False)
+    lineages: Lineages = field(init=False, repr=False, compare=False)
+    is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
+    shaper: Shaper = field(init=False, repr=False, compare=False)
+    names_told: bool = field(init=False)    # an operator says which cookies are sessions
+    param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
+    is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not SECRET_BYTES_MIN <= len(self.secret) <= SECRET_BYTES_MAX:
+            raise ValueError(f"the secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
+        fill = object.__setattr__   # a frozen dataclass's own way to set what it derives
+        fill(self, "field_kinds", _Kinds(_field_classifier(self)))
+        fill(self, "cookie_kinds", _Kinds(
+            cookie_classifier((*self.session_cookies, *self.rolling_cookies), self.ignore_cookies)
+        ))
+        fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
+        fill(self, "cookie_owners", Memo[Owner](
+            COOKIE_LINES_BYTES_MAX, cost_per_byte=2, entry_bytes=300,
+            key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
+        ))
+        fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
+        fill(self, "is_rolling", name_matcher(self.rolling_cookies))
+        fill(self, "lineages", self.known_lineages or Lineages(
+            lambda number: _digest(self, [(b"N", b"", b"%d" % number)])
+        ))
+        fill(self, "shaper", Shaper(tuple(map(bytes.lower, self.vary_on))))
+        fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
+        fill(self, "param_is_ignored", name_matcher(self.ignore_params))
+        fill(self, "is_never_stored", target_matcher(self.never_store))
+
+
+def tells_more_apart(rules: OwnerRules, before: OwnerRules) -> bool:
+    """Tell whether some requests that were one owner's, or for one URL, are not so any more."""
+    return (
+        before.ignore_host > rules.ignore_host
+        or before.ignore_query > rules.ignore_query
+        or not set(before.ignore_params).issubset(rules.ignore_params)
+        or not set(before.ignore_cookies).issubset(rules.ignore_cookies)
+        or not set(before.neutral_headers).issubset((*rules.neutral_headers, *rules.vary_on))
+        or not set(rules.vary_on).issubset(before.vary_on)
+        or not set(rules.session_cookies).issubset(before.session_cookies)
+    )
+
+
+def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind | None]:
+    neutral = (*NEUTRAL_FIELDS, *ADDRESS_FIELDS, *GEO_FIELDS, *REQUEST_ID_FIELDS)
+    is_neutral = name_matcher((*neutral, *map(bytes.lower, rules.neutral_headers)))
+
+    def classify(name: bytes) -> FieldKind | None:
+        if name == b"cookie":
+            return FieldKind.COOKIE
+        return None if is_neutral(name) or rules.shaper.counts(name) else FieldKind.CREDENTIAL
+
+    return classify
+
+
+def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
+    is_session = name_matcher(map(bytes.lower, rules.session_cookies))
+
+    def classify(name: bytes) -> bool:
+        # As the frameworks read it: decoded, leading blanks dropped (PHP), in any case (servlets).
+        if PERCENT in name or PLUS in name:
+            name = unquote_to_bytes(name.replace(b"+", b" "))
+        return is_session(name.lstrip().lower())
+
+    return classify
+
+
+_lengths = Struct(">II").pack
+
+
+def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> bytes:
+    # Lengths first, so that no two lists of parts are the same bytes.
+    pieces = [
+        piece
+        for tag, name, value in parts
+        for piece in (tag, _lengths(len(name), len(value)), name, value)
+    ]
+    hasher = rules.hasher.copy()    # half the price of a new one with a key
+    hasher.update(b"".join(pieces))
+    return hasher.digest()
+
+
+_EVERYONE: Final = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
+
+
+def owner_of(
+    request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules
+) -> Owner:
+    """Return for whom this request asks.
+
+    `url_sessions` are the sessions that stand in the URL, as `name=value`: they count as session
+    cookies do, except that nothing public may stand in for them. None: there may be some among
+    more parameters than are read.
+    """
+    telling = request.telling
+    if url_sessions is None:
+        return _unread_owner([request.target], rules)
+    if not url_sessions:
+        if not telling:
+            return _EVERYONE
+        if len(telling) == 1 and telling[0][0] == b"cookie":  # a browser with a cookie, mostly
+            return _owner_of_cookies(telling[0][1], rules)
+    credentials: list[tuple[bytes, bytes]] = []
+    cookie_lines: list[bytes] = []
+    kinds = rules.field_kinds
+    for name, value in telling:
+        kind = kinds[name]
+        if kind is FieldKind.COOKIE:
+            cookie_lines.append(value)
+        elif kind is FieldKind.CREDENTIAL:
+            credentials.append((name, value))
+    if credentials or url_sessions or len(cookie_lines) > 1:
+        return _owner(credentials, cookie_lines, url_sessions, rules)
+    return _owner_of_cookies(cookie_lines[0], rules) if cookie_lines else _EVERYONE
+
+
+def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
+    # A browser sends one line with all that it fetches of a page.
+    memo = rules.cookie_owners
+    owner = memo.young.get(line) or memo.get(line)
+    if owner is None:
+        if len(line) < COOKIES_MAX or line.count(b";") < SHORT_WAY_COOKIES_MAX:
+            owner = _owner_by_session(line, rules)
+        owner = owner or _owner([], [line], [], rules)
+        memo.offer(line, owner)
+    return owner
+
+
+def _unread_owner(texts: list[bytes], rules: OwnerRules) -> Owner:
+    # Nothing is stored for it. The hash tells it from everyone, whose responses it is not shown.
+    digest = _digest(rules, [(b"L", b"", text) for text in texts])
+    return Owner(digest, OwnerClass.UNREAD, False, False, b"")
+
+
+def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
+    """Return what `_owner` would for a Cookie line with a plain session in it, in half the time.
+
+    With a session in it that is known to be one, only credentials of the line matter beside it.
+    None for a line without one, and for one that is not plain.
+    """
+    if QUOTE in line or COMMA in line:
+        return None
+    kinds = rules.cookie_kinds
+    sessions: list[tuple[bytes, bytes, bytes]] = []
+    credentials: list[tuple[bytes, bytes, bytes]] = []
+    marks: list[int] = []
+    known = rules.names_told
+    for piece in line.split(b";"):
+        name, equals, value = piece.partition(b"=")
+        kind = kinds[name]      # known with the blank before it, too
+        if not equals or (kind is not SESSION and kind is not LIKELY and kind is not CREDENTIAL):
+            continue
+        name, value = name.strip(b" \t"), value.rstrip(b" \t")     # as read_cookies does
+        if kind is not CREDENTIAL and may_be_secret(kind, value):
+            if not is_plain_value(value):
+                return None
+            known = known or name in rules.seen.names or rules.is_rolling(name)
+            sessions.append((b"S", name, value))
+            marks.append(hash(value))
+        elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
+            credentials.append((b"K", name, value))
+            if len(value) >= SESSION_BYTES_MIN:
+                marks.append(hash(value))
+    if not sessions or not known:
+        return None
+    names = rules.lineages.names
+    if names and not names.isdisjoint([name for _, name, _ in sessions]):
+        return None     # read the other way
+    digest = _digest(rules, sessions + credentials if credentials else sessions)
+    if digest in rules.seen.shared:
+        return None
+    return Owner(
+        digest, OwnerClass.SESSION, True, rules.anonymous_fallback, b"", tuple(marks[:MARKS_MAX])
+    )
+
+
+def _followed(
+    parts: list[tuple[bytes, bytes, bytes]], rules: OwnerRules
+) -> tuple[list[tuple[bytes, bytes, bytes]], Rolling, list[bytes]] | None:
+    """Return what a session that is followed from value to value makes of the owner, or None.
+
+    That is the parts with its lineage in place of its value, where it stands, and all lineages.
+    """
+    names = rules.lineages.names
+    for at, (tag, name, value) in enumerate(parts):
+        if tag != b"S" or name not in names:
+            continue
+        key = session_digest(name, value, rules)
+        place = rules.lineages.find(key)
+        if place is None:
+            continue
+        before, after = parts[:at], parts[at + 1 :]
+        earlier = tuple([
+            (_digest(rules, [*before, (b"G", name, one), *after]), until)
+            for one, until in place.earlier
+        ])  # fmt: skip
+        who = [*before, (b"G", name, place.lineage), *after]
+        return who, Rolling(key, place.generation, earlier), [
+            place.lineage, *[one for one, _ in place.earlier],
+        ]  # fmt: skip
+    return None
+
+
+def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
+    """Return the owner of a request that carries this session and nothing else."""
+    return _digest(rules, [(b"S", name, value)])
+
+
+def marks_of(values: list[bytes]) -> tuple[int, ...]:
+    """Return the marks of values, by which the owners that have them are found.
+
+    Python's own hash, whose key is the process's. Two values that share one cost what is stored
+    for one of them. Short values have none, or anybody could make all owners with `user=5` in them
+    be dropped.
+    """
+    marks = [hash(value) for value in values if len(value) >= SESSION_BYTES_MIN]
+    return tuple(dict.fromkeys(marks))[:MARKS_MAX] if marks else ()
+
+
+def _owner(
+    credentials: list[tuple[bytes, bytes]],
+    cookie_lines: list[bytes],
+    url_sessions: list[bytes],
+    rules: OwnerRules,
+) -> Owner:
+    if too_many_cookies(cookie_lines):
+        return _unread_owner(cookie_lines, rules)
+    cookies = NO_COOKIES
+    if cookie_lines:
+        cookies = read_cookies(cookie_lines, rules.cookie_kinds.__getitem__)
+    session = bool(cookies.sessions or url_sessions)
+    owner_class = OwnerClass.COOKIES
+    shape = b""
+    rolling: Rolling | None = None
+    marked: list[bytes] = []
+    if cookies.sessions or cookies.credentials:
+        marked = [value for _, value in (*cookies.sessions, *cookies.credentials)]
+    # Each part is tagged with where it stood, so that a cookie never counts as a field.
+    who = [(b"C", name, value) for name, value in cookies.counted]
+    if cookies.unclear:
+        who = [(b"L", b"", line) for line in cookie_lines]
+    elif cookies.sessions:
+        alone = [(b"S", name, value) for name, value in cookies.sessions]
+        alone += [(b"K", name, value) for name, value in cookies.credentials]
+        shared = rules.seen.shared
+        if shared and _digest(rules, alone) in shared:
+            marked = []
+            session = bool(url_sessions)    # a flag of many visitors
+        elif rules.names_told or any(
+            name in rules.seen.names or rules.is_rolling(name) for name, _ in cookies.sessions
+        ):
+            who = alone
+            owner_class = OwnerClass.SESSION
+            followed = None
+            if rules.lineages.names and not url_sessions:
+                followed = _followed(alone, rules)
+            if followed is not None:
+                who, rolling, lineages = followed
+                marked += lineages
+    if url_sessions:
+        who += [(b"U", b"", param) for param in url_sessions]
+        marked += [param.partition(b"=")[2] for param in url_sessions]
+        owner_class = OwnerClass.SESSION
+    if credentials:
+        secrets = [(b"F", name, value) for name, value in credentials]
+        if session:
+            # One session is one owner, with an X-CSRF-Token or without, so that its logout drops
+            # all of it. The credential separates variants.
+            shape = _digest(rules, secrets)
+        else:
+            who += secrets
+        owner_class = OwnerClass.CREDENTIAL
+    if not who:
+        return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
+    anonymous = rules.anonymous_fallback and not credentials and not url_sessions
+    marks = marks_of(marked)
+    return Owner(_digest(rules, who), owner_class, session, anonymous, shape, marks, rolling)

@@ -1,0 +1,214 @@
+"""What an answer's Set-Cookie says of sessions: which begin, which end, whose they were.
+
+A login or a logout ends what a session has stored, under whichever of its cookies: WordPress over
+https knows people by two of them, and a logout carries one. `learn` is told of every answer that
+sets a cookie; all else only looks.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from retter.base.limits import SET_COOKIE_ATTRIBUTES_MAX
+from retter.http.cookies import (
+    CREDENTIAL,
+    CSRF,
+    IGNORABLE,
+    LIKELY,
+    NO_COOKIES,
+    SESSION,
+    Cookies,
+    is_plain_value,
+    may_be_secret,
+    read_cookies,
+    too_many_cookies,
+)
+from retter.http.dates import parse_http_date
+from retter.http.message import RequestHead, ResponseHead
+from retter.store.lineage import signed_payload
+from retter.store.owner import OwnerRules, marks_of, session_digest
+
+
+class SetCookie(NamedTuple):
+    """One Set-Cookie line."""
+
+    name: bytes
+    value: bytes
+    attributes: bytes
+
+
+def cookies_set(response: ResponseHead) -> Iterator[SetCookie]:
+    """Read the Set-Cookie lines of an answer."""
+    for line in response.set_cookies:
+        pair, _, attributes = line.partition(b";")
+        name, _, value = pair.partition(b"=")
+        yield SetCookie(name.strip(b" \t"), value.strip(b" \t"), attributes)
+
+
+def cookies_of(request: RequestHead, rules: OwnerRules) -> Cookies:
+    """Read the cookies of a request."""
+    lines = [value for name, value in request.fields if name == b"cookie"]
+    if not lines or too_many_cookies(lines):
+        return NO_COOKIES
+    return read_cookies(lines, rules.cookie_kinds.__getitem__)
+
+
+def learn(
+    request: RequestHead,
+    response: ResponseHead,
+    rules: OwnerRules,
+    now: float = 0.0,
+    *,
+    may_roll: bool = False,
+) -> bool:
+    """Note the sessions that an answer begins; whether that changes who other requests are.
+
+    Then everything that has been made of Cookie lines before is to be forgotten.
+
+    Args:
+        may_roll: A new value may go on with the session that came: it is no login or logout.
+    """
+    changed = False
+    for cookie in cookies_set(response):
+        kind = rules.cookie_kinds[cookie.name]
+        if kind is not SESSION and kind is not LIKELY:
+            continue
+        value = cookie.value.strip(b'"')
+        if not may_be_secret(kind, value) or not is_plain_value(value):
+            continue
+        if _deletes(cookie.attributes, response):
+            continue
+        changed |= rules.seen.learn_name(cookie.name)
+        carried = cookies_of(request, rules).sessions
+        if (cookie.name, cookie.value) in carried:
+            continue
+        key = session_digest(cookie.name, cookie.value, rules)
+        before = _rolled_from(request, response, cookie, carried, rules) if may_roll else None
+        if before is not None:
+            if not rules.lineages.inherit(before, key, now):
+                changed |= rules.seen.issued(key) | rules.seen.issued(key)
+            continue
+        changed |= rules.seen.issued(key)
+        if key not in rules.seen.shared and (
+            rules.is_rolling(cookie.name) or signed_payload(cookie.value) is not None
+        ):
+            changed |= cookie.name not in rules.lineages.names
+            rules.lineages.begin(cookie.name, key, now)
+    return changed
+
+
+def _rolled_from(
+    request: RequestHead,
+    response: ResponseHead,
+    cookie: SetCookie,
+    carried: list[tuple[bytes, bytes]],
+    rules: OwnerRules,
+) -> bytes | None:
+    """Return the session value in whose place this one is given, if it is still the same session.
+
+    A signed one is, if it holds the same as before. Of a sealed one nobody can tell: it is taken
+    for the same where the operator says so (`--rolling-cookies`), and only in a page. Either must
+    have come from the application itself: a value that somebody has made up passes nothing on.
+    """
+    if request.method not in (b"GET", b"HEAD") or _deletes(cookie.attributes, response):
+        return None
+    values = [value for name, value in carried if name == cookie.name]
+    if len(values) != 1 or values[0] == cookie.value:
+        return None
+    kind = rules.cookie_kinds[cookie.name]
+    if not may_be_secret(kind, cookie.value.strip(b'"')) or not is_plain_value(cookie.value):
+        return None
+    payload = signed_payload(cookie.value)
+    same = payload is not None and payload == signed_payload(values[0])
+    if not same and not (rules.is_rolling(cookie.name) and response.status == 200):
+        return None
+    key = session_digest(cookie.name, values[0], rules)
+    return key if key in rules.lineages and key not in rules.seen.shared else None
+
+
+def sets_session(
+    request: RequestHead, response: ResponseHead, rules: OwnerRules, *, may_roll: bool = False
+) -> bool:
+    """Tell whether the response begins or ends a session: a login, a logout, a new session id.
+
+    True for any Set-Cookie of a session or of what looks like a credential, except that the answer
+    to a safe request may give back the value that came with it: that is a session whose lifetime
+    is being extended, as some frameworks do with every response. Of an unsafe request every cookie
+    counts that is neither ignorable nor for forms: a login may say who somebody is in any of them.
+
+    Args:
+        may_roll: A new value may go on with the session that came (lineage.py).
+    """
+    if not response.set_cookies:
+        return False
+    if request.method not in (b"GET", b"HEAD"):
+        return any(
+            rules.cookie_kinds[cookie.name] not in (IGNORABLE, CSRF)
+            for cookie in cookies_set(response)
+        )
+    carried: list[tuple[bytes, bytes]] | None = None
+    for cookie in cookies_set(response):
+        name, value, attributes = cookie
+        if rules.cookie_kinds[name] not in (SESSION, LIKELY, CREDENTIAL):
+            continue
+        if carried is None:
+            carried = [
+                (carried_name.removesuffix(b"="), carried_value)
+                for carried_name, carried_value in cookies_of(request, rules).counted
+            ]
+        if may_roll and _rolled_from(request, response, cookie, carried, rules) is not None:
+            continue
+        if [(name, value)] != [pair for pair in carried if pair[0] == name]:
+            return True
+        if _deletes(attributes, response):
+            return True
+    return False
+
+
+def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
+    """Tell whether the response changes or takes a cookie of the request that may be a login.
+
+    For requests without a session, whose cookies are flags mostly: a flag more or less is another
+    owner by itself, and must not take away what all visitors with the old one have in common.
+    """
+    carried = {
+        name.removesuffix(b"="): value for name, value in cookies_of(request, rules).counted
+    }
+    safe = request.method in (b"GET", b"HEAD")
+    for name, value, attributes in cookies_set(response):
+        before = carried.get(name)
+        if before is None:
+            continue
+        secret = rules.cookie_kinds[name] in (SESSION, LIKELY, CREDENTIAL)
+        if not secret and not may_be_secret(SESSION, before.strip(b'"')):
+            continue
+        if before != value or not safe or _deletes(attributes, response):
+            return True
+    return False
+
+
+def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
+    """Return the marks of the sessions and credentials that an answer sets."""
+    return marks_of([
+        cookie.value for cookie in cookies_set(response)
+        if rules.cookie_kinds[cookie.name] in (SESSION, LIKELY, CREDENTIAL)
+    ])  # fmt: skip
+
+
+def _deletes(attributes: bytes, response: ResponseHead) -> bool:
+    """Tell whether a cookie with these attributes is gone at once (RFC 6265 section 5.2)."""
+    if attributes.count(b";") >= SET_COOKIE_ATTRIBUTES_MAX:
+        return True
+    for attribute in attributes.split(b";"):
+        name, _, value = attribute.partition(b"=")
+        match name.strip(b" \t").lower():
+            case b"max-age":
+                if not value.strip(b' \t"').lstrip(b"0").isdigit():
+                    return True     # zero, negative, or not a number
+            case b"expires":
+                expires = parse_http_date(value.strip(b" \t"))
+                date = parse_http_date(response.first(b"date") or b"")
+                if expires is None or date is None or expires <= date:
+                    return True
+            case _:
+                pass
+    return False

@@ -1,0 +1,188 @@
+"""A line for each request (`--access-log`), JSON or combined, collected and written together.
+
+A line by way of a logging library costs more than an answer from the store, so the lines are made
+here and written once a tick. No cookie, credential or session ever stands in one: the owner is
+told by its class alone, and a target or a Referer that carries a session is cut before it.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from json import JSONEncoder
+from typing import Final
+
+from retter.base.counters import Counters
+from retter.http.message import RequestHead
+from retter.store.owner import OwnerRules
+from retter.store.policy import Identity, url_sessions
+from retter.telemetry.line_writer import lines_to, open_for_lines
+
+# So many are not left waiting for the tick: as much as a pipe holds (64 KiB), so that a reader that
+# keeps up finds something to read all the while.
+LINES_MAX: Final = 256
+
+_quoted = JSONEncoder().encode
+_MONTHS: Final = (
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+)  # fmt: skip
+
+# What could end a quoted field, or speak to a terminal: as Apache writes it.
+_ESCAPED: Final = {
+    number: f"\\x{number:02x}" for number in (*range(32), *range(127, 161))
+} | {34: '\\"', 92: "\\\\"}
+
+
+def _escaped(text: str) -> str:
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text     # nearly all of them: translate takes a microsecond
+    return text.translate(_ESCAPED)
+
+
+class AccessLog:
+    """Collects lines and writes them when flushed.
+
+    Args:
+        path: A file, which is appended to, or `-` for standard output.
+        before: The one that this takes the place of.
+        rules: Which parts of a target are sessions.
+        counters: Where lines are counted that nobody has taken.
+        combined: In the format that Apache and nginx call combined, not in JSON.
+        share: Of the good answers (below 400), so many are noted; all others always are, since
+            they are what one looks for.
+        clock: Seconds for the durations, finer than the loop's milliseconds.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        rules: OwnerRules,
+        counters: Counters,
+        before: "AccessLog | None" = None,
+        *,
+        combined: bool = False,
+        share: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.rules = rules
+        self.clock = clock
+        self._combined = combined
+        self._share = share
+        self._credit = 1.0      # the first one is noted
+        self._sample = "" if share == 1 else f', "sample": {share:g}'
+        self._counters = counters
+        self._path = path
+        if path != "-":
+            self._writer = open_for_lines(path)
+        elif before is not None and before._path == "-":
+            self._writer = before._writer   # with what waits there
+        else:
+            self._writer = lines_to(sys.stdout)
+        self._lines: list[str] = []
+        self._second = -1
+        self._date = ""
+
+    def add(
+        self,
+        client: str,
+        request: RequestHead | None,
+        identity: Identity | None,
+        status: int,
+        source: str,
+        reason: str,
+        took_s: float,
+        body_bytes: int = 0,
+        first_byte_s: float | None = None,
+    ) -> None:
+        """Note one answered request.
+
+        Args:
+            request: None if its head could not be read.
+            status: 0 if the client left before an answer began.
+            source: "backend", "cache", or "retter" for answers of our own.
+            took_s: From the request's head to the answer's end.
+            body_bytes: Of the answer, as far as it was written; 0 of answers of our own.
+            first_byte_s: From the request's head to the answer's, if the body came later.
+        """
+        sampled = 200 <= status < 400
+        if sampled:
+            # Every n-th, without a throw of dice: (1 - share) of them cost nothing more.
+            self._credit += self._share
+            if self._credit < 1:
+                return
+            self._credit -= 1
+        if self._combined:
+            line = self._combined_line(client, request, status, body_bytes)
+        else:
+            line = f'{{"time": {time.time():.3f}, "client": {_quoted(client)}'
+            if request is not None:
+                line += (
+                    f', "method": {_quoted(request.method.decode("latin-1"))}'
+                    f', "host": {_quoted(request.host.decode("latin-1"))}'
+                    f', "target": {_quoted(self._shown(request.target))}'
+                )
+            line += (
+                f', "status": {status}, "source": "{source}", "reason": "{reason}"'
+                f', "bytes": {body_bytes}, "took_ms": {took_s * 1000:.2f}'
+            )
+            if first_byte_s is not None:
+                line += f', "first_byte_ms": {first_byte_s * 1000:.2f}'
+            if identity is not None:
+                line += f', "owner": "{identity.owner_class.value}"'
+            line += self._sample + "}" if sampled else "}"
+        self._lines.append(line)
+        if len(self._lines) >= LINES_MAX:
+            self.flush()
+
+    def _shown(self, target: bytes) -> str:
+        if url_sessions(target, self.rules) != []:      # or it is not known whether there are any
+            return target.partition(b"?")[0].partition(b";")[0].decode("latin-1") + "?(session)"
+        return target.decode("latin-1")
+
+    def _combined_line(
+        self, client: str, request: RequestHead | None, status: int, body_bytes: int
+    ) -> str:
+        first = referer = agent = "-"
+        if request is not None:
+            version = "1.1" if request.http11 else "1.0"
+            method = request.method.decode("latin-1")
+            first = _escaped(f"{method} {self._shown(request.target)} HTTP/{version}")
+            referer = _escaped(self._shown(request.first(b"referer") or b"-"))
+            agent = _escaped((request.first(b"user-agent") or b"-").decode("latin-1"))
+        # Not quoted, so a blank would end it; and a trusted proxy may pass on any X-Real-IP.
+        shown = _escaped(client).replace(" ", "\\x20")
+        # 499 is nginx's word for a client that left before its answer.
+        return (
+            f'{shown or "unix:"} - - [{self._now()}] "{first}" {status or 499} '
+            f'{body_bytes or "-"} "{referer}" "{agent}"'
+        )
+
+    def _now(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second, now = second, time.gmtime(second)
+            # Written out: strftime's names of months are the locale's.
+            month = _MONTHS[now.tm_mon - 1]
+            self._date = time.strftime(f"%d/{month}/%Y:%H:%M:%S +0000", now)
+        return self._date
+
+    def flush(self) -> None:
+        """Write what has been collected, as far as it is taken."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            text = "\n".join(lines) + "\n"
+            self._counters.access_lines_dropped += self._writer.write(text.encode())
+        else:
+            self._writer.flush()
+
+    def close(self, after: "AccessLog | None" = None, wait_s: float = 0.0) -> None:
+        """Write the rest, waiting so long for who reads it, and close the file.
+
+        `after` is the one that takes the place of this.
+        """
+        self.flush()
+        if after is not None and after._writer is self._writer:
+            return
+        self._counters.access_lines_dropped += self._writer.close(wait_s)

@@ -1,0 +1,475 @@
+"""What operators ask the admin listener to do, and to explain: pause, purge, why, health."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retter.admin.legacy_health import uptime_text
+from retter.admin.message import AdminError
+from retter.admin.url import head_bytes, split_url
+from retter.breaker.constants import HELD_MAX, HELD_S_MAX
+from tests.support.admin import FakeAdmin, admin_of
+from tests.support.harness import FakePeer, body_of, field, get, reply, status_of
+
+POST = b"POST /form HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\na=b"
+
+
+def fetch(admin: FakeAdmin, data: bytes, answer: bytes) -> bytes:
+    """Let a client fetch something that the application answers."""
+    client = admin.proxy.client(data)
+    admin.proxy.upstream.sends(answer)
+    received = client.received()
+    client.resets()
+    return received
+
+
+# Pause and resume
+
+
+def test_a_pause_covers_a_deploy() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        fetch(admin, get("/known"), reply(b"known"))
+        asked = len(proxy.upstream.received())
+        assert asked
+        assert admin.post("/api/pause").json == {
+            "paused": True, "pause_remaining_s": 30, "in_flight": 0, "held": 0,
+        }
+        covered = proxy.client(get("/known")).received()
+        assert body_of(covered) == b"known"
+        assert field(covered, "Cache-Status") == "retter; hit; detail=paused"
+        clients = [proxy.client(get("/first")), proxy.client(POST), proxy.client(get("/third"))]
+        proxy.advance(5)
+        assert proxy.upstream.received() == b""
+        state = admin.state()
+        assert (state["paused"], state["pause_remaining_s"], state["held"]) == (True, 25, 3)
+        assert [client.received() for client in clients] == [b"", b"", b""]
+
+        assert admin.post("/api/resume").json["released"] == 3
+        sent = [data.split(b" ")[1] for peer in proxy.upstreams if (data := peer.received())]
+        assert sent == [b"/form", b"/first", b"/third"], "what was held goes on, in order"
+        for peer in proxy.upstreams[-3:]:
+            peer.sends(reply(b"fresh"))
+        assert [body_of(client.received()) for client in clients] == [b"fresh"] * 3
+        assert admin.state()["paused"] is False
+        proxy.assert_at_rest()
+
+
+def test_a_held_request_brings_its_body_later() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause")
+        client = proxy.client(POST[:-3])
+        client.sends(b"a=")
+        admin.post("/api/resume")
+        client.sends(b"b")
+        assert proxy.upstream.received().endswith(b"\r\n\r\na=b")
+        proxy.upstream.sends(reply(b"done"))
+        assert body_of(client.received()) == b"done"
+        proxy.assert_at_rest()
+
+
+def test_a_pause_ends_by_itself() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause", "seconds=10")
+        client = proxy.client(get("/new"))
+        proxy.advance(9.9)
+        assert not proxy.upstreams
+        proxy.advance(0.2)
+        proxy.upstream.sends(reply(b"new"))
+        assert body_of(client.received()) == b"new"
+        assert admin.state()["paused"] is False
+
+
+def test_nobody_is_held_for_too_long() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause", "seconds=300")
+        client, poster = proxy.client(get("/new")), proxy.client(POST)
+        proxy.advance(HELD_S_MAX - 0.1)
+        assert client.received() == b""
+        proxy.advance(0.2)
+        for peer in (client, poster):
+            refusal = peer.received()
+            assert status_of(refusal) == 503
+            assert field(refusal, "Retry-After")
+            assert "paused" in (field(refusal, "Cache-Status") or "")
+        assert admin.state()["held"] == 0
+        admin.post("/api/resume")
+        assert not proxy.upstreams
+        proxy.assert_at_rest()
+
+
+def test_not_too_many_are_held() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause", "seconds=20")
+        held = [proxy.client(get(f"/{number}")) for number in range(HELD_MAX)]
+        refusal = proxy.client(POST).received()
+        assert status_of(refusal) == 503
+        assert 20 <= int(field(refusal, "Retry-After") or 0) <= 40
+        held[0].resets()
+        assert proxy.client(POST).received() == b"", "there is room again"
+        assert admin.state()["held"] == HELD_MAX
+
+
+def test_clients_that_leave_while_held_are_forgotten() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause")
+        proxy.client(get("/new")).resets()
+        assert admin.post("/api/resume").json["released"] == 0
+        assert not proxy.upstreams
+        proxy.assert_at_rest()
+
+
+def test_what_is_in_flight_goes_on_and_is_told() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        client = proxy.client(get("/slow"))
+        assert admin.post("/api/pause").json["in_flight"] == 1
+        proxy.upstream.sends(reply(b"done"))
+        assert body_of(client.received()) == b"done"
+        assert admin.state()["in_flight"] == 0
+
+
+def test_a_superseded_page_is_for_who_would_get_an_error() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        fetch(admin, get("/form"), reply(b"old"))
+        fetch(admin, POST, reply(b"changed"))
+        admin.post("/api/pause", "seconds=100")
+        client = proxy.client(get("/form"))
+        assert client.received() == b""
+        proxy.advance(HELD_S_MAX + 0.1)
+        assert body_of(client.received()) == b"old"
+
+
+def test_queued_ones_are_held_too() -> None:
+    with admin_of(max_in_flight=1) as admin:
+        proxy = admin.proxy
+        first, second = proxy.client(get("/1")), proxy.client(get("/2"))
+        admin.post("/api/pause", "seconds=20")
+        proxy.upstream.sends(reply(b"1"))
+        assert body_of(first.received()) == b"1"
+        proxy.advance(10)
+        assert second.received() == b"", "longer than the queue lets it wait"
+        admin.post("/api/resume")
+        proxy.upstream.sends(reply(b"2"))
+        assert body_of(second.received()) == b"2"
+
+
+@pytest.mark.parametrize("form", ["seconds=0", "seconds=301", "seconds=soon"])
+def test_wrong_pauses(form: str) -> None:
+    with admin_of() as admin:
+        assert admin.post("/api/pause", form).status == 400
+        assert admin.state()["paused"] is False
+
+
+# Purge
+
+
+def visit(admin: FakeAdmin, path: str, host: str = "shop.example", cookie: str = "") -> None:
+    headers = {"Host": host, **({"Cookie": cookie} if cookie else {})}
+    fetch(admin, get(path, headers=headers), reply(path.encode()))
+
+
+@pytest.mark.parametrize(("form", "purged"), [
+    ("url=http://shop.example/a?x=1", 2),           # everyone's, and the session's
+    ("url=https://user:pw@SHOP.example:443/a?x=1", 2),
+    ("url=http://shop.example:80/a?x=1", 2),
+    ("url=shop.example/a?x=1", 2),
+    ("prefix=shop.example/a", 2),
+    ("url=/a?x=1", 3),                              # of any host
+    ("url=/a", 0),
+    ("prefix=/a", 3),
+    ("prefix=http://shop.example/", 3),
+    ("prefix=http://shop.example", 3),
+    ("session=PHPSESSID=abc", 1),
+    ("session=PHPSESSID=other", 0),
+    ("all=true", 4),
+])
+def test_purge(form: str, purged: int) -> None:
+    with admin_of() as admin:
+        visit(admin, "/a?x=1")
+        visit(admin, "/a?x=1", cookie="PHPSESSID=abc")
+        visit(admin, "/a?x=1", host="other.example")
+        visit(admin, "/b")
+        assert admin.state()["store"]["entries"] == 4
+        answer = admin.post("/api/purge", form.replace("?", "%3F"))
+        assert answer.json == {"purged": purged}
+        assert admin.state()["store"]["entries"] == 4 - purged
+
+
+def test_purge_knows_the_rules_of_keys() -> None:
+    with admin_of(ignore_params="utm_*", ignore_host=True) as admin:
+        visit(admin, "/a?utm_source=mail&x=1")
+        answer = admin.post("/api/purge", "url=http://any.example/a%3Fx=1%26utm_medium=x")
+        assert answer.json == {"purged": 1}
+
+
+@pytest.mark.parametrize("form", [
+    "", "url=", "url=/a&prefix=/a", "all=yes", "session=_ga=1", "session=abc", "session=a%0D%0Ab", "url=ftp://a/",
+    "url=a", "url=a?x=1", "url=a/b.html", "url=b.html", "url=shop.example", "prefix=a", "url=a:b",
+    "url=http://", "url=http://[", "url=%20", "url=http://b%C3%BCcher.example/", "url=a%20b",
+])
+def test_unclear_purges_drop_nothing(form: str) -> None:
+    with admin_of() as admin:
+        visit(admin, "/a")
+        answer = admin.post("/api/purge", form)
+        assert answer.status == 400, answer
+        assert admin.state()["store"]["entries"] == 1
+
+
+def test_a_path_without_its_slash_is_told_what_to_write() -> None:
+    with admin_of() as admin:
+        visit(admin, "/page")
+        answer = admin.post("/api/purge", "url=page")
+        assert answer.status == 400
+        assert "write /path (of any host), or http://host/path" in answer.json["error"]
+        assert admin.post("/api/purge", "url=/page").json == {"purged": 1}
+
+
+@pytest.mark.parametrize(("text", "host"), [
+    ("localhost", b"localhost"), ("localhost/a", b"localhost"), ("shop:8089", b"shop:8089"),
+    ("shop:8089/a", b"shop:8089"), ("[::1]:8089/a", b"[::1]:8089"), ("[::1]/", b"[::1]"),
+    ("127.0.0.1/a", b"127.0.0.1"), ("shop.example/a:b", b"shop.example"),
+])
+def test_a_host_needs_no_scheme(text: str, host: bytes) -> None:
+    assert split_url(text)[1] == host
+
+
+# Why
+
+
+def why(admin: FakeAdmin, **parameters: str) -> dict[str, Any]:
+    parameters.setdefault("url", "http://shop.example/a")
+    form = "&".join(f"{name}={value.replace('&', '%26')}" for name, value in parameters.items())
+    answer = admin.post("/api/why", form)
+    assert answer.status == 200, answer
+    document: dict[str, Any] = answer.json
+    return document
+
+
+def test_why_it_would_be_forwarded() -> None:
+    with admin_of() as admin:
+        found = why(admin)
+        assert (found["decision"], found["reason"]) == ("forward", "admitted")
+        assert found["stored"] is None
+        assert found["key"]["owner"] == "everyone"
+        assert found["key"]["url"] == "shop.example/a"
+        assert found["route"] == "GET /a"
+        assert found["limits"]["limit"] == 8
+        assert "no stored answer" in found["words"]
+
+
+def test_why_tells_the_patience_of_now() -> None:
+    with admin_of(patience_closed_s=4.0, patience_min_s=0.6) as admin:
+        assert why(admin)["limits"]["patience_s"] == 4.0
+        admin.post("/api/circuit", "mode=open")
+        assert why(admin)["limits"]["patience_s"] == 0.6
+
+
+def test_why_it_would_come_from_the_store() -> None:
+    with admin_of() as admin:
+        visit(admin, "/a")
+        admin.post("/api/circuit", "mode=open")
+        admin.proxy.advance(3)
+        found = why(admin)
+        assert (found["decision"], found["reason"]) == ("stored", "forced-open")
+        assert found["stored"]["age_s"] == 3.0
+        assert found["stored"]["whose"] == "everyone's"
+        assert why(admin, method="POST")["decision"] == "forward"
+        assert why(admin, cookie="PHPSESSID=abc")["decision"] == "stored"
+        assert why(admin, header="X-Api-Key: 1")["stored"] is None
+
+
+def test_why_never_shows_a_secret() -> None:
+    with admin_of(session_cookies=("PHPSESSID", "JSESSIONID")) as admin:
+        visit(admin, "/a", cookie="PHPSESSID=topsecret-topsecret")
+        for parameters in (
+            {"cookie": "PHPSESSID=topsecret-topsecret"},
+            {"header": "Authorization: Bearer topsecret"},
+            {"url": "http://shop.example/a;jsessionid=topsecret"},
+            {"url": "http://shop.example/a?PHPSESSID=topsecret-topsecret"},
+        ):
+            found = why(admin, **parameters)
+            assert "topsecret" not in str(found)
+            assert found["key"]["owner"] in ("session", "credential")
+            assert len(found["key"]["owner_id"]) == 8
+        found = why(admin, cookie="PHPSESSID=topsecret-topsecret")
+        assert found["stored"]["whose"] == "the owner's own"
+
+
+def test_why_it_would_wait() -> None:
+    with admin_of(max_in_flight=1) as admin:
+        visit(admin, "/a")
+        waiting = admin.proxy.client(get("/slow"))
+        assert why(admin, url="http://shop.example/b")["decision"] == "wait"
+        admin.post("/api/pause")
+        held = why(admin, url="http://shop.example/b")
+        assert (held["decision"], held["reason"]) == ("hold", "paused")
+        assert why(admin)["reason"] == "paused"
+        assert waiting.received() == b""
+
+
+def test_why_superseded_and_too_old() -> None:
+    with admin_of(max_stale_s=60.0) as admin:
+        visit(admin, "/form")
+        fetch(admin, POST, reply(b"changed"))
+        found = why(admin, url="http://shop.example/form")
+        assert found["stored"]["superseded"] is True
+        assert "superseded" in found["words"]
+        admin.proxy.advance(61)
+        found = why(admin, url="http://shop.example/form")
+        assert found["stored"]["too_old"] is True
+        assert "too old" in found["words"]
+
+
+def test_why_it_is_no_request() -> None:
+    with admin_of() as admin:
+        found = why(admin, method="TRACE")
+        assert (found["decision"], found["status"]) == ("error", 405)
+
+
+def test_to_ask_why_changes_nothing() -> None:
+    with admin_of() as admin:
+        visit(admin, "/old")
+        visit(admin, "/new")
+        proxy = admin.proxy.proxy
+        before = proxy.stats()
+        keys = list(proxy.store._slots)
+        for parameters in ({}, {"cookie": "a=b"}, {"url": "http://shop.example/old"}):
+            why(admin, **parameters)
+        assert proxy.stats() == before
+        assert list(proxy.store._slots) == keys, "in the order of their use"
+
+
+PATHS = ("/a", "/b", "/form")
+COOKIES = ("", "PHPSESSID=one", "theme=dark")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    policy=st.sampled_from(["all", "rfc9111"]),
+    events=st.lists(
+        st.one_of(
+            st.tuples(st.just("visit"), st.sampled_from(PATHS), st.sampled_from(COOKIES)),
+            st.tuples(st.just("post"), st.sampled_from(PATHS), st.sampled_from(COOKIES)),
+            st.tuples(st.just("wait"), st.sampled_from(["0.5", "20", "70"]), st.just("")),
+            st.tuples(st.just("hang"), st.sampled_from(PATHS), st.just("")),
+            st.tuples(st.just("mode"), st.sampled_from(["open", "closed", "auto"]), st.just("")),
+            st.tuples(st.just("pause"), st.sampled_from(["pause", "resume"]), st.just("")),
+        ),
+        max_size=12,
+    ),
+    path=st.sampled_from(PATHS),
+    cookie=st.sampled_from(COOKIES),
+    method=st.sampled_from(["GET", "GET", "DELETE"]),
+)
+def test_what_is_foretold_happens(
+    policy: str, events: list[tuple[str, str, str]], path: str, cookie: str, method: str
+) -> None:
+    with admin_of(store_policy=policy, max_in_flight=2, max_stale_s=60.0) as admin:
+        proxy = admin.proxy
+        for what, value, owner in events:
+            headers = {"Cookie": owner} if owner else {}
+            if what in ("visit", "post"):
+                data = get(value, headers=headers)
+                client = proxy.client(data if what == "visit" else data.replace(b"GET", b"PUT"))
+                _answer_newest(admin)
+                client.resets()
+            elif what == "hang":
+                proxy.client(get(value))
+            elif what == "wait":
+                proxy.advance(float(value))
+            elif what == "mode":
+                admin.post("/api/circuit", f"mode={value}")
+            else:
+                admin.post(f"/api/{value}")
+        found = why(admin, url=f"http://shop.example{path}", cookie=cookie, method=method)
+        asked = sum(peer.transport.buffer.count(b"HTTP/1.1\r\n") for peer in proxy.upstreams)
+        headers = {"Cookie": cookie} if cookie else {}
+        client = proxy.client(get(path, headers=headers).replace(b"GET", method.encode(), 1))
+        answer = client.received()
+        sent = sum(peer.transport.buffer.count(b"HTTP/1.1\r\n") for peer in proxy.upstreams)
+        if found["decision"] in ("forward", "probe"):
+            assert (answer, sent) == (b"", asked + 1)
+        elif found["decision"] in ("wait", "hold"):
+            assert (answer, sent) == (b"", asked)
+        elif found["decision"] == "stored":
+            assert field(answer, "Cache-Status") == f"retter; hit; detail={found['reason']}"
+        else:
+            assert found["decision"] == "refuse"
+            assert status_of(answer) == 503
+            assert found["reason"] in (field(answer, "Cache-Status") or "")
+
+
+def _answer_newest(admin: FakeAdmin) -> None:
+    """Let the application answer what was asked of it last, if it was asked."""
+    if admin.proxy.upstreams and not admin.proxy.upstream.closed:
+        admin.proxy.upstream.sends(reply(headers={"Cache-Control": "public, max-age=1"}))
+
+
+@pytest.mark.parametrize("form", [
+    "", "url=/a", "url=http://a/&header=nonsense", "url=http://a/&header=a:b%0Ac",
+    "url=http://a/&method=G%0DT", "url=http://a/&url=http://b/", "url=http://a/&cookie=%E2%82%AC",
+])
+def test_wrong_questions(form: str) -> None:
+    with admin_of() as admin:
+        assert admin.post("/api/why", form).status == 400
+
+
+def test_why_by_get() -> None:
+    with admin_of() as admin:
+        answer = admin.ask("/api/why?url=http%3A%2F%2Fa%2Fb%3Fc&header=Accept%3A+*%2F*&header=X:1")
+        assert answer.json["key"]["owner"] == "credential"
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_url_or_is_not(text: str) -> None:
+    try:
+        scheme, host, target = split_url(text)
+    except AdminError:
+        return
+    assert scheme in ("http", "https")
+    assert target.startswith(b"/")
+    assert head_bytes("GET", host, target, ()).count(b"\r\n") == 3
+
+
+# Health
+
+
+def test_health_has_the_names_of_the_original() -> None:
+    with admin_of() as admin:
+        proxy = admin.proxy
+        client: FakePeer = proxy.client(get())
+        proxy.advance(0.1)
+        proxy.upstream.sends(reply())
+        client.resets()
+        proxy.advance(65.0)
+        health = admin.ask("/health").json
+        assert health["status"] == "OK"
+        assert health["server-uptime"] == "1 minute 5 seconds"
+        assert (health["cache-count"], health["breaker-count"]) == (1, 2)
+        assert health["total-request-served"] == 1
+        assert health["average-response-time-ms"] == pytest.approx(100)
+        assert health["fastest-response-time-ms"] <= 100 <= health["slowest-response-time-ms"]
+        assert health["memory"]["sys-memory-byte"] > 1_000_000
+
+
+def test_health_before_the_first_request() -> None:
+    with admin_of() as admin:
+        health = admin.ask("/health").json
+        assert health["average-response-time-ms"] == health["slowest-response-time-ms"] == 0
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (0.4, "0 seconds"), (1.0, "1 second"), (3661.0, "1 hour 1 minute 1 second"),
+    (2 * 86400 + 5, "2 days 5 seconds"),
+])
+def test_uptime(seconds: float, text: str) -> None:
+    assert uptime_text(seconds) == text

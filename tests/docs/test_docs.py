@@ -1,0 +1,238 @@
+"""What README.md and docs/ say is there: options, settings, files, links, words.
+
+Their commands are not run here but for the cheap ones; the pages say which of the rest were run.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import trustme
+
+from docs.reference import PAGES
+from retter import cli
+from retter.base.reason import Reason
+from retter.breaker import State
+from retter.config.settings import ALIASES, SETTINGS, load
+from retter.control import commands
+from retter.demo.cli import parser as demo_parser
+from retter.demo.load import parser as load_parser
+
+ROOT: Final = Path(__file__).parents[2]
+DOCS: Final = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+# Written by `make bench-report`, on the machine where it was measured.
+MEASURED: Final = ROOT / "benchmarks/README.md"
+each_page = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+
+# Options of other programs, where they stand outside of a line that begins with `retter`.
+FOREIGN: Final = {
+    "--all", "--build", "--cap-drop", "--config", "--deploy-hook", "--kill-whom", "--name", "--now",
+    "--read-only", "--signal", "--stop-timeout", "--user", "--workers", "--bind", "--keep-alive",
+    "--no-install-recommends", "--ablate", "--set", "--svg", "--adapter", "--quick",
+    "--limit-request-line", "--raw",
+}  # fmt: skip
+
+
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    return {name for action in parser._actions for name in action.option_strings}
+
+
+OURS: Final = {
+    *(setting.flag_for(text) for setting in SETTINGS for text in ("true", "false")),
+    "--help", "--version", "--check-config",
+    *(name for word in commands.COMMANDS for name in options_of(commands._parser(word))),
+    *options_of(demo_parser()), *options_of(load_parser()),
+}  # fmt: skip
+
+
+def blocks(page: Path) -> Iterator[tuple[str, str]]:
+    """Return each code block as (language, text); an indented one has no language."""
+    text = page.read_text()
+    for language, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield language, body
+    outside = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for body in re.findall(r"(?:^\n)((?:^    .*\n|^\n(?=    ))+)", outside, re.MULTILINE):
+        yield "", re.sub(r"^    ", "", body, flags=re.MULTILINE)
+
+
+def command_lines(page: Path) -> Iterator[list[str]]:
+    """Return every command that begins with retter, as words."""
+    for language, text in blocks(page):
+        if language not in ("", "sh"):
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            for part in re.split(r" && |; ", line.removeprefix("$ ")):
+                words = shlex.split(part, comments=True) if part.startswith("retter ") else []
+                if words:
+                    yield words[1 : words.index(">>") if ">>" in words else None]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_generated_pages_are_up_to_date(path: str) -> None:
+    assert (ROOT / path).read_text() == PAGES[path](), "run `make reference`"
+
+
+def test_the_manual_has_every_option() -> None:
+    text = (ROOT / "docs/man/retter.1").read_text().replace("\\-", "-")
+    for setting in SETTINGS:
+        assert f".TP\n\\fB{setting.flag}\\fR" in text
+    for word in commands.COMMANDS:
+        assert f".TP\n.B {word}\n" in text
+
+
+@pytest.mark.parametrize(
+    "command", [["mandoc", "-T", "lint", "-W", "warning"], ["man", "--warnings", "-l"]],
+    ids=["mandoc", "man"],
+)  # fmt: skip
+def test_the_manual_renders(command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run(
+        [*command, str(ROOT / "docs/man/retter.1")], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if command[0] == "man" and "not been installed" in done.stdout + done.stderr:
+        pytest.skip("man is only a stand-in here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert command[0] == "mandoc" or "--upstream" in done.stdout
+    assert command[0] == "man" or done.stdout == ""
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and others make them."""
+    outside = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", outside, re.MULTILINE)
+    }
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    targets = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", text)
+    for target in [one or other for one, other in targets]:
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists() or file == MEASURED, target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def test_every_page_can_be_reached_from_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"]({page.name}" in index, page.name
+    assert "](docs/README.md)" in (ROOT / "README.md").read_text()
+
+
+@each_page
+def test_options_exist(page: Path) -> None:
+    for name in set(re.findall(r"(?<![\w\-.])--[a-z][a-z\-]*[a-z]", page.read_text())):
+        assert name in OURS | FOREIGN, name
+
+
+@each_page
+def test_variables_exist(page: Path) -> None:
+    known = {one.variable for one in SETTINGS} | {alias.variable for alias in ALIASES}
+    assert set(re.findall(r"\bRETTER_[A-Z_]+", page.read_text())) <= known
+
+
+@each_page
+def test_commands_are_understood(page: Path) -> None:
+    for words in command_lines(page):
+        word = words[0]
+        if word == "demo":
+            demo_parser().parse_args(words[1:])
+        elif word == "load":
+            load_parser().parse_args(words[1:])
+        elif word in commands.COMMANDS:
+            commands._parser(word).parse_args(words[1:])
+        else:
+            given = cli._texts(cli._parse(words))
+            # The files that an example names are not here.
+            load({name: texts for name, texts in given.items() if name != "config"}, {})
+
+
+@each_page
+def test_files_of_settings_are_understood(page: Path, tmp_path: Path) -> None:
+    for number, (language, text) in enumerate(blocks(page)):
+        if language == "toml":
+            file = tmp_path / f"{number}.toml"
+            file.write_text(text)
+            assert load({"config": [str(file)]}, {}).settings.upstream
+
+
+@each_page
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"(?:`|^    )make ([a-z-]+)", page.read_text(), re.MULTILINE)) <= targets
+
+
+def test_there_is_something_to_check() -> None:
+    assert sum(len(list(command_lines(page))) for page in DOCS) >= 15
+    assert sum(language == "toml" for page in DOCS for language, _ in blocks(page)) >= 3
+
+
+def test_blocks_for_nginx_are_understood(tmp_path: Path) -> None:
+    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if nginx is None:
+        pytest.skip("nginx is not installed")
+    authority = trustme.CA()
+    certificate = authority.issue_cert("shop.example")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "shop.pem"))
+    found = [text for page in DOCS for language, text in blocks(page) if language == "nginx"]
+    assert len(found) == 2
+    for number, text in enumerate(found):
+        local = re.sub(r"/etc/ssl/shop\.(pem|key)", str(tmp_path / "shop.pem"), text)
+        local = local.replace("include fastcgi_params;", "")
+        file = tmp_path / f"{number}.conf"
+        file.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {local} }}")
+        done = subprocess.run(
+            [nginx, "-t", "-e", "stderr", "-c", str(file)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+
+def test_blocks_for_caddy_are_understood() -> None:
+    if shutil.which("caddy") is None:
+        pytest.skip("Caddy is not installed")
+    [text] = [text for page in DOCS for language, text in blocks(page) if language == "caddyfile"]
+    done = subprocess.run(
+        ["caddy", "adapt", "--adapter", "caddyfile", "--config", "/dev/stdin"],
+        input=text, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "127.0.0.1:8089" in done.stdout, done.stderr
+
+
+def test_troubleshooting_has_every_reason() -> None:
+    text = (ROOT / "docs/troubleshooting.md").read_text()
+    words = re.findall(r"`([a-z-]+)`", " ".join(re.findall(r"^#### (.*)$", text, re.MULTILINE)))
+    assert sorted(words) == sorted(Reason)
+
+
+def test_the_words_of_the_readme_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = text.partition("| word |")[2].partition("\n\n")[0]
+    firsts = [line.split("|")[1] for line in table.splitlines()[2:]]
+    assert set(re.findall(r"`([a-z-]+)`", " ".join(firsts))) <= set(Reason)
+    row = next(line for line in text.splitlines() if line.startswith("| `X-Circuit`"))
+    assert re.findall(r"`([A-Z-]+)`:", row) == [state.value for state in State]
+
+
+def test_the_program_of_the_readme_runs() -> None:
+    [program] = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nOPEN\n", done.stdout)

@@ -1,0 +1,55 @@
+"""HTTP-dates are written in English, wherever the machine stands."""
+
+import ast
+import re
+import time
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import retter
+from retter.http.dates import format_http_date, parse_http_date
+from retter.proxy.proxy import Proxy
+from tests.support.harness import FakeProxy
+
+YEAR_9999_S = 253402300799
+
+# Directives of strftime and strptime whose text is the locale's (strftime(3)).
+_OF_THE_LOCALE = re.compile("%[-_0^#EO]?[aAbBchpPrxX+]")
+
+
+@given(st.integers(0, YEAR_9999_S))
+def test_what_is_written_is_what_others_write_and_is_read_back(second: int) -> None:
+    date = format_http_date(time.gmtime(second))
+    assert date == formatdate(second, usegmt=True)
+    assert parse_http_date(date.encode()) == second
+
+
+def test_the_date_field_does_not_follow_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where a program that embeds RETTER has called setlocale."""
+    monkeypatch.setattr(time, "strftime", lambda *_: "dim. 06 nov. 1994 08:49:37 GMT")
+    date = Proxy.http_date(FakeProxy().proxy)    # the harness's own replaces it
+    assert parse_http_date(date.encode()) is not None
+
+
+def test_no_date_is_written_or_read_with_the_locales_names() -> None:
+    """Every string of the package that is a format: new code is looked at too."""
+    found: list[str] = []
+    looked_at = 0
+    for path in Path(retter.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name in ("strftime", "strptime"):
+                looked_at += 1
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant)]
+                found += [
+                    f"{path.name}: {text}"
+                    for text in texts
+                    if isinstance(text, str) and _OF_THE_LOCALE.search(text)
+                ]
+    assert looked_at and not found

@@ -1,0 +1,254 @@
+"""Which answers to one URL are kept apart, and which is given when there is none of one's own."""
+
+import pytest
+
+from retter.http.known_names import ADDRESS_FIELDS, COUNTRY_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
+from retter.http.variants import Shaper, is_plain, likeness
+from tests.support.harness import FakeProxy, body_of, get, reply
+from tests.support.site import Asked, Site, page
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+PHONE = "Mozilla/5.0 (iPhone) Mobile/15E148"
+DESKTOP = "Mozilla/5.0 (X11; Linux x86_64)"
+
+
+def sees(name: str, answer: bytes) -> Site:
+    """Return a site that answers otherwise when a request has that field."""
+    return Site(lambda asked: answer if name.lower() in asked.fields else page("page"))
+
+
+# The field of one visitor, and what the application answers them, without a Vary.
+POISONS = [
+    ("Accept", "application/json", page("{}")),
+    ("Accept", "text/event-stream", page("data")),
+    ("Accept", "image/webp,*/*", page("image")),
+    ("Purpose", "prefetch", page("empty")),
+    ("Sec-Purpose", "prefetch;prerender", page("empty")),
+    ("X-Purpose", "preview", page("empty")),
+    ("X-Moz", "prefetch", page("empty")),
+    ("Upgrade-Insecure-Requests", "1", page("", status="307 Move", Location="https://x/")),
+    ("Save-Data", "on", page("small")),
+    ("Sec-Fetch-Dest", "empty", page("data")),
+    ("Sec-Fetch-Dest", "iframe", page("embedded")),
+    ("Service-Worker-Navigation-Preload", "content", page("fragment")),
+    ("Content-Type", "application/json", page("{}")),
+    ("Origin", "https://evil.example", page("page", Access_Control_Allow_Origin="https://evil.example")),
+    ("Referer", "https://evil.example/x", page("", status="302 F", Location="https://evil.example/x")),
+    ("User-Agent", "Mozilla/4.0 (compatible; MSIE 6.0)", page("", status="302 F", Location="/old")),
+    ("User-Agent", "Mozilla/5.0 (Windows NT 10.0; Trident/7.0; rv:11.0)", page("too old")),
+    ("User-Agent", PHONE, page("mobile")),
+    ("Sec-CH-UA-Mobile", "?1", page("mobile")),
+    ("Accept-Language", "zh", page("zh")),
+    ("X-Request-ID", "chosen", page("page <!-- chosen -->")),
+    *[(name.decode(), "10.0.0.7", page("for the office")) for name in ADDRESS_FIELDS],
+    *[(name.decode(), "RU", page("not in your country")) for name in sorted(GEO_FIELDS)],
+]
+
+
+@pytest.mark.parametrize("with_ua", [False, True])
+@pytest.mark.parametrize(("name", "value", "answer"), POISONS)
+def test_one_visitors_answer_is_not_everyones(
+    name: str, value: str, answer: bytes, with_ua: bool
+) -> None:
+    site = sees(name, answer)
+    plain = {"User-Agent": DESKTOP} if with_ua and name != "User-Agent" else {}
+    site.ask("/", headers=plain)
+    site.ask("/", headers={**plain, name: value})
+    site.goes_down()
+    got = site.ask("/", headers=plain)
+    assert (got.stored, got.body, got.field("Access-Control-Allow-Origin")) == (True, "page", None)
+
+
+@pytest.mark.parametrize("name", [name.decode() for name in (*ADDRESS_FIELDS, *sorted(GEO_FIELDS))])
+def test_where_the_client_is_is_told_by_trusted_proxies_alone(name: str) -> None:
+    for trusted, told in (((), False), (("192.0.2.0/24",), True)):
+        site = Site(lambda asked: page("page"), trusted_proxies=trusted)
+        site.ask("/", headers={name: "1"})
+        site.ask("/", headers={name.replace("-", "_"): "1"})
+        assert (name in site.asked[0].fields) is told
+        assert not any("_" in field for field in site.asked[1].fields)
+        assert site.proxy.proxy.store.stats()["keys"] == 1
+
+
+@pytest.mark.parametrize("name", [name.decode() for name in REQUEST_ID_FIELDS])
+def test_a_request_id_makes_no_owner(name: str) -> None:
+    site = Site(lambda asked: page("page"))
+    site.ask("/", headers={name: "1aaaaaa"})
+    site.goes_down()
+    assert site.ask("/", headers={name: "2bbbbbb"}).stored
+
+
+def test_a_proxy_in_front_may_have_its_ids_shown() -> None:
+    site = Site(lambda asked: page(asked.fields["x-request-id"]), trusted_proxies=("192.0.2.7",))
+    site.ask("/", headers={"X-Request-ID": "1aaaaaa"})
+    assert site.proxy.proxy.store.stats()["entries"] == 1
+
+
+def test_origins_have_answers_of_their_own_unless_all_are_allowed() -> None:
+    def answer(asked: Asked) -> bytes:
+        allowed = "*" if asked.path == "/font" else asked.fields.get("origin", "")
+        return page("data", **({"Access_Control_Allow_Origin": allowed} if allowed else {}))
+
+    site = Site(answer)
+    good, evil = {"Origin": "https://shop.example"}, {"Origin": "https://evil.example"}
+    for target in ("/api", "/font", "/other"):
+        for headers in (good, evil) if target != "/other" else ({},):
+            site.ask(target, headers=headers)
+    site.goes_down()
+    assert site.ask("/api", headers=good).field("Access-Control-Allow-Origin") == good["Origin"]
+    assert not site.ask("/api").stored
+    assert not site.ask("/api", headers={"Origin": "https://third.example"}).stored
+    assert site.ask("/font", headers={"Origin": "https://third.example"}).stored
+    assert not site.ask("/other", headers=good).stored
+
+
+def test_an_origin_that_is_not_allowed_takes_nothing_from_one_that_is() -> None:
+    good = "https://shop.example"
+    site = Site(lambda asked: page("data", Access_Control_Allow_Origin=good)
+                if asked.fields["origin"] == good else page("data, unread"))
+    site.ask("/", headers={"Origin": good})
+    site.ask("/", headers={"Origin": "https://evil.example"})
+    site.goes_down()
+    assert site.ask("/", headers={"Origin": good}).field("Access-Control-Allow-Origin") == good
+
+
+def test_vary_on_adds_a_field() -> None:
+    answer = lambda asked: page(asked.fields.get("x-device", "page"))  # noqa: E731
+    site = Site(answer, vary_on=("x-device",))
+    for device in ("tv", "watch"):
+        site.ask("/", headers={"X-Device": device})
+    site.goes_down()
+    assert site.ask("/", headers={"X-Device": "tv"}).body == "tv"
+    assert not site.ask("/", headers={"X-Device": "car"}).stored
+    assert not site.ask("/").stored
+
+
+def test_a_language_is_wanted_and_another_is_better_than_an_error() -> None:
+    site = Site(lambda asked: page(asked.fields.get("accept-language", "")[:2] or "none"))
+    for language in ("de-AT,de;q=0.9", "fr"):
+        site.ask("/", headers={"Accept-Language": language})
+    site.goes_down()
+    assert site.ask("/", headers={"Accept-Language": "de,en"}).body == "de"
+    assert site.ask("/", headers={"Accept-Language": "fr-CA"}).body == "fr"
+    assert site.ask("/", headers={"Accept-Language": "en"}).stored
+
+
+def test_a_phone_gets_a_phones_page_and_the_other_rather_than_none() -> None:
+    site = Site(lambda asked: page("m" if "Mobi" in asked.fields["user-agent"] else "d"))
+    site.ask("/both", headers={"User-Agent": PHONE})
+    site.ask("/both", headers={"User-Agent": DESKTOP})
+    site.ask("/one", headers={"User-Agent": DESKTOP})
+    site.goes_down()
+    assert site.ask("/both", headers={"User-Agent": PHONE}).body == "m"
+    assert site.ask("/both", headers={"User-Agent": DESKTOP}).body == "d"
+    assert site.ask("/one", headers={"User-Agent": PHONE}).body == "d"
+
+
+def test_countries_that_a_trusted_proxy_tells_are_soft_too() -> None:
+    site = Site(lambda asked: page(asked.fields["cf-ipcountry"]), trusted_proxies=("192.0.2.7",))
+    for country in ("AT", "CH"):
+        site.ask("/", headers={"CF-IPCountry": country})
+    site.goes_down()
+    assert site.ask("/", headers={"CF-IPCountry": "AT"}).body == "AT"
+    assert site.ask("/", headers={"CF-IPCountry": "DE"}).stored
+
+
+def test_what_is_the_same_for_all_is_kept_once() -> None:
+    bodies = iter(["en", "de", "same", "same", "same"])
+    site = Site(lambda asked: page(next(bodies)))
+    for language in ("en", "de", "en"):
+        site.ask("/", headers={"Accept-Language": language})
+    assert site.proxy.proxy.store.stats()["entries"] == 2
+    site.ask("/", headers={"Accept-Language": "de"})
+    assert site.proxy.proxy.store.stats()["entries"] == 1
+
+
+# -- Which variant goes when there are too many
+
+
+def many(site: Site, numbers: range, address: str = "192.0.2.7") -> None:
+    for number in numbers:
+        site.ask("/", headers={"Turbo-Frame": str(number)}, address=address)
+
+
+def kept(site: Site, numbers: range) -> list[int]:
+    return [n for n in numbers if site.ask("/", headers={"Turbo-Frame": str(n)}).stored]
+
+
+def test_the_plain_variants_never_go() -> None:
+    site = Site(lambda asked: page(f"frame {asked.fields.get('turbo-frame')}"))
+    site.ask("/")
+    site.ask("/", headers={"Accept": BROWSER, "Upgrade-Insecure-Requests": "1"})
+    many(site, range(30))
+    site.goes_down()
+    assert site.ask("/").stored
+    assert site.ask("/", headers={"Accept": BROWSER, "Upgrade-Insecure-Requests": "1"}).stored
+    assert kept(site, range(30)) == list(range(22, 30))
+
+
+def test_the_least_recently_used_goes() -> None:
+    site = Site(lambda asked: page(f"frame {asked.fields.get('turbo-frame')}"))
+    for number in range(10):
+        many(site, range(number, number + 1), address=f"192.0.2.{number}")
+    many(site, range(1), address="192.0.2.98")      # used again
+    many(site, range(10, 11), address="192.0.2.99")
+    site.goes_down()
+    assert kept(site, range(11)) == [0, *range(2, 11)]
+
+
+def test_one_client_does_not_push_out_anothers() -> None:
+    site = Site(lambda asked: page(f"frame {asked.fields.get('turbo-frame')}"))
+    for number in range(5):
+        many(site, range(number, number + 1), address=f"198.51.100.{number}")
+    many(site, range(100, 150), address="203.0.113.1")
+    site.goes_down()
+    assert kept(site, range(5)) == list(range(5))
+
+
+# -- The parts
+
+
+@pytest.mark.parametrize(("accept", "plain", "mark"), [
+    (BROWSER, True, "html"), ("*/*", True, ""), ("", True, ""), ("text/css,*/*;q=0.1", True, ""),
+    ("application/json, text/plain, */*", False, "json"), ("application/a+json", False, "json"),
+    ("text/html, application/json", True, "html"), ("TEXT/EVENT-STREAM", False, "events"),
+])
+def test_accept_counts_by_what_stands_first(accept: str, plain: bool, mark: str) -> None:
+    shape = Shaper().shape(((b"accept", accept.encode()),))
+    assert shape == (f"accept: {mark}\n".encode() if mark else b"")
+    assert is_plain(shape) is plain
+
+
+def test_the_order_of_fields_makes_no_shape() -> None:
+    fields = ((b"save-data", b"on"), (b"x-moz", b"prefetch"), (b"accept", b"text/html"))
+    assert Shaper().shape(fields) == Shaper().shape(fields[::-1]) != b""
+
+
+def test_the_kind_of_device_counts_more_than_the_language() -> None:
+    wanted = (b"en", b"mobile", b"")
+    order = [wanted, (b"en", b"mobile", b"X"), (b"de", b"mobile", b""), (b"en", b"", b"")]
+    ranks = [likeness(one, wanted) for one in order]
+    assert ranks == sorted(ranks, reverse=True)
+    assert len(set(ranks)) == len(ranks)
+    assert set(GEO_FIELDS) >= COUNTRY_FIELDS
+
+
+@pytest.mark.parametrize("network", ["2001:db8:1:2:", "2001:db8::"])
+def test_one_network_pushes_out_no_variants_of_others(network: str) -> None:
+    proxy = FakeProxy()
+
+    def ask(address: str, language: str) -> bytes:
+        client = proxy.client(
+            get(headers={"Accept-Language": language}), (address, 50000, 0, 0)
+        )
+        proxy.upstream.sends(reply(b"in " + language.encode()))
+        client.resets()
+        return client.received()
+
+    ask("192.0.2.1", "de")
+    ask("192.0.2.2", "fr")
+    for number, letter in enumerate("abcghijklmno", 1):
+        ask(f"{network}{number:x}:5:6:7", 2 * letter)
+    client = proxy.client(get(headers={"Accept-Language": "de"}))
+    proxy.upstream.sends(reply(b"", status="500 Oops"))
+    assert body_of(client.received()) == b"in de"

@@ -1,0 +1,360 @@
+"""Answers with a good status that are none: error pages in disguise, torsos, shrunken pages."""
+
+import gzip
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retter.http.heads import ResponseParser
+from retter.http.known_names import FAILURE_TEXTS
+from retter.http.message import ResponseHead
+from retter.proxy.goodness import (
+    BELIEVED_AFTER,
+    NEW_BYTES_MAX,
+    SMALL_BYTES_MAX,
+    TORSOS_MAX,
+    TROUBLE_S,
+    Goodness,
+    Verdict,
+    has_shrunk,
+    length_of,
+)
+from retter.store.record import StoredResponse
+from tests.support.harness import (
+    FakePeer,
+    FakeProxy,
+    body_of,
+    field,
+    get,
+    reply,
+    split_at,
+    status_of,
+)
+
+PAGE = b"<p>the shop's page with all its products</p>" * 200
+ERROR = b"DB error: too many connections"
+TEXTS = [text.encode() for text in FAILURE_TEXTS]
+
+
+def head_of(*fields: str, status: str = "200 OK") -> ResponseHead:
+    lines = [f"HTTP/1.1 {status}", *fields, "", ""]
+    return ResponseParser().parse("\r\n".join(lines).encode())
+
+
+def stored(body: bytes) -> StoredResponse:
+    return StoredResponse(
+        status=200, head=b"", body=body, content_coding=b"", etag=b"", last_modified=b"",
+        stored_at=0.0, age_s=0.0, superseded=False, no_store=False, age_max_s=1e9, shape=b"",
+        vary_names=(), vary=b"", received_age_s=0, entry_bytes=0,
+    )  # fmt: skip
+
+
+def coded(coding: str) -> ResponseHead:
+    return head_of("Content-Type: text/html", f"Content-Encoding: {coding}", "Content-Length: 5")
+
+
+HTML = head_of("Content-Type: text/html; charset=utf-8", "Content-Length: 5")
+
+
+def judged(
+    body: bytes, before: bytes | None = PAGE, head: ResponseHead = HTML, *, trouble: bool = False
+) -> Verdict:
+    old = None if before is None else stored(before)
+    return Goodness(TEXTS).judge(b"*/", head, body, old, trouble=trouble)
+
+
+class TestErrorPages:
+    @pytest.mark.parametrize("text", FAILURE_TEXTS)
+    def test_each_known_text_is_found_in_upper_and_lower_case(self, text: str) -> None:
+        for words in (text, text.upper(), text.lower()):
+            assert judged(b"<h1>" + words.encode() + b"</h1>") is Verdict.FAILED
+
+    def test_a_small_page_without_such_a_text_is_the_page_now(self) -> None:
+        assert judged(b"<h1>Closed for the holidays</h1>") is Verdict.GOOD
+
+    def test_a_page_about_errors_is_a_page(self) -> None:
+        half = ERROR + b"." * (len(PAGE) // 2 - len(ERROR))
+        assert judged(half) is Verdict.GOOD
+        assert judged(half[:-1]) is Verdict.FAILED
+        large = ERROR + b"." * (SMALL_BYTES_MAX - len(ERROR))
+        assert judged(large, large * 3) is Verdict.GOOD
+        assert judged(large[:-1], large * 3) is Verdict.FAILED
+
+    @pytest.mark.parametrize(
+        ("content_type", "verdict"),
+        [
+            ("text/plain", Verdict.FAILED),
+            ("application/json", Verdict.FAILED),
+            ("application/problem+json", Verdict.FAILED),
+            ("Application/XHTML+XML", Verdict.FAILED),
+            ("image/png", Verdict.GOOD),
+            ("application/octet-stream", Verdict.GOOD),
+        ],
+    )
+    def test_only_texts_are_read(self, content_type: str, verdict: Verdict) -> None:
+        head = head_of(f"Content-Type: {content_type}", "Content-Length: 5")
+        assert judged(ERROR, head=head) is verdict
+
+    def test_what_has_no_type_is_read(self) -> None:
+        assert judged(ERROR, head=head_of("Content-Length: 5")) is Verdict.FAILED
+
+    @pytest.mark.parametrize("coding", ["gzip", "x-gzip"])
+    def test_what_is_compressed_is_read(self, coding: str) -> None:
+        head = coded(coding)
+        words = ERROR + b"<p>We are sorry. Come again in a while, or call 555 01 99.</p>"
+        error, page = gzip.compress(words, mtime=0), gzip.compress(PAGE, mtime=0)
+        assert len(page) < 2 * len(error), "as it is sent it has not shrunk"
+        assert judged(error, page, head) is Verdict.FAILED
+        assert judged(error, PAGE, head) is Verdict.FAILED
+        assert judged(ERROR, page) is Verdict.FAILED
+
+    def test_a_bomb_is_not_unpacked(self) -> None:
+        head = coded("gzip")
+        bomb = gzip.compress(ERROR + bytes(8 << 20))
+        # The length of another member stands at the end: it looks small.
+        assert judged(bomb + gzip.compress(b""), PAGE * 10, head) is Verdict.GOOD
+
+    @pytest.mark.parametrize("coding", ["br", "zstd", "gzip", "gzip, gzip"])
+    def test_what_cannot_be_decoded_is_not_read(self, coding: str) -> None:
+        assert judged(b"\x8b" + ERROR, head=coded(coding)) is Verdict.GOOD
+
+    def test_a_coding_that_is_none_hides_nothing(self) -> None:
+        assert judged(ERROR, head=coded("utf-8")) is Verdict.FAILED
+
+    @pytest.mark.parametrize("status", ["206 Partial Content", "301 Moved", "404 Not Found"])
+    def test_other_statuses_speak_for_themselves(self, status: str) -> None:
+        assert judged(ERROR, head=head_of(status=status), trouble=True) is Verdict.GOOD
+
+    def test_new_pages_are_read_in_trouble_only(self) -> None:
+        assert judged(ERROR, None) is Verdict.GOOD
+        assert judged(ERROR, None, trouble=True) is Verdict.UNCLEAR
+        assert judged(PAGE, None, trouble=True) is Verdict.GOOD
+        assert judged(ERROR + bytes(NEW_BYTES_MAX), None, trouble=True) is Verdict.GOOD
+
+    def test_other_texts_or_none(self) -> None:
+        goodness = Goodness([b"Our SHOP is down"])
+        page = stored(PAGE)
+        assert goodness.judge(b"", HTML, b"our shop is DOWN", page, trouble=False) is Verdict.FAILED
+        assert goodness.judge(b"", HTML, ERROR, page, trouble=False) is Verdict.GOOD
+        goodness.configure([])
+        assert goodness.judge(b"", HTML, b"our shop is down", page, trouble=False) is Verdict.GOOD
+
+
+class TestTorsos:
+    CLOSE = head_of("Content-Type: text/html", "Connection: close")
+    HALF = PAGE[: len(PAGE) // 2 - 1]
+
+    @pytest.mark.parametrize(("head", "body"), [(HTML, b""), (CLOSE, HALF), (CLOSE, b"")])
+    def test_the_third_in_a_row_is_believed(self, head: ResponseHead, body: bytes) -> None:
+        goodness = Goodness()
+        page = stored(PAGE)
+        verdicts = [
+            goodness.judge(b"*/", head, body, page, trouble=False) for _ in range(BELIEVED_AFTER)
+        ]
+        assert verdicts == [Verdict.NOT_STORED] * 2 + [Verdict.GOOD]
+        assert not goodness.torsos
+
+    def test_a_whole_one_in_between_begins_the_count_anew(self) -> None:
+        goodness = Goodness()
+        page = stored(PAGE)
+        for whole in (PAGE, PAGE + b"!", PAGE[1:]):
+            for _ in range(BELIEVED_AFTER - 1):
+                verdict = goodness.judge(b"*/", HTML, b"", page, trouble=False)
+                assert verdict is Verdict.NOT_STORED
+            assert goodness.judge(b"*/", HTML, whole, page, trouble=False) is Verdict.GOOD
+            page = page._replace(stored_at=page.stored_at + 1)    # that one is stored now
+        assert goodness.judge(b"*/", HTML, b"short", page, trouble=False) is Verdict.GOOD
+
+    def test_pages_are_counted_apart_and_not_without_end(self) -> None:
+        goodness = Goodness()
+        page = stored(PAGE)
+        for number in range(TORSOS_MAX + 10):
+            key = b"*/%d" % number
+            assert goodness.judge(key, HTML, b"", page, trouble=False) is Verdict.NOT_STORED
+        assert len(goodness.torsos) == TORSOS_MAX
+
+    def test_an_empty_answer_may_be_followed_by_any(self) -> None:
+        assert judged(b"", b"") is Verdict.GOOD
+        assert judged(b"new", b"") is Verdict.GOOD
+
+    def test_a_short_answer_with_a_length_is_whole(self) -> None:
+        assert judged(self.HALF) is Verdict.GOOD
+
+
+class TestTrouble:
+    def test_no_much_smaller_answer_replaces_a_page_in_trouble(self) -> None:
+        half = PAGE[: len(PAGE) // 2]
+        assert judged(half, trouble=True) is Verdict.GOOD
+        assert judged(half[:-1], trouble=True) is Verdict.NOT_STORED
+        assert judged(half[:-1]) is Verdict.GOOD
+
+    def test_trouble_lasts_some_seconds(self) -> None:
+        goodness = Goodness()
+        assert not goodness.in_trouble(0.0)
+        goodness.failed(100.0)
+        assert goodness.in_trouble(100.0 + TROUBLE_S - 0.1)
+        assert not goodness.in_trouble(100.0 + TROUBLE_S)
+
+
+@given(st.binary(max_size=2000), st.binary(max_size=2000), st.booleans(), st.booleans())
+def test_what_has_not_shrunk_is_good(
+    body: bytes, before: bytes, trouble: bool, close: bool
+) -> None:
+    """The short way of a plain answer leaves out nothing that the judgement would find."""
+    head = TestTorsos.CLOSE if close else HTML
+    if not has_shrunk(body, before):
+        assert judged(body, before, head, trouble=trouble) is Verdict.GOOD
+
+
+@given(st.binary(max_size=5000))
+def test_the_length_is_that_without_gzip(body: bytes) -> None:
+    assert len(body) <= length_of(gzip.compress(body)) <= len(body) + 8
+    assert length_of(body[:19]) == len(body[:19])
+    members = gzip.compress(body) + gzip.compress(b"")
+    assert length_of(members) >= len(members) - 20
+
+
+# On the way of a request
+
+
+def warmed(*targets: str, body: bytes = PAGE, **settings: Any) -> FakeProxy:
+    proxy = FakeProxy(**settings)
+    for target in targets or ("/",):
+        proxy.client(get(target))
+        proxy.upstream.sends(html(body))
+    return proxy
+
+
+def html(body: bytes, *fields: str) -> bytes:
+    return reply(body, headers={"Content-Type": "text/html"} | dict(f.split(": ") for f in fields))
+
+
+def asked(proxy: FakeProxy, answer: bytes, target: str = "/") -> bytes:
+    client: FakePeer = proxy.client(get(target))
+    proxy.upstream.sends(answer)
+    return client.received()
+
+
+def chunked(body: bytes) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+@pytest.mark.parametrize("answer", [html(ERROR), chunked(ERROR)])
+def test_an_error_page_is_not_shown_where_there_is_a_good_one(answer: bytes) -> None:
+    proxy = warmed()
+    for _ in range(2):
+        got = asked(proxy, answer)
+        assert (status_of(got), body_of(got)) == (200, PAGE)
+        assert field(got, "cache-status") == "retter; hit; detail=failure-text"
+    assert proxy.proxy.counters.upstream_errors["failure-text"] == 2  # type: ignore[index]
+    assert body_of(asked(proxy, html(PAGE + b"!"))) == PAGE + b"!"
+    proxy.assert_at_rest()
+
+
+def test_an_error_page_is_a_failure_for_the_breaker() -> None:
+    proxy = warmed("/a", "/b", "/c", "/d", "/e", "/f")
+    proxy.advance(60)
+    for target in ("/a", "/b", "/c", "/d", "/e"):
+        asked(proxy, html(ERROR), target)
+    assert proxy.proxy.breaker.state.value == "OPEN"
+    client = proxy.client(get("/f"))
+    assert body_of(client.received()) == PAGE, "without asking"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_however_it_is_cut(seed: int) -> None:
+    proxy = warmed()
+    client = proxy.client(get())
+    answer = chunked(ERROR)
+    rng = random.Random(seed)
+    cuts = sorted(rng.sample(range(1, len(answer)), rng.randrange(1, 6)))
+    for piece in split_at(answer, cuts):
+        proxy.upstream.sends(piece)
+    assert body_of(client.received()) == PAGE
+    proxy.assert_at_rest()
+
+
+def test_where_nothing_is_stored_the_error_page_is_told_and_forgotten_in_trouble() -> None:
+    proxy = warmed()
+    asked(proxy, reply(b"no", status="500 Oops"))
+    assert body_of(asked(proxy, html(ERROR), "/new")) == ERROR
+    proxy.client(get("/new"))
+    proxy.upstream.ends()
+    proxy.settle()
+    assert b"DB error" not in proxy.client(get("/new")).received()
+
+
+def test_a_superseded_page_is_better_than_an_error_page() -> None:
+    proxy = warmed()
+    poster = proxy.client(b"POST / HTTP/1.1\r\nHost: site.example\r\nContent-Length: 0\r\n\r\n")
+    proxy.upstream.sends(reply(b"done"))
+    assert status_of(poster.received()) == 200
+    assert body_of(asked(proxy, html(ERROR))) == PAGE
+
+
+def test_off_looks_for_nothing() -> None:
+    proxy = warmed(failure_text=())
+    assert body_of(asked(proxy, html(ERROR))) == ERROR
+
+
+def test_own_texts_may_be_added() -> None:
+    proxy = warmed(failure_text=("auto", "Die Werkstatt ist zu"))
+    assert body_of(asked(proxy, html(b"<h1>die werkstatt ist zu</h1>"))) == PAGE
+    assert body_of(asked(proxy, html(ERROR))) == PAGE
+
+
+def shown_in_need(proxy: FakeProxy, target: str = "/") -> bytes:
+    """Return what is shown when the application fails."""
+    return body_of(asked(proxy, reply(b"no", status="500 Oops"), target))
+
+
+@pytest.mark.parametrize("answer", [html(b""), chunked(b"")])
+def test_an_empty_answer_does_not_replace_a_page_until_it_comes_again_and_again(
+    answer: bytes,
+) -> None:
+    proxy = warmed()
+    for _ in range(BELIEVED_AFTER - 1):
+        assert status_of(asked(proxy, answer)) == 200
+    proxy.advance(1)
+    asked(proxy, html(PAGE))
+    for _ in range(BELIEVED_AFTER - 1):
+        asked(proxy, answer)
+    assert shown_in_need(proxy) == PAGE
+    proxy.advance(TROUBLE_S + 1)
+    asked(proxy, answer)
+    assert shown_in_need(proxy) == b""
+
+
+def test_an_answer_that_ends_with_its_connection_may_have_lost_its_end() -> None:
+    proxy = warmed()
+    torso = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PAGE[:1000]
+    for _ in range(BELIEVED_AFTER - 1):
+        client = proxy.client(get())
+        proxy.upstream.sends(torso)
+        proxy.upstream.ends()
+        assert PAGE[:1000] in client.received(), "it may be all there is"
+    assert shown_in_need(proxy) == PAGE
+
+
+def test_a_page_without_its_articles_replaces_none_in_trouble() -> None:
+    proxy = warmed("/", "/other")
+    asked(proxy, reply(b"no", status="500 Oops"), "/other")
+    bare = PAGE[:1000]
+    assert body_of(asked(proxy, html(bare))) == bare
+    assert shown_in_need(proxy) == PAGE
+    proxy.advance(TROUBLE_S + 1)
+    asked(proxy, html(bare))
+    assert shown_in_need(proxy) == bare
+
+
+def test_a_late_answer_is_trouble() -> None:
+    proxy = warmed()
+    client = proxy.client(get())
+    proxy.advance(6.0)
+    assert body_of(client.received()) == PAGE       # patience
+    proxy.upstream.sends(html(PAGE[:1000]))
+    assert shown_in_need(proxy) == PAGE

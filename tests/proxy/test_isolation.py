@@ -1,0 +1,322 @@
+"""Who gets what when the application is down: nobody gets what is another's.
+
+Each row is a story. Steps of visitors come first, with the cookies of their browsers; then the
+application goes down, somebody asks for the page, and gets what the row says: "own" is the private
+page of that login, "public" the page without any, "" nothing stored at all.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.site import Asked, Site, page
+
+ID = "0123456789abcdef01234567"
+OTHER_ID = "fedcba98765432100123abcd"
+
+
+class Step(NamedTuple):
+    """One request of a story."""
+
+    cookie: str = ""
+    target: str = "/inbox"
+    method: str = "GET"
+
+
+def login_by(name: str) -> Callable[[Asked], bytes]:
+    """Return an application that knows people by one cookie and sets others on the way."""
+
+    def answer(asked: Asked) -> bytes:
+        who = asked.cookies.get(name, "nobody")
+        if asked.path == "/start":
+            return page("hello", f"PHPSESSID={ID}", f"user_session={ID}", f"SESS1={ID}")
+        if asked.path == "/login":
+            return page("", f"{name}={asked.target.partition('?')[2]}", status="303 See Other")
+        if asked.path == "/logout-by-post":
+            return page("bye", f"{name}=; Max-Age=0")
+        if asked.path == "/like":
+            return page("thanks", "liked=yes")
+        if asked.path == "/vote":
+            return page("thanks", "csrftoken=abcdef", "_ga=GA1.2.3")
+        return page(f"private page of {who}" if who != "nobody" else "public page")
+
+    return answer
+
+
+START, ALICE = Step(target="/start"), f"PHPSESSID={ID}; auth=alice"
+
+STORIES: dict[str, tuple[str, list[Step], str, str]] = {
+    # cookies named like sessions that are none: another cookie says who it is
+    "a short flag": ("who", [Step("session=active; who=alice")], "session=active; who=bob", ""),
+    "a short flag of one's own": (
+        "who", [Step("session=active; who=alice")], "session=active; who=alice", "alice"),
+    "settings": ("who", [Step("SESS_UI=%7B%22theme%22%3A%22dark%22%7D; who=alice")],
+                 "SESS_UI=%7B%22theme%22%3A%22dark%22%7D; who=bob", ""),
+    "a long flag that the application never set": (
+        "who", [Step(f"user_session={ID}; who=alice")], f"user_session={ID}; who=bob", ""),
+    "a long flag that all newcomers are given": (
+        "who", [START, START, Step(f"user_session={ID}; who=alice")],
+        f"user_session={ID}; who=bob", ""),
+    "the same asked for from the start": (
+        "who", [START, Step(f"user_session={ID}; who=alice"), START],
+        f"user_session={ID}; who=bob", ""),
+    # a session that the application has set stands alone but for credentials
+    "a session with another theme": (
+        "PHPSESSID", [START, Step(f"PHPSESSID={ID}; theme=dark")], f"PHPSESSID={ID}; theme=light",
+        ID),
+    "a session of an unknown name with another theme": (
+        "PHPSESSID", [Step(f"PHPSESSID={ID}; theme=dark")], f"PHPSESSID={ID}; theme=light", ""),
+    "a login beside a session": ("auth", [START, Step(ALICE)], f"PHPSESSID={ID}; auth=bob", ""),
+    "no login beside a session": ("auth", [START, Step(ALICE)], f"PHPSESSID={ID}", ""),
+    "the same login": ("auth", [START, Step(ALICE)], ALICE + "; theme=light", "alice"),
+    "a form's cookie beside a session": (
+        "PHPSESSID", [START, Step(f"PHPSESSID={ID}; csrf_token=1")],
+        f"PHPSESSID={ID}; csrf_token=2", ID),
+    # what ends a session
+    "an answer to a POST that sets any cookie": (
+        "auth", [START, Step(ALICE), Step(ALICE, "/login?bob", "POST")], ALICE, ""),
+    "one that takes it": (
+        "auth", [START, Step(ALICE), Step(ALICE, "/logout-by-post", "POST")], ALICE, ""),
+    "one of a name that says nothing": (
+        "auth", [START, Step(ALICE), Step(ALICE, "/like", "POST")], ALICE, ""),
+    "not one that is for forms or for analytics": (
+        "auth", [START, Step(ALICE), Step(ALICE, "/vote", "POST")], ALICE, "alice"),
+    "a login without a session": (
+        "auth", [Step("auth=alice; a=b"), Step("auth=alice; a=b", "/login?x", "POST")],
+        "auth=alice; a=b", ""),
+    "a flag of everybody's is changed by one": (
+        "who", [Step("theme=dark"), Step("theme=dark", "/like", "POST")], "theme=dark", "public"),
+    # a name with a comma in it
+    "a wildcard and a comma": ("PHPSESSID", [Step(f"_gac_,PHPSESSID={ID}")], "", ""),
+    "a session behind a comma": (
+        "PHPSESSID", [START, Step(f"PHPSESSID={ID}; a=b,PHPSESSID={ID}")],
+        f"PHPSESSID={ID}; a=b,PHPSESSID={OTHER_ID}", ""),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_who_gets_what(story: str) -> None:
+    name, steps, cookie, gets = STORIES[story]
+    site = Site(login_by(name))
+    for step in steps:
+        site.ask(step.target, cookie=step.cookie, method=step.method)
+    site.goes_down()
+    got = site.ask("/inbox", cookie=cookie)
+    expected = {"": None, "public": "public page"}.get(gets, f"private page of {gets}")
+    assert (got.body if got.stored else None) == expected
+
+
+def test_a_session_that_many_addresses_use_is_none() -> None:
+    """Whatever its name and length: the cookies beside it say who it is."""
+    site = Site(login_by("who"))
+    site.ask("/start")
+    for number in range(30):
+        site.ask("/inbox", cookie=f"user_session={ID}; who=v{number}", address=f"192.0.2.{number}")
+    site.ask("/inbox", cookie=f"user_session={ID}; who=alice")
+    site.goes_down()
+    assert "alice" not in site.ask("/inbox", cookie=f"user_session={ID}; who=bob").body
+    assert "alice" in site.ask("/inbox", cookie=f"user_session={ID}; who=alice").body
+
+
+def test_one_persons_addresses_are_no_crowd() -> None:
+    site = Site(login_by("user_session"))
+    site.ask("/start")
+    for number in range(10):
+        site.ask(f"/{number}", cookie=f"user_session={ID}; a={number}", address=f"192.0.2.{number}")
+    site.goes_down()
+    assert ID in site.ask("/3", cookie=f"user_session={ID}; a=other").body
+
+
+def test_a_logout_that_carries_one_of_two_sessions_ends_what_both_have() -> None:
+    """WordPress over https: the administration's cookie has a path of its own."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/wp-login.php":
+            if asked.method == "POST":
+                return page("", f"wordpress_sec_1={ID}; Path=/wp-admin; Secure",
+                            f"wordpress_logged_in_1={OTHER_ID}; Path=/", status="302 Found")
+            return page("bye", "wordpress_logged_in_1=+; Max-Age=0", "wordpress_sec_1=+; Max-Age=0")
+        return page("private" if len(asked.cookies) > asked.path.startswith("/wp-admin") else "no")
+
+    both = f"wordpress_sec_1={ID}; wordpress_logged_in_1={OTHER_ID}"
+    site = Site(answer)
+    site.ask("/wp-login.php", method="POST")
+    site.ask("/wp-admin/", cookie=both)
+    site.ask("/", cookie=f"wordpress_logged_in_1={OTHER_ID}")
+    assert site.proxy.proxy.store.stats()["owners"] == 2
+    site.ask("/wp-login.php?action=leave", cookie=f"wordpress_logged_in_1={OTHER_ID}")
+    assert site.proxy.proxy.store.stats()["owners"] == 0
+    site.goes_down()
+    assert not site.ask("/wp-admin/", cookie=both).stored
+
+
+def test_what_was_asked_before_a_logout_by_the_other_cookie_is_not_stored_after_it() -> None:
+    site = Site(login_by("auth"))
+    site.ask("/start")
+    both = f"PHPSESSID={ID}; SESS1={OTHER_ID}"
+    late = site.visitor()
+    late.sends(f"GET /late HTTP/1.1\r\nHost: shop.example\r\nCookie: {both}\r\n\r\n".encode())
+    upstream = site.proxy.upstreams[-1]
+    upstream.written()
+    site.ask("/like", cookie=f"SESS1={OTHER_ID}", method="POST")
+    upstream.sends(page("private"))
+    site.goes_down()
+    assert not site.ask("/late", cookie=both).stored
+
+
+# -- What an answer shows of a session that it begins
+
+
+@pytest.mark.parametrize("name", ["PHPSESSID", "sid", "auth_token", "XSRF-TOKEN", "cart", "x"])
+@pytest.mark.parametrize(("value", "shown"), [
+    (ID, ID), (ID, ID[:8]), (ID, ID[5:13]), (ID, ID[-8:]),
+    (f"s%3A{ID}.abcdefghijklmnop", f"s:{ID}"), (f"s%3A{ID}.abcdefghijklmnop", ID),
+    (f'"{ID}"', ID), ("QwErTyUiOp", "QwErTyUi"), (ID * 9, f"<{ID * 9}>"), (ID * 9, ID * 2),
+])
+def test_a_page_that_shows_a_cookie_it_sets_is_not_everyones(
+    name: str, value: str, shown: str
+) -> None:
+    site = Site(lambda asked: page(f"<a href='/p?sid={shown}'>", f"{name}={value}; Path=/"))
+    site.ask("/")
+    assert site.proxy.proxy.store.stats()["entries"] == 0
+
+
+@pytest.mark.parametrize(("set_cookie", "body"), [
+    (f"sid={ID}", f"<p>{ID[:7]} is short"), ("popup=newsletter_seen", "<p>newsletter"),
+    ("_ga=GA1.2.12345678.1", "GA1.2.12345678.1"), ("last=/p/item-12345678", "/p/item-12345678"),
+    (f"sid=; Max-Age=0; was={ID}", ID),
+])
+def test_a_page_that_shows_nothing_of_it_is(set_cookie: str, body: str) -> None:
+    site = Site(lambda asked: page(body, set_cookie))
+    site.ask("/p/item-12345678")
+    assert site.proxy.proxy.store.stats()["entries"] == 1
+
+
+def test_a_page_with_more_to_look_for_than_is_looked_for_is_not_stored() -> None:
+    names = [f"c{number}={number:064x}" for number in range(60)]
+    site = Site(lambda asked: page("x" * 500_000, *names))
+    site.ask("/")
+    assert site.proxy.proxy.store.stats()["entries"] == 0
+
+
+FORM = "<form action=/post METHOD = 'post'><input name=t value=1></form>"
+
+
+@pytest.mark.parametrize(("set_cookie", "body", "stored"), [
+    (f"sessionid={ID}", FORM, False),
+    ("csrftoken=abc", FORM, False),
+    (f"xyz={ID}", FORM, False),
+    (f"sessionid={ID}", "<meta name=csrf-token content=x>", False),
+    (f"sessionid={ID}", "<form method=get action=/search>", True),
+    ("theme=dark", FORM, True),
+    ("_ga=GA1.2.12345678.1", FORM, True),
+])
+def test_a_form_of_a_first_visit_belongs_to_its_session(
+    set_cookie: str, body: str, stored: bool
+) -> None:
+    site = Site(lambda asked: page(body, set_cookie))
+    site.ask("/")
+    assert site.proxy.proxy.store.stats()["entries"] == stored
+    # Cookies that say nothing of who it is make no session of it.
+    site.ask("/", cookie="theme=light")
+    assert site.proxy.proxy.store.stats()["entries"] == 2 * stored
+
+
+def test_what_came_with_a_cookie_hides_a_failure_and_spares_no_work() -> None:
+    """A visitor who got it without the cookie could not send its form."""
+    site = Site(lambda asked: page("page", "seen=1"), max_in_flight=1, queue_wait_s=1.0)
+    for cookie in ("", "seen=1"):
+        site.ask("/", cookie=cookie)
+    site.visitor().sends(b"GET /slow HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+    first, again = site.visitor(), site.visitor()
+    first.sends(b"GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+    again.sends(b"GET / HTTP/1.1\r\nHost: shop.example\r\nCookie: seen=1\r\n\r\n")
+    site.proxy.advance(0.9)
+    assert b"X-Retter: cache" in again.received()
+    assert first.received() == b""
+    site.proxy.advance(0.2)
+    assert b"X-Retter: cache" in first.received()
+    site.goes_down()
+    assert site.ask("/").stored
+
+
+@pytest.mark.parametrize("target", [
+    "/logout", "/user/logout", "/logout.php", "/LogOut", "/wp-login.php?action=logout", "/?signout",
+    "/sign-out/", "/a?x=1&do=logoff", "/log-out;x", "/post?_wpnonce=1", "/f?a=b&_token=x",
+    "/x?csrf_token=1", "/x?Nonce=1", "/checkout/1", "/shop/?a=1&add-to-cart=2",
+])
+def test_what_changes_something_by_get_is_never_stored(target: str) -> None:
+    site = Site(lambda asked: page("done"), never_store=("/checkout/*", "/shop/?add-to-cart=*"))
+    site.ask(target)
+    assert site.proxy.proxy.store.stats()["entries"] == 0
+    site.goes_down()
+    assert not site.ask(target).stored
+
+
+@pytest.mark.parametrize("target", [
+    "/login", "/logouts", "/blog/how-to-logout-of-it", "/?q=logout+page", "/?token=1", "/checkout",
+    "/shop/?a=add-to-cart=2", "/other/?add-to-cart=2", "/announce?nonces", "/x?access_token=1",
+])
+def test_what_only_sounds_so_is(target: str) -> None:
+    site = Site(lambda asked: page("page"), never_store=("/checkout/*", "/shop/?add-to-cart=*"))
+    site.ask(target)
+    assert site.proxy.proxy.store.stats()["entries"] == (0 if "nonce" in target else 1)
+
+
+@pytest.mark.parametrize(("answer", "stored"), [
+    (page("", status="302 Found", Location="/next"), 1),
+    (page("", "step=2", status="302 Found", Location="/next"), 0),
+    (page("", "_ga=2", status="302 Found", Location="/next"), 1),
+    (page("", status="204 No Content"), 0),
+    (page("", status="302 Found", Location="https://evil.example/x"), 0),
+    (page("", status="302 Found", Location="/x?y"), 1),
+    (page("https://evil.example/x"), 1),
+])
+def test_redirects_and_empty_answers(answer: bytes, stored: int) -> None:
+    site = Site(lambda asked: answer)
+    site.ask("/", headers={"Referer": "https://evil.example/x"})
+    assert site.proxy.proxy.store.stats()["entries"] == stored
+
+
+# -- Everyone's page for somebody with cookies
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_public_page_that_stands_in_is_kept_by_no_browser(conditional: bool) -> None:
+    site = Site(lambda asked: page(
+        "page", Cache_Control="public, max-age=3600", Expires="Sun, 06 Nov 2094 08:49:37 GMT",
+        ETag='"a"'))
+    site.ask("/")
+    site.goes_down()
+    headers = {"If-None-Match": '"a"'} if conditional else {}
+    mine = site.ask("/", cookie="theme=dark", headers=headers)
+    assert mine.status == (304 if conditional else 200)
+    assert (mine.field("Cache-Control"), mine.field("Expires")) == ("no-cache", None)
+    assert mine.raw.count(b"Cache-Control") == 1
+    everyones = site.ask("/", headers=headers)
+    assert everyones.field("Cache-Control") == "public, max-age=3600"
+
+
+def test_ones_own_stored_page_keeps_its_fields() -> None:
+    site = Site(lambda asked: page("page", Cache_Control="private, max-age=60"))
+    site.ask("/", cookie="theme=dark")
+    site.goes_down()
+    got = site.ask("/", cookie="theme=dark")
+    assert (got.field("Cache-Control"), got.field("Age")) == ("private, max-age=60", "0")
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "none", "binary", "aws-chunked", "UTF-8, identity"])
+def test_what_is_no_content_coding_is_none(coding: str) -> None:
+    site = Site(lambda asked: page("page", f"sid={ID}", Content_Encoding=coding))
+    site.ask("/")
+    site.goes_down()
+    got = site.ask("/")
+    assert (got.stored, got.body) == (True, "page")
+
+
+def test_a_coding_that_nobody_here_can_read_is_one() -> None:
+    site = Site(lambda asked: page("page", Content_Encoding="compress"))
+    site.ask("/")
+    site.goes_down()
+    assert not site.ask("/").stored

@@ -1,0 +1,140 @@
+"""What the connections share: figures, the clock, settings on their way to the parts."""
+
+import asyncio
+from pathlib import Path
+
+from retter.breaker import Mode
+from retter.config.settings import Settings
+from retter.proxy.proxy import TICK_S, Proxy, breaker_settings
+from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
+
+
+def test_the_figures_of_a_proxy_at_rest_are_zero() -> None:
+    proxy = FakeProxy()
+    stats = proxy.proxy.stats()
+    assert stats["state"] == "CLOSED"
+    assert stats["requests"] == stats["forwarded"] == stats["exchanges"] == stats["streams"] == 0
+    assert stats["connections"]["open"] == 0
+    assert stats["upstream"]["open"] == stats["upstream"]["held"] == 0
+    assert stats["stored"] == stats["refused"] == stats["client_errors"] == {}
+
+
+def test_what_happens_is_counted() -> None:
+    proxy = FakeProxy()
+    client = proxy.client(get())
+    assert proxy.proxy.stats()["exchanges"] == 1
+    proxy.upstream.sends(reply(b"good"))
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get())
+    client.sends(get("/unknown"))
+    proxy.client(b"bad\r\n\r\n")
+    stats = proxy.proxy.stats()
+    assert (stats["requests"], stats["forwarded"]) == (3, 1)
+    assert stats["stored"] == {"forced-open": 1}
+    assert stats["client_errors"] == {"bad-request": 1}
+    assert stats["connections"] == {"open": 2, "accepted": 2, "refused": 0, "evicted": 0}
+    assert stats["store"]["entries"] == 1
+    assert stats["memo"]["responses"] == 0, "heads that came once are not kept"
+
+
+def test_addresses_have_their_share_of_connections() -> None:
+    proxy = FakeProxy(connections_per_address_max=2)
+    mine = [proxy.client() for _ in range(2)]
+    assert proxy.client().transport.aborted
+    assert not proxy.client(peername=("192.0.2.8", 1)).transport.aborted
+    mine[0].resets()
+    assert not proxy.client().transport.aborted
+    for peer in proxy.clients:
+        peer.resets()
+    assert not proxy.proxy._per_address, "nothing is remembered of who has left"
+
+
+def test_an_error_page_is_read_once(tmp_path: Path) -> None:
+    page = tmp_path / "sorry.html"
+    page.write_text("<p>Sorry")
+    proxy = FakeProxy(error_page=str(page), connect_hold_s=0)
+    page.unlink()
+    proxy.auto_accept = False
+    client = proxy.client(get(headers={"Accept": "text/html"}))
+    proxy.refuse()
+    answer = client.received()
+    assert (status_of(answer), body_of(answer)) == (502, b"<p>Sorry")
+
+
+def test_trusted_proxies_are_believed() -> None:
+    proxy = FakeProxy(trusted_proxies=("10.0.0.0/8", "unix:"))
+    for peername in (("10.0.0.1", 1), ""):
+        proxy.client(get(headers={"X-Forwarded-For": "198.51.100.1"}), peername=peername)
+        assert field(proxy.upstream.received(), "x-real-ip") == "198.51.100.1"
+    proxy.client(get(headers={"X-Forwarded-For": "198.51.100.1"}))
+    assert field(proxy.upstream.received(), "x-real-ip") == "192.0.2.7"
+
+
+def test_the_breaker_gets_its_settings() -> None:
+    chosen = Settings(upstream="127.0.0.1:1", circuit="observe", max_in_flight=7, queue_wait_s=1.5)
+    told = breaker_settings(chosen)
+    assert (told.mode, told.max_in_flight, told.queue_wait_s) == (Mode.OBSERVE, 7, 1.5)
+
+
+def test_the_date_is_made_once_a_second() -> None:
+    proxy = FakeProxy().proxy
+    date = proxy.http_date()
+    assert date.endswith(" GMT")
+    assert proxy.http_date()[:-6] == date[:-6]
+
+
+def test_the_clock_runs_by_itself_and_closing_stops_it() -> None:
+    async def main() -> None:
+        proxy = Proxy(Settings(upstream="127.0.0.1:1"), asyncio.get_running_loop())
+        ticks: list[float] = []
+        proxy.tick = ticks.append  # type: ignore[method-assign]
+        proxy.start()
+        while len(ticks) < 2:  # noqa: ASYNC110 - ticks are all there is to wait for
+            await asyncio.sleep(TICK_S)
+        proxy.close()
+        seen = len(ticks)
+        await asyncio.sleep(3 * TICK_S)
+        assert len(ticks) == seen
+
+    asyncio.run(main())
+
+
+def test_closing_ends_every_connection() -> None:
+    proxy = FakeProxy()
+    idle, busy = proxy.client(), proxy.client(get())
+    proxy.proxy.close()
+    assert idle.transport.aborted
+    assert busy.transport.aborted
+    assert proxy.upstream.closed
+
+
+def test_draining_lets_what_runs_come_to_its_end() -> None:
+    proxy = FakeProxy()
+    idle, busy = proxy.client(), proxy.client(get())
+    proxy.advance(1.1)
+    proxy.proxy.drain(proxy.loop.now)
+    assert idle.closed
+    assert not busy.closed
+    proxy.upstream.sends(reply(b"last"))
+    assert field(busy.received(), "connection") == "close"
+    assert busy.closed
+
+
+def test_draining_does_not_close_who_is_about_to_ask() -> None:
+    proxy = FakeProxy()
+    fresh, kept = proxy.client(), proxy.client(get())
+    proxy.upstream.sends(reply())
+    kept.received()
+    for _ in range(3):
+        proxy.proxy.drain(proxy.loop.now)
+        assert not fresh.closed and not kept.closed
+        proxy.advance(0.3)
+    for client in (fresh, kept):
+        client.sends(get("/other"))
+        proxy.upstream.sends(reply(b"last"))
+        assert field(client.received(), "connection") == "close"
+        assert client.closed
+    silent = proxy.client()
+    proxy.advance(1.1)
+    proxy.proxy.drain(proxy.loop.now)
+    assert silent.closed

@@ -1,0 +1,139 @@
+"""What would help visitors to stored pages: told once, by names and never by values."""
+
+import pytest
+
+from retter.process.hint_log import HintLog
+from retter.store.hints import GIVEN_MAX, NAMES_MAX, ROLL_S, ROLLS_MIN, UNANSWERED_MIN, shown
+from tests.admin.test_orders import admin_of, why
+from tests.support.frameworks import Browser, django_application, encrypting_application
+from tests.support.site import Site, page
+
+POPUP = "cookie popup_seen differs for every visitor: --ignore-cookies popup_seen"
+
+
+def newcomers(site: Site, cookie: str, count: int = UNANSWERED_MIN) -> list[str]:
+    site.goes_down()
+    for number in range(count):
+        site.ask("/", cookie=cookie.format(number))
+    return list(site.proxy.proxy.hints.given.values())
+
+
+def test_a_cookie_that_differs_for_every_visitor_is_told_of_where_it_costs_pages() -> None:
+    given = newcomers(Site(lambda asked: page("page")), "popup_seen={}; theme=dark")
+    assert [one.startswith(POPUP) for one in given] == [True]
+
+
+@pytest.mark.parametrize("cookie", [
+    "theme=dark",                           # the same for all
+    "auth_token=secret{}",                  # may be a login
+    "csrftoken=secret{}",
+    "PHPSESSID=0123456789abcdef{}",         # may be a session
+])
+def test_other_cookies_are_not(cookie: str) -> None:
+    assert newcomers(Site(lambda asked: page("page")), cookie) == []
+
+
+def test_it_is_not_told_while_the_public_page_stands_in() -> None:
+    site = Site(lambda asked: page("page"))
+    site.ask("/")
+    assert newcomers(site, "popup_seen={}") == []
+
+
+def test_a_session_that_changes_with_each_answer_is_told_of() -> None:
+    site = Site(encrypting_application())
+    ann = Browser(site)
+    for number in range(ROLLS_MIN + 2):
+        ann.get(f"/public/{number}")
+    (given,) = site.proxy.proxy.hints.given.values()
+    assert given.startswith("session cookie shop_session changes with nearly every answer")
+    assert "--rolling-cookies shop_session" in given
+
+
+def test_one_that_is_renewed_now_and_then_is_not() -> None:
+    site = Site(encrypting_application())
+    ann = Browser(site)
+    for number in range(ROLLS_MIN * 2):
+        ann.get(f"/public/{number}")
+        site.proxy.loop.now += ROLL_S + 1
+    assert not site.proxy.proxy.hints.given
+
+
+def test_one_that_is_followed_is_not() -> None:
+    for site in (Site(encrypting_application(), rolling_cookies=("*_session",)),
+                 Site(django_application())):
+        ann = Browser(site)
+        ann.post("/login?ann")
+        for number in range(ROLLS_MIN * 2):
+            ann.get(f"/public/{number}")
+        assert not site.proxy.proxy.hints.given
+
+
+def test_each_hint_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
+    site = Site(lambda asked: page("page"))
+    log = HintLog(site.proxy.proxy)
+    log.on_second(0.0)
+    newcomers(site, "popup_seen={}")
+    for second in (1.0, 2.0):
+        log.on_second(second)
+    assert (capsys.readouterr().err + capsys.readouterr().out).count(POPUP) <= 1
+    assert log._told == 1
+
+
+def test_what_is_counted_is_bounded() -> None:
+    site = Site(lambda asked: page("page"))
+    site.goes_down()
+    for number in range(NAMES_MAX * 2):
+        site.ask("/", cookie=f"c{number}=1; {'n' * 100}=1")
+    hints = site.proxy.proxy.hints
+    assert len(hints._values) <= NAMES_MAX
+    sealed = Site(encrypting_application())
+    for _ in range(3):
+        ann = Browser(sealed)
+        ann.get("/public/1")
+        ann.get("/public/2")
+    assert len(sealed.proxy.proxy.hints._rolls) == 3 <= GIVEN_MAX
+
+
+def test_names_are_shown_harmlessly() -> None:
+    assert shown(b"a\x1b[31m\xff" + b"x" * 100) == "a?[31m?" + "x" * 57
+
+
+@pytest.mark.parametrize(("cookie", "owner", "made_of", "advice"), [
+    ("", "everyone", [], []),
+    ("popup_seen=1", "cookies", ["cookie popup_seen"],
+     ["if cookie popup_seen identifies nobody and changes no page: --ignore-cookies popup_seen"]),
+    ("_ga=1", "everyone", [], []),
+    ("auth=1; csrftoken=2", "cookies", ["cookie auth", "cookie csrftoken"],
+     ["if cookie auth is a session: --session-cookies, with the list of --check-config"]),
+    ("PHPSESSID=0123456789abcdef", "cookies", ["cookie PHPSESSID"],
+     ["cookie PHPSESSID is named like a session, but the application has not been seen to set it, "
+      "or many share its value: until then all cookies count"]),
+    ('a="b; c"d', "cookies", ["the whole of Cookie, which applications read in different ways"],
+     []),
+])
+def test_why_names_what_makes_an_owner_and_what_would_help(
+    cookie: str, owner: str, made_of: list[str], advice: list[str]
+) -> None:
+    with admin_of() as admin:
+        found = why(admin, cookie=cookie)
+    assert (found["key"]["owner"], found["key"]["made_of"]) == (owner, made_of)
+    assert found["advice"] == advice
+
+
+def test_why_names_sessions_logins_and_headers() -> None:
+    with admin_of(session_cookies=("PHPSESSID",)) as admin:
+        found = why(admin, cookie="PHPSESSID=0123456789abcdef; auth=1; theme=dark")
+        assert found["key"]["made_of"] == [
+            "session cookie PHPSESSID", "cookie auth, named like a login",
+        ]  # fmt: skip
+        found = why(admin, header="X-App: 1")
+        assert found["key"]["made_of"] == ["header x-app"]
+        assert found["advice"] == ["if header x-app identifies nobody: --neutral-headers x-app"]
+
+
+def test_why_and_the_state_repeat_the_hints() -> None:
+    with admin_of() as admin:
+        hints = admin.proxy.proxy.hints
+        hints.given[b"popup_seen"] = "a hint"
+        assert why(admin, cookie="popup_seen=1")["advice"][0] == "a hint"
+        assert admin.state()["hints"] == ["a hint"]

@@ -1,0 +1,18 @@
+"""The same tests hold for RETTER compiled (`make test-compiled`), but for those that patch it."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from retter.telemetry.build import is_compiled
+
+# What is compiled calls its own functions and knows its constants: nobody puts others in place.
+replaces_parts = pytest.mark.skipif(is_compiled(), reason="replaces parts that are compiled")
+# Nor are lines traced.
+counts_lines = pytest.mark.skipif(is_compiled(), reason="counts lines of Python")
+
+
+def attributes(cls: Any) -> list[str]:
+    """Return the names of a dataclass's fields."""
+    return [field.name for field in fields(cls)]

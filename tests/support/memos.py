@@ -1,0 +1,39 @@
+"""The memos of heads and forms as a test wants them, in a proxy of any kind."""
+
+from retter.http.templates import FormMemo
+from retter.proxy.proxy import Proxy
+
+# off    every head goes through h11, each time
+# full   so small that each new head pushes out the one before
+# eager  a head is known from its first time on
+# as is  as RETTER runs
+WAYS = ("off", "full", "eager", "as is")
+
+_FULL_BYTES_MAX = 4000
+
+
+class _Everything(set[int]):
+    """A set that has everything in it."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def set_memos(proxy: Proxy, way: str) -> None:
+    """Change the memos of a proxy that has not parsed anything yet."""
+    assert way in WAYS
+    if way == "as is":
+        return
+    parsers = [*proxy._parsers.values(), proxy._response_parser]
+    for memo in (*proxy._memos.values(), proxy._response_memo):
+        if way != "off":
+            memo._seen = _Everything()
+        if way != "eager":
+            memo._bytes_max = 0 if way == "off" else _FULL_BYTES_MAX
+    for parser in parsers:
+        if way == "off":
+            parser._forms = None
+        elif way == "full":
+            parser._forms = FormMemo(_FULL_BYTES_MAX)
+        elif parser._forms is not None:
+            parser._forms._seen = _Everything()

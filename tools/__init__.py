@@ -1,1 +1,0 @@
-"""What is run to make parts of this repository, and by nobody else."""
