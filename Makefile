@@ -97,8 +97,9 @@ compiled: $(COMPILED)/.stamp ## compile a copy of RETTER, in .venv/compiled
 test-compiled: $(VENV)/.stamp-test $(COMPILED)/.stamp ## run the tests with RETTER compiled
 	cd $(COMPILED) && ../bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
-lint: $(VENV)/.stamp-lint ## ruff, codespell
+lint: $(VENV)/.stamp-lint ## ruff (rules and format), codespell
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 
 types: $(VENV)/.stamp-lint ## mypy --strict and pyright

@@ -40,7 +40,7 @@ if level := os.environ.get("COMPILE_RETTER", ""):
         # The next change of the source would not be what runs.
         sys.exit("COMPILE_RETTER does not go with pip install -e; `make compiled` makes a copy")
     compiled["setup_requires"] = ["mypy>=1.11"]
-    if "bdist_wheel" in sys.argv:       # else only the needs and the names are asked for
+    if "bdist_wheel" in sys.argv:  # else only the needs and the names are asked for
         from mypyc.build import mypycify
 
         files = [f"retter/{name}.py" for name in MODULES]

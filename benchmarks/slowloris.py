@@ -38,11 +38,11 @@ GROWTH_MB_MAX = 60.0
 
 # Between two fields of an attacker's head. RETTER gives a head 10 seconds.
 DRIP_S = 2.5
-SLICES = 250                # of that time, so that not all send at once
+SLICES = 250  # of that time, so that not all send at once
 # Attackers connect at this rate a second, so that they do not all time out together.
 CONNECT_RATE = 1_500
-ADDRESSES = 200             # 127.0.1.1 and on
-VISITORS = 32               # keep-alive connections of normal visitors; a tenth come anew
+ADDRESSES = 200  # 127.0.1.1 and on
+VISITORS = 32  # keep-alive connections of normal visitors; a tenth come anew
 # The breaker takes a stall of this machine for an application in need, as it should; what is asked
 # here is what slow heads do.
 RETTER = ("--circuit", "observe")

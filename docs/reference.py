@@ -232,13 +232,13 @@ def _man_commands() -> Iterator[str]:
             shown = f"{_bold(name)} \\fI{_roff(str(value))}\\fR".strip()
             yield f".RS\n.TP\n{shown}\n{help_text}\n.RE\n"
     yield ".TP\n.B demo\nRun a small shop with a finite database, to see RETTER work; see\n"
-    yield ".BR \"retter demo \\-\\-help\" .\n"
+    yield '.BR "retter demo \\-\\-help" .\n'
     yield ".TP\n.B load\nOverload what runs on this machine for some seconds; see\n"
-    yield ".BR \"retter load \\-\\-help\" .\n"
+    yield '.BR "retter load \\-\\-help" .\n'
 
 
 def _man_options() -> Iterator[str]:
-    yield ".SH OPTIONS\n.TP\n.BR \\-\\-help \", \" \\-h\nShow all options and stop.\n"
+    yield '.SH OPTIONS\n.TP\n.BR \\-\\-help ", " \\-h\nShow all options and stop.\n'
     yield ".TP\n.B \\-\\-version\nShow the version and stop.\n"
     yield ".TP\n.B \\-\\-check\\-config\n"
     yield "Show the settings in force, and where each comes from, and stop.\n"

@@ -155,7 +155,6 @@ def _tell_mistake(text: str) -> None:
     log.flush(CLOSE_S)
 
 
-
 @contextmanager
 def _without(*modules: str) -> Generator[None, None, None]:
     """Hide installed modules from imports.
@@ -263,7 +262,8 @@ def _parser(columns: int) -> _Parser:
     information.add_argument("--help", "-h", action="store_true", help="show this text and stop")
     information.add_argument("--version", action="store_true", help="show the version and stop")
     information.add_argument(
-        "--check-config", action="store_true",
+        "--check-config",
+        action="store_true",
         help="show the settings in force, and where each comes from, and stop",
     )
     for group in dict.fromkeys(setting.group for setting in SETTINGS):
@@ -279,14 +279,20 @@ def _add(section: "argparse._ArgumentGroup", setting: Setting) -> None:
     about = _help_of(setting).replace("%", "%%")
     if not setting.is_switch:
         section.add_argument(
-            setting.flag, dest=setting.name, action="append", help=about,
+            setting.flag,
+            dest=setting.name,
+            action="append",
+            help=about,
             metavar=setting.kind.metavar,
         )
         return
     for text in ("true", "false"):
         flag = setting.flag_for(text)
         section.add_argument(
-            flag, dest=setting.name, action="append_const", const=text,
+            flag,
+            dest=setting.name,
+            action="append_const",
+            const=text,
             help=about if flag == setting.flag else argparse.SUPPRESS,
         )
 

@@ -77,9 +77,7 @@ def test_variables_and_a_file_start_a_server(
     monkeypatch.setenv("RETTER_UPSTREAM", "app:1")
     assert main([f"--config={file}", "--listen", ":80", "--listen=unix:/run/r.sock"]) == 0
     assert started == [
-        Settings(
-            listen=(":80", "unix:/run/r.sock"), upstream="app:1", drain_s=30, config=str(file)
-        )
+        Settings(listen=(":80", "unix:/run/r.sock"), upstream="app:1", drain_s=30, config=str(file))
     ]
 
 
@@ -130,30 +128,44 @@ def test_an_error_page_that_can_be_read_is_no_error(
 # Mistakes
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ([], "no application to protect: add --upstream, for example --upstream :8080 "
-         "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try"),
-    (["--drian", "3s"], "--drian: no such option; did you mean --drain?"),
-    (["--drian=3s"], "--drian: no such option; did you mean --drain?"),
-    (["--no-header"], "--no-header: no such option; did you mean --no-headers?"),
-    (["--versoin"], "--versoin: no such option; did you mean --version?"),
-    (["--qqqqq"], "--qqqqq: no such option; see retter --help"),
-    (["--up", ":1"], "--up: no such option"),
-    (["-x"], "-x: no such option"),
-    ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
-    (["serve"], "unexpected 'serve': options start with --"),
-    (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
-    (["--upstream"], "--upstream: expected one argument"),
-    (["--upstream", "--listen", ":80"], "--upstream: expected one argument"),
-    (["--no-headers=yes"], "--no-headers: takes no value"),
-    (["--drain", "soon"], "--drain: 'soon' is not a duration; write 1.5s, 200ms, 2m, 24h or"),
-    (["--listen", ":80", "--listen", "x"], "--listen: 'x' has no port; write :80, 127.0.0.1:8089"),
-    (["--patience-min", "9s"], "--patience-min 9s may not be larger than --patience-max 5s"),
-    (["--config", "/nowhere/x.toml"], "--config: /nowhere/x.toml: No such file or directory"),
-    (["--upstream", ":1", "--error-page", "/nowhere/x"], "--error-page: /nowhere/x: No such file"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            "no application to protect: add --upstream, for example --upstream :8080 "
+            "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try",
+        ),
+        (["--drian", "3s"], "--drian: no such option; did you mean --drain?"),
+        (["--drian=3s"], "--drian: no such option; did you mean --drain?"),
+        (["--no-header"], "--no-header: no such option; did you mean --no-headers?"),
+        (["--versoin"], "--versoin: no such option; did you mean --version?"),
+        (["--qqqqq"], "--qqqqq: no such option; see retter --help"),
+        (["--up", ":1"], "--up: no such option"),
+        (["-x"], "-x: no such option"),
+        ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
+        (["serve"], "unexpected 'serve': options start with --"),
+        (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
+        (["--upstream"], "--upstream: expected one argument"),
+        (["--upstream", "--listen", ":80"], "--upstream: expected one argument"),
+        (["--no-headers=yes"], "--no-headers: takes no value"),
+        (["--drain", "soon"], "--drain: 'soon' is not a duration; write 1.5s, 200ms, 2m, 24h or"),
+        (
+            ["--listen", ":80", "--listen", "x"],
+            "--listen: 'x' has no port; write :80, 127.0.0.1:8089",
+        ),
+        (["--patience-min", "9s"], "--patience-min 9s may not be larger than --patience-max 5s"),
+        (["--config", "/nowhere/x.toml"], "--config: /nowhere/x.toml: No such file or directory"),
+        (
+            ["--upstream", ":1", "--error-page", "/nowhere/x"],
+            "--error-page: /nowhere/x: No such file",
+        ),
+    ],
+)
 def test_a_mistake_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, started: list[Settings],
+    arguments: list[str],
+    message: str,
+    started: list[Settings],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert complaint(capsys, *arguments).startswith(message)
@@ -170,9 +182,13 @@ def test_a_wrong_variable_is_named(
 # Commands
 
 
-@pytest.mark.parametrize(("word", "module"), [
-    ("demo", "retter.demo.cli"), ("load", "retter.demo.load"),
-])
+@pytest.mark.parametrize(
+    ("word", "module"),
+    [
+        ("demo", "retter.demo.cli"),
+        ("load", "retter.demo.load"),
+    ],
+)
 def test_a_command_gets_the_rest_of_the_arguments(
     word: str, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,8 +229,13 @@ def test_help_starts_with_the_one_line_that_matters_and_three_examples() -> None
 
 def test_help_has_its_groups_in_order() -> None:
     titles = [
-        "Information:", "Listening and life:", "The application:", "Client limits:", "The store:",
-        "The circuit breaker:", "Trust and output:",
+        "Information:",
+        "Listening and life:",
+        "The application:",
+        "Client limits:",
+        "The store:",
+        "The circuit breaker:",
+        "Trust and output:",
     ]
     lines = help_text(96).splitlines()
     positions = [lines.index(title) for title in titles]
@@ -258,8 +279,10 @@ def test_help_follows_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_table_shows_each_setting_with_its_origin(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    tmp_path: Path, started: list[Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    started: list[Settings],
 ) -> None:
     file = tmp_path / "site.toml"
     file.write_text("max-stale = 7200\n")
@@ -308,7 +331,10 @@ def test_a_check_finds_what_a_start_would_find(capsys: pytest.CaptureFixture[str
 
 def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
         check=False,
     )
 
@@ -390,7 +416,7 @@ def test_the_admin_token_is_never_shown(
 
 
 def test_an_admin_listener_for_other_machines_needs_a_token(
-    capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = complaint(capsys, "--upstream", ":8080", "--admin", ":9090")
     assert said == "--admin :9090 is open to other machines, and so needs --admin-token"

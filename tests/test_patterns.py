@@ -27,7 +27,7 @@ import retter
 from tests.support.compiled import counts_lines
 from tests.support.work import cpu_s_of
 
-pytestmark = counts_lines       # in the source: what is compiled has the same patterns
+pytestmark = counts_lines  # in the source: what is compiled has the same patterns
 
 PACKAGE = Path(retter.__file__).parent
 LINE_BYTES = 64 * 1024
@@ -36,7 +36,7 @@ CPU_S_MAX = 0.005
 LENGTHS = (16, 24, 32, 40, 48, 56, 64, 512, 4096, LINE_BYTES)
 
 MATCHING = {"match", "fullmatch"}
-SEARCHING = {"search", "findall", "finditer", "split", "sub", "subn"}    # begin at every place
+SEARCHING = {"search", "findall", "finditer", "split", "sub", "subn"}  # begin at every place
 FUNCTIONS = {"compile", "template"} | MATCHING | SEARCHING
 
 
@@ -149,13 +149,13 @@ def _usage(module: str, line: int) -> set[str]:
     for node in ast.walk(tree):
         if not getattr(node, "lineno", line + 1) <= line <= getattr(node, "end_lineno", 0):
             continue
-        if isinstance(node, ast.Attribute) and _is_re_call(node.value):     # re.compile(...).split
+        if isinstance(node, ast.Attribute) and _is_re_call(node.value):  # re.compile(...).split
             methods.add(node.attr)
         elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value and _calls(node.value):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names |= {target.id for target in targets if isinstance(target, ast.Name)}
     methods |= _methods_of(names, sources())
-    for node in ast.walk(tree):     # one after the other of some in a tuple
+    for node in ast.walk(tree):  # one after the other of some in a tuple
         if isinstance(node, ast.For) and isinstance(node.iter, ast.Name) and node.iter.id in names:
             methods |= _methods_of({ast.unparse(node.target)}, [module])
     return methods & (MATCHING | SEARCHING) or MATCHING | SEARCHING

@@ -20,7 +20,7 @@ class Attacker:
         self._port = port
         self._socket: socket.socket | None = None
         self._unread = b""
-        self.sent = 0           # octets
+        self.sent = 0  # octets
         self.answered = 0
 
     def send(self, message: bytes, piece: int) -> None:
@@ -35,7 +35,7 @@ class Attacker:
                 taken = self._socket.send(message[at : at + piece] if piece else message[at:])
                 at += taken
         except ConnectionError:
-            pass    # it has been refused; the answer may still be there
+            pass  # it has been refused; the answer may still be there
         self.sent += at
 
     def receive(self, answers: int) -> None:
@@ -43,7 +43,7 @@ class Attacker:
         while answers and self._socket is not None:
             try:
                 data = self._socket.recv(256 * 1024)
-            except OSError:     # closed, or nothing comes
+            except OSError:  # closed, or nothing comes
                 data = b""
             if not data:
                 self.close()

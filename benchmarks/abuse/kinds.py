@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-OCTETS: Final = 60_000          # of a head that a proxy takes 64 KiB of
-TARGET_OCTETS: Final = 16_000   # of a target that RETTER takes 16 KiB of
-ORDINARY: Final = "browser"     # what is no abuse
-BURST: Final = 32               # requests at once: RETTER reads no more ahead
+OCTETS: Final = 60_000  # of a head that a proxy takes 64 KiB of
+TARGET_OCTETS: Final = 16_000  # of a target that RETTER takes 16 KiB of
+ORDINARY: Final = "browser"  # what is no abuse
+BURST: Final = 32  # requests at once: RETTER reads no more ahead
 
 
 @dataclass(frozen=True, slots=True)

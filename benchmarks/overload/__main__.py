@@ -66,7 +66,7 @@ class Progress:
         """Show a second's figures."""
         if self._live:
             text = f"fresh {figures.fresh:4d} stored {figures.stored:4d} " \
-                   f"trouble {figures.get_trouble:4d}"    # fmt: skip
+                   f"trouble {figures.get_trouble:4d}"  # fmt: skip
             print(f"\r{self._line(number)} {text}\033[K", end="", file=sys.stderr, flush=True)
 
     def end(self, scenario: Scenario) -> None:

@@ -21,7 +21,7 @@ class Application(ABC):
     """One that was started for a trial and is ended by `stop`."""
 
     port: int
-    page: str = "/product/"            # and a number from 1 on
+    page: str = "/product/"  # and a number from 1 on
     post_target: str = "/cart/add"
     post_body: str = "product=7"
 

@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import Final
 
 ETH_P_IP: Final = 0x0800
-PACKET_OUTGOING: Final = 4       # each packet passes loopback twice: leaving, then arriving
+PACKET_OUTGOING: Final = 4  # each packet passes loopback twice: leaving, then arriving
 SO_ATTACH_FILTER: Final = 26
 BUFFER_BYTES: Final = 1024 * 1024
-PACKET_BYTES: Final = 64         # the filter keeps that much of each
+PACKET_BYTES: Final = 64  # the filter keeps that much of each
 
 
 def syn_filter(port: int) -> list[tuple[int, int, int, int]]:
     """Return a classic BPF program that keeps TCP packets to the port with SYN and without ACK."""
     return [
-        (0x30, 0, 0, 9),              # A = protocol
-        (0x15, 0, 7, 6),              # not TCP: drop
-        (0xB1, 0, 0, 0),              # X = length of the IP header
-        (0x48, 0, 0, 2),              # A = destination port
-        (0x15, 0, 4, port),           # another: drop
-        (0x50, 0, 0, 13),             # A = flags
-        (0x54, 0, 0, 0x12),           # A &= SYN | ACK
-        (0x15, 0, 1, 0x02),           # not SYN alone: drop
-        (0x06, 0, 0, PACKET_BYTES),   # keep
-        (0x06, 0, 0, 0),              # drop
+        (0x30, 0, 0, 9),  # A = protocol
+        (0x15, 0, 7, 6),  # not TCP: drop
+        (0xB1, 0, 0, 0),  # X = length of the IP header
+        (0x48, 0, 0, 2),  # A = destination port
+        (0x15, 0, 4, port),  # another: drop
+        (0x50, 0, 0, 13),  # A = flags
+        (0x54, 0, 0, 0x12),  # A &= SYN | ACK
+        (0x15, 0, 1, 0x02),  # not SYN alone: drop
+        (0x06, 0, 0, PACKET_BYTES),  # keep
+        (0x06, 0, 0, 0),  # drop
     ]
 
 

@@ -18,9 +18,9 @@ from typing import Any, Final
 from benchmarks.overload.peers import Process, StartFailed, ask, free_port, path_of
 
 _VERSIONED: Final = re.compile(r"php-fpm(\d+)\.(\d+)")
-BACKLOG: Final = 511             # php-fpm's default
-START_S: Final = 60.0            # what a machine under load may need at worst
-ANSWER_S: Final = 10.0           # an answer while the capacity is measured
+BACKLOG: Final = 511  # php-fpm's default
+START_S: Final = 60.0  # what a machine under load may need at worst
+ANSWER_S: Final = 10.0  # an answer while the capacity is measured
 
 
 def missing() -> str:
@@ -193,7 +193,7 @@ def closed_loop(port: int, page: str, connections: int, seconds: float) -> list[
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER_S)
         begin = 0.0
         try:
-            while begin < end:      # at least once, however late the thread begins
+            while begin < end:  # at least once, however late the thread begins
                 begin = time.monotonic()
                 connection.request("GET", f"{page}{number + 1}")
                 answer = connection.getresponse()
@@ -207,9 +207,7 @@ def closed_loop(port: int, page: str, connections: int, seconds: float) -> list[
         finally:
             connection.close()
 
-    threads = [
-        threading.Thread(target=ask_again_and_again, args=(n,)) for n in range(connections)
-    ]
+    threads = [threading.Thread(target=ask_again_and_again, args=(n,)) for n in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:

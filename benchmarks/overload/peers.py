@@ -36,7 +36,7 @@ class Peer(ABC):
 
     name: str
     about: str
-    program: str = ""    # empty: always there
+    program: str = ""  # empty: always there
 
     def installed(self) -> bool:
         """Tell whether it can be started here."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 CONNECTIONS: Final = 8
 SERVICE_MS: Final = 50.0
 PAGES: Final = 500
-CALM: Final = 0.5    # the load before and after the stress
+CALM: Final = 0.5  # the load before and after the stress
 
 
 class Behind(StrEnum):
@@ -59,7 +59,7 @@ class Scenario:
 
     name: str
     about: str
-    rate: float                     # during the stress, times capacity
+    rate: float  # during the stress, times capacity
     bars: tuple[Bar, ...]
     behind: Behind = Behind.DEMO
     connections: int = CONNECTIONS  # requests that it works on at once
@@ -71,15 +71,15 @@ class Scenario:
     after_rate: float = CALM
     post_share: float = 0.1
     model: str = "exponential"
-    knobs: Mapping[str, Any] = field(default_factory=dict[str, Any])    # from the beginning
+    knobs: Mapping[str, Any] = field(default_factory=dict[str, Any])  # from the beginning
     events: tuple[Event, ...] = ()
-    burst: int = 0                  # GETs at one moment when the stress begins
+    burst: int = 0  # GETs at one moment when the stress begins
     pages: int = PAGES
-    new_pages: bool = False         # every GET is for a page that nobody has asked for yet
-    covered: float = 1.0            # share of the pages fetched beforehand
-    other_route: float = 0.0        # share of the pages that are /api/product/N
-    count_dials: bool = False       # count the connections that the application refuses
-    needs_store: bool = False       # says nothing about what has no store
+    new_pages: bool = False  # every GET is for a page that nobody has asked for yet
+    covered: float = 1.0  # share of the pages fetched beforehand
+    other_route: float = 0.0  # share of the pages that are /api/product/N
+    count_dials: bool = False  # count the connections that the application refuses
+    needs_store: bool = False  # says nothing about what has no store
 
     @property
     def measured(self) -> bool:

@@ -37,12 +37,12 @@ from retter.demo.load_generator import (
     summarize,
 )
 
-TIMEOUT_S: Final = 10.0          # when a client leaves; two of them and the shop is lost
-SETTLE_S: Final = 1.5            # longer than the second for which the peers' stores are fresh
+TIMEOUT_S: Final = 10.0  # when a client leaves; two of them and the shop is lost
+SETTLE_S: Final = 1.5  # longer than the second for which the peers' stores are fresh
 AGAIN_SHARE: Final = 0.99
 AGAIN_WINDOW_S: Final = 1.0
 AGAIN_STEP_S: Final = 0.1
-WARMED_SHARE: Final = 0.95       # below it, the figures would say nothing about stored answers
+WARMED_SHARE: Final = 0.95  # below it, the figures would say nothing about stored answers
 PAGES_QUICK: Final = 100
 
 Figures = dict[str, float | None]
@@ -56,7 +56,7 @@ class Trial:
     peer: str
     figures: Figures
     application: dict[str, Any]
-    seconds: list[dict[str, int]]     # fresh, stored, trouble and POSTs of each second
+    seconds: list[dict[str, int]]  # fresh, stored, trouble and POSTs of each second
     error: str = ""
 
     def missed(self) -> list[str]:
@@ -98,7 +98,7 @@ def run_trial(
     """Run it and return its figures. Raises StartFailed when a program does not start."""
     with tempfile.TemporaryDirectory(prefix="overload-") as name:
         folder = Path(name)
-        folder.chmod(0o755)    # some peers give up their rights
+        folder.chmod(0o755)  # some peers give up their rights
         stage = Stage(scenario, peer, folder, seed=seed, pages=pages or scenario.pages)
         try:
             stage.start()
@@ -111,10 +111,10 @@ class Outcome(NamedTuple):
     """What was counted while the load lasted."""
 
     report: LoadReport
-    changes: float | None    # of the circuit's state; None: the peer has none
-    dials: float             # connections that the application refused
-    cpu_s: float             # of the proxy
-    others_cpu_s: float      # of programs that are not part of this
+    changes: float | None  # of the circuit's state; None: the peer has none
+    dials: float  # connections that the application refused
+    cpu_s: float  # of the proxy
+    others_cpu_s: float  # of programs that are not part of this
 
 
 class Stage:
@@ -267,9 +267,7 @@ class Stage:
         return float(dials.stop())
 
 
-def figures_of(
-    scenario: Scenario, report: LoadReport, covered: int, capacity: float
-) -> Figures:
+def figures_of(scenario: Scenario, report: LoadReport, covered: int, capacity: float) -> Figures:
     """Return the figures of the stress, and how it began and ended."""
     begin, end = scenario.calm_s, scenario.calm_s + scenario.stress_s
     samples = report.between(begin, end)

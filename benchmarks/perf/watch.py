@@ -16,9 +16,7 @@ from typing import Final
 EVERY_S: Final = 1.0
 TIMEOUT_S: Final = 10.0
 STARTS_S: Final = 15.0
-LISTEN: Final = (
-    b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
-)
+LISTEN: Final = b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
 
 
 class WatchFailed(Exception):

@@ -15,7 +15,7 @@ from benchmarks.simulation.scenarios import SCENARIOS, Bar, Scenario
 from benchmarks.simulation.timeline import draw
 from retter.breaker import BreakerSettings, CircuitBreaker, Transition
 
-TOLERANCE = 0.1      # of a bar: seeds differ
+TOLERANCE = 0.1  # of a bar: seeds differ
 
 
 def _retter(now: float, run: Run) -> CircuitBreaker:
@@ -77,9 +77,7 @@ def _run_all(
 ) -> dict[Job, list[float]]:
     figures: dict[Job, list[float]] = {}
     began = perf_counter()
-    with ProcessPoolExecutor(
-        processes, initializer=_prepare, initargs=(ablate, settings)
-    ) as pool:
+    with ProcessPoolExecutor(processes, initializer=_prepare, initargs=(ablate, settings)) as pool:
         # The long ones first, so that all processes end at the same time.
         longest_first = sorted(jobs, key=lambda job: -SCENARIOS[job.scenario].load.phases[-1][0])
         for future in as_completed([pool.submit(_do, job) for job in longest_first]):
@@ -134,16 +132,33 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=4, help="runs a scenario; the worst counts")
     parser.add_argument("--quick", action="store_true", help="one seed of the telling scenarios")
-    parser.add_argument("--only", action="append", default=[], metavar="SCENARIO",
-                        help="those whose name contains it; repeatable")
-    parser.add_argument("--ablate", action="append", default=[], choices=sorted(RULES),
-                        metavar="RULE", help=f"switch a rule off: {', '.join(sorted(RULES))}")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="another number for a constant of retter/breaker/constants.py")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="SCENARIO",
+        help="those whose name contains it; repeatable",
+    )
+    parser.add_argument(
+        "--ablate",
+        action="append",
+        default=[],
+        choices=sorted(RULES),
+        metavar="RULE",
+        help=f"switch a rule off: {', '.join(sorted(RULES))}",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another number for a constant of retter/breaker/constants.py",
+    )
     parser.add_argument("--no-classic", action="store_true", help="without the classic breakers")
     parser.add_argument("--processes", type=int, default=None, help="default: one a core")
-    parser.add_argument("--svg", type=Path, metavar="FILE",
-                        help="draw the time line of the first chosen scenario")
+    parser.add_argument(
+        "--svg", type=Path, metavar="FILE", help="draw the time line of the first chosen scenario"
+    )
     return parser.parse_args()
 
 

@@ -36,7 +36,7 @@ def _plain_cold_mean(self: Any, took_s: float, weight_min: float) -> None:
 
 def _enter_without_key(self: Any, permit: Any) -> None:
     self._young[permit] = None
-    unique = permit.key = object()      # nobody else asks for it
+    unique = permit.key = object()  # nobody else asks for it
     self.keys[unique] = 1
 
 

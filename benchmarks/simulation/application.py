@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from benchmarks.simulation.engine import Engine
 from retter.base.errors import Outcome
 
-REFUSAL_S = 0.001      # what it takes to answer without working
-POOL_ERROR_S = 0.005   # and to find out that no connection is to be had
+REFUSAL_S = 0.001  # what it takes to answer without working
+POOL_ERROR_S = 0.005  # and to find out that no connection is to be had
 
 
 class Work(Protocol):
@@ -58,10 +58,10 @@ class Fault:
 
     begin: float
     end: float
-    kind: str                     # hang, refuse, slow, fail, unavailable or shift
-    route: bytes | None = None    # all if None
-    amount: float = 0.0           # slow: seconds more; fail, unavailable: share of 500s, 503s;
-                                  # shift: factor
+    kind: str  # hang, refuse, slow, fail, unavailable or shift
+    route: bytes | None = None  # all if None
+    amount: float = 0.0  # slow: seconds more; fail, unavailable: share of 500s, 503s;
+    # shift: factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +71,8 @@ class Model:
     workers: int = 8
     service: Sampler = field(default_factory=lambda: exponential(0.05))
     mean_s: float = 0.05
-    backlog: int | None = None     # waiting beyond the workers; 503 above it
-    collapses: bool = False        # each request in it beyond 2 a worker slows all others down
+    backlog: int | None = None  # waiting beyond the workers; 503 above it
+    collapses: bool = False  # each request in it beyond 2 a worker slows all others down
     faults: tuple[Fault, ...] = ()
     # Connections to the database, from a moment on; a request that finds none is answered 500.
     pool: tuple[tuple[float, int], ...] = ()
@@ -108,7 +108,7 @@ class Application:
         self._busy_changed_at = 0.0
         self.in_it = 0
         self.peak = 0
-        self.arrivals: list[tuple[float, bool]] = []      # when, whether a GET
+        self.arrivals: list[tuple[float, bool]] = []  # when, whether a GET
         for fault in model.faults:
             if fault.kind == "hang":
                 engine.at(fault.end, self._wake)
@@ -118,8 +118,7 @@ class Application:
         engine, model = self._engine, self._model
         self.arrivals.append((engine.now, request.is_get))
         if self._fault("refuse", request.route) or (
-            model.backlog is not None
-            and self.in_it - model.workers >= model.backlog
+            model.backlog is not None and self.in_it - model.workers >= model.backlog
         ):
             engine.at(engine.now + REFUSAL_S, self._refuse, request)
             return
@@ -162,7 +161,7 @@ class Application:
             fault = self._fault(kind, request.route)
             if fault is not None and self._rng.random() < fault.amount:
                 outcome = bad
-        self._wake(None)      # first come, first served: before the answer brings the next request
+        self._wake(None)  # first come, first served: before the answer brings the next request
         self._answered(request, outcome)
 
     def _count_busy(self, change: int) -> None:

@@ -32,13 +32,23 @@ class Classic:
         self._route = Route(b"all", now)
 
     def admit(
-        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None,
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
         client: int = 0,
     ) -> Permit | Shed:
         """Forward unless open, or half-open with all trials on their way."""
         permit = Permit(
-            Phase.ADMITTED, Reason.ADMITTED, kind is Kind.GET, self._route, key,
-            stored_age_s is not None, 0,
+            Phase.ADMITTED,
+            Reason.ADMITTED,
+            kind is Kind.GET,
+            self._route,
+            key,
+            stored_age_s is not None,
+            0,
         )
         permit.generation = self.generation
         if kind is Kind.OTHER:

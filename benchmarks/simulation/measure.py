@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from benchmarks.simulation.proxy import Answer, Run
 
 Measure = Callable[[Run], float]
-IN_TIME_S = 3.0        # a fresh answer that comes later is of no use to anyone
+IN_TIME_S = 3.0  # a fresh answer that comes later is of no use to anyone
 
 
 def _of(run: Run, begin: float, end: float) -> Iterable[Answer]:
@@ -82,7 +82,8 @@ def ceiling_between(begin: float, end: float, lowest: float, highest: float) -> 
 
     def measure(run: Run) -> float:
         good = [
-            lowest <= sample.ceiling <= highest for sample in run.samples
+            lowest <= sample.ceiling <= highest
+            for sample in run.samples
             if begin <= sample.at < end
         ]
         return 100 * sum(good) / len(good)

@@ -16,19 +16,32 @@ UPSTREAM_TIMEOUT_S = 15.0
 KEYS = 500
 ROUTES = (b"GET /", b"GET /list", b"GET /item", b"GET /search", b"GET /report")
 POST_ROUTES = tuple(route.replace(b"GET", b"OTHER") for route in ROUTES)
-STORED_ANSWER_S = 0.0002     # what an answer from the store takes
+STORED_ANSWER_S = 0.0002  # what an answer from the store takes
 
 
 class Request:
     """One request, from its arrival to its answer and on to the application's."""
 
     __slots__ = (
-        "answered", "arrived_at", "at_upstream", "client", "generation", "is_get", "key",
-        "nuisance", "permit", "route",
+        "answered",
+        "arrived_at",
+        "at_upstream",
+        "client",
+        "generation",
+        "is_get",
+        "key",
+        "nuisance",
+        "permit",
+        "route",
     )
 
     def __init__(
-        self, arrived_at: float, is_get: bool, route: bytes, key: bytes, client: int = 0,
+        self,
+        arrived_at: float,
+        is_get: bool,
+        route: bytes,
+        key: bytes,
+        client: int = 0,
         nuisance: "Nuisance | None" = None,
     ) -> None:
         self.arrived_at = arrived_at
@@ -36,7 +49,7 @@ class Request:
         self.route = route
         self.key = key
         self.client = client
-        self.nuisance = nuisance    # it is one's own; nobody looks at its answers
+        self.nuisance = nuisance  # it is one's own; nobody looks at its answers
         self.answered = False
         self.at_upstream = False
         self.permit: Permit | None = None
@@ -51,9 +64,9 @@ class Answer:
     is_get: bool
     how: str
     route: bytes
-    age_s: float          # of the stored response
+    age_s: float  # of the stored response
     status: int
-    needy: bool           # there never was a stored response for it
+    needy: bool  # there never was a stored response for it
 
 
 @dataclass(slots=True)
@@ -65,7 +78,7 @@ class Sample:
     cap: float
     in_flight: int
     state: str
-    busy_s: float         # worker seconds that the application has spent
+    busy_s: float  # worker seconds that the application has spent
     ceiling: float
 
 
@@ -78,8 +91,8 @@ class Run:
     samples: list[Sample] = field(default_factory=list)
     transitions: list[tuple[float, str, str]] = field(default_factory=list)
     upstream_gets: list[float] = field(default_factory=list)
-    peaks: list[tuple[float, int]] = field(default_factory=list)   # in flight after each start
-    failed_gets: list[float] = field(default_factory=list)         # when the application failed one
+    peaks: list[tuple[float, int]] = field(default_factory=list)  # in flight after each start
+    failed_gets: list[float] = field(default_factory=list)  # when the application failed one
     leaked: int = 0
 
 
@@ -89,11 +102,11 @@ class Nuisance:
 
     begin: float
     end: float
-    rate: float                         # requests a second
+    rate: float  # requests a second
     status: int
-    routes: tuple[bytes, ...]           # in turn
-    took_s: float = 0.005               # without a worker: a plugin or a library answers
-    at_once: int = 1                    # so many come together
+    routes: tuple[bytes, ...]  # in turn
+    took_s: float = 0.005  # without a worker: a plugin or a library answers
+    at_once: int = 1  # so many come together
     clients: int = 1
 
 
@@ -103,15 +116,15 @@ class Load:
 
     phases: tuple[tuple[float, float], ...]
     post_share: float = 0.1
-    coverage: float = 1.0               # of the keys that have a stored response
-    cold_store: bool = False            # nothing is stored at first
+    coverage: float = 1.0  # of the keys that have a stored response
+    cold_store: bool = False  # nothing is stored at first
     # Shares of the routes, from a moment on; equal where nothing is said.
     mixes: tuple[tuple[float, tuple[float, ...]], ...] = ((0.0, (1, 1, 1, 1, 1)),)
-    hot_key_share: float = 0.0          # of the GETs are for one page
-    restart_at: float | None = None     # the controller loses its memory, the store does not
+    hot_key_share: float = 0.0  # of the GETs are for one page
+    restart_at: float | None = None  # the controller loses its memory, the store does not
     stored_after_restart: bool = True
-    bursts: tuple[tuple[float, int], ...] = ()     # at a moment, so many GETs at once
-    visitors: int = 0                   # are told apart; 0: nobody knows who asks
+    bursts: tuple[tuple[float, int], ...] = ()  # at a moment, so many GETs at once
+    visitors: int = 0  # are told apart; 0: nobody knows who asks
     nuisances: tuple[Nuisance, ...] = ()
 
 
@@ -135,15 +148,13 @@ class Proxy:
         self._breaker = make_breaker(0.0, run)
         self._application = Application(engine, model, rng, self._upstream_answered)
         self._stored_at: dict[bytes, float] = {}
-        self._uncacheable = {
-            self._key(n) for n in range(KEYS) if n >= round(load.coverage * KEYS)
-        }
+        self._uncacheable = {self._key(n) for n in range(KEYS) if n >= round(load.coverage * KEYS)}
         if not load.cold_store:
             self._stored_at = {
                 self._key(n): 0.0 for n in range(KEYS) if self._key(n) not in self._uncacheable
             }
         self._in_flight: set[Request] = set()
-        self._failed_page: Request | None = None    # the last that was answered from the store
+        self._failed_page: Request | None = None  # the last that was answered from the store
         engine.at(TICK_S, self._tick)
         self._phase = 0
         engine.at(self._next_arrival(0.0), self._arrive)
@@ -189,7 +200,10 @@ class Proxy:
         client = 1 + self._rng.randrange(load.visitors) if load.visitors else 0
         self._decide(
             Request(
-                now, is_get, (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)], self._key(n),
+                now,
+                is_get,
+                (ROUTES if is_get else POST_ROUTES)[n % len(ROUTES)],
+                self._key(n),
                 client,
             )
         )
@@ -214,9 +228,7 @@ class Proxy:
         kind = Kind.GET if request.is_get else Kind.OTHER
         stored_at = self._stored_at.get(request.key) if request.is_get else None
         age_s = None if stored_at is None else now - stored_at
-        decision = self._breaker.admit(
-            now, kind, request.route, request.key, age_s, request.client
-        )
+        decision = self._breaker.admit(now, kind, request.route, request.key, age_s, request.client)
         if isinstance(decision, Permit):
             request.permit = decision
             decision.holder = request
@@ -261,7 +273,7 @@ class Proxy:
 
     def _upstream_answered(self, request: Request, outcome: Outcome) -> None:
         if not request.at_upstream:
-            return                      # given up: nobody waits for it
+            return  # given up: nobody waits for it
         now = self._engine.now
         assert request.permit is not None
         if outcome not in (Outcome.OVERLOAD, Outcome.REFUSED):
@@ -308,7 +320,13 @@ class Proxy:
         age_s = now - self._stored_at[request.key] if how == "stored" else 0.0
         self._run.answers.append(
             Answer(
-                request.arrived_at, took_s, request.is_get, how, request.route, age_s, status,
+                request.arrived_at,
+                took_s,
+                request.is_get,
+                how,
+                request.route,
+                age_s,
+                status,
                 request.key in self._uncacheable,
             )
         )
@@ -335,8 +353,13 @@ class Proxy:
             limit, cap, ceiling = snapshot.limit, snapshot.cap, snapshot.ceiling
         self._run.samples.append(
             Sample(
-                engine.now, limit, cap, len(self._in_flight), breaker.state.value,
-                self._application.busy_s, ceiling,
+                engine.now,
+                limit,
+                cap,
+                len(self._in_flight),
+                breaker.state.value,
+                self._application.busy_s,
+                ceiling,
             )
         )
 
@@ -349,7 +372,7 @@ class Proxy:
         if permit is not None:
             request = Request(now, True, page.route, page.key)
             request.permit = permit
-            request.answered = True         # nobody waits for it
+            request.answered = True  # nobody waits for it
             permit.holder = request
             self._start(request)
 

@@ -15,8 +15,8 @@ from benchmarks.simulation.application import (
 )
 from benchmarks.simulation.proxy import POST_ROUTES, ROUTES, Load, Nuisance
 
-WARM_S = 20.0      # at half of the capacity, before anything happens
-AFTER_S = 15.0     # at half of the capacity, to see the recovery
+WARM_S = 20.0  # at half of the capacity, before anything happens
+AFTER_S = 15.0  # at half of the capacity, to see the recovery
 SLOW_ROUTE = ROUTES[1]
 
 
@@ -159,7 +159,12 @@ def _workers(workers: int, mean_s: float = 0.05) -> Model:
 
 
 def _trouble(
-    name: str, about: str, fault: Fault, bars: tuple[Bar, ...], *, rate: float = 80.0,
+    name: str,
+    about: str,
+    fault: Fault,
+    bars: tuple[Bar, ...],
+    *,
+    rate: float = 80.0,
     quick: bool = False,
     mixes: tuple[tuple[float, tuple[float, ...]], ...] = ((0.0, (1, 1, 1, 1, 1)),),
 ) -> Scenario:
@@ -243,8 +248,7 @@ def _restart(name: str, *, stored: bool) -> Scenario:
     ]
     return Scenario(
         name=name,
-        about="the controller starts anew inside 5x"
-        + ("" if stored else ", with an empty store"),
+        about="the controller starts anew inside 5x" + ("" if stored else ", with an empty store"),
         model=_PLAIN,
         load=Load(
             phases=((begin, 0.5 * 160), (restart + 30, 5 * 160)),
@@ -379,9 +383,7 @@ def _coverage() -> Scenario:
         name="coverage 80 %",
         about="a fifth of the GETs has no stored response: 5x for 30 s",
         model=_PLAIN,
-        load=Load(
-            phases=((begin, 80), (end, 800), (end + AFTER_S, 80)), coverage=0.8
-        ),
+        load=Load(phases=((begin, 80), (end, 800), (end + AFTER_S, 80)), coverage=0.8),
         bars=(
             _most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), 0.6),
             _least("POST ok, %", m.post_ok(begin, end), 100),
@@ -455,7 +457,9 @@ _STEP = ("64 x 250 ms, 200/s", 64, 0.25, 200.0)
 _WIDE_ALL = (
     *(
         _wide(*form, step=step, known=known)
-        for form in _WIDE for step in (False, True) for known in (False, True)
+        for form in _WIDE
+        for step in (False, True)
+        for known in (False, True)
     ),
     *(_wide(*_STEP, step=True, known=known) for known in (False, True)),
 )
@@ -469,7 +473,9 @@ def _burst(name: str, workers: int, took_s: float, count: int, *, cold: bool) ->
         about="GETs at once for new pages, " + ("at the start" if cold else "after 2 a second"),
         model=Model(workers=workers, service=constant(took_s), mean_s=took_s),
         load=Load(
-            phases=((at, 0.0 if cold else 2.0), (at + 10, 1.0)), post_share=0, coverage=0.0,
+            phases=((at, 0.0 if cold else 2.0), (at + 10, 1.0)),
+            post_share=0,
+            coverage=0.0,
             bursts=((at, count),),
         ),
         bars=(
@@ -482,7 +488,9 @@ def _burst(name: str, workers: int, took_s: float, count: int, *, cold: bool) ->
 _BURSTS = tuple(
     _burst(*form, count, cold=cold)
     for form in (
-        ("8 x 50 ms", 8, 0.05), ("no limit, 50 ms", 10_000, 0.05), ("8 x 10 ms", 8, 0.01),
+        ("8 x 50 ms", 8, 0.05),
+        ("no limit, 50 ms", 10_000, 0.05),
+        ("8 x 10 ms", 8, 0.01),
         ("no limit, 1 s", 10_000, 1.0),
     )
     for count in (60, 200, 500)
@@ -496,9 +504,7 @@ def _rare(kind: str, share: float) -> Scenario:
     return Scenario(
         name=f"rare {status}, {share:.1%}",
         about=f"an application without limits answers that share with {status}",
-        model=Model(
-            workers=10_000, faults=(Fault(kind=kind, begin=begin, end=end, amount=share),)
-        ),
+        model=Model(workers=10_000, faults=(Fault(kind=kind, begin=begin, end=end, amount=share),)),
         load=Load(phases=((end, 160),)),
         bars=(
             _most("changes of state", m.transitions(0, end), 0),
@@ -509,20 +515,24 @@ def _rare(kind: str, share: float) -> Scenario:
 
 
 def _pool(
-    name: str, about: str, times: float, *, noise: float = 0.0,
-    pool: tuple[tuple[float, int], ...] = ((0.0, 10),), bars: tuple[Bar, ...] = (),
+    name: str,
+    about: str,
+    times: float,
+    *,
+    noise: float = 0.0,
+    pool: tuple[tuple[float, int], ...] = ((0.0, 10),),
+    bars: tuple[Bar, ...] = (),
 ) -> Scenario:
     begin, end = WARM_S, WARM_S + 60
     faults = (Fault(kind="fail", begin=0, end=200, amount=noise),) if noise else ()
-    model = Model(
-        workers=16, service=exponential(0.3), mean_s=0.3, pool=pool, faults=faults
-    )
+    model = Model(workers=16, service=exponential(0.3), mean_s=0.3, pool=pool, faults=faults)
     return Scenario(
         name=name,
         about="16 workers of 300 ms share 10 connections, else 500 after 5 ms: " + about,
         model=model,
         load=_step(model, times, 60),
-        bars=bars or (
+        bars=bars
+        or (
             _least("fresh goodput, % of the pool's", m.goodput(begin, end), 92 * (1 - noise)),
             _least("POST ok, %", m.post_ok(begin, end), 99 - 100 * noise),
             _most("GET errors", m.get_errors(begin, end), 0),
@@ -538,7 +548,9 @@ _POOLS = (
     _pool("pool, 4x", "4 times the capacity for 60 s", 4),
     _pool("pool, 4x, 2 % noise", "and 2 % random 500s", 4, noise=0.02),
     _pool(
-        "pool that shrinks and grows", "5 after 20 s, 20 after 40 s, at 4x", 4,
+        "pool that shrinks and grows",
+        "5 after 20 s, 20 after 40 s, at 4x",
+        4,
         pool=_POOL_CHANGES,
         bars=(
             _least("fresh goodput, % of the pool's", m.pool_goodput(WARM_S, WARM_S + 60), 85),
@@ -551,9 +563,7 @@ _POOLS = (
 
 
 def _stall(*, known: bool) -> Scenario:
-    faults = tuple(
-        Fault(kind="hang", begin=at, end=at + 0.5) for at in (10, 15, 20, 25, 30, 35)
-    )
+    faults = tuple(Fault(kind="hang", begin=at, end=at + 0.5) for at in (10, 15, 20, 25, 30, 35))
     return Scenario(
         name=f"stalls, {'known' if known else 'new'}",
         about="0.5 s every 5 s at 3 ms and 200 a second",
@@ -604,7 +614,11 @@ _LOGIN, _COMMENT = b"OTHER /login", b"OTHER /comment"
 
 
 def _one_client(
-    name: str, about: str, *nuisances: Nuisance, rate: float = 80.0, fault: Fault | None = None,
+    name: str,
+    about: str,
+    *nuisances: Nuisance,
+    rate: float = 80.0,
+    fault: Fault | None = None,
     bars: tuple[Bar, ...] = (),
 ) -> Scenario:
     end = _END + AFTER_S
@@ -613,7 +627,8 @@ def _one_client(
         about=about,
         model=Model(faults=() if fault is None else (fault,)),
         load=Load(phases=((end, rate),), visitors=200, nuisances=nuisances),
-        bars=bars or (
+        bars=bars
+        or (
             _most("visitors' stored answers, %", m.stale_share(0, end), 0),
             _most("visitors' errors", m.get_errors(0, end), 0),
             _least("visitors' POST ok, %", m.post_ok(0, end), 100),
@@ -625,12 +640,22 @@ def _one_client(
 
 
 def _nuisance(
-    status: int, rate: float, *routes: bytes, took_s: float = 0.005, at_once: int = 1,
+    status: int,
+    rate: float,
+    *routes: bytes,
+    took_s: float = 0.005,
+    at_once: int = 1,
     clients: int = 1,
 ) -> Nuisance:
     return Nuisance(
-        begin=_BEGIN, end=_END, rate=rate, status=status, routes=routes or (_LOGIN,),
-        took_s=took_s, at_once=at_once, clients=clients,
+        begin=_BEGIN,
+        end=_END,
+        rate=rate,
+        status=status,
+        routes=routes or (_LOGIN,),
+        took_s=took_s,
+        at_once=at_once,
+        clients=clients,
     )
 
 
@@ -643,8 +668,9 @@ _ALL_ROUTES = (*ROUTES, *POST_ROUTES)
 
 _ONE_CLIENT = (
     *(
-        _one_client(f"one client, {status}, {rate:g}/s of {of:g}/s", about,
-                    _nuisance(status, rate), rate=of)
+        _one_client(
+            f"one client, {status}, {rate:g}/s of {of:g}/s", about, _nuisance(status, rate), rate=of
+        )
         for status, about in (
             (429, "guesses passwords and is throttled"),
             (501, "sends a method that is not known"),
@@ -654,21 +680,34 @@ _ONE_CLIENT = (
     ),
     *(
         _one_client(
-            f"one client blocked, {name}, of {of:g}/s", "a firewall plugin answers 503 to it",
-            _nuisance(503, rate, *_ALL_ROUTES, at_once=at_once), rate=of,
+            f"one client blocked, {name}, of {of:g}/s",
+            "a firewall plugin answers 503 to it",
+            _nuisance(503, rate, *_ALL_ROUTES, at_once=at_once),
+            rate=of,
         )
         for name, rate, at_once in (("30/s", 30.0, 1), ("60 at once", 60.0, 60), ("1/s", 1.0, 1))
         for of in (80.0, 1.0)
     ),
-    _one_client("a scanner, 503", "asks for many pages and is blocked",
-                _nuisance(503, 50.0, *_SCANNED)),
-    _one_client("a scanner, 500", "finds pages that fail, on a quiet site",
-                _nuisance(500, 20.0, *_SCANNED), rate=1.0),
-    _one_client("a spammer, slowly", "a comment each second fails after a while",
-                _nuisance(500, 1.0, _COMMENT, took_s=0.5), rate=0.5),
     _one_client(
-        "one failing page, quiet site", "a fifth of one request a second is answered 500",
-        rate=1.0, fault=Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
+        "a scanner, 503", "asks for many pages and is blocked", _nuisance(503, 50.0, *_SCANNED)
+    ),
+    _one_client(
+        "a scanner, 500",
+        "finds pages that fail, on a quiet site",
+        _nuisance(500, 20.0, *_SCANNED),
+        rate=1.0,
+    ),
+    _one_client(
+        "a spammer, slowly",
+        "a comment each second fails after a while",
+        _nuisance(500, 1.0, _COMMENT, took_s=0.5),
+        rate=0.5,
+    ),
+    _one_client(
+        "one failing page, quiet site",
+        "a fifth of one request a second is answered 500",
+        rate=1.0,
+        fault=Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
         bars=(
             _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 0, 95), 100),
             _most("GET errors", m.get_errors(0, 95), 0),
@@ -678,8 +717,10 @@ _ONE_CLIENT = (
     ),
     *(
         _one_client(
-            f"refused, and one blocked, of {of:g}/s", "an outage of 10 s while a client is blocked",
-            _nuisance(503, 30.0, *_ALL_ROUTES), rate=of,
+            f"refused, and one blocked, of {of:g}/s",
+            "an outage of 10 s while a client is blocked",
+            _nuisance(503, 30.0, *_ALL_ROUTES),
+            rate=of,
             fault=Fault(kind="refuse", begin=40, end=50),
             bars=(
                 _most("visitors' GET errors", m.get_errors(0, 95), 0),
@@ -692,8 +733,10 @@ _ONE_CLIENT = (
     ),
     *(
         _one_client(
-            f"{clients} clients fail, {of:g}/s", "everybody gets 503 for 10 s",
-            rate=of, fault=Fault(kind="unavailable", begin=40, end=50, amount=1.0),
+            f"{clients} clients fail, {of:g}/s",
+            "everybody gets 503 for 10 s",
+            rate=of,
+            fault=Fault(kind="unavailable", begin=40, end=50, amount=1.0),
             bars=(
                 _most("GETs that went to it, a second", m.upstream_gets_a_second(42, 50), 3),
                 _most("visitors' GET errors", m.get_errors(0, 95), 0),
@@ -718,20 +761,50 @@ SCENARIOS: tuple[Scenario, ...] = (
     _steady("0.5x, 5 min", _PLAIN, 0.5, 0.1, None, 300),
     _steady("0.5x heavy tail, 5 min", _HEAVY, 0.5, 0.3, None, 300),
     _steady("0.5x bimodal, 5 min", _BIMODAL, 0.5, 0.3, None, 300),
-    _overload("2x heavy tail", _HEAVY, 2, p99=1.5, longest=5, post_p99=4, first=0.5, p50=None,
-              peak=None),
-    _overload("5x bimodal", _BIMODAL, 5, good=80, p99=1.5, longest=5, post_p99=6, first=0.5,
-              peak=None),
+    _overload(
+        "2x heavy tail", _HEAVY, 2, p99=1.5, longest=5, post_p99=4, first=0.5, p50=None, peak=None
+    ),
+    _overload(
+        "5x bimodal", _BIMODAL, 5, good=80, p99=1.5, longest=5, post_p99=6, first=0.5, peak=None
+    ),
     _steady("0.5x mixed, 5 min", _MIXED, 0.5, 3, None, 300),
-    _overload("5x mixed", _MIXED, 5, good=80, p99=2.5, longest=5, post_p99=6, first=0.5,
-              peak=None),
-    _overload("5x, 1 worker", _workers(1), 5, good=85, p99=1.0, post_p99=1.5, longest=2.0, first=2,
-              peak=None, p50=None),
-    _overload("5x, 2 workers", _workers(2), 5, good=85, post_p99=0.8, longest=2.0, first=1,
-              peak=None, p50=None),
+    _overload("5x mixed", _MIXED, 5, good=80, p99=2.5, longest=5, post_p99=6, first=0.5, peak=None),
+    _overload(
+        "5x, 1 worker",
+        _workers(1),
+        5,
+        good=85,
+        p99=1.0,
+        post_p99=1.5,
+        longest=2.0,
+        first=2,
+        peak=None,
+        p50=None,
+    ),
+    _overload(
+        "5x, 2 workers",
+        _workers(2),
+        5,
+        good=85,
+        post_p99=0.8,
+        longest=2.0,
+        first=1,
+        peak=None,
+        p50=None,
+    ),
     _overload("5x, 32 workers", _workers(32), 5, good=85, post_p99=0.5),
-    _overload("5x, 4 workers of 400 ms", _workers(4, 0.4), 5, good=85, p99=4, longest=5,
-              post_p99=4, first=3, peak=None, p50=None),
+    _overload(
+        "5x, 4 workers of 400 ms",
+        _workers(4, 0.4),
+        5,
+        good=85,
+        p99=4,
+        longest=5,
+        post_p99=4,
+        first=3,
+        peak=None,
+        p50=None,
+    ),
     _bounded(),
     _collapse(),
     _hang("hang 20 s", 80, 1, 0.7),

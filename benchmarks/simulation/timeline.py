@@ -9,9 +9,9 @@ from benchmarks.simulation.scenarios import Scenario
 
 WIDTH, HEIGHT = 900, 520
 LEFT, RIGHT, TOP = 60, 20, 70
-PANEL = 180                 # height of each of the two panels
+PANEL = 180  # height of each of the two panels
 GAP = 50
-STEP_S = 0.5                # answers are counted over so long
+STEP_S = 0.5  # answers are counted over so long
 
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #333 }

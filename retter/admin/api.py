@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
     from retter.proxy.proxy import Proxy
 
+
 def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
     text = one(parameters, "seconds")
     if not text:
@@ -54,7 +55,11 @@ class Api:
     """The handlers of one proxy's admin listener."""
 
     def __init__(
-        self, proxy: "Proxy", history: History, chart: Chart, flight: FlightRecorder,
+        self,
+        proxy: "Proxy",
+        history: History,
+        chart: Chart,
+        flight: FlightRecorder,
         controls: Controls,
     ) -> None:
         self._proxy = proxy
@@ -62,7 +67,7 @@ class Api:
         self._chart = chart
         self._flight = flight
         self._controls = controls
-        self._collector: ProxyCollector | None = None   # with the first scrape
+        self._collector: ProxyCollector | None = None  # with the first scrape
         self._routes: Routes = {
             "/": {"GET": self._page},
             "/health": {"GET": self._health},
@@ -132,9 +137,7 @@ class Api:
         try:
             from retter.admin.metrics import ProxyCollector, exposition
         except ImportError:
-            raise AdminError(
-                501, "metrics need a package: pip install prometheus_client"
-            ) from None
+            raise AdminError(501, "metrics need a package: pip install prometheus_client") from None
         if self._collector is None:
             self._collector = ProxyCollector(self._proxy, self._history, self._flight)
         text, content_type = exposition(self._collector, request.first(b"accept"))
@@ -159,11 +162,13 @@ class Api:
         now = self._proxy.loop.time()
         self._controls.force(mode, seconds, now)
         forced, remaining_s = self._controls.forced(now)
-        return json_answer({
-            "state": self._proxy.breaker.state.value,
-            "forced": forced,
-            "forced_remaining_s": remaining_s,
-        })
+        return json_answer(
+            {
+                "state": self._proxy.breaker.state.value,
+                "forced": forced,
+                "forced_remaining_s": remaining_s,
+            }
+        )
 
     def _purge(self, request: AdminRequest) -> AdminAnswer:
         from retter.admin.purge import purge

@@ -95,7 +95,7 @@ class Guard:
 
     def _check_host(self, request: AdminRequest) -> None:
         authority = request.first(b"host")
-        if self._any_host or not authority:     # no browser leaves it out
+        if self._any_host or not authority:  # no browser leaves it out
             return
         host = host_of(authority)
         if host is not None and (is_loopback(host) or host == self._own_host):
@@ -121,6 +121,7 @@ class Guard:
         ):
             return
         raise AdminError(
-            401, "Authorization: Bearer with the --admin-token is needed",
+            401,
+            "Authorization: Bearer with the --admin-token is needed",
             ("WWW-Authenticate", 'Bearer realm="retter"'),
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from retter.breaker import State
 
-CHART_S = 300       # kept: some 60 KB
+CHART_S = 300  # kept: some 60 KB
 RATES = ("fresh", "stored", "refused", "failed")
 
 Second = tuple[float, float, float, float, float | None, State]

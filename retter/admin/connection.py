@@ -17,12 +17,12 @@ from retter.http.framing_rules import has_control
 if TYPE_CHECKING:
     from retter.admin.listener import Admin
 
-HEAD_BYTES_MAX = 32 * 1024      # an explained request's cookies may stand in the query
-BODY_BYTES_MAX = 64 * 1024      # and a whole head of a request in a form
-REQUEST_S = 5.0                 # from a connection's start, or a request's first byte, to its last
-IDLE_S = 75.0                   # between requests
-WRITE_S = 20.0                  # a client that takes nothing for so long is dropped
-EVENTS_BYTES_MAX = 64 * 1024    # not yet taken by one listener: ten seconds of events
+HEAD_BYTES_MAX = 32 * 1024  # an explained request's cookies may stand in the query
+BODY_BYTES_MAX = 64 * 1024  # and a whole head of a request in a form
+REQUEST_S = 5.0  # from a connection's start, or a request's first byte, to its last
+IDLE_S = 75.0  # between requests
+WRITE_S = 20.0  # a client that takes nothing for so long is dropped
+EVENTS_BYTES_MAX = 64 * 1024  # not yet taken by one listener: ten seconds of events
 
 # On every answer. Figures are never cached, nor shown inside another site's page.
 _FIELDS = (
@@ -46,9 +46,9 @@ class AdminConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._blocked = False
-        self._after_cr = False          # the last octet that has come
-        self.listens = False            # is told events
-        self._since = self._loop.time()     # the last thing that happened
+        self._after_cr = False  # the last octet that has come
+        self.listens = False  # is told events
+        self._since = self._loop.time()  # the last thing that happened
         self.deadline = self._loop.time() + REQUEST_S
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
@@ -69,7 +69,7 @@ class AdminConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.listens or self._transport is None or self._transport.is_closing():
-            return      # a listener has nothing more to say
+            return  # a listener has nothing more to say
         if self._h11.our_state is h11.IDLE and not self._h11.trailing_data[0]:
             # More bytes of the same request set nothing back.
             self._since = self._loop.time()
@@ -93,7 +93,7 @@ class AdminConnection(asyncio.Protocol):
         return data.count(b"\r") == line_ends and not has_control(data)
 
     def eof_received(self) -> bool:
-        return False    # the transport closes
+        return False  # the transport closes
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._admin.lost(self)
@@ -139,7 +139,7 @@ class AdminConnection(asyncio.Protocol):
                     return
                 self._h11.start_next_cycle()
             else:
-                return      # NEED_DATA, PAUSED, or the end
+                return  # NEED_DATA, PAUSED, or the end
 
     def _answer(self) -> None:
         request = self._request
@@ -147,7 +147,10 @@ class AdminConnection(asyncio.Protocol):
         path, _, query = request.target.decode("latin-1").partition("?")
         answer = self._admin.answer(
             AdminRequest(
-                request.method.decode("ascii"), path, query, tuple(request.headers),
+                request.method.decode("ascii"),
+                path,
+                query,
+                tuple(request.headers),
                 b"".join(self._body),
             )
         )
@@ -161,7 +164,7 @@ class AdminConnection(asyncio.Protocol):
         transport = self._transport
         assert transport is not None
         if self._h11.our_state is h11.IDLE:
-            self._request = None    # the last one's method says nothing about this answer
+            self._request = None  # the last one's method says nothing about this answer
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._send(error_answer(error), close=True)
         transport.close()

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 # Long enough to look into the matter, too short to be forgotten over night.
 FORCED_S_DEFAULT = 10 * 60.0
-FORCED_S_MAX = 24 * 3600.0        # longer is a setting: --circuit
-PAUSE_S_DEFAULT = 30.0            # a restart takes some seconds
-PAUSE_S_MAX = 300.0               # for longer than that no visitor waits
+FORCED_S_MAX = 24 * 3600.0  # longer is a setting: --circuit
+PAUSE_S_DEFAULT = 30.0  # a restart takes some seconds
+PAUSE_S_MAX = 300.0  # for longer than that no visitor waits
 
 
 class Controls:
@@ -19,7 +19,7 @@ class Controls:
 
     def __init__(self, proxy: "Proxy") -> None:
         self._proxy = proxy
-        self._until: float | None = None      # monotonic seconds; None: not held from here
+        self._until: float | None = None  # monotonic seconds; None: not held from here
 
     def force(self, mode: Mode, seconds: float, now: float) -> None:
         """Hold the circuit in that mode for so long; AUTO lets it decide at once."""

@@ -38,7 +38,7 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
         AdminError: 400, they describe none.
     """
     scheme, head = _head(parameters)
-    memo: HeadMemo[ParsedRequest] = HeadMemo(0)    # the real one is for what clients send
+    memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send
     try:
         parsed = proxy.parse(head, False, memo, scheme.encode())
     except DownstreamError as error:
@@ -69,7 +69,7 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
             # What stands in the target itself may be a session.
             "url": _cut(identity.url) if sessions else identity.url.decode("latin-1"),
             "owner": identity.owner_class.value,
-            "owner_id": identity.owner.hex()[:8] or None,    # of a keyed hash: it tells apart
+            "owner_id": identity.owner.hex()[:8] or None,  # of a keyed hash: it tells apart
             "made_of": made_of(request, identity.owner_class, proxy.owner_rules),
             "public_may_stand_in": identity.public_key is not None,
         },

@@ -18,8 +18,8 @@ from retter.config.units import ListenAddress
 from retter.net.sockets import close_server
 from retter.proxy.proxy import Proxy
 
-CONNECTIONS_MAX = 64    # some operators, a scraper and health checks; each costs 100 KB at most
-LISTENERS_MAX = 16      # pages that are open at the same time
+CONNECTIONS_MAX = 64  # some operators, a scraper and health checks; each costs 100 KB at most
+LISTENERS_MAX = 16  # pages that are open at the same time
 
 # What a browser waits before it connects again after the stream was lost, milliseconds.
 _RETRY = b"retry: 2000\n\n"
@@ -81,7 +81,7 @@ class Admin:
 
     def close(self) -> None:
         """Close everything at once, and watch nothing any more."""
-        if self._listener is not None:      # nobody has stopped accepting
+        if self._listener is not None:  # nobody has stopped accepting
             if self._server is not None:
                 self._server.close()
             self._listener.close()
@@ -102,7 +102,7 @@ class Admin:
             longest = min(self._connections, key=AdminConnection.waits_since)
             if longest.waits_since() == inf:
                 return False
-            self.lost(longest)      # its place is free now; the loop tells it in its next round
+            self.lost(longest)  # its place is free now; the loop tells it in its next round
             longest.close()
         self._connections.add(connection)
         return True
@@ -125,12 +125,15 @@ class Admin:
             return error_answer(error)
         except Exception as error:  # noqa: BLE001 - told, and the client is answered
             # A fault of ours: it is told with its traceback, and who has asked is answered.
-            self.loop.call_exception_handler({
-                "message": f"no answer to {request.method} {request.path!r}", "exception": error,
-            })
+            self.loop.call_exception_handler(
+                {
+                    "message": f"no answer to {request.method} {request.path!r}",
+                    "exception": error,
+                }
+            )
             return error_answer(AdminError(500, "a fault of RETTER: its log says more"))
         if request.method == "POST":
-            self._tell("state", self.api.state_document())    # somebody has changed it
+            self._tell("state", self.api.state_document())  # somebody has changed it
         return answer
 
     # -- events -----------------------------------------------------------------------------------

@@ -26,9 +26,9 @@ class AdminRequest:
     """A whole request."""
 
     method: str
-    path: str                # without the query
+    path: str  # without the query
     query: str
-    fields: Fields           # lower-case names
+    fields: Fields  # lower-case names
     body: bytes
 
     def first(self, name: bytes) -> str:
@@ -53,8 +53,9 @@ class AdminRequest:
                 found |= _form(self.body.decode("latin-1"))
             else:
                 raise AdminError(
-                    415, "the body is neither application/json nor "
-                    "application/x-www-form-urlencoded", ("Accept-Post", "application/json"),
+                    415,
+                    "the body is neither application/json nor application/x-www-form-urlencoded",
+                    ("Accept-Post", "application/json"),
                 )
         return found
 

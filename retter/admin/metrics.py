@@ -76,7 +76,7 @@ class ProxyCollector(Collector):
         self._proxy = proxy
         self._history = history
         self._flight = flight
-        self._sums: dict[str, float] = {}       # of histograms, as told last
+        self._sums: dict[str, float] = {}  # of histograms, as told last
 
     def _histogram(self, name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
         # Put together of many parts, a sum may round to less than it was; and a sum that falls is
@@ -112,7 +112,8 @@ class ProxyCollector(Collector):
             [("access", proxy.counters.access_lines_dropped), ("own", lines_dropped())],
         )
         yield _counter(
-            "retter_out_of_memory", "Times that memory has run out and the store was emptied.",
+            "retter_out_of_memory",
+            "Times that memory has run out and the store was emptied.",
             proxy.counters.memory_errors,
         )
         yield _counter(
@@ -123,9 +124,7 @@ class ProxyCollector(Collector):
     @staticmethod
     def _operating_system() -> Iterator[Metric]:
         """Yield what all of Prometheus' client libraries tell, by the names they have agreed on."""
-        yield _gauge(
-            "process_resident_memory_bytes", "Memory in RAM.", process_figures.rss_bytes()
-        )
+        yield _gauge("process_resident_memory_bytes", "Memory in RAM.", process_figures.rss_bytes())
         yield _gauge(
             "process_virtual_memory_bytes", "Address space.", process_figures.virtual_bytes()
         )
@@ -133,12 +132,14 @@ class ProxyCollector(Collector):
         if (open_fds := process_figures.open_fds()) is not None:
             yield _gauge("process_open_fds", "Open file descriptors.", open_fds)
         yield _gauge(
-            "process_max_fds", "The most file descriptors that may be open.",
+            "process_max_fds",
+            "The most file descriptors that may be open.",
             process_figures.max_fds(),
         )
         if (start_time_s := process_figures.start_time_s()) is not None:
             yield _gauge(
-                "process_start_time_seconds", "When the process was started, since 1970.",
+                "process_start_time_seconds",
+                "When the process was started, since 1970.",
                 start_time_s,
             )
 
@@ -164,13 +165,15 @@ class ProxyCollector(Collector):
         yield _counters(
             "retter_upstream_errors",
             "Requests that the application failed, whatever their clients got instead.",
-            "reason", [(reason.value, n) for reason, n in counters.upstream_errors.items() if n],
+            "reason",
+            [(reason.value, n) for reason, n in counters.upstream_errors.items() if n],
         )
         yield _counter(
             "retter_retries", "Requests sent again on a fresh connection.", counters.retries
         )
         yield _counter(
-            "retter_clients_gone", "Clients that left before their answer was complete.",
+            "retter_clients_gone",
+            "Clients that left before their answer was complete.",
             counters.clients_gone,
         )
 
@@ -193,7 +196,8 @@ class ProxyCollector(Collector):
             labels=["part"],
         )
         for part, histogram in (
-            ("request", counters.overhead_request), ("answer", counters.overhead_answer),
+            ("request", counters.overhead_request),
+            ("answer", counters.overhead_answer),
         ):
             family.add_metric([part], _buckets(histogram), histogram.total)
         yield family
@@ -203,15 +207,20 @@ class ProxyCollector(Collector):
         breaker = proxy.breaker
         now = breaker.snapshot(proxy.loop.time())
         yield _gauges(
-            "retter_state", "1 for the circuit's present state.", "state",
+            "retter_state",
+            "1 for the circuit's present state.",
+            "state",
             [(state.value, state is now.state) for state in State],
         )
         yield _gauges(
-            "retter_mode", "1 for what an operator asks of the circuit.", "mode",
+            "retter_mode",
+            "1 for what an operator asks of the circuit.",
+            "mode",
             [(mode.value, mode is now.mode) for mode in Mode],
         )
         family = CounterMetricFamily(
-            "retter_transitions", "Changes of the circuit's state, by the new one and the cause.",
+            "retter_transitions",
+            "Changes of the circuit's state, by the new one and the cause.",
             labels=["state", "cause"],
         )
         for (state, cause), count in self._flight.by_cause.items():
@@ -223,8 +232,9 @@ class ProxyCollector(Collector):
         yield _gauge("retter_queue", "GETs that wait for a place.", now.waiting)
         yield _gauge("retter_streams", "Event streams and tunnels.", len(proxy.streams))
         yield _gauge("retter_buffer_bytes", "Held by bodies that wait.", proxy.buffers.used)
-        yield _gauge("retter_routes_open", "Routes whose own breaker is open.",
-                     len(now.routes_open))
+        yield _gauge(
+            "retter_routes_open", "Routes whose own breaker is open.", len(now.routes_open)
+        )
         yield _gauge("retter_paused", "1 during a pause.", breaker.paused_until is not None)
         yield _gauge("retter_held", "Requests that wait for the end of a pause.", now.held)
         yield _counter("retter_queued", "GETs that had to wait for a place.", now.queued)
@@ -238,36 +248,46 @@ class ProxyCollector(Collector):
         yield _gauge("retter_store_bodies", "Distinct bodies of them.", store["bodies"])
         yield _gauge("retter_store_owners", "Owners of them, beside everyone.", store["owners"])
         yield _counters(
-            "retter_store_hits", "Look-ups that found something: the owner's own, or everyone's.",
-            "kind", [("own", store["found_own"]), ("public", store["found_public"])],
+            "retter_store_hits",
+            "Look-ups that found something: the owner's own, or everyone's.",
+            "kind",
+            [("own", store["found_own"]), ("public", store["found_public"])],
         )
         yield _counter("retter_store_misses", "Look-ups that found nothing.", store["not_found"])
         yield _counters(
-            "retter_store_writes", "Good answers, by what became of them in the store.", "result",
+            "retter_store_writes",
+            "Good answers, by what became of them in the store.",
+            "result",
             [(name, store[name]) for name in ("stored", "unchanged", "refreshed", "refused")],
         )
         yield _counters(
             "retter_store_evictions",
             "Dropped for want of room in the store, in an owner's share, among a URL's variants.",
-            "kind", [(n, store[f"evicted_{n}"]) for n in ("budget", "share", "variants")],
+            "kind",
+            [(n, store[f"evicted_{n}"]) for n in ("budget", "share", "variants")],
         )
         yield _counters(
-            "retter_store_removals", "Dropped for other reasons.", "kind",
+            "retter_store_removals",
+            "Dropped for other reasons.",
+            "kind",
             [(n, store[n]) for n in ("expired", "dropped_session", "purged", "withdrawn")],
         )
         yield _counter(
-            "retter_store_restored", "Withdrawn, and given back: the application refused too many.",
+            "retter_store_restored",
+            "Withdrawn, and given back: the application refused too many.",
             store["restored"],
         )
         yield _counter(
-            "retter_store_superseded", "Marked as changed by an unsafe method.",
+            "retter_store_superseded",
+            "Marked as changed by an unsafe method.",
             store["superseded"],
         )
         coding = self._proxy.compression.stats()
         yield _counters(
-            "retter_compressions", "Answers compressed on their way, or not for want of time; "
-            "stored bodies compressed.",
-            "kind", [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
+            "retter_compressions",
+            "Answers compressed on their way, or not for want of time; stored bodies compressed.",
+            "kind",
+            [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
         )
 
     def _connections(self) -> Iterator[Metric]:
@@ -276,23 +296,30 @@ class ProxyCollector(Collector):
         yield _gauge("retter_connections", "Client connections.", len(proxy.connections))
         yield _counter("retter_connections_accepted", "Client connections.", counters.connections)
         yield _counter(
-            "retter_connections_refused", "Client connections too many.",
+            "retter_connections_refused",
+            "Client connections too many.",
             counters.connections_refused,
         )
         yield _counter(
-            "retter_connections_evicted", "Closed because others needed their place.",
+            "retter_connections_evicted",
+            "Closed because others needed their place.",
             counters.connections_evicted,
         )
         yield _counter(
-            "retter_tls_failed", "Handshakes of clients that came to nothing.",
+            "retter_tls_failed",
+            "Handshakes of clients that came to nothing.",
             counters.tls_failed,
         )
         yield _counters(
-            "retter_client_bytes", "Bytes from and to clients, without TLS.", "direction",
+            "retter_client_bytes",
+            "Bytes from and to clients, without TLS.",
+            "direction",
             [("received", traffic[0]), ("sent", traffic[1])],
         )
         yield _gauges(
-            "retter_upstream_connections", "Connections to the application.", "state",
+            "retter_upstream_connections",
+            "Connections to the application.",
+            "state",
             [("idle", pool.idle), ("busy", pool.open - pool.idle), ("dialling", pool.dialling)],
         )
         yield _gauge(
@@ -301,16 +328,21 @@ class ProxyCollector(Collector):
         yield _counter("retter_upstream_dials", "Connections attempted.", pool.dials)
         yield _counter("retter_upstream_dials_failed", "Of them, in vain.", pool.dials_failed)
         yield _counter(
-            "retter_upstream_resolver_failures", "Lookups of its name that got no answer.",
+            "retter_upstream_resolver_failures",
+            "Lookups of its name that got no answer.",
             pool.resolver.failures,
         )
         lookups = proxy.memo_lookups()
         yield _counters(
-            "retter_memo_hits", "Heads that had been parsed before.", "kind",
+            "retter_memo_hits",
+            "Heads that had been parsed before.",
+            "kind",
             [(kind, hits) for kind, (hits, _) in lookups.items()],
         )
         yield _counters(
-            "retter_memo_misses", "Heads that had to be parsed.", "kind",
+            "retter_memo_misses",
+            "Heads that had to be parsed.",
+            "kind",
             [(kind, misses) for kind, (_, misses) in lookups.items()],
         )
 

@@ -41,7 +41,7 @@ def _purge_session(proxy: "Proxy", cookie: str) -> int:
     """Drop what is stored for the owner that this Cookie field makes."""
     if "=" not in cookie:
         raise AdminError(400, "a session is written as its cookie: NAME=VALUE, as PHPSESSID=...")
-    memo: HeadMemo[ParsedRequest] = HeadMemo(0)    # the real one is for what clients send
+    memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send
     try:
         head = head_bytes("GET", b"localhost", b"/", [("Cookie", cookie)])
         identity = proxy.parse(head, False, memo).identity

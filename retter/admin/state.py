@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from retter.admin.transitions import FlightRecorder
     from retter.proxy.proxy import Proxy
 
-LATELY_S = 10       # what "lately" means, in seconds
-ROUTES_SHOWN = 10   # the slowest
+LATELY_S = 10  # what "lately" means, in seconds
+ROUTES_SHOWN = 10  # the slowest
 
 
 class Sample(NamedTuple):
@@ -39,9 +39,9 @@ class Sample(NamedTuple):
     stored: int
     refused: int
     failed: int
-    loop_lag_s: float       # worst in the second before
-    latency: list[int]      # by LATENCY_BOUNDS_S
-    overhead: tuple[list[int], list[int]]    # by OVERHEAD_BOUNDS_S: of requests, of answers
+    loop_lag_s: float  # worst in the second before
+    latency: list[int]  # by LATENCY_BOUNDS_S
+    overhead: tuple[list[int], list[int]]  # by OVERHEAD_BOUNDS_S: of requests, of answers
 
 
 class RouteSample(NamedTuple):
@@ -67,10 +67,13 @@ class History:
         self._samples.append(self._now(now))
         self._proxy.loop_lag_s = 0.0
         if self._seconds % LATELY_S == 0:
-            self._routes_before, self._routes = self._routes, {
-                route.name: RouteSample(route.latency.counts.copy(), route.errors)
-                for route in self._proxy.breaker.all_routes()
-            }
+            self._routes_before, self._routes = (
+                self._routes,
+                {
+                    route.name: RouteSample(route.latency.counts.copy(), route.errors)
+                    for route in self._proxy.breaker.all_routes()
+                },
+            )
         self._seconds += 1
 
     def _now(self, now: float) -> Sample:
@@ -88,8 +91,7 @@ class History:
         now, then = self._now(self._proxy.loop.time()), self._samples[0]
         seconds = max(now.at - then.at, 1.0)
         return {
-            name: round((getattr(now, name) - getattr(then, name)) / seconds, 2)
-            for name in RATES
+            name: round((getattr(now, name) - getattr(then, name)) / seconds, 2) for name in RATES
         }
 
     def last_second(self) -> dict[str, float]:
@@ -120,7 +122,8 @@ class History:
         ]
         return {
             name: round(sum([part[name] or 0.0 for part in parts]), 1)
-            if parts[0][name] is not None else None
+            if parts[0][name] is not None
+            else None
             for name in ("p50", "p99")
         }
 
@@ -136,14 +139,16 @@ class History:
             if not requests:
                 continue
             latency = _percentiles(LATENCY_BOUNDS_S, counts, 1000)
-            found.append({
-                "route": route.name.decode("latin-1"),
-                "state": "OPEN" if route.is_open else "CLOSED",
-                "requests": requests,
-                "errors": errors,
-                "p50_ms": latency["p50"],
-                "p99_ms": latency["p99"],
-            })
+            found.append(
+                {
+                    "route": route.name.decode("latin-1"),
+                    "state": "OPEN" if route.is_open else "CLOSED",
+                    "requests": requests,
+                    "errors": errors,
+                    "p50_ms": latency["p50"],
+                    "p99_ms": latency["p99"],
+                }
+            )
         # One without a single good answer takes for ever.
         found.sort(key=lambda route: -(inf if route["p50_ms"] is None else route["p50_ms"]))
         return found[:ROUTES_SHOWN]
@@ -231,4 +236,3 @@ def state_document(
         "memory": {"rss_bytes": rss_bytes()},
         "loop_lag_ms": round(history.loop_lag_s * 1000, 1),
     }
-

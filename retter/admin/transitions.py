@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from retter.breaker import Signal, State, Transition
 from retter.breaker.snapshot import Snapshot
 
-TRIPS_MAX = 50          # some 2 KB each; a bad night has about so many
-EVENTS_MAX = 20         # of them shown in the state document
-SAME_S = 1.0            # the same change within so many seconds is the same event once more
+TRIPS_MAX = 50  # some 2 KB each; a bad night has about so many
+EVENTS_MAX = 20  # of them shown in the state document
+SAME_S = 1.0  # the same change within so many seconds is the same event once more
 
 _SHOWN = ("at", "first_at", "times", "from", "to", "cause", "words")
 
@@ -71,15 +71,15 @@ def _plain(value: Any) -> Any:
 
 
 Event = dict[str, Any]
-Kind = tuple[State, State, Signal]      # from, to, cause
+Kind = tuple[State, State, Signal]  # from, to, cause
 
 
 class Trip(NamedTuple):
     """A transition that is remembered."""
 
     kind: Kind
-    at: float           # monotonic seconds
-    event: Event        # as told, with its figures
+    at: float  # monotonic seconds
+    event: Event  # as told, with its figures
 
 
 def _thinned(trips: list[Trip], length: int) -> list[Trip]:
@@ -105,8 +105,8 @@ class FlightRecorder:
 
     def __init__(self) -> None:
         self._trips: list[Trip] = []
-        self._events: list[Event] | None = []   # those shown; None: not chosen yet
-        self.by_cause: dict[tuple[State, Signal], int] = {}    # (state entered, cause) -> times
+        self._events: list[Event] | None = []  # those shown; None: not chosen yet
+        self.by_cause: dict[tuple[State, Signal], int] = {}  # (state entered, cause) -> times
 
     def record(self, transition: Transition, snapshot: Snapshot) -> Event:
         """Remember a transition; return it as an event."""
@@ -123,7 +123,8 @@ class FlightRecorder:
             "words": words(transition),
         }
         figures = {
-            name: value for name, value in plain(transition).items()
+            name: value
+            for name, value in plain(transition).items()
             if name not in ("at", "before", "after", "cause")
         }
         breaker = {name: value for name, value in plain(snapshot).items() if name != "at"}

@@ -47,8 +47,9 @@ def split_url(url: str) -> tuple[str, bytes, bytes]:
         if "://" not in text.partition("?")[0]:
             if not _begins_with_host(text):
                 raise AdminError(
-                    400, "it is not clear whether the URL has a host: write /path (of any host), "
-                    "or http://host/path"
+                    400,
+                    "it is not clear whether the URL has a host: write /path (of any host), "
+                    "or http://host/path",
                 )
             text = f"http://{text}"
         try:
@@ -68,9 +69,7 @@ def split_url(url: str) -> tuple[str, bytes, bytes]:
         raise AdminError(400, "write the host's name in ASCII (xn--...)") from None
 
 
-def head_bytes(
-    method: str, host: bytes, target: bytes, fields: Iterable[tuple[str, str]]
-) -> bytes:
+def head_bytes(method: str, host: bytes, target: bytes, fields: Iterable[tuple[str, str]]) -> bytes:
     """Return the request head that a client would send.
 
     Raises:

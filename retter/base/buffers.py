@@ -21,8 +21,8 @@ class BufferBudget:
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self.used = 0       # octets
-        self.refused = 0    # times that there was too little
+        self.used = 0  # octets
+        self.refused = 0  # times that there was too little
 
     def take(self, held: int, more: int, each_max: int) -> bool:
         """Take `more` octets for a body that holds `held`, if it may have them.

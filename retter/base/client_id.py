@@ -14,7 +14,7 @@ _NUMBER_BYTES: Final = 7
 _IPV6_PREFIX_BYTES: Final = 8
 # Clients at a time. A hit costs 0.1 us, a miss 5.
 CLIENTS_REMEMBERED_MAX: Final = 4096
-_ADDRESS_CHARACTERS_MAX: Final = 64     # a longer text is no address, and not to be remembered
+_ADDRESS_CHARACTERS_MAX: Final = 64  # a longer text is no address, and not to be remembered
 
 UNKNOWN: Final = 0
 

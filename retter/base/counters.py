@@ -107,22 +107,22 @@ class Counters:
     def __init__(self) -> None:
         self.requests = 0
         self.connections = 0
-        self.client_protocols = 0    # of them, made: what begins with TLS or PROXY comes later
+        self.client_protocols = 0  # of them, made: what begins with TLS or PROXY comes later
         self.connections_refused = 0
         self.connections_evicted = 0
         self.retries = 0
         self.clients_gone = 0
-        self.tls_failed = 0         # handshakes
-        self.memory_errors = 0      # times that memory has run out
-        self.memory_dropped = 0     # stored responses, for want of it
-        self.faults = 0             # other exceptions that nobody has caught
-        self.access_lines_dropped = 0    # of the access log, for want of a reader or of room
-        self.forwarded_get = _by_reason_and_class()      # answers of the application
-        self.forwarded_other = _by_reason_and_class()    # the same, to other methods
-        self.stored = _by_reason_and_class()             # answers from the store, to GETs
-        self.own_get = _by_reason_and_class()            # error answers of RETTER's own
+        self.tls_failed = 0  # handshakes
+        self.memory_errors = 0  # times that memory has run out
+        self.memory_dropped = 0  # stored responses, for want of it
+        self.faults = 0  # other exceptions that nobody has caught
+        self.access_lines_dropped = 0  # of the access log, for want of a reader or of room
+        self.forwarded_get = _by_reason_and_class()  # answers of the application
+        self.forwarded_other = _by_reason_and_class()  # the same, to other methods
+        self.stored = _by_reason_and_class()  # answers from the store, to GETs
+        self.own_get = _by_reason_and_class()  # error answers of RETTER's own
         self.own_other = _by_reason_and_class()
-        self.own_unread = _by_reason_and_class()         # to what was no request
+        self.own_unread = _by_reason_and_class()  # to what was no request
         self.refused = dict.fromkeys(Reason, 0)
         self.client_errors = dict.fromkeys(Reason, 0)
         self.upstream_errors = dict.fromkeys(Reason, 0)  # whatever the client got then
@@ -131,7 +131,7 @@ class Counters:
         # connections (sampling.py); a request that the store answers has the first alone.
         self.overhead_request = Histogram(OVERHEAD_BOUNDS_S)
         self.overhead_answer = Histogram(OVERHEAD_BOUNDS_S)
-        self.traffic = [0, 0]                            # octets from clients, and to them
+        self.traffic = [0, 0]  # octets from clients, and to them
 
     def count_forwarded(self, is_get: bool, reason: Reason, status: int) -> None:
         """Count an answer of the application that goes to its client."""
@@ -151,10 +151,10 @@ class Counters:
 class Totals(NamedTuple):
     """What became of all requests that have been answered."""
 
-    fresh: int      # answered by the application, without a fault
-    stored: int     # answered from the store
-    refused: int    # told to come again
-    failed: int     # an error of the application's, or of RETTER's own for want of an answer
+    fresh: int  # answered by the application, without a fault
+    stored: int  # answered from the store
+    refused: int  # told to come again
+    failed: int  # an error of the application's, or of RETTER's own for want of an answer
 
 
 def _failed(counts: Sequence[int]) -> int:

@@ -13,11 +13,11 @@ from retter.base.reason import Reason
 class Outcome(Enum):
     """What one forwarded request tells the breaker about the application."""
 
-    OK = "ok"                # answered, and not with a failure
-    OVERLOAD = "overload"    # reset, timed out, 502, 503 or 504
-    REFUSED = "refused"      # no connection: an overload that leaves no doubt, nobody listens
-    ERROR = "error"          # another 5xx, a malformed or truncated answer
-    NEUTRAL = "neutral"      # says nothing: cancelled, detached, or about the request alone
+    OK = "ok"  # answered, and not with a failure
+    OVERLOAD = "overload"  # reset, timed out, 502, 503 or 504
+    REFUSED = "refused"  # no connection: an overload that leaves no doubt, nobody listens
+    ERROR = "error"  # another 5xx, a malformed or truncated answer
+    NEUTRAL = "neutral"  # says nothing: cancelled, detached, or about the request alone
 
 
 # The application speaks about this request or this client, not about itself: too many requests from

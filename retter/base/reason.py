@@ -7,7 +7,7 @@ API, so that an operator who sees a word in one place can search for it in all t
 from enum import StrEnum
 from typing import Final
 
-STATUS_CLASSES: Final = 6      # 1xx to 5xx, and before them 0: no status at all
+STATUS_CLASSES: Final = 6  # 1xx to 5xx, and before them 0: no status at all
 
 
 class Reason(StrEnum):
@@ -23,33 +23,33 @@ class Reason(StrEnum):
         self.row = len(type(self).__members__) * STATUS_CLASSES
 
     # Forwarded
-    ADMITTED = "admitted"                    # forwarded and answered by the application
-    PROBE = "probe"                          # forwarded to find out whether it has recovered
+    ADMITTED = "admitted"  # forwarded and answered by the application
+    PROBE = "probe"  # forwarded to find out whether it has recovered
 
     # Not forwarded, or not waited for: the breaker's decision
-    LIMIT = "limit"                          # as many in flight as the application can work on
-    SINGLE_FLIGHT = "single-flight"          # limited, and the same key is in flight already
-    FRESH_ENOUGH = "fresh-enough"            # limited, and the stored response is very young
-    QUEUE_FULL = "queue-full"                # limited, no stored response, and no room to wait
-    QUEUE_TIMEOUT = "queue-timeout"          # limited, waited for a place in vain
-    OPEN = "open"                            # the circuit is open
-    HALF_OPEN = "half-open"                  # recovering: over the ramp's limit
-    ROUTE_OPEN = "route-open"                # this route alone is open
-    PATIENCE = "patience"                    # the first byte took longer than the patience
-    FORCED_OPEN = "forced-open"              # an operator holds the circuit open
-    PAUSED = "paused"                        # an operator lets nothing through for a moment
+    LIMIT = "limit"  # as many in flight as the application can work on
+    SINGLE_FLIGHT = "single-flight"  # limited, and the same key is in flight already
+    FRESH_ENOUGH = "fresh-enough"  # limited, and the stored response is very young
+    QUEUE_FULL = "queue-full"  # limited, no stored response, and no room to wait
+    QUEUE_TIMEOUT = "queue-timeout"  # limited, waited for a place in vain
+    OPEN = "open"  # the circuit is open
+    HALF_OPEN = "half-open"  # recovering: over the ramp's limit
+    ROUTE_OPEN = "route-open"  # this route alone is open
+    PATIENCE = "patience"  # the first byte took longer than the patience
+    FORCED_OPEN = "forced-open"  # an operator holds the circuit open
+    PAUSED = "paused"  # an operator lets nothing through for a moment
 
     # The application failed this request
     CONNECT_REFUSED = "connect-refused"
     CONNECT_TIMEOUT = "connect-timeout"
-    UPSTREAM_TLS = "upstream-tls"            # no TLS with it: a certificate not to be believed, ...
-    NO_DESCRIPTORS = "no-descriptors"        # no connection: this process has too many files open
-    UPSTREAM_RESET = "upstream-reset"        # closed or reset before the answer was complete
-    UPSTREAM_TIMEOUT = "upstream-timeout"    # no first byte, or a silence inside the answer
+    UPSTREAM_TLS = "upstream-tls"  # no TLS with it: a certificate not to be believed, ...
+    NO_DESCRIPTORS = "no-descriptors"  # no connection: this process has too many files open
+    UPSTREAM_RESET = "upstream-reset"  # closed or reset before the answer was complete
+    UPSTREAM_TIMEOUT = "upstream-timeout"  # no first byte, or a silence inside the answer
     UPSTREAM_MALFORMED = "upstream-malformed"
-    UPSTREAM_STATUS = "upstream-status"      # it answered with a 5xx (not 501, 505)
+    UPSTREAM_STATUS = "upstream-status"  # it answered with a 5xx (not 501, 505)
 
-    FAILURE_TEXT = "failure-text"            # an error page whose status says that all is well
+    FAILURE_TEXT = "failure-text"  # an error page whose status says that all is well
 
     # The client failed this request
     BAD_REQUEST = "bad-request"
@@ -60,5 +60,5 @@ class Reason(StrEnum):
     LOOP = "loop"
 
     # RETTER itself
-    HTTPS_REDIRECT = "https-redirect"        # told to come again by https
-    INTERNAL_ERROR = "internal-error"        # a fault of its own, or no memory: its log says more
+    HTTPS_REDIRECT = "https-redirect"  # told to come again by https
+    INTERNAL_ERROR = "internal-error"  # a fault of its own, or no memory: its log says more

@@ -6,7 +6,7 @@ it would go back over the same octets again and again.
 
 from collections.abc import Callable, Iterable
 
-_Parts = tuple[bytes, tuple[bytes, ...], bytes]     # before the first `*`, between, after the last
+_Parts = tuple[bytes, tuple[bytes, ...], bytes]  # before the first `*`, between, after the last
 
 
 class _Names:

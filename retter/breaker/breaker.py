@@ -59,7 +59,12 @@ class CircuitBreaker(Circuit):
     # --- the decision, carried out ---
 
     def admit(
-        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None,
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
         client: int = 0,
     ) -> Permit | Shed:
         """Decide about one request.
@@ -113,8 +118,14 @@ class CircuitBreaker(Circuit):
         return permit
 
     def _carry_out(
-        self, now: float, decision: Decision, is_get: bool, route: Route, key: bytes,
-        has_stored: bool, client: int,
+        self,
+        now: float,
+        decision: Decision,
+        is_get: bool,
+        route: Route,
+        key: bytes,
+        has_stored: bool,
+        client: int,
     ) -> Permit | Shed:
         action, reason, limits = decision
         if limits:
@@ -150,8 +161,14 @@ class CircuitBreaker(Circuit):
             self.room.add(permit, now)
 
     def _shed(
-        self, now: float, reason: Reason, is_get: bool, route: Route, key: bytes,
-        has_stored: bool, client: int,
+        self,
+        now: float,
+        reason: Reason,
+        is_get: bool,
+        route: Route,
+        key: bytes,
+        has_stored: bool,
+        client: int,
     ) -> Permit | Shed:
         if reason in _FOR_LACK_OF_A_PLACE:
             self.shed_at = now
@@ -251,7 +268,7 @@ class CircuitBreaker(Circuit):
         known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
         expected_s = baseline.mean_s if known else self.baseline.mean_s
         latency = route.latency
-        latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1    # Histogram.add, for less
+        latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1  # Histogram.add, for less
         latency.total += took_s
         if permit.first_byte_at >= 0:
             self.latencies.in_pieces.add(took_s)
@@ -327,7 +344,7 @@ class CircuitBreaker(Circuit):
         agreed = refused or failures.clients.agree(now)
         if failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
             if permit.rank > self.table.ceiling:
-                return                        # it stands above the ceiling: that is explained
+                return  # it stands above the ceiling: that is explained
             if self.state is not _OPEN and agreed and self.table.read_ceiling():
                 self._ceiling_lowered(now)
                 return
@@ -341,7 +358,7 @@ class CircuitBreaker(Circuit):
 
     def _ceiling_lowered(self, now: float) -> None:
         self.table.trial_at = now + constants.TRIAL_S
-        self.failures.clear()                 # they are explained
+        self.failures.clear()  # they are explained
         self.set_cap()
         if self.state is _CLOSED:
             self.fire(now, Signal.OVERLOADED)
@@ -359,7 +376,7 @@ class CircuitBreaker(Circuit):
         if self.is_current_probe(permit):
             self.fire(now, Signal.PROBE_PASSED)
         elif permit.route.probe is permit or not permit.is_get:
-            permit.route.close()              # other methods need no probe: they always go
+            permit.route.close()  # other methods need no probe: they always go
 
     # --- the tick ---
 

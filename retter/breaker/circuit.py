@@ -35,9 +35,29 @@ class Circuit:
     """State, mode, places, and the parts that learn. No request passes through here."""
 
     __slots__ = (
-        "_on_transition", "baseline", "cap", "counts", "dips", "failures", "flight", "generation",
-        "latencies", "limit", "mode", "passed_at", "paused_until", "recovery", "refusals", "room",
-        "routes", "settings", "shed_at", "state", "straight", "table", "woke_at",
+        "_on_transition",
+        "baseline",
+        "cap",
+        "counts",
+        "dips",
+        "failures",
+        "flight",
+        "generation",
+        "latencies",
+        "limit",
+        "mode",
+        "passed_at",
+        "paused_until",
+        "recovery",
+        "refusals",
+        "room",
+        "routes",
+        "settings",
+        "shed_at",
+        "state",
+        "straight",
+        "table",
+        "woke_at",
     )
 
     def __init__(
@@ -63,10 +83,10 @@ class Circuit:
         self.refusals = Refusals(settings.retry_after_s)
         self.latencies = Latencies()
         self.counts = Counts()
-        self.passed_at = now             # of the last success
-        self.woke_at = -inf              # when a silence of the application ended
-        self.shed_at = now               # when a place was last missing
-        self.paused_until: float | None = None    # by an operator; monotonic seconds
+        self.passed_at = now  # of the last success
+        self.woke_at = -inf  # when a silence of the application ended
+        self.shed_at = now  # when a place was last missing
+        self.paused_until: float | None = None  # by an operator; monotonic seconds
         # The two attributes that the hot path reads: see set_cap.
         self.straight = True
         self.cap = inf
@@ -125,9 +145,7 @@ class Circuit:
     @property
     def stored_wait_s(self) -> float:
         """How long a GET that can be answered at once should wait for a fresh answer."""
-        return max(
-            constants.STORED_WAIT_S, constants.STORED_WAIT_BASELINES * self.baseline.mean_s
-        )
+        return max(constants.STORED_WAIT_S, constants.STORED_WAIT_BASELINES * self.baseline.mean_s)
 
     @property
     def crowded(self) -> bool:
@@ -218,7 +236,7 @@ class Circuit:
         elif before is _HELD_OPEN or before is _HELD_CLOSED:
             signal = Signal.RELEASED
         else:
-            return                           # AUTO and OBSERVE decide alike
+            return  # AUTO and OBSERVE decide alike
         self._begin_generation()
         self._move(now, signal)
 

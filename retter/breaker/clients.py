@@ -12,7 +12,7 @@ from typing import Final
 
 from retter.breaker import constants
 
-UNKNOWN_CLIENT: Final = 0       # each is taken for a client of its own
+UNKNOWN_CLIENT: Final = 0  # each is taken for a client of its own
 _NOBODY: Final = -1
 
 
@@ -20,20 +20,30 @@ class Clients:
     """Who failed of late, and the three clients that were answered well last."""
 
     __slots__ = (
-        "_doubted", "_failed", "_failed_in_row", "_first", "_first_at", "_second", "_second_at",
-        "_third", "_third_at", "_unknown", "_unknown_in_row", "_window_at",
+        "_doubted",
+        "_failed",
+        "_failed_in_row",
+        "_first",
+        "_first_at",
+        "_second",
+        "_second_at",
+        "_third",
+        "_third_at",
+        "_unknown",
+        "_unknown_in_row",
+        "_window_at",
     )
 
     def __init__(self, now: float) -> None:
-        self._first, self._first_at = _NOBODY, -inf         # the latest
+        self._first, self._first_at = _NOBODY, -inf  # the latest
         self._second, self._second_at = _NOBODY, -inf
         self._third, self._third_at = _NOBODY, -inf
-        self._failed: dict[int, int] = {}           # failures of each in this window
-        self._unknown = 0                           # failures of unknown ones in it
+        self._failed: dict[int, int] = {}  # failures of each in this window
+        self._unknown = 0  # failures of unknown ones in it
         self._window_at = now
-        self._failed_in_row: set[int] = set()       # who failed since the last good answer
+        self._failed_in_row: set[int] = set()  # who failed since the last good answer
         self._unknown_in_row = 0
-        self._doubted: OrderedDict[int, tuple[float, float]] = OrderedDict()    # since, until
+        self._doubted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # since, until
 
     def passed(self, client: int, now: float) -> None:
         """A client has been answered well."""

@@ -7,8 +7,16 @@ class Counts:
     """How often something was done, since the start."""
 
     __slots__ = (
-        "answered_late", "queue_timeouts", "queued", "route_probes", "transitions", "trials",
-        "would_answer_late", "would_queue", "would_reject", "would_shed",
+        "answered_late",
+        "queue_timeouts",
+        "queued",
+        "route_probes",
+        "transitions",
+        "trials",
+        "would_answer_late",
+        "would_queue",
+        "would_reject",
+        "would_shed",
     )
 
     def __init__(self) -> None:
@@ -24,4 +32,4 @@ class Latencies:
 
     def __init__(self) -> None:
         self.first_bytes = Histogram(LATENCY_BOUNDS_S)
-        self.in_pieces = Histogram(LATENCY_BOUNDS_S)      # until complete
+        self.in_pieces = Histogram(LATENCY_BOUNDS_S)  # until complete

@@ -17,13 +17,13 @@ from retter.breaker.states import State
 class Action(Enum):
     """What is to be done with a request."""
 
-    FORWARD = auto()         # at once
-    WAIT = auto()            # for a place
-    HOLD = auto()            # until the end of a pause
-    PROBE = auto()           # forward: does the application work again?
-    ROUTE_PROBE = auto()     # forward: does this route?
-    TRIAL = auto()           # forward: does the ceiling still stand?
-    SHED = auto()            # answer the stored response, or 503
+    FORWARD = auto()  # at once
+    WAIT = auto()  # for a place
+    HOLD = auto()  # until the end of a pause
+    PROBE = auto()  # forward: does the application work again?
+    ROUTE_PROBE = auto()  # forward: does this route?
+    TRIAL = auto()  # forward: does the ceiling still stand?
+    SHED = auto()  # answer the stored response, or 503
 
 
 class Decision(NamedTuple):
@@ -51,8 +51,13 @@ _OBSERVE: Final = Mode.OBSERVE
 
 
 def decide(
-    circuit: Circuit, now: float, is_get: bool, route: Route, key: bytes,
-    stored_age_s: float | None, client: int,
+    circuit: Circuit,
+    now: float,
+    is_get: bool,
+    route: Route,
+    key: bytes,
+    stored_age_s: float | None,
+    client: int,
 ) -> Decision:
     """Decide about one request. `stored_age_s` is None if it cannot be answered from the store."""
     has_stored = stored_age_s is not None
@@ -126,9 +131,7 @@ def _with_stored(circuit: Circuit, now: float, key: bytes, stored_age_s: float) 
     waiting = _waiting(circuit, circuit.room.waiting)
     if stored_age_s < circuit.settings.fresh_for_s:
         return _SHED[Reason.FRESH_ENOUGH]
-    if (
-        waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap
-    ) and key in circuit.flight.keys:
+    if (waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap) and key in circuit.flight.keys:
         return _SHED[Reason.SINGLE_FLIGHT]
     if load < cap and not waiting:
         return FORWARD

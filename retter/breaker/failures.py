@@ -21,7 +21,7 @@ class Failures:
         )
         self.in_a_row = 0
         self.refused_in_a_row = 0
-        self.route: Route | None = None       # of all failures in a row, if it is one
+        self.route: Route | None = None  # of all failures in a row, if it is one
         self.clients = Clients(now)
 
     def passed(self, client: int, now: float) -> None:

@@ -23,7 +23,7 @@ class Flight:
         self._old: dict[Permit, None] = {}
         self._due: list[tuple[float, int, Permit]] = []
         self._serial = 0
-        self.keys: dict[bytes, int] = {}     # GETs in flight by key; absent if none
+        self.keys: dict[bytes, int] = {}  # GETs in flight by key; absent if none
 
     def enter(self, permit: Permit) -> None:
         """It goes upstream."""
@@ -71,7 +71,7 @@ class Flight:
         while self._due and self._due[0][0] <= now:
             at, _, permit = heappop(self._due)
             if permit.phase is Phase.IN_FLIGHT and permit.acts_at == at:
-                permit.acts_at = inf         # once, even if it was made due twice
+                permit.acts_at = inf  # once, even if it was made due twice
                 due.append(permit)
         return due
 

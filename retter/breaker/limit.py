@@ -14,26 +14,38 @@ class WorkRateLimit:
     """Requests in flight, the windows over them, and the limit that follows."""
 
     __slots__ = (
-        "_area", "_changed_at", "_limit_start", "_window_at", "completions", "crowded_windows",
-        "in_flight", "limit", "load", "mean_in_flight", "old_others", "peak_work_rate", "windows",
-        "work_rate", "work_s",
+        "_area",
+        "_changed_at",
+        "_limit_start",
+        "_window_at",
+        "completions",
+        "crowded_windows",
+        "in_flight",
+        "limit",
+        "load",
+        "mean_in_flight",
+        "old_others",
+        "peak_work_rate",
+        "windows",
+        "work_rate",
+        "work_s",
     )
 
     def __init__(self, now: float, limit_start: int) -> None:
         self._limit_start = limit_start
-        self.in_flight = 0                  # n
-        self.old_others = 0                 # z: other methods that outlived their patience
-        self.load = 0.0                     # m: in flight, less the share of z that is discounted
-        self.limit = float(limit_start)     # L
-        self.work_rate = 0.0                # W
-        self.peak_work_rate = 0.0           # Wpk
-        self.mean_in_flight = 0.0           # N
+        self.in_flight = 0  # n
+        self.old_others = 0  # z: other methods that outlived their patience
+        self.load = 0.0  # m: in flight, less the share of z that is discounted
+        self.limit = float(limit_start)  # L
+        self.work_rate = 0.0  # W
+        self.peak_work_rate = 0.0  # Wpk
+        self.mean_in_flight = 0.0  # N
         self.windows = 0
-        self.crowded_windows = 0            # in a row that closed with somebody waiting
+        self.crowded_windows = 0  # in a row that closed with somebody waiting
         # of the running window
         self.completions = 0
         self.work_s = 0.0
-        self._area = 0.0                    # integral of the load over time
+        self._area = 0.0  # integral of the load over time
         self._changed_at = now
         self._window_at = now
 

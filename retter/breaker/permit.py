@@ -18,26 +18,26 @@ class Kind(Enum):
     """Whether a request may be answered from the store."""
 
     GET = "get"
-    OTHER = "other"      # every other method: always forwarded, at once, in every state
+    OTHER = "other"  # every other method: always forwarded, at once, in every state
 
 
 class Mode(Enum):
     """What an operator asks of the circuit."""
 
     AUTO = "auto"
-    OPEN = "open"        # hold it open: stored responses, and a trickle for what has none
-    CLOSED = "closed"    # hold it closed: forward everything
+    OPEN = "open"  # hold it open: stored responses, and a trickle for what has none
+    CLOSED = "closed"  # hold it closed: forward everything
     OBSERVE = "observe"  # decide and count, but forward everything
 
 
 class Phase(Enum):
     """Where a request with a permit is."""
 
-    QUEUED = "queued"          # waits for a place
-    HELD = "held"              # waits for the end of a pause
-    ADMITTED = "admitted"      # has a place, `started` comes at once
-    IN_FLIGHT = "in-flight"    # at the application
-    DETACHED = "detached"      # at the application, and no longer counted: a stream or a tunnel
+    QUEUED = "queued"  # waits for a place
+    HELD = "held"  # waits for the end of a pause
+    ADMITTED = "admitted"  # has a place, `started` comes at once
+    IN_FLIGHT = "in-flight"  # at the application
+    DETACHED = "detached"  # at the application, and no longer counted: a stream or a tunnel
     DONE = "done"
 
 
@@ -108,14 +108,39 @@ class Permit:
     """
 
     __slots__ = (
-        "acts_at", "answered", "client", "first_byte_at", "generation", "has_stored", "holder",
-        "is_cold", "is_get", "is_judged", "is_old", "is_slow", "key", "phase", "probe", "queued_at",
-        "rank", "reason", "route", "row", "started_at", "uncongested",
+        "acts_at",
+        "answered",
+        "client",
+        "first_byte_at",
+        "generation",
+        "has_stored",
+        "holder",
+        "is_cold",
+        "is_get",
+        "is_judged",
+        "is_old",
+        "is_slow",
+        "key",
+        "phase",
+        "probe",
+        "queued_at",
+        "rank",
+        "reason",
+        "route",
+        "row",
+        "started_at",
+        "uncongested",
     )
 
     def __init__(
-        self, phase: Phase, reason: Reason, is_get: bool, route: "Route", key: bytes,
-        has_stored: bool, client: int,
+        self,
+        phase: Phase,
+        reason: Reason,
+        is_get: bool,
+        route: "Route",
+        key: bytes,
+        has_stored: bool,
+        client: int,
     ) -> None:
         self.holder: object | None = None
         self.phase = phase
@@ -123,16 +148,16 @@ class Permit:
         self.is_get = is_get
         self.route = route
         self.key = key
-        self.has_stored = has_stored      # may be answered from the store
-        self.client = client              # a number for who asks, 0 if that is not known
+        self.has_stored = has_stored  # may be answered from the store
+        self.client = client  # a number for who asks, 0 if that is not known
         self.probe = NO_PROBE
         # queued_at: since when it waits. Set with phase QUEUED and HELD.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started`.
-        self.first_byte_at = -1.0         # below 0: not yet
-        self.is_old = False               # is swept, see acts_at
-        self.is_judged = False            # counted as late before its answer came
-        self.is_slow = False              # outlived its patience
-        self.answered = False             # its client has been answered from the store
+        self.first_byte_at = -1.0  # below 0: not yet
+        self.is_old = False  # is swept, see acts_at
+        self.is_judged = False  # counted as late before its answer came
+        self.is_slow = False  # outlived its patience
+        self.answered = False  # its client has been answered from the store
         # acts_at: when the sweep looks at it next. Set with is_old.
 
     queued_at: float

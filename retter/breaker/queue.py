@@ -20,20 +20,27 @@ class WaitingRoom:
     """First-in first-out queues. Who leaves early is skipped when its turn comes."""
 
     __slots__ = (
-        "_held", "_others", "_released", "_with_stored", "_without_stored", "held", "others",
-        "waiting", "waiting_without_stored",
+        "_held",
+        "_others",
+        "_released",
+        "_with_stored",
+        "_without_stored",
+        "held",
+        "others",
+        "waiting",
+        "waiting_without_stored",
     )
 
     def __init__(self) -> None:
-        self._others: deque[Permit] = deque()           # other methods: never refused
+        self._others: deque[Permit] = deque()  # other methods: never refused
         self._without_stored: deque[Permit] = deque()
-        self._with_stored: deque[Permit] = deque()      # would rather have a fresh one
-        self._held: deque[Permit] = deque()             # until the end of a pause
-        self._released: deque[Permit] = deque()         # go upstream, place or not
-        self.held = 0                                   # not counted as waiting
+        self._with_stored: deque[Permit] = deque()  # would rather have a fresh one
+        self._held: deque[Permit] = deque()  # until the end of a pause
+        self._released: deque[Permit] = deque()  # go upstream, place or not
+        self.held = 0  # not counted as waiting
         self.waiting = 0
-        self.waiting_without_stored = 0                 # of them, other methods included
-        self.others = 0                                 # of them
+        self.waiting_without_stored = 0  # of them, other methods included
+        self.others = 0  # of them
 
     def add(self, permit: Permit, now: float) -> None:
         """Queue it."""
@@ -77,11 +84,11 @@ class WaitingRoom:
 
     def all_waiting(self) -> list[Permit]:
         """Return all that are in here."""
-        queues = (
-            self._others, self._without_stored, self._with_stored, self._held, self._released
-        )
+        queues = (self._others, self._without_stored, self._with_stored, self._held, self._released)
         return [
-            permit for queue in queues for permit in queue
+            permit
+            for queue in queues
+            for permit in queue
             if permit.phase in (Phase.QUEUED, Phase.HELD)
         ]
 

@@ -13,17 +13,24 @@ class Recovery:
     """The waits, the probes and the ramp."""
 
     __slots__ = (
-        "_successes", "_wait_s", "acted_at", "issued", "probe_at", "probes", "ramp", "settings",
+        "_successes",
+        "_wait_s",
+        "acted_at",
+        "issued",
+        "probe_at",
+        "probes",
+        "ramp",
+        "settings",
     )
 
     def __init__(self, settings: BreakerSettings) -> None:
         self.settings = settings
         self._wait_s = settings.open_min_s
         self.probe_at = 0.0
-        self.acted_at = 0.0      # when half-open: of the last success, or request of our own
-        self.probes = 0          # in flight, within their patience
-        self.issued = 0          # since the start
-        self.ramp = 0            # places when half-open
+        self.acted_at = 0.0  # when half-open: of the last success, or request of our own
+        self.probes = 0  # in flight, within their patience
+        self.issued = 0  # since the start
+        self.ramp = 0  # places when half-open
         self._successes = 0
 
     def open(self, now: float, *, relapse: bool) -> None:

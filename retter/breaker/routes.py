@@ -28,7 +28,7 @@ def route_of(method: bytes, target: bytes) -> bytes:
     """
     path = target.partition(b"?")[0]
     segments = path.split(b"/", constants.ROUTE_SEGMENTS + 1)[1 : constants.ROUTE_SEGMENTS + 1]
-    if SEMICOLON in path:   # a segment's parameter (;jsessionid=...) is no place, maybe a secret
+    if SEMICOLON in path:  # a segment's parameter (;jsessionid=...) is no place, maybe a secret
         segments = [segment.partition(b";")[0] for segment in segments]
     longest = constants.ROUTE_SEGMENT_BYTES_MAX
     name = b"/".join(
@@ -46,17 +46,30 @@ class Route:
     """One route's baseline, its recent outcomes and its breaker."""
 
     __slots__ = (
-        "_wait_s", "baseline", "errors", "excess_s", "first_answers", "is_open", "late_calls",
-        "latency", "name", "outcomes", "passed_at", "probe", "probe_at", "suspected_at", "used_at",
+        "_wait_s",
+        "baseline",
+        "errors",
+        "excess_s",
+        "first_answers",
+        "is_open",
+        "late_calls",
+        "latency",
+        "name",
+        "outcomes",
+        "passed_at",
+        "probe",
+        "probe_at",
+        "suspected_at",
+        "used_at",
     )
 
     def __init__(self, name: bytes, now: float) -> None:
         self.name = name
         self.used_at = now
         self.baseline = Baseline()
-        self.first_answers = Baseline()    # stands in while no answer came without a queue
-        self.latency = Histogram(LATENCY_BOUNDS_S)      # of good answers, until complete
-        self.errors = 0                                 # no answer, or a bad one
+        self.first_answers = Baseline()  # stands in while no answer came without a queue
+        self.latency = Histogram(LATENCY_BOUNDS_S)  # of good answers, until complete
+        self.errors = 0  # no answer, or a bad one
         self.outcomes = RollingWindow(
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
@@ -65,8 +78,8 @@ class Route:
         )
         # Mean of what answers took beyond the baseline; `CircuitBreaker._succeeded` keeps it.
         self.excess_s = 0.0
-        self.passed_at = -inf              # of the last success
-        self.suspected_at: float | None = None   # culprit since
+        self.passed_at = -inf  # of the last success
+        self.suspected_at: float | None = None  # culprit since
         self.is_open = False
         self.probe_at = 0.0
         self.probe: Permit | None = None
@@ -120,7 +133,7 @@ class RouteTable:
         route = self._by_name.get(name)
         if route is None:
             if len(self._by_name) >= constants.ROUTES_MAX:
-                self._crowded = True       # room is made on the tick: this is the hot path
+                self._crowded = True  # room is made on the tick: this is the hot path
                 return self.other
             route = self._by_name[name] = Route(name, now)
         route.used_at = now

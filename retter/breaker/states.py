@@ -13,27 +13,27 @@ from typing import Final
 class State(Enum):
     """The circuit's state; the value is the word of the `X-Circuit` field."""
 
-    CLOSED = "CLOSED"          # everything is forwarded
-    LIMITING = "LIMITING"      # the application is full: GETs above the limit are shed
-    OPEN = "OPEN"              # the application fails: probes only
-    HALF_OPEN = "HALF-OPEN"    # it answers again: a limit that grows with every success
+    CLOSED = "CLOSED"  # everything is forwarded
+    LIMITING = "LIMITING"  # the application is full: GETs above the limit are shed
+    OPEN = "OPEN"  # the application fails: probes only
+    HALF_OPEN = "HALF-OPEN"  # it answers again: a limit that grows with every success
 
 
 class Signal(StrEnum):
     """Why the state changes."""
 
-    SATURATED = "saturated"              # answers are late with many in flight, and more wait
-    NO_PERMITS = "no-permits"            # a GET came above the ceiling, or the operator's limit
-    OVERLOADED = "overloaded"            # the application refused work, or dropped it
-    STALLED = "stalled"                  # the application hangs: nothing is answered
-    RELIEVED = "relieved"                # nothing had to be shed for a while
-    FAILING = "failing"                  # the error breaker's threshold was crossed
+    SATURATED = "saturated"  # answers are late with many in flight, and more wait
+    NO_PERMITS = "no-permits"  # a GET came above the ceiling, or the operator's limit
+    OVERLOADED = "overloaded"  # the application refused work, or dropped it
+    STALLED = "stalled"  # the application hangs: nothing is answered
+    RELIEVED = "relieved"  # nothing had to be shed for a while
+    FAILING = "failing"  # the error breaker's threshold was crossed
     PROBE_PASSED = "probe-passed"
-    TRIAL_FAILED = "trial-failed"        # a failure or a late answer during the ramp
-    TRIALS_PASSED = "trials-passed"      # the ramp is over
-    FORCED_OPEN = "forced-open"          # an operator's word
+    TRIAL_FAILED = "trial-failed"  # a failure or a late answer during the ramp
+    TRIALS_PASSED = "trials-passed"  # the ramp is over
+    FORCED_OPEN = "forced-open"  # an operator's word
     FORCED_CLOSED = "forced-closed"
-    RELEASED = "released"                # the operator lets go
+    RELEASED = "released"  # the operator lets go
 
 
 NEXT_STATE: Final[Mapping[tuple[State, Signal], State]] = {
@@ -67,17 +67,17 @@ def next_state(state: State, signal: Signal) -> State:
 class Transition:
     """One change of state, with the figures that an operator needs to judge it."""
 
-    at: float                     # monotonic seconds
+    at: float  # monotonic seconds
     before: State
     after: State
     cause: Signal
     generation: int
-    in_flight: int                # n
-    limit: float                  # L
-    ceiling: float                # C; infinite while no failure has shown one
-    work_rate: float              # W, busy workers
-    mean_in_flight: float         # N
-    baseline_s: float             # b0
-    failures: int                 # in the last 2 s
+    in_flight: int  # n
+    limit: float  # L
+    ceiling: float  # C; infinite while no failure has shown one
+    work_rate: float  # W, busy workers
+    mean_in_flight: float  # N
+    baseline_s: float  # b0
+    failures: int  # in the last 2 s
     successes: int
     waiting: int

@@ -114,7 +114,7 @@ def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
     if not permit.is_slow:
         _outlived_patience(circuit, now, permit)
     if not permit.has_stored:
-        return False                      # there is nothing else to answer with
+        return False  # there is nothing else to answer with
     if not loses_patience(circuit, now, permit):
         circuit.flight.look_at(permit, now + constants.PATIENCE_AGAIN_S)
         return False
@@ -179,9 +179,7 @@ def _judge_routes(circuit: Circuit, now: float) -> None:
 
 def silence_s(circuit: Circuit) -> float:
     """For how long an application that works may answer nothing."""
-    return max(
-        constants.SILENCE_MIN_S, constants.SILENCE_BASELINES * circuit.baseline.mean_s
-    )
+    return max(constants.SILENCE_MIN_S, constants.SILENCE_BASELINES * circuit.baseline.mean_s)
 
 
 def _count_late(circuit: Circuit, now: float) -> None:
@@ -242,9 +240,7 @@ def _stall_least_s(circuit: Circuit, route: Route) -> float:
 
 def _look_for_relief(circuit: Circuit, now: float, window: bool) -> None:
     limit = circuit.limit
-    relief_s = max(
-        constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s
-    )
+    relief_s = max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s)
     if (
         not circuit.room.waiting
         and now - circuit.shed_at >= relief_s

@@ -22,7 +22,7 @@ class Row:
     __slots__ = ("failed", "first", "in_time", "late")
 
     def __init__(self, first: int) -> None:
-        self.first = first        # the lowest rank
+        self.first = first  # the lowest rank
         self.in_time = 0.0
         self.late = 0.0
         self.failed = 0.0
@@ -58,13 +58,20 @@ class ConcurrencyTable:
     """The rows, and what they say."""
 
     __slots__ = (
-        "_advanced_at", "_hint", "_hint_until", "by_rank", "ceiling", "late_from", "proven", "rows",
+        "_advanced_at",
+        "_hint",
+        "_hint_until",
+        "by_rank",
+        "ceiling",
+        "late_from",
+        "proven",
+        "rows",
         "trial_at",
     )
 
     def __init__(self, now: float, hint: int) -> None:
         self.rows: list[Row] = []
-        self.by_rank: list[Row] = []      # the row of each rank, for the hot path
+        self.by_rank: list[Row] = []  # the row of each rank, for the hot path
         first = 0
         while first <= constants.RANK_MAX:
             row = Row(first)
@@ -72,11 +79,11 @@ class ConcurrencyTable:
             after = max(first + 1, int(first * constants.RANK_STEP))
             self.by_rank.extend([row] * (min(after, constants.RANK_MAX + 1) - first))
             first = after
-        self.proven = 1                   # the highest rank whose answers come in time
-        self.late_from: float = inf       # the lowest rank whose answers do not, when last asked
-        self.ceiling: float = inf         # the highest rank whose requests do not fail
-        self.trial_at = now               # when one more than the ceiling may be tried
-        self._hint = hint                 # good in the first second, says an operator
+        self.proven = 1  # the highest rank whose answers come in time
+        self.late_from: float = inf  # the lowest rank whose answers do not, when last asked
+        self.ceiling: float = inf  # the highest rank whose requests do not fail
+        self.trial_at = now  # when one more than the ceiling may be tried
+        self._hint = hint  # good in the first second, says an operator
         self._hint_until = now + constants.FIRST_S
         self._advanced_at = now
 
@@ -152,7 +159,7 @@ def _edge(
     bad_above, above = sum(bad), sum(outcomes)
     if bad_above < constants.LEAN_MIN:
         return None
-    enough = log(sum(map(bool, outcomes)) / chance)    # one test for each row
+    enough = log(sum(map(bool, outcomes)) / chance)  # one test for each row
     found: int | None = None
     for index in range(len(rows)):
         if above < constants.LEAN_MIN:

@@ -12,7 +12,14 @@ class RollingWindow:
     """Counts of successes and failures over the last `buckets` x `bucket_s` seconds."""
 
     __slots__ = (
-        "_bucket_s", "_buckets", "_failed", "_index", "_newest", "_passed", "failed", "passed",
+        "_bucket_s",
+        "_buckets",
+        "_failed",
+        "_index",
+        "_newest",
+        "_passed",
+        "failed",
+        "passed",
     )
 
     def __init__(self, now: float, *, buckets: int, bucket_s: float) -> None:

@@ -16,12 +16,16 @@ from retter.store.record import Form, StoredResponse, fields_of
 # HTML compresses 4 to 10 fold, a bomb a thousand fold. A small body may be a very regular page, and
 # is no harm.
 DECODED_TIMES_MAX: Final = 16
-DECODED_BYTES_MIN: Final = 64 * 1024                # allowed in any case
-DECODED_BYTES_MAX: Final = 16 * 1024 * 1024         # whatever --store-object-max is
+DECODED_BYTES_MIN: Final = 64 * 1024  # allowed in any case
+DECODED_BYTES_MAX: Final = 16 * 1024 * 1024  # whatever --store-object-max is
 
 # What is true of the encoded bytes only.
 _ENCODED_FIELDS: Final = (
-    b"content-encoding:", b"content-md5:", b"content-digest:", b"repr-digest:", b"digest:",
+    b"content-encoding:",
+    b"content-md5:",
+    b"content-digest:",
+    b"repr-digest:",
+    b"digest:",
 )
 
 
@@ -97,7 +101,8 @@ def _weak(etag: bytes) -> bytes:
 
 def _no_transform(head: bytes) -> bool:
     values = [
-        line.partition(b":")[2].strip(b" \t") for line in head.split(b"\r\n")
+        line.partition(b":")[2].strip(b" \t")
+        for line in head.split(b"\r\n")
         if line[:14].lower() == b"cache-control:"
     ]
     return parse_cache_control(b", ".join(values)).no_transform

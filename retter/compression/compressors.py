@@ -31,17 +31,17 @@ class Encoder(NamedTuple):
     """A body in the making. What the calls return, one after the other, is the coded body."""
 
     compress: Callable[[bytes], bytes]  # takes octets, returns what there is to send by now
-    flush: Callable[[], bytes]          # what lets the client decode all that was taken so far
-    finish: Callable[[], bytes]         # the end of the body
+    flush: Callable[[], bytes]  # what lets the client decode all that was taken so far
+    finish: Callable[[], bytes]  # the end of the body
 
 
 class Compressor(NamedTuple):
     """One coding at one level."""
 
-    whole: Callable[[bytes], bytes]     # not for two threads at once
+    whole: Callable[[bytes], bytes]  # not for two threads at once
     encoder: Callable[[], Encoder]
-    encoder_bytes: int                  # that an encoder holds (measured)
-    inline_bytes_max: int               # what takes about 0.2 ms: not worth a way to a thread
+    encoder_bytes: int  # that an encoder holds (measured)
+    inline_bytes_max: int  # what takes about 0.2 ms: not worth a way to a thread
 
 
 # -- what is installed ----------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def _standard_zstd_encoder(encoder: Any) -> Encoder:
 
 
 def _zstd_of_standard_library(zstd: Any, level: int) -> Compressor:
-    reused = zstd.ZstdCompressor(level=level)   # making one costs 10 us
+    reused = zstd.ZstdCompressor(level=level)  # making one costs 10 us
 
     def whole(body: bytes) -> bytes:
         coded: bytes = reused.compress(body, mode=reused.FLUSH_FRAME)
@@ -198,7 +198,7 @@ def _zstandard(level: int) -> Compressor:
 
 # A frame of zstd says how much memory its decoder needs, up to 2 GiB. Content codings need no more
 # than this (RFC 9659 section 3).
-_ZSTD_WINDOW_LOG_MAX: Final = 23     # 8 MiB
+_ZSTD_WINDOW_LOG_MAX: Final = 23  # 8 MiB
 
 # A body may have several gzip members or zstd frames, one after the other. bgzip makes one of each
 # 64 KiB, which is 256 for the largest body. Each costs some microseconds and a copy of the rest.
@@ -244,7 +244,7 @@ def _inflated(body: bytes, wbits: int, bytes_max: int, members_max: int) -> byte
             return None
         pieces.append(piece)
         room -= len(piece)
-        body = inflater.unused_data      # a gzip body may have several members
+        body = inflater.unused_data  # a gzip body may have several members
     return None if body else b"".join(pieces)
 
 
@@ -273,7 +273,7 @@ def _unzstded(zstd: Any, body: bytes, bytes_max: int, members_max: int) -> bytes
             return None
         pieces.append(piece)
         room -= len(piece)
-        body = decoder.unused_data       # a body may have several frames
+        body = decoder.unused_data  # a body may have several frames
     return None if body else b"".join(pieces)
 
 

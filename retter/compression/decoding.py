@@ -57,7 +57,7 @@ class Decoding:
     def __init__(self, store: ResponseStore, workers: Workers) -> None:
         self._store = store
         self.workers = workers
-        self._waiters: dict[bytes, list[_Waiter]] = {}     # by body that is in the thread
+        self._waiters: dict[bytes, list[_Waiter]] = {}  # by body that is in the thread
 
     def readable(self, stored: StoredResponse, request: RequestHead) -> bool:
         """Tell, without decoding it, whether this client can be given the response."""

@@ -66,7 +66,7 @@ class ThreadWorker:
             self._executor = ThreadPoolExecutor(1, "compress")
         try:
             future = self._executor.submit(job)
-        except RuntimeError:    # no memory for a thread
+        except RuntimeError:  # no memory for a thread
             self._loop.call_soon(done, None)
             return
         self.waiting += 1
@@ -112,22 +112,27 @@ class BodyEncoder:
     """One forwarded body on its way to a client, as chunks."""
 
     __slots__ = (
-        "_compression", "_compressor", "_encoder", "_last_at", "_pending", "_sink", "_trailers",
-        "_unflushed", "busy",
+        "_compression",
+        "_compressor",
+        "_encoder",
+        "_last_at",
+        "_pending",
+        "_sink",
+        "_trailers",
+        "_unflushed",
+        "busy",
     )
 
-    def __init__(
-        self, compression: "Compression", how: Compressor, sink: EncodedSink
-    ) -> None:
+    def __init__(self, compression: "Compression", how: Compressor, sink: EncodedSink) -> None:
         self._compression = compression
         self._compressor = how
         self._encoder: Encoder | None = how.encoder()
         self._sink: EncodedSink | None = sink
-        self._pending: list[bytes] = []     # came while a piece was in the thread
+        self._pending: list[bytes] = []  # came while a piece was in the thread
         self._trailers: Trailers | None = None  # known with the last piece
         self._last_at = -1.0
-        self._unflushed = 0                 # octets taken since the last flush
-        self.busy = False                   # a piece is in the thread
+        self._unflushed = 0  # octets taken since the last flush
+        self.busy = False  # a piece is in the thread
 
     def feed(self, data: bytes, complete: bool, trailers: Trailers) -> bytes:
         """Take a piece; return framed octets for the client. `encoded` is called with the rest."""
@@ -199,7 +204,7 @@ class BodyEncoder:
     def cancel(self) -> None:
         """Nobody wants the rest."""
         self._sink = None
-        if not self.busy:       # else when the piece in the thread is done
+        if not self.busy:  # else when the piece in the thread is done
             self._release()
 
     def _release(self) -> None:
@@ -231,22 +236,20 @@ class Compression:
         time: The loop's clock, monotonic seconds.
     """
 
-    def __init__(
-        self, store: ResponseStore, workers: Workers, time: Callable[[], float]
-    ) -> None:
+    def __init__(self, store: ResponseStore, workers: Workers, time: Callable[[], float]) -> None:
         self.configure(Negotiator(()), 1, 0)
         self._store = store
         self.workers = workers
         self.time = time
-        self._good: dict[bytes, Compressor] = {}    # used in the thread
+        self._good: dict[bytes, Compressor] = {}  # used in the thread
         self._making: set[tuple[bytes, bytes]] = set()  # coding and body
         self._encoders_bytes = 0
         self._lagging = False
         self.unflushed: dict[BodyEncoder, None] = {}
         self.weakened = WeakenedTags()
-        self.forwarded = 0              # answers compressed on their way
-        self.refrained = 0              # sent as they came, because there was too much to do
-        self.made = 0                   # stored bodies compressed
+        self.forwarded = 0  # answers compressed on their way
+        self.refrained = 0  # sent as they came, because there was too much to do
+        self.made = 0  # stored bodies compressed
 
     def configure(self, negotiator: Negotiator, gzip_level: int, bytes_min: int) -> None:
         """Take over settings: what has begun goes on as it is.
@@ -258,7 +261,7 @@ class Compression:
         self._negotiator = negotiator
         self._gzip_level = gzip_level
         self._bytes_min = bytes_min
-        self._fast: dict[bytes, Compressor] = {}    # used on the loop
+        self._fast: dict[bytes, Compressor] = {}  # used on the loop
 
     def accepted(self, request: Negotiated) -> Accepted:
         """Return what this client gets."""
@@ -305,7 +308,9 @@ class Compression:
             return head.forward, body
         self.forwarded += 1
         return b"%bContent-Encoding: %b\r\nContent-Length: %d\r\n" % (
-            self._coded_head(head), coding, len(coded)
+            self._coded_head(head),
+            coding,
+            len(coded),
         ), coded
 
     def stream(
@@ -330,7 +335,8 @@ class Compression:
         self._encoders_bytes += how.encoder_bytes
         self.forwarded += 1
         return b"%bContent-Encoding: %b\r\nTransfer-Encoding: chunked\r\n" % (
-            self._coded_head(head), coding
+            self._coded_head(head),
+            coding,
         ), BodyEncoder(self, how, sink)
 
     def encoder_released(self, how: Compressor) -> None:
@@ -372,7 +378,7 @@ class Compression:
 
     def _make_form(self, stored: StoredResponse, coding: bytes, coded: bytes) -> Form:
         if coded is stored.body:
-            return Form(stored.head, stored.body)   # compressing gains nothing
+            return Form(stored.head, stored.body)  # compressing gains nothing
         made = coded_head(stored.head)
         if made.strong_etag:
             self.weakened.add(made.strong_etag)
@@ -394,7 +400,7 @@ class Compression:
     def _make_in_thread(self, body: bytes, coding: bytes) -> None:
         job = (coding, body)
         if job in self._making or self.workers.waiting >= JOBS_MAX:
-            return      # identity for now; who asks next may have it made
+            return  # identity for now; who asks next may have it made
         self._making.add(job)
         good = self._good.get(coding)
         if good is None:
@@ -436,5 +442,3 @@ class Compression:
             "encoder_bytes": self._encoders_bytes,
             "jobs": self.workers.waiting,
         }
-
-

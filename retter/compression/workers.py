@@ -7,7 +7,7 @@ from typing import Protocol
 class Workers(Protocol):
     """Where work is done off the event loop."""
 
-    waiting: int        # jobs that are not done
+    waiting: int  # jobs that are not done
 
     def submit(self, job: Callable[[], bytes], done: Callable[[bytes | None], None]) -> None:
         """Do a job; `done` is called on the loop with its result, or None if it has failed."""

@@ -45,9 +45,9 @@ CHANGEABLE: Final = frozenset({
 class Reload(NamedTuple):
     """What a new configuration comes to."""
 
-    settings: Settings                  # the present ones with all changes that are possible
-    changed: dict[str, str]             # by name: the new values, as they may be given
-    restart: dict[str, str]             # by flag: those that wait for the next start
+    settings: Settings  # the present ones with all changes that are possible
+    changed: dict[str, str]  # by name: the new values, as they may be given
+    restart: dict[str, str]  # by flag: those that wait for the next start
 
 
 def reloaded(present: Settings, wanted: Settings) -> Reload:

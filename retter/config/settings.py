@@ -24,7 +24,7 @@ from retter.http.known_names import DEFAULT_SESSION_COOKIES, FAILURE_TEXTS
 ENVIRONMENT_PREFIX: Final = "RETTER_"
 
 _CODINGS: Final = tuple([coding.decode() for coding in CODINGS])
-_PACKAGES: Final = {"zstd": "zstandard", "br": "brotli"}      # gzip needs none
+_PACKAGES: Final = {"zstd": "zstandard", "br": "brotli"}  # gzip needs none
 
 # What shrinks. Images, film and archives are compressed already, and so are fonts in WOFF.
 COMPRESSED_TYPES: Final = (
@@ -60,11 +60,11 @@ class Kind:
     """One kind of value. `parse` and `accept` raise ValueError with a sentence for people."""
 
     metavar: str
-    parse: Callable[[str], object]      # from a flag, a variable, or a string in the file
+    parse: Callable[[str], object]  # from a flag, a variable, or a string in the file
     accept: Callable[[object], object]  # from Python, or another type in the file; idempotent
-    show: Callable[[Any], str]          # as `parse` would read it
-    many: bool = False                  # a tuple: its flag may be repeated
-    spaces_split_variable: bool = False # many in one variable are separated by white space
+    show: Callable[[Any], str]  # as `parse` would read it
+    many: bool = False  # a tuple: its flag may be repeated
+    spaces_split_variable: bool = False  # many in one variable are separated by white space
 
 
 def _duration(minimum: float = 0.0) -> Kind:
@@ -83,8 +83,9 @@ def _duration(minimum: float = 0.0) -> Kind:
             raise ValueError(f"{shown(value)} is not a duration in seconds from 0 to a year")
         return check(float(value))
 
-    return Kind("TIME", lambda text: check(units.parse_duration(text)), accept,
-                units.format_duration)
+    return Kind(
+        "TIME", lambda text: check(units.parse_duration(text)), accept, units.format_duration
+    )
 
 
 def _size(minimum: int = 0) -> Kind:
@@ -108,9 +109,7 @@ def _size(minimum: int = 0) -> Kind:
 def _count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
     def accept(value: object) -> int:
         if not _is_int(value) or not minimum <= value <= maximum:
-            raise ValueError(
-                f"{shown(value)} is not a whole number from {minimum} to {maximum}"
-            )
+            raise ValueError(f"{shown(value)} is not a whole number from {minimum} to {maximum}")
         return value
 
     def parse(text: str) -> int:
@@ -409,7 +408,8 @@ BREAKER: Final = Group(
     "change these only for a reason that you have seen.",
 )
 ADMIN: Final = Group(
-    "The admin listener", "For operators: figures, the dashboard, `retter status` and the like.",
+    "The admin listener",
+    "For operators: figures, the dashboard, `retter status` and the like.",
 )
 COMPRESSION: Final = Group(
     "Compression",
@@ -419,11 +419,19 @@ OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
 
 
 def _setting(
-    default: object, group: Group, kind: Kind, about: str, name: str | None = None,
-    *, secret: bool = False,
+    default: object,
+    group: Group,
+    kind: Kind,
+    about: str,
+    name: str | None = None,
+    *,
+    secret: bool = False,
 ) -> Any:  # as dataclasses.field: a field's type is what its annotation says
-    return field(default=default, repr=not secret,
-                 metadata={"kind": kind, "group": group, "about": about, "name": name})
+    return field(
+        default=default,
+        repr=not secret,
+        metadata={"kind": kind, "group": group, "about": about, "name": name},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,222 +445,313 @@ class Settings:
 
     # Listening and life
     listen: tuple[str, ...] = _setting(
-        (":8089",), LISTENING, _list("ADDRESS", _listen_item, separator=None),
+        (":8089",),
+        LISTENING,
+        _list("ADDRESS", _listen_item, separator=None),
         "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
         "which is printed), [::1]:80 or unix:PATH. :80,proxy expects the PROXY protocol (version 1 "
         "or 2) of a load balancer in front, and believes it. May be repeated.",
     )
     config: str = _setting(
-        "", LISTENING, _text("FILE"),
-        "A TOML file with these settings, one a line, as drain = \"30s\".",
+        "",
+        LISTENING,
+        _text("FILE"),
+        'A TOML file with these settings, one a line, as drain = "30s".',
     )
     drain_s: float = _setting(
-        15.0, LISTENING, _duration(),
+        15.0,
+        LISTENING,
+        _duration(),
         "When asked to stop, let what runs finish for so long. More where downloads are slow.",
     )
     event_loop: str = _setting(
-        "auto", LISTENING, _word("auto", "uvloop", "asyncio"),
+        "auto",
+        LISTENING,
+        _word("auto", "uvloop", "asyncio"),
         "auto takes uvloop where it is installed. asyncio tells whether uvloop is to blame.",
         name="loop",
     )
 
     # TLS
     tls_cert: tuple[str, ...] = _setting(
-        (), TLS, _list("FILE", _file_item),
+        (),
+        TLS,
+        _list("FILE", _file_item),
         "A certificate with its chain, in PEM. May be repeated: the name that the client asks for "
         "chooses, and the first is for all others.",
     )
     tls_key: tuple[str, ...] = _setting(
-        (), TLS, _list("FILE", _file_item),
+        (),
+        TLS,
+        _list("FILE", _file_item),
         "The private key of the certificate that stands at the same place; none if they share "
         "their files.",
     )
     https_redirect: int = _setting(
-        0, TLS, _count(0, 65535),
+        0,
+        TLS,
+        _count(0, 65535),
         "Send clients of the plain listeners to https on this port, mostly 443 (but not "
         "/.well-known/acme-challenge/, which is forwarded). 0 serves them.",
     )
 
     # The application
     upstream: str = _setting(
-        "", APPLICATION, _text("ADDRESS", units.parse_upstream),
+        "",
+        APPLICATION,
+        _text("ADDRESS", units.parse_upstream),
         "The application to protect: :8080 (this machine), app:8080, https://app, "
         "[::1]:8080 or unix:PATH. Always needed.",
     )
     upstream_ca: str = _setting(
-        "", APPLICATION, _text("FILE"),
+        "",
+        APPLICATION,
+        _text("FILE"),
         "For https: whose certificates to believe, in PEM, in place of the system's authorities.",
     )
     upstream_name: str = _setting(
-        "", APPLICATION, _text("NAME"),
+        "",
+        APPLICATION,
+        _text("NAME"),
         "For https: whose certificate the application shows, where --upstream has an address.",
     )
     upstream_insecure: bool = _setting(
-        False, APPLICATION, _switch(),
+        False,
+        APPLICATION,
+        _switch(),
         "For https: believe any certificate. Whoever is on the way can read and change all.",
     )
     connect_timeout_s: float = _setting(
-        3.0, APPLICATION, _duration(_MILLISECOND_S),
+        3.0,
+        APPLICATION,
+        _duration(_MILLISECOND_S),
         "Time for the application to accept a connection, then 504. More over bad networks.",
     )
     connect_hold_s: float = _setting(
-        2.0, APPLICATION, _duration(),
+        2.0,
+        APPLICATION,
+        _duration(),
         "While the application refuses connections, hold requests and dial again for so long, "
         "then 502. As long as its restart takes; 0 holds nothing.",
     )
     upstream_timeout_s: float = _setting(
-        15.0, APPLICATION, _duration(_MILLISECOND_S),
+        15.0,
+        APPLICATION,
+        _duration(_MILLISECOND_S),
         "Time from a request to the first byte of its answer, then 504. More for slow reports.",
     )
     upstream_timeout_unsafe_s: float = _setting(
-        60.0, APPLICATION, _duration(),
+        60.0,
+        APPLICATION,
+        _duration(),
         "The same for methods that change something (all but GET, HEAD and OPTIONS), if it is "
         "longer: no stored answer stands in for theirs, and cut off they may be sent again.",
     )
     upstream_body_timeout_s: float = _setting(
-        60.0, APPLICATION, _duration(_MILLISECOND_S),
+        60.0,
+        APPLICATION,
+        _duration(_MILLISECOND_S),
         "Longest silence inside an answer. More for streams that seldom say something.",
     )
     upstream_body_min_rate_bytes: int = _setting(
-        10, APPLICATION, _size(),
+        10,
+        APPLICATION,
+        _size(),
         "An answer that brings less a second hangs: the stored one is sent instead, if none of it "
         "has been sent yet; else it is cut after --upstream-body-timeout if there is a stored one. "
         "0 is no limit; --stream-paths and event streams have none.",
     )
     pool_idle_s: float = _setting(
-        1.5, APPLICATION, _duration(),
+        1.5,
+        APPLICATION,
+        _duration(),
         "How long an idle connection to the application is kept. Less than the application's "
         "own keep-alive, and gunicorn's is 2s; more saves connecting.",
     )
     pool_max_age_s: float = _setting(
-        60.0, APPLICATION, _duration(),
+        60.0,
+        APPLICATION,
+        _duration(),
         "A connection to the application is given no more requests after so long, so that a name "
         "that leads elsewhere takes effect. 0 is no limit.",
     )
     pool_size: int = _setting(
-        64, APPLICATION, _count(),
+        64,
+        APPLICATION,
+        _count(),
         "Idle connections kept at most, but for a quarter of a second after a crowd. 0 opens a "
         "new one for each request.",
     )
 
     # Client limits
     head_bytes_max: int = _setting(
-        64 << 10, CLIENTS, _size(1 << 10),
-        "Request line and fields together, then 431. The default has room for 32 KiB of "
-        "cookies.",
+        64 << 10,
+        CLIENTS,
+        _size(1 << 10),
+        "Request line and fields together, then 431. The default has room for 32 KiB of cookies.",
     )
     head_fields_max: int = _setting(
-        128, CLIENTS, _count(8),
+        128,
+        CLIENTS,
+        _count(8),
         "Number of fields in a request (then 431) or in an answer (then 502).",
     )
     target_bytes_max: int = _setting(
-        16 << 10, CLIENTS, _size(128),
+        16 << 10,
+        CLIENTS,
+        _size(128),
         "Path and query, then 414. Browsers and crawlers stay below 8 KiB.",
     )
     request_body_bytes_max: int = _setting(
-        0, CLIENTS, _size(),
+        0,
+        CLIENTS,
+        _size(),
         "Request body, then 413. 0 is no limit: the application has its own.",
     )
     head_timeout_s: float = _setting(
-        10.0, CLIENTS, _duration(_MILLISECOND_S),
+        10.0,
+        CLIENTS,
+        _duration(_MILLISECOND_S),
         "Time from the first byte of a head to its last, then 408: stops slowloris.",
     )
     body_idle_timeout_s: float = _setting(
-        30.0, CLIENTS, _duration(_MILLISECOND_S),
+        30.0,
+        CLIENTS,
+        _duration(_MILLISECOND_S),
         "Longest silence inside a request body, then 408. More for uploads over bad networks.",
     )
     body_min_rate_bytes: int = _setting(
-        500, CLIENTS, _size(),
+        500,
+        CLIENTS,
+        _size(),
         "Request body a second, on average over --body-idle-timeout, then 408: nobody holds the "
         "application up byte by byte. Modems do ten times that. 0 is no limit; --stream-paths "
         "have none.",
     )
     keep_alive_s: float = _setting(
-        75.0, CLIENTS, _duration(_MILLISECOND_S),
+        75.0,
+        CLIENTS,
+        _duration(_MILLISECOND_S),
         "How long an idle client connection is kept. Less saves memory, about 2 KB for each.",
     )
     write_timeout_s: float = _setting(
-        60.0, CLIENTS, _duration(_MILLISECOND_S),
+        60.0,
+        CLIENTS,
+        _duration(_MILLISECOND_S),
         "A client that takes no byte of its answer for so long is dropped.",
     )
     write_buffer_bytes_max: int = _setting(
-        64 << 10, CLIENTS, _size(1 << 10),
+        64 << 10,
+        CLIENTS,
+        _size(1 << 10),
         "Any connection may have so much of an answer unsent; what is more is kept if "
         "--buffer-answer allows it, else the application is not read on.",
     )
     buffer_request_bytes: int = _setting(
-        256 << 10, CLIENTS, _size(),
+        256 << 10,
+        CLIENTS,
+        _size(),
         "A request goes to the application when its body has come whole, or so much of it: a slow "
         "client holds nothing there. 0 passes bodies on as they come, as --stream-paths do.",
     )
     buffer_answer_bytes: int = _setting(
-        1 << 20, CLIENTS, _size(),
+        1 << 20,
+        CLIENTS,
+        _size(),
         "Kept of an answer that its client does not take yet, beside --write-buffer-max: the "
         "application is done with it as soon as it has written it. 0 makes it wait for the client.",
     )
     buffer_memory_bytes: int = _setting(
-        16 << 20, CLIENTS, _size(),
+        16 << 20,
+        CLIENTS,
+        _size(),
         "Memory for all bodies that wait in RETTER together; each may hold a quarter of what is "
         "free, and is passed on as it comes beyond that. 0 keeps none.",
     )
     pipeline_max: int = _setting(
-        32, CLIENTS, _count(1),
+        32,
+        CLIENTS,
+        _count(1),
         "Requests that a client may send before it has its answers, as browsers never do; more "
         "are not read until then. So many are answered before other clients have their turn.",
     )
     connections_max: int = _setting(
-        12_000, CLIENTS, _count(1),
+        12_000,
+        CLIENTS,
+        _count(1),
         "Client connections in all, or as many as the limit of open files allows.",
     )
     connections_per_address_max: int = _setting(
-        0, CLIENTS, _count(),
+        0,
+        CLIENTS,
+        _count(),
         "Client connections of one address. 0 is no limit: a whole office may share an address.",
     )
     requests_per_connection_max: int = _setting(
-        0, CLIENTS, _count(),
+        0,
+        CLIENTS,
+        _count(),
         "Requests after which a client connection is closed. 0 is no limit.",
     )
 
     # The store
     store_memory_bytes: int = _setting(
-        64 << 20, STORE, _size(),
+        64 << 20,
+        STORE,
+        _size(),
         "Memory for stored answers, with all that belongs to them; the least recently used go "
         "first. More if pages are missing when the application fails; 0 stores nothing.",
     )
     store_object_bytes_max: int = _setting(
-        1 << 20, STORE, _size(),
+        1 << 20,
+        STORE,
+        _size(),
         "A larger body is forwarded but not stored.",
     )
     store_policy: str = _setting(
-        "all", STORE, _word("all", "rfc9111"),
+        "all",
+        STORE,
+        _word("all", "rfc9111"),
         "all stores every good answer, apart for each person. rfc9111 obeys Cache-Control as a "
         "shared cache has to, and so has less to offer in need.",
     )
     max_stale_s: float = _setting(
-        24 * 3600.0, STORE, _duration(_MILLISECOND_S),
+        24 * 3600.0,
+        STORE,
+        _duration(_MILLISECOND_S),
         "Nothing older is ever served. Less where an old page does more harm than none.",
     )
     ignore_query: bool = _setting(
-        False, STORE, _switch(),
+        False,
+        STORE,
+        _switch(),
         "Keep one answer for a path, whatever its query: only if queries never change a page.",
     )
     ignore_host: bool = _setting(
-        False, STORE, _switch(),
+        False,
+        STORE,
+        _switch(),
         "Keep one answer for all host names: only if they show the same site.",
     )
     ignore_params: tuple[str, ...] = _setting(
-        (), STORE, _list("NAMES", _parameter_pattern),
+        (),
+        STORE,
+        _list("NAMES", _parameter_pattern),
         "Query parameters that never change a page, as utm_*,fbclid.",
     )
     never_store: tuple[str, ...] = _setting(
-        (), STORE, _list("PATHS", _target_pattern),
+        (),
+        STORE,
+        _list("PATHS", _target_pattern),
         "Paths whose GET changes something, with * as wildcard, and after a ? the parameter that "
         "does it: /checkout/*,/*?add-to-cart=*. They are always the application's to answer. Known "
         "by themselves are logouts (logout, logoff or signout as a segment of the path or as a "
         "parameter) and URLs with a token in them that works once (_wpnonce, _token).",
     )
     session_cookies: tuple[str, ...] = _setting(
-        SESSION_COOKIES, STORE, _list("NAMES", _cookie_pattern),
+        SESSION_COOKIES,
+        STORE,
+        _list("NAMES", _cookie_pattern),
         "Cookies that each stand for one person, with * as wildcard, in place of the built-in "
         "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony "
         "and more; --check-config shows it). A request without any of them is kept apart by all "
@@ -661,124 +760,173 @@ class Settings:
         "set. Cookies that you name here are believed to be sessions from the start.",
     )
     rolling_cookies: tuple[str, ...] = _setting(
-        (), STORE, _list("NAMES", _cookie_pattern),
+        (),
+        STORE,
+        _list("NAMES", _cookie_pattern),
         "Session cookies that the application encrypts anew with each answer, as Laravel and Rails "
         "do: laravel_session,_app_session, with * as wildcard. A new value in a page goes on with "
         "the session of the old one. Signed ones (Flask, Django) are known by themselves. Read "
         "docs/security.md first.",
     )
     ignore_cookies: tuple[str, ...] = _setting(
-        (), STORE, _list("NAMES", _ignored_cookie_pattern),
+        (),
+        STORE,
+        _list("NAMES", _ignored_cookie_pattern),
         "More cookies that identify nobody and change no page, with * as wildcard. Those of "
         "common analytics and consent tools are known.",
     )
     neutral_headers: tuple[str, ...] = _setting(
-        (), STORE, _list("NAMES", _neutral_field),
+        (),
+        STORE,
+        _list("NAMES", _neutral_field),
         "More request fields that identify nobody. Answers to requests with a field that is not "
         "known are kept apart by its value.",
     )
     vary_on: tuple[str, ...] = _setting(
-        (), STORE, _list("NAMES", _neutral_field),
+        (),
+        STORE,
+        _list("NAMES", _neutral_field),
         "Request fields that identify nobody and change the answer, where its Vary does not say "
         "so: each value has a stored answer of its own. Known are what is accepted, prefetches, "
         "fragments for scripts and others (README).",
     )
     anonymous_fallback: bool = _setting(
-        True, STORE, _switch(),
+        True,
+        STORE,
+        _switch(),
         "Somebody with cookies, and without a stored answer of their own, no longer gets the "
         "public one: that which was fetched without any cookie or credential.",
     )
 
     # The circuit breaker
     circuit: str = _setting(
-        "auto", BREAKER, _word("auto", "open", "closed", "observe"),
+        "auto",
+        BREAKER,
+        _word("auto", "open", "closed", "observe"),
         "open answers from the store whatever is stored there; closed forwards everything; "
         "observe forwards everything too, and X-Circuit and the log tell what auto would do. In "
         "all of them a stored answer hides a failure.",
     )
     max_in_flight: int = _setting(
-        0, BREAKER, _count(),
+        0,
+        BREAKER,
+        _count(),
         "Requests at the application at once, whatever is learnt. 0 is no limit.",
     )
     limit_start: int = _setting(
-        8, BREAKER, _count(1),
+        8,
+        BREAKER,
+        _count(1),
         "Requests that the application can work on at once: a hint, for the first second alone.",
     )
     limit_head: bool = _setting(
-        False, BREAKER, _switch(),
+        False,
+        BREAKER,
+        _switch(),
         "Treat HEAD as GET: limit it, and answer it from the store to spare the application work.",
     )
     patience_min_s: float = _setting(
-        0.5, BREAKER, _duration(_MILLISECOND_S),
+        0.5,
+        BREAKER,
+        _duration(_MILLISECOND_S),
         "Shortest time that a GET with a stored answer waits for the first byte, before it gets "
         "the stored one. The time is learnt by route and kept between this and --patience-max.",
     )
     patience_max_s: float = _setting(
-        5.0, BREAKER, _duration(_MILLISECOND_S),
+        5.0,
+        BREAKER,
+        _duration(_MILLISECOND_S),
         "Longest such time, on slow routes.",
     )
     patience_closed_s: float = _setting(
-        5.0, BREAKER, _duration(_MILLISECOND_S),
+        5.0,
+        BREAKER,
+        _duration(_MILLISECOND_S),
         "The same while the circuit is closed and nothing seems wrong.",
     )
     queue_wait_s: float = _setting(
-        2.0, BREAKER, _duration(),
+        2.0,
+        BREAKER,
+        _duration(),
         "How long a GET without a stored answer waits for its turn, then 503.",
     )
     queue_max: int = _setting(
-        10_000, BREAKER, _count(),
+        10_000,
+        BREAKER,
+        _count(),
         "How many may wait for their turn, 2 KB each. 0 lets nobody wait.",
     )
     write_wait_s: float = _setting(
-        2.0, BREAKER, _duration(),
+        2.0,
+        BREAKER,
+        _duration(),
         "How long a request of another method than GET waits at most while the application is "
         "known to fail more requests at once; then it is forwarded.",
     )
     retry_after_s: float = _setting(
-        2.0, BREAKER, _duration(),
-        "What such a 503 says in Retry-After, varied a little so that not all come back at "
-        "once.",
+        2.0,
+        BREAKER,
+        _duration(),
+        "What such a 503 says in Retry-After, varied a little so that not all come back at once.",
     )
     failure_ratio: float = _setting(
-        0.5, BREAKER, _share(),
+        0.5,
+        BREAKER,
+        _share(),
         "Share of failures, in the last 2s, that opens the circuit. More for an application "
         "that fails often by itself.",
     )
     failure_volume: int = _setting(
-        10, BREAKER, _count(1),
+        10,
+        BREAKER,
+        _count(1),
         "Answers in the last 2s without which that share says nothing.",
     )
     open_min_s: float = _setting(
-        1.0, BREAKER, _duration(_MILLISECOND_S),
+        1.0,
+        BREAKER,
+        _duration(_MILLISECOND_S),
         "Wait of an open circuit before the first probe.",
     )
     open_max_s: float = _setting(
-        5.0, BREAKER, _duration(_MILLISECOND_S),
+        5.0,
+        BREAKER,
+        _duration(_MILLISECOND_S),
         "Longest wait between probes. Less finds a recovered application sooner.",
     )
     fresh_for_s: float = _setting(
-        0.0, BREAKER, _duration(),
+        0.0,
+        BREAKER,
+        _duration(),
         "While overloaded, serve stored answers younger than this without asking. 1s shares the "
         "application's capacity among more pages.",
     )
     failure_statuses: tuple[int, ...] = _setting(
-        (), BREAKER, _list("CODES", _failure_status),
+        (),
+        BREAKER,
+        _list("CODES", _failure_status),
         "More statuses that count as failures, besides 5xx without 501 and 505.",
     )
     failure_text: tuple[str, ...] = _setting(
-        ("auto",), BREAKER, _failure_texts(),
+        ("auto",),
+        BREAKER,
+        _failure_texts(),
         "Texts of error pages that come with status 200: such a page is a failure if it has less "
         "than 16 KiB and less than half of the stored answer. auto is what MySQL, MariaDB, "
         "PostgreSQL, WordPress and PHP say; add your own: auto,Our shop is down. off looks for "
         "none.",
     )
     routes: tuple[str, ...] = _setting(
-        (), BREAKER, _list("PATHS", _path_pattern),
+        (),
+        BREAKER,
+        _list("PATHS", _path_pattern),
         "Paths that are one route each for the route breakers, as /api/*,/search; the first that "
         "fits counts. Others are grouped by themselves, by their first segments.",
     )
     stream_paths: tuple[str, ...] = _setting(
-        (), BREAKER, _list("PATHS", _path_pattern),
+        (),
+        BREAKER,
+        _list("PATHS", _path_pattern),
         "Paths of long polls and other answers that take long on purpose, as /poll/*: forwarded "
         "outside of limit, patience and store. WebSockets and event streams are known by "
         "themselves.",
@@ -786,76 +934,110 @@ class Settings:
 
     # The admin listener
     admin: str = _setting(
-        "auto", ADMIN, _text("ADDRESS", _check_admin_address),
+        "auto",
+        ADMIN,
+        _text("ADDRESS", _check_admin_address),
         f"Where the figures, the dashboard and the commands are served: {ADMIN_DEFAULT}, unix:PATH "
         f"or off. auto is {ADMIN_DEFAULT} if that is free, and off inside another program.",
     )
     admin_token: str = _setting(
-        "", ADMIN, _secret(),
+        "",
+        ADMIN,
+        _secret(),
         "What a client has to send as Authorization: Bearer. Needed where others than programs of "
         "this machine can connect. Better in RETTER_ADMIN_TOKEN or a file: all users of a machine "
-        "see the options of its programs.", secret=True,
+        "see the options of its programs.",
+        secret=True,
     )
     admin_token_file: str = _setting(
-        "", ADMIN, _text("FILE"), "A file with the token in its first line.",
+        "",
+        ADMIN,
+        _text("FILE"),
+        "A file with the token in its first line.",
     )
 
     # Compression
     compress: tuple[str, ...] = _setting(
-        ("auto",), COMPRESSION, _codings(),
+        ("auto",),
+        COMPRESSION,
+        _codings(),
         "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they are "
         "installed (pip install zstandard brotli). Turn it off, or exclude paths, where a page "
         "shows a secret beside what its visitor has sent (BREACH).",
     )
     compress_types: tuple[str, ...] = _setting(
-        COMPRESSED_TYPES, COMPRESSION, _list("TYPES", _media_type_pattern),
+        COMPRESSED_TYPES,
+        COMPRESSION,
+        _list("TYPES", _media_type_pattern),
         "Media types that are compressed, with * as wildcard. Event streams never are.",
     )
     compress_exclude: tuple[str, ...] = _setting(
-        (), COMPRESSION, _list("PATHS", _path_pattern),
+        (),
+        COMPRESSION,
+        _list("PATHS", _path_pattern),
         "Paths whose answers are left as they are, as /account/*.",
     )
     compress_min_bytes: int = _setting(
-        300, COMPRESSION, _size(),
+        300,
+        COMPRESSION,
+        _size(),
         "Smaller bodies are left as they are: they would save no packet.",
     )
     compress_level: int = _setting(
-        1, COMPRESSION, _count(1, 9),
+        1,
+        COMPRESSION,
+        _count(1, 9),
         "gzip's level for forwarded bodies. From 4 on each level takes half as long again for a "
         "percent or two. Stored bodies are compressed once, and well.",
     )
 
     # Trust and output
     trusted_proxies: tuple[TrustedProxy, ...] = _setting(
-        (), OUTPUT, _list("NETWORKS", _trusted_proxy),
+        (),
+        OUTPUT,
+        _list("NETWORKS", _trusted_proxy),
         "Proxies in front whose X-Forwarded-* fields are believed, as 10.0.0.0/8,unix:",
     )
     headers: bool = _setting(
-        True, OUTPUT, _switch(),
+        True,
+        OUTPUT,
+        _switch(),
         "Leave X-Retter, X-Circuit and Cache-Status out of answers.",
     )
     error_page: str = _setting(
-        "", OUTPUT, _text("FILE"),
+        "",
+        OUTPUT,
+        _text("FILE"),
         "An HTML file for the 502, 503 and 504 of RETTER itself.",
     )
     access_log: str = _setting(
-        "", OUTPUT, _text("FILE"),
+        "",
+        OUTPUT,
+        _text("FILE"),
         "Write a line for each request to FILE, or with - to the output.",
     )
     access_log_format: str = _setting(
-        "json", OUTPUT, _word("json", "combined"),
+        "json",
+        OUTPUT,
+        _word("json", "combined"),
         "combined is that of Apache and nginx, for tools that read it; json tells more.",
     )
     access_log_sample: float = _setting(
-        1.0, OUTPUT, _share(),
+        1.0,
+        OUTPUT,
+        _share(),
         "Write a line for that share of the good answers, as 0.01. Errors are always written.",
     )
     log_level: str = _setting(
-        "info", OUTPUT, _word("debug", "info", "warning", "error"),
+        "info",
+        OUTPUT,
+        _word("debug", "info", "warning", "error"),
         "The least important that is logged.",
     )
     log_format: str = _setting(
-        "auto", OUTPUT, _word("auto", "console", "json"),
+        "auto",
+        OUTPUT,
+        _word("auto", "console", "json"),
         "auto is console on a terminal and JSON lines elsewhere.",
     )
 
@@ -873,7 +1055,6 @@ class Settings:
             limit = getattr(self, larger)
             if limit and getattr(self, smaller) > limit:
                 raise Contradiction(smaller, "may not be larger than", larger)
-
 
     @property
     def codings(self) -> tuple[str, ...]:
@@ -919,11 +1100,11 @@ class Contradiction(ConfigError):
 class Setting:
     """One declared setting, as the command line and the file see it."""
 
-    field: str      # of Settings: drain_s
-    name: str       # the key in the file, and with dashes the flag: drain
+    field: str  # of Settings: drain_s
+    name: str  # the key in the file, and with dashes the flag: drain
     kind: Kind
     group: Group
-    about: str      # what its flag does, and why one would change it
+    about: str  # what its flag does, and why one would change it
     default: object
 
     @property
@@ -946,17 +1127,19 @@ class Setting:
 
 
 def _declared() -> tuple[Setting, ...]:
-    return tuple([
-        Setting(
-            one.name,
-            one.metadata["name"] or one.name.removesuffix("_s").replace("_bytes", ""),
-            one.metadata["kind"],
-            one.metadata["group"],
-            one.metadata["about"],
-            one.default,
-        )
-        for one in fields(Settings)
-    ])
+    return tuple(
+        [
+            Setting(
+                one.name,
+                one.metadata["name"] or one.name.removesuffix("_s").replace("_bytes", ""),
+                one.metadata["kind"],
+                one.metadata["group"],
+                one.metadata["about"],
+                one.default,
+            )
+            for one in fields(Settings)
+        ]
+    )
 
 
 SETTINGS: Final[tuple[Setting, ...]] = _declared()
@@ -979,18 +1162,25 @@ class Alias:
 ALIASES: Final = (
     Alias("RETTER_SERVER_LISTEN", "listen"),
     Alias("RETTER_BACKEND_BASEURL", "upstream"),
-    Alias("RETTER_CACHE_TTL", "max_stale",
-          advice="It bounds the age of what is served; the default of 24h protects better"),
+    Alias(
+        "RETTER_CACHE_TTL",
+        "max_stale",
+        advice="It bounds the age of what is served; the default of 24h protects better",
+    ),
     Alias("RETTER_CACHE_DETECT_QUERY", "ignore_query", negated=True),
     # "false" once meant one stored page for everybody, whoever had fetched it. That is not done
     # any more, so nothing is set: people stay apart, and fewer of them find a stored page.
-    Alias("RETTER_CACHE_DETECT_SESSION",
-          advice="Stored pages are always separated by person; "
-                 "name cookies that identify nobody with --ignore-cookies"),
+    Alias(
+        "RETTER_CACHE_DETECT_SESSION",
+        advice="Stored pages are always separated by person; "
+        "name cookies that identify nobody with --ignore-cookies",
+    ),
     Alias("RETTER_BREAKER_FAIL_RATE", "failure_ratio"),
-    Alias("RETTER_BREAKER_CONSECUTIVE_FAIL",
-          advice="Failures in a row are recognised by themselves; "
-                 "see --failure-ratio and --failure-volume"),
+    Alias(
+        "RETTER_BREAKER_CONSECUTIVE_FAIL",
+        advice="Failures in a row are recognised by themselves; "
+        "see --failure-ratio and --failure-volume",
+    ),
     Alias("RETTER_SERVER_TIMEOUT_WRITE", "write_timeout"),
     Alias("RETTER_SERVER_TIMEOUT_READ", "head_timeout"),
     Alias("RETTER_SERVER_TIMEOUT_IDLE", "keep_alive"),
@@ -1006,7 +1196,7 @@ class Effective:
     """The settings in force, where each came from, and what the operator should be told."""
 
     settings: Settings
-    origins: Mapping[str, str]   # field -> "--drain", "RETTER_DRAIN", "site.toml: drain", "default"
+    origins: Mapping[str, str]  # field -> "--drain", "RETTER_DRAIN", "site.toml: drain", "default"
     notices: tuple[str, ...]
 
 

@@ -14,15 +14,29 @@ SHOWN_CHARACTERS_MAX: Final = 80  # of a wrong value: the message stays one read
 
 # One year: a longer wait is a mistyped unit, and timers need not care for overflow.
 DURATION_S_MAX: Final = 366 * 24 * 3600.0
-SIZE_BYTES_MAX: Final = 1 << 50   # 1 PiB, for the same reason
+SIZE_BYTES_MAX: Final = 1 << 50  # 1 PiB, for the same reason
 UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, 108, less the final NUL (unix(7))
 
 _SECONDS: Final[dict[str, float]] = {
-    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3,
-    "s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0,
-    "m": 60.0, "min": 60.0, "minute": 60.0, "minutes": 60.0,
-    "h": 3600.0, "hour": 3600.0, "hours": 3600.0,
-    "d": 86400.0, "day": 86400.0, "days": 86400.0,
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "seconds": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "minutes": 60.0,
+    "h": 3600.0,
+    "hour": 3600.0,
+    "hours": 3600.0,
+    "d": 86400.0,
+    "day": 86400.0,
+    "days": 86400.0,
 }
 _PER_SECOND: Final[dict[str, float]] = {"ns": 1e9, "us": 1e6, "µs": 1e6, "μs": 1e6, "ms": 1e3}
 _DURATION_PART: Final = re.compile(
@@ -32,10 +46,20 @@ _NUMBER: Final = re.compile(r"(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]+
 
 # A lone letter is binary, as nginx and Apache have it; kB, MB and GB are the SI's powers of ten.
 _SIZE_UNITS: Final[dict[str, int]] = {
-    "": 1, "b": 1,
-    "k": 1 << 10, "ki": 1 << 10, "kib": 1 << 10, "kb": 10**3,
-    "m": 1 << 20, "mi": 1 << 20, "mib": 1 << 20, "mb": 10**6,
-    "g": 1 << 30, "gi": 1 << 30, "gib": 1 << 30, "gb": 10**9,
+    "": 1,
+    "b": 1,
+    "k": 1 << 10,
+    "ki": 1 << 10,
+    "kib": 1 << 10,
+    "kb": 10**3,
+    "m": 1 << 20,
+    "mi": 1 << 20,
+    "mib": 1 << 20,
+    "mb": 10**6,
+    "g": 1 << 30,
+    "gi": 1 << 30,
+    "gib": 1 << 30,
+    "gb": 10**9,
 }
 _SIZE: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,9}))?\s*([a-z]*)")
 
@@ -173,11 +197,11 @@ class ListenAddress:
     """Where clients connect to: a TCP port, or the path of a Unix socket, and what they speak."""
 
     kind: Literal["tcp", "unix"]
-    host: str = ""    # a name or an address without brackets; "" is every interface, IPv4 and IPv6
-    port: int = 0     # 0 lets the system choose a free one
-    path: str = ""    # of a Unix socket
-    proxy: bool = False   # each connection begins with a PROXY protocol header
-    tls: bool = False     # then comes TLS
+    host: str = ""  # a name or an address without brackets; "" is every interface, IPv4 and IPv6
+    port: int = 0  # 0 lets the system choose a free one
+    path: str = ""  # of a Unix socket
+    proxy: bool = False  # each connection begins with a PROXY protocol header
+    tls: bool = False  # then comes TLS
 
     def __str__(self) -> str:
         options = [option for option in LISTEN_OPTIONS if getattr(self, option)]
@@ -189,11 +213,11 @@ class UpstreamAddress:
     """Where the application is: a TCP port, or the path of a Unix socket."""
 
     kind: Literal["tcp", "unix"]
-    host: str         # a name or an address without brackets; "" for a Unix socket
-    port: int         # 1 to 65535; 0 for a Unix socket
-    path: str         # of a Unix socket, else ""
+    host: str  # a name or an address without brackets; "" for a Unix socket
+    port: int  # 1 to 65535; 0 for a Unix socket
+    path: str  # of a Unix socket, else ""
     authority: bytes  # its Host field, for requests that bring none (RFC 9112 section 3.2)
-    tls: bool = False # https
+    tls: bool = False  # https
 
     def __str__(self) -> str:
         text = _address_text(self.kind, self.host, self.port, self.path)

@@ -9,7 +9,7 @@ from retter.config.units import ListenAddress
 
 # The listener answers within milliseconds; a machine that swaps may take seconds.
 TIMEOUT_S: Final = 5.0
-ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024   # a state document has a few KB
+ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024  # a state document has a few KB
 
 # What to connect to where it listens on every interface.
 _ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}

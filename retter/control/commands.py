@@ -58,7 +58,9 @@ def _parser(word: str) -> _Parser:
     for setting in SETTINGS:
         if setting.name in _WHERE:
             parser.add_argument(
-                setting.flag, dest=setting.name, metavar=setting.kind.metavar,
+                setting.flag,
+                dest=setting.name,
+                metavar=setting.kind.metavar,
                 help=f"as the running RETTER has it ({setting.variable} does as well)",
             )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
@@ -110,7 +112,7 @@ def _why(client: AdminClient, options: argparse.Namespace) -> int:
     body: dict[str, Any] = {"url": options.url, "header": options.header}
     if options.cookie:
         body["cookie"] = "; ".join(options.cookie)
-    found = client.post("/api/why", body)    # as a POST, no cookie stands in a URL
+    found = client.post("/api/why", body)  # as a POST, no cookie stands in a URL
     return _show(found, options, words.why(found))
 
 
@@ -120,7 +122,10 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
         "--cookie", action="append", metavar="NAME=VALUE", help="a cookie sent; may be repeated"
     )
     parser.add_argument(
-        "--header", action="append", default=[], metavar="'NAME: VALUE'",
+        "--header",
+        action="append",
+        default=[],
+        metavar="'NAME: VALUE'",
         help="a header field sent; may be repeated",
     )
 
@@ -137,9 +142,11 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
         body = {"prefix": options.prefix}
     else:
         body = {"url": options.url}
-    if len([one for one in (options.url, options.prefix, options.session) if one is not None]) + (
-        options.all
-    ) != 1:
+    if (
+        len([one for one in (options.url, options.prefix, options.session) if one is not None])
+        + (options.all)
+        != 1
+    ):
         raise ConfigError("purge: name one of a URL, --prefix, --session and --all")
     found = client.post("/api/purge", body)
     text = words.purged(found["purged"], options.url or options.prefix or "")
@@ -175,11 +182,14 @@ def _mode(text: str) -> str:
 def _circuit_options(parser: argparse.ArgumentParser) -> None:
     about = ". ".join([f"{mode}: {meaning}" for mode, meaning in words.MODES.items()])
     parser.add_argument(
-        "mode", nargs="?", metavar="MODE", type=_mode,
+        "mode",
+        nargs="?",
+        metavar="MODE",
+        type=_mode,
         help=f"{about}. Without one: what is in force",
     )
     _add_time(parser, CIRCUIT_S, "then it is as configured again")
-    parser.set_defaults(seconds=None)       # to tell whether it was given
+    parser.set_defaults(seconds=None)  # to tell whether it was given
 
 
 def _pause(client: AdminClient, options: argparse.Namespace) -> int:
@@ -206,7 +216,11 @@ def _in_force(client: AdminClient, options: argparse.Namespace, more: str = "") 
 
 def _add_time(parser: argparse.ArgumentParser, seconds: float, then: str) -> None:
     parser.add_argument(
-        "--for", dest="seconds", metavar="TIME", type=_duration, default=seconds,
+        "--for",
+        dest="seconds",
+        metavar="TIME",
+        type=_duration,
+        default=seconds,
         help=f"30s, 10m, 1h: {then} (default {units.format_duration(seconds)})",
     )
 
@@ -230,7 +244,8 @@ COMMANDS: Final[dict[str, Command]] = {
     "pause": (
         "Send the application nothing while you deploy: GETs are answered from the store, "
         "everything else is held.",
-        _pause, _pause_options,
+        _pause,
+        _pause_options,
     ),
     "resume": ("End a pause.", _resume, _no_options),
 }

@@ -21,13 +21,13 @@ from retter.control.client import AdminClient, Unreachable
 from retter.control.words import KINDS, Document, number
 
 EVERY_S: Final = 1.0
-HISTORY_MAX: Final = 400      # columns of the widest chart that anybody would look at
+HISTORY_MAX: Final = 400  # columns of the widest chart that anybody would look at
 NAMES_COLUMNS: Final = 12
 CHART_ROWS: Final = 4
 ROUTES_MAX: Final = 4
 COLUMNS_MIN: Final = 60
 
-_COLOURS: Final = {"CLOSED": 32, "LIMITING": 33, "OPEN": 31, "HALF-OPEN": 36}   # SGR
+_COLOURS: Final = {"CLOSED": 32, "LIMITING": 33, "OPEN": 31, "HALF-OPEN": 36}  # SGR
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _PLAIN_BLOCKS: Final = " ..::||##"
 
@@ -44,7 +44,7 @@ def screen(
     trouble: str = "",
 ) -> list[str]:
     """Return the lines of the screen, none longer than `columns`, at most `lines` of them."""
-    wide = max(columns, COLUMNS_MIN)    # laid out for so many, and cut to what there is
+    wide = max(columns, COLUMNS_MIN)  # laid out for so many, and cut to what there is
     shown = [
         f"{state['state']}  {words.since(state, now)}",
         words.sentence(state),
@@ -118,8 +118,14 @@ def run(client: AdminClient, *, as_json: bool) -> int:
         while True:
             size = shutil.get_terminal_size()
             shown = screen(
-                state, history, time.time(), columns=size.columns, lines=size.lines,
-                colour=colour, blocks=blocks, trouble=trouble,
+                state,
+                history,
+                time.time(),
+                columns=size.columns,
+                lines=size.lines,
+                colour=colour,
+                blocks=blocks,
+                trouble=trouble,
             )
             # Each line is cleared behind its end, so that nothing flickers.
             _write("\x1b[H" + "\x1b[K\r\n".join(shown) + "\x1b[K\x1b[J")

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 Document = Mapping[str, Any]
 
 COLUMNS_MAX: Final = 96
-EVENTS_SHOWN: Final = 3       # of the changes of state; `--json` has the last 20
+EVENTS_SHOWN: Final = 3  # of the changes of state; `--json` has the last 20
 
 KINDS: Final = ("fresh", "stored", "refused", "failed")
 
@@ -24,7 +24,9 @@ MODES: Final = {
 """What the circuit may be held in, and what that means."""
 
 _FORCED: Final = {
-    "open": "held open", "closed": "held closed", "observe": "observing only",
+    "open": "held open",
+    "closed": "held closed",
+    "observe": "observing only",
 }
 
 
@@ -85,8 +87,10 @@ def modes() -> str:
 
 def purged(n: int, url: str) -> str:
     """How many pages were dropped; and if none were, what else may have been meant."""
-    hint = "" if n or not url or url.startswith("/") else (
-        "; are they asked for by another host? /path is of any host"
+    hint = (
+        ""
+        if n or not url or url.startswith("/")
+        else ("; are they asked for by another host? /path is of any host")
     )
     return f"{pages(n)} dropped from the store{hint}\n"
 
@@ -210,8 +214,10 @@ def status(state: Document, now: float) -> str:
         lines += [_wrapped(f"  {event(one, now)}") for one in state["events"][-EVENTS_SHOWN:]]
     if state.get("hints"):
         lines.append("\nworth a thought\n")
-        lines += [textwrap.fill(f"  {one}", COLUMNS_MAX, subsequent_indent="  ") + "\n"
-                  for one in state["hints"]]
+        lines += [
+            textwrap.fill(f"  {one}", COLUMNS_MAX, subsequent_indent="  ") + "\n"
+            for one in state["hints"]
+        ]
     return "".join(lines)
 
 

@@ -28,8 +28,8 @@ class Result(Enum):
     """How the queries of a page ended."""
 
     DONE = "done"
-    FAILED = "failed"      # the condition of the application, or of the route
-    REFUSED = "refused"    # too many were waiting
+    FAILED = "failed"  # the condition of the application, or of the route
+    REFUSED = "refused"  # too many were waiting
 
 
 class Later(Protocol):
@@ -96,8 +96,8 @@ class Database:
         self._later = later
         self._random = random
         self._waiting: deque[Job] = deque()
-        self._stuck: list[Job] = []    # their time is over, but the application hangs
-        self._life = 0                 # a timer of an earlier life means nothing
+        self._stuck: list[Job] = []  # their time is over, but the application hangs
+        self._life = 0  # a timer of an earlier life means nothing
 
     def submit(self, path: str, queries: int, done: Callable[[Result], None]) -> None:
         """Work off that many queries of a page; `done` is called once, perhaps at once."""

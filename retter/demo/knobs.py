@@ -8,43 +8,43 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, cast
 
-ROUTES_MAX: Final = 64    # they are tried one by one for every page
+ROUTES_MAX: Final = 64  # they are tried one by one for every page
 
 
 class Model(StrEnum):
     """How long one query holds its connection."""
 
-    FIXED = "fixed"                # always the service time
-    EXPONENTIAL = "exponential"    # mean is the service time
-    BIMODAL = "bimodal"            # 80 % 5 ms, 20 % 800 ms, whatever the service time
-    LOGNORMAL = "lognormal"        # heavy tail (sigma 1), mean is the service time
-    COLLAPSE = "collapse"          # exponential, and slower the more requests are inside
+    FIXED = "fixed"  # always the service time
+    EXPONENTIAL = "exponential"  # mean is the service time
+    BIMODAL = "bimodal"  # 80 % 5 ms, 20 % 800 ms, whatever the service time
+    LOGNORMAL = "lognormal"  # heavy tail (sigma 1), mean is the service time
+    COLLAPSE = "collapse"  # exponential, and slower the more requests are inside
 
 
 class Condition(StrEnum):
     """How the application is."""
 
     HEALTHY = "healthy"
-    SLOW = "slow"          # every query takes `slow_factor` times as long
-    FAILING = "failing"    # `failing_share` of the pages end in a `failing_status`
-    HUNG = "hung"          # queries begin and do not end until the condition changes
-    DEAD = "dead"          # connections reset, port closed, for `dead_for_s` seconds
+    SLOW = "slow"  # every query takes `slow_factor` times as long
+    FAILING = "failing"  # `failing_share` of the pages end in a `failing_status`
+    HUNG = "hung"  # queries begin and do not end until the condition changes
+    DEAD = "dead"  # connections reset, port closed, for `dead_for_s` seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
     """One setting of all knobs; a change makes a new one."""
 
-    connections: int = 8              # queries worked on at once
-    service_ms: float = 20.0          # mean milliseconds of a query; see Model
+    connections: int = 8  # queries worked on at once
+    service_ms: float = 20.0  # mean milliseconds of a query; see Model
     model: Model = Model.FIXED
-    backlog: int | None = None        # pages that may wait for a connection; None: all of them
-    overflow_status: int = 503        # the answer beyond the backlog: 500 or 503
-    overflow_ms: float = 0.0          # milliseconds until it comes
+    backlog: int | None = None  # pages that may wait for a connection; None: all of them
+    overflow_status: int = 503  # the answer beyond the backlog: 500 or 503
+    overflow_ms: float = 0.0  # milliseconds until it comes
     condition: Condition = Condition.HEALTHY
     slow_factor: float = 10.0
     failing_share: float = 1.0
-    failing_status: int = 500         # 500 or 503
+    failing_status: int = 500  # 500 or 503
     dead_for_s: float = 10.0
     slow_routes_ms: Mapping[str, float] = field(default_factory=dict[str, float])
     failing_routes: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -72,7 +72,7 @@ class Knobs:
 def _number(low: float, high: float) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         number = float(value)
-        if not low <= number <= high:    # also refuses nan
+        if not low <= number <= high:  # also refuses nan
             raise ValueError(f"must be from {low:g} to {high:g}, not {value!r}")
         return number
 

@@ -22,7 +22,7 @@ from retter.demo.load_generator import (
 
 __all__ = ["LoadError", "LoadPlan", "LoadReport", "Phase", "main", "run_load"]
 
-STATS_TRIES: Final = 5    # right after an overload the figures may be refused at first
+STATS_TRIES: Final = 5  # right after an overload the figures may be refused at first
 STATS_WAIT_S: Final = 1.0
 STATS_BYTES_MAX: Final = 64 * 1024
 
@@ -200,7 +200,7 @@ def _fetch_stats(url: str) -> dict[str, Any] | None:
 
     if not url.startswith("http://"):
         return None
-    opener = build_opener(ProxyHandler({}))    # never by way of somebody's web proxy
+    opener = build_opener(ProxyHandler({}))  # never by way of somebody's web proxy
     address = f"{url.rstrip('/')}/stats.json?at={time.time_ns()}"
     try:
         with opener.open(address, timeout=5) as answer:
@@ -208,7 +208,7 @@ def _fetch_stats(url: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     ours = isinstance(stats, dict) and stats.get("application") == "retter demo"  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
-    return stats if ours else None    # pyright: ignore[reportUnknownVariableType]
+    return stats if ours else None  # pyright: ignore[reportUnknownVariableType]
 
 
 def _ms(seconds: float) -> str:

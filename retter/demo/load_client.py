@@ -33,9 +33,9 @@ class Shot:
         self.connection: ClientConnection | None = None
         self.done = False
         self.retried = False
-        self.status = 0        # 0: no answer
-        self.source = ""       # X-Retter: backend, cache, or nothing
-        self.made_ms = 0       # X-Gen: wall clock when the application made it; 0: not said
+        self.status = 0  # 0: no answer
+        self.source = ""  # X-Retter: backend, cache, or nothing
+        self.made_ms = 0  # X-Gen: wall clock when the application made it; 0: not said
         self.error = ""
 
 
@@ -66,7 +66,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._in_body = False
-        self._left = 0            # octets of the body still to come, _UNTIL_CLOSE or _CHUNKED
+        self._left = 0  # octets of the body still to come, _UNTIL_CLOSE or _CHUNKED
         self._keep = True
         self._read_any = False
         self.shot: Shot | None = None
@@ -130,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
                 self._broken()
                 return
             data = data[end + 4 :]
-            if not self._in_body:    # an interim answer (1xx)
+            if not self._in_body:  # an interim answer (1xx)
                 if data:
                     self.data_received(data)
                 return
@@ -202,6 +202,6 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _broken(self) -> None:
-        self._in_body = False    # its end is not the end of an answer
+        self._in_body = False  # its end is not the end of an answer
         if self._transport is not None:
             self._transport.abort()

@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 from retter.demo.load_client import ClientConnection, Shot
 from retter.net.supervision import start_task
 
-REQUESTS_MAX: Final = 1_000_000    # some 200 bytes each are kept until the end
-RATE_MAX: Final = 20_000.0         # beyond what one Python process can send
-FRESH_WITHIN_S: Final = 3.0        # an answer later than this is of no use to anybody
-CLOCK_GRAIN_S: Final = 0.001       # X-Gen is cut to milliseconds
-IDLE_MAX_S: Final = 4.0            # under the 5 s after which common servers close
+REQUESTS_MAX: Final = 1_000_000  # some 200 bytes each are kept until the end
+RATE_MAX: Final = 20_000.0  # beyond what one Python process can send
+FRESH_WITHIN_S: Final = 3.0  # an answer later than this is of no use to anybody
+CLOCK_GRAIN_S: Final = 0.001  # X-Gen is cut to milliseconds
+IDLE_MAX_S: Final = 4.0  # under the 5 s after which common servers close
 SWEEP_S: Final = 0.01
-TIMER_GRAIN_S: Final = 0.001       # requests due within it leave together; all count their own time
-WARM_TRIES: Final = 3              # a page that fails thrice is not there
+TIMER_GRAIN_S: Final = 0.001  # requests due within it leave together; all count their own time
+WARM_TRIES: Final = 3  # a page that fails thrice is not there
 
 # What a browser says, so that stores and compression meet what they meet in life.
 _BROWSER: Final = (
@@ -63,22 +63,22 @@ class Burst:
 class LoadPlan:
     """What to send where. Raises ValueError when it is beyond the limits."""
 
-    url: str                                  # http://HOST:PORT
+    url: str  # http://HOST:PORT
     phases: tuple[Phase, ...] = (Phase(10.0, 2000.0),)
     bursts: tuple[Burst, ...] = ()
     targets: tuple[str, ...] = tuple(f"/product/{n}" for n in range(1, 501))
-    new_pages: bool = False                   # each GET of the load adds a query of its own
-    warm: tuple[str, ...] | None = None       # fetched once beforehand; None: all targets
+    new_pages: bool = False  # each GET of the load adds a query of its own
+    warm: tuple[str, ...] | None = None  # fetched once beforehand; None: all targets
     warm_parallel: int = 4
-    settle_s: float = 0.5                     # between warming and load
+    settle_s: float = 0.5  # between warming and load
     post_share: float = 0.1
     post_target: str = "/cart/add"
     post_body: str = "product=7"
-    timeout_s: float = 2.0                    # then the client leaves
-    connections_max: int = 8000               # at once; one request each
-    poisson: bool = True                      # random gaps; False: even ones
+    timeout_s: float = 2.0  # then the client leaves
+    connections_max: int = 8000  # at once; one request each
+    poisson: bool = True  # random gaps; False: even ones
     seed: int = 1
-    any_host: bool = False                    # False: loopback addresses only
+    any_host: bool = False  # False: loopback addresses only
 
     def __post_init__(self) -> None:
         requests = sum(phase.seconds * phase.rate for phase in self.phases)
@@ -106,13 +106,13 @@ class Sample(NamedTuple):
     """One request: times are seconds, `at` is counted from the start of the load."""
 
     at: float
-    latency: float         # from the intended start to the last byte, or to the error
+    latency: float  # from the intended start to the last byte, or to the error
     post: bool
-    status: int            # 0: no answer, see error
-    source: str            # X-Retter: backend, cache, or empty when there is none
-    made_after: float      # made so long after the intended start (X-Gen); negative: before
-    error: str             # timeout, refused, reset, malformed, ... or empty
-    target: int            # index into LoadPlan.targets
+    status: int  # 0: no answer, see error
+    source: str  # X-Retter: backend, cache, or empty when there is none
+    made_after: float  # made so long after the intended start (X-Gen); negative: before
+    error: str  # timeout, refused, reset, malformed, ... or empty
+    target: int  # index into LoadPlan.targets
 
     @property
     def answered(self) -> bool:
@@ -156,15 +156,15 @@ class Summary:
     seconds: float
     gets: int
     posts: int
-    fresh: int               # GETs
-    stored: int              # GETs
-    late: int                # GETs answered well, but after 3 s
-    shed: int                # GETs answered 503
-    failed: int              # GETs answered 4xx or 5xx but 503
-    errors: dict[str, int]   # all methods, without an answer
-    get_errors: int          # GETs without an answer
-    posts_answered: int      # 2xx or 3xx
-    posts_in_time: int       # of them within 3 s
+    fresh: int  # GETs
+    stored: int  # GETs
+    late: int  # GETs answered well, but after 3 s
+    shed: int  # GETs answered 503
+    failed: int  # GETs answered 4xx or 5xx but 503
+    errors: dict[str, int]  # all methods, without an answer
+    get_errors: int  # GETs without an answer
+    posts_answered: int  # 2xx or 3xx
+    posts_in_time: int  # of them within 3 s
     get_p50: float
     get_p99: float
     get_max: float
@@ -225,7 +225,7 @@ class LoadReport:
     """All that came of a plan."""
 
     plan: LoadPlan
-    warmed: int                     # targets that answered well beforehand
+    warmed: int  # targets that answered well beforehand
     samples: list[Sample] = field(default_factory=list[Sample])
     generator_lag_p99: float = nan  # seconds between the intended and the real sending
 
@@ -281,9 +281,7 @@ async def _resolve(plan: LoadPlan) -> tuple[str, int]:
         raise LoadError(f"{plan.url!r} is not http://HOST:PORT")
     loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(
-            parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
-        )
+        found = await loop.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except OSError as error:
         raise LoadError(f"{parts.hostname}: {error.strerror}") from None
     hosts = [str(entry[4][0]) for entry in found]
@@ -338,18 +336,18 @@ class _Generator:
         self._idle: list[ClientConnection] = []
         self._open: set[ClientConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()
-        self._waiting: deque[Shot] = deque()      # for a connection
-        self._again: deque[Shot] = deque()        # for a new connection: the old one had gone
-        self._watched: deque[Shot] = deque()      # for the timeout, in order of intended start
+        self._waiting: deque[Shot] = deque()  # for a connection
+        self._again: deque[Shot] = deque()  # for a new connection: the old one had gone
+        self._watched: deque[Shot] = deque()  # for the timeout, in order of intended start
         self._unanswered = 0
         self._recording = False
-        self._no_more = False                     # all requests have been sent
-        self._all_ended = asyncio.Event()         # and have come to an end
+        self._no_more = False  # all requests have been sent
+        self._all_ended = asyncio.Event()  # and have come to an end
         self._begin = 0.0
         self._warm_done: Callable[[Shot], None] | None = None
         netloc = urlsplit(plan.url).netloc
         self._gets = [self._get_wire(target, netloc) for target in plan.targets]
-        self._new_pages = 0                       # that were asked for
+        self._new_pages = 0  # that were asked for
         self._post = self._post_wire(netloc)
         self._netloc = netloc
 
@@ -404,7 +402,7 @@ class _Generator:
         sweeper = start_task(self._loop, self._sweep(), "ending requests in time")
         ticker = start_task(self._loop, self._tell(on_second), "telling the figures")
         self._shoot_due(times, 0)
-        await self._all_ended.wait()    # every request ends by its timeout at the latest
+        await self._all_ended.wait()  # every request ends by its timeout at the latest
         sweeper.cancel()
         ticker.cancel()
 

@@ -11,9 +11,9 @@ from typing import Final
 from urllib.parse import quote
 
 PRODUCTS: Final = 500
-FOUND_MAX: Final = 60    # a page of search results; longer lists help nobody
+FOUND_MAX: Final = 60  # a page of search results; longer lists help nobody
 
-CATEGORIES: Final[Mapping[str, tuple[str, str, int]]] = {    # slug -> name, emoji, hue
+CATEGORIES: Final[Mapping[str, tuple[str, str, int]]] = {  # slug -> name, emoji, hue
     "kitchen": ("Kitchen", "🫖", 20),
     "garden": ("Garden", "🌱", 110),
     "workshop": ("Workshop", "🔧", 210),
@@ -80,9 +80,9 @@ BY_CATEGORY: Final[Mapping[str, tuple[Product, ...]]] = {
 class Stamp:
     """When and by which query a page was made, and for whom."""
 
-    made_ms: int      # wall clock, milliseconds since 1970
+    made_ms: int  # wall clock, milliseconds since 1970
     query: int
-    user: str         # empty: nobody is logged in
+    user: str  # empty: nobody is logged in
     in_cart: int
 
 

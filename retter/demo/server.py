@@ -20,11 +20,11 @@ from retter.demo.messages import EventStream, Page, Reply, Request
 from retter.demo.shop import Shop
 from retter.net.supervision import start_task
 
-BODY_BYTES_MAX: Final = 64 * 1024    # the forms are some hundred bytes
+BODY_BYTES_MAX: Final = 64 * 1024  # the forms are some hundred bytes
 HEAD_BYTES_MAX: Final = 16 * 1024
-CONNECTIONS_MAX: Final = 20_000      # over it: closed at once. 20 times overload needs some 7,000
+CONNECTIONS_MAX: Final = 20_000  # over it: closed at once. 20 times overload needs some 7,000
 PHRASES: Final = {int(status): status.phrase.encode() for status in HTTPStatus}
-ACCEPT_BACKLOG: Final = 4096         # Linux cuts it to net.core.somaxconn, 4096 since 5.4
+ACCEPT_BACKLOG: Final = 4096  # Linux cuts it to net.core.somaxconn, 4096 since 5.4
 
 
 class Clock:
@@ -53,7 +53,7 @@ class ShopConnection(asyncio.Protocol):
         self._server = server
         self.bypass_only = bypass_only
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-        self._transport: asyncio.Transport | None = None    # None: the client has left
+        self._transport: asyncio.Transport | None = None  # None: the client has left
         self._head: h11.Request | None = None
         self._body = b""
         self._busy = False
@@ -121,7 +121,7 @@ class ShopConnection(asyncio.Protocol):
                 assert self._head is not None
                 self._busy = True
                 self._begin(_request_of(self._head, self._body))
-            case _:    # ConnectionClosed
+            case _:  # ConnectionClosed
                 self._close()
 
     def _answer_expectation(self) -> None:

@@ -19,10 +19,10 @@ from retter.demo.knobs import Knobs
 from retter.demo.knobs_page import knobs_page
 from retter.demo.messages import CSS, JSON, TEXT, EventStream, Page, Reply, Request, see_other
 
-SESSION_COOKIE: Final = "PHPSESSID"    # the name that PHP's session_start() gives it
-SESSIONS_MAX: Final = 10_000           # a load test starts a session with every POST
+SESSION_COOKIE: Final = "PHPSESSID"  # the name that PHP's session_start() gives it
+SESSIONS_MAX: Final = 10_000  # a load test starts a session with every POST
 CART_ITEMS_MAX: Final = 50
-EVENTS_MAX: Final = 3600               # an hour of one event a second
+EVENTS_MAX: Final = 3600  # an hour of one event a second
 
 # What PHP sends with a session, so that no cache keeps a page with somebody's name on it.
 PRIVATE: Final = ((b"Cache-Control", b"no-store, no-cache, must-revalidate"),)
@@ -44,10 +44,10 @@ class Session:
 class Served:
     """What the server did for the shop's pages; knobs and figures are not counted."""
 
-    gets: int = 0             # arrived, HEAD among them
-    posts: int = 0            # arrived, and all other methods
+    gets: int = 0  # arrived, HEAD among them
+    posts: int = 0  # arrived, and all other methods
     answered: int = 0
-    answered_gone: int = 0    # made for a client that had left meanwhile
+    answered_gone: int = 0  # made for a client that had left meanwhile
 
 
 def etag_of(body: bytes) -> bytes:
@@ -139,7 +139,7 @@ class Shop:
             return lambda: pages.category(slug), pages.CATEGORIES[slug][0], 1
         if path == "/search":
             words = request.parameters().get("q", "")
-            return lambda: pages.search(words), "Search", 2    # one finds, one counts
+            return lambda: pages.search(words), "Search", 2  # one finds, one counts
         if path == "/cart":
             return lambda: pages.cart(self._session(request).cart), "Cart", 1
         if path == "/login":
@@ -275,7 +275,7 @@ class Shop:
 
     def _turn(self, wishes: Any) -> None:
         if not isinstance(wishes, Mapping):
-            raise ValueError("an object of knobs is needed, such as {\"connections\": 4}")
+            raise ValueError('an object of knobs is needed, such as {"connections": 4}')
         self.on_turn(self.database.knobs.changed(cast(Mapping[str, Any], wishes)))
 
 

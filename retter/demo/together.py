@@ -18,9 +18,9 @@ from typing import Any, Final
 from retter.demo.cli import CONTROL, LISTEN, address, say
 from retter.net.supervision import start_task
 
-ADMIN: Final = "127.0.0.1:9090"    # where `retter status` and the like look for it
-START_S: Final = 15.0     # a small machine may need seconds to start Python twice
-STOP_S: Final = 20.0      # RETTER finishes what runs for up to 15 s (its --drain)
+ADMIN: Final = "127.0.0.1:9090"  # where `retter status` and the like look for it
+START_S: Final = 15.0  # a small machine may need seconds to start Python twice
+STOP_S: Final = 20.0  # RETTER finishes what runs for up to 15 s (its --drain)
 
 WELCOME: Final = """
   The shop, through RETTER   {proxy}
@@ -96,7 +96,7 @@ async def _start_proxy(listen: str, shop: str, admin: str, children: list[Proces
     host, port = address(listen)
     if port == 0:
         listen = f"{host}:{_free_port(host)}"
-    elif _is_taken(host, port):    # or its listener would pass for RETTER's
+    elif _is_taken(host, port):  # or its listener would pass for RETTER's
         raise StartFailed(
             f"another program listens on {listen}; choose another port: make run LISTEN=:9089, or "
             "retter demo --with-proxy :9089"
@@ -117,7 +117,7 @@ async def _spawn(module: str, *arguments: str, piped: bool = False) -> Process:
         module,
         *arguments,
         stdout=PIPE if piped else None,
-        start_new_session=True,    # process_group=0 would do, but uvloop does not know it
+        start_new_session=True,  # process_group=0 would do, but uvloop does not know it
     )
 
 
@@ -129,7 +129,7 @@ async def _line(child: Process) -> str:
     except TimeoutError:
         raise StartFailed("the shop did not start in time") from None
     if not line:
-        raise StartFailed("the shop did not start")    # it has said why
+        raise StartFailed("the shop did not start")  # it has said why
     return line
 
 
@@ -146,7 +146,7 @@ async def _accepting(child: Process, host: str, port: int) -> None:
                     return
     if child.returncode is None:
         raise StartFailed(f"RETTER does not accept connections at {host}:{port}")
-    raise StartFailed("RETTER did not start")    # it has said why
+    raise StartFailed("RETTER did not start")  # it has said why
 
 
 async def _until_end(children: list[Process], signals: "asyncio.Queue[int]") -> int:
@@ -175,7 +175,7 @@ async def _stop_one(child: Process, signals: "asyncio.Queue[int]") -> None:
     again = start_task(loop, signals.get(), "waiting for a signal")
     await asyncio.wait([end, again], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
-    if not end.done():    # a second Ctrl-C, or it is taking too long
+    if not end.done():  # a second Ctrl-C, or it is taking too long
         _send(child, signal.SIGKILL)
     await end
 
@@ -215,9 +215,7 @@ def _free_port(host: str) -> int:
         return int(listener.getsockname()[1])
 
 
-def _welcome(
-    wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, control: str
-) -> str:
+def _welcome(wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, control: str) -> str:
     from retter.demo.database import capacity_rps
     from retter.demo.knobs import Knobs
 

@@ -15,7 +15,7 @@ _DIRECTIVE = re.compile(
     rb"(?:=[ \t]*+(\"[^\"\\]*+(?:\\.[^\"\\]*+)*\"|[^\", \t;]*+)[ \t]*+)?"
 )
 _SEPARATORS = re.compile(rb"[, \t]*+")
-_SECONDS_MAX: Final = 2**31      # RFC 9111 section 1.2.2: what a larger number counts as
+_SECONDS_MAX: Final = 2**31  # RFC 9111 section 1.2.2: what a larger number counts as
 # RFC 9110 section 15.1: the storable statuses that may be stored without explicit freshness.
 _HEURISTICALLY_CACHEABLE: Final = frozenset((200, 203, 204, 300, 301, 308))
 
@@ -27,7 +27,7 @@ class CacheControl(NamedTuple):
     no_cache: bool = False
     private: bool = False
     public: bool = False
-    must_revalidate: bool = False        # proxy-revalidate is the same for a shared cache
+    must_revalidate: bool = False  # proxy-revalidate is the same for a shared cache
     no_transform: bool = False
     max_age_s: int | None = None
     s_maxage_s: int | None = None
@@ -35,9 +35,16 @@ class CacheControl(NamedTuple):
 
 
 NO_DIRECTIVES: Final = CacheControl()
-_UNREADABLE: Final = CacheControl(no_store=True, no_cache=True, private=True, no_transform=True,
-                                  must_revalidate=True, max_age_s=0, s_maxage_s=0,
-                                  stale_if_error_s=0)
+_UNREADABLE: Final = CacheControl(
+    no_store=True,
+    no_cache=True,
+    private=True,
+    no_transform=True,
+    must_revalidate=True,
+    max_age_s=0,
+    s_maxage_s=0,
+    stale_if_error_s=0,
+)
 
 
 # A site has few distinct ones. A longer value is read anew each time: a stranger's may be as long
@@ -60,7 +67,7 @@ def _read(value: bytes) -> CacheControl:
     position, end = _after_separators(value, 0), len(value)
     while position < end:
         directive = _DIRECTIVE.match(value, position)
-        if directive is None or value[directive.end():directive.end() + 1] not in (b"", b","):
+        if directive is None or value[directive.end() : directive.end() + 1] not in (b"", b","):
             return _UNREADABLE
         argument = directive[2]
         found.setdefault(directive[1].lower(), []).append(argument or b"")
@@ -148,10 +155,22 @@ def shared_may_store(
 
 # The registered ones (RFC 9110 section 16.6.1) and their aliases. Others are never asked for: some
 # applications put a character set there, or a word for none (`utf-8`, `binary`, `aws-chunked`).
-_CODINGS: Final = frozenset((
-    b"aes128gcm", b"br", b"compress", b"dcb", b"dcz", b"deflate", b"exi", b"gzip", b"pack200-gzip",
-    b"zstd", b"x-compress", b"x-gzip",
-))
+_CODINGS: Final = frozenset(
+    (
+        b"aes128gcm",
+        b"br",
+        b"compress",
+        b"dcb",
+        b"dcz",
+        b"deflate",
+        b"exi",
+        b"gzip",
+        b"pack200-gzip",
+        b"zstd",
+        b"x-compress",
+        b"x-gzip",
+    )
+)
 
 
 def coding_of(value: bytes) -> bytes:

@@ -51,11 +51,11 @@ class BodyMalformed(Exception):
 class _Expected(Enum):
     """What the next octets of a chunked body have to be."""
 
-    SIZE = auto()           # a chunk's size line
-    DATA = auto()           # octets of the chunk
-    CRLF = auto()           # the end of the chunk
-    TRAILERS = auto()       # field lines and the empty line
-    NOTHING = auto()        # the body is complete
+    SIZE = auto()  # a chunk's size line
+    DATA = auto()  # octets of the chunk
+    CRLF = auto()  # the end of the chunk
+    TRAILERS = auto()  # field lines and the empty line
+    NOTHING = auto()  # the body is complete
 
 
 _SIZE, _DATA, _CRLF, _TRAILERS, _NOTHING = _Expected
@@ -67,11 +67,11 @@ class ChunkedDecoder:
     __slots__ = ("_expected", "_extensions", "_left", "_rest", "_waiting", "trailers")
 
     def __init__(self) -> None:
-        self._waiting: ReadBuffer | None = None     # an incomplete line, or trailers
-        self._rest = b""                    # what follows the body
+        self._waiting: ReadBuffer | None = None  # an incomplete line, or trailers
+        self._rest = b""  # what follows the body
         self._expected = _SIZE
-        self._left = 0                      # octets of the present chunk still to come
-        self._extensions = 0                # octets of extensions that no data make up for
+        self._left = 0  # octets of the present chunk still to come
+        self._extensions = 0  # octets of extensions that no data make up for
         self.trailers: list[tuple[bytes, bytes]] = []
 
     @property
@@ -190,7 +190,7 @@ def _take_whole_chunks(data: bytes, at: int, pieces: list[bytes]) -> int:
         Where what is not taken begins.
     """
     end, find = len(data), data.find
-    is_small = True     # the next chunk, perhaps
+    is_small = True  # the next chunk, perhaps
     while at < end:
         if is_small and (run := _small_chunks(data, at)) is not None:
             pieces += _data_of_small_chunks(data, at, run.end())

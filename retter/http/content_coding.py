@@ -42,8 +42,8 @@ _ALIASES: Final = {b"x-gzip": b"gzip", b"x-compress": b"compress"}
 class Accepted(NamedTuple):
     """The codings that a client gets."""
 
-    forwarded: bytes                 # b"" is identity
-    stored: tuple[bytes, ...]        # best first; identity comes after them
+    forwarded: bytes  # b"" is identity
+    stored: tuple[bytes, ...]  # best first; identity comes after them
 
 
 IDENTITY: Final = Accepted(b"", ())
@@ -141,7 +141,8 @@ class Negotiator:
 
         def best(order: Sequence[bytes]) -> tuple[bytes, ...]:
             able = [
-                (-weight, place, coding) for place, coding in enumerate(order)
+                (-weight, place, coding)
+                for place, coding in enumerate(order)
                 if (weight := found.get(coding, any_other)) >= least
             ]
             return tuple([coding for _, _, coding in sorted(able)])
@@ -153,9 +154,7 @@ class Negotiator:
 # -- what the application is asked for ------------------------------------------------------------
 
 
-def reduced_accept_encoding(
-    lines: Sequence[bytes], decodable: Collection[bytes]
-) -> list[bytes]:
+def reduced_accept_encoding(lines: Sequence[bytes], decodable: Collection[bytes]) -> list[bytes]:
     """Return a client's Accept-Encoding without the codings that cannot be decoded here.
 
     One representation of a page is stored, as the application sent it. It is of use to every
@@ -184,7 +183,7 @@ def _reduced(value: bytes, named: Mapping[bytes, int], decodable: Collection[byt
         match = _MEMBER.fullmatch(member.lower())
         if match is None:
             if member.strip(b" \t"):
-                continue                     # malformed: it accepts nothing
+                continue  # malformed: it accepts nothing
             kept.append(member)
         elif match[1] == b"*":
             # "Any other": only of those that can be decoded, and gzip is what there is of them.
@@ -240,7 +239,7 @@ def varies_already(name: bytes, value: bytes) -> bool:
     if name != b"vary":
         return False
     if value.count(b",") >= LIST_MEMBERS_MAX:
-        return False    # it does no harm to say it twice
+        return False  # it does no harm to say it twice
     names = {member.strip(b" \t").lower() for member in value.split(b",")}
     return b"accept-encoding" in names or b"*" in names
 
@@ -250,7 +249,11 @@ VARY_LINE: Final = b"Vary: Accept-Encoding\r\n"
 # True of the octets before coding only. Accept-Ranges offers parts of them by their place, and
 # what the client has are others.
 _OF_IDENTITY: Final = (
-    b"content-length:", b"content-md5:", b"content-digest:", b"repr-digest:", b"digest:",
+    b"content-length:",
+    b"content-md5:",
+    b"content-digest:",
+    b"repr-digest:",
+    b"digest:",
     b"accept-ranges:",
 )
 _DIGESTS: Final = frozenset({b"digest", b"repr-digest", b"content-digest", b"content-md5"})
@@ -260,7 +263,7 @@ class CodedHead(NamedTuple):
     """A head for a body in another coding, without Content-Encoding and Content-Length."""
 
     head: bytes
-    strong_etag: bytes      # of the application, weakened in `head`; b"" if there was none
+    strong_etag: bytes  # of the application, weakened in `head`; b"" if there was none
 
 
 def coded_head(head: bytes) -> CodedHead:
@@ -304,7 +307,7 @@ class WeakenedTags:
 
     __slots__ = ("_max", "_old", "_young")
 
-    def __init__(self, tags_max: int = 16_384) -> None:     # hashes: a megabyte and a half
+    def __init__(self, tags_max: int = 16_384) -> None:  # hashes: a megabyte and a half
         self._max = tags_max // 2
         self._young: set[int] = set()
         self._old: set[int] = set()
@@ -329,7 +332,7 @@ class WeakenedTags:
         """
         tags = head.count(b'W/"')
         if not tags or tags > LIST_MEMBERS_MAX:
-            return head     # of so many none is known to us
+            return head  # of so many none is known to us
         return _TAG_LINES.sub(lambda line: _WEAK_TAG.sub(self._original, line[0]), head)
 
     def shown(self, head: bytes, asked: bytes, *, varies: bool) -> bytes:

@@ -27,10 +27,10 @@ LIKELY_SESSION_BYTES_MIN: Final = 24
 class CookieKind(Enum):
     """What a cookie means for the owner, as far as its name tells."""
 
-    SESSION = "session"          # by its full name
-    LIKELY_SESSION = "likely"    # by a pattern
-    CREDENTIAL = "credential"    # its name speaks of a login: counts beside a session, too
-    CSRF = "csrf"                # belongs to forms
+    SESSION = "session"  # by its full name
+    LIKELY_SESSION = "likely"  # by a pattern
+    CREDENTIAL = "credential"  # its name speaks of a login: counts beside a session, too
+    CSRF = "csrf"  # belongs to forms
     IGNORABLE = "ignorable"
     OTHER = "other"
 
@@ -63,7 +63,7 @@ def cookie_classifier(
         # A browser keeps these prefixes in the name; they say how the cookie was set.
         plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
         if not is_listed(name) and (plain is name or not is_listed(plain)):
-            return looks_like(name)     # a stranger may have hundreds of them
+            return looks_like(name)  # a stranger may have hundreds of them
         if plain in session_cookies or name in session_cookies:
             return SESSION
         if is_session(plain) or is_session(name):
@@ -118,10 +118,10 @@ Pair = tuple[bytes, bytes]
 class Cookies(NamedTuple):
     """What stands in the Cookie lines of a request."""
 
-    sessions: list[Pair]         # (name, value)
-    credentials: list[Pair]      # (name, value)
-    counted: list[Pair]          # all but the ignorable ones, as (name with its sign, value)
-    unclear: bool                # applications differ in how they read it
+    sessions: list[Pair]  # (name, value)
+    credentials: list[Pair]  # (name, value)
+    counted: list[Pair]  # all but the ignorable ones, as (name with its sign, value)
+    unclear: bool  # applications differ in how they read it
 
 
 NO_COOKIES: Final = Cookies([], [], [], False)
@@ -138,16 +138,16 @@ def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> 
     sessions: list[Pair] = []
     credentials: list[Pair] = []
     counted: list[Pair] = []
-    unclear = len(lines) != 1       # RFC 6265 section 5.4: a user agent sends one Cookie line
+    unclear = len(lines) != 1  # RFC 6265 section 5.4: a user agent sends one Cookie line
     whole = lines[0] if len(lines) == 1 else b";".join(lines)
     commas = whole.count(b",")
     if commas > COOKIES_MAX:
-        commas, unclear = 0, True   # there may be any number of sessions between them
+        commas, unclear = 0, True  # there may be any number of sessions between them
     for piece in whole.split(b";"):
         name, equals, value = piece.strip(b" \t").partition(b"=")
         name = name.rstrip(b" \t")
         if QUOTE in value and value.count(b'"') & 1:
-            unclear = True          # a quoted string that goes on after the semicolon?
+            unclear = True  # a quoted string that goes on after the semicolon?
         if commas and b"," in piece and _hides_a_session(piece, kind_of):
             unclear = True
         kind = kind_of(name) if equals else OTHER
@@ -161,7 +161,7 @@ def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> 
             credentials.append((name, value))
         elif kind is IGNORABLE and is_plain_value(value):
             continue
-        if name or equals:          # else nothing stands between two semicolons
+        if name or equals:  # else nothing stands between two semicolons
             counted.append((name + equals, value))
     return Cookies(sessions, credentials, counted, unclear)
 

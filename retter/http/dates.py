@@ -20,10 +20,12 @@ _FORMATS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         # Sun, 06 Nov 1994 08:49:37 GMT; a cookie's older spelling has hyphens in the date
-        rb"[a-z]{3}, (?P<day>[0-9]{2})[ -](?P<month>[a-z]{3})[ -](?P<year>[0-9]{4}) " + _TIME
+        rb"[a-z]{3}, (?P<day>[0-9]{2})[ -](?P<month>[a-z]{3})[ -](?P<year>[0-9]{4}) "
+        + _TIME
         + rb" GMT",
         # Sunday, 06-Nov-94 08:49:37 GMT
-        rb"[a-z]{6,9}, (?P<day>[0-9]{2})-(?P<month>[a-z]{3})-(?P<year>[0-9]{2}) " + _TIME
+        rb"[a-z]{6,9}, (?P<day>[0-9]{2})-(?P<month>[a-z]{3})-(?P<year>[0-9]{2}) "
+        + _TIME
         + rb" GMT",
         # Sun Nov  6 08:49:37 1994
         rb"[a-z]{3} (?P<month>[a-z]{3}) (?P<day>[ 0-9][0-9]) " + _TIME + rb" (?P<year>[0-9]{4})",

@@ -104,7 +104,7 @@ class ForwardingFields:
         real_ip = self._real_ip(request, told).encode("latin-1") or b"unix:"
         if told:
             chain = told + b", " + name
-        else:   # both fields tell the same client
+        else:  # both fields tell the same client
             chain = name if real_ip == name else real_ip + b", " + name
         proto = request.first(b"x-forwarded-proto") or self.proto
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (

@@ -55,7 +55,7 @@ _CHUNK_EXTENSION = (
 _CHUNK_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:" + _CHUNK_EXTENSION + rb"(?:[ \t]*+" + _CHUNK_EXTENSION + rb")*)?"
 )
-_CHUNK_BYTES_MAX = 2**63 - 1    # what a signed 64-bit counter behind us can hold
+_CHUNK_BYTES_MAX = 2**63 - 1  # what a signed 64-bit counter behind us can hold
 
 # A trailer field with one of these names is an attempt to change what the head has said.
 _NEVER_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
@@ -194,9 +194,7 @@ def _framing(
     return None, 0, None
 
 
-def request_framing(
-    fields: Iterable[tuple[bytes, bytes]], http11: bool
-) -> tuple[Framing, int]:
+def request_framing(fields: Iterable[tuple[bytes, bytes]], http11: bool) -> tuple[Framing, int]:
     """Return how a request's body is framed and its length (RFC 9112 section 6.3).
 
     Raises:
@@ -248,4 +246,3 @@ def check_response_head(head: bytes) -> None:
     """Raise UpstreamMalformed if the lines of a response head are not plain."""
     if fault := line_fault(head):
         raise UpstreamMalformed(fault)
-

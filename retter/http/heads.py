@@ -279,7 +279,7 @@ def _codings(
 def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
     """Tell whether the application gets a field of that lower-case name, or what it says."""
     if trusted and name == b"x-forwarded-proto":
-        return True     # written anew, with the same value
+        return True  # written anew, with the same value
     return not (name in ends_here or shadows(name))
 
 
@@ -553,9 +553,9 @@ class RequestParser:
             telling=tuple([field for field in seen if self._tells(field[0])]),
             shape=self._shaper.shape(seen),
             country=country(seen) if self._trusted else b"",
-            ids=() if self._trusted else tuple(
-                [value for name, value in seen if name in _REQUEST_IDS]
-            ),
+            ids=()
+            if self._trusted
+            else tuple([value for name, value in seen if name in _REQUEST_IDS]),
         )
 
     def _kept(
@@ -711,7 +711,7 @@ class ResponseParser:
         self._eligibility = eligibility
         self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
         if self._forms is not None:
-            self._forms.clear()     # what a form means may have changed
+            self._forms.clear()  # what a form means may have changed
 
     def parse(self, head: bytes) -> ResponseHead:
         """Parse one whole response head, from the status line to the empty line.
@@ -772,7 +772,7 @@ class ResponseParser:
         )
 
 
-def _is_good(status: int) -> bool:      # as in policy.py
+def _is_good(status: int) -> bool:  # as in policy.py
     return 200 <= status < 400 and status not in (204, 205, 206, 304)
 
 

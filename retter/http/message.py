@@ -26,10 +26,10 @@ QUESTION_MARK, SEMICOLON, SLASH, QUOTE, COMMA, PERCENT, PLUS = b'?;/",%+'
 class Framing(Enum):
     """How the end of a message body is known (RFC 9112 section 6.3)."""
 
-    NONE = "none"            # no body, whatever the fields say
-    LENGTH = "length"        # Content-Length octets
-    CHUNKED = "chunked"      # chunked transfer coding
-    CLOSE = "close"          # a response that ends when the connection closes
+    NONE = "none"  # no body, whatever the fields say
+    LENGTH = "length"  # Content-Length octets
+    CHUNKED = "chunked"  # chunked transfer coding
+    CLOSE = "close"  # a response that ends when the connection closes
 
 
 def _first(fields: Fields, name: bytes) -> bytes | None:
@@ -48,24 +48,24 @@ class RequestHead:
     """A request's head, validated, with its framing and its bytes ready for the application."""
 
     method: bytes
-    target: bytes            # origin-form (absolute-form is rewritten) or "*", bytes untouched
+    target: bytes  # origin-form (absolute-form is rewritten) or "*", bytes untouched
     http11: bool
-    host: bytes              # the authority asked for, as sent; b"" for HTTP/1.0 without Host
-    fields: Fields           # all of them, hop-by-hop ones too
-    framing: Framing         # NONE, LENGTH or CHUNKED
-    content_length: int      # octets; 0 unless framing is LENGTH
-    keep_alive: bool         # the client lets the connection stay open (RFC 9112 section 9.3)
+    host: bytes  # the authority asked for, as sent; b"" for HTTP/1.0 without Host
+    fields: Fields  # all of them, hop-by-hop ones too
+    framing: Framing  # NONE, LENGTH or CHUNKED
+    content_length: int  # octets; 0 unless framing is LENGTH
+    keep_alive: bool  # the client lets the connection stay open (RFC 9112 section 9.3)
     expect_continue: bool
-    upgrade: bytes           # the Upgrade field if Connection names it, else b""
-    conditional: bool        # has conditions or a range (RFC 9110 sections 13 and 14)
-    forward: bytes           # request line and end-to-end fields for the application, CRLF-ended;
-                             # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
-                             # empty line, which depend on the connection
-    telling: Fields          # those of the fields that may say who asks (owner.py)
-    shape: bytes             # what separates variants of the answer (variants.py); b"" mostly
-    country: bytes           # of the client, as a trusted CDN says; b"" is unknown
-    ids: tuple[bytes, ...]   # request ids that the client may have chosen
-    soft: Soft | None        # found out when it is needed (variants.py), and always the same
+    upgrade: bytes  # the Upgrade field if Connection names it, else b""
+    conditional: bool  # has conditions or a range (RFC 9110 sections 13 and 14)
+    forward: bytes  # request line and end-to-end fields for the application, CRLF-ended;
+    # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
+    # empty line, which depend on the connection
+    telling: Fields  # those of the fields that may say who asks (owner.py)
+    shape: bytes  # what separates variants of the answer (variants.py); b"" mostly
+    country: bytes  # of the client, as a trusted CDN says; b"" is unknown
+    ids: tuple[bytes, ...]  # request ids that the client may have chosen
+    soft: Soft | None  # found out when it is needed (variants.py), and always the same
 
     # Written out, here and where else one is made for each request: a constructor that dataclass
     # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
@@ -121,23 +121,23 @@ class ResponseHead:
     """A response's head, validated, with its framing and its bytes ready for a client."""
 
     status: int
-    fields: Fields           # all of them, hop-by-hop ones too
-    framing: Framing         # as the answer to a GET; HEAD makes it NONE
-    content_length: int      # octets; 0 unless framing is LENGTH
-    keep_alive: bool         # the upstream connection may be used again
-    forward: bytes           # status line and end-to-end fields for the client, CRLF-ended, with
-                             # Via and Content-Length (if LENGTH), without the empty line
-    stored: bytes            # the same without Content-Length, Set-Cookie and Age
+    fields: Fields  # all of them, hop-by-hop ones too
+    framing: Framing  # as the answer to a GET; HEAD makes it NONE
+    content_length: int  # octets; 0 unless framing is LENGTH
+    keep_alive: bool  # the upstream connection may be used again
+    forward: bytes  # status line and end-to-end fields for the client, CRLF-ended, with
+    # Via and Content-Length (if LENGTH), without the empty line
+    stored: bytes  # the same without Content-Length, Set-Cookie and Age
     set_cookies: tuple[bytes, ...]
-    event_stream: bool       # Content-Type: text/event-stream
-    plain: bool              # a good answer to a GET with nothing in its head to think about:
-                             # 2xx or 3xx (not 204 to 206, 304), LENGTH, with a Date, no
-                             # Set-Cookie, Vary or stream
-    undated: bool = False          # without Date: it gets that of its receipt (heads.dated)
-    compressible: bool = False     # compressed for clients that ask for it (content_coding.py)
-    coded: bytes | None = None     # `forward` for a coded body, made when it is first needed:
-                                   # filled in later, and always the same
-    facts: tuple[object, object] | None = None     # what the store has read of it, likewise
+    event_stream: bool  # Content-Type: text/event-stream
+    plain: bool  # a good answer to a GET with nothing in its head to think about:
+    # 2xx or 3xx (not 204 to 206, 304), LENGTH, with a Date, no
+    # Set-Cookie, Vary or stream
+    undated: bool = False  # without Date: it gets that of its receipt (heads.dated)
+    compressible: bool = False  # compressed for clients that ask for it (content_coding.py)
+    coded: bytes | None = None  # `forward` for a coded body, made when it is first needed:
+    # filled in later, and always the same
+    facts: tuple[object, object] | None = None  # what the store has read of it, likewise
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -21,7 +21,7 @@ _V1_START: Final = b"PROXY "
 _V2_START: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _V2_FIXED_BYTES: Final = 16
 
-_LOCAL, _PROXY = 0x20, 0x21     # version 2 in the high half, the command in the low half
+_LOCAL, _PROXY = 0x20, 0x21  # version 2 in the high half, the command in the low half
 # Address family and transport (section 2.2), and the octets of both addresses.
 _TCP4, _TCP6, _UNIX = 0x11, 0x21, 0x31
 _ADDRESSES_BYTES: Final = {
@@ -36,8 +36,8 @@ class ProxyHeaderMalformed(ValueError):
 class ProxyHeader(NamedTuple):
     """A complete header."""
 
-    length: int             # octets; what follows is the connection's own
-    client: str | None      # the client's address; "" on a Unix socket; None: the peer itself
+    length: int  # octets; what follows is the connection's own
+    client: str | None  # the client's address; "" on a Unix socket; None: the peer itself
 
 
 def parse_proxy_header(data: bytes) -> ProxyHeader | None:

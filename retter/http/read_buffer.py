@@ -25,10 +25,10 @@ class ReadBuffer:
     __slots__ = ("_begin", "_checked", "_heads", "_octets", "_searched")
 
     def __init__(self, data: bytes, begin: int = 0, *, checked: bool = False) -> None:
-        self._octets: bytes | bytearray = data      # a bytearray as soon as more has come
+        self._octets: bytes | bytearray = data  # a bytearray as soon as more has come
         self._begin = begin
-        self._searched = begin      # up to here each end of a head has been counted
-        self._heads = 0             # as many as have been
+        self._searched = begin  # up to here each end of a head has been counted
+        self._heads = 0  # as many as have been
         self._checked = len(data) if checked else begin
 
     def __len__(self) -> int:
@@ -67,7 +67,7 @@ class ReadBuffer:
         """
         octets, start = self._octets, max(self._begin, self._checked - _OVERLAP)
         if start > self._begin and octets[start] == _LF:
-            start -= 1      # a line feed is judged by what stands before it
+            start -= 1  # a line feed is judged by what stands before it
         check(bytes(octets[start:]))
         self._checked = len(octets)
 

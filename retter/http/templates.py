@@ -26,9 +26,7 @@ _VALUE: Final = rb"[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*+"
 
 # RFC 9110 section 5.5: field-name ":" OWS field-value OWS, without obs-fold. The OWS at the end is
 # read as part of the value.
-_FIELD_LINE: Final = re.compile(
-    rb"([-!#$%&'*+.^_`|~0-9A-Za-z]++):[ \t]*+(" + _VALUE + rb")?"
-)
+_FIELD_LINE: Final = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]++):[ \t]*+(" + _VALUE + rb")?")
 
 # RFC 9112 section 3, origin-form alone; the fragment sign is no part of it.
 REQUEST_LINE: Final = re.compile(

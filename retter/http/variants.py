@@ -21,18 +21,32 @@ ORIGIN_MARK: Final = b"origin\n"
 """Stands first in the shape of requests with an Origin."""
 
 _PREFETCH: Final = frozenset((b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"))
-_VERBATIM: Final = frozenset((
-    *SHAPE_FIELDS, *_PREFETCH, b"service-worker-navigation-preload", b"content-type",
-))
-_JUDGED: Final = frozenset((
-    b"accept", b"forwarded", b"origin", b"save-data", b"sec-fetch-dest",
-    b"upgrade-insecure-requests",
-))
+_VERBATIM: Final = frozenset(
+    (
+        *SHAPE_FIELDS,
+        *_PREFETCH,
+        b"service-worker-navigation-preload",
+        b"content-type",
+    )
+)
+_JUDGED: Final = frozenset(
+    (
+        b"accept",
+        b"forwarded",
+        b"origin",
+        b"save-data",
+        b"sec-fetch-dest",
+        b"upgrade-insecure-requests",
+    )
+)
 
 # By what stands first in Accept. A browser's page has text/html there, a script's data json.
 _ACCEPTED: Final = (
-    (b"text/html", b"html"), (b"application/xhtml+xml", b"html"), (b"text/event-stream", b"events"),
-    (b"json", b"json"), (b"image/", b"image"),
+    (b"text/html", b"html"),
+    (b"application/xhtml+xml", b"html"),
+    (b"text/event-stream", b"events"),
+    (b"json", b"json"),
+    (b"image/", b"image"),
 )
 _EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
 _FORWARDED_SHAPE: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
@@ -147,7 +161,7 @@ def _device(value: bytes) -> bytes:
     if b"Mobi" in value:
         return b"mobile"
     if not value.startswith(b"Mozilla/5.0") or any(one in value for one in _ODD_AGENTS):
-        return b"odd"       # no browser, or one that is too old for many sites
+        return b"odd"  # no browser, or one that is too old for many sites
     return b""
 
 

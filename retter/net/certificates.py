@@ -13,6 +13,7 @@ from retter.config.units import parse_listen, parse_upstream
 _SUBJECT_ALT_NAME: Final = bytes.fromhex("0603551d11")  # OBJECT IDENTIFIER 2.5.29.17, in DER
 _OCTET_STRING, _SEQUENCE, _DNS_NAME = 0x04, 0x30, 0x82
 
+
 def _field(der: bytes, start: int) -> tuple[int, int, int]:
     """Return tag, start and end of the content of the DER value that starts there."""
     length, content = der[start + 1], start + 2

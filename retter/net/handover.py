@@ -54,7 +54,7 @@ class Inheritance:
     def __init__(self) -> None:
         self._listeners: list[socket.socket] = systemd.take_listeners()
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
-        self._lent: set[str] = set()    # by a process that goes on with them if we do not serve
+        self._lent: set[str] = set()  # by a process that goes on with them if we do not serve
         self._ready_fd = -1
         text = os.environ.pop(_VARIABLE, "")
         if text:
@@ -141,7 +141,7 @@ class Successor:
         """Whether it has taken over; call it once, when ready_fd is readable."""
         answer = os.read(self.ready_fd, 1)
         os.close(self.ready_fd)
-        return bool(answer) and not self._killed    # it may have been just too late
+        return bool(answer) and not self._killed  # it may have been just too late
 
     def end(self) -> None:
         """It is not wanted any more."""

@@ -59,8 +59,8 @@ class Resolver:
             self._fixed = (address.host,)
         elif address.host.lower() == LOOPBACK_NAME:
             self._fixed = LOOPBACK_HOSTS
-        self._known: list[str] = []         # what the name led to when the resolver answered last
-        self._works = ""                    # the address that a connection was last made to
+        self._known: list[str] = []  # what the name led to when the resolver answered last
+        self._works = ""  # the address that a connection was last made to
         self._lookup: asyncio.Task[OSError | None] | None = None
         self.fault = ""
         self.failures = 0
@@ -92,7 +92,7 @@ class Resolver:
         if self._lookup is None:
             self._lookup = start_task(self._loop, self._ask(), "looking the application's name up")
         if self.fault and self._known:
-            return self._known      # at once: the lookup tells the next one whether it is over
+            return self._known  # at once: the lookup tells the next one whether it is over
         try:
             async with asyncio.timeout(wait_s if self._known else None):
                 error = await asyncio.shield(self._lookup)

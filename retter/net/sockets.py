@@ -91,7 +91,7 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
 
 
 def _listen_on(address: ListenAddress, umask: int) -> socket.socket:
-    before = os.umask(umask)    # before the path exists: it has no other mode even for a moment
+    before = os.umask(umask)  # before the path exists: it has no other mode even for a moment
     try:
         listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
     except OSError as error:

@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-_FIRST_FD: Final = 3    # SD_LISTEN_FDS_START
+_FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 
 
 def notify(*lines: str) -> None:
@@ -40,7 +40,7 @@ def environment_of_successor() -> dict[str, str]:
     """Return our environment for a process that is to take our place at the manager."""
     environment = dict(os.environ)
     if watchdog_wanted():
-        environment.pop("WATCHDOG_PID", None)   # it names us; our successor is to be heard too
+        environment.pop("WATCHDOG_PID", None)  # it names us; our successor is to be heard too
     return environment
 
 

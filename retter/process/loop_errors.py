@@ -24,7 +24,7 @@ from retter.telemetry.log import flush, get_logger
 
 # Closed when descriptors have run out: as many as come again in a second on a small site.
 ROOM_CONNECTIONS: Final = 32
-AGAIN_S: Final = 1.0    # asyncio goes on accepting after so long
+AGAIN_S: Final = 1.0  # asyncio goes on accepting after so long
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -34,11 +34,11 @@ _LOST: Final = frozenset({errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET})
 _WRITING: Final = "_SelectorSocketTransport._write"
 
 # With its traceback each is some 2 KB. More of the same say nothing new, and fill disks.
-FAULTS_TOLD_MAX: Final = 5          # in a second
+FAULTS_TOLD_MAX: Final = 5  # in a second
 
 # A loop that does nothing but fail makes tens of thousands a second. A hundred connections that
 # each fail once are a bad second, and may be the last bad one: the store has been emptied by then.
-MEMORY_ERRORS_MAX: Final = 200      # in a second, then the process ends
+MEMORY_ERRORS_MAX: Final = 200  # in a second, then the process ends
 
 # Address space given up when memory runs out, for what is done then. It is never touched, so it
 # takes no memory until then.
@@ -55,12 +55,12 @@ class LoopFaults:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self._room_made_at = float("-inf")
-        self._second = float("-inf")    # when the present second began
-        self._told = 0                  # faults in it
+        self._second = float("-inf")  # when the present second began
+        self._told = 0  # faults in it
         self._not_told = 0
-        self._memory_errors = 0         # in it
-        self._out_told = 0              # of proxy.counters.memory_errors
-        self._dropped_told = 0          # of proxy.counters.memory_dropped
+        self._memory_errors = 0  # in it
+        self._out_told = 0  # of proxy.counters.memory_errors
+        self._dropped_told = 0  # of proxy.counters.memory_dropped
         self._reserve: bytes | None = bytes(RESERVE_BYTES)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ class LoopFaults:
         elif isinstance(error, OSError) and error.errno in _LOST and _is_writing(context):
             return
         elif self._proxy.draining and "_start_serving" in repr(context.get("handle")):
-            return      # asyncio wants to go on accepting, and the listener has been closed
+            return  # asyncio wants to go on accepting, and the listener has been closed
         else:
             self._fault(loop.time(), context)
 
@@ -89,7 +89,7 @@ class LoopFaults:
             try:
                 self._reserve = bytes(RESERVE_BYTES)
             except MemoryError:
-                return      # there is still no room
+                return  # there is still no room
 
     def _begin_second(self, now: float) -> None:
         if now - self._second >= 1:
@@ -143,11 +143,14 @@ class LoopFaults:
             self._not_told += 1
             return
         about = {
-            name: repr(value)[:500] for name, value in context.items()
+            name: repr(value)[:500]
+            for name, value in context.items()
             if name not in ("message", "exception")
         }
         log.error(
-            "fault", message=str(context.get("message"))[:500], **about,
+            "fault",
+            message=str(context.get("message"))[:500],
+            **about,
             exc_info=context.get("exception"),
         )
 

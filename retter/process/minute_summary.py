@@ -54,9 +54,7 @@ class Digest:
         then, why, latency = self._totals, self._why, self._latency
         requests, gone, dropped = self._requests, self._gone, self._dropped
         self._look()
-        fresh, stored, refused, failed = (
-            b - a for a, b in zip(then, self._totals, strict=True)
-        )
+        fresh, stored, refused, failed = (b - a for a, b in zip(then, self._totals, strict=True))
         breaker = self._proxy.breaker
         dropped = self._dropped - dropped
         if not (stored or refused or failed or dropped) and breaker.state is State.CLOSED:

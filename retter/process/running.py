@@ -261,7 +261,7 @@ class RunningProxy:
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
         proxy = self._proxy
-        proxy.draining = True   # before a socket is closed: all who look at the one know the other
+        proxy.draining = True  # before a socket is closed: all who look at the one know the other
         if self._handed_over and self._admin is not None:
             await self._admin.stop_accepting()
         await self._stop_accepting()
@@ -282,7 +282,7 @@ class RunningProxy:
             self._unlink(listener)
         for server, listener in zip(self._servers, self._sockets, strict=False):
             await close_server(server, listener)
-        for listener in self._sockets:      # a failed start leaves some without a server
+        for listener in self._sockets:  # a failed start leaves some without a server
             listener.close()
         self._servers.clear()
         self._sockets.clear()
@@ -356,10 +356,10 @@ class Program:
         self._loop = asyncio.get_running_loop()
         self._asked_at = math.inf
         self._reload_asked = False
-        self._too_late: asyncio.TimerHandle | None = None     # for the successor
+        self._too_late: asyncio.TimerHandle | None = None  # for the successor
         self._successor: Successor | None = None
         self._stopping = asyncio.Event()
-        self.pid_after = 0      # of who has taken over
+        self.pid_after = 0  # of who has taken over
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._on_stop)
         self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
@@ -417,7 +417,7 @@ class Program:
         """Stop waiting for a successor that neither serves nor ends; another may be started."""
         assert self._successor is not None, "else the timer is cancelled"
         log.warning("takeover-late", successor=self._successor.pid, advice="it is stopped")
-        self._successor.kill()      # then it has ended, and _on_successor is told
+        self._successor.kill()  # then it has ended, and _on_successor is told
 
     def _on_successor(self) -> None:
         successor, self._successor = self._successor, None
@@ -568,7 +568,7 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
     except ListenError as error:
         log.error("cannot-start", error=str(error))
         return 1
-    except MemoryError:     # the loop itself cannot go on
+    except MemoryError:  # the loop itself cannot go on
         end_out_of_memory()
     finally:
         flush_log(CLOSE_S)

@@ -34,9 +34,9 @@ class TransitionLog:
 
     def __init__(self) -> None:
         self._written_at = -math.inf
-        self._last: Transition | None = None    # not written yet
-        self._before = ""                       # the state when the first unwritten one came
-        self._entered: dict[str, int] = {}      # by the changes not written yet
+        self._last: Transition | None = None  # not written yet
+        self._before = ""  # the state when the first unwritten one came
+        self._entered: dict[str, int] = {}  # by the changes not written yet
 
     def on_transition(self, transition: Transition) -> None:
         """Write a change of state with the figures that caused it, now or soon."""

@@ -21,7 +21,7 @@ class Spell:
     """A fault that lasts from one moment to another."""
 
     def __init__(self) -> None:
-        self.since: float | None = None      # None: there was none when we looked last
+        self.since: float | None = None  # None: there was none when we looked last
         self._again_at = float("-inf")
 
     def begins(self, fault: str, now: float) -> bool:

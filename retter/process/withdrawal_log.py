@@ -21,7 +21,7 @@ class WithdrawalLog:
 
     def __init__(self, proxy: "Proxy") -> None:
         self._withdrawals = proxy.withdrawals
-        self._seen_at = float("-inf")       # when there was a mass at last
+        self._seen_at = float("-inf")  # when there was a mass at last
 
     def on_second(self, now: float) -> None:
         """Look whether there is a mass of refusals."""

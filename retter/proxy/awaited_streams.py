@@ -21,7 +21,7 @@ from retter.http.message import RequestHead
 # everybody has open opens as many as there are visitors; those that are too many are ordinary
 # requests, and the first stream that begins takes the route from the credit.
 CREDIT_MAX: Final = 64
-CLIENT_CREDIT_MAX: Final = 32       # for one client: half of it is left to others
+CLIENT_CREDIT_MAX: Final = 32  # for one client: half of it is left to others
 # What an answer that is no stream costs, and how soon the credit comes back (a second).
 CREDIT_CUT: Final = 0.5
 CREDIT_GROWTH: Final = 1.0
@@ -30,8 +30,8 @@ DOUBT_S: Final = 600.0
 # Routes are remembered by name, the latest ones. A site has a handful of streams.
 ROUTES_MAX: Final = 64
 
-NOT_AWAITED: Final = 0      # an ordinary request
-PROVEN: Final = 1           # the route is known for its streams
+NOT_AWAITED: Final = 0  # an ordinary request
+PROVEN: Final = 1  # the route is known for its streams
 ON_CREDIT: Final = 2
 
 
@@ -42,7 +42,7 @@ def asks_for_events(request: RequestHead) -> bool:
     """
     accept = request.combined(b"accept")
     return (
-        accept[:1] in (b"t", b"T", b" ")    # nearly all others begin otherwise
+        accept[:1] in (b"t", b"T", b" ")  # nearly all others begin otherwise
         and b"," not in accept
         and accept.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream"
         and request.method != b"HEAD"
@@ -55,9 +55,9 @@ class AwaitedStreams:
     __slots__ = ("_by_client", "_credit", "_credit_at", "_on_credit", "_others", "_streams")
 
     def __init__(self) -> None:
-        self._streams: OrderedDict[bytes, float] = OrderedDict()    # routes; latest last
-        self._others: OrderedDict[bytes, float] = OrderedDict()     # that answered otherwise
-        self._by_client: dict[int, int] = {}    # on credit
+        self._streams: OrderedDict[bytes, float] = OrderedDict()  # routes; latest last
+        self._others: OrderedDict[bytes, float] = OrderedDict()  # that answered otherwise
+        self._by_client: dict[int, int] = {}  # on credit
         self._on_credit = 0
         self._credit = float(CREDIT_MAX)
         self._credit_at = 0.0
@@ -104,8 +104,8 @@ class AwaitedStreams:
         """
         if stream:
             _remember(self._streams, route, now)
-        elif outcome is Outcome.OK and status != 204 and (
-            status < 400 or route not in self._streams
+        elif (
+            outcome is Outcome.OK and status != 204 and (status < 400 or route not in self._streams)
         ):
             _remember(self._others, route, now)
             self._credit = max(1.0, CREDIT_CUT * self._credit_now(now))

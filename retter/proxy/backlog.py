@@ -25,9 +25,9 @@ class Backlog:
     def __init__(self, budget: BufferBudget, free_bytes: int) -> None:
         self._budget = budget
         self._free_bytes = free_bytes
-        self._taken = 0         # octets of the budget
+        self._taken = 0  # octets of the budget
         self.full = False
-        self.writes = 0         # of which it consists: each takes memory beside its octets
+        self.writes = 0  # of which it consists: each takes memory beside its octets
 
     def hold(self, waiting: int, bytes_max: int) -> bool:
         """Take memory for what waits now; False if that is too much, and then it is full.

@@ -60,11 +60,11 @@ _LEADING_BYTES_MAX = 16
 class Phase(Enum):
     """How far a client connection has come."""
 
-    OPEN = auto()           # requests are received and answered
-    BODY = auto()           # the present request's body is received
-    DECODING = auto()       # a stored response is decoded for the present request
-    TUNNEL = auto()         # bytes go both ways after a 101
-    LINGERING = auto()      # after the last answer: what is still sent is dropped (lingering.py)
+    OPEN = auto()  # requests are received and answered
+    BODY = auto()  # the present request's body is received
+    DECODING = auto()  # a stored response is decoded for the present request
+    TUNNEL = auto()  # bytes go both ways after a 101
+    LINGERING = auto()  # after the last answer: what is still sent is dropped (lingering.py)
     CLOSED = auto()
 
 
@@ -93,9 +93,7 @@ class DownstreamConnection:
         "peer",
     )  # fmt: skip
 
-    def __init__(
-        self, proxy: "Proxy", proto: bytes = b"http", peer: str | None = None
-    ) -> None:
+    def __init__(self, proxy: "Proxy", proto: bytes = b"http", peer: str | None = None) -> None:
         self._proxy = proxy
         self._loop = proxy.loop
         self._proto = proto
@@ -103,24 +101,24 @@ class DownstreamConnection:
         self._memo: HeadMemo[ParsedRequest]
         self._buffer: ReadBuffer | None = None  # never empty
         self._exchange: Exchange | None = None
-        self.body: RequestBody | None = None   # of the present request, until it has all come
-        self._busy = False                     # inside the loop over requests
-        self._close = False                    # after the present answer
+        self.body: RequestBody | None = None  # of the present request, until it has all come
+        self._busy = False  # inside the loop over requests
+        self._close = False  # after the present answer
         self._phase = _OPEN
-        self._eof = False                      # the client has closed its sending side
-        self._probed = False                   # and got the first octet of its answer for that
-        self._leftover: Leftover | None = None     # what comes while lingering
-        self._tunnel: Tunnel | None = None     # takes what comes in place of the exchange
-        self._paused = False                   # reading
-        self._backlog: Backlog | None = None   # while the client does not keep up
-        self._unsent = 0                       # octets, if it has taken nothing since last seen
+        self._eof = False  # the client has closed its sending side
+        self._probed = False  # and got the first octet of its answer for that
+        self._leftover: Leftover | None = None  # what comes while lingering
+        self._tunnel: Tunnel | None = None  # takes what comes in place of the exchange
+        self._paused = False  # reading
+        self._backlog: Backlog | None = None  # while the client does not keep up
+        self._unsent = 0  # octets, if it has taken nothing since last seen
         self._requests = 0
         self.deadline = _FOREVER
         self.bucket = -1
         self._told_peer = peer
         self._traffic = proxy.counters.traffic
         self.peer = ""
-        self.forwarding: ForwardingFields      # set when the peer is known
+        self.forwarding: ForwardingFields  # set when the peer is known
 
     # -- what the exchange asks for ---------------------------------------------------------
 
@@ -240,7 +238,7 @@ class DownstreamConnection:
         if self._close or self.body is not None:
             self._end()
             return
-        if self._backlog is None:   # else it has still to take what is written
+        if self._backlog is None:  # else it has still to take what is written
             self.deadline = now + self._proxy.settings.keep_alive_s
         if self._paused or self._buffer is not None:
             self._go_on(now)
@@ -398,7 +396,7 @@ class DownstreamConnection:
         if self._exchange is not None and self._exchange.event_stream:
             return False  # nobody says no more and listens on: a page has been closed
         if isinstance(self._transport, SlicedBody):
-            self._eof = True    # what is stored for it is still written
+            self._eof = True  # what is stored for it is still written
             self._close = self._close or not self._buffer
             return True
         if self.body is not None or (self._exchange is None and self._phase is not _DECODING):
@@ -406,7 +404,7 @@ class DownstreamConnection:
         self._eof = True
         self._close = self._close or self._buffer is None  # what was pipelined is answered first
         if self._exchange is None:
-            return True     # the answer comes in a moment
+            return True  # the answer comes in a moment
         if not self._exchange.answer_begun and needs_probe(self._transport):
             self.write(PROBE)
             self._probed = True
@@ -452,7 +450,7 @@ class DownstreamConnection:
             if self._eof:
                 self.close()
         elif self._phase is _OPEN:
-            if self._close:     # its sending side has been closed meanwhile
+            if self._close:  # its sending side has been closed meanwhile
                 self._end()
                 return
             self.deadline = now + self._proxy.settings.keep_alive_s
@@ -487,7 +485,7 @@ class DownstreamConnection:
         """Take the requests that begin there in data, until one has to be waited for."""
         self._busy = True
         end = len(data)
-        ahead = 0       # requests that others followed at once
+        ahead = 0  # requests that others followed at once
         try:
             while at < end and self._exchange is None and self._phase is _OPEN:
                 if self._backlog is not None:
@@ -527,9 +525,7 @@ class DownstreamConnection:
         parsed = self._memo.get(head_bytes)
         if parsed is None:
             trusted = self.forwarding.trusted
-            parsed = proxy.parse(
-                head_bytes, trusted, self._memo, self._proto, self.forwarding
-            )
+            parsed = proxy.parse(head_bytes, trusted, self._memo, self._proto, self.forwarding)
         if self._eof and end == last:
             self._close = True  # the last one that the client has sent
         head = parsed.head
@@ -579,7 +575,7 @@ class DownstreamConnection:
         if begin < len(data) and data[begin] != _CR:
             self._buffer = ReadBuffer(data, begin, checked=True)
         else:
-            self._buffer = ReadBuffer(data, at)     # empty lines are counted on
+            self._buffer = ReadBuffer(data, at)  # empty lines are counted on
             self._wait_until(now + self._proxy.settings.keep_alive_s, now)
         if self._eof:
             self._end()  # the rest of it will never come
@@ -636,7 +632,7 @@ class DownstreamConnection:
             elif self._backlog is None:
                 self.deadline = now + proxy.settings.keep_alive_s
         elif not body.complete and body.keeps_some and not exchange.connected:
-            self.pause_body()   # until the exchange can take it
+            self.pause_body()  # until the exchange can take it
 
     def _awaits(self, body: RequestBody) -> bool:
         return self.body is body
@@ -650,7 +646,7 @@ class DownstreamConnection:
         if self._paused:
             return
         deadline = body.next_deadline(now)
-        if self._backlog is None:   # else it has its time to take what is written
+        if self._backlog is None:  # else it has its time to take what is written
             self.deadline = deadline
             self._proxy.wheel.watch(self, now)
 
@@ -701,9 +697,8 @@ class DownstreamConnection:
             buffer = self._buffer = ReadBuffer(data, begin)
         else:
             buffer.add(data[begin:])
-        if (
-            len(buffer) > READ_AHEAD_BYTES_MAX
-            or buffer.has_heads(self._proxy.settings.pipeline_max)
+        if len(buffer) > READ_AHEAD_BYTES_MAX or buffer.has_heads(
+            self._proxy.settings.pipeline_max
         ):
             self.pause_body()
 
@@ -771,9 +766,7 @@ class DownstreamConnection:
         proxy = self._proxy
         proxy.counters.count_own(None, error.reason, error.status)
         if proxy.access_log is not None:
-            proxy.access_log.add(
-                self.peer, None, None, error.status, "retter", error.reason, 0.0
-            )
+            proxy.access_log.add(self.peer, None, None, error.status, "retter", error.reason, 0.0)
         self._tell_mistake(error)
 
     def _tell_mistake(self, error: DownstreamError) -> None:
@@ -822,7 +815,7 @@ class DownstreamConnection:
         if not leftover.drop(len(data)):
             self.abort()
             return
-        if not transport.get_write_buffer_size():   # else it has its time to take the answer
+        if not transport.get_write_buffer_size():  # else it has its time to take the answer
             self.deadline = leftover.deadline(now)
             self._proxy.wheel.watch(self, now)
         on = self._proxy.linger_pace.may_read_on(self, leftover, len(data))

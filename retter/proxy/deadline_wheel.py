@@ -20,8 +20,8 @@ LOOKS_PER_PASSED = 16
 class Watched(Protocol):
     """What the wheel needs of its items."""
 
-    deadline: float     # monotonic seconds, or infinity
-    bucket: int         # the wheel's own; -1 while not watched
+    deadline: float  # monotonic seconds, or infinity
+    bucket: int  # the wheel's own; -1 while not watched
 
 
 Item = TypeVar("Item", bound=Watched)
@@ -34,7 +34,7 @@ class DeadlineWheel(Generic[Item]):
 
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, set[Item]] = {}
-        self._passing: set[Item] = set()    # of the second before, not yet looked at
+        self._passing: set[Item] = set()  # of the second before, not yet looked at
         self._second = int(now)
 
     def watch(self, item: Item, now: float) -> None:

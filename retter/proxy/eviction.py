@@ -42,7 +42,7 @@ class Waiting(Protocol):
 
 Item = TypeVar("Item", bound=Waiting)
 
-_Found = tuple[float, Item]     # since when it waits
+_Found = tuple[float, Item]  # since when it waits
 _SINCE = itemgetter(0)
 
 
@@ -55,9 +55,9 @@ class LongestWaiting(Generic[Item]):
         # The longest waiting last.
         self._crowd: list[_Found[Item]] = []
         self._others: list[_Found[Item]] = []
-        self._is_crowded = False    # when it was looked last
+        self._is_crowded = False  # when it was looked last
         self._looked_at = -inf
-        self._not_before = -inf     # is there another look
+        self._not_before = -inf  # is there another look
 
     def take(
         self, items: Collection[Item], now: float, crowd: Callable[[], Collection[str]]
@@ -82,7 +82,7 @@ class LongestWaiting(Generic[Item]):
     def _take_from(self, found: list[_Found[Item]]) -> Item | None:
         while found:
             since, item = found.pop()
-            if item.waits_since() == since:     # else it has had something to do
+            if item.waits_since() == since:  # else it has had something to do
                 return item
         return None
 

@@ -78,11 +78,11 @@ _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 class Stage(Enum):
     """How far an exchange has come."""
 
-    QUEUED = auto()         # waits for a place (breaker)
-    CONNECTING = auto()     # waits for a connection (pool)
-    SENT = auto()           # waits for the response head
-    RECEIVING = auto()      # the head has arrived
-    DONE = auto()           # or taken over by a Tunnel
+    QUEUED = auto()  # waits for a place (breaker)
+    CONNECTING = auto()  # waits for a connection (pool)
+    SENT = auto()  # waits for the response head
+    RECEIVING = auto()  # the head has arrived
+    DONE = auto()  # or taken over by a Tunnel
 
 
 # Looked up once: an Enum member's attribute access costs three times a global's.
@@ -175,18 +175,18 @@ class Exchange:
     What most exchanges never change stands on the class: it costs nothing to set up.
     """
 
-    deadline = float("inf")         # of the upstream's next step, monotonic seconds
-    awaited = NOT_AWAITED           # whether it is an event stream that has not begun
+    deadline = float("inf")  # of the upstream's next step, monotonic seconds
+    awaited = NOT_AWAITED  # whether it is an event stream that has not begun
     # the request
     _upstream: UpstreamConnection | None = None
     _retried = False
-    _unsent = False                         # the connection was lost before the request went
+    _unsent = False  # the connection was lost before the request went
     # the answer
-    _relay: ResponseRelay | None = None     # of an answer that is not passed on in one step
+    _relay: ResponseRelay | None = None  # of an answer that is not passed on in one step
     _outcome = Outcome.NEUTRAL
-    _blocked = False                        # the client does not take the answer
-    _blocked_since = float("inf")           # or did not at some time, for the first time
-    _silence_s = 0.0                        # allowed between bytes of the answer
+    _blocked = False  # the client does not take the answer
+    _blocked_since = float("inf")  # or did not at some time, for the first time
+    _silence_s = 0.0  # allowed between bytes of the answer
 
     def __init__(
         self,
@@ -200,17 +200,17 @@ class Exchange:
         forwarding: "ForwardingFields",
     ) -> None:
         self._proxy = proxy
-        self._client: DownstreamConnection | None = client     # None: we ask ourselves
+        self._client: DownstreamConnection | None = client  # None: we ask ourselves
         self._forwarding = forwarding
         self._parsed = parsed
         self._permit = permit
-        self._found = found                     # stored before, to compare the answer with
+        self._found = found  # stored before, to compare the answer with
         permit.holder = self
         self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
         if proxy.access_log is not None:
             self._began_at = proxy.access_log.clock() if body is None else body.began_at
-        self._body = body                       # of the request
+        self._body = body  # of the request
 
     @property
     def stream(self) -> bool:
@@ -261,9 +261,9 @@ class Exchange:
     def _bind(self, connection: UpstreamConnection) -> None:
         """The connection is this client's alone from here on, and nothing of it is stored."""
         self._proxy.bound.bind(self._client, self._client_address(), connection)
-        self._identify_as(replace(
-            self._parsed.identity, lookup=False, store=False, stands_in=False
-        ))
+        self._identify_as(
+            replace(self._parsed.identity, lookup=False, store=False, stands_in=False)
+        )
 
     def _first_byte_wait_s(self) -> float:
         if self._parsed.stream or self.awaited:
@@ -309,7 +309,7 @@ class Exchange:
             data = self._proxy.compression.weakened.restored(data)
         if body is not None:
             if body.continued:
-                data = without_expectation(data)    # it has been met
+                data = without_expectation(data)  # it has been met
             data += body.take(again=connection.reused and not self._retried)
         if complete:
             self.deadline = now + self._first_byte_wait_s()
@@ -401,7 +401,7 @@ class Exchange:
             )
         except MemoryError:
             proxy.free_memory()
-        withdrawals = proxy.withdrawals     # as in `_answered_well`, without a call
+        withdrawals = proxy.withdrawals  # as in `_answered_well`, without a call
         withdrawals.confirmed += permit.has_stored
         if withdrawals.clients:
             withdrawals.answered_well(proxy.client_of(self._forwarding, parsed))
@@ -417,7 +417,7 @@ class Exchange:
             self._bind(self._upstream)
         proxy, parsed = self._proxy, self._parsed
         if self._body is not None:
-            self._body.release()    # it is not sent again
+            self._body.release()  # it is not sent again
         relay = ResponseRelay(proxy, parsed, self._body, self._permit, head, self)
         self._relay = relay
         self.stage = Stage.RECEIVING
@@ -455,7 +455,7 @@ class Exchange:
         if found is not None:
             stored_body: bytes = found[BODY]
             if not found[CODING] and 2 * len(body) >= len(stored_body):
-                return False    # nearly always, so without a call
+                return False  # nearly always, so without a call
             return has_shrunk(body, stored_body)
         # Nothing is stored, or nothing that was to spare the application work.
         if proxy.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
@@ -468,7 +468,7 @@ class Exchange:
         if self._outcome is not Outcome.OK or not parsed.identity.lookup:
             return
         if parsed.head.method == b"HEAD":
-            return      # with --limit-head; it has no body to be judged by
+            return  # with --limit-head; it has no body to be judged by
         body = relay.whole(data)
         if body is None:
             return
@@ -825,7 +825,7 @@ class Exchange:
                 if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
                     self._release(now)
         elif relay.drips(now) and last_resort(proxy, self._parsed, now) is not None:
-            self.deadline = now     # it hangs: who asks again gets the stored response
+            self.deadline = now  # it hangs: who asks again gets the stored response
 
     def _release(self, now: float) -> None:
         """Send what was held back of the answer, and stream the rest."""
@@ -908,9 +908,7 @@ class Exchange:
         if shown is not None:
             self._answer_with(shown, reason, now)
             return True
-        waiter = AwaitedForm(
-            proxy, client, parsed, reason, self._began_at, status, retry_after_s
-        )
+        waiter = AwaitedForm(proxy, client, parsed, reason, self._began_at, status, retry_after_s)
         if not waiter.wait_for(stored):
             return False
         self._client = None

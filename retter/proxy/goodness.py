@@ -34,26 +34,26 @@ from retter.store.record import StoredResponse
 SMALL_BYTES_MAX: Final = 16 * 1024
 # Nothing is stored to compare it with: of what is so small the text is most, or all.
 NEW_BYTES_MAX: Final = 4 * 1024
-BELIEVED_AFTER: Final = 3            # torsos in a row: then that is what the page is now
+BELIEVED_AFTER: Final = 3  # torsos in a row: then that is what the page is now
 # Pages whose last answer may have been a torso; 200 octets each. The oldest begins anew.
 TORSOS_MAX: Final = 1024
-TROUBLE_S: Final = 10.0              # after a failure; one in that time is no chance
-LATELY_S: Final = 60.0               # after a failure: answers are held back until they are whole
+TROUBLE_S: Final = 10.0  # after a failure; one in that time is no chance
+LATELY_S: Final = 60.0  # after a failure: answers are held back until they are whole
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_GZIP_BYTES_MIN: Final = 20          # of an empty body (RFC 1952)
+_GZIP_BYTES_MIN: Final = 20  # of an empty body (RFC 1952)
 _TEXT_TYPES: Final = (b"text/", b"application/json", b"application/xml", b"application/xhtml+xml")
 _TEXT_SUFFIXES: Final = (b"+json", b"+xml")
-_JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})    # not parts, not redirections
+_JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})  # not parts, not redirections
 
 
 class Verdict(Enum):
     """What an answer is good for."""
 
-    GOOD = auto()           # to be delivered and stored
-    NOT_STORED = auto()     # to be delivered; what is stored stays
-    UNCLEAR = auto()        # the same, and it tells nothing of the application
-    FAILED = auto()         # a failure: the stored response stands in for it
+    GOOD = auto()  # to be delivered and stored
+    NOT_STORED = auto()  # to be delivered; what is stored stays
+    UNCLEAR = auto()  # the same, and it tells nothing of the application
+    FAILED = auto()  # a failure: the stored response stands in for it
 
 
 def length_of(body: bytes) -> int:
@@ -128,7 +128,7 @@ class Goodness:
     def _torso(self, key: bytes, stored_at: float) -> Verdict:
         before, count = self.torsos.pop(key, (stored_at, 0))
         if before != stored_at:
-            count = 0       # a whole one has come in between
+            count = 0  # a whole one has come in between
         if count + 1 >= BELIEVED_AFTER:
             return Verdict.GOOD
         self.torsos[key] = stored_at, count + 1
@@ -143,7 +143,7 @@ class Goodness:
         if coding := coding_of(head.combined(b"content-encoding")):
             plain = decoded(body, canonical(coding), SMALL_BYTES_MAX)
             if plain is None:
-                return False    # not to be read here, or not small
+                return False  # not to be read here, or not small
             body = plain
         lower = body.lower()
         return any(text in lower for text in self._texts)

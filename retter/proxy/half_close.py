@@ -58,7 +58,7 @@ class HalfClosed:
     __slots__ = ("_transports",)
 
     def __init__(self) -> None:
-        self._transports: dict[Client, Transport] = {}      # who was looked at longest ago first
+        self._transports: dict[Client, Transport] = {}  # who was looked at longest ago first
 
     def __len__(self) -> int:
         return len(self._transports)

@@ -32,7 +32,7 @@ class Preamble(asyncio.Protocol):
         self._proxy = proxy
         self._make_connection = make_connection
         self._transport: asyncio.Transport | None = None
-        self._since = float("inf")      # when it was accepted
+        self._since = float("inf")  # when it was accepted
         self.deadline = float("inf")
         self.bucket = -1
 

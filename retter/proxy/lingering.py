@@ -42,8 +42,8 @@ class Leftover:
     def __init__(self, now: float) -> None:
         self._until = now + LINGER_S
         self._left = LINGER_BYTES_MAX
-        self._tick = -1             # for which
-        self._tick_left = 0         # so much may still be read
+        self._tick = -1  # for which
+        self._tick_left = 0  # so much may still be read
 
     def drop(self, octets: int) -> bool:
         """Count dropped octets; False if there have been too many."""
@@ -70,7 +70,7 @@ class LingerPace:
 
     def __init__(self) -> None:
         self._left = BYTES_PER_TICK
-        self._paused: dict[Client, None] = {}       # who waits longest first
+        self._paused: dict[Client, None] = {}  # who waits longest first
         self._ticks = 0
 
     def __len__(self) -> int:

@@ -75,7 +75,7 @@ def tls_fault(error: OSError) -> str:
         return "no TLS with it: it closed the connection in the handshake"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be believed: {error.verify_message}"
-    reason = str(getattr(error, "reason", "") or error)     # one that a loop has made has none
+    reason = str(getattr(error, "reason", "") or error)  # one that a loop has made has none
     return f"no TLS with it: {reason.lower().replace('_', ' ')}"
 
 
@@ -137,12 +137,12 @@ class ConnectionPool:
             tls=tls,
             tls_name=tls_name,
         )
-        self._idle: list[UpstreamConnection] = []        # oldest first
+        self._idle: list[UpstreamConnection] = []  # oldest first
         # Oldest first; whether they may be used sooner if need be.
         self._resting: dict[UpstreamConnection, bool] = {}
-        self._flushing: dict[UpstreamConnection, float] = {}     # -> until (monotonic seconds)
+        self._flushing: dict[UpstreamConnection, float] = {}  # -> until (monotonic seconds)
         self._connections: set[UpstreamConnection] = set()
-        self._held: dict[Dialler, float] = {}            # -> until (monotonic seconds)
+        self._held: dict[Dialler, float] = {}  # -> until (monotonic seconds)
         self._tasks: set[asyncio.Task[None]] = set()
         self._redialling = False
         self._closed = False
@@ -151,7 +151,7 @@ class ConnectionPool:
         self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
-        self.fault = ""          # why the last attempt to connect was in vain; "" if it was not
+        self.fault = ""  # why the last attempt to connect was in vain; "" if it was not
 
     def reconfigure(
         self,
@@ -438,11 +438,11 @@ class ConnectionPool:
             try:
                 async with asyncio.timeout(share_s):
                     connection = await self._open_tcp(host)
-            except OSError as error:    # TimeoutError is one
+            except OSError as error:  # TimeoutError is one
                 if error.errno in _OUR_OWN_LIMITS:
                     raise
                 if fault is None or fault.errno in _NO_WAY_THERE:
-                    fault = error       # else the one of the address that worked last tells more
+                    fault = error  # else the one of the address that worked last tells more
             else:
                 self.resolver.worked(host)
                 return connection

@@ -65,10 +65,10 @@ from retter.store.store import ResponseStore, StoreRules
 from retter.telemetry.access_log import AccessLog
 from retter.telemetry.line_writer import CLOSE_S
 
-TICK_S = 0.05            # the breaker's; also how late a time limit of an exchange may be noticed
-LATE_S = 0.2             # a tick that comes later than that says that the process was held up
-DRAIN_IDLE_S = 1.0       # no request for so long: none is on its way
-SECOND_TICKS = 20        # event streams and tunnels are silent for long: looked at once a second
+TICK_S = 0.05  # the breaker's; also how late a time limit of an exchange may be noticed
+LATE_S = 0.2  # a tick that comes later than that says that the process was held up
+DRAIN_IDLE_S = 1.0  # no request for so long: none is on its way
+SECOND_TICKS = 20  # event streams and tunnels are silent for long: looked at once a second
 
 # When there is no room, those of an address with more than this share of all connections give way
 # first: one client that takes all it can get drives itself out and nobody else. An office or a
@@ -89,8 +89,7 @@ RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 class ParsedRequest:
     """All that follows from a request's head alone; shared by requests with the same bytes."""
 
-    __slots__ = (
-        "accepted", "asks_events", "binds", "client", "head", "identity", "kind", "stream")
+    __slots__ = ("accepted", "asks_events", "binds", "client", "head", "identity", "kind", "stream")
 
     def __init__(
         self,
@@ -103,10 +102,10 @@ class ParsedRequest:
         self.head = head
         self.identity = identity
         self.kind = kind
-        self.stream = stream      # takes long on purpose (`--stream-paths`)
+        self.stream = stream  # takes long on purpose (`--stream-paths`)
         self.asks_events = asks_events  # for an event stream and nothing else
-        self.binds = False        # authenticates its connection (bound_connections.py)
-        self.accepted: Accepted | None = None   # found out with the first answer that gains
+        self.binds = False  # authenticates its connection (bound_connections.py)
+        self.accepted: Accepted | None = None  # found out with the first answer that gains
         # The number of the client that a trusted peer tells, 0 if it tells none; -1: not read yet.
         self.client = -1
 
@@ -114,12 +113,10 @@ class ParsedRequest:
 # Paths whose route is remembered: a page is asked for again and again, with ever new queries. A
 # miss costs 1 us more than none.
 ROUTES_REMEMBERED_MAX = 4096
-ROUTE_PATH_BYTES_MAX = 256      # of a path that is remembered: 1 MB of them, not 64
+ROUTE_PATH_BYTES_MAX = 256  # of a path that is remembered: 1 MB of them, not 64
 
 
-def _make_route_of(
-    patterns: tuple[bytes, ...], limit_head: bool
-) -> Callable[[RequestHead], bytes]:
+def _make_route_of(patterns: tuple[bytes, ...], limit_head: bool) -> Callable[[RequestHead], bytes]:
     """Return a function that names routes: the operator's own first, then by segments."""
 
     def method_of(request: RequestHead) -> bytes:
@@ -156,9 +153,9 @@ def _encoded(names: tuple[str, ...]) -> tuple[bytes, ...]:
 class ClientConnection(Protocol):
     """What all client connections have, whatever they wait for."""
 
-    peer: str               # whom it counts for; "" for nobody: a Unix socket, or not yet known
+    peer: str  # whom it counts for; "" for nobody: a Unix socket, or not yet known
     deadline: float
-    bucket: int             # the wheel's
+    bucket: int  # the wheel's
 
     @property
     def idle(self) -> bool: ...
@@ -242,16 +239,16 @@ class Proxy:
         # Told of every change of the circuit's state, and once a second what time it is.
         self.on_transition = [on_transition] if on_transition is not None else []
         self.on_second: list[Callable[[float], None]] = []
-        self.loop_lag_s = 0.0        # worst since somebody asked last
+        self.loop_lag_s = 0.0  # worst since somebody asked last
         self.store_policy = StorePolicy(settings.store_policy)
         self._secret = os.urandom(32)  # of this process: no key means anything to the next one
         self._client_ids = ClientIds(os.urandom(32))
         self._instance = os.urandom(6).hex().encode()
         self._memos = _request_memos(settings)
         self._response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
-        self._response_parser = ResponseParser()    # the same for all connections, old and new
+        self._response_parser = ResponseParser()  # the same for all connections, old and new
         self._sessions = SessionsSeen()
-        self._lineages: Lineages | None = None      # as long as the store, too
+        self._lineages: Lineages | None = None  # as long as the store, too
         self.goodness = Goodness()
         self._derive(settings, _error_page(settings))
         self.breaker = CircuitBreaker(breaker_settings(settings), now, self._state_changed)
@@ -273,10 +270,10 @@ class Proxy:
         self.buffers = BufferBudget(settings.buffer_memory_bytes)
         self.access_log = self._open_access_log(settings, None)
         self._per_address: dict[str, int] = {}
-        self.exchanges: dict[Exchange, None] = {}    # in flight, in start order
-        self.streams: dict[Exchange | Tunnel, None] = {}     # event streams and tunnels
+        self.exchanges: dict[Exchange, None] = {}  # in flight, in start order
+        self.streams: dict[Exchange | Tunnel, None] = {}  # event streams and tunnels
         self.connections: set[ClientConnection] = set()
-        self.descriptors_max = 0      # for clients and the application together; 0: not known
+        self.descriptors_max = 0  # for clients and the application together; 0: not known
         self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
         self.half_closed = HalfClosed()
         self.self_probe = SelfProbe(self)
@@ -370,9 +367,7 @@ class Proxy:
         except OSError as error:
             raise ConfigError(f"access_log: {settings.access_log}: {error.strerror}") from None
 
-    def _make_pool(
-        self, settings: Settings, pool_class: type[ConnectionPool]
-    ) -> ConnectionPool:
+    def _make_pool(self, settings: Settings, pool_class: type[ConnectionPool]) -> ConnectionPool:
         address = parse_upstream(settings.upstream)
         return pool_class(
             address,
@@ -409,7 +404,7 @@ class Proxy:
                 self._holder(permit).keep_from_store()
         self.answers.set_state(self.breaker.state)
         self.keeper.configure(self.owner_rules)
-        self._forget_heads()    # what they mean may have changed
+        self._forget_heads()  # what they mean may have changed
         for kind, memo in _request_memos(settings).items():
             self._memos[kind].resize(memo.bytes_max)
         self._response_memo.clear()
@@ -441,7 +436,7 @@ class Proxy:
         counters.connections += 1
         address_max = settings.connections_per_address_max
         if address_max and (not connection.peer or self._trust.trusts(connection.peer)):
-            address_max = 0     # a proxy in front speaks for many
+            address_max = 0  # a proxy in front speaks for many
         # Counted without a limit too: one may be set, or the trust taken back, while it is open.
         counts = self._per_address
         here = counts.get(connection.peer, 0)
@@ -469,7 +464,7 @@ class Proxy:
         if connection is None:
             return False
         self.counters.connections_evicted += 1
-        self.lost(connection)   # its place is free now; the loop tells it in its next round
+        self.lost(connection)  # its place is free now; the loop tells it in its next round
         connection.give_up(now)
         return True
 
@@ -543,9 +538,7 @@ class Proxy:
             DownstreamError: With the status that the client is to get.
         """
         head = self._parsers[trusted].parse(head_bytes)
-        like_get = head.method == b"GET" or (
-            head.method == b"HEAD" and self.settings.limit_head
-        )
+        like_get = head.method == b"GET" or (head.method == b"HEAD" and self.settings.limit_head)
         kind = Kind.GET if like_get and not head.upgrade else Kind.OTHER
         identity = identify(head, self.owner_rules, self._route_of)
         if identity.session and forwarding is not None:
@@ -560,7 +553,7 @@ class Proxy:
         if stream:
             kind = Kind.OTHER
         if stream or asks_events:
-            identity.keep_out()     # it is nobody else's yet
+            identity.keep_out()  # it is nobody else's yet
         if proto == b"https":
             # The application may answer http with a redirect to https, which would send a client
             # of https round in circles.
@@ -575,7 +568,7 @@ class Proxy:
 
     def _forget_heads(self) -> None:
         self.owner_rules.cookie_owners.clear()
-        for memo in self._memos.values():   # the connections look into these very memos
+        for memo in self._memos.values():  # the connections look into these very memos
             memo.clear()
 
     def request_body(self, parsed: ParsedRequest) -> RequestBody:
@@ -620,7 +613,7 @@ class Proxy:
             self.loop.call_soon(self.loop.call_soon, self._after_reading)
 
     def _after_reading(self) -> None:
-        if self._timer is not None:     # else it has been closed
+        if self._timer is not None:  # else it has been closed
             self._on_tick(self.loop.time())
 
     def _on_tick(self, now: float) -> None:
@@ -691,7 +684,7 @@ class Proxy:
     def keep_time(self) -> None:
         """Start the clock again if there was no memory for its next tick."""
         if self._timer is not None and self._timer.when() <= self.loop.time():
-            self._timer.cancel()    # it may be only late
+            self._timer.cancel()  # it may be only late
             self.start()
 
     def start_waiting(self, now: float) -> None:
@@ -736,7 +729,7 @@ class Proxy:
             now: What has come until then must have been read. Else a process that was held up
                 would close on requests that wait in its sockets.
         """
-        self.draining = True    # from now on at the latest
+        self.draining = True  # from now on at the latest
         before = now - DRAIN_IDLE_S
         for connection in list(self.connections):
             if connection.idle and connection.waits_since() <= before:

@@ -21,7 +21,7 @@ class ProxiedConnection(Preamble):
 
     __slots__ = ("_buffer",)
 
-    peer = ""               # not known yet, so it counts for nobody's address
+    peer = ""  # not known yet, so it counts for nobody's address
     idle = True
 
     def __init__(

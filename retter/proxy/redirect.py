@@ -60,7 +60,7 @@ class RedirectingConnection(DownstreamConnection):
     def _stays(self, parsed: "ParsedRequest") -> bool:
         head = parsed.head
         if not self._proxy.settings.https_redirect:
-            return True     # not any more
+            return True  # not any more
         if _ACME_TARGET.fullmatch(head.target):
             return True
         # A trusted proxy in front that has spoken https with the client itself.

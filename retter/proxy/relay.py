@@ -43,23 +43,23 @@ class ResponseRelay:
         sink: Takes what comes out of the compressing thread.
     """
 
-    begun = False                           # bytes of the answer went to the client
-    body_bytes = 0                          # of the answer, as the client gets it
-    first_byte_s: float | None = None       # of an answer in pieces, for the access log
-    discarded_bytes = 0                     # of the body, that went neither to client nor to store
-    _held: list[bytes] | None = None        # not yet sent to the client
+    begun = False  # bytes of the answer went to the client
+    body_bytes = 0  # of the answer, as the client gets it
+    first_byte_s: float | None = None  # of an answer in pieces, for the access log
+    discarded_bytes = 0  # of the body, that went neither to client nor to store
+    _held: list[bytes] | None = None  # not yet sent to the client
     _held_bytes = 0
-    _backlog: Backlog | None = None         # the memory for it
-    _backlog_bytes_max = 0                  # of the budget
-    _hold_until = _FOREVER                  # it is streamed from then on (monotonic seconds)
-    _body_since = _FOREVER                  # its first octets came then
-    paced = False                           # it has to keep a rate
-    _window_until = _FOREVER                # what is streamed has to keep its rate until then
+    _backlog: Backlog | None = None  # the memory for it
+    _backlog_bytes_max = 0  # of the budget
+    _hold_until = _FOREVER  # it is streamed from then on (monotonic seconds)
+    _body_since = _FOREVER  # its first octets came then
+    paced = False  # it has to keep a rate
+    _window_until = _FOREVER  # what is streamed has to keep its rate until then
     _window_bytes = 0
-    _copy: list[bytes] | None = None        # for the store
+    _copy: list[bytes] | None = None  # for the store
     _copied_bytes = 0
-    _chunked = False                        # how the client gets it
-    _encoder: BodyEncoder | None = None     # compresses the body on its way
+    _chunked = False  # how the client gets it
+    _encoder: BodyEncoder | None = None  # compresses the body on its way
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class ResponseRelay:
         else:
             self._hold_until = now + HOLD_S
             if self.head.content_length > HOLD_BYTES_MAX:
-                free_bytes = 0      # it is streamed from its first octet on
+                free_bytes = 0  # it is streamed from its first octet on
         self._backlog = Backlog(self._proxy.buffers, free_bytes)
 
     @property

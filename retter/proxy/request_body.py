@@ -35,15 +35,15 @@ class RequestBody:
 
     # What most bodies never change stands on the class, as in Exchange.
     _decoder: ChunkedDecoder | None = None
-    _silent_until = _FOREVER            # the next piece has to come by then
-    _window_until = _FOREVER            # and by then what the rate asks for
+    _silent_until = _FOREVER  # the next piece has to come by then
+    _window_until = _FOREVER  # and by then what the rate asks for
     _window_octets = 0
-    _taken = 0                          # octets of the budget
-    _sent = False                       # octets of it went to the application
-    trailers: Trailers = []             # noqa: RUF012 - replaced, never changed
+    _taken = 0  # octets of the budget
+    _sent = False  # octets of it went to the application
+    trailers: Trailers = []  # noqa: RUF012 - replaced, never changed
     complete = False
-    continued = False                   # its client has been told to go on, by us
-    rest = b""                          # received after its end
+    continued = False  # its client has been told to go on, by us
+    rest = b""  # received after its end
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class RequestBody:
         self.parsed = parsed
         if parsed.head.framing is Framing.CHUNKED:
             self._decoder = ChunkedDecoder()
-        self._left = parsed.head.content_length     # octets of a LENGTH body still to come
-        self._octets_left = bytes_max or -1         # that a CHUNKED body may still have; -1: any
+        self._left = parsed.head.content_length  # octets of a LENGTH body still to come
+        self._octets_left = bytes_max or -1  # that a CHUNKED body may still have; -1: any
         self._idle_s = idle_s
-        self._wanted = min_rate_bytes * idle_s      # octets in a window
+        self._wanted = min_rate_bytes * idle_s  # octets in a window
         self._budget = budget
         self._buffer_bytes_max = buffer_bytes_max
         self._kept: list[bytes] = []
@@ -74,7 +74,7 @@ class RequestBody:
         """Whether it is kept before anything of the request goes to the application."""
         head = self.parsed.head
         if head.expect_continue and head.content_length > self._buffer_bytes_max:
-            return False    # the application may want to refuse it before it is sent
+            return False  # the application may want to refuse it before it is sent
         return self._buffer_bytes_max > 0 and self._budget.bytes_max > 0
 
     def feed(self, data: bytes) -> bytes:

@@ -20,9 +20,9 @@ from retter.store.store import StoredResponse
 class Persistence(Enum):
     """What the answer says about the connection (RFC 9112 section 9.3)."""
 
-    KEEP = b""                                    # HTTP/1.1: persistent unless said otherwise
+    KEEP = b""  # HTTP/1.1: persistent unless said otherwise
     CLOSE = b"Connection: close\r\n"
-    KEEP_HTTP10 = b"Connection: keep-alive\r\n"   # HTTP/1.0 has to be told
+    KEEP_HTTP10 = b"Connection: keep-alive\r\n"  # HTTP/1.0 has to be told
 
 
 _KEEP = Persistence.KEEP

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from retter.proxy.pool import ConnectionPool
     from retter.proxy.proxy import Proxy
 
-MEASURED_OF = 16    # one connection of so many, the first one among them
+MEASURED_OF = 16  # one connection of so many, the first one among them
 
 
 class MeasuredDownstream(DownstreamConnection):

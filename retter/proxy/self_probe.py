@@ -47,7 +47,7 @@ class SelfProbe:
                 _bare(page), False, proxy.request_memo(False, self._proto), self._proto
             )
         except DownstreamError:
-            self._page = None       # nothing that we would send ourselves
+            self._page = None  # nothing that we would send ourselves
             return
         identity = parsed.identity
         permit = proxy.breaker.probe(now, identity.route, identity.key)

@@ -40,9 +40,7 @@ class SlicedBody:
 
     __slots__ = ("_at", "_body", "_closes", "_ends", "_head", "_more", "transport")
 
-    def __init__(
-        self, transport: asyncio.Transport, head: bytes, body: bytes | memoryview
-    ) -> None:
+    def __init__(self, transport: asyncio.Transport, head: bytes, body: bytes | memoryview) -> None:
         self.transport = transport
         self._head = head
         self._body = memoryview(body)

@@ -33,7 +33,7 @@ class TLSConnection(Preamble):
 
     __slots__ = ("_context", "_early", "_task", "_told_peer", "peer")
 
-    idle = False    # nobody knows what has been read, and its time is limited
+    idle = False  # nobody knows what has been read, and its time is limited
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class TLSConnection(Preamble):
         self._context = context
         self._told_peer = peer
         self._task: asyncio.Task[None] | None = None
-        self._early = b""      # read before the handshake, or with its end
+        self._early = b""  # read before the handshake, or with its end
         self.peer = ""
 
     # -- asyncio.Protocol ---------------------------------------------------------------------

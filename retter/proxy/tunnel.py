@@ -50,8 +50,8 @@ class Tunnel:
         self._identity = identity
         self._permit = permit
         self._began_at = began_at
-        self._half_closed = False           # one direction has ended
-        self._silence_s = STREAM_IDLE_S     # allowed between bytes
+        self._half_closed = False  # one direction has ended
+        self._silence_s = STREAM_IDLE_S  # allowed between bytes
         self._deadline = now + STREAM_IDLE_S
         proxy.streams[self] = None
 
@@ -110,7 +110,7 @@ class Tunnel:
         """The client does not read: the application stops sending until it does."""
         if self._upstream is not None:
             self._upstream.pause_reading()
-        self._deadline = _FOREVER   # the client's own time limit holds
+        self._deadline = _FOREVER  # the client's own time limit holds
 
     def downstream_writable(self) -> None:
         """The client reads again."""

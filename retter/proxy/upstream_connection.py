@@ -120,23 +120,23 @@ class UpstreamConnection:
         self._head_bytes_max = head_bytes_max
         self._transport: asyncio.Transport | None = None
         self._sink: ResponseSink | None = None
-        self._buffer: ReadBuffer | None = None      # part of a head
-        self._framing: Framing | None = None      # None: a head is awaited
-        self._left = 0                            # octets of a LENGTH body still to come
+        self._buffer: ReadBuffer | None = None  # part of a head
+        self._framing: Framing | None = None  # None: a head is awaited
+        self._left = 0  # octets of a LENGTH body still to come
         self._decoder: ChunkedDecoder | None = None
         self._keep_alive = False
         self._informational = 0
         self._method = b""
-        self._tunnel: TunnelSink | None = None    # takes what comes in place of the sink
+        self._tunnel: TunnelSink | None = None  # takes what comes in place of the sink
         self._paused = False
-        self._bodiless = False                    # has carried an answer that had no body
-        self._left_alone = False                  # bound, and its client has left
-        self.bound = False                        # one client's alone: never pooled
+        self._bodiless = False  # has carried an answer that had no body
+        self._left_alone = False  # bound, and its client has left
+        self.bound = False  # one client's alone: never pooled
         self.closed = False
-        self.reused = False                       # has carried an exchange before
-        self.answered = False                     # bytes of the present answer have arrived
-        self.request_complete = False             # set by the exchange with its last byte
-        self.idle_since = 0.0                     # monotonic seconds, as
+        self.reused = False  # has carried an exchange before
+        self.answered = False  # bytes of the present answer have arrived
+        self.request_complete = False  # set by the exchange with its last byte
+        self.idle_since = 0.0  # monotonic seconds, as
         self.made_at = 0.0
 
     # -- what the exchange asks for ---------------------------------------------------------
@@ -309,7 +309,7 @@ class UpstreamConnection:
             return not secured.read(1)
         except ssl.SSLZeroReturnError:
             return True
-        except ssl.SSLError:    # SSLWantReadError: more was to come
+        except ssl.SSLError:  # SSLWantReadError: more was to come
             return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -472,9 +472,7 @@ class UpstreamConnection:
         self._sink = None
         self._framing = None
         self._decoder = None
-        if (
-            self._keep_alive and self.request_complete and not (self.closed or self._left_alone)
-        ):
+        if self._keep_alive and self.request_complete and not (self.closed or self._left_alone):
             self.resume_reading()  # a pooled connection goes back reading
             self.reused = True
             if self.bound:

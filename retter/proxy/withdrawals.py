@@ -51,23 +51,31 @@ class Withdrawals:
     """
 
     __slots__ = (
-        "_hidden", "_marks", "_pages", "_run", "_run_at", "_run_confirmed", "_store", "clients",
-        "confirmed", "mass",
+        "_hidden",
+        "_marks",
+        "_pages",
+        "_run",
+        "_run_at",
+        "_run_confirmed",
+        "_store",
+        "clients",
+        "confirmed",
+        "mass",
     )
 
     def __init__(self, store: ResponseStore, now: float) -> None:
         self._store = store
-        self.confirmed = 0      # good answers to GETs that had a stored response, since the start
+        self.confirmed = 0  # good answers to GETs that had a stored response, since the start
         # The same at the ends of the last seconds, oldest first: what the window began with.
         self._marks: deque[tuple[float, int]] = deque([(now, 0)])
-        self._pages: OrderedDict[int, float] = OrderedDict()    # refused, and when; oldest first
+        self._pages: OrderedDict[int, float] = OrderedDict()  # refused, and when; oldest first
         # Pages refused since the last good answer, however long ago.
         self._run = 0
         self._run_at = now
         self._run_confirmed = 0
-        self._hidden: deque[tuple[int, Withdrawn]] = deque()    # by which client's refusal
-        self.clients: OrderedDict[int, int] = OrderedDict()     # refused to each, in a row
-        self.mass = False       # so many at present that nothing is taken back
+        self._hidden: deque[tuple[int, Withdrawn]] = deque()  # by which client's refusal
+        self.clients: OrderedDict[int, int] = OrderedDict()  # refused to each, in a row
+        self.mass = False  # so many at present that nothing is taken back
 
     @property
     def pages(self) -> int:
@@ -99,7 +107,8 @@ class Withdrawals:
         if status in _GONE and identity.public_key is not None:
             keys.append((identity.public_key, 0))
         keys = [
-            (key, generation) for key, generation in keys
+            (key, generation)
+            for key, generation in keys
             if self._store.holds(key, generation, identity.shape)
         ]
         if not keys:
@@ -138,8 +147,9 @@ class Withdrawals:
     def _judge(self, now: float) -> None:
         pages = len(self._pages)
         run = self._run if self._run_confirmed == self.confirmed else 0
-        before, self.mass = self.mass, (
-            max(pages, run) >= MASS_PAGES_MIN and pages > MASS_SHARE * self.recent
+        before, self.mass = (
+            self.mass,
+            (max(pages, run) >= MASS_PAGES_MIN and pages > MASS_SHARE * self.recent),
         )
         if self.mass and not before:
             since = self._marks[0][0]

@@ -29,13 +29,26 @@ class Shelves:
     """Stored responses by key, under a budget and a share of it for each owner."""
 
     __slots__ = (
-        "_bodies", "_body_uses", "_bytes_max", "_bytes_wanted", "_coded", "_hidden",
-        "_owner_bytes", "_owner_bytes_max", "_rubbish", "bytes_used", "entries", "evicted_budget",
-        "evicted_share", "marks", "owner_keys", "slots",
+        "_bodies",
+        "_body_uses",
+        "_bytes_max",
+        "_bytes_wanted",
+        "_coded",
+        "_hidden",
+        "_owner_bytes",
+        "_owner_bytes_max",
+        "_rubbish",
+        "bytes_used",
+        "entries",
+        "evicted_budget",
+        "evicted_share",
+        "marks",
+        "owner_keys",
+        "slots",
     )
 
     def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
-        self._bytes_max = bytes_max         # above what is wanted while they shrink
+        self._bytes_max = bytes_max  # above what is wanted while they shrink
         self._bytes_wanted = bytes_max
         self._owner_bytes_max = owner_bytes_max
         # Least recently used first; the variants of a key newest first.
@@ -45,14 +58,14 @@ class Shelves:
         self.owner_keys: dict[bytes, dict[bytes, None]] = {}
         self._owner_bytes: dict[bytes, int] = {}
         self.marks = OwnerMarks()
-        self._bodies: dict[bytes, bytes] = {}       # each distinct body once
+        self._bodies: dict[bytes, bytes] = {}  # each distinct body once
         self._body_uses: dict[bytes, int] = {}
-        self._coded: dict[bytes, dict[bytes, bytes]] = {}   # of a body, by coding
+        self._coded: dict[bytes, dict[bytes, bytes]] = {}  # of a body, by coding
         self.bytes_used = 0
         self.entries = 0
         self.evicted_budget = 0
         self.evicted_share = 0
-        self._rubbish: list[dict[bytes, Any]] = []      # emptied shelves, to be taken apart
+        self._rubbish: list[dict[bytes, Any]] = []  # emptied shelves, to be taken apart
         # What nobody finds any more and still counts. The keys are among their owners' still.
         self._hidden: dict[bytes, tuple[Record, ...]] = {}
 
@@ -207,7 +220,7 @@ class Shelves:
         before = self.entries
         for key in keys:
             if key in hidden:
-                self._settle(key, hidden.pop(key))      # hidden before, and stored again meanwhile
+                self._settle(key, hidden.pop(key))  # hidden before, and stored again meanwhile
             slot = hidden[key] = slots.pop(key)
             self.entries -= len(slot)
         return before - self.entries
@@ -215,7 +228,7 @@ class Shelves:
     def _settle(self, key: bytes, slot: tuple[Record, ...]) -> None:
         """Stop counting what was hidden of a key."""
         owner, _ = key_parts(key)
-        self.entries += len(slot)       # not counted any more, and release would do it again
+        self.entries += len(slot)  # not counted any more, and release would do it again
         for record in slot:
             self.release(owner, record)
         if owner and key not in self.slots:
@@ -246,7 +259,7 @@ class Shelves:
 
     def _forget(self, key: bytes, owner: bytes) -> None:
         if key in self._hidden:
-            self._settle(key, self._hidden.pop(key))    # while its owner has an account
+            self._settle(key, self._hidden.pop(key))  # while its owner has an account
         del self.slots[key]
         if owner:
             self._forget_owners(key, owner)
@@ -294,7 +307,7 @@ class Shelves:
 
     def hold_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
         """Keep a body in another coding for as long as the body itself; once, like that."""
-        held = self._bodies.get(body)   # an equal one, if it has gone and come back meanwhile
+        held = self._bodies.get(body)  # an equal one, if it has gone and come back meanwhile
         if held is None:
             return
         others = self._coded.setdefault(held, {})

@@ -22,22 +22,28 @@ class Answer(NamedTuple):
 
     status: int
     head: bytes
-    body: bytes | memoryview     # a part of a large body is no copy: who reads slowly holds it long
+    body: bytes | memoryview  # a part of a large body is no copy: who reads slowly holds it long
 
 
 _TAG = rb"(?:W/)?\"[!#-~\x80-\xff]*+\""
-_entity_tag_list = re.compile(
-    rb"[ \t,]*+" + _TAG + rb"(?:[ \t]*+,[ \t,]*+" + _TAG + rb")*[ \t,]*+"
-)
+_entity_tag_list = re.compile(rb"[ \t,]*+" + _TAG + rb"(?:[ \t]*+,[ \t,]*+" + _TAG + rb")*[ \t,]*+")
 _entity_tag = re.compile(_TAG)
 # One range of octets. 18 digits are more than any file; a longer number is no range to us.
 _single_range = re.compile(rb"bytes=[ \t]*+([0-9]{0,18})-([0-9]{0,18})[ \t]*+", re.IGNORECASE)
 
 # RFC 9110 section 15.4.5: a 304 says nothing of the representation that the client has.
 _NOT_IN_304: Final = (
-    b"content-type:", b"content-encoding:", b"content-language:", b"content-range:",
-    b"content-length:", b"content-disposition:", b"content-md5:", b"content-digest:",
-    b"repr-digest:", b"digest:", b"accept-ranges:",
+    b"content-type:",
+    b"content-encoding:",
+    b"content-language:",
+    b"content-range:",
+    b"content-length:",
+    b"content-disposition:",
+    b"content-md5:",
+    b"content-digest:",
+    b"repr-digest:",
+    b"digest:",
+    b"accept-ranges:",
 )
 _ABOUT_WHOLE_BODY: Final = (b"content-md5:", b"content-digest:")
 _ABOUT_REPRESENTATION: Final = (*_NOT_IN_304, b"etag:", b"last-modified:")
@@ -61,7 +67,7 @@ def answer(request: RequestHead, stored: StoredResponse, now: float) -> Answer:
 
 
 def _whole(stored: StoredResponse) -> Answer:
-    if stored.status == 204:     # RFC 9110 section 8.6: never a Content-Length
+    if stored.status == 204:  # RFC 9110 section 8.6: never a Content-Length
         return Answer(204, stored.head, b"")
     length = b"Content-Length: %d\r\n" % len(stored.body)
     return Answer(stored.status, stored.head + length, stored.body)
@@ -116,7 +122,7 @@ def _ranged(value: bytes, stored: StoredResponse) -> Answer:
     if first:
         start, end = int(first), int(last) if last else length - 1
         if end < start and last:
-            return _whole(stored)        # section 14.1.1: invalid, so as if it were not there
+            return _whole(stored)  # section 14.1.1: invalid, so as if it were not there
         if start >= length:
             return _unsatisfiable(stored)
         end = min(end, length - 1)
@@ -127,20 +133,23 @@ def _ranged(value: bytes, stored: StoredResponse) -> Answer:
         if int(last) == 0:
             return _unsatisfiable(stored)
         start, end = max(0, length - int(last)), length - 1
-    part: bytes | memoryview = stored.body[start : end + 1] if end - start < VIEW_BYTES_MIN else (
-        memoryview(stored.body)[start : end + 1]
+    part: bytes | memoryview = (
+        stored.body[start : end + 1]
+        if end - start < VIEW_BYTES_MIN
+        else (memoryview(stored.body)[start : end + 1])
     )
     head = _rewritten(stored.head, b"HTTP/1.1 206 Partial Content", _ABOUT_WHOLE_BODY)
     head += b"Content-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n" % (
-        start, end, length, len(part)
+        start,
+        end,
+        length,
+        len(part),
     )
     return Answer(206, head, part)
 
 
 def _unsatisfiable(stored: StoredResponse) -> Answer:
-    head = _rewritten(
-        stored.head, b"HTTP/1.1 416 Range Not Satisfiable", _ABOUT_REPRESENTATION
-    )
+    head = _rewritten(stored.head, b"HTTP/1.1 416 Range Not Satisfiable", _ABOUT_REPRESENTATION)
     head += b"Content-Range: bytes */%d\r\nContent-Length: 0\r\n" % len(stored.body)
     return Answer(416, head, b"")
 
@@ -160,5 +169,5 @@ def _rewritten(head: bytes, status_line: bytes, without: tuple[bytes, ...]) -> b
 def _field(head: bytes, name_colon: bytes) -> bytes:
     for line in head.split(b"\r\n"):
         if line[: len(name_colon)].lower() == name_colon:
-            return line[len(name_colon):].strip(b" \t")
+            return line[len(name_colon) :].strip(b" \t")
     return b""

@@ -42,7 +42,7 @@ class Hints:
     __slots__ = ("_given", "_rolls", "_unanswered", "_values", "given")
 
     def __init__(self) -> None:
-        self.given: dict[bytes, str] = {}       # by the name of the cookie
+        self.given: dict[bytes, str] = {}  # by the name of the cookie
         self._unanswered: dict[bytes, int] = {}
         self._values: dict[bytes, set[int]] = {}
         # Of a value given: how many came before it in a row, and when it was given.
@@ -153,9 +153,7 @@ def advice(
     return list(dict.fromkeys(found))[:EXPLAINED_MAX]
 
 
-def _of_cookies(
-    names: Iterable[bytes], sessions: list[bytes], rules: OwnerRules
-) -> Iterable[str]:
+def _of_cookies(names: Iterable[bytes], sessions: list[bytes], rules: OwnerRules) -> Iterable[str]:
     for name in sessions:
         yield (
             f"cookie {shown(name)} is named like a session, but the application has not been seen "

@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
     lineage: bytes
     generation: int
-    earlier: tuple[tuple[bytes, int], ...]      # lineages it reads, each up to a generation
+    earlier: tuple[tuple[bytes, int], ...]  # lineages it reads, each up to a generation
 
 
 class _Value:
@@ -49,9 +49,9 @@ class _Value:
     __slots__ = ("continued", "heirs", "parent", "place", "replaced_at")
 
     def __init__(self, place: Place | None, parent: bytes) -> None:
-        self.place = place              # None: not used yet
-        self.parent = parent            # whose heir it is; b"" is nobody's
-        self.continued = False          # an heir goes on with its lineage
+        self.place = place  # None: not used yet
+        self.parent = parent  # whose heir it is; b"" is nobody's
+        self.continued = False  # an heir goes on with its lineage
         self.heirs: list[bytes] = []
         self.replaced_at = float("inf")
 
@@ -64,11 +64,11 @@ class Lineages:
     """
 
     def __init__(self, new_id: Callable[[int], bytes]) -> None:
-        self.names: set[bytes] = set()      # of cookies that have values here
+        self.names: set[bytes] = set()  # of cookies that have values here
         self._new_id = new_id
         self._made = 0
-        self._values: OrderedDict[bytes, _Value] = OrderedDict()    # longest unused first
-        self._replaced: deque[tuple[float, bytes]] = deque()        # used up at; oldest first
+        self._values: OrderedDict[bytes, _Value] = OrderedDict()  # longest unused first
+        self._replaced: deque[tuple[float, bytes]] = deque()  # used up at; oldest first
 
     def __len__(self) -> int:
         return len(self._values)
@@ -95,7 +95,7 @@ class Lineages:
         known = self._values.get(value)
         if known is not None:
             if known.parent == old:
-                return True     # given to parallel requests
+                return True  # given to parallel requests
             self._forget(value)
             return False
         before.replaced_at = min(before.replaced_at, now)
@@ -123,7 +123,7 @@ class Lineages:
     def _place_of_heir(self, parent: bytes) -> Place:
         before = self._values.get(parent)
         if before is None or before.place is None:
-            return Place(self._id(), 0, ())     # its parent is forgotten
+            return Place(self._id(), 0, ())  # its parent is forgotten
         self._replaced.append((before.replaced_at + OVERLAP_S, parent))
         lineage, generation, earlier = before.place
         if not before.continued:
@@ -161,7 +161,7 @@ class Lineages:
 
 
 _BASE64: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
-_TIME_BYTES: Final = 6          # itsdangerous: 4 octets in base64, until 2106; Django: base 62
+_TIME_BYTES: Final = 6  # itsdangerous: 4 octets in base64, until 2106; Django: base 62
 _SIGNATURE_BYTES_MIN: Final = 20
 
 

@@ -46,15 +46,15 @@ from retter.http.variants import Shaper
 from retter.store.lineage import Lineages
 from retter.store.sessions import SessionsSeen
 
-OWNER_BYTES: Final = 16          # 128 bits: nobody finds two requests with the same owner
-SECRET_BYTES_MIN: Final = 16     # a shorter key could be guessed from a hash
-SECRET_BYTES_MAX: Final = 64     # the longest key of blake2b
-MARKS_MAX: Final = 16            # sessions of a request by which it is found; browsers send two
+OWNER_BYTES: Final = 16  # 128 bits: nobody finds two requests with the same owner
+SECRET_BYTES_MIN: Final = 16  # a shorter key could be guessed from a hash
+SECRET_BYTES_MAX: Final = 64  # the longest key of blake2b
+MARKS_MAX: Final = 16  # sessions of a request by which it is found; browsers send two
 NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB of them, if kept
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
 COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are read anew each time
-SHORT_WAY_COOKIES_MAX: Final = 32   # with more, two looks at each cost more than one
+SHORT_WAY_COOKIES_MAX: Final = 32  # with more, two looks at each cost more than one
 
 K = TypeVar("K")
 
@@ -62,11 +62,11 @@ K = TypeVar("K")
 class OwnerClass(StrEnum):
     """What makes the owner. This word is shown in logs, the owner itself never is."""
 
-    EVERYONE = "everyone"        # nothing in the request identifies anybody
-    SESSION = "session"          # a session cookie, or a session in the URL
-    COOKIES = "cookies"          # other cookies
-    CREDENTIAL = "credential"    # Authorization, or a field that is not known to be neutral
-    UNREAD = "unread"            # more cookies or parameters than are read: nothing is stored
+    EVERYONE = "everyone"  # nothing in the request identifies anybody
+    SESSION = "session"  # a session cookie, or a session in the URL
+    COOKIES = "cookies"  # other cookies
+    CREDENTIAL = "credential"  # Authorization, or a field that is not known to be neutral
+    UNREAD = "unread"  # more cookies or parameters than are read: nothing is stored
 
 
 class FieldKind(Enum):
@@ -79,8 +79,8 @@ class FieldKind(Enum):
 class Rolling(NamedTuple):
     """A session whose cookie changes with the answers (lineage.py)."""
 
-    value: bytes                            # keyed hash of the cookie that came
-    generation: int                         # what it has stored up to that may be read
+    value: bytes  # keyed hash of the cookie that came
+    generation: int  # what it has stored up to that may be read
     earlier: tuple[tuple[bytes, int], ...]  # owners of before that may be read, likewise
 
 
@@ -88,12 +88,12 @@ class Rolling(NamedTuple):
 class Owner:
     """For whom a request asks. Never changed: it is shared by all requests of one visitor."""
 
-    digest: bytes                # b"" is everyone
+    digest: bytes  # b"" is everyone
     owner_class: OwnerClass
-    session: bool                # the request carries a session
-    anonymous: bool              # everyone's answer may stand in: cookies are all that it carries
-    shape: bytes                 # a credential beside a session separates variants; b"" mostly
-    marks: tuple[int, ...]       # of the sessions in it, by which a logout finds it (marks.py)
+    session: bool  # the request carries a session
+    anonymous: bool  # everyone's answer may stand in: cookies are all that it carries
+    shape: bytes  # a credential beside a session separates variants; b"" mostly
+    marks: tuple[int, ...]  # of the sessions in it, by which a logout finds it (marks.py)
     rolling: Rolling | None
 
     def __init__(
@@ -146,8 +146,7 @@ def target_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
             return False
         path, _, query = target.partition(b"?")
         return any(
-            fits_path(path)
-            and (not mark or any(fits_param(given) for given in query.split(b"&")))
+            fits_path(path) and (not mark or any(fits_param(given) for given in query.split(b"&")))
             for fits_path, mark, fits_param in rules
         )
 
@@ -158,17 +157,17 @@ def target_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
 class OwnerRules:
     """What identifies somebody, and what of a URL does not matter. Built once, never changed."""
 
-    secret: bytes = field(repr=False)                     # random, of the process or of the store
-    neutral_headers: tuple[bytes, ...] = ()               # added to the known ones; may end in *
+    secret: bytes = field(repr=False)  # random, of the process or of the store
+    neutral_headers: tuple[bytes, ...] = ()  # added to the known ones; may end in *
     session_cookies: tuple[bytes, ...] = DEFAULT_SESSION_COOKIES
-    rolling_cookies: tuple[bytes, ...] = ()               # sessions sealed anew with each answer
-    ignore_cookies: tuple[bytes, ...] = ()                # added to the known ones
+    rolling_cookies: tuple[bytes, ...] = ()  # sessions sealed anew with each answer
+    ignore_cookies: tuple[bytes, ...] = ()  # added to the known ones
     ignore_host: bool = False
     ignore_query: bool = False
     ignore_params: tuple[bytes, ...] = ()
     anonymous_fallback: bool = True
-    vary_on: tuple[bytes, ...] = ()                       # fields that change answers
-    never_store: tuple[bytes, ...] = ()                   # targets whose GET changes something
+    vary_on: tuple[bytes, ...] = ()  # fields that change answers
+    never_store: tuple[bytes, ...] = ()  # targets whose GET changes something
     seen: SessionsSeen = field(default_factory=SessionsSeen, repr=False, compare=False)
     known_lineages: Lineages | None = field(default=None, repr=False, compare=False)
 
@@ -180,28 +179,43 @@ class OwnerRules:
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
     shaper: Shaper = field(init=False, repr=False, compare=False)
-    names_told: bool = field(init=False)    # an operator says which cookies are sessions
+    names_told: bool = field(init=False)  # an operator says which cookies are sessions
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not SECRET_BYTES_MIN <= len(self.secret) <= SECRET_BYTES_MAX:
             raise ValueError(f"the secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
-        fill = object.__setattr__   # a frozen dataclass's own way to set what it derives
+        fill = object.__setattr__  # a frozen dataclass's own way to set what it derives
         fill(self, "field_kinds", _Kinds(_field_classifier(self)))
-        fill(self, "cookie_kinds", _Kinds(
-            cookie_classifier((*self.session_cookies, *self.rolling_cookies), self.ignore_cookies)
-        ))
+        fill(
+            self,
+            "cookie_kinds",
+            _Kinds(
+                cookie_classifier(
+                    (*self.session_cookies, *self.rolling_cookies), self.ignore_cookies
+                )
+            ),
+        )
         fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
-        fill(self, "cookie_owners", Memo[Owner](
-            COOKIE_LINES_BYTES_MAX, cost_per_byte=2, entry_bytes=300,
-            key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
-        ))
+        fill(
+            self,
+            "cookie_owners",
+            Memo[Owner](
+                COOKIE_LINES_BYTES_MAX,
+                cost_per_byte=2,
+                entry_bytes=300,
+                key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
+            ),
+        )
         fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
         fill(self, "is_rolling", name_matcher(self.rolling_cookies))
-        fill(self, "lineages", self.known_lineages or Lineages(
-            lambda number: _digest(self, [(b"N", b"", b"%d" % number)])
-        ))
+        fill(
+            self,
+            "lineages",
+            self.known_lineages
+            or Lineages(lambda number: _digest(self, [(b"N", b"", b"%d" % number)])),
+        )
         fill(self, "shaper", Shaper(tuple(map(bytes.lower, self.vary_on))))
         fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
@@ -255,7 +269,7 @@ def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> b
         for tag, name, value in parts
         for piece in (tag, _lengths(len(name), len(value)), name, value)
     ]
-    hasher = rules.hasher.copy()    # half the price of a new one with a key
+    hasher = rules.hasher.copy()  # half the price of a new one with a key
     hasher.update(b"".join(pieces))
     return hasher.digest()
 
@@ -263,9 +277,7 @@ def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> b
 _EVERYONE: Final = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
 
-def owner_of(
-    request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules
-) -> Owner:
+def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules) -> Owner:
     """Return for whom this request asks.
 
     `url_sessions` are the sessions that stand in the URL, as `name=value`: they count as session
@@ -327,10 +339,10 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
     known = rules.names_told
     for piece in line.split(b";"):
         name, equals, value = piece.partition(b"=")
-        kind = kinds[name]      # known with the blank before it, too
+        kind = kinds[name]  # known with the blank before it, too
         if not equals or (kind is not SESSION and kind is not LIKELY and kind is not CREDENTIAL):
             continue
-        name, value = name.strip(b" \t"), value.rstrip(b" \t")     # as read_cookies does
+        name, value = name.strip(b" \t"), value.rstrip(b" \t")  # as read_cookies does
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             if not is_plain_value(value):
                 return None
@@ -345,7 +357,7 @@ def _owner_by_session(line: bytes, rules: OwnerRules) -> Owner | None:
         return None
     names = rules.lineages.names
     if names and not names.isdisjoint([name for _, name, _ in sessions]):
-        return None     # read the other way
+        return None  # read the other way
     digest = _digest(rules, sessions + credentials if credentials else sessions)
     if digest in rules.seen.shared:
         return None
@@ -425,7 +437,7 @@ def _owner(
         shared = rules.seen.shared
         if shared and _digest(rules, alone) in shared:
             marked = []
-            session = bool(url_sessions)    # a flag of many visitors
+            session = bool(url_sessions)  # a flag of many visitors
         elif rules.names_told or any(
             name in rules.seen.names or rules.is_rolling(name) for name, _ in cookies.sessions
         ):

@@ -51,21 +51,15 @@ _NONCE_NAMES: Final = frozenset((b"_token", b"authenticity_token"))
 def carries_nonce(query: bytes) -> bool:
     """Tell whether a lower-case query has a token in it that is one visitor's, and works once."""
     # Word by word: a loop takes five times as long.
-    if not (
-        b"nonce" in query or b"csrf" in query or b"xsrf" in query or b"_token" in query
-    ):
+    if not (b"nonce" in query or b"csrf" in query or b"xsrf" in query or b"_token" in query):
         return False
     names = [param.partition(b"=")[0] for param in query.replace(b";", b"&").split(b"&")]
-    return any(
-        name in _NONCE_NAMES or any(word in name for word in _NONCE_WORDS) for name in names
-    )
+    return any(name in _NONCE_NAMES or any(word in name for word in _NONCE_WORDS) for name in names)
 
 
 def sets_cookie(response: ResponseHead, rules: OwnerRules) -> bool:
     """Tell whether an answer sets a cookie that is not ignorable."""
-    return any(
-        rules.cookie_kinds[cookie.name] is not IGNORABLE for cookie in cookies_set(response)
-    )
+    return any(rules.cookie_kinds[cookie.name] is not IGNORABLE for cookie in cookies_set(response))
 
 
 def gives_cookie(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
@@ -102,7 +96,7 @@ def is_personal(
             values.append(value)
             if PERCENT in value:
                 values.append(unquote_to_bytes(value))
-    asked = request.host + request.target       # what the visitor has named is no secret
+    asked = request.host + request.target  # what the visitor has named is no secret
     text = b"\n".join([text, response.first(b"location") or b""])
     if sum(map(len, values)) > VALUES_BYTES_MAX:
         return True
@@ -150,9 +144,7 @@ def _parts(value: bytes) -> Iterator[tuple[bytes, int]]:
         yield value[at : at + size], at
 
 
-def _shows(
-    text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candidates: int
-) -> int:
+def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candidates: int) -> int:
     """Look whether a piece of a value stands in a text with enough of what is around it.
 
     Args:

@@ -31,39 +31,50 @@ from retter.store.personal import carries_nonce, sets_cookie
 from retter.store.set_cookie import changes_carried, sets_session
 
 __all__ = [
-    "Identity", "OwnerClass", "OwnerRules", "RouteOf", "StorePolicy", "ends_session", "identify",
-    "invalidated_urls", "key_of", "key_parts", "sets_session", "storable", "stored_url",
+    "Identity",
+    "OwnerClass",
+    "OwnerRules",
+    "RouteOf",
+    "StorePolicy",
+    "ends_session",
+    "identify",
+    "invalidated_urls",
+    "key_of",
+    "key_parts",
+    "sets_session",
+    "storable",
+    "stored_url",
 ]
 
 RouteOf = Callable[[RequestHead], bytes]
 
-_UNREAD = OwnerClass.UNREAD     # an attribute of an Enum class costs as much as a call
+_UNREAD = OwnerClass.UNREAD  # an attribute of an Enum class costs as much as a call
 
 
 class StorePolicy(StrEnum):
     """Whether what the response says about shared caches counts."""
 
-    ALL = "all"              # the operator owns the application: RFC 9111 section 4.2.4's contract
-    RFC9111 = "rfc9111"      # a shared cache
+    ALL = "all"  # the operator owns the application: RFC 9111 section 4.2.4's contract
+    RFC9111 = "rfc9111"  # a shared cache
 
 
 @dataclass(slots=True, init=False)
 class Identity:
     """What the store and the breaker know of a request. Never changed once it is remembered."""
 
-    owner: bytes                 # b"" is everyone, else OWNER_BYTES of a keyed hash
-    owner_class: OwnerClass      # the word shown in logs
-    url: bytes                   # host (lower case) and target, made coarser by the rules
-    key: bytes                   # this owner's key of this URL
-    public_key: bytes | None     # everyone's, if their answer may stand in for this owner's
-    route: bytes                 # for the breaker
-    lookup: bool                 # may be answered from the store
-    store: bool                  # its answer may be stored
-    shape: bytes                 # separates variants under one key; b"" mostly
-    session: bool                # the request carries a session
-    stands_in: bool              # may be answered from the store where the application fails
-    marks: tuple[int, ...]       # of its sessions (owner.py)
-    rolling: Rolling | None      # its session's cookie changes with the answers
+    owner: bytes  # b"" is everyone, else OWNER_BYTES of a keyed hash
+    owner_class: OwnerClass  # the word shown in logs
+    url: bytes  # host (lower case) and target, made coarser by the rules
+    key: bytes  # this owner's key of this URL
+    public_key: bytes | None  # everyone's, if their answer may stand in for this owner's
+    route: bytes  # for the breaker
+    lookup: bool  # may be answered from the store
+    store: bool  # its answer may be stored
+    shape: bytes  # separates variants under one key; b"" mostly
+    session: bool  # the request carries a session
+    stands_in: bool  # may be answered from the store where the application fails
+    marks: tuple[int, ...]  # of its sessions (owner.py)
+    rolling: Rolling | None  # its session's cookie changes with the answers
 
     def __init__(
         self,
@@ -124,7 +135,7 @@ def key_parts(key: bytes) -> tuple[bytes, bytes]:
     """Return the owner and the URL of a key."""
     if key[:1] == b"*":
         return b"", key[1:]
-    return key[1:1 + OWNER_BYTES], key[1 + OWNER_BYTES:]
+    return key[1 : 1 + OWNER_BYTES], key[1 + OWNER_BYTES :]
 
 
 def url_at(key: bytes) -> int:
@@ -161,7 +172,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         owner,
         who.owner_class,
         url,
-        b"@" + owner + url if owner else b"*" + url,     # key_of
+        b"@" + owner + url if owner else b"*" + url,  # key_of
         b"*" + url if who.anonymous else None,
         route_of(request),
         lookup,
@@ -275,7 +286,7 @@ def storable(
         return False
     if rules is not None and response.set_cookies:
         if response.status >= 300 and sets_cookie(response, rules):
-            return False     # a step of a login, of a shop: it is for this visitor, and now
+            return False  # a step of a login, of a shop: it is for this visitor, and now
         if ends_session(identity, request, response, rules):
             return False
     return policy is StorePolicy.ALL or _shared_storable(request, response)
@@ -288,7 +299,7 @@ def _is_good(status: int) -> bool:
 
 def _shared_storable(request: RequestHead, response: ResponseHead) -> bool:
     if parse_cache_control(request.combined(b"cache-control")).no_store:
-        return False         # RFC 9111 section 5.2.1.5
+        return False  # RFC 9111 section 5.2.1.5
     return shared_may_store(
         response.status,
         parse_cache_control(response.combined(b"cache-control")),
@@ -338,7 +349,7 @@ def _same_host_target(request: RequestHead, location: bytes) -> bytes | None:
     base = "http://" + request.host.decode("latin-1") + request.target.decode("latin-1")
     try:
         place = urlsplit(urljoin(base, location.decode("latin-1")))
-    except ValueError:       # "Invalid IPv6 URL" and its like: it names nothing of ours
+    except ValueError:  # "Invalid IPv6 URL" and its like: it names nothing of ours
         return None
     if place.scheme not in ("http", "https"):
         return None

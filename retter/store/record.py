@@ -35,7 +35,7 @@ IDENTITY: Final = b"identity"
 class Form(NamedTuple):
     """A stored response in another content coding, ready to be sent."""
 
-    head: bytes                  # like StoredResponse.head
+    head: bytes  # like StoredResponse.head
     body: bytes
 
 
@@ -47,27 +47,27 @@ class StoredResponse(NamedTuple):
     """One stored response. Never changed: a refresh makes another one."""
 
     status: int
-    head: bytes                  # ResponseHead.stored: no Content-Length, Set-Cookie, Age
-    body: bytes                  # as the application sent it, in `content_coding`
-    content_coding: bytes        # lower case; b"" is identity
-    etag: bytes                  # b"" is none
-    last_modified: bytes         # b"" is none
-    stored_at: float             # monotonic seconds
-    age_s: float                 # at stored_at: received Age + response delay (RFC 9111 4.2.3)
-    superseded: bool             # an unsafe method has changed the resource since
-    no_store: bool               # said no-store: memory only, never a disk or a shared store
-    age_max_s: float             # not served when older; WITHDRAWN: never
-    shape: bytes                 # of the request that it answered
+    head: bytes  # ResponseHead.stored: no Content-Length, Set-Cookie, Age
+    body: bytes  # as the application sent it, in `content_coding`
+    content_coding: bytes  # lower case; b"" is identity
+    etag: bytes  # b"" is none
+    last_modified: bytes  # b"" is none
+    stored_at: float  # monotonic seconds
+    age_s: float  # at stored_at: received Age + response delay (RFC 9111 4.2.3)
+    superseded: bool  # an unsafe method has changed the resource since
+    no_store: bool  # said no-store: memory only, never a disk or a shared store
+    age_max_s: float  # not served when older; WITHDRAWN: never
+    shape: bytes  # of the request that it answered
     vary_names: tuple[bytes, ...]
-    vary: bytes                  # keyed hash of that request's values of these fields
+    vary: bytes  # keyed hash of that request's values of these fields
     received_age_s: int
-    entry_bytes: int             # what it counts in the budget, beside its bodies
-    forms: Forms | None = None   # made so far; None: none, and it is never compressed
-    incomplete: bool = False     # came with a cookie that is not kept: it only hides failures
-    public: bool = False         # everyone's
-    soft: Soft = (b"", b"", b"")     # what it was made for (variants.py)
-    generation: int = 0          # of a rolling session (lineage.py)
-    stored_by: int = 0           # a mark of the client that added it to others; 0: not known
+    entry_bytes: int  # what it counts in the budget, beside its bodies
+    forms: Forms | None = None  # made so far; None: none, and it is never compressed
+    incomplete: bool = False  # came with a cookie that is not kept: it only hides failures
+    public: bool = False  # everyone's
+    soft: Soft = (b"", b"", b"")  # what it was made for (variants.py)
+    generation: int = 0  # of a rolling session (lineage.py)
+    stored_by: int = 0  # a mark of the client that added it to others; 0: not known
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
@@ -91,7 +91,7 @@ WITHDRAWN: Final = -1.0
 # stored responses takes 1 ms instead of 30.
 Record = tuple[Any, ...]
 _place = StoredResponse._fields.index
-HEAD: Final = _place("head")            # places in it, for what is done with every answer
+HEAD: Final = _place("head")  # places in it, for what is done with every answer
 BODY: Final = _place("body")
 CODING: Final = _place("content_coding")
 STORED_AT: Final = _place("stored_at")
@@ -124,23 +124,48 @@ class Facts(NamedTuple):
     age_max_s: float
     vary_names: tuple[bytes, ...]
     received_age_s: int
-    any_origin: bool             # says that pages of every origin may read it
+    any_origin: bool  # says that pages of every origin may read it
 
 
-_FACT_FIELDS: Final = frozenset((
-    b"content-encoding", b"etag", b"last-modified", b"cache-control", b"vary", b"expires", b"date",
-    b"age", b"access-control-allow-origin",
-))
+_FACT_FIELDS: Final = frozenset(
+    (
+        b"content-encoding",
+        b"etag",
+        b"last-modified",
+        b"cache-control",
+        b"vary",
+        b"expires",
+        b"date",
+        b"age",
+        b"access-control-allow-origin",
+    )
+)
 # The coding is not a variant: one representation is kept. The cookies are the owner's; but a shared
 # cache may not say of one that it does not matter (RFC 9111 section 4.1).
 _NOT_VARIED: Final = frozenset((b"accept-encoding", b"cookie"))
 _NOT_VARIED_SHARED: Final = frozenset((b"accept-encoding",))
 # RFC 9111 section 3.2: a 304 never changes these. The rest is about the body that we keep.
-_KEPT_ON_REFRESH: Final = frozenset((
-    b"content-length", b"content-encoding", b"content-type", b"content-range", b"content-md5",
-    b"content-digest", b"repr-digest", b"digest", b"transfer-encoding", b"connection",
-    b"keep-alive", b"trailer", b"upgrade", b"set-cookie", b"age", b"vary", b"via",
-))
+_KEPT_ON_REFRESH: Final = frozenset(
+    (
+        b"content-length",
+        b"content-encoding",
+        b"content-type",
+        b"content-range",
+        b"content-md5",
+        b"content-digest",
+        b"repr-digest",
+        b"digest",
+        b"transfer-encoding",
+        b"connection",
+        b"keep-alive",
+        b"trailer",
+        b"upgrade",
+        b"set-cookie",
+        b"age",
+        b"vary",
+        b"via",
+    )
+)
 
 
 def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | None:
@@ -172,12 +197,8 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
     )
 
 
-def entry_bytes(
-    key: bytes, head: bytes, etag: bytes, last_modified: bytes, shape: bytes
-) -> int:
-    return (
-        ENTRY_OVERHEAD_BYTES + len(key) + len(head) + len(etag) + len(last_modified) + len(shape)
-    )
+def entry_bytes(key: bytes, head: bytes, etag: bytes, last_modified: bytes, shape: bytes) -> int:
+    return ENTRY_OVERHEAD_BYTES + len(key) + len(head) + len(etag) + len(last_modified) + len(shape)
 
 
 def bytes_referred(record: Record) -> int:
@@ -224,7 +245,7 @@ def validates(request: RequestHead, not_modified: ResponseHead, stored: StoredRe
     if last_modified := not_modified.combined(b"last-modified"):
         return last_modified == stored.last_modified
     if asked := request.combined(b"if-none-match"):
-        return asked == stored.etag          # one tag, so the 304 can mean no other
+        return asked == stored.etag  # one tag, so the 304 can mean no other
     asked = request.combined(b"if-modified-since")
     return bool(asked) and asked == stored.last_modified
 
@@ -242,7 +263,7 @@ def updated_head(head: bytes, not_modified: ResponseHead) -> bytes:
 _FRESHNESS: Final = frozenset((b"cache-control", b"expires", b"pragma"))
 
 
-@lru_cache(maxsize=256)     # the pages that visitors with cookies want while the application fails
+@lru_cache(maxsize=256)  # the pages that visitors with cookies want while the application fails
 def not_to_be_kept(head: bytes) -> bytes:
     """Return a stored head for a client that is to ask again (RFC 9111 section 5.2.2.4)."""
     lines = [line for line in head.split(b"\r\n")[:-1] if _name_of(line) not in _FRESHNESS]

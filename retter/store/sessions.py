@@ -38,8 +38,8 @@ class SessionsSeen:
     __slots__ = ("_clients", "_issued", "names", "shared")
 
     def __init__(self) -> None:
-        self.names: set[bytes] = set()      # session cookies that the application sets
-        self.shared: dict[bytes, None] = {}     # keyed hashes of what is no session; oldest first
+        self.names: set[bytes] = set()  # session cookies that the application sets
+        self.shared: dict[bytes, None] = {}  # keyed hashes of what is no session; oldest first
         self._issued: OrderedDict[bytes, None] = OrderedDict()
         self._clients: OrderedDict[bytes, set[int]] = OrderedDict()
 

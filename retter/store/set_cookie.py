@@ -170,9 +170,7 @@ def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRu
     For requests without a session, whose cookies are flags mostly: a flag more or less is another
     owner by itself, and must not take away what all visitors with the old one have in common.
     """
-    carried = {
-        name.removesuffix(b"="): value for name, value in cookies_of(request, rules).counted
-    }
+    carried = {name.removesuffix(b"="): value for name, value in cookies_of(request, rules).counted}
     safe = request.method in (b"GET", b"HEAD")
     for name, value, attributes in cookies_set(response):
         before = carried.get(name)
@@ -203,7 +201,7 @@ def _deletes(attributes: bytes, response: ResponseHead) -> bool:
         match name.strip(b" \t").lower():
             case b"max-age":
                 if not value.strip(b' \t"').lstrip(b"0").isdigit():
-                    return True     # zero, negative, or not a number
+                    return True  # zero, negative, or not a number
             case b"expires":
                 expires = parse_http_date(value.strip(b" \t"))
                 date = parse_http_date(response.first(b"date") or b"")

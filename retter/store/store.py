@@ -75,10 +75,10 @@ class StoreRules:
     """Limits of the store. `secret` keys the hashes of what Vary names."""
 
     secret: bytes = field(repr=False)
-    bytes_max: int = 64 * MIB           # a 256 MB machine has this much to spare
-    variants_max: int = 10              # more is an application that varies on User-Agent
-    owner_share: float = 1 / 8          # of bytes_max, for one owner that is not everyone
-    max_stale_s: float = 24 * 3600.0    # older than a day is not the site any more
+    bytes_max: int = 64 * MIB  # a 256 MB machine has this much to spare
+    variants_max: int = 10  # more is an application that varies on User-Agent
+    owner_share: float = 1 / 8  # of bytes_max, for one owner that is not everyone
+    max_stale_s: float = 24 * 3600.0  # older than a day is not the site any more
     policy: StorePolicy = StorePolicy.ALL
 
     def __post_init__(self) -> None:
@@ -94,26 +94,26 @@ class StoreStats:
 
     entries: int = 0
     keys: int = 0
-    bodies: int = 0              # distinct ones
-    owners: int = 0              # beside everyone
+    bodies: int = 0  # distinct ones
+    owners: int = 0  # beside everyone
     bytes_used: int = 0
     bytes_max: int = 0
     found_own: int = 0
     found_public: int = 0
     not_found: int = 0
     stored: int = 0
-    unchanged: int = 0           # stored again with the same head and body
-    refreshed: int = 0           # by a 304
-    refused: int = 0             # too large for the budget or the share, or too late
+    unchanged: int = 0  # stored again with the same head and body
+    refreshed: int = 0  # by a 304
+    refused: int = 0  # too large for the budget or the share, or too late
     superseded: int = 0
-    evicted_budget: int = 0      # least recently used
-    evicted_share: int = 0       # least recently used of an owner over its share
+    evicted_budget: int = 0  # least recently used
+    evicted_share: int = 0  # least recently used of an owner over its share
     evicted_variants: int = 0
-    expired: int = 0             # found older than it may be served
+    expired: int = 0  # found older than it may be served
     dropped_session: int = 0
     purged: int = 0
-    withdrawn: int = 0           # taken back by the application
-    restored: int = 0            # of them: it was a broken deployment
+    withdrawn: int = 0  # taken back by the application
+    restored: int = 0  # of them: it was a broken deployment
 
 
 class Withdrawn(NamedTuple):
@@ -121,8 +121,8 @@ class Withdrawn(NamedTuple):
 
     at: float
     key: bytes
-    slot: tuple[Record, ...]     # as it was
-    hidden: tuple[Record, ...]   # what stands there in its place
+    slot: tuple[Record, ...]  # as it was
+    hidden: tuple[Record, ...]  # what stands there in its place
 
 
 class Clients(Protocol):
@@ -141,12 +141,12 @@ class ResponseStore:
         # Looked at with every request, so reached in one step.
         self._slots = self._shelves.slots
         self._owner_keys = self._shelves.owner_keys
-        self._changes: OrderedDict[int, float] = OrderedDict()    # oldest first
-        self._changed_at = -inf         # the newest of them
-        self._all_changed_at = -inf     # the newest that is forgotten: it may have been any key's
+        self._changes: OrderedDict[int, float] = OrderedDict()  # oldest first
+        self._changed_at = -inf  # the newest of them
+        self._all_changed_at = -inf  # the newest that is forgotten: it may have been any key's
         self._emptied_at = -inf
         self._counts = StoreStats(bytes_max=rules.bytes_max)
-        self.lineages: Lineages | None = None   # the sessions that go by several values
+        self.lineages: Lineages | None = None  # the sessions that go by several values
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Take other limits; the secret and the policy are the same for ever.
@@ -306,8 +306,9 @@ class ResponseStore:
         # Hashed, because Vary may name a field with a credential in it. The last mark tells an
         # absent field from an empty one.
         values = [
-            b"%d:%b" % (len(value), value) if (value := request.combined(name)) else
-            (b"-" if request.first(name) is None else b"0:")
+            b"%d:%b" % (len(value), value)
+            if (value := request.combined(name))
+            else (b"-" if request.first(name) is None else b"0:")
             for name in names
         ]
         return blake2b(b"".join(values), key=self._rules.secret, digest_size=16).digest()
@@ -403,7 +404,7 @@ class ResponseStore:
                 self._store_again(identity, old, response, age_s, superseded, requested_at, now)
                 return True
         if not owner and request.ids and any(one in body for one in request.ids):
-            self._counts.refused += 1       # the client has chosen what everyone would be shown
+            self._counts.refused += 1  # the client has chosen what everyone would be shown
             return False
         shape = identity.shape
         names = facts.vary_names
@@ -418,7 +419,7 @@ class ResponseStore:
             return False
         if owner and owner not in self._owner_keys:
             self._shelves.marks.add(owner, identity.marks)
-        body = shelves.hold_body(body)      # before the same body is released, with its forms
+        body = shelves.hold_body(body)  # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
             others = self._without_replaced(
@@ -511,7 +512,7 @@ class ResponseStore:
             and only[SOFT] == soft
             and self._is_for(only, identity, request, generation)
         ):
-            self._shelves.release(identity.owner, only)     # nearly always
+            self._shelves.release(identity.owner, only)  # nearly always
             return ()
         kept: list[Record] = []
         for record in slot:
@@ -571,9 +572,7 @@ class ResponseStore:
         self._shelves.hold_coded(body, coding, coded)
         self._shelves.make_room(b"")
 
-    def attach(
-        self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form
-    ) -> None:
+    def attach(self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form) -> None:
         """Keep a form with the response of this owner, or of everyone, that it was made from."""
         key = self._key_of(identity, stored)
         if key is None or (stored.forms is None and coding != IDENTITY):
@@ -657,10 +656,8 @@ class ResponseStore:
             no_store=facts.no_store,
             age_max_s=facts.age_max_s,
             received_age_s=received_age_s,
-            entry_bytes=entry_bytes(
-                identity.key, head, facts.etag, facts.last_modified, old.shape
-            ),
-            forms=None if old.forms is None else (),    # their heads are old
+            entry_bytes=entry_bytes(identity.key, head, facts.etag, facts.last_modified, old.shape),
+            forms=None if old.forms is None else (),  # their heads are old
         )
         self._shelves.replace(identity.key, old, fresh)
         self._shelves.touch(identity.key, identity.owner)
@@ -712,7 +709,8 @@ class ResponseStore:
         With `shape`, something that a request of that shape could be answered with.
         """
         return any(
-            one[AGE_MAX] != WITHDRAWN and one[GENERATION] <= generation
+            one[AGE_MAX] != WITHDRAWN
+            and one[GENERATION] <= generation
             and (shape is None or one[SHAPE] == shape)
             for one in self._slots.get(key, ())
         )
@@ -819,7 +817,7 @@ class ResponseStore:
         # The plain dictionary's order: the ordered one looks each key up (20 ms for 85,000).
         found = list(super(OrderedDict, self._slots).__iter__())
         if url is not None:
-            found = [key for key in found if key.endswith(url)]     # to look closer at few
+            found = [key for key in found if key.endswith(url)]  # to look closer at few
         if not (url is prefix is owner is None):
             any_host = (url or prefix or b"").startswith(b"/")
             found = [key for key in found if _matches(key, url, prefix, owner, any_host=any_host)]

@@ -27,14 +27,15 @@ _MONTHS: Final = (
 )  # fmt: skip
 
 # What could end a quoted field, or speak to a terminal: as Apache writes it.
-_ESCAPED: Final = {
-    number: f"\\x{number:02x}" for number in (*range(32), *range(127, 161))
-} | {34: '\\"', 92: "\\\\"}
+_ESCAPED: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 161))} | {
+    34: '\\"',
+    92: "\\\\",
+}
 
 
 def _escaped(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text     # nearly all of them: translate takes a microsecond
+        return text  # nearly all of them: translate takes a microsecond
     return text.translate(_ESCAPED)
 
 
@@ -70,14 +71,14 @@ class AccessLog:
         self.clock = clock
         self._combined = combined
         self._share = share
-        self._credit = 1.0      # the first one is noted
+        self._credit = 1.0  # the first one is noted
         self._sample = "" if share == 1 else f', "sample": {share:g}'
         self._counters = counters
         self._path = path
         if path != "-":
             self._writer = open_for_lines(path)
         elif before is not None and before._path == "-":
-            self._writer = before._writer   # with what waits there
+            self._writer = before._writer  # with what waits there
         else:
             self._writer = lines_to(sys.stdout)
         self._lines: list[str] = []
@@ -137,7 +138,7 @@ class AccessLog:
             self.flush()
 
     def _shown(self, target: bytes) -> str:
-        if url_sessions(target, self.rules) != []:      # or it is not known whether there are any
+        if url_sessions(target, self.rules) != []:  # or it is not known whether there are any
             return target.partition(b"?")[0].partition(b";")[0].decode("latin-1") + "?(session)"
         return target.decode("latin-1")
 

@@ -48,7 +48,7 @@ class LineWriter:
         self._put: Callable[[bytearray], int] = lambda data: os.write(descriptor, data)
         try:
             kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        except OSError:     # closed by who started us: every write will fail
+        except OSError:  # closed by who started us: every write will fail
             return
         if its_own:
             self._close = lambda: os.close(descriptor)
@@ -191,7 +191,7 @@ def lines_to(stream: TextIO | None) -> LineWriter:
     try:
         stream.flush()
         return LineWriter(stream.fileno())
-    except (OSError, ValueError):      # io.UnsupportedOperation is both
+    except (OSError, ValueError):  # io.UnsupportedOperation is both
         writer = LineWriter(-1)
 
         def put(data: bytearray) -> int:

@@ -31,7 +31,7 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     `format` is console, json, or auto: console if the stream is a terminal.
     """
     global _lines, _format
-    out = stream or sys.stderr      # None in a process that was started without one
+    out = stream or sys.stderr  # None in a process that was started without one
     if _lines is None or _lines.stream is not out:
         _lines = _Lines(out, _lines.close() if _lines is not None else 0)
     if stream is None:

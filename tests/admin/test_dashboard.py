@@ -41,9 +41,7 @@ def source_of(text: str) -> str:
 
 
 def test_the_policy_names_script_and_style_by_what_they_are() -> None:
-    policy = dict(
-        directive.split(" ", 1) for directive in PAGE.content_security_policy.split("; ")
-    )
+    policy = dict(directive.split(" ", 1) for directive in PAGE.content_security_policy.split("; "))
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == source_of(SCRIPT)
     assert policy["style-src"] == source_of(STYLE)
@@ -84,7 +82,7 @@ def test_every_element_that_the_script_names_exists_once() -> None:
     assert len(names) == len(set(names))
     used = set(re.findall(r'(?:\$|text)\("([a-z0-9-]+)"', SCRIPT))
     assert used <= set(names), used - set(names)
-    assert len(used) > 40    # the pattern finds them
+    assert len(used) > 40  # the pattern finds them
 
 
 def test_what_can_be_filled_in_has_a_label() -> None:

@@ -41,18 +41,25 @@ def test_what_every_answer_says() -> None:
         assert "default-src 'none'" in answer.fields["content-security-policy"]
 
 
-@pytest.mark.parametrize(("data", "status", "word"), [
-    (request("/nothing"), 404, "nothing at this path"),
-    (request("/api/state", "PUT"), 405, "only GET, HEAD here"),
-    (request("/api/circuit"), 405, "only POST here"),
-    (request("/api/circuit", "POST", b"mode=auto", Content_Type="text/plain"), 415, "form"),
-    (request("/api/circuit", "POST", b"{", Content_Type="application/json"), 400, "not JSON"),
-    (request("/api/circuit", "POST", b"[]", Content_Type="application/json"), 400, "no JSON obj"),
-    (request("/api/circuit", "POST", b"x" * (BODY_BYTES_MAX + 1)), 413, "65536 bytes at most"),
-    (b"garbage\r\n\r\n", 400, "not HTTP/1.1"),
-    (b"GET / HTTP/1.1\r\n\r\n", 400, "not HTTP/1.1"),
-    (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: loc", 431, "not HTTP/1.1"),
-])
+@pytest.mark.parametrize(
+    ("data", "status", "word"),
+    [
+        (request("/nothing"), 404, "nothing at this path"),
+        (request("/api/state", "PUT"), 405, "only GET, HEAD here"),
+        (request("/api/circuit"), 405, "only POST here"),
+        (request("/api/circuit", "POST", b"mode=auto", Content_Type="text/plain"), 415, "form"),
+        (request("/api/circuit", "POST", b"{", Content_Type="application/json"), 400, "not JSON"),
+        (
+            request("/api/circuit", "POST", b"[]", Content_Type="application/json"),
+            400,
+            "no JSON obj",
+        ),
+        (request("/api/circuit", "POST", b"x" * (BODY_BYTES_MAX + 1)), 413, "65536 bytes at most"),
+        (b"garbage\r\n\r\n", 400, "not HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\n\r\n", 400, "not HTTP/1.1"),
+        (b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: loc", 431, "not HTTP/1.1"),
+    ],
+)
 def test_wrong_requests(data: bytes, status: int, word: str) -> None:
     with admin_of() as admin:
         answer = admin.sends(data)
@@ -75,9 +82,13 @@ def test_head_is_get_without_a_body() -> None:
 @given(cuts=st.sets(st.integers(1, 250), max_size=4))
 def test_requests_may_be_cut_anywhere_and_follow_each_other(cuts: set[int]) -> None:
     with admin_of() as admin:
-        data = request("/ready") + request(
-            "/api/circuit", "POST", b'{"mode": "closed"}', Content_Type="application/json"
-        ) + request("/nothing")
+        data = (
+            request("/ready")
+            + request(
+                "/api/circuit", "POST", b'{"mode": "closed"}', Content_Type="application/json"
+            )
+            + request("/nothing")
+        )
         peer = admin.connect()
         for piece in split_at(data, cuts):
             peer.sends(piece)
@@ -118,10 +129,10 @@ def test_the_connection_that_has_waited_longest_makes_room() -> None:
             admin.proxy.loop.now += 0.01
             silent.append(admin.connect())
         admin.proxy.loop.now += 0.01
-        operator.sends(request("/ready"))       # so it has not waited longest
+        operator.sends(request("/ready"))  # so it has not waited longest
         silent[1].sends(b"GET /ready HTTP/1.1\r\nHo")
         admin.proxy.loop.now += 0.01
-        silent[1].sends(b"st: ")                # of the same request: that sets nothing back
+        silent[1].sends(b"st: ")  # of the same request: that sets nothing back
         assert admin.ask("/ready").status == 200, "who is new is answered"
         assert silent[0].closed and not silent[1].closed and not operator.closed
         for _ in range(CONNECTIONS_MAX):
@@ -160,7 +171,7 @@ PATHS = st.sampled_from([
 def test_nothing_that_is_asked_is_a_fault_of_ours(
     path: str, method: str, fields: list[tuple[str, str]], value: str, name: str
 ) -> None:
-    with admin_of() as admin:       # whose loop has no exception handler
+    with admin_of() as admin:  # whose loop has no exception handler
         form = "&".join([f"{key}={text}" for key, text in fields])
         query, body = (f"?{form}", b"") if method == "GET" else ("", form.encode())
         kind = {"Content_Type": "application/x-www-form-urlencoded"} if body else {}
@@ -179,7 +190,7 @@ def test_a_fault_of_our_own_is_answered_and_told() -> None:
         def fault(_: AdminRequest) -> Any:
             raise ZeroDivisionError
 
-        admin.admin.api.handler = lambda _: fault   # type: ignore[method-assign]
+        admin.admin.api.handler = lambda _: fault  # type: ignore[method-assign]
         answer = admin.ask("/api/state")
         assert (answer.status, answer.json["error"][:17]) == (500, "a fault of RETTER")
         (context,) = told
@@ -190,23 +201,58 @@ def test_a_fault_of_our_own_is_answered_and_told() -> None:
 # Who may ask
 
 
-@pytest.mark.parametrize("host", [
-    "127.0.0.1:9090", "localhost:9090", "LOCALHOST", "localhost.", "[::1]:9090", "[::1]",
-    "[0:0:0:0:0:0:0:1]:80", "127.1.2.3", "localhost:",
-])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:9090",
+        "localhost:9090",
+        "LOCALHOST",
+        "localhost.",
+        "[::1]:9090",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]:80",
+        "127.1.2.3",
+        "localhost:",
+    ],
+)
 def test_names_of_this_machine(host: str) -> None:
     with admin_of() as admin:
         assert admin.ask("/api/state", Host=host).status == 200
 
 
-@pytest.mark.parametrize("host", [
-    "evil.example", "localhost.evil.example:9090", "192.0.2.1", "[::1]evil.example",
-    "[::1].evil.example:9090", "[::1", "::1", "[::1]]", "[::1]:x", "[::1%lo]", "[::1%25lo]",
-    "[127.0.0.1]", "[localhost]", "localhost:9090:evil.example", "localhost:9090evil.example",
-    "localhost:-1", "localhost:999999", "127.0.0.1@evil.example", "evil.example@localhost",
-    "localhost/evil.example", "localhost evil.example", "localhost,evil.example", "127.0.0.1%00",
-    "localhost..evil.example", ":9090", "127.0.0.1.evil.example", "localh\xf6st", "http://localhost",
-])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "localhost.evil.example:9090",
+        "192.0.2.1",
+        "[::1]evil.example",
+        "[::1].evil.example:9090",
+        "[::1",
+        "::1",
+        "[::1]]",
+        "[::1]:x",
+        "[::1%lo]",
+        "[::1%25lo]",
+        "[127.0.0.1]",
+        "[localhost]",
+        "localhost:9090:evil.example",
+        "localhost:9090evil.example",
+        "localhost:-1",
+        "localhost:999999",
+        "127.0.0.1@evil.example",
+        "evil.example@localhost",
+        "localhost/evil.example",
+        "localhost evil.example",
+        "localhost,evil.example",
+        "127.0.0.1%00",
+        "localhost..evil.example",
+        ":9090",
+        "127.0.0.1.evil.example",
+        "localh\xf6st",
+        "http://localhost",
+    ],
+)
 def test_a_name_that_resolves_to_this_machine_is_no_name_of_it(host: str) -> None:
     with admin_of() as admin:
         assert admin.ask("/", Host=host).status == 403
@@ -218,13 +264,16 @@ def test_a_unix_socket_has_no_name() -> None:
         assert admin.ask("/api/state", Host="retter").status == 200
 
 
-@pytest.mark.parametrize("headers", [
-    {"Origin": "http://evil.example"},
-    {"Origin": "null"},
-    {"Origin": "http://127.0.0.1:8089"},    # the protected application, on the same machine
-    {"Sec_Fetch_Site": "cross-site"},
-    {"Sec_Fetch_Site": "same-site"},
-])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:8089"},  # the protected application, on the same machine
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ],
+)
 def test_other_sites_pages_steer_nothing(headers: dict[str, str]) -> None:
     with admin_of() as admin:
         assert admin.post("/api/circuit", "mode=open", **headers).status == 403
@@ -243,10 +292,18 @@ def test_figures_are_not_for_other_sites_pages() -> None:
         assert admin.ask("/api/state", Sec_Fetch_Site="none").status == 200
 
 
-@pytest.mark.parametrize(("authorization", "status"), [
-    ("", 401), (f"Bearer {TOKEN}", 200), (f"bearer {TOKEN}", 200), (f"Bearer {TOKEN}x", 401),
-    (f"Basic {TOKEN}", 401), ("Bearer", 401), ("Bearer ä", 401),
-])
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("", 401),
+        (f"Bearer {TOKEN}", 200),
+        (f"bearer {TOKEN}", 200),
+        (f"Bearer {TOKEN}x", 401),
+        (f"Basic {TOKEN}", 401),
+        ("Bearer", 401),
+        ("Bearer ä", 401),
+    ],
+)
 def test_the_token(authorization: str, status: int) -> None:
     with admin_of(admin_token=TOKEN) as admin:
         answer = admin.ask("/api/state", Authorization=authorization)
@@ -432,10 +489,19 @@ def test_what_the_settings_ask_for_has_no_time_limit() -> None:
         assert (state["forced"], state["forced_remaining_s"]) == ("closed", None)
 
 
-@pytest.mark.parametrize("form", [
-    "", "mode=", "mode=ajar", "mode=open&seconds=0", "mode=open&seconds=soon",
-    "mode=open&seconds=nan", "mode=open&seconds=86401", "mode=open&mode=auto",
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "",
+        "mode=",
+        "mode=ajar",
+        "mode=open&seconds=0",
+        "mode=open&seconds=soon",
+        "mode=open&seconds=nan",
+        "mode=open&seconds=86401",
+        "mode=open&mode=auto",
+    ],
+)
 def test_wrong_orders_change_nothing(form: str) -> None:
     with admin_of() as admin:
         assert admin.post("/api/circuit", form).status == 400

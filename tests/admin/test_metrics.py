@@ -60,21 +60,27 @@ def value(admin: FakeAdmin, name: str, **labels: str) -> float:
     return values(admin)[name, tuple(sorted(labels.items()))]
 
 
-@pytest.mark.parametrize(("accept", "content_type"), [
-    ("", "text/plain; version=0.0.4"),
-    ("*/*", "text/plain; version=0.0.4"),
-    (OPENMETRICS, "application/openmetrics-text; version=1.0.0"),
-    ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
-    ('application/openmetrics-text;version="1.0.0"', "application/openmetrics-text; version=1.0.0"),
-    # Versions that are none, and what is asked for after them.
-    ("application/openmetrics-text;version=a.b", "text/plain; version=0.0.4"),
-    ("application/openmetrics-text;version=1.a", "text/plain; version=0.0.4"),
-    ("application/openmetrics-text;version=", "text/plain; version=0.0.4"),
-    ("text/plain;version=x", "text/plain; version=0.0.4"),
-    (f"text/plain;version=a,{OPENMETRICS}", "application/openmetrics-text; version=1.0.0"),
-    ("text/plain;version=" + "9" * 5000, "text/plain; version=0.0.4"),
-    ("a," * 10_000 + OPENMETRICS, "text/plain; version=0.0.4"),
-])
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", "text/plain; version=0.0.4"),
+        ("*/*", "text/plain; version=0.0.4"),
+        (OPENMETRICS, "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
+        (
+            'application/openmetrics-text;version="1.0.0"',
+            "application/openmetrics-text; version=1.0.0",
+        ),
+        # Versions that are none, and what is asked for after them.
+        ("application/openmetrics-text;version=a.b", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=1.a", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=", "text/plain; version=0.0.4"),
+        ("text/plain;version=x", "text/plain; version=0.0.4"),
+        (f"text/plain;version=a,{OPENMETRICS}", "application/openmetrics-text; version=1.0.0"),
+        ("text/plain;version=" + "9" * 5000, "text/plain; version=0.0.4"),
+        ("a," * 10_000 + OPENMETRICS, "text/plain; version=0.0.4"),
+    ],
+)
 def test_the_librarys_parsers_accept_it(busy: FakeAdmin, accept: str, content_type: str) -> None:
     answer = busy.ask("/metrics", **({"Accept": accept} if accept else {}))
     assert answer.fields["content-type"].startswith(content_type)
@@ -109,7 +115,8 @@ def test_histograms(busy: FakeAdmin) -> None:
     for name in ("retter_upstream_first_byte_seconds", "retter_upstream_response_seconds"):
         counts = [
             (float(dict(labels)["le"]), count)
-            for (sample, labels), count in found.items() if sample == f"{name}_bucket"
+            for (sample, labels), count in found.items()
+            if sample == f"{name}_bucket"
         ]
         assert counts == sorted(counts), "cumulative"
         assert dict(counts)[float("inf")] == found[f"{name}_count", ()]
@@ -171,8 +178,10 @@ def test_labels_have_few_values(busy: FakeAdmin) -> None:
     size = len(values(busy))
     busy.post("/api/circuit", "mode=auto")
     for number in range(100):
-        client = busy.proxy.client(get(f"/{'x' * number}", headers={"Host": f"h{number}"}),
-                                   peername=(f"192.0.2.{number}", 1))
+        client = busy.proxy.client(
+            get(f"/{'x' * number}", headers={"Host": f"h{number}"}),
+            peername=(f"192.0.2.{number}", 1),
+        )
         busy.proxy.upstream.sends(reply())
         client.resets()
     assert len(values(busy)) <= size + 3, "the transition's, and what never happened before"
@@ -240,9 +249,7 @@ class SystemStandIn:
         return getattr(os, name)
 
 
-def test_descriptors_are_counted_where_the_kernel_does_not(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_descriptors_are_counted_where_the_kernel_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     no_size = SystemStandIn(lambda _: SimpleNamespace(st_size=0))
     monkeypatch.setattr(process_figures, "os", no_size)
     listed = len(os.listdir("/proc/self/fd")) - 1

@@ -35,7 +35,10 @@ def test_a_pause_covers_a_deploy() -> None:
         asked = len(proxy.upstream.received())
         assert asked
         assert admin.post("/api/pause").json == {
-            "paused": True, "pause_remaining_s": 30, "in_flight": 0, "held": 0,
+            "paused": True,
+            "pause_remaining_s": 30,
+            "in_flight": 0,
+            "held": 0,
         }
         covered = proxy.client(get("/known")).received()
         assert body_of(covered) == b"known"
@@ -177,21 +180,24 @@ def visit(admin: FakeAdmin, path: str, host: str = "shop.example", cookie: str =
     fetch(admin, get(path, headers=headers), reply(path.encode()))
 
 
-@pytest.mark.parametrize(("form", "purged"), [
-    ("url=http://shop.example/a?x=1", 2),           # everyone's, and the session's
-    ("url=https://user:pw@SHOP.example:443/a?x=1", 2),
-    ("url=http://shop.example:80/a?x=1", 2),
-    ("url=shop.example/a?x=1", 2),
-    ("prefix=shop.example/a", 2),
-    ("url=/a?x=1", 3),                              # of any host
-    ("url=/a", 0),
-    ("prefix=/a", 3),
-    ("prefix=http://shop.example/", 3),
-    ("prefix=http://shop.example", 3),
-    ("session=PHPSESSID=abc", 1),
-    ("session=PHPSESSID=other", 0),
-    ("all=true", 4),
-])
+@pytest.mark.parametrize(
+    ("form", "purged"),
+    [
+        ("url=http://shop.example/a?x=1", 2),  # everyone's, and the session's
+        ("url=https://user:pw@SHOP.example:443/a?x=1", 2),
+        ("url=http://shop.example:80/a?x=1", 2),
+        ("url=shop.example/a?x=1", 2),
+        ("prefix=shop.example/a", 2),
+        ("url=/a?x=1", 3),  # of any host
+        ("url=/a", 0),
+        ("prefix=/a", 3),
+        ("prefix=http://shop.example/", 3),
+        ("prefix=http://shop.example", 3),
+        ("session=PHPSESSID=abc", 1),
+        ("session=PHPSESSID=other", 0),
+        ("all=true", 4),
+    ],
+)
 def test_purge(form: str, purged: int) -> None:
     with admin_of() as admin:
         visit(admin, "/a?x=1")
@@ -211,11 +217,31 @@ def test_purge_knows_the_rules_of_keys() -> None:
         assert answer.json == {"purged": 1}
 
 
-@pytest.mark.parametrize("form", [
-    "", "url=", "url=/a&prefix=/a", "all=yes", "session=_ga=1", "session=abc", "session=a%0D%0Ab", "url=ftp://a/",
-    "url=a", "url=a?x=1", "url=a/b.html", "url=b.html", "url=shop.example", "prefix=a", "url=a:b",
-    "url=http://", "url=http://[", "url=%20", "url=http://b%C3%BCcher.example/", "url=a%20b",
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "",
+        "url=",
+        "url=/a&prefix=/a",
+        "all=yes",
+        "session=_ga=1",
+        "session=abc",
+        "session=a%0D%0Ab",
+        "url=ftp://a/",
+        "url=a",
+        "url=a?x=1",
+        "url=a/b.html",
+        "url=b.html",
+        "url=shop.example",
+        "prefix=a",
+        "url=a:b",
+        "url=http://",
+        "url=http://[",
+        "url=%20",
+        "url=http://b%C3%BCcher.example/",
+        "url=a%20b",
+    ],
+)
 def test_unclear_purges_drop_nothing(form: str) -> None:
     with admin_of() as admin:
         visit(admin, "/a")
@@ -233,11 +259,19 @@ def test_a_path_without_its_slash_is_told_what_to_write() -> None:
         assert admin.post("/api/purge", "url=/page").json == {"purged": 1}
 
 
-@pytest.mark.parametrize(("text", "host"), [
-    ("localhost", b"localhost"), ("localhost/a", b"localhost"), ("shop:8089", b"shop:8089"),
-    ("shop:8089/a", b"shop:8089"), ("[::1]:8089/a", b"[::1]:8089"), ("[::1]/", b"[::1]"),
-    ("127.0.0.1/a", b"127.0.0.1"), ("shop.example/a:b", b"shop.example"),
-])
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("localhost", b"localhost"),
+        ("localhost/a", b"localhost"),
+        ("shop:8089", b"shop:8089"),
+        ("shop:8089/a", b"shop:8089"),
+        ("[::1]:8089/a", b"[::1]:8089"),
+        ("[::1]/", b"[::1]"),
+        ("127.0.0.1/a", b"127.0.0.1"),
+        ("shop.example/a:b", b"shop.example"),
+    ],
+)
 def test_a_host_needs_no_scheme(text: str, host: bytes) -> None:
     assert split_url(text)[1] == host
 
@@ -414,10 +448,18 @@ def _answer_newest(admin: FakeAdmin) -> None:
         admin.proxy.upstream.sends(reply(headers={"Cache-Control": "public, max-age=1"}))
 
 
-@pytest.mark.parametrize("form", [
-    "", "url=/a", "url=http://a/&header=nonsense", "url=http://a/&header=a:b%0Ac",
-    "url=http://a/&method=G%0DT", "url=http://a/&url=http://b/", "url=http://a/&cookie=%E2%82%AC",
-])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "",
+        "url=/a",
+        "url=http://a/&header=nonsense",
+        "url=http://a/&header=a:b%0Ac",
+        "url=http://a/&method=G%0DT",
+        "url=http://a/&url=http://b/",
+        "url=http://a/&cookie=%E2%82%AC",
+    ],
+)
 def test_wrong_questions(form: str) -> None:
     with admin_of() as admin:
         assert admin.post("/api/why", form).status == 400
@@ -467,9 +509,14 @@ def test_health_before_the_first_request() -> None:
         assert health["average-response-time-ms"] == health["slowest-response-time-ms"] == 0
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0.4, "0 seconds"), (1.0, "1 second"), (3661.0, "1 hour 1 minute 1 second"),
-    (2 * 86400 + 5, "2 days 5 seconds"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 seconds"),
+        (1.0, "1 second"),
+        (3661.0, "1 hour 1 minute 1 second"),
+        (2 * 86400 + 5, "2 days 5 seconds"),
+    ],
+)
 def test_uptime(seconds: float, text: str) -> None:
     assert uptime_text(seconds) == text

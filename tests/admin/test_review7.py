@@ -31,9 +31,14 @@ CHUNKED = b"POST /up HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 # -- each request is counted once, for what it was ------------------------------------------------
 
 
-@pytest.mark.parametrize(("body", "status"), [
-    (b"zz\r\n", 400), (b"3\r\nabc\r\n", 413), (b"1\r\n", 408),
-])
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"zz\r\n", 400),
+        (b"3\r\nabc\r\n", 413),
+        (b"1\r\n", 408),
+    ],
+)
 def test_a_request_whose_body_is_wrong_is_one_request(
     tmp_path: Path, body: bytes, status: int
 ) -> None:
@@ -139,7 +144,7 @@ def test_to_drop_everything_frees_it_little_by_little() -> None:
         assert left >= 3 * count
         proxy.advance(0.05)
         assert sum([len(shelf) for shelf in shelves._rubbish]) == left - FREED_AT_ONCE_MAX
-        client.sends(get("/1"))         # meanwhile all goes on
+        client.sends(get("/1"))  # meanwhile all goes on
         proxy.upstream.sends(reply(b"new"))
         assert client.received().endswith(b"new")
         proxy.advance(0.5)
@@ -232,7 +237,7 @@ def test_a_successor_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
             while program._successor is not None:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
             with pytest.raises(ProcessLookupError):
-                os.kill(pid, 0)     # not even a zombie is left
+                os.kill(pid, 0)  # not even a zombie is left
         assert not fake.handed
         assert not program._stopping.is_set()
 

@@ -48,7 +48,7 @@ def test_a_body_in_very_small_pieces(size: int) -> None:
     for piece in pieces[:-1]:
         upstream.protocol.data_received(piece)
     (exchange,) = [one for one in proxy.proxy.exchanges if one._relay is not None]
-    copy = exchange._relay.copy() or []     # type: ignore[union-attr]
+    copy = exchange._relay.copy() or []  # type: ignore[union-attr]
     assert sum(map(sys.getsizeof, copy)) + sys.getsizeof(copy) < 1.1 * octets
     upstream.sends(pieces[-1])
     assert body_of(visitor.received()) == body

@@ -40,7 +40,7 @@ def padded_to(octets: int) -> bytes:
 
 
 def with_fields(number: int) -> bytes:
-    return get(headers={f"X-{n}": "y" for n in range(number - 1)})   # and Host
+    return get(headers={f"X-{n}": "y" for n in range(number - 1)})  # and Host
 
 
 def with_target(octets: int) -> bytes:

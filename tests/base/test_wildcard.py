@@ -34,9 +34,14 @@ def test_as_a_regular_expression(patterns: list[bytes], name: bytes) -> None:
     assert name_matcher(patterns)(name) is wanted
 
 
-@pytest.mark.parametrize("patterns", [
-    (b"*a*a*a*b",), (b"a*" * 30 + b"b",), (b"*_session", b"mp_*_mixpanel", b"*aaaa*"),
-])
+@pytest.mark.parametrize(
+    "patterns",
+    [
+        (b"*a*a*a*b",),
+        (b"a*" * 30 + b"b",),
+        (b"*_session", b"mp_*_mixpanel", b"*aaaa*"),
+    ],
+)
 def test_long_names(patterns: tuple[bytes, ...]) -> None:
     """Three wildcards in a regular expression would take hours for this name."""
     match = name_matcher(patterns)

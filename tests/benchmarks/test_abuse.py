@@ -17,6 +17,7 @@ from tests.support.harness import FakeProxy, reply
 
 def row(retter: float, nginx: float, kb: float = 1000) -> report.Row:
     """Return a row with these costs in ms for each KB."""
+
     def cost(ms_per_kb: float) -> attack.Cost:
         return attack.Cost(ms_per_kb * kb / 1000, int(1000 * kb), 10)
 
@@ -46,12 +47,15 @@ def test_no_message_comes_twice() -> None:
         assert kind.answers in (1, BURST)
 
 
-@pytest.mark.parametrize(("retter", "nginx", "met"), [
-    (report.CPU_MS_PER_KB_MAX * 0.99, 0.0001, True),
-    (report.CPU_MS_PER_KB_MAX * 1.01, 0.0001, False),
-    (1.0, 1.01 / report.RATIO_MAX, True),
-    (1.0, 0.99 / report.RATIO_MAX, False),
-])
+@pytest.mark.parametrize(
+    ("retter", "nginx", "met"),
+    [
+        (report.CPU_MS_PER_KB_MAX * 0.99, 0.0001, True),
+        (report.CPU_MS_PER_KB_MAX * 1.01, 0.0001, False),
+        (1.0, 1.01 / report.RATIO_MAX, True),
+        (1.0, 0.99 / report.RATIO_MAX, False),
+    ],
+)
 def test_a_bar_is_an_absolute_one_or_nginx(retter: float, nginx: float, met: bool) -> None:
     """Or what ordinary requests cost. The median of the rounds counts."""
     one = row(retter, nginx)
@@ -113,7 +117,7 @@ def test_an_attacker_reconnects_and_counts() -> None:
     attacker = attack.Attacker(server.port)
     for _ in range(2):
         attacker.send(b"abc", 0)
-        attacker.receive(3)     # one more than there are: the end is waited for
+        attacker.receive(3)  # one more than there are: the end is waited for
     attacker.close()
     server.join(5)
     assert server.connections == 2

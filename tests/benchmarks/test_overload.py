@@ -49,7 +49,7 @@ def test_fresh_again_is_the_first_second_that_is_fresh_throughout() -> None:
     late = [sample(at, stored=at < 12.31) for at in every]
     assert fresh_again(late, 10, 20) == pytest.approx(2.3, abs=0.11)
     single = [sample(at, stored=at == 10.5) for at in every]
-    assert fresh_again(single, 10, 20) == 0    # one in a hundred
+    assert fresh_again(single, 10, 20) == 0  # one in a hundred
     assert fresh_again([sample(at, stored=True) for at in every], 10, 20) is None
     assert fresh_again([], 10, 20) is None
 
@@ -58,7 +58,7 @@ def test_the_figures_of_a_stress() -> None:
     scenario = replace(BY_NAME["5x"], calm_s=5.0, stress_s=10.0, after_s=5.0)
     plan = LoadPlan(url="http://x", phases=(Phase(20, 1),), targets=("/known", "/unknown"))
     samples = [
-        sample(4.0, stored=True),                                   # before the stress
+        sample(4.0, stored=True),  # before the stress
         sample(5.5),
         sample(6.0, stored=True, latency=0.001),
         sample(7.0, status=503, target=1),
@@ -70,10 +70,10 @@ def test_the_figures_of_a_stress() -> None:
     figures = figures_of(scenario, LoadReport(plan, 1, samples), covered=1, capacity=160.0)
     assert figures["goodput"] == pytest.approx(2 / 10 / 160)
     assert figures["stored"] == 0.25
-    assert figures["trouble"] == pytest.approx(1 / 3)    # the 503 had nothing to be answered with
+    assert figures["trouble"] == pytest.approx(1 / 3)  # the 503 had nothing to be answered with
     assert figures["unknown_shed"] == 1.0
-    assert figures["refused"] == 0.5                     # that, and the one without an answer
-    assert figures["get_max"] == 10.0                    # who got no answer has waited, too
+    assert figures["refused"] == 0.5  # that, and the one without an answer
+    assert figures["get_max"] == 10.0  # who got no answer has waited, too
     assert figures["post_ok"] == 0.5
     assert figures["first_s"] == pytest.approx(1.001)
     assert figures["again_s"] == pytest.approx(0.1, abs=0.11)
@@ -200,9 +200,7 @@ def test_without_its_programs_the_blog_is_skipped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fastcgi, "path_of", lambda name: name)
-    monkeypatch.setattr(
-        blog.mariadb, "path_of", lambda name: None if name == "mariadbd" else name
-    )
+    monkeypatch.setattr(blog.mariadb, "path_of", lambda name: None if name == "mariadbd" else name)
     assert overload.main(["--only", "database", "--peers", "retter"]) == 0
     assert "database is skipped: mariadbd is not installed." in capsys.readouterr().err
 
@@ -276,4 +274,4 @@ def test_dials_into_the_void_are_counted() -> None:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
     exact, count = dials.exact, dials.stop()
-    assert count == 5 if exact else count >= 5    # else others count, too
+    assert count == 5 if exact else count >= 5  # else others count, too

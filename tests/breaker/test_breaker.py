@@ -78,10 +78,19 @@ def opened(driver: Driver) -> Driver:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("max_in_flight", -1), ("limit_start", 0), ("patience_min_s", 0.0),
-        ("patience_max_s", 0.1), ("patience_closed_s", 0.1), ("queue_wait_s", -1.0),
-        ("retry_after_s", -1.0), ("failure_ratio", 0.0), ("failure_ratio", 1.1),
-        ("failure_volume", 0), ("open_min_s", 0.0), ("open_max_s", 0.5), ("fresh_for_s", -1.0),
+        ("max_in_flight", -1),
+        ("limit_start", 0),
+        ("patience_min_s", 0.0),
+        ("patience_max_s", 0.1),
+        ("patience_closed_s", 0.1),
+        ("queue_wait_s", -1.0),
+        ("retry_after_s", -1.0),
+        ("failure_ratio", 0.0),
+        ("failure_ratio", 1.1),
+        ("failure_volume", 0),
+        ("open_min_s", 0.0),
+        ("open_max_s", 0.5),
+        ("fresh_for_s", -1.0),
     ],
 )
 def test_a_bad_setting_is_named_with_its_value(field: str, value: float) -> None:
@@ -225,7 +234,7 @@ def test_a_work_rate_measured_with_a_full_house_bounds_the_line() -> None:
     driver = filled()
     queued = 0
     for _ in range(40):
-        for _ in range(2):                # 40 a second: with b0 of 50 ms, two busy workers
+        for _ in range(2):  # 40 a second: with b0 of 50 ms, two busy workers
             driver.finish(driver.in_flight[0])
         driver.tick()
         decision = driver.admit(key=b"/n", stored=None)
@@ -1037,7 +1046,7 @@ def test_refused_connections_in_a_row_open_the_circuit_whatever_went_well_before
     serve(driver, 1.5)
     for number in range(4):
         driver.finish(forwarded(driver, key=b"/%d" % number), Outcome.REFUSED)
-    driver.finish(forwarded(driver))      # somebody listens after all
+    driver.finish(forwarded(driver))  # somebody listens after all
     for number in range(4):
         driver.finish(forwarded(driver, key=b"/%d" % number), Outcome.REFUSED)
     driver.finish(forwarded(driver, key=b"/r"), Outcome.OVERLOAD)

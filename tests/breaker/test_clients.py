@@ -51,17 +51,20 @@ def test_the_next_window_counts_two_again() -> None:
     assert counted(clients, 2, 2, 2) == [True, True, False]
 
 
-@pytest.mark.parametrize(("failing", "passed", "agree"), [
-    ([2], [1], False),
-    ([2, 2, 2], [1], False),
-    ([2, 3], [1], False),
-    ([2, 3, 4], [1], True),
-    ([2, 3], [], True),                 # all that were active
-    ([2, 3], [3, 2], True),
-    ([2, 3], [1, 3, 2], False),         # the third last counts too
-    ([UNKNOWN_CLIENT, 2], [1], False),
-    ([UNKNOWN_CLIENT, 2, 3], [1], True),
-])
+@pytest.mark.parametrize(
+    ("failing", "passed", "agree"),
+    [
+        ([2], [1], False),
+        ([2, 2, 2], [1], False),
+        ([2, 3], [1], False),
+        ([2, 3, 4], [1], True),
+        ([2, 3], [], True),  # all that were active
+        ([2, 3], [3, 2], True),
+        ([2, 3], [1, 3, 2], False),  # the third last counts too
+        ([UNKNOWN_CLIENT, 2], [1], False),
+        ([UNKNOWN_CLIENT, 2, 3], [1], True),
+    ],
+)
 def test_something_is_concluded_from_three_clients_or_from_all(
     failing: list[int], passed: list[int], agree: bool
 ) -> None:
@@ -172,9 +175,7 @@ def test_many_at_once_of_one_client_are_no_ceiling(outcome: Outcome) -> None:
     site = Site()
     for round_ in range(40):
         site.ask(1 + round_ % 7, Outcome.OK, key=b"/page")
-        permits = [
-            site.driver.admit(kind=Kind.OTHER, client=66, key=b"/%d" % n) for n in range(50)
-        ]
+        permits = [site.driver.admit(kind=Kind.OTHER, client=66, key=b"/%d" % n) for n in range(50)]
         site.driver.tick(0.005)
         for permit in permits:
             assert isinstance(permit, Permit)

@@ -44,7 +44,7 @@ class AnyHistory(RuleBasedStateMachine):
             permit = self.driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
             assert isinstance(permit, Permit)
             paused = self.driver.breaker.paused_until is not None
-            waits = not paused and permit.phase is Phase.QUEUED    # the driver knows when
+            waits = not paused and permit.phase is Phase.QUEUED  # the driver knows when
             assert waits or permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
             assert permit.kind is Kind.OTHER
 
@@ -136,7 +136,9 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 AnyHistory.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None,
+    max_examples=150,
+    stateful_step_count=40,
+    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestAnyHistory = AnyHistory.TestCase
@@ -155,8 +157,16 @@ Event = tuple[str, int, int]
 
 def play(events: list[Event], scale: float = 1.0) -> list[str]:
     """Play a history with all times scaled and return every decision."""
-    names = ("patience_min_s", "patience_max_s", "patience_closed_s", "queue_wait_s",
-             "write_wait_s", "retry_after_s", "open_min_s", "open_max_s")
+    names = (
+        "patience_min_s",
+        "patience_max_s",
+        "patience_closed_s",
+        "queue_wait_s",
+        "write_wait_s",
+        "retry_after_s",
+        "open_min_s",
+        "open_max_s",
+    )
     plain = BreakerSettings()
     driver = Driver(BreakerSettings(**{name: getattr(plain, name) * scale for name in names}))
     for what, number, ticks in events:

@@ -139,11 +139,11 @@ def test_the_hint_holds_for_the_first_second() -> None:
 
 
 @given(
-    outcomes=st.integers(1, 60), bad=st.integers(0, 60), expected=st.floats(0.001, 0.9),
+    outcomes=st.integers(1, 60),
+    bad=st.integers(0, 60),
+    expected=st.floats(0.001, 0.9),
 )
-def test_the_surprise_bounds_the_binomial_tail(
-    outcomes: int, bad: int, expected: float
-) -> None:
+def test_the_surprise_bounds_the_binomial_tail(outcomes: int, bad: int, expected: float) -> None:
     """P(K >= bad) <= exp(-surprise), for a binomial K: Chernoff's bound, computed and not tuned."""
     bad = min(bad, outcomes)
     term = (1 - expected) ** outcomes
@@ -174,12 +174,11 @@ def test_chance_makes_no_ceiling() -> None:
 
 
 @given(
-    times_s=st.lists(
-        st.sampled_from([0.0, 0.005, 0.05, 0.3, 1.0]), min_size=1, max_size=4
-    ),
+    times_s=st.lists(st.sampled_from([0.0, 0.005, 0.05, 0.3, 1.0]), min_size=1, max_size=4),
     arrivals=st.lists(
         st.tuples(st.integers(0, 3), st.integers(1, 120), st.integers(0, 12), st.booleans()),
-        min_size=1, max_size=25,
+        min_size=1,
+        max_size=25,
     ),
 )
 @settings(max_examples=60, deadline=None)
@@ -216,7 +215,8 @@ def test_an_application_that_holds_everything_is_never_limited(
     for route, number, ticks, stored in arrivals:
         for _ in range(number):
             decision = driver.admit(
-                key=b"%d" % route, route=b"GET /%d" % (route % len(times_s)),
+                key=b"%d" % route,
+                route=b"GET /%d" % (route % len(times_s)),
                 stored=1.0 if stored else None,
             )
             assert isinstance(decision, Permit), "nothing is shed or refused"
@@ -240,9 +240,7 @@ def test_one_client_cannot_open_the_circuit() -> None:
     driver = Driver(BreakerSettings())
 
     def fail(client: int) -> None:
-        permit = driver.breaker.admit(
-            driver.now, Kind.GET, b"GET /bad", b"/bad", None, client
-        )
+        permit = driver.breaker.admit(driver.now, Kind.GET, b"GET /bad", b"/bad", None, client)
         assert isinstance(permit, Permit)
         driver.start(permit)
         driver.finish(permit, Outcome.ERROR)

@@ -51,7 +51,7 @@ NAMES = ("zlib", "isal", "brotli", *ZSTD_SOURCES)
 @pytest.mark.parametrize("body", [b"", b"x", TEXT])
 def test_a_whole_body_comes_back(name: str, body: bytes) -> None:
     coding, how = make(name)
-    for _ in range(2):      # what is reused is as new
+    for _ in range(2):  # what is reused is as new
         assert decoded(how.whole(body), coding, MIB) == body
     assert len(how.whole(TEXT)) < len(TEXT) / 3
 
@@ -65,7 +65,7 @@ def test_a_body_in_pieces_comes_back(name: str) -> None:
         coded += encoder.compress(TEXT[at : at + 7000])
         if at % 3 == 0:
             coded += encoder.flush()
-    assert decoded(coded, coding, MIB) is None      # it has no end yet
+    assert decoded(coded, coding, MIB) is None  # it has no end yet
     coded += encoder.finish()
     assert decoded(coded, coding, MIB) == TEXT
     assert len(coded) < len(TEXT) / 3
@@ -114,7 +114,7 @@ def test_zstd_is_decoded_by_what_there_is(name: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(compressors, "_standard_zstd", lambda: "" if name == "zstandard" else name)
     coded = how.whole(TEXT)
     assert decoded(coded, b"zstd", len(TEXT)) == TEXT
-    assert decoded(coded + coded, b"zstd", MIB) == TEXT + TEXT     # two frames
+    assert decoded(coded + coded, b"zstd", MIB) == TEXT + TEXT  # two frames
     for broken in (coded[:-1], coded[:20], coded + b"x", b"nonsense", coded[:50] + coded[60:]):
         assert decoded(broken, b"zstd", MIB) is None
     assert decoded(coded, b"zstd", len(TEXT) - 1) is None

@@ -142,12 +142,15 @@ def test_an_empty_body() -> None:
     assert body_of(Site(packed(b"")).asks().received()) == b""
 
 
-@pytest.mark.parametrize(("headers", "status", "body"), [
-    ({"Range": "bytes=0-4"}, 206, PAGE[:5]),
-    ({"Range": "bytes=1-"}, 206, PAGE[1:]),
-    ({"If-None-Match": 'W/"a"'}, 304, b""),
-    ({}, 200, PAGE),
-])
+@pytest.mark.parametrize(
+    ("headers", "status", "body"),
+    [
+        ({"Range": "bytes=0-4"}, 206, PAGE[:5]),
+        ({"Range": "bytes=1-"}, 206, PAGE[1:]),
+        ({"If-None-Match": 'W/"a"'}, 304, b""),
+        ({}, 200, PAGE),
+    ],
+)
 def test_conditions_and_ranges_are_about_the_decoded_body(
     headers: dict[str, str], status: int, body: bytes
 ) -> None:
@@ -323,13 +326,13 @@ def test_an_application_that_fails(fails: str) -> None:
     client = site.asks()
     if fails == "reset":
         site.proxy.upstream.resets()
-        site.proxy.upstream.resets()    # it is tried once more
+        site.proxy.upstream.resets()  # it is tried once more
     elif fails == "500":
         site.proxy.upstream.sends(reply(b"broken", status="500 Oh"))
     else:
         site.proxy.refuse()
     assert client.received() == b""
-    site.proxy.assert_at_rest()     # its place is free; the client alone waits
+    site.proxy.assert_at_rest()  # its place is free; the client alone waits
     site.works()
     assert body_of(client.received()) == PAGE
     site.proxy.auto_accept = True

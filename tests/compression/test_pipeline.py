@@ -116,12 +116,18 @@ def test_any_method_but_head_has_its_answer_compressed() -> None:
     assert ungzipped(answer_to(make(), post, reply(PAGE, headers=HTML))) == PAGE
 
 
-@pytest.mark.parametrize("fields", [
-    {}, {"Accept-Encoding": "identity"}, {"Accept-Encoding": "gzip;q=0"},
-    {"Accept-Encoding": "br"}, {"Accept-Encoding": "identity, gzip;q=0.1"},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"Accept-Encoding": "identity"},
+        {"Accept-Encoding": "gzip;q=0"},
+        {"Accept-Encoding": "br"},
+        {"Accept-Encoding": "identity, gzip;q=0.1"},
+    ],
+)
 def test_clients_that_do_not_ask_get_it_as_it_is_and_are_told_that_it_varies(
-    fields: dict[str, str]
+    fields: dict[str, str],
 ) -> None:
     answer = answer_to(make(), get(headers=fields), reply(PAGE, headers={**HTML, "ETag": '"a"'}))
     assert body_of(answer) == PAGE
@@ -130,40 +136,50 @@ def test_clients_that_do_not_ask_get_it_as_it_is_and_are_told_that_it_varies(
     assert field(answer, "Vary") == "Accept-Encoding"
 
 
-@pytest.mark.parametrize(("request_", "answer"), [
-    (get(headers={**GZIP, "Range": "bytes=0-1"}), reply(PAGE, headers=HTML)),
-    (get(headers=GZIP, version="1.0"), reply(PAGE, headers=HTML)),
-    (get("/account/1?x=1", headers=GZIP), reply(PAGE, headers=HTML)),
-])
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (get(headers={**GZIP, "Range": "bytes=0-1"}), reply(PAGE, headers=HTML)),
+        (get(headers=GZIP, version="1.0"), reply(PAGE, headers=HTML)),
+        (get("/account/1?x=1", headers=GZIP), reply(PAGE, headers=HTML)),
+    ],
+)
 def test_requests_whose_answers_are_left_as_they_are(request_: bytes, answer: bytes) -> None:
     through = answer_to(make(compress_exclude="/account/*"), request_, answer)
     assert body_of(through) == PAGE
     assert field(through, "Content-Encoding") is None
 
 
-@pytest.mark.parametrize(("status", "fields", "body"), [
-    ("200 OK", {"Content-Type": "image/png"}, PAGE),
-    ("200 OK", {}, PAGE),
-    ("200 OK", HTML, PAGE[:299]),
-    ("200 OK", {**HTML, "Cache-Control": "public, no-transform"}, PAGE),
-    ("200 OK", {**HTML, "Content-Encoding": "br"}, PAGE),
-    ("200 OK", {**HTML, "Content-Encoding": "gzip"}, gzip.compress(PAGE * 9)),
-    ("206 Partial Content", {**HTML, "Content-Range": "bytes 0-9/99"}, PAGE),
-    ("205 Reset", HTML, b""),
-])
+@pytest.mark.parametrize(
+    ("status", "fields", "body"),
+    [
+        ("200 OK", {"Content-Type": "image/png"}, PAGE),
+        ("200 OK", {}, PAGE),
+        ("200 OK", HTML, PAGE[:299]),
+        ("200 OK", {**HTML, "Cache-Control": "public, no-transform"}, PAGE),
+        ("200 OK", {**HTML, "Content-Encoding": "br"}, PAGE),
+        ("200 OK", {**HTML, "Content-Encoding": "gzip"}, gzip.compress(PAGE * 9)),
+        ("206 Partial Content", {**HTML, "Content-Range": "bytes 0-9/99"}, PAGE),
+        ("205 Reset", HTML, b""),
+    ],
+)
 def test_answers_that_are_left_alone(status: str, fields: dict[str, str], body: bytes) -> None:
     fields = {**fields, "ETag": '"a"', "Content-MD5": "x", "Digest": "y", "Accept-Ranges": "bytes"}
-    plain = answer_to(FakeProxy(compress="off"), get(headers=GZIP), reply(
-        body, status=status, headers=fields))
+    plain = answer_to(
+        FakeProxy(compress="off"), get(headers=GZIP), reply(body, status=status, headers=fields)
+    )
     answer = answer_to(make(), get(headers=GZIP), reply(body, status=status, headers=fields))
     assert answer == plain
     assert field(answer, "Vary") is None
 
 
-@pytest.mark.parametrize("head", [
-    b"HTTP/1.1 204 No Content\r\nContent-Type: text/html\r\nETag: \"a\"\r\n\r\n",
-    b"HTTP/1.1 304 Not Modified\r\nContent-Type: text/html\r\nETag: \"a\"\r\n\r\n",
-])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'HTTP/1.1 204 No Content\r\nContent-Type: text/html\r\nETag: "a"\r\n\r\n',
+        b'HTTP/1.1 304 Not Modified\r\nContent-Type: text/html\r\nETag: "a"\r\n\r\n',
+    ],
+)
 def test_answers_without_a_body_are_left_alone(head: bytes) -> None:
     plain = answer_to(FakeProxy(compress="off"), get(headers=GZIP), head)
     assert answer_to(make(), get(headers=GZIP), head) == plain
@@ -171,18 +187,23 @@ def test_answers_without_a_body_are_left_alone(head: bytes) -> None:
 
 def test_head_is_answered_as_the_application_does() -> None:
     request = b"HEAD / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n"
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5000\r\nETag: \"a\"\r\n"
+    head = b'HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5000\r\nETag: "a"\r\n'
     answer = answer_to(make(), request, head + b"\r\n")
     assert field(answer, "Content-Length") == "5000"
     assert field(answer, "ETag") == '"a"'
     assert field(answer, "Content-Encoding") is None
-    assert field(answer, "Vary") == "Accept-Encoding"     # as it is for GET
+    assert field(answer, "Vary") == "Accept-Encoding"  # as it is for GET
     assert body_of(answer) == b""
 
 
 def test_what_is_true_of_other_octets_is_taken_away() -> None:
-    digests = {"Content-MD5": "a", "Digest": "b", "Repr-Digest": "c", "Content-Digest": "d",
-               "Accept-Ranges": "bytes"}
+    digests = {
+        "Content-MD5": "a",
+        "Digest": "b",
+        "Repr-Digest": "c",
+        "Content-Digest": "d",
+        "Accept-Ranges": "bytes",
+    }
     answer = answer_to(make(), get(headers=GZIP), reply(PAGE, headers={**HTML, **digests}))
     assert ungzipped(answer) == PAGE
     assert not [name for name in digests if field(answer, name) is not None]
@@ -261,7 +282,7 @@ def test_a_large_body_however_it_is_cut(size: int, framing: str) -> None:
     answer = answer_to(proxy, get(headers=GZIP), *cut(whole, size))
     assert ungzipped(answer) == LARGE
     assert len(answer) < len(zlib.compress(LARGE, 1)) * 1.15
-    assert proxy.proxy.store.stats()["stored"] == 1      # as the application sent it
+    assert proxy.proxy.store.stats()["stored"] == 1  # as the application sent it
     open_circuit(proxy)
     assert body_of(answer_to(proxy, get())) == LARGE
 
@@ -298,9 +319,7 @@ def test_a_chunked_answer_that_is_whole_and_small_has_a_length() -> None:
 
 def test_trailers_come_after_it_but_for_digests() -> None:
     trailers = b"X-Sum: 1\r\nRepr-Digest: x\r\nDigest: y\r\n"
-    answer = answer_to(
-        make(), get(headers=GZIP), CHUNKED_HEAD + chunked(PAGE, trailers=trailers)
-    )
+    answer = answer_to(make(), get(headers=GZIP), CHUNKED_HEAD + chunked(PAGE, trailers=trailers))
     assert ungzipped(answer) == PAGE
     assert answer.endswith(b"\r\n0\r\nX-Sum: 1\r\n\r\n")
 
@@ -316,12 +335,12 @@ def test_what_is_written_reaches_the_client() -> None:
     assert so_far(body) == b"top "
     proxy.upstream.sends(b"5\r\nquick\r\n")
     proxy.upstream.sends(b"1\r\n!\r\n")
-    proxy.advance(0.06)                 # at the latest with the next tick
+    proxy.advance(0.06)  # at the latest with the next tick
     body += client.received()
     assert so_far(body) == b"top quick!"
     proxy.advance(1.0)
-    assert client.received() == b""     # and only once
-    proxy.upstream.sends(b"6\r\nbottom\r\n")    # after a pause: at once
+    assert client.received() == b""  # and only once
+    proxy.upstream.sends(b"6\r\nbottom\r\n")  # after a pause: at once
     body += client.received()
     assert so_far(body) == b"top quick!bottom"
     proxy.upstream.sends(b"0\r\n\r\n")
@@ -376,7 +395,7 @@ def test_an_answer_that_was_held_back_is_compressed_too() -> None:
 def begun(proxy: FakeProxy) -> tuple[FakePeer, list[bytes]]:
     """Begin an answer whose first piece is in the thread; return what is still to come."""
     client = proxy.client(get(headers=GZIP))
-    pieces = cut(reply(LARGE, headers=HTML), 133_400)    # each of them large
+    pieces = cut(reply(LARGE, headers=HTML), 133_400)  # each of them large
     proxy.upstream.sends(pieces[0])
     return client, pieces[1:]
 
@@ -452,15 +471,14 @@ def test_whatever_happens_in_between_the_client_gets_the_whole(
     sizes = [step for step in steps if isinstance(step, int)]
     body = page_of(sum(sizes) + 1000)
     upstream = proxy.upstream
-    upstream.sends(CHUNKED_HEAD if chunks else
-                   reply(body, headers=HTML).removesuffix(body))
+    upstream.sends(CHUNKED_HEAD if chunks else reply(body, headers=HTML).removesuffix(body))
     at, blocked = 0, False
 
     def send(size: int) -> None:
         nonlocal at
         piece = body[at : at + size]
         at += len(piece)
-        if not upstream.transport.reading:      # the socket keeps it until then
+        if not upstream.transport.reading:  # the socket keeps it until then
             if blocked:
                 unblock()
             proxy.workers.work()
@@ -515,7 +533,7 @@ def test_a_client_that_leaves_while_a_piece_is_in_the_thread(left: int) -> None:
         proxy.upstream.sends(piece)
     proxy.assert_at_rest()
     assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
-    assert proxy.proxy.store.stats()["stored"] == 1     # it refreshes the store all the same
+    assert proxy.proxy.store.stats()["stored"] == 1  # it refreshes the store all the same
 
 
 def test_an_application_that_resets_while_a_piece_is_in_the_thread() -> None:
@@ -590,7 +608,7 @@ def test_when_the_thread_has_too_much_to_do_answers_go_out_as_they_come() -> Non
     proxy.workers.waiting = JOBS_MAX
     large, small = reply(LARGE, headers=HTML), reply(PAGE, headers=HTML)
     assert body_of(answer_to(proxy, get(headers=GZIP), *cut(large, 90_000))) == LARGE
-    assert ungzipped(answer_to(proxy, get(headers=GZIP), small)) == PAGE   # needs no thread
+    assert ungzipped(answer_to(proxy, get(headers=GZIP), small)) == PAGE  # needs no thread
 
 
 def test_encoders_are_bounded() -> None:
@@ -637,7 +655,7 @@ def test_a_small_stored_page_is_compressed_at_once_and_once() -> None:
 def test_a_large_stored_page_is_compressed_in_the_thread() -> None:
     proxy = stored_proxy(reply(LARGE, headers=HTML))
     for _ in range(3):
-        assert body_of(proxy_answer(proxy, "/0")) == LARGE      # meanwhile
+        assert body_of(proxy_answer(proxy, "/0")) == LARGE  # meanwhile
     assert proxy.workers.work() == 1
     assert ungzipped(proxy_answer(proxy, "/0")) == LARGE
     assert proxy.workers.work() == 0
@@ -675,8 +693,11 @@ def test_forms_are_counted_in_the_budget_and_go_with_the_entry() -> None:
 
 def test_forms_push_out_what_is_least_recently_used() -> None:
     pages = [page_of(9000, n) for n in range(8)]
-    proxy = stored_proxy(*[reply(page, headers=HTML) for page in pages],
-                         store_memory_bytes=85_000, store_object_bytes_max=10_000)
+    proxy = stored_proxy(
+        *[reply(page, headers=HTML) for page in pages],
+        store_memory_bytes=85_000,
+        store_object_bytes_max=10_000,
+    )
     store = proxy.proxy.store
     assert store.stats()["entries"] == 8
     for n in range(7, 3, -1):
@@ -722,8 +743,11 @@ def test_a_304_that_refreshes_a_page_renews_the_heads_of_its_forms() -> None:
     proxy = stored_proxy(reply(PAGE, headers={**HTML, "ETag": '"a"', "X-Age": "old"}))
     assert ungzipped(proxy_answer(proxy, "/0")) == PAGE
     proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
-    answer_to(proxy, get("/0", headers={"If-None-Match": '"a"'}),
-              b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nX-Age: new\r\n\r\n')
+    answer_to(
+        proxy,
+        get("/0", headers={"If-None-Match": '"a"'}),
+        b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nX-Age: new\r\n\r\n',
+    )
     open_circuit(proxy)
     answer = proxy_answer(proxy, "/0")
     assert ungzipped(answer) == PAGE and field(answer, "X-Age") == "new"
@@ -742,10 +766,14 @@ def test_what_does_not_gain_is_found_out_once() -> None:
     assert proxy.proxy.store.stats()["bytes_used"] == 0
 
 
-@pytest.mark.parametrize("fields", [
-    {"Content-Type": "image/png"}, {**HTML, "Cache-Control": "no-transform"},
-    {**HTML, "Content-Encoding": "compress"},
-])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Content-Type": "image/png"},
+        {**HTML, "Cache-Control": "no-transform"},
+        {**HTML, "Content-Encoding": "compress"},
+    ],
+)
 def test_stored_answers_that_are_left_alone(fields: dict[str, str]) -> None:
     proxy = stored_proxy(reply(PAGE, headers=fields))
     answer = proxy_answer(proxy, "/0", **{"Accept-Encoding": "gzip, compress"})
@@ -848,7 +876,9 @@ def test_the_tag_is_known_by_whatever_way_it_was_weakened() -> None:
         answer_to(proxy, get(), page)
 
     expected: list[tuple[Callable[[FakeProxy], None], bytes]] = [
-        (streamed, b'"a"'), (stored, b'"a"'), (untouched, b'W/"a"'),
+        (streamed, b'"a"'),
+        (stored, b'"a"'),
+        (untouched, b'W/"a"'),
     ]
     for act, tag in expected:
         proxy = make()
@@ -930,7 +960,7 @@ def test_the_thread_hands_its_work_over_on_the_loop(closed: bool) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, about: complaints.append(about["exception"]))
         worker = ThreadWorker(loop)
-        worker.close()                      # before it has begun
+        worker.close()  # before it has begun
         worker = ThreadWorker(loop)
         gate, all_done = threading.Event(), asyncio.Event()
 
@@ -951,7 +981,7 @@ def test_the_thread_hands_its_work_over_on_the_loop(closed: bool) -> None:
             worker.close()
         gate.set()
         if closed:
-            await asyncio.sleep(0.05)       # it would have told by now
+            await asyncio.sleep(0.05)  # it would have told by now
         else:
             await asyncio.wait_for(all_done.wait(), 30)
             worker.close()

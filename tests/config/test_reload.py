@@ -42,7 +42,7 @@ def test_limits_of_requests_change_between_two_of_one_connection() -> None:
     proxy.upstream.sends(reply())
     assert status_of(client.received()) == 200
     apply(proxy, target_bytes_max=500)
-    client.sends(get("/?" + "x" * 1000))        # the same bytes, which were remembered
+    client.sends(get("/?" + "x" * 1000))  # the same bytes, which were remembered
     assert status_of(client.received()) == 414
 
 
@@ -63,7 +63,7 @@ def test_who_somebody_is_changes_for_heads_that_were_remembered() -> None:
     apply(proxy, ignore_cookies=(), anonymous_fallback=False)
     client.sends(request)
     proxy.upstream.sends(reply(b"broken", status="500 Oh"))
-    assert body_of(client.received()) == b"broken"      # what is everyone's is not this one's
+    assert body_of(client.received()) == b"broken"  # what is everyone's is not this one's
 
 
 def test_the_store_shrinks_with_the_next_tick() -> None:
@@ -109,7 +109,7 @@ def test_the_circuit_follows_its_setting_but_not_another_one() -> None:
     breaker = proxy.proxy.breaker
     apply(proxy, circuit="open")
     assert breaker.mode.value == "open"
-    breaker.set_mode(proxy.loop.now, type(breaker.mode)("closed"))      # by an operator
+    breaker.set_mode(proxy.loop.now, type(breaker.mode)("closed"))  # by an operator
     apply(proxy, circuit="open", drain_s=3.0)
     assert breaker.mode.value == "closed"
     apply(proxy, circuit="auto")
@@ -156,10 +156,14 @@ def test_a_log_that_was_moved_is_opened_again(tmp_path: Path) -> None:
     assert "/after" in path.read_text()
 
 
-@pytest.mark.parametrize("changes", [
-    {"error_page": "/nowhere/page.html"}, {"access_log": "/nowhere/access.log"},
-    {"error_page": "/"},
-])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"error_page": "/nowhere/page.html"},
+        {"access_log": "/nowhere/access.log"},
+        {"error_page": "/"},
+    ],
+)
 def test_a_file_that_cannot_be_used_changes_nothing(changes: dict[str, str]) -> None:
     proxy = FakeProxy()
     settings, answers = proxy.proxy.settings, proxy.proxy.answers
@@ -218,7 +222,7 @@ def test_answers_over_older_connections_are_judged_anew() -> None:
     assert field(client.received(), "Content-Encoding") == "gzip"
     client.sends(get("/"))
     proxy.upstream.sends(reply(b"b", headers={f"X-{n}": "1" for n in range(9)}))
-    assert status_of(client.received()) == 200      # what is stored, not an answer with too many
+    assert status_of(client.received()) == 200  # what is stored, not an answer with too many
     assert proxy.proxy.counters.stored
 
 

@@ -114,29 +114,35 @@ def test_settings_may_be_copied_with_changes_and_are_checked_again() -> None:
 # Settings made in Python
 
 
-@pytest.mark.parametrize(("field", "value", "kept"), [
-    ("listen", ":80", (":80",)),
-    ("listen", [":80", "unix:/run/a b.sock"], (":80", "unix:/run/a b.sock")),
-    ("listen", (" :80 ",), (":80",)),
-    ("upstream", "unix:/run/app.sock", "unix:/run/app.sock"),
-    ("drain_s", 0, 0.0),
-    ("max_stale_s", 60, 60.0),
-    ("store_memory_bytes", 1 << 30, 1 << 30),
-    ("ignore_params", "utm_*, fbclid", ("utm_*", "fbclid")),
-    ("session_cookies", [], ()),
-    ("neutral_headers", ("X-Device",), ("x-device",)),
-    ("failure_ratio", 1, 1.0),
-    ("failure_statuses", (404, "410"), (404, 410)),
-    ("failure_text", "auto, The shop is down", ("auto", "The shop is down")),
-    ("failure_text", "Off", ()),
-    ("failure_text", (), ()),
-    ("routes", "/api/*, /search", ("/api/*", "/search")),
-    ("circuit", "Observe", "observe"),
-    ("trusted_proxies", "10.0.0.0/8, unix:,2001:db8::/32",
-     (IPv4Network("10.0.0.0/8"), "unix:", IPv6Network("2001:db8::/32"))),
-    ("trusted_proxies", ["192.0.2.1"], (IPv4Network("192.0.2.1/32"),)),
-    ("trusted_proxies", (ip_network("::1"),), (IPv6Network("::1/128"),)),
-])
+@pytest.mark.parametrize(
+    ("field", "value", "kept"),
+    [
+        ("listen", ":80", (":80",)),
+        ("listen", [":80", "unix:/run/a b.sock"], (":80", "unix:/run/a b.sock")),
+        ("listen", (" :80 ",), (":80",)),
+        ("upstream", "unix:/run/app.sock", "unix:/run/app.sock"),
+        ("drain_s", 0, 0.0),
+        ("max_stale_s", 60, 60.0),
+        ("store_memory_bytes", 1 << 30, 1 << 30),
+        ("ignore_params", "utm_*, fbclid", ("utm_*", "fbclid")),
+        ("session_cookies", [], ()),
+        ("neutral_headers", ("X-Device",), ("x-device",)),
+        ("failure_ratio", 1, 1.0),
+        ("failure_statuses", (404, "410"), (404, 410)),
+        ("failure_text", "auto, The shop is down", ("auto", "The shop is down")),
+        ("failure_text", "Off", ()),
+        ("failure_text", (), ()),
+        ("routes", "/api/*, /search", ("/api/*", "/search")),
+        ("circuit", "Observe", "observe"),
+        (
+            "trusted_proxies",
+            "10.0.0.0/8, unix:,2001:db8::/32",
+            (IPv4Network("10.0.0.0/8"), "unix:", IPv6Network("2001:db8::/32")),
+        ),
+        ("trusted_proxies", ["192.0.2.1"], (IPv4Network("192.0.2.1/32"),)),
+        ("trusted_proxies", (ip_network("::1"),), (IPv6Network("::1/128"),)),
+    ],
+)
 def test_natural_values_are_taken(field: str, value: object, kept: object) -> None:
     made = Settings(**{field: value})  # type: ignore[arg-type]
     assert getattr(made, field) == kept
@@ -189,8 +195,11 @@ WRONG_VALUES: list[tuple[str, object, str]] = [
     ("routes", ("api",), "routes: 'api' is not a path; write /events or /api/*"),
     ("stream_paths", ("/a?b",), "stream_paths: '/a?b' is not a path; write /events or /api/*"),
     ("stream_paths", (1,), "stream_paths: 1 is not a path"),
-    ("trusted_proxies", ("10.0.0.1/8",),
-     "trusted_proxies: '10.0.0.1/8' has bits set below its prefix; write 10.0.0.0/8"),
+    (
+        "trusted_proxies",
+        ("10.0.0.1/8",),
+        "trusted_proxies: '10.0.0.1/8' has bits set below its prefix; write 10.0.0.0/8",
+    ),
     ("trusted_proxies", ("2001:db8::1/32",), "has bits set below its prefix; write 2001:db8::/32"),
     ("trusted_proxies", ("proxy.example",), "'proxy.example' is not a network; write 10.0.0.0/8"),
     ("trusted_proxies", (10,), "trusted_proxies: 10 is not a network"),
@@ -221,7 +230,8 @@ def test_values_that_do_not_fit_together_are_refused(
 ) -> None:
     one, other = BY_NAME[smaller], BY_NAME[larger]
     values: dict[str, Any] = {
-        one.field: one.kind.parse(small), other.field: other.kind.parse(large)
+        one.field: one.kind.parse(small),
+        other.field: other.kind.parse(large),
     }
     with pytest.raises(ValueError, match=f"^{one.field} may not be larger than {other.field}$"):
         Settings(**values)
@@ -245,23 +255,62 @@ def test_a_store_that_is_switched_off_needs_no_smaller_objects() -> None:
 # Built-in session cookies
 
 
-@pytest.mark.parametrize("name", [
-    "PHPSESSID", "JSESSIONID", "ci_session", "sessionid", "_myapp_session", "laravel_session",
-    "my_shop_session", "my-shop-session", "connect.sid", "session", "ASP.NET_SessionId",
-    ".AspNetCore.Session", ".AspNetCore.Cookies", ".AspNetCore.CookiesC1", ".ASPXAUTH",
-    ".AspNetCore.Identity.Application", "wordpress_logged_in_0a1b", "wordpress_sec_0a1b",
-    "wp_woocommerce_session_0a1b", "SESSION", "remember-me", "symfony", "REMEMBERME",
-    "remember_token", "remember_web_59ba", "SESS0a1b", "SSESS0a1b", "__Host-session",
-    "__Secure-next-auth.session-token", "next-auth.session-token.0",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PHPSESSID",
+        "JSESSIONID",
+        "ci_session",
+        "sessionid",
+        "_myapp_session",
+        "laravel_session",
+        "my_shop_session",
+        "my-shop-session",
+        "connect.sid",
+        "session",
+        "ASP.NET_SessionId",
+        ".AspNetCore.Session",
+        ".AspNetCore.Cookies",
+        ".AspNetCore.CookiesC1",
+        ".ASPXAUTH",
+        ".AspNetCore.Identity.Application",
+        "wordpress_logged_in_0a1b",
+        "wordpress_sec_0a1b",
+        "wp_woocommerce_session_0a1b",
+        "SESSION",
+        "remember-me",
+        "symfony",
+        "REMEMBERME",
+        "remember_token",
+        "remember_web_59ba",
+        "SESS0a1b",
+        "SSESS0a1b",
+        "__Host-session",
+        "__Secure-next-auth.session-token",
+        "next-auth.session-token.0",
+    ],
+)
 def test_the_session_cookies_of_frameworks_are_known(name: str) -> None:
     assert any(fnmatchcase(name, pattern) for pattern in SESSION_COOKIES)
 
 
-@pytest.mark.parametrize("name", [
-    "XSRF-TOKEN", "csrftoken", ".AspNetCore.Culture", ".AspNetCore.Antiforgery.x", "wp-postpass_0a",
-    "wp-settings-1", "_ga", "lang", "theme", "token", "wordpress_test_cookie", "comment_author_0a",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "XSRF-TOKEN",
+        "csrftoken",
+        ".AspNetCore.Culture",
+        ".AspNetCore.Antiforgery.x",
+        "wp-postpass_0a",
+        "wp-settings-1",
+        "_ga",
+        "lang",
+        "theme",
+        "token",
+        "wordpress_test_cookie",
+        "comment_author_0a",
+    ],
+)
 def test_cookies_that_many_people_may_share_are_no_session_cookies(name: str) -> None:
     # The cookies beside a session cookie are ignored, so these would let people's pages mix.
     assert not any(fnmatchcase(name, pattern) for pattern in SESSION_COOKIES)
@@ -273,7 +322,9 @@ def test_cookies_that_many_people_may_share_are_no_session_cookies(name: str) ->
 DRAIN = {"flag": "1s", "variable": "2s", "alias": "3s", "file": "4s"}
 ORDER = ("flag", "variable", "alias", "file")
 ORIGINS = {
-    "flag": "--drain", "variable": "RETTER_DRAIN", "alias": "RETTER_SERVER_TIMEOUT_GRACESHUT",
+    "flag": "--drain",
+    "variable": "RETTER_DRAIN",
+    "alias": "RETTER_SERVER_TIMEOUT_GRACESHUT",
 }
 
 
@@ -302,26 +353,52 @@ def test_a_flag_goes_before_a_variable_before_the_file(tmp_path: Path, sources: 
         assert effective.origins["drain_s"] == origin
 
 
-
 OTHER_VALUES: dict[str, str] = {
-    "routes": "/api/*,/search", "stream_paths": "/poll", "never_store": "/checkout/*",
+    "routes": "/api/*,/search",
+    "stream_paths": "/poll",
+    "never_store": "/checkout/*",
     "rolling_cookies": "*_session",
     "vary_on": "X-Country",
     "failure_text": "auto,Shop is down",
-    "listen": ":1 :2", "upstream": ":8080", "config": "", "loop": "asyncio",
-    "admin": "off", "admin_token": "0123456789abcdef",
-    "ignore_query": "true", "ignore_host": "true", "anonymous_fallback": "false",
-    "headers": "false", "ignore_params": "a,b*", "session_cookies": "mine,other*",
-    "ignore_cookies": "seen_*", "neutral_headers": "x-a,x-b", "store_policy": "rfc9111",
-    "circuit": "observe", "failure_ratio": "0.25", "failure_statuses": "404,410",
+    "listen": ":1 :2",
+    "upstream": ":8080",
+    "config": "",
+    "loop": "asyncio",
+    "admin": "off",
+    "admin_token": "0123456789abcdef",
+    "ignore_query": "true",
+    "ignore_host": "true",
+    "anonymous_fallback": "false",
+    "headers": "false",
+    "ignore_params": "a,b*",
+    "session_cookies": "mine,other*",
+    "ignore_cookies": "seen_*",
+    "neutral_headers": "x-a,x-b",
+    "store_policy": "rfc9111",
+    "circuit": "observe",
+    "failure_ratio": "0.25",
+    "failure_statuses": "404,410",
     "limit_head": "true",
-    "trusted_proxies": "10.0.0.0/8,unix:", "error_page": "oops.html", "access_log": "-",
-    "log_level": "debug", "log_format": "json", "store_memory": "128MiB",
-    "store_object_max": "2MiB", "head_max": "32KiB", "target_max": "8KiB",
-    "access_log_format": "combined", "access_log_sample": "0.125", "request_body_max": "1GiB",
-    "upstream_insecure": "true", "write_buffer_max": "1MiB",
-    "tls_cert": "a.pem,b.pem", "tls_key": "a.key,b.key", "compress": "off",
-    "compress_types": "text/html,image/*", "compress_exclude": "/account/*", "compress_level": "6",
+    "trusted_proxies": "10.0.0.0/8,unix:",
+    "error_page": "oops.html",
+    "access_log": "-",
+    "log_level": "debug",
+    "log_format": "json",
+    "store_memory": "128MiB",
+    "store_object_max": "2MiB",
+    "head_max": "32KiB",
+    "target_max": "8KiB",
+    "access_log_format": "combined",
+    "access_log_sample": "0.125",
+    "request_body_max": "1GiB",
+    "upstream_insecure": "true",
+    "write_buffer_max": "1MiB",
+    "tls_cert": "a.pem,b.pem",
+    "tls_key": "a.key,b.key",
+    "compress": "off",
+    "compress_types": "text/html,image/*",
+    "compress_exclude": "/account/*",
+    "compress_level": "6",
 }
 
 
@@ -352,7 +429,10 @@ def test_each_setting_may_come_from_each_source(setting: Setting, tmp_path: Path
     assert values == [values[0]] * 4
     key = f"{path}: {setting.name.replace('_', '-')}"
     assert [effective.origins[setting.field] for effective in found] == [
-        setting.flag_for(texts[-1]), setting.variable, key, key,
+        setting.flag_for(texts[-1]),
+        setting.variable,
+        key,
+        key,
     ]
     if setting.name == "admin_token":
         assert setting.kind.show(values[0]) == "(hidden)"
@@ -384,11 +464,13 @@ def test_an_empty_variable_is_not_given() -> None:
     assert effective.notices == ()
 
 
-@given(st.dictionaries(
-    st.sampled_from([setting.name for setting in SETTABLE]),
-    st.lists(st.text(max_size=12), min_size=1, max_size=2),
-    max_size=3,
-))
+@given(
+    st.dictionaries(
+        st.sampled_from([setting.name for setting in SETTABLE]),
+        st.lists(st.text(max_size=12), min_size=1, max_size=2),
+        max_size=3,
+    )
+)
 def test_any_text_is_taken_or_refused_in_one_line(flags: dict[str, list[str]]) -> None:
     message = "--"
     try:
@@ -417,8 +499,11 @@ WRONG_TEXTS = [
     ("listen", "80x", "'80x' has no port; write :80"),
     ("failure_statuses", "404,200", "200 is not an error status from 400 to 599"),
     ("ignore_cookies", "a,*", "'*' would ignore every cookie and so mix people's pages"),
-    ("trusted_proxies", "10.1.0.0/8",
-     "'10.1.0.0/8' has bits set below its prefix; write 10.0.0.0/8"),
+    (
+        "trusted_proxies",
+        "10.1.0.0/8",
+        "'10.1.0.0/8' has bits set below its prefix; write 10.0.0.0/8",
+    ),
 ]
 
 
@@ -441,7 +526,9 @@ def test_a_wrong_text_says_where_it_came_from(
 
 
 def test_the_file_takes_the_types_of_toml(tmp_path: Path) -> None:
-    path = toml(tmp_path, """
+    path = toml(
+        tmp_path,
+        """
         listen = [":80", "unix:/run/retter.sock"]
         drain = 30
         pool-idle = 0.5
@@ -450,7 +537,8 @@ def test_the_file_takes_the_types_of_toml(tmp_path: Path) -> None:
         ignore-params = ["utm_*", "fbclid"]
         failure-statuses = [404]
         trusted-proxies = "10.0.0.0/8"
-    """)
+    """,
+    )
     settings = load({"config": [path]}, {}).settings
     assert settings == Settings(
         config=path,
@@ -465,25 +553,28 @@ def test_the_file_takes_the_types_of_toml(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("dran = 3", "dran: no such setting; did you mean drain?"),
-    ("max-stael = 3", "max-stael: no such setting; did you mean max_stale?"),
-    ("max_stale_s = 3", "max_stale_s: no such setting; did you mean max_stale?"),
-    ("no_headers = true", "no_headers: no such setting; write headers = false"),
-    ("no-headers = 'x'", "no-headers: no such setting; write headers = false"),
-    ("xyzzy = 3", "xyzzy: no such setting; 'retter --help' lists the settings"),
-    ("config = 'other.toml'", "config: no such setting"),
-    ("[store]\nmemory = 1", "store: no such setting"),
-    ("max-stale = 3\nmax_stale = 4", "max_stale: given twice, with - and with _"),
-    ("drain = true", "drain: true is not a duration in seconds from 0 to a year"),
-    ("drain = [1]", "drain: [1] is not a duration"),
-    ("headers = 1", "headers: 1 is neither true nor false"),
-    ("pool-size = 1.5", "pool-size: 1.5 is not a whole number"),
-    ("listen = []", "listen: no address given"),
-    ("drain = 1979-05-27", "drain: datetime.date(1979, 5, 27) is not a duration"),
-    ("drain = ", "not a TOML file: Invalid value"),
-    ("drain = 1\ndrain = 2", "not a TOML file: Cannot overwrite a value"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dran = 3", "dran: no such setting; did you mean drain?"),
+        ("max-stael = 3", "max-stael: no such setting; did you mean max_stale?"),
+        ("max_stale_s = 3", "max_stale_s: no such setting; did you mean max_stale?"),
+        ("no_headers = true", "no_headers: no such setting; write headers = false"),
+        ("no-headers = 'x'", "no-headers: no such setting; write headers = false"),
+        ("xyzzy = 3", "xyzzy: no such setting; 'retter --help' lists the settings"),
+        ("config = 'other.toml'", "config: no such setting"),
+        ("[store]\nmemory = 1", "store: no such setting"),
+        ("max-stale = 3\nmax_stale = 4", "max_stale: given twice, with - and with _"),
+        ("drain = true", "drain: true is not a duration in seconds from 0 to a year"),
+        ("drain = [1]", "drain: [1] is not a duration"),
+        ("headers = 1", "headers: 1 is neither true nor false"),
+        ("pool-size = 1.5", "pool-size: 1.5 is not a whole number"),
+        ("listen = []", "listen: no address given"),
+        ("drain = 1979-05-27", "drain: datetime.date(1979, 5, 27) is not a duration"),
+        ("drain = ", "not a TOML file: Invalid value"),
+        ("drain = 1\ndrain = 2", "not a TOML file: Cannot overwrite a value"),
+    ],
+)
 def test_a_wrong_file_is_refused(text: str, message: str, tmp_path: Path) -> None:
     assert message in refusal({"config": [toml(tmp_path, text)]})
 
@@ -512,19 +603,22 @@ def test_a_contradiction_inside_the_file_names_it(tmp_path: Path) -> None:
 # Variables of the first RETTER
 
 
-@pytest.mark.parametrize(("variable", "text", "field", "value"), [
-    ("RETTER_SERVER_LISTEN", ":80", "listen", (":80",)),
-    ("RETTER_BACKEND_BASEURL", "http://localhost:8088", "upstream", "http://localhost:8088"),
-    ("RETTER_CACHE_TTL", "60", "max_stale_s", 60.0),
-    ("RETTER_CACHE_TTL", "1m30s", "max_stale_s", 90.0),
-    ("RETTER_CACHE_DETECT_QUERY", "false", "ignore_query", True),
-    ("RETTER_CACHE_DETECT_QUERY", "true", "ignore_query", False),
-    ("RETTER_BREAKER_FAIL_RATE", "0.66", "failure_ratio", 0.66),
-    ("RETTER_SERVER_TIMEOUT_WRITE", "15 seconds", "write_timeout_s", 15.0),
-    ("RETTER_SERVER_TIMEOUT_READ", "15s", "head_timeout_s", 15.0),
-    ("RETTER_SERVER_TIMEOUT_IDLE", "1m0s", "keep_alive_s", 60.0),
-    ("RETTER_SERVER_TIMEOUT_GRACESHUT", "20", "drain_s", 20.0),
-])
+@pytest.mark.parametrize(
+    ("variable", "text", "field", "value"),
+    [
+        ("RETTER_SERVER_LISTEN", ":80", "listen", (":80",)),
+        ("RETTER_BACKEND_BASEURL", "http://localhost:8088", "upstream", "http://localhost:8088"),
+        ("RETTER_CACHE_TTL", "60", "max_stale_s", 60.0),
+        ("RETTER_CACHE_TTL", "1m30s", "max_stale_s", 90.0),
+        ("RETTER_CACHE_DETECT_QUERY", "false", "ignore_query", True),
+        ("RETTER_CACHE_DETECT_QUERY", "true", "ignore_query", False),
+        ("RETTER_BREAKER_FAIL_RATE", "0.66", "failure_ratio", 0.66),
+        ("RETTER_SERVER_TIMEOUT_WRITE", "15 seconds", "write_timeout_s", 15.0),
+        ("RETTER_SERVER_TIMEOUT_READ", "15s", "head_timeout_s", 15.0),
+        ("RETTER_SERVER_TIMEOUT_IDLE", "1m0s", "keep_alive_s", 60.0),
+        ("RETTER_SERVER_TIMEOUT_GRACESHUT", "20", "drain_s", 20.0),
+    ],
+)
 def test_an_old_variable_works_and_names_the_new_one(
     variable: str, text: str, field: str, value: object
 ) -> None:
@@ -555,17 +649,29 @@ def test_the_old_count_of_failures_is_explained() -> None:
 def test_the_new_variable_goes_before_the_old_one() -> None:
     effective = load({}, {"RETTER_CACHE_TTL": "60", "RETTER_MAX_STALE": "2m"})
     assert (effective.settings.max_stale_s, effective.origins["max_stale_s"]) == (
-        120.0, "RETTER_MAX_STALE"
+        120.0,
+        "RETTER_MAX_STALE",
     )
     assert len(effective.notices) == 1
 
 
-@pytest.mark.parametrize(("variable", "text", "message"), [
-    ("RETTER_BREAKER_FAIL_RATE", "66", "RETTER_BREAKER_FAIL_RATE: 66.0 is not a share"),
-    ("RETTER_BACKEND_BASEURL", "http://app/blog", "RETTER_BACKEND_BASEURL: 'http://app/blog'"),
-    ("RETTER_SERVER_TIMEOUT_READ", "soon", "RETTER_SERVER_TIMEOUT_READ: 'soon' is not a duration"),
-    ("RETTER_CACHE_DETECT_QUERY", "x", "RETTER_CACHE_DETECT_QUERY: 'x' is neither true nor false"),
-])
+@pytest.mark.parametrize(
+    ("variable", "text", "message"),
+    [
+        ("RETTER_BREAKER_FAIL_RATE", "66", "RETTER_BREAKER_FAIL_RATE: 66.0 is not a share"),
+        ("RETTER_BACKEND_BASEURL", "http://app/blog", "RETTER_BACKEND_BASEURL: 'http://app/blog'"),
+        (
+            "RETTER_SERVER_TIMEOUT_READ",
+            "soon",
+            "RETTER_SERVER_TIMEOUT_READ: 'soon' is not a duration",
+        ),
+        (
+            "RETTER_CACHE_DETECT_QUERY",
+            "x",
+            "RETTER_CACHE_DETECT_QUERY: 'x' is neither true nor false",
+        ),
+    ],
+)
 def test_a_wrong_old_variable_is_named(variable: str, text: str, message: str) -> None:
     assert message in refusal({}, {variable: text})
 
@@ -573,7 +679,7 @@ def test_a_wrong_old_variable_is_named(variable: str, text: str, message: str) -
 def test_a_misspelt_variable_is_reported_and_others_are_left_alone() -> None:
     environment = {
         "RETTER_UPSTREAN": ":80",
-        "RETTER_SERVICE_HOST": "10.0.0.1",        # set by Kubernetes
+        "RETTER_SERVICE_HOST": "10.0.0.1",  # set by Kubernetes
         "RETTER_PORT": "tcp://10.0.0.1:8089",
         "RETTER_PORT_8089_TCP_ADDR": "10.0.0.1",
         "HOME": "/root",
@@ -591,9 +697,16 @@ def test_the_nearest_word_is_found(word: str, guess: str | None) -> None:
 # -- compression
 
 
-@pytest.mark.parametrize(("text", "codings"), [
-    ("off", ()), ("OFF", ()), ("no", ()), ("gzip", ("gzip",)), ("GZIP", ("gzip",)),
-])
+@pytest.mark.parametrize(
+    ("text", "codings"),
+    [
+        ("off", ()),
+        ("OFF", ()),
+        ("no", ()),
+        ("gzip", ("gzip",)),
+        ("GZIP", ("gzip",)),
+    ],
+)
 def test_codings(text: str, codings: tuple[str, ...]) -> None:
     settings = load({"compress": [text]}, {}).settings
     assert settings.compress == settings.codings == codings
@@ -607,11 +720,14 @@ def test_auto_is_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings(compress=("gzip", "br"))
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("lzma", "'lzma' is none of auto, off, zstd, gzip, br"),
-    ("auto,gzip", "auto stands for all codings, so it stands alone"),
-    ("gzip,off", "'off' is none of auto, off, zstd, gzip, br"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lzma", "'lzma' is none of auto, off, zstd, gzip, br"),
+        ("auto,gzip", "auto stands for all codings, so it stands alone"),
+        ("gzip,off", "'off' is none of auto, off, zstd, gzip, br"),
+    ],
+)
 def test_codings_that_are_none(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         load({"compress": [text]}, {})

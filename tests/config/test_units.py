@@ -30,17 +30,52 @@ def outcome(parse: Callable[[str], object], text: str) -> tuple[object, str]:
 
 
 DURATIONS = [
-    ("0", 0.0), ("0s", 0.0), ("5", 5.0), ("1.5", 1.5), (".5", 0.5), ("1e1", 10.0),
-    ("1.5s", 1.5), ("200ms", 0.2), ("2m", 120.0), ("24h", 86400.0), ("2d", 172800.0),
-    ("250us", 0.00025), ("250µs", 0.00025), ("100ns", 1e-7),
-    ("1h30m", 5400.0), ("1m0.5s", 60.5), ("1h0m0s", 3600.0),
-    ("15 seconds", 15.0), ("1 minute 30 seconds", 90.0), ("2 Hours", 7200.0), (" 3S ", 3.0),
-    ("1sec", 1.0), ("5min", 300.0), ("1day", 86400.0),
+    ("0", 0.0),
+    ("0s", 0.0),
+    ("5", 5.0),
+    ("1.5", 1.5),
+    (".5", 0.5),
+    ("1e1", 10.0),
+    ("1.5s", 1.5),
+    ("200ms", 0.2),
+    ("2m", 120.0),
+    ("24h", 86400.0),
+    ("2d", 172800.0),
+    ("250us", 0.00025),
+    ("250µs", 0.00025),
+    ("100ns", 1e-7),
+    ("1h30m", 5400.0),
+    ("1m0.5s", 60.5),
+    ("1h0m0s", 3600.0),
+    ("15 seconds", 15.0),
+    ("1 minute 30 seconds", 90.0),
+    ("2 Hours", 7200.0),
+    (" 3S ", 3.0),
+    ("1sec", 1.0),
+    ("5min", 300.0),
+    ("1day", 86400.0),
     ("366d", units.DURATION_S_MAX),
 ]
 NOT_DURATIONS = [
-    "", " ", "s", "abc", "-1", "-1s", "+1s", "1x", "1 2", "1s 2", "s1", "1.2.3s", "inf", "nan",
-    "1e", "١s", "0x10", "1s,2s", "infinity seconds",
+    "",
+    " ",
+    "s",
+    "abc",
+    "-1",
+    "-1s",
+    "+1s",
+    "1x",
+    "1 2",
+    "1s 2",
+    "s1",
+    "1.2.3s",
+    "inf",
+    "nan",
+    "1e",
+    "١s",
+    "0x10",
+    "1s,2s",
+    "infinity seconds",
 ]
 
 
@@ -62,10 +97,21 @@ def test_a_duration_of_more_than_a_year_is_refused(text: str) -> None:
         parse_duration(text)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [
-    (0.0, "0"), (1.5, "1.5s"), (0.2, "200ms"), (120.0, "2m"), (86400.0, "24h"), (15.0, "15s"),
-    (90.0, "90s"), (0.0005, "0.5ms"), (1e-9, "1e-09s"), (1 / 3, "0.3333333333333333s"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0"),
+        (1.5, "1.5s"),
+        (0.2, "200ms"),
+        (120.0, "2m"),
+        (86400.0, "24h"),
+        (15.0, "15s"),
+        (90.0, "90s"),
+        (0.0005, "0.5ms"),
+        (1e-9, "1e-09s"),
+        (1 / 3, "0.3333333333333333s"),
+    ],
+)
 def test_a_duration_is_written_in_its_largest_unit(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
@@ -91,10 +137,24 @@ def test_any_text_is_a_duration_or_a_one_line_error(text: str) -> None:
 
 
 SIZES = [
-    ("0", 0), ("1048576", 1 << 20), ("64MiB", 64 << 20), ("64mib", 64 << 20), ("64m", 64 << 20),
-    ("64M", 64 << 20), ("64Mi", 64 << 20), ("64MB", 64_000_000), ("64k", 64 << 10),
-    ("64KiB", 64 << 10), ("64kB", 64_000), ("2g", 2 << 30), ("2GB", 2_000_000_000),
-    ("10b", 10), ("1.5MiB", 3 << 19), ("0.5k", 512), ("1.1GB", 1_100_000_000), (" 1 MiB ", 1 << 20),
+    ("0", 0),
+    ("1048576", 1 << 20),
+    ("64MiB", 64 << 20),
+    ("64mib", 64 << 20),
+    ("64m", 64 << 20),
+    ("64M", 64 << 20),
+    ("64Mi", 64 << 20),
+    ("64MB", 64_000_000),
+    ("64k", 64 << 10),
+    ("64KiB", 64 << 10),
+    ("64kB", 64_000),
+    ("2g", 2 << 30),
+    ("2GB", 2_000_000_000),
+    ("10b", 10),
+    ("1.5MiB", 3 << 19),
+    ("0.5k", 512),
+    ("1.1GB", 1_100_000_000),
+    (" 1 MiB ", 1 << 20),
     ("1024GiB", 1 << 40),
 ]
 
@@ -104,22 +164,40 @@ def test_a_size_is_read(text: str, octets: int) -> None:
     assert parse_size(text) == octets
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "is not a size; write 64MiB, 64MB, 64k or plain bytes"),
-    ("-1", "is not a size"), ("1x", "is not a size"), ("MiB", "is not a size"),
-    ("1e3", "is not a size"), ("1,5M", "is not a size"), ("1.", "is not a size"),
-    ("9" * 5000, "is not a size"), ("0.1k", "is not a whole number of bytes"),
-    ("1.5", "is not a whole number of bytes"), ("9999999g", "is larger than 1 PiB"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not a size; write 64MiB, 64MB, 64k or plain bytes"),
+        ("-1", "is not a size"),
+        ("1x", "is not a size"),
+        ("MiB", "is not a size"),
+        ("1e3", "is not a size"),
+        ("1,5M", "is not a size"),
+        ("1.", "is not a size"),
+        ("9" * 5000, "is not a size"),
+        ("0.1k", "is not a whole number of bytes"),
+        ("1.5", "is not a whole number of bytes"),
+        ("9999999g", "is larger than 1 PiB"),
+    ],
+)
 def test_what_is_no_size_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_size(text)
 
 
-@pytest.mark.parametrize(("octets", "text"), [
-    (0, "0"), (1, "1"), (1023, "1023"), (1024, "1KiB"), (64 << 20, "64MiB"), (3 << 30, "3GiB"),
-    (64_000_000, "62500KiB"), ((1 << 20) + 1, "1048577"),
-])
+@pytest.mark.parametrize(
+    ("octets", "text"),
+    [
+        (0, "0"),
+        (1, "1"),
+        (1023, "1023"),
+        (1024, "1KiB"),
+        (64 << 20, "64MiB"),
+        (3 << 30, "3GiB"),
+        (64_000_000, "62500KiB"),
+        ((1 << 20) + 1, "1048577"),
+    ],
+)
 def test_a_size_is_written_in_its_largest_unit(octets: int, text: str) -> None:
     assert format_size(octets) == text
 
@@ -145,9 +223,18 @@ def test_what_is_neither_true_nor_false_is_refused(text: str) -> None:
         parse_bool(text)
 
 
-@pytest.mark.parametrize(("text", "share"), [
-    ("0.5", 0.5), (".5", 0.5), ("50%", 0.5), ("66 %", 0.66), ("1", 1.0), ("0", 0.0), ("150%", 1.5),
-])
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("0.5", 0.5),
+        (".5", 0.5),
+        ("50%", 0.5),
+        ("66 %", 0.66),
+        ("1", 1.0),
+        ("0", 0.0),
+        ("150%", 1.5),
+    ],
+)
 def test_a_share_is_read(text: str, share: float) -> None:
     assert parse_ratio(text) == share
 
@@ -188,26 +275,46 @@ def test_an_address_to_listen_on_is_read(text: str, address: ListenAddress) -> N
     assert parse_listen(str(address)) == address
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "has no port; write :80"),
-    ("localhost", "has no port"), ("[::1]", "has no port"), ("*", "has no port"),
-    ("host:", "has no port"), ("host:x", "has no port"), ("host:-1", "has no port"),
-    (":٨٠", "has no port"),
-    (":65536", "a port is at most 65535"), (":" + "9" * 5000, "a port is at most 65535"),
-    ("::1", "needs brackets"), ("::1:80", "needs brackets"),
-    ("[::g]:80", "is not an IPv6 address"), ("[]:80", "is not an IPv6 address"),
-    ("[::1%]:80", "is not an IPv6 address"), ("[::1%a b]:80", "is not an IPv6 address"),
-    ("[1.2.3.4]:80", "is not an IPv6 address"), ("[::1\0]:80", "is not an IPv6 address"),
-    ("1.2.3:80", "1.2.3 is not an IPv4 address"), ("300.1.1.1:80", "is not an IPv4 address"),
-    ("a b:80", "is not an address"), ("*x:80", "is not an address"), ("-x:80", "is not an address"),
-    ("x/y:80", "is not an address"), ("ü:80", "is not an address"),
-    ("http://x:80", "is a URL; write where to listen as :80"),
-    ("unix:", "names no socket"), ("unix:a\0b", "names no socket"),
-    (":80,", "'' is no option of an address; after a comma comes proxy or tls"),
-    (":80,prox", "'prox' is no option"), ("unix:/a,b", "'b' is no option"),
-    (":80,proxy,proxy", "an option is given twice"), (",proxy", "has no port"),
-    ("unix:/" + "x" * 107, "107 bytes at most"), ("unix:/" + "ü" * 54, "107 bytes at most"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has no port; write :80"),
+        ("localhost", "has no port"),
+        ("[::1]", "has no port"),
+        ("*", "has no port"),
+        ("host:", "has no port"),
+        ("host:x", "has no port"),
+        ("host:-1", "has no port"),
+        (":٨٠", "has no port"),
+        (":65536", "a port is at most 65535"),
+        (":" + "9" * 5000, "a port is at most 65535"),
+        ("::1", "needs brackets"),
+        ("::1:80", "needs brackets"),
+        ("[::g]:80", "is not an IPv6 address"),
+        ("[]:80", "is not an IPv6 address"),
+        ("[::1%]:80", "is not an IPv6 address"),
+        ("[::1%a b]:80", "is not an IPv6 address"),
+        ("[1.2.3.4]:80", "is not an IPv6 address"),
+        ("[::1\0]:80", "is not an IPv6 address"),
+        ("1.2.3:80", "1.2.3 is not an IPv4 address"),
+        ("300.1.1.1:80", "is not an IPv4 address"),
+        ("a b:80", "is not an address"),
+        ("*x:80", "is not an address"),
+        ("-x:80", "is not an address"),
+        ("x/y:80", "is not an address"),
+        ("ü:80", "is not an address"),
+        ("http://x:80", "is a URL; write where to listen as :80"),
+        ("unix:", "names no socket"),
+        ("unix:a\0b", "names no socket"),
+        (":80,", "'' is no option of an address; after a comma comes proxy or tls"),
+        (":80,prox", "'prox' is no option"),
+        ("unix:/a,b", "'b' is no option"),
+        (":80,proxy,proxy", "an option is given twice"),
+        (",proxy", "has no port"),
+        ("unix:/" + "x" * 107, "107 bytes at most"),
+        ("unix:/" + "ü" * 54, "107 bytes at most"),
+    ],
+)
 def test_a_wrong_address_to_listen_on_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as told:
         parse_listen(text)
@@ -251,23 +358,32 @@ def test_an_application_is_found_by_the_path_of_a_socket() -> None:
     assert parse_upstream(str(address)) == address
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "an application's address is missing; write :8080"),
-    (" ", "an application's address is missing"),
-    ("app", "has no port; write :8080, app:8080, https://app"),
-    ("http://", "has no port"), ("http:///", "has no port"), ("http://app:", "has no port"),
-    (":0", "port 0 cannot be connected to"),
-    (":70000", "a port is at most 65535"),
-    ("HTTPS://app:443/x", "a path cannot be set.*write https://app:443$"),
-    ("ftp://app", "is not an application's address"), ("://app:1", "is not an application's"),
-    ("http://app/blog", "a path cannot be set, since requests keep their own; write http://app$"),
-    ("http://app:1//", "a path cannot be set"),
-    ("http://app?x=1", "a path cannot be set.*write http://app$"),
-    ("http://app:8080#x", "a path cannot be set.*write http://app:8080$"),
-    ("http://unix:/run/app.sock", "a Unix socket is written unix:/run/app.sock$"),
-    ("*:80", "is not an address"),
-    ("::1:80", "needs brackets"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "an application's address is missing; write :8080"),
+        (" ", "an application's address is missing"),
+        ("app", "has no port; write :8080, app:8080, https://app"),
+        ("http://", "has no port"),
+        ("http:///", "has no port"),
+        ("http://app:", "has no port"),
+        (":0", "port 0 cannot be connected to"),
+        (":70000", "a port is at most 65535"),
+        ("HTTPS://app:443/x", "a path cannot be set.*write https://app:443$"),
+        ("ftp://app", "is not an application's address"),
+        ("://app:1", "is not an application's"),
+        (
+            "http://app/blog",
+            "a path cannot be set, since requests keep their own; write http://app$",
+        ),
+        ("http://app:1//", "a path cannot be set"),
+        ("http://app?x=1", "a path cannot be set.*write http://app$"),
+        ("http://app:8080#x", "a path cannot be set.*write http://app:8080$"),
+        ("http://unix:/run/app.sock", "a Unix socket is written unix:/run/app.sock$"),
+        ("*:80", "is not an address"),
+        ("::1:80", "needs brackets"),
+    ],
+)
 def test_a_wrong_application_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_upstream(text)

@@ -15,31 +15,31 @@ from tests.support.harness import DATE, FakeProxy, body_of, field, reply, status
 DAY_S = 24 * 3600
 NOW = b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 IN_A_MINUTE = b"Expires: Sun, 06 Nov 1994 08:50:37 GMT\r\n"
-UNDATED = b"X-Undated: 1\r\n"      # an answer with this field has no Date
-LATER = DATE.replace("Sun, 06", "Mon, 07")      # what the clock shows when it is received
+UNDATED = b"X-Undated: 1\r\n"  # an answer with this field has no Date
+LATER = DATE.replace("Sun, 06", "Mon, 07")  # what the clock shows when it is received
 BODY = b"0123456789"
 
 
 @dataclass(frozen=True)
 class Rule:
-    section: str                # of RFC 9111, if it names no other
+    section: str  # of RFC 9111, if it names no other
     says: str
-    answer: bytes = b""         # fields
+    answer: bytes = b""  # fields
     reused: bool = True
     status: str = "200 OK"
-    asks: bytes = b""           # fields of the first request
+    asks: bytes = b""  # fields of the first request
     again: bytes | None = None  # of the second; None: the same
     target: bytes = b"/"
     again_target: bytes | None = None
     method: bytes = b"GET"
     again_method: bytes = b"GET"
-    wait_s: int = 0             # before the second request
-    between: tuple[tuple[bytes, bytes], ...] = ()   # requests and their answers
-    gets: int = 200             # the second request, if the stored answer is used
+    wait_s: int = 0  # before the second request
+    between: tuple[tuple[bytes, bytes], ...] = ()  # requests and their answers
+    gets: int = 200  # the second request, if the stored answer is used
     body: bytes = BODY
-    has: tuple[str, ...] = ()   # fields of that answer, "Name: value"
+    has: tuple[str, ...] = ()  # fields of that answer, "Name: value"
     lacks: tuple[str, ...] = ()
-    cut: bool = False           # the answer did not arrive whole
+    cut: bool = False  # the answer did not arrive whole
 
 
 def _cc(directives: str) -> bytes:
@@ -125,7 +125,9 @@ def _age() -> Iterator[Rule]:
     yield Rule("4.2.1", "max-age comes before Expires",
                NOW + IN_A_MINUTE + _cc("max-age=5, must-revalidate"), wait_s=6,
                reused=False)  # fmt: skip
-    yield Rule("5.3", "Expires counts from Date", NOW + IN_A_MINUTE + _cc("must-revalidate"), wait_s=59)
+    yield Rule(
+        "5.3", "Expires counts from Date", NOW + IN_A_MINUTE + _cc("must-revalidate"), wait_s=59
+    )
     yield Rule("5.3", "and no longer", NOW + IN_A_MINUTE + _cc("must-revalidate"), wait_s=61,
                reused=False)  # fmt: skip
     for value in (b"0", b"-1", b"Sun, 06 Nov 1994", b"tomorrow"):
@@ -311,7 +313,7 @@ def carry_out(rule: Rule, way: str) -> list[str]:
 
     def exchange(request: bytes, answer: bytes) -> bytes:
         nonlocal client
-        proxy.loop.now += 0.001     # each is asked after the one before
+        proxy.loop.now += 0.001  # each is asked after the one before
         proxy.date = LATER if b"X-Undated" in answer else DATE
         if client.closed:
             client = proxy.client()

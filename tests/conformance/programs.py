@@ -121,7 +121,7 @@ def slowhttptest() -> Iterator[Check]:
             good = visitors.statuses.count(200)
             yield Check(f"{name}: every visitor is answered", good == len(visitors.statuses) > 20,
                         f"{good} of {len(visitors.statuses)}")  # fmt: skip
-            if "-X" not in arguments:   # what is on its way to them is in the kernel's hands
+            if "-X" not in arguments:  # what is on its way to them is in the kernel's hands
                 closed = "No open connections left" in output
                 yield Check(f"{name}: the slow ones lose their connections", closed)
             yield Check(f"{name}: RETTER complains of nothing", not retter.complaints())

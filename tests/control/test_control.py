@@ -13,7 +13,7 @@ from retter.breaker import Mode
 from retter.cli import CONTROL_WORDS, main
 from retter.control import commands, top, words
 
-NOW = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))    # local time, as it is shown
+NOW = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is shown
 
 STATE: dict[str, Any] = {
     "version": "1.0", "uptime_s": 8000.0, "state": "LIMITING", "forced": None,
@@ -41,18 +41,35 @@ def state(**changes: Any) -> dict[str, Any]:
     return STATE | changes
 
 
-@pytest.mark.parametrize(("seconds", "said"), [
-    (0, "0 s"), (59.4, "59 s"), (60, "1 min"), (552, "9 min 12 s"), (3599, "59 min"),
-    (7980, "2 h 13 min"), (4 * 86400 + 3 * 3600, "4 d 3 h"), (-3, "0 s"),
-])
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (552, "9 min 12 s"),
+        (3599, "59 min"),
+        (7980, "2 h 13 min"),
+        (4 * 86400 + 3 * 3600, "4 d 3 h"),
+        (-3, "0 s"),
+    ],
+)
 def test_times_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert words.length(seconds) == said
 
 
-@pytest.mark.parametrize(("value", "said"), [
-    (None, "-"), (0, "0"), (0.01, "<0.1"), (0.7, "0.7"), (3.0, "3"), (399.4, "399"),
-    (1584.25, "1,584"),
-])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (0.01, "<0.1"),
+        (0.7, "0.7"),
+        (3.0, "3"),
+        (399.4, "399"),
+        (1584.25, "1,584"),
+    ],
+)
 def test_figures_have_the_digits_that_matter(value: float | None, said: str) -> None:
     assert words.number(value) == said
 
@@ -74,13 +91,19 @@ def test_status_says_first_what_is_the_matter() -> None:
     assert lines[-1].endswith("GETs above the limit are answered from the store: more came.")
 
 
-@pytest.mark.parametrize(("changes", "said"), [
-    ({}, "automatic"),
-    ({"forced": "open", "forced_remaining_s": 552}, "held open until 03:51:22 (9 min 12 s more)"),
-    ({"forced": "observe"}, "observing only by the configuration"),
-    ({"paused": True, "pause_remaining_s": 20}, "automatic, paused until 03:42:30 (20 s more)"),
-    ({"draining": True}, "automatic, shutting down"),
-])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "automatic"),
+        (
+            {"forced": "open", "forced_remaining_s": 552},
+            "held open until 03:51:22 (9 min 12 s more)",
+        ),
+        ({"forced": "observe"}, "observing only by the configuration"),
+        ({"paused": True, "pause_remaining_s": 20}, "automatic, paused until 03:42:30 (20 s more)"),
+        ({"draining": True}, "automatic, shutting down"),
+    ],
+)
 def test_what_is_in_force_is_said_with_its_end(changes: dict[str, Any], said: str) -> None:
     assert words.in_force(state(**changes), NOW) == said
 
@@ -90,13 +113,19 @@ def test_every_state_has_a_sentence_of_its_own() -> None:
     said = [
         words.sentence(state(**changes))
         for changes in (
-            {"state": "CLOSED"}, {"state": "CLOSED", "routes": []},
+            {"state": "CLOSED"},
+            {"state": "CLOSED", "routes": []},
             {"state": "CLOSED", "rates": quiet, "routes": []},
             {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}, "routes": []},
-            {"state": "LIMITING"}, {"state": "LIMITING", "rates": quiet},
-            {"state": "OPEN"}, {"state": "HALF-OPEN"},
-            {"forced": "open"}, {"forced": "closed"}, {"forced": "observe"},
-            {"paused": True}, {"draining": True},
+            {"state": "LIMITING"},
+            {"state": "LIMITING", "rates": quiet},
+            {"state": "OPEN"},
+            {"state": "HALF-OPEN"},
+            {"forced": "open"},
+            {"forced": "closed"},
+            {"forced": "observe"},
+            {"paused": True},
+            {"draining": True},
         )
     ]
     assert len(set(said)) == len(said)
@@ -122,16 +151,21 @@ def test_a_part_that_fails_is_named() -> None:
     assert said == "A part of the site fails and is answered from the store: GET /products/*."
 
 
-@pytest.mark.parametrize(("n", "url", "said"), [
-    (2, "http://a.example/b", "2 pages dropped from the store\n"),
-    (0, "/b", "0 pages dropped from the store\n"),
-    (0, "", "0 pages dropped from the store\n"),
-    (0, "http://a.example/b",
-     "0 pages dropped from the store; are they asked for by another host? /path is of any host\n"),
-])
-def test_what_was_purged_is_said_with_what_may_have_been_meant(
-    n: int, url: str, said: str
-) -> None:
+@pytest.mark.parametrize(
+    ("n", "url", "said"),
+    [
+        (2, "http://a.example/b", "2 pages dropped from the store\n"),
+        (0, "/b", "0 pages dropped from the store\n"),
+        (0, "", "0 pages dropped from the store\n"),
+        (
+            0,
+            "http://a.example/b",
+            "0 pages dropped from the store; are they asked for by another host? "
+            "/path is of any host\n",
+        ),
+    ],
+)
+def test_what_was_purged_is_said_with_what_may_have_been_meant(n: int, url: str, said: str) -> None:
     assert words.purged(n, url) == said
 
 
@@ -140,8 +174,14 @@ def test_a_day_ago_is_said_with_its_date() -> None:
 
 
 def test_an_explanation_is_shown_whole() -> None:
-    found = {"decision": "stored", "words": "It would be answered from the store.",
-             "owner": {"class": "session"}, "limits": [1, 2], "age_s": None, "cached": True}
+    found = {
+        "decision": "stored",
+        "words": "It would be answered from the store.",
+        "owner": {"class": "session"},
+        "limits": [1, 2],
+        "age_s": None,
+        "cached": True,
+    }
     assert words.why(found) == (
         "It would be answered from the store.\n\n"
         "  decision      stored\n"
@@ -158,25 +198,29 @@ def test_an_explanation_is_shown_whole() -> None:
 def test_no_stranger_can_steer_the_operators_terminal() -> None:
     """Routes are made of paths; a terminal obeys ESC, and some of them the octet 0x9b."""
     route = STATE["routes"][0] | {"route": "GET /\x1b[2J\x9b2J\r\x07"}
-    shown = top.screen(
-        state(routes=[route]), [], NOW, columns=80, lines=24, colour=False
-    )
+    shown = top.screen(state(routes=[route]), [], NOW, columns=80, lines=24, colour=False)
     assert any("GET /?[2J?2J??" in line for line in shown)
     assert words.printable("GET /\x1b[2J\n") == "GET /?[2J\n"
 
 
 def test_the_screen_shows_all_at_80_by_24() -> None:
-    shown = top.screen(
-        STATE, [100.0, 1000.0, 2000.0], NOW, columns=80, lines=24, colour=False
-    )
+    shown = top.screen(STATE, [100.0, 1000.0, 2000.0], NOW, columns=80, lines=24, colour=False)
     assert len(shown) <= 24
     assert max(len(line) for line in shown) <= 80
     whole = "\n".join(shown)
-    for wanted in ("LIMITING", "399 fresh", "12 of 13", "511 pages", "GET /products/*",
-                   "answered from the store", "2,000/s", "q quits"):
+    for wanted in (
+        "LIMITING",
+        "399 fresh",
+        "12 of 13",
+        "511 pages",
+        "GET /products/*",
+        "answered from the store",
+        "2,000/s",
+        "q quits",
+    ):
         assert wanted in whole
     assert "\x1b" not in whole
-    assert whole.count("█") == 4 + 2    # the last column whole, the one before it half as high
+    assert whole.count("█") == 4 + 2  # the last column whole, the one before it half as high
 
 
 @given(
@@ -215,14 +259,17 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["purge"], "purge: name one of a URL, --prefix, --session and --all"),
-    (["purge", "/a", "--all"], "purge: name one of a URL, --prefix, --session and --all"),
-    (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
-    (["why"], "why: the following arguments are required: URL"),
-    (["status", "now"], "status: unrecognized arguments: now"),
-    (["status", "--admin", "9090:"], "--admin: "),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["purge"], "purge: name one of a URL, --prefix, --session and --all"),
+        (["purge", "/a", "--all"], "purge: name one of a URL, --prefix, --session and --all"),
+        (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
+        (["why"], "why: the following arguments are required: URL"),
+        (["status", "now"], "status: unrecognized arguments: now"),
+        (["status", "--admin", "9090:"], "--admin: "),
+    ],
+)
 def test_a_wrong_command_is_a_line_and_exit_code_2(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,10 +282,13 @@ def test_a_wrong_command_is_a_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["circuit", "ajar"], "circuit: argument MODE: 'ajar' is none of these:"),
-    (["circuit", "--for", "5m"], "circuit: --for is for a mode:"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["circuit", "ajar"], "circuit: argument MODE: 'ajar' is none of these:"),
+        (["circuit", "--for", "5m"], "circuit: --for is for a mode:"),
+    ],
+)
 def test_who_names_no_mode_is_told_them_all(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

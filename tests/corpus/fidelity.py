@@ -21,7 +21,7 @@ class Request:
     line: bytes
     lines: bytes = b""
     body: bytes = b""
-    gets: bytes | None = None       # fields that the application gets; None: as sent
+    gets: bytes | None = None  # fields that the application gets; None: as sent
     line_gets: bytes | None = None
     peer: str = "192.0.2.7"
 
@@ -30,10 +30,10 @@ class Request:
 class Answer:
     name: str
     sends: bytes
-    gets: bytes | None = None       # None: as sent
+    gets: bytes | None = None  # None: as sent
     request: bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    ends: bool = False              # the application closes after it
-    closed: bool = False            # and so do we, to the client
+    ends: bool = False  # the application closes after it
+    closed: bool = False  # and so do we, to the client
 
 
 def _requests() -> Iterator[Request]:
@@ -47,36 +47,97 @@ def _requests() -> Iterator[Request]:
         b"/?", b"/?a&&b=&=c", b"/%41%2F%2f%00%zz", b"/a//b/./../c", b"/;p=1/x;q", b"/~u/!$&'()*+,;=:@",
         b"/" + b"u" * 8191, b"/?" + b"q=%20&" * 1300, b"/a?b?c", b"/[]{}|\\^`\"<>",
     ):  # fmt: skip
-        yield Request(f"target {target[:30].decode()!r} of {len(target)}", b"GET " + target + b" HTTP/1.1")
-    yield Request("the order and letters of fields", b"GET / HTTP/1.1", b"zZ: 1\r\nAa: 2\r\nZz: 3\r\nAA: 4\r\n")
-    yield Request("repeated fields", b"GET / HTTP/1.1", b"Accept: a\r\nX: 1\r\nAccept: b\r\nX: 1\r\n")
-    yield Request("cookies in several lines", b"GET / HTTP/1.1", b"Cookie: a=1; b=2\r\nCookie: c=3\r\n")
-    yield Request("32 KiB of cookies", b"GET / HTTP/1.1", b"Cookie: " + b"c=" + b"x" * 32_766 + b"\r\n")
-    yield Request("many cookies", b"GET / HTTP/1.1", b"Cookie: " + b"; ".join([b"c%d=v" % n for n in range(900)]) + b"\r\n")
-    yield Request("octets 0x80 to 0xff in a value", b"GET / HTTP/1.1", b"X: " + bytes(range(128, 256)) + b"\r\n")
-    yield Request("every visible octet in a value", b"GET / HTTP/1.1", b"X: " + bytes(range(33, 127)) + b"\r\n")
+        yield Request(
+            f"target {target[:30].decode()!r} of {len(target)}", b"GET " + target + b" HTTP/1.1"
+        )
+    yield Request(
+        "the order and letters of fields",
+        b"GET / HTTP/1.1",
+        b"zZ: 1\r\nAa: 2\r\nZz: 3\r\nAA: 4\r\n",
+    )
+    yield Request(
+        "repeated fields", b"GET / HTTP/1.1", b"Accept: a\r\nX: 1\r\nAccept: b\r\nX: 1\r\n"
+    )
+    yield Request(
+        "cookies in several lines", b"GET / HTTP/1.1", b"Cookie: a=1; b=2\r\nCookie: c=3\r\n"
+    )
+    yield Request(
+        "32 KiB of cookies", b"GET / HTTP/1.1", b"Cookie: " + b"c=" + b"x" * 32_766 + b"\r\n"
+    )
+    yield Request(
+        "many cookies",
+        b"GET / HTTP/1.1",
+        b"Cookie: " + b"; ".join([b"c%d=v" % n for n in range(900)]) + b"\r\n",
+    )
+    yield Request(
+        "octets 0x80 to 0xff in a value",
+        b"GET / HTTP/1.1",
+        b"X: " + bytes(range(128, 256)) + b"\r\n",
+    )
+    yield Request(
+        "every visible octet in a value",
+        b"GET / HTTP/1.1",
+        b"X: " + bytes(range(33, 127)) + b"\r\n",
+    )
     yield Request("tabs and spaces inside a value", b"GET / HTTP/1.1", b"X: a \t  b\r\n")
-    yield Request("white space around a value", b"GET / HTTP/1.1", b"X:\t y \t\r\nZ:w\r\n", gets=b"X: y\r\nZ: w\r\n")
+    yield Request(
+        "white space around a value",
+        b"GET / HTTP/1.1",
+        b"X:\t y \t\r\nZ:w\r\n",
+        gets=b"X: y\r\nZ: w\r\n",
+    )
     yield Request("an empty value", b"GET / HTTP/1.1", b"X: \r\n")
     yield Request("every octet of a name", b"GET / HTTP/1.1", b"!#$%&'*+-.^_`|~09azAZ: x\r\n")
     yield Request("conditions and ranges", b"GET / HTTP/1.1",
                   b'If-None-Match: "a", W/"b"\r\nRange: bytes=0-1,5-\r\nIf-Range: "a"\r\n')  # fmt: skip
-    yield Request("credentials", b"GET / HTTP/1.1", b"Authorization: Basic eA==\r\nProxy-Authorization: x\r\n")
-    yield Request("no-cache is the client's to ask", b"GET / HTTP/1.1", b"Cache-Control: no-cache\r\nPragma: no-cache\r\n")
-    yield Request("an Accept-Encoding", b"GET / HTTP/1.1", b"Accept-Encoding: deflate,GZip;Q=0.500 , identity;q=0\r\n")
-    yield Request("an Accept-Encoding, without what cannot be decoded", b"GET / HTTP/1.1", b"Accept-Encoding: gzip;q=0, compress, *;q=0.1\r\n", gets=b"Accept-Encoding: gzip;q=0\r\n")
-    yield Request("an expectation", b"PUT / HTTP/1.1", b"Expect: 100-continue\r\nContent-Length: 1\r\n", b"x")
+    yield Request(
+        "credentials", b"GET / HTTP/1.1", b"Authorization: Basic eA==\r\nProxy-Authorization: x\r\n"
+    )
+    yield Request(
+        "no-cache is the client's to ask",
+        b"GET / HTTP/1.1",
+        b"Cache-Control: no-cache\r\nPragma: no-cache\r\n",
+    )
+    yield Request(
+        "an Accept-Encoding",
+        b"GET / HTTP/1.1",
+        b"Accept-Encoding: deflate,GZip;Q=0.500 , identity;q=0\r\n",
+    )
+    yield Request(
+        "an Accept-Encoding, without what cannot be decoded",
+        b"GET / HTTP/1.1",
+        b"Accept-Encoding: gzip;q=0, compress, *;q=0.1\r\n",
+        gets=b"Accept-Encoding: gzip;q=0\r\n",
+    )
+    yield Request(
+        "an expectation", b"PUT / HTTP/1.1", b"Expect: 100-continue\r\nContent-Length: 1\r\n", b"x"
+    )
     yield Request("the Via of others", b"GET / HTTP/1.1", b"Via: 1.0 fred, 1.1 retter (other)\r\n")
-    yield Request("a body of every octet", b"POST / HTTP/1.1", b"Content-Length: 256\r\n", bytes(range(256)))
-    yield Request("a body that looks like a head", b"POST / HTTP/1.1", b"Content-Length: 25\r\n", b"GET /x HTTP/1.1\r\nHost:\r\n\r")
+    yield Request(
+        "a body of every octet", b"POST / HTTP/1.1", b"Content-Length: 256\r\n", bytes(range(256))
+    )
+    yield Request(
+        "a body that looks like a head",
+        b"POST / HTTP/1.1",
+        b"Content-Length: 25\r\n",
+        b"GET /x HTTP/1.1\r\nHost:\r\n\r",
+    )
     chunked = b"Transfer-Encoding: chunked\r\n"
     yield Request("chunks", b"POST / HTTP/1.1", chunked, b"3\r\nabc\r\n0\r\n\r\n")
     yield Request("no chunks", b"POST / HTTP/1.1", chunked, b"0\r\n\r\n")
     yield Request("trailers", b"POST / HTTP/1.1", b"Trailer: X-Sum\r\n" + chunked,
                   b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nx-SUM: \xff\r\n\r\n")  # fmt: skip
-    yield Request("a client that takes trailers", b"GET / HTTP/1.1", b"TE: trailers\r\nConnection: TE\r\n")
+    yield Request(
+        "a client that takes trailers", b"GET / HTTP/1.1", b"TE: trailers\r\nConnection: TE\r\n"
+    )
     yield Request("HTTP/1.0", b"GET / HTTP/1.0", b"X: y\r\n", line_gets=b"GET / HTTP/1.1")
-    yield Request("a body in HTTP/1.0", b"POST / HTTP/1.0", b"Content-Length: 1\r\n", b"x", line_gets=b"POST / HTTP/1.1")
+    yield Request(
+        "a body in HTTP/1.0",
+        b"POST / HTTP/1.0",
+        b"Content-Length: 1\r\n",
+        b"x",
+        line_gets=b"POST / HTTP/1.1",
+    )
     yield Request("what Connection names ends here", b"GET / HTTP/1.1", b"X: 1\r\nConnection: x, y\r\nY: 2\r\nZ: 3\r\n",
                   gets=b"Z: 3\r\n")  # fmt: skip
     yield Request("what is protected does not", b"GET / HTTP/1.1",
@@ -114,14 +175,26 @@ def _answers() -> Iterator[Answer]:
                    b"429 Slow", b"500 Oops", b"501 N", b"502 B", b"503 Busy", b"504 T", b"599 \xe4\xf6",
                    b"200 "):  # fmt: skip
         yield Answer(f"status {status.decode('latin-1')}", _length(b"", status=status))
-    yield Answer("no reason at all", _length(b"").replace(b"200 OK", b"200"), _length(b"").replace(b"200 OK", b"200 "))
-    yield Answer("several Set-Cookie", _length(b"Set-Cookie: a=1; Path=/\r\nX: 1\r\nset-cookie: b=2, c\r\nSet-Cookie: a=3\r\n"))
+    yield Answer(
+        "no reason at all",
+        _length(b"").replace(b"200 OK", b"200"),
+        _length(b"").replace(b"200 OK", b"200 "),
+    )
+    yield Answer(
+        "several Set-Cookie",
+        _length(b"Set-Cookie: a=1; Path=/\r\nX: 1\r\nset-cookie: b=2, c\r\nSet-Cookie: a=3\r\n"),
+    )
     yield Answer("the order and letters of fields", _length(b"zZ: 1\r\nAa: 2\r\nZz: 3\r\n"))
     yield Answer("octets 0x80 to 0xff", _length(b"X: " + bytes(range(128, 256)) + b"\r\n"))
     yield Answer("an encoded body", _length(b"Content-Encoding: gzip\r\n", b"\x1f\x8b\x00\xff"))
     yield Answer("a redirection", _length(b"Location: http://a/%41?b#c\r\n", b"", b"302 Found"))
-    yield Answer("a challenge", _length(b"WWW-Authenticate: Basic realm=\"x\"\r\nWWW-Authenticate: Digest\r\n"))
-    yield Answer("caching directives", _length(b'Cache-Control: no-store\r\nETag: W/"x"\r\nVary: *\r\nAge: 5\r\nExpires: 0\r\n'))
+    yield Answer(
+        "a challenge", _length(b'WWW-Authenticate: Basic realm="x"\r\nWWW-Authenticate: Digest\r\n')
+    )
+    yield Answer(
+        "caching directives",
+        _length(b'Cache-Control: no-store\r\nETag: W/"x"\r\nVary: *\r\nAge: 5\r\nExpires: 0\r\n'),
+    )
     yield Answer("the Via of others", _length(b"Via: 1.0 fred\r\n"))
     yield Answer("a Server and a Date of its own", _length(b"Server: x\r\nDate: yesterday\r\n"))
     yield Answer("an empty body", _length(b"", b""))
@@ -144,16 +217,37 @@ def _answers() -> Iterator[Answer]:
                  _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"), request=OLD_KEPT)  # fmt: skip
     old = _length(b"").replace(b"HTTP/1.1", b"HTTP/1.0")
     yield Answer("HTTP/1.0 from the application", old, _length(b""), ends=True)
-    yield Answer("HTTP/1.0 until the end", b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nhello", chunked + CHUNKS, ends=True)
-    yield Answer("HTTP/1.1 until the end", b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nhello", chunked + CHUNKS, ends=True)
+    yield Answer(
+        "HTTP/1.0 until the end",
+        b"HTTP/1.0 200 OK\r\nX: y\r\n\r\nhello",
+        chunked + CHUNKS,
+        ends=True,
+    )
+    yield Answer(
+        "HTTP/1.1 until the end",
+        b"HTTP/1.1 200 OK\r\nX: y\r\n\r\nhello",
+        chunked + CHUNKS,
+        ends=True,
+    )
     yield Answer("HTTP/1.0 until the end for HTTP/1.0", b"HTTP/1.0 200 OK\r\n\r\nhello",
                  b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello", request=OLD, ends=True, closed=True)  # fmt: skip
     yield Answer("100", b"HTTP/1.1 100 Continue\r\n\r\n" + _length(b""))
-    yield Answer("102 and 103", b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\nLink: </a>\r\nLink: </b>\r\n\r\n" + _length(b""))
+    yield Answer(
+        "102 and 103",
+        b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\nLink: </a>\r\nLink: </b>\r\n\r\n" + _length(b""),
+    )
     yield Answer("103 for HTTP/1.0", b"HTTP/1.1 103 E\r\nLink: </a>\r\n\r\n" + _length(b""),
                  _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), request=OLD, closed=True)  # fmt: skip
-    yield Answer("what Connection names ends here", _length(b"X: 1\r\nConnection: x\r\nZ: 3\r\n"), _length(b"Z: 3\r\n"))
-    yield Answer("hop-by-hop fields end here", _length(b"Keep-Alive: timeout=5\r\nConnection: keep-alive\r\n"), _length(b""))
+    yield Answer(
+        "what Connection names ends here",
+        _length(b"X: 1\r\nConnection: x\r\nZ: 3\r\n"),
+        _length(b"Z: 3\r\n"),
+    )
+    yield Answer(
+        "hop-by-hop fields end here",
+        _length(b"Keep-Alive: timeout=5\r\nConnection: keep-alive\r\n"),
+        _length(b""),
+    )
     yield Answer("what is protected does not", _length(b"Set-Cookie: a=b\r\nConnection: set-cookie, content-length\r\n"),
                  _length(b"Set-Cookie: a=b\r\n"))  # fmt: skip
 

@@ -35,16 +35,16 @@ UPGRADE = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websock
 @dataclass(frozen=True)
 class Misbehaviour:
     name: str
-    sends: tuple[bytes, ...]        # pieces, each on its own
-    outcome: int                    # what the client gets in the end: a status or CUT
+    sends: tuple[bytes, ...]  # pieces, each on its own
+    outcome: int  # what the client gets in the end: a status or CUT
     then: Then = Then.NOTHING
     request: bytes = GET
-    body: bytes = b""               # what arrives of it at the client, unchunked
-    informational: int = 0          # 1xx that pass before
-    reused: bool = False            # the upstream connection serves the next request too
-    pause_s: float = 0.0            # between the pieces
-    client_closed: bool = False     # after the answer, by us
-    late: bytes = b""               # sent when the answer is over, while nobody asks
+    body: bytes = b""  # what arrives of it at the client, unchunked
+    informational: int = 0  # 1xx that pass before
+    reused: bool = False  # the upstream connection serves the next request too
+    pause_s: float = 0.0  # between the pieces
+    client_closed: bool = False  # after the answer, by us
+    late: bytes = b""  # sent when the answer is over, while nobody asks
 
 
 def _shown(data: bytes) -> str:
@@ -147,16 +147,26 @@ def _heads() -> Iterator[Misbehaviour]:
     for head in BAD_HEADS:
         yield Misbehaviour(f"answers {_shown(head)!r}", (head,), 502)
     for lines in BAD_FRAMINGS:
-        yield Misbehaviour(f"frames by {_shown(lines)!r}", (b"HTTP/1.1 200 OK\r\n" + lines + b"\r\nok",), 502)
+        yield Misbehaviour(
+            f"frames by {_shown(lines)!r}", (b"HTTP/1.1 200 OK\r\n" + lines + b"\r\nok",), 502
+        )
     yield Misbehaviour(
-        "chunks in HTTP/1.0", (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",), 502
+        "chunks in HTTP/1.0",
+        (b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",),
+        502,
     )
     yield Misbehaviour(
         "frames a 204 by two lengths",
         (b"HTTP/1.1 204 None\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",), 502,
     )  # fmt: skip
-    yield Misbehaviour("a huge field", (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",), 502)
-    yield Misbehaviour("a head without an end", (b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"y" * 9000 + b"\r\n"] * 8), 502)
+    yield Misbehaviour(
+        "a huge field", (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",), 502
+    )
+    yield Misbehaviour(
+        "a head without an end",
+        (b"HTTP/1.1 200 OK\r\n", *[b"X: " + b"y" * 9000 + b"\r\n"] * 8),
+        502,
+    )
     yield Misbehaviour("a status line without an end", (b"HTTP/1.1 200 " + b"O" * 70_000,), 502)
 
 
@@ -174,19 +184,31 @@ def _chunks() -> Iterator[Misbehaviour]:
     first = b"3\r\nabc\r\n"
     for size in BAD_SIZES:
         yield Misbehaviour(
-            f"chunk size {_shown(size)!r}", (CHUNKED_HEAD + first, size + b"\r\nok\r\n0\r\n\r\n"), CUT, body=b"abc"
+            f"chunk size {_shown(size)!r}",
+            (CHUNKED_HEAD + first, size + b"\r\nok\r\n0\r\n\r\n"),
+            CUT,
+            body=b"abc",
         )
     for lines in BAD_TRAILERS:
         yield Misbehaviour(
-            f"trailers {_shown(lines)!r}", (CHUNKED_HEAD + first, b"0\r\n" + lines + b"\r\n"), CUT, body=b"abc"
+            f"trailers {_shown(lines)!r}",
+            (CHUNKED_HEAD + first, b"0\r\n" + lines + b"\r\n"),
+            CUT,
+            body=b"abc",
         )
-    yield Misbehaviour("a chunk longer than its size", (CHUNKED_HEAD + first, b"1\r\nab\r\n"), CUT, body=b"abc")
-    yield Misbehaviour("LF after a chunk", (CHUNKED_HEAD + first, b"1\r\na\n0\r\n\r\n"), CUT, body=b"abc")
+    yield Misbehaviour(
+        "a chunk longer than its size", (CHUNKED_HEAD + first, b"1\r\nab\r\n"), CUT, body=b"abc"
+    )
+    yield Misbehaviour(
+        "LF after a chunk", (CHUNKED_HEAD + first, b"1\r\na\n0\r\n\r\n"), CUT, body=b"abc"
+    )
     yield Misbehaviour("a bad chunk with the head", (CHUNKED_HEAD + b"x\r\n",), 502)
 
 
 def _informational() -> Iterator[Misbehaviour]:
-    yield Misbehaviour("as many 103 as may be", (HINTS * 16 + OK,), 200, body=b"ok", informational=16, reused=True)
+    yield Misbehaviour(
+        "as many 103 as may be", (HINTS * 16 + OK,), 200, body=b"ok", informational=16, reused=True
+    )
     yield Misbehaviour("a flood of 103", (HINTS * 200,), 502, informational=16)
     yield Misbehaviour("a flood of 103, one by one", (HINTS,) * 20, 502, informational=16)
     yield Misbehaviour("a 100 that nobody waits for", (b"HTTP/1.1 100 Continue\r\n\r\n" + OK,), 200, body=b"ok",
@@ -213,42 +235,79 @@ def _bodies_that_must_not_be() -> Iterator[Misbehaviour]:
         code = int(status[:3])
         head = b"HTTP/1.1 " + status + b"\r\n"
         yield Misbehaviour(f"{code} with a body at once", (head + b"\r\nbody",), code)
-        yield Misbehaviour(f"{code} with chunks at once", (head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",), code)
-        yield Misbehaviour(f"{code} with a body of some length", (head + b"Content-Length: 4\r\n\r\nbody",), code)
-        yield Misbehaviour(f"{code} with a body that is late", (head + b"\r\n",), code, late=b"body")
-    yield Misbehaviour("204 that announces a body that is late", (b"HTTP/1.1 204 None\r\nContent-Length: 4\r\n\r\n",), 204)
-    yield Misbehaviour("204 that announces chunks", (b"HTTP/1.1 204 None\r\nTransfer-Encoding: chunked\r\n\r\n",), 204)
+        yield Misbehaviour(
+            f"{code} with chunks at once",
+            (head + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",),
+            code,
+        )
+        yield Misbehaviour(
+            f"{code} with a body of some length", (head + b"Content-Length: 4\r\n\r\nbody",), code
+        )
+        yield Misbehaviour(
+            f"{code} with a body that is late", (head + b"\r\n",), code, late=b"body"
+        )
+    yield Misbehaviour(
+        "204 that announces a body that is late",
+        (b"HTTP/1.1 204 None\r\nContent-Length: 4\r\n\r\n",),
+        204,
+    )
+    yield Misbehaviour(
+        "204 that announces chunks",
+        (b"HTTP/1.1 204 None\r\nTransfer-Encoding: chunked\r\n\r\n",),
+        204,
+    )
     for head in (LENGTH_HEAD, CHUNKED_HEAD):
         shown = "chunked" if head is CHUNKED_HEAD else "counted"
-        yield Misbehaviour(f"a {shown} body to a HEAD", (head + b"0\r\n\r\nabcde",), 200, request=HEAD)
-        yield Misbehaviour(f"a {shown} body to a HEAD, late", (head,), 200, request=HEAD, late=b"0\r\n\r\nabcde")
-    yield Misbehaviour("a body without a length to a HEAD", (CLOSE_HEAD + b"hello",), 200, request=HEAD)
+        yield Misbehaviour(
+            f"a {shown} body to a HEAD", (head + b"0\r\n\r\nabcde",), 200, request=HEAD
+        )
+        yield Misbehaviour(
+            f"a {shown} body to a HEAD, late", (head,), 200, request=HEAD, late=b"0\r\n\r\nabcde"
+        )
+    yield Misbehaviour(
+        "a body without a length to a HEAD", (CLOSE_HEAD + b"hello",), 200, request=HEAD
+    )
 
 
 def _extra_bytes() -> Iterator[Misbehaviour]:
     for extra in (b"x", b"\r\n", b"\n", OK, b"\x00" * 5000, HINTS):
         yield Misbehaviour(f"{_shown(extra)!r} after the body", (OK + extra,), 200, body=b"ok")
-        yield Misbehaviour(f"{_shown(extra)!r} after the body, late", (OK,), 200, body=b"ok", late=extra)
+        yield Misbehaviour(
+            f"{_shown(extra)!r} after the body, late", (OK,), 200, body=b"ok", late=extra
+        )
         yield Misbehaviour(
             f"{_shown(extra)!r} after the last chunk",
             (CHUNKED_HEAD + b"2\r\nok\r\n0\r\n\r\n" + extra,), 200, body=b"ok",
         )  # fmt: skip
-        yield Misbehaviour(f"{_shown(extra)!r} with the last octet", (OK[:-1], b"k" + extra), 200, body=b"ok")
         yield Misbehaviour(
-            f"{_shown(extra)!r} after an empty body", (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + extra,), 200
+            f"{_shown(extra)!r} with the last octet", (OK[:-1], b"k" + extra), 200, body=b"ok"
+        )
+        yield Misbehaviour(
+            f"{_shown(extra)!r} after an empty body",
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + extra,),
+            200,
         )
 
 
 def _early_answers() -> Iterator[Misbehaviour]:
     for request, shown in ((HALF_POST, "half a body"), (HALF_CHUNKS, "half the chunks")):
-        yield Misbehaviour(f"a whole answer to {shown}", (OK,), 200, request=request, body=b"ok", client_closed=True)
+        yield Misbehaviour(
+            f"a whole answer to {shown}",
+            (OK,),
+            200,
+            request=request,
+            body=b"ok",
+            client_closed=True,
+        )
         yield Misbehaviour(f"half an answer to {shown}, then closes", (LENGTH_HEAD + b"hello",), CUT, Then.CLOSE,
                            request, body=b"hello")  # fmt: skip
         yield Misbehaviour(f"half an answer to {shown}, then resets", (LENGTH_HEAD + b"hello",), CUT, Then.RESET,
                            request, body=b"hello")  # fmt: skip
         yield Misbehaviour(f"an answer to {shown} that ends with the connection", (CLOSE_HEAD + b"ok",), 200,
                            Then.CLOSE, request, body=b"ok", client_closed=True)  # fmt: skip
-        yield Misbehaviour(f"garbage to {shown}", (GARBAGE,), 502, request=request, client_closed=True)
+        yield Misbehaviour(
+            f"garbage to {shown}", (GARBAGE,), 502, request=request, client_closed=True
+        )
         yield Misbehaviour(f"413 and a close to {shown}", (b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n",), 413,
                            Then.CLOSE, request, client_closed=True)  # fmt: skip
 
@@ -256,13 +315,17 @@ def _early_answers() -> Iterator[Misbehaviour]:
 def _drip() -> Iterator[Misbehaviour]:
     yield Misbehaviour("a head that drips for ever", tuple([b"HTTP/1.1 200 OK"[i : i + 1] for i in range(15)]), 504,
                        pause_s=0.5)  # fmt: skip
-    yield Misbehaviour("fields that drip for ever", (b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 12), 504, pause_s=0.5)
+    yield Misbehaviour(
+        "fields that drip for ever", (b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 12), 504, pause_s=0.5
+    )
     yield Misbehaviour("103s that drip for ever", (HINTS,) * 12, 504, pause_s=0.55, informational=6)
     yield Misbehaviour("a body that drips in time", (LENGTH_HEAD, *[b"x"] * 10), 200, body=b"x" * 10, pause_s=1.0,
                        reused=True)  # fmt: skip
     yield Misbehaviour("chunks that drip in time", (CHUNKED_HEAD, *[b"1\r\nx\r\n"] * 10, b"0\r\n\r\n"), 200,
                        body=b"x" * 10, pause_s=1.0, reused=True)  # fmt: skip
-    yield Misbehaviour("a body that drips too slowly", (LENGTH_HEAD + b"x", b"x"), CUT, body=b"x", pause_s=3.2)
+    yield Misbehaviour(
+        "a body that drips too slowly", (LENGTH_HEAD + b"x", b"x"), CUT, body=b"x", pause_s=3.2
+    )
 
 
 MISBEHAVIOURS: list[Misbehaviour] = [

@@ -21,9 +21,9 @@ class Refused:
 class CutOff:
     name: str
     sends: bytes
-    good: bytes = b""           # the application may get a beginning of this body, and no more
-    status: int | None = 400    # None: closed without an answer, for the client has left
-    ends: bool = False          # the client closes its sending side afterwards
+    good: bytes = b""  # the application may get a beginning of this body, and no more
+    status: int | None = 400  # None: closed without an answer, for the client has left
+    ends: bool = False  # the client closes its sending side afterwards
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Taken:
     sends: bytes
     reached: tuple[bytes, ...]  # each request as the application gets it, without our own fields
     answers: int | None = None  # how many the client gets, if not one for each
-    closed: bool = False        # afterwards
+    closed: bool = False  # afterwards
 
 
 def _shown(data: bytes) -> str:
@@ -106,7 +106,9 @@ def _request_lines() -> Iterator[Refused]:
     yield Refused("a TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
     yield Refused("an answer", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     yield Refused("SMTP", b"EHLO a\r\n\r\n")
-    yield Refused("PROXY protocol that nobody asked for", b"PROXY TCP4 1.2.3.4 1.2.3.5 1 2\r\n" + _get())
+    yield Refused(
+        "PROXY protocol that nobody asked for", b"PROXY TCP4 1.2.3.4 1.2.3.5 1 2\r\n" + _get()
+    )
 
 
 # -- line ends and folding (RFC 9112 sections 2.2 and 5.2) -----------------------------------------
@@ -117,20 +119,36 @@ def _line_ends() -> Iterator[Refused]:
         yield Refused(f"{shown} after the request line", b"GET / HTTP/1.1" + end + HOST + END)
         yield Refused(f"{shown} after a field", _get(b"X: y" + end + b"Z: 1\r\n"))
         yield Refused(f"{shown} after Host", b"GET / HTTP/1.1\r\nHost: a" + end + b"X: y\r\n\r\n")
-        yield Refused(f"{shown} hides a length", _post(b"X: y" + end + b"Content-Length: 5\r\n", b"hello"))
+        yield Refused(
+            f"{shown} hides a length", _post(b"X: y" + end + b"Content-Length: 5\r\n", b"hello")
+        )
     yield Refused("LF alone ends every line", _get().replace(b"\r\n", b"\n"))
     yield Refused("LF LF ends the head", b"GET / HTTP/1.1\r\nHost: a\n\nX: y\r\n\r\n")
     yield Refused("LF CRLF ends the head", b"GET / HTTP/1.1\r\nHost: a\n\r\n\r\n")
     yield Refused("a bare CR in a value", _get(b"X: y\rz\r\n"))
     yield Refused("a bare CR before the colon", _get(b"X\r: y\r\n"))
-    for start in (b"\n", b"\r\r\n", b"\n\n", b" \r\n", b"\t", b"\x00", b"\r\n\n", b"\r\n \r\n", b"\xef\xbb\xbf"):
+    for start in (
+        b"\n",
+        b"\r\r\n",
+        b"\n\n",
+        b" \r\n",
+        b"\t",
+        b"\x00",
+        b"\r\n\n",
+        b"\r\n \r\n",
+        b"\xef\xbb\xbf",
+    ):
         yield Refused(f"{_shown(start)!r} before the request line", start + _get())
     yield Refused("nothing but empty lines", b"\r\n" * 20)
     for fold in (b"\r\n ", b"\r\n\t", b"\r\n  \t"):
         name = _shown(fold)
         yield Refused(f"a field folded by {name!r}", _get(b"X: y" + fold + b"z\r\n"))
-        yield Refused(f"the first line folded by {name!r}", b"GET /" + fold + b"HTTP/1.1\r\n" + HOST + END)
-        yield Refused(f"a fold {name!r} before the first field", b"GET / HTTP/1.1" + fold + b"Host: a\r\n\r\n")
+        yield Refused(
+            f"the first line folded by {name!r}", b"GET /" + fold + b"HTTP/1.1\r\n" + HOST + END
+        )
+        yield Refused(
+            f"a fold {name!r} before the first field", b"GET / HTTP/1.1" + fold + b"Host: a\r\n\r\n"
+        )
         yield Refused(f"Host folded by {name!r}", b"GET / HTTP/1.1\r\nHost:" + fold + b"a\r\n\r\n")
         yield Refused(
             f"Transfer-Encoding folded by {name!r}",
@@ -167,7 +185,9 @@ def _fields() -> Iterator[Refused]:
     yield Refused("a field name that is too large", _get(b"X" * 70_000 + b": y\r\n"), 431)
     yield Refused("a head without an end", b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, 431)
     yield Refused("a request line without an end", b"GET /" + b"y" * 70_000, 431)
-    yield Refused("a target that is too long", _get(line=b"GET /" + b"x" * 20_000 + b" HTTP/1.1"), 414)
+    yield Refused(
+        "a target that is too long", _get(line=b"GET /" + b"x" * 20_000 + b" HTTP/1.1"), 414
+    )
 
 
 # -- Host (RFC 9112 section 3.2) ---------------------------------------------------------------------
@@ -189,7 +209,10 @@ def _hosts() -> Iterator[Refused]:
     yield Refused("Host twice, in other letters", _get(b"hOST: b\r\n"))
     yield Refused("Host twice in HTTP/1.0", _get(HOST, b"GET / HTTP/1.0"))
     yield Refused("Host twice beside an absolute target", _get(HOST, b"GET http://a/ HTTP/1.1"))
-    yield Refused("a bad Host beside an absolute target", b"GET http://a/ HTTP/1.1\r\nHost: b\r\nHost: c\r\n\r\n")
+    yield Refused(
+        "a bad Host beside an absolute target",
+        b"GET http://a/ HTTP/1.1\r\nHost: b\r\nHost: c\r\n\r\n",
+    )
 
 
 # -- lengths (RFC 9110 section 8.6, RFC 9112 section 6) -----------------------------------------------
@@ -218,7 +241,10 @@ CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
 
 def _lengths() -> Iterator[Refused]:
     for value in BAD_LENGTHS:
-        yield Refused(f"Content-Length {_shown(value)!r}", _post(b"Content-Length: " + value + b"\r\n", b"hello"))
+        yield Refused(
+            f"Content-Length {_shown(value)!r}",
+            _post(b"Content-Length: " + value + b"\r\n", b"hello"),
+        )
     for value in BAD_CODINGS:
         yield Refused(
             f"Transfer-Encoding {_shown(value)!r}",
@@ -230,7 +256,12 @@ def _lengths() -> Iterator[Refused]:
             f"Transfer-Encoding {_shown(value)!r}",
             _post(b"Transfer-Encoding: " + value + b"\r\n", CHUNKS),
         )
-    for line in (b"POST / HTTP/1.1", b"POST / HTTP/1.0", b"POST http://a/ HTTP/1.1", b"GET / HTTP/1.1"):
+    for line in (
+        b"POST / HTTP/1.1",
+        b"POST / HTTP/1.0",
+        b"POST http://a/ HTTP/1.1",
+        b"GET / HTTP/1.1",
+    ):
         for twice, shown in (
             (LENGTH + LENGTH, "equal"),
             (LENGTH + b"Content-Length: 6\r\n", "different"),
@@ -253,29 +284,49 @@ def _lengths() -> Iterator[Refused]:
                 f"{line.decode()}: {shown}",
                 line + b"\r\n" + HOST + both + END + CHUNKS + SMUGGLED,
             )
-    yield Refused("CL.TE, the coding unknown", _post(LENGTH + b"Transfer-Encoding: x\r\n", b"hello"))
+    yield Refused(
+        "CL.TE, the coding unknown", _post(LENGTH + b"Transfer-Encoding: x\r\n", b"hello")
+    )
     yield Refused("TE.TE, equal", _post(CHUNKED + CHUNKED, CHUNKS), 501)
-    yield Refused("TE.TE, identity first", _post(b"Transfer-Encoding: identity\r\n" + CHUNKED, CHUNKS), 501)
-    yield Refused("TE.TE, identity last", _post(CHUNKED + b"Transfer-Encoding: identity\r\n", CHUNKS), 501)
-    yield Refused("TE.TE, an empty one last", _post(CHUNKED + b"Transfer-Encoding:\r\n", CHUNKS), 501)
+    yield Refused(
+        "TE.TE, identity first", _post(b"Transfer-Encoding: identity\r\n" + CHUNKED, CHUNKS), 501
+    )
+    yield Refused(
+        "TE.TE, identity last", _post(CHUNKED + b"Transfer-Encoding: identity\r\n", CHUNKS), 501
+    )
+    yield Refused(
+        "TE.TE, an empty one last", _post(CHUNKED + b"Transfer-Encoding:\r\n", CHUNKS), 501
+    )
     yield Refused("TE.TE, cow", _post(CHUNKED + b"Transfer-encoding: cow\r\n", CHUNKS), 501)
     yield Refused("Transfer-Encoding in HTTP/1.0", b"POST / HTTP/1.0\r\n" + CHUNKED + END + CHUNKS)
     yield Refused(
         "Transfer-Encoding in HTTP/1.0 that is kept alive",
         b"POST / HTTP/1.0\r\nConnection: keep-alive\r\n" + CHUNKED + END + CHUNKS + SMUGGLED,
     )
-    yield Refused("Transfer-Encoding on GET in HTTP/1.0", b"GET / HTTP/1.0\r\n" + CHUNKED + END + CHUNKS)
+    yield Refused(
+        "Transfer-Encoding on GET in HTTP/1.0", b"GET / HTTP/1.0\r\n" + CHUNKED + END + CHUNKS
+    )
 
 
 # -- expectations and what else a head can ask (RFC 9110 section 10.1.1) ------------------------------
 
 
 def _expectations() -> Iterator[Refused]:
-    for value in (b"", b"x", b"100-continue, x", b"x 100-continue", b"100-continue;q=1", b"200-ok", b"100"):
-        yield Refused(f"Expect {_shown(value)!r}", _post(b"Expect: " + value + b"\r\n" + LENGTH, b"hello"), 417)
-    yield Refused(
-        "Expect twice", _post(b"Expect: 100-continue\r\n" * 2 + LENGTH, b"hello"), 417
-    )
+    for value in (
+        b"",
+        b"x",
+        b"100-continue, x",
+        b"x 100-continue",
+        b"100-continue;q=1",
+        b"200-ok",
+        b"100",
+    ):
+        yield Refused(
+            f"Expect {_shown(value)!r}",
+            _post(b"Expect: " + value + b"\r\n" + LENGTH, b"hello"),
+            417,
+        )
+    yield Refused("Expect twice", _post(b"Expect: 100-continue\r\n" * 2 + LENGTH, b"hello"), 417)
 
 
 REFUSED: list[Refused] = [
@@ -330,18 +381,26 @@ BAD_TRAILERS = {
 def _bodies() -> Iterator[CutOff]:
     first = b"3\r\nabc\r\n"
     for size in BAD_SIZES:
-        yield CutOff(f"chunk size {_shown(size)!r}", _post(CHUNKED, first + size + b"\r\nhello\r\n0\r\n\r\n"), b"abc")
+        yield CutOff(
+            f"chunk size {_shown(size)!r}",
+            _post(CHUNKED, first + size + b"\r\nhello\r\n0\r\n\r\n"),
+            b"abc",
+        )
     for name, (body, good) in BAD_CHUNKS.items():
         yield CutOff(name, _post(CHUNKED, first + body), b"abc" + good)
     for name, lines in BAD_TRAILERS.items():
-        yield CutOff(f"trailers with {name}", _post(CHUNKED, first + b"0\r\n" + lines + END), b"abc")
+        yield CutOff(
+            f"trailers with {name}", _post(CHUNKED, first + b"0\r\n" + lines + END), b"abc"
+        )
     yield CutOff("a length that is not reached", _post(LENGTH, b"hell"), b"hell", None, ends=True)
     yield CutOff("a length of which nothing comes", _post(LENGTH), b"", None, ends=True)
     yield CutOff("chunks without a last one", _post(CHUNKED, first), b"abc", None, ends=True)
     yield CutOff("half a chunk", _post(CHUNKED, b"5\r\nhe"), b"he", None, ends=True)
     yield CutOff("half a chunk size", _post(CHUNKED, b"5"), b"", None, ends=True)
     yield CutOff("half a last chunk", _post(CHUNKED, first + b"0\r\n"), b"abc", None, ends=True)
-    yield CutOff("half a trailer", _post(CHUNKED, first + b"0\r\nX: y\r\n"), b"abc", None, ends=True)
+    yield CutOff(
+        "half a trailer", _post(CHUNKED, first + b"0\r\nX: y\r\n"), b"abc", None, ends=True
+    )
 
 
 CUT_OFF: list[CutOff] = list(_bodies())
@@ -350,7 +409,9 @@ CUT_OFF: list[CutOff] = list(_bodies())
 # -- odd, and taken ------------------------------------------------------------------------------------
 
 
-def _plain(line: bytes = b"GET / HTTP/1.1", lines: bytes = b"", host: bytes = b"a", body: bytes = b"") -> bytes:
+def _plain(
+    line: bytes = b"GET / HTTP/1.1", lines: bytes = b"", host: bytes = b"a", body: bytes = b""
+) -> bytes:
     return line + b"\r\nHost: " + host + b"\r\n" + lines + END + body
 
 
@@ -396,11 +457,25 @@ def _taken() -> Iterator[Taken]:
                  b"X-Forwarded|Host: evil", b"Proxy: http://evil/", b"PROXY: evil", b"Via_: 1\r\nConnection: via_",
                  b"HOST.: x\r\nConnection: host.", b"Connection: Keep-Alive", b"TE: gzip\r\nConnection: TE",
                  b"Proxy-Connection: close", b"Keep-Alive: 300", b"HOST_: x\r\nConnection: host_"):  # fmt: skip
-        yield Taken(f"{name.decode()} does not reach the application", _get(name + b"\r\n"), (_plain(),))
+        yield Taken(
+            f"{name.decode()} does not reach the application", _get(name + b"\r\n"), (_plain(),)
+        )
     for name in (b"X-Content-Length: 5", b"X-Transfer-Encoding: chunked", b"Content-Length-X: 5", b"X_Mine: 1",
                  b"Max-Forwards: 0", b"Proxy-Authorization: x", b"Content-Encoding: chunked"):  # fmt: skip
-        yield Taken(f"{name.decode()} is a field like others", _get(name + b"\r\n"), (_plain(lines=name + b"\r\n"),))
-    for protected in (b"Host", b"Cookie", b"Authorization", b"Content-Length", b"Content-Type", b"Via", b"Expect"):
+        yield Taken(
+            f"{name.decode()} is a field like others",
+            _get(name + b"\r\n"),
+            (_plain(lines=name + b"\r\n"),),
+        )
+    for protected in (
+        b"Host",
+        b"Cookie",
+        b"Authorization",
+        b"Content-Length",
+        b"Content-Type",
+        b"Via",
+        b"Expect",
+    ):
         line = {b"Host": b"", b"Via": b"Via: 1.1 x\r\n", b"Content-Length": b"Content-Length: 0\r\n",
                 b"Expect": b"Expect: 100-continue\r\n"}.get(protected, protected + b": x\r\n")  # fmt: skip
         yield Taken(
@@ -413,7 +488,11 @@ def _taken() -> Iterator[Taken]:
     for offer in (b"h2c", b"H2C, h2c", b"HTTP/2.0", b"TLS/1.0"):
         yield Taken(
             f"Upgrade: {offer.decode()} is not offered on",
-            _get(b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: x\r\nUpgrade: " + offer + b"\r\n"),
+            _get(
+                b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: x\r\nUpgrade: "
+                + offer
+                + b"\r\n"
+            ),
             (_plain(),),
         )
     yield Taken("Upgrade without Connection", _get(b"Upgrade: websocket\r\n"), (_plain(),))
@@ -422,14 +501,23 @@ def _taken() -> Iterator[Taken]:
     for lines in (b"Connection: CLOSE\r\n", b"Connection:close\t\r\n", b"Connection: keep-alive, close\r\n",
                   b"Connection: keep-alive\r\nConnection: close\r\n", b"Connection: ,, close ,\r\n",
                   b"connection: x\r\nCONNECTION: Close\r\n"):  # fmt: skip
-        yield Taken(f"nothing is answered after {_shown(lines)}", _get(lines) + SMUGGLED, (_plain(),), closed=True)
+        yield Taken(
+            f"nothing is answered after {_shown(lines)}",
+            _get(lines) + SMUGGLED,
+            (_plain(),),
+            closed=True,
+        )
     for lines in (b"Connection: clo se\r\n", b'Connection: "close"\r\n', b"Connection: closed\r\n",
                   b"Connection:\r\n", b"Proxy-Connection: close\r\n", b"Connection: close;x\r\n"):  # fmt: skip
         yield Taken(f"no close: {_shown(lines)}", _get(lines) + SMUGGLED, (_plain(), SMUGGLED))
     yield Taken("HTTP/1.0 that is kept alive", b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED,
                 (_plain(), SMUGGLED))  # fmt: skip
     for line in (b"OPTIONS * HTTP/1.1", b"OPTIONS http://a HTTP/1.1"):
-        yield Taken(f"{line.decode()} asks for the server itself", _get(line=line), (_plain(b"OPTIONS * HTTP/1.1"),))
+        yield Taken(
+            f"{line.decode()} asks for the server itself",
+            _get(line=line),
+            (_plain(b"OPTIONS * HTTP/1.1"),),
+        )
     for named in (b"Transfer-Encoding", b"transfer-encoding, close"):
         yield Taken(f"Connection: {named.decode()} takes no framing away", _post(b"Connection: " + named + b"\r\n" + CHUNKED, CHUNKS),
                     (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS),), closed=b"close" in named)  # fmt: skip

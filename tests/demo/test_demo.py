@@ -159,9 +159,7 @@ class TestDatabase:
         assert 200 < failed < 300
 
     def test_single_routes_are_slow_or_fail(self) -> None:
-        bench = Bench(
-            service_ms=100, slow_routes_ms={"/search": 2000}, failing_routes={"/cart": 1}
-        )
+        bench = Bench(service_ms=100, slow_routes_ms={"/search": 2000}, failing_routes={"/cart": 1})
         bench.submit("plain", "/product/1")
         bench.submit("slow", "/search")
         bench.submit("fails", "/cart")
@@ -234,7 +232,7 @@ class TestDatabase:
         if burst:
             for name in range(400):
                 bench.submit(f"burst {name}")
-        while offered < 30:    # 0.7 of the capacity of 160 a second
+        while offered < 30:  # 0.7 of the capacity of 160 a second
             gap = arrivals.expovariate(112)
             bench.timers.advance(gap)
             offered += gap
@@ -317,9 +315,7 @@ class Visitor:
 
     def __init__(self) -> None:
         self.timers = Timers()
-        database = Database(
-            Knobs(service_ms=0), later=self.timers.later, random=random.Random(1)
-        )
+        database = Database(Knobs(service_ms=0), later=self.timers.later, random=random.Random(1))
         self.shop = Shop(database, now_ms=lambda: 1_700_000_000_123)
         self.cookie = b""
 
@@ -733,7 +729,7 @@ class TestSockets:
             return True
 
         async def until(wanted: bool, port: int) -> None:
-            while True:    # the test's own time-out ends it
+            while True:  # the test's own time-out ends it
                 if await accepts(port) is wanted:
                     return
                 await asyncio.sleep(0.01)
@@ -742,7 +738,7 @@ class TestSockets:
             reader, _ = await asyncio.open_connection("127.0.0.1", port)
             await turn(port, '{"condition": "dead", "dead_for_s": 3600}')
             await until(False, port)
-            with suppress(ConnectionResetError):    # or an end, when nothing was left to read
+            with suppress(ConnectionResetError):  # or an end, when nothing was left to read
                 assert await reader.read() == b""
             # By hand, at the port that outlives it ...
             await turn(control, '{"condition": "healthy"}')
@@ -806,7 +802,6 @@ class TestCommandLine:
             assert fetch(knobs.removesuffix("/knobs"))[0] == 404
             process.send_signal(number)
             assert process.wait(PATIENCE_S) == 0
-
 
     def test_together_they_come_and_go_as_one(self) -> None:
         anywhere = "127.0.0.1:0"

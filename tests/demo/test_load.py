@@ -94,7 +94,7 @@ class TestSamples:
         [
             ({}, True, False),
             ({"made_after": 0.0}, True, False),
-            ({"made_after": -0.0009}, True, False),    # X-Gen is cut to milliseconds
+            ({"made_after": -0.0009}, True, False),  # X-Gen is cut to milliseconds
             ({"made_after": -0.1}, False, True),
             ({"made_after": -0.1, "source": "backend"}, False, True),
             ({"latency": 3.1, "made_after": 3.0}, False, False),
@@ -144,7 +144,7 @@ class TestSamples:
         assert figures.get_trouble == 3
         assert (figures.posts, figures.posts_answered) == (2, 1)
         assert figures.errors == {"timeout": 1, "reset": 1}
-        assert figures.goodput == 1.0    # a GET and a POST in 2 s
+        assert figures.goodput == 1.0  # a GET and a POST in 2 s
         assert (figures.get_p50, figures.get_max, figures.post_p99) == (0.03, 4, 0.2)
         assert figures.stored_age_max == pytest.approx(5.0)
 

@@ -27,8 +27,11 @@ KNOWN: Final = {
 
 def instructions() -> list[tuple[str, str]]:
     """Return the Dockerfile as (instruction, rest), with lines joined and comments gone."""
-    lines = [line for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
-             if not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+        if not line.startswith("#")
+    ]
     joined = "\n".join(lines).replace("\\\n", " ")
     found = [line.partition(" ") for line in joined.splitlines() if line.strip()]
     return [(name, rest.strip()) for name, _, rest in found]
@@ -55,8 +58,11 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder() -> None:
         if name == "COPY" and "--from" not in rest
         for source in rest.split()[:-1]
     ]
-    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines()
-               if line.startswith("!")]
+    allowed = [
+        line[1:]
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
+    ]
     assert "retter" in sources
     for source in sources:
         assert (ROOT / source).exists(), source
@@ -106,8 +112,9 @@ def test_program_and_health_check_are_signalled_and_started_without_a_shell() ->
     options, _, command = only("HEALTHCHECK").partition(" CMD ")
     program, word = json.loads(command)
     assert program == "retter" and word in COMMANDS
-    assert all(re.fullmatch(r"--(interval|timeout|start-period)=\d+s", one)
-               for one in options.split())
+    assert all(
+        re.fullmatch(r"--(interval|timeout|start-period)=\d+s", one) for one in options.split()
+    )
 
 
 def test_compose_names_settings_and_grants_the_time_to_drain() -> None:
@@ -116,7 +123,7 @@ def test_compose_names_settings_and_grants_the_time_to_drain() -> None:
     [grace_s] = re.findall(r"stop_grace_period: (\d+)s", text)
     settings = Settings(upstream="app:8090")
     assert int(grace_s) > settings.drain_s
-    assert f":{only('EXPOSE')}\"]" in text
+    assert f':{only("EXPOSE")}"]' in text
     [upstream] = re.findall(r"RETTER_UPSTREAM: (\S+)", text)
     host, _, port = upstream.partition(":")
     assert f"\n  {host}:\n" in text

@@ -68,8 +68,9 @@ def rules() -> list[str]:
 def rule_expressions() -> Iterator[str]:
     for rule in rules():
         text = rule.partition("expr:")[2].partition("for:")[0]
-        yield " ".join(text.replace("|", "", 1).split() if text.strip().startswith("|")
-                       else text.split())
+        yield " ".join(
+            text.replace("|", "", 1).split() if text.strip().startswith("|") else text.split()
+        )
 
 
 EXPRESSIONS = [*dashboard_expressions(), *rule_expressions()]
@@ -80,9 +81,7 @@ def test_there_are_some() -> None:
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
-def test_what_an_expression_names_exists(
-    exposed: dict[str, set[str]], expression: str
-) -> None:
+def test_what_an_expression_names_exists(exposed: dict[str, set[str]], expression: str) -> None:
     for name, labels in re.findall(r"([a-z_]+)\{([^}]*)\}", expression):
         assert name in exposed, f"{name} is not at /metrics"
         used = set(re.findall(r"(\w+)(?:=~|!=|!~|=)\"", labels)) - {"instance"}

@@ -74,9 +74,7 @@ def drive(seconds: int) -> None:
         if chance.random() < 0.2:
             return atheris.Mutate(data, bytes_max)  # type: ignore[no-any-return]
         for _ in range(chance.randrange(1, 4)):
-            data = steps.mutated(
-                data, chance, lambda piece: atheris.Mutate(piece, len(piece) + 16)
-            )
+            data = steps.mutated(data, chance, lambda piece: atheris.Mutate(piece, len(piece) + 16))
         return data[:bytes_max]
 
     write_seeds(FOLDER / "seeds")

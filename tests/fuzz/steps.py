@@ -15,9 +15,9 @@ from tests.fuzz.stopwatch import longest
 from tests.fuzz.world import FarEnd, World
 
 STEPS_MAX = 48
-REPEATED_BYTES = 60_000     # what some steps blow their bytes up to: a head may have so many
-RUNS_TO_BE_SURE = 4         # that a callback always takes long
-LATER = 0x80       # of the operation: closed connections learn of their end only after the next
+REPEATED_BYTES = 60_000  # what some steps blow their bytes up to: a head may have so many
+RUNS_TO_BE_SURE = 4  # that a callback always takes long
+LATER = 0x80  # of the operation: closed connections learn of their end only after the next
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,10 @@ PROPER_REQUESTS: tuple[bytes, ...] = (
 
 
 def _answer(lines: bytes = b"", body: bytes = b"hello", status: bytes = b"200 OK") -> bytes:
-    lines = b"Date: then\r\n" + lines      # RETTER takes its time with those without
-    return b"HTTP/1.1 " + status + b"\r\n" + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    lines = b"Date: then\r\n" + lines  # RETTER takes its time with those without
+    return (
+        b"HTTP/1.1 " + status + b"\r\n" + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    )
 
 
 PROPER_ANSWERS: tuple[bytes, ...] = (
@@ -144,7 +146,7 @@ def operation_of(step: Step) -> int:
 
 def do(world: World, step: Step) -> None:
     """Let one thing happen, and what follows from it at once."""
-    world.proxy.loop.now += 0.001   # no two things happen at the same time
+    world.proxy.loop.now += 0.001  # no two things happen at the same time
     OPERATIONS[operation_of(step)](world, step)
     if step.operation < LATER:
         world.settle()
@@ -215,7 +217,11 @@ def seeds() -> Iterator[tuple[str, int, tuple[Step, ...]]]:
         pieces = [Step(UPSTREAM_SENDS, 0, 0, number % 256, piece[:20_000]) for piece in row.sends]
         asks = Step(CLIENT_SENDS, 0, 0, 0, row.request.replace(b"/ ", b"/~/1 "))
         late = Step(UPSTREAM_SENDS, 0, 0, 0, row.late)
-        yield row.name, number % 256, (Step(CONNECTS), asks, *pieces[:20], *_THEN[row.then], late, *_NEXT)
+        yield (
+            row.name,
+            number % 256,
+            (Step(CONNECTS), asks, *pieces[:20], *_THEN[row.then], late, *_NEXT),
+        )
     for number, request in enumerate(fidelity.REQUESTS):
         sends = Step(CLIENT_SENDS, 0, 0, number % 256, request.line + b"\r\nHost: a\r\n"
                      + request.lines + b"\r\n" + request.body)  # fmt: skip
@@ -233,10 +239,13 @@ def seeds() -> Iterator[tuple[str, int, tuple[Step, ...]]]:
                 *_NEXT,
             )  # fmt: skip
 
-
     for start, piece, end in REPEATED_REQUESTS:
         sends = Step(CLIENT_REPEATS, 0, what_repeats(piece, end), 0, start + piece + end)
-        yield f"{piece!r} again and again", 0, (Step(CONNECTS), sends, Step(UPSTREAM_ANSWERS), *_NEXT)
+        yield (
+            f"{piece!r} again and again",
+            0,
+            (Step(CONNECTS), sends, Step(UPSTREAM_ANSWERS), *_NEXT),
+        )
     for start, piece, end in REPEATED_ANSWERS:
         sends = Step(UPSTREAM_REPEATS, 0, what_repeats(piece, end), 0, start + piece + end)
         yield f"{piece!r} again and again", 1, (Step(CLIENT_ASKS), sends, *_NEXT)

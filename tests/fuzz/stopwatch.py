@@ -13,7 +13,7 @@ class Hold(NamedTuple):
     """One callback, with all that followed from it at once."""
 
     what: str
-    octets: int         # that it was given
+    octets: int  # that it was given
     cpu_s: float
 
     @property
@@ -42,7 +42,7 @@ def longest(runs: list[Stopwatch]) -> Hold | None:
     One that is only sometimes so has met a garbage collection, or the machine was busy.
     """
     if len({len(run.holds) for run in runs}) > 1:
-        return None     # they were not the same
+        return None  # they were not the same
     least = [min(of_each, key=lambda one: one.cpu_s) for of_each in
              zip(*[run.holds for run in runs], strict=True)]  # fmt: skip
     too_long = [one for one in least if one.is_too_long]

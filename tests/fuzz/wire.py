@@ -23,7 +23,7 @@ class Message:
     target: bytes = b""
     status: int = 0
     fields: Fields | None = None
-    bytes: bytes = b""          # all of it
+    bytes: bytes = b""  # all of it
     complete: bool = False
 
     def all(self, name: str) -> list[bytes]:
@@ -136,7 +136,7 @@ def answers_in(data: bytes, methods: list[bytes]) -> list[Message]:
         if methods[len(messages)] == b"HEAD" or status in (204, 304):
             length = 0
         elif length is None:
-            length = len(data) - end    # until the connection ends
+            length = len(data) - end  # until the connection ends
             assert message.all("connection") == [b"close"], "an answer without an end"
         messages.append(message)
         data = data[_finish(message, data, end, length) :]

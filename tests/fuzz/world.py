@@ -65,7 +65,7 @@ _SILENCE_S = 15.0
 _STREAMS_S = 3700.0
 
 _MARK = re.compile(rb"~([0-9n])")
-_RETRY_AFTER = re.compile(rb"(?<=\r\nRetry-After: )[0-9]+")    # spread at random
+_RETRY_AFTER = re.compile(rb"(?<=\r\nRetry-After: )[0-9]+")  # spread at random
 NOBODY = b"~n"
 
 
@@ -83,7 +83,7 @@ class FarEnd:
         self.blocked = False
         self.left_early = False
         self._ended = False
-        self._unread: deque[bytes | None] = deque()     # None is the end
+        self._unread: deque[bytes | None] = deque()  # None is the end
 
     @property
     def gone(self) -> bool:
@@ -95,11 +95,11 @@ class FarEnd:
 
     def sends(self, pieces: list[bytes]) -> None:
         if self._ended:
-            return      # nothing can come after the end
+            return  # nothing can come after the end
         for piece in pieces:
             self.flush()
             if self._unread and (last := self._unread[-1]) is not None:
-                self._unread[-1] = last + piece     # what waits in a socket is read at once
+                self._unread[-1] = last + piece  # what waits in a socket is read at once
             elif piece:
                 self._unread.append(piece)
         self.flush()
@@ -158,7 +158,7 @@ class Ledger:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.requests = self.unread = 0
-        self.answers: Counter[tuple[str, int]] = Counter()     # by source and class of status
+        self.answers: Counter[tuple[str, int]] = Counter()  # by source and class of status
 
     def add(
         self, client: str, request: Any, identity: Any, status: int, source: str, *_: Any
@@ -196,12 +196,12 @@ class Client(FarEnd):
     def __init__(self, peer: FakePeer, watch: Stopwatch, number: int) -> None:
         super().__init__(peer, watch)
         self.mark = b"~%d" % number
-        self.asked: list[tuple[bytes, bytes]] = []      # methods and targets, while in the right
+        self.asked: list[tuple[bytes, bytes]] = []  # methods and targets, while in the right
         self.in_the_right = True
-        self.rest = b""                                 # of the request that it is sending
+        self.rest = b""  # of the request that it is sending
 
     def ends(self) -> None:
-        self.left_early = True      # a stream ends with it; chunks show that it was cut
+        self.left_early = True  # a stream ends with it; chunks show that it was cut
         super().ends()
 
     def methods(self) -> list[bytes]:
@@ -236,7 +236,7 @@ class World:
     def __init__(self, configuration: int = 0, memos: str = "as is") -> None:
         configuration %= len(CONFIGURATIONS)
         self._trusting = configuration == _TRUSTING
-        self._compressing = configuration == _COMPRESSING   # where any two octets may come to be
+        self._compressing = configuration == _COMPRESSING  # where any two octets may come to be
         self.watch = Stopwatch()
         self.proxy = FakeProxy(_settings(configuration))
         set_memos(self.proxy.proxy, memos)

@@ -132,6 +132,7 @@ def test_small_chunks_are_taken_together(
 @pytest.mark.parametrize("size", [1, 2, 15])
 def test_a_small_chunk_takes_no_step_of_python(size: int) -> None:
     """Thousands of them in one segment cost no more than one, but for the octets themselves."""
+
     def cost(chunks: int) -> int:
         decoder = ChunkedDecoder()
         wire = chunk(b"a" * size) * chunks
@@ -159,6 +160,7 @@ def test_trailer_fields_are_limited() -> None:
 @counts_lines
 def test_trailers_octet_by_octet() -> None:
     """An octet costs the same however many came before it."""
+
     def cost(octets: int) -> int:
         decoder = ChunkedDecoder()
         decoder.feed(b"0\r\nX: ")

@@ -28,7 +28,10 @@ DECODABLE = (b"gzip", b"deflate")
 
 
 def request(
-    *values: bytes, target: bytes = b"/", http11: bool = True, method: bytes = b"GET",
+    *values: bytes,
+    target: bytes = b"/",
+    http11: bool = True,
+    method: bytes = b"GET",
     more: tuple[tuple[bytes, bytes], ...] = (),
 ) -> RequestHead:
     return RequestHead(
@@ -42,40 +45,43 @@ def request(
 # -- the client
 
 
-@pytest.mark.parametrize(("value", "gzip", "best"), [
-    (b"gzip", b"gzip", b"gzip"),
-    (b"GZIP", b"gzip", b"gzip"),
-    (b"x-gzip", b"gzip", b"gzip"),
-    (b"gzip, deflate, br, zstd", b"gzip", b"zstd"),
-    (b"gzip, deflate, br", b"gzip", b"gzip"),
-    (b"br", b"", b"br"),
-    (b"br;q=1.0, gzip;q=0.8, *;q=0.1", b"gzip", b"br"),
-    (b"gzip;q=0.5", b"gzip", b"gzip"),
-    (b"gzip;q=0.001", b"gzip", b"gzip"),
-    (b"gzip;q=0", b"", b""),
-    (b"gzip;q=0.000", b"", b""),
-    (b"gzip;Q=1.000 , br;q=0", b"gzip", b"gzip"),
-    (b"gzip;q=0, *", b"", b"zstd"),
-    (b"gzip;q=0, *;q=0", b"", b""),
-    (b"*", b"gzip", b"zstd"),
-    (b"*;q=0", b"", b""),
-    (b"*;q=0, gzip", b"gzip", b"gzip"),
-    (b"identity", b"", b""),
-    (b"identity;q=0", b"", b""),
-    (b"identity;q=0, gzip;q=0.1", b"gzip", b"gzip"),
-    (b"identity;q=0, *", b"gzip", b"zstd"),
-    (b"identity, gzip;q=0.5", b"", b""),
-    (b"identity;q=0.5, gzip;q=0.5", b"gzip", b"gzip"),
-    (b"identity;q=0.5, gzip;q=0.4, br", b"", b"br"),
-    (b"deflate, compress", b"", b""),
-    (b"", b"", b""),
-    (b", ,", b"", b""),
-    (b"gzip;q=2", b"", b""),
-    (b"gzip;q=0.1234", b"", b""),
-    (b"gzip;level=9", b"", b""),
-    (b"gzip, gzip;q=0", b"gzip", b"gzip"),
-    (b"gz ip", b"", b""),
-])
+@pytest.mark.parametrize(
+    ("value", "gzip", "best"),
+    [
+        (b"gzip", b"gzip", b"gzip"),
+        (b"GZIP", b"gzip", b"gzip"),
+        (b"x-gzip", b"gzip", b"gzip"),
+        (b"gzip, deflate, br, zstd", b"gzip", b"zstd"),
+        (b"gzip, deflate, br", b"gzip", b"gzip"),
+        (b"br", b"", b"br"),
+        (b"br;q=1.0, gzip;q=0.8, *;q=0.1", b"gzip", b"br"),
+        (b"gzip;q=0.5", b"gzip", b"gzip"),
+        (b"gzip;q=0.001", b"gzip", b"gzip"),
+        (b"gzip;q=0", b"", b""),
+        (b"gzip;q=0.000", b"", b""),
+        (b"gzip;Q=1.000 , br;q=0", b"gzip", b"gzip"),
+        (b"gzip;q=0, *", b"", b"zstd"),
+        (b"gzip;q=0, *;q=0", b"", b""),
+        (b"*", b"gzip", b"zstd"),
+        (b"*;q=0", b"", b""),
+        (b"*;q=0, gzip", b"gzip", b"gzip"),
+        (b"identity", b"", b""),
+        (b"identity;q=0", b"", b""),
+        (b"identity;q=0, gzip;q=0.1", b"gzip", b"gzip"),
+        (b"identity;q=0, *", b"gzip", b"zstd"),
+        (b"identity, gzip;q=0.5", b"", b""),
+        (b"identity;q=0.5, gzip;q=0.5", b"gzip", b"gzip"),
+        (b"identity;q=0.5, gzip;q=0.4, br", b"", b"br"),
+        (b"deflate, compress", b"", b""),
+        (b"", b"", b""),
+        (b", ,", b"", b""),
+        (b"gzip;q=2", b"", b""),
+        (b"gzip;q=0.1234", b"", b""),
+        (b"gzip;level=9", b"", b""),
+        (b"gzip, gzip;q=0", b"gzip", b"gzip"),
+        (b"gz ip", b"", b""),
+    ],
+)
 def test_what_a_client_gets(value: bytes, gzip: bytes, best: bytes) -> None:
     assert GZIP.accepted(request(value)).forwarded == gzip
     assert ALL.accepted(request(value)).forwarded == best
@@ -139,21 +145,24 @@ def test_no_value_is_too_strange(value: bytes) -> None:
 # -- the application
 
 
-@pytest.mark.parametrize(("value", "asked"), [
-    (b"gzip, deflate, br, zstd", b"gzip, deflate"),
-    (b"gzip, deflate, br", b"gzip, deflate"),
-    (b"deflate, gzip, br, zstd", b"deflate, gzip"),
-    (b"br, gzip", b"gzip"),
-    (b"br;q=1.0, gzip;q=0.8, *;q=0.1", b"gzip;q=0.8"),
-    (b"br", b"identity"),
-    (b"br, identity;q=0", b"identity;q=0"),
-    (b"*", b"gzip"),
-    (b"*;q=0.5", b"gzip;q=0.5"),
-    (b"gzip;q=0, *", b"gzip;q=0"),
-    (b"identity;q=0, *;q=0", b"identity;q=0, *;q=0"),
-    (b"gzip;level=9", b"identity"),
-    (b"gzip,, br ,", b"gzip,,"),
-])
+@pytest.mark.parametrize(
+    ("value", "asked"),
+    [
+        (b"gzip, deflate, br, zstd", b"gzip, deflate"),
+        (b"gzip, deflate, br", b"gzip, deflate"),
+        (b"deflate, gzip, br, zstd", b"deflate, gzip"),
+        (b"br, gzip", b"gzip"),
+        (b"br;q=1.0, gzip;q=0.8, *;q=0.1", b"gzip;q=0.8"),
+        (b"br", b"identity"),
+        (b"br, identity;q=0", b"identity;q=0"),
+        (b"*", b"gzip"),
+        (b"*;q=0.5", b"gzip;q=0.5"),
+        (b"gzip;q=0, *", b"gzip;q=0"),
+        (b"identity;q=0, *;q=0", b"identity;q=0, *;q=0"),
+        (b"gzip;level=9", b"identity"),
+        (b"gzip,, br ,", b"gzip,,"),
+    ],
+)
 def test_the_application_is_asked_for_what_can_be_decoded(value: bytes, asked: bytes) -> None:
     (reduced,) = reduced_accept_encoding([value], DECODABLE)
     assert reduced.strip(b", ") == asked.strip(b", ")
@@ -171,23 +180,46 @@ def test_what_can_be_decoded_depends_on_what_is_installed() -> None:
     assert reduced_accept_encoding([value], (*DECODABLE, b"br")) == [b"gzip, deflate, br"]
 
 
-@pytest.mark.parametrize(("lines", "asked"), [
-    ([b"*", b"gzip;q=0"], [b"", b"gzip;q=0"]),
-    ([b"gzip;q=0", b"*"], [b"gzip;q=0", b""]),
-    ([b"br", b"gzip;q=0.5"], [b"", b"gzip;q=0.5"]),
-    ([b"br", b"zstd"], [b"identity", b""]),
-    ([b"gzip", b"deflate"], [b"gzip", b"deflate"]),
-    ([b"br, gzip", b"*;q=0"], [b"gzip", b"*;q=0"]),
-    ([b"", b""], [b"", b""]),
-])
+@pytest.mark.parametrize(
+    ("lines", "asked"),
+    [
+        ([b"*", b"gzip;q=0"], [b"", b"gzip;q=0"]),
+        ([b"gzip;q=0", b"*"], [b"gzip;q=0", b""]),
+        ([b"br", b"gzip;q=0.5"], [b"", b"gzip;q=0.5"]),
+        ([b"br", b"zstd"], [b"identity", b""]),
+        ([b"gzip", b"deflate"], [b"gzip", b"deflate"]),
+        ([b"br, gzip", b"*;q=0"], [b"gzip", b"*;q=0"]),
+        ([b"", b""], [b"", b""]),
+    ],
+)
 def test_several_lines_are_reduced_as_one_list(lines: list[bytes], asked: list[bytes]) -> None:
     assert reduced_accept_encoding(lines, DECODABLE) == asked
 
 
-@given(st.lists(st.sampled_from([
-    b"gzip", b"br", b"*", b"identity", b"gzip;q=0", b"*;q=0", b"br;q=0.5", b"identity;q=0", b"x y",
-    b"", b"*;q=0.1", b"gzip;q=0.2", b"deflate",
-]), min_size=1, max_size=6), st.data())
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"gzip",
+                b"br",
+                b"*",
+                b"identity",
+                b"gzip;q=0",
+                b"*;q=0",
+                b"br;q=0.5",
+                b"identity;q=0",
+                b"x y",
+                b"",
+                b"*;q=0.1",
+                b"gzip;q=0.2",
+                b"deflate",
+            ]
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.data(),
+)
 def test_it_makes_no_difference_how_a_list_is_cut_into_lines(
     members: list[bytes], data: st.DataObject
 ) -> None:
@@ -217,27 +249,48 @@ TYPES = Eligibility(name_matcher((b"text/*", b"application/*+json", b"image/svg+
 HTML = (b"content-type", b"text/html")
 
 
-@pytest.mark.parametrize(("value", "fits"), [
-    (b"text/html", True), (b"Text/HTML; charset=utf-8", True), (b"text/css ;x", True),
-    (b"application/ld+json", True), (b"image/svg+xml", True), (b"image/png", False),
-    (b"text/event-stream", False), (b"Text/Event-Stream;charset=utf-8", False), (b"", False),
-    (b"application/zip", False), (b"text", False),
-])
+@pytest.mark.parametrize(
+    ("value", "fits"),
+    [
+        (b"text/html", True),
+        (b"Text/HTML; charset=utf-8", True),
+        (b"text/css ;x", True),
+        (b"application/ld+json", True),
+        (b"image/svg+xml", True),
+        (b"image/png", False),
+        (b"text/event-stream", False),
+        (b"Text/Event-Stream;charset=utf-8", False),
+        (b"", False),
+        (b"application/zip", False),
+        (b"text", False),
+    ],
+)
 def test_types(value: bytes, fits: bool) -> None:
     assert TYPES.fits(value) is fits
 
 
-@pytest.mark.parametrize(("status", "length", "more", "eligible"), [
-    (200, 300, (), True), (200, 299, (), False), (200, None, (), True), (404, 300, (), True),
-    (500, 300, (), True), (301, 300, (), True), (101, 300, (), False), (204, None, (), False),
-    (205, 300, (), False), (206, 300, (), False), (304, None, (), False),
-    (200, 300, ((b"content-encoding", b"br"),), False),
-    (200, 300, ((b"content-range", b"bytes 0-1/2"),), False),
-    (200, 300, ((b"cache-control", b"public, No-Transform"),), False),
-    (200, 300, ((b"cache-control", b"a=\""),), False),
-    (200, 300, ((b"cache-control", b"no-store, private"),), True),
-    (200, 300, (HTML,), False),
-])
+@pytest.mark.parametrize(
+    ("status", "length", "more", "eligible"),
+    [
+        (200, 300, (), True),
+        (200, 299, (), False),
+        (200, None, (), True),
+        (404, 300, (), True),
+        (500, 300, (), True),
+        (301, 300, (), True),
+        (101, 300, (), False),
+        (204, None, (), False),
+        (205, 300, (), False),
+        (206, 300, (), False),
+        (304, None, (), False),
+        (200, 300, ((b"content-encoding", b"br"),), False),
+        (200, 300, ((b"content-range", b"bytes 0-1/2"),), False),
+        (200, 300, ((b"cache-control", b"public, No-Transform"),), False),
+        (200, 300, ((b"cache-control", b'a="'),), False),
+        (200, 300, ((b"cache-control", b"no-store, private"),), True),
+        (200, 300, (HTML,), False),
+    ],
+)
 def test_which_answers(
     status: int, length: int | None, more: tuple[tuple[bytes, bytes], ...], eligible: bool
 ) -> None:
@@ -248,10 +301,17 @@ def test_without_a_type_an_answer_is_left_alone() -> None:
     assert not TYPES.judges(200, 300, ())
 
 
-@pytest.mark.parametrize(("value", "varies"), [
-    (b"Accept-Encoding", True), (b"Cookie, accept-encoding", True), (b"*", True),
-    (b"Accept-Encoding-X", False), (b"Cookie", False), (b"", False),
-])
+@pytest.mark.parametrize(
+    ("value", "varies"),
+    [
+        (b"Accept-Encoding", True),
+        (b"Cookie, accept-encoding", True),
+        (b"*", True),
+        (b"Accept-Encoding-X", False),
+        (b"Cookie", False),
+        (b"", False),
+    ],
+)
 def test_a_vary_that_says_it_already(value: bytes, varies: bool) -> None:
     assert varies_already(b"vary", value) is varies
     assert not varies_already(b"x-vary", value)
@@ -259,13 +319,13 @@ def test_a_vary_that_says_it_already(value: bytes, varies: bool) -> None:
 
 def test_a_coded_head() -> None:
     head = (
-        b"HTTP/1.1 200 OK\r\nETag: \"a\"\r\nContent-Length: 5\r\nX: 1\r\nContent-MD5: x\r\n"
+        b'HTTP/1.1 200 OK\r\nETag: "a"\r\nContent-Length: 5\r\nX: 1\r\nContent-MD5: x\r\n'
         b"DIGEST: x\r\nRepr-Digest: x\r\nContent-Digest: x\r\nAccept-Ranges: bytes\r\n"
         b"Last-Modified: y\r\nVia: 1.1 retter\r\n"
     )
     made = coded_head(head)
     assert made.head == (
-        b"HTTP/1.1 200 OK\r\nETag: W/\"a\"\r\nX: 1\r\nLast-Modified: y\r\nVia: 1.1 retter\r\n"
+        b'HTTP/1.1 200 OK\r\nETag: W/"a"\r\nX: 1\r\nLast-Modified: y\r\nVia: 1.1 retter\r\n'
     )
     assert made.strong_etag == b'"a"'
 
@@ -283,14 +343,14 @@ def test_only_tags_that_were_weakened_here_are_restored() -> None:
     tags = WeakenedTags()
     tags.add(b'"a"')
     head = (
-        b"GET / HTTP/1.1\r\nIF-None-match: W/\"a\", W/\"b\" , \"c\"\r\nX: W/\"a\"\r\n"
-        b"If-Match: W/\"a\"\r\nIf-Range: W/\"a\"\r\n\r\n"
+        b'GET / HTTP/1.1\r\nIF-None-match: W/"a", W/"b" , "c"\r\nX: W/"a"\r\n'
+        b'If-Match: W/"a"\r\nIf-Range: W/"a"\r\n\r\n'
     )
     assert tags.restored(head) == (
-        b"GET / HTTP/1.1\r\nIF-None-match: \"a\", W/\"b\" , \"c\"\r\nX: W/\"a\"\r\n"
-        b"If-Match: \"a\"\r\nIf-Range: W/\"a\"\r\n\r\n"
+        b'GET / HTTP/1.1\r\nIF-None-match: "a", W/"b" , "c"\r\nX: W/"a"\r\n'
+        b'If-Match: "a"\r\nIf-Range: W/"a"\r\n\r\n'
     )
-    untouched = b"GET /W/\"a\" HTTP/1.1\r\nIf-None-Match: W/\"b\"\r\n\r\n"
+    untouched = b'GET /W/"a" HTTP/1.1\r\nIf-None-Match: W/"b"\r\n\r\n'
     assert tags.restored(untouched) == untouched
 
 

@@ -31,7 +31,7 @@ def test_what_is_written_is_what_others_write_and_is_read_back(second: int) -> N
 def test_the_date_field_does_not_follow_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine where a program that embeds RETTER has called setlocale."""
     monkeypatch.setattr(time, "strftime", lambda *_: "dim. 06 nov. 1994 08:49:37 GMT")
-    date = Proxy.http_date(FakeProxy().proxy)    # the harness's own replaces it
+    date = Proxy.http_date(FakeProxy().proxy)  # the harness's own replaces it
     assert parse_http_date(date.encode()) is not None
 
 

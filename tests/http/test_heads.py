@@ -297,15 +297,18 @@ def test_fields_that_a_response_must_not_have_are_left_out() -> None:
     assert response("HTTP/1.1 304 Same", "Content-Length: 5").forward.count(b"Content-Length") == 1
 
 
-@pytest.mark.parametrize(("status", "told", "kept"), [
-    ("426 Upgrade Required", "HTTP/3.0", "HTTP/3.0"),       # RFC 9110 section 15.5.22
-    ("426 Upgrade Required", "h2c, TLS/1.0", "h2c, TLS/1.0"),
-    ("200 OK", "websocket", "websocket"),                   # section 7.8
-    ("200 OK", "h2, h2c, websocket", "websocket"),          # what could be asked for here
-    ("200 OK", "h2,h2c", ""),
-    ("404 No", "TLS/1.2, x", "x"),
-    ("103 Hints", "websocket", ""),
-])
+@pytest.mark.parametrize(
+    ("status", "told", "kept"),
+    [
+        ("426 Upgrade Required", "HTTP/3.0", "HTTP/3.0"),  # RFC 9110 section 15.5.22
+        ("426 Upgrade Required", "h2c, TLS/1.0", "h2c, TLS/1.0"),
+        ("200 OK", "websocket", "websocket"),  # section 7.8
+        ("200 OK", "h2, h2c, websocket", "websocket"),  # what could be asked for here
+        ("200 OK", "h2,h2c", ""),
+        ("404 No", "TLS/1.2, x", "x"),
+        ("103 Hints", "websocket", ""),
+    ],
+)
 def test_an_answer_may_say_what_could_be_spoken(status: str, told: str, kept: str) -> None:
     lines = (f"HTTP/1.1 {status}", "A: b", f"Upgrade: {told}", "Connection: Upgrade")
     head = response(*lines, *(() if status[0] == "1" else ("Content-Length: 0",)))

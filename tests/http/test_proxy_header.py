@@ -47,12 +47,12 @@ HEADERS = [
     (v2(UNIX, 0x31), ""),
     (v2(b"", 0x00), None),
     (v2(b"whatever", 0x00), None),
-    (v2(V4, 0x12), None),                       # datagrams: valid, and of no use here
+    (v2(V4, 0x12), None),  # datagrams: valid, and of no use here
     (v2(V6, 0x22), None),
     (v2(UNIX, 0x32), None),
-    (v2(b"", 0x00, 0x20), None),                # LOCAL
+    (v2(b"", 0x00, 0x20), None),  # LOCAL
     (v2(V4, 0x11, 0x20), None),
-    (v2(b"x", 0xFF, 0x20), None),               # of LOCAL nothing else counts
+    (v2(b"x", 0xFF, 0x20), None),  # of LOCAL nothing else counts
 ]
 
 
@@ -211,7 +211,7 @@ def test_who_has_left_makes_no_room() -> None:
     proxy = FakeProxy(connections_max=3, circuit="observe")
     first, second, _ = [proxy.client(b"PROXY ", proxied=True) for _ in range(3)]
     proxy.advance(1)
-    proxy.client(b"PROXY UNKNOWN\r\n" + get(), proxied=True)    # one of the three makes room
+    proxy.client(b"PROXY UNKNOWN\r\n" + get(), proxied=True)  # one of the three makes room
     for waits in (first, second):
         waits.resets()
     busy = [proxy.client(b"PROXY UNKNOWN\r\n" + get(), proxied=True) for _ in range(2)]

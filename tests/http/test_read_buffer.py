@@ -158,14 +158,17 @@ def test_no_octet_is_checked_again_with_each_that_follows() -> None:
 @counts_lines
 def test_small_requests_that_come_at_once() -> None:
     """Nothing is done with those that wait, each time that one is taken."""
+
     def cost(requests: int) -> int:
         proxy = FakeProxy()
         client = proxy.client()
         client.transport.reading = True
         client.sends(get() * requests)
+
         def answer() -> None:
             for _ in range(20):
                 proxy.upstream.protocol.data_received(reply())
+
         return instructions_of(answer)
 
     assert cost(8000) <= 1.2 * cost(100)

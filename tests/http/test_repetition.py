@@ -29,7 +29,7 @@ from retter.store.record import facts_of, vary_names_of
 from tests.store.test_conditional import stored
 from tests.support.harness import FakeProxy, get, reply, status_of
 
-MANY = b",".join([b"a%d" % n for n in range(LIST_MEMBERS_MAX)])     # as many as are looked at
+MANY = b",".join([b"a%d" % n for n in range(LIST_MEMBERS_MAX)])  # as many as are looked at
 
 
 def parse(*lines: bytes, fields_max: int = 128, form_bytes_max: int = 100_000) -> RequestHead:

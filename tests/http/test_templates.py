@@ -10,7 +10,7 @@ from retter.http.message import RequestHead, ResponseHead
 from retter.http.templates import FORM_BYTES_MAX, OWN_REQUEST_FIELDS, FormMemo, form_cutter
 from tests.support.compiled import attributes
 
-TEXT = st.text(st.sampled_from("ab:;,= \t\x00\x0b\x7f\x85\xa0\xff\"-_/"), max_size=6)
+TEXT = st.text(st.sampled_from('ab:;,= \t\x00\x0b\x7f\x85\xa0\xff"-_/'), max_size=6)
 NAMES = st.sampled_from(
     ["Host", "X", "Connection", "Content-Length", "Transfer-Encoding", "Upgrade", "Expect", "Via",
      "TE", "X-Forwarded-For", "x_forwarded_for", "Set-Cookie", "Range", "Content-Type", "Vary",
@@ -118,8 +118,13 @@ def _eager(parser: RequestParser | ResponseParser) -> None:
     heads=st.lists(st.tuples(REQUEST_LINES, st.lists(SHARED_LINES, max_size=4)), max_size=8),
 )
 def test_requests_that_share_forms(trusted: bool, heads: list[tuple[str, list[str]]]) -> None:
-    parser = RequestParser(fields_max=5, target_bytes_max=50, instance=b"me", trusted=trusted,
-                           tells=lambda name: name in (b"cookie", b"authorization"))
+    parser = RequestParser(
+        fields_max=5,
+        target_bytes_max=50,
+        instance=b"me",
+        trusted=trusted,
+        tells=lambda name: name in (b"cookie", b"authorization"),
+    )
     _eager(parser)
     for line, fields in [*heads, *heads]:
         head = _head(line, True, fields, "\r\n")

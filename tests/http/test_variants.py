@@ -32,8 +32,16 @@ POISONS = [
     ("Sec-Fetch-Dest", "iframe", page("embedded")),
     ("Service-Worker-Navigation-Preload", "content", page("fragment")),
     ("Content-Type", "application/json", page("{}")),
-    ("Origin", "https://evil.example", page("page", Access_Control_Allow_Origin="https://evil.example")),
-    ("Referer", "https://evil.example/x", page("", status="302 F", Location="https://evil.example/x")),
+    (
+        "Origin",
+        "https://evil.example",
+        page("page", Access_Control_Allow_Origin="https://evil.example"),
+    ),
+    (
+        "Referer",
+        "https://evil.example/x",
+        page("", status="302 F", Location="https://evil.example/x"),
+    ),
     ("User-Agent", "Mozilla/4.0 (compatible; MSIE 6.0)", page("", status="302 F", Location="/old")),
     ("User-Agent", "Mozilla/5.0 (Windows NT 10.0; Trident/7.0; rv:11.0)", page("too old")),
     ("User-Agent", PHONE, page("mobile")),
@@ -104,8 +112,13 @@ def test_origins_have_answers_of_their_own_unless_all_are_allowed() -> None:
 
 def test_an_origin_that_is_not_allowed_takes_nothing_from_one_that_is() -> None:
     good = "https://shop.example"
-    site = Site(lambda asked: page("data", Access_Control_Allow_Origin=good)
-                if asked.fields["origin"] == good else page("data, unread"))
+    site = Site(
+        lambda asked: (
+            page("data", Access_Control_Allow_Origin=good)
+            if asked.fields["origin"] == good
+            else page("data, unread")
+        )
+    )
     site.ask("/", headers={"Origin": good})
     site.ask("/", headers={"Origin": "https://evil.example"})
     site.goes_down()
@@ -190,7 +203,7 @@ def test_the_least_recently_used_goes() -> None:
     site = Site(lambda asked: page(f"frame {asked.fields.get('turbo-frame')}"))
     for number in range(10):
         many(site, range(number, number + 1), address=f"192.0.2.{number}")
-    many(site, range(1), address="192.0.2.98")      # used again
+    many(site, range(1), address="192.0.2.98")  # used again
     many(site, range(10, 11), address="192.0.2.99")
     site.goes_down()
     assert kept(site, range(11)) == [0, *range(2, 11)]
@@ -208,11 +221,19 @@ def test_one_client_does_not_push_out_anothers() -> None:
 # -- The parts
 
 
-@pytest.mark.parametrize(("accept", "plain", "mark"), [
-    (BROWSER, True, "html"), ("*/*", True, ""), ("", True, ""), ("text/css,*/*;q=0.1", True, ""),
-    ("application/json, text/plain, */*", False, "json"), ("application/a+json", False, "json"),
-    ("text/html, application/json", True, "html"), ("TEXT/EVENT-STREAM", False, "events"),
-])
+@pytest.mark.parametrize(
+    ("accept", "plain", "mark"),
+    [
+        (BROWSER, True, "html"),
+        ("*/*", True, ""),
+        ("", True, ""),
+        ("text/css,*/*;q=0.1", True, ""),
+        ("application/json, text/plain, */*", False, "json"),
+        ("application/a+json", False, "json"),
+        ("text/html, application/json", True, "html"),
+        ("TEXT/EVENT-STREAM", False, "events"),
+    ],
+)
 def test_accept_counts_by_what_stands_first(accept: str, plain: bool, mark: str) -> None:
     shape = Shaper().shape(((b"accept", accept.encode()),))
     assert shape == (f"accept: {mark}\n".encode() if mark else b"")
@@ -238,9 +259,7 @@ def test_one_network_pushes_out_no_variants_of_others(network: str) -> None:
     proxy = FakeProxy()
 
     def ask(address: str, language: str) -> bytes:
-        client = proxy.client(
-            get(headers={"Accept-Language": language}), (address, 50000, 0, 0)
-        )
+        client = proxy.client(get(headers={"Accept-Language": language}), (address, 50000, 0, 0))
         proxy.upstream.sends(reply(b"in " + language.encode()))
         client.resets()
         return client.received()

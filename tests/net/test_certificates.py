@@ -34,10 +34,11 @@ def settings(*pairs: tuple[str, str], **more: Any) -> Settings:
 
 def test_names(tmp_path: Path) -> None:
     path, _ = issue(tmp_path, "a", "A.example", "*.b.example", "192.0.2.1", "2001:db8::1")
-    der = ssl.PEM_cert_to_DER_cert(Path(path).read_text().partition("-----END CERT")[0]
-                                   + "-----END CERTIFICATE-----")
+    der = ssl.PEM_cert_to_DER_cert(
+        Path(path).read_text().partition("-----END CERT")[0] + "-----END CERTIFICATE-----"
+    )
     assert dns_names(der) == ["a.example", "*.b.example"]
-    many = [f"host-{number}.example" for number in range(300)]      # lengths of two octets
+    many = [f"host-{number}.example" for number in range(300)]  # lengths of two octets
     path, _ = issue(tmp_path, "b", *many)
     first = Path(path).read_text().partition("-----END CERT")[0] + "-----END CERTIFICATE-----"
     assert dns_names(ssl.PEM_cert_to_DER_cert(first)) == many
@@ -60,8 +61,9 @@ def test_choosing(tmp_path: Path) -> None:
     pairs = [issue(tmp_path, "a", "a.example"), issue(tmp_path, "b", "*.b.example", "b.example"),
              issue(tmp_path, "c", "a.example", "x.b.example")]  # fmt: skip
     certificates = Certificates(settings(*pairs))
-    first, second, third = (certificates.choose(name) for name in
-                            ("a.example", "B.example", "x.b.example"))
+    first, second, third = (
+        certificates.choose(name) for name in ("a.example", "B.example", "x.b.example")
+    )
     assert len({first, second, third}) == 3
     assert certificates.choose("y.b.example") is second
     for other in ("x.y.b.example", "other.example", "", "example"):
@@ -76,8 +78,6 @@ def test_a_key_in_the_file_of_its_certificate(tmp_path: Path) -> None:
     assert Certificates(chosen).choose("a.example")
 
 
-
-
 def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (a, a_key), (b, b_key) = (issue(tmp_path, name, f"{name}.example") for name in "ab")
     nonsense, missing, broken = tmp_path / "nonsense", tmp_path / "missing", tmp_path / "broken"
@@ -90,25 +90,41 @@ def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([*tls], "tls_cert: a listener with ,tls needs a certificate"),
         (["--upstream", ":1", "--tls-cert", a, "--tls-key", a_key], "no listener speaks TLS"),
         ([*tls, "--tls-cert", a, "--tls-cert", b, "--tls-key", a_key], "tls_key: 1 for 2 of"),
-        ([*tls, "--tls-cert", a, "--tls-key", b_key],
-         f"tls_key: {b_key} does not belong to the certificate {a}"),
-        ([*tls, "--tls-cert", str(missing), "--tls-key", a_key],
-         f"tls_cert: {missing}: No such file or directory"),
-        ([*tls, "--tls-cert", a, "--tls-key", str(missing)],
-         f"tls_key: {missing}: No such file or directory"),
+        (
+            [*tls, "--tls-cert", a, "--tls-key", b_key],
+            f"tls_key: {b_key} does not belong to the certificate {a}",
+        ),
+        (
+            [*tls, "--tls-cert", str(missing), "--tls-key", a_key],
+            f"tls_cert: {missing}: No such file or directory",
+        ),
+        (
+            [*tls, "--tls-cert", a, "--tls-key", str(missing)],
+            f"tls_key: {missing}: No such file or directory",
+        ),
         ([*tls, "--tls-cert", a, "--tls-key", str(tmp_path)], f"{tmp_path}: Is a directory"),
-        ([*tls, "--tls-cert", str(nonsense), "--tls-key", a_key],
-         f"tls_cert: {nonsense}: holds no certificate in PEM"),
-        ([*tls, "--tls-cert", a, "--tls-key", str(nonsense)],
-         f"tls_key: {nonsense}: holds no private key in PEM"),
+        (
+            [*tls, "--tls-cert", str(nonsense), "--tls-key", a_key],
+            f"tls_cert: {nonsense}: holds no certificate in PEM",
+        ),
+        (
+            [*tls, "--tls-cert", a, "--tls-key", str(nonsense)],
+            f"tls_key: {nonsense}: holds no private key in PEM",
+        ),
         ([*tls, "--tls-cert", a], f"tls_cert: {a}: holds no private key in PEM"),
-        ([*tls, "--tls-cert", str(broken), "--tls-key", a_key],
-         f"tls_cert: {broken}: holds no certificate that can be read"),
+        (
+            [*tls, "--tls-cert", str(broken), "--tls-key", a_key],
+            f"tls_cert: {broken}: holds no certificate that can be read",
+        ),
         ([*tls, "--tls-cert", a, "--tls-key", str(damaged)], f"tls_key: {damaged}: cannot be used"),
-        (["--upstream", "https://a", "--upstream-ca", str(missing)],
-         f"upstream_ca: {missing}: No such file or directory"),
-        (["--upstream", "https://a", "--upstream-ca", str(nonsense)],
-         f"upstream_ca: {nonsense}: holds no certificate"),
+        (
+            ["--upstream", "https://a", "--upstream-ca", str(missing)],
+            f"upstream_ca: {missing}: No such file or directory",
+        ),
+        (
+            ["--upstream", "https://a", "--upstream-ca", str(nonsense)],
+            f"upstream_ca: {nonsense}: holds no certificate",
+        ),
         (["--upstream", "https://a", "--upstream-ca", str(broken)], f"upstream_ca: {broken}"),
     ]:
         assert main([*arguments, "--check-config"]) == main(arguments) == 2, arguments

@@ -90,7 +90,7 @@ def test_what_was_known_last_is_used_while_the_resolver_fails() -> None:
     async def main() -> None:
         case = Case()
         with pytest.raises(socket.gaierror):
-            await case.told(FAILS)      # nothing is known yet
+            await case.told(FAILS)  # nothing is known yet
         assert not case.resolver.fault
         await case.told(["192.0.2.1"])
         assert await case.told(FAILS) == ["192.0.2.1"]
@@ -145,7 +145,7 @@ def test_all_who_ask_together_share_a_lookup() -> None:
         case = Case()
         asked = [case.ask() for _ in range(20)]
         await asyncio.sleep(0)
-        asked[0].cancel()       # one who gives up takes the answer from nobody
+        asked[0].cancel()  # one who gives up takes the answer from nobody
         await case.lookups.answer(["192.0.2.1"])
         assert await asyncio.gather(*asked[1:]) == [["192.0.2.1"]] * 19
         assert len(case.lookups.asked) == 1
@@ -153,12 +153,17 @@ def test_all_who_ask_together_share_a_lookup() -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("upstream", "hosts"), [
-    ("192.0.2.1:80", ["192.0.2.1"]), ("[2001:db8::1]:80", ["2001:db8::1"]),
-    ("[fe80::1%eth0]:80", ["fe80::1%eth0"]),
-    (":80", ["127.0.0.1", "::1"]), ("LocalHost:80", ["127.0.0.1", "::1"]),
-    ("https://localhost", ["127.0.0.1", "::1"]),
-])
+@pytest.mark.parametrize(
+    ("upstream", "hosts"),
+    [
+        ("192.0.2.1:80", ["192.0.2.1"]),
+        ("[2001:db8::1]:80", ["2001:db8::1"]),
+        ("[fe80::1%eth0]:80", ["fe80::1%eth0"]),
+        (":80", ["127.0.0.1", "::1"]),
+        ("LocalHost:80", ["127.0.0.1", "::1"]),
+        ("https://localhost", ["127.0.0.1", "::1"]),
+    ],
+)
 def test_nobody_is_asked_about_addresses_and_this_machine(upstream: str, hosts: list[str]) -> None:
     async def main() -> None:
         case = Case(upstream)

@@ -88,9 +88,7 @@ def pool() -> HandPool:
 
 
 @pytest.mark.parametrize("refuse", [True, False])
-def test_one_held_exchange_keeps_the_others_waiting_no_longer(
-    pool: HandPool, refuse: bool
-) -> None:
+def test_one_held_exchange_keeps_the_others_waiting_no_longer(pool: HandPool, refuse: bool) -> None:
     loop: Any = pool._loop
     faulty, others = FaultyExchange(), [FakeExchange(), FakeExchange()]
     for exchange in (faulty, *others):
@@ -124,7 +122,7 @@ def test_dialling_again_goes_on_after_a_fault(pool: HandPool) -> None:
             raise ValueError("a fault")
         pool._held.clear()
 
-    pool._redial_once = redial_once     # type: ignore[method-assign]
+    pool._redial_once = redial_once  # type: ignore[method-assign]
     pool.hold(FakeExchange(), loop.now)
     asyncio.run(pool._redial())
     assert len(rounds) == 2
@@ -220,7 +218,7 @@ async def reset_pair() -> tuple[asyncio.Transport, asyncio.Event]:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         transport, _ = await loop.create_connection(Connection, *listener.getsockname())
-        transport.pause_reading()       # so that the loop does not notice
+        transport.pause_reading()  # so that the loop does not notice
         peer, _ = listener.accept()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     peer.close()
@@ -231,7 +229,7 @@ def test_the_sending_side_of_a_connection_that_was_reset() -> None:
     async def main() -> None:
         transport, _ = await reset_pair()
         with pytest.raises(OSError, match="not connected"):
-            transport.write_eof()       # what asyncio's loop does
+            transport.write_eof()  # what asyncio's loop does
         transport.abort()
         transport, lost = await reset_pair()
         close_sending(transport)

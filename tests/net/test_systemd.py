@@ -33,10 +33,16 @@ def test_without_a_manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     systemd.notify("READY=1")
 
 
-@pytest.mark.parametrize(("usec", "pid", "wanted"), [
-    (None, None, False), ("30000000", None, True), ("30000000", str(os.getpid()), True),
-    ("30000000", "1", False),
-], ids=["none", "anybody's", "ours", "somebody else's"])
+@pytest.mark.parametrize(
+    ("usec", "pid", "wanted"),
+    [
+        (None, None, False),
+        ("30000000", None, True),
+        ("30000000", str(os.getpid()), True),
+        ("30000000", "1", False),
+    ],
+    ids=["none", "anybody's", "ours", "somebody else's"],
+)
 def test_the_watchdog(
     monkeypatch: pytest.MonkeyPatch, usec: str | None, pid: str | None, wanted: bool
 ) -> None:
@@ -49,7 +55,8 @@ def test_the_watchdog(
 
 
 @pytest.mark.parametrize(
-    ("pid", "count"), [("1", "1"), (str(os.getpid()), "x"), ("", "")],
+    ("pid", "count"),
+    [("1", "1"), (str(os.getpid()), "x"), ("", "")],
     ids=["somebody else's", "no number", "empty"],
 )
 def test_sockets_for_somebody_else(monkeypatch: pytest.MonkeyPatch, pid: str, count: str) -> None:
@@ -59,13 +66,22 @@ def test_sockets_for_somebody_else(monkeypatch: pytest.MonkeyPatch, pid: str, co
     assert "LISTEN_FDS" not in os.environ
 
 
-@pytest.mark.parametrize(("bound", "text", "fits"), [
-    (("127.0.0.1", 0), "127.0.0.1:{}", True), (("127.0.0.1", 0), "127.0.0.1:0", True),
-    (("127.0.0.1", 0), "127.0.0.1:{},tls", True), (("127.0.0.1", 0), ":{}", False),
-    (("127.0.0.1", 0), "127.0.0.2:{}", False), (("127.0.0.1", 0), "127.0.0.1:1", False),
-    (("0.0.0.0", 0), ":{}", True), (("0.0.0.0", 0), "127.0.0.1:{}", False),
-    (("::", 0), ":{}", True), (("::", 0), "unix:/x", False), (("::1", 0), "[::1]:{}", True),
-])
+@pytest.mark.parametrize(
+    ("bound", "text", "fits"),
+    [
+        (("127.0.0.1", 0), "127.0.0.1:{}", True),
+        (("127.0.0.1", 0), "127.0.0.1:0", True),
+        (("127.0.0.1", 0), "127.0.0.1:{},tls", True),
+        (("127.0.0.1", 0), ":{}", False),
+        (("127.0.0.1", 0), "127.0.0.2:{}", False),
+        (("127.0.0.1", 0), "127.0.0.1:1", False),
+        (("0.0.0.0", 0), ":{}", True),
+        (("0.0.0.0", 0), "127.0.0.1:{}", False),
+        (("::", 0), ":{}", True),
+        (("::", 0), "unix:/x", False),
+        (("::1", 0), "[::1]:{}", True),
+    ],
+)
 def test_which_socket_is_meant(
     monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int], text: str, fits: bool
 ) -> None:

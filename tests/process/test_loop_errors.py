@@ -141,9 +141,7 @@ def test_the_last_words_need_no_memory(loop: Loop, monkeypatch: pytest.MonkeyPat
     os.close(ours)
 
 
-def test_a_reserve_is_given_up_and_kept_again(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reserve_is_given_up_and_kept_again(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert loop.faults._reserve is not None
     loop.reports(MemoryError())
     assert loop.faults._reserve is None
@@ -172,13 +170,13 @@ def test_a_clock_that_had_no_memory_for_its_next_tick_is_started_again(loop: Loo
     started: list[float] = []
     real: Any = proxy.loop
     real.call_later = lambda delay, _: (started.append(delay), Timer(now + delay))[1]
-    proxy._timer = runs = Timer(now + 0.01)     # type: ignore[assignment]
+    proxy._timer = runs = Timer(now + 0.01)  # type: ignore[assignment]
     loop.reports(MemoryError())
     assert not started and not runs.cancelled
-    proxy._timer = stands = Timer(now - 0.01)   # type: ignore[assignment]
+    proxy._timer = stands = Timer(now - 0.01)  # type: ignore[assignment]
     loop.reports(MemoryError())
     assert len(started) == 1 and stands.cancelled
-    proxy._timer = None                         # closed
+    proxy._timer = None  # closed
     loop.reports(MemoryError())
     assert len(started) == 1
 
@@ -223,12 +221,12 @@ def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> No
         left.pop()
         write(data)
 
-    client.transport.write = fails      # type: ignore[method-assign]
+    client.transport.write = fails  # type: ignore[method-assign]
     upstream = loop.proxy.upstream
     upstream.sends(IN_PIECES[0] + b"x" * 10 if writes else b"")
     with pytest.raises(MemoryError):
         upstream.sends(b"x" * 10 if writes else WHOLE)
-    upstream.resets()                   # what the loop does then
+    upstream.resets()  # what the loop does then
     assert client.closed
     assert not loop.proxy.proxy.exchanges
     assert loop.proxy.proxy.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
@@ -236,17 +234,24 @@ def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> No
 
 @replaces_parts
 @pytest.mark.parametrize("error", [MemoryError, ZeroDivisionError])
-@pytest.mark.parametrize(("where", "pieces", "begun"), [
-    ("retter.proxy.responses.AnswerWriter.forwarded_end", [WHOLE], True),
-    ("retter.proxy.responses.AnswerWriter.forwarded_end", IN_PIECES, True),
-    ("retter.proxy.relay.ResponseRelay._send", IN_PIECES, True),
-    ("retter.breaker.CircuitBreaker.first_byte", IN_PIECES, True),
-    ("retter.proxy.exchange.Exchange._learn", IN_PIECES, False),
-    ("retter.proxy.keeping.Keeper.keep", IN_PIECES, True),
-])
+@pytest.mark.parametrize(
+    ("where", "pieces", "begun"),
+    [
+        ("retter.proxy.responses.AnswerWriter.forwarded_end", [WHOLE], True),
+        ("retter.proxy.responses.AnswerWriter.forwarded_end", IN_PIECES, True),
+        ("retter.proxy.relay.ResponseRelay._send", IN_PIECES, True),
+        ("retter.breaker.CircuitBreaker.first_byte", IN_PIECES, True),
+        ("retter.proxy.exchange.Exchange._learn", IN_PIECES, False),
+        ("retter.proxy.keeping.Keeper.keep", IN_PIECES, True),
+    ],
+)
 def test_a_fault_in_the_middle_leaves_nobody_waiting(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch, error: type[Exception],
-    where: str, pieces: list[bytes], begun: bool,
+    loop: Loop,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception],
+    where: str,
+    pieces: list[bytes],
+    begun: bool,
 ) -> None:
     def fails(*_: object, **__: object) -> None:
         raise error
@@ -261,7 +266,7 @@ def test_a_fault_in_the_middle_leaves_nobody_waiting(
         except error:
             raised = True
             monkeypatch.undo()
-            upstream.resets()           # what the loop does then
+            upstream.resets()  # what the loop does then
             break
     monkeypatch.undo()
     assert raised or error is MemoryError
@@ -357,7 +362,7 @@ def test_a_loop_that_ends_for_want_of_memory(
 def test_a_side_that_is_closed_too_late_is_no_fault(loop: Loop) -> None:
     """asyncio's loop does it in a callback; the connection is told of its end as well."""
     lost = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-    selector_events: Any = asyncio.selector_events      # type: ignore[attr-defined]
+    selector_events: Any = asyncio.selector_events  # type: ignore[attr-defined]
     transport = object.__new__(selector_events._SelectorSocketTransport)
     made = asyncio.new_event_loop()
     try:

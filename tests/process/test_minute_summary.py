@@ -50,8 +50,8 @@ def test_a_minute_of_trouble(log: Log) -> None:
     for _ in range(4):
         ask(proxy, reply())
     for _ in range(3):
-        ask(proxy, reply(b"x", status="500 Oh"))            # the stored page hides it
-    ask(proxy, reply(b"x", status="500 Oh"), "/other")      # there is none
+        ask(proxy, reply(b"x", status="500 Oh"))  # the stored page hides it
+    ask(proxy, reply(b"x", status="500 Oh"), "/other")  # there is none
     proxy.client(b"POST /reset HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
     proxy.upstream.resets()
     assert log.records == []
@@ -62,7 +62,7 @@ def test_a_minute_of_trouble(log: Log) -> None:
     assert record["reasons"] == {"upstream-status": 3, "upstream-reset": 1}
     assert (record["seconds"], record["in_flight"]) == (60, 0)
     assert record["p99_ms"] is not None
-    proxy.advance(61)       # and it is over
+    proxy.advance(61)  # and it is over
     if proxy.proxy.breaker.state.value == "CLOSED":
         assert len(log.records) == 1
 

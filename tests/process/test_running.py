@@ -172,7 +172,7 @@ def test_signals_of_the_same_second_are_one_wish(monkeypatch: pytest.MonkeyPatch
         program = Program(running, lambda: Settings(upstream=":1"))
         clock: Any = FakeLoop()
         program._loop = clock
-        for _ in range(5):      # while it drains already
+        for _ in range(5):  # while it drains already
             program._on_stop()
             clock.now += SAME_SIGNAL_S / 5
             assert program._stopping.is_set() and not exits

@@ -18,9 +18,20 @@ from tests.support.harness import FakeProxy
 
 CLOSED, LIMITING, OPEN = State.CLOSED, State.LIMITING, State.OPEN
 TRANSITION = Transition(
-    at=0.0, before=CLOSED, after=LIMITING, cause=Signal.NO_PERMITS, generation=1, in_flight=8,
-    limit=8.04, ceiling=float("inf"), work_rate=7.5, mean_in_flight=7.9, baseline_s=0.02,
-    failures=0, successes=9, waiting=1,
+    at=0.0,
+    before=CLOSED,
+    after=LIMITING,
+    cause=Signal.NO_PERMITS,
+    generation=1,
+    in_flight=8,
+    limit=8.04,
+    ceiling=float("inf"),
+    work_rate=7.5,
+    mean_in_flight=7.9,
+    baseline_s=0.02,
+    failures=0,
+    successes=9,
+    waiting=1,
 )
 SNAPSHOT = FakeProxy().proxy.breaker.snapshot(0.0)
 

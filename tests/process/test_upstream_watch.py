@@ -39,25 +39,41 @@ def test_one_that_comes_and_goes_does_not_fill_the_log() -> None:
     assert len(records) <= 2 * len(warnings)
 
 
-@pytest.mark.parametrize(("error", "tls", "said"), [
-    # As asyncio words it, and as uvloop does.
-    (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('::1', 80)"), False, REFUSED),
-    (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), True, REFUSED),
-    (FileNotFoundError(errno.ENOENT, "No such file or directory"), False,
-     "there is no such socket"),
-    (PermissionError(errno.EACCES, "Permission denied"), False, "RETTER may not connect there"),
-    (OSError(errno.EHOSTUNREACH, "Connect call failed"), False, "No route to host"),
-    (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), False,
-     "Name or service not known"),
-    (TimeoutError(), False, "the connection was not accepted in time"),
-    (TimeoutError(errno.ETIMEDOUT, "Connect call failed"), False, "Connection timed out"),
-    (OSError("Multiple exceptions"), False, "Multiple exceptions"),
-    (ConnectionResetError(), True, "no TLS with it: it closed the connection in the handshake"),
-    (ConnectionResetError(errno.ECONNRESET, "x"), False, "Connection reset by peer"),
-    (ConnectionResetError(), False, "ConnectionResetError"),
-    (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"), True,
-     "no TLS with it: [ssl: wrong version number] x"),
-])
+@pytest.mark.parametrize(
+    ("error", "tls", "said"),
+    [
+        # As asyncio words it, and as uvloop does.
+        (
+            ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('::1', 80)"),
+            False,
+            REFUSED,
+        ),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), True, REFUSED),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory"),
+            False,
+            "there is no such socket",
+        ),
+        (PermissionError(errno.EACCES, "Permission denied"), False, "RETTER may not connect there"),
+        (OSError(errno.EHOSTUNREACH, "Connect call failed"), False, "No route to host"),
+        (
+            socket.gaierror(socket.EAI_NONAME, "Name or service not known"),
+            False,
+            "Name or service not known",
+        ),
+        (TimeoutError(), False, "the connection was not accepted in time"),
+        (TimeoutError(errno.ETIMEDOUT, "Connect call failed"), False, "Connection timed out"),
+        (OSError("Multiple exceptions"), False, "Multiple exceptions"),
+        (ConnectionResetError(), True, "no TLS with it: it closed the connection in the handshake"),
+        (ConnectionResetError(errno.ECONNRESET, "x"), False, "Connection reset by peer"),
+        (ConnectionResetError(), False, "ConnectionResetError"),
+        (
+            ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] x"),
+            True,
+            "no TLS with it: [ssl: wrong version number] x",
+        ),
+    ],
+)
 def test_why_there_is_no_connection(error: OSError, tls: bool, said: str) -> None:
     assert connect_fault(error, tls) == said
 

@@ -210,7 +210,7 @@ def test_a_client_that_takes_nothing_of_a_stored_answer_is_dropped() -> None:
         write(data)
         client.blocks()
 
-    client.transport.write = write_and_block    # type: ignore[method-assign]
+    client.transport.write = write_and_block  # type: ignore[method-assign]
     client.sends(get())
     assert body_of(client.received()) == b"good"
     proxy.advance(7)

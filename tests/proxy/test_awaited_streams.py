@@ -117,18 +117,21 @@ def test_a_post_may_ask_for_events_too() -> None:
 # -- what asks for one --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("accept", "asks"), [
-    ("text/event-stream", True),
-    ("Text/Event-Stream ; charset=utf-8", True),
-    ("text/event-stream;q=0.9", True),
-    ("text/event-stream, */*", False),
-    ("text/html, text/event-stream", False),
-    ("application/json, text/event-stream", False),
-    ("text/event-streams", False),
-    ("text/*", False),
-    ("*/*", False),
-    ("", False),
-])
+@pytest.mark.parametrize(
+    ("accept", "asks"),
+    [
+        ("text/event-stream", True),
+        ("Text/Event-Stream ; charset=utf-8", True),
+        ("text/event-stream;q=0.9", True),
+        ("text/event-stream, */*", False),
+        ("text/html, text/event-stream", False),
+        ("application/json, text/event-stream", False),
+        ("text/event-streams", False),
+        ("text/*", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_who_accepts_something_else_too_asks_for_a_page(
     accept: str, asks: bool, method: str
@@ -248,11 +251,18 @@ def test_credit_is_halved_and_comes_back() -> None:
     assert credit(1000.0) == CREDIT_MAX
 
 
-@pytest.mark.parametrize(("status", "outcome", "doubted"), [
-    (200, Outcome.OK, True), (302, Outcome.OK, True), (404, Outcome.OK, False),
-    (204, Outcome.OK, False), (503, Outcome.OVERLOAD, False), (500, Outcome.ERROR, False),
-    (429, Outcome.NEUTRAL, False),
-])
+@pytest.mark.parametrize(
+    ("status", "outcome", "doubted"),
+    [
+        (200, Outcome.OK, True),
+        (302, Outcome.OK, True),
+        (404, Outcome.OK, False),
+        (204, Outcome.OK, False),
+        (503, Outcome.OVERLOAD, False),
+        (500, Outcome.ERROR, False),
+        (429, Outcome.NEUTRAL, False),
+    ],
+)
 def test_what_is_no_stream_and_no_failure_is_doubted(
     status: int, outcome: Outcome, doubted: bool
 ) -> None:

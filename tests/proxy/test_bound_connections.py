@@ -46,7 +46,7 @@ def test_nothing_of_it_is_stored_or_answered_from_the_store() -> None:
     exchange(proxy, alice, NTLM1, 0, CHALLENGE)
     exchange(proxy, alice, NTLM3, 0, reply(b"private"))
     exchange(proxy, alice, get("/inbox"), 0, reply(b"private"))
-    exchange(proxy, alice, get("/inbox"), 0, reply(b"private"))    # known heads, too
+    exchange(proxy, alice, get("/inbox"), 0, reply(b"private"))  # known heads, too
     exchange(proxy, alice, get("/other"), 0, reply(b"private"))
     assert proxy.proxy.store.stats()["entries"] == 1
     alice.sends(get("/inbox"))
@@ -149,11 +149,20 @@ def test_other_schemes_bind_nothing() -> None:
     assert status_of(proxy.client(get("/a", version="1.0")).transport.buffer or b"x 0 ") == 0
 
 
-@pytest.mark.parametrize(("value", "binds"), [
-    (b"NTLM", True), (b"ntlm abc", True), (b"Negotiate abc=", True), (b"Kerberos", True),
-    (b"Bearer ntlm", False), (b"", False), (b"Basic YWxpY2U6eA==", False),
-    (b'Digest realm="x", nonce="NTLM"', False), (b"Basic, Negotiate", True),
-])
+@pytest.mark.parametrize(
+    ("value", "binds"),
+    [
+        (b"NTLM", True),
+        (b"ntlm abc", True),
+        (b"Negotiate abc=", True),
+        (b"Kerberos", True),
+        (b"Bearer ntlm", False),
+        (b"", False),
+        (b"Basic YWxpY2U6eA==", False),
+        (b'Digest realm="x", nonce="NTLM"', False),
+        (b"Basic, Negotiate", True),
+    ],
+)
 def test_which_values_bind(value: bytes, binds: bool) -> None:
     assert names_binding_scheme(((b"authorization", value),), b"authorization") is binds
     assert not names_binding_scheme(((b"x", value),), b"authorization")

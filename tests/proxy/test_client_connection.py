@@ -230,14 +230,14 @@ BODIES = {
 def test_a_body_that_comes_too_slowly_ends(framing: str) -> None:
     head, piece = BODIES[framing]
     proxy = FakeProxy(buffer_request_bytes=0, body_idle_timeout_s=10, body_min_rate_bytes=100)
-    client = proxy.client(head + piece(5000))   # which does for the first ten seconds
+    client = proxy.client(head + piece(5000))  # which does for the first ten seconds
     for _ in range(10):
         proxy.advance(1)
         client.sends(piece(70))
     assert not client.closed
     for _ in range(11):
         proxy.advance(1)
-        client.sends(piece(70))                 # and this does not for the next ten
+        client.sends(piece(70))  # and this does not for the next ten
     assert status_of(client.received()) == 408
     assert proxy.upstream.transport.aborted
     proxy.settle()
@@ -297,7 +297,7 @@ def test_a_second_body_has_a_window_of_its_own() -> None:
     client.sends(b"x" * 1000)
     proxy.upstream.sends(reply(b"ok"))
     client.sends(counted(2000) + b"x")
-    proxy.advance(5)        # the first one's window would have ended
+    proxy.advance(5)  # the first one's window would have ended
     client.sends(b"x" * 1999)
     proxy.upstream.sends(reply(b"ok"))
     assert client.received().count(b"HTTP/1.1 200 OK") == 2
@@ -376,7 +376,7 @@ def test_a_slow_reader_takes_no_place_from_others() -> None:
     other = proxy.client(get("/other"))
     proxy.advance(0.1)
     assert len(proxy.upstreams) == 1, "there is one place, and it is taken"
-    for _ in range(5):      # it takes a little now and then
+    for _ in range(5):  # it takes a little now and then
         slow.unblocks()
         slow.blocks()
         proxy.advance(0.1)
@@ -420,9 +420,7 @@ def test_an_event_stream_ends_with_its_readers_connection() -> None:
     """A half-closed client waits for an answer; one that listens to a stream has left."""
     proxy = FakeProxy()
     client = proxy.client(get("/events"))
-    proxy.upstream.sends(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
-    )
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n")
     client.ends()
     proxy.settle()
     assert client.transport.closing and proxy.upstream.transport.aborted

@@ -201,6 +201,7 @@ def _end(proxy: FakeProxy, upstream: FakePeer, then: Then) -> None:
 
 # -- what passes unchanged ------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("row", fidelity.REQUESTS, ids=[row.name for row in fidelity.REQUESTS])
 def test_a_request_passes_unchanged(row: fidelity.Request) -> None:
     sends = row.line + b"\r\nHost: a\r\n" + row.lines + b"\r\n" + row.body

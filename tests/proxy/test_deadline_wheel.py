@@ -97,11 +97,11 @@ def test_what_changes_while_its_second_is_looked_at() -> None:
     first = list(wheel.due(2.0, 1))
     rest = [item for item in items if item not in first]
     wheel.forget(first[0])
-    wheel.forget(rest[0])                   # gone
+    wheel.forget(rest[0])  # gone
     wheel.forget(rest[1])
-    wheel.watch(rest[1], 2.0)               # gone and back: due with the next second
-    rest[2].deadline = 5.0                  # moved on
-    wheel.watch(rest[3], 2.0)               # said again
+    wheel.watch(rest[1], 2.0)  # gone and back: due with the next second
+    rest[2].deadline = 5.0  # moved on
+    wheel.watch(rest[3], 2.0)  # said again
     assert set(wheel.due(2.0)) == set(rest[3:])
     assert set(wheel.due(3.0)) == set(rest[1:2] + rest[3:])
     for item in rest:

@@ -36,7 +36,7 @@ def test_the_longest_waiting_first() -> None:
     taken = []
     while (item := order.next(items, 10.0)) is not None:
         taken.append(item.since)
-        item.since = inf    # ended
+        item.since = inf  # ended
     assert taken == [1.0, 2.0, 3.0]
 
 
@@ -49,7 +49,7 @@ def test_a_crowd_goes_first() -> None:
     taken = []
     while (item := order.next(items, 10.0)) is not None:
         taken.append(item.since)
-        item.since = inf    # ended
+        item.since = inf  # ended
     assert taken == [7.0, 9.0, 0.5, 1.0, 2.0]
 
 
@@ -57,7 +57,7 @@ def test_who_was_busy_in_the_meantime_is_not_taken() -> None:
     order = Order()
     first, second, third = items = [Connection(since) for since in (1.0, 2.0, 3.0)]
     assert order.next(items, 10.0) is first
-    second.since = 9.0      # has had a request
+    second.since = 9.0  # has had a request
     assert order.next(items, 10.0) is third
     assert order.next(items, 10.0) is None
     assert order.next(items, 10.1) is first
@@ -268,11 +268,11 @@ def test_descriptors_are_shared_with_the_application() -> None:
     proxy = FakeProxy(circuit="observe")
     proxy.proxy.descriptors_max = 4
     idle = proxy.client(get())
-    proxy.upstream.sends(reply(b"ok"))      # one connection each side
-    busy = proxy.client(get())              # takes the pooled one
+    proxy.upstream.sends(reply(b"ok"))  # one connection each side
+    busy = proxy.client(get())  # takes the pooled one
     assert (proxy.proxy.stats()["upstream"]["open"], idle.closed) == (1, False)
     more = proxy.client(get())
-    assert not more.closed                  # 3 + 2: over the limit, which the next one feels
+    assert not more.closed  # 3 + 2: over the limit, which the next one feels
     assert proxy.client().transport.closing is False
     assert idle.transport.aborted and not busy.closed
 

@@ -110,7 +110,7 @@ def test_read_boundaries_do_not_change_the_answer(name: str, data: st.DataObject
     else:
         assert body == expected
     if name == "no content":
-        proxy.advance(REST_S + TICK_S)      # a body might come all the same
+        proxy.advance(REST_S + TICK_S)  # a body might come all the same
     client.sends(get("/2"))
     proxy.upstream.sends(reply(b"next"))
     assert body_of(client.received()) == b"next"
@@ -381,7 +381,7 @@ def test_a_client_blocked_by_the_last_piece_stops_no_pooled_connection() -> None
 
     def write_and_block(data: bytes | bytearray | memoryview) -> None:
         write(data)
-        client.blocks()     # as a transport does when what is left passes its high-water mark
+        client.blocks()  # as a transport does when what is left passes its high-water mark
 
     client.transport.write = write_and_block  # type: ignore[method-assign]
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000)
@@ -639,11 +639,21 @@ def test_a_connection_that_is_not_accepted_is_a_gateway_timeout() -> None:
     proxy.assert_at_rest()
 
 
-@pytest.mark.parametrize(("method", "unsafe_s", "wait_s"), [
-    (b"GET", 60, 3), (b"HEAD", 60, 3), (b"OPTIONS", 60, 3),
-    (b"POST", 7, 7), (b"PUT", 7, 7), (b"PATCH", 7, 7), (b"DELETE", 7, 7), (b"REPORT", 7, 7),
-    (b"POST", 0, 3), (b"POST", 2, 3),
-])
+@pytest.mark.parametrize(
+    ("method", "unsafe_s", "wait_s"),
+    [
+        (b"GET", 60, 3),
+        (b"HEAD", 60, 3),
+        (b"OPTIONS", 60, 3),
+        (b"POST", 7, 7),
+        (b"PUT", 7, 7),
+        (b"PATCH", 7, 7),
+        (b"DELETE", 7, 7),
+        (b"REPORT", 7, 7),
+        (b"POST", 0, 3),
+        (b"POST", 2, 3),
+    ],
+)
 def test_no_answer_in_time_is_a_gateway_timeout(
     method: bytes, unsafe_s: float, wait_s: float
 ) -> None:
@@ -883,7 +893,7 @@ def test_a_tunnel_that_the_application_does_not_read_is_not_kept_for_ever() -> N
     proxy.upstream.transport.unsent = 10
     client.resets()
     assert proxy.upstream.transport.closing and not proxy.upstream.transport.aborted
-    for _ in range(round(11 / TICK_S)):     # without its end being told: it hangs in the buffer
+    for _ in range(round(11 / TICK_S)):  # without its end being told: it hangs in the buffer
         proxy.loop.now += TICK_S
         proxy.proxy.tick(proxy.loop.now)
     assert proxy.upstream.transport.aborted

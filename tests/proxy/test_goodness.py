@@ -165,7 +165,7 @@ class TestTorsos:
                 verdict = goodness.judge(b"*/", HTML, b"", page, trouble=False)
                 assert verdict is Verdict.NOT_STORED
             assert goodness.judge(b"*/", HTML, whole, page, trouble=False) is Verdict.GOOD
-            page = page._replace(stored_at=page.stored_at + 1)    # that one is stored now
+            page = page._replace(stored_at=page.stored_at + 1)  # that one is stored now
         assert goodness.judge(b"*/", HTML, b"short", page, trouble=False) is Verdict.GOOD
 
     def test_pages_are_counted_apart_and_not_without_end(self) -> None:
@@ -355,6 +355,6 @@ def test_a_late_answer_is_trouble() -> None:
     proxy = warmed()
     client = proxy.client(get())
     proxy.advance(6.0)
-    assert body_of(client.received()) == PAGE       # patience
+    assert body_of(client.received()) == PAGE  # patience
     proxy.upstream.sends(html(PAGE[:1000]))
     assert shown_in_need(proxy) == PAGE

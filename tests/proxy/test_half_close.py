@@ -16,7 +16,7 @@ class Socket:
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
-        self.family = socket.AF_INET    # so that it is not asked like a Unix socket
+        self.family = socket.AF_INET  # so that it is not asked like a Unix socket
 
     def fileno(self) -> int:
         return self.ours.fileno()
@@ -39,7 +39,7 @@ def test_who_has_left_is_seen_soon_and_its_answer_is_stored() -> None:
     client.ends()
     proxy.advance(TICK_S)
     assert proxy.proxy.stats()[GONE] == 0 and not client.closed
-    told.theirs.close()     # as when a reset has come back
+    told.theirs.close()  # as when a reset has come back
     proxy.advance(TICK_S)
     assert proxy.proxy.stats()[GONE] == 1
     assert client.transport.aborted and not proxy.upstream.closed

@@ -49,7 +49,7 @@ def broken(proxy: FakeProxy) -> None:
 
 def reset(proxy: FakeProxy) -> None:
     proxy.upstream.resets()
-    proxy.upstream.resets()     # the retry on a fresh connection
+    proxy.upstream.resets()  # the retry on a fresh connection
 
 
 def malformed(proxy: FakeProxy) -> None:

@@ -273,7 +273,7 @@ def test_an_answer_that_drips_on_is_cut_if_the_stored_one_can_be_had() -> None:
     assert not client.closed
     drips(proxy, 4)
     assert client.transport.aborted
-    assert proxy.proxy.counters.upstream_errors["upstream-timeout"] == 1    # type: ignore[index]
+    assert proxy.proxy.counters.upstream_errors["upstream-timeout"] == 1  # type: ignore[index]
     proxy.settle()
     proxy.assert_at_rest()
 

@@ -50,48 +50,102 @@ STORIES: dict[str, tuple[str, list[Step], str, str]] = {
     # cookies named like sessions that are none: another cookie says who it is
     "a short flag": ("who", [Step("session=active; who=alice")], "session=active; who=bob", ""),
     "a short flag of one's own": (
-        "who", [Step("session=active; who=alice")], "session=active; who=alice", "alice"),
-    "settings": ("who", [Step("SESS_UI=%7B%22theme%22%3A%22dark%22%7D; who=alice")],
-                 "SESS_UI=%7B%22theme%22%3A%22dark%22%7D; who=bob", ""),
+        "who",
+        [Step("session=active; who=alice")],
+        "session=active; who=alice",
+        "alice",
+    ),
+    "settings": (
+        "who",
+        [Step("SESS_UI=%7B%22theme%22%3A%22dark%22%7D; who=alice")],
+        "SESS_UI=%7B%22theme%22%3A%22dark%22%7D; who=bob",
+        "",
+    ),
     "a long flag that the application never set": (
-        "who", [Step(f"user_session={ID}; who=alice")], f"user_session={ID}; who=bob", ""),
+        "who",
+        [Step(f"user_session={ID}; who=alice")],
+        f"user_session={ID}; who=bob",
+        "",
+    ),
     "a long flag that all newcomers are given": (
-        "who", [START, START, Step(f"user_session={ID}; who=alice")],
-        f"user_session={ID}; who=bob", ""),
+        "who",
+        [START, START, Step(f"user_session={ID}; who=alice")],
+        f"user_session={ID}; who=bob",
+        "",
+    ),
     "the same asked for from the start": (
-        "who", [START, Step(f"user_session={ID}; who=alice"), START],
-        f"user_session={ID}; who=bob", ""),
+        "who",
+        [START, Step(f"user_session={ID}; who=alice"), START],
+        f"user_session={ID}; who=bob",
+        "",
+    ),
     # a session that the application has set stands alone but for credentials
     "a session with another theme": (
-        "PHPSESSID", [START, Step(f"PHPSESSID={ID}; theme=dark")], f"PHPSESSID={ID}; theme=light",
-        ID),
+        "PHPSESSID",
+        [START, Step(f"PHPSESSID={ID}; theme=dark")],
+        f"PHPSESSID={ID}; theme=light",
+        ID,
+    ),
     "a session of an unknown name with another theme": (
-        "PHPSESSID", [Step(f"PHPSESSID={ID}; theme=dark")], f"PHPSESSID={ID}; theme=light", ""),
+        "PHPSESSID",
+        [Step(f"PHPSESSID={ID}; theme=dark")],
+        f"PHPSESSID={ID}; theme=light",
+        "",
+    ),
     "a login beside a session": ("auth", [START, Step(ALICE)], f"PHPSESSID={ID}; auth=bob", ""),
     "no login beside a session": ("auth", [START, Step(ALICE)], f"PHPSESSID={ID}", ""),
     "the same login": ("auth", [START, Step(ALICE)], ALICE + "; theme=light", "alice"),
     "a form's cookie beside a session": (
-        "PHPSESSID", [START, Step(f"PHPSESSID={ID}; csrf_token=1")],
-        f"PHPSESSID={ID}; csrf_token=2", ID),
+        "PHPSESSID",
+        [START, Step(f"PHPSESSID={ID}; csrf_token=1")],
+        f"PHPSESSID={ID}; csrf_token=2",
+        ID,
+    ),
     # what ends a session
     "an answer to a POST that sets any cookie": (
-        "auth", [START, Step(ALICE), Step(ALICE, "/login?bob", "POST")], ALICE, ""),
+        "auth",
+        [START, Step(ALICE), Step(ALICE, "/login?bob", "POST")],
+        ALICE,
+        "",
+    ),
     "one that takes it": (
-        "auth", [START, Step(ALICE), Step(ALICE, "/logout-by-post", "POST")], ALICE, ""),
+        "auth",
+        [START, Step(ALICE), Step(ALICE, "/logout-by-post", "POST")],
+        ALICE,
+        "",
+    ),
     "one of a name that says nothing": (
-        "auth", [START, Step(ALICE), Step(ALICE, "/like", "POST")], ALICE, ""),
+        "auth",
+        [START, Step(ALICE), Step(ALICE, "/like", "POST")],
+        ALICE,
+        "",
+    ),
     "not one that is for forms or for analytics": (
-        "auth", [START, Step(ALICE), Step(ALICE, "/vote", "POST")], ALICE, "alice"),
+        "auth",
+        [START, Step(ALICE), Step(ALICE, "/vote", "POST")],
+        ALICE,
+        "alice",
+    ),
     "a login without a session": (
-        "auth", [Step("auth=alice; a=b"), Step("auth=alice; a=b", "/login?x", "POST")],
-        "auth=alice; a=b", ""),
+        "auth",
+        [Step("auth=alice; a=b"), Step("auth=alice; a=b", "/login?x", "POST")],
+        "auth=alice; a=b",
+        "",
+    ),
     "a flag of everybody's is changed by one": (
-        "who", [Step("theme=dark"), Step("theme=dark", "/like", "POST")], "theme=dark", "public"),
+        "who",
+        [Step("theme=dark"), Step("theme=dark", "/like", "POST")],
+        "theme=dark",
+        "public",
+    ),
     # a name with a comma in it
     "a wildcard and a comma": ("PHPSESSID", [Step(f"_gac_,PHPSESSID={ID}")], "", ""),
     "a session behind a comma": (
-        "PHPSESSID", [START, Step(f"PHPSESSID={ID}; a=b,PHPSESSID={ID}")],
-        f"PHPSESSID={ID}; a=b,PHPSESSID={OTHER_ID}", ""),
+        "PHPSESSID",
+        [START, Step(f"PHPSESSID={ID}; a=b,PHPSESSID={ID}")],
+        f"PHPSESSID={ID}; a=b,PHPSESSID={OTHER_ID}",
+        "",
+    ),
 }
 
 
@@ -134,8 +188,12 @@ def test_a_logout_that_carries_one_of_two_sessions_ends_what_both_have() -> None
     def answer(asked: Asked) -> bytes:
         if asked.path == "/wp-login.php":
             if asked.method == "POST":
-                return page("", f"wordpress_sec_1={ID}; Path=/wp-admin; Secure",
-                            f"wordpress_logged_in_1={OTHER_ID}; Path=/", status="302 Found")
+                return page(
+                    "",
+                    f"wordpress_sec_1={ID}; Path=/wp-admin; Secure",
+                    f"wordpress_logged_in_1={OTHER_ID}; Path=/",
+                    status="302 Found",
+                )
             return page("bye", "wordpress_logged_in_1=+; Max-Age=0", "wordpress_sec_1=+; Max-Age=0")
         return page("private" if len(asked.cookies) > asked.path.startswith("/wp-admin") else "no")
 
@@ -169,11 +227,21 @@ def test_what_was_asked_before_a_logout_by_the_other_cookie_is_not_stored_after_
 
 
 @pytest.mark.parametrize("name", ["PHPSESSID", "sid", "auth_token", "XSRF-TOKEN", "cart", "x"])
-@pytest.mark.parametrize(("value", "shown"), [
-    (ID, ID), (ID, ID[:8]), (ID, ID[5:13]), (ID, ID[-8:]),
-    (f"s%3A{ID}.abcdefghijklmnop", f"s:{ID}"), (f"s%3A{ID}.abcdefghijklmnop", ID),
-    (f'"{ID}"', ID), ("QwErTyUiOp", "QwErTyUi"), (ID * 9, f"<{ID * 9}>"), (ID * 9, ID * 2),
-])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (ID, ID),
+        (ID, ID[:8]),
+        (ID, ID[5:13]),
+        (ID, ID[-8:]),
+        (f"s%3A{ID}.abcdefghijklmnop", f"s:{ID}"),
+        (f"s%3A{ID}.abcdefghijklmnop", ID),
+        (f'"{ID}"', ID),
+        ("QwErTyUiOp", "QwErTyUi"),
+        (ID * 9, f"<{ID * 9}>"),
+        (ID * 9, ID * 2),
+    ],
+)
 def test_a_page_that_shows_a_cookie_it_sets_is_not_everyones(
     name: str, value: str, shown: str
 ) -> None:
@@ -182,11 +250,16 @@ def test_a_page_that_shows_a_cookie_it_sets_is_not_everyones(
     assert site.proxy.proxy.store.stats()["entries"] == 0
 
 
-@pytest.mark.parametrize(("set_cookie", "body"), [
-    (f"sid={ID}", f"<p>{ID[:7]} is short"), ("popup=newsletter_seen", "<p>newsletter"),
-    ("_ga=GA1.2.12345678.1", "GA1.2.12345678.1"), ("last=/p/item-12345678", "/p/item-12345678"),
-    (f"sid=; Max-Age=0; was={ID}", ID),
-])
+@pytest.mark.parametrize(
+    ("set_cookie", "body"),
+    [
+        (f"sid={ID}", f"<p>{ID[:7]} is short"),
+        ("popup=newsletter_seen", "<p>newsletter"),
+        ("_ga=GA1.2.12345678.1", "GA1.2.12345678.1"),
+        ("last=/p/item-12345678", "/p/item-12345678"),
+        (f"sid=; Max-Age=0; was={ID}", ID),
+    ],
+)
 def test_a_page_that_shows_nothing_of_it_is(set_cookie: str, body: str) -> None:
     site = Site(lambda asked: page(body, set_cookie))
     site.ask("/p/item-12345678")
@@ -203,15 +276,18 @@ def test_a_page_with_more_to_look_for_than_is_looked_for_is_not_stored() -> None
 FORM = "<form action=/post METHOD = 'post'><input name=t value=1></form>"
 
 
-@pytest.mark.parametrize(("set_cookie", "body", "stored"), [
-    (f"sessionid={ID}", FORM, False),
-    ("csrftoken=abc", FORM, False),
-    (f"xyz={ID}", FORM, False),
-    (f"sessionid={ID}", "<meta name=csrf-token content=x>", False),
-    (f"sessionid={ID}", "<form method=get action=/search>", True),
-    ("theme=dark", FORM, True),
-    ("_ga=GA1.2.12345678.1", FORM, True),
-])
+@pytest.mark.parametrize(
+    ("set_cookie", "body", "stored"),
+    [
+        (f"sessionid={ID}", FORM, False),
+        ("csrftoken=abc", FORM, False),
+        (f"xyz={ID}", FORM, False),
+        (f"sessionid={ID}", "<meta name=csrf-token content=x>", False),
+        (f"sessionid={ID}", "<form method=get action=/search>", True),
+        ("theme=dark", FORM, True),
+        ("_ga=GA1.2.12345678.1", FORM, True),
+    ],
+)
 def test_a_form_of_a_first_visit_belongs_to_its_session(
     set_cookie: str, body: str, stored: bool
 ) -> None:
@@ -241,11 +317,26 @@ def test_what_came_with_a_cookie_hides_a_failure_and_spares_no_work() -> None:
     assert site.ask("/").stored
 
 
-@pytest.mark.parametrize("target", [
-    "/logout", "/user/logout", "/logout.php", "/LogOut", "/wp-login.php?action=logout", "/?signout",
-    "/sign-out/", "/a?x=1&do=logoff", "/log-out;x", "/post?_wpnonce=1", "/f?a=b&_token=x",
-    "/x?csrf_token=1", "/x?Nonce=1", "/checkout/1", "/shop/?a=1&add-to-cart=2",
-])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/logout",
+        "/user/logout",
+        "/logout.php",
+        "/LogOut",
+        "/wp-login.php?action=logout",
+        "/?signout",
+        "/sign-out/",
+        "/a?x=1&do=logoff",
+        "/log-out;x",
+        "/post?_wpnonce=1",
+        "/f?a=b&_token=x",
+        "/x?csrf_token=1",
+        "/x?Nonce=1",
+        "/checkout/1",
+        "/shop/?a=1&add-to-cart=2",
+    ],
+)
 def test_what_changes_something_by_get_is_never_stored(target: str) -> None:
     site = Site(lambda asked: page("done"), never_store=("/checkout/*", "/shop/?add-to-cart=*"))
     site.ask(target)
@@ -254,25 +345,39 @@ def test_what_changes_something_by_get_is_never_stored(target: str) -> None:
     assert not site.ask(target).stored
 
 
-@pytest.mark.parametrize("target", [
-    "/login", "/logouts", "/blog/how-to-logout-of-it", "/?q=logout+page", "/?token=1", "/checkout",
-    "/shop/?a=add-to-cart=2", "/other/?add-to-cart=2", "/announce?nonces", "/x?access_token=1",
-])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/login",
+        "/logouts",
+        "/blog/how-to-logout-of-it",
+        "/?q=logout+page",
+        "/?token=1",
+        "/checkout",
+        "/shop/?a=add-to-cart=2",
+        "/other/?add-to-cart=2",
+        "/announce?nonces",
+        "/x?access_token=1",
+    ],
+)
 def test_what_only_sounds_so_is(target: str) -> None:
     site = Site(lambda asked: page("page"), never_store=("/checkout/*", "/shop/?add-to-cart=*"))
     site.ask(target)
     assert site.proxy.proxy.store.stats()["entries"] == (0 if "nonce" in target else 1)
 
 
-@pytest.mark.parametrize(("answer", "stored"), [
-    (page("", status="302 Found", Location="/next"), 1),
-    (page("", "step=2", status="302 Found", Location="/next"), 0),
-    (page("", "_ga=2", status="302 Found", Location="/next"), 1),
-    (page("", status="204 No Content"), 0),
-    (page("", status="302 Found", Location="https://evil.example/x"), 0),
-    (page("", status="302 Found", Location="/x?y"), 1),
-    (page("https://evil.example/x"), 1),
-])
+@pytest.mark.parametrize(
+    ("answer", "stored"),
+    [
+        (page("", status="302 Found", Location="/next"), 1),
+        (page("", "step=2", status="302 Found", Location="/next"), 0),
+        (page("", "_ga=2", status="302 Found", Location="/next"), 1),
+        (page("", status="204 No Content"), 0),
+        (page("", status="302 Found", Location="https://evil.example/x"), 0),
+        (page("", status="302 Found", Location="/x?y"), 1),
+        (page("https://evil.example/x"), 1),
+    ],
+)
 def test_redirects_and_empty_answers(answer: bytes, stored: int) -> None:
     site = Site(lambda asked: answer)
     site.ask("/", headers={"Referer": "https://evil.example/x"})
@@ -284,9 +389,14 @@ def test_redirects_and_empty_answers(answer: bytes, stored: int) -> None:
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_a_public_page_that_stands_in_is_kept_by_no_browser(conditional: bool) -> None:
-    site = Site(lambda asked: page(
-        "page", Cache_Control="public, max-age=3600", Expires="Sun, 06 Nov 2094 08:49:37 GMT",
-        ETag='"a"'))
+    site = Site(
+        lambda asked: page(
+            "page",
+            Cache_Control="public, max-age=3600",
+            Expires="Sun, 06 Nov 2094 08:49:37 GMT",
+            ETag='"a"',
+        )
+    )
     site.ask("/")
     site.goes_down()
     headers = {"If-None-Match": '"a"'} if conditional else {}

@@ -12,7 +12,7 @@ import pytest
 from retter.proxy.pool import REST_IF_NEEDED_S, REST_S
 from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
 
-BODILESS = [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"]
+BODILESS = [b"HTTP/1.1 204 No Content\r\n\r\n", b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n']
 FORGED = reply(b"forged")
 LATE = [b"late", b"late\r\n\r\n", b"0\r\n\r\n", b"\r\n", b"HTTP/1.1 nonsense\r\n\r\n", FORGED]
 POST = b"POST /b HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\n\r\n"

@@ -146,7 +146,7 @@ def check_instructions(
 
     Where the number of members is limited, fewer octets may take as much.
     """
-    prepare(0, 100)()       # what is done once for all
+    prepare(0, 100)()  # what is done once for all
     for number, part in enumerate((16, 4, 1), 1):
         took = instructions_of(prepare(number, OCTETS // part))
         assert took <= INSTRUCTIONS_MAX + ordinary, f"{what}, 1/{part}: {took} instructions"

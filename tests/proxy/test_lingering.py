@@ -23,7 +23,7 @@ UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n"
 def answered_early(proxy: FakeProxy) -> FakePeer:
     """A client that goes on with its upload although it has its answer."""
     client = proxy.client(UPLOAD)
-    client.sends(b"x" * 300_000)        # more than is kept before it is passed on
+    client.sends(b"x" * 300_000)  # more than is kept before it is passed on
     proxy.upstream.sends(reply(b"log in", status="401 Unauthorized"))
     assert status_of(client.received()) == 401
     assert client.transport.eof_written and not client.transport.aborted
@@ -130,7 +130,7 @@ def test_all_of_them_share_what_there_is_and_take_turns() -> None:
             for client in clients:
                 if client.reading:
                     client.send(len(PIECE))
-        if tick:    # with the first, each may begin with a piece
+        if tick:  # with the first, each may begin with a piece
             octets = sum(client.octets for client in clients) - before
             assert BYTES_PER_TICK <= octets <= 2 * BYTES_PER_TICK
         pace.tick()

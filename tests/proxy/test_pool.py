@@ -137,7 +137,7 @@ class Pool(RuleBasedStateMachine):
         super().__init__()
         self.loop = FakeLoop()
         self.pool = HandPool(self.loop)
-        self.idle: list[FakeConnection] = []        # the model, oldest first
+        self.idle: list[FakeConnection] = []  # the model, oldest first
         self.busy: list[FakeExchange] = []
         self.dialling: list[FakeExchange] = []
         self.held: dict[FakeExchange, float] = {}
@@ -411,7 +411,7 @@ def test_a_connection_that_is_too_old_is_given_no_more_requests() -> None:
     busy = FakeExchange()
     pool.acquire(busy, loop.now)
     assert busy.connection is connection
-    loop.now += 5.0     # what is under way goes on
+    loop.now += 5.0  # what is under way goes on
     pool.sweep(loop.now)
     assert not connection.closed
     pool.release(connection, loop.now)  # type: ignore[arg-type]
@@ -537,7 +537,7 @@ class NamedHosts:
         return [
             (socket.AF_INET, type, proto, "", (host, port))
             for host in self.hosts
-            for proto in (socket.IPPROTO_TCP, 0)    # an address may come twice
+            for proto in (socket.IPPROTO_TCP, 0)  # an address may come twice
         ]
 
     async def create_connection(self, make: Any, host: str, port: int, **more: Any) -> Any:
@@ -558,7 +558,7 @@ def test_a_name_is_followed_where_it_leads() -> None:
     async def main() -> None:
         server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"])     # nobody listens on the first
+        loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"])  # nobody listens on the first
         pool = dialling_pool(parse_upstream(f"app.example:{port}"))
         pool._loop = pool.resolver._loop = loop
         assert (await _dialled(pool)).connection is not None

@@ -33,17 +33,20 @@ def secured(proxy: FakeProxy) -> FakePeer:
     return connect(proxy, DownstreamConnection(proxy.proxy, b"https"))
 
 
-@pytest.mark.parametrize(("host", "port", "location"), [
-    ("shop.example", 443, "https://shop.example/a?b=c"),
-    ("shop.example:80", 443, "https://shop.example/a?b=c"),
-    ("shop.example:8080", 8443, "https://shop.example:8443/a?b=c"),
-    ("[::1]:80", 443, "https://[::1]/a?b=c"),
-    ("[2001:db8::1]", 8443, "https://[2001:db8::1]:8443/a?b=c"),
-])
+@pytest.mark.parametrize(
+    ("host", "port", "location"),
+    [
+        ("shop.example", 443, "https://shop.example/a?b=c"),
+        ("shop.example:80", 443, "https://shop.example/a?b=c"),
+        ("shop.example:8080", 8443, "https://shop.example:8443/a?b=c"),
+        ("[::1]:80", 443, "https://[::1]/a?b=c"),
+        ("[2001:db8::1]", 8443, "https://[2001:db8::1]:8443/a?b=c"),
+    ],
+)
 def test_where_a_client_is_sent(host: str, port: int, location: str) -> None:
     proxy = FakeProxy(https_redirect=port)
     client = redirected(proxy)
-    for _ in range(3):      # the third by way of the memo; the connection stays
+    for _ in range(3):  # the third by way of the memo; the connection stays
         client.sends(get("/a?b=c", headers={"Host": host}))
         answer = client.received()
         assert (status_of(answer), field(answer, "location")) == (301, location)
@@ -84,20 +87,33 @@ def test_who_gives_out_certificates_is_let_through(method: str) -> None:
     assert body_of(client.received()) == b"proof"
 
 
-@pytest.mark.parametrize("path", [
-    "../../account", "x/../../../account", "%2e%2e/%2E%2e/account", ".%2e/../account",
-    "a%2f..%2fb", "..", "..?x", ".", "", "/", "/../../account", "..;/../account",
-    "..\\..\\account", "a/b", "a%00",
-])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../../account",
+        "x/../../../account",
+        "%2e%2e/%2E%2e/account",
+        ".%2e/../account",
+        "a%2f..%2fb",
+        "..",
+        "..?x",
+        ".",
+        "",
+        "/",
+        "/../../account",
+        "..;/../account",
+        "..\\..\\account",
+        "a/b",
+        "a%00",
+    ],
+)
 def test_what_does_not_stay_there_is_sent_to_https(path: str) -> None:
     """An application that removes dot segments would be asked for a page in the clear."""
     proxy = FakeProxy(https_redirect=443)
     for method in ("GET", "POST"):
         client = redirected(proxy)
         target = "/.well-known/acme-challenge/" + path
-        client.sends(
-            f"{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
-        )
+        client.sends(f"{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode())
         answer = client.received()
         assert status_of(answer) in (301, 308)
         assert field(answer, "location") == f"https://a{target}"
@@ -114,7 +130,7 @@ def test_any_token_stays_there(token: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_who_names_no_host_is_not_served_in_the_clear(method: str) -> None:
     proxy = FakeProxy(https_redirect=443)
-    for _ in range(3):      # the third by way of the memo
+    for _ in range(3):  # the third by way of the memo
         client = redirected(proxy)
         client.sends(f"{method} /account HTTP/1.0\r\nContent-Length: 1\r\n\r\nx".encode())
         answer = client.received()

@@ -81,7 +81,7 @@ def test_read_boundaries_do_not_change_what_arrives(
         if client.transport.reading:
             client.sends(piece)
         else:
-            client.protocol.data_received(piece)    # what the loop had read already
+            client.protocol.data_received(piece)  # what the loop had read already
     arrived = []
     while len(arrived) < len(order):
         proxy.loop.next_round()
@@ -260,9 +260,7 @@ def test_a_body_that_stops_times_out_and_nothing_reaches_the_application(tmp_pat
 
 @pytest.mark.parametrize("kept_b", [0, 16 << 20])
 def test_a_body_that_drips_is_cut_off_by_its_rate(kept_b: int) -> None:
-    proxy = FakeProxy(
-        body_idle_timeout_s=10, body_min_rate_bytes=100, buffer_memory_bytes=kept_b
-    )
+    proxy = FakeProxy(body_idle_timeout_s=10, body_min_rate_bytes=100, buffer_memory_bytes=kept_b)
     client = proxy.client(counted(100_000) + b"x" * 500)
     for _ in range(12):
         proxy.advance(1)
@@ -454,7 +452,7 @@ def test_a_post_of_which_nothing_was_sent_is_sent_again() -> None:
     """The connection is found lost by the write itself."""
     proxy = reused()
     transport = proxy.upstream.transport
-    transport.write = lambda data: transport.abort()    # type: ignore[method-assign]
+    transport.write = lambda data: transport.abort()  # type: ignore[method-assign]
     client = proxy.client(counted(9) + b"item=beer")
     proxy.settle()
     assert body_of(proxy.upstream.received()) == b"item=beer"

@@ -87,7 +87,12 @@ def test_a_condition_is_answered_by_the_store() -> None:
 def error(request: RequestHead | None, status: int = 503, **more: object) -> bytes:
     answers = writer(error_page=more.pop("error_page", None))  # type: ignore[arg-type]
     return answers.error(
-        request, status, Reason.OPEN, Persistence.KEEP, date=DATE, **more  # type: ignore[arg-type]
+        request,
+        status,
+        Reason.OPEN,
+        Persistence.KEEP,
+        date=DATE,
+        **more,  # type: ignore[arg-type]
     )
 
 
@@ -103,15 +108,18 @@ def test_an_error_for_a_program() -> None:
     )
 
 
-@pytest.mark.parametrize(("status", "reason", "words"), [
-    (502, Reason.CONNECT_REFUSED, "The application is not running, or is just being started"),
-    (502, Reason.UPSTREAM_RESET, "broke off before its answer was complete"),
-    (502, Reason.UPSTREAM_TLS, "no secure connection to the application"),
-    (504, Reason.CONNECT_TIMEOUT, "cannot be reached"),
-    (504, Reason.UPSTREAM_TIMEOUT, "did not answer in time"),
-    (503, Reason.PAUSED, "is being worked on"),
-    (503, Reason.LIMIT, "as much to do as it can"),
-])
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (502, Reason.CONNECT_REFUSED, "The application is not running, or is just being started"),
+        (502, Reason.UPSTREAM_RESET, "broke off before its answer was complete"),
+        (502, Reason.UPSTREAM_TLS, "no secure connection to the application"),
+        (504, Reason.CONNECT_TIMEOUT, "cannot be reached"),
+        (504, Reason.UPSTREAM_TIMEOUT, "did not answer in time"),
+        (503, Reason.PAUSED, "is being worked on"),
+        (503, Reason.LIMIT, "as much to do as it can"),
+    ],
+)
 def test_a_visitor_is_told_what_is_the_matter(status: int, reason: Reason, words: str) -> None:
     answer = writer().error(request(), status, reason, Persistence.KEEP, date=DATE)
     assert words in body_of(answer).decode()
@@ -155,9 +163,7 @@ def test_an_error_without_a_request() -> None:
 
 
 def test_our_fields_can_be_left_out() -> None:
-    answer = writer(headers=False).error(
-        None, 503, Reason.OPEN, Persistence.CLOSE, date=DATE
-    )
+    answer = writer(headers=False).error(None, 503, Reason.OPEN, Persistence.CLOSE, date=DATE)
     assert field(answer, "cache-status") is None
     assert field(answer, "x-circuit") is None
     assert field(answer, "connection") == "close"

@@ -26,10 +26,14 @@ APPLICATIONS: dict[str, tuple[Callable[[], Application], dict[str, Any]]] = {
     "Flask": (flask_application, {}),
     "Flask, permanent": (lambda: flask_application(permanent=True), {}),
     "Flask, changed with each answer": (
-        lambda: flask_application(changes=True), {"rolling_cookies": ("session",)}),
+        lambda: flask_application(changes=True),
+        {"rolling_cookies": ("session",)},
+    ),
     "Django, signed cookies": (django_application, {}),
     "encrypted anew, as Laravel and Rails do": (
-        encrypting_application, {"rolling_cookies": ("*_session",)}),
+        encrypting_application,
+        {"rolling_cookies": ("*_session",)},
+    ),
 }
 
 
@@ -144,6 +148,7 @@ def forged(change: Callable[[str], str]) -> Story:
 
 def forged_and_answered(change: Callable[[str], str]) -> Story:
     """The application gives the forger a value of their own in place of the forged one."""
+
     def story(site: Site) -> Browser:
         mallory = forged(change)(site)
         mallory.get("/public/7")
@@ -174,6 +179,7 @@ def replayed_after_logout(site: Site) -> Browser:
 
 def after_logout(path: str, method: str = "GET") -> Story:
     """The next person at that computer."""
+
     def story(site: Site) -> Browser:
         ann = victim(site)
         ann.get(path, method)
@@ -226,6 +232,7 @@ def another_name(site: Site) -> Browser:
 
 def an_old_value(seconds: float) -> Story:
     """Stolen before the login of today, and used long after."""
+
     def story(site: Site) -> Browser:
         ann = Browser(site)
         ann.get("/public/1")

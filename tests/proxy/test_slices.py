@@ -14,8 +14,8 @@ from retter.proxy.slices import SLICE_BYTES, copies
 from tests.support.harness import FakePeer, FakeProxy, FakeTransport, get, reply
 
 KIB = 1024
-BODY = bytes(range(256)) * 4096      # 1 MiB
-OTHER = b"other" * 60_000            # 300 KB: two slices
+BODY = bytes(range(256)) * 4096  # 1 MiB
+OTHER = b"other" * 60_000  # 300 KB: two slices
 
 
 @pytest.fixture(autouse=True, params=["plain", "TLS", "uvloop"])
@@ -39,15 +39,15 @@ class SlowTransport(FakeTransport):
     def __init__(self, protocol: Any, room: int) -> None:
         super().__init__(protocol)
         self.room = room
-        self.pending = b""          # written and not taken: what a transport copies
+        self.pending = b""  # written and not taken: what a transport copies
         self.pending_max = 0
         self.paused = False
-        self.wanted: list[str] = []     # to be done when all has been taken
+        self.wanted: list[str] = []  # to be done when all has been taken
         self.objects: list[object] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.eof_written and not self.wanted, "written after the end"
-        self.objects.append(data)   # all that it is given
+        self.objects.append(data)  # all that it is given
         self.pending += bytes(data)
         self._deliver()
         self.pending_max = max(self.pending_max, len(self.pending))
@@ -115,7 +115,8 @@ def bodies_of(data: bytes) -> list[bytes]:
     while data:
         head, _, rest = data.partition(b"\r\n\r\n")
         (length,) = [
-            int(line.partition(b":")[2]) for line in head.split(b"\r\n")
+            int(line.partition(b":")[2])
+            for line in head.split(b"\r\n")
             if line.lower().startswith(b"content-length:")
         ]
         assert len(rest) >= length, "cut"
@@ -164,10 +165,16 @@ def test_all_readers_share_the_stored_bytes() -> None:
         assert all(one is body or one.obj is body for one in written)
 
 
-@pytest.mark.parametrize(("asked", "expected"), [
-    ("bytes=1-", BODY[1:]), ("bytes=0-65535", BODY[:65536]), ("bytes=0-65536", BODY[:65537]),
-    ("bytes=-70000", BODY[-70000:]), ("bytes=5-5", BODY[5:6]),
-])
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("bytes=1-", BODY[1:]),
+        ("bytes=0-65535", BODY[:65536]),
+        ("bytes=0-65536", BODY[:65537]),
+        ("bytes=-70000", BODY[-70000:]),
+        ("bytes=5-5", BODY[5:6]),
+    ],
+)
 def test_parts_of_any_size(asked: str, expected: bytes) -> None:
     _, transport = Site().client(get(headers={"Range": asked}))
     for _ in range(30):
@@ -249,7 +256,7 @@ def test_a_connection_that_breaks_while_slices_are_written() -> None:
         transport.objects.append(data)
         transport.closing = True
 
-    transport.write = breaks    # type: ignore[method-assign]
+    transport.write = breaks  # type: ignore[method-assign]
     transport.reads(300_000)
     assert len(transport.objects) == writes + 1
     transport.lose(BrokenPipeError())

@@ -86,9 +86,17 @@ def test_an_empty_one_too() -> None:
     assert dates_in(seen) == [""]
 
 
-@pytest.mark.parametrize("status", [
-    "204 None", "206 Part", "301 Moved", "404 No", "500 Oops", "503 Busy",
-])
+@pytest.mark.parametrize(
+    "status",
+    [
+        "204 None",
+        "206 Part",
+        "301 Moved",
+        "404 No",
+        "500 Oops",
+        "503 Busy",
+    ],
+)
 def test_whatever_its_status(status: str) -> None:
     answer = reply(b"" if status[:3] == "204" else b"x", status=status, dated=False)
     assert dates_in(answered(FakeProxy(), FIRST, get(), answer)) == [FIRST]
@@ -127,7 +135,7 @@ def test_compressed_forms_have_it_too() -> None:
         assert dates_in(seen) == [date]
         client = proxy.client()
         proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
-        for _ in range(2):      # made, and made before
+        for _ in range(2):  # made, and made before
             proxy.date = DATE
             client.sends(asks)
             proxy.workers.work()

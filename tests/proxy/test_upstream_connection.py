@@ -31,7 +31,7 @@ class Sink:
         self.body = b""
         self.complete = False
         self.error: UpstreamError | None = None
-        self.tunnelled: UpstreamConnection | None = None    # by a 101
+        self.tunnelled: UpstreamConnection | None = None  # by a 101
 
     def response_informational(self, head: ResponseHead) -> None:
         self.events.append(str(head.status))

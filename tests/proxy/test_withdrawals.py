@@ -67,9 +67,7 @@ class Site:
     def has(self, path: str, headers: dict[str, str] | None = None) -> bool:
         """Whether there is a stored response for somebody."""
         request, identity = self.parsed(path, headers)
-        found = self.fake.proxy.store.lookup(
-            identity, request, self.fake.loop.now, superseded=True
-        )
+        found = self.fake.proxy.store.lookup(identity, request, self.fake.loop.now, superseded=True)
         return found is not None
 
     def parsed(self, path: str, headers: dict[str, str] | None = None) -> tuple[RequestHead, Any]:

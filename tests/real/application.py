@@ -52,11 +52,11 @@ class Application:
 
     def __init__(self) -> None:
         self.gates: dict[str, asyncio.Event] = {}
-        self.sent = 0          # octets of downloads that the kernel or our buffer has taken
-        self.received = 0      # octets of uploads
-        self.connections = 0   # open now
-        self.waiting = 0       # conversations at a gate
-        self.unheard = 0       # event streams whose other side has left
+        self.sent = 0  # octets of downloads that the kernel or our buffer has taken
+        self.received = 0  # octets of uploads
+        self.connections = 0  # open now
+        self.waiting = 0  # conversations at a gate
+        self.unheard = 0  # event streams whose other side has left
         self.counts: dict[str, int] = {}
 
     def gate(self, name: str) -> asyncio.Event:

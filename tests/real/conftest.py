@@ -40,9 +40,7 @@ def retters() -> Iterator[StartRetter]:
     """Start RETTER as often as wanted; whatever it complained about fails the test."""
     started: list[RetterProgram] = []
 
-    def start(
-        *arguments: str, listen: str = "127.0.0.1:0", descriptors: int = 0
-    ) -> RetterProgram:
+    def start(*arguments: str, listen: str = "127.0.0.1:0", descriptors: int = 0) -> RetterProgram:
         started.append(RetterProgram(*arguments, listen=listen, descriptors=descriptors))
         return started[-1]
 

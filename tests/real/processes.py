@@ -144,9 +144,7 @@ class Program:
 class RetterProgram(Program):
     """`python -m retter`, serving."""
 
-    def __init__(
-        self, *arguments: str, listen: str = "127.0.0.1:0", descriptors: int = 0
-    ) -> None:
+    def __init__(self, *arguments: str, listen: str = "127.0.0.1:0", descriptors: int = 0) -> None:
         # Those that run at the same time would want the same admin port.
         admin = () if "--admin" in arguments else ("--admin", "off")
         limited = ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors)] if descriptors else []

@@ -24,7 +24,7 @@ async def hold_little(
     """
     port = int(proxy.address.rpartition(":")[2])
     (listener,) = proxy._sockets
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * KIB)   # of its connections
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * KIB)  # of its connections
     reader, writer = await begin(port, context, b"")
     page = await body_of(reader)
     writer.close()
@@ -36,8 +36,10 @@ async def hold_little(
         for number in range(READERS)
     ]
     await eventually_async(
-        lambda: len(connections) == READERS
-        and all(getattr(one, "_backlog", None) is not None for one in connections),
+        lambda: (
+            len(connections) == READERS
+            and all(getattr(one, "_backlog", None) is not None for one in connections)
+        ),
         "all are waited for",
     )
     transports = [one._transport for one in connections]

@@ -105,8 +105,14 @@ def test_httpx_gets_the_same_bytes(proxy: RetterProgram, coding: str) -> None:
 # -- Chromium
 
 # Fields of a browser that change what an application may answer.
-SEPARATING = ("accept", "accept-language", "sec-ch-ua-mobile", "sec-fetch-dest",
-              "upgrade-insecure-requests", "user-agent")
+SEPARATING = (
+    "accept",
+    "accept-language",
+    "sec-ch-ua-mobile",
+    "sec-fetch-dest",
+    "upgrade-insecure-requests",
+    "user-agent",
+)
 
 
 def test_chromium_shows_the_pages(proxy: RetterProgram) -> None:
@@ -151,7 +157,7 @@ def download(port: int, target: str) -> tuple[str, int] | None:
     response = connection.getresponse()
     assert response.status == 200
     if response.getheader("content-encoding") is None:
-        connection.close()      # this machine is busy
+        connection.close()  # this machine is busy
         return None
     assert response.getheader("content-encoding") == "gzip"
     inflater, digest, wire = zlib.decompressobj(GZIP_WBITS), hashlib.sha256(), 0
@@ -199,7 +205,7 @@ def test_what_is_written_reaches_the_client(
         head, _, body = read_until(client, b"\r\n\r\n").partition(b"\r\n\r\n")
         coded = b"content-encoding: gzip" in head.lower()
         while len(decoded_so_far(body, coded)) < size // 2:
-            piece = client.recv(65536)      # in vain if something is held back
+            piece = client.recv(65536)  # in vain if something is held back
             assert piece
             body += piece
         assert fetch(application.port, "POST", f"/open/{gate}").status == 200

@@ -28,7 +28,7 @@ from tests.real.processes import DEADLINE_S, ROOT, ApplicationProgram, RetterPro
 from tests.real.wire import fetch
 
 TOKEN = "the-token-of-the-tests"
-MOMENT = r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"     # with its date before midnight
+MOMENT = r"(?:\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d"  # with its date before midnight
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,9 +89,7 @@ def test_the_circuit_is_held_for_a_time_and_let_go(run: Run) -> None:
     begun = time.monotonic()
     code, out, _ = run("circuit", "open", "--for", "90s")
     assert code == 0
-    said = re.match(
-        rf"in force: held open until {MOMENT} \((.*) more\)\nstate: OPEN\n", out
-    )
+    said = re.match(rf"in force: held open until {MOMENT} \((.*) more\)\nstate: OPEN\n", out)
     assert said is not None
     assert is_what_is_left(said[1], 90.0, begun)
     assert run("status")[1].startswith("OPEN  since ")
@@ -149,12 +147,17 @@ def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
     assert run("purge", "--all")[1] == "1 page dropped from the store\n"
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["circuit", "open", "--for", "48h"],
-     "retter: refused: seconds is a number from 1 to 86400 (24h)"),
-    (["purge", "--session", "_ga=1"], "retter: refused: session is "),
-    (["why", "/a b"], "retter: refused: the URL is empty, or has white space in it"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["circuit", "open", "--for", "48h"],
+            "retter: refused: seconds is a number from 1 to 86400 (24h)",
+        ),
+        (["purge", "--session", "_ga=1"], "retter: refused: session is "),
+        (["why", "/a b"], "retter: refused: the URL is empty, or has white space in it"),
+    ],
+)
 def test_what_is_refused_is_a_line_and_exit_code_1(
     arguments: list[str], message: str, run: Run
 ) -> None:
@@ -226,7 +229,7 @@ class Terminal:
             env={"PATH": os.environ["PATH"], "TERM": "xterm", "LANG": "C.UTF-8"} | variables,
         )  # fmt: skip
         self.output = ""
-        self._decoder = codecs.getincrementaldecoder("utf-8")()     # characters may come in parts
+        self._decoder = codecs.getincrementaldecoder("utf-8")()  # characters may come in parts
 
     def shows(self, wanted: str) -> bool:
         while select.select([self._own], [], [], 0)[0]:
@@ -317,7 +320,7 @@ def test_top_without_a_terminal_writes_lines(retter: RetterProgram, socket_path:
         assert top.stderr is not None
         for _ in range(2):
             assert re.match(start, top.stdout.readline())
-        top.stdout.close()    # as `head -2` does
+        top.stdout.close()  # as `head -2` does
         assert top.wait(DEADLINE_S) == 0
         with contextlib.closing(top.stderr):
             assert top.stderr.read() == ""

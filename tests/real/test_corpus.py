@@ -73,8 +73,8 @@ class Side(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.received = b""
-        self.ended = False          # no more will come
-        self.clean = False          # and its end was no reset
+        self.ended = False  # no more will come
+        self.clean = False  # and its end was no reset
         self._lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

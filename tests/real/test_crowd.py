@@ -89,9 +89,7 @@ class Crowd:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, page: int, name: int
     ) -> None:
         cookie = f"PHPSESSID=user{name}"
-        writer.write(
-            f"GET /page/{page} HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n".encode()
-        )
+        writer.write(f"GET /page/{page} HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n".encode())
         echo = json.loads(await self._answer(reader))
         assert echo["target"] == f"/page/{page}" and ["Cookie", cookie] in echo["fields"]
 

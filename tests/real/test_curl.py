@@ -63,9 +63,9 @@ def test_curl_http10(proxy: RetterProgram, run_curl: Curl) -> None:
     head, _, body = done.stdout.partition(b"\r\n\r\n")
     assert b"\r\nconnection: close" in head.lower()
     echo = json.loads(body)
-    assert echo["version"] == "HTTP/1.1"    # each side speaks its own version
+    assert echo["version"] == "HTTP/1.1"  # each side speaks its own version
     done = run_curl("--http1.0", url(proxy, "/download?bytes=300000&framing=chunked"))
-    assert len(done.stdout) == 300_000      # without chunks, until the connection closes
+    assert len(done.stdout) == 300_000  # without chunks, until the connection closes
 
 
 def test_curl_http10_keep_alive(proxy: RetterProgram, run_curl: Curl) -> None:
@@ -124,9 +124,7 @@ def test_curl_head(proxy: RetterProgram, run_curl: Curl) -> None:
     assert b"\r\nContent-Length: " in done.stdout and done.stdout.endswith(b"\r\n\r\n")
 
 
-def test_curl_through_a_proxy_uses_the_absolute_form(
-    proxy: RetterProgram, run_curl: Curl
-) -> None:
+def test_curl_through_a_proxy_uses_the_absolute_form(proxy: RetterProgram, run_curl: Curl) -> None:
     done = run_curl("-x", url(proxy, ""), "http://shop.example/page?q=%41#part")
     echo = json.loads(done.stdout)
     assert (echo["target"], field(echo, "host")) == ("/page?q=%41", "shop.example")
@@ -158,7 +156,7 @@ def test_curl_sees_early_hints(proxy: RetterProgram, run_curl: Curl) -> None:
 
 
 def test_curl_large_cookies(proxy: RetterProgram, run_curl: Curl) -> None:
-    cookies = "; ".join(f"name{number}={'v' * 4000}" for number in range(8))   # 32 KB
+    cookies = "; ".join(f"name{number}={'v' * 4000}" for number in range(8))  # 32 KB
     echo = json.loads(run_curl("-H", f"Cookie: {cookies}", url(proxy)).stdout)
     assert field(echo, "cookie") == cookies
     done = run_curl("-i", "-H", f"X-Large: {'v' * 70_000}", url(proxy))
@@ -239,9 +237,7 @@ def test_pipelined_requests_are_answered_in_order(proxy: RetterProgram) -> None:
     with connect(proxy.port) as sock:
         for target in targets[:-1]:
             sock.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
-        sock.sendall(
-            f"GET {targets[-1]} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
-        )
+        sock.sendall(f"GET {targets[-1]} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         data = b"".join(iter(lambda: sock.recv(65536), b""))
     bodies = [json.loads(b"{" + part.partition(b"\r\n\r\n{")[2])
               for part in data.split(b"HTTP/1.1 200 OK\r\n")[1:]]  # fmt: skip

@@ -66,9 +66,7 @@ class Visitors:
     def _visit(self) -> None:
         while not self._stop.wait(0.02):
             for path in self.PATHS:
-                connection = http.client.HTTPConnection(
-                    "127.0.0.1", self._port, timeout=DEADLINE_S
-                )
+                connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE_S)
                 connection.request("GET", path)
                 connection.getresponse().read()
                 connection.close()
@@ -124,8 +122,9 @@ def look(browser: Any) -> Iterator[Open]:
     contexts: list[Any] = []
 
     def open_page(url: str, **options: Any) -> Watched:
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}}
-                                            | options))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
+        )
         page = contexts[-1].new_page()
         page.set_default_timeout(WAIT_MS)
         watched = Watched(page, url)
@@ -195,8 +194,7 @@ def test_a_trip_and_a_recovery_are_seen(look: Open, retter: Retter, shop: Shop) 
     assert visitors.answers
     watched.check()
 
-
-def test_a_page_opened_later_has_the_events_before_it(look: Open, retter: Retter) -> None:
+    # A page that is opened later has the events before it.
     page = look(retter.admin_url).page
     live(page)
     shows(page, "#upstream", "^in front of 127.0.0.1:")
@@ -426,13 +424,13 @@ def test_nothing_sticks_out_at_the_side(look: Open, retter: Retter, width: int) 
     page = watched.page
     live(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    boxes = page.get_by_role("button").evaluate_all(    # all at once: the page goes on changing
+    boxes = page.get_by_role("button").evaluate_all(  # all at once: the page goes on changing
         "(all) => all.map((e) => [e.innerText, e.getBoundingClientRect().toJSON()])"
     )
     assert boxes
     for words, box in boxes:
         assert box["left"] >= 0 and box["right"] <= width, words
-        assert box["height"] >= 24, words       # WCAG 2.2, 2.5.8
+        assert box["height"] >= 24, words  # WCAG 2.2, 2.5.8
     watched.check()
 
 

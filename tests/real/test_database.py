@@ -19,15 +19,14 @@ from tests.real.conftest import StartRetter
 from tests.real.processes import RetterProgram, eventually, free_port
 from tests.real.wire import Answer, fetch
 
-pytestmark = pytest.mark.xdist_group("database")    # one site for all
+pytestmark = pytest.mark.xdist_group("database")  # one site for all
 
 PAGES = ("/", "/article/1", "/article/2")
 # What the blog says when it has no database; see blog.php.
 ERROR_TEXTS = ("Error establishing", "DB error", "Fatal error", "mysqli_sql_exception")
-ROUNDS = 4      # from CLOSED at first, from an open circuit later
+ROUNDS = 4  # from CLOSED at first, from an open circuit later
 
 # One process runs them all: each would start a database of its own.
-pytestmark = pytest.mark.xdist_group("database")
 
 Fault = Callable[[Blog], AbstractContextManager[None]]
 
@@ -39,7 +38,7 @@ def running_site() -> Iterator[Blog]:
     # A short name: the path of a Unix socket has room for 107 octets.
     with tempfile.TemporaryDirectory(prefix="blog-") as name:
         folder = Path(name)
-        folder.chmod(0o755)     # MariaDB runs as another user
+        folder.chmod(0o755)  # MariaDB runs as another user
         site = Blog(folder, query_ms=30, new_port=free_port)
         try:
             site.start_programs()
@@ -123,7 +122,7 @@ def taken_up(site: Blog) -> Iterator[None]:
             try:
                 others.enter_context(site.database.held("DO 1", user="blog"))
             except StartFailed:
-                return False    # a page that was asked for before still has it
+                return False  # a page that was asked for before still has it
             return True
 
         for _ in range(CONNECTIONS):
@@ -140,9 +139,7 @@ def test_without_a_fault_everything_is_the_blogs_own(site: Blog, proxy: RetterPr
 
     before = site.comments()
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = fetch(
-        proxy.port, "POST", "/comment", form, b"article=1&author=Eve&text=%3Ci%3Efirst"
-    )
+    answer = fetch(proxy.port, "POST", "/comment", form, b"article=1&author=Eve&text=%3Ci%3Efirst")
     assert (answer.status, answer.get("location")) == (303, "/article/1")
     assert site.comments() == before + 1
     assert "<li>Eve: &lt;i&gt;first</li>" in fresh(proxy, "/article/1").text
@@ -175,7 +172,7 @@ def test_a_page_without_its_articles_does_not_replace_the_whole_one(
     fresh(proxy, "/")
     site.tell_errors_as("lenient")
     with locked(site):
-        for _ in range(ROUNDS):     # the first is late: from then on nothing is believed too much
+        for _ in range(ROUNDS):  # the first is late: from then on nothing is believed too much
             assert fetch(proxy.port, "GET", "/").status == 200
         # The blog has made its page without articles, whoever was given it.
         broken = fetch(site.port, "GET", "/")

@@ -10,7 +10,7 @@ import pytest
 from tests.real.inside import port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S
 
-SIZE = 24 * 2**20       # more than all sockets on the way can hold
+SIZE = 24 * 2**20  # more than all sockets on the way can hold
 ANSWER = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\n\r\nlog in"
 
 
@@ -41,7 +41,7 @@ def accept(listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
         except OSError:
-            return      # closed in the end
+            return  # closed in the end
         threading.Thread(target=serve, args=(sock,), daemon=True).start()
 
 

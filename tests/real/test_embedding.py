@@ -35,7 +35,7 @@ def test_the_example_runs(application: ApplicationProgram, loop_name: str, where
     # The example's application listens on 8080, which may be taken here.
     here = re.sub(r'"(127\.0\.0\.1)?:8080"', f'"{application.upstream}"', example)
     names: dict[str, Any] = {"retter": retter, "asyncio": asyncio, "__name__": "__main__"}
-    if "asyncio.run(" in here:      # a whole program
+    if "asyncio.run(" in here:  # a whole program
         exec(compile(here, where, "exec"), names)
         return
     # What stands inside a coroutine; "..." is where the reader's own work goes.
@@ -66,7 +66,7 @@ def test_the_circuit_can_be_forced(application: ApplicationProgram, loop_name: s
             head, stored = await ask(port, "GET /forced")
             assert b"\r\nX-Retter: cache\r\n" in head and stored == fresh
             assert b"detail=forced-open" in head
-            head, _ = await ask(port, "POST /forced")      # always forwarded
+            head, _ = await ask(port, "POST /forced")  # always forwarded
             assert head.startswith(b"HTTP/1.1 200 ")
             proxy.set_circuit("auto")
             _, again = await ask(port, "GET /forced")
@@ -88,7 +88,7 @@ def test_two_proxies_in_one_loop_know_nothing_of_each_other(
             await ask(port_of(one), "GET /twice")
             assert (one.stats()["requests"], two.stats()["requests"]) == (1, 0)
             two.set_circuit("open")
-            head, _ = await ask(port_of(two), "GET /twice")     # not stored by this one
+            head, _ = await ask(port_of(two), "GET /twice")  # not stored by this one
             assert b"\r\nX-Retter: backend\r\nX-Circuit: OPEN\r\n" in head
             head, _ = await ask(port_of(one), "GET /twice")
             assert b"\r\nX-Retter: backend\r\nX-Circuit: CLOSED\r\n" in head

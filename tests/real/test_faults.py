@@ -30,8 +30,7 @@ async def ask(port: int, target: str = "/", method: str = "GET", body: str = "")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(
         f"{method} {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}".replace("Content-Length: 0\r\n", "")
-        .encode()
+        f"Content-Length: {len(body)}\r\n\r\n{body}".replace("Content-Length: 0\r\n", "").encode()
     )
     answer = await in_time(reader.read())
     writer.close()
@@ -150,7 +149,7 @@ def test_a_name_with_an_address_that_is_down(loop_name: str) -> None:
                 assert await ask(port_of(proxy), f"/{number}") == (200, "second")
                 assert await ask(port_of(proxy), "/post", "POST", "body") == (200, "second")
             async with named(Named("first", "127.0.0.2", port)):
-                second.close()      # and the other way round
+                second.close()  # and the other way round
                 assert await ask(port_of(proxy), "/other") == (200, "first")
 
     run(main(), loop_name)
@@ -275,8 +274,10 @@ def test_replaced_under_load(loop_name: str) -> None:
                 # Not with connections in its backlog: the kernel resets them, and what is lost
                 # then is lost without any proxy, too.
                 await eventually_async(
-                    lambda old=old: not proxy.stats()["upstream"]["dialling"]
-                    and proxy.stats()["upstream"]["open"] == old.connections,
+                    lambda old=old: (
+                        not proxy.stats()["upstream"]["dialling"]
+                        and proxy.stats()["upstream"]["open"] == old.connections
+                    ),
                     "it has accepted all",
                 )
                 old.stop_listening()
@@ -305,15 +306,18 @@ def own_application() -> Iterator[ApplicationProgram]:
 def test_paused_and_woken(own_application: ApplicationProgram, loop_name: str) -> None:
     async def main() -> None:
         async with proxy_for(
-            own_application.upstream, patience_min_s=0.05, patience_max_s=0.1,
-            patience_closed_s=0.1, upstream_timeout_s=30.0,
+            own_application.upstream,
+            patience_min_s=0.05,
+            patience_max_s=0.1,
+            patience_closed_s=0.1,
+            upstream_timeout_s=30.0,
         ) as proxy:
             port = port_of(proxy)
             _, known = await ask(port, "/page")
             own_application.signal(signal.SIGSTOP)
             try:
                 post = asyncio.ensure_future(ask(port, "/echo", "POST", "body"))
-                for _ in range(3):      # the last good answer, although nobody is there
+                for _ in range(3):  # the last good answer, although nobody is there
                     assert await ask(port, "/page") == (200, known)
                 assert not post.done()
             finally:
@@ -451,9 +455,7 @@ def test_reset(loop_name: str, stage: str, monkeypatch: pytest.MonkeyPatch) -> N
     async def main() -> None:
         good = True
 
-        async def application(
-            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-        ) -> None:
+        async def application(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
             if good:
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
@@ -588,7 +590,7 @@ def by_reset(writer: asyncio.StreamWriter) -> None:
 
 
 def by_closing(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()    # an end, or a reset where something is unread
+    writer.transport.abort()  # an end, or a reset where something is unread
 
 
 @pytest.mark.parametrize("leave", [by_reset, by_closing])
@@ -614,8 +616,13 @@ def test_clients_leave_at_every_stage(
                 for copy in range(3):
                     await ask(application.port, f"/open/{gate}-{copy}", "POST")
                 await eventually_async(
-                    lambda: not (proxy.stats()["exchanges"] or proxy.stats()["streams"]
-                                 or proxy.stats()["connections"]["open"]),
+                    lambda: (
+                        not (
+                            proxy.stats()["exchanges"]
+                            or proxy.stats()["streams"]
+                            or proxy.stats()["connections"]["open"]
+                        )
+                    ),
                     f"all at rest after {stage.__name__}",
                 )
                 status, text = await ask(port, f"/after/{stage.__name__}")
@@ -691,7 +698,7 @@ def test_a_client_that_breaks_off_while_it_is_held_holds_nobody_up(loop_name: st
             writer.write(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n1")
             other = asyncio.ensure_future(ask(port, "/b", "POST", "1"))
             await eventually_async(lambda: proxy.stats()["upstream"]["held"] == 2, "both are held")
-            writer.close()      # what is written to it from now on resets the connection
+            writer.close()  # what is written to it from now on resets the connection
             assert (await other)[0] == 502
 
     run(main(), loop_name)

@@ -77,20 +77,81 @@ BASIC = {"Authorization": "Basic " + base64.b64encode(b"alice:secret").decode()}
 DIGITS = bytes(range(48, 58)) * 20_000
 
 CASES: list[tuple[str, str, Mapping[str, str], Body]] = [
-    *[("GET", target, {}, None) for target in (
-        "/", "/get?a=1&b=%20%C3%A4&c", "/html", "/json", "/xml", "/robots.txt", "/encoding/utf8",
-        "/image/png", "/bytes/0", "/bytes/1?seed=1", "/bytes/100000?seed=7",
-        "/stream/5", "/stream-bytes/50000?seed=3&chunk_size=777",
-        "/drip?numbytes=10&duration=0&delay=0", "/links/3/0", "/base64/cmV0dGVy",
-        "/redirect/2", "/absolute-redirect/1", "/redirect-to?url=%2Fget&status_code=307",
-        "/cookies/set?a=1&b=2", "/cookies/delete?a", "/cache/60", "/etag/tag",
-        "/response-headers?X-One=1&X-One=2&Server-Timing=db", "/deny", "/delay/0", "/anything//x/",
-        "/basic-auth/alice/secret", "/hidden-basic-auth/alice/secret", "/bearer",
-    )],
-    *[("GET", f"/status/{status}", {}, None) for status in (
-        200, 201, 202, 203, 204, 206, 300, 301, 302, 303, 304, 305, 307, 400, 401, 402, 403, 404,
-        405, 406, 409, 410, 412, 418, 422, 428, 429, 451, 500, 501, 502, 503, 504, 505, 599,
-    )],
+    *[
+        ("GET", target, {}, None)
+        for target in (
+            "/",
+            "/get?a=1&b=%20%C3%A4&c",
+            "/html",
+            "/json",
+            "/xml",
+            "/robots.txt",
+            "/encoding/utf8",
+            "/image/png",
+            "/bytes/0",
+            "/bytes/1?seed=1",
+            "/bytes/100000?seed=7",
+            "/stream/5",
+            "/stream-bytes/50000?seed=3&chunk_size=777",
+            "/drip?numbytes=10&duration=0&delay=0",
+            "/links/3/0",
+            "/base64/cmV0dGVy",
+            "/redirect/2",
+            "/absolute-redirect/1",
+            "/redirect-to?url=%2Fget&status_code=307",
+            "/cookies/set?a=1&b=2",
+            "/cookies/delete?a",
+            "/cache/60",
+            "/etag/tag",
+            "/response-headers?X-One=1&X-One=2&Server-Timing=db",
+            "/deny",
+            "/delay/0",
+            "/anything//x/",
+            "/basic-auth/alice/secret",
+            "/hidden-basic-auth/alice/secret",
+            "/bearer",
+        )
+    ],
+    *[
+        ("GET", f"/status/{status}", {}, None)
+        for status in (
+            200,
+            201,
+            202,
+            203,
+            204,
+            206,
+            300,
+            301,
+            302,
+            303,
+            304,
+            305,
+            307,
+            400,
+            401,
+            402,
+            403,
+            404,
+            405,
+            406,
+            409,
+            410,
+            412,
+            418,
+            422,
+            428,
+            429,
+            451,
+            500,
+            501,
+            502,
+            503,
+            504,
+            505,
+            599,
+        )
+    ],
     ("HEAD", "/html", {}, None),
     ("HEAD", "/bytes/1000?seed=1", {}, None),
     ("HEAD", "/stream/5", {}, None),
@@ -152,7 +213,7 @@ def test_httpbin_is_the_same_through_retter(
 ) -> None:
     host = {"Host": "shop.example"}
     direct = fetch(httpbin.port, method, target, {**host, **fields}, body)
-    for _ in range(2):      # on a fresh connection to the application, and on a used one
+    for _ in range(2):  # on a fresh connection to the application, and on a used one
         through = fetch(proxy.port, method, target, {**host, **fields}, body)
         assert end_to_end(without_forwarding(through)) == end_to_end(without_forwarding(direct))
         assert through.get("via") == "1.1 retter"
@@ -226,7 +287,7 @@ def test_httpbin_dead_and_no_credential_gets_anothers_page(
     for fields, page in zip(people, pages, strict=True):
         answer = get("/anything/mine", fields)
         assert answer.stored and answer.body == page.body
-        assert get("/uuid", fields).status in (502, 503)    # credentials: not even the public page
+        assert get("/uuid", fields).status in (502, 503)  # credentials: not even the public page
     for fields in ({}, basic("mallory"), {"Authorization": "Bearer blue"}, {"X-Api-Key": "k3"}):
         assert get("/anything/mine", fields).status in (502, 503)
     assert get("/uuid", {}).body == public.body
@@ -239,7 +300,7 @@ def test_httpbin_stores_what_was_compressed_and_answers_conditions(
     proxy = start_retter("--upstream", f"127.0.0.1:{own.port}", "--loop", loop_name, *IMPATIENT)
     client = Client(proxy.port)
     encoded = {"Accept-Encoding": "gzip"}
-    targets = ("/gzip", "/cache", "/stream/5", "/html")   # compressed, too small, two that gain
+    targets = ("/gzip", "/cache", "/stream/5", "/html")  # compressed, too small, two that gain
     pages = {target: client("GET", target, encoded) for target in targets}
     for status in (404, 500):
         assert client.get(f"/status/{status}").status == status
@@ -260,7 +321,7 @@ def test_httpbin_stores_what_was_compressed_and_answers_conditions(
         assert (answer.status, answer.body) == (304, b"") and answer.stored
     answer = client("GET", "/html", {"Range": "bytes=0-14"})
     assert (answer.status, answer.body) == (206, b"<!DOCTYPE html>") and answer.stored
-    for status in (404, 500):       # never stored
+    for status in (404, 500):  # never stored
         assert client.get(f"/status/{status}").status in (502, 503)
     client.close()
 

@@ -26,7 +26,7 @@ from tests.real.processes import (
 from tests.real.wire import connect, fetch
 
 HALF = 1_000_000
-CLOCK_S = 0.002     # uvloop's counts milliseconds: two of them may seem one less apart
+CLOCK_S = 0.002  # uvloop's counts milliseconds: two of them may seem one less apart
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_signal_drains(
     download = Download(application, port)
     with connect(port) as idle:
         proxy.signal(number)
-        assert idle.recv(1) == b""      # closed: nobody is served on it
+        assert idle.recv(1) == b""  # closed: nobody is served on it
     eventually(lambda: not accepts(port), "no new connections")
     assert proxy.alive
     assert len(download.finish()) == HALF
@@ -94,7 +94,7 @@ def test_one_wish_that_arrives_twice_is_no_impatience(
 ) -> None:
     """As when a terminal and a parent process both pass Ctrl-C on."""
     download = Download(application, proxy.port)
-    proxy.signal(signal.SIGSTOP)        # both come at once, however slow we are
+    proxy.signal(signal.SIGSTOP)  # both come at once, however slow we are
     proxy.signal(signal.SIGINT)
     proxy.signal(signal.SIGTERM)
     proxy.signal(signal.SIGCONT)
@@ -174,7 +174,7 @@ def test_a_socket_left_behind_is_replaced_and_a_living_one_is_not(
     code, lines = fails(*upstream, "--listen", f"unix:{path}")
     assert code == 1 and len(lines) == 1 and "another program" in lines[0]
 
-    proxy.signal(signal.SIGKILL)        # which leaves the file behind
+    proxy.signal(signal.SIGKILL)  # which leaves the file behind
     proxy.wait()
     assert path.exists()
     proxy = start_retter(*upstream, listen=f"unix:{path}")

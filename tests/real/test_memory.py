@@ -38,7 +38,7 @@ def test_a_store_that_is_too_large_for_the_memory(
     assert client.get("/download?bytes=1").status == 200
     limit_address_space(proxy, 24 * MIB)
     good = 0
-    for number in range(160):       # 64 MB of different bodies
+    for number in range(160):  # 64 MB of different bodies
         size = OBJECT_BYTES + number
         try:
             good += len(client.get(f"/download?bytes={size}").body) == size
@@ -85,8 +85,11 @@ def test_a_loop_that_can_do_nothing_but_fail_ends_with_one_line(loop_name: str) 
         [sys.executable, "-c", SPINNING, loop_name], cwd=ROOT, timeout=60, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
-    lines = [line for line in ended.stderr.splitlines() + ended.stdout.splitlines()
-             if "serving" not in line]
+    lines = [
+        line
+        for line in ended.stderr.splitlines() + ended.stdout.splitlines()
+        if "serving" not in line
+    ]
     assert ended.returncode == 1, ended.stderr
     assert len(lines) == 2 and all("out-of-memory" in line for line in lines), lines
     assert "exit_code" in lines[1]

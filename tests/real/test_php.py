@@ -137,14 +137,14 @@ def test_everybody_keeps_their_own_last_page_while_php_is_dead(
     about = nobody.get("/about")
 
     site.kill()
-    for _ in range(3):      # refused at first, from an open circuit later: the same pages
+    for _ in range(3):  # refused at first, from an open circuit later: the same pages
         for (name, target), page in last.items():
             visitor = {"alice": alice, "bob": bob, "guest": nobody}[name]
             answer = visitor.get(target)
             assert (answer.status, answer.body) == (200, page.body)
             assert answer.stored and answer.get("age") is not None
             assert answer.get("set-cookie") is None
-        for visitor in (alice, bob, nobody):        # the public page is everybody's
+        for visitor in (alice, bob, nobody):  # the public page is everybody's
             assert visitor.get("/about").body == about.body
 
     # The same connections with somebody else's cookie, with an unknown one, with none.

@@ -48,7 +48,7 @@ class Closing:
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
-        with contextlib.suppress(OSError):      # the listener is closed in the end
+        with contextlib.suppress(OSError):  # the listener is closed in the end
             while True:
                 sock, _ = self._listener.accept()
                 with contextlib.suppress(OSError):
@@ -111,7 +111,7 @@ def test_a_request_that_cannot_be_repeated_is_not_sent_where_the_end_has_come(
                 (client,) = proxy._proxy.connections
                 assert isinstance(client, DownstreamConnection)
                 application.close_now()
-                client.data_received(POST)      # in the same round of the loop
+                client.data_received(POST)  # in the same round of the loop
                 assert (await in_time(reader.read(12))).endswith(b"200")
                 assert application.answered == 2
                 assert proxy.stats()["retries"] == 0
@@ -163,9 +163,7 @@ def test_a_connection_that_is_too_old_carries_no_more_requests(
             writer.close()
 
         server = await asyncio.start_unix_server(serve, str(short_path / "s"))
-        async with proxy_for(
-            f"unix:{short_path}/s", pool_idle_s=60, pool_max_age_s=0.05
-        ) as proxy:
+        async with proxy_for(f"unix:{short_path}/s", pool_idle_s=60, pool_max_age_s=0.05) as proxy:
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
 
             async def ask_until_there_is_another() -> None:

@@ -41,7 +41,7 @@ def test_a_changed_file(
     file.write_text("headers = false\nstore_policy = 'rfc9111'\nlog_level = 'warning'\n")
     record = reload(proxy, "needs-restart")
     assert record["settings"] == {"--store-policy": "rfc9111"}
-    assert client.get("/page").get("x-retter") is None      # on the same connection
+    assert client.get("/page").get("x-retter") is None  # on the same connection
 
     file.write_text("headers = true\nmax_stale = 'soon'\n")
     record = reload(proxy, "reload-failed")

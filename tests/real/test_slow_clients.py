@@ -15,7 +15,7 @@ from tests.real.conftest import StartRetter
 from tests.real.processes import DEADLINE_S, Program, eventually
 
 WORKERS = 4
-LARGE_BYTES = 1_000_000     # under --buffer-answer; twice of what all sockets on its way take
+LARGE_BYTES = 1_000_000  # under --buffer-answer; twice of what all sockets on its way take
 PAGE = b"<p>page</p>"
 
 APPLICATION = f"""
@@ -44,9 +44,7 @@ def application(gunicorn: str, short_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def site(
-    application: str, loop_name: str, start_retter: StartRetter, short_path: Path
-) -> str:
+def site(application: str, loop_name: str, start_retter: StartRetter, short_path: Path) -> str:
     address = str(short_path / "site")
     program = start_retter(
         "--upstream", application, "--loop", loop_name, "--compress", "off",

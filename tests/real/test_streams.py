@@ -15,7 +15,6 @@ MIB = 1 << 20
 GROWTH_BYTES_MAX = 8 * MIB
 
 
-
 def kernel_buffer_bytes_max() -> int:
     """Return what one connection's two socket buffers may grow to on this machine (tcp(7))."""
     limits = [Path(f"/proc/sys/net/ipv4/tcp_{name}") for name in ("rmem", "wmem")]
@@ -46,14 +45,12 @@ def open_gate(application: ApplicationProgram, name: str) -> None:
 # -- server-sent events ---------------------------------------------------------------------------
 
 
-def test_events_arrive_one_by_one(
-    application: ApplicationProgram, proxy: RetterProgram
-) -> None:
+def test_events_arrive_one_by_one(application: ApplicationProgram, proxy: RetterProgram) -> None:
     """Each event is sent only after the one before has arrived, so none can be held back."""
     name = f"sse-{proxy.port}"
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
     connection.request("GET", f"/events?name={name}&count=20")
-    response = connection.getresponse()    # the head arrives before the first event
+    response = connection.getresponse()  # the head arrives before the first event
     assert response.getheader("content-type") == "text/event-stream"
     for number in range(20):
         open_gate(application, f"{name}-{number}")
@@ -76,7 +73,7 @@ def test_events_end_for_the_application_when_the_reader_leaves(
         return number
 
     def ended() -> bool:
-        open_gate(application, next(gates))     # it notices by writing
+        open_gate(application, next(gates))  # it notices by writing
         return figure("unheard") > before
 
     before = figure("unheard")
@@ -169,7 +166,7 @@ def test_large_download_by_a_slow_reader_waits_for_it(
     response = connection.getresponse()
     assert stands_still(lambda: sent() - before) < BUFFERED_BYTES_MAX
     total = len(response.read(1000))
-    assert fetch(grows_little.port, "GET", "/echo").status == 200    # the others are not held up
+    assert fetch(grows_little.port, "GET", "/echo").status == 200  # the others are not held up
     while piece := response.read(1 * MIB):
         total += len(piece)
     assert total == size

@@ -36,7 +36,7 @@ from tests.real.processes import (
 )
 from tests.real.wire import fetch
 
-CLIENTS = 6             # half of them keep their connections, half open one for each request
+CLIENTS = 6  # half of them keep their connections, half open one for each request
 THINK_S = 0.005
 
 
@@ -54,7 +54,7 @@ class Load:
     def __init__(self, port: int) -> None:
         self.port = port
         self.answers = 0
-        self.closes = 0             # connections whose end was announced
+        self.closes = 0  # connections whose end was announced
         self.failures: list[str] = []
         self._stop = threading.Event()
         self._threads = [
@@ -66,7 +66,7 @@ class Load:
 
     def _run(self, number: int) -> None:
         connection: http.client.HTTPConnection | None = None
-        idle_since = math.inf       # at the earliest: from when it was last asked
+        idle_since = math.inf  # at the earliest: from when it was last asked
         count = 0
         while not self._stop.is_set():
             count += 1
@@ -165,10 +165,10 @@ def test_a_successor_takes_over_under_load(
             proxy.signal(signal.SIGUSR2)
             eventually(lambda: not proxy.alive or load.failures, "the old one ends")
         assert load.failures == []
-        assert load.closes > 0          # whoever was connected was told to come again
+        assert load.closes > 0  # whoever was connected was told to come again
         first, second = (one["pid"] for one in serving(proxy, 2))
         assert first == proxy.pid != second
-        with load_on(port) as load:     # and once more, from the successor to its own
+        with load_on(port) as load:  # and once more, from the successor to its own
             os.kill(second, signal.SIGUSR2)
             serving(proxy, 3)
             eventually(lambda: not is_alive(second) or load.failures, "the second ends")
@@ -256,7 +256,7 @@ def test_a_unix_socket_stays_where_it_is(
             assert client.recv(12) == b"HTTP/1.1 200"
     finally:
         stop_all(proxy)
-    assert not path.exists()            # the last one removes it
+    assert not path.exists()  # the last one removes it
 
 
 def test_a_successor_that_cannot_start_changes_nothing(
@@ -306,9 +306,7 @@ def test_a_successor_that_cannot_listen_leaves_the_paths_where_they_are(
     assert not front.exists() and not admin.exists()
 
 
-def test_who_cannot_serve_accepts_nobody(
-    monkeypatch: pytest.MonkeyPatch, loop_name: str
-) -> None:
+def test_who_cannot_serve_accepts_nobody(monkeypatch: pytest.MonkeyPatch, loop_name: str) -> None:
     """A client that it has accepted and then leaves alone is lost to the process before it."""
 
     async def main() -> None:
@@ -416,7 +414,7 @@ def test_a_restart_behind_an_activated_socket_under_load(
             assert first.wait() == 0
             second = start()
         assert load.failures == []
-        with load_on(port) as load:         # or with both at once
+        with load_on(port) as load:  # or with both at once
             third = start()
             second.signal(signal.SIGTERM)
             assert second.wait() == 0
@@ -449,7 +447,7 @@ def test_systemd_hands_a_socket_over(
         assert client.recv(12) == b"HTTP/1.1 200"
     program.signal(signal.SIGTERM)
     assert program.wait() == 0
-    assert path.exists()                    # it is not ours
+    assert path.exists()  # it is not ours
 
 
 def test_the_units_are_right() -> None:

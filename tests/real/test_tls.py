@@ -121,15 +121,22 @@ def test_requests_over_tls(proxy: RetterProgram, client: SecureClient) -> None:
     told = dict(first.json["fields"])
     assert (told["X-Forwarded-Proto"], told["X-Forwarded-For"]) == ("https", "127.0.0.1")
     assert client("POST", "/form", b"x=1").json["length"] == 3
-    assert client.connection.sock.getsockname() == local    # kept alive
+    assert client.connection.sock.getsockname() == local  # kept alive
     secure = client.connection.sock
     assert isinstance(secure, ssl.SSLSocket)
     assert (secure.version(), secure.selected_alpn_protocol()) == ("TLSv1.3", "http/1.1")
 
 
-@pytest.mark.parametrize(("name", "certificate"), [
-    ("a.example", "a"), ("www.a.example", "a"), ("B.example", "b"), (None, "a"), ("c.example", "a"),
-])
+@pytest.mark.parametrize(
+    ("name", "certificate"),
+    [
+        ("a.example", "a"),
+        ("www.a.example", "a"),
+        ("B.example", "b"),
+        (None, "a"),
+        ("c.example", "a"),
+    ],
+)
 def test_the_name_asked_for_chooses_the_certificate(
     proxy: RetterProgram, authority: Authority, name: str | None, certificate: str
 ) -> None:
@@ -174,9 +181,10 @@ def test_large_bodies_both_ways(client: SecureClient) -> None:
     assert client("POST", "/", body).json["sha256"] == hashlib.sha256(body).hexdigest()
     for framing in ("length", "chunked", "close"):
         answer = client("GET", f"/download?bytes={20 * MIB}&framing={framing}")
-        assert hashlib.sha256(answer.body).digest() == hashlib.sha256(
-            bytes(range(256)) * (20 * MIB // 256)
-        ).digest()
+        assert (
+            hashlib.sha256(answer.body).digest()
+            == hashlib.sha256(bytes(range(256)) * (20 * MIB // 256)).digest()
+        )
 
 
 def test_a_slow_reader_stops_the_application(
@@ -202,7 +210,7 @@ def test_a_slow_reader_stops_the_application(
         assert sent() - before < total
         secure.settimeout(DEADLINE_S)
         received = 0
-        while received < 32 * MIB:      # and it goes on when the client reads
+        while received < 32 * MIB:  # and it goes on when the client reads
             received += len(secure.recv(MIB))
     assert proxy.memory_bytes("VmHWM") < 100 * MIB
     eventually(lambda: _at_rest(application), "an abort ends the download")
@@ -221,7 +229,7 @@ def test_half_a_close_is_a_close(proxy: RetterProgram, authority: Authority) -> 
     answer.begin()
     assert answer.status == 200
     assert answer.read()
-    raw = secure.unwrap()       # close_notify both ways
+    raw = secure.unwrap()  # close_notify both ways
     assert raw.recv(1) == b""
     raw.close()
 
@@ -248,7 +256,8 @@ def test_slow_readers_of_a_large_stored_page_hold_little_of_it(
 
     async def main() -> None:
         settings = retter.Settings(
-            upstream=application.upstream, listen="127.0.0.1:0,tls",
+            upstream=application.upstream,
+            listen="127.0.0.1:0,tls",
             tls_cert=authority.path("a.pem"),
         )
         async with retter.running(settings) as proxy:
@@ -278,7 +287,7 @@ def test_handshakes_are_bounded_in_number(
         *options, listen="127.0.0.1:0,tls",
     )  # fmt: skip
     silent = [connect(proxy.port) for _ in range(3)]
-    with authority.connect(proxy.port) as secure:       # those that wait longest make room
+    with authority.connect(proxy.port) as secure:  # those that wait longest make room
         for one in silent[:2]:
             assert _is_closed(one)
         secure.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -322,7 +331,7 @@ def test_handshakes_that_end_early_leave_nothing_behind(
                 if number % 5 == 0:
                     silent.append(one)
                     continue
-                if number % 2:      # reset in place of a proper end
+                if number % 2:  # reset in place of a proper end
                     one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 one.close()
             await eventually_async(
@@ -343,7 +352,7 @@ def _is_closed(one: socket.socket) -> bool:
                 pass
         except ConnectionError:
             pass
-        return True     # else recv has timed out
+        return True  # else recv has timed out
 
 
 @pytest.mark.parametrize("pause", [False, True])
@@ -368,7 +377,7 @@ def test_a_proxy_header_before_the_handshake(
                 done = True
             except ssl.SSLWantReadError:
                 pass
-            raw.sendall(told + outgoing.read())     # the first with the whole of ClientHello
+            raw.sendall(told + outgoing.read())  # the first with the whole of ClientHello
             told = b""
             if not done:
                 incoming.write(raw.recv(65536))
@@ -406,7 +415,7 @@ def test_websockets_over_tls(
                     assert await asyncio.wait_for(client.recv(), DEADLINE_S) == message
             assert client.close_code == 1000
             async with join(url, ssl=authority.context(), proxy=None) as client:
-                echo.kill()         # the application's end is the client's
+                echo.kill()  # the application's end is the client's
                 with pytest.raises(ConnectionClosed):
                     await asyncio.wait_for(client.recv(), DEADLINE_S)
 
@@ -462,7 +471,7 @@ def test_a_handshake_under_way_is_not_cut_by_a_drain(
             answer = b""
             while not answer:
                 incoming.write(await in_time(loop.sock_recv(raw, 65536)))
-                with contextlib.suppress(ssl.SSLWantReadError):     # until there is enough
+                with contextlib.suppress(ssl.SSLWantReadError):  # until there is enough
                     if client.version() is None:
                         client.do_handshake()
                         client.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -526,16 +535,21 @@ def test_an_application_behind_tls(
     assert not [record for record in proxy.records() if record["event"] == "application-absent"]
 
 
-@pytest.mark.parametrize("options", [
-    ("--upstream-name", "a.example"), ("--upstream-insecure",), (),
-])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--upstream-name", "a.example"),
+        ("--upstream-insecure",),
+        (),
+    ],
+)
 def test_whose_certificate_is_believed(
     secure_application: ApplicationProgram, start_retter: StartRetter, authority: Authority,
     loop_name: str, options: tuple[str, ...],
 ) -> None:  # fmt: skip
     believed = () if options == ("--upstream-insecure",) else (
         "--upstream-ca", authority.ca_file)  # fmt: skip
-    address = "localhost" if not options else "127.0.0.1"   # its certificate has no "localhost"
+    address = "localhost" if not options else "127.0.0.1"  # its certificate has no "localhost"
     proxy = start_retter(
         "--upstream", f"https://{address}:{secure_application.port}", "--loop", loop_name,
         *believed, *options,

@@ -41,7 +41,7 @@ def test_websocket_messages(echo: tuple[Program, str], loop_name: str) -> None:
                     assert await in_time(client.recv()) == message
                 stats = proxy.stats()
                 assert (stats["streams"], stats["exchanges"]) == (1, 0)
-                assert stats["breaker"].in_flight == 0      # a tunnel takes no place
+                assert stats["breaker"].in_flight == 0  # a tunnel takes no place
                 await in_time(await client.ping(b"are you there"))
             assert client.close_code == 1000
 
@@ -107,7 +107,7 @@ def test_websocket_server_is_killed(echo: tuple[Program, str], loop_name: str) -
             for client in clients:
                 with pytest.raises(ConnectionClosedError):
                     await in_time(client.recv())
-                assert client.close_code == 1006    # no close frame came
+                assert client.close_code == 1006  # no close frame came
             with pytest.raises(InvalidStatus) as refused:
                 await join(proxy)
             assert refused.value.response.status_code == 502
@@ -132,9 +132,7 @@ def test_websocket_client_vanishes(echo: tuple[Program, str], loop_name: str) ->
     run(main(), loop_name)
 
 
-def test_websocket_server_refuses_the_handshake(
-    echo: tuple[Program, str], loop_name: str
-) -> None:
+def test_websocket_server_refuses_the_handshake(echo: tuple[Program, str], loop_name: str) -> None:
     """An answer other than 101 is an answer like any other."""
 
     async def main() -> None:

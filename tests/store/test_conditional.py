@@ -30,9 +30,18 @@ BODY = b"0123456789"
 
 def request(*fields: tuple[bytes, bytes]) -> RequestHead:
     return RequestHead(
-        method=b"GET", target=b"/", http11=True, host=b"example.com",
-        fields=((b"host", b"example.com"), *fields), framing=Framing.NONE, content_length=0,
-        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"", telling=fields,
+        method=b"GET",
+        target=b"/",
+        http11=True,
+        host=b"example.com",
+        fields=((b"host", b"example.com"), *fields),
+        framing=Framing.NONE,
+        content_length=0,
+        keep_alive=True,
+        expect_continue=False,
+        upgrade=b"",
+        forward=b"",
+        telling=fields,
         conditional=any(name == b"range" for name, _ in fields),
     )
 
@@ -48,14 +57,31 @@ def stored(
     more: bytes = b"",
 ) -> StoredResponse:
     head = b"HTTP/1.1 %d Fine\r\nContent-Type: text/plain\r\nCache-Control: max-age=1\r\n" % status
-    for name, value in ((b"ETag", etag), (b"Last-Modified", last_modified), (b"Date", date),
-                        (b"Content-Encoding", coding)):
+    for name, value in (
+        (b"ETag", etag),
+        (b"Last-Modified", last_modified),
+        (b"Date", date),
+        (b"Content-Encoding", coding),
+    ):
         if value:
             head += name + b": " + value + b"\r\n"
     return StoredResponse(
-        status=status, head=head + more, body=body, content_coding=coding, etag=etag,
-        last_modified=last_modified, stored_at=0.0, age_s=0.0, superseded=False, no_store=False,
-        age_max_s=1e9, shape=b"", vary_names=(), vary=b"", received_age_s=0, entry_bytes=0,
+        status=status,
+        head=head + more,
+        body=body,
+        content_coding=coding,
+        etag=etag,
+        last_modified=last_modified,
+        stored_at=0.0,
+        age_s=0.0,
+        superseded=False,
+        no_store=False,
+        age_max_s=1e9,
+        shape=b"",
+        vary_names=(),
+        vary=b"",
+        received_age_s=0,
+        entry_bytes=0,
     )
 
 
@@ -99,16 +125,34 @@ def test_if_match_and_if_unmodified_since_are_the_origins_business() -> None:
 # -- 304 (RFC 9110 sections 13.1.2, 13.1.3, 13.2.2)
 
 
-@pytest.mark.parametrize(("etag", "value", "status"), [
-    (b'"a"', b'"a"', 304), (b'"a"', b'W/"a"', 304), (b'W/"a"', b'"a"', 304),
-    (b'W/"a"', b'W/"a"', 304), (b'"a"', b'"b"', 200), (b'"a"', b'"b", "a"', 304),
-    (b'"a"', b'"b","c" , W/"a"', 304), (b'"a"', b',, "a" ,', 304), (b'"a"', b"*", 304),
-    (b"", b"*", 304), (b"", b'"a"', 200), (b'"a,b"', b'"x", "a,b"', 304), (b'"a"', b'"x,"a"', 200),
-    (b'"a"', b"a", 200), (b'"a"', b'"a" "b"', 200), (b'"a"', b'w/"a"', 200), (b'"a"', b"", 200),
-    (b'"a"', b'"A"', 200), (b'"a"', b'"b", *', 200), (b'""', b'""', 304),
-    (b'"\xe9"', b'"\xe9"', 304),
-    (b"a", b'"a"', 200), (b'"a"', b'"a', 200),
-])
+@pytest.mark.parametrize(
+    ("etag", "value", "status"),
+    [
+        (b'"a"', b'"a"', 304),
+        (b'"a"', b'W/"a"', 304),
+        (b'W/"a"', b'"a"', 304),
+        (b'W/"a"', b'W/"a"', 304),
+        (b'"a"', b'"b"', 200),
+        (b'"a"', b'"b", "a"', 304),
+        (b'"a"', b'"b","c" , W/"a"', 304),
+        (b'"a"', b',, "a" ,', 304),
+        (b'"a"', b"*", 304),
+        (b"", b"*", 304),
+        (b"", b'"a"', 200),
+        (b'"a,b"', b'"x", "a,b"', 304),
+        (b'"a"', b'"x,"a"', 200),
+        (b'"a"', b"a", 200),
+        (b'"a"', b'"a" "b"', 200),
+        (b'"a"', b'w/"a"', 200),
+        (b'"a"', b"", 200),
+        (b'"a"', b'"A"', 200),
+        (b'"a"', b'"b", *', 200),
+        (b'""', b'""', 304),
+        (b'"\xe9"', b'"\xe9"', 304),
+        (b"a", b'"a"', 200),
+        (b'"a"', b'"a', 200),
+    ],
+)
 def test_if_none_match(etag: bytes, value: bytes, status: int) -> None:
     assert status_for(stored(etag=etag), (b"if-none-match", value)) == status
 
@@ -118,15 +162,23 @@ def test_if_none_match_over_several_lines_is_one_list() -> None:
     assert status_for(stored(), *lines) == 304
 
 
-@pytest.mark.parametrize(("last_modified", "date", "value", "status"), [
-    (D1, D60, D1, 304), (D1, D60, D60, 304), (D1, D60, D0, 200), (D1, D60, b"", 200),
-    (D1, D60, b"yesterday", 200), (D1, D60, b"Sunday, 06-Nov-94 08:49:38 GMT", 304),
-    (b"", D1, D1, 304), (b"", D1, D0, 200), (b"", b"", D1, 200), (b"odd", D0, D1, 200),
-    (b"odd", D0, b"odd", 304),
-])
-def test_if_modified_since(
-    last_modified: bytes, date: bytes, value: bytes, status: int
-) -> None:
+@pytest.mark.parametrize(
+    ("last_modified", "date", "value", "status"),
+    [
+        (D1, D60, D1, 304),
+        (D1, D60, D60, 304),
+        (D1, D60, D0, 200),
+        (D1, D60, b"", 200),
+        (D1, D60, b"yesterday", 200),
+        (D1, D60, b"Sunday, 06-Nov-94 08:49:38 GMT", 304),
+        (b"", D1, D1, 304),
+        (b"", D1, D0, 200),
+        (b"", b"", D1, 200),
+        (b"odd", D0, D1, 200),
+        (b"odd", D0, b"odd", 304),
+    ],
+)
+def test_if_modified_since(last_modified: bytes, date: bytes, value: bytes, status: int) -> None:
     response = stored(last_modified=last_modified, date=date)
     assert status_for(response, (b"if-modified-since", value)) == status
 
@@ -144,8 +196,10 @@ def test_a_condition_decides_before_a_range() -> None:
 
 
 def test_what_a_304_says() -> None:
-    more = (b"Vary: Accept\r\nContent-Language: de\r\nAccept-Ranges: bytes\r\n"
-            b"content-digest: x\r\nVia: 1.1 retter\r\n")
+    more = (
+        b"Vary: Accept\r\nContent-Language: de\r\nAccept-Ranges: bytes\r\n"
+        b"content-digest: x\r\nVia: 1.1 retter\r\n"
+    )
     found = answer(request((b"if-none-match", b"*")), stored(more=more, coding=b"gzip"), 0.0)
     assert found.head.startswith(b"HTTP/1.1 304 Not Modified\r\n")
     assert found.body == b""
@@ -160,14 +214,21 @@ def test_a_304_without_an_etag_says_when_it_was_changed() -> None:
 # -- Ranges (RFC 9110 sections 14.1.1, 14.1.2, 14.2)
 
 
-@pytest.mark.parametrize(("value", "content_range", "part"), [
-    (b"bytes=0-0", b"bytes 0-0/10", b"0"), (b"bytes=2-4", b"bytes 2-4/10", b"234"),
-    (b"bytes=2-", b"bytes 2-9/10", b"23456789"), (b"bytes=9-", b"bytes 9-9/10", b"9"),
-    (b"bytes=0-99", b"bytes 0-9/10", BODY), (b"bytes=-3", b"bytes 7-9/10", b"789"),
-    (b"bytes=-99", b"bytes 0-9/10", BODY), (b"BYTES=0-1", b"bytes 0-1/10", b"01"),
-    (b"bytes= 0-1 ", b"bytes 0-1/10", b"01"),
-    (b"bytes=0-999999999999999999", b"bytes 0-9/10", BODY),
-])
+@pytest.mark.parametrize(
+    ("value", "content_range", "part"),
+    [
+        (b"bytes=0-0", b"bytes 0-0/10", b"0"),
+        (b"bytes=2-4", b"bytes 2-4/10", b"234"),
+        (b"bytes=2-", b"bytes 2-9/10", b"23456789"),
+        (b"bytes=9-", b"bytes 9-9/10", b"9"),
+        (b"bytes=0-99", b"bytes 0-9/10", BODY),
+        (b"bytes=-3", b"bytes 7-9/10", b"789"),
+        (b"bytes=-99", b"bytes 0-9/10", BODY),
+        (b"BYTES=0-1", b"bytes 0-1/10", b"01"),
+        (b"bytes= 0-1 ", b"bytes 0-1/10", b"01"),
+        (b"bytes=0-999999999999999999", b"bytes 0-9/10", BODY),
+    ],
+)
 def test_a_satisfiable_range(value: bytes, content_range: bytes, part: bytes) -> None:
     found = answer(request((b"range", value)), stored(more=b"Content-MD5: x\r\n"), 0.0)
     fields = fields_of(found.head)
@@ -179,10 +240,17 @@ def test_a_satisfiable_range(value: bytes, content_range: bytes, part: bytes) ->
     assert b"content-md5" not in fields
 
 
-@pytest.mark.parametrize(("value", "body"), [
-    (b"bytes=10-", BODY), (b"bytes=10-20", BODY), (b"bytes=-0", BODY), (b"bytes=0-", b""),
-    (b"bytes=0-0", b""), (b"bytes=999999999999999999-", BODY),
-])
+@pytest.mark.parametrize(
+    ("value", "body"),
+    [
+        (b"bytes=10-", BODY),
+        (b"bytes=10-20", BODY),
+        (b"bytes=-0", BODY),
+        (b"bytes=0-", b""),
+        (b"bytes=0-0", b""),
+        (b"bytes=999999999999999999-", BODY),
+    ],
+)
 def test_an_unsatisfiable_range(value: bytes, body: bytes) -> None:
     found = answer(request((b"range", value)), stored(body=body), 0.0)
     fields = fields_of(found.head)
@@ -193,11 +261,27 @@ def test_an_unsatisfiable_range(value: bytes, body: bytes) -> None:
     assert not {b"etag", b"last-modified", b"content-type"} & set(fields)
 
 
-@pytest.mark.parametrize("value", [
-    b"bytes=0-1,3-4", b"bytes=0-1, 30-40", b"items=0-1", b"bytes=4-2", b"bytes=a-b", b"bytes=-",
-    b"bytes=", b"bytes", b"", b"bytes=1", b"bytes=--1", b"bytes=0-1-2", b"bytes =0-1",
-    b"bytes=1000000000000000000-", b"bytes=0x0-1", b"bytes=+0-1",
-])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"bytes=0-1,3-4",
+        b"bytes=0-1, 30-40",
+        b"items=0-1",
+        b"bytes=4-2",
+        b"bytes=a-b",
+        b"bytes=-",
+        b"bytes=",
+        b"bytes",
+        b"",
+        b"bytes=1",
+        b"bytes=--1",
+        b"bytes=0-1-2",
+        b"bytes =0-1",
+        b"bytes=1000000000000000000-",
+        b"bytes=0x0-1",
+        b"bytes=+0-1",
+    ],
+)
 def test_a_range_that_is_not_followed_gets_the_whole(value: bytes) -> None:
     found = answer(request((b"range", value)), stored(), 0.0)
     assert (found.status, found.body) == (200, BODY)
@@ -212,13 +296,24 @@ def test_two_range_fields_get_the_whole() -> None:
     assert status_for(stored(), (b"range", b"bytes=0-1"), (b"range", b"bytes=0-1")) == 200
 
 
-@pytest.mark.parametrize(("etag", "last_modified", "date", "value", "status"), [
-    (b'"a"', D0, D60, b'"a"', 206), (b'"a"', D0, D60, b'"b"', 200),
-    (b'"a"', D0, D60, b'W/"a"', 200), (b'W/"a"', D0, D60, b'W/"a"', 200),
-    (b"", D0, D60, b'"a"', 200), (b'"a"', D0, D60, D0, 206), (b'"a"', D0, D1, D0, 206),
-    (b'"a"', D0, D0, D0, 200), (b'"a"', D0, b"", D0, 200), (b'"a"', D0, D60, D1, 200),
-    (b'"a"', b"odd", D60, b"odd", 200), (b"", b"", D60, b"", 200), (b'"a"', D0, D60, b"*", 200),
-])
+@pytest.mark.parametrize(
+    ("etag", "last_modified", "date", "value", "status"),
+    [
+        (b'"a"', D0, D60, b'"a"', 206),
+        (b'"a"', D0, D60, b'"b"', 200),
+        (b'"a"', D0, D60, b'W/"a"', 200),
+        (b'W/"a"', D0, D60, b'W/"a"', 200),
+        (b"", D0, D60, b'"a"', 200),
+        (b'"a"', D0, D60, D0, 206),
+        (b'"a"', D0, D1, D0, 206),
+        (b'"a"', D0, D0, D0, 200),
+        (b'"a"', D0, b"", D0, 200),
+        (b'"a"', D0, D60, D1, 200),
+        (b'"a"', b"odd", D60, b"odd", 200),
+        (b"", b"", D60, b"", 200),
+        (b'"a"', D0, D60, b"*", 200),
+    ],
+)
 def test_if_range(
     etag: bytes, last_modified: bytes, date: bytes, value: bytes, status: int
 ) -> None:
@@ -237,9 +332,7 @@ VALUES = st.binary(max_size=30) | st.text('bytes=-0129,"W/a* gzip;q.', max_size=
 
 
 @given(fields=st.lists(st.tuples(CONDITIONS, VALUES), max_size=5), body=st.binary(max_size=20))
-def test_any_request_gets_a_whole_message(
-    fields: list[tuple[bytes, bytes]], body: bytes
-) -> None:
+def test_any_request_gets_a_whole_message(fields: list[tuple[bytes, bytes]], body: bytes) -> None:
     found = answer(request(*fields), stored(body=body), 0.0)
     said = fields_of(found.head)
     assert found.head.startswith(b"HTTP/1.1 %d " % found.status)
@@ -248,7 +341,7 @@ def test_any_request_gets_a_whole_message(
             assert found.body == body
         case 206:
             first, last = said[b"content-range"][6:].split(b"/")[0].split(b"-")
-            assert found.body == body[int(first):int(last) + 1] != b""
+            assert found.body == body[int(first) : int(last) + 1] != b""
         case 304 | 416:
             assert found.body == b""
         case status:
@@ -260,13 +353,29 @@ def test_any_request_gets_a_whole_message(
 # -- Codings (RFC 9110 section 12.5.3)
 
 
-@pytest.mark.parametrize(("value", "accepted"), [
-    (b"gzip", True), (b"GZIP;q=0.5, br", True), (b"x-gzip", True), (b"br, gzip ; q=1.0", True),
-    (b"gzip;q=0", False), (b"gzip;q=0.000", False), (b"gzip;q=0.001", True), (b"*", True),
-    (b"*;q=0", False), (b"gzip;q=0, *", False), (b"*;q=0, gzip", True), (b"br", False),
-    (b"", False), (b"identity", False), (b"gzip;q=2", False), (b"gzip;level=1", False),
-    (b"gzip gzip", False), (b";q=1", False),
-])
+@pytest.mark.parametrize(
+    ("value", "accepted"),
+    [
+        (b"gzip", True),
+        (b"GZIP;q=0.5, br", True),
+        (b"x-gzip", True),
+        (b"br, gzip ; q=1.0", True),
+        (b"gzip;q=0", False),
+        (b"gzip;q=0.000", False),
+        (b"gzip;q=0.001", True),
+        (b"*", True),
+        (b"*;q=0", False),
+        (b"gzip;q=0, *", False),
+        (b"*;q=0, gzip", True),
+        (b"br", False),
+        (b"", False),
+        (b"identity", False),
+        (b"gzip;q=2", False),
+        (b"gzip;level=1", False),
+        (b"gzip gzip", False),
+        (b";q=1", False),
+    ],
+)
 def test_accept_encoding(value: bytes, accepted: bool) -> None:
     asked = request((b"accept-encoding", value))
     assert accepts_coding(asked, b"gzip") is accepted
@@ -290,12 +399,18 @@ def raw_deflate(data: bytes) -> bytes:
     return squeezer.compress(data) + squeezer.flush()
 
 
-@pytest.mark.parametrize(("coding", "body"), [
-    (b"gzip", gzip.compress(BODY)), (b"x-gzip", gzip.compress(BODY)),
-    (b"gzip", gzip.compress(BODY[:4]) + gzip.compress(BODY[4:])),
-    (b"deflate", zlib.compress(BODY)), (b"deflate", raw_deflate(BODY)),
-    (b"identity, gzip", gzip.compress(BODY)),
-], ids=["gzip", "x-gzip", "gzip members", "deflate", "raw deflate", "identity, gzip"])
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        (b"gzip", gzip.compress(BODY)),
+        (b"x-gzip", gzip.compress(BODY)),
+        (b"gzip", gzip.compress(BODY[:4]) + gzip.compress(BODY[4:])),
+        (b"deflate", zlib.compress(BODY)),
+        (b"deflate", raw_deflate(BODY)),
+        (b"identity, gzip", gzip.compress(BODY)),
+    ],
+    ids=["gzip", "x-gzip", "gzip members", "deflate", "raw deflate", "identity, gzip"],
+)
 def test_a_client_that_cannot_decode_gets_it_decoded(coding: bytes, body: bytes) -> None:
     response = stored(coding=coding, body=body, more=b"Repr-Digest: x\r\nContent-MD5: y\r\n")
     found = decodable(response, request())
@@ -324,12 +439,20 @@ def test_a_weak_tag_stays_as_it_is(etag: bytes) -> None:
     assert found.etag == etag
 
 
-@pytest.mark.parametrize("response", [
-    stored(coding=b"br"), stored(coding=b"br, gzip"), stored(coding=b"gzip", body=b"no gzip"),
-    stored(coding=b"gzip", body=gzip.compress(BODY)[:-4]), stored(coding=b"deflate", body=b"\xff"),
-    stored(coding=b"gzip", body=gzip.compress(BODY) + b"rest"),
-    stored(coding=b"gzip", body=gzip.compress(BODY), more=b"cache-control: x, No-Transform\r\n"),
-])
+@pytest.mark.parametrize(
+    "response",
+    [
+        stored(coding=b"br"),
+        stored(coding=b"br, gzip"),
+        stored(coding=b"gzip", body=b"no gzip"),
+        stored(coding=b"gzip", body=gzip.compress(BODY)[:-4]),
+        stored(coding=b"deflate", body=b"\xff"),
+        stored(coding=b"gzip", body=gzip.compress(BODY) + b"rest"),
+        stored(
+            coding=b"gzip", body=gzip.compress(BODY), more=b"cache-control: x, No-Transform\r\n"
+        ),
+    ],
+)
 def test_what_cannot_be_decoded_is_a_miss(response: StoredResponse) -> None:
     assert decodable(response, request()) is None
 
@@ -351,9 +474,15 @@ def test_any_body_is_decoded_or_a_miss(body: bytes, coding: bytes) -> None:
     assert found is None or len(found.body) <= 1000
 
 
-@pytest.mark.parametrize(("encoded", "allowed"), [
-    (0, DECODED_BYTES_MIN), (4096, DECODED_BYTES_MIN), (4097, 16 * 4097),
-    (1024 * 1024, DECODED_BYTES_MAX), (100 * 1024 * 1024, DECODED_BYTES_MAX),
-])
+@pytest.mark.parametrize(
+    ("encoded", "allowed"),
+    [
+        (0, DECODED_BYTES_MIN),
+        (4096, DECODED_BYTES_MIN),
+        (4097, 16 * 4097),
+        (1024 * 1024, DECODED_BYTES_MAX),
+        (100 * 1024 * 1024, DECODED_BYTES_MAX),
+    ],
+)
 def test_what_a_body_may_decode_to(encoded: int, allowed: int) -> None:
     assert decoded_bytes_max(bytes(encoded)) == allowed

@@ -23,12 +23,15 @@ def test_a_cookie_that_differs_for_every_visitor_is_told_of_where_it_costs_pages
     assert [one.startswith(POPUP) for one in given] == [True]
 
 
-@pytest.mark.parametrize("cookie", [
-    "theme=dark",                           # the same for all
-    "auth_token=secret{}",                  # may be a login
-    "csrftoken=secret{}",
-    "PHPSESSID=0123456789abcdef{}",         # may be a session
-])
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        "theme=dark",  # the same for all
+        "auth_token=secret{}",  # may be a login
+        "csrftoken=secret{}",
+        "PHPSESSID=0123456789abcdef{}",  # may be a session
+    ],
+)
 def test_other_cookies_are_not(cookie: str) -> None:
     assert newcomers(Site(lambda asked: page("page")), cookie) == []
 
@@ -59,8 +62,10 @@ def test_one_that_is_renewed_now_and_then_is_not() -> None:
 
 
 def test_one_that_is_followed_is_not() -> None:
-    for site in (Site(encrypting_application(), rolling_cookies=("*_session",)),
-                 Site(django_application())):
+    for site in (
+        Site(encrypting_application(), rolling_cookies=("*_session",)),
+        Site(django_application()),
+    ):
         ann = Browser(site)
         ann.post("/login?ann")
         for number in range(ROLLS_MIN * 2):
@@ -98,19 +103,43 @@ def test_names_are_shown_harmlessly() -> None:
     assert shown(b"a\x1b[31m\xff" + b"x" * 100) == "a?[31m?" + "x" * 57
 
 
-@pytest.mark.parametrize(("cookie", "owner", "made_of", "advice"), [
-    ("", "everyone", [], []),
-    ("popup_seen=1", "cookies", ["cookie popup_seen"],
-     ["if cookie popup_seen identifies nobody and changes no page: --ignore-cookies popup_seen"]),
-    ("_ga=1", "everyone", [], []),
-    ("auth=1; csrftoken=2", "cookies", ["cookie auth", "cookie csrftoken"],
-     ["if cookie auth is a session: --session-cookies, with the list of --check-config"]),
-    ("PHPSESSID=0123456789abcdef", "cookies", ["cookie PHPSESSID"],
-     ["cookie PHPSESSID is named like a session, but the application has not been seen to set it, "
-      "or many share its value: until then all cookies count"]),
-    ('a="b; c"d', "cookies", ["the whole of Cookie, which applications read in different ways"],
-     []),
-])
+@pytest.mark.parametrize(
+    ("cookie", "owner", "made_of", "advice"),
+    [
+        ("", "everyone", [], []),
+        (
+            "popup_seen=1",
+            "cookies",
+            ["cookie popup_seen"],
+            [
+                "if cookie popup_seen identifies nobody and changes no page: "
+                "--ignore-cookies popup_seen"
+            ],
+        ),
+        ("_ga=1", "everyone", [], []),
+        (
+            "auth=1; csrftoken=2",
+            "cookies",
+            ["cookie auth", "cookie csrftoken"],
+            ["if cookie auth is a session: --session-cookies, with the list of --check-config"],
+        ),
+        (
+            "PHPSESSID=0123456789abcdef",
+            "cookies",
+            ["cookie PHPSESSID"],
+            [
+                "cookie PHPSESSID is named like a session, but the application has not been seen to "
+                "set it, or many share its value: until then all cookies count"
+            ],
+        ),
+        (
+            'a="b; c"d',
+            "cookies",
+            ["the whole of Cookie, which applications read in different ways"],
+            [],
+        ),
+    ],
+)
 def test_why_names_what_makes_an_owner_and_what_would_help(
     cookie: str, owner: str, made_of: list[str], advice: list[str]
 ) -> None:

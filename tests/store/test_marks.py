@@ -39,4 +39,4 @@ def test_one_more_owner_costs_no_more_however_many_there_are() -> None:
             known.forget(b"%016d" % number)
         assert not known.owners((7,))
 
-    assert cpu_s_of(come_and_go, times=3, enough_s=0.5) < 1.0     # 0.02 s; else some 20
+    assert cpu_s_of(come_and_go, times=3, enough_s=0.5) < 1.0  # 0.02 s; else some 20

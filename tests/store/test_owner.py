@@ -58,18 +58,36 @@ EVERYONE = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
 def request(*fields: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead:
     return RequestHead(
-        method=method, target=b"/", http11=True, host=b"example.com",
-        fields=((b"host", b"example.com"), *fields), framing=Framing.NONE, content_length=0,
-        keep_alive=True, expect_continue=False, upgrade=b"", forward=b"", telling=fields,
-        conditional=any(name == b"range" for name, _ in fields), shape=Shaper().shape(fields),
+        method=method,
+        target=b"/",
+        http11=True,
+        host=b"example.com",
+        fields=((b"host", b"example.com"), *fields),
+        framing=Framing.NONE,
+        content_length=0,
+        keep_alive=True,
+        expect_continue=False,
+        upgrade=b"",
+        forward=b"",
+        telling=fields,
+        conditional=any(name == b"range" for name, _ in fields),
+        shape=Shaper().shape(fields),
     )
 
 
 def response(*set_cookies: bytes, date: bytes = b"Sun, 06 Nov 1994 08:49:37 GMT") -> ResponseHead:
     fields = ((b"date", date),) if date else ()
     return ResponseHead(
-        status=200, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
-        forward=b"", stored=b"", set_cookies=set_cookies, event_stream=False, plain=False,
+        status=200,
+        fields=fields,
+        framing=Framing.NONE,
+        content_length=0,
+        keep_alive=True,
+        forward=b"",
+        stored=b"",
+        set_cookies=set_cookies,
+        event_stream=False,
+        plain=False,
     )
 
 
@@ -113,13 +131,30 @@ def test_neutral_headers_adds_names() -> None:
 # -- Row 2: credentials
 
 
-@pytest.mark.parametrize("name", [
-    b"authorization", b"proxy-authorization", b"x-api-key", b"x-auth-token", b"x-csrf-token",
-    b"baggage", b"sec-token-binding", b"sec-session-response", b"x-forwarded-user",
-    b"x-forwarded-email", b"x-forwarded-access-token", b"x-forwarded-client-cert",
-    b"cf-access-jwt-assertion", b"cf-access-client-secret", b"x-remote-user", b"x-original-url",
-    b"x_forwarded_for", b"cookie2", b"x-whatever",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"authorization",
+        b"proxy-authorization",
+        b"x-api-key",
+        b"x-auth-token",
+        b"x-csrf-token",
+        b"baggage",
+        b"sec-token-binding",
+        b"sec-session-response",
+        b"x-forwarded-user",
+        b"x-forwarded-email",
+        b"x-forwarded-access-token",
+        b"x-forwarded-client-cert",
+        b"cf-access-jwt-assertion",
+        b"cf-access-client-secret",
+        b"x-remote-user",
+        b"x-original-url",
+        b"x_forwarded_for",
+        b"cookie2",
+        b"x-whatever",
+    ],
+)
 def test_a_field_that_is_not_known_to_be_neutral_is_a_credential(name: bytes) -> None:
     one, other = owner((name, b"one")), owner((name, b"other"))
     assert one.owner_class is OwnerClass.CREDENTIAL
@@ -132,8 +167,12 @@ def test_a_credential_counts_together_with_cookies() -> None:
     both = owner(bearer, cookie)
     assert both.owner_class is OwnerClass.CREDENTIAL
     assert not both.anonymous
-    digests = {both.digest, owner(bearer).digest, owner(cookie).digest,
-               owner(bearer, (b"cookie", b"a=2")).digest}
+    digests = {
+        both.digest,
+        owner(bearer).digest,
+        owner(cookie).digest,
+        owner(bearer, (b"cookie", b"a=2")).digest,
+    }
     assert len(digests) == 4
 
 
@@ -177,8 +216,14 @@ class TestSessionCookie:
 
     def test_other_cookies_do_not_matter(self, name: bytes) -> None:
         alone = cookies(name + b"=" + ALICE)
-        for line in (b"theme=dark; %b=%b", b"_ga=GA1.2.3; %b=%b", b"a={\"b\":1}; %b=%b",
-                     b"empty=; %b=%b", b" %b=%b ;", b"x; %b=%b"):
+        for line in (
+            b"theme=dark; %b=%b",
+            b"_ga=GA1.2.3; %b=%b",
+            b'a={"b":1}; %b=%b',
+            b"empty=; %b=%b",
+            b" %b=%b ;",
+            b"x; %b=%b",
+        ):
             assert cookies(line % (name, ALICE)) == alone
 
     def test_a_deleted_or_constant_one_is_no_session(self, name: bytes) -> None:
@@ -248,8 +293,9 @@ def test_a_short_value_under_a_pattern_is_no_session(name: bytes) -> None:
 
 def test_a_wildcard_does_not_make_an_analytics_cookie_a_session() -> None:
     """_*_session catches it; as a session it would hide the cookie that is one."""
-    one, other = cookies(b"_parsely_session=%b; auth=a" % ALICE), cookies(
-        b"_parsely_session=%b; auth=b" % ALICE
+    one, other = (
+        cookies(b"_parsely_session=%b; auth=a" % ALICE),
+        cookies(b"_parsely_session=%b; auth=b" % ALICE),
     )
     assert one.owner_class is OwnerClass.COOKIES
     assert one.digest != other.digest
@@ -283,10 +329,22 @@ def test_an_ignorable_cookie_that_may_hide_another_counts(value: bytes) -> None:
     assert one.digest != other.digest
 
 
-@pytest.mark.parametrize("line", [
-    b"theme=dark", b"token", b"=value", b"_ga", b"_gallery_auth=1", b"cf_clearance=1",
-    b"wordpress_0123=1", b"remember_me=1", b"csrftoken=1", b"PHPSESSID", b"_ga =1, x=y",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"theme=dark",
+        b"token",
+        b"=value",
+        b"_ga",
+        b"_gallery_auth=1",
+        b"cf_clearance=1",
+        b"wordpress_0123=1",
+        b"remember_me=1",
+        b"csrftoken=1",
+        b"PHPSESSID",
+        b"_ga =1, x=y",
+    ],
+)
 def test_other_cookies_are_the_owner_and_everyones_answer_may_stand_in(line: bytes) -> None:
     found = cookies(line)
     assert found.owner_class is OwnerClass.COOKIES
@@ -296,8 +354,22 @@ def test_other_cookies_are_the_owner_and_everyones_answer_may_stand_in(line: byt
 
 
 def test_no_two_lists_of_cookies_are_the_same_owner() -> None:
-    lines = [b"a=1", b"a=2", b"a=", b"a", b"=a", b"a=1; b=2", b"a=1;b=", b"a=1b=2", b"a==1",
-             b'a="1"', b"a=1; a=1", b"b=2; a=1", b"A=1", b"a=1, b=2"]
+    lines = [
+        b"a=1",
+        b"a=2",
+        b"a=",
+        b"a",
+        b"=a",
+        b"a=1; b=2",
+        b"a=1;b=",
+        b"a=1b=2",
+        b"a==1",
+        b'a="1"',
+        b"a=1; a=1",
+        b"b=2; a=1",
+        b"A=1",
+        b"a=1, b=2",
+    ]
     assert len({cookies(line).digest for line in lines}) == len(lines)
 
 
@@ -410,29 +482,32 @@ def test_as_many_cookies_as_are_read() -> None:
 # -- A login, a logout, or only a longer life
 
 
-@pytest.mark.parametrize(("set_cookie", "changes"), [
-    (b"PHPSESSID=old", False),
-    (b"PHPSESSID=old; Path=/; HttpOnly", False),
-    (b" PHPSESSID = old ; Max-Age=3600", False),
-    (b"PHPSESSID=old; Expires=Mon, 07 Nov 1994 08:49:37 GMT", False),
-    (b"PHPSESSID=old; expires=Mon, 07-Nov-1994 08:49:37 GMT", False),
-    (b"PHPSESSID=new", True),
-    (b"PHPSESSID=", True),
-    (b"PHPSESSID", True),
-    (b"session=anything", True),
-    (b"PHPSESSID=old; Max-Age=0", True),
-    (b"PHPSESSID=old; max-age=-1", True),
-    (b"PHPSESSID=old; Max-Age=soon", True),
-    (b"PHPSESSID=old; Max-Age", True),
-    (b"PHPSESSID=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
-    (b"PHPSESSID=old; Expires=Thu, 01-Jan-70 00:00:00 GMT", True),
-    (b"PHPSESSID=old; Expires=yesterday", True),
-    (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX - 1), False),
-    (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX + 1), True),
-    (b"theme=dark", False),
-    (b"phpsessid=new", False),
-    (b"", False),
-])
+@pytest.mark.parametrize(
+    ("set_cookie", "changes"),
+    [
+        (b"PHPSESSID=old", False),
+        (b"PHPSESSID=old; Path=/; HttpOnly", False),
+        (b" PHPSESSID = old ; Max-Age=3600", False),
+        (b"PHPSESSID=old; Expires=Mon, 07 Nov 1994 08:49:37 GMT", False),
+        (b"PHPSESSID=old; expires=Mon, 07-Nov-1994 08:49:37 GMT", False),
+        (b"PHPSESSID=new", True),
+        (b"PHPSESSID=", True),
+        (b"PHPSESSID", True),
+        (b"session=anything", True),
+        (b"PHPSESSID=old; Max-Age=0", True),
+        (b"PHPSESSID=old; max-age=-1", True),
+        (b"PHPSESSID=old; Max-Age=soon", True),
+        (b"PHPSESSID=old; Max-Age", True),
+        (b"PHPSESSID=old; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
+        (b"PHPSESSID=old; Expires=Thu, 01-Jan-70 00:00:00 GMT", True),
+        (b"PHPSESSID=old; Expires=yesterday", True),
+        (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX - 1), False),
+        (b"PHPSESSID=old" + b"; a" * (SET_COOKIE_ATTRIBUTES_MAX + 1), True),
+        (b"theme=dark", False),
+        (b"phpsessid=new", False),
+        (b"", False),
+    ],
+)
 def test_which_set_cookie_changes_the_session(set_cookie: bytes, changes: bool) -> None:
     asked = request((b"cookie", b"a=b; PHPSESSID=old"))
     assert sets_session(asked, response(set_cookie), RULES) is changes
@@ -472,9 +547,9 @@ def test_one_of_two_equal_session_cookies_given_back_is_a_change() -> None:
 # -- Whatever comes
 
 
-VALUES = st.binary(max_size=40) | st.text(
-    alphabet="aA=;, \"_gPHSEID.\\", max_size=40
-).map(lambda text: text.encode("latin-1"))
+VALUES = st.binary(max_size=40) | st.text(alphabet='aA=;, "_gPHSEID.\\', max_size=40).map(
+    lambda text: text.encode("latin-1")
+)
 NAMES = st.sampled_from([b"cookie", b"cookie", b"authorization", b"forwarded", b"x-new", b"accept"])
 
 
@@ -495,10 +570,12 @@ def test_two_sessions_are_never_one_owner(line: bytes, one: bytes, other: bytes)
     """Whatever else stands in the Cookie field, before it or after it."""
     first, second = (b"PHPSESSID=01234567" + value.hex().encode() for value in (one, other))
     for pattern in (b"%b; %b", b"%b;%b; "):
-        assert (cookies(pattern % (line, first)).digest == cookies(pattern % (line, second)).digest
-                ) is (one == other)
-        assert (cookies(pattern % (first, line)).digest == cookies(pattern % (second, line)).digest
-                ) is (one == other)
+        assert (
+            cookies(pattern % (line, first)).digest == cookies(pattern % (line, second)).digest
+        ) is (one == other)
+        assert (
+            cookies(pattern % (first, line)).digest == cookies(pattern % (second, line)).digest
+        ) is (one == other)
 
 
 def test_long_names_are_classified_and_not_remembered() -> None:
@@ -510,11 +587,32 @@ def test_long_names_are_classified_and_not_remembered() -> None:
     assert b"x-api-key" in rules.field_kinds
 
 
-PIECES = st.lists(st.sampled_from([
-    b"PHPSESSID", b"JSESSIONID", b"my_session", b"_parsely_session", b"_ga", b"theme", b"=", b";",
-    b" ", b"\t", b"; ", b"0123456789abcdef0123456789", b"deleted", b"1", b"x", b",", b'"', b"\xff",
-    b"__Host-",
-]), max_size=12).map(b"".join)
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            b"PHPSESSID",
+            b"JSESSIONID",
+            b"my_session",
+            b"_parsely_session",
+            b"_ga",
+            b"theme",
+            b"=",
+            b";",
+            b" ",
+            b"\t",
+            b"; ",
+            b"0123456789abcdef0123456789",
+            b"deleted",
+            b"1",
+            b"x",
+            b",",
+            b'"',
+            b"\xff",
+            b"__Host-",
+        ]
+    ),
+    max_size=12,
+).map(b"".join)
 
 
 @given(line=PIECES)
@@ -561,7 +659,7 @@ def test_one_value_given_to_two_visitors_is_no_session() -> None:
     rules = OwnerRules(secret=SECRET, seen=seen())
     given, mine = response(b"PHPSESSID=" + ALICE), request((b"cookie", b"PHPSESSID=" + ALICE))
     assert not learn(request(), given, rules)
-    assert not learn(mine, given, rules)        # a longer life of the same one
+    assert not learn(mine, given, rules)  # a longer life of the same one
     assert learn(request(), given, rules)
     rules.cookie_owners.clear()
     one, other = (cookies(b"PHPSESSID=%b; who=%b" % (ALICE, who), rules) for who in (b"a", b"b"))
@@ -578,7 +676,7 @@ def test_what_is_seen_of_sessions_is_bounded() -> None:
     assert not known.learn_name(b"x" * 4096)
     for number in range(ISSUED_MAX + 10):
         known.issued(b"%d" % number)
-    assert not known.issued(b"0")       # forgotten
+    assert not known.issued(b"0")  # forgotten
     assert known.issued(b"%d" % (ISSUED_MAX + 5))
     for number in range(SHARED_MAX + 10):
         known.issued(b"s%d" % number)

@@ -35,10 +35,20 @@ def request(
     *fields: tuple[bytes, bytes], target: bytes = b"/", method: bytes = b"GET"
 ) -> RequestHead:
     return RequestHead(
-        method=method, target=target, http11=True, host=b"a.b", fields=fields,
-        framing=Framing.NONE, content_length=0, keep_alive=True, expect_continue=False,
-        upgrade=b"", forward=b"", telling=fields,
-        conditional=any(name == b"range" for name, _ in fields), shape=Shaper().shape(fields),
+        method=method,
+        target=target,
+        http11=True,
+        host=b"a.b",
+        fields=fields,
+        framing=Framing.NONE,
+        content_length=0,
+        keep_alive=True,
+        expect_continue=False,
+        upgrade=b"",
+        forward=b"",
+        telling=fields,
+        conditional=any(name == b"range" for name, _ in fields),
+        shape=Shaper().shape(fields),
     )
 
 
@@ -48,8 +58,16 @@ def response(
     kept = [line for line in fields if line[0] not in (b"age", b"content-length", b"set-cookie")]
     stored = b"HTTP/1.1 %d Fine\r\n" % status + b"".join([n + b": " + v + b"\r\n" for n, v in kept])
     return ResponseHead(
-        status=status, fields=fields, framing=Framing.NONE, content_length=0, keep_alive=True,
-        forward=stored, stored=stored, set_cookies=set_cookies, event_stream=False, plain=False,
+        status=status,
+        fields=fields,
+        framing=Framing.NONE,
+        content_length=0,
+        keep_alive=True,
+        forward=stored,
+        stored=stored,
+        set_cookies=set_cookies,
+        event_stream=False,
+        plain=False,
     )
 
 
@@ -62,8 +80,12 @@ def make(policy: StorePolicy = StorePolicy.ALL, **limits: float) -> ResponseStor
 
 
 def put(
-    store: ResponseStore, asked: RequestHead, answered: ResponseHead, body: bytes = b"body",
-    now: float = 10.0, requested_at: float | None = None,
+    store: ResponseStore,
+    asked: RequestHead,
+    answered: ResponseHead,
+    body: bytes = b"body",
+    now: float = 10.0,
+    requested_at: float | None = None,
 ) -> bool:
     asked_at = now if requested_at is None else requested_at
     return store.put(who(asked), asked, answered, body, asked_at, now)
@@ -88,8 +110,13 @@ def body_for(
 def test_what_is_kept() -> None:
     store = make()
     head = response(
-        (b"etag", b'"a"'), (b"last-modified", b"then"), (b"content-encoding", b"GZIP"),
-        (b"age", b"5"), (b"cache-control", b"no-store"), (b"content-length", b"4"), status=203,
+        (b"etag", b'"a"'),
+        (b"last-modified", b"then"),
+        (b"content-encoding", b"GZIP"),
+        (b"age", b"5"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"4"),
+        status=203,
     )
     assert put(store, request(), head, b"body", requested_at=8.0, now=10.0)
     found = find(store, request(), 13.0)
@@ -102,9 +129,17 @@ def test_what_is_kept() -> None:
     assert (found.stored_at, found.age_s, found.age(13.0)) == (10.0, 7.0, 10.0)
 
 
-@pytest.mark.parametrize(("ages", "age_s"), [
-    ((b"5",), 5), ((b"5, 9",), 5), ((b"5", b"9"), 5), ((b"x",), 0), ((b"",), 0), ((b"-1",), 0),
-])
+@pytest.mark.parametrize(
+    ("ages", "age_s"),
+    [
+        ((b"5",), 5),
+        ((b"5, 9",), 5),
+        ((b"5", b"9"), 5),
+        ((b"x",), 0),
+        ((b"",), 0),
+        ((b"-1",), 0),
+    ],
+)
 def test_the_received_age(ages: tuple[bytes, ...], age_s: int) -> None:
     store = make()
     put(store, request(), response(*((b"age", age) for age in ages)))
@@ -125,10 +160,17 @@ def test_vary_star_is_refused() -> None:
 
 def test_each_owner_gets_its_own() -> None:
     store = make()
-    asked = {name: request(*fields) for name, fields in (
-        (b"anon", ()), (b"alice", (ALICE,)), (b"bob", (BOB,)), (b"api", (BEARER,)),
-        (b"theme", ((b"cookie", b"theme=x"),)), (b"both", (ALICE, BEARER)),
-    )}
+    asked = {
+        name: request(*fields)
+        for name, fields in (
+            (b"anon", ()),
+            (b"alice", (ALICE,)),
+            (b"bob", (BOB,)),
+            (b"api", (BEARER,)),
+            (b"theme", ((b"cookie", b"theme=x"),)),
+            (b"both", (ALICE, BEARER)),
+        )
+    }
     for name, head in asked.items():
         put(store, head, response(), b"for " + name)
     for name, head in asked.items():
@@ -186,7 +228,10 @@ def test_an_absent_field_an_empty_one_and_two_lines_are_three_variants() -> None
     store = make()
     varies = response((b"vary", b"x, accept"))
     variants: list[Fields] = [
-        (), ((b"accept", b""),), ((b"accept", b"a"), (b"accept", b"b")), ((b"accept", b"0:"),),
+        (),
+        ((b"accept", b""),),
+        ((b"accept", b"a"), (b"accept", b"b")),
+        ((b"accept", b"0:"),),
     ]
     for number, fields in enumerate(variants):
         put(store, request(*fields), varies, b"%d" % number)
@@ -265,9 +310,14 @@ def test_an_old_own_one_gives_way_to_everyones() -> None:
     assert body_for(store, request(ALICE), 101.0) == b"new"
 
 
-@pytest.mark.parametrize(("cache_control", "age_max_s"), [
-    (b"max-age=60, must-revalidate", 60.0), (b"stale-if-error=30", 30.0), (b"", 1000.0),
-])
+@pytest.mark.parametrize(
+    ("cache_control", "age_max_s"),
+    [
+        (b"max-age=60, must-revalidate", 60.0),
+        (b"stale-if-error=30", 30.0),
+        (b"", 1000.0),
+    ],
+)
 def test_rfc9111_limits_the_age(cache_control: bytes, age_max_s: float) -> None:
     shared, every = make(StorePolicy.RFC9111, max_stale_s=1000.0), make(max_stale_s=1000.0)
     head = response((b"cache-control", cache_control))
@@ -412,26 +462,31 @@ def refreshed(
     return find(store, request(), 100.0, superseded=True)
 
 
-@pytest.mark.parametrize(("stored", "asked", "answered", "validates"), [
-    ((ETAG,), ((b"if-none-match", b'"a"'),), (ETAG,), True),
-    ((ETAG,), ((b"if-none-match", b'"a", "b"'),), (ETAG,), True),
-    ((ETAG,), ((b"if-none-match", b'"b"'),), (OTHER_ETAG,), False),
-    ((ETAG,), ((b"if-none-match", b'W/"a"'),), ((b"etag", b'W/"a"'),), False),
-    ((ETAG,), ((b"if-none-match", b'"a"'),), (), True),
-    ((ETAG,), ((b"if-none-match", b'"a", "b"'),), (), False),
-    ((ETAG,), ((b"if-none-match", b"*"),), (), False),
-    ((ETAG,), ((b"if-none-match", b'"b"'),), (), False),
-    ((MODIFIED,), ((b"if-modified-since", MODIFIED[1]),), (), True),
-    ((MODIFIED,), ((b"if-modified-since", MODIFIED[1]),), (MODIFIED,), True),
-    ((MODIFIED,), ((b"if-modified-since", b"later"),), (), False),
-    ((MODIFIED,), ((b"if-none-match", b'"a"'), (b"if-modified-since", MODIFIED[1])), (), False),
-    ((MODIFIED,), ((b"if-modified-since", b"x"),), ((b"last-modified", b"x"),), False),
-    ((), (), (), False),
-    ((), ((b"if-none-match", b'"a"'),), (ETAG,), False),
-])
+@pytest.mark.parametrize(
+    ("stored", "asked", "answered", "validates"),
+    [
+        ((ETAG,), ((b"if-none-match", b'"a"'),), (ETAG,), True),
+        ((ETAG,), ((b"if-none-match", b'"a", "b"'),), (ETAG,), True),
+        ((ETAG,), ((b"if-none-match", b'"b"'),), (OTHER_ETAG,), False),
+        ((ETAG,), ((b"if-none-match", b'W/"a"'),), ((b"etag", b'W/"a"'),), False),
+        ((ETAG,), ((b"if-none-match", b'"a"'),), (), True),
+        ((ETAG,), ((b"if-none-match", b'"a", "b"'),), (), False),
+        ((ETAG,), ((b"if-none-match", b"*"),), (), False),
+        ((ETAG,), ((b"if-none-match", b'"b"'),), (), False),
+        ((MODIFIED,), ((b"if-modified-since", MODIFIED[1]),), (), True),
+        ((MODIFIED,), ((b"if-modified-since", MODIFIED[1]),), (MODIFIED,), True),
+        ((MODIFIED,), ((b"if-modified-since", b"later"),), (), False),
+        ((MODIFIED,), ((b"if-none-match", b'"a"'), (b"if-modified-since", MODIFIED[1])), (), False),
+        ((MODIFIED,), ((b"if-modified-since", b"x"),), ((b"last-modified", b"x"),), False),
+        ((), (), (), False),
+        ((), ((b"if-none-match", b'"a"'),), (ETAG,), False),
+    ],
+)
 def test_a_304_refreshes_what_it_validates(
-    stored: tuple[tuple[bytes, bytes], ...], asked: tuple[tuple[bytes, bytes], ...],
-    answered: tuple[tuple[bytes, bytes], ...], validates: bool,
+    stored: tuple[tuple[bytes, bytes], ...],
+    asked: tuple[tuple[bytes, bytes], ...],
+    answered: tuple[tuple[bytes, bytes], ...],
+    validates: bool,
 ) -> None:
     found = refreshed(stored, asked, answered)
     assert found is not None
@@ -442,12 +497,28 @@ def test_a_304_refreshes_what_it_validates(
 
 def test_a_304_updates_fields_but_not_those_about_the_body() -> None:
     found = refreshed(
-        (ETAG, (b"date", b"1"), (b"x-a", b"1"), (b"x-a", b"2"), (b"x-b", b"1"),
-         (b"content-type", b"text/html")),
+        (
+            ETAG,
+            (b"date", b"1"),
+            (b"x-a", b"1"),
+            (b"x-a", b"2"),
+            (b"x-b", b"1"),
+            (b"content-type", b"text/html"),
+        ),
         ((b"if-none-match", b'"a"'),),
-        (ETAG, (b"date", b"2"), (b"x-a", b"3"), (b"x-c", b"1"), (b"content-type", b"x"),
-         (b"content-length", b"0"), (b"content-encoding", b"br"), (b"set-cookie", b"x"),
-         (b"age", b"7"), (b"cache-control", b"no-store"), (b"via", b"1.1 x")),
+        (
+            ETAG,
+            (b"date", b"2"),
+            (b"x-a", b"3"),
+            (b"x-c", b"1"),
+            (b"content-type", b"x"),
+            (b"content-length", b"0"),
+            (b"content-encoding", b"br"),
+            (b"set-cookie", b"x"),
+            (b"age", b"7"),
+            (b"cache-control", b"no-store"),
+            (b"via", b"1.1 x"),
+        ),
     )
     assert found is not None
     assert found.head == (
@@ -495,8 +566,11 @@ def test_a_304_refreshes_the_variant_that_was_asked_for() -> None:
         put(store, request(ALICE, (b"accept", value)), varies, value)
     asked = request(ALICE, (b"accept", b"1"), (b"if-none-match", b'"a"'))
     store.refresh(who(asked), asked, response(ETAG, status=304), 20.0, 20.0)
-    ages = [found.stored_at for value in (b"1", b"2")
-            if (found := find(store, request(ALICE, (b"accept", value)))) is not None]
+    ages = [
+        found.stored_at
+        for value in (b"1", b"2")
+        if (found := find(store, request(ALICE, (b"accept", value)))) is not None
+    ]
     assert ages == [20.0, 10.0]
 
 
@@ -557,10 +631,16 @@ def test_no_memory_stores_nothing() -> None:
     assert store.stats()["bytes_used"] == 0
 
 
-@pytest.mark.parametrize("limits", [
-    {"bytes_max": -1}, {"variants_max": 0}, {"max_stale_s": -1.0}, {"owner_share": 0.0},
-    {"owner_share": 1.1},
-])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"bytes_max": -1},
+        {"variants_max": 0},
+        {"max_stale_s": -1.0},
+        {"owner_share": 0.0},
+        {"owner_share": 1.1},
+    ],
+)
 def test_limits_are_checked(limits: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="at"):
         make(**limits)
@@ -619,7 +699,10 @@ class Entry:
 
 MODEL_MAX, MODEL_SHARE, MODEL_VARIANTS, MODEL_STALE = 9000, 0.5, 2, 40.0
 VISITORS: dict[str, Fields] = {
-    "anon": (), "alice": (ALICE,), "bob": (BOB,), "theme": ((b"cookie", b"theme=x"),),
+    "anon": (),
+    "alice": (ALICE,),
+    "bob": (BOB,),
+    "theme": ((b"cookie", b"theme=x"),),
     "api": (BEARER,),
 }
 visitors = st.sampled_from(sorted(VISITORS))
@@ -634,13 +717,15 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.keys: dict[bytes, list[Entry]] = {}     # least recently used first
+        self.keys: dict[bytes, list[Entry]] = {}  # least recently used first
         self.changes: dict[bytes, float] = {}
 
     @initialize()
     def start(self) -> None:
         self.store = make(
-            bytes_max=MODEL_MAX, owner_share=MODEL_SHARE, variants_max=MODEL_VARIANTS,
+            bytes_max=MODEL_MAX,
+            owner_share=MODEL_SHARE,
+            variants_max=MODEL_VARIANTS,
             max_stale_s=MODEL_STALE,
         )
 
@@ -649,8 +734,11 @@ class StoreMachine(RuleBasedStateMachine):
     def used(self) -> int:
         entries = [entry for slot in self.keys.values() for entry in slot]
         owners = {key[1:17] for key in self.keys if key[:1] == b"@"}
-        return (sum(entry.size for entry in entries) + sum(map(len, {e.body for e in entries}))
-                + OWNER_OVERHEAD_BYTES * len(owners))
+        return (
+            sum(entry.size for entry in entries)
+            + sum(map(len, {e.body for e in entries}))
+            + OWNER_OVERHEAD_BYTES * len(owners)
+        )
 
     def held(self, owner: bytes) -> int:
         slots = [slot for key, slot in self.keys.items() if key[1:17] == owner and key[:1] == b"@"]
@@ -684,15 +772,31 @@ class StoreMachine(RuleBasedStateMachine):
 
     # The steps
 
-    def asked(self, visitor: str, path: bytes, accept: bytes, *more: tuple[bytes, bytes]
-              ) -> tuple[RequestHead, Identity]:
+    def asked(
+        self, visitor: str, path: bytes, accept: bytes, *more: tuple[bytes, bytes]
+    ) -> tuple[RequestHead, Identity]:
         head = request(*VISITORS[visitor], (b"accept", accept), *more, target=path)
         return head, who(head)
 
-    @rule(visitor=visitors, path=targets, accept=accepts, varies=st.booleans(), body=bodies,
-          delay_s=st.sampled_from([0.0, 0.5, 5.0, 20.0]), etag=st.sampled_from([b'"1"', b'"2"']))
-    def put(self, visitor: str, path: bytes, accept: bytes, varies: bool, body: bytes,
-            delay_s: float, etag: bytes) -> None:
+    @rule(
+        visitor=visitors,
+        path=targets,
+        accept=accepts,
+        varies=st.booleans(),
+        body=bodies,
+        delay_s=st.sampled_from([0.0, 0.5, 5.0, 20.0]),
+        etag=st.sampled_from([b'"1"', b'"2"']),
+    )
+    def put(
+        self,
+        visitor: str,
+        path: bytes,
+        accept: bytes,
+        varies: bool,
+        body: bytes,
+        delay_s: float,
+        etag: bytes,
+    ) -> None:
         asked, identity = self.asked(visitor, path, accept)
         fields: list[tuple[bytes, bytes]] = [(b"etag", etag)]
         if varies:
@@ -709,10 +813,18 @@ class StoreMachine(RuleBasedStateMachine):
         assert stored is (not late and size + len(body) <= limit)
         if not stored:
             return
-        kept = [entry for entry in self.keys.get(key, [])
-                if entry.varies and entry.accept != accept]
-        new = Entry(accept, varies, size, body, self.now - delay_s,
-                    requested_at <= self.changes.get(key, -1.0), etag)
+        kept = [
+            entry for entry in self.keys.get(key, []) if entry.varies and entry.accept != accept
+        ]
+        new = Entry(
+            accept,
+            varies,
+            size,
+            body,
+            self.now - delay_s,
+            requested_at <= self.changes.get(key, -1.0),
+            etag,
+        )
         self.keys[key] = [new, *kept[: MODEL_VARIANTS - 1]]
         self.touch(key)
         self.make_room(owner)
@@ -738,14 +850,23 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             assert found is not None
             assert (found.body, found.superseded, found.etag) == (
-                expected.body, expected.superseded, expected.etag
+                expected.body,
+                expected.superseded,
+                expected.etag,
             )
             assert found.age(self.now) == pytest.approx(self.now - expected.stored_at)
 
-    @rule(visitor=visitors, path=targets, accept=accepts, etag=st.sampled_from([b'"1"', b'"2"']),
-          delay_s=st.sampled_from([0.0, 5.0]), grown=st.sampled_from([0, 10, 3000]))
-    def refresh(self, visitor: str, path: bytes, accept: bytes, etag: bytes, delay_s: float,
-                grown: int) -> None:
+    @rule(
+        visitor=visitors,
+        path=targets,
+        accept=accepts,
+        etag=st.sampled_from([b'"1"', b'"2"']),
+        delay_s=st.sampled_from([0.0, 5.0]),
+        grown=st.sampled_from([0, 10, 3000]),
+    )
+    def refresh(
+        self, visitor: str, path: bytes, accept: bytes, etag: bytes, delay_s: float, grown: int
+    ) -> None:
         asked, identity = self.asked(visitor, path, accept, (b"if-none-match", etag))
         head = response((b"etag", etag), (b"x", b"y" * grown), status=304)
         requested_at = self.now - delay_s
@@ -755,8 +876,15 @@ class StoreMachine(RuleBasedStateMachine):
         if entry is None or entry.etag != etag:
             return
         vary = len(b"vary: accept\r\n") if entry.varies else 0
-        entry.size = (ENTRY_OVERHEAD_BYTES + len(key) + len(response((b"etag", etag)).stored)
-                      + vary + len(b"x: \r\n") + grown + len(etag))
+        entry.size = (
+            ENTRY_OVERHEAD_BYTES
+            + len(key)
+            + len(response((b"etag", etag)).stored)
+            + vary
+            + len(b"x: \r\n")
+            + grown
+            + len(etag)
+        )
         entry.stored_at = requested_at
         entry.superseded = entry.superseded and requested_at <= self.changes.get(key, -1.0)
         self.touch(key)
@@ -863,11 +991,24 @@ def test_a_purge_of_very_many_is_over_for_visitors_at_once_and_counted_with_the_
 
 
 @given(
-    fields=st.lists(st.tuples(
-        st.sampled_from([b"vary", b"etag", b"age", b"cache-control", b"expires", b"date",
-                         b"last-modified", b"content-encoding"]),
-        st.binary(max_size=20).filter(lambda value: b"\r" not in value and b"\n" not in value),
-    ), max_size=5),
+    fields=st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    b"vary",
+                    b"etag",
+                    b"age",
+                    b"cache-control",
+                    b"expires",
+                    b"date",
+                    b"last-modified",
+                    b"content-encoding",
+                ]
+            ),
+            st.binary(max_size=20).filter(lambda value: b"\r" not in value and b"\n" not in value),
+        ),
+        max_size=5,
+    ),
     policy=st.sampled_from(list(StorePolicy)),
 )
 def test_any_response_is_kept_whole_or_not_at_all(
@@ -967,16 +1108,33 @@ class FormsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.store = make(
-            bytes_max=MODEL_MAX, owner_share=MODEL_SHARE, variants_max=MODEL_VARIANTS,
+            bytes_max=MODEL_MAX,
+            owner_share=MODEL_SHARE,
+            variants_max=MODEL_VARIANTS,
             max_stale_s=MODEL_STALE,
         )
         self.now = 1000.0
-        self.jobs: list[tuple[bytes, bytes]] = []       # bodies in the thread, and the coding
+        self.jobs: list[tuple[bytes, bytes]] = []  # bodies in the thread, and the coding
 
-    @rule(visitor=few_visitors, path=few_targets, accept=accepts, varies=seldom, body=bodies,
-          compressible=mostly, encoded=seldom)
-    def put(self, visitor: str, path: bytes, accept: bytes, varies: bool, body: bytes,
-            compressible: bool, encoded: bool) -> None:
+    @rule(
+        visitor=few_visitors,
+        path=few_targets,
+        accept=accepts,
+        varies=seldom,
+        body=bodies,
+        compressible=mostly,
+        encoded=seldom,
+    )
+    def put(
+        self,
+        visitor: str,
+        path: bytes,
+        accept: bytes,
+        varies: bool,
+        body: bytes,
+        compressible: bool,
+        encoded: bool,
+    ) -> None:
         asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
         fields = [(b"vary", b"accept")] if varies else []
         if encoded:
@@ -985,10 +1143,14 @@ class FormsMachine(RuleBasedStateMachine):
         head.compressible = compressible and not encoded
         self.store.put(who(asked), asked, head, bytes(bytearray(body)), self.now, self.now)
 
-    @rule(visitor=few_visitors, path=few_targets, accept=accepts,
-          coding=st.sampled_from([b"gzip", b"br"]), slow=seldom)
-    def ask(self, visitor: str, path: bytes, accept: bytes, coding: bytes, slow: bool
-            ) -> None:
+    @rule(
+        visitor=few_visitors,
+        path=few_targets,
+        accept=accepts,
+        coding=st.sampled_from([b"gzip", b"br"]),
+        slow=seldom,
+    )
+    def ask(self, visitor: str, path: bytes, accept: bytes, coding: bytes, slow: bool) -> None:
         asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
         identity = who(asked)
         found = self.store.lookup(identity, asked, self.now)
@@ -1004,7 +1166,7 @@ class FormsMachine(RuleBasedStateMachine):
             assert coded is not None
             found = self.store.lookup(identity, asked, self.now)
             if found is None:
-                return      # there was no room for both
+                return  # there was no room for both
         form = Form(found.head if coded is found.body else b"coded" + found.head, coded)
         variants = max(
             [len(self.store._slots.get(k, ())) for k in (identity.key, identity.public_key) if k]
@@ -1013,8 +1175,9 @@ class FormsMachine(RuleBasedStateMachine):
         if variants == 1:
             assert self.store.lookup(identity, asked, self.now) is not None
 
-    @rule(visitor=few_visitors, path=few_targets, accept=accepts, times=st.integers(0, 5),
-          gone=seldom)
+    @rule(
+        visitor=few_visitors, path=few_targets, accept=accepts, times=st.integers(0, 5), gone=seldom
+    )
     def decode(self, visitor: str, path: bytes, accept: bytes, times: int, gone: bool) -> None:
         asked = request(*VISITORS[visitor], (b"accept", accept), target=path)
         identity = who(asked)
@@ -1022,7 +1185,7 @@ class FormsMachine(RuleBasedStateMachine):
         if found is None or not found.content_coding or found.form(IDENTITY) is not None:
             return
         if gone:
-            self.store.purge()      # while it was in the thread
+            self.store.purge()  # while it was in the thread
         form = Form(b"plain" + found.head, b"identity" + times * found.body)
         kept = self.store.keep_decoded(identity, found, form)
         if gone:
@@ -1058,10 +1221,14 @@ class FormsMachine(RuleBasedStateMachine):
         entries = [(key, as_stored(r)) for key, slot in shelves.slots.items() for r in slot]
         bodies_held = {entry.body for _, entry in entries}
         assert set(shelves._coded) <= bodies_held
-        coded = sum([
-            len(other) for body, others in shelves._coded.items() for other in others.values()
-            if other is not shelves._bodies[body]
-        ])
+        coded = sum(
+            [
+                len(other)
+                for body, others in shelves._coded.items()
+                for other in others.values()
+                if other is not shelves._bodies[body]
+            ]
+        )
         owners: dict[bytes, int] = {}
         for key, entry in entries:
             forms = entry.forms or ()
@@ -1118,9 +1285,7 @@ def test_what_is_decoded_takes_half_of_the_budget_at_most() -> None:
     put(store, request(target=b"/other"), ENCODED, b"PACKED" * 1000)
     found = find(store, request(target=b"/other"))
     assert found is not None
-    assert store.keep_decoded(
-        who(request(target=b"/other")), found, Form(b"head", bytes(44_000))
-    )
+    assert store.keep_decoded(who(request(target=b"/other")), found, Form(b"head", bytes(44_000)))
     assert store.stats()["bytes_used"] < 100_000
 
 

@@ -104,6 +104,7 @@ def _chunked(body: Callable[[int], bytes]) -> Make:
 
 _SESSION = b"PHPSESSID=0123456789abcdef0123456789abcdef"
 
+
 def _at_most(start: bytes, member: Callable[[int, int], bytes], most: int) -> Make:
     """Return a field with as many members as are looked at, each as long as there is room for."""
     return lambda octets: request(
@@ -243,6 +244,7 @@ def _set_cookies(attributes: Callable[[int], bytes], most: int = FIELDS_MAX - 3)
         return response(joined(
             lambda n: b"Set-Cookie: " + attributes(octets // most) + b"\r\n", octets, most
         ))  # fmt: skip
+
     return make
 
 

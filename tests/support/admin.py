@@ -24,7 +24,7 @@ class Reply(NamedTuple):
     """An answer, taken apart."""
 
     status: int
-    fields: dict[str, str]      # lower-case names
+    fields: dict[str, str]  # lower-case names
     body: bytes
 
     @property
@@ -64,9 +64,7 @@ class FakeAdmin:
         peer.resets()
         return reply
 
-    def ask(
-        self, target: str, method: str = "GET", body: bytes = b"", **headers: str
-    ) -> Reply:
+    def ask(self, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> Reply:
         """Send one request; header names are written with _ for -."""
         return self.sends(request(target, method, body, **headers))
 

@@ -32,18 +32,23 @@ class Driver:
         self.in_flight: list[Permit] = []
         self.detached: list[Permit] = []
         self.queued: list[Permit] = []
-        self.held: list[Permit] = []          # until the end of a pause
-        self.foretells = False                # asks `would` before every decision
-        self.answered: list[Permit] = []      # by patience
-        self.timed_out: list[Permit] = []     # in the queue
-        self.probes_since: list[float] = []   # when probes of the open circuit were granted
-        self.log: list[str] = []              # every decision, for comparing runs
+        self.held: list[Permit] = []  # until the end of a pause
+        self.foretells = False  # asks `would` before every decision
+        self.answered: list[Permit] = []  # by patience
+        self.timed_out: list[Permit] = []  # in the queue
+        self.probes_since: list[float] = []  # when probes of the open circuit were granted
+        self.log: list[str] = []  # every decision, for comparing runs
 
     # --- what the proxy does ---
 
     def admit(
-        self, kind: Kind = Kind.GET, key: bytes = b"k", *, stored: float | None = 1.0,
-        route: bytes = b"GET /", client: int = 0,
+        self,
+        kind: Kind = Kind.GET,
+        key: bytes = b"k",
+        *,
+        stored: float | None = 1.0,
+        route: bytes = b"GET /",
+        client: int = 0,
     ) -> Permit | Shed:
         """Ask, and start at once what may start."""
         state = self.breaker.state
@@ -196,7 +201,7 @@ class Driver:
                 longest_s = (
                     self.settings.queue_wait_s if permit.is_get else self.settings.write_wait_s
                 )
-                since = self.now - longest_s    # rounded as the controller does it
+                since = self.now - longest_s  # rounded as the controller does it
                 assert permit.queued_at > since, "nobody waits longer, but a tick"
 
     def run(self, seconds: float) -> None:
@@ -249,7 +254,10 @@ class Driver:
         assert figures.limit >= min(constants.SPARE + 1, self.settings.limit_start, 3)
         assert figures.ceiling >= constants.SPARE + 1
         for value in (
-            figures.limit, figures.work_rate, figures.mean_in_flight, figures.baseline_s,
+            figures.limit,
+            figures.work_rate,
+            figures.mean_in_flight,
+            figures.baseline_s,
         ):
             assert isfinite(value)
             assert value >= 0

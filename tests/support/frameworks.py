@@ -28,12 +28,22 @@ def by_wsgi(application: Any) -> Application:
 
     def answer(asked: Asked) -> bytes:
         environ: dict[str, Any] = {
-            "REQUEST_METHOD": asked.method, "PATH_INFO": asked.path, "SCRIPT_NAME": "",
-            "QUERY_STRING": asked.target.partition("?")[2], "SERVER_NAME": "shop.example",
-            "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.url_scheme": "http",
-            "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(), "wsgi.version": (1, 0),
-            "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False,
-            "CONTENT_LENGTH": "0", "HTTP_HOST": "shop.example",
+            "REQUEST_METHOD": asked.method,
+            "PATH_INFO": asked.path,
+            "SCRIPT_NAME": "",
+            "QUERY_STRING": asked.target.partition("?")[2],
+            "SERVER_NAME": "shop.example",
+            "SERVER_PORT": "80",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "wsgi.url_scheme": "http",
+            "wsgi.input": io.BytesIO(),
+            "wsgi.errors": io.StringIO(),
+            "wsgi.version": (1, 0),
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": False,
+            "wsgi.run_once": False,
+            "CONTENT_LENGTH": "0",
+            "HTTP_HOST": "shop.example",
         }
         if "cookie" in asked.fields:
             environ["HTTP_COOKIE"] = asked.fields["cookie"]
@@ -48,7 +58,8 @@ def by_wsgi(application: Any) -> Application:
         body = b"".join(parts).decode()
         cookies = [value for name, value in fields if name.lower() == "set-cookie"]
         others = {
-            name: value for name, value in fields
+            name: value
+            for name, value in fields
             if name.lower() in ("location", "vary", "cache-control")
         }
         return page(body, *cookies, status=status, **others)
@@ -104,11 +115,14 @@ def django_application() -> Application:
 
     if not django_settings.configured:
         django_settings.configure(
-            SECRET_KEY=SECRET, ALLOWED_HOSTS=["*"], DEBUG=False,
+            SECRET_KEY=SECRET,
+            ALLOWED_HOSTS=["*"],
+            DEBUG=False,
             ROOT_URLCONF="tests.support.frameworks",
             MIDDLEWARE=["django.contrib.sessions.middleware.SessionMiddleware"],
             SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
-            SESSION_SAVE_EVERY_REQUEST=True, LOGGING_CONFIG=None,
+            SESSION_SAVE_EVERY_REQUEST=True,
+            LOGGING_CONFIG=None,
         )
         django.setup()
     return by_wsgi(WSGIHandler())

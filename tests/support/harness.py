@@ -29,7 +29,7 @@ class FakeLoop:
         self.now = 1000.0
         self.soon: list[tuple[Callable[..., object], tuple[object, ...]]] = []
         self.reported: list[Exception] = []
-        self.takes_reports = False      # of our own faults: a test is about them
+        self.takes_reports = False  # of our own faults: a test is about them
 
     def time(self) -> float:
         return self.now
@@ -59,16 +59,16 @@ class FakeTransport(asyncio.Transport):
     def __init__(self, protocol: asyncio.Protocol, peername: object = ("192.0.2.7", 50000)) -> None:
         super().__init__({"peername": peername})
         self.protocol = protocol
-        self.buffer = b""           # everything written
+        self.buffer = b""  # everything written
         self.writes = 0
-        self.taken = 0              # of it, read by the test
+        self.taken = 0  # of it, read by the test
         self.eof_written = False
         self.closing = False
         self.aborted = False
         self.reading = True
         self.high_water: int | None = None
-        self.stalled = False        # the peer takes nothing
-        self.unsent = 0             # in the write buffer, while it does not, or as told by the test
+        self.stalled = False  # the peer takes nothing
+        self.unsent = 0  # in the write buffer, while it does not, or as told by the test
         self._lost = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -209,7 +209,7 @@ class FakeWorkers:
 
     def __init__(self) -> None:
         self._jobs: list[tuple[Callable[[], bytes], Callable[[bytes | None], None]]] = []
-        self.waiting = 0        # a test may say more than there are
+        self.waiting = 0  # a test may say more than there are
         self.done = 0
         self.closed = False
 

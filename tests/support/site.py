@@ -86,7 +86,7 @@ class Site:
         peer = client or self.visitor(address)
         peer.sends(f"{method} {target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1"))
         self._answer()
-        while not peer.transport.buffer[peer.transport.taken :]:    # it waits for its turn
+        while not peer.transport.buffer[peer.transport.taken :]:  # it waits for its turn
             self.proxy.advance(0.1)
             self._answer()
         got = Got(peer.received())

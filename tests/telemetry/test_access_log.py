@@ -115,9 +115,18 @@ HOSTILE = b'a"b\\c\x1b[2J\x7f\x85\x9b31m\x07\x01' + b"\xe4 d"
 
 
 @pytest.mark.parametrize("form", ["json", "combined"])
-@pytest.mark.parametrize("where", [
-    "method", "target", "Host", "Referer", "User-Agent", "X-Real-IP", "X-Forwarded-For",
-])
+@pytest.mark.parametrize(
+    "where",
+    [
+        "method",
+        "target",
+        "Host",
+        "Referer",
+        "User-Agent",
+        "X-Real-IP",
+        "X-Forwarded-For",
+    ],
+)
 def test_no_field_can_forge_another(tmp_path: Path, form: str, where: str) -> None:
     """Whatever octets are let in by the parser: each line is one line, and each field one field."""
     logged = Logged(tmp_path, access_log_format=form, trusted_proxies=["192.0.2.0/24"])

@@ -263,7 +263,7 @@ def test_streams_that_are_no_files() -> None:
     text.close()
     assert writer.write(LINE) == 0
     assert writer.close() == 1
-    nothing = lines_to(None)     # a process without standard output
+    nothing = lines_to(None)  # a process without standard output
     assert nothing.write(LINE) == 0
     assert nothing.close() == 1
 
@@ -309,7 +309,7 @@ def test_a_device_that_takes_nothing_is_asked_again_later() -> None:
 
     writer._put = put
     assert writer.write(LINE) == 0
-    assert taken == [b""]           # asked once: the loop does not stand still for it
+    assert taken == [b""]  # asked once: the loop does not stand still for it
     writer.flush()
     writer.flush()
     assert b"".join(taken) == LINE

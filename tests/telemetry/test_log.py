@@ -47,8 +47,13 @@ def test_a_program_gets_one_json_object_a_line() -> None:
     stamp = first.pop("timestamp")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", str(stamp))
     assert first == {
-        "event": "circuit", "level": "warning", "part": "breaker", "state": "open", "share": 0.5,
-        "key": "/\xff", "a": [1],
+        "event": "circuit",
+        "level": "warning",
+        "part": "breaker",
+        "state": "open",
+        "share": 0.5,
+        "key": "/\xff",
+        "a": [1],
     }
     assert second["event"] == "a\nb"
 
@@ -77,9 +82,14 @@ def test_colours_may_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == plain(stream)
 
 
-@pytest.mark.parametrize(("form", "stream", "is_json"), [
-    ("auto", io.StringIO(), True), ("json", Terminal(), True), ("console", io.StringIO(), False),
-])
+@pytest.mark.parametrize(
+    ("form", "stream", "is_json"),
+    [
+        ("auto", io.StringIO(), True),
+        ("json", Terminal(), True),
+        ("console", io.StringIO(), False),
+    ],
+)
 def test_the_form_may_be_chosen(form: str, stream: io.StringIO, is_json: bool) -> None:
     log.configure(form, "info", stream)
     log.get_logger().info("x")
@@ -87,10 +97,15 @@ def test_the_form_may_be_chosen(form: str, stream: io.StringIO, is_json: bool) -
     assert "\x1b" not in stream.getvalue()
 
 
-@pytest.mark.parametrize(("level", "events"), [
-    ("debug", ["d", "i", "w", "e"]), ("info", ["i", "w", "e"]), ("warning", ["w", "e"]),
-    ("error", ["e"]),
-])
+@pytest.mark.parametrize(
+    ("level", "events"),
+    [
+        ("debug", ["d", "i", "w", "e"]),
+        ("info", ["i", "w", "e"]),
+        ("warning", ["w", "e"]),
+        ("error", ["e"]),
+    ],
+)
 def test_records_below_the_level_are_dropped(level: str, events: list[str]) -> None:
     stream = io.StringIO()
     log.configure("json", level, stream)

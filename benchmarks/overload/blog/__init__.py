@@ -25,9 +25,9 @@ SCRIPT: Final = Path(__file__).parent / "blog.php"
 WORKERS: Final = 16
 ARTICLES: Final = 100
 QUERY_MS: Final = 300.0
-CALIBRATING: Final = 8           # clients meanwhile
-CALIBRATION_S: Final = 10.0      # 260 times between 200 and 400 ms: their mean is off by 1.2 %
-ERRORS: Final = ("status", "disguised", "fatal", "lenient")    # see blog.php
+CALIBRATING: Final = 8  # clients meanwhile
+CALIBRATION_S: Final = 10.0  # 260 times between 200 and 400 ms: their mean is off by 1.2 %
+ERRORS: Final = ("status", "disguised", "fatal", "lenient")  # see blog.php
 
 _PARAGRAPH: Final = "<p>Of this much could be said, and in this article some of it is.</p>"
 SETUP: Final = f"""\

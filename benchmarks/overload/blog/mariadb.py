@@ -18,8 +18,8 @@ from typing import Final
 
 from benchmarks.overload.peers import Process, StartFailed, path_of
 
-CONNECTIONS: Final = 10          # the least that MariaDB takes
-START_S: Final = 60.0            # what a machine under load may need at worst
+CONNECTIONS: Final = 10  # the least that MariaDB takes
+START_S: Final = 60.0  # what a machine under load may need at worst
 POLL_S: Final = 0.02
 # A server of 16 MiB is enough for a hundred articles. Asynchronous I/O of the kernel is a resource
 # that all servers of a machine share, and the start fails when none is left.
@@ -29,7 +29,7 @@ SMALL: Final = (
     "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=8M", "--key-buffer-size=1M",
     "--aria-pagecache-buffer-size=1M", "--skip-name-resolve", "--skip-networking",
 )  # fmt: skip
-INSTALLS_MAX: Final = 3          # a machine that is short of memory for a moment may fail one
+INSTALLS_MAX: Final = 3  # a machine that is short of memory for a moment may fail one
 PROGRAMS: Final = ("mariadbd", "mariadb-install-db", "mariadb")
 
 
@@ -48,7 +48,7 @@ class MariaDb:
         self, folder: Path, setup: str, *,
         connections: int = CONNECTIONS, core: str | None = None,
     ) -> None:  # fmt: skip
-        self.socket = folder / "data" / "db.sock"    # where its user may write
+        self.socket = folder / "data" / "db.sock"  # where its user may write
         self._data = folder / "data"
         self._setup = folder / "setup.sql"
         self._log = folder / "mariadbd.out"
@@ -60,7 +60,7 @@ class MariaDb:
     def start(self) -> None:
         """Start it, with a new data directory the first time. Raises StartFailed."""
         if self._process is not None:
-            self._process.stop()    # it has ended, or else two would share its files
+            self._process.stop()  # it has ended, or else two would share its files
         user = _user()
         if not self._data.exists():
             self._data.mkdir(parents=True)

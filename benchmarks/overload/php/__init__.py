@@ -23,8 +23,8 @@ from benchmarks.overload.scenarios import CONNECTIONS, SERVICE_MS
 
 SCRIPT: Final = Path(__file__).parent / "shop.php"
 COUNTS: Final = ("gets", "posts", "answered")
-CALIBRATION_S: Final = 10.0      # 1600 exponential times: their mean is off by 2.5 % (one sigma)
-WARM_UP_S: Final = 1.0           # before it: the script is compiled once
+CALIBRATION_S: Final = 10.0  # 1600 exponential times: their mean is off by 2.5 % (one sigma)
+WARM_UP_S: Final = 1.0  # before it: the script is compiled once
 
 
 class PhpShop(Application):

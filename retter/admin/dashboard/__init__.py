@@ -26,17 +26,19 @@ def build() -> Page:
     style, script, html = (
         (here / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html")
     )
-    policy = "; ".join([
-        "default-src 'none'",
-        f"script-src '{_hash(script)}'",
-        f"style-src '{_hash(style)}'",
-        "connect-src 'self'",
-        "img-src data:",                      # the icon, which shows the state
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",             # no foreign page may lay itself over the buttons
-        "require-trusted-types-for 'script'",
-    ])
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src '{_hash(script)}'",
+            f"style-src '{_hash(style)}'",
+            "connect-src 'self'",
+            "img-src data:",  # the icon, which shows the state
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",  # no foreign page may lay itself over the buttons
+            "require-trusted-types-for 'script'",
+        ]
+    )
     html = html.replace("/*STYLE*/", style).replace("/*SCRIPT*/", script)
     return Page(html.encode(), policy)
 
