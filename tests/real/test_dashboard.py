@@ -13,6 +13,9 @@ import pytest
 from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, Program, RetterProgram, eventually, free_port
 
+# One process runs them all: what is seen later was done before.
+pytestmark = pytest.mark.xdist_group("dashboard")
+
 TOKEN = "the-token-of-the-tests"
 WAIT_MS = DEADLINE_S * 1000
 

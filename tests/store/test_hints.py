@@ -128,8 +128,8 @@ def test_names_are_shown_harmlessly() -> None:
             "cookies",
             ["cookie PHPSESSID"],
             [
-                "cookie PHPSESSID is named like a session, but the application has not been seen to "
-                "set it, or many share its value: until then all cookies count"
+                "cookie PHPSESSID is named like a session, but the application has not been seen "
+                "to set it, or many share its value: until then all cookies count"
             ],
         ),
         (
