@@ -17,8 +17,8 @@ from setuptools import setup
 MODULES = (
     "base/buffers", "base/wildcard",
     "http/cache_control", "http/content_coding", "http/cookies", "http/dates",
-    "http/forwarding", "http/heads", "http/memo", "http/message", "http/read_buffer",
-    "http/templates", "http/variants",
+    "http/forwarding", "http/hop_by_hop", "http/memo", "http/message", "http/read_buffer",
+    "http/request_parser", "http/response_parser", "http/templates", "http/variants",
     "store/accounting", "store/conditional", "store/hints", "store/lineage", "store/marks",
     "store/owner", "store/personal", "store/policy", "store/record", "store/sessions",
     "store/set_cookie", "store/store",

@@ -11,7 +11,7 @@ from retter.admin.url import head_bytes, split_url
 from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit, Phase
-from retter.http.heads import HeadMemo
+from retter.http.memo import HeadMemo
 from retter.store.hints import advice, made_of
 from retter.store.policy import StorePolicy, url_sessions
 from retter.store.record import WITHDRAWN

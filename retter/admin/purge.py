@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
 from retter.base.errors import DownstreamError
-from retter.http.heads import HeadMemo
+from retter.http.memo import HeadMemo
 from retter.store.policy import stored_url
 
 if TYPE_CHECKING:

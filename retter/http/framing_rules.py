@@ -16,7 +16,7 @@ of a whole site has to be the strictest parser on the path, so all of them are e
 - a trailer section over a limit, whatever the segments it comes in, and trailer fields that frame
   or route the message (RFC 9110 section 6.5.1).
 
-Pure functions over bytes. For heads h11 has its say afterwards (heads.py).
+Pure functions over bytes. For heads h11 has its say afterwards (in the two parsers).
 """
 
 import re

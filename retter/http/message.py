@@ -1,10 +1,10 @@
 """What a parsed head is: immutable, free of I/O, and shared by every request with the same bytes.
 
-The heads are made by `heads.py` (which owns h11 and the strict framing rules) and read by everyone
-else. Because a head may be shared between connections through the memo, nothing here is ever
-changed after it is made; whatever belongs to one request alone lives in its Exchange. The classes
-are not frozen all the same: a frozen dataclass takes three times as long to fill (1.6 us against
-0.5 us for a RequestHead), and a head never seen before has to be made in a few microseconds.
+The heads are made by request_parser.py and response_parser.py and read by everyone else. Because a
+head may be shared between connections through the memo, nothing here is ever changed after it is
+made; whatever belongs to one request alone lives in its Exchange. The classes are not frozen all
+the same: a frozen dataclass takes three times as long to fill (1.6 us against 0.5 us for a
+RequestHead), and a head never seen before has to be made in a few microseconds.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,11 @@ class Framing(Enum):
     LENGTH = "length"  # Content-Length octets
     CHUNKED = "chunked"  # chunked transfer coding
     CLOSE = "close"  # a response that ends when the connection closes
+
+
+def field_lines(fields: list[tuple[bytes, bytes]]) -> bytes:
+    """Return field lines as they are sent (RFC 9112 section 5)."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def _first(fields: Fields, name: bytes) -> bytes | None:
@@ -133,7 +138,7 @@ class ResponseHead:
     plain: bool  # a good answer to a GET with nothing in its head to think about:
     # 2xx or 3xx (not 204 to 206, 304), LENGTH, with a Date, no
     # Set-Cookie, Vary or stream
-    undated: bool = False  # without Date: it gets that of its receipt (heads.dated)
+    undated: bool = False  # without Date: it gets that of its receipt (response_parser.dated)
     compressible: bool = False  # compressed for clients that ask for it (content_coding.py)
     coded: bytes | None = None  # `forward` for a coded body, made when it is first needed:
     # filled in later, and always the same

@@ -7,6 +7,8 @@ that is taken.
 
 from collections.abc import Callable
 
+from retter.base.errors import BadRequest
+
 _END_OF_HEAD = b"\r\n\r\n"
 # Of what has been checked before, so much is looked at again: the longest fault has three octets.
 _OVERLAP = 2
@@ -75,3 +77,26 @@ class ReadBuffer:
         """Return bytes, and where in them that begins which has not been used."""
         octets = self._octets
         return (octets if isinstance(octets, bytes) else bytes(octets)), self._begin
+
+
+def end_of_head(
+    buffer: bytes, bytes_max: int, check: Callable[[bytes], None], begin: int = 0
+) -> int:
+    """Return where the head that begins there in the buffer ends, or 0 while it is incomplete.
+
+    A fault that no further bytes can mend is reported at once, so that a peer who ends lines with
+    a bare LF gets its 400 instead of waiting for a head that never ends.
+
+    Raises:
+        DownstreamError: (or whatever `check` raises) The lines are malformed.
+        BadRequest: 431, more than bytes_max octets.
+    """
+    end = buffer.find(b"\r\n\r\n", begin) + 4
+    if end > 3:
+        if end - begin > bytes_max:
+            raise BadRequest("the request head is too large", 431)
+        return end
+    if len(buffer) - begin > bytes_max:
+        raise BadRequest("the request head is too large", 431)
+    check(buffer[begin:])
+    return 0

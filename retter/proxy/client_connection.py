@@ -16,9 +16,9 @@ from retter.base.reason import Reason
 from retter.breaker import Kind
 from retter.http.forwarding import ForwardingFields, peer_name
 from retter.http.framing_rules import check_request_head
-from retter.http.heads import HeadMemo, end_of_head
+from retter.http.memo import HeadMemo
 from retter.http.message import Framing, RequestHead
-from retter.http.read_buffer import ReadBuffer
+from retter.http.read_buffer import ReadBuffer, end_of_head
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
 from retter.proxy.exchange import Exchange, begin

@@ -35,8 +35,10 @@ from retter.config.units import parse_listen, parse_upstream
 from retter.http.content_coding import Accepted, Eligibility, Negotiator
 from retter.http.dates import format_http_date
 from retter.http.forwarding import ForwardingFields, Trust
-from retter.http.heads import HeadMemo, RequestParser, ResponseParser
+from retter.http.memo import HeadMemo
 from retter.http.message import RequestHead, ResponseHead
+from retter.http.request_parser import RequestParser
+from retter.http.response_parser import ResponseParser
 from retter.net.certificates import upstream_context
 from retter.net.supervision import report
 from retter.proxy.awaited_streams import AwaitedStreams, asks_for_events
@@ -80,8 +82,8 @@ ADDRESS_SHARE = 1 / 8
 EXPIRED_AT_ONCE_MAX = 8
 EXPIRE_AGAIN_S = 0.005
 
-# All memos together take 8 MiB at most: these, 2 MiB of forms and cookies (heads.py, owner.py), and
-# 2 MiB of what has come once (memo.py).
+# All memos together take 8 MiB at most: these, 2 MiB of forms and cookies (templates.py, owner.py),
+# and 2 MiB of what has come once (memo.py).
 REQUEST_MEMO_BYTES_MAX = 3 * 1024 * 1024
 RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 

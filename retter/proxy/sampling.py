@@ -11,8 +11,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from retter.base.counters import Counters, Histogram
-from retter.http.heads import HeadMemo, ResponseParser
+from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
+from retter.http.response_parser import ResponseParser
 from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.upstream_connection import UpstreamConnection
 

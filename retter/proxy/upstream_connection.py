@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 from retter.base.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.http.chunked import BodyMalformed, ChunkedDecoder
 from retter.http.framing_rules import check_response_head
-from retter.http.heads import HeadMemo, ResponseParser, dated, end_of_head
+from retter.http.memo import HeadMemo
 from retter.http.message import Framing, ResponseHead
-from retter.http.read_buffer import ReadBuffer
+from retter.http.read_buffer import ReadBuffer, end_of_head
+from retter.http.response_parser import ResponseParser, dated
 from retter.net.transports import close_sending
 from retter.proxy.bound_connections import names_binding_scheme
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.http.forwarding import ForwardingFields, Trust, peer_name
-from retter.http.heads import RequestParser
 from retter.http.message import RequestHead
+from retter.http.request_parser import RequestParser
 
 NETWORKS = [ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/8")]
 

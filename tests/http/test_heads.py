@@ -6,17 +6,11 @@ from hypothesis import strategies as st
 
 from retter.base.errors import BadRequest, DownstreamError, LoopDetected, UpstreamMalformed
 from retter.http.framing_rules import check_request_head
-from retter.http.heads import (
-    HEAD_COST_PER_BYTE,
-    HEAD_ENTRY_BYTES,
-    HeadMemo,
-    RequestParser,
-    ResponseParser,
-    end_of_head,
-    parse_response,
-)
-from retter.http.memo import SEEN_MAX
+from retter.http.memo import HEAD_COST_PER_BYTE, HEAD_ENTRY_BYTES, SEEN_MAX, HeadMemo
 from retter.http.message import Framing, RequestHead, ResponseHead
+from retter.http.read_buffer import end_of_head
+from retter.http.request_parser import RequestParser
+from retter.http.response_parser import ResponseParser, parse_response
 from tests.support.compiled import attributes
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 

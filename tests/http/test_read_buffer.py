@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from retter.base.errors import BadRequest
 from retter.http.framing_rules import check_request_head, line_fault
-from retter.http.heads import end_of_head
-from retter.http.read_buffer import ReadBuffer
+from retter.http.read_buffer import ReadBuffer, end_of_head
 from tests.support.compiled import counts_lines
 from tests.support.harness import FakeProxy, get, reply, status_of
 from tests.support.work import instructions_of

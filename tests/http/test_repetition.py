@@ -21,8 +21,9 @@ from retter.http.content_coding import (
     weights,
 )
 from retter.http.forwarding import Trust
-from retter.http.heads import FIELDS_COUNTED_FROM_BYTES, RequestParser, parse_response
 from retter.http.message import RequestHead
+from retter.http.request_parser import FIELDS_COUNTED_FROM_BYTES, RequestParser
+from retter.http.response_parser import parse_response
 from retter.http.variants import Shaper
 from retter.store.conditional import answer
 from retter.store.record import facts_of, vary_names_of

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from retter.base.errors import DownstreamError, UpstreamMalformed
 from retter.http.content_coding import Eligibility
-from retter.http.heads import RequestParser, ResponseParser, parse_response
 from retter.http.message import RequestHead, ResponseHead
+from retter.http.request_parser import RequestParser
+from retter.http.response_parser import ResponseParser, parse_response
 from retter.http.templates import FORM_BYTES_MAX, OWN_REQUEST_FIELDS, FormMemo, form_cutter
 from tests.support.compiled import attributes
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.http.heads import ResponseParser
 from retter.http.known_names import FAILURE_TEXTS
 from retter.http.message import ResponseHead
+from retter.http.response_parser import ResponseParser
 from retter.proxy.goodness import (
     BELIEVED_AFTER,
     NEW_BYTES_MAX,

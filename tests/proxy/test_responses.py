@@ -6,8 +6,8 @@ import pytest
 
 from retter.base.reason import Reason
 from retter.breaker import Kind, State
-from retter.http.heads import RequestParser
 from retter.http.message import RequestHead
+from retter.http.request_parser import RequestParser
 from retter.proxy.responses import AnswerWriter, Persistence
 from retter.store.record import StoredResponse
 from tests.support.harness import body_of, field, status_of

@@ -6,8 +6,8 @@ from itertools import count
 import pytest
 
 from retter.breaker import Mode
-from retter.http.heads import ResponseParser, dated, parse_response
 from retter.http.message import ResponseHead
+from retter.http.response_parser import ResponseParser, dated, parse_response
 from retter.proxy.exchange import Exchange
 from tests.support.compiled import attributes, replaces_parts
 from tests.support.harness import DATE, FakeProxy, body_of, field, get, reply, status_of

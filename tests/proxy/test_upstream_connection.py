@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from retter.base.errors import UpstreamError, UpstreamMalformed, UpstreamReset
-from retter.http.heads import HeadMemo, ResponseParser
+from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
+from retter.http.response_parser import ResponseParser
 from retter.proxy.upstream_connection import INFORMATIONAL_MAX, UpstreamConnection
 from tests.support.harness import DATE, FakeLoop, FakeTransport, reply
 

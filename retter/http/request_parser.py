@@ -1,56 +1,44 @@
-"""From head bytes to RequestHead and ResponseHead: the one place where heads are parsed.
+"""From head bytes to a RequestHead: the one place where requests' heads are parsed.
 
 h11 needs about 25 us for a browser's head, more than the whole rest of a request, so no head is
-parsed twice: `HeadMemo` keeps the result under the exact bytes it was made from. That makes the
-memo invisible, since equal bytes have equal meaning. A head that is new goes the short way, as a
-known form with other values in it (templates.py), if all of it is plain, and through h11 if
-anything is not.
+parsed twice: `HeadMemo` (memo.py) keeps the result under the exact bytes it was made from. That
+makes the memo invisible, since equal bytes have equal meaning. A head that is new goes the short
+way, as a known form with other values in it (templates.py), if all of it is plain, and through h11
+if anything is not.
 What h11 lets pass and we do not is in framing_rules.py; what is removed, renamed and added on the
-way to the other side is here.
+way to the application is here.
 """
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
-from typing import TypeVar
 
 import h11
 
-from retter.base.errors import (
-    BadRequest,
-    DownstreamError,
-    LoopDetected,
-    Unsupported,
-    UpstreamMalformed,
-)
-from retter.base.limits import LIST_MEMBERS_MAX
-from retter.http.content_coding import (
-    VARY_LINE,
-    Eligibility,
-    compressible_status,
-    forbids_coding,
-    reduced_accept_encoding,
-    varies_already,
-)
+from retter.base.errors import BadRequest, DownstreamError, LoopDetected, Unsupported
+from retter.http.content_coding import reduced_accept_encoding
 from retter.http.framing_rules import (
     check_request_head,
-    check_response_head,
     has_length,
     host_is_valid,
     length_fault,
-    length_is_valid,
     request_framing,
-    response_framing,
     shadows,
 )
+from retter.http.hop_by_hop import (
+    HOP_BY_HOP,
+    SIMPLE_CONNECTION,
+    keeps_alive,
+    named_by_connection,
+    names_a_field,
+    passed_protocols,
+    stays_here,
+    too_many_members,
+)
 from retter.http.known_names import ADDRESS_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
-from retter.http.memo import Memo
-from retter.http.message import Fields, Framing, RequestHead, ResponseHead
+from retter.http.message import Fields, Framing, RequestHead, field_lines
 from retter.http.templates import (
     OWN_REQUEST_FIELDS,
-    OWN_RESPONSE_FIELDS,
     REQUEST_LINE,
-    STATUS_LINE,
     Blanks,
     FormMemo,
     Lines,
@@ -58,22 +46,6 @@ from retter.http.templates import (
     lines_of,
 )
 from retter.http.variants import Shaper, country
-
-# RFC 9110 section 7.6.1: fields that concern one connection. Upgrade is put back when it is meant
-# for the application; Transfer-Encoding is rewritten because the body is framed anew.
-HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
-)
-
-# What a client must not be able to remove by naming it in Connection: that trick takes the
-# credentials or the address away from the request after someone in front has checked them.
-_PROTECTED = frozenset(
-    {
-        b"host", b"cookie", b"set-cookie", b"authorization", b"via", b"forwarded", b"x-real-ip",
-        b"cache-control", b"date", b"expect", b"location",
-    }
-)  # fmt: skip
-_PROTECTED_PREFIXES = (b"content-", b"x-forwarded-")
 
 # Written anew for every request by forwarding.py, with what the connection knows. Proxy means
 # nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
@@ -87,78 +59,11 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
-# The lists whose members are looked at one by one, by us and by h11.
-_LIST_LINES = re.compile(rb"\r\n(?:connection|te|upgrade|expect):([^\r]*+)", re.IGNORECASE)
-
 # A shorter head has so few lines that they need not be counted before they are looked at.
 FIELDS_COUNTED_FROM_BYTES = 1024
 
-# Ours, so that nobody else's can be taken for them.
-_OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
-
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
 _VERSION = re.compile(rb" HTTP/([0-9]\.[0-9])")
-
-Parsed = TypeVar("Parsed")
-
-# What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
-# Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
-HEAD_COST_PER_BYTE = 6
-HEAD_ENTRY_BYTES = 500
-
-
-class HeadMemo(Memo[Parsed]):
-    """A bounded map from exact head bytes to what they parse to."""
-
-    __slots__ = ()
-
-    def __init__(self, bytes_max: int) -> None:
-        super().__init__(
-            bytes_max,
-            cost_per_byte=HEAD_COST_PER_BYTE,
-            entry_bytes=HEAD_ENTRY_BYTES,
-            key_bytes_max=bytes_max,
-        )
-
-
-def _named_by_connection(fields: Fields) -> frozenset[bytes]:
-    """Return the lower-case options of all Connection fields (RFC 9110 section 7.6.1)."""
-    options: set[bytes] = set()
-    for name, value in fields:
-        if name == b"connection":
-            options.update(option.strip().lower() for option in value.split(b","))
-    return frozenset(options)
-
-
-def _too_many_members(head: bytes) -> bool:
-    """Whether the lists that decide about connection and upgrade have more than are looked at."""
-    if head.count(b",") < LIST_MEMBERS_MAX:
-        return False
-    lists: list[bytes] = _LIST_LINES.findall(head)
-    return sum([value.count(b",") for value in lists]) >= LIST_MEMBERS_MAX
-
-
-def _stays_here(name: bytes, connection: frozenset[bytes]) -> bool:
-    """Whether a field of that lower-case name ends at this hop."""
-    if name in HOP_BY_HOP:
-        return True
-    if name not in connection:
-        return False
-    return name not in _PROTECTED and not name.startswith(_PROTECTED_PREFIXES)
-
-
-def _keeps_alive(connection: frozenset[bytes], http11: bool) -> bool:
-    # RFC 9112 section 9.3
-    if b"close" in connection:
-        return False
-    return http11 or b"keep-alive" in connection
-
-
-def _lines(fields: list[tuple[bytes, bytes]]) -> bytes:
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
-
-
-# -- requests ---------------------------------------------------------------------------------
 
 
 def _h11_request(head: bytes) -> h11.Request:
@@ -212,15 +117,7 @@ def _upgrade_of(fields: Fields, connection: frozenset[bytes], http11: bool) -> b
     # requests that nobody in front can read any more.
     if not http11 or b"upgrade" not in connection:
         return b""
-    return _passed_protocols(b",".join([value for name, value in fields if name == b"upgrade"]))
-
-
-def _passed_protocols(value: bytes) -> bytes:
-    """Return those protocols of an Upgrade field that the two sides may change to here."""
-    offers = [offer.strip() for offer in value.split(b",")]
-    return b", ".join(
-        [o for o in offers if o and not o.lower().startswith((b"h2", b"tls", b"http/2"))]
-    )
+    return passed_protocols(b",".join([value for name, value in fields if name == b"upgrade"]))
 
 
 def _takes_trailers(te: bytes) -> bool:
@@ -248,16 +145,9 @@ _JUDGED_IN_REQUESTS = frozenset(
     }
 )  # fmt: skip
 _REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
+
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
-_SIMPLE_CONNECTION = frozenset({b"keep-alive", b"close"})
-
-
-def _names_a_field(connections: list[bytes], names: list[bytes]) -> bool:
-    """Whether an option of Connection is the name of a field that is there, even of `Close`."""
-    return any(option not in HOP_BY_HOP and option in names for option in connections)
-
-
 _CODINGS = b"accept-encoding"
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
 
@@ -337,8 +227,8 @@ class _RequestForm:
         self.judged = (
             len(hosts) != 1
             or not host_is_valid(self.host)
-            or not _SIMPLE_CONNECTION.issuperset(connections)
-            or _names_a_field(connections, names)
+            or not SIMPLE_CONNECTION.issuperset(connections)
+            or names_a_field(connections, names)
             or not _JUDGED_IN_REQUESTS.isdisjoint(names)
         )
         codings = _codings(lines, decodable)
@@ -448,7 +338,7 @@ class RequestParser:
         check_request_head(head)
         if fault := length_fault(head):
             raise BadRequest(fault)
-        if _too_many_members(head):
+        if too_many_members(head):
             raise BadRequest("too many members in Connection, TE, Upgrade and Expect", 431)
         _check_version(head)
         request = _h11_request(head)
@@ -486,7 +376,7 @@ class RequestParser:
         method, target = match.groups()
         fields = form.fields(values)
         if form.judged or method in _REFUSED_METHODS:
-            if _too_many_members(head):
+            if too_many_members(head):
                 return None
             return self._head(method, target, True, form.raw(fields), fields)
         return RequestHead(
@@ -525,10 +415,10 @@ class RequestParser:
         if host is not None and not host_is_valid(host):
             raise BadRequest("a malformed Host")
         framing, length = request_framing(fields, http11)
-        connection = _named_by_connection(fields)
+        connection = named_by_connection(fields)
         # What the application does not see must not decide who a stored response is for either.
         fields = tuple(
-            [(n, v) for n, v in fields if n in HOP_BY_HOP or not _stays_here(n, connection)]
+            [(n, v) for n, v in fields if n in HOP_BY_HOP or not stays_here(n, connection)]
         )
         seen = tuple(
             [field for field in fields if _is_seen(field[0], self._ends_here, self._trusted)]
@@ -544,12 +434,16 @@ class RequestParser:
             fields=fields,
             framing=framing,
             content_length=length,
-            keep_alive=_keeps_alive(connection, http11),
+            keep_alive=keeps_alive(connection, http11),
             expect_continue=_expects_continue(fields, http11),
             upgrade=upgrade,
             conditional=any(name in _CONDITIONS for name, _ in fields),
             forward=b"%b %b HTTP/1.1\r\n%b"
-            % (method, target, _lines(self._kept(raw, http11, host, connection, framing, upgrade))),
+            % (
+                method,
+                target,
+                field_lines(self._kept(raw, http11, host, connection, framing, upgrade)),
+            ),
             telling=tuple([field for field in seen if self._tells(field[0])]),
             shape=self._shaper.shape(seen),
             country=country(seen) if self._trusted else b"",
@@ -578,7 +472,7 @@ class RequestParser:
                 kept.append((raw_name, host or b""))  # absolute-form: the target's authority wins
             elif name == b"expect" and not http11:
                 continue  # RFC 9110 section 10.1.1: ignored, and we speak HTTP/1.1 for the client
-            elif not (name in self._dropped or shadows(name) or _stays_here(name, connection)):
+            elif not (name in self._dropped or shadows(name) or stays_here(name, connection)):
                 kept.append((raw_name, codings.get(at, value)))
                 host_told = host_told or name == b"x-forwarded-host"
         if host and not host_told:
@@ -593,325 +487,3 @@ class RequestParser:
         if upgrade:
             kept.append((b"Upgrade", upgrade))
         return kept
-
-
-# -- responses --------------------------------------------------------------------------------
-
-# h11 takes a 1xx only as the answer to a request, and a 101 only if that asked for it. Whether ours
-# did is the exchange's to judge.
-_ANY_REQUEST = h11.Request(
-    method="GET", target="/", headers=[("Host", "x"), ("Connection", "upgrade"), ("Upgrade", "x")]
-)
-_INFORMATIONAL = re.compile(rb"HTTP/1\.[01] 1[0-9][0-9][ \r]")
-
-
-def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
-    connection = h11.Connection(h11.CLIENT)
-    if _INFORMATIONAL.match(head):
-        connection.send(_ANY_REQUEST)
-        connection.send(h11.EndOfMessage())
-    connection.receive_data(head)
-    try:
-        event = connection.next_event()
-    except h11.RemoteProtocolError as error:
-        raise UpstreamMalformed(str(error)) from error
-    if not isinstance(event, (h11.Response, h11.InformationalResponse)):
-        raise UpstreamMalformed("not a response")
-    return event
-
-
-_JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
-# What is not part of a stored response. Upgrade, and Connection with it, is an offer of that one
-# connection.
-_NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age", b"upgrade", b"connection"})
-_BODILESS = frozenset({b"204", b"304"})
-_VIA = b"Via: 1.1 retter\r\n"
-_VIA_VARY = _VIA + VARY_LINE
-_cut_response = form_cutter(OWN_RESPONSE_FIELDS)
-
-
-class _ResponseForm:
-    """What a form of responses means, whatever is filled in.
-
-    Args:
-        lines: Of the form.
-        eligibility: Which answers are compressed; None is none.
-    """
-
-    __slots__ = (
-        "_cookies_at", "_fields", "_own", "compressible", "forward", "judged", "keep_alive",
-        "length_at", "plain", "stored", "undated", "varies",
-    )  # fmt: skip
-
-    def __init__(self, lines: Lines, eligibility: Eligibility | None) -> None:
-        names = [name.lower() for name, _ in lines]
-        connections = [v.lower() for n, v in lines if n.lower() == b"connection" and v is not None]
-        self._fields = [(name.lower(), value or b"") for name, value in lines]
-        self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
-        self._cookies_at = [at for at, name in enumerate(names) if name == b"set-cookie"]
-        self.keep_alive = b"close" not in connections
-        self.undated = b"date" not in names
-        self.plain = not (self._cookies_at or self.undated or b"vary" in names)
-        self.length_at = names.index(b"content-length") if b"content-length" in names else 0
-        self.judged = (
-            names.count(b"content-length") != 1
-            or not _SIMPLE_CONNECTION.issuperset(connections)
-            or _names_a_field(connections, names)
-            or not _JUDGED_IN_RESPONSES.isdisjoint(names)
-            or any(_is_event_stream(name, value) for name, value in self._fields)
-        )
-        # What decides about compression is never taken out, but for status and length.
-        types = [value for name, value in self._fields if name == b"content-type"]
-        self.compressible = (
-            eligibility is not None
-            and len(types) == 1
-            and eligibility.fits(types[0])
-            and not any(forbids_coding(name, value) for name, value in self._fields)
-        )
-        self.varies = any(varies_already(name, value) for name, value in self._fields)
-        ends_here = _OUR_RESPONSE_FIELDS | HOP_BY_HOP
-        self.forward = Blanks(lines, lambda name: name not in ends_here)
-        self.stored = Blanks(lines, lambda name: name not in ends_here | _NOT_STORED)
-
-    def fields(self, values: list[bytes]) -> Fields:
-        """Return the fields with these values."""
-        fields = self._fields.copy()
-        for (at, name), value in zip(self._own, values, strict=True):
-            fields[at] = (name, value)
-        return tuple(fields)
-
-    def set_cookies(self, fields: Fields) -> tuple[bytes, ...]:
-        """Return the values of Set-Cookie."""
-        return tuple([fields[at][1] for at in self._cookies_at])
-
-
-class ResponseParser:
-    """Parses response heads for one RETTER process.
-
-    Args:
-        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
-        fields_max: Field lines a head may have; 0 is no limit.
-        eligibility: Which answers are compressed; None is none.
-    """
-
-    def __init__(
-        self,
-        form_bytes_max: int = 512 * 1024,
-        fields_max: int = 0,
-        eligibility: Eligibility | None = None,
-    ) -> None:
-        self._forms: FormMemo[_ResponseForm] | None = None
-        if form_bytes_max:
-            self._forms = FormMemo(form_bytes_max)
-        self.configure(fields_max, eligibility)
-
-    def configure(self, fields_max: int, eligibility: Eligibility | None) -> None:
-        """Do it so from now on; what each means is told above."""
-        self._fields_max = fields_max
-        self._eligibility = eligibility
-        self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
-        if self._forms is not None:
-            self._forms.clear()  # what a form means may have changed
-
-    def parse(self, head: bytes) -> ResponseHead:
-        """Parse one whole response head, from the status line to the empty line.
-
-        Raises:
-            UpstreamMalformed: It is not HTTP/1.x, its framing is ambiguous, or it has too many
-                fields.
-        """
-        if self._fields_max and head.count(b"\r\n") - 2 > self._fields_max:
-            raise UpstreamMalformed("too many header fields")
-        if self._forms is not None:
-            parsed = self._parse_form(head, self._forms)
-            if parsed is not None:
-                return parsed
-        return parse_response(head, self._eligibility)
-
-    def _parse_form(self, head: bytes, memo: FormMemo[_ResponseForm]) -> ResponseHead | None:
-        """Parse a head of plain lines with one Content-Length; None if it is for h11 to judge."""
-        end = head.index(b"\r\n")
-        match = STATUS_LINE.fullmatch(head, 0, end)
-        if match is None or match[1] in _BODILESS:
-            return None
-        pieces = _cut_response(head[end:-2])
-        values = pieces[2::3]
-        del pieces[2::3]
-        key = b"".join(pieces)
-        form = memo.young.get(key) or memo.get(key)
-        if form is None:
-            lines = lines_of(pieces)
-            if not lines:
-                return None
-            form = _ResponseForm(lines, self._eligibility)
-            memo.offer(key, form)
-        if form.judged:
-            return None
-        fields = form.fields(values)
-        length = fields[form.length_at][1]
-        if not length_is_valid(length):
-            return None
-        status, status_line, octets = int(match[1]), head[: end + 2], int(length)
-        compressible = (
-            form.compressible and octets >= self._coded_bytes_min and compressible_status(status)
-        )
-        last = _VIA_VARY if compressible and not form.varies else _VIA
-        return ResponseHead(
-            status=status,
-            fields=fields,
-            framing=Framing.LENGTH,
-            content_length=octets,
-            keep_alive=form.keep_alive,
-            forward=form.forward.fill(status_line, values) + last,
-            stored=form.stored.fill(status_line, values) + last,
-            set_cookies=form.set_cookies(fields),
-            event_stream=False,
-            plain=form.plain and _is_good(status),
-            undated=form.undated,
-            compressible=compressible,
-        )
-
-
-def _is_good(status: int) -> bool:  # as in policy.py
-    return 200 <= status < 400 and status not in (204, 205, 206, 304)
-
-
-def _is_plain(status: int, fields: Fields) -> bool:
-    return _is_good(status) and not any(
-        name in (b"set-cookie", b"vary") or _is_event_stream(name, value) for name, value in fields
-    )
-
-
-def _announces_body(fields: Fields) -> bool:
-    # RFC 9110 section 8.6 and RFC 9112 section 6.1 forbid it in a 204: an application that does so
-    # may send the body too, and it would be taken for the next answer.
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
-        for name, value in fields
-    )
-
-
-def _is_event_stream(name: bytes, value: bytes) -> bool:
-    return name == b"content-type" and value[:17].lower() == b"text/event-stream"
-
-
-def parse_response(head: bytes, eligibility: Eligibility | None = None) -> ResponseHead:
-    """Parse one whole response head by h11, the long way.
-
-    Args:
-        eligibility: Which answers are compressed; None is none.
-
-    Raises:
-        UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
-    """
-    check_response_head(head)
-    if fault := length_fault(head):
-        raise UpstreamMalformed(fault)
-    if _too_many_members(head):
-        raise UpstreamMalformed("too many members in Connection and Upgrade")
-    response = _h11_response(head)
-    raw = list(response.headers.raw_items())
-    http11 = response.http_version != b"1.0"
-    if not response.http_version.startswith(b"1."):
-        raise UpstreamMalformed("only HTTP/1.x is spoken here")
-    status = response.status_code
-    fields: Fields = tuple([(name.lower(), value) for name, value in raw])
-    framing, length = response_framing(status, fields, http11)
-    connection = _named_by_connection(fields)
-    kept = _kept_of_response(raw, status, connection)
-    status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
-    undated = not any(name == b"date" for name, _ in fields)
-    known_length = None if framing in (Framing.CHUNKED, Framing.CLOSE) else length
-    compressible = eligibility is not None and eligibility.judges(status, known_length, fields)
-    via = b"" if status < 200 else _VIA
-    if compressible and not any(varies_already(name, value) for name, value in fields):
-        via = _VIA_VARY
-    return ResponseHead(
-        status=status,
-        fields=fields,
-        framing=framing,
-        content_length=length,
-        keep_alive=framing is not Framing.CLOSE
-        and _keeps_alive(connection, http11)
-        and not (status == 204 and _announces_body(fields)),
-        forward=status_line + _lines(kept) + via,
-        stored=status_line
-        + _lines([(name, value) for name, value in kept if name.lower() not in _NOT_STORED])
-        + via,
-        set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
-        event_stream=any(_is_event_stream(name, value) for name, value in fields),
-        plain=framing is Framing.LENGTH and not undated and _is_plain(status, fields),
-        undated=undated,
-        compressible=compressible,
-    )
-
-
-def dated(head: ResponseHead, date: bytes) -> ResponseHead:
-    """Return an undated head with the HTTP-date of its receipt (RFC 9110 section 6.6.1).
-
-    A copy, since the memo's is that of every answer with the same bytes, whenever it comes.
-    """
-    line = b"Date: %b\r\n" % date
-    return replace(
-        head,
-        fields=(*head.fields, (b"date", date)),
-        forward=head.forward + line,
-        stored=head.stored + line,
-        undated=False,
-    )
-
-
-def _told_protocols(status: int, value: bytes) -> bytes:
-    """Return what of an answer's Upgrade field its client is told.
-
-    A 101 names what is spoken from here on, and a 426 has to say what is asked for (RFC 9110
-    section 15.5.22). Any other answer may advertise protocols (section 7.8): those that a request
-    could ask for here.
-    """
-    if status in (101, 426):
-        return value
-    return b"" if status < 200 else _passed_protocols(value)
-
-
-def _kept_of_response(
-    raw: list[tuple[bytes, bytes]], status: int, connection: frozenset[bytes]
-) -> list[tuple[bytes, bytes]]:
-    kept: list[tuple[bytes, bytes]] = []
-    for raw_name, value in raw:
-        name = raw_name.lower()
-        if name in _OUR_RESPONSE_FIELDS:
-            continue
-        if name == b"content-length" and (status < 200 or status == 204):
-            continue  # RFC 9110 section 8.6: must not be sent
-        if name == b"upgrade":
-            if value := _told_protocols(status, value):
-                kept += [(b"Connection", b"Upgrade"), (raw_name, value)]
-        elif not _stays_here(name, connection):
-            kept.append((raw_name, value))
-    return kept
-
-
-# -- the end of a head in a stream ------------------------------------------------------------
-
-
-def end_of_head(
-    buffer: bytes, bytes_max: int, check: Callable[[bytes], None], begin: int = 0
-) -> int:
-    """Return where the head that begins there in the buffer ends, or 0 while it is incomplete.
-
-    A fault that no further bytes can mend is reported at once, so that a peer who ends lines with
-    a bare LF gets its 400 instead of waiting for a head that never ends.
-
-    Raises:
-        DownstreamError: (or whatever `check` raises) The lines are malformed.
-        BadRequest: 431, more than bytes_max octets.
-    """
-    end = buffer.find(b"\r\n\r\n", begin) + 4
-    if end > 3:
-        if end - begin > bytes_max:
-            raise BadRequest("the request head is too large", 431)
-        return end
-    if len(buffer) - begin > bytes_max:
-        raise BadRequest("the request head is too large", 431)
-    check(buffer[begin:])
-    return 0
