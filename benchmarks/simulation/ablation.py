@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from retter.base.reason import Reason
 from retter.breaker import baseline, constants, decide, sweep
 from retter.breaker.breaker import CircuitBreaker
 from retter.breaker.circuit import Circuit
@@ -28,10 +27,8 @@ def _method(owner: Any, name: str, replacement: Callable[..., Any]) -> Callable[
     return lambda: setattr(owner, name, replacement)
 
 
-def _plain_cold_mean(self: Any, took_s: float, weight_min: float) -> None:
+def _no_cold_start(self: Any, now: float, **_: Any) -> None:
     self.cold = None
-    self._running.add(took_s, weight_min)
-    self.mean_s = self._running.mean_s
 
 
 def _enter_without_key(self: Any, permit: Any) -> None:
@@ -40,10 +37,8 @@ def _enter_without_key(self: Any, permit: Any) -> None:
     self.keys[unique] = 1
 
 
-def _shed_at_once(circuit: Circuit, reason: Reason) -> decide.Decision:
-    if circuit.limit.load < circuit.cap:
-        return decide.FORWARD
-    return decide.Decision(decide.Action.SHED, reason)
+def _shed_at_once(circuit: Circuit, refusal: decide.Decision) -> decide.Decision:
+    return decide.FORWARD if circuit.limit.load < circuit.cap else refusal
 
 
 def _set(**values: float) -> Callable[[], None]:
@@ -75,12 +70,12 @@ RULES: dict[str, Callable[[], None]] = {
     "queue-without-stored": _method(decide, "_without_stored", _shed_at_once),
     "count-of-the-line": _constant("CROWDED_WINDOWS", 10**9),
     "single-flight": _method(Flight, "enter", _enter_without_key),
-    "discount": _method(WorkRateLimit, "_weigh", lambda s: setattr(s, "load", s.in_flight)),
+    "discount": _constant("OLD_OTHERS_SHARE", 1e9),
     "route-breaker": _set(ROUTE_FAILURES_MIN=10**9, ROUTE_SLOW_CALLS_MIN=10**9),
     "route-failures": _set(ROUTE_FAILURES_MIN=10**9),
     "route-slowness": _set(ROUTE_SLOW_CALLS_MIN=10**9),
     "error-breaker": _method(CircuitBreaker, "_judge_failures", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
-    "cold-start": _method(baseline.ApplicationBaseline, "learn", _plain_cold_mean),
+    "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
     "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
 }

@@ -5,9 +5,10 @@ randomness, and the event loop is the one writer. `CircuitBreaker` is the whole 
 """
 
 from retter.breaker.breaker import CircuitBreaker
-from retter.breaker.constants import BreakerSettings
-from retter.breaker.permit import Kind, Mode, Permit, Phase, Shed
+from retter.breaker.mode import Mode
+from retter.breaker.permit import Kind, Permit, Phase, Shed
 from retter.breaker.routes import route_of
+from retter.breaker.settings import BreakerSettings
 from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State, Transition
 

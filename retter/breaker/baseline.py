@@ -20,11 +20,14 @@ class Baseline:
 
     def add(self, took_s: float, weight_min: float) -> None:
         """Take in one uncongested answer. A freak counts at most as BASELINE_CLIP means."""
+        mean_s = self.mean_s
         samples = self.samples = self.samples + 1
-        if samples > constants.BASELINE_CLIP_AFTER:
-            took_s = min(took_s, constants.BASELINE_CLIP * self.mean_s)
+        if samples > constants.BASELINE_CLIP_AFTER and took_s > constants.BASELINE_CLIP * mean_s:
+            took_s = constants.BASELINE_CLIP * mean_s
         weight = 1.0 / samples
-        self.mean_s += (weight if weight > weight_min else weight_min) * (took_s - self.mean_s)
+        if weight < weight_min:
+            weight = weight_min
+        self.mean_s = mean_s + weight * (took_s - mean_s)
 
 
 class ColdStart:
@@ -66,26 +69,15 @@ class ColdStart:
             self._changed_at = now
 
 
-class ApplicationBaseline:
+class ApplicationBaseline(Baseline):
     """b0: what an answer takes without a queue, over all routes."""
 
-    __slots__ = ("_running", "cold", "mean_s")
+    __slots__ = ("cold",)
 
     def __init__(self, now: float) -> None:
-        self.cold: ColdStart | None = ColdStart(now)
-        self._running = Baseline()
-        self.mean_s: float = constants.BASELINE_START_S
-
-    @property
-    def samples(self) -> int:
-        """Uncongested answers so far."""
-        return self.cold.completions if self.cold else self._running.samples
-
-    def learn(self, took_s: float, weight_min: float) -> None:
-        """Take in one uncongested answer; before the cold start is over, nothing."""
-        if self.cold is None:
-            self._running.add(took_s, weight_min)
-            self.mean_s = self._running.mean_s
+        super().__init__()
+        self.cold: ColdStart | None = ColdStart(now)  # until it is over `add` is not called
+        self.mean_s = constants.BASELINE_START_S
 
     def cold_leave(self, now: float, *, completed: bool) -> None:
         """A request that started during the cold start has ended."""
@@ -94,10 +86,9 @@ class ApplicationBaseline:
             return
         cold.leave(now, completed=completed)
         self.mean_s = cold.mean_s()
+        self.samples = cold.completions
         if cold.completions >= constants.COLD_SAMPLES:
             self.cold = None
-            self._running.mean_s = self.mean_s
-            self._running.samples = constants.COLD_SAMPLES
 
 
 class Dips:

@@ -15,16 +15,9 @@ from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import constants, report, sweep
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import Action, Decision, decide
-from retter.breaker.permit import (
-    CIRCUIT_PROBE,
-    ROUTE_PROBE,
-    Kind,
-    Mode,
-    Permit,
-    Phase,
-    Shed,
-)
+from retter.breaker.decide import PAUSED, Action, Decision, decide
+from retter.breaker.mode import Mode
+from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Kind, Permit, Phase, Shed
 from retter.breaker.routes import Route
 from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State
@@ -45,6 +38,7 @@ _OK: Final = Outcome.OK
 _OBSERVE: Final = Mode.OBSERVE
 _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
+_SHED: Final = Action.SHED
 
 
 class CircuitBreaker(Circuit):
@@ -104,10 +98,12 @@ class CircuitBreaker(Circuit):
         its_route = self.routes.peek(route, now)
         is_get = kind is not _OTHER
         has_stored = stored_age_s is not None
-        action, reason, _ = decide(self, now, is_get, its_route, key, stored_age_s, 0)
+        decision = decide(self, now, is_get, its_route, key, stored_age_s, 0)
+        action, reason = decision.action, decision.reason
         if action is Action.SHED:
-            if self.mode is not _OBSERVE or reason is Reason.PAUSED:
-                return self.refusals.shed(reason, has_stored=has_stored)
+            if self.mode is not _OBSERVE or decision is PAUSED:
+                refusals = self.refusals
+                return (refusals.stored if has_stored else refusals.rejects)[decision.refusal]
             reason = _IS_ADMITTED
         permit = Permit(_ADMITTED, reason, is_get, its_route, key, has_stored, 0)
         if action is Action.HOLD:
@@ -127,12 +123,20 @@ class CircuitBreaker(Circuit):
         has_stored: bool,
         client: int,
     ) -> Permit | Shed:
-        action, reason, limits = decision
-        if limits:
+        action = decision.action
+        if decision.limits:
             self.fire(now, Signal.NO_PERMITS)
-        if action is Action.SHED:
-            return self._shed(now, reason, is_get, route, key, has_stored, client)
-        permit = Permit(_ADMITTED, reason, is_get, route, key, has_stored, client)
+        if action is _SHED:
+            if decision.for_lack_of_a_place:
+                self.shed_at = now
+            if self.mode is not _OBSERVE or decision is PAUSED:
+                return self._shed(now, decision, has_stored)
+            if has_stored:
+                self.counts.would_shed += 1
+            else:
+                self.counts.would_reject += 1
+            return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
+        permit = Permit(_ADMITTED, decision.reason, is_get, route, key, has_stored, client)
         if action is Action.FORWARD:
             pass
         elif action is Action.HOLD:
@@ -160,26 +164,10 @@ class CircuitBreaker(Circuit):
             self.counts.queued += 1
             self.room.add(permit, now)
 
-    def _shed(
-        self,
-        now: float,
-        reason: Reason,
-        is_get: bool,
-        route: Route,
-        key: bytes,
-        has_stored: bool,
-        client: int,
-    ) -> Permit | Shed:
-        if reason in _FOR_LACK_OF_A_PLACE:
-            self.shed_at = now
-        if self.mode is _OBSERVE and reason is not Reason.PAUSED:
-            if has_stored:
-                self.counts.would_shed += 1
-            else:
-                self.counts.would_reject += 1
-            return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
-        shed = self.refusals.shed(reason, has_stored=has_stored)
-        if reason is Reason.PAUSED and self.paused_until is not None:
+    def _shed(self, now: float, decision: Decision, has_stored: bool) -> Shed:
+        refusals = self.refusals
+        shed = (refusals.stored if has_stored else refusals.rejects)[decision.refusal]
+        if self.paused_until is not None:
             shed.retry_after_s = max(1.0, self.paused_until - now)
         shed.count += 1
         return shed
@@ -221,8 +209,9 @@ class CircuitBreaker(Circuit):
         permit.phase = _IN_FLIGHT
         permit.started_at = now
         permit.generation = self.generation
-        limit.enter(now)
-        rank = permit.rank = limit.in_flight
+        limit.area -= now
+        limit.load += 1
+        rank = permit.rank = limit.in_flight = limit.in_flight + 1
         by_rank = self.table.by_rank
         permit.row = by_rank[rank] if rank < len(by_rank) else by_rank[-1]
         # The first one alone is uncongested whatever the limit.
@@ -249,10 +238,12 @@ class CircuitBreaker(Circuit):
             return
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
         permit.phase = _DONE
-        self.leave(now, permit, completed=outcome is _OK)
         if outcome is _OK:
+            self.leave(now, permit, True)
             self._succeeded(now, permit)
-        elif outcome is _NEUTRAL:
+            return
+        self.leave(now, permit, False)
+        if outcome is _NEUTRAL:
             self.give_probe_back(permit)
         else:
             self._failed(now, permit, refused=outcome is Outcome.REFUSED)
@@ -268,10 +259,13 @@ class CircuitBreaker(Circuit):
         known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
         expected_s = baseline.mean_s if known else self.baseline.mean_s
         latency = route.latency
-        latency.counts[bisect_left(LATENCY_BOUNDS_S, took_s)] += 1  # Histogram.add, for less
+        bucket = bisect_left(LATENCY_BOUNDS_S, took_s)  # Histogram.add, and once for both
+        latency.counts[bucket] += 1
         latency.total += took_s
         if permit.first_byte_at >= 0:
-            self.latencies.in_pieces.add(took_s)
+            in_pieces = self.latencies.in_pieces
+            in_pieces.counts[bucket] += 1
+            in_pieces.total += took_s
         limit.completions += 1
         limit.work_s += expected_s
         if known and took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
@@ -289,8 +283,12 @@ class CircuitBreaker(Circuit):
         if permit.probe or route.is_open:
             self._probe_passed(now, permit)
         elif permit.generation == self.generation:
-            route.outcomes.record_success()
-            self.failures.passed(permit.client, now)
+            route.outcomes.passed += 1
+            failures = self.failures
+            failures.recent.passed += 1
+            if failures.in_a_row:
+                failures.end_row()
+            failures.clients.passed(permit.client, now)
             if self.state is _HALF_OPEN:
                 self._climb(now)
             elif self.state is _OPEN and not permit.is_get:
@@ -316,7 +314,8 @@ class CircuitBreaker(Circuit):
         limiting = self.state is _LIMITING
         weight = constants.BASELINE_WEIGHT_LIMITING if limiting else constants.BASELINE_WEIGHT
         route.baseline.add(took_s, weight)
-        self.baseline.learn(took_s, weight)
+        if self.baseline.cold is None:
+            self.baseline.add(took_s, weight)
         if limiting and self.dips.sample(now, self.baseline.mean_s):
             self.limit.restart_window(now)
             self.set_cap()
@@ -349,7 +348,7 @@ class CircuitBreaker(Circuit):
                 self._ceiling_lowered(now)
                 return
         failures.failed(route, refused=refused)
-        route.outcomes.record_failure()
+        route.outcomes.failed += 1
         if self.state is _HALF_OPEN:
             if not failures.clients.is_doubted(permit.client, now):
                 self.fire(now, Signal.TRIAL_FAILED)
@@ -430,6 +429,3 @@ class CircuitBreaker(Circuit):
 
 
 _PROBES: Final = {Action.PROBE: CIRCUIT_PROBE, Action.ROUTE_PROBE: ROUTE_PROBE}
-_FOR_LACK_OF_A_PLACE: Final = frozenset((
-    Reason.LIMIT, Reason.HALF_OPEN, Reason.QUEUE_FULL, Reason.OPEN, Reason.FORCED_OPEN,
-))  # fmt: skip

@@ -10,15 +10,16 @@ from typing import Final
 
 from retter.breaker import constants
 from retter.breaker.baseline import ApplicationBaseline, Dips
-from retter.breaker.constants import BreakerSettings
 from retter.breaker.counts import Counts, Latencies
 from retter.breaker.failures import Failures
 from retter.breaker.in_flight import Flight
 from retter.breaker.limit import WorkRateLimit
-from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Mode, Permit, Phase, Refusals
+from retter.breaker.mode import Mode
+from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Permit, Phase, Refusals
 from retter.breaker.queue import WaitingRoom
 from retter.breaker.recovery import Recovery
 from retter.breaker.routes import Route, RouteTable
+from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import Signal, State, Transition, next_state
 from retter.breaker.table import ConcurrencyTable
 
@@ -281,12 +282,18 @@ class Circuit:
             return
         assert permit.phase is Phase.IN_FLIGHT, f"{permit} cannot be detached"
         permit.phase = Phase.DETACHED
-        self.leave(now, permit, completed=False)
+        self.leave(now, permit, False)
         self.give_probe_back(permit)
 
-    def leave(self, now: float, permit: Permit, *, completed: bool) -> None:
+    def leave(self, now: float, permit: Permit, completed: bool) -> None:
         """It is not in flight any more; `completed` if the application answered it."""
-        self.limit.leave(now, discounted=permit.is_slow and not permit.is_get)
+        limit = self.limit
+        limit.area += now
+        limit.in_flight -= 1
+        limit.load -= 1
+        if limit.old_others:
+            limit.old_others -= permit.is_slow and not permit.is_get
+            limit.weigh(now)
         self.flight.leave(permit)
         if permit.is_cold:
             self.baseline.cold_leave(now, completed=completed)

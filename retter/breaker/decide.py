@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
-from retter.breaker.permit import REFUSAL_REASONS, Mode
+from retter.breaker.mode import Mode
+from retter.breaker.permit import REFUSAL_REASONS
 from retter.breaker.routes import Route
 from retter.breaker.states import State
 
@@ -27,11 +28,13 @@ class Action(Enum):
 
 
 class Decision(NamedTuple):
-    """An action, its reason in the log, and whether the circuit begins to limit by it."""
+    """An action and its reason in the log. All that there are are made once and handed out."""
 
     action: Action
     reason: Reason
-    limits: bool = False
+    refusal: int = 0  # if SHED: which of `Refusals`
+    for_lack_of_a_place: bool = False
+    limits: bool = False  # the circuit begins to limit by it
 
 
 FORWARD: Final = Decision(Action.FORWARD, Reason.ADMITTED)
@@ -40,7 +43,22 @@ _HOLD: Final = Decision(Action.HOLD, Reason.ADMITTED)
 _PROBE: Final = Decision(Action.PROBE, Reason.PROBE)
 _ROUTE_PROBE: Final = Decision(Action.ROUTE_PROBE, Reason.PROBE)
 _TRIAL: Final = Decision(Action.TRIAL, Reason.ADMITTED)
-_SHED: Final = {reason: Decision(Action.SHED, reason) for reason in REFUSAL_REASONS}
+
+
+def _shed(reason: Reason, *, for_lack_of_a_place: bool = False) -> Decision:
+    return Decision(Action.SHED, reason, REFUSAL_REASONS.index(reason), for_lack_of_a_place)
+
+
+# Constants: to look a reason up in a dictionary costs 0.15 us, since an Enum hashes in Python.
+PAUSED: Final = _shed(Reason.PAUSED)
+_FRESH_ENOUGH: Final = _shed(Reason.FRESH_ENOUGH)
+_SINGLE_FLIGHT: Final = _shed(Reason.SINGLE_FLIGHT)
+_ROUTE_OPEN: Final = _shed(Reason.ROUTE_OPEN)
+_SHED_OPEN: Final = _shed(Reason.OPEN, for_lack_of_a_place=True)
+_SHED_HELD_OPEN: Final = _shed(Reason.FORCED_OPEN, for_lack_of_a_place=True)
+_SHED_HALF_OPEN: Final = _shed(Reason.HALF_OPEN, for_lack_of_a_place=True)
+_LIMIT: Final = _shed(Reason.LIMIT, for_lack_of_a_place=True)
+_QUEUE_FULL: Final = _shed(Reason.QUEUE_FULL, for_lack_of_a_place=True)
 
 _CLOSED: Final = State.CLOSED
 _OPEN: Final = State.OPEN
@@ -63,7 +81,7 @@ def decide(
     has_stored = stored_age_s is not None
     if circuit.paused_until is not None:
         if has_stored or circuit.room.held >= constants.HELD_MAX:
-            return _SHED[Reason.PAUSED]
+            return PAUSED
         return _HOLD
     if not is_get:
         return _decide_other(circuit)
@@ -71,16 +89,16 @@ def decide(
         return FORWARD
     if circuit.mode is _HELD_OPEN:
         if has_stored:
-            return _SHED[Reason.FORCED_OPEN]
-        return _without_stored(circuit, Reason.FORCED_OPEN)
+            return _SHED_HELD_OPEN
+        return _without_stored(circuit, _SHED_HELD_OPEN)
     if circuit.state is _OPEN:
         if circuit.recovery.probe_due(now) and _may_probe(circuit, now, client):
             return _PROBE
-        return _SHED[Reason.OPEN] if has_stored else _without_stored(circuit, Reason.OPEN)
+        return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN)
     if route.is_open:
-        return _ROUTE_PROBE if now >= route.probe_at else _SHED[Reason.ROUTE_OPEN]
+        return _ROUTE_PROBE if now >= route.probe_at else _ROUTE_OPEN
     decision = (
-        _without_stored(circuit, Reason.QUEUE_FULL) if stored_age_s is None
+        _without_stored(circuit, _QUEUE_FULL) if stored_age_s is None
         else _with_stored(circuit, now, key, stored_age_s)
     )  # fmt: skip
     return _while_closed(circuit, decision) if circuit.state is _CLOSED else decision
@@ -130,16 +148,16 @@ def _with_stored(circuit: Circuit, now: float, key: bytes, stored_age_s: float) 
     load, cap = circuit.limit.load, circuit.cap
     waiting = _waiting(circuit, circuit.room.waiting)
     if stored_age_s < circuit.settings.fresh_for_s:
-        return _SHED[Reason.FRESH_ENOUGH]
+        return _FRESH_ENOUGH
     if (waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap) and key in circuit.flight.keys:
-        return _SHED[Reason.SINGLE_FLIGHT]
+        return _SINGLE_FLIGHT
     if load < cap and not waiting:
         return FORWARD
     if trial_due(circuit, now):
         return _TRIAL
     if waiting < line_max(circuit):
         return _WAIT
-    return _SHED[Reason.HALF_OPEN if circuit.state is _HALF_OPEN else Reason.LIMIT]
+    return _SHED_HALF_OPEN if circuit.state is _HALF_OPEN else _LIMIT
 
 
 def line_max(circuit: Circuit) -> float:
@@ -158,13 +176,13 @@ def trial_due(circuit: Circuit, now: float) -> bool:
     )
 
 
-def _without_stored(circuit: Circuit, reason: Reason) -> Decision:
+def _without_stored(circuit: Circuit, refusal: Decision) -> Decision:
     room = circuit.room
     waiting = _waiting(circuit, room.waiting_without_stored)
     if circuit.limit.load < circuit.cap and not waiting:
         return FORWARD
     if max(waiting, room.waiting) >= circuit.settings.queue_max:
-        return _SHED[reason]
+        return refusal
     limit = circuit.limit
     work_in_time_s = (
         constants.QUEUE_SHARE * circuit.settings.queue_wait_s * max(1.0, limit.work_rate)
@@ -175,4 +193,4 @@ def _without_stored(circuit: Circuit, reason: Reason) -> Decision:
         or waiting * circuit.baseline.mean_s < work_in_time_s
     ):
         return _WAIT
-    return _SHED[reason]
+    return refusal

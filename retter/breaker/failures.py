@@ -5,8 +5,8 @@ What a full pool or one bad page explains is not reported here; whose failures c
 
 from retter.breaker import constants
 from retter.breaker.clients import Clients
-from retter.breaker.constants import BreakerSettings
 from retter.breaker.routes import Route, RouteTable
+from retter.breaker.settings import BreakerSettings
 from retter.breaker.window import RollingWindow
 
 
@@ -24,13 +24,10 @@ class Failures:
         self.route: Route | None = None  # of all failures in a row, if it is one
         self.clients = Clients(now)
 
-    def passed(self, client: int, now: float) -> None:
-        """Take in a success."""
-        self.recent.record_success()
-        if self.in_a_row:
-            self.in_a_row = self.refused_in_a_row = 0
-            self.route = None
-        self.clients.passed(client, now)
+    def end_row(self) -> None:
+        """A success after failures: they are not in a row any more."""
+        self.in_a_row = self.refused_in_a_row = 0
+        self.route = None
 
     def advance(self, now: float) -> None:
         """Let old outcomes go."""
@@ -42,7 +39,7 @@ class Failures:
         self.route = route if not self.in_a_row or self.route is route else None
         self.in_a_row += 1
         self.refused_in_a_row = self.refused_in_a_row + 1 if refused else 0
-        self.recent.record_failure()
+        self.recent.failed += 1
 
     @property
     def nobody_listens(self) -> bool:
@@ -78,7 +75,6 @@ class Failures:
 
     def clear(self) -> None:
         """Judge afresh."""
-        self.in_a_row = self.refused_in_a_row = 0
-        self.route = None
+        self.end_row()
         self.clients.clear()
         self.recent.clear()

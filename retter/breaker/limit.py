@@ -14,10 +14,9 @@ class WorkRateLimit:
     """Requests in flight, the windows over them, and the limit that follows."""
 
     __slots__ = (
-        "_area",
-        "_changed_at",
         "_limit_start",
         "_window_at",
+        "area",
         "completions",
         "crowded_windows",
         "in_flight",
@@ -45,29 +44,12 @@ class WorkRateLimit:
         # of the running window
         self.completions = 0
         self.work_s = 0.0
-        self._area = 0.0  # integral of the load over time
-        self._changed_at = now
+        # Integral of the load over the window, less load * now: so to enter or to leave is one
+        # addition (CircuitBreaker.started and Circuit.leave do it in place, a call less for each).
+        self.area = 0.0
         self._window_at = now
 
     # --- in flight ---
-
-    def enter(self, now: float) -> None:
-        """One request more is in flight."""
-        self._area += self.load * (now - self._changed_at)
-        self._changed_at = now
-        self.in_flight += 1
-        self.load += 1
-
-    def leave(self, now: float, *, discounted: bool) -> None:
-        """One request less is in flight; `discounted` if it was an old one of another method."""
-        self._area += self.load * (now - self._changed_at)
-        self._changed_at = now
-        self.in_flight -= 1
-        if self.old_others:
-            self.old_others -= discounted
-            self._weigh()
-        else:
-            self.load -= 1
 
     def discount(self, now: float) -> None:
         """One request of another method outlived its patience.
@@ -75,21 +57,20 @@ class WorkRateLimit:
         Slow exports must not starve the GETs, and yet they use the application: together they
         count for OLD_OTHERS_SHARE of the limit at most.
         """
-        self._area += self.load * (now - self._changed_at)
-        self._changed_at = now
         self.old_others += 1
-        self._weigh()
+        self.weigh(now)
 
     def set_limit(self, now: float, limit: float) -> None:
         """Set L; the discount follows it."""
-        self._area += self.load * (now - self._changed_at)
-        self._changed_at = now
         self.limit = limit
-        self._weigh()
+        self.weigh(now)
 
-    def _weigh(self) -> None:
+    def weigh(self, now: float) -> None:
+        """Work out the load anew."""
         counted = constants.OLD_OTHERS_SHARE * self.limit
-        self.load = self.in_flight - max(0.0, self.old_others - counted)
+        load = self.in_flight - max(0.0, self.old_others - counted)
+        self.area -= (load - self.load) * now
+        self.load = load
 
     # --- windows ---
 
@@ -124,10 +105,10 @@ class WorkRateLimit:
         self.crowded_windows = self.crowded_windows + 1 if crowded else 0
         age_s = now - self._window_at
         if age_s > 0:
-            area = self._area + self.load * (now - self._changed_at)
+            mean = max(0.0, self.area + self.load * now) / age_s
             weight = constants.WINDOW_WEIGHT if self.windows else 1.0
             self.work_rate += weight * (self.work_s / age_s - self.work_rate)
-            self.mean_in_flight += weight * (area / age_s - self.mean_in_flight)
+            self.mean_in_flight += weight * (mean - self.mean_in_flight)
             faded = self.peak_work_rate * 0.5 ** (age_s / constants.PEAK_HALF_LIFE_S)
             self.peak_work_rate = max(self.work_rate, faded)
             self.windows += 1
@@ -140,6 +121,7 @@ class WorkRateLimit:
 
     def restart_window(self, now: float) -> None:
         """Forget the running window: what it saw is not typical."""
-        self._window_at = self._changed_at = now
-        self._area = self.work_s = 0.0
+        self._window_at = now
+        self.area = -self.load * now
+        self.work_s = 0.0
         self.completions = 0

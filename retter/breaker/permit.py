@@ -5,13 +5,11 @@ controller needs to know at the end, so that nothing has to be looked up again.
 """
 
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import Final
 
 from retter.base.reason import Reason
-
-if TYPE_CHECKING:
-    from retter.breaker.routes import Route
-    from retter.breaker.table import Row
+from retter.breaker.routes import Route
+from retter.breaker.table import Row
 
 
 class Kind(Enum):
@@ -19,15 +17,6 @@ class Kind(Enum):
 
     GET = "get"
     OTHER = "other"  # every other method: always forwarded, at once, in every state
-
-
-class Mode(Enum):
-    """What an operator asks of the circuit."""
-
-    AUTO = "auto"
-    OPEN = "open"  # hold it open: stored responses, and a trickle for what has none
-    CLOSED = "closed"  # hold it closed: forward everything
-    OBSERVE = "observe"  # decide and count, but forward everything
 
 
 class Phase(Enum):
@@ -60,37 +49,28 @@ class Shed:
         return f"<Shed {self.reason}: {answer}>"
 
 
-class Refusal:
-    """The two forms of one refusal: with and without a stored response to answer with."""
-
-    __slots__ = ("reject", "stored")
-
-    def __init__(self, reason: Reason, retry_after_s: float) -> None:
-        self.stored = Shed(reason, serve_stored=True, retry_after_s=retry_after_s)
-        self.reject = Shed(reason, serve_stored=False, retry_after_s=retry_after_s)
-
-
 class Refusals:
-    """All refusals there are, by reason. Made once a controller, handed out often."""
+    """All refusals there are, in the order of REFUSAL_REASONS. Made once, handed out often."""
 
-    __slots__ = ("by_reason",)
+    __slots__ = ("rejects", "stored")
 
     def __init__(self, retry_after_s: float) -> None:
-        self.by_reason = {reason: Refusal(reason, retry_after_s) for reason in REFUSAL_REASONS}
-
-    def shed(self, reason: Reason, *, has_stored: bool) -> Shed:
-        """Return the stored response's form, or the 503's."""
-        refusal = self.by_reason[reason]
-        return refusal.stored if has_stored else refusal.reject
+        self.stored, self.rejects = (
+            [
+                Shed(reason, serve_stored=serve_stored, retry_after_s=retry_after_s)
+                for reason in REFUSAL_REASONS
+            ]
+            for serve_stored in (True, False)
+        )
 
     def set_retry_after(self, retry_after_s: float) -> None:
         """Follow another setting; a pause tells its own end."""
-        for reason, refusal in self.by_reason.items():
-            if reason is not Reason.PAUSED:
-                refusal.stored.retry_after_s = refusal.reject.retry_after_s = retry_after_s
+        for shed in self.stored + self.rejects:
+            if shed.reason is not Reason.PAUSED:
+                shed.retry_after_s = retry_after_s
 
 
-REFUSAL_REASONS = (
+REFUSAL_REASONS: Final = (
     Reason.LIMIT, Reason.SINGLE_FLIGHT, Reason.FRESH_ENOUGH, Reason.QUEUE_FULL, Reason.OPEN,
     Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.FORCED_OPEN, Reason.PAUSED,
 )  # fmt: skip
@@ -137,7 +117,7 @@ class Permit:
         phase: Phase,
         reason: Reason,
         is_get: bool,
-        route: "Route",
+        route: Route,
         key: bytes,
         has_stored: bool,
         client: int,
@@ -164,7 +144,7 @@ class Permit:
     acts_at: float
     generation: int
     rank: int
-    row: "Row"
+    row: Row
     started_at: float
     uncongested: bool
     is_cold: bool

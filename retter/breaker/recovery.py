@@ -6,7 +6,7 @@ each round trip and stops growing where the application stops answering.
 """
 
 from retter.breaker import constants
-from retter.breaker.constants import BreakerSettings
+from retter.breaker.settings import BreakerSettings
 
 
 class Recovery:

@@ -13,7 +13,6 @@ from typing import Final
 from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
-from retter.breaker.permit import Permit
 from retter.breaker.window import RollingWindow
 from retter.http.message import SEMICOLON
 
@@ -82,7 +81,7 @@ class Route:
         self.suspected_at: float | None = None  # culprit since
         self.is_open = False
         self.probe_at = 0.0
-        self.probe: Permit | None = None
+        self.probe: object | None = None  # a permit, compared by identity
         self._wait_s = 0.0
 
     def open(self, now: float, wait_s: float) -> None:
@@ -100,7 +99,7 @@ class Route:
         self.outcomes.clear()
         self.late_calls.clear()
 
-    def issue_probe(self, now: float, probe: Permit) -> None:
+    def issue_probe(self, now: float, probe: object) -> None:
         """The wait is over: one request goes upstream. If it is lost the next follows anyway."""
         self.probe = probe
         self.probe_at = now + self._wait_s

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from retter.base.reason import Reason
-from retter.breaker.permit import Mode
+from retter.breaker.mode import Mode
 from retter.breaker.states import State
 
 

@@ -8,8 +8,9 @@ from typing import Final
 from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
-from retter.breaker.decide import line_max
-from retter.breaker.permit import CIRCUIT_PROBE, Mode, Permit
+from retter.breaker.decide import PAUSED, line_max
+from retter.breaker.mode import Mode
+from retter.breaker.permit import CIRCUIT_PROBE, Permit
 from retter.breaker.routes import Route
 from retter.breaker.states import Signal, State
 
@@ -89,7 +90,7 @@ def _held_too_long(circuit: Circuit, now: float) -> list[Permit]:
     expired = circuit.room.held_for_too_long(now, constants.HELD_S_MAX)
     for permit in expired:
         permit.reason = Reason.PAUSED
-        circuit.refusals.shed(Reason.PAUSED, has_stored=False).count += 1
+        circuit.refusals.rejects[PAUSED.refusal].count += 1
     return expired
 
 
@@ -142,7 +143,7 @@ def _outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
     if permit.probe:
         circuit.probe_failed(now, permit)
     permit.is_slow = True
-    permit.route.late_calls.record_failure()
+    permit.route.late_calls.failed += 1
     if circuit.state is _HALF_OPEN and permit.generation == circuit.generation:
         circuit.fire(now, Signal.TRIAL_FAILED)
 

@@ -9,15 +9,18 @@ from typing import Final
 
 
 class RollingWindow:
-    """Counts of successes and failures over the last `buckets` x `bucket_s` seconds."""
+    """Counts of successes and failures over the last `buckets` x `bucket_s` seconds.
+
+    To record one is to add one to `passed` or `failed`. What was added since the last `advance`
+    belongs to the newest bucket.
+    """
 
     __slots__ = (
         "_bucket_s",
         "_buckets",
-        "_failed",
-        "_index",
         "_newest",
-        "_passed",
+        "_old_failed",
+        "_old_passed",
         "failed",
         "passed",
     )
@@ -28,21 +31,7 @@ class RollingWindow:
         self._buckets: Final = buckets
         self._bucket_s: Final = bucket_s
         self._newest = int(now / bucket_s)
-        self._index = self._newest % buckets
-        self._passed = [0] * buckets
-        self._failed = [0] * buckets
-        self.passed = 0
-        self.failed = 0
-
-    def record_success(self) -> None:
-        """Count one success in the newest bucket."""
-        self._passed[self._index] += 1
-        self.passed += 1
-
-    def record_failure(self) -> None:
-        """Count one failure in the newest bucket."""
-        self._failed[self._index] += 1
-        self.failed += 1
+        self.clear()
 
     @property
     def outcomes(self) -> int:
@@ -61,18 +50,22 @@ class RollingWindow:
         if steps <= 0:
             return
         self._newest = newest
-        self._index = newest % self._buckets
-        if steps >= self._buckets:
+        if steps >= self._buckets or not self.passed + self.failed:
             self.clear()
             return
-        for step in range(steps):
-            index = (newest - step) % self._buckets
-            self.passed -= self._passed[index]
-            self.failed -= self._failed[index]
-            self._passed[index] = self._failed[index] = 0
+        self.passed -= _move(self._old_passed, self.passed, steps)
+        self.failed -= _move(self._old_failed, self.failed, steps)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._passed = [0] * self._buckets
-        self._failed = [0] * self._buckets
+        self._old_passed = [0] * (self._buckets - 1)  # the buckets before the newest, oldest first
+        self._old_failed = [0] * (self._buckets - 1)
         self.passed = self.failed = 0
+
+
+def _move(old: list[int], total: int, steps: int) -> int:
+    """Close the newest bucket and `steps` - 1 empty ones; return the sum of those that fell out."""
+    old += [total - sum(old), *[0] * (steps - 1)]
+    gone = sum(old[:steps])
+    del old[:steps]
+    return gone

@@ -1,0 +1,12 @@
+"""What an operator asks of the circuit."""
+
+from enum import Enum
+
+
+class Mode(Enum):
+    """What an operator asks of the circuit."""
+
+    AUTO = "auto"
+    OPEN = "open"  # hold it open: stored responses, and a trickle for what has none
+    CLOSED = "closed"  # hold it closed: forward everything
+    OBSERVE = "observe"  # decide and count, but forward everything
