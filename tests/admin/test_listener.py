@@ -1,6 +1,5 @@
 """The admin listener: who may ask, what is answered, what is told of its own accord."""
 
-import math
 import os
 from json import loads
 from pathlib import Path
@@ -14,16 +13,11 @@ from retter.admin.auth import read_token
 from retter.admin.connection import BODY_BYTES_MAX, IDLE_S, REQUEST_S, WRITE_S
 from retter.admin.listener import CONNECTIONS_MAX, LISTENERS_MAX
 from retter.admin.message import AdminRequest
-from retter.base.counters import LATENCY_BOUNDS_S, Histogram, cells, quantile
-from retter.base.reason import Reason
-from retter.breaker import Mode
 from retter.breaker.constants import ROUTES_MAX
 from retter.breaker.routes import RouteTable
 from retter.config.settings import ConfigError, Settings
-from retter.proxy.client_connection import DownstreamConnection
-from retter.proxy.sampling import MeasuredDownstream, client_connection_class
-from tests.support.admin import FakeAdmin, LimitedTransport, admin_of, replies, request
-from tests.support.harness import FakePeer, FakeProxy, get, reply, split_at
+from tests.support.admin import FakeAdmin, admin_of, replies, request
+from tests.support.harness import FakePeer, get, reply, split_at
 
 TOKEN = "0123456789abcdef"
 
@@ -578,51 +572,6 @@ def test_an_answer_in_pieces_counts_from_its_first_byte() -> None:
         assert breaker.first_byte_latency().total == pytest.approx(0.2)
 
 
-def test_bytes_of_clients_are_counted() -> None:
-    proxy = FakeProxy()
-    client = proxy.client(get())
-    proxy.upstream.sends(reply(b"x" * 100_000))
-    client.sends(b"nonsense\r\n\r\n")
-    sent = len(get()) + len(b"nonsense\r\n\r\n")
-    assert proxy.proxy.counters.traffic == [sent, len(client.written())]
-
-
-def test_one_connection_of_some_reads_the_clock() -> None:
-    with admin_of() as admin:
-        proxy = admin.proxy.proxy
-        assert client_connection_class(proxy) is MeasuredDownstream
-        assert client_connection_class(proxy) is DownstreamConnection
-        assert admin.state()["overhead_us"] == {"p50": None, "p99": None}
-        connection = MeasuredDownstream(proxy)
-        transport = LimitedTransport(connection)
-        connection.connection_made(transport)
-        FakePeer(transport).sends(get() + get("/again"))
-        admin.proxy.upstream.sends(reply())
-        assert sum(proxy.counters.overhead_request.counts) == 1, "the second waited its turn"
-        assert sum(proxy.counters.overhead_answer.counts) == 1
-        assert 0 < admin.state()["overhead_us"]["p50"] < 1_000_000
-
-
-def test_quantiles() -> None:
-    bounds = (1.0, 2.0, 4.0)
-    assert quantile(bounds, [0, 0, 0, 0], 0.5) is None
-    assert quantile(bounds, [10, 0, 0, 0], 0.5) == 0.5
-    assert quantile(bounds, [5, 0, 5, 0], 0.75) == 3.0
-    assert quantile(bounds, [0, 0, 0, 3], 0.5) == 4.0, "no more is known"
-
-
-@given(values=st.lists(st.floats(0, 20), min_size=1, max_size=50), share=st.floats(0.01, 1))
-def test_a_quantile_lies_in_the_bucket_of_the_true_one(values: list[float], share: float) -> None:
-    histogram = Histogram(LATENCY_BOUNDS_S)
-    for value in values:
-        histogram.add(value)
-    true = sorted(values)[math.ceil(share * len(values)) - 1]
-    found = quantile(LATENCY_BOUNDS_S, histogram.counts, share)
-    upper = next(bound for bound in LATENCY_BOUNDS_S if bound >= true)
-    lower = max([0.0, *[bound for bound in LATENCY_BOUNDS_S if bound < upper]])
-    assert found is not None and lower - 1e-9 <= found <= upper + 1e-9
-
-
 def test_a_route_that_is_forgotten_leaves_its_counts() -> None:
     table = RouteTable(0.0)
     for number in range(ROUTES_MAX):
@@ -634,25 +583,39 @@ def test_a_route_that_is_forgotten_leaves_its_counts() -> None:
     assert (sum(table.other.latency.counts), table.other.errors) == (1, 3)
 
 
-def test_requests_are_counted_by_status_and_reason() -> None:
-    proxy = FakeProxy(connect_hold_s=0)
-    counters = proxy.proxy.counters
-    client = proxy.client(get())
-    proxy.upstream.sends(reply(headers={"ETag": '"1"'}))
-    client.sends(get("/gone"))
-    proxy.upstream.sends(reply(status="404 Not Found"))
-    client.sends(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
-    proxy.upstream.sends(b"HTTP/1.1 204 No Content\r\n\r\n")
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
-    client.sends(get(headers={"If-None-Match": '"1"'}))
-    proxy.upstream.resets()
-    proxy.auto_accept = False
-    client.sends(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
-    proxy.refuse()
-    client.sends(b"nonsense\r\n\r\n")
-    assert list(cells(counters.forwarded_get)) == [(Reason.ADMITTED, 2, 1), (Reason.ADMITTED, 4, 1)]
-    assert list(cells(counters.forwarded_other)) == [(Reason.ADMITTED, 2, 1)]
-    assert list(cells(counters.stored)) == [(Reason.FORCED_OPEN, 3, 1)]
-    assert list(cells(counters.own_other)) == [(Reason.CONNECT_REFUSED, 5, 1)]
-    assert list(cells(counters.own_unread)) == [(Reason.BAD_REQUEST, 4, 1)]
-    assert list(cells(counters.own_get)) == []
+def test_what_is_no_request_after_a_head_is_answered() -> None:
+    """The answer to it was begun as one to HEAD, which raised."""
+    with admin_of() as admin:
+        peer = admin.connect()
+        peer.sends(request("/ready", "HEAD"))
+        peer.received()
+        peer.sends(b"garbage\r\n\r\n")
+        (answer,) = replies(peer.received())
+        assert answer.status == 400 and "not HTTP" in answer.json["error"]
+        assert peer.closed
+
+
+@pytest.mark.parametrize("depth", [100, 600, 900, 15_000])
+@pytest.mark.parametrize("pair", [("[", "]"), ('{"a":', "}")])
+def test_json_however_deep(depth: int, pair: tuple[str, str]) -> None:
+    """What the decoder just takes was too deep for what came next, which raised."""
+    with admin_of() as admin:
+        body = f'{{"mode": {pair[0] * depth}1{pair[1] * depth}}}'.encode()
+        answer = admin.ask("/api/circuit", "POST", body, Content_Type="application/json")
+        assert answer.status in (400, 413)
+
+
+def test_a_body_that_is_asked_for_is_asked_for() -> None:
+    """Whoever waited for the word to go on was dropped after ten seconds (RFC 9110, 10.1.1)."""
+    with admin_of() as admin:
+        peer = admin.connect()
+        form = b"seconds=10"
+        asked = request(
+            "/api/pause", "POST", form, Expect="100-continue",
+            Content_Type="application/x-www-form-urlencoded",
+        )  # fmt: skip
+        peer.sends(asked[: -len(form)])
+        assert peer.received().startswith(b"HTTP/1.1 100 ")
+        peer.sends(form)
+        (answer,) = replies(peer.received())
+        assert answer.json["paused"] is True

@@ -15,6 +15,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from retter.admin import process_figures
+from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.base.reason import Reason
 from retter.breaker import Mode
 from tests.support.admin import FakeAdmin, admin_of
@@ -254,3 +255,21 @@ def test_descriptors_are_counted_where_the_kernel_does_not(monkeypatch: pytest.M
     monkeypatch.setattr(process_figures, "os", no_size)
     listed = len(os.listdir("/proc/self/fd")) - 1
     assert process_figures.open_fds() == listed
+
+
+def test_the_sum_of_a_histogram_never_falls() -> None:
+    """It did by a rounding, which Prometheus takes for a new beginning, and counts it all again."""
+    metrics = pytest.importorskip("retter.admin.metrics")
+    with admin_of() as admin:
+        admin.ask("/metrics")
+        collector: Any = admin.admin.api._collector
+        assert isinstance(collector, metrics.ProxyCollector)
+        histogram, sums = Histogram(LATENCY_BOUNDS_S), list[float]()
+        for total in (0.1 + 0.2, 0.3, 0.4):
+            histogram.total = total
+            family = collector._histogram("times", "Times.", histogram)
+            sums += [one.value for one in family.samples if one.name.endswith("_sum")]
+        assert sums == [0.1 + 0.2, 0.1 + 0.2, 0.4]
+        before = collector
+        admin.ask("/metrics")
+        assert admin.admin.api._collector is before

@@ -10,8 +10,17 @@ from retter.admin.legacy_health import uptime_text
 from retter.admin.message import AdminError
 from retter.admin.url import head_bytes, split_url
 from retter.breaker.constants import HELD_MAX, HELD_S_MAX
+from retter.breaker.queue import HELD_LEFT_MAX
+from retter.store.accounting import FREED_AT_ONCE_MAX
 from tests.support.admin import FakeAdmin, admin_of
-from tests.support.harness import FakePeer, body_of, field, get, reply, status_of
+from tests.support.harness import (
+    FakePeer,
+    body_of,
+    field,
+    get,
+    reply,
+    status_of,
+)
 
 POST = b"POST /form HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\na=b"
 
@@ -520,3 +529,89 @@ def test_health_before_the_first_request() -> None:
 )
 def test_uptime(seconds: float, text: str) -> None:
     assert uptime_text(seconds) == text
+
+
+def test_those_who_leave_a_pause_leave_nothing_behind() -> None:
+    """The line of the held grew with all who came and left behind the first one."""
+    with admin_of() as admin:
+        admin.post("/api/pause", "seconds=300")
+        clients = [admin.proxy.client(get(f"/first/{number}")) for number in range(3)]
+        for number in range(10 * HELD_LEFT_MAX):
+            admin.proxy.client(get(f"/{number}")).resets()
+        room = admin.proxy.proxy.breaker.room
+        assert room.held == 3
+        assert len(room._held) <= 2 * room.held + HELD_LEFT_MAX
+        assert admin.post("/api/resume").json["released"] == 3
+        for peer in admin.proxy.upstreams:
+            peer.sends(reply(b"fresh"))
+        assert [client.received().endswith(b"fresh") for client in clients] == [True] * 3
+        admin.proxy.assert_at_rest()
+
+
+def test_a_pause_that_is_prolonged_goes_on_for_those_it_holds() -> None:
+    """They were refused when the first one would have ended."""
+    with admin_of() as admin:
+        proxy = admin.proxy
+        admin.post("/api/pause", "seconds=10")
+        client, poster = proxy.client(get("/new")), proxy.client(POST)
+        proxy.advance(8)
+        admin.post("/api/pause", "seconds=30")
+        proxy.advance(4)
+        assert (client.received(), poster.received(), admin.state()["held"]) == (b"", b"", 2)
+        admin.post("/api/resume")
+        for peer in proxy.upstreams:
+            peer.sends(reply(b"done"))
+        assert [peer.received()[-4:] for peer in (client, poster)] == [b"done", b"done"]
+        proxy.assert_at_rest()
+
+
+def test_to_drop_everything_frees_it_little_by_little() -> None:
+    """It held all requests up for half a second where the store was full."""
+    with admin_of() as admin:
+        proxy = admin.proxy
+        count = FREED_AT_ONCE_MAX // 2
+        client = proxy.client()
+        for number in range(count):
+            client.sends(get(f"/{number}"))
+            proxy.upstream.sends(reply(b"%d" % number))
+        assert admin.post("/api/purge", "all=true").json == {"purged": count}
+        assert (admin.state()["store"]["entries"], admin.state()["store"]["bytes"]) == (0, 0)
+        shelves = proxy.proxy.store._shelves
+        left = sum([len(shelf) for shelf in shelves._rubbish])
+        assert left >= 3 * count
+        proxy.advance(0.05)
+        assert sum([len(shelf) for shelf in shelves._rubbish]) == left - FREED_AT_ONCE_MAX
+        client.sends(get("/1"))  # meanwhile all goes on
+        proxy.upstream.sends(reply(b"new"))
+        assert client.received().endswith(b"new")
+        proxy.advance(0.5)
+        assert shelves._rubbish == []
+        assert proxy.proxy.store.stats()["entries"] == 1
+        proxy.upstream.resets()
+        proxy.auto_accept = False
+        client.sends(get("/1"))
+        proxy.refuse()
+        assert client.received().endswith(b"new"), "what came later is there"
+
+
+def test_what_is_on_its_way_when_everything_is_dropped_is_not_stored() -> None:
+    with admin_of() as admin:
+        client = admin.proxy.client(get("/leaked"))
+        admin.post("/api/purge", "all=true")
+        admin.proxy.upstream.sends(reply(b"leak"))
+        assert client.received().endswith(b"leak")
+        assert admin.state()["store"]["entries"] == 0
+
+
+def test_what_is_held_for_a_time_is_as_configured_after_it() -> None:
+    """Who only observes had a RETTER that steps in, after a minute of looking at a held circuit."""
+    with admin_of(circuit="observe") as admin:
+        admin.post("/api/circuit", "mode=closed&seconds=60")
+        admin.proxy.advance(59)
+        assert admin.state()["forced"] == "closed"
+        admin.proxy.advance(3)
+        state = admin.state()
+        assert (state["forced"], state["forced_remaining_s"]) == ("observe", None)
+        admin.post("/api/circuit", "mode=auto")
+        admin.proxy.advance(120)
+        assert admin.state()["forced"] is None

@@ -10,7 +10,15 @@ import pytest
 from retter.breaker import Mode
 from retter.compression import coding, decoding
 from retter.compression.decoding import INLINE_BYTES_MAX, JOBS_MAX
-from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
+from tests.support.harness import (
+    FakePeer,
+    FakeProxy,
+    body_of,
+    field,
+    get,
+    reply,
+    status_of,
+)
 
 MIB = 1024 * 1024
 GZIP = {"Accept-Encoding": "gzip"}
@@ -469,3 +477,48 @@ def test_limits_of_what_is_done_on_the_spot() -> None:
     bomb = gzip.compress(bytes(3 * MIB))
     assert len(bomb) < INLINE_BYTES_MAX
     assert decoding.decoded_at_once(bomb, b"gzip") is None
+
+
+def test_nothing_is_decoded_for_a_request_that_is_forwarded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client without Accept-Encoding costs a healthy application's proxy no milliseconds."""
+    decoded: list[bytes] = []
+    decode = coding.decoded
+
+    def note(body: bytes, *how: Any) -> bytes | None:
+        decoded.append(body)
+        return decode(body, *how)
+
+    monkeypatch.setattr(coding, "decoded", note)
+    packed = reply(gzip.compress(b"hello"), headers={"Content-Encoding": "gzip"})
+    proxy = FakeProxy()
+    client = proxy.client(get(headers={"Accept-Encoding": "gzip"}))
+    proxy.upstream.sends(packed)
+    client.sends(get())
+    proxy.upstream.sends(packed)
+    assert decoded == []
+    client.received()
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get())
+    assert body_of(client.received()) == b"hello"
+    assert len(decoded) == 1
+    client.sends(get(headers={"Accept-Encoding": "gzip"}))
+    assert body_of(client.received()) == body_of(packed)
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Content-Encoding": "compress"}, {"Content-Encoding": "gzip, br"},
+                {"Content-Encoding": "gzip", "Cache-Control": "no-transform"}]
+)  # fmt: skip
+def test_what_a_client_cannot_read_is_nothing_to_shed_it_with(headers: dict[str, str]) -> None:
+    """Without a stored response that it can read it is forwarded, or waits for its turn."""
+    proxy = FakeProxy()
+    client = proxy.client(get(headers={"Accept-Encoding": "gzip, br, compress"}))
+    proxy.upstream.sends(reply(gzip.compress(b"hello"), headers=headers))
+    client.received()
+    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    client.sends(get())
+    proxy.upstream.sends(reply(b"plain"))
+    assert body_of(client.received()) == b"plain"

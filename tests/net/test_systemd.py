@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,3 +111,13 @@ def test_a_unix_socket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert inheritance.take(parse_listen("unix:/other")) is None
         assert inheritance.take(parse_listen(":80")) is None
         assert inheritance.take(parse_listen(f"unix:{tmp_path}/s")) is listener
+
+
+def test_a_successor_keeps_the_watchdog_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took the watchdog for the old process's alone, and would have been killed by it."""
+    monkeypatch.setenv("WATCHDOG_USEC", "5000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    environment: Any = systemd.environment_of_successor()
+    monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert systemd.watchdog_wanted()

@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import pytest
 
 import retter
 from retter.breaker import Transition
+from retter.config.reload import Reload
 from retter.config.settings import ConfigError, Settings
-from retter.config.units import parse_listen
-from retter.net.sockets import ListenError, listen_on, url_of
+from retter.net.handover import Successor
+from retter.net.sockets import ListenError
+from retter.process import running
 from retter.process.running import (
     SAME_SIGNAL_S,
     Program,
@@ -23,55 +26,13 @@ from retter.process.running import (
     run,
     run_on_loop,
 )
-from tests.support.harness import FakeLoop, body_of, get, reply, status_of
-
-
-@pytest.mark.parametrize("text", ["127.0.0.1:0", ":0", "localhost:0"])
-def test_tcp_addresses(text: str) -> None:
-    with listen_on(parse_listen(text)) as listener:
-        port = listener.getsockname()[1]
-        assert url_of(listener) in (f"http://127.0.0.1:{port}", f"http://[::1]:{port}")
-        assert not listener.getblocking()
-
-
-def test_all_interfaces_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
-    with listen_on(parse_listen(":0")) as listener:
-        assert listener.family == socket.AF_INET
-        assert url_of(listener).startswith("http://127.0.0.1:")
-
-
-def test_a_busy_port() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with pytest.raises(ListenError, match=f"127.0.0.1:{port}: another program listens there"):
-            listen_on(parse_listen(f"127.0.0.1:{port}"))
-
-
-def test_an_address_that_is_not_ours() -> None:
-    with pytest.raises(ListenError, match="this machine has no such address"):
-        listen_on(parse_listen("192.0.2.1:0"))
-
-
-def test_unix_sockets(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    address = parse_listen(f"unix:{path}")
-    listener = listen_on(address)
-    assert url_of(listener) == f"unix:{path}"
-    # A web server in front is another user, and has to write to it to connect.
-    assert path.stat().st_mode & 0o777 == 0o666
-    with pytest.raises(ListenError, match="another program listens there"):
-        listen_on(address)
-    listener.close()
-    listen_on(address).close()  # left behind, and taken over
-
-
-def test_a_file_in_the_place_of_a_socket_is_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    path.write_text("precious")
-    with pytest.raises(ListenError):
-        listen_on(parse_listen(f"unix:{path}"))
-    assert path.read_text() == "precious"
+from tests.support.harness import (
+    FakeLoop,
+    body_of,
+    get,
+    reply,
+    status_of,
+)
 
 
 def test_the_descriptor_limit_is_raised_to_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,3 +222,71 @@ def test_an_address_that_is_taken_leaves_nothing_open(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         asyncio.run(main(other.getsockname()[1]))
     assert not (tmp_path / "front").exists()
+
+
+class FakeRunning:
+    """What a Program steers."""
+
+    def __init__(self) -> None:
+        self.reloads = 0
+        self.handed = False
+
+    def reload(self, wanted: Settings) -> Reload:
+        self.reloads += 1
+        return Reload(wanted, {}, {})
+
+    def hand_over(self) -> Successor:
+        """Start a process that never says that it serves."""
+        ready, its_ready = os.pipe()
+        os.set_inheritable(its_ready, True)
+        pid = os.posix_spawn("/bin/sleep", ["sleep", "60"], {})
+        os.close(its_ready)
+        return Successor(pid, ready)
+
+    def handed_over(self) -> None:
+        self.handed = True
+
+
+def with_program(
+    monkeypatch: pytest.MonkeyPatch, act: Callable[[running.Program, FakeRunning], Any]
+) -> None:
+    async def run() -> None:
+        fake: Any = FakeRunning()
+        program = running.Program(fake, lambda: Settings(upstream=":1"))
+        async with asyncio.timeout(10):
+            await act(program, fake)
+
+    monkeypatch.setattr(running, "configure_log", lambda *_: None)
+    asyncio.run(run())
+
+
+def test_a_storm_of_hangups_is_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read all files, one after the other, and nobody was served meanwhile."""
+
+    async def act(program: running.Program, fake: FakeRunning) -> None:
+        for _ in range(2):
+            for _ in range(50):
+                program._on_hangup()
+            await asyncio.sleep(0)
+        assert fake.reloads == 2
+
+    with_program(monkeypatch, act)
+
+
+def test_a_successor_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was, for ever, and no other could be started."""
+    monkeypatch.setattr(running, "SUCCESSOR_S", 0.05)
+
+    async def act(program: running.Program, fake: FakeRunning) -> None:
+        for _ in range(2):
+            program._on_take_over()
+            assert program._successor is not None
+            pid = program._successor.pid
+            while program._successor is not None:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)  # not even a zombie is left
+        assert not fake.handed
+        assert not program._stopping.is_set()
+
+    with_program(monkeypatch, act)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from retter.breaker.constants import HELD_MAX
 from retter.proxy.client_connection import READ_AHEAD_BYTES_MAX
 from retter.proxy.lingering import LINGER_SILENCE_S
-from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
+from tests.support.harness import (
+    FakeProxy,
+    body_of,
+    field,
+    get,
+    reply,
+    split_at,
+    status_of,
+)
 
 CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -569,3 +577,20 @@ def test_what_follows_a_refused_last_request_leaves_no_connection_without_a_dead
     assert status_of(client.received()) == 503
     proxy.advance(LINGER_SILENCE_S + 3)
     assert client.transport.protocol not in proxy.proxy.connections
+
+
+def test_a_slow_reader_that_goes_on_reading_is_not_given_up() -> None:
+    """Only a client that takes no byte for so long is."""
+    proxy = FakeProxy(write_timeout_s=10)
+    client = proxy.client(get())
+    client.transport.unsent = 900_000
+    proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 1000)
+    client.blocks()
+    for _ in range(3):
+        proxy.advance(9)
+        assert not client.transport.aborted
+        client.transport.unsent -= 1
+    proxy.advance(30)
+    assert client.transport.aborted
+    proxy.settle()
+    assert proxy.upstream.transport.reading

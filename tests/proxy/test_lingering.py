@@ -14,7 +14,13 @@ from retter.proxy.lingering import (
     LingerPace,
 )
 from retter.proxy.proxy import TICK_S
-from tests.support.harness import FakePeer, FakeProxy, reply, status_of
+from tests.support.harness import (
+    FakePeer,
+    FakeProxy,
+    get,
+    reply,
+    status_of,
+)
 
 PIECE = b"x" * (256 * 1024)
 UPLOAD = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n"
@@ -158,3 +164,30 @@ def test_visitors_are_served_while_it_goes_on() -> None:
     assert not proxy.client().closed
     assert not proxy.client().closed
     assert lingers.transport.aborted
+
+
+def test_the_last_answer_of_a_connection_is_not_cut_off_for_a_slow_reader() -> None:
+    """Lingering begins when the answer has been taken, which may last as long as it goes on."""
+    proxy = FakeProxy(write_timeout_s=10)
+    client = proxy.client(get(headers={"Connection": "close"}))
+    client.transport.unsent = 900_000
+    proxy.upstream.sends(reply(b"x" * 900_000))
+    for _ in range(3):
+        proxy.advance(9)
+        assert not client.transport.aborted
+        client.transport.unsent -= 1
+    proxy.advance(30)
+    assert client.transport.aborted, "it has stopped reading"
+
+
+def test_a_slow_reader_that_has_taken_its_last_answer_does_not_linger_long() -> None:
+    """The last octets are given their time, then the connection ends."""
+    proxy = FakeProxy(write_timeout_s=10)
+    client = proxy.client(get(headers={"Connection": "close"}))
+    client.transport.unsent = 900_000
+    proxy.upstream.sends(reply(b"x" * 900_000))
+    client.blocks()
+    client.transport.unsent = 0
+    client.unblocks()
+    proxy.advance(4)
+    assert client.transport.aborted

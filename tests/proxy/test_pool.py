@@ -23,6 +23,12 @@ from retter.proxy.pool import (
     Dialler,
 )
 from retter.proxy.upstream_connection import UpstreamConnection
+from tests.support.harness import (
+    FakeProxy,
+    FakeTransport,
+    get,
+    proxy_with_idle_connection,
+)
 
 IDLE_MAX = 3
 IDLE_S = 2.0
@@ -686,3 +692,44 @@ def test_a_fault_in_dialling_leaves_nobody_waiting(error: Exception) -> None:
         assert not pool._tasks
 
     asyncio.run(main())
+
+
+def test_a_held_retry_is_not_timed_out_by_its_first_attempt() -> None:
+    """A request that is dialled anew has the time limits of dialling and holding alone."""
+    proxy = proxy_with_idle_connection(upstream_timeout_s=1, connect_hold_s=3)
+    client = proxy.client(get("/2"))
+    proxy.auto_accept = False
+    proxy.upstream.resets()
+    proxy.refuse()
+    proxy.advance(1.5)
+    assert client.received() == b""
+    assert proxy.proxy.pool.held == 1
+
+
+def test_a_connection_lost_before_it_is_known_is_not_kept() -> None:
+    """An idle connection that is closed could never be swept out again."""
+    proxy = FakeProxy()
+    pool: Any = proxy.proxy.pool
+
+    async def connect_and_lose() -> Any:
+        connection = pool.made()
+        transport = FakeTransport(connection)
+        connection.connection_made(transport)
+        transport.lose()
+        return connection
+
+    pool._connect = connect_and_lose
+    redial = pool._redial_once()  # for an exchange whose client has left in the meantime
+    with pytest.raises(StopIteration):
+        redial.send(None)
+    assert pool.idle == pool.open == 0
+
+
+def test_nothing_is_dialled_after_closing() -> None:
+    """Closing everything does not look like a lost connection that is worth a retry."""
+    proxy = proxy_with_idle_connection()
+    proxy.client(get())
+    proxy.proxy.close()
+    proxy.settle()
+    assert proxy.proxy.pool.dials == 1
+    assert proxy.proxy.pool.open == 0

@@ -1,5 +1,10 @@
 """Redirects from plain listeners to https, and what is kept apart by the protocol."""
 
+import json
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
 import pytest
 
 from retter.base.counters import by_reason
@@ -176,3 +181,32 @@ def test_a_stored_redirect_to_https_sends_nobody_round_in_circles() -> None:
     proxy.upstream.sends(reply(b"broken", status="500 Oh"))
     answer = plain.received()
     assert (status_of(answer), field(answer, "x-retter")) == (301, "cache")
+
+
+def test_a_redirect_that_is_switched_off_ends_on_connections_that_are_open() -> None:
+    """It went to port 0."""
+    proxy = FakeProxy(https_redirect=443)
+    connection = RedirectingConnection(proxy.proxy)
+    transport = FakeTransport(connection)
+    connection.connection_made(transport)
+    peer = FakePeer(transport)
+    peer.sends(get("/a"))
+    assert b"Location: https://shop.example/a\r\n" in peer.received()
+    proxy.proxy.apply(replace(proxy.proxy.settings, https_redirect=0))
+    peer.sends(get("/a"))
+    proxy.upstream.sends(reply(b"plain"))
+    assert peer.received().endswith(b"plain")
+
+
+def test_the_log_of_a_redirect_names_the_client_that_a_trusted_proxy_names(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    proxy = FakeProxy(
+        https_redirect=443, access_log=str(log), trusted_proxies=(ip_network("192.0.2.7"),)
+    )
+    connection = RedirectingConnection(proxy.proxy)
+    transport = FakeTransport(connection)
+    connection.connection_made(transport)
+    FakePeer(transport).sends(get("/a", headers={"X-Forwarded-For": "203.0.113.9"}))
+    assert b" 301 " in transport.buffer
+    proxy.proxy.close()
+    assert json.loads(log.read_text())["client"] == "203.0.113.9"

@@ -9,7 +9,18 @@ from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.upstream_connection import INFORMATIONAL_MAX, UpstreamConnection
-from tests.support.harness import DATE, FakeLoop, FakeTransport, reply
+from tests.proxy.test_exchange import POST
+from tests.support.harness import (
+    DATE,
+    FakeLoop,
+    FakeProxy,
+    FakeTransport,
+    body_of,
+    get,
+    proxy_with_idle_connection,
+    reply,
+    status_of,
+)
 
 
 class FakePool:
@@ -256,3 +267,25 @@ def test_an_end_that_nobody_waits_for() -> None:
     assert upstream.connection.eof_received() is False
     upstream.connection.data_received(b"HTTP/1.1 408 Timeout\r\n\r\n")
     assert upstream.connection.closed
+
+
+def test_a_connection_that_the_application_has_ended_is_given_to_nobody() -> None:
+    """Not even before its loss is reported: a POST that goes there cannot be sent again."""
+    proxy = proxy_with_idle_connection()
+    assert not proxy.upstream.protocol.eof_received()
+    client = proxy.client(POST)
+    assert len(proxy.upstreams) == 2
+    proxy.upstream.sends(reply(b"sold"))
+    assert body_of(client.received()) == b"sold"
+
+
+def test_an_answer_with_too_many_fields_is_a_bad_gateway() -> None:
+    """The limit on fields holds for both sides."""
+    proxy = FakeProxy(head_fields_max=10)
+    client = proxy.client(get())
+    proxy.upstream.sends(reply(b"", headers={f"X-{n}": "y" for n in range(8)}))
+    assert status_of(client.received()) == 200
+    client.sends(get("/other"))
+    proxy.upstream.sends(reply(b"", headers={f"X-{n}": "y" for n in range(9)}))
+    assert status_of(client.received()) == 502
+    proxy.assert_at_rest()

@@ -173,6 +173,18 @@ class FakePeer:
         self.transport.unsent = (self.transport.high_water or 0) + 1
         self.protocol.pause_writing()
 
+    def blocks_at_next_write(self) -> None:
+        """Let the next write fill the buffer: a transport calls pause_writing inside of it."""
+        transport: Any = self.transport
+        write: Callable[[bytes], None] = transport.write
+
+        def write_and_block(data: bytes) -> None:
+            transport.write = write
+            write(data)
+            self.blocks()
+
+        transport.write = write_and_block
+
     def unblocks(self) -> None:
         """Read again."""
         self.transport.stalled = False
@@ -332,6 +344,15 @@ class FakeProxy:
         assert stats["upstream"]["open"] == stats["upstream"]["idle"], stats["upstream"]
         assert stats["upstream"]["held"] == 0
         assert stats["buffers"]["bytes"] == 0, "what was taken has been given back"
+
+
+def proxy_with_idle_connection(**settings: object) -> FakeProxy:
+    """Return a proxy with one idle connection to the application and nothing stored."""
+    proxy = FakeProxy(**settings)
+    proxy.client(get("/first", headers={"Range": "bytes=0-"}))
+    proxy.upstream.sends(reply(b"x"))
+    assert proxy.proxy.pool.idle == 1
+    return proxy
 
 
 def split_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:

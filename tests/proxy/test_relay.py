@@ -1,0 +1,101 @@
+"""Answers that come in pieces: backpressure, interim answers, answers that are too large."""
+
+from tests.proxy.test_exchange import warmed
+from tests.support.harness import (
+    FakeProxy,
+    body_of,
+    get,
+    reply,
+)
+
+EARLY_HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"
+
+
+def test_a_stored_answer_that_blocks_its_client_stops_no_application() -> None:
+    """What the client has still to read of it keeps nobody waiting for the application."""
+    proxy = warmed(patience_closed_s=1, patience_max_s=1, upstream_timeout_s=20)
+    client = proxy.client(get())
+    client.blocks_at_next_write()
+    proxy.advance(2)
+    assert body_of(client.received()) == b"good"
+    assert proxy.upstream.transport.reading
+    proxy.advance(20)
+    assert proxy.upstream.closed
+    client.unblocks()
+    proxy.assert_at_rest()
+
+
+def test_a_stored_answer_in_place_of_an_error_stops_no_application_either() -> None:
+    """The rest of the error is read, so that the connection can be used again."""
+    proxy = warmed()
+    client = proxy.client(get())
+    client.blocks_at_next_write()
+    error = reply(b"error", status="500 Oops")
+    proxy.upstream.sends(error[:-2])
+    assert body_of(client.received()) == b"good"
+    assert proxy.upstream.transport.reading
+    proxy.upstream.sends(error[-2:])
+    assert proxy.proxy.pool.idle == 1
+    client.unblocks()
+    proxy.assert_at_rest()
+
+
+def test_a_client_blocked_by_an_interim_answer_gets_the_final_one() -> None:
+    """The first byte is waited for as long as ever after a 103 had to wait for the client."""
+    proxy = FakeProxy()
+    client = proxy.client(get())
+    proxy.upstream.sends(EARLY_HINTS)
+    client.blocks()
+    client.unblocks()
+    proxy.advance(5)
+    client.received()
+    proxy.upstream.sends(reply(b"hello"))
+    assert body_of(client.received()) == b"hello"
+
+
+def test_a_client_blocked_by_an_interim_answer_may_leave() -> None:
+    """Its request is finished or given up all the same, and its place becomes free."""
+    proxy = FakeProxy(upstream_timeout_s=5)
+    client = proxy.client(get())
+    proxy.upstream.sends(EARLY_HINTS)
+    client.blocks()
+    client.resets()
+    assert proxy.upstream.transport.reading
+    proxy.advance(6)
+    proxy.assert_at_rest()
+
+
+def test_an_error_that_is_too_large_leaves_the_next_request_alone() -> None:
+    """A connection that is back in the pool belongs to whoever has taken it from there."""
+    proxy = warmed(store_object_bytes_max=10)
+    client = proxy.client(get() + get("/2"))
+    proxy.upstream.sends(reply(b"e" * 20, status="500 Oops"))
+    assert body_of(client.received()) == b"good"
+    assert not proxy.upstream.closed
+    proxy.upstream.sends(reply(b"two"))
+    assert body_of(client.received()) == b"two"
+    proxy.assert_at_rest()
+
+
+def test_an_event_stream_for_a_client_that_has_left_ends_once() -> None:
+    """However much of it came with its head."""
+    proxy = FakeProxy(store_object_bytes_max=10)
+    client = proxy.client(get())
+    client.resets()
+    proxy.upstream.sends(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n14\r\n" + b"x" * 20 + b"\r\n"
+    )
+    assert proxy.upstream.closed
+    proxy.assert_at_rest()
+
+
+def test_no_response_over_the_limit_is_stored_whatever_way_it_comes() -> None:
+    """A head that is known well and a body that came with it make no exception."""
+    proxy = FakeProxy(store_object_bytes_max=10)
+    client = proxy.client()
+    for _ in range(4):
+        client.sends(get())
+        proxy.upstream.sends(reply(b"x" * 11))
+    assert proxy.proxy.store.stats()["entries"] == 0
+    proxy.assert_at_rest()
