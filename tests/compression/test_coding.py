@@ -17,8 +17,8 @@ from retter.compression.coding import (
     readable,
     shown_decoded,
 )
-from retter.http.heads import RequestParser
 from retter.http.message import RequestHead
+from retter.http.request_parser import RequestParser
 from retter.store.record import StoredResponse
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
