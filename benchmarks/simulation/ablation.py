@@ -22,7 +22,7 @@ def set_constant(name: str, value: float) -> None:
     setattr(constants, name, type(getattr(constants, name))(value))
 
 
-def _method(owner: Any, name: str, replacement: Callable[..., Any]) -> Callable[[], None]:
+def _method(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
     assert hasattr(owner, name), f"{owner.__name__} has no {name} any more"
     return lambda: setattr(owner, name, replacement)
 
@@ -52,8 +52,7 @@ def _set(**values: float) -> Callable[[], None]:
 RULES: dict[str, Callable[[], None]] = {
     "patience": _method(sweep, "loses_patience", lambda *_: False),
     "stall": _method(sweep, "stalled", lambda *_: False),
-    "hung-is-not-busy": _method(sweep, "hangs", lambda *_: False),
-    "relief-by-work": _constant("QUEUEING", 0.0),
+    "hung-is-not-busy": _method(Circuit, "hung", property(lambda _: False)),
     "saturation": _method(ConcurrencyTable, "read_edge", lambda *_: False),
     "late-in-flight": _method(sweep, "_count_late", lambda *_: None),
     "silence": _set(SILENCE_MIN_S=1e9),

@@ -576,18 +576,19 @@ def _stall(*, known: bool) -> Scenario:
     )
 
 
-def _hung() -> Scenario:
-    begin, end = 30.0, 44.0
+def _hung(name: str, about: str, rate: float, hung_s: float) -> Scenario:
+    begin, end = 60.0, 60.0 + hung_s
     return _trouble(
-        "hung for 14 s",
-        "the state is not left, and the cause is said",
+        name,
+        about,
         Fault(kind="hang", begin=begin, end=end),
         (
             _most("looked well, times", m.transitions(begin, end, "relieved"), 0),
             _least("stalled is the cause", m.first_cause(begin, "stalled"), 1),
             _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+            _most("closed again after, s", m.closed_after(end), AFTER_S - 3),
         ),
-        rate=20,
+        rate=rate,
     )
 
 
@@ -886,7 +887,10 @@ SCENARIOS: tuple[Scenario, ...] = (
     *_POOLS,
     _stall(known=False),
     _stall(known=True),
-    _hung(),
+    _hung("hung for 14 s", "the state is not left, and the cause is said", 20, 14),
+    # Those that hang are given up after 15 s, one by one: few are in flight, nobody is shed.
+    _hung("hung, looks idle", "for 25 s, at 1 request a second", 1, 25),
+    _hung("hung, looks idle, 2 rps", "for 25 s, at 2 requests a second", 2, 25),
     _quiet(),
     *_ONE_CLIENT,
 )

@@ -209,7 +209,6 @@ class CircuitBreaker(Circuit):
         permit.phase = _IN_FLIGHT
         permit.started_at = now
         permit.generation = self.generation
-        limit.area -= now
         limit.load += 1
         rank = permit.rank = limit.in_flight = limit.in_flight + 1
         by_rank = self.table.by_rank
@@ -227,7 +226,7 @@ class CircuitBreaker(Circuit):
     def first_byte(self, now: float, permit: Permit) -> None:
         """The first byte of the answer is here: its patience is not needed any more."""
         permit.first_byte_at = now
-        self.latencies.first_bytes.add(now - permit.started_at)
+        self.counts.first_bytes.add(now - permit.started_at)
         if permit.is_old and permit.phase is _IN_FLIGHT:
             self.flight.look_at(permit, now + constants.BODY_MAX_S)
 
@@ -263,7 +262,7 @@ class CircuitBreaker(Circuit):
         latency.counts[bucket] += 1
         latency.total += took_s
         if permit.first_byte_at >= 0:
-            in_pieces = self.latencies.in_pieces
+            in_pieces = self.counts.in_pieces
             in_pieces.counts[bucket] += 1
             in_pieces.total += took_s
         limit.completions += 1
@@ -417,7 +416,7 @@ class CircuitBreaker(Circuit):
     @property
     def answers_whole(self) -> int:
         """How many good answers came in one piece (without `first_byte`)."""
-        return sum(self.latency().counts) - sum(self.latencies.in_pieces.counts)
+        return sum(self.latency().counts) - sum(self.counts.in_pieces.counts)
 
     def first_byte_latency(self) -> Histogram:
         """Return how long answers took until they began."""

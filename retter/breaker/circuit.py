@@ -10,7 +10,7 @@ from typing import Final
 
 from retter.breaker import constants
 from retter.breaker.baseline import ApplicationBaseline, Dips
-from retter.breaker.counts import Counts, Latencies
+from retter.breaker.counts import Counts
 from retter.breaker.failures import Failures
 from retter.breaker.in_flight import Flight
 from retter.breaker.limit import WorkRateLimit
@@ -44,7 +44,6 @@ class Circuit:
         "failures",
         "flight",
         "generation",
-        "latencies",
         "limit",
         "mode",
         "passed_at",
@@ -55,6 +54,7 @@ class Circuit:
         "routes",
         "settings",
         "shed_at",
+        "stalled_at",
         "state",
         "straight",
         "table",
@@ -82,9 +82,9 @@ class Circuit:
         self.failures = Failures(now)
         self.recovery = Recovery(settings)
         self.refusals = Refusals(settings.retry_after_s)
-        self.latencies = Latencies()
         self.counts = Counts()
         self.passed_at = now  # of the last success
+        self.stalled_at = -inf  # when a stall was last seen
         self.woke_at = -inf  # when a silence of the application ended
         self.shed_at = now  # when a place was last missing
         self.paused_until: float | None = None  # by an operator; monotonic seconds
@@ -153,6 +153,11 @@ class Circuit:
         """Whether more want to go upstream than there are places."""
         return self.room.waiting > 0 or (self.mode is _OBSERVE and self.limit.load > self.cap)
 
+    @property
+    def hung(self) -> bool:
+        """Whether a stall was seen, and nothing has been answered since: hung is not busy."""
+        return self.passed_at < self.stalled_at
+
     # --- states ---
 
     def fire(self, now: float, signal: Signal) -> None:
@@ -180,7 +185,6 @@ class Circuit:
             limit=limit.limit,
             ceiling=self.table.ceiling,
             work_rate=limit.work_rate,
-            mean_in_flight=limit.mean_in_flight,
             baseline_s=self.baseline.mean_s,
             failures=failures,
             successes=successes,
@@ -192,20 +196,20 @@ class Circuit:
         limit = self.limit
         self.dips.stop()
         if self.state is _CLOSED:
-            limit.set_limit(now, limit.closed_limit)
+            limit.set_limit(limit.closed_limit)
         elif self.state is _LIMITING:
             self.shed_at = now
             self.dips.start_waiting(now)
             if before is _HALF_OPEN:
-                limit.set_limit(now, float(self.recovery.ramp))
+                limit.set_limit(float(self.recovery.ramp))
             elif signal is Signal.STALLED:
-                limit.set_limit(now, constants.SPARE + 1)
+                limit.set_limit(constants.SPARE + 1)
             elif signal is Signal.SATURATED:
                 if self.baseline.cold is None:
                     # All that are answered in time have a worker each. Before, little is known of
                     # what is in time.
                     entry = min(self.cap, limit.limit_for(self.table.late_from - 1.0))
-                    limit.set_limit(now, max(limit.limit, entry))
+                    limit.set_limit(max(limit.limit, entry))
                 limit.begin_anew(now)
         elif self.state is _OPEN:
             self.recovery.open(now, relapse=before is _HALF_OPEN)
@@ -266,7 +270,7 @@ class Circuit:
         if self.state is _OPEN:
             return self.recovery.probe_due(now - constants.NOBODY_CAME_S)
         return (
-            self.state is _HALF_OPEN
+            (self.state is _HALF_OPEN or (self.state is _LIMITING and self.hung))
             and not self.limit.in_flight
             and now - self.recovery.acted_at >= self.settings.open_min_s
         )
@@ -288,12 +292,11 @@ class Circuit:
     def leave(self, now: float, permit: Permit, completed: bool) -> None:
         """It is not in flight any more; `completed` if the application answered it."""
         limit = self.limit
-        limit.area += now
         limit.in_flight -= 1
         limit.load -= 1
         if limit.old_others:
             limit.old_others -= permit.is_slow and not permit.is_get
-            limit.weigh(now)
+            limit.weigh()
         self.flight.leave(permit)
         if permit.is_cold:
             self.baseline.cold_leave(now, completed=completed)

@@ -13,7 +13,6 @@ from typing import Final
 # UNCONGESTED_RATIO must stay below 1, or baselines learnt under the limit feed the limit.
 HEADROOM: Final = 1.5
 SPARE: Final = 3.0  # one worker still needs a request queued behind the running one
-QUEUEING: Final = 3.0  # so many times the busy workers in flight means a queue
 OLD_OTHERS_SHARE: Final = 0.25  # of the limit is what late requests of other methods count for
 UNCONGESTED_RATIO: Final = 0.5  # requests that start below this share of the limit do not queue
 

@@ -4,10 +4,12 @@ from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 
 
 class Counts:
-    """How often something was done, since the start."""
+    """How often something was done since the start, and two latencies."""
 
     __slots__ = (
         "answered_late",
+        "first_bytes",
+        "in_pieces",
         "queue_timeouts",
         "queued",
         "route_probes",
@@ -23,13 +25,6 @@ class Counts:
         self.answered_late = self.queue_timeouts = self.queued = 0
         self.route_probes = self.transitions = self.trials = 0
         self.would_answer_late = self.would_queue = self.would_reject = self.would_shed = 0
-
-
-class Latencies:
-    """Of answers that came in pieces; those of all good answers are the routes'."""
-
-    __slots__ = ("first_bytes", "in_pieces")
-
-    def __init__(self) -> None:
+        # Of answers that came in pieces; the latencies of all good answers are the routes'.
         self.first_bytes = Histogram(LATENCY_BOUNDS_S)
         self.in_pieces = Histogram(LATENCY_BOUNDS_S)  # until complete

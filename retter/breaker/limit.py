@@ -2,9 +2,8 @@
 
 Every answer is worth what it takes without a queue (its route's baseline), whatever it took today.
 Worth per second is the number of busy workers, W: it grows with the load until all workers are
-busy and then stands still, while the requests in flight, N, go on growing. So W gives the limit
-directly, for any mix of quick and slow routes, and N against W shows a queue that no latency
-threshold has to guess.
+busy and then stands still, while the requests in flight, go on growing. So W gives the limit
+directly, for any mix of quick and slow routes.
 """
 
 from retter.breaker import constants
@@ -16,13 +15,11 @@ class WorkRateLimit:
     __slots__ = (
         "_limit_start",
         "_window_at",
-        "area",
         "completions",
         "crowded_windows",
         "in_flight",
         "limit",
         "load",
-        "mean_in_flight",
         "old_others",
         "peak_work_rate",
         "windows",
@@ -38,39 +35,33 @@ class WorkRateLimit:
         self.limit = float(limit_start)  # L
         self.work_rate = 0.0  # W
         self.peak_work_rate = 0.0  # Wpk
-        self.mean_in_flight = 0.0  # N
         self.windows = 0
         self.crowded_windows = 0  # in a row that closed with somebody waiting
         # of the running window
         self.completions = 0
         self.work_s = 0.0
-        # Integral of the load over the window, less load * now: so to enter or to leave is one
-        # addition (CircuitBreaker.started and Circuit.leave do it in place, a call less for each).
-        self.area = 0.0
         self._window_at = now
 
     # --- in flight ---
 
-    def discount(self, now: float) -> None:
+    def discount(self) -> None:
         """One request of another method outlived its patience.
 
         Slow exports must not starve the GETs, and yet they use the application: together they
         count for OLD_OTHERS_SHARE of the limit at most.
         """
         self.old_others += 1
-        self.weigh(now)
+        self.weigh()
 
-    def set_limit(self, now: float, limit: float) -> None:
+    def set_limit(self, limit: float) -> None:
         """Set L; the discount follows it."""
         self.limit = limit
-        self.weigh(now)
+        self.weigh()
 
-    def weigh(self, now: float) -> None:
+    def weigh(self) -> None:
         """Work out the load anew."""
         counted = constants.OLD_OTHERS_SHARE * self.limit
-        load = self.in_flight - max(0.0, self.old_others - counted)
-        self.area -= (load - self.load) * now
-        self.load = load
+        self.load = self.in_flight - max(0.0, self.old_others - counted)
 
     # --- windows ---
 
@@ -83,11 +74,6 @@ class WorkRateLimit:
     def closed_limit(self) -> float:
         """The limit of a closed circuit: what was possible lately, and never below the start."""
         return max(float(self._limit_start), self.limit_for(self.peak_work_rate))
-
-    @property
-    def queueing_in_flight(self) -> float:
-        """More in flight than this means a queue in the application."""
-        return constants.QUEUEING * self.work_rate + constants.SPARE
 
     def window_due(self, now: float, baseline_s: float) -> bool:
         """Say whether the running window has seen enough, or lasted long enough."""
@@ -105,10 +91,8 @@ class WorkRateLimit:
         self.crowded_windows = self.crowded_windows + 1 if crowded else 0
         age_s = now - self._window_at
         if age_s > 0:
-            mean = max(0.0, self.area + self.load * now) / age_s
             weight = constants.WINDOW_WEIGHT if self.windows else 1.0
             self.work_rate += weight * (self.work_s / age_s - self.work_rate)
-            self.mean_in_flight += weight * (mean - self.mean_in_flight)
             faded = self.peak_work_rate * 0.5 ** (age_s / constants.PEAK_HALF_LIFE_S)
             self.peak_work_rate = max(self.work_rate, faded)
             self.windows += 1
@@ -122,6 +106,5 @@ class WorkRateLimit:
     def restart_window(self, now: float) -> None:
         """Forget the running window: what it saw is not typical."""
         self._window_at = now
-        self.area = -self.load * now
         self.work_s = 0.0
         self.completions = 0

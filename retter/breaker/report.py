@@ -27,8 +27,8 @@ def first_byte_latency(circuit: Circuit) -> Histogram:
 
     Those that came in pieces count from their first byte, whatever becomes of them.
     """
-    begun = latency(circuit).without(circuit.latencies.in_pieces)
-    begun.merge(circuit.latencies.first_bytes)
+    begun = latency(circuit).without(circuit.counts.in_pieces)
+    begun.merge(circuit.counts.first_bytes)
     return begun
 
 
@@ -50,7 +50,6 @@ def snapshot(circuit: Circuit, now: float) -> Snapshot:
         ceiling=table.ceiling,
         cap=circuit.cap,
         work_rate=limit.work_rate,
-        mean_in_flight=limit.mean_in_flight,
         peak_work_rate=limit.peak_work_rate,
         baseline_s=circuit.baseline.mean_s,
         waiting=room.waiting,

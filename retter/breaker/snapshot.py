@@ -23,7 +23,6 @@ class Snapshot:
     ceiling: float  # C; infinite while no failure has shown one
     cap: float  # places for GETs now
     work_rate: float  # W
-    mean_in_flight: float  # N
     peak_work_rate: float  # Wpk
     baseline_s: float  # b0
     waiting: int

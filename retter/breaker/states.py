@@ -76,7 +76,6 @@ class Transition:
     limit: float  # L
     ceiling: float  # C; infinite while no failure has shown one
     work_rate: float  # W, busy workers
-    mean_in_flight: float  # N
     baseline_s: float  # b0
     failures: int  # in the last 2 s
     successes: int

@@ -30,8 +30,7 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
             circuit.resume(now)
         elif circuit.room.held:
             answer += _held_too_long(circuit, now)
-    window = circuit.limit.window_due(now, circuit.baseline.mean_s)
-    if window:
+    if circuit.limit.window_due(now, circuit.baseline.mean_s):
         _close_window(circuit, now)
     circuit.routes.make_room()
     if circuit.state is _CLOSED:
@@ -40,7 +39,7 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
         if circuit.dips.due(now, circuit.baseline.mean_s):
             circuit.limit.restart_window(now)
             circuit.set_cap()
-        _look_for_relief(circuit, now, window)
+        _look_for_relief(circuit, now)
     elif circuit.state is _OPEN and circuit.room.waiting:
         _probe_from_the_line(circuit, now)
     if circuit.room.waiting:
@@ -138,7 +137,7 @@ def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
 def _outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
     if not permit.is_get:
         permit.is_slow = True
-        circuit.limit.discount(now)
+        circuit.limit.discount()
         return
     if permit.probe:
         circuit.probe_failed(now, permit)
@@ -159,9 +158,9 @@ def _close_window(circuit: Circuit, now: float) -> None:
     circuit.table.advance(now)
     trusted = circuit.baseline.samples >= constants.SAMPLES_TO_TRUST
     if circuit.state is _CLOSED:
-        limit.set_limit(now, limit.closed_limit)
+        limit.set_limit(limit.closed_limit)
     elif circuit.state is _LIMITING and not circuit.dips.active and trusted:
-        limit.set_limit(now, limit.limit_for(limit.work_rate))
+        limit.set_limit(limit.limit_for(limit.work_rate))
     circuit.set_cap()
 
 
@@ -203,6 +202,7 @@ def _count_late(circuit: Circuit, now: float) -> None:
 def _look_for_saturation(circuit: Circuit, now: float) -> None:
     """Nobody is shed before something speaks of saturation: late answers, or none at all."""
     if stalled(circuit, now):
+        circuit.stalled_at = now
         circuit.fire(now, Signal.STALLED)
     elif circuit.crowded and now - circuit.passed_at <= silence_s(circuit):
         _count_late(circuit, now)
@@ -227,11 +227,6 @@ def stalled(circuit: Circuit, now: float) -> bool:
     return silent_s > stall_s and now - permit.started_at > stall_s
 
 
-def hangs(circuit: Circuit, now: float) -> bool:
-    """Say whether the state must not be left: hung is not busy."""
-    return stalled(circuit, now)
-
-
 def _stall_least_s(circuit: Circuit, route: Route) -> float:
     if not circuit.baseline.samples:
         return constants.STALL_COLD_S
@@ -239,16 +234,14 @@ def _stall_least_s(circuit: Circuit, route: Route) -> float:
     return constants.STALL_MIN_S if known else constants.STALL_UNKNOWN_S
 
 
-def _look_for_relief(circuit: Circuit, now: float, window: bool) -> None:
-    limit = circuit.limit
+def _look_for_relief(circuit: Circuit, now: float) -> None:
+    if stalled(circuit, now):
+        circuit.stalled_at = now
     relief_s = max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s)
     if (
         not circuit.room.waiting
         and now - circuit.shed_at >= relief_s
-        and (
-            limit.load <= constants.RELIEF_SHARE * limit.limit
-            or (window and limit.mean_in_flight < limit.queueing_in_flight)
-        )
-        and not hangs(circuit, now)
+        and circuit.limit.load <= constants.RELIEF_SHARE * circuit.limit.limit
+        and not circuit.hung
     ):
         circuit.fire(now, Signal.RELIEVED)

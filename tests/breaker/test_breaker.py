@@ -525,6 +525,30 @@ def test_hung_is_not_busy() -> None:
     assert driver.transitions[-1].cause is Signal.RELIEVED
 
 
+def test_hung_is_not_idle() -> None:
+    """Those that hung have been given up and nobody comes: RETTER asks itself, and then it is over.
+
+    Nothing is in flight, nothing is shed; and yet nothing says that the application is well.
+    """
+    driver = Driver()
+    serve(driver, 1.0)
+    hung = [forwarded(driver, key=b"/%d" % number, stored=None) for number in range(3)]
+    driver.run(3.0)
+    for permit in hung:
+        driver.finish(permit, Outcome.NEUTRAL)
+    driver.run(5.0)
+    assert [t.cause for t in driver.transitions] == [Signal.STALLED]
+    probe = driver.breaker.probe(driver.now, b"GET /", b"/0")
+    assert probe is not None
+    driver.start(probe)
+    driver.run(0.05)
+    assert driver.breaker.probe(driver.now, b"GET /", b"/0") is None, "one at a time"
+    driver.finish(probe)
+    driver.run(1.0)
+    assert driver.transitions[-1].cause is Signal.RELIEVED
+    assert driver.breaker.probe(driver.now, b"GET /", b"/0") is None
+
+
 def test_two_that_hang_are_no_stall() -> None:
     """One or two requests may be special."""
     driver = Driver()

@@ -27,7 +27,6 @@ TRANSITION = Transition(
     limit=8.04,
     ceiling=float("inf"),
     work_rate=7.5,
-    mean_in_flight=7.9,
     baseline_s=0.02,
     failures=0,
     successes=9,
@@ -66,7 +65,7 @@ def test_a_change_is_written_at_once_with_its_figures() -> None:
     assert record == {
         "event": "circuit", "log_level": "warning", "before": "CLOSED", "after": "LIMITING",
         "cause": "no-permits", "generation": 1, "in_flight": 8, "limit": 8.04, "ceiling": None,
-        "work_rate": 7.5, "mean_in_flight": 7.9, "baseline_s": 0.02, "failures": 0, "successes": 9,
+        "work_rate": 7.5, "baseline_s": 0.02, "failures": 0, "successes": 9,
         "waiting": 1,
     }  # fmt: skip
 

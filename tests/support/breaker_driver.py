@@ -256,7 +256,6 @@ class Driver:
         for value in (
             figures.limit,
             figures.work_rate,
-            figures.mean_in_flight,
             figures.baseline_s,
         ):
             assert isfinite(value)
