@@ -397,14 +397,14 @@ class Exchange:
         breaker.finished(now, permit, _OK)
         try:
             proxy.store.put(
-                identity, parsed.head, head, body, self._requested_at, now, False, self._forwarding
+                identity, parsed.head, head, body, self._requested_at, now, False, permit.client
             )
         except MemoryError:
             proxy.free_memory()
         withdrawals = proxy.withdrawals  # as in `_answered_well`, without a call
         withdrawals.confirmed += permit.has_stored
         if withdrawals.clients:
-            withdrawals.answered_well(proxy.client_of(self._forwarding, parsed))
+            withdrawals.answered_well(permit.client)
         client.exchange_done(now)
         if breaker.waiting:
             proxy.start_waiting(now)
@@ -513,7 +513,7 @@ class Exchange:
             if head.status < 400:
                 self._answered_well()
             elif identity.lookup and request.method == b"GET":  # not each knows HEAD
-                who = proxy.client_of(self._forwarding, self._parsed)
+                who = self._permit.client
                 proxy.withdrawals.refused(identity, head.status, proxy.breaker.state, who, now)
         if request.method not in _SAFE:
             if urls := invalidated_urls(request, head, rules):
@@ -523,14 +523,16 @@ class Exchange:
         ):
             relay.keep_copy()
         elif head.status == 304 and identity.lookup:
-            proxy.store.refresh(identity, request, head, self._requested_at, now)
+            proxy.store.refresh(
+                identity, request, head, self._requested_at, now, self._permit.client
+            )
 
     def _answered_well(self) -> None:
         """The application has not taken this page back."""
         withdrawals = self._proxy.withdrawals
         withdrawals.confirmed += self._permit.has_stored
         if withdrawals.clients:
-            withdrawals.answered_well(self._proxy.client_of(self._forwarding, self._parsed))
+            withdrawals.answered_well(self._permit.client)
 
     def _receive_on(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """The body will come in pieces: set its time limit, hold it back or let it through."""
@@ -931,7 +933,7 @@ class Exchange:
         proxy, identity = self._proxy, self._parsed.identity
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         proxy.keeper.keep(
-            identity, self._parsed.head, head, body, self._requested_at, now, self._forwarding
+            identity, self._parsed.head, head, body, self._requested_at, now, self._permit.client
         )
 
     def _log_answer(self, reason: Reason) -> None:

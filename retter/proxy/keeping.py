@@ -16,7 +16,7 @@ from retter.store.owner import OwnerRules
 from retter.store.personal import gives_cookie, is_personal, sets_cookie
 from retter.store.policy import Identity, ends_session, may_roll
 from retter.store.set_cookie import learn, marks_set
-from retter.store.store import Clients, ResponseStore
+from retter.store.store import ResponseStore
 
 
 class Kept(NamedTuple):
@@ -28,7 +28,7 @@ class Kept(NamedTuple):
     body: bytes
     requested_at: float
     incomplete: bool
-    clients: Clients
+    client: int
 
 
 class Keeper:
@@ -84,7 +84,7 @@ class Keeper:
         body: bytes,
         requested_at: float,
         now: float,
-        clients: Clients,
+        client: int,
     ) -> bool:
         """Store a whole answer that `storable` has allowed.
 
@@ -93,9 +93,9 @@ class Keeper:
         """
         rules = self._rules
         if not head.set_cookies:
-            return self._store.put(identity, request, head, body, requested_at, now, False, clients)
+            return self._store.put(identity, request, head, body, requested_at, now, False, client)
         incomplete = gives_cookie(request, head, rules)
-        kept = Kept(identity, request, head, body, requested_at, incomplete, clients)
+        kept = Kept(identity, request, head, body, requested_at, incomplete, client)
         if not identity.session and sets_cookie(head, rules):
             coding = head.combined(b"content-encoding")
             text = decoded_at_once(body, coding)
@@ -109,7 +109,7 @@ class Keeper:
     def _put(self, kept: Kept, now: float) -> bool:
         return self._store.put(
             kept.identity, kept.request, kept.head, kept.body, kept.requested_at, now,
-            kept.incomplete, kept.clients,
+            kept.incomplete, kept.client,
         )  # fmt: skip
 
     def _look_into(self, kept: Kept, coding: bytes) -> None:

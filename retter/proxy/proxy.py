@@ -649,7 +649,7 @@ class Proxy:
         if self._ticks % SECOND_TICKS == 0:
             for stream in list(self.streams):
                 stream.sweep(now)
-            self.withdrawals.advance(now)
+            self.withdrawals.advance(now, self.breaker.state)
             if self.bound.clients:
                 self.bound.sweep(now)
             for told in self.on_second:

@@ -4,6 +4,18 @@ Such a page is not the last good answer any more: an editor has hidden it, a cre
 revoked (RFC 9111 section 4.3.3: a full response other than a 5xx takes the place of what is
 stored). So the stored response goes, with all variants and forms.
 
+A refusal may concern its client alone: a firewall blocks its address, a plugin its User-Agent or
+Referer. So what is stored for everyone is in doubt first, if another client was given a good answer
+to the same URL within DOUBT_S. The doubt ends with the next good answer (the page is there), with
+the refusal of another client (it is not), or when DOUBT_S have passed since that good answer
+(nobody has had the page since). So a page taken back is shown from the store for at most DOUBT_S
+longer; no doubt ends by time while the circuit is open, since nobody can get a good answer then.
+Where no addresses are known all clients are one, and nothing is doubted.
+
+Where a rule such as `--ignore-query` makes one URL of many, the application may refuse one of them
+(`?page=9999`, a foreign Host) and have the others. So it takes back what it gave for the very same
+host and target, and what it gave for any of them if there was nothing in the request to be ignored.
+
 It stays while the circuit is open or half-open, and when very many pages are refused together: that
 is a broken deployment and no editor. Since that shows only after some pages, what has been taken
 back is hidden first and removed a minute later, and a mass gives it back.
@@ -11,10 +23,10 @@ back is hidden first and removed a minute later, and a mass gives it back.
 
 from collections import OrderedDict, deque
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from retter.breaker import State
-from retter.store.policy import Identity
+from retter.store.policy import Identity, key_parts
 from retter.store.store import ResponseStore, Withdrawn
 
 # Gone for everybody; and not for this visitor, at least.
@@ -41,6 +53,23 @@ HIDDEN_MAX: Final = 4096
 CLIENT_PAGES_MAX: Final = 20
 # Clients whose refusals are counted; the oldest is forgotten first.
 CLIENTS_MAX: Final = 1024
+# So long after another client's good answer one client's refusal is not enough. Pages that anybody
+# reads every few seconds cannot be hidden by one client; who has had a page taken down for what is
+# on it waits ten seconds more, if anything, and any second visitor ends that.
+DOUBT_S: Final = 10.0
+# Pages in doubt, and the longest key that is remembered with one: half a megabyte. The oldest doubt
+# is forgotten first, and its page stays; the next refusal is judged anew.
+DOUBTS_MAX: Final = 512
+DOUBT_KEY_BYTES_MAX: Final = 1024
+
+
+class Doubt(NamedTuple):
+    """A refusal that is not believed yet, of a page that is stored for everyone."""
+
+    at: float
+    client: int
+    shape: bytes  # Identity.shape and Identity.asked of the request
+    asked: int
 
 
 class Withdrawals:
@@ -51,6 +80,7 @@ class Withdrawals:
     """
 
     __slots__ = (
+        "_doubts",
         "_hidden",
         "_marks",
         "_pages",
@@ -74,6 +104,7 @@ class Withdrawals:
         self._run_at = now
         self._run_confirmed = 0
         self._hidden: deque[tuple[int, Withdrawn]] = deque()  # by which client's refusal
+        self._doubts: OrderedDict[bytes, Doubt] = OrderedDict()  # by key; oldest first
         self.clients: OrderedDict[int, int] = OrderedDict()  # refused to each, in a row
         self.mass = False  # so many at present that nothing is taken back
 
@@ -109,7 +140,7 @@ class Withdrawals:
         keys = [
             (key, generation)
             for key, generation in keys
-            if self._store.holds(key, generation, identity.shape)
+            if self._store.holds(key, generation, identity.shape, identity.asked)
         ]
         if not keys:
             return False
@@ -118,12 +149,49 @@ class Withdrawals:
         self._count(hash(identity.url), now)
         if self.mass or (status not in _GONE and status not in _DENIED):
             return False
-        for key, generation in keys:
-            if (withdrawn := self._store.withdraw(key, now, generation)) is not None:
-                self._hidden.append((client, withdrawn))
+        believed = [
+            (key, generation)
+            for key, generation in keys
+            if key_parts(key)[0] or self._is_believed(key, identity, client, now)
+        ]
+        for key, generation in believed:
+            self._hide(key, generation, identity.asked, client, now)
+        return bool(believed)
+
+    def _hide(self, key: bytes, generation: int, asked: int, client: int, now: float) -> None:
+        withdrawn = self._store.withdraw(key, now, generation, asked)
+        if withdrawn is not None:
+            self._hidden.append((client, withdrawn))
         while len(self._hidden) > HIDDEN_MAX:
             self._store.discard(self._hidden.popleft()[1])
-        return True
+
+    def _is_believed(self, key: bytes, identity: Identity, client: int, now: float) -> bool:
+        """Tell whether a refusal takes back at once what is stored for everyone."""
+        good_at, others_at = self._store.last_good(key, identity.shape, client)
+        doubt = self._doubts.get(key)
+        if doubt is not None and doubt.at >= good_at and doubt.client != client:
+            del self._doubts[key]
+            return True
+        if now - others_at >= DOUBT_S:
+            self._doubts.pop(key, None)
+            return True
+        if (doubt is None or doubt.at < good_at) and len(key) <= DOUBT_KEY_BYTES_MAX:
+            self._store.refuse_late(key, now)
+            self._doubts[key] = Doubt(now, client, identity.shape, identity.asked)
+            self._doubts.move_to_end(key)
+            if len(self._doubts) > DOUBTS_MAX:
+                self._doubts.popitem(last=False)
+        return False
+
+    def _end_doubts(self, now: float) -> None:
+        """Settle the doubts that good answers or time have settled."""
+        for key, doubt in [*self._doubts.items()]:
+            good_at, others_at = self._store.last_good(key, doubt.shape, doubt.client)
+            if good_at > doubt.at:
+                del self._doubts[key]
+            elif now - others_at >= DOUBT_S:
+                del self._doubts[key]
+                self._hide(key, 0, doubt.asked, doubt.client, now)
 
     def _is_shut_out(self, client: int) -> bool:
         refusals = self.clients[client] = self.clients.get(client, 0) + 1
@@ -131,6 +199,8 @@ class Withdrawals:
             self.clients.popitem(last=False)
         if refusals == CLIENT_PAGES_MAX + 1:
             self._give_back(client, -inf)
+            for key in [key for key, doubt in self._doubts.items() if doubt.client == client]:
+                del self._doubts[key]
         return refusals > CLIENT_PAGES_MAX
 
     def _count(self, page: int, now: float) -> None:
@@ -156,6 +226,7 @@ class Withdrawals:
             if run >= MASS_PAGES_MIN:
                 since = min(since, self._run_at)
             self._give_back(0, since)
+            self._doubts.clear()
 
     def _give_back(self, client: int, since: float) -> None:
         """Give back what was hidden since then, by one client's refusals or (0) by anybody's."""
@@ -168,7 +239,7 @@ class Withdrawals:
                 kept.append(one)
         self._hidden = kept
 
-    def advance(self, now: float) -> None:
+    def advance(self, now: float, state: State) -> None:
         """Forget what is older than the window, and remove what has been hidden for long."""
         marks, pages, hidden = self._marks, self._pages, self._hidden
         marks.append((now, self.confirmed))
@@ -178,5 +249,7 @@ class Withdrawals:
             pages.popitem(last=False)
         if pages or self.mass:
             self._judge(now)
+        if self._doubts and state is not State.OPEN and state is not State.HALF_OPEN:
+            self._end_doubts(now)
         while hidden and hidden[0][1].at < now - HIDDEN_S:
             self._store.discard(hidden.popleft()[1])

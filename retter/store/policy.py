@@ -75,6 +75,7 @@ class Identity:
     stands_in: bool  # may be answered from the store where the application fails
     marks: tuple[int, ...]  # of its sessions (owner.py)
     rolling: Rolling | None  # its session's cookie changes with the answers
+    asked: int  # a hash of host and target where the rules make `url` coarser than they are, else 0
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class Identity:
         stands_in: bool,
         marks: tuple[int, ...] = (),
         rolling: Rolling | None = None,
+        asked: int = 0,
     ) -> None:
         self.owner = owner
         self.owner_class = owner_class
@@ -105,6 +107,7 @@ class Identity:
         self.stands_in = stands_in
         self.marks = marks
         self.rolling = rolling
+        self.asked = asked
 
     @property
     def readable(self) -> tuple[tuple[bytes, int], ...]:
@@ -182,6 +185,9 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         stands_in,
         who.marks,
         who.rolling,
+        _asked(host, target, url)
+        if rules.ignore_host or rules.ignore_query or rules.ignore_params
+        else 0,
     )
 
 
@@ -259,6 +265,11 @@ def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
             kept = [p for p in query.split(b"&") if not ignored(p.partition(b"=")[0])]
             target = path + b"?" + b"&".join(kept) if kept else path
     return target if rules.ignore_host else host.lower() + target
+
+
+def _asked(host: bytes, target: bytes, url: bytes) -> int:
+    exactly = host.lower() + target
+    return 0 if exactly == url else hash(exactly)
 
 
 def stored_url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:

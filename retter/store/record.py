@@ -6,6 +6,7 @@ request gets of one (conditional.py). `now` is monotonic seconds.
 
 from collections.abc import Callable
 from functools import lru_cache, partial
+from math import inf
 from typing import Any, Final, NamedTuple, cast
 
 from retter.base.limits import CODINGS_MAX, VARY_NAMES_MAX
@@ -26,6 +27,10 @@ ENTRY_OVERHEAD_BYTES: Final = 720
 
 # A form's record and its place in the response's own dictionary (counted as above).
 FORM_OVERHEAD_BYTES: Final = 320
+
+
+# Before any time.
+NEVER: Final = -inf
 
 
 # The name of no coding, under which the decoded form of an encoded response is kept.
@@ -67,7 +72,12 @@ class StoredResponse(NamedTuple):
     public: bool = False  # everyone's
     soft: Soft = (b"", b"", b"")  # what it was made for (variants.py)
     generation: int = 0  # of a rolling session (lineage.py)
-    stored_by: int = 0  # a mark of the client that added it to others; 0: not known
+    stored_by: int = 0  # the number of the client that added it to others; 0: not known
+    # Who was given this good answer by the application (withdrawals.py): the last client, and when
+    # the last one that is not the same.
+    given_to: int = 0
+    others_at: float = NEVER  # monotonic seconds
+    asked: int = 0  # what was asked for then (Identity.asked)
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
@@ -101,6 +111,9 @@ INCOMPLETE: Final = _place("incomplete")
 SOFT: Final = _place("soft")
 GENERATION: Final = _place("generation")
 STORED_BY: Final = _place("stored_by")
+GIVEN_TO: Final = _place("given_to")
+OTHERS_AT: Final = _place("others_at")
+ASKED: Final = _place("asked")
 AGE_MAX: Final = _place("age_max_s")
 SHAPE: Final = _place("shape")
 VARY_NAMES: Final = _place("vary_names")

@@ -14,9 +14,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b
 from math import inf
-from typing import Final, NamedTuple, Protocol, cast
+from typing import Final, NamedTuple, cast
 
-from retter.base.client_id import mark_of
 from retter.http.message import RequestHead, ResponseHead, Soft
 from retter.http.variants import ORIGIN_MARK, is_plain, likeness, soft_of
 from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
@@ -26,14 +25,18 @@ from retter.store.policy import Identity, StorePolicy, key_of, key_parts, url_at
 from retter.store.record import (
     AGE,
     AGE_MAX,
+    ASKED,
     BODY,
     CODING,
     FORM_OVERHEAD_BYTES,
     FORMS,
     GENERATION,
+    GIVEN_TO,
     HEAD,
     IDENTITY,
     INCOMPLETE,
+    NEVER,
+    OTHERS_AT,
     RECEIVED_AGE,
     SHAPE,
     SOFT,
@@ -123,12 +126,6 @@ class Withdrawn(NamedTuple):
     key: bytes
     slot: tuple[Record, ...]  # as it was
     hidden: tuple[Record, ...]  # what stands there in its place
-
-
-class Clients(Protocol):
-    """Tells whose a request is."""
-
-    def client_of(self, request: RequestHead) -> str: ...
 
 
 class ResponseStore:
@@ -350,7 +347,7 @@ class ResponseStore:
         requested_at: float,
         now: float,
         incomplete: bool = False,
-        clients: Clients | None = None,
+        client: int = 0,
     ) -> bool:
         """Store a whole response that `storable` has allowed; False if that is not done.
 
@@ -358,7 +355,7 @@ class ResponseStore:
 
         Args:
             incomplete: It came with a cookie that its asker did not have.
-            clients: Tells whose request it was, to keep one from pushing out what others stored.
+            client: A number for who asked; 0 if that is not known.
         """
         superseded = False
         if response.status >= 300 and reflects_referer(request, response):
@@ -401,7 +398,9 @@ class ResponseStore:
                 and ((old[FORMS] is None) is not response.compressible or old[CODING])
             ):
                 age_s = facts.received_age_s
-                self._store_again(identity, old, response, age_s, superseded, requested_at, now)
+                self._store_again(
+                    identity, old, response, age_s, superseded, requested_at, now, client
+                )
                 return True
         if not owner and request.ids and any(one in body for one in request.ids):
             self._counts.refused += 1  # the client has chosen what everyone would be shown
@@ -426,7 +425,7 @@ class ResponseStore:
                 slot, identity, request, response, body, soft, generation
             )
         if others:
-            stored_by = mark_of(clients.client_of(request)) if clients is not None else 0
+            stored_by = client  # to keep one from pushing out what others have stored
             others = self._with_room(others, owner, stored_by)
         record: Record = (
             response.status,
@@ -451,6 +450,9 @@ class ResponseStore:
             soft,
             generation,
             stored_by,
+            client,
+            NEVER if slot is None else _others_at(slot, client),
+            identity.asked,
         )
         shelves.insert(key, owner, others, record, size)
         self._counts.stored += 1
@@ -473,6 +475,7 @@ class ResponseStore:
         superseded: bool,
         requested_at: float,
         now: float,
+        client: int,
     ) -> None:
         # The Age is not in the bytes compared. A head that has come before takes the place of the
         # equal one.
@@ -481,7 +484,9 @@ class ResponseStore:
             (
                 old[0], response.stored, *old[BODY:STORED_AT],
                 now, age_s + now - requested_at, superseded,
-                *old[SUPERSEDED + 1 : RECEIVED_AGE], age_s, *old[RECEIVED_AGE + 1 :],
+                *old[SUPERSEDED + 1 : RECEIVED_AGE], age_s, *old[RECEIVED_AGE + 1 : GIVEN_TO],
+                client, old[OTHERS_AT] if old[GIVEN_TO] == client else old[STORED_AT],
+                identity.asked,
             ),
         )  # fmt: skip
         self._slots.move_to_end(key)
@@ -621,6 +626,7 @@ class ResponseStore:
         not_modified: ResponseHead,
         requested_at: float,
         now: float,
+        client: int = 0,
     ) -> None:
         """Let a 304 to a client's conditional GET refresh the owner's own response.
 
@@ -658,6 +664,9 @@ class ResponseStore:
             received_age_s=received_age_s,
             entry_bytes=entry_bytes(identity.key, head, facts.etag, facts.last_modified, old.shape),
             forms=None if old.forms is None else (),  # their heads are old
+            given_to=client,
+            others_at=old.others_at if old.given_to == client else old.stored_at,
+            asked=identity.asked,
         )
         self._shelves.replace(identity.key, old, fresh)
         self._shelves.touch(identity.key, identity.owner)
@@ -703,19 +712,43 @@ class ResponseStore:
 
     # -- Taking back
 
-    def holds(self, key: bytes, generation: int = 0, shape: bytes | None = None) -> bool:
+    def holds(
+        self, key: bytes, generation: int = 0, shape: bytes | None = None, asked: int = 0
+    ) -> bool:
         """Tell whether something is stored under a key, up to a generation, and not withdrawn.
 
-        With `shape`, something that a request of that shape could be answered with.
+        Args:
+            shape: If given, something that a request of that shape could be answered with.
+            asked: `Identity.asked` of a refused request: something that was asked for like that.
         """
         return any(
             one[AGE_MAX] != WITHDRAWN
             and one[GENERATION] <= generation
             and (shape is None or one[SHAPE] == shape)
+            and (not asked or one[ASKED] == asked)
             for one in self._slots.get(key, ())
         )
 
-    def withdraw(self, key: bytes, now: float, generation: int = 0) -> Withdrawn | None:
+    def last_good(self, key: bytes, shape: bytes, client: int) -> tuple[float, float]:
+        """Return when the application last gave a good answer that a shape selects.
+
+        That is when anybody got one, and when a client other than this one did; NEVER if none is
+        stored.
+        """
+        anybodys = others = NEVER
+        for one in self._slots.get(key, ()):
+            if one[SHAPE] == shape and one[AGE_MAX] != WITHDRAWN:
+                anybodys = max(anybodys, one[STORED_AT])
+                others = max(others, _others_at((one,), client))
+        return anybodys, others
+
+    def refuse_late(self, key: bytes, now: float) -> None:
+        """Store no response under a key that was asked for until now, and is still on its way."""
+        self._remember_change(_withdrawal_of(key), now)
+
+    def withdraw(
+        self, key: bytes, now: float, generation: int = 0, asked: int = 0
+    ) -> Withdrawn | None:
         """Hide what is stored under a key, with all its variants; None if there is nothing.
 
         It is found by nobody, and still counts. A response that is still on its way will not be
@@ -723,17 +756,21 @@ class ResponseStore:
 
         Args:
             generation: Of whoever has been refused: what is newer stays.
+            asked: `Identity.asked` of the refused request: what was asked for otherwise stays.
         """
-        if not self.holds(key, generation):
+        if not self.holds(key, generation, asked=asked):
             return None
         slot = self._slots[key]
-        gone = [one for one in slot if one[GENERATION] <= generation]
+        gone = [
+            one for one in slot
+            if one[GENERATION] <= generation and (not asked or one[ASKED] == asked)
+        ]  # fmt: skip
         hidden = tuple([
             (*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) if one in gone else one
             for one in slot
         ])  # fmt: skip
         self._slots[key] = hidden
-        self._remember_change(_withdrawal_of(key), now)
+        self.refuse_late(key, now)
         self._counts.withdrawn += len(gone)
         return Withdrawn(now, key, slot, hidden)
 
@@ -844,6 +881,15 @@ class ResponseStore:
         counts.evicted_budget = shelves.evicted_budget
         counts.evicted_share = shelves.evicted_share
         return asdict(counts)
+
+
+def _others_at(slot: tuple[Record, ...], client: int) -> float:
+    """Return when somebody other than this client was last given one of these answers."""
+    latest = NEVER
+    for one in slot:
+        at: float = one[OTHERS_AT] if one[GIVEN_TO] == client else one[STORED_AT]
+        latest = max(latest, at)
+    return latest
 
 
 def _withdrawal_of(key: bytes) -> bytes:

@@ -11,6 +11,9 @@ from retter.process.withdrawal_log import AGAIN_S, WithdrawalLog
 from retter.proxy.withdrawals import (
     CLIENT_PAGES_MAX,
     CLIENTS_MAX,
+    DOUBT_KEY_BYTES_MAX,
+    DOUBT_S,
+    DOUBTS_MAX,
     HIDDEN_MAX,
     HIDDEN_S,
     MASS_PAGES_MIN,
@@ -218,18 +221,21 @@ def test_what_an_earlier_value_of_a_session_has_stored_is_taken_back_by_the_pres
     assert [ann.get(f"/private/{number}").stored for number in range(3)] == [True, False, True]
 
 
-def test_an_answer_from_before_does_not_bring_it_back() -> None:
+@pytest.mark.parametrize("client", [1, 2], ids=["believed at once", "doubted first"])
+def test_an_answer_from_before_does_not_bring_it_back(client: int) -> None:
     """It was asked for while the page was there, and comes when it has been refused."""
     site = Site()
     site.ask("/a")
     late = site.fake.client(get("/a"))
     upstream = site.fake.upstream
     site.fake.advance(0.1)
-    gone = site.fake.client(get("/a"))
+    gone = site.fake.client(get("/a"), (f"192.0.2.{client}", 50001))
     site.fake.upstream.sends(reply(b"no", status="404 Not Found"))
     upstream.sends(reply(b"page /a", headers={"ETag": '"new"'}))
     assert body_of(late.received()) == b"page /a"
     assert status_of(gone.received()) == 404
+    assert site.has("/a") is (client == 2)
+    site.fake.advance(DOUBT_S + 2)
     assert not site.has("/a")
 
 
@@ -410,6 +416,189 @@ def test_what_is_removed_meanwhile_is_not_given_back(purge: str) -> None:
     assert not any(site.has(f"/{number}", SESSION) for number in range(10))
 
 
+# -- a refusal that concerns its client alone ------------------------------------------------------
+
+ODD = {"User-Agent": "sqlmap/1.8", "Referer": "https://spam.example/"}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("headers", [ODD, {}, SESSION], ids=["odd", "blocked", "session"])
+def test_one_client_hides_no_page_that_others_read(status: int, headers: dict[str, str]) -> None:
+    """A firewall plugin refuses it for its address or User-Agent, again and again."""
+    site = Site()
+    site.ask("/a")
+    for _ in range(3):
+        assert status_of(site.ask("/a", STATUSES[status], headers, visitor=66)) == status
+        assert body_of(site.in_need("/a")) == b"page /a"
+    assert site.store["withdrawn"] == 0
+
+
+def test_the_client_may_have_read_it_as_well() -> None:
+    """First it asks like everybody, so that the last good answer is its own."""
+    site = Site()
+    site.ask("/a")
+    for _ in range(3):
+        site.ask("/a", visitor=66)
+        site.ask("/a", "403 Forbidden", ODD, visitor=66)
+    assert site.has("/a")
+
+
+def test_a_page_that_is_read_every_few_seconds_is_never_hidden_by_one_client() -> None:
+    site = Site()
+    for second in range(60):
+        if second % 8 == 0:
+            site.ask("/a", visitor=1 + second % 3)
+        site.ask("/a", "403 Forbidden", ODD, visitor=66)
+        site.fake.advance(1)
+        assert site.has("/a")
+
+
+@pytest.mark.parametrize("second", [1, 2], ids=["who had it", "another one"])
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_second_client_that_is_refused_ends_the_doubt(status: int, second: int) -> None:
+    site = Site()
+    site.ask("/a")
+    site.ask("/a", STATUSES[status], visitor=3)
+    assert site.has("/a")
+    site.ask("/a", STATUSES[status], visitor=second)
+    assert not site.has("/a")
+
+
+def test_a_good_answer_ends_the_doubt_the_other_way() -> None:
+    """Two clients that are refused one after the other, and it is there between."""
+    site = Site()
+    for visitor in range(2, 10):
+        site.ask("/a")
+        site.ask("/a", "404 Not Found", visitor=visitor)
+        assert site.has("/a")
+
+
+def test_a_304_is_a_good_answer() -> None:
+    site = Site()
+    site.ask("/a", says={"ETag": '"1"'})
+    site.ask("/a", "404 Not Found", visitor=2)
+    site.ask("/a", "304 Not Modified", {"If-None-Match": '"1"'}, says={"ETag": '"1"'}, visitor=3)
+    site.ask("/a", "404 Not Found", visitor=4)
+    assert site.has("/a")
+
+
+def test_a_page_that_nobody_has_had_since_is_taken_back_after_ten_seconds() -> None:
+    """The bound: DOUBT_S after the last good answer that another client had, and the tick."""
+    site = Site()
+    site.ask("/a")
+    site.fake.advance(DOUBT_S - 4)
+    site.ask("/a", "410 Gone", visitor=2)
+    site.fake.advance(3)
+    assert site.has("/a")
+    site.fake.advance(2)
+    assert not site.has("/a")
+    assert site.store["withdrawn"] == 1
+    site.fake.advance(HIDDEN_S + 2)
+    assert site.store["entries"] == 0
+
+
+def test_long_after_the_last_good_answer_one_refusal_is_enough() -> None:
+    site = Site()
+    site.ask("/a")
+    site.fake.advance(DOUBT_S)
+    site.ask("/a", "404 Not Found", visitor=2)
+    assert not site.has("/a")
+
+
+@pytest.mark.parametrize("state", [State.OPEN, State.HALF_OPEN])
+def test_while_nobody_can_get_a_good_answer_no_time_ends_a_doubt(state: State) -> None:
+    site = Site()
+    site.ask("/a")
+    site.ask("/a", "403 Forbidden", ODD, visitor=66)
+    withdrawals, now = site.fake.proxy.withdrawals, site.fake.loop.now
+    withdrawals.advance(now + 10 * DOUBT_S, state)
+    assert site.has("/a")
+    withdrawals.advance(now + 10 * DOUBT_S, State.CLOSED)
+    assert not site.has("/a")
+
+
+def test_what_is_ones_own_is_taken_back_by_one_refusal() -> None:
+    """Who carries the session is its owner, wherever it comes from; the public page is not."""
+    site = Site()
+    site.ask("/a", headers=SESSION)
+    site.ask("/a")
+    site.ask("/a", "404 Not Found", SESSION, visitor=2)
+    assert site.has("/a")
+    found = site.fake.proxy.store.peek(*reversed(site.parsed("/a", SESSION)), site.fake.loop.now)
+    assert found[1], "everyone's is what is left"
+
+
+def test_clients_without_addresses_are_one() -> None:
+    site = Site()
+    for visitor in (1, 2):
+        site.visitors[visitor] = site.fake.client(peername="")
+    site.ask("/a")
+    site.ask("/a", "404 Not Found", visitor=2)
+    assert not site.has("/a")
+
+
+def test_who_is_shut_out_leaves_no_doubt_behind() -> None:
+    site = Site()
+    read(site, 40)
+    for number in range(CLIENT_PAGES_MAX + 1):
+        site.ask(f"/{number}", "403 Forbidden", visitor=66)
+        for n in range(6):
+            site.ask(f"/{39 - n}", visitor=n)
+    site.fake.advance(DOUBT_S + 2)
+    assert kept(site, 40) == 40
+
+
+def test_doubts_are_bounded() -> None:
+    site = Site()
+    withdrawals, now = site.fake.proxy.withdrawals, site.fake.loop.now
+    long = "/" + "a" * DOUBT_KEY_BYTES_MAX
+    paths = [long, *[f"/{number}" for number in range(DOUBTS_MAX + 10)]]
+    for client, path in enumerate(paths, 2):
+        head, identity = site.parsed(path)
+        site.fake.proxy.store.put(identity, head, good_head(site.fake), b"x", now, now, client=1)
+        withdrawals.confirmed += 100
+        assert not withdrawals.refused(identity, 404, State.CLOSED, client, now + 0.001)
+    assert len(withdrawals._doubts) == DOUBTS_MAX
+    assert site.has("/0")
+    assert site.has(long)
+
+
+# -- one URL of many ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "asked", "refused", "left"),
+    [
+        ({"ignore_query": True}, "/a", "/a?page=9999", True),
+        ({"ignore_query": True}, "/a?b=1", "/a?b=2", True),
+        ({"ignore_query": True}, "/a?b=1", "/a?b=1", False),
+        ({"ignore_query": True}, "/a?b=1", "/a", False),  # nothing in it is ignored
+        ({"ignore_params": ("utm_*",)}, "/a?b=1&utm_id=1", "/a?b=1&utm_id=%00", True),
+        ({"ignore_params": ("utm_*",)}, "/a?b=1&utm_id=1", "/a?b=1", False),
+        ({"ignore_params": ("utm_*",)}, "/a?b=1", "/a?b=1", False),
+    ],
+)
+@pytest.mark.parametrize("status", STATUSES)
+def test_another_query_takes_nothing_back(
+    status: int, rule: dict[str, Any], asked: str, refused: str, left: bool
+) -> None:
+    site = Site(**rule)
+    site.ask(asked)
+    site.ask(refused, STATUSES[status])
+    assert site.has(asked) is left
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize(("host", "left"), [("evil.example", True), ("SHOP.example", False)])
+def test_another_host_takes_nothing_back(status: int, host: str, left: bool) -> None:
+    site = Site(ignore_host=True)
+    site.ask("/a")
+    client = site.fake.client(get("/a").replace(b"shop.example", host.encode()), ("192.0.2.1", 1))
+    site.fake.upstream.sends(reply(b"no", status=STATUSES[status]))
+    assert status_of(client.received()) == status
+    assert site.has("/a") is left
+
+
 # -- a client that is shut out -------------------------------------------------------------------
 
 
@@ -448,7 +637,7 @@ def test_what_is_remembered_is_bounded() -> None:
     site.fake = fake
     for number in range(HIDDEN_MAX + 100):
         head, identity = site.parsed(f"/{number}")
-        proxy.store.put(identity, head, good_head(fake), b"x", now, now)
+        proxy.store.put(identity, head, good_head(fake), b"x", now, now, client=number + 1)
         withdrawals.confirmed += 100
         assert withdrawals.refused(identity, 404, State.CLOSED, number + 1, now)
     assert len(withdrawals._hidden) == HIDDEN_MAX
