@@ -109,6 +109,7 @@ class Refuses(threading.Thread):
                 connection.recv(100)
                 connection.sendall(b"HTTP/1.1 200 OK\r\nX: HTTP/")
                 connection.sendall(b"1.1 \r\n\r\n")
+        self._listener.close()
 
 
 def test_an_attacker_reconnects_and_counts() -> None:

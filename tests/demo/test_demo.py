@@ -719,6 +719,7 @@ class TestSockets:
             writer.write(f"{request}Content-Length: {len(knobs)}\r\n\r\n{knobs}".encode())
             assert (await reader.read()).startswith(b"HTTP/1.1 200")
             writer.close()
+            await writer.wait_closed()
 
         async def accepts(port: int) -> bool:
             try:
@@ -726,6 +727,8 @@ class TestSockets:
             except ConnectionError:
                 return False
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
             return True
 
         async def until(wanted: bool, port: int) -> None:
@@ -734,20 +737,25 @@ class TestSockets:
                     return
                 await asyncio.sleep(0.01)
 
-        async def scenario(server: ShopServer, port: int, control: int) -> None:
-            reader, _ = await asyncio.open_connection("127.0.0.1", port)
-            await turn(port, '{"condition": "dead", "dead_for_s": 3600}')
-            await until(False, port)
+        async def ends(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             with suppress(ConnectionResetError):  # or an end, when nothing was left to read
                 assert await reader.read() == b""
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+
+        async def scenario(server: ShopServer, port: int, control: int) -> None:
+            client = await asyncio.open_connection("127.0.0.1", port)
+            await turn(port, '{"condition": "dead", "dead_for_s": 3600}')
+            await until(False, port)
+            await ends(*client)
             # By hand, at the port that outlives it ...
             await turn(control, '{"condition": "healthy"}')
             await until(True, port)
             # ... or by itself.
-            reader, _ = await asyncio.open_connection("127.0.0.1", port)
+            client = await asyncio.open_connection("127.0.0.1", port)
             await turn(port, '{"condition": "dead", "dead_for_s": 0.2}')
-            with suppress(ConnectionResetError):
-                assert await reader.read() == b""
+            await ends(*client)
             await until(True, port)
             assert server.shop.database.knobs.condition is Condition.HEALTHY
 

@@ -1,6 +1,7 @@
 """Listening and ending: addresses, sockets, descriptors, signals."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -106,16 +107,18 @@ def test_a_signal_drains(tmp_path: Path, event_loop: str, number: signal.Signals
         nonlocal answer
 
         async def application(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            os.kill(os.getpid(), number)  # in the middle of the request
-            await asyncio.sleep(0.1)
-            writer.write(reply(b"hello"))
+            with contextlib.closing(writer):
+                if await reader.readline():  # else nobody has asked: a look whether we listen
+                    os.kill(os.getpid(), number)  # in the middle of the request
+                    await asyncio.sleep(0.1)
+                    writer.write(reply(b"hello"))
 
         back = await asyncio.start_unix_server(application, str(tmp_path / "back"))
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "front"))
         writer.write(get())
         answer = await reader.read()
         writer.close()
+        await writer.wait_closed()
         back.close()
 
     assert serve(tmp_path, settings(tmp_path, event_loop=event_loop), during) == 0

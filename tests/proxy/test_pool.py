@@ -29,6 +29,7 @@ from tests.support.harness import (
     get,
     proxy_with_idle_connection,
 )
+from tests.support.streams import take_all
 
 IDLE_MAX = 3
 IDLE_S = 2.0
@@ -470,8 +471,8 @@ async def _settled(pool: ConnectionPool) -> None:
 
 def test_dialling_over_tcp_and_unix(tmp_path: Any) -> None:
     async def main() -> None:
-        tcp = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
-        unix = await asyncio.start_unix_server(lambda reader, writer: None, str(tmp_path / "s"))
+        tcp = await asyncio.start_server(take_all, "127.0.0.1", 0)
+        unix = await asyncio.start_unix_server(take_all, str(tmp_path / "s"))
         port = tcp.sockets[0].getsockname()[1]
         for address in (f"127.0.0.1:{port}", f"unix:{tmp_path}/s"):
             pool = dialling_pool(parse_upstream(address))
@@ -562,7 +563,7 @@ async def _dialled(pool: ConnectionPool) -> FakeExchange:
 
 def test_a_name_is_followed_where_it_leads() -> None:
     async def main() -> None:
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        server = await asyncio.start_server(take_all, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"])  # nobody listens on the first
         pool = dialling_pool(parse_upstream(f"app.example:{port}"))
@@ -585,7 +586,7 @@ def test_a_name_is_followed_where_it_leads() -> None:
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> None:
     async def main() -> None:
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+        server = await asyncio.start_server(take_all, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         loop: Any = NamedHosts(["127.0.0.3", "127.0.0.1"], black_holes=("127.0.0.3",))
         pool = dialling_pool(parse_upstream(f"app.example:{port}"), connect_timeout_s=1.0)
@@ -603,7 +604,7 @@ def test_an_address_that_does_not_answer_leaves_time_for_the_next() -> None:
 @pytest.mark.parametrize("room", [True, False])
 def test_a_dial_without_a_descriptor_asks_for_one(tmp_path: Any, room: bool) -> None:
     async def main() -> None:
-        server = await asyncio.start_unix_server(lambda r, w: None, str(tmp_path / "s"))
+        server = await asyncio.start_unix_server(take_all, str(tmp_path / "s"))
         pool = dialling_pool(parse_upstream(f"unix:{tmp_path}/s"))
         asked: list[bool] = []
 
@@ -651,7 +652,7 @@ def test_held_requests_are_redialled_until_the_application_is_back(
         while not impatient.expired:  # noqa: ASYNC110 - the pool has no event for it
             await asyncio.sleep(0.001)
         assert patient.error is None
-        server = await asyncio.start_unix_server(lambda r, w: None, str(tmp_path / "s"))
+        server = await asyncio.start_unix_server(take_all, str(tmp_path / "s"))
         await _settled(pool)
         assert patient.connection is not None
         assert pool.held == 0

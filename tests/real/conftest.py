@@ -1,12 +1,29 @@
 """What the tests start: RETTER, applications, clients. All of it ends with the test."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.real import wire
 from tests.real.processes import ApplicationProgram, Program, RetterProgram
+
+
+@pytest.fixture(autouse=True)
+def connections_end_with_their_test() -> Iterator[None]:
+    """An open socket that the garbage collector finds fails a test that has nothing to do with it.
+
+    What fixtures of a module have opened before stays.
+    """
+    before = len(wire.opened)
+    yield
+    with contextlib.ExitStack() as stack:
+        for connection in wire.opened[before:]:
+            stack.enter_context(connection)
+    del wire.opened[before:]
+
 
 StartRetter = Callable[..., RetterProgram]
 

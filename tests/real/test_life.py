@@ -58,6 +58,9 @@ class Download:
             self._response.read()
         except (http.client.IncompleteRead, ConnectionError):
             return True
+        finally:
+            self._response.close()
+            self._connection.close()
         return False
 
 

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import http.client
-import os
 import random
 import socket
 import ssl
@@ -173,7 +172,8 @@ def test_old_versions_are_refused(proxy: RetterProgram, authority: Authority) ->
     context.set_ciphers("ALL:@SECLEVEL=0")
     with pytest.raises((ssl.SSLError, ConnectionError)):
         context.wrap_socket(connect(proxy.port), server_hostname="a.example")
-    assert authority.connect(proxy.port).version() == "TLSv1.3"
+    with authority.connect(proxy.port) as newest:
+        assert newest.version() == "TLSv1.3"
 
 
 def test_large_bodies_both_ways(client: SecureClient) -> None:
@@ -612,12 +612,12 @@ def test_an_end_without_close_notify_is_no_end(
     context.load_cert_chain(authority.path("a.pem"))
 
     def answer(connection: socket.socket) -> None:
-        secure = context.wrap_socket(connection, server_side=True)
-        if secure.recv(10_000):
-            secure.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000))
-        if signed:
-            secure.unwrap()
-        os.close(secure.detach())
+        # Closing sends no close_notify; only unwrapping does.
+        with context.wrap_socket(connection, server_side=True) as secure:
+            if secure.recv(10_000):
+                secure.sendall(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000))
+            if signed:
+                secure.unwrap()
 
     with server(answer) as port:
         proxy = start_retter(

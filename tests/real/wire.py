@@ -1,5 +1,6 @@
 """A blocking client for the tests: one request at a time, everything of the answer kept."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -39,19 +40,24 @@ class Answer:
         return self.get("x-retter") == "cache"
 
 
+# What the present test has opened; the fixture `connections_end_with_their_test` closes it.
+opened: list[contextlib.closing[Any]] = []
+
+
 class Client:
     """A persistent connection, opened again when the other side has closed it in good order."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._connection = http.client.HTTPConnection(host, port, timeout=DEADLINE_S)
+        opened.append(contextlib.closing(self._connection))
 
     def __call__(
         self, method: str, target: str, fields: Mapping[str, str] | None = None, body: Body = None
     ) -> Answer:
         connection = self._connection
         connection.request(method, target, body, dict(fields or {}))
-        response = connection.getresponse()
-        return Answer(response.status, response.getheaders(), response.read())
+        with connection.getresponse() as response:
+            return Answer(response.status, response.getheaders(), response.read())
 
     def get(self, target: str, **fields: str) -> Answer:
         return self("GET", target, {name.replace("_", "-"): v for name, v in fields.items()})
@@ -76,7 +82,9 @@ def fetch(
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+    opened.append(contextlib.closing(sock))
+    return sock
 
 
 def read_until(sock: socket.socket, end: bytes) -> bytes:
