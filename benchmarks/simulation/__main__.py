@@ -2,89 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
 
-from benchmarks.simulation.ablation import RULES, set_constant
-from benchmarks.simulation.classic import Classic, ErrorBreaker, SlowCallBreaker
-from benchmarks.simulation.proxy import Run, simulate
+from benchmarks.simulation import evidence, worth
+from benchmarks.simulation.ablation import RULES
+from benchmarks.simulation.proxy import simulate
+from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE, Job, prepare, run_all
 from benchmarks.simulation.scenarios import SCENARIOS, Bar, Scenario
 from benchmarks.simulation.timeline import draw
-from retter.breaker import BreakerSettings, CircuitBreaker, Transition
-
-TOLERANCE = 0.1  # of a bar: seeds differ
-
-
-def _retter(now: float, run: Run) -> CircuitBreaker:
-    def note(transition: Transition) -> None:
-        run.transitions.append((transition.at, transition.after.value, transition.cause.value))
-
-    return CircuitBreaker(BreakerSettings(), now, note)
-
-
-def _error_breaker(now: float, run: Run) -> Classic:
-    return ErrorBreaker(now)
-
-
-def _slow_call_breaker(now: float, run: Run) -> Classic:
-    return SlowCallBreaker(now)
-
-
-CONTROLLERS: dict[str, Callable[[float, Run], CircuitBreaker | Classic]] = {
-    "retter": _retter,
-    "errors": _error_breaker,
-    "slow calls": _slow_call_breaker,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One scenario, one controller, one seed."""
-
-    scenario: int
-    controller: str
-    seed: int
-
-
-def _prepare(ablate: list[str], settings: list[str]) -> None:
-    for rule in ablate:
-        RULES[rule]()
-    for setting in settings:
-        name, _, value = setting.partition("=")
-        set_constant(name, float(value))
-
-
-def _do(job: Job) -> tuple[Job, list[float]]:
-    scenario = SCENARIOS[job.scenario]
-    run = simulate(scenario.model, scenario.load, job.seed, CONTROLLERS[job.controller])
-    return job, [bar.measure(run) for bar in scenario.bars]
-
-
-def _progress(done: int, total: int, began: float) -> None:
-    if sys.stderr.isatty():
-        filled = 40 * done // total
-        bar = "#" * filled + "." * (40 - filled)
-        end = "\n" if done == total else ""
-        sys.stderr.write(f"\r[{bar}] {done}/{total} {perf_counter() - began:.0f} s {end}")
-        sys.stderr.flush()
-
-
-def _run_all(
-    jobs: list[Job], processes: int, ablate: list[str], settings: list[str]
-) -> dict[Job, list[float]]:
-    figures: dict[Job, list[float]] = {}
-    began = perf_counter()
-    with ProcessPoolExecutor(processes, initializer=_prepare, initargs=(ablate, settings)) as pool:
-        # The long ones first, so that all processes end at the same time.
-        longest_first = sorted(jobs, key=lambda job: -SCENARIOS[job.scenario].load.phases[-1][0])
-        for future in as_completed([pool.submit(_do, job) for job in longest_first]):
-            job, values = future.result()
-            figures[job] = values
-            _progress(len(figures), len(jobs), began)
-    return figures
 
 
 def _number(value: float | None) -> str:
@@ -140,12 +66,24 @@ def _arguments() -> argparse.Namespace:
         help="those whose name contains it; repeatable",
     )
     parser.add_argument(
+        "--skip",
+        action="append",
+        default=[],
+        metavar="SCENARIO",
+        help="but not those whose name contains it; repeatable",
+    )
+    parser.add_argument(
         "--ablate",
         action="append",
         default=[],
         choices=sorted(RULES),
         metavar="RULE",
         help=f"switch a rule off: {', '.join(sorted(RULES))}",
+    )
+    parser.add_argument(
+        "--ablation",
+        action="store_true",
+        help="what each rule (or those of --ablate) is worth: the bars that are missed without it",
     )
     parser.add_argument(
         "--set",
@@ -159,11 +97,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--svg", type=Path, metavar="FILE", help="draw the time line of the first chosen scenario"
     )
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE", help="draw how requests ended by the number in flight"
+    )
     return parser.parse_args()
 
 
 def _chosen(arguments: argparse.Namespace) -> list[int]:
     def wanted(scenario: Scenario) -> bool:
+        if any(word in scenario.name for word in arguments.skip):
+            return False
         if arguments.only:
             return any(word in scenario.name for word in arguments.only)
         return scenario.quick or not arguments.quick
@@ -178,6 +121,16 @@ def main() -> int:
     if not scenarios:
         print("no scenario has such a name; there are:", ", ".join(s.name for s in SCENARIOS))
         return 2
+    if arguments.ablation:
+        rules = arguments.ablate or list(RULES)
+        for line in worth.table(rules, scenarios, arguments.seeds, arguments.processes):
+            print(line, flush=True)
+        return 0
+    if arguments.table:
+        prepare(arguments.ablate, arguments.set)
+        chosen = [SCENARIOS[number] for number in scenarios]
+        arguments.table.write_text(evidence.draw(chosen, evidence.collect), encoding="utf-8")
+        return 0
     controllers = ["retter"] if arguments.no_classic else list(CONTROLLERS)
     seeds = 1 if arguments.quick else arguments.seeds
     jobs = [
@@ -186,16 +139,16 @@ def main() -> int:
         for name in controllers
         for seed in range(1, seeds + 1)
     ]
-    figures = _run_all(jobs, arguments.processes, arguments.ablate, arguments.set)
+    figures = run_all(jobs, arguments.processes, arguments.ablate, arguments.set)
     failures = 0
     for line, failed in _table(figures, scenarios, controllers):
         print(line)
         failures += failed
     print(f"worst of {seeds} seeds; {failures} bars missed by more than {TOLERANCE:.0%}")
     if arguments.svg:
-        _prepare(arguments.ablate, arguments.set)
+        prepare(arguments.ablate, arguments.set)
         scenario = SCENARIOS[scenarios[0]]
-        run = simulate(scenario.model, scenario.load, 1, _retter)
+        run = simulate(scenario.model, scenario.load, 1, CONTROLLERS["retter"])
         arguments.svg.write_text(draw(scenario, run), encoding="utf-8")
         print(f"time line of {scenario.name!r} in {arguments.svg}")
     return 1 if failures else 0

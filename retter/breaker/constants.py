@@ -76,7 +76,6 @@ DIP_BASELINES: Final = 3.0
 
 # --- Entering and leaving LIMITING (circuit.py) ---
 
-ENTRY_PEAK_SHARE: Final = 0.7  # of the peak work rate is believed on entry
 STALL_OLDEST: Final = 2  # requests older than the one judged: one or two may be special
 STALL_MIN_S: Final = 0.6  # a pause of half a second, to collect garbage, is none
 STALL_UNKNOWN_S: Final = 1.0  # where the route is new

@@ -89,7 +89,6 @@ class Permit:
 
     __slots__ = (
         "acts_at",
-        "answered",
         "client",
         "first_byte_at",
         "generation",
@@ -137,7 +136,6 @@ class Permit:
         self.is_old = False  # is swept, see acts_at
         self.is_judged = False  # counted as late before its answer came
         self.is_slow = False  # outlived its patience
-        self.answered = False  # its client has been answered from the store
         # acts_at: when the sweep looks at it next. Set with is_old.
 
     queued_at: float

@@ -122,7 +122,6 @@ def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
         circuit.counts.would_answer_late += 1
         return False
     circuit.counts.answered_late += 1
-    permit.answered = True
     permit.reason = Reason.PATIENCE
     return True
 

@@ -1,17 +1,19 @@
 """The controller in front of a simulated application: the bars, with a virtual clock."""
 
+from math import inf
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.simulation import ablation, cost
-from benchmarks.simulation.__main__ import CONTROLLERS, TOLERANCE
+from benchmarks.simulation import ablation, cost, evidence, worth
 from benchmarks.simulation.proxy import simulate
+from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
 from benchmarks.simulation.scenarios import SCENARIOS, Scenario
 from benchmarks.simulation.timeline import draw
 from retter.breaker import constants
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+WIDE = "wide 64 x 250 ms, cold, new"
 QUICK = [scenario for scenario in SCENARIOS if scenario.quick]
 
 
@@ -46,6 +48,30 @@ def test_a_time_line_is_drawn() -> None:
     picture = ElementTree.fromstring(draw(scenario, run))
     lines = picture.findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 5
+
+
+def test_the_table_of_a_conclusion_is_drawn() -> None:
+    """The pool's ceiling is drawn at the moment it is found; a healthy application has no edge."""
+    pool, wide = (evidence.collect(BY_NAME[name]) for name in ("pool, 4x", WIDE))
+    assert "LIMITING, overloaded" in pool.moment
+    assert pool.edges["ceiling"] in (9, 10)
+    assert any(failed for rank, _, _, failed in pool.rows if rank > 10)
+    assert "still CLOSED" in wide.moment
+    assert wide.edges["ceiling"] == wide.edges["late edge"] == inf
+    drawn = {BY_NAME["pool, 4x"].name: pool, WIDE: wide}
+    chosen = [BY_NAME[name] for name in drawn]
+    picture = ElementTree.fromstring(evidence.draw(chosen, lambda scenario: drawn[scenario.name]))
+    dashed = [line for line in picture.iter() if "stroke-dasharray" in line.attrib]
+    assert len(dashed) == 3, "proven twice, one ceiling"
+
+
+def test_what_a_rule_is_worth_is_told() -> None:
+    """Without a stall's signal a hung application is misread; without dips it is not."""
+    scenario = SCENARIOS.index(BY_NAME["hung for 14 s"])
+    *_, stall, dips = worth.table(["stall", "dips"], [scenario], 1, 1)
+    assert "| `stall` | " in stall
+    assert "hung for 14 s: stalled is the cause | 1 | 0 |" in stall
+    assert dips == "| `dips` | 0 | nowhere | | |"
 
 
 def test_an_unknown_constant_is_refused() -> None:
