@@ -70,6 +70,7 @@ class RequestHead:
     shape: bytes  # what separates variants of the answer (variants.py); b"" mostly
     country: bytes  # of the client, as a trusted CDN says; b"" is unknown
     ids: tuple[bytes, ...]  # request ids that the client may have chosen
+    soft_at: tuple[int, ...]  # places of the fields that tell for what device and language
     soft: Soft | None  # found out when it is needed (variants.py), and always the same
 
     # Written out, here and where else one is made for each request: a constructor that dataclass
@@ -92,6 +93,7 @@ class RequestHead:
         shape: bytes = b"",
         country: bytes = b"",
         ids: tuple[bytes, ...] = (),
+        soft_at: tuple[int, ...] = (),
         soft: Soft | None = None,
     ) -> None:
         self.method = method
@@ -110,6 +112,7 @@ class RequestHead:
         self.shape = shape
         self.country = country
         self.ids = ids
+        self.soft_at = soft_at
         self.soft = soft
 
     def first(self, name: bytes) -> bytes | None:

@@ -45,7 +45,7 @@ from retter.http.templates import (
     form_cutter,
     lines_of,
 )
-from retter.http.variants import Shaper, country
+from retter.http.variants import Shaper, country, soft_places
 
 # Written anew for every request by forwarding.py, with what the connection knows. Proxy means
 # nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
@@ -187,7 +187,7 @@ class _RequestForm:
 
     __slots__ = (
         "_country", "_fields", "_ids", "_lines", "_own", "_seen", "_shape", "_shaper", "_telling",
-        "blanks", "conditional", "host", "judged", "keep_alive",
+        "blanks", "conditional", "host", "judged", "keep_alive", "soft_at",
     )  # fmt: skip
 
     def __init__(
@@ -208,6 +208,7 @@ class _RequestForm:
         # What the application does not see says nothing.
         self._seen = [at for at, name in enumerate(names) if _is_seen(name, ends_here, trusted)]
         self._telling = [at for at in self._seen if tells(names[at])]
+        self.soft_at = soft_places(names)
         self._ids: list[int] = []
         self._country = b""
         if trusted:
@@ -396,6 +397,7 @@ class RequestParser:
             form.shape(fields),
             form.country(),
             form.ids(fields),
+            form.soft_at,
         )
 
     def _head(
@@ -447,6 +449,7 @@ class RequestParser:
             telling=tuple([field for field in seen if self._tells(field[0])]),
             shape=self._shaper.shape(seen),
             country=country(seen) if self._trusted else b"",
+            soft_at=soft_places([name for name, _ in fields]),
             ids=()
             if self._trusted
             else tuple([value for name, value in seen if name in _REQUEST_IDS]),

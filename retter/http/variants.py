@@ -10,6 +10,7 @@ is better than an error.
 """
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -118,14 +119,21 @@ def country(fields: Fields) -> bytes:
     return b",".join([value for name, value in fields if name in COUNTRY_FIELDS])
 
 
-_LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}")
-_ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
-
+_LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}+")
 _SOFT_FIELDS: Final = frozenset((b"accept-language", b"user-agent", b"sec-ch-ua-mobile"))
 
-# Browsers send some hundreds of different values. A stranger's may be as long as a head.
 _REMEMBERED_MAX: Final = 512
-_REMEMBERED_BYTES_MAX: Final = 256
+# Of a value: a stranger's may be as long as a head.
+_READ_BYTES_MAX: Final = 256
+
+
+def soft_places(names: Sequence[bytes]) -> tuple[int, ...]:
+    """Return where among lower-case names those stand that `soft_of` looks at.
+
+    A form of heads knows it once for all (request_parser.py); to look at all fields of each head
+    would take 2 us.
+    """
+    return tuple([at for at, name in enumerate(names) if name in _SOFT_FIELDS])
 
 
 def soft_of(request: RequestHead) -> Soft:
@@ -137,17 +145,22 @@ def soft_of(request: RequestHead) -> Soft:
 
 def _soft_of(request: RequestHead) -> Soft:
     language = device = b""
-    for name, value in request.fields:
-        if name not in _SOFT_FIELDS:
-            continue
-        value = value[:_REMEMBERED_BYTES_MAX]
+    fields = request.fields
+    for at in request.soft_at:
+        name, value = fields[at]
         if name == b"accept-language":
-            language = _language(value)
+            language = _language(value[:_READ_BYTES_MAX])
         elif name == b"user-agent":
-            device = _device(value)
+            device = _device(value[:_READ_BYTES_MAX])
         elif value == b"?1":
             device = b"mobile"
-    return language, device, request.country
+    return _soft(language, device, request.country)
+
+
+# Some hundreds of different values come, and each stored response refers to one of these.
+@lru_cache(_REMEMBERED_MAX)
+def _soft(language: bytes, device: bytes, country: bytes) -> Soft:
+    return language, device, country[:_READ_BYTES_MAX]
 
 
 @lru_cache(_REMEMBERED_MAX)
@@ -156,11 +169,11 @@ def _language(value: bytes) -> bytes:
     return match[0].lower() if match else b""
 
 
-@lru_cache(_REMEMBERED_MAX)
-def _device(value: bytes) -> bytes:
-    if b"Mobi" in value:
+def _device(agent: bytes) -> bytes:
+    if agent.find(b"Mobi") >= 0:
         return b"mobile"
-    if not value.startswith(b"Mozilla/5.0") or any(one in value for one in _ODD_AGENTS):
+    find = agent.find
+    if not agent.startswith(b"Mozilla/5.0") or find(b"MSIE ") >= 0 or find(b"Trident/") >= 0:
         return b"odd"  # no browser, or one that is too old for many sites
     return b""
 

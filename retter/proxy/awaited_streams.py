@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.base.errors import Outcome
-from retter.http.message import RequestHead
+from retter.http.message import COMMA, RequestHead
 
 # Streams that are waited for on credit at a time. Before the first event of a stream a page that
 # everybody has open opens as many as there are visitors; those that are too many are ordinary
@@ -40,11 +40,14 @@ def asks_for_events(request: RequestHead) -> bool:
 
     Where others are accepted too, the answer decides: a page may be meant as well.
     """
+    first = request.first(b"accept")
+    # Nearly all others begin otherwise, or are a list.
+    if not first or first[0] not in b"tT" or COMMA in first:
+        return False
     accept = request.combined(b"accept")
     return (
-        accept[:1] in (b"t", b"T", b" ")  # nearly all others begin otherwise
-        and b"," not in accept
-        and accept.partition(b";")[0].strip(b" \t").lower() == b"text/event-stream"
+        COMMA not in accept
+        and accept.partition(b";")[0].rstrip(b" \t").lower() == b"text/event-stream"
         and request.method != b"HEAD"
     )
 

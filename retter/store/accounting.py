@@ -90,11 +90,19 @@ class Shelves:
         return size <= self._bytes_max
 
     def insert(
-        self, key: bytes, owner: bytes, others: tuple[Record, ...], record: Record, size: int
+        self,
+        key: bytes,
+        owner: bytes,
+        others: tuple[Record, ...],
+        record: Record,
+        size: int,
+        marks: tuple[int, ...] = (),
     ) -> None:
         """Put an entry, whose body is held already, before the other variants of its key.
 
-        `size` is what it counts beside its body; it is new, so there are no forms of it.
+        Args:
+            size: What it counts beside its body; it is new, so there are no forms of it.
+            marks: Of the owner's sessions (marks.py).
         """
         slots = self.slots
         slots[key] = (record, *others)
@@ -104,6 +112,7 @@ class Shelves:
         if owner:
             keys = self.owner_keys.get(owner)
             if keys is None:
+                self.marks.add(owner, marks)
                 self.owner_keys[owner] = {key: None}
                 self._owner_bytes[owner] = OWNER_OVERHEAD_BYTES
                 self.bytes_used += OWNER_OVERHEAD_BYTES

@@ -17,42 +17,52 @@ class OwnerMarks:
     __slots__ = ("_marks", "_owners")
 
     def __init__(self) -> None:
-        # Tuples of bytes, which the garbage collector can leave alone: mostly of one.
         self._marks: dict[bytes, tuple[int, ...]] = {}
-        self._owners: dict[int, tuple[bytes, ...] | dict[bytes, None]] = {}
+        # Mostly one owner each, who then stands there by itself. Bytes, and tuples of them, are
+        # what the garbage collector can leave alone.
+        self._owners: dict[int, bytes | tuple[bytes, ...] | dict[bytes, None]] = {}
 
     def add(self, owner: bytes, marks: tuple[int, ...]) -> None:
         """Note an owner who has just got something stored."""
         if not marks or owner in self._marks:
             return
         self._marks[owner] = marks
+        table = self._owners
         for mark in marks:
-            owners = self._owners.get(mark, ())
-            if isinstance(owners, dict):
+            owners = table.get(mark)
+            if owners is None or owners == owner:
+                table[mark] = owner
+            elif isinstance(owners, dict):
                 owners[owner] = None
-            elif len(owners) < TUPLE_MAX:
-                self._owners[mark] = (*owners, owner)
             else:
-                self._owners[mark] = dict.fromkeys((*owners, owner))
+                several = _several(owners)
+                if len(several) < TUPLE_MAX:
+                    table[mark] = (*several, owner)
+                else:
+                    table[mark] = dict.fromkeys((*several, owner))
 
     def owners(self, marks: tuple[int, ...]) -> list[bytes]:
         """Return those who have one of the marks, each once."""
-        found = [owner for mark in marks for owner in self._owners.get(mark, ())]
+        found = [owner for mark in marks for owner in _several(self._owners.get(mark, ()))]
         return list(dict.fromkeys(found))
 
     def forget(self, owner: bytes) -> None:
         """Nothing is stored of an owner any more."""
+        table = self._owners
         for mark in self._marks.pop(owner, ()):
-            owners = self._owners[mark]
+            owners = table.get(mark)
+            if owners is None or owners == owner:
+                table.pop(mark, None)
+                continue
             if isinstance(owners, dict):
                 owners.pop(owner, None)
                 left: tuple[bytes, ...] | dict[bytes, None] = owners
             else:
-                left = tuple([one for one in owners if one != owner])
+                left = tuple([one for one in _several(owners) if one != owner])
             if left:
-                self._owners[mark] = left
+                table[mark] = left
             else:
-                del self._owners[mark]
+                del table[mark]
 
     def clear(self) -> None:
         """Nothing is stored of anybody."""
@@ -60,3 +70,9 @@ class OwnerMarks:
 
     def __len__(self) -> int:
         return len(self._marks)
+
+
+def _several(
+    owners: bytes | tuple[bytes, ...] | dict[bytes, None],
+) -> tuple[bytes, ...] | dict[bytes, None]:
+    return (owners,) if isinstance(owners, bytes) else owners

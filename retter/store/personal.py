@@ -50,8 +50,9 @@ _NONCE_NAMES: Final = frozenset((b"_token", b"authenticity_token"))
 
 def carries_nonce(query: bytes) -> bool:
     """Tell whether a lower-case query has a token in it that is one visitor's, and works once."""
-    # Word by word: a loop takes five times as long.
-    if not (b"nonce" in query or b"csrf" in query or b"xsrf" in query or b"_token" in query):
+    # Word by word: a loop takes five times as long, and `in` twice as long as `find`.
+    find = query.find
+    if find(b"nonce") < 0 and find(b"srf") < 0 and find(b"_token") < 0:
         return False
     names = [param.partition(b"=")[0] for param in query.replace(b";", b"&").split(b"&")]
     return any(name in _NONCE_NAMES or any(word in name for word in _NONCE_WORDS) for name in names)

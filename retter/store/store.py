@@ -416,8 +416,6 @@ class ResponseStore:
         if not shelves.fits(owner, size + len(body)):
             self._counts.refused += 1
             return False
-        if owner and owner not in self._owner_keys:
-            self._shelves.marks.add(owner, identity.marks)
         body = shelves.hold_body(body)  # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
@@ -454,7 +452,7 @@ class ResponseStore:
             NEVER if slot is None else _others_at(slot, client),
             identity.asked,
         )
-        shelves.insert(key, owner, others, record, size)
+        shelves.insert(key, owner, others, record, size, identity.marks)
         self._counts.stored += 1
         return True
 

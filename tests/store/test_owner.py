@@ -22,7 +22,7 @@ from retter.store.owner import (
     OwnerClass,
     OwnerRules,
     _owner,
-    _owner_by_session,
+    _owner_of_plain_line,
     owner_of,
 )
 from retter.store.sessions import (
@@ -596,6 +596,7 @@ PIECES = st.lists(
             b"_parsely_session",
             b"_ga",
             b"theme",
+            b"auth",
             b"=",
             b";",
             b" ",
@@ -619,7 +620,7 @@ PIECES = st.lists(
 @example(line=b"PHPSESSID= 0123456789abcdef0123456789")
 @example(line=b"PHPSESSID=0123456789abcdef0123456789; auth= 0123456789abcdef0123456789")
 def test_the_short_way_through_a_cookie_line_comes_to_the_same(line: bytes) -> None:
-    short = _owner_by_session(line, RULES)
+    short = _owner_of_plain_line(line, RULES)
     assert short is None or short == _owner([], [line], [], RULES)
 
 
@@ -696,9 +697,12 @@ def test_a_household_of_ipv6_is_one_client() -> None:
     assert shared.index(True) == CLIENTS_MAX
 
 
-@given(line=PIECES)
-def test_the_short_way_comes_to_the_same_while_names_are_learnt(line: bytes) -> None:
+@given(line=PIECES, learnt=st.sets(st.sampled_from([b"PHPSESSID", b"my_session"])))
+@example(line=b"PHPSESSID=0123456789abcdef; _ga=1; auth=2; theme", learnt=set())
+def test_the_short_way_comes_to_the_same_while_names_are_learnt(
+    line: bytes, learnt: set[bytes]
+) -> None:
     rules = OwnerRules(secret=SECRET)
-    rules.seen.names.add(b"PHPSESSID")
-    short = _owner_by_session(line, rules)
+    rules.seen.names.update(learnt)
+    short = _owner_of_plain_line(line, rules)
     assert short is None or short == _owner([], [line], [], rules)
