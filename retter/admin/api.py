@@ -31,10 +31,11 @@ from retter.admin.state import History, state_document
 from retter.admin.transitions import FlightRecorder
 from retter.breaker import Mode
 from retter.config.units import format_duration
+from retter.proxy.holders import resume
+from retter.proxy.services import Services
 
 if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
-    from retter.proxy.proxy import Proxy
 
 
 def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
@@ -56,13 +57,13 @@ class Api:
 
     def __init__(
         self,
-        proxy: "Proxy",
+        services: Services,
         history: History,
         chart: Chart,
         flight: FlightRecorder,
         controls: Controls,
     ) -> None:
-        self._proxy = proxy
+        self._services = services
         self._history = history
         self._chart = chart
         self._flight = flight
@@ -102,15 +103,15 @@ class Api:
 
     def state_document(self) -> dict[str, Any]:
         """Return what is the case now."""
-        return state_document(self._proxy, self._history, self._flight, self._controls)
+        return state_document(self._services, self._history, self._flight, self._controls)
 
     # -- looking ----------------------------------------------------------------------------------
 
     def _health(self, _: AdminRequest) -> AdminAnswer:
-        return json_answer(health_document(self._proxy))
+        return json_answer(health_document(self._services))
 
     def _ready(self, _: AdminRequest) -> AdminAnswer:
-        if self._proxy.draining:
+        if self._services.draining:
             return json_answer({"status": "draining"}, 503)
         return json_answer({"status": "ready"})
 
@@ -139,14 +140,14 @@ class Api:
         except ImportError:
             raise AdminError(501, "metrics need a package: pip install prometheus_client") from None
         if self._collector is None:
-            self._collector = ProxyCollector(self._proxy, self._history, self._flight)
+            self._collector = ProxyCollector(self._services, self._history, self._flight)
         text, content_type = exposition(self._collector, request.first(b"accept"))
         return AdminAnswer(200, text, content_type)
 
     def _why(self, request: AdminRequest) -> AdminAnswer:
         from retter.admin.explain import explain
 
-        return json_answer(explain(self._proxy, request.parameters()))
+        return json_answer(explain(self._services, request.parameters()))
 
     # -- steering ---------------------------------------------------------------------------------
 
@@ -159,12 +160,12 @@ class Api:
             words = ", ".join([mode.value for mode in Mode])
             raise AdminError(400, f"mode is one of {words}") from None
         seconds = _seconds(parameters, FORCED_S_DEFAULT, FORCED_S_MAX)
-        now = self._proxy.loop.time()
+        now = self._services.loop.time()
         self._controls.force(mode, seconds, now)
         forced, remaining_s = self._controls.forced(now)
         return json_answer(
             {
-                "state": self._proxy.breaker.state.value,
+                "state": self._services.breaker.state.value,
                 "forced": forced,
                 "forced_remaining_s": remaining_s,
             }
@@ -173,22 +174,22 @@ class Api:
     def _purge(self, request: AdminRequest) -> AdminAnswer:
         from retter.admin.purge import purge
 
-        return json_answer({"purged": purge(self._proxy, request.parameters())})
+        return json_answer({"purged": purge(self._services, request.parameters())})
 
     def _pause(self, request: AdminRequest) -> AdminAnswer:
         seconds = _seconds(request.parameters(), PAUSE_S_DEFAULT, PAUSE_S_MAX)
-        now = self._proxy.loop.time()
-        self._proxy.pause(now, now + seconds)
+        now = self._services.loop.time()
+        self._services.breaker.pause(now, now + seconds)
         return json_answer(self._paused(now))
 
     def _resume(self, _: AdminRequest) -> AdminAnswer:
-        now = self._proxy.loop.time()
-        released = self._proxy.resume(now)
+        now = self._services.loop.time()
+        released = resume(self._services, now)
         return json_answer({**self._paused(now), "released": released})
 
     def _paused(self, now: float) -> dict[str, Any]:
         paused, remaining_s = self._controls.paused(now)
-        snapshot = self._proxy.breaker.snapshot(now)
+        snapshot = self._services.breaker.snapshot(now)
         return {
             "paused": paused,
             "pause_remaining_s": remaining_s,

@@ -170,11 +170,11 @@ class AdminConnection(asyncio.Protocol):
         transport.close()
 
     def _send(self, answer: AdminAnswer, *, close: bool = False) -> None:
-        fields = [("Date", self._admin.proxy.http_date()), ("Content-Type", answer.content_type)]
+        fields = [("Date", self._admin.services.http_date()), ("Content-Type", answer.content_type)]
         fields += [("Content-Length", str(len(answer.body))), *_FIELDS, *answer.fields]
         if not any(name == _STRICT_POLICY[0] for name, _ in answer.fields):
             fields.append(_STRICT_POLICY)
-        if close or self._admin.proxy.draining:
+        if close or self._admin.services.draining:
             fields.append(("Connection", "close"))
         body = b"" if self._is_head() else answer.body
         self._write(h11.Response(status_code=answer.status, headers=fields), body)

@@ -1,11 +1,7 @@
 """What an operator asks of the circuit, and for how long: nothing asked for is for ever."""
 
-from typing import TYPE_CHECKING
-
 from retter.breaker import Mode
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
+from retter.proxy.services import Services
 
 # Long enough to look into the matter, too short to be forgotten over night.
 FORCED_S_DEFAULT = 10 * 60.0
@@ -17,18 +13,18 @@ PAUSE_S_MAX = 300.0  # for longer than that no visitor waits
 class Controls:
     """Holds the circuit for an operator, and lets go of it in time."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._proxy = proxy
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._until: float | None = None  # monotonic seconds; None: not held from here
 
     def force(self, mode: Mode, seconds: float, now: float) -> None:
         """Hold the circuit in that mode for so long; AUTO lets it decide at once."""
         self._until = None if mode is Mode.AUTO else now + seconds
-        self._proxy.breaker.set_mode(now, mode)
+        self._services.breaker.set_mode(now, mode)
 
     def forced(self, now: float) -> tuple[str | None, int | None]:
         """Return the mode if it is not AUTO, and the whole seconds left if they are limited."""
-        mode = self._proxy.breaker.mode
+        mode = self._services.breaker.mode
         if mode is Mode.AUTO:
             return None, None
         left_s = None if self._until is None else max(0, round(self._until - now))
@@ -36,11 +32,11 @@ class Controls:
 
     def paused(self, now: float) -> tuple[bool, int | None]:
         """Return whether there is a pause, and the whole seconds left of it."""
-        until = self._proxy.breaker.paused_until
+        until = self._services.breaker.paused_until
         return until is not None, None if until is None else max(0, round(until - now))
 
     def sweep(self, now: float) -> None:
         """Called once a second: what has been held for long enough is as configured again."""
         if self._until is not None and now >= self._until:
             self._until = None
-            self._proxy.breaker.set_mode(now, Mode(self._proxy.settings.circuit))
+            self._services.breaker.set_mode(now, Mode(self._services.settings.circuit))

@@ -4,7 +4,7 @@ The same parser, the same key, the same look into the store and the same control
 request; but the store is only looked at, and the controller is asked in a copy of itself.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
@@ -12,13 +12,12 @@ from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit, Phase
 from retter.http.memo import HeadMemo
+from retter.proxy.request import ParsedRequest
+from retter.proxy.services import Services
 from retter.store.hints import advice, made_of
 from retter.store.policy import StorePolicy, url_sessions
 from retter.store.record import WITHDRAWN
 from retter.store.store import StoredResponse
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import ParsedRequest, Proxy
 
 _WORDS = {
     "forward": "It would be forwarded to the application.",
@@ -31,7 +30,7 @@ _WORDS = {
 }
 
 
-def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
+def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     """Return what would happen to the request that the parameters describe.
 
     Raises:
@@ -40,45 +39,45 @@ def explain(proxy: "Proxy", parameters: Parameters) -> dict[str, Any]:
     scheme, head = _head(parameters)
     memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send
     try:
-        parsed = proxy.parse(head, False, memo, scheme.encode())
+        parsed = services.heads.parse(head, False, memo, scheme.encode())
     except DownstreamError as error:
         return {
             "decision": "error", "status": error.status, "reason": error.reason.value,
             "words": f"{_WORDS['error']} {str(error).capitalize()}.",
         }  # fmt: skip
-    now = proxy.loop.time()
+    now = services.loop.time()
     identity, request = parsed.identity, parsed.head
     stored, public = None, False
     if identity.stands_in:
-        stored, public = proxy.store.peek(identity, request, now)
+        stored, public = services.store.peek(identity, request, now)
     usable = stored
     if stored is not None and (
         stored.age(now) > stored.age_max_s
         # RFC 9111 section 4.4, as in ResponseStore.lookup
-        or (stored.superseded and proxy.store_policy is StorePolicy.RFC9111)
+        or (stored.superseded and services.store_policy is StorePolicy.RFC9111)
     ):
         usable = None
-    decision, reason = _decide(proxy, parsed, usable, now)
-    sessions = url_sessions(request.target, proxy.owner_rules) != []
+    decision, reason = _decide(services, parsed, usable, now)
+    sessions = url_sessions(request.target, services.owner_rules) != []
     return {
         "decision": decision,
         "reason": reason.value,
         "words": _WORDS[decision] + _remark(stored, usable, decision, now),
-        "state": proxy.breaker.state.value,
+        "state": services.breaker.state.value,
         "key": {
             # What stands in the target itself may be a session.
             "url": _cut(identity.url) if sessions else identity.url.decode("latin-1"),
             "owner": identity.owner_class.value,
             "owner_id": identity.owner.hex()[:8] or None,  # of a keyed hash: it tells apart
-            "made_of": made_of(request, identity.owner_class, proxy.owner_rules),
+            "made_of": made_of(request, identity.owner_class, services.owner_rules),
             "public_may_stand_in": identity.public_key is not None,
         },
-        "advice": advice(request, identity.owner_class, proxy.owner_rules, proxy.hints),
+        "advice": advice(request, identity.owner_class, services.owner_rules, services.hints),
         "may_come_from_store": identity.lookup,
         "may_be_stored": identity.store,
         "stored": None if stored is None else _stored(stored, public, now),
         "route": identity.route.decode("latin-1"),
-        "limits": _limits(proxy, identity.route, now),
+        "limits": _limits(services, identity.route, now),
     }
 
 
@@ -103,7 +102,7 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
 
 
 def _decide(
-    proxy: "Proxy", parsed: "ParsedRequest", stored: StoredResponse | None, now: float
+    services: Services, parsed: ParsedRequest, stored: StoredResponse | None, now: float
 ) -> tuple[str, Reason]:
     """Ask as `exchange.begin` does."""
     identity = parsed.identity
@@ -111,13 +110,13 @@ def _decide(
         stored is not None
         and identity.lookup
         and not stored.superseded
-        and (not stored.content_coding or proxy.decoding.readable(stored, parsed.head))
+        and (not stored.content_coding or services.decoding.readable(stored, parsed.head))
     )
     age_s = now - stored.stored_at if stored is not None and sheds else None
     kind = parsed.kind
-    if parsed.asks_events and proxy.awaited_streams.judge(identity.route, 0, now):
+    if parsed.asks_events and services.awaited_streams.judge(identity.route, 0, now):
         kind = Kind.OTHER
-    would = proxy.breaker.would(now, kind, identity.route, identity.key, age_s)
+    would = services.breaker.would(now, kind, identity.route, identity.key, age_s)
     if isinstance(would, Permit):
         if would.phase is Phase.HELD:
             return "hold", Reason.PAUSED
@@ -156,14 +155,14 @@ def _stored(stored: StoredResponse, public: bool, now: float) -> dict[str, Any]:
     }
 
 
-def _limits(proxy: "Proxy", route: bytes, now: float) -> dict[str, Any]:
-    snapshot, settings = proxy.breaker.snapshot(now), proxy.settings
+def _limits(services: Services, route: bytes, now: float) -> dict[str, Any]:
+    snapshot, settings = services.breaker.snapshot(now), services.settings
     return {
         "in_flight": snapshot.in_flight,
         "limit": round(snapshot.limit, 1),
         "queue": snapshot.waiting,
         "queue_wait_s": settings.queue_wait_s,
-        "patience_s": round(proxy.breaker.patience_of(route), 2),
+        "patience_s": round(services.breaker.patience_of(route), 2),
         "route_open": route in snapshot.routes_open,
         "upstream_timeout_s": settings.upstream_timeout_s,
     }

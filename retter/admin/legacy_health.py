@@ -1,12 +1,10 @@
 """`GET /health` as the original RETTER, a program in Go, answered it: the same names and units."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from retter.admin.process_figures import rss_bytes
 from retter.base.counters import Histogram
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
+from retter.proxy.services import Services
 
 _UNITS = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
@@ -30,18 +28,18 @@ def _range_s(histogram: Histogram) -> tuple[float, float]:
     return bounds[filled[0]], bounds[filled[-1] + 1]
 
 
-def health_document(proxy: "Proxy") -> dict[str, Any]:
+def health_document(services: Services) -> dict[str, Any]:
     """Return the figures. Fastest and slowest are told to the next bound of the histogram."""
-    latency = proxy.breaker.latency()
+    latency = services.breaker.latency()
     answered = sum(latency.counts)
     fastest_s, slowest_s = _range_s(latency)
-    store = proxy.store.stats()
+    store = services.store.stats()
     return {
         "status": "OK",
-        "server-uptime": uptime_text(proxy.loop.time() - proxy.started_at),
+        "server-uptime": uptime_text(services.loop.time() - services.started_at),
         "cache-count": store["entries"],
-        "breaker-count": 1 + proxy.breaker.snapshot(proxy.loop.time()).routes,
-        "total-request-served": proxy.counters.requests,
+        "breaker-count": 1 + services.breaker.snapshot(services.loop.time()).routes,
+        "total-request-served": services.counters.requests,
         "total-response-time-ms": round(latency.total * 1000),
         "average-response-time-ms": round(latency.total * 1000 / max(1, answered), 3),
         "slowest-response-time-ms": round(slowest_s * 1000),

@@ -39,18 +39,19 @@ class Admin:
 
     def __init__(self, proxy: Proxy, address: ListenAddress) -> None:
         self.proxy = proxy
-        self.loop = proxy.loop
-        self.controls = Controls(proxy)
+        services = self.services = proxy.services
+        self.loop = services.loop
+        self.controls = Controls(services)
         self.flight = FlightRecorder()
-        self.history = History(proxy)
+        self.history = History(services, proxy.ticker)
         self.chart = Chart()
-        self.api = Api(proxy, self.history, self.chart, self.flight, self.controls)
-        self._guard = Guard(address, read_token(proxy.settings))
+        self.api = Api(services, self.history, self.chart, self.flight, self.controls)
+        self._guard = Guard(address, read_token(services.settings))
         self._connections: set[AdminConnection] = set()
         self._listeners: dict[AdminConnection, None] = {}
         self._server: asyncio.Server | None = None
         self._listener: socket.socket | None = None
-        proxy.on_second.append(self._on_second)
+        proxy.ticker.on_second.append(self._on_second)
         proxy.on_transition.append(self._on_transition)
 
     async def listen(self, listener: socket.socket) -> None:
@@ -85,7 +86,7 @@ class Admin:
             if self._server is not None:
                 self._server.close()
             self._listener.close()
-        self.proxy.on_second.remove(self._on_second)
+        self.proxy.ticker.on_second.remove(self._on_second)
         self.proxy.on_transition.remove(self._on_transition)
         for connection in list(self._connections):
             connection.close()
@@ -149,14 +150,16 @@ class Admin:
             listener.tell(event)
 
     def _on_transition(self, transition: Transition) -> None:
-        event = self.flight.record(transition, self.proxy.breaker.snapshot(transition.at))
+        event = self.flight.record(transition, self.services.breaker.snapshot(transition.at))
         self._tell("transition", event)
 
     def _on_second(self, now: float) -> None:
         self.controls.sweep(now)
         self.history.sample(now)
         self.chart.add(
-            self.history.last_second(), self.history.latency_ms()["p99"], self.proxy.breaker.state
+            self.history.last_second(),
+            self.history.latency_ms()["p99"],
+            self.services.breaker.state,
         )
         if self._listeners:
             self._tell("state", self.api.state_document())

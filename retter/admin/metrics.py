@@ -24,12 +24,13 @@ from retter._version import VERSION
 from retter.admin import process_figures
 from retter.base.counters import Histogram, cells
 from retter.breaker import Mode, State
+from retter.proxy.figures import memo_lookups
+from retter.proxy.services import Services
 from retter.telemetry.log import lines_dropped
 
 if TYPE_CHECKING:
     from retter.admin.state import History
     from retter.admin.transitions import FlightRecorder
-    from retter.proxy.proxy import Proxy
 
 _STATUS: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -72,8 +73,8 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 class ProxyCollector(Collector):
     """Reads one proxy's counters; one of it is for all scrapes."""
 
-    def __init__(self, proxy: "Proxy", history: "History", flight: "FlightRecorder") -> None:
-        self._proxy = proxy
+    def __init__(self, services: Services, history: "History", flight: "FlightRecorder") -> None:
+        self._services = services
         self._history = history
         self._flight = flight
         self._sums: dict[str, float] = {}  # of histograms, as told last
@@ -94,12 +95,14 @@ class ProxyCollector(Collector):
         yield from self._connections()
 
     def _process(self) -> Iterator[Metric]:
-        proxy = self._proxy
+        services = self._services
         yield InfoMetricFamily("retter_build", "What runs.", value={"version": VERSION})
         yield _gauge(
-            "retter_uptime_seconds", "Time since the start.", proxy.loop.time() - proxy.started_at
+            "retter_uptime_seconds",
+            "Time since the start.",
+            services.loop.time() - services.started_at,
         )
-        yield _gauge("retter_draining", "1 while it finishes what runs.", proxy.draining)
+        yield _gauge("retter_draining", "1 while it finishes what runs.", services.draining)
         yield _gauge(
             "retter_loop_lag_seconds",
             "Longest time that a callback was late, in the last ten seconds.",
@@ -109,15 +112,17 @@ class ProxyCollector(Collector):
             "retter_log_lines_dropped",
             "Lines of the logs that nobody has taken: a reader that hangs, or a full disk.",
             "log",
-            [("access", proxy.counters.access_lines_dropped), ("own", lines_dropped())],
+            [("access", services.counters.access_lines_dropped), ("own", lines_dropped())],
         )
         yield _counter(
             "retter_out_of_memory",
             "Times that memory has run out and the store was emptied.",
-            proxy.counters.memory_errors,
+            services.counters.memory_errors,
         )
         yield _counter(
-            "retter_faults", "Faults of RETTER's own that its log has told.", proxy.counters.faults
+            "retter_faults",
+            "Faults of RETTER's own that its log has told.",
+            services.counters.faults,
         )
         yield from self._operating_system()
 
@@ -144,7 +149,7 @@ class ProxyCollector(Collector):
             )
 
     def _requests(self) -> Iterator[Metric]:
-        counters = self._proxy.counters
+        counters = self._services.counters
         family = CounterMetricFamily(
             "retter_requests",
             "Answered requests: by method (other: all but GET; unread: none could be made out), "
@@ -178,7 +183,7 @@ class ProxyCollector(Collector):
         )
 
     def _times(self) -> Iterator[Metric]:
-        breaker, counters = self._proxy.breaker, self._proxy.counters
+        breaker, counters = self._services.breaker, self._services.counters
         yield self._histogram(
             "retter_upstream_first_byte_seconds",
             "Time from a request's start at the application to the first byte of its answer.",
@@ -203,9 +208,9 @@ class ProxyCollector(Collector):
         yield family
 
     def _circuit(self) -> Iterator[Metric]:
-        proxy = self._proxy
-        breaker = proxy.breaker
-        now = breaker.snapshot(proxy.loop.time())
+        services = self._services
+        breaker = services.breaker
+        now = breaker.snapshot(services.loop.time())
         yield _gauges(
             "retter_state",
             "1 for the circuit's present state.",
@@ -230,8 +235,8 @@ class ProxyCollector(Collector):
         yield _gauge("retter_limit", "Requests that the application can work on.", now.limit)
         yield _gauge("retter_work_rate", "Busy workers of the application.", now.work_rate)
         yield _gauge("retter_queue", "GETs that wait for a place.", now.waiting)
-        yield _gauge("retter_streams", "Event streams and tunnels.", len(proxy.streams))
-        yield _gauge("retter_buffer_bytes", "Held by bodies that wait.", proxy.buffers.used)
+        yield _gauge("retter_streams", "Event streams and tunnels.", len(services.streams))
+        yield _gauge("retter_buffer_bytes", "Held by bodies that wait.", services.buffers.used)
         yield _gauge(
             "retter_routes_open", "Routes whose own breaker is open.", len(now.routes_open)
         )
@@ -241,7 +246,7 @@ class ProxyCollector(Collector):
         yield _counter("retter_probes", "Requests forwarded to try the application.", now.probes)
 
     def _store(self) -> Iterator[Metric]:
-        store = self._proxy.store.stats()
+        store = self._services.store.stats()
         yield _gauge("retter_store_bytes", "Memory that the store counts.", store["bytes_used"])
         yield _gauge("retter_store_max_bytes", "Memory that it may have.", store["bytes_max"])
         yield _gauge("retter_store_entries", "Stored responses.", store["entries"])
@@ -282,7 +287,7 @@ class ProxyCollector(Collector):
             "Marked as changed by an unsafe method.",
             store["superseded"],
         )
-        coding = self._proxy.compression.stats()
+        coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",
             "Answers compressed on their way, or not for want of time; stored bodies compressed.",
@@ -291,9 +296,9 @@ class ProxyCollector(Collector):
         )
 
     def _connections(self) -> Iterator[Metric]:
-        proxy = self._proxy
-        counters, pool, traffic = proxy.counters, proxy.pool, proxy.counters.traffic
-        yield _gauge("retter_connections", "Client connections.", len(proxy.connections))
+        services = self._services
+        counters, pool, traffic = services.counters, services.pool, services.counters.traffic
+        yield _gauge("retter_connections", "Client connections.", len(services.clients.connections))
         yield _counter("retter_connections_accepted", "Client connections.", counters.connections)
         yield _counter(
             "retter_connections_refused",
@@ -332,7 +337,7 @@ class ProxyCollector(Collector):
             "Lookups of its name that got no answer.",
             pool.resolver.failures,
         )
-        lookups = proxy.memo_lookups()
+        lookups = memo_lookups(services)
         yield _counters(
             "retter_memo_hits",
             "Heads that had been parsed before.",

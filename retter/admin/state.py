@@ -21,11 +21,12 @@ from retter.base.counters import (
     quantile,
     totals,
 )
+from retter.proxy.services import Services
+from retter.proxy.ticker import Ticker
 
 if TYPE_CHECKING:
     from retter.admin.controls import Controls
     from retter.admin.transitions import FlightRecorder
-    from retter.proxy.proxy import Proxy
 
 LATELY_S = 10  # what "lately" means, in seconds
 ROUTES_SHOWN = 10  # the slowest
@@ -54,41 +55,42 @@ class RouteSample(NamedTuple):
 class History:
     """What the last seconds looked like."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._proxy = proxy
+    def __init__(self, services: Services, ticker: Ticker) -> None:
+        self._services = services
+        self._ticker = ticker
         self._samples: deque[Sample] = deque(maxlen=LATELY_S + 1)
         self._seconds = 0
         self._routes_before: dict[bytes, RouteSample] = {}
         self._routes: dict[bytes, RouteSample] = {}
-        self.sample(proxy.loop.time())
+        self.sample(services.loop.time())
 
     def sample(self, now: float) -> None:
         """Take the second that is over down."""
         self._samples.append(self._now(now))
-        self._proxy.loop_lag_s = 0.0
+        self._ticker.loop_lag_s = 0.0
         if self._seconds % LATELY_S == 0:
             self._routes_before, self._routes = (
                 self._routes,
                 {
                     route.name: RouteSample(route.latency.counts.copy(), route.errors)
-                    for route in self._proxy.breaker.all_routes()
+                    for route in self._services.breaker.all_routes()
                 },
             )
         self._seconds += 1
 
     def _now(self, now: float) -> Sample:
-        counters = self._proxy.counters
+        counters = self._services.counters
         return Sample(
             now,
             *totals(counters),
-            self._proxy.loop_lag_s,
-            self._proxy.breaker.latency().counts,
+            self._ticker.loop_lag_s,
+            self._services.breaker.latency().counts,
             (counters.overhead_request.counts.copy(), counters.overhead_answer.counts.copy()),
         )
 
     def rates(self) -> dict[str, float]:
         """Return answers a second by where they came from."""
-        now, then = self._now(self._proxy.loop.time()), self._samples[0]
+        now, then = self._now(self._services.loop.time()), self._samples[0]
         seconds = max(now.at - then.at, 1.0)
         return {
             name: round((getattr(now, name) - getattr(then, name)) / seconds, 2) for name in RATES
@@ -106,12 +108,12 @@ class History:
 
     def latency_ms(self) -> dict[str, float | None]:
         """Return what the application takes for a good answer until it is complete."""
-        counts = _since(self._samples[0].latency, self._proxy.breaker.latency().counts)
+        counts = _since(self._samples[0].latency, self._services.breaker.latency().counts)
         return _percentiles(LATENCY_BOUNDS_S, counts, 1000)
 
     def overhead_us(self) -> dict[str, float | None]:
         """Return what RETTER itself takes for a request and its answer: the sum of the two."""
-        counters = self._proxy.counters
+        counters = self._services.counters
         parts = [
             _percentiles(OVERHEAD_BOUNDS_S, _since(then, now.counts), 1_000_000)
             for then, now in zip(
@@ -131,7 +133,7 @@ class History:
         """Return the slowest of the routes that were asked for lately."""
         found: list[dict[str, Any]] = []
         nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
-        for route in self._proxy.breaker.all_routes():
+        for route in self._services.breaker.all_routes():
             then = self._routes_before.get(route.name, nothing)
             counts = _since(then.latency, route.latency.counts)
             errors = max(0, route.errors - then.errors)
@@ -156,7 +158,7 @@ class History:
     @property
     def loop_lag_s(self) -> float:
         """The longest that a callback had to wait for its turn."""
-        return max([self._proxy.loop_lag_s, *[sample.loop_lag_s for sample in self._samples]])
+        return max([self._ticker.loop_lag_s, *[sample.loop_lag_s for sample in self._samples]])
 
 
 def _since(then: list[int], now: list[int]) -> list[int]:
@@ -174,35 +176,35 @@ def _percentiles(
 
 
 def state_document(
-    proxy: "Proxy", history: History, flight: "FlightRecorder", controls: "Controls"
+    services: Services, history: History, flight: "FlightRecorder", controls: "Controls"
 ) -> dict[str, Any]:
     """Return what is the case now."""
-    now = proxy.loop.time()
-    breaker = proxy.breaker.snapshot(now)
-    counters, store, pool = proxy.counters, proxy.store.stats(), proxy.pool
+    now = services.loop.time()
+    breaker = services.breaker.snapshot(now)
+    counters, store, pool = services.counters, services.store.stats(), services.pool
     forced, forced_remaining_s = controls.forced(now)
     paused, pause_remaining_s = controls.paused(now)
     return {
         "version": VERSION,
         "pid": os.getpid(),
-        "uptime_s": round(now - proxy.started_at, 1),
+        "uptime_s": round(now - services.started_at, 1),
         "state": breaker.state.value,
         "forced": forced,
         "forced_remaining_s": forced_remaining_s,
         "paused": paused,
         "pause_remaining_s": pause_remaining_s,
         "held": breaker.held,
-        "draining": proxy.draining,
+        "draining": services.draining,
         "in_flight": breaker.in_flight,
         "limit": round(breaker.limit, 1),
         "queue": breaker.waiting,
         "upstream": {
-            "address": proxy.settings.upstream,
+            "address": services.settings.upstream,
             "fault": pool.fault,
             "connections_idle": pool.idle,
             "connections_busy": pool.open - pool.idle,
         },
-        "connections": len(proxy.connections),
+        "connections": len(services.clients.connections),
         "rates": history.rates(),
         "second": history.last_second(),
         "latency_ms": history.latency_ms(),
@@ -219,7 +221,7 @@ def state_document(
         },
         "routes": history.slowest_routes(),
         "events": flight.events(),
-        "hints": list(proxy.hints.given.values()),
+        "hints": list(services.hints.given.values()),
         "totals": {
             "transitions": sum(flight.by_cause.values()),
             "requests": counters.requests,

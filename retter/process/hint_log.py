@@ -1,11 +1,7 @@
 """Writes each hint (hints.py) once."""
 
-from typing import TYPE_CHECKING
-
+from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
 
 log = get_logger()
 
@@ -13,8 +9,8 @@ log = get_logger()
 class HintLog:
     """Told the time once a second."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._hints = proxy.hints
+    def __init__(self, services: Services) -> None:
+        self._hints = services.hints
         self._told = 0
 
     def on_second(self, now: float) -> None:

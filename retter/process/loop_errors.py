@@ -18,7 +18,8 @@ import errno
 import os
 from typing import Any, Final, NoReturn
 
-from retter.proxy.proxy import Proxy
+from retter.proxy.services import Services, free_memory
+from retter.proxy.ticker import Ticker
 from retter.telemetry.line_writer import CLOSE_S
 from retter.telemetry.log import flush, get_logger
 
@@ -52,15 +53,16 @@ log = get_logger()
 class LoopFaults:
     """An exception handler for `loop.set_exception_handler`, told once a second what time it is."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, services: Services, ticker: Ticker) -> None:
+        self._services = services
+        self._ticker = ticker
         self._room_made_at = float("-inf")
         self._second = float("-inf")  # when the present second began
         self._told = 0  # faults in it
         self._not_told = 0
         self._memory_errors = 0  # in it
-        self._out_told = 0  # of proxy.counters.memory_errors
-        self._dropped_told = 0  # of proxy.counters.memory_dropped
+        self._out_told = 0  # of services.counters.memory_errors
+        self._dropped_told = 0  # of services.counters.memory_dropped
         self._reserve: bytes | None = bytes(RESERVE_BYTES)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -74,7 +76,7 @@ class LoopFaults:
             self._out_of_descriptors(loop.time(), error)
         elif isinstance(error, OSError) and error.errno in _LOST and _is_writing(context):
             return
-        elif self._proxy.draining and "_start_serving" in repr(context.get("handle")):
+        elif self._services.draining and "_start_serving" in repr(context.get("handle")):
             return  # asyncio wants to go on accepting, and the listener has been closed
         else:
             self._fault(loop.time(), context)
@@ -104,17 +106,17 @@ class LoopFaults:
         self._memory_errors += 1
         if self._memory_errors > MEMORY_ERRORS_MAX:
             end_out_of_memory()
-        self._proxy.free_memory()
-        self._proxy.keep_time()
+        free_memory(self._services)
+        self._ticker.keep_time()
         if self._memory_errors == 1:
             self._tell_out_of_memory()
 
     def _tell_out_of_memory(self) -> None:
-        counters = self._proxy.counters
+        counters = self._services.counters
         errors, dropped = counters.memory_errors, counters.memory_dropped
         if errors == self._out_told:
             return
-        store_memory = self._proxy.store.stats()["bytes_max"]
+        store_memory = self._services.store.stats()["bytes_max"]
         log.error(
             "out-of-memory", errors=errors - self._out_told, dropped=dropped - self._dropped_told,
             store_memory=store_memory,
@@ -127,7 +129,7 @@ class LoopFaults:
     def _out_of_descriptors(self, now: float, error: OSError) -> None:
         if now - self._room_made_at >= AGAIN_S:
             self._room_made_at = now
-            closed = sum(self._proxy.make_room() for _ in range(ROOM_CONNECTIONS))
+            closed = sum(self._services.clients.make_room() for _ in range(ROOM_CONNECTIONS))
             log.warning(
                 "no-descriptors", error=error.strerror, idle_closed=closed,
                 advice="raise `ulimit -n` (LimitNOFILE= in a systemd unit)",
@@ -136,7 +138,7 @@ class LoopFaults:
     # -- our own
 
     def _fault(self, now: float, context: dict[str, Any]) -> None:
-        self._proxy.counters.faults += 1
+        self._services.counters.faults += 1
         self._begin_second(now)
         self._told += 1
         if self._told > FAULTS_TOLD_MAX:

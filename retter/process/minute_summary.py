@@ -4,14 +4,10 @@ A minute without any, in which the application has answered everything itself, h
 the access log that nobody has taken are trouble too.)
 """
 
-from typing import TYPE_CHECKING
-
 from retter.base.counters import LATENCY_BOUNDS_S, by_reason, quantile, totals
 from retter.breaker import State
+from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
 
 EVERY_S = 60
 
@@ -21,23 +17,23 @@ log = get_logger()
 class Digest:
     """Told the time once a second; writes once a minute if there is something to tell."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._proxy = proxy
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._seconds = 0
         self._look()
 
     def _look(self) -> None:
-        counters = self._proxy.counters
+        counters = self._services.counters
         self._totals = totals(counters)
         self._requests = counters.requests
         self._gone = counters.clients_gone
         self._dropped = counters.access_lines_dropped
-        self._latency = self._proxy.breaker.latency().counts
+        self._latency = self._services.breaker.latency().counts
         self._why = self._reasons()
 
     def _reasons(self) -> dict[str, int]:
         """Return why the application did not answer, by reason."""
-        counters = self._proxy.counters
+        counters = self._services.counters
         found = by_reason(counters.stored)
         for counts in (counters.refused, counters.upstream_errors):
             for reason, number in counts.items():
@@ -55,7 +51,7 @@ class Digest:
         requests, gone, dropped = self._requests, self._gone, self._dropped
         self._look()
         fresh, stored, refused, failed = (b - a for a, b in zip(then, self._totals, strict=True))
-        breaker = self._proxy.breaker
+        breaker = self._services.breaker
         dropped = self._dropped - dropped
         if not (stored or refused or failed or dropped) and breaker.state is State.CLOSED:
             return

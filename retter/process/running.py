@@ -110,6 +110,7 @@ class RunningProxy:
 
     def __init__(self, proxy: Proxy, inheritance: Inheritance | None = None) -> None:
         self._proxy = proxy
+        self._services = proxy.services
         self._inheritance = inheritance
         self._handed_over = False
         self._servers: list[asyncio.Server] = []
@@ -132,7 +133,7 @@ class RunningProxy:
     @property
     def state(self) -> str:
         """The circuit's state: CLOSED, LIMITING, OPEN or HALF-OPEN."""
-        return self._proxy.breaker.state.value
+        return self._services.breaker.state.value
 
     def stats(self) -> dict[str, Any]:
         """Return all figures; those that count what is in flight are zero when nothing is."""
@@ -144,7 +145,7 @@ class RunningProxy:
         Raises:
             ValueError: It is none of these.
         """
-        self._proxy.breaker.set_mode(self._proxy.loop.time(), Mode(mode))
+        self._services.breaker.set_mode(self._services.loop.time(), Mode(mode))
 
     def reload(self, wanted: Settings) -> Reload:
         """Take over those of the wanted settings that may change, and open files again.
@@ -155,7 +156,7 @@ class RunningProxy:
         Raises:
             ConfigError: A file cannot be read or written; then nothing has changed.
         """
-        new = reloaded(self._proxy.settings, wanted)
+        new = reloaded(self._services.settings, wanted)
         certificates = Certificates(new.settings) if self._certificates is not None else None
         self._proxy.apply(new.settings)
         if certificates is not None:
@@ -164,13 +165,14 @@ class RunningProxy:
 
     def on_second(self, told: Callable[[float], None]) -> None:
         """Have somebody told the loop's time once a second."""
-        self._proxy.on_second.append(told)
+        self._proxy.ticker.on_second.append(told)
 
     async def _listen(self, *, by_itself: bool) -> None:
-        loop, proxy = self._proxy.loop, self._proxy
-        addresses = [parse_listen(text) for text in proxy.settings.listen]
+        services = self._services
+        loop = services.loop
+        addresses = [parse_listen(text) for text in services.settings.listen]
         if any(address.tls for address in addresses):
-            self._certificates = Certificates(proxy.settings)
+            self._certificates = Certificates(services.settings)
         # extend takes them one by one, so that those before a failure are closed in the end
         self._sockets.extend(self._socket(address) for address in addresses)
         # All that may fail comes before the first client is accepted: a successor that cannot serve
@@ -178,7 +180,7 @@ class RunningProxy:
         for_operators = self._open_for_operators(by_itself=by_itself)
         limit = descriptor_limit()
         backlog = min(BACKLOG, max(BACKLOG_MIN, int(limit * BACKLOG_SHARE)))
-        proxy.descriptors_max = max(1, limit - DESCRIPTORS_KEPT - backlog)
+        services.clients.descriptors_max = max(1, limit - DESCRIPTORS_KEPT - backlog)
         for listener, address in zip(self._sockets, addresses, strict=True):
             connection = self._connection_maker(address)
             self.addresses.append(url_of(listener, address.tls))
@@ -187,7 +189,7 @@ class RunningProxy:
             else:
                 server = await loop.create_server(connection, sock=listener, backlog=backlog)
             self._servers.append(server)
-        proxy.start()
+        self._proxy.ticker.start()
         if self._admin is not None and for_operators is not None:
             await self._admin.listen(for_operators)
 
@@ -212,7 +214,7 @@ class RunningProxy:
 
     def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
         """Return what the admin listener is to listen on, if there is to be one."""
-        where = self._proxy.settings.admin
+        where = self._services.settings.admin
         if where == "auto":
             where = ADMIN_DEFAULT if by_itself else "off"
         if where in ("off", ""):
@@ -225,7 +227,7 @@ class RunningProxy:
             inherited = self._inheritance.take(address) if self._inheritance is not None else None
             listener = inherited if inherited is not None else listen_privately_on(address)
         except ListenError as error:
-            if self._proxy.settings.admin != "auto":
+            if self._services.settings.admin != "auto":
                 raise
             self._admin.close()
             self._admin = None
@@ -236,44 +238,46 @@ class RunningProxy:
 
     def _connection_maker(self, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
         """Return what makes the protocol of a connection that comes in on this address."""
-        proxy = self._proxy
+        services = self._services
 
         def plain(peer: str | None = None) -> asyncio.Protocol:
-            if proxy.settings.https_redirect:
-                return cast("asyncio.Protocol", RedirectingConnection(proxy, peer=peer))
-            return cast("asyncio.Protocol", client_connection_class(proxy)(proxy, peer=peer))
+            if services.settings.https_redirect:
+                return cast("asyncio.Protocol", RedirectingConnection(services, peer=peer))
+            return cast("asyncio.Protocol", client_connection_class(services)(services, peer=peer))
 
         def secure(peer: str | None = None) -> asyncio.Protocol:
-            connection = client_connection_class(proxy)(proxy, b"https", peer)
+            connection = client_connection_class(services)(services, b"https", peer)
             return cast("asyncio.Protocol", connection)
 
         def secured(peer: str | None = None) -> asyncio.Protocol:
             assert self._certificates is not None, "read before anything listens"
-            return TLSConnection(proxy, self._certificates.context, secure, peer)
+            return TLSConnection(services, self._certificates.context, secure, peer)
 
         connection = secured if address.tls else plain
 
         def proxied() -> asyncio.Protocol:
-            return ProxiedConnection(proxy, connection)
+            return ProxiedConnection(services, connection)
 
         return proxied if address.proxy else connection
 
     async def _drain(self) -> None:
         """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
-        proxy = self._proxy
-        proxy.draining = True  # before a socket is closed: all who look at the one know the other
+        services = self._services
+        services.draining = (
+            True  # before a socket is closed: all who look at the one know the other
+        )
         if self._handed_over and self._admin is not None:
             await self._admin.stop_accepting()
         await self._stop_accepting()
-        now = proxy.loop.time()
-        until = now + proxy.settings.drain_s
+        now = services.loop.time()
+        until = now + services.settings.drain_s
         while True:
             await read_what_has_come()
-            proxy.drain(now)
-            if not proxy.connections or now >= until:
+            self._proxy.drain(now)
+            if not services.clients.connections or now >= until:
                 break
             await asyncio.sleep(DRAIN_POLL_S)
-            now = proxy.loop.time()
+            now = services.loop.time()
 
     async def _stop_accepting(self) -> None:
         # Unlinked first, and once: a closed socket does not know its path any more, and the next
@@ -480,7 +484,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
     async with running(
         settings, transitions.on_transition, by_itself=True, inheritance=inheritance
     ) as proxy:
-        faults = LoopFaults(proxy._proxy)
+        faults = LoopFaults(proxy._services, proxy._proxy.ticker)
         loop.set_exception_handler(faults)
         # What has been made so far stays: no collection need look at it again, and with many
         # connections each pause is that much shorter.
@@ -504,14 +508,14 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         systemd.notify("READY=1", "STATUS=serving")
         if os.environ.get("NOTIFY_SOCKET"):
             _tell_manager(proxy)
-        proxy.on_second(Digest(proxy._proxy).on_second)
+        proxy.on_second(Digest(proxy._services).on_second)
         proxy.on_second(faults.on_second)
         proxy.on_second(transitions.on_second)
         proxy.on_second(lambda _: flush_log())
-        proxy.on_second(Absence(proxy._proxy).on_second)
-        proxy.on_second(WithdrawalLog(proxy._proxy).on_second)
-        proxy.on_second(HintLog(proxy._proxy).on_second)
-        probe = start_task(loop, proxy._proxy.pool.probe(), "trying the application's address")
+        proxy.on_second(Absence(proxy._services).on_second)
+        proxy.on_second(WithdrawalLog(proxy._services).on_second)
+        proxy.on_second(HintLog(proxy._services).on_second)
+        probe = start_task(loop, proxy._services.pool.probe(), "trying the application's address")
         await program.run()
         probe.cancel()
         if program.pid_after:

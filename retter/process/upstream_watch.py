@@ -4,12 +4,8 @@ The same of the resolver of its name. Once each: a line for every request that w
 bury the log just then.
 """
 
-from typing import TYPE_CHECKING
-
+from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
 
 # An application that comes and goes is told of six times a minute at most.
 AGAIN_S = 10.0
@@ -43,8 +39,8 @@ class Spell:
 class Absence:
     """Told the time once a second."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._proxy = proxy
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._application = Spell()
         self._resolver = Spell()
 
@@ -54,7 +50,7 @@ class Absence:
         self._look_for_resolver(now)
 
     def _look_for_application(self, now: float) -> None:
-        fault, upstream = self._proxy.pool.fault, self._proxy.settings.upstream
+        fault, upstream = self._services.pool.fault, self._services.settings.upstream
         if self._application.begins(fault, now):
             log.warning(
                 "application-absent", upstream=upstream, error=fault,
@@ -64,7 +60,7 @@ class Absence:
             log.info("application-back", upstream=upstream, absent_s=round(absent_s))
 
     def _look_for_resolver(self, now: float) -> None:
-        fault, upstream = self._proxy.pool.resolver.fault, self._proxy.settings.upstream
+        fault, upstream = self._services.pool.resolver.fault, self._services.settings.upstream
         if self._resolver.begins(fault, now):
             log.warning(
                 "resolver-fails", upstream=upstream, error=fault,

@@ -3,12 +3,8 @@
 Once, and again when it has been otherwise for a while: such a deployment may last.
 """
 
-from typing import TYPE_CHECKING
-
+from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
 
 # Without a mass of refusals for so many seconds, the next is worth another line.
 AGAIN_S = 600.0
@@ -19,8 +15,8 @@ log = get_logger()
 class WithdrawalLog:
     """Told the time once a second."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._withdrawals = proxy.withdrawals
+    def __init__(self, services: Services) -> None:
+        self._withdrawals = services.withdrawals
         self._seen_at = float("-inf")  # when there was a mass at last
 
     def on_second(self, now: float) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import struct
 from enum import Enum, auto
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from retter.base.errors import BadRequest, DownstreamError, RequestTimeout, RequestTooLarge
 from retter.base.reason import Reason
@@ -21,17 +21,16 @@ from retter.http.message import Framing, RequestHead
 from retter.http.read_buffer import ReadBuffer, end_of_head
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
-from retter.proxy.exchange import Exchange, begin
+from retter.proxy.exchange import begin
 from retter.proxy.half_close import PROBE, needs_probe
+from retter.proxy.interfaces import Client, TunnelClientSide, Work
 from retter.proxy.lingering import LINGER_SILENCE_S, Leftover
 from retter.proxy.local_answers import unanswered
+from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.responses import Persistence
+from retter.proxy.services import Services
 from retter.proxy.slices import SlicedBody, copies
-from retter.proxy.tunnel import Tunnel
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import ParsedRequest, Proxy
 
 _FOREVER = float("inf")
 
@@ -76,7 +75,21 @@ _LINGERING = Phase.LINGERING
 _CLOSED = Phase.CLOSED
 
 
-class DownstreamConnection:
+def request_body(services: Services, parsed: ParsedRequest) -> RequestBody:
+    """Make the reader of a request's body; on `--stream-paths` it keeps and waits for none."""
+    settings, log = services.settings, services.access_log
+    return RequestBody(
+        parsed,
+        settings.request_body_bytes_max,
+        settings.body_idle_timeout_s,
+        0 if parsed.stream else settings.body_min_rate_bytes,
+        services.buffers,
+        0 if parsed.stream else settings.buffer_request_bytes,
+        log.clock() if log is not None else 0.0,
+    )
+
+
+class DownstreamConnection(Client):
     """A server-side HTTP/1.1 connection: an asyncio.Protocol in all but its base class.
 
     With that base the compiler could not lay its attributes out (setup.py).
@@ -87,20 +100,41 @@ class DownstreamConnection:
     """
 
     __slots__ = (
-        "_backlog", "_buffer", "_busy", "_close", "_eof", "_exchange", "_leftover", "_loop",
-        "_memo", "_paused", "_phase", "_probed", "_proto", "_proxy", "_requests", "_told_peer",
-        "_traffic", "_transport", "_tunnel", "_unsent", "body", "bucket", "deadline", "forwarding",
+        "_backlog",
+        "_buffer",
+        "_busy",
+        "_close",
+        "_eof",
+        "_exchange",
+        "_leftover",
+        "_loop",
+        "_memo",
+        "_paused",
+        "_phase",
+        "_probed",
+        "_proto",
+        "_requests",
+        "_services",
+        "_told_peer",
+        "_traffic",
+        "_transport",
+        "_tunnel",
+        "_unsent",
+        "body",
+        "bucket",
+        "deadline",
+        "forwarding",
         "peer",
     )  # fmt: skip
 
-    def __init__(self, proxy: "Proxy", proto: bytes = b"http", peer: str | None = None) -> None:
-        self._proxy = proxy
-        self._loop = proxy.loop
+    def __init__(self, services: Services, proto: bytes = b"http", peer: str | None = None) -> None:
+        self._services = services
+        self._loop = services.loop
         self._proto = proto
         self._transport: asyncio.Transport | None = None
         self._memo: HeadMemo[ParsedRequest]
         self._buffer: ReadBuffer | None = None  # never empty
-        self._exchange: Exchange | None = None
+        self._exchange: Work | None = None
         self.body: RequestBody | None = None  # of the present request, until it has all come
         self._busy = False  # inside the loop over requests
         self._close = False  # after the present answer
@@ -108,7 +142,7 @@ class DownstreamConnection:
         self._eof = False  # the client has closed its sending side
         self._probed = False  # and got the first octet of its answer for that
         self._leftover: Leftover | None = None  # what comes while lingering
-        self._tunnel: Tunnel | None = None  # takes what comes in place of the exchange
+        self._tunnel: TunnelClientSide | None = None  # takes what comes in place of the exchange
         self._paused = False  # reading
         self._backlog: Backlog | None = None  # while the client does not keep up
         self._unsent = 0  # octets, if it has taken nothing since last seen
@@ -116,7 +150,7 @@ class DownstreamConnection:
         self.deadline = _FOREVER
         self.bucket = -1
         self._told_peer = peer
-        self._traffic = proxy.counters.traffic
+        self._traffic = services.counters.traffic
         self.peer = ""
         self.forwarding: ForwardingFields  # set when the peer is known
 
@@ -187,7 +221,7 @@ class DownstreamConnection:
         exchange = self._exchange
         bytes_max = 0
         if exchange is not None and not (exchange.stream or exchange.event_stream):
-            bytes_max = self._proxy.settings.buffer_answer_bytes
+            bytes_max = self._services.settings.buffer_answer_bytes
         if backlog.hold(transport.get_write_buffer_size(), bytes_max):
             return
         if exchange is not None:
@@ -195,9 +229,9 @@ class DownstreamConnection:
         elif self._tunnel is not None:
             self._tunnel.downstream_blocked()
 
-    def persistence(self, request: RequestHead) -> Persistence:
-        """Return what the answer has to say about the connection."""
-        if not request.keep_alive or self._close or self._proxy.draining:
+    def begin_answer(self, request: RequestHead) -> Persistence:
+        """Decide whether the connection persists after this answer, whose head is about to go."""
+        if not request.keep_alive or self._close or self._services.draining:
             self._close = True
             return Persistence.CLOSE
         return _KEEP if request.http11 else _KEEP_HTTP10
@@ -228,6 +262,10 @@ class DownstreamConnection:
             if self.body is not None:
                 self._await_body(self.body, self._loop.time())
 
+    def hand_over(self, work: Work) -> None:
+        """Another works on the request from here on."""
+        self._exchange = work
+
     def exchange_done(self, now: float) -> None:
         """The answer is complete: on to the next request, or close."""
         self._exchange = None
@@ -239,7 +277,7 @@ class DownstreamConnection:
             self._end()
             return
         if self._backlog is None:  # else it has still to take what is written
-            self.deadline = now + self._proxy.settings.keep_alive_s
+            self.deadline = now + self._services.settings.keep_alive_s
         if self._paused or self._buffer is not None:
             self._go_on(now)
 
@@ -264,7 +302,7 @@ class DownstreamConnection:
         self._buffer = None
         return buffer.taken()
 
-    def begin_tunnel(self, tunnel: Tunnel, now: float) -> None:
+    def begin_tunnel(self, tunnel: TunnelClientSide, now: float) -> None:
         """Hand all that comes from here on to the tunnel."""
         self._exchange = None
         self._tunnel = tunnel
@@ -318,7 +356,7 @@ class DownstreamConnection:
         That is for it to ask, to send a body, to take an answer, or to close after its last one.
         Infinity while the client has done its part.
         """
-        settings = self._proxy.settings
+        settings = self._services.settings
         if self._phase is _LINGERING and self._backlog is None:
             return self.deadline - LINGER_SILENCE_S
         if not (self._phase is _OPEN or self._phase is _BODY):
@@ -337,19 +375,19 @@ class DownstreamConnection:
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        proxy = self._proxy
+        services = self._services
         transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none
         told = self._told_peer
         self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
-        if not proxy.accept(self):
+        if not services.clients.accept(self):
             self.abort()
             return
-        transport.set_write_buffer_limits(proxy.settings.write_buffer_bytes_max)
+        transport.set_write_buffer_limits(services.settings.write_buffer_bytes_max)
         now = self._loop.time()
-        self.forwarding = proxy.forwarding_fields(self.peer, self._proto)
-        self._memo = proxy.request_memo(self.forwarding.trusted, self._proto)
-        self.deadline = now + proxy.settings.head_timeout_s
-        proxy.wheel.watch(self, now)
+        self.forwarding = services.peers.forwarding_fields(self.peer, self._proto)
+        self._memo = services.heads.request_memos[self.forwarding.trusted, self._proto]
+        self.deadline = now + services.settings.head_timeout_s
+        services.clients.wheel.watch(self, now)
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
@@ -408,12 +446,12 @@ class DownstreamConnection:
         if not self._exchange.answer_begun and needs_probe(self._transport):
             self.write(PROBE)
             self._probed = True
-        self._proxy.half_closed.add(self, self._transport)
+        self._services.clients.half_closed.add(self, self._transport)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._phase = _CLOSED
-        self._proxy.lost(self)
+        self._services.clients.lost(self)
         self._end_backlog()
         exchange, self._exchange = self._exchange, None
         tunnel, self._tunnel = self._tunnel, None
@@ -421,9 +459,11 @@ class DownstreamConnection:
         self._tell_gone(exchange, tunnel, body, self._loop.time())
 
     def pause_writing(self) -> None:
-        proxy, transport = self._proxy, self._transport
+        services, transport = self._services, self._transport
         assert transport is not None, "it is what has called us"
-        backlog = self._backlog = Backlog(proxy.buffers, proxy.settings.write_buffer_bytes_max)
+        backlog = self._backlog = Backlog(
+            services.buffers, services.settings.write_buffer_bytes_max
+        )
         self._limit_writing(transport, self._loop.time())
         self._hold_backlog(transport, backlog)
 
@@ -446,14 +486,14 @@ class DownstreamConnection:
             self._await_body(self.body, now)
         elif self._phase is _LINGERING:
             self.deadline = now + LINGER_SILENCE_S
-            self._proxy.wheel.watch(self, now)
+            self._services.clients.wheel.watch(self, now)
             if self._eof:
                 self.close()
         elif self._phase is _OPEN:
             if self._close:  # its sending side has been closed meanwhile
                 self._end()
                 return
-            self.deadline = now + self._proxy.settings.keep_alive_s
+            self.deadline = now + self._services.settings.keep_alive_s
             self._go_on(now)
 
     def _end_backlog(self) -> bool:
@@ -471,7 +511,7 @@ class DownstreamConnection:
         buffer.add(data)
         if (
             buffer.has_heads()
-            or len(buffer) > self._proxy.settings.head_bytes_max
+            or len(buffer) > self._services.settings.head_bytes_max
             or buffer.begins_with_line_end
         ):
             self._receive_requests(*self._take_buffer(buffer), now)
@@ -492,7 +532,7 @@ class DownstreamConnection:
                     self._read_ahead(data, at)  # no more answers before these are read
                     self.pause_body()
                     break
-                if ahead and ahead >= self._proxy.settings.pipeline_max:
+                if ahead and ahead >= self._services.settings.pipeline_max:
                     self._let_others_go_first(data, at)
                     break
                 at = self._receive_request(data, at, now)
@@ -515,9 +555,9 @@ class DownstreamConnection:
 
     def _receive_request(self, data: bytes, at: int, now: float) -> int:
         """Take the request that begins there in data; return where what is still to do begins."""
-        proxy, last = self._proxy, len(data)
+        services, last = self._services, len(data)
         end = data.find(b"\r\n\r\n", at) + 4
-        if end < 4 or end - at > proxy.settings.head_bytes_max or data[at] == _CR:
+        if end < 4 or end - at > services.settings.head_bytes_max or data[at] == _CR:
             at, end = self._unusual_head(data, at, now)
             if not end:
                 return last
@@ -525,7 +565,9 @@ class DownstreamConnection:
         parsed = self._memo.get(head_bytes)
         if parsed is None:
             trusted = self.forwarding.trusted
-            parsed = proxy.parse(head_bytes, trusted, self._memo, self._proto, self.forwarding)
+            parsed = services.heads.parse(
+                head_bytes, trusted, self._memo, self._proto, self.forwarding
+            )
         if self._eof and end == last:
             self._close = True  # the last one that the client has sent
         head = parsed.head
@@ -542,17 +584,17 @@ class DownstreamConnection:
             return last
         return end
 
-    def _begin(self, parsed: "ParsedRequest", now: float) -> None:
+    def _begin(self, parsed: ParsedRequest, now: float) -> None:
         """Begin a request without a body."""
-        proxy = self._proxy
+        services = self._services
         self._count_request()
         self.deadline = _FOREVER
-        self._exchange = begin(proxy, self, parsed, now)
+        self._exchange = begin(services, self, parsed, now)
         if self._exchange is None and self._phase is not _DECODING:
             if self._close:
                 self._end()
             elif self._backlog is None:
-                self.deadline = now + proxy.settings.keep_alive_s
+                self.deadline = now + services.settings.keep_alive_s
 
     def _unusual_head(self, data: bytes, at: int, now: float) -> tuple[int, int]:
         """Handle an incomplete or an oversized head and leading empty lines.
@@ -565,18 +607,18 @@ class DownstreamConnection:
             begin += 2
             if begin - at > _LEADING_BYTES_MAX:
                 raise BadRequest("nothing but empty lines")
-        head_bytes_max = self._proxy.settings.head_bytes_max
+        head_bytes_max = self._services.settings.head_bytes_max
         end = end_of_head(data, head_bytes_max, check_request_head, begin)
         if end:
             return begin, end
         if begin < len(data):
             # The clock of a head starts with its first byte and is not set back by more of them.
-            self._wait_until(now + self._proxy.settings.head_timeout_s, now)
+            self._wait_until(now + self._services.settings.head_timeout_s, now)
         if begin < len(data) and data[begin] != _CR:
             self._buffer = ReadBuffer(data, begin, checked=True)
         else:
             self._buffer = ReadBuffer(data, at)  # empty lines are counted on
-            self._wait_until(now + self._proxy.settings.keep_alive_s, now)
+            self._wait_until(now + self._services.settings.keep_alive_s, now)
         if self._eof:
             self._end()  # the rest of it will never come
         return begin, 0
@@ -584,25 +626,25 @@ class DownstreamConnection:
     def _wait_until(self, deadline: float, now: float) -> None:
         """Wait no longer than that: there may be no deadline, or a later one."""
         self.deadline = min(self.deadline, deadline)
-        self._proxy.wheel.watch(self, now)
+        self._services.clients.wheel.watch(self, now)
 
     def _count_request(self) -> None:
-        self._proxy.counters.requests += 1
+        self._services.counters.requests += 1
         self._requests += 1
-        if self._requests == self._proxy.settings.requests_per_connection_max:
+        if self._requests == self._services.settings.requests_per_connection_max:
             self._close = True
 
     # -- request bodies -------------------------------------------------------------------------
 
-    def _begin_with_body(self, parsed: "ParsedRequest", rest: bytes, now: float) -> bytes:
+    def _begin_with_body(self, parsed: ParsedRequest, rest: bytes, now: float) -> bytes:
         """Begin a request with a body; return what follows it."""
-        proxy, head = self._proxy, parsed.head
-        bytes_max = proxy.settings.request_body_bytes_max
+        services, head = self._services, parsed.head
+        bytes_max = services.settings.request_body_bytes_max
         if bytes_max and head.content_length > bytes_max:
             raise RequestTooLarge("the request body is too large")
         self._count_request()
         self.deadline = _FOREVER
-        body = self.body = proxy.request_body(parsed)
+        body = self.body = request_body(services, parsed)
         self._phase = _BODY
         if not body.buffered:
             self._begin_exchange(body, now)
@@ -623,14 +665,14 @@ class DownstreamConnection:
 
     def _begin_exchange(self, body: RequestBody, now: float) -> None:
         """Begin what becomes of a request whose body is complete, or is passed on as it comes."""
-        proxy = self._proxy
-        exchange = self._exchange = begin(proxy, self, body.parsed, now, body)
+        services = self._services
+        exchange = self._exchange = begin(services, self, body.parsed, now, body)
         if exchange is None:
             if self._close or not body.complete:
                 # The rest of a body cannot be told from a next request's bytes.
                 self._end()
             elif self._backlog is None:
-                self.deadline = now + proxy.settings.keep_alive_s
+                self.deadline = now + services.settings.keep_alive_s
         elif not body.complete and body.keeps_some and not exchange.connected:
             self.pause_body()  # until the exchange can take it
 
@@ -648,7 +690,7 @@ class DownstreamConnection:
         deadline = body.next_deadline(now)
         if self._backlog is None:  # else it has its time to take what is written
             self.deadline = deadline
-            self._proxy.wheel.watch(self, now)
+            self._services.clients.wheel.watch(self, now)
 
     def _receive_body(self, body: RequestBody, data: bytes, now: float) -> None:
         try:
@@ -680,8 +722,8 @@ class DownstreamConnection:
         self.body = None
         if exchange is None:
             is_get = body.parsed.kind is Kind.GET
-            self._proxy.counters.count_own(is_get, error.reason, error.status)
-            unanswered(self._proxy, self, body, error.status, error.reason)
+            self._services.counters.count_own(is_get, error.reason, error.status)
+            unanswered(self._services, self, body, error.status, error.reason)
             self._tell_mistake(error)
         elif exchange.answer_begun:
             exchange.downstream_gone(now)
@@ -698,7 +740,7 @@ class DownstreamConnection:
         else:
             buffer.add(data[begin:])
         if len(buffer) > READ_AHEAD_BYTES_MAX or buffer.has_heads(
-            self._proxy.settings.pipeline_max
+            self._services.settings.pipeline_max
         ):
             self.pause_body()
 
@@ -712,7 +754,7 @@ class DownstreamConnection:
         elif self.body is not None:
             self.deadline = self.body.extended_deadline(now)
             if self.deadline:
-                self._proxy.wheel.watch(self, now)
+                self._services.clients.wheel.watch(self, now)
             else:
                 error = RequestTimeout("the request body comes too slowly")
                 self._fail_body(self.body, error, now)
@@ -724,8 +766,8 @@ class DownstreamConnection:
     def _limit_writing(self, transport: asyncio.Transport, now: float) -> None:
         """Give the client time to take some of what is written."""
         self._unsent = transport.get_write_buffer_size()
-        self.deadline = now + self._proxy.settings.write_timeout_s
-        self._proxy.wheel.watch(self, now)
+        self.deadline = now + self._services.settings.write_timeout_s
+        self._services.clients.wheel.watch(self, now)
 
     def _takes_on(self, now: float) -> bool:
         """Whether the client has taken some of it: then it has the same time once more."""
@@ -747,8 +789,8 @@ class DownstreamConnection:
 
     def _tell_gone(
         self,
-        exchange: Exchange | None,
-        tunnel: Tunnel | None,
+        exchange: Work | None,
+        tunnel: TunnelClientSide | None,
         body: RequestBody | None,
         now: float,
     ) -> None:
@@ -758,26 +800,28 @@ class DownstreamConnection:
         elif tunnel is not None:
             tunnel.client_gone(now)
         elif body is not None:
-            self._proxy.counters.clients_gone += 1
-            unanswered(self._proxy, self, body, 0, Reason.CLIENT_GONE)
+            self._services.counters.clients_gone += 1
+            unanswered(self._services, self, body, 0, Reason.CLIENT_GONE)
 
     def _refuse(self, error: DownstreamError) -> None:
         """Answer what could not be read as a request, and close."""
-        proxy = self._proxy
-        proxy.counters.count_own(None, error.reason, error.status)
-        if proxy.access_log is not None:
-            proxy.access_log.add(self.peer, None, None, error.status, "retter", error.reason, 0.0)
+        services = self._services
+        services.counters.count_own(None, error.reason, error.status)
+        if services.access_log is not None:
+            services.access_log.add(
+                self.peer, None, None, error.status, "retter", error.reason, 0.0
+            )
         self._tell_mistake(error)
 
     def _tell_mistake(self, error: DownstreamError) -> None:
         """Say what is the client's own mistake, and close."""
-        proxy = self._proxy
-        proxy.counters.client_errors[error.reason] += 1
+        services = self._services
+        services.counters.client_errors[error.reason] += 1
         self._close = True
         self.write(
-            proxy.answers.error(
+            services.answers.error(
                 None, error.status, error.reason, Persistence.CLOSE,
-                date=proxy.http_date(), detail=str(error),
+                date=services.http_date(), detail=str(error),
             )
         )  # fmt: skip
         self._end(sending=True)
@@ -798,7 +842,7 @@ class DownstreamConnection:
         self._limit_writing(self._transport, now)
         if not self._unsent:  # else lingering begins when the client has taken its answer
             self.deadline = now + LINGER_SILENCE_S
-            self._proxy.wheel.watch(self, now)
+            self._services.clients.wheel.watch(self, now)
         self.resume_body()
         if self._transport.can_write_eof() and not self._eof:
             close_sending(self._transport)
@@ -817,8 +861,8 @@ class DownstreamConnection:
             return
         if not transport.get_write_buffer_size():  # else it has its time to take the answer
             self.deadline = leftover.deadline(now)
-            self._proxy.wheel.watch(self, now)
-        on = self._proxy.linger_pace.may_read_on(self, leftover, len(data))
+            self._services.clients.wheel.watch(self, now)
+        on = self._services.clients.linger_pace.may_read_on(self, leftover, len(data))
         if not (on or self._paused):
             self._paused = True
             transport.pause_reading()

@@ -16,7 +16,6 @@ then refreshes the store.
 
 from dataclasses import replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from retter.base.errors import (
     ConnectRefused,
@@ -31,10 +30,12 @@ from retter.base.errors import (
 )
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit, Phase, State
-from retter.http.forwarding import without_expectation
+from retter.http.forwarding import ForwardingFields, without_expectation
 from retter.http.message import Framing, ResponseHead
 from retter.proxy.awaited_streams import NOT_AWAITED
 from retter.proxy.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
+from retter.proxy.holders import start_waiting
+from retter.proxy.interfaces import Client, Work
 from retter.proxy.local_answers import (
     AwaitedForm,
     answer_error,
@@ -46,7 +47,9 @@ from retter.proxy.local_answers import (
     took_so_far_s,
 )
 from retter.proxy.relay import ResponseRelay
+from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
+from retter.proxy.services import Services, free_memory
 from retter.proxy.tunnel import STREAM_IDLE_S, Tunnel
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
 from retter.store.policy import Identity, invalidated_urls, storable
@@ -59,11 +62,6 @@ from retter.store.record import (
     as_stored,
 )
 from retter.store.store import StoredResponse
-
-if TYPE_CHECKING:
-    from retter.http.forwarding import ForwardingFields
-    from retter.proxy.client_connection import DownstreamConnection
-    from retter.proxy.proxy import ParsedRequest, Proxy
 
 # An answer whose client has not taken it for so long, and does not take it now, leaves its place to
 # others: how long it takes is the client's doing, and a few slow readers would keep everybody out.
@@ -101,9 +99,9 @@ _NO_BODY = Framing.NONE
 
 
 def begin(
-    proxy: "Proxy",
-    client: "DownstreamConnection",
-    parsed: "ParsedRequest",
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
     now: float,
     body: RequestBody | None = None,
 ) -> "Exchange | None":
@@ -115,23 +113,25 @@ def begin(
     found: Record | None = None
     age_s: float | None = None
     if identity.lookup:
-        found = proxy.store.find(identity, parsed.head, now)
+        found = services.store.find(identity, parsed.head, now)
         if found is not None:
-            if not found[CODING] or proxy.decoding.readable(as_stored(found), parsed.head):
+            if not found[CODING] or services.decoding.readable(as_stored(found), parsed.head):
                 age_s = now - found[STORED_AT]
             else:
                 found = None
     kind, awaited = parsed.kind, NOT_AWAITED
     if parsed.asks_events:
-        who = proxy.client_of(client.forwarding, parsed)
-        awaited = proxy.awaited_streams.begin(identity.route, who, now)
+        who = services.peers.client_of(client.forwarding, parsed)
+        awaited = services.awaited_streams.begin(identity.route, who, now)
         if awaited:
             kind = Kind.OTHER
     forwarding = client.forwarding
-    number = proxy.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
-    decision = proxy.breaker.admit(now, kind, identity.route, identity.key, age_s, number)
+    number = (
+        services.peers.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
+    )
+    decision = services.breaker.admit(now, kind, identity.route, identity.key, age_s, number)
     if isinstance(decision, Permit):
-        exchange = Exchange(proxy, client, parsed, decision, found, now, body, forwarding)
+        exchange = Exchange(services, client, parsed, decision, found, now, body, forwarding)
         if awaited:
             exchange.awaited = awaited
         if decision.phase is _ADMITTED:
@@ -140,36 +140,36 @@ def begin(
                 return None
         return exchange
     if awaited:
-        proxy.awaited_streams.end(awaited, proxy.client_of(client.forwarding, parsed))
+        services.awaited_streams.end(awaited, services.peers.client_of(client.forwarding, parsed))
     stored: StoredResponse | None
     if found is not None and decision.serve_stored:
         stored = as_stored(found)
     else:
-        stored = last_resort(proxy, parsed, now)
+        stored = last_resort(services, parsed, now)
     if stored is not None:
         shown: StoredResponse | None = stored
         if stored.content_coding:
-            shown = proxy.decoding.shown(identity, stored, parsed.head)
+            shown = services.decoding.shown(identity, stored, parsed.head)
         if shown is not None:
-            answer_from_store(proxy, client, parsed, shown, decision.reason, now)
+            answer_from_store(services, client, parsed, shown, decision.reason, now)
             return None
-        began_at = body.began_at if body is not None else clock(proxy)
+        began_at = body.began_at if body is not None else clock(services)
         waiter = AwaitedForm(
-            proxy, client, parsed, decision.reason, began_at, 503, decision.retry_after_s
+            services, client, parsed, decision.reason, began_at, 503, decision.retry_after_s
         )
         if waiter.wait_for(stored):
             return None
     took_s = 0.0
     if body is not None:
-        took_s = took_so_far_s(proxy, body.began_at)
+        took_s = took_so_far_s(services, body.began_at)
         body.release()
         if not body.complete:
             client.close_after_answer()  # the rest of it is not read
-    refuse(proxy, client, parsed, decision.reason, decision.retry_after_s, took_s)
+    refuse(services, client, parsed, decision.reason, decision.retry_after_s, took_s)
     return None
 
 
-class Exchange:
+class Exchange(Work):
     """A forwarded request: holds the permit, the upstream connection and the client.
 
     What most exchanges never change stands on the class: it costs nothing to set up.
@@ -190,17 +190,17 @@ class Exchange:
 
     def __init__(
         self,
-        proxy: "Proxy",
-        client: "DownstreamConnection | None",
-        parsed: "ParsedRequest",
+        services: Services,
+        client: Client | None,
+        parsed: ParsedRequest,
         permit: Permit,
         found: Record | None,
         now: float,
         body: RequestBody | None,
-        forwarding: "ForwardingFields",
+        forwarding: ForwardingFields,
     ) -> None:
-        self._proxy = proxy
-        self._client: DownstreamConnection | None = client  # None: we ask ourselves
+        self._services = services
+        self._client: Client | None = client  # None: we ask ourselves
         self._forwarding = forwarding
         self._parsed = parsed
         self._permit = permit
@@ -208,8 +208,8 @@ class Exchange:
         permit.holder = self
         self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
-        if proxy.access_log is not None:
-            self._began_at = proxy.access_log.clock() if body is None else body.began_at
+        if services.access_log is not None:
+            self._began_at = services.access_log.clock() if body is None else body.began_at
         self._body = body  # of the request
 
     @property
@@ -233,34 +233,34 @@ class Exchange:
 
     def forward(self, now: float) -> None:
         """Go to the application: the permit counts from here."""
-        proxy = self._proxy
-        proxy.breaker.started(now, self._permit)
+        services = self._services
+        services.breaker.started(now, self._permit)
         self.started_at = self._requested_at = now
         self.stage = _CONNECTING
         if self._parsed.stream or self.awaited:
-            proxy.breaker.detach(now, self._permit)
-            proxy.streams[self] = None
+            services.breaker.detach(now, self._permit)
+            services.streams[self] = None
         else:
-            proxy.exchanges[self] = None
+            services.exchanges[self] = None
         parsed = self._parsed
         # What is asked again where the application has just closed (upstream_failed) needs no look.
         look = parsed.kind is not _GET or parsed.head.framing is not _NO_BODY
-        bound = self._bound_connection(look) if proxy.bound.clients else None
+        bound = self._bound_connection(look) if services.bound.clients else None
         if bound is not None:
-            proxy.pool.give(bound, self, now)
+            services.pool.give(bound, self, now)
         else:
-            proxy.pool.acquire(self, now, look=look)
+            services.pool.acquire(self, now, look=look)
 
     def _bound_connection(self, look: bool) -> UpstreamConnection | None:
         """Return the connection that knows who the client is, if there is one."""
-        return self._proxy.bound.take(self._client, self._client_address(), look=look)
+        return self._services.bound.take(self._client, self._client_address(), look=look)
 
     def _client_address(self) -> str:
         return self._forwarding.client_of(self._parsed.head)
 
     def _bind(self, connection: UpstreamConnection) -> None:
         """The connection is this client's alone from here on, and nothing of it is stored."""
-        self._proxy.bound.bind(self._client, self._client_address(), connection)
+        self._services.bound.bind(self._client, self._client_address(), connection)
         self._identify_as(
             replace(self._parsed.identity, lookup=False, store=False, stands_in=False)
         )
@@ -268,7 +268,7 @@ class Exchange:
     def _first_byte_wait_s(self) -> float:
         if self._parsed.stream or self.awaited:
             return STREAM_IDLE_S
-        settings = self._proxy.settings
+        settings = self._services.settings
         wait_s = settings.upstream_timeout_s
         if self._parsed.head.method in _SAFE:
             return wait_s
@@ -306,7 +306,7 @@ class Exchange:
         complete = connection.request_complete = body is None or body.complete
         data = request.forward + self._forwarding.end_of_head(request)
         if request.conditional:
-            data = self._proxy.compression.weakened.restored(data)
+            data = self._services.compression.weakened.restored(data)
         if body is not None:
             if body.continued:
                 data = without_expectation(data)  # it has been met
@@ -338,14 +338,14 @@ class Exchange:
 
     def upstream_blocked(self) -> None:
         """The application does not read: the client stops sending until it does."""
-        self.deadline = self._proxy.loop.time() + self._proxy.settings.upstream_body_timeout_s
+        self.deadline = self._services.loop.time() + self._services.settings.upstream_body_timeout_s
         if self._client is not None:
             self._client.pause_body()
 
     def upstream_writable(self) -> None:
         """The application reads again."""
         if self._request_complete():
-            self.deadline = self._proxy.loop.time() + self._first_byte_wait_s()
+            self.deadline = self._services.loop.time() + self._first_byte_wait_s()
         else:
             self.deadline = float("inf")  # the client's own time limits hold
         if self._client is not None:
@@ -364,50 +364,50 @@ class Exchange:
         Nearly all answers to GETs of a healthy application are of this kind, and it saves them a
         third of the calls (measured: 2.5 of 8 us of Python in a forwarded request).
         """
-        proxy, client, parsed = self._proxy, self._client, self._parsed
+        services, client, parsed = self._services, self._client, self._parsed
         identity = parsed.identity
         found = self._found
         if (
             client is None
             or not identity.store
-            or proxy.judges_plain_answers
-            or len(body) > proxy.settings.store_object_bytes_max
+            or services.judges_plain_answers
+            or len(body) > services.settings.store_object_bytes_max
             or ((found is None or found[BODY] != body) and self._is_doubtful(body, now))
         ):
             self.response_head(head, body, True, [], now)
             return
         sent, sent_body = head.forward, body
         if head.compressible:
-            whole = proxy.compression.whole(parsed, head, body)
+            whole = services.compression.whole(parsed, head, body)
             if whole is None:
                 self.response_head(head, body, True, [], now)
                 return
             sent, sent_body = whole
         permit = self._permit
-        proxy.counters.forwarded_get[permit.reason.row + head.status // 100] += 1
-        end = proxy.answers.forwarded_end(_GET, client.persistence(parsed.head))
+        services.counters.forwarded_get[permit.reason.row + head.status // 100] += 1
+        end = services.answers.forwarded_end(_GET, client.begin_answer(parsed.head))
         client.write_message(sent + end, sent_body)
         self.stage = _DONE
-        if proxy.access_log is not None:
+        if services.access_log is not None:
             self._log(head.status, "backend", permit.reason, len(sent_body))
         self._upstream = self._client = None
         permit.holder = None
-        del proxy.exchanges[self]
-        breaker = proxy.breaker
+        del services.exchanges[self]
+        breaker = services.breaker
         breaker.finished(now, permit, _OK)
         try:
-            proxy.store.put(
+            services.store.put(
                 identity, parsed.head, head, body, self._requested_at, now, False, permit.client
             )
         except MemoryError:
-            proxy.free_memory()
-        withdrawals = proxy.withdrawals  # as in `_answered_well`, without a call
+            free_memory(services)
+        withdrawals = services.withdrawals  # as in `_answered_well`, without a call
         withdrawals.confirmed += permit.has_stored
         if withdrawals.clients:
             withdrawals.answered_well(permit.client)
         client.exchange_done(now)
         if breaker.waiting:
-            proxy.start_waiting(now)
+            start_waiting(services, now)
 
     def response_head(
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
@@ -415,23 +415,23 @@ class Exchange:
         """Take the head and what came with it of the body; decide where the body goes."""
         if head.status == 401 and self._upstream is not None and self._upstream.bound:
             self._bind(self._upstream)
-        proxy, parsed = self._proxy, self._parsed
+        services, parsed = self._services, self._parsed
         if self._body is not None:
             self._body.release()  # it is not sent again
-        relay = ResponseRelay(proxy, parsed, self._body, self._permit, head, self)
+        relay = ResponseRelay(services, parsed, self._body, self._permit, head, self)
         self._relay = relay
         self.stage = Stage.RECEIVING
         if complete:
             self._upstream = None  # it is in the pool by now, or works for another exchange
-        elif proxy.access_log is not None:
-            relay.first_byte_s = took_so_far_s(self._proxy, self._began_at)
-        self._silence_s = proxy.settings.upstream_body_timeout_s
+        elif services.access_log is not None:
+            relay.first_byte_s = took_so_far_s(self._services, self._began_at)
+        self._silence_s = services.settings.upstream_body_timeout_s
         if parsed.stream:
             self._silence_s = STREAM_IDLE_S
-        self._outcome = outcome_of(head.status, proxy.failure_statuses)
+        self._outcome = outcome_of(head.status, services.failure_statuses)
         if parsed.asks_events:
             route, stream = parsed.identity.route, head.event_stream
-            proxy.awaited_streams.answered(route, head.status, self._outcome, now, stream=stream)
+            services.awaited_streams.answered(route, head.status, self._outcome, now, stream=stream)
             self._end_wait()
         self._learn(relay, head, now)
         if self._outcome is not _OK and self._outcome is not _NEUTRAL:
@@ -442,8 +442,8 @@ class Exchange:
 
     def _failed(self, reason: Reason, now: float) -> None:
         """What came is no good answer: the stored one instead (stale-if-error, RFC 5861 4)."""
-        proxy = self._proxy
-        proxy.goodness.failed(now)
+        services = self._services
+        services.goodness.failed(now)
         if self._client is not None and not self.answer_begun:
             self._answer_from_store(reason, now, 502)
 
@@ -451,20 +451,20 @@ class Exchange:
 
     def _is_doubtful(self, body: bytes, now: float) -> bool:
         """Tell at once whether a plain answer must be judged by its body."""
-        found, proxy = self._found, self._proxy
+        found, services = self._found, self._services
         if found is not None:
             stored_body: bytes = found[BODY]
             if not found[CODING] and 2 * len(body) >= len(stored_body):
                 return False  # nearly always, so without a call
             return has_shrunk(body, stored_body)
         # Nothing is stored, or nothing that was to spare the application work.
-        if proxy.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
+        if services.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
             return True
-        return proxy.store.has_any(self._parsed.identity)
+        return services.store.has_any(self._parsed.identity)
 
     def _judge_body(self, relay: ResponseRelay, data: bytes, now: float) -> None:
         """Judge an answer when the last of it has come, before that goes anywhere."""
-        proxy, parsed = self._proxy, self._parsed
+        services, parsed = self._services, self._parsed
         if self._outcome is not Outcome.OK or not parsed.identity.lookup:
             return
         if parsed.head.method == b"HEAD":
@@ -474,17 +474,17 @@ class Exchange:
             return
         found = self._found
         stored = (
-            proxy.store.peek(parsed.identity, parsed.head, now)[0]
+            services.store.peek(parsed.identity, parsed.head, now)[0]
             if found is None else as_stored(found)
         )  # fmt: skip
         if stored is not None and stored.age_max_s == WITHDRAWN:
             stored = None
-        verdict = proxy.goodness.judge(
+        verdict = services.goodness.judge(
             parsed.identity.key,
             relay.head,
             body,
             stored,
-            trouble=proxy.breaker.state is not State.CLOSED or proxy.goodness.in_trouble(now),
+            trouble=services.breaker.state is not State.CLOSED or services.goodness.in_trouble(now),
         )
         if verdict is Verdict.GOOD:
             return
@@ -493,69 +493,71 @@ class Exchange:
             self._outcome = Outcome.NEUTRAL
         elif verdict is Verdict.FAILED:
             self._outcome = Outcome.ERROR
-            proxy.counters.upstream_errors[Reason.FAILURE_TEXT] += 1
+            services.counters.upstream_errors[Reason.FAILURE_TEXT] += 1
             self._failed(Reason.FAILURE_TEXT, now)
 
     def _end_wait(self) -> None:
         """An event stream is not awaited any more."""
         if self.awaited:
-            who = self._proxy.client_of(self._forwarding, self._parsed)
-            self._proxy.awaited_streams.end(self.awaited, who)
+            who = self._services.peers.client_of(self._forwarding, self._parsed)
+            self._services.awaited_streams.end(self.awaited, who)
             self.awaited = NOT_AWAITED
 
     def _learn(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """What the head alone tells the store."""
-        proxy, identity, request = self._proxy, self._parsed.identity, self._parsed.head
-        rules = proxy.owner_rules
+        services, identity, request = self._services, self._parsed.identity, self._parsed.head
+        rules = services.owner_rules
         if head.set_cookies:
-            proxy.keeper.learn_cookies(identity, request, head, now)
+            services.keeper.learn_cookies(identity, request, head, now)
         if self._outcome is _OK:
             if head.status < 400:
                 self._answered_well()
             elif identity.lookup and request.method == b"GET":  # not each knows HEAD
                 who = self._permit.client
-                proxy.withdrawals.refused(identity, head.status, proxy.breaker.state, who, now)
+                services.withdrawals.refused(
+                    identity, head.status, services.breaker.state, who, now
+                )
         if request.method not in _SAFE:
             if urls := invalidated_urls(request, head, rules):
-                proxy.store.supersede(identity, urls, now)
+                services.store.supersede(identity, urls, now)
         elif self._outcome is Outcome.OK and storable(
-            identity, request, head, proxy.store_policy, rules
+            identity, request, head, services.store_policy, rules
         ):
             relay.keep_copy()
         elif head.status == 304 and identity.lookup:
-            proxy.store.refresh(
+            services.store.refresh(
                 identity, request, head, self._requested_at, now, self._permit.client
             )
 
     def _answered_well(self) -> None:
         """The application has not taken this page back."""
-        withdrawals = self._proxy.withdrawals
+        withdrawals = self._services.withdrawals
         withdrawals.confirmed += self._permit.has_stored
         if withdrawals.clients:
             withdrawals.answered_well(self._permit.client)
 
     def _receive_on(self, relay: ResponseRelay, head: ResponseHead, now: float) -> None:
         """The body will come in pieces: set its time limit, hold it back or let it through."""
-        proxy, parsed = self._proxy, self._parsed
+        services, parsed = self._services, self._parsed
         if head.event_stream:
             self._silence_s = STREAM_IDLE_S
             self.deadline = now + STREAM_IDLE_S
             relay.drop_copy()
-            proxy.breaker.detach(now, self._permit)
-            proxy.streams[self] = proxy.exchanges.pop(self, None)
-            proxy.start_waiting(now)
+            services.breaker.detach(now, self._permit)
+            services.streams[self] = services.exchanges.pop(self, None)
+            start_waiting(services, now)
             if self._client is None:
                 self._abandon(Outcome.NEUTRAL, now)  # nobody listens any more
             return
         self.deadline = now + self._silence_s
-        if head.content_length > proxy.settings.store_object_bytes_max:
+        if head.content_length > services.settings.store_object_bytes_max:
             relay.drop_copy()
         if parsed.stream or not parsed.identity.lookup:
             return
         relay.start_window(now)
-        if self._client is not None and last_resort(proxy, parsed, now) is not None:
-            closed = proxy.breaker.state is State.CLOSED
-            relay.hold(now, trouble=not closed or proxy.goodness.failed_lately(now))
+        if self._client is not None and last_resort(services, parsed, now) is not None:
+            closed = services.breaker.state is State.CLOSED
+            relay.hold(now, trouble=not closed or services.goodness.failed_lately(now))
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
@@ -582,7 +584,7 @@ class Exchange:
         if self.stage is _DONE:
             return
         # Nobody wants it: read on so that the application gets done, but not for ever.
-        if relay.discarded_bytes > self._proxy.settings.store_object_bytes_max:
+        if relay.discarded_bytes > self._services.settings.store_object_bytes_max:
             self._abandon(self._outcome, now)
         elif complete:
             self._finish(now)
@@ -590,7 +592,7 @@ class Exchange:
     def _tell_first_byte(self, now: float) -> None:
         """The patience for it ends: not while a head alone has come that may be all."""
         if self._permit.first_byte_at < 0:
-            self._proxy.breaker.first_byte(now, self._permit)
+            self._services.breaker.first_byte(now, self._permit)
 
     # -- compressing --------------------------------------------------------------------------
 
@@ -607,7 +609,7 @@ class Exchange:
         relay.send_encoded(client, data)
         if complete:
             self._log_answer(self._permit.reason)
-            self._answered(self._proxy.loop.time())
+            self._answered(self._services.loop.time())
         elif self._upstream is not None and not self._blocked:
             self._upstream.resume_reading()
 
@@ -618,7 +620,7 @@ class Exchange:
         if self.stage is _DONE:
             self._relay = None
         else:
-            self._abandon(Outcome.NEUTRAL, self._proxy.loop.time())
+            self._abandon(Outcome.NEUTRAL, self._services.loop.time())
 
     def _is_encoding(self) -> bool:
         return self._relay is not None and self._relay.is_encoding()
@@ -627,7 +629,7 @@ class Exchange:
 
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
         """After a 101 bytes go both ways (RFC 9110 section 7.8): a tunnel takes over."""
-        proxy, client, upstream = self._proxy, self._client, self._upstream
+        services, client, upstream = self._services, self._client, self._upstream
         parsed, permit = self._parsed, self._permit
         if client is None or upstream is None:
             self._abandon(Outcome.NEUTRAL, now)  # who wanted the tunnel has left
@@ -640,19 +642,19 @@ class Exchange:
             self._body.release()
         self.stage = _DONE
         self._client = self._upstream = None
-        proxy.exchanges.pop(self, None)
-        proxy.streams.pop(self, None)
+        services.exchanges.pop(self, None)
+        services.streams.pop(self, None)
         permit.holder = None
-        proxy.breaker.first_byte(now, permit)
-        proxy.breaker.detach(now, permit)
-        proxy.counters.count_forwarded(parsed.kind is _GET, permit.reason, 101)
+        services.breaker.first_byte(now, permit)
+        services.breaker.detach(now, permit)
+        services.counters.count_forwarded(parsed.kind is _GET, permit.reason, 101)
         client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
         tunnel = Tunnel(
-            proxy, client, upstream, parsed.head, parsed.identity, permit, self._began_at, now
+            services, client, upstream, parsed.head, parsed.identity, permit, self._began_at, now
         )
         upstream.begin_tunnel(tunnel)
         client.begin_tunnel(tunnel, now)
-        proxy.start_waiting(now)
+        start_waiting(services, now)
 
     # -- backpressure -------------------------------------------------------------------------
 
@@ -664,7 +666,7 @@ class Exchange:
         if self._relay is not None:
             self._relay.stop_window()
         self._blocked = True
-        self._blocked_since = min(self._blocked_since, self._proxy.loop.time())
+        self._blocked_since = min(self._blocked_since, self._services.loop.time())
 
     def downstream_writable(self) -> None:
         """The client reads again."""
@@ -675,7 +677,7 @@ class Exchange:
             # before the request is complete.
             timeout_s = self._first_byte_wait_s()
             silence_s = timeout_s if self._request_complete() else float("inf")
-        now = self._proxy.loop.time()
+        now = self._services.loop.time()
         self.deadline = now + silence_s
         if self._relay is not None and self._relay.paced:
             self._relay.start_window(now)
@@ -689,9 +691,9 @@ class Exchange:
         if self.stage is not Stage.CONNECTING:
             return
         if isinstance(error, ConnectRefused) and self._client is not None:
-            until = self.started_at + self._proxy.settings.connect_hold_s
-            if now < until and last_resort(self._proxy, self._parsed, now) is None:
-                self._proxy.pool.hold(self, until)
+            until = self.started_at + self._services.settings.connect_hold_s
+            if now < until and last_resort(self._services, self._parsed, now) is None:
+                self._services.pool.hold(self, until)
                 return
         self._fail(error, now)
 
@@ -718,19 +720,19 @@ class Exchange:
             self._retried = True
             self.stage = Stage.CONNECTING
             self.deadline = float("inf")  # dialling and holding have time limits of their own
-            self._proxy.counters.retries += 1
-            self._proxy.pool.acquire(self, now, fresh=True)
+            self._services.counters.retries += 1
+            self._services.pool.acquire(self, now, fresh=True)
             return
         self._fail(error, now)
 
     def _fail(self, error: UpstreamError, now: float) -> None:
         """The application has no good answer to this one."""
-        proxy, client = self._proxy, self._client
+        services, client = self._services, self._client
         self._outcome = error.outcome
-        proxy.goodness.failed(now)
+        services.goodness.failed(now)
         if self._relay is not None:
             self._relay.drop_copy()
-        proxy.counters.upstream_errors[error.reason] += 1
+        services.counters.upstream_errors[error.reason] += 1
         if client is not None:
             if self.answer_begun:
                 self._log_answer(error.reason)
@@ -738,8 +740,8 @@ class Exchange:
             elif not self._answer_from_store(error.reason, now, error.status):
                 if not self._request_complete():
                     client.close_after_answer()
-                took_s = took_so_far_s(proxy, self._began_at)
-                answer_error(proxy, client, self._parsed, error.status, error.reason, took_s)
+                took_s = took_so_far_s(services, self._began_at)
+                answer_error(services, client, self._parsed, error.status, error.reason, took_s)
         if self.stage is not Stage.DONE:
             self._finish(now)
 
@@ -765,37 +767,37 @@ class Exchange:
     def overdue(self, reason: Reason, now: float) -> None:
         """The breaker's clock has run out: waited in vain for a place, or for the first byte."""
         if reason is Reason.PATIENCE:
-            self._proxy.goodness.failed(now)
+            self._services.goodness.failed(now)
             self._lose_patience(now)
             return
         client = self._client
         assert client is not None, "a queued exchange whose client left has been cancelled"
-        retry_after_s = self._proxy.settings.retry_after_s
+        retry_after_s = self._services.settings.retry_after_s
         if not self._answer_from_store(reason, now, 503, retry_after_s):
             if not self._request_complete():
                 client.close_after_answer()
-            took_s = took_so_far_s(self._proxy, self._began_at)
-            refuse(self._proxy, client, self._parsed, reason, retry_after_s, took_s)
+            took_s = took_so_far_s(self._services, self._began_at)
+            refuse(self._services, client, self._parsed, reason, retry_after_s, took_s)
         self._finish(now)
 
     def _lose_patience(self, now: float) -> None:
         """The client gets what is stored. While that is decoded, the application may be faster."""
-        proxy, parsed = self._proxy, self._parsed
+        services, parsed = self._services, self._parsed
         if self._client is None or self.answer_begun:
             return
-        stored = last_resort(proxy, parsed, now)
+        stored = last_resort(services, parsed, now)
         if stored is None:
             self._release(now)
             return
-        shown = shown_to(proxy, parsed, stored)
+        shown = shown_to(services, parsed, stored)
         if shown is not None:
             self._answer_with(shown, Reason.PATIENCE, now)
         else:
-            proxy.decoding.make(parsed.identity, stored, self._form_made)
+            services.decoding.make(parsed.identity, stored, self._form_made)
 
     def _form_made(self, shown: StoredResponse | None) -> None:
         if shown is not None and self._client is not None and not self.answer_begun:
-            self._answer_with(shown, Reason.PATIENCE, self._proxy.loop.time())
+            self._answer_with(shown, Reason.PATIENCE, self._services.loop.time())
 
     def sweep(self, now: float) -> None:
         """Called about twenty times a second for exchanges older than HOLD_S."""
@@ -806,8 +808,8 @@ class Exchange:
             and self.stage is Stage.RECEIVING
             and now >= self._blocked_since + SLOW_READER_S
         ):
-            self._proxy.breaker.detach(now, self._permit)
-            self._proxy.start_waiting(now)
+            self._services.breaker.detach(now, self._permit)
+            start_waiting(self._services, now)
         if now >= self.deadline:
             upstream, self._upstream = self._upstream, None
             if upstream is not None:
@@ -816,17 +818,17 @@ class Exchange:
 
     def _look_at_answer(self, relay: ResponseRelay, now: float) -> None:
         """Do what is due with an answer that comes in pieces."""
-        proxy = self._proxy
+        services = self._services
         if relay.is_held:
             if relay.may_be_streamed(now):
                 self._release(now)
-            elif now >= self.started_at + proxy.settings.upstream_timeout_s:
+            elif now >= self.started_at + services.settings.upstream_timeout_s:
                 # The breaker's patience does not watch over it: the stored response was not to
                 # spare the application work, or has come later.
-                proxy.goodness.failed(now)
+                services.goodness.failed(now)
                 if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
                     self._release(now)
-        elif relay.drips(now) and last_resort(proxy, self._parsed, now) is not None:
+        elif relay.drips(now) and last_resort(services, self._parsed, now) is not None:
             self.deadline = now  # it hangs: who asks again gets the stored response
 
     def _release(self, now: float) -> None:
@@ -841,12 +843,12 @@ class Exchange:
         if self._relay is not None:
             self._relay.stop_encoding()
         self._log_answer(Reason.CLIENT_GONE)
-        self._proxy.counters.clients_gone += 1
+        self._services.counters.clients_gone += 1
         self._let_go(now)
 
     def client_failed(self, error: DownstreamError, now: float) -> None:
         """The rest of the request cannot be read: its client is told so, and not answered here."""
-        self._proxy.counters.count_own(self._parsed.kind is _GET, error.reason, error.status)
+        self._services.counters.count_own(self._parsed.kind is _GET, error.reason, error.status)
         self._log(error.status, "retter", error.reason)
         self._let_go(now)
 
@@ -859,10 +861,10 @@ class Exchange:
             self._relay = None
             return  # all was done but the compressing
         if self.stage is Stage.QUEUED:
-            self._proxy.breaker.cancel(now, self._permit)
+            self._services.breaker.cancel(now, self._permit)
             self._finish(now)
         elif self.stage is Stage.CONNECTING:
-            self._proxy.pool.unhold(self)
+            self._services.pool.unhold(self)
             self._outcome = Outcome.NEUTRAL
             self._finish(now)
         elif not self._request_complete() or self._streams():
@@ -901,16 +903,18 @@ class Exchange:
         Returns:
             False if nothing is stored for this client.
         """
-        proxy, client, parsed = self._proxy, self._client, self._parsed
+        services, client, parsed = self._services, self._client, self._parsed
         assert client is not None
-        stored = last_resort(proxy, parsed, now)
+        stored = last_resort(services, parsed, now)
         if stored is None:
             return False
-        shown = shown_to(proxy, parsed, stored)
+        shown = shown_to(services, parsed, stored)
         if shown is not None:
             self._answer_with(shown, reason, now)
             return True
-        waiter = AwaitedForm(proxy, client, parsed, reason, self._began_at, status, retry_after_s)
+        waiter = AwaitedForm(
+            services, client, parsed, reason, self._began_at, status, retry_after_s
+        )
         if not waiter.wait_for(stored):
             return False
         self._client = None
@@ -924,15 +928,15 @@ class Exchange:
         assert client is not None
         if self._relay is not None:
             self._relay.drop_held()
-        self._proxy.self_probe.note(self._parsed, client.forwarding.proto)
-        took_s = took_so_far_s(self._proxy, self._began_at)
-        answer_from_store(self._proxy, client, self._parsed, shown, reason, now, took_s)
+        self._services.failed_page.note(self._parsed, client.forwarding.proto)
+        took_s = took_so_far_s(self._services, self._began_at)
+        answer_from_store(self._services, client, self._parsed, shown, reason, now, took_s)
         self._answered(now)
 
     def _store(self, pieces: list[bytes], head: ResponseHead, now: float) -> None:
-        proxy, identity = self._proxy, self._parsed.identity
+        services, identity = self._services, self._parsed.identity
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        proxy.keeper.keep(
+        services.keeper.keep(
             identity, self._parsed.head, head, body, self._requested_at, now, self._permit.client
         )
 
@@ -945,7 +949,7 @@ class Exchange:
             self._log(0, "backend", reason)
 
     def _log(self, status: int, source: str, reason: Reason, sent: int = 0) -> None:
-        log, client, parsed = self._proxy.access_log, self._client, self._parsed
+        log, client, parsed = self._services.access_log, self._client, self._parsed
         if log is not None and client is not None:
             who = client.forwarding.client_of(parsed.head)
             first_byte_s = self._relay.first_byte_s if self._relay is not None else None
@@ -976,22 +980,22 @@ class Exchange:
         queued = self.stage is Stage.QUEUED
         self.stage = Stage.DONE
         self._upstream = None
-        proxy, permit = self._proxy, self._permit
+        services, permit = self._services, self._permit
         if self._body is not None:
             self._body.release()
         if self._relay is not None:
             self._relay.drop_held()
-        proxy.exchanges.pop(self, None)
-        proxy.streams.pop(self, None)
+        services.exchanges.pop(self, None)
+        services.streams.pop(self, None)
         permit.holder = None
         if not queued:
-            proxy.breaker.finished(now, permit, self._outcome)
+            services.breaker.finished(now, permit, self._outcome)
         if self._relay is not None and (pieces := self._relay.copy()) is not None:
             self._relay.drop_copy()
             try:
                 self._store(pieces, self._relay.head, now)
             except MemoryError:
-                proxy.free_memory()
+                free_memory(services)
         self._answered(now)
-        if proxy.breaker.waiting:
-            proxy.start_waiting(now)
+        if services.breaker.waiting:
+            start_waiting(services, now)

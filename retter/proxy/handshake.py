@@ -7,29 +7,28 @@ written that anybody would miss. Then the transport is handed over to what comes
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
+from retter.proxy.services import Services
 
 
 class Preamble(asyncio.Protocol):
-    """What all of these are (`ClientConnection` in proxy.py), but for `peer` and `idle`.
+    """What all of these are (`ClientConnection` in clients.py), but for `peer` and `idle`.
 
     Args:
         make_connection: Makes what comes next, given the client's address as a PROXY protocol
             header tells it; None: the connection's.
     """
 
-    __slots__ = ("_make_connection", "_proxy", "_since", "_transport", "bucket", "deadline")
+    __slots__ = ("_make_connection", "_services", "_since", "_transport", "bucket", "deadline")
 
     peer: str
     idle: bool
 
     def __init__(
-        self, proxy: "Proxy", make_connection: Callable[[str | None], asyncio.Protocol]
+        self, services: Services, make_connection: Callable[[str | None], asyncio.Protocol]
     ) -> None:
-        self._proxy = proxy
+        self._services = services
         self._make_connection = make_connection
         self._transport: asyncio.Transport | None = None
         self._since = float("inf")  # when it was accepted
@@ -38,19 +37,19 @@ class Preamble(asyncio.Protocol):
 
     def _begin(self, transport: asyncio.BaseTransport) -> bool:
         """Count it in and set its deadline; False if there are too many, and it is closed."""
-        proxy = self._proxy
+        services = self._services
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
-        if not proxy.accept(self):
+        if not services.clients.accept(self):
             self.abort()
             return False
-        self._since = now = proxy.loop.time()
-        self.deadline = now + proxy.settings.head_timeout_s
-        proxy.wheel.watch(self, now)
+        self._since = now = services.loop.time()
+        self.deadline = now + services.settings.head_timeout_s
+        services.clients.wheel.watch(self, now)
         return True
 
     def _hand_over(self, transport: asyncio.Transport, told_peer: str | None, rest: bytes) -> None:
         """Put what comes next in the place of this, with what has been read for it already."""
-        self._proxy.withdraw(self)
+        self._services.clients.withdraw(self)
         connection = self._make_connection(told_peer)
         transport.set_protocol(connection)
         connection.connection_made(transport)

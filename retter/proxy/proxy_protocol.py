@@ -6,14 +6,11 @@ client's connection, which is told who the client is and costs nothing more for 
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from retter.base.errors import BadRequest
 from retter.http.proxy_header import ProxyHeaderMalformed, parse_proxy_header
 from retter.proxy.handshake import Preamble
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
+from retter.proxy.services import Services
 
 
 class ProxiedConnection(Preamble):
@@ -25,9 +22,9 @@ class ProxiedConnection(Preamble):
     idle = True
 
     def __init__(
-        self, proxy: "Proxy", make_connection: Callable[[str | None], asyncio.Protocol]
+        self, services: Services, make_connection: Callable[[str | None], asyncio.Protocol]
     ) -> None:
-        super().__init__(proxy, make_connection)
+        super().__init__(services, make_connection)
         self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -41,11 +38,11 @@ class ProxiedConnection(Preamble):
         try:
             header = parse_proxy_header(self._buffer)
         except ProxyHeaderMalformed:
-            self._proxy.counters.client_errors[BadRequest.reason] += 1
+            self._services.counters.client_errors[BadRequest.reason] += 1
             self.abort()  # the specification allows no answer
             return
         if header is not None:
             self._hand_over(transport, header.client, self._buffer[header.length :])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._proxy.lost(self)
+        self._services.clients.lost(self)

@@ -1,16 +1,13 @@
 """A plain listener that sends its clients to https (`--https-redirect`)."""
 
 import re
-from typing import TYPE_CHECKING
 
 from retter.base.errors import BadRequest
 from retter.base.reason import Reason
 from retter.breaker import Kind
 from retter.http.message import Framing
 from retter.proxy.client_connection import DownstreamConnection
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import ParsedRequest
+from retter.proxy.request import ParsedRequest
 
 # RFC 8555 section 8.3: whoever gives out certificates asks here by plain http. What follows is one
 # segment of unreserved characters, as every token is. An application removes dot segments, decodes
@@ -33,7 +30,7 @@ class RedirectingConnection(DownstreamConnection):
 
     __slots__ = ()
 
-    def _begin(self, parsed: "ParsedRequest", now: float) -> None:
+    def _begin(self, parsed: ParsedRequest, now: float) -> None:
         if self._stays(parsed):
             super()._begin(parsed, now)
             return
@@ -44,9 +41,9 @@ class RedirectingConnection(DownstreamConnection):
         if self._close:
             self._end()
         else:
-            self.deadline = now + self._proxy.settings.keep_alive_s
+            self.deadline = now + self._services.settings.keep_alive_s
 
-    def _begin_with_body(self, parsed: "ParsedRequest", rest: bytes, now: float) -> bytes:
+    def _begin_with_body(self, parsed: ParsedRequest, rest: bytes, now: float) -> bytes:
         if self._stays(parsed):
             return super()._begin_with_body(parsed, rest, now)
         if not parsed.head.host:
@@ -57,9 +54,9 @@ class RedirectingConnection(DownstreamConnection):
         self._end(sending=True)
         return b""
 
-    def _stays(self, parsed: "ParsedRequest") -> bool:
+    def _stays(self, parsed: ParsedRequest) -> bool:
         head = parsed.head
-        if not self._proxy.settings.https_redirect:
+        if not self._services.settings.https_redirect:
             return True  # not any more
         if _ACME_TARGET.fullmatch(head.target):
             return True
@@ -67,10 +64,10 @@ class RedirectingConnection(DownstreamConnection):
         proto = head.first(b"x-forwarded-proto") if self.forwarding.trusted else None
         return proto is not None and proto.lower() == b"https"
 
-    def _redirect(self, parsed: "ParsedRequest") -> None:
-        proxy, head = self._proxy, parsed.head
+    def _redirect(self, parsed: ParsedRequest) -> None:
+        services, head = self._services, parsed.head
         self._count_request()
-        port = proxy.settings.https_redirect
+        port = services.settings.https_redirect
         host = _PORT.sub(b"", head.host)
         # RFC 9112 section 3.2.4: `*` is what a URI without a path becomes.
         path = b"" if head.target == b"*" else head.target
@@ -83,12 +80,12 @@ class RedirectingConnection(DownstreamConnection):
         self.write(
             b"HTTP/1.1 %b\r\nDate: %b\r\nLocation: %b\r\nContent-Length: 0\r\nVia: 1.1 retter\r\n"
             b"%b\r\n"
-            % (line, proxy.http_date().encode(), location, self.persistence(head).value)
+            % (line, services.http_date().encode(), location, self.begin_answer(head).value)
         )  # fmt: skip
         status = int(line[:3])
-        proxy.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
-        if proxy.access_log is not None:
-            proxy.access_log.add(
+        services.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
+        if services.access_log is not None:
+            services.access_log.add(
                 self.forwarding.client_of(head), head, parsed.identity, status, "retter",
                 Reason.HTTPS_REDIRECT, 0.0,
             )  # fmt: skip

@@ -5,8 +5,6 @@ holds it back for a time where a stored response could still stand in for it, fr
 what goes to the client, and keeps a copy for the store.
 """
 
-from typing import TYPE_CHECKING
-
 from retter.base.buffers import add_piece
 from retter.breaker import Kind, Permit
 from retter.compression.pipeline import BodyEncoder, EncodedSink, Trailers
@@ -14,11 +12,10 @@ from retter.http.chunked import chunk, last_chunk
 from retter.http.content_coding import varies_already
 from retter.http.message import Framing, ResponseHead
 from retter.proxy.backlog import Backlog
+from retter.proxy.interfaces import Client
+from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
-
-if TYPE_CHECKING:
-    from retter.proxy.client_connection import DownstreamConnection
-    from retter.proxy.proxy import ParsedRequest, Proxy
+from retter.proxy.services import Services
 
 # An answer to a GET that has a stored response is held back until it is whole, so that the stored
 # one can still stand in for it. In good times, not beyond this size (what a page usually stays
@@ -63,14 +60,14 @@ class ResponseRelay:
 
     def __init__(
         self,
-        proxy: "Proxy",
-        parsed: "ParsedRequest",
+        services: Services,
+        parsed: ParsedRequest,
         body: RequestBody | None,
         permit: Permit,
         head: ResponseHead,
         sink: EncodedSink,
     ) -> None:
-        self._proxy = proxy
+        self._services = services
         self._parsed = parsed
         self._request_body = body
         self._permit = permit
@@ -108,7 +105,7 @@ class ResponseRelay:
             self._hold_until = now + HOLD_S
             if self.head.content_length > HOLD_BYTES_MAX:
                 free_bytes = 0  # it is streamed from its first octet on
-        self._backlog = Backlog(self._proxy.buffers, free_bytes)
+        self._backlog = Backlog(self._services.buffers, free_bytes)
 
     @property
     def is_held(self) -> bool:
@@ -127,12 +124,12 @@ class ResponseRelay:
         """Whether what is held has been held for long enough, and comes on."""
         if self._held is None or now < self._hold_until or not self._held_bytes:
             return False
-        rate_bytes = self._proxy.settings.upstream_body_min_rate_bytes
+        rate_bytes = self._services.settings.upstream_body_min_rate_bytes
         return self._held_bytes >= rate_bytes * (now - self._body_since)
 
     def take(
         self,
-        client: "DownstreamConnection | None",
+        client: Client | None,
         data: bytes,
         complete: bool,
         trailers: Trailers,
@@ -161,12 +158,12 @@ class ResponseRelay:
         if self._copy is not None:
             add_piece(self._copy, data)
             self._copied_bytes += len(data)
-            if self._copied_bytes > self._proxy.settings.store_object_bytes_max:
+            if self._copied_bytes > self._services.settings.store_object_bytes_max:
                 self._copy = None
 
     def release(
         self,
-        client: "DownstreamConnection",
+        client: Client,
         complete: bool = False,
         trailers: Trailers = NO_TRAILERS,
     ) -> None:
@@ -191,7 +188,7 @@ class ResponseRelay:
         """Begin to measure the rate at which it comes."""
         self.paced = True
         self._window_bytes = 0
-        self._window_until = now + self._proxy.settings.upstream_body_timeout_s
+        self._window_until = now + self._services.settings.upstream_body_timeout_s
 
     def stop_window(self) -> None:
         """It is the client that lets it wait."""
@@ -201,7 +198,7 @@ class ResponseRelay:
         """Whether too little of it has come in the last `--upstream-body-timeout`."""
         if now < self._window_until:
             return False
-        settings = self._proxy.settings
+        settings = self._services.settings
         wanted = settings.upstream_body_min_rate_bytes * settings.upstream_body_timeout_s
         if self._window_bytes < wanted:
             return True
@@ -219,11 +216,9 @@ class ResponseRelay:
 
     # -- to the client ----------------------------------------------------------------------
 
-    def _begin(
-        self, client: "DownstreamConnection", body: bytes, complete: bool, trailers: Trailers
-    ) -> None:
+    def _begin(self, client: Client, body: bytes, complete: bool, trailers: Trailers) -> None:
         """Send the head, with what there is of the body, in one write."""
-        proxy, parsed, head = self._proxy, self._parsed, self.head
+        services, parsed, head = self._services, self._parsed, self.head
         request = parsed.head
         self.begun = True
         if self._request_body is not None and not self._request_body.complete:
@@ -233,7 +228,7 @@ class ResponseRelay:
             sent, body, framing = self._compressed(body, complete, trailers)
         elif head.status == 304 and request.conditional:
             varies = any(varies_already(name, value) for name, value in head.fields)
-            sent = proxy.compression.weakened.shown(sent, request.forward, varies=varies)
+            sent = services.compression.weakened.shown(sent, request.forward, varies=varies)
         self.body_bytes = len(body)
         if (framing is Framing.CHUNKED or framing is Framing.CLOSE) and request.method != b"HEAD":
             if request.http11:
@@ -242,8 +237,8 @@ class ResponseRelay:
                 body = chunk(body) + last_chunk(trailers) if complete else chunk(body)
             else:
                 client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
-        end = proxy.answers.forwarded_end(parsed.kind, client.persistence(request))
-        proxy.counters.count_forwarded(parsed.kind is Kind.GET, self._permit.reason, head.status)
+        end = services.answers.forwarded_end(parsed.kind, client.begin_answer(request))
+        services.counters.count_forwarded(parsed.kind is Kind.GET, self._permit.reason, head.status)
         client.write_message(sent + extra + end, body)
 
     def _compressed(
@@ -254,7 +249,7 @@ class ResponseRelay:
         The framing is that of the application where it is left as it came, else LENGTH: then
         nothing is to be added to what is returned.
         """
-        compression, parsed, head = self._proxy.compression, self._parsed, self.head
+        compression, parsed, head = self._services.compression, self._parsed, self.head
         if complete and not trailers and (whole := compression.whole(parsed, head, body)):
             return *whole, head.framing if whole[1] is body else Framing.LENGTH
         if (begun := compression.stream(parsed, head, self._sink)) is None:
@@ -262,9 +257,7 @@ class ResponseRelay:
         sent, self._encoder = begun
         return sent, self._encoder.feed(body, complete, trailers), Framing.LENGTH
 
-    def _send(
-        self, client: "DownstreamConnection", data: bytes, complete: bool, trailers: Trailers
-    ) -> None:
+    def _send(self, client: Client, data: bytes, complete: bool, trailers: Trailers) -> None:
         if self._encoder is not None:
             data = self._encoder.feed(data, complete, trailers)
         self.body_bytes += len(data)
@@ -275,7 +268,7 @@ class ResponseRelay:
 
     # -- compressing --------------------------------------------------------------------------
 
-    def send_encoded(self, client: "DownstreamConnection", data: bytes) -> None:
+    def send_encoded(self, client: Client, data: bytes) -> None:
         """Send what came out of the thread, or was flushed: it is framed already."""
         if data:
             self.body_bytes += len(data)

@@ -5,15 +5,11 @@ no place and no connection to the application, so the body is kept here until it
 much of it as may be kept. No I/O: the connection says when bytes arrive and what time it is.
 """
 
-from typing import TYPE_CHECKING
-
 from retter.base.buffers import BufferBudget, add_piece
 from retter.base.errors import BadRequest, RequestTooLarge
 from retter.http.chunked import BodyMalformed, ChunkedDecoder, chunk, last_chunk
 from retter.http.message import Framing
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import ParsedRequest
+from retter.proxy.request import ParsedRequest
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -47,7 +43,7 @@ class RequestBody:
 
     def __init__(
         self,
-        parsed: "ParsedRequest",
+        parsed: ParsedRequest,
         bytes_max: int,
         idle_s: float,
         min_rate_bytes: int,

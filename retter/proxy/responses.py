@@ -69,9 +69,14 @@ class AnswerWriter:
     )  # fmt: skip
 
     def __init__(self, *, headers: bool, error_page: bytes | None) -> None:
+        self._state = State.CLOSED
+        self.configure(headers=headers, error_page=error_page)
+
+    def configure(self, *, headers: bool, error_page: bytes | None) -> None:
+        """Follow other settings."""
         self._headers = headers
         self._error_page = error_page
-        self.set_state(State.CLOSED)
+        self.set_state(self._state)
 
     def set_state(self, state: State) -> None:
         """Tell the circuit's state from now on."""

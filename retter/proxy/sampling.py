@@ -15,11 +15,11 @@ from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.client_connection import DownstreamConnection
+from retter.proxy.services import Services
 from retter.proxy.upstream_connection import UpstreamConnection
 
 if TYPE_CHECKING:
     from retter.proxy.pool import ConnectionPool
-    from retter.proxy.proxy import Proxy
 
 MEASURED_OF = 16  # one connection of so many, the first one among them
 
@@ -37,7 +37,7 @@ class MeasuredDownstream(DownstreamConnection):
         began_at = perf_counter()
         super().data_received(data)
         if begun := self._requests - requests:
-            self._proxy.counters.overhead_request.add((perf_counter() - began_at) / begun)
+            self._services.counters.overhead_request.add((perf_counter() - began_at) / begun)
 
 
 class MeasuredUpstream(UpstreamConnection):
@@ -70,9 +70,9 @@ class MeasuredUpstream(UpstreamConnection):
         self._overhead.add(perf_counter() - began_at)
 
 
-def client_connection_class(proxy: "Proxy") -> type[DownstreamConnection]:
+def client_connection_class(services: Services) -> type[DownstreamConnection]:
     """Return what the next client connection is made of."""
-    counters = proxy.counters
+    counters = services.counters
     counters.client_protocols += 1
     if counters.client_protocols % MEASURED_OF == 1:
         return MeasuredDownstream

@@ -5,14 +5,12 @@ requests. Where nobody comes, it would stay open for as long. So the last public
 answered from the store is asked for again, at the probes' pace: a GET without a cookie.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from retter.base.errors import DownstreamError
 from retter.http.message import RequestHead
 from retter.proxy.exchange import Exchange
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import ParsedRequest, Proxy
+from retter.proxy.services import Services
 
 # What else of the visitor's request is asked with: the application may answer by it, but it names
 # nobody.
@@ -21,39 +19,28 @@ _ADDRESS: Final = "127.0.0.1"
 
 
 class SelfProbe:
-    """Remembers the page, and asks for it when the breaker wants it."""
+    """Asks for the failed page when the breaker wants it."""
 
-    def __init__(self, proxy: "Proxy") -> None:
-        self._proxy = proxy
-        self._page: RequestHead | None = None
-        self._proto = b"http"
-
-    def note(self, parsed: "ParsedRequest", proto: bytes) -> None:
-        """The application failed this page, and it was answered from the store."""
-        identity = parsed.identity
-        if (not identity.owner or identity.public_key is not None) and parsed.head.host:
-            self._page = parsed.head
-            self._proto = proto
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
     def tick(self, now: float) -> None:
         """Ask, if it is time to."""
-        proxy = self._proxy
-        page = self._page
-        if page is None or not proxy.breaker.probe_wanted(now):
+        services, page = self._services, self._services.failed_page
+        if page.head is None or not services.breaker.probe_wanted(now):
             return
-        forwarding = proxy.forwarding_fields(_ADDRESS, self._proto)
+        forwarding = services.peers.forwarding_fields(_ADDRESS, page.proto)
+        memo = services.heads.request_memos[False, page.proto]
         try:
-            parsed = proxy.parse(
-                _bare(page), False, proxy.request_memo(False, self._proto), self._proto
-            )
+            parsed = services.heads.parse(_bare(page.head), False, memo, page.proto)
         except DownstreamError:
-            self._page = None  # nothing that we would send ourselves
+            page.head = None  # nothing that we would send ourselves
             return
         identity = parsed.identity
-        permit = proxy.breaker.probe(now, identity.route, identity.key)
+        permit = services.breaker.probe(now, identity.route, identity.key)
         if permit is not None:
-            found = proxy.store.find(identity, parsed.head, now)
-            exchange = Exchange(proxy, None, parsed, permit, found, now, None, forwarding)
+            found = services.store.find(identity, parsed.head, now)
+            exchange = Exchange(services, None, parsed, permit, found, now, None, forwarding)
             # An application may show more to this machine than to strangers.
             exchange.keep_from_store()
             exchange.forward(now)

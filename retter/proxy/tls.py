@@ -8,14 +8,12 @@ follow a PROXY protocol header, and takes the certificates that are in force whe
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from retter.http.forwarding import peer_name
 from retter.net.supervision import start_task
 from retter.proxy.handshake import Preamble
-
-if TYPE_CHECKING:
-    from retter.proxy.proxy import Proxy
+from retter.proxy.services import Services
 
 # For the client to answer our close_notify. It has its answer by then, so nothing depends on it.
 SHUTDOWN_S = 2.0
@@ -37,12 +35,12 @@ class TLSConnection(Preamble):
 
     def __init__(
         self,
-        proxy: "Proxy",
+        services: Services,
         context: ssl.SSLContext,
         make_connection: Callable[[str | None], asyncio.Protocol],
         peer: str | None = None,
     ) -> None:
-        super().__init__(proxy, make_connection)
+        super().__init__(services, make_connection)
         self._context = context
         self._told_peer = peer
         self._task: asyncio.Task[None] | None = None
@@ -57,7 +55,7 @@ class TLSConnection(Preamble):
         if self._begin(transport) and self._transport is not None:
             self._transport.pause_reading()  # what the client sends is for the handshake to read
             self._task = start_task(
-                self._proxy.loop, self._shake_hands(self._transport), "a TLS handshake"
+                self._services.loop, self._shake_hands(self._transport), "a TLS handshake"
             )
 
     def data_received(self, data: bytes) -> None:
@@ -65,27 +63,27 @@ class TLSConnection(Preamble):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._proxy.lost(self)
+        self._services.clients.lost(self)
 
     # -- the handshake ------------------------------------------------------------------------
 
     async def _shake_hands(self, transport: asyncio.Transport) -> None:
-        proxy = self._proxy
+        services = self._services
         # This runs when start_tls has put its protocol in place, and before that begins.
-        proxy.loop.call_soon(self._pass_on, transport)
+        services.loop.call_soon(self._pass_on, transport)
         try:
-            secured = await proxy.loop.start_tls(
+            secured = await services.loop.start_tls(
                 transport, self, self._context, server_side=True,
-                ssl_handshake_timeout=proxy.settings.head_timeout_s + LATER_S,
+                ssl_handshake_timeout=services.settings.head_timeout_s + LATER_S,
                 ssl_shutdown_timeout=SHUTDOWN_S,
             )  # fmt: skip
         except OSError:  # ssl.SSLError is one: no TLS, no version in common, no patience
             secured = None
         # uvloop returns a transport even for a connection that was aborted meanwhile.
         if secured is None or self._transport is None or transport.is_closing():
-            proxy.counters.tls_failed += 1
+            services.counters.tls_failed += 1
             transport.abort()
-            proxy.lost(self)
+            services.clients.lost(self)
             return
         self._hand_over(secured, self._told_peer, self._early)
 

@@ -4,18 +4,14 @@ It takes the place of the exchange at both connections: each hands it what arriv
 the other side has to wait, and when it has ended. It holds no place at the application.
 """
 
-from typing import TYPE_CHECKING
-
 from retter.base.errors import Outcome, UpstreamError
 from retter.base.reason import Reason
 from retter.breaker import Permit
 from retter.http.message import RequestHead
+from retter.proxy.interfaces import Client
+from retter.proxy.services import Services
 from retter.proxy.upstream_connection import UpstreamConnection
 from retter.store.policy import Identity
-
-if TYPE_CHECKING:
-    from retter.proxy.client_connection import DownstreamConnection
-    from retter.proxy.proxy import Proxy
 
 # An event stream or a tunnel may be silent for long: only one that has been silent for so many
 # seconds is taken for dead.
@@ -34,8 +30,8 @@ class Tunnel:
 
     def __init__(
         self,
-        proxy: "Proxy",
-        client: "DownstreamConnection",
+        services: Services,
+        client: Client,
         upstream: UpstreamConnection,
         head: RequestHead,
         identity: Identity,
@@ -43,8 +39,8 @@ class Tunnel:
         began_at: float,
         now: float,
     ) -> None:
-        self._proxy = proxy
-        self._client: DownstreamConnection | None = client
+        self._services = services
+        self._client: Client | None = client
         self._upstream: UpstreamConnection | None = upstream
         self._head = head
         self._identity = identity
@@ -53,7 +49,7 @@ class Tunnel:
         self._half_closed = False  # one direction has ended
         self._silence_s = STREAM_IDLE_S  # allowed between bytes
         self._deadline = now + STREAM_IDLE_S
-        proxy.streams[self] = None
+        services.streams[self] = None
 
     # -- the application's side ---------------------------------------------------------------
 
@@ -76,14 +72,14 @@ class Tunnel:
 
     def upstream_blocked(self) -> None:
         """The application does not read: the client stops sending until it does."""
-        settings = self._proxy.settings
-        self._deadline = self._proxy.loop.time() + settings.upstream_body_timeout_s
+        settings = self._services.settings
+        self._deadline = self._services.loop.time() + settings.upstream_body_timeout_s
         if self._client is not None:
             self._client.pause_body()
 
     def upstream_writable(self) -> None:
         """The application reads again."""
-        self._deadline = self._proxy.loop.time() + self._silence_s
+        self._deadline = self._services.loop.time() + self._silence_s
         if self._client is not None:
             self._client.resume_body()
 
@@ -103,7 +99,7 @@ class Tunnel:
 
     def client_gone(self, now: float) -> None:
         """The client's connection is lost."""
-        self._proxy.counters.clients_gone += 1
+        self._services.counters.clients_gone += 1
         self._end(Reason.CLIENT_GONE, now)
 
     def downstream_blocked(self) -> None:
@@ -114,7 +110,7 @@ class Tunnel:
 
     def downstream_writable(self) -> None:
         """The client reads again."""
-        self._deadline = self._proxy.loop.time() + self._silence_s
+        self._deadline = self._services.loop.time() + self._silence_s
         if self._upstream is not None:
             self._upstream.resume_reading()
 
@@ -123,7 +119,7 @@ class Tunnel:
     def sweep(self, now: float) -> None:
         """End a tunnel that has been silent for too long. Called about once a second."""
         if now >= self._deadline:
-            self._proxy.counters.upstream_errors[Reason.UPSTREAM_TIMEOUT] += 1
+            self._services.counters.upstream_errors[Reason.UPSTREAM_TIMEOUT] += 1
             self._end(Reason.UPSTREAM_TIMEOUT, now, cut=True)
 
     def shut_down(self, now: float) -> None:
@@ -136,7 +132,7 @@ class Tunnel:
             self._end(self._permit.reason, now)
             return
         self._half_closed = True
-        self._silence_s = self._proxy.settings.upstream_body_timeout_s
+        self._silence_s = self._services.settings.upstream_body_timeout_s
         self._deadline = now + self._silence_s
 
     def _end(self, reason: Reason, now: float, *, cut: bool = False) -> None:
@@ -151,11 +147,11 @@ class Tunnel:
                 client.abort()
             else:
                 client.close()
-        del self._proxy.streams[self]
-        self._proxy.breaker.finished(now, self._permit, Outcome.NEUTRAL)
+        del self._services.streams[self]
+        self._services.breaker.finished(now, self._permit, Outcome.NEUTRAL)
 
-    def _log(self, client: "DownstreamConnection", reason: Reason) -> None:
-        log = self._proxy.access_log
+    def _log(self, client: Client, reason: Reason) -> None:
+        log = self._services.access_log
         if log is not None:
             who = client.forwarding.client_of(self._head)
             took_s = log.clock() - self._began_at

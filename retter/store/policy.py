@@ -11,7 +11,7 @@ where the application fails it; every other method is always the application's.
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 from urllib.parse import urljoin, urlsplit
@@ -61,7 +61,7 @@ class StorePolicy(StrEnum):
 
 @dataclass(slots=True, init=False)
 class Identity:
-    """What the store and the breaker know of a request. Never changed once it is remembered."""
+    """What the store and the breaker know of a request. Never changed: `identify` makes it."""
 
     owner: bytes  # b"" is everyone, else OWNER_BYTES of a keyed hash
     owner_class: OwnerClass  # the word shown in logs
@@ -125,9 +125,13 @@ class Identity:
             return (self.owner,)
         return (self.owner, *[owner for owner, _ in self.rolling.earlier])
 
-    def keep_out(self) -> None:
-        """Let the store have nothing to do with the request."""
-        self.lookup = self.store = self.stands_in = False
+    def kept_out(self) -> "Identity":
+        """Return it without anything that the store may do with the request."""
+        return replace(self, lookup=False, store=False, stands_in=False)
+
+    def not_stored(self) -> "Identity":
+        """Return it for a request whose answer must not be stored."""
+        return replace(self, store=False)
 
 
 def key_of(owner: bytes, url: bytes) -> bytes:
@@ -152,8 +156,22 @@ def no_route(request: RequestHead) -> bytes:
     return b""
 
 
-def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Identity:
-    """Derive what the store needs to know of a request. Never raises."""
+def identify(
+    request: RequestHead,
+    rules: OwnerRules,
+    route_of: RouteOf = no_route,
+    *,
+    limit_head: bool = False,
+    kept_out: bool = False,
+    apart: bytes = b"",
+) -> Identity:
+    """Derive what the store needs to know of a request. Never raises.
+
+    Args:
+        limit_head: A HEAD may be answered from the store whenever a GET may (`--limit-head`).
+        kept_out: The store is to have nothing to do with it.
+        apart: Answers to requests that differ in this are variants.
+    """
     target, host = request.target, request.host
     sessions: list[bytes] | None = []
     if QUESTION_MARK in target or SEMICOLON in target:
@@ -164,6 +182,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
     method = request.method
     stands_in = (
         (method == b"GET" or method == b"HEAD")
+        and not kept_out
         and request.framing is _NO_BODY
         and not request.upgrade
         # A host with a slash would make two URLs of one.
@@ -171,7 +190,7 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         and who.owner_class is not _UNREAD
         and not changes_something(target, rules)
     )
-    lookup = stands_in and method == b"GET"
+    is_get = stands_in and method == b"GET"
     return Identity(
         owner,
         who.owner_class,
@@ -179,9 +198,9 @@ def identify(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_rou
         b"@" + owner + url if owner else b"*" + url,  # key_of
         b"*" + url if who.anonymous else None,
         route_of(request),
-        lookup,
-        lookup and not (request.conditional and request.first(b"range") is not None),
-        request.shape + who.shape,
+        is_get or (stands_in and limit_head),
+        is_get and not (request.conditional and request.first(b"range") is not None),
+        request.shape + who.shape + apart,
         who.session,
         stands_in,
         who.marks,

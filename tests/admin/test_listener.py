@@ -566,7 +566,7 @@ def test_an_answer_in_pieces_counts_from_its_first_byte() -> None:
         client.sends(get())
         proxy.advance(0.1)
         proxy.upstream.sends(whole)
-        breaker = proxy.proxy.breaker
+        breaker = proxy.services.breaker
         assert sum(breaker.latency().counts) == sum(breaker.first_byte_latency().counts) == 2
         assert breaker.latency().total == pytest.approx(1.1)
         assert breaker.first_byte_latency().total == pytest.approx(0.2)

@@ -132,7 +132,7 @@ def test_the_state(busy: FakeAdmin) -> None:
         assert value(busy, "retter_state", state=state) == is_in_it
     assert value(busy, "retter_mode", mode="open") == 1
     assert value(busy, "retter_transitions_total", state="OPEN", cause="forced-open") == 1
-    busy.proxy.proxy.breaker.set_mode(busy.proxy.loop.now, Mode.AUTO)
+    busy.proxy.services.breaker.set_mode(busy.proxy.loop.now, Mode.AUTO)
     assert value(busy, "retter_transitions_total", state="LIMITING", cause="released") == 1
 
 
@@ -141,7 +141,7 @@ def test_store_memos_and_bytes(busy: FakeAdmin) -> None:
     assert value(busy, "retter_store_hits_total", kind="own") == 2
     assert value(busy, "retter_store_evictions_total", kind="budget") == 0
     received = value(busy, "retter_client_bytes_total", direction="received")
-    assert received == busy.proxy.proxy.counters.traffic[0] > 100
+    assert received == busy.proxy.services.counters.traffic[0] > 100
     asked = value(busy, "retter_memo_hits_total", kind="request")
     asked += value(busy, "retter_memo_misses_total", kind="request")
     assert asked == 6, "five requests and what was none"
@@ -150,7 +150,7 @@ def test_store_memos_and_bytes(busy: FakeAdmin) -> None:
 def test_what_went_wrong_at_the_edges(busy: FakeAdmin) -> None:
     assert value(busy, "retter_tls_failed_total") == 0
     assert value(busy, "retter_log_lines_dropped_total", log="access") == 0
-    counters = busy.proxy.proxy.counters
+    counters = busy.proxy.services.counters
     counters.tls_failed, counters.access_lines_dropped = 3, 7
     assert value(busy, "retter_tls_failed_total") == 3
     assert value(busy, "retter_log_lines_dropped_total", log="access") == 7

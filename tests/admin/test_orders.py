@@ -384,11 +384,11 @@ def test_to_ask_why_changes_nothing() -> None:
         visit(admin, "/new")
         proxy = admin.proxy.proxy
         before = proxy.stats()
-        keys = list(proxy.store._slots)
+        keys = list(admin.proxy.services.store._slots)
         for parameters in ({}, {"cookie": "a=b"}, {"url": "http://shop.example/old"}):
             why(admin, **parameters)
         assert proxy.stats() == before
-        assert list(proxy.store._slots) == keys, "in the order of their use"
+        assert list(admin.proxy.services.store._slots) == keys, "in the order of their use"
 
 
 PATHS = ("/a", "/b", "/form")
@@ -538,7 +538,7 @@ def test_those_who_leave_a_pause_leave_nothing_behind() -> None:
         clients = [admin.proxy.client(get(f"/first/{number}")) for number in range(3)]
         for number in range(10 * HELD_LEFT_MAX):
             admin.proxy.client(get(f"/{number}")).resets()
-        room = admin.proxy.proxy.breaker.room
+        room = admin.proxy.services.breaker.room
         assert room.held == 3
         assert len(room._held) <= 2 * room.held + HELD_LEFT_MAX
         assert admin.post("/api/resume").json["released"] == 3
@@ -576,7 +576,7 @@ def test_to_drop_everything_frees_it_little_by_little() -> None:
             proxy.upstream.sends(reply(b"%d" % number))
         assert admin.post("/api/purge", "all=true").json == {"purged": count}
         assert (admin.state()["store"]["entries"], admin.state()["store"]["bytes"]) == (0, 0)
-        shelves = proxy.proxy.store._shelves
+        shelves = proxy.services.store._shelves
         left = sum([len(shelf) for shelf in shelves._rubbish])
         assert left >= 3 * count
         proxy.advance(0.05)
@@ -586,7 +586,7 @@ def test_to_drop_everything_frees_it_little_by_little() -> None:
         assert client.received().endswith(b"new")
         proxy.advance(0.5)
         assert shelves._rubbish == []
-        assert proxy.proxy.store.stats()["entries"] == 1
+        assert proxy.services.store.stats()["entries"] == 1
         proxy.upstream.resets()
         proxy.auto_accept = False
         client.sends(get("/1"))

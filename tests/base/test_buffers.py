@@ -47,7 +47,7 @@ def test_a_body_in_very_small_pieces(size: int) -> None:
     upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % octets)
     for piece in pieces[:-1]:
         upstream.protocol.data_received(piece)
-    (exchange,) = [one for one in proxy.proxy.exchanges if one._relay is not None]
+    (exchange,) = [one for one in proxy.services.exchanges if one._relay is not None]
     copy = exchange._relay.copy() or []  # type: ignore[union-attr]
     assert sum(map(sys.getsizeof, copy)) + sys.getsizeof(copy) < 1.1 * octets
     upstream.sends(pieces[-1])

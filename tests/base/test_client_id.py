@@ -47,12 +47,13 @@ def test_few_are_remembered_and_all_are_the_same_again() -> None:
 def client_of(peer: str, headers: dict[str, str], trusted: str = "10.0.0.0/8") -> int:
     """Return the number that a request gets which comes from this peer."""
     fake = FakeProxy(trusted_proxies=(ipaddress.ip_network(trusted),))
-    fake.proxy._client_ids = ClientIds(SECRET)
-    forwarding = fake.proxy.forwarding_fields(peer, b"http")
-    memo = fake.proxy.request_memo(forwarding.trusted)
-    parsed = fake.proxy.parse(get(headers=headers), forwarding.trusted, memo)
-    assert fake.proxy.client_of(forwarding, parsed) == fake.proxy.client_of(forwarding, parsed)
-    return fake.proxy.client_of(forwarding, parsed)
+    peers = fake.services.peers
+    peers.ids = ClientIds(SECRET)
+    forwarding = peers.forwarding_fields(peer, b"http")
+    memo = fake.services.heads.request_memos[forwarding.trusted, b"http"]
+    parsed = fake.services.heads.parse(get(headers=headers), forwarding.trusted, memo)
+    assert peers.client_of(forwarding, parsed) == peers.client_of(forwarding, parsed)
+    return peers.client_of(forwarding, parsed)
 
 
 @pytest.mark.parametrize(("peer", "headers", "counts_for"), [

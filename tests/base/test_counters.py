@@ -28,7 +28,7 @@ def test_a_status_that_is_none_is_counted_as_a_failure(status: str) -> None:
     client = proxy.client(get("/"))
     proxy.upstream.sends(reply(status=status))
     assert client.received().startswith(b"HTTP/1.1 " + status[:3].encode())
-    assert list(cells(proxy.proxy.counters.forwarded_get)) == [(Reason.ADMITTED, 5, 1)]
+    assert list(cells(proxy.services.counters.forwarded_get)) == [(Reason.ADMITTED, 5, 1)]
 
 
 def test_bytes_of_clients_are_counted() -> None:
@@ -37,7 +37,7 @@ def test_bytes_of_clients_are_counted() -> None:
     proxy.upstream.sends(reply(b"x" * 100_000))
     client.sends(b"nonsense\r\n\r\n")
     sent = len(get()) + len(b"nonsense\r\n\r\n")
-    assert proxy.proxy.counters.traffic == [sent, len(client.written())]
+    assert proxy.services.counters.traffic == [sent, len(client.written())]
 
 
 def test_quantiles() -> None:
@@ -62,14 +62,14 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(values: list[float], shar
 
 def test_requests_are_counted_by_status_and_reason() -> None:
     proxy = FakeProxy(connect_hold_s=0)
-    counters = proxy.proxy.counters
+    counters = proxy.services.counters
     client = proxy.client(get())
     proxy.upstream.sends(reply(headers={"ETag": '"1"'}))
     client.sends(get("/gone"))
     proxy.upstream.sends(reply(status="404 Not Found"))
     client.sends(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
     proxy.upstream.sends(b"HTTP/1.1 204 No Content\r\n\r\n")
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get(headers={"If-None-Match": '"1"'}))
     proxy.upstream.resets()
     proxy.auto_accept = False

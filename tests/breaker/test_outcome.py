@@ -60,7 +60,7 @@ def test_answers_about_the_request_leave_the_circuit_alone(status: str, method: 
         proxy.upstream.sends(reply(b"no", status=status))
         proxy.advance(0.1)
         assert status_of(client.received()) == int(status[:3])
-    snapshot = proxy.proxy.breaker.snapshot(proxy.loop.now)
+    snapshot = proxy.services.breaker.snapshot(proxy.loop.now)
     assert (snapshot.state, snapshot.transitions, snapshot.failures) == (State.CLOSED, 0, 0)
     assert snapshot.routes_open == ()
     assert snapshot.ceiling == float("inf")
@@ -71,17 +71,17 @@ def test_answers_about_the_request_end_no_outage() -> None:
     """The circuit is open, and a limiter in front of the application still says 429 to a bot."""
     proxy = FakeProxy()
     for number in range(20):
-        if proxy.proxy.breaker.state is State.OPEN:
+        if proxy.services.breaker.state is State.OPEN:
             break
         proxy.client(get(f"/{number}"), peername=(f"192.0.2.{number}", 50000))
         proxy.upstream.sends(reply(b"", status="503 Busy"))
-    assert proxy.proxy.breaker.state is State.OPEN
+    assert proxy.services.breaker.state is State.OPEN
     client = proxy.client()
     for _ in range(5):
         client.sends(b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
         proxy.upstream.sends(reply(b"slow down", status="429 Too Many Requests"))
         assert status_of(client.received()) == 429
-    assert proxy.proxy.breaker.state is State.OPEN
+    assert proxy.services.breaker.state is State.OPEN
 
 
 def test_the_operator_may_call_429_a_failure() -> None:
@@ -93,4 +93,4 @@ def test_the_operator_may_call_429_a_failure() -> None:
     proxy.upstream.sends(reply(b"slow down", status="429 Too Many Requests"))
     answer = client.received()
     assert (status_of(answer), body_of(answer)) == (200, b"good")
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).failures == 1
+    assert proxy.services.breaker.snapshot(proxy.loop.now).failures == 1

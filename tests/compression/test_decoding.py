@@ -51,7 +51,7 @@ class Site:
             self.opens()
 
     def opens(self, mode: Mode = Mode.OPEN) -> None:
-        self.proxy.proxy.breaker.set_mode(self.proxy.loop.now, mode)
+        self.proxy.services.breaker.set_mode(self.proxy.loop.now, mode)
 
     def stores(self, answer: bytes, request: bytes = b"") -> None:
         client = self.proxy.client(request or get(headers=GZIP))
@@ -72,7 +72,7 @@ class Site:
 
     def at_rest(self) -> None:
         self.proxy.assert_at_rest()
-        assert not self.proxy.proxy.decoding._waiters
+        assert not self.proxy.services.decoding._waiters
 
 
 # Once, for all
@@ -97,10 +97,10 @@ def test_all_who_wait_for_the_same_body_share_one_decoding() -> None:
 
 def test_it_is_kept_within_the_budget_and_goes_with_its_response() -> None:
     site = Site()
-    before = site.proxy.proxy.store.stats()["bytes_used"]
+    before = site.proxy.services.store.stats()["bytes_used"]
     site.asks()
     site.works()
-    store = site.proxy.proxy.store
+    store = site.proxy.services.store
     assert len(PAGE) < store.stats()["bytes_used"] - before < len(PAGE) + 1000
     store.purge()
     assert store.stats()["bytes_used"] == 0
@@ -126,7 +126,7 @@ def test_a_page_stored_again_unchanged_is_not_decoded_again() -> None:
     site.stores(packed())
     site.opens()
     assert body_of(site.asks().received()) == PAGE
-    assert site.proxy.proxy.store.stats()["unchanged"] == 1
+    assert site.proxy.services.store.stats()["unchanged"] == 1
 
 
 def test_a_small_body_is_decoded_on_the_spot() -> None:
@@ -225,10 +225,10 @@ def test_a_thread_without_memory_is_no_reason_never_to_try_again() -> None:
 def test_a_response_that_goes_meanwhile_is_still_given_to_who_waits() -> None:
     site = Site()
     client = site.asks()
-    site.proxy.proxy.store.purge()
+    site.proxy.services.store.purge()
     site.works()
     assert body_of(client.received()) == PAGE
-    assert site.proxy.proxy.store.stats()["bytes_used"] == 0
+    assert site.proxy.services.store.stats()["bytes_used"] == 0
 
 
 # Clients that wait
@@ -271,11 +271,11 @@ def test_a_client_that_leaves(tmp_path: Path) -> None:
     site = Site(access_log=str(tmp_path / "log"))
     leaves, stays = site.asks(), site.asks()
     leaves.resets()
-    assert site.proxy.proxy.counters.clients_gone == 0
+    assert site.proxy.services.counters.clients_gone == 0
     site.works()
     assert body_of(stays.received()) == PAGE
     assert leaves.received() == b""
-    assert site.proxy.proxy.counters.clients_gone == 1
+    assert site.proxy.services.counters.clients_gone == 1
     site.proxy.advance(0.1)
     lines = (tmp_path / "log").read_text().splitlines()[-2:]
     assert '"status": 0, "source": "cache", "reason": "client-gone"' in lines[0]
@@ -425,7 +425,7 @@ def store_first_visit(body: bytes, **settings: Any) -> Site:
 
 def kept(site: Site) -> bool:
     """Whether it is stored beside the first page."""
-    entries: int = site.proxy.proxy.store.stats()["entries"]
+    entries: int = site.proxy.services.store.stats()["entries"]
     return entries == 2
 
 
@@ -458,8 +458,8 @@ def test_nothing_is_stored_while_there_is_too_much_to_do() -> None:
 
 def test_what_was_looked_into_by_other_rules_is_not_stored() -> None:
     site = store_first_visit(gzip.compress(text(100_000, 2)))
-    proxy = site.proxy.proxy
-    proxy.keeper.configure(proxy.owner_rules.__class__(secret=b"x" * 32))
+    services = site.proxy.services
+    services.keeper.configure(services.owner_rules.__class__(secret=b"x" * 32))
     site.works()
     assert not kept(site)
 
@@ -499,7 +499,7 @@ def test_nothing_is_decoded_for_a_request_that_is_forwarded(
     proxy.upstream.sends(packed)
     assert decoded == []
     client.received()
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     assert body_of(client.received()) == b"hello"
     assert len(decoded) == 1
@@ -518,7 +518,7 @@ def test_what_a_client_cannot_read_is_nothing_to_shed_it_with(headers: dict[str,
     client = proxy.client(get(headers={"Accept-Encoding": "gzip, br, compress"}))
     proxy.upstream.sends(reply(gzip.compress(b"hello"), headers=headers))
     client.received()
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     proxy.upstream.sends(reply(b"plain"))
     assert body_of(client.received()) == b"plain"

@@ -83,7 +83,7 @@ def answer_to(proxy: FakeProxy, request: bytes, *pieces: bytes) -> bytes:
 
 
 def open_circuit(proxy: FakeProxy) -> None:
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
 
 
 # -- which answers
@@ -282,7 +282,7 @@ def test_a_large_body_however_it_is_cut(size: int, framing: str) -> None:
     answer = answer_to(proxy, get(headers=GZIP), *cut(whole, size))
     assert ungzipped(answer) == LARGE
     assert len(answer) < len(zlib.compress(LARGE, 1)) * 1.15
-    assert proxy.proxy.store.stats()["stored"] == 1  # as the application sent it
+    assert proxy.services.store.stats()["stored"] == 1  # as the application sent it
     open_circuit(proxy)
     assert body_of(answer_to(proxy, get())) == LARGE
 
@@ -306,7 +306,7 @@ def test_an_answer_that_is_cut_looks_like_one() -> None:
     assert client.transport.aborted
     proxy.settle()
     proxy.assert_at_rest()
-    assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
+    assert proxy.services.compression.stats()["encoder_bytes"] == 0
 
 
 def test_a_chunked_answer_that_is_whole_and_small_has_a_length() -> None:
@@ -514,8 +514,8 @@ def test_whatever_happens_in_between_the_client_gets_the_whole(
     if blocked:
         unblock()
     proxy.assert_at_rest()
-    assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
-    assert not proxy.proxy.compression.unflushed
+    assert proxy.services.compression.stats()["encoder_bytes"] == 0
+    assert not proxy.services.compression.unflushed
     client.sends(get("/next"))
     assert b"GET /next" in upstream.transport.buffer or len(proxy.upstreams) > 1
 
@@ -532,8 +532,8 @@ def test_a_client_that_leaves_while_a_piece_is_in_the_thread(left: int) -> None:
     for piece in rest[len(rest) - left :]:
         proxy.upstream.sends(piece)
     proxy.assert_at_rest()
-    assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
-    assert proxy.proxy.store.stats()["stored"] == 1  # it refreshes the store all the same
+    assert proxy.services.compression.stats()["encoder_bytes"] == 0
+    assert proxy.services.store.stats()["stored"] == 1  # it refreshes the store all the same
 
 
 def test_an_application_that_resets_while_a_piece_is_in_the_thread() -> None:
@@ -544,7 +544,7 @@ def test_an_application_that_resets_while_a_piece_is_in_the_thread() -> None:
     proxy.workers.work()
     proxy.settle()
     proxy.assert_at_rest()
-    assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
+    assert proxy.services.compression.stats()["encoder_bytes"] == 0
 
 
 def test_the_access_log_tells_an_answer_once_it_is_compressed(tmp_path: Path) -> None:
@@ -579,7 +579,7 @@ def test_work_that_fails_cuts_the_answer() -> None:
         assert client.transport.aborted
         proxy.settle()
         proxy.assert_at_rest()
-        assert proxy.proxy.compression.stats()["encoder_bytes"] == 0
+        assert proxy.services.compression.stats()["encoder_bytes"] == 0
 
 
 def test_the_end_of_all_waits_for_no_thread() -> None:
@@ -595,11 +595,11 @@ def test_the_end_of_all_waits_for_no_thread() -> None:
 
 def test_when_the_loop_lags_answers_go_out_as_they_come() -> None:
     proxy = make()
-    proxy.proxy.compression.note_lag(LAG_S_MAX * 1.01)
+    proxy.services.compression.note_lag(LAG_S_MAX * 1.01)
     for answer in (reply(PAGE, headers=HTML), reply(LARGE, headers=HTML)):
         assert body_of(answer_to(proxy, get(headers=GZIP), answer)) == body_of(answer)
-    assert proxy.proxy.compression.stats()["refrained"] == 2
-    proxy.proxy.compression.note_lag(LAG_S_MAX / 2)
+    assert proxy.services.compression.stats()["refrained"] == 2
+    proxy.services.compression.note_lag(LAG_S_MAX / 2)
     assert ungzipped(answer_to(proxy, get(headers=GZIP), reply(PAGE, headers=HTML))) == PAGE
 
 
@@ -613,7 +613,7 @@ def test_when_the_thread_has_too_much_to_do_answers_go_out_as_they_come() -> Non
 
 def test_encoders_are_bounded() -> None:
     proxy = make(circuit="observe")
-    compression = proxy.proxy.compression
+    compression = proxy.services.compression
     head = reply(LARGE, headers=HTML)[:1000]
     clients = []
     while not compression.refrained:
@@ -646,7 +646,7 @@ def test_a_small_stored_page_is_compressed_at_once_and_once() -> None:
     assert field(first, "ETag") == 'W/"a"' and field(first, "Vary") == "Accept-Encoding"
     assert field(first, "Digest") is None and field(first, "X-Retter") == "cache"
     assert answer_to(proxy, get("/0", headers=GZIP)) == first
-    assert proxy.proxy.compression.stats()["stored_forms"] == 1
+    assert proxy.services.compression.stats()["stored_forms"] == 1
     plain = answer_to(proxy, get("/0"))
     assert body_of(plain) == PAGE and field(plain, "ETag") == '"a"'
     assert field(plain, "Vary") == "Accept-Encoding" and field(plain, "Digest") == "x"
@@ -681,7 +681,7 @@ def test_a_thread_that_fails_or_has_too_much_to_do_costs_nothing_but_size() -> N
 
 def test_forms_are_counted_in_the_budget_and_go_with_the_entry() -> None:
     proxy = stored_proxy(*[reply(page_of(9000, n), headers=HTML) for n in range(3)])
-    store = proxy.proxy.store
+    store = proxy.services.store
     before = store.stats()["bytes_used"]
     forms = [body_of(proxy_answer(proxy, f"/{n}")) for n in range(3)]
     added = store.stats()["bytes_used"] - before
@@ -698,7 +698,7 @@ def test_forms_push_out_what_is_least_recently_used() -> None:
         store_memory_bytes=85_000,
         store_object_bytes_max=10_000,
     )
-    store = proxy.proxy.store
+    store = proxy.services.store
     assert store.stats()["entries"] == 8
     for n in range(7, 3, -1):
         assert ungzipped(proxy_answer(proxy, f"/{n}")) == pages[n]
@@ -714,8 +714,8 @@ def test_an_owners_share_counts_forms_too() -> None:
     open_circuit(proxy)
     for _ in range(2):
         assert ungzipped(answer_to(proxy, get("/", headers=cookie))) == page_of(9000)
-    proxy.proxy.store.purge()
-    stats = proxy.proxy.store.stats()
+    proxy.services.store.purge()
+    stats = proxy.services.store.stats()
     assert (stats["bytes_used"], stats["owners"]) == (0, 0)
 
 
@@ -724,25 +724,25 @@ def test_a_page_that_comes_again_is_not_compressed_again() -> None:
     proxy = make()
     for second in range(3):
         date = {"Date": f"Sun, 06 Nov 1994 08:49:3{second} GMT"}
-        proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+        proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
         answer_to(proxy, get(), reply(PAGE, headers={**HTML, **date}))
         open_circuit(proxy)
         answer = answer_to(proxy, get(headers=GZIP))
         assert ungzipped(answer) == PAGE and field(answer, "Date") == date["Date"]
-    assert proxy.proxy.compression.stats()["stored_forms"] == 1
+    assert proxy.services.compression.stats()["stored_forms"] == 1
     # Nor is it for another visitor who has the same page.
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
     cookie = {"Cookie": "PHPSESSID=0123456789abcdef"}
     answer_to(proxy, get(headers=cookie), reply(PAGE, headers=HTML))
     open_circuit(proxy)
     assert ungzipped(answer_to(proxy, get(headers={**cookie, **GZIP}))) == PAGE
-    assert proxy.proxy.compression.stats()["stored_forms"] == 1
+    assert proxy.services.compression.stats()["stored_forms"] == 1
 
 
 def test_a_304_that_refreshes_a_page_renews_the_heads_of_its_forms() -> None:
     proxy = stored_proxy(reply(PAGE, headers={**HTML, "ETag": '"a"', "X-Age": "old"}))
     assert ungzipped(proxy_answer(proxy, "/0")) == PAGE
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
     answer_to(
         proxy,
         get("/0", headers={"If-None-Match": '"a"'}),
@@ -751,8 +751,8 @@ def test_a_304_that_refreshes_a_page_renews_the_heads_of_its_forms() -> None:
     open_circuit(proxy)
     answer = proxy_answer(proxy, "/0")
     assert ungzipped(answer) == PAGE and field(answer, "X-Age") == "new"
-    proxy.proxy.store.purge()
-    assert proxy.proxy.store.stats()["bytes_used"] == 0
+    proxy.services.store.purge()
+    assert proxy.services.store.stats()["bytes_used"] == 0
 
 
 def test_what_does_not_gain_is_found_out_once() -> None:
@@ -761,9 +761,9 @@ def test_what_does_not_gain_is_found_out_once() -> None:
     for _ in range(3):
         assert body_of(proxy_answer(proxy, "/0")) == noise
         assert body_of(proxy_answer(proxy, "/1")) == b"tiny"
-    assert proxy.proxy.compression.stats()["stored_forms"] == 1
-    proxy.proxy.store.purge()
-    assert proxy.proxy.store.stats()["bytes_used"] == 0
+    assert proxy.services.compression.stats()["stored_forms"] == 1
+    proxy.services.store.purge()
+    assert proxy.services.store.stats()["bytes_used"] == 0
 
 
 @pytest.mark.parametrize(
@@ -809,7 +809,7 @@ def test_what_the_application_compressed_is_one_entry_for_all_clients() -> None:
     plain = answer_to(proxy, get())
     assert body_of(plain) == PAGE
     assert field(plain, "ETag") == 'W/"a"' and field(plain, "Vary") == "Accept-Encoding"
-    assert proxy.proxy.store.stats()["entries"] == 1
+    assert proxy.services.store.stats()["entries"] == 1
 
 
 # -- conditions and ranges
@@ -870,7 +870,7 @@ def test_the_tag_is_known_by_whatever_way_it_was_weakened() -> None:
         open_circuit(proxy)
         for _ in range(2):
             answer_to(proxy, get(headers=GZIP))
-        proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+        proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
 
     def untouched(proxy: FakeProxy) -> None:
         answer_to(proxy, get(), page)
@@ -942,7 +942,7 @@ def test_variants_do_not_multiply() -> None:
         asked = {"Accept-Encoding": accepts} if accepts else {}
         varies = {**HTML, "Vary": "Accept-Encoding"}
         answer_to(proxy, get(headers=asked), reply(PAGE, headers=varies))
-    assert proxy.proxy.store.stats()["entries"] == 1
+    assert proxy.services.store.stats()["entries"] == 1
 
 
 # -- the real thread

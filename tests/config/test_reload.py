@@ -8,12 +8,12 @@ import pytest
 
 from retter.config.reload import CHANGEABLE, reloaded
 from retter.config.settings import SETTINGS, ConfigError, Settings
-from retter.proxy.proxy import TICK_S
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
 
 
 def apply(proxy: FakeProxy, **changes: Any) -> None:
-    proxy.proxy.apply(replace(proxy.proxy.settings, **changes))
+    proxy.proxy.apply(replace(proxy.services.settings, **changes))
 
 
 def test_what_may_change_are_settings() -> None:
@@ -71,10 +71,10 @@ def test_the_store_shrinks_with_the_next_tick() -> None:
     for number in range(20):
         proxy.client(get(f"/{number}"))
         proxy.upstream.sends(reply(bytes(10_000 + number)))
-    assert proxy.proxy.store.stats()["entries"] == 20
+    assert proxy.services.store.stats()["entries"] == 20
     apply(proxy, store_memory_bytes=100_000, store_object_bytes_max=50_000)
     proxy.advance(TICK_S)
-    stats = proxy.proxy.store.stats()
+    stats = proxy.services.store.stats()
     assert 0 < stats["entries"] < 10
     assert stats["bytes_used"] <= stats["bytes_max"] == 100_000
 
@@ -106,7 +106,7 @@ def test_the_state_is_told_after_a_change_too() -> None:
 
 def test_the_circuit_follows_its_setting_but_not_another_one() -> None:
     proxy = FakeProxy()
-    breaker = proxy.proxy.breaker
+    breaker = proxy.services.breaker
     apply(proxy, circuit="open")
     assert breaker.mode.value == "open"
     breaker.set_mode(proxy.loop.now, type(breaker.mode)("closed"))  # by an operator
@@ -123,7 +123,7 @@ def test_the_breaker_counts_by_the_new_ratio() -> None:
         proxy.client(get(f"/{number}"))
         proxy.upstream.sends(reply(b"", status="500 Oh"))
     proxy.advance(0.1)
-    assert proxy.proxy.breaker.state.value == "OPEN"
+    assert proxy.services.breaker.state.value == "OPEN"
     client = proxy.client(get("/page"))
     proxy.advance(10)
     answer = client.received()
@@ -135,10 +135,10 @@ def test_idle_connections_go_by_the_new_time() -> None:
     proxy = FakeProxy(pool_idle_s=1000)
     proxy.client(get())
     proxy.upstream.sends(reply())
-    assert proxy.proxy.pool.idle == 1
+    assert proxy.services.pool.idle == 1
     apply(proxy, pool_idle_s=0.1)
     proxy.advance(0.3)
-    assert proxy.proxy.pool.idle == 0
+    assert proxy.services.pool.idle == 0
 
 
 def test_a_log_that_was_moved_is_opened_again(tmp_path: Path) -> None:
@@ -166,11 +166,11 @@ def test_a_log_that_was_moved_is_opened_again(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_used_changes_nothing(changes: dict[str, str]) -> None:
     proxy = FakeProxy()
-    settings, answers = proxy.proxy.settings, proxy.proxy.answers
+    settings, answers = proxy.services.settings, proxy.services.answers
     with pytest.raises(ConfigError, match=next(iter(changes))):
         apply(proxy, drain_s=1.0, **changes)
-    assert proxy.proxy.settings is settings
-    assert proxy.proxy.answers is answers
+    assert proxy.services.settings is settings
+    assert proxy.services.answers is answers
 
 
 @pytest.mark.parametrize(("before", "after", "kept"), [
@@ -192,7 +192,7 @@ def test_what_was_stored_when_less_told_visitors_apart_is_dropped(
     proxy.client(get("/"))
     proxy.upstream.sends(reply())
     apply(proxy, **after)
-    assert proxy.proxy.store.stats()["entries"] == kept
+    assert proxy.services.store.stats()["entries"] == kept
 
 
 @pytest.mark.parametrize("queued", [False, True])
@@ -201,12 +201,12 @@ def test_nor_is_it_stored_for_a_request_that_came_before(queued: bool) -> None:
     clients = [proxy.client(get("/first"))]
     if queued:
         clients.append(proxy.client(get("/", headers={"X-Tenant": "a"})))
-        assert proxy.proxy.breaker.waiting == 1
+        assert proxy.services.breaker.waiting == 1
     apply(proxy, neutral_headers=())
     for client in clients:
         proxy.upstream.sends(reply(b"of one tenant"))
         assert body_of(client.received()) == b"of one tenant"
-    assert proxy.proxy.store.stats()["entries"] == 0
+    assert proxy.services.store.stats()["entries"] == 0
 
 
 def test_answers_over_older_connections_are_judged_anew() -> None:
@@ -223,7 +223,7 @@ def test_answers_over_older_connections_are_judged_anew() -> None:
     client.sends(get("/"))
     proxy.upstream.sends(reply(b"b", headers={f"X-{n}": "1" for n in range(9)}))
     assert status_of(client.received()) == 200  # what is stored, not an answer with too many
-    assert proxy.proxy.counters.stored
+    assert proxy.services.counters.stored
 
 
 def test_connections_from_before_a_limit_an_address_count_too() -> None:

@@ -240,9 +240,9 @@ class World:
         self.watch = Stopwatch()
         self.proxy = FakeProxy(_settings(configuration))
         set_memos(self.proxy.proxy, memos)
-        self.proxy.proxy.http_date = lambda: "now"  # type: ignore[method-assign]
+        self.proxy.services.http_date = lambda: "now"  # type: ignore[method-assign]
         self._ledger: Any = Ledger(self.proxy.loop.time)
-        self.proxy.proxy.access_log = self._ledger
+        self.proxy.services.access_log = self._ledger
         self.clients: list[Client] = []
         self._upstreams: list[Upstream] = []
 
@@ -323,7 +323,7 @@ class World:
         while loop.now < end - 1e-9:
             loop.now = min(end, loop.now + step_s)
             self.proxy.workers.work()
-            self.watch.run("a tick", 0, partial(proxy.tick, loop.now))
+            self.watch.run("a tick", 0, partial(proxy.ticker.tick, loop.now))
             self.settle()
             self.flush()
 
@@ -394,7 +394,7 @@ class World:
             breaker.waiting, breaker.waiting_without_stored, stats["buffers"]["bytes"],
         )  # fmt: skip
         assert not any(nothing), stats
-        self._ledger.check(self.proxy.proxy.counters)
+        self._ledger.check(self.proxy.services.counters)
 
     def _fall_silent(self) -> None:
         until = self.proxy.loop.now + _SILENCE_S
@@ -404,12 +404,17 @@ class World:
             self.passes(0.5, 0.5)
 
     def _going_on(self) -> bool:
-        proxy = self.proxy.proxy
-        return bool(proxy.connections or proxy.exchanges or proxy.streams or proxy.pool.open)
+        services = self.proxy.services
+        return bool(
+            services.clients.connections
+            or services.exchanges
+            or services.streams
+            or services.pool.open
+        )
 
     def transcript(self) -> Any:
         """All that has been written and decided; the same for the same steps."""
-        instance = self.proxy.proxy._instance
+        instance = self.proxy.services.peers.instance
         ends = [
             (_RETRY_AFTER.sub(b"soon", end.received.replace(instance, b"me")),
              end.peer.closed, end.peer.transport.aborted, end.peer.transport.reading)

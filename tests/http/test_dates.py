@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 import retter
 from retter.http.dates import format_http_date, parse_http_date
-from retter.proxy.proxy import Proxy
-from tests.support.harness import FakeProxy
+from retter.proxy.wall_clock import WallClock
 
 YEAR_9999_S = 253402300799
 
@@ -31,7 +30,7 @@ def test_what_is_written_is_what_others_write_and_is_read_back(second: int) -> N
 def test_the_date_field_does_not_follow_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a machine where a program that embeds RETTER has called setlocale."""
     monkeypatch.setattr(time, "strftime", lambda *_: "dim. 06 nov. 1994 08:49:37 GMT")
-    date = Proxy.http_date(FakeProxy().proxy)  # the harness's own replaces it
+    date = WallClock().http_date()
     assert parse_http_date(date.encode()) is not None
 
 

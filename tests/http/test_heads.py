@@ -438,10 +438,10 @@ def test_the_memo_is_invisible(head: bytes, data: st.DataObject) -> None:
     cuts = data.draw(st.sets(st.integers(1, len(head) - 1), max_size=3))
     for bytes_max in (0, 1200, 1_000_000):
         proxy = FakeProxy()
-        memos = proxy.proxy._memos
+        memos = proxy.services.heads.request_memos
         for kind in memos:
             memos[kind] = HeadMemo(bytes_max)
-        proxy.proxy._instance = b"x"
+        proxy.services.peers.instance = b"x"
         seen = []
         for pieces in ([head], [head], split_at(head, cuts), [head]):
             client = proxy.client()
@@ -474,5 +474,5 @@ def test_a_head_that_is_parsed_once_is_not_parsed_again() -> None:
         client.sends(get())
         proxy.upstream.sends(reply(b"%d" % n))
         assert body_of(client.received()) == b"%d" % n
-    memo = proxy.proxy.request_memo(False)
+    memo = proxy.services.heads.request_memos[False, b"http"]
     assert len(memo) == 1

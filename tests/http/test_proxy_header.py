@@ -254,7 +254,7 @@ def test_since_when_it_waits_is_known_after_a_reload_too() -> None:
     peer = proxy.client(proxied=True)
     connection: Any = peer.protocol
     proxy.advance(1.0)
-    proxy.proxy.apply(replace(proxy.proxy.settings, head_timeout_s=60.0))
+    proxy.proxy.apply(replace(proxy.services.settings, head_timeout_s=60.0))
     assert connection.waits_since() == connected_at
     proxy.advance(10.1)
     assert peer.closed, "what has begun keeps the time that it has"

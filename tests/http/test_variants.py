@@ -75,7 +75,7 @@ def test_where_the_client_is_is_told_by_trusted_proxies_alone(name: str) -> None
         site.ask("/", headers={name.replace("-", "_"): "1"})
         assert (name in site.asked[0].fields) is told
         assert not any("_" in field for field in site.asked[1].fields)
-        assert site.proxy.proxy.store.stats()["keys"] == 1
+        assert site.proxy.services.store.stats()["keys"] == 1
 
 
 @pytest.mark.parametrize("name", [name.decode() for name in REQUEST_ID_FIELDS])
@@ -89,7 +89,7 @@ def test_a_request_id_makes_no_owner(name: str) -> None:
 def test_a_proxy_in_front_may_have_its_ids_shown() -> None:
     site = Site(lambda asked: page(asked.fields["x-request-id"]), trusted_proxies=("192.0.2.7",))
     site.ask("/", headers={"X-Request-ID": "1aaaaaa"})
-    assert site.proxy.proxy.store.stats()["entries"] == 1
+    assert site.proxy.services.store.stats()["entries"] == 1
 
 
 def test_origins_have_answers_of_their_own_unless_all_are_allowed() -> None:
@@ -171,9 +171,9 @@ def test_what_is_the_same_for_all_is_kept_once() -> None:
     site = Site(lambda asked: page(next(bodies)))
     for language in ("en", "de", "en"):
         site.ask("/", headers={"Accept-Language": language})
-    assert site.proxy.proxy.store.stats()["entries"] == 2
+    assert site.proxy.services.store.stats()["entries"] == 2
     site.ask("/", headers={"Accept-Language": "de"})
-    assert site.proxy.proxy.store.stats()["entries"] == 1
+    assert site.proxy.services.store.stats()["entries"] == 1
 
 
 # -- Which variant goes when there are too many

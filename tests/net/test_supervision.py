@@ -15,6 +15,7 @@ from retter.breaker import Mode
 from retter.net.supervision import start_task
 from retter.net.transports import close_sending
 from retter.proxy.exchange import Exchange
+from retter.proxy.holders import resume
 from tests.proxy.test_pool import FakeExchange, FakeLoop, HandPool
 from tests.support.compiled import replaces_parts
 from tests.support.harness import FakeProxy, body_of, get, reply, status_of
@@ -169,8 +170,8 @@ def test_a_tick_goes_on_to_the_next_exchange(monkeypatch: pytest.MonkeyPatch, na
 def test_whose_turn_it_is_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = FakeProxy(circuit="open")
     told = telling(proxy)
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.AUTO)
-    proxy.proxy.pause(proxy.loop.now, proxy.loop.now + 5)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.AUTO)
+    proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 5)
     clients = [proxy.client(get(f"/{n}")) for n in range(2)]
     forward = Exchange.forward
 
@@ -180,7 +181,7 @@ def test_whose_turn_it_is_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch)
             raise ValueError("a fault")
 
     monkeypatch.setattr(Exchange, "forward", instead)
-    proxy.proxy.resume(proxy.loop.now)
+    resume(proxy.services, proxy.loop.now)
     proxy.upstream.sends(reply(b"second"))
     assert status_of(clients[0].received()) == 500
     assert body_of(clients[1].received()) == b"second"

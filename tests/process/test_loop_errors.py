@@ -28,7 +28,7 @@ class Loop:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.proxy = FakeProxy(connect_hold_s=0)
         self.proxy.loop.takes_reports = True
-        self.faults = LoopFaults(self.proxy.proxy)
+        self.faults = LoopFaults(self.proxy.services, self.proxy.proxy.ticker)
         self.exit_code: int | None = None
         monkeypatch.setattr(loop_errors.os, "_exit", self._exit)
 
@@ -66,39 +66,39 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
 
 def test_out_of_memory_empties_the_store_and_keeps_it_smaller(loop: Loop) -> None:
     loop.store(100)
-    proxy = loop.proxy.proxy
-    before = proxy.store.stats()
+    services = loop.proxy.services
+    before = services.store.stats()
     assert before["entries"] == 100
     (record,) = loop.logs(lambda: loop.reports(MemoryError()))
-    after = proxy.store.stats()
+    after = services.store.stats()
     assert (after["entries"], after["bytes_used"]) == (0, 0)
     assert after["bytes_max"] == before["bytes_used"] * 3 // 4
-    assert not proxy.store._shelves._rubbish, "freed at once, not with the ticks"
+    assert not services.store._shelves._rubbish, "freed at once, not with the ticks"
     assert (record["event"], record["errors"], record["dropped"]) == ("out-of-memory", 1, 100)
     assert record["store_memory"] == after["bytes_max"]
-    assert proxy.counters.memory_errors == 1
+    assert services.counters.memory_errors == 1
     loop.store(1)
-    assert proxy.store.stats()["entries"] == 1, "it goes on"
+    assert services.store.stats()["entries"] == 1, "it goes on"
 
 
 def test_a_reload_gives_the_store_its_memory_back(loop: Loop) -> None:
     loop.store(100)
     loop.reports(MemoryError())
-    proxy = loop.proxy.proxy
-    proxy.apply(proxy.settings)
-    assert proxy.store.stats()["bytes_max"] == OLD_BUDGET
+    services = loop.proxy.services
+    loop.proxy.proxy.apply(services.settings)
+    assert services.store.stats()["bytes_max"] == OLD_BUDGET
 
 
 def test_what_others_have_used_up_does_not_take_the_store_away(loop: Loop) -> None:
     for _ in range(MEMORY_ERRORS_MAX):
         loop.reports(MemoryError())
-    assert loop.proxy.proxy.store.stats()["bytes_max"] == OLD_BUDGET
+    assert loop.proxy.services.store.stats()["bytes_max"] == OLD_BUDGET
     loop.store(100)
     for _ in range(5):
         loop.second()
         loop.reports(MemoryError())
         loop.store(100)
-    assert loop.proxy.proxy.store.stats()["bytes_max"] >= KEPT_BYTES_MIN
+    assert loop.proxy.services.store.stats()["bytes_max"] >= KEPT_BYTES_MIN
 
 
 def test_one_line_a_second_however_often_memory_runs_out(loop: Loop) -> None:
@@ -132,7 +132,7 @@ def test_the_last_words_need_no_memory(loop: Loop, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(loop_errors.os, "write", lambda _, data: write(ours, data))
     monkeypatch.setattr(loop_errors.log, "error", fails, raising=False)
     monkeypatch.setattr(loop_errors, "flush", fails)
-    monkeypatch.setattr(loop.proxy.proxy, "free_memory", fails)
+    monkeypatch.setattr(loop_errors, "free_memory", fails)
     with pytest.raises(Ended):
         loop.reports(MemoryError())
     assert loop.exit_code == 1
@@ -166,17 +166,17 @@ def test_a_clock_that_had_no_memory_for_its_next_tick_is_started_again(loop: Loo
         def cancel(self) -> None:
             self.cancelled = True
 
-    proxy, now = loop.proxy.proxy, loop.proxy.loop.now
+    ticker, now = loop.proxy.proxy.ticker, loop.proxy.loop.now
     started: list[float] = []
-    real: Any = proxy.loop
+    real: Any = loop.proxy.loop
     real.call_later = lambda delay, _: (started.append(delay), Timer(now + delay))[1]
-    proxy._timer = runs = Timer(now + 0.01)  # type: ignore[assignment]
+    ticker._timer = runs = Timer(now + 0.01)  # type: ignore[assignment]
     loop.reports(MemoryError())
     assert not started and not runs.cancelled
-    proxy._timer = stands = Timer(now - 0.01)  # type: ignore[assignment]
+    ticker._timer = stands = Timer(now - 0.01)  # type: ignore[assignment]
     loop.reports(MemoryError())
     assert len(started) == 1 and stands.cancelled
-    proxy._timer = None  # closed
+    ticker._timer = None  # closed
     loop.reports(MemoryError())
     assert len(started) == 1
 
@@ -204,9 +204,9 @@ def test_an_answer_that_finds_no_memory_in_the_store_is_given_all_the_same(
     client.sends(get("/a"))
     loop.proxy.upstream.sends(WHOLE)
     assert client.received().endswith(b"x" * 20), "the connection goes on"
-    proxy = loop.proxy.proxy
-    assert proxy.counters.memory_errors == 1
-    assert not proxy.exchanges and proxy.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
+    services = loop.proxy.services
+    assert services.counters.memory_errors == 1
+    assert not services.exchanges and services.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
 
 
 @pytest.mark.parametrize("writes", [0, 1])
@@ -228,8 +228,8 @@ def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> No
         upstream.sends(b"x" * 10 if writes else WHOLE)
     upstream.resets()  # what the loop does then
     assert client.closed
-    assert not loop.proxy.proxy.exchanges
-    assert loop.proxy.proxy.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
+    assert not loop.proxy.services.exchanges
+    assert loop.proxy.services.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
 
 
 @replaces_parts
@@ -276,9 +276,9 @@ def test_a_fault_in_the_middle_leaves_nobody_waiting(
         assert b"detail=internal-error" in answer
     else:
         assert client.closed or answer.endswith(b"x" * 20)
-    proxy = loop.proxy.proxy
-    assert not proxy.exchanges
-    assert proxy.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
+    services = loop.proxy.services
+    assert not services.exchanges
+    assert services.breaker.snapshot(loop.proxy.loop.now).in_flight == 0
     other = loop.proxy.client(get("/b"))
     loop.proxy.upstream.sends(WHOLE)
     assert other.received().endswith(b"x" * 20)
@@ -301,7 +301,7 @@ def test_a_fault_in_sending_leaves_nobody_waiting(
     assert client.received().startswith(b"HTTP/1.1 500 ")
     assert [type(error) for error in proxy.loop.reported] == [MemoryError]
     assert proxy.upstream.closed, "nobody knows what went over it"
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0
     proxy.assert_at_rest()
 
 
@@ -314,7 +314,7 @@ def test_a_fault_is_told_with_all_that_is_known(loop: Loop) -> None:
     assert (record["event"], record["message"], record["handle"]) == ("fault", "seen", "7")
     assert len(record["protocol"]) == 500
     assert record["exc_info"] is error
-    assert loop.proxy.proxy.counters.faults == 1
+    assert loop.proxy.services.counters.faults == 1
 
 
 def test_repeated_faults_are_counted_not_told(loop: Loop) -> None:
@@ -330,7 +330,7 @@ def test_repeated_faults_are_counted_not_told(loop: Loop) -> None:
         ["fault"] * FAULTS_TOLD_MAX + ["faults", "fault"]
     )
     assert records[FAULTS_TOLD_MAX]["not_told"] == 1000 - FAULTS_TOLD_MAX
-    assert loop.proxy.proxy.counters.faults == 1001
+    assert loop.proxy.services.counters.faults == 1001
 
 
 def test_a_report_without_an_exception(loop: Loop) -> None:
@@ -352,7 +352,7 @@ def test_a_loop_that_ends_for_want_of_memory(
 
     monkeypatch.setattr(running, "_serve", serve)
     with pytest.raises(Ended), capture_logs() as records:
-        running.run(loop.proxy.proxy.settings)
+        running.run(loop.proxy.services.settings)
     assert loop.exit_code == 1
     assert [record["event"] for record in records if record["log_level"] == "error"] == [
         "out-of-memory"

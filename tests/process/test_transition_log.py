@@ -32,7 +32,7 @@ TRANSITION = Transition(
     successes=9,
     waiting=1,
 )
-SNAPSHOT = FakeProxy().proxy.breaker.snapshot(0.0)
+SNAPSHOT = FakeProxy().services.breaker.snapshot(0.0)
 
 
 def change(at: float, before: State, after: State, cause: Signal) -> Transition:

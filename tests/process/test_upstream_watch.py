@@ -15,11 +15,11 @@ REFUSED = "connection refused: nothing listens there"
 
 
 def test_it_is_said_once_and_when_it_is_over() -> None:
-    proxy = FakeProxy(upstream="127.0.0.1:8080").proxy
-    absence = Absence(proxy)
+    services = FakeProxy(upstream="127.0.0.1:8080").services
+    absence = Absence(services)
     with capture_logs() as records:
         for now, fault in enumerate(["", "", REFUSED, REFUSED, "another", "", ""]):
-            proxy.pool.fault = fault
+            services.pool.fault = fault
             absence.on_second(float(now))
     warning, info = records
     assert (warning["event"], warning["error"]) == ("application-absent", REFUSED)
@@ -28,11 +28,11 @@ def test_it_is_said_once_and_when_it_is_over() -> None:
 
 
 def test_one_that_comes_and_goes_does_not_fill_the_log() -> None:
-    proxy = FakeProxy().proxy
-    absence = Absence(proxy)
+    services = FakeProxy().services
+    absence = Absence(services)
     with capture_logs() as records:
         for now in range(100):
-            proxy.pool.fault = REFUSED if now % 2 else ""
+            services.pool.fault = REFUSED if now % 2 else ""
             absence.on_second(float(now))
     warnings = [record for record in records if record["event"] == "application-absent"]
     assert len(warnings) <= 100 / AGAIN_S
@@ -79,11 +79,11 @@ def test_why_there_is_no_connection(error: OSError, tls: bool, said: str) -> Non
 
 
 def test_a_resolver_that_fails_is_told_of_as_well() -> None:
-    proxy = FakeProxy(upstream="app.example:80").proxy
-    absence = Absence(proxy)
+    services = FakeProxy(upstream="app.example:80").services
+    absence = Absence(services)
     with capture_logs() as records:
         for now, fault in enumerate(["", "try again", "try again", "", ""]):
-            proxy.pool.resolver.fault = fault
+            services.pool.resolver.fault = fault
             absence.on_second(float(now))
     assert [record["event"] for record in records] == ["resolver-fails", "resolver-back"]
     assert (records[0]["error"], records[1]["failed_s"]) == ("try again", 2)

@@ -18,11 +18,11 @@ PIECE = b"x" * 100 * KIB
 
 
 def used(proxy: FakeProxy) -> int:
-    return proxy.proxy.buffers.used
+    return proxy.services.buffers.used
 
 
 def in_flight(proxy: FakeProxy) -> int:
-    return proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight
+    return proxy.services.breaker.snapshot(proxy.loop.now).in_flight
 
 
 def slow(proxy: FakeProxy, octets: int, path: str = "/large") -> FakePeer:
@@ -44,7 +44,7 @@ def test_a_slow_client_does_not_keep_the_application() -> None:
         assert proxy.upstream.transport.reading
         proxy.upstream.sends(PIECE)
     assert in_flight(proxy) == 0, "the answer is whole, if not at its client"
-    assert proxy.proxy.pool.idle == 1
+    assert proxy.services.pool.idle == 1
     assert used(proxy) > 800 * KIB
     client.sends(get("/next"))
     proxy.advance(1)
@@ -199,10 +199,10 @@ def test_a_client_that_takes_nothing_is_dropped_whatever_it_sends() -> None:
 
 def test_a_client_that_takes_nothing_of_a_stored_answer_is_dropped() -> None:
     proxy = FakeProxy(write_timeout_s=5, circuit="open")
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
     proxy.client(get())
     proxy.upstream.sends(reply(b"good"))
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
     client = proxy.client()
     write = client.transport.write
 

@@ -67,12 +67,12 @@ def test_streams_that_are_awaited_take_nobodys_place() -> None:
     proxy = FakeProxy(max_in_flight=2, limit_start=2)
     for _ in range(24):
         listener(proxy)
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0
     for number in range(5):
         client = proxy.client(get(f"/new-{number}"))
         proxy.upstream.sends(reply(b"new"))
         assert body_of(client.received()) == b"new"
-    assert proxy.proxy.breaker.state is State.CLOSED
+    assert proxy.services.breaker.state is State.CLOSED
 
 
 def test_a_client_that_leaves_frees_the_application() -> None:
@@ -89,7 +89,7 @@ def test_a_client_that_leaves_frees_the_application() -> None:
 @pytest.mark.parametrize("mode", [Mode.OPEN, Mode.CLOSED])
 def test_it_is_forwarded_in_every_state(mode: Mode) -> None:
     proxy = FakeProxy()
-    proxy.proxy.breaker.set_mode(proxy.loop.now, mode)
+    proxy.services.breaker.set_mode(proxy.loop.now, mode)
     client = listener(proxy)
     proxy.upstream.sends(HEAD)
     assert status_of(client.received()) == 200
@@ -136,17 +136,19 @@ def test_a_post_may_ask_for_events_too() -> None:
 def test_who_accepts_something_else_too_asks_for_a_page(
     accept: str, asks: bool, method: str
 ) -> None:
-    proxy = FakeProxy().proxy
+    services = FakeProxy().services
     request = get(headers={"Accept": accept}).replace(b"GET", method.encode(), 1)
-    parsed = proxy.parse(request, False, proxy.request_memo(False))
+    parsed = services.heads.parse(request, False, services.heads.request_memos[False, b"http"])
     assert parsed.asks_events is (asks and method == "GET")
     assert parsed.identity.lookup is (method == "GET" and not asks)
 
 
 def test_two_accept_lines_are_one_list() -> None:
-    proxy = FakeProxy().proxy
+    services = FakeProxy().services
     request = b"GET / HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\nAccept: */*\r\n\r\n"
-    assert not proxy.parse(request, False, proxy.request_memo(False)).asks_events
+    assert not services.heads.parse(
+        request, False, services.heads.request_memos[False, b"http"]
+    ).asks_events
 
 
 # -- no way round the limit ---------------------------------------------------------------------
@@ -154,9 +156,11 @@ def test_two_accept_lines_are_one_list() -> None:
 
 def judged(proxy: FakeProxy, path: str = "/events") -> int:
     """Tell how a request for events would be taken now."""
-    proxy = proxy.proxy
-    parsed = proxy.parse(get(path, headers=EVENTS), False, proxy.request_memo(False))
-    return proxy.awaited_streams.judge(parsed.identity.route, 0, proxy.loop.time())
+    services = proxy.services
+    parsed = services.heads.parse(
+        get(path, headers=EVENTS), False, services.heads.request_memos[False, b"http"]
+    )
+    return services.awaited_streams.judge(parsed.identity.route, 0, services.loop.time())
 
 
 def test_an_ordinary_answer_ends_the_belief_in_its_route() -> None:
@@ -168,7 +172,7 @@ def test_an_ordinary_answer_ends_the_belief_in_its_route() -> None:
     client.sends(get("/page", headers=EVENTS))
     proxy.advance(1)
     assert client.received() == b""
-    assert proxy.proxy.breaker.waiting == 1
+    assert proxy.services.breaker.waiting == 1
     proxy.advance(2)
     assert field(client.received(), "Cache-Status") == "retter; fwd=miss; detail=queue-timeout"
 
@@ -178,7 +182,7 @@ def test_its_ordinary_answer_is_not_stored() -> None:
     client = listener(proxy, "/page")
     proxy.upstream.sends(reply(b"a page"))
     client.received()
-    assert proxy.proxy.store.stats()["entries"] == 0
+    assert proxy.services.store.stats()["entries"] == 0
 
 
 def test_whoever_asks_for_ever_new_pages_like_that_uses_up_the_credit() -> None:
@@ -204,7 +208,7 @@ def test_a_route_that_streams_needs_no_credit() -> None:
     for number in range(2 * CREDIT_MAX):
         assert judged(proxy) == PROVEN
         listener(proxy, who=number % 5)
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0
 
 
 # -- the judgement alone ------------------------------------------------------------------------

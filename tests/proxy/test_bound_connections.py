@@ -48,7 +48,7 @@ def test_nothing_of_it_is_stored_or_answered_from_the_store() -> None:
     exchange(proxy, alice, get("/inbox"), 0, reply(b"private"))
     exchange(proxy, alice, get("/inbox"), 0, reply(b"private"))  # known heads, too
     exchange(proxy, alice, get("/other"), 0, reply(b"private"))
-    assert proxy.proxy.store.stats()["entries"] == 1
+    assert proxy.services.store.stats()["entries"] == 1
     alice.sends(get("/inbox"))
     proxy.upstreams[0].sends(reply(b"broken", status="503 Oops"))
     assert body_of(alice.received()) == b"broken"
@@ -61,11 +61,11 @@ def test_nothing_of_it_is_stored_or_answered_from_the_store() -> None:
 def test_it_is_closed_with_its_client() -> None:
     proxy = FakeProxy()
     alice = logged_in(proxy)
-    assert len(proxy.proxy.bound) == 1
+    assert len(proxy.services.bound) == 1
     alice.ends()
     proxy.settle()
     assert proxy.upstreams[0].closed
-    assert len(proxy.proxy.bound) == 0
+    assert len(proxy.services.bound) == 0
     proxy.assert_at_rest()
 
 
@@ -92,7 +92,7 @@ def test_when_the_application_closes_it_the_client_begins_anew() -> None:
     proxy.settle()
     challenged = reply(b"", status="401 Who", headers={"WWW-Authenticate": "NTLM"})
     exchange(proxy, alice, get("/inbox"), 1, challenged)
-    assert len(proxy.proxy.bound) == 1
+    assert len(proxy.services.bound) == 1
 
 
 def test_behind_a_proxy_the_address_tells_people_on_one_connection_apart() -> None:
@@ -115,9 +115,9 @@ def test_clients_that_only_name_such_a_scheme_hold_few_connections() -> None:
         exchange(proxy, other, get(headers={"Authorization": "NTLM"}), at, reply(b"public"))
     proxy.advance(0.1)
     exchange(proxy, alice, get("/1"), 0, reply(b"private"))
-    assert proxy.proxy.pool.open == IDLE_MAX + 11
+    assert proxy.services.pool.open == IDLE_MAX + 11
     proxy.advance(SURPLUS_S + 2)
-    assert proxy.proxy.pool.open == len(proxy.proxy.bound) == IDLE_MAX
+    assert proxy.services.pool.open == len(proxy.services.bound) == IDLE_MAX
     exchange(proxy, alice, get("/2"), 0, reply(b"private"))
     assert not any(other.closed for other in others)
     again = reply(b"", status="401 Who", headers={"WWW-Authenticate": "NTLM"})
@@ -135,7 +135,7 @@ def test_an_idle_one_is_closed_in_time_and_forgotten() -> None:
     exchange(proxy, alice, get("/1"), 0, reply(b"private"))
     proxy.advance(IDLE_S + 3)
     assert proxy.upstreams[0].closed
-    assert not proxy.proxy.bound.clients
+    assert not proxy.services.bound.clients
     proxy.assert_at_rest()
 
 

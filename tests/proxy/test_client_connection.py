@@ -558,25 +558,25 @@ def test_two_clients_bytes_are_never_mixed(seed: int) -> None:
 @pytest.mark.parametrize("tail", [b"", b"\r", b"\r\n", b"\r\n\r\n", b"GET"])
 def test_what_follows_many_requests_leaves_no_connection_without_a_deadline(tail: bytes) -> None:
     proxy = warmed()
-    client = proxy.client(get() * proxy.proxy.settings.pipeline_max + tail)
+    client = proxy.client(get() * proxy.services.settings.pipeline_max + tail)
     proxy.settle()
-    assert client.received().count(b"HTTP/1.1 200 ") == proxy.proxy.settings.pipeline_max
-    proxy.advance(proxy.proxy.settings.keep_alive_s + LINGER_SILENCE_S + 5)
+    assert client.received().count(b"HTTP/1.1 200 ") == proxy.services.settings.pipeline_max
+    proxy.advance(proxy.services.settings.keep_alive_s + LINGER_SILENCE_S + 5)
     proxy.settle()
     assert client.closed
-    assert client.transport.protocol not in proxy.proxy.connections
+    assert client.transport.protocol not in proxy.services.clients.connections
 
 
 def test_what_follows_a_refused_last_request_leaves_no_connection_without_a_deadline() -> None:
     proxy = FakeProxy()
-    proxy.proxy.pause(proxy.loop.now, proxy.loop.now + 3600)
+    proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 3600)
     for _ in range(HELD_MAX):
         proxy.client(counted(0))
     last = CHUNKED.replace(b"Host: a", b"Host: a\r\nConnection: close")
     client = proxy.client(last + b"3\r\nabc\r\n0\r\n\r\n" + get() * 100)
     assert status_of(client.received()) == 503
     proxy.advance(LINGER_SILENCE_S + 3)
-    assert client.transport.protocol not in proxy.proxy.connections
+    assert client.transport.protocol not in proxy.services.clients.connections
 
 
 def test_a_slow_reader_that_goes_on_reading_is_not_given_up() -> None:

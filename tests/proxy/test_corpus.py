@@ -186,7 +186,7 @@ def test_misbehaviour(row: Misbehaviour) -> None:
         assert upstream.closed is not row.reused
         assert_next_request_works(proxy, None if client.closed else client)
         assert (len(proxy.upstreams) == 1) is row.reused
-        assert proxy.proxy.counters.retries == 0
+        assert proxy.services.counters.retries == 0
 
 
 def _end(proxy: FakeProxy, upstream: FakePeer, then: Then) -> None:

@@ -230,7 +230,7 @@ def test_one_address_that_takes_all_places_drives_itself_out() -> None:
             newcomers.append(proxy.client(get(), peername=(f"203.0.113.{n}", 1)))
         proxy.loop.now += 0.001
     assert not any(client.closed for client in (*visitors, *newcomers))
-    assert len(newcomers) == 5 and proxy.proxy._per_address["198.51.100.1"] == 3
+    assert len(newcomers) == 5 and proxy.services.clients.per_address["198.51.100.1"] == 3
 
 
 def test_a_trusted_proxy_is_no_crowd() -> None:
@@ -266,7 +266,7 @@ def test_a_trusted_proxy_speaks_for_many() -> None:
 
 def test_descriptors_are_shared_with_the_application() -> None:
     proxy = FakeProxy(circuit="observe")
-    proxy.proxy.descriptors_max = 4
+    proxy.services.clients.descriptors_max = 4
     idle = proxy.client(get())
     proxy.upstream.sends(reply(b"ok"))  # one connection each side
     busy = proxy.client(get())  # takes the pooled one
@@ -283,4 +283,4 @@ def test_who_makes_room_for_its_own_address_is_not_counted_any_more() -> None:
         client = proxy.client()
         assert not client.closed
         proxy.advance(1.0)
-    assert proxy.proxy._per_address == {"192.0.2.7": 1}
+    assert proxy.services.clients.per_address == {"192.0.2.7": 1}

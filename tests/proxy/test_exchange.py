@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retter.base.counters import cells
 from retter.breaker import Mode
 from retter.proxy.pool import REST_S
-from retter.proxy.proxy import TICK_S
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 POST = (
@@ -254,7 +254,7 @@ def test_a_close_delimited_answer_without_a_body_is_not_trusted() -> None:
     answer = client.received()
     assert status_of(answer) == 200
     assert _unchunked(body_of(answer)) == (b"", b"")
-    assert proxy.proxy.store.stats()["entries"] == 1
+    assert proxy.services.store.stats()["entries"] == 1
     proxy.assert_at_rest()
 
 
@@ -311,7 +311,7 @@ def test_event_streams_pass_as_they_come_and_hold_no_place() -> None:
     assert status_of(client.received()) == 200
     proxy.upstream.sends(b"9\r\ndata: 1\n\n\r\n")
     assert client.received() == b"9\r\ndata: 1\n\n\r\n"
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0
     proxy.advance(300)
     assert not client.closed
     client.resets()
@@ -323,7 +323,7 @@ def test_event_streams_pass_as_they_come_and_hold_no_place() -> None:
 def test_a_long_poll_is_outside_of_everything() -> None:
     proxy = FakeProxy(stream_paths=("/poll/*",), upstream_timeout_s=3, max_in_flight=1)
     polls = [proxy.client(get(f"/poll/{n}?since=7")) for n in range(5)]
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0
     assert proxy.proxy.stats()["streams"] == 5
     page = proxy.client(get("/page"))
     proxy.upstream.sends(reply(b"page"))
@@ -332,7 +332,7 @@ def test_a_long_poll_is_outside_of_everything() -> None:
     assert polls[0].received() == b"", "and nobody loses patience"
     proxy.upstreams[0].sends(reply(b"news"))
     assert body_of(polls[0].received()) == b"news"
-    assert proxy.proxy.store.stats()["entries"] == 1, "the page alone"
+    assert proxy.services.store.stats()["entries"] == 1, "the page alone"
     proxy.upstreams[1].sends(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nslow")
     proxy.advance(600)
     proxy.upstreams[1].sends(b" news")
@@ -351,7 +351,9 @@ def test_the_operator_names_routes() -> None:
         ("/search?q=x", b"GET /search"),
         ("/search/x", b"GET /search/x"),
     ):
-        request = proxy.proxy.parse(get(path), False, proxy.proxy.request_memo(False))
+        request = proxy.services.heads.parse(
+            get(path), False, proxy.services.heads.request_memos[False, b"http"]
+        )
         assert request.identity.route == route
         proxy.client(get(path))
         proxy.upstream.sends(reply(b"x"))
@@ -491,7 +493,7 @@ def test_a_hung_application_is_waited_for_no_longer_than_the_patience() -> None:
     # The application's late answer refreshes the store and frees the place.
     proxy.upstream.sends(reply(b"late"))
     proxy.assert_at_rest()
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     assert body_of(client.received()) == b"late"
 
@@ -513,7 +515,7 @@ def test_a_get_without_a_stored_response_waits_for_a_place_and_is_refused_in_the
     third = proxy.client(get("/nor-this"))
     gone = proxy.client(get("/gone"))
     gone.resets()
-    assert proxy.proxy.breaker.waiting == 2
+    assert proxy.services.breaker.waiting == 2
     proxy.advance(1)
     proxy.upstream.sends(reply(b"slow"))
     assert body_of(first.received()) == b"slow"
@@ -565,7 +567,7 @@ def test_a_first_visit_whose_answer_names_its_new_session_is_not_everyones(
         headers["Location"] = location
     proxy.upstream.sends(reply(body, headers=headers))
     assert body_of(client.received()) == body
-    assert proxy.proxy.store.stats()["entries"] == stored
+    assert proxy.services.store.stats()["entries"] == stored
 
 
 # -- what goes wrong -----------------------------------------------------------------------------
@@ -581,7 +583,7 @@ def test_a_reused_connection_that_dies_before_an_answer_is_retried_once() -> Non
     assert proxy.upstream.received().startswith(b"GET /2 ")
     proxy.upstream.sends(reply(b"2"))
     assert client.received().endswith(b"2")
-    assert proxy.proxy.counters.retries == 1
+    assert proxy.services.counters.retries == 1
     proxy.assert_at_rest()
 
 
@@ -624,9 +626,9 @@ def test_a_refused_connection_without_one_is_held() -> None:
     client = proxy.client(POST)
     proxy.refuse()
     assert client.received() == b""
-    assert proxy.proxy.pool.held == 1
+    assert proxy.services.pool.held == 1
     client.resets()
-    assert proxy.proxy.pool.held == 0
+    assert proxy.services.pool.held == 0
     proxy.assert_at_rest()
 
 
@@ -679,7 +681,7 @@ def test_what_changes_something_is_finished_when_its_client_has_left(reset: bool
     assert not upstream.closed
     upstream.sends(reply(b"done"))
     proxy.settle()
-    assert proxy.proxy.pool.idle == 1
+    assert proxy.services.pool.idle == 1
     proxy.assert_at_rest()
 
 
@@ -732,7 +734,7 @@ def test_bytes_on_an_idle_connection_close_it() -> None:
     proxy.upstream.sends(reply(b"one"))
     proxy.upstream.sends(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
     assert proxy.upstream.closed
-    assert proxy.proxy.pool.idle == 0
+    assert proxy.services.pool.idle == 0
 
 
 def test_a_client_that_leaves_lets_a_get_come_to_its_end() -> None:
@@ -742,7 +744,7 @@ def test_a_client_that_leaves_lets_a_get_come_to_its_end() -> None:
     assert proxy.proxy.stats()["exchanges"] == 1, "its place stays taken"
     proxy.upstream.sends(reply(b"for the store"))
     proxy.assert_at_rest()
-    assert proxy.proxy.store.stats()["entries"] == 1
+    assert proxy.services.store.stats()["entries"] == 1
 
 
 def test_a_client_that_leaves_in_the_middle_of_its_body_ends_the_request() -> None:
@@ -759,7 +761,7 @@ def test_a_client_that_leaves_while_connecting() -> None:
     client = proxy.client(get())
     client.resets()
     proxy.accept()
-    assert proxy.proxy.pool.idle == 1, "the connection is kept for the next one"
+    assert proxy.services.pool.idle == 1, "the connection is kept for the next one"
     proxy.assert_at_rest()
 
 
@@ -895,7 +897,7 @@ def test_a_tunnel_that_the_application_does_not_read_is_not_kept_for_ever() -> N
     assert proxy.upstream.transport.closing and not proxy.upstream.transport.aborted
     for _ in range(round(11 / TICK_S)):  # without its end being told: it hangs in the buffer
         proxy.loop.now += TICK_S
-        proxy.proxy.tick(proxy.loop.now)
+        proxy.proxy.ticker.tick(proxy.loop.now)
     assert proxy.upstream.transport.aborted
     proxy.settle()
     proxy.assert_at_rest()
@@ -1001,5 +1003,5 @@ def test_a_status_that_is_none_counts_as_a_5xx() -> None:
     client.sends(get("/"))
     proxy.upstream.sends(b"HTTP/1.1 900 OK\r\nContent-Length: 2\r\n\r\nhi")
     assert client.received().startswith(b"HTTP/1.1 900 OK\r\n")
-    counts = proxy.proxy.counters.forwarded_get
+    counts = proxy.services.counters.forwarded_get
     assert [(status_class, count) for _, status_class, count in cells(counts)] == [(5, 1)]

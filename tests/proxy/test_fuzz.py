@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from retter.http import templates
 from retter.proxy.client_connection import DownstreamConnection
-from retter.proxy.proxy import ParsedRequest
+from retter.proxy.request import ParsedRequest
 from retter.proxy.upstream_connection import UpstreamConnection
 from tests.fuzz import steps as steps_of_fuzz
 from tests.fuzz.steps import (

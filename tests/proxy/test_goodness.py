@@ -250,7 +250,7 @@ def test_an_error_page_is_not_shown_where_there_is_a_good_one(answer: bytes) -> 
         got = asked(proxy, answer)
         assert (status_of(got), body_of(got)) == (200, PAGE)
         assert field(got, "cache-status") == "retter; hit; detail=failure-text"
-    assert proxy.proxy.counters.upstream_errors["failure-text"] == 2  # type: ignore[index]
+    assert proxy.services.counters.upstream_errors["failure-text"] == 2  # type: ignore[index]
     assert body_of(asked(proxy, html(PAGE + b"!"))) == PAGE + b"!"
     proxy.assert_at_rest()
 
@@ -260,7 +260,7 @@ def test_an_error_page_is_a_failure_for_the_breaker() -> None:
     proxy.advance(60)
     for target in ("/a", "/b", "/c", "/d", "/e"):
         asked(proxy, html(ERROR), target)
-    assert proxy.proxy.breaker.state.value == "OPEN"
+    assert proxy.services.breaker.state.value == "OPEN"
     client = proxy.client(get("/f"))
     assert body_of(client.received()) == PAGE, "without asking"
 

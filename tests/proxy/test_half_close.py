@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from retter.proxy.half_close import LOOKS_MAX, PROBE
-from retter.proxy.proxy import TICK_S
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
 
 GONE = "clients_gone"
@@ -56,12 +56,12 @@ def test_who_has_left_does_not_wait_for_a_place() -> None:
     proxy = FakeProxy(max_in_flight=1, limit_start=1, queue_wait_s=20, patience_closed_s=30)
     first = proxy.client(get("/first"))
     client = proxy.client(get("/second"))
-    assert proxy.proxy.breaker.waiting == 1
+    assert proxy.services.breaker.waiting == 1
     told = with_socket(client)
     client.ends()
     told.theirs.close()
     proxy.advance(TICK_S)
-    assert proxy.proxy.breaker.waiting == 0
+    assert proxy.services.breaker.waiting == 0
     proxy.upstream.sends(reply(b"first"))
     assert body_of(first.received()) == b"first"
     assert len(proxy.upstreams) == 1
@@ -82,7 +82,7 @@ def test_those_that_leave_are_no_failures_of_the_application() -> None:
         proxy.advance(TICK_S)
         told.close()
     assert proxy.proxy.stats()[GONE] == 30
-    assert proxy.proxy.breaker.state.value == "CLOSED"
+    assert proxy.services.breaker.state.value == "CLOSED"
     for upstream in proxy.upstreams:
         upstream.sends(reply(b"page"))
     visitor = proxy.client(get("/new"))
@@ -204,4 +204,4 @@ def test_however_many_there_are_a_tick_looks_at_so_many() -> None:
     for client in clients:
         client.resets()
     told.close()
-    assert not proxy.proxy.half_closed
+    assert not proxy.services.clients.half_closed

@@ -25,7 +25,7 @@ class Greeting(Preamble):
         self._hand_over(self._transport, "203.0.113.9", data[1:])
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._proxy.lost(self)
+        self._services.clients.lost(self)
 
 
 class Next(asyncio.Protocol):
@@ -51,7 +51,7 @@ def greeted(proxy: FakeProxy, *, closes: bool = False) -> tuple[FakePeer, list[N
         made.append(Next(told_peer, closes=closes))
         return made[-1]
 
-    connection = Greeting(proxy.proxy, make)
+    connection = Greeting(proxy.services, make)
     transport = FakeTransport(connection)
     connection.connection_made(transport)
     peer = FakePeer(transport)
@@ -62,13 +62,13 @@ def greeted(proxy: FakeProxy, *, closes: bool = False) -> tuple[FakePeer, list[N
 def test_what_comes_next_is_told_the_peer_and_gets_the_rest() -> None:
     proxy = FakeProxy()
     peer, made = greeted(proxy)
-    assert len(proxy.proxy.connections) == proxy.proxy.counters.connections == 1
+    assert len(proxy.services.clients.connections) == proxy.services.counters.connections == 1
     peer.sends(b"!GET")
     (after,) = made
     assert (after.told_peer, after.data) == ("203.0.113.9", [b"GET"])
     assert peer.transport.protocol is after
     # What comes next is accepted again, as itself.
-    assert len(proxy.proxy.connections) == proxy.proxy.counters.connections == 0
+    assert len(proxy.services.clients.connections) == proxy.services.counters.connections == 0
 
 
 def test_nothing_is_given_to_what_has_closed_already() -> None:
@@ -84,7 +84,7 @@ def test_it_has_the_time_of_a_head() -> None:
     assert not peer.closed
     proxy.advance(1.2)  # the wheel looks once a second
     assert peer.transport.aborted and not made
-    assert not proxy.proxy.connections
+    assert not proxy.services.clients.connections
 
 
 def test_one_that_has_become_something_else_has_no_deadline() -> None:
@@ -101,7 +101,7 @@ def test_one_too_many_is_closed_at_once() -> None:
     second, _ = greeted(proxy)
     assert not first.closed
     assert second.transport.aborted
-    assert proxy.proxy.counters.connections_refused == 1
+    assert proxy.services.counters.connections_refused == 1
 
 
 def test_it_has_waited_since_it_was_accepted() -> None:
@@ -132,4 +132,4 @@ def test_a_request_behind_a_proxy_header_is_forwarded_for_its_client() -> None:
         assert b"X-Forwarded-For: 203.0.113.9\r\n" in proxy.upstream.received()
         proxy.upstream.sends(reply(b"hello"))
         assert body_of(client.received()) == b"hello"
-        assert proxy.proxy.counters.connections == 1
+        assert proxy.services.counters.connections == 1

@@ -35,7 +35,7 @@ STORED = (
 def test_a_working_application_answers_it(mode: Mode) -> None:
     """Whatever is stored, and whatever the circuit's state."""
     proxy = warmed()
-    proxy.proxy.breaker.set_mode(proxy.loop.now, mode)
+    proxy.services.breaker.set_mode(proxy.loop.now, mode)
     client = proxy.client(head())
     assert proxy.upstream.received().startswith(b"HEAD / HTTP/1.1\r\n")
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 777\r\n\r\n")
@@ -166,9 +166,9 @@ def test_limited_it_loses_its_patience_too() -> None:
 
 
 def test_limited_it_counts_on_the_route_of_the_get() -> None:
-    proxy = FakeProxy(limit_head=True).proxy
-    memo = proxy.request_memo(False)
-    parsed = [proxy.parse(request, False, memo) for request in (get("/a"), head("/a"))]
+    services = FakeProxy(limit_head=True).services
+    memo = services.heads.request_memos[False, b"http"]
+    parsed = [services.heads.parse(request, False, memo) for request in (get("/a"), head("/a"))]
     assert {one.kind for one in parsed} == {Kind.GET}
     assert len({one.identity.route for one in parsed}) == 1
     assert not parsed[1].identity.store
@@ -191,7 +191,7 @@ def test_it_lends_no_belief_to_an_empty_answer_that_follows(limited: bool) -> No
         proxy.client(head())
         proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n")
         proxy.advance(1)
-    assert not proxy.proxy.goodness.torsos
+    assert not proxy.services.goodness.torsos
     proxy.client(get())
     proxy.upstream.sends(reply(b""))
     client = proxy.client(get())

@@ -40,7 +40,7 @@ def test_a_held_answer_is_sent_when_it_is_whole(pieces: tuple[bytes, ...]) -> No
 def in_trouble(**settings: Any) -> FakeProxy:
     """A proxy with a stored response whose application has just failed."""
     proxy = warmed(**settings)
-    proxy.proxy.goodness.failed(proxy.loop.now)
+    proxy.services.goodness.failed(proxy.loop.now)
     return proxy
 
 
@@ -169,9 +169,9 @@ def test_in_trouble_half_an_answer_is_none(dies: bool) -> None:
 def test_in_every_state_but_closed_there_is_trouble(state: State) -> None:
     proxy = warmed()
     client = proxy.client(get())
-    proxy.proxy.breaker.state = state
+    proxy.services.breaker.state = state
     proxy.upstream.sends(HEAD + b"hello")
-    proxy.proxy.breaker.state = State.CLOSED
+    proxy.services.breaker.state = State.CLOSED
     proxy.advance(0.5)
     assert client.received() == b""
     proxy.upstream.sends(b"world")
@@ -199,10 +199,10 @@ def test_in_trouble_a_large_answer_is_held_as_far_as_there_is_memory(memory: int
         proxy.upstream.sends(b"x" * 0x4000)
         sent += 0x4000
         assert client.received() == b""
-    assert proxy.proxy.buffers.used == bytes_max - HOLD_BYTES_MAX
+    assert proxy.services.buffers.used == bytes_max - HOLD_BYTES_MAX
     proxy.upstream.sends(b"x")
     assert len(body_of(client.received())) == sent + 1
-    assert proxy.proxy.buffers.used == 0
+    assert proxy.services.buffers.used == 0
     proxy.upstream.sends(b"x" * 10)
     assert len(client.received()) == 10
 
@@ -212,7 +212,7 @@ def test_what_held_answers_take_is_given_back(how: str) -> None:
     proxy = in_trouble()
     client = proxy.client(get())
     proxy.upstream.sends(HEAD.replace(b"10", b"200000") + b"x" * 199_999)
-    assert proxy.proxy.buffers.used
+    assert proxy.services.buffers.used
     if how == "leaves":
         client.resets()
     elif how == "resets":
@@ -221,7 +221,7 @@ def test_what_held_answers_take_is_given_back(how: str) -> None:
         proxy.upstream.sends(b"x")
     else:
         proxy.advance(6)
-    assert proxy.proxy.buffers.used == 0
+    assert proxy.services.buffers.used == 0
 
 
 def test_a_response_that_only_hides_failures_stands_in_after_the_upstream_timeout() -> None:
@@ -239,7 +239,7 @@ def test_a_response_that_only_hides_failures_stands_in_after_the_upstream_timeou
 
 def test_without_a_stored_response_nothing_is_held() -> None:
     proxy = FakeProxy()
-    proxy.proxy.goodness.failed(proxy.loop.now)
+    proxy.services.goodness.failed(proxy.loop.now)
     client = proxy.client(get())
     proxy.upstream.sends(HEAD)
     assert status_of(client.received()) == 200
@@ -273,7 +273,7 @@ def test_an_answer_that_drips_on_is_cut_if_the_stored_one_can_be_had() -> None:
     assert not client.closed
     drips(proxy, 4)
     assert client.transport.aborted
-    assert proxy.proxy.counters.upstream_errors["upstream-timeout"] == 1  # type: ignore[index]
+    assert proxy.services.counters.upstream_errors["upstream-timeout"] == 1  # type: ignore[index]
     proxy.settle()
     proxy.assert_at_rest()
 

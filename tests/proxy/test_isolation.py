@@ -202,9 +202,9 @@ def test_a_logout_that_carries_one_of_two_sessions_ends_what_both_have() -> None
     site.ask("/wp-login.php", method="POST")
     site.ask("/wp-admin/", cookie=both)
     site.ask("/", cookie=f"wordpress_logged_in_1={OTHER_ID}")
-    assert site.proxy.proxy.store.stats()["owners"] == 2
+    assert site.proxy.services.store.stats()["owners"] == 2
     site.ask("/wp-login.php?action=leave", cookie=f"wordpress_logged_in_1={OTHER_ID}")
-    assert site.proxy.proxy.store.stats()["owners"] == 0
+    assert site.proxy.services.store.stats()["owners"] == 0
     site.goes_down()
     assert not site.ask("/wp-admin/", cookie=both).stored
 
@@ -247,7 +247,7 @@ def test_a_page_that_shows_a_cookie_it_sets_is_not_everyones(
 ) -> None:
     site = Site(lambda asked: page(f"<a href='/p?sid={shown}'>", f"{name}={value}; Path=/"))
     site.ask("/")
-    assert site.proxy.proxy.store.stats()["entries"] == 0
+    assert site.proxy.services.store.stats()["entries"] == 0
 
 
 @pytest.mark.parametrize(
@@ -263,14 +263,14 @@ def test_a_page_that_shows_a_cookie_it_sets_is_not_everyones(
 def test_a_page_that_shows_nothing_of_it_is(set_cookie: str, body: str) -> None:
     site = Site(lambda asked: page(body, set_cookie))
     site.ask("/p/item-12345678")
-    assert site.proxy.proxy.store.stats()["entries"] == 1
+    assert site.proxy.services.store.stats()["entries"] == 1
 
 
 def test_a_page_with_more_to_look_for_than_is_looked_for_is_not_stored() -> None:
     names = [f"c{number}={number:064x}" for number in range(60)]
     site = Site(lambda asked: page("x" * 500_000, *names))
     site.ask("/")
-    assert site.proxy.proxy.store.stats()["entries"] == 0
+    assert site.proxy.services.store.stats()["entries"] == 0
 
 
 FORM = "<form action=/post METHOD = 'post'><input name=t value=1></form>"
@@ -293,10 +293,10 @@ def test_a_form_of_a_first_visit_belongs_to_its_session(
 ) -> None:
     site = Site(lambda asked: page(body, set_cookie))
     site.ask("/")
-    assert site.proxy.proxy.store.stats()["entries"] == stored
+    assert site.proxy.services.store.stats()["entries"] == stored
     # Cookies that say nothing of who it is make no session of it.
     site.ask("/", cookie="theme=light")
-    assert site.proxy.proxy.store.stats()["entries"] == 2 * stored
+    assert site.proxy.services.store.stats()["entries"] == 2 * stored
 
 
 def test_what_came_with_a_cookie_hides_a_failure_and_spares_no_work() -> None:
@@ -340,7 +340,7 @@ def test_what_came_with_a_cookie_hides_a_failure_and_spares_no_work() -> None:
 def test_what_changes_something_by_get_is_never_stored(target: str) -> None:
     site = Site(lambda asked: page("done"), never_store=("/checkout/*", "/shop/?add-to-cart=*"))
     site.ask(target)
-    assert site.proxy.proxy.store.stats()["entries"] == 0
+    assert site.proxy.services.store.stats()["entries"] == 0
     site.goes_down()
     assert not site.ask(target).stored
 
@@ -363,7 +363,7 @@ def test_what_changes_something_by_get_is_never_stored(target: str) -> None:
 def test_what_only_sounds_so_is(target: str) -> None:
     site = Site(lambda asked: page("page"), never_store=("/checkout/*", "/shop/?add-to-cart=*"))
     site.ask(target)
-    assert site.proxy.proxy.store.stats()["entries"] == (0 if "nonce" in target else 1)
+    assert site.proxy.services.store.stats()["entries"] == (0 if "nonce" in target else 1)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_what_only_sounds_so_is(target: str) -> None:
 def test_redirects_and_empty_answers(answer: bytes, stored: int) -> None:
     site = Site(lambda asked: answer)
     site.ask("/", headers={"Referer": "https://evil.example/x"})
-    assert site.proxy.proxy.store.stats()["entries"] == stored
+    assert site.proxy.services.store.stats()["entries"] == stored
 
 
 # -- Everyone's page for somebody with cookies

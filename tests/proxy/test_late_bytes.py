@@ -102,7 +102,7 @@ def test_what_comes_later_and_is_no_answer_costs_one_more_try(
     assert len(proxy.upstreams) == 2
     proxy.upstream.sends(reply(b"right"))
     assert body_of(client.received()) == b"right"
-    assert proxy.proxy.counters.retries == 1
+    assert proxy.services.counters.retries == 1
     proxy.assert_at_rest()
 
 

@@ -70,7 +70,7 @@ class World:
         )  # fmt: skip
 
     def _set_mode(self, mode: Mode) -> None:
-        self.proxy.proxy.breaker.set_mode(self.proxy.loop.now, mode)
+        self.proxy.services.breaker.set_mode(self.proxy.loop.now, mode)
 
     def store(self, answer: bytes) -> None:
         """Let a GET have this answer."""
@@ -231,7 +231,7 @@ def test_requests_that_come_at_once(kind: str, name: str) -> None:
     from_client(name, STREAMS[kind](0))(0)()
     here.rest()
     client = here.proxy.client()
-    most = here.proxy.proxy.settings.pipeline_max * ORDINARY
+    most = here.proxy.services.settings.pipeline_max * ORDINARY
     rounds = [instructions_of(lambda: client.protocol.data_received(data))]
     while here.proxy.loop.soon and len(rounds) < 20:
         rounds.append(instructions_of(here.proxy.loop.next_round))

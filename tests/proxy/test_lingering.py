@@ -13,7 +13,7 @@ from retter.proxy.lingering import (
     Leftover,
     LingerPace,
 )
-from retter.proxy.proxy import TICK_S
+from retter.proxy.ticker import TICK_S
 from tests.support.harness import (
     FakePeer,
     FakeProxy,
@@ -51,7 +51,7 @@ def test_an_upload_that_goes_on_is_read_for_a_time() -> None:
     proxy.advance(LINGER_SILENCE_S + 1.1)
     assert client.transport.aborted
     proxy.assert_at_rest()
-    assert not proxy.proxy.linger_pace
+    assert not proxy.services.clients.linger_pace
 
 
 def test_it_ends_in_time_however_slowly_it_comes() -> None:

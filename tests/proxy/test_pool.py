@@ -704,13 +704,13 @@ def test_a_held_retry_is_not_timed_out_by_its_first_attempt() -> None:
     proxy.refuse()
     proxy.advance(1.5)
     assert client.received() == b""
-    assert proxy.proxy.pool.held == 1
+    assert proxy.services.pool.held == 1
 
 
 def test_a_connection_lost_before_it_is_known_is_not_kept() -> None:
     """An idle connection that is closed could never be swept out again."""
     proxy = FakeProxy()
-    pool: Any = proxy.proxy.pool
+    pool: Any = proxy.services.pool
 
     async def connect_and_lose() -> Any:
         connection = pool.made()
@@ -732,5 +732,5 @@ def test_nothing_is_dialled_after_closing() -> None:
     proxy.client(get())
     proxy.proxy.close()
     proxy.settle()
-    assert proxy.proxy.pool.dials == 1
-    assert proxy.proxy.pool.open == 0
+    assert proxy.services.pool.dials == 1
+    assert proxy.services.pool.open == 0

@@ -5,7 +5,10 @@ from pathlib import Path
 
 from retter.breaker import Mode
 from retter.config.settings import Settings
-from retter.proxy.proxy import TICK_S, Proxy, breaker_settings
+from retter.proxy.build import breaker_settings
+from retter.proxy.proxy import Proxy
+from retter.proxy.ticker import TICK_S
+from retter.proxy.wall_clock import WallClock
 from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
 
 
@@ -24,7 +27,7 @@ def test_what_happens_is_counted() -> None:
     client = proxy.client(get())
     assert proxy.proxy.stats()["exchanges"] == 1
     proxy.upstream.sends(reply(b"good"))
-    proxy.proxy.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     client.sends(get("/unknown"))
     proxy.client(b"bad\r\n\r\n")
@@ -46,7 +49,7 @@ def test_addresses_have_their_share_of_connections() -> None:
     assert not proxy.client().transport.aborted
     for peer in proxy.clients:
         peer.resets()
-    assert not proxy.proxy._per_address, "nothing is remembered of who has left"
+    assert not proxy.services.clients.per_address, "nothing is remembered of who has left"
 
 
 def test_an_error_page_is_read_once(tmp_path: Path) -> None:
@@ -77,18 +80,18 @@ def test_the_breaker_gets_its_settings() -> None:
 
 
 def test_the_date_is_made_once_a_second() -> None:
-    proxy = FakeProxy().proxy
-    date = proxy.http_date()
+    clock = WallClock()
+    date = clock.http_date()
     assert date.endswith(" GMT")
-    assert proxy.http_date()[:-6] == date[:-6]
+    assert clock.http_date()[:-6] == date[:-6]
 
 
 def test_the_clock_runs_by_itself_and_closing_stops_it() -> None:
     async def main() -> None:
         proxy = Proxy(Settings(upstream="127.0.0.1:1"), asyncio.get_running_loop())
         ticks: list[float] = []
-        proxy.tick = ticks.append  # type: ignore[method-assign]
-        proxy.start()
+        proxy.ticker.tick = ticks.append  # type: ignore[method-assign]
+        proxy.ticker.start()
         while len(ticks) < 2:  # noqa: ASYNC110 - ticks are all there is to wait for
             await asyncio.sleep(TICK_S)
         proxy.close()

@@ -31,11 +31,11 @@ def connect(proxy: FakeProxy, connection: DownstreamConnection) -> FakePeer:
 
 
 def redirected(proxy: FakeProxy) -> FakePeer:
-    return connect(proxy, RedirectingConnection(proxy.proxy))
+    return connect(proxy, RedirectingConnection(proxy.services))
 
 
 def secured(proxy: FakeProxy) -> FakePeer:
-    return connect(proxy, DownstreamConnection(proxy.proxy, b"https"))
+    return connect(proxy, DownstreamConnection(proxy.services, b"https"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_where_a_client_is_sent(host: str, port: int, location: str) -> None:
     client.sends(b"GET http://%b/a?b=c HTTP/1.1\r\nHost: %b\r\n\r\n" % (2 * (host.encode(),)))
     assert field(client.received(), "location") == location
     assert not proxy.dialled
-    assert by_reason(proxy.proxy.counters.own_get) == {"https-redirect": 4}
+    assert by_reason(proxy.services.counters.own_get) == {"https-redirect": 4}
 
 
 def test_other_methods_keep_their_method_and_their_body() -> None:
@@ -186,13 +186,13 @@ def test_a_stored_redirect_to_https_sends_nobody_round_in_circles() -> None:
 def test_a_redirect_that_is_switched_off_ends_on_connections_that_are_open() -> None:
     """It went to port 0."""
     proxy = FakeProxy(https_redirect=443)
-    connection = RedirectingConnection(proxy.proxy)
+    connection = RedirectingConnection(proxy.services)
     transport = FakeTransport(connection)
     connection.connection_made(transport)
     peer = FakePeer(transport)
     peer.sends(get("/a"))
     assert b"Location: https://shop.example/a\r\n" in peer.received()
-    proxy.proxy.apply(replace(proxy.proxy.settings, https_redirect=0))
+    proxy.proxy.apply(replace(proxy.services.settings, https_redirect=0))
     peer.sends(get("/a"))
     proxy.upstream.sends(reply(b"plain"))
     assert peer.received().endswith(b"plain")
@@ -203,7 +203,7 @@ def test_the_log_of_a_redirect_names_the_client_that_a_trusted_proxy_names(tmp_p
     proxy = FakeProxy(
         https_redirect=443, access_log=str(log), trusted_proxies=(ip_network("192.0.2.7"),)
     )
-    connection = RedirectingConnection(proxy.proxy)
+    connection = RedirectingConnection(proxy.services)
     transport = FakeTransport(connection)
     connection.connection_made(transport)
     FakePeer(transport).sends(get("/a", headers={"X-Forwarded-For": "203.0.113.9"}))

@@ -35,7 +35,7 @@ def test_a_stored_answer_in_place_of_an_error_stops_no_application_either() -> N
     assert body_of(client.received()) == b"good"
     assert proxy.upstream.transport.reading
     proxy.upstream.sends(error[-2:])
-    assert proxy.proxy.pool.idle == 1
+    assert proxy.services.pool.idle == 1
     client.unblocks()
     proxy.assert_at_rest()
 
@@ -97,5 +97,5 @@ def test_no_response_over_the_limit_is_stored_whatever_way_it_comes() -> None:
     for _ in range(4):
         client.sends(get())
         proxy.upstream.sends(reply(b"x" * 11))
-    assert proxy.proxy.store.stats()["entries"] == 0
+    assert proxy.services.store.stats()["entries"] == 0
     proxy.assert_at_rest()

@@ -36,7 +36,7 @@ def test_a_client_stays_paused_if_its_waiting_body_fills_the_application() -> No
     proxy.auto_accept = False
     client = proxy.client(UPLOAD)
     assert not client.transport.reading
-    pool: Any = proxy.proxy.pool
+    pool: Any = proxy.services.pool
     connection: Any = pool.made()
     peer = FakePeer(FakeTransport(connection))
     connection.connection_made(peer.transport)
@@ -119,7 +119,7 @@ def test_a_request_whose_body_is_wrong_is_one_request(
     client = proxy.client(CHUNKED + body)
     proxy.advance(5)
     assert status_of(client.received()) == status
-    counters = proxy.proxy.counters
+    counters = proxy.services.counters
     assert (counters.requests, counters.clients_gone, sum(counters.own_unread)) == (1, 0, 0)
     assert [n for *_, n in cells(counters.own_other)] == [1]
     proxy.proxy.close()

@@ -22,7 +22,7 @@ def counted(octets: int, method: str = "POST", lines: str = "") -> bytes:
 
 
 def used(proxy: FakeProxy) -> int:
-    return proxy.proxy.buffers.used
+    return proxy.services.buffers.used
 
 
 # -- what reaches the application, and when -------------------------------------------------------
@@ -44,7 +44,7 @@ def test_a_body_is_complete_before_the_application_hears_of_it(
     client = proxy.client(head)
     for piece in pieces:
         assert not proxy.upstreams and not proxy.dialled
-        assert proxy.proxy.breaker.snapshot(proxy.loop.now).in_flight == 0, "it holds no place"
+        assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0, "it holds no place"
         proxy.advance(1)
         client.sends(piece)
     assert body_of(proxy.upstream.received()) == body
@@ -151,11 +151,11 @@ def test_what_looks_like_a_request_inside_a_body_is_none() -> None:
     for _ in range(3):
         proxy.client(request)
         proxy.upstream.sends(reply(b"x"))
-    asked = proxy.proxy.counters.requests
+    asked = proxy.services.counters.requests
     client = proxy.client(counted(2 * len(request)))
     client.sends(request)
     client.sends(request)
-    assert proxy.proxy.counters.requests == asked + 1
+    assert proxy.services.counters.requests == asked + 1
     assert body_of(proxy.upstream.received()).count(request) == 2
     proxy.upstream.sends(reply(b"y"))
     proxy.assert_at_rest()
@@ -229,7 +229,7 @@ def test_of_a_client_that_leaves_nothing_reaches_the_application(
     else:
         client.resets()
     assert not proxy.upstreams
-    assert proxy.proxy.counters.clients_gone == 1
+    assert proxy.services.counters.clients_gone == 1
     proxy.advance(0.05)
     (line,) = log.read_text().splitlines()
     record = json.loads(line)
@@ -390,7 +390,7 @@ def test_who_asks_for_more_than_there_is_is_passed_on() -> None:
     large.sends(b"a" * 40)
     assert body_of(proxy.upstream.received()) == b"a" * 120
     assert used(proxy) == 1, "the small one still waits for its body"
-    assert proxy.proxy.buffers.refused == 1
+    assert proxy.services.buffers.refused == 1
     small.sends(b"b" * 49)
     assert body_of(proxy.upstreams[1].received()) == b"b" * 50
     large.resets()
@@ -427,7 +427,7 @@ def test_an_idempotent_request_is_sent_again_with_its_body(method: str, chunked:
     assert used(proxy) == 0
     proxy.upstream.sends(reply(b"stored"))
     assert body_of(client.received()) == b"stored"
-    assert proxy.proxy.counters.retries == 1
+    assert proxy.services.counters.retries == 1
     proxy.assert_at_rest()
 
 

@@ -17,30 +17,30 @@ from tests.support.harness import FakePeer, FakeProxy, FakeTransport, get, reply
 
 def test_one_connection_of_some_reads_the_clock() -> None:
     with admin_of() as admin:
-        proxy = admin.proxy.proxy
-        assert client_connection_class(proxy) is MeasuredDownstream
-        assert client_connection_class(proxy) is DownstreamConnection
+        services = admin.proxy.services
+        assert client_connection_class(services) is MeasuredDownstream
+        assert client_connection_class(services) is DownstreamConnection
         assert admin.state()["overhead_us"] == {"p50": None, "p99": None}
-        connection = MeasuredDownstream(proxy)
+        connection = MeasuredDownstream(services)
         transport = LimitedTransport(connection)
         connection.connection_made(transport)
         FakePeer(transport).sends(get() + get("/again"))
         admin.proxy.upstream.sends(reply())
-        assert sum(proxy.counters.overhead_request.counts) == 1, "the second waited its turn"
-        assert sum(proxy.counters.overhead_answer.counts) == 1
+        assert sum(services.counters.overhead_request.counts) == 1, "the second waited its turn"
+        assert sum(services.counters.overhead_answer.counts) == 1
         assert 0 < admin.state()["overhead_us"]["p50"] < 1_000_000
 
 
 def test_the_first_of_sixteen_is_measured() -> None:
-    proxy = FakeProxy().proxy
-    made = [client_connection_class(proxy) for _ in range(2 * MEASURED_OF)]
+    services = FakeProxy().services
+    made = [client_connection_class(services) for _ in range(2 * MEASURED_OF)]
     measured = [number for number, kind in enumerate(made) if kind is MeasuredDownstream]
     assert measured == [0, MEASURED_OF]
     assert set(made) == {MeasuredDownstream, DownstreamConnection}
 
 
 def measured(proxy: FakeProxy) -> FakePeer:
-    connection = MeasuredDownstream(proxy.proxy)
+    connection = MeasuredDownstream(proxy.services)
     transport = FakeTransport(connection)
     connection.connection_made(transport)
     peer = FakePeer(transport)
@@ -54,7 +54,7 @@ def test_the_time_is_shared_by_the_requests_of_one_read(monkeypatch: pytest.Monk
     client = measured(proxy)
     client.sends(get())
     proxy.upstream.sends(reply(b"good"))
-    overhead = proxy.proxy.counters.overhead_request = Histogram((0.5, 1.0))
+    overhead = proxy.services.counters.overhead_request = Histogram((0.5, 1.0))
     clock = iter([10.0, 10.75])
     monkeypatch.setattr(sampling, "perf_counter", lambda: next(clock))
     client.sends(get() * 3)
@@ -66,9 +66,9 @@ def test_octets_that_begin_no_request_are_not_counted() -> None:
     proxy = FakeProxy()
     client = measured(proxy)
     client.sends(get()[:10])
-    assert sum(proxy.proxy.counters.overhead_request.counts) == 0
+    assert sum(proxy.services.counters.overhead_request.counts) == 0
     client.sends(get()[10:])
-    assert sum(proxy.proxy.counters.overhead_request.counts) == 1
+    assert sum(proxy.services.counters.overhead_request.counts) == 1
 
 
 def test_the_first_piece_of_an_answer_is_measured() -> None:
@@ -76,7 +76,7 @@ def test_the_first_piece_of_an_answer_is_measured() -> None:
     proxy = FakeProxy()
     proxy.client(get())
     assert isinstance(proxy.upstream.protocol, MeasuredUpstream), "the first one that is dialled"
-    counts = proxy.proxy.counters.overhead_answer.counts
+    counts = proxy.services.counters.overhead_answer.counts
     answer = reply(b"x" * 100)
     proxy.upstream.sends(answer[:-50])
     proxy.upstream.sends(answer[-50:])

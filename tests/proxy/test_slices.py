@@ -97,11 +97,11 @@ class Site:
         for path, body in (("/", BODY), ("/other", OTHER), ("/small", b"small")):
             client.sends(get(path))
             self.proxy.upstream.sends(reply(body, headers={"ETag": f'"{len(body)}"'}))
-        self.proxy.proxy.breaker.set_mode(self.proxy.loop.now, Mode.OPEN)
+        self.proxy.services.breaker.set_mode(self.proxy.loop.now, Mode.OPEN)
         client.resets()
 
     def client(self, sends: bytes, room: int = 0) -> "tuple[FakePeer, SlowTransport]":
-        connection: Any = DownstreamConnection(self.proxy.proxy)
+        connection: Any = DownstreamConnection(self.proxy.services)
         transport = SlowTransport(connection, room)
         connection.connection_made(transport)
         peer = FakePeer(transport)
@@ -157,7 +157,7 @@ def test_all_readers_share_the_stored_bytes() -> None:
     transports = [
         site.client(get(headers=headers), 3_000_000)[1] for headers in ({}, {"Range": "bytes=1-"})
     ]
-    stored = site.proxy.proxy.store
+    stored = site.proxy.services.store
     ((body,),) = [[b for b in stored._shelves._bodies.values() if len(b) == len(BODY)]]
     for transport in transports:
         written = [one for one in transport.objects if len(one) > 1000]
@@ -231,7 +231,7 @@ def test_a_client_that_leaves_or_takes_nothing() -> None:
     _, still = site.client(get())
     site.proxy.advance(62)
     assert still.aborted, "it has taken nothing for a minute"
-    assert not site.proxy.proxy.connections
+    assert not site.proxy.services.clients.connections
     assert not first.buffer
 
 
@@ -260,18 +260,18 @@ def test_a_connection_that_breaks_while_slices_are_written() -> None:
     transport.reads(300_000)
     assert len(transport.objects) == writes + 1
     transport.lose(BrokenPipeError())
-    assert not site.proxy.proxy.connections
+    assert not site.proxy.services.clients.connections
 
 
 def test_a_failing_application_and_a_slow_reader() -> None:
     """The stored answer is written by an exchange that has its own end."""
     site = Site()
-    site.proxy.proxy.breaker.set_mode(site.proxy.loop.now, Mode.AUTO)
+    site.proxy.services.breaker.set_mode(site.proxy.loop.now, Mode.AUTO)
     site.proxy.advance(60)
     _, transport = site.client(get())
     site.proxy.upstream.sends(reply(b"broken", status="500 Oh"))
     assert len(transport.pending) > 0
-    assert not site.proxy.proxy.exchanges, "its place is free"
+    assert not site.proxy.services.exchanges, "its place is free"
     transport.reads(10_000_000)
     assert bodies_of(transport.buffer) == [BODY]
     site.proxy.assert_at_rest()
@@ -279,15 +279,15 @@ def test_a_failing_application_and_a_slow_reader() -> None:
 
 def test_the_bytes_sent_are_counted_once() -> None:
     site = Site()
-    before = site.proxy.proxy.counters.traffic[1]
+    before = site.proxy.services.counters.traffic[1]
     _, transport = site.client(get())
     transport.reads(10_000_000)
-    assert site.proxy.proxy.counters.traffic[1] - before == len(transport.buffer)
+    assert site.proxy.services.counters.traffic[1] - before == len(transport.buffer)
 
 
 def test_a_body_that_has_left_the_store_is_sent_to_its_end() -> None:
     site = Site()
     _, transport = site.client(get())
-    site.proxy.proxy.store.purge()
+    site.proxy.services.store.purge()
     transport.reads(10_000_000)
     assert bodies_of(transport.buffer) == [BODY]

@@ -31,4 +31,4 @@ def test_clients_that_leave_a_handshake_say_nothing_about_the_application() -> N
         proxy.upstream.sends(SWITCHING)
         assert proxy.upstream.closed
     proxy.assert_at_rest()
-    assert proxy.proxy.breaker.snapshot(proxy.loop.now).failures == 0
+    assert proxy.services.breaker.snapshot(proxy.loop.now).failures == 0

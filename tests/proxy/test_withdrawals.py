@@ -39,7 +39,7 @@ class Site:
 
     @property
     def store(self) -> dict[str, int]:
-        return self.fake.proxy.store.stats()
+        return self.fake.services.store.stats()
 
     def ask(
         self,
@@ -70,13 +70,17 @@ class Site:
     def has(self, path: str, headers: dict[str, str] | None = None) -> bool:
         """Whether there is a stored response for somebody."""
         request, identity = self.parsed(path, headers)
-        found = self.fake.proxy.store.lookup(identity, request, self.fake.loop.now, superseded=True)
+        found = self.fake.services.store.lookup(
+            identity, request, self.fake.loop.now, superseded=True
+        )
         return found is not None
 
     def parsed(self, path: str, headers: dict[str, str] | None = None) -> tuple[RequestHead, Any]:
         """Return what the store knows of a request."""
-        proxy = self.fake.proxy
-        parsed = proxy.parse(get(path, headers=headers), False, proxy.request_memo(False))
+        services = self.fake.services
+        parsed = services.heads.parse(
+            get(path, headers=headers), False, services.heads.request_memos[False, b"http"]
+        )
         return parsed.head, parsed.identity
 
 
@@ -252,9 +256,9 @@ def test_an_open_circuit_believes_no_refusal(state: State) -> None:
     """A failing application says many things: a route is missing, a login service is down."""
     site = Site()
     site.ask("/a")
-    site.fake.proxy.breaker.state = state
-    site.fake.proxy.withdrawals.refused(
-        site.parsed("/a")[1], 404, site.fake.proxy.breaker.state, 1, site.fake.loop.now
+    site.fake.services.breaker.state = state
+    site.fake.services.withdrawals.refused(
+        site.parsed("/a")[1], 404, site.fake.services.breaker.state, 1, site.fake.loop.now
     )
     assert site.has("/a")
 
@@ -262,7 +266,7 @@ def test_an_open_circuit_believes_no_refusal(state: State) -> None:
 def test_in_a_held_open_circuit_what_is_stored_stays() -> None:
     site = Site()
     site.ask("/a", says={"ETag": '"1"'})
-    site.fake.proxy.breaker.set_mode(site.fake.loop.now, Mode.OPEN)
+    site.fake.services.breaker.set_mode(site.fake.loop.now, Mode.OPEN)
     # Not answered from the store: it has none for this credential.
     site.ask("/a", "404 Not Found", TOKEN)
     assert site.has("/a")
@@ -304,7 +308,7 @@ def test_a_small_site_may_take_back_some_pages(pages: int) -> None:
     read(site, 10)
     read(site, pages, "404 Not Found")
     assert kept(site, 10) == 10 - pages
-    assert not site.fake.proxy.withdrawals.mass
+    assert not site.fake.services.withdrawals.mass
 
 
 @pytest.mark.parametrize("status", [*STATUSES.values(), "400 Bad Request"])
@@ -352,7 +356,7 @@ def test_many_pages_of_a_busy_site_may_be_taken_back() -> None:
     read(site, 10, "410 Gone")
     assert kept(site, 110) == 100
     assert site.store["withdrawn"] == 10
-    assert not site.fake.proxy.withdrawals.mass
+    assert not site.fake.services.withdrawals.mass
 
 
 def test_pages_taken_back_at_other_times_are_no_mass() -> None:
@@ -407,10 +411,10 @@ def test_what_is_removed_meanwhile_is_not_given_back(purge: str) -> None:
     for number in range(MASS_PAGES_MIN - 1):
         site.ask(f"/{number}", "403 Forbidden", SESSION, visitor=number)
     if purge == "purge":
-        site.fake.proxy.store.purge()
+        site.fake.services.store.purge()
     else:
         _, identity = site.parsed("/0", SESSION)
-        site.fake.proxy.store.drop_owner(identity.owner, site.fake.loop.now)
+        site.fake.services.store.drop_owner(identity.owner, site.fake.loop.now)
     for number in range(10):
         site.ask(f"/{number}", "404 Not Found", SESSION, visitor=number)
     assert not any(site.has(f"/{number}", SESSION) for number in range(10))
@@ -510,7 +514,7 @@ def test_while_nobody_can_get_a_good_answer_no_time_ends_a_doubt(state: State) -
     site = Site()
     site.ask("/a")
     site.ask("/a", "403 Forbidden", ODD, visitor=66)
-    withdrawals, now = site.fake.proxy.withdrawals, site.fake.loop.now
+    withdrawals, now = site.fake.services.withdrawals, site.fake.loop.now
     withdrawals.advance(now + 10 * DOUBT_S, state)
     assert site.has("/a")
     withdrawals.advance(now + 10 * DOUBT_S, State.CLOSED)
@@ -524,7 +528,7 @@ def test_what_is_ones_own_is_taken_back_by_one_refusal() -> None:
     site.ask("/a")
     site.ask("/a", "404 Not Found", SESSION, visitor=2)
     assert site.has("/a")
-    found = site.fake.proxy.store.peek(*reversed(site.parsed("/a", SESSION)), site.fake.loop.now)
+    found = site.fake.services.store.peek(*reversed(site.parsed("/a", SESSION)), site.fake.loop.now)
     assert found[1], "everyone's is what is left"
 
 
@@ -550,12 +554,12 @@ def test_who_is_shut_out_leaves_no_doubt_behind() -> None:
 
 def test_doubts_are_bounded() -> None:
     site = Site()
-    withdrawals, now = site.fake.proxy.withdrawals, site.fake.loop.now
+    withdrawals, now = site.fake.services.withdrawals, site.fake.loop.now
     long = "/" + "a" * DOUBT_KEY_BYTES_MAX
     paths = [long, *[f"/{number}" for number in range(DOUBTS_MAX + 10)]]
     for client, path in enumerate(paths, 2):
         head, identity = site.parsed(path)
-        site.fake.proxy.store.put(identity, head, good_head(site.fake), b"x", now, now, client=1)
+        site.fake.services.store.put(identity, head, good_head(site.fake), b"x", now, now, client=1)
         withdrawals.confirmed += 100
         assert not withdrawals.refused(identity, 404, State.CLOSED, client, now + 0.001)
     assert len(withdrawals._doubts) == DOUBTS_MAX
@@ -612,7 +616,7 @@ def test_a_client_that_gets_nothing_but_refusals_takes_nothing_back() -> None:
             site.ask(f"/{39 - n}", visitor=n)
     read(site, 8, visitor=5)
     assert kept(site, 40) == 40
-    assert not site.fake.proxy.withdrawals.mass
+    assert not site.fake.services.withdrawals.mass
 
 
 def test_a_client_that_is_answered_well_between_is_believed() -> None:
@@ -631,32 +635,32 @@ def test_a_client_that_is_answered_well_between_is_believed() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     fake = FakeProxy()
-    proxy, now = fake.proxy, fake.loop.now
-    withdrawals = proxy.withdrawals
+    services, now = fake.services, fake.loop.now
+    withdrawals = services.withdrawals
     site = Site()
     site.fake = fake
     for number in range(HIDDEN_MAX + 100):
         head, identity = site.parsed(f"/{number}")
-        proxy.store.put(identity, head, good_head(fake), b"x", now, now, client=number + 1)
+        services.store.put(identity, head, good_head(fake), b"x", now, now, client=number + 1)
         withdrawals.confirmed += 100
         assert withdrawals.refused(identity, 404, State.CLOSED, number + 1, now)
     assert len(withdrawals._hidden) == HIDDEN_MAX
-    assert proxy.store.stats()["entries"] == HIDDEN_MAX
+    assert services.store.stats()["entries"] == HIDDEN_MAX
     assert withdrawals.pages == PAGES_MAX
     assert len(withdrawals.clients) == CLIENTS_MAX
     fake.advance(HIDDEN_S + 2)
-    assert proxy.store.stats()["entries"] == len(withdrawals._hidden) == withdrawals.pages == 0
+    assert services.store.stats()["entries"] == len(withdrawals._hidden) == withdrawals.pages == 0
 
 
 def good_head(fake: FakeProxy) -> ResponseHead:
     """Return the head of a good answer."""
-    return fake.proxy._response_parser.parse(reply(b"x").removesuffix(b"x"))
+    return fake.services.heads.response_parser.parse(reply(b"x").removesuffix(b"x"))
 
 
 def test_the_log_says_once_that_pages_are_kept() -> None:
     site = Site()
-    told = WithdrawalLog(site.fake.proxy)
-    site.fake.proxy.on_second.append(told.on_second)
+    told = WithdrawalLog(site.fake.services)
+    site.fake.proxy.ticker.on_second.append(told.on_second)
     read(site, 20)
     with capture_logs() as records:
         for second in range(40):

@@ -28,7 +28,7 @@ async def hold_little(
     reader, writer = await begin(port, context, b"")
     page = await body_of(reader)
     writer.close()
-    connections: Any = proxy._proxy.connections
+    connections: Any = proxy._services.clients.connections
     await eventually_async(lambda: not connections, "the first has gone")
     proxy.set_circuit("open")
     readers = [

@@ -147,7 +147,7 @@ def test_whoever_is_cancelled_again_and_again_leaves_nothing_open(
         with contextlib.suppress(ConnectionResetError):
             assert await in_time(reader.read()) == b""
         writer.close()
-        assert proxy._proxy._timer is None, "its clock stands still"
+        assert proxy._proxy.ticker._timer is None, "its clock stands still"
 
     run(main(), loop_name)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from retter.proxy.proxy import LATE_S, TICK_S
+from retter.proxy.ticker import LATE_S, TICK_S
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S, ApplicationProgram, eventually, free_port
 
@@ -211,7 +211,7 @@ def test_a_name_whose_resolver_fails_for_a_time(loop_name: str) -> None:
             hosts[:] = ["127.0.0.3"]
             # The next one tells that it answers again, and the one after follows it.
             await ask(port_of(proxy), "/3")
-            await eventually_async(lambda: not proxy._proxy.pool.resolver.fault, "it answers")
+            await eventually_async(lambda: not proxy._services.pool.resolver.fault, "it answers")
             assert await ask(port_of(proxy), "/4") == (200, "new")
 
     run(main(), loop_name)
@@ -238,7 +238,7 @@ def test_this_machine_by_either_protocol(loop_name: str) -> None:
                     assert await ask(port_of(proxy), f"/{number}") == (200, host)
         async with proxy_for(f":{port}", connect_hold_s=0) as proxy:
             assert (await ask(port_of(proxy)))[0] == 502
-            assert proxy._proxy.pool.fault == "connection refused: nothing listens there"
+            assert proxy._services.pool.fault == "connection refused: nothing listens there"
 
     run(main(), loop_name)
 
@@ -340,7 +340,7 @@ def test_paused_for_longer_than_we_wait(
 ) -> None:
     async def main() -> None:
         async with proxy_for(own_application.upstream, circuit="observe") as proxy:
-            port, patient = port_of(proxy), proxy._proxy.settings
+            port, patient = port_of(proxy), proxy._services.settings
             assert (await ask(port, "/page"))[0] == 200
             own_application.signal(signal.SIGSTOP)
             short = replace(patient, upstream_timeout_s=0.5, upstream_timeout_unsafe_s=0)
@@ -378,7 +378,7 @@ def test_an_answer_that_came_while_retter_was_held_up_came_in_time(loop_name: st
                     """Between looking at its sockets and looking at the clock."""
                     loop.remove_reader(its_event)
                     application.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere")
-                    (exchange,) = proxy._proxy.exchanges
+                    (exchange,) = proxy._services.exchanges
                     exchange.started_at = exchange.deadline = loop.time() - 1.0
                     time.sleep(LATE_S + 2 * TICK_S)
 

@@ -179,7 +179,7 @@ def test_asyncio_may_want_to_go_on_accepting_while_all_ends(
         settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
         async with retter.running(settings) as proxy:
             (listener,) = proxy._sockets
-            faults = LoopFaults(proxy._proxy)
+            faults = LoopFaults(proxy._services, proxy._proxy.ticker)
             handle = "<TimerHandle BaseSelectorEventLoop._start_serving()>"
             drained = asyncio.ensure_future(proxy._drain())
             while not drained.done():

@@ -108,7 +108,7 @@ def test_a_request_that_cannot_be_repeated_is_not_sent_where_the_end_has_come(
                 writer.write(POST)
                 await in_time(reader.readuntil(b"\r\n\r\nok"))
                 await eventually_async(lambda: proxy.stats()["upstream"]["idle"] == 1, "idle")
-                (client,) = proxy._proxy.connections
+                (client,) = proxy._services.clients.connections
                 assert isinstance(client, DownstreamConnection)
                 application.close_now()
                 client.data_received(POST)  # in the same round of the loop
@@ -205,7 +205,7 @@ def test_a_full_backlog_is_waited_for(loop_name: str, short_path: Path) -> None:
         ) as proxy:
             visitors = [asyncio.ensure_future(visitor(port_of(proxy), n)) for n in range(10)]
             await eventually_async(lambda: proxy.stats()["upstream"]["held"] > 5, "they are held")
-            pool = proxy._proxy.pool
+            pool = proxy._services.pool
             await eventually_async(lambda: pool.fault == "its backlog is full", "it says so")
             server = await asyncio.start_unix_server(serve, sock=listener)
             assert await asyncio.gather(*visitors) == [b"HTTP/1.1 200"] * 10

@@ -212,7 +212,7 @@ def test_a_process_that_was_held_up_reads_before_it_closes(
         loop = asyncio.get_running_loop()
         settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
         async with retter.running(settings) as proxy:
-            shared = proxy._proxy
+            shared = proxy._services
             client = socket.create_connection(("127.0.0.1", inside.port_of(proxy)))
             event, its_event = socket.socketpair()
 
@@ -224,7 +224,7 @@ def test_a_process_that_was_held_up_reads_before_it_closes(
                 time.sleep(2 * DRAIN_POLL_S)
 
             with client, event, its_event:
-                await inside.eventually_async(lambda: shared.connections, "it is accepted")
+                await inside.eventually_async(lambda: shared.clients.connections, "it is accepted")
                 monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", DEADLINE_S)
                 drained = asyncio.ensure_future(proxy._drain())
                 await inside.eventually_async(lambda: shared.draining, "it waits for the client")

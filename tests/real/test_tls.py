@@ -465,7 +465,7 @@ def test_a_handshake_under_way_is_not_cut_by_a_drain(
             await eventually_async(lambda: proxy.stats()["connections"]["open"], "it is accepted")
             monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", 0.0)
             drained = asyncio.ensure_future(proxy._drain())
-            await eventually_async(lambda: proxy._proxy.draining, "it drains")
+            await eventually_async(lambda: proxy._services.draining, "it drains")
             monkeypatch.setattr("retter.proxy.proxy.DRAIN_IDLE_S", DEADLINE_S)
             await loop.sock_sendall(raw, hello[100:])
             answer = b""

@@ -15,7 +15,7 @@ def newcomers(site: Site, cookie: str, count: int = UNANSWERED_MIN) -> list[str]
     site.goes_down()
     for number in range(count):
         site.ask("/", cookie=cookie.format(number))
-    return list(site.proxy.proxy.hints.given.values())
+    return list(site.proxy.services.hints.given.values())
 
 
 def test_a_cookie_that_differs_for_every_visitor_is_told_of_where_it_costs_pages() -> None:
@@ -47,7 +47,7 @@ def test_a_session_that_changes_with_each_answer_is_told_of() -> None:
     ann = Browser(site)
     for number in range(ROLLS_MIN + 2):
         ann.get(f"/public/{number}")
-    (given,) = site.proxy.proxy.hints.given.values()
+    (given,) = site.proxy.services.hints.given.values()
     assert given.startswith("session cookie shop_session changes with nearly every answer")
     assert "--rolling-cookies shop_session" in given
 
@@ -58,7 +58,7 @@ def test_one_that_is_renewed_now_and_then_is_not() -> None:
     for number in range(ROLLS_MIN * 2):
         ann.get(f"/public/{number}")
         site.proxy.loop.now += ROLL_S + 1
-    assert not site.proxy.proxy.hints.given
+    assert not site.proxy.services.hints.given
 
 
 def test_one_that_is_followed_is_not() -> None:
@@ -70,12 +70,12 @@ def test_one_that_is_followed_is_not() -> None:
         ann.post("/login?ann")
         for number in range(ROLLS_MIN * 2):
             ann.get(f"/public/{number}")
-        assert not site.proxy.proxy.hints.given
+        assert not site.proxy.services.hints.given
 
 
 def test_each_hint_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     site = Site(lambda asked: page("page"))
-    log = HintLog(site.proxy.proxy)
+    log = HintLog(site.proxy.services)
     log.on_second(0.0)
     newcomers(site, "popup_seen={}")
     for second in (1.0, 2.0):
@@ -89,14 +89,14 @@ def test_what_is_counted_is_bounded() -> None:
     site.goes_down()
     for number in range(NAMES_MAX * 2):
         site.ask("/", cookie=f"c{number}=1; {'n' * 100}=1")
-    hints = site.proxy.proxy.hints
+    hints = site.proxy.services.hints
     assert len(hints._values) <= NAMES_MAX
     sealed = Site(encrypting_application())
     for _ in range(3):
         ann = Browser(sealed)
         ann.get("/public/1")
         ann.get("/public/2")
-    assert len(sealed.proxy.proxy.hints._rolls) == 3 <= GIVEN_MAX
+    assert len(sealed.proxy.services.hints._rolls) == 3 <= GIVEN_MAX
 
 
 def test_names_are_shown_harmlessly() -> None:
@@ -162,7 +162,7 @@ def test_why_names_sessions_logins_and_headers() -> None:
 
 def test_why_and_the_state_repeat_the_hints() -> None:
     with admin_of() as admin:
-        hints = admin.proxy.proxy.hints
+        hints = admin.proxy.services.hints
         hints.given[b"popup_seen"] = "a hint"
         assert why(admin, cookie="popup_seen=1")["advice"][0] == "a hint"
         assert admin.state()["hints"] == ["a hint"]

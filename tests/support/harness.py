@@ -13,8 +13,9 @@ from retter.base.errors import ConnectRefused, ConnectTimeout, UpstreamError
 from retter.config.settings import Settings
 from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.pool import ConnectionPool, Dialler
-from retter.proxy.proxy import TICK_S, Proxy
+from retter.proxy.proxy import Proxy
 from retter.proxy.proxy_protocol import ProxiedConnection
+from retter.proxy.ticker import TICK_S
 from retter.proxy.upstream_connection import UpstreamConnection
 
 # What the wall clock shows, until a test sets it, and what an application's answer is dated.
@@ -260,11 +261,12 @@ class FakeProxy:
         self.proxy = Proxy(
             made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time
         )
-        self.proxy.http_date = lambda: self.date  # type: ignore[method-assign]
-        pool: Any = self.proxy.pool
+        services = self.services = self.proxy.services
+        services.http_date = lambda: self.date
+        pool: Any = services.pool
         pool.proxy = self
-        self.workers = self.proxy.compression.workers = FakeWorkers()
-        self.proxy.decoding.workers = self.proxy.keeper.workers = self.workers
+        self.workers = services.compression.workers = FakeWorkers()
+        services.decoding.workers = services.keeper.workers = self.workers
 
     # -- the client's side ------------------------------------------------------------------
 
@@ -278,9 +280,9 @@ class FakeProxy:
         """Connect a client, or a balancer that sends a PROXY header first, and let it send."""
 
         def make(peer: str | None = None) -> asyncio.Protocol:
-            return DownstreamConnection(self.proxy, peer=peer)
+            return DownstreamConnection(self.services, peer=peer)
 
-        connection = ProxiedConnection(self.proxy, make) if proxied else make()
+        connection = ProxiedConnection(self.services, make) if proxied else make()
         transport = FakeTransport(connection, peername)
         connection.connection_made(transport)
         peer = FakePeer(transport)
@@ -294,7 +296,7 @@ class FakeProxy:
     def accept(self) -> FakePeer:
         """Accept the oldest connection attempt."""
         exchange = self.dialled.pop(0)
-        pool: Any = self.proxy.pool
+        pool: Any = self.services.pool
         connection = pool.made()
         transport = FakeTransport(connection)
         connection.connection_made(transport)
@@ -323,8 +325,8 @@ class FakeProxy:
         end = self.loop.now + seconds
         while self.loop.now < end - 1e-9:
             self.loop.now = min(end, self.loop.now + TICK_S)
-            self.proxy.tick(self.loop.now)
-            while self.proxy.expire(self.loop.now):
+            self.proxy.ticker.tick(self.loop.now)
+            while self.services.clients.expire(self.loop.now):
                 pass
             self.settle()
 
@@ -340,7 +342,7 @@ class FakeProxy:
         """Nothing is in flight, waiting or leaked."""
         stats = self.proxy.stats()
         assert stats["exchanges"] == stats["streams"] == 0, stats
-        assert self.proxy.breaker.waiting == 0
+        assert self.services.breaker.waiting == 0
         assert stats["upstream"]["open"] == stats["upstream"]["idle"], stats["upstream"]
         assert stats["upstream"]["held"] == 0
         assert stats["buffers"]["bytes"] == 0, "what was taken has been given back"
@@ -351,7 +353,7 @@ def proxy_with_idle_connection(**settings: object) -> FakeProxy:
     proxy = FakeProxy(**settings)
     proxy.client(get("/first", headers={"Range": "bytes=0-"}))
     proxy.upstream.sends(reply(b"x"))
-    assert proxy.proxy.pool.idle == 1
+    assert proxy.services.pool.idle == 1
     return proxy
 
 

@@ -24,8 +24,9 @@ def set_memos(proxy: Proxy, way: str) -> None:
     assert way in WAYS
     if way == "as is":
         return
-    parsers = [*proxy._parsers.values(), proxy._response_parser]
-    for memo in (*proxy._memos.values(), proxy._response_memo):
+    heads = proxy.services.heads
+    parsers = [*heads.request_parsers.values(), heads.response_parser]
+    for memo in (*heads.request_memos.values(), heads.response_memo):
         if way != "off":
             memo._seen = _Everything()
         if way != "eager":

@@ -286,13 +286,13 @@ def test_the_access_log_counts_what_nobody_takes(tmp_path: Path) -> None:
 
 
 def test_dropped_lines_are_told_in_the_digest() -> None:
-    proxy = FakeProxy().proxy
-    digest = Digest(proxy)
+    services = FakeProxy().services
+    digest = Digest(services)
     with capture_logs() as records:
         for dropped in (0, 7):
-            proxy.counters.access_lines_dropped += dropped
+            services.counters.access_lines_dropped += dropped
             for _ in range(EVERY_S):
-                digest.on_second(proxy.loop.time())
+                digest.on_second(services.loop.time())
     (record,) = records
     assert (record["event"], record["access_lines_dropped"]) == ("digest", 7)
 

@@ -1,0 +1,165 @@
+"""All client connections of one process: how many there may be, and which gives way."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from retter.base.counters import Counters
+from retter.config.settings import Settings
+from retter.net.supervision import report
+from retter.proxy.bound_connections import BoundConnections
+from retter.proxy.deadline_wheel import DeadlineWheel
+from retter.proxy.eviction import LongestWaiting
+from retter.proxy.half_close import HalfClosed
+from retter.proxy.lingering import LingerPace
+from retter.proxy.peers import Peers
+
+# When there is no room, those of an address with more than this share of all connections give way
+# first: one client that takes all it can get drives itself out and nobody else. An office or a
+# mobile network behind one address stays below; a proxy that is trusted speaks for many.
+ADDRESS_SHARE = 1 / 8
+
+# Ten thousand slow heads whose time is over together would take the loop half a second. So few are
+# ended at once (half a millisecond), and soon the next few: 1,600 a second, with visitors between.
+EXPIRED_AT_ONCE_MAX = 8
+
+
+class ClientConnection(Protocol):
+    """What all client connections have, whatever they wait for."""
+
+    peer: str  # whom it counts for; "" for nobody: a Unix socket, or not yet known
+    deadline: float
+    bucket: int  # the wheel's
+
+    @property
+    def idle(self) -> bool: ...
+    def waits_since(self) -> float: ...
+    def on_deadline(self, now: float) -> None: ...
+    def give_up(self, now: float) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class ClientRegistry:
+    """Counts client connections in and out, and ends those whose time is over.
+
+    Args:
+        upstreams: Returns how many connections to the application are open or being made.
+
+    Attributes:
+        wheel: Their deadlines.
+        half_closed: Those whose clients send no more.
+        linger_pace: How fast is read what comes after the last answer.
+        descriptors_max: For clients and the application together; 0: not known.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        counters: Counters,
+        peers: Peers,
+        bound: BoundConnections,
+        upstreams: Callable[[], int],
+    ) -> None:
+        self._loop = loop
+        self._counters = counters
+        self._peers = peers
+        self._bound = bound
+        self._upstreams = upstreams
+        self.configure(settings)
+        self.connections: set[ClientConnection] = set()
+        self.per_address: dict[str, int] = {}
+        self.descriptors_max = 0
+        self._longest_waiting: LongestWaiting[ClientConnection] = LongestWaiting()
+        self.wheel: DeadlineWheel[ClientConnection] = DeadlineWheel(loop.time())
+        self.half_closed = HalfClosed()
+        self.linger_pace = LingerPace()
+
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings."""
+        self._connections_max = settings.connections_max
+        self._per_address_max = settings.connections_per_address_max
+
+    def accept(self, connection: ClientConnection) -> bool:
+        """Count a new client connection in; False if there are too many."""
+        self._counters.connections += 1
+        address_max = self._per_address_max
+        if address_max and (not connection.peer or self._peers.trust.trusts(connection.peer)):
+            address_max = 0  # a proxy in front speaks for many
+        # Counted without a limit too: one may be set, or the trust taken back, while it is open.
+        counts = self.per_address
+        here = counts.get(connection.peer, 0)
+        if (address_max and here >= address_max) or (self._is_full() and not self.make_room()):
+            self._counters.connections_refused += 1
+            return False
+        # Read again: room may have been made by one of the same address.
+        counts[connection.peer] = counts.get(connection.peer, 0) + 1
+        self.connections.add(connection)
+        return True
+
+    def _is_full(self) -> bool:
+        clients = len(self.connections)
+        if clients >= self._connections_max:
+            return True
+        return bool(self.descriptors_max) and clients + self._upstreams() >= self.descriptors_max
+
+    def make_room(self) -> bool:
+        """Close the client connection that has waited longest for its client, if there is one."""
+        now = self._loop.time()
+        connection = self._longest_waiting.take(self.connections, now, self._crowd)
+        while connection is not None and connection not in self.connections:
+            connection = self._longest_waiting.take(self.connections, now, self._crowd)  # ended
+        if connection is None:
+            return False
+        self._counters.connections_evicted += 1
+        self.lost(connection)  # its place is free now; the loop reports it in its next round
+        connection.give_up(now)
+        return True
+
+    def _crowd(self) -> frozenset[str]:
+        """Return the addresses that have more connections than their share."""
+        share = len(self.connections) * ADDRESS_SHARE
+        return frozenset(
+            [
+                peer
+                for peer, count in self.per_address.items()
+                if count > share and peer and not self._peers.trust.trusts(peer)
+            ]
+        )
+
+    def withdraw(self, connection: ClientConnection) -> None:
+        """Take a connection back that is accepted again as something else."""
+        self._counters.connections -= 1
+        self.lost(connection)
+
+    def lost(self, connection: ClientConnection) -> None:
+        """A client connection is closed."""
+        if self._bound.clients:
+            self._bound.lost(connection)
+        if connection in self.connections:
+            self.connections.remove(connection)
+            here = self.per_address.get(connection.peer, 0)
+            if here > 1:
+                self.per_address[connection.peer] = here - 1
+            else:
+                self.per_address.pop(connection.peer, None)
+        self.wheel.forget(connection)
+        self.half_closed.forget(connection)
+        self.linger_pace.forget(connection)
+
+    def tick(self, now: float) -> None:
+        """Look at those that have closed their sending side, and let the lingering go on."""
+        if self.half_closed:
+            self.half_closed.look(now)
+        self.linger_pace.tick()
+
+    def expire(self, now: float) -> bool:
+        """End some of those whose time is over; whether there may be more."""
+        for connection in self.wheel.due(now, EXPIRED_AT_ONCE_MAX):
+            try:
+                connection.on_deadline(now)
+            except Exception as error:  # noqa: BLE001 - the others' time is over as well
+                report(self._loop, "a client connection could not be ended in time", error)
+                connection.abort()
+        return self.wheel.behind(now)

@@ -1,0 +1,185 @@
+"""Heads of requests and responses for one process: the parsers, what they mean, and their memos."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+from retter.base.wildcard import name_matcher
+from retter.breaker import Kind, route_of
+from retter.compression.compressors import decodable
+from retter.config.settings import Settings
+from retter.config.units import parse_listen, parse_upstream
+from retter.http.content_coding import Eligibility
+from retter.http.forwarding import ForwardingFields
+from retter.http.memo import HeadMemo
+from retter.http.message import RequestHead, ResponseHead
+from retter.http.request_parser import RequestParser
+from retter.http.response_parser import ResponseParser
+from retter.proxy.awaited_streams import asks_for_events
+from retter.proxy.bound_connections import names_binding_scheme
+from retter.proxy.request import ParsedRequest
+from retter.store.owner import OwnerRules
+from retter.store.policy import Identity, identify
+
+# All memos together take 8 MiB at most: these, 2 MiB of forms and cookies (templates.py, owner.py),
+# and 2 MiB of what has come once (memo.py).
+REQUEST_MEMO_BYTES_MAX = 3 * 1024 * 1024
+RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
+
+# Paths whose route is remembered: a page is asked for again and again, with ever new queries. A
+# miss costs 1 us more than none.
+ROUTES_REMEMBERED_MAX = 4096
+ROUTE_PATH_BYTES_MAX = 256  # of a path that is remembered: 1 MB of them, not 64
+
+
+def encoded(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Return names of a setting as they stand in heads."""
+    return tuple([name.encode("latin-1") for name in names])
+
+
+def _path(request: RequestHead) -> bytes:
+    return request.target.partition(b"?")[0]
+
+
+def _make_route_of(patterns: tuple[bytes, ...], limit_head: bool) -> Callable[[RequestHead], bytes]:
+    """Return a function that names routes: the operator's own first, then by segments."""
+
+    def method_of(request: RequestHead) -> bytes:
+        return b"GET" if limit_head and request.method == b"HEAD" else request.method
+
+    if not patterns:
+        return lambda request: route_of(method_of(request), request.target)
+    rules = [(pattern, name_matcher((pattern,))) for pattern in patterns]
+
+    @lru_cache(ROUTES_REMEMBERED_MAX)
+    def route_of_path(method: bytes, path: bytes) -> bytes:
+        for pattern, matches in rules:
+            if matches(path):
+                return (b"GET " if method == b"GET" else b"OTHER ") + pattern
+        return route_of(method, path)
+
+    def route(request: RequestHead) -> bytes:
+        path = _path(request)
+        if len(path) > ROUTE_PATH_BYTES_MAX:
+            return route_of_path.__wrapped__(method_of(request), path)
+        return route_of_path(method_of(request), path)
+
+    return route
+
+
+def _request_memo_sizes(settings: Settings) -> dict[tuple[bool, bytes], int]:
+    """Return the octets of a memo for each kind of peer: trusted or not, over TLS or not.
+
+    What a head means depends on that. Those that can have a peer share the bytes.
+    """
+    listeners = [parse_listen(text) for text in settings.listen]
+    trust = [False, True] if settings.trusted_proxies else [False]
+    protos = {b"https" if listener.tls else b"http" for listener in listeners}
+    bytes_max = REQUEST_MEMO_BYTES_MAX // max(1, len(trust) * len(protos))
+    return {
+        (trusted, proto): bytes_max if trusted in trust and proto in protos else 0
+        for trusted in (False, True)
+        for proto in (b"http", b"https")
+    }
+
+
+def _eligibility(settings: Settings) -> Eligibility | None:
+    if not settings.codings:
+        return None
+    return Eligibility(name_matcher(encoded(settings.compress_types)), settings.compress_min_bytes)
+
+
+class HeadReader:
+    """Reads all heads of one process.
+
+    Args:
+        instance: This process's own Via id, to see a request that comes round again.
+
+    Attributes:
+        request_memos: By whether the peer is trusted, and b"http" or b"https".
+        response_memo, response_parser: The same for all connections to the application.
+    """
+
+    def __init__(self, settings: Settings, rules: OwnerRules, instance: bytes) -> None:
+        self.request_memos: dict[tuple[bool, bytes], HeadMemo[ParsedRequest]] = {
+            kind: HeadMemo(bytes_max) for kind, bytes_max in _request_memo_sizes(settings).items()
+        }
+        self.response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
+        self.response_parser = ResponseParser()
+        self.instance = instance
+        self.configure(settings, rules)
+
+    def configure(self, settings: Settings, rules: OwnerRules) -> None:
+        """Follow other settings and rules; all memos begin anew, since heads may mean others."""
+        self._rules = rules
+        self._limit_head = settings.limit_head
+        self._has_stream_paths = bool(settings.stream_paths)
+        self._is_stream = name_matcher(encoded(settings.stream_paths))
+        self._route_of = _make_route_of(encoded(settings.routes), settings.limit_head)
+        parser = partial(
+            RequestParser,
+            fields_max=settings.head_fields_max,
+            target_bytes_max=settings.target_bytes_max,
+            instance=self.instance,
+            authority=parse_upstream(settings.upstream).authority,
+            tells=lambda name: rules.field_kinds[name] is not None,
+            shaper=rules.shaper,
+            decodable=decodable(),
+        )
+        self.request_parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}
+        self.response_parser.configure(settings.head_fields_max, _eligibility(settings))
+        self.forget_requests()
+        for kind, bytes_max in _request_memo_sizes(settings).items():
+            self.request_memos[kind].resize(bytes_max)
+        self.response_memo.clear()
+
+    def parse(
+        self,
+        head_bytes: bytes,
+        trusted: bool,
+        memo: HeadMemo[ParsedRequest],
+        proto: bytes = b"http",
+        forwarding: ForwardingFields | None = None,
+    ) -> ParsedRequest:
+        """Parse a request head that the memo does not know, and remember it.
+
+        Args:
+            forwarding: Names the client, to see sessions that many clients share.
+
+        Raises:
+            DownstreamError: With the status that the client is to get.
+        """
+        head = self.request_parsers[trusted].parse(head_bytes)
+        like_get = head.method == b"GET" or (head.method == b"HEAD" and self._limit_head)
+        stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
+        kind = Kind.GET if like_get and not head.upgrade and not stream else Kind.OTHER
+        asks_events = not stream and not head.upgrade and asks_for_events(head)
+        binds = bool(head.telling) and names_binding_scheme(head.telling, b"authorization")
+        # An event stream is nobody else's yet, and an authenticated connection never is.
+        kept_out = stream or asks_events or binds
+        identity = self._identify(head, proto, kept_out)
+        if identity.session and forwarding is not None:
+            client = forwarding.client_of(head)
+            if self._rules.seen.used_by(identity.owner, client):
+                self.forget_requests()
+                identity = self._identify(head, proto, kept_out)
+        parsed = ParsedRequest(head, identity, kind, stream, asks_events, binds)
+        memo.offer(head_bytes, parsed)
+        return parsed
+
+    def _identify(self, head: RequestHead, proto: bytes, kept_out: bool) -> Identity:
+        return identify(
+            head,
+            self._rules,
+            self._route_of,
+            limit_head=self._limit_head,
+            kept_out=kept_out,
+            # The application may answer http with a redirect to https, which would send a client
+            # of https round in circles.
+            apart=b"https" if proto == b"https" else b"",
+        )
+
+    def forget_requests(self) -> None:
+        """Forget what requests mean: it has changed."""
+        self._rules.cookie_owners.clear()
+        for memo in self.request_memos.values():  # the connections look into these very memos
+            memo.clear()

@@ -1,0 +1,60 @@
+"""Those who hold a permit of the breaker and wait: for a place, or for a slow answer."""
+
+from typing import Protocol, cast
+
+from retter.breaker import Permit
+from retter.net.supervision import report
+from retter.proxy.interfaces import Work
+from retter.proxy.services import Services
+
+
+class Queued(Protocol):
+    """An exchange that has not begun."""
+
+    def forward(self, now: float) -> None: ...
+    def keep_from_store(self) -> None: ...
+
+
+def holder_of(permit: Permit) -> Work:
+    """Return who works with a permit."""
+    assert isinstance(permit.holder, Work), "who holds it"
+    return permit.holder
+
+
+def queued_holder_of(permit: Permit) -> Queued:
+    """Return the exchange that waits with a permit for its place."""
+    return cast("Queued", holder_of(permit))
+
+
+def start_waiting(services: Services, now: float) -> None:
+    """Send those on their way for whom a place has become free."""
+    if services.breaker.waiting:
+        for permit in services.breaker.take_ready(now):
+            exchange = queued_holder_of(permit)
+            try:
+                exchange.forward(now)
+            except Exception as error:  # noqa: BLE001 - it is the others' turn as well
+                end_broken(services, holder_of(permit), error, now)
+
+
+def resume(services: Services, now: float) -> int:
+    """End a pause of the application at once; return how many requests it has held."""
+    held = services.breaker.resume(now)
+    start_waiting(services, now)
+    return held
+
+
+def end_overdue(services: Services, now: float) -> None:
+    """Let the breaker's clock run, and end the waits that are over."""
+    for permit in services.breaker.tick(now):
+        holder = holder_of(permit)
+        try:
+            holder.overdue(permit.reason, now)
+        except Exception as error:  # noqa: BLE001 - the others are overdue as well
+            end_broken(services, holder, error, now)
+
+
+def end_broken(services: Services, holder: Work, error: Exception, now: float) -> None:
+    """End what a fault of ours has met, so that neither client nor place waits."""
+    report(services.loop, "an exchange has failed", error)
+    holder.broken(now)

@@ -1,0 +1,166 @@
+"""What the two sides of a request ask of each other.
+
+A client connection begins a request and then talks to whoever works on it; that one talks back to
+the connection. Neither has to know the other's class. These are base classes and no Protocols,
+since a call through a base class costs compiled code (setup.py) a tenth of one through a Protocol.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from retter.base.errors import DownstreamError
+from retter.base.reason import Reason
+from retter.http.forwarding import ForwardingFields
+from retter.http.message import RequestHead
+from retter.proxy.responses import Persistence
+
+
+class TunnelClientSide(Protocol):
+    """What a client connection needs of the tunnel that it has become a side of."""
+
+    def client_data(self, data: bytes, now: float) -> None: ...
+    def client_eof(self, now: float) -> None: ...
+    def client_gone(self, now: float) -> None: ...
+    def downstream_blocked(self) -> None: ...
+    def downstream_writable(self) -> None: ...
+
+
+class Work(ABC):
+    """What works on a client's request: the exchange, and then the delivery of its answer."""
+
+    __slots__ = ()
+
+    started_at: float  # when it went to the application (monotonic seconds)
+
+    @property
+    @abstractmethod
+    def stream(self) -> bool:
+        """Whether it takes long on purpose (`--stream-paths`)."""
+
+    @property
+    @abstractmethod
+    def event_stream(self) -> bool:
+        """Whether an event stream is awaited or being received."""
+
+    @property
+    @abstractmethod
+    def answer_begun(self) -> bool:
+        """Whether bytes of the application's answer went to the client."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether it has a connection to the application."""
+
+    # -- from the client
+
+    @abstractmethod
+    def request_data(self, data: bytes, now: float) -> None:
+        """Take a piece of the request's body."""
+
+    @abstractmethod
+    def downstream_blocked(self) -> None:
+        """The client does not read."""
+
+    @abstractmethod
+    def downstream_writable(self) -> None:
+        """The client reads again."""
+
+    @abstractmethod
+    def downstream_gone(self, now: float) -> None:
+        """The client has closed its connection."""
+
+    @abstractmethod
+    def client_failed(self, error: DownstreamError, now: float) -> None:
+        """The rest of the request cannot be read: its client is told so, and not answered here."""
+
+    # -- from the clock
+
+    @abstractmethod
+    def sweep(self, now: float) -> None:
+        """Look at the time limits. Called with every tick once it is older than HOLD_S."""
+
+    @abstractmethod
+    def overdue(self, reason: Reason, now: float) -> None:
+        """The breaker's clock has run out."""
+
+    @abstractmethod
+    def broken(self, now: float) -> None:
+        """A fault of our own: neither client nor place waits."""
+
+    @abstractmethod
+    def shut_down(self, now: float) -> None:
+        """RETTER ends."""
+
+
+class Client(ABC):
+    """What an exchange asks of the client connection that it works for."""
+
+    __slots__ = ()
+
+    forwarding: ForwardingFields
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Write to the client."""
+
+    @abstractmethod
+    def write_message(self, head: bytes, body: bytes) -> None:
+        """Write a head and a body in one system call."""
+
+    @abstractmethod
+    def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
+        """Write a large stored response so that what the client has not taken is no copy of it."""
+
+    @abstractmethod
+    def begin_answer(self, request: RequestHead) -> Persistence:
+        """Decide whether the connection persists after this answer, whose head is about to go."""
+
+    @abstractmethod
+    def close_after_answer(self) -> None:
+        """The present answer is the connection's last."""
+
+    @abstractmethod
+    def pause_body(self) -> None:
+        """Stop reading: the application does not take the body."""
+
+    @abstractmethod
+    def resume_body(self) -> None:
+        """Read again."""
+
+    @abstractmethod
+    def hand_over(self, work: Work) -> None:
+        """Another works on the request from here on."""
+
+    @abstractmethod
+    def exchange_done(self, now: float) -> None:
+        """The answer is complete: on to the next request, or close."""
+
+    @abstractmethod
+    def await_form(self) -> None:
+        """The answer comes when a stored response is decoded, and no more requests until then."""
+
+    @property
+    @abstractmethod
+    def gone(self) -> bool:
+        """Whether the connection is closed."""
+
+    @abstractmethod
+    def begin_tunnel(self, tunnel: TunnelClientSide, now: float) -> None:
+        """Hand all that comes from here on to the tunnel."""
+
+    @abstractmethod
+    def write_eof(self) -> None:
+        """Close our direction of the tunnel, or all of it where TLS knows no half."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close when everything written has been sent."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Close at once; what the client has got so far is all there is."""
+
+    @abstractmethod
+    def cut_off(self, *, reset: bool) -> None:
+        """Close in the middle of an answer; `reset` if nothing else shows that it is cut."""

@@ -1,0 +1,44 @@
+"""Who is at the other end of a client connection: trusted or not, and under which number."""
+
+import os
+
+from retter.base.client_id import ClientIds
+from retter.config.settings import Settings
+from retter.http.forwarding import ForwardingFields, Trust
+from retter.proxy.request import ParsedRequest
+
+
+def _trust_of(settings: Settings) -> Trust:
+    networks = [n for n in settings.trusted_proxies if not isinstance(n, str)]
+    return Trust(networks, "unix:" in settings.trusted_proxies)
+
+
+class Peers:
+    """What is known of peers, for all connections of one process.
+
+    Attributes:
+        ids: Numbers for addresses.
+        instance: This process's own Via id.
+        trust: Which peers are trusted proxies.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.ids = ClientIds(os.urandom(32))
+        self.instance = os.urandom(6).hex().encode()
+        self.trust = _trust_of(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Follow other settings. Connections that are open keep what they have."""
+        self.trust = _trust_of(settings)
+
+    def forwarding_fields(self, peer: str, proto: bytes) -> ForwardingFields:
+        """Return what the application is told about a client connection."""
+        return ForwardingFields(peer, proto, self.instance, self.trust, self.ids.of_address(peer))
+
+    def client_of(self, forwarding: ForwardingFields, parsed: ParsedRequest) -> int:
+        """Return the number of the client that a request counts for; 0 if it is not known."""
+        if not forwarding.trusted:
+            return forwarding.number
+        if parsed.client < 0:
+            parsed.client = self.ids.of_address(forwarding.told_client(parsed.head))
+        return parsed.client or forwarding.number

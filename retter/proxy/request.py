@@ -1,0 +1,44 @@
+"""A request as its head alone makes it: shared by all requests with the same bytes."""
+
+from retter.breaker import Kind
+from retter.http.content_coding import Accepted
+from retter.http.message import RequestHead
+from retter.store.policy import Identity
+
+
+class ParsedRequest:
+    """All that follows from a request's head.
+
+    Args:
+        kind: Whether the breaker may answer it without the application.
+        stream: It takes long on purpose (`--stream-paths`).
+        asks_events: It asks for an event stream and nothing else.
+        binds: It authenticates its connection (bound_connections.py).
+    """
+
+    __slots__ = ("accepted", "asks_events", "binds", "client", "head", "identity", "kind", "stream")
+
+    def __init__(
+        self,
+        head: RequestHead,
+        identity: Identity,
+        kind: Kind,
+        stream: bool = False,
+        asks_events: bool = False,
+        binds: bool = False,
+    ) -> None:
+        self.head = head
+        self.identity = identity
+        self.kind = kind
+        self.stream = stream
+        self.asks_events = asks_events
+        self.binds = binds
+        self.accepted: Accepted | None = None  # found out with the first answer that gains
+        # The number of the client that a trusted peer names, 0 if it names none; -1: not read yet.
+        self.client = -1
+
+    def identified_as(self, identity: Identity) -> "ParsedRequest":
+        """Return the same request under another identity."""
+        return ParsedRequest(
+            self.head, identity, self.kind, self.stream, self.asks_events, self.binds
+        )

@@ -1,0 +1,91 @@
+"""What the connections and exchanges of one process share: plain data, made by build.py."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from retter.base.buffers import BufferBudget
+from retter.base.counters import Counters
+from retter.breaker import CircuitBreaker
+from retter.compression.decoding import Decoding
+from retter.compression.pipeline import Compression
+from retter.config.settings import Settings
+from retter.proxy.awaited_streams import AwaitedStreams
+from retter.proxy.bound_connections import BoundConnections
+from retter.proxy.clients import ClientRegistry
+from retter.proxy.failed_page import FailedPage
+from retter.proxy.goodness import Goodness
+from retter.proxy.head_reader import HeadReader
+from retter.proxy.interfaces import Work
+from retter.proxy.keeping import Keeper
+from retter.proxy.peers import Peers
+from retter.proxy.pool import ConnectionPool
+from retter.proxy.responses import AnswerWriter
+from retter.proxy.withdrawals import Withdrawals
+from retter.store.hints import Hints
+from retter.store.owner import OwnerRules
+from retter.store.policy import StorePolicy
+from retter.store.store import ResponseStore
+from retter.telemetry.access_log import AccessLog
+
+
+class Stream(Protocol):
+    """An event stream or a tunnel: looked at once a second."""
+
+    def sweep(self, now: float) -> None: ...
+    def shut_down(self, now: float) -> None: ...
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Services:
+    """The shared parts, and what follows from the settings."""
+
+    loop: asyncio.AbstractEventLoop
+    started_at: float  # monotonic seconds
+    counters: Counters
+    http_date: Callable[[], str]  # the wall clock as in a Date field (RFC 9110 section 5.6.7)
+
+    # what follows from the settings, and changes with them
+    settings: Settings
+    answers: AnswerWriter
+    owner_rules: OwnerRules
+    store_policy: StorePolicy
+    failure_statuses: frozenset[int]
+    # Whether a plain answer (ResponseHead.plain) may be a failure, or may not be stored.
+    judges_plain_answers: bool
+    access_log: AccessLog | None
+
+    # from the client
+    peers: Peers
+    clients: ClientRegistry
+    heads: HeadReader
+    buffers: BufferBudget
+
+    # to the application
+    breaker: CircuitBreaker
+    pool: ConnectionPool
+    bound: BoundConnections
+    awaited_streams: AwaitedStreams
+    exchanges: dict[Work, None]  # in flight, in start order
+    streams: dict[Stream, None]  # event streams and tunnels
+
+    # what becomes of its answers
+    store: ResponseStore
+    keeper: Keeper
+    goodness: Goodness
+    withdrawals: Withdrawals
+    hints: Hints
+    failed_page: FailedPage
+    compression: Compression
+    decoding: Decoding
+
+    draining: bool = False  # all connections close after their next answer
+
+
+def free_memory(services: Services) -> None:
+    """Memory has run out: drop what can be done without, and keep less from now on."""
+    services.counters.memory_errors += 1
+    services.heads.forget_requests()
+    services.heads.response_memo.clear()
+    services.counters.memory_dropped += services.store.give_up()
