@@ -1,14 +1,19 @@
 """Rules of the controller that can be switched off, to see what each is worth."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
-from retter.breaker import baseline, constants, decide, sweep
+from retter.breaker import FairnessMode, baseline, constants, decide, fairness, sweep
 from retter.breaker.breaker import CircuitBreaker
 from retter.breaker.circuit import Circuit
+from retter.breaker.demand import DemandTable
+from retter.breaker.fairness import Fairness
 from retter.breaker.in_flight import Flight
+from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.table import ConcurrencyTable
+from retter.breaker.tickets import Tickets
 
 
 def _constant(name: str, value: float) -> Callable[[], None]:
@@ -49,6 +54,31 @@ def _set(**values: float) -> Callable[[], None]:
     return apply
 
 
+class Chosen:
+    """What the runs are made with."""
+
+    fairness = FairnessMode.ON
+
+
+def _place_without_word(self: Any, asker: Any, now: float, more_s: float = 0.0) -> Any:
+    return _place_of(self, asker._replace(crawler=""), now, more_s)
+
+
+_place_of = Fairness.place_of
+
+
+def _twice_the_mean(self: Any, now: float) -> float:
+    demands: list[float] = [self.demand_of(client, now) for client in self._slots]
+    return 2 * sum(demands) / len(demands)
+
+
+def _without_stored_first(self: Any, lane: int) -> Any:
+    self._turns[lane] = 0
+    return _next_of(self, lane)
+
+
+_next_of = Lanes._next_of
+
 RULES: dict[str, Callable[[], None]] = {
     "patience": _method(sweep, "loses_patience", lambda *_: False),
     "stall": _method(sweep, "stalled", lambda *_: False),
@@ -76,5 +106,17 @@ RULES: dict[str, Callable[[], None]] = {
     "error-breaker": _method(CircuitBreaker, "_judge_failures", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
+    "fairness": _method(Chosen, "fairness", FairnessMode.OFF),
+    "demand": _method(Fairness, "limit_s", property(lambda _: inf)),
+    "fair-share": _method(DemandTable, "fair_share", lambda *_: 0.0),
+    "fair-share: twice the mean": _method(DemandTable, "fair_share", _twice_the_mean),
+    "light": _set(LIGHT_SHARE=0.0, LIGHT_ANSWERS=0.0),
+    "known": _method(fairness, "ISSUED", -1),
+    "tickets": _method(Tickets, "read", lambda *_: None),
+    "crawlers-word": _method(Fairness, "place_of", _place_without_word),
+    "heavy-turn": _constant("HEAVY_TURN", 10**9),
+    "heavy-least": _constant("HEAVY_LOOKED_AT", 1),
+    "in-turn": _method(Lanes, "_next_of", _without_stored_first),
+    "learn-from-half": _constant("LEARNT_SHARE", 1.0),
     "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
 }

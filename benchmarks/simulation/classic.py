@@ -9,7 +9,7 @@ from math import inf
 
 from retter.base.errors import Outcome
 from retter.base.reason import Reason
-from retter.breaker import Kind, Permit, Phase, Shed, State
+from retter.breaker import Asker, Kind, Permit, Phase, Shed, State
 from retter.breaker.routes import Route
 
 _STORED = Shed(Reason.OPEN, serve_stored=True, retry_after_s=2.0)
@@ -39,6 +39,7 @@ class Classic:
         key: bytes,
         stored_age_s: float | None,
         client: int = 0,
+        asker: Asker | None = None,
     ) -> Permit | Shed:
         """Forward unless open, or half-open with all trials on their way."""
         permit = Permit(

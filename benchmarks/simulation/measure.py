@@ -301,3 +301,59 @@ def leaked(run: Run) -> float:
 def ratio(above: Measure, below: Measure) -> Measure:
     """One figure in per cent of another."""
     return lambda run: 100 * above(run) / max(1e-9, below(run))
+
+
+# --- who: visitors, an office, a crawler ---
+
+
+def _gets_of(run: Run, who: str, begin: float, end: float) -> list[Answer]:
+    return [answer for answer in _of(run, begin, end) if answer.is_get and answer.who == who]
+
+
+def share_of(who: str, how: str, begin: float, end: float) -> Measure:
+    """Their GETs that were answered so, in per cent; those who came again count once."""
+
+    def measure(run: Run) -> float:
+        gets = _gets_of(run, who, begin, end)
+        return 100 * sum(answer.how == how for answer in gets) / max(1, len(gets))
+
+    return measure
+
+
+def needy_answered(who: str, begin: float, end: float) -> Measure:
+    """Their GETs for pages that are never stored, answered by the application, in per cent."""
+
+    def measure(run: Run) -> float:
+        needy = [answer.how == "fresh" for answer in _gets_of(run, who, begin, end) if answer.needy]
+        return 100 * sum(needy) / max(1, len(needy))
+
+    return measure
+
+
+def needy_took(who: str, begin: float, end: float, share: float) -> Measure:
+    """Seconds from the first try until such a page was there: a quantile."""
+    return lambda run: quantile(
+        [answer.took_s for answer in _gets_of(run, who, begin, end) if answer.needy], share
+    )
+
+
+def needless_errors(who: str, begin: float, end: float) -> Measure:
+    """Their errors where a stored response was there."""
+    return lambda run: sum(
+        answer.how == "error" and not answer.needy for answer in _gets_of(run, who, begin, end)
+    )
+
+
+def share_of_capacity(who: str, begin: float, end: float) -> Measure:
+    """Their fresh answers, in per cent of what the application can do."""
+
+    def measure(run: Run) -> float:
+        fresh = sum(answer.how == "fresh" for answer in _gets_of(run, who, begin, end))
+        return 100 * fresh / (run.model.capacity * (end - begin))
+
+    return measure
+
+
+def difference(one: Measure, other: Measure) -> Measure:
+    """By how much one figure is above another."""
+    return lambda run: one(run) - other(run)

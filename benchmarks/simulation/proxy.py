@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.simulation.application import Application, Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
 from retter.base.errors import Outcome, outcome_of
-from retter.breaker import CircuitBreaker, Kind, Permit, Phase
+from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
+
+if TYPE_CHECKING:
+    from benchmarks.simulation.crowd import Crowd
 
 TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
@@ -25,6 +28,7 @@ class Request:
     __slots__ = (
         "answered",
         "arrived_at",
+        "asker",
         "at_upstream",
         "client",
         "generation",
@@ -33,6 +37,7 @@ class Request:
         "nuisance",
         "permit",
         "route",
+        "who",
     )
 
     def __init__(
@@ -53,6 +58,8 @@ class Request:
         self.answered = False
         self.at_upstream = False
         self.permit: Permit | None = None
+        self.asker: Asker | None = None  # found out when it is decided about
+        self.who = ""  # visitor, office or crawler, where that is told apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Answer:
     age_s: float  # of the stored response
     status: int
     needy: bool  # there never was a stored response for it
+    who: str
 
 
 @dataclass(slots=True)
@@ -126,6 +134,7 @@ class Load:
     bursts: tuple[tuple[float, int], ...] = ()  # at a moment, so many GETs at once
     visitors: int = 0  # are told apart; 0: nobody knows who asks
     nuisances: tuple[Nuisance, ...] = ()
+    crowd: "Crowd | None" = None  # who the visitors are, and who else comes
 
 
 class Proxy:
@@ -228,7 +237,9 @@ class Proxy:
         kind = Kind.GET if request.is_get else Kind.OTHER
         stored_at = self._stored_at.get(request.key) if request.is_get else None
         age_s = None if stored_at is None else now - stored_at
-        decision = self._breaker.admit(now, kind, request.route, request.key, age_s, request.client)
+        decision = self._breaker.admit(
+            now, kind, request.route, request.key, age_s, request.client, self._asker(request)
+        )
         if isinstance(decision, Permit):
             request.permit = decision
             decision.holder = request
@@ -238,6 +249,9 @@ class Proxy:
             self._answer(request, "stored")
         else:
             self._answer(request, "error", 503)
+
+    def _asker(self, request: Request) -> Asker | None:
+        return None
 
     def _choose_page(self, now: float) -> int:
         """Return a number below KEYS; its route is the remainder by their number."""
@@ -328,6 +342,7 @@ class Proxy:
                 age_s,
                 status,
                 request.key in self._uncacheable,
+                request.who,
             )
         )
 
@@ -403,7 +418,12 @@ def simulate(
 ) -> Run:
     """Run one scenario to its end, and on until everything is answered."""
     engine, run = Engine(), Run(model=model)
-    proxy = Proxy(engine, model, load, Random(seed), make_breaker, run)
+    if load.crowd is None:
+        proxy = Proxy(engine, model, load, Random(seed), make_breaker, run)
+    else:
+        from benchmarks.simulation.crowd import CrowdedProxy
+
+        proxy = CrowdedProxy(engine, model, load, Random(seed), make_breaker, run)
     engine.run(load.phases[-1][0] + drain_s)
     run.leaked = proxy.leaked()
     return run

@@ -6,10 +6,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from time import perf_counter
 
-from benchmarks.simulation.ablation import RULES, set_constant
+from benchmarks.simulation.ablation import RULES, Chosen, set_constant
+from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.classic import Classic, ErrorBreaker, SlowCallBreaker
 from benchmarks.simulation.proxy import Run, simulate
-from benchmarks.simulation.scenarios import SCENARIOS
 from retter.breaker import BreakerSettings, CircuitBreaker, Transition
 
 TOLERANCE = 0.1  # of a bar: seeds differ
@@ -19,7 +19,7 @@ def _retter(now: float, run: Run) -> CircuitBreaker:
     def note(transition: Transition) -> None:
         run.transitions.append((transition.at, transition.after.value, transition.cause.value))
 
-    return CircuitBreaker(BreakerSettings(), now, note)
+    return CircuitBreaker(BreakerSettings(fairness=Chosen.fairness), now, note, b"simulated")
 
 
 def _error_breaker(now: float, run: Run) -> Classic:

@@ -60,11 +60,13 @@ class Scenario:
     quick: bool = False
 
 
-def _most(label: str, measure: m.Measure, bar: float) -> Bar:
+def most(label: str, measure: m.Measure, bar: float) -> Bar:
+    """Make a bar that is the most."""
     return Bar(label=label, measure=measure, at_most=bar)
 
 
-def _least(label: str, measure: m.Measure, bar: float) -> Bar:
+def least(label: str, measure: m.Measure, bar: float) -> Bar:
+    """Make a bar that is the least."""
     return Bar(label=label, measure=measure, at_least=bar)
 
 
@@ -98,21 +100,21 @@ def _overload(
 ) -> Scenario:
     begin, end = WARM_S, WARM_S + 30
     bars = [
-        _least("fresh goodput, % of capacity", m.goodput(begin, end), good),
-        _most("GET p99, s", m.latency(begin, end, 0.99), p99),
-        _most("GET longest, s", m.latency(begin, end, 1), longest),
-        _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
-        _least("POST ok, %", m.post_ok(begin, end), 100),
-        _most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), post_p99),
-        _most("first stored answer, s", m.first_stored_after(begin), first),
-        _most("fresh again after, s", m.fresh_after(end), 3),
-        _most("leaked", m.leaked, 0),
+        least("fresh goodput, % of capacity", m.goodput(begin, end), good),
+        most("GET p99, s", m.latency(begin, end, 0.99), p99),
+        most("GET longest, s", m.latency(begin, end, 1), longest),
+        most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+        least("POST ok, %", m.post_ok(begin, end), 100),
+        most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), post_p99),
+        most("first stored answer, s", m.first_stored_after(begin), first),
+        most("fresh again after, s", m.fresh_after(end), 3),
+        most("leaked", m.leaked, 0),
     ]
     if p50 is not None:
-        bars.insert(1, _most("GET p50, s", m.latency(begin, end, 0.5), p50))
-    bars.insert(1, _most("workers idle, %", m.workers_idle(begin + 1, end), idle))
+        bars.insert(1, most("GET p50, s", m.latency(begin, end, 0.5), p50))
+    bars.insert(1, most("workers idle, %", m.workers_idle(begin + 1, end), idle))
     if peak is not None:
-        bars.append(_most("peak in flight, x workers", m.peak_in_flight(begin, end), peak))
+        bars.append(most("peak in flight, x workers", m.peak_in_flight(begin, end), peak))
     return Scenario(
         name=name,
         about=f"{times:g} times the capacity for 30 s",
@@ -128,13 +130,13 @@ def _steady(
 ) -> Scenario:
     begin, end = WARM_S, WARM_S + duration_s
     bars = [
-        _most("stored answers, %", m.stale_share(begin, end), stale),
-        _most("GET errors", m.get_errors(0, end), 0),
-        _least("POST ok, %", m.post_ok(begin, end), 100),
+        most("stored answers, %", m.stale_share(begin, end), stale),
+        most("GET errors", m.get_errors(0, end), 0),
+        least("POST ok, %", m.post_ok(begin, end), 100),
     ]
     if good is not None:
-        bars.insert(0, _most("workers idle, %", m.workers_idle(begin + 1, end), 12))
-        bars.insert(0, _least("fresh goodput, % of capacity", m.goodput(begin, end), good))
+        bars.insert(0, most("workers idle, %", m.workers_idle(begin + 1, end), 12))
+        bars.insert(0, least("fresh goodput, % of capacity", m.goodput(begin, end), good))
     return Scenario(
         name=name,
         about=f"{times:g} times the capacity for {duration_s:g} s",
@@ -185,11 +187,11 @@ def _hang(name: str, rate: float, longest: float, first: float) -> Scenario:
         f"no answer for 20 s, at {rate:g} requests a second",
         Fault(kind="hang", begin=begin, end=end),
         (
-            _most("GET longest, s", m.latency(0, end + AFTER_S, 1), longest),
-            _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
-            _most("first stored answer, s", m.first_stored_after(begin), first),
-            _most("fresh again after, s", m.fresh_after(end), 4),
-            _most("leaked", m.leaked, 0),
+            most("GET longest, s", m.latency(0, end + AFTER_S, 1), longest),
+            most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+            most("first stored answer, s", m.first_stored_after(begin), first),
+            most("fresh again after, s", m.fresh_after(end), 4),
+            most("leaked", m.leaked, 0),
         ),
         rate=rate,
         quick=True,
@@ -211,9 +213,9 @@ def _collapse() -> Scenario:
             )
         ),
         bars=(
-            _least("fresh goodput, % of capacity", m.goodput(begin, end), 80),
-            _most("fresh again after, s", m.fresh_after(end), 5),
-            _most("GET errors", m.get_errors(0, end + 30), 0),
+            least("fresh goodput, % of capacity", m.goodput(begin, end), 80),
+            most("fresh again after, s", m.fresh_after(end), 5),
+            most("GET errors", m.get_errors(0, end + 30), 0),
         ),
         quick=True,
     )
@@ -228,10 +230,10 @@ def _bounded() -> Scenario:
         model=model,
         load=_step(model, 5, 30),
         bars=(
-            _least("POST ok, %", m.post_ok(begin, end), 97),
-            _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
-            _least("fresh goodput, % of capacity", m.goodput(begin, end), 80),
-            _most("GET p99, s", m.latency(begin, end, 0.99), 0.5),
+            least("POST ok, %", m.post_ok(begin, end), 97),
+            most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+            least("fresh goodput, % of capacity", m.goodput(begin, end), 80),
+            most("GET p99, s", m.latency(begin, end, 0.99), 0.5),
         ),
         quick=True,
     )
@@ -240,11 +242,11 @@ def _bounded() -> Scenario:
 def _restart(name: str, *, stored: bool) -> Scenario:
     begin, restart = WARM_S, WARM_S + 15
     bars = [
-        _least("fresh goodput, % of capacity", m.goodput(restart, restart + 30), 80),
-        _most("GET longest, s", m.latency(restart, restart + 30, 1), 2)
+        least("fresh goodput, % of capacity", m.goodput(restart, restart + 30), 80),
+        most("GET longest, s", m.latency(restart, restart + 30, 1), 2)
         if stored
-        else _most("GET p99.9, s", m.latency(restart, restart + 30, 0.999), 2.3),
-        _most("POST p99, s", m.latency(restart, restart + 30, 0.99, is_get=False), 0.6),
+        else most("GET p99.9, s", m.latency(restart, restart + 30, 0.999), 2.3),
+        most("POST p99, s", m.latency(restart, restart + 30, 0.99, is_get=False), 0.6),
     ]
     return Scenario(
         name=name,
@@ -266,9 +268,9 @@ def _cold_start(name: str, model: Model, good: float, longest: float) -> Scenari
         model=model,
         load=Load(phases=((30, 5 * model.capacity),), cold_store=True),
         bars=(
-            _least("fresh goodput, % of capacity", m.goodput(0, 30), good),
-            _most("without stored: longest, s", m.without_stored_longest(0, 30), longest),
-            _least("POST ok, %", m.post_ok(0, 30), 100),
+            least("fresh goodput, % of capacity", m.goodput(0, 30), good),
+            most("without stored: longest, s", m.without_stored_longest(0, 30), longest),
+            least("POST ok, %", m.post_ok(0, 30), 100),
         ),
     )
 
@@ -286,8 +288,8 @@ def _slower(name: str, workers: int, good: float) -> Scenario:
             post_share=0.002,
         ),
         bars=(
-            _least("fresh goodput, first 60 s", m.goodput(begin, begin + 60, 0.25), good),
-            _most("GET longest, s", m.latency(begin, begin + 60, 1), 5),
+            least("fresh goodput, first 60 s", m.goodput(begin, begin + 60, 0.25), good),
+            most("GET longest, s", m.latency(begin, begin + 60, 1), 5),
         ),
     )
 
@@ -301,9 +303,9 @@ def _quicker() -> Scenario:
         model=Model(faults=(fault,)),
         load=Load(phases=((WARM_S, 20), (end + 60, 800)), post_share=0.02),
         bars=(
-            _least("fresh goodput", m.goodput(end, end + 60), 80),
-            _most("GET p99 after 30 s", m.latency(end + 30, end + 60, 0.99), 0.5),
-            _most("usual peak in flight", m.usual_peak(end + 30, end + 60), 48),
+            least("fresh goodput", m.goodput(end, end + 60), 80),
+            most("GET p99 after 30 s", m.latency(end + 30, end + 60, 0.99), 0.5),
+            most("usual peak in flight", m.usual_peak(end + 30, end + 60), 48),
         ),
     )
 
@@ -321,13 +323,13 @@ def _mix_shift() -> Scenario:
             post_share=0.02,
         ),
         bars=(
-            _least(
+            least(
                 "fresh goodput, % of capacity",
                 m.goodput(begin, end, capacity / _BIMODAL.capacity),
                 80,
             ),
-            _most("workers idle, %", m.workers_idle(begin, end), 12),
-            _most("GET longest, s", m.latency(begin, end, 1), 5),
+            most("workers idle, %", m.workers_idle(begin, end), 12),
+            most("GET longest, s", m.latency(begin, end, 1), 5),
         ),
     )
 
@@ -340,8 +342,8 @@ def _hot_key() -> Scenario:
         model=_PLAIN,
         load=Load(phases=((begin, 80), (end, 800)), hot_key_share=0.5),
         bars=(
-            _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
-            _most("age of stored answers, p99", m.refreshed(begin + 10, end), 36),
+            least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
+            most("age of stored answers, p99", m.refreshed(begin + 10, end), 36),
         ),
     )
 
@@ -354,10 +356,10 @@ def _brown_out() -> Scenario:
         model=Model(faults=(fault,)),
         load=Load(phases=((80, 10),)),
         bars=(
-            _most("GET longest, s", m.latency(30, 60, 1), 5),
-            _most("GET p99, s", m.latency(30, 60, 0.99), 3),
-            _most("GET p80, s", m.latency(30, 60, 0.8), 1),
-            _most("fresh again after, s", m.fresh_after(60), 5),
+            most("GET longest, s", m.latency(30, 60, 1), 5),
+            most("GET p99, s", m.latency(30, 60, 0.99), 3),
+            most("GET p80, s", m.latency(30, 60, 0.8), 1),
+            most("fresh again after, s", m.fresh_after(60), 5),
         ),
     )
 
@@ -370,9 +372,9 @@ def _slow_posts() -> Scenario:
         model=Model(workers=40, faults=(fault,)),
         load=Load(phases=((105, 100),)),
         bars=(
-            _least("GETs fresh, %", m.fresh_share_without(b"", 30, 90), 80),
-            _most("GET errors", m.get_errors(0, 105), 0),
-            _least("POST ok, %", m.post_ok(0, 90), 97),
+            least("GETs fresh, %", m.fresh_share_without(b"", 30, 90), 80),
+            most("GET errors", m.get_errors(0, 105), 0),
+            least("POST ok, %", m.post_ok(0, 90), 97),
         ),
     )
 
@@ -385,12 +387,12 @@ def _coverage() -> Scenario:
         model=_PLAIN,
         load=Load(phases=((begin, 80), (end, 800), (end + AFTER_S, 80)), coverage=0.8),
         bars=(
-            _most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), 0.6),
-            _least("POST ok, %", m.post_ok(begin, end), 100),
-            _most("without stored: longest, s", m.without_stored_longest(begin, end), 2.3),
-            _least("without stored: fresh, %", m.answered_fresh(begin, end), 40),
-            _most("errors that are not our 503", m.bad_errors(begin, end), 0),
-            _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
+            most("POST p99, s", m.latency(begin, end, 0.99, is_get=False), 0.6),
+            least("POST ok, %", m.post_ok(begin, end), 100),
+            most("without stored: longest, s", m.without_stored_longest(begin, end), 2.3),
+            least("without stored: fresh, %", m.answered_fresh(begin, end), 40),
+            most("errors that are not our 503", m.bad_errors(begin, end), 0),
+            least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
         ),
     )
 
@@ -404,17 +406,17 @@ def _soak() -> Scenario:
         model=_PLAIN,
         load=Load(phases=((begin, 80), (end, 800))),
         bars=(
-            _least(
+            least(
                 "goodput, % of the first half",
                 m.ratio(m.goodput(middle, end), m.goodput(begin, middle)),
                 90,
             ),
-            _most(
+            most(
                 "peak, % of the first half",
                 m.ratio(m.usual_peak(middle, end), m.usual_peak(begin + 1, middle)),
                 110,
             ),
-            _least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
+            least("fresh goodput, % of capacity", m.goodput(begin, end), 90),
         ),
     )
 
@@ -442,9 +444,9 @@ def _wide(
         model=Model(workers=workers, service=exponential(mean_s), mean_s=mean_s),
         load=Load(phases=phases, post_share=0, coverage=1.0 if known else 0.0),
         bars=(
-            _most("GET errors", m.get_errors(0, end), 0),
-            _most("needless stored, %", m.stale_share(begin, end), 0.5),
-            _most("GET p99, x service time", _scaled(m.latency(begin, end, 0.99), mean_s), 6.5),
+            most("GET errors", m.get_errors(0, end), 0),
+            most("needless stored, %", m.stale_share(begin, end), 0.5),
+            most("GET p99, x service time", _scaled(m.latency(begin, end, 0.99), mean_s), 6.5),
         ),
     )
 
@@ -479,8 +481,8 @@ def _burst(name: str, workers: int, took_s: float, count: int, *, cold: bool) ->
             bursts=((at, count),),
         ),
         bars=(
-            _least("answered, % of in time alone", m.burst_answered(alone), 100),
-            _most("errors beyond those", m.get_errors(0, at + 10), count - alone),
+            least("answered, % of in time alone", m.burst_answered(alone), 100),
+            most("errors beyond those", m.get_errors(0, at + 10), count - alone),
         ),
     )
 
@@ -507,9 +509,9 @@ def _rare(kind: str, share: float) -> Scenario:
         model=Model(workers=10_000, faults=(Fault(kind=kind, begin=begin, end=end, amount=share),)),
         load=Load(phases=((end, 160),)),
         bars=(
-            _most("changes of state", m.transitions(0, end), 0),
-            _most("stored, x the failures", m.stored_by_failures(begin, end), 1.2),
-            _most("GET errors", m.get_errors(0, end), 0),
+            most("changes of state", m.transitions(0, end), 0),
+            most("stored, x the failures", m.stored_by_failures(begin, end), 1.2),
+            most("GET errors", m.get_errors(0, end), 0),
         ),
     )
 
@@ -533,11 +535,11 @@ def _pool(
         load=_step(model, times, 60),
         bars=bars
         or (
-            _least("fresh goodput, % of the pool's", m.goodput(begin, end), 92 * (1 - noise)),
-            _least("POST ok, %", m.post_ok(begin, end), 99 - 100 * noise),
-            _most("GET errors", m.get_errors(begin, end), 0),
-            _most("changes of state", m.transitions(begin, end), 3),
-            _least("ceiling 9 to 10 after 5 s, %", m.ceiling_between(begin + 5, end, 9, 10), 98),
+            least("fresh goodput, % of the pool's", m.goodput(begin, end), 92 * (1 - noise)),
+            least("POST ok, %", m.post_ok(begin, end), 99 - 100 * noise),
+            most("GET errors", m.get_errors(begin, end), 0),
+            most("changes of state", m.transitions(begin, end), 3),
+            least("ceiling 9 to 10 after 5 s, %", m.ceiling_between(begin + 5, end, 9, 10), 98),
         ),
     )
 
@@ -553,10 +555,10 @@ _POOLS = (
         4,
         pool=_POOL_CHANGES,
         bars=(
-            _least("fresh goodput, % of the pool's", m.pool_goodput(WARM_S, WARM_S + 60), 85),
-            _least("10 s after it shrank", m.pool_goodput(WARM_S + 30, WARM_S + 40), 85),
-            _least("10 s after it grew", m.pool_goodput(WARM_S + 50, WARM_S + 60), 85),
-            _most("GET errors", m.get_errors(WARM_S, WARM_S + 60), 0),
+            least("fresh goodput, % of the pool's", m.pool_goodput(WARM_S, WARM_S + 60), 85),
+            least("10 s after it shrank", m.pool_goodput(WARM_S + 30, WARM_S + 40), 85),
+            least("10 s after it grew", m.pool_goodput(WARM_S + 50, WARM_S + 60), 85),
+            most("GET errors", m.get_errors(WARM_S, WARM_S + 60), 0),
         ),
     ),
 )
@@ -570,8 +572,8 @@ def _stall(*, known: bool) -> Scenario:
         model=Model(service=exponential(0.003), mean_s=0.003, faults=faults),
         load=Load(phases=((40, 200),), post_share=0, coverage=1.0 if known else 0.0),
         bars=(
-            _most("GET errors", m.get_errors(0, 40), 0),
-            _most("needless stored, %", m.stale_share(0, 40), 0.5),
+            most("GET errors", m.get_errors(0, 40), 0),
+            most("needless stored, %", m.stale_share(0, 40), 0.5),
         ),
     )
 
@@ -583,10 +585,10 @@ def _hung(name: str, about: str, rate: float, hung_s: float) -> Scenario:
         about,
         Fault(kind="hang", begin=begin, end=end),
         (
-            _most("looked well, times", m.transitions(begin, end, "relieved"), 0),
-            _least("stalled is the cause", m.first_cause(begin, "stalled"), 1),
-            _most("GET errors", m.get_errors(0, end + AFTER_S), 0),
-            _most("closed again after, s", m.closed_after(end), AFTER_S - 3),
+            most("looked well, times", m.transitions(begin, end, "relieved"), 0),
+            least("stalled is the cause", m.first_cause(begin, "stalled"), 1),
+            most("GET errors", m.get_errors(0, end + AFTER_S), 0),
+            most("closed again after, s", m.closed_after(end), AFTER_S - 3),
         ),
         rate=rate,
     )
@@ -600,10 +602,10 @@ def _quiet() -> Scenario:
         model=Model(faults=(fault,)),
         load=Load(phases=((52, 1.0), (100, 0.0)), post_share=0),
         bars=(
-            _least("failing is the cause", m.first_cause(40, "failing"), 1),
-            _most("closed again after, s", m.closed_after(60), 20),
-            _most("GETs a second meanwhile", m.upstream_gets_a_second(53, 100), 1),
-            _most("GET errors", m.get_errors(0, 100), 0),
+            least("failing is the cause", m.first_cause(40, "failing"), 1),
+            most("closed again after, s", m.closed_after(60), 20),
+            most("GETs a second meanwhile", m.upstream_gets_a_second(53, 100), 1),
+            most("GET errors", m.get_errors(0, 100), 0),
         ),
     )
 
@@ -630,11 +632,11 @@ def _one_client(
         load=Load(phases=((end, rate),), visitors=200, nuisances=nuisances),
         bars=bars
         or (
-            _most("visitors' stored answers, %", m.stale_share(0, end), 0),
-            _most("visitors' errors", m.get_errors(0, end), 0),
-            _least("visitors' POST ok, %", m.post_ok(0, end), 100),
-            _most("changes of state", m.transitions(0, end), 0),
-            _least("no ceiling, %", m.ceiling_between(0, end, inf, inf), 100),
+            most("visitors' stored answers, %", m.stale_share(0, end), 0),
+            most("visitors' errors", m.get_errors(0, end), 0),
+            least("visitors' POST ok, %", m.post_ok(0, end), 100),
+            most("changes of state", m.transitions(0, end), 0),
+            least("no ceiling, %", m.ceiling_between(0, end, inf, inf), 100),
         ),
         quick=not fault,
     )
@@ -710,10 +712,10 @@ _ONE_CLIENT = (
         rate=1.0,
         fault=Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
         bars=(
-            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 0, 95), 100),
-            _most("GET errors", m.get_errors(0, 95), 0),
-            _most("changes of state", m.transitions(0, 95), 0),
-            _most("fresh again after, s", m.fresh_after(60), 6),
+            least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 0, 95), 100),
+            most("GET errors", m.get_errors(0, 95), 0),
+            most("changes of state", m.transitions(0, 95), 0),
+            most("fresh again after, s", m.fresh_after(60), 6),
         ),
     ),
     *(
@@ -724,10 +726,10 @@ _ONE_CLIENT = (
             rate=of,
             fault=Fault(kind="refuse", begin=40, end=50),
             bars=(
-                _most("visitors' GET errors", m.get_errors(0, 95), 0),
-                _most("first stored answer, s", m.first_stored_after(40), first),
-                _most("fresh again after, s", m.fresh_after(50), 4),
-                _most("stored later, %", m.stale_share(60, 95), 0),
+                most("visitors' GET errors", m.get_errors(0, 95), 0),
+                most("first stored answer, s", m.first_stored_after(40), first),
+                most("fresh again after, s", m.fresh_after(50), 4),
+                most("stored later, %", m.stale_share(60, 95), 0),
             ),
         )
         for of, first in ((80.0, 0.5), (1.0, 4.0))
@@ -739,9 +741,9 @@ _ONE_CLIENT = (
             rate=of,
             fault=Fault(kind="unavailable", begin=40, end=50, amount=1.0),
             bars=(
-                _most("GETs that went to it, a second", m.upstream_gets_a_second(42, 50), 3),
-                _most("visitors' GET errors", m.get_errors(0, 95), 0),
-                _most("fresh again after, s", m.fresh_after(50), 4),
+                most("GETs that went to it, a second", m.upstream_gets_a_second(42, 50), 3),
+                most("visitors' GET errors", m.get_errors(0, 95), 0),
+                most("fresh again after, s", m.fresh_after(50), 4),
             ),
         )
         for clients, of in ((200, 80.0), (200, 10.0))
@@ -815,11 +817,11 @@ SCENARIOS: tuple[Scenario, ...] = (
         "connections refused for 20 s, at 0.5x",
         Fault(kind="refuse", begin=30, end=50),
         (
-            _most("GET errors", m.get_errors(0, 65), 0),
-            _most("GET p99, s", m.latency(30, 50, 0.99), 0.02),
-            _most("GETs a second to the dead upstream", m.upstream_gets_a_second(32, 50), 2),
-            _most("fresh again after, s", m.fresh_after(50), 3),
-            _most("leaked", m.leaked, 0),
+            most("GET errors", m.get_errors(0, 65), 0),
+            most("GET p99, s", m.latency(30, 50, 0.99), 0.02),
+            most("GETs a second to the dead upstream", m.upstream_gets_a_second(32, 50), 2),
+            most("fresh again after, s", m.fresh_after(50), 3),
+            most("leaked", m.leaked, 0),
         ),
         quick=True,
     ),
@@ -828,9 +830,9 @@ SCENARIOS: tuple[Scenario, ...] = (
         "a fifth of the GETs takes 2 s more for 60 s, at 0.5x",
         Fault(kind="slow", begin=30, end=90, route=SLOW_ROUTE, amount=2.0),
         (
-            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 90), 50),
-            _most("GET errors", m.get_errors(0, 105), 0),
-            _most("fresh again after, s", m.fresh_after(90), 6),
+            least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 90), 50),
+            most("GET errors", m.get_errors(0, 105), 0),
+            most("fresh again after, s", m.fresh_after(90), 6),
         ),
     ),
     _trouble(
@@ -838,9 +840,9 @@ SCENARIOS: tuple[Scenario, ...] = (
         "a fifth of the GETs is answered 500 for 30 s, at 0.5x",
         Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
         (
-            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 60), 99),
-            _most("GET errors", m.get_errors(0, 75), 0),
-            _most("fresh again after, s", m.fresh_after(60), 6),
+            least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 60), 99),
+            most("GET errors", m.get_errors(0, 75), 0),
+            most("fresh again after, s", m.fresh_after(60), 6),
         ),
     ),
     _trouble(
@@ -848,9 +850,9 @@ SCENARIOS: tuple[Scenario, ...] = (
         "seven tenths of the GETs are answered 500 for 30 s, at 0.5x",
         Fault(kind="fail", begin=30, end=60, route=SLOW_ROUTE, amount=1.0),
         (
-            _least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 60), 95),
-            _most("GET errors", m.get_errors(0, 75), 0),
-            _most("fresh again after, s", m.fresh_after(60), 6),
+            least("other GETs fresh, %", m.fresh_share_without(SLOW_ROUTE, 30, 60), 95),
+            most("GET errors", m.get_errors(0, 75), 0),
+            most("fresh again after, s", m.fresh_after(60), 6),
         ),
         mixes=((0, (3, 28, 3, 3, 3)),),
     ),
@@ -859,9 +861,9 @@ SCENARIOS: tuple[Scenario, ...] = (
         "of all answers, at 0.5x for 60 s",
         Fault(kind="fail", begin=20, end=80, amount=0.05),
         (
-            _most("stored answers, %", m.stale_share(20, 80), 7),
-            _most("time not CLOSED, %", m.time_not_closed(20, 80), 0),
-            _most("GET errors", m.get_errors(0, 95), 0),
+            most("stored answers, %", m.stale_share(20, 80), 7),
+            most("time not CLOSED, %", m.time_not_closed(20, 80), 0),
+            most("GET errors", m.get_errors(0, 95), 0),
         ),
     ),
     _restart("restart in overload", stored=True),

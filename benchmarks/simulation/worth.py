@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.runner import TOLERANCE, Job, run_all
-from benchmarks.simulation.scenarios import SCENARIOS, Bar
+from benchmarks.simulation.scenarios import Bar
 
 Figures = dict[tuple[int, int], float]  # the worst, by the numbers of scenario and bar
 

@@ -5,7 +5,8 @@ randomness, and the event loop is the one writer. `CircuitBreaker` is the whole 
 """
 
 from retter.breaker.breaker import CircuitBreaker
-from retter.breaker.mode import Mode
+from retter.breaker.fairness import Asker
+from retter.breaker.mode import FairnessMode, Mode
 from retter.breaker.permit import Kind, Permit, Phase, Shed
 from retter.breaker.routes import route_of
 from retter.breaker.settings import BreakerSettings
@@ -13,8 +14,10 @@ from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State, Transition
 
 __all__ = [
+    "Asker",
     "BreakerSettings",
     "CircuitBreaker",
+    "FairnessMode",
     "Kind",
     "Mode",
     "Permit",

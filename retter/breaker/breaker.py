@@ -16,8 +16,19 @@ from retter.base.reason import Reason
 from retter.breaker import constants, report, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, Action, Decision, decide
+from retter.breaker.demand import NOBODY
+from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
 from retter.breaker.mode import Mode
-from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Kind, Permit, Phase, Shed
+from retter.breaker.permit import (
+    CIRCUIT_PROBE,
+    ROUTE_PROBE,
+    STRANGER,
+    UNSORTED,
+    Kind,
+    Permit,
+    Phase,
+    Shed,
+)
 from retter.breaker.routes import Route
 from retter.breaker.snapshot import Snapshot
 from retter.breaker.states import Signal, State
@@ -60,24 +71,41 @@ class CircuitBreaker(Circuit):
         key: bytes,
         stored_age_s: float | None,
         client: int = 0,
+        asker: Asker | None = None,
     ) -> Permit | Shed:
         """Decide about one request.
 
         `stored_age_s` is the age of the stored response that may be used to shed it, None if
-        there is none. `client` is a number that tells clients apart, 0 if that is not possible. A
-        permit is ADMITTED, and started at once, or QUEUED or HELD.
+        there is none. `client` is a number that tells clients apart, 0 if that is not possible.
+        `asker` says more of who asks; it is needed unless `is_calm`. A permit is ADMITTED, and
+        started at once, or QUEUED or HELD.
         """
         its_route = self.routes.get(route, now)
-        if self.straight and self.limit.load < self.cap and not its_route.is_open:
+        if self.straight and self.limit.load < self.calm and not its_route.is_open:
             return Permit(
                 _ADMITTED, _IS_ADMITTED, kind is not _OTHER, its_route, key,
                 stored_age_s is not None, client,
             )  # fmt: skip
         is_get = kind is not _OTHER
-        decision = decide(self, now, is_get, its_route, key, stored_age_s, client)
+        place = self._sort(now, asker, its_route) if asker is not None else NOT_SORTED
+        lane = STRANGER if place.lane == UNSORTED else place.lane
+        decision = decide(self, now, is_get, its_route, key, stored_age_s, client, lane)
         return self._carry_out(
-            now, decision, is_get, its_route, key, stored_age_s is not None, client
+            now, decision, is_get, its_route, key, stored_age_s is not None, client, place
         )
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the application has little to do: it does not matter who asks."""
+        return self.straight and self.limit.load < self.calm
+
+    def _sort(self, now: float, asker: Asker, route: Route) -> Sorted:
+        fairness = self.fairness
+        if fairness is None:
+            return NOT_SORTED
+        if self.state is _CLOSED:
+            return fairness.note(asker, self.expected_s(route), now)
+        return fairness.sort(asker, self.expected_s(route), now)
 
     def probe(self, now: float, route: bytes, key: bytes) -> Permit | None:
         """Admit a request of our own, if one is wanted (`probe_wanted`): a GET for no client."""
@@ -92,13 +120,23 @@ class CircuitBreaker(Circuit):
         return permit
 
     def would(
-        self, now: float, kind: Kind, route: bytes, key: bytes, stored_age_s: float | None
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
+        asker: Asker | None = None,
     ) -> Permit | Shed:
         """Return what `admit` would, and change nothing. The permit is good for reading alone."""
         its_route = self.routes.peek(route, now)
         is_get = kind is not _OTHER
         has_stored = stored_age_s is not None
-        decision = decide(self, now, is_get, its_route, key, stored_age_s, 0)
+        place = NOT_SORTED
+        if asker is not None and self.fairness is not None and self.state is not _CLOSED:
+            place = self.fairness.place_of(asker, now, self.expected_s(its_route))
+        lane = STRANGER if place.lane == UNSORTED else place.lane
+        decision = decide(self, now, is_get, its_route, key, stored_age_s, 0, lane)
         action, reason = decision.action, decision.reason
         if action is Action.SHED:
             if self.mode is not _OBSERVE or decision is PAUSED:
@@ -106,6 +144,7 @@ class CircuitBreaker(Circuit):
                 return (refusals.stored if has_stored else refusals.rejects)[decision.refusal]
             reason = _IS_ADMITTED
         permit = Permit(_ADMITTED, reason, is_get, its_route, key, has_stored, 0)
+        permit.lane, permit.asker, permit.ticket, permit.since = place
         if action is Action.HOLD:
             permit.phase = _HELD
         elif action is Action.WAIT:
@@ -122,6 +161,7 @@ class CircuitBreaker(Circuit):
         key: bytes,
         has_stored: bool,
         client: int,
+        place: Sorted,
     ) -> Permit | Shed:
         action = decision.action
         if decision.limits:
@@ -137,6 +177,7 @@ class CircuitBreaker(Circuit):
                 self.counts.would_reject += 1
             return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
         permit = Permit(_ADMITTED, decision.reason, is_get, route, key, has_stored, client)
+        permit.lane, permit.asker, permit.ticket, permit.since = place
         if action is Action.FORWARD:
             pass
         elif action is Action.HOLD:
@@ -153,7 +194,14 @@ class CircuitBreaker(Circuit):
             self.table.trial_at = now + constants.TRIAL_S
         else:
             self._enqueue(now, permit)
+        if permit.phase is _ADMITTED:
+            self._note_place(now, permit)
         return permit
+
+    def _note_place(self, now: float, permit: Permit) -> None:
+        fairness = self.fairness
+        if fairness is not None and (permit.lane != UNSORTED or permit.asker != NOBODY):
+            fairness.admitted(permit, self.expected_s(permit.route), now)
 
     def _enqueue(self, now: float, permit: Permit) -> None:
         if self.state is not _CLOSED and not permit.has_stored:
@@ -188,6 +236,8 @@ class CircuitBreaker(Circuit):
         cap = inf if self.mode is _OBSERVE else self.cap
         while limit.load + len(ready) < cap and (permit := room.next_get()) is not None:
             ready.append(permit)
+        for permit in ready:
+            self._note_place(now, permit)
         return ready
 
     def cancel(self, now: float, permit: Permit) -> None:

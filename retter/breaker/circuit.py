@@ -12,9 +12,11 @@ from retter.breaker import constants
 from retter.breaker.baseline import ApplicationBaseline, Dips
 from retter.breaker.counts import Counts
 from retter.breaker.failures import Failures
+from retter.breaker.fairness import Fairness
 from retter.breaker.in_flight import Flight
+from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
-from retter.breaker.mode import Mode
+from retter.breaker.mode import FairnessMode, Mode
 from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Permit, Phase, Refusals
 from retter.breaker.queue import WaitingRoom
 from retter.breaker.recovery import Recovery
@@ -38,10 +40,12 @@ class Circuit:
     __slots__ = (
         "_on_transition",
         "baseline",
+        "calm",
         "cap",
         "counts",
         "dips",
         "failures",
+        "fairness",
         "flight",
         "generation",
         "limit",
@@ -66,6 +70,7 @@ class Circuit:
         settings: BreakerSettings,
         now: float,
         on_transition: Callable[[Transition], None] | None = None,
+        secret: bytes = b"",
     ) -> None:
         self.settings = settings
         self._on_transition = on_transition
@@ -78,7 +83,12 @@ class Circuit:
         self.dips = Dips()
         self.routes = RouteTable(now)
         self.flight = Flight()
+        self.fairness: Fairness | None = None
         self.room = WaitingRoom()
+        if settings.fairness is not FairnessMode.OFF:
+            self.fairness = Fairness(secret, now)
+            if settings.fairness is FairnessMode.ON:
+                self.room = Lanes(self.fairness.demand, self.fairness.tickets)
         self.failures = Failures(now)
         self.recovery = Recovery(settings)
         self.refusals = Refusals(settings.retry_after_s)
@@ -88,9 +98,9 @@ class Circuit:
         self.woke_at = -inf  # when a silence of the application ended
         self.shed_at = now  # when a place was last missing
         self.paused_until: float | None = None  # by an operator; monotonic seconds
-        # The two attributes that the hot path reads: see set_cap.
+        # The attributes that the hot path reads: see set_cap.
         self.straight = True
-        self.cap = inf
+        self.cap = self.calm = inf
         self.set_cap()
         if settings.mode is not Mode.AUTO:
             self.set_mode(now, settings.mode)
@@ -110,6 +120,8 @@ class Circuit:
             self.cap = inf
         else:
             self.cap = min(self._places(), self.settings.max_in_flight or inf)
+        # Below so many in flight nothing is decided, nor counted for whom.
+        self.calm = self.cap if self.fairness is None else constants.LEARNT_SHARE * self.cap
 
     def _places(self) -> float:
         table = self.table

@@ -148,3 +148,20 @@ CULPRIT_FOR_S: Final = 1.0
 CULPRIT_EXCESS_MIN_S: Final = 1.0
 CULPRIT_OWN_BASELINES: Final = 4.0
 CULPRIT_OTHER_BASELINES: Final = 2.0
+
+# --- Whose turn it is (fairness.py, demand.py, lanes.py) ---
+
+DEMAND_HALF_LIFE_S: Final = 10.0  # people read a page for longer, crawlers do not
+DEMAND_CLIENTS_MAX: Final = 4096  # told apart: with 200 bytes each
+DEMAND_LOOKED_AT_FOR_ROOM: Final = 8  # the lightest of them is forgotten
+DEMAND_LOOKED_AT_A_TICK: Final = 128  # the whole table in two seconds
+DEMAND_LEAST_S: Final = 0.001  # a demand that has decayed to this is forgotten
+FAIR_SHARE_EVERY_S: Final = 0.25  # the whole table is read for it: a millisecond if it is full
+LIGHT_SHARE: Final = 0.005  # of the capacity is never too much for a client,
+LIGHT_ANSWERS: Final = 12.0  # nor so many answers: a page with its parts
+LIGHT_ANSWERS_MIN: Final = 4.0  # in the first second of an overload
+LEARNT_SHARE: Final = 0.5  # of the places in use: demand is counted from there
+HEAVY_TURN: Final = 16  # one place in so many goes to the heavy ones, or they starve
+HEAVY_LOOKED_AT: Final = 8  # of these, the one that has got least
+LANE_SHARES: Final = (1.0, 0.875, 0.75)  # of all that may wait, when a lane is full
+LEFT_MAX: Final = 64  # that left a line and still stand in it

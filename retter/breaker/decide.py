@@ -10,7 +10,7 @@ from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.mode import Mode
-from retter.breaker.permit import REFUSAL_REASONS
+from retter.breaker.permit import REFUSAL_REASONS, STRANGER
 from retter.breaker.routes import Route
 from retter.breaker.states import State
 
@@ -76,6 +76,7 @@ def decide(
     key: bytes,
     stored_age_s: float | None,
     client: int,
+    lane: int = STRANGER,
 ) -> Decision:
     """Decide about one request. `stored_age_s` is None if it cannot be answered from the store."""
     has_stored = stored_age_s is not None
@@ -90,16 +91,16 @@ def decide(
     if circuit.mode is _HELD_OPEN:
         if has_stored:
             return _SHED_HELD_OPEN
-        return _without_stored(circuit, _SHED_HELD_OPEN)
+        return _without_stored(circuit, _SHED_HELD_OPEN, lane)
     if circuit.state is _OPEN:
         if circuit.recovery.probe_due(now) and _may_probe(circuit, now, client):
             return _PROBE
-        return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN)
+        return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN, lane)
     if route.is_open:
         return _ROUTE_PROBE if now >= route.probe_at else _ROUTE_OPEN
     decision = (
-        _without_stored(circuit, _QUEUE_FULL) if stored_age_s is None
-        else _with_stored(circuit, now, key, stored_age_s)
+        _without_stored(circuit, _QUEUE_FULL, lane) if stored_age_s is None
+        else _with_stored(circuit, now, key, stored_age_s, lane)
     )  # fmt: skip
     return _while_closed(circuit, decision) if circuit.state is _CLOSED else decision
 
@@ -144,9 +145,11 @@ def _waiting(circuit: Circuit, waiting: int) -> int:
     return waiting
 
 
-def _with_stored(circuit: Circuit, now: float, key: bytes, stored_age_s: float) -> Decision:
+def _with_stored(
+    circuit: Circuit, now: float, key: bytes, stored_age_s: float, lane: int
+) -> Decision:
     load, cap = circuit.limit.load, circuit.cap
-    waiting = _waiting(circuit, circuit.room.waiting)
+    waiting = _waiting(circuit, circuit.room.in_front(lane, has_stored=True))
     if stored_age_s < circuit.settings.fresh_for_s:
         return _FRESH_ENOUGH
     if (waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap) and key in circuit.flight.keys:
@@ -155,7 +158,7 @@ def _with_stored(circuit: Circuit, now: float, key: bytes, stored_age_s: float) 
         return FORWARD
     if trial_due(circuit, now):
         return _TRIAL
-    if waiting < line_max(circuit):
+    if _waiting(circuit, circuit.room.ahead(lane, has_stored=True)) < line_max(circuit):
         return _WAIT
     return _SHED_HALF_OPEN if circuit.state is _HALF_OPEN else _LIMIT
 
@@ -176,13 +179,15 @@ def trial_due(circuit: Circuit, now: float) -> bool:
     )
 
 
-def _without_stored(circuit: Circuit, refusal: Decision) -> Decision:
+def _without_stored(circuit: Circuit, refusal: Decision, lane: int) -> Decision:
     room = circuit.room
-    waiting = _waiting(circuit, room.waiting_without_stored)
+    waiting = _waiting(circuit, room.in_front(lane, has_stored=False))
     if circuit.limit.load < circuit.cap and not waiting:
         return FORWARD
-    if max(waiting, room.waiting) >= circuit.settings.queue_max:
+    queue_max = circuit.settings.queue_max
+    if waiting >= queue_max or room.is_full(lane, queue_max):
         return refusal
+    waiting = _waiting(circuit, room.ahead(lane, has_stored=False))
     limit = circuit.limit
     work_in_time_s = (
         constants.QUEUE_SHARE * circuit.settings.queue_wait_s * max(1.0, limit.work_rate)

@@ -75,6 +75,13 @@ REFUSAL_REASONS: Final = (
     Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.FORCED_OPEN, Reason.PAUSED,
 )  # fmt: skip
 
+# The lanes of the line, first to last (lanes.py): who is known, who is not, who asks for too much.
+# Those that came while nobody was sorted stand with the strangers.
+KNOWN: Final = 0
+STRANGER: Final = 1
+HEAVY: Final = 2
+UNSORTED: Final = -1
+
 NO_PROBE = 0
 CIRCUIT_PROBE = 1
 ROUTE_PROBE = 2
@@ -89,6 +96,7 @@ class Permit:
 
     __slots__ = (
         "acts_at",
+        "asker",
         "client",
         "first_byte_at",
         "generation",
@@ -100,6 +108,7 @@ class Permit:
         "is_old",
         "is_slow",
         "key",
+        "lane",
         "phase",
         "probe",
         "queued_at",
@@ -107,7 +116,9 @@ class Permit:
         "reason",
         "route",
         "row",
+        "since",
         "started_at",
+        "ticket",
         "uncongested",
     )
 
@@ -130,6 +141,10 @@ class Permit:
         self.has_stored = has_stored  # may be answered from the store
         self.client = client  # a number for who asks, 0 if that is not known
         self.probe = NO_PROBE
+        self.lane = UNSORTED
+        self.ticket = -1  # number of a ticket that is good; below 0: none
+        # asker, since: whose demand counts, and when the ticket's holder tried first. Set with lane
+        # and ticket.
         # queued_at: since when it waits. Set with phase QUEUED and HELD.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started`.
         self.first_byte_at = -1.0  # below 0: not yet
@@ -138,6 +153,8 @@ class Permit:
         self.is_slow = False  # outlived its patience
         # acts_at: when the sweep looks at it next. Set with is_old.
 
+    asker: int
+    since: float
     queued_at: float
     acts_at: float
     generation: int

@@ -42,6 +42,18 @@ class WaitingRoom:
         self.waiting_without_stored = 0  # of them, other methods included
         self.others = 0  # of them
 
+    def ahead(self, lane: int, *, has_stored: bool) -> int:
+        """Return how many go before who comes now. Here there is one lane for all."""
+        return self.waiting if has_stored else self.waiting_without_stored
+
+    def in_front(self, lane: int, *, has_stored: bool) -> int:
+        """Return how many wait that who comes now must not overtake."""
+        return self.waiting if has_stored else self.waiting_without_stored
+
+    def is_full(self, lane: int, waiting_max: int) -> bool:
+        """Say whether no more may wait."""
+        return self.waiting >= waiting_max
+
     def add(self, permit: Permit, now: float) -> None:
         """Queue it."""
         permit.phase = Phase.QUEUED
@@ -171,11 +183,14 @@ class WaitingRoom:
     def hold_without_stored(self, now: float) -> None:
         """Hold those that are queued and have nothing else to answer with."""
         for queue in (self._others, self._without_stored):
-            while queue:
-                permit = queue.popleft()
-                if permit.phase is Phase.QUEUED:
-                    self._remove(permit, Phase.HELD)
-                    self.hold(permit, now)
+            self._hold_all(queue, now)
+
+    def _hold_all(self, queue: deque[Permit], now: float) -> None:
+        while queue:
+            permit = queue.popleft()
+            if permit.phase is Phase.QUEUED:
+                self._remove(permit, Phase.HELD)
+                self.hold(permit, now)
 
     def held_for_too_long(self, now: float, longest_s: float) -> list[Permit]:
         """Take out those that have been held for so long: DONE."""

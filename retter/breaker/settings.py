@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from retter.breaker.mode import Mode
+from retter.breaker.mode import FairnessMode, Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,7 @@ class BreakerSettings:
     failure_volume: int = 10  # outcomes in 2 s open the circuit
     open_min_s: float = 1.0  # between two probes at first
     open_max_s: float = 5.0  # and at last
+    fairness: FairnessMode = FairnessMode.OFF  # whose turn it is
     fresh_for_s: float = 0.0  # while limiting, younger stored responses save a place
 
     def __post_init__(self) -> None:

@@ -33,6 +33,9 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
     if circuit.limit.window_due(now, circuit.baseline.mean_s):
         _close_window(circuit, now)
     circuit.routes.make_room()
+    if circuit.fairness is not None:
+        enough = circuit.state is _CLOSED
+        circuit.fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
     if circuit.state is _CLOSED:
         _look_for_saturation(circuit, now)
     elif circuit.state is _LIMITING:

@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.simulation import ablation, cost, evidence, worth
+from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
-from benchmarks.simulation.scenarios import SCENARIOS, Scenario
+from benchmarks.simulation.scenarios import Scenario
 from benchmarks.simulation.timeline import draw
 from retter.breaker import constants
 

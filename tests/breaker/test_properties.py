@@ -10,7 +10,20 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from retter.base.errors import Outcome
 from retter.base.reason import Reason
-from retter.breaker import BreakerSettings, Kind, Mode, Permit, Phase, Shed, State, constants
+from retter.breaker import (
+    Asker,
+    BreakerSettings,
+    FairnessMode,
+    Kind,
+    Mode,
+    Permit,
+    Phase,
+    Shed,
+    State,
+    constants,
+)
+from retter.breaker.known import ISSUED
+from retter.breaker.lanes import Lanes
 from tests.support.breaker_driver import TICK_S, Driver
 from tests.support.compiled import replaces_parts
 
@@ -26,16 +39,42 @@ PICK = st.integers(0, 10_000)
 class AnyHistory(RuleBasedStateMachine):
     """Requests of all kinds come, start, answer, fail, hang, leave; operators interfere."""
 
+    fairness = FairnessMode.OFF
+
     def __init__(self) -> None:
         super().__init__()
-        self.driver = Driver(BreakerSettings(limit_start=4, max_in_flight=30, fresh_for_s=0.5))
+        self.driver = Driver(
+            BreakerSettings(
+                limit_start=4, max_in_flight=30, fresh_for_s=0.5, fairness=self.fairness
+            )
+        )
         self.driver.foretells = True
+        self.tickets = [b""]
 
-    @rule(count=st.integers(1, 12), key=KEYS, route=ROUTES, age=AGES)
-    def gets(self, count: int, key: bytes, route: bytes, age: float | None) -> None:
+    @rule(count=st.integers(1, 12), key=KEYS, route=ROUTES, age=AGES, client=st.integers(0, 4))
+    def gets(self, count: int, key: bytes, route: bytes, age: float | None, client: int) -> None:
         """Some GETs arrive at once."""
         for number in range(count):
-            self.driver.admit(Kind.GET, b"%s?%d" % (key, number % 3), route=route, stored=age)
+            self.driver.admit(
+                Kind.GET,
+                b"%s?%d" % (key, number % 3),
+                route=route,
+                stored=age,
+                asker=self.asker(client),
+            )
+
+    def asker(self, client: int) -> Asker | None:
+        """Return who asks: somebody with a session, with a ticket, a crawler, nobody known."""
+        fairness = self.driver.breaker.fairness
+        if fairness is None or not client:
+            return None
+        session = 100 + client if client == 1 else 0
+        ticket = self.tickets[-1] if client == 2 else b""
+        if client == 2 and len(self.tickets) < 20:
+            asker = Asker(client, ticket=ticket)
+            self.tickets.append(fairness.ticket_for(asker, self.driver.now)[0])
+        word = "bot" if client == 3 else ""
+        return Asker(client, "", session, ISSUED if session else 0, word, ticket)
 
     @rule(count=st.integers(1, 6))
     def others(self, count: int) -> None:
@@ -142,6 +181,28 @@ AnyHistory.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestAnyHistory = AnyHistory.TestCase
+
+
+class AnyHistoryInLanes(AnyHistory):
+    """The same with lanes."""
+
+    fairness = FairnessMode.ON
+
+    @invariant()
+    def lanes_agree(self) -> None:
+        """What is counted in the lanes is what waits, and a ticket stands once."""
+        breaker = self.driver.breaker
+        room = breaker.room
+        assert isinstance(room, Lanes)
+        assert sum(room.counts) + room.others == room.waiting
+        tickets = [permit.ticket for permit in self.driver.queued if permit.ticket >= 0]
+        assert len(tickets) == len(set(tickets))
+        assert breaker.fairness is not None
+        assert set(tickets) <= breaker.fairness.tickets._standing
+
+
+AnyHistoryInLanes.TestCase.settings = AnyHistory.TestCase.settings
+TestAnyHistoryInLanes = AnyHistoryInLanes.TestCase
 
 # One event: what, a number to pick with, and the time to the next in ticks.
 EVENTS = st.lists(

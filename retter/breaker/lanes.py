@@ -1,0 +1,256 @@
+"""The line in lanes: who asks for little does not wait for who asks for much.
+
+    known     known and not heavy
+    stranger  neither known nor heavy
+    heavy     what is left
+
+A place goes to the first lane that has somebody, within a lane in turn to who has no stored
+response and to who has one. So nobody waits for a later lane, and a lane without anyone costs
+nothing. One place in HEAVY_TURN goes to the heavy ones, who would starve else.
+
+Who is in which lane is decided in fairness.py. Other methods wait before all lanes (queue.py).
+"""
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+from itertools import islice
+
+from retter.breaker import constants
+from retter.breaker.clients import Clients
+from retter.breaker.demand import DemandTable
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
+from retter.breaker.queue import WaitingRoom
+from retter.breaker.tickets import Tickets
+
+_LANES = (KNOWN, STRANGER, HEAVY)
+_NO_PLACE_FOR_HEAVY = (KNOWN, STRANGER)
+_HEAVY_FIRST = (HEAVY, KNOWN, STRANGER)
+
+
+class Lanes(WaitingRoom):
+    """A waiting room with a line for each lane, and in it one for each kind of need."""
+
+    __slots__ = (
+        "_by_age",
+        "_demand",
+        "_lines",
+        "_serial",
+        "_tickets",
+        "_turns",
+        "_waited",
+        "counts",
+    )
+
+    def __init__(self, demand: DemandTable, tickets: Tickets) -> None:
+        super().__init__()
+        self._demand = demand
+        self._tickets = tickets
+        # By 2 * lane + has_stored; of the permits in a line those that left are skipped.
+        self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(_LANES))]
+        self.counts = [0] * (2 * len(_LANES))
+        # Those with a ticket, oldest first. They stand in their line as well: for its deadline.
+        self._by_age: list[tuple[float, int, Permit]] = []
+        self._serial = 0
+        self._turns = [0] * len(_LANES)  # whose turn it is: with a stored response or without
+        self._waited = 0  # places that went to others while heavy ones waited
+
+    # --- in ---
+
+    def add(self, permit: Permit, now: float) -> None:
+        """Queue it."""
+        if not permit.is_get:
+            super().add(permit, now)
+            return
+        permit.phase = Phase.QUEUED
+        permit.queued_at = now
+        if permit.ticket >= 0 and not self._tickets.stand(permit.ticket):
+            # The same ticket stands here already, so this one has none.
+            permit.ticket = -1
+            permit.lane = STRANGER
+        self._count(permit, 1)
+        self._lines[self._line_of(permit)].append(permit)
+        if permit.ticket >= 0 and permit.lane == KNOWN and not permit.has_stored:
+            self._serial += 1
+            heappush(self._by_age, (permit.since, self._serial, permit))
+
+    @staticmethod
+    def _line_of(permit: Permit) -> int:
+        lane = STRANGER if permit.lane == UNSORTED else permit.lane
+        return 2 * lane + permit.has_stored
+
+    def _count(self, permit: Permit, change: int) -> None:
+        self.waiting += change
+        if not permit.has_stored:
+            self.waiting_without_stored += change
+        self.counts[self._line_of(permit)] += change
+
+    # --- how long is the line ---
+
+    def ahead(self, lane: int, *, has_stored: bool) -> int:
+        """Return how many go before who comes now."""
+        counts, line = self.counts, 2 * lane + has_stored
+        own, other = counts[line], counts[line ^ 1]
+        before = self.others + self._before(lane)
+        return before + own + min(own + 1, other)
+
+    def in_front(self, lane: int, *, has_stored: bool) -> int:
+        """Return how many of this lane and of those before it wait."""
+        counts = self.counts
+        here = counts[2 * lane] + counts[2 * lane + 1]
+        return self.others + self._before(lane) + here
+
+    def _before(self, lane: int) -> int:
+        counts = self.counts
+        if lane == KNOWN:
+            return 0
+        known = counts[2 * KNOWN] + counts[2 * KNOWN + 1]
+        if lane == STRANGER:
+            return known
+        return known + counts[2 * STRANGER] + counts[2 * STRANGER + 1]
+
+    def is_full(self, lane: int, waiting_max: int) -> bool:
+        """Say whether no more of this lane may wait: later lanes leave room to earlier ones."""
+        return self.waiting >= waiting_max * constants.LANE_SHARES[lane]
+
+    # --- out ---
+
+    def next_get(self) -> Permit | None:
+        """Take out the GET whose turn it is: ADMITTED."""
+        counts = self.counts
+        heavy = counts[2 * HEAVY] + counts[2 * HEAVY + 1]
+        order = _LANES
+        if heavy:
+            if self._waited >= constants.HEAVY_TURN - 1:
+                order = _HEAVY_FIRST
+        elif self._waited:
+            self._waited = 0
+        for lane in order:
+            if counts[2 * lane] or counts[2 * lane + 1]:
+                permit = self._next_of(lane)
+                if permit is not None:
+                    self._waited = 0 if lane == HEAVY else self._waited + (heavy > 0)
+                    return permit
+        return None
+
+    def _next_of(self, lane: int) -> Permit | None:
+        self._turns[lane] ^= 1
+        first = 2 * lane + 1 - self._turns[lane]
+        for line in (first, first ^ 1):
+            if self.counts[line]:
+                permit = self._first_in(line)
+                if permit is not None:
+                    return permit
+        return None
+
+    def _first_in(self, line: int) -> Permit | None:
+        if line >= 2 * HEAVY:
+            return self._with_least(self._lines[line])
+        if line == 2 * KNOWN and self._by_age:
+            permit = self._oldest_ticket(self._lines[line])
+            if permit is not None:
+                return permit
+        return self._first_of(self._lines[line])
+
+    def _oldest_ticket(self, line: deque[Permit]) -> Permit | None:
+        """Take out who has the oldest ticket, unless somebody without one has waited for longer."""
+        by_age = self._by_age
+        while by_age and by_age[0][2].phase is not Phase.QUEUED:
+            heappop(by_age)
+        while line and line[0].phase is not Phase.QUEUED:
+            line.popleft()
+        if not by_age or (line and line[0].queued_at < by_age[0][0]):
+            return None
+        permit = heappop(by_age)[2]
+        self._remove(permit, Phase.ADMITTED)
+        return permit
+
+    def _with_least(self, line: deque[Permit]) -> Permit | None:
+        """Take out, of the first few, the one whose client has got least."""
+        while line and line[0].phase is not Phase.QUEUED:
+            line.popleft()
+        chosen: Permit | None = None
+        least = 0.0
+        for permit in islice(line, constants.HEAVY_LOOKED_AT):
+            if permit.phase is Phase.QUEUED:
+                got = self._demand.got_by(permit.asker, permit.queued_at)
+                if chosen is None or got < least:
+                    chosen, least = permit, got
+        if chosen is not None:
+            self._remove(chosen, Phase.ADMITTED)
+        return chosen
+
+    def next_believed(self, clients: Clients, now: float) -> Permit | None:
+        """Take out the first GET of a client that is not in doubt, of those that wait longest."""
+        for line in self._lines:
+            for permit in islice(line, constants.LINE_LOOKED_AT_MAX):
+                if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
+                    self._remove(permit, Phase.ADMITTED)
+                    return permit
+        return None
+
+    def expired(
+        self, now: float, without_stored_s: float, with_stored_s: float, with_stored_max: float
+    ) -> list[Permit]:
+        """Take out the GETs that have waited for so long, and those that are too many: DONE."""
+        over: list[Permit] = []
+        for lane in _LANES:
+            self._take_older(self._lines[2 * lane], now - without_stored_s, over)
+            line = self._lines[2 * lane + 1]
+            self._take_older(line, now - with_stored_s, over)
+            while line and self.ahead(lane, has_stored=True) > with_stored_max:
+                permit = line.pop()
+                if permit.phase is Phase.QUEUED:
+                    over.append(permit)
+                    self._remove(permit, Phase.DONE)
+        self._forget_used()
+        return over
+
+    def _forget_used(self) -> None:
+        """Let go of those that left the line otherwise than by their turn."""
+        if len(self._by_age) > 2 * self.counts[2 * KNOWN] + constants.LEFT_MAX:
+            self._by_age = [one for one in self._by_age if one[2].phase is Phase.QUEUED]
+            heapify(self._by_age)
+
+    def release_gets(self, now: float, wait_s: float) -> None:
+        """Let GETs go upstream that have waited for so long."""
+        for line in self._lines:
+            self._release_older(line, now - wait_s)
+
+    def release(self, permit: Permit) -> None:
+        """Let one go upstream that has been taken out already."""
+        if not permit.is_get:
+            super().release(permit)
+            return
+        permit.phase = Phase.QUEUED
+        self._count(permit, 1)
+        self._released.append(permit)
+
+    def hold_without_stored(self, now: float) -> None:
+        """Hold those that are queued and have nothing else to answer with."""
+        super().hold_without_stored(now)
+        for lane in _LANES:
+            self._hold_all(self._lines[2 * lane], now)
+
+    def all_waiting(self) -> list[Permit]:
+        """Return all that are in here."""
+        waiting = [
+            permit for line in self._lines for permit in line if permit.phase is Phase.QUEUED
+        ]
+        return super().all_waiting() + waiting
+
+    def _leave_hold(self, permit: Permit, phase: Phase) -> None:
+        super()._leave_hold(permit, phase)
+        if permit.ticket >= 0:
+            self._tickets.leave(permit.ticket)
+
+    def _remove(self, permit: Permit, phase: Phase) -> None:
+        if not permit.is_get:
+            super()._remove(permit, phase)
+            return
+        permit.phase = phase
+        self._count(permit, -1)
+        if permit.ticket >= 0:
+            if phase is Phase.ADMITTED:
+                self._tickets.spend(permit.ticket)
+            else:
+                self._tickets.leave(permit.ticket)

@@ -1,0 +1,230 @@
+"""Who is known, who is heavy, and that nobody is sorted while there is enough for all."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retter.breaker import (
+    Asker,
+    BreakerSettings,
+    FairnessMode,
+    Kind,
+    Permit,
+    Phase,
+    Shed,
+    State,
+    constants,
+)
+from retter.breaker.fairness import Fairness
+from retter.breaker.known import (
+    GIVEN_MAX,
+    ISSUED,
+    ISSUED_MAX,
+    KEPT,
+    KEPT_MAX,
+    KEPT_S,
+    UNKNOWN,
+    KnownSessions,
+)
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED
+from tests.support.breaker_driver import Driver
+
+FAIR = BreakerSettings(fairness=FairnessMode.ON, max_in_flight=8)
+
+
+def crowded() -> Fairness:
+    """Return what is known when one client asks for much and ten for little; half of it is got."""
+    fairness = Fairness(b"secret", 0.0)
+    for client in range(1, 11):
+        place = fairness.note(Asker(client), 0.05, 0.0)
+        fairness.demand.gave(place.asker, 0.05, 0.0)
+    fairness.note(Asker(99), 20.0, 0.0)
+    fairness.demand.gave(99, 5.0, 0.0)
+    fairness.tick(0.0, 8.0, 0.05, enough=False)
+    return fairness
+
+
+def test_who_asks_for_more_than_the_fair_share_is_heavy() -> None:
+    """And nobody else."""
+    fairness = crowded()
+    assert fairness.sort(Asker(99), 0.05, 0.0).lane == HEAVY
+    assert fairness.sort(Asker(1), 0.05, 0.0).lane == STRANGER
+
+
+def test_so_many_answers_are_never_too_much() -> None:
+    """A page with its parts, even if the share is less."""
+    fairness = Fairness(b"secret", 0.0)
+    for client in range(1, 1001):
+        fairness.note(Asker(client), 0.5, 0.0)
+    fairness.tick(0.0, 8.0, 0.05, enough=False)
+    assert fairness.demand.fair_share(0.0) == 0.0, "nobody got anything"
+    fairness.note(Asker(5000), (constants.LIGHT_ANSWERS_MIN - 1) * 0.05, 0.0)
+    assert fairness.place_of(Asker(5000), 0.0).lane == STRANGER
+    assert fairness.place_of(Asker(1), 0.0).lane == HEAVY
+
+
+def test_a_crawler_by_its_own_word_is_heavy() -> None:
+    """Whatever else it is."""
+    fairness = crowded()
+    for asker in (Asker(1, crawler="bot"), Asker(1, session=5, standing=ISSUED, crawler="bot")):
+        assert fairness.sort(asker, 0.05, 0.0).lane == HEAVY
+
+
+def test_a_session_that_the_application_began_stands_for_itself() -> None:
+    """An office behind one address does not suffer together."""
+    fairness = crowded()
+    assert fairness.sort(Asker(99, session=5, standing=ISSUED), 0.05, 0.0).lane == KNOWN
+    assert fairness.sort(Asker(99), 0.05, 0.0).lane == HEAVY
+    fairness.note(Asker(1, session=5, standing=ISSUED), 20.0, 0.0)
+    assert fairness.place_of(Asker(1, session=5, standing=ISSUED), 0.0).lane == HEAVY
+
+
+def test_what_a_client_makes_up_makes_it_known_to_nobody() -> None:
+    """A session, a ticket: it stays a stranger, and its address pays."""
+    fairness = crowded()
+    for number in range(1000):
+        fairness.sort(Asker(1, session=1000 + number, ticket=b"%032d" % number), 0.05, 0.0)
+    assert fairness.place_of(Asker(1, session=7), 0.0).lane == HEAVY
+    assert fairness.asked[KNOWN] == 0
+
+
+def test_a_session_that_may_be_made_up_adds_to_what_its_address_asks_for() -> None:
+    """Known it is, as long as the address asks for little."""
+    fairness = crowded()
+    assert fairness.sort(Asker(1, session=5, standing=KEPT), 0.05, 0.0).lane == KNOWN
+    assert fairness.sort(Asker(99, session=6, standing=KEPT), 0.05, 0.0).lane == HEAVY
+
+
+def test_a_ticket_makes_known_and_the_one_that_is_good_is_kept() -> None:
+    """Since the first try; one that is used up is not renewed but begins anew."""
+    fairness = crowded()
+    text, since = fairness.ticket_for(Asker(1), 1.0)
+    assert since == 1.0
+    asker = Asker(1, ticket=text)
+    assert fairness.ticket_for(asker, 5.0)[0] == text
+    place = fairness.sort(asker, 0.05, 5.0)
+    assert place.lane == KNOWN
+    assert abs(place.since - 1.0) < 0.2
+    assert fairness.sort(Asker(2, ticket=text), 0.05, 5.0).lane == STRANGER, "another address"
+    assert fairness.sort(Asker(99, ticket=text), 0.05, 5.0).lane == HEAVY
+    fairness.tickets.spend(place.ticket)
+    assert fairness.sort(asker, 0.05, 5.0).lane == STRANGER
+    assert fairness.ticket_for(asker, 6.0)[0] != text
+
+
+# --- at the circuit ---
+
+
+def get(driver: Driver, client: int, key: bytes, stored: float | None = None) -> Permit | Shed:
+    """Somebody asks for a page."""
+    return driver.admit(Kind.GET, key, stored=stored, asker=Asker(client))
+
+
+@given(
+    asked=st.lists(
+        st.tuples(st.integers(1, 5), st.booleans(), st.integers(0, 3)), min_size=1, max_size=60
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_nothing_is_sorted_while_closed(asked: list[tuple[int, bool, int]]) -> None:
+    """Who asks for how much may be counted; the line is one for all, in the order of coming."""
+    driver = Driver(BreakerSettings(fairness=FairnessMode.ON))
+    fairness = driver.breaker.fairness
+    assert fairness is not None
+    order: list[Permit] = []
+    for number, (client, stored, ends) in enumerate(asked):
+        decision = get(driver, client, b"/%d" % number, 1.0 if stored else None)
+        if driver.breaker.state is not State.CLOSED:
+            return
+        assert isinstance(decision, Permit)
+        assert decision.lane == UNSORTED
+        order.append(decision)
+        for permit in driver.in_flight[:ends]:
+            driver.finish(permit)
+        assert fairness.asked == [0, 0, 0]
+
+
+def test_below_half_of_the_places_nobody_is_counted() -> None:
+    """It costs nothing as long as it cannot matter."""
+    driver = Driver(BreakerSettings(fairness=FairnessMode.ON, max_in_flight=8))
+    fairness = driver.breaker.fairness
+    assert fairness is not None
+    for number in range(4):
+        assert driver.breaker.is_calm
+        get(driver, 1, b"/%d" % number)
+    assert not len(fairness.demand)
+    assert not driver.breaker.is_calm
+    get(driver, 1, b"/4")
+    assert 1 in fairness.demand
+
+
+def test_a_visitor_gets_the_next_place_though_a_crawler_waits() -> None:
+    """Beside one that has asked for a hundred pages."""
+    driver = Driver(FAIR)
+    for number in range(100):
+        get(driver, 1, b"/crawled/%d" % number)
+        if number == 50:
+            driver.tick()
+    assert driver.breaker.state is State.LIMITING
+    driver.tick()
+    crawler = get(driver, 1, b"/more")
+    visitor = get(driver, 2, b"/read")
+    assert isinstance(visitor, Permit)
+    assert (visitor.lane, visitor.phase) == (STRANGER, Phase.QUEUED)
+    assert isinstance(crawler, Shed) or crawler.lane == HEAVY
+    queued = [permit for permit in driver.queued if permit.lane == UNSORTED]
+    for permit in list(driver.in_flight)[:1]:
+        driver.finish(permit)
+    # Those that came while nobody was sorted stand with the strangers, before the visitor.
+    assert all(permit.lane != HEAVY for permit in driver.in_flight[-1:])
+    assert visitor in driver.queued or not queued
+
+
+def test_observed_the_line_stays_one_for_all() -> None:
+    """What would be is counted."""
+    driver = Driver(BreakerSettings(fairness=FairnessMode.OBSERVE, max_in_flight=8))
+    for number in range(100):
+        get(driver, 1, b"/crawled/%d" % number)
+    driver.tick()
+    get(driver, 1, b"/more")
+    fairness = driver.breaker.fairness
+    assert fairness is not None
+    assert sum(fairness.asked) > 0
+    order = [permit.key for permit in driver.queued]
+    while driver.queued:
+        driver.finish(driver.in_flight[0])  # the driver looks at the order
+    assert len(order) > 1
+
+
+def test_switched_off_there_is_none_of_it() -> None:
+    """The plain line, and no table."""
+    driver = Driver()
+    assert driver.breaker.fairness is None
+    assert driver.breaker.calm == driver.breaker.cap
+
+
+# --- sessions ---
+
+
+def test_a_session_is_known_when_the_application_has_set_it() -> None:
+    """Not when it is only used."""
+    known = KnownSessions()
+    assert known.standing_of(b"made up", 0.0) == UNKNOWN
+    known.answered(b"made up", 0.0)
+    assert known.standing_of(b"made up", KEPT_S - 1) == UNKNOWN
+    assert known.standing_of(b"made up", KEPT_S) == KEPT
+    known.given(b"set")
+    assert known.standing_of(b"set", 0.0) == ISSUED
+    known.answered(b"set", 0.0)
+    assert known.standing_of(b"set", 1e6) == ISSUED
+
+
+def test_sessions_in_use_outlive_any_number_that_are_not() -> None:
+    """A crawler is given a new one with each answer, and makes up others."""
+    known = KnownSessions()
+    known.given(b"visitor")
+    known.answered(b"visitor", 0.0)
+    for number in range(GIVEN_MAX + KEPT_MAX):
+        known.given(b"given %d" % number)
+        known.answered(b"made up %d" % number, 0.0)
+    assert known.standing_of(b"visitor", 0.0) == ISSUED
+    assert len(known) <= ISSUED_MAX + GIVEN_MAX + KEPT_MAX

@@ -1,0 +1,198 @@
+"""The line in lanes: nobody waits for a later lane."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retter.base.reason import Reason
+from retter.breaker import constants
+from retter.breaker.demand import DemandTable
+from retter.breaker.lanes import Lanes
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER, Permit, Phase
+from retter.breaker.routes import RouteTable
+from retter.breaker.tickets import Tickets
+
+ROUTE = RouteTable(0.0).get(b"GET /", 0.0)
+
+
+@dataclass
+class Line:
+    """A room, and what has happened to it."""
+
+    room: Lanes
+    now: float = 0.0
+    served: int = 0
+
+    @classmethod
+    def new(cls) -> "Line":
+        """Return an empty one."""
+        return cls(Lanes(DemandTable(), Tickets(b"secret", 0.0)))
+
+    def come(
+        self, lane: int, name: bytes, *, stored: bool, ticket: int = -1, since: float = 0.0
+    ) -> Permit:
+        """Somebody comes."""
+        permit = Permit(Phase.ADMITTED, Reason.ADMITTED, True, ROUTE, name, stored, 0)
+        permit.lane, permit.asker, permit.ticket, permit.since = lane, 0, ticket, since
+        self.now += 0.001
+        self.room.add(permit, self.now)
+        return permit
+
+    def issue(self, tickets: int) -> None:
+        """Some are given tickets, the first number 0."""
+        for _ in range(tickets):
+            self.room._tickets.issue(0, 0.0)
+
+    def next(self) -> bytes | None:
+        """Somebody gets a place."""
+        permit = self.room.next_get()
+        return None if permit is None else permit.key
+
+
+# Who comes: lane and whether it has a stored response; None: a place becomes free.
+STEPS = st.lists(
+    st.one_of(st.none(), st.tuples(st.sampled_from([KNOWN, STRANGER, HEAVY]), st.booleans())),
+    max_size=80,
+)
+
+
+@given(steps=STEPS, last=st.sampled_from([KNOWN, STRANGER]))
+@settings(max_examples=300)
+def test_who_comes_in_a_later_lane_changes_nothing_for_an_earlier_one(
+    steps: list[tuple[int, bool] | None], last: int
+) -> None:
+    """Order and expected wait are the same as if there were nobody in the later lanes."""
+    whole, part = Line.new(), Line.new()
+    order: list[bytes | None] = []
+    for number, step in enumerate(steps):
+        if step is not None:
+            lane, stored = step
+            for line in (whole, part):
+                if line is whole or lane <= last:
+                    line.come(lane, b"%d-%d" % (lane, number), stored=stored)
+        else:
+            name = whole.next()
+            if name is not None and int(name[:1]) <= last:
+                order.append(name)
+                assert part.next() == name
+        for lane in range(last + 1):
+            for stored in (False, True):
+                for ask in (Lanes.ahead, Lanes.in_front):
+                    assert ask(whole.room, lane, has_stored=stored) == ask(
+                        part.room, lane, has_stored=stored
+                    )
+
+
+@given(steps=STEPS)
+@settings(max_examples=300)
+def test_a_place_goes_to_the_first_lane_that_has_somebody(
+    steps: list[tuple[int, bool] | None],
+) -> None:
+    """But one of sixteen, which the heavy ones get if there are any; and none is lost."""
+    line = Line.new()
+    waiting: list[tuple[int, bytes]] = []
+    since_heavy = 0
+    for number, step in enumerate(steps):
+        if step is not None:
+            name = b"%d" % number
+            waiting.append((step[0], name))
+            line.come(step[0], name, stored=step[1])
+            continue
+        taken = line.next()
+        assert (taken is None) == (not waiting)
+        if taken is None:
+            continue
+        lane = next(lane for lane, name in waiting if name == taken)
+        first = min(lane for lane, _ in waiting)
+        heavy_waits = any(lane == HEAVY for lane, _ in waiting)
+        assert lane == first or (lane == HEAVY and since_heavy >= constants.HEAVY_TURN - 1)
+        since_heavy = since_heavy + 1 if heavy_waits and lane != HEAVY else 0
+        assert since_heavy < constants.HEAVY_TURN, "they do not starve"
+        waiting.remove((lane, taken))
+        assert line.room.waiting == len(waiting)
+
+
+def test_with_and_without_a_stored_response_in_turn() -> None:
+    """So neither waits for all of the other kind."""
+    line = Line.new()
+    for number in range(3):
+        line.come(KNOWN, b"without %d" % number, stored=False)
+        line.come(KNOWN, b"with %d" % number, stored=True)
+    order = [line.next() for _ in range(6)]
+    for two in (order[:2], order[2:4], order[4:]):
+        assert len({name[4:5] for name in two if name}) == 2
+    assert line.room.ahead(KNOWN, has_stored=True) == 0
+
+
+def test_who_has_the_older_ticket_goes_first() -> None:
+    """And who has one goes before those who came after its first try."""
+    line = Line.new()
+    line.now = 10.0
+    line.issue(3)
+    line.come(KNOWN, b"session", stored=False)
+    for number, since in enumerate((4.0, 2.0, 3.0)):
+        line.come(KNOWN, b"%.0f" % since, stored=False, ticket=number, since=since)
+    assert [line.next() for _ in range(5)] == [b"2", b"3", b"4", b"session", None]
+
+
+def test_a_ticket_stands_once() -> None:
+    """Replayed a thousand times it gains one place, and the copies stand with the strangers."""
+    line = Line.new()
+    room = line.room
+    line.issue(1)
+    for number in range(1000):
+        line.come(KNOWN, b"%d" % number, stored=False, ticket=0)
+    assert room.counts[2 * KNOWN] == 1
+    assert room.counts[2 * STRANGER] == 999
+    assert line.next() == b"0"
+    line.come(KNOWN, b"again", stored=False, ticket=0)
+    assert room.counts[2 * KNOWN] == 0, "used up"
+
+
+def test_who_gives_up_may_come_again_with_its_ticket() -> None:
+    """Its wait was over, or its connection was lost."""
+    line = Line.new()
+    room = line.room
+    line.issue(2)
+    permit = line.come(KNOWN, b"leaves", stored=False, ticket=0)
+    line.come(KNOWN, b"waits", stored=False, ticket=1)
+    room.cancel(permit)
+    over = room.expired(line.now + 10, 2.0, 0.2, 100.0)
+    assert [one.key for one in over] == [b"waits"]
+    for ticket in (0, 1):
+        assert not room._tickets.stands(ticket)
+        line.come(KNOWN, b"again", stored=False, ticket=ticket)
+    assert room.counts[2 * KNOWN] == 2
+
+
+def test_what_left_the_line_is_let_go() -> None:
+    """Tickets that time out one after the other leave nothing behind."""
+    line = Line.new()
+    line.issue(1000)
+    for number in range(1000):
+        line.come(KNOWN, b"%d" % number, stored=False, ticket=number)
+        line.room.expired(line.now + 10, 2.0, 0.2, 100.0)
+    assert len(line.room._by_age) <= constants.LEFT_MAX
+    assert line.room.waiting == 0
+
+
+def test_of_the_heavy_ones_who_has_got_least_goes_first() -> None:
+    """Of those that stand in front."""
+    line = Line.new()
+    demand = line.room._demand
+    for asker, got in ((1, 5.0), (2, 1.0), (3, 3.0)):
+        demand.note(asker, 10.0, 0.0)
+        demand.gave(asker, got, 0.0)
+        line.come(HEAVY, b"%d" % asker, stored=False).asker = asker
+    assert [line.next() for _ in range(3)] == [b"2", b"3", b"1"]
+
+
+@pytest.mark.parametrize("lane", [STRANGER, HEAVY])
+def test_later_lanes_leave_room_to_earlier_ones(lane: int) -> None:
+    """A flood fills its lane, and not the line."""
+    line = Line.new()
+    while not line.room.is_full(lane, 100):
+        line.come(lane, b"x", stored=False)
+    assert not line.room.is_full(lane - 1, 100)
