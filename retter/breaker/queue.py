@@ -38,8 +38,8 @@ class WaitingRoom:
         self._held: deque[Permit] = deque()  # until the end of a pause
         self._released: deque[Permit] = deque()  # go upstream, place or not
         self.held = 0  # not counted as waiting
-        self.waiting = 0
-        self.waiting_without_stored = 0  # of them, other methods included
+        self.waiting: int = 0
+        self.waiting_without_stored: int = 0  # of them, other methods included
         self.others = 0  # of them
 
     def ahead(self, lane: int, *, has_stored: bool) -> int:
