@@ -32,6 +32,7 @@ from retter.base.reason import Reason
 from retter.breaker import Kind, Permit, Phase, State
 from retter.http.forwarding import ForwardingFields, without_expectation
 from retter.http.message import Framing, ResponseHead
+from retter.net.supervision import report
 from retter.proxy.awaited_streams import NOT_AWAITED
 from retter.proxy.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
 from retter.proxy.holders import start_waiting
@@ -131,14 +132,24 @@ def begin(
     )
     decision = services.breaker.admit(now, kind, identity.route, identity.key, age_s, number)
     if isinstance(decision, Permit):
-        exchange = Exchange(services, client, parsed, decision, found, now, body, forwarding)
-        if awaited:
-            exchange.awaited = awaited
-        if decision.phase is _ADMITTED:
-            exchange.forward(now)
-            if exchange.stage is _DONE:
-                return None
-        return exchange
+        exchange: Exchange | None = None
+        try:
+            exchange = Exchange(services, client, parsed, decision, found, now, body, forwarding)
+            if awaited:
+                exchange.awaited = awaited
+            if decision.phase is _ADMITTED:
+                exchange.forward(now)
+        except Exception as error:
+            if exchange is None or exchange.stage is _QUEUED:
+                services.breaker.cancel(now, decision)
+                if body is not None:
+                    body.release()
+                raise
+            # For want of memory, say. The client does not know of the exchange yet, so nobody else
+            # could end it and give its place back.
+            report(services.loop, "a request could not begin", error)
+            exchange.broken(now)
+        return exchange if exchange.stage is not _DONE else None
     if awaited:
         services.awaited_streams.end(awaited, services.peers.client_of(client.forwarding, parsed))
     stored: StoredResponse | None

@@ -761,7 +761,8 @@ class ResponseStore:
         slot = self._slots[key]
         gone = [
             one for one in slot
-            if one[GENERATION] <= generation and (not asked or one[ASKED] == asked)
+            if one[AGE_MAX] != WITHDRAWN  # else it belongs to the withdrawal that has hidden it
+            and one[GENERATION] <= generation and (not asked or one[ASKED] == asked)
         ]  # fmt: skip
         hidden = tuple([
             (*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) if one in gone else one
@@ -777,16 +778,15 @@ class ResponseStore:
         slot = self._slots.get(withdrawn.key)
         if slot is None:
             return
-        shown = {id(one): old for one, old in zip(withdrawn.hidden, withdrawn.slot, strict=True)}
+        shown = _hidden_by(withdrawn)
         self._slots[withdrawn.key] = tuple([shown.get(id(one), one) for one in slot])
-        self._counts.restored += sum(
-            [one[AGE_MAX] == WITHDRAWN and id(one) in shown for one in slot]
-        )
+        self._counts.restored += sum([id(one) in shown for one in slot])
 
     def discard(self, withdrawn: Withdrawn) -> None:
-        """Remove what was hidden, or what is left of it."""
+        """Remove what it has hidden, or what is left of that."""
+        hidden = _hidden_by(withdrawn)
         for record in self._slots.get(withdrawn.key, ()):
-            if record[AGE_MAX] == WITHDRAWN:
+            if id(record) in hidden:
                 self._shelves.remove(withdrawn.key, record)
 
     # -- Removing
@@ -893,6 +893,15 @@ def _others_at(slot: tuple[Record, ...], client: int) -> float:
 def _withdrawal_of(key: bytes) -> bytes:
     """Return what a withdrawal is remembered by, among the changes."""
     return b"-" + key
+
+
+def _hidden_by(withdrawn: Withdrawn) -> dict[int, Record]:
+    """Return what a withdrawal has hidden, as it was, by the id() of what stands in its place."""
+    return {
+        id(one): old
+        for one, old in zip(withdrawn.hidden, withdrawn.slot, strict=True)
+        if one is not old
+    }
 
 
 def _with_form(stored: StoredResponse, coding: bytes, form: Form) -> StoredResponse:

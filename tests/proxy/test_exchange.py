@@ -1005,3 +1005,34 @@ def test_a_status_that_is_none_counts_as_a_5xx() -> None:
     assert client.received().startswith(b"HTTP/1.1 900 OK\r\n")
     counts = proxy.services.counters.forwarded_get
     assert [(status_class, count) for _, status_class, count in cells(counts)] == [(5, 1)]
+
+
+@pytest.mark.parametrize("request_bytes", [get("/new"), POST])
+@pytest.mark.parametrize("where", ["the pool", "the exchange"])
+def test_a_request_that_cannot_begin_takes_no_place(
+    request_bytes: bytes, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of memory, say: nobody knows of the exchange yet who could end it."""
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    proxy = FakeProxy()
+    proxy.loop.takes_reports = True
+    client = proxy.client()
+    with monkeypatch.context() as patch:
+        if where == "the pool":
+            patch.setattr(proxy.services.pool, "_dial_soon", fail)
+            client.sends(request_bytes)
+            assert status_of(client.received()) == 500
+            assert [type(error) for error in proxy.loop.reported] == [MemoryError]
+        else:
+            patch.setattr("retter.proxy.exchange.Exchange.__init__", fail)
+            with pytest.raises(MemoryError):
+                client.sends(request_bytes)
+            client.transport.lose()
+    proxy.assert_at_rest()
+    assert proxy.services.breaker.limit.in_flight == 0
+    proxy.client(get("/next"))
+    proxy.upstream.sends(reply(b"fine"))
+    proxy.assert_at_rest()

@@ -22,7 +22,13 @@ from retter.store.record import (
     entry_bytes,
     facts_of,
 )
-from retter.store.store import CHANGES_REMEMBERED_MAX, ResponseStore, StoredResponse, StoreRules
+from retter.store.store import (
+    CHANGES_REMEMBERED_MAX,
+    ResponseStore,
+    StoredResponse,
+    StoreRules,
+    Withdrawn,
+)
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -1306,3 +1312,45 @@ def test_what_is_decoded_for_one_visitor_pushes_out_nobody_elses() -> None:
     kept = [body_for(store, request(target=b"/%d" % number)) for number in range(20)]
     assert None not in kept
     assert store.stats()["evicted_share"] > 5
+
+
+def test_two_withdrawals_of_one_url_are_given_back_and_removed_each_by_itself() -> None:
+    """Where the query is ignored, one URL is asked for in several ways, and each may be refused."""
+    rules = OwnerRules(secret=SECRET, ignore_query=True)
+    requests = [
+        request((b"x-requested-with", name), target=b"/?" + name) for name in (b"first", b"other")
+    ]
+    first, other = [identify(asked, rules) for asked in requests]
+
+    def twice() -> tuple[ResponseStore, list[Withdrawn]]:
+        store, hidden = make(), list[Withdrawn]()
+        for identity, asked in zip((first, other), requests, strict=True):
+            store.put(identity, asked, response(), asked.target, 1.0, 1.0)
+        for identity in (first, other):
+            withdrawn = store.withdraw(identity.key, 2.0, asked=identity.asked)
+            assert withdrawn is not None
+            hidden.append(withdrawn)
+        return store, hidden
+
+    def found(store: ResponseStore) -> list[bytes]:
+        answers = [
+            store.lookup(identity, asked, 9.0)
+            for identity, asked in zip((first, other), requests, strict=True)
+        ]
+        return [answer.body for answer in answers if answer is not None]
+
+    for at, left in enumerate((b"/?other", b"/?first")):
+        store, hidden = twice()
+        assert found(store) == []
+        store.discard(hidden[at])
+        store.restore(hidden[1 - at])
+        assert found(store) == [left]
+        assert store.stats()["entries"] == 1
+        store.purge()
+        assert store.stats()["bytes_used"] == 0
+    for order in ((0, 1), (1, 0)):
+        store, hidden = twice()
+        for at in order:
+            store.restore(hidden[at])
+        assert found(store) == [b"/?first", b"/?other"]
+        assert store.stats()["restored"] == 2
