@@ -172,12 +172,14 @@ def patterns() -> list[Found]:
     for module, tree in sources().items():
         for call in _calls(tree):
             if call.args and isinstance(call.args[0], ast.Constant):
+                source = call.args[0].value
+                assert isinstance(source, str | bytes)
                 function = call.func.attr  # type: ignore[attr-defined]
                 flags = 0
                 for flag in [*call.args[1:], *[word.value for word in call.keywords]]:
                     if isinstance(flag, ast.Attribute) and flag.attr.isupper():
                         flags |= getattr(re, flag.attr)
-                one = Found(call.args[0].value, flags, module)
+                one = Found(source, flags, module)
                 flags = one.compiled.flags
                 one = found.setdefault((one.pattern, flags), one)
                 one.methods |= {function} - {"compile", "template"} or _usage(module, call.lineno)

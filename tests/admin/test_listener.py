@@ -184,7 +184,8 @@ def test_a_fault_of_our_own_is_answered_and_told() -> None:
         def fault(_: AdminRequest) -> Any:
             raise ZeroDivisionError
 
-        admin.admin.api.handler = lambda _: fault  # type: ignore[method-assign]
+        api: Any = admin.admin.api
+        api.handler = lambda _: fault
         answer = admin.ask("/api/state")
         assert (answer.status, answer.json["error"][:17]) == (500, "a fault of RETTER")
         (context,) = told

@@ -47,7 +47,7 @@ Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def values(admin: FakeAdmin, accept: str = "") -> Values:
-    answer = admin.ask("/metrics", **({"Accept": accept} if accept else {}))
+    answer = admin.ask("/metrics", Accept=accept) if accept else admin.ask("/metrics")
     assert answer.status == 200
     parse: Any = parse_openmetrics if "openmetrics" in answer.fields["content-type"] else parse_text
     return {
@@ -83,7 +83,7 @@ def value(admin: FakeAdmin, name: str, **labels: str) -> float:
     ],
 )
 def test_the_librarys_parsers_accept_it(busy: FakeAdmin, accept: str, content_type: str) -> None:
-    answer = busy.ask("/metrics", **({"Accept": accept} if accept else {}))
+    answer = busy.ask("/metrics", Accept=accept) if accept else busy.ask("/metrics")
     assert answer.fields["content-type"].startswith(content_type)
     assert len(values(busy, accept)) > 150
 

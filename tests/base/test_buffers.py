@@ -1,6 +1,7 @@
 """Pieces of bodies that wait in memory: many small ones take no more than their octets."""
 
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ def test_a_body_in_very_small_pieces(size: int) -> None:
     client = proxy.client(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % octets)
     for piece in pieces[:-1]:
         client.protocol.data_received(piece)
-    kept = client.protocol.body._kept  # type: ignore[attr-defined]
+    kept = client.protocol.body._kept
     assert sum(map(sys.getsizeof, kept)) + sys.getsizeof(kept) < 1.1 * octets
     client.sends(pieces[-1])
     assert body_of(proxy.upstream.received()) == body
@@ -47,8 +48,9 @@ def test_a_body_in_very_small_pieces(size: int) -> None:
     upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % octets)
     for piece in pieces[:-1]:
         upstream.protocol.data_received(piece)
-    (exchange,) = [one for one in proxy.services.exchanges if one._relay is not None]
-    copy = exchange._relay.copy() or []  # type: ignore[union-attr]
+    exchanges: list[Any] = list(proxy.services.exchanges)
+    (relay,) = [one._relay for one in exchanges if one._relay is not None]
+    copy = relay.copy() or []
     assert sum(map(sys.getsizeof, copy)) + sys.getsizeof(copy) < 1.1 * octets
     upstream.sends(pieces[-1])
     assert body_of(visitor.received()) == body

@@ -1,6 +1,7 @@
 """Every limit on what a client may cost: its default, and what happens one beyond it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,8 @@ PHRASES = {
 def test_up_to_its_limit_and_no_further(
     setting: str, limit: int, request_of: Callable[[int], bytes], status: int
 ) -> None:
-    proxy = FakeProxy(**{setting: limit})
+    limits: dict[str, Any] = {setting: limit}
+    proxy = FakeProxy(**limits)
     client = proxy.client(request_of(limit))
     proxy.upstream.sends(reply(b"ok"))
     assert status_of(client.received()) == 200
@@ -94,7 +96,7 @@ TIMES: list[tuple[str, dict[str, float], bytes, int]] = [
 
 @pytest.mark.parametrize(("what", "limit", "sends", "status"), TIMES, ids=[row[0] for row in TIMES])
 def test_in_its_time_and_no_later(
-    what: str, limit: dict[str, float], sends: bytes, status: int
+    what: str, limit: dict[str, Any], sends: bytes, status: int
 ) -> None:
     proxy = FakeProxy(**limit)
     drops = what.endswith("drops")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retter.breaker import Mode
-from retter.compression import coding, decoding
+from retter.compression import coding, compressors, decoding
 from retter.compression.decoding import INLINE_BYTES_MAX, JOBS_MAX
 from tests.support.harness import (
     FakePeer,
@@ -178,7 +178,7 @@ def test_what_decodes_to_much_more_than_its_size_counts_as_not_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits: list[int] = []
-    decoded = coding.decoded
+    decoded = compressors.decoded
 
     def note(body: bytes, name: bytes, bytes_max: int, members_max: int) -> bytes | None:
         limits.append(bytes_max)
@@ -484,7 +484,7 @@ def test_nothing_is_decoded_for_a_request_that_is_forwarded(
 ) -> None:
     """A client without Accept-Encoding costs a healthy application's proxy no milliseconds."""
     decoded: list[bytes] = []
-    decode = coding.decoded
+    decode = compressors.decoded
 
     def note(body: bytes, *how: Any) -> bytes | None:
         decoded.append(body)

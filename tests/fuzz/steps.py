@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from tests.corpus import fidelity
 from tests.corpus.misbehaviours import MISBEHAVIOURS, Then
-from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN
+from tests.corpus.requests import CUT_OFF, REFUSED, TAKEN, CutOff, Refused, Taken
 from tests.fuzz.stopwatch import longest
 from tests.fuzz.world import FarEnd, World
 
@@ -209,18 +209,19 @@ _NEXT = (Step(CONNECTS), Step(CLIENT_ASKS, 1, 0), Step(UPSTREAM_ANSWERS, 0, 0))
 
 def seeds() -> Iterator[tuple[str, int, tuple[Step, ...]]]:
     """The corpus as steps, each row followed by another client's request."""
-    for number, row in enumerate((*REFUSED, *CUT_OFF, *TAKEN)):
+    rows: tuple[Refused | CutOff | Taken, ...] = (*REFUSED, *CUT_OFF, *TAKEN)
+    for number, row in enumerate(rows):
         answers = (Step(UPSTREAM_ANSWERS, 0, number % 256),) * 2
         sends = Step(CLIENT_SENDS, 0, 0, number % 256, row.sends[:20_000])
         yield row.name, number % 256, (Step(CONNECTS), sends, *answers, *_NEXT)
-    for number, row in enumerate(MISBEHAVIOURS):
-        pieces = [Step(UPSTREAM_SENDS, 0, 0, number % 256, piece[:20_000]) for piece in row.sends]
-        asks = Step(CLIENT_SENDS, 0, 0, 0, row.request.replace(b"/ ", b"/~/1 "))
-        late = Step(UPSTREAM_SENDS, 0, 0, 0, row.late)
+    for number, wrong in enumerate(MISBEHAVIOURS):
+        pieces = [Step(UPSTREAM_SENDS, 0, 0, number % 256, piece[:20_000]) for piece in wrong.sends]
+        asks = Step(CLIENT_SENDS, 0, 0, 0, wrong.request.replace(b"/ ", b"/~/1 "))
+        late = Step(UPSTREAM_SENDS, 0, 0, 0, wrong.late)
         yield (
-            row.name,
+            wrong.name,
             number % 256,
-            (Step(CONNECTS), asks, *pieces[:20], *_THEN[row.then], late, *_NEXT),
+            (Step(CONNECTS), asks, *pieces[:20], *_THEN[wrong.then], late, *_NEXT),
         )
     for number, request in enumerate(fidelity.REQUESTS):
         sends = Step(CLIENT_SENDS, 0, 0, number % 256, request.line + b"\r\nHost: a\r\n"

@@ -13,6 +13,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-9][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*
 _CHUNK_SIZE = re.compile(rb"[0-9a-f]{1,16}")
 
 Fields = list[tuple[bytes, bytes]]
+Octets = bytes  # a message has an attribute of that name
 
 
 @dataclass
@@ -26,7 +27,7 @@ class Message:
     bytes: bytes = b""  # all of it
     complete: bool = False
 
-    def all(self, name: str) -> list[bytes]:
+    def all(self, name: str) -> list[Octets]:
         assert self.fields is not None
         return [value for known, value in self.fields if known == name.encode()]
 

@@ -20,12 +20,13 @@ from collections.abc import Callable
 from functools import cache, partial
 from ipaddress import ip_network
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 from retter.base.counters import Counters, cells, totals
 from retter.base.errors import ConnectTimeout
 from retter.base.reason import STATUS_CLASSES
 from retter.config.settings import Settings
+from retter.telemetry.access_log import AccessLog
 from tests.fuzz.stopwatch import Stopwatch
 from tests.fuzz.wire import Message, answers_in, requests_in
 from tests.support.harness import FakePeer, FakeProxy
@@ -240,9 +241,9 @@ class World:
         self.watch = Stopwatch()
         self.proxy = FakeProxy(_settings(configuration))
         set_memos(self.proxy.proxy, memos)
-        self.proxy.services.http_date = lambda: "now"  # type: ignore[method-assign]
-        self._ledger: Any = Ledger(self.proxy.loop.time)
-        self.proxy.services.access_log = self._ledger
+        self.proxy.services.http_date = lambda: "now"
+        self._ledger = Ledger(self.proxy.loop.time)
+        self.proxy.services.access_log = cast("AccessLog", self._ledger)
         self.clients: list[Client] = []
         self._upstreams: list[Upstream] = []
 

@@ -1,5 +1,7 @@
 """Chunked bodies: every grammar rule, any cut, and h11 as a second opinion."""
 
+from typing import Any
+
 import h11
 import pytest
 from hypothesis import given, settings
@@ -103,7 +105,7 @@ def test_what_is_chunked_is_decoded_however_it_is_cut(
 ) -> None:
     wire = b"".join([chunk(piece) for piece in chunks]) + last_chunk([(b"X-Sum", b"9")]) + b"next"
     cuts = data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=8))
-    expected = (b"".join(chunks), [(b"X-Sum", b"9")], b"next")
+    expected: tuple[bytes, list[Any], bytes] = (b"".join(chunks), [(b"X-Sum", b"9")], b"next")
     assert decode(*split_at(wire, cuts)) == expected
 
 
@@ -122,7 +124,7 @@ def test_small_chunks_are_taken_together(
     """However their sizes are written, whatever is in them, and wherever they are cut."""
     wire = b"".join([b"%b\r\n%b\r\n" % one for one in chunks]) + b"0\r\n\r\n"
     cuts = data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=3))
-    expected = (b"".join([one for _, one in chunks]), [], b"")
+    expected: tuple[bytes, list[Any], bytes] = (b"".join([one for _, one in chunks]), [], b"")
     assert decode(*split_at(wire, cuts)) == expected
     broken = wire.replace(b"\r\n", b"\r\r\n", 1)
     assert decode(*split_at(broken, cuts)) is None

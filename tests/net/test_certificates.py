@@ -27,7 +27,7 @@ def issue(folder: Path, name: str, *names: str) -> tuple[str, str]:
 
 def settings(*pairs: tuple[str, str], **more: Any) -> Settings:
     return Settings(
-        upstream=":1", listen=":443,tls",
+        upstream=":1", listen=(":443,tls",),
         tls_cert=tuple(cert for cert, _ in pairs), tls_key=tuple(key for _, key in pairs), **more,
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ def test_a_key_in_the_file_of_its_certificate(tmp_path: Path) -> None:
     cert, key = issue(tmp_path, "a", "a.example")
     both = tmp_path / "both.pem"
     both.write_text(Path(key).read_text() + Path(cert).read_text())
-    chosen = Settings(upstream=":1", listen=":443,tls", tls_cert=str(both))
+    chosen = Settings(upstream=":1", listen=(":443,tls",), tls_cert=(str(both),))
     assert Certificates(chosen).choose("a.example")
 
 

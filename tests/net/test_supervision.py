@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import retter
+from retter.base.errors import UpstreamError
 from retter.breaker import Mode
 from retter.net.supervision import start_task
 from retter.net.transports import close_sending
@@ -77,7 +78,11 @@ class FaultyExchange(FakeExchange):
     def upstream_ready(self, connection: Any, now: float) -> None:
         raise OSError(107, "a fault of ours")
 
-    connect_failed = hold_expired = upstream_ready
+    def connect_failed(self, error: UpstreamError, now: float) -> None:
+        raise OSError(107, "a fault of ours")
+
+    def hold_expired(self, error: UpstreamError, now: float) -> None:
+        raise OSError(107, "a fault of ours")
 
 
 @pytest.fixture

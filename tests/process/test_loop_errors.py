@@ -30,7 +30,7 @@ class Loop:
         self.proxy.loop.takes_reports = True
         self.faults = LoopFaults(self.proxy.services, self.proxy.proxy.ticker)
         self.exit_code: int | None = None
-        monkeypatch.setattr(loop_errors.os, "_exit", self._exit)
+        monkeypatch.setattr(os, "_exit", self._exit)
 
     def _exit(self, code: int) -> None:
         self.exit_code = code
@@ -129,7 +129,7 @@ def test_the_last_words_need_no_memory(loop: Loop, monkeypatch: pytest.MonkeyPat
 
     its, ours = os.pipe()
     write = os.write
-    monkeypatch.setattr(loop_errors.os, "write", lambda _, data: write(ours, data))
+    monkeypatch.setattr(os, "write", lambda _, data: write(ours, data))
     monkeypatch.setattr(loop_errors.log, "error", fails, raising=False)
     monkeypatch.setattr(loop_errors, "flush", fails)
     monkeypatch.setattr(loop_errors, "free_memory", fails)
@@ -169,7 +169,12 @@ def test_a_clock_that_had_no_memory_for_its_next_tick_is_started_again(loop: Loo
     ticker, now = loop.proxy.proxy.ticker, loop.proxy.loop.now
     started: list[float] = []
     real: Any = loop.proxy.loop
-    real.call_later = lambda delay, _: (started.append(delay), Timer(now + delay))[1]
+
+    def call_later(delay: float, _: object) -> Timer:
+        started.append(delay)
+        return Timer(now + delay)
+
+    real.call_later = call_later
     ticker._timer = runs = Timer(now + 0.01)  # type: ignore[assignment]
     loop.reports(MemoryError())
     assert not started and not runs.cancelled
@@ -362,7 +367,7 @@ def test_a_loop_that_ends_for_want_of_memory(
 def test_a_side_that_is_closed_too_late_is_no_fault(loop: Loop) -> None:
     """asyncio's loop does it in a callback; the connection is told of its end as well."""
     lost = OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-    selector_events: Any = asyncio.selector_events  # type: ignore[attr-defined]
+    selector_events: Any = asyncio.selector_events
     transport = object.__new__(selector_events._SelectorSocketTransport)
     made = asyncio.new_event_loop()
     try:

@@ -1,5 +1,7 @@
 """Event streams whose head comes late: known by what is accepted, and no way round the limit."""
 
+from typing import Any
+
 import pytest
 
 from retter.base.errors import Outcome
@@ -26,7 +28,7 @@ def listener(proxy: FakeProxy, path: str = "/events", who: int = 7, accept: str 
     return proxy.client(get(path, headers=headers), (f"192.0.2.{who}", 50000))
 
 
-def full(**settings: object) -> FakeProxy:
+def full(**settings: Any) -> FakeProxy:
     """A proxy whose application has as much to do as it may have, with a page that is stored."""
     proxy = FakeProxy(max_in_flight=1, limit_start=1, **settings)
     proxy.client(get("/known"))
@@ -154,9 +156,9 @@ def test_two_accept_lines_are_one_list() -> None:
 # -- no way round the limit ---------------------------------------------------------------------
 
 
-def judged(proxy: FakeProxy, path: str = "/events") -> int:
+def judged(fake: FakeProxy, path: str = "/events") -> int:
     """Tell how a request for events would be taken now."""
-    services = proxy.services
+    services = fake.services
     parsed = services.heads.parse(
         get(path, headers=EVENTS), False, services.heads.request_memos[False, b"http"]
     )

@@ -1,6 +1,8 @@
 """The client connection's own rules: limits, deadlines, backpressure, lingering, keep-alive."""
 
+from collections.abc import Callable
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +28,7 @@ def counted(length: int) -> bytes:
     return b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % length
 
 
-def warmed(**settings: object) -> FakeProxy:
+def warmed(**settings: Any) -> FakeProxy:
     """A proxy with a stored response to GET /, which its open circuit answers with."""
     proxy = FakeProxy(circuit="open", **settings)
     proxy.client(get())
@@ -103,7 +105,7 @@ def test_what_is_sent_ahead_is_bounded() -> None:
     next_one = get("/n", headers={"X": "y" * 10_000})
     while client.transport.reading:
         client.sends(next_one)
-    assert len(client.protocol._buffer) <= READ_AHEAD_BYTES_MAX + len(next_one)  # type: ignore[attr-defined]
+    assert len(client.protocol._buffer) <= READ_AHEAD_BYTES_MAX + len(next_one)
     for _ in range(3):
         proxy.upstream.sends(reply(b"1"))
     assert client.transport.reading, "there is room again"
@@ -228,7 +230,7 @@ def test_a_body_may_take_long_if_it_keeps_coming() -> None:
     assert status_of(client.received()) == 200
 
 
-BODIES = {
+BODIES: dict[str, tuple[bytes, Callable[[int], bytes]]] = {
     "length": (counted(100_000), lambda octets: b"x" * octets),
     "chunked": (CHUNKED, lambda octets: b"%x\r\n%b\r\n" % (octets, b"x" * octets)),
 }

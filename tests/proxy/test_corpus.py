@@ -1,5 +1,7 @@
 """The corpus carried out: what the application saw, what the client got, and that life goes on."""
 
+from typing import Any
+
 import pytest
 
 from tests.corpus import fidelity
@@ -18,7 +20,7 @@ from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, repl
 from tests.support.memos import set_memos
 
 
-def make_proxy(memo: bool, **settings: object) -> FakeProxy:
+def make_proxy(memo: bool, **settings: Any) -> FakeProxy:
     proxy = FakeProxy(**settings)
     set_memos(proxy.proxy, "eager" if memo else "off")
     return proxy
@@ -53,7 +55,8 @@ def named(rows: list[Refused] | list[CutOff] | list[Taken]) -> pytest.MarkDecora
 
 
 def test_the_corpus_is_large_and_every_row_has_a_name_of_its_own() -> None:
-    names = [row.name for row in (*REFUSED, *CUT_OFF, *TAKEN)]
+    rows: tuple[Refused | CutOff | Taken, ...] = (*REFUSED, *CUT_OFF, *TAKEN)
+    names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert len(REFUSED) + len(CUT_OFF) >= 250
     names = [row.name for row in MISBEHAVIOURS]

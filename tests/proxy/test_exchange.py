@@ -3,6 +3,7 @@
 import json
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ POST = (
 )
 
 
-def warmed(**settings: object) -> FakeProxy:
+def warmed(**settings: Any) -> FakeProxy:
     """A proxy that has a stored response to GET / for everyone."""
     proxy = FakeProxy(**settings)
     client = proxy.client(get())

@@ -1,5 +1,7 @@
 """HEAD is always forwarded; where the application fails it, the stored head is the answer."""
 
+from typing import Any
+
 import pytest
 
 from retter.base.errors import ConnectRefused, ConnectTimeout, UpstreamError
@@ -13,7 +15,7 @@ def head(path: str = "/", headers: dict[str, str] | None = None) -> bytes:
     return get(path, headers=headers).replace(b"GET", b"HEAD", 1)
 
 
-def warmed(headers: dict[str, str] | None = None, **settings: object) -> FakeProxy:
+def warmed(headers: dict[str, str] | None = None, **settings: Any) -> FakeProxy:
     """A proxy with a stored response to GET /."""
     proxy = FakeProxy(**settings)
     client = proxy.client(get(headers=headers))

@@ -13,7 +13,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def warmed(**settings: object) -> FakeProxy:
+def warmed(**settings: Any) -> FakeProxy:
     proxy = FakeProxy(**settings)
     proxy.client(get())
     proxy.upstream.sends(reply(b"good"))

@@ -322,7 +322,12 @@ def admin() -> FakeAdmin:
 def to_admin(data: bytes) -> Prepare:
     def prepare(_: int) -> Callable[[], object]:
         peer = admin().connect()
-        return lambda: (peer.protocol.data_received(data), peer.transport.lose())
+
+        def act() -> None:
+            peer.protocol.data_received(data)
+            peer.transport.lose()
+
+        return act
 
     return prepare
 

@@ -71,8 +71,8 @@ def test_it_ends_after_so_many_bytes() -> None:
     proxy = FakeProxy()
     client = answered_early(proxy)
     connection = client.protocol
-    connection._leftover = Leftover(proxy.loop.now)  # type: ignore[attr-defined]
-    assert connection._leftover.drop(LINGER_BYTES_MAX - 1)  # type: ignore[attr-defined]
+    connection._leftover = Leftover(proxy.loop.now)
+    assert connection._leftover.drop(LINGER_BYTES_MAX - 1)
     client.sends(b"x")
     assert not client.transport.aborted
     client.sends(b"x")

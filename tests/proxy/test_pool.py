@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import settings
@@ -122,7 +122,7 @@ class HandPool(ConnectionPool):
             raise ConnectRefused("refused")
         connection: Any = FakeConnection(self)
         self._connections.add(connection)
-        return connection
+        return cast("UpstreamConnection", connection)
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         with pytest.raises(StopIteration):
@@ -380,7 +380,7 @@ def test_what_is_still_to_be_delivered_has_a_time_limit() -> None:
     assert not slow.aborted
     pool.sweep(loop.now + FLUSH_S)
     assert slow.aborted and not quick.aborted
-    pool.flush(last)  # type: ignore[arg-type]
+    pool.flush(last)
     pool.close()
     assert last.aborted
 

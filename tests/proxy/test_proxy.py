@@ -90,7 +90,7 @@ def test_the_clock_runs_by_itself_and_closing_stops_it() -> None:
     async def main() -> None:
         proxy = Proxy(Settings(upstream="127.0.0.1:1"), asyncio.get_running_loop())
         ticks: list[float] = []
-        proxy.ticker.tick = ticks.append  # type: ignore[method-assign]
+        proxy.ticker.tick = ticks.append  # type: ignore[assignment, method-assign]
         proxy.ticker.start()
         while len(ticks) < 2:  # noqa: ASYNC110 - ticks are all there is to wait for
             await asyncio.sleep(TICK_S)

@@ -82,7 +82,7 @@ def test_read_boundaries_do_not_change_what_arrives(
             client.sends(piece)
         else:
             client.protocol.data_received(piece)  # what the loop had read already
-    arrived = []
+    arrived: list[Any] = []
     while len(arrived) < len(order):
         proxy.loop.next_round()
         message = proxy.upstream.received()

@@ -158,7 +158,7 @@ def test_the_date_is_asked_for_by_the_answers_without_alone() -> None:
     """Those with one cost nothing more than they did."""
     proxy = FakeProxy()
     asked = count()
-    proxy.services.http_date = lambda: str(next(asked))  # type: ignore[method-assign]
+    proxy.services.http_date = lambda: str(next(asked))
     client = proxy.client()
     without = reply(dated=False)
     for answer, date in (

@@ -1,6 +1,6 @@
 """The connection to the application: what it hands over, when it is used again, how it ends."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -8,7 +8,7 @@ from retter.base.errors import UpstreamError, UpstreamMalformed, UpstreamReset
 from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
-from retter.proxy.upstream_connection import INFORMATIONAL_MAX, UpstreamConnection
+from retter.proxy.upstream_connection import INFORMATIONAL_MAX, ResponseSink, UpstreamConnection
 from tests.proxy.test_exchange import POST
 from tests.support.harness import (
     DATE,
@@ -100,7 +100,7 @@ class Upstream:
 
     def ask(self, method: bytes = b"GET", *, complete: bool = True) -> Sink:
         sink = Sink()
-        self.connection.send(sink, method, b"request")
+        self.connection.send(cast("ResponseSink", sink), method, b"request")
         self.connection.request_complete = complete
         return sink
 

@@ -528,7 +528,8 @@ def test_what_is_ones_own_is_taken_back_by_one_refusal() -> None:
     site.ask("/a")
     site.ask("/a", "404 Not Found", SESSION, visitor=2)
     assert site.has("/a")
-    found = site.fake.services.store.peek(*reversed(site.parsed("/a", SESSION)), site.fake.loop.now)
+    request, identity = site.parsed("/a", SESSION)
+    found = site.fake.services.store.peek(identity, request, site.fake.loop.now)
     assert found[1], "everyone's is what is left"
 
 

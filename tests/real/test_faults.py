@@ -14,7 +14,8 @@ import struct
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
@@ -267,23 +268,24 @@ def test_replaced_under_load(loop_name: str) -> None:
                         failed.append((status, text))
                     seen[text] = seen.get(text, 0) + 1
 
+            def is_used(version: Named) -> bool:
+                return seen.get(version.name, 0) > 50
+
+            def has_accepted_all(version: Named) -> bool:
+                upstream = proxy.stats()["upstream"]
+                return not upstream["dialling"] and upstream["open"] == version.connections
+
             await versions[0].open()
             visitors = [asyncio.ensure_future(visitor(n)) for n in range(16)]
             for old, new in itertools.pairwise(versions):
-                await eventually_async(lambda old=old: seen.get(old.name, 0) > 50, "it is used")
+                await eventually_async(partial(is_used, old), "it is used")
                 # Not with connections in its backlog: the kernel resets them, and what is lost
                 # then is lost without any proxy, too.
-                await eventually_async(
-                    lambda old=old: (
-                        not proxy.stats()["upstream"]["dialling"]
-                        and proxy.stats()["upstream"]["open"] == old.connections
-                    ),
-                    "it has accepted all",
-                )
+                await eventually_async(partial(has_accepted_all, old), "it has accepted all")
                 old.stop_listening()
                 await eventually_async(lambda: proxy.stats()["upstream"]["held"], "they wait")
                 await new.open()
-            await eventually_async(lambda: seen.get(versions[-1].name, 0) > 50, "the last one")
+            await eventually_async(partial(is_used, versions[-1]), "the last one")
             going_on = False
             await in_time(asyncio.gather(*visitors))
             assert not failed, failed[:5]
@@ -378,6 +380,7 @@ def test_an_answer_that_came_while_retter_was_held_up_came_in_time(loop_name: st
                     """Between looking at its sockets and looking at the clock."""
                     loop.remove_reader(its_event)
                     application.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nhere")
+                    exchange: Any
                     (exchange,) = proxy._services.exchanges
                     exchange.started_at = exchange.deadline = loop.time() - 1.0
                     time.sleep(LATE_S + 2 * TICK_S)
@@ -670,12 +673,14 @@ def test_clients_leave_while_they_wait_for_a_place_or_a_connection(
 def test_what_has_come_is_seen_before_the_loop_tells_it(loop_name: str) -> None:
     async def main() -> None:
         async with proxy_for("127.0.0.1:1") as running:
-            pool = running._proxy.pool
+            pool = running._services.pool
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 loop = asyncio.get_running_loop()
-                _, connection = await loop.create_connection(
-                    lambda: pool._make_connection(pool), *listener.getsockname()
+                _, made = await loop.create_connection(
+                    lambda: cast("asyncio.Protocol", pool._make_connection(pool)),
+                    *listener.getsockname(),
                 )
+                connection: Any = made
                 application, _ = listener.accept()
                 with application:
                     assert not connection.has_unread()

@@ -176,7 +176,7 @@ def test_asyncio_may_want_to_go_on_accepting_while_all_ends(
 
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
-        settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
+        settings = retter.Settings(upstream=application.upstream, listen=("127.0.0.1:0",))
         async with retter.running(settings) as proxy:
             (listener,) = proxy._sockets
             faults = LoopFaults(proxy._services, proxy._proxy.ticker)

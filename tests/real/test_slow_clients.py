@@ -20,7 +20,7 @@ PAGE = b"<p>page</p>"
 
 APPLICATION = f"""
 def app(environ, start_response):
-    body = environ["wsgi.input"].read() or {PAGE}
+    body = environ["wsgi.input"].read() or {PAGE!r}
     if environ["PATH_INFO"].startswith("/large"):
         body = b"x" * {LARGE_BYTES}
     start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(body)))])

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,15 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def has_ended(pid: int) -> bool:
+    return not is_alive(pid)
+
+
 def stop_all(proxy: RetterProgram) -> None:
     for pid in pids_of(proxy)[1:]:
         if is_alive(pid):
             os.kill(pid, signal.SIGTERM)
-            eventually(lambda pid=pid: not is_alive(pid), "the successor's end")
+            eventually(partial(has_ended, pid), "the successor's end")
 
 
 def test_a_successor_takes_over_under_load(
@@ -185,7 +190,7 @@ def test_whoever_is_accepted_last_is_served(
     """A connection is the old process's or the successor's, wherever accepting it has come to."""
 
     async def main() -> None:
-        settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
+        settings = retter.Settings(upstream=application.upstream, listen=("127.0.0.1:0",))
         async with retter.running(settings) as proxy:
             with proxy._sockets[0].dup() as successor, socket.socket() as client:
                 client.connect(successor.getsockname())
@@ -210,7 +215,7 @@ def test_a_process_that_was_held_up_reads_before_it_closes(
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        settings = retter.Settings(upstream=application.upstream, listen="127.0.0.1:0")
+        settings = retter.Settings(upstream=application.upstream, listen=("127.0.0.1:0",))
         async with retter.running(settings) as proxy:
             shared = proxy._services
             client = socket.create_connection(("127.0.0.1", inside.port_of(proxy)))
@@ -315,7 +320,7 @@ def test_who_cannot_serve_accepts_nobody(monkeypatch: pytest.MonkeyPatch, loop_n
         with listener.dup() as before, socket.create_connection(address) as client:
             monkeypatch.setattr(systemd, "take_listeners", lambda: [listener])
             settings = retter.Settings(
-                upstream=":1", listen=f"127.0.0.1:{address[1]}", admin=f"127.0.0.1:{address[1]}"
+                upstream=":1", listen=(f"127.0.0.1:{address[1]}",), admin=f"127.0.0.1:{address[1]}"
             )
             with pytest.raises(ListenError):
                 async with retter.running(settings, inheritance=Inheritance()):

@@ -1,6 +1,7 @@
 """The store: what is found for whom, what goes first, and that every byte is counted."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -187,8 +188,8 @@ def test_each_owner_gets_its_own() -> None:
 def test_with_cookies_alone_everyones_200_stands_in() -> None:
     store = make()
     put(store, request(), response())
-    for fields in ((ALICE,), ((b"cookie", b"theme=x"),)):
-        assert body_for(store, request(*fields)) == b"body"
+    for cookie in (ALICE, (b"cookie", b"theme=x")):
+        assert body_for(store, request(cookie)) == b"body"
     assert store.stats()["found_public"] == 2
     for fields in ((BEARER,), (ALICE, BEARER), ((b"x-api-key", b"1"),)):
         assert body_for(store, request(*fields)) is None
@@ -647,7 +648,7 @@ def test_no_memory_stores_nothing() -> None:
         {"owner_share": 1.1},
     ],
 )
-def test_limits_are_checked(limits: dict[str, float]) -> None:
+def test_limits_are_checked(limits: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="at"):
         make(**limits)
 
@@ -1274,6 +1275,7 @@ def test_a_decoded_form_stays_when_the_same_is_stored_again() -> None:
         assert found is not None
         if found.forms is None:
             assert decoded_of(store, request(), b"plain" * 1000)
+    assert found is not None
     assert found.form(IDENTITY) == Form(b"head", b"plain" * 1000)
     assert store.stats()["unchanged"] == 2
     put(store, request(), ENCODED, b"other")

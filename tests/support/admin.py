@@ -93,6 +93,5 @@ def admin_of(address: str = "127.0.0.1:9090", **settings: Any) -> Iterator[FakeA
     admin = FakeAdmin(FakeProxy(**settings), address)
     yield admin
     admin.admin.close()
-    assert not admin.admin._connections or all(
-        connection._transport.is_closing() for connection in admin.admin._connections
-    )
+    transports = [connection._transport for connection in admin.admin._connections]
+    assert all(transport is None or transport.is_closing() for transport in transports)

@@ -57,9 +57,10 @@ class FakeLoop:
 class FakeTransport(asyncio.Transport):
     """Remembers what was written; ends when told to."""
 
-    def __init__(self, protocol: asyncio.Protocol, peername: object = ("192.0.2.7", 50000)) -> None:
-        super().__init__({"peername": peername})
-        self.protocol = protocol
+    def __init__(self, protocol: Any, peername: object = ("192.0.2.7", 50000)) -> None:
+        self._extra: dict[str, Any] = {"peername": peername}
+        super().__init__(self._extra)
+        self.protocol: Any = protocol  # asyncio.Protocol, or what is as good
         self.buffer = b""  # everything written
         self.writes = 0
         self.taken = 0  # of it, read by the test
@@ -129,7 +130,7 @@ class FakePeer:
         self.transport = transport
 
     @property
-    def protocol(self) -> asyncio.Protocol:
+    def protocol(self) -> Any:
         return self.transport.protocol
 
     def sends(self, data: bytes) -> None:
@@ -279,7 +280,7 @@ class FakeProxy:
     ) -> FakePeer:
         """Connect a client, or a balancer that sends a PROXY header first, and let it send."""
 
-        def make(peer: str | None = None) -> asyncio.Protocol:
+        def make(peer: str | None = None) -> Any:
             return DownstreamConnection(self.services, peer=peer)
 
         connection = ProxiedConnection(self.services, make) if proxied else make()
@@ -348,7 +349,7 @@ class FakeProxy:
         assert stats["buffers"]["bytes"] == 0, "what was taken has been given back"
 
 
-def proxy_with_idle_connection(**settings: object) -> FakeProxy:
+def proxy_with_idle_connection(**settings: Any) -> FakeProxy:
     """Return a proxy with one idle connection to the application and nothing stored."""
     proxy = FakeProxy(**settings)
     proxy.client(get("/first", headers={"Range": "bytes=0-"}))

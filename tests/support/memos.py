@@ -1,5 +1,7 @@
 """The memos of heads and forms as a test wants them, in a proxy of any kind."""
 
+from typing import Any
+
 from retter.http.templates import FormMemo
 from retter.proxy.proxy import Proxy
 
@@ -25,8 +27,9 @@ def set_memos(proxy: Proxy, way: str) -> None:
     if way == "as is":
         return
     heads = proxy.services.heads
-    parsers = [*heads.request_parsers.values(), heads.response_parser]
-    for memo in (*heads.request_memos.values(), heads.response_memo):
+    parsers: list[Any] = [*heads.request_parsers.values(), heads.response_parser]
+    memos: list[Any] = [*heads.request_memos.values(), heads.response_memo]
+    for memo in memos:
         if way != "off":
             memo._seen = _Everything()
         if way != "eager":

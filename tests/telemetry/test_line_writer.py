@@ -8,6 +8,7 @@ import resource
 import select
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,6 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from retter.process.minute_summary import EVERY_S, Digest
-from retter.telemetry import line_writer
 from retter.telemetry.line_writer import WAITING_BYTES_MAX, LineWriter, lines_to, open_for_lines
 from tests.support.harness import FakeProxy, get, reply
 
@@ -64,14 +64,14 @@ def refused(path: str, *_: object) -> int:
 
 
 def test_a_pipe_that_may_not_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_writer.os, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     reader = Reader("pipe")
     test_a_reader_that_hangs_is_not_waited_for(reader)
     reader.close()
 
 
 def test_a_terminal_that_may_not_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_writer.os, "open", refused)
+    monkeypatch.setattr(os, "open", refused)
     reader = Reader("terminal")
     assert LineWriter(reader.ours).write(LINE) == 0
     assert reader.read() == LINE
@@ -116,7 +116,7 @@ def test_what_is_left_at_the_end_is_counted() -> None:
 def test_a_slow_reader_has_a_moment_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = Reader("pipe")
     received: list[bytes] = []
-    monkeypatch.setattr(line_writer.time, "sleep", lambda _: received.append(reader.read()))
+    monkeypatch.setattr(time, "sleep", lambda _: received.append(reader.read()))
     writer = LineWriter(reader.ours)
     for _ in range(50):
         writer.write(BATCH)
@@ -199,7 +199,7 @@ def test_what_another_process_has_written_is_never_taken_back(
         monkeypatch.undo()
         return written
 
-    monkeypatch.setattr(line_writer.os, "write", cut)
+    monkeypatch.setattr(os, "write", cut)
     writer.write(LINE * 2)
     assert path.read_bytes().count(b"of another\n") == 1
     assert len(path.read_bytes()) == 2 * len(LINE) + 11, "each octet once"
