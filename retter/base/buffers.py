@@ -9,6 +9,10 @@ way that was. What the budget refuses is passed on as it comes.
 # those that need little, as forms do, still find some: a few large bodies cannot take all of it.
 FREE_SHARE = 4
 
+# And one client's bodies may hold half of the memory together, however many connections it has:
+# whoever sends and reads slowly on purpose slows itself down, and leaves as much to the others.
+CLIENT_SHARE = 2
+
 
 class BufferBudget:
     """A number of octets that is taken and given back.
@@ -17,31 +21,47 @@ class BufferBudget:
         bytes_max: 0 refuses everything: bodies are passed on as they come.
     """
 
-    __slots__ = ("bytes_max", "refused", "used")
+    __slots__ = ("_by_client", "bytes_max", "refused", "used")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.used = 0  # octets
         self.refused = 0  # times that there was too little
+        self._by_client: dict[int, int] = {}  # octets, of those who hold some
 
-    def take(self, held: int, more: int, each_max: int) -> bool:
+    def take(self, held: int, more: int, each_max: int, client: int = 0) -> bool:
         """Take `more` octets for a body that holds `held`, if it may have them.
 
         Args:
             each_max: Octets that one such body may hold at most.
+            client: A number for whose it is (client_id.py); 0 if that is not known, which has no
+                share of its own.
         """
         if held + more > each_max:
             return False
-        if held + more > (self.bytes_max - self.used) // FREE_SHARE:
+        theirs = self._by_client.get(client, 0) + more if client else 0
+        if (
+            held + more > (self.bytes_max - self.used) // FREE_SHARE
+            or theirs > self.bytes_max // CLIENT_SHARE
+        ):
             self.refused += 1
             return False
         self.used += more
+        if client:
+            self._by_client[client] = theirs
         return True
 
-    def give_back(self, octets: int) -> None:
-        """Return octets that were taken."""
+    def give_back(self, octets: int, client: int = 0) -> None:
+        """Return octets that were taken for that client."""
         assert octets <= self.used, "what is given back has been taken"
         self.used -= octets
+        if client and octets:
+            left = self._by_client[client] - octets
+            assert left >= 0, "and by whoever gives it back"
+            if left:
+                self._by_client[client] = left
+            else:
+                del self._by_client[client]
 
 
 # A piece takes 40 octets beside its own. A peer may send two at a time, and would have twenty times

@@ -666,7 +666,8 @@ class Settings:
         CLIENTS,
         _size(),
         "Memory for all bodies that wait in RETTER together; each may hold a quarter of what is "
-        "free, and is passed on as it comes beyond that. 0 keeps none.",
+        "free, one client half of it all, and what is beyond is passed on as it comes. 0 keeps "
+        "none.",
     )
     pipeline_max: int = _setting(
         32,

@@ -18,12 +18,14 @@ class Backlog:
 
     Args:
         free_bytes: That many are not counted: any answer may have them.
+        client: A number for who gets it; 0 if that is not known.
     """
 
-    __slots__ = ("_budget", "_free_bytes", "_taken", "full", "writes")
+    __slots__ = ("_budget", "_client", "_free_bytes", "_taken", "full", "writes")
 
-    def __init__(self, budget: BufferBudget, free_bytes: int) -> None:
+    def __init__(self, budget: BufferBudget, free_bytes: int, client: int = 0) -> None:
         self._budget = budget
+        self._client = client
         self._free_bytes = free_bytes
         self._taken = 0  # octets of the budget
         self.full = False
@@ -37,7 +39,7 @@ class Backlog:
         """
         more = waiting + self.writes * WRITE_BYTES - self._free_bytes - self._taken
         if more > 0:
-            if self._budget.take(self._taken, more, bytes_max):
+            if self._budget.take(self._taken, more, bytes_max, self._client):
                 self._taken += more
             else:
                 self.full = True
@@ -45,5 +47,5 @@ class Backlog:
 
     def release(self) -> None:
         """It has gone on, or never will."""
-        self._budget.give_back(self._taken)
+        self._budget.give_back(self._taken, self._client)
         self._taken = 0

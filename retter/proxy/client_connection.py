@@ -75,8 +75,12 @@ _LINGERING = Phase.LINGERING
 _CLOSED = Phase.CLOSED
 
 
-def request_body(services: Services, parsed: ParsedRequest) -> RequestBody:
-    """Make the reader of a request's body; on `--stream-paths` it keeps and waits for none."""
+def request_body(services: Services, parsed: ParsedRequest, client: int) -> RequestBody:
+    """Make the reader of a request's body; on `--stream-paths` it keeps and waits for none.
+
+    Args:
+        client: A number for who sends it; 0 if that is not known.
+    """
     settings, log = services.settings, services.access_log
     return RequestBody(
         parsed,
@@ -86,6 +90,7 @@ def request_body(services: Services, parsed: ParsedRequest) -> RequestBody:
         services.buffers,
         0 if parsed.stream else settings.buffer_request_bytes,
         log.clock() if log is not None else 0.0,
+        client,
     )
 
 
@@ -461,8 +466,10 @@ class DownstreamConnection(Client):
     def pause_writing(self) -> None:
         services, transport = self._services, self._transport
         assert transport is not None, "it is what has called us"
+        # A trusted proxy speaks for many.
+        client = 0 if self.forwarding.trusted else self.forwarding.number
         backlog = self._backlog = Backlog(
-            services.buffers, services.settings.write_buffer_bytes_max
+            services.buffers, services.settings.write_buffer_bytes_max, client
         )
         self._limit_writing(transport, self._loop.time())
         self._hold_backlog(transport, backlog)
@@ -644,7 +651,9 @@ class DownstreamConnection(Client):
             raise RequestTooLarge("the request body is too large")
         self._count_request()
         self.deadline = _FOREVER
-        body = self.body = request_body(services, parsed)
+        who = self.forwarding
+        client = services.peers.client_of(who, parsed) if who.trusted else who.number
+        body = self.body = request_body(services, parsed, client)
         self._phase = _BODY
         if not body.buffered:
             self._begin_exchange(body, now)

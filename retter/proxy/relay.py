@@ -105,7 +105,7 @@ class ResponseRelay:
             self._hold_until = now + HOLD_S
             if self.head.content_length > HOLD_BYTES_MAX:
                 free_bytes = 0  # it is streamed from its first octet on
-        self._backlog = Backlog(self._services.buffers, free_bytes)
+        self._backlog = Backlog(self._services.buffers, free_bytes, self._permit.client)
 
     @property
     def is_held(self) -> bool:

@@ -50,6 +50,7 @@ class RequestBody:
         budget: BufferBudget,
         buffer_bytes_max: int,
         began_at: float,
+        client: int = 0,
     ) -> None:
         self.parsed = parsed
         if parsed.head.framing is Framing.CHUNKED:
@@ -59,6 +60,7 @@ class RequestBody:
         self._idle_s = idle_s
         self._wanted = min_rate_bytes * idle_s  # octets in a window
         self._budget = budget
+        self._client = client
         self._buffer_bytes_max = buffer_bytes_max
         self._kept: list[bytes] = []
         self.began_at = began_at
@@ -138,7 +140,7 @@ class RequestBody:
         A piece that the budget has no room for is kept all the same: it has been read.
         """
         add_piece(self._kept, data)
-        if not self._budget.take(self._taken, len(data), self._buffer_bytes_max):
+        if not self._budget.take(self._taken, len(data), self._buffer_bytes_max, self._client):
             return False
         self._taken += len(data)
         return True
@@ -147,7 +149,7 @@ class RequestBody:
         """Forget what is kept: it is not wanted any more."""
         if self._kept:
             self._kept = []
-            self._budget.give_back(self._taken)
+            self._budget.give_back(self._taken, self._client)
             self._taken = 0
 
     # -- to the application ---------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.base.buffers import FREE_SHARE, BufferBudget
+from retter.base.buffers import CLIENT_SHARE, FREE_SHARE, BufferBudget
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -368,18 +368,69 @@ def test_a_body_may_hold_a_share_of_what_is_free() -> None:
         budget.give_back(1)
 
 
-@given(st.lists(st.integers(1, 200), max_size=40), st.integers(0, 1000))
-def test_the_budget_is_never_exceeded(asked: list[int], octets: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 200), st.integers(0, 3)), max_size=40), st.integers(0, 1000)
+)
+def test_the_budget_is_never_exceeded(asked: list[tuple[int, int]], octets: int) -> None:
     budget = BufferBudget(octets)
-    held: list[int] = []
-    for more in asked:
-        if budget.take(0, more, 100):
-            held.append(more)
+    held: list[tuple[int, int]] = []
+    for more, client in asked:
+        if budget.take(0, more, 100, client):
+            held.append((more, client))
             assert more <= 100
-        assert budget.used == sum(held) <= octets
-    for taken in held:
-        budget.give_back(taken)
+        assert budget.used == sum(taken for taken, _ in held) <= octets
+        for one in (1, 2, 3):
+            theirs = sum(taken for taken, client in held if client == one)
+            assert theirs <= octets // CLIENT_SHARE
+    for taken, client in held:
+        budget.give_back(taken, client)
     assert budget.used == 0
+    assert not budget._by_client, "nothing is kept of who holds nothing"
+
+
+def test_one_client_may_hold_half_whatever_it_opens() -> None:
+    budget = BufferBudget(1000)
+    while budget.take(0, 10, 9999, 7):
+        pass
+    assert budget.used == 500
+    assert budget.take(0, 100, 9999, 8)
+    assert budget.take(0, 10, 9999), "nobody knows whose it is"
+    budget.give_back(10, 7)
+    assert budget.take(0, 10, 9999, 7)
+
+
+@pytest.mark.parametrize("attack", ["bodies", "answers"])
+def test_one_address_leaves_memory_to_the_others(attack: str) -> None:
+    proxy = FakeProxy(
+        buffer_memory_bytes=100_000, write_buffer_bytes_max=4096, trusted_proxies=("10.0.0.1",),
+        circuit="observe",
+    )  # fmt: skip
+    balancer, slow = ("10.0.0.1", 1), "X-Forwarded-For: 192.0.2.66\r\n"
+    for number in range(60):
+        if attack == "answers":
+            client = proxy.client(get(f"/{number}"), peername=("192.0.2.66", number))
+            client.blocks()
+            proxy.upstream.sends(reply(b"x" * 8000)[:-1])
+            client.transport.unsent = 8000
+            client.protocol.resume_writing()
+            client.protocol.pause_writing()
+        elif number % 2:
+            proxy.client(counted(9000, lines=slow) + b"a" * 4000, peername=balancer)
+        else:
+            proxy.client(counted(9000) + b"a" * 4000, peername=("192.0.2.66", number))
+    assert 40_000 < used(proxy) <= 50_000
+    before = len(proxy.upstreams)
+    proxy.client(counted(9000) + b"b" * 8999, peername=("192.0.2.1", 1))
+    proxy.client(
+        counted(900, lines="X-Forwarded-For: 192.0.2.2\r\n") + b"b" * 899, peername=balancer
+    )
+    assert len(proxy.upstreams) == before, "both bodies are kept until they are whole"
+    for client in [*proxy.clients]:
+        client.resets()
+    for upstream in [*proxy.upstreams]:
+        upstream.resets()
+    proxy.settle()
+    proxy.assert_at_rest()
 
 
 def test_who_asks_for_more_than_there_is_is_passed_on() -> None:

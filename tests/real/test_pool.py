@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from retter.proxy.client_connection import DownstreamConnection
+from retter.proxy.upstream_connection import UpstreamConnection
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S
 
@@ -116,6 +117,76 @@ def test_a_request_that_cannot_be_repeated_is_not_sent_where_the_end_has_come(
                 assert application.answered == 2
                 assert proxy.stats()["retries"] == 0
                 writer.close()
+
+    run(main(), loop_name)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls", "tls with close_notify"])
+@pytest.mark.parametrize("octets", [4, 300_000])
+def test_a_request_that_may_have_arrived_is_never_repeated(
+    kind: str,
+    octets: int,
+    loop_name: str,
+    short_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where the look comes too early: either it was not sent at all, or its client is told."""
+    body = b"x" * (octets - 4) + b"book"
+    request = POST.replace(b"Length: 4", b"Length: %d" % octets).removesuffix(b"book") + body
+
+    async def main() -> None:
+        with closing(kind, short_path) as application:
+            more: dict[str, Any] = {"upstream_insecure": True} if "tls" in kind else {}
+            async with proxy_for(
+                application.upstream, pool_idle_s=60, buffer_request_bytes=1 << 20, **more
+            ) as proxy:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+                writer.write(POST)
+                await in_time(reader.readuntil(b"\r\n\r\nok"))
+                await eventually_async(lambda: proxy.stats()["upstream"]["idle"] == 1, "idle")
+                (client,) = proxy._services.clients.connections
+                assert isinstance(client, DownstreamConnection)
+                application.close_now()
+                monkeypatch.setattr(UpstreamConnection, "has_unread", lambda _: False)
+                client.data_received(request)
+                status = int((await in_time(reader.read(12)))[-3:])
+                assert (status, application.answered) in ((200, 2), (502, 1))
+                assert proxy.stats()["retries"] == (status == 200)
+                writer.close()
+
+    run(main(), loop_name)
+
+
+@pytest.mark.parametrize("secured", [False, True])
+def test_a_request_that_has_been_read_is_not_repeated(secured: bool, loop_name: str) -> None:
+    read = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal read
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"book")
+            read += 1
+            writer.write(ANSWER)
+            await reader.readuntil(b"book")
+            read += 1
+        writer.transport.abort()
+
+    async def main() -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context if secured else None)
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with proxy_for(
+            f"https://{address}" if secured else address, upstream_insecure=True, pool_idle_s=60
+        ) as proxy:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(proxy))
+            writer.write(POST)
+            await in_time(reader.readuntil(b"\r\n\r\nok"))
+            writer.write(POST)
+            assert (await in_time(reader.read(12))).endswith(b"502")
+            assert read == 2
+            writer.close()
+        server.close()
 
     run(main(), loop_name)
 
