@@ -21,7 +21,7 @@ MODULES = (
     "http/request_parser", "http/response_parser", "http/templates", "http/variants",
     "store/accounting", "store/conditional", "store/hints", "store/lineage", "store/marks",
     "store/owner", "store/personal", "store/policy", "store/record", "store/sessions",
-    "store/set_cookie", "store/store",
+    "store/s3fifo", "store/set_cookie", "store/store",
     "compression/coding",
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection",
     "proxy/deadline_wheel", "proxy/exchange", "proxy/goodness", "proxy/keeping",

@@ -700,8 +700,8 @@ class Settings:
         64 << 20,
         STORE,
         _size(),
-        "Memory for stored answers, with all that belongs to them; the least recently used go "
-        "first. More if pages are missing when the application fails; 0 stores nothing.",
+        "Memory for stored answers, with all that belongs to them; what was asked for only once "
+        "goes first. More if pages are missing when the application fails; 0 stores nothing.",
     )
     store_object_bytes_max: int = _setting(
         1 << 20,

@@ -1,17 +1,17 @@
 """Where stored responses lie: keys, variants, owners' accounts, bodies, and every byte counted.
 
-The mechanism under store.py. It knows what is least recently used and what everything costs; it
+The mechanism under store.py. It knows what goes first (s3fifo.py) and what everything costs; it
 knows nothing of requests. Equal bodies are kept once; an owner is charged for each body that its
 entries refer to, the budget only once for each. All that is held are bytes, numbers and tuples of
 them: little for the garbage collector to walk through.
 """
 
-from collections import OrderedDict
 from typing import Any, Final
 
 from retter.store.marks import OwnerMarks
 from retter.store.policy import key_parts
 from retter.store.record import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
+from retter.store.s3fifo import EvictionQueues
 
 # What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
 # much again for the session by which it is found (marks.py).
@@ -44,6 +44,7 @@ class Shelves:
         "evicted_share",
         "marks",
         "owner_keys",
+        "queues",
         "slots",
     )
 
@@ -51,8 +52,9 @@ class Shelves:
         self._bytes_max = bytes_max  # above what is wanted while they shrink
         self._bytes_wanted = bytes_max
         self._owner_bytes_max = owner_bytes_max
-        # Least recently used first; the variants of a key newest first.
-        self.slots: OrderedDict[bytes, tuple[Record, ...]] = OrderedDict()
+        # The variants of a key newest first.
+        self.slots: dict[bytes, tuple[Record, ...]] = {}
+        self.queues = EvictionQueues(bytes_max)
         # Of each owner its keys, least recently used first, and the bytes they refer to. Plain
         # dictionaries of bytes: they are half the size of ordered ones, and nothing to collect.
         self.owner_keys: dict[bytes, dict[bytes, None]] = {}
@@ -104,11 +106,16 @@ class Shelves:
             size: What it counts beside its body; it is new, so there are no forms of it.
             marks: Of the owner's sessions (marks.py).
         """
-        slots = self.slots
+        slots, queues = self.slots, self.queues
+        is_new = key not in slots
         slots[key] = (record, *others)
         self.entries += 1
         self.bytes_used += size
-        slots.move_to_end(key)
+        whole = size + len(record[BODY])
+        if others:
+            whole += sum([other[ENTRY_BYTES] + bytes_referred(other) for other in others])
+        if not is_new:
+            queues.add(key, whole)
         if owner:
             keys = self.owner_keys.get(owner)
             if keys is None:
@@ -125,10 +132,12 @@ class Shelves:
                 self.make_room(owner)
         if self.bytes_used > self._bytes_max:
             self.make_room(b"")
+        if is_new:
+            queues.add(key, whole)
 
     def touch(self, key: bytes, owner: bytes) -> None:
-        """Make a key the most recently used one."""
-        self.slots.move_to_end(key)
+        """Note that a key has been asked for."""
+        self.queues.asked[key] = None
         if owner:
             keys = self.owner_keys[owner]
             del keys[key]
@@ -147,13 +156,15 @@ class Shelves:
         record = tuple(new)
         self.slots[key] = tuple([record if held == old else held for held in self.slots[key]])
         self.bytes_used += grown
+        self.queues.grow(key, grown + referred)
         if owner:
             self._owner_bytes[owner] += grown + referred
 
     def make_room(self, owner: bytes) -> None:
-        """Drop what is least recently used until share and budget are kept.
+        """Drop what goes first until share and budget are kept.
 
-        What was put in last fits alone, so it is never what goes.
+        Of an owner that is the least recently used, of all what the queues say. What was put in
+        last fits alone, and is never what goes.
         """
         slots = self.slots
         if owner:
@@ -168,23 +179,33 @@ class Shelves:
             if self._hidden:
                 self._settle(*self._hidden.popitem())
                 continue
-            key = next(iter(slots))
-            self.remove(key, slots[key][-1])
-            self.evicted_budget += 1
+            self._evict()
+
+    def _evict(self) -> None:
+        """Drop the variant that is to make room."""
+        queues = self.queues
+        key = queues.next_to_go(self._bytes_max)
+        slot = self.slots[key]
+        if len(slot) == 1 and key in queues.probation:
+            queues.ghosts.add(key)
+        self.remove(key, slot[-1])
+        self.evicted_budget += 1
 
     def clear(self) -> int:
         """Drop everything; return how many entries that were.
 
         To free a hundred thousand of them takes a tenth of a second, which no request shall wait
-        for: they are put aside, for `take_rubbish_out`. `slots` and `owner_keys` are new ones.
+        for: they are put aside, for `take_rubbish_out`. `slots`, `owner_keys` and `queues` are
+        others then.
         """
-        dropped = self.entries
+        dropped, queues = self.entries, self.queues
         self._rubbish += [
             self.slots, self.owner_keys, self._owner_bytes, self._bodies, self._body_uses,
-            self._coded, self._hidden,
+            self._coded, self._hidden, queues.asked, queues.probation, queues.main,
         ]  # fmt: skip
         self._hidden = {}
-        self.slots, self.owner_keys, self._owner_bytes = OrderedDict(), {}, {}
+        self.queues = EvictionQueues(self._bytes_wanted)
+        self.slots, self.owner_keys, self._owner_bytes = {}, {}, {}
         self._bodies, self._body_uses, self._coded = {}, {}, {}
         self.marks.clear()
         self.bytes_used = self.entries = 0
@@ -213,9 +234,7 @@ class Shelves:
             self._settle(*self._hidden.popitem())
             left -= 1
         while left and self.bytes_used > self._bytes_wanted:
-            key = next(iter(self.slots))
-            self.remove(key, self.slots[key][-1])
-            self.evicted_budget += 1
+            self._evict()
             left -= 1
         self._bytes_max = max(self._bytes_wanted, min(self._bytes_max, self.bytes_used))
 
@@ -231,6 +250,7 @@ class Shelves:
             if key in hidden:
                 self._settle(key, hidden.pop(key))  # hidden before, and stored again meanwhile
             slot = hidden[key] = slots.pop(key)
+            self.queues.remove(key)
             self.entries -= len(slot)
         return before - self.entries
 
@@ -252,6 +272,7 @@ class Shelves:
             self._forget(key, owner)
         else:
             self.slots[key] = tuple([held for held in slot if held != record])
+            self.queues.grow(key, -record[ENTRY_BYTES] - bytes_referred(record))
 
     def remove_key(self, key: bytes) -> int:
         """Drop a key with all its variants; return how many they were."""
@@ -270,6 +291,7 @@ class Shelves:
         if key in self._hidden:
             self._settle(key, self._hidden.pop(key))  # while its owner has an account
         del self.slots[key]
+        self.queues.remove(key)
         if owner:
             self._forget_owners(key, owner)
 

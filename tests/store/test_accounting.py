@@ -106,12 +106,12 @@ def test_what_fits() -> None:
 # -- what goes first ------------------------------------------------------------------------------
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_what_has_been_asked_for_stays() -> None:
     shelves = Shelves(3 * SIZE + 3, 100_000)
     keys = [put(shelves, EVERYONE, b"/%d" % number, b"%d" % number) for number in range(3)]
     shelves.touch(keys[0], EVERYONE)
     put(shelves, EVERYONE, b"/3", b"3")
-    assert all_of(shelves) == [b"2", b"0", b"3"]
+    assert all_of(shelves) == [b"0", b"2", b"3"]
     assert (shelves.evicted_budget, shelves.evicted_share) == (1, 0)
 
 
@@ -159,7 +159,7 @@ def test_clearing_frees_little_by_little() -> None:
     assert shelves.clear() == count
     assert (shelves.entries, shelves.bytes_used, shelves.bodies, len(shelves.slots)) == (0, 0, 0, 0)
     left = sum(len(shelf) for shelf in shelves._rubbish)
-    assert left == 3 * count  # the places, the bodies, and their uses
+    assert left == 4 * count  # the places, their order, the bodies, and their uses
     shelves.take_rubbish_out()
     assert sum(len(shelf) for shelf in shelves._rubbish) == left - FREED_AT_ONCE_MAX
     shelves.take_all_rubbish_out()
@@ -284,6 +284,13 @@ class Accounts(RuleBasedStateMachine):
         )
         assert shelves.entries == sum(len(slot) for slot in shelves.slots.values())
         assert shelves.bodies == len(bodies)
+        queues = shelves.queues
+        assert {*queues.probation, *queues.main} == set(shelves.slots)
+        assert queues.asked.keys() <= shelves.slots.keys()
+        assert dict(queues.probation) == {
+            key: sum(SIZE + len(record[BODY]) for record in shelves.slots[key])
+            for key in queues.probation
+        }
         assert set(shelves.owner_keys) == owners
         for owner in owners:
             own = [record for key, slot in slots if key[1:].startswith(owner) for record in slot]

@@ -23,6 +23,7 @@ from retter.store.record import (
     entry_bytes,
     facts_of,
 )
+from retter.store.s3fifo import GHOSTS_MIN
 from retter.store.store import (
     CHANGES_REMEMBERED_MAX,
     ResponseStore,
@@ -30,6 +31,7 @@ from retter.store.store import (
     StoreRules,
     Withdrawn,
 )
+from tests.support.eviction import NaiveQueues
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -593,7 +595,7 @@ def test_a_304_that_makes_a_head_too_large_costs_the_entry() -> None:
 # -- The budget
 
 
-def test_least_recently_used_goes_first() -> None:
+def test_what_is_asked_for_once_goes_first() -> None:
     store = make(bytes_max=3 * (ENTRY_OVERHEAD_BYTES + 100))
     for target in (b"/1", b"/2", b"/3"):
         put(store, request(target=target), response())
@@ -725,6 +727,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.keys: dict[bytes, list[Entry]] = {}  # least recently used first
+        self.queues = NaiveQueues(GHOSTS_MIN)
         self.changes: dict[bytes, float] = {}
 
     @initialize()
@@ -755,16 +758,29 @@ class StoreMachine(RuleBasedStateMachine):
     def drop_last(self, key: bytes) -> None:
         self.keys[key].pop()
         if not self.keys[key]:
-            del self.keys[key]
+            self.forget(key)
+
+    def forget(self, key: bytes) -> list[Entry]:
+        self.queues.remove(key)
+        return self.keys.pop(key)
+
+    def size_of(self, key: bytes) -> int:
+        return sum(entry.size + len(entry.body) for entry in self.keys[key])
 
     def make_room(self, owner: bytes) -> None:
         while owner and self.held(owner) > MODEL_MAX * MODEL_SHARE:
             self.drop_last(next(key for key in self.keys if key[1:17] == owner))
         while self.used() > MODEL_MAX:
-            self.drop_last(next(iter(self.keys)))
+            queues = self.queues
+            queues.probation = [(key, self.size_of(key)) for key, _ in queues.probation]
+            key = queues.next_to_go(MODEL_MAX)
+            if len(self.keys[key]) == 1 and queues.on_probation(key):
+                queues.leave_ghost(key)
+            self.drop_last(key)
 
     def touch(self, key: bytes) -> None:
         self.keys[key] = self.keys.pop(key)
+        self.queues.asked.add(key)
 
     def selected(self, key: bytes, accept: bytes) -> Entry | None:
         for entry in self.keys.get(key, []):
@@ -775,7 +791,7 @@ class StoreMachine(RuleBasedStateMachine):
     def remove(self, key: bytes, entry: Entry) -> None:
         self.keys[key] = [held for held in self.keys[key] if held is not entry]
         if not self.keys[key]:
-            del self.keys[key]
+            self.forget(key)
 
     # The steps
 
@@ -832,9 +848,14 @@ class StoreMachine(RuleBasedStateMachine):
             requested_at <= self.changes.get(key, -1.0),
             etag,
         )
+        is_new = key not in self.keys
+        self.keys.pop(key, None)
         self.keys[key] = [new, *kept[: MODEL_VARIANTS - 1]]
-        self.touch(key)
+        if not is_new:
+            self.queues.add(key, 0)
         self.make_room(owner)
+        if is_new:
+            self.queues.add(key, 0)
 
     @rule(visitor=visitors, path=targets, accept=accepts, superseded=st.booleans())
     def lookup(self, visitor: str, path: bytes, accept: bytes, superseded: bool) -> None:
@@ -916,12 +937,12 @@ class StoreMachine(RuleBasedStateMachine):
         mine = [key for key in self.keys if identity.owner and key[1:17] == identity.owner]
         if identity.owner:
             self.changes[identity.owner] = self.now
-        assert dropped == sum(len(self.keys.pop(key)) for key in mine)
+        assert dropped == sum(len(self.forget(key)) for key in mine)
 
     @rule(path=targets)
     def purge(self, path: bytes) -> None:
         gone = [key for key in self.keys if key.endswith(b"a.b" + path)]
-        assert self.store.purge(url=b"a.b" + path) == sum(len(self.keys.pop(k)) for k in gone)
+        assert self.store.purge(url=b"a.b" + path) == sum(len(self.forget(k)) for k in gone)
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
     def wait(self, seconds: float) -> None:
@@ -950,7 +971,7 @@ class HidingMachine(StoreMachine):
     @rule(path=targets)
     def hide(self, path: bytes) -> None:
         gone = [key for key in self.keys if key.endswith(b"a.b" + path)]
-        assert self.store._shelves.hide(gone) == sum(len(self.keys.pop(k)) for k in gone)
+        assert self.store._shelves.hide(gone) == sum(len(self.forget(k)) for k in gone)
 
     @rule()
     def tick(self) -> None:
