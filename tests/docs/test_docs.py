@@ -17,6 +17,7 @@ from typing import Final
 import pytest
 import trustme
 
+import retter
 from docs.reference import PAGES
 from retter import cli
 from retter.base.reason import Reason
@@ -27,7 +28,10 @@ from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
 
 ROOT: Final = Path(__file__).parents[2]
-DOCS: Final = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCS: Final = sorted([
+    *[ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY")],
+    *(ROOT / "docs").glob("*.md"),
+])  # fmt: skip
 # Written by `make bench-report`, on the machine where it was measured.
 MEASURED: Final = ROOT / "benchmarks/README.md"
 each_page = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
@@ -37,7 +41,7 @@ FOREIGN: Final = {
     "--all", "--build", "--cap-drop", "--config", "--deploy-hook", "--kill-whom", "--name", "--now",
     "--read-only", "--signal", "--stop-timeout", "--user", "--workers", "--bind", "--keep-alive",
     "--no-install-recommends", "--ablate", "--set", "--svg", "--adapter", "--quick",
-    "--limit-request-line", "--raw",
+    "--limit-request-line", "--raw", "--strict", "--wheel",
 }  # fmt: skip
 
 
@@ -133,6 +137,30 @@ def test_every_page_can_be_reached_from_the_index() -> None:
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "README.md" or f"]({page.name}" in index, page.name
     assert "](docs/README.md)" in (ROOT / "README.md").read_text()
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    """Files and folders, and the functions in them."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    paths = set(re.findall(r"`([a-z_/]+(?:/|\.py|\.toml|\.md))`", text))
+    assert len(paths) > 40
+    bases = ROOT, ROOT / "retter", ROOT / "retter/proxy"
+    assert not [path for path in paths if not any((base / path).exists() for base in bases)]
+    source = "".join([path.read_text() for path in (ROOT / "retter").rglob("*.py")])
+    functions = set(re.findall(r"`(?:Exchange\.)?(_?[a-z]+(?:_[a-z]+)+)`", text))
+    assert len(functions) > 5
+    assert not [name for name in functions if f"def {name}(" not in source and name != "drain_s"]
+
+
+def test_the_changelog_is_by_release() -> None:
+    """As keepachangelog.com has it: the newest first, dated, in sections of a known kind."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    first, *releases = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert first == "[Unreleased]"
+    assert f"[{retter.__version__}]" in releases[0]
+    assert all(re.fullmatch(r"\[[\w.]+\] - \d{4}-\d{2}-\d{2}", one) for one in releases)
+    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
 @each_page
