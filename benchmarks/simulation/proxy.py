@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
 KEYS = 500
+VISITORS_SEED = 77
 ROUTES = (b"GET /", b"GET /list", b"GET /item", b"GET /search", b"GET /report")
 POST_ROUTES = tuple(route.replace(b"GET", b"OTHER") for route in ROUTES)
 STORED_ANSWER_S = 0.0002  # what an answer from the store takes
@@ -152,6 +153,8 @@ class Proxy:
         self._engine = engine
         self._load = load
         self._rng = rng
+        # Who asks. Beside a crowd it changes nothing of what is asked for, and when.
+        self._dice = rng if load.crowd is None else Random(VISITORS_SEED)
         self._make_breaker = make_breaker
         self._run = run
         self._breaker = make_breaker(0.0, run)
@@ -206,7 +209,7 @@ class Proxy:
     def _ask(self, is_get: bool) -> None:
         now, load = self._engine.now, self._load
         n = self._choose_page(now)
-        client = 1 + self._rng.randrange(load.visitors) if load.visitors else 0
+        client = 1 + self._dice.randrange(load.visitors) if load.visitors else 0
         self._decide(
             Request(
                 now,

@@ -90,9 +90,12 @@ class CircuitBreaker(Circuit):
         place = self._sort(now, asker, its_route) if asker is not None else NOT_SORTED
         lane = STRANGER if place.lane == UNSORTED else place.lane
         decision = decide(self, now, is_get, its_route, key, stored_age_s, client, lane)
-        return self._carry_out(
+        made = self._carry_out(
             now, decision, is_get, its_route, key, stored_age_s is not None, client, place
         )
+        if place.lane == UNSORTED and isinstance(made, Permit):
+            made.who = asker
+        return made
 
     @property
     def is_calm(self) -> bool:

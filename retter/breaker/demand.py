@@ -105,13 +105,16 @@ class DemandTable:
         Who asks for less than that makes nobody wait; the others would have just so much if what
         is left of what was given were divided evenly (max-min fairness). Infinite if all got what
         they asked for. Takes time in proportion to the table: for the clock, not for a request.
+        Those with a number below 0 have no share: they get what is left.
         """
         left = self._given * self._fade_of(now - self._given_at)
         left -= self._forgotten * self._fade_of(now - self._forgotten_at)
         if left <= 0:
             return 0.0
         demands = sorted([
-            self._demand[slot] * self._faded(slot, now) for slot in self._slots.values()
+            self._demand[slot] * self._faded(slot, now)
+            for client, slot in self._slots.items()
+            if client > NOBODY
         ])  # fmt: skip
         count = len(demands)
         left += 1e-6 * left  # sums in another order

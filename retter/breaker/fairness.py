@@ -12,6 +12,7 @@ places in use. Below that, nothing is counted and nobody is sorted. While the ci
 demand alone is counted. What a client can make up makes it known to nobody, and no demand lighter.
 """
 
+from binascii import crc32
 from math import inf
 from typing import Final, NamedTuple
 
@@ -82,23 +83,32 @@ class Fairness:
         """Return whose demand it is.
 
         A session that the application has begun stands for itself: those who share an address must
-        not suffer together. One that may be made up adds to what its address asks for.
+        not suffer together. One that may be made up adds to what its address asks for. Crawlers of
+        one word are one client, from however many addresses they come.
         """
+        if asker.crawler:
+            return NOBODY - 1 - crc32(asker.crawler.encode())
         return asker.session if asker.standing == ISSUED else asker.client
 
     def sort(self, asker: Asker, work_s: float, now: float) -> Sorted:
         """Count what is asked for, and find the lane."""
         self.demand.note(self._who(asker), work_s, now)
         place = self.place_of(asker, now)
-        if place.lane == HEAVY and asker.name:
-            self.demand.call(place.asker, asker.name)
+        if place.lane == HEAVY:
+            self.demand.call(place.asker, asker.crawler or asker.name)
+        self.asked[place.lane] += 1
+        return place
+
+    def sort_late(self, asker: Asker, now: float) -> Sorted:
+        """Find the lane of one who came when nobody was sorted: its demand has been counted."""
+        place = self.place_of(asker, now)
         self.asked[place.lane] += 1
         return place
 
     def place_of(self, asker: Asker, now: float, more_s: float = 0.0) -> Sorted:
         """Find the lane, and change nothing; `more_s` is asked for beside what has been noted."""
         who = self._who(asker)
-        if asker.crawler or self.demand.demand_of(who, now) + more_s > self.limit_s:
+        if asker.crawler or self.is_heavy(who, now, more_s):
             return Sorted(HEAVY, who)
         if asker.standing != UNKNOWN:
             return Sorted(KNOWN, who)
@@ -107,6 +117,10 @@ class Fairness:
             if ticket is not None and not self.tickets.stands(ticket.number):
                 return Sorted(KNOWN, who, ticket.number, ticket.since)
         return Sorted(STRANGER, who)
+
+    def is_heavy(self, who: int, now: float, more_s: float = 0.0) -> bool:
+        """Say whether a client asks for too much."""
+        return self.demand.demand_of(who, now) + more_s > self.limit_s
 
     def ticket_for(self, asker: Asker, now: float) -> tuple[bytes, float]:
         """Return the ticket to send with a refusal, and since when its holder has tried.
@@ -128,8 +142,8 @@ class Fairness:
         if permit.ticket >= 0:
             self.tickets.spend(permit.ticket)
 
-    def tick(self, now: float, workers: float, baseline_s: float, *, enough: bool) -> None:
-        """Let the table decay, and find the fair share.
+    def tick(self, now: float, workers: float, baseline_s: float, *, enough: bool) -> bool:
+        """Let the table decay, and find the fair share; return whether it is a new one.
 
         Args:
             workers: How many the application keeps busy: the work that it can do in a second.
@@ -141,10 +155,10 @@ class Fairness:
         elif self._since is None:
             self._since, self._share_at = now, -inf
         if not len(self.demand):
-            return
+            return False
         self.demand.advance(now)
         if now - self._share_at < constants.FAIR_SHARE_EVERY_S:
-            return
+            return False
         self._share_at = now
         self._share_s = self.demand.fair_share(now)
         # At first little has been asked for by anyone, so less is much.
@@ -153,3 +167,4 @@ class Fairness:
         capacity_s = max(1.0, workers) * WINDOW_S
         light_s = max(constants.LIGHT_SHARE * capacity_s, constants.LIGHT_ANSWERS * baseline_s)
         self._light_s = max(seen * light_s, constants.LIGHT_ANSWERS_MIN * baseline_s)
+        return True

@@ -12,12 +12,14 @@ Who is in which lane is decided in fairness.py. Other methods wait before all la
 """
 
 from collections import deque
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
 from retter.breaker import constants
 from retter.breaker.clients import Clients
 from retter.breaker.demand import DemandTable
+from retter.breaker.fairness import Asker, Sorted
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
 from retter.breaker.queue import WaitingRoom
 from retter.breaker.tickets import Tickets
@@ -25,6 +27,10 @@ from retter.breaker.tickets import Tickets
 _LANES = (KNOWN, STRANGER, HEAVY)
 _NO_PLACE_FOR_HEAVY = (KNOWN, STRANGER)
 _HEAVY_FIRST = (HEAVY, KNOWN, STRANGER)
+
+
+def _queued_at(permit: Permit) -> float:
+    return permit.queued_at
 
 
 class Lanes(WaitingRoom):
@@ -63,13 +69,18 @@ class Lanes(WaitingRoom):
             return
         permit.phase = Phase.QUEUED
         permit.queued_at = now
-        if permit.ticket >= 0 and not self._tickets.stand(permit.ticket):
+        self._take_ticket(permit)
+        self._count(permit, 1)
+        self._lines[self._line_of(permit)].append(permit)
+
+    def _take_ticket(self, permit: Permit) -> None:
+        if permit.ticket < 0:
+            return
+        if not self._tickets.stand(permit.ticket):
             # The same ticket stands here already, so this one has none.
             permit.ticket = -1
             permit.lane = STRANGER
-        self._count(permit, 1)
-        self._lines[self._line_of(permit)].append(permit)
-        if permit.ticket >= 0 and permit.lane == KNOWN and not permit.has_stored:
+        elif permit.lane == KNOWN and not permit.has_stored:
             self._serial += 1
             heappush(self._by_age, (permit.since, self._serial, permit))
 
@@ -84,14 +95,55 @@ class Lanes(WaitingRoom):
             self.waiting_without_stored += change
         self.counts[self._line_of(permit)] += change
 
+    def sort(self, place_of: Callable[[Asker], Sorted], is_heavy: Callable[[Permit], bool]) -> None:
+        """Look again at those who wait: who asks for too much by now goes to the heavy ones.
+
+        For the clock, not for a request. Who came while nobody was sorted gets a lane.
+
+        Args:
+            place_of: Finds it.
+            is_heavy: Says whether a client asks for too much.
+        """
+        changed: set[int] = set()
+        for line in range(2 * HEAVY):
+            stay: list[Permit] = []
+            for permit in self._lines[line]:
+                if permit.phase is not Phase.QUEUED:
+                    continue
+                place: Sorted | None = None
+                if permit.lane == UNSORTED and isinstance(permit.who, Asker):
+                    place = place_of(permit.who)
+                elif permit.lane != UNSORTED and is_heavy(permit):
+                    place = Sorted(HEAVY, permit.asker, permit.ticket, permit.since)
+                if place is not None:
+                    self._move(permit, place)
+                if self._line_of(permit) == line:
+                    stay.append(permit)
+                else:
+                    changed.add(self._line_of(permit))
+                    self._lines[self._line_of(permit)].append(permit)
+            self._lines[line] = deque(stay)
+        for line in changed:  # the first to come is the first to give up
+            self._lines[line] = deque(sorted(self._lines[line], key=_queued_at))
+
+    def _move(self, permit: Permit, place: Sorted) -> None:
+        self._count(permit, -1)
+        had = permit.ticket
+        permit.lane, permit.asker, permit.ticket, permit.since = place
+        permit.who = None
+        if had < 0:
+            self._take_ticket(permit)
+        self._count(permit, 1)
+
     # --- how long is the line ---
 
     def ahead(self, lane: int, *, has_stored: bool) -> int:
         """Return how many go before who comes now."""
         counts, line = self.counts, 2 * lane + has_stored
         own, other = counts[line], counts[line ^ 1]
-        before = self.others + self._before(lane)
-        return before + own + min(own + 1, other)
+        between = constants.STORED_TURN - 1  # so many without a stored response, then one with
+        others = (own + 1) * between if has_stored else own // between + 1
+        return self.others + self._before(lane) + own + min(others, other)
 
     def in_front(self, lane: int, *, has_stored: bool) -> int:
         """Return how many of this lane and of those before it wait."""
@@ -133,8 +185,8 @@ class Lanes(WaitingRoom):
         return None
 
     def _next_of(self, lane: int) -> Permit | None:
-        self._turns[lane] ^= 1
-        first = 2 * lane + 1 - self._turns[lane]
+        self._turns[lane] = (self._turns[lane] + 1) % constants.STORED_TURN
+        first = 2 * lane + (self._turns[lane] == 0)
         for line in (first, first ^ 1):
             if self.counts[line]:
                 permit = self._first_in(line)
@@ -154,7 +206,7 @@ class Lanes(WaitingRoom):
     def _oldest_ticket(self, line: deque[Permit]) -> Permit | None:
         """Take out who has the oldest ticket, unless somebody without one has waited for longer."""
         by_age = self._by_age
-        while by_age and by_age[0][2].phase is not Phase.QUEUED:
+        while by_age and not self._is_in_turn(by_age[0][2]):
             heappop(by_age)
         while line and line[0].phase is not Phase.QUEUED:
             line.popleft()
@@ -163,6 +215,10 @@ class Lanes(WaitingRoom):
         permit = heappop(by_age)[2]
         self._remove(permit, Phase.ADMITTED)
         return permit
+
+    @staticmethod
+    def _is_in_turn(permit: Permit) -> bool:
+        return permit.phase is Phase.QUEUED and permit.lane == KNOWN
 
     def _with_least(self, line: deque[Permit]) -> Permit | None:
         """Take out, of the first few, the one whose client has got least."""
@@ -208,7 +264,7 @@ class Lanes(WaitingRoom):
     def _forget_used(self) -> None:
         """Let go of those that left the line otherwise than by their turn."""
         if len(self._by_age) > 2 * self.counts[2 * KNOWN] + constants.LEFT_MAX:
-            self._by_age = [one for one in self._by_age if one[2].phase is Phase.QUEUED]
+            self._by_age = [one for one in self._by_age if self._is_in_turn(one[2])]
             heapify(self._by_age)
 
     def release_gets(self, now: float, wait_s: float) -> None:

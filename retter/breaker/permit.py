@@ -120,6 +120,7 @@ class Permit:
         "started_at",
         "ticket",
         "uncongested",
+        "who",
     )
 
     def __init__(
@@ -143,6 +144,7 @@ class Permit:
         self.probe = NO_PROBE
         self.lane = UNSORTED
         self.ticket = -1  # number of a ticket that is good; below 0: none
+        self.who: object | None = None  # is found a lane for it when nobody was sorted as it came
         # asker, since: whose demand counts, and when the ticket's holder tried first. Set with lane
         # and ticket.
         # queued_at: since when it waits. Set with phase QUEUED and HELD.

@@ -9,6 +9,8 @@ from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, line_max
+from retter.breaker.fairness import Fairness
+from retter.breaker.lanes import Lanes
 from retter.breaker.mode import Mode
 from retter.breaker.permit import CIRCUIT_PROBE, Permit
 from retter.breaker.routes import Route
@@ -34,8 +36,7 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
         _close_window(circuit, now)
     circuit.routes.make_room()
     if circuit.fairness is not None:
-        enough = circuit.state is _CLOSED
-        circuit.fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
+        _share_out(circuit, circuit.fairness, now)
     if circuit.state is _CLOSED:
         _look_for_saturation(circuit, now)
     elif circuit.state is _LIMITING:
@@ -48,6 +49,17 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
     if circuit.room.waiting:
         answer += _waited_long_enough(circuit, now)
     return answer
+
+
+def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
+    enough = circuit.state is _CLOSED
+    found = fairness.tick(now, circuit.limit.work_rate, circuit.baseline.mean_s, enough=enough)
+    room = circuit.room
+    if found and not enough and isinstance(room, Lanes):
+        room.sort(
+            lambda asker: fairness.sort_late(asker, now),
+            lambda permit: fairness.is_heavy(permit.asker, now),
+        )
 
 
 # --- those who wait ---

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.demand import DemandTable
+from retter.breaker.fairness import Asker, Sorted
 from retter.breaker.lanes import Lanes
-from retter.breaker.permit import HEAVY, KNOWN, STRANGER, Permit, Phase
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
 from retter.breaker.routes import RouteTable
 from retter.breaker.tickets import Tickets
 
@@ -121,8 +122,9 @@ def test_with_and_without_a_stored_response_in_turn() -> None:
         line.come(KNOWN, b"without %d" % number, stored=False)
         line.come(KNOWN, b"with %d" % number, stored=True)
     order = [line.next() for _ in range(6)]
-    for two in (order[:2], order[2:4], order[4:]):
-        assert len({name[4:5] for name in two if name}) == 2
+    # Two without, then one with; and all get a place.
+    assert b"with 0" in order[:3]
+    assert b"without 0" in order[:2]
     assert line.room.ahead(KNOWN, has_stored=True) == 0
 
 
@@ -187,6 +189,35 @@ def test_of_the_heavy_ones_who_has_got_least_goes_first() -> None:
         demand.gave(asker, got, 0.0)
         line.come(HEAVY, b"%d" % asker, stored=False).asker = asker
     assert [line.next() for _ in range(3)] == [b"2", b"3", b"1"]
+
+
+def test_who_waits_is_looked_at_again() -> None:
+    """Who asks for too much by now goes to the heavy ones, in the order of coming."""
+    line = Line.new()
+    for number in range(4):
+        line.come(STRANGER, b"%d" % number, stored=False).asker = number
+    line.come(HEAVY, b"heavy", stored=False)
+    unsorted = line.come(UNSORTED, b"crawler", stored=False)
+    unsorted.who = Asker(9, crawler="bot")
+    line.room.sort(
+        lambda asker: Sorted(HEAVY if asker.crawler else STRANGER, asker.client),
+        lambda permit: permit.asker in (1, 2),
+    )
+    assert line.room.counts == [0, 0, 2, 0, 4, 0]
+    waiting = [permit.key for permit in line.room._lines[2 * HEAVY]]
+    assert waiting == [b"1", b"2", b"heavy", b"crawler"]
+    assert [line.next() for _ in range(3)] == [b"0", b"3", b"1"]
+    assert unsorted.lane == HEAVY
+
+
+def test_a_ticket_gains_nothing_for_who_asks_for_too_much_by_now() -> None:
+    """It stood with the known ones, and does so no more."""
+    line = Line.new()
+    line.issue(1)
+    line.come(KNOWN, b"ticket", stored=False, ticket=0)
+    line.come(STRANGER, b"stranger", stored=False)
+    line.room.sort(lambda asker: Sorted(STRANGER, 0), lambda permit: permit.key == b"ticket")
+    assert [line.next() for _ in range(3)] == [b"stranger", b"ticket", None]
 
 
 @pytest.mark.parametrize("lane", [STRANGER, HEAVY])
