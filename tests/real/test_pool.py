@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,7 @@ class Closing:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             trustme.CA().issue_cert("127.0.0.1").configure_cert(self._context)
         self._says_goodbye = kind == "tls with close_notify"
+        self._resets = kind.endswith("reset")
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -73,6 +75,8 @@ class Closing:
             sock.setblocking(False)
             with contextlib.suppress(ssl.SSLWantReadError):
                 sock.unwrap()
+        if self._resets:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
         self._gone.set()
 
@@ -121,7 +125,7 @@ def test_a_request_that_cannot_be_repeated_is_not_sent_where_the_end_has_come(
     run(main(), loop_name)
 
 
-@pytest.mark.parametrize("kind", ["tcp", "tls", "tls with close_notify"])
+@pytest.mark.parametrize("kind", ["tcp", "tcp reset", "tls", "tls with close_notify", "tls reset"])
 @pytest.mark.parametrize("octets", [4, 300_000])
 def test_a_request_that_may_have_arrived_is_never_repeated(
     kind: str,
