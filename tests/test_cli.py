@@ -361,6 +361,21 @@ cli.main(["--upstream", ":1"])
     assert heavy.isdisjoint(modules)
 
 
+def test_a_server_has_no_tables_that_it_does_not_need() -> None:
+    code = """
+import sys
+import retter.process.running
+from retter.net.sockets import _tcp_socket
+from retter.config.units import parse_listen
+_tcp_socket(parse_listen("127.0.0.1:0")).close()
+print(*sorted(sys.modules))
+"""
+    done = run_python(code)
+    modules = done.stdout.split()
+    assert "retter.proxy.exchange" in modules, done.stderr
+    assert {"calendar", "http", "stringprep", "unicodedata"}.isdisjoint(modules)
+
+
 def test_notices_are_logged_when_it_runs() -> None:
     code = """
 import os, sys, types

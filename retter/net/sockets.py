@@ -36,8 +36,11 @@ def _errno_name(error: OSError) -> str:
 
 def _tcp_socket(address: ListenAddress) -> socket.socket:
     if address.host:
+        # As octets: of a str the international domain names would be looked after, with 0.2 MB of
+        # tables.
+        host = address.host.encode() if address.host.isascii() else address.host
         family, _, _, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         return socket.create_server(where[:2], family=family, backlog=BACKLOG)
     if socket.has_dualstack_ipv6():  # one socket for IPv4 and IPv6, so that port 0 is one port

@@ -6,7 +6,6 @@ endings in all, and an answer is a join of ready pieces.
 """
 
 from enum import Enum
-from http import HTTPStatus
 from json import dumps
 
 from retter.base.reason import Reason
@@ -30,7 +29,25 @@ _GET = Kind.GET
 
 # For a person who sees it. What went wrong in detail is in the log, not on the page.
 # As RFC 9110 has them; before Python 3.13 the standard library has older ones.
-_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
+# Of all that RETTER itself answers (RFC 9110 section 15, RFC 6585). The standard library's http
+# would bring 0.1 MB with it, for these.
+_PHRASES = {
+    308: "Permanent Redirect",
+    400: "Bad Request",
+    405: "Method Not Allowed",
+    408: "Request Timeout",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    501: "Not Implemented",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+    505: "HTTP Version Not Supported",
+    508: "Loop Detected",
+}
 
 _SENTENCES = {
     502: "The application did not answer as it should.",
@@ -173,7 +190,7 @@ class AnswerWriter:
             retry_after_s: Whole seconds for Retry-After (RFC 9110 section 10.2.3).
             detail: What was wrong with a client's own request.
         """
-        phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
+        phrase = _PHRASES.get(status, "Error")
         sentence = detail or _SENTENCES_BY_REASON.get(reason) or _SENTENCES.get(status, phrase)
         kind, body = self._error_body(request, status, phrase, sentence, reason)
         lines = [

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -293,3 +294,25 @@ def test_a_successor_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
         assert not program._stopping.is_set()
 
     with_program(monkeypatch, act)
+
+
+def test_what_starting_has_freed_goes_back_to_the_system() -> None:
+    code = """
+import re
+from retter.process.running import _give_back_freed_memory
+
+def resident_kib():
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmRSS:\\s+(\\d+)", status.read())[1])
+
+blocks = [bytes(4000) for _ in range(10_000)]
+last = blocks.pop()
+del blocks
+before = resident_kib()
+_give_back_freed_memory()
+print(before - resident_kib())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert int(done.stdout) > 30_000

@@ -1,9 +1,12 @@
 """What RETTER says itself: stored responses, errors in every form, the fields it adds."""
 
 import json
+from collections.abc import Iterator
+from http import HTTPStatus
 
 import pytest
 
+from retter.base.errors import RetterError
 from retter.base.reason import Reason
 from retter.breaker import Kind, State
 from retter.http.message import RequestHead
@@ -167,3 +170,16 @@ def test_our_fields_can_be_left_out() -> None:
     assert field(answer, "cache-status") is None
     assert field(answer, "x-circuit") is None
     assert field(answer, "connection") == "close"
+
+
+def test_every_status_of_ours_has_its_phrase() -> None:
+    def subclasses(of: type[RetterError]) -> Iterator[type[RetterError]]:
+        yield of
+        for one in of.__subclasses__():
+            yield from subclasses(one)
+
+    ours = {one.status for one in subclasses(RetterError)} | {308, 405, 414, 417, 431, 505}
+    for status in ours:
+        phrase = error(None, status).partition(b"\r\n")[0].partition(b" %d " % status)[2].decode()
+        known = {413: "Content Too Large", 414: "URI Too Long"}
+        assert phrase == known.get(status, HTTPStatus(status).phrase)
