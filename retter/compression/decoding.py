@@ -64,7 +64,7 @@ class Decoding:
         if acceptable(stored, request):
             return True
         return readable(stored, request) and (
-            self._store.coded_body(stored.body, IDENTITY) != stored.body
+            self._store.forms.coded_body(stored.body, IDENTITY) != stored.body
         )
 
     def shown(
@@ -80,12 +80,12 @@ class Decoding:
             return shown_decoded(stored, form)
         if not self.readable(stored, request):
             return None
-        body = self._store.coded_body(stored.body, IDENTITY)
+        body = self._store.forms.coded_body(stored.body, IDENTITY)
         if body is None:
             body = decoded_at_once(stored.body, stored.content_coding)
             return None if body is None else self._kept(identity, stored, body)
         form = decoded_form(stored, body)
-        self._store.attach(identity, stored, IDENTITY, form)
+        self._store.forms.attach(identity, stored, IDENTITY, form)
         return shown_decoded(stored, form)
 
     def make(self, identity: Identity, stored: StoredResponse, told: Told) -> bool:
@@ -106,7 +106,7 @@ class Decoding:
             return False
         self._waiters[body] = [waiter]
         coding = stored.content_coding
-        bytes_max = min(decoded_bytes_max(body), self._store.form_bytes_max(body))
+        bytes_max = min(decoded_bytes_max(body), self._store.forms.form_bytes_max(body))
 
         def job() -> bytes:
             plain = plain_body(body, coding, bytes_max)
@@ -119,7 +119,7 @@ class Decoding:
         """Tell who waits. `plain` is the body itself if it cannot be decoded; None: a fault."""
         waiters = self._waiters.pop(body)
         if plain is body:
-            self._store.keep_coded(body, IDENTITY, body)
+            self._store.forms.keep_coded(body, IDENTITY, body)
             plain = None
         fault: Exception | None = None
         for waiter in waiters:
@@ -138,6 +138,6 @@ class Decoding:
     ) -> StoredResponse | None:
         """Return the response in its decoded form, which is kept; None if there is no room."""
         form = decoded_form(stored, body)
-        if body and not self._store.keep_decoded(identity, stored, form):
+        if body and not self._store.forms.keep_decoded(identity, stored, form):
             return None
         return shown_decoded(stored, form)

@@ -357,7 +357,9 @@ class Compression:
     ) -> Form | StoredResponse:
         """Have the best form made, and return what there is meanwhile."""
         body, wanted = stored.body, codings[0]
-        if self._store.coded_body(body, wanted) is None and not self._make_at_once(body, wanted):
+        if self._store.forms.coded_body(body, wanted) is None and not self._make_at_once(
+            body, wanted
+        ):
             self._make_in_thread(body, wanted)
         form = self._form_at_hand(request, stored, codings)
         if form is None and b"gzip" in codings and self._make_at_once(body, b"gzip"):
@@ -370,9 +372,9 @@ class Compression:
         for coding in codings:
             if (form := stored.form(coding)) is not None:
                 return form
-            if (coded := self._store.coded_body(stored.body, coding)) is not None:
+            if (coded := self._store.forms.coded_body(stored.body, coding)) is not None:
                 form = self._make_form(stored, coding, coded)
-                self._store.attach(request.identity, stored, coding, form)
+                self._store.forms.attach(request.identity, stored, coding, form)
                 return form
         return None
 
@@ -387,7 +389,7 @@ class Compression:
     def _make_at_once(self, body: bytes, coding: bytes) -> bool:
         """Compress a stored body, or find that it need not be, if that is quickly done."""
         if len(body) < self._bytes_min:
-            self._store.keep_coded(body, coding, body)
+            self._store.forms.keep_coded(body, coding, body)
             return True
         if coding != b"gzip" or self._lagging:
             return False
@@ -416,7 +418,7 @@ class Compression:
 
     def _made(self, body: bytes, coding: bytes, coded: bytes) -> None:
         self.made += 1
-        self._store.keep_coded(body, coding, coded if len(coded) < len(body) else body)
+        self._store.forms.keep_coded(body, coding, coded if len(coded) < len(body) else body)
 
     # -- on the clock
 

@@ -27,7 +27,8 @@ from typing import Final, NamedTuple
 
 from retter.breaker import State
 from retter.store.policy import Identity, key_parts
-from retter.store.store import ResponseStore, Withdrawn
+from retter.store.store import ResponseStore
+from retter.store.taken_back import Withdrawn
 
 # Gone for everybody; and not for this visitor, at least.
 _GONE: Final = frozenset((404, 410))
@@ -140,7 +141,7 @@ class Withdrawals:
         keys = [
             (key, generation)
             for key, generation in keys
-            if self._store.holds(key, generation, identity.shape, identity.asked)
+            if self._store.taken_back.holds(key, generation, identity.shape, identity.asked)
         ]
         if not keys:
             return False
@@ -159,15 +160,15 @@ class Withdrawals:
         return bool(believed)
 
     def _hide(self, key: bytes, generation: int, asked: int, client: int, now: float) -> None:
-        withdrawn = self._store.withdraw(key, now, generation, asked)
+        withdrawn = self._store.taken_back.withdraw(key, now, generation, asked)
         if withdrawn is not None:
             self._hidden.append((client, withdrawn))
         while len(self._hidden) > HIDDEN_MAX:
-            self._store.discard(self._hidden.popleft()[1])
+            self._store.taken_back.discard(self._hidden.popleft()[1])
 
     def _is_believed(self, key: bytes, identity: Identity, client: int, now: float) -> bool:
         """Tell whether a refusal takes back at once what is stored for everyone."""
-        good_at, others_at = self._store.last_good(key, identity.shape, client)
+        good_at, others_at = self._store.taken_back.last_good(key, identity.shape, client)
         doubt = self._doubts.get(key)
         if doubt is not None and doubt.at >= good_at and doubt.client != client:
             del self._doubts[key]
@@ -176,7 +177,7 @@ class Withdrawals:
             self._doubts.pop(key, None)
             return True
         if (doubt is None or doubt.at < good_at) and len(key) <= DOUBT_KEY_BYTES_MAX:
-            self._store.refuse_late(key, now)
+            self._store.taken_back.refuse_late(key, now)
             self._doubts[key] = Doubt(now, client, identity.shape, identity.asked)
             self._doubts.move_to_end(key)
             if len(self._doubts) > DOUBTS_MAX:
@@ -186,7 +187,7 @@ class Withdrawals:
     def _end_doubts(self, now: float) -> None:
         """Settle the doubts that good answers or time have settled."""
         for key, doubt in [*self._doubts.items()]:
-            good_at, others_at = self._store.last_good(key, doubt.shape, doubt.client)
+            good_at, others_at = self._store.taken_back.last_good(key, doubt.shape, doubt.client)
             if good_at > doubt.at:
                 del self._doubts[key]
             elif now - others_at >= DOUBT_S:
@@ -234,7 +235,7 @@ class Withdrawals:
         for one in self._hidden:
             who, withdrawn = one
             if withdrawn.at >= since and (not client or who == client):
-                self._store.restore(withdrawn)
+                self._store.taken_back.restore(withdrawn)
             else:
                 kept.append(one)
         self._hidden = kept
@@ -252,4 +253,4 @@ class Withdrawals:
         if self._doubts and state is not State.OPEN and state is not State.HALF_OPEN:
             self._end_doubts(now)
         while hidden and hidden[0][1].at < now - HIDDEN_S:
-            self._store.discard(hidden.popleft()[1])
+            self._store.taken_back.discard(hidden.popleft()[1])

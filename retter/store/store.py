@@ -2,131 +2,63 @@
 
 A key is an owner and a URL (policy.py); under it stand up to `variants_max` responses that differ
 in what `Vary` names. Equal bodies are kept once. What is asked for once goes first
-(s3fifo.py), and one owner
-(other than everyone) never holds more than its share, so that one visitor who reads the whole site
-does not push out the pages of all others.
+(s3fifo.py), and one owner (other than everyone) never holds more than its share, so that one
+visitor who reads the whole site does not push out the pages of all others.
 
-How they are kept and counted is accounting.py; policy.py says whether a response may come in,
+Here responses are found, put in and dropped. How they are kept and counted is accounting.py, which
+variant a request selects selection.py, what a new one replaces replacement.py; what has changed
+while a response was on its way is changes.py. policy.py says whether a response may come in,
 conditional.py what a request gets of it. `now` is monotonic seconds, everywhere.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
-from hashlib import blake2b
-from math import inf
-from typing import Final, NamedTuple, cast
+from dataclasses import asdict, replace
+from typing import Final, cast
 
-from retter.http.message import RequestHead, ResponseHead, Soft
-from retter.http.variants import ORIGIN_MARK, is_plain, likeness, soft_of
+from retter.http.message import RequestHead, ResponseHead
+from retter.http.variants import ORIGIN_MARK, soft_of
 from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
+from retter.store.changes import Changes
+from retter.store.forms import StoredForms
 from retter.store.lineage import Lineages
 from retter.store.personal import reflects_referer
-from retter.store.policy import Identity, StorePolicy, key_of, key_parts, url_at
+from retter.store.policy import Identity, StorePolicy, key_of, key_parts
+from retter.store.purging import matching
 from retter.store.record import (
     AGE,
     AGE_MAX,
-    ASKED,
     BODY,
     CODING,
-    FORM_OVERHEAD_BYTES,
     FORMS,
-    GENERATION,
     GIVEN_TO,
     HEAD,
-    IDENTITY,
     INCOMPLETE,
     NEVER,
     OTHERS_AT,
     RECEIVED_AGE,
     SHAPE,
-    SOFT,
     STORED_AT,
-    STORED_BY,
     SUPERSEDED,
-    VARY,
     VARY_NAMES,
     WITHDRAWN,
     Facts,
-    Form,
     Record,
     StoredResponse,
-    age_received_s,
     as_stored,
-    bytes_referred,
     entry_bytes,
     facts_of,
-    fields_of,
-    updated_head,
     validates,
-    vary_names_of,
 )
+from retter.store.refreshing import refreshed
+from retter.store.replacement import victims, without_replaced
+from retter.store.rules import MIB, StoreRules, StoreStats
+from retter.store.selection import hashed_vary, select, selected
+from retter.store.taken_back import TakenBack, others_at
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
-MIB: Final = 1024 * 1024
-
 # What a store keeps of its budget however often memory runs out: some dozens of pages.
 KEPT_BYTES_MIN: Final = MIB
-
-# Changes that a response still on its way is compared with. When more of them happen during one
-# request, it is taken for old: too careful, but it costs only what the next response brings back.
-CHANGES_REMEMBERED_MAX: Final = 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreRules:
-    """Limits of the store. `secret` keys the hashes of what Vary names."""
-
-    secret: bytes = field(repr=False)
-    bytes_max: int = 64 * MIB  # a 256 MB machine has this much to spare
-    variants_max: int = 10  # more is an application that varies on User-Agent
-    owner_share: float = 1 / 8  # of bytes_max, for one owner that is not everyone
-    max_stale_s: float = 24 * 3600.0  # older than a day is not the site any more
-    policy: StorePolicy = StorePolicy.ALL
-
-    def __post_init__(self) -> None:
-        if self.bytes_max < 0 or self.variants_max < 1 or self.max_stale_s < 0:
-            raise ValueError("bytes_max and max_stale_s are at least 0, variants_max at least 1")
-        if not 0 < self.owner_share <= 1:
-            raise ValueError("owner_share is above 0 and at most 1")
-
-
-@dataclass(slots=True)
-class StoreStats:
-    """What the store holds and has done. Counters only ever grow; the first six are levels."""
-
-    entries: int = 0
-    keys: int = 0
-    bodies: int = 0  # distinct ones
-    owners: int = 0  # beside everyone
-    bytes_used: int = 0
-    bytes_max: int = 0
-    found_own: int = 0
-    found_public: int = 0
-    not_found: int = 0
-    stored: int = 0
-    unchanged: int = 0  # stored again with the same head and body
-    refreshed: int = 0  # by a 304
-    refused: int = 0  # too large for the budget or the share, or too late
-    superseded: int = 0
-    evicted_budget: int = 0
-    evicted_share: int = 0  # least recently used of an owner over its share
-    evicted_variants: int = 0
-    expired: int = 0  # found older than it may be served
-    dropped_session: int = 0
-    purged: int = 0
-    withdrawn: int = 0  # taken back by the application
-    restored: int = 0  # of them: it was a broken deployment
-
-
-class Withdrawn(NamedTuple):
-    """What is hidden under a key, and can be given back."""
-
-    at: float
-    key: bytes
-    slot: tuple[Record, ...]  # as it was
-    hidden: tuple[Record, ...]  # what stands there in its place
 
 
 class ResponseStore:
@@ -140,11 +72,11 @@ class ResponseStore:
         self._slots = self._shelves.slots
         self._owner_keys = self._shelves.owner_keys
         self._asked = self._shelves.queues.asked
-        self._changes: OrderedDict[int, float] = OrderedDict()  # oldest first
-        self._changed_at = -inf  # the newest of them
-        self._all_changed_at = -inf  # the newest that is forgotten: it may have been any key's
-        self._emptied_at = -inf
+        self._secret = rules.secret
+        self._changes = Changes()
         self._counts = StoreStats(bytes_max=rules.bytes_max)
+        self.forms = StoredForms(self._shelves)
+        self.taken_back = TakenBack(self._shelves, self._changes, self._counts)
         self.lineages: Lineages | None = None  # the sessions that go by several values
 
     def reconfigure(self, rules: StoreRules) -> None:
@@ -184,7 +116,7 @@ class ResponseStore:
             newest = slot[0]
             found: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[SHAPE] != identity.shape:
-                found = self._select(slot, identity, request)
+                found = select(slot, identity, request, self._secret)
                 if found is not None and found is not newest:
                     self._shelves.bring_forward(key, found)
             # Its age as StoredResponse.age has it; a name costs three times a place, and a
@@ -216,7 +148,9 @@ class ResponseStore:
         """Do the same for a session that goes by several values, old and new."""
         for key, generation in identity.readable:
             slot = self._slots.get(key)
-            found = None if slot is None else self._select(slot, identity, request, generation)
+            found = (
+                None if slot is None else select(slot, identity, request, self._secret, generation)
+            )
             if found is None or now - found[STORED_AT] + found[AGE] > found[AGE_MAX]:
                 continue
             if (found[SUPERSEDED] or found[INCOMPLETE]) and (
@@ -236,7 +170,10 @@ class ResponseStore:
         self, key: bytes, identity: Identity, request: RequestHead, now: float, superseded: bool
     ) -> Record | None:
         slot = self._slots.get(key)
-        if slot is not None and (found := self._select(slot, identity, request)) is not None:
+        if (
+            slot is not None
+            and (found := select(slot, identity, request, self._secret)) is not None
+        ):
             stored = as_stored(found)
             if stored.age(now) > stored.age_max_s:
                 if stored.age_max_s != WITHDRAWN:
@@ -254,70 +191,12 @@ class ResponseStore:
         self._counts.not_found += 1
         return None
 
-    def _select(
-        self,
-        slot: tuple[Record, ...],
-        identity: Identity,
-        request: RequestHead,
-        generation: int = 0,
-    ) -> Record | None:
-        """Return the variant that this request selects (RFC 9111 section 4.1).
-
-        Of several the one that was made for what is most like it.
-        """
-        best: Record | None = None
-        best_likeness = -1
-        wanted: Soft | None = None
-        for found in slot:
-            if not self._is_for(found, identity, request, generation):
-                continue
-            if len(slot) == 1:
-                return found
-            if wanted is None:
-                wanted = soft_of(request)
-            alike = likeness(found[SOFT], wanted)
-            if alike > best_likeness:
-                best, best_likeness = found, alike
-        return best
-
-    def _is_for(
-        self, record: Record, identity: Identity, request: RequestHead, generation: int = 0
-    ) -> bool:
-        """Tell whether a variant may answer this request, which reads up to that generation."""
-        names = record[VARY_NAMES]
-        return (
-            record[SHAPE] == identity.shape
-            and record[GENERATION] <= generation
-            and (not names or record[VARY] == self._vary(names, request))
-        )
-
-    def _selected(
-        self,
-        slot: tuple[Record, ...] | None,
-        identity: Identity,
-        request: RequestHead,
-        generation: int = 0,
-    ) -> StoredResponse | None:
-        found = None if slot is None else self._select(slot, identity, request, generation)
-        return None if found is None else as_stored(found)
-
-    def _vary(self, names: tuple[bytes, ...], request: RequestHead) -> bytes:
-        # Hashed, because Vary may name a field with a credential in it. The last mark tells an
-        # absent field from an empty one.
-        values = [
-            b"%d:%b" % (len(value), value)
-            if (value := request.combined(name))
-            else (b"-" if request.first(name) is None else b"0:")
-            for name in names
-        ]
-        return blake2b(b"".join(values), key=self._rules.secret, digest_size=16).digest()
-
     def has_any(self, identity: Identity) -> bool:
         """Tell whether anything is stored for this URL that this client might be given."""
         slots, public = self._slots, identity.public_key
-        if identity.key in slots and self.holds(identity.key):
+        if identity.key in slots and self.taken_back.holds(identity.key):
             return True
-        return public is not None and public in slots and self.holds(public)
+        return public is not None and public in slots and self.taken_back.holds(public)
 
     def peek(
         self, identity: Identity, request: RequestHead, now: float
@@ -329,11 +208,11 @@ class ResponseStore:
         """
         own: StoredResponse | None = None
         for key, generation in identity.readable:
-            own = self._selected(self._slots.get(key), identity, request, generation) or own
+            own = selected(self._slots.get(key), identity, request, self._secret, generation) or own
             if own is not None and own.age(now) <= own.age_max_s:
                 return own, not identity.owner
         slot = None if identity.public_key is None else self._slots.get(identity.public_key)
-        public = self._selected(slot, identity, request)
+        public = selected(slot, identity, request, self._secret)
         if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
             return public, True
         return own, own is not None and not identity.owner
@@ -363,17 +242,20 @@ class ResponseStore:
         if response.status >= 300 and reflects_referer(request, response):
             self._counts.refused += 1
             return False
-        if requested_at <= self._changed_at:
-            if requested_at <= self._emptied_at:
+        if requested_at <= self._changes.latest_at:
+            if requested_at <= self._changes.emptied_at:
                 self._counts.refused += 1
                 return False
-            if identity.owner and self._dropped_since(identity, requested_at):
+            if identity.owner and (
+                self._changes.since(identity.owner, requested_at)
+                or self._changes.marks_since(identity.marks, requested_at)
+            ):
                 self._counts.refused += 1
                 return False
-            if requested_at <= self._changes.get(hash(_withdrawal_of(identity.key)), -inf):
+            if self._changes.refused_since(identity.key, requested_at):
                 self._counts.refused += 1
                 return False
-            superseded = self._changed_since(identity.key, requested_at)
+            superseded = self._changes.since(identity.key, requested_at)
         generation = 0
         if (rolling := identity.rolling) is not None:
             generation = rolling.generation
@@ -421,12 +303,15 @@ class ResponseStore:
         body = shelves.hold_body(body)  # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
-            others = self._without_replaced(
-                slot, identity, request, response, body, soft, generation
+            others = without_replaced(
+                shelves, slot, identity, request, response, body, soft, generation, self._secret
             )
         if others:
             stored_by = client  # to keep one from pushing out what others have stored
-            others = self._with_room(others, owner, stored_by)
+            for victim in victims(others, self._rules.variants_max, stored_by):
+                others = tuple([one for one in others if one is not victim])
+                shelves.release(owner, victim)
+                self._counts.evicted_variants += 1
         record: Record = (
             response.status,
             response.stored,
@@ -441,7 +326,7 @@ class ResponseStore:
             facts.age_max_s,
             shape,
             names,
-            self._vary(names, request) if names else b"",
+            hashed_vary(names, request, self._secret) if names else b"",
             facts.received_age_s,
             size,
             () if response.compressible else None,
@@ -451,7 +336,7 @@ class ResponseStore:
             generation,
             stored_by,
             client,
-            NEVER if slot is None else _others_at(slot, client),
+            NEVER if slot is None else others_at(slot, client),
             identity.asked,
         )
         shelves.insert(key, owner, others, record, size, identity.marks)
@@ -496,127 +381,6 @@ class ResponseStore:
             keys[key] = None
         self._counts.unchanged += 1
 
-    def _without_replaced(
-        self,
-        slot: tuple[Record, ...],
-        identity: Identity,
-        request: RequestHead,
-        response: ResponseHead,
-        body: bytes,
-        soft: Soft,
-        generation: int,
-    ) -> tuple[Record, ...]:
-        """Release the variants that a new response replaces; return the others.
-
-        These are the one made for the same language, device and country, and those that turn out
-        to be equal to it: nothing depends on these, then.
-        """
-        only = slot[0]
-        if (
-            len(slot) == 1
-            and only[SOFT] == soft
-            and self._is_for(only, identity, request, generation)
-        ):
-            self._shelves.release(identity.owner, only)  # nearly always
-            return ()
-        kept: list[Record] = []
-        for record in slot:
-            replaced = record[AGE_MAX] == WITHDRAWN or (
-                self._is_for(record, identity, request, generation)
-                and (
-                    record[SOFT] == soft
-                    or (record[BODY] == body and record[HEAD] == response.stored)
-                )
-            )
-            if replaced:
-                self._shelves.release(identity.owner, record)
-            else:
-                kept.append(record)
-        return tuple(kept)
-
-    def _with_room(
-        self, others: tuple[Record, ...], owner: bytes, stored_by: int
-    ) -> tuple[Record, ...]:
-        """Make room for one more variant of a key.
-
-        The least recently used one goes: of the client that has most of them, if one has several,
-        and never the plain one, which most visitors want.
-        """
-        kept = list(others)
-        while len(kept) >= self._rules.variants_max:
-            able = [record for record in kept if record[VARY_NAMES] or not is_plain(record[SHAPE])]
-            able = able or kept
-            held = [self._held(able, record, stored_by) for record in able]
-            _, last = max(zip(held, range(len(held)), strict=True))
-            victim = able[last]
-            kept = [record for record in kept if record is not victim]
-            self._shelves.release(owner, victim)
-            self._counts.evicted_variants += 1
-        return tuple(kept)
-
-    @staticmethod
-    def _held(records: list[Record], record: Record, newcomer: int) -> int:
-        """Return how many of the variants are of this one's client, the new one included."""
-        client: int = record[STORED_BY]
-        if not client:
-            return 1
-        theirs = [one for one in records if one[STORED_BY] == client]
-        return len(theirs) + (client == newcomer)
-
-    # -- Forms in other codings
-
-    def coded_body(self, body: bytes, coding: bytes) -> bytes | None:
-        """Return a stored body in another coding, if that has been made."""
-        return self._shelves.coded(body, coding)
-
-    def keep_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
-        """Keep a stored body in another coding too, if it is still stored and there is room.
-
-        `coded` is the body itself where the coding gains nothing: then it is not tried again.
-        """
-        self._shelves.hold_coded(body, coding, coded)
-        self._shelves.make_room(b"")
-
-    def attach(self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form) -> None:
-        """Keep a form with the response of this owner, or of everyone, that it was made from."""
-        key = self._key_of(identity, stored)
-        if key is None or (stored.forms is None and coding != IDENTITY):
-            return
-        new = _with_form(stored, coding, form)
-        owner, _ = key_parts(key)
-        if self._shelves.fits(owner, new.entry_bytes + bytes_referred(new)):
-            self._shelves.replace(key, stored, new)
-            self._shelves.make_room(owner)
-
-    def _key_of(self, identity: Identity, stored: StoredResponse) -> bytes | None:
-        """Return under which key this very response is stored for this client, if it still is."""
-        for key in (*[own for own, _ in identity.readable], identity.public_key):
-            if key is not None and stored in self._slots.get(key, ()):
-                return key
-        return None
-
-    def form_bytes_max(self, body: bytes) -> int:
-        """Return how large a form of a body may be to be kept."""
-        return self._shelves.coded_bytes_max(body)
-
-    def keep_decoded(self, identity: Identity, stored: StoredResponse, form: Form) -> bool:
-        """Keep an encoded response in its decoded form too.
-
-        False if the budget or its owner's share has no room for that: then it is not tried again.
-        True as well if the response is not stored any more.
-        """
-        key = self._key_of(identity, stored)
-        if key is None:
-            return True
-        owner, _ = key_parts(key)
-        new = _with_form(stored, IDENTITY, form)
-        fits = self._shelves.fits(owner, new.entry_bytes + bytes_referred(new))
-        self.keep_coded(stored.body, IDENTITY, form.body if fits else stored.body)
-        if self.coded_body(stored.body, IDENTITY) == stored.body:
-            return False
-        self.attach(identity, stored, IDENTITY, form)
-        return True
-
     # -- Refreshing and marking
 
     def refresh(
@@ -637,48 +401,28 @@ class ResponseStore:
         """
         slot = self._slots.get(identity.key)
         generation = 0 if identity.rolling is None else identity.rolling.generation
-        old = self._selected(slot, identity, request, generation)
+        old = selected(slot, identity, request, self._secret, generation)
         if slot is None or old is None or not validates(request, not_modified, old):
             return
-        head = updated_head(old.head, not_modified)
-        facts = facts_of(fields_of(head), self._rules.max_stale_s, shared=self._shared)
-        vary = not_modified.combined(b"vary")
-        if (
-            facts is None
-            or (vary and not self._varies_as(old, vary))
-            or (self._shared and facts.no_store)
-        ):
-            # It is not what may be kept under this key any more.
+        superseded = old.superseded and self._changes.since(identity.key, requested_at)
+        fresh = refreshed(
+            old,
+            identity,
+            not_modified,
+            requested_at,
+            now,
+            superseded=superseded,
+            client=client,
+            max_stale_s=self._rules.max_stale_s,
+            shared=self._shared,
+        )
+        if fresh is None:
             self._shelves.remove(identity.key, old)
             return
-        received_age_s = age_received_s(not_modified)
-        fresh = old._replace(
-            head=head,
-            etag=facts.etag,
-            last_modified=facts.last_modified,
-            stored_at=now,
-            age_s=received_age_s + now - requested_at,
-            superseded=old.superseded and self._changed_since(identity.key, requested_at),
-            no_store=facts.no_store,
-            age_max_s=facts.age_max_s,
-            received_age_s=received_age_s,
-            entry_bytes=entry_bytes(identity.key, head, facts.etag, facts.last_modified, old.shape),
-            forms=None if old.forms is None else (),  # their heads are old
-            given_to=client,
-            others_at=old.others_at if old.given_to == client else old.stored_at,
-            asked=identity.asked,
-        )
         self._shelves.replace(identity.key, old, fresh)
         self._shelves.touch(identity.key, identity.owner)
         self._counts.refreshed += 1
         self._shelves.make_room(identity.owner)
-
-    def _varies_as(self, old: StoredResponse, vary: bytes) -> bool:
-        names = vary_names_of(vary, self._shared)
-        if names is None:
-            return False
-        # `put` has added Origin by itself.
-        return set(names) == set(old.vary_names) or {*names, b"origin"} == set(old.vary_names)
 
     def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
         """Mark what is stored of these URLs for this owner and for everyone; return how many.
@@ -689,107 +433,13 @@ class ResponseStore:
         marked = 0
         for url in urls:
             for key in {key_of(owner, url) for owner in (*identity.owners, b"")}:
-                self._remember_change(key, now)
+                self._changes.remember(key, now)
                 for stored in map(as_stored, self._slots.get(key, ())):
                     if not stored.superseded:
                         self._shelves.replace(key, stored, stored._replace(superseded=True))
                         marked += 1
         self._counts.superseded += marked
         return marked
-
-    def _remember_change(self, what: bytes, now: float) -> None:
-        """Remember when a key was superseded or an owner dropped, for what is still on its way."""
-        # By hash, since a key may be as long as a head. Two that share one only make a response
-        # on its way count as superseded that need not.
-        self._changes[hash(what)] = now
-        self._changes.move_to_end(hash(what))
-        self._changed_at = now
-        if len(self._changes) > CHANGES_REMEMBERED_MAX:
-            _, self._all_changed_at = self._changes.popitem(last=False)
-
-    def _changed_since(self, what: bytes, asked_at: float) -> bool:
-        return asked_at <= self._changes.get(hash(what), self._all_changed_at)
-
-    # -- Taking back
-
-    def holds(
-        self, key: bytes, generation: int = 0, shape: bytes | None = None, asked: int = 0
-    ) -> bool:
-        """Tell whether something is stored under a key, up to a generation, and not withdrawn.
-
-        Args:
-            shape: If given, something that a request of that shape could be answered with.
-            asked: `Identity.asked` of a refused request: something that was asked for like that.
-        """
-        return any(
-            one[AGE_MAX] != WITHDRAWN
-            and one[GENERATION] <= generation
-            and (shape is None or one[SHAPE] == shape)
-            and (not asked or one[ASKED] == asked)
-            for one in self._slots.get(key, ())
-        )
-
-    def last_good(self, key: bytes, shape: bytes, client: int) -> tuple[float, float]:
-        """Return when the application last gave a good answer that a shape selects.
-
-        That is when anybody got one, and when a client other than this one did; NEVER if none is
-        stored.
-        """
-        anybodys = others = NEVER
-        for one in self._slots.get(key, ()):
-            if one[SHAPE] == shape and one[AGE_MAX] != WITHDRAWN:
-                anybodys = max(anybodys, one[STORED_AT])
-                others = max(others, _others_at((one,), client))
-        return anybodys, others
-
-    def refuse_late(self, key: bytes, now: float) -> None:
-        """Store no response under a key that was asked for until now, and is still on its way."""
-        self._remember_change(_withdrawal_of(key), now)
-
-    def withdraw(
-        self, key: bytes, now: float, generation: int = 0, asked: int = 0
-    ) -> Withdrawn | None:
-        """Hide what is stored under a key, with all its variants; None if there is nothing.
-
-        It is found by nobody, and still counts. A response that is still on its way will not be
-        stored: it may have been made before.
-
-        Args:
-            generation: Of whoever has been refused: what is newer stays.
-            asked: `Identity.asked` of the refused request: what was asked for otherwise stays.
-        """
-        if not self.holds(key, generation, asked=asked):
-            return None
-        slot = self._slots[key]
-        gone = [
-            one for one in slot
-            if one[AGE_MAX] != WITHDRAWN  # else it belongs to the withdrawal that has hidden it
-            and one[GENERATION] <= generation and (not asked or one[ASKED] == asked)
-        ]  # fmt: skip
-        hidden = tuple([
-            (*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) if one in gone else one
-            for one in slot
-        ])  # fmt: skip
-        self._slots[key] = hidden
-        self.refuse_late(key, now)
-        self._counts.withdrawn += len(gone)
-        return Withdrawn(now, key, slot, hidden)
-
-    def restore(self, withdrawn: Withdrawn) -> None:
-        """Give back what was hidden, as far as it is still there."""
-        slot = self._slots.get(withdrawn.key)
-        if slot is None:
-            return
-        shown = _hidden_by(withdrawn)
-        self._slots[withdrawn.key] = tuple([shown.get(id(one), one) for one in slot])
-        self._counts.restored += sum([id(one) in shown for one in slot])
-
-    def discard(self, withdrawn: Withdrawn) -> None:
-        """Remove what it has hidden, or what is left of that."""
-        hidden = _hidden_by(withdrawn)
-        for record in self._slots.get(withdrawn.key, ()):
-            if id(record) in hidden:
-                self._shelves.remove(withdrawn.key, record)
 
     # -- Removing
 
@@ -805,9 +455,9 @@ class ResponseStore:
         if owner:
             owners.append(owner)
         if owner:
-            self._remember_change(owner, now)
+            self._changes.remember(owner, now)
         for mark in marks:
-            self._remember_change(b"m%d" % mark, now)
+            self._changes.remember_mark(mark, now)
         dropped = 0
         for one in owners:
             keys = self._owner_keys.get(one, {})
@@ -815,14 +465,9 @@ class ResponseStore:
         self._counts.dropped_session += dropped
         return dropped
 
-    def _dropped_since(self, identity: Identity, requested_at: float) -> bool:
-        return self._changed_since(identity.owner, requested_at) or any(
-            self._changed_since(b"m%d" % mark, requested_at) for mark in identity.marks
-        )
-
     def empty(self, now: float) -> int:
         """Drop everything, and what is still on its way; return how many."""
-        self._changed_at = self._emptied_at = now
+        self._changes.empty(now)
         return self.purge()
 
     def give_up(self) -> int:
@@ -851,12 +496,7 @@ class ResponseStore:
         means that of every host; `owner` b"" is everyone. Looks at every key: it is for an
         operator's hand.
         """
-        found = list(self._slots)
-        if url is not None:
-            found = [key for key in found if key.endswith(url)]  # to look closer at few
-        if not (url is prefix is owner is None):
-            any_host = (url or prefix or b"").startswith(b"/")
-            found = [key for key in found if _matches(key, url, prefix, owner, any_host=any_host)]
+        found = matching(self._slots, url, prefix, owner)
         if len(found) == len(self._slots):
             purged = self._shelves.clear()
             self._slots, self._owner_keys = self._shelves.slots, self._shelves.owner_keys
@@ -881,45 +521,3 @@ class ResponseStore:
         counts.evicted_budget = shelves.evicted_budget
         counts.evicted_share = shelves.evicted_share
         return asdict(counts)
-
-
-def _others_at(slot: tuple[Record, ...], client: int) -> float:
-    """Return when somebody other than this client was last given one of these answers."""
-    latest = NEVER
-    for one in slot:
-        at: float = one[OTHERS_AT] if one[GIVEN_TO] == client else one[STORED_AT]
-        latest = max(latest, at)
-    return latest
-
-
-def _withdrawal_of(key: bytes) -> bytes:
-    """Return what a withdrawal is remembered by, among the changes."""
-    return b"-" + key
-
-
-def _hidden_by(withdrawn: Withdrawn) -> dict[int, Record]:
-    """Return what a withdrawal has hidden, as it was, by the id() of what stands in its place."""
-    return {
-        id(one): old
-        for one, old in zip(withdrawn.hidden, withdrawn.slot, strict=True)
-        if one is not old
-    }
-
-
-def _with_form(stored: StoredResponse, coding: bytes, form: Form) -> StoredResponse:
-    forms = (*(stored.forms or ()), (coding, form))
-    size = stored.entry_bytes + len(form.head) + FORM_OVERHEAD_BYTES
-    return stored._replace(forms=forms, entry_bytes=size)
-
-
-def _matches(
-    key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None, *, any_host: bool
-) -> bool:
-    at = url_at(key)
-    if owner is not None and key_parts(key)[0] != owner:
-        return False
-    if any_host:
-        at = key.find(b"/", at)
-    if prefix is not None and not key.startswith(prefix, at):
-        return False
-    return url is None or key[at:] == url

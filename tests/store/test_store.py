@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from retter.http.message import Fields, Framing, RequestHead, ResponseHead
 from retter.http.variants import Shaper
 from retter.store.accounting import OWNER_OVERHEAD_BYTES, SETTLED_AT_ONCE_MAX
+from retter.store.changes import CHANGES_REMEMBERED_MAX
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, StorePolicy, identify, invalidated_urls, key_of
 from retter.store.record import (
@@ -24,13 +25,8 @@ from retter.store.record import (
     facts_of,
 )
 from retter.store.s3fifo import GHOSTS_MIN
-from retter.store.store import (
-    CHANGES_REMEMBERED_MAX,
-    ResponseStore,
-    StoredResponse,
-    StoreRules,
-    Withdrawn,
-)
+from retter.store.store import ResponseStore, StoredResponse, StoreRules
+from retter.store.taken_back import Withdrawn
 from tests.support.eviction import NaiveQueues
 
 SECRET = b"0123456789abcdef"
@@ -1090,8 +1086,8 @@ def test_a_form_that_was_made_of_a_body_before_is_one_of_the_present_one() -> No
     assert found is not None
     assert found.body is not before.body
     used = store.stats()["bytes_used"]
-    store.keep_coded(before.body, b"gzip", before.body)
-    assert store.coded_body(found.body, b"gzip") is found.body
+    store.forms.keep_coded(before.body, b"gzip", before.body)
+    assert store.forms.coded_body(found.body, b"gzip") is found.body
     assert store.stats()["bytes_used"] == used
     store.purge()
     assert store.stats()["bytes_used"] == 0
@@ -1107,9 +1103,9 @@ def test_forms_never_push_out_their_own_response(asked: RequestHead) -> None:
     found = find(store, asked)
     assert found is not None
     coded = b"c" * (size - 100)
-    store.keep_coded(found.body, b"gzip", coded)
-    kept = store.coded_body(found.body, b"gzip") or b""
-    store.attach(who(asked), found, b"gzip", Form(b"head", kept))
+    store.forms.keep_coded(found.body, b"gzip", coded)
+    kept = store.forms.coded_body(found.body, b"gzip") or b""
+    store.forms.attach(who(asked), found, b"gzip", Form(b"head", kept))
     assert body_for(store, asked) == b"x" * size
     assert store.stats()["bytes_used"] <= 9000
 
@@ -1184,13 +1180,15 @@ class FormsMachine(RuleBasedStateMachine):
         found = self.store.lookup(identity, asked, self.now)
         if found is None or found.forms is None or found.form(coding) is not None:
             return
-        coded = self.store.coded_body(found.body, coding)
+        coded = self.store.forms.coded_body(found.body, coding)
         if coded is None and slow:
             self.jobs.append((found.body, coding))
             return
         if coded is None:
-            self.store.keep_coded(found.body, coding, coding + found.body[: len(found.body) // 3])
-            coded = self.store.coded_body(found.body, coding)
+            self.store.forms.keep_coded(
+                found.body, coding, coding + found.body[: len(found.body) // 3]
+            )
+            coded = self.store.forms.coded_body(found.body, coding)
             assert coded is not None
             found = self.store.lookup(identity, asked, self.now)
             if found is None:
@@ -1199,7 +1197,7 @@ class FormsMachine(RuleBasedStateMachine):
         variants = max(
             [len(self.store._slots.get(k, ())) for k in (identity.key, identity.public_key) if k]
         )
-        self.store.attach(identity, found, coding, form)
+        self.store.forms.attach(identity, found, coding, form)
         if variants == 1:
             assert self.store.lookup(identity, asked, self.now) is not None
 
@@ -1215,10 +1213,10 @@ class FormsMachine(RuleBasedStateMachine):
         if gone:
             self.store.purge()  # while it was in the thread
         form = Form(b"plain" + found.head, b"identity" + times * found.body)
-        kept = self.store.keep_decoded(identity, found, form)
+        kept = self.store.forms.keep_decoded(identity, found, form)
         if gone:
             assert kept
-        elif self.store.coded_body(found.body, IDENTITY) == found.body:
+        elif self.store.forms.coded_body(found.body, IDENTITY) == found.body:
             assert not kept
 
     @rule(number=st.integers(0, 5), share=st.sampled_from([0.0, 0.3, 0.99, 1.0]))
@@ -1226,7 +1224,7 @@ class FormsMachine(RuleBasedStateMachine):
         if self.jobs:
             body, coding = self.jobs.pop(number % len(self.jobs))
             coded = coding + body[: int(len(body) * share)]
-            self.store.keep_coded(body, coding, coded if len(coded) < len(body) else body)
+            self.store.forms.keep_coded(body, coding, coded if len(coded) < len(body) else body)
 
     @rule(visitor=few_visitors, path=few_targets)
     def refresh(self, visitor: str, path: bytes) -> None:
@@ -1285,7 +1283,7 @@ def decoded_of(store: ResponseStore, asked: RequestHead, body: bytes) -> bool:
     """Have what is stored kept as if it decoded to that."""
     found = find(store, asked)
     assert found is not None
-    return store.keep_decoded(who(asked), found, Form(b"head", body))
+    return store.forms.keep_decoded(who(asked), found, Form(b"head", body))
 
 
 def test_a_decoded_form_stays_when_the_same_is_stored_again() -> None:
@@ -1307,14 +1305,16 @@ def test_a_decoded_form_stays_when_the_same_is_stored_again() -> None:
 def test_what_is_decoded_takes_half_of_the_budget_at_most() -> None:
     store = make(bytes_max=100_000)
     put(store, request(), ENCODED, b"packed" * 1000)
-    assert store.form_bytes_max(b"packed" * 1000) == 44_000
+    assert store.forms.form_bytes_max(b"packed" * 1000) == 44_000
     assert not decoded_of(store, request(), bytes(44_001))
-    assert store.coded_body(b"packed" * 1000, IDENTITY) == b"packed" * 1000, "not tried again"
+    assert store.forms.coded_body(b"packed" * 1000, IDENTITY) == b"packed" * 1000, "not tried again"
     assert store.stats()["bytes_used"] < 10_000
     put(store, request(target=b"/other"), ENCODED, b"PACKED" * 1000)
     found = find(store, request(target=b"/other"))
     assert found is not None
-    assert store.keep_decoded(who(request(target=b"/other")), found, Form(b"head", bytes(44_000)))
+    assert store.forms.keep_decoded(
+        who(request(target=b"/other")), found, Form(b"head", bytes(44_000))
+    )
     assert store.stats()["bytes_used"] < 100_000
 
 
@@ -1350,7 +1350,7 @@ def test_two_withdrawals_of_one_url_are_given_back_and_removed_each_by_itself() 
         for identity, asked in zip((first, other), requests, strict=True):
             store.put(identity, asked, response(), asked.target, 1.0, 1.0)
         for identity in (first, other):
-            withdrawn = store.withdraw(identity.key, 2.0, asked=identity.asked)
+            withdrawn = store.taken_back.withdraw(identity.key, 2.0, asked=identity.asked)
             assert withdrawn is not None
             hidden.append(withdrawn)
         return store, hidden
@@ -1365,8 +1365,8 @@ def test_two_withdrawals_of_one_url_are_given_back_and_removed_each_by_itself() 
     for at, left in enumerate((b"/?other", b"/?first")):
         store, hidden = twice()
         assert found(store) == []
-        store.discard(hidden[at])
-        store.restore(hidden[1 - at])
+        store.taken_back.discard(hidden[at])
+        store.taken_back.restore(hidden[1 - at])
         assert found(store) == [left]
         assert store.stats()["entries"] == 1
         store.purge()
@@ -1374,6 +1374,6 @@ def test_two_withdrawals_of_one_url_are_given_back_and_removed_each_by_itself() 
     for order in ((0, 1), (1, 0)):
         store, hidden = twice()
         for at in order:
-            store.restore(hidden[at])
+            store.taken_back.restore(hidden[at])
         assert found(store) == [b"/?first", b"/?other"]
         assert store.stats()["restored"] == 2

@@ -1,0 +1,37 @@
+"""Which keys an operator's purge means."""
+
+from collections.abc import Iterable
+
+from retter.store.policy import key_parts, url_at
+
+
+def matching(
+    keys: Iterable[bytes], url: bytes | None, prefix: bytes | None, owner: bytes | None
+) -> list[bytes]:
+    """Return the keys that match all that is given; nothing given: all of them.
+
+    Args:
+        url: Host and target, or a target alone, which means that of every host.
+        prefix: The beginning of one, in the same way.
+        owner: b"" is everyone.
+    """
+    found = list(keys)
+    if url is not None:
+        found = [key for key in found if key.endswith(url)]  # to look closer at few
+    if not (url is prefix is owner is None):
+        any_host = (url or prefix or b"").startswith(b"/")
+        found = [key for key in found if _matches(key, url, prefix, owner, any_host=any_host)]
+    return found
+
+
+def _matches(
+    key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None, *, any_host: bool
+) -> bool:
+    at = url_at(key)
+    if owner is not None and key_parts(key)[0] != owner:
+        return False
+    if any_host:
+        at = key.find(b"/", at)
+    if prefix is not None and not key.startswith(prefix, at):
+        return False
+    return url is None or key[at:] == url
