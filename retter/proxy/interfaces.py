@@ -13,6 +13,7 @@ from retter.base.reason import Reason
 from retter.http.forwarding import ForwardingFields
 from retter.http.message import RequestHead
 from retter.proxy.responses import Persistence
+from retter.store.store import StoredResponse
 
 
 class TunnelClientSide(Protocol):
@@ -89,8 +90,15 @@ class Work(ABC):
         """A fault of our own: neither client nor place waits."""
 
     @abstractmethod
-    def shut_down(self, now: float) -> None:
-        """RETTER ends."""
+    def form_made(self, shown: StoredResponse | None, now: float) -> None:
+        """A stored response has been decoded for the client whose patience is over.
+
+        None: it could not be.
+        """
+
+    @abstractmethod
+    def abandon(self, now: float) -> None:
+        """Give up: RETTER ends, or nobody waits for the answer."""
 
 
 class Client(ABC):

@@ -5,10 +5,12 @@ client waits for that (`AwaitedForm`), and whatever else goes on goes on without
 """
 
 import random
+from enum import Enum, auto
 
+from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
-from retter.breaker import Kind
-from retter.proxy.interfaces import Client
+from retter.breaker import Kind, Permit
+from retter.proxy.interfaces import Client, Work
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
@@ -20,6 +22,9 @@ from retter.store.store import StoredResponse
 _GET = Kind.GET
 
 
+# -- the access log -------------------------------------------------------------------------------
+
+
 def clock(services: Services) -> float:
     """Return the time for the access log; 0 without one."""
     return services.access_log.clock() if services.access_log is not None else 0.0
@@ -28,6 +33,60 @@ def clock(services: Services) -> float:
 def took_so_far_s(services: Services, began_at: float) -> float:
     """Return how long a request has taken so far, for the access log; 0 without one."""
     return services.access_log.clock() - began_at if services.access_log is not None else 0.0
+
+
+def log_request(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    status: int,
+    source: str,
+    reason: Reason,
+    took_s: float,
+    sent: int = 0,
+    first_byte_s: float | None = None,
+) -> None:
+    """Write a line into the access log, if there is one.
+
+    Args:
+        status: As the client got it; 0 if it got none.
+        source: "backend", "cache" or "retter".
+        took_s: Seconds from the request's head to the end of the answer.
+        sent: Octets of the answer's body.
+        first_byte_s: Seconds until the head of the answer, of one that came in pieces.
+    """
+    if services.access_log is not None:
+        who = client.forwarding.client_of(parsed.head)
+        services.access_log.add(
+            who, parsed.head, parsed.identity, status, source, reason, took_s, sent, first_byte_s
+        )
+
+
+def note_client_gone(
+    services: Services, client: Client | None, parsed: ParsedRequest, began_at: float
+) -> None:
+    """Note that a client has left before it got anything."""
+    services.counters.clients_gone += 1
+    if client is not None:
+        took_s = took_so_far_s(services, began_at)
+        log_request(services, client, parsed, 0, "backend", Reason.CLIENT_GONE, took_s)
+
+
+def note_client_failed(
+    services: Services,
+    client: Client | None,
+    parsed: ParsedRequest,
+    error: DownstreamError,
+    began_at: float,
+) -> None:
+    """Note that the rest of a request cannot be read: its client is told so, and not answered."""
+    services.counters.count_own(parsed.kind is _GET, error.reason, error.status)
+    if client is not None:
+        took_s = took_so_far_s(services, began_at)
+        log_request(services, client, parsed, error.status, "retter", error.reason, took_s)
+
+
+# -- from the store -------------------------------------------------------------------------------
 
 
 def last_resort(services: Services, parsed: ParsedRequest, now: float) -> StoredResponse | None:
@@ -85,10 +144,61 @@ def answer_from_store(
         client.write_stored(head, body)
     services.counters.stored[reason.row + status // 100] += 1
     if services.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
-        services.access_log.add(
-            who, parsed.head, parsed.identity, status, "cache", reason, took_s, len(body)
-        )
+        log_request(services, client, parsed, status, "cache", reason, took_s, len(body))
+
+
+class StandIn(Enum):
+    """What came of looking for a stored response in place of the application's answer."""
+
+    NONE = auto()  # there is none for this client
+    WRITTEN = auto()
+    AWAITED = auto()  # the client waits until it is decoded
+
+
+def answer_instead(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    reason: Reason,
+    now: float,
+    began_at: float,
+    status: int,
+    retry_after_s: float = 0.0,
+) -> StandIn:
+    """Answer from the store where the application fails, if there is something stored.
+
+    Args:
+        began_at: When the request came, for the access log.
+        status: Of the error that the client gets, with `retry_after_s`, if what is stored cannot
+            be decoded.
+    """
+    stored = last_resort(services, parsed, now)
+    if stored is None:
+        return StandIn.NONE
+    shown = shown_to(services, parsed, stored)
+    if shown is not None:
+        answer_with(services, client, parsed, shown, reason, now, began_at)
+        return StandIn.WRITTEN
+    waiter = AwaitedForm(services, client, parsed, reason, began_at, status, retry_after_s)
+    return StandIn.AWAITED if waiter.wait_for(stored) else StandIn.NONE
+
+
+def answer_with(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    shown: StoredResponse,
+    reason: Reason,
+    now: float,
+    began_at: float,
+) -> None:
+    """Write a stored response in place of the application's answer."""
+    services.failed_page.note(parsed, client.forwarding.proto)
+    took_s = took_so_far_s(services, began_at)
+    answer_from_store(services, client, parsed, shown, reason, now, took_s)
+
+
+# -- of our own -----------------------------------------------------------------------------------
 
 
 def note_unanswered(services: Services, parsed: ParsedRequest) -> None:
@@ -116,9 +226,7 @@ def refuse(
     )  # fmt: skip
     services.counters.refused[reason] += 1
     services.counters.count_own(parsed.kind is _GET, reason, 503)
-    if services.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
-        services.access_log.add(who, parsed.head, parsed.identity, 503, "retter", reason, took_s)
+    log_request(services, client, parsed, 503, "retter", reason, took_s)
 
 
 def answer_error(
@@ -133,13 +241,74 @@ def answer_error(
     note_unanswered(services, parsed)
     client.write(
         services.answers.error(
-            parsed.head, status, reason, client.begin_answer(parsed.head), date=services.http_date()
+            parsed.head, status, reason, client.begin_answer(parsed.head),
+            date=services.http_date(),
         )
-    )
+    )  # fmt: skip
     services.counters.count_own(parsed.kind is _GET, reason, status)
-    if services.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
-        services.access_log.add(who, parsed.head, parsed.identity, status, "retter", reason, took_s)
+    log_request(services, client, parsed, status, "retter", reason, took_s)
+
+
+def answer_failure(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    body: RequestBody | None,
+    reason: Reason,
+    now: float,
+    began_at: float,
+    status: int,
+    retry_after_s: float = 0.0,
+) -> StandIn:
+    """Answer where the application fails: from the store, else with an error of our own.
+
+    Args:
+        body: Of the request.
+        retry_after_s: For a 503; 0 for other errors.
+
+    Returns:
+        NONE if it was the error.
+    """
+    came = answer_instead(services, client, parsed, reason, now, began_at, status, retry_after_s)
+    if came is StandIn.NONE:
+        if body is not None and not body.complete:
+            client.close_after_answer()  # the rest of it is not read
+        took_s = took_so_far_s(services, began_at)
+        if retry_after_s:
+            refuse(services, client, parsed, reason, retry_after_s, took_s)
+        else:
+            answer_error(services, client, parsed, status, reason, took_s)
+    return came
+
+
+def answer_impatiently(
+    services: Services,
+    client: Client,
+    parsed: ParsedRequest,
+    now: float,
+    began_at: float,
+    permit: Permit,
+) -> StandIn:
+    """Answer from the store since the patience is over.
+
+    Args:
+        permit: Whoever holds it gets what is stored if that has to be decoded first (AWAITED):
+            `form_made`. Until then the application may be faster.
+    """
+    stored = last_resort(services, parsed, now)
+    if stored is None:
+        return StandIn.NONE
+    shown = shown_to(services, parsed, stored)
+    if shown is None:
+
+        def told(shown: StoredResponse | None) -> None:
+            if isinstance(permit.holder, Work):  # perhaps another by now, or nobody
+                permit.holder.form_made(shown, services.loop.time())
+
+        services.decoding.make(parsed.identity, stored, told)
+        return StandIn.AWAITED
+    answer_with(services, client, parsed, shown, Reason.PATIENCE, now, began_at)
+    return StandIn.WRITTEN
 
 
 class AwaitedForm:
@@ -154,13 +323,7 @@ class AwaitedForm:
     """
 
     __slots__ = (
-        "_began_at",
-        "_client",
-        "_parsed",
-        "_reason",
-        "_retry_after_s",
-        "_services",
-        "_status",
+        "_began_at", "_client", "_parsed", "_reason", "_retry_after_s", "_services", "_status",
     )  # fmt: skip
 
     def __init__(
@@ -194,11 +357,7 @@ class AwaitedForm:
         now = services.loop.time()
         if client.gone:
             services.counters.clients_gone += 1
-            if services.access_log is not None:
-                who = client.forwarding.client_of(parsed.head)
-                services.access_log.add(
-                    who, parsed.head, parsed.identity, 0, "cache", Reason.CLIENT_GONE, took_s
-                )
+            log_request(services, client, parsed, 0, "cache", Reason.CLIENT_GONE, took_s)
             return
         if shown is not None:
             answer_from_store(services, client, parsed, shown, reason, now, took_s)
@@ -214,8 +373,5 @@ def unanswered(
 ) -> None:
     """Forget a request whose body has not come: nothing of it went to the application."""
     body.release()
-    if services.access_log is not None:
-        parsed = body.parsed
-        who = client.forwarding.client_of(parsed.head)
-        took_s = took_so_far_s(services, body.began_at)
-        services.access_log.add(who, parsed.head, parsed.identity, status, "retter", reason, took_s)
+    took_s = took_so_far_s(services, body.began_at)
+    log_request(services, client, body.parsed, status, "retter", reason, took_s)

@@ -125,7 +125,7 @@ class Proxy:
         for connection in list(services.clients.connections):
             connection.give_up(now)
         for open_still in [*services.exchanges, *services.streams]:
-            open_still.shut_down(now)
+            open_still.abandon(now)
         if services.access_log is not None:
             services.access_log.close(wait_s=CLOSE_S)
 

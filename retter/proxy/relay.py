@@ -283,3 +283,7 @@ class ResponseRelay:
         if self._encoder is not None:
             self._encoder.cancel()
             self._encoder = None
+
+    def forget_encoder(self) -> None:
+        """It has done its work, or the thread has it: its sink need not be kept alive."""
+        self._encoder = None

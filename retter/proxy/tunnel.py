@@ -6,18 +6,43 @@ the other side has to wait, and when it has ended. It holds no place at the appl
 
 from retter.base.errors import Outcome, UpstreamError
 from retter.base.reason import Reason
-from retter.breaker import Permit
-from retter.http.message import RequestHead
+from retter.breaker import Kind, Permit
+from retter.http.message import ResponseHead
+from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client
+from retter.proxy.local_answers import log_request, took_so_far_s
+from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
+from retter.proxy.time_limits import STREAM_IDLE_S
 from retter.proxy.upstream_connection import UpstreamConnection
-from retter.store.policy import Identity
-
-# An event stream or a tunnel may be silent for long: only one that has been silent for so many
-# seconds is taken for dead.
-STREAM_IDLE_S = 3600.0
 
 _FOREVER = float("inf")
+
+
+def open_tunnel(
+    services: Services,
+    client: Client,
+    upstream: UpstreamConnection,
+    parsed: ParsedRequest,
+    permit: Permit,
+    head: ResponseHead,
+    data: bytes,
+    began_at: float,
+    now: float,
+) -> None:
+    """Send a 101 and what came behind it, and let a tunnel take over.
+
+    Args:
+        began_at: When the request came, by the access log's clock.
+    """
+    services.breaker.first_byte(now, permit)
+    services.breaker.detach(now, permit)
+    services.counters.count_forwarded(parsed.kind is Kind.GET, permit.reason, 101)
+    client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
+    tunnel = Tunnel(services, client, upstream, parsed, permit, began_at, now)
+    upstream.begin_tunnel(tunnel)
+    client.begin_tunnel(tunnel, now)
+    start_waiting(services, now)
 
 
 class Tunnel:
@@ -33,8 +58,7 @@ class Tunnel:
         services: Services,
         client: Client,
         upstream: UpstreamConnection,
-        head: RequestHead,
-        identity: Identity,
+        parsed: ParsedRequest,
         permit: Permit,
         began_at: float,
         now: float,
@@ -42,8 +66,7 @@ class Tunnel:
         self._services = services
         self._client: Client | None = client
         self._upstream: UpstreamConnection | None = upstream
-        self._head = head
-        self._identity = identity
+        self._parsed = parsed
         self._permit = permit
         self._began_at = began_at
         self._half_closed = False  # one direction has ended
@@ -122,7 +145,7 @@ class Tunnel:
             self._services.counters.upstream_errors[Reason.UPSTREAM_TIMEOUT] += 1
             self._end(Reason.UPSTREAM_TIMEOUT, now, cut=True)
 
-    def shut_down(self, now: float) -> None:
+    def abandon(self, now: float) -> None:
         """RETTER ends."""
         self._end(self._permit.reason, now)
 
@@ -142,17 +165,11 @@ class Tunnel:
         if upstream is not None:
             upstream.end_tunnel()
         if client is not None:
-            self._log(client, reason)
+            took_s = took_so_far_s(self._services, self._began_at)
+            log_request(self._services, client, self._parsed, 101, "backend", reason, took_s)
             if cut:
                 client.abort()
             else:
                 client.close()
         del self._services.streams[self]
         self._services.breaker.finished(now, self._permit, Outcome.NEUTRAL)
-
-    def _log(self, client: Client, reason: Reason) -> None:
-        log = self._services.access_log
-        if log is not None:
-            who = client.forwarding.client_of(self._head)
-            took_s = log.clock() - self._began_at
-            log.add(who, self._head, self._identity, 101, "backend", reason, took_s)

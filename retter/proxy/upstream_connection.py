@@ -39,17 +39,26 @@ def _declares_body(head: ResponseHead) -> bool:
 
 
 class ResponseSink(Protocol):
-    """What an UpstreamConnection needs of the exchange it works for."""
+    """What an UpstreamConnection needs of the exchange it works for, until the head has come."""
 
     def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None: ...
     def response_informational(self, head: ResponseHead) -> None: ...
     def response_head(
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None: ...
+    def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None: ...
+    def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
+    def upstream_blocked(self) -> None: ...
+    def upstream_writable(self) -> None: ...
+    def broken(self, now: float) -> None: ...
+
+
+class BodySink(Protocol):
+    """What it needs of whoever takes the answer from then on (`hand_over`)."""
+
     def response_data(
         self, data: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None: ...
-    def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None: ...
     def upstream_failed(self, error: UpstreamError, now: float) -> None: ...
     def upstream_blocked(self) -> None: ...
     def upstream_writable(self) -> None: ...
@@ -195,6 +204,11 @@ class UpstreamConnection:
         poll.register(told.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
+    def hand_over(self, sink: BodySink) -> None:
+        """Another takes the answer from here on; called while its head is taken."""
+        if self._sink is not None:  # else the answer is complete
+            self._sink = cast("ResponseSink", sink)  # no head comes any more
+
     def begin_tunnel(self, tunnel: TunnelSink) -> None:
         """Hand all that comes from here on to the tunnel."""
         self._sink = None
@@ -274,7 +288,7 @@ class UpstreamConnection:
             if self._framing is None:
                 self._receive_head(sink, data, now)
             else:
-                self._receive_body(sink, data, now)
+                self._receive_body(cast("BodySink", sink), data, now)
         except UpstreamError as error:
             self._fail(error, now)
         except Exception:
@@ -293,7 +307,7 @@ class UpstreamConnection:
         if self._sink is None:
             self.close()  # now, not when it is lost: nobody may be given it in between
         elif self._framing is Framing.CLOSE and self._end_is_told():
-            self._finish(self._sink, b"", [], self._loop.time())
+            self._finish(cast("BodySink", self._sink), b"", [], self._loop.time())
         return False
 
     def _end_is_told(self) -> bool:
@@ -326,7 +340,7 @@ class UpstreamConnection:
         plain = self._transport is None or self._transport.can_write_eof()
         # Over TLS, the end that counts comes as eof_received.
         if self._framing is Framing.CLOSE and exc is None and plain:
-            sink.response_data(b"", True, [], now)
+            cast("BodySink", sink).response_data(b"", True, [], now)
         else:
             sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
 
@@ -424,7 +438,7 @@ class UpstreamConnection:
         if rest and self._sink is sink:
             self._receive_head(sink, rest, now)
 
-    def _receive_body(self, sink: ResponseSink, data: bytes, now: float) -> None:
+    def _receive_body(self, sink: BodySink, data: bytes, now: float) -> None:
         if self._framing is Framing.LENGTH:
             left = self._left - len(data)
             if left > 0:
@@ -440,7 +454,7 @@ class UpstreamConnection:
         else:
             sink.response_data(data, False, [], now)
 
-    def _receive_chunked(self, sink: ResponseSink, data: bytes, now: float) -> None:
+    def _receive_chunked(self, sink: BodySink, data: bytes, now: float) -> None:
         body = self._decode(data)
         decoder = self._decoder
         assert decoder is not None
@@ -460,7 +474,7 @@ class UpstreamConnection:
             self._keep_alive = False  # bytes after the end: never reuse
         return body
 
-    def _finish(self, sink: ResponseSink, data: bytes, trailers: Trailers, now: float) -> None:
+    def _finish(self, sink: BodySink, data: bytes, trailers: Trailers, now: float) -> None:
         self._end_exchange(now)
         sink.response_data(data, True, trailers, now)
 

@@ -1,13 +1,13 @@
 """Pieces of bodies that wait in memory: many small ones take no more than their octets."""
 
 import sys
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.base.buffers import PIECE_BYTES_MIN, add_piece
+from retter.proxy.delivery import Delivery
 from tests.support.harness import FakeProxy, body_of, get
 
 
@@ -48,9 +48,8 @@ def test_a_body_in_very_small_pieces(size: int) -> None:
     upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % octets)
     for piece in pieces[:-1]:
         upstream.protocol.data_received(piece)
-    exchanges: list[Any] = list(proxy.services.exchanges)
-    (relay,) = [one._relay for one in exchanges if one._relay is not None]
-    copy = relay.copy() or []
+    (delivery,) = [one for one in proxy.services.exchanges if isinstance(one, Delivery)]
+    copy = delivery._relay.copy() or []
     assert sum(map(sys.getsizeof, copy)) + sys.getsizeof(copy) < 1.1 * octets
     upstream.sends(pieces[-1])
     assert body_of(visitor.received()) == body

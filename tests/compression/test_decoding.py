@@ -401,6 +401,21 @@ def test_who_has_waited_long_gets_what_is_stored_when_it_is_decoded() -> None:
     site.at_rest()
 
 
+def test_who_has_waited_long_gets_it_although_a_head_has_come_meanwhile() -> None:
+    """The exchange has handed over to a delivery, which holds the answer back."""
+    site = Site(is_open=False)
+    client = patience_of(site)
+    whole = packed()
+    site.proxy.upstream.sends(whole[:-10])
+    assert client.received() == b"", "it is held back"
+    site.works()
+    answer = client.received()
+    assert body_of(answer) == PAGE and b"detail=patience" in answer
+    site.proxy.upstream.sends(whole[-10:])
+    assert client.received() == b""
+    site.at_rest()
+
+
 def test_who_has_waited_long_for_what_cannot_be_read_waits_on() -> None:
     site = Site(packed(BOMB), is_open=False)
     client = patience_of(site)

@@ -246,7 +246,7 @@ def test_a_fault_in_writing_leaves_nobody_waiting(loop: Loop, writes: int) -> No
         ("retter.proxy.responses.AnswerWriter.forwarded_end", IN_PIECES, True),
         ("retter.proxy.relay.ResponseRelay._send", IN_PIECES, True),
         ("retter.breaker.CircuitBreaker.first_byte", IN_PIECES, True),
-        ("retter.proxy.exchange.Exchange._learn", IN_PIECES, False),
+        ("retter.proxy.delivery.learn", IN_PIECES, False),
         ("retter.proxy.keeping.Keeper.keep", IN_PIECES, True),
     ],
 )

@@ -1037,3 +1037,20 @@ def test_a_request_that_cannot_begin_takes_no_place(
     proxy.client(get("/next"))
     proxy.upstream.sends(reply(b"fine"))
     proxy.assert_at_rest()
+
+
+def test_a_client_that_takes_no_1xx_still_blocks_the_answer() -> None:
+    """It was blocked before the delivery took over, which has to know it."""
+    proxy = FakeProxy(buffer_answer_bytes=0)
+    client = proxy.client(get())
+    proxy.upstream.sends(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")
+    client.blocks()
+    upstream = proxy.upstream
+    upstream.protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 1
+    proxy.advance(1.0)
+    assert proxy.services.breaker.snapshot(proxy.loop.now).in_flight == 0, "a slow reader"
+    client.unblocks()
+    upstream.sends(b"world")
+    assert body_of(client.received().partition(b"\r\n\r\n")[2]).endswith(b"helloworld")
+    proxy.assert_at_rest()

@@ -1,0 +1,502 @@
+"""The second half of an exchange: an answer that is not passed on in one plain step.
+
+It takes over from the exchange when the head has come, at both connections, and lives until the
+application has answered. On the way it may part from its client, who has got a stored response or
+has left: what comes then refreshes the store.
+
+    response_data ... -> finish
+    on the way: request_data, upstream_failed, overdue, sweep, downstream_gone, encoded
+"""
+
+from retter.base.errors import (
+    DownstreamError,
+    InternalError,
+    Outcome,
+    UpstreamError,
+    UpstreamReset,
+    UpstreamTimeout,
+    outcome_of,
+)
+from retter.base.reason import Reason
+from retter.breaker import Permit, Phase, State
+from retter.http.message import ResponseHead
+from retter.proxy.goodness import Verdict
+from retter.proxy.holders import start_waiting
+from retter.proxy.interfaces import Client, Work
+from retter.proxy.learning import judge, learn
+from retter.proxy.local_answers import (
+    StandIn,
+    answer_failure,
+    answer_impatiently,
+    answer_instead,
+    answer_with,
+    last_resort,
+    log_request,
+    note_client_failed,
+    took_so_far_s,
+)
+from retter.proxy.relay import ResponseRelay
+from retter.proxy.request import ParsedRequest
+from retter.proxy.request_body import RequestBody
+from retter.proxy.services import Services, free_memory
+from retter.proxy.time_limits import STREAM_IDLE_S, first_byte_wait_s
+from retter.proxy.upstream_connection import Trailers, UpstreamConnection
+from retter.store.record import Record
+from retter.store.store import StoredResponse
+
+# An answer whose client has not taken it for so long, and does not take it now, leaves its place to
+# others: how long it takes is the client's doing, and a few slow readers would keep everybody out.
+SLOW_READER_S = 0.25
+
+_FOREVER = float("inf")
+_OK = Outcome.OK
+_NEUTRAL = Outcome.NEUTRAL
+
+
+class Delivery(Work):
+    """An answer on its way: holds the permit, the upstream connection and the client.
+
+    Args:
+        found: Stored for the same request before, to compare the answer with.
+        began_at: When the request came, by the access log's clock.
+        started_at: When it went to the application (monotonic seconds).
+        requested_at: When it was written there (monotonic seconds).
+    """
+
+    deadline = _FOREVER  # of the upstream's next step, monotonic seconds
+    _done = False
+    _blocked = False  # the client does not take the answer
+    _blocked_since = _FOREVER  # or did not at some time, for the first time
+
+    def __init__(
+        self,
+        services: Services,
+        client: Client | None,
+        upstream: UpstreamConnection | None,
+        parsed: ParsedRequest,
+        permit: Permit,
+        found: Record | None,
+        body: RequestBody | None,
+        head: ResponseHead,
+        began_at: float,
+        started_at: float,
+        requested_at: float,
+    ) -> None:
+        self._services = services
+        self._client: Client | None = client
+        self._upstream: UpstreamConnection | None = upstream
+        self._parsed = parsed
+        self._permit = permit
+        self._found = found
+        self._body = body  # of the request
+        self._began_at = began_at
+        self.started_at = started_at
+        self._requested_at = requested_at
+        self._outcome = outcome_of(head.status, services.failure_statuses)
+        self._relay = ResponseRelay(services, parsed, body, permit, head, self)
+        # Allowed between bytes of the answer.
+        self._silence_s = services.settings.upstream_body_timeout_s
+        if parsed.stream or head.event_stream:
+            self._silence_s = STREAM_IDLE_S
+        permit.holder = self
+
+    @property
+    def stream(self) -> bool:
+        return self._parsed.stream
+
+    @property
+    def event_stream(self) -> bool:
+        """Whether it is an event stream."""
+        return self._relay.head.event_stream
+
+    @property
+    def answer_begun(self) -> bool:
+        return self._relay.begun
+
+    @property
+    def connected(self) -> bool:
+        return self._upstream is not None
+
+    # -- from the application -----------------------------------------------------------------
+
+    def begin(self, body: bytes, complete: bool, trailers: Trailers, now: float) -> None:
+        """Take what came with the head of the body; decide where the body goes."""
+        services, parsed, relay = self._services, self._parsed, self._relay
+        if learn(
+            services, parsed, self._permit, relay.head, self._outcome, self._requested_at, now
+        ):
+            relay.keep_copy()
+        if self._outcome is not _OK and self._outcome is not _NEUTRAL:
+            self._failed(Reason.UPSTREAM_STATUS, now)
+        if complete:
+            self._upstream = None  # it is in the pool by now, or works for another exchange
+        else:
+            if services.access_log is not None:
+                relay.first_byte_s = took_so_far_s(services, self._began_at)
+            if self._permit.phase is Phase.DETACHED:
+                services.streams[self] = None
+            else:
+                services.exchanges[self] = None
+            self._receive_on(relay, now)
+        self._pass_on(relay, body, complete, trailers, now)
+
+    def _failed(self, reason: Reason, now: float) -> None:
+        """What came is no good answer: the stored one instead (stale-if-error, RFC 5861 4)."""
+        self._services.goodness.failed(now)
+        if self._client is not None and not self._relay.begun:
+            self._answer_from_store(reason, now, 502)
+
+    def _receive_on(self, relay: ResponseRelay, now: float) -> None:
+        """The body will come in pieces: set its time limit, hold it back or let it through."""
+        services, parsed = self._services, self._parsed
+        self.deadline = now + self._silence_s
+        if relay.head.event_stream:
+            relay.drop_copy()
+            services.breaker.detach(now, self._permit)
+            services.exchanges.pop(self, None)
+            services.streams[self] = None
+            start_waiting(services, now)
+            if self._client is None:
+                self.abandon(now)  # nobody listens any more
+            return
+        if relay.head.content_length > services.settings.store_object_bytes_max:
+            relay.drop_copy()
+        if parsed.stream or not parsed.identity.lookup:
+            return
+        relay.start_window(now)
+        if self._client is not None and last_resort(services, parsed, now) is not None:
+            closed = services.breaker.state is State.CLOSED
+            relay.hold(now, trouble=not closed or services.goodness.failed_lately(now))
+
+    def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
+        """Take a piece of the body."""
+        relay = self._relay
+        self.deadline = now + self._silence_s
+        if complete:
+            self._upstream = None  # it is in the pool by now
+            if relay.ends_empty(data):
+                relay.drop_copy()
+                if relay.drop_held():
+                    self._fail(UpstreamReset("ended with its head"), now)
+                    return
+        self._pass_on(relay, data, complete, trailers, now)
+
+    def _pass_on(
+        self, relay: ResponseRelay, data: bytes, complete: bool, trailers: Trailers, now: float
+    ) -> None:
+        if complete and self._outcome is _OK:
+            self._judge(relay, data, now)
+        relay.take(self._client, data, complete, trailers, now)
+        if not relay.is_held:
+            self._tell_first_byte(now)
+        if self._done:
+            return
+        # Nobody wants it: read on so that the application gets done, but not for ever.
+        if relay.discarded_bytes > self._services.settings.store_object_bytes_max:
+            self._read_no_further(now)
+        elif complete:
+            self._finish(now)
+
+    def _judge(self, relay: ResponseRelay, data: bytes, now: float) -> None:
+        """Judge the answer when the last of it has come, before that goes anywhere."""
+        services = self._services
+        body = relay.whole(data)
+        if body is None:
+            return
+        verdict = judge(services, self._parsed, self._found, relay.head, body, now)
+        if verdict is Verdict.GOOD:
+            return
+        relay.drop_copy()
+        if verdict is Verdict.UNCLEAR:
+            self._outcome = _NEUTRAL
+        elif verdict is Verdict.FAILED:
+            self._outcome = Outcome.ERROR
+            services.counters.upstream_errors[Reason.FAILURE_TEXT] += 1
+            self._failed(Reason.FAILURE_TEXT, now)
+
+    def _tell_first_byte(self, now: float) -> None:
+        """The patience for it ends: not while a head alone has come that may be all."""
+        if self._permit.first_byte_at < 0:
+            self._services.breaker.first_byte(now, self._permit)
+
+    def upstream_blocked(self) -> None:
+        """The application does not read the rest of the request: the client stops sending it."""
+        services = self._services
+        self.deadline = services.loop.time() + services.settings.upstream_body_timeout_s
+        if self._client is not None:
+            self._client.pause_body()
+
+    def upstream_writable(self) -> None:
+        """The application reads again."""
+        self.deadline = self._services.loop.time() + self._silence_s
+        if self._client is not None:
+            self._client.resume_body()
+
+    def upstream_failed(self, error: UpstreamError, now: float) -> None:
+        """The connection died, or what came over it was not an answer."""
+        self._upstream = None
+        self._fail(error, now)
+
+    # -- compressing --------------------------------------------------------------------------
+
+    def encoding(self) -> None:
+        """A piece of the body is in the thread: the application waits with the next."""
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+
+    def encoded(self, data: bytes, complete: bool) -> None:
+        """Send what came out of the thread, or was flushed."""
+        if self._client is None:
+            return
+        self._relay.send_encoded(self._client, data)
+        if complete:
+            self._log_answer(self._permit.reason)
+            self._answered(self._services.loop.time())
+        elif self._upstream is not None and not self._blocked:
+            self._upstream.resume_reading()
+
+    def encoding_failed(self) -> None:
+        """The answer cannot be brought to its end: it must look like one that is cut."""
+        self._log_answer(self._permit.reason)
+        self._cut_off()
+        if not self._done:
+            self.abandon(self._services.loop.time())
+
+    # -- from the client ----------------------------------------------------------------------
+
+    def request_data(self, data: bytes, now: float) -> None:
+        """Take a piece of the request's body: the answer has come early."""
+        body, upstream = self._body, self._upstream
+        assert body is not None, "where it comes from"
+        if upstream is None:
+            return
+        if body.complete:
+            upstream.request_complete = True
+            self.deadline = now + first_byte_wait_s(self._services.settings, self._parsed, 0)
+        upstream.write(body.framed(data))
+
+    def downstream_blocked(self) -> None:
+        """The client does not read: the application's answer waits until it does."""
+        self.blocked_since(self._services.loop.time())
+        if self._upstream is not None:
+            self._upstream.pause_reading()
+        self._relay.stop_window()
+
+    def blocked_since(self, now: float) -> None:
+        """The client has not read since then."""
+        self.deadline = _FOREVER  # the client's own time limit holds
+        self._blocked = True
+        self._blocked_since = min(self._blocked_since, now)
+
+    def downstream_writable(self) -> None:
+        self._blocked = False
+        now = self._services.loop.time()
+        self.deadline = now + self._silence_s
+        if self._relay.paced:
+            self._relay.start_window(now)
+        if self._upstream is not None and not self._relay.is_encoding():
+            self._upstream.resume_reading()
+
+    def downstream_gone(self, now: float) -> None:
+        """The client closed. The application goes on working, so its place stays taken."""
+        self._relay.stop_encoding()
+        self._log_answer(Reason.CLIENT_GONE)
+        self._services.counters.clients_gone += 1
+        self._let_go(now)
+
+    def client_failed(self, error: DownstreamError, now: float) -> None:
+        note_client_failed(self._services, self._client, self._parsed, error, self._began_at)
+        self._let_go(now)
+
+    def _let_go(self, now: float) -> None:
+        """Nobody waits for the answer any more."""
+        self._client = None
+        self._relay.drop_held()
+        if self._done:
+            return  # all was done but the compressing
+        if not self._is_worth_finishing():
+            self.abandon(now)
+        else:
+            self.downstream_writable()  # a lost connection resumes whoever waits for it
+
+    def _is_worth_finishing(self) -> bool:
+        """Whether the application can finish its answer without the client."""
+        if self._body is not None and not self._body.complete:
+            return False
+        return not (self.stream or self.event_stream)
+
+    # -- on the clock ---------------------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        if self._client is not None:
+            self._look_at_pace(self._relay, now)
+        if self._blocked and not self._done and now >= self._blocked_since + SLOW_READER_S:
+            self._services.breaker.detach(now, self._permit)
+            start_waiting(self._services, now)
+        if now >= self.deadline:
+            self._abort_upstream()
+            self._fail(UpstreamTimeout("no answer in time"), now)
+
+    def _look_at_pace(self, relay: ResponseRelay, now: float) -> None:
+        services = self._services
+        if relay.is_held:
+            if relay.may_be_streamed(now):
+                self._release(now)
+            elif now >= self.started_at + services.settings.upstream_timeout_s:
+                # The breaker's patience does not watch over it: the stored response was not to
+                # spare the application work, or has come later.
+                services.goodness.failed(now)
+                if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
+                    self._release(now)
+        elif relay.drips(now) and last_resort(services, self._parsed, now) is not None:
+            self.deadline = now  # it hangs: who asks again gets the stored response
+
+    def _release(self, now: float) -> None:
+        """Send what was held back of the answer, and stream the rest."""
+        if self._client is not None and self._relay.is_held:
+            self._relay.release(self._client)
+            self._tell_first_byte(now)
+
+    def overdue(self, reason: Reason, now: float) -> None:
+        """The patience for it is over: the client gets what is stored."""
+        services, client = self._services, self._client
+        services.goodness.failed(now)
+        if client is None or self._relay.begun:
+            return
+        came = answer_impatiently(services, client, self._parsed, now, self._began_at, self._permit)
+        if came is StandIn.NONE:
+            self._release(now)
+        elif came is StandIn.WRITTEN:
+            self._stand_in(came, now)
+
+    def form_made(self, shown: StoredResponse | None, now: float) -> None:
+        """Answer with what has been decoded for this client, if it still waits."""
+        client = self._client
+        if shown is not None and client is not None and not self._relay.begun:
+            parsed, reason = self._parsed, Reason.PATIENCE
+            answer_with(self._services, client, parsed, shown, reason, now, self._began_at)
+            self._stand_in(StandIn.WRITTEN, now)
+
+    # -- what goes wrong ----------------------------------------------------------------------
+
+    def _fail(self, error: UpstreamError, now: float) -> None:
+        """The application has no good answer to this one."""
+        services, client = self._services, self._client
+        self._outcome = error.outcome
+        services.goodness.failed(now)
+        self._relay.drop_copy()
+        services.counters.upstream_errors[error.reason] += 1
+        if client is not None and self._relay.begun:
+            self._log_answer(error.reason)
+            self._cut_off()
+        elif client is not None:
+            came = answer_failure(
+                services, client, self._parsed, self._body, error.reason, now, self._began_at,
+                error.status,
+            )  # fmt: skip
+            self._stand_in(came, now)
+        if not self._done:
+            self._finish(now)
+
+    def broken(self, now: float) -> None:
+        """Our own work on the answer has failed: the client does not wait, nor is a place taken."""
+        self._abort_upstream()
+        if not self._done:
+            self._fail(InternalError("no memory, or a fault of our own"), now)
+        elif self._client is not None:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        """End the client's connection in the middle of its answer."""
+        client, self._client = self._client, None
+        if client is not None:
+            reset = self._relay.ends_with_connection()
+            self._relay.stop_encoding()
+            client.cut_off(reset=reset)
+
+    def _answer_from_store(self, reason: Reason, now: float, status: int) -> bool:
+        """Answer from the store (`answer_instead`); False if nothing is stored for the client."""
+        client = self._client
+        assert client is not None
+        came = answer_instead(
+            self._services, client, self._parsed, reason, now, self._began_at, status
+        )
+        self._stand_in(came, now)
+        return came is not StandIn.NONE
+
+    def _stand_in(self, came: StandIn, now: float) -> None:
+        """A stored response has been sent in its place, or will be when it is decoded."""
+        if came is StandIn.NONE:
+            return
+        self._relay.drop_held()
+        if came is StandIn.AWAITED:
+            self._client = None
+        self._answered(now)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def abandon(self, now: float) -> None:
+        self._outcome = _NEUTRAL
+        self._read_no_further(now)
+
+    def _read_no_further(self, now: float) -> None:
+        self._abort_upstream()
+        self._relay.drop_copy()
+        self._finish(now)
+
+    def _abort_upstream(self) -> None:
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.abandon()
+
+    def _log_answer(self, reason: Reason) -> None:
+        """Note what the application's answer has come to, if a client is there to get it."""
+        services, client, relay = self._services, self._client, self._relay
+        if client is not None:
+            log_request(
+                services, client, self._parsed, relay.head.status if relay.begun else 0,
+                "backend", reason, took_so_far_s(services, self._began_at),
+                relay.body_bytes, relay.first_byte_s,
+            )  # fmt: skip
+
+    def _answered(self, now: float) -> None:
+        """The client has its answer and is free for its next request."""
+        if self._relay.is_encoding() and self._client is not None:
+            return  # when the last of it is compressed
+        client, self._client = self._client, None
+        if self._done:
+            self._relay.forget_encoder()  # they refer to each other
+        if self._upstream is not None and self.deadline == _FOREVER:
+            self.downstream_writable()  # nobody waits for this client any more
+        if client is not None:
+            client.exchange_done(now)
+
+    def _finish(self, now: float) -> None:
+        """Report the permit, store the answer, let the client and the next in the queue go on."""
+        assert not self._done, "a delivery ends once"
+        services, permit, relay = self._services, self._permit, self._relay
+        if relay.begun and not relay.is_encoding():
+            self._log_answer(permit.reason)
+        self._done = True
+        self._upstream = None
+        if self._body is not None:
+            self._body.release()
+        relay.drop_held()
+        services.exchanges.pop(self, None)
+        services.streams.pop(self, None)
+        permit.holder = None
+        services.breaker.finished(now, permit, self._outcome)
+        if (pieces := relay.copy()) is not None:
+            relay.drop_copy()
+            parsed = self._parsed
+            try:
+                body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                services.keeper.keep(
+                    parsed.identity, parsed.head, relay.head, body, self._requested_at, now,
+                    permit.client,
+                )  # fmt: skip
+            except MemoryError:
+                free_memory(services)
+        self._answered(now)
+        if services.breaker.waiting:
+            start_waiting(services, now)

@@ -1,0 +1,100 @@
+"""What is learnt of an answer beside giving it to its client.
+
+Its head tells of sessions, of pages taken back, and whether it may be stored (`learn`); its whole
+body tells whether it is good (`judge`, with the rules of goodness.py).
+"""
+
+from retter.base.errors import Outcome
+from retter.breaker import Permit, State
+from retter.http.message import ResponseHead
+from retter.proxy.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
+from retter.proxy.request import ParsedRequest
+from retter.proxy.services import Services
+from retter.proxy.time_limits import SAFE_METHODS
+from retter.store.policy import invalidated_urls, storable
+from retter.store.record import BODY, CODING, WITHDRAWN, Record, as_stored
+
+_OK = Outcome.OK
+
+
+def learn(
+    services: Services,
+    parsed: ParsedRequest,
+    permit: Permit,
+    head: ResponseHead,
+    outcome: Outcome,
+    requested_at: float,
+    now: float,
+) -> bool:
+    """Take in what the head alone says; return whether the answer may be stored."""
+    identity, request, rules = parsed.identity, parsed.head, services.owner_rules
+    if head.set_cookies:
+        services.keeper.learn_cookies(identity, request, head, now)
+    if outcome is _OK:
+        if head.status < 400:
+            _answered_well(services, permit)
+        elif identity.lookup and request.method == b"GET":  # not each knows HEAD
+            state = services.breaker.state
+            services.withdrawals.refused(identity, head.status, state, permit.client, now)
+    if request.method not in SAFE_METHODS:
+        if urls := invalidated_urls(request, head, rules):
+            services.store.supersede(identity, urls, now)
+        return False
+    if outcome is _OK and storable(identity, request, head, services.store_policy, rules):
+        return True
+    if head.status == 304 and identity.lookup:
+        services.store.refresh(identity, request, head, requested_at, now, permit.client)
+    return False
+
+
+def _answered_well(services: Services, permit: Permit) -> None:
+    """The application has not taken this page back."""
+    withdrawals = services.withdrawals
+    withdrawals.confirmed += permit.has_stored
+    if withdrawals.clients:
+        withdrawals.answered_well(permit.client)
+
+
+def is_doubtful(
+    services: Services, parsed: ParsedRequest, found: Record | None, body: bytes, now: float
+) -> bool:
+    """Tell at once whether a plain answer must be judged by its body.
+
+    Args:
+        found: Stored for the same request before.
+    """
+    if found is not None:
+        stored_body: bytes = found[BODY]
+        if not found[CODING] and 2 * len(body) >= len(stored_body):
+            return False  # nearly always, so without a call
+        return has_shrunk(body, stored_body)
+    # Nothing is stored, or nothing that was to spare the application work.
+    if services.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
+        return True
+    return services.store.has_any(parsed.identity)
+
+
+def judge(
+    services: Services,
+    parsed: ParsedRequest,
+    found: Record | None,
+    head: ResponseHead,
+    body: bytes,
+    now: float,
+) -> Verdict:
+    """Judge an answer when the last of it has come, before that goes anywhere."""
+    if not parsed.identity.lookup or parsed.head.method == b"HEAD":
+        return Verdict.GOOD  # the answer to a HEAD has no body to be judged by
+    stored = (
+        services.store.peek(parsed.identity, parsed.head, now)[0]
+        if found is None else as_stored(found)
+    )  # fmt: skip
+    if stored is not None and stored.age_max_s == WITHDRAWN:
+        stored = None
+    return services.goodness.judge(
+        parsed.identity.key,
+        head,
+        body,
+        stored,
+        trouble=services.breaker.state is not State.CLOSED or services.goodness.in_trouble(now),
+    )
