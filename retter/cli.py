@@ -39,36 +39,36 @@ retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
        retter status|top|why|purge|circuit|pause|resume [--help]
 
 RETTER stands in front of one web application and keeps its site answering
-while the application is slow, overloaded or down: GETs get the last response
-that was good, everything else is always forwarded. While the application is
-well it answers every request itself.
+while the application is slow, overloaded or down. GETs then get the last good
+response; all other methods are forwarded. A healthy application answers every
+request itself.
 
 examples:
   retter --listen :80 --upstream :8080
-      protect what listens on port 8080 of this machine
+      protect the application on port 8080 of this machine
   retter --listen 127.0.0.1:8089 --upstream :8000 --trusted-proxies 127.0.0.1
-      stand between nginx or Caddy on this machine and an application on 8000
+      behind nginx or Caddy on this machine, in front of an application on 8000
   retter --config /etc/retter.toml --check-config
-      show the settings in force, and where each comes from, and stop
+      show the settings in force and where each comes from, then exit
   retter status; retter circuit open --for 10m
-      ask and steer the RETTER that runs (through its --admin listener)
+      inspect and control the running RETTER (through its --admin listener)
 """
 
 CLOSING = """\
 Sizes: 64MiB and 64m are powers of two, 64MB is a power of ten, 65536 is bytes.
 Times: 1.5s, 200ms, 2m, 24h, 1h30m; a plain number is seconds.
 
-Every option may also be an environment variable or a key of the TOML file:
+Every option is also an environment variable and a key of the TOML file:
 --max-stale 12h is RETTER_MAX_STALE=12h and max_stale = "12h"; --no-headers is
-RETTER_HEADERS=false and headers = false. An option goes before a variable, a
-variable before the file. Lists are separated by commas (addresses to listen on
-by spaces), or are arrays in the file.
+RETTER_HEADERS=false and headers = false. An option overrides a variable, and a
+variable overrides the file. Lists are separated by commas (in RETTER_LISTEN by
+spaces), or are arrays in the file.
 
-Signals: TERM and INT drain and stop (a second one at once), HUP reads settings
-and certificates again, USR2 lets a new process take over.
+Signals: TERM and INT drain and stop (a second one stops at once), HUP reloads
+settings and certificates, USR2 starts a new process that takes over.
 
-Exit codes: 0 stopped when asked to, 1 could not run (a busy port) or was
-refused, 2 a wrong setting.
+Exit codes: 0 stopped as requested, 1 could not run (port in use) or was
+refused, 2 wrong setting.
 """
 
 # Words that talk to a RETTER that runs.
@@ -259,12 +259,12 @@ def _parser(columns: int) -> _Parser:
         ),
     )
     information = parser.add_argument_group("Information")
-    information.add_argument("--help", "-h", action="store_true", help="show this text and stop")
-    information.add_argument("--version", action="store_true", help="show the version and stop")
+    information.add_argument("--help", "-h", action="store_true", help="show this text and exit")
+    information.add_argument("--version", action="store_true", help="show the version and exit")
     information.add_argument(
         "--check-config",
         action="store_true",
-        help="show the settings in force, and where each comes from, and stop",
+        help="show the settings in force and where each comes from, then exit",
     )
     for group in dict.fromkeys(setting.group for setting in SETTINGS):
         about = textwrap.fill(group.about, columns - 2)  # the formatter indents it by two

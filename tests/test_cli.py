@@ -249,10 +249,10 @@ def test_help_explains_each_setting_with_its_default() -> None:
         assert f"\n  {setting.flag}" in text
         assert setting.about in words
     for example in (
-        "--drain TIME When asked to stop, let what runs finish for so long. More where downloads "
-        "are slow. (default 15s)",
-        "--store-memory SIZE Memory for stored answers",
-        "--loop auto|uvloop|asyncio auto takes",
+        "--drain TIME How long running requests may take to finish when RETTER is asked to stop. "
+        "Increase it if downloads are slow. (default 15s)",
+        "--store-memory SIZE Memory for stored responses",
+        "--loop auto|uvloop|asyncio auto uses",
         "--failure-ratio SHARE Share of failures",
         "(default 64MiB)",
         "RETTER_MAX_STALE=12h",
@@ -434,10 +434,10 @@ def test_an_admin_listener_for_other_machines_needs_a_token(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = complaint(capsys, "--upstream", ":8080", "--admin", ":9090")
-    assert said == "--admin :9090 is open to other machines, and so needs --admin-token"
+    assert said == "--admin :9090 is open to other machines and therefore needs --admin-token"
     said = complaint(
         capsys, "--upstream", ":8080", "--admin-token", "x" * 16, "--admin-token-file", "t"
     )
-    assert said.startswith("--admin-token (hidden) does not go together with --admin-token-file")
+    assert said.startswith("--admin-token (hidden) cannot be combined with --admin-token-file")
     said = complaint(capsys, "--upstream", ":8080", "--admin-token", "short")
     assert "short" not in said

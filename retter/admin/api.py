@@ -48,7 +48,7 @@ def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
         seconds = -1.0
     if not isfinite(seconds) or not 1 <= seconds <= maximum:
         longest = format_duration(maximum)
-        raise AdminError(400, f"seconds is a number from 1 to {maximum:g} ({longest})")
+        raise AdminError(400, f"seconds must be a number from 1 to {maximum:g} ({longest})")
     return seconds
 
 
@@ -98,7 +98,7 @@ class Api:
         found = methods.get(method)
         if found is None:
             allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
-            raise AdminError(405, f"only {allowed} here", ("Allow", allowed))
+            raise AdminError(405, f"only {allowed} is allowed here", ("Allow", allowed))
         return found
 
     def state_document(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Api:
             mode = Mode(word)
         except ValueError:
             words = ", ".join([mode.value for mode in Mode])
-            raise AdminError(400, f"mode is one of {words}") from None
+            raise AdminError(400, f"mode must be one of {words}") from None
         seconds = _seconds(parameters, FORCED_S_DEFAULT, FORCED_S_MAX)
         now = self._services.loop.time()
         self._controls.force(mode, seconds, now)

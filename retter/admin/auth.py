@@ -107,12 +107,12 @@ class Guard:
         # strangers can write into them must not reach us either.
         site = request.first(b"sec-fetch-site")
         if site and site not in ("same-origin", "none") and request.path != "/":
-            raise AdminError(403, "asked by another site's page")
+            raise AdminError(403, "the request comes from a page of another site")
         origin = request.first(b"origin")
         if origin and request.method == "POST":
             scheme, _, authority = origin.partition("://")
             if scheme not in ("http", "https") or authority != request.first(b"host"):
-                raise AdminError(403, "posted by another site's page")
+                raise AdminError(403, "the POST comes from a page of another site")
 
     def _check_token(self, request: AdminRequest) -> None:
         scheme, _, given = request.first(b"authorization").partition(" ")

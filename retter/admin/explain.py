@@ -23,10 +23,10 @@ _WORDS = {
     "forward": "It would be forwarded to the application.",
     "probe": "It would be forwarded, to find out whether the application works again.",
     "stored": "It would be answered from the store, without asking the application.",
-    "wait": "It would wait for its turn.",
+    "wait": "It would wait in the queue for a place at the application.",
     "hold": "It would be held until the pause is over.",
-    "refuse": "It would be refused with 503: there is no stored answer to it, and no room to wait.",
-    "error": "It would be refused: it is no request that RETTER forwards.",
+    "refuse": "It would be refused with 503: there is no stored response and no room in the queue.",
+    "error": "It would be refused: RETTER does not forward such a request.",
 }
 
 
@@ -88,7 +88,7 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
     for line in parameters.get("header", []):
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
-            raise AdminError(400, "a header is written as Name: value")
+            raise AdminError(400, "write a header as Name: value")
         if name.strip().lower() == "host":
             host = value.strip().encode("latin-1", "replace")
         else:
@@ -129,17 +129,17 @@ def _remark(
     stored: StoredResponse | None, usable: StoredResponse | None, decision: str, now: float
 ) -> str:
     if stored is None:
-        return "" if decision == "refuse" else " There is no stored answer to it."
+        return "" if decision == "refuse" else " There is no stored response to it."
     if usable is None:
         why = "too old" if stored.age(now) > stored.age_max_s else "superseded"
         if stored.age_max_s == WITHDRAWN:
-            why = "taken back by the application (401, 403, 404 or 410)"
-        return f" The stored answer is {why}, and not to be used."
+            why = "withdrawn by the application (401, 403, 404 or 410)"
+        return f" The stored response is {why} and cannot be used."
     if stored.superseded:
-        return " The stored answer is superseded: it is only used where the application fails."
+        return " The stored response is superseded: it is used only if the application fails."
     if decision in ("stored", "refuse"):
         return ""
-    return " Should the application fail, the stored answer would be used."
+    return " If the application failed, the stored response would be used."
 
 
 def _stored(stored: StoredResponse, public: bool, now: float) -> dict[str, Any]:

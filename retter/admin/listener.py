@@ -120,7 +120,7 @@ class Admin:
             answer = self.api.handler(request)(request)
             if isinstance(answer, EventStream) and len(self._listeners) >= LISTENERS_MAX:
                 raise AdminError(
-                    503, f"{LISTENERS_MAX} listen to events already", ("Retry-After", "10")
+                    503, f"{LISTENERS_MAX} clients receive events already", ("Retry-After", "10")
                 )
         except AdminError as error:
             return error_answer(error)

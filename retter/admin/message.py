@@ -73,7 +73,7 @@ def _json_object(body: bytes) -> dict[str, list[str]]:
     except (ValueError, RecursionError):
         raise AdminError(400, "the body is not JSON") from None
     if not isinstance(value, dict):
-        raise AdminError(400, "the body is no JSON object")
+        raise AdminError(400, "the body is not a JSON object")
     try:
         return {name: _texts(one) for name, one in cast("dict[str, object]", value).items()}
     except RecursionError:

@@ -102,10 +102,14 @@ class ProxyCollector(Collector):
             "Time since the start.",
             services.loop.time() - services.started_at,
         )
-        yield _gauge("retter_draining", "1 while it finishes what runs.", services.draining)
+        yield _gauge(
+            "retter_draining",
+            "1 while RETTER drains: it finishes running requests before it stops.",
+            services.draining,
+        )
         yield _gauge(
             "retter_loop_lag_seconds",
-            "Longest time that a callback was late, in the last ten seconds.",
+            "Longest delay of the event loop in the last ten seconds.",
             self._history.loop_lag_s,
         )
         yield _counters(
@@ -116,12 +120,12 @@ class ProxyCollector(Collector):
         )
         yield _counter(
             "retter_out_of_memory",
-            "Times that memory has run out and the store was emptied.",
+            "Times that memory ran out and the store was emptied.",
             services.counters.memory_errors,
         )
         yield _counter(
             "retter_faults",
-            "Faults of RETTER's own that its log has told.",
+            "Faults of RETTER itself; its log has them.",
             services.counters.faults,
         )
         yield from self._operating_system()
@@ -129,22 +133,24 @@ class ProxyCollector(Collector):
     @staticmethod
     def _operating_system() -> Iterator[Metric]:
         """Yield what all of Prometheus' client libraries tell, by the names they have agreed on."""
-        yield _gauge("process_resident_memory_bytes", "Memory in RAM.", process_figures.rss_bytes())
         yield _gauge(
-            "process_virtual_memory_bytes", "Address space.", process_figures.virtual_bytes()
+            "process_resident_memory_bytes", "Resident memory.", process_figures.rss_bytes()
+        )
+        yield _gauge(
+            "process_virtual_memory_bytes", "Virtual memory.", process_figures.virtual_bytes()
         )
         yield _counter("process_cpu_seconds", "CPU time, user and system.", time.process_time())
         if (open_fds := process_figures.open_fds()) is not None:
             yield _gauge("process_open_fds", "Open file descriptors.", open_fds)
         yield _gauge(
             "process_max_fds",
-            "The most file descriptors that may be open.",
+            "Limit of open file descriptors.",
             process_figures.max_fds(),
         )
         if (start_time_s := process_figures.start_time_s()) is not None:
             yield _gauge(
                 "process_start_time_seconds",
-                "When the process was started, since 1970.",
+                "Start time of the process, in seconds since 1970.",
                 start_time_s,
             )
 
@@ -174,11 +180,11 @@ class ProxyCollector(Collector):
             [(reason.value, n) for reason, n in counters.upstream_errors.items() if n],
         )
         yield _counter(
-            "retter_retries", "Requests sent again on a fresh connection.", counters.retries
+            "retter_retries", "Requests that were sent again on a new connection.", counters.retries
         )
         yield _counter(
             "retter_clients_gone",
-            "Clients that left before their answer was complete.",
+            "Clients that left before their response was complete.",
             counters.clients_gone,
         )
 
@@ -232,36 +238,44 @@ class ProxyCollector(Collector):
             family.add_metric([state.value, cause.value], count)
         yield family
         yield _gauge("retter_in_flight", "Requests at the application.", now.in_flight)
-        yield _gauge("retter_limit", "Requests that the application can work on.", now.limit)
-        yield _gauge("retter_work_rate", "Busy workers of the application.", now.work_rate)
-        yield _gauge("retter_queue", "GETs that wait for a place.", now.waiting)
-        yield _gauge("retter_streams", "Event streams and tunnels.", len(services.streams))
-        yield _gauge("retter_buffer_bytes", "Held by bodies that wait.", services.buffers.used)
         yield _gauge(
-            "retter_routes_open", "Routes whose own breaker is open.", len(now.routes_open)
+            "retter_limit", "Requests that the application can work on at once.", now.limit
         )
+        yield _gauge("retter_work_rate", "Busy workers of the application.", now.work_rate)
+        yield _gauge("retter_queue", "GETs in the queue.", now.waiting)
+        yield _gauge("retter_streams", "Event streams and tunnels.", len(services.streams))
+        yield _gauge("retter_buffer_bytes", "Memory of buffered bodies.", services.buffers.used)
+        yield _gauge("retter_routes_open", "Routes whose breaker is open.", len(now.routes_open))
         yield _gauge("retter_paused", "1 during a pause.", breaker.paused_until is not None)
         yield _gauge("retter_held", "Requests that wait for the end of a pause.", now.held)
-        yield _counter("retter_queued", "GETs that had to wait for a place.", now.queued)
-        yield _counter("retter_probes", "Requests forwarded to try the application.", now.probes)
+        yield _counter("retter_queued", "GETs that had to wait in the queue.", now.queued)
+        yield _counter(
+            "retter_probes",
+            "Requests forwarded to find out whether the application has recovered.",
+            now.probes,
+        )
 
     def _store(self) -> Iterator[Metric]:
         store = self._services.store.stats()
-        yield _gauge("retter_store_bytes", "Memory that the store counts.", store["bytes_used"])
-        yield _gauge("retter_store_max_bytes", "Memory that it may have.", store["bytes_max"])
+        yield _gauge("retter_store_bytes", "Memory used by the store.", store["bytes_used"])
+        yield _gauge("retter_store_max_bytes", "Memory that the store may use.", store["bytes_max"])
         yield _gauge("retter_store_entries", "Stored responses.", store["entries"])
-        yield _gauge("retter_store_bodies", "Distinct bodies of them.", store["bodies"])
-        yield _gauge("retter_store_owners", "Owners of them, beside everyone.", store["owners"])
+        yield _gauge("retter_store_bodies", "Distinct bodies of stored responses.", store["bodies"])
+        yield _gauge(
+            "retter_store_owners", "Owners of stored responses, besides everyone.", store["owners"]
+        )
         yield _counters(
             "retter_store_hits",
-            "Look-ups that found something: the owner's own, or everyone's.",
+            "Look-ups that found a response: the owner's own, or everyone's.",
             "kind",
             [("own", store["found_own"]), ("public", store["found_public"])],
         )
-        yield _counter("retter_store_misses", "Look-ups that found nothing.", store["not_found"])
+        yield _counter(
+            "retter_store_misses", "Look-ups that found no response.", store["not_found"]
+        )
         yield _counters(
             "retter_store_writes",
-            "Good answers, by what became of them in the store.",
+            "Good responses, by what the store did with them.",
             "result",
             [(name, store[name]) for name in ("stored", "unchanged", "refreshed", "refused")],
         )
@@ -279,12 +293,13 @@ class ProxyCollector(Collector):
         )
         yield _counter(
             "retter_store_restored",
-            "Withdrawn, and given back: the application refused too many.",
+            "Withdrawn responses that were restored, because the application refused too many "
+            "pages.",
             store["restored"],
         )
         yield _counter(
             "retter_store_superseded",
-            "Marked as changed by an unsafe method.",
+            "Stored responses that an unsafe method has changed.",
             store["superseded"],
         )
         coding = self._services.compression.stats()
@@ -302,17 +317,17 @@ class ProxyCollector(Collector):
         yield _counter("retter_connections_accepted", "Client connections.", counters.connections)
         yield _counter(
             "retter_connections_refused",
-            "Client connections too many.",
+            "Client connections that were refused because there were too many.",
             counters.connections_refused,
         )
         yield _counter(
             "retter_connections_evicted",
-            "Closed because others needed their place.",
+            "Client connections that were closed to make room for others.",
             counters.connections_evicted,
         )
         yield _counter(
             "retter_tls_failed",
-            "Handshakes of clients that came to nothing.",
+            "TLS handshakes of clients that failed.",
             counters.tls_failed,
         )
         yield _counters(
@@ -328,13 +343,17 @@ class ProxyCollector(Collector):
             [("idle", pool.idle), ("busy", pool.open - pool.idle), ("dialling", pool.dialling)],
         )
         yield _gauge(
-            "retter_upstream_held", "Requests that wait for a refusing application.", pool.held
+            "retter_upstream_held",
+            "Requests held while the application refuses connections.",
+            pool.held,
         )
-        yield _counter("retter_upstream_dials", "Connections attempted.", pool.dials)
-        yield _counter("retter_upstream_dials_failed", "Of them, in vain.", pool.dials_failed)
+        yield _counter("retter_upstream_dials", "Connection attempts.", pool.dials)
+        yield _counter(
+            "retter_upstream_dials_failed", "Connection attempts that failed.", pool.dials_failed
+        )
         yield _counter(
             "retter_upstream_resolver_failures",
-            "Lookups of its name that got no answer.",
+            "Lookups of the application's name that failed.",
             pool.resolver.failures,
         )
         lookups = memo_lookups(services)

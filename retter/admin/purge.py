@@ -23,7 +23,7 @@ def purge(services: Services, parameters: Parameters) -> int:
     text = one(parameters, given[0])
     if given == ["all"]:
         if text != "true":
-            raise AdminError(400, "all is true, or not given")
+            raise AdminError(400, "all must be true if it is given")
         return services.store.empty(services.loop.time())
     if given == ["session"]:
         return _purge_session(services, text)
@@ -37,13 +37,13 @@ def purge(services: Services, parameters: Parameters) -> int:
 def _purge_session(services: Services, cookie: str) -> int:
     """Drop what is stored for the owner that this Cookie field makes."""
     if "=" not in cookie:
-        raise AdminError(400, "a session is written as its cookie: NAME=VALUE, as PHPSESSID=...")
+        raise AdminError(400, "write a session as its cookie NAME=VALUE: PHPSESSID=...")
     memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send
     try:
         head = head_bytes("GET", b"localhost", b"/", [("Cookie", cookie)])
         identity = services.heads.parse(head, False, memo).identity
     except DownstreamError as error:
-        raise AdminError(400, f"session is no Cookie field: {error}") from None
+        raise AdminError(400, f"session is not a Cookie field: {error}") from None
     if not identity.owner:
-        raise AdminError(400, "session is a cookie that tells somebody apart, as PHPSESSID=...")
+        raise AdminError(400, "session must be a cookie that identifies somebody: PHPSESSID=...")
     return services.store.drop_owner(identity.owner, services.loop.time(), identity.marks)

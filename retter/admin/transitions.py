@@ -1,4 +1,4 @@
-"""The flight recorder: the last changes of the circuit's state, with figures and in words."""
+"""The last changes of the circuit's state, with figures and in words."""
 
 import math
 import time
@@ -16,23 +16,23 @@ SAME_S = 1.0  # the same change within so many seconds is the same event once mo
 _SHOWN = ("at", "first_at", "times", "from", "to", "cause", "words")
 
 _CAUSES = {
-    Signal.NO_PERMITS: "more requests came than the application can work on",
-    Signal.OVERLOADED: "the application refused work or dropped it",
-    Signal.STALLED: "the application answered nothing any more",
-    Signal.RELIEVED: "the application keeps up again",
-    Signal.FAILING: "too many answers in a row, or too large a share of them, were failures",
-    Signal.PROBE_PASSED: "a trial request was answered well",
-    Signal.TRIAL_FAILED: "a request failed or came late while the load was being raised",
-    Signal.TRIALS_PASSED: "the load was raised step by step and all went well",
+    Signal.NO_PERMITS: "more requests arrived than the application can work on",
+    Signal.OVERLOADED: "the application refused or dropped requests",
+    Signal.STALLED: "the application stopped answering",
+    Signal.RELIEVED: "the application keeps up with the load again",
+    Signal.FAILING: "too many responses in a row, or too large a share of them, were failures",
+    Signal.PROBE_PASSED: "a probe succeeded",
+    Signal.TRIAL_FAILED: "a request failed or was late while the load was increased",
+    Signal.TRIALS_PASSED: "the load was increased step by step without failures",
     Signal.FORCED_OPEN: "an operator holds the circuit open",
     Signal.FORCED_CLOSED: "an operator holds the circuit closed",
-    Signal.RELEASED: "the operator lets the circuit decide again",
+    Signal.RELEASED: "the operator returned the circuit to automatic",
 }
 
 _EFFECTS = {
     State.CLOSED: "Everything is forwarded",
     State.LIMITING: "GETs above the limit are answered from the store",
-    State.OPEN: "GETs are answered from the store, and only trial requests are forwarded",
+    State.OPEN: "GETs are answered from the store, and only probes are forwarded",
     State.HALF_OPEN: "A growing share is forwarded, and the rest is answered from the store",
 }
 
@@ -42,7 +42,7 @@ def words(transition: Transition) -> str:
     cause = _CAUSES[transition.cause]
     effect = _EFFECTS[transition.after]
     if transition.cause is Signal.FORCED_OPEN:
-        effect = "GETs are answered from the store wherever it has an answer"
+        effect = "GETs are answered from the store wherever it has a response"
     outcomes = transition.failures + transition.successes
     figures = f"{transition.in_flight} in flight, limit {transition.limit:.0f}"
     if transition.failures:

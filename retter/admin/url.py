@@ -83,5 +83,7 @@ def head_bytes(method: str, host: bytes, target: bytes, fields: Iterable[tuple[s
         written = "".join([f"{line}\r\n" for line in lines]).encode("latin-1")
         verb = method.encode("ascii")
     except UnicodeEncodeError:
-        raise AdminError(400, "a method or a header has characters that no header has") from None
+        raise AdminError(
+            400, "a method or a header has characters that are not allowed in a header"
+        ) from None
     return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (verb, target, host, written)

@@ -143,7 +143,7 @@ def _switch() -> Kind:
 def _word(*words: str) -> Kind:
     def accept(value: object) -> str:
         if not isinstance(value, str) or value.strip().lower() not in words:
-            raise ValueError(f"{shown(value)} is none of {', '.join(words)}")
+            raise ValueError(f"{shown(value)} is not one of {', '.join(words)}")
         return value.strip().lower()
 
     return Kind("|".join(words), accept, accept, str)
@@ -239,7 +239,7 @@ def _neutral_field(value: object) -> str:
     if not isinstance(value, str) or not _TOKEN.fullmatch(value) or "*" in value:
         raise ValueError(f"{shown(value)} is not a field name; write X-Device-Class")
     if value.lower() in _CREDENTIAL_FIELDS:
-        raise ValueError(f"{shown(value)} says who somebody is; ignoring it would mix their pages")
+        raise ValueError(f"{shown(value)} identifies people; ignoring it would mix their pages")
     return value.lower()
 
 
@@ -275,7 +275,7 @@ def _path_pattern(value: object) -> str:
 
 def _target_pattern(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or value.count("?") > 1:
-        raise ValueError(f"{shown(value)} is no path; write /checkout/* or /*?add-to-cart=*")
+        raise ValueError(f"{shown(value)} is not a path; write /checkout/* or /*?add-to-cart=*")
     return value
 
 
@@ -286,7 +286,7 @@ def _check_admin_address(value: str) -> None:
     if value not in ("auto", "off"):
         address = units.parse_listen(value)
         if address.tls or address.proxy:
-            raise ValueError(f"{shown(value)}: the admin listener knows no options")
+            raise ValueError(f"{shown(value)}: the admin listener has no options")
 
 
 _MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -300,11 +300,11 @@ def _media_type_pattern(value: object) -> str:
 
 def _coding(value: object) -> str:
     if not isinstance(value, str) or value.lower() not in ("auto", *_CODINGS):
-        raise ValueError(f"{shown(value)} is none of auto, off, {', '.join(_CODINGS)}")
+        raise ValueError(f"{shown(value)} is not one of auto, off, {', '.join(_CODINGS)}")
     coding = value.lower()
     if coding != "auto" and not compressors.available(coding.encode()):
         package = _PACKAGES[coding]
-        raise ValueError(f"{coding} needs a package that is not here: pip install {package}")
+        raise ValueError(f"{coding} needs a package that is not installed: pip install {package}")
     return coding
 
 
@@ -318,7 +318,7 @@ def _codings() -> Kind:
     def accept(value: object) -> object:
         found = parse(value) if isinstance(value, str) else listed.accept(value)
         if found != ("auto",) and "auto" in cast("tuple[str, ...]", found):
-            raise ValueError("auto stands for all codings, so it stands alone")
+            raise ValueError("auto means all codings and cannot be combined with others")
         return found
 
     def show(value: tuple[object, ...]) -> str:
@@ -334,7 +334,7 @@ def _failure_text(value: object) -> str:
         return "auto"
     if not FAILURE_TEXT_BYTES_MIN <= len(value.encode()) <= FAILURE_TEXT_BYTES_MAX:
         raise ValueError(
-            f"{shown(value)} is not auto or off, nor a text of {FAILURE_TEXT_BYTES_MIN} to "
+            f"{shown(value)} is neither auto nor off nor a text of {FAILURE_TEXT_BYTES_MIN} to "
             f"{FAILURE_TEXT_BYTES_MAX} bytes"
         )
     return value
@@ -349,7 +349,7 @@ def _failure_texts() -> Kind:
             return ()
         found = cast("tuple[str, ...]", listed.accept(value))
         if len(found) > FAILURE_TEXTS_MAX:
-            raise ValueError(f"{len(found)} texts are too many; at most {FAILURE_TEXTS_MAX}")
+            raise ValueError(f"{len(found)} texts are too many; give at most {FAILURE_TEXTS_MAX}")
         return found
 
     def show(value: tuple[object, ...]) -> str:
@@ -448,27 +448,29 @@ class Settings:
         (":8089",),
         LISTENING,
         _list("ADDRESS", _listen_item, separator=None),
-        "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free port, "
-        "which is printed), [::1]:80 or unix:PATH. :80,proxy expects the PROXY protocol (version 1 "
-        "or 2) of a load balancer in front, and believes it. May be repeated.",
+        "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free "
+        "port, which is printed), [::1]:80 or unix:PATH. With ,proxy at the end (:80,proxy) a "
+        "load balancer in front sends the PROXY protocol, version 1 or 2, and is believed. "
+        "With ,tls clients speak TLS. May be repeated.",
     )
     config: str = _setting(
         "",
         LISTENING,
         _text("FILE"),
-        'A TOML file with these settings, one a line, as drain = "30s".',
+        'A TOML file with settings, one on each line: drain = "30s".',
     )
     drain_s: float = _setting(
         15.0,
         LISTENING,
         _duration(),
-        "When asked to stop, let what runs finish for so long. More where downloads are slow.",
+        "How long running requests may take to finish when RETTER is asked to stop. Increase "
+        "it if downloads are slow.",
     )
     event_loop: str = _setting(
         "auto",
         LISTENING,
         _word("auto", "uvloop", "asyncio"),
-        "auto takes uvloop where it is installed. asyncio tells whether uvloop is to blame.",
+        "auto uses uvloop if it is installed. Use asyncio to rule out uvloop.",
         name="loop",
     )
 
@@ -477,22 +479,22 @@ class Settings:
         (),
         TLS,
         _list("FILE", _file_item),
-        "A certificate with its chain, in PEM. May be repeated: the name that the client asks for "
-        "chooses, and the first is for all others.",
+        "A certificate with its chain, in PEM. May be repeated: the name that the client asks "
+        "for selects the certificate; the first one serves all other names.",
     )
     tls_key: tuple[str, ...] = _setting(
         (),
         TLS,
         _list("FILE", _file_item),
-        "The private key of the certificate that stands at the same place; none if they share "
-        "their files.",
+        "The private key of the certificate at the same position. Not needed if each "
+        "certificate file holds its key.",
     )
     https_redirect: int = _setting(
         0,
         TLS,
         _count(0, 65535),
-        "Send clients of the plain listeners to https on this port, mostly 443 (but not "
-        "/.well-known/acme-challenge/, which is forwarded). 0 serves them.",
+        "Redirect clients of listeners without TLS to https on this port, usually 443. "
+        "Requests for /.well-known/acme-challenge/ are forwarded. 0 redirects nobody.",
     )
 
     # The application
@@ -500,87 +502,92 @@ class Settings:
         "",
         APPLICATION,
         _text("ADDRESS", units.parse_upstream),
-        "The application to protect: :8080 (this machine), app:8080, https://app, "
-        "[::1]:8080 or unix:PATH. Always needed.",
+        "The application to protect: :8080 (this machine), app:8080, https://app, [::1]:8080 "
+        "or unix:PATH. Required.",
     )
     upstream_ca: str = _setting(
         "",
         APPLICATION,
         _text("FILE"),
-        "For https: whose certificates to believe, in PEM, in place of the system's authorities.",
+        "For https: the certificate authorities to trust, in PEM, instead of the system's.",
     )
     upstream_name: str = _setting(
         "",
         APPLICATION,
         _text("NAME"),
-        "For https: whose certificate the application shows, where --upstream has an address.",
+        "For https: the name in the application's certificate, if --upstream is an address.",
     )
     upstream_insecure: bool = _setting(
         False,
         APPLICATION,
         _switch(),
-        "For https: believe any certificate. Whoever is on the way can read and change all.",
+        "For https: accept any certificate. Anybody on the network path can then read and "
+        "change everything.",
     )
     connect_timeout_s: float = _setting(
         3.0,
         APPLICATION,
         _duration(_MILLISECOND_S),
-        "Time for the application to accept a connection, then 504. More over bad networks.",
+        "How long the application may take to accept a connection before the client gets a "
+        "504. Increase it for slow networks.",
     )
     connect_hold_s: float = _setting(
         2.0,
         APPLICATION,
         _duration(),
-        "While the application refuses connections, hold requests and dial again for so long, "
-        "then 502. As long as its restart takes; 0 holds nothing.",
+        "While the application refuses connections, hold requests and retry the connection "
+        "for this long before a 502. Set it to the time that a restart takes; 0 holds nothing.",
     )
     upstream_timeout_s: float = _setting(
         15.0,
         APPLICATION,
         _duration(_MILLISECOND_S),
-        "Time from a request to the first byte of its answer, then 504. More for slow reports.",
+        "How long the application may take to the first byte of its response before the "
+        "client gets a 504. Increase it for slow reports.",
     )
     upstream_timeout_unsafe_s: float = _setting(
         60.0,
         APPLICATION,
         _duration(),
         "The same for methods that change something (all but GET, HEAD and OPTIONS), if it is "
-        "longer: no stored answer stands in for theirs, and cut off they may be sent again.",
+        "longer. No stored response can replace theirs, and a client that gets an error may "
+        "send them again.",
     )
     upstream_body_timeout_s: float = _setting(
         60.0,
         APPLICATION,
         _duration(_MILLISECOND_S),
-        "Longest silence inside an answer. More for streams that seldom say something.",
+        "Longest silence within a response. Increase it for streams that rarely send anything.",
     )
     upstream_body_min_rate_bytes: int = _setting(
         10,
         APPLICATION,
         _size(),
-        "An answer that brings less a second hangs: the stored one is sent instead, if none of it "
-        "has been sent yet; else it is cut after --upstream-body-timeout if there is a stored one. "
-        "0 is no limit; --stream-paths and event streams have none.",
+        "A response that delivers fewer bytes per second hangs. The client gets the stored "
+        "response instead if nothing has been sent to it yet; otherwise, if there is a stored "
+        "response, this one is cut after --upstream-body-timeout. 0 is no limit; "
+        "--stream-paths and event streams have none.",
     )
     pool_idle_s: float = _setting(
         1.5,
         APPLICATION,
         _duration(),
-        "How long an idle connection to the application is kept. Less than the application's "
-        "own keep-alive, and gunicorn's is 2s; more saves connecting.",
+        "How long an idle connection to the application is kept. Must be shorter than the "
+        "application's own keep-alive (gunicorn: 2s). A longer time saves connection attempts.",
     )
     pool_max_age_s: float = _setting(
         60.0,
         APPLICATION,
         _duration(),
-        "A connection to the application is given no more requests after so long, so that a name "
-        "that leads elsewhere takes effect. 0 is no limit.",
+        "A connection to the application that is older gets no more requests, so that a "
+        "changed address of its name takes effect. 0 is no limit.",
     )
     pool_size: int = _setting(
         64,
         APPLICATION,
         _count(),
-        "Idle connections kept at most, but for a quarter of a second after a crowd. 0 opens a "
-        "new one for each request.",
+        "Most idle connections to the application that are kept. For a quarter of a second "
+        "after a burst there may be more. 0 opens a new connection for each request.",
     )
 
     # Client limits
@@ -588,105 +595,112 @@ class Settings:
         64 << 10,
         CLIENTS,
         _size(1 << 10),
-        "Request line and fields together, then 431. The default has room for 32 KiB of cookies.",
+        "Size of the request line and the fields together; a larger head gets a 431. The "
+        "default has room for 32 KiB of cookies.",
     )
     head_fields_max: int = _setting(
         128,
         CLIENTS,
         _count(8),
-        "Number of fields in a request (then 431) or in an answer (then 502).",
+        "Number of fields in a request (more: 431) or in a response (more: 502).",
     )
     target_bytes_max: int = _setting(
         16 << 10,
         CLIENTS,
         _size(128),
-        "Path and query, then 414. Browsers and crawlers stay below 8 KiB.",
+        "Size of path and query; a longer target gets a 414. Browsers and crawlers stay below "
+        "8 KiB.",
     )
     request_body_bytes_max: int = _setting(
         0,
         CLIENTS,
         _size(),
-        "Request body, then 413. 0 is no limit: the application has its own.",
+        "Size of a request body; a larger body gets a 413. 0 is no limit: the application has "
+        "its own.",
     )
     head_timeout_s: float = _setting(
         10.0,
         CLIENTS,
         _duration(_MILLISECOND_S),
-        "Time from the first byte of a head to its last, then 408: stops slowloris.",
+        "Time from the first byte of a head to its last, then 408. This stops slowloris attacks.",
     )
     body_idle_timeout_s: float = _setting(
         30.0,
         CLIENTS,
         _duration(_MILLISECOND_S),
-        "Longest silence inside a request body, then 408. More for uploads over bad networks.",
+        "Longest silence within a request body, then 408. Increase it for uploads over bad "
+        "networks.",
     )
     body_min_rate_bytes: int = _setting(
         500,
         CLIENTS,
         _size(),
-        "Request body a second, on average over --body-idle-timeout, then 408: nobody holds the "
-        "application up byte by byte. Modems do ten times that. 0 is no limit; --stream-paths "
-        "have none.",
+        "Lowest rate of a request body in bytes per second, on average over "
+        "--body-idle-timeout, then 408. So nobody occupies the application byte by byte. "
+        "Modems send ten times as much. 0 is no limit, and --stream-paths have none.",
     )
     keep_alive_s: float = _setting(
         75.0,
         CLIENTS,
         _duration(_MILLISECOND_S),
-        "How long an idle client connection is kept. Less saves memory, about 2 KB for each.",
+        "How long an idle client connection is kept. A shorter time saves memory, about 2 KB "
+        "for each.",
     )
     write_timeout_s: float = _setting(
         60.0,
         CLIENTS,
         _duration(_MILLISECOND_S),
-        "A client that takes no byte of its answer for so long is dropped.",
+        "A client that reads no byte of its response for this long is disconnected.",
     )
     write_buffer_bytes_max: int = _setting(
         64 << 10,
         CLIENTS,
         _size(1 << 10),
-        "Any connection may have so much of an answer unsent; what is more is kept if "
-        "--buffer-answer allows it, else the application is not read on.",
+        "Bytes of a response that any connection may have unsent. More is buffered as far as "
+        "--buffer-answer allows it; beyond that the application is not read.",
     )
     buffer_request_bytes: int = _setting(
         256 << 10,
         CLIENTS,
         _size(),
-        "A request goes to the application when its body has come whole, or so much of it: a slow "
-        "client holds nothing there. 0 passes bodies on as they come, as --stream-paths do.",
+        "A request goes to the application when its body has arrived, or this much of it, so "
+        "that a slow client occupies nothing there. 0 forwards bodies as they arrive, as for "
+        "--stream-paths.",
     )
     buffer_answer_bytes: int = _setting(
         1 << 20,
         CLIENTS,
         _size(),
-        "Kept of an answer that its client does not take yet, beside --write-buffer-max: the "
-        "application is done with it as soon as it has written it. 0 makes it wait for the client.",
+        "Bytes of a response that are buffered for a client that does not read them yet, in "
+        "addition to --write-buffer-max. The application is free as soon as it has written "
+        "them. 0 makes it wait for the client.",
     )
     buffer_memory_bytes: int = _setting(
         16 << 20,
         CLIENTS,
         _size(),
-        "Memory for all bodies that wait in RETTER together; each may hold a quarter of what is "
-        "free, one client half of it all, and what is beyond is passed on as it comes. 0 keeps "
-        "none.",
+        "Memory for all buffered bodies together. One body takes at most a quarter of what is "
+        "free, one client half of all; more is forwarded as it arrives. 0 buffers nothing.",
     )
     pipeline_max: int = _setting(
         32,
         CLIENTS,
         _count(1),
-        "Requests that a client may send before it has its answers, as browsers never do; more "
-        "are not read until then. So many are answered before other clients have their turn.",
+        "Requests that a client may send before it has the responses (browsers never do). "
+        "More are not read until then. This many are answered before other clients have their "
+        "turn.",
     )
     connections_max: int = _setting(
         12_000,
         CLIENTS,
         _count(1),
-        "Client connections in all, or as many as the limit of open files allows.",
+        "Client connections in total, or as many as the limit of open files allows.",
     )
     connections_per_address_max: int = _setting(
         0,
         CLIENTS,
         _count(),
-        "Client connections of one address. 0 is no limit: a whole office may share an address.",
+        "Client connections from one address. 0 is no limit: a whole office may share one address.",
     )
     requests_per_connection_max: int = _setting(
         0,
@@ -700,74 +714,77 @@ class Settings:
         64 << 20,
         STORE,
         _size(),
-        "Memory for stored answers, with all that belongs to them; what was asked for only once "
-        "goes first. More if pages are missing when the application fails; 0 stores nothing.",
+        "Memory for stored responses and everything that belongs to them. Responses that were "
+        "requested only once are evicted first. Increase it if pages are missing when the "
+        "application fails; 0 stores nothing.",
     )
     store_object_bytes_max: int = _setting(
         1 << 20,
         STORE,
         _size(),
-        "A larger body is forwarded but not stored.",
+        "A response with a larger body is forwarded but not stored.",
     )
     store_policy: str = _setting(
         "all",
         STORE,
         _word("all", "rfc9111"),
-        "all stores every good answer, apart for each person. rfc9111 obeys Cache-Control as a "
-        "shared cache has to, and so has less to offer in need.",
+        "all stores every good response, separately for each person. rfc9111 obeys "
+        "Cache-Control as a shared cache must, so it has fewer responses when the application "
+        "fails.",
     )
     max_stale_s: float = _setting(
         24 * 3600.0,
         STORE,
         _duration(_MILLISECOND_S),
-        "Nothing older is ever served. Less where an old page does more harm than none.",
+        "No older response is ever served. Decrease it if an old page does more harm than an "
+        "error.",
     )
     ignore_query: bool = _setting(
         False,
         STORE,
         _switch(),
-        "Keep one answer for a path, whatever its query: only if queries never change a page.",
+        "Store one response per path, whatever the query. Only if queries never change a page.",
     )
     ignore_host: bool = _setting(
         False,
         STORE,
         _switch(),
-        "Keep one answer for all host names: only if they show the same site.",
+        "Store one response for all host names. Only if they show the same site.",
     )
     ignore_params: tuple[str, ...] = _setting(
         (),
         STORE,
         _list("NAMES", _parameter_pattern),
-        "Query parameters that never change a page, as utm_*,fbclid.",
+        "Query parameters that never change a page: utm_*,fbclid.",
     )
     never_store: tuple[str, ...] = _setting(
         (),
         STORE,
         _list("PATHS", _target_pattern),
-        "Paths whose GET changes something, with * as wildcard, and after a ? the parameter that "
-        "does it: /checkout/*,/*?add-to-cart=*. They are always the application's to answer. Known "
-        "by themselves are logouts (logout, logoff or signout as a segment of the path or as a "
-        "parameter) and URLs with a token in them that works once (_wpnonce, _token).",
+        "Paths whose GET changes something, with * as wildcard; after a ? the parameter that "
+        "does it: /checkout/*,/*?add-to-cart=*. Only the application answers them. Two kinds "
+        "are known without this: logouts (logout, logoff or signout as a segment of the path "
+        "or as a parameter) and URLs with a token that works once (_wpnonce, _token).",
     )
     session_cookies: tuple[str, ...] = _setting(
         SESSION_COOKIES,
         STORE,
         _list("NAMES", _cookie_pattern),
-        "Cookies that each stand for one person, with * as wildcard, in place of the built-in "
-        "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, Symfony "
-        "and more; --check-config shows it). A request without any of them is kept apart by all "
-        "its cookies together; so is one whose cookie is a flag (less than 16 characters, or 24 "
-        "where it fits a * only), and one whose cookie the application has not yet been seen to "
-        "set. Cookies that you name here are believed to be sessions from the start.",
+        "Cookies that each identify one person, with * as wildcard. They replace the default "
+        "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, "
+        "Symfony and others: see --check-config). A request is separated by all its cookies "
+        "together if it has none of these, if the value is too short for a secret (16 "
+        "characters, or 24 where only a * matches), or if the application has not yet been "
+        "seen to set the cookie. Cookies that you name here count as sessions from the start.",
     )
     rolling_cookies: tuple[str, ...] = _setting(
         (),
         STORE,
         _list("NAMES", _cookie_pattern),
-        "Session cookies that the application encrypts anew with each answer, as Laravel and Rails "
-        "do: laravel_session,_app_session, with * as wildcard. A new value in a page goes on with "
-        "the session of the old one. Signed ones (Flask, Django) are known by themselves. Read "
-        "docs/security.md first.",
+        "Session cookies that the application encrypts again with each response, as Laravel "
+        "and Rails do: laravel_session,_app_session, with * as wildcard. A new value in a "
+        "page continues the session of the old one. Signed cookies (Flask, Django) need no "
+        "setting. Read docs/security.md first.",
     )
     ignore_cookies: tuple[str, ...] = _setting(
         (),
@@ -780,23 +797,23 @@ class Settings:
         (),
         STORE,
         _list("NAMES", _neutral_field),
-        "More request fields that identify nobody. Answers to requests with a field that is not "
-        "known are kept apart by its value.",
+        "More request fields that identify nobody. Responses to requests with an unknown "
+        "field are separated by its value.",
     )
     vary_on: tuple[str, ...] = _setting(
         (),
         STORE,
         _list("NAMES", _neutral_field),
-        "Request fields that identify nobody and change the answer, where its Vary does not say "
-        "so: each value has a stored answer of its own. Known are what is accepted, prefetches, "
-        "fragments for scripts and others (README).",
+        "Request fields that identify nobody and change the response although its Vary does "
+        "not say so. Each value has its own stored response. Known without this: Accept, "
+        "prefetches, fragments for scripts and others (README).",
     )
     anonymous_fallback: bool = _setting(
         True,
         STORE,
         _switch(),
-        "Somebody with cookies, and without a stored answer of their own, no longer gets the "
-        "public one: that which was fetched without any cookie or credential.",
+        "Do not show the public response (fetched without any cookie or credential) to "
+        "somebody with cookies who has no stored response of their own.",
     )
 
     # The circuit breaker
@@ -804,103 +821,105 @@ class Settings:
         "auto",
         BREAKER,
         _word("auto", "open", "closed", "observe"),
-        "open answers from the store whatever is stored there; closed forwards everything; "
-        "observe forwards everything too, and X-Circuit and the log tell what auto would do. In "
-        "all of them a stored answer hides a failure.",
+        "open answers from the store whatever is stored there. closed forwards everything. "
+        "observe forwards everything too; X-Circuit and the log say what auto would do. In "
+        "all modes a stored response hides a failure.",
     )
     max_in_flight: int = _setting(
         0,
         BREAKER,
         _count(),
-        "Requests at the application at once, whatever is learnt. 0 is no limit.",
+        "Most requests at the application at once, whatever RETTER measures. 0 is no limit.",
     )
     limit_start: int = _setting(
         8,
         BREAKER,
         _count(1),
-        "Requests that the application can work on at once: a hint, for the first second alone.",
+        "How many requests the application can work on at once: a hint for the first second only.",
     )
     limit_head: bool = _setting(
         False,
         BREAKER,
         _switch(),
-        "Treat HEAD as GET: limit it, and answer it from the store to spare the application work.",
+        "Treat HEAD like GET: limit it, and answer it from the store to spare the application "
+        "work.",
     )
     patience_min_s: float = _setting(
         0.5,
         BREAKER,
         _duration(_MILLISECOND_S),
-        "Shortest time that a GET with a stored answer waits for the first byte, before it gets "
-        "the stored one. The time is learnt by route and kept between this and --patience-max.",
+        "Shortest time that a GET with a stored response waits for the first byte before it "
+        "gets the stored one. The time is measured for each route and kept between this and "
+        "--patience-max.",
     )
     patience_max_s: float = _setting(
         5.0,
         BREAKER,
         _duration(_MILLISECOND_S),
-        "Longest such time, on slow routes.",
+        "Longest such time, for slow routes.",
     )
     patience_closed_s: float = _setting(
         5.0,
         BREAKER,
         _duration(_MILLISECOND_S),
-        "The same while the circuit is closed and nothing seems wrong.",
+        "The same while the circuit is closed and nothing indicates a problem.",
     )
     queue_wait_s: float = _setting(
         2.0,
         BREAKER,
         _duration(),
-        "How long a GET without a stored answer waits for its turn, then 503.",
+        "How long a GET without a stored response waits for a place at the application, then 503.",
     )
     queue_max: int = _setting(
         10_000,
         BREAKER,
         _count(),
-        "How many may wait for their turn, 2 KB each. 0 lets nobody wait.",
+        "How many requests may wait for a place, 2 KB each. With 0 none waits.",
     )
     write_wait_s: float = _setting(
         2.0,
         BREAKER,
         _duration(),
-        "How long a request of another method than GET waits at most while the application is "
-        "known to fail more requests at once; then it is forwarded.",
+        "Longest time that a request with another method than GET waits while the application "
+        "is known to fail more requests at once. Then it is forwarded.",
     )
     retry_after_s: float = _setting(
         2.0,
         BREAKER,
         _duration(),
-        "What such a 503 says in Retry-After, varied a little so that not all come back at once.",
+        "Retry-After of such a 503, varied a little so that not everybody comes back at once.",
     )
     failure_ratio: float = _setting(
         0.5,
         BREAKER,
         _share(),
-        "Share of failures, in the last 2s, that opens the circuit. More for an application "
-        "that fails often by itself.",
+        "Share of failures in the last 2s that opens the circuit. Increase it for an "
+        "application that often fails anyway.",
     )
     failure_volume: int = _setting(
         10,
         BREAKER,
         _count(1),
-        "Answers in the last 2s without which that share says nothing.",
+        "With fewer responses in the last 2s, the share of failures opens nothing.",
     )
     open_min_s: float = _setting(
         1.0,
         BREAKER,
         _duration(_MILLISECOND_S),
-        "Wait of an open circuit before the first probe.",
+        "How long an open circuit waits before the first probe.",
     )
     open_max_s: float = _setting(
         5.0,
         BREAKER,
         _duration(_MILLISECOND_S),
-        "Longest wait between probes. Less finds a recovered application sooner.",
+        "Longest wait between two probes. Decrease it to notice a recovery sooner.",
     )
     fresh_for_s: float = _setting(
         0.0,
         BREAKER,
         _duration(),
-        "While overloaded, serve stored answers younger than this without asking. 1s shares the "
-        "application's capacity among more pages.",
+        "While the application is overloaded, answer with stored responses that are younger "
+        "than this without asking it. 1s leaves its capacity to more pages.",
     )
     failure_statuses: tuple[int, ...] = _setting(
         (),
@@ -912,25 +931,25 @@ class Settings:
         ("auto",),
         BREAKER,
         _failure_texts(),
-        "Texts of error pages that come with status 200: such a page is a failure if it has less "
-        "than 16 KiB and less than half of the stored answer. auto is what MySQL, MariaDB, "
-        "PostgreSQL, WordPress and PHP say; add your own: auto,Our shop is down. off looks for "
-        "none.",
+        "Texts of error pages that come with status 200. Such a page is a failure if it is "
+        "smaller than 16 KiB and smaller than half of the stored response. auto stands for "
+        "the texts of MySQL, MariaDB, PostgreSQL, WordPress and PHP; add your own: auto,Our "
+        "shop is down. off looks for none.",
     )
     routes: tuple[str, ...] = _setting(
         (),
         BREAKER,
         _list("PATHS", _path_pattern),
-        "Paths that are one route each for the route breakers, as /api/*,/search; the first that "
-        "fits counts. Others are grouped by themselves, by their first segments.",
+        "Paths that each are one route for the route breakers: /api/*,/search. The first "
+        "match counts. Other paths are grouped by their first segments.",
     )
     stream_paths: tuple[str, ...] = _setting(
         (),
         BREAKER,
         _list("PATHS", _path_pattern),
-        "Paths of long polls and other answers that take long on purpose, as /poll/*: forwarded "
-        "outside of limit, patience and store. WebSockets and event streams are known by "
-        "themselves.",
+        "Paths of long polls and other responses that take long on purpose: /poll/*. They are "
+        "forwarded without limit and patience, and never stored. WebSockets and event streams "
+        "are recognised without this.",
     )
 
     # The admin listener
@@ -938,15 +957,15 @@ class Settings:
         "auto",
         ADMIN,
         _text("ADDRESS", _check_admin_address),
-        f"Where the figures, the dashboard and the commands are served: {ADMIN_DEFAULT}, unix:PATH "
-        f"or off. auto is {ADMIN_DEFAULT} if that is free, and off inside another program.",
+        f"Where the dashboard, the commands and /metrics are served: {ADMIN_DEFAULT}, unix:PATH "
+        f"or off. auto is {ADMIN_DEFAULT} if that is free; inside another program it is off.",
     )
     admin_token: str = _setting(
         "",
         ADMIN,
         _secret(),
-        "What a client has to send as Authorization: Bearer. Needed where others than programs of "
-        "this machine can connect. Better in RETTER_ADMIN_TOKEN or a file: all users of a machine "
+        "What a client must send as Authorization: Bearer. Required if programs of other "
+        "machines can connect. Prefer RETTER_ADMIN_TOKEN or a file: all users of a machine "
         "see the options of its programs.",
         secret=True,
     )
@@ -962,34 +981,34 @@ class Settings:
         ("auto",),
         COMPRESSION,
         _codings(),
-        "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they are "
-        "installed (pip install zstandard brotli). Turn it off, or exclude paths, where a page "
-        "shows a secret beside what its visitor has sent (BREACH).",
+        "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they "
+        "are installed (pip install zstandard brotli). Turn it off, or exclude paths, where a "
+        "page shows a secret together with input of its visitor (BREACH).",
     )
     compress_types: tuple[str, ...] = _setting(
         COMPRESSED_TYPES,
         COMPRESSION,
         _list("TYPES", _media_type_pattern),
-        "Media types that are compressed, with * as wildcard. Event streams never are.",
+        "Media types that are compressed, with * as wildcard. Event streams are never compressed.",
     )
     compress_exclude: tuple[str, ...] = _setting(
         (),
         COMPRESSION,
         _list("PATHS", _path_pattern),
-        "Paths whose answers are left as they are, as /account/*.",
+        "Paths whose responses are not compressed: /account/*.",
     )
     compress_min_bytes: int = _setting(
         300,
         COMPRESSION,
         _size(),
-        "Smaller bodies are left as they are: they would save no packet.",
+        "Smaller bodies are not compressed: that would not save a packet.",
     )
     compress_level: int = _setting(
         1,
         COMPRESSION,
         _count(1, 9),
-        "gzip's level for forwarded bodies. From 4 on each level takes half as long again for a "
-        "percent or two. Stored bodies are compressed once, and well.",
+        "gzip level for forwarded bodies. Above 3, each level takes half as long again and "
+        "saves a percent or two. Stored bodies are compressed once, with a high level.",
     )
 
     # Trust and output
@@ -997,43 +1016,43 @@ class Settings:
         (),
         OUTPUT,
         _list("NETWORKS", _trusted_proxy),
-        "Proxies in front whose X-Forwarded-* fields are believed, as 10.0.0.0/8,unix:",
+        "Proxies in front of RETTER whose X-Forwarded-* fields are believed: 10.0.0.0/8,unix:",
     )
     headers: bool = _setting(
         True,
         OUTPUT,
         _switch(),
-        "Leave X-Retter, X-Circuit and Cache-Status out of answers.",
+        "Do not send X-Retter, X-Circuit and Cache-Status.",
     )
     error_page: str = _setting(
         "",
         OUTPUT,
         _text("FILE"),
-        "An HTML file for the 502, 503 and 504 of RETTER itself.",
+        "An HTML file for RETTER's own 502, 503 and 504 responses.",
     )
     access_log: str = _setting(
         "",
         OUTPUT,
         _text("FILE"),
-        "Write a line for each request to FILE, or with - to the output.",
+        "Write one line per request to FILE, or to the standard output with -.",
     )
     access_log_format: str = _setting(
         "json",
         OUTPUT,
         _word("json", "combined"),
-        "combined is that of Apache and nginx, for tools that read it; json tells more.",
+        "combined is the format of Apache and nginx, which many tools read; json has more.",
     )
     access_log_sample: float = _setting(
         1.0,
         OUTPUT,
         _share(),
-        "Write a line for that share of the good answers, as 0.01. Errors are always written.",
+        "Write lines for this share of the good responses: 0.01. Errors are always written.",
     )
     log_level: str = _setting(
         "info",
         OUTPUT,
         _word("debug", "info", "warning", "error"),
-        "The least important that is logged.",
+        "The least important level that is logged.",
     )
     log_format: str = _setting(
         "auto",
@@ -1072,12 +1091,14 @@ class Settings:
 
     def _check_admin(self) -> None:
         if self.admin_token and self.admin_token_file:
-            raise Contradiction("admin_token", "does not go together with", "admin_token_file")
+            raise Contradiction("admin_token", "cannot be combined with", "admin_token_file")
         if self.admin in ("auto", "off", "") or self.admin_token or self.admin_token_file:
             return
         address = units.parse_listen(self.admin)
         if address.kind == "tcp" and not units.is_loopback(address.host):
-            raise Contradiction("admin", "is open to other machines, and so needs", "admin_token")
+            raise Contradiction(
+                "admin", "is open to other machines and therefore needs", "admin_token"
+            )
 
 
 # The first may not be larger than the second, unless the second is switched off.

@@ -253,7 +253,7 @@ def _listen_options(words: list[str], text: str) -> frozenset[str]:
     for word in words:
         if word not in LISTEN_OPTIONS:
             raise ValueError(
-                f"{shown(text)}: {shown(word)} is no option of an address; "
+                f"{shown(text)}: {shown(word)} is not an option of an address; "
                 f"after a comma comes {' or '.join(LISTEN_OPTIONS)}"
             )
     options = frozenset(words)
@@ -270,7 +270,7 @@ def parse_upstream(text: str) -> UpstreamAddress:
     """
     cleaned = text.strip()
     if not cleaned:
-        raise ValueError(f"an application's address is missing; write {UPSTREAM_FORMS}")
+        raise ValueError(f"the application's address is missing; write {UPSTREAM_FORMS}")
     if cleaned.startswith("unix:"):
         return UpstreamAddress("unix", "", 0, _unix_path(cleaned, text), b"localhost")
     scheme, separator, rest = cleaned.partition("://")
@@ -301,7 +301,7 @@ def _authority_of_url(scheme: str, rest: str, text: str) -> str:
         raise ValueError(f"{shown(text)}: a Unix socket is written unix:/{path}")
     if path or "?" in authority or "#" in authority:
         raise ValueError(
-            f"{shown(text)}: a path cannot be set, since requests keep their own; "
+            f"{shown(text)}: a path is not possible, since requests keep their own; "
             f"write {scheme}://{re.split('[?#]', authority)[0]}"
         )
     has_port = ":" in authority.rpartition("]")[2]
@@ -318,7 +318,7 @@ def _unix_path(cleaned: str, text: str) -> str:
         raise ValueError(f"{shown(text)} names no socket; write unix:/run/app.sock")
     if len(path.encode("utf-8", "surrogateescape")) > UNIX_PATH_BYTES_MAX:
         raise ValueError(
-            f"{shown(text)}: a socket's path may have {UNIX_PATH_BYTES_MAX} bytes at most"
+            f"{shown(text)}: the path of a socket has at most {UNIX_PATH_BYTES_MAX} bytes"
         )
     return path
 

@@ -62,8 +62,8 @@ class AdminClient:
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Unreachable(
-                f"no admin listener answers at {self.address} ({why}): is RETTER running, and "
-                "with this --admin? Name another with --admin, RETTER_ADMIN or --config"
+                f"no admin listener answers at {self.address} ({why}): is RETTER running "
+                "with this --admin? Give another address with --admin, RETTER_ADMIN or --config"
             ) from None
         finally:
             connection.close()
@@ -91,7 +91,7 @@ class AdminClient:
         found = cast("dict[str, Any]", document)
         if status == 401:
             raise ControlError(
-                f"the admin listener at {self.address} asks for "
+                f"the admin listener at {self.address} requires "
                 f"{'another' if self._token else 'a'} token: --admin-token or RETTER_ADMIN_TOKEN"
             )
         if status >= 400:

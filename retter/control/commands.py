@@ -61,7 +61,7 @@ def _parser(word: str) -> _Parser:
                 setting.flag,
                 dest=setting.name,
                 metavar=setting.kind.metavar,
-                help=f"as the running RETTER has it ({setting.variable} does as well)",
+                help=f"as in the running RETTER (also {setting.variable})",
             )
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
     return parser
@@ -117,16 +117,21 @@ def _why(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _why_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="as a visitor has it: http://example.org/a?b=c")
     parser.add_argument(
-        "--cookie", action="append", metavar="NAME=VALUE", help="a cookie sent; may be repeated"
+        "url", metavar="URL", help="as a visitor requests it: http://example.org/a?b=c"
+    )
+    parser.add_argument(
+        "--cookie",
+        action="append",
+        metavar="NAME=VALUE",
+        help="a cookie of the request; may be repeated",
     )
     parser.add_argument(
         "--header",
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
-        help="a header field sent; may be repeated",
+        help="a header field of the request; may be repeated",
     )
 
 
@@ -147,7 +152,7 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
         + (options.all)
         != 1
     ):
-        raise ConfigError("purge: name one of a URL, --prefix, --session and --all")
+        raise ConfigError("purge: give exactly one of a URL, --prefix, --session and --all")
     found = client.post("/api/purge", body)
     text = words.purged(found["purged"], options.url or options.prefix or "")
     return _show(found, options, text)
@@ -155,8 +160,12 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
 
 def _purge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", nargs="?", help="the stored pages of this URL")
-    parser.add_argument("--prefix", metavar="URL", help="of all URLs that begin like this")
-    parser.add_argument("--session", metavar="NAME=VALUE", help="of one session, by its cookie")
+    parser.add_argument(
+        "--prefix", metavar="URL", help="the stored pages of all URLs that begin with this"
+    )
+    parser.add_argument(
+        "--session", metavar="NAME=VALUE", help="the stored pages of one session, by its cookie"
+    )
     parser.add_argument("--all", action="store_true", help="everything")
 
 
@@ -164,7 +173,7 @@ def _circuit(client: AdminClient, options: argparse.Namespace) -> int:
     seconds = options.seconds
     if options.mode is None:
         if seconds is not None:
-            raise ConfigError(f"circuit: --for is for a mode:\n{words.modes()}".rstrip())
+            raise ConfigError(f"circuit: --for needs a mode:\n{words.modes()}".rstrip())
         return _in_force(client, options, f"\nretter circuit MODE:\n{words.modes()}")
     body: dict[str, Any] = {"mode": options.mode}
     if options.mode != "auto":
@@ -186,9 +195,9 @@ def _circuit_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         metavar="MODE",
         type=_mode,
-        help=f"{about}. Without one: what is in force",
+        help=f"{about}. Without a mode: show what is in force",
     )
-    _add_time(parser, CIRCUIT_S, "then it is as configured again")
+    _add_time(parser, CIRCUIT_S, "then as configured")
     parser.set_defaults(seconds=None)  # to tell whether it was given
 
 

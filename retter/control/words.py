@@ -18,8 +18,8 @@ KINDS: Final = ("fresh", "stored", "refused", "failed")
 MODES: Final = {
     "auto": "RETTER decides",
     "open": "GETs are answered from the store",
-    "closed": "everything is forwarded, however the application fares",
-    "observe": "the same, and it is told what auto would do",
+    "closed": "everything is forwarded, whatever the state of the application",
+    "observe": "everything is forwarded, and RETTER says what auto would do",
 }
 """What the circuit may be held in, and what that means."""
 
@@ -90,7 +90,7 @@ def purged(n: int, url: str) -> str:
     hint = (
         ""
         if n or not url or url.startswith("/")
-        else ("; are they asked for by another host? /path is of any host")
+        else ("; were they requested with another host? /path matches any host")
     )
     return f"{pages(n)} dropped from the store{hint}\n"
 
@@ -134,31 +134,31 @@ def sentence(state: Document) -> str:
     total = sum(rates[kind] for kind in KINDS)
     part = f"{100 * rates['stored'] / total:.0f} %" if total else ""
     if state["draining"]:
-        return "It finishes what runs, and ends."
+        return "RETTER finishes the running requests and stops."
     if state["paused"]:
-        return "A pause: GETs are answered from the store, everything else waits."
+        return "Paused: GETs are answered from the store, everything else waits."
     if state["forced"] == "open":
-        return "An operator's word: GETs are answered from the store."
+        return "Held open by an operator: GETs are answered from the store."
     if state["forced"] == "closed":
-        return "An operator's word: everything is forwarded, however the application fares."
+        return "Held closed by an operator: everything is forwarded to the application."
     if state["forced"] == "observe":
-        return "Everything is forwarded; the state is what it would be."
+        return "Observing only: everything is forwarded; the state is what auto would choose."
     if state["state"] == "LIMITING" and not rates["stored"]:
-        return "The application is given no more than it can do; nothing more has come."
+        return "The application is at its limit; no more requests arrive at present."
     if state["state"] == "LIMITING":
-        return f"More comes than the application can do: {part} of the answers are stored ones."
+        return f"More requests arrive than the application can answer: {part} get stored pages."
     if state["state"] == "OPEN":
-        return "The application fails: visitors get stored pages until it is back."
+        return "The application fails: visitors get stored pages until it has recovered."
     if state["state"] == "HALF-OPEN":
-        return "The application is coming back: it gets more with every good answer."
+        return "The application is recovering: it gets more requests with every good response."
     if not total:
-        return "All quiet: no requests at present."
+        return "No requests at present."
     ill = [one["route"] for one in state["routes"] if one["state"] == "OPEN"]
     if ill:
         return f"A part of the site fails and is answered from the store: {', '.join(ill)}."
     if rates["failed"] + rates["refused"] > 0.01 * total:
-        return "Some requests fail, too few to take the application for ill."
-    return "All is well: the application answers."
+        return "Some requests fail, but too few to open the circuit."
+    return "All is well: the application answers all requests."
 
 
 def served(state: Document) -> str:
@@ -177,17 +177,17 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
     return [
         ("in force", in_force(state, now)),
         ("answers/s", served(state)),
-        ("its time", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
+        ("its latency", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
         ("in flight", f"{number(state['in_flight'])} of {number(state['limit'])}, "
-                      f"{number(state['queue'])} waiting for a place"),
+                      f"{number(state['queue'])} in the queue"),
         ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
         ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
                         f"{upstream['connections_idle']} idle{fault}"),
         ("RETTER", f"{state['version']}, up {length(state['uptime_s'])}, "
                    f"{number(state['connections'])} clients connected"),
-        ("its costs", f"{size(state['memory']['rss_bytes'])}, {added} a request, "
-                      f"loop lag {wait(state['loop_lag_ms'])}"),
+        ("its cost", f"{size(state['memory']['rss_bytes'])}, {added} a request, "
+                      f"event loop lag {wait(state['loop_lag_ms'])}"),
     ]  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def status(state: Document, now: float) -> str:
         lines.append("\nlast changes\n")
         lines += [_wrapped(f"  {event(one, now)}") for one in state["events"][-EVENTS_SHOWN:]]
     if state.get("hints"):
-        lines.append("\nworth a thought\n")
+        lines.append("\nadvice\n")
         lines += [
             textwrap.fill(f"  {one}", COLUMNS_MAX, subsequent_indent="  ") + "\n"
             for one in state["hints"]

@@ -27,19 +27,23 @@ def parser() -> argparse.ArgumentParser:
     )
     add = options.add_argument
     add("--listen", metavar="HOST:PORT", help=f"where the shop listens (default {LISTEN}; "
-        "port 0 takes a free one; either way the first line printed says which)")  # fmt: skip
-    add("--control", metavar="HOST:PORT", help="serve the knobs and figures here too, "
+        "port 0 chooses a free port; the first printed line says which)")  # fmt: skip
+    add("--control", metavar="HOST:PORT", help="also serve the knobs and figures here, "
         "where they can be reached while the shop is dead")  # fmt: skip
     add("--with-proxy", metavar="[HOST]:PORT", help="start RETTER here, in front of the shop, "
         "each in its own process")  # fmt: skip
-    knobs = options.add_argument_group("knobs to begin with (turn them later at /knobs)")
+    knobs = options.add_argument_group("initial knobs (change them later at /knobs)")
     knob = knobs.add_argument
     knob("--connections", help="database connections (default 8)")
     knob("--service-ms", metavar="MS", help="mean milliseconds of a query (default 20)")
-    knob("--model", choices=[str(model) for model in Model], help="how they vary (default fixed)")
-    knob("--backlog", metavar="N", help="pages that may wait for a connection, then an error "
-         "(default: all)")  # fmt: skip
-    knob("--overflow-status", metavar="STATUS", help="that error: 503 (default) or 500")
+    knob(
+        "--model",
+        choices=[str(model) for model in Model],
+        help="distribution of query times (default fixed)",
+    )
+    knob("--backlog", metavar="N", help="pages that may wait for a connection; more get an error "
+         "(default: no limit)")  # fmt: skip
+    knob("--overflow-status", metavar="STATUS", help="status of that error: 503 (default) or 500")
     knob("--seed", type=int, help="make the random service times repeatable")
     return options
 

@@ -31,28 +31,28 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     options = argparse.ArgumentParser(
         prog="retter load",
-        description="Send requests at a constant rate, whether or not answers come (open loop), "
-        "and tell what became of them. Latency counts from the time a request was meant to start. "
-        "Meant for the demonstration shop, alone or behind RETTER; loopback addresses only.",
+        description="Send requests at a constant rate, whether or not responses arrive (open "
+        "loop), and report the results. Latency counts from the time when a request was due. "
+        "For the demonstration shop, alone or behind RETTER; loopback addresses only.",
     )
     add = options.add_argument
     add("url", metavar="URL", help="http://127.0.0.1:8089")
-    add("--rate", type=float, default=2000.0, help="requests a second (default 2000)")
-    add("--seconds", type=float, default=10.0, help="for so long (default 10)")
+    add("--rate", type=float, default=2000.0, help="requests per second (default 2000)")
+    add("--seconds", type=float, default=10.0, help="duration (default 10)")
     add("--urls", type=int, default=500, help="different pages (default 500)")
-    add("--path", default="/product/{n}", help="of the GETs, with {n} counting up "
+    add("--path", default="/product/{n}", help="path of the GETs; {n} counts up "
         "(default /product/{n})")  # fmt: skip
     add("--post-share", type=float, default=0.1, help="share of POSTs (default 0.1)")
-    add("--post-path", default="/cart/add", help="of the POSTs (default /cart/add)")
-    add("--post-body", default="product=7", help="form sent with them (default product=7)")
+    add("--post-path", default="/cart/add", help="path of the POSTs (default /cart/add)")
+    add("--post-body", default="product=7", help="form in the POSTs (default product=7)")
     add("--timeout", type=float, default=2.0, help="seconds until a client leaves (default 2)")
-    add("--connections", type=int, default=8000, help="open at once at most (default 8000)")
+    add("--connections", type=int, default=8000, help="most open connections (default 8000)")
     add("--even", action="store_true", help="even gaps instead of random (Poisson) ones")
-    add("--seed", type=int, default=1, help="of the random gaps and choices (default 1)")
+    add("--seed", type=int, default=1, help="seed of the random gaps and choices (default 1)")
     add("--no-warm", action="store_true", help="do not fetch each page once beforehand")
-    add("--json", metavar="FILE", help="write all figures there, second by second")
-    add("--this-server-is-mine", action="store_true", help="shoot at another machine; do this "
-        "only to one that you run and may overload")  # fmt: skip
+    add("--json", metavar="FILE", help="write all figures to FILE, second by second")
+    add("--this-server-is-mine", action="store_true", help="allow another machine than this one; "
+        "only one that you run and may overload")  # fmt: skip
     return options
 
 

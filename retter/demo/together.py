@@ -127,7 +127,7 @@ async def _line(child: Process) -> str:
         async with asyncio.timeout(START_S):
             line = (await child.stdout.readline()).decode().strip()
     except TimeoutError:
-        raise StartFailed("the shop did not start in time") from None
+        raise StartFailed("the shop did not start within its time limit") from None
     if not line:
         raise StartFailed("the shop did not start")  # it has said why
     return line

@@ -54,7 +54,7 @@ def _text(setting: str, path: str, wanted: str, what: str) -> str:
     except OSError as error:
         raise ConfigError(f"{setting}: {path}: {error.strerror}") from None
     if wanted not in text:
-        raise ConfigError(f"{setting}: {path}: holds no {what} in PEM")
+        raise ConfigError(f"{setting}: {path}: contains no {what} in PEM")
     return text
 
 
@@ -74,7 +74,7 @@ def _fault(error: ssl.SSLError, certificate: str, key: str) -> ConfigError:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(certificate)
     except ssl.SSLError:
-        return ConfigError(f"tls_cert: {certificate}: holds no certificate that can be read")
+        return ConfigError(f"tls_cert: {certificate}: contains no certificate that can be read")
     reason = (error.reason or str(error)).lower().replace("_", " ")
     return ConfigError(f"tls_key: {key}: cannot be used ({reason})")
 
@@ -115,8 +115,8 @@ class Certificates:
         keys = settings.tls_key or settings.tls_cert
         if len(keys) != len(settings.tls_cert):
             raise ConfigError(
-                f"tls_key: {len(keys)} for {len(settings.tls_cert)} of tls_cert; each certificate "
-                "has its key at the same place, or all of them in their own files"
+                f"tls_key: {len(keys)} for {len(settings.tls_cert)} certificates; give one "
+                "--tls-key for each --tls-cert, or none if each file holds its key"
             )
         contexts: dict[str, ssl.SSLContext] = {}
         first: ssl.SSLContext | None = None
@@ -171,6 +171,6 @@ def check(settings: Settings) -> None:
     if any(parse_listen(text).tls for text in settings.listen):
         Certificates(settings)
     elif settings.tls_cert:
-        raise ConfigError("tls_cert: no listener speaks TLS; write --listen :443,tls")
+        raise ConfigError("tls_cert: no listener uses TLS; write --listen :443,tls")
     if parse_upstream(settings.upstream).tls:
         upstream_context(settings)

@@ -120,7 +120,7 @@ class LoopFaults:
         log.error(
             "out-of-memory", errors=errors - self._out_told, dropped=dropped - self._dropped_told,
             store_memory=store_memory,
-            advice="lower --store-memory, or raise the limit of the process or the machine",
+            advice="lower --store-memory, or raise the memory limit of the process or the machine",
         )  # fmt: skip
         self._out_told, self._dropped_told = errors, dropped
 
@@ -165,7 +165,7 @@ def end_out_of_memory() -> NoReturn:
     """End the process at once: nothing can be done without memory, so little is tried."""
     try:
         flush(CLOSE_S)
-        log.error("out-of-memory", exit_code=1, advice="nothing was left to be freed")
+        log.error("out-of-memory", exit_code=1, advice="no memory was left to free")
         flush(CLOSE_S)
     except MemoryError:
         os.write(2, _LAST_WORDS)

@@ -231,7 +231,7 @@ class RunningProxy:
                 raise
             self._admin.close()
             self._admin = None
-            log.warning("no-admin", error=str(error), advice="choose another with --admin")
+            log.warning("no-admin", error=str(error), advice="choose another address with --admin")
             return None
         self.admin_address = url_of(listener)
         return listener
@@ -420,7 +420,9 @@ class Program:
     def _on_too_late(self) -> None:
         """Stop waiting for a successor that neither serves nor ends; another may be started."""
         assert self._successor is not None, "else the timer is cancelled"
-        log.warning("takeover-late", successor=self._successor.pid, advice="it is stopped")
+        log.warning(
+            "takeover-late", successor=self._successor.pid, advice="the successor is stopped"
+        )
         self._successor.kill()  # then it has ended, and _on_successor is told
 
     def _on_successor(self) -> None:
@@ -509,7 +511,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         _keep_freed_memory()
         program = Program(proxy, reread)
         if rest := inheritance.close_rest():
-            log.warning("unused-sockets", listen=rest, advice="no --listen names them")
+            log.warning("unused-sockets", listen=rest, advice="no --listen address matches them")
         # `--listen :80` reads http://127.0.0.1:80 there, as if only this machine were let in.
         open_to = {"open_to": "every interface"} if proxy.everywhere else {}
         compiled = {"compiled": True} if is_compiled() else {}

@@ -54,7 +54,7 @@ class Absence:
         if self._application.begins(fault, now):
             log.warning(
                 "application-absent", upstream=upstream, error=fault,
-                advice="is it running, and is --upstream right? What is not stored gets 502",
+                advice="is it running, and is --upstream right? What is not stored gets a 502",
             )  # fmt: skip
         elif (absent_s := self._application.ends(fault, now)) is not None:
             log.info("application-back", upstream=upstream, absent_s=round(absent_s))

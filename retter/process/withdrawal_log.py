@@ -28,6 +28,6 @@ class WithdrawalLog:
         if now - before > AGAIN_S:
             log.warning(
                 "refused-pages-kept", pages=withdrawals.pages, of=withdrawals.recent,
-                advice="is it a broken deployment? The stored responses of pages that turn 4xx are "
-                "kept while so many do; retter purge removes them",
+                advice="is a deployment broken? Many pages answer 4xx; their stored responses are "
+                "kept. retter purge removes them",
             )  # fmt: skip

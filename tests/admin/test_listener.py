@@ -39,14 +39,14 @@ def test_what_every_answer_says() -> None:
     ("data", "status", "word"),
     [
         (request("/nothing"), 404, "nothing at this path"),
-        (request("/api/state", "PUT"), 405, "only GET, HEAD here"),
-        (request("/api/circuit"), 405, "only POST here"),
+        (request("/api/state", "PUT"), 405, "only GET, HEAD is allowed here"),
+        (request("/api/circuit"), 405, "only POST is allowed here"),
         (request("/api/circuit", "POST", b"mode=auto", Content_Type="text/plain"), 415, "form"),
         (request("/api/circuit", "POST", b"{", Content_Type="application/json"), 400, "not JSON"),
         (
             request("/api/circuit", "POST", b"[]", Content_Type="application/json"),
             400,
-            "no JSON obj",
+            "not a JSON obj",
         ),
         (request("/api/circuit", "POST", b"x" * (BODY_BYTES_MAX + 1)), 413, "65536 bytes at most"),
         (b"garbage\r\n\r\n", 400, "not HTTP/1.1"),
@@ -329,7 +329,7 @@ def test_a_token_in_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", [":9090", "0.0.0.0:9090", "192.0.2.1:1", "admin.example:1"])
 def test_other_machines_need_a_token(address: str) -> None:
-    with pytest.raises(ConfigError, match="admin is open to other machines, and so needs"):
+    with pytest.raises(ConfigError, match="admin is open to other machines and therefore needs"):
         Settings(admin=address)
     assert Settings(admin=address, admin_token=TOKEN).admin == address
 

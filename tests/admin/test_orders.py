@@ -306,7 +306,7 @@ def test_why_it_would_be_forwarded() -> None:
         assert found["key"]["url"] == "shop.example/a"
         assert found["route"] == "GET /a"
         assert found["limits"]["limit"] == 8
-        assert "no stored answer" in found["words"]
+        assert "no stored response" in found["words"]
 
 
 def test_why_tells_the_patience_of_now() -> None:

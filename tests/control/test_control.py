@@ -77,16 +77,16 @@ def test_figures_have_the_digits_that_matter(value: float | None, said: str) -> 
 def test_status_says_first_what_is_the_matter() -> None:
     lines = words.status(STATE, NOW).splitlines()
     assert lines[0] == "LIMITING  since 03:40:38, for 1 min 32 s"
-    assert lines[1].startswith("More comes than the application can do: 80 % of the answers")
+    assert lines[1].startswith("More requests arrive than the application can answer: 80 % get")
     assert lines[3:11] == [
         "  in force     automatic",
         "  answers/s    399 fresh, 1,584 stored, 0.7 refused, 0 failed",
-        "  its time     23 ms typical, 1.2 s slowest 1 %",
-        "  in flight    12 of 13, 2 waiting for a place",
+        "  its latency  23 ms typical, 1.2 s slowest 1 %",
+        "  in flight    12 of 13, 2 in the queue",
         "  store        511 pages, 8.9 MiB of 64.0 MiB, 98 % hits",
         "  application  :8080, 9 connections busy, 3 idle",
         "  RETTER       1.0, up 2 h 13 min, 412 clients connected",
-        "  its costs    39.1 MiB, 48 us a request, loop lag 0.4 ms",
+        "  its cost     39.1 MiB, 48 us a request, event loop lag 0.4 ms",
     ]
     assert lines[-1].endswith("GETs above the limit are answered from the store: more came.")
 
@@ -160,8 +160,8 @@ def test_a_part_that_fails_is_named() -> None:
         (
             0,
             "http://a.example/b",
-            "0 pages dropped from the store; are they asked for by another host? "
-            "/path is of any host\n",
+            "0 pages dropped from the store; were they requested with another host? "
+            "/path matches any host\n",
         ),
     ],
 )
@@ -262,8 +262,11 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["purge"], "purge: name one of a URL, --prefix, --session and --all"),
-        (["purge", "/a", "--all"], "purge: name one of a URL, --prefix, --session and --all"),
+        (["purge"], "purge: give exactly one of a URL, --prefix, --session and --all"),
+        (
+            ["purge", "/a", "--all"],
+            "purge: give exactly one of a URL, --prefix, --session and --all",
+        ),
         (["circuit", "open", "--for", "ever"], "circuit: argument --for: 'ever' is not a duration"),
         (["why"], "why: the following arguments are required: URL"),
         (["status", "now"], "status: unrecognized arguments: now"),
@@ -286,7 +289,7 @@ def test_a_wrong_command_is_a_line_and_exit_code_2(
     ("arguments", "message"),
     [
         (["circuit", "ajar"], "circuit: argument MODE: 'ajar' is none of these:"),
-        (["circuit", "--for", "5m"], "circuit: --for is for a mode:"),
+        (["circuit", "--for", "5m"], "circuit: --for needs a mode:"),
     ],
 )
 def test_who_names_no_mode_is_told_them_all(

@@ -88,8 +88,11 @@ def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     tls = ["--upstream", ":1", "--listen", "127.0.0.1:0,tls"]
     for arguments, message in [
         ([*tls], "tls_cert: a listener with ,tls needs a certificate"),
-        (["--upstream", ":1", "--tls-cert", a, "--tls-key", a_key], "no listener speaks TLS"),
-        ([*tls, "--tls-cert", a, "--tls-cert", b, "--tls-key", a_key], "tls_key: 1 for 2 of"),
+        (["--upstream", ":1", "--tls-cert", a, "--tls-key", a_key], "no listener uses TLS"),
+        (
+            [*tls, "--tls-cert", a, "--tls-cert", b, "--tls-key", a_key],
+            "tls_key: 1 for 2 certificates",
+        ),
         (
             [*tls, "--tls-cert", a, "--tls-key", b_key],
             f"tls_key: {b_key} does not belong to the certificate {a}",
@@ -105,16 +108,16 @@ def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixtu
         ([*tls, "--tls-cert", a, "--tls-key", str(tmp_path)], f"{tmp_path}: Is a directory"),
         (
             [*tls, "--tls-cert", str(nonsense), "--tls-key", a_key],
-            f"tls_cert: {nonsense}: holds no certificate in PEM",
+            f"tls_cert: {nonsense}: contains no certificate in PEM",
         ),
         (
             [*tls, "--tls-cert", a, "--tls-key", str(nonsense)],
-            f"tls_key: {nonsense}: holds no private key in PEM",
+            f"tls_key: {nonsense}: contains no private key in PEM",
         ),
-        ([*tls, "--tls-cert", a], f"tls_cert: {a}: holds no private key in PEM"),
+        ([*tls, "--tls-cert", a], f"tls_cert: {a}: contains no private key in PEM"),
         (
             [*tls, "--tls-cert", str(broken), "--tls-key", a_key],
-            f"tls_cert: {broken}: holds no certificate that can be read",
+            f"tls_cert: {broken}: contains no certificate that can be read",
         ),
         ([*tls, "--tls-cert", a, "--tls-key", str(damaged)], f"tls_key: {damaged}: cannot be used"),
         (
@@ -123,7 +126,7 @@ def test_what_is_said_of_wrong_files(tmp_path: Path, capsys: pytest.CaptureFixtu
         ),
         (
             ["--upstream", "https://a", "--upstream-ca", str(nonsense)],
-            f"upstream_ca: {nonsense}: holds no certificate",
+            f"upstream_ca: {nonsense}: contains no certificate",
         ),
         (["--upstream", "https://a", "--upstream-ca", str(broken)], f"upstream_ca: {broken}"),
     ]:

@@ -152,9 +152,9 @@ def test_purge_tells_how_many(run: Run, retter: RetterProgram) -> None:
     [
         (
             ["circuit", "open", "--for", "48h"],
-            "retter: refused: seconds is a number from 1 to 86400 (24h)",
+            "retter: refused: seconds must be a number from 1 to 86400 (24h)",
         ),
-        (["purge", "--session", "_ga=1"], "retter: refused: session is "),
+        (["purge", "--session", "_ga=1"], "retter: refused: session must "),
         (["why", "/a b"], "retter: refused: the URL is empty, or has white space in it"),
     ],
 )
@@ -203,9 +203,9 @@ def test_a_token_and_the_file_that_names_the_place(
     file.write_text(f'admin = "{json.loads(line)["admin"].removeprefix("http://")}"\n')
 
     assert main(["status", "--config", str(file)]) == 1
-    assert "asks for a token: --admin-token" in capsys.readouterr().err
+    assert "requires a token: --admin-token" in capsys.readouterr().err
     assert main(["status", "--config", str(file), "--admin-token", "x" * 16]) == 1
-    assert "asks for another token" in capsys.readouterr().err
+    assert "requires another token" in capsys.readouterr().err
     monkeypatch.setenv("RETTER_ADMIN_TOKEN", TOKEN)
     monkeypatch.setenv("RETTER_CONFIG", str(file))
     assert main(["status"]) == 0

@@ -184,7 +184,7 @@ def test_a_trip_and_a_recovery_are_seen(look: Open, retter: Retter, shop: Shop) 
 
         shop.turn(condition="healthy")
         shows(page, "#state", "^CLOSED$")
-        shows(page, "#headline", "^(All is well|All quiet|Some requests fail)$")
+        shows(page, "#headline", "^(All is well|No requests|Some requests fail)$")
         for state in ("OPEN", "HALF-OPEN", "LIMITING", "CLOSED"):
             assert state in page.locator("#events .to").all_inner_texts()
         assert page.locator("#lever").get_attribute("data-at") == "shut"
@@ -383,8 +383,8 @@ def test_a_token_is_asked_for_and_kept_for_the_tab(look: Open, shop: Shop) -> No
         page = watched.page
         field = page.get_by_role("textbox", name="Token")
         field.fill("not the token of this one")
-        button(page, "Look in").click()
-        shows(page, "#token-words", "not the right one")
+        button(page, "Log in").click()
+        shows(page, "#token-words", "token is wrong")
         assert field.input_value() == ""
         field.fill(TOKEN)
         field.press("Enter")

@@ -54,25 +54,25 @@ function headline(s) {
   const {fresh, stored, refused, failed} = s.rates, all = fresh + stored + refused + failed;
   const part = all > 0 ? Math.round(100 * stored / all) : 0;
   const ill = s.routes.filter((one) => one.state === "OPEN");
-  if (s.draining) return ["RETTER is shutting down", "It finishes what runs and takes no new connections."];
+  if (s.draining) return ["RETTER is shutting down", "It finishes the running requests and accepts no new connections."];
   if (s.paused) return ["Paused for a deploy", "GETs are answered with the last good pages; everything else waits for the application."];
-  if (s.forced === "open") return ["Held open by hand", "GETs are answered with the last good pages, whether the application is well or not. Other methods still reach it."];
-  if (s.forced === "closed") return ["Held closed by hand", "Everything goes to the application, however it fares. A stored page still hides a failure."];
-  if (s.forced === "observe") return ["Only observing", `Everything goes to the application. Left alone, the circuit would be ${s.state}.`];
+  if (s.forced === "open") return ["Held open by an operator", "GETs are answered with the last good pages, whatever the state of the application. Other methods still reach it."];
+  if (s.forced === "closed") return ["Held closed by an operator", "Everything is forwarded to the application. A stored page still hides a failure."];
+  if (s.forced === "observe") return ["Observing only", `Everything is forwarded to the application. In automatic mode the circuit would be ${s.state}.`];
   switch (s.state) {
   case "CLOSED":
-    if (all === 0) return ["All quiet", "No requests at present."];
+    if (all === 0) return ["No requests", "Nobody asks at present."];
     if (ill.length) return ["A part of the site fails",
-      `${ill.length > 1 ? `${ill.length} routes are` : `${ill[0].route} is`} answered from the store; the rest is well.`];
-    if (failed + refused > 0.01 * all) return ["Some requests fail", "The circuit is closed: too few failures to take the application for ill."];
+      `${ill.length > 1 ? `${ill.length} routes are` : `${ill[0].route} is`} answered from the store; the rest works.`];
+    if (failed + refused > 0.01 * all) return ["Some requests fail", "The circuit is closed: there are too few failures to open it."];
     return ["All is well", part >= 1 ? `The application answers; ${part} % came from the store.` : "The application answers every request itself."];
   case "LIMITING":
-    if (!stored) return ["The application is given what it can do", "Nothing more comes at present, so nothing has to come from the store."];
-    return ["More comes than the application can do", `It works at its limit, and ${part} % of the answers are the last good pages.`];
+    if (!stored) return ["The application is at its limit", "No more requests arrive at present, so none is answered from the store."];
+    return ["More requests than the application can answer", `It works at its limit, and ${part} % of the requests get the last good page.`];
   case "OPEN":
-    return ["The application fails", "Visitors get the last good pages. RETTER keeps asking whether it is back."];
+    return ["The application fails", "Visitors get the last good pages. RETTER probes until it has recovered."];
   default:
-    return ["The application is coming back", "With every good answer RETTER lets more requests through."];
+    return ["The application is recovering", "With every good response RETTER forwards more requests."];
   }
 }
 
@@ -135,7 +135,7 @@ function drawChart() {
   const all = total(sums);
   text("served", share(sums.fresh + sums.stored, all));
   $("served").className = all > 0 && sums.fresh + sums.stored < 0.99 * all ? "bad" : "";
-  $("stack").setAttribute("aria-label", "In the last minute, answers a second on average: " +
+  $("stack").setAttribute("aria-label", "In the last minute, responses per second on average: " +
     KINDS.map((kind) => `${rate(sums[kind] / last.length)} ${kind}`).join(", "));
 }
 function drawBand() {
@@ -184,8 +184,8 @@ function drawPicture(s) {
   text("pic-fresh", fresh + failed > 0 ? `${rate(fresh + failed)}/s` : "");
   text("pic-stored", stored > 0 ? `${rate(stored)}/s` : "");
   text("pic-refused", refused > 0 ? `${rate(refused)}/s refused` : "");
-  $("picture").setAttribute("aria-label", `Visitors send ${rate(all)} requests a second to RETTER. The circuit is ${s.state}: ` +
-    `${rate(fresh + failed)} a second are answered by the application, ${rate(stored)} from the store, ${rate(refused)} are refused.`);
+  $("picture").setAttribute("aria-label", `Visitors send ${rate(all)} requests per second to RETTER. The circuit is ${s.state}: ` +
+    `${rate(fresh + failed)} per second are answered by the application, ${rate(stored)} from the store, ${rate(refused)} are refused.`);
 }
 
 function meter(id, bar, part, all, words) {
@@ -216,7 +216,7 @@ function draw(s) {
   text("p50", wait(s.latency_ms.p50));
   text("p99", wait(s.latency_ms.p99));
   text("in-flight", count(s.in_flight));
-  text("limit", s.limit == null ? "no limit" : `of ${count(s.limit)} it can work on`);
+  text("limit", s.limit == null ? "no limit" : `of ${count(s.limit)} at once`);
   meter("flight-meter", "flight-bar", s.in_flight, s.limit, `${count(s.in_flight)} of ${count(s.limit)}`);
   text("queue", count(s.queue));
   text("entries", count(s.store.entries));
@@ -301,8 +301,8 @@ let asking = null;
 function askToken() {
   if (asking) return asking;
   asking = new Promise((done) => {
-    text("token-words", token ? "That token is not the right one. It is what was given with --admin-token."
-      : "This listener asks for the token that it was given with --admin-token.");
+    text("token-words", token ? "This token is wrong. The right one was set with --admin-token."
+      : "This listener requires the token that was set with --admin-token.");
     $("token").value = "";
     $("ask-token").showModal();
     $("token-form").onsubmit = (event) => {
@@ -391,7 +391,7 @@ async function stayConnected() {
     const pause = RETRY_S[Math.min(failures++, RETRY_S.length - 1)];
     let hurried = false;
     for (let left = pause; left > 0 && !hurried; left--) {
-      link("lost", `${trouble} ${length(Date.now() / 1000 - lostAt)} ago; trying again in ${left} s`);
+      link("lost", `${trouble} ${length(Date.now() / 1000 - lostAt)} ago; next attempt in ${left} s`);
       await new Promise((done) => {
         const timer = setTimeout(done, 1000);
         hurry = () => { hurried = true; clearTimeout(timer); done(); };
@@ -426,11 +426,11 @@ async function act(path, body, words) {
   }
 }
 const MODES = {
-  open: ["Hold the circuit open", "GETs are answered with the last good pages, and with a 503 where there is none. The application gets only the other methods."],
-  closed: ["Hold the circuit closed", "Everything goes to the application, however it fares: RETTER does not protect it from overload."],
-  observe: ["Only observe", "Everything goes to the application; RETTER only tells what it would do."],
+  open: ["Hold the circuit open", "GETs are answered with the last good pages, or forwarded within the limit where there is none. Other methods reach the application."],
+  closed: ["Hold the circuit closed", "Everything is forwarded to the application: RETTER does not protect it from overload."],
+  observe: ["Only observe", "Everything is forwarded to the application; RETTER only says what it would do."],
 };
-const release = () => act("api/circuit", {mode: "auto"}, `The circuit is automatic again, since ${clock(Date.now() / 1000)}.`);
+const release = () => act("api/circuit", {mode: "auto"}, `The circuit is automatic again since ${clock(Date.now() / 1000)}.`);
 $("modes").addEventListener("click", async (event) => {
   const mode = event.target.dataset.mode;
   if (!mode) return;
@@ -443,7 +443,7 @@ $("release").addEventListener("click", release);
 $("pause").addEventListener("click", async () => {
   const chosen = $("pause-for"), seconds = Number(chosen.value);
   if (await confirmed(`Pause the application for ${chosen.selectedOptions[0].textContent}?`,
-    "It gets no requests: GETs are answered with the last good pages, everything else is held until you resume, or the time is over.", "Pause"))
+    "It gets no requests: GETs are answered with the last good pages, everything else is held until you resume or the time is over.", "Pause"))
     await act("api/pause", {seconds}, `Paused until ${clock(Date.now() / 1000 + seconds)}.`);
 });
 const resume = () => act("api/resume", {}, `Resumed at ${clock(Date.now() / 1000)}.`);
