@@ -135,6 +135,12 @@ def has_length(head: bytes) -> bool:
     return _LENGTH_LINES.search(head) is not None
 
 
+def may_shadow(names: Iterable[bytes]) -> bool:
+    """Whether one of some lower-case field names may be taken for another one. Mostly none is."""
+    together = b" ".join(names)
+    return together.translate(_TAKEN_FOR) != together
+
+
 def shadows(name: bytes) -> bool:
     """Whether a lower-case field name would be taken for another one that matters."""
     taken_for = name.translate(_TAKEN_FOR)

@@ -21,6 +21,7 @@ from retter.http.framing_rules import (
     has_length,
     host_is_valid,
     length_fault,
+    may_shadow,
     request_framing,
     shadows,
 )
@@ -173,6 +174,18 @@ def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
     return not (name in ends_here or shadows(name))
 
 
+def _unseen(
+    names: frozenset[bytes], ends_here: frozenset[bytes], trusted: bool
+) -> frozenset[bytes]:
+    """Return those of some lower-case names of which the application gets nothing."""
+    unseen = names & ends_here
+    if may_shadow(names):
+        unseen |= {name for name in names if shadows(name)}
+    if trusted:
+        unseen -= {b"x-forwarded-proto"}
+    return unseen
+
+
 class _RequestForm:
     """What a form of requests means, whatever is filled in.
 
@@ -199,45 +212,56 @@ class _RequestForm:
         shaper: Shaper,
         trusted: bool,
     ) -> None:
+        # A stranger may send 120 names that nobody has seen before: few looks at each of them.
         names = [name.lower() for name, _ in lines]
-        hosts = [value for name, value in lines if name.lower() == b"host" and value is not None]
-        connections = [v.lower() for n, v in lines if n.lower() == b"connection" and v is not None]
+        present = frozenset(names)
+        hosts = [value for name, (_, value) in zip(names, lines, strict=True) if name == b"host"]
+        connections: list[bytes] = []
+        if b"connection" in present:
+            connections = [
+                value.lower() for name, (_, value) in zip(names, lines, strict=True)
+                if name == b"connection" and value is not None
+            ]  # fmt: skip
         self._lines = lines
-        self._fields = [(name.lower(), value or b"") for name, value in lines]
+        self._fields = [(name, value or b"") for name, (_, value) in zip(names, lines, strict=True)]
         self._own = [(at, names[at]) for at, (_, value) in enumerate(lines) if value is None]
         # What the application does not see says nothing.
-        self._seen = [at for at, name in enumerate(names) if _is_seen(name, ends_here, trusted)]
+        unseen = _unseen(present, ends_here, trusted)
+        self._seen = [at for at, name in enumerate(names) if name not in unseen]
         self._telling = [at for at in self._seen if tells(names[at])]
         self.soft_at = soft_places(names)
         self._ids: list[int] = []
         self._country = b""
         if trusted:
             self._country = country(tuple([self._fields[at] for at in self._seen]))
-        else:
+        elif not _REQUEST_IDS.isdisjoint(present):
             self._ids = [at for at in self._seen if names[at] in _REQUEST_IDS]
         self._shaper = shaper
         # Found out once, unless it depends on what is filled in.
-        shaping = [at for at in self._seen if shaper.counts(names[at])]
+        counted = shaper.counted
+        shaping = [at for at in self._seen if names[at] in counted]
         self._shape: bytes | None = None
         if all(lines[at][1] is not None for at in shaping):
             self._shape = shaper.shape(tuple([self._fields[at] for at in shaping]))
-        self.host = hosts[0] if len(hosts) == 1 else b""
+        self.host = (hosts[0] if len(hosts) == 1 else None) or b""
         self.keep_alive = b"close" not in connections
-        self.conditional = not _CONDITIONS.isdisjoint(names)
+        self.conditional = not _CONDITIONS.isdisjoint(present)
         # Some lines bear on the meaning of others: then all of them are looked at each time.
         self.judged = (
             len(hosts) != 1
             or not host_is_valid(self.host)
             or not SIMPLE_CONNECTION.issuperset(connections)
             or names_a_field(connections, names)
-            or not _JUDGED_IN_REQUESTS.isdisjoint(names)
+            or not _JUDGED_IN_REQUESTS.isdisjoint(present)
         )
-        codings = _codings(lines, decodable)
-        told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
-        kept = {names[at] for at in self._seen} - ends_here
+        told = lines
+        if _CODINGS in present:
+            codings = _codings(lines, decodable)
+            told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
+        kept = present - unseen - ends_here
         self.blanks = Blanks(
             told,
-            kept.__contains__,
+            [name in kept for name in names],
             b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
         )
 

@@ -122,8 +122,9 @@ class _ResponseForm:
         )
         self.varies = any(varies_already(name, value) for name, value in self._fields)
         ends_here = _OUR_RESPONSE_FIELDS | HOP_BY_HOP
-        self.forward = Blanks(lines, lambda name: name not in ends_here)
-        self.stored = Blanks(lines, lambda name: name not in ends_here | _NOT_STORED)
+        not_stored = ends_here | _NOT_STORED
+        self.forward = Blanks(lines, [name not in ends_here for name in names])
+        self.stored = Blanks(lines, [name not in not_stored for name in names])
 
     def fields(self, values: list[bytes]) -> Fields:
         """Return the fields with these values."""

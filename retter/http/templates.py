@@ -80,8 +80,10 @@ def field_of(line: bytes) -> tuple[bytes, bytes] | None:
     match = _FIELD_LINE.fullmatch(line)
     if match is None:
         return None
-    value: bytes | None = match[2]
-    return match[1], b"" if value is None else value.rstrip(b" \t")
+    name: bytes
+    value: bytes | None
+    name, value = match.groups()
+    return name, b"" if value is None else value.rstrip(b" \t")
 
 
 def lines_of(form: list[bytes]) -> Lines | None:
@@ -110,20 +112,19 @@ class Blanks:
 
     Args:
         lines: All lines of a form.
-        kept: Whether a field of that lower-case name is written.
+        kept: Whether each of them is written.
         end: What follows the lines, if it is always the same.
     """
 
     __slots__ = ("_filled_in", "_pieces")
 
-    def __init__(self, lines: Lines, kept: Callable[[bytes], bool], end: bytes = b"") -> None:
+    def __init__(self, lines: Lines, kept: Sequence[bool], end: bytes = b"") -> None:
         # The first piece is for the request or status line, then every second one for a value.
         self._pieces: list[bytes] = [b""]
         self._filled_in: list[bool] | None = None  # which values are written; None is all of them
         filled_in: list[bool] = []
         text: list[bytes] = []
-        for name, value in lines:
-            keep = kept(name.lower())
+        for (name, value), keep in zip(lines, kept, strict=True):
             if value is None:
                 filled_in.append(keep)
                 if keep:

@@ -63,14 +63,15 @@ class Shaper:
         vary_on: Lower-case names of further fields that change answers (`--vary-on`).
     """
 
-    __slots__ = ("_verbatim",)
+    __slots__ = ("_verbatim", "counted")
 
     def __init__(self, vary_on: tuple[bytes, ...] = ()) -> None:
         self._verbatim = _VERBATIM.union(vary_on)
+        self.counted = self._verbatim | _JUDGED  # names that may have a part in the shape
 
     def counts(self, name: bytes) -> bool:
         """Tell whether a field of that lower-case name may have a part in the shape."""
-        return name in self._verbatim or name in _JUDGED
+        return name in self.counted
 
     def shape(self, fields: Fields) -> bytes:
         """Return the shape of a request whose application sees these fields; b"" mostly."""

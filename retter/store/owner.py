@@ -55,6 +55,7 @@ NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB 
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
 COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are read anew each time
+HASHED_ONE_BY_ONE_MAX: Final = 3  # more pieces of an owner are hashed together
 SHORT_WAY_COOKIES_MAX: Final = 32  # with more, two looks at each cost more than one
 
 K = TypeVar("K")
@@ -267,12 +268,18 @@ def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
 _lengths = Struct(">II").pack
 
 
-def _digest(rules: OwnerRules, parts: Iterable[tuple[bytes, bytes, bytes]]) -> bytes:
-    # Lengths first, so that no two lists of parts are the same bytes. Part by part: mostly there is
-    # one, and a list of the pieces would take 0.3 of 0.9 us.
+def _digest(rules: OwnerRules, parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
+    # Lengths first, so that no two lists of parts are the same bytes. Few parts, as nearly always,
+    # are hashed one by one: a list of the pieces would take 0.3 of 0.9 us.
     hasher = rules.hasher.copy()  # half the price of a new one with a key
-    for tag, name, value in parts:
-        hasher.update(tag + _lengths(len(name), len(value)) + name + value)
+    if len(parts) <= HASHED_ONE_BY_ONE_MAX:
+        for tag, name, value in parts:
+            hasher.update(tag + _lengths(len(name), len(value)) + name + value)
+    else:
+        hasher.update(
+            b"".join([tag + _lengths(len(name), len(value)) + name + value
+                      for tag, name, value in parts])
+        )  # fmt: skip
     return hasher.digest()
 
 
