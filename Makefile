@@ -18,7 +18,7 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload \
-	compiled test-compiled slowloris abuse bench bench-smoke bench-report bench-compare profile screenshots reference \
+	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots reference \
 	clean distclean
 
 help: ## list these targets
@@ -128,6 +128,9 @@ slowloris: $(VENV)/.stamp-run ## normal visitors beside 10,000 slow heads
 
 abuse: $(VENV)/.stamp-run ## what abuse costs, beside nginx (ARGS=--write: benchmarks/abuse.md)
 	$(BIN)/python -m benchmarks.abuse $(ARGS)
+
+eviction: $(VENV)/.stamp-run ## what stays in a full store, beside LRU (ARGS=--write: benchmarks/eviction.md)
+	$(BIN)/python -m benchmarks.eviction $(ARGS)
 
 bench: $(VENV)/.stamp-run $(COMPILED)/.stamp ## what a request costs, beside the peers (ARGS="--quick")
 	$(BIN)/python -m benchmarks.perf run $(ARGS)
