@@ -65,13 +65,13 @@ def page(rows: Sequence[Row], seeds: int) -> str:
     return f"""\
 # What stays in a full store
 
-Traces of requests, played to the store's own class (`retter/store/s3fifo.py`), to one that drops the
-least recently used page (LRU), and to one that knows the future (best, Belady's rule). Written by
-`make eviction ARGS=--write`, not by hand; the worst of {seeds} seeds. No clock is in it.
+Traces of requests, played to the store's own class (`retter/store/s3fifo.py`), to one that drops
+the least recently used page (LRU), and to one that knows the future (best, Belady's rule). Written
+by `make eviction ARGS=--write`, not by hand; the worst of {seeds} seeds. No clock is in it.
 
-*Hits* are those of the visitors' requests, without the first fifth of a trace; *kept* is how many of
-the pages that they have asked for are stored at the end. The bars: hits not below LRU's in any trace,
-and 99 % of the visited pages kept beside the crawler. A page has 4 KB. The site is ten times as large
-as the store, except in the last two rows; the crawl has a store of 16 MiB.
+*Hits* are those of the visitors' requests, without the first fifth of a trace; *kept* is how many
+of the pages that they have asked for are stored at the end. The bars: hits not below LRU's in any
+trace, and 99 % of the visited pages kept beside the crawler. A page has 4 KB. The site is ten times
+as large as the store, except in the last two rows; the crawl has a store of 16 MiB.
 
 {markdown(cells)}"""
