@@ -1,12 +1,14 @@
-"""The memory that the bodies of all requests and answers may wait in, as one budget.
+"""One memory budget for all buffered bodies of requests and responses.
 
-Whatever holds octets takes them here first and gives them back when they have gone on, whichever
-way that was. What the budget refuses is passed on as it comes.
+Whoever buffers bytes takes them from the budget first and gives them back when they have been
+passed on or dropped. What the budget refuses is passed on as it arrives.
 """
 
-# A body may hold a quarter of what is free at that moment (the dynamic thresholds of switches,
-# Choudhury and Hahne 1998). So when memory is short, those that hold much are passed on first, and
-# those that need little, as forms do, still find some: a few large bodies cannot take all of it.
+# A body may take a quarter of what is free at that moment (the dynamic thresholds of switches,
+# Choudhury and Hahne 1998). So when memory is short, large bodies are passed on first, and small
+# ones, such as forms, are still buffered: a few large bodies cannot take all of it. The bodies of
+# one client may take half of the memory together, however many connections it has: a client that
+# sends and reads slowly on purpose slows down only itself, and as much is left for the others.
 FREE_SHARE = 4
 
 # And one client's bodies may hold half of the memory together, however many connections it has:
@@ -15,10 +17,10 @@ CLIENT_SHARE = 2
 
 
 class BufferBudget:
-    """A number of octets that is taken and given back.
+    """A number of bytes that is taken and given back.
 
     Args:
-        bytes_max: 0 refuses everything: bodies are passed on as they come.
+        bytes_max: 0 refuses everything: bodies are passed on as they arrive.
     """
 
     __slots__ = ("_by_client", "bytes_max", "refused", "used")
@@ -26,8 +28,10 @@ class BufferBudget:
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
         self.used = 0  # octets
-        self.refused = 0  # times that there was too little
-        self._by_client: dict[int, int] = {}  # octets, of those who hold some
+        self.refused = 0  # times that a body got less than it asked for
+        self._by_client: dict[
+            int, int
+        ] = {}  # bytes by client, of clients that have buffered bodies
 
     def take(self, held: int, more: int, each_max: int, client: int = 0) -> bool:
         """Take `more` octets for a body that holds `held`, if it may have them.
@@ -64,13 +68,13 @@ class BufferBudget:
                 del self._by_client[client]
 
 
-# A piece takes 40 octets beside its own. A peer may send two at a time, and would have twenty times
-# the memory that it is counted for.
+# A piece takes 40 bytes besides its own. A peer may send two bytes at a time, and would take twenty
+# times the memory that is counted for it.
 PIECE_BYTES_MIN = 1024
 
 
 def add_piece(pieces: list[bytes], data: bytes) -> None:
-    """Append a piece of a body; small ones are joined, so that few are kept."""
+    """Append a piece of a body. Small pieces are joined, so that few are kept."""
     if pieces and len(pieces[-1]) < PIECE_BYTES_MIN:
         pieces[-1] += data
     else:

@@ -1,7 +1,8 @@
-"""A number for a client, by which its requests are told from others' and are found no more.
+"""A number for a client: it separates clients and reveals no address.
 
-A client is an address: an IPv4 address, or the first 64 bits of an IPv6 address, since whoever has
-one has the rest of them too (RFC 6177). A session is none: one client may have any number of them.
+A client is an address: an IPv4 address, or the first 64 bits of an IPv6 address, since the owner of
+one address has the other addresses of that network too (RFC 6177). A session is not a client: one
+client may have any number of sessions.
 """
 
 from functools import lru_cache
@@ -14,13 +15,13 @@ _NUMBER_BYTES: Final = 7
 _IPV6_PREFIX_BYTES: Final = 8
 # Clients at a time. A hit costs 0.1 us, a miss 5.
 CLIENTS_REMEMBERED_MAX: Final = 4096
-_ADDRESS_CHARACTERS_MAX: Final = 64  # a longer text is no address, and not to be remembered
+_ADDRESS_CHARACTERS_MAX: Final = 64  # a longer text is not an address and is not remembered
 
 UNKNOWN: Final = 0
 
 
 class ClientIds:
-    """Numbers of addresses: keyed hashes, so that none of them tells an address.
+    """Numbers of addresses: keyed hashes, so that a number reveals no address.
 
     Args:
         secret: Random, of the process.
@@ -31,7 +32,7 @@ class ClientIds:
         self._remembered = lru_cache(CLIENTS_REMEMBERED_MAX)(self._of_address)
 
     def of_address(self, address: str) -> int:
-        """Return the number of an address; UNKNOWN (0) for what is none."""
+        """Return the number of an address; UNKNOWN (0) if it is not an address."""
         if len(address) > _ADDRESS_CHARACTERS_MAX:
             return UNKNOWN
         return self._remembered(address)
@@ -47,12 +48,12 @@ class ClientIds:
 
 @lru_cache(CLIENTS_REMEMBERED_MAX)
 def mark_of(address: str) -> int:
-    """Return Python's own hash of a client, to count clients by; of what is no address, of that."""
+    """Return Python's hash of a client, for counting; of other text, its hash."""
     return hash(_network_of(address) or address)
 
 
 def _network_of(text: str) -> bytes:
-    """Return what of an address is one client; b"" for what is none."""
+    """Return the part of an address that identifies a client; b"" if it is not an address."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:

@@ -1,7 +1,7 @@
-"""What is counted on a request's way, as cheaply as Python can count.
+"""Counters on the path of a request, as cheap as Python can make them.
 
-A count is one addition to a list of ints at an index that is known beforehand or one addition away.
-Everything else (sums, shares, labels, rates) is worked out by whoever asks.
+To count is one addition to a list of ints, at an index that is known or one addition away.
+Everything else (sums, shares, labels, rates) is computed by the reader.
 """
 
 from bisect import bisect_left
@@ -10,14 +10,15 @@ from typing import Final, NamedTuple
 
 from retter.base.reason import STATUS_CLASSES, Reason
 
-# Upper bounds of the buckets that latencies are counted in; one more bucket has no bound. About
-# three to a factor of two where pages are, so that a median read from them is off by a tenth.
+# Upper bounds of the buckets for latencies, in seconds; one more bucket has no bound. About three
+# buckets per factor of two in the range of pages, so that a median estimated from them is off by a
+# tenth.
 LATENCY_BOUNDS_S: Final = (
     0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3,
     0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 15.0, 30.0,
 )  # fmt: skip
 
-# What RETTER itself takes is a thousand times less.
+# RETTER's own time is a thousand times shorter.
 OVERHEAD_BOUNDS_S: Final = (
     0.000005, 0.00001, 0.000015, 0.00002, 0.00003, 0.00005, 0.000075, 0.0001, 0.00015, 0.0002,
     0.0003, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05,
@@ -25,7 +26,9 @@ OVERHEAD_BOUNDS_S: Final = (
 
 
 class Histogram:
-    """Counts by bucket, and their sum. A value on a bound belongs to the bucket below it."""
+    """Counts by bucket, and the sum of the values. A value on a bound belongs to the bucket below
+    it.
+    """
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -40,12 +43,12 @@ class Histogram:
         self.total += value
 
     def merge(self, other: "Histogram") -> None:
-        """Count all that another one with the same bounds has counted."""
+        """Add the counts of another histogram with the same bounds."""
         self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
     def without(self, other: "Histogram") -> "Histogram":
-        """Return what is left without what another one, a part of this, has counted."""
+        """Return this histogram minus another one that is a part of it."""
         left = Histogram(self.bounds)
         left.counts = [a - b for a, b in zip(self.counts, other.counts, strict=True)]
         left.total = self.total - other.total
@@ -53,9 +56,13 @@ class Histogram:
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
-    """Estimate the value that this share of the counted ones does not exceed; None without any.
+    """Estimate a quantile; None if nothing was counted.
 
-    Inside a bucket the values are taken to lie evenly; above the last bound they are that bound.
+    Inside a bucket the values are assumed to be evenly distributed; above the last bound they count
+    as that bound.
+
+    Args:
+        share: From 0 to 1: the share of values that are not larger than the result.
     """
     wanted = share * sum(counts)
     if not wanted:
@@ -82,7 +89,7 @@ def cells(counts: Sequence[int]) -> Iterator[tuple[Reason, int, int]]:
 
 
 def by_reason(counts: Sequence[int]) -> dict[str, int]:
-    """Return what was counted by reason, where anything was."""
+    """Return the counts by reason, without zeros."""
     found: dict[str, int] = {}
     for reason, _, count in cells(counts):
         found[reason.value] = found.get(reason.value, 0) + count
@@ -90,10 +97,10 @@ def by_reason(counts: Sequence[int]) -> dict[str, int]:
 
 
 class Counters:
-    """What has happened since the start.
+    """Totals since the start.
 
-    Of the lists, `counts[reason.row + status // 100]` is how many answers of that class were given
-    for that reason.
+    In the lists, `counts[reason.row + status // 100]` is the number of responses of that class that
+    were sent for that reason.
     """
 
     __slots__ = (
@@ -107,40 +114,46 @@ class Counters:
     def __init__(self) -> None:
         self.requests = 0
         self.connections = 0
-        self.client_protocols = 0  # of them, made: what begins with TLS or PROXY comes later
+        self.client_protocols = (
+            0  # protocol objects made so far; after TLS or a PROXY header they are made later
+        )
         self.connections_refused = 0
         self.connections_evicted = 0
         self.retries = 0
         self.clients_gone = 0
         self.tls_failed = 0  # handshakes
-        self.memory_errors = 0  # times that memory has run out
-        self.memory_dropped = 0  # stored responses, for want of it
-        self.faults = 0  # other exceptions that nobody has caught
-        self.access_lines_dropped = 0  # of the access log, for want of a reader or of room
+        self.memory_errors = 0  # times that memory ran out
+        self.memory_dropped = 0  # stored responses that were dropped because of it
+        self.faults = 0  # other exceptions that were not caught
+        self.access_lines_dropped = (
+            0  # lines of the access log, because of a slow reader or a full disk
+        )
         self.forwarded_get = _by_reason_and_class()  # answers of the application
         self.forwarded_other = _by_reason_and_class()  # the same, to other methods
         self.stored = _by_reason_and_class()  # answers from the store, to GETs
-        self.own_get = _by_reason_and_class()  # error answers of RETTER's own
+        self.own_get = _by_reason_and_class()  # RETTER's own error responses
         self.own_other = _by_reason_and_class()
-        self.own_unread = _by_reason_and_class()  # to what was no request
+        self.own_unread = _by_reason_and_class()  # responses to bytes that were not a request
         self.refused = dict.fromkeys(Reason, 0)
         self.client_errors = dict.fromkeys(Reason, 0)
-        self.upstream_errors = dict.fromkeys(Reason, 0)  # whatever the client got then
+        self.upstream_errors = dict.fromkeys(Reason, 0)  # whatever the client got instead
 
-        # How long RETTER itself worked on a request, and on its answer, measured on some of the
-        # connections (sampling.py); a request that the store answers has the first alone.
+        # RETTER's own time for a request and for its response, measured on some of the connections
+        # (sampling.py). A request that the store answers counts only in the first.
         self.overhead_request = Histogram(OVERHEAD_BOUNDS_S)
         self.overhead_answer = Histogram(OVERHEAD_BOUNDS_S)
         self.traffic = [0, 0]  # octets from clients, and to them
 
     def count_forwarded(self, is_get: bool, reason: Reason, status: int) -> None:
-        """Count an answer of the application that goes to its client."""
+        """Count a response of the application that goes to its client."""
         counts = self.forwarded_get if is_get else self.forwarded_other
-        # RFC 9110 section 15: a status that is none is to be taken for a 5xx.
+        # RFC 9110 section 15: an invalid status code is treated as a 5xx.
         counts[reason.row + min(status // 100, STATUS_CLASSES - 1)] += 1
 
     def count_own(self, is_get: bool | None, reason: Reason, status: int) -> None:
-        """Count an error answer of our own; `is_get` is None if the request could not be read."""
+        """Count one of RETTER's own error responses; `is_get` is None if the request could not be
+        read.
+        """
         if is_get is None:
             counts = self.own_unread
         else:
@@ -149,12 +162,12 @@ class Counters:
 
 
 class Totals(NamedTuple):
-    """What became of all requests that have been answered."""
+    """The outcomes of all answered requests."""
 
-    fresh: int  # answered by the application, without a fault
+    fresh: int  # answered by the application without a failure
     stored: int  # answered from the store
-    refused: int  # told to come again
-    failed: int  # an error of the application's, or of RETTER's own for want of an answer
+    refused: int  # refused with a 503
+    failed: int  # errors of the application, and RETTER's own errors other than refusals
 
 
 def _failed(counts: Sequence[int]) -> int:
@@ -162,7 +175,7 @@ def _failed(counts: Sequence[int]) -> int:
 
 
 def totals(counters: Counters) -> Totals:
-    """Add up what has been counted since the start."""
+    """Return the totals since the start."""
     forwarded = counters.forwarded_get, counters.forwarded_other
     own = counters.own_get, counters.own_other
     failed = sum([_failed(counts) for counts in forwarded])

@@ -1,8 +1,8 @@
-"""Errors by side: whose fault it is, what the client is told, what the breaker learns.
+"""Errors by side: whose fault it is, what the client gets, what the breaker learns.
 
-A peer's mistake raises one of these; our own bugs raise `AssertionError`. They are caught where a
-callback enters (client_connection.py, upstream_connection.py, pool.py) and turned into an answer
-in one place (exchange.py). The mapping error -> status, outcome, reason is the class itself.
+A peer's mistake raises one of these; our own bugs raise `AssertionError`. Errors are caught where a
+callback enters (client_connection.py, upstream_connection.py, pool.py) and become a response in one
+place (exchange.py). Status, outcome and reason of an error are attributes of its class.
 """
 
 from enum import Enum
@@ -11,29 +11,29 @@ from retter.base.reason import Reason
 
 
 class Outcome(Enum):
-    """What one forwarded request tells the breaker about the application."""
+    """What the outcome of a forwarded request says about the application."""
 
-    OK = "ok"  # answered, and not with a failure
+    OK = "ok"  # answered without a failure
     OVERLOAD = "overload"  # reset, timed out, 502, 503 or 504
-    REFUSED = "refused"  # no connection: an overload that leaves no doubt, nobody listens
+    REFUSED = "refused"  # no connection: nobody listens, which is an unambiguous overload
     ERROR = "error"  # another 5xx, a malformed or truncated answer
     NEUTRAL = "neutral"  # says nothing: cancelled, detached, or about the request alone
 
 
-# The application speaks about this request or this client, not about itself: too many requests from
-# it (RFC 6585 section 4), a method or an HTTP version that it does not know (RFC 9110 sections
-# 15.6.2 and 15.6.6). RFC 5861 section 4 names only 500, 502, 503 and 504 as errors.
+# These statuses concern this request or this client, not the application: too many requests from
+# the client (RFC 6585 section 4), a method or an HTTP version that is not supported (RFC 9110
+# sections 15.6.2 and 15.6.6). RFC 5861 section 4 names only 500, 502, 503 and 504 as errors.
 _ABOUT_THE_REQUEST = frozenset({429, 501, 505})
-# The application has too much to do; other failures say that it has a fault.
+# These mean overload; other failures mean a fault.
 _OVERLOAD_STATUSES = frozenset({429, 502, 503, 504})
 
 
 def outcome_of(status: int, failure_statuses: frozenset[int] = frozenset()) -> Outcome:
-    """Return what the status of an answer says about the application.
+    """Return what the status of a response says about the application.
 
     Args:
-        status: Of the final answer (200 to 599).
-        failure_statuses: What the operator calls a failure (`--failure-statuses`).
+        status: Of the final response (200 to 599).
+        failure_statuses: What the operator counts as failures (`--failure-statuses`).
     """
     if status in failure_statuses or (status >= 500 and status not in _ABOUT_THE_REQUEST):
         return Outcome.OVERLOAD if status in _OVERLOAD_STATUSES else Outcome.ERROR
@@ -89,7 +89,7 @@ class LoopDetected(DownstreamError):
 
 
 class DownstreamGone(DownstreamError):
-    """The client closed before its answer was complete."""
+    """The client closed before its response was complete."""
 
     reason = Reason.CLIENT_GONE
 
@@ -102,21 +102,21 @@ class UpstreamError(RetterError):
 
 
 class ConnectRefused(UpstreamError):
-    """No connection: refused, unreachable, no such socket or name."""
+    """No connection: refused, unreachable, or an unknown socket or name."""
 
     outcome = Outcome.REFUSED
     reason = Reason.CONNECT_REFUSED
 
 
 class OutOfDescriptors(UpstreamError):
-    """This process or machine has no descriptor or buffer left: our own fault, not theirs."""
+    """This process or machine has no descriptor or buffer left: not the application's fault."""
 
     status, reason = 503, Reason.NO_DESCRIPTORS
     outcome = Outcome.NEUTRAL
 
 
 class InternalError(UpstreamError):
-    """This process has failed, for want of memory perhaps: our own fault, not theirs."""
+    """This process failed, for lack of memory for example: not the application's fault."""
 
     status, reason = 500, Reason.INTERNAL_ERROR
     outcome = Outcome.NEUTRAL
@@ -129,29 +129,29 @@ class ConnectTimeout(UpstreamError):
 
 
 class UpstreamTLSFailed(UpstreamError):
-    """No TLS with the application: a certificate that is not to be believed, or no TLS at all."""
+    """The TLS handshake with the application failed: an untrusted certificate, or no TLS at all."""
 
     reason = Reason.UPSTREAM_TLS
     outcome = Outcome.ERROR
 
 
 class UpstreamTLSClosed(ConnectRefused):
-    """Closed in the handshake, without a word: no TLS there, or an application that restarts.
+    """Closed during the handshake without an alert: the application has no TLS, or it restarts.
 
-    Because of the latter it is held on to as a refused connection is.
+    Because of the latter, requests are held as they are when a connection is refused.
     """
 
     reason = Reason.UPSTREAM_TLS
 
 
 class UpstreamReset(UpstreamError):
-    """Closed or reset before the answer was complete."""
+    """Closed or reset before the response was complete."""
 
     reason = Reason.UPSTREAM_RESET
 
 
 class UpstreamTimeout(UpstreamError):
-    """No first byte before the deadline, or a silence inside the answer."""
+    """No first byte before the deadline, or a silence within the response."""
 
     status, reason = 504, Reason.UPSTREAM_TIMEOUT
 

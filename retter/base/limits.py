@@ -1,14 +1,13 @@
-"""How often a peer may repeat something small, and have each of them looked at.
+"""Limits on what a peer may repeat within one message.
 
-The settings bound a head in octets and in lines. In what they allow, a peer can still repeat one
-octet tens of thousands of times: an empty cookie, a comma, a parameter. Each would cost a step of
-Python, while all other clients wait. So each such number has a limit here, well above what
-browsers, crawlers and applications send. With these limits 64 KiB of anything take at most 3 ms of
-CPU on the machine that the other figures come from (benchmarks/abuse.md).
+The settings bound a head in bytes and in lines. Within these bounds, a peer can still repeat one
+byte tens of thousands of times: an empty cookie, a comma, a parameter. Each would cost a step of
+Python while all other clients wait. So each such number has a limit here, well above what browsers,
+crawlers and applications send. With these limits, 64 KiB of anything take at most 3 ms of CPU on
+the machine of the other measurements (benchmarks/abuse.md).
 
-Beyond a limit, RETTER takes the careful reading: what it has not looked at may be anybody's, is
-stored for nobody and is changed by nothing. Some of it is refused, where no program in its right
-mind sends it.
+Beyond a limit, RETTER assumes the worst: what it has not examined may identify anybody, so nothing
+is stored and nothing is changed. What no sane program sends is refused.
 """
 
 from typing import Final

@@ -1,7 +1,7 @@
 """Names with wildcards: cookies, fields, paths and media types as operators list them.
 
-Names come from strangers, so no regular expression is used here: with two wildcards in a pattern
-it would go back over the same octets again and again.
+Names come from strangers, so there are no regular expressions here: with two wildcards in a pattern
+they would backtrack over the same bytes again and again.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ _Parts = tuple[bytes, tuple[bytes, ...], bytes]  # before the first `*`, between
 
 
 class _Names:
-    """The names that fit at least one of some patterns."""
+    """The names that match at least one of some patterns."""
 
     __slots__ = ("_ends", "_exact", "_others", "_starts")
 
@@ -38,7 +38,7 @@ class _Names:
         self._others = tuple(others)
 
     def fits(self, name: bytes) -> bool:
-        """Tell whether the whole name is one of the patterns."""
+        """Return whether the whole name matches one of the patterns."""
         if name in self._exact or name.startswith(self._starts) or name.endswith(self._ends):
             return True
         for first, middle, last in self._others:
@@ -48,8 +48,8 @@ class _Names:
 
 
 def _has(name: bytes, first: bytes, middle: tuple[bytes, ...], last: bytes) -> bool:
-    """Tell whether the parts in the middle follow each other between the first and the last."""
-    # The leftmost place of each part leaves most room for the next, so there is nothing to retry.
+    """Return whether the middle parts follow each other between the first and the last."""
+    # The leftmost match of each part leaves most room for the next, so there is nothing to retry.
     at, end = len(first), len(name) - len(last)
     for part in middle:
         at = name.find(part, at, end)
@@ -60,8 +60,8 @@ def _has(name: bytes, first: bytes, middle: tuple[bytes, ...], last: bytes) -> b
 
 
 def name_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
-    """Return a predicate: the whole name is one of the patterns, in which `*` is any text.
+    """Return a predicate: the whole name matches one of the patterns, in which `*` is any text.
 
-    It takes time in proportion to the name and to the patterns, whatever stands in either.
+    It takes time in proportion to the name and the patterns, whatever they contain.
     """
     return _Names(patterns).fits

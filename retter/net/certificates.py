@@ -1,7 +1,7 @@
-"""Certificates: read from files, checked when read, chosen by the name that a client asks for.
+"""Certificates: read from files, checked when read, selected by the name that a client asks for.
 
-What is wrong with a file is told by its name before anything listens. Which versions and ciphers
-are spoken is OpenSSL's and the system's choice, above TLS 1.2.
+A wrong file is reported by its name before anything listens. The versions and ciphers above TLS 1.2
+are the choice of OpenSSL and the system.
 """
 
 import ssl
@@ -103,10 +103,10 @@ class Certificates:
     """The certificates of all TLS listeners, read from their files.
 
     Attributes:
-        context: For connections; it chooses by name.
+        context: For connections; it selects by name.
 
     Raises:
-        ConfigError: One of the files is not as it should be.
+        ConfigError: One of the files is wrong.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -145,10 +145,10 @@ class Certificates:
 
 
 def upstream_context(settings: Settings) -> ssl.SSLContext:
-    """Return what is spoken to an application with https.
+    """Return the TLS context for an application with https.
 
     Raises:
-        ConfigError: `upstream_ca` is not as it should be.
+        ConfigError: `upstream_ca` is wrong.
     """
     path = settings.upstream_ca
     if path:

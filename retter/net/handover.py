@@ -1,9 +1,9 @@
-"""Listening sockets that outlive the process: from systemd, or from the process before this one.
+"""Listening sockets that outlive the process: from systemd, or from the previous process.
 
-On SIGUSR2 a process starts its successor, which gets the very sockets that clients connect to, not
-others at the same address: so no connection is refused or lost, whichever of the two the kernel
-has queued it for. When the successor serves, it says so by one byte, and the old process stops
-accepting and drains. A successor that ends before that changes nothing.
+On SIGUSR2 a process starts its successor and passes it the listening sockets themselves, not others
+at the same address. So no connection is refused or lost, whichever process the kernel has queued it
+for. When the successor serves, it says so with one byte, and the old process stops accepting and
+drains. A successor that ends before that changes nothing.
 """
 
 import json
@@ -49,7 +49,7 @@ def predecessors_log_format() -> str:
 
 
 class Inheritance:
-    """What this process has been given at its start."""
+    """The sockets and descriptors that this process received at its start."""
 
     def __init__(self) -> None:
         self._listeners: list[socket.socket] = systemd.take_listeners()
@@ -78,12 +78,12 @@ class Inheritance:
         return None
 
     def is_kept(self, listener: socket.socket) -> bool:
-        """Whether it belongs to somebody who keeps it when this process ends."""
+        """Return whether the socket belongs to somebody who keeps it when this process ends."""
         name = str(listener.getsockname())
         return name in self._kept or name in self._lent
 
     def close_rest(self) -> list[str]:
-        """Close what nobody has taken and return where it listens."""
+        """Close the sockets that nobody has taken, and return their addresses."""
         rest = [str(listener.getsockname()) for listener in self._listeners]
         for listener in self._listeners:
             listener.close()
@@ -91,7 +91,7 @@ class Inheritance:
         return rest
 
     def serving(self) -> None:
-        """Tell the process before this one, if there is one, that it may go."""
+        """Tell the previous process, if there is one, that it may stop."""
         self._lent.clear()
         if self._ready_fd >= 0:
             with suppress(OSError):
@@ -126,7 +126,7 @@ class Inheritance:
 
 
 class Successor:
-    """A process that is to take over.
+    """A process that will take over.
 
     Attributes:
         ready_fd: Readable when it serves or has ended.
@@ -144,12 +144,12 @@ class Successor:
         return bool(answer) and not self._killed  # it may have been just too late
 
     def end(self) -> None:
-        """It is not wanted any more."""
+        """End it: it is not needed any more."""
         with suppress(OSError):
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """It has had its time."""
+        """Kill it: its time is over."""
         self._killed = True
         with suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)

@@ -1,9 +1,9 @@
-"""Where the application is found: the addresses that its name leads to, best first.
+"""The addresses of the application's name, best first.
 
-The name is asked about for every new connection, so that its changes are followed. While the
-resolver fails, the addresses that it told last are used: a connection to them may well be made, and
-without it the site would be down for a fault that is not the application's. That a name does not
-exist is an answer and no failure: then its old address may belong to somebody else by now.
+The name is resolved for every new connection, so that its changes take effect. While the resolver
+fails, the last known addresses are used: a connection to them may well succeed, and without them
+the site would be down for a fault that is not the application's. An answer that the name does not
+exist is not a failure: the old address may belong to somebody else by now.
 """
 
 import asyncio
@@ -14,12 +14,12 @@ from typing import Final
 from retter.config.units import UpstreamAddress
 from retter.net.supervision import start_task
 
-# A resolver that answers at all does so in some milliseconds, and what has been lost on the way is
-# asked again by the C library after 5 s: too late for a connection that has 3 s by default.
+# A working resolver answers within milliseconds. The C library repeats a lost query only after 5 s:
+# too late for a connection attempt of 3 s (the default).
 RESOLVE_S: Final = 1.0
 
 # RFC 6761 section 6.3: the name means this machine, by either protocol. Applications listen on one
-# of the two or on both, and in /etc/hosts mostly stands one.
+# of the two or on both, and /etc/hosts usually has only one.
 LOOPBACK_NAME: Final = "localhost"
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "::1")
 
@@ -78,7 +78,7 @@ class Resolver:
         return sorted(found, key=lambda host: host != self._works)
 
     def worked(self, host: str) -> None:
-        """A connection to that address has been made."""
+        """Note that a connection to that address has succeeded."""
         self._works = host
 
     def close(self) -> None:
@@ -87,8 +87,8 @@ class Resolver:
             self._lookup.cancel()
 
     async def _look_up(self, wait_s: float) -> list[str]:
-        # All who want to know at the same time share one lookup: each takes a thread, and a
-        # resolver that hangs would soon have all of them.
+        # All who ask at the same time share one lookup: each takes a thread, and a hanging resolver
+        # would soon occupy all of them.
         if self._lookup is None:
             self._lookup = start_task(self._loop, self._ask(), "looking the application's name up")
         if self.fault and self._known:
@@ -104,7 +104,7 @@ class Resolver:
         return self._known
 
     async def _ask(self) -> OSError | None:
-        """Look the name up; return what was wrong: it may be that nobody waits any more."""
+        """Look the name up and return the error, if any: perhaps nobody waits any more."""
         address = self._address
         try:
             found = await self._loop.getaddrinfo(

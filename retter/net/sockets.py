@@ -1,4 +1,4 @@
-"""Listening sockets: how they come to be, what they are called, how they are closed."""
+"""Listening sockets: how they are made, named and closed."""
 
 import asyncio
 import contextlib
@@ -8,8 +8,8 @@ import stat
 
 from retter.config.units import ListenAddress
 
-# Connections that the kernel completes for us before they are accepted. Under a rush the loop
-# accepts late, and what does not fit here is answered by a timeout of seconds at the client.
+# Connections that the kernel completes before they are accepted. In a burst the loop accepts late,
+# and a client that does not fit here waits for a retransmission of seconds.
 BACKLOG = 2048
 
 
@@ -75,12 +75,12 @@ def _somebody_listens(path: str) -> bool:
 
 
 def listen_on(address: ListenAddress) -> socket.socket:
-    """Return a listening socket; to one with a path every user may connect, as to a port.
+    """Return a listening socket; every user may connect to one with a path, as to a port.
 
     Raises:
-        ListenError: It cannot be had.
+        ListenError: The address cannot be listened on.
     """
-    # A web server in front is another user. Who shall not come is kept out by the folder.
+    # A web server in front runs as another user. The permissions of the folder keep others out.
     return _listen_on(address, 0o111)
 
 
@@ -88,7 +88,7 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
     """Return a listening socket; one with a path is for this user alone (mode 0600).
 
     Raises:
-        ListenError: It cannot be had.
+        ListenError: The address cannot be listened on.
     """
     return _listen_on(address, 0o177)
 
@@ -129,24 +129,24 @@ def unlink(listener: socket.socket) -> None:
             os.unlink(listener.getsockname())
 
 
-# Rounds of the loop from accepting a connection to `connection_made`, and from what the kernel has
+# Rounds of the loop from accepting a connection to `connection_made`, and from data in the kernel
 # to `data_received`, on asyncio's loop and uvloop.
 _ROUNDS = 2
 
 
 async def read_what_has_come() -> None:
-    """Return when the loop has looked at its sockets, and told their protocols what was there."""
+    """Return when the loop has read its sockets and passed the data to their protocols."""
     for _ in range(_ROUNDS):
         await asyncio.sleep(0)
 
 
 async def close_server(server: asyncio.Server, listener: socket.socket) -> None:
-    """Accept nothing more, and return when everybody accepted has a protocol.
+    """Accept no more connections, and return when each accepted one has a protocol.
 
-    An accepted connection is nobody's for a round or two, and closing would reset that client
-    without a word: asyncio's own loop makes the transport in a task, and makes none once the
+    For a round or two of the loop, an accepted connection belongs to nobody, and closing would
+    reset it silently: asyncio's own loop makes the transport in a task, and makes none once the
     server is closed; uvloop makes the connection in a callback. So asyncio's loop stops accepting
-    first (on uvloop, which has no reader there, that does nothing), and both get their rounds.
+    first (on uvloop, which has no reader there, this does nothing), and both get their rounds.
     """
     server.get_loop().remove_reader(listener)
     try:

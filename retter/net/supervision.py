@@ -1,9 +1,9 @@
-"""Work of our own that ends with an exception: it is told, and everybody else's goes on.
+"""Exceptions in our own tasks and callbacks: reported, and nobody else's work stops.
 
-asyncio tells of a task's exception when the task is collected, which may be late or never. So every
-task is started here, and a test sees to it. An exception in a callback ends that callback: what it
-had still to do for others stays undone. So whoever does something for many, one after the other,
-catches what goes wrong with each of them, and reports it here.
+asyncio reports the exception of a task when the task is collected, which may be late or never. So
+every task is started here; a test checks it. An exception in a callback ends that callback, and
+what it still had to do for others is not done. So whoever works for many, one after the other,
+catches the exception for each of them and reports it here.
 """
 
 import asyncio
@@ -34,5 +34,5 @@ def _look_at(loop: asyncio.AbstractEventLoop, about: str, task: "asyncio.Task[An
 
 
 def report(loop: asyncio.AbstractEventLoop, message: str, error: BaseException) -> None:
-    """Tell what has gone wrong to the loop's exception handler (loop_errors.py)."""
+    """Report an exception to the loop's exception handler (loop_errors.py)."""
     loop.call_exception_handler({"message": message, "exception": error})

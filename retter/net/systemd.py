@@ -1,6 +1,6 @@
-"""What systemd wants to hear and what it hands over: sd_notify(3) and sd_listen_fds(3).
+"""Messages to systemd, and sockets from it: sd_notify(3) and sd_listen_fds(3).
 
-Nothing of it does anything where systemd is not at work.
+Without systemd, none of this does anything.
 """
 
 import os
@@ -19,7 +19,7 @@ def notify(*lines: str) -> None:
         return
     if path.startswith("@"):
         path = "\0" + path[1:]  # a name in the abstract namespace
-    # A manager that has gone or does not listen must not fail who reports to it.
+    # A manager that is gone or does not listen must not make the reporter fail.
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.setblocking(False)
         manager.sendto("\n".join(lines).encode(), path)
@@ -37,10 +37,10 @@ def watchdog_wanted() -> bool:
 
 
 def environment_of_successor() -> dict[str, str]:
-    """Return our environment for a process that is to take our place at the manager."""
+    """Return the environment for a process that replaces us at the service manager."""
     environment = dict(os.environ)
     if watchdog_wanted():
-        environment.pop("WATCHDOG_PID", None)  # it names us; our successor is to be heard too
+        environment.pop("WATCHDOG_PID", None)  # it names this process; the successor may report too
     return environment
 
 

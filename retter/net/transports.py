@@ -1,13 +1,13 @@
-"""What the loops' transports do differently, made the same."""
+"""Differences between the loops' transports, made equal."""
 
 import asyncio
 
 
 def close_sending(transport: asyncio.Transport) -> None:
-    """Close our sending side when all has been sent; the other side may go on.
+    """Close our sending side when everything has been sent; the other side may go on sending.
 
     A connection that the other side has reset meanwhile is aborted: asyncio's loop raises OSError
-    (ENOTCONN) for it, uvloop tells of it later.
+    (ENOTCONN) for it, uvloop reports it later.
     """
     try:
         transport.write_eof()

@@ -7,7 +7,7 @@ log = get_logger()
 
 
 class HintLog:
-    """Told the time once a second."""
+    """Called once a second with the time."""
 
     def __init__(self, services: Services) -> None:
         self._hints = services.hints

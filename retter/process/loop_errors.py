@@ -1,16 +1,17 @@
-"""What the event loop reports because nobody else could catch it.
+"""Exceptions that reach the event loop because nobody else could catch them.
 
-On asyncio's own loop, running out of descriptors while accepting is one of these: the loop stops
-accepting for a second, and says so once for each place in the backlog. Clients that wait for
-nothing are closed meanwhile, so that there is room when it goes on. (uvloop turns newcomers away
-and reports nothing.)
+On asyncio's own loop, running out of descriptors while accepting is one of them: the loop stops
+accepting for a second, and reports it once for each place in the backlog. Meanwhile idle clients
+are closed, so that there is room when it continues. (uvloop turns new clients away and reports
+nothing.)
 
-Out of memory: the store is emptied first, since it is the largest part and the only one that can be
-done without. Where that does not help, the loop would do nothing but fail: a listener that cannot
-accept is told at once that somebody waits, again and again. Then the process ends, with exit code 1
-and one line, for its supervisor to start it anew.
+Out of memory: the store is emptied first, since it is the largest part and the only one that RETTER
+can do without. If that does not help, the loop could only fail: a listener that cannot accept is
+reported again and again. Then the process ends with exit code 1 and one line, so that its
+supervisor restarts it.
 
-Everything else is a fault of ours, and is logged with its traceback; a few a second at most.
+Everything else is a fault of RETTER itself and is logged with its traceback, a few times a second
+at most.
 """
 
 import asyncio
@@ -162,7 +163,7 @@ def _is_writing(context: dict[str, Any]) -> bool:
 
 
 def end_out_of_memory() -> NoReturn:
-    """End the process at once: nothing can be done without memory, so little is tried."""
+    """End the process at once: without memory little else can be done."""
     try:
         flush(CLOSE_S)
         log.error("out-of-memory", exit_code=1, advice="no memory was left to free")

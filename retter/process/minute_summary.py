@@ -1,7 +1,7 @@
-"""What a minute of trouble came to, in one line: never a line for each failure.
+"""One log line for a minute of trouble, never a line for each failure.
 
-A minute without any, in which the application has answered everything itself, has none. (Lines of
-the access log that nobody has taken are trouble too.)
+A minute in which the application answered everything itself has no line. (Dropped lines of the
+access log are trouble too.)
 """
 
 from retter.base.counters import LATENCY_BOUNDS_S, by_reason, quantile, totals
@@ -15,7 +15,7 @@ log = get_logger()
 
 
 class Digest:
-    """Told the time once a second; writes once a minute if there is something to tell."""
+    """Called once a second; writes once a minute if there is something to report."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

@@ -1,4 +1,4 @@
-"""Living and ending: signals, draining, successors, and RETTER inside another program."""
+"""Start and stop: signals, draining, successors, and RETTER inside another program."""
 
 import asyncio
 import contextlib
@@ -148,7 +148,7 @@ class RunningProxy:
         self._services.breaker.set_mode(self._services.loop.time(), Mode(mode))
 
     def reload(self, wanted: Settings) -> Reload:
-        """Take over those of the wanted settings that may change, and open files again.
+        """Apply the wanted settings that may change, and reopen files.
 
         Returns:
             What has changed, and what waits for the next start.
@@ -198,7 +198,7 @@ class RunningProxy:
         return inherited if inherited is not None else listen_on(address)
 
     def hand_over(self) -> Successor:
-        """Start a process that takes over what this one listens on.
+        """Start a process that takes over the listening sockets.
 
         Raises:
             OSError: It cannot be started.
@@ -209,11 +209,11 @@ class RunningProxy:
         return self._inheritance.start_successor(listeners, log_format())
 
     def handed_over(self) -> None:
-        """The successor serves: the sockets are its own from here on."""
+        """The successor serves: the sockets belong to it from now on."""
         self._handed_over = True
 
     def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
-        """Return what the admin listener is to listen on, if there is to be one."""
+        """Return the address of the admin listener, or None."""
         where = self._services.settings.admin
         if where == "auto":
             where = ADMIN_DEFAULT if by_itself else "off"
@@ -261,7 +261,7 @@ class RunningProxy:
         return proxied if address.proxy else connection
 
     async def _drain(self) -> None:
-        """Stop accepting and let what runs come to its end, for `drain_s` at the most."""
+        """Stop accepting and let running requests finish, for `drain_s` at most."""
         services = self._services
         services.draining = (
             True  # before a socket is closed: all who look at the one know the other
@@ -348,10 +348,10 @@ async def running(
 
 
 class Program:
-    """What signals do with the whole program.
+    """Signals of the whole program.
 
-    SIGTERM and SIGINT drain and stop, SIGHUP reads the configuration again, SIGUSR2 starts a
-    successor that takes over.
+    SIGTERM and SIGINT drain and stop, SIGHUP reloads the configuration, SIGUSR2 starts a successor
+    that takes over.
     """
 
     def __init__(self, proxy: RunningProxy, reread: Reread) -> None:
@@ -442,7 +442,7 @@ class Program:
 
 
 def _tell_manager(proxy: RunningProxy) -> None:
-    """Keep systemd's watchdog quiet and tell it how things are, once a second."""
+    """Report to systemd once a second: the watchdog and the circuit's state."""
     watchdog = systemd.watchdog_wanted()
     told = ""
 
@@ -573,7 +573,7 @@ def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
 
 
 def run(settings: Settings, reread: Reread | None = None) -> int:
-    """Serve until a signal says stop.
+    """Serve until a signal ends it.
 
     Args:
         reread: Reads the configuration again, for SIGHUP; raises ConfigError if it is wrong.

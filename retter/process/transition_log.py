@@ -30,7 +30,7 @@ def _plain(transition: Transition) -> dict[str, Any]:
 
 
 class TransitionLog:
-    """Told of every change of state and, once a second, what time it is."""
+    """Called for every change of state, and once a second with the time."""
 
     def __init__(self) -> None:
         self._written_at = -math.inf

@@ -1,7 +1,7 @@
-"""Says when no connection to the application can be made, and why; and when one can again.
+"""Reports when no connection to the application can be made, and why; and when one can again.
 
-The same of the resolver of its name. Once each: a line for every request that was refused would
-bury the log just then.
+The same for the resolver of its name. Once each: a line for every refused request would bury the
+log at that time.
 """
 
 from retter.proxy.services import Services
@@ -21,7 +21,7 @@ class Spell:
         self._again_at = float("-inf")
 
     def begins(self, fault: str, now: float) -> bool:
-        """Whether it is to be told now that there is a fault."""
+        """Return whether the fault is to be reported now."""
         if not fault or self.since is not None or now < self._again_at:
             return False
         self.since = now
@@ -29,7 +29,7 @@ class Spell:
         return True
 
     def ends(self, fault: str, now: float) -> float | None:
-        """Return how long it has lasted, in seconds, if it is to be told that it is over."""
+        """Return how long it lasted, in seconds, if its end is to be reported."""
         if fault or self.since is None:
             return None
         lasted_s, self.since = now - self.since, None
@@ -37,7 +37,7 @@ class Spell:
 
 
 class Absence:
-    """Told the time once a second."""
+    """Called once a second with the time."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -45,7 +45,7 @@ class Absence:
         self._resolver = Spell()
 
     def on_second(self, now: float) -> None:
-        """Look whether the last attempts to connect and to resolve were in vain."""
+        """Check whether the last attempts to connect and to resolve failed."""
         self._look_for_application(now)
         self._look_for_resolver(now)
 

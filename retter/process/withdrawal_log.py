@@ -1,6 +1,6 @@
-"""Says that the application refuses very many of its pages, so that none of them is taken back.
+"""Reports that the application refuses very many of its pages, so that none of them is withdrawn.
 
-Once, and again when it has been otherwise for a while: such a deployment may last.
+Once, and again after a while without it: such a deployment may last.
 """
 
 from retter.proxy.services import Services
@@ -13,14 +13,14 @@ log = get_logger()
 
 
 class WithdrawalLog:
-    """Told the time once a second."""
+    """Called once a second with the time."""
 
     def __init__(self, services: Services) -> None:
         self._withdrawals = services.withdrawals
         self._seen_at = float("-inf")  # when there was a mass at last
 
     def on_second(self, now: float) -> None:
-        """Look whether there is a mass of refusals."""
+        """Check whether many pages are refused."""
         withdrawals = self._withdrawals
         if not withdrawals.mass:
             return

@@ -1,8 +1,8 @@
 """A line for each request (`--access-log`), JSON or combined, collected and written together.
 
-A line by way of a logging library costs more than an answer from the store, so the lines are made
-here and written once a tick. No cookie, credential or session ever stands in one: the owner is
-told by its class alone, and a target or a Referer that carries a session is cut before it.
+A line through a logging library costs more than a response from the store, so lines are made here
+and written once per tick. No line contains a cookie, a credential or a session: of the owner only
+its class is written, and a target or Referer is cut before a session in it.
 """
 
 import sys
@@ -17,8 +17,8 @@ from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, url_sessions
 from retter.telemetry.line_writer import lines_to, open_for_lines
 
-# So many are not left waiting for the tick: as much as a pipe holds (64 KiB), so that a reader that
-# keeps up finds something to read all the while.
+# Bytes that do not wait for the tick: as much as a pipe holds (64 KiB), so that a fast reader
+# always finds something to read.
 LINES_MAX: Final = 256
 
 _quoted = JSONEncoder().encode
@@ -44,13 +44,12 @@ class AccessLog:
 
     Args:
         path: A file, which is appended to, or `-` for standard output.
-        before: The one that this takes the place of.
+        before: The log that this one replaces.
         rules: Which parts of a target are sessions.
-        counters: Where lines are counted that nobody has taken.
-        combined: In the format that Apache and nginx call combined, not in JSON.
-        share: Of the good answers (below 400), so many are noted; all others always are, since
-            they are what one looks for.
-        clock: Seconds for the durations, finer than the loop's milliseconds.
+        counters: For lines that were dropped.
+        combined: The combined format of Apache and nginx instead of JSON.
+        share: The share of good responses (below 400) that is written; all others always are.
+        clock: Seconds for durations, finer than the loop's milliseconds.
 
     Raises:
         OSError: The file cannot be opened.
@@ -109,7 +108,7 @@ class AccessLog:
         """
         sampled = 200 <= status < 400
         if sampled:
-            # Every n-th, without a throw of dice: (1 - share) of them cost nothing more.
+            # Every n-th, without a random number: the other (1 - share) cost nothing more.
             self._credit += self._share
             if self._credit < 1:
                 return
@@ -170,7 +169,7 @@ class AccessLog:
         return self._date
 
     def flush(self) -> None:
-        """Write what has been collected, as far as it is taken."""
+        """Write the collected lines, as far as the reader takes them."""
         if self._lines:
             lines, self._lines = self._lines, []
             text = "\n".join(lines) + "\n"
@@ -179,9 +178,9 @@ class AccessLog:
             self._writer.flush()
 
     def close(self, after: "AccessLog | None" = None, wait_s: float = 0.0) -> None:
-        """Write the rest, waiting so long for who reads it, and close the file.
+        """Write the rest, waiting this long for the reader, and close the file.
 
-        `after` is the one that takes the place of this.
+        `after` is the log that replaces this one.
         """
         self.flush()
         if after is not None and after._writer is self._writer:

@@ -1,18 +1,18 @@
-"""Where lines of a log go: a file, a pipe, a socket, a terminal; and never a wait for its reader.
+"""The destination of log lines: a file, a pipe, a socket, a terminal; it never waits for the
+reader.
 
-A pipe that nobody empties, a terminal that has been stopped and a full disk take nothing. What
-they have not taken is kept, in bounded number, and offered again; what comes on top is dropped,
-whole lines of it, and counted. A regular file is written to directly: what a hanging network file
-system does then is not in our hands. It never ends in half a line: what a full disk has taken of
-one is taken back, and what another end of the process has left of one is ended by a newline.
+A pipe that nobody reads, a stopped terminal and a full disk accept nothing. What they have not
+accepted is kept, in bounded number, and offered again; beyond that, whole lines are dropped and
+counted. A regular file is written to directly: what a hanging network file system does then is
+out of our control. It never ends in half a line: the part of a line that a full disk has
+accepted is removed again, and half a line of a killed process is ended by a newline.
 
 O_NONBLOCK belongs to the open file and not to the descriptor: set on a standard output that this
-process was given, it would surprise everybody else who has it, the shell first of all. So it is
-never set there. To a socket is written with a flag of that one call; a pipe or a terminal is opened
-once more, by its entry in /proc, which makes an open file of our own. Where that is refused (it
-belongs to another user, or there is no /proc) a pipe is asked before each write, and gets no more
-at once than is sure to fit in; a terminal, which promises nothing of the kind, is written to as
-everybody does.
+process was given, it would surprise all other programs that share it, the shell first of all. So
+it is never set there. A socket is written to with a flag of that one call; a pipe or a terminal
+is opened again through its entry in /proc, which gives an open file of our own. Where that is
+refused (it belongs to another user, or there is no /proc), a pipe is polled before each write
+and gets no more than certainly fits; a terminal, which promises nothing, is written to normally.
 """
 
 import os
@@ -24,11 +24,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, TextIO
 
-# Of lines that wait for their reader, beside those offered last: some seconds of a busy site's
-# access log, and little enough for a small machine.
+# Bytes of lines that wait for the reader, besides those offered last: some seconds of a busy site's
+# access log, and little for a small machine.
 WAITING_BYTES_MAX: Final = 1024 * 1024
 
-# At the end of the program a reader that is only slow has so long to take the rest.
+# At the end of the program, a slow reader has this long to take the rest.
 CLOSE_S: Final = 0.5
 _POLL_S: Final = 0.01
 
@@ -114,7 +114,7 @@ class LineWriter:
 
 
 def _to_file(descriptor: int) -> Callable[[bytearray], int]:
-    """Return what writes to a regular file: whole lines where the disk is full."""
+    """Return a function that writes to a regular file: whole lines only, also on a full disk."""
 
     def put(data: bytearray) -> int:
         written = os.write(descriptor, data)

@@ -1,9 +1,9 @@
-"""Where log records go: one line each, for people on a terminal, as JSON for programs.
+"""Log records: one line each, for people on a terminal, as JSON for programs.
 
-Only what is rare is logged: a change of state, a start, a fault. A record costs more than an
-answer from the store, so whoever calls this decides first whether it is worth a line.
+Only rare events are logged: a change of state, a start, a fault. A record costs more than a
+response from the store, so the caller decides first whether it is worth a line.
 
-`configure` belongs to the process and is called by the command line alone; a program that embeds
+`configure` belongs to the process and is called only by the command line; a program that embeds
 RETTER keeps its own structlog configuration.
 """
 
@@ -55,18 +55,18 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
 
 
 def format_in_use() -> str:
-    """Return what `auto` has come to: console or json."""
+    """Return the format that `auto` has chosen: console or json."""
     return _format
 
 
 def flush(wait_s: float = 0.0) -> None:
-    """Offer once more what nobody has taken yet; at the end of the program, for so long."""
+    """Offer the remaining lines again, at the end of the program, for this long."""
     if _lines is not None:
         _lines.flush(wait_s)
 
 
 def lines_dropped() -> int:
-    """Return how many lines there was no room for."""
+    """Return how many lines were dropped."""
     return _lines.dropped if _lines is not None else 0
 
 
@@ -90,13 +90,13 @@ def _json() -> list[Processor]:
 
 
 def _head_first(_logger: object, _method: str, record: EventDict) -> EventDict:
-    """Put what every record has at its start, where an eye that runs down the log finds it."""
+    """Put the fields that every record has first."""
     head = {name: record.pop(name) for name in ("timestamp", "level", "event")}
     return {**head, **record}
 
 
 def _json_default(value: object) -> object:
-    """Write what JSON has no type for: octets as Latin-1 (one character each), the rest as text."""
+    """Convert values that JSON has no type for: bytes as Latin-1, the rest as text."""
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
