@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from retter.http.cookies import CSRF, IGNORABLE, LIKELY, SESSION, may_be_secret
+from retter.http.cookies import (
+    CSRF,
+    IGNORABLE,
+    LIKELY,
+    SESSION,
+    SESSION_BYTES_MIN,
+    may_be_secret,
+)
 from retter.http.message import PERCENT, RequestHead, ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.set_cookie import cookies_of, cookies_set
@@ -165,7 +172,7 @@ def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candid
         begin = at - _common(around_before, before)
         end = after_part + _common(around_after, text[after : after + AROUND_BYTES_MAX])
         found = value[begin:end]
-        if len(found) >= PART_BYTES_MIN and _is_no_word(found) and found not in asked:
+        if len(found) >= PART_BYTES_MIN and _may_be_id(found) and found not in asked:
             return 0
         if not candidates:
             return 0
@@ -185,10 +192,15 @@ def _common(one: bytes, other: bytes) -> int:
     return common
 
 
-def _is_no_word(text: bytes) -> bool:
-    """Tell an id from a word: it has a digit in it, or letters of both cases."""
-    return text.translate(None, b"0123456789") != text or (
-        text != text.lower() and text != text.upper()
+def _may_be_id(text: bytes) -> bool:
+    """Tell an id from a word of a page, as the name of a theme.
+
+    It has a digit in it, or letters of both cases, or is as long as session ids are.
+    """
+    return (
+        len(text) >= SESSION_BYTES_MIN
+        or text.translate(None, b"0123456789") != text
+        or (text != text.lower() and text != text.upper())
     )
 
 

@@ -238,6 +238,8 @@ def test_what_was_asked_before_a_logout_by_the_other_cookie_is_not_stored_after_
         (f"s%3A{ID}.abcdefghijklmnop", ID),
         (f'"{ID}"', ID),
         ("QwErTyUiOp", "QwErTyUi"),
+        ("abcdefghijklmnopqrstuvwxyz", "abcdefghijklmnopqrstuvwxyz"),
+        ("abcdefghijklmnopqrstuvwxyz", "fghijklmnopqrstu"),
         (ID * 9, f"<{ID * 9}>"),
         (ID * 9, ID * 2),
     ],
@@ -255,6 +257,7 @@ def test_a_page_that_shows_a_cookie_it_sets_is_not_everyones(
     [
         (f"sid={ID}", f"<p>{ID[:7]} is short"),
         ("popup=newsletter_seen", "<p>newsletter"),
+        ("layout=sidebar-left", "<body class=sidebar-left>"),
         ("_ga=GA1.2.12345678.1", "GA1.2.12345678.1"),
         ("last=/p/item-12345678", "/p/item-12345678"),
         (f"sid=; Max-Age=0; was={ID}", ID),
