@@ -16,7 +16,8 @@ from setuptools import setup
 # request, and tests put others in their place.
 MODULES = (
     "base/buffers", "base/wildcard",
-    "http/cache_control", "http/content_coding", "http/cookies", "http/dates",
+    "http/binding_schemes", "http/cache_control", "http/content_coding", "http/cookies",
+    "http/dates",
     "http/forwarding", "http/hop_by_hop", "http/memo", "http/message", "http/read_buffer",
     "http/request_parser", "http/response_parser", "http/templates", "http/variants",
     "store/accounting", "store/changes", "store/conditional", "store/forms", "store/hints",
@@ -25,10 +26,11 @@ MODULES = (
     "store/sessions", "store/set_cookie", "store/store", "store/taken_back",
     "compression/coding",
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection",
-    "proxy/deadline_wheel", "proxy/exchange", "proxy/goodness", "proxy/keeping",
-    "proxy/local_answers", "proxy/redirect", "proxy/relay", "proxy/request_body",
-    "proxy/responses", "proxy/sampling", "proxy/tunnel", "proxy/upstream_connection",
-    "proxy/withdrawals",
+    "proxy/deadline_wheel", "proxy/delivery", "proxy/exchange", "proxy/goodness",
+    "proxy/holders", "proxy/interfaces", "proxy/keeping", "proxy/learning",
+    "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay", "proxy/request",
+    "proxy/request_body", "proxy/responses", "proxy/sampling", "proxy/services",
+    "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection", "proxy/withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

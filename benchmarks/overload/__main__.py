@@ -18,8 +18,8 @@ from benchmarks.overload.trial import (
     pin_this_process,
     run_trial,
 )
-from retter.demo.cli import raise_file_limit
 from retter.demo.load_generator import LoadError, Summary
+from retter.demo.terminal import raise_file_limit
 
 RESULTS: Final = Path(__file__).parent.parent / "results"
 BAR_WIDTH: Final = 24

@@ -24,7 +24,6 @@ from benchmarks.overload.peers import (
 )
 from benchmarks.overload.php import PhpShop
 from benchmarks.overload.scenarios import Action, Behind, Event, Scenario
-from retter.demo.cli import run
 from retter.demo.load_generator import (
     Burst,
     LoadPlan,
@@ -36,6 +35,7 @@ from retter.demo.load_generator import (
     run_load,
     summarize,
 )
+from retter.demo.terminal import run
 
 TIMEOUT_S: Final = 10.0  # when a client leaves; two of them and the shop is lost
 SETTLE_S: Final = 1.5  # longer than the second for which the peers' stores are fresh

@@ -7,15 +7,13 @@ them misses some, and is dropped when it takes nothing for long.
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import h11
 
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
 from retter.http.framing_rules import has_control
-
-if TYPE_CHECKING:
-    from retter.admin.listener import Admin
+from retter.proxy.services import Services
 
 HEAD_BYTES_MAX = 32 * 1024  # an explained request's cookies may stand in the query
 BODY_BYTES_MAX = 64 * 1024  # and a whole head of a request in a form
@@ -34,10 +32,22 @@ _FIELDS = (
 _STRICT_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 
 
+class Listener(Protocol):
+    """What a connection needs of what has accepted it."""
+
+    services: Services
+    loop: asyncio.AbstractEventLoop
+
+    def accept(self, connection: "AdminConnection") -> bool: ...
+    def lost(self, connection: "AdminConnection") -> None: ...
+    def answer(self, request: AdminRequest) -> AdminAnswer | EventStream: ...
+    def begins_to_listen(self, connection: "AdminConnection") -> None: ...
+
+
 class AdminConnection(asyncio.Protocol):
     """A server-side connection."""
 
-    def __init__(self, admin: "Admin") -> None:
+    def __init__(self, admin: Listener) -> None:
         self._admin = admin
         self._loop = admin.loop
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)

@@ -2,21 +2,14 @@
 
 import argparse
 import asyncio
-import contextlib
 import random
-import resource
-import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
 
 from retter.demo.database import Database
 from retter.demo.knobs import Knobs, Model
 from retter.demo.server import Clock, ShopServer
 from retter.demo.shop import Shop
-
-LISTEN: Final = "127.0.0.1:8090"
-CONTROL: Final = "127.0.0.1:8091"
+from retter.demo.terminal import LISTEN, address, raise_file_limit, run, say, stopped
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,50 +39,6 @@ def parser() -> argparse.ArgumentParser:
     knob("--overflow-status", metavar="STATUS", help="status of that error: 503 (default) or 500")
     knob("--seed", type=int, help="make the random service times repeatable")
     return options
-
-
-def address(text: str) -> tuple[str, int]:
-    """Return host and port of HOST:PORT or :PORT. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run it on uvloop where that is installed, else on asyncio's own loop."""
-    try:
-        import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
-    except ImportError:
-        factory = None
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
-
-
-def say(text: str) -> None:
-    """Print a line at once, also into a pipe; somebody may wait for it."""
-    with contextlib.suppress(BrokenPipeError):
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
-def raise_file_limit() -> None:
-    """Allow as many open connections as the system lets us."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def stopped() -> asyncio.Event:
-    """Return an event that SIGINT or SIGTERM sets."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 async def serve(options: argparse.Namespace, knobs: Knobs) -> int:

@@ -9,7 +9,6 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
-from retter.demo.cli import raise_file_limit, run, say
 from retter.demo.load_generator import (
     LoadError,
     LoadPlan,
@@ -19,6 +18,7 @@ from retter.demo.load_generator import (
     as_json,
     run_load,
 )
+from retter.demo.terminal import raise_file_limit, run, say
 
 __all__ = ["LoadError", "LoadPlan", "LoadReport", "Phase", "main", "run_load"]
 

@@ -15,7 +15,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from typing import Any, Final
 
-from retter.demo.cli import CONTROL, LISTEN, address, say
+from retter.demo.terminal import CONTROL, LISTEN, address, say
 from retter.net.supervision import start_task
 
 ADMIN: Final = "127.0.0.1:9090"  # where `retter status` and the like look for it

@@ -6,16 +6,7 @@ one, in either direction, the connection is that client's alone, is never pooled
 the client's own. Nothing that comes over it is stored.
 """
 
-from typing import TYPE_CHECKING, Final
-
-from retter.base.limits import LIST_MEMBERS_MAX
-from retter.http.message import Fields
-
-if TYPE_CHECKING:
-    from retter.proxy.upstream_connection import UpstreamConnection
-
-_SCHEMES = (b"ntlm", b"negotiate", b"kerberos")
-_SCHEME_BYTES_MAX = 10
+from typing import Final, Generic, Protocol, TypeVar
 
 # Anybody may name such a scheme, and each connection may hold a process of the application without
 # a place of the breaker. So idle ones above this number are closed, longest idle first: as many as
@@ -27,23 +18,24 @@ SURPLUS_S: Final = 1.0
 IDLE_S: Final = 60.0
 
 
-def names_binding_scheme(fields: Fields, name: bytes) -> bool:
-    """Tell whether a field of that lower-case name speaks of such a scheme.
+class Bindable(Protocol):
+    """What is needed of a connection to the application."""
 
-    Of a field with several challenges, each is looked at (RFC 9110 section 11.6.1). One with more
-    than are looked at is taken for such a scheme.
-    """
-    for field_name, value in fields:
-        if field_name == name:
-            if value.count(b",") >= LIST_MEMBERS_MAX:
-                return True
-            for part in value.split(b","):
-                if part.strip(b" \t")[:_SCHEME_BYTES_MAX].lower().startswith(_SCHEMES):
-                    return True
-    return False
+    bound: bool
+    idle_since: float
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def ready(self) -> bool: ...
+    def has_unread(self) -> bool: ...
+    def let_go(self) -> None: ...
 
 
-class BoundConnections:
+Connection = TypeVar("Connection", bound=Bindable)
+
+
+class BoundConnections(Generic[Connection]):
     """Which client has which connection.
 
     A client is known by its connection and by its address: a proxy in front sends the requests of
@@ -54,12 +46,12 @@ class BoundConnections:
 
     def __init__(self) -> None:
         # Looked at with every request, so reached in one step. Empty where nobody has one.
-        self.clients: dict[object, dict[str, UpstreamConnection]] = {}
+        self.clients: dict[object, dict[str, Connection]] = {}
 
     def __len__(self) -> int:
         return sum([len(connections) for connections in self.clients.values()])
 
-    def bind(self, client: object | None, address: str, connection: "UpstreamConnection") -> None:
+    def bind(self, client: object | None, address: str, connection: Connection) -> None:
         """Give a connection to a client; None is one that has left."""
         connection.bound = True
         if client is None:
@@ -71,7 +63,7 @@ class BoundConnections:
             before.let_go()
         connections[address] = connection
 
-    def take(self, client: object, address: str, *, look: bool) -> "UpstreamConnection | None":
+    def take(self, client: object, address: str, *, look: bool) -> Connection | None:
         """Return the client's connection if it can be used now.
 
         `look` as in ConnectionPool.acquire.
@@ -83,7 +75,7 @@ class BoundConnections:
 
     def sweep(self, now: float) -> None:
         """Close what has been idle for too long, and forget what is closed: once a second."""
-        idle: list[UpstreamConnection] = []
+        idle: list[Connection] = []
         for client, connections in list(self.clients.items()):
             for address, connection in list(connections.items()):
                 if connection.closed:

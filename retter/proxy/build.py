@@ -30,6 +30,7 @@ from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
 from retter.proxy.sampling import upstream_connection
 from retter.proxy.services import Services
+from retter.proxy.upstream_connection import UpstreamConnection
 from retter.proxy.wall_clock import WallClock
 from retter.proxy.withdrawals import Withdrawals
 from retter.store.hints import Hints
@@ -79,7 +80,7 @@ def build_services(
     store = ResponseStore(store_rules(settings, rules))
     hints = Hints()
     worker = ThreadWorker(loop)
-    bound = BoundConnections()
+    bound: BoundConnections[UpstreamConnection] = BoundConnections()
     compression = Compression(store, worker, loop.time)
     configure_compression(compression, settings)
     breaker = CircuitBreaker(breaker_settings(settings), now, state_changed)

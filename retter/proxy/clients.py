@@ -13,6 +13,7 @@ from retter.proxy.eviction import LongestWaiting
 from retter.proxy.half_close import HalfClosed
 from retter.proxy.lingering import LingerPace
 from retter.proxy.peers import Peers
+from retter.proxy.upstream_connection import UpstreamConnection
 
 # When there is no room, those of an address with more than this share of all connections give way
 # first: one client that takes all it can get drives itself out and nobody else. An office or a
@@ -59,7 +60,7 @@ class ClientRegistry:
         loop: asyncio.AbstractEventLoop,
         counters: Counters,
         peers: Peers,
-        bound: BoundConnections,
+        bound: BoundConnections[UpstreamConnection],
         upstreams: Callable[[], int],
     ) -> None:
         self._loop = loop

@@ -8,6 +8,7 @@ from retter.breaker import Kind, route_of
 from retter.compression.compressors import decodable
 from retter.config.settings import Settings
 from retter.config.units import parse_listen, parse_upstream
+from retter.http.binding_schemes import names_binding_scheme
 from retter.http.content_coding import Eligibility
 from retter.http.forwarding import ForwardingFields
 from retter.http.memo import HeadMemo
@@ -15,7 +16,6 @@ from retter.http.message import RequestHead, ResponseHead
 from retter.http.request_parser import RequestParser
 from retter.http.response_parser import ResponseParser
 from retter.proxy.awaited_streams import asks_for_events
-from retter.proxy.bound_connections import names_binding_scheme
 from retter.proxy.request import ParsedRequest
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, identify

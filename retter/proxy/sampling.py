@@ -8,18 +8,15 @@ know nothing of it.
 import asyncio
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from retter.base.counters import Counters, Histogram
 from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.client_connection import DownstreamConnection
+from retter.proxy.pool import ConnectionPool
 from retter.proxy.services import Services
 from retter.proxy.upstream_connection import UpstreamConnection
-
-if TYPE_CHECKING:
-    from retter.proxy.pool import ConnectionPool
 
 MEASURED_OF = 16  # one connection of so many, the first one among them
 
@@ -50,7 +47,7 @@ class MeasuredUpstream(UpstreamConnection):
 
     def __init__(
         self,
-        pool: "ConnectionPool",
+        pool: ConnectionPool,
         loop: asyncio.AbstractEventLoop,
         memo: HeadMemo[ResponseHead],
         parser: ResponseParser,
@@ -81,7 +78,7 @@ def client_connection_class(services: Services) -> type[DownstreamConnection]:
 
 def upstream_connection(
     counters: Counters,
-    pool: "ConnectionPool",
+    pool: ConnectionPool,
     loop: asyncio.AbstractEventLoop,
     memo: HeadMemo[ResponseHead],
     parser: ResponseParser,

@@ -22,6 +22,7 @@ from retter.proxy.keeping import Keeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
+from retter.proxy.upstream_connection import UpstreamConnection
 from retter.proxy.withdrawals import Withdrawals
 from retter.store.hints import Hints
 from retter.store.owner import OwnerRules
@@ -65,7 +66,7 @@ class Services:
     # to the application
     breaker: CircuitBreaker
     pool: ConnectionPool
-    bound: BoundConnections
+    bound: BoundConnections[UpstreamConnection]
     awaited_streams: AwaitedStreams
     exchanges: dict[Work, None]  # in flight, in start order
     streams: dict[Stream, None]  # event streams and tunnels

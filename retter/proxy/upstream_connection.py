@@ -9,9 +9,10 @@ import asyncio
 import select
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
 from retter.base.errors import BadRequest, UpstreamError, UpstreamMalformed, UpstreamReset
+from retter.http.binding_schemes import names_binding_scheme
 from retter.http.chunked import BodyMalformed, ChunkedDecoder
 from retter.http.framing_rules import check_response_head
 from retter.http.memo import HeadMemo
@@ -19,10 +20,6 @@ from retter.http.message import Framing, ResponseHead
 from retter.http.read_buffer import ReadBuffer, end_of_head
 from retter.http.response_parser import ResponseParser, dated
 from retter.net.transports import close_sending
-from retter.proxy.bound_connections import names_binding_scheme
-
-if TYPE_CHECKING:
-    from retter.proxy.pool import ConnectionPool
 
 Trailers = list[tuple[bytes, bytes]]
 
@@ -36,6 +33,15 @@ def _declares_body(head: ResponseHead) -> bool:
     return head.framing in (Framing.CHUNKED, Framing.CLOSE) or bool(
         head.first(b"content-length") or head.first(b"transfer-encoding")
     )
+
+
+class Owner(Protocol):
+    """What an UpstreamConnection needs of the pool that it belongs to."""
+
+    def release(self, connection: "UpstreamConnection", now: float) -> None: ...
+    def rest(self, connection: "UpstreamConnection", now: float, *, if_needed: bool) -> None: ...
+    def flush(self, connection: "UpstreamConnection") -> None: ...
+    def forget(self, connection: "UpstreamConnection") -> None: ...
 
 
 class ResponseSink(Protocol):
@@ -115,7 +121,7 @@ class UpstreamConnection:
 
     def __init__(
         self,
-        pool: "ConnectionPool",
+        pool: Owner,
         loop: asyncio.AbstractEventLoop,
         memo: HeadMemo[ResponseHead],
         parser: ResponseParser,

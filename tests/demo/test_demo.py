@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.demo import cli, pages
+from retter.demo import cli, pages, terminal
 from retter.demo.database import (
     BIMODAL_MS,
     COLLAPSE_FACTOR_MAX,
@@ -772,12 +772,12 @@ class TestCommandLine:
         ],
     )
     def test_addresses(self, text: str, expected: tuple[str, int]) -> None:
-        assert cli.address(text) == expected
+        assert terminal.address(text) == expected
 
     @pytest.mark.parametrize("text", ["", "80", ":x", ":70000", "host:"])
     def test_wrong_addresses(self, text: str) -> None:
         with pytest.raises(ValueError, match="HOST:PORT"):
-            cli.address(text)
+            terminal.address(text)
 
     @pytest.mark.parametrize(
         "arguments", [["--listen", "nowhere"], ["--connections", "0"], ["--service-ms", "x"]]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from retter.proxy.bound_connections import IDLE_MAX, IDLE_S, SURPLUS_S, names_binding_scheme
+from retter.http.binding_schemes import names_binding_scheme
+from retter.proxy.bound_connections import IDLE_MAX, IDLE_S, SURPLUS_S
 from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply, status_of
 
 NTLM1 = get("/inbox", headers={"Authorization": "NTLM TYPE1"})

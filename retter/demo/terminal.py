@@ -1,0 +1,56 @@
+"""What the commands of the demonstration share: addresses, the event loop, lines for a terminal."""
+
+import asyncio
+import contextlib
+import resource
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+LISTEN: Final = "127.0.0.1:8090"
+CONTROL: Final = "127.0.0.1:8091"
+
+
+def address(text: str) -> tuple[str, int]:
+    """Return host and port of HOST:PORT or :PORT. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run it on uvloop where that is installed, else on asyncio's own loop."""
+    try:
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main())
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe; somebody may wait for it."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def raise_file_limit() -> None:
+    """Allow as many open connections as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def stopped() -> asyncio.Event:
+    """Return an event that SIGINT or SIGTERM sets."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop
