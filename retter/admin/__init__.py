@@ -1,12 +1,13 @@
-"""The admin listener: how operators see RETTER and steer it.
+"""The admin listener: operators inspect and control RETTER through it.
 
-It stands beside the way of a request and never on it: what it shows is read from counters that are
-kept anyway, when somebody asks. Imported by running.py only where there is an admin listener.
+It is never on the path of a request: what it shows is read from counters that are kept anyway, when
+somebody asks. Imported by running.py only if there is an admin listener.
 
-    listener.py    one connection: HTTP/1.1 by h11, one small request at a time
-    guard.py       who may ask: Host, Origin, token
-    api.py         what may be asked: paths, methods, answers
-    state.py       the one JSON document that the page and the command line draw
-    flight.py      the last changes of the circuit's state, with figures and in words
-    controls.py    what an operator asks for, for how long
+    listener.py     the connections, and who receives events
+    connection.py   one connection: HTTP/1.1 by h11, one small request at a time
+    auth.py         who may ask: Host, Origin, token
+    api.py          paths, methods and their handlers
+    state.py        the JSON document that the dashboard and the commands show
+    transitions.py  the last changes of the circuit's state, with figures and in words
+    controls.py     what an operator has set, and for how long
 """

@@ -1,7 +1,7 @@
-"""What may be asked of the admin listener: paths, methods, and the answers.
+"""Requests to the admin listener: paths, methods and their handlers.
 
-Every handler reads figures that are there anyway and answers at once. What is new here belongs
-into the table of `Api.__init__`, with GET for what changes nothing and POST for what does.
+Every handler reads existing figures and answers at once. A new path belongs into the table of
+`Api.__init__`: GET if it changes nothing, POST if it does.
 """
 
 from math import isfinite
@@ -86,7 +86,7 @@ class Api:
         }
 
     def handler(self, request: AdminRequest) -> Handler:
-        """Find who answers.
+        """Return the handler of a path and method.
 
         Raises:
             AdminError: 404 or 405.
@@ -102,7 +102,7 @@ class Api:
         return found
 
     def state_document(self) -> dict[str, Any]:
-        """Return what is the case now."""
+        """Return the present state."""
         return state_document(self._services, self._history, self._flight, self._controls)
 
     # -- looking ----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""Who may ask: Host, Origin and token of a request to the admin listener.
+"""Access to the admin listener: Host, Origin and token of a request.
 
-A listener on the loopback interface is open to every program of the machine, which includes the
-browser with all the pages that strangers have put into it. Two tricks of theirs are refused here:
-a name of theirs that resolves to 127.0.0.1 (DNS rebinding; told by Host), and a form or a script
-of theirs that posts to us (told by Origin and Sec-Fetch-Site).
+A listener on the loopback interface is open to every program of the machine, including the browser
+with all the pages of strangers in it. Two of their tricks are refused here: a name of theirs that
+resolves to 127.0.0.1 (DNS rebinding; seen in Host), and a form or script of theirs that posts to us
+(seen in Origin and Sec-Fetch-Site).
 """
 
 import re
@@ -83,7 +83,7 @@ class Guard:
         self._any_host = address.kind == "unix" or not is_loopback(address.host)
 
     def check(self, request: AdminRequest) -> None:
-        """Let a request pass.
+        """Check a request.
 
         Raises:
             AdminError: 401 or 403.

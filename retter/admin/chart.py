@@ -1,6 +1,5 @@
-"""The last five minutes, a second at a time: what the page and `retter top` draw when they open.
-
-Whoever looks at three in the morning wants to see how it began, and not only what comes next.
+"""The last five minutes, second by second: the history that the dashboard and `retter top` show
+first.
 """
 
 import time
@@ -17,13 +16,13 @@ Second = tuple[float, float, float, float, float | None, State]
 
 
 class Chart:
-    """Remembers the last seconds."""
+    """Records the last seconds."""
 
     def __init__(self) -> None:
         self._seconds: deque[Second] = deque(maxlen=CHART_S)
 
     def add(self, rates: dict[str, float], p99_ms: float | None, state: State) -> None:
-        """Take a second down that is over."""
+        """Record a second that is over."""
         fresh, stored, refused, failed = [rates[name] for name in RATES]
         self._seconds.append((fresh, stored, refused, failed, p99_ms, state))
 

@@ -1,4 +1,4 @@
-"""What an operator asks of the circuit, and for how long: nothing asked for is for ever."""
+"""What an operator has set, and for how long: everything ends by itself."""
 
 from retter.breaker import Mode
 from retter.proxy.services import Services
@@ -11,14 +11,14 @@ PAUSE_S_MAX = 300.0  # for longer than that no visitor waits
 
 
 class Controls:
-    """Holds the circuit for an operator, and lets go of it in time."""
+    """Holds the circuit for an operator, and releases it in time."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._until: float | None = None  # monotonic seconds; None: not held from here
 
     def force(self, mode: Mode, seconds: float, now: float) -> None:
-        """Hold the circuit in that mode for so long; AUTO lets it decide at once."""
+        """Hold the circuit in this mode for this long; AUTO releases it at once."""
         self._until = None if mode is Mode.AUTO else now + seconds
         self._services.breaker.set_mode(now, mode)
 
@@ -36,7 +36,7 @@ class Controls:
         return until is not None, None if until is None else max(0, round(until - now))
 
     def sweep(self, now: float) -> None:
-        """Called once a second: what has been held for long enough is as configured again."""
+        """Called once a second: returns to the configuration what was held for long enough."""
         if self._until is not None and now >= self._until:
             self._until = None
             self._services.breaker.set_mode(now, Mode(self._services.settings.circuit))

@@ -1,7 +1,7 @@
-"""What would happen to a request now, and why, without doing anything of it.
+"""What would happen to a request now, and why; nothing of it is done.
 
-The same parser, the same key, the same look into the store and the same controller as for a real
-request; but the store is only looked at, and the controller is asked in a copy of itself.
+The parser, the key, the look-up in the store and the decision are the same as for a real request,
+but the store is only read, and the breaker changes nothing.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     """Return what would happen to the request that the parameters describe.
 
     Raises:
-        AdminError: 400, they describe none.
+        AdminError: 400, they describe no request.
     """
     scheme, head = _head(parameters)
     memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send

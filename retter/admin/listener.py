@@ -1,4 +1,4 @@
-"""The admin listener of one proxy: its connections, what they may ask, and whom it tells events."""
+"""The admin listener of one proxy: its connections, requests and event streams."""
 
 import asyncio
 import socket
@@ -68,7 +68,7 @@ class Admin:
 
     @property
     def listener(self) -> socket.socket | None:
-        """What it listens on, while it does."""
+        """Return the address that it listens on."""
         return self._listener
 
     async def stop_accepting(self) -> None:
@@ -81,7 +81,7 @@ class Admin:
             listener.close()
 
     def close(self) -> None:
-        """Close everything at once, and watch nothing any more."""
+        """Close everything at once, and stop watching."""
         if self._listener is not None:  # nobody has stopped accepting
             if self._server is not None:
                 self._server.close()
@@ -140,7 +140,7 @@ class Admin:
     # -- events -----------------------------------------------------------------------------------
 
     def begins_to_listen(self, connection: AdminConnection) -> None:
-        """Tell a connection what is the case now, and from now on what happens."""
+        """Send a connection the present state, and from now on every event."""
         self._listeners[connection] = None
         connection.tell(_RETRY + event_bytes("state", self.api.state_document()))
 

@@ -87,7 +87,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _collect_texts(value: object, found: list[str]) -> None:
-    """Append what a value says as texts; of lists in lists, all that is in them."""
+    """Append the values of a JSON value as texts, those of nested lists too."""
     if isinstance(value, list):
         for one in cast("list[object]", value):
             _collect_texts(one, found)
@@ -108,7 +108,7 @@ class AdminAnswer:
 
 
 class EventStream:
-    """What a handler returns for a client that is to be told what happens, from now on."""
+    """Returned by a handler for a client that receives events from now on."""
 
 
 Parameters = dict[str, list[str]]

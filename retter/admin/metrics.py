@@ -71,7 +71,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 class ProxyCollector(Collector):
-    """Reads one proxy's counters; one of it is for all scrapes."""
+    """Reads the counters of one proxy, for all scrapes."""
 
     def __init__(self, services: Services, history: "History", flight: "FlightRecorder") -> None:
         self._services = services
@@ -132,7 +132,7 @@ class ProxyCollector(Collector):
 
     @staticmethod
     def _operating_system() -> Iterator[Metric]:
-        """Yield what all of Prometheus' client libraries tell, by the names they have agreed on."""
+        """Yield the process figures that all Prometheus client libraries export."""
         yield _gauge(
             "process_resident_memory_bytes", "Resident memory.", process_figures.rss_bytes()
         )

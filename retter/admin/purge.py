@@ -1,4 +1,4 @@
-"""Dropping stored responses at an operator's word: of a URL, a prefix, a session, or all."""
+"""Drop stored responses for an operator: those of a URL, a prefix, a session, or all."""
 
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url

@@ -1,8 +1,8 @@
-"""The one JSON document that the page, the command line and programs look at.
+"""The JSON document of the state, for the dashboard, the commands and programs.
 
 Rates and latencies are those of the last ten seconds: once a second the counters are copied (some
-hundred numbers), and what is shown is the difference. Those of the routes are of the last ten to
-twenty seconds: they are copied every ten seconds.
+hundred numbers), and the difference is shown. The routes' figures are of the last ten to twenty
+seconds: they are copied every ten seconds.
 """
 
 import os
@@ -53,7 +53,7 @@ class RouteSample(NamedTuple):
 
 
 class History:
-    """What the last seconds looked like."""
+    """The figures of the last seconds."""
 
     def __init__(self, services: Services, ticker: Ticker) -> None:
         self._services = services
@@ -65,7 +65,7 @@ class History:
         self.sample(services.loop.time())
 
     def sample(self, now: float) -> None:
-        """Take the second that is over down."""
+        """Record the second that is over."""
         self._samples.append(self._now(now))
         self._ticker.loop_lag_s = 0.0
         if self._seconds % LATELY_S == 0:
@@ -157,7 +157,7 @@ class History:
 
     @property
     def loop_lag_s(self) -> float:
-        """The longest that a callback had to wait for its turn."""
+        """The longest delay of a callback."""
         return max([self._ticker.loop_lag_s, *[sample.loop_lag_s for sample in self._samples]])
 
 
@@ -178,7 +178,7 @@ def _percentiles(
 def state_document(
     services: Services, history: History, flight: "FlightRecorder", controls: "Controls"
 ) -> dict[str, Any]:
-    """Return what is the case now."""
+    """Return the present state."""
     now = services.loop.time()
     breaker = services.breaker.snapshot(now)
     counters, store, pool = services.counters, services.store.stats(), services.pool

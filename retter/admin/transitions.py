@@ -38,7 +38,7 @@ _EFFECTS = {
 
 
 def words(transition: Transition) -> str:
-    """Say in one sentence what has changed, why, and with which figures."""
+    """Return in one sentence what has changed, why, and with which figures."""
     cause = _CAUSES[transition.cause]
     effect = _EFFECTS[transition.after]
     if transition.cause is Signal.FORCED_OPEN:
@@ -83,9 +83,9 @@ class Trip(NamedTuple):
 
 
 def _thinned(trips: list[Trip], length: int) -> list[Trip]:
-    """Return so many of the trips: of the most frequent kinds the oldest are left out.
+    """Return at most this many transitions: of the most frequent kinds the oldest are left out.
 
-    So a state that comes and goes pushes out what was before of its own kind, and nothing else.
+    So a state that changes back and forth replaces only earlier changes of its own kind.
     """
     kept = list(trips)
     counts = Counter([trip.kind for trip in kept])
@@ -97,10 +97,10 @@ def _thinned(trips: list[Trip], length: int) -> list[Trip]:
 
 
 class FlightRecorder:
-    """Remembers the last transitions; nothing before it was made.
+    """Remembers the last transitions.
 
-    One that comes again within a second is the same event once more: its `times` are counted, its
-    figures are the latest, and `first_at` is when that began.
+    A transition that repeats within a second is the same event again: its `times` are counted, its
+    figures are the latest, and `first_at` is when it began.
     """
 
     def __init__(self) -> None:

@@ -432,9 +432,9 @@ class CircuitBreaker(Circuit):
     # --- the tick ---
 
     def tick(self, now: float) -> list[Permit]:
-        """Do what is due; call it every 50 ms.
+        """Do what is due; called every 50 ms.
 
-        Returns the permits whose holder must answer: those that waited in vain (DONE, reason
+        Returns the permits whose holder must answer: those whose queue wait expired (DONE, reason
         QUEUE_TIMEOUT or PAUSED: the stored response or 503) and those in flight whose patience is
         over (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
         """

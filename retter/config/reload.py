@@ -1,7 +1,7 @@
-"""What may change while RETTER runs (SIGHUP), and what has to wait for the next start.
+"""Settings that may change while RETTER runs (SIGHUP), and settings that wait for a restart.
 
-What is not named here stays as it was at the start. It is what sockets, loops, connections to the
-application and the rules of what is stored have been made from.
+A setting that is not listed here stays as it was at the start: sockets, loops, connections to the
+application and the rules of the store have been made from it.
 """
 
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ CHANGEABLE: Final = frozenset({
 
 
 class Reload(NamedTuple):
-    """What a new configuration comes to."""
+    """The result of comparing a new configuration with the present one."""
 
     settings: Settings  # the present ones with all changes that are possible
     changed: dict[str, str]  # by name: the new values, as they may be given
@@ -51,7 +51,7 @@ class Reload(NamedTuple):
 
 
 def reloaded(present: Settings, wanted: Settings) -> Reload:
-    """Tell which of the wanted settings can be taken over."""
+    """Return which of the wanted settings can change now."""
     differing = [
         setting
         for setting in SETTINGS

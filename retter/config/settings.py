@@ -26,7 +26,7 @@ ENVIRONMENT_PREFIX: Final = "RETTER_"
 _CODINGS: Final = tuple([coding.decode() for coding in CODINGS])
 _PACKAGES: Final = {"zstd": "zstandard", "br": "brotli"}  # gzip needs none
 
-# What shrinks. Images, film and archives are compressed already, and so are fonts in WOFF.
+# Types that shrink. Images, video and archives are compressed already, and so are WOFF fonts.
 COMPRESSED_TYPES: Final = (
     "text/*", "application/json", "application/*+json", "application/javascript",
     "application/x-javascript", "application/ecmascript", "application/xml", "application/*+xml",
@@ -37,7 +37,7 @@ COMPRESSED_TYPES: Final = (
 
 SESSION_COOKIES: Final = tuple([name.decode() for name in DEFAULT_SESSION_COOKIES])
 
-# A shorter one would stand in many a page; each is looked for in small answers that have shrunk.
+# A shorter text would match many pages; each text is searched in small responses that have shrunk.
 FAILURE_TEXT_BYTES_MIN: Final = 8
 FAILURE_TEXT_BYTES_MAX: Final = 200
 FAILURE_TEXTS_MAX: Final = 64
@@ -1078,14 +1078,14 @@ class Settings:
 
     @property
     def codings(self) -> tuple[str, ...]:
-        """What is meant by `compress`: the codings that are made, in order of preference."""
+        """Return the codings that `compress` stands for, in order of preference."""
         if self.compress != ("auto",):
             return self.compress
         return tuple([name for name in _CODINGS if compressors.available(name.encode())])
 
     @property
     def failure_texts(self) -> tuple[str, ...]:
-        """What is meant by `failure_text`: the texts that are looked for."""
+        """Return the texts that `failure_text` stands for."""
         own = tuple([text for text in self.failure_text if text != "auto"])
         return (*FAILURE_TEXTS, *own) if "auto" in self.failure_text else own
 
@@ -1111,7 +1111,7 @@ _ORDERED: Final = (
 
 
 class Contradiction(ConfigError):
-    """Two settings that are right by themselves do not fit together."""
+    """Two settings that are valid by themselves contradict each other."""
 
     def __init__(self, first: str, relation: str, second: str) -> None:
         super().__init__(f"{first} {relation} {second}")
@@ -1131,7 +1131,7 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """The flag that changes the default: `--drain`, `--ignore-query`, `--no-headers`."""
+        """Return the flag that changes the default: `--drain`, `--ignore-query`, `--no-headers`."""
         return self.flag_for("false" if self.default is True else "")
 
     @property
@@ -1173,7 +1173,7 @@ _BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An old variable: the setting that it sets, if any, and what its owner should know."""
+    """An old variable: the setting that it sets, if any, and advice for the operator."""
 
     variable: str
     name: str = ""
@@ -1215,7 +1215,7 @@ ALIASES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """The settings in force, where each came from, and what the operator should be told."""
+    """The settings in force, where each comes from, and notices for the operator."""
 
     settings: Settings
     origins: Mapping[str, str]  # field -> "--drain", "RETTER_DRAIN", "site.toml: drain", "default"
@@ -1330,9 +1330,9 @@ def _from_aliases(environment: Mapping[str, str], notices: list[str]) -> dict[st
 
 
 def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
-    """Report variables that look like ours but are not.
+    """Return notices about variables that look like ours but are not.
 
-    They are no errors: Kubernetes sets RETTER_PORT and its like for a service called retter.
+    They are not errors: Kubernetes sets RETTER_PORT and others for a service called retter.
     """
     known = {setting.variable for setting in SETTINGS} | {alias.variable for alias in ALIASES}
     unknown = [
@@ -1363,7 +1363,7 @@ def _from_file(path: str, named_by: str) -> dict[str, _Given]:
 
 
 def _read_toml(path: str, named_by: str) -> dict[str, object]:
-    import tomllib  # 0.7 MB, which a proxy without a file need not pay
+    import tomllib  # 0.7 MB, which a proxy without a file saves
 
     try:
         with open(path, "rb") as file:

@@ -1,7 +1,7 @@
-"""What settings are written in: sizes, durations, switches, ratios and addresses.
+"""The notations of settings: sizes, durations, switches, ratios and addresses.
 
-Pure text work: nothing here opens a file, resolves a name or knows which setting it reads. Every
-parser raises ValueError with one sentence that shows the value and says what would be right.
+Only text is processed: nothing here opens a file, resolves a name or knows which setting it reads.
+Every parser raises ValueError with one sentence that shows the value and says what would be right.
 """
 
 import re
@@ -194,7 +194,7 @@ def parse_ratio(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where clients connect to: a TCP port, or the path of a Unix socket, and what they speak."""
+    """Where clients connect: a TCP port or the path of a Unix socket, and the protocol there."""
 
     kind: Literal["tcp", "unix"]
     host: str = ""  # a name or an address without brackets; "" is every interface, IPv4 and IPv6
@@ -366,7 +366,7 @@ def _ipv6(host: str, text: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a name, or an address without brackets, means this machine alone."""
+    """Return whether a name, or an address without brackets, means only this machine."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

@@ -1,9 +1,9 @@
-"""The commands that look into a running RETTER and steer it, over its admin listener.
+"""The commands that inspect and control a running RETTER, through its admin listener.
 
-    commands.py   the words status, top, why, purge, circuit, pause, resume, and their options
-    client.py     one question to the admin listener, one answer
-    words.py      an answer as people read it
+    commands.py   the commands status, top, why, purge, circuit, pause, resume, and their options
+    client.py     one request to the admin listener and its response
+    words.py      responses as text for people
     top.py        the live view in a terminal
 
-Imported by cli.py for these words only: a proxy that runs never loads it.
+Imported by cli.py only for these commands: a running proxy never loads it.
 """

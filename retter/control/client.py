@@ -1,4 +1,4 @@
-"""One question to the admin listener, one answer: http.client over TCP or a Unix socket."""
+"""One request to the admin listener and its response: http.client over TCP or a Unix socket."""
 
 import http.client
 import json
@@ -16,7 +16,7 @@ _ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class ControlError(Exception):
-    """It did not do what it was asked to. The message is a line that says what to do about it."""
+    """The request was refused. The message is a line that says what to do about it."""
 
 
 class Unreachable(ControlError):
@@ -24,11 +24,11 @@ class Unreachable(ControlError):
 
 
 class AdminClient:
-    """Asks one admin listener.
+    """Sends requests to one admin listener.
 
     Args:
         address: Where it listens.
-        token: What it was given with `--admin-token`; "" for none.
+        token: Its `--admin-token`; "" for none.
     """
 
     def __init__(self, address: ListenAddress, token: str = "") -> None:
@@ -45,7 +45,7 @@ class AdminClient:
         return self._ask("GET", path, None)
 
     def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Have something done, and return the JSON document that says so. Raises as `get`."""
+        """Change something, and return the resulting JSON document. Raises as `get`."""
         return self._ask("POST", path, json.dumps(body).encode())
 
     def _ask(self, method: str, target: str, body: bytes | None) -> dict[str, Any]:

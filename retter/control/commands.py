@@ -1,7 +1,7 @@
-"""The words that talk to a running RETTER, and their options.
+"""The commands for a running RETTER, and their options.
 
-Exit codes: 0 done, 1 refused or unreachable (the line on standard error says what to do), 2 asked
-wrongly.
+Exit codes: 0 done, 1 refused or not reachable (the line on standard error says what to do), 2 wrong
+arguments.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(word: str, arguments: Sequence[str]) -> int:
-    """Carry one of the words out and return the exit code. Raises ConfigError."""
+    """Run a command and return the exit code. Raises ConfigError."""
     parser = _parser(word)
     options = parser.parse_args(arguments)
     try:
@@ -216,7 +216,7 @@ def _resume(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _in_force(client: AdminClient, options: argparse.Namespace, more: str = "") -> int:
-    """Say what holds now, as RETTER itself has it, and not what was asked for."""
+    """Print what is in force now as RETTER reports it, not what was requested."""
     state = client.state()
     names = ("state", "forced", "forced_remaining_s", "paused", "pause_remaining_s")
     words_in_force = f"in force: {words.in_force(state, time.time())}\nstate: {state['state']}\n"

@@ -1,7 +1,7 @@
-"""`retter top`: the state, once a second, in a terminal; lines where there is none.
+"""`retter top`: the state, once a second, in a terminal; without a terminal, a line per second.
 
-Plain ANSI sequences (ECMA-48), which every terminal of this century knows. The screen is drawn
-by a pure function, `screen`; the loop below it owns the terminal and gives it back as it was.
+Plain ANSI sequences (ECMA-48), which every terminal supports. A pure function, `screen`, draws; the
+loop below it owns the terminal and restores it.
 """
 
 import os
@@ -64,7 +64,7 @@ def screen(
 
 
 def _chart(history: Sequence[float], columns: int, blocks: str) -> list[str]:
-    """Requests a second as columns, the newest at the right."""
+    """Return requests per second as columns, the newest at the right."""
     width = columns - NAMES_COLUMNS
     recent = list(history)[-width:]
     top = max([*recent, 1.0])
@@ -102,9 +102,9 @@ def _painted(text: str, sgr: str) -> str:
 
 
 def run(client: AdminClient, *, as_json: bool) -> int:
-    """Show the state until somebody has seen enough. Returns the exit code.
+    """Show the state until the user quits. Returns the exit code.
 
-    Raises ControlError if the first question fails: later ones are asked again and again.
+    Raises ControlError if the first request fails; later ones are repeated.
     """
     state = client.state()
     if as_json or not (sys.stdout.isatty() and sys.stdin.isatty()):

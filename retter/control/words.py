@@ -1,6 +1,6 @@
-"""What the admin listener says, as people read it: figures with units, and sentences.
+"""Documents of the admin listener as text for people: figures with units, and sentences.
 
-Pure text work: `now` (seconds since 1970) is an argument, and nothing is printed here.
+Only text is processed: `now` (seconds since 1970) is an argument, and nothing is printed here.
 """
 
 import textwrap
@@ -40,12 +40,12 @@ def number(value: float | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Replace what a terminal would obey: a route is a path that some stranger has asked for."""
+    """Replace characters that control a terminal: strangers choose the names of routes."""
     return "".join([c if c.isprintable() or c == "\n" else "?" for c in text])
 
 
 def length(seconds: float) -> str:
-    """A time as one says it: `42 s`, `9 min 12 s`, `2 h 13 min`, `4 d 3 h`."""
+    """Return a duration in words: `42 s`, `9 min 12 s`, `2 h 13 min`, `4 d 3 h`."""
     s = max(0, round(seconds))
     if s < 60:
         return f"{s} s"
@@ -86,7 +86,7 @@ def modes() -> str:
 
 
 def purged(n: int, url: str) -> str:
-    """How many pages were dropped; and if none were, what else may have been meant."""
+    """Return how many pages were dropped, with a hint if there were none."""
     hint = (
         ""
         if n or not url or url.startswith("/")
@@ -103,7 +103,9 @@ def clock(at: float, now: float) -> str:
 
 
 def in_force(state: Document, now: float) -> str:
-    """Who decides, and until when: `automatic`, `held open until 03:42:10 (9 min 12 s more)`."""
+    """Return who decides, and until when: `automatic`, `held open until 03:42:10 (9 min 12 s
+    more)`.
+    """
     parts = [_FORCED.get(state["forced"], "automatic")]
     if state["forced"]:
         parts[0] += _until(state["forced_remaining_s"], now)
@@ -121,7 +123,7 @@ def _until(remaining_s: float | None, now: float) -> str:
 
 
 def since(state: Document, now: float) -> str:
-    """Since when the state is what it is."""
+    """Return since when the circuit has had this state."""
     if not state["events"]:
         return f"since the start, {length(state['uptime_s'])} ago"
     at = state["events"][-1]["at"]
@@ -129,7 +131,7 @@ def since(state: Document, now: float) -> str:
 
 
 def sentence(state: Document) -> str:
-    """What is going on, in one sentence for somebody who was just woken."""
+    """Return the situation in one sentence."""
     rates = state["rates"]
     total = sum(rates[kind] for kind in KINDS)
     part = f"{100 * rates['stored'] / total:.0f} %" if total else ""

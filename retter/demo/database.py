@@ -1,9 +1,9 @@
-"""The finite thing behind the shop: N connections, a queue in front of them, and time that passes.
+"""The database of the shop: N connections, a queue in front of them, and time that passes.
 
-It decides when a page's queries are done and how they ended; what the page looks like is left to
-shop.py. It has no clock of its own: `later` (usually `loop.call_later`) runs a function after so
-many seconds. A page nobody waits for any more is worked off like all others, as a PHP or WSGI
-application does it: it learns that the client left when it writes.
+It decides when a page's queries are done and how they ended; shop.py decides how the page looks. It
+has no clock of its own: `later` (usually `loop.call_later`) runs a function after this many
+seconds. The queries of a page whose client has left are worked off like all others, as in a PHP or
+WSGI application, which notices that the client has left only when it writes.
 """
 
 from collections import deque

@@ -1,6 +1,6 @@
-"""What can be turned on the demonstration application while it runs, and what is a legal setting.
+"""The knobs of the demonstration application, and their legal values.
 
-The database (database.py) reads these; the knobs page and `/knobs.json` (shop.py) change them.
+The database (database.py) reads them; the knobs page and `/knobs.json` (shop.py) change them.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""`retter load URL`: drown a server of one's own and see what its visitors would have noticed."""
+"""`retter load URL`: overload a server of your own and see what its visitors would notice."""
 
 import argparse
 import asyncio

@@ -320,7 +320,7 @@ def schedule(plan: LoadPlan, random: Random) -> "array[float]":
 
 
 class _Generator:
-    """Shoots the requests of one plan and collects what comes back."""
+    """Sends the requests of one plan and collects the results."""
 
     def __init__(self, plan: LoadPlan, host: str, port: int) -> None:
         self.samples: list[Sample] = []
@@ -395,7 +395,7 @@ class _Generator:
     # The load
 
     async def run(self, on_second: Callable[[int, Summary], None] | None) -> None:
-        """Shoot all requests at their times and wait until each has ended."""
+        """Send all requests at their times and wait until each has ended."""
         times = schedule(self._plan, self._random)
         self._begin = self._now() + SWEEP_S
         self._recording = True

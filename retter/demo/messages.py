@@ -1,4 +1,4 @@
-"""What the shop (shop.py) and the server (running.py) hand each other: requests, pages, replies."""
+"""The messages between the shop (shop.py) and its server (server.py): requests, pages, replies."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

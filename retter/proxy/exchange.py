@@ -279,7 +279,7 @@ class Exchange(Work):
         return first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
 
     def keep_from_store(self) -> None:
-        """The answer is not to be stored: who asks is told by other rules since it was asked."""
+        """Do not store the response: the identity rules changed after this request was parsed."""
         self._parsed = self._parsed.identified_as(self._parsed.identity.not_stored())
 
     def wants_upstream(self) -> bool:

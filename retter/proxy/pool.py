@@ -28,24 +28,24 @@ from retter.net.resolver import LOOPBACK_HOSTS, Resolver
 from retter.net.supervision import report, start_task
 from retter.proxy.upstream_connection import UpstreamConnection
 
-# How often the held requests' one redial knocks while the application restarts: often enough that
-# nobody notices, seldom enough that it costs nothing.
+# How often one connection attempt is made for all held requests while the application restarts:
+# often enough that nobody notices, rarely enough that it costs nothing.
 REDIAL_INTERVAL_S = 0.1
 
-# A connection whose last answer may not have had a body (HEAD, 204, 304) is not used again before a
-# tick or two have passed: a broken application sends one all the same, and the next exchange must
-# not take it for an answer.
+# A connection whose last response may not have a body (HEAD, 204, 304) is not used again for a tick
+# or two: a broken application sends a body nevertheless, and the next exchange must not take it for
+# its response.
 REST_S = 0.1
 
-# If that answer did not even speak of a body, or so many connections rest already, so long is
-# enough where there is no other connection: a site that answers 304, or is asked by HEAD, a
-# thousand times a second would need a hundred more of them else.
+# Shorter delay if the response declared no body, or if so many connections wait already, and there
+# is no other connection. Otherwise a site that answers 304, or HEAD, a thousand times a second
+# would need a hundred more connections.
 REST_IF_NEEDED_S = 0.005
 RESTING_MANY = 32
 
-# Idle connections above the number to keep are closed after so long, and not at once: with more
-# requests under way than that number, each would close its connection and the next one dial
-# (measured with 512 clients: 100 us a request, with this 40).
+# Idle connections above the number to keep are closed after this time, and not at once. With more
+# requests in flight than that number, each would close its connection and the next would open one
+# (measured with 512 clients: 100 us per request, with this 40).
 SURPLUS_S = 0.25
 
 # What a tunnel's client has said last is delivered, unless the application does not read for so
@@ -151,7 +151,7 @@ class ConnectionPool:
         self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
-        self.fault = ""  # why the last attempt to connect was in vain; "" if it was not
+        self.fault = ""  # why the last connection attempt failed; "" if it succeeded
 
     def reconfigure(
         self,

@@ -201,7 +201,7 @@ class UpstreamConnection:
             self._transport.resume_reading()
 
     def has_unread(self) -> bool:
-        """Tell whether bytes or an end have arrived that the loop has not yet told us of."""
+        """Return whether the socket has unread bytes or EOF."""
         assert self._transport is not None
         told = self._transport.get_extra_info("socket")
         if told is None:

@@ -68,7 +68,8 @@ class Shelves:
         self.evicted_budget = 0
         self.evicted_share = 0
         self._rubbish: list[dict[bytes, Any]] = []  # emptied shelves, to be taken apart
-        # What nobody finds any more and still counts. The keys are among their owners' still.
+        # Purged entries whose bytes are not yet released. Their keys are still among those of their
+        # owners.
         self._hidden: dict[bytes, tuple[Record, ...]] = {}
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
