@@ -718,6 +718,27 @@ class Settings:
         "requested only once are evicted first. Increase it if pages are missing when the "
         "application fails; 0 stores nothing.",
     )
+    store: str = _setting(
+        "",
+        STORE,
+        _text("FOLDER"),
+        "Keep stored answers on disk too, in this folder, so that they outlive a restart, a crash "
+        "and a reboot. Needs the lmdb package: pip install 'retter[store]'.",
+    )
+    store_disk_bytes: int = _setting(
+        1 << 30,
+        STORE,
+        _size(1 << 20),
+        "What may be kept on disk; the least recently used go first. The file may become twice "
+        "as large.",
+    )
+    store_private: str = _setting(
+        "on",
+        STORE,
+        _word("on", "off"),
+        "off keeps answers to visitors with sessions, other cookies or credentials in memory "
+        "alone, and off the disk.",
+    )
     store_object_bytes_max: int = _setting(
         1 << 20,
         STORE,

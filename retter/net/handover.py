@@ -56,6 +56,7 @@ class Inheritance:
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
         self._lent: set[str] = set()  # by a process that goes on with them if we do not serve
         self._ready_fd = -1
+        self.store_fd = -1  # the lock of `--store`, which both hold while one takes over
         text = os.environ.pop(_VARIABLE, "")
         if text:
             given = json.loads(text)
@@ -64,6 +65,7 @@ class Inheritance:
             self._listeners += lent
             self._kept |= set(given["kept"])
             self._ready_fd = given["ready"]
+            self.store_fd = given["store"]
             os.set_inheritable(self._ready_fd, False)
             for listener in self._listeners:
                 listener.set_inheritable(False)
@@ -100,18 +102,22 @@ class Inheritance:
             self._ready_fd = -1
 
     def start_successor(
-        self, listeners: Sequence[socket.socket], log_format: str = ""
+        self, listeners: Sequence[socket.socket], log_format: str = "", store_fd: int = -1
     ) -> "Successor":
-        """Start the same command once more, with these sockets, and how the log is written."""
+        """Start the same command once more.
+
+        It gets these sockets, how the log is written, and the lock of `--store` if there is one.
+        """
         ready, its_ready = os.pipe()
         numbers = [listener.fileno() for listener in listeners]
         given = {
             "listeners": numbers, "kept": sorted(self._kept), "ready": its_ready,
-            "log_format": log_format,
+            "log_format": log_format, "store": store_fd,
         }  # fmt: skip
         command = [sys.executable, *sys.orig_argv[1:]]
         environment = systemd.environment_of_successor() | {_VARIABLE: json.dumps(given)}
-        for number in (*numbers, its_ready):
+        lent = numbers if store_fd < 0 else [*numbers, store_fd]
+        for number in (*lent, its_ready):
             os.set_inheritable(number, True)
         try:
             pid = os.posix_spawn(sys.executable, command, environment)
@@ -119,7 +125,7 @@ class Inheritance:
             os.close(ready)
             raise
         finally:
-            for number in numbers:
+            for number in lent:
                 os.set_inheritable(number, False)
             os.close(its_ready)
         return Successor(pid, ready)

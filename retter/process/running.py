@@ -38,6 +38,7 @@ from retter.process.minute_summary import Digest
 from retter.process.transition_log import TransitionLog
 from retter.process.upstream_watch import Absence
 from retter.process.withdrawal_log import WithdrawalLog
+from retter.proxy.lasting import open_disk
 from retter.proxy.proxy import Proxy
 from retter.proxy.proxy_protocol import ProxiedConnection
 from retter.proxy.redirect import RedirectingConnection
@@ -206,7 +207,9 @@ class RunningProxy:
         assert self._inheritance is not None, "only a whole program can be started again"
         admin = self._admin.listener if self._admin is not None else None
         listeners = [*self._sockets, admin] if admin is not None else self._sockets
-        return self._inheritance.start_successor(listeners, log_format())
+        disk = self._proxy.services.disk
+        store_fd = -1 if disk is None else disk.lock_fd
+        return self._inheritance.start_successor(listeners, log_format(), store_fd)
 
     def handed_over(self) -> None:
         """The successor serves: the sockets belong to it from now on."""
@@ -337,7 +340,15 @@ async def running(
         ListenError: An address cannot be listened on.
         ConfigError: A setting is wrong.
     """
-    proxy = Proxy(settings, asyncio.get_running_loop(), on_transition)
+    loop = asyncio.get_running_loop()
+    lock_fd = inheritance.store_fd if inheritance is not None else -1
+    disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself)
+    try:
+        proxy = Proxy(settings, loop, on_transition, disk=disk)
+    except BaseException:
+        if disk is not None:
+            disk.close()
+        raise
     running_proxy = RunningProxy(proxy, inheritance)
     try:
         await running_proxy._listen(by_itself=by_itself)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from ssl import SSLContext
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from retter.base.buffers import BufferBudget
 from retter.base.counters import Counters
@@ -25,6 +25,7 @@ from retter.proxy.failed_page import FailedPage
 from retter.proxy.goodness import Goodness
 from retter.proxy.head_reader import HeadReader, encoded
 from retter.proxy.keeping import Keeper
+from retter.proxy.lasting import attach
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
@@ -39,6 +40,9 @@ from retter.store.policy import StorePolicy
 from retter.store.sessions import SessionsSeen
 from retter.store.store import ResponseStore, StoreRules
 from retter.telemetry.access_log import AccessLog
+
+if TYPE_CHECKING:
+    from retter.disk.shelf import DiskShelf
 
 SECRET_BYTES = 32  # of this process: no key means anything to the next one
 
@@ -60,8 +64,12 @@ def build_services(
     on_transition: Callable[[Transition], None],
     pool_class: type[ConnectionPool],
     clock: Callable[[], float],
+    disk: "DiskShelf | None" = None,
 ) -> Services:
     """Make all shared parts of a process.
+
+    Args:
+        disk: What is to be behind the store.
 
     Raises:
         ConfigError: A file cannot be read or written.
@@ -74,10 +82,10 @@ def build_services(
         answers.set_state(transition.after)
         on_transition(transition)
 
-    rules = owner_rules(settings, None)
+    rules = owner_rules(settings, None, disk)
     peers = Peers(settings)
     heads = HeadReader(settings, rules, peers.instance)
-    store = ResponseStore(store_rules(settings, rules))
+    store = ResponseStore(store_rules(settings, rules, disk))
     hints = Hints()
     worker = ThreadWorker(loop)
     bound: BoundConnections[UpstreamConnection] = BoundConnections()
@@ -128,7 +136,10 @@ def build_services(
         failed_page=FailedPage(),
         compression=compression,
         decoding=Decoding(store, worker),
+        disk=disk,
     )
+    if disk is not None:
+        attach(services, disk)
     return services
 
 
@@ -156,10 +167,20 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
     )
 
 
-def owner_rules(settings: Settings, before: OwnerRules | None) -> OwnerRules:
+def owner_rules(
+    settings: Settings, before: OwnerRules | None, disk: "DiskShelf | None" = None
+) -> OwnerRules:
     """Make the rules by which owners are told apart; what is known of sessions goes on."""
+    if before is not None:
+        secret, lasting, origin = before.secret, before.lasting, before.origin
+    elif disk is not None:
+        secret, lasting, origin = disk.secret, True, os.urandom(SECRET_BYTES)
+    else:
+        secret, lasting, origin = os.urandom(SECRET_BYTES), False, b""
     return OwnerRules(
-        secret=os.urandom(SECRET_BYTES) if before is None else before.secret,
+        secret=secret,
+        lasting=lasting,
+        origin=origin,
         session_cookies=encoded(settings.session_cookies),
         ignore_cookies=encoded(settings.ignore_cookies),
         neutral_headers=encoded(settings.neutral_headers),
@@ -175,10 +196,13 @@ def owner_rules(settings: Settings, before: OwnerRules | None) -> OwnerRules:
     )
 
 
-def store_rules(settings: Settings, rules: OwnerRules) -> StoreRules:
+def store_rules(
+    settings: Settings, rules: OwnerRules, disk: "DiskShelf | None" = None
+) -> StoreRules:
     """Pick the store's settings."""
     return StoreRules(
         secret=rules.secret,
+        public_secret=b"" if disk is None else disk.site_key,
         bytes_max=settings.store_memory_bytes,
         max_stale_s=settings.max_stale_s,
         policy=StorePolicy(settings.store_policy),

@@ -286,8 +286,21 @@ class DownstreamConnection(Client):
         if self._paused or self._buffer is not None:
             self._go_on(now)
 
+    def begin_again(self, parsed: ParsedRequest, now: float) -> None:
+        """What is stored for a request without a body has been read: decide about it."""
+        self._phase = _OPEN
+        exchange = self._exchange = begin(self._services, self, parsed, now, looked=True)
+        if exchange is not None:
+            if self._eof and self._transport is not None:
+                self._services.clients.half_closed.add(self, self._transport)
+        elif not self._awaits_form():
+            self.exchange_done(now)
+
+    def _awaits_form(self) -> bool:
+        return self._phase is _DECODING
+
     def await_form(self) -> None:
-        """The answer comes when a stored response is decoded, and no more requests until then."""
+        """The answer comes when a stored response is read, or decoded; no requests until then."""
         self._exchange = None
         self._phase = _DECODING
         self.deadline = _FOREVER

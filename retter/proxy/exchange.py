@@ -39,6 +39,7 @@ from retter.proxy.awaited_streams import NOT_AWAITED
 from retter.proxy.delivery import Delivery
 from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client, Work
+from retter.proxy.lasting import waits_for_disk
 from retter.proxy.learning import is_doubtful
 from retter.proxy.local_answers import (
     AwaitedForm,
@@ -99,12 +100,23 @@ def begin(
     parsed: ParsedRequest,
     now: float,
     body: RequestBody | None = None,
+    *,
+    looked: bool = False,
 ) -> "Exchange | None":
     """Decide what becomes of a request and do it; None if it has been answered already.
 
-    A `body` is complete, unless it is passed on as it comes.
+    Args:
+        body: It is complete, unless it is passed on as it comes.
+        looked: What a disk has of it has been read.
     """
     identity = parsed.identity
+    if (
+        services.disk is not None
+        and identity.stands_in
+        and not looked
+        and waits_for_disk(services, services.disk, client, parsed)
+    ):
+        return None
     found: Record | None = None
     age_s: float | None = None
     if identity.lookup:

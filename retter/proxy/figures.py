@@ -63,6 +63,7 @@ def stats(services: Services) -> dict[str, Any]:
         },
         "breaker": services.breaker.snapshot(now),
         "store": services.store.stats(),
+        **({} if services.disk is None else {"disk": services.disk.stats()}),
         "compression": services.compression.stats(),
         "buffers": {"bytes": services.buffers.used, "refused": services.buffers.refused},
     }

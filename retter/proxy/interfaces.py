@@ -12,6 +12,7 @@ from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.http.forwarding import ForwardingFields
 from retter.http.message import RequestHead
+from retter.proxy.request import ParsedRequest
 from retter.proxy.responses import Persistence
 from retter.store.store import StoredResponse
 
@@ -146,7 +147,11 @@ class Client(ABC):
 
     @abstractmethod
     def await_form(self) -> None:
-        """The answer comes when a stored response is decoded, and no more requests until then."""
+        """The answer comes when a stored response is read, or decoded; no requests until then."""
+
+    @abstractmethod
+    def begin_again(self, parsed: ParsedRequest, now: float) -> None:
+        """What is stored for a request without a body has been read: decide about it."""
 
     @property
     @abstractmethod

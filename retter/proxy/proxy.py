@@ -7,18 +7,22 @@ does that.
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retter.breaker import Mode, Transition
 from retter.config.settings import Settings
 from retter.proxy import build
 from retter.proxy.figures import stats
 from retter.proxy.holders import queued_holder_of
+from retter.proxy.lasting import keep_rules
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.ticker import Ticker
 from retter.store.owner import tells_more_apart
 from retter.store.policy import StorePolicy
 from retter.telemetry.line_writer import CLOSE_S
+
+if TYPE_CHECKING:
+    from retter.disk.shelf import DiskShelf
 
 DRAIN_IDLE_S = 1.0  # no request for so long: none is on its way
 
@@ -30,6 +34,7 @@ class Proxy:
         on_transition: Told of every change of the circuit's state.
         pool_class: Makes the upstream connections.
         clock: Seconds for the access log: the same as the loop's, but finer.
+        disk: What is to be behind the store; it is closed with the proxy.
 
     Attributes:
         services: What connections and exchanges share.
@@ -43,10 +48,11 @@ class Proxy:
         on_transition: Callable[[Transition], None] | None = None,
         pool_class: type[ConnectionPool] = ConnectionPool,
         clock: Callable[[], float] = time.monotonic,
+        disk: "DiskShelf | None" = None,
     ) -> None:
         self._clock = clock
         self.on_transition = [on_transition] if on_transition is not None else []
-        self.services = build.build_services(settings, loop, self._tell, pool_class, clock)
+        self.services = build.build_services(settings, loop, self._tell, pool_class, clock, disk)
         self.ticker = Ticker(self.services)
 
     def _tell(self, transition: Transition) -> None:
@@ -89,7 +95,10 @@ class Proxy:
         services.breaker.reconfigure(build.breaker_settings(settings))
         if settings.circuit != before.circuit:
             services.breaker.set_mode(now, Mode(settings.circuit))
-        services.store.reconfigure(build.store_rules(settings, rules))
+        services.store.reconfigure(build.store_rules(settings, rules, services.disk))
+        if services.disk is not None:
+            services.disk.max_stale_s = settings.max_stale_s
+            keep_rules(services, services.disk)
         build.configure_compression(services.compression, settings)
         services.buffers.bytes_max = settings.buffer_memory_bytes
         services.pool.reconfigure(**pool_options)
@@ -126,6 +135,8 @@ class Proxy:
             connection.give_up(now)
         for open_still in [*services.exchanges, *services.streams]:
             open_still.abandon(now)
+        if services.disk is not None:
+            services.disk.close()
         if services.access_log is not None:
             services.access_log.close(wait_s=CLOSE_S)
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from retter.base.buffers import BufferBudget
 from retter.base.counters import Counters
@@ -29,6 +29,9 @@ from retter.store.owner import OwnerRules
 from retter.store.policy import StorePolicy
 from retter.store.store import ResponseStore
 from retter.telemetry.access_log import AccessLog
+
+if TYPE_CHECKING:
+    from retter.disk.shelf import DiskShelf  # with lmdb, which may not be installed
 
 
 class Stream(Protocol):
@@ -81,6 +84,7 @@ class Services:
     compression: Compression
     decoding: Decoding
 
+    disk: "DiskShelf | None" = None  # behind the store
     draining: bool = False  # all connections close after their next answer
 
 

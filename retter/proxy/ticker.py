@@ -106,6 +106,8 @@ class Ticker:
             self._self_probe.tick(now)
         services.pool.sweep(now)
         services.store.take_rubbish_out()
+        if services.disk is not None:
+            services.disk.tick(now)
         if services.access_log is not None:
             services.access_log.flush()
 

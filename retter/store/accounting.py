@@ -12,6 +12,7 @@ from retter.store.marks import OwnerMarks
 from retter.store.policy import key_parts
 from retter.store.record import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
 from retter.store.s3fifo import EvictionQueues
+from retter.store.write_behind import WriteBehind
 
 # What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
 # much again for the session by which it is found (marks.py).
@@ -38,6 +39,7 @@ class Shelves:
         "_owner_bytes",
         "_owner_bytes_max",
         "_rubbish",
+        "behind",
         "bytes_used",
         "entries",
         "evicted_budget",
@@ -65,12 +67,24 @@ class Shelves:
         self._coded: dict[bytes, dict[bytes, bytes]] = {}  # of a body, by coding
         self.bytes_used = 0
         self.entries = 0
+        self.behind: WriteBehind | None = None  # a disk: it is told of what changes
         self.evicted_budget = 0
         self.evicted_share = 0
         self._rubbish: list[dict[bytes, Any]] = []  # emptied shelves, to be taken apart
         # Purged entries whose bytes are not yet released. Their keys are still among those of their
         # owners.
         self._hidden: dict[bytes, tuple[Record, ...]] = {}
+
+    def tell(self, key: bytes, now: float, slot: tuple[Record, ...] | None = None) -> None:
+        """What is stored under a key has changed, by more than having made room: tell the disk.
+
+        Args:
+            slot: What is to be there, if it is not here any more.
+        """
+        if self.behind is not None:
+            slot = self.slots.get(key, slot or ())
+            owner, _ = key_parts(key)
+            self.behind.changed(key, slot, self.marks.of(owner) if owner and slot else (), now)
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
         """Change the budget. An owner over its share shrinks when it stores something again.
@@ -167,14 +181,13 @@ class Shelves:
         Of an owner that is the least recently used, of all what the queues say. What was put in
         last fits alone, and is never what goes.
         """
-        slots = self.slots
         if owner:
             if self._hidden:
                 for key in [key for key in self.owner_keys[owner] if key in self._hidden]:
                     self._settle(key, self._hidden.pop(key))
             while self._owner_bytes.get(owner, 0) > self._owner_bytes_max:
                 key = next(iter(self.owner_keys[owner]))
-                self.remove(key, slots[key][-1])
+                self._drop(key, whole=len(self.owner_keys[owner]) > 1)
                 self.evicted_share += 1
         while self.bytes_used > self._bytes_max:
             if self._hidden:
@@ -186,11 +199,21 @@ class Shelves:
         """Drop the variant that is to make room."""
         queues = self.queues
         key = queues.next_to_go(self._bytes_max)
-        slot = self.slots[key]
-        if len(slot) == 1 and key in queues.probation:
+        whole = self.behind is not None or len(self.slots[key]) == 1
+        if whole and key in queues.probation:
             queues.ghosts.add(key)
-        self.remove(key, slot[-1])
+        self._drop(key, whole=whole)
         self.evicted_budget += 1
+
+    def _drop(self, key: bytes, *, whole: bool) -> None:
+        """Drop the oldest variant of a key; with a disk behind all of them.
+
+        The disk is asked only for keys that are not here: some variants would hide the others.
+        """
+        if whole and self.behind is not None:
+            self.remove_key(key)
+        else:
+            self.remove(key, self.slots[key][-1])
 
     def clear(self) -> int:
         """Drop everything; return how many entries that were.

@@ -41,6 +41,10 @@ class OwnerMarks:
                 else:
                     table[mark] = dict.fromkeys((*several, owner))
 
+    def of(self, owner: bytes) -> tuple[int, ...]:
+        """Return an owner's marks."""
+        return self._marks.get(owner, ())
+
     def owners(self, marks: tuple[int, ...]) -> list[bytes]:
         """Return those who have one of the marks, each once."""
         found = [owner for mark in marks for owner in _several(self._owners.get(mark, ()))]

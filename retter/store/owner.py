@@ -12,6 +12,7 @@ asked, and what may be done with the answer, is policy.py.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from functools import partial
 from hashlib import blake2b
 from struct import Struct
 from typing import Final, Generic, NamedTuple, TypeVar
@@ -174,6 +175,8 @@ class OwnerRules:
     anonymous_fallback: bool = True
     vary_on: tuple[bytes, ...] = ()  # fields that change answers
     never_store: tuple[bytes, ...] = ()  # targets whose GET changes something
+    lasting: bool = False  # the secret outlives the process, and so must the marks of sessions
+    origin: bytes = b""  # of this process, if the secret is not: makes lineages its own
     seen: SessionsSeen = field(default_factory=SessionsSeen, repr=False, compare=False)
     known_lineages: Lineages | None = field(default=None, repr=False, compare=False)
 
@@ -181,6 +184,7 @@ class OwnerRules:
     cookie_kinds: _Kinds[CookieKind] = field(init=False, repr=False, compare=False)
     param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
     cookie_owners: Memo[Owner] = field(init=False, repr=False, compare=False)
+    mark: Callable[[bytes], int] = field(init=False, repr=False, compare=False)
     hasher: blake2b = field(init=False, repr=False, compare=False)
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
@@ -214,13 +218,14 @@ class OwnerRules:
                 key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
             ),
         )
+        fill(self, "mark", partial(_lasting_mark, self.secret) if self.lasting else hash)
         fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
         fill(self, "is_rolling", name_matcher(self.rolling_cookies))
         fill(
             self,
             "lineages",
             self.known_lineages
-            or Lineages(lambda number: _digest(self, [(b"N", b"", b"%d" % number)])),
+            or Lineages(lambda number: _digest(self, [(b"N", self.origin, b"%d" % number)])),
         )
         fill(self, "shaper", Shaper(tuple(map(bytes.lower, self.vary_on))))
         fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
@@ -263,6 +268,12 @@ def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
         return is_session(name.lstrip().lower())
 
     return classify
+
+
+def _lasting_mark(secret: bytes, value: bytes) -> int:
+    # 64 bits with a sign, as hash has them.
+    digest = blake2b(value, key=secret, digest_size=8, person=b"mark").digest()
+    return int.from_bytes(digest, signed=True)
 
 
 _lengths = Struct(">II").pack
@@ -365,9 +376,9 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     if credentials:
         who = sessions + credentials
     if len(who) == 1:
-        marks: tuple[int, ...] = (hash(who[0][2]),)
+        marks: tuple[int, ...] = (rules.mark(who[0][2]),)
     else:
-        marks = marks_of([value for _, _, value in who])
+        marks = marks_of([value for _, _, value in who], rules)
     if not known:
         if seen.shared:
             return None
@@ -425,14 +436,14 @@ def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
     return _digest(rules, [(b"S", name, value)])
 
 
-def marks_of(values: list[bytes]) -> tuple[int, ...]:
+def marks_of(values: list[bytes], rules: "OwnerRules") -> tuple[int, ...]:
     """Return the marks of values, by which the owners that have them are found.
 
-    Python's own hash, whose key is the process's. Two values that share one cost what is stored
-    for one of them. Short values have none, or anybody could make all owners with `user=5` in them
-    be dropped.
+    Mostly Python's own hash, whose key is the process's (`OwnerRules.lasting`). Two values that
+    share one cost what is stored for one of them. Short values have none, or anybody could make all
+    owners with `user=5` in them be dropped.
     """
-    marks = [hash(value) for value in values if len(value) >= SESSION_BYTES_MIN]
+    marks = [rules.mark(value) for value in values if len(value) >= SESSION_BYTES_MIN]
     return tuple(dict.fromkeys(marks))[:MARKS_MAX] if marks else ()
 
 
@@ -492,5 +503,5 @@ def _owner(
     if not who:
         return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
     anonymous = rules.anonymous_fallback and not credentials and not url_sessions
-    marks = marks_of(marked)
+    marks = marks_of(marked, rules)
     return Owner(_digest(rules, who), owner_class, session, anonymous, shape, marks, rolling)

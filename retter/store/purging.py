@@ -19,18 +19,16 @@ def matching(
     if url is not None:
         found = [key for key in found if key.endswith(url)]  # to look closer at few
     if not (url is prefix is owner is None):
-        any_host = (url or prefix or b"").startswith(b"/")
-        found = [key for key in found if _matches(key, url, prefix, owner, any_host=any_host)]
+        found = [key for key in found if matches(key, url, prefix, owner)]
     return found
 
 
-def _matches(
-    key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None, *, any_host: bool
-) -> bool:
+def matches(key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None) -> bool:
+    """Tell whether one key does."""
     at = url_at(key)
     if owner is not None and key_parts(key)[0] != owner:
         return False
-    if any_host:
+    if (url or prefix or b"").startswith(b"/"):
         at = key.find(b"/", at)
     if prefix is not None and not key.startswith(prefix, at):
         return False

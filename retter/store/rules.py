@@ -13,6 +13,8 @@ class StoreRules:
     """Limits of the store. `secret` keys the hashes of what Vary names."""
 
     secret: bytes = field(repr=False)
+    # The same for what is everyone's: a lost secret costs a disk the personal part alone.
+    public_secret: bytes = field(default=b"", repr=False)
     bytes_max: int = 64 * MIB  # a 256 MB machine has this much to spare
     variants_max: int = 10  # more is an application that varies on User-Agent
     owner_share: float = 1 / 8  # of bytes_max, for one owner that is not everyone

@@ -21,6 +21,7 @@ from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
 from retter.store.changes import Changes
 from retter.store.forms import StoredForms
 from retter.store.lineage import Lineages
+from retter.store.packing import STEP_S
 from retter.store.personal import reflects_referer
 from retter.store.policy import Identity, StorePolicy, key_of, key_parts
 from retter.store.purging import matching
@@ -29,10 +30,13 @@ from retter.store.record import (
     AGE_MAX,
     BODY,
     CODING,
+    ENTRY_BYTES,
+    ETAG,
     FORMS,
     GIVEN_TO,
     HEAD,
     INCOMPLETE,
+    LAST_MODIFIED,
     NEVER,
     OTHERS_AT,
     RECEIVED_AGE,
@@ -54,6 +58,7 @@ from retter.store.replacement import victims, without_replaced
 from retter.store.rules import MIB, StoreRules, StoreStats
 from retter.store.selection import hashed_vary, select, selected
 from retter.store.taken_back import TakenBack, others_at
+from retter.store.write_behind import Found, Purge, WriteBehind
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -73,11 +78,13 @@ class ResponseStore:
         self._owner_keys = self._shelves.owner_keys
         self._asked = self._shelves.queues.asked
         self._secret = rules.secret
+        self._public_secret = rules.public_secret or rules.secret
         self._changes = Changes()
         self._counts = StoreStats(bytes_max=rules.bytes_max)
         self.forms = StoredForms(self._shelves)
         self.taken_back = TakenBack(self._shelves, self._changes, self._counts)
         self.lineages: Lineages | None = None  # the sessions that go by several values
+        self.behind: WriteBehind | None = None  # a disk
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Take other limits; the secret and the policy are the same for ever.
@@ -112,11 +119,14 @@ class ResponseStore:
             return self._find_rolling(identity, request, now, superseded)
         key = identity.key
         slot = self._slots.get(key)
+        if slot is None and self.behind is not None:
+            slot = self._fetch(key, now)
         if slot is not None:
             newest = slot[0]
             found: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[SHAPE] != identity.shape:
-                found = select(slot, identity, request, self._secret)
+                secret = self._secret if identity.owner else self._public_secret
+                found = select(slot, identity, request, secret)
                 if found is not None and found is not newest:
                     self._shelves.bring_forward(key, found)
             # Its age as StoredResponse.age has it; a name costs three times a place, and a
@@ -135,8 +145,7 @@ class ResponseStore:
                 self._counts.found_own += 1
                 return found
             if found is not None and found[AGE_MAX] != WITHDRAWN:
-                self._shelves.remove(key, found)
-                self._counts.expired += 1
+                self._expire(key, found, now)
         if identity.public_key is not None:
             return self._find_public(identity.public_key, identity, request, now, superseded)
         self._counts.not_found += 1
@@ -147,7 +156,7 @@ class ResponseStore:
     ) -> Record | None:
         """Do the same for a session that goes by several values, old and new."""
         for key, generation in identity.readable:
-            slot = self._slots.get(key)
+            slot = self._slot(key, now)
             found = (
                 None if slot is None else select(slot, identity, request, self._secret, generation)
             )
@@ -169,16 +178,15 @@ class ResponseStore:
     def _find_public(
         self, key: bytes, identity: Identity, request: RequestHead, now: float, superseded: bool
     ) -> Record | None:
-        slot = self._slots.get(key)
+        slot = self._slot(key, now)
         if (
             slot is not None
-            and (found := select(slot, identity, request, self._secret)) is not None
+            and (found := select(slot, identity, request, self._public_secret)) is not None
         ):
             stored = as_stored(found)
             if stored.age(now) > stored.age_max_s:
                 if stored.age_max_s != WITHDRAWN:
-                    self._shelves.remove(key, found)
-                    self._counts.expired += 1
+                    self._expire(key, found, now)
             elif stored.status == 200 and (
                 not (stored.superseded or stored.incomplete)
                 or (superseded and not (self._shared and stored.superseded))
@@ -190,6 +198,12 @@ class ResponseStore:
                 return found
         self._counts.not_found += 1
         return None
+
+    def _expire(self, key: bytes, record: Record, now: float) -> None:
+        """Remove what is too old to be served."""
+        self._shelves.remove(key, record)
+        self._counts.expired += 1
+        self._shelves.tell(key, now)
 
     def has_any(self, identity: Identity) -> bool:
         """Tell whether anything is stored for this URL that this client might be given."""
@@ -207,15 +221,73 @@ class ResponseStore:
         too old to be found. Nothing is changed by looking.
         """
         own: StoredResponse | None = None
+        secret = self._secret if identity.owner else self._public_secret
         for key, generation in identity.readable:
-            own = selected(self._slots.get(key), identity, request, self._secret, generation) or own
+            own = selected(self._slot(key, now), identity, request, secret, generation) or own
             if own is not None and own.age(now) <= own.age_max_s:
                 return own, not identity.owner
-        slot = None if identity.public_key is None else self._slots.get(identity.public_key)
-        public = selected(slot, identity, request, self._secret)
+        slot = None if identity.public_key is None else self._slot(identity.public_key, now)
+        public = selected(slot, identity, request, self._public_secret)
         if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
             return public, True
         return own, own is not None and not identity.owner
+
+    # -- What is behind: a disk
+
+    def put_behind(self, behind: WriteBehind) -> None:
+        """Have a disk behind: what is not in memory may be there, and what changes goes there."""
+        self.behind = self._shelves.behind = behind
+
+    def _slot(self, key: bytes, now: float) -> tuple[Record, ...] | None:
+        """Return what is stored under a key, in memory or at hand behind it."""
+        slot = self._slots.get(key)
+        if slot is None and self.behind is not None:
+            slot = self._fetch(key, now)
+        return slot
+
+    def _fetch(self, key: bytes, now: float) -> tuple[Record, ...] | None:
+        found = None if self.behind is None else self.behind.fetch(key, now)
+        if found is None or not self.promote(key, found):
+            return None
+        return self._slots.get(key)
+
+    def promote(self, key: bytes, found: Found) -> bool:
+        """Take into memory what stands behind it; False if there is no room, or it is there."""
+        if key in self._slots or not found.slot:
+            return False
+        owner, _ = key_parts(key)
+        shelves = self._shelves
+        size = sum([one[ENTRY_BYTES] + len(one[BODY]) for one in found.slot])
+        if not shelves.fits(owner, size):
+            return False
+        others: tuple[Record, ...] = ()
+        for one in reversed(found.slot):
+            size = entry_bytes(key, one[HEAD], one[ETAG], one[LAST_MODIFIED], one[SHAPE])
+            forms = None if one[FORMS] is None else ()
+            record = tuple(
+                as_stored(one)._replace(
+                    body=shelves.hold_body(one[BODY]), entry_bytes=size, forms=forms
+                )
+            )
+            shelves.insert(key, owner, others, record, size, found.marks)
+            others = (record, *others)
+        return True
+
+    def awaited_keys(self, identity: Identity) -> list[bytes]:
+        """Return the keys of what a request could be answered with, if nothing is in memory."""
+        slots = self._slots
+        if identity.rolling is not None:
+            keys = [key for key, _ in identity.readable]
+            if not slots.keys().isdisjoint(keys):
+                return []
+        elif identity.key in slots:
+            return []
+        else:
+            keys = [identity.key]
+        public = identity.public_key
+        if public is not None and public not in slots:
+            keys.append(public)
+        return keys
 
     # -- Storing
 
@@ -268,6 +340,8 @@ class ResponseStore:
             return False
         key, owner = identity.key, identity.owner
         slot = self._slots.get(key)
+        if slot is None and self.behind is not None:
+            slot = self._fetch(key, now)  # its other variants
         if slot is not None:
             old = slot[0]
             if (
@@ -300,11 +374,12 @@ class ResponseStore:
         if not shelves.fits(owner, size + len(body)):
             self._counts.refused += 1
             return False
+        secret = self._secret if owner else self._public_secret
         body = shelves.hold_body(body)  # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
             others = without_replaced(
-                shelves, slot, identity, request, response, body, soft, generation, self._secret
+                shelves, slot, identity, request, response, body, soft, generation, secret
             )
         if others:
             stored_by = client  # to keep one from pushing out what others have stored
@@ -326,7 +401,7 @@ class ResponseStore:
             facts.age_max_s,
             shape,
             names,
-            hashed_vary(names, request, self._secret) if names else b"",
+            hashed_vary(names, request, secret) if names else b"",
             facts.received_age_s,
             size,
             () if response.compressible else None,
@@ -341,6 +416,8 @@ class ResponseStore:
         )
         shelves.insert(key, owner, others, record, size, identity.marks)
         self._counts.stored += 1
+        if self.behind is not None:
+            shelves.tell(key, now, (record, *others))
         return True
 
     def _facts_of(self, response: ResponseHead) -> Facts | None:
@@ -380,6 +457,12 @@ class ResponseStore:
             del keys[key]
             keys[key] = None
         self._counts.unchanged += 1
+        # What has not changed is written again with the next step of time, so that it is not too
+        # old when it is read again.
+        if self.behind is not None and (
+            superseded is not old[SUPERSEDED] or now // STEP_S != old[STORED_AT] // STEP_S
+        ):
+            self._shelves.tell(key, now)
 
     # -- Refreshing and marking
 
@@ -399,9 +482,10 @@ class ResponseStore:
         compare exactly, where the RFC lets a weak tag match more). Fields are updated as section
         3.2 says. Everyone's response is never refreshed by somebody else's 304.
         """
-        slot = self._slots.get(identity.key)
+        slot = self._slot(identity.key, now)
         generation = 0 if identity.rolling is None else identity.rolling.generation
-        old = selected(slot, identity, request, self._secret, generation)
+        secret = self._secret if identity.owner else self._public_secret
+        old = selected(slot, identity, request, secret, generation)
         if slot is None or old is None or not validates(request, not_modified, old):
             return
         superseded = old.superseded and self._changes.since(identity.key, requested_at)
@@ -418,10 +502,12 @@ class ResponseStore:
         )
         if fresh is None:
             self._shelves.remove(identity.key, old)
+            self._shelves.tell(identity.key, now)
             return
         self._shelves.replace(identity.key, old, fresh)
         self._shelves.touch(identity.key, identity.owner)
         self._counts.refreshed += 1
+        self._shelves.tell(identity.key, now)
         self._shelves.make_room(identity.owner)
 
     def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
@@ -434,9 +520,12 @@ class ResponseStore:
         for url in urls:
             for key in {key_of(owner, url) for owner in (*identity.owners, b"")}:
                 self._changes.remember(key, now)
+                if self.behind is not None:
+                    self.behind.supersede(key, now)
                 for stored in map(as_stored, self._slots.get(key, ())):
                     if not stored.superseded:
                         self._shelves.replace(key, stored, stored._replace(superseded=True))
+                        self._shelves.tell(key, now)
                         marked += 1
         self._counts.superseded += marked
         return marked
@@ -458,6 +547,8 @@ class ResponseStore:
             self._changes.remember(owner, now)
         for mark in marks:
             self._changes.remember_mark(mark, now)
+        if self.behind is not None:
+            self.behind.drop_owners(owners, marks, now)
         dropped = 0
         for one in owners:
             keys = self._owner_keys.get(one, {})
@@ -468,7 +559,7 @@ class ResponseStore:
     def empty(self, now: float) -> int:
         """Drop everything, and what is still on its way; return how many."""
         self._changes.empty(now)
-        return self.purge()
+        return self.purge(now=now)
 
     def give_up(self) -> int:
         """Drop everything and free it at once, and hold less from now on; return how many.
@@ -476,7 +567,9 @@ class ResponseStore:
         For when memory has run out: where there was too little for so much, there will be again.
         """
         held = self._shelves.bytes_used
-        dropped = self.purge()
+        if self.behind is not None:
+            self.behind.forget_bodies()
+        dropped = self._purge_near(list(self._slots))
         self._shelves.take_all_rubbish_out()
         if held > KEPT_BYTES_MIN:
             fewer = max(KEPT_BYTES_MIN, held * 3 // 4)
@@ -488,7 +581,12 @@ class ResponseStore:
         self._shelves.take_rubbish_out()
 
     def purge(
-        self, *, url: bytes | None = None, prefix: bytes | None = None, owner: bytes | None = None
+        self,
+        *,
+        url: bytes | None = None,
+        prefix: bytes | None = None,
+        owner: bytes | None = None,
+        now: float = 0.0,
     ) -> int:
         """Drop what matches all that is given (nothing given: everything); return how many.
 
@@ -497,6 +595,11 @@ class ResponseStore:
         operator's hand.
         """
         found = matching(self._slots, url, prefix, owner)
+        if self.behind is not None:
+            self.behind.purge(Purge(url, prefix, owner), now)
+        return self._purge_near(found)
+
+    def _purge_near(self, found: list[bytes]) -> int:
         if len(found) == len(self._slots):
             purged = self._shelves.clear()
             self._slots, self._owner_keys = self._shelves.slots, self._shelves.owner_keys

@@ -100,6 +100,9 @@ class TakenBack:
             for one in slot
         ])  # fmt: skip
         self._shelves.slots[key] = hidden
+        if self._shelves.behind is not None:
+            self._shelves.behind.withdrawn(key, now)
+            self._shelves.tell(key, now)
         self.refuse_late(key, now)
         self._counts.withdrawn += len(gone)
         return Withdrawn(now, key, slot, hidden)
@@ -112,6 +115,7 @@ class TakenBack:
         shown = _hidden_by(withdrawn)
         self._shelves.slots[withdrawn.key] = tuple([shown.get(id(one), one) for one in slot])
         self._counts.restored += sum([id(one) in shown for one in slot])
+        self._shelves.tell(withdrawn.key, withdrawn.at)
 
     def discard(self, withdrawn: Withdrawn) -> None:
         """Remove what it has hidden, or what is left of that."""
@@ -119,6 +123,7 @@ class TakenBack:
         for record in self._shelves.slots.get(withdrawn.key, ()):
             if id(record) in hidden:
                 self._shelves.remove(withdrawn.key, record)
+                self._shelves.tell(withdrawn.key, withdrawn.at)
 
 
 def others_at(slot: tuple[Record, ...], client: int) -> float:

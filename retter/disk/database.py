@@ -1,0 +1,577 @@
+"""Stored responses in LMDB: read one, write a batch, make room. It knows no loop and no thread.
+
+    records  slot key -> packed slot (packing.py)
+    bodies   body hash -> checksum and body
+    uses     body hash -> records that refer to it; apart, so that a count writes no body again
+    used     slot key -> when it was last used, in coarse steps, and what it costs
+    marks    mark of a session -> its owners, to be found by a logout
+    meta     what the file is: format, key of the hashes, rules, figures
+
+LMDB copies a page before it changes it, so a kill or a power cut leaves the last commit as it was.
+What it does not survive is met here and in folder.py: its map is twice as large as what is kept,
+since deleted pages come back late and in pieces; no transaction outlives a call; all that is read
+is verified; and only one process has it open for long.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from struct import Struct
+from typing import Any, Final, NamedTuple
+from zlib import crc32 as _crc32
+
+import lmdb
+
+from retter.store.owner import OWNER_BYTES
+from retter.store.packing import (
+    FORMAT_VERSION,
+    KEY_BYTES,
+    Unpacked,
+    body_hash,
+    is_everyones,
+    key_of_packed,
+    pack,
+    pack_body,
+    slot_key,
+    superseded,
+    unpack,
+    unpack_body,
+)
+from retter.store.policy import key_parts
+from retter.store.write_behind import Batch, Removals, Written
+
+try:
+    from isal.isal_zlib import crc32  # ten times as fast: 4 us for 64 KiB in place of 40
+except ImportError:
+    crc32 = _crc32
+
+FILE: Final = "data.mdb"
+
+# Of the map, beside twice what is kept: trees, lists of free pages, one commit.
+MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
+
+# Responses, however small: 12 octets of memory are spent on each (key_table.py).
+ENTRIES_MAX: Final = 1_000_000
+
+# With each round of evicting, this share of the room is made free: a round looks at all entries.
+EVICTED_SHARE: Final = 0.1
+EVICTED_AT_ONCE_MAX: Final = 256  # entries of one transaction
+
+# Entries looked at before other threads have their turn.
+TURN_ENTRIES: Final = 64
+
+STEP_S: Final = 600  # of the last use
+
+PAGE_BYTES: Final = 4096
+_INLINE_BYTES_MAX: Final = 2000  # LMDB puts what is larger on pages of its own
+
+_use = Struct("<II")  # step, cost
+_count = Struct("<I")
+_mark = Struct("<q")
+
+
+class Damaged(Exception):
+    """What was read does not verify, or is not what LMDB has written."""
+
+
+class Foreign(Exception):
+    """It is a database of another program."""
+
+
+class Full(Exception):
+    """There is no room in the map, even after evicting."""
+
+
+class Done(NamedTuple):
+    """What a commit has come to."""
+
+    removed: list[int]  # table keys of what is not there any more
+    everything: bool  # all was removed, before what is written
+    written: int
+    not_written: int  # for want of room
+    evicted: int
+
+
+def table_key(packed_key: bytes) -> int:
+    """Return the 64 bits that stand for a slot key in a KeyTable."""
+    return int.from_bytes(packed_key[:8]) ^ int.from_bytes(packed_key[OWNER_BYTES:][:8])
+
+
+def cost_of(size: int) -> int:
+    """Return the octets of the file that a value takes, about."""
+    if size > _INLINE_BYTES_MAX:
+        return -(-(size + 16) // PAGE_BYTES) * PAGE_BYTES + 64
+    return size * 3 // 2 + 64  # pages of a tree are two thirds full
+
+
+def no_failpoint(_: str) -> None:
+    """Go on: nothing is being tested."""
+
+
+class Database:
+    """One LMDB environment.
+
+    Args:
+        folder: Where its files are, or will be made.
+        bytes_max: For what is kept; the file may become twice as large.
+        failpoint: Called with the name of each step, for tests that stop there.
+
+    Raises:
+        OSError: Its files cannot be made or opened.
+        Damaged: It is not what this version can read.
+        Foreign: It is another program's.
+    """
+
+    def __init__(
+        self, folder: str, bytes_max: int, failpoint: Callable[[str], None] = no_failpoint
+    ) -> None:
+        self.bytes_max = bytes_max
+        self.map_bytes = 2 * bytes_max + MAP_SPARE_BYTES
+        self._path = os.path.join(folder, FILE)
+        self._failpoint = failpoint
+        try:
+            self._env = lmdb.open(
+                folder,
+                map_size=self.map_bytes,
+                max_dbs=8,
+                max_readers=32,
+                mode=0o600,
+                metasync=False,  # a power cut costs the last commit, and not the file
+                readahead=False,  # what is near is not what is asked for next
+                meminit=False,
+            )
+        except lmdb.DiskError as error:
+            raise OSError(*_errno_of(error)) from None
+        except lmdb.Error as error:
+            raise Damaged(str(error)) from None
+        try:
+            self._open(folder)
+        except lmdb.Error as error:
+            self.close()
+            if isinstance(error, lmdb.DiskError):
+                raise OSError(*_errno_of(error)) from None
+            raise Damaged(str(error)) from None
+        except (Damaged, Foreign):
+            self.close()
+            raise
+
+    def _open(self, folder: str) -> None:
+        env = self._env
+        self._meta = env.open_db(b"meta")
+        with env.begin(write=True) as txn:
+            version = txn.get(b"version", db=self._meta)
+            if version is None:
+                if txn.stat(self._meta)["entries"] or txn.stat()["entries"] > 1:
+                    raise Foreign
+                txn.put(b"version", b"%d" % FORMAT_VERSION, db=self._meta)
+                txn.put(b"site-key", os.urandom(16), db=self._meta)
+            elif version != b"%d" % FORMAT_VERSION:
+                raise Damaged(f"its format is version {version.decode('latin-1')[:20]}")
+            self.site_key: bytes = txn.get(b"site-key", db=self._meta) or b""
+            if len(self.site_key) != 16:
+                raise Damaged("the key of its hashes is missing")
+            self.bytes_used = self._figure(txn, b"bytes")
+            self.entries = self._figure(txn, b"entries")
+        self._records = env.open_db(b"records")
+        self._bodies = env.open_db(b"bodies")
+        self._uses = env.open_db(b"uses")
+        self._used = env.open_db(b"used")
+        self._marks = env.open_db(b"marks", dupsort=True, dupfixed=True)
+
+    def _figure(self, txn: Any, name: bytes) -> int:
+        text = txn.get(name, db=self._meta, default=b"0")
+        if not text.isdigit():
+            raise Damaged(f"{name.decode()} is no number")
+        return int(text)
+
+    def close(self) -> None:
+        """Close it; nothing is written."""
+        self._env.close()
+
+    def check_readers(self) -> int:
+        """Free the places of readers whose processes have been killed; return how many."""
+        return int(self._env.reader_check())
+
+    @property
+    def file_bytes(self) -> int:
+        """Octets of the file."""
+        return int(self._env.info()["last_pgno"] + 1) * PAGE_BYTES
+
+    # -- notes
+
+    def note(self, name: str) -> Any:
+        """Return what `set_note` was given; None for nothing."""
+        with self._env.begin() as txn:
+            text = txn.get(b"note-" + name.encode(), db=self._meta)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError:
+            return None
+
+    def set_note(self, name: str, value: object) -> None:
+        """Keep something beside the responses."""
+        with self._env.begin(write=True) as txn:
+            txn.put(b"note-" + name.encode(), json.dumps(value).encode(), db=self._meta)
+
+    # -- reading
+
+    def slot_key(self, key: bytes) -> bytes:
+        """Return under what a key is kept."""
+        return slot_key(key, self.site_key)
+
+    def read(
+        self, packed_key: bytes, now: float, wall: float, max_stale_s: float
+    ) -> tuple[Unpacked, list[bytes]] | None:
+        """Return a slot with its bodies, verified.
+
+        Raises:
+            Damaged: Something of it does not verify.
+        """
+        try:
+            with self._env.begin(buffers=True) as txn:
+                data = txn.get(packed_key, db=self._records)
+                if data is None:
+                    return None
+                found = unpack(bytes(data), now, wall, max_stale_s)
+                if found is None or self.slot_key(found.key) != packed_key:
+                    raise Damaged("a record does not verify")
+                bodies: list[bytes] = []
+                for one, length in zip(found.variants, found.body_lengths, strict=True):
+                    packed = txn.get(one.body, db=self._bodies)
+                    body = None if packed is None else unpack_body(packed, length, crc32)
+                    if body is None:
+                        raise Damaged("a body does not verify")
+                    bodies.append(body)
+                return found, bodies
+        except lmdb.Error as error:
+            raise OSError(5, str(error)) from None
+
+    def table_keys(self) -> Iterator[int]:
+        """Yield what stands for each slot; others have their turn now and then."""
+        for key, _ in self._walk(self._used):
+            yield table_key(key)
+
+    def _walk(self, db: Any) -> Iterator[tuple[bytes, bytes]]:
+        """Yield keys and values in short transactions, so that no page is held for long."""
+        last: bytes | None = None
+        while True:
+            with self._env.begin() as txn, txn.cursor(db) as cursor:
+                found = cursor.first() if last is None else cursor.set_range(last)
+                if found and last is not None and cursor.key() == last:
+                    found = cursor.next()
+                some: list[tuple[bytes, bytes]] = []
+                while found and len(some) < TURN_ENTRIES:
+                    some.append(cursor.item())
+                    found = cursor.next()
+            yield from some
+            if not found:
+                return
+            last = some[-1][0]
+            time.sleep(0)
+
+    def walk(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None, bool]]:
+        """Yield each slot key with its slot, and whether its bodies verify as well."""
+        for key, data in self._walk(self._records):
+            found = unpack(data, now, wall, float("inf"))
+            if found is None or self.slot_key(found.key) != key:
+                yield key, None, False
+                continue
+            try:
+                whole = self.read(key, now, wall, float("inf")) is not None
+            except (Damaged, OSError):
+                whole = False
+            yield key, found, whole
+
+    # -- writing
+
+    def commit(self, batch: Batch, touched: list[bytes], now: float, wall: float) -> Done:
+        """Write a batch. If there is no room for it some of what is there goes, or else the batch.
+
+        Args:
+            touched: Slot keys that have been used.
+
+        Raises:
+            OSError: It could not be written (no space, a broken disk); nothing has changed.
+            Full: There is not even room to remove something.
+        """
+        gone: list[int] = []
+        evicted = 0
+        try:
+            try:
+                done = self._commit(batch, touched, now, wall)
+            except lmdb.MapFullError:
+                self._env.reader_check()
+                evicted += self._evict(int(self.bytes_max * (1 - 2 * EVICTED_SHARE)), gone)
+                try:
+                    done = self._commit(batch, touched, now, wall)
+                except lmdb.MapFullError:
+                    nothing = {key: Written((), ()) for key in batch.slots}
+                    done = self._commit(Batch(batch.removals, nothing), [], now, wall)
+                    done = done._replace(not_written=len(batch.slots))
+            if self.bytes_used > self.bytes_max or self.entries > ENTRIES_MAX:
+                evicted += self._evict(int(self.bytes_max * (1 - EVICTED_SHARE)), gone)
+            self._keep_size()
+        except lmdb.MapFullError:
+            raise Full from None
+        except lmdb.Error as error:
+            raise OSError(*_errno_of(error)) from None
+        return done._replace(removed=[*done.removed, *gone], evicted=evicted)
+
+    def _commit(self, batch: Batch, touched: list[bytes], now: float, wall: float) -> Done:
+        step = int(wall // STEP_S)
+        removed: list[int] = []
+        before = self.bytes_used, self.entries
+        try:
+            self._failpoint("begin")
+            with self._env.begin(write=True) as txn:
+                if batch.removals:
+                    self._remove(txn, batch.removals, removed)
+                    self._failpoint("removed")
+                written = 0
+                for key, waits in batch.slots.items():
+                    written += self._write(txn, key, waits, step, now, wall, removed)
+                for packed_key in touched:
+                    use = txn.get(packed_key, db=self._used)
+                    if use is not None and _use.unpack(use)[0] != step:
+                        use = _use.pack(step, _use.unpack(use)[1])
+                        txn.put(packed_key, use, db=self._used)
+                self._failpoint("written")
+                txn.put(b"bytes", b"%d" % max(0, self.bytes_used), db=self._meta)
+                txn.put(b"entries", b"%d" % max(0, self.entries), db=self._meta)
+            self._failpoint("committed")
+        except BaseException:
+            self.bytes_used, self.entries = before
+            raise
+        return Done(removed, batch.removals.everything, written, 0, 0)
+
+    def _write(
+        self, txn: Any, key: bytes, waits: Written, step: int, now: float, wall: float,
+        removed: list[int],
+    ) -> int:  # fmt: skip
+        packed_key = self.slot_key(key)
+        packed = pack(key, waits.slot, waits.marks, self.site_key, now, wall)
+        old = txn.get(packed_key, db=self._records)
+        if not packed.data:
+            if old is not None:
+                self._delete(txn, packed_key, old, removed)
+            return 0
+        for name, body in packed.bodies:
+            self._hold(txn, name, body)
+        if old is not None:
+            self._release(txn, packed_key, old)
+        else:
+            self.entries += 1
+        owner, _ = key_parts(key)
+        if owner:
+            for mark in waits.marks:
+                txn.put(_mark.pack(mark), owner, db=self._marks, dupdata=True)
+        txn.put(packed_key, packed.data, db=self._records)
+        cost = cost_of(len(packed.data)) + cost_of(KEY_BYTES + _use.size)
+        self.bytes_used += cost
+        # What it costs as far as it is its own: what evicting it would bring, about.
+        own = sum([cost_of(len(body)) for _, body in packed.bodies])
+        txn.put(packed_key, _use.pack(step, min(cost + own, 2**32 - 1)), db=self._used)
+        return 1
+
+    def _hold(self, txn: Any, name: bytes, body: bytes) -> None:
+        uses = txn.get(name, db=self._uses)
+        if uses is None:
+            txn.put(name, pack_body(body), db=self._bodies)
+            self.bytes_used += cost_of(len(body) + 4) + cost_of(len(name) + _count.size)
+            txn.put(name, _count.pack(1), db=self._uses)
+        else:
+            txn.put(name, _count.pack(_count.unpack(uses)[0] + 1), db=self._uses)
+
+    def _release(self, txn: Any, packed_key: bytes, data: bytes) -> Unpacked | None:
+        """Stop counting a record that goes, or is replaced, with its bodies."""
+        self.bytes_used -= cost_of(len(data)) + cost_of(KEY_BYTES + _use.size)
+        found = unpack(data, 0.0, 0.0, 0.0)
+        if found is None:
+            return None  # which bodies it had cannot be known; compacting finds them
+        for one, length in zip(found.variants, found.body_lengths, strict=True):
+            uses = txn.get(one.body, db=self._uses)
+            count = 0 if uses is None else _count.unpack(uses)[0]
+            if count > 1:
+                txn.put(one.body, _count.pack(count - 1), db=self._uses)
+            elif count:
+                txn.delete(one.body, db=self._uses)
+                txn.delete(one.body, db=self._bodies)
+                self.bytes_used -= cost_of(length + 4) + cost_of(len(one.body) + _count.size)
+        return found
+
+    def _delete(self, txn: Any, packed_key: bytes, data: bytes, removed: list[int]) -> None:
+        found = self._release(txn, packed_key, data)
+        txn.delete(packed_key, db=self._records)
+        txn.delete(packed_key, db=self._used)
+        self.entries -= 1
+        removed.append(table_key(packed_key))
+        if is_everyones(packed_key) or found is None or not found.marks:
+            return
+        owner = packed_key[:OWNER_BYTES]
+        with txn.cursor(self._records) as cursor:
+            if cursor.set_range(owner) and cursor.key().startswith(owner):
+                return
+        for mark in found.marks:
+            txn.delete(_mark.pack(mark), owner, db=self._marks)
+
+    def _remove(self, txn: Any, removals: Removals, removed: list[int]) -> None:
+        if removals.everything:
+            for db in (self._records, self._bodies, self._uses, self._used, self._marks):
+                txn.drop(db, delete=False)
+            self.bytes_used = self.entries = 0
+            return
+        owners = set(removals.owners)
+        for mark in removals.marks:
+            with txn.cursor(self._marks) as cursor:
+                if cursor.set_key(_mark.pack(mark)):
+                    owners.update(cursor.iternext_dup())
+        for owner in owners:
+            self._delete_all(txn, owner, removed)
+        if removals.personal:
+            self._delete_all(txn, b"", removed, personal=True)
+        for key in removals.keys:
+            self._delete_key(txn, self.slot_key(key), removed)
+        for key in removals.superseded:
+            packed_key = self.slot_key(key)
+            data = txn.get(packed_key, db=self._records)
+            if data is None:
+                continue
+            if marked := superseded(data):
+                txn.put(packed_key, marked, db=self._records)
+            else:
+                self._delete(txn, packed_key, data, removed)
+        if removals.purges:
+            self._purge(txn, removals, removed)
+
+    def _delete_key(self, txn: Any, packed_key: bytes, removed: list[int]) -> None:
+        data = txn.get(packed_key, db=self._records)
+        if data is not None:
+            self._delete(txn, packed_key, data, removed)
+
+    def _delete_all(
+        self, txn: Any, owner: bytes, removed: list[int], *, personal: bool = False
+    ) -> None:
+        """Delete what belongs to one owner, or (`personal`) to anybody."""
+        keys: list[bytes] = []
+        with txn.cursor(self._records) as cursor:
+            found = (
+                cursor.set_range(bytes(OWNER_BYTES - 1) + b"\1")
+                if personal
+                else (cursor.set_range(owner))
+            )
+            while found and (personal or cursor.key().startswith(owner)):
+                keys.append(cursor.key())
+                found = cursor.next()
+        for key in keys:
+            self._delete_key(txn, key, removed)
+
+    def _purge(self, txn: Any, removals: Removals, removed: list[int]) -> None:
+        found: list[bytes] = []
+        with txn.cursor(self._records) as cursor:
+            for packed_key, data in cursor:
+                key = key_of_packed(data)
+                if not key or any(purge.fits(key) for purge in removals.purges):
+                    found.append(packed_key)
+        for packed_key in found:
+            self._delete_key(txn, packed_key, removed)
+
+    # -- making room
+
+    def _evict(self, bytes_wanted: int, removed: list[int]) -> int:
+        """Delete what has not been used for longest until so many octets are left."""
+        wanted = self.bytes_used - bytes_wanted
+        entries = self.entries - int(ENTRIES_MAX * (1 - EVICTED_SHARE))
+        costs: dict[int, list[int]] = {}  # of each step: octets, entries
+        for _, use in self._walk(self._used):
+            step, cost = _use.unpack(use)
+            of_step = costs.setdefault(step, [0, 0])
+            of_step[0] += cost
+            of_step[1] += 1
+        last = -1
+        for step in sorted(costs):
+            if wanted <= 0 and entries <= 0:
+                break
+            wanted -= costs[step][0]
+            entries -= costs[step][1]
+            last = step
+        evicted = 0
+        some: list[bytes] = []
+        for key, use in self._walk(self._used):
+            if _use.unpack(use)[0] <= last:
+                some.append(key)
+            if len(some) >= EVICTED_AT_ONCE_MAX:
+                evicted += self._delete_some(some, removed)
+                some = []
+                if self._is_small_enough(bytes_wanted):
+                    return evicted
+        return evicted + self._delete_some(some, removed)
+
+    def _is_small_enough(self, bytes_wanted: int) -> bool:
+        return self.bytes_used <= bytes_wanted and self.entries <= ENTRIES_MAX
+
+    def _delete_some(self, keys: list[bytes], removed: list[int]) -> int:
+        before = self.bytes_used, self.entries
+        try:
+            with self._env.begin(write=True) as txn:
+                for key in keys:
+                    self._delete_key(txn, key, removed)
+                    txn.delete(key, db=self._used)
+                txn.put(b"bytes", b"%d" % max(0, self.bytes_used), db=self._meta)
+                txn.put(b"entries", b"%d" % max(0, self.entries), db=self._meta)
+        except BaseException:
+            self.bytes_used, self.entries = before
+            raise
+        return len(keys)
+
+    def delete_older(self, now: float, wall: float, max_stale_s: float) -> list[int]:
+        """Delete all that is too old to be served; return their table keys.
+
+        Raises:
+            OSError: It could not be done.
+        """
+        removed: list[int] = []
+        some: list[bytes] = []
+        try:
+            for key, data in self._walk(self._records):
+                found = unpack(data, now, wall, max_stale_s)
+                if found is None or all(one.age(now) > one.age_max_s for one in found.variants):
+                    some.append(key)
+                if len(some) >= EVICTED_AT_ONCE_MAX:
+                    self._delete_some(some, removed)
+                    some = []
+            self._delete_some(some, removed)
+        except lmdb.Error as error:
+            raise OSError(*_errno_of(error)) from None
+        return removed
+
+    def _keep_size(self) -> None:
+        """Let the file be as long as its header says.
+
+        Pages at its end that were taken and given back in one commit are never written. Without
+        this a file cut short could not be told from a whole one.
+        """
+        if os.stat(self._path).st_size < self.file_bytes:
+            os.truncate(self._path, self.file_bytes)
+
+    def sync(self) -> None:
+        """Wait until all is on disk."""
+        self._env.sync(True)
+
+    def copy_compact(self, folder: str) -> None:
+        """Write a copy without free pages into a folder."""
+        self._env.copy(folder, compact=True)
+
+
+def name_of(body: bytes, site_key: bytes) -> bytes:
+    """Return the hash under which a body is kept."""
+    return body_hash(body, site_key)
+
+
+def _errno_of(error: Exception) -> tuple[int, str]:
+    """Return what an error of LMDB says about the disk: EIO if it does not say."""
+    text = str(error)
+    for number in (28, 30, 122, 13, 5):  # ENOSPC, EROFS, EDQUOT, EACCES, EIO
+        if os.strerror(number) in text:
+            return number, os.strerror(number)
+    return 5, text

@@ -1,0 +1,339 @@
+"""The folder of `--store`: whose it is, what lies in it, and what is done with what is broken.
+
+    data.mdb, lock.mdb  the database
+    secret              keys the hashes of whoever identifies somebody; without it nothing personal
+                        can be found
+    drops               what was taken back since the last commit (journal.py)
+    learnt              what was learnt of the application and its sessions
+    lock                held by the RETTER that uses it
+    reading, fault      whether a process has died while it read the database
+
+A mistake of the operator's is a ConfigError with one clear line. Damage is none: the database is
+set aside, and RETTER begins anew.
+"""
+
+import contextlib
+import faulthandler
+import fcntl
+import mmap
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from struct import Struct
+from typing import BinaryIO, Final
+
+from retter.config.settings import ConfigError
+
+DATA: Final = "data.mdb"
+SECRET: Final = "secret"
+SECRET_BYTES: Final = 32
+
+# On these a file may change under a map, or a lock may hold for one machine only.
+_REMOTE: Final = frozenset((
+    "9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2",
+    "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",
+))  # fmt: skip
+
+# A 32-bit process has 2 to 3 GB of addresses for everything, and the map takes twice the store.
+BITS32_BYTES_MAX: Final = 1024**3
+
+# Of LMDB's two header pages (mdb.c, MDB_meta): magic, version, address, map size, the page size in
+# the first of two 48-octet trees, then the last page in use and the transaction.
+_META_AT: Final = 16
+_META: Final = Struct("=IIQQI44x48xQQ")
+_MAGIC: Final = 0xBEEFC0DE
+
+# Who is reading the database now; one octet each, since they write without a lock.
+LOOP, READER, WRITER = range(3)
+
+
+class Folder:
+    """A folder that is this process's.
+
+    Args:
+        path: Made if it is not there.
+        bytes_max: Of `--store-disk`.
+        lock_fd: The lock as the process before this one has held it; -1: it is taken here.
+        faults: This process may have the interpreter note why it dies.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+
+    def __init__(
+        self, path: str, bytes_max: int, *, lock_fd: int = -1, faults: bool = False
+    ) -> None:
+        self.path = os.path.abspath(path)
+        self.set_aside_reason = ""
+        self._faults = faults
+        self._fault_file: BinaryIO | None = None
+        self._reading: mmap.mmap | None = None
+        self.lock_fd = lock_fd
+        if sys.maxsize < 2**32 and bytes_max > BITS32_BYTES_MAX:
+            raise ConfigError(
+                "store_disk: a 32-bit process has no addresses for more than 1GiB; make it smaller"
+            )
+        if (kind := file_system(self.path)) in _REMOTE:
+            raise ConfigError(
+                f"store: {path} is on a network file system ({kind}), which may change under a "
+                "mapped file; take a local folder"
+            )
+        try:
+            if os.path.lexists(self.path) and not os.path.isdir(self.path):
+                raise ConfigError(f"store: {path} is no folder")
+            os.makedirs(self.path, 0o700, exist_ok=True)
+            with contextlib.suppress(PermissionError):  # a volume that is somebody else's
+                os.chmod(self.path, 0o700)
+            self._lock(path)
+            self._look_for_faults()
+        except OSError as error:
+            self.close()
+            raise ConfigError(f"store: {path}: {error.strerror}") from None
+        except ConfigError:
+            self.close()
+            raise
+
+    def _lock(self, shown: str) -> None:
+        if self.lock_fd >= 0:
+            os.set_inheritable(self.lock_fd, False)
+            return
+        fd = os.open(self.at("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.lock_fd = fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            by = os.pread(fd, 20, 0).decode("latin-1").strip()
+            who = f" (process {by})" if by.isdigit() else ""
+            raise ConfigError(
+                f"store: {shown} is used by another RETTER{who}; give each its own folder"
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+
+    def at(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return os.path.join(self.path, name)
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._fault_file is not None:
+            faulthandler.disable()
+            self._fault_file.close()
+            self._fault_file = None
+        if self._reading is not None:
+            self._reading.close()
+            self._reading = None
+        if self.lock_fd >= 0:
+            os.close(self.lock_fd)
+            self.lock_fd = -1
+
+    # -- what has killed the process before
+
+    def _look_for_faults(self) -> None:
+        """Set the database aside if the process before died of it; then watch this one.
+
+        A page that is beyond the end of the file, or that the disk cannot read, is no exception
+        but a signal (SIGBUS). The next start would read it again. `reading` says that a process
+        was inside of the database, and `fault`, which the interpreter writes when a signal kills
+        it, that it was not somebody's kill -9.
+        """
+        died = self._size("fault") > 0
+        fd = os.open(self.at("reading"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if os.fstat(fd).st_size < mmap.PAGESIZE:
+                os.posix_fallocate(fd, 0, mmap.PAGESIZE)
+            self._reading = mmap.mmap(fd, mmap.PAGESIZE)
+        finally:
+            os.close(fd)
+        inside = any(self._reading[:3])
+        watched = self._size("fault") >= 0
+        if inside and (died or not watched):
+            self.set_aside("a process died while it read it")
+        self._reading[:3] = bytes(3)
+        with contextlib.suppress(OSError):
+            os.unlink(self.at("fault"))
+        if self._faults and not faulthandler.is_enabled():
+            fault_fd = os.open(
+                self.at("fault"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+            )
+            self._fault_file = os.fdopen(fault_fd, "wb")
+            faulthandler.enable(self._fault_file)
+
+    def _size(self, name: str) -> int:
+        """Return the size of a file, or -1 if it is not there."""
+        try:
+            return os.stat(self.at(name)).st_size
+        except OSError:
+            return -1
+
+    def enter(self, who: int) -> None:
+        """Say that the database is read from here on; 0.1 us, as it is memory."""
+        assert self._reading is not None
+        self._reading[who] = 1
+
+    def leave(self, who: int) -> None:
+        """Say that it is not."""
+        if self._reading is not None:
+            self._reading[who] = 0
+
+    # -- what is broken
+
+    def check_file(self) -> None:
+        """Set the database aside if it is not what LMDB has written, or shorter than it says.
+
+        It would be mapped, and reading a page that is not there kills the process.
+
+        Raises:
+            ConfigError: It cannot be read, or is a file of something else.
+        """
+        try:
+            with open(self.at(DATA), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                header = file.read(2 * 65536)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigError(f"store: {self.at(DATA)}: {error.strerror}") from None
+        if not size:
+            os.unlink(self.at(DATA))  # made, and nothing written before the end
+            return
+        if reason := damage_of(header, size):
+            self.set_aside(reason)
+
+    def set_aside(self, reason: str) -> str:
+        """Put the database away, and one such at the most; return where it is now.
+
+        Raises:
+            OSError: It can be neither moved nor removed.
+        """
+        self.set_aside_reason = self.set_aside_reason or reason
+        if self._size(DATA) < 0:
+            return ""
+        for base in (self.path, self.at("data")):  # beside the folder, if that may be written
+            where = f"{base}.broken-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+            try:
+                for old in _broken(base):
+                    shutil.rmtree(old, ignore_errors=True)
+                os.makedirs(where, 0o700, exist_ok=True)
+                os.replace(self.at(DATA), os.path.join(where, DATA))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.rmdir(where)
+                continue
+            with contextlib.suppress(OSError):
+                os.unlink(self.at("lock.mdb"))
+            return where
+        os.unlink(self.at(DATA))
+        return ""
+
+    # -- the secret
+
+    def secret(self) -> tuple[bytes, bool]:
+        """Return what keys the hashes of owners, and whether it has just been made.
+
+        Raises:
+            ConfigError: It can be neither read nor made.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                with open(self.at(SECRET), "rb") as file:
+                    secret = file.read(SECRET_BYTES + 1)
+                if len(secret) == SECRET_BYTES:
+                    os.chmod(self.at(SECRET), 0o600)
+                    return secret, False
+            secret = os.urandom(SECRET_BYTES)
+            self.write(SECRET, secret, sync=True)
+        except OSError as error:
+            raise ConfigError(f"store: {self.at(SECRET)}: {error.strerror}") from None
+        return secret, True
+
+    def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
+        """Write a file whole, or leave the one before.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        new = self.at(name + ".new")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(fd, data[written:])
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(new, self.at(name))
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises:
+            OSError: It could not be removed.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.at(name))
+
+    def read(self, name: str, bytes_max: int) -> bytes:
+        """Return a file's content; empty for none, or for one that cannot be read."""
+        try:
+            with open(self.at(name), "rb") as file:
+                data = file.read(bytes_max + 1)
+        except OSError:
+            return b""
+        return data if len(data) <= bytes_max else b""
+
+
+def damage_of(header: bytes, size: int) -> str:
+    """Return what is wrong with a file of LMDB's that begins so; "" if nothing is seen."""
+    pages: list[tuple[int, int]] = []  # transaction, octets it needs
+    page_bytes = 0
+    for at in (0, 1):
+        begin = at * (page_bytes or 4096) + _META_AT
+        if len(header) < begin + _META.size:
+            return "its header is cut off"
+        magic, version, _, _, found_bytes, last, transaction = _META.unpack_from(header, begin)
+        if magic != _MAGIC:
+            return "its header is not that of a database"
+        if version != 1 or not 512 <= found_bytes <= 65536 or found_bytes & (found_bytes - 1):
+            return "its header is of another version"
+        page_bytes = found_bytes
+        pages.append((transaction, (last + 1) * page_bytes))
+    if size < max(pages)[1]:
+        return f"it is cut off: {size} of {max(pages)[1]} octets"
+    return ""
+
+
+def _broken(base: str) -> list[str]:
+    folder, name = os.path.split(base)
+    return [
+        os.path.join(folder, one) for one in os.listdir(folder) if one.startswith(name + ".broken-")
+    ]
+
+
+def file_system(path: str, mounts: Callable[[], str] | None = None) -> str:
+    """Return the kind of the file system that a path is, or would be, on; "" if not known."""
+    try:
+        text = (mounts or _mounts)()
+    except OSError:
+        return ""
+    path = os.path.realpath(path)
+    best, kind = "", ""
+    for line in text.splitlines():
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        point = fields[1].encode().decode("unicode_escape")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return kind
+
+
+def _mounts() -> str:
+    with open("/proc/self/mounts", encoding="utf-8", errors="replace") as file:
+        return file.read()

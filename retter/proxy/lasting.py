@@ -1,0 +1,173 @@
+"""A store that outlives the process: its disk, who waits for it, and by which rules it was filled.
+
+What was stored for everyone under other rules may be what one visitor alone should see by the
+present ones. So the rules are kept beside the responses, and a store that was filled by rules that
+told fewer requests apart is emptied.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+from retter.config.settings import ConfigError
+from retter.http.known_names import (
+    ADDRESS_FIELDS,
+    GEO_FIELDS,
+    IGNORABLE_COOKIES,
+    NEUTRAL_FIELDS,
+    REQUEST_ID_FIELDS,
+)
+from retter.proxy.interfaces import Client
+from retter.proxy.local_answers import note_client_gone
+from retter.proxy.request import ParsedRequest
+from retter.store.owner import OwnerRules, tells_more_apart
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from retter.config.settings import Settings
+    from retter.disk.shelf import DiskShelf
+    from retter.proxy.services import Services
+    from retter.store.write_behind import Found
+
+_RULES: Final = "rules"  # the name of the note
+
+
+def open_disk(
+    settings: "Settings",
+    loop: "asyncio.AbstractEventLoop",
+    *,
+    lock_fd: int = -1,
+    faults: bool = False,
+) -> "DiskShelf | None":
+    """Open what `--store` names; None without it.
+
+    Args:
+        lock_fd: Of the folder, from the process before this one; -1: there is none.
+        faults: The interpreter may note why this process dies.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    if not settings.store:
+        return None
+    try:
+        from retter.disk.shelf import Thread, open_shelf
+    except ImportError:
+        raise ConfigError(
+            "store: needs the lmdb package, which is not installed; pip install 'retter[store]'"
+        ) from None
+    reader, writer = Thread(loop, "store-read"), Thread(loop, "store-write")
+    return open_shelf(settings, reader, writer, loop.time, lock_fd=lock_fd, faults=faults)
+
+
+def written_rules(rules: OwnerRules, policy: str) -> dict[str, Any]:
+    """Return what decides who may be shown what, to be kept beside what is stored."""
+    known = (*NEUTRAL_FIELDS, *ADDRESS_FIELDS, *GEO_FIELDS, *REQUEST_ID_FIELDS)
+    lists = {
+        "neutral_headers": rules.neutral_headers,
+        "session_cookies": rules.session_cookies,
+        "ignore_cookies": rules.ignore_cookies,
+        "ignore_params": rules.ignore_params,
+        "vary_on": rules.vary_on,
+        "known_fields": known,
+        "known_cookies": IGNORABLE_COOKIES,
+    }
+    return {
+        "policy": policy,
+        "ignore_host": rules.ignore_host,
+        "ignore_query": rules.ignore_query,
+        **{
+            name: sorted([one.decode("latin-1") for one in values])
+            for name, values in lists.items()
+        },
+    }
+
+
+def may_be_kept(noted: Any, rules: OwnerRules, policy: str) -> bool:
+    """Tell whether what was stored by the noted rules may be shown by the present ones."""
+    now = written_rules(rules, policy)
+    if noted == now:
+        return True
+    try:
+        if noted["policy"] != policy:
+            return False
+        # A field or cookie that was known to identify nobody, and is not any more.
+        for name in ("known_fields", "known_cookies"):
+            if not set(noted[name]).issubset(now[name]):
+                return False
+        before = OwnerRules(
+            secret=rules.secret,
+            ignore_host=bool(noted["ignore_host"]),
+            ignore_query=bool(noted["ignore_query"]),
+            ignore_params=_octets(noted["ignore_params"]),
+            ignore_cookies=_octets(noted["ignore_cookies"]),
+            neutral_headers=_octets(noted["neutral_headers"]),
+            session_cookies=_octets(noted["session_cookies"]),
+            vary_on=_octets(noted["vary_on"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
+    return not tells_more_apart(rules, before)
+
+
+def _octets(texts: list[str]) -> tuple[bytes, ...]:
+    return tuple([text.encode("latin-1") for text in texts])
+
+
+def attach(services: "Services", disk: "DiskShelf") -> None:
+    """Put a disk behind the store."""
+    store, rules, policy = services.store, services.owner_rules, services.store_policy.value
+    store.put_behind(disk.behind)
+    noted = disk.note_of(_RULES)
+    if noted is not None and not may_be_kept(noted, rules, policy):
+        store.empty(services.loop.time())
+        disk.flush()
+    if noted != written_rules(rules, policy):
+        keep_rules(services, disk)
+    disk.start()
+
+
+def keep_rules(services: "Services", disk: "DiskShelf") -> None:
+    """Note the rules by which is stored from here on."""
+    disk.set_note(_RULES, written_rules(services.owner_rules, services.store_policy.value))
+
+
+class AwaitedLookup:
+    """A client whose answer is decided when what is stored for it has been read from the disk."""
+
+    __slots__ = ("_began_at", "_client", "_parsed", "_services")
+
+    def __init__(
+        self,
+        services: "Services",
+        client: Client,
+        parsed: ParsedRequest,
+        began_at: float,
+    ) -> None:
+        self._services = services
+        self._client = client
+        self._parsed = parsed
+        self._began_at = began_at
+
+    def done(self, found: "dict[bytes, Found]") -> None:
+        """It has been read, or takes too long."""
+        services = self._services
+        for key, one in found.items():
+            services.store.promote(key, one)
+        if self._client.gone:
+            note_client_gone(services, self._client, self._parsed, self._began_at)
+            return
+        self._client.begin_again(self._parsed, services.loop.time())
+
+
+def waits_for_disk(
+    services: "Services", disk: "DiskShelf", client: Client, parsed: ParsedRequest
+) -> bool:
+    """Have read what a request may need of the disk; False if there is nothing to wait for."""
+    keys = [key for key in services.store.awaited_keys(parsed.identity) if disk.is_slow(key)]
+    if not keys:
+        return False
+    waiter = AwaitedLookup(services, client, parsed, services.loop.time())
+    if not disk.load(keys, waiter.done):
+        return False
+    client.await_form()
+    return True

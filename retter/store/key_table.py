@@ -1,0 +1,122 @@
+"""Which keys are on disk, and which of them were used lately: twelve octets for each.
+
+A look-up that finds nothing must not cost a look at the disk, and one that would find something
+must know whether its pages are likely to be in memory. A dictionary of as many numbers takes a
+hundred octets each, too much beside a store of a gigabyte on a machine of 256 MB.
+
+Keys stand for themselves by 64 bits of a keyed hash. Two that share one cost a look at the disk.
+"""
+
+from array import array
+from typing import Final
+
+_FREE: Final = 0
+_GONE: Final = 1  # was taken: those after it are still looked for
+PLACES_MIN: Final = 16
+# Parts that grow each by itself: making one of a million keys larger takes 5 ms, all of them a
+# second, during which nobody would be served.
+PARTS: Final = 256
+FULL_SHARE: Final = 2 / 3  # beyond it is made larger: a look takes 1.5 steps, or 2 for nothing
+
+
+class KeyTable:
+    """A set of 64-bit numbers, with a small number (32 bits) for each."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self) -> None:
+        self._parts = [_Part() for _ in range(PARTS)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    @property
+    def bytes_used(self) -> int:
+        """Octets that it takes."""
+        return sum([part.bytes_used for part in self._parts])
+
+    def get(self, key: int) -> int:
+        """Return the note of a key, or -1 if it is not there."""
+        return self._parts[key >> 56].get(key)
+
+    def set(self, key: int, note: int) -> None:
+        """Add a key, or change its note."""
+        self._parts[key >> 56].set(key, note)
+
+    def discard(self, key: int) -> None:
+        """Remove a key, if it is there."""
+        self._parts[key >> 56].discard(key)
+
+    def clear(self) -> None:
+        """Remove all keys."""
+        self._parts = [_Part() for _ in range(PARTS)]
+
+
+class _Part:
+    """The keys that begin with the same octet, in one open hash table."""
+
+    __slots__ = ("_count", "_keys", "_mask", "_notes", "_taken")
+
+    def __init__(self) -> None:
+        self._make(PLACES_MIN)
+
+    def _make(self, places: int) -> None:
+        self._keys = array("Q", bytes(8 * places))
+        self._notes = array("I", bytes(4 * places))
+        self._mask = places - 1
+        self._count = self._taken = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def bytes_used(self) -> int:
+        return 12 * (self._mask + 1)
+
+    def _place(self, key: int) -> int:
+        """Return where a key stands, or -1."""
+        keys, mask = self._keys, self._mask
+        at = key & mask
+        while (found := keys[at]) != _FREE:
+            if found == key:
+                return at
+            at = (at + 1) & mask
+        return -1
+
+    def get(self, key: int) -> int:
+        at = self._place(key if key > _GONE else key + 2)
+        return -1 if at < 0 else self._notes[at]
+
+    def set(self, key: int, note: int) -> None:
+        key = key if key > _GONE else key + 2
+        at = self._place(key)
+        if at < 0:
+            if self._taken >= FULL_SHARE * (self._mask + 1):
+                self._grow()
+            keys, mask = self._keys, self._mask
+            at = key & mask
+            while keys[at] > _GONE:
+                at = (at + 1) & mask
+            self._taken += keys[at] == _FREE
+            keys[at] = key
+            self._count += 1
+        self._notes[at] = note
+
+    def discard(self, key: int) -> None:
+        at = self._place(key if key > _GONE else key + 2)
+        if at >= 0:
+            self._keys[at] = _GONE
+            self._count -= 1
+
+    def _grow(self) -> None:
+        held = [(k, note) for k, note in zip(self._keys, self._notes, strict=True) if k > _GONE]
+        places = self._mask + 1
+        # Where most of what is taken has gone, the same size will do.
+        self._make(places * 2 if len(held) > places * FULL_SHARE / 2 else places)
+        keys, notes, mask = self._keys, self._notes, self._mask
+        for key, note in held:
+            at = key & mask
+            while keys[at] != _FREE:
+                at = (at + 1) & mask
+            keys[at], notes[at] = key, note
+        self._count = self._taken = len(held)

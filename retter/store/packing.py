@@ -1,0 +1,253 @@
+"""Stored responses as octets for a disk, and back.
+
+One packed slot is a key with all its variants: their numbers, heads and the hashes of their
+bodies, under one checksum. Bodies are packed apart, by their hash, so that equal ones are written
+once. What does not verify is None, and never an exception: a disk may give back anything.
+
+Ages are kept in wall time, since monotonic seconds mean nothing to the next process. `wall` is
+seconds since the epoch and `now` monotonic seconds, of one and the same moment.
+"""
+
+from collections.abc import Callable
+from hashlib import blake2b
+from math import isfinite
+from struct import Struct
+from struct import error as StructError
+from typing import Final, NamedTuple
+from zlib import crc32
+
+from retter.store.owner import OWNER_BYTES
+from retter.store.policy import key_parts
+from retter.store.record import (
+    AGE_MAX,
+    BODY,
+    NO_STORE,
+    WITHDRAWN,
+    Record,
+    StoredResponse,
+    as_stored,
+    entry_bytes,
+)
+
+# Of the whole database. A higher one is set aside: what it means cannot be known.
+FORMAT_VERSION: Final = 1
+
+HASH_BYTES: Final = 16  # 128 bits, keyed: nobody makes two bodies or URLs with one hash
+KEY_BYTES: Final = OWNER_BYTES + HASH_BYTES  # of a packed slot; LMDB takes 511 at the most
+
+# Stored again, an entry is written again only when its time has got so much older: what has not
+# changed costs no writes, and an Age is exaggerated by no more than that after a restart.
+STEP_S: Final = 600.0
+
+_EVERYONE: Final = bytes(OWNER_BYTES)
+
+_checksum = Struct("<I")
+_slot = Struct("<BBBxI")  # format, variants, marks, length of the key
+_mark = Struct("<q")
+# status, flags, stored at (wall), age, age_max, received age, generation, lengths: body, head,
+# etag, last_modified, shape, vary names, coding, vary, three of soft
+_variant = Struct("<HBxdddIIIIIIIIHHHHH16s")
+_SUPERSEDED, _INCOMPLETE, _COMPRESSIBLE, _WITHDRAWN = 1, 2, 4, 8
+
+# A received Age and a generation fit in there, or the entry is not kept.
+_NUMBER_MAX: Final = 2**32 - 1
+
+
+class Packed(NamedTuple):
+    """A slot for the disk."""
+
+    data: bytes
+    bodies: tuple[tuple[bytes, bytes], ...]  # hash and body of each variant
+
+
+class Unpacked(NamedTuple):
+    """A slot from the disk, without its bodies."""
+
+    key: bytes
+    marks: tuple[int, ...]
+    variants: tuple[StoredResponse, ...]  # with the hash in the place of the body
+    body_lengths: tuple[int, ...]
+
+
+def slot_key(key: bytes, site_key: bytes) -> bytes:
+    """Return under what a key is found on disk: the owner, and the hash of the URL.
+
+    The owner goes first, so that all of one owner stand together.
+    """
+    owner, url = key_parts(key)
+    return (owner or _EVERYONE) + blake2b(url, key=site_key, digest_size=HASH_BYTES).digest()
+
+
+def is_everyones(packed_key: bytes) -> bool:
+    """Tell whether a slot belongs to nobody in particular."""
+    return packed_key.startswith(_EVERYONE)
+
+
+def body_hash(body: bytes, site_key: bytes) -> bytes:
+    """Return the name of a body."""
+    return blake2b(body, key=site_key, digest_size=HASH_BYTES).digest()
+
+
+def may_be_kept(record: Record) -> bool:
+    """Tell whether a response may be on disk: one that said no-store may not (RFC 9111 5.2.2.5)."""
+    return not record[NO_STORE]
+
+
+def pack(
+    key: bytes,
+    slot: tuple[Record, ...],
+    marks: tuple[int, ...],
+    site_key: bytes,
+    now: float,
+    wall: float,
+    hash_of: Callable[[bytes], bytes] | None = None,
+) -> Packed:
+    """Pack those variants of a key that may be kept; none of them: the data are empty.
+
+    Args:
+        hash_of: Names bodies in place of `body_hash`, if it remembers some.
+    """
+    pieces: list[bytes] = []
+    bodies: list[tuple[bytes, bytes]] = []
+    for record in slot:
+        one = as_stored(record)
+        if not may_be_kept(record) or max(one.received_age_s, one.generation) > _NUMBER_MAX:
+            continue
+        body = one.body
+        name = body_hash(body, site_key) if hash_of is None else hash_of(body)
+        flags = (
+            _SUPERSEDED * one.superseded
+            | _INCOMPLETE * one.incomplete
+            | _COMPRESSIBLE * (one.forms is not None)
+            | _WITHDRAWN * (one.age_max_s == WITHDRAWN)
+        )
+        names = b",".join(one.vary_names)
+        texts = (one.head, one.etag, one.last_modified, one.shape, names)
+        short = (one.content_coding, one.vary, *one.soft)
+        if max(map(len, short)) > 0xFFFF:
+            continue
+        pieces.append(
+            _variant.pack(
+                one.status, flags, wall - (now - one.stored_at), one.age_s, one.age_max_s,
+                one.received_age_s, one.generation, len(body),
+                *map(len, texts), *map(len, short), name,
+            )
+        )  # fmt: skip
+        pieces += texts
+        pieces += short
+        bodies.append((name, body))
+    if not bodies:
+        return Packed(b"", ())
+    data = b"".join([
+        _slot.pack(FORMAT_VERSION, len(bodies), len(marks), len(key)),
+        key, *[_mark.pack(mark) for mark in marks], *pieces,
+    ])  # fmt: skip
+    return Packed(_checksum.pack(crc32(data)) + data, tuple(bodies))
+
+
+def unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacked | None:
+    """Return what was packed; None for what does not verify.
+
+    A time in the future counts as now: the clock has been set back since, or was wrong then.
+    `max_stale_s` bounds the age that each may be served with.
+    """
+    try:
+        return _unpack(data, now, wall, max_stale_s)
+    except (StructError, IndexError, ValueError, OverflowError):
+        return None
+
+
+def _unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacked | None:
+    if crc32(memoryview(data)[4:]) != _checksum.unpack_from(data)[0]:
+        return None
+    version, count, marked, key_length = _slot.unpack_from(data, 4)
+    if version != FORMAT_VERSION:
+        return None
+    at = 4 + _slot.size
+    key = data[at : at + key_length]
+    owner, _ = key_parts(key)
+    at += key_length
+    marks = tuple([_mark.unpack_from(data, at + 8 * number)[0] for number in range(marked)])
+    at += 8 * marked
+    variants: list[StoredResponse] = []
+    lengths: list[int] = []
+    for _ in range(count):
+        (
+            status, flags, stored_wall, age_s, age_max_s, received_age_s, generation, body_length,
+            *sizes, name,
+        ) = _variant.unpack_from(data, at)  # fmt: skip
+        at += _variant.size
+        texts: list[bytes] = []
+        for size in sizes:
+            texts.append(data[at : at + size])
+            at += size
+        if at > len(data) or not isfinite(stored_wall) or not isfinite(age_s):
+            return None
+        head, etag, last_modified, shape, names, coding, vary, *soft = texts
+        stored_at = now - max(0.0, wall - stored_wall)
+        if flags & _WITHDRAWN:
+            age_max_s = WITHDRAWN
+        variants.append(
+            StoredResponse(
+                status, head, name, coding, etag, last_modified, stored_at, age_s,
+                bool(flags & _SUPERSEDED), False, min(age_max_s, max_stale_s), shape,
+                tuple(names.split(b",")) if names else (), vary, received_age_s,
+                entry_bytes(key, head, etag, last_modified, shape),
+                () if flags & _COMPRESSIBLE else None, bool(flags & _INCOMPLETE), not owner,
+                (soft[0], soft[1], soft[2]), generation, 0,
+            )
+        )  # fmt: skip
+        lengths.append(body_length)
+    return Unpacked(key, marks, tuple(variants), tuple(lengths))
+
+
+def key_of_packed(data: bytes | memoryview) -> bytes:
+    """Return the key of a packed slot, unverified; empty if it is damaged."""
+    try:
+        length = _slot.unpack_from(data, 4)[3]
+    except StructError:
+        return b""
+    at = 4 + _slot.size
+    return bytes(data[at : at + length])
+
+
+def superseded(data: bytes) -> bytes:
+    """Return a packed slot whose variants are all marked as superseded; empty if it is damaged."""
+    found = unpack(data, 0.0, 0.0, 0.0)
+    if found is None:
+        return b""
+    changed = bytearray(data)
+    at = 4 + _slot.size + len(found.key) + 8 * len(found.marks)
+    for _ in found.variants:
+        changed[at + 2] |= _SUPERSEDED
+        numbers = _variant.unpack_from(changed, at)
+        at += _variant.size + sum(numbers[8:-1])
+    changed[:4] = _checksum.pack(crc32(memoryview(changed)[4:]))
+    return bytes(changed)
+
+
+def with_bodies(found: Unpacked, bodies: list[bytes], now: float) -> tuple[Record, ...]:
+    """Return the variants that may still be served, with their bodies."""
+    return tuple([
+        (*one[:BODY], body, *one[BODY + 1 :])
+        for one, body in zip(found.variants, bodies, strict=True)
+        if one[AGE_MAX] != WITHDRAWN and one.age(now) <= one.age_max_s
+    ])  # fmt: skip
+
+
+def pack_body(body: bytes) -> bytes:
+    """Return a body with its checksum before it."""
+    return _checksum.pack(crc32(body)) + body
+
+
+def unpack_body(
+    data: memoryview, length: int, checksum: Callable[[memoryview], int] = crc32
+) -> bytes | None:
+    """Return a body that has been packed; None for one that does not verify.
+
+    Args:
+        checksum: Of the same kind as zlib's, if there is a faster one.
+    """
+    if len(data) != 4 + length or checksum(data[4:]) != _checksum.unpack_from(data)[0]:
+        return None
+    return bytes(data[4:])
