@@ -158,6 +158,9 @@ class Database:
 
     def _open(self, folder: str) -> None:
         env = self._env
+        with env.begin() as txn:
+            if txn.stat()["entries"] and txn.get(b"meta") is None:
+                raise Foreign
         self._meta = env.open_db(b"meta")
         with env.begin(write=True) as txn:
             version = txn.get(b"version", db=self._meta)

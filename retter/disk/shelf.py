@@ -551,7 +551,7 @@ def _open(
     removals = journal.read()
     # Without the secret nothing personal can be found again; nor is it kept where it may not be.
     removals.personal = removals.personal or is_new or settings.store_private == "off"
-    if removals:
+    if removals and database.entries:
         shelf.behind.begin_with(removals)
         shelf.flush()
         if not shelf.behind.is_clean:

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from retter.store.packing import may_be_kept
 from retter.store.policy import key_parts
 from retter.store.purging import matches
-from retter.store.record import BODY, HEAD, SUPERSEDED, Record
+from retter.store.record import BODY, HEAD, NO_STORE, SUPERSEDED, Record
 
 # An SD card wears by the write and by the block: so rarely, or so much at once.
 COMMIT_EVERY_S: Final = 5.0
@@ -170,6 +171,10 @@ class WriteBehind:
         """Note what stands under a key now; nothing at all: it is gone."""
         if not self.personal and key.startswith(b"@"):
             return
+        for record in slot:
+            if record[NO_STORE]:  # memory only; what it has replaced goes from the disk
+                slot = tuple([one for one in slot if may_be_kept(one)])
+                break
         if not self._slots:
             self._since = now
         before = self._slots.get(key)

@@ -249,7 +249,7 @@ class FakeWorkers:
 class FakeProxy:
     """One proxy, any number of clients and upstream connections."""
 
-    def __init__(self, made: Settings | None = None, **settings: Any) -> None:
+    def __init__(self, made: Settings | None = None, disk: Any = None, **settings: Any) -> None:
         self.loop = FakeLoop()
         self.auto_accept = True
         self.dialled: list[Dialler] = []
@@ -260,8 +260,9 @@ class FakeProxy:
         settings.setdefault("upstream", "127.0.0.1:8080")
         loop: Any = self.loop
         self.proxy = Proxy(
-            made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time
-        )
+            made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time,
+            disk,
+        )  # fmt: skip
         services = self.services = self.proxy.services
         services.http_date = lambda: self.date
         pool: Any = services.pool

@@ -1,0 +1,524 @@
+"""What LMDB and disks do to those who are not prepared, each met by a measure of its own."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import lmdb
+import pytest
+
+from retter.config.settings import ConfigError
+from retter.disk.database import Damaged, Database, Full
+from retter.disk.folder import LOOP, Folder, file_system
+from retter.store.write_behind import Batch, Found, Removals, Written
+from tests.store.test_packing import record
+from tests.support.disk import Clock, Later, open_at
+
+NOW, WALL = 1000.0, 1_700_001_000.0
+HERE = Path(__file__).parent.parent.parent
+
+
+def batch(pages: dict[str, bytes], removals: Removals | None = None) -> Batch:
+    slots = {}
+    for path, body in pages.items():
+        key = b"*a.b" + path.encode()
+        one = record(key, body=body, stored_at=NOW, age_max_s=86400.0)
+        slots[key] = Written((one,), ())
+    return Batch(removals or Removals(), slots)
+
+
+def bodies(database: Database, paths: list[str]) -> dict[str, bytes]:
+    """Return those that are there, verified."""
+    found = {}
+    for path in paths:
+        packed = database.slot_key(b"*a.b" + path.encode())
+        if (one := database.read(packed, NOW, WALL, 86400.0)) is not None:
+            found[path] = one[1][0]
+    return found
+
+
+def child(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run code in another process, which may die of it."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(
+        command, cwd=HERE, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+# -- the map
+
+
+def test_what_is_not_used_makes_room_for_what_is_new(tmp_path: Path) -> None:
+    """Three times the disk's size of pages of all sizes come in, and none is refused."""
+    database, random = Database(str(tmp_path), 1 << 20), Random(1)
+    evicted = written = 0
+    for turn in range(60):
+        pages = {
+            f"/{turn}/{n}": random.randbytes(random.choice([100, 3000, 12_000, 12_000, 40_000]))
+            for n in range(6)
+        }
+        done = database.commit(batch(pages), [], NOW, WALL + turn * 600)
+        assert done.not_written == 0
+        written, evicted = written + done.written, evicted + done.evicted
+        assert bodies(database, list(pages)) == pages, "what came last is there"
+        assert database.bytes_used <= database.bytes_max
+    assert (written, database.entries) == (360, 360 - evicted)
+    assert (tmp_path / "data.mdb").stat().st_size <= database.map_bytes
+    database.close()
+
+
+def test_a_reader_that_holds_the_map_costs_writes_and_nothing_else(tmp_path: Path) -> None:
+    """While it is there no page comes back. What is there stays whole, and then all is well."""
+    database, random = Database(str(tmp_path), 1 << 20), Random(2)
+    kept = {"/kept": b"k" * 9000}
+    database.commit(batch(kept), [], NOW, WALL + 10**6)
+    reader: Any = database._env.begin()
+    not_written = 0
+    for turn in range(60):
+        pages = {f"/{turn}/{n}": random.randbytes(60_000) for n in range(6)}
+        try:
+            not_written += database.commit(batch(pages), [], NOW, WALL + turn).not_written
+        except Full:
+            not_written += len(pages)
+        assert set(bodies(database, list(pages)).values()) <= set(pages.values())
+    assert not_written > 0, "else it was no test"
+    reader.abort()
+    after = {f"/after/{n}": random.randbytes(12_000) for n in range(6)}
+    assert database.commit(batch(after), [], NOW, WALL + 10**6).not_written == 0
+    assert bodies(database, list(after)) == after
+    database.close()
+
+
+def test_no_transaction_outlives_a_call(tmp_path: Path) -> None:
+    database = Database(str(tmp_path), 1 << 20)
+    database.commit(batch({"/a": b"a"}), [], NOW, WALL)
+    bodies(database, ["/a"])
+    walk = database.walk(NOW, WALL)
+    next(walk)  # and stop in the middle
+    assert _readers(database) == 0
+    database.close()
+
+
+def _readers(database: Database) -> int:
+    """Return how many transactions are being read from."""
+    lines = database._env.readers().splitlines()
+    return len([line for line in lines if re.match(r"\s*\d+\s+\S+\s+\d+$", line)])
+
+
+def test_readers_that_were_killed_are_forgotten_at_the_start(tmp_path: Path) -> None:
+    open_at(tmp_path, Clock()).close()
+    code = (
+        "import lmdb, os, signal, sys\n"
+        "env = lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 24)\n"
+        "held = env.begin()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert child(code, str(tmp_path)).returncode == -signal.SIGKILL
+    shelf = open_at(tmp_path, Clock())
+    assert _readers(shelf._database) == 0
+    shelf.close()
+
+
+# -- what is on the disk
+
+
+def _store_pages(path: Path, count: int = 20) -> dict[str, bytes]:
+    pages = {f"/{n}": b"%d " % n * 3000 for n in range(count)}
+    shelf = open_at(path, Clock(NOW))
+    for key, waits in batch(pages).slots.items():
+        shelf.behind.changed(key, waits.slot, (), NOW)
+    shelf.close()
+    return pages
+
+
+def _served(path: Path, pages: dict[str, bytes]) -> dict[str, bytes]:
+    """Open a store as the next process does, and return what it would serve."""
+    shelf = open_at(path, Clock(NOW))
+    served: dict[str, bytes] = {}
+    for page in pages:
+        key = b"*a.b" + page.encode()
+        found: list[dict[bytes, Found]] = []
+        shelf.load([key], found.append)
+        if key in found[0]:
+            served[page] = found[0][key].slot[0][2]
+    shelf.close()
+    return served
+
+
+def test_rot_in_a_body_costs_that_page(tmp_path: Path) -> None:
+    pages = _store_pages(tmp_path)
+    data = (tmp_path / "data.mdb").read_bytes()
+    at = data.index(b"7 7 7 7 ")
+    (tmp_path / "data.mdb").write_bytes(data[:at] + b"X" + data[at + 1 :])
+    served = _served(tmp_path, pages)
+    assert served == {page: body for page, body in pages.items() if page != "/7"}
+    shelf = open_at(tmp_path, Clock(NOW))
+    assert shelf.stats()["entries"] == len(pages) - 1, "it is removed"
+    shelf.close()
+
+
+def test_rot_anywhere_is_never_served(tmp_path: Path) -> None:
+    """Flipped bits all over the file: a page is whole or it is not there, and nothing loops."""
+    _store_pages(tmp_path / "store")
+    whole = (tmp_path / "store/data.mdb").read_bytes()
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from tests.disk.test_traps import _served\n"
+        "pages = {f'/{n}': b'%d ' % n * 3000 for n in range(20)}\n"
+        "served = _served(Path(sys.argv[1]), pages)\n"
+        "assert all(pages[page] == body for page, body in served.items())\n"
+        "print(len(served))\n"
+    )
+    random = Random(3)
+    for turn in range(6):
+        folder = tmp_path / f"store{turn}"
+        folder.mkdir()
+        for name in ("secret", "drops"):
+            (folder / name).write_bytes((tmp_path / "store" / name).read_bytes())
+        rotten = bytearray(whole)
+        for _ in range(40):
+            rotten[random.randrange(len(rotten))] ^= 1 << random.randrange(8)
+        (folder / "data.mdb").write_bytes(rotten)
+        results = [child(code, str(folder)) for _ in range(3)]
+        for result in results[:1]:
+            assert result.returncode in (0, -signal.SIGBUS, -signal.SIGSEGV, -signal.SIGABRT)
+        assert results[-1].returncode == 0, results[-1].stderr
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.95])
+def test_a_file_that_is_cut_off_is_set_aside(tmp_path: Path, share: float) -> None:
+    store = tmp_path / "store"
+    pages = _store_pages(store)
+    data = (store / "data.mdb").read_bytes()
+    (store / "data.mdb").write_bytes(data[: int(share * len(data))])
+    assert _served(store, pages) == {}
+    broken = list(tmp_path.glob("store.broken-*/data.mdb"))
+    assert len(broken) == bool(share), "an empty file is nothing to keep"
+    assert _store_pages(store) == _served(store, pages), "and a new one is begun"
+
+
+def test_one_broken_database_is_kept(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    for turn in range(3):
+        pages = _store_pages(store)
+        (tmp_path / f"store.broken-2026010{turn}T000000").mkdir()
+        (store / "data.mdb").write_bytes(b"no database" * 1000)
+        _served(store, pages)
+        assert len(list(tmp_path.glob("store.broken-*"))) == 1
+
+
+def test_garbage_that_looks_like_nothing_is_set_aside(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "data.mdb").write_bytes(Random(4).randbytes(100_000))
+    shelf = open_at(store, Clock())
+    assert shelf.set_aside == "its header is not that of a database"
+    shelf.close()
+
+
+DIES = """
+import os, sys
+from tests.support.disk import Clock, disk_settings, Immediately
+from retter.disk.shelf import open_shelf
+clock = Clock(1000.0)
+settings = disk_settings(sys.argv[1])
+threads = Immediately(), Immediately()
+shelf = open_shelf(settings, *threads, clock.monotonic, wall=clock.wall, faults=True)
+shelf.start()
+if sys.argv[2] == "bus":
+    os.truncate(sys.argv[1] + "/data.mdb", 8192)
+    for number in range(20):
+        shelf.load([b"*a.b/%d" % number], print)
+elif sys.argv[2] == "kill":
+    shelf._folder.enter(0)
+    os.kill(os.getpid(), 9)
+print("lives")
+shelf.close()
+"""
+
+
+def test_a_page_that_cannot_be_read_kills_once_and_no_second_time(tmp_path: Path) -> None:
+    """It is a signal and no exception: the next start would read it again, and so on."""
+    store = tmp_path / "store"
+    _store_pages(store)
+    assert child(DIES, str(store), "bus").returncode == -signal.SIGBUS
+    # The file is as long as its header says: nothing but the marker tells.
+    os.truncate(store / "data.mdb", 10_000_000)
+    shelf = open_at(store, Clock(NOW))
+    assert shelf.set_aside == "a process died while it read it"
+    assert shelf.stats()["entries"] == 0
+    shelf.close()
+    assert open_at(store, Clock(NOW)).set_aside == "", "said once"
+
+
+def test_a_process_that_was_killed_while_it_read_costs_nothing(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    pages = _store_pages(store)
+    assert child(DIES, str(store), "kill").returncode == -signal.SIGKILL
+    assert (store / "reading").read_bytes()[0] == 1, "it was inside"
+    assert _served(store, pages) == pages
+    assert not list(tmp_path.glob("store.broken-*"))
+
+
+def test_without_a_note_of_the_interpreters_the_marker_alone_counts(tmp_path: Path) -> None:
+    """In a program that embeds RETTER, or has its faults told elsewhere."""
+    folder = Folder(str(tmp_path), 1 << 20)
+    (tmp_path / "data.mdb").write_bytes(b"x")
+    folder.enter(LOOP)
+    folder.close()
+    again = Folder(str(tmp_path), 1 << 20)
+    assert again.set_aside_reason == "a process died while it read it"
+    again.close()
+
+
+def test_a_version_from_the_future_is_set_aside(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    _store_pages(store)
+    with lmdb.open(str(store), max_dbs=8) as env:
+        db = env.open_db(b"meta")
+        with env.begin(write=True) as txn:
+            txn.put(b"version", b"99", db=db)
+    shelf = open_at(store, Clock())
+    assert shelf.set_aside == "its format is version 99"
+    shelf.close()
+
+
+# -- the folder
+
+
+def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("mine")
+    (tmp_path / "sub").mkdir()
+    pages = _store_pages(tmp_path)
+    assert _served(tmp_path, pages) == pages
+    assert (tmp_path / "index.html").read_text() == "mine"
+    assert (tmp_path / "sub").is_dir()
+
+
+def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path), max_dbs=2) as env, env.begin(write=True) as txn:
+        for number in range(3):
+            txn.put(b"theirs%d" % number, b"data")
+    before = (tmp_path / "data.mdb").read_bytes()
+    with pytest.raises(ConfigError, match="holds the database of another program"):
+        open_at(tmp_path, Clock())
+    assert (tmp_path / "data.mdb").read_bytes() == before
+
+
+def test_a_second_retter_on_the_same_folder_is_told_so(tmp_path: Path) -> None:
+    shelf = open_at(tmp_path, Clock())
+    with pytest.raises(ConfigError, match=rf"used by another RETTER \(process {os.getpid()}\)"):
+        open_at(tmp_path, Clock())
+    shelf.close()
+    open_at(tmp_path, Clock()).close()
+
+
+def test_nobody_else_may_look_in(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        _store_pages(tmp_path / "store")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "store").iterdir()}
+    assert set(modes.values()) == {0o600}, modes
+    assert {"data.mdb", "secret", "drops", "lock"} <= set(modes)
+    assert (tmp_path / "store").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^store: /proc/1/retter: "):
+        open_at("/proc/1/retter", Clock())
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is no folder"):
+        open_at(tmp_path / "file", Clock())
+
+
+MOUNTS = (
+    "/dev/sda1 / ext4 rw 0 0\nserver:/x /var/data nfs4 rw 0 0\n"
+    "/dev/sdb /var/data/local\\040disk xfs rw 0 0\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/data", "nfs4"),
+        ("/var/data/store", "nfs4"),
+        ("/var/database", "ext4"),
+        ("/var/data/local disk/store", "xfs"),
+    ],
+)
+def test_the_file_system_of_a_path_is_that_of_its_mount(path: str, kind: str) -> None:
+    assert file_system(path, lambda: MOUNTS) == kind
+
+
+def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("retter.disk.folder.file_system", lambda _: "nfs4")
+    with pytest.raises(ConfigError, match=r"network file system \(nfs4\)"):
+        open_at(tmp_path, Clock())
+
+
+def test_a_32_bit_process_is_told_what_it_can_have(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("sys.maxsize", 2**31 - 1)
+    with pytest.raises(ConfigError, match="no addresses for more than 1GiB"):
+        open_at(tmp_path, Clock(), store_disk_bytes=2 << 30)
+    open_at(tmp_path, Clock(), store_disk_bytes=1 << 20).close()
+
+
+# -- a disk that fails, or is slow
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from tests.disk.test_traps import batch, NOW
+from tests.support.disk import Clock, open_at
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+clock = Clock(NOW)
+shelf = open_at(Path(sys.argv[1]), clock)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))  # the disk is full from here on
+for key, waits in batch({f"/{n}": bytes([n]) * 100_000 for n in range(20)}).slots.items():
+    shelf.behind.changed(key, waits.slot, (), clock.now)
+shelf.tick(clock.now + 10.0)
+assert shelf.commit_failures == 1, shelf.stats()
+assert not shelf.trouble, "it is tried again"
+assert shelf.behind.keys_waiting == 20
+found = shelf.behind.fetch(b"*a.b/7", clock.now)
+assert found is not None and found.slot[0][2] == bytes([7]) * 100_000, "what is in memory is served"
+from retter.store.write_behind import Removals
+shelf.behind.drop_owners([b"o" * 16], (), clock.now)
+assert shelf.journal_failures == 0, "a logout has its place on the disk already"
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+clock.now += 20.0
+shelf.tick(clock.now)
+assert shelf.behind.is_clean and shelf.commits == 1, shelf.stats()
+"""
+
+
+def test_a_full_disk_costs_what_is_new_and_no_logout(tmp_path: Path) -> None:
+    result = child(FULL, str(tmp_path))
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_write_that_fails_is_done_again(tmp_path: Path, monkeypatch: Any) -> None:
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path, clock)
+    pages = batch({"/a": b"a"})
+    for key, waits in pages.slots.items():
+        shelf.behind.changed(key, waits.slot, (), NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf._database, "commit", _no_space)
+        clock.now += 6.0
+        shelf.tick(clock.now)
+        assert (shelf.commits, shelf.commit_failures) == (0, 1)
+        assert shelf.last_failure == "No space left on device"
+        clock.now += 1.0
+        shelf.tick(clock.now)
+        assert shelf.commit_failures == 1, "not again at once"
+    clock.now += 6.0
+    shelf.tick(clock.now)
+    assert (shelf.commits, shelf.behind.is_clean) == (1, True)
+    shelf.close()
+
+
+def _no_space(*_: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_that_cannot_be_read_is_left_alone_and_set_aside(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    store = tmp_path / "store"
+    pages = _store_pages(store)
+    shelf = open_at(store, Clock(NOW))
+    monkeypatch.setattr(shelf._database, "read", _no_disk)
+    found: list[Any] = []
+    shelf.load([b"*a.b/1"], found.append)
+    assert found == [{}]
+    assert shelf.trouble == "it cannot be read: Input/output error"
+    assert not shelf.knows(b"*a.b/2") and shelf.read(b"*a.b/2", NOW) is None
+    monkeypatch.undo()
+    shelf.close()
+    assert _served(store, pages) == {}, "what it holds is not trusted"
+    assert list(tmp_path.glob("store.broken-*/data.mdb"))
+
+
+def _no_disk(*_: Any) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_what_was_not_read_lately_is_read_in_a_thread(tmp_path: Path) -> None:
+    """Its pages are not in memory: the kernel would fetch them while every client waits."""
+    _store_pages(tmp_path)
+    with open(tmp_path / "data.mdb", "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    clock, reader = Clock(NOW), Later()
+    shelf = open_at(tmp_path, clock, reader=reader)
+    reader.work()  # what there is, is known
+    key = b"*a.b/1"
+    found: list[Any] = []
+    assert shelf.is_slow(key) and shelf.read(key, NOW) is None
+    assert shelf.load([key], found.append)
+    assert (found, shelf.reads) == ([], 0)
+    reader.work()
+    assert found[0][key].slot[0][2] == b"1 " * 3000
+    assert not shelf.is_slow(key)
+    assert shelf.read(key, NOW) is not None and shelf.reads == 1
+    clock.now += 3600.0
+    assert shelf.is_slow(key), "after an hour other things are in memory"
+    assert not shelf.is_slow(b"*a.b/not-there")
+    shelf.close()
+
+
+def test_nobody_waits_for_a_disk_that_stands_still(tmp_path: Path) -> None:
+    _store_pages(tmp_path)
+    clock, reader = Clock(NOW), Later()
+    shelf = open_at(tmp_path, clock, reader=reader)
+    found: list[Any] = []
+    for number in range(300):
+        shelf.load([b"*a.b/%d" % number], found.append)
+    assert len(shelf._waiting) == 256, "so many at the most"
+    clock.now += 0.06
+    shelf.tick(clock.now)
+    assert found == [{}] * 256
+    reader.work()
+    assert len(found) == 256, "each is answered once"
+    shelf.close()
+
+
+def test_until_the_disk_is_listed_everything_may_be_on_it(tmp_path: Path) -> None:
+    _store_pages(tmp_path)
+    reader = Later()
+    shelf = open_at(tmp_path, Clock(NOW), reader=reader)
+    assert shelf.is_slow(b"*a.b/1") and shelf.is_slow(b"*a.b/not-there")
+    reader.work()
+    assert shelf.is_slow(b"*a.b/1") and not shelf.is_slow(b"*a.b/not-there")
+    shelf.close()
+
+
+def test_a_record_that_is_somebody_elses_is_not_there(tmp_path: Path, monkeypatch: Any) -> None:
+    """Two keys with one hash: the whole key is compared."""
+    _store_pages(tmp_path)
+    shelf = open_at(tmp_path, Clock(NOW))
+    own = shelf._database.slot_key(b"*a.b/1")
+    monkeypatch.setattr(shelf._database, "slot_key", lambda _: own)
+    found: list[Any] = []
+    shelf.load([b"*a.b/2"], found.append)
+    assert found == [{}]
+    shelf.close()
+
+
+def test_a_record_under_another_key_is_damage(tmp_path: Path) -> None:
+    _store_pages(tmp_path)
+    database = Database(str(tmp_path), 1 << 20)
+    one, other = database.slot_key(b"*a.b/1"), database.slot_key(b"*a.b/2")
+    with database._env.begin(write=True) as txn:
+        txn.put(one, txn.get(other, db=database._records), db=database._records)
+    with pytest.raises(Damaged):
+        database.read(one, NOW, WALL, 1e9)
+    database.close()
