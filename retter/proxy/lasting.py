@@ -168,6 +168,6 @@ def waits_for_disk(
         return False
     waiter = AwaitedLookup(services, client, parsed, services.loop.time())
     if not disk.load(keys, waiter.done):
-        return False
+        return False  # too many wait already
     client.await_form()
     return True

@@ -78,7 +78,7 @@ def take_back(lasting: Lasting) -> None:
     identity = identify(request(ALICE, target=b"/mine"), lasting.rules)
     lasting.look(identity)
     lasting.store._slot(identity.key, lasting.clock.now)
-    assert lasting.store.withdraw(identity.key, lasting.clock.now) is not None
+    assert lasting.store.taken_back.withdraw(identity.key, lasting.clock.now) is not None
 
 
 def supersede(lasting: Lasting) -> None:

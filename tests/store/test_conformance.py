@@ -153,7 +153,7 @@ class Near(RuleBasedStateMachine):
         self.clock.now += 1.0
         _, identity = self.asked(who, path)
         entry = self.model.get((who, path))
-        withdrawn = self.store.withdraw(identity.key, self.clock.now)
+        withdrawn = self.store.taken_back.withdraw(identity.key, self.clock.now)
         there = entry is not None and not entry.withdrawn
         if withdrawn is None:
             # What is too old may be gone by now, or not.
@@ -172,10 +172,10 @@ class Near(RuleBasedStateMachine):
             if self.model.get(key) is not entry:
                 continue
             if not back:
-                self.store.discard(withdrawn)
+                self.store.taken_back.discard(withdrawn)
                 del self.model[key]
             else:
-                self.store.restore(withdrawn)
+                self.store.taken_back.restore(withdrawn)
                 entry.withdrawn = False
                 if not entry.no_store:
                     self.past.setdefault(key, set()).add(entry.body)

@@ -1,0 +1,265 @@
+"""A proxy with a disk behind its store: what its clients see, and what is waited for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retter.disk.shelf import open_shelf
+from retter.proxy.lasting import may_be_kept, written_rules
+from retter.store.owner import OwnerRules
+from tests.support.disk import EPOCH, Immediately, Later, disk_settings
+from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
+
+ALICE = {"Cookie": "PHPSESSID=alice-0123456789abcdef"}
+
+
+# By proxy the thread that reads from its disk.
+proxies: dict[FakeProxy, Later] = {}
+
+
+class Site:
+    """A folder, and one proxy after another on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reader: Any = Later()
+        self.proxy: FakeProxy | None = None
+        self.later_s = 0.0
+
+    def start(self, *, reader: Any = None, **settings: Any) -> FakeProxy:
+        self.reader = reader or Later()
+        made = disk_settings(self.path, connect_hold_s=0.0, **settings)
+        clock: list[Any] = []
+        shelf = open_shelf(
+            made,
+            self.reader,
+            Immediately(),
+            lambda: clock[0].now if clock else 1000.0,
+            wall=lambda: EPOCH + self.later_s + (clock[0].now if clock else 1000.0),
+        )
+        proxy = self.proxy = FakeProxy(made, shelf)
+        clock.append(proxy.loop)
+        if reader is None:
+            self.reader.work()  # what there is, is known
+            proxies[proxy] = self.reader
+        return proxy
+
+    def stop(self) -> None:
+        assert self.proxy is not None
+        self.proxy.proxy.close()
+        self.later_s += 10.0
+        self.proxy = None
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Any:
+    site = Site(tmp_path / "store")
+    yield site
+    if site.proxy is not None:
+        site.proxy.proxy.close()
+
+
+def fetch(proxy: FakeProxy, path: str, body: str, headers: dict[str, str] | None = None) -> bytes:
+    """Ask for a page that the application answers."""
+    client = proxy.client(get(path, headers=headers))
+    if proxy in proxies:
+        proxies[proxy].work()
+    proxy.upstream.sends(reply(body.encode()))
+    return client.received()
+
+
+def fetch_dead(proxy: FakeProxy, path: str, headers: dict[str, str] | None = None) -> bytes:
+    """Ask for a page while nothing listens where the application was."""
+    proxy.auto_accept = False
+    client = proxy.client(get(path, headers=headers))
+    if proxy in proxies:
+        proxies[proxy].work()
+    if proxy.dialled:
+        proxy.refuse()
+    return client.received()
+
+
+def test_the_first_request_after_a_start_is_answered_with_the_application_dead(
+    site: Site,
+) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "everyone's")
+    fetch(proxy, "/mine", "of alice", ALICE)
+    site.stop()
+    proxy = site.start()
+    answer = fetch_dead(proxy, "/page")
+    assert (status_of(answer), body_of(answer)) == (200, b"everyone's")
+    assert field(answer, "X-Retter") == "cache"
+    assert int(field(answer, "Age") or 0) >= 10
+    assert body_of(fetch_dead(proxy, "/mine", ALICE)) == b"of alice"
+    assert status_of(fetch_dead(proxy, "/mine")) == 502
+    assert status_of(fetch_dead(proxy, "/mine", {"Cookie": "PHPSESSID=bob-456789012345"})) == 502
+    assert status_of(fetch_dead(proxy, "/never-stored")) == 502
+
+
+def test_a_healthy_application_answers_itself_whatever_is_on_disk(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "old")
+    site.stop()
+    proxy = site.start()
+    assert body_of(fetch(proxy, "/page", "new")) == b"new"
+    site.stop()
+    assert body_of(fetch_dead(site.start(), "/page")) == b"new"
+
+
+def test_a_request_waits_for_the_thread_and_nobody_else_does(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/cold", "stored")
+    site.stop()
+    reader = Later()
+    proxy = site.start(reader=reader)
+    reader.work()  # what there is, is known
+    cold = proxy.client(get("/cold") + get("/cold"))
+    assert (cold.received(), proxy.upstreams) == (b"", []), "nothing is decided yet"
+    assert body_of(fetch(proxy, "/other", "of another")) == b"of another"
+    proxy.upstream.resets()
+    proxy.settle()
+    proxy.auto_accept = False
+    reader.work()
+    proxy.refuse()
+    answer = cold.received()
+    assert (status_of(answer), body_of(answer)) == (200, b"stored")
+    proxy.refuse()
+    assert body_of(cold.received()) == b"stored", "and the next one on this connection, at once"
+
+
+def test_a_client_that_leaves_while_the_disk_is_read_is_counted_and_gone(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/cold", "stored")
+    site.stop()
+    reader = Later()
+    proxy = site.start(reader=reader)
+    reader.work()
+    client = proxy.client(get("/cold"))
+    client.resets()
+    reader.work()
+    proxy.settle()
+    assert proxy.proxy.counters.clients_gone == 1
+    proxy.assert_at_rest()
+
+
+def test_a_disk_that_does_not_answer_in_time_is_as_if_nothing_was_stored(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/cold", "stored")
+    site.stop()
+    reader = Later()
+    proxy = site.start(reader=reader)
+    reader.work()
+    client = proxy.client(get("/cold"))
+    assert proxy.upstreams == []
+    proxy.advance(0.15)
+    proxy.upstream.sends(reply(b"fresh"))
+    assert body_of(client.received()) == b"fresh"
+    reader.work()
+    assert proxy.proxy.stats()["disk"]["reads_late"] == 1
+
+
+def test_a_client_that_has_closed_its_side_gets_its_answer(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/cold", "stored")
+    site.stop()
+    reader = Later()
+    proxy = site.start(reader=reader)
+    reader.work()
+    proxy.auto_accept = False
+    client = proxy.client(get("/cold"))
+    client.ends()
+    reader.work()
+    proxy.refuse()
+    proxy.settle()
+    assert body_of(client.received()) == b"stored"
+    assert client.closed
+
+
+def test_rules_that_tell_more_apart_empty_the_disk(site: Site) -> None:
+    """What was everyone's because a cookie did not count may be somebody's now."""
+    proxy = site.start(ignore_cookies=("theme",))
+    fetch(proxy, "/page", "for one theme", {"Cookie": "theme=dark"})
+    site.stop()
+    proxy = site.start()
+    assert status_of(fetch_dead(proxy, "/page")) == 502
+    assert proxy.proxy.stats()["disk"]["entries"] == 0
+    site.stop()
+    assert status_of(fetch_dead(site.start(ignore_cookies=("theme",)), "/page")) == 502
+
+
+def test_rules_that_tell_fewer_apart_keep_it(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "everyone's")
+    site.stop()
+    assert status_of(fetch_dead(site.start(ignore_cookies=("theme",)), "/page")) == 200
+
+
+def test_another_policy_empties_the_disk(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "stored")
+    site.stop()
+    assert status_of(fetch_dead(site.start(store_policy="rfc9111"), "/page")) == 502
+
+
+@pytest.mark.parametrize("noted", [None, 7, {}, {"policy": "all"}, {"policy": "all", "vary_on": 3}])
+def test_rules_that_are_not_understood_are_others(noted: object) -> None:
+    rules = OwnerRules(secret=b"s" * 32)
+    assert not may_be_kept(noted, rules, "all")
+    assert may_be_kept(written_rules(rules, "all"), rules, "all")
+
+
+def test_a_field_that_is_not_known_to_be_harmless_any_more_makes_others() -> None:
+    rules = OwnerRules(secret=b"s" * 32)
+    noted = written_rules(rules, "all")
+    assert may_be_kept({**noted, "known_fields": noted["known_fields"][1:]}, rules, "all")
+    assert not may_be_kept({**noted, "known_fields": [*noted["known_fields"], "x"]}, rules, "all")
+
+
+def test_a_reload_that_tells_more_apart_empties_the_disk(site: Site) -> None:
+    proxy = site.start(ignore_cookies=("theme",))
+    fetch(proxy, "/page", "for one theme", {"Cookie": "theme=dark"})
+    proxy.advance(6.0)
+    proxy.proxy.apply(disk_settings(site.path, connect_hold_s=0.0))
+    site.stop()
+    proxy = site.start()
+    assert proxy.proxy.stats()["disk"]["entries"] == 0
+
+
+def test_a_smaller_max_stale_holds_at_once_for_what_is_on_disk(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "stored")
+    site.stop()
+    site.later_s += 100.0
+    assert status_of(fetch_dead(site.start(max_stale_s=50.0, fresh_for_s=10.0), "/page")) == 502
+    site.stop()
+    assert site.start().proxy.stats()["disk"]["entries"] <= 1
+
+
+def test_a_post_of_the_last_process_holds_in_the_next(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/cart", "empty", ALICE)
+    proxy.advance(6.0)
+    client = proxy.client(
+        b"POST /cart HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 0\r\n"
+        b"Cookie: PHPSESSID=alice-0123456789abcdef\r\n\r\n"
+    )
+    proxy.upstream.sends(reply(b"added"))
+    assert status_of(client.received()) == 200
+    site.stop()
+    proxy = site.start()
+    assert body_of(fetch_dead(proxy, "/cart", ALICE)) == b"empty", "where the application fails"
+    identity = proxy.proxy.parse(
+        get("/cart", headers=ALICE), False, proxy.proxy.request_memo(False)
+    ).identity
+    head = proxy.proxy.parse(
+        get("/cart", headers=ALICE), False, proxy.proxy.request_memo(False)
+    ).head
+    assert proxy.proxy.store.find(identity, head, proxy.loop.now) is None, "not to spare it work"
+
+
+def test_without_a_folder_there_is_no_disk() -> None:
+    proxy = FakeProxy()
+    assert proxy.proxy.disk is None and proxy.proxy.store.behind is None
+    assert "disk" not in proxy.proxy.stats()
