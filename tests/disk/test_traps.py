@@ -518,7 +518,7 @@ def test_a_record_under_another_key_is_damage(tmp_path: Path) -> None:
     database = Database(str(tmp_path), 1 << 20)
     one, other = database.slot_key(b"*a.b/1"), database.slot_key(b"*a.b/2")
     with database._env.begin(write=True) as txn:
-        txn.put(one, txn.get(other, db=database._records), db=database._records)
+        txn.put(one, txn.get(other, db=database._records) or b"", db=database._records)
     with pytest.raises(Damaged):
         database.read(one, NOW, WALL, 1e9)
     database.close()

@@ -140,7 +140,7 @@ def test_a_client_that_leaves_while_the_disk_is_read_is_counted_and_gone(site: S
     client.resets()
     reader.work()
     proxy.settle()
-    assert proxy.proxy.counters.clients_gone == 1
+    assert proxy.services.counters.clients_gone == 1
     proxy.assert_at_rest()
 
 
@@ -250,16 +250,16 @@ def test_a_post_of_the_last_process_holds_in_the_next(site: Site) -> None:
     site.stop()
     proxy = site.start()
     assert body_of(fetch_dead(proxy, "/cart", ALICE)) == b"empty", "where the application fails"
-    identity = proxy.proxy.parse(
-        get("/cart", headers=ALICE), False, proxy.proxy.request_memo(False)
+    identity = proxy.services.heads.parse(
+        get("/cart", headers=ALICE), False, proxy.services.heads.request_memos[False, b"http"]
     ).identity
-    head = proxy.proxy.parse(
-        get("/cart", headers=ALICE), False, proxy.proxy.request_memo(False)
+    head = proxy.services.heads.parse(
+        get("/cart", headers=ALICE), False, proxy.services.heads.request_memos[False, b"http"]
     ).head
-    assert proxy.proxy.store.find(identity, head, proxy.loop.now) is None, "not to spare it work"
+    assert proxy.services.store.find(identity, head, proxy.loop.now) is None, "not to spare it work"
 
 
 def test_without_a_folder_there_is_no_disk() -> None:
     proxy = FakeProxy()
-    assert proxy.proxy.disk is None and proxy.proxy.store.behind is None
+    assert proxy.services.disk is None and proxy.services.store.behind is None
     assert "disk" not in proxy.proxy.stats()

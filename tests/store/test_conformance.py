@@ -46,7 +46,7 @@ class Near(RuleBasedStateMachine):
     """Memory alone."""
 
     store: ResponseStore
-    rules: OwnerRules
+    owner_rules: OwnerRules
 
     @initialize()
     def begin(self) -> None:
@@ -60,7 +60,7 @@ class Near(RuleBasedStateMachine):
         self.make()
 
     def make(self) -> None:
-        self.rules = OwnerRules(secret=SECRET)
+        self.owner_rules = OwnerRules(secret=SECRET)
         self.store = ResponseStore(StoreRules(secret=SECRET, max_stale_s=MAX_STALE_S))
 
     def look(self, identity: Identity) -> None:
@@ -68,7 +68,7 @@ class Near(RuleBasedStateMachine):
 
     def asked(self, who: str, path: bytes) -> tuple[RequestHead, Identity]:
         asked = request(*COOKIES[who], target=path)
-        identity = identify(asked, self.rules)
+        identity = identify(asked, self.owner_rules)
         self.look(identity)
         return asked, identity
 
@@ -127,7 +127,7 @@ class Near(RuleBasedStateMachine):
     def drop(self, which: Any) -> None:
         for held in (self.model, self.past, self.fresh):
             for key in [key for key in held if which(key)]:
-                del held[key]  # type: ignore[attr-defined]
+                del held[key]
         self.hidden = [one for one in self.hidden if not which(one[0])]
 
     @rule(path=paths)
@@ -210,7 +210,7 @@ class Here(Near):
     def open(self, folder: Path) -> None:
         self.folders.append(folder)
         self.lasting = Lasting(folder, self.clock, max_stale_s=MAX_STALE_S, fresh_for_s=10.0)
-        self.store, self.rules = self.lasting.store, self.lasting.rules
+        self.store, self.owner_rules = self.lasting.store, self.lasting.rules
 
     def look(self, identity: Identity) -> None:
         self.lasting.look(identity)
