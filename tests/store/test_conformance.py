@@ -281,6 +281,6 @@ class Here(Near):
 
 
 TestNear = Near.TestCase
-TestNear.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestNear.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestHere = Here.TestCase
-TestHere.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHere.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
