@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from retter.config.settings import ConfigError, Settings
 from retter.disk.database import (
@@ -290,8 +290,9 @@ class DiskShelf:
         found: dict[bytes, Found] = {}
         now = self._clock()
         if isinstance(result, dict):
+            read = cast("dict[bytes, Found | Exception | None]", result)
             for key in keys:
-                one = result[key]
+                one = read[key]
                 if isinstance(one, Exception):
                     self._cannot_read(key, one, now)
                 elif one is not None:
@@ -412,7 +413,7 @@ class DiskShelf:
 
     def _swept(self, result: Any) -> None:
         if isinstance(result, tuple):
-            readers, removed = result
+            readers, removed = cast("tuple[int, list[int]]", result)
             self.stale_readers += readers
             for number in removed:
                 self._table.discard(number)

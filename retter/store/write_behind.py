@@ -58,11 +58,11 @@ class Removals:
 
     everything: bool = False
     personal: bool = False  # all that belongs to anybody
-    owners: set[bytes] = field(default_factory=set)
-    marks: set[int] = field(default_factory=set)  # of sessions (marks.py): all owners with one
-    keys: set[bytes] = field(default_factory=set)
-    purges: list[Purge] = field(default_factory=list)
-    superseded: set[bytes] = field(default_factory=set)  # keys
+    owners: set[bytes] = field(default_factory=set[bytes])
+    marks: set[int] = field(default_factory=set[int])  # of sessions (marks.py): all owners with one
+    keys: set[bytes] = field(default_factory=set[bytes])
+    purges: list[Purge] = field(default_factory=list[Purge])
+    superseded: set[bytes] = field(default_factory=set[bytes])  # keys
 
     def __bool__(self) -> bool:
         return bool(
