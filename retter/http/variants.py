@@ -121,6 +121,7 @@ def country(fields: Fields) -> bytes:
 
 
 _LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}+")
+_ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
 _SOFT_FIELDS: Final = frozenset((b"accept-language", b"user-agent", b"sec-ch-ua-mobile"))
 
 _REMEMBERED_MAX: Final = 512
@@ -145,36 +146,33 @@ def soft_of(request: RequestHead) -> Soft:
 
 
 def _soft_of(request: RequestHead) -> Soft:
-    language = device = b""
+    languages = agent = mobile = b""
     fields = request.fields
     for at in request.soft_at:
         name, value = fields[at]
         if name == b"accept-language":
-            language = _language(value[:_READ_BYTES_MAX])
+            languages = value[:_READ_BYTES_MAX]
         elif name == b"user-agent":
-            device = _device(value[:_READ_BYTES_MAX])
-        elif value == b"?1":
-            device = b"mobile"
-    return _soft(language, device, request.country)
+            agent = value[:_READ_BYTES_MAX] or b" "  # there is one, that says nothing
+        else:
+            mobile = value[:_READ_BYTES_MAX]
+    return _soft(languages, agent, mobile == b"?1", request.country[:_READ_BYTES_MAX])
 
 
-# Some hundreds of different values come, and each stored response refers to one of these.
+# Browsers send some hundreds of different values, and stored responses refer to what comes of them.
 @lru_cache(_REMEMBERED_MAX)
-def _soft(language: bytes, device: bytes, country: bytes) -> Soft:
-    return language, device, country[:_READ_BYTES_MAX]
-
-
-@lru_cache(_REMEMBERED_MAX)
-def _language(value: bytes) -> bytes:
-    match = _LANGUAGE.match(value)
-    return match[0].lower() if match else b""
+def _soft(languages: bytes, agent: bytes, mobile: bool, country: bytes) -> Soft:
+    match = _LANGUAGE.match(languages)
+    language = match[0].lower() if match else b""
+    return language, b"mobile" if mobile else _device(agent), country
 
 
 def _device(agent: bytes) -> bytes:
-    if agent.find(b"Mobi") >= 0:
+    if b"Mobi" in agent:
         return b"mobile"
-    find = agent.find
-    if not agent.startswith(b"Mozilla/5.0") or find(b"MSIE ") >= 0 or find(b"Trident/") >= 0:
+    if not agent:
+        return b""  # nothing is known
+    if not agent.startswith(b"Mozilla/5.0") or any(one in agent for one in _ODD_AGENTS):
         return b"odd"  # no browser, or one that is too old for many sites
     return b""
 
