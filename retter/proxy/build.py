@@ -139,7 +139,7 @@ def build_services(
         disk=disk,
     )
     if disk is not None:
-        attach(services, disk)
+        attach(store, disk, rules, settings.store_policy, now)
     return services
 
 

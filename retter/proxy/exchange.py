@@ -37,9 +37,9 @@ from retter.http.message import Framing, ResponseHead
 from retter.net.supervision import report
 from retter.proxy.awaited_streams import NOT_AWAITED
 from retter.proxy.delivery import Delivery
+from retter.proxy.disk_lookup import waits_for_disk
 from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client, Work
-from retter.proxy.lasting import waits_for_disk
 from retter.proxy.learning import is_doubtful
 from retter.proxy.local_answers import (
     AwaitedForm,
@@ -114,7 +114,7 @@ def begin(
         services.disk is not None
         and identity.stands_in
         and not looked
-        and waits_for_disk(services, services.disk, client, parsed)
+        and waits_for_disk(services, client, parsed)
     ):
         return None
     found: Record | None = None

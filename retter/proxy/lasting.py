@@ -1,4 +1,4 @@
-"""A store that outlives the process: its disk, who waits for it, and by which rules it was filled.
+"""A store that outlives the process: its disk, and by which rules it was filled.
 
 What was stored for everyone under other rules may be what one visitor alone should see by the
 present ones. So the rules are kept beside the responses, and a store that was filled by rules that
@@ -15,18 +15,14 @@ from retter.http.known_names import (
     NEUTRAL_FIELDS,
     REQUEST_ID_FIELDS,
 )
-from retter.proxy.interfaces import Client
-from retter.proxy.local_answers import note_client_gone
-from retter.proxy.request import ParsedRequest
 from retter.store.owner import OwnerRules, tells_more_apart
+from retter.store.store import ResponseStore
 
 if TYPE_CHECKING:
     import asyncio
 
     from retter.config.settings import Settings
     from retter.disk.shelf import DiskShelf
-    from retter.proxy.services import Services
-    from retter.store.write_behind import Found
 
 _RULES: Final = "rules"  # the name of the note
 
@@ -113,61 +109,20 @@ def _octets(texts: list[str]) -> tuple[bytes, ...]:
     return tuple([text.encode("latin-1") for text in texts])
 
 
-def attach(services: "Services", disk: "DiskShelf") -> None:
-    """Put a disk behind the store."""
-    store, rules, policy = services.store, services.owner_rules, services.store_policy.value
+def attach(
+    store: ResponseStore, disk: "DiskShelf", rules: OwnerRules, policy: str, now: float
+) -> None:
+    """Put a disk behind a store; what was stored there by rules that do not do goes."""
     store.put_behind(disk.behind)
     noted = disk.note_of(_RULES)
     if noted is not None and not may_be_kept(noted, rules, policy):
-        store.empty(services.loop.time())
+        store.empty(now)
         disk.flush()
     if noted != written_rules(rules, policy):
-        keep_rules(services, disk)
+        keep_rules(disk, rules, policy)
     disk.start()
 
 
-def keep_rules(services: "Services", disk: "DiskShelf") -> None:
+def keep_rules(disk: "DiskShelf", rules: OwnerRules, policy: str) -> None:
     """Note the rules by which is stored from here on."""
-    disk.set_note(_RULES, written_rules(services.owner_rules, services.store_policy.value))
-
-
-class AwaitedLookup:
-    """A client whose answer is decided when what is stored for it has been read from the disk."""
-
-    __slots__ = ("_began_at", "_client", "_parsed", "_services")
-
-    def __init__(
-        self,
-        services: "Services",
-        client: Client,
-        parsed: ParsedRequest,
-        began_at: float,
-    ) -> None:
-        self._services = services
-        self._client = client
-        self._parsed = parsed
-        self._began_at = began_at
-
-    def done(self, found: "dict[bytes, Found]") -> None:
-        """It has been read, or takes too long."""
-        services = self._services
-        for key, one in found.items():
-            services.store.promote(key, one)
-        if self._client.gone:
-            note_client_gone(services, self._client, self._parsed, self._began_at)
-            return
-        self._client.begin_again(self._parsed, services.loop.time())
-
-
-def waits_for_disk(
-    services: "Services", disk: "DiskShelf", client: Client, parsed: ParsedRequest
-) -> bool:
-    """Have read what a request may need of the disk; False if there is nothing to wait for."""
-    keys = [key for key in services.store.awaited_keys(parsed.identity) if disk.is_slow(key)]
-    if not keys:
-        return False
-    waiter = AwaitedLookup(services, client, parsed, services.loop.time())
-    if not disk.load(keys, waiter.done):
-        return False  # too many wait already
-    client.await_form()
-    return True
+    disk.set_note(_RULES, written_rules(rules, policy))

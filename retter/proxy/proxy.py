@@ -98,7 +98,7 @@ class Proxy:
         services.store.reconfigure(build.store_rules(settings, rules, services.disk))
         if services.disk is not None:
             services.disk.max_stale_s = settings.max_stale_s
-            keep_rules(services, services.disk)
+            keep_rules(services.disk, rules, settings.store_policy)
         build.configure_compression(services.compression, settings)
         services.buffers.bytes_max = settings.buffer_memory_bytes
         services.pool.reconfigure(**pool_options)

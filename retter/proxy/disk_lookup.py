@@ -1,0 +1,50 @@
+"""A request that waits until what is stored for it has been read from a disk that may be slow."""
+
+from retter.proxy.interfaces import Client
+from retter.proxy.local_answers import note_client_gone
+from retter.proxy.request import ParsedRequest
+from retter.proxy.services import Services
+from retter.store.write_behind import Found
+
+
+class AwaitedLookup:
+    """A client whose answer is decided when what is stored for it has been read from the disk."""
+
+    __slots__ = ("_began_at", "_client", "_parsed", "_services")
+
+    def __init__(
+        self,
+        services: Services,
+        client: Client,
+        parsed: ParsedRequest,
+        began_at: float,
+    ) -> None:
+        self._services = services
+        self._client = client
+        self._parsed = parsed
+        self._began_at = began_at
+
+    def done(self, found: dict[bytes, Found]) -> None:
+        """It has been read, or takes too long."""
+        services = self._services
+        for key, one in found.items():
+            services.store.promote(key, one)
+        if self._client.gone:
+            note_client_gone(services, self._client, self._parsed, self._began_at)
+            return
+        self._client.begin_again(self._parsed, services.loop.time())
+
+
+def waits_for_disk(services: Services, client: Client, parsed: ParsedRequest) -> bool:
+    """Have read what a request may need of the disk; False if there is nothing to wait for."""
+    disk = services.disk
+    if disk is None:
+        return False
+    keys = [key for key in services.store.awaited_keys(parsed.identity) if disk.is_slow(key)]
+    if not keys:
+        return False
+    waiter = AwaitedLookup(services, client, parsed, services.loop.time())
+    if not disk.load(keys, waiter.done):
+        return False  # too many wait already
+    client.await_form()
+    return True
