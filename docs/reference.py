@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from retter.cli import CLOSING
-from retter.config.settings import ALIASES, SETTINGS, Alias, Group, Setting
+from retter.config.legacy import ALIASES, Alias
+from retter.config.settings import SETTINGS, Group, Setting
 from retter.control.commands import COMMANDS
 
 ROOT: Final = Path(__file__).parents[1]

@@ -14,15 +14,8 @@ from types import ModuleType
 from typing import NoReturn
 
 from retter._version import VERSION
-from retter.config.settings import (
-    SETTINGS,
-    ConfigError,
-    Effective,
-    Setting,
-    Settings,
-    load,
-    nearest,
-)
+from retter.config.load import Effective, load, nearest
+from retter.config.settings import SETTINGS, ConfigError, Setting, Settings
 
 EXIT_OK = 0
 EXIT_USAGE = 2

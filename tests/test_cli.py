@@ -14,7 +14,8 @@ import structlog
 from retter import cli
 from retter._version import VERSION
 from retter.cli import help_text, main
-from retter.config.settings import SETTINGS, Settings, load
+from retter.config.load import load
+from retter.config.settings import SETTINGS, Settings
 from retter.telemetry.build import is_compiled
 
 Install = Callable[[Callable[[Settings], int]], None]

@@ -3,28 +3,20 @@
 A field with its metadata gives the command line flag, the environment variable, the key of the
 TOML file, the help text and the check of the value. They are merged in this order: flag, variable,
 file, default. `cli.py` turns arguments into texts and prints; nothing here writes anything, and
-only `load` reads anything (the file named by --config).
+only load.py reads anything (the file named by --config).
 
 `Settings(...)` made in Python is checked in the same way and takes natural values: seconds and
 octets as numbers, tuples of str.
 """
 
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Final, TypeGuard, cast
+from typing import Any, Final
 
 from retter.compression import compressors
-from retter.config import units
-from retter.config.units import shown
-from retter.http.content_coding import CODINGS
+from retter.config import kinds, units
 from retter.http.known_names import DEFAULT_SESSION_COOKIES, FAILURE_TEXTS
 
 ENVIRONMENT_PREFIX: Final = "RETTER_"
-
-_CODINGS: Final = tuple([coding.decode() for coding in CODINGS])
-_PACKAGES: Final = {"zstd": "zstandard", "br": "brotli"}  # gzip needs none
 
 # Types that shrink. Images, video and archives are compressed already, and so are WOFF fonts.
 COMPRESSED_TYPES: Final = (
@@ -37,341 +29,14 @@ COMPRESSED_TYPES: Final = (
 
 SESSION_COOKIES: Final = tuple([name.decode() for name in DEFAULT_SESSION_COOKIES])
 
-# A shorter text would match many pages; each text is searched in small responses that have shrunk.
-FAILURE_TEXT_BYTES_MIN: Final = 8
-FAILURE_TEXT_BYTES_MAX: Final = 200
-FAILURE_TEXTS_MAX: Final = 64
-
 _MILLISECOND_S: Final = 0.001  # the clock of the event loop is no finer
-
-TrustedProxy = IPv4Network | IPv6Network | str
-"""A network whose forwarding fields are believed, or the word `unix:` for every Unix socket."""
 
 
 class ConfigError(ValueError):
     """A setting is wrong. The message is one line that says which, why, and where it came from."""
 
 
-# How the values of one kind of setting are read, checked and shown
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """One kind of value. `parse` and `accept` raise ValueError with a sentence for people."""
-
-    metavar: str
-    parse: Callable[[str], object]  # from a flag, a variable, or a string in the file
-    accept: Callable[[object], object]  # from Python, or another type in the file; idempotent
-    show: Callable[[Any], str]  # as `parse` would read it
-    many: bool = False  # a tuple: its flag may be repeated
-    spaces_split_variable: bool = False  # many in one variable are separated by white space
-
-
-def _duration(minimum: float = 0.0) -> Kind:
-    """Seconds as a float; minimum 0 allows 0."""
-
-    def check(seconds: float) -> float:
-        if seconds < minimum:
-            raise ValueError(
-                f"{units.format_duration(seconds)} is too short; "
-                f"at least {units.format_duration(minimum)}"
-            )
-        return seconds
-
-    def accept(value: object) -> float:
-        if not _is_number(value) or not 0 <= value <= units.DURATION_S_MAX:
-            raise ValueError(f"{shown(value)} is not a duration in seconds from 0 to a year")
-        return check(float(value))
-
-    return Kind(
-        "TIME", lambda text: check(units.parse_duration(text)), accept, units.format_duration
-    )
-
-
-def _size(minimum: int = 0) -> Kind:
-    """Octets as an int; minimum 0 allows 0."""
-
-    def check(octets: int) -> int:
-        if octets < minimum:
-            raise ValueError(
-                f"{units.format_size(octets)} is too small; at least {units.format_size(minimum)}"
-            )
-        return octets
-
-    def accept(value: object) -> int:
-        if not _is_int(value) or not 0 <= value <= units.SIZE_BYTES_MAX:
-            raise ValueError(f"{shown(value)} is not a number of bytes from 0 to 1 PiB")
-        return check(value)
-
-    return Kind("SIZE", lambda text: check(units.parse_size(text)), accept, units.format_size)
-
-
-def _count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
-    def accept(value: object) -> int:
-        if not _is_int(value) or not minimum <= value <= maximum:
-            raise ValueError(f"{shown(value)} is not a whole number from {minimum} to {maximum}")
-        return value
-
-    def parse(text: str) -> int:
-        cleaned = text.strip()
-        digits = cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 18
-        return accept(int(cleaned) if digits else text)
-
-    return Kind("N", parse, accept, str)
-
-
-def _share() -> Kind:
-    """A float above 0 and at most 1."""
-
-    def accept(value: object) -> float:
-        if not _is_number(value) or not 0 < value <= 1:
-            raise ValueError(f"{shown(value)} is not a share above 0 and at most 1, as 0.5 or 50%")
-        return float(value)
-
-    return Kind("SHARE", lambda text: accept(units.parse_ratio(text)), accept, repr)
-
-
-def _switch() -> Kind:
-    def accept(value: object) -> bool:
-        if not isinstance(value, bool):
-            raise ValueError(f"{shown(value)} is neither true nor false")
-        return value
-
-    return Kind("", units.parse_bool, accept, lambda value: "true" if value else "false")
-
-
-def _word(*words: str) -> Kind:
-    def accept(value: object) -> str:
-        if not isinstance(value, str) or value.strip().lower() not in words:
-            raise ValueError(f"{shown(value)} is not one of {', '.join(words)}")
-        return value.strip().lower()
-
-    return Kind("|".join(words), accept, accept, str)
-
-
-def _text(metavar: str, check: Callable[[str], object] | None = None) -> Kind:
-    """A str, kept as written; empty is unset and never checked."""
-
-    def accept(value: object) -> str:
-        if not isinstance(value, str) or "\0" in value:
-            raise ValueError(f"{shown(value)} is not text")
-        if value and check is not None:
-            check(value)
-        return value
-
-    return Kind(metavar, accept, accept, str)
-
-
-def _secret() -> Kind:
-    """A str that no message and no table ever shows."""
-
-    def accept(value: object) -> str:
-        if not isinstance(value, str):
-            raise ValueError("it is not text")
-        if value and not _SECRET.fullmatch(value):
-            raise ValueError(
-                f"it must have {SECRET_LENGTH_MIN} to 256 characters, all of them visible ASCII"
-            )
-        return value
-
-    return Kind("SECRET", accept, accept, lambda value: "(hidden)" if value else "")
-
-
-def _list(metavar: str, item: Callable[[object], object], separator: str | None = ",") -> Kind:
-    """A tuple. With a separator, one text may hold several items, and the empty text holds none."""
-
-    def parse(text: str) -> tuple[object, ...]:
-        if separator is None:
-            return (item(text),)
-        return tuple([item(part.strip()) for part in text.split(separator) if part.strip()])
-
-    def accept(value: object) -> tuple[object, ...]:
-        if isinstance(value, str):
-            return parse(value)
-        if not isinstance(value, tuple | list):
-            raise ValueError(f"{shown(value)} is not a list")
-        return tuple([item(part) for part in cast("Sequence[object]", value)])
-
-    def show(value: tuple[object, ...]) -> str:
-        return (separator or " ").join([str(part) for part in value])
-
-    return Kind(metavar, parse, accept, show, many=True, spaces_split_variable=separator is None)
-
-
-def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-# Items of lists, and texts with a form
-
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, has "*"
-_PARAMETER: Final = re.compile(r"[^&=#\x00-\x20\x7f]+")
-SECRET_LENGTH_MIN: Final = 16  # a shorter one can be tried out over a network
-_SECRET: Final = re.compile(f"[!-~]{{{SECRET_LENGTH_MIN},256}}")
-_NETWORK_FORMS: Final = "write 10.0.0.0/8, 192.0.2.1, 2001:db8::/32 or unix:"
-_CREDENTIAL_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
-
-
-def _cookie_pattern(value: object) -> str:
-    if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a cookie's name; write SESSID or SESS*")
-    return value
-
-
-def _ignored_cookie_pattern(value: object) -> str:
-    pattern = _cookie_pattern(value)
-    if not pattern.strip("*"):
-        raise ValueError(f"{shown(value)} would ignore every cookie and so mix people's pages")
-    return pattern
-
-
-def _parameter_pattern(value: object) -> str:
-    if not isinstance(value, str) or not _PARAMETER.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a parameter's name; write fbclid or utm_*")
-    return value
-
-
-def _neutral_field(value: object) -> str:
-    if not isinstance(value, str) or not _TOKEN.fullmatch(value) or "*" in value:
-        raise ValueError(f"{shown(value)} is not a field name; write X-Device-Class")
-    if value.lower() in _CREDENTIAL_FIELDS:
-        raise ValueError(f"{shown(value)} identifies people; ignoring it would mix their pages")
-    return value.lower()
-
-
-def _failure_status(value: object) -> int:
-    if isinstance(value, str) and re.fullmatch("[0-9]{3}", value):
-        value = int(value)
-    if not _is_int(value) or not 400 <= value <= 599:
-        raise ValueError(f"{shown(value)} is not an error status from 400 to 599")
-    return value
-
-
-def _trusted_proxy(value: object) -> TrustedProxy:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    if value == "unix:":
-        return "unix:"
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}")
-    try:
-        network = ip_network(value, strict=False)
-    except ValueError:
-        raise ValueError(f"{shown(value)} is not a network; {_NETWORK_FORMS}") from None
-    if ip_network(value.partition("/")[0]).network_address != network.network_address:
-        raise ValueError(f"{shown(value)} has bits set below its prefix; write {network}")
-    return network
-
-
-def _path_pattern(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or "?" in value:
-        raise ValueError(f"{shown(value)} is not a path; write /events or /api/*")
-    return value
-
-
-def _target_pattern(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or value.count("?") > 1:
-        raise ValueError(f"{shown(value)} is not a path; write /checkout/* or /*?add-to-cart=*")
-    return value
-
-
 ADMIN_DEFAULT: Final = "127.0.0.1:9090"
-
-
-def _check_admin_address(value: str) -> None:
-    if value not in ("auto", "off"):
-        address = units.parse_listen(value)
-        if address.tls or address.proxy:
-            raise ValueError(f"{shown(value)}: the admin listener has no options")
-
-
-_MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-
-
-def _media_type_pattern(value: object) -> str:
-    if not isinstance(value, str) or not _MEDIA_TYPE.fullmatch(value):
-        raise ValueError(f"{shown(value)} is not a media type; write text/* or application/json")
-    return value.lower()
-
-
-def _coding(value: object) -> str:
-    if not isinstance(value, str) or value.lower() not in ("auto", *_CODINGS):
-        raise ValueError(f"{shown(value)} is not one of auto, off, {', '.join(_CODINGS)}")
-    coding = value.lower()
-    if coding != "auto" and not compressors.available(coding.encode()):
-        package = _PACKAGES[coding]
-        raise ValueError(f"{coding} needs a package that is not installed: pip install {package}")
-    return coding
-
-
-def _codings() -> Kind:
-    """Content codings, best first; off is the empty tuple."""
-    listed = _list("CODINGS", _coding)
-
-    def parse(text: str) -> object:
-        return () if text.strip().lower() in ("off", "false", "no") else listed.parse(text)
-
-    def accept(value: object) -> object:
-        found = parse(value) if isinstance(value, str) else listed.accept(value)
-        if found != ("auto",) and "auto" in cast("tuple[str, ...]", found):
-            raise ValueError("auto means all codings and cannot be combined with others")
-        return found
-
-    def show(value: tuple[object, ...]) -> str:
-        return listed.show(value) or "off"
-
-    return Kind("CODINGS", lambda text: accept(text), accept, show, many=True)
-
-
-def _failure_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not text")
-    if value.lower() == "auto":
-        return "auto"
-    if not FAILURE_TEXT_BYTES_MIN <= len(value.encode()) <= FAILURE_TEXT_BYTES_MAX:
-        raise ValueError(
-            f"{shown(value)} is neither auto nor off nor a text of {FAILURE_TEXT_BYTES_MIN} to "
-            f"{FAILURE_TEXT_BYTES_MAX} bytes"
-        )
-    return value
-
-
-def _failure_texts() -> Kind:
-    """Texts of error pages; off is the empty tuple."""
-    listed = _list("TEXTS", _failure_text)
-
-    def accept(value: object) -> object:
-        if isinstance(value, str) and value.strip().lower() in ("off", "false", "no"):
-            return ()
-        found = cast("tuple[str, ...]", listed.accept(value))
-        if len(found) > FAILURE_TEXTS_MAX:
-            raise ValueError(f"{len(found)} texts are too many; give at most {FAILURE_TEXTS_MAX}")
-        return found
-
-    def show(value: tuple[object, ...]) -> str:
-        return listed.show(value) or "off"
-
-    return Kind("TEXTS", accept, accept, show, many=True)
-
-
-def _listen_item(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")
-    units.parse_listen(value)
-    return value.strip()
-
-
-def _file_item(value: object) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{shown(value)} is not a file's name")
-    return value
-
-
-# The declaration
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,7 +86,7 @@ OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
 def _setting(
     default: object,
     group: Group,
-    kind: Kind,
+    kind: kinds.Kind,
     about: str,
     name: str | None = None,
     *,
@@ -447,7 +112,7 @@ class Settings:
     listen: tuple[str, ...] = _setting(
         (":8089",),
         LISTENING,
-        _list("ADDRESS", _listen_item, separator=None),
+        kinds.list_of("ADDRESS", kinds.listen_item, separator=None),
         "Where clients connect: :80 (every interface, IPv4 and IPv6), 127.0.0.1:0 (a free "
         "port, which is printed), [::1]:80 or unix:PATH. With ,proxy at the end (:80,proxy) a "
         "load balancer in front sends the PROXY protocol, version 1 or 2, and is believed. "
@@ -456,20 +121,20 @@ class Settings:
     config: str = _setting(
         "",
         LISTENING,
-        _text("FILE"),
+        kinds.text("FILE"),
         'A TOML file with settings, one on each line: drain = "30s".',
     )
     drain_s: float = _setting(
         15.0,
         LISTENING,
-        _duration(),
+        kinds.duration(),
         "How long running requests may take to finish when RETTER is asked to stop. Increase "
         "it if downloads are slow.",
     )
     event_loop: str = _setting(
         "auto",
         LISTENING,
-        _word("auto", "uvloop", "asyncio"),
+        kinds.word("auto", "uvloop", "asyncio"),
         "auto uses uvloop if it is installed. Use asyncio to rule out uvloop.",
         name="loop",
     )
@@ -478,21 +143,21 @@ class Settings:
     tls_cert: tuple[str, ...] = _setting(
         (),
         TLS,
-        _list("FILE", _file_item),
+        kinds.list_of("FILE", kinds.file_item),
         "A certificate with its chain, in PEM. May be repeated: the name that the client asks "
         "for selects the certificate; the first one serves all other names.",
     )
     tls_key: tuple[str, ...] = _setting(
         (),
         TLS,
-        _list("FILE", _file_item),
+        kinds.list_of("FILE", kinds.file_item),
         "The private key of the certificate at the same position. Not needed if each "
         "certificate file holds its key.",
     )
     https_redirect: int = _setting(
         0,
         TLS,
-        _count(0, 65535),
+        kinds.count(0, 65535),
         "Redirect clients of listeners without TLS to https on this port, usually 443. "
         "Requests for /.well-known/acme-challenge/ are forwarded. 0 redirects nobody.",
     )
@@ -501,54 +166,54 @@ class Settings:
     upstream: str = _setting(
         "",
         APPLICATION,
-        _text("ADDRESS", units.parse_upstream),
+        kinds.text("ADDRESS", units.parse_upstream),
         "The application to protect: :8080 (this machine), app:8080, https://app, [::1]:8080 "
         "or unix:PATH. Required.",
     )
     upstream_ca: str = _setting(
         "",
         APPLICATION,
-        _text("FILE"),
+        kinds.text("FILE"),
         "For https: the certificate authorities to trust, in PEM, instead of the system's.",
     )
     upstream_name: str = _setting(
         "",
         APPLICATION,
-        _text("NAME"),
+        kinds.text("NAME"),
         "For https: the name in the application's certificate, if --upstream is an address.",
     )
     upstream_insecure: bool = _setting(
         False,
         APPLICATION,
-        _switch(),
+        kinds.switch(),
         "For https: accept any certificate. Anybody on the network path can then read and "
         "change everything.",
     )
     connect_timeout_s: float = _setting(
         3.0,
         APPLICATION,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "How long the application may take to accept a connection before the client gets a "
         "504. Increase it for slow networks.",
     )
     connect_hold_s: float = _setting(
         2.0,
         APPLICATION,
-        _duration(),
+        kinds.duration(),
         "While the application refuses connections, hold requests and retry the connection "
         "for this long before a 502. Set it to the time that a restart takes; 0 holds nothing.",
     )
     upstream_timeout_s: float = _setting(
         15.0,
         APPLICATION,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "How long the application may take to the first byte of its response before the "
         "client gets a 504. Increase it for slow reports.",
     )
     upstream_timeout_unsafe_s: float = _setting(
         60.0,
         APPLICATION,
-        _duration(),
+        kinds.duration(),
         "The same for methods that change something (all but GET, HEAD and OPTIONS), if it is "
         "longer. No stored response can replace theirs, and a client that gets an error may "
         "send them again.",
@@ -556,13 +221,13 @@ class Settings:
     upstream_body_timeout_s: float = _setting(
         60.0,
         APPLICATION,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "Longest silence within a response. Increase it for streams that rarely send anything.",
     )
     upstream_body_min_rate_bytes: int = _setting(
         10,
         APPLICATION,
-        _size(),
+        kinds.size(),
         "A response that delivers fewer bytes per second hangs. The client gets the stored "
         "response instead if nothing has been sent to it yet; otherwise, if there is a stored "
         "response, this one is cut after --upstream-body-timeout. 0 is no limit; "
@@ -571,21 +236,21 @@ class Settings:
     pool_idle_s: float = _setting(
         1.5,
         APPLICATION,
-        _duration(),
+        kinds.duration(),
         "How long an idle connection to the application is kept. Must be shorter than the "
         "application's own keep-alive (gunicorn: 2s). A longer time saves connection attempts.",
     )
     pool_max_age_s: float = _setting(
         60.0,
         APPLICATION,
-        _duration(),
+        kinds.duration(),
         "A connection to the application that is older gets no more requests, so that a "
         "changed address of its name takes effect. 0 is no limit.",
     )
     pool_size: int = _setting(
         64,
         APPLICATION,
-        _count(),
+        kinds.count(),
         "Most idle connections to the application that are kept. For a quarter of a second "
         "after a burst there may be more. 0 opens a new connection for each request.",
     )
@@ -594,47 +259,47 @@ class Settings:
     head_bytes_max: int = _setting(
         64 << 10,
         CLIENTS,
-        _size(1 << 10),
+        kinds.size(1 << 10),
         "Size of the request line and the fields together; a larger head gets a 431. The "
         "default has room for 32 KiB of cookies.",
     )
     head_fields_max: int = _setting(
         128,
         CLIENTS,
-        _count(8),
+        kinds.count(8),
         "Number of fields in a request (more: 431) or in a response (more: 502).",
     )
     target_bytes_max: int = _setting(
         16 << 10,
         CLIENTS,
-        _size(128),
+        kinds.size(128),
         "Size of path and query; a longer target gets a 414. Browsers and crawlers stay below "
         "8 KiB.",
     )
     request_body_bytes_max: int = _setting(
         0,
         CLIENTS,
-        _size(),
+        kinds.size(),
         "Size of a request body; a larger body gets a 413. 0 is no limit: the application has "
         "its own.",
     )
     head_timeout_s: float = _setting(
         10.0,
         CLIENTS,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "Time from the first byte of a head to its last, then 408. This stops slowloris attacks.",
     )
     body_idle_timeout_s: float = _setting(
         30.0,
         CLIENTS,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "Longest silence within a request body, then 408. Increase it for uploads over bad "
         "networks.",
     )
     body_min_rate_bytes: int = _setting(
         500,
         CLIENTS,
-        _size(),
+        kinds.size(),
         "Lowest rate of a request body in bytes per second, on average over "
         "--body-idle-timeout, then 408. So nobody occupies the application byte by byte. "
         "Modems send ten times as much. 0 is no limit, and --stream-paths have none.",
@@ -642,27 +307,27 @@ class Settings:
     keep_alive_s: float = _setting(
         75.0,
         CLIENTS,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "How long an idle client connection is kept. A shorter time saves memory, about 2 KB "
         "for each.",
     )
     write_timeout_s: float = _setting(
         60.0,
         CLIENTS,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "A client that reads no byte of its response for this long is disconnected.",
     )
     write_buffer_bytes_max: int = _setting(
         64 << 10,
         CLIENTS,
-        _size(1 << 10),
+        kinds.size(1 << 10),
         "Bytes of a response that any connection may have unsent. More is buffered as far as "
         "--buffer-answer allows it; beyond that the application is not read.",
     )
     buffer_request_bytes: int = _setting(
         256 << 10,
         CLIENTS,
-        _size(),
+        kinds.size(),
         "A request goes to the application when its body has arrived, or this much of it, so "
         "that a slow client occupies nothing there. 0 forwards bodies as they arrive, as for "
         "--stream-paths.",
@@ -670,7 +335,7 @@ class Settings:
     buffer_answer_bytes: int = _setting(
         1 << 20,
         CLIENTS,
-        _size(),
+        kinds.size(),
         "Bytes of a response that are buffered for a client that does not read them yet, in "
         "addition to --write-buffer-max. The application is free as soon as it has written "
         "them. 0 makes it wait for the client.",
@@ -678,14 +343,14 @@ class Settings:
     buffer_memory_bytes: int = _setting(
         16 << 20,
         CLIENTS,
-        _size(),
+        kinds.size(),
         "Memory for all buffered bodies together. One body takes at most a quarter of what is "
         "free, one client half of all; more is forwarded as it arrives. 0 buffers nothing.",
     )
     pipeline_max: int = _setting(
         32,
         CLIENTS,
-        _count(1),
+        kinds.count(1),
         "Requests that a client may send before it has the responses (browsers never do). "
         "More are not read until then. This many are answered before other clients have their "
         "turn.",
@@ -693,19 +358,19 @@ class Settings:
     connections_max: int = _setting(
         12_000,
         CLIENTS,
-        _count(1),
+        kinds.count(1),
         "Client connections in total, or as many as the limit of open files allows.",
     )
     connections_per_address_max: int = _setting(
         0,
         CLIENTS,
-        _count(),
+        kinds.count(),
         "Client connections from one address. 0 is no limit: a whole office may share one address.",
     )
     requests_per_connection_max: int = _setting(
         0,
         CLIENTS,
-        _count(),
+        kinds.count(),
         "Requests after which a client connection is closed. 0 is no limit.",
     )
 
@@ -713,7 +378,7 @@ class Settings:
     store_memory_bytes: int = _setting(
         64 << 20,
         STORE,
-        _size(),
+        kinds.size(),
         "Memory for stored responses and everything that belongs to them. Responses that were "
         "requested only once are evicted first. Increase it if pages are missing when the "
         "application fails; 0 stores nothing.",
@@ -721,34 +386,34 @@ class Settings:
     store: str = _setting(
         "",
         STORE,
-        _text("FOLDER"),
+        kinds.text("FOLDER"),
         "Keep stored answers on disk too, in this folder, so that they outlive a restart, a crash "
         "and a reboot. Needs the lmdb package: pip install 'retter[store]'.",
     )
     store_disk_bytes: int = _setting(
         1 << 30,
         STORE,
-        _size(1 << 20),
+        kinds.size(1 << 20),
         "What may be kept on disk; the least recently used go first. The file may become twice "
         "as large.",
     )
     store_private: str = _setting(
         "on",
         STORE,
-        _word("on", "off"),
+        kinds.word("on", "off"),
         "off keeps answers to visitors with sessions, other cookies or credentials in memory "
         "alone, and off the disk.",
     )
     store_object_bytes_max: int = _setting(
         1 << 20,
         STORE,
-        _size(),
+        kinds.size(),
         "A response with a larger body is forwarded but not stored.",
     )
     store_policy: str = _setting(
         "all",
         STORE,
-        _word("all", "rfc9111"),
+        kinds.word("all", "rfc9111"),
         "all stores every good response, separately for each person. rfc9111 obeys "
         "Cache-Control as a shared cache must, so it has fewer responses when the application "
         "fails.",
@@ -756,32 +421,32 @@ class Settings:
     max_stale_s: float = _setting(
         24 * 3600.0,
         STORE,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "No older response is ever served. Decrease it if an old page does more harm than an "
         "error.",
     )
     ignore_query: bool = _setting(
         False,
         STORE,
-        _switch(),
+        kinds.switch(),
         "Store one response per path, whatever the query. Only if queries never change a page.",
     )
     ignore_host: bool = _setting(
         False,
         STORE,
-        _switch(),
+        kinds.switch(),
         "Store one response for all host names. Only if they show the same site.",
     )
     ignore_params: tuple[str, ...] = _setting(
         (),
         STORE,
-        _list("NAMES", _parameter_pattern),
+        kinds.list_of("NAMES", kinds.parameter_pattern),
         "Query parameters that never change a page: utm_*,fbclid.",
     )
     never_store: tuple[str, ...] = _setting(
         (),
         STORE,
-        _list("PATHS", _target_pattern),
+        kinds.list_of("PATHS", kinds.target_pattern),
         "Paths whose GET changes something, with * as wildcard; after a ? the parameter that "
         "does it: /checkout/*,/*?add-to-cart=*. Only the application answers them. Two kinds "
         "are known without this: logouts (logout, logoff or signout as a segment of the path "
@@ -790,7 +455,7 @@ class Settings:
     session_cookies: tuple[str, ...] = _setting(
         SESSION_COOKIES,
         STORE,
-        _list("NAMES", _cookie_pattern),
+        kinds.list_of("NAMES", kinds.cookie_pattern),
         "Cookies that each identify one person, with * as wildcard. They replace the default "
         "list (PHP, Django, Rails, Laravel, Express, Flask, ASP.NET, WordPress, Spring, "
         "Symfony and others: see --check-config). A request is separated by all its cookies "
@@ -801,7 +466,7 @@ class Settings:
     rolling_cookies: tuple[str, ...] = _setting(
         (),
         STORE,
-        _list("NAMES", _cookie_pattern),
+        kinds.list_of("NAMES", kinds.cookie_pattern),
         "Session cookies that the application encrypts again with each response, as Laravel "
         "and Rails do: laravel_session,_app_session, with * as wildcard. A new value in a "
         "page continues the session of the old one. Signed cookies (Flask, Django) need no "
@@ -810,21 +475,21 @@ class Settings:
     ignore_cookies: tuple[str, ...] = _setting(
         (),
         STORE,
-        _list("NAMES", _ignored_cookie_pattern),
+        kinds.list_of("NAMES", kinds.ignored_cookie_pattern),
         "More cookies that identify nobody and change no page, with * as wildcard. Those of "
         "common analytics and consent tools are known.",
     )
     neutral_headers: tuple[str, ...] = _setting(
         (),
         STORE,
-        _list("NAMES", _neutral_field),
+        kinds.list_of("NAMES", kinds.neutral_field),
         "More request fields that identify nobody. Responses to requests with an unknown "
         "field are separated by its value.",
     )
     vary_on: tuple[str, ...] = _setting(
         (),
         STORE,
-        _list("NAMES", _neutral_field),
+        kinds.list_of("NAMES", kinds.neutral_field),
         "Request fields that identify nobody and change the response although its Vary does "
         "not say so. Each value has its own stored response. Known without this: Accept, "
         "prefetches, fragments for scripts and others (README).",
@@ -832,7 +497,7 @@ class Settings:
     anonymous_fallback: bool = _setting(
         True,
         STORE,
-        _switch(),
+        kinds.switch(),
         "Do not show the public response (fetched without any cookie or credential) to "
         "somebody with cookies who has no stored response of their own.",
     )
@@ -841,7 +506,7 @@ class Settings:
     circuit: str = _setting(
         "auto",
         BREAKER,
-        _word("auto", "open", "closed", "observe"),
+        kinds.word("auto", "open", "closed", "observe"),
         "open answers from the store whatever is stored there. closed forwards everything. "
         "observe forwards everything too; X-Circuit and the log say what auto would do. In "
         "all modes a stored response hides a failure.",
@@ -849,26 +514,26 @@ class Settings:
     max_in_flight: int = _setting(
         0,
         BREAKER,
-        _count(),
+        kinds.count(),
         "Most requests at the application at once, whatever RETTER measures. 0 is no limit.",
     )
     limit_start: int = _setting(
         8,
         BREAKER,
-        _count(1),
+        kinds.count(1),
         "How many requests the application can work on at once: a hint for the first second only.",
     )
     limit_head: bool = _setting(
         False,
         BREAKER,
-        _switch(),
+        kinds.switch(),
         "Treat HEAD like GET: limit it, and answer it from the store to spare the application "
         "work.",
     )
     patience_min_s: float = _setting(
         0.5,
         BREAKER,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "Shortest time that a GET with a stored response waits for the first byte before it "
         "gets the stored one. The time is measured for each route and kept between this and "
         "--patience-max.",
@@ -876,82 +541,82 @@ class Settings:
     patience_max_s: float = _setting(
         5.0,
         BREAKER,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "Longest such time, for slow routes.",
     )
     patience_closed_s: float = _setting(
         5.0,
         BREAKER,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "The same while the circuit is closed and nothing indicates a problem.",
     )
     queue_wait_s: float = _setting(
         2.0,
         BREAKER,
-        _duration(),
+        kinds.duration(),
         "How long a GET without a stored response waits for a place at the application, then 503.",
     )
     queue_max: int = _setting(
         10_000,
         BREAKER,
-        _count(),
+        kinds.count(),
         "How many requests may wait for a place, 2 KB each. With 0 none waits.",
     )
     write_wait_s: float = _setting(
         2.0,
         BREAKER,
-        _duration(),
+        kinds.duration(),
         "Longest time that a request with another method than GET waits while the application "
         "is known to fail more requests at once. Then it is forwarded.",
     )
     retry_after_s: float = _setting(
         2.0,
         BREAKER,
-        _duration(),
+        kinds.duration(),
         "Retry-After of such a 503, varied a little so that not everybody comes back at once.",
     )
     failure_ratio: float = _setting(
         0.5,
         BREAKER,
-        _share(),
+        kinds.share(),
         "Share of failures in the last 2s that opens the circuit. Increase it for an "
         "application that often fails anyway.",
     )
     failure_volume: int = _setting(
         10,
         BREAKER,
-        _count(1),
+        kinds.count(1),
         "With fewer responses in the last 2s, the share of failures opens nothing.",
     )
     open_min_s: float = _setting(
         1.0,
         BREAKER,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "How long an open circuit waits before the first probe.",
     )
     open_max_s: float = _setting(
         5.0,
         BREAKER,
-        _duration(_MILLISECOND_S),
+        kinds.duration(_MILLISECOND_S),
         "Longest wait between two probes. Decrease it to notice a recovery sooner.",
     )
     fresh_for_s: float = _setting(
         0.0,
         BREAKER,
-        _duration(),
+        kinds.duration(),
         "While the application is overloaded, answer with stored responses that are younger "
         "than this without asking it. 1s leaves its capacity to more pages.",
     )
     failure_statuses: tuple[int, ...] = _setting(
         (),
         BREAKER,
-        _list("CODES", _failure_status),
+        kinds.list_of("CODES", kinds.failure_status),
         "More statuses that count as failures, besides 5xx without 501 and 505.",
     )
     failure_text: tuple[str, ...] = _setting(
         ("auto",),
         BREAKER,
-        _failure_texts(),
+        kinds.failure_texts(),
         "Texts of error pages that come with status 200. Such a page is a failure if it is "
         "smaller than 16 KiB and smaller than half of the stored response. auto stands for "
         "the texts of MySQL, MariaDB, PostgreSQL, WordPress and PHP; add your own: auto,Our "
@@ -960,14 +625,14 @@ class Settings:
     routes: tuple[str, ...] = _setting(
         (),
         BREAKER,
-        _list("PATHS", _path_pattern),
+        kinds.list_of("PATHS", kinds.path_pattern),
         "Paths that each are one route for the route breakers: /api/*,/search. The first "
         "match counts. Other paths are grouped by their first segments.",
     )
     stream_paths: tuple[str, ...] = _setting(
         (),
         BREAKER,
-        _list("PATHS", _path_pattern),
+        kinds.list_of("PATHS", kinds.path_pattern),
         "Paths of long polls and other responses that take long on purpose: /poll/*. They are "
         "forwarded without limit and patience, and never stored. WebSockets and event streams "
         "are recognised without this.",
@@ -977,14 +642,14 @@ class Settings:
     admin: str = _setting(
         "auto",
         ADMIN,
-        _text("ADDRESS", _check_admin_address),
+        kinds.text("ADDRESS", kinds.check_admin_address),
         f"Where the dashboard, the commands and /metrics are served: {ADMIN_DEFAULT}, unix:PATH "
         f"or off. auto is {ADMIN_DEFAULT} if that is free; inside another program it is off.",
     )
     admin_token: str = _setting(
         "",
         ADMIN,
-        _secret(),
+        kinds.secret(),
         "What a client must send as Authorization: Bearer. Required if programs of other "
         "machines can connect. Prefer RETTER_ADMIN_TOKEN or a file: all users of a machine "
         "see the options of its programs.",
@@ -993,7 +658,7 @@ class Settings:
     admin_token_file: str = _setting(
         "",
         ADMIN,
-        _text("FILE"),
+        kinds.text("FILE"),
         "A file with the token in its first line.",
     )
 
@@ -1001,7 +666,7 @@ class Settings:
     compress: tuple[str, ...] = _setting(
         ("auto",),
         COMPRESSION,
-        _codings(),
+        kinds.codings(),
         "off, or codings in order of preference: gzip,br. auto is zstd,gzip,br as far as they "
         "are installed (pip install zstandard brotli). Turn it off, or exclude paths, where a "
         "page shows a secret together with input of its visitor (BREACH).",
@@ -1009,76 +674,76 @@ class Settings:
     compress_types: tuple[str, ...] = _setting(
         COMPRESSED_TYPES,
         COMPRESSION,
-        _list("TYPES", _media_type_pattern),
+        kinds.list_of("TYPES", kinds.media_type_pattern),
         "Media types that are compressed, with * as wildcard. Event streams are never compressed.",
     )
     compress_exclude: tuple[str, ...] = _setting(
         (),
         COMPRESSION,
-        _list("PATHS", _path_pattern),
+        kinds.list_of("PATHS", kinds.path_pattern),
         "Paths whose responses are not compressed: /account/*.",
     )
     compress_min_bytes: int = _setting(
         300,
         COMPRESSION,
-        _size(),
+        kinds.size(),
         "Smaller bodies are not compressed: that would not save a packet.",
     )
     compress_level: int = _setting(
         1,
         COMPRESSION,
-        _count(1, 9),
+        kinds.count(1, 9),
         "gzip level for forwarded bodies. Above 3, each level takes half as long again and "
         "saves a percent or two. Stored bodies are compressed once, with a high level.",
     )
 
     # Trust and output
-    trusted_proxies: tuple[TrustedProxy, ...] = _setting(
+    trusted_proxies: tuple[kinds.TrustedProxy, ...] = _setting(
         (),
         OUTPUT,
-        _list("NETWORKS", _trusted_proxy),
+        kinds.list_of("NETWORKS", kinds.trusted_proxy),
         "Proxies in front of RETTER whose X-Forwarded-* fields are believed: 10.0.0.0/8,unix:",
     )
     headers: bool = _setting(
         True,
         OUTPUT,
-        _switch(),
+        kinds.switch(),
         "Do not send X-Retter, X-Circuit and Cache-Status.",
     )
     error_page: str = _setting(
         "",
         OUTPUT,
-        _text("FILE"),
+        kinds.text("FILE"),
         "An HTML file for RETTER's own 502, 503 and 504 responses.",
     )
     access_log: str = _setting(
         "",
         OUTPUT,
-        _text("FILE"),
+        kinds.text("FILE"),
         "Write one line per request to FILE, or to the standard output with -.",
     )
     access_log_format: str = _setting(
         "json",
         OUTPUT,
-        _word("json", "combined"),
+        kinds.word("json", "combined"),
         "combined is the format of Apache and nginx, which many tools read; json has more.",
     )
     access_log_sample: float = _setting(
         1.0,
         OUTPUT,
-        _share(),
+        kinds.share(),
         "Write lines for this share of the good responses: 0.01. Errors are always written.",
     )
     log_level: str = _setting(
         "info",
         OUTPUT,
-        _word("debug", "info", "warning", "error"),
+        kinds.word("debug", "info", "warning", "error"),
         "The least important level that is logged.",
     )
     log_format: str = _setting(
         "auto",
         OUTPUT,
-        _word("auto", "console", "json"),
+        kinds.word("auto", "console", "json"),
         "auto is console on a terminal and JSON lines elsewhere.",
     )
 
@@ -1102,7 +767,7 @@ class Settings:
         """Return the codings that `compress` stands for, in order of preference."""
         if self.compress != ("auto",):
             return self.compress
-        return tuple([name for name in _CODINGS if compressors.available(name.encode())])
+        return tuple([name for name in kinds.CODING_NAMES if compressors.available(name.encode())])
 
     @property
     def failure_texts(self) -> tuple[str, ...]:
@@ -1145,7 +810,7 @@ class Setting:
 
     field: str  # of Settings: drain_s
     name: str  # the key in the file, and with dashes the flag: drain
-    kind: Kind
+    kind: kinds.Kind
     group: Group
     about: str  # what its flag does, and why one would change it
     default: object
@@ -1186,217 +851,4 @@ def _declared() -> tuple[Setting, ...]:
 
 
 SETTINGS: Final[tuple[Setting, ...]] = _declared()
-_BY_NAME: Final = {setting.name: setting for setting in SETTINGS}
-
-
-# Variables of the first RETTER, a program in Go, so that its installations start unchanged
-
-
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """An old variable: the setting that it sets, if any, and advice for the operator."""
-
-    variable: str
-    name: str = ""
-    negated: bool = False
-    advice: str = ""
-
-
-ALIASES: Final = (
-    Alias("RETTER_SERVER_LISTEN", "listen"),
-    Alias("RETTER_BACKEND_BASEURL", "upstream"),
-    Alias(
-        "RETTER_CACHE_TTL",
-        "max_stale",
-        advice="It bounds the age of what is served; the default of 24h protects better",
-    ),
-    Alias("RETTER_CACHE_DETECT_QUERY", "ignore_query", negated=True),
-    # "false" once meant one stored page for everybody, whoever had fetched it. That is not done
-    # any more, so nothing is set: people stay apart, and fewer of them find a stored page.
-    Alias(
-        "RETTER_CACHE_DETECT_SESSION",
-        advice="Stored pages are always separated by person; "
-        "name cookies that identify nobody with --ignore-cookies",
-    ),
-    Alias("RETTER_BREAKER_FAIL_RATE", "failure_ratio"),
-    Alias(
-        "RETTER_BREAKER_CONSECUTIVE_FAIL",
-        advice="Failures in a row are recognised by themselves; "
-        "see --failure-ratio and --failure-volume",
-    ),
-    Alias("RETTER_SERVER_TIMEOUT_WRITE", "write_timeout"),
-    Alias("RETTER_SERVER_TIMEOUT_READ", "head_timeout"),
-    Alias("RETTER_SERVER_TIMEOUT_IDLE", "keep_alive"),
-    Alias("RETTER_SERVER_TIMEOUT_GRACESHUT", "drain"),
-)
-
-
-# Merging
-
-
-@dataclass(frozen=True, slots=True)
-class Effective:
-    """The settings in force, where each comes from, and notices for the operator."""
-
-    settings: Settings
-    origins: Mapping[str, str]  # field -> "--drain", "RETTER_DRAIN", "site.toml: drain", "default"
-    notices: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    value: object
-    origin: str
-
-
-def load(flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> Effective:
-    """Merge flags over variables over the file over the defaults, and check the result.
-
-    `flags` maps a setting's name to the texts given for it, in order. Raises ConfigError.
-    """
-    notices: list[str] = []
-    from_flags = _from_flags(flags)
-    from_variables = _from_aliases(environment, notices) | _from_variables(environment)
-    notices += _misspelt_variables(environment)
-    given = from_variables | from_flags
-    if "config" in given and given["config"].value:
-        given = _from_file(str(given["config"].value), given["config"].origin) | given
-    settings = _settings(given)
-    origins = {
-        setting.field: given[setting.name].origin if setting.name in given else "default"
-        for setting in SETTINGS
-    }
-    return Effective(settings, origins, tuple(notices))
-
-
-def _settings(given: Mapping[str, _Given]) -> Settings:
-    values = {_BY_NAME[name].field: one.value for name, one in given.items()}
-    try:
-        return Settings(**cast("dict[str, Any]", values))
-    except Contradiction as error:
-        first, second = [
-            _described(setting, given)
-            for wanted in (error.first, error.second)
-            for setting in SETTINGS
-            if setting.field == wanted
-        ]
-        raise ConfigError(f"{first} {error.relation} {second}") from None
-
-
-def _described(setting: Setting, given: Mapping[str, _Given]) -> str:
-    one = given.get(setting.name, _Given(setting.default, "default"))
-    value = setting.kind.show(one.value)
-    if not value:
-        return setting.flag
-    if one.origin == setting.flag:
-        return f"{setting.flag} {value}"
-    return f"{setting.flag} {value} ({one.origin})"
-
-
-def _converted(origin: str, convert: Callable[[Any], object], value: object) -> _Given:
-    try:
-        return _Given(convert(value), origin)
-    except ValueError as error:
-        raise ConfigError(f"{origin}: {error}") from None
-
-
-def _parsed(setting: Setting, origin: str, texts: Sequence[str]) -> _Given:
-    """Parse what was given for one setting; of a setting with one value, the last text counts."""
-    if not setting.kind.many:
-        return _converted(origin, setting.kind.parse, texts[-1])
-    items: list[object] = []
-    for text in texts:
-        items += cast("tuple[object, ...]", _converted(origin, setting.kind.parse, text).value)
-    return _Given(tuple(items), origin)
-
-
-def _from_flags(flags: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
-    return {
-        name: _parsed(_BY_NAME[name], _BY_NAME[name].flag_for(texts[-1]), texts)
-        for name, texts in flags.items()
-    }
-
-
-def _from_variables(environment: Mapping[str, str]) -> dict[str, _Given]:
-    # Compose files pass unset variables as empty ones, so empty means not given.
-    return {
-        setting.name: _from_variable(setting, setting.variable, environment[setting.variable])
-        for setting in SETTINGS
-        if environment.get(setting.variable)
-    }
-
-
-def _from_variable(setting: Setting, variable: str, text: str) -> _Given:
-    texts = text.split() if setting.kind.spaces_split_variable else [text]
-    return _parsed(setting, variable, texts)
-
-
-def _from_aliases(environment: Mapping[str, str], notices: list[str]) -> dict[str, _Given]:
-    given: dict[str, _Given] = {}
-    for alias in ALIASES:
-        text = environment.get(alias.variable)
-        if not text:
-            continue
-        if not alias.name:
-            notices.append(f"{alias.variable} is not used any more. {alias.advice}.")
-            continue
-        setting = _BY_NAME[alias.name]
-        one = _from_variable(setting, alias.variable, text)
-        given[alias.name] = _Given(not one.value, one.origin) if alias.negated else one
-        advice = f" {alias.advice}." if alias.advice else ""
-        notices.append(
-            f"{alias.variable} is deprecated: use {setting.flag} or {setting.variable}.{advice}"
-        )
-    return given
-
-
-def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return notices about variables that look like ours but are not.
-
-    They are not errors: Kubernetes sets RETTER_PORT and others for a service called retter.
-    """
-    known = {setting.variable for setting in SETTINGS} | {alias.variable for alias in ALIASES}
-    unknown = [
-        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
-    ]
-    near = [(name, nearest(name, known, likeness=0.85)) for name in sorted(unknown)]
-    return [f"{name} is not a setting; did you mean {guess}?" for name, guess in near if guess]
-
-
-def _from_file(path: str, named_by: str) -> dict[str, _Given]:
-    given: dict[str, _Given] = {}
-    for key, value in _read_toml(path, named_by).items():
-        origin = f"{path}: {key}"
-        setting = _BY_NAME.get(key.replace("-", "_"))
-        if setting is None or setting.name == "config":
-            names = [name for name in _BY_NAME if name != "config"]
-            guess = nearest(key.replace("-", "_"), names)
-            hint = f"did you mean {guess}?" if guess else "'retter --help' lists the settings"
-            switch = _BY_NAME.get(key.replace("-", "_").removeprefix("no_"))
-            if switch is not None and switch.is_switch:
-                hint = f"write {switch.name} = false"
-            raise ConfigError(f"{origin}: no such setting; {hint}")
-        if setting.name in given:
-            raise ConfigError(f"{origin}: given twice, with - and with _")
-        convert = setting.kind.parse if isinstance(value, str) else setting.kind.accept
-        given[setting.name] = _converted(origin, convert, value)
-    return given
-
-
-def _read_toml(path: str, named_by: str) -> dict[str, object]:
-    import tomllib  # 0.7 MB, which a proxy without a file saves
-
-    try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise ConfigError(f"{named_by}: {path}: {error.strerror}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
-
-
-def nearest(word: str, known: Collection[str], likeness: float = 0.6) -> str | None:
-    """Return the known word that looks most like this one, or None if none looks like it."""
-    import difflib  # only for mistakes
-
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=likeness)), None)
+SETTING_OF: Final = {setting.name: setting for setting in SETTINGS}

@@ -14,7 +14,8 @@ from typing import Any, Final, NoReturn
 
 from retter.admin.auth import read_token
 from retter.config import units
-from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError, load
+from retter.config.load import load
+from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError
 from retter.control import words
 from retter.control.client import AdminClient, ControlError
 

@@ -13,16 +13,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from retter.compression import compressors
-from retter.config.settings import (
-    ALIASES,
-    SESSION_COOKIES,
-    SETTINGS,
-    ConfigError,
-    Setting,
-    Settings,
-    load,
-    nearest,
-)
+from retter.config.legacy import ALIASES
+from retter.config.load import load, nearest
+from retter.config.settings import SESSION_COOKIES, SETTINGS, ConfigError, Setting, Settings
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 

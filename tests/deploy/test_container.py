@@ -12,7 +12,8 @@ from typing import Final
 
 import pytest
 
-from retter.config.settings import SETTINGS, Settings, load
+from retter.config.load import load
+from retter.config.settings import SETTINGS, Settings
 from retter.config.units import is_loopback, parse_listen
 from retter.control.commands import COMMANDS
 from retter.demo.cli import parser as demo_parser

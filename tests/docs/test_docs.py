@@ -22,7 +22,9 @@ from docs.reference import PAGES
 from retter import cli
 from retter.base.reason import Reason
 from retter.breaker import State
-from retter.config.settings import ALIASES, SETTINGS, load
+from retter.config.legacy import ALIASES
+from retter.config.load import load
+from retter.config.settings import SETTINGS
 from retter.control import commands
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser

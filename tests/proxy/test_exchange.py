@@ -13,6 +13,7 @@ from retter.base.counters import cells
 from retter.breaker import Mode
 from retter.proxy.pool import REST_S
 from retter.proxy.ticker import TICK_S
+from tests.support.compiled import replaces_parts
 from tests.support.harness import FakeProxy, body_of, field, get, reply, split_at, status_of
 
 POST = (
@@ -1008,6 +1009,7 @@ def test_a_status_that_is_none_counts_as_a_5xx() -> None:
     assert [(status_class, count) for _, status_class, count in cells(counts)] == [(5, 1)]
 
 
+@replaces_parts
 @pytest.mark.parametrize("request_bytes", [get("/new"), POST])
 @pytest.mark.parametrize("where", ["the pool", "the exchange"])
 def test_a_request_that_cannot_begin_takes_no_place(
