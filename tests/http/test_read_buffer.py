@@ -131,7 +131,8 @@ def _upstream_octets(octets: int) -> int:
 def test_an_octet_costs_the_same_however_many_came_before(receive: object) -> None:
     assert callable(receive)
     few, many = receive(1000), receive(4000)
-    assert many <= 4.1 * few
+    # Python 3.13 counts a few more lines for many: 4.2 times. What is quadratic would make it 16.
+    assert many <= 4.3 * few
 
 
 def _octets_looked_at(octets: int) -> int:
