@@ -28,7 +28,7 @@ from retter.admin.message import (
     one,
 )
 from retter.admin.state import History, state_document
-from retter.admin.transitions import FlightRecorder
+from retter.admin.transitions import TransitionHistory
 from retter.breaker import Mode
 from retter.config.units import format_duration
 from retter.proxy.holders import resume
@@ -60,13 +60,13 @@ class Api:
         services: Services,
         history: History,
         chart: Chart,
-        flight: FlightRecorder,
+        transitions: TransitionHistory,
         controls: Controls,
     ) -> None:
         self._services = services
         self._history = history
         self._chart = chart
-        self._flight = flight
+        self._transitions = transitions
         self._controls = controls
         self._collector: ProxyCollector | None = None  # with the first scrape
         self._routes: Routes = {
@@ -77,7 +77,7 @@ class Api:
             "/api/state": {"GET": self._state},
             "/api/history": {"GET": self._minutes},
             "/api/events": {"GET": self._events},
-            "/api/trips": {"GET": self._trips},
+            "/api/trips": {"GET": self._changes_of_state},
             "/api/why": {"GET": self._why, "POST": self._why},
             "/api/circuit": {"POST": self._circuit},
             "/api/purge": {"POST": self._purge},
@@ -103,7 +103,7 @@ class Api:
 
     def state_document(self) -> dict[str, Any]:
         """Return the present state."""
-        return state_document(self._services, self._history, self._flight, self._controls)
+        return state_document(self._services, self._history, self._transitions, self._controls)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -131,8 +131,8 @@ class Api:
     def _events(self, _: AdminRequest) -> EventStream:
         return EventStream()
 
-    def _trips(self, _: AdminRequest) -> AdminAnswer:
-        return json_answer({"trips": self._flight.trips()})
+    def _changes_of_state(self, _: AdminRequest) -> AdminAnswer:
+        return json_answer({"trips": self._transitions.all()})
 
     def _metrics(self, request: AdminRequest) -> AdminAnswer:
         try:
@@ -140,7 +140,7 @@ class Api:
         except ImportError:
             raise AdminError(501, "metrics need a package: pip install prometheus_client") from None
         if self._collector is None:
-            self._collector = ProxyCollector(self._services, self._history, self._flight)
+            self._collector = ProxyCollector(self._services, self._history, self._transitions)
         text, content_type = exposition(self._collector, request.first(b"accept"))
         return AdminAnswer(200, text, content_type)
 

@@ -12,7 +12,7 @@ from retter.admin.connection import AdminConnection
 from retter.admin.controls import Controls
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
 from retter.admin.state import History
-from retter.admin.transitions import FlightRecorder
+from retter.admin.transitions import TransitionHistory
 from retter.breaker import Transition
 from retter.config.units import ListenAddress
 from retter.net.sockets import close_server
@@ -42,10 +42,10 @@ class Admin:
         services = self.services = proxy.services
         self.loop = services.loop
         self.controls = Controls(services)
-        self.flight = FlightRecorder()
+        self.transitions = TransitionHistory()
         self.history = History(services, proxy.ticker)
         self.chart = Chart()
-        self.api = Api(services, self.history, self.chart, self.flight, self.controls)
+        self.api = Api(services, self.history, self.chart, self.transitions, self.controls)
         self._guard = Guard(address, read_token(services.settings))
         self._connections: set[AdminConnection] = set()
         self._listeners: dict[AdminConnection, None] = {}
@@ -150,7 +150,7 @@ class Admin:
             listener.tell(event)
 
     def _on_transition(self, transition: Transition) -> None:
-        event = self.flight.record(transition, self.services.breaker.snapshot(transition.at))
+        event = self.transitions.record(transition, self.services.breaker.snapshot(transition.at))
         self._tell("transition", event)
 
     def _on_second(self, now: float) -> None:

@@ -30,7 +30,7 @@ from retter.telemetry.log import lines_dropped
 
 if TYPE_CHECKING:
     from retter.admin.state import History
-    from retter.admin.transitions import FlightRecorder
+    from retter.admin.transitions import TransitionHistory
 
 _STATUS: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -73,10 +73,12 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 class ProxyCollector(Collector):
     """Reads the counters of one proxy, for all scrapes."""
 
-    def __init__(self, services: Services, history: "History", flight: "FlightRecorder") -> None:
+    def __init__(
+        self, services: Services, history: "History", transitions: "TransitionHistory"
+    ) -> None:
         self._services = services
         self._history = history
-        self._flight = flight
+        self._transitions = transitions
         self._sums: dict[str, float] = {}  # of histograms, as told last
 
     def _histogram(self, name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
@@ -234,7 +236,7 @@ class ProxyCollector(Collector):
             "Changes of the circuit's state, by the new one and the cause.",
             labels=["state", "cause"],
         )
-        for (state, cause), count in self._flight.by_cause.items():
+        for (state, cause), count in self._transitions.by_cause.items():
             family.add_metric([state.value, cause.value], count)
         yield family
         yield _gauge("retter_in_flight", "Requests at the application.", now.in_flight)

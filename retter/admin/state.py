@@ -26,7 +26,7 @@ from retter.proxy.ticker import Ticker
 
 if TYPE_CHECKING:
     from retter.admin.controls import Controls
-    from retter.admin.transitions import FlightRecorder
+    from retter.admin.transitions import TransitionHistory
 
 LATELY_S = 10  # what "lately" means, in seconds
 ROUTES_SHOWN = 10  # the slowest
@@ -176,7 +176,7 @@ def _percentiles(
 
 
 def state_document(
-    services: Services, history: History, flight: "FlightRecorder", controls: "Controls"
+    services: Services, history: History, transitions: "TransitionHistory", controls: "Controls"
 ) -> dict[str, Any]:
     """Return the present state."""
     now = services.loop.time()
@@ -220,10 +220,10 @@ def state_document(
             ),
         },
         "routes": history.slowest_routes(),
-        "events": flight.events(),
+        "events": transitions.events(),
         "hints": list(services.hints.given.values()),
         "totals": {
-            "transitions": sum(flight.by_cause.values()),
+            "transitions": sum(transitions.by_cause.values()),
             "requests": counters.requests,
             "forwarded": sum(counters.forwarded_get) + sum(counters.forwarded_other),
             "stored": by_reason(counters.stored),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from retter.breaker import Signal, State, Transition
 from retter.breaker.snapshot import Snapshot
 
-TRIPS_MAX = 50  # some 2 KB each; a bad night has about so many
+TRANSITIONS_MAX = 50  # some 2 KB each; a bad night has about so many
 EVENTS_MAX = 20  # of them shown in the state document
 SAME_S = 1.0  # the same change within so many seconds is the same event once more
 
@@ -74,7 +74,7 @@ Event = dict[str, Any]
 Kind = tuple[State, State, Signal]  # from, to, cause
 
 
-class Trip(NamedTuple):
+class Recorded(NamedTuple):
     """A transition that is remembered."""
 
     kind: Kind
@@ -82,21 +82,21 @@ class Trip(NamedTuple):
     event: Event  # as told, with its figures
 
 
-def _thinned(trips: list[Trip], length: int) -> list[Trip]:
+def _thinned(transitions: list[Recorded], length: int) -> list[Recorded]:
     """Return at most this many transitions: of the most frequent kinds the oldest are left out.
 
     So a state that changes back and forth replaces only earlier changes of its own kind.
     """
-    kept = list(trips)
-    counts = Counter([trip.kind for trip in kept])
+    kept = list(transitions)
+    counts = Counter([one.kind for one in kept])
     while len(kept) > length:
         most, _ = counts.most_common(1)[0]
         counts[most] -= 1
-        del kept[next(i for i, trip in enumerate(kept) if trip.kind == most)]
+        del kept[next(i for i, one in enumerate(kept) if one.kind == most)]
     return kept
 
 
-class FlightRecorder:
+class TransitionHistory:
     """Remembers the last transitions.
 
     A transition that repeats within a second is the same event again: its `times` are counted, its
@@ -104,7 +104,7 @@ class FlightRecorder:
     """
 
     def __init__(self) -> None:
-        self._trips: list[Trip] = []
+        self._recorded: list[Recorded] = []
         self._events: list[Event] | None = []  # those shown; None: not chosen yet
         self.by_cause: dict[tuple[State, Signal], int] = {}  # (state entered, cause) -> times
 
@@ -132,28 +132,30 @@ class FlightRecorder:
         if (same := self._same(kind, transition.at)) is not None:
             event["first_at"] = same.event["first_at"]
             event["times"] = same.event["times"] + 1
-            self._trips.remove(same)
+            self._recorded.remove(same)
         told = {**event, "figures": figures, "breaker": breaker}
-        self._trips = _thinned([*self._trips, Trip(kind, transition.at, told)], TRIPS_MAX)
+        self._recorded = _thinned(
+            [*self._recorded, Recorded(kind, transition.at, told)], TRANSITIONS_MAX
+        )
         self._events = None
         return event
 
-    def _same(self, kind: Kind, at: float) -> Trip | None:
+    def _same(self, kind: Kind, at: float) -> Recorded | None:
         """Return the same transition if it has happened within the last second."""
-        for trip in reversed(self._trips):
-            if at - trip.at >= SAME_S:
+        for one in reversed(self._recorded):
+            if at - one.at >= SAME_S:
                 return None
-            if trip.kind == kind:
-                return trip
+            if one.kind == kind:
+                return one
         return None
 
-    def trips(self) -> list[Event]:
+    def all(self) -> list[Event]:
         """Return what is remembered, the newest last."""
-        return [trip.event for trip in self._trips]
+        return [one.event for one in self._recorded]
 
     def events(self) -> list[Event]:
         """Return the last events, without their figures, the newest last."""
         if self._events is None:
-            shown = [trip.event for trip in _thinned(self._trips, EVENTS_MAX)]
+            shown = [one.event for one in _thinned(self._recorded, EVENTS_MAX)]
             self._events = [{name: event[name] for name in _SHOWN} for event in shown]
         return self._events

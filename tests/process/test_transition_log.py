@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from retter.admin.transitions import EVENTS_MAX, TRIPS_MAX, FlightRecorder
+from retter.admin.transitions import EVENTS_MAX, TRANSITIONS_MAX, TransitionHistory
 from retter.breaker import Signal, State, Transition
 from retter.control import words
 from retter.process.transition_log import TransitionLog
@@ -120,37 +120,37 @@ def test_a_line_a_second_at_most_and_each_change_counted(pauses: list[float]) ->
 
 
 def test_a_change_that_comes_again_is_one_event() -> None:
-    recorder = FlightRecorder()
+    history = TransitionHistory()
     for number in range(1000):
-        recorder.record(limits(number / 2), SNAPSHOT)
-        recorder.record(relieves(number / 2 + 0.1), SNAPSHOT)
-    recorder.record(opens(500.5), SNAPSHOT)
-    flaps, reliefs, opening = recorder.events()
+        history.record(limits(number / 2), SNAPSHOT)
+        history.record(relieves(number / 2 + 0.1), SNAPSHOT)
+    history.record(opens(500.5), SNAPSHOT)
+    flaps, reliefs, opening = history.events()
     assert (flaps["times"], reliefs["times"], opening["times"]) == (1000, 1000, 1)
     assert flaps["first_at"] <= flaps["at"]
     assert opening["to"] == "OPEN", "the newest is the last"
-    assert recorder.by_cause[LIMITING, Signal.NO_PERMITS] == 1000
+    assert history.by_cause[LIMITING, Signal.NO_PERMITS] == 1000
 
 
 def test_the_figures_are_the_latest() -> None:
-    recorder = FlightRecorder()
-    recorder.record(limits(5.0), SNAPSHOT)
-    recorder.record(replace(limits(5.5), in_flight=77), SNAPSHOT)
-    (trip,) = recorder.trips()
-    assert (trip["times"], trip["figures"]["in_flight"]) == (2, 77)
+    history = TransitionHistory()
+    history.record(limits(5.0), SNAPSHOT)
+    history.record(replace(limits(5.5), in_flight=77), SNAPSHOT)
+    (recorded,) = history.all()
+    assert (recorded["times"], recorded["figures"]["in_flight"]) == (2, 77)
 
 
 @pytest.mark.parametrize("period_s", [0.4, 1.5])
 def test_flapping_pushes_no_other_event_out(period_s: float) -> None:
-    recorder = FlightRecorder()
-    recorder.record(change(0.0, CLOSED, OPEN, Signal.FORCED_OPEN), SNAPSHOT)
-    recorder.record(change(9.0, OPEN, LIMITING, Signal.RELEASED), SNAPSHOT)
-    recorder.record(opens(20.0), SNAPSHOT)
+    history = TransitionHistory()
+    history.record(change(0.0, CLOSED, OPEN, Signal.FORCED_OPEN), SNAPSHOT)
+    history.record(change(9.0, OPEN, LIMITING, Signal.RELEASED), SNAPSHOT)
+    history.record(opens(20.0), SNAPSHOT)
     for number in range(500):
         at = 30.0 + number * period_s
-        recorder.record(limits(at), SNAPSHOT)
-        recorder.record(relieves(at + period_s / 2), SNAPSHOT)
-    for events, length in ((recorder.events(), EVENTS_MAX), (recorder.trips(), TRIPS_MAX)):
+        history.record(limits(at), SNAPSHOT)
+        history.record(relieves(at + period_s / 2), SNAPSHOT)
+    for events, length in ((history.events(), EVENTS_MAX), (history.all(), TRANSITIONS_MAX)):
         causes = [event["cause"] for event in events]
         assert causes[:3] == ["forced-open", "released", "failing"]
         assert causes[-1] == "relieved"
