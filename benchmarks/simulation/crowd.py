@@ -12,7 +12,7 @@ from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
 from benchmarks.simulation.proxy import ROUTES, Load, Proxy, Request, Run
 from retter.breaker import Asker, CircuitBreaker
-from retter.breaker.known import ISSUED
+from retter.store.known_sessions import ISSUED
 
 OFFICE = 999_999  # the address that some visitors share
 CRAWLERS = 1_000_000  # the first address of theirs

@@ -7,12 +7,12 @@ client may have any number of sessions.
 
 from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 # 56 bits: small numbers for the compiler, and no two clients of a site share one.
 _NUMBER_BYTES: Final = 7
-_IPV6_PREFIX_BYTES: Final = 8
+CLIENT_PREFIX: Final = (32, 64)  # bits of IPv4 and IPv6
 # Clients at a time. A hit costs 0.1 us, a miss 5.
 CLIENTS_REMEMBERED_MAX: Final = 4096
 _ADDRESS_CHARACTERS_MAX: Final = 64  # a longer text is not an address and is not remembered
@@ -25,9 +25,11 @@ class ClientIds:
 
     Args:
         secret: Random, of the process.
+        prefix: How many bits of an IPv4 and of an IPv6 address are one client.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, prefix: tuple[int, int] = CLIENT_PREFIX) -> None:
+        self._prefix = prefix
         self._hasher = blake2b(key=secret, digest_size=_NUMBER_BYTES, person=b"client")
         self._remembered = lru_cache(CLIENTS_REMEMBERED_MAX)(self._of_address)
 
@@ -38,7 +40,7 @@ class ClientIds:
         return self._remembered(address)
 
     def _of_address(self, text: str) -> int:
-        network = _network_of(text)
+        network = _network_of(text, self._prefix)
         if not network:
             return UNKNOWN
         hasher = self._hasher.copy()
@@ -49,17 +51,26 @@ class ClientIds:
 @lru_cache(CLIENTS_REMEMBERED_MAX)
 def mark_of(address: str) -> int:
     """Return Python's hash of a client, for counting; of other text, its hash."""
-    return hash(_network_of(address) or address)
+    return hash(_network_of(address, CLIENT_PREFIX) or address)
 
 
-def _network_of(text: str) -> bytes:
-    """Return the part of an address that identifies a client; b"" if it is not an address."""
+def prefix_of(address: str, prefix: tuple[int, int] = CLIENT_PREFIX) -> str:
+    """Return the network that is one client, for people: `192.0.2.7`, `2001:db8::/64`."""
+    try:
+        network = ip_network(_network_of(address, prefix))
+        whole = ip_network((network.network_address, prefix[network.version == 6]))
+    except ValueError:
+        return address
+    return str(whole.network_address) if whole.num_addresses == 1 else str(whole)
+
+
+def _network_of(text: str, bits: tuple[int, int]) -> bytes:
+    """Return the part of an address that is one client, the other bits 0; b"" if it is none."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return b""
-    prefix = address.packed
-    if isinstance(address, IPv6Address):
-        mapped = address.ipv4_mapped
-        prefix = mapped.packed if mapped else prefix[:_IPV6_PREFIX_BYTES]
-    return prefix
+    if isinstance(address, IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    spare = address.max_prefixlen - bits[address.version == 6]
+    return (int(address) >> spare << spare).to_bytes(address.max_prefixlen // 8, "big")

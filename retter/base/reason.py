@@ -32,6 +32,7 @@ class Reason(StrEnum):
     SINGLE_FLIGHT = "single-flight"  # limited, and the same key is in flight already
     FRESH_ENOUGH = "fresh-enough"  # limited, and the stored response is very young
     QUEUE_FULL = "queue-full"  # limited, no stored response, and the queue is full
+    FAIR_SHARE = "fair-share"  # limited, and its client asks for more than others
     QUEUE_TIMEOUT = "queue-timeout"  # limited, queue wait expired
     OPEN = "open"  # the circuit is open
     HALF_OPEN = "half-open"  # recovering: above the limit of the ramp

@@ -97,6 +97,11 @@ class CircuitBreaker(Circuit):
             made.who = asker
         return made
 
+    def expected_wait_s(self, lane: int) -> float:
+        """Return how long a GET without a stored response would wait in that lane."""
+        ahead = self.room.ahead(lane, has_stored=False)
+        return ahead * self.baseline.mean_s / max(1.0, self.limit.work_rate)
+
     @property
     def is_calm(self) -> bool:
         """Whether the application has little to do: it does not matter who asks."""

@@ -10,7 +10,7 @@ from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.mode import Mode
-from retter.breaker.permit import REFUSAL_REASONS, STRANGER
+from retter.breaker.permit import HEAVY, REFUSAL_REASONS, STRANGER
 from retter.breaker.routes import Route
 from retter.breaker.states import State
 
@@ -57,6 +57,7 @@ _ROUTE_OPEN: Final = _shed(Reason.ROUTE_OPEN)
 _SHED_OPEN: Final = _shed(Reason.OPEN, for_lack_of_a_place=True)
 _SHED_HELD_OPEN: Final = _shed(Reason.FORCED_OPEN, for_lack_of_a_place=True)
 _SHED_HALF_OPEN: Final = _shed(Reason.HALF_OPEN, for_lack_of_a_place=True)
+_FAIR_SHARE: Final = _shed(Reason.FAIR_SHARE, for_lack_of_a_place=True)
 _LIMIT: Final = _shed(Reason.LIMIT, for_lack_of_a_place=True)
 _QUEUE_FULL: Final = _shed(Reason.QUEUE_FULL, for_lack_of_a_place=True)
 
@@ -98,11 +99,26 @@ def decide(
         return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN, lane)
     if route.is_open:
         return _ROUTE_PROBE if now >= route.probe_at else _ROUTE_OPEN
-    decision = (
+    decision = _by_place(circuit, now, key, stored_age_s, lane)
+    if circuit.state is _CLOSED:
+        return _while_closed(circuit, decision)
+    if (
+        lane == HEAVY
+        and decision.for_lack_of_a_place
+        # What would be if its client asked for less?
+        and _by_place(circuit, now, key, stored_age_s, STRANGER).action is not Action.SHED
+    ):
+        return _FAIR_SHARE
+    return decision
+
+
+def _by_place(
+    circuit: Circuit, now: float, key: bytes, stored_age_s: float | None, lane: int
+) -> Decision:
+    return (
         _without_stored(circuit, _QUEUE_FULL, lane) if stored_age_s is None
         else _with_stored(circuit, now, key, stored_age_s, lane)
     )  # fmt: skip
-    return _while_closed(circuit, decision) if circuit.state is _CLOSED else decision
 
 
 def _may_probe(circuit: Circuit, now: float, client: int) -> bool:

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 
 from retter.breaker import constants
 from retter.breaker.demand import NOBODY, WINDOW_S, DemandTable
-from retter.breaker.known import ISSUED, UNKNOWN
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit
 from retter.breaker.tickets import Ticket, Tickets
+from retter.store.known_sessions import ISSUED, UNKNOWN
 
 LANE_WORDS: Final = ("known", "stranger", "heavy")
 
@@ -31,7 +31,7 @@ class Asker(NamedTuple):
     client: int = NOBODY  # of its address (base/client_id.py)
     name: str = ""  # of its address, for operators
     session: int = NOBODY  # a number that stands for its session
-    standing: int = UNKNOWN  # of that session: known.py
+    standing: int = UNKNOWN  # of that session (store/known_sessions.py)
     crawler: str = ""  # the word by which it says that it is one
     ticket: bytes = b""
 

@@ -73,6 +73,7 @@ class Refusals:
 REFUSAL_REASONS: Final = (
     Reason.LIMIT, Reason.SINGLE_FLIGHT, Reason.FRESH_ENOUGH, Reason.QUEUE_FULL, Reason.OPEN,
     Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.FORCED_OPEN, Reason.PAUSED,
+    Reason.FAIR_SHARE,
 )  # fmt: skip
 
 # The lanes of the line, first to last (lanes.py): who is known, who is not, who asks for too much.

@@ -327,6 +327,77 @@ def failure_texts() -> Kind:
     return Kind("TEXTS", accept, accept, show, many=True)
 
 
+CRAWLER_WORDS_MAX: Final = 256
+CRAWLER_WORD_LENGTH_MIN: Final = 3  # a shorter one stands in many a User-Agent
+CRAWLER_WORD_LENGTH_MAX: Final = 64
+
+
+def _crawler_word(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is not text")
+    found = value.strip().lower()
+    if not CRAWLER_WORD_LENGTH_MIN <= len(found) <= CRAWLER_WORD_LENGTH_MAX or not found.isascii():
+        raise ValueError(
+            f"{shown(value)} is neither auto nor off nor a word of {CRAWLER_WORD_LENGTH_MIN} to "
+            f"{CRAWLER_WORD_LENGTH_MAX} ASCII characters"
+        )
+    return found
+
+
+def crawler_words() -> Kind:
+    """Words of User-Agent; off is the empty tuple."""
+    listed = list_of("WORDS", _crawler_word)
+
+    def accept(value: object) -> object:
+        if isinstance(value, str) and value.strip().lower() in ("off", "false", "no"):
+            return ()
+        found = cast("tuple[str, ...]", listed.accept(value))
+        if len(found) > CRAWLER_WORDS_MAX:
+            raise ValueError(f"{len(found)} words are too many; give at most {CRAWLER_WORDS_MAX}")
+        return found
+
+    def show(value: tuple[object, ...]) -> str:
+        return listed.show(value) or "off"
+
+    return Kind("WORDS", accept, accept, show, many=True)
+
+
+# A client of fewer bits would be half a country.
+CLIENT_PREFIX_MIN: Final = (8, 16)
+CLIENT_PREFIX_MAX: Final = (32, 128)
+
+
+def client_prefix() -> Kind:
+    """Bits of IPv4 and of IPv6 addresses."""
+
+    def accept(value: object) -> object:
+        whole = shown(value)
+        if isinstance(value, str):
+            parts: list[object] = [
+                int(part) if part.strip().isascii() and part.strip().isdigit() else part
+                for part in value.split(",")[:3]
+            ]
+        elif isinstance(value, tuple | list):
+            parts = list(cast("Sequence[object]", value))
+        else:
+            parts = [value]
+        bits = [part for part in parts if _is_int(part)]
+        if len(parts) != 2 or len(bits) != 2:
+            raise ValueError(f"{whole} is not two numbers of bits, as 32,64")
+        for given, lowest, highest in zip(bits, CLIENT_PREFIX_MIN, CLIENT_PREFIX_MAX, strict=True):
+            if not lowest <= given <= highest:
+                raise ValueError(
+                    f"{given} is not from {lowest} to {highest}; first IPv4 (8 to 32), then IPv6 "
+                    "(16 to 128)"
+                )
+        return bits[0], bits[1]
+
+    def show(value: tuple[int, int]) -> str:
+        return f"{value[0]},{value[1]}"
+
+    return Kind("BITS,BITS", accept, accept, show)
+
+
 def listen_item(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not an address; write {units.LISTEN_FORMS}")

@@ -33,8 +33,8 @@ CHANGEABLE: Final = frozenset({
     # compression
     "compress", "compress_exclude", "compress_level", "compress_min_bytes", "compress_types",
     # the circuit breaker
-    "circuit", "failure_ratio", "failure_statuses", "failure_text", "failure_volume", "fresh_for_s",
-    "limit_head", "max_in_flight", "open_max_s", "open_min_s", "patience_closed_s",
+    "circuit", "crawlers", "failure_ratio", "failure_statuses", "failure_text", "failure_volume",
+    "fresh_for_s", "limit_head", "max_in_flight", "open_max_s", "open_min_s", "patience_closed_s",
     "patience_max_s", "patience_min_s", "queue_wait_s", "retry_after_s", "routes", "stream_paths",
     # trust and output
     "access_log", "access_log_format", "access_log_sample", "error_page", "headers", "log_format",

@@ -12,9 +12,10 @@ octets as numbers, tuples of str.
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from retter.base.client_id import CLIENT_PREFIX
 from retter.compression import compressors
 from retter.config import kinds, units
-from retter.http.known_names import DEFAULT_SESSION_COOKIES, FAILURE_TEXTS
+from retter.http.known_names import CRAWLER_WORDS, DEFAULT_SESSION_COOKIES, FAILURE_TEXTS
 
 ENVIRONMENT_PREFIX: Final = "RETTER_"
 
@@ -638,6 +639,28 @@ class Settings:
         "are recognised without this.",
     )
 
+    fairness: str = _setting(
+        "on",
+        BREAKER,
+        kinds.word("on", "off", "observe"),
+        "Whose turn it is while the application has more to do than it can: who asks for more than "
+        "a fair share waits behind all others, and who is told to wait gets a page that comes "
+        "again by itself. off: one line for all. observe: count only.",
+    )
+    client_prefix: tuple[int, int] = _setting(
+        CLIENT_PREFIX,
+        BREAKER,
+        kinds.client_prefix(),
+        "So many bits of an IPv4 and of an IPv6 address are one client.",
+    )
+    crawlers: tuple[str, ...] = _setting(
+        ("auto",),
+        BREAKER,
+        kinds.crawler_words(),
+        "Words in User-Agent by which crawlers say what they are: they wait behind all others. "
+        "auto is a list of known ones; add your own: auto,mybot. off: nobody is one by word.",
+    )
+
     # The admin listener
     admin: str = _setting(
         "auto",
@@ -768,6 +791,12 @@ class Settings:
         if self.compress != ("auto",):
             return self.compress
         return tuple([name for name in kinds.CODING_NAMES if compressors.available(name.encode())])
+
+    @property
+    def crawler_words(self) -> tuple[str, ...]:
+        """What is meant by `crawlers`: the words that are looked for."""
+        own = tuple([word for word in self.crawlers if word != "auto"])
+        return (*CRAWLER_WORDS, *own) if "auto" in self.crawlers else own
 
     @property
     def failure_texts(self) -> tuple[str, ...]:

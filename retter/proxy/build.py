@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 from retter.base.buffers import BufferBudget
 from retter.base.counters import Counters
 from retter.base.wildcard import name_matcher
-from retter.breaker import BreakerSettings, CircuitBreaker, Mode, Transition
+from retter.breaker import BreakerSettings, CircuitBreaker, FairnessMode, Mode, Transition
 from retter.compression.decoding import Decoding
 from retter.compression.pipeline import Compression, ThreadWorker
 from retter.config.settings import ConfigError, Settings
@@ -31,6 +31,7 @@ from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
 from retter.proxy.sampling import upstream_connection
 from retter.proxy.services import Services
+from retter.proxy.turns import Turns
 from retter.proxy.upstream_connection import UpstreamConnection
 from retter.proxy.wall_clock import WallClock
 from retter.proxy.withdrawals import Withdrawals
@@ -91,7 +92,9 @@ def build_services(
     bound: BoundConnections[UpstreamConnection] = BoundConnections()
     compression = Compression(store, worker, loop.time)
     configure_compression(compression, settings)
-    breaker = CircuitBreaker(breaker_settings(settings), now, state_changed)
+    breaker = CircuitBreaker(
+        breaker_settings(settings), now, state_changed, os.urandom(SECRET_BYTES)
+    )
     address = parse_upstream(settings.upstream)
     pool = pool_class(
         address,
@@ -122,6 +125,7 @@ def build_services(
         clients=clients,
         heads=heads,
         buffers=BufferBudget(settings.buffer_memory_bytes),
+        turns=Turns(breaker, settings.crawler_words, rules),
         breaker=breaker,
         pool=pool,
         bound=bound,
@@ -164,6 +168,7 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
         open_min_s=settings.open_min_s,
         open_max_s=settings.open_max_s,
         fresh_for_s=settings.fresh_for_s,
+        fairness=FairnessMode(settings.fairness),
     )
 
 

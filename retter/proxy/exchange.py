@@ -136,7 +136,10 @@ def begin(
     number = (
         services.peers.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
     )
-    decision = services.breaker.admit(now, kind, identity.route, identity.key, age_s, number)
+    breaker = services.breaker
+    # Who asks is found out when there may be too little for all.
+    asker = None if breaker.is_calm else services.turns.asker_of(forwarding, parsed, number, now)
+    decision = breaker.admit(now, kind, identity.route, identity.key, age_s, number, asker)
     if isinstance(decision, Permit):
         exchange: Exchange | None = None
         try:
@@ -147,7 +150,7 @@ def begin(
                 exchange.forward(now)
         except Exception as error:
             if exchange is None or exchange.stage is _QUEUED:
-                services.breaker.cancel(now, decision)
+                breaker.cancel(now, decision)
                 if body is not None:
                     body.release()
                 raise

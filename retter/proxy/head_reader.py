@@ -15,6 +15,7 @@ from retter.http.memo import HeadMemo
 from retter.http.message import RequestHead, ResponseHead
 from retter.http.request_parser import RequestParser
 from retter.http.response_parser import ResponseParser
+from retter.http.turn_cookie import without_ticket
 from retter.proxy.awaited_streams import asks_for_events
 from retter.proxy.request import ParsedRequest
 from retter.store.owner import OwnerRules
@@ -112,6 +113,7 @@ class HeadReader:
         """Follow other settings and rules; all memos begin anew, since heads may mean others."""
         self._rules = rules
         self._limit_head = settings.limit_head
+        self._tickets = settings.fairness == "on"
         self._has_stream_paths = bool(settings.stream_paths)
         self._is_stream = name_matcher(encoded(settings.stream_paths))
         self._route_of = _make_route_of(encoded(settings.routes), settings.limit_head)
@@ -148,7 +150,9 @@ class HeadReader:
         Raises:
             DownstreamError: With the status that the client is to get.
         """
-        head = self.request_parsers[trusted].parse(head_bytes)
+        # The ticket goes before all else: nobody is to be known by it but to `Turns`.
+        plain_bytes, ticket = without_ticket(head_bytes) if self._tickets else (head_bytes, b"")
+        head = self.request_parsers[trusted].parse(plain_bytes)
         like_get = head.method == b"GET" or (head.method == b"HEAD" and self._limit_head)
         stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
         kind = Kind.GET if like_get and not head.upgrade and not stream else Kind.OTHER
@@ -162,7 +166,7 @@ class HeadReader:
             if self._rules.seen.used_by(identity.owner, client):
                 self.forget_requests()
                 identity = self._identify(head, proto, kept_out)
-        parsed = ParsedRequest(head, identity, kind, stream, asks_events, binds)
+        parsed = ParsedRequest(head, identity, kind, stream, asks_events, binds, ticket)
         memo.offer(head_bytes, parsed)
         return parsed
 

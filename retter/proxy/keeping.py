@@ -92,6 +92,8 @@ class Keeper:
         somebody's own is decoded for it, a large one in the thread.
         """
         rules = self._rules
+        if identity.session:
+            rules.seen.known.answered(identity.marks, now)
         if not head.set_cookies:
             return self._store.put(identity, request, head, body, requested_at, now, False, client)
         incomplete = gives_cookie(request, head, rules)

@@ -215,13 +215,21 @@ def refuse(
     retry_after_s: float,
     took_s: float = 0.0,
 ) -> None:
-    """Write a 503 whose Retry-After is spread, so that the clients do not come back together."""
+    """Write a 503 whose Retry-After is spread, so that the clients do not come back together.
+
+    A visitor gets a page that comes again by itself (turns.py).
+    """
     note_unanswered(services, parsed)
     seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
+    forwarding = client.forwarding
+    number = services.peers.client_of(forwarding, parsed)
+    pause_s = retry_after_s if reason is Reason.PAUSED else 0.0
+    now = services.loop.time()
+    wait = services.turns.wait_of(forwarding, parsed, number, now, pause_s)
     client.write(
         services.answers.error(
             parsed.head, 503, reason, client.begin_answer(parsed.head),
-            date=services.http_date(), retry_after_s=seconds,
+            date=services.http_date(), retry_after_s=seconds, wait=wait,
         )
     )  # fmt: skip
     services.counters.refused[reason] += 1

@@ -23,7 +23,7 @@ class Peers:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.ids = ClientIds(os.urandom(32))
+        self.ids = ClientIds(os.urandom(32), settings.client_prefix)
         self.instance = os.urandom(6).hex().encode()
         self.trust = _trust_of(settings)
 

@@ -91,6 +91,7 @@ class Proxy:
             for permit in services.breaker.all_waiting():
                 queued_holder_of(permit).keep_from_store()
         services.keeper.configure(rules)
+        services.turns.configure(settings.crawler_words, rules)
         services.heads.configure(settings, rules)
         services.breaker.reconfigure(build.breaker_settings(settings))
         if settings.circuit != before.circuit:

@@ -14,9 +14,20 @@ class ParsedRequest:
         stream: It takes long on purpose (`--stream-paths`).
         asks_events: It asks for an event stream and nothing else.
         binds: It authenticates its connection (bound_connections.py).
+        ticket: That came with it: it has waited before (turns.py).
     """
 
-    __slots__ = ("accepted", "asks_events", "binds", "client", "head", "identity", "kind", "stream")
+    __slots__ = (
+        "accepted",
+        "asks_events",
+        "binds",
+        "client",
+        "head",
+        "identity",
+        "kind",
+        "stream",
+        "ticket",
+    )
 
     def __init__(
         self,
@@ -26,6 +37,7 @@ class ParsedRequest:
         stream: bool = False,
         asks_events: bool = False,
         binds: bool = False,
+        ticket: bytes = b"",
     ) -> None:
         self.head = head
         self.identity = identity
@@ -33,6 +45,7 @@ class ParsedRequest:
         self.stream = stream
         self.asks_events = asks_events
         self.binds = binds
+        self.ticket = ticket
         self.accepted: Accepted | None = None  # found out with the first answer that gains
         # The number of the client that a trusted peer names, 0 if it names none; -1: not read yet.
         self.client = -1
@@ -40,5 +53,5 @@ class ParsedRequest:
     def identified_as(self, identity: Identity) -> "ParsedRequest":
         """Return the same request under another identity."""
         return ParsedRequest(
-            self.head, identity, self.kind, self.stream, self.asks_events, self.binds
+            self.head, identity, self.kind, self.stream, self.asks_events, self.binds, self.ticket
         )

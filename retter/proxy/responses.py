@@ -11,6 +11,7 @@ from json import dumps
 from retter.base.reason import Reason
 from retter.breaker import Kind, State
 from retter.http.message import RequestHead
+from retter.proxy.waiting_page import Wait
 from retter.store.conditional import Answer, answer
 from retter.store.record import Form
 from retter.store.store import StoredResponse
@@ -182,6 +183,7 @@ class AnswerWriter:
         date: str,
         retry_after_s: int | None = None,
         detail: str = "",
+        wait: Wait | None = None,
     ) -> bytes:
         """Return a whole error answer, in the form that the client prefers.
 
@@ -189,10 +191,15 @@ class AnswerWriter:
             request: The request, or None if its head could not be read.
             retry_after_s: Whole seconds for Retry-After (RFC 9110 section 10.2.3).
             detail: What was wrong with a client's own request.
+            wait: What a visitor gets who has to wait, unless the operator has an error page.
         """
         phrase = _PHRASES.get(status, "Error")
         sentence = detail or _SENTENCES_BY_REASON.get(reason) or _SENTENCES.get(status, phrase)
-        kind, body = self._error_body(request, status, phrase, sentence, reason)
+        if wait is not None and self._error_page is None:
+            kind, body = "text/html; charset=utf-8", wait.page
+            retry_after_s = wait.again_s
+        else:
+            kind, body = self._error_body(request, status, phrase, sentence, reason)
         lines = [
             f"HTTP/1.1 {status} {phrase}",
             f"Date: {date}",
@@ -205,6 +212,8 @@ class AnswerWriter:
             lines.append("Allow: GET, HEAD, POST, PUT, DELETE, PATCH, OPTIONS")
         if retry_after_s is not None:
             lines.append(f"Retry-After: {retry_after_s}")
+        if wait is not None:
+            lines += self._waiting_fields(wait)
         if self._headers:
             # RFC 9211 section 2.3: not answered by the store, and why not.
             lines.append(f"Cache-Status: retter; fwd=miss; detail={reason}")
@@ -213,6 +222,16 @@ class AnswerWriter:
         if request is not None and request.method == b"HEAD":
             return head
         return head + body
+
+    def _waiting_fields(self, wait: Wait) -> list[str]:
+        lines = [f"Set-Cookie: {wait.set_cookie}"] if wait.set_cookie else []
+        if self._error_page is None:
+            lines.append(f"Refresh: {wait.again_s}")
+            lines.append(
+                "Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'; "
+                "frame-ancestors 'self'"
+            )
+        return lines
 
     def _error_body(
         self, request: RequestHead | None, status: int, phrase: str, sentence: str, reason: Reason

@@ -22,6 +22,7 @@ from retter.proxy.keeping import Keeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
+from retter.proxy.turns import Turns
 from retter.proxy.upstream_connection import UpstreamConnection
 from retter.proxy.withdrawals import Withdrawals
 from retter.store.hints import Hints
@@ -65,6 +66,7 @@ class Services:
     clients: ClientRegistry
     heads: HeadReader
     buffers: BufferBudget
+    turns: Turns
 
     # to the application
     breaker: CircuitBreaker

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.base.client_id import mark_of
+from retter.store.known_sessions import KnownSessions
 
 # A site has some few; a stranger may have many set where the name depends on the host (Drupal).
 # What comes after these is not learnt.
@@ -35,11 +36,12 @@ SHARED_MAX: Final = 1024
 class SessionsSeen:
     """What the application's answers and the visitors' requests have told about sessions."""
 
-    __slots__ = ("_clients", "_issued", "names", "shared")
+    __slots__ = ("_clients", "_issued", "known", "names", "shared")
 
     def __init__(self) -> None:
         self.names: set[bytes] = set()  # session cookies that the application sets
         self.shared: dict[bytes, None] = {}  # keyed hashes of what is no session; oldest first
+        self.known = KnownSessions()
         self._issued: OrderedDict[bytes, None] = OrderedDict()
         # Mostly one client each, whom a set would make 200 bytes larger.
         self._clients: OrderedDict[bytes, int | set[int]] = OrderedDict()

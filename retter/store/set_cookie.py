@@ -78,6 +78,7 @@ def learn(
         if _deletes(cookie.attributes, response):
             continue
         changed |= rules.seen.learn_name(cookie.name)
+        rules.seen.known.given(hash(cookie.value))  # its mark (owner.py)
         carried = cookies_of(request, rules).sessions
         if (cookie.name, cookie.value) in carried:
             continue

@@ -15,17 +15,8 @@ from retter.breaker import (
     constants,
 )
 from retter.breaker.fairness import Fairness
-from retter.breaker.known import (
-    GIVEN_MAX,
-    ISSUED,
-    ISSUED_MAX,
-    KEPT,
-    KEPT_MAX,
-    KEPT_S,
-    UNKNOWN,
-    KnownSessions,
-)
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED
+from retter.store.known_sessions import ISSUED, KEPT
 from tests.support.breaker_driver import Driver
 
 FAIR = BreakerSettings(fairness=FairnessMode.ON, max_in_flight=8)
@@ -200,31 +191,3 @@ def test_switched_off_there_is_none_of_it() -> None:
     driver = Driver()
     assert driver.breaker.fairness is None
     assert driver.breaker.calm == driver.breaker.cap
-
-
-# --- sessions ---
-
-
-def test_a_session_is_known_when_the_application_has_set_it() -> None:
-    """Not when it is only used."""
-    known = KnownSessions()
-    assert known.standing_of(b"made up", 0.0) == UNKNOWN
-    known.answered(b"made up", 0.0)
-    assert known.standing_of(b"made up", KEPT_S - 1) == UNKNOWN
-    assert known.standing_of(b"made up", KEPT_S) == KEPT
-    known.given(b"set")
-    assert known.standing_of(b"set", 0.0) == ISSUED
-    known.answered(b"set", 0.0)
-    assert known.standing_of(b"set", 1e6) == ISSUED
-
-
-def test_sessions_in_use_outlive_any_number_that_are_not() -> None:
-    """A crawler is given a new one with each answer, and makes up others."""
-    known = KnownSessions()
-    known.given(b"visitor")
-    known.answered(b"visitor", 0.0)
-    for number in range(GIVEN_MAX + KEPT_MAX):
-        known.given(b"given %d" % number)
-        known.answered(b"made up %d" % number, 0.0)
-    assert known.standing_of(b"visitor", 0.0) == ISSUED
-    assert len(known) <= ISSUED_MAX + GIVEN_MAX + KEPT_MAX

@@ -22,8 +22,8 @@ from retter.breaker import (
     State,
     constants,
 )
-from retter.breaker.known import ISSUED
 from retter.breaker.lanes import Lanes
+from retter.store.known_sessions import ISSUED
 from tests.support.breaker_driver import TICK_S, Driver
 from tests.support.compiled import replaces_parts
 

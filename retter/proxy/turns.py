@@ -1,0 +1,131 @@
+"""Whose turn it is, between HTTP and the breaker: who asks, and what those get who have to wait.
+
+Nothing of it is found out while the application has little to do (`CircuitBreaker.is_calm`).
+"""
+
+import random
+from functools import lru_cache
+from typing import Final
+
+from retter.breaker import Asker, CircuitBreaker, FairnessMode
+from retter.breaker.permit import KNOWN
+from retter.breaker.tickets import TICKET_S
+from retter.http.forwarding import ForwardingFields
+from retter.http.message import RequestHead
+from retter.http.turn_cookie import set_ticket
+from retter.proxy.request import ParsedRequest
+from retter.proxy.waiting_page import Wait, language_of, waiting_page
+from retter.store.known_sessions import ISSUED
+from retter.store.owner import OwnerRules
+
+AGENTS_REMEMBERED_MAX: Final = 1024  # a miss costs 3 us
+AGENT_BYTES_MAX: Final = 512  # of a User-Agent that are looked at, and remembered
+
+AGAIN_MIN_S: Final = 2.0  # the page loads itself again after so long,
+AGAIN_MAX_S: Final = 4.0  # spread, so that not all come back at once;
+AGAIN_LONGEST_S: Final = 30.0  # later if the line is long
+
+# A mark (owner.py) as a number that is no client's address and no crawler's word.
+_SESSION_BITS: Final = (1 << 62) - 1
+_SESSION: Final = 1 << 62
+
+
+class Turns:
+    """Finds out who asks, and tells who has to wait."""
+
+    def __init__(self, breaker: CircuitBreaker, words: tuple[str, ...], rules: OwnerRules) -> None:
+        self._breaker = breaker
+        self.configure(words, rules)
+
+    def configure(self, words: tuple[str, ...], rules: OwnerRules) -> None:
+        """Follow other settings."""
+        self._rules = rules
+        lowered = [(word, word.encode()) for word in words]
+
+        @lru_cache(AGENTS_REMEMBERED_MAX)
+        def crawler_of(agent: bytes) -> str:
+            lower = agent.lower()
+            return next((word for word, octets in lowered if octets in lower), "")
+
+        self._crawler_of = crawler_of
+
+    def asker_of(
+        self, forwarding: ForwardingFields, parsed: ParsedRequest, client: int, now: float
+    ) -> Asker | None:
+        """Return who asks; None if it does not matter.
+
+        Args:
+            client: The number of its address.
+        """
+        if self._breaker.fairness is None:
+            return None
+        session, standing = self._session_of(parsed, now)
+        return Asker(
+            client,
+            forwarding.client_of(parsed.head),
+            session,
+            standing,
+            self.crawler_word(parsed.head),
+            parsed.ticket,
+        )
+
+    def crawler_word(self, request: RequestHead) -> str:
+        """Return the word by which a request says that a crawler sends it, or nothing."""
+        agent = request.first(b"user-agent")
+        return self._crawler_of(agent[:AGENT_BYTES_MAX]) if agent else ""
+
+    def _session_of(self, parsed: ParsedRequest, now: float) -> tuple[int, int]:
+        identity = parsed.identity
+        if not identity.session:
+            return 0, 0
+        if identity.rolling is not None:
+            # Each answer gives another value: what stays the same is the lineage.
+            place = self._rules.lineages.find(identity.rolling.value)
+            if place is not None:
+                return _SESSION | (hash(place.lineage) & _SESSION_BITS), ISSUED
+        standing, mark = self._rules.seen.known.standing_of(identity.marks, now)
+        return _SESSION | (mark & _SESSION_BITS), standing
+
+    def wait_of(
+        self,
+        forwarding: ForwardingFields,
+        parsed: ParsedRequest,
+        client: int,
+        now: float,
+        pause_s: float = 0.0,
+    ) -> Wait | None:
+        """Return what a visitor gets who has to wait; None for who is no visitor with a browser.
+
+        Args:
+            pause_s: So long nobody gets anything; 0 if who comes again may have a place.
+        """
+        breaker = self._breaker
+        fairness = breaker.fairness
+        if (
+            fairness is None
+            or breaker.settings.fairness is not FairnessMode.ON
+            or not is_navigation(parsed.head)
+        ):
+            return None
+        language = language_of(parsed.head.combined(b"accept-language"))
+        if pause_s:
+            again_s = max(1, round(min(pause_s, AGAIN_LONGEST_S) + random.uniform(0, 2)))
+            return Wait(again_s, waiting_page(language, again_s, queued=False), "")
+        asker = Asker(client, ticket=parsed.ticket)
+        ticket, since = fairness.ticket_for(asker, now)
+        line_s = breaker.expected_wait_s(KNOWN)
+        again_s = round(random.uniform(AGAIN_MIN_S, AGAIN_MAX_S) + min(line_s, AGAIN_LONGEST_S))
+        max_age_s = max(again_s + 1, round(since + TICKET_S - now))
+        return Wait(
+            again_s,
+            waiting_page(language, again_s, queued=True),
+            set_ticket(ticket, max_age_s, secure=forwarding.proto == b"https"),
+        )
+
+
+def is_navigation(request: RequestHead) -> bool:
+    """Tell whether a person looks at the answer, and not a program or a part of a page."""
+    if request.method != b"GET" or b"text/html" not in request.combined(b"accept").lower():
+        return False
+    mode = request.first(b"sec-fetch-mode")
+    return mode is None or mode.strip().lower() == b"navigate"

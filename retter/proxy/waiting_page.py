@@ -1,0 +1,183 @@
+"""The page for a visitor who has to wait: what is going on, and that it comes again by itself.
+
+One file without script, picture or link, in a dozen languages, light and dark. It loads itself
+again by `Refresh`, which every browser obeys (HTML standard, "shared declarative refresh steps"),
+and shows with a bar how long that takes.
+"""
+
+from typing import Final, NamedTuple
+
+PAGE_BYTES_MAX: Final = 4096
+LANGUAGES_LOOKED_AT: Final = 16  # of Accept-Language; people have three
+
+
+class Wait(NamedTuple):
+    """What a visitor gets who has to wait."""
+
+    again_s: int  # whole seconds until the page loads itself again
+    page: bytes
+    set_cookie: str  # value of the field that gives a ticket; "" if there is none
+
+
+class Words(NamedTuple):
+    """What the page says in one language. `{}` is a number of seconds."""
+
+    title: str
+    why: str
+    again: str
+    place: str
+    bar: str
+
+
+WORDS: Final[dict[str, Words]] = {
+    "en": Words(
+        "One moment, please",
+        "This site has more visitors right now than it can serve at once.",
+        "This page tries again by itself in about {} seconds. You do not need to do anything.",
+        "Your place in the queue is kept.",
+        "Waiting",
+    ),
+    "de": Words(
+        "Einen Moment bitte",
+        "Gerade rufen mehr Menschen diese Website auf, als sie gleichzeitig bedienen kann.",
+        "Die Seite versucht es in etwa {} Sekunden von selbst noch einmal. Sie müssen nichts tun.",
+        "Ihr Platz in der Warteschlange bleibt erhalten.",
+        "Bitte warten",
+    ),
+    "fr": Words(
+        "Un instant, s’il vous plaît",
+        "Ce site reçoit en ce moment plus de visites qu’il ne peut en traiter à la fois.",
+        "La page va réessayer d’elle-même dans environ {} secondes. Vous n’avez rien à faire.",
+        "Votre place dans la file d’attente est conservée.",
+        "Veuillez patienter",
+    ),
+    "es": Words(
+        "Un momento, por favor",
+        "Este sitio tiene ahora mismo más visitas de las que puede atender a la vez.",
+        "La página volverá a intentarlo sola en unos {} segundos. No tiene que hacer nada.",
+        "Se le guarda su lugar en la cola.",
+        "Espere, por favor",
+    ),
+    "pt": Words(
+        "Um momento, por favor",
+        "Este site está com mais visitas do que consegue atender ao mesmo tempo.",
+        "A página tentará de novo sozinha em cerca de {} segundos. Não é preciso fazer nada.",
+        "O seu lugar na fila está guardado.",
+        "Aguarde, por favor",
+    ),
+    "it": Words(
+        "Un momento, per favore",
+        "In questo momento il sito ha più visite di quante ne possa servire insieme.",
+        "La pagina riproverà da sola tra circa {} secondi. Non deve fare nulla.",
+        "Il suo posto in coda resta riservato.",
+        "Attendere prego",
+    ),
+    "nl": Words(
+        "Een ogenblik geduld",
+        "Deze site krijgt op dit moment meer bezoek dan hij tegelijk aankan.",
+        "De pagina probeert het over ongeveer {} seconden vanzelf opnieuw. U hoeft niets te doen.",
+        "Uw plaats in de wachtrij blijft behouden.",
+        "Even wachten",
+    ),
+    "pl": Words(
+        "Proszę chwilę poczekać",
+        "Strona ma teraz więcej odwiedzin, niż może obsłużyć naraz.",
+        "Strona spróbuje ponownie sama za około {} s. Nie trzeba nic robić.",
+        "Państwa miejsce w kolejce jest zachowane.",
+        "Proszę czekać",
+    ),
+    "ru": Words(
+        "Подождите немного",
+        "Сейчас на сайте больше посетителей, чем он может обслужить одновременно.",
+        "Страница сама повторит попытку примерно через {} с. Ничего делать не нужно.",
+        "Ваше место в очереди сохраняется.",
+        "Ожидание",
+    ),
+    "tr": Words(
+        "Lütfen biraz bekleyin",
+        "Siteye şu anda aynı anda hizmet verebileceğinden daha fazla ziyaretçi geliyor.",
+        "Sayfa yaklaşık {} saniye içinde kendiliğinden yeniden denenecek. Bir şey yapmanız "
+        "gerekmiyor.",
+        "Sıradaki yeriniz korunuyor.",
+        "Bekleniyor",
+    ),
+    "ja": Words(
+        "しばらくお待ちください",
+        "現在アクセスが集中しており、ページを表示できません。",
+        "約{}秒後に自動的に再読み込みします。操作は必要ありません。",
+        "順番はそのまま確保されています。",
+        "待機中",
+    ),
+    "zh": Words(
+        "请稍候",
+        "当前访问人数较多，网站暂时无法处理所有请求。",
+        "页面将在约 {} 秒后自动重试，您无需任何操作。",
+        "您的排队位置已保留。",
+        "正在等待",
+    ),
+}
+
+# 7:1 of contrast at least, light and dark (WCAG 2.2, 1.4.6). Who wants no motion sees a still bar.
+_STYLE: Final = (
+    ":root{color-scheme:light dark}"
+    "body{margin:0;min-height:100vh;display:grid;place-items:center;background:#f6f6f4;"
+    "color:#1c1c1c;font:1.1rem/1.5 system-ui,sans-serif}"
+    "main{max-width:32rem;padding:2rem}"
+    "h1{font-size:1.6rem;line-height:1.25;margin:0 0 1rem}"
+    "p{margin:0 0 1rem}"
+    "div{height:.5rem;border-radius:.25rem;background:#d8d8d4;overflow:hidden}"
+    "i{display:block;height:100%;background:#0b5c8a;animation:w SECONDSs linear both}"
+    "@keyframes w{from{width:0}to{width:100%}}"
+    "@media(prefers-color-scheme:dark){body{background:#161616;color:#eee}div{background:#3a3a3a}"
+    "i{background:#7cc4ee}}"
+    "@media(prefers-reduced-motion:reduce){i{animation:none;width:50%}}"
+)
+
+
+def language_of(accept_language: bytes) -> str:
+    """Return which of the languages a visitor likes best (RFC 9110 section 12.5.4); else English.
+
+    Of equal ones the first counts. A region (pt-BR) is read as its language.
+    """
+    best, weight = "en", 0.0
+    for part in accept_language.decode("latin-1").lower().split(",")[:LANGUAGES_LOOKED_AT]:
+        tag, _, parameters = part.partition(";")
+        language = tag.strip().partition("-")[0]
+        if language not in WORDS:
+            continue
+        quality = _quality(parameters)
+        if quality > weight:
+            best, weight = language, quality
+    return best
+
+
+def _quality(parameters: str) -> float:
+    name, _, value = parameters.strip().partition("=")
+    if name.strip() != "q":
+        return 1.0
+    try:
+        return min(1.0, max(0.0, float(value)))
+    except ValueError:
+        return 0.0
+
+
+def waiting_page(language: str, again_s: int, *, queued: bool) -> bytes:
+    """Return the page.
+
+    Args:
+        again_s: Whole seconds until it loads itself again.
+        queued: A ticket goes with it, so there is a place to keep.
+    """
+    words = WORDS[language]
+    place = f"<p>{words.place}</p>\n" if queued else ""
+    return (
+        f'<!doctype html>\n<html lang="{language}"><meta charset="utf-8">\n'
+        f"<title>{words.title}</title>\n"
+        '<meta name="viewport" content="width=device-width">\n'
+        '<meta name="robots" content="noindex">\n'
+        f'<meta http-equiv="refresh" content="{again_s}">\n'
+        f"<style>{_STYLE.replace('SECONDS', str(again_s))}</style>\n"
+        f'<main role="main"><h1>{words.title}</h1>\n<p>{words.why}</p>\n'
+        f'<p role="status">{words.again.format(again_s)}</p>\n{place}'
+        f'<div role="progressbar" aria-label="{words.bar}"><i></i></div></main>\n</html>\n'
+    ).encode()

@@ -1,0 +1,263 @@
+"""Whose turn it is, bytes in and bytes out: the waiting page, its ticket, and who is known."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER
+from retter.proxy.waiting_page import WORDS
+from tests.support.harness import FakePeer, FakeProxy, body_of, field, get, reply, status_of
+
+BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate"}
+WAIT_S = 2.0
+
+
+def full(**settings: Any) -> FakeProxy:
+    """Return a proxy whose application has one place, and that is taken."""
+    proxy = FakeProxy(max_in_flight=1, **settings)
+    proxy.client(get("/takes-the-place"), ("198.51.100.1", 1))
+    return proxy
+
+
+def frees(proxy: FakeProxy) -> None:
+    """The application answers what it has, and has a place again."""
+    proxy.upstreams[0].sends(reply(b"done"))
+    proxy.settle()
+
+
+def told_to_wait(
+    proxy: FakeProxy, headers: dict[str, str] | None = None, address: str = "192.0.2.7"
+) -> bytes:
+    """Ask for a page that is not stored, until the wait is over; return the answer."""
+    visitor = proxy.client(get("/page", headers={**BROWSER, **(headers or {})}), (address, 2))
+    proxy.advance(WAIT_S + 0.1)
+    return visitor.received()
+
+
+def ticket_of(answer: bytes) -> str:
+    """Return the cookie that an answer gives, as a browser sends it back."""
+    given = field(answer, "Set-Cookie")
+    assert given is not None
+    return given.partition(";")[0]
+
+
+def lane_of_next(proxy: FakeProxy, request: bytes, address: str = "192.0.2.7") -> int:
+    """Ask while there is no place, and return the lane."""
+    before = set(proxy.services.breaker.all_waiting())
+    proxy.client(request, (address, 3))
+    (permit,) = set(proxy.services.breaker.all_waiting()) - before
+    return permit.lane
+
+
+def sent_upstream(peer: FakePeer) -> bytes:
+    """Return what the application has got since it was looked at last."""
+    return peer.received()
+
+
+# --- the page ---
+
+
+def test_who_finds_no_place_gets_a_page_that_comes_again() -> None:
+    """503, with a ticket, and nothing of it is to be stored."""
+    proxy = full()
+    answer = told_to_wait(proxy)
+    assert status_of(answer) == 503
+    again = field(answer, "Refresh")
+    assert again is not None
+    assert 2 <= int(again) <= 5
+    assert field(answer, "Retry-After") == again
+    assert field(answer, "Cache-Control") == "no-store"
+    assert field(answer, "Content-Type") == "text/html; charset=utf-8"
+    policy = field(answer, "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+    assert f'content="{again}"'.encode() in body_of(answer)
+    assert WORDS["en"].title.encode() in body_of(answer)
+    assert field(answer, "Content-Length") == str(len(body_of(answer)))
+    given = field(answer, "Set-Cookie")
+    assert given is not None
+    assert re.fullmatch(
+        r"retter_turn=[\w-]{32}; Max-Age=1[12]\d; Path=/; HttpOnly; SameSite=Lax", given
+    )
+    frees(proxy)
+    assert proxy.services.store.stats()["entries"] == 1, "of the other page"
+
+
+def test_the_page_speaks_the_visitors_language() -> None:
+    """As far as it can."""
+    answer = told_to_wait(full(), {"Accept-Language": "de-CH,fr;q=0.5"})
+    assert WORDS["de"].title.encode() in body_of(answer)
+
+
+def test_who_comes_again_keeps_the_ticket_until_there_is_a_place() -> None:
+    """And then gets it, before those who came later."""
+    proxy = full()
+    ticket = ticket_of(told_to_wait(proxy))
+    again = told_to_wait(proxy, {"Cookie": ticket})
+    assert status_of(again) == 503
+    assert ticket_of(again) == ticket, "the time of the first try counts"
+    stranger = proxy.client(get("/stranger", headers=BROWSER), ("203.0.113.5", 4))
+    visitor = proxy.client(get("/page", headers={**BROWSER, "Cookie": ticket}), ("192.0.2.7", 5))
+    proxy.upstreams[0].received()
+    frees(proxy)
+    assert sent_upstream(proxy.upstreams[0]).startswith(b"GET /page HTTP/1.1\r\n")
+    proxy.upstreams[0].sends(reply(b"the page"))
+    assert body_of(visitor.received()) == b"the page"
+    proxy.upstreams[0].sends(reply(b"for the stranger"))
+    assert body_of(stranger.received()) == b"for the stranger"
+    proxy.assert_at_rest()
+
+
+def test_the_application_never_sees_the_ticket() -> None:
+    """Nor does the store: who waited shares the page with all others."""
+    proxy = full()
+    ticket = ticket_of(told_to_wait(proxy))
+    frees(proxy)
+    proxy.upstreams[0].received()
+    visitor = proxy.client(get("/page", headers={"Cookie": ticket}))
+    seen = sent_upstream(proxy.upstreams[0])
+    assert b"retter_turn" not in seen
+    assert b"ookie" not in seen
+    proxy.upstreams[0].sends(reply(b"the page"))
+    assert body_of(visitor.received()) == b"the page"
+    with_another = get("/page", headers={"Cookie": f"seen=1; {ticket}; theme=dark"})
+    proxy.client(with_another)
+    assert b"\r\nCookie: seen=1; theme=dark\r\n" in sent_upstream(proxy.upstreams[0])
+    proxy.upstreams[0].sends(reply(b"the page"))
+    other = proxy.client(get("/page"), ("203.0.113.9", 9))
+    proxy.upstreams[0].received()
+    proxy.upstreams[0].sends(reply(b"oops", status="500 Internal Server Error"))
+    assert body_of(other.received()) == b"the page", "it was stored for everyone"
+
+
+@pytest.mark.parametrize(("address", "lane"), [("192.0.2.7", KNOWN), ("192.0.2.8", STRANGER)])
+def test_a_ticket_is_good_at_its_own_address(address: str, lane: int) -> None:
+    """Copied to others it is worth nothing."""
+    proxy = full()
+    ticket = ticket_of(told_to_wait(proxy))
+    proxy.advance(0.3)
+    assert lane_of_next(proxy, get("/page", headers={"Cookie": ticket}), address) == lane
+
+
+def test_an_address_of_ipv6_is_its_first_half() -> None:
+    """Whoever has one of the second half has all of them."""
+    proxy = full()
+    ticket = ticket_of(told_to_wait(proxy, address="2001:db8::1"))
+    again = get("/page", headers={"Cookie": ticket})
+    assert lane_of_next(proxy, again, "2001:db8::ffff") == KNOWN
+    assert lane_of_next(proxy, get("/p2", headers={"Cookie": ticket}), "2001:db8:0:1::1") == (
+        STRANGER
+    )
+
+
+def test_a_ticket_is_used_up_by_the_place_that_it_brings() -> None:
+    """A thousand copies of it gain one."""
+    proxy = full()
+    ticket = ticket_of(told_to_wait(proxy))
+    headers = {"Cookie": ticket}
+    lanes = [lane_of_next(proxy, get(f"/{n}", headers=headers)) for n in range(4)]
+    assert lanes == [KNOWN, STRANGER, STRANGER, STRANGER]
+    frees(proxy)
+    assert lane_of_next(proxy, get("/5", headers=headers)) != KNOWN
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Accept": "application/json"},
+        {"Accept": "image/avif,*/*"},
+        {"Accept": "text/html", "Sec-Fetch-Mode": "cors"},
+        {},
+    ],
+)
+def test_programs_get_what_they_got_before(headers: dict[str, str]) -> None:
+    """503 with Retry-After, and no cookie."""
+    proxy = full()
+    program = proxy.client(get("/page", headers=headers))
+    proxy.advance(WAIT_S + 0.1)
+    answer = program.received()
+    assert status_of(answer) == 503
+    assert field(answer, "Retry-After") in ("2", "3", "4")
+    assert field(answer, "Set-Cookie") is None
+    assert field(answer, "Refresh") is None
+
+
+def test_the_operators_page_takes_its_place(tmp_path: Path) -> None:
+    """With a ticket: it comes again as that page says."""
+    page = tmp_path / "oops.html"
+    page.write_text("<p>Busy")
+    answer = told_to_wait(full(error_page=str(page)))
+    assert body_of(answer) == b"<p>Busy"
+    assert field(answer, "Refresh") is None
+    assert ticket_of(answer)
+
+
+def test_a_pause_shows_the_page_without_a_ticket() -> None:
+    """There is no line to stand in."""
+    proxy = FakeProxy()
+    proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 300)
+    visitor = proxy.client(get("/page", headers=BROWSER))
+    proxy.advance(51)
+    answer = visitor.received()
+    assert status_of(answer) == 503
+    assert field(answer, "Set-Cookie") is None
+    assert int(field(answer, "Refresh") or 0) >= 1
+    assert WORDS["en"].place.encode() not in body_of(answer)
+
+
+@pytest.mark.parametrize("fairness", ["off", "observe"])
+def test_switched_off_nothing_is_different(fairness: str) -> None:
+    """The old text, no cookie; and a cookie of that name is the application's."""
+    proxy = full(fairness=fairness)
+    answer = told_to_wait(proxy)
+    assert b"<h1>503 Service Unavailable</h1>" in answer
+    assert field(answer, "Refresh") is None
+    assert field(answer, "Set-Cookie") is None
+    frees(proxy)
+    proxy.upstreams[0].received()
+    proxy.client(get("/page", headers={"Cookie": "retter_turn=abc"}))
+    assert b"\r\nCookie: retter_turn=abc\r\n" in sent_upstream(proxy.upstreams[0])
+
+
+# --- who is known ---
+
+
+def test_who_has_a_session_that_the_application_set_is_known() -> None:
+    """And who has made one up is not."""
+    session = "PHPSESSID=0123456789abcdef0123456789abcdef"
+    proxy = FakeProxy(max_in_flight=1)
+    proxy.client(get("/login"))
+    proxy.upstream.sends(reply(headers={"Set-Cookie": f"{session}; path=/"}))
+    proxy.client(get("/takes-the-place"))
+    proxy.client(get("/waits"), ("192.0.2.9", 1))  # and so the circuit limits
+    assert lane_of_next(proxy, get("/mine", headers={"Cookie": session}), "192.0.2.9") == KNOWN
+    made_up = {"Cookie": "PHPSESSID=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}
+    assert lane_of_next(proxy, get("/other", headers=made_up), "192.0.2.9") == STRANGER
+    both = {"Cookie": f"{session}; PHPSESSID2=x; auth_token={'b' * 40}"}
+    assert lane_of_next(proxy, get("/third", headers=both), "192.0.2.9") == KNOWN
+
+
+def test_a_crawler_by_its_own_word_waits_behind_all_others() -> None:
+    """Unless the operator says that nobody is one."""
+    agent = {"User-Agent": "Mozilla/5.0 (compatible; GPTBot/1.2; +https://openai.com/gptbot)"}
+    for crawlers, lane in (("auto", HEAVY), ("off", STRANGER), ("auto,mybot", HEAVY)):
+        proxy = full(crawlers=crawlers)
+        told_to_wait(proxy)
+        assert lane_of_next(proxy, get("/crawled", headers=agent)) == lane
+    proxy = full(crawlers="auto,mybot")
+    told_to_wait(proxy)
+    assert lane_of_next(proxy, get("/c", headers={"User-Agent": "MyBot/1"})) == HEAVY
+
+
+def test_who_asks_is_not_found_out_while_there_is_enough_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request of good times costs nothing more."""
+    proxy = FakeProxy()
+    monkeypatch.setattr(proxy.services.turns, "asker_of", None)
+    for number in range(5):
+        client = proxy.client(get(f"/{number}"))
+        proxy.upstream.sends(reply(b"fresh"))
+        assert body_of(client.received()) == b"fresh"
