@@ -388,22 +388,22 @@ class Settings:
         "",
         STORE,
         kinds.text("FOLDER"),
-        "Keep stored answers on disk too, in this folder, so that they outlive a restart, a crash "
-        "and a reboot. Needs the lmdb package: pip install 'retter[store]'.",
+        "Keep stored responses on disk too, in this folder, so that they survive a restart, a "
+        "crash and a reboot. Needs the lmdb package: pip install 'retter[store]'.",
     )
     store_disk_bytes: int = _setting(
         1 << 30,
         STORE,
         kinds.size(1 << 20),
-        "What may be kept on disk; the least recently used go first. The file may become twice "
-        "as large.",
+        "Size of the responses on disk; the least recently used are evicted first. The file "
+        "may become twice as large.",
     )
     store_private: str = _setting(
         "on",
         STORE,
         kinds.word("on", "off"),
-        "off keeps answers to visitors with sessions, other cookies or credentials in memory "
-        "alone, and off the disk.",
+        "off keeps responses to visitors with sessions, other cookies or credentials only in "
+        "memory, never on disk.",
     )
     store_object_bytes_max: int = _setting(
         1 << 20,
