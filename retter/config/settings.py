@@ -643,9 +643,9 @@ class Settings:
         "on",
         BREAKER,
         kinds.word("on", "off", "observe"),
-        "Whose turn it is while the application has more to do than it can: who asks for more than "
-        "a fair share waits behind all others, and who is told to wait gets a page that comes "
-        "again by itself. off: one line for all. observe: count only.",
+        "Order of the queue while the application is overloaded: a client that uses more than "
+        "its fair share waits behind all others, and a visitor who has to wait gets a page "
+        "that reloads by itself. off: one queue for all. observe: only count.",
     )
     client_prefix: tuple[int, int] = _setting(
         CLIENT_PREFIX,
@@ -657,8 +657,9 @@ class Settings:
         ("auto",),
         BREAKER,
         kinds.crawler_words(),
-        "Words in User-Agent by which crawlers say what they are: they wait behind all others. "
-        "auto is a list of known ones; add your own: auto,mybot. off: nobody is one by word.",
+        "Words in User-Agent that identify crawlers, which wait behind all others. auto is a "
+        "list of known ones; add your own: auto,mybot. off: no crawler is recognised by its "
+        "User-Agent.",
     )
 
     # The admin listener
