@@ -78,6 +78,23 @@ def test_where_the_client_is_is_told_by_trusted_proxies_alone(name: str) -> None
         assert site.proxy.services.store.stats()["keys"] == 1
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "X-Amz-Cf-Id", "X-Azure-Ref", "X-Varnish", "Fly-Request-Id", "CDN-RequestId", "X-Vercel-Id",
+        "X-Akamai-Request-ID", "X-Envoy-Expected-Rq-Timeout-Ms", "From", "CF-Connecting-IP",
+        "CF-Ray", "CF-IPCountry", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP",
+        "Fastly-Client-IP", "X-Original-Forwarded-For",
+    ],
+)  # fmt: skip
+def test_what_cdns_add_separates_nobody(name: str) -> None:
+    """By name, whatever lists there are: behind a CDN each request has another value."""
+    site = Site(lambda asked: page("page"))
+    site.ask("/", headers={name: "203.0.113.1-a"}, address="192.0.2.1")
+    site.goes_down()
+    assert site.ask("/", headers={name: "203.0.113.2-b"}, address="192.0.2.2").stored
+
+
 @pytest.mark.parametrize("name", [name.decode() for name in REQUEST_ID_FIELDS])
 def test_a_request_id_makes_no_owner(name: str) -> None:
     site = Site(lambda asked: page("page"))
