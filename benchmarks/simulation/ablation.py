@@ -12,6 +12,7 @@ from retter.breaker.fairness import Fairness
 from retter.breaker.in_flight import Flight
 from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
+from retter.breaker.routes import Route
 from retter.breaker.table import ConcurrencyTable
 from retter.breaker.tickets import Tickets
 
@@ -34,6 +35,12 @@ def _method(owner: Any, name: str, replacement: Any) -> Callable[[], None]:
 
 def _no_cold_start(self: Any, now: float, **_: Any) -> None:
     self.cold = None
+
+
+def _late_after_without_first_answers(self: Circuit, route: Route) -> float:
+    if self.baseline.samples < constants.SAMPLES_TO_TRUST:
+        return inf
+    return constants.LATE_BASELINES * self.expected_s(route) + constants.LATE_SLACK_S
 
 
 def _enter_without_key(self: Any, permit: Any) -> None:
@@ -106,6 +113,8 @@ RULES: dict[str, Callable[[], None]] = {
     "error-breaker": _method(CircuitBreaker, "_judge_failures", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
+    "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
+    "first-answers": _method(Circuit, "late_after_s", _late_after_without_first_answers),
     "fairness": _method(Chosen, "fairness", FairnessMode.OFF),
     "demand": _method(Fairness, "limit_s", property(lambda _: inf)),
     "fair-share": _method(DemandTable, "fair_share", lambda *_: 0.0),
@@ -118,5 +127,4 @@ RULES: dict[str, Callable[[], None]] = {
     "heavy-least": _constant("HEAVY_LOOKED_AT", 1),
     "in-turn": _method(Lanes, "_next_of", _without_stored_first),
     "learn-from-half": _constant("LEARNT_SHARE", 1.0),
-    "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
 }
