@@ -161,7 +161,9 @@ LIGHT_SHARE: Final = 0.005  # of the capacity is never too much for a client,
 LIGHT_ANSWERS: Final = 12.0  # nor so many answers: a page with its parts
 LIGHT_ANSWERS_MIN: Final = 5.0  # in the first second of an overload
 LEARNT_SHARE: Final = 0.5  # of the places in use: demand is counted from there
-STORED_TURN: Final = 3  # of a lane's places, one in so many goes to who has a stored response
+# One place in so many goes to who has a stored response. With 3 a full house answers 36 % of the
+# pages that were never stored (bar 40, and 57 without turns), with 4 it answers 43 %.
+STORED_TURN: Final = 4
 HEAVY_TURN: Final = 16  # one place in so many goes to the heavy ones, or they starve
 HEAVY_LOOKED_AT: Final = 8  # of these, the one that has got least
 LANE_SHARES: Final = (1.0, 0.875, 0.75)  # of all that may wait, when a lane is full
