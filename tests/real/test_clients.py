@@ -18,7 +18,7 @@ class Application:
     """Answers one address with a status of its own, everybody else with a page."""
 
     def __init__(self, status: str) -> None:
-        self._status = status.encode()
+        self.status = status.encode()
         self.fails_all = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -27,7 +27,7 @@ class Application:
                 own = self.fails_all or f"X-Real-IP: {BLOCKED}\r\n".encode() in head
                 writer.write(
                     b"HTTP/1.1 %b\r\nContent-Length: 4\r\n\r\npage"
-                    % (self._status if own else b"200 OK")
+                    % (self.status if own else b"200 OK")
                 )
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -87,5 +87,26 @@ def test_when_all_fail_the_circuit_opens(loop_name: str) -> None:
                 states += [answer.split(" ")[2] for answer in answers]
             assert "OPEN" in states
             application.fails_all = False
+
+    run(main(), loop_name)
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "404 Not Found"])
+def test_one_client_that_is_refused_hides_no_page(status: str, loop_name: str) -> None:
+    """The next moment the application fails, and the others find what they have read."""
+
+    async def main() -> None:
+        application = Application(status)
+        server = await asyncio.start_server(application.serve, "127.0.0.1", 0)
+        upstream = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        pages = [f"/{number}" for number in range(8)]
+        async with server, proxy_for(upstream) as proxy:
+            port = port_of(proxy)
+            for page in pages:
+                await ask(port, VISITORS[0], page)
+                assert (await ask(port, BLOCKED, page)).startswith(status[:3])
+            application.status, application.fails_all = STATUSES[1].encode(), True
+            for page in pages:
+                assert (await ask(port, VISITORS[1], page)).startswith("200 cache")
 
     run(main(), loop_name)
