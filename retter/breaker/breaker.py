@@ -176,7 +176,7 @@ class CircuitBreaker(Circuit):
             self.fire(now, Signal.NO_PERMITS)
         if action is _SHED:
             if decision.for_lack_of_a_place:
-                self.shed_at = now
+                self.limit.shed_at = now
             if self.mode is not _OBSERVE or decision is PAUSED:
                 return self._shed(now, decision, has_stored)
             if has_stored:
@@ -213,7 +213,7 @@ class CircuitBreaker(Circuit):
 
     def _enqueue(self, now: float, permit: Permit) -> None:
         if self.state is not _CLOSED and not permit.has_stored:
-            self.shed_at = now
+            self.limit.shed_at = now
         if self.mode is _OBSERVE:
             self.counts.would_queue += 1
         else:

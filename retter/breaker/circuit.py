@@ -57,7 +57,6 @@ class Circuit:
         "room",
         "routes",
         "settings",
-        "shed_at",
         "stalled_at",
         "state",
         "straight",
@@ -96,7 +95,6 @@ class Circuit:
         self.passed_at = now  # of the last success
         self.stalled_at = -inf  # when a stall was last seen
         self.woke_at = -inf  # when a silence of the application ended
-        self.shed_at = now  # when a place was last missing
         self.paused_until: float | None = None  # by an operator; monotonic seconds
         # The attributes that the hot path reads: see set_cap.
         self.straight = True
@@ -210,7 +208,7 @@ class Circuit:
         if self.state is _CLOSED:
             limit.set_limit(limit.closed_limit)
         elif self.state is _LIMITING:
-            self.shed_at = now
+            self.limit.shed_at = now
             self.dips.start_waiting(now)
             if before is _HALF_OPEN:
                 limit.set_limit(float(self.recovery.ramp))

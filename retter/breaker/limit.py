@@ -22,6 +22,7 @@ class WorkRateLimit:
         "load",
         "old_others",
         "peak_work_rate",
+        "shed_at",
         "windows",
         "work_rate",
         "work_s",
@@ -33,6 +34,7 @@ class WorkRateLimit:
         self.old_others = 0  # z: other methods that outlived their patience
         self.load = 0.0  # m: in flight, less the share of z that is discounted
         self.limit = float(limit_start)  # L
+        self.shed_at = now  # when a place was last missing
         self.work_rate = 0.0  # W
         self.peak_work_rate = 0.0  # Wpk
         self.windows = 0

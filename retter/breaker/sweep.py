@@ -78,7 +78,7 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
         1.0 + line_max(circuit),
     )
     if expired:
-        circuit.shed_at = now
+        circuit.limit.shed_at = now
         circuit.counts.queue_timeouts += len(expired)
         for permit in expired:
             permit.reason = Reason.QUEUE_TIMEOUT
@@ -254,7 +254,7 @@ def _look_for_relief(circuit: Circuit, now: float) -> None:
     relief_s = max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s)
     if (
         not circuit.room.waiting
-        and now - circuit.shed_at >= relief_s
+        and now - circuit.limit.shed_at >= relief_s
         and circuit.limit.load <= constants.RELIEF_SHARE * circuit.limit.limit
         and not circuit.hung
     ):
