@@ -4,17 +4,21 @@ The parser, the key, the look-up in the store and the decision are the same as f
 but the store is only read, and the breaker changes nothing.
 """
 
+from math import isfinite
 from typing import Any
 
 from retter.admin.message import AdminError, Parameters, one
 from retter.admin.url import head_bytes, split_url
 from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
-from retter.breaker import Kind, Permit, Phase
+from retter.breaker import Asker, Kind, Permit, Phase, State
+from retter.breaker.demand import WINDOW_S
+from retter.breaker.fairness import LANE_WORDS
 from retter.http.memo import HeadMemo
 from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
 from retter.store.hints import advice, made_of
+from retter.store.known_sessions import ISSUED
 from retter.store.policy import StorePolicy, url_sessions
 from retter.store.record import WITHDRAWN
 from retter.store.store import StoredResponse
@@ -57,7 +61,8 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
         or (stored.superseded and services.store_policy is StorePolicy.RFC9111)
     ):
         usable = None
-    decision, reason = _decide(services, parsed, usable, now)
+    asker = _asker(services, parsed, one(parameters, "client"), now)
+    decision, reason = _decide(services, parsed, usable, asker, now)
     sessions = url_sessions(request.target, services.owner_rules) != []
     return {
         "decision": decision,
@@ -77,6 +82,7 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
         "may_be_stored": identity.store,
         "stored": None if stored is None else _stored(stored, public, now),
         "route": identity.route.decode("latin-1"),
+        "turn": _turn(services, asker, now),
         "limits": _limits(services, identity.route, now),
     }
 
@@ -101,8 +107,36 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
     return scheme, head_bytes(one(parameters, "method") or "GET", host, target, fields)
 
 
+def _asker(services: Services, parsed: ParsedRequest, address: str, now: float) -> Asker | None:
+    """Return who asks, from an address that counts for the request."""
+    forwarding = services.peers.forwarding_fields(address, b"http")
+    return services.turns.asker_of(forwarding, parsed, forwarding.number, now)
+
+
+def _turn(services: Services, asker: Asker | None, now: float) -> dict[str, Any]:
+    """Return the lane that the request would have, and the figures that it follows from."""
+    fairness = services.breaker.fairness
+    if fairness is None or asker is None:
+        return {"fairness": "off"}
+    place = fairness.place_of(asker, now)
+    sorting = services.breaker.state is not State.CLOSED
+    limit_s = fairness.limit_s
+    return {
+        "fairness": services.settings.fairness,
+        "lane": LANE_WORDS[place.lane] if sorting else "-",  # nobody is sorted
+        "session_is_known": asker.standing == ISSUED,
+        "crawler": asker.crawler or None,
+        "demand": round(fairness.demand.demand_of(place.asker, now) / WINDOW_S, 3),
+        "heavy_above": round(limit_s / WINDOW_S, 3) if isfinite(limit_s) else None,
+    }
+
+
 def _decide(
-    services: Services, parsed: ParsedRequest, stored: StoredResponse | None, now: float
+    services: Services,
+    parsed: ParsedRequest,
+    stored: StoredResponse | None,
+    asker: Asker | None,
+    now: float,
 ) -> tuple[str, Reason]:
     """Ask as `exchange.begin` does."""
     identity = parsed.identity
@@ -116,7 +150,7 @@ def _decide(
     kind = parsed.kind
     if parsed.asks_events and services.awaited_streams.judge(identity.route, 0, now):
         kind = Kind.OTHER
-    would = services.breaker.would(now, kind, identity.route, identity.key, age_s)
+    would = services.breaker.would(now, kind, identity.route, identity.key, age_s, asker)
     if isinstance(would, Permit):
         if would.phase is Phase.HELD:
             return "hold", Reason.PAUSED

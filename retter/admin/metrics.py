@@ -24,6 +24,7 @@ from retter._version import VERSION
 from retter.admin import process_figures
 from retter.base.counters import Histogram, cells
 from retter.breaker import Mode, State
+from retter.breaker.fairness import LANE_WORDS
 from retter.proxy.figures import memo_lookups
 from retter.proxy.services import Services
 from retter.telemetry.log import lines_dropped
@@ -251,6 +252,26 @@ class ProxyCollector(Collector):
         yield _gauge("retter_paused", "1 during a pause.", breaker.paused_until is not None)
         yield _gauge("retter_held", "Requests that wait for the end of a pause.", now.held)
         yield _counter("retter_queued", "GETs that had to wait in the queue.", now.queued)
+        fairness = breaker.fairness
+        if fairness is not None:
+            lanes = list(zip(LANE_WORDS, fairness.asked, fairness.got, strict=True))
+            yield _counters(
+                "retter_lane_requests",
+                "Requests that were sorted into a lane, because there was too little for all.",
+                "lane",
+                [(lane, asked) for lane, asked, _ in lanes],
+            )
+            yield _counters(
+                "retter_lane_places",
+                "Of these, those that went to the application.",
+                "lane",
+                [(lane, got) for lane, _, got in lanes],
+            )
+            yield _gauge(
+                "retter_clients_told_apart",
+                "Clients whose demand is counted at present.",
+                len(fairness.demand),
+            )
         yield _counter(
             "retter_probes",
             "Requests forwarded to find out whether the application has recovered.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from retter._version import VERSION
 from retter.admin.chart import RATES
 from retter.admin.process_figures import rss_bytes
+from retter.admin.turns import turns_document
 from retter.base.counters import (
     LATENCY_BOUNDS_S,
     OVERHEAD_BOUNDS_S,
@@ -220,6 +221,7 @@ def state_document(
             ),
         },
         "routes": history.slowest_routes(),
+        "turns": turns_document(services),
         "events": transitions.events(),
         "hints": list(services.hints.given.values()),
         "totals": {

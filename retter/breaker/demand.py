@@ -90,6 +90,10 @@ class DemandTable:
         slot = self._slots.get(client, -1)
         return self._got[slot] * self._faded(slot, now) if slot >= 0 else 0.0
 
+    def given(self, now: float) -> float:
+        """Return what all got."""
+        return self._given * self._fade_of(now - self._given_at)
+
     def call(self, client: int, name: str) -> None:
         """Note the name under which operators see a client, as long as it is in here."""
         if client in self._slots:
@@ -107,7 +111,7 @@ class DemandTable:
         they asked for. Takes time in proportion to the table: for the clock, not for a request.
         Those with a number below 0 have no share: they get what is left.
         """
-        left = self._given * self._fade_of(now - self._given_at)
+        left = self.given(now)
         left -= self._forgotten * self._fade_of(now - self._forgotten_at)
         if left <= 0:
             return 0.0

@@ -160,6 +160,10 @@ class Lanes(WaitingRoom):
             return known
         return known + counts[2 * STRANGER] + counts[2 * STRANGER + 1]
 
+    def waiting_in(self, lane: int) -> int:
+        """Return how many wait in a lane."""
+        return self.counts[2 * lane] + self.counts[2 * lane + 1]
+
     def is_full(self, lane: int, waiting_max: int) -> bool:
         """Say whether no more of this lane may wait: later lanes leave room to earlier ones."""
         return self.waiting >= waiting_max * constants.LANE_SHARES[lane]

@@ -50,6 +50,10 @@ class WaitingRoom:
         """Return how many wait that who comes now must not overtake."""
         return self.waiting if has_stored else self.waiting_without_stored
 
+    def waiting_in(self, lane: int) -> int:
+        """Return how many wait in a lane. Here nobody is in one."""
+        return 0
+
     def is_full(self, lane: int, waiting_max: int) -> bool:
         """Say whether no more may wait."""
         return self.waiting >= waiting_max

@@ -113,6 +113,8 @@ def _why(client: AdminClient, options: argparse.Namespace) -> int:
     body: dict[str, Any] = {"url": options.url, "header": options.header}
     if options.cookie:
         body["cookie"] = "; ".join(options.cookie)
+    if options.client:
+        body["client"] = options.client
     found = client.post("/api/why", body)  # as a POST, no cookie stands in a URL
     return _show(found, options, words.why(found))
 
@@ -126,6 +128,11 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME=VALUE",
         help="a cookie of the request; may be repeated",
+    )
+    parser.add_argument(
+        "--client",
+        metavar="ADDRESS",
+        help="of the client that sends it: whose turn it is depends on that",
     )
     parser.add_argument(
         "--header",

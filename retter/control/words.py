@@ -178,6 +178,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
     added = f"{number(overhead)} us"
     return [
         ("in force", in_force(state, now)),
+        *_turn_rows(state),
         ("answers/s", served(state)),
         ("its latency", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
         ("in flight", f"{number(state['in_flight'])} of {number(state['limit'])}, "
@@ -191,6 +192,25 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("its cost", f"{size(state['memory']['rss_bytes'])}, {added} a request, "
                       f"event loop lag {wait(state['loop_lag_ms'])}"),
     ]  # fmt: skip
+
+
+def _turn_rows(state: Document) -> list[tuple[str, str]]:
+    """Who waits for whom, if anybody does, and who asks for most."""
+    turns = cast("Document", state.get("turns", {}))
+    if not turns.get("sorting"):
+        return []
+    lanes = cast("dict[str, Document]", turns["lanes"])
+    waiting = [f"{number(one['waiting'])} {lane}" for lane, one in lanes.items()]
+    rows = [("whose turn", f"{', '.join(waiting)} wait")]
+    heaviest = cast("list[Document]", turns["heaviest"])
+    named = [
+        f"{one['client'] or one['kind']} ({100 * one['share']:.0f} %)"
+        for one in heaviest
+        if one["lane"]
+    ]
+    if named:
+        rows.append(("ask for most", ", ".join(named[:3])))
+    return rows
 
 
 def event(one: Document, now: float) -> str:

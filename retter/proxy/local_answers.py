@@ -56,10 +56,14 @@ def log_request(
         first_byte_s: Seconds until the head of the answer, of one that came in pieces.
     """
     if services.access_log is not None:
-        who = client.forwarding.client_of(parsed.head)
+        forwarding = client.forwarding
+        number = services.peers.client_of(forwarding, parsed)
+        lane = services.turns.lane_of(forwarding, parsed, number, services.loop.time())
+        who = forwarding.client_of(parsed.head)
         services.access_log.add(
-            who, parsed.head, parsed.identity, status, source, reason, took_s, sent, first_byte_s
-        )
+            who, parsed.head, parsed.identity, status, source, reason, took_s, sent, first_byte_s,
+            lane,
+        )  # fmt: skip
 
 
 def note_client_gone(

@@ -7,7 +7,8 @@ import random
 from functools import lru_cache
 from typing import Final
 
-from retter.breaker import Asker, CircuitBreaker, FairnessMode
+from retter.breaker import Asker, CircuitBreaker, FairnessMode, State
+from retter.breaker.fairness import LANE_WORDS
 from retter.breaker.permit import KNOWN
 from retter.breaker.tickets import TICKET_S
 from retter.http.forwarding import ForwardingFields
@@ -28,6 +29,11 @@ AGAIN_LONGEST_S: Final = 30.0  # later if the line is long
 # A mark (owner.py) as a number that is no client's address and no crawler's word.
 _SESSION_BITS: Final = (1 << 62) - 1
 _SESSION: Final = 1 << 62
+
+
+def is_session_number(number: int) -> bool:
+    """Tell whether a client's number is a session's, and not its address's."""
+    return number >= _SESSION
 
 
 class Turns:
@@ -73,6 +79,16 @@ class Turns:
         """Return the word by which a request says that a crawler sends it, or nothing."""
         agent = request.first(b"user-agent")
         return self._crawler_of(agent[:AGENT_BYTES_MAX]) if agent else ""
+
+    def lane_of(
+        self, forwarding: ForwardingFields, parsed: ParsedRequest, client: int, now: float
+    ) -> str:
+        """Return the word of the lane that a request has now; "" while nobody is sorted."""
+        fairness = self._breaker.fairness
+        if fairness is None or self._breaker.state is State.CLOSED:
+            return ""
+        asker = self.asker_of(forwarding, parsed, client, now)
+        return "" if asker is None else LANE_WORDS[fairness.place_of(asker, now).lane]
 
     def _session_of(self, parsed: ParsedRequest, now: float) -> tuple[int, int]:
         identity = parsed.identity

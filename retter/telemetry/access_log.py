@@ -95,6 +95,7 @@ class AccessLog:
         took_s: float,
         body_bytes: int = 0,
         first_byte_s: float | None = None,
+        lane: str = "",
     ) -> None:
         """Note one answered request.
 
@@ -105,6 +106,7 @@ class AccessLog:
             took_s: From the request's head to the answer's end.
             body_bytes: Of the answer, as far as it was written; 0 of answers of our own.
             first_byte_s: From the request's head to the answer's, if the body came later.
+            lane: In which it waits for its turn (breaker/lanes.py); "" while nobody is sorted.
         """
         sampled = 200 <= status < 400
         if sampled:
@@ -131,6 +133,8 @@ class AccessLog:
                 line += f', "first_byte_ms": {first_byte_s * 1000:.2f}'
             if identity is not None:
                 line += f', "owner": "{identity.owner_class.value}"'
+            if lane:
+                line += f', "lane": "{lane}"'
             line += self._sample + "}" if sampled else "}"
         self._lines.append(line)
         if len(self._lines) >= LINES_MAX:

@@ -230,6 +230,7 @@ function draw(s) {
   text("connections", count(s.connections));
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
+  drawTurns(s.turns || {});
   drawEvents(s.events);
   $("hints").replaceChildren(...(s.hints || []).map((one) => make("li", one)));
   text("upstream", `in front of ${s.upstream.address}${s.upstream.fault ? ` (${s.upstream.fault})` : ""}`);
@@ -272,6 +273,17 @@ function drawRoutes(routes) {
     const row = make("tr"), ill = one.state === "OPEN";
     row.append(make("td", one.route), make("td", one.state || "", ill ? "bad" : "muted"), make("td", wait(one.p50_ms)),
       make("td", wait(one.p99_ms)), make("td", count(one.requests)), make("td", count(one.errors), one.errors ? "bad" : "muted"));
+    return row;
+  }));
+}
+function drawTurns(turns) {
+  $("turns").hidden = !turns.sorting;
+  if (!turns.sorting) return;
+  text("lanes", `${Object.entries(turns.lanes).map(([lane, one]) => `${count(one.waiting)} ${lane}`).join(", ")} waiting; ${count(turns.clients)} clients told apart.`);
+  $("heaviest").replaceChildren(...turns.heaviest.map((one) => {
+    const row = make("tr");
+    row.append(make("td", one.client || one.kind), make("td", one.lane || "–", one.lane ? "bad" : "muted"),
+      make("td", one.demand.toFixed(2)), make("td", `${Math.round(100 * one.share)} %`));
     return row;
   }));
 }

@@ -1,0 +1,56 @@
+"""Whose turn it is, for operators: lanes, and the clients that ask for most."""
+
+from typing import Any, Final
+
+from retter.base.client_id import prefix_of
+from retter.breaker import FairnessMode, State
+from retter.breaker.demand import NOBODY, WINDOW_S
+from retter.breaker.fairness import LANE_WORDS, Fairness
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER
+from retter.proxy.services import Services
+from retter.proxy.turns import is_session_number
+
+CLIENTS_SHOWN: Final = 10
+_LANES: Final = (KNOWN, STRANGER, HEAVY)
+
+
+def turns_document(services: Services) -> dict[str, Any]:
+    """Return the lanes, and the ten clients that ask for most."""
+    breaker = services.breaker
+    fairness = breaker.fairness
+    if fairness is None:
+        return {"mode": FairnessMode.OFF.value}
+    now = services.loop.time()
+    return {
+        "mode": breaker.settings.fairness.value,
+        "sorting": breaker.state is not State.CLOSED,
+        "clients": len(fairness.demand),
+        "lanes": {
+            LANE_WORDS[lane]: {
+                "requests": fairness.asked[lane],
+                "places": fairness.got[lane],
+                "waiting": breaker.room.waiting_in(lane),
+            }
+            for lane in _LANES
+        },
+        "heaviest": _heaviest(services, fairness, now) if breaker.state is not State.CLOSED else [],
+    }
+
+
+def _heaviest(services: Services, fairness: Fairness, now: float) -> list[dict[str, Any]]:
+    given_s = fairness.demand.given(now) or 1.0
+    rows: list[dict[str, Any]] = []
+    for client, demand_s, got_s in fairness.demand.heaviest(CLIENTS_SHOWN, now):
+        name = fairness.demand.name_of(client)
+        crawler = client < NOBODY
+        session = is_session_number(client)
+        rows.append({
+            "client": name if crawler or session else prefix_of(
+                name, services.settings.client_prefix
+            ),
+            "kind": "crawler" if crawler else "session" if session else "address",
+            "demand": round(demand_s / WINDOW_S, 3),  # busy workers
+            "share": round(got_s / given_s, 3),  # of the application's work
+            "lane": LANE_WORDS[HEAVY] if crawler or fairness.is_heavy(client, now) else "",
+        })  # fmt: skip
+    return rows
