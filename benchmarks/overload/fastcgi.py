@@ -196,8 +196,8 @@ def closed_loop(port: int, page: str, connections: int, seconds: float) -> list[
             while begin < end:  # at least once, however late the thread begins
                 begin = time.monotonic()
                 connection.request("GET", f"{page}{number + 1}")
-                answer = connection.getresponse()
-                answer.read()
+                with connection.getresponse() as answer:
+                    answer.read()
                 if answer.status == 200:
                     times.append(time.monotonic() - begin)
                 else:

@@ -12,6 +12,10 @@ the refusal of another client (it is not), or when DOUBT_S have passed since tha
 longer; no doubt ends by time while the circuit is open, since nobody can get a good answer then.
 Where no addresses are known all clients are one, and nothing is doubted.
 
+Pages that nobody else has read for longer go with one client's refusal. If others are then given
+three of them again within a minute, the refusals did concern that client alone: what it has hidden
+is given back, and for a minute nothing goes by its refusals alone.
+
 Where a rule such as `--ignore-query` makes one URL of many, the application may refuse one of them
 (`?page=9999`, a foreign Host) and have the others. So it takes back what it gave for the very same
 host and target, and what it gave for any of them if there was nothing in the request to be ignored.
@@ -22,6 +26,7 @@ back is hidden first and removed a minute later, and a mass gives it back.
 """
 
 from collections import OrderedDict, deque
+from itertools import islice
 from math import inf
 from typing import Final, NamedTuple
 
@@ -63,6 +68,12 @@ DOUBT_S: Final = 10.0
 DOUBTS_MAX: Final = 512
 DOUBT_KEY_BYTES_MAX: Final = 1024
 
+# So many pages that one client was refused and others were then given say that it is shut out: an
+# editor who shows again what was hidden does that with one or two.
+REFUTED_MAX: Final = 3
+# Hidden pages that are looked at in one second for that: half a millisecond.
+LOOKED_AT_MAX: Final = 256
+
 
 class Doubt(NamedTuple):
     """A refusal that is not believed yet, of a page that is stored for everyone."""
@@ -83,8 +94,10 @@ class Withdrawals:
     __slots__ = (
         "_doubts",
         "_hidden",
+        "_looked_at",
         "_marks",
         "_pages",
+        "_refuted",
         "_run",
         "_run_at",
         "_run_confirmed",
@@ -106,6 +119,9 @@ class Withdrawals:
         self._run_confirmed = 0
         self._hidden: deque[tuple[int, Withdrawn]] = deque()  # by which client's refusal
         self._doubts: OrderedDict[bytes, Doubt] = OrderedDict()  # by key; oldest first
+        # By client: so many of the pages refused to it others were given, and when; oldest first.
+        self._refuted: OrderedDict[int, tuple[int, float]] = OrderedDict()
+        self._looked_at = 0  # of what is hidden, the place where to look on
         self.clients: OrderedDict[int, int] = OrderedDict()  # refused to each, in a row
         self.mass = False  # so many at present that nothing is taken back
 
@@ -173,7 +189,7 @@ class Withdrawals:
         if doubt is not None and doubt.at >= good_at and doubt.client != client:
             del self._doubts[key]
             return True
-        if now - others_at >= DOUBT_S:
+        if now - others_at >= DOUBT_S and not self._is_refuted(client):
             self._doubts.pop(key, None)
             return True
         if (doubt is None or doubt.at < good_at) and len(key) <= DOUBT_KEY_BYTES_MAX:
@@ -190,9 +206,37 @@ class Withdrawals:
             good_at, others_at = self._store.taken_back.last_good(key, doubt.shape, doubt.client)
             if good_at > doubt.at:
                 del self._doubts[key]
+                if others_at > doubt.at:
+                    self._refute(doubt.client, now)
             elif now - others_at >= DOUBT_S:
                 del self._doubts[key]
-                self._hide(key, 0, doubt.asked, doubt.client, now)
+                if not self._is_refuted(doubt.client):
+                    self._hide(key, 0, doubt.asked, doubt.client, now)
+
+    def _is_refuted(self, client: int) -> bool:
+        return client in self._refuted and self._refuted[client][0] >= REFUTED_MAX
+
+    def _refute(self, client: int, now: float) -> None:
+        """Note that others are given a page which was refused to a client."""
+        count = self._refuted.pop(client, (0, now))[0] + 1
+        self._refuted[client] = count, now
+        if len(self._refuted) > CLIENTS_MAX:
+            self._refuted.popitem(last=False)
+        if count == REFUTED_MAX:
+            self._give_back(client, -inf)
+
+    def _look_at_hidden(self, now: float) -> None:
+        """Look at some of what is hidden: is it given to others again?"""
+        hidden, at = self._hidden, self._looked_at
+        some = list(islice(hidden, at, at + LOOKED_AT_MAX))
+        self._looked_at = at + LOOKED_AT_MAX if at + LOOKED_AT_MAX < len(hidden) else 0
+        for client, withdrawn in some:
+            if client and self._store.taken_back.given_to_others(withdrawn, client):
+                hidden.remove((client, withdrawn))
+                self._store.taken_back.discard(withdrawn)
+                self._refute(client, now)
+                if hidden is not self._hidden:
+                    break  # much of it was given back
 
     def _is_shut_out(self, client: int) -> bool:
         refusals = self.clients[client] = self.clients.get(client, 0) + 1
@@ -242,7 +286,7 @@ class Withdrawals:
 
     def advance(self, now: float, state: State) -> None:
         """Forget what is older than the window, and remove what has been hidden for long."""
-        marks, pages, hidden = self._marks, self._pages, self._hidden
+        marks, pages = self._marks, self._pages
         marks.append((now, self.confirmed))
         while marks[0][0] < now - WINDOW_S:
             marks.popleft()
@@ -252,5 +296,10 @@ class Withdrawals:
             self._judge(now)
         if self._doubts and state is not State.OPEN and state is not State.HALF_OPEN:
             self._end_doubts(now)
+        while self._refuted and next(iter(self._refuted.values()))[1] < now - HIDDEN_S:
+            self._refuted.popitem(last=False)
+        hidden = self._hidden
         while hidden and hidden[0][1].at < now - HIDDEN_S:
             self._store.taken_back.discard(hidden.popleft()[1])
+        if hidden:
+            self._look_at_hidden(now)

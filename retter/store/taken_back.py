@@ -71,6 +71,13 @@ class TakenBack:
                 others = max(others, others_at((one,), client))
         return anybodys, others
 
+    def given_to_others(self, withdrawn: Withdrawn, client: int) -> bool:
+        """Tell whether the application has given a client other than this one the page since."""
+        return any(
+            one[AGE_MAX] != WITHDRAWN and others_at((one,), client) > withdrawn.at
+            for one in self._shelves.slots.get(withdrawn.key, ())
+        )
+
     def refuse_late(self, key: bytes, now: float) -> None:
         """Store no response under a key that was asked for until now, and is still on its way."""
         self._changes.remember_refusal(key, now)

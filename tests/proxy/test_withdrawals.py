@@ -16,8 +16,10 @@ from retter.proxy.withdrawals import (
     DOUBTS_MAX,
     HIDDEN_MAX,
     HIDDEN_S,
+    LOOKED_AT_MAX,
     MASS_PAGES_MIN,
     PAGES_MAX,
+    REFUTED_MAX,
     WINDOW_S,
 )
 from tests.support.frameworks import Browser, encrypting_application
@@ -566,6 +568,56 @@ def test_doubts_are_bounded() -> None:
     assert len(withdrawals._doubts) == DOUBTS_MAX
     assert site.has("/0")
     assert site.has(long)
+
+
+def test_who_is_refused_what_others_are_given_hides_nothing_any_more() -> None:
+    """It goes through pages that nobody has read for a while."""
+    site = Site()
+    read(site, 30)
+    site.fake.advance(DOUBT_S + 1)
+    for number in range(REFUTED_MAX + 4):
+        site.ask(f"/{number}", "403 Forbidden", ODD, visitor=66)
+        for n in range(10):
+            site.ask(f"/{20 + n}", visitor=2)
+    assert kept(site, 30) == 30 - REFUTED_MAX - 4
+    for number in range(REFUTED_MAX - 1):
+        site.ask(f"/{number}", visitor=3)
+    site.fake.advance(2)
+    assert kept(site, 30) == 30 - 5, "so many may be those of an editor"
+    site.ask(f"/{REFUTED_MAX - 1}", visitor=3)
+    site.fake.advance(2)
+    assert kept(site, 30) == 30
+    site.fake.advance(DOUBT_S + 1)
+    site.ask("/10", "403 Forbidden", ODD, visitor=66)
+    site.fake.advance(DOUBT_S + 2)
+    assert site.has("/10"), "not by its refusal alone"
+    site.ask("/10", "404 Not Found", visitor=66)
+    site.ask("/10", "404 Not Found", visitor=4)
+    assert not site.has("/10")
+    site.fake.advance(HIDDEN_S + 2)
+    site.ask("/11", "404 Not Found", visitor=66)
+    assert not site.has("/11"), "a minute later it may speak for itself again"
+
+
+def test_pages_that_others_are_given_again_are_looked_for_little_by_little() -> None:
+    site = Site()
+    many = LOOKED_AT_MAX + 3
+    withdrawals, now = site.fake.proxy.services.withdrawals, site.fake.loop.now
+    store = site.fake.proxy.services.store
+    for number in range(many):
+        head, identity = site.parsed(f"/{number}")
+        store.put(identity, head, good_head(site.fake), b"x", now, now, client=1)
+        withdrawals.confirmed += 100
+        client = 7 if number >= many - 3 else 1000 + number
+        assert withdrawals.refused(identity, 404, State.CLOSED, client, now + 20)
+    for number in range(many - 3, many):
+        head, identity = site.parsed(f"/{number}")
+        store.put(identity, head, good_head(site.fake), b"x", now + 21, now + 21, client=1)
+    withdrawals.advance(now + 22, State.CLOSED)
+    assert not withdrawals._is_refuted(7)
+    withdrawals.advance(now + 23, State.CLOSED)
+    assert withdrawals._is_refuted(7)
+    assert len(withdrawals._hidden) == many - 3
 
 
 # -- one URL of many ------------------------------------------------------------------------------
