@@ -40,7 +40,7 @@ class Store:
         if key in shelves.slots:
             shelves.touch(key, b"")
             return True
-        body = shelves.hold_body(b"%0*d" % (BODY_BYTES, page))
+        body = shelves.acquire_body(b"%0*d" % (BODY_BYTES, page))
         shelves.insert(key, b"", (), _record(body), ENTRY_BYTES)
         return False
 

@@ -9,11 +9,11 @@ from math import inf
 
 from retter.base.errors import Outcome
 from retter.base.reason import Reason
-from retter.breaker import Asker, Kind, Permit, Phase, Shed, State
+from retter.breaker import Asker, Kind, Permit, Phase, Rejection, State
 from retter.breaker.routes import Route
 
-_STORED = Shed(Reason.OPEN, serve_stored=True, retry_after_s=2.0)
-_REJECT = Shed(Reason.OPEN, serve_stored=False, retry_after_s=2.0)
+_STORED = Rejection(Reason.OPEN, serve_stored=True, retry_after_s=2.0)
+_REJECT = Rejection(Reason.OPEN, serve_stored=False, retry_after_s=2.0)
 
 
 class Classic:
@@ -40,7 +40,7 @@ class Classic:
         stored_age_s: float | None,
         client: int = 0,
         asker: Asker | None = None,
-    ) -> Permit | Shed:
+    ) -> Permit | Rejection:
         """Forward unless open, or half-open with all trials on their way."""
         permit = Permit(
             Phase.ADMITTED,

@@ -11,7 +11,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 from retter.base.errors import Outcome
-from retter.breaker import BreakerSettings, CircuitBreaker, Kind, Permit, Phase, Shed, State
+from retter.breaker import BreakerSettings, CircuitBreaker, Kind, Permit, Phase, Rejection, State
 
 REQUESTS = 1_998  # whole batches
 ROUNDS = 150
@@ -102,7 +102,7 @@ def shedding() -> dict[str, float]:
     shed = 0
     for number in range(500):
         decision = breaker.admit(0.0, Kind.GET, b"GET /page", b"/%d" % number, 1.0)
-        if isinstance(decision, Shed):
+        if isinstance(decision, Rejection):
             shed += 1
         elif decision.phase is Phase.ADMITTED:
             breaker.started(0.0, decision)
@@ -116,7 +116,7 @@ def shedding() -> dict[str, float]:
             admit(0.0, Kind.GET, b"GET /page", key, 1.0)
         return 1e6 * (perf_counter() - began) / REQUESTS
 
-    assert isinstance(breaker.admit(0.0, Kind.GET, b"GET /page", b"/other", 1.0), Shed)
+    assert isinstance(breaker.admit(0.0, Kind.GET, b"GET /page", b"/other", 1.0), Rejection)
     return {
         "admit -> stored, limit": _best(lambda: round_us(b"/other")),
         "admit -> stored, single-flight": _best(lambda: round_us(b"/1")),

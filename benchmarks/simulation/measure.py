@@ -268,7 +268,7 @@ def answered_fresh(begin: float, end: float) -> Measure:
     def measure(run: Run) -> float:
         fresh = errors = 0
         for answer in _of(run, begin, end):
-            if answer.is_get and answer.needy:
+            if answer.is_get and answer.without_stored:
                 fresh += answer.how == "fresh"
                 errors += answer.how == "error"
         return 100 * fresh / max(1, fresh + errors)
@@ -324,8 +324,8 @@ def needy_answered(who: str, begin: float, end: float) -> Measure:
     """Their GETs for pages that are never stored, answered by the application, in per cent."""
 
     def measure(run: Run) -> float:
-        needy = [answer.how == "fresh" for answer in _gets_of(run, who, begin, end) if answer.needy]
-        return 100 * sum(needy) / max(1, len(needy))
+        gets = [answer for answer in _gets_of(run, who, begin, end) if answer.without_stored]
+        return 100 * sum(answer.how == "fresh" for answer in gets) / max(1, len(gets))
 
     return measure
 
@@ -333,14 +333,15 @@ def needy_answered(who: str, begin: float, end: float) -> Measure:
 def needy_took(who: str, begin: float, end: float, share: float) -> Measure:
     """Seconds from the first try until such a page was there: a quantile."""
     return lambda run: quantile(
-        [answer.took_s for answer in _gets_of(run, who, begin, end) if answer.needy], share
+        [answer.took_s for answer in _gets_of(run, who, begin, end) if answer.without_stored], share
     )
 
 
 def needless_errors(who: str, begin: float, end: float) -> Measure:
     """Their errors where a stored response was there."""
     return lambda run: sum(
-        answer.how == "error" and not answer.needy for answer in _gets_of(run, who, begin, end)
+        answer.how == "error" and not answer.without_stored
+        for answer in _gets_of(run, who, begin, end)
     )
 
 

@@ -74,7 +74,7 @@ class Answer:
     route: bytes
     age_s: float  # of the stored response
     status: int
-    needy: bool  # there never was a stored response for it
+    without_stored: bool  # there never was a stored response for it
     who: str
 
 

@@ -7,7 +7,7 @@ randomness, and the event loop is the one writer. `CircuitBreaker` is the whole 
 from retter.breaker.breaker import CircuitBreaker
 from retter.breaker.fairness import Asker
 from retter.breaker.mode import FairnessMode, Mode
-from retter.breaker.permit import Kind, Permit, Phase, Shed
+from retter.breaker.permit import Kind, Permit, Phase, Rejection
 from retter.breaker.routes import route_of
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.snapshot import Snapshot
@@ -22,7 +22,7 @@ __all__ = [
     "Mode",
     "Permit",
     "Phase",
-    "Shed",
+    "Rejection",
     "Signal",
     "Snapshot",
     "State",

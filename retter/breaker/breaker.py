@@ -27,7 +27,7 @@ from retter.breaker.permit import (
     Kind,
     Permit,
     Phase,
-    Shed,
+    Rejection,
 )
 from retter.breaker.routes import Route
 from retter.breaker.snapshot import Snapshot
@@ -49,7 +49,7 @@ _OK: Final = Outcome.OK
 _OBSERVE: Final = Mode.OBSERVE
 _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
-_SHED: Final = Action.SHED
+_SHED: Final = Action.REJECT
 
 
 class CircuitBreaker(Circuit):
@@ -72,7 +72,7 @@ class CircuitBreaker(Circuit):
         stored_age_s: float | None,
         client: int = 0,
         asker: Asker | None = None,
-    ) -> Permit | Shed:
+    ) -> Permit | Rejection:
         """Decide about one request.
 
         `stored_age_s` is the age of the stored response that may be used to shed it, None if
@@ -81,7 +81,7 @@ class CircuitBreaker(Circuit):
         started at once, or QUEUED or HELD.
         """
         its_route = self.routes.get(route, now)
-        if self.straight and self.limit.load < self.calm and not its_route.is_open:
+        if self.fast_path and self.limit.load < self.calm and not its_route.is_open:
             return Permit(
                 _ADMITTED, _IS_ADMITTED, kind is not _OTHER, its_route, key,
                 stored_age_s is not None, client,
@@ -105,7 +105,7 @@ class CircuitBreaker(Circuit):
     @property
     def is_calm(self) -> bool:
         """Whether the application has little to do: it does not matter who asks."""
-        return self.straight and self.limit.load < self.calm
+        return self.fast_path and self.limit.load < self.calm
 
     def _sort(self, now: float, asker: Asker, route: Route) -> Sorted:
         fairness = self.fairness
@@ -135,7 +135,7 @@ class CircuitBreaker(Circuit):
         key: bytes,
         stored_age_s: float | None,
         asker: Asker | None = None,
-    ) -> Permit | Shed:
+    ) -> Permit | Rejection:
         """Return what `admit` would, and change nothing. The permit is good for reading alone."""
         its_route = self.routes.peek(route, now)
         is_get = kind is not _OTHER
@@ -146,10 +146,10 @@ class CircuitBreaker(Circuit):
         lane = STRANGER if place.lane == UNSORTED else place.lane
         decision = decide(self, now, is_get, its_route, key, stored_age_s, 0, lane)
         action, reason = decision.action, decision.reason
-        if action is Action.SHED:
+        if action is Action.REJECT:
             if self.mode is not _OBSERVE or decision is PAUSED:
-                refusals = self.refusals
-                return (refusals.stored if has_stored else refusals.rejects)[decision.refusal]
+                rejections = self.rejections
+                return (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
             reason = _IS_ADMITTED
         permit = Permit(_ADMITTED, reason, is_get, its_route, key, has_stored, 0)
         permit.lane, permit.asker, permit.ticket, permit.since = place
@@ -170,7 +170,7 @@ class CircuitBreaker(Circuit):
         has_stored: bool,
         client: int,
         place: Sorted,
-    ) -> Permit | Shed:
+    ) -> Permit | Rejection:
         action = decision.action
         if decision.limits:
             self.fire(now, Signal.NO_PERMITS)
@@ -178,7 +178,7 @@ class CircuitBreaker(Circuit):
             if decision.for_lack_of_a_place:
                 self.limit.shed_at = now
             if self.mode is not _OBSERVE or decision is PAUSED:
-                return self._shed(now, decision, has_stored)
+                return self._rejection(now, decision, has_stored)
             if has_stored:
                 self.counts.would_shed += 1
             else:
@@ -220,9 +220,9 @@ class CircuitBreaker(Circuit):
             self.counts.queued += 1
             self.room.add(permit, now)
 
-    def _shed(self, now: float, decision: Decision, has_stored: bool) -> Shed:
-        refusals = self.refusals
-        shed = (refusals.stored if has_stored else refusals.rejects)[decision.refusal]
+    def _rejection(self, now: float, decision: Decision, has_stored: bool) -> Rejection:
+        rejections = self.rejections
+        shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
         if self.paused_until is not None:
             shed.retry_after_s = max(1.0, self.paused_until - now)
         shed.count += 1

@@ -17,7 +17,7 @@ from retter.breaker.in_flight import Flight
 from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.mode import FairnessMode, Mode
-from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Permit, Phase, Refusals
+from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Permit, Phase, Rejections
 from retter.breaker.queue import WaitingRoom
 from retter.breaker.recovery import Recovery
 from retter.breaker.routes import Route, RouteTable
@@ -46,6 +46,7 @@ class Circuit:
         "dips",
         "failures",
         "fairness",
+        "fast_path",
         "flight",
         "generation",
         "limit",
@@ -53,13 +54,12 @@ class Circuit:
         "passed_at",
         "paused_until",
         "recovery",
-        "refusals",
+        "rejections",
         "room",
         "routes",
         "settings",
         "stalled_at",
         "state",
-        "straight",
         "table",
         "woke_at",
     )
@@ -90,14 +90,14 @@ class Circuit:
                 self.room = Lanes(self.fairness.demand, self.fairness.tickets)
         self.failures = Failures(now)
         self.recovery = Recovery(settings)
-        self.refusals = Refusals(settings.retry_after_s)
+        self.rejections = Rejections(settings.retry_after_s)
         self.counts = Counts()
         self.passed_at = now  # of the last success
         self.stalled_at = -inf  # when a stall was last seen
         self.woke_at = -inf  # when a silence of the application ended
         self.paused_until: float | None = None  # by an operator; monotonic seconds
         # The attributes that the hot path reads: see set_cap.
-        self.straight = True
+        self.fast_path = True
         self.cap = self.calm = inf
         self.set_cap()
         if settings.mode is not Mode.AUTO:
@@ -106,14 +106,14 @@ class Circuit:
     def reconfigure(self, settings: BreakerSettings) -> None:
         """Decide by other settings from now on. The mode stays, and what has been learnt."""
         self.settings = self.recovery.settings = settings
-        self.refusals.set_retry_after(settings.retry_after_s)
+        self.rejections.set_retry_after(settings.retry_after_s)
         self.set_cap()
 
     # --- places ---
 
     def set_cap(self) -> None:
         """Set the number of places for GETs, and whether a GET may pass straight."""
-        self.straight = self.state is _CLOSED and self.paused_until is None
+        self.fast_path = self.state is _CLOSED and self.paused_until is None
         if self.mode is _HELD_CLOSED:
             self.cap = inf
         else:

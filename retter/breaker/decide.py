@@ -10,7 +10,7 @@ from retter.base.reason import Reason
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.mode import Mode
-from retter.breaker.permit import HEAVY, REFUSAL_REASONS, STRANGER
+from retter.breaker.permit import HEAVY, REJECTION_REASONS, STRANGER
 from retter.breaker.routes import Route
 from retter.breaker.states import State
 
@@ -24,7 +24,7 @@ class Action(Enum):
     PROBE = auto()  # forward: does the application work again?
     ROUTE_PROBE = auto()  # forward: does this route?
     TRIAL = auto()  # forward: does the ceiling still stand?
-    SHED = auto()  # answer the stored response, or 503
+    REJECT = auto()  # answer the stored response, or 503
 
 
 class Decision(NamedTuple):
@@ -32,7 +32,7 @@ class Decision(NamedTuple):
 
     action: Action
     reason: Reason
-    refusal: int = 0  # if SHED: which of `Refusals`
+    rejection: int = 0  # if SHED: which of `Rejections`
     for_lack_of_a_place: bool = False
     limits: bool = False  # the circuit begins to limit by it
 
@@ -45,21 +45,21 @@ _ROUTE_PROBE: Final = Decision(Action.ROUTE_PROBE, Reason.PROBE)
 _TRIAL: Final = Decision(Action.TRIAL, Reason.ADMITTED)
 
 
-def _shed(reason: Reason, *, for_lack_of_a_place: bool = False) -> Decision:
-    return Decision(Action.SHED, reason, REFUSAL_REASONS.index(reason), for_lack_of_a_place)
+def _rejection(reason: Reason, *, for_lack_of_a_place: bool = False) -> Decision:
+    return Decision(Action.REJECT, reason, REJECTION_REASONS.index(reason), for_lack_of_a_place)
 
 
 # Constants: to look a reason up in a dictionary costs 0.15 us, since an Enum hashes in Python.
-PAUSED: Final = _shed(Reason.PAUSED)
-_FRESH_ENOUGH: Final = _shed(Reason.FRESH_ENOUGH)
-_SINGLE_FLIGHT: Final = _shed(Reason.SINGLE_FLIGHT)
-_ROUTE_OPEN: Final = _shed(Reason.ROUTE_OPEN)
-_SHED_OPEN: Final = _shed(Reason.OPEN, for_lack_of_a_place=True)
-_SHED_HELD_OPEN: Final = _shed(Reason.FORCED_OPEN, for_lack_of_a_place=True)
-_SHED_HALF_OPEN: Final = _shed(Reason.HALF_OPEN, for_lack_of_a_place=True)
-_FAIR_SHARE: Final = _shed(Reason.FAIR_SHARE, for_lack_of_a_place=True)
-_LIMIT: Final = _shed(Reason.LIMIT, for_lack_of_a_place=True)
-_QUEUE_FULL: Final = _shed(Reason.QUEUE_FULL, for_lack_of_a_place=True)
+PAUSED: Final = _rejection(Reason.PAUSED)
+_FRESH_ENOUGH: Final = _rejection(Reason.FRESH_ENOUGH)
+_SINGLE_FLIGHT: Final = _rejection(Reason.SINGLE_FLIGHT)
+_ROUTE_OPEN: Final = _rejection(Reason.ROUTE_OPEN)
+_SHED_OPEN: Final = _rejection(Reason.OPEN, for_lack_of_a_place=True)
+_SHED_HELD_OPEN: Final = _rejection(Reason.FORCED_OPEN, for_lack_of_a_place=True)
+_SHED_HALF_OPEN: Final = _rejection(Reason.HALF_OPEN, for_lack_of_a_place=True)
+_FAIR_SHARE: Final = _rejection(Reason.FAIR_SHARE, for_lack_of_a_place=True)
+_LIMIT: Final = _rejection(Reason.LIMIT, for_lack_of_a_place=True)
+_QUEUE_FULL: Final = _rejection(Reason.QUEUE_FULL, for_lack_of_a_place=True)
 
 _CLOSED: Final = State.CLOSED
 _OPEN: Final = State.OPEN
@@ -106,7 +106,7 @@ def decide(
         lane == HEAVY
         and decision.for_lack_of_a_place
         # What would be if its client asked for less?
-        and _by_place(circuit, now, key, stored_age_s, STRANGER).action is not Action.SHED
+        and _by_place(circuit, now, key, stored_age_s, STRANGER).action is not Action.REJECT
     ):
         return _FAIR_SHARE
     return decision
@@ -195,14 +195,14 @@ def trial_due(circuit: Circuit, now: float) -> bool:
     )
 
 
-def _without_stored(circuit: Circuit, refusal: Decision, lane: int) -> Decision:
+def _without_stored(circuit: Circuit, rejection: Decision, lane: int) -> Decision:
     room = circuit.room
     waiting = _waiting(circuit, room.in_front(lane, has_stored=False))
     if circuit.limit.load < circuit.cap and not waiting:
         return FORWARD
     queue_max = circuit.settings.queue_max
     if waiting >= queue_max or room.is_full(lane, queue_max):
-        return refusal
+        return rejection
     waiting = _waiting(circuit, room.ahead(lane, has_stored=False))
     limit = circuit.limit
     work_in_time_s = (
@@ -214,4 +214,4 @@ def _without_stored(circuit: Circuit, refusal: Decision, lane: int) -> Decision:
         or waiting * circuit.baseline.mean_s < work_in_time_s
     ):
         return _WAIT
-    return refusal
+    return rejection

@@ -30,7 +30,7 @@ class Phase(Enum):
     DONE = "done"
 
 
-class Shed:
+class Rejection:
     """Do not forward: answer with the stored response, or 503 with Retry-After.
 
     Made once a controller and handed out again and again; only `count`, how often, changes.
@@ -46,10 +46,10 @@ class Shed:
 
     def __repr__(self) -> str:
         answer = "stored" if self.serve_stored else f"503, retry after {self.retry_after_s} s"
-        return f"<Shed {self.reason}: {answer}>"
+        return f"<Rejection {self.reason}: {answer}>"
 
 
-class Refusals:
+class Rejections:
     """All refusals there are, in the order of REFUSAL_REASONS. Made once, handed out often."""
 
     __slots__ = ("rejects", "stored")
@@ -57,8 +57,8 @@ class Refusals:
     def __init__(self, retry_after_s: float) -> None:
         self.stored, self.rejects = (
             [
-                Shed(reason, serve_stored=serve_stored, retry_after_s=retry_after_s)
-                for reason in REFUSAL_REASONS
+                Rejection(reason, serve_stored=serve_stored, retry_after_s=retry_after_s)
+                for reason in REJECTION_REASONS
             ]
             for serve_stored in (True, False)
         )
@@ -70,7 +70,7 @@ class Refusals:
                 shed.retry_after_s = retry_after_s
 
 
-REFUSAL_REASONS: Final = (
+REJECTION_REASONS: Final = (
     Reason.LIMIT, Reason.SINGLE_FLIGHT, Reason.FRESH_ENOUGH, Reason.QUEUE_FULL, Reason.OPEN,
     Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.FORCED_OPEN, Reason.PAUSED,
     Reason.FAIR_SHARE,

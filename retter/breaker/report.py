@@ -36,7 +36,7 @@ def snapshot(circuit: Circuit, now: float) -> Snapshot:
     """Return all figures as they are now."""
     limit, table, room = circuit.limit, circuit.table, circuit.room
     recent, counts = circuit.failures.recent, circuit.counts
-    refusals = circuit.refusals
+    rejections = circuit.rejections
     return Snapshot(
         at=now,
         state=circuit.state,
@@ -59,8 +59,8 @@ def snapshot(circuit: Circuit, now: float) -> Snapshot:
         failures=recent.failed,
         routes=len(circuit.routes),
         routes_open=tuple(route.name for route in circuit.routes if route.is_open),
-        shed_stored={shed.reason: shed.count for shed in refusals.stored},
-        shed_rejected={shed.reason: shed.count for shed in refusals.rejects},
+        shed_stored={shed.reason: shed.count for shed in rejections.stored},
+        shed_rejected={shed.reason: shed.count for shed in rejections.rejects},
         queued=counts.queued,
         queue_timeouts=counts.queue_timeouts,
         answered_late=counts.answered_late,

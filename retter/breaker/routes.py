@@ -85,7 +85,7 @@ class Route:
         self._wait_s = 0.0
 
     def open(self, now: float, wait_s: float) -> None:
-        """Shed this route's GETs but for one probe a wait."""
+        """Reject this route's GETs, except for one probe per wait."""
         self.is_open = True
         self._wait_s = wait_s
         self.probe_at = now + wait_s

@@ -104,7 +104,7 @@ def _held_too_long(circuit: Circuit, now: float) -> list[Permit]:
     expired = circuit.room.held_for_too_long(now, constants.HELD_S_MAX)
     for permit in expired:
         permit.reason = Reason.PAUSED
-        circuit.refusals.rejects[PAUSED.refusal].count += 1
+        circuit.rejections.rejects[PAUSED.rejection].count += 1
     return expired
 
 

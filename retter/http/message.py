@@ -66,8 +66,8 @@ class RequestHead:
     forward: bytes  # request line and end-to-end fields for the application, CRLF-ended;
     # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
     # empty line, which depend on the connection
-    telling: Fields  # those of the fields that may say who asks (owner.py)
-    shape: bytes  # what separates variants of the answer (variants.py); b"" mostly
+    identity_fields: Fields  # those of the fields that may say who asks (owner.py)
+    variant_key: bytes  # what separates variants of the answer (variants.py); b"" mostly
     country: bytes  # of the client, as a trusted CDN says; b"" is unknown
     ids: tuple[bytes, ...]  # request ids that the client may have chosen
     soft_at: tuple[int, ...]  # places of the fields that tell for what device and language
@@ -89,8 +89,8 @@ class RequestHead:
         upgrade: bytes,
         conditional: bool,
         forward: bytes,
-        telling: Fields,
-        shape: bytes = b"",
+        identity_fields: Fields,
+        variant_key: bytes = b"",
         country: bytes = b"",
         ids: tuple[bytes, ...] = (),
         soft_at: tuple[int, ...] = (),
@@ -108,8 +108,8 @@ class RequestHead:
         self.upgrade = upgrade
         self.conditional = conditional
         self.forward = forward
-        self.telling = telling
-        self.shape = shape
+        self.identity_fields = identity_fields
+        self.variant_key = variant_key
         self.country = country
         self.ids = ids
         self.soft_at = soft_at

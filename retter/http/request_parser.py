@@ -40,13 +40,13 @@ from retter.http.message import Fields, Framing, RequestHead, field_lines
 from retter.http.templates import (
     OWN_REQUEST_FIELDS,
     REQUEST_LINE,
-    Blanks,
     FormMemo,
+    HeadTemplate,
     Lines,
     form_cutter,
     lines_of,
 )
-from retter.http.variants import Shaper, country, soft_places
+from retter.http.variants import VariantRules, country, soft_places
 
 # Written anew for every request by forwarding.py, with what the connection knows. Proxy means
 # nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
@@ -192,24 +192,37 @@ class _RequestForm:
     Args:
         lines: Of the form.
         ends_here: The fields that are not for the application.
-        tells: Whether a field may say who asks.
+        is_identity_field: Whether a field may say who asks.
         decodable: Content codings that the application may be asked for.
-        shaper: Tells what separates variants.
+        variant_rules: Tells what separates variants.
         trusted: Whether it comes from a trusted proxy.
     """
 
     __slots__ = (
-        "_country", "_fields", "_ids", "_lines", "_own", "_seen", "_shape", "_shaper", "_telling",
-        "blanks", "conditional", "host", "judged", "keep_alive", "soft_at",
+        "_country",
+        "_fields",
+        "_identity_places",
+        "_ids",
+        "_lines",
+        "_own",
+        "_seen",
+        "_variant_key",
+        "_variant_rules",
+        "conditional",
+        "host",
+        "keep_alive",
+        "needs_full_parse",
+        "soft_at",
+        "template",
     )  # fmt: skip
 
     def __init__(
         self,
         lines: Lines,
         ends_here: frozenset[bytes],
-        tells: Callable[[bytes], bool],
+        is_identity_field: Callable[[bytes], bool],
         decodable: Collection[bytes],
-        shaper: Shaper,
+        variant_rules: VariantRules,
         trusted: bool,
     ) -> None:
         # A stranger may send 120 names that nobody has seen before: few looks at each of them.
@@ -228,7 +241,7 @@ class _RequestForm:
         # What the application does not see says nothing.
         unseen = _unseen(present, ends_here, trusted)
         self._seen = [at for at, name in enumerate(names) if name not in unseen]
-        self._telling = [at for at in self._seen if tells(names[at])]
+        self._identity_places = [at for at in self._seen if is_identity_field(names[at])]
         self.soft_at = soft_places(names)
         self._ids: list[int] = []
         self._country = b""
@@ -236,18 +249,19 @@ class _RequestForm:
             self._country = country(tuple([self._fields[at] for at in self._seen]))
         elif not _REQUEST_IDS.isdisjoint(present):
             self._ids = [at for at in self._seen if names[at] in _REQUEST_IDS]
-        self._shaper = shaper
+        self._variant_rules = variant_rules
         # Found out once, unless it depends on what is filled in.
-        counted = shaper.counted
-        shaping = [at for at in self._seen if names[at] in counted]
-        self._shape: bytes | None = None
-        if all(lines[at][1] is not None for at in shaping):
-            self._shape = shaper.shape(tuple([self._fields[at] for at in shaping]))
+        counted = variant_rules.counted
+        variant_places = [at for at in self._seen if names[at] in counted]
+        self._variant_key: bytes | None = None
+        if all(lines[at][1] is not None for at in variant_places):
+            fields = tuple([self._fields[at] for at in variant_places])
+            self._variant_key = variant_rules.variant_key(fields)
         self.host = (hosts[0] if len(hosts) == 1 else None) or b""
         self.keep_alive = b"close" not in connections
         self.conditional = not _CONDITIONS.isdisjoint(present)
         # Some lines bear on the meaning of others: then all of them are looked at each time.
-        self.judged = (
+        self.needs_full_parse = (
             len(hosts) != 1
             or not host_is_valid(self.host)
             or not SIMPLE_CONNECTION.issuperset(connections)
@@ -259,7 +273,7 @@ class _RequestForm:
             codings = _codings(lines, decodable)
             told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
         kept = present - unseen - ends_here
-        self.blanks = Blanks(
+        self.template = HeadTemplate(
             told,
             [name in kept for name in names],
             b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
@@ -272,15 +286,15 @@ class _RequestForm:
             fields[at] = (name, value)
         return tuple(fields)
 
-    def telling(self, fields: Fields) -> Fields:
+    def identity_fields(self, fields: Fields) -> Fields:
         """Return those of the filled-in fields that may say who asks."""
-        return tuple([fields[at] for at in self._telling])
+        return tuple([fields[at] for at in self._identity_places])
 
-    def shape(self, fields: Fields) -> bytes:
+    def variant_key(self, fields: Fields) -> bytes:
         """Return what separates variants of the answer."""
-        if self._shape is not None:
-            return self._shape
-        return self._shaper.shape(tuple([fields[at] for at in self._seen]))
+        if self._variant_key is not None:
+            return self._variant_key
+        return self._variant_rules.variant_key(tuple([fields[at] for at in self._seen]))
 
     def country(self) -> bytes:
         """Return where the client is, as far as a trusted CDN says."""
@@ -306,8 +320,8 @@ class RequestParser:
         authority: The Host told to the application when HTTP/1.0 names none.
         decodable: Content codings that the application may be asked for.
         form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
-        tells: Whether a field of that lower-case name may say who asks (owner.py).
-        shaper: Tells what separates variants of an answer.
+        is_identity_field: Whether a field of that lower-case name may say who asks (owner.py).
+        variant_rules: Tells what separates variants of an answer.
     """
 
     def __init__(
@@ -320,11 +334,11 @@ class RequestParser:
         authority: bytes = b"upstream",
         decodable: Collection[bytes] = (b"gzip", b"deflate"),
         form_bytes_max: int = 512 * 1024,
-        tells: Callable[[bytes], bool] = lambda name: True,
-        shaper: Shaper | None = None,
+        is_identity_field: Callable[[bytes], bool] = lambda name: True,
+        variant_rules: VariantRules | None = None,
     ) -> None:
-        self._tells = tells
-        self._shaper = shaper or Shaper()
+        self._is_identity_field = is_identity_field
+        self._variant_rules = variant_rules or VariantRules()
         self._trusted = trusted
         self._forms: FormMemo[_RequestForm] | None = None
         if form_bytes_max:
@@ -395,12 +409,17 @@ class RequestParser:
             if not lines or len(lines) > self._fields_max:
                 return None
             form = _RequestForm(
-                lines, self._ends_here, self._tells, self._decodable, self._shaper, self._trusted
+                lines,
+                self._ends_here,
+                self._is_identity_field,
+                self._decodable,
+                self._variant_rules,
+                self._trusted,
             )
             memo.offer(key, form)
         method, target = match.groups()
         fields = form.fields(values)
-        if form.judged or method in _REFUSED_METHODS:
+        if form.needs_full_parse or method in _REFUSED_METHODS:
             if too_many_members(head):
                 return None
             return self._head(method, target, True, form.raw(fields), fields)
@@ -416,9 +435,9 @@ class RequestParser:
             False,
             b"",
             form.conditional,
-            form.blanks.fill(head[: end + 2], values),
-            form.telling(fields),
-            form.shape(fields),
+            form.template.fill(head[: end + 2], values),
+            form.identity_fields(fields),
+            form.variant_key(fields),
             form.country(),
             form.ids(fields),
             form.soft_at,
@@ -470,8 +489,8 @@ class RequestParser:
                 target,
                 field_lines(self._kept(raw, http11, host, connection, framing, upgrade)),
             ),
-            telling=tuple([field for field in seen if self._tells(field[0])]),
-            shape=self._shaper.shape(seen),
+            identity_fields=tuple([field for field in seen if self._is_identity_field(field[0])]),
+            variant_key=self._variant_rules.variant_key(seen),
             country=country(seen) if self._trusted else b"",
             soft_at=soft_places([name for name, _ in fields]),
             ids=()

@@ -38,8 +38,8 @@ from retter.http.message import Fields, Framing, ResponseHead, field_lines
 from retter.http.templates import (
     OWN_RESPONSE_FIELDS,
     STATUS_LINE,
-    Blanks,
     FormMemo,
+    HeadTemplate,
     Lines,
     form_cutter,
     lines_of,
@@ -91,8 +91,18 @@ class _ResponseForm:
     """
 
     __slots__ = (
-        "_cookies_at", "_fields", "_own", "compressible", "forward", "judged", "keep_alive",
-        "length_at", "plain", "stored", "undated", "varies",
+        "_cookies_at",
+        "_fields",
+        "_own",
+        "compressible",
+        "forward",
+        "keep_alive",
+        "length_at",
+        "needs_full_parse",
+        "plain",
+        "stored",
+        "undated",
+        "varies",
     )  # fmt: skip
 
     def __init__(self, lines: Lines, eligibility: Eligibility | None) -> None:
@@ -105,7 +115,7 @@ class _ResponseForm:
         self.undated = b"date" not in names
         self.plain = not (self._cookies_at or self.undated or b"vary" in names)
         self.length_at = names.index(b"content-length") if b"content-length" in names else 0
-        self.judged = (
+        self.needs_full_parse = (
             names.count(b"content-length") != 1
             or not SIMPLE_CONNECTION.issuperset(connections)
             or names_a_field(connections, names)
@@ -123,8 +133,8 @@ class _ResponseForm:
         self.varies = any(varies_already(name, value) for name, value in self._fields)
         ends_here = _OUR_RESPONSE_FIELDS | HOP_BY_HOP
         not_stored = ends_here | _NOT_STORED
-        self.forward = Blanks(lines, [name not in ends_here for name in names])
-        self.stored = Blanks(lines, [name not in not_stored for name in names])
+        self.forward = HeadTemplate(lines, [name not in ends_here for name in names])
+        self.stored = HeadTemplate(lines, [name not in not_stored for name in names])
 
     def fields(self, values: list[bytes]) -> Fields:
         """Return the fields with these values."""
@@ -198,7 +208,7 @@ class ResponseParser:
                 return None
             form = _ResponseForm(lines, self._eligibility)
             memo.offer(key, form)
-        if form.judged:
+        if form.needs_full_parse:
             return None
         fields = form.fields(values)
         length = fields[form.length_at][1]

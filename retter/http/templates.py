@@ -107,7 +107,7 @@ def lines_of(form: list[bytes]) -> Lines | None:
     return lines
 
 
-class Blanks:
+class HeadTemplate:
     """Lines with their values taken out, ready to be filled in and written.
 
     Args:

@@ -2,8 +2,8 @@
 
 Some request fields identify nobody and change the answer all the same: a script gets JSON where a
 browser gets a page, a prefetch gets nothing, a link of a single-page application gets a fragment.
-What applications commonly look at is the *shape* of a request, and a stored response answers
-requests of its own shape alone. What the application is not shown makes no shape.
+What applications commonly look at is the *variant key* of a request. A stored response answers only
+requests with its own variant key. What the application does not get is no part of it.
 
 By language, kind of device and country answers differ more softly: each has its own, but another
 is better than an error.
@@ -19,7 +19,7 @@ from retter.http.known_names import COUNTRY_FIELDS, SHAPE_FIELDS
 from retter.http.message import Fields, RequestHead, Soft
 
 ORIGIN_MARK: Final = b"origin\n"
-"""Stands first in the shape of requests with an Origin."""
+"""Stands first in the variant key of requests with an Origin."""
 
 _PREFETCH: Final = frozenset((b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"))
 _VERBATIM: Final = frozenset(
@@ -50,14 +50,14 @@ _ACCEPTED: Final = (
     (b"image/", b"image"),
 )
 _EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
-_FORWARDED_SHAPE: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
+_FORWARDED_PARTS: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
 
 # Shapes of a page that is simply asked for, by browsers or by simpler clients, over http or https.
 _PLAIN_MARKS: Final = frozenset((b"", b"accept: html", b"upgrade-insecure-requests", b"https"))
 
 
-class Shaper:
-    """Tells the shape of requests.
+class VariantRules:
+    """Computes the variant key of requests.
 
     Args:
         vary_on: Lower-case names of further fields that change answers (`--vary-on`).
@@ -67,14 +67,14 @@ class Shaper:
 
     def __init__(self, vary_on: tuple[bytes, ...] = ()) -> None:
         self._verbatim = _VERBATIM.union(vary_on)
-        self.counted = self._verbatim | _JUDGED  # names that may have a part in the shape
+        self.counted = self._verbatim | _JUDGED  # names that may be a part of the variant key
 
     def counts(self, name: bytes) -> bool:
-        """Tell whether a field of that lower-case name may have a part in the shape."""
+        """Return whether a field with this lower-case name may be a part of the variant key."""
         return name in self.counted
 
-    def shape(self, fields: Fields) -> bytes:
-        """Return the shape of a request whose application sees these fields; b"" mostly."""
+    def variant_key(self, fields: Fields) -> bytes:
+        """Return the variant key of a request with these fields; usually b""."""
         marks: list[bytes] = []
         first = b""
         for name, value in fields:
@@ -107,12 +107,12 @@ def _marks(name: bytes, value: bytes) -> list[bytes]:
     if value.count(b"=") > LIST_MEMBERS_MAX:
         return [b"forwarded: %b\n" % lower]
     # `for` differs from client to client, the rest says what was asked (RFC 7239).
-    return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_SHAPE.findall(value)]
+    return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_PARTS.findall(value)]
 
 
-def is_plain(shape: bytes) -> bool:
-    """Tell whether it is the shape of a page that is simply asked for."""
-    return not shape or _PLAIN_MARKS.issuperset(shape.split(b"\n"))
+def is_plain(variant_key: bytes) -> bool:
+    """Return whether this is the variant key of an ordinary request for a page."""
+    return not variant_key or _PLAIN_MARKS.issuperset(variant_key.split(b"\n"))
 
 
 def country(fields: Fields) -> bytes:

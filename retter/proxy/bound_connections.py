@@ -29,7 +29,7 @@ class Bindable(Protocol):
     @property
     def ready(self) -> bool: ...
     def has_unread(self) -> bool: ...
-    def let_go(self) -> None: ...
+    def unbind(self) -> None: ...
 
 
 Connection = TypeVar("Connection", bound=Bindable)
@@ -55,12 +55,12 @@ class BoundConnections(Generic[Connection]):
         """Give a connection to a client; None is one that has left."""
         connection.bound = True
         if client is None:
-            connection.let_go()
+            connection.unbind()
             return
         connections = self.clients.setdefault(client, {})
         before = connections.get(address)
         if before is not None and before is not connection:
-            before.let_go()
+            before.unbind()
         connections[address] = connection
 
     def take(self, client: object, address: str, *, look: bool) -> Connection | None:
@@ -88,9 +88,9 @@ class BoundConnections(Generic[Connection]):
         for place, connection in enumerate(idle, IDLE_MAX - len(idle)):
             idle_s = now - connection.idle_since
             if idle_s >= (SURPLUS_S if place < 0 else IDLE_S):
-                connection.let_go()
+                connection.unbind()
 
     def lost(self, client: object) -> None:
         """The client's connection is closed."""
         for connection in self.clients.pop(client, {}).values():
-            connection.let_go()
+            connection.unbind()

@@ -115,12 +115,12 @@ class DownstreamConnection(Client):
         "_loop",
         "_memo",
         "_paused",
+        "_peer_in_header",
         "_phase",
         "_probed",
         "_proto",
         "_requests",
         "_services",
-        "_told_peer",
         "_traffic",
         "_transport",
         "_tunnel",
@@ -154,7 +154,7 @@ class DownstreamConnection(Client):
         self._requests = 0
         self.deadline = _FOREVER
         self.bucket = -1
-        self._told_peer = peer
+        self._peer_in_header = peer
         self._traffic = services.counters.traffic
         self.peer = ""
         self.forwarding: ForwardingFields  # set when the peer is known
@@ -395,7 +395,7 @@ class DownstreamConnection(Client):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         services = self._services
         transport = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none
-        told = self._told_peer
+        told = self._peer_in_header
         self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
         if not services.clients.accept(self):
             self.abort()
@@ -678,7 +678,7 @@ class DownstreamConnection(Client):
                 self.write(CONTINUE)
             self._await_body(body, now)
             if self._eof:
-                self.give_up(now)  # the rest of it will never come
+                self.disconnect(now)  # the rest of it will never come
             return b""
         if self._exchange is not None or self._buffer is None:
             return b""
@@ -772,7 +772,7 @@ class DownstreamConnection(Client):
         """Called by the wheel when the deadline has passed."""
         if self._backlog is not None or not (self._phase is _OPEN or self._phase is _BODY):
             if not self._takes_on(now):
-                self.give_up(now)
+                self.disconnect(now)
         elif self.body is not None:
             self.deadline = self.body.extended_deadline(now)
             if self.deadline:
@@ -803,7 +803,7 @@ class DownstreamConnection(Client):
         transport = self._transport
         return transport is not None and 0 < transport.get_write_buffer_size() < self._unsent
 
-    def give_up(self, now: float) -> None:
+    def disconnect(self, now: float) -> None:
         """Close at once in the middle of an exchange or a tunnel, which is told so."""
         exchange, tunnel, body = self._exchange, self._tunnel, self.body
         self.abort()

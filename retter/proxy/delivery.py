@@ -30,9 +30,9 @@ from retter.proxy.local_answers import (
     answer_impatiently,
     answer_instead,
     answer_with,
-    last_resort,
     log_request,
     note_client_failed,
+    stale_for_error,
     took_so_far_s,
 )
 from retter.proxy.relay import ResponseRelay
@@ -157,14 +157,14 @@ class Delivery(Work):
             services.streams[self] = None
             start_waiting(services, now)
             if self._client is None:
-                self.abandon(now)  # nobody listens any more
+                self.abort_request(now)  # nobody listens any more
             return
         if relay.head.content_length > services.settings.store_object_bytes_max:
             relay.drop_copy()
         if parsed.stream or not parsed.identity.lookup:
             return
         relay.start_window(now)
-        if self._client is not None and last_resort(services, parsed, now) is not None:
+        if self._client is not None and stale_for_error(services, parsed, now) is not None:
             closed = services.breaker.state is State.CLOSED
             relay.hold(now, trouble=not closed or services.goodness.failed_lately(now))
 
@@ -258,9 +258,9 @@ class Delivery(Work):
     def encoding_failed(self) -> None:
         """The answer cannot be brought to its end: it must look like one that is cut."""
         self._log_answer(self._permit.reason)
-        self._cut_off()
+        self._truncate()
         if not self._done:
-            self.abandon(self._services.loop.time())
+            self.abort_request(self._services.loop.time())
 
     # -- from the client ----------------------------------------------------------------------
 
@@ -302,20 +302,20 @@ class Delivery(Work):
         self._relay.stop_encoding()
         self._log_answer(Reason.CLIENT_GONE)
         self._services.counters.clients_gone += 1
-        self._let_go(now)
+        self._detach_client(now)
 
     def client_failed(self, error: DownstreamError, now: float) -> None:
         note_client_failed(self._services, self._client, self._parsed, error, self._began_at)
-        self._let_go(now)
+        self._detach_client(now)
 
-    def _let_go(self, now: float) -> None:
+    def _detach_client(self, now: float) -> None:
         """Nobody waits for the answer any more."""
         self._client = None
         self._relay.drop_held()
         if self._done:
             return  # all was done but the compressing
         if not self._is_worth_finishing():
-            self.abandon(now)
+            self.abort_request(now)
         else:
             self.downstream_writable()  # a lost connection resumes whoever waits for it
 
@@ -348,7 +348,7 @@ class Delivery(Work):
                 services.goodness.failed(now)
                 if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
                     self._release(now)
-        elif relay.drips(now) and last_resort(services, self._parsed, now) is not None:
+        elif relay.drips(now) and stale_for_error(services, self._parsed, now) is not None:
             self.deadline = now  # it hangs: who asks again gets the stored response
 
     def _release(self, now: float) -> None:
@@ -388,7 +388,7 @@ class Delivery(Work):
         services.counters.upstream_errors[error.reason] += 1
         if client is not None and self._relay.begun:
             self._log_answer(error.reason)
-            self._cut_off()
+            self._truncate()
         elif client is not None:
             came = answer_failure(
                 services, client, self._parsed, self._body, error.reason, now, self._began_at,
@@ -404,9 +404,9 @@ class Delivery(Work):
         if not self._done:
             self._fail(InternalError("no memory, or a fault of our own"), now)
         elif self._client is not None:
-            self._cut_off()
+            self._truncate()
 
-    def _cut_off(self) -> None:
+    def _truncate(self) -> None:
         """End the client's connection in the middle of its answer."""
         client, self._client = self._client, None
         if client is not None:
@@ -435,7 +435,7 @@ class Delivery(Work):
 
     # -- the end --------------------------------------------------------------------------------
 
-    def abandon(self, now: float) -> None:
+    def abort_request(self, now: float) -> None:
         self._outcome = _NEUTRAL
         self._read_no_further(now)
 
@@ -447,7 +447,7 @@ class Delivery(Work):
     def _abort_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.abandon()
+            upstream.discard()
 
     def _log_answer(self, reason: Reason) -> None:
         """Note what the application's answer has come to, if a client is there to get it."""

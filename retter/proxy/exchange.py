@@ -31,7 +31,7 @@ from retter.base.errors import (
     outcome_of,
 )
 from retter.base.reason import Reason
-from retter.breaker import Kind, Permit, Phase, Shed
+from retter.breaker import Kind, Permit, Phase, Rejection
 from retter.http.forwarding import ForwardingFields, without_expectation
 from retter.http.message import Framing, ResponseHead
 from retter.net.supervision import report
@@ -49,11 +49,11 @@ from retter.proxy.local_answers import (
     answer_impatiently,
     answer_with,
     clock,
-    last_resort,
     log_request,
     note_client_failed,
     note_client_gone,
     refuse,
+    stale_for_error,
     took_so_far_s,
 )
 from retter.proxy.request import ParsedRequest
@@ -172,7 +172,7 @@ def _answer_without(
     services: Services,
     client: Client,
     parsed: ParsedRequest,
-    decision: Shed,
+    decision: Rejection,
     found: Record | None,
     now: float,
     body: RequestBody | None,
@@ -182,7 +182,7 @@ def _answer_without(
     if found is not None and decision.serve_stored:
         stored = as_stored(found)
     else:
-        stored = last_resort(services, parsed, now)
+        stored = stale_for_error(services, parsed, now)
     if stored is not None:
         shown: StoredResponse | None = stored
         if stored.content_coding:
@@ -468,7 +468,7 @@ class Exchange(Work):
         services, client, upstream = self._services, self._client, self._upstream
         parsed, permit = self._parsed, self._permit
         if client is None or upstream is None:
-            self.abandon(now)  # who wanted the tunnel has left
+            self.abort_request(now)  # who wanted the tunnel has left
             return
         # A request's body comes before the new protocol's first byte (RFC 9110 section 7.8).
         if not parsed.head.upgrade or not self._request_complete():
@@ -506,7 +506,7 @@ class Exchange(Work):
             return
         if isinstance(error, ConnectRefused) and self._client is not None:
             until = self.started_at + self._services.settings.connect_hold_s
-            if now < until and last_resort(self._services, self._parsed, now) is None:
+            if now < until and stale_for_error(self._services, self._parsed, now) is None:
                 self._services.pool.hold(self, until)
                 return
         self._fail(error, now)
@@ -582,13 +582,13 @@ class Exchange(Work):
 
     def downstream_gone(self, now: float) -> None:
         note_client_gone(self._services, self._client, self._parsed, self._began_at)
-        self._let_go(now)
+        self._detach_client(now)
 
     def client_failed(self, error: DownstreamError, now: float) -> None:
         note_client_failed(self._services, self._client, self._parsed, error, self._began_at)
-        self._let_go(now)
+        self._detach_client(now)
 
-    def _let_go(self, now: float) -> None:
+    def _detach_client(self, now: float) -> None:
         """Nobody waits for the answer any more."""
         self._client = None
         if self.stage is _DONE:
@@ -600,20 +600,20 @@ class Exchange(Work):
             self._services.pool.unhold(self)
             self._finish(_NEUTRAL, now)
         elif not self._request_complete() or self._parsed.stream or self.awaited:
-            self.abandon(now)
+            self.abort_request(now)
         elif self.deadline == _FOREVER:
             self.downstream_writable()  # a lost connection resumes whoever waits for it
 
     # -- the end --------------------------------------------------------------------------------
 
-    def abandon(self, now: float) -> None:
+    def abort_request(self, now: float) -> None:
         self._abort_upstream()
         self._finish(_NEUTRAL, now)
 
     def _abort_upstream(self) -> None:
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
-            upstream.abandon()
+            upstream.discard()
 
     def _answer_failure(
         self, reason: Reason, now: float, status: int, retry_after_s: float = 0.0

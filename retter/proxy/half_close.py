@@ -47,7 +47,7 @@ def needs_probe(transport: "Transport") -> bool:
 class Client(Protocol):
     """A client connection."""
 
-    def give_up(self, now: float) -> None:
+    def disconnect(self, now: float) -> None:
         """Close at once: the client has left."""
         ...
 
@@ -76,6 +76,6 @@ class HalfClosed:
         for client in list(islice(self._transports, LOOKS_MAX)):
             transport = self._transports.pop(client)
             if has_left(transport):
-                client.give_up(now)
+                client.disconnect(now)
             else:
                 self._transports[client] = transport

@@ -47,10 +47,12 @@ class Preamble(asyncio.Protocol):
         services.clients.wheel.watch(self, now)
         return True
 
-    def _hand_over(self, transport: asyncio.Transport, told_peer: str | None, rest: bytes) -> None:
+    def _hand_over(
+        self, transport: asyncio.Transport, peer_in_header: str | None, rest: bytes
+    ) -> None:
         """Put what comes next in the place of this, with what has been read for it already."""
         self._services.clients.withdraw(self)
-        connection = self._make_connection(told_peer)
+        connection = self._make_connection(peer_in_header)
         transport.set_protocol(connection)
         connection.connection_made(transport)
         if rest and not transport.is_closing():
@@ -64,7 +66,7 @@ class Preamble(asyncio.Protocol):
         """Called by the wheel when the deadline has passed."""
         self.abort()
 
-    def give_up(self, now: float) -> None:
+    def disconnect(self, now: float) -> None:
         """Close at once."""
         self.abort()
 

@@ -123,8 +123,8 @@ class HeadReader:
             target_bytes_max=settings.target_bytes_max,
             instance=self.instance,
             authority=parse_upstream(settings.upstream).authority,
-            tells=lambda name: rules.field_kinds[name] is not None,
-            shaper=rules.shaper,
+            is_identity_field=lambda name: rules.field_kinds[name] is not None,
+            variant_rules=rules.variant_rules,
             decodable=decodable(),
         )
         self.request_parsers = {trusted: parser(trusted=trusted) for trusted in (False, True)}
@@ -157,7 +157,8 @@ class HeadReader:
         stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
         kind = Kind.GET if like_get and not head.upgrade and not stream else Kind.OTHER
         asks_events = not stream and not head.upgrade and asks_for_events(head)
-        binds = bool(head.telling) and names_binding_scheme(head.telling, b"authorization")
+        who = head.identity_fields
+        binds = bool(who) and names_binding_scheme(who, b"authorization")
         # An event stream is nobody else's yet, and an authenticated connection never is.
         kept_out = stream or asks_events or binds
         identity = self._identify(head, proto, kept_out)

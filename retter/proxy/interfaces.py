@@ -98,7 +98,7 @@ class Work(ABC):
         """
 
     @abstractmethod
-    def abandon(self, now: float) -> None:
+    def abort_request(self, now: float) -> None:
         """Give up: RETTER ends, or nobody waits for the answer."""
 
 

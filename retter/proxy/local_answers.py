@@ -93,7 +93,7 @@ def note_client_failed(
 # -- from the store -------------------------------------------------------------------------------
 
 
-def last_resort(services: Services, parsed: ParsedRequest, now: float) -> StoredResponse | None:
+def stale_for_error(services: Services, parsed: ParsedRequest, now: float) -> StoredResponse | None:
     """Return a stored response where otherwise an error would be sent: superseded ones too."""
     if not parsed.identity.stands_in:
         return None
@@ -176,7 +176,7 @@ def answer_instead(
         status: Of the error that the client gets, with `retry_after_s`, if what is stored cannot
             be decoded.
     """
-    stored = last_resort(services, parsed, now)
+    stored = stale_for_error(services, parsed, now)
     if stored is None:
         return StandIn.NONE
     shown = shown_to(services, parsed, stored)
@@ -307,7 +307,7 @@ def answer_impatiently(
         permit: Whoever holds it gets what is stored if that has to be decoded first (AWAITED):
             `form_made`. Until then the application may be faster.
     """
-    stored = last_resort(services, parsed, now)
+    stored = stale_for_error(services, parsed, now)
     if stored is None:
         return StandIn.NONE
     shown = shown_to(services, parsed, stored)

@@ -225,7 +225,7 @@ class ConnectionPool:
         try:
             exchange.upstream_ready(connection, now)
         except Exception as error:  # noqa: BLE001 - told to the loop
-            connection.abandon()
+            connection.discard()
             self._break(exchange, error)
 
     def _break(self, exchange: Dialler, error: Exception) -> None:
@@ -327,7 +327,7 @@ class ConnectionPool:
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self._connections):
-            connection.abandon()  # an exchange that were told would dial again
+            connection.discard()  # an exchange that were told would dial again
         for connection in list(self._flushing):
             connection.abort()
 

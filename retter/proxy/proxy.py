@@ -133,9 +133,9 @@ class Proxy:
         now = services.loop.time()
         services.pool.close()
         for connection in list(services.clients.connections):
-            connection.give_up(now)
+            connection.disconnect(now)
         for open_still in [*services.exchanges, *services.streams]:
-            open_still.abandon(now)
+            open_still.abort_request(now)
         if services.disk is not None:
             services.disk.close()
         if services.access_log is not None:

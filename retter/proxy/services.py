@@ -39,7 +39,7 @@ class Stream(Protocol):
     """An event stream or a tunnel: looked at once a second."""
 
     def sweep(self, now: float) -> None: ...
-    def abandon(self, now: float) -> None: ...
+    def abort_request(self, now: float) -> None: ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -95,4 +95,4 @@ def free_memory(services: Services) -> None:
     services.counters.memory_errors += 1
     services.heads.forget_requests()
     services.heads.response_memo.clear()
-    services.counters.memory_dropped += services.store.give_up()
+    services.counters.memory_dropped += services.store.empty_and_shrink()

@@ -105,7 +105,7 @@ class Ticker:
         if services.breaker.state is not State.CLOSED:
             self._self_probe.tick(now)
         services.pool.sweep(now)
-        services.store.take_rubbish_out()
+        services.store.free_some()
         if services.disk is not None:
             services.disk.tick(now)
         if services.access_log is not None:

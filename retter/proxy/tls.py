@@ -29,7 +29,7 @@ class TLSConnection(Preamble):
         peer: The client's address as a PROXY protocol header tells it; None: the connection's.
     """
 
-    __slots__ = ("_context", "_early", "_task", "_told_peer", "peer")
+    __slots__ = ("_context", "_early", "_peer_in_header", "_task", "peer")
 
     idle = False  # nobody knows what has been read, and its time is limited
 
@@ -42,7 +42,7 @@ class TLSConnection(Preamble):
     ) -> None:
         super().__init__(services, make_connection)
         self._context = context
-        self._told_peer = peer
+        self._peer_in_header = peer
         self._task: asyncio.Task[None] | None = None
         self._early = b""  # read before the handshake, or with its end
         self.peer = ""
@@ -50,7 +50,7 @@ class TLSConnection(Preamble):
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        told = self._told_peer
+        told = self._peer_in_header
         self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
         if self._begin(transport) and self._transport is not None:
             self._transport.pause_reading()  # what the client sends is for the handshake to read
@@ -85,7 +85,7 @@ class TLSConnection(Preamble):
             transport.abort()
             services.clients.lost(self)
             return
-        self._hand_over(secured, self._told_peer, self._early)
+        self._hand_over(secured, self._peer_in_header, self._early)
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
         """Give what has been read already to the handshake.

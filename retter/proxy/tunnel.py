@@ -145,7 +145,7 @@ class Tunnel:
             self._services.counters.upstream_errors[Reason.UPSTREAM_TIMEOUT] += 1
             self._end(Reason.UPSTREAM_TIMEOUT, now, cut=True)
 
-    def abandon(self, now: float) -> None:
+    def abort_request(self, now: float) -> None:
         """RETTER ends."""
         self._end(self._permit.reason, now)
 

@@ -235,13 +235,13 @@ class UpstreamConnection:
         """Whether it is open and has no exchange."""
         return not self.closed and self._sink is None
 
-    def let_go(self) -> None:
+    def unbind(self) -> None:
         """The client that it is bound to has left, or has another: close after what it does."""
         self._left_alone = True
         if self._sink is None:
             self.close()
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Give the exchange up in the middle: the connection cannot be used again."""
         self._sink = None
         self._tunnel = None

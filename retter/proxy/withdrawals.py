@@ -80,7 +80,7 @@ class Doubt(NamedTuple):
 
     at: float
     client: int
-    shape: bytes  # Identity.shape and Identity.asked of the request
+    variant_key: bytes  # Identity.variant_key and Identity.asked of the request
     asked: int
 
 
@@ -157,7 +157,7 @@ class Withdrawals:
         keys = [
             (key, generation)
             for key, generation in keys
-            if self._store.taken_back.holds(key, generation, identity.shape, identity.asked)
+            if self._store.taken_back.holds(key, generation, identity.variant_key, identity.asked)
         ]
         if not keys:
             return False
@@ -184,7 +184,7 @@ class Withdrawals:
 
     def _is_believed(self, key: bytes, identity: Identity, client: int, now: float) -> bool:
         """Tell whether a refusal takes back at once what is stored for everyone."""
-        good_at, others_at = self._store.taken_back.last_good(key, identity.shape, client)
+        good_at, others_at = self._store.taken_back.last_good(key, identity.variant_key, client)
         doubt = self._doubts.get(key)
         if doubt is not None and doubt.at >= good_at and doubt.client != client:
             del self._doubts[key]
@@ -194,7 +194,7 @@ class Withdrawals:
             return True
         if (doubt is None or doubt.at < good_at) and len(key) <= DOUBT_KEY_BYTES_MAX:
             self._store.taken_back.refuse_late(key, now)
-            self._doubts[key] = Doubt(now, client, identity.shape, identity.asked)
+            self._doubts[key] = Doubt(now, client, identity.variant_key, identity.asked)
             self._doubts.move_to_end(key)
             if len(self._doubts) > DOUBTS_MAX:
                 self._doubts.popitem(last=False)
@@ -203,7 +203,9 @@ class Withdrawals:
     def _end_doubts(self, now: float) -> None:
         """Settle the doubts that good answers or time have settled."""
         for key, doubt in [*self._doubts.items()]:
-            good_at, others_at = self._store.taken_back.last_good(key, doubt.shape, doubt.client)
+            good_at, others_at = self._store.taken_back.last_good(
+                key, doubt.variant_key, doubt.client
+            )
             if good_at > doubt.at:
                 del self._doubts[key]
                 if others_at > doubt.at:

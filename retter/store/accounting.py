@@ -34,11 +34,11 @@ class Shelves:
         "_body_uses",
         "_bytes_max",
         "_bytes_wanted",
+        "_cleared",
         "_coded",
         "_hidden",
         "_owner_bytes",
         "_owner_bytes_max",
-        "_rubbish",
         "behind",
         "bytes_used",
         "entries",
@@ -70,7 +70,7 @@ class Shelves:
         self.behind: WriteBehind | None = None  # a disk: it is told of what changes
         self.evicted_budget = 0
         self.evicted_share = 0
-        self._rubbish: list[dict[bytes, Any]] = []  # emptied shelves, to be taken apart
+        self._cleared: list[dict[bytes, Any]] = []  # emptied shelves, to be taken apart
         # Purged entries whose bytes are not yet released. Their keys are still among those of their
         # owners.
         self._hidden: dict[bytes, tuple[Record, ...]] = {}
@@ -89,7 +89,7 @@ class Shelves:
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
         """Change the budget. An owner over its share shrinks when it stores something again.
 
-        What is over a smaller budget goes little by little, with `take_rubbish_out`.
+        What is over a smaller budget goes little by little, with `free_some`.
         """
         self._bytes_wanted = bytes_max
         self._bytes_max = max(bytes_max, self.bytes_used)
@@ -219,11 +219,11 @@ class Shelves:
         """Drop everything; return how many entries that were.
 
         To free a hundred thousand of them takes a tenth of a second, which no request shall wait
-        for: they are put aside, for `take_rubbish_out`. `slots`, `owner_keys` and `queues` are
+        for: they are put aside, for `free_some`. `slots`, `owner_keys` and `queues` are
         others then.
         """
         dropped, queues = self.entries, self.queues
-        self._rubbish += [
+        self._cleared += [
             self.slots, self.owner_keys, self._owner_bytes, self._bodies, self._body_uses,
             self._coded, self._hidden, queues.asked, queues.probation, queues.main,
         ]  # fmt: skip
@@ -235,22 +235,22 @@ class Shelves:
         self.bytes_used = self.entries = 0
         return dropped
 
-    def take_rubbish_out(self) -> None:
+    def free_some(self) -> None:
         """Free some of what has been cleared, hidden, or is over a new budget; for every tick."""
         if self._hidden or self._bytes_max != self._bytes_wanted:
             self._shrink()
         left = FREED_AT_ONCE_MAX
-        while self._rubbish and left:
-            shelf = self._rubbish[-1]
+        while self._cleared and left:
+            shelf = self._cleared[-1]
             while shelf and left:
                 shelf.popitem()
                 left -= 1
             if not shelf:
-                self._rubbish.pop()
+                self._cleared.pop()
 
-    def take_all_rubbish_out(self) -> None:
+    def free_all(self) -> None:
         """Free all that has been cleared, however long it takes."""
-        self._rubbish.clear()
+        self._cleared.clear()
 
     def _shrink(self) -> None:
         left = SETTLED_AT_ONCE_MAX
@@ -336,7 +336,7 @@ class Shelves:
             self._owner_bytes[owner] -= record[ENTRY_BYTES] + bytes_referred(record)
         self._release_body(record[BODY])
 
-    def hold_body(self, body: bytes) -> bytes:
+    def acquire_body(self, body: bytes) -> bytes:
         """Count one more use of a body; return the bytes to keep."""
         # Dictionaries of the bytes themselves: their hash is keyed (siphash), and remembered.
         held = self._bodies.get(body)
@@ -360,7 +360,7 @@ class Shelves:
                 if coded is not body:
                     self.bytes_used -= len(coded)
 
-    def hold_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
+    def add_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
         """Keep a body in another coding for as long as the body itself; once, like that."""
         held = self._bodies.get(body)  # an equal one, if it has gone and come back meanwhile
         if held is None:

@@ -28,7 +28,7 @@ class StoredForms:
 
         `coded` is the body itself where the coding gains nothing: then it is not tried again.
         """
-        self._shelves.hold_coded(body, coding, coded)
+        self._shelves.add_coded(body, coding, coded)
         self._shelves.make_room(b"")
 
     def attach(self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form) -> None:

@@ -122,7 +122,7 @@ def made_of(request: RequestHead, owner_class: OwnerClass, rules: OwnerRules) ->
     if owner_class is OwnerClass.UNREAD:
         return ["more cookies or parameters than are read"]
     parts = [
-        f"header {shown(name)}" for name, _ in request.telling
+        f"header {shown(name)}" for name, _ in request.identity_fields
         if rules.field_kinds[name] is FieldKind.CREDENTIAL
     ]  # fmt: skip
     cookies = cookies_of(request, rules)
@@ -147,7 +147,7 @@ def advice(
         found += _of_cookies(names, [name for name, _ in cookies.sessions], rules)
     found += [
         f"if header {shown(name)} identifies nobody: --neutral-headers {shown(name)}"
-        for name, _ in request.telling
+        for name, _ in request.identity_fields
         if rules.field_kinds[name] is FieldKind.CREDENTIAL and name != b"authorization"
     ]
     return list(dict.fromkeys(found))[:EXPLAINED_MAX]

@@ -44,7 +44,7 @@ from retter.http.known_names import (
 )
 from retter.http.memo import Memo
 from retter.http.message import COMMA, PERCENT, PLUS, QUOTE, RequestHead
-from retter.http.variants import Shaper
+from retter.http.variants import VariantRules
 from retter.store.lineage import Lineages
 from retter.store.sessions import SessionsSeen
 
@@ -99,7 +99,7 @@ class Owner:
     owner_class: OwnerClass
     session: bool  # the request carries a session
     anonymous: bool  # everyone's answer may stand in: cookies are all that it carries
-    shape: bytes  # a credential beside a session separates variants; b"" mostly
+    variant_key: bytes  # a credential beside a session separates variants; b"" mostly
     marks: tuple[int, ...]  # of the sessions in it, by which a logout finds it (marks.py)
     rolling: Rolling | None
 
@@ -109,7 +109,7 @@ class Owner:
         owner_class: OwnerClass,
         session: bool,
         anonymous: bool,
-        shape: bytes,
+        variant_key: bytes,
         marks: tuple[int, ...] = (),
         rolling: Rolling | None = None,
     ) -> None:
@@ -117,7 +117,7 @@ class Owner:
         self.owner_class = owner_class
         self.session = session
         self.anonymous = anonymous
-        self.shape = shape
+        self.variant_key = variant_key
         self.marks = marks
         self.rolling = rolling
 
@@ -188,7 +188,7 @@ class OwnerRules:
     hasher: blake2b = field(init=False, repr=False, compare=False)
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
-    shaper: Shaper = field(init=False, repr=False, compare=False)
+    variant_rules: VariantRules = field(init=False, repr=False, compare=False)
     names_told: bool = field(init=False)  # an operator says which cookies are sessions
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
@@ -227,7 +227,7 @@ class OwnerRules:
             self.known_lineages
             or Lineages(lambda number: _digest(self, [(b"N", self.origin, b"%d" % number)])),
         )
-        fill(self, "shaper", Shaper(tuple(map(bytes.lower, self.vary_on))))
+        fill(self, "variant_rules", VariantRules(tuple(map(bytes.lower, self.vary_on))))
         fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
         fill(self, "is_never_stored", target_matcher(self.never_store))
@@ -253,7 +253,9 @@ def _field_classifier(rules: OwnerRules) -> Callable[[bytes], FieldKind | None]:
     def classify(name: bytes) -> FieldKind | None:
         if name == b"cookie":
             return FieldKind.COOKIE
-        return None if is_neutral(name) or rules.shaper.counts(name) else FieldKind.CREDENTIAL
+        if is_neutral(name) or rules.variant_rules.counts(name):
+            return None
+        return FieldKind.CREDENTIAL
 
     return classify
 
@@ -304,18 +306,19 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
     cookies do, except that nothing public may stand in for them. None: there may be some among
     more parameters than are read.
     """
-    telling = request.telling
+    identity_fields = request.identity_fields
     if url_sessions is None:
         return _unread_owner([request.target], rules)
     if not url_sessions:
-        if not telling:
+        if not identity_fields:
             return _EVERYONE
-        if len(telling) == 1 and telling[0][0] == b"cookie":  # a browser with a cookie, mostly
-            return _owner_of_cookies(telling[0][1], rules)
+        # Mostly a browser with a cookie.
+        if len(identity_fields) == 1 and identity_fields[0][0] == b"cookie":
+            return _owner_of_cookies(identity_fields[0][1], rules)
     credentials: list[tuple[bytes, bytes]] = []
     cookie_lines: list[bytes] = []
     kinds = rules.field_kinds
-    for name, value in telling:
+    for name, value in identity_fields:
         kind = kinds[name]
         if kind is FieldKind.COOKIE:
             cookie_lines.append(value)
@@ -460,7 +463,7 @@ def _owner(
         cookies = read_cookies(cookie_lines, rules.cookie_kinds.__getitem__)
     session = bool(cookies.sessions or url_sessions)
     owner_class = OwnerClass.COOKIES
-    shape = b""
+    variant_key = b""
     rolling: Rolling | None = None
     marked: list[bytes] = []
     if cookies.sessions or cookies.credentials:
@@ -496,12 +499,12 @@ def _owner(
         if session:
             # One session is one owner, with an X-CSRF-Token or without, so that its logout drops
             # all of it. The credential separates variants.
-            shape = _digest(rules, secrets)
+            variant_key = _digest(rules, secrets)
         else:
             who += secrets
         owner_class = OwnerClass.CREDENTIAL
     if not who:
-        return Owner(b"", OwnerClass.EVERYONE, False, False, shape)
+        return Owner(b"", OwnerClass.EVERYONE, False, False, variant_key)
     anonymous = rules.anonymous_fallback and not credentials and not url_sessions
     marks = marks_of(marked, rules)
-    return Owner(_digest(rules, who), owner_class, session, anonymous, shape, marks, rolling)
+    return Owner(_digest(rules, who), owner_class, session, anonymous, variant_key, marks, rolling)

@@ -45,7 +45,7 @@ _checksum = Struct("<I")
 _slot = Struct("<BBBxI")  # format, variants, marks, length of the key
 _mark = Struct("<q")
 # status, flags, stored at (wall), age, age_max, received age, generation, lengths: body, head,
-# etag, last_modified, shape, vary names, coding, vary, three of soft
+# etag, last_modified, variant key, vary names, coding, vary, three of soft
 _variant = Struct("<HBxdddIIIIIIIIHHHHH16s")
 _SUPERSEDED, _INCOMPLETE, _COMPRESSIBLE, _WITHDRAWN = 1, 2, 4, 8
 
@@ -122,7 +122,7 @@ def pack(
             | _WITHDRAWN * (one.age_max_s == WITHDRAWN)
         )
         names = b",".join(one.vary_names)
-        texts = (one.head, one.etag, one.last_modified, one.shape, names)
+        texts = (one.head, one.etag, one.last_modified, one.variant_key, names)
         short = (one.content_coding, one.vary, *one.soft)
         if max(map(len, short)) > 0xFFFF:
             continue
@@ -183,16 +183,16 @@ def _unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacke
             at += size
         if at > len(data) or not isfinite(stored_wall) or not isfinite(age_s):
             return None
-        head, etag, last_modified, shape, names, coding, vary, *soft = texts
+        head, etag, last_modified, variant_key, names, coding, vary, *soft = texts
         stored_at = now - max(0.0, wall - stored_wall)
         if flags & _WITHDRAWN:
             age_max_s = WITHDRAWN
         variants.append(
             StoredResponse(
                 status, head, name, coding, etag, last_modified, stored_at, age_s,
-                bool(flags & _SUPERSEDED), False, min(age_max_s, max_stale_s), shape,
+                bool(flags & _SUPERSEDED), False, min(age_max_s, max_stale_s), variant_key,
                 tuple(names.split(b",")) if names else (), vary, received_age_s,
-                entry_bytes(key, head, etag, last_modified, shape),
+                entry_bytes(key, head, etag, last_modified, variant_key),
                 () if flags & _COMPRESSIBLE else None, bool(flags & _INCOMPLETE), not owner,
                 (soft[0], soft[1], soft[2]), generation, 0,
             )

@@ -71,7 +71,7 @@ class Identity:
     route: bytes  # for the breaker
     lookup: bool  # may be answered from the store
     store: bool  # its answer may be stored
-    shape: bytes  # separates variants under one key; b"" mostly
+    variant_key: bytes  # separates variants under one key; b"" mostly
     session: bool  # the request carries a session
     stands_in: bool  # may be answered from the store where the application fails
     marks: tuple[int, ...]  # of its sessions (owner.py)
@@ -88,7 +88,7 @@ class Identity:
         route: bytes,
         lookup: bool,
         store: bool,
-        shape: bytes,
+        variant_key: bytes,
         session: bool,
         stands_in: bool,
         marks: tuple[int, ...] = (),
@@ -103,7 +103,7 @@ class Identity:
         self.route = route
         self.lookup = lookup
         self.store = store
-        self.shape = shape
+        self.variant_key = variant_key
         self.session = session
         self.stands_in = stands_in
         self.marks = marks
@@ -200,7 +200,7 @@ def identify(
         route_of(request),
         is_get or (stands_in and limit_head),
         is_get and not (request.conditional and request.first(b"range") is not None),
-        request.shape + who.shape + apart,
+        request.variant_key + who.variant_key + apart,
         who.session,
         stands_in,
         who.marks,

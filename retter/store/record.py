@@ -62,7 +62,7 @@ class StoredResponse(NamedTuple):
     superseded: bool  # an unsafe method has changed the resource since
     no_store: bool  # said no-store: memory only, never a disk or a shared store
     age_max_s: float  # not served when older; WITHDRAWN: never
-    shape: bytes  # of the request that it answered
+    variant_key: bytes  # of the request that it answered
     vary_names: tuple[bytes, ...]
     vary: bytes  # keyed hash of that request's values of these fields
     received_age_s: int
@@ -119,7 +119,7 @@ OTHERS_AT: Final = _place("others_at")
 ASKED: Final = _place("asked")
 NO_STORE: Final = _place("no_store")
 AGE_MAX: Final = _place("age_max_s")
-SHAPE: Final = _place("shape")
+VARIANT_KEY: Final = _place("variant_key")
 VARY_NAMES: Final = _place("vary_names")
 VARY: Final = _place("vary")
 RECEIVED_AGE: Final = _place("received_age_s")
@@ -214,8 +214,11 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
     )
 
 
-def entry_bytes(key: bytes, head: bytes, etag: bytes, last_modified: bytes, shape: bytes) -> int:
-    return ENTRY_OVERHEAD_BYTES + len(key) + len(head) + len(etag) + len(last_modified) + len(shape)
+def entry_bytes(
+    key: bytes, head: bytes, etag: bytes, last_modified: bytes, variant_key: bytes
+) -> int:
+    texts = len(key) + len(head) + len(etag) + len(last_modified) + len(variant_key)
+    return ENTRY_OVERHEAD_BYTES + texts
 
 
 def bytes_referred(record: Record) -> int:

@@ -51,7 +51,9 @@ def refreshed(
         no_store=facts.no_store,
         age_max_s=facts.age_max_s,
         received_age_s=received_age_s,
-        entry_bytes=entry_bytes(identity.key, head, facts.etag, facts.last_modified, old.shape),
+        entry_bytes=entry_bytes(
+            identity.key, head, facts.etag, facts.last_modified, old.variant_key
+        ),
         forms=None if old.forms is None else (),  # their heads are old
         given_to=client,
         others_at=old.others_at if old.given_to == client else old.stored_at,

@@ -8,9 +8,9 @@ from retter.store.record import (
     AGE_MAX,
     BODY,
     HEAD,
-    SHAPE,
     SOFT,
     STORED_BY,
+    VARIANT_KEY,
     VARY_NAMES,
     WITHDRAWN,
     Record,
@@ -64,8 +64,9 @@ def victims(others: tuple[Record, ...], variants_max: int, stored_by: int) -> li
     going: list[Record] = []
     kept = list(others)
     while len(kept) >= variants_max:
-        able = [record for record in kept if record[VARY_NAMES] or not is_plain(record[SHAPE])]
-        able = able or kept
+        able = [
+            record for record in kept if record[VARY_NAMES] or not is_plain(record[VARIANT_KEY])
+        ] or kept
         held = [_held(able, record, stored_by) for record in able]
         _, last = max(zip(held, range(len(held)), strict=True))
         going.append(able[last])

@@ -11,8 +11,8 @@ from retter.http.variants import likeness, soft_of
 from retter.store.policy import Identity
 from retter.store.record import (
     GENERATION,
-    SHAPE,
     SOFT,
+    VARIANT_KEY,
     VARY,
     VARY_NAMES,
     Record,
@@ -54,7 +54,7 @@ def is_for(
     """Tell whether a variant may answer this request, which reads up to that generation."""
     names = record[VARY_NAMES]
     return (
-        record[SHAPE] == identity.shape
+        record[VARIANT_KEY] == identity.variant_key
         and record[GENERATION] <= generation
         and (not names or record[VARY] == hashed_vary(names, request, secret))
     )

@@ -40,9 +40,9 @@ from retter.store.record import (
     NEVER,
     OTHERS_AT,
     RECEIVED_AGE,
-    SHAPE,
     STORED_AT,
     SUPERSEDED,
+    VARIANT_KEY,
     VARY_NAMES,
     WITHDRAWN,
     Facts,
@@ -124,7 +124,7 @@ class ResponseStore:
         if slot is not None:
             newest = slot[0]
             found: Record | None = newest
-            if newest[VARY_NAMES] or len(slot) > 1 or newest[SHAPE] != identity.shape:
+            if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
                 secret = self._secret if identity.owner else self._public_secret
                 found = select(slot, identity, request, secret)
                 if found is not None and found is not newest:
@@ -262,11 +262,11 @@ class ResponseStore:
             return False
         others: tuple[Record, ...] = ()
         for one in reversed(found.slot):
-            size = entry_bytes(key, one[HEAD], one[ETAG], one[LAST_MODIFIED], one[SHAPE])
+            size = entry_bytes(key, one[HEAD], one[ETAG], one[LAST_MODIFIED], one[VARIANT_KEY])
             forms = None if one[FORMS] is None else ()
             record = tuple(
                 as_stored(one)._replace(
-                    body=shelves.hold_body(one[BODY]), entry_bytes=size, forms=forms
+                    body=shelves.acquire_body(one[BODY]), entry_bytes=size, forms=forms
                 )
             )
             shelves.insert(key, owner, others, record, size, found.marks)
@@ -349,7 +349,7 @@ class ResponseStore:
                 and old[BODY] == body
                 and len(slot) == 1
                 and not old[VARY_NAMES]
-                and old[SHAPE] == identity.shape
+                and old[VARIANT_KEY] == identity.variant_key
                 and old[INCOMPLETE] is incomplete
                 # What new settings may have changed.
                 and old[AGE_MAX] == facts.age_max_s
@@ -363,19 +363,19 @@ class ResponseStore:
         if not owner and request.ids and any(one in body for one in request.ids):
             self._counts.refused += 1  # the client has chosen what everyone would be shown
             return False
-        shape = identity.shape
+        variant_key = identity.variant_key
         names = facts.vary_names
-        if shape.startswith(ORIGIN_MARK) and not facts.any_origin and b"origin" not in names:
+        if variant_key.startswith(ORIGIN_MARK) and not facts.any_origin and b"origin" not in names:
             names = (*names, b"origin")
         soft = soft_of(request)
         stored_by = 0
-        size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, shape)
+        size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, variant_key)
         shelves = self._shelves
         if not shelves.fits(owner, size + len(body)):
             self._counts.refused += 1
             return False
         secret = self._secret if owner else self._public_secret
-        body = shelves.hold_body(body)  # before the same body is released, with its forms
+        body = shelves.acquire_body(body)  # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
             others = without_replaced(
@@ -399,7 +399,7 @@ class ResponseStore:
             superseded,
             facts.no_store,
             facts.age_max_s,
-            shape,
+            variant_key,
             names,
             hashed_vary(names, request, secret) if names else b"",
             facts.received_age_s,
@@ -561,7 +561,7 @@ class ResponseStore:
         self._changes.empty(now)
         return self.purge(now=now)
 
-    def give_up(self) -> int:
+    def empty_and_shrink(self) -> int:
         """Drop everything and free it at once, and hold less from now on; return how many.
 
         For when memory has run out: where there was too little for so much, there will be again.
@@ -570,15 +570,15 @@ class ResponseStore:
         if self.behind is not None:
             self.behind.forget_bodies()
         dropped = self._purge_near(list(self._slots))
-        self._shelves.take_all_rubbish_out()
+        self._shelves.free_all()
         if held > KEPT_BYTES_MIN:
             fewer = max(KEPT_BYTES_MIN, held * 3 // 4)
             self.reconfigure(replace(self._rules, bytes_max=min(self._rules.bytes_max, fewer)))
         return dropped
 
-    def take_rubbish_out(self) -> None:
+    def free_some(self) -> None:
         """Free some of what has been dropped all at once; call it every tick."""
-        self._shelves.take_rubbish_out()
+        self._shelves.free_some()
 
     def purge(
         self,

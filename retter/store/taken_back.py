@@ -14,8 +14,8 @@ from retter.store.record import (
     GIVEN_TO,
     NEVER,
     OTHERS_AT,
-    SHAPE,
     STORED_AT,
+    VARIANT_KEY,
     WITHDRAWN,
     Record,
 )
@@ -42,31 +42,31 @@ class TakenBack:
         self._counts = counts
 
     def holds(
-        self, key: bytes, generation: int = 0, shape: bytes | None = None, asked: int = 0
+        self, key: bytes, generation: int = 0, variant_key: bytes | None = None, asked: int = 0
     ) -> bool:
         """Tell whether something is stored under a key, up to a generation, and not withdrawn.
 
         Args:
-            shape: If given, something that a request of that shape could be answered with.
+            variant_key: If given, only what could answer a request with this variant key.
             asked: `Identity.asked` of a refused request: something that was asked for like that.
         """
         return any(
             one[AGE_MAX] != WITHDRAWN
             and one[GENERATION] <= generation
-            and (shape is None or one[SHAPE] == shape)
+            and (variant_key is None or one[VARIANT_KEY] == variant_key)
             and (not asked or one[ASKED] == asked)
             for one in self._shelves.slots.get(key, ())
         )
 
-    def last_good(self, key: bytes, shape: bytes, client: int) -> tuple[float, float]:
-        """Return when the application last gave a good answer that a shape selects.
+    def last_good(self, key: bytes, variant_key: bytes, client: int) -> tuple[float, float]:
+        """Return when the application last gave a good response with this variant key.
 
         That is when anybody got one, and when a client other than this one did; NEVER if none is
         stored.
         """
         anybodys = others = NEVER
         for one in self._shelves.slots.get(key, ()):
-            if one[SHAPE] == shape and one[AGE_MAX] != WITHDRAWN:
+            if one[VARIANT_KEY] == variant_key and one[AGE_MAX] != WITHDRAWN:
                 anybodys = max(anybodys, one[STORED_AT])
                 others = max(others, others_at((one,), client))
         return anybodys, others

@@ -577,15 +577,15 @@ def test_to_drop_everything_frees_it_little_by_little() -> None:
         assert admin.post("/api/purge", "all=true").json == {"purged": count}
         assert (admin.state()["store"]["entries"], admin.state()["store"]["bytes"]) == (0, 0)
         shelves = proxy.services.store._shelves
-        left = sum([len(shelf) for shelf in shelves._rubbish])
+        left = sum([len(shelf) for shelf in shelves._cleared])
         assert left >= 3 * count
         proxy.advance(0.05)
-        assert sum([len(shelf) for shelf in shelves._rubbish]) == left - FREED_AT_ONCE_MAX
+        assert sum([len(shelf) for shelf in shelves._cleared]) == left - FREED_AT_ONCE_MAX
         client.sends(get("/1"))  # meanwhile all goes on
         proxy.upstream.sends(reply(b"new"))
         assert client.received().endswith(b"new")
         proxy.advance(0.5)
-        assert shelves._rubbish == []
+        assert shelves._cleared == []
         assert proxy.services.store.stats()["entries"] == 1
         proxy.upstream.resets()
         proxy.auto_accept = False

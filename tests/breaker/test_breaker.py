@@ -15,7 +15,7 @@ from retter.breaker import (
     Mode,
     Permit,
     Phase,
-    Shed,
+    Rejection,
     Signal,
     State,
     constants,
@@ -36,10 +36,10 @@ def forwarded(driver: Driver, **how: Any) -> Permit:
     return decision
 
 
-def shed(driver: Driver, **how: Any) -> Shed:
+def shed(driver: Driver, **how: Any) -> Rejection:
     """Admit one request that must not go upstream."""
     decision = driver.admit(**how)
-    assert isinstance(decision, Shed)
+    assert isinstance(decision, Rejection)
     return decision
 
 
@@ -212,19 +212,19 @@ def test_gets_above_the_limit_wait_or_get_the_stored_response() -> None:
 def test_a_get_without_a_stored_response_waits_and_is_refused_at_last() -> None:
     """The line is bounded by time, and by a number; 503 with Retry-After when the wait is over."""
     driver = filled(Driver(BreakerSettings(max_in_flight=16, queue_max=500)))
-    needy = []
+    without_stored = []
     while isinstance(decision := driver.admit(key=b"/n", stored=None), Permit):
         assert decision.phase is Phase.QUEUED
-        needy.append(decision)
+        without_stored.append(decision)
     assert decision.reason is Reason.QUEUE_FULL
     assert not decision.serve_stored
     assert decision.retry_after_s == 2.0
     assert "503" in repr(decision)
     assert driver.breaker.waiting == 500
-    driver.cancel(needy[3])
+    driver.cancel(without_stored[3])
     driver.run(2.0 + TICK_S)
     assert [permit for permit in driver.timed_out if not permit.has_stored] == [
-        permit for permit in needy if permit is not needy[3]
+        permit for permit in without_stored if permit is not without_stored[3]
     ]
     driver.check()
 
@@ -245,18 +245,18 @@ def test_a_work_rate_measured_with_a_full_house_bounds_the_line() -> None:
     assert decision.reason is Reason.QUEUE_FULL
     figures = driver.breaker.snapshot(driver.now)
     work_in_time_s = constants.QUEUE_SHARE * 2.0 * max(1.0, figures.work_rate)
-    needy = figures.waiting_without_stored
-    assert (needy - 1) * figures.baseline_s < work_in_time_s <= needy * figures.baseline_s
+    waiting, each_s = figures.waiting_without_stored, figures.baseline_s
+    assert (waiting - 1) * each_s < work_in_time_s <= waiting * each_s
 
 
 def test_the_needy_go_first() -> None:
     """Who has nothing else to be answered with gets the next place."""
     driver = filled()
-    needy = driver.admit(key=b"/n", stored=None)
-    assert isinstance(needy, Permit)
-    while needy.phase is Phase.QUEUED:
+    without_stored = driver.admit(key=b"/n", stored=None)
+    assert isinstance(without_stored, Permit)
+    while without_stored.phase is Phase.QUEUED:
         driver.finish(driver.in_flight[0])
-    assert needy in driver.in_flight
+    assert without_stored in driver.in_flight
     assert driver.queued, "those with a stored response still wait"
 
 
@@ -360,16 +360,16 @@ def test_writes_wait_below_a_known_ceiling_and_are_forwarded_at_last() -> None:
     """At the head of the line, before GETs; 2 s at most, and never refused."""
     driver = pooled(Driver())
     fill(driver, 10)
-    needy = driver.admit(key=b"/n", stored=None)
+    without_stored = driver.admit(key=b"/n", stored=None)
     write = driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
     late = driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
-    assert isinstance(needy, Permit)
+    assert isinstance(without_stored, Permit)
     assert isinstance(write, Permit)
     assert isinstance(late, Permit)
-    assert {needy.phase, write.phase, late.phase} == {Phase.QUEUED}
+    assert {without_stored.phase, write.phase, late.phase} == {Phase.QUEUED}
     driver.finish(driver.in_flight[0])
     assert write.phase is Phase.IN_FLIGHT, "it goes first"
-    assert needy.phase is Phase.QUEUED
+    assert without_stored.phase is Phase.QUEUED
     while late.phase is Phase.QUEUED and driver.now < 100:
         driver.tick()
     assert late.phase is Phase.IN_FLIGHT
@@ -673,7 +673,7 @@ def test_above_the_ramp_the_reason_is_half_open() -> None:
     reasons = set()
     for number in range(10):
         decision = driver.admit(key=b"/%d" % number)
-        if isinstance(decision, Shed):
+        if isinstance(decision, Rejection):
             reasons.add(decision.reason)
     assert reasons == {Reason.HALF_OPEN}
 
@@ -812,7 +812,7 @@ def test_the_whole_application_failing_opens_no_route() -> None:
     driver = Driver()
     for number in range(20):
         decision = driver.admit(key=b"/%d" % number, route=b"GET /%d" % (number % 2))
-        if isinstance(decision, Shed):
+        if isinstance(decision, Rejection):
             break
         driver.finish(decision, Outcome.OVERLOAD if number > 6 else Outcome.OK)
     assert driver.breaker.state is State.OPEN

@@ -10,7 +10,7 @@ from retter.breaker import (
     Kind,
     Permit,
     Phase,
-    Shed,
+    Rejection,
     State,
     constants,
 )
@@ -105,7 +105,7 @@ def test_a_ticket_makes_known_and_the_one_that_is_good_is_kept() -> None:
 # --- at the circuit ---
 
 
-def get(driver: Driver, client: int, key: bytes, stored: float | None = None) -> Permit | Shed:
+def get(driver: Driver, client: int, key: bytes, stored: float | None = None) -> Permit | Rejection:
     """Somebody asks for a page."""
     return driver.admit(Kind.GET, key, stored=stored, asker=Asker(client))
 
@@ -161,7 +161,7 @@ def test_a_visitor_gets_the_next_place_though_a_crawler_waits() -> None:
     visitor = get(driver, 2, b"/read")
     assert isinstance(visitor, Permit)
     assert (visitor.lane, visitor.phase) == (STRANGER, Phase.QUEUED)
-    assert isinstance(crawler, Shed) or crawler.lane == HEAVY
+    assert isinstance(crawler, Rejection) or crawler.lane == HEAVY
     queued = [permit for permit in driver.queued if permit.lane == UNSORTED]
     for permit in list(driver.in_flight)[:1]:
         driver.finish(permit)

@@ -18,7 +18,7 @@ from retter.breaker import (
     Mode,
     Permit,
     Phase,
-    Shed,
+    Rejection,
     State,
     constants,
 )
@@ -207,7 +207,7 @@ TestAnyHistoryInLanes = AnyHistoryInLanes.TestCase
 # One event: what, a number to pick with, and the time to the next in ticks.
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["get", "needy", "other", "ok", "ok", "fail", "error", "detach"]),
+        st.sampled_from(["get", "without_stored", "other", "ok", "ok", "fail", "error", "detach"]),
         st.integers(1, 15),
         st.integers(0, 40),
     ),
@@ -234,7 +234,7 @@ def play(events: list[Event], scale: float = 1.0) -> list[str]:
         for index in range(number):
             if what == "get":
                 driver.admit(Kind.GET, b"/%d" % index, route=b"GET /%d" % (index % 2))
-            elif what == "needy":
+            elif what == "without_stored":
                 driver.admit(Kind.GET, b"/%d" % index, stored=None)
             elif what == "other":
                 driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
@@ -395,6 +395,6 @@ def test_shed_objects_are_never_permits() -> None:
     """A refusal is shared by all whom it concerns."""
     driver = opened()
     first, second = driver.admit(Kind.GET, b"/1"), driver.admit(Kind.GET, b"/2")
-    assert isinstance(first, Shed)
+    assert isinstance(first, Rejection)
     assert first is second
     assert first.count >= 2

@@ -38,7 +38,7 @@ def request(
         method=method, target=target, http11=http11, host=b"a", framing=Framing.NONE,
         content_length=0, keep_alive=True, expect_continue=False, upgrade=b"", forward=b"",
         conditional=False, fields=(*[(b"accept-encoding", value) for value in values], *more),
-        telling=(),
+        identity_fields=(),
     )  # fmt: skip
 
 

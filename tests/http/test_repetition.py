@@ -24,7 +24,7 @@ from retter.http.forwarding import Trust
 from retter.http.message import RequestHead
 from retter.http.request_parser import FIELDS_COUNTED_FROM_BYTES, RequestParser
 from retter.http.response_parser import parse_response
-from retter.http.variants import Shaper
+from retter.http.variants import VariantRules
 from retter.store.conditional import answer
 from retter.store.record import facts_of, vary_names_of
 from tests.store.test_conditional import stored
@@ -137,11 +137,12 @@ def test_codings_of_a_stored_answer() -> None:
 
 def test_forwarded() -> None:
     """Of very many elements none is left out of what separates answers."""
-    shaper = Shaper()
+    rules = VariantRules()
     few = b"for=_a;proto=http," * (LIST_MEMBERS_MAX // 2 - 1)
-    assert shaper.shape(((b"forwarded", few + b"for=_b"),)) == shaper.shape(((b"forwarded", few),))
-    shapes = {shaper.shape(((b"forwarded", few + b"for=1;for=2;for=%d" % n),)) for n in range(3)}
-    assert len(shapes) == 3
+    key = rules.variant_key(((b"forwarded", few),))
+    assert rules.variant_key(((b"forwarded", few + b"for=_b"),)) == key
+    keys = {rules.variant_key(((b"forwarded", few + b"for=1;for=2;for=%d" % n),)) for n in range(3)}
+    assert len(keys) == 3
 
 
 def test_hops() -> None:

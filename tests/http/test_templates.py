@@ -124,7 +124,7 @@ def test_requests_that_share_forms(trusted: bool, heads: list[tuple[str, list[st
         target_bytes_max=50,
         instance=b"me",
         trusted=trusted,
-        tells=lambda name: name in (b"cookie", b"authorization"),
+        is_identity_field=lambda name: name in (b"cookie", b"authorization"),
     )
     _eager(parser)
     for line, fields in [*heads, *heads]:

@@ -3,7 +3,7 @@
 import pytest
 
 from retter.http.known_names import ADDRESS_FIELDS, COUNTRY_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
-from retter.http.variants import Shaper, is_plain, likeness
+from retter.http.variants import VariantRules, is_plain, likeness
 from tests.support.harness import FakeProxy, body_of, get, reply
 from tests.support.site import Asked, Site, page
 
@@ -252,14 +252,14 @@ def test_one_client_does_not_push_out_anothers() -> None:
     ],
 )
 def test_accept_counts_by_what_stands_first(accept: str, plain: bool, mark: str) -> None:
-    shape = Shaper().shape(((b"accept", accept.encode()),))
-    assert shape == (f"accept: {mark}\n".encode() if mark else b"")
-    assert is_plain(shape) is plain
+    variant_key = VariantRules().variant_key(((b"accept", accept.encode()),))
+    assert variant_key == (f"accept: {mark}\n".encode() if mark else b"")
+    assert is_plain(variant_key) is plain
 
 
 def test_the_order_of_fields_makes_no_shape() -> None:
     fields = ((b"save-data", b"on"), (b"x-moz", b"prefetch"), (b"accept", b"text/html"))
-    assert Shaper().shape(fields) == Shaper().shape(fields[::-1]) != b""
+    assert VariantRules().variant_key(fields) == VariantRules().variant_key(fields[::-1]) != b""
 
 
 def test_the_kind_of_device_counts_more_than_the_language() -> None:

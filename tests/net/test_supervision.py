@@ -135,7 +135,7 @@ def test_dialling_again_goes_on_after_a_fault(pool: HandPool) -> None:
     assert len(loop.told) == 1 and not pool._redialling
 
 
-def telling(proxy: FakeProxy) -> list[Exception]:
+def identity_fields(proxy: FakeProxy) -> list[Exception]:
     """Take what is told of our own faults, which would else fail the test."""
     proxy.loop.takes_reports = True
     return proxy.loop.reported
@@ -159,7 +159,7 @@ def fails_for_the_first(method: Callable[..., Any]) -> Callable[..., Any]:
 def test_a_tick_goes_on_to_the_next_exchange(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The one that has met a fault is answered, and its place is free."""
     proxy = FakeProxy(patience_closed_s=1, upstream_timeout_s=2)
-    told = telling(proxy)
+    told = identity_fields(proxy)
     proxy.client(get())
     proxy.upstream.sends(reply(b"good"))
     clients = [proxy.client(get()) for _ in range(2)]
@@ -174,7 +174,7 @@ def test_a_tick_goes_on_to_the_next_exchange(monkeypatch: pytest.MonkeyPatch, na
 @replaces_parts
 def test_whose_turn_it_is_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = FakeProxy(circuit="open")
-    told = telling(proxy)
+    told = identity_fields(proxy)
     proxy.services.breaker.set_mode(proxy.loop.now, Mode.AUTO)
     proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 5)
     clients = [proxy.client(get(f"/{n}")) for n in range(2)]
@@ -197,7 +197,7 @@ def test_whose_turn_it_is_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch)
 
 def test_the_time_of_other_clients_ends_after_a_fault() -> None:
     proxy = FakeProxy(keep_alive_s=2, head_timeout_s=2)
-    told = telling(proxy)
+    told = identity_fields(proxy)
     first, second = proxy.client(b"GET"), proxy.client(b"GET")
     transport: Any = first.transport
 

@@ -242,7 +242,7 @@ def _is_everyones(self: ParsedRequest, *arguments: Any, **named: Any) -> None:
     [
         (DownstreamConnection, "on_deadline", lambda *_: None),
         (UpstreamConnection, "_end_exchange", _reuses_everything),
-        (UpstreamConnection, "abandon", lambda self: None),
+        (UpstreamConnection, "discard", lambda self: None),
         (ParsedRequest, "__init__", _is_everyones),
     ],
 )

@@ -47,7 +47,7 @@ def head_of(*fields: str, status: str = "200 OK") -> ResponseHead:
 def stored(body: bytes) -> StoredResponse:
     return StoredResponse(
         status=200, head=b"", body=body, content_coding=b"", etag=b"", last_modified=b"",
-        stored_at=0.0, age_s=0.0, superseded=False, no_store=False, age_max_s=1e9, shape=b"",
+        stored_at=0.0, age_s=0.0, superseded=False, no_store=False, age_max_s=1e9, variant_key=b"",
         vary_names=(), vary=b"", received_age_s=0, entry_bytes=0,
     )  # fmt: skip
 

@@ -31,8 +31,8 @@ class Greeting(Preamble):
 class Next(asyncio.Protocol):
     """What comes after a greeting."""
 
-    def __init__(self, told_peer: str | None, *, closes: bool = False) -> None:
-        self.told_peer = told_peer
+    def __init__(self, peer_in_header: str | None, *, closes: bool = False) -> None:
+        self.peer_in_header = peer_in_header
         self.closes = closes
         self.data: list[bytes] = []
 
@@ -47,8 +47,8 @@ class Next(asyncio.Protocol):
 def greeted(proxy: FakeProxy, *, closes: bool = False) -> tuple[FakePeer, list[Next]]:
     made: list[Next] = []
 
-    def make(told_peer: str | None) -> Next:
-        made.append(Next(told_peer, closes=closes))
+    def make(peer_in_header: str | None) -> Next:
+        made.append(Next(peer_in_header, closes=closes))
         return made[-1]
 
     connection = Greeting(proxy.services, make)
@@ -65,7 +65,7 @@ def test_what_comes_next_is_told_the_peer_and_gets_the_rest() -> None:
     assert len(proxy.services.clients.connections) == proxy.services.counters.connections == 1
     peer.sends(b"!GET")
     (after,) = made
-    assert (after.told_peer, after.data) == ("203.0.113.9", [b"GET"])
+    assert (after.peer_in_header, after.data) == ("203.0.113.9", [b"GET"])
     assert peer.transport.protocol is after
     # What comes next is accepted again, as itself.
     assert len(proxy.services.clients.connections) == proxy.services.counters.connections == 0

@@ -56,7 +56,7 @@ class FakeConnection:
             self.closed = True
             self.pool.forget(self)  # type: ignore[arg-type]
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         self.close()
 
     def abort(self) -> None:

@@ -28,7 +28,7 @@ def stored(body: bytes = b"good", etag: bytes = b'"1"') -> StoredResponse:
     return StoredResponse(
         status=200, head=b"HTTP/1.1 200 OK\r\nETag: " + etag + b"\r\n", body=body,
         content_coding=b"", etag=etag, last_modified=b"", stored_at=100.0, age_s=2.0,
-        superseded=False, no_store=False, age_max_s=1e9, shape=b"", vary_names=(), vary=b"",
+        superseded=False, no_store=False, age_max_s=1e9, variant_key=b"", vary_names=(), vary=b"",
         received_age_s=0, entry_bytes=0,
     )  # fmt: skip
 

@@ -244,7 +244,7 @@ def test_a_pooled_connection_goes_back_reading() -> None:
 def test_giving_up_is_silent() -> None:
     upstream = Upstream()
     sink = upstream.ask()
-    upstream.connection.abandon()
+    upstream.connection.discard()
     upstream.connection.connection_lost(None)
     assert sink.error is None
     assert upstream.transport.aborted

@@ -31,7 +31,7 @@ def record_of(body: bytes, vary: bytes = b"") -> Record:
 def put(shelves: Shelves, owner: bytes, url: bytes, body: bytes, vary: bytes = b"") -> bytes:
     """Store a response before the other variants of its key, as the store does."""
     key = key_of(owner, url)
-    record = record_of(shelves.hold_body(body), vary)
+    record = record_of(shelves.acquire_body(body), vary)
     shelves.insert(key, owner, shelves.slots.get(key, ()), record, SIZE)
     return key
 
@@ -72,16 +72,16 @@ def test_a_form_goes_with_its_body() -> None:
     shelves = Shelves(100_000, 100_000)
     key = put(shelves, EVERYONE, b"/", b"x" * 500)
     (body,) = all_of(shelves)
-    shelves.hold_coded(body, b"gzip", b"packed")
-    shelves.hold_coded(body, b"gzip", b"another")  # the first one is kept
-    shelves.hold_coded(body, b"br", body)  # gains nothing, and costs nothing
+    shelves.add_coded(body, b"gzip", b"packed")
+    shelves.add_coded(body, b"gzip", b"another")  # the first one is kept
+    shelves.add_coded(body, b"br", body)  # gains nothing, and costs nothing
     assert shelves.coded(body, b"gzip") == b"packed"
     assert shelves.coded(body, b"br") is body
     assert shelves.coded(body, b"zstd") is None
     assert shelves.bytes_used == SIZE + 500 + len(b"packed")
     shelves.remove_key(key)
     assert shelves.bytes_used == 0
-    shelves.hold_coded(body, b"gzip", b"late")
+    shelves.add_coded(body, b"gzip", b"late")
     assert (shelves.bytes_used, shelves.coded(body, b"gzip")) == (0, None), "nobody has that body"
 
 
@@ -90,9 +90,9 @@ def test_a_body_and_its_forms_take_half_of_the_budget_at_most() -> None:
     put(shelves, EVERYONE, b"/", b"x" * 4000)
     (body,) = all_of(shelves)
     assert shelves.coded_bytes_max(body) == 1000
-    shelves.hold_coded(body, b"gzip", b"y" * 1001)
+    shelves.add_coded(body, b"gzip", b"y" * 1001)
     assert shelves.coded(body, b"gzip") is body, "noted, so that it is not made again"
-    shelves.hold_coded(body, b"br", b"y" * 900)
+    shelves.add_coded(body, b"br", b"y" * 900)
     assert shelves.coded_bytes_max(body) == 100
 
 
@@ -140,7 +140,7 @@ def test_a_replacement_changes_what_an_owner_pays() -> None:
     key = put(shelves, ALICE, b"/", b"x" * 100)
     old = as_stored(shelves.slots[key][0])
     form = Form(b"", b"y" * 40)
-    shelves.hold_coded(old.body, b"gzip", form.body)
+    shelves.add_coded(old.body, b"gzip", form.body)
     new = old._replace(forms=((b"gzip", form),), entry_bytes=SIZE + 7)
     shelves.replace(key, old, new)
     assert shelves.slots[key] == (tuple(new),)
@@ -158,12 +158,12 @@ def test_clearing_frees_little_by_little() -> None:
         put(shelves, EVERYONE, b"/%d" % number, b"%d" % number)
     assert shelves.clear() == count
     assert (shelves.entries, shelves.bytes_used, shelves.bodies, len(shelves.slots)) == (0, 0, 0, 0)
-    left = sum(len(shelf) for shelf in shelves._rubbish)
+    left = sum(len(shelf) for shelf in shelves._cleared)
     assert left == 4 * count  # the places, their order, the bodies, and their uses
-    shelves.take_rubbish_out()
-    assert sum(len(shelf) for shelf in shelves._rubbish) == left - FREED_AT_ONCE_MAX
-    shelves.take_all_rubbish_out()
-    assert shelves._rubbish == []
+    shelves.free_some()
+    assert sum(len(shelf) for shelf in shelves._cleared) == left - FREED_AT_ONCE_MAX
+    shelves.free_all()
+    assert shelves._cleared == []
 
 
 def test_a_smaller_budget_is_reached_little_by_little() -> None:
@@ -173,12 +173,12 @@ def test_a_smaller_budget_is_reached_little_by_little() -> None:
         put(shelves, EVERYONE, b"/%d" % number, b"x")
     shelves.resize(10 * SIZE + 1, 10**9)
     assert shelves.entries == count
-    shelves.take_rubbish_out()
+    shelves.free_some()
     assert shelves.entries == count - SETTLED_AT_ONCE_MAX
     put(shelves, EVERYONE, b"/new", b"x")  # room for it is there meanwhile
     assert shelves.entries <= count - SETTLED_AT_ONCE_MAX + 1
     for _ in range(3):
-        shelves.take_rubbish_out()
+        shelves.free_some()
     assert (shelves.entries, shelves.bytes_used) == (10, 10 * SIZE + 1)
 
 
@@ -188,7 +188,7 @@ def test_what_is_hidden_is_not_found_and_is_counted_until_it_is_settled() -> Non
     before = shelves.bytes_used
     assert shelves.hide([key]) == 1
     assert (shelves.entries, list(shelves.slots), shelves.bytes_used) == (0, [], before)
-    shelves.take_rubbish_out()
+    shelves.free_some()
     assert (shelves.bytes_used, shelves.owner_keys) == (0, {})
 
 
@@ -198,7 +198,7 @@ def test_what_is_hidden_twice_is_settled_twice() -> None:
     for body in (b"first", b"second"):
         assert shelves.hide([put(shelves, ALICE, b"/", body)]) == 1
     assert shelves.bodies == 1, "the first one is settled when the key is hidden again"
-    shelves.take_rubbish_out()
+    shelves.free_some()
     assert (shelves.bytes_used, shelves.bodies, shelves.owner_keys) == (0, 0, {})
 
 
@@ -250,7 +250,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule(body=BODIES, coded=st.sampled_from([b"", b"p" * 50]))
     def codes(self, body: bytes, coded: bytes) -> None:
-        self.shelves.hold_coded(body, b"gzip", coded)
+        self.shelves.add_coded(body, b"gzip", coded)
 
     @rule()
     def clears(self) -> None:
@@ -262,7 +262,7 @@ class Accounts(RuleBasedStateMachine):
 
     @rule()
     def ticks(self) -> None:
-        self.shelves.take_rubbish_out()
+        self.shelves.free_some()
 
     @invariant()
     def every_byte_is_counted_once(self) -> None:

@@ -41,7 +41,7 @@ def request(*fields: tuple[bytes, bytes]) -> RequestHead:
         expect_continue=False,
         upgrade=b"",
         forward=b"",
-        telling=fields,
+        identity_fields=fields,
         conditional=any(name == b"range" for name, _ in fields),
     )
 
@@ -77,7 +77,7 @@ def stored(
         superseded=False,
         no_store=False,
         age_max_s=1e9,
-        shape=b"",
+        variant_key=b"",
         vary_names=(),
         vary=b"",
         received_age_s=0,

@@ -189,7 +189,7 @@ class Near(RuleBasedStateMachine):
         self.tick()
 
     def tick(self) -> None:
-        self.store.take_rubbish_out()
+        self.store.free_some()
 
     @invariant()
     def nobody_gets_what_is_somebody_elses(self) -> None:

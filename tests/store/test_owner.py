@@ -13,7 +13,7 @@ from retter.http.known_names import (
     SHAPE_FIELDS,
 )
 from retter.http.message import Framing, RequestHead, ResponseHead
-from retter.http.variants import Shaper
+from retter.http.variants import VariantRules
 from retter.store.owner import (
     COOKIE_LINE_BYTES_REMEMBERED_MAX,
     COOKIE_LINES_BYTES_MAX,
@@ -69,9 +69,9 @@ def request(*fields: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead
         expect_continue=False,
         upgrade=b"",
         forward=b"",
-        telling=fields,
+        identity_fields=fields,
         conditional=any(name == b"range" for name, _ in fields),
-        shape=Shaper().shape(fields),
+        variant_key=VariantRules().variant_key(fields),
     )
 
 
@@ -111,16 +111,16 @@ def test_a_neutral_field_is_everyone(name: bytes) -> None:
 def test_a_field_that_asks_for_another_answer_separates_variants_not_owners(name: bytes) -> None:
     one, other = request((name, b"one")), request((name, b"other"))
     assert owner((name, b"one")) == EVERYONE
-    assert one.shape != other.shape != b""
+    assert one.variant_key != other.variant_key != b""
 
 
 def test_forwarded_separates_by_scheme_and_host_not_by_client() -> None:
     one = request((b"forwarded", b'for=10.0.0.1;proto=https;host="a.example"'))
     same = request((b"forwarded", b'for=10.0.0.2;Proto=https;host="a.example"'))
     other = request((b"forwarded", b'for=10.0.0.1;proto=http;host="a.example"'))
-    assert owner(*one.telling) == EVERYONE
-    assert one.shape.lower() == same.shape.lower()
-    assert one.shape != other.shape
+    assert owner(*one.identity_fields) == EVERYONE
+    assert one.variant_key.lower() == same.variant_key.lower()
+    assert one.variant_key != other.variant_key
 
 
 def test_neutral_headers_adds_names() -> None:
@@ -186,7 +186,7 @@ def test_a_credential_beside_a_session_is_the_sessions_owner_and_another_variant
     plain, one = owner(session), owner(session, (b"x-csrf-token", b"1"))
     other = owner(session, (b"x-csrf-token", b"2"))
     assert plain.digest == one.digest == other.digest
-    assert len({plain.shape, one.shape, other.shape}) == 3
+    assert len({plain.variant_key, one.variant_key, other.variant_key}) == 3
     assert one.owner_class is OwnerClass.CREDENTIAL
     assert one.session
     assert not one.anonymous

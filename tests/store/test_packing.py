@@ -30,11 +30,12 @@ def record(key: bytes, **changes: object) -> Record:
     one = StoredResponse(
         status=200, head=b"HTTP/1.1 200 Fine\r\nA: b\r\n", body=b"hello", content_coding=b"gzip",
         etag=b'"1"', last_modified=b"Sun, 06 Nov 1994 08:49:37 GMT", stored_at=NOW - 7.0, age_s=3.0,
-        superseded=False, no_store=False, age_max_s=100.0, shape=b"s", vary_names=(b"a", b"b"),
+        superseded=False, no_store=False, age_max_s=100.0, variant_key=b"s",
+        vary_names=(b"a", b"b"),
         vary=b"v" * 16, received_age_s=2, entry_bytes=0, forms=(), public=key.startswith(b"*"),
         soft=(b"en", b"m", b"DE"),
     )._replace(**changes)  # type: ignore[arg-type]  # fmt: skip
-    size = entry_bytes(key, one.head, one.etag, one.last_modified, one.shape)
+    size = entry_bytes(key, one.head, one.etag, one.last_modified, one.variant_key)
     return tuple(one._replace(entry_bytes=size))
 
 
@@ -51,11 +52,12 @@ def test_what_is_packed_comes_back(
     flags: tuple[bool, ...], marks: list[int],
 ) -> None:  # fmt: skip
     key = key_of(owner, URL)
-    coding, etag, modified, shape, language = texts
+    coding, etag, modified, variant_key, language = texts
     status, generation, age = numbers
     slot = tuple([
         record(
-            key, body=body, content_coding=coding, etag=etag, last_modified=modified, shape=shape,
+            key, body=body, content_coding=coding, etag=etag, last_modified=modified,
+            variant_key=variant_key,
             soft=(language, b"", b""), status=status, generation=generation, received_age_s=age,
             superseded=flags[0], incomplete=flags[1], forms=() if flags[2] else None,
         )

@@ -58,7 +58,7 @@ def request(
         expect_continue=False,
         upgrade=upgrade,
         forward=b"",
-        telling=fields,
+        identity_fields=fields,
         conditional=any(name == b"range" for name, _ in fields),
     )
 
@@ -105,7 +105,7 @@ def test_everyones_identity() -> None:
         route=b"route /a?b",
         lookup=True,
         store=True,
-        shape=b"",
+        variant_key=b"",
         session=False,
         stands_in=True,
     )

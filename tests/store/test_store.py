@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from retter.http.message import Fields, Framing, RequestHead, ResponseHead
-from retter.http.variants import Shaper
+from retter.http.variants import VariantRules
 from retter.store.accounting import OWNER_OVERHEAD_BYTES, SETTLED_AT_ONCE_MAX
 from retter.store.changes import CHANGES_REMEMBERED_MAX
 from retter.store.owner import OwnerRules
@@ -51,9 +51,9 @@ def request(
         expect_continue=False,
         upgrade=b"",
         forward=b"",
-        telling=fields,
+        identity_fields=fields,
         conditional=any(name == b"range" for name, _ in fields),
-        shape=Shaper().shape(fields),
+        variant_key=VariantRules().variant_key(fields),
     )
 
 
@@ -971,7 +971,7 @@ class HidingMachine(StoreMachine):
 
     @rule()
     def tick(self) -> None:
-        self.store.take_rubbish_out()
+        self.store.free_some()
 
     @invariant()
     def every_byte_is_counted(self) -> None:
@@ -1002,9 +1002,9 @@ def test_a_purge_of_very_many_is_over_for_visitors_at_once_and_counted_with_the_
     assert find(store, request(target=b"/many/7")) is None
     assert find(store, request(target=b"/kept")) is not None
     assert put(store, request(target=b"/many/7"), response(), b"new")
-    store.take_rubbish_out()
+    store.free_some()
     assert store.stats()["bytes_used"] > used // 3, "a part of it in each tick"
-    store.take_rubbish_out()
+    store.free_some()
     assert store.stats()["bytes_used"] < used // 100
     found = find(store, request(target=b"/many/7"))
     assert found is not None and found.body == b"new"
@@ -1258,7 +1258,7 @@ class FormsMachine(RuleBasedStateMachine):
         owners: dict[bytes, int] = {}
         for key, entry in entries:
             forms = entry.forms or ()
-            plain = entry_bytes(key, entry.head, entry.etag, entry.last_modified, entry.shape)
+            plain = entry_bytes(key, entry.head, entry.etag, entry.last_modified, entry.variant_key)
             heads = sum([len(form.head) + FORM_OVERHEAD_BYTES for _, form in forms])
             assert entry.entry_bytes == plain + heads
             for coding, form in forms:

@@ -12,7 +12,7 @@ from retter.breaker import (
     Mode,
     Permit,
     Phase,
-    Shed,
+    Rejection,
     State,
     Transition,
     constants,
@@ -52,7 +52,7 @@ class Driver:
         route: bytes = b"GET /",
         client: int = 0,
         asker: Asker | None = None,
-    ) -> Permit | Shed:
+    ) -> Permit | Rejection:
         """Ask, and start at once what may start."""
         state = self.breaker.state
         if self.foretells:
@@ -66,13 +66,13 @@ class Driver:
             assert would.reason is decision.reason
             if isinstance(would, Permit) and isinstance(decision, Permit):
                 assert (would.phase, would.probe) == (decision.phase, decision.probe)
-            elif isinstance(would, Shed) and isinstance(decision, Shed):
+            elif isinstance(would, Rejection) and isinstance(decision, Rejection):
                 assert would.count == decision.count, "told once"
                 assert would.serve_stored == decision.serve_stored
             assert transitions <= len(self.transitions)
         self.log.append(repr(decision))
         if self.breaker.paused_until is not None:
-            if isinstance(decision, Shed):
+            if isinstance(decision, Rejection):
                 assert decision.reason is Reason.PAUSED
                 assert decision.serve_stored == (stored is not None)
                 assert stored is not None or len(self.held) == constants.HELD_MAX
@@ -80,7 +80,7 @@ class Driver:
                 assert decision.phase is Phase.HELD
                 self.held.append(decision)
             return decision
-        if isinstance(decision, Shed):
+        if isinstance(decision, Rejection):
             assert kind is Kind.GET, "other methods are never shed"
             assert decision.serve_stored == (stored is not None)
             assert self.mode is not Mode.CLOSED
@@ -150,12 +150,13 @@ class Driver:
             assert load + len(ready) - 1 < cap if rest[-1].is_get else others_in < ceiling
         line = [permit for permit in self.queued if permit not in released_before]
         others = [permit for permit in line if not permit.is_get]
-        needy = [permit for permit in line if permit.is_get and not permit.has_stored]
-        patient = [permit for permit in line if permit.has_stored]
+        without_stored = [permit for permit in line if permit.is_get and not permit.has_stored]
+        with_stored = [permit for permit in line if permit.has_stored]
         if rest and rest[0].is_get:
             others = []
         if type(breaker.room) is WaitingRoom:  # the order of lanes is looked at elsewhere
-            assert rest == (others + needy + patient)[: len(rest)], "first come, first served"
+            due = others + without_stored + with_stored
+            assert rest == due[: len(rest)], "first come, first served"
         for permit in ready:
             self.queued.remove(permit)
             self.log.append(f"ready {permit!r}")

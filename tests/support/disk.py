@@ -111,9 +111,9 @@ class Lasting:
     def forget(self) -> None:
         """Have nothing in memory, as if others had pushed all of it out."""
         self.store._purge_near(list(self.store._slots))
-        self.store._shelves.take_all_rubbish_out()
+        self.store._shelves.free_all()
         while self.store._shelves._hidden:
-            self.store.take_rubbish_out()
+            self.store.free_some()
 
     def look(self, identity: Identity) -> None:
         """Have read what a request needs, as `begin` does."""
