@@ -26,11 +26,12 @@ MODULES = (
     "store/sessions", "store/set_cookie", "store/store", "store/taken_back",
     "compression/coding",
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection",
-    "proxy/deadline_wheel", "proxy/delivery", "proxy/exchange", "proxy/goodness",
-    "proxy/holders", "proxy/interfaces", "proxy/keeping", "proxy/learning",
-    "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay", "proxy/request",
-    "proxy/request_body", "proxy/responses", "proxy/sampling", "proxy/services",
-    "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection", "proxy/withdrawals",
+    "proxy/client_requests", "proxy/client_writer", "proxy/deadline_wheel", "proxy/delivery",
+    "proxy/exchange", "proxy/goodness", "proxy/holders", "proxy/interfaces", "proxy/keeping",
+    "proxy/learning", "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay",
+    "proxy/request", "proxy/request_body", "proxy/responses", "proxy/sampling",
+    "proxy/services", "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection",
+    "proxy/withdrawals",
 )  # fmt: skip
 
 LEVELS = ("0", "1", "2", "3")

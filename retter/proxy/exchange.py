@@ -361,7 +361,7 @@ class Exchange(Work):
     def response_informational(self, head: ResponseHead) -> None:
         """Pass a 1xx on (RFC 9110 section 15.2); HTTP/1.0 does not know them."""
         if self._client is not None and self._parsed.head.http11:
-            self._client.write(head.forward + b"\r\n")
+            self._client.out.write(head.forward + b"\r\n")
 
     def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None:
         """Take a plain answer that arrived in one piece: the short way through `response_head`.
@@ -394,7 +394,7 @@ class Exchange(Work):
         permit = self._permit
         services.counters.forwarded_get[permit.reason.row + head.status // 100] += 1
         end = services.answers.forwarded_end(_GET, client.begin_answer(parsed.head))
-        client.write_message(sent + end, sent_body)
+        client.out.write_message(sent + end, sent_body)
         self.stage = _DONE
         if services.access_log is not None:
             took_s, reason = took_so_far_s(services, self._began_at), permit.reason

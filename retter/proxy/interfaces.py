@@ -12,6 +12,7 @@ from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.http.forwarding import ForwardingFields
 from retter.http.message import RequestHead
+from retter.proxy.client_writer import ClientWriter
 from retter.proxy.request import ParsedRequest
 from retter.proxy.responses import Persistence
 from retter.store.store import StoredResponse
@@ -108,18 +109,7 @@ class Client(ABC):
     __slots__ = ()
 
     forwarding: ForwardingFields
-
-    @abstractmethod
-    def write(self, data: bytes) -> None:
-        """Write to the client."""
-
-    @abstractmethod
-    def write_message(self, head: bytes, body: bytes) -> None:
-        """Write a head and a body in one system call."""
-
-    @abstractmethod
-    def write_stored(self, head: bytes, body: bytes | memoryview) -> None:
-        """Write a large stored response so that what the client has not taken is no copy of it."""
+    out: ClientWriter  # to the client
 
     @abstractmethod
     def begin_answer(self, request: RequestHead) -> Persistence:
@@ -161,10 +151,6 @@ class Client(ABC):
     @abstractmethod
     def begin_tunnel(self, tunnel: TunnelClientSide, now: float) -> None:
         """Hand all that comes from here on to the tunnel."""
-
-    @abstractmethod
-    def write_eof(self) -> None:
-        """Close our direction of the tunnel, or all of it where TLS knows no half."""
 
     @abstractmethod
     def close(self) -> None:

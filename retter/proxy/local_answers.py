@@ -143,9 +143,9 @@ def answer_from_store(
     if parsed.head.method == b"HEAD":
         body = b""  # RFC 9110 section 9.3.2: the head that a GET would get
     if isinstance(body, bytes) and len(body) <= VIEW_BYTES_MIN:
-        client.write_message(head, body)
+        client.out.write_message(head, body)
     else:
-        client.write_stored(head, body)
+        client.out.write_stored(head, body)
     services.counters.stored[reason.row + status // 100] += 1
     if services.access_log is not None:
         log_request(services, client, parsed, status, "cache", reason, took_s, len(body))
@@ -230,7 +230,7 @@ def refuse(
     pause_s = retry_after_s if reason is Reason.PAUSED else 0.0
     now = services.loop.time()
     wait = services.turns.wait_of(forwarding, parsed, number, now, pause_s)
-    client.write(
+    client.out.write(
         services.answers.error(
             parsed.head, 503, reason, client.begin_answer(parsed.head),
             date=services.http_date(), retry_after_s=seconds, wait=wait,
@@ -251,7 +251,7 @@ def answer_error(
 ) -> None:
     """Write an error of our own in place of the application's answer."""
     note_unanswered(services, parsed)
-    client.write(
+    client.out.write(
         services.answers.error(
             parsed.head, status, reason, client.begin_answer(parsed.head),
             date=services.http_date(),

@@ -5,8 +5,10 @@ import re
 from retter.base.errors import BadRequest
 from retter.base.reason import Reason
 from retter.breaker import Kind
+from retter.http.memo import HeadMemo
 from retter.http.message import Framing
 from retter.proxy.client_connection import DownstreamConnection
+from retter.proxy.client_requests import ClientRequests, Requester
 from retter.proxy.request import ParsedRequest
 
 # RFC 8555 section 8.3: whoever gives out certificates asks here by plain http. What follows is one
@@ -25,48 +27,50 @@ def _nowhere_to_go() -> BadRequest:
     return BadRequest("a Host field is needed here: the site is served by https alone")
 
 
-class RedirectingConnection(DownstreamConnection):
+class RedirectingRequests(ClientRequests):
     """Answers what is not https with where it is to be had."""
 
     __slots__ = ()
 
-    def _begin(self, parsed: ParsedRequest, now: float) -> None:
-        if self._stays(parsed):
-            super()._begin(parsed, now)
+    def begin(self, connection: Requester, parsed: ParsedRequest, now: float) -> None:
+        if self._stays(connection, parsed):
+            super().begin(connection, parsed, now)
             return
         if not parsed.head.host:
-            self._refuse(_nowhere_to_go())
+            connection.refuse(_nowhere_to_go())
             return
-        self._redirect(parsed)
-        if self._close:
-            self._end()
+        self._redirect(connection, parsed)
+        if connection.last:
+            connection.end()
         else:
-            self.deadline = now + self._services.settings.keep_alive_s
+            connection.deadline = now + self._services.settings.keep_alive_s
 
-    def _begin_with_body(self, parsed: ParsedRequest, rest: bytes, now: float) -> bytes:
-        if self._stays(parsed):
-            return super()._begin_with_body(parsed, rest, now)
+    def begin_with_body(
+        self, connection: Requester, parsed: ParsedRequest, rest: bytes, now: float
+    ) -> bytes:
+        if self._stays(connection, parsed):
+            return super().begin_with_body(connection, parsed, rest, now)
         if not parsed.head.host:
-            self._refuse(_nowhere_to_go())
+            connection.refuse(_nowhere_to_go())
             return b""
-        self._close = True  # its body is not read
-        self._redirect(parsed)
-        self._end(sending=True)
+        connection.last = True  # its body is not read
+        self._redirect(connection, parsed)
+        connection.end(sending=True)
         return b""
 
-    def _stays(self, parsed: ParsedRequest) -> bool:
+    def _stays(self, connection: Requester, parsed: ParsedRequest) -> bool:
         head = parsed.head
         if not self._services.settings.https_redirect:
             return True  # not any more
         if _ACME_TARGET.fullmatch(head.target):
             return True
         # A trusted proxy in front that has spoken https with the client itself.
-        proto = head.first(b"x-forwarded-proto") if self.forwarding.trusted else None
+        proto = head.first(b"x-forwarded-proto") if connection.forwarding.trusted else None
         return proto is not None and proto.lower() == b"https"
 
-    def _redirect(self, parsed: ParsedRequest) -> None:
+    def _redirect(self, connection: Requester, parsed: ParsedRequest) -> None:
         services, head = self._services, parsed.head
-        self._count_request()
+        self.count_request(connection)
         port = services.settings.https_redirect
         host = _PORT.sub(b"", head.host)
         # RFC 9112 section 3.2.4: `*` is what a URI without a path becomes.
@@ -77,15 +81,24 @@ class RedirectingConnection(DownstreamConnection):
         if head.method not in (b"GET", b"HEAD") or head.framing is not Framing.NONE:
             line = b"308 Permanent Redirect"
         location = b"https://%b%b%b" % (host, b"" if port == 443 else b":%d" % port, path)
-        self.write(
+        connection.out.write(
             b"HTTP/1.1 %b\r\nDate: %b\r\nLocation: %b\r\nContent-Length: 0\r\nVia: 1.1 retter\r\n"
             b"%b\r\n"
-            % (line, services.http_date().encode(), location, self.begin_answer(head).value)
+            % (line, services.http_date().encode(), location, connection.begin_answer(head).value)
         )  # fmt: skip
         status = int(line[:3])
         services.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
         if services.access_log is not None:
             services.access_log.add(
-                self.forwarding.client_of(head), head, parsed.identity, status, "retter",
+                connection.forwarding.client_of(head), head, parsed.identity, status, "retter",
                 Reason.HTTPS_REDIRECT, 0.0,
             )  # fmt: skip
+
+
+class RedirectingConnection(DownstreamConnection):
+    """A connection of a plain listener."""
+
+    __slots__ = ()
+
+    def _make_requests(self, memo: HeadMemo[ParsedRequest]) -> ClientRequests:
+        return RedirectingRequests(self._services, memo, self._proto)

@@ -239,7 +239,7 @@ class ResponseRelay:
                 client.close_after_answer()  # RFC 9112 section 6.1: no chunks for HTTP/1.0
         end = services.answers.forwarded_end(parsed.kind, client.begin_answer(request))
         services.counters.count_forwarded(parsed.kind is Kind.GET, self._permit.reason, head.status)
-        client.write_message(sent + extra + end, body)
+        client.out.write_message(sent + extra + end, body)
 
     def _compressed(
         self, body: bytes, complete: bool, trailers: Trailers
@@ -264,7 +264,7 @@ class ResponseRelay:
         if self._encoder is None and self._chunked:
             data = chunk(data) + last_chunk(trailers) if complete else chunk(data)
         if data:
-            client.write(data)
+            client.out.write(data)
 
     # -- compressing --------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class ResponseRelay:
         """Send what came out of the thread, or was flushed: it is framed already."""
         if data:
             self.body_bytes += len(data)
-            client.write(data)
+            client.out.write(data)
 
     def is_encoding(self) -> bool:
         """Whether a piece of the body is in the thread."""

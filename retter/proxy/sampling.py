@@ -30,10 +30,10 @@ class MeasuredDownstream(DownstreamConnection):
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        requests = self._requests
+        before = self.requests.count
         began_at = perf_counter()
         super().data_received(data)
-        if begun := self._requests - requests:
+        if begun := self.requests.count - before:
             self._services.counters.overhead_request.add((perf_counter() - began_at) / begun)
 
 

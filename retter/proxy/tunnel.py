@@ -38,7 +38,7 @@ def open_tunnel(
     services.breaker.first_byte(now, permit)
     services.breaker.detach(now, permit)
     services.counters.count_forwarded(parsed.kind is Kind.GET, permit.reason, 101)
-    client.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
+    client.out.write(head.forward + b"Via: 1.1 retter\r\n\r\n" + data)
     tunnel = Tunnel(services, client, upstream, parsed, permit, began_at, now)
     upstream.begin_tunnel(tunnel)
     client.begin_tunnel(tunnel, now)
@@ -80,12 +80,12 @@ class Tunnel:
         """Bytes from the application."""
         self._deadline = now + self._silence_s
         if self._client is not None:
-            self._client.write(data)
+            self._client.out.write(data)
 
     def upstream_eof(self, now: float) -> None:
         """The application sends no more."""
         if self._client is not None:
-            self._client.write_eof()
+            self._client.out.write_eof()
         self._end_direction(now)
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:

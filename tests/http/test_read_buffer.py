@@ -181,7 +181,7 @@ def test_what_waits_is_not_copied_for_each_request() -> None:
     data = get() * 100
     client.sends(data)
     for _ in range(3):
-        buffer = client.protocol._buffer
+        buffer = client.protocol.requests.buffer
         assert buffer.taken()[0] is data
         proxy.upstream.sends(reply())
     assert len(re.findall(b"HTTP/1.1 200 OK", client.received())) == 3

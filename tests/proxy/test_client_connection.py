@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retter.breaker.constants import HELD_MAX
-from retter.proxy.client_connection import READ_AHEAD_BYTES_MAX
+from retter.proxy.client_requests import READ_AHEAD_BYTES_MAX
 from retter.proxy.lingering import LINGER_SILENCE_S
 from tests.support.harness import (
     FakeProxy,
@@ -105,7 +105,7 @@ def test_what_is_sent_ahead_is_bounded() -> None:
     next_one = get("/n", headers={"X": "y" * 10_000})
     while client.transport.reading:
         client.sends(next_one)
-    assert len(client.protocol._buffer) <= READ_AHEAD_BYTES_MAX + len(next_one)
+    assert len(client.protocol.requests.buffer) <= READ_AHEAD_BYTES_MAX + len(next_one)
     for _ in range(3):
         proxy.upstream.sends(reply(b"1"))
     assert client.transport.reading, "there is room again"
