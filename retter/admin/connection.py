@@ -33,7 +33,7 @@ _STRICT_POLICY = ("Content-Security-Policy", "default-src 'none'; frame-ancestor
 
 
 class Listener(Protocol):
-    """What a connection needs of what has accepted it."""
+    """The part of the listener that a connection uses."""
 
     services: Services
     loop: asyncio.AbstractEventLoop

@@ -112,7 +112,7 @@ class EventStream:
 
 
 Parameters = dict[str, list[str]]
-"""What a query, a form or a JSON object says: texts by name."""
+"""The values of a query, a form or a JSON object: texts by name."""
 
 
 def one(parameters: Parameters, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Whose turn it is, for operators: lanes, and the clients that ask for most."""
+"""The queue for operators: lanes, and the clients that ask for most."""
 
 from typing import Any, Final
 

@@ -17,7 +17,7 @@ _NOT_IN_FIELDS: Final = re.compile(r"[\x00-\x08\x0a-\x1f]")
 
 
 def _begins_with_host(text: str) -> bool:
-    """Tell whether that is certain of an URL without a scheme: it has a port, or a dot and a path.
+    """Return whether a URL without a scheme certainly has a host: a port, or a dot and a path.
 
     `page`, `products/7` and `index.html` are paths whose slash was left out, or hosts; who knows.
     """

@@ -1,4 +1,4 @@
-"""What an answer takes when nothing queues: a running mean a route and one for the application.
+"""The time of a response without queueing: a running mean a route and one for the application.
 
 Only uncongested answers are samples (the caller decides which are), so that overload teaches
 nothing: a baseline that followed the latency would call every queue normal.

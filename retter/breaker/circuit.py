@@ -230,7 +230,7 @@ class Circuit:
             self._begin_generation()
 
     def _begin_generation(self) -> None:
-        """What was sent before says nothing about what is the case now."""
+        """Ignore the results of requests that were sent before now."""
         self.generation += 1
         self.failures.clear()
 

@@ -17,7 +17,7 @@ _NOBODY: Final = -1
 
 
 class Clients:
-    """Who failed of late, and the three clients that were answered well last."""
+    """The clients that failed lately, and the three clients that were answered well last."""
 
     __slots__ = (
         "_doubted",

@@ -1,4 +1,4 @@
-"""What the breaker counts for operators alone: nothing is decided by it."""
+"""Counters of the breaker for operators only: nothing is decided by it."""
 
 from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 

@@ -1,4 +1,4 @@
-"""What becomes of a request: a pure decision. It reads the circuit and changes nothing.
+"""The decision about a request: a pure function. It reads the circuit and changes nothing.
 
 `CircuitBreaker.admit` carries it out; `would` and the observe mode ask the same function.
 """
@@ -16,7 +16,7 @@ from retter.breaker.states import State
 
 
 class Action(Enum):
-    """What is to be done with a request."""
+    """The action for a request."""
 
     FORWARD = auto()  # at once
     WAIT = auto()  # for a place

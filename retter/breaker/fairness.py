@@ -1,4 +1,4 @@
-"""Whose request goes first when there is not enough for all.
+"""The order of requests when there is not enough for all.
 
 How many requests go to the application is decided elsewhere (decide.py, limit.py); here, into which
 lane of the line each of them comes:
@@ -26,7 +26,7 @@ LANE_WORDS: Final = ("known", "stranger", "heavy")
 
 
 class Asker(NamedTuple):
-    """Who asks, as far as it matters for its turn."""
+    """The client of a request, as far as it matters for the order."""
 
     client: int = NOBODY  # of its address (base/client_id.py)
     name: str = ""  # of its address, for operators

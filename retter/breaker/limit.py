@@ -1,4 +1,4 @@
-"""How many requests the application can work on: the limit learnt from its work rate.
+"""The limit of requests that the application can work on, learnt from its work rate.
 
 Every answer is worth what it takes without a queue (its route's baseline), whatever it took today.
 Worth per second is the number of busy workers, W: it grows with the load until all workers are

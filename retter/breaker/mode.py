@@ -1,10 +1,10 @@
-"""What an operator asks of the circuit."""
+"""The circuit's mode, set by an operator."""
 
 from enum import Enum
 
 
 class Mode(Enum):
-    """What an operator asks of the circuit."""
+    """The circuit's mode, set by an operator."""
 
     AUTO = "auto"
     OPEN = "open"  # hold it open: stored responses, and a trickle for what has none

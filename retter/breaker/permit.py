@@ -1,4 +1,4 @@
-"""What `admit` hands out: a permit to go upstream (now or later), or the refusal to.
+"""The results of `admit`: a permit to go upstream, now or later, or a rejection.
 
 A permit is one object per request and is reported finished exactly once. It carries all that the
 controller needs to know at the end, so that nothing has to be looked up again.
@@ -20,7 +20,7 @@ class Kind(Enum):
 
 
 class Phase(Enum):
-    """Where a request with a permit is."""
+    """The phase of a request with a permit."""
 
     QUEUED = "queued"  # waits for a place
     HELD = "held"  # waits for the end of a pause

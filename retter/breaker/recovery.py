@@ -1,4 +1,4 @@
-"""How an open circuit finds out that the application works again, and how it lets load back in.
+"""Recovery of an open circuit: probes, and the ramp by which load comes back.
 
 OPEN: one GET a wait goes upstream as a probe; the wait grows with every failure. HALF_OPEN: the
 requests in flight are limited, and every success makes room for one more, so that the load doubles

@@ -1,4 +1,4 @@
-"""What operators see of the breaker: latencies, and all figures at one moment."""
+"""Figures of the breaker for operators: latencies, and all figures at one moment."""
 
 from collections.abc import Iterator
 

@@ -7,7 +7,7 @@ from retter.breaker.mode import FairnessMode, Mode
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerSettings:
-    """What an operator may set. `ValueError` names the field, its value and what is allowed."""
+    """The settings of the breaker. `ValueError` names the field, its value and what is allowed."""
 
     mode: Mode = Mode.AUTO
     max_in_flight: int = 0  # a hard limit for GETs in every state; 0 = none

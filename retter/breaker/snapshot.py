@@ -1,4 +1,4 @@
-"""What operators see of the controller."""
+"""The figures of the breaker at one moment."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What time makes due: waits and patience that are over, windows, stalls, dips, relief.
+"""Work that is due by time: waits and patience that are over, windows, stalls, dips, relief.
 
 Called twenty times a second, not once a request: here, and only here, many requests are looked at.
 """

@@ -1,4 +1,4 @@
-"""How requests ended, by how many were in flight when they started.
+"""The outcomes of requests, by how many were in flight when they started.
 
 A request ends in one of three ways: in time, late, or failed. Its *rank* is the number in flight at
 its start, itself included. One table counts the three by rank, and three questions are put to it:

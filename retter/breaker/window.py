@@ -1,4 +1,4 @@
-"""What happened lately: outcomes counted over the last few seconds, forgetting in small steps.
+"""A sliding window: outcomes counted over the last few seconds, forgetting in small steps.
 
 Recording is one addition, because it happens for every request. Forgetting is the caller's tick:
 `advance(now)` drops the buckets that have become too old, whether time went on by one bucket or by

@@ -1,1 +1,1 @@
-"""How bodies are coded."""
+"""Content codings of bodies."""

@@ -35,7 +35,7 @@ def decoded_bytes_max(body: bytes) -> int:
 
 
 def acceptable(stored: StoredResponse, request: RequestHead) -> bool:
-    """Tell whether this client accepts the response as it is stored."""
+    """Return whether this client accepts the response as it is stored."""
     return all(accepts_coding(request, coding) for coding in _codings(stored.content_coding))
 
 
@@ -50,7 +50,7 @@ def readable(stored: StoredResponse, request: RequestHead) -> bool:
 
 
 def is_encoded(content_encoding: bytes) -> bool:
-    """Tell whether a body has a content coding."""
+    """Return whether a body has a content coding."""
     return bool(_codings(content_encoding))
 
 

@@ -52,7 +52,7 @@ class _Waiter(NamedTuple):
 
 
 class Decoding:
-    """What the exchanges of one process share."""
+    """Decoding for all exchanges of one process."""
 
     def __init__(self, store: ResponseStore, workers: Workers) -> None:
         self._store = store

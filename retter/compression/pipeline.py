@@ -93,7 +93,7 @@ class ThreadWorker:
 
 
 class EncodedSink(Protocol):
-    """What a BodyEncoder needs of the exchange it works for."""
+    """The part of an exchange that a BodyEncoder uses."""
 
     def encoding(self) -> None:
         """A piece is in the thread: no more of them until `encoded`."""
@@ -230,7 +230,7 @@ class Negotiated(Protocol):
 
 
 class Compression:
-    """What the exchanges of one process share.
+    """Compression for all exchanges of one process.
 
     Args:
         time: The loop's clock, monotonic seconds.

@@ -5,7 +5,7 @@ from typing import Protocol
 
 
 class Workers(Protocol):
-    """Where work is done off the event loop."""
+    """Workers off the event loop."""
 
     waiting: int  # jobs that are not done
 

@@ -1,1 +1,1 @@
-"""What operators set."""
+"""The settings."""

@@ -795,7 +795,7 @@ class Settings:
 
     @property
     def crawler_words(self) -> tuple[str, ...]:
-        """What is meant by `crawlers`: the words that are looked for."""
+        """Return the words that `crawlers` stands for."""
         own = tuple([word for word in self.crawlers if word != "auto"])
         return (*CRAWLER_WORDS, *own) if "auto" in self.crawlers else own
 

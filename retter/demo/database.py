@@ -50,7 +50,7 @@ class Job:
 
 @dataclass(slots=True)
 class Figures:
-    """What the database did since the start or the last reset."""
+    """The counters of the database since the start or the last reset."""
 
     in_work: int = 0
     waiting: int = 0

@@ -40,7 +40,7 @@ class Shot:
 
 
 class Shooter(Protocol):
-    """What a connection tells the generator."""
+    """The callbacks of a connection to the generator."""
 
     def connection_free(self, connection: "ClientConnection") -> None:
         """Its answer is complete and it may be used again."""

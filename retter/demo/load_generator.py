@@ -61,7 +61,7 @@ class Burst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """What to send where. Raises ValueError when it is beyond the limits."""
+    """The plan of a load: what is sent where. Raises ValueError when it is beyond the limits."""
 
     url: str  # http://HOST:PORT
     phases: tuple[Phase, ...] = (Phase(10.0, 2000.0),)
@@ -151,7 +151,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a set of samples amounts to. Latencies in seconds, nan when there are none."""
+    """The figures of a set of samples. Latencies in seconds, nan when there are none."""
 
     seconds: float
     gets: int

@@ -70,7 +70,7 @@ class EventStream:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Page:
-    """What a request leads to: queries to the database (0: none), then `make` is called."""
+    """The work of a request: queries to the database (0: none), then `make` is called."""
 
     make: Callable[[], Reply | EventStream]
     queries: int = 0

@@ -34,7 +34,7 @@ OPENED: Final = (b"Last-Modified", b"Sat, 01 Mar 2025 08:00:00 GMT")
 
 @dataclass(slots=True)
 class Session:
-    """What the shop knows of one browser."""
+    """The shop's session of one browser."""
 
     user: str = ""
     cart: dict[int, int] = field(default_factory=dict[int, int])
@@ -42,7 +42,7 @@ class Session:
 
 @dataclass(slots=True)
 class Served:
-    """What the server did for the shop's pages; knobs and figures are not counted."""
+    """The counters of the shop's pages; knobs and figures are not counted."""
 
     gets: int = 0  # arrived, HEAD among them
     posts: int = 0  # arrived, and all other methods
@@ -322,7 +322,7 @@ def _form(request: Request) -> dict[str, str]:
 
 
 def _may_turn(request: Request) -> bool:
-    """Tell whether this is somebody at this machine, on the knobs' own page if in a browser.
+    """Return whether this is somebody at this machine, on the knobs' own page if in a browser.
 
     The shop listens on loopback; a proxy in front of it may not, and appends its client's address.
     Clients that are not browsers send no Origin.

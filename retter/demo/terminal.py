@@ -1,4 +1,4 @@
-"""What the commands of the demonstration share: addresses, the event loop, lines for a terminal."""
+"""Common parts of the demonstration's commands: addresses, event loop, terminal lines."""
 
 import asyncio
 import contextlib

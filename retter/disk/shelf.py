@@ -169,7 +169,7 @@ class DiskShelf:
     # -- what the store asks
 
     def knows(self, key: bytes) -> bool:
-        """Tell whether something may be stored under a key."""
+        """Return whether something may be stored under a key."""
         if self.trouble:
             return False
         return not self._table_complete or self._table.get(self._table_key(key)) >= 0
@@ -252,7 +252,7 @@ class DiskShelf:
     # -- reading in the thread
 
     def is_slow(self, key: bytes) -> bool:
-        """Tell whether something may be stored under a key whose reading might take long."""
+        """Return whether something may be stored under a key whose reading might take long."""
         if self.trouble:
             return False
         note = self._table.get(self._table_key(key))

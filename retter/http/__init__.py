@@ -1,1 +1,1 @@
-"""What bytes mean: heads, bodies and fields of HTTP/1.1, read and written without I/O."""
+"""HTTP/1.1 heads, bodies and fields, read and written without I/O."""

@@ -8,7 +8,7 @@ _SCHEME_BYTES_MAX = 10
 
 
 def names_binding_scheme(fields: Fields, name: bytes) -> bool:
-    """Tell whether a field of that lower-case name speaks of such a scheme.
+    """Return whether a field of that lower-case name speaks of such a scheme.
 
     Of a field with several challenges, each is looked at (RFC 9110 section 11.6.1). One with more
     than are looked at is taken for such a scheme.

@@ -49,7 +49,7 @@ class BodyMalformed(Exception):
 
 
 class _Expected(Enum):
-    """What the next octets of a chunked body have to be."""
+    """The kind of the next bytes of a chunked body."""
 
     SIZE = auto()  # a chunk's size line
     DATA = auto()  # octets of the chunk

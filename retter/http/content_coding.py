@@ -78,7 +78,7 @@ _remembered = lru_cache(_REMEMBERED_MAX)(_read)
 
 
 def accepts_coding(request: RequestHead, coding: bytes) -> bool:
-    """Tell whether the client said that it can decode this coding (RFC 9110 section 12.5.3).
+    """Return whether the client said that it can decode this coding (RFC 9110 section 12.5.3).
 
     Without Accept-Encoding the RFC allows any coding. Clients that do not send it (scripts, health
     checks) cannot decode one, so here it means identity.
@@ -208,12 +208,12 @@ class Eligibility(NamedTuple):
     bytes_min: int = 300
 
     def fits(self, content_type: bytes) -> bool:
-        """Tell whether a Content-Type is on the list. An event stream never is: it may not wait."""
+        """Return whether a Content-Type is on the list. Event streams never are."""
         media_type = content_type.partition(b";")[0].strip(b" \t").lower()
         return media_type != b"text/event-stream" and bool(self.is_type(media_type))
 
     def judges(self, status: int, length: int | None, fields: Fields) -> bool:
-        """Tell whether an answer with these fields is compressed; `length` None is unknown."""
+        """Return whether an answer with these fields is compressed; `length` None is unknown."""
         if not compressible_status(status) or (length is not None and length < self.bytes_min):
             return False
         if any(forbids_coding(name, value) for name, value in fields):
@@ -223,19 +223,19 @@ class Eligibility(NamedTuple):
 
 
 def compressible_status(status: int) -> bool:
-    """Tell whether answers with this status have a whole representation as their body."""
+    """Return whether answers with this status have a whole representation as their body."""
     return status >= 200 and status not in (204, 205, 206, 304)
 
 
 def forbids_coding(name: bytes, value: bytes) -> bool:
-    """Tell whether a field of an answer says that its body is to be left alone."""
+    """Return whether a field of an answer says that its body is to be left alone."""
     if name == b"content-encoding" or name == b"content-range":
         return True
     return name == b"cache-control" and parse_cache_control(value).no_transform
 
 
 def varies_already(name: bytes, value: bytes) -> bool:
-    """Tell whether a field of an answer is a Vary that names Accept-Encoding, or `*`."""
+    """Return whether a field of an answer is a Vary that names Accept-Encoding, or `*`."""
     if name != b"vary":
         return False
     if value.count(b",") >= LIST_MEMBERS_MAX:

@@ -25,7 +25,7 @@ LIKELY_SESSION_BYTES_MIN: Final = 24
 
 
 class CookieKind(Enum):
-    """What a cookie means for the owner, as far as its name tells."""
+    """The meaning of a cookie for the owner, as far as its name says."""
 
     SESSION = "session"  # by its full name
     LIKELY_SESSION = "likely"  # by a pattern
@@ -102,7 +102,7 @@ _OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")
 
 
 def may_be_secret(kind: CookieKind, value: bytes) -> bool:
-    """Tell whether the value of a cookie of that kind can be one person's session."""
+    """Return whether the value of a cookie of that kind can be one person's session."""
     if kind is SESSION:
         return len(value) >= SESSION_BYTES_MIN and not value.startswith(_OPEN_JSON)
     return (
@@ -116,7 +116,7 @@ Pair = tuple[bytes, bytes]
 
 
 class Cookies(NamedTuple):
-    """What stands in the Cookie lines of a request."""
+    """The contents of the Cookie lines of a request."""
 
     sessions: list[Pair]  # (name, value)
     credentials: list[Pair]  # (name, value)
@@ -128,7 +128,7 @@ NO_COOKIES: Final = Cookies([], [], [], False)
 
 
 def too_many_cookies(lines: list[bytes]) -> bool:
-    """Tell whether these Cookie lines have more cookies than are read."""
+    """Return whether these Cookie lines have more cookies than are read."""
     octets = sum([len(line) for line in lines])
     return octets >= COOKIES_MAX and sum([line.count(b";") + 1 for line in lines]) > COOKIES_MAX
 
@@ -167,7 +167,7 @@ def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> 
 
 
 def _hides_a_session(piece: bytes, kind_of: Callable[[bytes], CookieKind]) -> bool:
-    """Tell whether who splits at commas finds a session where who does not finds none."""
+    """Return whether who splits at commas finds a session where who does not finds none."""
     for part in piece.split(b",")[1:]:
         name, equals, _ = part.partition(b"=")
         if equals and kind_of(name.strip(b" \t")) in (SESSION, LIKELY):

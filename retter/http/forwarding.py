@@ -1,4 +1,4 @@
-"""Who the client is, told to the application: X-Forwarded-For, X-Forwarded-Proto, X-Real-IP, Via.
+"""The client, as the application sees it: X-Forwarded-For, X-Forwarded-Proto, X-Real-IP, Via.
 
 From an untrusted peer nothing is believed: the fields say what the connection itself shows, and
 are the same bytes for every request of it. From a trusted proxy its list is extended.
@@ -31,7 +31,7 @@ def _address(text: str) -> Address | None:
 
 
 class Trust:
-    """Whose forwarding fields are believed (`--trusted-proxies`)."""
+    """The peers whose forwarding fields are believed (`--trusted-proxies`)."""
 
     def __init__(self, networks: Sequence[Network], unix: bool) -> None:
         self._networks = tuple(networks)

@@ -1,4 +1,4 @@
-"""Where RETTER is stricter than h11: ambiguous framing is refused, never repaired.
+"""Framing rules that are stricter than h11: ambiguous framing is refused, never repaired.
 
 h11 follows RFC 9112 and, like the RFC, allows a recipient some leniency. Each of these has been
 read differently by two programs on one path, which is how one request becomes two. A proxy in front

@@ -1,4 +1,4 @@
-"""What exact bytes mean, remembered: a bounded map that costs a hit one look-up and no bookkeeping.
+"""A memo of what exact bytes mean: a bounded map whose hit costs one look-up and no bookkeeping.
 
 Heads, single lines and Cookie values are remembered this way. A key is all the bytes that a value
 was made from, so a memo changes what something costs and never what it is.

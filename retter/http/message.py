@@ -1,4 +1,4 @@
-"""What a parsed head is: immutable, free of I/O, and shared by every request with the same bytes.
+"""Parsed heads: immutable, free of I/O, and shared by every request with the same bytes.
 
 The heads are made by request_parser.py and response_parser.py and read by everyone else. Because a
 head may be shared between connections through the memo, nothing here is ever changed after it is
@@ -15,7 +15,7 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 Soft = tuple[bytes, bytes, bytes]
-"""What an answer is made for, as far as that is known: primary language, device, country."""
+"""The audience of a response as far as it is known: primary language, device, country."""
 
 
 # Octets as numbers. `b"?" in target` takes b"?" for a number first, fails, and words an error that

@@ -47,7 +47,7 @@ class ReadBuffer:
         octets += data
 
     def has_heads(self, least: int = 1) -> bool:
-        """Tell whether so many heads end in it."""
+        """Return whether so many heads end in it."""
         while self._heads < least:
             found = self._octets.find(_END_OF_HEAD, self._searched)
             if found < 0:

@@ -168,7 +168,7 @@ def _codings(
 
 
 def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
-    """Tell whether the application gets a field of that lower-case name, or what it says."""
+    """Return whether the application gets a field of that lower-case name, or what it says."""
     if trusted and name == b"x-forwarded-proto":
         return True  # written anew, with the same value
     return not (name in ends_here or shadows(name))
@@ -187,7 +187,7 @@ def _unseen(
 
 
 class _RequestForm:
-    """What a form of requests means, whatever is filled in.
+    """The meaning of a form of requests, whatever is filled in.
 
     Args:
         lines: Of the form.

@@ -83,7 +83,7 @@ _cut_response = form_cutter(OWN_RESPONSE_FIELDS)
 
 
 class _ResponseForm:
-    """What a form of responses means, whatever is filled in.
+    """The meaning of a form of responses, whatever is filled in.
 
     Args:
         lines: Of the form.

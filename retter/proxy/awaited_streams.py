@@ -36,7 +36,7 @@ ON_CREDIT: Final = 2
 
 
 def asks_for_events(request: RequestHead) -> bool:
-    """Tell whether a request accepts an event stream and nothing else.
+    """Return whether a request accepts an event stream and nothing else.
 
     Where others are accepted too, the answer decides: a page may be meant as well.
     """

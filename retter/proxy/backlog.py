@@ -1,4 +1,4 @@
-"""What of an answer waits in memory: written and not yet taken by the client, or held back.
+"""The part of a response that waits in memory: written but not yet read, or held back.
 
 Made when a client does not keep up with its answer: the application is read on all the same until
 the answer is whole or the backlog is full, so that it is free for others. Made as well when an

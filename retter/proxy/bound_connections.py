@@ -19,7 +19,7 @@ IDLE_S: Final = 60.0
 
 
 class Bindable(Protocol):
-    """What is needed of a connection to the application."""
+    """The part of a connection to the application that is used here."""
 
     bound: bool
     idle_since: float

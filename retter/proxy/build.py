@@ -49,7 +49,7 @@ SECRET_BYTES = 32  # of this process: no key means anything to the next one
 
 
 class PoolOptions(TypedDict):
-    """What `ConnectionPool.reconfigure` takes."""
+    """The arguments of `ConnectionPool.reconfigure`."""
 
     idle_max: int
     idle_s: float

@@ -141,7 +141,7 @@ class DownstreamConnection(Requester):
             self._go_on(now)
 
     def begin_again(self, parsed: ParsedRequest, now: float) -> None:
-        """What is stored for a request without a body has been read: decide about it."""
+        """The disk has been read for a request without a body: decide about it."""
         self.phase = _OPEN
         exchange = self.work = begin(self._services, self, parsed, now, looked=True)
         if exchange is not None:

@@ -26,7 +26,7 @@ EXPIRED_AT_ONCE_MAX = 8
 
 
 class ClientConnection(Protocol):
-    """What all client connections have, whatever they wait for."""
+    """The common part of all client connections, whatever they wait for."""
 
     peer: str  # whom it counts for; "" for nobody: a Unix socket, or not yet known
     deadline: float

@@ -18,7 +18,7 @@ LOOKS_PER_PASSED = 16
 
 
 class Watched(Protocol):
-    """What the wheel needs of its items."""
+    """The part of an item that the wheel uses."""
 
     deadline: float  # monotonic seconds, or infinity
     bucket: int  # the wheel's own; -1 while not watched

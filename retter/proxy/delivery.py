@@ -57,7 +57,7 @@ class Delivery(Work):
     """An answer on its way: holds the permit, the upstream connection and the client.
 
     Args:
-        found: Stored for the same request before, to compare the answer with.
+        entry: Stored for the same request before, to compare the answer with.
         began_at: When the request came, by the access log's clock.
         started_at: When it went to the application (monotonic seconds).
         requested_at: When it was written there (monotonic seconds).
@@ -75,7 +75,7 @@ class Delivery(Work):
         upstream: UpstreamConnection | None,
         parsed: ParsedRequest,
         permit: Permit,
-        found: Record | None,
+        entry: Record | None,
         body: RequestBody | None,
         head: ResponseHead,
         began_at: float,
@@ -87,7 +87,7 @@ class Delivery(Work):
         self._upstream: UpstreamConnection | None = upstream
         self._parsed = parsed
         self._permit = permit
-        self._found = found
+        self._entry = entry
         self._body = body  # of the request
         self._began_at = began_at
         self.started_at = started_at
@@ -141,7 +141,7 @@ class Delivery(Work):
         self._pass_on(relay, body, complete, trailers, now)
 
     def _failed(self, reason: Reason, now: float) -> None:
-        """What came is no good answer: the stored one instead (stale-if-error, RFC 5861 4)."""
+        """The response is a failure: send the stored one instead (stale-if-error, RFC 5861 4)."""
         self._services.goodness.failed(now)
         if self._client is not None and not self._relay.begun:
             self._answer_from_store(reason, now, 502)
@@ -203,7 +203,7 @@ class Delivery(Work):
         body = relay.whole(data)
         if body is None:
             return
-        verdict = judge(services, self._parsed, self._found, relay.head, body, now)
+        verdict = judge(services, self._parsed, self._entry, relay.head, body, now)
         if verdict is Verdict.GOOD:
             return
         relay.drop_copy()

@@ -28,7 +28,7 @@ FRESH_S = 1.0
 
 
 class Waiting(Protocol):
-    """What is needed of a connection."""
+    """The part of a connection that is used here."""
 
     @property
     def peer(self) -> str:

@@ -117,15 +117,15 @@ def begin(
         and waits_for_disk(services, client, parsed)
     ):
         return None
-    found: Record | None = None
+    entry: Record | None = None
     age_s: float | None = None
     if identity.lookup:
-        found = services.store.find(identity, parsed.head, now)
-        if found is not None:
-            if not found[CODING] or services.decoding.readable(as_stored(found), parsed.head):
-                age_s = now - found[STORED_AT]
+        entry = services.store.find(identity, parsed.head, now)
+        if entry is not None:
+            if not entry[CODING] or services.decoding.readable(as_stored(entry), parsed.head):
+                age_s = now - entry[STORED_AT]
             else:
-                found = None
+                entry = None
     kind, awaited = parsed.kind, NOT_AWAITED
     if parsed.asks_events:
         who = services.peers.client_of(client.forwarding, parsed)
@@ -143,7 +143,7 @@ def begin(
     if isinstance(decision, Permit):
         exchange: Exchange | None = None
         try:
-            exchange = Exchange(services, client, parsed, decision, found, now, body, forwarding)
+            exchange = Exchange(services, client, parsed, decision, entry, now, body, forwarding)
             if awaited:
                 exchange.awaited = awaited
             if decision.phase is _ADMITTED:
@@ -161,10 +161,10 @@ def begin(
         return exchange if exchange.stage is not _DONE else None
     if awaited:
         services.awaited_streams.end(awaited, services.peers.client_of(client.forwarding, parsed))
-    if found is not None and decision.serve_stored and not found[CODING]:
-        answer_from_store(services, client, parsed, as_stored(found), decision.reason, now)
+    if entry is not None and decision.serve_stored and not entry[CODING]:
+        answer_from_store(services, client, parsed, as_stored(entry), decision.reason, now)
     else:
-        _answer_without(services, client, parsed, decision, found, now, body)
+        _answer_without(services, client, parsed, decision, entry, now, body)
     return None
 
 
@@ -173,14 +173,14 @@ def _answer_without(
     client: Client,
     parsed: ParsedRequest,
     decision: Rejection,
-    found: Record | None,
+    entry: Record | None,
     now: float,
     body: RequestBody | None,
 ) -> None:
     """Carry out the decision not to ask the application: the stored response, or a 503."""
     stored: StoredResponse | None
-    if found is not None and decision.serve_stored:
-        stored = as_stored(found)
+    if entry is not None and decision.serve_stored:
+        stored = as_stored(entry)
     else:
         stored = stale_for_error(services, parsed, now)
     if stored is not None:
@@ -224,7 +224,7 @@ class Exchange(Work):
         client: Client | None,
         parsed: ParsedRequest,
         permit: Permit,
-        found: Record | None,
+        entry: Record | None,
         now: float,
         body: RequestBody | None,
         forwarding: ForwardingFields,
@@ -234,7 +234,7 @@ class Exchange(Work):
         self._forwarding = forwarding
         self._parsed = parsed
         self._permit = permit
-        self._found = found  # stored before, to compare the answer with
+        self._entry = entry  # stored before, to compare the answer with
         permit.holder = self
         self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
@@ -371,15 +371,15 @@ class Exchange(Work):
         """
         services, client, parsed = self._services, self._client, self._parsed
         identity = parsed.identity
-        found = self._found
+        entry = self._entry
         if (
             client is None
             or not identity.store
             or services.judges_plain_answers
             or len(body) > services.settings.store_object_bytes_max
             or (
-                (found is None or found[BODY] != body)
-                and is_doubtful(services, parsed, found, body, now)
+                (entry is None or entry[BODY] != body)
+                and is_doubtful(services, parsed, entry, body, now)
             )
         ):
             self.response_head(head, body, True, [], now)
@@ -436,7 +436,7 @@ class Exchange(Work):
             outcome = outcome_of(head.status, services.failure_statuses)
             services.awaited_streams.answered(route, head.status, outcome, now, stream=stream)
         delivery = Delivery(
-            services, client, upstream, parsed, self._permit, self._found, self._body, head,
+            services, client, upstream, parsed, self._permit, self._entry, self._body, head,
             self._began_at, self.started_at, self._requested_at,
         )  # fmt: skip
         self._leave()

@@ -48,7 +48,7 @@ _JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})  # not parts, not red
 
 
 class Verdict(Enum):
-    """What an answer is good for."""
+    """The verdict about a response."""
 
     GOOD = auto()  # to be delivered and stored
     NOT_STORED = auto()  # to be delivered; what is stored stays
@@ -91,11 +91,11 @@ class Goodness:
         self._failed_at = now
 
     def in_trouble(self, now: float) -> bool:
-        """Tell whether something has failed within the last seconds."""
+        """Return whether something has failed within the last seconds."""
         return now - self._failed_at < TROUBLE_S
 
     def failed_lately(self, now: float) -> bool:
-        """Tell whether something has failed within the last minute."""
+        """Return whether something has failed within the last minute."""
         return now - self._failed_at < LATELY_S
 
     def judge(
@@ -137,7 +137,7 @@ class Goodness:
         return Verdict.NOT_STORED
 
     def _admits_failure(self, head: ResponseHead, body: bytes) -> bool:
-        """Tell whether a small body contains one of the texts. Linear in its length."""
+        """Return whether a small body contains one of the texts. Linear in its length."""
         if not self._texts or not _is_text(head):
             return False
         if coding := coding_of(head.combined(b"content-encoding")):
@@ -150,7 +150,7 @@ class Goodness:
 
 
 def _is_text(head: ResponseHead) -> bool:
-    """Tell whether the content type is one of texts; one that is not given may be anything."""
+    """Return whether the content type is one of texts; one that is not given may be anything."""
     value = head.first(b"content-type")
     if value is None:
         return True

@@ -13,7 +13,7 @@ from retter.proxy.services import Services
 
 
 class Preamble(asyncio.Protocol):
-    """What all of these are (`ClientConnection` in clients.py), but for `peer` and `idle`.
+    """The common part of these (`ClientConnection` in clients.py), but for `peer` and `idle`.
 
     Args:
         make_connection: Makes what comes next, given the client's address as a PROXY protocol

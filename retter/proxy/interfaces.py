@@ -1,4 +1,4 @@
-"""What the two sides of a request ask of each other.
+"""The interfaces between the two sides of a request.
 
 A client connection begins a request and then talks to whoever works on it; that one talks back to
 the connection. Neither has to know the other's class. These are base classes and no Protocols,
@@ -19,7 +19,7 @@ from retter.store.store import StoredResponse
 
 
 class TunnelClientSide(Protocol):
-    """What a client connection needs of the tunnel that it has become a side of."""
+    """The part of a tunnel that its client connection uses."""
 
     def client_data(self, data: bytes, now: float) -> None: ...
     def client_eof(self, now: float) -> None: ...
@@ -29,7 +29,7 @@ class TunnelClientSide(Protocol):
 
 
 class Work(ABC):
-    """What works on a client's request: the exchange, and then the delivery of its answer."""
+    """Work on a client's request: the exchange, and then the delivery of its response."""
 
     __slots__ = ()
 
@@ -104,7 +104,7 @@ class Work(ABC):
 
 
 class Client(ABC):
-    """What an exchange asks of the client connection that it works for."""
+    """The part of a client connection that its exchange uses."""
 
     __slots__ = ()
 
@@ -141,7 +141,7 @@ class Client(ABC):
 
     @abstractmethod
     def begin_again(self, parsed: ParsedRequest, now: float) -> None:
-        """What is stored for a request without a body has been read: decide about it."""
+        """The disk has been read for a request without a body: decide about it."""
 
     @property
     @abstractmethod

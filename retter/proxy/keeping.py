@@ -1,4 +1,4 @@
-"""What is learnt of an answer beside giving it to its client: sessions, and what is stored.
+"""Learning from a response beside passing it on: sessions, and what is stored.
 
 An exchange tells its head as soon as that is there (`learn`), and the whole of it when it has
 arrived (`keep`). What may be stored of it, and for whom, is decided in policy.py and personal.py.

@@ -79,7 +79,7 @@ def written_rules(rules: OwnerRules, policy: str) -> dict[str, Any]:
 
 
 def may_be_kept(noted: Any, rules: OwnerRules, policy: str) -> bool:
-    """Tell whether what was stored by the noted rules may be shown by the present ones."""
+    """Return whether what was stored by the noted rules may be shown by the present ones."""
     now = written_rules(rules, policy)
     if noted == now:
         return True

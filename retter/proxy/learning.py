@@ -1,4 +1,4 @@
-"""What is learnt of an answer beside giving it to its client.
+"""Learning from a response beside passing it on to its client.
 
 Its head tells of sessions, of pages taken back, and whether it may be stored (`learn`); its whole
 body tells whether it is good (`judge`, with the rules of goodness.py).
@@ -56,16 +56,16 @@ def _answered_well(services: Services, permit: Permit) -> None:
 
 
 def is_doubtful(
-    services: Services, parsed: ParsedRequest, found: Record | None, body: bytes, now: float
+    services: Services, parsed: ParsedRequest, entry: Record | None, body: bytes, now: float
 ) -> bool:
     """Tell at once whether a plain answer must be judged by its body.
 
     Args:
-        found: Stored for the same request before.
+        entry: Stored for the same request before.
     """
-    if found is not None:
-        stored_body: bytes = found[BODY]
-        if not found[CODING] and 2 * len(body) >= len(stored_body):
+    if entry is not None:
+        stored_body: bytes = entry[BODY]
+        if not entry[CODING] and 2 * len(body) >= len(stored_body):
             return False  # nearly always, so without a call
         return has_shrunk(body, stored_body)
     # Nothing is stored, or nothing that was to spare the application work.
@@ -77,7 +77,7 @@ def is_doubtful(
 def judge(
     services: Services,
     parsed: ParsedRequest,
-    found: Record | None,
+    entry: Record | None,
     head: ResponseHead,
     body: bytes,
     now: float,
@@ -87,7 +87,7 @@ def judge(
         return Verdict.GOOD  # the answer to a HEAD has no body to be judged by
     stored = (
         services.store.peek(parsed.identity, parsed.head, now)[0]
-        if found is None else as_stored(found)
+        if entry is None else as_stored(entry)
     )  # fmt: skip
     if stored is not None and stored.age_max_s == WITHDRAWN:
         stored = None

@@ -1,4 +1,4 @@
-"""What clients still send after their last answer is read and dropped, within bounds.
+"""Lingering close: what clients send after their last response is dropped, within bounds.
 
 A client may send all of an upload before it reads the answer, which says 401 or 413 and came early.
 Closed at once, the connection would be reset, and the reset can take the answer with it (RFC 9112
@@ -35,7 +35,7 @@ class Client(Protocol):
 
 
 class Leftover:
-    """What comes from one client after its last answer."""
+    """The data from one client after its last response."""
 
     __slots__ = ("_left", "_tick", "_tick_left", "_until")
 

@@ -152,7 +152,7 @@ def answer_from_store(
 
 
 class StandIn(Enum):
-    """What came of looking for a stored response in place of the application's answer."""
+    """The result of looking for a stored response in place of the application's."""
 
     NONE = auto()  # there is none for this client
     WRITTEN = auto()

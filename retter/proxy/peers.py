@@ -1,4 +1,4 @@
-"""Who is at the other end of a client connection: trusted or not, and under which number."""
+"""The peer of a client connection: trusted or not, and under which number."""
 
 import os
 
@@ -14,7 +14,7 @@ def _trust_of(settings: Settings) -> Trust:
 
 
 class Peers:
-    """What is known of peers, for all connections of one process.
+    """The facts about peers, for all connections of one process.
 
     Attributes:
         ids: Numbers for addresses.

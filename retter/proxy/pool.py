@@ -91,7 +91,7 @@ def connect_fault(error: OSError, tls: bool) -> str:
 
 
 class Dialler(Protocol):
-    """What the pool needs of an exchange that wants a connection."""
+    """The part of an exchange that the pool uses."""
 
     def wants_upstream(self) -> bool: ...
     def upstream_ready(self, connection: UpstreamConnection, now: float) -> None: ...

@@ -18,7 +18,7 @@ from retter.store.store import StoredResponse
 
 
 class Persistence(Enum):
-    """What the answer says about the connection (RFC 9112 section 9.3)."""
+    """The connection option of a response (RFC 9112 section 9.3)."""
 
     KEEP = b""  # HTTP/1.1: persistent unless said otherwise
     CLOSE = b"Connection: close\r\n"

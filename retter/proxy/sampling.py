@@ -1,4 +1,4 @@
-"""How long RETTER itself works on a request: the clock is read on some connections only.
+"""RETTER's own time for a request: the clock is read on some connections only.
 
 Two more readings of a clock that is fine enough (the loop's counts milliseconds) would cost every
 request a per cent. So one connection of sixteen is made of a class that reads it, and all others

@@ -1,4 +1,4 @@
-"""What the connections and exchanges of one process share: plain data, made by build.py."""
+"""The parts that all connections and exchanges of a process share: plain data, from build.py."""
 
 import asyncio
 from collections.abc import Callable

@@ -20,7 +20,7 @@ ASYNCIO_COPIES = sys.version_info < (3, 12)
 
 
 def copies(transport: asyncio.WriteTransport) -> bool:
-    """Tell whether a transport copies what its peer does not take."""
+    """Return whether a transport copies what its peer does not take."""
     # TLS knows no half close. uvloop's transports are none of asyncio's.
     return not transport.can_write_eof() or (
         ASYNCIO_COPIES and isinstance(transport, asyncio.Transport)

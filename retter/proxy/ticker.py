@@ -1,4 +1,4 @@
-"""What happens on the clock: twenty times a second, and once a second."""
+"""Work on the clock: twenty times a second, and once a second."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How long the application may take for its next step, in seconds."""
+"""Time limits for the application's next step, in seconds."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Whose turn it is, between HTTP and the breaker: who asks, and what those get who have to wait.
+"""Turns, between HTTP and the breaker: who asks, and the response for those who have to wait.
 
 Nothing of it is found out while the application has little to do (`CircuitBreaker.is_calm`).
 """
@@ -32,7 +32,7 @@ _SESSION: Final = 1 << 62
 
 
 def is_session_number(number: int) -> bool:
-    """Tell whether a client's number is a session's, and not its address's."""
+    """Return whether a client's number is a session's, and not its address's."""
     return number >= _SESSION
 
 
@@ -140,7 +140,7 @@ class Turns:
 
 
 def is_navigation(request: RequestHead) -> bool:
-    """Tell whether a person looks at the answer, and not a program or a part of a page."""
+    """Return whether a person looks at the answer, and not a program or a part of a page."""
     if request.method != b"GET" or b"text/html" not in request.combined(b"accept").lower():
         return False
     mode = request.first(b"sec-fetch-mode")

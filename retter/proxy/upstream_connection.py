@@ -36,7 +36,7 @@ def _declares_body(head: ResponseHead) -> bool:
 
 
 class Owner(Protocol):
-    """What an UpstreamConnection needs of the pool that it belongs to."""
+    """The part of the pool that an UpstreamConnection uses."""
 
     def release(self, connection: "UpstreamConnection", now: float) -> None: ...
     def rest(self, connection: "UpstreamConnection", now: float, *, if_needed: bool) -> None: ...
@@ -45,7 +45,7 @@ class Owner(Protocol):
 
 
 class ResponseSink(Protocol):
-    """What an UpstreamConnection needs of the exchange it works for, until the head has come."""
+    """The part of an exchange that an UpstreamConnection uses until the head has arrived."""
 
     def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None: ...
     def response_informational(self, head: ResponseHead) -> None: ...
@@ -60,7 +60,7 @@ class ResponseSink(Protocol):
 
 
 class BodySink(Protocol):
-    """What it needs of whoever takes the answer from then on (`hand_over`)."""
+    """The receiver of the response from then on (`hand_over`)."""
 
     def response_data(
         self, data: bytes, complete: bool, trailers: Trailers, now: float
@@ -72,7 +72,7 @@ class BodySink(Protocol):
 
 
 class TunnelSink(Protocol):
-    """What an UpstreamConnection needs of the tunnel that it has become a side of."""
+    """The part of a tunnel that its UpstreamConnection uses."""
 
     def upstream_data(self, data: bytes, now: float) -> None: ...
     def upstream_eof(self, now: float) -> None: ...

@@ -12,7 +12,7 @@ LANGUAGES_LOOKED_AT: Final = 16  # of Accept-Language; people have three
 
 
 class Wait(NamedTuple):
-    """What a visitor gets who has to wait."""
+    """The page for a visitor who has to wait."""
 
     again_s: int  # whole seconds until the page loads itself again
     page: bytes
@@ -20,7 +20,7 @@ class Wait(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What the page says in one language. `{}` is a number of seconds."""
+    """The texts of the page in one language. `{}` is a number of seconds."""
 
     title: str
     why: str

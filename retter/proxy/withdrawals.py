@@ -1,4 +1,4 @@
-"""What the application has taken back: it refuses a page that was good (401, 403, 404, 410).
+"""Withdrawals: the application refuses a page that was good (401, 403, 404, 410).
 
 Such a page is not the last good answer any more: an editor has hidden it, a credential has been
 revoked (RFC 9111 section 4.3.3: a full response other than a 5xx takes the place of what is
@@ -183,7 +183,7 @@ class Withdrawals:
             self._store.taken_back.discard(self._hidden.popleft()[1])
 
     def _is_believed(self, key: bytes, identity: Identity, client: int, now: float) -> bool:
-        """Tell whether a refusal takes back at once what is stored for everyone."""
+        """Return whether a refusal takes back at once what is stored for everyone."""
         good_at, others_at = self._store.taken_back.last_good(key, identity.variant_key, client)
         doubt = self._doubts.get(key)
         if doubt is not None and doubt.at >= good_at and doubt.client != client:

@@ -1,1 +1,1 @@
-"""What is kept, and for whom."""
+"""The stored responses and their owners."""

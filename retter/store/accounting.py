@@ -1,4 +1,4 @@
-"""Where stored responses lie: keys, variants, owners' accounts, bodies, and every byte counted.
+"""The shelves of stored responses: keys, variants, owners' accounts, bodies; every byte counts.
 
 The mechanism under store.py. It knows what goes first (s3fifo.py) and what everything costs; it
 knows nothing of requests. Equal bodies are kept once; an owner is charged for each body that its
@@ -101,7 +101,7 @@ class Shelves:
         return len(self._bodies)
 
     def fits(self, owner: bytes, size: int) -> bool:
-        """Tell whether an entry of this size, body included, could be kept at all."""
+        """Return whether an entry of this size, body included, could be kept at all."""
         if owner:
             return size + OWNER_OVERHEAD_BYTES <= self._owner_bytes_max
         return size <= self._bytes_max

@@ -1,4 +1,4 @@
-"""What has changed lately, for responses that are still on their way.
+"""Recent changes, for responses that are still on their way.
 
 They may have been made before the change: a page that a POST has altered, a session that has
 ended, a page that the application has taken back. `now` is monotonic seconds.
@@ -48,13 +48,13 @@ class Changes:
         self.latest_at = self.emptied_at = now
 
     def since(self, what: bytes, asked_at: float) -> bool:
-        """Tell whether something may have changed since a request was sent."""
+        """Return whether something may have changed since a request was sent."""
         return asked_at <= self._at.get(hash(what), self._all_at)
 
     def marks_since(self, marks: tuple[int, ...], asked_at: float) -> bool:
-        """Tell whether one of these sessions may have ended since."""
+        """Return whether one of these sessions may have ended since."""
         return any(self.since(b"m%d" % mark, asked_at) for mark in marks)
 
     def refused_since(self, key: bytes, asked_at: float) -> bool:
-        """Tell whether the application has refused it since, as far as that is remembered."""
+        """Return whether the application has refused it since, as far as that is remembered."""
         return asked_at <= self._at.get(hash(b"-" + key), NEVER)

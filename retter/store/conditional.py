@@ -1,4 +1,4 @@
-"""What a request gets of a stored response: all of it, nothing new (304), or a part (206, 416).
+"""The response to a request from a stored one: all of it, 304, or a part (206, 416).
 
 The order is that of RFC 9110 section 13.2.2. If-Match and If-Unmodified-Since are the origin's
 business alone (RFC 9111 section 4.3.2) and are not looked at. Only a stored 200 is ever answered
@@ -18,7 +18,7 @@ VIEW_BYTES_MIN: Final = 64 * 1024
 
 
 class Answer(NamedTuple):
-    """What is written: `head` is the status line and the fields, without Age and the empty line."""
+    """A response. `head` is the status line and the fields, without Age and the empty line."""
 
     status: int
     head: bytes

@@ -1,4 +1,4 @@
-"""What would help: cookies that keep visitors from stored pages, seen while they miss them.
+"""Hints for operators: cookies that keep visitors from stored pages, seen while they miss them.
 
 Two kinds are common. A cookie that says nothing of its visitor (`popup_seen`, a number for each)
 makes another owner of each newcomer, who then has no stored pages. And a session cookie that is
@@ -64,7 +64,7 @@ class Hints:
                 self.given.setdefault(name, ignoring(name))
 
     def differs(self, name: bytes) -> bool:
-        """Tell whether a cookie has been seen to differ from visitor to visitor, to their cost."""
+        """Return whether a cookie differs from visitor to visitor, at their cost."""
         return (
             self._unanswered.get(name, 0) >= UNANSWERED_MIN
             and len(self._values[name]) >= VALUES_MIN

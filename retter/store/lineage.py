@@ -36,7 +36,7 @@ EARLIER_MAX: Final = 8
 
 
 class Place(NamedTuple):
-    """Where a value stands."""
+    """The place of a value."""
 
     lineage: bytes
     generation: int
@@ -44,7 +44,7 @@ class Place(NamedTuple):
 
 
 class _Value:
-    """What is known of one value."""
+    """The facts about one value."""
 
     __slots__ = ("continued", "heirs", "parent", "place", "replaced_at")
 
@@ -116,7 +116,7 @@ class Lineages:
         return found.place
 
     def may_store(self, value: bytes, asked_at: float) -> bool:
-        """Tell whether an answer to a request with this value may be stored."""
+        """Return whether an answer to a request with this value may be stored."""
         found = self._values.get(value)
         return found is not None and asked_at <= found.replaced_at + OVERLAP_S
 

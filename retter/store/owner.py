@@ -1,4 +1,4 @@
-"""Whose answer is it: everything in a request that could identify somebody, as one keyed hash.
+"""The owner of a response: everything in a request that may identify somebody, as a keyed hash.
 
 A field or a cookie counts as an identity unless it is known not to be one (known_names.py), so that
 nothing that might be a credential is ever ignored by accident. Where a request is unclear (several
@@ -63,7 +63,7 @@ K = TypeVar("K")
 
 
 class OwnerClass(StrEnum):
-    """What makes the owner. This word is shown in logs, the owner itself never is."""
+    """The kind of the owner. This word is shown in logs, the owner itself never is."""
 
     EVERYONE = "everyone"  # nothing in the request identifies anybody
     SESSION = "session"  # a session cookie, or a session in the URL
@@ -77,7 +77,7 @@ _BY_SESSION, _BY_COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
 
 
 class FieldKind(Enum):
-    """What a request field means for the owner; None is a neutral one: nothing."""
+    """The meaning of a request field for the owner; a neutral field has None."""
 
     COOKIE = "cookie"
     CREDENTIAL = "credential"
@@ -162,7 +162,7 @@ def target_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerRules:
-    """What identifies somebody, and what of a URL does not matter. Built once, never changed."""
+    """The rules of what identifies somebody, and what of a URL is ignored. Immutable."""
 
     secret: bytes = field(repr=False)  # random, of the process or of the store
     neutral_headers: tuple[bytes, ...] = ()  # added to the known ones; may end in *
@@ -234,7 +234,7 @@ class OwnerRules:
 
 
 def tells_more_apart(rules: OwnerRules, before: OwnerRules) -> bool:
-    """Tell whether some requests that were one owner's, or for one URL, are not so any more."""
+    """Return whether some requests that were one owner's, or for one URL, are not so any more."""
     return (
         before.ignore_host > rules.ignore_host
         or before.ignore_query > rules.ignore_query

@@ -79,7 +79,7 @@ def slot_key(key: bytes, site_key: bytes) -> bytes:
 
 
 def is_everyones(packed_key: bytes) -> bool:
-    """Tell whether a slot belongs to nobody in particular."""
+    """Return whether a slot belongs to nobody in particular."""
     return packed_key.startswith(_EVERYONE)
 
 
@@ -89,7 +89,7 @@ def body_hash(body: bytes, site_key: bytes) -> bytes:
 
 
 def may_be_kept(record: Record) -> bool:
-    """Tell whether a response may be on disk: one that said no-store may not (RFC 9111 5.2.2.5)."""
+    """Return whether a response may be on disk: not one with no-store (RFC 9111 5.2.2.5)."""
     return not record[NO_STORE]
 
 

@@ -1,4 +1,4 @@
-"""What is asked, for whom, and what may be done with the answer.
+"""The identity of a request, and what may be done with its response.
 
 Everything here is derived from one request head and is remembered with it, so a head that was
 seen before costs nothing. Who asks is owner.py; where answers are kept is store.py.
@@ -61,7 +61,7 @@ class StorePolicy(StrEnum):
 
 @dataclass(slots=True, init=False)
 class Identity:
-    """What the store and the breaker know of a request. Never changed: `identify` makes it."""
+    """The facts about a request for store and breaker. Immutable: `identify` makes it."""
 
     owner: bytes  # b"" is everyone, else OWNER_BYTES of a keyed hash
     owner_class: OwnerClass  # the word shown in logs
@@ -218,7 +218,7 @@ _logout_segment: Final = re.compile(
 
 
 def changes_something(target: bytes, rules: OwnerRules) -> bool:
-    """Tell whether a GET of this target does more than to ask, so that no copy may stand in.
+    """Return whether a GET of this target does more than to ask, so that no copy may stand in.
 
     A logout does: a stored goodbye would leave the session alive. So does what carries a token
     that works once, and what the operator names (`--never-store`).
@@ -339,7 +339,7 @@ def _shared_storable(request: RequestHead, response: ResponseHead) -> bool:
 def ends_session(
     identity: Identity, request: RequestHead, response: ResponseHead, rules: OwnerRules
 ) -> bool:
-    """Tell whether all that is stored for who asks must be dropped: a login or a logout."""
+    """Return whether all that is stored for who asks must be dropped: a login or a logout."""
     if not response.set_cookies:
         return False
     if identity.session:
@@ -348,7 +348,7 @@ def ends_session(
 
 
 def may_roll(identity: Identity) -> bool:
-    """Tell whether an answer may give another value of the same session: not to a logout, say."""
+    """Return whether an answer may give another value of the same session: not to a logout, say."""
     return identity.stands_in
 
 

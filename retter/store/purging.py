@@ -24,7 +24,7 @@ def matching(
 
 
 def matches(key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None) -> bool:
-    """Tell whether one key does."""
+    """Return whether one key does."""
     at = url_at(key)
     if owner is not None and key_parts(key)[0] != owner:
         return False

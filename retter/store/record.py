@@ -132,7 +132,7 @@ as_stored = cast(
 
 
 class Facts(NamedTuple):
-    """What a response head says that the store needs."""
+    """The facts of a response head that the store needs."""
 
     content_coding: bytes
     etag: bytes

@@ -1,4 +1,4 @@
-"""What a 304 makes of a stored response (RFC 9111 sections 3.2 and 4.3.4)."""
+"""The refresh of a stored response by a 304 (RFC 9111 sections 3.2 and 4.3.4)."""
 
 from retter.http.message import ResponseHead
 from retter.store.policy import Identity

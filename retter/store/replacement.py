@@ -1,4 +1,4 @@
-"""What a new response replaces among the variants of its key, and which one makes room for it."""
+"""The variants of a key that a new response replaces, and the one that makes room for it."""
 
 from retter.http.message import RequestHead, ResponseHead, Soft
 from retter.http.variants import is_plain

@@ -30,7 +30,7 @@ class StoreRules:
 
 @dataclass(slots=True)
 class StoreStats:
-    """What the store holds and has done. Counters only ever grow; the first six are levels."""
+    """The figures of the store. Counters only ever grow; the first six are levels."""
 
     entries: int = 0
     keys: int = 0

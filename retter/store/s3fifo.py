@@ -63,7 +63,7 @@ class Ghosts:
         self._table[hashed & self._mask] = hashed >> _PLACE_BITS & _FINGERPRINT or 1
 
     def take(self, key: bytes) -> bool:
-        """Tell whether a key is remembered, and forget it."""
+        """Return whether a key is remembered, and forget it."""
         table = self._table
         if table is None:
             return False

@@ -51,7 +51,7 @@ def select(
 def is_for(
     record: Record, identity: Identity, request: RequestHead, secret: bytes, generation: int = 0
 ) -> bool:
-    """Tell whether a variant may answer this request, which reads up to that generation."""
+    """Return whether a variant may answer this request, which reads up to that generation."""
     names = record[VARY_NAMES]
     return (
         record[VARIANT_KEY] == identity.variant_key

@@ -1,4 +1,4 @@
-"""What has been seen of sessions: names that the application sets, values that many people share.
+"""Observations about sessions: names that the application sets, values that many people share.
 
 That a cookie has a session's name says little: `session=light` may be a setting. So a name counts
 for sure once the application itself has set it to something that may be a secret, and a value does
@@ -34,7 +34,7 @@ SHARED_MAX: Final = 1024
 
 
 class SessionsSeen:
-    """What the application's answers and the visitors' requests have told about sessions."""
+    """Observations of sessions in responses and requests."""
 
     __slots__ = ("_clients", "_issued", "known", "names", "shared")
 

@@ -1,4 +1,4 @@
-"""What an answer's Set-Cookie says of sessions: which begin, which end, whose they were.
+"""Sessions in the Set-Cookie of a response: which begin, which end, whose they were.
 
 A login or a logout ends what a session has stored, under whichever of its cookies: WordPress over
 https knows people by two of them, and a logout carries one. `learn` is told of every answer that
@@ -129,7 +129,7 @@ def _rolled_from(
 def sets_session(
     request: RequestHead, response: ResponseHead, rules: OwnerRules, *, may_roll: bool = False
 ) -> bool:
-    """Tell whether the response begins or ends a session: a login, a logout, a new session id.
+    """Return whether the response begins or ends a session: a login, a logout, a new session id.
 
     True for any Set-Cookie of a session or of what looks like a credential, except that the answer
     to a safe request may give back the value that came with it: that is a session whose lifetime
@@ -166,7 +166,7 @@ def sets_session(
 
 
 def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
-    """Tell whether the response changes or takes a cookie of the request that may be a login.
+    """Return whether the response changes or takes a cookie of the request that may be a login.
 
     For requests without a session, whose cookies are flags mostly: a flag more or less is another
     owner by itself, and must not take away what all visitors with the old one have in common.
@@ -195,7 +195,7 @@ def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
 
 
 def _deletes(attributes: bytes, response: ResponseHead) -> bool:
-    """Tell whether a cookie with these attributes is gone at once (RFC 6265 section 5.2)."""
+    """Return whether a cookie with these attributes is gone at once (RFC 6265 section 5.2)."""
     if attributes.count(b";") >= SET_COOKIE_ATTRIBUTES_MAX:
         return True
     for attribute in attributes.split(b";"):

@@ -206,7 +206,7 @@ class ResponseStore:
         self._shelves.tell(key, now)
 
     def has_any(self, identity: Identity) -> bool:
-        """Tell whether anything is stored for this URL that this client might be given."""
+        """Return whether anything is stored for this URL that this client might be given."""
         slots, public = self._slots, identity.public_key
         if identity.key in slots and self.taken_back.holds(identity.key):
             return True

@@ -23,7 +23,7 @@ from retter.store.rules import StoreStats
 
 
 class Withdrawn(NamedTuple):
-    """What is hidden under a key, and can be given back."""
+    """The withdrawn entries of a key, which can be restored."""
 
     at: float
     key: bytes
@@ -44,7 +44,7 @@ class TakenBack:
     def holds(
         self, key: bytes, generation: int = 0, variant_key: bytes | None = None, asked: int = 0
     ) -> bool:
-        """Tell whether something is stored under a key, up to a generation, and not withdrawn.
+        """Return whether something is stored under a key, up to a generation, and not withdrawn.
 
         Args:
             variant_key: If given, only what could answer a request with this variant key.
@@ -72,7 +72,7 @@ class TakenBack:
         return anybodys, others
 
     def given_to_others(self, withdrawn: Withdrawn, client: int) -> bool:
-        """Tell whether the application has given a client other than this one the page since."""
+        """Return whether the application has given a client other than this one the page since."""
         return any(
             one[AGE_MAX] != WITHDRAWN and others_at((one,), client) > withdrawn.at
             for one in self._shelves.slots.get(withdrawn.key, ())

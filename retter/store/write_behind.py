@@ -48,7 +48,7 @@ class Purge(NamedTuple):
     owner: bytes | None
 
     def fits(self, key: bytes) -> bool:
-        """Tell whether a key is dropped."""
+        """Return whether a key is dropped."""
         return matches(key, self.url, self.prefix, self.owner)
 
 
@@ -71,7 +71,7 @@ class Removals:
         )  # fmt: skip
 
     def take(self, key: bytes, marks: Iterable[int] = ()) -> bool:
-        """Tell whether a slot is taken back."""
+        """Return whether a slot is taken back."""
         if not self:
             return False
         owner, _ = key_parts(key)
@@ -130,7 +130,7 @@ class Shelf(Protocol):
         ...
 
     def knows(self, key: bytes) -> bool:
-        """Tell whether something may be stored under a key."""
+        """Return whether something may be stored under a key."""
         ...
 
     def note(self, removals: Removals) -> None:
@@ -238,7 +238,7 @@ class WriteBehind:
         self.bytes_waiting = SLOT_OVERHEAD_BYTES * len(self._slots)
 
     def may_have(self, key: bytes) -> bool:
-        """Tell whether something is, or will be, on disk under a key."""
+        """Return whether something is, or will be, on disk under a key."""
         return (
             key in self._slots
             or (self._under_way is not None and key in self._under_way.slots)
@@ -294,7 +294,7 @@ class WriteBehind:
         return not self._slots and not self._removals and self._under_way is None
 
     def is_due(self, now: float) -> bool:
-        """Tell whether a batch is to be written now: what is taken back does not wait."""
+        """Return whether a batch is to be written now: what is taken back does not wait."""
         if self._under_way is not None or now < self._not_before:
             return False
         if self._removals:

@@ -1,1 +1,1 @@
-"""What is written down."""
+"""The log and the access log."""
