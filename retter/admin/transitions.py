@@ -133,9 +133,9 @@ class TransitionHistory:
             event["first_at"] = same.event["first_at"]
             event["times"] = same.event["times"] + 1
             self._recorded.remove(same)
-        told = {**event, "figures": figures, "breaker": breaker}
+        document = {**event, "figures": figures, "breaker": breaker}
         self._recorded = _thinned(
-            [*self._recorded, Recorded(kind, transition.at, told)], TRANSITIONS_MAX
+            [*self._recorded, Recorded(kind, transition.at, document)], TRANSITIONS_MAX
         )
         self._events = None
         return event

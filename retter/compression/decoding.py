@@ -33,7 +33,7 @@ INLINE_MEMBERS_MAX: Final = 16
 # Work in the thread and waiting for it: with what usual pages take, 0.1 s; with the largest 2 s.
 JOBS_MAX: Final = 64
 
-Told = Callable[[StoredResponse | None], None]
+OnDone = Callable[[StoredResponse | None], None]
 
 
 def decoded_at_once(body: bytes, content_encoding: bytes) -> bytes | None:
@@ -48,7 +48,7 @@ class _Waiter(NamedTuple):
 
     identity: Identity
     stored: StoredResponse
-    told: Told
+    on_done: OnDone
 
 
 class Decoding:
@@ -88,17 +88,17 @@ class Decoding:
         self._store.forms.attach(identity, stored, IDENTITY, form)
         return shown_decoded(stored, form)
 
-    def make(self, identity: Identity, stored: StoredResponse, told: Told) -> bool:
+    def make(self, identity: Identity, stored: StoredResponse, on_done: OnDone) -> bool:
         """Decode a readable response in the thread, for all who wait for it.
 
-        `told` is called on the loop, with the response as it is shown then; with None if it cannot
-        be decoded.
+        `on_done` is called on the loop with the response as it is shown then, or with None if it
+        cannot be decoded.
 
         Returns:
-            False if there is too much to do: then `told` is not called.
+            False if there is too much to do: then `on_done` is not called.
         """
         body = stored.body
-        waiter = _Waiter(identity, stored, told)
+        waiter = _Waiter(identity, stored, on_done)
         if body in self._waiters:
             self._waiters[body].append(waiter)
             return True
@@ -116,7 +116,7 @@ class Decoding:
         return True
 
     def _made(self, body: bytes, plain: bytes | None) -> None:
-        """Tell who waits. `plain` is the body itself if it cannot be decoded; None: a fault."""
+        """Call those who wait; `plain` is the body itself if not decodable, None after a fault."""
         waiters = self._waiters.pop(body)
         if plain is body:
             self._store.forms.keep_coded(body, IDENTITY, body)
@@ -127,7 +127,7 @@ class Decoding:
                 shown = None
                 if plain is not None:
                     shown = self._kept(waiter.identity, waiter.stored, plain)
-                waiter.told(shown)
+                waiter.on_done(shown)
             except Exception as error:  # noqa: BLE001 - raised when the others have been told
                 fault = error
         if fault is not None:

@@ -571,11 +571,11 @@ class _Generator:
     async def _tell(self, on_second: Callable[[int, Summary], None] | None) -> None:
         if on_second is None:
             return
-        told = 0
+        reported = 0
         for second in range(1, REQUESTS_MAX):
             await asyncio.sleep(max(0.0, self._begin + second - self._now()))
-            fresh_ones = self.samples[told:]
-            told = len(self.samples)
+            fresh_ones = self.samples[reported:]
+            reported = len(self.samples)
             on_second(second, summarize(fresh_ones, 1.0))
 
     # Bytes

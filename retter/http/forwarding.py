@@ -100,10 +100,10 @@ class ForwardingFields:
         if not self.trusted:
             return self._fixed
         name = self._peer.encode() or b"unix:"
-        told = request.combined(b"x-forwarded-for")
-        real_ip = self._real_ip(request, told).encode("latin-1") or b"unix:"
-        if told:
-            chain = told + b", " + name
+        header = request.combined(b"x-forwarded-for")
+        real_ip = self._real_ip(request, header).encode("latin-1") or b"unix:"
+        if header:
+            chain = header + b", " + name
         else:  # both fields tell the same client
             chain = name if real_ip == name else real_ip + b", " + name
         proto = request.first(b"x-forwarded-proto") or self.proto
@@ -129,8 +129,8 @@ class ForwardingFields:
     def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
         # A proxy that writes X-Forwarded-For may let the client's own X-Real-IP through (Caddy,
         # HAProxy, Envoy). So that one counts only where there is no list.
-        if not forwarded_for and (told := request.first(b"x-real-ip")) is not None:
-            address = _address(told.decode("latin-1"))
+        if not forwarded_for and (real_ip := request.first(b"x-real-ip")) is not None:
+            address = _address(real_ip.decode("latin-1"))
             return self._peer if address is None else str(address)
         return self._trust.client_of(forwarded_for, self._peer)
 

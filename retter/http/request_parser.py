@@ -268,13 +268,15 @@ class _RequestForm:
             or names_a_field(connections, names)
             or not _JUDGED_IN_REQUESTS.isdisjoint(present)
         )
-        told = lines
+        forwarded_lines = lines
         if _CODINGS in present:
             codings = _codings(lines, decodable)
-            told = [(name, codings.get(at, value)) for at, (name, value) in enumerate(lines)]
+            forwarded_lines = [
+                (name, codings.get(at, value)) for at, (name, value) in enumerate(lines)
+            ]
         kept = present - unseen - ends_here
         self.template = HeadTemplate(
-            told,
+            forwarded_lines,
             [name in kept for name in names],
             b"X-Forwarded-Host: %b\r\n" % self.host if self.host else b"",
         )

@@ -83,7 +83,7 @@ class LoopFaults:
             self._fault(loop.time(), context)
 
     def on_second(self, now: float) -> None:
-        """Tell what was left out, and be ready again for the next time memory runs out."""
+        """Log what was left out, and be ready again for the next time memory runs out."""
         if self._not_told:
             log.error("faults", not_told=self._not_told)
             self._not_told = 0

@@ -164,9 +164,9 @@ class RunningProxy:
             self._certificates = certificates
         return new
 
-    def on_second(self, told: Callable[[float], None]) -> None:
+    def on_second(self, callback: Callable[[float], None]) -> None:
         """Have somebody told the loop's time once a second."""
-        self._proxy.ticker.on_second.append(told)
+        self._proxy.ticker.on_second.append(callback)
 
     async def _listen(self, *, by_itself: bool) -> None:
         services = self._services
@@ -455,14 +455,14 @@ class Program:
 def _tell_manager(proxy: RunningProxy) -> None:
     """Report to systemd once a second: the watchdog and the circuit's state."""
     watchdog = systemd.watchdog_wanted()
-    told = ""
+    reported = ""
 
     def on_second(_: float) -> None:
-        nonlocal told
+        nonlocal reported
         lines = ["WATCHDOG=1"] if watchdog else []
-        if proxy.state != told:
-            told = proxy.state
-            lines.append(f"STATUS=circuit {told}")
+        if proxy.state != reported:
+            reported = proxy.state
+            lines.append(f"STATUS=circuit {reported}")
         if lines:
             systemd.notify(*lines)
 

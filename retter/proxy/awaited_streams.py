@@ -66,7 +66,7 @@ class AwaitedStreams:
         self._credit_at = 0.0
 
     def judge(self, route: bytes, client: int, now: float) -> int:
-        """Tell how a request would be taken: NOT_AWAITED, PROVEN or ON_CREDIT."""
+        """Return how a request would be treated: NOT_AWAITED, PROVEN or ON_CREDIT."""
         streams, doubted = route in self._streams, self._is_doubted(route, now)
         if streams and not doubted:
             return PROVEN

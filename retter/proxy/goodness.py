@@ -68,7 +68,7 @@ def length_of(body: bytes) -> int:
 
 
 def has_shrunk(body: bytes, stored_body: bytes) -> bool:
-    """Tell in constant time whether a body is under half of the stored one."""
+    """Return in constant time whether a body is under half of the stored one."""
     return 2 * length_of(body) < length_of(stored_body)
 
 

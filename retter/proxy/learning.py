@@ -58,7 +58,7 @@ def _answered_well(services: Services, permit: Permit) -> None:
 def is_doubtful(
     services: Services, parsed: ParsedRequest, entry: Record | None, body: bytes, now: float
 ) -> bool:
-    """Tell at once whether a plain answer must be judged by its body.
+    """Return whether a plain response must be judged by its body.
 
     Args:
         entry: Stored for the same request before.

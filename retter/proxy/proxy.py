@@ -56,8 +56,8 @@ class Proxy:
         self.ticker = Ticker(self.services)
 
     def _tell(self, transition: Transition) -> None:
-        for told in self.on_transition:
-            told(transition)
+        for callback in self.on_transition:
+            callback(transition)
 
     def apply(self, settings: Settings) -> None:
         """Take over new settings (those that reload.py allows to change), and open files again.

@@ -97,7 +97,7 @@ class AnswerWriter:
         self.set_state(self._state)
 
     def set_state(self, state: State) -> None:
-        """Tell the circuit's state from now on."""
+        """Show this state of the circuit from now on."""
         self._state = state
         self._forwarded: dict[tuple[Kind, Persistence], bytes] = {}
         self._stored: dict[tuple[Reason, Persistence], bytes] = {}

@@ -193,7 +193,7 @@ def _common(one: bytes, other: bytes) -> int:
 
 
 def _may_be_id(text: bytes) -> bool:
-    """Tell an id from a word of a page, as the name of a theme.
+    """Return whether a text is an id and not a word of a page, as the name of a theme.
 
     It has a digit in it, or letters of both cases, or is as long as session ids are.
     """

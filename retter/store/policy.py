@@ -301,7 +301,7 @@ def storable(
     policy: StorePolicy,
     rules: OwnerRules | None = None,
 ) -> bool:
-    """Tell from the heads alone whether the answer may be stored once it has arrived whole.
+    """Return whether the heads allow to store the response once it has arrived whole.
 
     With `rules`, an answer that begins or ends the session which the request carried is refused:
     it belongs to neither the session before nor the one after.
