@@ -74,6 +74,7 @@ class Model:
     backlog: int | None = None  # waiting beyond the workers; 503 above it
     collapses: bool = False  # each request in it beyond 2 a worker slows all others down
     faults: tuple[Fault, ...] = ()
+    away_s: float = 0.0  # mean time of an answer on its way, while its place is free already
     # Connections to the database, from a moment on; a request that finds none is answered 500.
     pool: tuple[tuple[float, int], ...] = ()
 
@@ -101,7 +102,7 @@ class Application:
         self._engine = engine
         self._model = model
         self._rng = rng
-        self._answered = answered
+        self._deliver = answered
         self._backlog: deque[Any] = deque()
         self.busy = 0
         self._busy_s = 0.0
@@ -129,6 +130,14 @@ class Application:
         self.peak = max(self.peak, self.in_it)
         self._backlog.append(request)
         self._wake(None)
+
+    def _answered(self, request: Any, outcome: Outcome) -> None:
+        away_s = self._model.away_s
+        if not away_s:
+            self._deliver(request, outcome)
+            return
+        at = self._engine.now + self._rng.expovariate(1 / away_s)
+        self._engine.at(at, lambda _: self._deliver(request, outcome))
 
     def _refuse(self, request: Any) -> None:
         refused = self._fault("refuse", request.route)

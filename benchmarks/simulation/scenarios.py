@@ -522,12 +522,20 @@ def _pool(
     times: float,
     *,
     noise: float = 0.0,
+    away_s: float = 0.0,
     pool: tuple[tuple[float, int], ...] = ((0.0, 10),),
     bars: tuple[Bar, ...] = (),
 ) -> Scenario:
     begin, end = WARM_S, WARM_S + 60
     faults = (Fault(kind="fail", begin=0, end=200, amount=noise),) if noise else ()
-    model = Model(workers=16, service=exponential(0.3), mean_s=0.3, pool=pool, faults=faults)
+    model = Model(
+        workers=16,
+        service=exponential(0.3),
+        mean_s=0.3,
+        pool=pool,
+        faults=faults,
+        away_s=away_s,
+    )
     return Scenario(
         name=name,
         about="16 workers of 300 ms share 10 connections, else 500 after 5 ms: " + about,
@@ -544,10 +552,32 @@ def _pool(
     )
 
 
+def _pool_away(name: str, times: float) -> Scenario:
+    """The edge is blurred: a connection is free before its answer is seen.
+
+    Ten at a time of 320 ms each are 94 % of what the pool can do, nine are 84 %.
+    """
+    begin, end = WARM_S, WARM_S + 60
+    return _pool(
+        name,
+        f"{times:g} times the capacity, and answers are on their way for 20 ms",
+        times,
+        away_s=0.02,
+        bars=(
+            least("fresh goodput, % of the pool's", m.goodput(begin, end), 84),
+            least("POST ok, %", m.post_ok(begin, end), 97),
+            most("GET errors", m.get_errors(begin, end), 0),
+            most("changes of state", m.transitions(begin, end), 3),
+        ),
+    )
+
+
 _POOL_CHANGES = ((0.0, 10), (WARM_S + 20, 5), (WARM_S + 40, 20))
 _POOLS = (
     _pool("pool, 1.5x", "1.5 times the capacity for 60 s", 1.5),
     _pool("pool, 4x", "4 times the capacity for 60 s", 4),
+    _pool_away("pool, 1.5x, away", 1.5),
+    _pool_away("pool, 4x, away", 4),
     _pool("pool, 4x, 2 % noise", "and 2 % random 500s", 4, noise=0.02),
     _pool(
         "pool that shrinks and grows",

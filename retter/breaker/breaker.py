@@ -400,6 +400,7 @@ class CircuitBreaker(Circuit):
         agreed = refused or failures.clients.agree(now)
         if failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
             if permit.rank > self.table.ceiling:
+                self.table.failed_above_ceiling()
                 return  # it stands above the ceiling: that is explained
             if self.state is not _OPEN and agreed and self.table.read_ceiling():
                 self._ceiling_lowered(now)

@@ -61,6 +61,7 @@ class ConcurrencyTable:
         "_advanced_at",
         "_hint",
         "_hint_until",
+        "_passes_above",
         "by_rank",
         "ceiling",
         "late_from",
@@ -82,6 +83,7 @@ class ConcurrencyTable:
         self.proven = 1  # the highest rank whose answers come in time
         self.late_from: float = inf  # the lowest rank whose answers do not, when last asked
         self.ceiling: float = inf  # the highest rank whose requests do not fail
+        self._passes_above = 0  # in a row, of requests that started above the ceiling
         self.trial_at = now  # when one more than the ceiling may be tried
         self._hint = hint  # good in the first second, says an operator
         self._hint_until = now + constants.FIRST_S
@@ -140,9 +142,19 @@ class ConcurrencyTable:
         self.late_from = inf if edge is None else float(rows[edge].first)
         return edge is not None
 
+    def failed_above_ceiling(self) -> None:
+        """A request failed above the ceiling: it stands."""
+        self._passes_above = 0
+
     def passed_above_ceiling(self, now: float, rank: int) -> None:
-        """A request was answered well above the ceiling: what failed below it is in doubt."""
+        """A request was answered well above the ceiling.
+
+        After REFUTED_BY of them and no failure between, what failed below is in doubt.
+        """
         self.trial_at = now
+        self._passes_above += 1
+        if self._passes_above < constants.REFUTED_BY:
+            return
         for row in self.rows:
             if row.first > rank:
                 break
