@@ -8,7 +8,7 @@ that are known beforehand: reasons, states, classes of status; never a path, a h
 import re
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -138,6 +138,15 @@ class ProxyCollector(Collector):
         """Yield the process figures that all Prometheus client libraries export."""
         yield _gauge(
             "process_resident_memory_bytes", "Resident memory.", process_figures.rss_bytes()
+        )
+        yield _gauges(
+            "retter_memory_bytes",
+            "Resident memory: anonymous, and mapped files, which the system can drop.",
+            "kind",
+            [
+                ("anonymous", process_figures.anonymous_bytes()),
+                ("mapped", process_figures.mapped_bytes()),
+            ],
         )
         yield _gauge(
             "process_virtual_memory_bytes", "Virtual memory.", process_figures.virtual_bytes()
@@ -325,12 +334,51 @@ class ProxyCollector(Collector):
             "Stored responses that an unsafe method has changed.",
             store["superseded"],
         )
+        if self._services.disk is not None:
+            yield from self._disk(self._services.disk.stats())
         coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",
             "Answers compressed on their way, or not for want of time; stored bodies compressed.",
             "kind",
             [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
+        )
+
+    def _disk(self, disk: dict[str, Any]) -> Iterator[Metric]:
+        yield _gauge("retter_disk_entries", "Keys with stored responses on disk.", disk["entries"])
+        yield _gauge("retter_disk_bytes", "Octets that they take on disk.", disk["bytes_used"])
+        yield _gauge("retter_disk_max_bytes", "Octets that they may take.", disk["bytes_max"])
+        yield _gauge("retter_disk_file_bytes", "Size of the database file.", disk["file_bytes"])
+        yield _gauge("retter_disk_dirty", "Keys whose change is not on disk yet.", disk["dirty"])
+        yield _gauge("retter_disk_failed", "1 while it is not used.", bool(disk["trouble"]))
+        yield _gauge(
+            "retter_disk_set_aside", "1 if a broken database was set aside.", disk["set_aside"]
+        )
+        yield _counter("retter_disk_commits", "Commits to the disk.", disk["commits"])
+        yield _counter(
+            "retter_disk_commit_failures", "Commits that failed.", disk["commit_failures"]
+        )
+        yield _counters(
+            "retter_disk_writes",
+            "Changes of stored responses: written, or not written for want of room or time.",
+            "result",
+            [("written", disk["written"]), ("dropped", disk["not_written"])],
+        )
+        yield _counters(
+            "retter_disk_removals",
+            "Stored responses removed from disk to make room, or because they were damaged.",
+            "kind",
+            [(name, disk[name]) for name in ("evicted", "damaged")],
+        )
+        yield _counters(
+            "retter_disk_reads",
+            "Look-ups on disk: at once, in the thread, and too late for their request.",
+            "kind",
+            [
+                ("at_once", disk["reads"]),
+                ("thread", disk["reads_in_thread"]),
+                ("late", disk["reads_late"]),
+            ],
         )
 
     def _connections(self) -> Iterator[Metric]:

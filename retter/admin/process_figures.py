@@ -12,15 +12,34 @@ def rss_bytes() -> int:
     return _memory_pages(1) * os.sysconf("SC_PAGE_SIZE")
 
 
+def anonymous_bytes() -> int:
+    """Return the memory in RAM that is this process's alone; 0 where the system does not tell."""
+    return _memory_pages(1, without=2) * os.sysconf("SC_PAGE_SIZE")
+
+
+def mapped_bytes() -> int:
+    """Return the memory in RAM that is of files, the store's among them, and can be dropped.
+
+    0 where the system does not tell.
+    """
+    return _memory_pages(2) * os.sysconf("SC_PAGE_SIZE")
+
+
 def virtual_bytes() -> int:
     """Return the address space of this process; 0 where the system does not tell."""
     return _memory_pages(0) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _memory_pages(column: int) -> int:
+def _memory_pages(column: int, without: int = 0) -> int:
+    """Return one of /proc/self/statm's figures: 0 all, 1 resident, 2 of it mapped or shared.
+
+    Args:
+        without: The column of another one that is taken off; 0 for none.
+    """
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[column])
+            pages = [int(text) for text in file.read().split()]
+            return pages[column] - (pages[without] if without else 0)
     except OSError:
         return 0
 

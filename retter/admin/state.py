@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retter._version import VERSION
 from retter.admin.chart import RATES
-from retter.admin.process_figures import rss_bytes
+from retter.admin.process_figures import anonymous_bytes, mapped_bytes, rss_bytes
 from retter.admin.turns import turns_document
 from retter.base.counters import (
     LATENCY_BOUNDS_S,
@@ -220,6 +220,7 @@ def state_document(
                 store["evicted_budget"] + store["evicted_share"] + store["evicted_variants"]
             ),
         },
+        **({} if services.disk is None else {"disk": services.disk.stats()}),
         "routes": history.slowest_routes(),
         "turns": turns_document(services),
         "events": transitions.events(),
@@ -237,6 +238,10 @@ def state_document(
             "connections": counters.connections,
             "connections_refused": counters.connections_refused,
         },
-        "memory": {"rss_bytes": rss_bytes()},
+        "memory": {
+            "rss_bytes": rss_bytes(),
+            "anonymous_bytes": anonymous_bytes(),
+            "mapped_bytes": mapped_bytes(),
+        },
         "loop_lag_ms": round(history.loop_lag_s * 1000, 1),
     }

@@ -185,11 +185,12 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
                       f"{number(state['queue'])} in the queue"),
         ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
+        *([("on disk", on_disk(state["disk"]))] if "disk" in state else []),
         ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
                         f"{upstream['connections_idle']} idle{fault}"),
         ("RETTER", f"{state['version']}, up {length(state['uptime_s'])}, "
                    f"{number(state['connections'])} clients connected"),
-        ("its cost", f"{size(state['memory']['rss_bytes'])}, {added} a request, "
+        ("its cost", f"{size(state['memory']['rss_bytes'])}{_mapped(state)}, {added} a request, "
                       f"event loop lag {wait(state['loop_lag_ms'])}"),
     ]  # fmt: skip
 
@@ -211,6 +212,21 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
     if named:
         rows.append(("ask for most", ", ".join(named[:3])))
     return rows
+
+
+def on_disk(disk: Document) -> str:
+    """What is kept on disk, and whether it can be written."""
+    if disk["trouble"]:
+        return f"not used: {disk['trouble']}"
+    words = f"{pages(disk['entries'])}, {size(disk['bytes_used'])} of {size(disk['bytes_max'])}"
+    if disk["dirty"]:
+        words += f", {number(disk['dirty'])} to be written"
+    return words + (", a broken one set aside" if disk["set_aside"] else "")
+
+
+def _mapped(state: Document) -> str:
+    """How much of the memory is mapped files, where the store is one of them."""
+    return f" ({size(state['memory']['mapped_bytes'])} mapped)" if "disk" in state else ""
 
 
 def event(one: Document, now: float) -> str:

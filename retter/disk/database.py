@@ -334,6 +334,9 @@ class Database:
         try:
             self._failpoint("begin")
             with self._env.begin(write=True) as txn:
+                # Another process may have written: the one before this one, or after.
+                self.bytes_used = self._figure(txn, b"bytes")
+                self.entries = self._figure(txn, b"entries")
                 if batch.removals:
                     self._remove(txn, batch.removals, removed)
                     self._failpoint("removed")

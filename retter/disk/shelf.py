@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 # Read within so long, a page is still in memory, on a machine that is not much too small.
 RECENT_S: Final = 600.0
 
-# How long a request waits for what is read in the thread. Then it is as if nothing was stored.
-READ_WAIT_S: Final = 0.05
+# How long a request waits for what is read in the thread. Then it is as if nothing was stored, and
+# so it is for all others, who do not wait, until that read has come back.
+READ_WAIT_S: Final = 1.0
 # Requests that wait for it at a time: a disk that stands still shall not collect all clients.
 READS_MAX: Final = 256
 
@@ -112,6 +113,7 @@ class DiskShelf:
     Attributes:
         secret: Keys the hashes of owners.
         behind: What is still to be written.
+        lent: Another process takes over.
         trouble: Why RETTER goes on from memory; "" if it does not.
         set_aside: Why the database was put away at the start; "" if it was not.
     """
@@ -140,6 +142,7 @@ class DiskShelf:
         self.secret = b""
         self.set_aside = ""
         self.trouble = ""
+        self.lent = False  # to the process that takes over
         self._table = KeyTable()
         self._table_complete = False
         self._gone_meanwhile: set[int] | None = set()  # while the table is made
@@ -148,12 +151,14 @@ class DiskShelf:
         self._touched: dict[bytes, None] = {}
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
         self._waiting: dict[int, tuple[float, Ask]] = {}  # requests, and since when
+        self._overdue: set[int] = set()  # reads that have not come back in time
         self._asked = 0
         self._sweep_at = self._began + SWEEP_EVERY_S
         self._closed = False
         # figures
         self.commits = 0
         self.commit_failures = 0
+        self.last_failure = ""  # why the last one could not be written
         self.written = 0
         self.not_written = 0
         self.evicted = 0
@@ -241,7 +246,7 @@ class DiskShelf:
     def note(self, removals: Removals) -> None:
         """Note what is taken back, so that it is not forgotten if the process is killed now."""
         self._failpoint("take back")
-        if self._closed:
+        if self._closed or self.lent:
             return
         try:
             self._journal.note(removals)
@@ -265,7 +270,7 @@ class DiskShelf:
 
         False if too many wait already.
         """
-        if len(self._waiting) >= READS_MAX:
+        if self._overdue or len(self._waiting) >= READS_MAX:
             self.reads_late += 1
             return False
         self._asked += 1
@@ -287,6 +292,7 @@ class DiskShelf:
 
     def _loaded(self, number: int, keys: list[bytes], result: Any) -> None:
         waits = self._waiting.pop(number, None)
+        self._overdue.discard(number)
         found: dict[bytes, Found] = {}
         now = self._clock()
         if isinstance(result, dict):
@@ -315,7 +321,7 @@ class DiskShelf:
 
     def start(self) -> None:
         """Find out in the thread what is stored; until then all keys may be."""
-        self._reader.submit(lambda: list(self._database.table_keys()), self._listed)
+        self._writer.submit(lambda: list(self._database.table_keys()), self._listed)
 
     def _listed(self, result: Any) -> None:
         if isinstance(result, BaseException):
@@ -333,7 +339,7 @@ class DiskShelf:
             self._answer_late(now)
         if self.behind.is_due(now) and not self.trouble:
             self._commit()
-        if now >= self._sweep_at:
+        if now >= self._sweep_at and not self.lent:
             self._sweep_at = now + SWEEP_EVERY_S
             self._writer.submit(self._sweep, self._swept)
 
@@ -342,6 +348,7 @@ class DiskShelf:
             if now - since < READ_WAIT_S:
                 break
             del self._waiting[number]
+            self._overdue.add(number)
             self.reads_late += 1
             asks({})
 
@@ -385,7 +392,7 @@ class DiskShelf:
             self._table.discard(number)
             if self._gone_meanwhile is not None:
                 self._gone_meanwhile.add(number)
-        if self.behind.done():
+        if self.behind.done() and not self.lent:
             self._failpoint("done")
             with contextlib.suppress(OSError):
                 self._journal.clear()
@@ -398,8 +405,6 @@ class DiskShelf:
             self._give_up(f"it cannot be written: {error}")
             raise error
         self.last_failure = str(getattr(error, "strerror", "") or "no room in the map")
-
-    last_failure = ""
 
     def _sweep(self) -> tuple[int, list[int]]:
         readers = self._database.check_readers()
@@ -465,6 +470,52 @@ class DiskShelf:
         """Keep something under a name, soon."""
         self._writer.submit(lambda: self._database.set_note(name, value), lambda _: None)
 
+    def wall(self) -> float:
+        """Return the time of day, seconds since the epoch."""
+        return self._wall()
+
+    def read_file(self, name: str, bytes_max: int) -> bytes:
+        """Return a file of the folder; empty for none, or for one that cannot be read."""
+        return self._folder.read(name, bytes_max)
+
+    def write_soon(self, name: str, data: bytes) -> None:
+        """Write a file of the folder in the thread, if it can be written."""
+        if not self.lent:
+            self._writer.submit(lambda: self._folder.write(name, data), lambda _: None)
+
+    def write_now(self, name: str, data: bytes) -> None:
+        """Do it at once, if it can be done."""
+        with contextlib.suppress(OSError):
+            if not self.lent:
+                self._folder.write(name, data)
+
+    # -- another process takes over
+
+    def lend(self) -> None:
+        """Another process uses the folder as well, and will have it to itself.
+
+        What waits is written, and nothing else but what is taken back.
+        """
+        self.lent = self.behind.closed = True
+
+    def take_back(self) -> None:
+        """The other one has ended, and left what it likes.
+
+        Raises:
+            OSError: The journal cannot be read any more.
+        """
+        if self.lent:
+            journal = Journal(self._folder.at("drops"))
+            self._journal.close()
+            self._journal = journal
+            self.behind.begin_with(journal.read())
+            self.lent = self.behind.closed = False
+
+    @property
+    def path(self) -> str:
+        """The folder."""
+        return self._folder.path
+
     @property
     def lock_fd(self) -> int:
         """The lock of the folder, for a successor."""
@@ -492,8 +543,10 @@ class DiskShelf:
             "reads_in_thread": self.reads_in_thread,
             "reads_late": self.reads_late,
             "journal_failures": self.journal_failures,
+            "stale_readers": self.stale_readers,
             "held_s_max": self.held_s_max,
             "index_bytes": self._table.bytes_used,
+            "file_bytes": 0 if self._closed else database.file_bytes,
             "trouble": self.trouble,
         }
 

@@ -32,6 +32,7 @@ from retter.net.sockets import (
     url_of,
 )
 from retter.net.supervision import start_task
+from retter.process.disk_log import DiskLog
 from retter.process.hint_log import HintLog
 from retter.process.loop_errors import LoopFaults, end_out_of_memory
 from retter.process.minute_summary import Digest
@@ -207,9 +208,20 @@ class RunningProxy:
         assert self._inheritance is not None, "only a whole program can be started again"
         admin = self._admin.listener if self._admin is not None else None
         listeners = [*self._sockets, admin] if admin is not None else self._sockets
-        disk = self._proxy.services.disk
-        store_fd = -1 if disk is None else disk.lock_fd
+        services = self._proxy.services
+        store_fd = -1
+        if services.disk is not None:
+            store_fd = services.disk.lock_fd
+            if services.learnt is not None:
+                services.learnt.save()
+            services.disk.lend()
         return self._inheritance.start_successor(listeners, log_format(), store_fd)
+
+    def not_handed_over(self) -> None:
+        """There is no successor: all goes on as before."""
+        disk = self._proxy.services.disk
+        if disk is not None:
+            disk.take_back()
 
     def handed_over(self) -> None:
         """The successor serves: the sockets belong to it from now on."""
@@ -422,6 +434,7 @@ class Program:
         try:
             self._successor = self._proxy.hand_over()
         except OSError as error:
+            self._proxy.not_handed_over()
             log.error("takeover-failed", error=error.strerror, advice="nothing has changed")
             return
         log.info("takeover", successor=self._successor.pid)
@@ -442,6 +455,7 @@ class Program:
         self._too_late.cancel()
         self._loop.remove_reader(successor.ready_fd)
         if not successor.serves():
+            self._proxy.not_handed_over()
             log.error(
                 "takeover-failed", exit_code=successor.exit_code(), advice="nothing has changed"
             )
@@ -540,6 +554,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         proxy.on_second(lambda _: flush_log())
         proxy.on_second(Absence(proxy._services).on_second)
         proxy.on_second(WithdrawalLog(proxy._services).on_second)
+        proxy.on_second(DiskLog(proxy._proxy.services).on_second)
         proxy.on_second(HintLog(proxy._services).on_second)
         probe = start_task(loop, proxy._services.pool.probe(), "trying the application's address")
         await program.run()

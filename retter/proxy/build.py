@@ -26,6 +26,7 @@ from retter.proxy.goodness import Goodness
 from retter.proxy.head_reader import HeadReader, encoded
 from retter.proxy.keeping import Keeper
 from retter.proxy.lasting import attach
+from retter.proxy.learnt import LearntKeeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
@@ -144,6 +145,8 @@ def build_services(
     )
     if disk is not None:
         attach(store, disk, rules, settings.store_policy, now)
+        services.learnt = LearntKeeper(disk, breaker, rules, settings)
+        services.learnt.restore(now)
     return services
 
 

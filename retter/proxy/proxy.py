@@ -137,6 +137,8 @@ class Proxy:
         for open_still in [*services.exchanges, *services.streams]:
             open_still.abort_request(now)
         if services.disk is not None:
+            if services.learnt is not None:
+                services.learnt.save()
             services.disk.close()
         if services.access_log is not None:
             services.access_log.close(wait_s=CLOSE_S)

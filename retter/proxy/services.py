@@ -19,6 +19,7 @@ from retter.proxy.goodness import Goodness
 from retter.proxy.head_reader import HeadReader
 from retter.proxy.interfaces import Work
 from retter.proxy.keeping import Keeper
+from retter.proxy.learnt import LearntKeeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
@@ -87,6 +88,7 @@ class Services:
     decoding: Decoding
 
     disk: "DiskShelf | None" = None  # behind the store
+    learnt: LearntKeeper | None = None  # what outlives the process beside the store
     draining: bool = False  # all connections close after their next answer
 
 

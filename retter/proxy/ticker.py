@@ -118,5 +118,7 @@ class Ticker:
         services.withdrawals.advance(now, services.breaker.state)
         if services.bound.clients:
             services.bound.sweep(now)
+        if services.learnt is not None:
+            services.learnt.tick(now)
         for told in self.on_second:
             told(now)

@@ -157,6 +157,7 @@ class WriteBehind:
     def __init__(self, shelf: Shelf, *, personal: bool = True) -> None:
         self._shelf = shelf
         self.personal = personal
+        self.closed = False  # nothing new is taken in, but what is taken back
         self._slots: dict[bytes, Written] = {}
         self._removals = Removals()
         self._under_way: Batch | None = None
@@ -169,7 +170,7 @@ class WriteBehind:
 
     def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
         """Note what stands under a key now; nothing at all: it is gone."""
-        if not self.personal and key.startswith(b"@"):
+        if (self.closed and slot) or (not self.personal and key.startswith(b"@")):
             return
         for record in slot:
             if record[NO_STORE]:  # memory only; what it has replaced goes from the disk
@@ -297,7 +298,7 @@ class WriteBehind:
         """Return whether a batch is to be written now: what is taken back does not wait."""
         if self._under_way is not None or now < self._not_before:
             return False
-        if self._removals:
+        if self._removals or (self.closed and self._slots):
             return True
         return bool(self._slots) and (
             now >= self._since + COMMIT_EVERY_S

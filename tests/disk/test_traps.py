@@ -459,7 +459,6 @@ def test_what_was_not_read_lately_is_read_in_a_thread(tmp_path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     clock, reader = Clock(NOW), Later()
     shelf = open_at(tmp_path, clock, reader=reader)
-    reader.work()  # what there is, is known
     key = b"*a.b/1"
     found: list[Any] = []
     assert shelf.is_slow(key) and shelf.read(key, NOW) is None
@@ -483,20 +482,22 @@ def test_nobody_waits_for_a_disk_that_stands_still(tmp_path: Path) -> None:
     for number in range(300):
         shelf.load([b"*a.b/%d" % number], found.append)
     assert len(shelf._waiting) == 256, "so many at the most"
-    clock.now += 0.06
+    clock.now += 1.1
     shelf.tick(clock.now)
     assert found == [{}] * 256
+    assert not shelf.load([b"*a.b/1"], found.append), "one second of it is enough"
     reader.work()
     assert len(found) == 256, "each is answered once"
+    assert shelf.load([b"*a.b/1"], found.append), "it has come back"
     shelf.close()
 
 
 def test_until_the_disk_is_listed_everything_may_be_on_it(tmp_path: Path) -> None:
     _store_pages(tmp_path)
-    reader = Later()
-    shelf = open_at(tmp_path, Clock(NOW), reader=reader)
+    writer = Later()
+    shelf = open_at(tmp_path, Clock(NOW), writer=writer)
     assert shelf.is_slow(b"*a.b/1") and shelf.is_slow(b"*a.b/not-there")
-    reader.work()
+    writer.work()
     assert shelf.is_slow(b"*a.b/1") and not shelf.is_slow(b"*a.b/not-there")
     shelf.close()
 

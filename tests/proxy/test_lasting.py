@@ -41,7 +41,6 @@ class Site:
         proxy = self.proxy = FakeProxy(made, shelf)
         clock.append(proxy.loop)
         if reader is None:
-            self.reader.work()  # what there is, is known
             proxies[proxy] = self.reader
         return proxy
 
@@ -114,7 +113,6 @@ def test_a_request_waits_for_the_thread_and_nobody_else_does(site: Site) -> None
     site.stop()
     reader = Later()
     proxy = site.start(reader=reader)
-    reader.work()  # what there is, is known
     cold = proxy.client(get("/cold") + get("/cold"))
     assert (cold.received(), proxy.upstreams) == (b"", []), "nothing is decided yet"
     assert body_of(fetch(proxy, "/other", "of another")) == b"of another"
@@ -135,7 +133,6 @@ def test_a_client_that_leaves_while_the_disk_is_read_is_counted_and_gone(site: S
     site.stop()
     reader = Later()
     proxy = site.start(reader=reader)
-    reader.work()
     client = proxy.client(get("/cold"))
     client.resets()
     reader.work()
@@ -150,10 +147,9 @@ def test_a_disk_that_does_not_answer_in_time_is_as_if_nothing_was_stored(site: S
     site.stop()
     reader = Later()
     proxy = site.start(reader=reader)
-    reader.work()
     client = proxy.client(get("/cold"))
     assert proxy.upstreams == []
-    proxy.advance(0.15)
+    proxy.advance(1.1)
     proxy.upstream.sends(reply(b"fresh"))
     assert body_of(client.received()) == b"fresh"
     reader.work()
@@ -166,7 +162,6 @@ def test_a_client_that_has_closed_its_side_gets_its_answer(site: Site) -> None:
     site.stop()
     reader = Later()
     proxy = site.start(reader=reader)
-    reader.work()
     proxy.auto_accept = False
     client = proxy.client(get("/cold"))
     client.ends()

@@ -1,0 +1,97 @@
+"""What a breaker has learnt of its application, for the next process.
+
+Not its state: whether the application is well is found out anew. What has been learnt is how many
+requests it can work on, what answers take, and up to where they come in time; with that a restart
+in the middle of an overload begins where it ended.
+"""
+
+from collections.abc import Iterable
+from heapq import nlargest
+from math import isfinite
+from typing import Any, Final
+
+from retter.breaker import constants
+from retter.breaker.circuit import Circuit
+
+# Nothing that is read back may be beyond these; an answer takes a year at the most.
+_SECONDS_MAX: Final = 365 * 86400.0
+_SAMPLES_MAX: Final = 10**9
+
+
+def learnt(circuit: Circuit) -> dict[str, Any]:
+    """Return what is worth keeping, as JSON can write it."""
+    routes = nlargest(constants.ROUTES_MAX, circuit.routes, key=lambda route: route.used_at)
+    return {
+        "limit": circuit.limit.limit,
+        "work_rate": circuit.limit.work_rate,
+        "peak_work_rate": circuit.limit.peak_work_rate,
+        "baseline": [circuit.baseline.mean_s, circuit.baseline.samples],
+        "rows": [
+            [row.first, row.in_time, row.late, row.failed]
+            for row in circuit.table.rows
+            if row.outcomes
+        ],
+        "routes": [
+            [route.name.decode("latin-1"), route.baseline.mean_s, route.baseline.samples]
+            for route in routes
+            if route.baseline.samples
+        ],
+    }
+
+
+def relearn(circuit: Circuit, said: Any, age_s: float, now: float) -> bool:
+    """Begin with what a process before has learnt; False if it is not what `learnt` returns.
+
+    Args:
+        age_s: How long ago it was learnt: endings fade as they would have.
+    """
+    try:
+        limit = _number(said["limit"], 1.0, constants.RANK_MAX)
+        work_rate = _number(said["work_rate"], 0.0, constants.RANK_MAX)
+        peak = _number(said["peak_work_rate"], 0.0, constants.RANK_MAX)
+        mean_s, samples = _baseline(said["baseline"])
+        routes = [
+            (_name(name), *_baseline(rest))
+            for name, *rest in said["routes"][: constants.ROUTES_MAX]
+        ]
+        counts = {
+            int(first): [_number(one, 0.0, _SAMPLES_MAX) for one in (in_time, late, failed)]
+            for first, in_time, late, failed in said["rows"]
+        }
+    except (KeyError, TypeError, ValueError):
+        return False
+    circuit.limit.set_limit(limit)
+    circuit.limit.work_rate = work_rate
+    circuit.limit.peak_work_rate = peak
+    if samples >= constants.COLD_SAMPLES:
+        circuit.baseline.mean_s, circuit.baseline.samples = mean_s, samples
+        circuit.baseline.cold = None
+    for name, route_mean_s, route_samples in routes:
+        baseline = circuit.routes.get(name, now).baseline
+        baseline.mean_s, baseline.samples = route_mean_s, route_samples
+    faded = 0.5 ** (max(0.0, age_s) / constants.TABLE_HALF_LIFE_S)
+    for row in circuit.table.rows:
+        row.in_time, row.late, row.failed = counts.get(row.first, (0.0, 0.0, 0.0))
+        if outcomes := row.outcomes:
+            row.scale(min(faded, constants.ROW_OUTCOMES_MAX / outcomes))
+    circuit.table.read_proven()
+    circuit.table.read_ceiling()
+    circuit.set_cap()
+    return True
+
+
+def _number(value: object, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise ValueError
+    return min(most, max(least, float(value)))
+
+
+def _baseline(pair: Iterable[object]) -> tuple[float, int]:
+    mean_s, samples = pair
+    return _number(mean_s, 0.0, _SECONDS_MAX), int(_number(samples, 0, _SAMPLES_MAX))
+
+
+def _name(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise ValueError
+    return text.encode("latin-1")

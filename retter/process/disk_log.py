@@ -1,0 +1,51 @@
+"""Writes what becomes of the store on disk: set aside, not written, written again, given up."""
+
+from retter.proxy.services import Services
+from retter.telemetry.log import get_logger
+
+log = get_logger()
+
+
+class DiskLog:
+    """Called once a second with the time."""
+
+    def __init__(self, services: Services) -> None:
+        self._disk = services.disk
+        self._set_aside_told = False
+        self._trouble_told = False
+        self._failing = False
+        self._failures = 0
+        self._commits = 0
+        self._damaged = 0
+
+    def on_second(self, now: float) -> None:
+        """Write what is new."""
+        disk = self._disk
+        if disk is None:
+            return
+        if disk.set_aside and not self._set_aside_told:
+            self._set_aside_told = True
+            log.warning(
+                "store-set-aside", reason=disk.set_aside, store=disk.path,
+                advice=f"it is kept as {disk.path}.broken-TIME; RETTER began a new one",
+            )  # fmt: skip
+        if disk.trouble and not self._trouble_told:
+            self._trouble_told = True
+            log.error(
+                "store-failed", error=disk.trouble, store=disk.path,
+                advice="RETTER serves from memory; the next start sets the file aside",
+            )  # fmt: skip
+        if disk.commit_failures > self._failures:
+            if not self._failing:
+                log.error(
+                    "store-not-written", error=disk.last_failure, store=disk.path,
+                    advice="RETTER serves from memory and tries again every five seconds",
+                )  # fmt: skip
+            self._failing = True
+            self._failures, self._commits = disk.commit_failures, disk.commits
+        elif self._failing and disk.commits > self._commits:
+            log.info("store-written-again", store=disk.path)
+            self._failing = False
+        if disk.damaged > self._damaged:
+            log.warning("store-damaged", responses=disk.damaged - self._damaged, store=disk.path)
+            self._damaged = disk.damaged
