@@ -1,8 +1,9 @@
 """What was learnt outlives the process beside the store: of the application, and of its sessions.
 
 Of the application it is used again if it is younger than an hour: it may have been changed since.
-The names of session cookies, and the values of them that many people share, hold as long as the
-store does: without the names nobody's own pages would be found again.
+The names of session cookies, the values of them that many people share, and which sessions the
+application has begun hold as long as the store does: without the names nobody's own pages would be
+found again, and without the sessions their visitors would be strangers (turns.py).
 """
 
 import base64
@@ -23,6 +24,9 @@ BYTES_MAX: Final = 1024 * 1024  # a file that is larger is none of ours
 
 SAVE_EVERY_S: Final = 10.0
 AGE_MAX_S: Final = 3600.0
+
+# Sessions that are written down, of those used last: 40 KB, if one of them is new.
+SESSIONS_MAX: Final = 2048
 
 
 class LearntKeeper:
@@ -58,6 +62,7 @@ class LearntKeeper:
             "application": learnt(self._breaker),
             "names": [_text(name) for name in sorted(seen.names)],
             "shared": [_text(one) for one in seen.shared],
+            "sessions": seen.known.issued(SESSIONS_MAX),
         }
         return json.dumps(said).encode()
 
@@ -69,6 +74,8 @@ class LearntKeeper:
                 self._rules.seen.learn_name(_octets(name))
             for one in said["shared"][:SHARED_MAX]:
                 self._rules.seen.shared[_owner(one)] = None
+            for mark in said["sessions"][:SESSIONS_MAX]:
+                self._rules.seen.known.restore(int(mark))
             age_s = max(0.0, self._disk.wall() - float(said["at"]))
             if age_s > AGE_MAX_S or said["upstream"] != self._upstream:
                 return False

@@ -35,6 +35,15 @@ class KnownSessions:
     def __len__(self) -> int:
         return len(self._issued) + len(self._given) + len(self._kept)
 
+    def issued(self, count: int) -> list[int]:
+        """Return the sessions in use that the application has set: those used last."""
+        return list(self._issued)[-count:]
+
+    def restore(self, mark: int) -> None:
+        """A process before this one has seen the application set it, and its visitor use it."""
+        if len(self._issued) < ISSUED_MAX:
+            self._issued[mark] = None
+
     def given(self, mark: int) -> None:
         """The application has set it."""
         if mark not in self._issued:

@@ -78,7 +78,7 @@ def learn(
         if _deletes(cookie.attributes, response):
             continue
         changed |= rules.seen.learn_name(cookie.name)
-        rules.seen.known.given(hash(cookie.value))  # its mark (owner.py)
+        rules.seen.known.given(rules.mark(cookie.value))
         carried = cookies_of(request, rules).sessions
         if (cookie.name, cookie.value) in carried:
             continue

@@ -258,3 +258,43 @@ def test_without_a_folder_there_is_no_disk() -> None:
     proxy = FakeProxy()
     assert proxy.services.disk is None and proxy.services.store.behind is None
     assert "disk" not in proxy.proxy.stats()
+
+
+def test_what_was_learnt_comes_back_if_it_is_young(site: Site) -> None:
+    proxy = site.start()
+    login = get("/login", headers=ALICE)
+    client = proxy.client(login)
+    cookie = {"Set-Cookie": "PHPSESSID=alice-0123456789abcdef; path=/"}
+    proxy.upstream.sends(reply(b"welcome", headers=cookie))
+    assert client.received()
+    fetch(proxy, "/mine", "of alice", ALICE)
+    proxy.services.breaker.limit.peak_work_rate = 7.0
+    rules = proxy.services.owner_rules
+    mark = rules.mark(b"alice-0123456789abcdef")
+    assert rules.seen.known.issued(9) == [mark]
+    site.stop()
+    proxy = site.start()
+    assert proxy.services.breaker.limit.peak_work_rate == 7.0
+    seen = proxy.services.owner_rules.seen
+    assert seen.names == {b"PHPSESSID"}
+    assert seen.known.issued(9) == [mark], "she is known, as before"
+    site.stop()
+    site.later_s += 3700.0
+    proxy = site.start()
+    assert proxy.services.breaker.limit.peak_work_rate == 0.0, "it may have been changed since"
+    assert proxy.services.owner_rules.seen.names == {b"PHPSESSID"}, "this holds as the store does"
+
+
+def test_it_is_written_every_ten_seconds_if_it_has_changed(site: Site) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "stored")
+    proxy.advance(12.0)
+    file = site.path / "learnt"
+    before = file.stat().st_mtime_ns
+    proxy.services.breaker.limit.peak_work_rate = 3.0
+    proxy.advance(12.0)
+    assert file.stat().st_mtime_ns > before
+    file.write_bytes(b"rotten")
+    site.stop()
+    (site.path / "learnt").write_bytes(b'{"at": 1, "names": [3]}')
+    assert site.start().services.breaker.limit.peak_work_rate == 0.0
