@@ -41,9 +41,9 @@ LATE_CHANCE: Final = 0.05  # the same for late answers: who is limited for nothi
 LEAN_MIN: Final = 3.0  # bad endings, whatever chance says
 LATE_SHARE_MIN: Final = 0.5  # of the answers above an edge are late: they queue
 FAILED_SHARE_MIN: Final = 0.3  # of the requests above an edge fail: it spares them
-# Requests that pass above the ceiling, one after the other, before it is doubted. An application is
-# free a little before its answer is seen, so one of two passes there: with 20 ms on the way, 33 answers
-# a second and 1 in place of 4 the ceiling of a pool was lost every few seconds (POSTs ok 80 %, now 99).
+# So many requests in a row pass above the ceiling before it is doubted. An application is free a
+# little before its answer is seen, so one of two passes: with answers on their way for 20 ms and 1
+# in place of 4 the ceiling of a pool was lost every few seconds (80 % of the POSTs, now 95 to 99).
 REFUTED_BY: Final = 4
 REFUTED: Final = 0.5  # what is left of old failures when a trial above goes well
 TRIAL_S: Final = 1.0  # between two requests above the ceiling
