@@ -42,7 +42,7 @@ def draw(scenario: Scenario, run: Run) -> str:
         "in flight": [(sample.at, float(sample.in_flight)) for sample in samples],
     }
     lower = {
-        name: _rate(run, how, end)
+        name: rate(run, how, end)
         for name, how in (("fresh", "fresh"), ("stored", "stored"), ("errors", "error"))
     }
     second = TOP + PANEL + GAP
@@ -53,19 +53,20 @@ def draw(scenario: Scenario, run: Run) -> str:
         f'<text class="title" x="{LEFT}" y="22">{escape(scenario.name)}: '
         f"{escape(scenario.about)}</text>",
         *_states(samples, end),
-        *_panel("requests at the application", upper, TOP, end),
-        *_panel("answers a second", lower, second, end),
-        *_time_axis(second + PANEL, end),
+        *panel("requests at the application", upper, TOP, end),
+        *panel("answers a second", lower, second, end),
+        *time_axis(second + PANEL, end),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _rate(run: Run, how: str, end: float) -> Points:
+def rate(run: Run, how: str, end: float, who: str | None = None) -> Points:
+    """Return answers of one kind a second, over time; of all, or of those clients."""
     counts = [0] * (int(end / STEP_S) + 1)
     for answer in run.answers:
         at = answer.arrived_at + answer.took_s
-        if answer.how == how and at < end:
+        if answer.how == how and at < end and who in (None, answer.who):
             counts[int(at / STEP_S)] += 1
     return [((index + 0.5) * STEP_S, count / STEP_S) for index, count in enumerate(counts[:-1])]
 
@@ -95,7 +96,8 @@ def _states(samples: Sequence[Sample], end: float) -> list[str]:
     return parts
 
 
-def _panel(title: str, lines: Mapping[str, Points], top: float, end: float) -> list[str]:
+def panel(title: str, lines: Mapping[str, Points], top: float, end: float) -> list[str]:
+    """Draw lines over one time axis, with a legend."""
     highest = max((value for points in lines.values() for _, value in points), default=1.0) or 1.0
     bottom = top + PANEL
     parts = [
@@ -105,7 +107,7 @@ def _panel(title: str, lines: Mapping[str, Points], top: float, end: float) -> l
         f'<text x="{LEFT - 6}" y="{top + 4}" text-anchor="end">{highest:.0f}</text>',
         f'<text x="{LEFT}" y="{bottom + 16}">{title}:</text>',
     ]
-    x = LEFT + 180
+    x = LEFT + 260
     for name, points in lines.items():
         colour = COLOURS[name]
         path = " ".join(
@@ -117,7 +119,8 @@ def _panel(title: str, lines: Mapping[str, Points], top: float, end: float) -> l
     return parts
 
 
-def _time_axis(bottom: float, end: float) -> list[str]:
+def time_axis(bottom: float, end: float) -> list[str]:
+    """Write seconds below a panel."""
     step = 10 if end <= 120 else 60
     return [
         f'<text x="{_x(at, end):.1f}" y="{bottom + 34}" text-anchor="middle">{at} s</text>'
