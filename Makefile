@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload \
+.PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots reference \
 	clean distclean
 
@@ -122,6 +122,9 @@ simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 
 overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real sockets
 	$(BIN)/python -m benchmarks.overload $(ARGS)
+
+crawl: $(VENV)/.stamp-run ## a crawler at the shop: what visitors get, with fairness off and on
+	$(BIN)/python -m benchmarks.overload.crawl --show --peer "retter --fairness off" --peer retter $(ARGS)
 
 slowloris: $(VENV)/.stamp-run ## normal visitors beside 10,000 slow heads
 	$(BIN)/python -m benchmarks.slowloris $(ARGS)

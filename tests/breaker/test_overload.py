@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.simulation import ablation, cost, evidence, worth
+from benchmarks.simulation import ablation, cost, crowd_picture, evidence, worth
 from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.proxy import simulate
 from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
@@ -88,3 +88,10 @@ def test_the_cost_benchmark_measures_what_it_says(monkeypatch: pytest.MonkeyPatc
     assert set(cost.forwarding()) == {"admit", "started", "first_byte", "finished", "all four"}
     assert len(cost.shedding()) == 2
     assert cost.ticking(10) > 0
+
+
+def test_two_runs_beside_a_crawler_are_drawn() -> None:
+    """A panel without fairness and one with it, three lines each."""
+    picture = ElementTree.fromstring(crowd_picture.picture())
+    lines = picture.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 6
