@@ -2,7 +2,8 @@
 
 Inside another program, a load-testing harness for example::
 
-    async with retter.running(retter.Settings(upstream=":8080", listen="127.0.0.1:0")) as proxy:
+    settings = retter.Settings(upstream=":8080", listen=("127.0.0.1:0",))
+    async with retter.running(settings) as proxy:
         ...  # proxy.address, proxy.stats(), proxy.set_circuit("open")
 
 What `__all__` names is the public interface. Everything else may change between two releases.

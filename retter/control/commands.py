@@ -132,7 +132,7 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client",
         metavar="ADDRESS",
-        help="of the client that sends it: whose turn it is depends on that",
+        help="address of the client that sends it: its place in the queue depends on that",
     )
     parser.add_argument(
         "--header",

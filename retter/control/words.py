@@ -196,13 +196,13 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
 
 
 def _turn_rows(state: Document) -> list[tuple[str, str]]:
-    """Who waits for whom, if anybody does, and who asks for most."""
+    """Return the rows of the queue, if any: its lanes, and the clients that ask for most."""
     turns = cast("Document", state.get("turns", {}))
     if not turns.get("sorting"):
         return []
     lanes = cast("dict[str, Document]", turns["lanes"])
     waiting = [f"{number(one['waiting'])} {lane}" for lane, one in lanes.items()]
-    rows = [("whose turn", f"{', '.join(waiting)} wait")]
+    rows = [("queue", f"{', '.join(waiting)} wait")]
     heaviest = cast("list[Document]", turns["heaviest"])
     named = [
         f"{one['client'] or one['kind']} ({100 * one['share']:.0f} %)"
@@ -210,7 +210,7 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
         if one["lane"]
     ]
     if named:
-        rows.append(("ask for most", ", ".join(named[:3])))
+        rows.append(("most demand", ", ".join(named[:3])))
     return rows
 
 

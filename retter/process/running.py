@@ -343,7 +343,7 @@ async def running(
     Leaving the block closes everything at once; nothing is drained.
 
     Args:
-        settings: At least `upstream`; `listen="127.0.0.1:0"` takes any free port.
+        settings: At least `upstream`; `listen=("127.0.0.1:0",)` takes any free port.
         on_transition: Told of every change of the circuit's state, on the loop: be quick.
         by_itself: It is the whole program, so `admin="auto"` means a listener.
         inheritance: Sockets that this process has been given at its start.

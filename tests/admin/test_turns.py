@@ -42,8 +42,8 @@ def test_the_state_has_lanes_and_the_heaviest_clients() -> None:
         assert first["demand"] > 0
         state = admin.state()
         rows = dict(words.rows(state, 0.0))
-        assert "heavy wait" in rows["whose turn"]
-        assert rows["ask for most"].startswith("gptbot (")
+        assert "heavy wait" in rows["queue"]
+        assert rows["most demand"].startswith("gptbot (")
         proxy.upstream.sends(reply(b"done"))
 
 
@@ -53,7 +53,7 @@ def test_in_good_times_nothing_is_shown() -> None:
         turns = admin.state()["turns"]
         assert not turns["sorting"]
         assert turns["heaviest"] == []
-        assert "whose turn" not in dict(words.rows(admin.state(), 0.0))
+        assert "queue" not in dict(words.rows(admin.state(), 0.0))
     with admin_of(fairness="off") as admin:
         assert admin.state()["turns"] == {"mode": "off"}
 
