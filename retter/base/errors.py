@@ -88,12 +88,6 @@ class LoopDetected(DownstreamError):
     status, reason = 508, Reason.LOOP
 
 
-class DownstreamGone(DownstreamError):
-    """The client closed before its response was complete."""
-
-    reason = Reason.CLIENT_GONE
-
-
 class UpstreamError(RetterError):
     """The application's fault: 502 or 504 without a stored response."""
 

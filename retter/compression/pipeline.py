@@ -23,6 +23,7 @@ from retter.http.content_coding import (
     coded_head,
     kept_when_coded,
 )
+from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
 from retter.store.policy import Identity
 from retter.store.record import Form, StoredResponse
@@ -241,6 +242,7 @@ class Compression:
         self._store = store
         self.workers = workers
         self.time = time
+        self._coded_heads: HeadNotes[ResponseHead, bytes] = HeadNotes()  # `forward`, coded
         self._good: dict[bytes, Compressor] = {}  # used in the thread
         self._making: set[tuple[bytes, bytes]] = set()  # coding and body
         self._encoders_bytes = 0
@@ -277,12 +279,13 @@ class Compression:
         return found
 
     def _coded_head(self, head: ResponseHead) -> bytes:
-        if head.coded is None:
+        coded = self._coded_heads.known.get(head)
+        if coded is None:
             made = coded_head(head.forward)
-            head.coded = made.head
+            coded = self._coded_heads.note(head, made.head)
             if made.strong_etag:
                 self.weakened.add(made.strong_etag)
-        return head.coded
+        return coded
 
     # -- forwarded answers
 

@@ -122,3 +122,30 @@ class HeadMemo(Memo[Value]):
             entry_bytes=HEAD_ENTRY_BYTES,
             key_bytes_max=bytes_max,
         )
+
+
+Head = TypeVar("Head")
+Fact = TypeVar("Fact")
+
+# Heads of which something is remembered beside them. Each may be kept alive for it, with some 3 KB.
+HEADS_NOTED_MAX: Final = 256
+
+
+class HeadNotes(Generic[Head, Fact]):
+    """What follows from heads that are shared, since a head itself never changes.
+
+    A head is known by its identity and kept as long as the note is. When there are too many, all
+    are forgotten and found out again. The hot path looks into `known` by itself.
+    """
+
+    __slots__ = ("known",)
+
+    def __init__(self) -> None:
+        self.known: dict[Head, Fact] = {}
+
+    def note(self, head: Head, fact: Fact) -> Fact:
+        """Remember what follows from a head, and return it."""
+        if len(self.known) >= HEADS_NOTED_MAX:
+            self.known.clear()
+        self.known[head] = fact
+        return fact

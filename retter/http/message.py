@@ -71,7 +71,6 @@ class RequestHead:
     country: bytes  # of the client, as a trusted CDN says; b"" is unknown
     ids: tuple[bytes, ...]  # request ids that the client may have chosen
     soft_at: tuple[int, ...]  # places of the fields that tell for what device and language
-    soft: Soft | None  # found out when it is needed (variants.py), and always the same
 
     # Written out, here and where else one is made for each request: a constructor that dataclass
     # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
@@ -94,7 +93,6 @@ class RequestHead:
         country: bytes = b"",
         ids: tuple[bytes, ...] = (),
         soft_at: tuple[int, ...] = (),
-        soft: Soft | None = None,
     ) -> None:
         self.method = method
         self.target = target
@@ -113,7 +111,6 @@ class RequestHead:
         self.country = country
         self.ids = ids
         self.soft_at = soft_at
-        self.soft = soft
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""
@@ -143,9 +140,6 @@ class ResponseHead:
     # Set-Cookie, Vary or stream
     undated: bool = False  # without Date: it gets that of its receipt (response_parser.dated)
     compressible: bool = False  # compressed for clients that ask for it (content_coding.py)
-    coded: bytes | None = None  # `forward` for a coded body, made when it is first needed:
-    # filled in later, and always the same
-    facts: tuple[object, object] | None = None  # what the store has read of it, likewise
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

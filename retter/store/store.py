@@ -13,8 +13,9 @@ conditional.py what a request gets of it. `now` is monotonic seconds, everywhere
 
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from typing import Final, cast
+from typing import Final
 
+from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
 from retter.http.variants import ORIGIN_MARK, soft_of
 from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
@@ -70,6 +71,7 @@ class ResponseStore:
     """Stored responses by owner and URL."""
 
     def __init__(self, rules: StoreRules) -> None:
+        self._facts: HeadNotes[ResponseHead, tuple[Facts | None]] = HeadNotes()
         self._rules = rules
         self._shared = rules.policy is StorePolicy.RFC9111
         self._shelves = Shelves(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
@@ -92,6 +94,7 @@ class ResponseStore:
         What is over a smaller budget goes with the ticks. `max_stale_s` holds for what is stored
         from now on.
         """
+        self._facts.known.clear()  # they follow from the rules too
         self._rules = rules
         self._counts.bytes_max = rules.bytes_max
         self._shelves.resize(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
@@ -422,11 +425,11 @@ class ResponseStore:
 
     def _facts_of(self, response: ResponseHead) -> Facts | None:
         """Read the fields of a response, once for all responses with this very head."""
-        known = response.facts
-        if known is None or known[0] is not self._rules:
+        known = self._facts.known.get(response)
+        if known is None:
             facts = facts_of(response.fields, self._rules.max_stale_s, shared=self._shared)
-            known = response.facts = (self._rules, facts)
-        return cast("Facts | None", known[1])
+            known = self._facts.note(response, (facts,))
+        return known[0]
 
     def _store_again(
         self,

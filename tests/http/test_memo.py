@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.http.memo import SEEN_MAX, Memo
+from retter.http.memo import HEADS_NOTED_MAX, SEEN_MAX, HeadNotes, Memo
 
 KEYS = st.integers(0, 30).map(lambda number: b"key %d" % number)
 STEPS = st.lists(
@@ -104,3 +104,13 @@ def test_nothing_is_left_after_clearing() -> None:
     memo.clear()
     memo.offer(b"seen", b"1")
     assert len(memo) == 0
+
+
+def test_notes_about_heads_are_bounded_and_go_by_the_head_itself() -> None:
+    notes: HeadNotes[object, int] = HeadNotes()
+    heads = [object() for _ in range(3 * HEADS_NOTED_MAX)]
+    for number, head in enumerate(heads):
+        assert notes.note(head, number) == number
+        assert notes.known[head] == number
+        assert len(notes.known) <= HEADS_NOTED_MAX
+    assert heads[0] not in notes.known, "it is found out again when it is needed"
