@@ -33,19 +33,19 @@ class BufferBudget:
             int, int
         ] = {}  # bytes by client, of clients that have buffered bodies
 
-    def take(self, held: int, more: int, each_max: int, client: int = 0) -> bool:
-        """Take `more` octets for a body that holds `held`, if it may have them.
+    def take(self, taken: int, more: int, each_max: int, client: int = 0) -> bool:
+        """Take `more` octets for a body that holds `taken`, if it may have them.
 
         Args:
             each_max: Octets that one such body may hold at most.
             client: A number for whose it is (client_id.py); 0 if that is not known, which has no
                 share of its own.
         """
-        if held + more > each_max:
+        if taken + more > each_max:
             return False
         theirs = self._by_client.get(client, 0) + more if client else 0
         if (
-            held + more > (self.bytes_max - self.used) // FREE_SHARE
+            taken + more > (self.bytes_max - self.used) // FREE_SHARE
             or theirs > self.bytes_max // CLIENT_SHARE
         ):
             self.refused += 1

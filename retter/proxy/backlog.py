@@ -31,7 +31,7 @@ class Backlog:
         self.full = False
         self.writes = 0  # of which it consists: each takes memory beside its octets
 
-    def hold(self, waiting: int, bytes_max: int) -> bool:
+    def reserve(self, waiting: int, bytes_max: int) -> bool:
         """Take memory for what waits now; False if that is too much, and then it is full.
 
         Args:

@@ -340,7 +340,7 @@ class DownstreamConnection(Requester):
         bytes_max = 0
         if work is not None and not (work.stream or work.event_stream):
             bytes_max = self._services.settings.buffer_answer_bytes
-        if backlog.hold(self.out.transport.get_write_buffer_size(), bytes_max):
+        if backlog.reserve(self.out.transport.get_write_buffer_size(), bytes_max):
             return
         if work is not None:
             work.downstream_blocked()

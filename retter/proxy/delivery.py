@@ -166,7 +166,7 @@ class Delivery(Work):
         relay.start_window(now)
         if self._client is not None and stale_for_error(services, parsed, now) is not None:
             closed = services.breaker.state is State.CLOSED
-            relay.hold(now, trouble=not closed or services.goodness.failed_lately(now))
+            relay.withhold(now, trouble=not closed or services.goodness.failed_lately(now))
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Take a piece of the body."""
@@ -176,7 +176,7 @@ class Delivery(Work):
             self._upstream = None  # it is in the pool by now
             if relay.ends_empty(data):
                 relay.drop_copy()
-                if relay.drop_held():
+                if relay.stop_withholding():
                     self._fail(UpstreamReset("ended with its head"), now)
                     return
         self._pass_on(relay, data, complete, trailers, now)
@@ -187,7 +187,7 @@ class Delivery(Work):
         if complete and self._outcome is _OK:
             self._judge(relay, data, now)
         relay.take(self._client, data, complete, trailers, now)
-        if not relay.is_held:
+        if not relay.is_withheld:
             self._tell_first_byte(now)
         if self._done:
             return
@@ -311,7 +311,7 @@ class Delivery(Work):
     def _detach_client(self, now: float) -> None:
         """Nobody waits for the answer any more."""
         self._client = None
-        self._relay.drop_held()
+        self._relay.stop_withholding()
         if self._done:
             return  # all was done but the compressing
         if not self._is_worth_finishing():
@@ -339,7 +339,7 @@ class Delivery(Work):
 
     def _look_at_pace(self, relay: ResponseRelay, now: float) -> None:
         services = self._services
-        if relay.is_held:
+        if relay.is_withheld:
             if relay.may_be_streamed(now):
                 self._release(now)
             elif now >= self.started_at + services.settings.upstream_timeout_s:
@@ -353,7 +353,7 @@ class Delivery(Work):
 
     def _release(self, now: float) -> None:
         """Send what was held back of the answer, and stream the rest."""
-        if self._client is not None and self._relay.is_held:
+        if self._client is not None and self._relay.is_withheld:
             self._relay.release(self._client)
             self._tell_first_byte(now)
 
@@ -428,7 +428,7 @@ class Delivery(Work):
         """A stored response has been sent in its place, or will be when it is decoded."""
         if came is StandIn.NONE:
             return
-        self._relay.drop_held()
+        self._relay.stop_withholding()
         if came is StandIn.AWAITED:
             self._client = None
         self._answered(now)
@@ -481,7 +481,7 @@ class Delivery(Work):
         self._upstream = None
         if self._body is not None:
             self._body.release()
-        relay.drop_held()
+        relay.stop_withholding()
         services.exchanges.pop(self, None)
         services.streams.pop(self, None)
         permit.holder = None

@@ -44,11 +44,11 @@ class ResponseRelay:
     body_bytes = 0  # of the answer, as the client gets it
     first_byte_s: float | None = None  # of an answer in pieces, for the access log
     discarded_bytes = 0  # of the body, that went neither to client nor to store
-    _held: list[bytes] | None = None  # not yet sent to the client
-    _held_bytes = 0
+    _withheld: list[bytes] | None = None  # not yet sent to the client
+    _withheld_bytes = 0
     _backlog: Backlog | None = None  # the memory for it
     _backlog_bytes_max = 0  # of the budget
-    _hold_until = _FOREVER  # it is streamed from then on (monotonic seconds)
+    _withhold_until = _FOREVER  # it is streamed from then on (monotonic seconds)
     _body_since = _FOREVER  # its first octets came then
     paced = False  # it has to keep a rate
     _window_until = _FOREVER  # what is streamed has to keep its rate until then
@@ -90,42 +90,42 @@ class ResponseRelay:
 
     def whole(self, data: bytes) -> bytes | None:
         """Return the body that ends with this piece, if all of it has been kept."""
-        kept = self._copy if self._copy is not None else self._held
+        kept = self._copy if self._copy is not None else self._withheld
         if not kept:
             return data if kept is not None or self._body_since == _FOREVER else None
         return b"".join([*kept, data])
 
-    def hold(self, now: float, *, trouble: bool) -> None:
+    def withhold(self, now: float, *, trouble: bool) -> None:
         """Hold the answer back until it is whole or too large, or may be streamed."""
-        self._held = []
+        self._withheld = []
         free_bytes = HOLD_BYTES_MAX
         if trouble:
             self._backlog_bytes_max = TROUBLE_HOLD_BYTES_MAX - HOLD_BYTES_MAX
         else:
-            self._hold_until = now + HOLD_S
+            self._withhold_until = now + HOLD_S
             if self.head.content_length > HOLD_BYTES_MAX:
                 free_bytes = 0  # it is streamed from its first octet on
         self._backlog = Backlog(self._services.buffers, free_bytes, self._permit.client)
 
     @property
-    def is_held(self) -> bool:
+    def is_withheld(self) -> bool:
         """Whether it is held back."""
-        return self._held is not None
+        return self._withheld is not None
 
-    def drop_held(self) -> bool:
+    def stop_withholding(self) -> bool:
         """Forget what is held: something else is sent in its place; whether there was any."""
-        held, self._held = self._held, None
+        withheld, self._withheld = self._withheld, None
         if self._backlog is not None:
             self._backlog.release()
             self._backlog = None
-        return held is not None
+        return withheld is not None
 
     def may_be_streamed(self, now: float) -> bool:
         """Whether what is held has been held for long enough, and comes on."""
-        if self._held is None or now < self._hold_until or not self._held_bytes:
+        if self._withheld is None or now < self._withhold_until or not self._withheld_bytes:
             return False
         rate_bytes = self._services.settings.upstream_body_min_rate_bytes
-        return self._held_bytes >= rate_bytes * (now - self._body_since)
+        return self._withheld_bytes >= rate_bytes * (now - self._body_since)
 
     def take(
         self,
@@ -142,12 +142,12 @@ class ResponseRelay:
         if client is None:
             if self._copy is None:
                 self.discarded_bytes += len(data)
-        elif self._held is not None and self._backlog is not None:
-            add_piece(self._held, data)
-            self._held_bytes += len(data)
+        elif self._withheld is not None and self._backlog is not None:
+            add_piece(self._withheld, data)
+            self._withheld_bytes += len(data)
             if (
                 complete
-                or not self._backlog.hold(self._held_bytes, self._backlog_bytes_max)
+                or not self._backlog.reserve(self._withheld_bytes, self._backlog_bytes_max)
                 or self.may_be_streamed(now)
             ):
                 self.release(client, complete, trailers)
@@ -168,9 +168,9 @@ class ResponseRelay:
         trailers: Trailers = NO_TRAILERS,
     ) -> None:
         """Send what was held back; from here on the answer is streamed."""
-        assert self._held is not None, "it is not held"
-        body = b"".join(self._held)
-        self.drop_held()
+        assert self._withheld is not None, "it is not held"
+        body = b"".join(self._withheld)
+        self.stop_withholding()
         self._begin(client, body, complete, trailers)
 
     def ends_empty(self, data: bytes) -> bool:

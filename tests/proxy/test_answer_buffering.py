@@ -250,10 +250,10 @@ def test_the_time_that_the_client_takes_is_not_the_applications() -> None:
 def test_a_backlog_counts_what_is_more_than_any_connection_may_have() -> None:
     budget = BufferBudget(1000)
     backlog = Backlog(budget, 100)
-    assert backlog.hold(90, 200) and budget.used == 0
-    assert backlog.hold(250, 200) and budget.used == 150
-    assert backlog.hold(200, 200) and budget.used == 150
-    assert not backlog.hold(301, 200) and budget.used == 150
+    assert backlog.reserve(90, 200) and budget.used == 0
+    assert backlog.reserve(250, 200) and budget.used == 150
+    assert backlog.reserve(200, 200) and budget.used == 150
+    assert not backlog.reserve(301, 200) and budget.used == 150
     assert backlog.full
     backlog.release()
     backlog.release()
