@@ -12,6 +12,7 @@ from benchmarks.simulation.runner import CONTROLLERS, TOLERANCE
 from benchmarks.simulation.scenarios import Scenario
 from benchmarks.simulation.timeline import draw
 from retter.breaker import constants
+from tests.support.compiled import replaces_parts
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 WIDE = "wide 64 x 250 ms, cold, new"
@@ -66,6 +67,7 @@ def test_the_table_of_a_conclusion_is_drawn() -> None:
     assert len(dashed) == 3, "proven twice, one ceiling"
 
 
+@replaces_parts
 def test_what_a_rule_is_worth_is_told() -> None:
     """Without a stall's signal a hung application is misread; without dips it is not."""
     scenario = SCENARIOS.index(BY_NAME["hung for 14 s"])
