@@ -17,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check fuzz conformance simulate overload crawl \
+.PHONY: help venv run load test lint types contracts check fuzz conformance lasting simulate overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots reference \
 	clean distclean
 
@@ -116,6 +116,9 @@ fuzz: $(VENV)/.stamp-fuzz ## any bytes from either side, for SECONDS=60
 
 conformance: $(VENV)/.stamp-test $(VENV)/.stamp-redbot ## RFC 9111 and other people's programs, as a table
 	$(BIN)/python -m tests.conformance $(ARGS)
+
+lasting: $(VENV)/.stamp-test ## what the store on disk costs and survives
+	@exec $(BIN)/python -m benchmarks.lasting $(ARGS)
 
 simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 	$(BIN)/python -m benchmarks.simulation $(ARGS)

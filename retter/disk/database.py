@@ -28,7 +28,6 @@ from retter.store.packing import (
     FORMAT_VERSION,
     KEY_BYTES,
     Unpacked,
-    body_hash,
     is_everyones,
     key_of_packed,
     pack,
@@ -573,11 +572,6 @@ class Database:
     def copy_compact(self, folder: str) -> None:
         """Write a copy without free pages into a folder."""
         self._env.copy(folder, compact=True)
-
-
-def name_of(body: bytes, site_key: bytes) -> bytes:
-    """Return the hash under which a body is kept."""
-    return body_hash(body, site_key)
 
 
 def _errno_of(error: Exception) -> tuple[int, str]:
