@@ -114,7 +114,12 @@ class Near(RuleBasedStateMachine):
         self.store.supersede(identity, [identity.url], self.clock.now)
         for one in {who, EVERYONE}:
             self.fresh.pop((one, path), None)
-            if (entry := self.model.get((one, path))) is not None:
+            if (entry := self.model.get((one, path))) is None:
+                continue
+            if entry.withdrawn:
+                # Hidden and changed as well: it is not given back.
+                del self.model[one, path]
+            else:
                 entry.superseded = True
 
     @rule(who=st.sampled_from(["alice", "bob"]))
