@@ -229,6 +229,8 @@ class Shelves:
         ]  # fmt: skip
         self._hidden = {}
         self.queues = EvictionQueues(self._bytes_wanted)
+        if len(self.queues.ghosts) == len(queues.ghosts):
+            self.queues.ghosts = queues.ghosts  # what went lately is known by its hash alone
         self.slots, self.owner_keys, self._owner_bytes = {}, {}, {}
         self._bodies, self._body_uses, self._coded = {}, {}, {}
         self.marks.clear()
