@@ -175,11 +175,17 @@ class Shelves:
         if owner:
             self._owner_bytes[owner] += grown + referred
 
-    def make_room(self, owner: bytes) -> None:
+    def make_room(
+        self, owner: bytes, *, spared_key: bytes = b"", spared_body: bytes | None = None
+    ) -> None:
         """Drop what goes first until share and budget are kept.
 
         Of an owner that is the least recently used, of all what the queues say. What was put in
         last fits alone, and is never what goes.
+
+        Args:
+            spared_key: Of a response that room for one of its own forms must not push out.
+            spared_body: The same for a form that belongs to all responses with this body.
         """
         if owner:
             if self._hidden:
@@ -193,12 +199,17 @@ class Shelves:
             if self._hidden:
                 self._settle(*self._hidden.popitem())
                 continue
-            self._evict()
+            self._evict(spared_key, spared_body)
 
-    def _evict(self) -> None:
-        """Drop the variant that is to make room."""
+    def _evict(self, spared_key: bytes = b"", spared_body: bytes | None = None) -> None:
+        """Drop the variant that is to make room; a spared one only where nothing else is left."""
         queues = self.queues
         key = queues.next_to_go(self._bytes_max)
+        if key == spared_key or (
+            spared_body is not None and any(one[BODY] is spared_body for one in self.slots[key])
+        ):
+            queues.asked[key] = None  # another round for it: it is being asked for right now
+            key = queues.next_to_go(self._bytes_max)
         whole = self.behind is not None or len(self.slots[key]) == 1
         if whole and key in queues.probation:
             queues.ghosts.add(key)
@@ -349,6 +360,10 @@ class Shelves:
         self._body_uses[body] = 1
         self.bytes_used += len(body)
         return body
+
+    def held_body(self, body: bytes) -> bytes | None:
+        """Return the bytes that are kept of a body equal to this one, if there are any."""
+        return self._bodies.get(body)
 
     def _release_body(self, body: bytes) -> None:
         uses = self._body_uses[body] - 1

@@ -29,7 +29,7 @@ class StoredForms:
         `coded` is the body itself where the coding gains nothing: then it is not tried again.
         """
         self._shelves.add_coded(body, coding, coded)
-        self._shelves.make_room(b"")
+        self._shelves.make_room(b"", spared_body=self._shelves.held_body(body))
 
     def attach(self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form) -> None:
         """Keep a form with the response of this owner, or of everyone, that it was made from."""
@@ -40,7 +40,7 @@ class StoredForms:
         owner, _ = key_parts(key)
         if self._shelves.fits(owner, new.entry_bytes + bytes_referred(new)):
             self._shelves.replace(key, stored, new)
-            self._shelves.make_room(owner)
+            self._shelves.make_room(owner, spared_key=key)
 
     def _key_of(self, identity: Identity, stored: StoredResponse) -> bytes | None:
         """Return under which key this very response is stored for this client, if it still is."""
