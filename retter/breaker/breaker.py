@@ -77,7 +77,7 @@ class CircuitBreaker(Circuit):
 
         `stored_age_s` is the age of the stored response that may be used to shed it, None if
         there is none. `client` is a number that tells clients apart, 0 if that is not possible.
-        `asker` says more of who asks; it is needed unless `is_calm`. A permit is ADMITTED, and
+        `asker` says more of who asks; it is needed if `wants_asker`. A permit is ADMITTED, and
         started at once, or QUEUED or HELD.
         """
         its_route = self.routes.get(route, now)
@@ -102,10 +102,16 @@ class CircuitBreaker(Circuit):
         ahead = self.room.ahead(lane, has_stored=False)
         return ahead * self.baseline.mean_s / max(1.0, self.limit.work_rate)
 
-    @property
-    def is_calm(self) -> bool:
-        """Whether the application has little to do: it does not matter who asks."""
-        return self.fast_path and self.limit.load < self.calm
+    def wants_asker(self, has_stored: bool) -> bool:
+        """Whether it matters who asks.
+
+        It does not while the application has little to do. Nor does it for a request with a stored
+        response while the circuit is OPEN: nobody has a place to give away, and to find out who
+        asks would make the stored response dearer by a half (1,235 instructions instead of 841).
+        """
+        if self.fast_path:
+            return self.limit.load >= self.calm
+        return not (has_stored and self.state is _OPEN)
 
     def _sort(self, now: float, asker: Asker, route: Route) -> Sorted:
         fairness = self.fairness

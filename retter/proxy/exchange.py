@@ -137,8 +137,9 @@ def begin(
         services.peers.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
     )
     breaker = services.breaker
-    # Who asks is found out when there may be too little for all.
-    asker = None if breaker.is_calm else services.turns.asker_of(forwarding, parsed, number, now)
+    asker = None  # is found out when there may be too little for all
+    if breaker.wants_asker(age_s is not None):
+        asker = services.turns.asker_of(forwarding, parsed, number, now)
     decision = breaker.admit(now, kind, identity.route, identity.key, age_s, number, asker)
     if isinstance(decision, Permit):
         exchange: Exchange | None = None

@@ -1,6 +1,6 @@
 """Turns, between HTTP and the breaker: who asks, and the response for those who have to wait.
 
-Nothing of it is found out while the application has little to do (`CircuitBreaker.is_calm`).
+Nothing of it is found out while the application has little to do (`CircuitBreaker.wants_asker`).
 """
 
 import random

@@ -8,6 +8,7 @@ from retter.breaker import (
     BreakerSettings,
     FairnessMode,
     Kind,
+    Mode,
     Permit,
     Phase,
     Rejection,
@@ -140,10 +141,10 @@ def test_below_half_of_the_places_nobody_is_counted() -> None:
     fairness = driver.breaker.fairness
     assert fairness is not None
     for number in range(4):
-        assert driver.breaker.is_calm
+        assert not driver.breaker.wants_asker(has_stored=False)
         get(driver, 1, b"/%d" % number)
     assert not len(fairness.demand)
-    assert not driver.breaker.is_calm
+    assert driver.breaker.wants_asker(has_stored=True)
     get(driver, 1, b"/4")
     assert 1 in fairness.demand
 
@@ -191,3 +192,10 @@ def test_switched_off_there_is_none_of_it() -> None:
     driver = Driver()
     assert driver.breaker.fairness is None
     assert driver.breaker.calm == driver.breaker.cap
+
+
+def test_an_open_circuit_does_not_ask_who_gets_a_stored_response() -> None:
+    driver = Driver(BreakerSettings(fairness=FairnessMode.ON, mode=Mode.OPEN))
+    assert driver.breaker.state is State.OPEN
+    assert not driver.breaker.wants_asker(has_stored=True)
+    assert driver.breaker.wants_asker(has_stored=False)
