@@ -127,12 +127,13 @@ def test_a_request_costs_the_same_in_a_full_table() -> None:
             lines += event == "line"
             return count
 
+        before = sys.gettrace()
         sys.settrace(count)
         try:
             table.note(1 << 40, 0.05, 0.1)
             table.gave(1 << 40, 0.05, 0.1)
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return lines
 
     full = constants.DEMAND_CLIENTS_MAX

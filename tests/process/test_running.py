@@ -250,6 +250,9 @@ class FakeRunning:
     def handed_over(self) -> None:
         self.handed = True
 
+    def not_handed_over(self) -> None:
+        self.handed = False
+
 
 def with_program(
     monkeypatch: pytest.MonkeyPatch, act: Callable[[running.Program, FakeRunning], Any]
