@@ -298,11 +298,6 @@ class Lanes(WaitingRoom):
         ]
         return super().all_waiting() + waiting
 
-    def _leave_hold(self, permit: Permit, phase: Phase) -> None:
-        super()._leave_hold(permit, phase)
-        if permit.ticket >= 0:
-            self._tickets.leave(permit.ticket)
-
     def _remove(self, permit: Permit, phase: Phase) -> None:
         if not permit.is_get:
             super()._remove(permit, phase)
@@ -312,5 +307,5 @@ class Lanes(WaitingRoom):
         if permit.ticket >= 0:
             if phase is Phase.ADMITTED:
                 self._tickets.spend(permit.ticket)
-            else:
+            else:  # a held one leaves as well, and stands again when the pause is over
                 self._tickets.leave(permit.ticket)

@@ -171,6 +171,26 @@ def test_who_gives_up_may_come_again_with_its_ticket() -> None:
     assert room.counts[2 * KNOWN] == 2
 
 
+@pytest.mark.parametrize("queued_before", [True, False])
+def test_a_ticket_stands_once_after_a_pause(queued_before: bool) -> None:
+    """Requests that are held do not stand in the line, so several may bring the same ticket."""
+    line = Line.new()
+    room = line.room
+    line.issue(1)
+    first = line.come(KNOWN, b"first", stored=False, ticket=0) if queued_before else None
+    room.hold_without_stored(line.now)
+    for name in (b"second", b"third") if first is not None else (b"first", b"second", b"third"):
+        permit = Permit(Phase.ADMITTED, Reason.ADMITTED, True, ROUTE, name, False, 0)
+        permit.lane, permit.asker, permit.ticket, permit.since = KNOWN, 0, 0, 0.0
+        room.hold(permit, line.now)
+    assert not room._tickets.stands(0)
+    room.release_held(line.now)
+    assert room.counts[2 * KNOWN] == 1
+    assert room.counts[2 * STRANGER] == 2
+    assert room._tickets.stands(0)
+    assert [line.next() for _ in range(4)] == [b"first", b"second", b"third", None]
+
+
 def test_what_left_the_line_is_let_go() -> None:
     """Tickets that time out one after the other leave nothing behind."""
     line = Line.new()
