@@ -68,7 +68,8 @@ def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
 def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
     settings, room = circuit.settings, circuit.room
     room.release_others(now, settings.write_wait_s)
-    if circuit.state is _CLOSED:
+    paused = circuit.paused_until is not None
+    if circuit.state is _CLOSED and not paused:
         room.release_gets(now, circuit.pace_s)
         return []
     expired = room.expired(
@@ -78,7 +79,8 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
         1.0 + line_max(circuit),
     )
     if expired:
-        circuit.limit.shed_at = now
+        if not paused:  # else it says nothing of the application
+            circuit.limit.shed_at = now
         circuit.counts.queue_timeouts += len(expired)
         for permit in expired:
             permit.reason = Reason.QUEUE_TIMEOUT

@@ -1089,3 +1089,15 @@ def test_the_wait_of_a_refused_probe_does_not_grow() -> None:
         probe = forwarded(driver)
         assert probe.reason is Reason.PROBE
         driver.finish(probe, Outcome.REFUSED)
+
+
+def test_who_waits_with_a_stored_response_when_a_pause_begins_gets_it() -> None:
+    """The circuit is CLOSED, where nobody's wait expires otherwise."""
+    driver = Driver(BreakerSettings(limit_start=4))
+    waiting = [driver.admit(Kind.GET, b"/%d" % number, stored=1.0) for number in range(40)]
+    assert driver.breaker.state is State.CLOSED
+    assert any(isinstance(one, Permit) and one.phase is Phase.QUEUED for one in waiting)
+    driver.pause(100.0)
+    for _ in range(30):
+        driver.tick()
+    assert not driver.queued
