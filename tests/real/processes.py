@@ -32,7 +32,9 @@ COMPLAINTS = (
 Found = TypeVar("Found")
 
 
-def eventually(attempt: Callable[[], Found], what: str, deadline_s: float = DEADLINE_S) -> Found:
+def eventually(
+    attempt: Callable[[], Found | None], what: str, deadline_s: float = DEADLINE_S
+) -> Found:
     """Call until the result is true, and return it."""
     until = time.monotonic() + deadline_s
     while not (found := attempt()):
@@ -64,6 +66,21 @@ def accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(DEADLINE_S)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def connected(path: Path) -> socket.socket | None:
+    """Return a connection to a Unix socket; None until its owner listens.
+
+    The path of a socket is there from `bind` on; connections are accepted from `listen` on.
+    """
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE_S)
+    try:
+        client.connect(str(path))
+    except OSError:
+        client.close()
+        return None
+    return client
 
 
 class Program:

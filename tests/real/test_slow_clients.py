@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.real.conftest import StartRetter
-from tests.real.processes import DEADLINE_S, Program, eventually
+from tests.real.processes import DEADLINE_S, Program, connected, eventually
 
 WORKERS = 4
 LARGE_BYTES = 1_000_000  # under --buffer-answer; twice of what all sockets on its way take
@@ -38,7 +38,7 @@ def application(gunicorn: str, short_path: Path) -> Iterator[str]:
         environment={"PYTHONPATH": os.pathsep.join([str(short_path), *sys.path])},
         cwd=short_path,
     )  # fmt: skip
-    eventually(address.exists, "gunicorn listens")
+    eventually(lambda: connected(address), "gunicorn listens").close()
     yield f"unix:{address}"
     program.kill()
 

@@ -33,6 +33,7 @@ from tests.real.processes import (
     ApplicationProgram,
     Program,
     RetterProgram,
+    connected,
     eventually,
 )
 from tests.real.wire import fetch
@@ -444,10 +445,7 @@ def test_systemd_hands_a_socket_over(
         *command("--upstream", application.upstream, "--listen", f"unix:{path}"),
     ])  # fmt: skip
     programs.append(program)
-    eventually(path.exists, "it listens")
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(DEADLINE_S)
-        client.connect(str(path))
+    with eventually(lambda: connected(path), "it listens") as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert client.recv(12) == b"HTTP/1.1 200"
     program.signal(signal.SIGTERM)
