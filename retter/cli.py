@@ -123,7 +123,7 @@ def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
     log = _configured_log(settings.log_format, settings.log_level)
     for notice in effective.notices:
         log.get_logger().warning("configuration", notice=notice)
-    from retter.process.running import run
+    from retter.process.program import run
 
     return run(settings, reread)
 

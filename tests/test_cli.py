@@ -45,9 +45,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
 
 def install_server(monkeypatch: pytest.MonkeyPatch, run: Callable[..., int]) -> None:
-    module = types.ModuleType("retter.process.running")
+    module = types.ModuleType("retter.process.program")
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "retter.process.running", module)
+    monkeypatch.setitem(sys.modules, "retter.process.program", module)
     # A start configures the log of the process; another test shall find it as it was.
     monkeypatch.setattr(structlog, "configure", lambda **_: None)
 
@@ -349,9 +349,9 @@ def test_the_module_is_the_program() -> None:
 def test_a_server_does_not_pay_for_what_only_terminals_and_tests_need() -> None:
     code = """
 import sys, types
-server = types.ModuleType("retter.process.running")
+server = types.ModuleType("retter.process.program")
 server.run = lambda settings, reread: print(*sorted(sys.modules)) or 0
-sys.modules["retter.process.running"] = server
+sys.modules["retter.process.program"] = server
 from retter import cli
 cli.main(["--upstream", ":1"])
 """
@@ -365,7 +365,7 @@ cli.main(["--upstream", ":1"])
 def test_a_server_has_no_tables_that_it_does_not_need() -> None:
     code = """
 import sys
-import retter.process.running
+import retter.process.program
 from retter.net.sockets import _tcp_socket
 from retter.config.units import parse_listen
 _tcp_socket(parse_listen("127.0.0.1:0")).close()
@@ -380,9 +380,9 @@ print(*sorted(sys.modules))
 def test_notices_are_logged_when_it_runs() -> None:
     code = """
 import os, sys, types
-server = types.ModuleType("retter.process.running")
+server = types.ModuleType("retter.process.program")
 server.run = lambda settings, reread: 0
-sys.modules["retter.process.running"] = server
+sys.modules["retter.process.program"] = server
 os.environ["RETTER_CACHE_TTL"] = "60"
 from retter import cli
 sys.exit(cli.main(["--upstream", ":1"]))

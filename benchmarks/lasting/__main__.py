@@ -214,7 +214,7 @@ def started(folder: str, count: int) -> tuple[float, float, float]:
     """Return seconds from exec to the first stored answer, of imports alone, and RssAnon in MB."""
     begun = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", "import retter.cli, retter.process.running, retter.disk.shelf"],
+        [sys.executable, "-c", "import retter.cli, retter.process.program, retter.disk.shelf"],
         check=True,
     )
     imports_s = time.perf_counter() - begun

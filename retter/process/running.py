@@ -1,27 +1,18 @@
-"""Start and stop: signals, draining, successors, and RETTER inside another program."""
+"""RETTER that serves: its listening sockets, draining and closing. The public way to embed it."""
 
 import asyncio
 import contextlib
-import gc
-import math
-import os
-import signal
 import socket
-import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from retter._version import VERSION
 from retter.breaker import Mode, Transition
 from retter.config.reload import Reload, reloaded
-from retter.config.settings import ADMIN_DEFAULT, ConfigError, Settings
+from retter.config.settings import ADMIN_DEFAULT, Settings
 from retter.config.units import ListenAddress, parse_listen
-from retter.net import systemd
 from retter.net.certificates import Certificates
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import (
-    BACKLOG,
     ListenError,
     close_server,
     is_everywhere,
@@ -31,75 +22,22 @@ from retter.net.sockets import (
     unlink,
     url_of,
 )
-from retter.net.supervision import start_task
-from retter.process.disk_log import DiskLog
-from retter.process.hint_log import HintLog
-from retter.process.loop_errors import LoopFaults, end_out_of_memory
-from retter.process.minute_summary import Digest
-from retter.process.transition_log import TransitionLog
-from retter.process.upstream_watch import Absence
-from retter.process.withdrawal_log import WithdrawalLog
+from retter.process.descriptors import DESCRIPTORS_KEPT, accept_backlog, descriptor_limit
 from retter.proxy.lasting import open_disk
 from retter.proxy.proxy import Proxy
 from retter.proxy.proxy_protocol import ProxiedConnection
 from retter.proxy.redirect import RedirectingConnection
 from retter.proxy.sampling import client_connection_class
 from retter.proxy.tls import TLSConnection
-from retter.telemetry.build import is_compiled
-from retter.telemetry.line_writer import CLOSE_S
-from retter.telemetry.log import configure as configure_log
-from retter.telemetry.log import flush as flush_log
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from retter.admin.listener import Admin
 
-# Fewer where descriptors are few: all of them may be accepted in one round of the loop, and the
-# connections that make room for them are closed in the next.
-BACKLOG_SHARE = 1 / 4
-BACKLOG_MIN = 16
-
-# Of the descriptors that the system grants, this share is for clients; the rest is for connections
-# to the application, listeners and logs. Clients wait by the thousand, while the breaker keeps what
-# is in flight at the application small.
-CLIENTS_SHARE = 0.75
-
-# Descriptors for everything else: listeners, the loop's own, logs, resolving names.
-DESCRIPTORS_KEPT = 32
-
 DRAIN_POLL_S = 0.05
 
-# A second signal is impatience only if it comes later than that. One wish to stop may well arrive
-# twice: a terminal's Ctrl-C and `kill -- -GROUP` reach us and also our parent, who passes it on.
-SAME_SIGNAL_S = 1.0
-
-# For a successor to serve: it takes half a second, and a minute on a machine that swaps.
-SUCCESSOR_S = 60.0
-
-Reread = Callable[[], Settings]
-
 log = get_logger()
-
-
-def descriptor_limit() -> int:
-    """Return RLIMIT_NOFILE as it is now."""
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft >= 0 else sys.maxsize
-
-
-def raise_descriptor_limit() -> int:
-    """Raise RLIMIT_NOFILE as far as it goes and return it."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            soft = hard
-    return soft if soft >= 0 else sys.maxsize
 
 
 class RunningProxy:
@@ -181,7 +119,7 @@ class RunningProxy:
         # leaves them all to the process before it.
         for_operators = self._open_for_operators(by_itself=by_itself)
         limit = descriptor_limit()
-        backlog = min(BACKLOG, max(BACKLOG_MIN, int(limit * BACKLOG_SHARE)))
+        backlog = accept_backlog(limit)
         services.clients.descriptors_max = max(1, limit - DESCRIPTORS_KEPT - backlog)
         for listener, address in zip(self._sockets, addresses, strict=True):
             connection = self._connection_maker(address)
@@ -278,9 +216,7 @@ class RunningProxy:
     async def _drain(self) -> None:
         """Stop accepting and let running requests finish, for `drain_s` at most."""
         services = self._services
-        services.draining = (
-            True  # before a socket is closed: all who look at the one know the other
-        )
+        services.draining = True  # before any socket is closed: others look at this flag alone
         if self._handed_over and self._admin is not None:
             await self._admin.stop_accepting()
         await self._stop_accepting()
@@ -368,252 +304,3 @@ async def running(
     finally:
         await running_proxy._close()
         await asyncio.sleep(0)  # aborted transports report their end in the loop's next round
-
-
-class Program:
-    """Signals of the whole program.
-
-    SIGTERM and SIGINT drain and stop, SIGHUP reloads the configuration, SIGUSR2 starts a successor
-    that takes over.
-    """
-
-    def __init__(self, proxy: RunningProxy, reread: Reread) -> None:
-        self._proxy = proxy
-        self._reread = reread
-        self._loop = asyncio.get_running_loop()
-        self._asked_at = math.inf
-        self._reload_asked = False
-        self._too_late: asyncio.TimerHandle | None = None  # for the successor
-        self._successor: Successor | None = None
-        self._stopping = asyncio.Event()
-        self.pid_after = 0  # of who has taken over
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._on_stop)
-        self._loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        self._loop.add_signal_handler(signal.SIGUSR2, self._on_take_over)
-
-    async def run(self) -> None:
-        """Return when it is time to drain."""
-        await self._stopping.wait()
-        if self._successor is not None and self._too_late is not None:
-            self._too_late.cancel()
-            self._loop.remove_reader(self._successor.ready_fd)
-            self._successor.end()
-
-    def _on_stop(self) -> None:
-        now = self._loop.time()
-        if now - self._asked_at > SAME_SIGNAL_S:
-            log.warning("stopped", drained=False)
-            os._exit(1)  # the second signal means now
-        self._asked_at = min(self._asked_at, now)
-        self._stopping.set()
-
-    def _on_hangup(self) -> None:
-        # A storm of them is one wish: each reload reads all files, and nobody is served meanwhile.
-        if not self._reload_asked:
-            self._reload_asked = True
-            self._loop.call_soon(self._on_reload)
-
-    def _on_reload(self) -> None:
-        self._reload_asked = False
-        systemd.notify_reloading()
-        try:
-            new = self._proxy.reload(_fit_descriptors(self._reread()))
-        except ConfigError as error:
-            log.error("reload-failed", error=str(error), advice="nothing has changed")
-        else:
-            configure_log(new.settings.log_format, new.settings.log_level)
-            log.info("reloaded", changed=new.changed)
-            if new.restart:
-                log.warning("needs-restart", settings=new.restart)
-        systemd.notify("READY=1")
-
-    def _on_take_over(self) -> None:
-        if self._successor is not None or self._stopping.is_set():
-            return
-        try:
-            self._successor = self._proxy.hand_over()
-        except OSError as error:
-            self._proxy.not_handed_over()
-            log.error("takeover-failed", error=error.strerror, advice="nothing has changed")
-            return
-        log.info("takeover", successor=self._successor.pid)
-        self._loop.add_reader(self._successor.ready_fd, self._on_successor)
-        self._too_late = self._loop.call_later(SUCCESSOR_S, self._on_too_late)
-
-    def _on_too_late(self) -> None:
-        """Stop waiting for a successor that neither serves nor ends; another may be started."""
-        assert self._successor is not None, "else the timer is cancelled"
-        log.warning(
-            "takeover-late", successor=self._successor.pid, advice="the successor is stopped"
-        )
-        self._successor.kill()  # then it has ended, and _on_successor is told
-
-    def _on_successor(self) -> None:
-        successor, self._successor = self._successor, None
-        assert successor is not None and self._too_late is not None
-        self._too_late.cancel()
-        self._loop.remove_reader(successor.ready_fd)
-        if not successor.serves():
-            self._proxy.not_handed_over()
-            log.error(
-                "takeover-failed", exit_code=successor.exit_code(), advice="nothing has changed"
-            )
-            return
-        self._proxy.handed_over()
-        self.pid_after = successor.pid
-        self._asked_at = self._loop.time()
-        self._stopping.set()
-
-
-def _tell_manager(proxy: RunningProxy) -> None:
-    """Report to systemd once a second: the watchdog and the circuit's state."""
-    watchdog = systemd.watchdog_wanted()
-    reported = ""
-
-    def on_second(_: float) -> None:
-        nonlocal reported
-        lines = ["WATCHDOG=1"] if watchdog else []
-        if proxy.state != reported:
-            reported = proxy.state
-            lines.append(f"STATUS=circuit {reported}")
-        if lines:
-            systemd.notify(*lines)
-
-    proxy.on_second(on_second)
-
-
-# Objects made and not yet freed before a collection: some milliseconds of traffic, and less than
-# a millisecond to look through.
-GC_YOUNG_MAX = 10_000
-
-
-# Freed memory up to twice as much stays with the process. A body of 1 MiB on its way is that large.
-KEPT_BLOCK_BYTES = 4 * 1024 * 1024
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library give freed memory back to the system only where it is much.
-
-    Else each large body on its way is memory fetched, cleared and given back by the kernel: three
-    times the price of passing it on (measured: 1,700 us for 1 MiB, with this 500). glibc learns
-    from the largest block freed so far what is worth giving back (mallopt(3), M_MMAP_THRESHOLD);
-    this one is never touched, so it takes no memory. To other C libraries it says nothing.
-    """
-    block = bytes(KEPT_BLOCK_BYTES)
-    del block
-
-
-def _give_back_freed_memory() -> None:
-    """Give what starting has used and freed back to the system (malloc_trim(3)): 1.3 MB.
-
-    It lies between what stays, so glibc keeps it unless it is asked. Other C libraries have no
-    such function, and some builds of Python no ctypes, which takes 0.4 MB itself.
-    """
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-async def _serve(settings: Settings, reread: Reread) -> int:
-    loop = asyncio.get_running_loop()
-    inheritance = Inheritance()
-    transitions = TransitionLog()
-    async with running(
-        settings, transitions.on_transition, by_itself=True, inheritance=inheritance
-    ) as proxy:
-        faults = LoopFaults(proxy._services, proxy._proxy.ticker)
-        loop.set_exception_handler(faults)
-        # What has been made so far stays: no collection need look at it again, and with many
-        # connections each pause is that much shorter.
-        gc.collect()
-        gc.freeze()
-        # A request makes nothing that only a collection could free, so the young are looked at
-        # less often: a fortieth of the time of heads never seen before goes there otherwise.
-        gc.set_threshold(GC_YOUNG_MAX, 20, 20)
-        _give_back_freed_memory()
-        _keep_freed_memory()
-        program = Program(proxy, reread)
-        if rest := inheritance.close_rest():
-            log.warning("unused-sockets", listen=rest, advice="no --listen address matches them")
-        # `--listen :80` reads http://127.0.0.1:80 there, as if only this machine were let in.
-        open_to = {"open_to": "every interface"} if proxy.everywhere else {}
-        compiled = {"compiled": True} if is_compiled() else {}
-        log.info(
-            "serving", listen=proxy.addresses, upstream=settings.upstream, version=VERSION,
-            pid=os.getpid(), admin=proxy.admin_address or "off", **compiled, **open_to,
-        )  # fmt: skip
-        inheritance.serving()
-        systemd.notify("READY=1", "STATUS=serving")
-        if os.environ.get("NOTIFY_SOCKET"):
-            _tell_manager(proxy)
-        proxy.on_second(Digest(proxy._services).on_second)
-        proxy.on_second(faults.on_second)
-        proxy.on_second(transitions.on_second)
-        proxy.on_second(lambda _: flush_log())
-        proxy.on_second(Absence(proxy._services).on_second)
-        proxy.on_second(WithdrawalLog(proxy._services).on_second)
-        proxy.on_second(DiskLog(proxy._proxy.services).on_second)
-        proxy.on_second(HintLog(proxy._services).on_second)
-        probe = start_task(loop, proxy._services.pool.probe(), "trying the application's address")
-        await program.run()
-        probe.cancel()
-        if program.pid_after:
-            systemd.notify(f"MAINPID={program.pid_after}")
-        else:
-            systemd.notify("STOPPING=1", "STATUS=draining")
-        log.info("draining", connections=proxy.stats()["connections"]["open"])
-        await proxy._drain()
-        transitions.flush()
-        log.info("stopped", drained=True)
-    return 0
-
-
-def _fit_descriptors(settings: Settings) -> Settings:
-    """Lower connections_max to what the descriptors allow, and say so."""
-    limit = raise_descriptor_limit()
-    connections_max = int(limit * CLIENTS_SHARE)
-    if settings.connections_max <= connections_max:
-        return settings
-    log.warning(
-        "fewer-connections", connections_max=connections_max, descriptors=limit,
-        advice="raise `ulimit -Hn` (LimitNOFILE= in a systemd unit)",
-    )  # fmt: skip
-    return replace(settings, connections_max=connections_max)
-
-
-def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
-    """Run on uvloop, or on asyncio's own loop where that was asked for or uvloop is missing."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if event_loop != "asyncio":
-        try:
-            import uvloop
-        except ImportError:
-            if event_loop == "uvloop":
-                raise
-        else:
-            factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
-
-
-def run(settings: Settings, reread: Reread | None = None) -> int:
-    """Serve until a signal ends it.
-
-    Args:
-        reread: Reads the configuration again, for SIGHUP; raises ConfigError if it is wrong.
-
-    Returns:
-        The exit code: 0 after draining, 1 if an address cannot be listened on.
-    """
-    settings = _fit_descriptors(settings)
-    try:
-        return run_on_loop(_serve(settings, reread or (lambda: settings)), settings.event_loop)
-    except ListenError as error:
-        log.error("cannot-start", error=str(error))
-        return 1
-    except MemoryError:  # the loop itself cannot go on
-        end_out_of_memory()
-    finally:
-        flush_log(CLOSE_S)

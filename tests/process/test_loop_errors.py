@@ -349,15 +349,15 @@ def test_a_report_without_an_exception(loop: Loop) -> None:
 def test_a_loop_that_ends_for_want_of_memory(
     loop: Loop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from retter.process import running
+    from retter.process import program
 
     async def serve(*_: object) -> int:
         await asyncio.sleep(0)
         raise MemoryError
 
-    monkeypatch.setattr(running, "_serve", serve)
+    monkeypatch.setattr(program, "_serve", serve)
     with pytest.raises(Ended), capture_logs() as records:
-        running.run(loop.proxy.services.settings)
+        program.run(loop.proxy.services.settings)
     assert loop.exit_code == 1
     assert [record["event"] for record in records if record["log_level"] == "error"] == [
         "out-of-memory"

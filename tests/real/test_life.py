@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from retter.process.running import SAME_SIGNAL_S
+from retter.process.signals import SAME_SIGNAL_S
 from tests.real.conftest import StartRetter
 from tests.real.processes import (
     DEADLINE_S,

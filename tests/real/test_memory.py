@@ -60,7 +60,7 @@ def test_a_store_that_is_too_large_for_the_memory(
 SPINNING = """
 import asyncio, os, sys
 from retter import Settings
-from retter.process import running
+from retter.process import program, running
 
 listen = running.RunningProxy._listen
 
@@ -74,7 +74,7 @@ def fail():
     raise MemoryError
 
 running.RunningProxy._listen = listen_and_fail
-sys.exit(running.run(Settings(
+sys.exit(program.run(Settings(
     upstream="127.0.0.1:9", listen="127.0.0.1:0", admin="off", event_loop=sys.argv[1],
 )))
 """

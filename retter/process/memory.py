@@ -1,0 +1,47 @@
+"""Settings of Python and of the C library that make a long-running process cheaper."""
+
+import contextlib
+import gc
+
+# Objects made and not yet freed before a collection: some milliseconds of traffic, and less than
+# a millisecond to look through.
+GC_YOUNG_MAX = 10_000
+
+# The process keeps freed memory up to twice this size. A body of 1 MiB on its way needs that much.
+KEPT_BLOCK_BYTES = 4 * 1024 * 1024
+
+
+def collect_less_often() -> None:
+    """Set the garbage collector up for a process that has started and now serves."""
+    # What was made at the start stays for ever: no collection needs to look at it again. With
+    # many connections, each pause is that much shorter.
+    gc.collect()
+    gc.freeze()
+    # A request makes nothing that only a collection could free, so young objects are looked at
+    # less often. Otherwise collections take a fortieth of the time of heads not seen before.
+    gc.set_threshold(GC_YOUNG_MAX, 20, 20)
+
+
+def keep_freed_memory() -> None:
+    """Make the C library keep freed blocks of memory, unless they are very large.
+
+    Without this, the kernel maps, clears and unmaps memory for each large body on its way, which
+    triples the cost of forwarding it (measured for 1 MiB: 1,700 us; with this, 500 us). glibc takes
+    the largest block freed so far as its limit (mallopt(3), M_MMAP_THRESHOLD). The block freed here
+    is never written to, so it takes no memory. Other C libraries ignore it.
+    """
+    block = bytes(KEPT_BLOCK_BYTES)
+    del block
+
+
+def give_back_freed_memory() -> None:
+    """Return memory that was used and freed during the start to the system: 1.3 MB.
+
+    The freed memory lies between blocks still in use, so glibc keeps it until malloc_trim(3) is
+    called. Other C libraries have no such function, and some builds of Python have no ctypes
+    (which itself takes 0.4 MB).
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).malloc_trim(0)
