@@ -151,7 +151,7 @@ retter \- keep a web site answering while its application is drowning
 .RI [ OPTION " ...]"
 .br
 .B retter
-.BR demo | load
+.BR demo | load | config | completion
 .RI [ OPTION " ...]"
 .SH DESCRIPTION
 .B retter
@@ -236,6 +236,11 @@ def _man_commands() -> Iterator[str]:
     yield '.BR "retter demo \\-\\-help" .\n'
     yield ".TP\n.B load\nOverload what runs on this machine for some seconds; see\n"
     yield '.BR "retter load \\-\\-help" .\n'
+    yield ".TP\n.B config init\nWrite a TOML file with every setting, explained, at its default:\n"
+    yield '.BR "retter config init retter.toml" .\n'
+    yield ".TP\n.B config schema\nPrint the JSON Schema of that file, for editors.\n"
+    yield ".TP\n.BR completion\nPrint a script with which bash, zsh or fish completes options:\n"
+    yield '.BR "retter completion bash" .\n'
 
 
 def _man_options() -> Iterator[str]:

@@ -28,7 +28,7 @@ LONG_DEFAULT = 40  # characters; a list that long is described in the text of it
 INTRODUCTION = """\
 retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
        retter --config FILE
-       retter demo|load [--help]
+       retter demo|load|config|completion [--help]
        retter status|top|why|purge|circuit|pause|resume [--help]
 
 RETTER stands in front of one web application and keeps its site answering
@@ -177,7 +177,34 @@ def _load(arguments: list[str]) -> int:
     return load_test(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"demo": _demo, "load": _load}
+def _config(arguments: list[str]) -> int:
+    from retter.control.config_command import main as config
+
+    return config(arguments)
+
+
+def _completion(arguments: list[str]) -> int:
+    from retter.control import commands, completion, config_command, words
+    from retter.demo import cli as demo
+    from retter.demo import load as load_test
+
+    parsers: dict[str, argparse.ArgumentParser] = {
+        "": _parser(HELP_COLUMNS_MIN),
+        **{word: commands.parser(word) for word in CONTROL_WORDS},
+        "config": config_command.parser(),
+        "completion": completion.parser(),
+        "demo": demo.parser(),
+        "load": load_test.parser(),
+    }
+    return completion.main(arguments, completion.commands(parsers, {"MODE": tuple(words.MODES)}))
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "config": _config,
+    "completion": _completion,
+    "demo": _demo,
+    "load": _load,
+}
 
 
 def _check_complete(effective: Effective) -> None:

@@ -38,8 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(word: str, arguments: Sequence[str]) -> int:
     """Run a command and return the exit code. Raises ConfigError."""
-    parser = _parser(word)
-    options = parser.parse_args(arguments)
+    options = parser(word).parse_args(arguments)
     try:
         return COMMANDS[word][1](_client(options), options)
     except ControlError as error:
@@ -52,20 +51,21 @@ def main(word: str, arguments: Sequence[str]) -> int:
         return EXIT_OK
 
 
-def _parser(word: str) -> _Parser:
+def parser(word: str) -> argparse.ArgumentParser:
+    """Return the parser of one of COMMANDS."""
     about, _, add_options = COMMANDS[word]
-    parser = _Parser(prog=f"retter {word}", description=about, allow_abbrev=False)
-    add_options(parser)
+    found = _Parser(prog=f"retter {word}", description=about, allow_abbrev=False)
+    add_options(found)
     for setting in SETTINGS:
         if setting.name in _WHERE:
-            parser.add_argument(
+            found.add_argument(
                 setting.flag,
                 dest=setting.name,
                 metavar=setting.kind.metavar,
                 help=f"as in the running RETTER (also {setting.variable})",
             )
-    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
-    return parser
+    found.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return found
 
 
 def _client(options: argparse.Namespace) -> AdminClient:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ from retter.breaker import State
 from retter.config.legacy import ALIASES
 from retter.config.load import load
 from retter.config.settings import SETTINGS
-from retter.control import commands
+from retter.control import commands, completion, config_command
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
 
@@ -55,9 +56,12 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
 OURS: Final = {
     *(setting.flag_for(text) for setting in SETTINGS for text in ("true", "false")),
     "--help", "--version", "--check-config",
-    *(name for word in commands.COMMANDS for name in options_of(commands._parser(word))),
+    *(name for word in commands.COMMANDS for name in options_of(commands.parser(word))),
     *options_of(demo_parser()), *options_of(load_parser()),
 }  # fmt: skip
+
+
+LATER_PARSERS: Final = {"config": config_command.parser, "completion": completion.parser}
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
@@ -79,7 +83,7 @@ def command_lines(page: Path) -> Iterator[list[str]]:
             for part in re.split(r" && |; ", line.removeprefix("$ ")):
                 words = shlex.split(part, comments=True) if part.startswith("retter ") else []
                 if words:
-                    yield words[1 : words.index(">>") if ">>" in words else None]
+                    yield list(takewhile(lambda word: word not in (">", ">>"), words[1:]))
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -186,8 +190,10 @@ def test_commands_are_understood(page: Path) -> None:
             demo_parser().parse_args(words[1:])
         elif word == "load":
             load_parser().parse_args(words[1:])
+        elif word in LATER_PARSERS:
+            LATER_PARSERS[word]().parse_args(words[1:])
         elif word in commands.COMMANDS:
-            commands._parser(word).parse_args(words[1:])
+            commands.parser(word).parse_args(words[1:])
         else:
             given = cli._texts(cli._parse(words))
             # The files that an example names are not here.

@@ -1,0 +1,60 @@
+"""`retter config`: a file of settings to begin with, and its schema for editors.
+
+Exit codes: 0 done, 1 the file could not be written, 2 wrong arguments.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from retter.config.template import json_schema, toml_template
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of `retter config`."""
+    found = argparse.ArgumentParser(
+        prog="retter config",
+        description="Write a file of settings to begin with, or its schema for editors.",
+        epilog="retter --config FILE --check-config checks a file.",
+        allow_abbrev=False,
+    )
+    found.add_argument(
+        "what",
+        choices=("init", "schema"),
+        help="init: a TOML file with every setting, explained, at its default. "
+        "schema: the JSON Schema of that file",
+    )
+    found.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="where it is written; a file that exists is not touched (default: standard output)",
+    )
+    return found
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run `retter config` and return the exit code."""
+    options = parser().parse_args(arguments)
+    if options.what == "init":
+        text = toml_template()
+    else:
+        text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    if options.file is None:
+        sys.stdout.write(text)
+        return EXIT_OK
+    try:
+        with open(options.file, "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        sys.stderr.write(f"retter config: {options.file} exists; give another name or remove it\n")
+        return EXIT_FAILED
+    except OSError as error:
+        sys.stderr.write(f"retter config: {options.file}: {error.strerror}\n")
+        return EXIT_FAILED
+    sys.stdout.write(f"written: {options.file}\n")
+    return EXIT_OK
