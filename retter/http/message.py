@@ -7,7 +7,7 @@ the same: a frozen dataclass takes three times as long to fill (1.6 us against 0
 RequestHead), and a head never seen before has to be made in a few microseconds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 Fields = tuple[tuple[bytes, bytes], ...]
@@ -71,6 +71,9 @@ class RequestHead:
     country: bytes  # of the client, as a trusted CDN says; b"" is unknown
     ids: tuple[bytes, ...]  # request ids that the client may have chosen
     soft_at: tuple[int, ...]  # places of the fields that tell for what device and language
+    accepts_events: bool  # Accept names an event stream and nothing else
+    # What those fields tell, once it has been asked for (variants.soft_of).
+    soft: Soft | None = field(init=False, compare=False)
 
     # Written out, here and where else one is made for each request: a constructor that dataclass
     # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
@@ -93,6 +96,7 @@ class RequestHead:
         country: bytes = b"",
         ids: tuple[bytes, ...] = (),
         soft_at: tuple[int, ...] = (),
+        accepts_events: bool = False,
     ) -> None:
         self.method = method
         self.target = target
@@ -111,6 +115,8 @@ class RequestHead:
         self.country = country
         self.ids = ids
         self.soft_at = soft_at
+        self.accepts_events = accepts_events
+        self.soft = None
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -16,7 +16,6 @@ from typing import Final
 
 from retter.base.limits import LIST_MEMBERS_MAX
 from retter.http.known_names import COUNTRY_FIELDS, SHAPE_FIELDS
-from retter.http.memo import HeadNotes
 from retter.http.message import Fields, RequestHead, Soft
 
 ORIGIN_MARK: Final = b"origin\n"
@@ -139,12 +138,12 @@ def soft_places(names: Sequence[bytes]) -> tuple[int, ...]:
     return tuple([at for at, name in enumerate(names) if name in _SOFT_FIELDS])
 
 
-_notes: Final[HeadNotes[RequestHead, Soft]] = HeadNotes()
-
-
 def soft_of(request: RequestHead) -> Soft:
-    """Return what a request would like an answer to be made for."""
-    return _notes.known.get(request) or _notes.note(request, _soft_of(request))
+    """Return what a request would like an answer to be made for: found out once a head."""
+    soft = request.soft
+    if soft is None:
+        soft = request.soft = _soft_of(request)
+    return soft
 
 
 def _soft_of(request: RequestHead) -> Soft:

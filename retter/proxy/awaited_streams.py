@@ -15,7 +15,6 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.base.errors import Outcome
-from retter.http.message import COMMA, RequestHead
 
 # Streams that are waited for on credit at a time. Before the first event of a stream a page that
 # everybody has open opens as many as there are visitors; those that are too many are ordinary
@@ -33,23 +32,6 @@ ROUTES_MAX: Final = 64
 NOT_AWAITED: Final = 0  # an ordinary request
 PROVEN: Final = 1  # the route is known for its streams
 ON_CREDIT: Final = 2
-
-
-def asks_for_events(request: RequestHead) -> bool:
-    """Return whether a request accepts an event stream and nothing else.
-
-    Where others are accepted too, the answer decides: a page may be meant as well.
-    """
-    first = request.first(b"accept")
-    # Nearly all others begin otherwise, or are a list.
-    if not first or first[0] not in b"tT" or COMMA in first:
-        return False
-    accept = request.combined(b"accept")
-    return (
-        COMMA not in accept
-        and accept.partition(b";")[0].rstrip(b" \t").lower() == b"text/event-stream"
-        and request.method != b"HEAD"
-    )
 
 
 class AwaitedStreams:

@@ -16,7 +16,6 @@ from retter.http.message import RequestHead, ResponseHead
 from retter.http.request_parser import RequestParser
 from retter.http.response_parser import ResponseParser
 from retter.http.turn_cookie import without_ticket
-from retter.proxy.awaited_streams import asks_for_events
 from retter.proxy.request import ParsedRequest
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, identify
@@ -156,7 +155,10 @@ class HeadReader:
         like_get = head.method == b"GET" or (head.method == b"HEAD" and self._limit_head)
         stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
         kind = Kind.GET if like_get and not head.upgrade and not stream else Kind.OTHER
-        asks_events = not stream and not head.upgrade and asks_for_events(head)
+        # The answer to a HEAD has no events in it.
+        asks_events = (
+            head.accepts_events and head.method != b"HEAD" and not stream and not head.upgrade
+        )
         who = head.identity_fields
         binds = bool(who) and names_binding_scheme(who, b"authorization")
         # An event stream is nobody else's yet, and an authenticated connection never is.
