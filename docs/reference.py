@@ -147,7 +147,7 @@ retter \- keep a web site answering while its application is drowning
 .I FILE
 .br
 .B retter
-.BR status | top | why | purge | circuit | pause | resume
+.BR status | top | why | purge | circuit | pause | resume | warm
 .RI [ OPTION " ...]"
 .br
 .B retter

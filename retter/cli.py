@@ -29,7 +29,7 @@ INTRODUCTION = """\
 retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
        retter --config FILE
        retter demo|load|config|completion [--help]
-       retter status|top|why|purge|circuit|pause|resume [--help]
+       retter status|top|why|purge|circuit|pause|resume|warm [--help]
 
 RETTER stands in front of one web application and keeps its site answering
 while the application is slow, overloaded or down. GETs then get the last good
@@ -65,7 +65,7 @@ refused, 2 wrong setting.
 """
 
 # Words that talk to a RETTER that runs.
-CONTROL_WORDS = ("status", "top", "why", "purge", "circuit", "pause", "resume")
+CONTROL_WORDS = ("status", "top", "why", "purge", "circuit", "pause", "resume", "warm")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,18 +5,21 @@ arguments.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
+from urllib.parse import urlsplit
 
 from retter.admin.auth import read_token
 from retter.config import units
+from retter.config.kinds import count
 from retter.config.load import load
 from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError
-from retter.control import words
+from retter.control import site, words
 from retter.control.client import AdminClient, ControlError
 
 EXIT_OK = 0
@@ -26,6 +29,10 @@ EXIT_FAILED = 1
 # compares them, since its module is too much to import for a command).
 CIRCUIT_S: Final = 600.0
 PAUSE_S: Final = 30.0
+
+# What `warm` does at most unless it is told otherwise: a small site, in the time of a coffee.
+WARM_PAGES: Final = 1000
+WARM_S: Final = 600.0
 
 # The settings by which the admin listener is found, as the proxy itself reads them.
 _WHERE: Final = ("admin", "admin_token", "admin_token_file", "config")
@@ -141,6 +148,87 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
         metavar="'NAME: VALUE'",
         help="a header field of the request; may be repeated",
     )
+
+
+# Filling the store
+
+
+def _warm(client: AdminClient, options: argparse.Namespace) -> int:
+    from retter.control import warm
+
+    through = options.through or _listener_of(options.url)
+    visitor = warm.Visitor(through)
+    before = client.state()["store"]
+    progress = warm.Progress(sys.stderr)
+    warmer = warm.Warmer(visitor.fetch, client.state, progress.show)
+    try:
+        result = warmer.run(options.url, options.pages, options.seconds)
+    finally:
+        progress.end()
+        visitor.close()
+    store = client.state()["store"]
+    document = {**dataclasses.asdict(result), "entries": store["entries"], "bytes": store["bytes"]}
+    _show(document, options, warm.report(result, before, store))
+    return EXIT_FAILED if result.reason or not result.good else EXIT_OK
+
+
+def _listener_of(url: str) -> units.ListenAddress:
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return units.ListenAddress(
+        "tcp", parts.hostname or "", parts.port or (443 if tls else 80), tls=tls
+    )
+
+
+def _site_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise argparse.ArgumentTypeError(
+            f"{units.shown(text)} is not a URL; write http://example.org/ or its sitemap.xml"
+        )
+    return text
+
+
+def _listener(text: str) -> units.ListenAddress:
+    try:
+        return units.parse_listen(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _page_count(text: str) -> int:
+    try:
+        return cast("int", count(1, site.KNOWN_MAX).parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _warm_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "url",
+        metavar="URL",
+        type=_site_url,
+        help="a page, whose links are followed, or a sitemap: http://example.org/sitemap.xml",
+    )
+    parser.add_argument(
+        "--through",
+        metavar="ADDRESS",
+        type=_listener,
+        help="where RETTER listens, if the host of the URL leads elsewhere: 127.0.0.1:80, "
+        "127.0.0.1:443,tls or unix:PATH",
+    )
+    parser.add_argument(
+        "--pages",
+        metavar="N",
+        type=_page_count,
+        default=WARM_PAGES,
+        help=f"most pages that are requested (default {WARM_PAGES})",
+    )
+    _add_time(parser, WARM_S, "at most")
 
 
 # Steering
@@ -265,4 +353,10 @@ COMMANDS: Final[dict[str, Command]] = {
         _pause_options,
     ),
     "resume": ("End a pause.", _resume, _no_options),
+    "warm": (
+        "Request the pages of the site one after another, so that they are stored before they "
+        "are needed. It waits while the application is busy.",
+        _warm,
+        _warm_options,
+    ),
 }

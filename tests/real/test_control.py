@@ -79,6 +79,14 @@ def test_status_is_for_people_or_for_programs(run: Run, retter: RetterProgram) -
     assert json.loads(out)["state"] == "CLOSED"
 
 
+def test_warm_stores_the_pages_of_the_site(run: Run, retter: RetterProgram) -> None:
+    assert run("purge", "--all")[0] == 0
+    code, out, _ = run("warm", f"http://127.0.0.1:{retter.port}/hello", "--pages", "3", "--json")
+    assert code == 0
+    assert json.loads(out)["good"] == 1
+    assert json.loads(run("status", "--json")[1])["store"]["entries"] == 1
+
+
 def is_what_is_left(said: str, of_s: float, begun: float) -> bool:
     """Whether these are the words for a time that has been running since then at the most."""
     gone_s = math.ceil(time.monotonic() - begun)

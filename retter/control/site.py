@@ -1,0 +1,151 @@
+"""A site to walk through: its sitemap, or the links of its pages. Pure.
+
+https://www.sitemaps.org/protocol.html
+"""
+
+import zlib
+from collections import deque
+from html.parser import HTMLParser
+from typing import Final
+from urllib.parse import urldefrag, urljoin, urlsplit
+from xml.parsers import expat
+
+DOCUMENT_BYTES_MAX: Final = 10 << 20  # a sitemap has 50,000 URLs at most, of about 100 bytes
+URL_LENGTH_MAX: Final = 2048  # as in a sitemap
+KNOWN_MAX: Final = 50_000  # URLs that are remembered; a site without end adds no more
+
+# Segments of a path whose link changes something. A page must not be requested only because a
+# link to it was found.
+_ACTIONS: Final = frozenset({"logout", "logoff", "signout", "sign-out", "sign_out", "delete"})
+
+
+class NotASitemap(ValueError):
+    """The document is no sitemap. The message is one line."""
+
+
+class Walk:
+    """URLs to visit, first in, first out, each once, all of one host.
+
+    Args:
+        start: The URL to begin with; its host is the host of all.
+        most: Pages that are visited at most.
+    """
+
+    def __init__(self, start: str, most: int) -> None:
+        self._host = urlsplit(start).netloc.lower()
+        self._known = {start}
+        self._next = deque([start])
+        self.left = most
+        self.elsewhere = 0  # URLs of other hosts, which are not visited
+
+    def add(self, url: str) -> None:
+        """Remember a URL to visit, unless it is known, or of another host."""
+        clean = urldefrag(url).url
+        parts = urlsplit(clean)
+        if parts.scheme not in ("http", "https") or len(clean) > URL_LENGTH_MAX:
+            return
+        if parts.netloc.lower() != self._host:
+            self.elsewhere += 1
+        elif clean not in self._known and len(self._known) < KNOWN_MAX:
+            self._known.add(clean)
+            self._next.append(clean)
+
+    def next(self) -> str | None:
+        """Return the next URL, or None when all have been visited or enough."""
+        if not self.left or not self._next:
+            return None
+        self.left -= 1
+        return self._next.popleft()
+
+    @property
+    def waiting(self) -> int:
+        """How many more will be visited, as far as is known now."""
+        return min(self.left, len(self._next))
+
+
+def unpacked(body: bytes) -> bytes:
+    """Return a body without gzip, if it has it. At most DOCUMENT_BYTES_MAX are returned."""
+    if not body.startswith(b"\x1f\x8b"):
+        return body
+    try:
+        return zlib.decompressobj(31).decompress(body, DOCUMENT_BYTES_MAX)
+    except zlib.error:
+        return b""
+
+
+def is_sitemap(body: bytes) -> bool:
+    """Return whether a document looks like a sitemap, or an index of sitemaps."""
+    start = body[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith(b"<") and (b"<urlset" in start or b"<sitemapindex" in start)
+
+
+def locations(body: bytes) -> list[str]:
+    """Return the URLs of a sitemap or of an index of sitemaps.
+
+    A document type is refused: entities can make a small document large.
+
+    Raises:
+        NotASitemap: It is not well formed, or has a document type.
+    """
+    parser = expat.ParserCreate(namespace_separator=" ")
+    found: list[str] = []
+    path: list[str] = []
+
+    def start(name: str, _attributes: dict[str, str]) -> None:
+        path.append(name.rpartition(" ")[2])
+        if path[1:] in (["url", "loc"], ["sitemap", "loc"]):
+            found.append("")
+
+    def text(data: str) -> None:
+        if path[1:] in (["url", "loc"], ["sitemap", "loc"]) and len(found[-1]) <= URL_LENGTH_MAX:
+            found[-1] += data
+
+    def refuse(*_: object) -> None:
+        raise NotASitemap("it has a document type, which no sitemap needs")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = lambda _name: path.pop()
+    parser.CharacterDataHandler = text
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(body, True)
+    except expat.ExpatError as error:
+        raise NotASitemap(str(error)) from None
+    return [url.strip() for url in found if url.strip()]
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "a":
+            return
+        fields = dict(attrs)
+        relation = (fields.get("rel") or "").lower().split()
+        if "nofollow" not in relation and (href := fields.get("href")):
+            self.found.append(href)
+
+
+def links(page: str, url: str) -> list[str]:
+    """Return the links of an HTML page as URLs.
+
+    Left out are links with a query, of which a site can have any number, links that say nofollow,
+    and those whose path names an action.
+    """
+    parser = _Links()
+    parser.feed(page)
+    return [whole for href in parser.found if _is_page(whole := _joined(url, href.strip()))]
+
+
+def _joined(url: str, href: str) -> str:
+    try:
+        return urljoin(url, href)
+    except ValueError:  # no address at all, such as http://[
+        return ""
+
+
+def _is_page(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(url) and not parts.query and _ACTIONS.isdisjoint(parts.path.lower().split("/"))

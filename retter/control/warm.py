@@ -1,0 +1,259 @@
+"""`retter warm`: fill the store before it is needed, and be no burden to the application.
+
+Pages are requested through RETTER one after another, and only while the circuit is CLOSED and the
+application has less than half of what it can do. So it gives way to visitors at once.
+"""
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TextIO
+from urllib.parse import urljoin, urlsplit
+
+from retter._version import VERSION
+from retter.config.units import ListenAddress
+from retter.control import site, words
+
+# As long as RETTER waits for a slow application, and a little more.
+TIMEOUT_S: Final = 20.0
+# Between two looks at an application that is busy.
+BUSY_POLL_S: Final = 1.0
+# Requests in a row that fail, after which there is no point in going on.
+FAILURES_MAX: Final = 10
+
+State = dict[str, Any]
+
+
+class Page(NamedTuple):
+    """A response: its status, its media type, where it redirects to, and its body."""
+
+    status: int
+    media_type: str
+    location: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of it. `reason` says why it ended; "" if every page was requested."""
+
+    good: int = 0
+    failed: int = 0
+    elsewhere: int = 0
+    waited_s: float = 0.0
+    reason: str = ""
+
+
+def has_room(state: State) -> bool:
+    """Return whether the application may be asked for a page that nobody waits for."""
+    calm = state["state"] == "CLOSED" and not state["paused"] and not state["draining"]
+    return bool(calm and state["in_flight"] < max(1.0, (state["limit"] or 2.0) / 2))
+
+
+class Warmer:
+    """Walks through a site.
+
+    Args:
+        fetch: Requests a URL. Raises OSError.
+        look: Returns the state of RETTER.
+        say: Shows progress: pages requested, pages that wait, and whether the application is busy.
+        sleep: Waits so many seconds.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str], Page],
+        look: Callable[[], State],
+        say: Callable[[int, int, bool], None],
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._fetch = fetch
+        self._look = look
+        self._say = say
+        self._sleep = sleep
+        self._clock = clock
+
+    def run(self, start: str, pages_max: int, seconds_max: float) -> Result:
+        """Visit pages until all have been visited, or so many, or the time is over."""
+        result = Result()
+        walk = site.Walk(start, pages_max)
+        ends_at = self._clock() + seconds_max
+        failures = 0
+        while (url := walk.next()) is not None:
+            if not self._wait_for_room(result, walk, ends_at):
+                result.reason = "the time is over"
+                break
+            good = self._visit(url, walk)
+            result.good += good
+            result.failed += not good
+            failures = 0 if good else failures + 1
+            if failures == FAILURES_MAX:
+                result.reason = f"{FAILURES_MAX} pages in a row failed"
+                break
+            self._say(result.good + result.failed, walk.waiting, False)
+        result.elsewhere = walk.elsewhere
+        return result
+
+    def _wait_for_room(self, result: Result, walk: site.Walk, ends_at: float) -> bool:
+        while self._clock() < ends_at:
+            if has_room(self._look()):
+                return True
+            self._say(result.good + result.failed, walk.waiting + 1, True)
+            self._sleep(BUSY_POLL_S)
+            result.waited_s += BUSY_POLL_S
+        return False
+
+    def _visit(self, url: str, walk: site.Walk) -> bool:
+        """Request a page, add what it leads to, and return whether it is good."""
+        try:
+            page = self._fetch(url)
+        except (OSError, http.client.HTTPException):
+            return False
+        if page.location:
+            walk.add(urljoin(url, page.location))
+        body = site.unpacked(page.body)
+        if site.is_sitemap(body):
+            return _add_locations(body, walk)
+        if page.media_type == "text/html":
+            for link in site.links(body.decode("utf-8", "replace"), url):
+                walk.add(link)
+        return page.status < 400
+
+
+def _add_locations(body: bytes, walk: site.Walk) -> bool:
+    try:
+        for location in site.locations(body):
+            walk.add(location)
+    except site.NotASitemap:
+        return False
+    return True
+
+
+class Visitor:
+    """Requests URLs through one listener of RETTER, on one connection as long as it lasts.
+
+    Args:
+        through: Where RETTER listens. The Host of a request is that of its URL.
+    """
+
+    def __init__(self, through: ListenAddress) -> None:
+        self._through = through
+        self._connection: http.client.HTTPConnection | None = None
+
+    def fetch(self, url: str) -> Page:
+        """Request a URL. Raises OSError and HTTPException."""
+        parts = urlsplit(url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        fields = {
+            "Host": parts.netloc,
+            "User-Agent": f"retter-warm/{VERSION}",
+            "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+        }
+        if parts.scheme == "https" and not self._through.tls:
+            fields["X-Forwarded-Proto"] = "https"
+        try:
+            return self._ask(target, fields, parts.hostname or "")
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            self.close()  # an idle connection that was closed: once more, on a new one
+            return self._ask(target, fields, parts.hostname or "")
+        finally:
+            self._forget_if_closed()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+    def _ask(self, target: str, fields: dict[str, str], name: str) -> Page:
+        if self._connection is None:
+            self._connection = self._connected(name)
+        self._connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+        for field, value in fields.items():
+            self._connection.putheader(field, value)
+        self._connection.endheaders()
+        answer = self._connection.getresponse()
+        body = answer.read(site.DOCUMENT_BYTES_MAX)
+        if not answer.isclosed():  # there is more than is wanted
+            self.close()
+        media_type = answer.getheader("Content-Type", "").partition(";")[0].strip().lower()
+        location = answer.getheader("Location", "") if 300 <= answer.status < 400 else ""
+        return Page(answer.status, media_type, location, body)
+
+    def _connected(self, name: str) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(name or "localhost", timeout=TIMEOUT_S)
+        connection.sock = self._opened(name)
+        return connection
+
+    def _opened(self, name: str) -> socket.socket:
+        if self._through.kind == "unix":
+            return _unix_connection(self._through.path)
+        where = (self._through.host or "localhost", self._through.port)
+        sock = socket.create_connection(where, TIMEOUT_S)
+        if not self._through.tls:
+            return sock
+        # It is this machine's own listener; its certificate is for the name that visitors use.
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context.wrap_socket(sock, server_hostname=name)
+
+    def _forget_if_closed(self) -> None:
+        if self._connection is not None and self._connection.sock is None:
+            self._connection = None
+
+
+def _unix_connection(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(TIMEOUT_S)
+    try:
+        sock.connect(path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def report(result: Result, before: State, store: State) -> str:
+    """Return what `retter warm` has done."""
+    seen = result.good + result.failed
+    found = f"{words.number(result.good)} good, {words.number(result.failed)} failed"
+    lines = [f"{words.pages(seen)} requested: {found}"]
+    if result.waited_s:
+        lines[0] += f"; waited {words.length(result.waited_s)} for a busy application"
+    if result.elsewhere:
+        lines.append(f"{words.number(result.elsewhere)} links to other hosts were not followed")
+    lines.append(
+        f"the store has {words.pages(store['entries'])} ({words.size(store['bytes'])}), "
+        f"{words.number(store['entries'] - before['entries'])} more than before"
+    )
+    if result.reason:
+        lines.append(f"ended early: {result.reason}")
+    return "\n".join(lines) + "\n"
+
+
+class Progress:
+    """One line that is written again, on a terminal; elsewhere nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._shown = False
+
+    def show(self, done: int, waiting: int, busy: bool) -> None:
+        """Show how far it is."""
+        if not self._stream.isatty():
+            return
+        text = f"{words.pages(done)} requested, {words.number(waiting)} more known"
+        text += ", waiting: the application is busy" if busy else ""
+        self._stream.write(f"\r{text:78}")
+        self._stream.flush()
+        self._shown = True
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._shown:
+            self._stream.write("\n")
