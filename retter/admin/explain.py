@@ -17,10 +17,11 @@ from retter.breaker.fairness import LANE_WORDS
 from retter.http.memo import HeadMemo
 from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
+from retter.proxy.stored_choice import entry_to_spare, stale_for_error, stored_for_rejected
 from retter.store.hints import advice, made_of
 from retter.store.known_sessions import ISSUED
-from retter.store.policy import StorePolicy, url_sessions
-from retter.store.record import WITHDRAWN
+from retter.store.policy import url_sessions
+from retter.store.record import STORED_AT, WITHDRAWN
 from retter.store.store import StoredResponse
 
 _WORDS = {
@@ -54,15 +55,11 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     stored, public = None, False
     if identity.stands_in:
         stored, public = services.store.peek(identity, request, now)
-    usable = stored
-    if stored is not None and (
-        stored.age(now) > stored.age_max_s
-        # RFC 9111 section 4.4, as in ResponseStore.lookup
-        or (stored.superseded and services.store_policy is StorePolicy.RFC9111)
-    ):
-        usable = None
-    asker = _asker(services, parsed, one(parameters, "client"), now)
-    decision, reason = _decide(services, parsed, usable, asker, now)
+    usable = stale_for_error(services, parsed, now, peeking=True)
+    forwarding = services.peers.forwarding_fields(one(parameters, "client"), b"http")
+    client = services.peers.client_of(forwarding, parsed)
+    asker = services.turns.asker_of(forwarding, parsed, client, now)
+    decision, reason = _decide(services, parsed, client, asker, now)
     sessions = url_sessions(request.target, services.owner_rules) != []
     return {
         "decision": decision,
@@ -107,12 +104,6 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
     return scheme, head_bytes(one(parameters, "method") or "GET", host, target, fields)
 
 
-def _asker(services: Services, parsed: ParsedRequest, address: str, now: float) -> Asker | None:
-    """Return who asks, from an address that counts for the request."""
-    forwarding = services.peers.forwarding_fields(address, b"http")
-    return services.turns.asker_of(forwarding, parsed, forwarding.number, now)
-
-
 def _turn(services: Services, asker: Asker | None, now: float) -> dict[str, Any]:
     """Return the lane that the request would have, and the figures that it follows from."""
     fairness = services.breaker.fairness
@@ -134,29 +125,25 @@ def _turn(services: Services, asker: Asker | None, now: float) -> dict[str, Any]
 def _decide(
     services: Services,
     parsed: ParsedRequest,
-    stored: StoredResponse | None,
+    client: int,
     asker: Asker | None,
     now: float,
 ) -> tuple[str, Reason]:
-    """Ask as `exchange.begin` does."""
+    """Ask the functions that decide about a real request (`exchange.begin`)."""
     identity = parsed.identity
-    sheds = (
-        stored is not None
-        and identity.lookup
-        and not stored.superseded
-        and (not stored.content_coding or services.decoding.readable(stored, parsed.head))
-    )
-    age_s = now - stored.stored_at if stored is not None and sheds else None
+    entry = entry_to_spare(services, parsed, now, peeking=True)
+    age_s = None if entry is None else now - entry[STORED_AT]
     kind = parsed.kind
-    if parsed.asks_events and services.awaited_streams.judge(identity.route, 0, now):
+    if parsed.asks_events and services.awaited_streams.judge(identity.route, client, now):
         kind = Kind.OTHER
-    would = services.breaker.would(now, kind, identity.route, identity.key, age_s, asker)
+    would = services.breaker.would(now, kind, identity.route, identity.key, age_s, client, asker)
     if isinstance(would, Permit):
         if would.phase is Phase.HELD:
             return "hold", Reason.PAUSED
         word = "wait" if would.phase is Phase.QUEUED else "forward"
         return ("probe" if would.reason is Reason.PROBE else word), would.reason
-    return ("stored" if stored is not None else "refuse"), would.reason
+    stored = stored_for_rejected(services, parsed, entry, now, peeking=True)
+    return ("refuse" if stored is None else "stored"), would.reason
 
 
 def _remark(
@@ -165,15 +152,23 @@ def _remark(
     if stored is None:
         return "" if decision == "refuse" else " There is no stored response to it."
     if usable is None:
-        why = "too old" if stored.age(now) > stored.age_max_s else "superseded"
-        if stored.age_max_s == WITHDRAWN:
-            why = "withdrawn by the application (401, 403, 404 or 410)"
-        return f" The stored response is {why} and cannot be used."
+        return f" The stored response is {_fault(stored, now)} and cannot be used."
     if stored.superseded:
         return " The stored response is superseded: it is used only if the application fails."
     if decision in ("stored", "refuse"):
         return ""
     return " If the application failed, the stored response would be used."
+
+
+def _fault(stored: StoredResponse, now: float) -> str:
+    """Return the words for the reason why a stored response cannot be used."""
+    if stored.age_max_s == WITHDRAWN:
+        return "withdrawn by the application (401, 403, 404 or 410)"
+    if stored.age(now) > stored.age_max_s:
+        return "too old"
+    if stored.superseded:
+        return "superseded"
+    return "in a content coding that the client does not accept"
 
 
 def _stored(stored: StoredResponse, public: bool, now: float) -> dict[str, Any]:

@@ -140,6 +140,7 @@ class CircuitBreaker(Circuit):
         route: bytes,
         key: bytes,
         stored_age_s: float | None,
+        client: int = 0,
         asker: Asker | None = None,
     ) -> Permit | Rejection:
         """Return what `admit` would, and change nothing. The permit is good for reading alone."""
@@ -150,7 +151,7 @@ class CircuitBreaker(Circuit):
         if asker is not None and self.fairness is not None and self.state is not _CLOSED:
             place = self.fairness.place_of(asker, now, self.expected_s(its_route))
         lane = STRANGER if place.lane == UNSORTED else place.lane
-        decision = decide(self, now, is_get, its_route, key, stored_age_s, 0, lane)
+        decision = decide(self, now, is_get, its_route, key, stored_age_s, client, lane)
         action, reason = decision.action, decision.reason
         if action is Action.REJECT:
             if self.mode is not _OBSERVE or decision is PAUSED:

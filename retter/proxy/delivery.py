@@ -32,13 +32,13 @@ from retter.proxy.local_answers import (
     answer_with,
     log_request,
     note_client_failed,
-    stale_for_error,
     took_so_far_s,
 )
 from retter.proxy.relay import ResponseRelay
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services, free_memory
+from retter.proxy.stored_choice import stale_for_error
 from retter.proxy.time_limits import STREAM_IDLE_S, first_byte_wait_s
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
 from retter.store.record import Record

@@ -53,12 +53,12 @@ from retter.proxy.local_answers import (
     note_client_failed,
     note_client_gone,
     refuse,
-    stale_for_error,
     took_so_far_s,
 )
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services, free_memory
+from retter.proxy.stored_choice import if_readable, stale_for_error, stored_for_rejected
 from retter.proxy.time_limits import first_byte_wait_s
 from retter.proxy.tunnel import open_tunnel
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
@@ -117,15 +117,10 @@ def begin(
         and waits_for_disk(services, client, parsed)
     ):
         return None
-    entry: Record | None = None
-    age_s: float | None = None
-    if identity.lookup:
-        entry = services.store.find(identity, parsed.head, now)
-        if entry is not None:
-            if not entry[CODING] or services.decoding.readable(as_stored(entry), parsed.head):
-                age_s = now - entry[STORED_AT]
-            else:
-                entry = None
+    entry = services.store.find(identity, parsed.head, now)  # as entry_to_spare, without its call
+    if entry is not None and entry[CODING]:
+        entry = if_readable(services, parsed, entry)
+    age_s: float | None = None if entry is None else now - entry[STORED_AT]
     kind, awaited = parsed.kind, NOT_AWAITED
     if parsed.asks_events:
         who = services.peers.client_of(client.forwarding, parsed)
@@ -162,7 +157,7 @@ def begin(
         return exchange if exchange.stage is not _DONE else None
     if awaited:
         services.awaited_streams.end(awaited, services.peers.client_of(client.forwarding, parsed))
-    if entry is not None and decision.serve_stored and not entry[CODING]:
+    if entry is not None and not entry[CODING]:
         answer_from_store(services, client, parsed, as_stored(entry), decision.reason, now)
     else:
         _answer_without(services, client, parsed, decision, entry, now, body)
@@ -179,11 +174,7 @@ def _answer_without(
     body: RequestBody | None,
 ) -> None:
     """Carry out the decision not to ask the application: the stored response, or a 503."""
-    stored: StoredResponse | None
-    if entry is not None and decision.serve_stored:
-        stored = as_stored(entry)
-    else:
-        stored = stale_for_error(services, parsed, now)
+    stored = stored_for_rejected(services, parsed, entry, now)
     if stored is not None:
         shown: StoredResponse | None = stored
         if stored.content_coding:

@@ -14,6 +14,7 @@ from retter.proxy.interfaces import Client, Work
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
+from retter.proxy.stored_choice import stale_for_error
 from retter.store.conditional import VIEW_BYTES_MIN
 from retter.store.owner import OwnerClass
 from retter.store.record import Form, not_to_be_kept
@@ -91,18 +92,6 @@ def note_client_failed(
 
 
 # -- from the store -------------------------------------------------------------------------------
-
-
-def stale_for_error(services: Services, parsed: ParsedRequest, now: float) -> StoredResponse | None:
-    """Return a stored response where otherwise an error would be sent: superseded ones too."""
-    if not parsed.identity.stands_in:
-        return None
-    stored = services.store.lookup(parsed.identity, parsed.head, now, superseded=True)
-    if stored is None or (
-        stored.content_coding and not services.decoding.readable(stored, parsed.head)
-    ):
-        return None
-    return stored
 
 
 def shown_to(

@@ -102,24 +102,42 @@ class ResponseStore:
     # -- Finding
 
     def lookup(
-        self, identity: Identity, request: RequestHead, now: float, *, superseded: bool = False
+        self,
+        identity: Identity,
+        request: RequestHead,
+        now: float,
+        *,
+        superseded: bool = False,
+        peeking: bool = False,
     ) -> StoredResponse | None:
-        """Return what `find` does, with names."""
-        found = self.find(identity, request, now, superseded)
+        """Return the result of `find` with named fields."""
+        found = self.find(identity, request, now, superseded, peeking)
         return None if found is None else as_stored(found)
 
     def find(
-        self, identity: Identity, request: RequestHead, now: float, superseded: bool = False
+        self,
+        identity: Identity,
+        request: RequestHead,
+        now: float,
+        superseded: bool = False,
+        peeking: bool = False,
     ) -> Record | None:
         """Return the response to answer with: the owner's own, else everyone's if it is a 200.
 
-        With `superseded` also one that an unsafe method has made old: for when the application
-        fails, not to spare it work. Where the owner's own is superseded and not asked for, nothing
-        is returned: somebody who has just changed a page is not shown the anonymous one. Under the
-        rules for shared caches it is never used again (RFC 9111 section 4.4).
+        Where the owner's own response is superseded and may not be used, nothing is returned: a
+        client that has just changed a page is not shown the anonymous version. Under the rules for
+        shared caches, a superseded response is never used again (RFC 9111 section 4.4).
+
+        Args:
+            superseded: The application has failed, so a response that an unsafe method has made
+                old is better than an error. To spare the application work, it is not good enough.
+            peeking: Nobody is answered: the look-up is neither counted nor does it change which
+                response is evicted next.
         """
+        if not (identity.stands_in if superseded else identity.lookup):
+            return None
         if identity.rolling is not None:
-            return self._find_rolling(identity, request, now, superseded)
+            return self._find_rolling(identity, request, now, superseded, peeking)
         key = identity.key
         slot = self._slots.get(key)
         if slot is None and self.behind is not None:
@@ -130,7 +148,7 @@ class ResponseStore:
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
                 secret = self._secret if identity.owner else self._public_secret
                 found = select(slot, identity, request, secret)
-                if found is not None and found is not newest:
+                if found is not None and found is not newest and not peeking:
                     self._shelves.bring_forward(key, found)
             # Its age as StoredResponse.age has it; a name costs three times a place, and a
             # forwarded request asks for the age alone.
@@ -138,8 +156,10 @@ class ResponseStore:
                 if (found[SUPERSEDED] or found[INCOMPLETE]) and (
                     not superseded or (self._shared and found[SUPERSEDED])
                 ):
-                    self._counts.not_found += 1
+                    self._counts.not_found += not peeking
                     return None
+                if peeking:
+                    return found
                 self._asked[key] = None
                 if identity.owner:
                     keys = self._owner_keys[identity.owner]
@@ -147,15 +167,22 @@ class ResponseStore:
                     keys[key] = None
                 self._counts.found_own += 1
                 return found
-            if found is not None and found[AGE_MAX] != WITHDRAWN:
+            if found is not None and found[AGE_MAX] != WITHDRAWN and not peeking:
                 self._expire(key, found, now)
         if identity.public_key is not None:
-            return self._find_public(identity.public_key, identity, request, now, superseded)
-        self._counts.not_found += 1
+            return self._find_public(
+                identity.public_key, identity, request, now, superseded, peeking
+            )
+        self._counts.not_found += not peeking
         return None
 
     def _find_rolling(
-        self, identity: Identity, request: RequestHead, now: float, superseded: bool
+        self,
+        identity: Identity,
+        request: RequestHead,
+        now: float,
+        superseded: bool,
+        peeking: bool,
     ) -> Record | None:
         """Do the same for a session that goes by several values, old and new."""
         for key, generation in identity.readable:
@@ -168,18 +195,28 @@ class ResponseStore:
             if (found[SUPERSEDED] or found[INCOMPLETE]) and (
                 not superseded or (self._shared and found[SUPERSEDED])
             ):
-                self._counts.not_found += 1
+                self._counts.not_found += not peeking
                 return None
+            if peeking:
+                return found
             self._shelves.touch(key, key_parts(key)[0])
             self._counts.found_own += 1
             return found
         if identity.public_key is not None:
-            return self._find_public(identity.public_key, identity, request, now, superseded)
-        self._counts.not_found += 1
+            return self._find_public(
+                identity.public_key, identity, request, now, superseded, peeking
+            )
+        self._counts.not_found += not peeking
         return None
 
     def _find_public(
-        self, key: bytes, identity: Identity, request: RequestHead, now: float, superseded: bool
+        self,
+        key: bytes,
+        identity: Identity,
+        request: RequestHead,
+        now: float,
+        superseded: bool,
+        peeking: bool,
     ) -> Record | None:
         slot = self._slot(key, now)
         if (
@@ -188,18 +225,20 @@ class ResponseStore:
         ):
             stored = as_stored(found)
             if stored.age(now) > stored.age_max_s:
-                if stored.age_max_s != WITHDRAWN:
+                if stored.age_max_s != WITHDRAWN and not peeking:
                     self._expire(key, found, now)
             elif stored.status == 200 and (
                 not (stored.superseded or stored.incomplete)
                 or (superseded and not (self._shared and stored.superseded))
             ):
+                if peeking:
+                    return found
                 self._asked[key] = None
                 if found is not slot[0]:
                     self._shelves.bring_forward(key, found)
                 self._counts.found_public += 1
                 return found
-        self._counts.not_found += 1
+        self._counts.not_found += not peeking
         return None
 
     def _expire(self, key: bytes, record: Record, now: float) -> None:
@@ -218,10 +257,10 @@ class ResponseStore:
     def peek(
         self, identity: Identity, request: RequestHead, now: float
     ) -> tuple[StoredResponse | None, bool]:
-        """Return what stands there for this request, and whether it is everyone's.
+        """Return the entry that is kept for this request, usable or not; and if it is everyone's.
 
-        It is what `lookup` would find, superseded or not; or where that finds nothing, what is
-        too old to be found. Nothing is changed by looking.
+        It serves to describe the entry and to compare a new response with it. `find` says whether
+        it may be used. Nothing is changed by looking.
         """
         own: StoredResponse | None = None
         secret = self._secret if identity.owner else self._public_secret

@@ -1,9 +1,7 @@
 """What operators ask the admin listener to do, and to explain: pause, purge, why, health."""
 
-from typing import Any
-
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.admin.legacy_health import uptime_text
@@ -12,7 +10,7 @@ from retter.admin.url import head_bytes, split_url
 from retter.breaker.constants import HELD_MAX, HELD_S_MAX
 from retter.breaker.queue import HELD_LEFT_MAX
 from retter.store.accounting import FREED_AT_ONCE_MAX
-from tests.support.admin import FakeAdmin, admin_of
+from tests.support.admin import POST, admin_of, fetch, visit
 from tests.support.harness import (
     FakePeer,
     body_of,
@@ -21,18 +19,6 @@ from tests.support.harness import (
     reply,
     status_of,
 )
-
-POST = b"POST /form HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\na=b"
-
-
-def fetch(admin: FakeAdmin, data: bytes, answer: bytes) -> bytes:
-    """Let a client fetch something that the application answers."""
-    client = admin.proxy.client(data)
-    admin.proxy.upstream.sends(answer)
-    received = client.received()
-    client.resets()
-    return received
-
 
 # Pause and resume
 
@@ -184,11 +170,6 @@ def test_wrong_pauses(form: str) -> None:
 # Purge
 
 
-def visit(admin: FakeAdmin, path: str, host: str = "shop.example", cookie: str = "") -> None:
-    headers = {"Host": host, **({"Cookie": cookie} if cookie else {})}
-    fetch(admin, get(path, headers=headers), reply(path.encode()))
-
-
 @pytest.mark.parametrize(
     ("form", "purged"),
     [
@@ -283,201 +264,6 @@ def test_a_path_without_its_slash_is_told_what_to_write() -> None:
 )
 def test_a_host_needs_no_scheme(text: str, host: bytes) -> None:
     assert split_url(text)[1] == host
-
-
-# Why
-
-
-def why(admin: FakeAdmin, **parameters: str) -> dict[str, Any]:
-    parameters.setdefault("url", "http://shop.example/a")
-    form = "&".join(f"{name}={value.replace('&', '%26')}" for name, value in parameters.items())
-    answer = admin.post("/api/why", form)
-    assert answer.status == 200, answer
-    document: dict[str, Any] = answer.json
-    return document
-
-
-def test_why_it_would_be_forwarded() -> None:
-    with admin_of() as admin:
-        found = why(admin)
-        assert (found["decision"], found["reason"]) == ("forward", "admitted")
-        assert found["stored"] is None
-        assert found["key"]["owner"] == "everyone"
-        assert found["key"]["url"] == "shop.example/a"
-        assert found["route"] == "GET /a"
-        assert found["limits"]["limit"] == 8
-        assert "no stored response" in found["words"]
-
-
-def test_why_tells_the_patience_of_now() -> None:
-    with admin_of(patience_closed_s=4.0, patience_min_s=0.6) as admin:
-        assert why(admin)["limits"]["patience_s"] == 4.0
-        admin.post("/api/circuit", "mode=open")
-        assert why(admin)["limits"]["patience_s"] == 0.6
-
-
-def test_why_it_would_come_from_the_store() -> None:
-    with admin_of() as admin:
-        visit(admin, "/a")
-        admin.post("/api/circuit", "mode=open")
-        admin.proxy.advance(3)
-        found = why(admin)
-        assert (found["decision"], found["reason"]) == ("stored", "forced-open")
-        assert found["stored"]["age_s"] == 3.0
-        assert found["stored"]["whose"] == "everyone's"
-        assert why(admin, method="POST")["decision"] == "forward"
-        assert why(admin, cookie="PHPSESSID=abc")["decision"] == "stored"
-        assert why(admin, header="X-Api-Key: 1")["stored"] is None
-
-
-def test_why_never_shows_a_secret() -> None:
-    with admin_of(session_cookies=("PHPSESSID", "JSESSIONID")) as admin:
-        visit(admin, "/a", cookie="PHPSESSID=topsecret-topsecret")
-        for parameters in (
-            {"cookie": "PHPSESSID=topsecret-topsecret"},
-            {"header": "Authorization: Bearer topsecret"},
-            {"url": "http://shop.example/a;jsessionid=topsecret"},
-            {"url": "http://shop.example/a?PHPSESSID=topsecret-topsecret"},
-        ):
-            found = why(admin, **parameters)
-            assert "topsecret" not in str(found)
-            assert found["key"]["owner"] in ("session", "credential")
-            assert len(found["key"]["owner_id"]) == 8
-        found = why(admin, cookie="PHPSESSID=topsecret-topsecret")
-        assert found["stored"]["whose"] == "the owner's own"
-
-
-def test_why_it_would_wait() -> None:
-    with admin_of(max_in_flight=1) as admin:
-        visit(admin, "/a")
-        waiting = admin.proxy.client(get("/slow"))
-        assert why(admin, url="http://shop.example/b")["decision"] == "wait"
-        admin.post("/api/pause")
-        held = why(admin, url="http://shop.example/b")
-        assert (held["decision"], held["reason"]) == ("hold", "paused")
-        assert why(admin)["reason"] == "paused"
-        assert waiting.received() == b""
-
-
-def test_why_superseded_and_too_old() -> None:
-    with admin_of(max_stale_s=60.0) as admin:
-        visit(admin, "/form")
-        fetch(admin, POST, reply(b"changed"))
-        found = why(admin, url="http://shop.example/form")
-        assert found["stored"]["superseded"] is True
-        assert "superseded" in found["words"]
-        admin.proxy.advance(61)
-        found = why(admin, url="http://shop.example/form")
-        assert found["stored"]["too_old"] is True
-        assert "too old" in found["words"]
-
-
-def test_why_it_is_no_request() -> None:
-    with admin_of() as admin:
-        found = why(admin, method="TRACE")
-        assert (found["decision"], found["status"]) == ("error", 405)
-
-
-def test_to_ask_why_changes_nothing() -> None:
-    with admin_of() as admin:
-        visit(admin, "/old")
-        visit(admin, "/new")
-        proxy = admin.proxy.proxy
-        before = proxy.stats()
-        keys = list(admin.proxy.services.store._slots)
-        for parameters in ({}, {"cookie": "a=b"}, {"url": "http://shop.example/old"}):
-            why(admin, **parameters)
-        assert proxy.stats() == before
-        assert list(admin.proxy.services.store._slots) == keys, "in the order of their use"
-
-
-PATHS = ("/a", "/b", "/form")
-COOKIES = ("", "PHPSESSID=one", "theme=dark")
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    policy=st.sampled_from(["all", "rfc9111"]),
-    events=st.lists(
-        st.one_of(
-            st.tuples(st.just("visit"), st.sampled_from(PATHS), st.sampled_from(COOKIES)),
-            st.tuples(st.just("post"), st.sampled_from(PATHS), st.sampled_from(COOKIES)),
-            st.tuples(st.just("wait"), st.sampled_from(["0.5", "20", "70"]), st.just("")),
-            st.tuples(st.just("hang"), st.sampled_from(PATHS), st.just("")),
-            st.tuples(st.just("mode"), st.sampled_from(["open", "closed", "auto"]), st.just("")),
-            st.tuples(st.just("pause"), st.sampled_from(["pause", "resume"]), st.just("")),
-        ),
-        max_size=12,
-    ),
-    path=st.sampled_from(PATHS),
-    cookie=st.sampled_from(COOKIES),
-    method=st.sampled_from(["GET", "GET", "DELETE"]),
-)
-def test_what_is_foretold_happens(
-    policy: str, events: list[tuple[str, str, str]], path: str, cookie: str, method: str
-) -> None:
-    with admin_of(store_policy=policy, max_in_flight=2, max_stale_s=60.0) as admin:
-        proxy = admin.proxy
-        for what, value, owner in events:
-            headers = {"Cookie": owner} if owner else {}
-            if what in ("visit", "post"):
-                data = get(value, headers=headers)
-                client = proxy.client(data if what == "visit" else data.replace(b"GET", b"PUT"))
-                _answer_newest(admin)
-                client.resets()
-            elif what == "hang":
-                proxy.client(get(value))
-            elif what == "wait":
-                proxy.advance(float(value))
-            elif what == "mode":
-                admin.post("/api/circuit", f"mode={value}")
-            else:
-                admin.post(f"/api/{value}")
-        found = why(admin, url=f"http://shop.example{path}", cookie=cookie, method=method)
-        asked = sum(peer.transport.buffer.count(b"HTTP/1.1\r\n") for peer in proxy.upstreams)
-        headers = {"Cookie": cookie} if cookie else {}
-        client = proxy.client(get(path, headers=headers).replace(b"GET", method.encode(), 1))
-        answer = client.received()
-        sent = sum(peer.transport.buffer.count(b"HTTP/1.1\r\n") for peer in proxy.upstreams)
-        if found["decision"] in ("forward", "probe"):
-            assert (answer, sent) == (b"", asked + 1)
-        elif found["decision"] in ("wait", "hold"):
-            assert (answer, sent) == (b"", asked)
-        elif found["decision"] == "stored":
-            assert field(answer, "Cache-Status") == f"retter; hit; detail={found['reason']}"
-        else:
-            assert found["decision"] == "refuse"
-            assert status_of(answer) == 503
-            assert found["reason"] in (field(answer, "Cache-Status") or "")
-
-
-def _answer_newest(admin: FakeAdmin) -> None:
-    """Let the application answer what was asked of it last, if it was asked."""
-    if admin.proxy.upstreams and not admin.proxy.upstream.closed:
-        admin.proxy.upstream.sends(reply(headers={"Cache-Control": "public, max-age=1"}))
-
-
-@pytest.mark.parametrize(
-    "form",
-    [
-        "",
-        "url=/a",
-        "url=http://a/&header=nonsense",
-        "url=http://a/&header=a:b%0Ac",
-        "url=http://a/&method=G%0DT",
-        "url=http://a/&url=http://b/",
-        "url=http://a/&cookie=%E2%82%AC",
-    ],
-)
-def test_wrong_questions(form: str) -> None:
-    with admin_of() as admin:
-        assert admin.post("/api/why", form).status == 400
-
-
-def test_why_by_get() -> None:
-    with admin_of() as admin:
-        answer = admin.ask("/api/why?url=http%3A%2F%2Fa%2Fb%3Fc&header=Accept%3A+*%2F*&header=X:1")
-        assert answer.json["key"]["owner"] == "credential"
 
 
 @given(st.text(max_size=40))

@@ -4,8 +4,7 @@ import pytest
 
 from retter.process.hint_log import HintLog
 from retter.store.hints import GIVEN_MAX, NAMES_MAX, ROLL_S, ROLLS_MIN, UNANSWERED_MIN, shown
-from tests.admin.test_orders import why
-from tests.support.admin import admin_of
+from tests.support.admin import admin_of, why
 from tests.support.frameworks import Browser, django_application, encrypting_application
 from tests.support.site import Site, page
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from retter.admin.connection import AdminConnection
 from retter.admin.listener import Admin
 from retter.config.units import parse_listen
-from tests.support.harness import FakePeer, FakeProxy, FakeTransport
+from tests.support.harness import FakePeer, FakeProxy, FakeTransport, get, reply
+
+POST = b"POST /form HTTP/1.1\r\nHost: shop.example\r\nContent-Length: 3\r\n\r\na=b"
 
 
 class LimitedTransport(FakeTransport):
@@ -95,3 +97,27 @@ def admin_of(address: str = "127.0.0.1:9090", **settings: Any) -> Iterator[FakeA
     admin.admin.close()
     transports = [connection._transport for connection in admin.admin._connections]
     assert all(transport is None or transport.is_closing() for transport in transports)
+
+
+def fetch(admin: FakeAdmin, data: bytes, answer: bytes) -> bytes:
+    """Let a client fetch something that the application answers."""
+    client = admin.proxy.client(data)
+    admin.proxy.upstream.sends(answer)
+    received = client.received()
+    client.resets()
+    return received
+
+
+def visit(admin: FakeAdmin, path: str, host: str = "shop.example", cookie: str = "") -> None:
+    headers = {"Host": host, **({"Cookie": cookie} if cookie else {})}
+    fetch(admin, get(path, headers=headers), reply(path.encode()))
+
+
+def why(admin: FakeAdmin, **parameters: str) -> dict[str, Any]:
+    """Ask what would happen to a request, and why."""
+    parameters.setdefault("url", "http://shop.example/a")
+    form = "&".join(f"{name}={value.replace('&', '%26')}" for name, value in parameters.items())
+    answer = admin.post("/api/why", form)
+    assert answer.status == 200, answer
+    document: dict[str, Any] = answer.json
+    return document

@@ -57,7 +57,7 @@ class Driver:
         state = self.breaker.state
         if self.foretells:
             before = self.breaker.snapshot(self.now)
-            would = self.breaker.would(self.now, kind, route, key, stored, asker)
+            would = self.breaker.would(self.now, kind, route, key, stored, client, asker)
             assert self.breaker.snapshot(self.now) == before, "to ask changes nothing"
             transitions = len(self.transitions)
         decision = self.breaker.admit(self.now, kind, route, key, stored, client, asker)
