@@ -338,7 +338,6 @@ class CircuitBreaker(Circuit):
         else:
             self._late(now, permit, took_s)
         self.passed_at = route.passed_at = now
-        route.excess_s += constants.ROUTE_EXCESS_WEIGHT * (took_s - expected_s - route.excess_s)
         if permit.uncongested:
             self._learn(now, route, took_s)
         if permit.rank > self.table.ceiling:
@@ -347,7 +346,8 @@ class CircuitBreaker(Circuit):
         if permit.probe or route.is_open:
             self._probe_passed(now, permit)
         elif permit.generation == self.generation:
-            route.outcomes.passed += 1
+            if not permit.is_slow:
+                route.outcomes.passed += 1
             failures = self.failures
             failures.recent.passed += 1
             if failures.in_a_row:
@@ -413,7 +413,8 @@ class CircuitBreaker(Circuit):
                 self._ceiling_lowered(now)
                 return
         failures.failed(route, refused=refused)
-        route.outcomes.failed += 1
+        if not permit.is_slow:
+            route.outcomes.failed += 1
         if self.state is _HALF_OPEN:
             if not failures.clients.is_doubted(permit.client, now):
                 self.fire(now, Signal.TRIAL_FAILED)

@@ -143,15 +143,7 @@ ROUTE_FAILURES_MIN: Final = 5
 ROUTE_FAILURE_RATIO: Final = 0.5
 ROUTE_WITNESS_RATIO: Final = 0.25  # of the others at most: else all of it fails
 ROUTE_WITNESS_S: Final = 60.0  # on a quiet site another route's last success is one so long
-ROUTE_SLOW_CALLS_MIN: Final = 5
-LATE_BUCKETS: Final = 10  # in so long a time
-LATE_BUCKET_S: Final = 0.5
 ROUTE_SAMPLES_TO_JUDGE: Final = 10
-ROUTE_EXCESS_WEIGHT: Final = 0.2
-CULPRIT_FOR_S: Final = 1.0
-CULPRIT_EXCESS_MIN_S: Final = 1.0
-CULPRIT_OWN_BASELINES: Final = 4.0
-CULPRIT_OTHER_BASELINES: Final = 2.0
 
 # --- Whose turn it is (fairness.py, demand.py, lanes.py) ---
 

@@ -54,21 +54,10 @@ class Failures:
 
     def fails_alone(self, route: Route, routes: RouteTable, now: float) -> bool:
         """Say whether a route fails while the others work."""
-        if route is routes.other:
-            return False
-        own = route.outcomes
-        others = self.recent.outcomes - own.outcomes
-        others_failed = self.recent.failed - own.failed
-        if (
-            own.failed >= constants.ROUTE_FAILURES_MIN
-            and own.failed >= constants.ROUTE_FAILURE_RATIO * own.outcomes
-            and others > 0
-            and others_failed < constants.ROUTE_WITNESS_RATIO * others
-        ):
-            return True
         # On a quiet site: all failures in a row are its own, and another route worked of late.
-        return (
+        return routes.fails_alone(route) or (
             self.route is route
+            and route is not routes.other
             and self.in_a_row >= constants.ROUTE_FAILURES_MIN
             and routes.another_works(route, now)
         )

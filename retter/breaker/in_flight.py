@@ -82,7 +82,3 @@ class Flight:
     def oldest(self, skip: int) -> Permit | None:
         """Return the oldest but `skip`, or None if there are not so many."""
         return next(islice(chain(self._old, self._young), skip, None), None)
-
-    def oldest_old(self, count: int) -> list[Permit]:
-        """Return the oldest among the old ones, at most `count`."""
-        return list(islice(self._old, count))

@@ -1,7 +1,8 @@
 """Routes: what each takes, and a breaker for the single one that is slow or failing.
 
-Queueing in the application delays all routes alike, so overload opens none of these breakers; a
-route opens when it fails, or when it is much later than the others at the same time.
+An answer that outlives its patience counts as a failure of its route. Queueing in the application
+delays all routes alike, so overload opens none of these breakers: a route opens when half of its
+requests fail and the others work.
 """
 
 import re
@@ -48,17 +49,14 @@ class Route:
         "_wait_s",
         "baseline",
         "errors",
-        "excess_s",
         "first_answers",
         "is_open",
-        "late_calls",
         "latency",
         "name",
         "outcomes",
         "passed_at",
         "probe",
         "probe_at",
-        "suspected_at",
         "used_at",
     )
 
@@ -72,13 +70,7 @@ class Route:
         self.outcomes = RollingWindow(
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
-        self.late_calls = RollingWindow(
-            now, buckets=constants.LATE_BUCKETS, bucket_s=constants.LATE_BUCKET_S
-        )
-        # Mean of what answers took beyond the baseline; `CircuitBreaker._succeeded` keeps it.
-        self.excess_s = 0.0
         self.passed_at = -inf  # of the last success
-        self.suspected_at: float | None = None  # culprit since
         self.is_open = False
         self.probe_at = 0.0
         self.probe: object | None = None  # a permit, compared by identity
@@ -94,10 +86,7 @@ class Route:
         """Forward again, and judge afresh."""
         self.is_open = False
         self.probe = None
-        self.excess_s = 0.0
-        self.suspected_at = None
         self.outcomes.clear()
-        self.late_calls.clear()
 
     def issue_probe(self, now: float, probe: object) -> None:
         """The wait is over: one request goes upstream. If it is lost the next follows anyway."""
@@ -154,6 +143,18 @@ class RouteTable:
             self.other.errors += leaving.errors
             del self._by_name[leaving.name]
 
+    def fails_alone(self, route: Route) -> bool:
+        """Say whether half of a route's requests fail while the others work."""
+        own = route.outcomes
+        if route is self.other or not own.failing(
+            volume=constants.ROUTE_FAILURES_MIN, ratio=constants.ROUTE_FAILURE_RATIO
+        ):
+            return False
+        others = [one.outcomes for one in (*self, self.other) if one is not route]
+        passed: int = sum(outcomes.passed for outcomes in others)
+        failed: int = sum(outcomes.failed for outcomes in others)
+        return failed < constants.ROUTE_WITNESS_RATIO * (passed + failed)
+
     def another_works(self, route: Route, now: float) -> bool:
         """Say whether any other route was answered well of late."""
         return any(
@@ -170,48 +171,3 @@ class RouteTable:
         """Let old outcomes go."""
         for route in self._by_name.values():
             route.outcomes.advance(now)
-            route.late_calls.advance(now)
-
-    def culprits(self, now: float, oldest_s: dict[Route, float]) -> list[Route]:
-        """Return the routes to open for slowness: late for long, and later than the others.
-
-        `oldest_s` is the age of each route's oldest request in flight, where that is late; it
-        stands for answers that may never come.
-        """
-        return [
-            route
-            for route in self._by_name.values()
-            if not route.is_open and self._is_culprit(now, route, oldest_s.get(route, 0.0))
-        ]
-
-    def _is_culprit(self, now: float, route: Route, oldest_s: float) -> bool:
-        excess_s = max(route.excess_s, oldest_s - route.baseline.mean_s)
-        if not self._stands_out(now, route, excess_s):
-            route.suspected_at = None
-            return False
-        if route.suspected_at is None:
-            route.suspected_at = now
-        return (
-            now - route.suspected_at >= constants.CULPRIT_FOR_S
-            and route.late_calls.failed >= constants.ROUTE_SLOW_CALLS_MIN
-        )
-
-    def _stands_out(self, now: float, route: Route, excess_s: float) -> bool:
-        if (
-            excess_s <= constants.CULPRIT_EXCESS_MIN_S
-            or route.baseline.samples < constants.ROUTE_SAMPLES_TO_JUDGE
-        ):
-            return False
-        own_s = constants.CULPRIT_OWN_BASELINES * route.baseline.mean_s
-        return any(
-            excess_s
-            > other.excess_s
-            + max(
-                constants.CULPRIT_EXCESS_MIN_S,
-                own_s,
-                constants.CULPRIT_OTHER_BASELINES * other.baseline.mean_s,
-            )
-            for other in self._by_name.values()
-            # What has not answered lately is no witness: the whole application may hang.
-            if other is not route and now - other.passed_at < constants.CULPRIT_FOR_S
-        )

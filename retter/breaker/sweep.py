@@ -158,18 +158,23 @@ def _outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
     if permit.probe:
         circuit.probe_failed(now, permit)
     permit.is_slow = True
-    permit.route.late_calls.failed += 1
-    if circuit.state is _HALF_OPEN and permit.generation == circuit.generation:
+    route = permit.route
+    if permit.probe or route.is_open or permit.generation != circuit.generation:
+        return
+    if circuit.state is _HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
+    elif circuit.state is not _OPEN:
+        route.outcomes.failed += 1
+        if circuit.routes.fails_alone(route):
+            route.open(now, circuit.settings.open_min_s)
 
 
-# --- windows, and the routes that are judged at their end ---
+# --- windows ---
 
 
 def _close_window(circuit: Circuit, now: float) -> None:
     limit = circuit.limit
     limit.close_window(now, crowded=circuit.crowded)
-    _judge_routes(circuit, now)
     _count_late(circuit, now)
     circuit.table.advance(now)
     trusted = circuit.baseline.samples >= constants.SAMPLES_TO_TRUST
@@ -178,16 +183,6 @@ def _close_window(circuit: Circuit, now: float) -> None:
     elif circuit.state is _LIMITING and not circuit.dips.active and trusted:
         limit.set_limit(limit.limit_for(limit.work_rate))
     circuit.set_cap()
-
-
-def _judge_routes(circuit: Circuit, now: float) -> None:
-    oldest_s: dict[Route, float] = {}
-    for permit in circuit.flight.oldest_old(constants.ROUTES_MAX):
-        oldest_s.setdefault(permit.route, now - permit.started_at)
-    if circuit.state is _OPEN or circuit.state is _HALF_OPEN:
-        return
-    for route in circuit.routes.culprits(now, oldest_s):
-        route.open(now, circuit.settings.open_min_s)
 
 
 # --- into LIMITING and out of it ---
