@@ -23,7 +23,7 @@ MODULES = (
     "store/accounting", "store/changes", "store/conditional", "store/forms", "store/hints",
     "store/lineage", "store/marks", "store/owner", "store/personal", "store/policy",
     "store/record", "store/refreshing", "store/replacement", "store/s3fifo", "store/selection",
-    "store/sessions", "store/set_cookie", "store/store", "store/taken_back",
+    "store/sessions", "store/set_cookie", "store/store", "store/taken_back", "store/target",
     "compression/coding",
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection",
     "proxy/client_requests", "proxy/client_writer", "proxy/deadline_wheel", "proxy/delivery",

@@ -20,9 +20,9 @@ from retter.proxy.services import Services
 from retter.proxy.stored_choice import entry_to_spare, stale_for_error, stored_for_rejected
 from retter.store.hints import advice, made_of
 from retter.store.known_sessions import ISSUED
-from retter.store.policy import url_sessions
 from retter.store.record import STORED_AT, WITHDRAWN
 from retter.store.store import StoredResponse
+from retter.store.target import url_sessions
 
 _WORDS = {
     "forward": "It would be forwarded to the application.",

@@ -6,7 +6,7 @@ from retter.base.errors import DownstreamError
 from retter.http.memo import HeadMemo
 from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
-from retter.store.policy import stored_url
+from retter.store.target import stored_url
 
 _WHAT = ("url", "prefix", "session", "all")
 

@@ -97,6 +97,11 @@ _speaking_word: Final = re.compile(b"|".join((*CSRF_WORDS, *CREDENTIAL_WORDS))).
 _PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*+"
 is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
 
+# A line of such octets alone, with a semicolon and a blank between two cookies (section 4.2.1):
+# there are not two ways to read it.
+_SOME_PLAIN_OCTETS = _PLAIN_OCTETS[:-2] + b"++"
+is_plain_line = re.compile(_SOME_PLAIN_OCTETS + rb"(?:; " + _SOME_PLAIN_OCTETS + rb")*+").fullmatch
+
 # JSON, plain or percent-encoded, that nothing seals: settings, which two people may share.
 _OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")
 

@@ -17,11 +17,16 @@ from retter.http.request_parser import RequestParser
 from retter.http.response_parser import ResponseParser
 from retter.http.turn_cookie import without_ticket
 from retter.proxy.request import ParsedRequest
-from retter.store.owner import OwnerRules
-from retter.store.policy import Identity, identify
+from retter.store.owner import OwnerClass, OwnerRules
+from retter.store.policy import Identity, identified
+from retter.store.target import Targets
 
-# All memos together take 8 MiB at most: these, 2 MiB of forms and cookies (templates.py, owner.py),
-# and 2 MiB of what has come once (memo.py).
+# Members of an enum, looked up once.
+_GET = Kind.GET
+_CREDENTIAL, _UNREAD = OwnerClass.CREDENTIAL, OwnerClass.UNREAD
+
+# All memos together take 9 MiB at most: these, 3 MiB of forms, cookies and targets (templates.py,
+# owner.py, target.py), and 2 MiB of what has come once (memo.py).
 REQUEST_MEMO_BYTES_MAX = 3 * 1024 * 1024
 RESPONSE_MEMO_BYTES_MAX = 1024 * 1024
 
@@ -115,7 +120,8 @@ class HeadReader:
         self._tickets = settings.fairness == "on"
         self._has_stream_paths = bool(settings.stream_paths)
         self._is_stream = name_matcher(encoded(settings.stream_paths))
-        self._route_of = _make_route_of(encoded(settings.routes), settings.limit_head)
+        route_of = _make_route_of(encoded(settings.routes), settings.limit_head)
+        self._targets = Targets(rules, route_of)
         parser = partial(
             RequestParser,
             fields_max=settings.head_fields_max,
@@ -150,36 +156,41 @@ class HeadReader:
             DownstreamError: With the status that the client is to get.
         """
         # The ticket goes before all else: nobody is to be known by it but to `Turns`.
-        plain_bytes, ticket = without_ticket(head_bytes) if self._tickets else (head_bytes, b"")
+        plain_bytes, ticket = head_bytes, b""
+        if self._tickets:
+            plain_bytes, ticket = without_ticket(head_bytes)
         head = self.request_parsers[trusted].parse(plain_bytes)
-        like_get = head.method == b"GET" or (head.method == b"HEAD" and self._limit_head)
+        method, upgrade = head.method, head.upgrade
         stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
-        kind = Kind.GET if like_get and not head.upgrade and not stream else Kind.OTHER
-        # The answer to a HEAD has no events in it.
-        asks_events = (
-            head.accepts_events and head.method != b"HEAD" and not stream and not head.upgrade
-        )
-        who = head.identity_fields
-        binds = bool(who) and names_binding_scheme(who, b"authorization")
-        # An event stream is nobody else's yet, and an authenticated connection never is.
-        kept_out = stream or asks_events or binds
-        identity = self._identify(head, proto, kept_out)
+        kind, asks_events = Kind.OTHER, False
+        if not stream and not upgrade:
+            # The answer to a HEAD has no events in it.
+            asks_events = head.accepts_events and method != b"HEAD"
+            if method == b"GET" or (method == b"HEAD" and self._limit_head):
+                kind = _GET
+        identity = self._identify(head, proto)
         if identity.session and forwarding is not None:
             client = forwarding.client_of(head)
             if self._rules.seen.used_by(identity.owner, client):
                 self.forget_requests()
-                identity = self._identify(head, proto, kept_out)
+                identity = self._identify(head, proto)
+        # Whoever has an Authorization field is of one of these classes.
+        owner_class, binds = identity.owner_class, False
+        if owner_class is _CREDENTIAL or owner_class is _UNREAD:
+            binds = names_binding_scheme(head.identity_fields, b"authorization")
+        if stream or asks_events or binds:
+            # An event stream is nobody else's yet, and an authenticated connection never is.
+            identity = identity.kept_out()
         parsed = ParsedRequest(head, identity, kind, stream, asks_events, binds, ticket)
         memo.offer(head_bytes, parsed)
         return parsed
 
-    def _identify(self, head: RequestHead, proto: bytes, kept_out: bool) -> Identity:
-        return identify(
+    def _identify(self, head: RequestHead, proto: bytes) -> Identity:
+        return identified(
             head,
+            self._targets.of(head),
             self._rules,
-            self._route_of,
             limit_head=self._limit_head,
-            kept_out=kept_out,
             # The application may answer http with a redirect to https, which would send a client
             # of https round in circles.
             apart=b"https" if proto == b"https" else b"",

@@ -1,7 +1,8 @@
 """The identity of a request, and what may be done with its response.
 
 Everything here is derived from one request head and is remembered with it, so a head that was
-seen before costs nothing. Who asks is owner.py; where answers are kept is store.py.
+seen before costs nothing. Who asks is owner.py, what is asked for target.py; where answers are kept
+is store.py.
 
 A GET with Range is looked up but never stored: its own answer is a part (206), but the stored
 whole can give any part of it (conditional.py) when the application cannot answer. A GET with a
@@ -9,26 +10,17 @@ body or an Upgrade is neither. A HEAD is forwarded, and answered with the stored
 where the application fails it; every other method is always the application's.
 """
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
 from urllib.parse import urljoin, urlsplit
 
-from retter.base.limits import PARAMETER_ESCAPES_MAX, PARAMETERS_MAX, SET_COOKIES_MAX
+from retter.base.limits import SET_COOKIES_MAX
 from retter.http.cache_control import parse_cache_control, shared_may_store
-from retter.http.message import (
-    QUESTION_MARK,
-    SEMICOLON,
-    SLASH,
-    Framing,
-    RequestHead,
-    ResponseHead,
-)
+from retter.http.message import Framing, RequestHead, ResponseHead
 from retter.store.owner import OWNER_BYTES, OwnerClass, OwnerRules, Rolling, owner_of
-from retter.store.personal import carries_nonce, sets_cookie
+from retter.store.personal import sets_cookie
 from retter.store.set_cookie import changes_carried, sets_session
+from retter.store.target import RouteOf, Target, no_route, stored_url, target_of
 
 __all__ = [
     "Identity",
@@ -37,16 +29,14 @@ __all__ = [
     "RouteOf",
     "StorePolicy",
     "ends_session",
+    "identified",
     "identify",
     "invalidated_urls",
     "key_of",
     "key_parts",
     "sets_session",
     "storable",
-    "stored_url",
 ]
-
-RouteOf = Callable[[RequestHead], bytes]
 
 # An attribute of an Enum class costs as much as a call.
 _UNREAD, _NO_BODY = OwnerClass.UNREAD, Framing.NONE
@@ -151,11 +141,6 @@ def url_at(key: bytes) -> int:
     return 1 if key.startswith(b"*") else 1 + OWNER_BYTES
 
 
-def no_route(request: RequestHead) -> bytes:
-    """Put every request on one route."""
-    return b""
-
-
 def identify(
     request: RequestHead,
     rules: OwnerRules,
@@ -172,32 +157,32 @@ def identify(
         kept_out: The store is to have nothing to do with it.
         apart: Answers to requests that differ in this are variants.
     """
-    target, host = request.target, request.host
-    sessions: list[bytes] | None = []
-    if QUESTION_MARK in target or SEMICOLON in target:
-        sessions = url_sessions(target, rules)
-    who = owner_of(request, sessions, rules)
-    owner = who.digest
-    url = _url(host, target, rules)
-    method = request.method
+    identity = identified(
+        request, target_of(request, rules, route_of), rules, limit_head=limit_head, apart=apart
+    )
+    return identity.kept_out() if kept_out else identity
+
+
+def identified(
+    request: RequestHead, target: Target, rules: OwnerRules, *, limit_head: bool, apart: bytes
+) -> Identity:
+    """Do the same for a request whose target is known."""
+    who = owner_of(request, target.sessions, rules)
+    owner, url = who.digest, target.url
     stands_in = (
-        (method == b"GET" or method == b"HEAD")
-        and not kept_out
+        target.may_be_answered
         and request.framing is _NO_BODY
         and not request.upgrade
-        # A host with a slash would make two URLs of one.
-        and SLASH not in host
         and who.owner_class is not _UNREAD
-        and not changes_something(target, rules)
     )
-    is_get = stands_in and method == b"GET"
+    is_get = stands_in and target.is_get
     return Identity(
         owner,
         who.owner_class,
         url,
         b"@" + owner + url if owner else b"*" + url,  # key_of
         b"*" + url if who.anonymous else None,
-        route_of(request),
+        target.route,
         is_get or (stands_in and limit_head),
         is_get and not (request.conditional and request.first(b"range") is not None),
         request.variant_key + who.variant_key + apart,
@@ -205,93 +190,8 @@ def identify(
         stands_in,
         who.marks,
         who.rolling,
-        _asked(host, target, url)
-        if rules.ignore_host or rules.ignore_query or rules.ignore_params
-        else 0,
+        target.asked,
     )
-
-
-_LOGOUTS: Final = frozenset((b"logout", b"log-out", b"logoff", b"signout", b"sign-out"))
-_logout_segment: Final = re.compile(
-    b"/(?:" + b"|".join(sorted(_LOGOUTS)) + rb")(?=[/.;]|\Z)"
-).search
-
-
-def changes_something(target: bytes, rules: OwnerRules) -> bool:
-    """Return whether a GET of this target does more than to ask, so that no copy may stand in.
-
-    A logout does: a stored goodbye would leave the session alive. So does what carries a token
-    that works once, and what the operator names (`--never-store`).
-    """
-    lower = target.lower()
-    if lower.find(b"log") >= 0 or lower.find(b"sign") >= 0:  # half the price of `in`
-        path, _, query = lower.partition(b"?")
-        if _names_logout(path, query):
-            return True
-    if QUESTION_MARK in lower and carries_nonce(lower.partition(b"?")[2]):
-        return True
-    return bool(rules.never_store) and bool(rules.is_never_stored(target))
-
-
-def _names_logout(path: bytes, query: bytes) -> bool:
-    if _logout_segment(path):
-        return True
-    words: list[bytes] = []
-    for param in query.replace(b";", b"&").split(b"&"):
-        name, _, value = param.partition(b"=")
-        words += (name, value)
-    return not _LOGOUTS.isdisjoint(words)
-
-
-def _too_many_parameters(target: bytes) -> bool:
-    return target.count(b"&") + target.count(b";") + 1 > PARAMETERS_MAX
-
-
-def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes] | None:
-    """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...).
-
-    Returns:
-        The parameters that are sessions; None if there are more parameters than are read.
-    """
-    if len(target) > PARAMETERS_MAX and _too_many_parameters(target):
-        return None
-    path, _, query = target.partition(b"?")
-    if SEMICOLON not in target:
-        params = query.split(b"&")
-    else:
-        params = query.replace(b";", b"&").split(b"&")
-        params += [param.partition(b"/")[0] for param in path.split(b";")[1:]]
-    if len(target) > PARAMETER_ESCAPES_MAX and _too_many_escapes(params):
-        return None
-    is_session = rules.param_is_session
-    return [param for param in params if is_session[param.partition(b"=")[0]]]
-
-
-def _too_many_escapes(params: list[bytes]) -> bool:
-    names = [param.partition(b"=")[0] for param in params]
-    return sum([name.count(b"%") for name in names]) > PARAMETER_ESCAPES_MAX
-
-
-def _url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
-    if rules.ignore_query or rules.ignore_params:
-        path, mark, query = target.partition(b"?")
-        if rules.ignore_query or not mark:
-            target = path
-        elif not _too_many_parameters(target):
-            ignored = rules.param_is_ignored
-            kept = [p for p in query.split(b"&") if not ignored(p.partition(b"=")[0])]
-            target = path + b"?" + b"&".join(kept) if kept else path
-    return target if rules.ignore_host else host.lower() + target
-
-
-def _asked(host: bytes, target: bytes, url: bytes) -> int:
-    exactly = host.lower() + target
-    return 0 if exactly == url else hash(exactly)
-
-
-def stored_url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
-    """Return a URL as it stands in a key: host and target, made coarser by the rules."""
-    return _url(host, target, rules)
 
 
 def storable(
@@ -364,12 +264,12 @@ def invalidated_urls(
         return ()
     if not 200 <= response.status < 400:
         return ()
-    urls = [_url(request.host, request.target, rules)]
+    urls = [stored_url(request.host, request.target, rules)]
     for name in (b"location", b"content-location"):
         if location := response.first(name):
             target = _same_host_target(request, location)
             if target is not None:
-                urls.append(_url(request.host, target, rules))
+                urls.append(stored_url(request.host, target, rules))
     return tuple(dict.fromkeys(urls))
 
 

@@ -14,7 +14,8 @@ from typing import Final
 from retter.base.counters import Counters
 from retter.http.message import RequestHead
 from retter.store.owner import OwnerRules
-from retter.store.policy import Identity, url_sessions
+from retter.store.policy import Identity
+from retter.store.target import url_sessions
 from retter.telemetry.line_writer import lines_to, open_for_lines
 
 # Bytes that do not wait for the tick: as much as a pipe holds (64 KiB), so that a fast reader

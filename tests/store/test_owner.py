@@ -706,3 +706,42 @@ def test_the_short_way_comes_to_the_same_while_names_are_learnt(
     rules.seen.names.update(learnt)
     short = _owner_of_plain_line(line, rules)
     assert short is None or short == _owner([], [line], [], rules)
+
+
+PLAIN_COOKIES = st.lists(
+    st.sampled_from(
+        [
+            b"PHPSESSID=0123456789abcdef", b"my_session=0123456789abcdef01234567",
+            b"my_session=1", b"_ga=GA1.2.3", b"_ga", b"theme=dark", b"theme", b"=", b"=x",
+            b"auth=1", b"PHPSESSID=", b"csrftoken=0123456789abcdef", b"_fbp=fb.1.2", b"a=b=c",
+        ]
+    ),
+    min_size=1,
+    max_size=6,
+).map(b"; ".join)  # fmt: skip
+
+
+@given(
+    lines=st.lists(PLAIN_COOKIES, min_size=1, max_size=8),
+    learnt=st.sets(st.sampled_from([b"PHPSESSID", b"my_session"])),
+)
+def test_every_plain_line_goes_the_short_way(lines: list[bytes], learnt: set[bytes]) -> None:
+    rules = OwnerRules(secret=SECRET)
+    rules.seen.names.update(learnt)
+    for line in (*lines, *lines, *lines):
+        assert _owner_of_plain_line(line, rules) == _owner([], [line], [], rules)
+
+
+def test_a_new_value_of_an_ignorable_cookie_needs_no_new_hash() -> None:
+    rules = OwnerRules(secret=SECRET)
+    line = b"PHPSESSID=0123456789abcdef; _ga=%d; theme=dark"
+    first, second, third = [_owner_of_plain_line(line % number, rules) for number in range(3)]
+    assert first == second == third
+    assert second is third
+
+
+@pytest.mark.parametrize(
+    "line", [b"theme=a b", b"theme=a;b=c", b"a=1; ; b=2", b"a=1;", b'a="1"', b"a=1,b=2", b"a=\xff"]
+)
+def test_a_line_that_can_be_read_otherwise_goes_the_long_way(line: bytes) -> None:
+    assert _owner_of_plain_line(line, OwnerRules(secret=SECRET)) is None
