@@ -6,7 +6,7 @@
 import argparse
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from retter.cli import CLOSING
 from retter.config.legacy import ALIASES, Alias
 from retter.config.settings import SETTINGS, Group, Setting
 from retter.control.commands import COMMANDS
+from retter.control.store_command import ACTIONS
 
 ROOT: Final = Path(__file__).parents[1]
 COLUMNS: Final = 100
@@ -150,6 +151,10 @@ retter \- keep a web site answering while its application is drowning
 .BR status | top | why | purge | circuit | pause | resume | warm
 .RI [ OPTION " ...]"
 .br
+.B retter store
+.BR info | verify | list | export | compact
+.RI [ OPTION " ...]"
+.br
 .B retter
 .BR demo | load | config | completion
 .RI [ OPTION " ...]"
@@ -222,16 +227,15 @@ def _man_commands() -> Iterator[str]:
     yield f"it itself: {where}, {_bold('--config')}.\n"
     for word, (about, _, add_options) in COMMANDS.items():
         yield f".TP\n.B {word}\n{_roff(about)}\n"
-        parser = argparse.ArgumentParser(add_help=False)
-        add_options(parser)
-        for action in parser._actions:
-            name = action.option_strings[0] if action.option_strings else ""
-            value = action.metavar or "|".join(action.choices or ())
-            if action.nargs == 0:
-                value = ""
-            help_text = _roff(action.help or "")
-            shown = f"{_bold(name)} \\fI{_roff(str(value))}\\fR".strip()
-            yield f".RS\n.TP\n{shown}\n{help_text}\n.RE\n"
+        yield from _man_arguments(add_options)
+    yield ".SS Stored responses on disk\n"
+    yield "These read the folder of a store, also while RETTER runs.\n"
+    yield f"All take {_bold('--json')}, and {_bold('--store')} or {_bold('--config')}, as the\n"
+    yield "running RETTER has it.\n"
+    for action, (about, _, add_arguments) in ACTIONS.items():
+        yield f".TP\n.B store {action}\n{_roff(about)}\n"
+        yield from _man_arguments(add_arguments)
+    yield ".SS To try it\n"
     yield ".TP\n.B demo\nRun a small shop with a finite database, to see RETTER work; see\n"
     yield '.BR "retter demo \\-\\-help" .\n'
     yield ".TP\n.B load\nOverload what runs on this machine for some seconds; see\n"
@@ -241,6 +245,19 @@ def _man_commands() -> Iterator[str]:
     yield ".TP\n.B config schema\nPrint the JSON Schema of that file, for editors.\n"
     yield ".TP\n.BR completion\nPrint a script with which bash, zsh or fish completes options:\n"
     yield '.BR "retter completion bash" .\n'
+
+
+def _man_arguments(add_options: Callable[[argparse.ArgumentParser], None]) -> Iterator[str]:
+    parser = argparse.ArgumentParser(add_help=False)
+    add_options(parser)
+    for action in parser._actions:
+        name = action.option_strings[0] if action.option_strings else ""
+        value = action.metavar or "|".join(action.choices or ())
+        if action.nargs == 0:
+            value = ""
+        help_text = _roff(action.help or "")
+        shown = f"{_bold(name)} \\fI{_roff(str(value))}\\fR".strip()
+        yield f".RS\n.TP\n{shown}\n{help_text}\n.RE\n"
 
 
 def _man_options() -> Iterator[str]:

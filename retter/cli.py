@@ -30,6 +30,7 @@ retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
        retter --config FILE
        retter demo|load|config|completion [--help]
        retter status|top|why|purge|circuit|pause|resume|warm [--help]
+       retter store info|verify|list|export|compact [--help]
 
 RETTER stands in front of one web application and keeps its site answering
 while the application is slow, overloaded or down. GETs then get the last good
@@ -177,6 +178,12 @@ def _load(arguments: list[str]) -> int:
     return load_test(arguments)
 
 
+def _store(arguments: list[str]) -> int:
+    from retter.control.store_command import main_guarded as store
+
+    return store(arguments)
+
+
 def _config(arguments: list[str]) -> int:
     from retter.control.config_command import main as config
 
@@ -184,7 +191,7 @@ def _config(arguments: list[str]) -> int:
 
 
 def _completion(arguments: list[str]) -> int:
-    from retter.control import commands, completion, config_command, words
+    from retter.control import commands, completion, config_command, store_command, words
     from retter.demo import cli as demo
     from retter.demo import load as load_test
 
@@ -195,6 +202,7 @@ def _completion(arguments: list[str]) -> int:
         "completion": completion.parser(),
         "demo": demo.parser(),
         "load": load_test.parser(),
+        "store": store_command.flat_parser(),
     }
     return completion.main(arguments, completion.commands(parsers, {"MODE": tuple(words.MODES)}))
 
@@ -204,6 +212,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "completion": _completion,
     "demo": _demo,
     "load": _load,
+    "store": _store,
 }
 
 
@@ -251,7 +260,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _about_unknown(argument: str) -> str:
     if not argument.startswith("-"):
-        command = nearest(argument, [*COMMANDS, *CONTROL_WORDS])
+        command = nearest(argument, [*COMMANDS, *CONTROL_WORDS], likeness=0.65)
         if command is not None:
             return f"unexpected '{argument}'; did you mean retter {command}?"
         return f"unexpected '{argument}': options start with --, as in --upstream :8080"

@@ -147,6 +147,7 @@ def test_an_error_page_that_can_be_read_is_no_error(
         ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
         (["serve"], "unexpected 'serve': options start with --"),
         (["statsu"], "unexpected 'statsu'; did you mean retter status?"),
+        (["stored"], "unexpected 'stored'; did you mean retter store?"),
         (["--upstream"], "--upstream: expected one argument"),
         (["--upstream", "--listen", ":80"], "--upstream: expected one argument"),
         (["--no-headers=yes"], "--no-headers: takes no value"),

@@ -17,6 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
 from struct import Struct
 from typing import Any, Final, NamedTuple, cast
 from zlib import crc32 as _crc32
@@ -27,6 +28,7 @@ from retter.store.owner import OWNER_BYTES
 from retter.store.packing import (
     FORMAT_VERSION,
     KEY_BYTES,
+    Packed,
     Unpacked,
     is_everyones,
     key_of_packed,
@@ -37,7 +39,6 @@ from retter.store.packing import (
     unpack,
     unpack_body,
 )
-from retter.store.policy import key_parts
 from retter.store.write_behind import Batch, Removals, Written
 
 
@@ -63,12 +64,15 @@ ENTRIES_MAX: Final = 1_000_000
 EVICTED_SHARE: Final = 0.1
 EVICTED_AT_ONCE_MAX: Final = 256  # entries of one transaction
 
+COPIED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024  # in memory, when it is compacted
+
 # Entries looked at before other threads have their turn.
 TURN_ENTRIES: Final = 64
 
 STEP_S: Final = 600  # of the last use
 
 PAGE_BYTES: Final = 4096
+HEADER_PAGES: Final = 3  # two, and the tree that names the trees
 _INLINE_BYTES_MAX: Final = 2000  # LMDB puts what is larger on pages of its own
 
 _use = Struct("<II")  # step, cost
@@ -121,6 +125,7 @@ class Database:
         folder: Where its files are, or will be made.
         bytes_max: For what is kept; the file may become twice as large.
         failpoint: Called with the name of each step, for tests that stop there.
+        readonly: Nothing is written; another process may write meanwhile. `bytes_max` is not used.
 
     Raises:
         OSError: Its files cannot be made or opened.
@@ -129,29 +134,38 @@ class Database:
     """
 
     def __init__(
-        self, folder: str, bytes_max: int, failpoint: Callable[[str], None] = no_failpoint
+        self,
+        folder: str,
+        bytes_max: int,
+        failpoint: Callable[[str], None] = no_failpoint,
+        *,
+        readonly: bool = False,
     ) -> None:
         self.bytes_max = bytes_max
         self.map_bytes = 2 * bytes_max + MAP_SPARE_BYTES
+        self.readonly = readonly
         self._path = os.path.join(folder, FILE)
         self._failpoint = failpoint
         try:
             self._env = lmdb.open(
                 folder,
-                map_size=self.map_bytes,
+                map_size=0 if readonly else self.map_bytes,  # 0: as large as its writer has it
                 max_dbs=8,
                 max_readers=32,
                 mode=0o600,
                 metasync=False,  # a power cut costs the last commit, and not the file
                 readahead=False,  # what is near is not what is asked for next
                 meminit=False,
+                readonly=readonly,
+                create=not readonly,
             )
-        except lmdb.DiskError as error:
-            raise OSError(*_errno_of(error)) from None
         except lmdb.Error as error:
+            number, text = _errno_of(error)
+            if isinstance(error, lmdb.DiskError) or number != EIO:
+                raise OSError(number, text) from None
             raise Damaged(str(error)) from None
         try:
-            self._open(folder)
+            self._open()
         except lmdb.Error as error:
             self.close()
             if isinstance(error, lmdb.DiskError):
@@ -161,16 +175,16 @@ class Database:
             self.close()
             raise
 
-    def _open(self, folder: str) -> None:
-        env = self._env
+    def _open(self) -> None:
+        env, create = self._env, not self.readonly
         with env.begin() as txn:
-            if txn.stat()["entries"] and txn.get(b"meta") is None:
+            if (txn.stat()["entries"] or self.readonly) and txn.get(b"meta") is None:
                 raise Foreign
-        self._meta = env.open_db(b"meta")
-        with env.begin(write=True) as txn:
+        self._meta = env.open_db(b"meta", create=create)
+        with env.begin(write=create) as txn:
             version = txn.get(b"version", db=self._meta)
             if version is None:
-                if txn.stat(self._meta)["entries"] or txn.stat()["entries"] > 1:
+                if txn.stat(self._meta)["entries"] or txn.stat()["entries"] > 1 or self.readonly:
                     raise Foreign
                 txn.put(b"version", b"%d" % FORMAT_VERSION, db=self._meta)
                 txn.put(b"site-key", os.urandom(16), db=self._meta)
@@ -181,11 +195,11 @@ class Database:
                 raise Damaged("the key of its hashes is missing")
             self.bytes_used = self._figure(txn, b"bytes")
             self.entries = self._figure(txn, b"entries")
-        self._records = env.open_db(b"records")
-        self._bodies = env.open_db(b"bodies")
-        self._uses = env.open_db(b"uses")
-        self._used = env.open_db(b"used")
-        self._marks = env.open_db(b"marks", dupsort=True, dupfixed=True)
+        self._records = env.open_db(b"records", create=create)
+        self._bodies = env.open_db(b"bodies", create=create)
+        self._uses = env.open_db(b"uses", create=create)
+        self._used = env.open_db(b"used", create=create)
+        self._marks = env.open_db(b"marks", dupsort=True, dupfixed=True, create=create)
 
     def _figure(self, txn: Any, name: bytes) -> int:
         text = txn.get(name, db=self._meta, default=b"0")
@@ -205,6 +219,20 @@ class Database:
     def file_bytes(self) -> int:
         """Octets of the file."""
         return int(self._env.info()["last_pgno"] + 1) * PAGE_BYTES
+
+    @property
+    def free_bytes(self) -> int:
+        """Octets of the file that hold nothing."""
+        trees = (self._meta, self._records, self._bodies, self._uses, self._used, self._marks)
+        with self._env.begin() as txn:
+            stats = [txn.stat(db) for db in trees]
+        taken = sum([s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats])
+        return max(0, self.file_bytes - (taken + HEADER_PAGES) * PAGE_BYTES)
+
+    @property
+    def map_size(self) -> int:
+        """Octets of addresses, as the last writer has chosen."""
+        return int(self._env.info()["map_size"])
 
     # -- notes
 
@@ -278,18 +306,45 @@ class Database:
             last = some[-1][0]
             time.sleep(0)
 
-    def walk(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None, bool]]:
-        """Yield each slot key with its slot, and whether its bodies verify as well."""
+    def slots(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None]]:
+        """Yield each slot key with its slot, without the bodies; None: it does not verify."""
         for key, data in self._walk(self._records):
             found = unpack(data, now, wall, float("inf"))
-            if found is None or self.slot_key(found.key) != key:
+            yield key, None if found is None or self.slot_key(found.key) != key else found
+
+    def walk(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None, bool]]:
+        """Yield each slot key with its slot, and whether its bodies verify as well."""
+        for key, found in self.slots(now, wall):
+            if found is None:
                 yield key, None, False
                 continue
             try:
-                whole = self.read(key, now, wall, float("inf")) is not None
+                if self.read(key, now, wall, float("inf")) is None:
+                    continue  # removed meanwhile, by the process that uses it
             except (Damaged, OSError):
-                whole = False
-            yield key, found, whole
+                yield key, found, False
+            else:
+                yield key, found, True
+
+    def body_counts(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the name of each body, and by how many records it is counted."""
+        for name, uses in self._walk(self._uses):
+            yield name, _count.unpack(uses)[0]
+
+    @property
+    def bodies(self) -> int:
+        """Distinct bodies."""
+        with self._env.begin() as txn:
+            return int(txn.stat(self._bodies)["entries"])
+
+    def count_everyones(self) -> int:
+        """Return how many slots belong to nobody in particular."""
+        count = 0
+        for key, _ in self._walk(self._used):
+            if not is_everyones(key):
+                break  # everyone's stand first
+            count += 1
+        return count
 
     # -- writing
 
@@ -319,7 +374,7 @@ class Database:
                     done = done._replace(not_written=len(batch.slots))
             if self.bytes_used > self.bytes_max or self.entries > ENTRIES_MAX:
                 evicted += self._evict(int(self.bytes_max * (1 - EVICTED_SHARE)), gone)
-            self._keep_size()
+            self.keep_size()
         except lmdb.MapFullError:
             raise Full from None
         except lmdb.Error as error:
@@ -367,15 +422,22 @@ class Database:
             if old is not None:
                 self._delete(txn, packed_key, old, removed)
             return 0
+        self._put(txn, packed_key, packed, waits.marks, old, step)
+        return 1
+
+    def _put(
+        self, txn: Any, packed_key: bytes, packed: Packed, marks: tuple[int, ...],
+        old: bytes | None, step: int,
+    ) -> None:  # fmt: skip
         for name, body in packed.bodies:
             self._hold(txn, name, body)
         if old is not None:
             self._release(txn, packed_key, old)
         else:
             self.entries += 1
-        owner, _ = key_parts(key)
-        if owner:
-            for mark in waits.marks:
+        if not is_everyones(packed_key):
+            for mark in marks:
+                owner = packed_key[:OWNER_BYTES]
                 txn.put(_mark.pack(mark), owner, db=self._marks, dupdata=True)
         txn.put(packed_key, packed.data, db=self._records)
         cost = cost_of(len(packed.data)) + cost_of(KEY_BYTES + _use.size)
@@ -383,7 +445,6 @@ class Database:
         # What it costs as far as it is its own: what evicting it would bring, about.
         own = sum([cost_of(len(body)) for _, body in packed.bodies])
         txn.put(packed_key, _use.pack(step, min(cost + own, 2**32 - 1)), db=self._used)
-        return 1
 
     def _hold(self, txn: Any, name: bytes, body: bytes) -> None:
         uses = txn.get(name, db=self._uses)
@@ -556,7 +617,7 @@ class Database:
             raise OSError(*_errno_of(error)) from None
         return removed
 
-    def _keep_size(self) -> None:
+    def keep_size(self) -> None:
         """Let the file be as long as its header says.
 
         Pages at its end that were taken and given back in one commit are never written. Without
@@ -569,15 +630,63 @@ class Database:
         """Wait until all is on disk."""
         self._env.sync(True)
 
-    def copy_compact(self, folder: str) -> None:
-        """Write a copy without free pages into a folder."""
-        self._env.copy(folder, compact=True)
+    def copy_to(self, other: "Database", wall: float, max_stale_s: float) -> Iterator[int]:
+        """Copy what is whole and not too old into an empty database; yield octets on the way.
+
+        Counts, costs and marks are made anew, so that a mistake in them is not copied.
+
+        Raises:
+            OSError: It could not be written.
+            Full: There is no room for it.
+        """
+        with self._env.begin() as txn, txn.cursor(self._meta) as cursor:
+            meta = [item for item in cursor if item[0] not in (b"bytes", b"entries")]
+        other.site_key = self.site_key
+        steps = self._walk(self._used)
+        some: list[tuple[bytes, Packed, tuple[int, ...], int]] = []
+        size = 0
+        try:
+            with other._env.begin(write=True) as txn:
+                for name, value in meta:
+                    txn.put(name, value, db=other._meta)
+            for key, use in steps:
+                try:
+                    one = self.read(key, 0.0, wall, max_stale_s)
+                except Damaged:
+                    continue
+                if one is None or all(v.age(0.0) > v.age_max_s for v in one[0].variants):
+                    continue
+                names = [variant.body for variant in one[0].variants]
+                packed = Packed(self._data(key), tuple(zip(names, one[1], strict=True)))
+                some.append((key, packed, one[0].marks, _use.unpack(use)[0]))
+                size += len(packed.data) + sum(map(len, one[1]))
+                if size >= COPIED_AT_ONCE_BYTES:
+                    other._put_all(some)
+                    yield size
+                    some, size = [], 0
+            other._put_all(some)
+            yield size
+        except lmdb.MapFullError:
+            raise Full from None
+        except lmdb.Error as error:
+            raise OSError(*_errno_of(error)) from None
+
+    def _data(self, packed_key: bytes) -> bytes:
+        with self._env.begin() as txn:
+            return bytes(txn.get(packed_key, db=self._records) or b"")
+
+    def _put_all(self, slots: list[tuple[bytes, Packed, tuple[int, ...], int]]) -> None:
+        with self._env.begin(write=True) as txn:
+            for packed_key, packed, marks, step in slots:
+                self._put(txn, packed_key, packed, marks, None, step)
+            txn.put(b"bytes", b"%d" % self.bytes_used, db=self._meta)
+            txn.put(b"entries", b"%d" % self.entries, db=self._meta)
 
 
 def _errno_of(error: Exception) -> tuple[int, str]:
     """Return what an error of LMDB says about the disk: EIO if it does not say."""
     text = str(error)
-    for number in (28, 30, 122, 13, 5):  # ENOSPC, EROFS, EDQUOT, EACCES, EIO
+    for number in (ENOSPC, EROFS, EDQUOT, EACCES, EPERM):
         if os.strerror(number) in text:
             return number, os.strerror(number)
-    return 5, text
+    return EIO, text

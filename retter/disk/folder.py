@@ -45,6 +45,9 @@ _META_AT: Final = 16
 _META: Final = Struct("=IIQQI44x48xQQ")
 _MAGIC: Final = 0xBEEFC0DE
 
+# How long `retter store` may hold the lock to see whether somebody else does: it needs 20 us.
+LOOKED_AT_S: Final = 0.02
+
 # Who is reading the database now; one octet each, since they write without a lock.
 LOOP, READER, WRITER = range(3)
 
@@ -102,7 +105,7 @@ class Folder:
         fd = os.open(self.at("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.lock_fd = fd
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take(fd)
         except BlockingIOError:
             by = os.pread(fd, 20, 0).decode("latin-1").strip()
             who = f" (process {by})" if by.isdigit() else ""
@@ -111,6 +114,14 @@ class Folder:
             ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+
+    @staticmethod
+    def _take(fd: int) -> None:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOOKED_AT_S)  # `retter store` looks whether it is held, and holds it then
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def at(self, name: str) -> str:
         """Return the path of a file in it."""
@@ -214,7 +225,7 @@ class Folder:
         for base in (self.path, self.at("data")):  # beside the folder, if that may be written
             where = f"{base}.broken-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
             try:
-                for old in _broken(base):
+                for old in broken_beside(base):
                     shutil.rmtree(old, ignore_errors=True)
                 os.makedirs(where, 0o700, exist_ok=True)
                 os.replace(self.at(DATA), os.path.join(where, DATA))
@@ -308,11 +319,14 @@ def damage_of(header: bytes, size: int) -> str:
     return ""
 
 
-def _broken(base: str) -> list[str]:
+def broken_beside(base: str) -> list[str]:
+    """Return the folders into which databases were set aside."""
     folder, name = os.path.split(base)
-    return [
-        os.path.join(folder, one) for one in os.listdir(folder) if one.startswith(name + ".broken-")
-    ]
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return []
+    return [os.path.join(folder, one) for one in names if one.startswith(name + ".broken-")]
 
 
 def file_system(path: str, mounts: Callable[[], str] | None = None) -> str:

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import Final
@@ -26,7 +26,7 @@ from retter.breaker import State
 from retter.config.legacy import ALIASES
 from retter.config.load import load
 from retter.config.settings import SETTINGS
-from retter.control import commands, completion, config_command
+from retter.control import commands, completion, config_command, store_command
 from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
 
@@ -53,15 +53,26 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return {name for action in parser._actions for name in action.option_strings}
 
 
+def options_added_by(add_options: Callable[[argparse.ArgumentParser], None]) -> set[str]:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    return options_of(parser)
+
+
 OURS: Final = {
     *(setting.flag_for(text) for setting in SETTINGS for text in ("true", "false")),
     "--help", "--version", "--check-config",
     *(name for word in commands.COMMANDS for name in options_of(commands.parser(word))),
     *options_of(demo_parser()), *options_of(load_parser()),
+    *(name for _, _, add in store_command.ACTIONS.values() for name in options_added_by(add)),
 }  # fmt: skip
 
 
-LATER_PARSERS: Final = {"config": config_command.parser, "completion": completion.parser}
+LATER_PARSERS: Final = {
+    "config": config_command.parser,
+    "completion": completion.parser,
+    "store": store_command.parser,
+}
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
@@ -97,6 +108,8 @@ def test_the_manual_has_every_option() -> None:
         assert f".TP\n\\fB{setting.flag}\\fR" in text
     for word in commands.COMMANDS:
         assert f".TP\n.B {word}\n" in text
+    for action in store_command.ACTIONS:
+        assert f".TP\n.B store {action}\n" in text
 
 
 @pytest.mark.parametrize(

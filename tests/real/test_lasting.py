@@ -1,7 +1,10 @@
 """A store on disk with real processes: killed, started alone, taken over, used twice."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +32,12 @@ def on_disk(folder: Path, count: int) -> bool:
         return database.entries >= count
     finally:
         database.close()
+
+
+def looked_at(store: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `retter store`."""
+    command = [sys.executable, "-m", "retter", "store", *arguments, "--store", str(store)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.fixture
@@ -59,6 +68,16 @@ def test_killed_and_started_alone_it_shows_what_it_had(
     assert fetch(second.port, "GET", "/mine", SHOP).status == 502, "it is alice's"
     assert fetch(second.port, "GET", "/new", SHOP).status == 502
     assert not list(tmp_path.glob("store.broken-*"))
+
+    # And who looks into its folder meanwhile.
+    info = looked_at(store, "info", "--json")
+    assert (info.returncode, json.loads(info.stdout)["process"]) == (0, second.pid)
+    assert "all of them are whole" in looked_at(store, "verify").stdout
+    assert "shop.example/page" in looked_at(store, "list", "--owner", "everyone").stdout
+    refused = looked_at(store, "compact")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"a RETTER uses {store} (process {second.pid}); stop it first" in refused.stderr
+    assert fetch(second.port, "GET", "/page", SHOP).stored
 
 
 def test_a_second_one_on_the_same_folder_ends_with_one_line(

@@ -1,0 +1,193 @@
+"""Look into the folder of `--store` from outside, also while a RETTER uses it.
+
+Nothing is written, and what is read is read in short transactions: one that is held open would keep
+the RETTER that runs from using its own file again (database.py).
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+from retter.config.settings import ConfigError
+from retter.disk.database import Damaged, Database, Foreign
+from retter.disk.folder import DATA, broken_beside, damage_of
+from retter.http.message import Fields
+from retter.store.key_table import KeyTable
+from retter.store.packing import Unpacked
+from retter.store.policy import key_parts
+from retter.store.purging import matches
+from retter.store.record import StoredResponse, fields_of
+
+HEADER_BYTES: Final = 2 * 65536  # two pages, of the largest size that LMDB has
+
+
+class Listed(NamedTuple):
+    """One stored response, as an operator sees it."""
+
+    url: bytes
+    private: bool  # somebody's own; else everyone's
+    response: StoredResponse  # with the hash of the body in its place; monotonic time is 0 now
+    size: int  # octets of the body, in its content coding
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the application has made it."""
+        return self.response.age(0.0)
+
+    @property
+    def fields(self) -> Fields:
+        """The fields of its head."""
+        return fields_of(self.response.head)
+
+
+class Filter(NamedTuple):
+    """Which responses are meant: all that is given must fit."""
+
+    prefix: bytes | None = None  # as in `ResponseStore.purge`
+    private: bool | None = None
+    older_s: float = 0.0
+    younger_s: float = float("inf")
+    larger: int = 0
+    smaller: float = float("inf")
+
+    def fits(self, key: bytes, one: Listed) -> bool:
+        """Return whether one is meant."""
+        return (
+            (self.private is None or self.private is one.private)
+            and self.older_s <= one.age_s <= self.younger_s
+            and self.larger <= one.size <= self.smaller
+            and (self.prefix is None or matches(key, None, self.prefix, None))
+        )
+
+
+class Faults(NamedTuple):
+    """What does not verify."""
+
+    responses: int  # looked at
+    damaged: list[str]  # URLs, "" where it cannot be made out
+    orphans: int  # bodies that nothing refers to
+    miscounted: bool  # the figures do not agree with what is there
+
+
+@contextmanager
+def opened(path: str) -> Generator[Database, None, None]:
+    """Open the database of a folder for reading.
+
+    Raises:
+        ConfigError: There is none, or it may not be read.
+        Damaged: It is not what RETTER has written.
+    """
+    file = os.path.join(path, DATA)
+    try:
+        with open(file, "rb") as data:
+            owner = os.fstat(data.fileno())
+            header = data.read(HEADER_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"store: {path}: there is no store; name the folder that RETTER has as --store"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"store: {file}: {error.strerror}; run this as the user that RETTER runs as"
+        ) from None
+    if reason := damage_of(header, owner.st_size):
+        raise Damaged(reason)
+    lock = os.path.join(path, "lock.mdb")
+    is_new = not os.path.exists(lock)
+    try:
+        database = Database(path, 0, readonly=True)
+    except OSError as error:
+        raise ConfigError(
+            f"store: {path}: {error.strerror}; run this as the user that RETTER runs as"
+        ) from None
+    except Foreign:
+        raise ConfigError(
+            f"store: {path} holds the database of another program; name the folder that RETTER "
+            "has as --store"
+        ) from None
+    try:
+        if is_new:  # made by root, RETTER could not open it any more
+            with contextlib.suppress(OSError):
+                os.chown(lock, owner.st_uid, owner.st_gid)
+        yield database
+    finally:
+        database.close()
+
+
+def used_by(path: str) -> int:
+    """Return the number of the process that uses a folder; 0 for none, -1 if it is not known."""
+    try:
+        fd = os.open(os.path.join(path, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.pread(fd, 20, 0).decode("latin-1").strip()
+        return int(number) if number.isdigit() else -1
+    finally:
+        os.close(fd)
+    return 0
+
+
+def listed(database: Database, wanted: Filter, wall: float) -> Iterator[Listed]:
+    """Yield the stored responses that are wanted, in no order; what is damaged is left out."""
+    for _, found in database.slots(0.0, wall):
+        if found is not None:
+            for one in responses_of(found):
+                if wanted.fits(found.key, one):
+                    yield one
+
+
+def responses_of(found: Unpacked) -> list[Listed]:
+    """Return the variants of a slot."""
+    owner, url = key_parts(found.key)
+    return [
+        Listed(url, bool(owner), one, size)
+        for one, size in zip(found.variants, found.body_lengths, strict=True)
+    ]
+
+
+def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults]:
+    """Read everything; yield what was found so far, now and then, and at the end.
+
+    Args:
+        alone: No other process writes. Only then can it be told what belongs together.
+    """
+    counts = KeyTable()
+    responses, keys, damaged = 0, 0, list[str]()
+    for _, found, whole in database.walk(0.0, wall):
+        keys += 1
+        responses += 0 if found is None else len(found.variants)
+        if not whole:
+            url = b"" if found is None else key_parts(found.key)[1]
+            damaged.append(url.decode("latin-1"))
+        for one in () if found is None else found.variants:
+            number = int.from_bytes(one.body[:8])
+            counts.set(number, max(0, counts.get(number)) + 1)
+        if keys % 1000 == 0:
+            yield Faults(responses, damaged, 0, miscounted=False)
+    orphans, miscounted = 0, keys != database.entries
+    if not alone:
+        yield Faults(responses, damaged, 0, miscounted=False)
+        return
+    for name, count in database.body_counts():
+        told = counts.get(int.from_bytes(name[:8]))
+        orphans += told < 0
+        miscounted = miscounted or (told >= 0 and told != count)
+    yield Faults(responses, damaged, orphans, miscounted)
+
+
+def set_aside(path: str) -> list[tuple[str, int]]:
+    """Return where broken databases of a folder have been put, and their octets."""
+    found: list[tuple[str, int]] = []
+    for base in (os.path.abspath(path), os.path.join(path, "data")):
+        for where in broken_beside(base):
+            with contextlib.suppress(OSError):
+                found.append((where, os.stat(os.path.join(where, DATA)).st_size))
+    return found
