@@ -10,7 +10,7 @@ is better served by a longer one than by a later one.
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from retter.base.buffers import add_piece
 from retter.compression.compressors import Compressor, Encoder, compressor
@@ -26,7 +26,7 @@ from retter.http.content_coding import (
 from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
 from retter.store.policy import Identity
-from retter.store.record import Form, StoredResponse
+from retter.store.record import CODING, FORMS, Form, Record, StoredResponse, as_stored
 from retter.store.store import ResponseStore
 
 Trailers = list[tuple[bytes, bytes]]
@@ -348,16 +348,19 @@ class Compression:
 
     # -- stored answers
 
-    def form(self, request: Negotiated, stored: StoredResponse) -> Form | StoredResponse:
-        """Return a compressible stored response in the form that this client gets for now."""
+    def form(self, request: Negotiated, entry: Record) -> Form | None:
+        """Return the form of a compressible entry that this client gets for now; None: as it is."""
         codings = (request.accepted or self.accepted(request)).stored
-        if not codings or stored.forms is None or stored.content_coding:
-            return stored
-        return stored.form(codings[0]) or self._form_of(request, stored, codings)
+        if not codings or entry[CODING]:
+            return None
+        for made_in, form in entry[FORMS] or ():
+            if made_in == codings[0]:
+                return cast("Form", form)
+        return self._form_of(request, as_stored(entry), codings)
 
     def _form_of(
         self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
-    ) -> Form | StoredResponse:
+    ) -> Form | None:
         """Have the best form made, and return what there is meanwhile."""
         body, wanted = stored.body, codings[0]
         if self._store.forms.coded_body(body, wanted) is None and not self._make_at_once(
@@ -367,7 +370,7 @@ class Compression:
         form = self._form_at_hand(request, stored, codings)
         if form is None and b"gzip" in codings and self._make_at_once(body, b"gzip"):
             form = self._form_at_hand(request, stored, codings)
-        return form or stored
+        return form
 
     def _form_at_hand(
         self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]

@@ -62,7 +62,7 @@ from retter.proxy.stored_choice import if_readable, stale_for_error, stored_for_
 from retter.proxy.time_limits import first_byte_wait_s
 from retter.proxy.tunnel import open_tunnel
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
-from retter.store.record import BODY, CODING, STORED_AT, Record, as_stored
+from retter.store.record import BODY, CODING, STORED_AT, Record
 from retter.store.store import StoredResponse
 
 # RFC 9110 section 9.2.2: these may be sent twice without harm.
@@ -158,7 +158,7 @@ def begin(
     if awaited:
         services.awaited_streams.end(awaited, services.peers.client_of(client.forwarding, parsed))
     if entry is not None and not entry[CODING]:
-        answer_from_store(services, client, parsed, as_stored(entry), decision.reason, now)
+        answer_from_store(services, client, parsed, entry, decision.reason, now)
     else:
         _answer_without(services, client, parsed, decision, entry, now, body)
     return None

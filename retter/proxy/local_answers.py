@@ -10,14 +10,27 @@ from enum import Enum, auto
 from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit
+from retter.http.message import RequestHead
 from retter.proxy.interfaces import Client, Work
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
+from retter.proxy.responses import Persistence
 from retter.proxy.services import Services
 from retter.proxy.stored_choice import stale_for_error
 from retter.store.conditional import VIEW_BYTES_MIN
 from retter.store.owner import OwnerClass
-from retter.store.record import Form, not_to_be_kept
+from retter.store.record import (
+    AGE,
+    BODY,
+    FORMS,
+    HEAD,
+    PUBLIC,
+    STATUS,
+    STORED_AT,
+    Record,
+    as_stored,
+    not_to_be_kept,
+)
 from retter.store.store import StoredResponse
 
 _GET = Kind.GET
@@ -107,37 +120,70 @@ def answer_from_store(
     services: Services,
     client: Client,
     parsed: ParsedRequest,
-    stored: StoredResponse,
+    entry: Record,
     reason: Reason,
     now: float,
     took_s: float = 0.0,
 ) -> None:
-    """Write a stored response, as the client can read it, `took_s` after its request came."""
-    answers = services.answers
-    persistence = client.begin_answer(parsed.head)
-    status = stored.status
-    shown: StoredResponse | Form = stored
-    if stored.forms is not None:
-        shown = services.compression.form(parsed, stored)
-    if stored.public and parsed.identity.owner:
+    """Write a stored response, as the client can read it, `took_s` after its request came.
+
+    It is not given names first: to make a StoredResponse of an entry takes 0.3 of 2 us.
+    """
+    request = parsed.head
+    persistence = client.begin_answer(request)
+    status: int = entry[STATUS]
+    head: bytes = entry[HEAD]
+    body: bytes = entry[BODY]
+    if entry[FORMS] is not None:
+        form = services.compression.form(parsed, entry)
+        if form is not None:
+            head, body = form
+    if entry[PUBLIC] and parsed.identity.owner:
         # Somebody's own page is to be shown again when it can be: no browser keeps this one.
-        shown = shown._replace(head=not_to_be_kept(shown.head))
-    if parsed.head.conditional or status == 204:
-        if shown is not stored:
-            stored = stored._replace(head=shown.head, body=shown.body)
-        head, body = answers.stored_conditionally(parsed.head, stored, reason, persistence, now)
-        status = int(head[9:12])
+        head = not_to_be_kept(head)
+    sent = len(body)
+    if (
+        sent <= VIEW_BYTES_MIN
+        and not request.conditional
+        and request.method != b"HEAD"
+        and status != 204
+    ):
+        age_s = now - entry[STORED_AT] + entry[AGE]  # RFC 9111 section 4.2.3
+        client.out.write(services.answers.stored_whole(head, body, age_s, reason, persistence))
     else:
-        head, body = answers.stored(stored, shown, reason, persistence, now)
-    if parsed.head.method == b"HEAD":
+        shown = as_stored(entry)._replace(head=head, body=body)
+        status, sent = _answer_selectively(
+            services, client, request, shown, reason, persistence, now
+        )
+    services.counters.stored[reason.row + status // 100] += 1
+    if services.access_log is not None:
+        log_request(services, client, parsed, status, "cache", reason, took_s, sent)
+
+
+def _answer_selectively(
+    services: Services,
+    client: Client,
+    request: RequestHead,
+    shown: StoredResponse,
+    reason: Reason,
+    persistence: Persistence,
+    now: float,
+) -> tuple[int, int]:
+    """Write what a request with a condition, with a range, or for a head alone gets, or a large
+    response; return the status and the octets of the body.
+    """
+    body: bytes | memoryview
+    if request.conditional or shown.status == 204:
+        head, body = services.answers.stored_conditionally(request, shown, reason, persistence, now)
+    else:
+        head, body = services.answers.stored(shown, reason, persistence, now)
+    if request.method == b"HEAD":
         body = b""  # RFC 9110 section 9.3.2: the head that a GET would get
     if isinstance(body, bytes) and len(body) <= VIEW_BYTES_MIN:
         client.out.write_message(head, body)
     else:
         client.out.write_stored(head, body)
-    services.counters.stored[reason.row + status // 100] += 1
-    if services.access_log is not None:
-        log_request(services, client, parsed, status, "cache", reason, took_s, len(body))
+    return int(head[9:12]), len(body)
 
 
 class StandIn(Enum):

@@ -7,13 +7,13 @@ endings in all, and an answer is a join of ready pieces.
 
 from enum import Enum
 from json import dumps
+from typing import Final
 
 from retter.base.reason import Reason
 from retter.breaker import Kind, State
 from retter.http.message import RequestHead
 from retter.proxy.waiting_page import Wait
 from retter.store.conditional import Answer, answer
-from retter.store.record import Form
 from retter.store.store import StoredResponse
 
 
@@ -73,6 +73,25 @@ def _escaped(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+# Ages and lengths whose lines are kept: 0.2 MB of each kind.
+NUMBERS_MAX: Final = 1024
+
+
+class _NumberedLines(dict[int, bytes]):
+    """Lines of a field that is a number, made once for each number, and what follows them."""
+
+    def __init__(self, name: bytes, end: bytes = b"") -> None:
+        super().__init__()
+        self._name = name
+        self._end = end
+
+    def __missing__(self, number: int) -> bytes:
+        if len(self) >= NUMBERS_MAX:
+            self.clear()
+        line = self[number] = b"%b: %d\r\n%b" % (self._name, number, self._end)
+        return line
+
+
 class AnswerWriter:
     """Composes answers for one process.
 
@@ -82,12 +101,13 @@ class AnswerWriter:
     """
 
     __slots__ = (
-        "_error_page", "_forwarded", "_forwarded_keep", "_headers", "_state", "_stored",
+        "_error_page", "_forwarded", "_forwarded_keep", "_headers", "_lengths", "_state", "_stored",
         "_stored_keep",
     )  # fmt: skip
 
     def __init__(self, *, headers: bool, error_page: bytes | None) -> None:
         self._state = State.CLOSED
+        self._lengths = _NumberedLines(b"Content-Length")
         self.configure(headers=headers, error_page=error_page)
 
     def configure(self, *, headers: bool, error_page: bytes | None) -> None:
@@ -100,11 +120,11 @@ class AnswerWriter:
         """Show this state of the circuit from now on."""
         self._state = state
         self._forwarded: dict[tuple[Kind, Persistence], bytes] = {}
-        self._stored: dict[tuple[Reason, Persistence], bytes] = {}
+        self._stored: dict[tuple[Reason, Persistence], _NumberedLines] = {}
         # The common ending of each has a way of its own: a tuple of enum members as a key costs
         # 0.4 us to hash.
         self._forwarded_keep = self._circuit_fields(b"backend") + b"\r\n"
-        self._stored_keep: dict[Reason, bytes] = {}
+        self._stored_keep: dict[Reason, _NumberedLines] = {}
 
     def forwarded_end(self, kind: Kind, persistence: Persistence) -> bytes:
         """Return what follows ResponseHead.forward, with the empty line."""
@@ -121,15 +141,13 @@ class AnswerWriter:
             return b""
         return b"X-Retter: %b\r\nX-Circuit: %b\r\n" % (source, self._state.value.encode())
 
-    def _stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
-        if persistence is _KEEP:
-            found = self._stored_keep.get(reason)
-            if found is None:
-                found = self._stored_keep[reason] = self._make_stored_end(reason, persistence)
-            return found
+    def _stored_ends(self, reason: Reason, persistence: Persistence) -> _NumberedLines:
         found = self._stored.get((reason, persistence))
         if found is None:
-            found = self._stored[reason, persistence] = self._make_stored_end(reason, persistence)
+            end = self._make_stored_end(reason, persistence)
+            found = self._stored[reason, persistence] = _NumberedLines(b"Age", end)
+        if persistence is _KEEP:
+            self._stored_keep[reason] = found
         return found
 
     def _make_stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
@@ -140,22 +158,30 @@ class AnswerWriter:
             fields += self._circuit_fields(b"cache")
         return fields + persistence.value + b"\r\n"
 
+    def stored_whole(
+        self, head: bytes, body: bytes, age_s: float, reason: Reason, persistence: Persistence
+    ) -> bytes:
+        """Return a stored response in one piece, whole.
+
+        Joined from lines that are made already: 0.3 us, where to write the numbers into the head
+        and to put head and body together took 0.75.
+
+        Args:
+            head: Without Content-Length and Age.
+            age_s: Of the response now (RFC 9111 section 4.2.3).
+        """
+        ends = self._stored_keep.get(reason) if persistence is _KEEP else None
+        if ends is None:
+            ends = self._stored_ends(reason, persistence)
+        return b"".join((head, self._lengths[len(body)], ends[int(age_s)], body))
+
     def stored(
-        self,
-        stored: StoredResponse,
-        shown: StoredResponse | Form,
-        reason: Reason,
-        persistence: Persistence,
-        now: float,
+        self, shown: StoredResponse, reason: Reason, persistence: Persistence, now: float
     ) -> tuple[bytes, bytes]:
-        """Return head and body of a stored response, whole and in one of its forms."""
-        body = shown.body
-        return b"%bContent-Length: %d\r\nAge: %d\r\n%b" % (
-            shown.head,
-            len(body),
-            stored.age_s + now - stored.stored_at,  # RFC 9111 section 4.2.3
-            self._stored_end(reason, persistence),
-        ), body
+        """Return head and body of a stored response, whole."""
+        ends = self._stored_ends(reason, persistence)
+        length = self._lengths[len(shown.body)]
+        return b"".join((shown.head, length, ends[int(shown.age(now))])), shown.body
 
     def stored_conditionally(
         self,
@@ -167,11 +193,8 @@ class AnswerWriter:
     ) -> tuple[bytes, bytes | memoryview]:
         """Return head and body for a request with conditions or a range: 200, 206, 304, 416."""
         chosen: Answer = answer(request, stored, now)
-        return b"%bAge: %d\r\n%b" % (
-            chosen.head,
-            stored.age_s + now - stored.stored_at,
-            self._stored_end(reason, persistence),
-        ), chosen.body
+        ends = self._stored_ends(reason, persistence)
+        return chosen.head + ends[int(stored.age(now))], chosen.body
 
     def error(
         self,

@@ -101,7 +101,8 @@ WITHDRAWN: Final = -1.0
 # stored responses takes 1 ms instead of 30.
 Record = tuple[Any, ...]
 _place = StoredResponse._fields.index
-HEAD: Final = _place("head")  # places in it, for what is done with every answer
+STATUS: Final = _place("status")  # places in it, for what is done with every answer
+HEAD: Final = _place("head")
 BODY: Final = _place("body")
 CODING: Final = _place("content_coding")
 ETAG: Final = _place("etag")

@@ -57,17 +57,20 @@ def test_a_stored_response(persistence: Persistence) -> None:
     answers = writer()
     answers.set_state(State.OPEN)
     for _ in range(2):
-        head, body = answers.stored(stored(), stored(), Reason.OPEN, persistence, 107.9)
+        head, body = answers.stored(stored(), Reason.OPEN, persistence, 107.9)
         assert head == (
             b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 4\r\nAge: 9\r\n'
             b"Cache-Status: retter; hit; detail=open\r\nX-Retter: cache\r\nX-Circuit: OPEN\r\n"
             + persistence.value + b"\r\n"
         )  # fmt: skip
         assert body == b"good"
+        one = stored()
+        whole = answers.stored_whole(one.head, one.body, 9.9, Reason.OPEN, persistence)
+        assert whole == head + body
 
 
 def test_a_stored_response_without_our_fields() -> None:
-    head, _ = writer(headers=False).stored(stored(), stored(), Reason.OPEN, Persistence.KEEP, 100.0)
+    head, _ = writer(headers=False).stored(stored(), Reason.OPEN, Persistence.KEEP, 100.0)
     assert head == b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 4\r\nAge: 2\r\n\r\n'
 
 
