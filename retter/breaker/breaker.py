@@ -19,9 +19,8 @@ from retter.breaker.decide import PAUSED, Action, Decision, decide
 from retter.breaker.demand import NOBODY
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
 from retter.breaker.mode import Mode
+from retter.breaker.opening import Opening
 from retter.breaker.permit import (
-    CIRCUIT_PROBE,
-    ROUTE_PROBE,
     STRANGER,
     UNSORTED,
     Kind,
@@ -81,7 +80,7 @@ class CircuitBreaker(Circuit):
         started at once, or QUEUED or HELD.
         """
         its_route = self.routes.get(route, now)
-        if self.fast_path and self.limit.load < self.calm and not its_route.is_open:
+        if self.fast_path and self.limit.load < self.calm and its_route.opening is None:
             return Permit(
                 _ADMITTED, _IS_ADMITTED, kind is not _OTHER, its_route, key,
                 stored_age_s is not None, client,
@@ -127,10 +126,10 @@ class CircuitBreaker(Circuit):
             return None
         its_route = self.routes.get(route, now)
         permit = Permit(_ADMITTED, Reason.PROBE, True, its_route, key, False, 0)
-        self.recovery.acted_at = now
         if self.state is _OPEN:
-            self.recovery.issue_probe(now)
-            permit.probe = CIRCUIT_PROBE
+            self.send_probe(now, permit, self.opening)
+        else:
+            self.was_asked(now)
         return permit
 
     def would(
@@ -164,7 +163,8 @@ class CircuitBreaker(Circuit):
             permit.phase = _HELD
         elif action is Action.WAIT:
             permit.phase = _ADMITTED if self.mode is _OBSERVE else _QUEUED
-        permit.probe = _PROBES.get(action, permit.probe)
+        elif action is Action.PROBE:
+            permit.probe = self._probed(its_route)
         return permit
 
     def _carry_out(
@@ -198,12 +198,7 @@ class CircuitBreaker(Circuit):
         elif action is Action.HOLD:
             self.room.hold(permit, now)
         elif action is Action.PROBE:
-            self.recovery.issue_probe(now)
-            permit.probe = CIRCUIT_PROBE
-        elif action is Action.ROUTE_PROBE:
-            self.counts.route_probes += 1
-            permit.probe = ROUTE_PROBE
-            route.issue_probe(now, permit)
+            self.send_probe(now, permit, self._probed(route))
         elif action is Action.TRIAL:
             self.counts.trials += 1
             self.table.trial_at = now + constants.TRIAL_S
@@ -212,6 +207,10 @@ class CircuitBreaker(Circuit):
         if permit.phase is _ADMITTED:
             self._note_place(now, permit)
         return permit
+
+    def _probed(self, route: Route) -> Opening:
+        """Return what a probe is to find the end of."""
+        return self.opening if self.state is _OPEN or route.opening is None else route.opening
 
     def _note_place(self, now: float, permit: Permit) -> None:
         fairness = self.fairness
@@ -262,7 +261,6 @@ class CircuitBreaker(Circuit):
             return
         assert permit.phase is _ADMITTED, f"{permit} cannot be cancelled"
         permit.phase = _DONE
-        permit.generation = self.generation
         self.give_probe_back(permit)
 
     # --- the life of a permit ---
@@ -343,7 +341,7 @@ class CircuitBreaker(Circuit):
         if permit.rank > self.table.ceiling:
             self.table.passed_above_ceiling(now, permit.rank)
             self.set_cap()
-        if permit.probe or route.is_open:
+        if permit.probe is not None or route.opening is not None:
             self._probe_passed(now, permit)
         elif permit.generation == self.generation:
             if not permit.is_slow:
@@ -386,20 +384,21 @@ class CircuitBreaker(Circuit):
 
     def _climb(self, now: float) -> None:
         """Half-open: every success makes room for one more, so the ramp doubles a round trip."""
-        over = self.recovery.climb(now)
+        self.was_asked(now)
+        self.ramp += 1
         self.set_cap()
-        if over:
+        if self.ramp >= constants.RAMP_START + constants.RAMP_SUCCESSES:
             self.fire(now, Signal.TRIALS_PASSED)
 
     def _failed(self, now: float, permit: Permit, *, refused: bool) -> None:
         route, failures = permit.route, self.failures
         route.errors += 1
         counts = failures.clients.failed(permit.client, now) or refused
-        if permit.probe or route.is_open:
-            if counts:
-                self.probe_failed(now, permit, refused=refused)
-            else:
+        if permit.probe is not None or route.opening is not None:
+            if not counts:
                 self.give_probe_back(permit)
+            elif permit.probe is not None and not permit.is_slow:
+                permit.probe.failed(now, refused=refused)
             return
         if permit.generation != self.generation or not counts:
             return
@@ -433,15 +432,19 @@ class CircuitBreaker(Circuit):
         if failures.nobody_listens:
             self.fire(now, Signal.FAILING)
         elif failures.fails_alone(route, self.routes, now):
-            route.open(now, self.settings.open_min_s)
+            self.open_route(now, route)
         elif failures.many(self.settings):
             self.fire(now, Signal.FAILING)
 
     def _probe_passed(self, now: float, permit: Permit) -> None:
-        if self.is_current_probe(permit):
-            self.fire(now, Signal.PROBE_PASSED)
-        elif permit.route.probe is permit or not permit.is_get:
-            permit.route.close()  # other methods need no probe: they always go
+        self.give_probe_back(permit)
+        route = permit.route
+        if permit.probe is self.opening:
+            if self.state is _OPEN:
+                self.fire(now, Signal.PROBE_PASSED)
+        # Other methods need no probe: they always go.
+        elif (permit.probe is route.opening and not permit.is_slow) or not permit.is_get:
+            route.close()
 
     # --- the tick ---
 
@@ -492,6 +495,3 @@ class CircuitBreaker(Circuit):
     def snapshot(self, now: float) -> Snapshot:
         """Return all figures as they are now."""
         return report.snapshot(self, now)
-
-
-_PROBES: Final = {Action.PROBE: CIRCUIT_PROBE, Action.ROUTE_PROBE: ROUTE_PROBE}

@@ -17,9 +17,9 @@ from retter.breaker.in_flight import Flight
 from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.mode import FairnessMode, Mode
-from retter.breaker.permit import CIRCUIT_PROBE, ROUTE_PROBE, Permit, Phase, Rejections
+from retter.breaker.opening import Opening
+from retter.breaker.permit import Permit, Phase, Rejections
 from retter.breaker.queue import WaitingRoom
-from retter.breaker.recovery import Recovery
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import Signal, State, Transition, next_state
@@ -51,9 +51,10 @@ class Circuit:
         "generation",
         "limit",
         "mode",
+        "opening",
         "passed_at",
         "paused_until",
-        "recovery",
+        "ramp",
         "rejections",
         "room",
         "routes",
@@ -89,7 +90,8 @@ class Circuit:
             if settings.fairness is FairnessMode.ON:
                 self.room = Lanes(self.fairness.demand, self.fairness.tickets)
         self.failures = Failures(now)
-        self.recovery = Recovery(settings)
+        self.opening = Opening(now, settings.open_min_s, settings.open_max_s)  # the last
+        self.ramp = 0  # places when half-open
         self.rejections = Rejections(settings.retry_after_s)
         self.counts = Counts()
         self.passed_at = now  # of the last success
@@ -105,7 +107,7 @@ class Circuit:
 
     def reconfigure(self, settings: BreakerSettings) -> None:
         """Decide by other settings from now on. The mode stays, and what has been learnt."""
-        self.settings = self.recovery.settings = settings
+        self.settings = settings
         self.rejections.set_retry_after(settings.retry_after_s)
         self.set_cap()
 
@@ -126,7 +128,7 @@ class Circuit:
         if self.state is _CLOSED:
             return min(constants.PACE * table.known_good, table.ceiling)
         if self.state is _HALF_OPEN:
-            return min(float(self.recovery.ramp), table.ceiling)
+            return min(float(self.ramp), table.ceiling)
         if self.state is _OPEN and self.mode is not _HELD_OPEN:
             return 0.0
         places = min(self.limit.limit, table.ceiling)
@@ -211,7 +213,7 @@ class Circuit:
             self.limit.shed_at = now
             self.dips.start_waiting(now)
             if before is _HALF_OPEN:
-                limit.set_limit(float(self.recovery.ramp))
+                limit.set_limit(float(self.ramp))
             elif signal is Signal.STALLED:
                 limit.set_limit(constants.SPARE + 1)
             elif signal is Signal.SATURATED:
@@ -222,11 +224,15 @@ class Circuit:
                     limit.set_limit(max(limit.limit, entry))
                 limit.begin_anew(now)
         elif self.state is _OPEN:
-            self.recovery.open(now, relapse=before is _HALF_OPEN)
+            # After a failed ramp the wait grows.
+            shortest_s = self.settings.open_min_s
+            wait_s = self.opening.longer_s if before is _HALF_OPEN else shortest_s
+            self.opening = Opening(now, wait_s, self.settings.open_max_s)
             self._begin_generation()
             self.routes.close_all()
         else:
-            self.recovery.begin_ramp(now)
+            self.ramp = constants.RAMP_START
+            self.was_asked(now)
             self._begin_generation()
 
     def _begin_generation(self) -> None:
@@ -278,12 +284,16 @@ class Circuit:
         if self.paused_until is not None or self.mode is _HELD_OPEN or self.room.waiting:
             return False
         if self.state is _OPEN:
-            return self.recovery.probe_due(now - constants.NOBODY_CAME_S)
+            return self.opening.due(now - constants.NOBODY_CAME_S)
         return (
             (self.state is _HALF_OPEN or (self.state is _LIMITING and self.hung))
             and not self.limit.in_flight
-            and now - self.recovery.acted_at >= self.settings.open_min_s
+            and self.opening.due(now)
         )
+
+    def was_asked(self, now: float) -> None:
+        """Not OPEN, and asked or answered just now: RETTER itself need not ask for a while."""
+        self.opening.probe_at = now + self.settings.open_min_s
 
     # --- out of flight ---
 
@@ -347,23 +357,18 @@ class Circuit:
             constants.PATIENCE_BASELINES * self.expected_s(route),
         )
 
-    # --- probes ---
+    def send_probe(self, now: float, permit: Permit, opening: Opening) -> None:
+        """It is to find out whether what is open works again."""
+        self.counts.probes += 1
+        permit.probe = opening
+        opening.send(now)
 
-    def is_current_probe(self, permit: Permit) -> bool:
-        """Say whether its end decides about the open circuit."""
-        return permit.probe == CIRCUIT_PROBE and permit.generation == self.generation
+    def open_route(self, now: float, route: Route) -> None:
+        """Let no GET of this route upstream, but for probes."""
+        route.opening = Opening(now, self.settings.open_min_s, self.settings.open_max_s)
 
-    def give_probe_back(self, permit: Permit) -> None:
-        """A probe ended without saying anything."""
-        if self.is_current_probe(permit) and not permit.is_slow:
-            self.recovery.give_probe_back()
-        elif permit.probe == ROUTE_PROBE and permit.route.probe is permit:
-            permit.route.probe = None
-
-    def probe_failed(self, now: float, permit: Permit, *, refused: bool = False) -> None:
-        """A probe failed, or its patience is over: a lost one must not wedge the circuit."""
-        if self.is_current_probe(permit):
-            if not permit.is_slow:
-                self.recovery.probe_failed(now, refused=refused)
-        elif permit.route.probe is permit:
-            permit.route.probe_failed(now, self.settings.open_max_s)
+    @staticmethod
+    def give_probe_back(permit: Permit) -> None:
+        """If it was a probe, it ended without saying anything."""
+        if permit.probe is not None and not permit.is_slow:
+            permit.probe.probes -= 1

@@ -10,9 +10,9 @@ class Counts:
         "answered_late",
         "first_bytes",
         "in_pieces",
+        "probes",
         "queue_timeouts",
         "queued",
-        "route_probes",
         "transitions",
         "trials",
         "would_answer_late",
@@ -23,7 +23,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.answered_late = self.queue_timeouts = self.queued = 0
-        self.route_probes = self.transitions = self.trials = 0
+        self.probes = self.transitions = self.trials = 0
         self.would_answer_late = self.would_queue = self.would_reject = self.would_shed = 0
         # Of answers that came in pieces; the latencies of all good answers are the routes'.
         self.first_bytes = Histogram(LATENCY_BOUNDS_S)

@@ -21,8 +21,7 @@ class Action(Enum):
     FORWARD = auto()  # at once
     WAIT = auto()  # for a place
     HOLD = auto()  # until the end of a pause
-    PROBE = auto()  # forward: does the application work again?
-    ROUTE_PROBE = auto()  # forward: does this route?
+    PROBE = auto()  # forward: does the application work again, or the route that is open?
     TRIAL = auto()  # forward: does the ceiling still stand?
     REJECT = auto()  # answer the stored response, or 503
 
@@ -41,7 +40,6 @@ FORWARD: Final = Decision(Action.FORWARD, Reason.ADMITTED)
 _WAIT: Final = Decision(Action.WAIT, Reason.ADMITTED)
 _HOLD: Final = Decision(Action.HOLD, Reason.ADMITTED)
 _PROBE: Final = Decision(Action.PROBE, Reason.PROBE)
-_ROUTE_PROBE: Final = Decision(Action.ROUTE_PROBE, Reason.PROBE)
 _TRIAL: Final = Decision(Action.TRIAL, Reason.ADMITTED)
 
 
@@ -94,11 +92,11 @@ def decide(
             return _SHED_HELD_OPEN
         return _without_stored(circuit, _SHED_HELD_OPEN, lane)
     if circuit.state is _OPEN:
-        if circuit.recovery.probe_due(now) and _may_probe(circuit, now, client):
+        if circuit.opening.due(now) and _may_probe(circuit, now, client):
             return _PROBE
         return _SHED_OPEN if has_stored else _without_stored(circuit, _SHED_OPEN, lane)
-    if route.is_open:
-        return _ROUTE_PROBE if now >= route.probe_at else _ROUTE_OPEN
+    if route.opening is not None:
+        return _PROBE if route.opening.due(now) else _ROUTE_OPEN
     decision = _by_place(circuit, now, key, stored_age_s, lane)
     if circuit.state is _CLOSED:
         return _while_closed(circuit, decision)
@@ -123,7 +121,7 @@ def _by_place(
 
 def _may_probe(circuit: Circuit, now: float, client: int) -> bool:
     """Say whether this client's answer would tell something; one in doubt comes last."""
-    if now >= circuit.recovery.probe_at + constants.DOUBTED_PROBE_S:
+    if now >= circuit.opening.probe_at + constants.DOUBTED_PROBE_S:
         return True
     return not circuit.failures.clients.is_doubted(client, now)
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Final
 
 from retter.base.reason import Reason
+from retter.breaker.opening import Opening
 from retter.breaker.routes import Route
 from retter.breaker.table import Row
 
@@ -83,10 +84,6 @@ STRANGER: Final = 1
 HEAVY: Final = 2
 UNSORTED: Final = -1
 
-NO_PROBE = 0
-CIRCUIT_PROBE = 1
-ROUTE_PROBE = 2
-
 
 class Permit:
     """One request's leave to go upstream, from `admit` to `finished`.
@@ -142,7 +139,7 @@ class Permit:
         self.key = key
         self.has_stored = has_stored  # may be answered from the store
         self.client = client  # a number for who asks, 0 if that is not known
-        self.probe = NO_PROBE
+        self.probe: Opening | None = None  # of what it is to find the end
         self.lane = UNSORTED
         self.ticket = -1  # number of a ticket that is good; below 0: none
         self.who: object | None = None  # is found a lane for it when nobody was sorted as it came

@@ -64,7 +64,7 @@ def snapshot(circuit: Circuit, now: float) -> Snapshot:
         queued=counts.queued,
         queue_timeouts=counts.queue_timeouts,
         answered_late=counts.answered_late,
-        probes=circuit.recovery.issued + counts.route_probes,
+        probes=counts.probes,
         trials=counts.trials,
         dips=circuit.dips.begun,
         transitions=counts.transitions,

@@ -14,6 +14,7 @@ from typing import Final
 from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.breaker import constants
 from retter.breaker.baseline import Baseline
+from retter.breaker.opening import Opening
 from retter.breaker.window import RollingWindow
 from retter.http.message import SEMICOLON
 
@@ -46,17 +47,14 @@ class Route:
     """One route's baseline, its recent outcomes and its breaker."""
 
     __slots__ = (
-        "_wait_s",
         "baseline",
         "errors",
         "first_answers",
-        "is_open",
         "latency",
         "name",
+        "opening",
         "outcomes",
         "passed_at",
-        "probe",
-        "probe_at",
         "used_at",
     )
 
@@ -71,33 +69,17 @@ class Route:
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
         self.passed_at = -inf  # of the last success
-        self.is_open = False
-        self.probe_at = 0.0
-        self.probe: object | None = None  # a permit, compared by identity
-        self._wait_s = 0.0
+        self.opening: Opening | None = None  # while GETs get no further, but for probes
 
-    def open(self, now: float, wait_s: float) -> None:
-        """Reject this route's GETs, except for one probe per wait."""
-        self.is_open = True
-        self._wait_s = wait_s
-        self.probe_at = now + wait_s
+    @property
+    def is_open(self) -> bool:
+        """Whether GETs get no further, but for probes."""
+        return self.opening is not None
 
     def close(self) -> None:
         """Forward again, and judge afresh."""
-        self.is_open = False
-        self.probe = None
+        self.opening = None
         self.outcomes.clear()
-
-    def issue_probe(self, now: float, probe: object) -> None:
-        """The wait is over: one request goes upstream. If it is lost the next follows anyway."""
-        self.probe = probe
-        self.probe_at = now + self._wait_s
-
-    def probe_failed(self, now: float, wait_max_s: float) -> None:
-        """Wait longer before the next."""
-        self.probe = None
-        self._wait_s = min(wait_max_s, self._wait_s * constants.WAIT_GROWTH)
-        self.probe_at = now + self._wait_s
 
 
 class RouteTable:

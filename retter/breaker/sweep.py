@@ -12,7 +12,7 @@ from retter.breaker.decide import PAUSED, line_max
 from retter.breaker.fairness import Fairness
 from retter.breaker.lanes import Lanes
 from retter.breaker.mode import Mode
-from retter.breaker.permit import CIRCUIT_PROBE, Permit
+from retter.breaker.permit import Permit
 from retter.breaker.routes import Route
 from retter.breaker.states import Signal, State
 
@@ -89,15 +89,15 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
 
 def _probe_from_the_line(circuit: Circuit, now: float) -> None:
     """A probe is due and somebody waits: no need for another visitor."""
-    if not circuit.recovery.probe_due(now) or circuit.mode is Mode.OPEN:
+    opening = circuit.opening
+    if not opening.due(now) or circuit.mode is Mode.OPEN or circuit.paused_until is not None:
         return
-    if now >= circuit.recovery.probe_at + constants.DOUBTED_PROBE_S:
+    if now >= opening.probe_at + constants.DOUBTED_PROBE_S:
         permit = circuit.room.next_get()
     else:
         permit = circuit.room.next_believed(circuit.failures.clients, now)
     if permit is not None:
-        circuit.recovery.issue_probe(now)
-        permit.probe = CIRCUIT_PROBE
+        circuit.send_probe(now, permit, opening)
         permit.reason = Reason.PROBE
         circuit.room.release(permit)
 
@@ -145,7 +145,7 @@ def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
 
 def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
     """A closed circuit waits longer: then this request is late, not the application."""
-    if circuit.state is not _CLOSED or permit.probe or permit.route.is_open:
+    if circuit.state is not _CLOSED or permit.probe is not None or permit.route.is_open:
         return True
     return now - permit.started_at >= circuit.closed_patience_s(permit.route)
 
@@ -155,18 +155,18 @@ def _outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
         permit.is_slow = True
         circuit.limit.discount()
         return
-    if permit.probe:
-        circuit.probe_failed(now, permit)
+    if permit.probe is not None:
+        permit.probe.failed(now)
     permit.is_slow = True
     route = permit.route
-    if permit.probe or route.is_open or permit.generation != circuit.generation:
+    if permit.probe is not None or route.is_open or permit.generation != circuit.generation:
         return
     if circuit.state is _HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
     elif circuit.state is not _OPEN:
         route.outcomes.failed += 1
         if circuit.routes.fails_alone(route):
-            route.open(now, circuit.settings.open_min_s)
+            circuit.open_route(now, route)
 
 
 # --- windows ---

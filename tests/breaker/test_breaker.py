@@ -187,9 +187,9 @@ def test_an_admitted_client_may_leave_before_the_start() -> None:
     driver.run(1.0)
     probe = driver.breaker.admit(driver.now, Kind.GET, b"GET /", b"/", 1.0)
     assert isinstance(probe, Permit)
-    assert driver.breaker.recovery.probes == 1
+    assert driver.breaker.opening.probes == 1
     driver.breaker.cancel(driver.now, probe)
-    assert driver.breaker.recovery.probes == 0
+    assert driver.breaker.opening.probes == 0
 
 
 # --- limiting ---
@@ -655,7 +655,7 @@ def test_a_ramp_and_back_to_limiting() -> None:
     driver.finish(forwarded(driver))
     assert driver.breaker.state is State.HALF_OPEN
     for _ in range(10):
-        places = driver.breaker.recovery.ramp
+        places = driver.breaker.ramp
         while len(driver.in_flight) < places:
             forwarded(driver, key=b"/%d" % len(driver.in_flight))
         # Nobody queues while the limit is so low: two places, two answers in 0.1 s.
@@ -721,7 +721,7 @@ def test_a_late_probe_is_lost_and_may_still_succeed() -> None:
     probe = forwarded(driver)
     driver.run(0.7)
     assert driver.answered == [probe]
-    assert driver.breaker.recovery.probes == 0
+    assert driver.breaker.opening.probes == 0
     driver.finish(probe)
     assert driver.breaker.state is State.HALF_OPEN
 
@@ -734,7 +734,7 @@ def test_a_late_probe_that_fails_is_not_counted_twice() -> None:
         probe = forwarded(driver)
         driver.run(0.7)
         driver.finish(probe, outcome)
-        assert driver.breaker.recovery.probes == 0
+        assert driver.breaker.opening.probes == 0
         assert driver.breaker.state is State.OPEN
 
 
@@ -745,7 +745,7 @@ def test_at_most_three_probes_are_in_flight() -> None:
     for _ in range(8):
         driver.run(0.1)
         driver.admit()
-    assert driver.breaker.recovery.probes <= constants.PROBES_MAX
+    assert driver.breaker.opening.probes <= constants.PROBES_MAX
     assert driver.breaker.snapshot(driver.now).probes > constants.PROBES_MAX
 
 
@@ -1100,4 +1100,19 @@ def test_who_waits_with_a_stored_response_when_a_pause_begins_gets_it() -> None:
     driver.pause(100.0)
     for _ in range(30):
         driver.tick()
+    assert not driver.queued
+
+
+def test_during_a_pause_nobody_in_the_line_becomes_a_probe() -> None:
+    """Its stored response comes in time, and the application is left alone."""
+    driver = filled(Driver(BreakerSettings(max_in_flight=16, open_min_s=0.05)))
+    waiting = [permit for permit in driver.queued if permit.has_stored]
+    assert waiting
+    for permit in list(driver.in_flight)[:12]:
+        driver.breaker.finished(driver.now, permit, Outcome.OVERLOAD)
+        driver.in_flight.remove(permit)
+    assert driver.breaker.state is State.OPEN
+    driver.pause(100.0)
+    driver.run(0.5)
+    assert driver.breaker.snapshot(driver.now).probes == 0
     assert not driver.queued

@@ -266,7 +266,7 @@ class Driver:
             assert isfinite(value)
             assert value >= 0
         assert figures.routes <= constants.ROUTES_MAX
-        assert 0 <= self.breaker.recovery.probes <= constants.PROBES_MAX
+        assert 0 <= self.breaker.opening.probes <= constants.PROBES_MAX
         assert figures.state is self.breaker.state
         if self.settings.max_in_flight and self.mode is not Mode.CLOSED:
             assert figures.cap <= self.settings.max_in_flight
