@@ -80,7 +80,7 @@ def _twice_the_mean(self: Any, now: float) -> float:
 
 
 def _without_stored_first(self: Any, lane: int) -> Any:
-    self._turns[lane] = 0
+    self._given[lane] = 0
     return _next_of(self, lane)
 
 

@@ -42,6 +42,7 @@ class Crowd:
     known_share: float = 0.0  # carry a session that the application has set
     office: int = 0  # of them are behind one address
     come_again: bool = False  # who is told to wait comes again, with the ticket
+    parts: int = 1  # GETs that a visitor sends at once: a page is made of them
 
 
 class CrowdedProxy(Proxy):
@@ -65,6 +66,19 @@ class CrowdedProxy(Proxy):
         super().__init__(engine, model, load, rng, make_breaker, run)
         for crawl in load.crowd.crawls:
             engine.at(crawl.begin, self._crawl, crawl)
+
+    # --- what is asked for ---
+
+    def _ask(self, is_get: bool) -> None:
+        parts = self._crowd.parts
+        if parts == 1 or not is_get:
+            super()._ask(is_get)
+        elif self._rng.random() * parts < 1:  # as many requests as without
+            visitor = 1 + self._dice.randrange(self._load.visitors)
+            for _ in range(parts):
+                page = self._choose_page(self._engine.now)
+                route, key = ROUTES[page % len(ROUTES)], self._key(page)
+                self._decide(Request(self._engine.now, True, route, key, visitor))
 
     # --- who asks ---
 

@@ -191,6 +191,14 @@ def _all() -> tuple[Scenario, ...]:
             word="bot",
         ),
         _crawled(
+            "crawl, pages of six parts",
+            "4x from 20 addresses; a visitor sends six GETs at once",
+            4,
+            20,
+            _well(90),
+            Crowd(parts=6),
+        ),
+        _crawled(
             "crawl over stored pages", "4x, 20 addresses", 4, 20, _well(95)[:2], stored_pages=True
         ),
         _flash_crowd(),

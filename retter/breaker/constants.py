@@ -155,11 +155,14 @@ DEMAND_LEAST_S: Final = 0.001  # a demand that has decayed to this is forgotten
 FAIR_SHARE_EVERY_S: Final = 0.25  # the whole table is read for it: a millisecond if it is full
 LIGHT_SHARE: Final = 0.005  # of the capacity is never too much for a client,
 LIGHT_ANSWERS: Final = 12.0  # nor so many answers: a page with its parts
-LIGHT_ANSWERS_MIN: Final = 5.5  # in the first second of an overload
+LIGHT_ANSWERS_FIRST: Final = 3.0  # but so many when an overload begins, more as time passes
 LEARNT_SHARE: Final = 0.5  # of the places in use: demand is counted from there
 # One place in so many goes to who has a stored response. With 3 a full house answers 36 % of the
 # pages that were never stored (bar 40, and 57 without turns), with 4 it answers 43 %.
 STORED_TURN: Final = 4
+# Turns that nobody took are kept. With 1 a crawl from 20,000 addresses leaves visitors 93.1 % of
+# their pages fresh, with 8 it leaves 97 %; 16 give no more.
+TURNS_KEPT_MAX: Final = 8
 HEAVY_TURN: Final = 16  # one place in so many goes to the heavy ones, or they starve
 HEAVY_LOOKED_AT: Final = 8  # of these, the one that has got least
 LANE_SHARES: Final = (1.0, 0.875, 0.75)  # of all that may wait, when a lane is full

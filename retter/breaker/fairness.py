@@ -166,5 +166,6 @@ class Fairness:
         seen = 1 - 0.5 ** (age_s / constants.DEMAND_HALF_LIFE_S)
         capacity_s = max(1.0, workers) * WINDOW_S
         light_s = max(constants.LIGHT_SHARE * capacity_s, constants.LIGHT_ANSWERS * baseline_s)
-        self._light_s = max(seen * light_s, constants.LIGHT_ANSWERS_MIN * baseline_s)
+        first_s = constants.LIGHT_ANSWERS_FIRST * baseline_s
+        self._light_s = first_s + seen * (light_s - first_s)
         return True

@@ -4,9 +4,13 @@
     stranger  neither known nor heavy
     heavy     what is left
 
-A place goes to the first lane that has somebody, within a lane in turn to who has no stored
-response and to who has one. So nobody waits for a later lane, and a lane without anyone costs
-nothing. One place in HEAVY_TURN goes to the heavy ones, who would starve else.
+A place goes to the first lane that has somebody, so nobody waits for a later lane, and a lane
+without anyone costs nothing. One place in HEAVY_TURN goes to the heavy ones, who would starve else.
+
+Within a lane one place in STORED_TURN goes to who has a stored response, the others to who has
+none. A turn that comes while nobody takes it is kept, up to TURNS_KEPT_MAX: where those with a
+stored response ask for less than their share they hardly wait, and where they ask for more they get
+no more than it.
 
 Who is in which lane is decided in fairness.py. Other methods wait before all lanes (queue.py).
 """
@@ -29,6 +33,11 @@ _NO_PLACE_FOR_HEAVY = (KNOWN, STRANGER)
 _HEAVY_FIRST = (HEAVY, KNOWN, STRANGER)
 
 
+def _between() -> int:
+    """Return how many places without a stored response lie between two turns of the others."""
+    return constants.STORED_TURN - 1
+
+
 def _queued_at(permit: Permit) -> float:
     return permit.queued_at
 
@@ -39,10 +48,10 @@ class Lanes(WaitingRoom):
     __slots__ = (
         "_by_age",
         "_demand",
+        "_given",
         "_lines",
         "_serial",
         "_tickets",
-        "_turns",
         "_waited",
         "counts",
     )
@@ -57,7 +66,8 @@ class Lanes(WaitingRoom):
         # Those with a ticket, oldest first. They stand in their line as well: for its deadline.
         self._by_age: list[tuple[float, int, Permit]] = []
         self._serial = 0
-        self._turns = [0] * len(_LANES)  # whose turn it is: with a stored response or without
+        # By lane: places that went to who has no stored response since the last turn of the others.
+        self._given = [0] * len(_LANES)
         self._waited = 0  # places that went to others while heavy ones waited
 
     # --- in ---
@@ -141,8 +151,11 @@ class Lanes(WaitingRoom):
         """Return how many go before who comes now."""
         counts, line = self.counts, 2 * lane + has_stored
         own, other = counts[line], counts[line ^ 1]
-        between = constants.STORED_TURN - 1  # so many without a stored response, then one with
-        others = (own + 1) * between if has_stored else own // between + 1
+        given, between = self._given[lane], _between()
+        if has_stored:
+            others = max(0, (own + 1) * between - given)
+        else:
+            others = (own + given) // between
         return self.others + self._before(lane) + own + min(others, other)
 
     def in_front(self, lane: int, *, has_stored: bool) -> int:
@@ -189,14 +202,21 @@ class Lanes(WaitingRoom):
         return None
 
     def _next_of(self, lane: int) -> Permit | None:
-        self._turns[lane] = (self._turns[lane] + 1) % constants.STORED_TURN
-        first = 2 * lane + (self._turns[lane] == 0)
+        first = 2 * lane + (self._given[lane] >= _between())
         for line in (first, first ^ 1):
             if self.counts[line]:
                 permit = self._first_in(line)
                 if permit is not None:
+                    self._note_turn(lane, permit)
                     return permit
         return None
+
+    def _note_turn(self, lane: int, permit: Permit) -> None:
+        between, given = _between(), self._given[lane]
+        if permit.has_stored:
+            self._given[lane] = max(0, given - between)
+        else:
+            self._given[lane] = min(given + 1, between * constants.TURNS_KEPT_MAX)
 
     def _first_in(self, line: int) -> Permit | None:
         if line >= 2 * HEAVY:

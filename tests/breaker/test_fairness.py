@@ -1,5 +1,6 @@
 """Who is known, who is heavy, and that nobody is sorted while there is enough for all."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -49,9 +50,26 @@ def test_so_many_answers_are_never_too_much() -> None:
         fairness.note(Asker(client), 0.5, 0.0)
     fairness.tick(0.0, 8.0, 0.05, enough=False)
     assert fairness.demand.fair_share(0.0) == 0.0, "nobody got anything"
-    fairness.note(Asker(5000), (constants.LIGHT_ANSWERS_MIN - 1) * 0.05, 0.0)
+    fairness.note(Asker(5000), (constants.LIGHT_ANSWERS_FIRST - 1) * 0.05, 0.0)
     assert fairness.place_of(Asker(5000), 0.0).lane == STRANGER
     assert fairness.place_of(Asker(1), 0.0).lane == HEAVY
+
+
+@given(ages_s=st.lists(st.floats(0.25, 60), min_size=2, max_size=6))
+def test_what_is_never_too_much_grows_with_the_time_that_an_overload_lasts(
+    ages_s: list[float],
+) -> None:
+    """From three answers to twelve: at first nobody can have asked for much."""
+    fairness = Fairness(b"secret", 0.0)
+    limits: list[float] = []
+    for now in (0.0, *sorted(ages_s), 1000.0):
+        for client in range(1, 1001):
+            fairness.note(Asker(client), 1.0, now)
+        fairness.tick(now, 8.0, 0.05, enough=False)
+        limits.append(fairness.limit_s)
+    assert limits == sorted(limits)
+    assert limits[0] == constants.LIGHT_ANSWERS_FIRST * 0.05
+    assert limits[-1] == pytest.approx(constants.LIGHT_ANSWERS * 0.05)
 
 
 def test_a_crawler_by_its_own_word_is_heavy() -> None:

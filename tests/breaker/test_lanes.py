@@ -115,19 +115,66 @@ def test_a_place_goes_to_the_first_lane_that_has_somebody(
         assert line.room.waiting == len(waiting)
 
 
-def test_with_and_without_a_stored_response_in_turn() -> None:
-    """So neither waits for all of the other kind."""
+@given(steps=STEPS, lane=st.sampled_from([KNOWN, STRANGER]), stored=st.booleans())
+@settings(max_examples=300)
+def test_as_many_go_before_as_was_said(
+    steps: list[tuple[int, bool] | None], lane: int, stored: bool
+) -> None:
+    """If nobody comes meanwhile and no heavy one has a turn, the expected wait is exact."""
     line = Line.new()
-    turn = constants.STORED_TURN
-    for number in range(turn):
-        line.come(KNOWN, b"without %d" % number, stored=False)
-        line.come(KNOWN, b"with %d" % number, stored=True)
-    order = [line.next() for _ in range(2 * turn)]
-    # Some without, then one with; and all get a place.
-    assert b"with 0" in order[:turn]
-    assert b"with 1" not in order[:turn]
-    assert b"without 0" in order[:2]
-    assert line.room.ahead(KNOWN, has_stored=True) == 0
+    for number, step in enumerate(steps):
+        if step is None:
+            line.next()
+        elif step[0] != HEAVY:
+            line.come(step[0], b"%d" % number, stored=step[1])
+    ahead = line.room.ahead(lane, has_stored=stored)
+    line.come(lane, b"last to come", stored=stored)
+    before = 0
+    while line.next() != b"last to come":
+        before += 1
+    assert before == ahead
+
+
+@given(steps=STEPS, lane=st.sampled_from([KNOWN, STRANGER]))
+@settings(max_examples=300)
+def test_while_both_kinds_wait_each_has_its_share(
+    steps: list[tuple[int, bool] | None], lane: int
+) -> None:
+    """One place in four goes to a stored response; turns kept from before are eight at most."""
+    line = Line.new()
+    kinds: dict[bytes, bool] = {}
+    row = {False: 0, True: 0}  # places while somebody of the other kind waited
+    for number, step in enumerate(steps):
+        if step is not None:
+            kinds[b"%d" % number] = step[1]
+            line.come(lane, b"%d" % number, stored=step[1])
+            continue
+        both = len(set(kinds.values())) == 2
+        name = line.next()
+        if name is None:
+            continue
+        if not both:
+            row = {False: 0, True: 0}
+        row[kinds.pop(name)] += both
+        between = constants.STORED_TURN - 1
+        assert row[True] <= row[False] // between + constants.TURNS_KEPT_MAX
+        assert row[False] < (row[True] + 1) * between + 1
+
+
+def test_a_turn_that_nobody_took_is_kept() -> None:
+    """Who has a stored response goes first then, but only so often."""
+    line = Line.new()
+    most = constants.TURNS_KEPT_MAX
+    for number in range(10 * most):
+        line.come(STRANGER, b"without %d" % number, stored=False)
+    for _ in range(5 * most):
+        line.next()
+    for number in range(2 * most):
+        line.come(STRANGER, b"with %d" % number, stored=True)
+    assert line.room.ahead(STRANGER, has_stored=False) > line.room.waiting_in(STRANGER) - 2 * most
+    order = [line.next() or b"" for _ in range(most + 1)]
+    assert order[:most] == [b"with %d" % number for number in range(most)]
+    assert order[most].startswith(b"without")
 
 
 def test_who_has_the_older_ticket_goes_first() -> None:
