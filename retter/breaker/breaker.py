@@ -85,14 +85,19 @@ class CircuitBreaker(Circuit):
                 _ADMITTED, _IS_ADMITTED, kind is not _OTHER, its_route, key,
                 stored_age_s is not None, client,
             )  # fmt: skip
-        is_get = kind is not _OTHER
-        place = self._sort(now, asker, its_route) if asker is not None else NOT_SORTED
-        lane = STRANGER if place.lane == UNSORTED else place.lane
+        is_get, has_stored = kind is not _OTHER, stored_age_s is not None
+        place, lane = NOT_SORTED, STRANGER
+        if asker is not None:
+            place = self._sort(now, asker, its_route)
+            if place.lane != UNSORTED:
+                lane = place.lane
         decision = decide(self, now, is_get, its_route, key, stored_age_s, client, lane)
-        made = self._carry_out(
-            now, decision, is_get, its_route, key, stored_age_s is not None, client, place
-        )
-        if place.lane == UNSORTED and isinstance(made, Permit):
+        made: Permit | Rejection
+        if decision.action is _SHED:
+            made = self._shed(now, decision, is_get, its_route, key, has_stored, client)
+        else:
+            made = self._permit(now, decision, is_get, its_route, key, has_stored, client, place)
+        if asker is not None and place.lane == UNSORTED and isinstance(made, Permit):
             made.who = asker
         return made
 
@@ -167,7 +172,35 @@ class CircuitBreaker(Circuit):
             permit.probe = self._probed(its_route)
         return permit
 
-    def _carry_out(
+    def _shed(
+        self,
+        now: float,
+        decision: Decision,
+        is_get: bool,
+        route: Route,
+        key: bytes,
+        has_stored: bool,
+        client: int,
+    ) -> Permit | Rejection:
+        """Answer without the application, unless we only observe."""
+        if decision.limits:
+            self.fire(now, Signal.NO_PERMITS)
+        if decision.for_lack_of_a_place:
+            self.limit.shed_at = now
+        if self.mode is not _OBSERVE or decision is PAUSED:
+            rejections = self.rejections
+            shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
+            if self.paused_until is not None:
+                shed.retry_after_s = max(1.0, self.paused_until - now)
+            shed.count += 1
+            return shed
+        if has_stored:
+            self.counts.would_shed += 1
+        else:
+            self.counts.would_reject += 1
+        return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
+
+    def _permit(
         self,
         now: float,
         decision: Decision,
@@ -177,20 +210,11 @@ class CircuitBreaker(Circuit):
         has_stored: bool,
         client: int,
         place: Sorted,
-    ) -> Permit | Rejection:
+    ) -> Permit:
+        """Let a request through: now or later, as a probe or as any other."""
         action = decision.action
         if decision.limits:
             self.fire(now, Signal.NO_PERMITS)
-        if action is _SHED:
-            if decision.for_lack_of_a_place:
-                self.limit.shed_at = now
-            if self.mode is not _OBSERVE or decision is PAUSED:
-                return self._rejection(now, decision, has_stored)
-            if has_stored:
-                self.counts.would_shed += 1
-            else:
-                self.counts.would_reject += 1
-            return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
         permit = Permit(_ADMITTED, decision.reason, is_get, route, key, has_stored, client)
         permit.lane, permit.asker, permit.ticket, permit.since = place
         if action is Action.FORWARD:
@@ -225,14 +249,6 @@ class CircuitBreaker(Circuit):
         else:
             self.counts.queued += 1
             self.room.add(permit, now)
-
-    def _rejection(self, now: float, decision: Decision, has_stored: bool) -> Rejection:
-        rejections = self.rejections
-        shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
-        if self.paused_until is not None:
-            shed.retry_after_s = max(1.0, self.paused_until - now)
-        shed.count += 1
-        return shed
 
     def take_ready(self, now: float) -> list[Permit]:
         """Return those who waited long enough: there is a place, and they start at once."""
