@@ -18,7 +18,8 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run load test lint types contracts check fuzz conformance lasting simulate overload crawl \
-	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots reference \
+	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
+	reference deb deb-test dist dist-test requirements \
 	clean distclean
 
 help: ## list these targets
@@ -51,6 +52,11 @@ $(VENV)/.stamp-lint: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER, what its tests need and the linters ..."
 	@$(PIP) -e '.[test,lint]'
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
+
+$(VENV)/.stamp-release: pyproject.toml | $(BIN)/python
+	@echo "Installing RETTER and what makes a release ..."
+	@$(PIP) -e '.[release]'
+	@touch $@ $(VENV)/.stamp-run
 
 $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER, what its tests need and the fuzzer ..."
@@ -158,6 +164,35 @@ screenshots: $(VENV)/.stamp-test ## take the pictures of the dashboard in docs/ 
 
 reference: $(VENV)/.stamp-run ## write docs/settings.md and docs/man/retter.1 from the declared settings
 	$(BIN)/python -m docs.reference
+
+dist: $(VENV)/.stamp-release ## make sdist, pure wheel and a compiled manylinux wheel in dist/ (LEVEL=3)
+	@rm -rf $(VENV)/dist && mkdir -p $(VENV)/dist dist
+	@echo "Source distribution and pure wheel ..."
+	@$(BIN)/python -m build -o dist . >$(VENV)/dist/build.log || { cat $(VENV)/dist/build.log; exit 1; }
+	@echo "Compiled wheel at level $(LEVEL); at 3 that takes two minutes ..."
+	@tar -xzf dist/retter-*.tar.gz -C $(VENV)/dist
+	@cd $(VENV)/dist/retter-*/ && COMPILE_RETTER=$(LEVEL) ../../bin/python -m pip --disable-pip-version-check -q \
+		wheel --no-deps --wheel-dir ../wheel .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel -v repair -w dist $(VENV)/dist/wheel/*.whl 2>$(VENV)/dist/repair.log || \
+		{ cat $(VENV)/dist/repair.log; exit 1; }
+	@ls dist
+
+dist-test: dist ## make those, and install the compiled wheel into a fresh environment, and try it
+	@$(PYTHON) -m venv --clear $(VENV)/dist/fresh
+	@$(VENV)/dist/fresh/bin/python -m pip --disable-pip-version-check -q install dist/*manylinux*.whl
+	@cd / && $(CURDIR)/$(VENV)/dist/fresh/bin/retter --version | tee /dev/stderr | grep -q compiled
+
+requirements: $(VENV)/.stamp-release ## pin what packages and the container install, with hashes: deploy/requirements.txt
+	CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile -q --generate-hashes --extra metrics \
+		--extra compress --extra store --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+		--strip-extras --allow-unsafe --upgrade --output-file deploy/requirements.txt pyproject.toml
+
+deb: ## make the Debian package in dist/; compiled at LEVEL=3, or not at all with LEVEL=plain
+	@/usr/bin/python3 deploy/debian/build.py --level $(LEVEL)
+
+deb-test: $(VENV)/.stamp-test ## make that package in .venv/deb, install it below a folder, start and purge it
+	@rm -rf $(VENV)/deb && /usr/bin/python3 deploy/debian/build.py --level $(LEVEL) --output $(VENV)/deb
+	RETTER_DEB=$$(echo $(CURDIR)/$(VENV)/deb/*.deb) $(BIN)/python -m pytest -q tests/deploy/test_debian.py $(ARGS)
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
