@@ -19,7 +19,7 @@ LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 .DEFAULT_GOAL := help
 .PHONY: help venv run load test lint types contracts check fuzz conformance lasting simulate overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
-	reference deb deb-test dist dist-test requirements \
+	reference deb deb-test site dist dist-test requirements \
 	clean distclean
 
 help: ## list these targets
@@ -52,6 +52,11 @@ $(VENV)/.stamp-lint: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER, what its tests need and the linters ..."
 	@$(PIP) -e '.[test,lint]'
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
+
+$(VENV)/.stamp-site: pyproject.toml | $(BIN)/python
+	@echo "Installing what makes the site ..."
+	@$(PIP) -e '.[site]'
+	@touch $@ $(VENV)/.stamp-run
 
 $(VENV)/.stamp-release: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER and what makes a release ..."
@@ -186,6 +191,9 @@ requirements: $(VENV)/.stamp-release ## pin what packages and the container inst
 	CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile -q --generate-hashes --extra metrics \
 		--extra compress --extra store --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 		--strip-extras --allow-unsafe --upgrade --output-file deploy/requirements.txt pyproject.toml
+
+site: $(VENV)/.stamp-site ## write the documentation as a site into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean
 
 deb: ## make the Debian package in dist/; compiled at LEVEL=3, or not at all with LEVEL=plain
 	@/usr/bin/python3 deploy/debian/build.py --level $(LEVEL)
