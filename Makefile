@@ -17,9 +17,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run load test lint types contracts check fuzz conformance lasting simulate overload crawl \
+.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting simulate overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
-	reference deb deb-test site dist dist-test requirements \
+	reference deb deb-test tutorial-test site dist dist-test requirements \
 	clean distclean
 
 help: ## list these targets
@@ -96,6 +96,9 @@ ifdef UPSTREAM
 else
 	@exec $(BIN)/retter demo --with-proxy $(LISTEN) $(ARGS)
 endif
+
+wordpress: $(VENV)/.stamp-run ## a WordPress with ten database connections on port 8080, to try RETTER on
+	@exec $(BIN)/python -m benchmarks.overload.wordpress $(ARGS)
 
 load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
 	@exec $(BIN)/retter load $(LOAD_URL) $(ARGS)
@@ -201,6 +204,9 @@ deb: ## make the Debian package in dist/; compiled at LEVEL=3, or not at all wit
 deb-test: $(VENV)/.stamp-test ## make that package in .venv/deb, install it below a folder, start and purge it
 	@rm -rf $(VENV)/deb && /usr/bin/python3 deploy/debian/build.py --level $(LEVEL) --output $(VENV)/deb
 	RETTER_DEB=$$(echo $(CURDIR)/$(VENV)/deb/*.deb) $(BIN)/python -m pytest -q tests/deploy/test_debian.py $(ARGS)
+
+tutorial-test: $(VENV)/.stamp-test ## run the commands of docs/tutorial.md, on a WordPress
+	RETTER_TUTORIAL=1 $(BIN)/python -m pytest -q tests/docs/test_tutorial.py $(ARGS)
 
 clean: ## remove caches and what was built
 	rm -rf build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -17,5 +17,12 @@ settings.load_profile("patient")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What a release is checked with, on the package that it is about: `make deb-test`.
-collect_ignore = [] if "RETTER_DEB" in os.environ else ["deploy/test_debian.py"]
+# What a release is checked with: `make deb-test`, on its package, and `make tutorial-test`.
+collect_ignore = [
+    path
+    for path, variable in {
+        "deploy/test_debian.py": "RETTER_DEB",
+        "docs/test_tutorial.py": "RETTER_TUTORIAL",
+    }.items()
+    if variable not in os.environ
+]

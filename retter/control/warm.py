@@ -24,6 +24,13 @@ BUSY_POLL_S: Final = 1.0
 # Requests in a row that fail, after which there is no point in going on.
 FAILURES_MAX: Final = 10
 
+# As browsers request a page: what is stored for other programs is not shown to them.
+FIELDS: Final = {
+    "User-Agent": f"retter-warm/{VERSION}",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Upgrade-Insecure-Requests": "1",
+}
+
 State = dict[str, Any]
 
 
@@ -149,11 +156,7 @@ class Visitor:
         """Request a URL. Raises OSError and HTTPException."""
         parts = urlsplit(url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        fields = {
-            "Host": parts.netloc,
-            "User-Agent": f"retter-warm/{VERSION}",
-            "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
-        }
+        fields = {"Host": parts.netloc, **FIELDS}
         if parts.scheme == "https" and not self._through.tls:
             fields["X-Forwarded-Proto"] = "https"
         try:

@@ -19,6 +19,7 @@ from retter.cli import main
 from retter.config.units import ListenAddress, parse_listen
 from retter.control import site, warm
 from retter.control.warm import Page, Result, Warmer, has_room
+from retter.http.variants import VariantRules
 
 HOST = "http://shop.example"
 
@@ -261,6 +262,17 @@ def test_nobody_there_is_an_error(tmp_path: Path) -> None:
             visitor.fetch(f"{HOST}/")
     with pytest.raises(OSError, match="No such file"):
         warm.Visitor(ListenAddress("unix", path=os.path.relpath(tmp_path / "no"))).fetch(f"{HOST}/")
+
+
+def test_what_is_stored_by_it_is_what_a_browser_is_shown() -> None:
+    rules = VariantRules()
+    browser = (
+        (b"accept", b"text/html,application/xhtml+xml,*/*;q=0.8"),
+        (b"sec-fetch-dest", b"document"),
+        (b"upgrade-insecure-requests", b"1"),
+    )
+    sent = tuple([(name.lower().encode(), value.encode()) for name, value in warm.FIELDS.items()])
+    assert rules.variant_key(sent) == rules.variant_key(browser)
 
 
 # What is said

@@ -110,6 +110,12 @@ class MariaDb:
             time.sleep(POLL_S)
         raise StartFailed(self._process.last_words())
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """End it, frozen or not."""
         if self._process is not None:
@@ -131,8 +137,7 @@ class MariaDb:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def ask(self, statement: str) -> str:
         """Return what root is answered, a row a line. Raises OSError or SubprocessError."""
