@@ -4,14 +4,14 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from retter.breaker import FairnessMode, baseline, constants, decide, fairness, sweep
-from retter.breaker.breaker import CircuitBreaker
+from retter.breaker import FairnessMode, baseline, constants, decide, endings, fairness, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.demand import DemandTable
 from retter.breaker.fairness import Fairness
 from retter.breaker.in_flight import Flight
 from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
+from retter.breaker.pulse import Pulse
 from retter.breaker.routes import Route
 from retter.breaker.table import ConcurrencyTable
 from retter.breaker.tickets import Tickets
@@ -37,10 +37,8 @@ def _no_cold_start(self: Any, now: float, **_: Any) -> None:
     self.cold = None
 
 
-def _late_after_without_first_answers(self: Circuit, route: Route) -> float:
-    if self.baseline.samples < constants.SAMPLES_TO_TRUST:
-        return inf
-    return constants.LATE_BASELINES * self.expected_s(route) + constants.LATE_SLACK_S
+def _late_after_without_first_answers(self: Route) -> float:
+    return constants.LATE_BASELINES * self.expected_s + constants.LATE_SLACK_S
 
 
 def _enter_without_key(self: Any, permit: Any) -> None:
@@ -88,8 +86,8 @@ _next_of = Lanes._next_of
 
 RULES: dict[str, Callable[[], None]] = {
     "patience": _method(sweep, "loses_patience", lambda *_: False),
-    "stall": _method(sweep, "stalled", lambda *_: False),
-    "hung-is-not-busy": _method(Circuit, "hung", property(lambda _: False)),
+    "stall": _method(Pulse, "stalls", lambda *_: False),
+    "hung-is-not-busy": _method(Pulse, "hung", property(lambda _: False)),
     "saturation": _method(ConcurrencyTable, "read_edge", lambda *_: False),
     "late-in-flight": _method(sweep, "_count_late", lambda *_: None),
     "silence": _set(SILENCE_MIN_S=1e9),
@@ -108,11 +106,11 @@ RULES: dict[str, Callable[[], None]] = {
     "single-flight": _method(Flight, "enter", _enter_without_key),
     "discount": _constant("OLD_OTHERS_SHARE", 1e9),
     "route-breaker": _set(ROUTE_FAILURES_MIN=10**9),
-    "error-breaker": _method(CircuitBreaker, "_judge_failures", lambda *_: None),
+    "error-breaker": _method(endings, "_judge", lambda *_: None),
     "route-baselines": _set(ROUTE_SAMPLES_MIN=10**9),
     "cold-start": _method(baseline.ApplicationBaseline, "cold_leave", _no_cold_start),
     "peak": _constant("PEAK_HALF_LIFE_S", 1e-3),
-    "first-answers": _method(Circuit, "late_after_s", _late_after_without_first_answers),
+    "first-answers": _method(Route, "late_after_s", property(_late_after_without_first_answers)),
     "fairness": _method(Chosen, "fairness", FairnessMode.OFF),
     "demand": _method(Fairness, "limit_s", property(lambda _: inf)),
     "fair-share": _method(DemandTable, "fair_share", lambda *_: 0.0),

@@ -10,6 +10,7 @@ from math import inf
 from retter.base.errors import Outcome
 from retter.base.reason import Reason
 from retter.breaker import Asker, Kind, Permit, Phase, Rejection, State
+from retter.breaker.baseline import Baseline
 from retter.breaker.routes import Route
 
 _STORED = Rejection(Reason.OPEN, serve_stored=True, retry_after_s=2.0)
@@ -29,7 +30,7 @@ class Classic:
         self._opened_at = -inf
         self._started = 0
         self._passed = 0
-        self._route = Route(b"all", now)
+        self._route = Route(b"all", now, Baseline())
 
     def admit(
         self,

@@ -42,8 +42,8 @@ def forwarding() -> dict[str, float]:
         now += len(BATCHES) * STEP_S
         breaker.tick(now)
         best = {name: min(best[name], cost_us) for name, cost_us in costs_us.items()}
-    assert breaker.state is State.CLOSED
-    assert breaker.baseline.samples >= REQUESTS
+    assert breaker.circuit.state is State.CLOSED
+    assert breaker.circuit.baseline.samples >= REQUESTS
     return best
 
 
@@ -106,7 +106,7 @@ def shedding() -> dict[str, float]:
             shed += 1
         elif decision.phase is Phase.ADMITTED:
             breaker.started(0.0, decision)
-    assert breaker.state is State.LIMITING
+    assert breaker.circuit.state is State.LIMITING
     assert shed > 0
 
     def round_us(key: bytes) -> float:

@@ -108,16 +108,16 @@ class CrowdedProxy(Proxy):
             and request.is_get
             and request.nuisance is None
             and isinstance(breaker, CircuitBreaker)
-            and breaker.fairness is not None
+            and breaker.circuit.fairness is not None
         ):
             asker = self._asker(request)
             assert asker is not None
             tries = self._tries.pop(request, 1)
             if request.who == "crawler":
                 if not self._loot:
-                    self._loot, _ = breaker.fairness.ticket_for(asker, self._engine.now)
+                    self._loot, _ = breaker.circuit.fairness.ticket_for(asker, self._engine.now)
             elif self._crowd.come_again and tries < TRIES_MAX:
-                ticket, _ = breaker.fairness.ticket_for(asker, self._engine.now)
+                ticket, _ = breaker.circuit.fairness.ticket_for(asker, self._engine.now)
                 request.answered = True
                 wait_s = 2 + 2 * self._rng.random()
                 again = (request, ticket, tries + 1)

@@ -53,7 +53,7 @@ def collect(scenario: Scenario, seed: int = 1) -> Evidence:
 
 
 def _of(breaker: CircuitBreaker, moment: str) -> Evidence:
-    table = breaker.table
+    table = breaker.circuit.table
     return Evidence(
         moment=moment,
         rows=[(row.first, row.in_time, row.late, row.failed) for row in table.rows],

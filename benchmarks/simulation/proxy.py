@@ -365,8 +365,11 @@ class Proxy:
         if breaker.waiting:
             self._start_ready()
         limit = cap = ceiling = 0.0
-        if isinstance(breaker, CircuitBreaker):
+        if isinstance(breaker, Classic):
+            state = breaker.state
+        else:
             self._probe(breaker)
+            state = breaker.circuit.state
             snapshot = breaker.snapshot(engine.now)
             limit, cap, ceiling = snapshot.limit, snapshot.cap, snapshot.ceiling
         self._run.samples.append(
@@ -375,7 +378,7 @@ class Proxy:
                 limit,
                 cap,
                 len(self._in_flight),
-                breaker.state.value,
+                state.value,
                 self._application.busy_s,
                 ceiling,
             )

@@ -165,7 +165,7 @@ class Api:
         forced, remaining_s = self._controls.forced(now)
         return json_answer(
             {
-                "state": self._services.breaker.state.value,
+                "state": self._services.breaker.circuit.state.value,
                 "forced": forced,
                 "forced_remaining_s": remaining_s,
             }
@@ -179,7 +179,7 @@ class Api:
     def _pause(self, request: AdminRequest) -> AdminAnswer:
         seconds = _seconds(request.parameters(), PAUSE_S_DEFAULT, PAUSE_S_MAX)
         now = self._services.loop.time()
-        self._services.breaker.pause(now, now + seconds)
+        self._services.breaker.circuit.pause(now, now + seconds)
         return json_answer(self._paused(now))
 
     def _resume(self, _: AdminRequest) -> AdminAnswer:

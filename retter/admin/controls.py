@@ -20,11 +20,11 @@ class Controls:
     def force(self, mode: Mode, seconds: float, now: float) -> None:
         """Hold the circuit in this mode for this long; AUTO releases it at once."""
         self._until = None if mode is Mode.AUTO else now + seconds
-        self._services.breaker.set_mode(now, mode)
+        self._services.breaker.circuit.set_mode(now, mode)
 
     def forced(self, now: float) -> tuple[str | None, int | None]:
         """Return the mode if it is not AUTO, and the whole seconds left if they are limited."""
-        mode = self._services.breaker.mode
+        mode = self._services.breaker.circuit.mode
         if mode is Mode.AUTO:
             return None, None
         left_s = None if self._until is None else max(0, round(self._until - now))
@@ -32,11 +32,11 @@ class Controls:
 
     def paused(self, now: float) -> tuple[bool, int | None]:
         """Return whether there is a pause, and the whole seconds left of it."""
-        until = self._services.breaker.paused_until
+        until = self._services.breaker.circuit.paused_until
         return until is not None, None if until is None else max(0, round(until - now))
 
     def sweep(self, now: float) -> None:
         """Called once a second: returns to the configuration what was held for long enough."""
         if self._until is not None and now >= self._until:
             self._until = None
-            self._services.breaker.set_mode(now, Mode(self._services.settings.circuit))
+            self._services.breaker.circuit.set_mode(now, Mode(self._services.settings.circuit))

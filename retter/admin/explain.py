@@ -65,7 +65,7 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
         "decision": decision,
         "reason": reason.value,
         "words": _WORDS[decision] + _remark(stored, usable, decision, now),
-        "state": services.breaker.state.value,
+        "state": services.breaker.circuit.state.value,
         "key": {
             # What stands in the target itself may be a session.
             "url": _cut(identity.url) if sessions else identity.url.decode("latin-1"),
@@ -106,11 +106,11 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
 
 def _turn(services: Services, asker: Asker | None, now: float) -> dict[str, Any]:
     """Return the lane that the request would have, and the figures that it follows from."""
-    fairness = services.breaker.fairness
+    fairness = services.breaker.circuit.fairness
     if fairness is None or asker is None:
         return {"fairness": "off"}
     place = fairness.place_of(asker, now)
-    sorting = services.breaker.state is not State.CLOSED
+    sorting = services.breaker.circuit.state is not State.CLOSED
     limit_s = fairness.limit_s
     return {
         "fairness": services.settings.fairness,

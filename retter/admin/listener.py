@@ -159,7 +159,7 @@ class Admin:
         self.chart.add(
             self.history.last_second(),
             self.history.latency_ms()["p99"],
-            self.services.breaker.state,
+            self.services.breaker.circuit.state,
         )
         if self._listeners:
             self._tell("state", self.api.state_document())

@@ -258,10 +258,10 @@ class ProxyCollector(Collector):
         yield _gauge("retter_streams", "Event streams and tunnels.", len(services.streams))
         yield _gauge("retter_buffer_bytes", "Memory of buffered bodies.", services.buffers.used)
         yield _gauge("retter_routes_open", "Routes whose breaker is open.", len(now.routes_open))
-        yield _gauge("retter_paused", "1 during a pause.", breaker.paused_until is not None)
+        yield _gauge("retter_paused", "1 during a pause.", breaker.circuit.paused_until is not None)
         yield _gauge("retter_held", "Requests that wait for the end of a pause.", now.held)
         yield _counter("retter_queued", "GETs that had to wait in the queue.", now.queued)
-        fairness = breaker.fairness
+        fairness = breaker.circuit.fairness
         if fairness is not None:
             lanes = list(zip(LANE_WORDS, fairness.asked, fairness.got, strict=True))
             yield _counters(

@@ -17,23 +17,25 @@ _LANES: Final = (KNOWN, STRANGER, HEAVY)
 def turns_document(services: Services) -> dict[str, Any]:
     """Return the lanes, and the ten clients that ask for most."""
     breaker = services.breaker
-    fairness = breaker.fairness
+    fairness = breaker.circuit.fairness
     if fairness is None:
         return {"mode": FairnessMode.OFF.value}
     now = services.loop.time()
     return {
-        "mode": breaker.settings.fairness.value,
-        "sorting": breaker.state is not State.CLOSED,
+        "mode": breaker.circuit.settings.fairness.value,
+        "sorting": breaker.circuit.state is not State.CLOSED,
         "clients": len(fairness.demand),
         "lanes": {
             LANE_WORDS[lane]: {
                 "requests": fairness.asked[lane],
                 "places": fairness.got[lane],
-                "waiting": breaker.room.waiting_in(lane),
+                "waiting": breaker.circuit.room.waiting_in(lane),
             }
             for lane in _LANES
         },
-        "heaviest": _heaviest(services, fairness, now) if breaker.state is not State.CLOSED else [],
+        "heaviest": _heaviest(services, fairness, now)
+        if breaker.circuit.state is not State.CLOSED
+        else [],
     }
 
 

@@ -18,7 +18,8 @@ from retter.breaker.lanes import Lanes
 from retter.breaker.limit import WorkRateLimit
 from retter.breaker.mode import FairnessMode, Mode
 from retter.breaker.opening import Opening
-from retter.breaker.permit import Permit, Phase, Rejections
+from retter.breaker.permit import Permit, Rejections
+from retter.breaker.pulse import Pulse
 from retter.breaker.queue import WaitingRoom
 from retter.breaker.routes import Route, RouteTable
 from retter.breaker.settings import BreakerSettings
@@ -52,17 +53,15 @@ class Circuit:
         "limit",
         "mode",
         "opening",
-        "passed_at",
         "paused_until",
+        "pulse",
         "ramp",
         "rejections",
         "room",
         "routes",
         "settings",
-        "stalled_at",
         "state",
         "table",
-        "woke_at",
     )
 
     def __init__(
@@ -81,7 +80,7 @@ class Circuit:
         self.baseline = ApplicationBaseline(now)
         self.table = ConcurrencyTable(now, settings.limit_start)
         self.dips = Dips()
-        self.routes = RouteTable(now)
+        self.routes = RouteTable(now, self.baseline)
         self.flight = Flight()
         self.fairness: Fairness | None = None
         self.room = WaitingRoom()
@@ -94,9 +93,7 @@ class Circuit:
         self.ramp = 0  # places when half-open
         self.rejections = Rejections(settings.retry_after_s)
         self.counts = Counts()
-        self.passed_at = now  # of the last success
-        self.stalled_at = -inf  # when a stall was last seen
-        self.woke_at = -inf  # when a silence of the application ended
+        self.pulse = Pulse(now, self.baseline)
         self.paused_until: float | None = None  # by an operator; monotonic seconds
         # The attributes that the hot path reads: see set_cap.
         self.fast_path = True
@@ -148,11 +145,7 @@ class Circuit:
     @property
     def pace_s(self) -> float:
         """How long a GET waits at most while nothing speaks of saturation."""
-        if self.baseline.samples < constants.SAMPLES_TO_TRUST:
-            wait_s = constants.FIRST_S
-        else:
-            baselines_s = constants.PACE_WAIT_BASELINES * self.baseline.mean_s
-            wait_s = max(constants.PACE_WAIT_S, baselines_s)
+        wait_s = max(constants.PACE_WAIT_S, constants.PACE_WAIT_BASELINES * self.baseline.mean_s)
         return min(wait_s, self.settings.queue_wait_s)
 
     @property
@@ -164,11 +157,6 @@ class Circuit:
     def crowded(self) -> bool:
         """Whether more want to go upstream than there are places."""
         return self.room.waiting > 0 or (self.mode is _OBSERVE and self.limit.load > self.cap)
-
-    @property
-    def hung(self) -> bool:
-        """Whether a stall was seen, and nothing has been answered since: hung is not busy."""
-        return self.passed_at < self.stalled_at
 
     # --- states ---
 
@@ -279,6 +267,14 @@ class Circuit:
         self.set_cap()
         return held
 
+    def climb(self, now: float) -> None:
+        """Half-open: every success makes room for one more, so the ramp doubles a round trip."""
+        self.was_asked(now)
+        self.ramp += 1
+        self.set_cap()
+        if self.ramp >= constants.RAMP_START + constants.RAMP_SUCCESSES:
+            self.fire(now, Signal.TRIALS_PASSED)
+
     def probe_wanted(self, now: float) -> bool:
         """Say whether the application should be asked, and no visitor comes to do it."""
         if self.paused_until is not None or self.mode is _HELD_OPEN or self.room.waiting:
@@ -286,7 +282,7 @@ class Circuit:
         if self.state is _OPEN:
             return self.opening.due(now - constants.NOBODY_CAME_S)
         return (
-            (self.state is _HALF_OPEN or (self.state is _LIMITING and self.hung))
+            (self.state is _HALF_OPEN or (self.state is _LIMITING and self.pulse.hung))
             and not self.limit.in_flight
             and self.opening.due(now)
         )
@@ -294,68 +290,6 @@ class Circuit:
     def was_asked(self, now: float) -> None:
         """Not OPEN, and asked or answered just now: RETTER itself need not ask for a while."""
         self.opening.probe_at = now + self.settings.open_min_s
-
-    # --- out of flight ---
-
-    def detach(self, now: float, permit: Permit) -> None:
-        """A tunnel or a stream: from now on it says nothing about the application's load.
-
-        Nothing happens if the tick has detached it already.
-        """
-        if permit.phase is Phase.DETACHED:
-            return
-        assert permit.phase is Phase.IN_FLIGHT, f"{permit} cannot be detached"
-        permit.phase = Phase.DETACHED
-        self.leave(now, permit, False)
-        self.give_probe_back(permit)
-
-    def leave(self, now: float, permit: Permit, completed: bool) -> None:
-        """It is not in flight any more; `completed` if the application answered it."""
-        limit = self.limit
-        limit.in_flight -= 1
-        limit.load -= 1
-        if limit.old_others:
-            limit.old_others -= permit.is_slow and not permit.is_get
-            limit.weigh()
-        self.flight.leave(permit)
-        if permit.is_cold:
-            self.baseline.cold_leave(now, completed=completed)
-
-    # --- what a route usually takes ---
-
-    def expected_s(self, route: Route) -> float:
-        """b(route): what an answer of this route takes without a queue."""
-        baseline = route.baseline
-        if baseline.samples >= constants.ROUTE_SAMPLES_MIN:
-            return baseline.mean_s
-        return self.baseline.mean_s
-
-    def late_after_s(self, route: Route) -> float:
-        """Return after how long an answer of this route is late; never if nothing is known.
-
-        Of a route whose first answers all met a crowd those stand for its baseline.
-        """
-        usual_s = route.baseline.mean_s
-        if route.baseline.samples < constants.ROUTE_SAMPLES_MIN:
-            if route.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
-                return inf
-            usual_s = max(route.first_answers.mean_s, self.baseline.mean_s)
-        return constants.LATE_BASELINES * usual_s + constants.LATE_SLACK_S
-
-    def patience_s(self, route: Route) -> float:
-        """Return how long a GET is waited for while the application is in trouble."""
-        settings = self.settings
-        return min(
-            settings.patience_max_s,
-            max(settings.patience_min_s, constants.PATIENCE_BASELINES * self.expected_s(route)),
-        )
-
-    def closed_patience_s(self, route: Route) -> float:
-        """Return how long a GET is waited for while it is well."""
-        return max(
-            self.settings.patience_closed_s,
-            constants.PATIENCE_BASELINES * self.expected_s(route),
-        )
 
     def send_probe(self, now: float, permit: Permit, opening: Opening) -> None:
         """It is to find out whether what is open works again."""
@@ -366,9 +300,3 @@ class Circuit:
     def open_route(self, now: float, route: Route) -> None:
         """Let no GET of this route upstream, but for probes."""
         route.opening = Opening(now, self.settings.open_min_s, self.settings.open_max_s)
-
-    @staticmethod
-    def give_probe_back(permit: Permit) -> None:
-        """If it was a probe, it ended without saying anything."""
-        if permit.probe is not None and not permit.is_slow:
-            permit.probe.probes -= 1

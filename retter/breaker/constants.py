@@ -22,7 +22,6 @@ WINDOW_MAX_S: Final = 1.0  # a slow application answers less than 8 times a seco
 WINDOW_BASELINES: Final = 4.0  # and never shorter than this many typical answers
 WINDOW_WEIGHT: Final = 0.25  # of one window in the averages: about a second of memory
 PEAK_HALF_LIFE_S: Final = 120.0  # how long a closed circuit remembers what was possible
-SAMPLES_TO_TRUST: Final = 10  # baselines from fewer answers steer nothing
 
 # --- The table: how requests ended, by the number in flight at their start (table.py) ---
 
@@ -123,7 +122,6 @@ DOUBTED_PROBE_S: Final = 2.0  # so long nobody else asked: then it may be the pr
 # real application that died at 80 requests a second).
 REFUSALS_IN_A_ROW: Final = 5
 WAIT_GROWTH: Final = 1.5
-PROBES_MAX: Final = 3
 NOBODY_CAME_S: Final = 0.5  # since a probe is due: then RETTER asks itself
 RAMP_START: Final = 2  # requests in flight when half-open; each success adds one
 RAMP_SUCCESSES: Final = 10

@@ -10,13 +10,12 @@ from retter.breaker import constants
 class Opening:
     """The waits and the probes of one time that a breaker is open."""
 
-    __slots__ = ("_wait_max_s", "probe_at", "probes", "wait_s")
+    __slots__ = ("_wait_max_s", "probe_at", "wait_s")
 
     def __init__(self, now: float, wait_s: float, wait_max_s: float) -> None:
         self._wait_max_s = wait_max_s
         self.wait_s = wait_s
         self.probe_at = now + wait_s
-        self.probes = 0  # in flight, within their patience
 
     @property
     def longer_s(self) -> float:
@@ -25,11 +24,10 @@ class Opening:
 
     def due(self, now: float) -> bool:
         """Say whether one more probe may go upstream."""
-        return now >= self.probe_at and self.probes < constants.PROBES_MAX
+        return now >= self.probe_at
 
     def send(self, now: float) -> None:
         """A probe goes upstream; if it is lost the next follows all the same."""
-        self.probes += 1
         self.probe_at = now + self.wait_s
 
     def failed(self, now: float, *, refused: bool = False) -> None:
@@ -38,7 +36,6 @@ class Opening:
         A refused connection costs the application nothing, since there is none: the wait does not
         grow, so that the first page after a restart is at most one short wait away.
         """
-        self.probes -= 1
         if not refused:
             self.wait_s = self.longer_s
         self.probe_at = now + self.wait_s

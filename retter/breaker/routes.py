@@ -47,6 +47,7 @@ class Route:
     """One route's baseline, its recent outcomes and its breaker."""
 
     __slots__ = (
+        "_application",
         "baseline",
         "errors",
         "first_answers",
@@ -58,8 +59,9 @@ class Route:
         "used_at",
     )
 
-    def __init__(self, name: bytes, now: float) -> None:
+    def __init__(self, name: bytes, now: float, application: Baseline) -> None:
         self.name = name
+        self._application = application  # stands in while little is known of this route
         self.used_at = now
         self.baseline = Baseline()
         self.first_answers = Baseline()  # stands in while no answer came without a queue
@@ -70,6 +72,27 @@ class Route:
         )
         self.passed_at = -inf  # of the last success
         self.opening: Opening | None = None  # while GETs get no further, but for probes
+
+    @property
+    def expected_s(self) -> float:
+        """b(route): what an answer of this route takes without a queue."""
+        baseline = self.baseline
+        if baseline.samples >= constants.ROUTE_SAMPLES_MIN:
+            return baseline.mean_s
+        return self._application.mean_s
+
+    @property
+    def late_after_s(self) -> float:
+        """After how long an answer of this route is late; never if nothing is known.
+
+        Of a route whose first answers all met a crowd those stand for its baseline.
+        """
+        usual_s = self.baseline.mean_s
+        if self.baseline.samples < constants.ROUTE_SAMPLES_MIN:
+            if self.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
+                return inf
+            usual_s = max(self.first_answers.mean_s, self._application.mean_s)
+        return constants.LATE_BASELINES * usual_s + constants.LATE_SLACK_S
 
     @property
     def is_open(self) -> bool:
@@ -85,12 +108,13 @@ class Route:
 class RouteTable:
     """At most ROUTES_MAX routes by name; what does not fit shares one that never opens."""
 
-    __slots__ = ("_by_name", "_crowded", "other")
+    __slots__ = ("_application", "_by_name", "_crowded", "other")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, application: Baseline) -> None:
+        self._application = application
         self._by_name: dict[bytes, Route] = {}
         self._crowded = False
-        self.other = Route(b"other", now)
+        self.other = Route(b"other", now, application)
 
     def __len__(self) -> int:
         return len(self._by_name)
@@ -105,7 +129,7 @@ class RouteTable:
             if len(self._by_name) >= constants.ROUTES_MAX:
                 self._crowded = True  # room is made on the tick: this is the hot path
                 return self.other
-            route = self._by_name[name] = Route(name, now)
+            route = self._by_name[name] = Route(name, now, self._application)
         route.used_at = now
         return route
 
@@ -114,7 +138,9 @@ class RouteTable:
         known = self._by_name.get(name)
         if known is not None:
             return known
-        return self.other if len(self._by_name) >= constants.ROUTES_MAX else Route(name, now)
+        if len(self._by_name) >= constants.ROUTES_MAX:
+            return self.other
+        return Route(name, now, self._application)
 
     def make_room(self) -> None:
         """Forget the least recently used route if another asked for its place."""

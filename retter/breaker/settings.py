@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from retter.breaker import constants
 from retter.breaker.mode import FairnessMode, Mode
 
 
@@ -53,6 +54,15 @@ class BreakerSettings:
             f"at least open_min_s ({self.open_min_s} s)",
         )
         self._check("fresh_for_s", self.fresh_for_s >= 0, "0 s or more")
+
+    def patience_s(self, usual_s: float) -> float:
+        """Return how long a GET is waited for while the application is in trouble."""
+        wait_s = max(self.patience_min_s, constants.PATIENCE_BASELINES * usual_s)
+        return min(self.patience_max_s, wait_s)
+
+    def patience_while_closed_s(self, usual_s: float) -> float:
+        """Return how long a GET is waited for while the application is well."""
+        return max(self.patience_closed_s, constants.PATIENCE_BASELINES * usual_s)
 
     def _check(self, field: str, good: bool, allowed: str) -> None:
         if not good:

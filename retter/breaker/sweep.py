@@ -6,20 +6,18 @@ Called twenty times a second, not once a request: here, and only here, many requ
 from typing import Final
 
 from retter.base.reason import Reason
-from retter.breaker import constants
+from retter.breaker import constants, endings
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, line_max
 from retter.breaker.fairness import Fairness
 from retter.breaker.lanes import Lanes
 from retter.breaker.mode import Mode
 from retter.breaker.permit import Permit
-from retter.breaker.routes import Route
 from retter.breaker.states import Signal, State
 
 _CLOSED: Final = State.CLOSED
 _LIMITING: Final = State.LIMITING
 _OPEN: Final = State.OPEN
-_HALF_OPEN: Final = State.HALF_OPEN
 
 
 def tick(circuit: Circuit, now: float) -> list[Permit]:
@@ -119,17 +117,18 @@ def _patience_over(circuit: Circuit, now: float) -> list[Permit]:
         if permit.first_byte_at >= 0:
             flight.look_at(permit, permit.first_byte_at + constants.BODY_MAX_S)
         else:
-            flight.look_at(permit, permit.started_at + circuit.patience_s(permit.route))
+            patience_s = circuit.settings.patience_s(permit.route.expected_s)
+            flight.look_at(permit, permit.started_at + patience_s)
     return [permit for permit in flight.due(now) if _look_at(circuit, now, permit)]
 
 
 def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
     """Look at one that is due; return whether its client is to be answered now."""
     if permit.first_byte_at >= 0:
-        circuit.detach(now, permit)
+        endings.detach(circuit, now, permit)
         return False
     if not permit.is_slow:
-        _outlived_patience(circuit, now, permit)
+        endings.outlived_patience(circuit, now, permit)
     if not permit.has_stored:
         return False  # there is nothing else to answer with
     if not loses_patience(circuit, now, permit):
@@ -147,26 +146,9 @@ def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
     """A closed circuit waits longer: then this request is late, not the application."""
     if circuit.state is not _CLOSED or permit.probe is not None or permit.route.is_open:
         return True
-    return now - permit.started_at >= circuit.closed_patience_s(permit.route)
-
-
-def _outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
-    if not permit.is_get:
-        permit.is_slow = True
-        circuit.limit.discount()
-        return
-    if permit.probe is not None:
-        permit.probe.failed(now)
-    permit.is_slow = True
-    route = permit.route
-    if permit.probe is not None or route.is_open or permit.generation != circuit.generation:
-        return
-    if circuit.state is _HALF_OPEN:
-        circuit.fire(now, Signal.TRIAL_FAILED)
-    elif circuit.state is not _OPEN:
-        route.outcomes.failed += 1
-        if circuit.routes.fails_alone(route):
-            circuit.open_route(now, route)
+    return now - permit.started_at >= circuit.settings.patience_while_closed_s(
+        permit.route.expected_s
+    )
 
 
 # --- windows ---
@@ -177,10 +159,9 @@ def _close_window(circuit: Circuit, now: float) -> None:
     limit.close_window(now, crowded=circuit.crowded)
     _count_late(circuit, now)
     circuit.table.advance(now)
-    trusted = circuit.baseline.samples >= constants.SAMPLES_TO_TRUST
     if circuit.state is _CLOSED:
         limit.set_limit(limit.closed_limit)
-    elif circuit.state is _LIMITING and not circuit.dips.active and trusted:
+    elif circuit.state is _LIMITING and not circuit.dips.active:
         limit.set_limit(limit.limit_for(limit.work_rate))
     circuit.set_cap()
 
@@ -188,14 +169,10 @@ def _close_window(circuit: Circuit, now: float) -> None:
 # --- into LIMITING and out of it ---
 
 
-def silence_s(circuit: Circuit) -> float:
-    """For how long an application that works may answer nothing."""
-    return max(constants.SILENCE_MIN_S, constants.SILENCE_BASELINES * circuit.baseline.mean_s)
-
-
 def _count_late(circuit: Circuit, now: float) -> None:
     """Count those in flight that are late already, unless the application pauses."""
-    if now - circuit.passed_at > silence_s(circuit):
+    pulse = circuit.pulse
+    if pulse.is_silent(now):
         return
     for permit in circuit.flight.oldest_first(constants.LOOKED_AT_MAX):
         age_s = now - permit.started_at
@@ -203,8 +180,8 @@ def _count_late(circuit: Circuit, now: float) -> None:
             break
         if (
             not permit.is_judged
-            and permit.started_at >= circuit.woke_at
-            and age_s > circuit.late_after_s(permit.route)
+            and permit.started_at >= pulse.woke_at
+            and age_s > permit.route.late_after_s
         ):
             permit.is_judged = True
             permit.row.late += 1
@@ -212,10 +189,9 @@ def _count_late(circuit: Circuit, now: float) -> None:
 
 def _look_for_saturation(circuit: Circuit, now: float) -> None:
     """Nobody is shed before something speaks of saturation: late answers, or none at all."""
-    if stalled(circuit, now):
-        circuit.stalled_at = now
+    if circuit.pulse.stalls(now, circuit.flight):
         circuit.fire(now, Signal.STALLED)
-    elif circuit.crowded and now - circuit.passed_at <= silence_s(circuit):
+    elif circuit.crowded and not circuit.pulse.is_silent(now):
         _count_late(circuit, now)
         circuit.table.read_proven()
         if circuit.table.read_edge():
@@ -223,36 +199,13 @@ def _look_for_saturation(circuit: Circuit, now: float) -> None:
         circuit.set_cap()
 
 
-def stalled(circuit: Circuit, now: float) -> bool:
-    """Say whether the application hangs: several wait for long, and nothing is answered."""
-    silent_s = now - circuit.passed_at
-    if silent_s <= constants.STALL_MIN_S:
-        return False
-    permit = circuit.flight.oldest(constants.STALL_OLDEST)
-    if permit is None:
-        return False
-    baselines_s = constants.STALL_BASELINES * max(
-        circuit.expected_s(permit.route), circuit.baseline.mean_s
-    )
-    stall_s = max(_stall_least_s(circuit, permit.route), baselines_s)
-    return silent_s > stall_s and now - permit.started_at > stall_s
-
-
-def _stall_least_s(circuit: Circuit, route: Route) -> float:
-    if not circuit.baseline.samples:
-        return constants.STALL_COLD_S
-    known = route.baseline.samples >= constants.ROUTE_SAMPLES_TO_JUDGE
-    return constants.STALL_MIN_S if known else constants.STALL_UNKNOWN_S
-
-
 def _look_for_relief(circuit: Circuit, now: float) -> None:
-    if stalled(circuit, now):
-        circuit.stalled_at = now
+    circuit.pulse.stalls(now, circuit.flight)
     relief_s = max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s)
     if (
         not circuit.room.waiting
         and now - circuit.limit.shed_at >= relief_s
         and circuit.limit.load <= constants.RELIEF_SHARE * circuit.limit.limit
-        and not circuit.hung
+        and not circuit.pulse.hung
     ):
         circuit.fire(now, Signal.RELIEVED)

@@ -53,7 +53,7 @@ class Digest:
         fresh, stored, refused, failed = (b - a for a, b in zip(then, self._totals, strict=True))
         breaker = self._services.breaker
         dropped = self._dropped - dropped
-        if not (stored or refused or failed or dropped) and breaker.state is State.CLOSED:
+        if not (stored or refused or failed or dropped) and breaker.circuit.state is State.CLOSED:
             return
         # A route that was forgotten takes its counts with it.
         counts = [max(0, b - a) for a, b in zip(latency, self._latency, strict=True)]
@@ -65,7 +65,7 @@ class Digest:
             if number > why.get(name, 0)
         }
         log.warning(
-            "digest", seconds=EVERY_S, state=breaker.state.value,
+            "digest", seconds=EVERY_S, state=breaker.circuit.state.value,
             requests=self._requests - requests, fresh=fresh, stored=stored, refused=refused,
             failed=failed, reasons=reasons, clients_gone=self._gone - gone,
             p99_ms=None if p99_s is None else round(p99_s * 1000, 1),

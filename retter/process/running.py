@@ -73,7 +73,7 @@ class RunningProxy:
     @property
     def state(self) -> str:
         """The circuit's state: CLOSED, LIMITING, OPEN or HALF-OPEN."""
-        return self._services.breaker.state.value
+        return self._services.breaker.circuit.state.value
 
     def stats(self) -> dict[str, Any]:
         """Return all figures; those that count what is in flight are zero when nothing is."""
@@ -85,7 +85,7 @@ class RunningProxy:
         Raises:
             ValueError: It is none of these.
         """
-        self._services.breaker.set_mode(self._services.loop.time(), Mode(mode))
+        self._services.breaker.circuit.set_mode(self._services.loop.time(), Mode(mode))
 
     def reload(self, wanted: Settings) -> Reload:
         """Apply the wanted settings that may change, and reopen files.

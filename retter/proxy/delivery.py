@@ -165,7 +165,7 @@ class Delivery(Work):
             return
         relay.start_window(now)
         if self._client is not None and stale_for_error(services, parsed, now) is not None:
-            closed = services.breaker.state is State.CLOSED
+            closed = services.breaker.circuit.state is State.CLOSED
             relay.withhold(now, trouble=not closed or services.goodness.failed_lately(now))
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:

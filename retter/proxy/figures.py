@@ -29,7 +29,7 @@ def stats(services: Services) -> dict[str, Any]:
     counters, pool, clients = services.counters, services.pool, services.clients
     return {
         "uptime_s": now - services.started_at,
-        "state": services.breaker.state.value,
+        "state": services.breaker.circuit.state.value,
         "requests": counters.requests,
         "forwarded": sum(counters.forwarded_get) + sum(counters.forwarded_other),
         "stored": by_reason(counters.stored),

@@ -39,7 +39,7 @@ def start_waiting(services: Services, now: float) -> None:
 
 def resume(services: Services, now: float) -> int:
     """End a pause of the application at once; return how many requests it has held."""
-    held = services.breaker.resume(now)
+    held = services.breaker.circuit.resume(now)
     start_waiting(services, now)
     return held
 

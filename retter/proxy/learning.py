@@ -34,7 +34,7 @@ def learn(
         if head.status < 400:
             _answered_well(services, permit)
         elif identity.lookup and request.method == b"GET":  # not each knows HEAD
-            state = services.breaker.state
+            state = services.breaker.circuit.state
             services.withdrawals.refused(identity, head.status, state, permit.client, now)
     if request.method not in SAFE_METHODS:
         if urls := invalidated_urls(request, head, rules):
@@ -96,5 +96,6 @@ def judge(
         head,
         body,
         stored,
-        trouble=services.breaker.state is not State.CLOSED or services.goodness.in_trouble(now),
+        trouble=services.breaker.circuit.state is not State.CLOSED
+        or services.goodness.in_trouble(now),
     )

@@ -59,7 +59,7 @@ class LearntKeeper:
         seen = self._rules.seen
         said: dict[str, Any] = {
             "upstream": self._upstream,
-            "application": learnt(self._breaker),
+            "application": learnt(self._breaker.circuit),
             "names": [_text(name) for name in sorted(seen.names)],
             "shared": [_text(one) for one in seen.shared],
             "sessions": seen.known.issued(SESSIONS_MAX),
@@ -79,7 +79,7 @@ class LearntKeeper:
             age_s = max(0.0, self._disk.wall() - float(said["at"]))
             if age_s > AGE_MAX_S or said["upstream"] != self._upstream:
                 return False
-            return relearn(self._breaker, said["application"], age_s, now)
+            return relearn(self._breaker.circuit, said["application"], age_s, now)
         except (ValueError, KeyError, TypeError, AttributeError):
             return False  # there is none, or it is none
 

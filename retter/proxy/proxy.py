@@ -93,9 +93,9 @@ class Proxy:
         services.keeper.configure(rules)
         services.turns.configure(settings.crawler_words, rules)
         services.heads.configure(settings, rules)
-        services.breaker.reconfigure(build.breaker_settings(settings))
+        services.breaker.circuit.reconfigure(build.breaker_settings(settings))
         if settings.circuit != before.circuit:
-            services.breaker.set_mode(now, Mode(settings.circuit))
+            services.breaker.circuit.set_mode(now, Mode(settings.circuit))
         services.store.reconfigure(build.store_rules(settings, rules, services.disk))
         if services.disk is not None:
             services.disk.max_stale_s = settings.max_stale_s

@@ -27,7 +27,7 @@ class SelfProbe:
     def tick(self, now: float) -> None:
         """Ask, if it is time to."""
         services, page = self._services, self._services.failed_page
-        if page.head is None or not services.breaker.probe_wanted(now):
+        if page.head is None or not services.breaker.circuit.probe_wanted(now):
             return
         forwarding = services.peers.forwarding_fields(_ADDRESS, page.proto)
         memo = services.heads.request_memos[False, page.proto]

@@ -102,7 +102,7 @@ class Ticker:
         self._ticks += 1
         if self._ticks % SECOND_TICKS == 0:
             self._on_second(now)
-        if services.breaker.state is not State.CLOSED:
+        if services.breaker.circuit.state is not State.CLOSED:
             self._self_probe.tick(now)
         services.pool.sweep(now)
         services.store.free_some()
@@ -115,7 +115,7 @@ class Ticker:
         services = self._services
         for stream in list(services.streams):
             stream.sweep(now)
-        services.withdrawals.advance(now, services.breaker.state)
+        services.withdrawals.advance(now, services.breaker.circuit.state)
         if services.bound.clients:
             services.bound.sweep(now)
         if services.learnt is not None:

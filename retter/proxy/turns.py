@@ -63,7 +63,7 @@ class Turns:
         Args:
             client: The number of its address.
         """
-        if self._breaker.fairness is None:
+        if self._breaker.circuit.fairness is None:
             return None
         session, standing = self._session_of(parsed, now)
         return Asker(
@@ -84,8 +84,8 @@ class Turns:
         self, forwarding: ForwardingFields, parsed: ParsedRequest, client: int, now: float
     ) -> str:
         """Return the word of the lane that a request has now; "" while nobody is sorted."""
-        fairness = self._breaker.fairness
-        if fairness is None or self._breaker.state is State.CLOSED:
+        fairness = self._breaker.circuit.fairness
+        if fairness is None or self._breaker.circuit.state is State.CLOSED:
             return ""
         asker = self.asker_of(forwarding, parsed, client, now)
         return "" if asker is None else LANE_WORDS[fairness.place_of(asker, now).lane]
@@ -116,10 +116,10 @@ class Turns:
             pause_s: So long nobody gets anything; 0 if who comes again may have a place.
         """
         breaker = self._breaker
-        fairness = breaker.fairness
+        fairness = breaker.circuit.fairness
         if (
             fairness is None
-            or breaker.settings.fairness is not FairnessMode.ON
+            or breaker.circuit.settings.fairness is not FairnessMode.ON
             or not is_navigation(parsed.head)
         ):
             return None

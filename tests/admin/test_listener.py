@@ -13,6 +13,7 @@ from retter.admin.auth import read_token
 from retter.admin.connection import BODY_BYTES_MAX, IDLE_S, REQUEST_S, WRITE_S
 from retter.admin.listener import CONNECTIONS_MAX, LISTENERS_MAX
 from retter.admin.message import AdminRequest
+from retter.breaker.baseline import Baseline
 from retter.breaker.constants import ROUTES_MAX
 from retter.breaker.routes import RouteTable
 from retter.config.settings import ConfigError, Settings
@@ -574,7 +575,7 @@ def test_an_answer_in_pieces_counts_from_its_first_byte() -> None:
 
 
 def test_a_route_that_is_forgotten_leaves_its_counts() -> None:
-    table = RouteTable(0.0)
+    table = RouteTable(0.0, Baseline())
     for number in range(ROUTES_MAX):
         route = table.get(b"%d" % number, float(number))
         route.latency.add(1.0)

@@ -132,7 +132,7 @@ def test_the_state(busy: FakeAdmin) -> None:
         assert value(busy, "retter_state", state=state) == is_in_it
     assert value(busy, "retter_mode", mode="open") == 1
     assert value(busy, "retter_transitions_total", state="OPEN", cause="forced-open") == 1
-    busy.proxy.services.breaker.set_mode(busy.proxy.loop.now, Mode.AUTO)
+    busy.proxy.services.breaker.circuit.set_mode(busy.proxy.loop.now, Mode.AUTO)
     assert value(busy, "retter_transitions_total", state="LIMITING", cause="released") == 1
 
 

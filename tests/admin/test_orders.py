@@ -324,7 +324,7 @@ def test_those_who_leave_a_pause_leave_nothing_behind() -> None:
         clients = [admin.proxy.client(get(f"/first/{number}")) for number in range(3)]
         for number in range(10 * HELD_LEFT_MAX):
             admin.proxy.client(get(f"/{number}")).resets()
-        room = admin.proxy.services.breaker.room
+        room = admin.proxy.services.breaker.circuit.room
         assert room.held == 3
         assert len(room._held) <= 2 * room.held + HELD_LEFT_MAX
         assert admin.post("/api/resume").json["released"] == 3

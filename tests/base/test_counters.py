@@ -69,7 +69,7 @@ def test_requests_are_counted_by_status_and_reason() -> None:
     proxy.upstream.sends(reply(status="404 Not Found"))
     client.sends(b"DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")
     proxy.upstream.sends(b"HTTP/1.1 204 No Content\r\n\r\n")
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get(headers={"If-None-Match": '"1"'}))
     proxy.upstream.resets()
     proxy.auto_accept = False

@@ -141,7 +141,7 @@ class Site:
     @property
     def state(self) -> State:
         """The circuit's."""
-        return self.driver.breaker.state
+        return self.driver.breaker.circuit.state
 
     @property
     def snapshot(self) -> Snapshot:
@@ -275,6 +275,6 @@ def test_a_blocked_client_that_waits_is_passed_over_for_the_probe() -> None:
 def test_held_closed_or_open_counts_nothing() -> None:
     site = Site()
     for mode in (Mode.CLOSED, Mode.OPEN):
-        site.driver.breaker.set_mode(site.driver.now, mode)
+        site.driver.breaker.circuit.set_mode(site.driver.now, mode)
         blocked = [site.ask(66, Outcome.OVERLOAD, kind=Kind.OTHER) for _ in range(9)]
         assert all(isinstance(one, Permit) for one in blocked)

@@ -138,12 +138,12 @@ def get(driver: Driver, client: int, key: bytes, stored: float | None = None) ->
 def test_nothing_is_sorted_while_closed(asked: list[tuple[int, bool, int]]) -> None:
     """Who asks for how much may be counted; the line is one for all, in the order of coming."""
     driver = Driver(BreakerSettings(fairness=FairnessMode.ON))
-    fairness = driver.breaker.fairness
+    fairness = driver.breaker.circuit.fairness
     assert fairness is not None
     order: list[Permit] = []
     for number, (client, stored, ends) in enumerate(asked):
         decision = get(driver, client, b"/%d" % number, 1.0 if stored else None)
-        if driver.breaker.state is not State.CLOSED:
+        if driver.breaker.circuit.state is not State.CLOSED:
             return
         assert isinstance(decision, Permit)
         assert decision.lane == UNSORTED
@@ -156,7 +156,7 @@ def test_nothing_is_sorted_while_closed(asked: list[tuple[int, bool, int]]) -> N
 def test_below_half_of_the_places_nobody_is_counted() -> None:
     """It costs nothing as long as it cannot matter."""
     driver = Driver(BreakerSettings(fairness=FairnessMode.ON, max_in_flight=8))
-    fairness = driver.breaker.fairness
+    fairness = driver.breaker.circuit.fairness
     assert fairness is not None
     for number in range(4):
         assert not driver.breaker.wants_asker(has_stored=False)
@@ -174,7 +174,7 @@ def test_a_visitor_gets_the_next_place_though_a_crawler_waits() -> None:
         get(driver, 1, b"/crawled/%d" % number)
         if number == 50:
             driver.tick()
-    assert driver.breaker.state is State.LIMITING
+    assert driver.breaker.circuit.state is State.LIMITING
     driver.tick()
     crawler = get(driver, 1, b"/more")
     visitor = get(driver, 2, b"/read")
@@ -196,7 +196,7 @@ def test_observed_the_line_stays_one_for_all() -> None:
         get(driver, 1, b"/crawled/%d" % number)
     driver.tick()
     get(driver, 1, b"/more")
-    fairness = driver.breaker.fairness
+    fairness = driver.breaker.circuit.fairness
     assert fairness is not None
     assert sum(fairness.asked) > 0
     order = [permit.key for permit in driver.queued]
@@ -208,12 +208,12 @@ def test_observed_the_line_stays_one_for_all() -> None:
 def test_switched_off_there_is_none_of_it() -> None:
     """The plain line, and no table."""
     driver = Driver()
-    assert driver.breaker.fairness is None
-    assert driver.breaker.calm == driver.breaker.cap
+    assert driver.breaker.circuit.fairness is None
+    assert driver.breaker.circuit.calm == driver.breaker.circuit.cap
 
 
 def test_an_open_circuit_does_not_ask_who_gets_a_stored_response() -> None:
     driver = Driver(BreakerSettings(fairness=FairnessMode.ON, mode=Mode.OPEN))
-    assert driver.breaker.state is State.OPEN
+    assert driver.breaker.circuit.state is State.OPEN
     assert not driver.breaker.wants_asker(has_stored=True)
     assert driver.breaker.wants_asker(has_stored=False)

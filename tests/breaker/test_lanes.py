@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from retter.base.reason import Reason
 from retter.breaker import constants
+from retter.breaker.baseline import Baseline
 from retter.breaker.demand import DemandTable
 from retter.breaker.fairness import Asker, Sorted
 from retter.breaker.lanes import Lanes
@@ -15,7 +16,7 @@ from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phas
 from retter.breaker.routes import RouteTable
 from retter.breaker.tickets import Tickets
 
-ROUTE = RouteTable(0.0).get(b"GET /", 0.0)
+ROUTE = RouteTable(0.0, Baseline()).get(b"GET /", 0.0)
 
 
 @dataclass

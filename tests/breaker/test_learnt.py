@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.breaker import BreakerSettings, CircuitBreaker, constants
+from retter.breaker import BreakerSettings, constants, sweep
+from retter.breaker.circuit import Circuit
 from retter.breaker.learnt import learnt, relearn
 
 
-def breaker(now: float = 0.0) -> CircuitBreaker:
-    return CircuitBreaker(BreakerSettings(), now)
+def breaker(now: float = 0.0) -> Circuit:
+    return Circuit(BreakerSettings(), now)
 
 
-def taught() -> CircuitBreaker:
+def taught() -> Circuit:
     """One that knows an application of eight workers that fails above sixteen in flight."""
     one = breaker()
     one.limit.set_limit(11.0)
@@ -37,7 +38,7 @@ def taught() -> CircuitBreaker:
     return one
 
 
-def written(one: CircuitBreaker) -> Any:
+def written(one: Circuit) -> Any:
     return json.loads(json.dumps(learnt(one)))
 
 
@@ -87,4 +88,4 @@ def test_one_part_that_is_something_else_breaks_nothing(name: str, value: Any) -
     relearn(one, {**written(taught()), name: value}, 0.0, 0.0)
     assert 1.0 <= one.limit.limit <= constants.RANK_MAX
     assert one.cap >= 1.0
-    one.tick(1.0)
+    sweep.tick(one, 1.0)

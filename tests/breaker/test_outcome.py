@@ -71,17 +71,17 @@ def test_answers_about_the_request_end_no_outage() -> None:
     """The circuit is open, and a limiter in front of the application still says 429 to a bot."""
     proxy = FakeProxy()
     for number in range(20):
-        if proxy.services.breaker.state is State.OPEN:
+        if proxy.services.breaker.circuit.state is State.OPEN:
             break
         proxy.client(get(f"/{number}"), peername=(f"192.0.2.{number}", 50000))
         proxy.upstream.sends(reply(b"", status="503 Busy"))
-    assert proxy.services.breaker.state is State.OPEN
+    assert proxy.services.breaker.circuit.state is State.OPEN
     client = proxy.client()
     for _ in range(5):
         client.sends(b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
         proxy.upstream.sends(reply(b"slow down", status="429 Too Many Requests"))
         assert status_of(client.received()) == 429
-    assert proxy.services.breaker.state is State.OPEN
+    assert proxy.services.breaker.circuit.state is State.OPEN
 
 
 def test_the_operator_may_call_429_a_failure() -> None:

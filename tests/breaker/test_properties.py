@@ -65,7 +65,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     def asker(self, client: int) -> Asker | None:
         """Return who asks: somebody with a session, with a ticket, a crawler, nobody known."""
-        fairness = self.driver.breaker.fairness
+        fairness = self.driver.breaker.circuit.fairness
         if fairness is None or not client:
             return None
         session = 100 + client if client == 1 else 0
@@ -82,7 +82,7 @@ class AnyHistory(RuleBasedStateMachine):
         for _ in range(count):
             permit = self.driver.admit(Kind.OTHER, route=b"OTHER /", stored=None)
             assert isinstance(permit, Permit)
-            paused = self.driver.breaker.paused_until is not None
+            paused = self.driver.breaker.circuit.paused_until is not None
             waits = not paused and permit.phase is Phase.QUEUED  # the driver knows when
             assert waits or permit.phase is (Phase.HELD if paused else Phase.IN_FLIGHT)
             assert permit.kind is Kind.OTHER
@@ -142,7 +142,7 @@ class AnyHistory(RuleBasedStateMachine):
         """Nothing goes upstream for a while."""
         self.driver.pause(seconds)
 
-    @precondition(lambda self: self.driver.breaker.paused_until is not None)
+    @precondition(lambda self: self.driver.breaker.circuit.paused_until is not None)
     @rule()
     def resume(self) -> None:
         """The pause is over before its time."""
@@ -166,9 +166,9 @@ class AnyHistory(RuleBasedStateMachine):
         driver.check()
         assert not driver.in_flight
         assert not driver.queued
-        assert not driver.breaker.flight.keys
+        assert not driver.breaker.circuit.flight.keys
         driver.run(constants.BODY_MAX_S + 6)
-        assert not driver.breaker.flight._due
+        assert not driver.breaker.circuit.flight._due
         decision = driver.admit(Kind.GET, b"/late", route=b"GET /new", stored=1.0)
         assert isinstance(decision, Permit)
         driver.finish(decision, Outcome.OK)
@@ -192,13 +192,13 @@ class AnyHistoryInLanes(AnyHistory):
     def lanes_agree(self) -> None:
         """What is counted in the lanes is what waits, and a ticket stands once."""
         breaker = self.driver.breaker
-        room = breaker.room
+        room = breaker.circuit.room
         assert isinstance(room, Lanes)
         assert sum(room.counts) + room.others == room.waiting
         tickets = [permit.ticket for permit in self.driver.queued if permit.ticket >= 0]
         assert len(tickets) == len(set(tickets))
-        assert breaker.fairness is not None
-        assert set(tickets) <= breaker.fairness.tickets._standing
+        assert breaker.circuit.fairness is not None
+        assert set(tickets) <= breaker.circuit.fairness.tickets._standing
 
 
 AnyHistoryInLanes.TestCase.settings = AnyHistory.TestCase.settings
@@ -297,7 +297,7 @@ def test_without_a_queue_the_circuit_stays_closed(
                 driver.finish(permit)
                 due.remove((at, permit))
             driver.tick()
-        assert driver.breaker.state is State.CLOSED
+        assert driver.breaker.circuit.state is State.CLOSED
     assert not driver.transitions
 
 
@@ -318,7 +318,7 @@ def test_open_always_ends(lost: list[str]) -> None:
     for earlier, later in pairwise(granted):
         assert later - earlier >= driver.settings.open_min_s - 1e-9
     driver.finish(next_probe(driver), Outcome.OK)
-    assert driver.breaker.state is State.HALF_OPEN
+    assert driver.breaker.circuit.state is State.HALF_OPEN
 
 
 def opened() -> Driver:
@@ -328,7 +328,7 @@ def opened() -> Driver:
         permit = driver.admit(Kind.GET, b"/%d" % number)
         assert isinstance(permit, Permit)
         driver.finish(permit, Outcome.OVERLOAD)
-    assert driver.breaker.state is State.OPEN
+    assert driver.breaker.circuit.state is State.OPEN
     return driver
 
 
@@ -358,12 +358,12 @@ def test_results_of_an_older_generation_change_no_state(
         driver.finish(permit, Outcome.OVERLOAD)
     if half:
         driver.finish(next_probe(driver), Outcome.OK)
-    state = driver.breaker.state
+    state = driver.breaker.circuit.state
     assert state is (State.HALF_OPEN if half else State.OPEN)
     for permit, outcome in zip(old, outcomes, strict=True):
         assert isinstance(permit, Permit)
         driver.finish(permit, outcome)
-        assert driver.breaker.state is state
+        assert driver.breaker.circuit.state is state
 
 
 @given(load=st.integers(1, 60), stored=st.booleans())
@@ -381,14 +381,14 @@ def test_relief_closes_the_circuit() -> None:
     driver = Driver(BreakerSettings(max_in_flight=16))
     for number in range(200):
         driver.admit(Kind.GET, b"/%d" % number)
-    assert driver.breaker.state is State.LIMITING
+    assert driver.breaker.circuit.state is State.LIMITING
     while driver.in_flight or driver.queued:
         for permit in list(driver.in_flight):
             driver.finish(permit)
         driver.tick()
     b0 = driver.breaker.snapshot(driver.now).baseline_s
     driver.run(max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * b0) + 1.0)
-    assert driver.breaker.state is State.CLOSED
+    assert driver.breaker.circuit.state is State.CLOSED
 
 
 def test_shed_objects_are_never_permits() -> None:

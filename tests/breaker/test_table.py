@@ -248,7 +248,7 @@ def test_an_application_that_holds_everything_is_never_limited(
     assert not driver.answered
     assert not driver.timed_out
     assert all(permit.phase is Phase.DONE for permit in seen)
-    assert driver.breaker.state is State.CLOSED
+    assert driver.breaker.circuit.state is State.CLOSED
 
 
 def test_one_client_cannot_open_the_circuit() -> None:
@@ -270,9 +270,9 @@ def test_one_client_cannot_open_the_circuit() -> None:
     pass_(1)
     for _ in range(50):
         fail(7)
-    assert driver.breaker.state is State.CLOSED
+    assert driver.breaker.circuit.state is State.CLOSED
     for client in range(2, 20):
-        if driver.breaker.state is State.OPEN:
+        if driver.breaker.circuit.state is State.OPEN:
             break
         fail(client)
-    assert driver.breaker.state is State.OPEN
+    assert driver.breaker.circuit.state is State.OPEN

@@ -51,7 +51,7 @@ class Site:
             self.opens()
 
     def opens(self, mode: Mode = Mode.OPEN) -> None:
-        self.proxy.services.breaker.set_mode(self.proxy.loop.now, mode)
+        self.proxy.services.breaker.circuit.set_mode(self.proxy.loop.now, mode)
 
     def stores(self, answer: bytes, request: bytes = b"") -> None:
         client = self.proxy.client(request or get(headers=GZIP))
@@ -514,7 +514,7 @@ def test_nothing_is_decoded_for_a_request_that_is_forwarded(
     proxy.upstream.sends(packed)
     assert decoded == []
     client.received()
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     assert body_of(client.received()) == b"hello"
     assert len(decoded) == 1
@@ -533,7 +533,7 @@ def test_what_a_client_cannot_read_is_nothing_to_shed_it_with(headers: dict[str,
     client = proxy.client(get(headers={"Accept-Encoding": "gzip, br, compress"}))
     proxy.upstream.sends(reply(gzip.compress(b"hello"), headers=headers))
     client.received()
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     proxy.upstream.sends(reply(b"plain"))
     assert body_of(client.received()) == b"plain"

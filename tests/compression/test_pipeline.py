@@ -83,7 +83,7 @@ def answer_to(proxy: FakeProxy, request: bytes, *pieces: bytes) -> bytes:
 
 
 def open_circuit(proxy: FakeProxy) -> None:
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
 
 
 # -- which answers
@@ -724,14 +724,14 @@ def test_a_page_that_comes_again_is_not_compressed_again() -> None:
     proxy = make()
     for second in range(3):
         date = {"Date": f"Sun, 06 Nov 1994 08:49:3{second} GMT"}
-        proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+        proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
         answer_to(proxy, get(), reply(PAGE, headers={**HTML, **date}))
         open_circuit(proxy)
         answer = answer_to(proxy, get(headers=GZIP))
         assert ungzipped(answer) == PAGE and field(answer, "Date") == date["Date"]
     assert proxy.services.compression.stats()["stored_forms"] == 1
     # Nor is it for another visitor who has the same page.
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
     cookie = {"Cookie": "PHPSESSID=0123456789abcdef"}
     answer_to(proxy, get(headers=cookie), reply(PAGE, headers=HTML))
     open_circuit(proxy)
@@ -742,7 +742,7 @@ def test_a_page_that_comes_again_is_not_compressed_again() -> None:
 def test_a_304_that_refreshes_a_page_renews_the_heads_of_its_forms() -> None:
     proxy = stored_proxy(reply(PAGE, headers={**HTML, "ETag": '"a"', "X-Age": "old"}))
     assert ungzipped(proxy_answer(proxy, "/0")) == PAGE
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
     answer_to(
         proxy,
         get("/0", headers={"If-None-Match": '"a"'}),
@@ -870,7 +870,7 @@ def test_the_tag_is_known_by_whatever_way_it_was_weakened() -> None:
         open_circuit(proxy)
         for _ in range(2):
             answer_to(proxy, get(headers=GZIP))
-        proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+        proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
 
     def untouched(proxy: FakeProxy) -> None:
         answer_to(proxy, get(), page)

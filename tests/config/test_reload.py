@@ -108,12 +108,12 @@ def test_the_circuit_follows_its_setting_but_not_another_one() -> None:
     proxy = FakeProxy()
     breaker = proxy.services.breaker
     apply(proxy, circuit="open")
-    assert breaker.mode.value == "open"
-    breaker.set_mode(proxy.loop.now, type(breaker.mode)("closed"))  # by an operator
+    assert breaker.circuit.mode.value == "open"
+    breaker.circuit.set_mode(proxy.loop.now, type(breaker.circuit.mode)("closed"))  # by an operator
     apply(proxy, circuit="open", drain_s=3.0)
-    assert breaker.mode.value == "closed"
+    assert breaker.circuit.mode.value == "closed"
     apply(proxy, circuit="auto")
-    assert breaker.mode.value == "auto"
+    assert breaker.circuit.mode.value == "auto"
 
 
 def test_the_breaker_counts_by_the_new_ratio() -> None:
@@ -123,7 +123,7 @@ def test_the_breaker_counts_by_the_new_ratio() -> None:
         proxy.client(get(f"/{number}"))
         proxy.upstream.sends(reply(b"", status="500 Oh"))
     proxy.advance(0.1)
-    assert proxy.services.breaker.state.value == "OPEN"
+    assert proxy.services.breaker.circuit.state.value == "OPEN"
     client = proxy.client(get("/page"))
     proxy.advance(10)
     answer = client.received()

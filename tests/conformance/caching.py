@@ -334,7 +334,7 @@ def carry_out(rule: Rule, way: str) -> list[str]:
         exchange(request, answer)
     proxy.loop.now += rule.wait_s
     if way == WAYS[0]:
-        proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+        proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     asks = rule.asks if rule.again is None else rule.again
     got = exchange(_request(rule.again_method, rule.again_target or rule.target, asks), OOPS)
     return list(_faults(rule, got))

@@ -175,8 +175,8 @@ def test_a_tick_goes_on_to_the_next_exchange(monkeypatch: pytest.MonkeyPatch, na
 def test_whose_turn_it_is_goes_on_after_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     proxy = FakeProxy(circuit="open")
     told = identity_fields(proxy)
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.AUTO)
-    proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 5)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.AUTO)
+    proxy.services.breaker.circuit.pause(proxy.loop.now, proxy.loop.now + 5)
     clients = [proxy.client(get(f"/{n}")) for n in range(2)]
     forward = Exchange.forward
 

@@ -63,7 +63,7 @@ def test_a_minute_of_trouble(log: Log) -> None:
     assert (record["seconds"], record["in_flight"]) == (60, 0)
     assert record["p99_ms"] is not None
     proxy.advance(61)  # and it is over
-    if proxy.services.breaker.state.value == "CLOSED":
+    if proxy.services.breaker.circuit.state.value == "CLOSED":
         assert len(log.records) == 1
 
 
@@ -71,7 +71,7 @@ def test_a_circuit_held_open_is_trouble_as_well(log: Log) -> None:
     proxy = watched(failure_volume=2)
     for number in range(10):
         ask(proxy, reply(b"", status="500 Oh"), f"/{number}")
-    assert proxy.services.breaker.state.value == "OPEN"
+    assert proxy.services.breaker.circuit.state.value == "OPEN"
     proxy.advance(181)
     assert [record["state"] for record in log.records] == ["OPEN"] * 3
     assert log.records[-1]["requests"] == 0

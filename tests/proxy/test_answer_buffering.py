@@ -199,10 +199,10 @@ def test_a_client_that_takes_nothing_is_dropped_whatever_it_sends() -> None:
 
 def test_a_client_that_takes_nothing_of_a_stored_answer_is_dropped() -> None:
     proxy = FakeProxy(write_timeout_s=5, circuit="open")
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
     proxy.client(get())
     proxy.upstream.sends(reply(b"good"))
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     client = proxy.client()
     write = client.transport.write
 

@@ -74,7 +74,7 @@ def test_streams_that_are_awaited_take_nobodys_place() -> None:
         client = proxy.client(get(f"/new-{number}"))
         proxy.upstream.sends(reply(b"new"))
         assert body_of(client.received()) == b"new"
-    assert proxy.services.breaker.state is State.CLOSED
+    assert proxy.services.breaker.circuit.state is State.CLOSED
 
 
 def test_a_client_that_leaves_frees_the_application() -> None:
@@ -91,7 +91,7 @@ def test_a_client_that_leaves_frees_the_application() -> None:
 @pytest.mark.parametrize("mode", [Mode.OPEN, Mode.CLOSED])
 def test_it_is_forwarded_in_every_state(mode: Mode) -> None:
     proxy = FakeProxy()
-    proxy.services.breaker.set_mode(proxy.loop.now, mode)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, mode)
     client = listener(proxy)
     proxy.upstream.sends(HEAD)
     assert status_of(client.received()) == 200

@@ -571,7 +571,7 @@ def test_what_follows_many_requests_leaves_no_connection_without_a_deadline(tail
 
 def test_what_follows_a_refused_last_request_leaves_no_connection_without_a_deadline() -> None:
     proxy = FakeProxy()
-    proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 3600)
+    proxy.services.breaker.circuit.pause(proxy.loop.now, proxy.loop.now + 3600)
     for _ in range(HELD_MAX):
         proxy.client(counted(0))
     last = CHUNKED.replace(b"Host: a", b"Host: a\r\nConnection: close")

@@ -495,7 +495,7 @@ def test_a_hung_application_is_waited_for_no_longer_than_the_patience() -> None:
     # The application's late answer refreshes the store and frees the place.
     proxy.upstream.sends(reply(b"late"))
     proxy.assert_at_rest()
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     assert body_of(client.received()) == b"late"
 
@@ -1035,7 +1035,7 @@ def test_a_request_that_cannot_begin_takes_no_place(
                 client.sends(request_bytes)
             client.transport.lose()
     proxy.assert_at_rest()
-    assert proxy.services.breaker.limit.in_flight == 0
+    assert proxy.services.breaker.circuit.limit.in_flight == 0
     proxy.client(get("/next"))
     proxy.upstream.sends(reply(b"fine"))
     proxy.assert_at_rest()

@@ -260,7 +260,7 @@ def test_an_error_page_is_a_failure_for_the_breaker() -> None:
     proxy.advance(60)
     for target in ("/a", "/b", "/c", "/d", "/e"):
         asked(proxy, html(ERROR), target)
-    assert proxy.services.breaker.state.value == "OPEN"
+    assert proxy.services.breaker.circuit.state.value == "OPEN"
     client = proxy.client(get("/f"))
     assert body_of(client.received()) == PAGE, "without asking"
 

@@ -82,7 +82,7 @@ def test_those_that_leave_are_no_failures_of_the_application() -> None:
         proxy.advance(TICK_S)
         told.close()
     assert proxy.proxy.stats()[GONE] == 30
-    assert proxy.services.breaker.state.value == "CLOSED"
+    assert proxy.services.breaker.circuit.state.value == "CLOSED"
     for upstream in proxy.upstreams:
         upstream.sends(reply(b"page"))
     visitor = proxy.client(get("/new"))

@@ -37,7 +37,7 @@ STORED = (
 def test_a_working_application_answers_it(mode: Mode) -> None:
     """Whatever is stored, and whatever the circuit's state."""
     proxy = warmed()
-    proxy.services.breaker.set_mode(proxy.loop.now, mode)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, mode)
     client = proxy.client(head())
     assert proxy.upstream.received().startswith(b"HEAD / HTTP/1.1\r\n")
     proxy.upstream.sends(b"HTTP/1.1 200 OK\r\nContent-Length: 777\r\n\r\n")

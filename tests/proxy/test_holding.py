@@ -169,9 +169,9 @@ def test_in_trouble_half_an_answer_is_none(dies: bool) -> None:
 def test_in_every_state_but_closed_there_is_trouble(state: State) -> None:
     proxy = warmed()
     client = proxy.client(get())
-    proxy.services.breaker.state = state
+    proxy.services.breaker.circuit.state = state
     proxy.upstream.sends(HEAD + b"hello")
-    proxy.services.breaker.state = State.CLOSED
+    proxy.services.breaker.circuit.state = State.CLOSED
     proxy.advance(0.5)
     assert client.received() == b""
     proxy.upstream.sends(b"world")

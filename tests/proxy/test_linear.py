@@ -70,7 +70,7 @@ class World:
         )  # fmt: skip
 
     def _set_mode(self, mode: Mode) -> None:
-        self.proxy.services.breaker.set_mode(self.proxy.loop.now, mode)
+        self.proxy.services.breaker.circuit.set_mode(self.proxy.loop.now, mode)
 
     def store(self, answer: bytes) -> None:
         """Let a GET have this answer."""

@@ -27,7 +27,7 @@ def test_what_happens_is_counted() -> None:
     client = proxy.client(get())
     assert proxy.proxy.stats()["exchanges"] == 1
     proxy.upstream.sends(reply(b"good"))
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     client.sends(get())
     client.sends(get("/unknown"))
     proxy.client(b"bad\r\n\r\n")

@@ -17,7 +17,7 @@ def opened() -> FakeProxy:
         client.sends(get("/page", headers=COOKIE))
         proxy.upstream.sends(reply(b"bad", status="500 Internal Server Error"))
     assert body_of(client.received()).endswith(b"good")
-    assert proxy.services.breaker.state is State.OPEN
+    assert proxy.services.breaker.circuit.state is State.OPEN
     proxy.upstream.received()
     proxy.advance(0.5)
     return proxy
@@ -42,13 +42,13 @@ def test_the_page_that_failed_is_asked_for_again_and_again_until_all_is_well() -
     assert asked(proxy, 1.0) == b"", "the wait grows"
     assert asked(proxy, 1.5).startswith(b"GET /page ")
     proxy.upstream.sends(reply(b"better"))
-    assert proxy.services.breaker.state is State.HALF_OPEN
+    assert proxy.services.breaker.circuit.state is State.HALF_OPEN
     for _ in range(10):
         assert asked(proxy, 1.1).count(b"GET /page ") == 1
         proxy.upstream.sends(reply(b"better"))
-    assert proxy.services.breaker.state is not State.HALF_OPEN
+    assert proxy.services.breaker.circuit.state is not State.HALF_OPEN
     assert asked(proxy, 5.0) == b""
-    assert proxy.services.breaker.state is State.CLOSED
+    assert proxy.services.breaker.circuit.state is State.CLOSED
     proxy.assert_at_rest()
     proxy.client(get("/page", headers=COOKIE))
     assert asked(proxy, 0.0).count(b"GET /page ") == 1
@@ -58,7 +58,7 @@ def test_what_this_machine_is_shown_is_stored_for_nobody() -> None:
     proxy = opened()
     assert asked(proxy, 1.1).startswith(b"GET /page ")
     proxy.upstream.sends(reply(b"for administrators"))
-    assert proxy.services.breaker.state is State.HALF_OPEN
+    assert proxy.services.breaker.circuit.state is State.HALF_OPEN
     client = proxy.client(get("/page", headers={"Accept": "text/html"}))
     if not (answer := client.received()):
         proxy.upstream.sends(reply(b"bad", status="500 Internal Server Error"))
@@ -96,7 +96,7 @@ def test_nothing_is_asked_that_nobody_has_stored_in_public() -> None:
     for _ in range(5):
         proxy.client(get("/account", headers=session))
         proxy.upstream.sends(reply(b"bad", status="500 Internal Server Error"))
-    assert proxy.services.breaker.state is State.OPEN
+    assert proxy.services.breaker.circuit.state is State.OPEN
     for upstream in proxy.upstreams:
         upstream.received()
     assert asked(proxy, 10.0) == b""
@@ -117,4 +117,4 @@ def test_a_refused_probe_is_asked_again_and_its_answer_ends_with_it() -> None:
     assert asked(proxy, 0.0).startswith(b"GET /page ")
     proxy.upstream.resets()
     proxy.assert_at_rest()
-    assert proxy.services.breaker.state is State.OPEN
+    assert proxy.services.breaker.circuit.state is State.OPEN

@@ -97,7 +97,7 @@ class Site:
         for path, body in (("/", BODY), ("/other", OTHER), ("/small", b"small")):
             client.sends(get(path))
             self.proxy.upstream.sends(reply(body, headers={"ETag": f'"{len(body)}"'}))
-        self.proxy.services.breaker.set_mode(self.proxy.loop.now, Mode.OPEN)
+        self.proxy.services.breaker.circuit.set_mode(self.proxy.loop.now, Mode.OPEN)
         client.resets()
 
     def client(self, sends: bytes, room: int = 0) -> "tuple[FakePeer, SlowTransport]":
@@ -266,7 +266,7 @@ def test_a_connection_that_breaks_while_slices_are_written() -> None:
 def test_a_failing_application_and_a_slow_reader() -> None:
     """The stored answer is written by an exchange that has its own end."""
     site = Site()
-    site.proxy.services.breaker.set_mode(site.proxy.loop.now, Mode.AUTO)
+    site.proxy.services.breaker.circuit.set_mode(site.proxy.loop.now, Mode.AUTO)
     site.proxy.advance(60)
     _, transport = site.client(get())
     site.proxy.upstream.sends(reply(b"broken", status="500 Oh"))

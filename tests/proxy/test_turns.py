@@ -197,7 +197,7 @@ def test_the_operators_page_takes_its_place(tmp_path: Path) -> None:
 def test_a_pause_shows_the_page_without_a_ticket() -> None:
     """There is no line to stand in."""
     proxy = FakeProxy()
-    proxy.services.breaker.pause(proxy.loop.now, proxy.loop.now + 300)
+    proxy.services.breaker.circuit.pause(proxy.loop.now, proxy.loop.now + 300)
     visitor = proxy.client(get("/page", headers=BROWSER))
     proxy.advance(51)
     answer = visitor.received()

@@ -42,11 +42,11 @@ def answered(proxy: FakeProxy, date: str, request: bytes, answer: bytes) -> byte
 
 def stored_answer(proxy: FakeProxy, request: bytes) -> bytes:
     """Return what the store answers much later."""
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     proxy.advance(5)
     answer = answered(proxy, DATE, request, b"")
     assert field(answer, "X-Retter") == "cache"
-    proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
     return answer
 
 
@@ -134,7 +134,7 @@ def test_compressed_forms_have_it_too() -> None:
         assert gzip.decompress(body_of(seen)) == PAGE
         assert dates_in(seen) == [date]
         client = proxy.client()
-        proxy.services.breaker.set_mode(proxy.loop.now, Mode.OPEN)
+        proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
         for _ in range(2):  # made, and made before
             proxy.date = DATE
             client.sends(asks)
@@ -142,7 +142,7 @@ def test_compressed_forms_have_it_too() -> None:
             answer = client.written()
             assert gzip.decompress(body_of(answer)) == PAGE
             assert (field(answer, "X-Retter"), dates_in(answer)) == ("cache", [date])
-        proxy.services.breaker.set_mode(proxy.loop.now, Mode.CLOSED)
+        proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
     assert proxy.services.compression.stats()["stored_forms"] == 1, "the body is the same"
 
 

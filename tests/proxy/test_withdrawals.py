@@ -258,9 +258,9 @@ def test_an_open_circuit_believes_no_refusal(state: State) -> None:
     """A failing application says many things: a route is missing, a login service is down."""
     site = Site()
     site.ask("/a")
-    site.fake.services.breaker.state = state
+    site.fake.services.breaker.circuit.state = state
     site.fake.services.withdrawals.refused(
-        site.parsed("/a")[1], 404, site.fake.services.breaker.state, 1, site.fake.loop.now
+        site.parsed("/a")[1], 404, site.fake.services.breaker.circuit.state, 1, site.fake.loop.now
     )
     assert site.has("/a")
 
@@ -268,7 +268,7 @@ def test_an_open_circuit_believes_no_refusal(state: State) -> None:
 def test_in_a_held_open_circuit_what_is_stored_stays() -> None:
     site = Site()
     site.ask("/a", says={"ETag": '"1"'})
-    site.fake.services.breaker.set_mode(site.fake.loop.now, Mode.OPEN)
+    site.fake.services.breaker.circuit.set_mode(site.fake.loop.now, Mode.OPEN)
     # Not answered from the store: it has none for this credential.
     site.ask("/a", "404 Not Found", TOKEN)
     assert site.has("/a")

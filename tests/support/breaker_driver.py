@@ -54,7 +54,7 @@ class Driver:
         asker: Asker | None = None,
     ) -> Permit | Rejection:
         """Ask, and start at once what may start."""
-        state = self.breaker.state
+        state = self.breaker.circuit.state
         if self.foretells:
             before = self.breaker.snapshot(self.now)
             would = self.breaker.would(self.now, kind, route, key, stored, client, asker)
@@ -71,7 +71,7 @@ class Driver:
                 assert would.serve_stored == decision.serve_stored
             assert transitions <= len(self.transitions)
         self.log.append(repr(decision))
-        if self.breaker.paused_until is not None:
+        if self.breaker.circuit.paused_until is not None:
             if isinstance(decision, Rejection):
                 assert decision.reason is Reason.PAUSED
                 assert decision.serve_stored == (stored is not None)
@@ -88,8 +88,9 @@ class Driver:
             return decision
         if decision.phase is Phase.QUEUED:
             if kind is not Kind.GET:
-                assert self.breaker.limit.in_flight >= self.breaker.table.ceiling or any(
-                    not permit.is_get for permit in self.queued
+                assert (
+                    self.breaker.circuit.limit.in_flight >= self.breaker.circuit.table.ceiling
+                    or any(not permit.is_get for permit in self.queued)
                 ), "other methods wait below a known ceiling alone"
             self.queued.append(decision)
             return decision
@@ -99,8 +100,10 @@ class Driver:
                 self.probes_since.append(self.now)
         elif kind is Kind.GET and self.mode in (Mode.AUTO, Mode.OPEN):
             # One more than the ceiling is a trial.
-            room = self.breaker.cap + (stored is not None and self.breaker.table.ceiling < inf)
-            assert self.breaker.limit.load < room, "admitted above the cap"
+            room = self.breaker.circuit.cap + (
+                stored is not None and self.breaker.circuit.table.ceiling < inf
+            )
+            assert self.breaker.circuit.limit.load < room, "admitted above the cap"
         self.start(decision)
         return decision
 
@@ -135,10 +138,14 @@ class Driver:
         if not self.breaker.waiting:
             return
         breaker = self.breaker
-        load, cap, ceiling = breaker.limit.load, breaker.cap, breaker.table.ceiling
+        load, cap, ceiling = (
+            breaker.circuit.limit.load,
+            breaker.circuit.cap,
+            breaker.circuit.table.ceiling,
+        )
         released_before = self.released
         ready = breaker.take_ready(self.now)
-        if breaker.paused_until is not None:
+        if breaker.circuit.paused_until is not None:
             assert not ready
             return
         # Those released go whatever the load: other methods, probes, and who waited for the pace.
@@ -154,7 +161,7 @@ class Driver:
         with_stored = [permit for permit in line if permit.has_stored]
         if rest and rest[0].is_get:
             others = []
-        if type(breaker.room) is WaitingRoom:  # the order of lanes is looked at elsewhere
+        if type(breaker.circuit.room) is WaitingRoom:  # the order of lanes is looked at elsewhere
             due = others + without_stored + with_stored
             assert rest == due[: len(rest)], "first come, first served"
         for permit in ready:
@@ -165,14 +172,14 @@ class Driver:
     @property
     def released(self) -> list[Permit]:
         """Those who have waited long enough, place or not."""
-        return list(self.breaker.room._released)
+        return list(self.breaker.circuit.room._released)
 
     def tick(self, dt: float = TICK_S) -> None:
         """Let time go on by one tick."""
         self.now += dt
-        paused = self.breaker.paused_until is not None
+        paused = self.breaker.circuit.paused_until is not None
         answered = self.breaker.tick(self.now)
-        if paused and self.breaker.paused_until is None:
+        if paused and self.breaker.circuit.paused_until is None:
             self.let_go()
         for permit in answered:
             self.log.append(f"tick {permit!r}")
@@ -201,7 +208,7 @@ class Driver:
             self.in_flight.remove(permit)
             self.detached.append(permit)
         self.start_ready()
-        if self.breaker.paused_until is None:
+        if self.breaker.circuit.paused_until is None:
             for permit in self.queued:
                 longest_s = (
                     self.settings.queue_wait_s if permit.is_get else self.settings.write_wait_s
@@ -217,19 +224,19 @@ class Driver:
     def set_mode(self, mode: Mode) -> None:
         """The operator speaks."""
         self.mode = mode
-        self.breaker.set_mode(self.now, mode)
+        self.breaker.circuit.set_mode(self.now, mode)
         self.start_ready()
 
     def pause(self, seconds: float) -> None:
         """The operator lets nothing through."""
-        self.breaker.pause(self.now, self.now + seconds)
+        self.breaker.circuit.pause(self.now, self.now + seconds)
         moved = [permit for permit in self.queued if permit.phase is Phase.HELD]
         self.held += moved
         self.queued = [permit for permit in self.queued if permit not in moved]
 
     def resume(self) -> None:
         """The pause is over."""
-        assert self.breaker.resume(self.now) == len(self.held)
+        assert self.breaker.circuit.resume(self.now) == len(self.held)
         self.let_go()
         self.start_ready()
 
@@ -253,7 +260,7 @@ class Driver:
         assert figures.old_others == old
         load = figures.in_flight - max(0.0, old - constants.OLD_OTHERS_SHARE * figures.limit)
         assert abs(figures.load - load) < 1e-9
-        keys = self.breaker.flight.keys
+        keys = self.breaker.circuit.flight.keys
         assert sum(keys.values()) == sum(permit.is_get for permit in self.in_flight)
         assert all(count > 0 for count in keys.values())
         assert figures.limit >= min(constants.SPARE + 1, self.settings.limit_start, 3)
@@ -266,8 +273,12 @@ class Driver:
             assert isfinite(value)
             assert value >= 0
         assert figures.routes <= constants.ROUTES_MAX
-        assert 0 <= self.breaker.opening.probes <= constants.PROBES_MAX
-        assert figures.state is self.breaker.state
+        # One a wait, and none counts for longer than its patience.
+        probes_max = 1 + self.settings.patience_max_s / self.settings.open_min_s
+        opening = self.breaker.circuit.opening
+        probes = [one for one in self.in_flight if one.probe is opening and not one.is_slow]
+        assert len(probes) <= probes_max
+        assert figures.state is self.breaker.circuit.state
         if self.settings.max_in_flight and self.mode is not Mode.CLOSED:
             assert figures.cap <= self.settings.max_in_flight
         if self.mode is Mode.OPEN:

@@ -1,0 +1,205 @@
+"""What the end of a request teaches: what answers take, what fails, up to where all is well.
+
+`succeeded` takes constant time, and so does `failed` unless a failure is worth a look at the table
+or at the routes.
+"""
+
+from bisect import bisect_left
+from typing import Final
+
+from retter.base.counters import LATENCY_BOUNDS_S
+from retter.breaker import constants
+from retter.breaker.circuit import Circuit
+from retter.breaker.permit import Permit, Phase
+from retter.breaker.routes import Route
+from retter.breaker.states import Signal, State
+
+_CLOSED: Final = State.CLOSED
+_LIMITING: Final = State.LIMITING
+_OPEN: Final = State.OPEN
+_HALF_OPEN: Final = State.HALF_OPEN
+
+
+def detach(circuit: Circuit, now: float, permit: Permit) -> None:
+    """A tunnel or a stream: from now on it says nothing about the application's load.
+
+    Nothing happens if the tick has detached it already.
+    """
+    if permit.phase is Phase.DETACHED:
+        return
+    assert permit.phase is Phase.IN_FLIGHT, f"{permit} cannot be detached"
+    permit.phase = Phase.DETACHED
+    leave(circuit, now, permit, False)
+
+
+def leave(circuit: Circuit, now: float, permit: Permit, completed: bool) -> None:
+    """It is not in flight any more; `completed` if the application answered it."""
+    limit = circuit.limit
+    limit.in_flight -= 1
+    limit.load -= 1
+    if limit.old_others:
+        limit.old_others -= permit.is_slow and not permit.is_get
+        limit.weigh()
+    circuit.flight.leave(permit)
+    if permit.is_cold:
+        circuit.baseline.cold_leave(now, completed=completed)
+
+
+# --- a good answer ---
+
+
+def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
+    """Take in a good answer."""
+    took_s = now - permit.started_at
+    route = permit.route
+    limit = circuit.limit
+    # With every answer, so its parts are here and not a call away: a twentieth of the whole.
+    baseline = route.baseline
+    known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
+    expected_s = baseline.mean_s if known else circuit.baseline.mean_s
+    latency = route.latency
+    bucket = bisect_left(LATENCY_BOUNDS_S, took_s)  # Histogram.add, and once for both
+    latency.counts[bucket] += 1
+    latency.total += took_s
+    if permit.first_byte_at >= 0:
+        in_pieces = circuit.counts.in_pieces
+        in_pieces.counts[bucket] += 1
+        in_pieces.total += took_s
+    limit.completions += 1
+    limit.work_s += expected_s
+    if known and took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
+        if not permit.is_judged:
+            permit.row.in_time += 1
+    else:
+        _late(circuit, now, permit, took_s)
+    circuit.pulse.passed_at = route.passed_at = now
+    if permit.uncongested:
+        _learn(circuit, now, route, took_s)
+    table = circuit.table
+    if permit.rank > table.ceiling:
+        table.passed_above_ceiling(now, permit.rank)
+        circuit.set_cap()
+    if permit.probe is not None or route.opening is not None:
+        _probe_passed(circuit, now, permit)
+    elif permit.generation == circuit.generation:
+        if not permit.is_slow:
+            route.outcomes.passed += 1
+        failures = circuit.failures
+        failures.recent.passed += 1
+        if failures.in_a_row:
+            failures.end_row()
+        failures.clients.passed(permit.client, now)
+        if circuit.state is _HALF_OPEN:
+            circuit.climb(now)
+        elif circuit.state is _OPEN and not permit.is_get:
+            circuit.fire(now, Signal.PROBE_PASSED)
+
+
+def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
+    """Take in an answer that is late, or of a route of which little is known.
+
+    Nothing is late for a queue if the application paused: who was in flight when it went on says
+    nothing.
+    """
+    route, pulse = permit.route, circuit.pulse
+    if took_s <= route.late_after_s:
+        permit.row.in_time += not permit.is_judged
+    elif took_s > pulse.silence_s and pulse.is_silent(now):
+        pulse.woke_at = now
+    elif not permit.is_judged and permit.started_at >= pulse.woke_at:
+        permit.row.late += 1
+    if route.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
+        route.first_answers.add(took_s, 0.0)
+
+
+def _learn(circuit: Circuit, now: float, route: Route, took_s: float) -> None:
+    limiting = circuit.state is _LIMITING
+    weight = constants.BASELINE_WEIGHT_LIMITING if limiting else constants.BASELINE_WEIGHT
+    route.baseline.add(took_s, weight)
+    if circuit.baseline.cold is None:
+        circuit.baseline.add(took_s, weight)
+    if limiting and circuit.dips.sample(now, circuit.baseline.mean_s):
+        circuit.limit.restart_window(now)
+        circuit.set_cap()
+
+
+def _probe_passed(circuit: Circuit, now: float, permit: Permit) -> None:
+    route = permit.route
+    if permit.probe is circuit.opening:
+        if circuit.state is _OPEN:
+            circuit.fire(now, Signal.PROBE_PASSED)
+    # Other methods need no probe: they always go.
+    elif (permit.probe is route.opening and not permit.is_slow) or not permit.is_get:
+        route.close()
+
+
+# --- a failure ---
+
+
+def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> None:
+    """Take in that there was no answer, or a bad one."""
+    route, failures, table = permit.route, circuit.failures, circuit.table
+    route.errors += 1
+    counts = failures.clients.failed(permit.client, now) or refused
+    if permit.probe is not None or route.opening is not None:
+        if counts and permit.probe is not None and not permit.is_slow:
+            permit.probe.failed(now, refused=refused)
+        return
+    if permit.generation != circuit.generation or not counts:
+        return
+    permit.row.failed += 1
+    agreed = refused or failures.clients.agree(now)
+    if failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
+        if permit.rank > table.ceiling:
+            table.failed_above_ceiling()
+            return  # it stands above the ceiling: that is explained
+        if circuit.state is not _OPEN and agreed and table.read_ceiling():
+            _ceiling_lowered(circuit, now)
+            return
+    failures.failed(route, refused=refused)
+    if not permit.is_slow:
+        route.outcomes.failed += 1
+    if circuit.state is _HALF_OPEN:
+        if not failures.clients.is_doubted(permit.client, now):
+            circuit.fire(now, Signal.TRIAL_FAILED)
+    elif circuit.state is not _OPEN and agreed:
+        _judge(circuit, now, route)
+
+
+def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
+    """Take in that a request takes too long: if it is a GET, its route has failed.
+
+    Other methods may take long; they count for less from now on.
+    """
+    permit.is_slow = True
+    route = permit.route
+    if not permit.is_get:
+        circuit.limit.discount()
+    elif permit.probe is not None:
+        permit.probe.failed(now)
+    elif route.opening is not None or permit.generation != circuit.generation:
+        pass
+    elif circuit.state is _HALF_OPEN:
+        circuit.fire(now, Signal.TRIAL_FAILED)
+    elif circuit.state is not _OPEN:
+        route.outcomes.failed += 1
+        if circuit.routes.fails_alone(route):
+            circuit.open_route(now, route)
+
+
+def _ceiling_lowered(circuit: Circuit, now: float) -> None:
+    circuit.table.trial_at = now + constants.TRIAL_S
+    circuit.failures.clear()  # they are explained
+    circuit.set_cap()
+    if circuit.state is _CLOSED:
+        circuit.fire(now, Signal.OVERLOADED)
+
+
+def _judge(circuit: Circuit, now: float, route: Route) -> None:
+    failures = circuit.failures
+    if failures.nobody_listens:
+        circuit.fire(now, Signal.FAILING)
+    elif failures.fails_alone(route, circuit.routes, now):
+        circuit.open_route(now, route)
+    elif failures.many(circuit.settings):
+        circuit.fire(now, Signal.FAILING)
