@@ -55,7 +55,7 @@ class Journal:
             payload = data[at + _entry.size : at + _entry.size + length]
             if not length or len(payload) < length or checksum != self._checksum(payload):
                 break
-            removals.add(_unpacked(payload))
+            removals.add(unpacked_removals(payload))
             at += _entry.size + length
         self._end = at
         return removals
@@ -66,10 +66,10 @@ class Journal:
         Raises:
             OSError: It could not be written.
         """
-        payload = _packed(removals)
+        payload = packed_removals(removals)
         if len(payload) > ENTRY_BYTES_MAX or self._end + len(payload) + 64 > JOURNAL_BYTES:
             # No room: more goes than has to, which is nobody's page shown to somebody else.
-            payload = _packed(Removals(everything=True))
+            payload = packed_removals(Removals(everything=True))
             self._end = _epoch.size  # in place of all before
         entry = _entry.pack(len(payload), self._checksum(payload)) + payload
         os.pwrite(self._fd, entry, self._end)
@@ -98,7 +98,8 @@ class Journal:
         return crc32(payload, crc32(_epoch.pack(self._epoch)))
 
 
-def _packed(removals: Removals) -> bytes:
+def packed_removals(removals: Removals) -> bytes:
+    """Return removals as octets."""
     said: dict[str, Any] = {
         "owners": [one.hex() for one in removals.owners],
         "marks": list(removals.marks),
@@ -110,7 +111,8 @@ def _packed(removals: Removals) -> bytes:
     return json.dumps({name: value for name, value in said.items() if value}).encode()
 
 
-def _unpacked(payload: bytes) -> Removals:
+def unpacked_removals(payload: bytes) -> Removals:
+    """Return what was packed; what is not understood means that everything goes."""
     try:
         said = json.loads(payload)
         removals = Removals(

@@ -4,6 +4,9 @@ On SIGUSR2 a process starts its successor and passes it the listening sockets th
 at the same address. So no connection is refused or lost, whichever process the kernel has queued it
 for. When the successor serves, it says so with one byte, and the old process stops accepting and
 drains. A successor that ends before that changes nothing.
+
+It also gets one end of a pair of sockets and a file in memory. By these the old process tells what
+it knows (proxy/handover.py). Nothing of that stands in arguments or in the environment.
 """
 
 import json
@@ -57,6 +60,8 @@ class Inheritance:
         self._lent: set[str] = set()  # by a process that goes on with them if we do not serve
         self._ready_fd = -1
         self.store_fd = -1  # the lock of `--store`, which both hold while one takes over
+        self.state: socket.socket | None = None  # where the previous process tells what it knows
+        self.memory_fd = -1  # of the file where it writes that
         text = os.environ.pop(_VARIABLE, "")
         if text:
             given = json.loads(text)
@@ -66,9 +71,18 @@ class Inheritance:
             self._kept |= set(given["kept"])
             self._ready_fd = given["ready"]
             self.store_fd = given["store"]
+            self._take_state(given.get("state", -1), given.get("memory", -1))
             os.set_inheritable(self._ready_fd, False)
             for listener in self._listeners:
                 listener.set_inheritable(False)
+
+    def _take_state(self, state_fd: int, memory_fd: int) -> None:
+        if state_fd >= 0:  # else it is of an earlier version
+            self.state = socket.socket(fileno=state_fd)
+            self.state.set_inheritable(False)
+        if memory_fd >= 0:
+            self.memory_fd = memory_fd
+            os.set_inheritable(memory_fd, False)
 
     def take(self, address: ListenAddress) -> socket.socket | None:
         """Return the socket that listens there, if there is one."""
@@ -102,21 +116,27 @@ class Inheritance:
             self._ready_fd = -1
 
     def start_successor(
-        self, listeners: Sequence[socket.socket], log_format: str = "", store_fd: int = -1
+        self,
+        listeners: Sequence[socket.socket],
+        log_format: str = "",
+        store_fd: int = -1,
+        state_fd: int = -1,
+        memory_fd: int = -1,
     ) -> "Successor":
         """Start the same command once more.
 
-        It gets these sockets, how the log is written, and the lock of `--store` if there is one.
+        It gets these sockets, how the log is written, the lock of `--store` if there is one, and
+        where it is told what this process knows.
         """
         ready, its_ready = os.pipe()
         numbers = [listener.fileno() for listener in listeners]
         given = {
             "listeners": numbers, "kept": sorted(self._kept), "ready": its_ready,
-            "log_format": log_format, "store": store_fd,
+            "log_format": log_format, "store": store_fd, "state": state_fd, "memory": memory_fd,
         }  # fmt: skip
         command = [sys.executable, *sys.orig_argv[1:]]
         environment = systemd.environment_of_successor() | {_VARIABLE: json.dumps(given)}
-        lent = numbers if store_fd < 0 else [*numbers, store_fd]
+        lent = [*numbers, *[one for one in (store_fd, state_fd, memory_fd) if one >= 0]]
         for number in (*lent, its_ready):
             os.set_inheritable(number, True)
         try:

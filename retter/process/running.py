@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, Callable
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 from retter.breaker import Mode, Transition
@@ -23,11 +24,14 @@ from retter.net.sockets import (
     url_of,
 )
 from retter.process.descriptors import DESCRIPTORS_KEPT, accept_backlog, descriptor_limit
+from retter.proxy.handover import Giver, Taker, make_memory, read_secrets
 from retter.proxy.lasting import open_disk
-from retter.proxy.proxy import Proxy
+from retter.proxy.proxy import DRAIN_IDLE_S, Proxy
 from retter.proxy.proxy_protocol import ProxiedConnection
 from retter.proxy.redirect import RedirectingConnection
 from retter.proxy.sampling import client_connection_class
+from retter.proxy.secrets import Secrets
+from retter.proxy.state_link import StateLink
 from retter.proxy.tls import TLSConnection
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
@@ -53,6 +57,8 @@ class RunningProxy:
         self._services = proxy.services
         self._inheritance = inheritance
         self._handed_over = False
+        self._giver: Giver | None = None  # to the process that takes over
+        self._taker: Taker | None = None  # from the one before
         self._servers: list[asyncio.Server] = []
         self._sockets: list[socket.socket] = []
         self._certificates: Certificates | None = None
@@ -121,6 +127,7 @@ class RunningProxy:
         limit = descriptor_limit()
         backlog = accept_backlog(limit)
         services.clients.descriptors_max = max(1, limit - DESCRIPTORS_KEPT - backlog)
+        await self._take_over()
         for listener, address in zip(self._sockets, addresses, strict=True):
             connection = self._connection_maker(address)
             self.addresses.append(url_of(listener, address.tls))
@@ -132,6 +139,17 @@ class RunningProxy:
         self._proxy.ticker.start()
         if self._admin is not None and for_operators is not None:
             await self._admin.listen(for_operators)
+
+    async def _take_over(self) -> None:
+        """Take over what the process before knows, if there is one and it can be understood."""
+        begun, taker = self._services.loop.time(), self._taker
+        if taker is not None:
+            await taker.load()
+            if taker.trouble:
+                _log_cold(taker.trouble)
+                return
+            took_s = round(self._services.loop.time() - begun, 3)
+            log.info("taken-over", entries=taker.entries, circuit=self.state, took_s=took_s)
 
     def _socket(self, address: ListenAddress) -> socket.socket:
         inherited = self._inheritance.take(address) if self._inheritance is not None else None
@@ -153,10 +171,19 @@ class RunningProxy:
             if services.learnt is not None:
                 services.learnt.save()
             services.disk.lend()
-        return self._inheritance.start_successor(listeners, log_format(), store_fd)
+        ours, its = socket.socketpair()
+        with its:
+            memory_fd = make_memory()
+            self._giver = Giver(services, StateLink(ours), memory_fd)
+            return self._inheritance.start_successor(
+                listeners, log_format(), store_fd, its.fileno(), memory_fd
+            )
 
     def not_handed_over(self) -> None:
         """There is no successor: all goes on as before."""
+        if self._giver is not None:
+            self._giver.close()
+            self._giver = None
         disk = self._proxy.services.disk
         if disk is not None:
             disk.take_back()
@@ -224,8 +251,11 @@ class RunningProxy:
         until = now + services.settings.drain_s
         while True:
             await read_what_has_come()
-            self._proxy.drain(now)
-            if not services.clients.connections or now >= until:
+            ends = now >= until
+            # Its successor serves: nobody waits for the end of this process, so it can wait for the
+            # next request of each client.
+            self._proxy.drain(now, inf if self._handed_over and not ends else DRAIN_IDLE_S)
+            if not services.clients.connections or ends:
                 break
             await asyncio.sleep(DRAIN_POLL_S)
             now = services.loop.time()
@@ -263,7 +293,32 @@ class RunningProxy:
                 listener.close()
             if self._admin is not None:
                 self._admin.close()
+            if self._giver is not None:
+                self._giver.finish()
+            if self._taker is not None:
+                self._taker.close()
             self._proxy.close()
+
+
+def _link_to_predecessor(
+    inheritance: Inheritance | None,
+) -> tuple[StateLink | None, Secrets | None]:
+    """Return the link to the process before this one, and its secrets."""
+    if inheritance is None or inheritance.state is None:
+        return None, None
+    link = StateLink(inheritance.state)
+    try:
+        return link, read_secrets(link)
+    except ValueError as error:
+        link.close()
+        _log_cold(str(error))
+        return None, None
+
+
+def _log_cold(why: str) -> None:
+    log.warning(
+        "takeover-cold", error=why, advice="the process before this one could not tell what it knew"
+    )
 
 
 @contextlib.asynccontextmanager
@@ -291,13 +346,16 @@ async def running(
     loop = asyncio.get_running_loop()
     lock_fd = inheritance.store_fd if inheritance is not None else -1
     disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself)
+    link, secrets = _link_to_predecessor(inheritance)
     try:
-        proxy = Proxy(settings, loop, on_transition, disk=disk)
+        proxy = Proxy(settings, loop, on_transition, disk=disk, secrets=secrets)
     except BaseException:
         if disk is not None:
             disk.close()
         raise
     running_proxy = RunningProxy(proxy, inheritance)
+    if inheritance is not None and link is not None and secrets is not None:
+        running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, secrets)
     try:
         await running_proxy._listen(by_itself=by_itself)
         yield running_proxy

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from ssl import SSLContext
@@ -31,6 +32,7 @@ from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
 from retter.proxy.sampling import upstream_connection
+from retter.proxy.secrets import SECRET_BYTES, Secrets
 from retter.proxy.services import Services
 from retter.proxy.turns import Turns
 from retter.proxy.upstream_connection import UpstreamConnection
@@ -45,8 +47,6 @@ from retter.telemetry.access_log import AccessLog
 
 if TYPE_CHECKING:
     from retter.disk.shelf import DiskShelf
-
-SECRET_BYTES = 32  # of this process: no key means anything to the next one
 
 
 class PoolOptions(TypedDict):
@@ -67,11 +67,13 @@ def build_services(
     pool_class: type[ConnectionPool],
     clock: Callable[[], float],
     disk: "DiskShelf | None" = None,
+    secrets: Secrets | None = None,
 ) -> Services:
     """Make all shared parts of a process.
 
     Args:
         disk: What is to be behind the store.
+        secrets: Of the process that this one takes over from.
 
     Raises:
         ConfigError: A file cannot be read or written.
@@ -84,8 +86,11 @@ def build_services(
         answers.set_state(transition.after)
         on_transition(transition)
 
-    rules = owner_rules(settings, None, disk)
-    peers = Peers(settings)
+    secrets = secrets or Secrets()
+    if disk is not None:
+        secrets = replace(secrets, owner=disk.secret, public=disk.site_key)
+    rules = owner_rules(settings, None, secrets)
+    peers = Peers(settings, secrets.clients)
     heads = HeadReader(settings, rules, peers.instance)
     store = ResponseStore(store_rules(settings, rules, disk))
     hints = Hints()
@@ -93,9 +98,7 @@ def build_services(
     bound: BoundConnections[UpstreamConnection] = BoundConnections()
     compression = Compression(store, worker, loop.time)
     configure_compression(compression, settings)
-    breaker = CircuitBreaker(
-        breaker_settings(settings), now, state_changed, os.urandom(SECRET_BYTES)
-    )
+    breaker = CircuitBreaker(breaker_settings(settings), now, state_changed, secrets.tickets)
     address = parse_upstream(settings.upstream)
     pool = pool_class(
         address,
@@ -141,6 +144,7 @@ def build_services(
         failed_page=FailedPage(),
         compression=compression,
         decoding=Decoding(store, worker),
+        secrets=secrets,
         disk=disk,
     )
     if disk is not None:
@@ -175,20 +179,12 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
     )
 
 
-def owner_rules(
-    settings: Settings, before: OwnerRules | None, disk: "DiskShelf | None" = None
-) -> OwnerRules:
+def owner_rules(settings: Settings, before: OwnerRules | None, secrets: Secrets) -> OwnerRules:
     """Make the rules by which owners are told apart; what is known of sessions goes on."""
-    if before is not None:
-        secret, lasting, origin = before.secret, before.lasting, before.origin
-    elif disk is not None:
-        secret, lasting, origin = disk.secret, True, os.urandom(SECRET_BYTES)
-    else:
-        secret, lasting, origin = os.urandom(SECRET_BYTES), False, b""
     return OwnerRules(
-        secret=secret,
-        lasting=lasting,
-        origin=origin,
+        secret=secrets.owner,
+        lasting=True,  # beside a store on disk, or in the process that takes over
+        origin=os.urandom(SECRET_BYTES) if before is None else before.origin,
         session_cookies=encoded(settings.session_cookies),
         ignore_cookies=encoded(settings.ignore_cookies),
         neutral_headers=encoded(settings.neutral_headers),

@@ -16,14 +16,17 @@ def _trust_of(settings: Settings) -> Trust:
 class Peers:
     """The facts about peers, for all connections of one process.
 
+    Args:
+        secret: Keys the numbers of clients.
+
     Attributes:
         ids: Numbers for addresses.
         instance: This process's own Via id.
         trust: Which peers are trusted proxies.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.ids = ClientIds(os.urandom(32), settings.client_prefix)
+    def __init__(self, settings: Settings, secret: bytes) -> None:
+        self.ids = ClientIds(secret, settings.client_prefix)
         self.instance = os.urandom(6).hex().encode()
         self.trust = _trust_of(settings)
 

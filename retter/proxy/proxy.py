@@ -16,6 +16,7 @@ from retter.proxy.figures import stats
 from retter.proxy.holders import queued_holder_of
 from retter.proxy.lasting import keep_rules
 from retter.proxy.pool import ConnectionPool
+from retter.proxy.secrets import Secrets
 from retter.proxy.ticker import Ticker
 from retter.store.owner import tells_more_apart
 from retter.store.policy import StorePolicy
@@ -35,6 +36,7 @@ class Proxy:
         pool_class: Makes the upstream connections.
         clock: Seconds for the access log: the same as the loop's, but finer.
         disk: What is to be behind the store; it is closed with the proxy.
+        secrets: Of the process that this one takes over from.
 
     Attributes:
         services: What connections and exchanges share.
@@ -49,10 +51,13 @@ class Proxy:
         pool_class: type[ConnectionPool] = ConnectionPool,
         clock: Callable[[], float] = time.monotonic,
         disk: "DiskShelf | None" = None,
+        secrets: Secrets | None = None,
     ) -> None:
         self._clock = clock
         self.on_transition = [on_transition] if on_transition is not None else []
-        self.services = build.build_services(settings, loop, self._tell, pool_class, clock, disk)
+        self.services = build.build_services(
+            settings, loop, self._tell, pool_class, clock, disk, secrets
+        )
         self.ticker = Ticker(self.services)
 
     def _tell(self, transition: Transition) -> None:
@@ -69,7 +74,7 @@ class Proxy:
         """
         services = self.services
         now, before, rules_before = services.loop.time(), services.settings, services.owner_rules
-        rules = build.owner_rules(settings, rules_before)
+        rules = build.owner_rules(settings, rules_before, services.secrets)
         # These may fail, so they come first.
         error_page = build.error_page(settings)
         pool_options = build.pool_options(settings)
@@ -109,7 +114,7 @@ class Proxy:
 
     # -- the end, and looking in ----------------------------------------------------------------
 
-    def drain(self, now: float) -> None:
+    def drain(self, now: float, idle_s: float = DRAIN_IDLE_S) -> None:
         """Close what has been idle for a while; all else closes after its next answer.
 
         A client that has just had its answer may be about to ask again, and one that has just
@@ -118,9 +123,10 @@ class Proxy:
         Args:
             now: What has come until then must have been read. Else a process that was held up
                 would close on requests that wait in its sockets.
+            idle_s: For how long; infinity: none is closed before it has asked once more.
         """
         self.services.draining = True  # from now on at the latest
-        before = now - DRAIN_IDLE_S
+        before = now - idle_s
         for connection in list(self.services.clients.connections):
             if connection.idle and connection.waits_since() <= before:
                 connection.close()

@@ -23,6 +23,7 @@ from retter.proxy.learnt import LearntKeeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
+from retter.proxy.secrets import Secrets
 from retter.proxy.turns import Turns
 from retter.proxy.upstream_connection import UpstreamConnection
 from retter.proxy.withdrawals import Withdrawals
@@ -87,6 +88,7 @@ class Services:
     compression: Compression
     decoding: Decoding
 
+    secrets: Secrets
     disk: "DiskShelf | None" = None  # behind the store
     learnt: LearntKeeper | None = None  # what outlives the process beside the store
     draining: bool = False  # all connections close after their next answer

@@ -98,7 +98,7 @@ class Turns:
             # Each answer gives another value: what stays the same is the lineage.
             place = self._rules.lineages.find(identity.rolling.value)
             if place is not None:
-                return _SESSION | (hash(place.lineage) & _SESSION_BITS), ISSUED
+                return _SESSION | (int.from_bytes(place.lineage[:8]) & _SESSION_BITS), ISSUED
         standing, mark = self._rules.seen.known.standing_of(identity.marks, now)
         return _SESSION | (mark & _SESSION_BITS), standing
 

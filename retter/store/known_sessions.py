@@ -44,6 +44,26 @@ class KnownSessions:
         if len(self._issued) < ISSUED_MAX:
             self._issued[mark] = None
 
+    def all_marks(self) -> list[tuple[int, str, float]]:
+        """Return mark, table, and since when it is kept: for another process (handover.py)."""
+        return [
+            *[(mark, "issued", 0.0) for mark in self._issued],
+            *[(mark, "given", 0.0) for mark in self._given],
+            *[(mark, "kept", since) for mark, since in self._kept.items()],
+        ]
+
+    def know(self, mark: int, table: str, since: float) -> None:
+        """Know a session as another process does."""
+        if table == "given":
+            self.given(mark)
+        elif table == "kept":
+            if mark not in self._kept and len(self._kept) < KEPT_MAX:
+                self._kept[mark] = since
+        else:
+            self._given.pop(mark, None)
+            self._kept.pop(mark, None)
+            self.restore(mark)
+
     def given(self, mark: int) -> None:
         """The application has set it."""
         if mark not in self._issued:

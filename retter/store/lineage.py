@@ -43,6 +43,10 @@ class Place(NamedTuple):
     earlier: tuple[tuple[bytes, int], ...]  # lineages it reads, each up to a generation
 
 
+# A value, its place, whose heir it is, whether an heir goes on, its heirs, when it was replaced.
+Facts = tuple[bytes, Place | None, bytes, bool, tuple[bytes, ...], float]
+
+
 class _Value:
     """The facts about one value."""
 
@@ -119,6 +123,25 @@ class Lineages:
         """Return whether an answer to a request with this value may be stored."""
         found = self._values.get(value)
         return found is not None and asked_at <= found.replaced_at + OVERLAP_S
+
+    def all_values(self) -> list[bytes]:
+        """Return all that is known, longest unused first: for another process (handover.py)."""
+        return list(self._values)
+
+    def facts_of(self, value: bytes) -> Facts | None:
+        """Return all that is known of a value."""
+        one = self._values.get(value)
+        if one is None:
+            return None
+        return value, one.place, one.parent, one.continued, tuple(one.heirs), one.replaced_at
+
+    def restore(self, facts: Facts) -> None:
+        """Know what another process knows of a value, or knows by now."""
+        value, place, parent, continued, heirs, replaced_at = facts
+        entry = _Value(None if place is None else Place(*place), parent)
+        entry.continued, entry.heirs, entry.replaced_at = continued, list(heirs), replaced_at
+        self._values.pop(value, None)
+        self._keep(value, entry)
 
     def _place_of_heir(self, parent: bytes) -> Place:
         before = self._values.get(parent)

@@ -218,7 +218,8 @@ class OwnerRules:
                 key_bytes_max=COOKIE_LINE_BYTES_REMEMBERED_MAX,
             ),
         )
-        fill(self, "mark", partial(_lasting_mark, self.secret) if self.lasting else hash)
+        keyed = blake2b(key=self.secret, digest_size=8, person=b"mark")
+        fill(self, "mark", partial(_lasting_mark, keyed) if self.lasting else hash)
         fill(self, "hasher", blake2b(key=self.secret, digest_size=OWNER_BYTES))
         fill(self, "is_rolling", name_matcher(self.rolling_cookies))
         fill(
@@ -272,10 +273,11 @@ def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
     return classify
 
 
-def _lasting_mark(secret: bytes, value: bytes) -> int:
+def _lasting_mark(keyed: blake2b, value: bytes) -> int:
     # 64 bits with a sign, as hash has them.
-    digest = blake2b(value, key=secret, digest_size=8, person=b"mark").digest()
-    return int.from_bytes(digest, signed=True)
+    hasher = keyed.copy()  # half the price of a new one with a key
+    hasher.update(value)
+    return int.from_bytes(hasher.digest(), signed=True)
 
 
 _lengths = Struct(">II").pack

@@ -70,6 +70,15 @@ class SessionsSeen:
             self._issued.popitem(last=False)
         return False
 
+    def all_issued(self) -> list[bytes]:
+        """Return the sessions begun lately: for another process (handover.py)."""
+        return list(self._issued)
+
+    def restore_issued(self, session: bytes) -> None:
+        """Know a session that was begun in another process."""
+        if len(self._issued) < ISSUED_MAX:
+            self._issued[session] = None
+
     def used_by(self, session: bytes, client: str) -> bool:
         """Note who uses a session; whether it is shared now.
 

@@ -59,7 +59,7 @@ from retter.store.replacement import victims, without_replaced
 from retter.store.rules import MIB, StoreRules, StoreStats
 from retter.store.selection import hashed_vary, select, selected
 from retter.store.taken_back import TakenBack, others_at
-from retter.store.write_behind import Found, Purge, WriteBehind
+from retter.store.write_behind import Found, Purge, Removals, WriteBehind
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -276,7 +276,7 @@ class ResponseStore:
 
     # -- What is behind: a disk
 
-    def put_behind(self, behind: WriteBehind) -> None:
+    def put_behind(self, behind: WriteBehind | None) -> None:
         """Have a disk behind: what is not in memory may be there, and what changes goes there."""
         self.behind = self._shelves.behind = behind
 
@@ -561,14 +561,19 @@ class ResponseStore:
         marked = 0
         for url in urls:
             for key in {key_of(owner, url) for owner in (*identity.owners, b"")}:
-                self._changes.remember(key, now)
-                if self.behind is not None:
-                    self.behind.supersede(key, now)
-                for stored in map(as_stored, self._slots.get(key, ())):
-                    if not stored.superseded:
-                        self._shelves.replace(key, stored, stored._replace(superseded=True))
-                        self._shelves.tell(key, now)
-                        marked += 1
+                marked += self._supersede(key, now)
+        return marked
+
+    def _supersede(self, key: bytes, now: float) -> int:
+        self._changes.remember(key, now)
+        if self.behind is not None:
+            self.behind.supersede(key, now)
+        marked = 0
+        for stored in map(as_stored, self._slots.get(key, ())):
+            if not stored.superseded:
+                self._shelves.replace(key, stored, stored._replace(superseded=True))
+                self._shelves.tell(key, now)
+                marked += 1
         self._counts.superseded += marked
         return marked
 
@@ -652,6 +657,52 @@ class ResponseStore:
             purged = sum([self._shelves.remove_key(key) for key in found])
         self._counts.purged += purged
         return purged
+
+    # -- Another process, from which this one takes over (handover.py)
+
+    def all_slots(self) -> dict[bytes, tuple[Record, ...]]:
+        """Return what is stored, by key: to be read, and not kept."""
+        return self._slots
+
+    def marks_of(self, key: bytes) -> tuple[int, ...]:
+        """Return the marks of the sessions of a key's owner."""
+        owner, _ = key_parts(key)
+        return self._shelves.marks.of(owner) if owner else ()
+
+    def take_over(self, key: bytes, found: Found, now: float, *, tell: bool) -> None:
+        """Store what the other process has under a key, unless what is here is newer.
+
+        Args:
+            tell: The disk does not know it.
+        """
+        slot = self._slots.get(key)
+        if slot is not None:
+            newest = max([one[STORED_AT] for one in found.slot], default=now)
+            if max([one[STORED_AT] for one in slot]) > newest:
+                return
+            self._shelves.remove_key(key)
+        self.promote(key, found)
+        if tell:
+            self._shelves.tell(key, now)
+
+    def take_back(self, removals: Removals, now: float) -> None:
+        """Take back what the other process has taken back, also if it is still on its way."""
+        if removals.everything:
+            self.empty(now)
+        owners = set(self._owner_keys) if removals.personal else removals.owners
+        for owner in owners:
+            self.drop_owner(owner, now)
+        if removals.marks:
+            self.drop_owner(b"", now, tuple(removals.marks))
+        for purge in removals.purges:
+            self.purge(url=purge.url, prefix=purge.prefix, owner=purge.owner, now=now)
+        for key in removals.keys:
+            self._shelves.remove_key(key)
+            self._changes.remember_refusal(key, now)
+            if self.behind is not None:
+                self.behind.withdrawn(key, now)
+        for key in removals.superseded:
+            self._supersede(key, now)
 
     # -- Looking in from outside
 

@@ -232,6 +232,14 @@ class WriteBehind:
         """Take in what was taken back before the last end, and may not be on disk."""
         self._removals.add(removals)
 
+    def all_removals(self) -> Removals:
+        """Return all that was taken back and may not be on disk."""
+        removals = Removals()
+        if self._under_way is not None:
+            removals.add(self._under_way.removals)
+        removals.add(self._removals)
+        return removals
+
     def forget_bodies(self) -> None:
         """Memory has run out: what waits to be written goes, from the disk as well."""
         self.not_kept += len(self._slots)

@@ -15,6 +15,7 @@ from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.pool import ConnectionPool, Dialler
 from retter.proxy.proxy import Proxy
 from retter.proxy.proxy_protocol import ProxiedConnection
+from retter.proxy.secrets import Secrets
 from retter.proxy.ticker import TICK_S
 from retter.proxy.upstream_connection import UpstreamConnection
 
@@ -249,8 +250,15 @@ class FakeWorkers:
 class FakeProxy:
     """One proxy, any number of clients and upstream connections."""
 
-    def __init__(self, made: Settings | None = None, disk: Any = None, **settings: Any) -> None:
-        self.loop = FakeLoop()
+    def __init__(
+        self,
+        made: Settings | None = None,
+        disk: Any = None,
+        own_loop: FakeLoop | None = None,
+        secrets: Secrets | None = None,
+        **settings: Any,
+    ) -> None:
+        self.loop = own_loop or FakeLoop()
         self.auto_accept = True
         self.dialled: list[Dialler] = []
         self.upstreams: list[FakePeer] = []
@@ -261,7 +269,7 @@ class FakeProxy:
         loop: Any = self.loop
         self.proxy = Proxy(
             made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time,
-            disk,
+            disk, secrets,
         )  # fmt: skip
         services = self.services = self.proxy.services
         services.http_date = lambda: self.date

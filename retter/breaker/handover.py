@@ -1,0 +1,397 @@
+"""A breaker that goes on in another process: state, demand, and whose turn it is.
+
+At a takeover two processes serve one application for some seconds. The one that comes begins with
+all that the other knows: what was learnt (learnt.py), and the circuit's state too, since both are
+of the same moment. From then on each tells the other twenty times a second what it has in flight
+(`Shared`), so that together they stay within one limit.
+
+Times are monotonic seconds, which all processes of one machine count alike.
+"""
+
+from math import isfinite
+from typing import Any, Final
+
+from retter.breaker import constants
+from retter.breaker.circuit import Circuit
+from retter.breaker.demand import DemandTable
+from retter.breaker.fairness import Fairness
+from retter.breaker.learnt import learnt, relearn
+from retter.breaker.mode import Mode
+from retter.breaker.routes import Route
+from retter.breaker.states import State
+from retter.breaker.tickets import TICKETS_MAX, Tickets
+from retter.breaker.window import RollingWindow
+
+# Tickets that the old process may issue while it drains: their numbers are left to it.
+TICKETS_LEFT: Final = 65_536
+
+_COMPARED_BYTES: Final = 1024
+
+# While the other process has more than this share of what is in flight, what one of them sees
+# finished says nothing about the application's work rate.
+OTHERS_SHARE: Final = 0.25
+
+_RECOVERY: Final = ("_wait_s", "probe_at", "acted_at", "ramp", "_successes")
+_LIMIT: Final = ("windows", "crowded_windows", "shed_at")
+_DIPS: Final = ("_due_at", "_until", "_samples")
+_CIRCUIT: Final = ("passed_at", "stalled_at", "woke_at")
+_ROUTE: Final = ("excess_s", "passed_at", "is_open", "probe_at", "_wait_s", "errors")
+_DEMAND: Final = ("_forgotten", "_forgotten_at", "_given", "_given_at")
+_FAIRNESS: Final = ("_share_s", "_light_s", "_share_at", "_since")
+
+
+def state_of(circuit: Circuit) -> dict[str, Any]:
+    """Return all that another process needs to go on, as JSON can write it (with Infinity)."""
+    table, failures, fairness = circuit.table, circuit.failures, circuit.fairness
+    said: dict[str, Any] = {
+        "learnt": learnt(circuit),
+        "mode": circuit.mode.value,
+        "mode_set": circuit.settings.mode.value,
+        "state": circuit.state.value,
+        "paused_until": circuit.paused_until,
+        "circuit": _fields(circuit, _CIRCUIT),
+        "recovery": _fields(circuit.recovery, _RECOVERY),
+        "limit": _fields(circuit.limit, _LIMIT),
+        "dips": _fields(circuit.dips, _DIPS),
+        "late_from": table.late_from,
+        "trial_at": table.trial_at,
+        "failures": [failures.in_a_row, failures.refused_in_a_row, *_outcomes(failures.recent)],
+        "routes": [
+            [
+                route.name.decode("latin-1"), _fields(route, _ROUTE), _outcomes(route.outcomes),
+                _outcomes(route.late_calls), route.first_answers.mean_s,
+                route.first_answers.samples,
+            ]
+            for route in circuit.routes
+        ],
+    }  # fmt: skip
+    if fairness is not None:
+        said["fairness"] = {
+            "shares": _fields(fairness, _FAIRNESS),
+            "asked": fairness.asked,
+            "got": fairness.got,
+            "tickets": [fairness.tickets._began_at, fairness.tickets._issued],
+            "standing": sorted(fairness.tickets._standing),
+            "demand": [getattr(fairness.demand, name) for name in _DEMAND],
+        }
+    return said
+
+
+def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) -> bool:
+    """Go on where another process is; False if this is not what it has said.
+
+    A mode that an operator has forced passes over, and so does a pause. A mode in new settings
+    holds, and then the state is its own.
+
+    Args:
+        said: What `state_of` has returned there.
+        demand: What `demand_of` has.
+        spent: What `spent_of` has.
+    """
+    try:
+        mode, mode_set = Mode(said["mode"]), Mode(said["mode_set"])
+        state = State(said["state"])
+        if not relearn(circuit, said["learnt"], 0.0, now):
+            return False
+        _restore_figures(circuit, said)
+        for name, *rest in said["routes"][: constants.ROUTES_MAX]:
+            _restore_route(circuit.routes.get(name.encode("latin-1"), now), *rest)
+        if circuit.fairness is not None and "fairness" in said:
+            told = said["fairness"]
+            _restore_fairness(circuit.fairness, told, demand, spent, now)
+        paused_until = said["paused_until"]
+        if paused_until is not None:
+            circuit.pause(now, _number(paused_until))
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+        return False
+    if mode is not mode_set or circuit.settings.mode is mode_set:
+        circuit.mode, circuit.state = mode, state
+    circuit.set_cap()
+    return True
+
+
+def _restore_figures(circuit: Circuit, said: Any) -> None:
+    _restore(circuit, said["circuit"], _CIRCUIT)
+    _restore(circuit.recovery, said["recovery"], _RECOVERY)
+    _restore(circuit.limit, said["limit"], _LIMIT)
+    _restore(circuit.dips, said["dips"], _DIPS)
+    circuit.table.late_from = _number(said["late_from"])
+    circuit.table.trial_at = _number(said["trial_at"])
+    in_a_row, refused, passed, failed = said["failures"]
+    failures = circuit.failures
+    failures.in_a_row, failures.refused_in_a_row = int(in_a_row), int(refused)
+    failures.recent.passed, failures.recent.failed = int(passed), int(failed)
+
+
+def _restore_fairness(
+    fairness: Fairness, told: Any, demand: bytes, spent: bytes, now: float
+) -> None:
+    began_at, issued = told["tickets"]
+    standing = [int(number) for number in told["standing"]]
+    if not (
+        restore_demand(fairness.demand, demand, told["demand"], now)
+        and restore_tickets(fairness.tickets, spent, _number(began_at), int(issued), standing)
+    ):
+        raise ValueError
+    _restore(fairness, told["shares"], _FAIRNESS)
+    fairness.asked = [int(one) for one in told["asked"]]
+    fairness.got = [int(one) for one in told["got"]]
+
+
+def _restore_route(
+    route: Route,
+    fields: Any,
+    outcomes: list[int],
+    late_calls: list[int],
+    first_s: float,
+    first_samples: int,
+) -> None:
+    _restore(route, fields, _ROUTE)
+    for window, counts in ((route.outcomes, outcomes), (route.late_calls, late_calls)):
+        window.passed, window.failed = map(int, counts)
+    route.first_answers.mean_s = _number(first_s)
+    route.first_answers.samples = int(first_samples)
+
+
+def _outcomes(window: RollingWindow) -> list[int]:
+    return [window.passed, window.failed]
+
+
+def _fields(part: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in names}
+
+
+def _restore(part: object, said: Any, names: tuple[str, ...]) -> None:
+    """Take over figures, each of the type that it has here; None may become a number."""
+    for name in names:
+        value, before = said[name], getattr(part, name)
+        if value is None:
+            if before is not None and name != "_since":
+                raise ValueError(name)
+        elif isinstance(before, bool):
+            value = bool(value)
+        elif isinstance(before, int):
+            value = int(value)
+        else:
+            value = _number(value)
+        setattr(part, name, value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError
+    if value != value:
+        raise ValueError  # not a number
+    return float(value)
+
+
+# --- who has asked for how much ---
+
+
+def demand_of(circuit: Circuit) -> bytes:
+    """Return the table of demands as octets."""
+    if circuit.fairness is None:
+        return b""
+    table = circuit.fairness.demand
+    arrays = (table._keys, table._demand, table._got, table._at)
+    return b"".join([one.tobytes() for one in arrays])
+
+
+def spent_of(circuit: Circuit) -> bytes:
+    """Return which tickets are used up, a bit for each."""
+    return b"" if circuit.fairness is None else bytes(circuit.fairness.tickets._spent)
+
+
+def restore_demand(demand: DemandTable, octets: bytes, figures: list[float], now: float) -> bool:
+    """Begin with another process's table; False if it is none.
+
+    Args:
+        figures: The sums beside the table.
+    """
+    size, rest = divmod(len(octets), 4 * 8)
+    if rest or size > constants.DEMAND_CLIENTS_MAX or len(figures) != len(_DEMAND):
+        return False
+    fresh = DemandTable()
+    at = 0
+    for array in (fresh._keys, fresh._demand, fresh._got, fresh._at):
+        array.frombytes(octets[at : at + 8 * size])
+        at += 8 * size
+    numbers = (*fresh._demand, *fresh._got, *fresh._at, *figures)
+    if not all(isfinite(number) and number >= 0 for number in numbers):
+        return False
+    for slot, client in enumerate(fresh._keys):
+        if client:
+            fresh._slots[client] = slot
+        else:
+            fresh._free.append(slot)
+    if len(fresh._slots) + len(fresh._free) != size or any(one > now for one in fresh._at):
+        return False
+    for name, value in zip(_DEMAND, figures, strict=True):
+        setattr(fresh, name, float(value))
+    for name in (*_DEMAND, "_slots", "_free", "_keys", "_demand", "_got", "_at"):
+        setattr(demand, name, getattr(fresh, name))
+    return True
+
+
+def restore_tickets(
+    tickets: Tickets, spent: bytes, began_at: float, issued: int, standing: list[int]
+) -> bool:
+    """Know the tickets of another process: those used up, and those that stand in its line.
+
+    Its secret must be this one's. Numbers of what it still issues are left to it.
+    """
+    if len(spent) not in (0, TICKETS_MAX // 8) or not isfinite(began_at) or issued < 0:
+        return False
+    tickets._began_at = began_at
+    tickets._spent = bytearray(spent)
+    tickets._issued = issued
+    tickets._standing = set(standing)
+    if spent:
+        for number in range(issued, issued + TICKETS_LEFT):
+            bit = number % TICKETS_MAX
+            tickets._spent[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
+        tickets._issued += TICKETS_LEFT
+    return True
+
+
+# --- two processes, one application ---
+
+
+class Shared:
+    """What the other process has in flight at the application counts here too.
+
+    Its requests are counted in and out of this process's as if they were its own: so every
+    rule of the breaker sees all that the application sees.
+
+    Args:
+        comes: This process has begun with what the other one knows.
+    """
+
+    def __init__(self, circuit: Circuit, *, comes: bool) -> None:
+        self._circuit = circuit
+        self._others = 0  # in flight in the other process, counted here
+        self._told: tuple[str, float | None] = (circuit.mode.value, circuit.paused_until)
+        self._standing: set[int] = set()  # its own tickets in the line, as told last
+        self._theirs: set[int] = set()  # the other's, which stand here
+        self._spent = b""
+        if circuit.fairness is not None:
+            standing = set(circuit.fairness.tickets._standing)
+            self._standing, self._theirs = (set(), standing) if comes else (standing, set())
+            self._spent = bytes(circuit.fairness.tickets._spent)
+
+    @property
+    def others(self) -> int:
+        """How many of those counted are the other's."""
+        return self._others
+
+    def report(self) -> dict[str, Any]:
+        """Return what the other process is told."""
+        circuit = self._circuit
+        said: dict[str, Any] = {
+            "in_flight": circuit.limit.in_flight - self._others,
+            "passed_at": circuit.passed_at,
+        }
+        told = (circuit.mode.value, circuit.paused_until)
+        if told != self._told:  # an operator's word, which is for both
+            self._told = told
+            said["told"] = told
+        if circuit.fairness is not None:
+            said |= self._tickets_report(circuit.fairness.tickets)
+        return said
+
+    def _tickets_report(self, tickets: Tickets) -> dict[str, Any]:
+        said: dict[str, Any] = {}
+        standing = tickets._standing - self._theirs
+        if standing != self._standing:
+            said["stand"] = sorted(standing - self._standing)
+            said["left"] = sorted(self._standing - standing)
+            self._standing = standing
+        spent = bytes(tickets._spent)
+        if spent != self._spent:
+            said["spent"] = _bits(spent, self._spent)
+            self._spent = spent
+        return said
+
+    def take(self, said: Any, now: float) -> None:
+        """Take in what the other process tells.
+
+        Raises:
+            ValueError: It is no report.
+        """
+        try:
+            in_flight = int(said["in_flight"])
+            passed_at = _number(said["passed_at"])
+            told = said.get("told")
+            lists = [
+                [int(one) for one in said.get(name, ())] for name in ("stand", "left", "spent")
+            ]
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+            raise ValueError("no report") from None
+        circuit = self._circuit
+        self._count(in_flight)
+        circuit.passed_at = max(circuit.passed_at, min(now, passed_at))
+        if in_flight > OTHERS_SHARE * circuit.limit.in_flight:
+            circuit.limit.restart_window(now)
+        if told is not None:
+            self._follow(now, *told)
+        if circuit.fairness is not None:
+            self._take_tickets(circuit.fairness.tickets, *lists)
+
+    def _follow(self, now: float, mode: str, paused_until: float | None) -> None:
+        circuit = self._circuit
+        circuit.set_mode(now, Mode(mode))
+        if paused_until is not None:
+            circuit.pause(now, _number(paused_until))
+        elif circuit.paused_until is not None:
+            circuit.resume(now)
+        self._told = (circuit.mode.value, circuit.paused_until)
+
+    def _take_tickets(
+        self, tickets: Tickets, stand: list[int], left: list[int], spent: list[int]
+    ) -> None:
+        for number in stand:
+            if number not in tickets._standing:
+                tickets._standing.add(number)
+                self._theirs.add(number)
+        for number in left:
+            self.stands_no_more(tickets, number)
+        if spent:
+            if not tickets._spent:
+                tickets._spent = bytearray(TICKETS_MAX // 8)
+            known = bytearray(self._spent or bytes(TICKETS_MAX // 8))
+            for bit in spent:
+                for bits in (tickets._spent, known):
+                    bits[bit % TICKETS_MAX >> 3] |= 1 << (bit & 7)
+            self._spent = bytes(known)
+
+    def stands_no_more(self, tickets: Tickets, number: int) -> None:
+        """A ticket has left the other's line."""
+        if number in self._theirs:
+            self._theirs.discard(number)
+            tickets._standing.discard(number)
+
+    def end(self) -> None:
+        """The other process has ended: nothing of it is in flight any more."""
+        self._count(0)
+        if self._circuit.fairness is not None:
+            for number in list(self._theirs):
+                self.stands_no_more(self._circuit.fairness.tickets, number)
+
+    def _count(self, in_flight: int) -> None:
+        circuit, more = self._circuit, in_flight - self._others
+        self._others = in_flight
+        circuit.limit.in_flight += more
+        circuit.limit.weigh()
+
+
+def _bits(now: bytes, before: bytes) -> list[int]:
+    """Return the places of the bits that are set by now."""
+    found: list[int] = []
+    for begin in range(0, len(now), _COMPARED_BYTES):
+        end = begin + _COMPARED_BYTES
+        if now[begin:end] == before[begin:end]:
+            continue
+        for at in range(begin, min(end, len(now))):
+            new = now[at] & ~(before[at] if before else 0)
+            found += [8 * at + bit for bit in range(8) if new >> bit & 1]
+    return found

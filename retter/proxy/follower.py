@@ -1,0 +1,103 @@
+"""Behind the store: who is told of each change, so that another process can follow it.
+
+It stands where a disk may stand (write_behind.py), and passes everything on to the disk if there
+is one.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from retter.store.write_behind import Found, Purge, Removals, Shelf, Slot, WriteBehind
+
+
+class Listener(Protocol):
+    """Who is told."""
+
+    def changed(self, key: bytes) -> None:
+        """Something else is stored under a key now, or nothing."""
+        ...
+
+    def removed(self, removals: Removals) -> None:
+        """Something was taken back."""
+        ...
+
+
+class _Nothing:
+    """A shelf on which nothing stands."""
+
+    def read(self, key: bytes, now: float) -> Found | None:
+        return None
+
+    def knows(self, key: bytes) -> bool:
+        return False
+
+    def note(self, removals: Removals) -> None:
+        pass
+
+
+_NOTHING: Final[Shelf] = _Nothing()
+
+
+class Follower(WriteBehind):
+    """Tells its listeners of changes.
+
+    Attributes:
+        inner: A disk's, which is told as well.
+        listeners: Who is told.
+    """
+
+    def __init__(self, inner: WriteBehind | None) -> None:
+        super().__init__(_NOTHING, personal=inner is None or inner.personal)
+        self.inner = inner
+        self.listeners: list[Listener] = []
+
+    def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
+        """Note what stands under a key now."""
+        if self.inner is not None:
+            self.inner.changed(key, slot, marks, now)
+        for listener in self.listeners:
+            listener.changed(key)
+
+    def withdrawn(self, key: bytes, now: float) -> None:
+        """The application has taken a page back."""
+        if self.inner is not None:
+            self.inner.withdrawn(key, now)
+        self._tell(Removals(keys={key}))
+
+    def supersede(self, key: bytes, now: float) -> None:
+        """An unsafe method has changed what is stored under a key."""
+        if self.inner is not None:
+            self.inner.supersede(key, now)
+        self._tell(Removals(superseded={key}))
+
+    def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
+        """A session has begun or ended."""
+        owners, marks = set(owners), set(marks)
+        if self.inner is not None:
+            self.inner.drop_owners(owners, marks, now)
+        if owners or marks:
+            self._tell(Removals(owners=owners, marks=marks))
+
+    def purge(self, purge: Purge, now: float) -> None:
+        """An operator drops what fits."""
+        if self.inner is not None:
+            self.inner.purge(purge, now)
+        everything = purge == Purge(None, None, None)
+        self._tell(Removals(everything=True) if everything else Removals(purges=[purge]))
+
+    def _tell(self, removals: Removals) -> None:
+        for listener in self.listeners:
+            listener.removed(removals)
+
+    def forget_bodies(self) -> None:
+        """Memory has run out."""
+        if self.inner is not None:
+            self.inner.forget_bodies()
+
+    def may_have(self, key: bytes) -> bool:
+        """Return whether something is, or will be, on disk under a key."""
+        return self.inner is not None and self.inner.may_have(key)
+
+    def fetch(self, key: bytes, now: float) -> Found | None:
+        """Return what stands on disk under a key, if that is at hand."""
+        return None if self.inner is None else self.inner.fetch(key, now)

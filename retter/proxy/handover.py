@@ -1,0 +1,652 @@
+"""What a process knows, on its way to its successor (SIGUSR2).
+
+The old process goes on as before while the new one starts. When that is ready, it asks for all:
+
+1. The old one writes what is stored, and the sessions known, into a file in memory, slice by slice.
+   What changes meanwhile is written behind it: what is taken back at once, in its place in the
+   order, and what is stored again at the end. Then the file is sealed.
+2. From there on each change goes over the link between the two. The new one reads the file, then
+   the link, and says when it has done so.
+3. The old one says where the circuit is, who asked for how much, and which tickets are used up. The
+   new one begins to accept.
+4. Until the old one has ended, both tell each other what they take back, before the next answer
+   that could break it, and what they have in flight; the old one also tells what it stores.
+
+So nothing that is taken back in either is shown by the other one later than a message takes.
+What cannot be read is no state at all: the new process then begins without.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from retter.base.frames import PREAMBLE, BadFrame, FrameReader, FrameWriter, after_preamble
+from retter.breaker.handover import Shared, demand_of, go_on, spent_of, state_of
+from retter.disk.journal import packed_removals, unpacked_removals
+from retter.proxy.follower import Follower
+from retter.proxy.lasting import may_be_kept, written_rules
+from retter.proxy.secrets import Secrets, unpacked_secrets
+from retter.proxy.services import Services
+from retter.proxy.state_link import Kind, StateLink
+from retter.store.handover import SlotReader, SlotWriter
+from retter.store.lineage import Facts, Place
+from retter.store.owner import OWNER_BYTES
+from retter.store.sessions import NAMES_LEARNT_MAX, SHARED_MAX
+from retter.store.write_behind import Removals
+
+# So long the loop is held at a time. The last step of a slice may take as long again.
+SLICE_S: Final = 0.001
+# Between two slices: half of the processor is for clients.
+REST_S: Final = 0.001
+
+TELL_EVERY_S: Final = 0.05  # as the breaker's tick
+SESSIONS_EVERY: Final = 20  # of these
+
+SESSIONS_PER_FRAME: Final = 200
+
+SECRETS_S: Final = 5.0  # for the first frame, which is there before the process is
+FLUSH_S: Final = 1.0  # for the last of it, when the old process ends
+
+# For the old process to write all, and for the new one to read it.
+STATE_S: Final = 30.0
+
+
+class Sessions:
+    """What is known of sessions, and what of it has been told."""
+
+    def __init__(self, services: Services) -> None:
+        self._rules = services.owner_rules
+        self._told: dict[object, object] = {}
+
+    def frames(self) -> Iterator[bytes]:
+        """Yield what has not been told, some at a time."""
+        seen, lineages = self._rules.seen, self._rules.lineages
+        yield from self._plain("names", list(seen.names))
+        yield from self._plain("rolling", list(lineages.names))
+        yield from self._plain("shared", list(seen.shared))
+        yield from self._plain("begun", seen.all_issued())
+        yield from self._plain("known", seen.known.all_marks())
+        values = lineages.all_values()
+        for begin in range(0, len(values), SESSIONS_PER_FRAME):
+            told: list[Any] = []
+            for value in values[begin : begin + SESSIONS_PER_FRAME]:
+                facts = lineages.facts_of(value)
+                if facts is not None and self._told.get(value) != facts:
+                    self._told[value] = facts
+                    told.append(_as_json(facts))
+            yield json.dumps({"values": told}).encode() if told else b""
+
+    def _plain(self, name: str, all_of_them: Sequence[Any]) -> Iterator[bytes]:
+        told = self._told
+        for begin in range(0, len(all_of_them), SESSIONS_PER_FRAME):
+            new: list[Any] = []
+            for one in all_of_them[begin : begin + SESSIONS_PER_FRAME]:
+                if (name, one) not in told:
+                    told[name, one] = None
+                    new.append(one.hex() if isinstance(one, bytes) else one)
+            yield json.dumps({name: new}).encode() if new else b""
+
+
+def _as_json(facts: Facts) -> list[Any]:
+    value, place, parent, continued, heirs, replaced_at = facts
+    told = None
+    if place is not None:
+        earlier = [[owner.hex(), generation] for owner, generation in place.earlier]
+        told = [place.lineage.hex(), place.generation, earlier]
+    return [value.hex(), told, parent.hex(), continued, [one.hex() for one in heirs], replaced_at]
+
+
+def _know_sessions(services: Services, payload: bytes) -> None:
+    """Know what another process knows of sessions.
+
+    Raises:
+        ValueError: It is not told like that.
+    """
+    rules = services.owner_rules
+    seen, octets = rules.seen, bytes.fromhex
+    try:
+        said = json.loads(payload)
+        for name in said.get("names", ())[:NAMES_LEARNT_MAX]:
+            seen.learn_name(octets(name))
+        rules.lineages.names.update(map(octets, said.get("rolling", ())[:NAMES_LEARNT_MAX]))
+        for one in said.get("shared", ())[:SHARED_MAX]:
+            if len(octets(one)) == OWNER_BYTES:
+                seen.shared[octets(one)] = None
+        for one in said.get("begun", ()):
+            seen.restore_issued(octets(one))
+        for mark, table, since in said.get("known", ()):
+            seen.known.know(int(mark), str(table), float(since))
+        for value, place, parent, continued, heirs, replaced_at in said.get("values", ()):
+            rules.lineages.restore((
+                octets(value),
+                None if place is None else _place(*place),
+                octets(parent), bool(continued), tuple(map(octets, heirs)), float(replaced_at),
+            ))  # fmt: skip
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("no sessions") from error
+
+
+def _place(lineage: str, generation: int, earlier: list[list[Any]]) -> Place:
+    octets = bytes.fromhex
+    known = tuple([(octets(one), int(number)) for one, number in earlier])
+    return Place(octets(lineage), int(generation), known)
+
+
+class _End:
+    """What both ends have in common while both serve.
+
+    Attributes:
+        link: To the other end.
+        shared: What the other one has in flight; None while only one of them serves.
+    """
+
+    def __init__(self, services: Services, link: StateLink) -> None:
+        self.services = services
+        self.link = link
+        self.shared: Shared | None = None
+        self._loop = services.loop
+        self._applies = False  # what the other one has said: it need not be told that
+        self._timer: asyncio.TimerHandle | None = None
+        link.on_frame = self.on_frame
+        link.on_end = self.on_end
+
+    # -- who follows the store
+
+    def follow(self) -> None:
+        """Be told of what changes."""
+        store = self.services.store
+        follower = store.behind
+        if not isinstance(follower, Follower):
+            follower = Follower(follower)
+            store.put_behind(follower)
+        follower.listeners.append(self)
+
+    def follow_no_more(self) -> None:
+        """Be told no more."""
+        store = self.services.store
+        follower = store.behind
+        if isinstance(follower, Follower) and self in follower.listeners:
+            follower.listeners.remove(self)
+            if not follower.listeners:
+                store.put_behind(follower.inner)
+
+    def changed(self, key: bytes) -> None:
+        """Something else is stored under a key now, or nothing."""
+
+    def removed(self, removals: Removals) -> None:
+        """Something was taken back here."""
+        if not self._applies:
+            self.link.send(Kind.REMOVALS, packed_removals(removals))
+
+    # -- what the other one says
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        """Take what both may say."""
+        now = self._loop.time()
+        if kind == Kind.REMOVALS:
+            self._applies = True
+            try:
+                self.services.store.take_back(unpacked_removals(payload), now)
+            finally:
+                self._applies = False
+        elif kind == Kind.REPORT:
+            if self.shared is not None:
+                self.shared.take(json.loads(payload), now)
+        else:
+            raise ValueError(f"a frame of kind {kind}")
+
+    def share(self, *, comes: bool) -> None:
+        """Both serve from here on."""
+        self.shared = Shared(self.services.breaker, comes=comes)
+        self._tell()
+
+    def _tell(self) -> None:
+        self._timer = self._loop.call_later(TELL_EVERY_S, self._tell)
+        if self.shared is not None:
+            self.link.send(Kind.REPORT, json.dumps(self.shared.report()).encode())
+
+    def on_end(self, reason: str) -> None:
+        """The other end is closed, or what it says cannot be understood."""
+        self.close()
+
+    def close(self) -> None:
+        """Go on alone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.follow_no_more()
+        if self.shared is not None:
+            self.shared.end()
+            self.shared = None
+        self.link.close()
+
+
+class Giver(_End):
+    """The end of the process that is there.
+
+    Args:
+        memory_fd: Of the file in memory; it is closed when it is sealed.
+    """
+
+    def __init__(self, services: Services, link: StateLink, memory_fd: int) -> None:
+        super().__init__(services, link)
+        self._memory_fd = memory_fd
+        self._frames: FrameWriter | None = None  # of the snapshot, while it is written
+        self._buffer = bytearray()
+        self._count = 0
+        self._length = 0
+        self._dirty: dict[bytes, None] = {}
+        self._slots = SlotWriter()
+        self._sessions = Sessions(services)
+        self._steps: Iterator[None] | None = None
+        self._next: asyncio.TimerHandle | None = None
+        self._rounds = 0
+        self.held_s_max = 0.0  # the longest slice
+        self.link.send(Kind.SECRETS, services.secrets.packed())
+        link.start(services.loop)
+
+    def changed(self, key: bytes) -> None:
+        """Something else is stored under a key now, or nothing."""
+        if not self._applies:
+            self._dirty[key] = None
+
+    def removed(self, removals: Removals) -> None:
+        """Something was taken back here: tell it in its place in the order."""
+        if not self._applies:
+            self._send(Kind.REMOVALS, packed_removals(removals))
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        """Take what the successor says."""
+        if kind == Kind.WANT:
+            self.follow()
+            if self._memory_fd < 0:
+                self._no_snapshot()
+                return
+            self._frames = FrameWriter()
+            self._buffer += PREAMBLE
+            self._go(self._snapshot())
+        elif kind == Kind.LOADED:
+            self._go(self._last_changes())
+        else:
+            super().on_frame(kind, payload)
+
+    def _send(self, kind: Kind, payload: bytes) -> None:
+        """Write into the snapshot, or send over the link."""
+        if self._frames is None:
+            self.link.send(kind, payload)
+            return
+        self._buffer += self._frames.frame(kind, payload)
+        self._count += 1
+
+    # -- in slices
+
+    def _go(self, steps: Iterator[None]) -> None:
+        self._steps = steps
+        self._slice()
+
+    def _slice(self) -> None:
+        self._next = None
+        if self._steps is None or not self.link.is_open:
+            return
+        begun = time.perf_counter()
+        try:
+            for _ in self._steps:
+                if time.perf_counter() - begun >= SLICE_S:
+                    self._next = self._loop.call_later(REST_S, self._slice)
+                    break
+            self._write()
+        except OSError:
+            self._no_snapshot()
+        self.held_s_max = max(self.held_s_max, time.perf_counter() - begun)
+
+    def _write(self) -> None:
+        """Write what has come together into the file.
+
+        Raises:
+            OSError: There is no memory for it.
+        """
+        if self._memory_fd < 0 or not self._buffer:
+            return
+        with memoryview(self._buffer) as view:
+            at = 0
+            while at < len(view):
+                at += os.write(self._memory_fd, view[at:])
+        self._length += len(self._buffer)
+        self._buffer.clear()
+
+    def _snapshot(self) -> Iterator[None]:
+        services = self.services
+        disk, rules = services.disk, services.owner_rules
+        told = {
+            "rules": written_rules(rules, services.settings.store_policy),
+            "upstream": services.settings.upstream,
+        }
+        self._send(Kind.RULES, json.dumps(told).encode())
+        if disk is not None:
+            # Its commit may come later than the first look of the successor.
+            self._send(Kind.REMOVALS, packed_removals(disk.behind.all_removals()))
+        for frame in self._sessions.frames():
+            if frame:
+                self._send(Kind.SESSIONS, frame)
+            yield
+        for key in list(services.store.all_slots()):
+            yield from self._slot_steps(key, is_new=False)
+        yield from self._dirty_steps()
+        self._seal()
+
+    def _seal(self) -> None:
+        self._send(Kind.END, self._count.to_bytes(8, "little"))
+        self._write()
+        fcntl.fcntl(
+            self._memory_fd,
+            fcntl.F_ADD_SEALS,
+            fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE,
+        )
+        self._end_snapshot(self._length)
+
+    def _no_snapshot(self) -> None:
+        """There is no memory for it: the successor begins with an empty store."""
+        self._steps = None
+        self._end_snapshot(0)
+
+    def _end_snapshot(self, length: int) -> None:
+        self._frames = None
+        self._buffer.clear()
+        self._slots = SlotWriter(remembers=False)
+        self._close_memory()
+        self.link.send(Kind.SEALED, length.to_bytes(8, "little"))
+
+    def _close_memory(self) -> None:
+        if self._memory_fd >= 0:
+            os.close(self._memory_fd)
+            self._memory_fd = -1
+
+    def _slot_steps(self, key: bytes, *, is_new: bool) -> Iterator[None]:
+        """Send what is stored under a key."""
+        store = self.services.store
+        slot = store.all_slots().get(key)
+        if slot is None:
+            if is_new:
+                slot = ()
+            else:
+                return
+        if self.link.is_full and self._frames is None:
+            return
+        marks = store.marks_of(key)
+        now = self._loop.time()
+        for is_slot, payload in self._slots.write(key, slot, marks, now, for_disk=is_new):
+            # What has changed since its first piece is sent anew, or was taken back.
+            if is_slot and store.all_slots().get(key, ()) != slot:
+                return
+            self._send(Kind.SLOT if is_slot else Kind.PIECE, payload)
+            yield
+
+    def _dirty_steps(self) -> Iterator[None]:
+        dirty = self._dirty
+        while dirty:
+            key = next(iter(dirty))
+            del dirty[key]
+            yield from self._slot_steps(key, is_new=True)
+
+    def _last_changes(self) -> Iterator[None]:
+        """Tell what has changed since, and then, in one step, all that is of this moment."""
+        for frame in self._sessions.frames():
+            if frame:
+                self._send(Kind.SESSIONS, frame)
+            yield
+        yield from self._dirty_steps()
+        breaker = self.services.breaker
+        self._send(Kind.DEMAND, demand_of(breaker))
+        self._send(Kind.SPENT, spent_of(breaker))
+        said = {"upstream": self.services.settings.upstream, "circuit": state_of(breaker)}
+        self._send(Kind.CIRCUIT, json.dumps(said).encode())
+        self.share(comes=False)
+
+    def _tell(self) -> None:
+        super()._tell()
+        self._rounds += 1
+        if self._next is None:
+            self._go(self._news())
+
+    def _news(self) -> Iterator[None]:
+        yield from self._dirty_steps()
+        if self._rounds % SESSIONS_EVERY == 0:
+            for frame in self._sessions.frames():
+                if frame:
+                    self._send(Kind.SESSIONS, frame)
+                yield
+
+    def finish(self) -> None:
+        """This process ends: tell what has not been told, and wait for that."""
+        if self.shared is not None:
+            for _ in self._dirty_steps():
+                pass
+            self.link.flush(FLUSH_S)
+        self.close()
+
+    def close(self) -> None:
+        """There is no successor, or this process ends."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        self._steps = None
+        self._close_memory()
+        super().close()
+
+
+class Taker(_End):
+    """The end of the process that comes.
+
+    Args:
+        memory_fd: Of the file in memory; it is closed when it is read.
+        told: The other process's secrets.
+
+    Attributes:
+        entries: Responses taken over.
+        trouble: Why there is no state; "" if there is.
+    """
+
+    def __init__(self, services: Services, link: StateLink, memory_fd: int, told: Secrets) -> None:
+        super().__init__(services, link)
+        self._memory_fd = memory_fd
+        own = services.secrets
+        self._same_secrets = (told.owner, told.public) == (own.owner, own.public)
+        self._waits: asyncio.Future[bytes] | None = None
+        self._for: Kind | None = None
+        self._demand = self._spent = b""
+        self._slots = SlotReader(remembers=False)
+        self._own = Removals()  # taken back here, for what the other one stores
+        self._keeps_store = False
+        self.entries = 0
+        self.trouble = ""
+
+    # -- before it serves
+
+    async def load(self) -> None:
+        """Take over what there is; afterwards this process may serve."""
+        try:
+            async with asyncio.timeout(STATE_S):
+                await self._load()
+        except TimeoutError:
+            self._give_up("it does not come in time")
+        except (BadFrame, ValueError, OSError) as error:
+            self._give_up(str(error))
+        finally:
+            self._close_memory()
+
+    async def _load(self) -> None:
+        self.link.start(self._loop)
+        length = int.from_bytes(await self._ask(Kind.WANT, Kind.SEALED), "little")
+        try:
+            await self._read_memory(length)
+        except (BadFrame, ValueError, OSError) as error:
+            self.trouble = str(error)
+            self._keeps_store = False
+            self.services.store.empty(self._loop.time())
+        self.link.read_on()
+        self.follow()
+        said = json.loads(await self._ask(Kind.LOADED, Kind.CIRCUIT))
+        now = self._loop.time()
+        breaker = self.services.breaker
+        if said["upstream"] == self.services.settings.upstream:
+            if go_on(breaker, said["circuit"], self._demand, self._spent, now):
+                self.services.answers.set_state(breaker.state)
+            else:
+                self.trouble = self.trouble or "the state of the circuit is not understood"
+        self.share(comes=True)
+        self.link.read_on()
+
+    async def _ask(self, what: Kind, answer: Kind) -> bytes:
+        """Say something, and wait for the answer; what comes behind it is not read yet."""
+        self._waits, self._for = self._loop.create_future(), answer
+        self.link.send(what)
+        if not self.link.is_open:
+            raise ValueError("the other process has ended")
+        return await self._waits
+
+    def _give_up(self, why: str) -> None:
+        self.trouble = self.trouble or why
+        self.close()
+
+    def on_end(self, reason: str) -> None:
+        """The other process has ended, or what it says cannot be understood."""
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_exception(ValueError(reason or "the other process has ended"))
+        super().on_end(reason)
+
+    async def _read_memory(self, length: int) -> None:
+        """Read the snapshot: first whether all of it is right.
+
+        Raises:
+            BadFrame: It is not.
+            ValueError: Something in it is not what it should be.
+        """
+        if not length:
+            raise ValueError("there was no memory for it")
+        wanted = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+        if fcntl.fcntl(self._memory_fd, fcntl.F_GET_SEALS) & wanted != wanted:
+            raise BadFrame("it is not sealed")
+        if os.fstat(self._memory_fd).st_size != length:
+            raise BadFrame("it has another length")
+        with (
+            # Before Linux 6.7, what is sealed cannot be mapped as shared, even to be read.
+            mmap.mmap(self._memory_fd, length, mmap.MAP_PRIVATE, mmap.PROT_READ) as mapped,
+            memoryview(mapped) as view,
+        ):
+            count = 0
+            for kind, payload in frames_in(view):
+                if kind == Kind.END and int.from_bytes(payload, "little") != count:
+                    raise BadFrame("frames are missing")
+                count += 1
+                if count % 64 == 0:
+                    await asyncio.sleep(0)
+            self._slots = SlotReader()
+            for kind, payload in frames_in(view):
+                self._take(kind, payload)
+                count += 1
+                if count % 64 == 0:
+                    await asyncio.sleep(0)
+            self._slots = SlotReader(remembers=False)
+
+    def _close_memory(self) -> None:
+        if self._memory_fd >= 0:
+            os.close(self._memory_fd)
+            self._memory_fd = -1
+
+    # -- what the other one says
+
+    def on_frame(self, kind: int, payload: bytes) -> None:
+        """Take what the process before says."""
+        if kind == self._for and self._waits is not None:
+            self.link.stop_reading()  # what comes behind it is for later
+            self._for = None
+            if not self._waits.done():
+                self._waits.set_result(payload)
+            return
+        self._take(kind, payload)
+
+    def _take(self, kind: int, payload: bytes) -> None:
+        now = self._loop.time()
+        services = self.services
+        if kind == Kind.PIECE:
+            self._slots.take_piece(payload)
+        elif kind == Kind.SLOT:
+            self._take_slot(payload, now)
+        elif kind == Kind.SESSIONS:
+            _know_sessions(services, payload)
+        elif kind == Kind.RULES:
+            told = json.loads(payload)
+            self._keeps_store = self._same_secrets and may_be_kept(
+                told["rules"], services.owner_rules, services.settings.store_policy
+            )
+        elif kind == Kind.DEMAND:
+            self._demand = payload
+        elif kind == Kind.SPENT:
+            self._spent = payload
+        elif kind != Kind.END:
+            super().on_frame(kind, payload)
+
+    def _take_slot(self, payload: bytes, now: float) -> None:
+        key, found, for_disk = self._slots.take_slot(
+            payload, now, self.services.settings.max_stale_s
+        )
+        # It may have been made before what was taken back here.
+        if self._keeps_store and not (
+            self._own.take(key, found.marks) or key in self._own.superseded
+        ):
+            self.services.store.take_over(key, found, now, tell=for_disk)
+            self.entries += len(found.slot)
+
+    def removed(self, removals: Removals) -> None:
+        """Something was taken back here."""
+        if not self._applies:
+            self._own.add(removals)
+        super().removed(removals)
+
+
+def frames_in(data: memoryview) -> Iterator[tuple[int, bytes]]:
+    """Yield the frames of a snapshot.
+
+    Raises:
+        BadFrame: It does not verify, or does not end where it should.
+    """
+    reader, at, kind = FrameReader(), after_preamble(data), 0
+    while at < len(data):
+        one = reader.next_in(data, at)
+        if one is None or kind == Kind.END:
+            raise BadFrame("it is cut off, or goes on behind its end")
+        kind, payload, at = one
+        yield kind, payload
+    if kind != Kind.END:
+        raise BadFrame("it is cut off")
+
+
+def read_secrets(link: StateLink) -> Secrets:
+    """Read what the process before says first.
+
+    Raises:
+        ValueError: That is not what it should be.
+    """
+    try:
+        kind, payload = link.read_first(SECRETS_S)
+    except (OSError, BadFrame) as error:
+        raise ValueError(str(error)) from None
+    if kind != Kind.SECRETS:
+        raise ValueError("it does not begin with its secrets")
+    return unpacked_secrets(payload)
+
+
+def make_memory() -> int:
+    """Return a file in memory for the snapshot; -1: there can be none.
+
+    It can be sealed, and no path leads to it.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # only Linux has it
+        return os.memfd_create("retter-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    return -1
