@@ -17,6 +17,7 @@ from retter.breaker.demand import DemandTable
 from retter.breaker.fairness import Fairness
 from retter.breaker.learnt import learnt, relearn
 from retter.breaker.mode import Mode
+from retter.breaker.opening import Opening
 from retter.breaker.routes import Route
 from retter.breaker.states import State
 from retter.breaker.tickets import TICKETS_MAX, Tickets
@@ -31,11 +32,11 @@ _COMPARED_BYTES: Final = 1024
 # finished says nothing about the application's work rate.
 OTHERS_SHARE: Final = 0.25
 
-_RECOVERY: Final = ("_wait_s", "probe_at", "acted_at", "ramp", "_successes")
 _LIMIT: Final = ("windows", "crowded_windows", "shed_at")
 _DIPS: Final = ("_due_at", "_until", "_samples")
-_CIRCUIT: Final = ("passed_at", "stalled_at", "woke_at")
-_ROUTE: Final = ("excess_s", "passed_at", "is_open", "probe_at", "_wait_s", "errors")
+_CIRCUIT: Final = ("passed_at", "stalled_at", "woke_at", "ramp")
+_OPENING: Final = ("wait_s", "probe_at")
+_ROUTE: Final = ("passed_at", "errors")
 _DEMAND: Final = ("_forgotten", "_forgotten_at", "_given", "_given_at")
 _FAIRNESS: Final = ("_share_s", "_light_s", "_share_at", "_since")
 
@@ -50,7 +51,7 @@ def state_of(circuit: Circuit) -> dict[str, Any]:
         "state": circuit.state.value,
         "paused_until": circuit.paused_until,
         "circuit": _fields(circuit, _CIRCUIT),
-        "recovery": _fields(circuit.recovery, _RECOVERY),
+        "opening": _fields(circuit.opening, _OPENING),
         "limit": _fields(circuit.limit, _LIMIT),
         "dips": _fields(circuit.dips, _DIPS),
         "late_from": table.late_from,
@@ -59,8 +60,8 @@ def state_of(circuit: Circuit) -> dict[str, Any]:
         "routes": [
             [
                 route.name.decode("latin-1"), _fields(route, _ROUTE), _outcomes(route.outcomes),
-                _outcomes(route.late_calls), route.first_answers.mean_s,
-                route.first_answers.samples,
+                None if route.opening is None else _fields(route.opening, _OPENING),
+                route.first_answers.mean_s, route.first_answers.samples,
             ]
             for route in circuit.routes
         ],
@@ -95,7 +96,7 @@ def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) 
             return False
         _restore_figures(circuit, said)
         for name, *rest in said["routes"][: constants.ROUTES_MAX]:
-            _restore_route(circuit.routes.get(name.encode("latin-1"), now), *rest)
+            _restore_route(circuit, circuit.routes.get(name.encode("latin-1"), now), *rest, now=now)
         if circuit.fairness is not None and "fairness" in said:
             told = said["fairness"]
             _restore_fairness(circuit.fairness, told, demand, spent, now)
@@ -112,7 +113,7 @@ def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) 
 
 def _restore_figures(circuit: Circuit, said: Any) -> None:
     _restore(circuit, said["circuit"], _CIRCUIT)
-    _restore(circuit.recovery, said["recovery"], _RECOVERY)
+    _restore(circuit.opening, said["opening"], _OPENING)
     _restore(circuit.limit, said["limit"], _LIMIT)
     _restore(circuit.dips, said["dips"], _DIPS)
     circuit.table.late_from = _number(said["late_from"])
@@ -139,16 +140,22 @@ def _restore_fairness(
 
 
 def _restore_route(
+    circuit: Circuit,
     route: Route,
     fields: Any,
     outcomes: list[int],
-    late_calls: list[int],
+    opening: Any,
     first_s: float,
     first_samples: int,
+    *,
+    now: float,
 ) -> None:
     _restore(route, fields, _ROUTE)
-    for window, counts in ((route.outcomes, outcomes), (route.late_calls, late_calls)):
-        window.passed, window.failed = map(int, counts)
+    route.outcomes.passed, route.outcomes.failed = map(int, outcomes)
+    if opening is not None:
+        settings = circuit.settings
+        route.opening = Opening(now, settings.open_min_s, settings.open_max_s)
+        _restore(route.opening, opening, _OPENING)
     route.first_answers.mean_s = _number(first_s)
     route.first_answers.samples = int(first_samples)
 

@@ -18,6 +18,7 @@ from retter.breaker.handover import (
     spent_of,
     state_of,
 )
+from retter.breaker.opening import Opening
 from retter.breaker.permit import KNOWN, STRANGER, Permit
 from retter.breaker.states import Signal
 from tests.breaker.test_learnt import JSON, taught
@@ -69,11 +70,11 @@ def test_what_was_learnt_goes_on() -> None:
 def test_an_open_circuit_stays_open_with_its_waits() -> None:
     before = breaker()
     open_circuit(before)
-    before.recovery.issue_probe(NOW)
-    before.recovery.probe_failed(NOW + 1)
+    before.opening.send(NOW)
+    before.opening.failed(NOW + 1)
     after = continued(before)
     assert after.state is State.OPEN
-    assert after.recovery.probe_at == before.recovery.probe_at > NOW + 2
+    assert after.opening.probe_at == before.opening.probe_at > NOW + 2
     assert after.cap == before.cap == 0
 
 
@@ -107,9 +108,9 @@ def test_a_mode_in_new_settings_holds() -> None:
 
 def test_an_open_route_stays_open() -> None:
     before = breaker()
-    before.routes.get(b"GET /slow", NOW).open(NOW, 3.0)
+    before.routes.get(b"GET /slow", NOW).opening = Opening(NOW, 3.0, 9.0)
     route = continued(before).routes.get(b"GET /slow", NOW)
-    assert route.is_open and route.probe_at == NOW + 3.0
+    assert route.opening is not None and route.opening.probe_at == NOW + 3.0
 
 
 def test_who_has_asked_for_how_much_is_known() -> None:
