@@ -2,7 +2,8 @@
 
     records  slot key -> packed slot (packing.py)
     bodies   body hash -> checksum and body
-    uses     body hash -> records that refer to it; apart, so that a count writes no body again
+    uses     body hash -> records that refer to it, if there are several; apart, so that a count
+             writes no body again
     used     slot key -> when it was last used, in coarse steps, and what it costs
     marks    mark of a session -> its owners, to be found by a logout
     meta     what the file is: format, key of the hashes, rules, figures
@@ -18,6 +19,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
+from itertools import islice
 from struct import Struct
 from typing import Any, Final, NamedTuple, cast
 from zlib import crc32 as _crc32
@@ -30,6 +32,7 @@ from retter.store.packing import (
     KEY_BYTES,
     Packed,
     Unpacked,
+    bodies_of_packed,
     is_everyones,
     key_of_packed,
     pack,
@@ -42,12 +45,12 @@ from retter.store.packing import (
 from retter.store.write_behind import Batch, Removals, Written
 
 
-def _fastest_checksum() -> Callable[[memoryview], int]:
+def _fastest_checksum() -> Callable[[bytes | memoryview], int]:
     try:
         from isal import isal_zlib  # ten times as fast: 4 us for 64 KiB in place of 40
     except ImportError:
         return _crc32
-    return cast("Callable[[memoryview], int]", isal_zlib.crc32)  # pyright: ignore
+    return cast("Callable[[bytes | memoryview], int]", isal_zlib.crc32)  # pyright: ignore
 
 
 crc32: Final = _fastest_checksum()
@@ -74,6 +77,9 @@ STEP_S: Final = 600  # of the last use
 PAGE_BYTES: Final = 4096
 HEADER_PAGES: Final = 3  # two, and the tree that names the trees
 _INLINE_BYTES_MAX: Final = 2000  # LMDB puts what is larger on pages of its own
+
+_HASH_END: Final = OWNER_BYTES + 8  # of the octets that a table key is made of
+from_bytes: Final = int.from_bytes
 
 _use = Struct("<II")  # step, cost
 _count = Struct("<I")
@@ -104,7 +110,7 @@ class Done(NamedTuple):
 
 def table_key(packed_key: bytes) -> int:
     """Return the 64 bits that stand for a slot key in a KeyTable."""
-    return int.from_bytes(packed_key[:8]) ^ int.from_bytes(packed_key[OWNER_BYTES:][:8])
+    return from_bytes(packed_key[:8]) ^ from_bytes(packed_key[OWNER_BYTES:_HASH_END])
 
 
 def cost_of(size: int) -> int:
@@ -257,9 +263,12 @@ class Database:
         return slot_key(key, self.site_key)
 
     def read(
-        self, packed_key: bytes, now: float, wall: float, max_stale_s: float
+        self, packed_key: bytes, now: float, wall: float, max_stale_s: float, key: bytes = b""
     ) -> tuple[Unpacked, list[bytes]] | None:
         """Return a slot with its bodies, verified.
+
+        Args:
+            key: What was packed, if that is known.
 
         Raises:
             Damaged: Something of it does not verify.
@@ -270,7 +279,7 @@ class Database:
                 if data is None:
                     return None
                 found = unpack(bytes(data), now, wall, max_stale_s)
-                if found is None or self.slot_key(found.key) != packed_key:
+                if found is None or (found.key != key and self.slot_key(found.key) != packed_key):
                     raise Damaged("a record does not verify")
                 bodies: list[bytes] = []
                 for one, length in zip(found.variants, found.body_lengths, strict=True):
@@ -285,25 +294,34 @@ class Database:
 
     def table_keys(self) -> Iterator[int]:
         """Yield what stands for each slot; others have their turn now and then."""
-        for key, _ in self._walk(self._used):
-            yield table_key(key)
+        for key in self._names(self._used):
+            yield from_bytes(key[:8]) ^ from_bytes(key[OWNER_BYTES:_HASH_END])
 
     def _walk(self, db: Any) -> Iterator[tuple[bytes, bytes]]:
         """Yield keys and values in short transactions, so that no page is held for long."""
+        for some in self._pieces(db, values=True):
+            yield from some
+
+    def _names(self, db: Any) -> Iterator[bytes]:
+        """Yield keys alone in the same way."""
+        for some in self._pieces(db, values=False):
+            yield from some
+
+    def _pieces(self, db: Any, *, values: bool) -> Iterator[list[Any]]:
         last: bytes | None = None
         while True:
             with self._env.begin() as txn, txn.cursor(db) as cursor:
                 found = cursor.first() if last is None else cursor.set_range(last)
                 if found and last is not None and cursor.key() == last:
                     found = cursor.next()
-                some: list[tuple[bytes, bytes]] = []
-                while found and len(some) < TURN_ENTRIES:
-                    some.append(cursor.item())
-                    found = cursor.next()
-            yield from some
-            if not found:
+                walk: Any = ()
+                if found:
+                    walk = cursor.iternext() if values else cursor.iternext(keys=True, values=False)
+                some: list[Any] = list(islice(walk, TURN_ENTRIES))
+            yield some
+            if len(some) < TURN_ENTRIES:
                 return
-            last = some[-1][0]
+            last = some[-1][0] if values else some[-1]
             time.sleep(0)
 
     def slots(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None]]:
@@ -328,8 +346,10 @@ class Database:
 
     def body_counts(self) -> Iterator[tuple[bytes, int]]:
         """Yield the name of each body, and by how many records it is counted."""
-        for name, uses in self._walk(self._uses):
-            yield name, _count.unpack(uses)[0]
+        for name in self._names(self._bodies):
+            with self._env.begin() as txn:
+                uses = txn.get(name, db=self._uses)
+            yield name, 1 if uses is None else _count.unpack(uses)[0]
 
     @property
     def bodies(self) -> int:
@@ -340,7 +360,7 @@ class Database:
     def count_everyones(self) -> int:
         """Return how many slots belong to nobody in particular."""
         count = 0
-        for key, _ in self._walk(self._used):
+        for key in self._names(self._used):
             if not is_everyones(key):
                 break  # everyone's stand first
             count += 1
@@ -432,7 +452,7 @@ class Database:
         for name, body in packed.bodies:
             self._hold(txn, name, body)
         if old is not None:
-            self._release(txn, packed_key, old)
+            self._release(txn, old)
         else:
             self.entries += 1
         if not is_everyones(packed_key):
@@ -444,41 +464,43 @@ class Database:
         self.bytes_used += cost
         # What it costs as far as it is its own: what evicting it would bring, about.
         own = sum([cost_of(len(body)) for _, body in packed.bodies])
-        txn.put(packed_key, _use.pack(step, min(cost + own, 2**32 - 1)), db=self._used)
+        use = _use.pack(step, min(cost + own, 2**32 - 1))
+        if old is None or txn.get(packed_key, db=self._used) != use:  # a page less to be written
+            txn.put(packed_key, use, db=self._used)
 
     def _hold(self, txn: Any, name: bytes, body: bytes) -> None:
-        uses = txn.get(name, db=self._uses)
-        if uses is None:
-            txn.put(name, pack_body(body), db=self._bodies)
-            self.bytes_used += cost_of(len(body) + 4) + cost_of(len(name) + _count.size)
-            txn.put(name, _count.pack(1), db=self._uses)
+        """Keep a body, or count one more that refers to it; only a second one is counted."""
+        if txn.put(name, pack_body(body, crc32), db=self._bodies, overwrite=False):
+            self.bytes_used += cost_of(len(body) + 4)
         else:
-            txn.put(name, _count.pack(_count.unpack(uses)[0] + 1), db=self._uses)
+            uses = txn.get(name, db=self._uses)
+            count = 1 if uses is None else _count.unpack(uses)[0]
+            txn.put(name, _count.pack(count + 1), db=self._uses)
 
-    def _release(self, txn: Any, packed_key: bytes, data: bytes) -> Unpacked | None:
+    def _release(self, txn: Any, data: bytes) -> None:
         """Stop counting a record that goes, or is replaced, with its bodies."""
         self.bytes_used -= cost_of(len(data)) + cost_of(KEY_BYTES + _use.size)
-        found = unpack(data, 0.0, 0.0, 0.0)
-        if found is None:
-            return None  # which bodies it had cannot be known; compacting finds them
-        for one, length in zip(found.variants, found.body_lengths, strict=True):
-            uses = txn.get(one.body, db=self._uses)
-            count = 0 if uses is None else _count.unpack(uses)[0]
-            if count > 1:
-                txn.put(one.body, _count.pack(count - 1), db=self._uses)
-            elif count:
-                txn.delete(one.body, db=self._uses)
-                txn.delete(one.body, db=self._bodies)
-                self.bytes_used -= cost_of(length + 4) + cost_of(len(one.body) + _count.size)
-        return found
+        # Which bodies a damaged one had cannot be known; compacting finds them.
+        for name, length in bodies_of_packed(data):
+            uses = txn.get(name, db=self._uses)
+            count = 1 if uses is None else _count.unpack(uses)[0]
+            if count > 2:
+                txn.put(name, _count.pack(count - 1), db=self._uses)
+            elif count > 1:
+                txn.delete(name, db=self._uses)
+            elif txn.delete(name, db=self._bodies):
+                self.bytes_used -= cost_of(length + 4)
 
     def _delete(self, txn: Any, packed_key: bytes, data: bytes, removed: list[int]) -> None:
-        found = self._release(txn, packed_key, data)
+        self._release(txn, data)
         txn.delete(packed_key, db=self._records)
         txn.delete(packed_key, db=self._used)
         self.entries -= 1
         removed.append(table_key(packed_key))
-        if is_everyones(packed_key) or found is None or not found.marks:
+        if is_everyones(packed_key):
+            return
+        found = unpack(data, 0.0, 0.0, 0.0)
+        if found is None or not found.marks:
             return
         owner = packed_key[:OWNER_BYTES]
         with txn.cursor(self._records) as cursor:

@@ -8,6 +8,7 @@ memory and says so.
 
 import contextlib
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -214,13 +215,13 @@ class DiskShelf:
 
     def _count_held(self, took_s: float) -> None:
         self.held_s_max = max(self.held_s_max, took_s)
-        self.held[next(at for at, end in enumerate(HELD_S) if took_s <= end)] += 1
+        self.held[bisect_left(HELD_S, took_s)] += 1
 
     def _read(self, key: bytes, who: int, now: float) -> Found | None:
         packed_key = self._slot_key(key) if who == LOOP else self._database.slot_key(key)
         self._folder.enter(who)
         try:
-            found = self._database.read(packed_key, now, self._wall(), self.max_stale_s)
+            found = self._database.read(packed_key, now, self._wall(), self.max_stale_s, key)
         finally:
             self._folder.leave(who)
         if found is None or found[0].key != key:
@@ -321,16 +322,27 @@ class DiskShelf:
 
     def start(self) -> None:
         """Find out in the thread what is stored; until then all keys may be."""
-        self._writer.submit(lambda: list(self._database.table_keys()), self._listed)
+        self._writer.submit(self._list, self._listed)
+
+    def _list(self) -> KeyTable:
+        table = KeyTable()
+        for _ in table.fill(self._database.table_keys()):
+            time.sleep(0)  # others have their turn
+        return table
 
     def _listed(self, result: Any) -> None:
-        if isinstance(result, BaseException):
+        if not isinstance(result, KeyTable):
             self._give_up(f"it cannot be read: {result}")
             return
         gone, self._gone_meanwhile = self._gone_meanwhile, None
-        for number in result:
-            if (not gone or number not in gone) and self._table.get(number) < 0:
-                self._table.set(number, 0)
+        if gone is None:
+            return  # all of it has been removed meanwhile
+        # What has changed in this second is little beside what was there.
+        for number in gone:
+            result.discard(number)
+        for number, note in self._table.items():
+            result.set(number, note)
+        self._table = result
         self._table_complete = True
 
     def tick(self, now: float) -> None:
@@ -353,7 +365,7 @@ class DiskShelf:
             asks({})
 
     def _commit(self) -> None:
-        batch = self.behind.take()
+        batch = self.behind.take(self._clock())
         if batch is None:
             return
         touched, self._touched = list(self._touched), {}
@@ -428,7 +440,7 @@ class DiskShelf:
     def flush(self) -> None:
         """Write all that waits, and wait for it; nothing else goes on meanwhile."""
         while not self.behind.is_clean and not self.trouble:
-            batch = self.behind.take()
+            batch = self.behind.take(self._clock())
             if batch is None:
                 return
             try:

@@ -8,6 +8,7 @@ Keys stand for themselves by 64 bits of a keyed hash. Two that share one cost a 
 """
 
 from array import array
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 _FREE: Final = 0
@@ -16,6 +17,7 @@ PLACES_MIN: Final = 16
 # Parts that grow each by itself: making one of a million keys larger takes 5 ms, all of them a
 # second, during which nobody would be served.
 PARTS: Final = 256
+FILLED_AT_ONCE: Final = 256  # keys of `fill` between two breaks
 FULL_SHARE: Final = 2 / 3  # beyond it is made larger: a look takes 1.5 steps, or 2 for nothing
 
 
@@ -50,6 +52,26 @@ class KeyTable:
     def clear(self) -> None:
         """Remove all keys."""
         self._parts = [_Part() for _ in range(PARTS)]
+
+    def items(self) -> Iterator[tuple[int, int]]:
+        """Yield each key with its note."""
+        for part in self._parts:
+            yield from part.items()
+
+    def fill(self, keys: Iterable[int]) -> Iterator[None]:
+        """Add many keys, with the note 0, to an empty table; yield now and then.
+
+        It takes a quarter of the time that `set` takes, as each part is made as large as it has to
+        be. Keys come twice at the most.
+        """
+        found = [array("Q") for _ in range(PARTS)]
+        for number, key in enumerate(keys):
+            found[key >> 56].append(key)
+            if not number % FILLED_AT_ONCE:
+                yield
+        for part, keys_of_part in zip(self._parts, found, strict=True):
+            part.fill(keys_of_part)
+            yield
 
 
 class _Part:
@@ -107,6 +129,26 @@ class _Part:
         if at >= 0:
             self._keys[at] = _GONE
             self._count -= 1
+
+    def items(self) -> Iterator[tuple[int, int]]:
+        for key, note in zip(self._keys, self._notes, strict=True):
+            if key > _GONE:
+                yield key, note
+
+    def fill(self, keys: "array[int]") -> None:
+        places = PLACES_MIN
+        while len(keys) >= FULL_SHARE * places:
+            places *= 2
+        self._make(places)
+        table, mask, count = self._keys, places - 1, 0
+        for key in keys:
+            key = key if key > _GONE else key + 2
+            at = key & mask
+            while (found := table[at]) != _FREE and found != key:
+                at = (at + 1) & mask
+            count += found == _FREE
+            table[at] = key
+        self._count = self._taken = count
 
     def _grow(self) -> None:
         held = [(k, note) for k, note in zip(self._keys, self._notes, strict=True) if k > _GONE]

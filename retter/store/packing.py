@@ -19,8 +19,8 @@ from zlib import crc32
 from retter.store.owner import OWNER_BYTES
 from retter.store.policy import key_parts
 from retter.store.record import (
-    AGE_MAX,
     BODY,
+    NEVER,
     NO_STORE,
     WITHDRAWN,
     Record,
@@ -176,33 +176,62 @@ def _unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacke
     variants: list[StoredResponse] = []
     lengths: list[int] = []
     for _ in range(count):
+        # Written out: a list of the texts takes twice as long, and this is done for each hit.
         (
             status, flags, stored_wall, age_s, age_max_s, received_age_s, generation, body_length,
-            *sizes, name,
+            head_length, etag_length, modified_length, variant_length, names_length,
+            coding_length, vary_length, soft_0, soft_1, soft_2, name,
         ) = _variant.unpack_from(data, at)  # fmt: skip
         at += _variant.size
-        texts: list[bytes] = []
-        for size in sizes:
-            texts.append(data[at : at + size])
-            at += size
-        if at > len(data) or not isfinite(stored_wall) or not isfinite(age_s):
+        head = data[at : (at := at + head_length)]
+        etag = data[at : (at := at + etag_length)]
+        last_modified = data[at : (at := at + modified_length)]
+        variant_key = data[at : (at := at + variant_length)]
+        names = data[at : (at := at + names_length)]
+        coding = data[at : (at := at + coding_length)]
+        vary = data[at : (at := at + vary_length)]
+        soft = (
+            data[at : (at := at + soft_0)],
+            data[at : (at := at + soft_1)],
+            data[at : (at := at + soft_2)],
+        )
+        if at > len(data) or not isfinite(stored_wall + age_s):
             return None
-        head, etag, last_modified, variant_key, names, coding, vary, *soft = texts
-        stored_at = now - max(0.0, wall - stored_wall)
+        ago_s = wall - stored_wall
         if flags & _WITHDRAWN:
             age_max_s = WITHDRAWN
+        elif age_max_s > max_stale_s:
+            age_max_s = max_stale_s
         variants.append(
-            StoredResponse(
-                status, head, name, coding, etag, last_modified, stored_at, age_s,
-                bool(flags & _SUPERSEDED), False, min(age_max_s, max_stale_s), variant_key,
+            as_stored((
+                status, head, name, coding, etag, last_modified,
+                now - ago_s if ago_s > 0.0 else now, age_s,
+                flags & _SUPERSEDED > 0, False, age_max_s, variant_key,
                 tuple(names.split(b",")) if names else (), vary, received_age_s,
                 entry_bytes(key, head, etag, last_modified, variant_key),
-                () if flags & _COMPRESSIBLE else None, bool(flags & _INCOMPLETE), not owner,
-                (soft[0], soft[1], soft[2]), generation, 0,
-            )
+                () if flags & _COMPRESSIBLE else None, flags & _INCOMPLETE > 0, not owner,
+                soft, generation, 0, 0, NEVER, 0,
+            ))
         )  # fmt: skip
         lengths.append(body_length)
     return Unpacked(key, marks, tuple(variants), tuple(lengths))
+
+
+def bodies_of_packed(data: bytes) -> list[tuple[bytes, int]]:
+    """Return names and lengths of the bodies of a packed slot; none if it is damaged."""
+    try:
+        if crc32(memoryview(data)[4:]) != _checksum.unpack_from(data)[0]:
+            return []
+        _, count, marked, key_length = _slot.unpack_from(data, 4)
+        at = 4 + _slot.size + key_length + 8 * marked
+        found: list[tuple[bytes, int]] = []
+        for _ in range(count):
+            numbers = _variant.unpack_from(data, at)
+            found.append((numbers[-1], numbers[7]))
+            at += _variant.size + sum(numbers[8:-1])
+    except StructError:
+        return []
+    return found
 
 
 def key_of_packed(data: bytes | memoryview) -> bytes:
@@ -235,17 +264,21 @@ def with_bodies(found: Unpacked, bodies: list[bytes], now: float) -> tuple[Recor
     return tuple([
         (*one[:BODY], body, *one[BODY + 1 :])
         for one, body in zip(found.variants, bodies, strict=True)
-        if one[AGE_MAX] != WITHDRAWN and one.age(now) <= one.age_max_s
+        if one.age_max_s != WITHDRAWN and one.age(now) <= one.age_max_s
     ])  # fmt: skip
 
 
-def pack_body(body: bytes) -> bytes:
-    """Return a body with its checksum before it."""
-    return _checksum.pack(crc32(body)) + body
+def pack_body(body: bytes, checksum: Callable[[bytes | memoryview], int] = crc32) -> bytes:
+    """Return a body with its checksum before it.
+
+    Args:
+        checksum: Of the same kind as zlib's, if there is a faster one.
+    """
+    return _checksum.pack(checksum(body)) + body
 
 
 def unpack_body(
-    data: memoryview, length: int, checksum: Callable[[memoryview], int] = crc32
+    data: memoryview, length: int, checksum: Callable[[bytes | memoryview], int] = crc32
 ) -> bytes | None:
     """Return a body that has been packed; None for one that does not verify.
 

@@ -32,12 +32,10 @@ from retter.store.record import (
     BODY,
     CODING,
     ENTRY_BYTES,
-    ETAG,
     FORMS,
     GIVEN_TO,
     HEAD,
     INCOMPLETE,
-    LAST_MODIFIED,
     NEVER,
     OTHERS_AT,
     RECEIVED_AGE,
@@ -304,14 +302,11 @@ class ResponseStore:
             return False
         others: tuple[Record, ...] = ()
         for one in reversed(found.slot):
-            size = entry_bytes(key, one[HEAD], one[ETAG], one[LAST_MODIFIED], one[VARIANT_KEY])
-            forms = None if one[FORMS] is None else ()
-            record = tuple(
-                as_stored(one)._replace(
-                    body=shelves.acquire_body(one[BODY]), entry_bytes=size, forms=forms
-                )
-            )
-            shelves.insert(key, owner, others, record, size, found.marks)
+            body, forms = shelves.acquire_body(one[BODY]), one[FORMS] and ()
+            record = one
+            if body is not one[BODY] or forms is not one[FORMS]:
+                record = (*one[:BODY], body, *one[BODY + 1 : FORMS], forms, *one[FORMS + 1 :])
+            shelves.insert(key, owner, others, record, one[ENTRY_BYTES], found.marks)
             others = (record, *others)
         return True
 

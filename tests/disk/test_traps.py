@@ -15,7 +15,7 @@ import pytest
 from retter.config.settings import ConfigError
 from retter.disk.database import Damaged, Database, Full
 from retter.disk.folder import LOOP, Folder, file_system
-from retter.store.write_behind import Batch, Found, Removals, Written
+from retter.store.write_behind import Batch, Found, Purge, Removals, Written
 from tests.store.test_packing import record
 from tests.support.disk import Clock, Later, open_at
 
@@ -523,3 +523,36 @@ def test_a_record_under_another_key_is_damage(tmp_path: Path) -> None:
     with pytest.raises(Damaged):
         database.read(one, NOW, WALL, 1e9)
     database.close()
+
+
+def test_what_changes_while_the_disk_is_listed_is_known_as_it_is_now(tmp_path: Path) -> None:
+    """The list is made in a thread, into a table of its own, and found on the loop all at once."""
+    pages = _store_pages(tmp_path)
+    clock, writer = Clock(NOW), Later()
+    shelf = open_at(tmp_path, clock, writer=writer)
+    listing = writer.jobs.pop()
+    table = listing[0]()  # while the loop goes on
+    shelf.behind.withdrawn(b"*a.b/1", clock.now)
+    for key, waits in batch({"/new": b"new"}).slots.items():
+        shelf.behind.changed(key, waits.slot, (), clock.now)
+    shelf.tick(clock.now)
+    writer.work()
+    listing[1](table)
+    assert not shelf.knows(b"*a.b/1") and not shelf.knows(b"*a.b/never")
+    assert shelf.knows(b"*a.b/new") and shelf.knows(b"*a.b/2")
+    assert len(shelf._table) == len(pages)
+    shelf.close()
+
+
+def test_all_that_goes_while_the_disk_is_listed_is_gone(tmp_path: Path) -> None:
+    _store_pages(tmp_path)
+    clock, writer = Clock(NOW), Later()
+    shelf = open_at(tmp_path, clock, writer=writer)
+    listing = writer.jobs.pop()
+    table = listing[0]()
+    shelf.behind.purge(Purge(None, None, None), clock.now)
+    shelf.tick(clock.now)
+    writer.work()
+    listing[1](table)
+    assert not shelf.knows(b"*a.b/1")
+    shelf.close()

@@ -54,3 +54,19 @@ def test_it_takes_some_dozen_octets_for_each_of_many() -> None:
         table.set((number * 0x9E3779B97F4A7C15 + 2) % 2**64, number)
     assert len(table) == 50_000
     assert table.bytes_used <= 50 * 50_000
+
+
+@given(st.sets(st.integers(4, 2**64 - 1), max_size=400))
+def test_a_table_that_is_filled_at_once_is_the_same(keys: set[int]) -> None:
+    table = KeyTable()
+    breaks = len(list(table.fill(keys)))
+    assert breaks >= 256, "others have their turn at least with each part"
+    assert len(table) == len(keys)
+    assert all(table.get(key) == 0 for key in keys)
+    assert table.get(7) == (0 if 7 in keys else -1)
+    for key in keys:
+        table.set(key, 5)
+    assert sorted(note for _, note in table.items()) == [5] * len(keys)
+    for key in keys:
+        table.discard(key)
+    assert len(table) == 0

@@ -1,0 +1,64 @@
+"""When a batch is due."""
+
+from typing import Any
+
+from retter.store.write_behind import (
+    COMMIT_BYTES,
+    WRITTEN_BYTES_PER_S,
+    Found,
+    Removals,
+    WriteBehind,
+)
+from tests.store.test_packing import record
+
+
+class Nothing:
+    """A disk with nothing on it."""
+
+    def read(self, key: bytes, now: float) -> Found | None:
+        return None
+
+    def knows(self, key: bytes) -> bool:
+        return False
+
+    def note(self, removals: Removals) -> None:
+        pass
+
+
+def change(behind: WriteBehind, number: int, size: int, now: float) -> None:
+    key = b"*a.b/%d" % number
+    one: Any = record(key, body=b"x" * size, stored_at=now, age_max_s=86400.0)
+    behind.changed(key, (one,), (), now)
+
+
+def test_what_changes_fast_is_written_no_faster_than_the_disk_may_be_used() -> None:
+    behind = WriteBehind(Nothing())
+    change(behind, 1, COMMIT_BYTES, 10.0)
+    assert behind.is_due(10.0)
+    size = behind.bytes_waiting
+    assert behind.take(10.0) is not None and behind.done()
+    change(behind, 1, COMMIT_BYTES, 10.01)
+    pause_s = size / WRITTEN_BYTES_PER_S
+    assert not behind.is_due(10.0 + pause_s - 0.01)
+    change(behind, 1, COMMIT_BYTES, 10.02)
+    assert behind.is_due(10.0 + pause_s)
+    batch = behind.take(10.0 + pause_s)
+    assert batch is not None and len(batch.slots) == 1, "what has changed twice is written once"
+
+
+def test_what_is_taken_back_does_not_wait_for_its_turn() -> None:
+    behind = WriteBehind(Nothing())
+    change(behind, 1, COMMIT_BYTES, 10.0)
+    behind.take(10.0)
+    behind.done()
+    change(behind, 2, COMMIT_BYTES, 10.01)
+    assert not behind.is_due(10.01)
+    behind.withdrawn(b"*a.b/1", 10.01)
+    assert behind.is_due(10.01)
+
+
+def test_little_waits_for_five_seconds() -> None:
+    behind = WriteBehind(Nothing())
+    change(behind, 1, 100, 10.0)
+    assert not behind.is_due(14.9)
+    assert behind.is_due(15.0)
