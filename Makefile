@@ -170,7 +170,7 @@ profile: $(VENV)/.stamp-run ## flame graphs and allocations in benchmarks/result
 screenshots: $(VENV)/.stamp-test ## take the pictures of the dashboard in docs/ (needs Chromium)
 	$(BIN)/python -m benchmarks.screenshots
 
-reference: $(VENV)/.stamp-run ## write docs/settings.md and docs/man/retter.1 from the declared settings
+reference: $(VENV)/.stamp-test ## write docs/settings.md, docs/metrics.md and docs/man/retter.1 from what is declared
 	$(BIN)/python -m docs.reference
 
 dist: $(VENV)/.stamp-release ## make sdist, pure wheel and a compiled manylinux wheel in dist/ (LEVEL=3)

@@ -1,6 +1,6 @@
-"""docs/settings.md and docs/man/retter.1, from the declaration in retter/config/settings.py.
+"""docs/settings.md, docs/metrics.md and docs/man/retter.1, from what RETTER itself declares.
 
-`make reference` writes both; a test holds that they are up to date.
+`make reference` writes them; a test holds that they are up to date.
 """
 
 import argparse
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from docs.metrics import metrics_page
 from retter.cli import CLOSING
 from retter.config.legacy import ALIASES, Alias
 from retter.config.settings import SETTINGS, Group, Setting
@@ -289,7 +290,11 @@ def _roff(text: str) -> str:
     return re.sub(r"(?m)^([.'])", r"\\&\1", escaped)
 
 
-PAGES: Final = {"docs/settings.md": settings_page, "docs/man/retter.1": manual_page}
+PAGES: Final = {
+    "docs/settings.md": settings_page,
+    "docs/metrics.md": metrics_page,
+    "docs/man/retter.1": manual_page,
+}
 
 
 def main() -> None:

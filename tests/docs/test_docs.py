@@ -44,7 +44,7 @@ FOREIGN: Final = {
     "--all", "--build", "--cap-drop", "--config", "--deploy-hook", "--kill-whom", "--name", "--now",
     "--read-only", "--signal", "--stop-timeout", "--user", "--workers", "--bind", "--keep-alive",
     "--no-install-recommends", "--ablate", "--ablation", "--set", "--svg", "--table", "--adapter",
-    "--quick",
+    "--quick", "--upgrade",
     "--limit-request-line", "--raw", "--strict", "--wheel",
 }  # fmt: skip
 
