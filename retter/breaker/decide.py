@@ -172,14 +172,14 @@ def _with_stored(
         return FORWARD
     if trial_due(circuit, now):
         return _TRIAL
-    if _waiting(circuit, circuit.room.ahead(lane, has_stored=True)) < line_max(circuit):
+    if _waiting(circuit, circuit.room.ahead(lane, has_stored=True)) < line_max(circuit, lane):
         return _WAIT
     return _SHED_HALF_OPEN if circuit.state is _HALF_OPEN else _LIMIT
 
 
-def line_max(circuit: Circuit) -> float:
+def line_max(circuit: Circuit, lane: int) -> float:
     """How many may wait so that one more who could be answered at once has a short wait."""
-    work_in_time_s = circuit.stored_wait_s * max(1.0, circuit.limit.work_rate)
+    work_in_time_s = circuit.stored_wait_s(lane) * max(1.0, circuit.limit.work_rate)
     return work_in_time_s / max(constants.BASELINE_LEAST_S, circuit.baseline.mean_s)
 
 

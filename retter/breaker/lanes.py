@@ -177,6 +177,10 @@ class Lanes(WaitingRoom):
         """Return how many wait in a lane."""
         return self.counts[2 * lane] + self.counts[2 * lane + 1]
 
+    def waits_behind(self, lane: int) -> bool:
+        """Say whether anybody waits in a later lane."""
+        return any(self.counts[2 * (lane + 1) :])
+
     def is_full(self, lane: int, waiting_max: int) -> bool:
         """Say whether no more of this lane may wait: later lanes leave room to earlier ones."""
         return self.waiting >= waiting_max * constants.LANE_SHARES[lane]
@@ -269,15 +273,20 @@ class Lanes(WaitingRoom):
         return None
 
     def expired(
-        self, now: float, without_stored_s: float, with_stored_s: float, with_stored_max: float
+        self,
+        now: float,
+        without_stored_s: float,
+        with_stored_s: Callable[[int], float],
+        with_stored_max: Callable[[int], float],
     ) -> list[Permit]:
         """Take out the GETs that have waited for so long, and those that are too many: DONE."""
         over: list[Permit] = []
         for lane in _LANES:
             self._take_older(self._lines[2 * lane], now - without_stored_s, over)
             line = self._lines[2 * lane + 1]
-            self._take_older(line, now - with_stored_s, over)
-            while line and self.ahead(lane, has_stored=True) > with_stored_max:
+            self._take_older(line, now - with_stored_s(lane), over)
+            longest = with_stored_max(lane)
+            while line and self.ahead(lane, has_stored=True) > longest:
                 permit = line.pop()
                 if permit.phase is Phase.QUEUED:
                     over.append(permit)

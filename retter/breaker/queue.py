@@ -5,11 +5,12 @@ And all requests without a stored response that wait for the end of a pause, in 
 """
 
 from collections import deque
+from collections.abc import Callable
 from itertools import islice
 
 from retter.breaker import constants
 from retter.breaker.clients import Clients
-from retter.breaker.permit import Permit, Phase
+from retter.breaker.permit import STRANGER, Permit, Phase
 
 # Of those who left a pause, so many may still stand in the line; then it is gone through. With as
 # many again as are held, each who leaves pays for two looks at most.
@@ -53,6 +54,10 @@ class WaitingRoom:
     def waiting_in(self, lane: int) -> int:
         """Return how many wait in a lane. Here nobody is in one."""
         return 0
+
+    def waits_behind(self, lane: int) -> bool:
+        """Say whether anybody waits in a later lane. Here nobody is in one."""
+        return False
 
     def is_full(self, lane: int, waiting_max: int) -> bool:
         """Say whether no more may wait."""
@@ -117,7 +122,11 @@ class WaitingRoom:
             self._remove(permit, Phase.DONE)
 
     def expired(
-        self, now: float, without_stored_s: float, with_stored_s: float, with_stored_max: float
+        self,
+        now: float,
+        without_stored_s: float,
+        with_stored_s: Callable[[int], float],
+        with_stored_max: Callable[[int], float],
     ) -> list[Permit]:
         """Take out the GETs that have waited for so long, and those that are too many: DONE.
 
@@ -126,9 +135,9 @@ class WaitingRoom:
         """
         over: list[Permit] = []
         self._take_older(self._without_stored, now - without_stored_s, over)
-        self._take_older(self._with_stored, now - with_stored_s, over)
+        self._take_older(self._with_stored, now - with_stored_s(STRANGER), over)
         queue = self._with_stored
-        while queue and self.waiting > with_stored_max:
+        while queue and self.waiting > with_stored_max(STRANGER):
             permit = queue.pop()
             if permit.phase is Phase.QUEUED:
                 over.append(permit)

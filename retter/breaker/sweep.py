@@ -73,8 +73,10 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
     expired = room.expired(
         now,
         settings.queue_wait_s,
-        min(settings.queue_wait_s, constants.STORED_WAIT_PATIENCE * circuit.stored_wait_s),
-        1.0 + line_max(circuit),
+        lambda lane: min(
+            settings.queue_wait_s, constants.STORED_WAIT_PATIENCE * circuit.stored_wait_s(lane)
+        ),
+        lambda lane: 1.0 + line_max(circuit, lane),
     )
     if expired:
         if not paused:  # else it says nothing of the application

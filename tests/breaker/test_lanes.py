@@ -211,7 +211,7 @@ def test_who_gives_up_may_come_again_with_its_ticket() -> None:
     permit = line.come(KNOWN, b"leaves", stored=False, ticket=0)
     line.come(KNOWN, b"waits", stored=False, ticket=1)
     room.cancel(permit)
-    over = room.expired(line.now + 10, 2.0, 0.2, 100.0)
+    over = room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0)
     assert [one.key for one in over] == [b"waits"]
     for ticket in (0, 1):
         assert not room._tickets.stands(ticket)
@@ -245,7 +245,7 @@ def test_what_left_the_line_is_let_go() -> None:
     line.issue(1000)
     for number in range(1000):
         line.come(KNOWN, b"%d" % number, stored=False, ticket=number)
-        line.room.expired(line.now + 10, 2.0, 0.2, 100.0)
+        line.room.expired(line.now + 10, 2.0, lambda _: 0.2, lambda _: 100.0)
     assert len(line.room._by_age) <= constants.LEFT_MAX
     assert line.room.waiting == 0
 
@@ -297,3 +297,18 @@ def test_later_lanes_leave_room_to_earlier_ones(lane: int) -> None:
     while not line.room.is_full(lane, 100):
         line.come(lane, b"x", stored=False)
     assert not line.room.is_full(lane - 1, 100)
+
+
+@given(steps=STEPS, lane=st.sampled_from([KNOWN, STRANGER, HEAVY]))
+def test_who_waits_behind_is_in_a_later_lane(
+    steps: list[tuple[int, bool] | None], lane: int
+) -> None:
+    """Only then is there enough for a lane itself."""
+    line = Line.new()
+    for number, step in enumerate(steps):
+        if step is None:
+            line.next()
+        else:
+            line.come(step[0], b"%d" % number, stored=step[1])
+    later = sum(line.room.waiting_in(one) for one in (KNOWN, STRANGER, HEAVY) if one > lane)
+    assert line.room.waits_behind(lane) == (later > 0)

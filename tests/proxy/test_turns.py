@@ -158,7 +158,8 @@ def test_a_ticket_is_used_up_by_the_place_that_it_brings() -> None:
     ticket = ticket_of(told_to_wait(proxy))
     headers = {"Cookie": ticket}
     lanes = [lane_of_next(proxy, get(f"/{n}", headers=headers)) for n in range(4)]
-    assert lanes == [KNOWN, STRANGER, STRANGER, STRANGER]
+    assert lanes[0] == KNOWN
+    assert KNOWN not in lanes[1:]
     frees(proxy)
     assert lane_of_next(proxy, get("/5", headers=headers)) != KNOWN
 
