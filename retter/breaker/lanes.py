@@ -178,8 +178,14 @@ class Lanes(WaitingRoom):
         return self.counts[2 * lane] + self.counts[2 * lane + 1]
 
     def waits_behind(self, lane: int) -> bool:
-        """Say whether anybody waits in a later lane."""
-        return any(self.counts[2 * (lane + 1) :])
+        """Say whether anybody waits who goes after who comes now with a stored response.
+
+        In a later lane; or without a stored response in the same one, if a turn has been kept.
+        """
+        counts = self.counts
+        if counts[2 * lane] and self._given[lane] >= (counts[2 * lane + 1] + 1) * _between():
+            return True
+        return any(counts[2 * (lane + 1) :])
 
     def is_full(self, lane: int, waiting_max: int) -> bool:
         """Say whether no more of this lane may wait: later lanes leave room to earlier ones."""
