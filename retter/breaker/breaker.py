@@ -88,13 +88,39 @@ class CircuitBreaker:
         `asker` says more of who asks; it is needed if `wants_asker`. A permit is ADMITTED, and
         started at once, or QUEUED or HELD.
         """
+        if self.circuit.fast_path:
+            permit = self.admit_at_once(now, kind, route, key, stored_age_s is not None, client)
+            if permit is not None:
+                return permit
+        return self.admit_by_rules(now, kind, route, key, stored_age_s, client, asker)
+
+    def admit_at_once(
+        self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
+    ) -> Permit | None:
+        """Do what `admit` does if it is on its `fast_path` and the application has little to do.
+
+        None: `admit_by_rules` decides. So nobody has to find out who asks before it matters.
+        """
         circuit = self.circuit
         its_route = circuit.routes.get(route, now)
-        if circuit.fast_path and circuit.limit.load < circuit.calm and its_route.opening is None:
-            return Permit(
-                _ADMITTED, _IS_ADMITTED, kind is not _OTHER, its_route, key,
-                stored_age_s is not None, client,
-            )  # fmt: skip
+        if circuit.limit.load >= circuit.calm or its_route.opening is not None:
+            return None
+        is_get = kind is not _OTHER
+        return Permit(_ADMITTED, _IS_ADMITTED, is_get, its_route, key, has_stored, client)
+
+    def admit_by_rules(
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
+        client: int,
+        asker: Asker | None,
+    ) -> Permit | Rejection:
+        """Do what `admit` does for all others."""
+        circuit = self.circuit
+        its_route = circuit.routes.get(route, now)
         is_get, has_stored = kind is not _OTHER, stored_age_s is not None
         place, lane = NOT_SORTED, STRANGER
         if asker is not None:

@@ -134,10 +134,33 @@ class ClientRequests:
 
     def receive(self, connection: Requester, data: bytes, now: float) -> None:
         """Take bytes while no request is worked on."""
-        if self.buffer is None:
-            self._receive_from(connection, data, 0, now)
-        else:
+        if self.buffer is not None:
             self._receive_more(connection, self.buffer, data, now)
+            return
+        end = data.find(b"\r\n\r\n") + 4
+        if (
+            end != len(data)
+            or end < 5
+            or end > self._services.settings.head_bytes_max
+            or data[0] == _CR
+            or connection.out.backlog is not None
+            or connection.sends_no_more
+        ):
+            self._receive_from(connection, data, 0, now)
+            return
+        # One head and nothing else: what the loop over requests comes to, without the loop (saves
+        # 120 of its 190 instructions).
+        try:
+            parsed = self._memo.get(data)
+            if parsed is None:
+                who = connection.forwarding
+                parsed = self._services.heads.parse(data, who.trusted, self._memo, self._proto, who)
+            if parsed.head.framing is _NO_BODY:
+                self.begin(connection, parsed, now)
+            else:
+                self.begin_with_body(connection, parsed, b"", now)
+        except DownstreamError as error:
+            connection.refuse(error)
 
     def go_on(self, connection: Requester, now: float) -> None:
         """Go on with what was read ahead."""
@@ -249,7 +272,10 @@ class ClientRequests:
     def begin(self, connection: Requester, parsed: ParsedRequest, now: float) -> None:
         """Begin a request without a body."""
         services = self._services
-        self.count_request(connection)
+        services.counters.requests += 1  # count_request, without a call
+        count = self.count = self.count + 1
+        if count == services.settings.requests_per_connection_max:
+            connection.last = True
         connection.deadline = _FOREVER
         connection.work = begin(services, connection, parsed, now)
         if connection.work is None and connection.phase is not _DECODING:

@@ -284,7 +284,7 @@ class UpstreamConnection:
                     head is not None
                     and head.plain
                     and head.content_length == len(data) - end
-                    and self._method == b"GET"
+                    and self._method != b"HEAD"
                 ):
                     # A known head and the whole body: what `_receive_head` would come to.
                     self._keep_alive = head.keep_alive
