@@ -7,7 +7,6 @@ requests fail and the others work.
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from math import inf
 from typing import Final
 
@@ -28,19 +27,32 @@ def route_of(method: bytes, target: bytes) -> bytes:
     The method class and the first path segments, with identifiers replaced by `*`; no query.
     """
     path = target.partition(b"?")[0]
-    segments = path.split(b"/", constants.ROUTE_SEGMENTS + 1)[1 : constants.ROUTE_SEGMENTS + 1]
+    segments = path.split(b"/", _PIECES)[1:_PIECES]
     if SEMICOLON in path:  # a segment's parameter (;jsessionid=...) is no place, maybe a secret
         segments = [segment.partition(b";")[0] for segment in segments]
-    longest = constants.ROUTE_SEGMENT_BYTES_MAX
-    name = b"/".join(
-        [b"*" if s.isdigit() or len(s) > longest else _generalised(s) for s in segments]
-    )
+    name = b"/".join([_places.get(segment) or _place(segment) for segment in segments])
     return (b"GET /" if method == b"GET" else b"OTHER /") + name
 
 
-@lru_cache(2048)  # at most 24 octets each; a hit is three times as fast as the look at each digit
-def _generalised(segment: bytes) -> bytes:
-    return b"*" if _IDENTIFIER.fullmatch(segment) else segment
+_PIECES: Final = constants.ROUTE_SEGMENTS + 1  # of a path; what stands before its first slash too
+
+# Segments that are known to be places, by themselves: a hit takes a third of a look at the octets.
+# Identifiers are not remembered: most never come again.
+_places: Final[dict[bytes, bytes]] = {}
+PLACES_MAX: Final = 2048  # at most ROUTE_SEGMENT_BYTES_MAX each
+
+
+def _place(segment: bytes) -> bytes:
+    if (
+        segment.isdigit()
+        or len(segment) > constants.ROUTE_SEGMENT_BYTES_MAX
+        or _IDENTIFIER.fullmatch(segment)
+    ):
+        return b"*"
+    if len(_places) >= PLACES_MAX:
+        _places.clear()
+    _places[segment] = segment
+    return segment
 
 
 class Route:

@@ -51,6 +51,10 @@ class Memo(Generic[Value]):
         if found is not None:
             self.hits += 1
             return found
+        return self.get_old(key)
+
+    def get_old(self, key: bytes) -> Value | None:
+        """Do what `get` does where these bytes have been looked for in `young` in vain."""
         found = self._old.pop(key, None)
         if found is not None:
             self.hits += 1

@@ -375,16 +375,8 @@ class RequestParser:
         Raises:
             DownstreamError: With the status that the client is to get.
         """
-        if self._forms is not None:
-            try:
-                parsed = self._parse_form(head, self._forms)
-            except DownstreamError:
-                # Of several faults the long way may name another first. Told by it alone, a client
-                # cannot see which lines RETTER knows.
-                parsed = None
-            if parsed is not None:
-                return parsed
-        return self.parse_by_h11(head)
+        parsed = self._parse_form(head, self._forms) if self._forms is not None else None
+        return self.parse_by_h11(head) if parsed is None else parsed
 
     def parse_by_h11(self, head: bytes) -> RequestHead:
         """Do the same as `parse`, the long way."""
@@ -421,7 +413,7 @@ class RequestParser:
         values = pieces[2::3]
         del pieces[2::3]
         key = b"".join(pieces)
-        form = memo.young.get(key) or memo.get(key)
+        form = memo.young.get(key) or memo.get_old(key)
         if form is None:
             lines = lines_of(pieces)
             if not lines or len(lines) > self._fields_max:
@@ -443,7 +435,12 @@ class RequestParser:
         if form.needs_full_parse or method in _REFUSED_METHODS:
             if too_many_members(head):
                 return None
-            return self._head(method, target, True, form.raw(fields), fields)
+            try:
+                return self._head(method, target, True, form.raw(fields), fields)
+            except DownstreamError:
+                # Of several faults the long way may name another first. Told by it alone, a client
+                # cannot see which lines RETTER knows.
+                return None
         return RequestHead(
             method,
             target,

@@ -151,7 +151,7 @@ class ClientRequests:
         # One head and nothing else: what the loop over requests comes to, without the loop (saves
         # 120 of its 190 instructions).
         try:
-            parsed = self._memo.get(data)
+            parsed = self._memo.young.get(data) or self._memo.get_old(data)
             if parsed is None:
                 who = connection.forwarding
                 parsed = self._services.heads.parse(data, who.trusted, self._memo, self._proto, who)

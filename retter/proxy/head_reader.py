@@ -15,14 +15,15 @@ from retter.http.memo import HeadMemo
 from retter.http.message import RequestHead, ResponseHead
 from retter.http.request_parser import RequestParser
 from retter.http.response_parser import ResponseParser
+from retter.http.turn_cookie import NAME as TICKET_NAME
 from retter.http.turn_cookie import without_ticket
 from retter.proxy.request import ParsedRequest
 from retter.store.owner import OwnerClass, OwnerRules
-from retter.store.policy import Identity, identified
+from retter.store.policy import identified
 from retter.store.target import Targets
 
 # Members of an enum, looked up once.
-_GET = Kind.GET
+_GET, _OTHER = Kind.GET, Kind.OTHER
 _CREDENTIAL, _UNREAD = OwnerClass.CREDENTIAL, OwnerClass.UNREAD
 
 # All memos together take 9 MiB at most: these, 3 MiB of forms, cookies and targets (templates.py,
@@ -51,6 +52,8 @@ def _make_route_of(patterns: tuple[bytes, ...], limit_head: bool) -> Callable[[R
     def method_of(request: RequestHead) -> bytes:
         return b"GET" if limit_head and request.method == b"HEAD" else request.method
 
+    if not patterns and not limit_head:
+        return lambda request: route_of(request.method, request.target)
     if not patterns:
         return lambda request: route_of(method_of(request), request.target)
     rules = [(pattern, name_matcher((pattern,))) for pattern in patterns]
@@ -157,23 +160,27 @@ class HeadReader:
         """
         # The ticket goes before all else: nobody is to be known by it but to `Turns`.
         plain_bytes, ticket = head_bytes, b""
-        if self._tickets:
+        if self._tickets and head_bytes.find(TICKET_NAME) >= 0:
             plain_bytes, ticket = without_ticket(head_bytes)
         head = self.request_parsers[trusted].parse(plain_bytes)
+        # The application may answer http with a redirect to https, which would send a client
+        # of https round in circles.
+        apart = b"https" if proto == b"https" else b""
         method, upgrade = head.method, head.upgrade
         stream = self._has_stream_paths and bool(self._is_stream(_path(head)))
-        kind, asks_events = Kind.OTHER, False
+        kind, asks_events = _OTHER, False
         if not stream and not upgrade:
             # The answer to a HEAD has no events in it.
             asks_events = head.accepts_events and method != b"HEAD"
             if method == b"GET" or (method == b"HEAD" and self._limit_head):
                 kind = _GET
-        identity = self._identify(head, proto)
+        identity = identified(head, self._targets.of(head), self._rules, self._limit_head, apart)
         if identity.session and forwarding is not None:
             client = forwarding.client_of(head)
             if self._rules.seen.used_by(identity.owner, client):
                 self.forget_requests()
-                identity = self._identify(head, proto)
+                target = self._targets.of(head)
+                identity = identified(head, target, self._rules, self._limit_head, apart)
         # Whoever has an Authorization field is of one of these classes.
         owner_class, binds = identity.owner_class, False
         if owner_class is _CREDENTIAL or owner_class is _UNREAD:
@@ -184,17 +191,6 @@ class HeadReader:
         parsed = ParsedRequest(head, identity, kind, stream, asks_events, binds, ticket)
         memo.offer(head_bytes, parsed)
         return parsed
-
-    def _identify(self, head: RequestHead, proto: bytes) -> Identity:
-        return identified(
-            head,
-            self._targets.of(head),
-            self._rules,
-            limit_head=self._limit_head,
-            # The application may answer http with a redirect to https, which would send a client
-            # of https round in circles.
-            apart=b"https" if proto == b"https" else b"",
-        )
 
     def forget_requests(self) -> None:
         """Forget what requests mean: it has changed."""

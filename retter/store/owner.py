@@ -43,7 +43,7 @@ from retter.http.known_names import (
     REQUEST_ID_FIELDS,
 )
 from retter.http.memo import Memo
-from retter.http.message import EQUALS, PERCENT, PLUS, RequestHead
+from retter.http.message import PERCENT, PLUS, RequestHead
 from retter.http.variants import VariantRules
 from retter.store.lineage import Lineages
 from retter.store.sessions import SessionsSeen
@@ -334,7 +334,7 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
 def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     # A browser sends one line with all that it fetches of a page.
     memo = rules.cookie_owners
-    owner = memo.young.get(line) or memo.get(line)
+    owner = memo.young.get(line) or memo.get_old(line)
     if owner is None:
         if len(line) < COOKIES_MAX or line.count(b";") < SHORT_WAY_COOKIES_MAX:
             owner = _owner_of_plain_line(line, rules)
@@ -359,40 +359,46 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     if not is_plain_line(line):
         return None
     kinds = rules.cookie_kinds
+    counted: list[bytes] = []
+    telling: list[tuple[CookieKind, bytes, bytes]] = []
     pieces = line.split(b"; ")
-    # What has the name of one and no sign is none.
-    counted = [
-        piece for piece in pieces
-        if kinds[piece.partition(b"=")[0]] is not IGNORABLE or EQUALS not in piece
-    ]  # fmt: skip
+    for piece in pieces:
+        name, equals, value = piece.partition(b"=")
+        kind = kinds[name]
+        if kind is IGNORABLE and equals:  # what has the name of one and no sign is none
+            continue
+        counted.append(piece)
+        if equals and (kind is SESSION or kind is LIKELY or kind is CREDENTIAL):
+            telling.append((kind, name, value))
     if len(counted) == len(pieces):
-        return _owner_of_counted(counted, rules)
+        return _owner_of_counted(counted, telling, rules)
     if not counted:
         return _EVERYONE
     memo, shorter = rules.cookie_owners, b"; ".join(counted)
-    owner = memo.young.get(shorter) or memo.get(shorter)
+    owner = memo.young.get(shorter) or memo.get_old(shorter)
     if owner is None:
-        owner = _owner_of_counted(counted, rules)
+        owner = _owner_of_counted(counted, telling, rules)
         if owner is not None:
             memo.offer(shorter, owner)
     return owner
 
 
-def _owner_of_counted(pieces: list[bytes], rules: OwnerRules) -> Owner | None:
+def _owner_of_counted(
+    pieces: list[bytes], telling: list[tuple[CookieKind, bytes, bytes]], rules: OwnerRules
+) -> Owner | None:
     """Return the owner of the cookies of a plain line, the ignorable ones left out; in half the
     time that `_owner` takes. None if a value in it is shared, or has followed another.
+
+    Args:
+        telling: Kind, name and value of those that may be a session or a credential.
     """
-    kinds, seen = rules.cookie_kinds, rules.seen
+    seen = rules.seen
     sessions: list[tuple[bytes, bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes, bytes]] = []
-    known = rules.names_told
-    for piece in pieces:
-        name, equals, value = piece.partition(b"=")
-        kind = kinds[name]
-        if (kind is not SESSION and kind is not LIKELY and kind is not CREDENTIAL) or not equals:
-            continue
+    known, rolls = rules.names_told, bool(rules.rolling_cookies)
+    for kind, name, value in telling:
         if kind is not CREDENTIAL and may_be_secret(kind, value):
-            known = known or name in seen.names or rules.is_rolling(name)
+            known = known or name in seen.names or (rolls and rules.is_rolling(name))
             sessions.append((b"S", name, value))
         elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
             credentials.append((b"K", name, value))

@@ -157,14 +157,12 @@ def identify(
         kept_out: The store is to have nothing to do with it.
         apart: Answers to requests that differ in this are variants.
     """
-    identity = identified(
-        request, target_of(request, rules, route_of), rules, limit_head=limit_head, apart=apart
-    )
+    identity = identified(request, target_of(request, rules, route_of), rules, limit_head, apart)
     return identity.kept_out() if kept_out else identity
 
 
 def identified(
-    request: RequestHead, target: Target, rules: OwnerRules, *, limit_head: bool, apart: bytes
+    request: RequestHead, target: Target, rules: OwnerRules, limit_head: bool, apart: bytes
 ) -> Identity:
     """Do the same for a request whose target is known."""
     who = owner_of(request, target.sessions, rules)
@@ -175,7 +173,7 @@ def identified(
         and not request.upgrade
         and who.owner_class is not _UNREAD
     )
-    is_get = stands_in and target.is_get
+    is_get = stands_in and target.method == b"GET"
     return Identity(
         owner,
         who.owner_class,
