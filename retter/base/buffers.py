@@ -6,13 +6,11 @@ passed on or dropped. What the budget refuses is passed on as it arrives.
 
 # A body may take a quarter of what is free at that moment (the dynamic thresholds of switches,
 # Choudhury and Hahne 1998). So when memory is short, large bodies are passed on first, and small
-# ones, such as forms, are still buffered: a few large bodies cannot take all of it. The bodies of
-# one client may take half of the memory together, however many connections it has: a client that
-# sends and reads slowly on purpose slows down only itself, and as much is left for the others.
+# ones, such as forms, are still buffered: a few large bodies cannot take all of it.
 FREE_SHARE = 4
 
-# And one client's bodies may hold half of the memory together, however many connections it has:
-# whoever sends and reads slowly on purpose slows itself down, and leaves as much to the others.
+# The bodies of one client may take half of the memory together, however many connections it has: a
+# client that sends and reads slowly on purpose slows down only itself.
 CLIENT_SHARE = 2
 
 
@@ -29,9 +27,8 @@ class BufferBudget:
         self.bytes_max = bytes_max
         self.used = 0  # octets
         self.refused = 0  # times that a body got less than it asked for
-        self._by_client: dict[
-            int, int
-        ] = {}  # bytes by client, of clients that have buffered bodies
+        # Octets by client, of clients that have buffered bodies.
+        self._by_client: dict[int, int] = {}
 
     def take(self, taken: int, more: int, each_max: int, client: int = 0) -> bool:
         """Take `more` octets for a body that holds `taken`, if it may have them.

@@ -13,7 +13,7 @@ from typing import Final
 # 56 bits: small numbers for the compiler, and no two clients of a site share one.
 _NUMBER_BYTES: Final = 7
 CLIENT_PREFIX: Final = (32, 64)  # bits of IPv4 and IPv6
-# Clients at a time. A hit costs 0.1 us, a miss 5.
+# Clients remembered at a time. A hit costs 0.1 us, a miss 5 us.
 CLIENTS_REMEMBERED_MAX: Final = 4096
 _ADDRESS_CHARACTERS_MAX: Final = 64  # a longer text is not an address and is not remembered
 

@@ -114,9 +114,8 @@ class Counters:
     def __init__(self) -> None:
         self.requests = 0
         self.connections = 0
-        self.client_protocols = (
-            0  # protocol objects made so far; after TLS or a PROXY header they are made later
-        )
+        # Protocol objects made so far: with TLS or a PROXY header, they are made after these.
+        self.client_protocols = 0
         self.connections_refused = 0
         self.connections_evicted = 0
         self.retries = 0
@@ -125,9 +124,8 @@ class Counters:
         self.memory_errors = 0  # times that memory ran out
         self.memory_dropped = 0  # stored responses that were dropped because of it
         self.faults = 0  # other exceptions that were not caught
-        self.access_lines_dropped = (
-            0  # lines of the access log, because of a slow reader or a full disk
-        )
+        # Lines of the access log, because of a slow reader or a full disk.
+        self.access_lines_dropped = 0
         self.forwarded_get = _by_reason_and_class()  # answers of the application
         self.forwarded_other = _by_reason_and_class()  # the same, to other methods
         self.stored = _by_reason_and_class()  # answers from the store, to GETs
@@ -136,7 +134,7 @@ class Counters:
         self.own_unread = _by_reason_and_class()  # responses to bytes that were not a request
         self.refused = dict.fromkeys(Reason, 0)
         self.client_errors = dict.fromkeys(Reason, 0)
-        self.upstream_errors = dict.fromkeys(Reason, 0)  # whatever the client got instead
+        self.upstream_errors = dict.fromkeys(Reason, 0)  # also if the client got a stored response
 
         # RETTER's own time for a request and for its response, measured on some of the connections
         # (sampling.py). A request that the store answers counts only in the first.

@@ -15,13 +15,14 @@ from typing import Final
 COOKIES_MAX: Final = 192
 """Cookies of a request. Chromium keeps 180 of a site, Firefox 150.
 
-Beyond: forwarded, but neither stored nor answered from the store (`OwnerClass.UNREAD`). With more
-commas than that, which end a cookie for some applications, all octets count as its owner.
+Beyond: forwarded, but neither stored nor answered from the store (`OwnerClass.UNREAD`). Some
+applications also end a cookie at a comma. With more commas than that, all octets of the field
+identify the owner.
 """
 
 PARAMETERS_MAX: Final = 512
-"""Parameters of a target, those of its path segments included. A search form has dozens; a table
-that its columns are told to, six for each, has some hundreds.
+"""Parameters of a target, those of its path segments included. A search form has dozens. A table
+with six parameters for each column has some hundreds.
 
 Beyond: as with too many cookies, and no parameter is ignored.
 """
@@ -34,9 +35,9 @@ Beyond: as with too many parameters.
 """
 
 SET_COOKIES_MAX: Final = 32
-"""Set-Cookie lines of an answer. A login sets half a dozen.
+"""Set-Cookie lines of a response. A login sets half a dozen.
 
-Beyond: the answer is not stored, so that it need not be searched for each of their values.
+Beyond: the response is not stored, because it would have to be searched for each of the values.
 """
 
 SET_COOKIE_ATTRIBUTES_MAX: Final = 32
@@ -46,19 +47,19 @@ Beyond: it counts as deleting the cookie, which ends a session and with it what 
 """
 
 LIST_MEMBERS_MAX: Final = 128
-"""Members of a field that is a list, all its lines together. More than a dozen are rare; what a
-Connection can name is fields of the same head, of which there are as many.
+"""Members of a field that is a list, all its lines together. More than a dozen are rare. Connection
+names fields of the same head, whose number has the same limit.
 
 Beyond, by field: Accept-Encoding accepts nothing but identity. Cache-Control forbids everything.
-If-None-Match matches nothing. Forwarded separates answers by all its octets. Authorization is taken
-to belong to its connection. With Connection, TE, Upgrade or Expect a request is refused (431), and
-an answer is malformed (502).
+If-None-Match matches nothing. Forwarded separates responses by all its octets. Authorization is
+assumed to authenticate the connection. With Connection, TE, Upgrade or Expect, a request is refused
+(431) and a response is malformed (502).
 """
 
 VARY_NAMES_MAX: Final = 32
-"""Fields that a Vary names. Each is looked for with each request for that page.
+"""Fields that a Vary names. Each is looked up in each request for that page.
 
-Beyond: as `*`, the answer is not stored.
+Beyond: the response is not stored, as with `*`.
 """
 
 FORWARDED_HOPS_MAX: Final = 32
@@ -68,14 +69,14 @@ Beyond, if all of these are trusted proxies: the last one looked at is the clien
 """
 
 CODINGS_MAX: Final = 8
-"""Content codings that one answer has, one over the other. One is usual.
+"""Content codings of one response, applied one after the other. One is usual.
 
-Beyond: the answer is not stored.
+Beyond: the response is not stored.
 """
 
 CHUNK_EXTENSIONS_BYTES_MAX: Final = 2048
-"""Octets of chunk lines with extensions, as far as they exceed those of the data in the chunks.
-What extensions there are in practice (a signature) comes with kilobytes of data.
+"""Octets of chunk extensions, beyond the number of octets of data in the same chunks. Extensions in
+practice (a signature) come with kilobytes of data.
 
 Beyond: the body is malformed. RFC 9112 section 7.1.1 asks for such a limit.
 """

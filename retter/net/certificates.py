@@ -27,7 +27,7 @@ def _field(der: bytes, start: int) -> tuple[int, int, int]:
 def dns_names(der: bytes) -> list[str]:
     """Return the DNS names that a certificate is for (RFC 5280 section 4.2.1.6), in lower case.
 
-    The standard library tells them of certificates of others alone.
+    The standard library returns them for the certificates of peers only.
     """
     place = der.find(_SUBJECT_ALT_NAME)
     if place < 0:
@@ -59,7 +59,7 @@ def _text(setting: str, path: str, wanted: str, what: str) -> str:
 
 
 class _Passphrase:
-    """Asked for the passphrase of a key; without it OpenSSL would ask on the terminal."""
+    """A callback for the passphrase of a key. Without it, OpenSSL would ask on the terminal."""
 
     wanted = False
 
@@ -81,7 +81,7 @@ def _fault(error: ssl.SSLError, certificate: str, key: str) -> ConfigError:
 
 def _context(certificate: str, key: str) -> tuple[ssl.SSLContext, list[str]]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    # RFC 8996: the versions before are not to be spoken any more.
+    # RFC 8996: earlier versions must not be used any more.
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
@@ -154,7 +154,7 @@ def upstream_context(settings: Settings) -> ssl.SSLContext:
     if path:
         _text("upstream_ca", path, "-----BEGIN CERTIFICATE-----", "certificate")
     try:
-        # The system's authorities only where they are asked for: reading them takes 20 ms.
+        # The authorities of the system are read only if they are needed: it takes 20 ms.
         context = ssl.create_default_context(cafile=path or None)
     except ssl.SSLError as error:
         raise ConfigError(f"upstream_ca: {path}: {error.reason or error}") from None

@@ -28,7 +28,7 @@ _EVERY_INTERFACE: Final = ("::", "0.0.0.0")
 
 
 def _fits(listener: socket.socket, address: ListenAddress) -> bool:
-    """Whether a socket listens on an address; any port is right where none is asked for."""
+    """Return whether a socket listens on an address. If its port is 0, any port is right."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return address.kind == "unix" and name == address.path
@@ -43,9 +43,9 @@ def _fits(listener: socket.socket, address: ListenAddress) -> bool:
 
 
 def predecessors_log_format() -> str:
-    """Return how the process that has started this one writes its log; "" if there is none.
+    """Return the log format of the process that has started this one; "" if there is none.
 
-    What a successor says before it has read its own settings goes to the same log.
+    A successor writes to the same log before it has read its own settings.
     """
     text = os.environ.get(_VARIABLE, "")
     return str(json.loads(text).get("log_format", "")) if text else ""
@@ -57,7 +57,7 @@ class Inheritance:
     def __init__(self) -> None:
         self._listeners: list[socket.socket] = systemd.take_listeners()
         self._kept: set[str] = {str(one.getsockname()) for one in self._listeners}
-        self._lent: set[str] = set()  # by a process that goes on with them if we do not serve
+        self._lent: set[str] = set()  # the previous process keeps these if this one does not serve
         self._ready_fd = -1
         self.store_fd = -1  # the lock of `--store`, which both hold while one takes over
         self.state: socket.socket | None = None  # where the previous process tells what it knows
@@ -125,8 +125,8 @@ class Inheritance:
     ) -> "Successor":
         """Start the same command once more.
 
-        It gets these sockets, how the log is written, the lock of `--store` if there is one, and
-        where it is told what this process knows.
+        It gets these sockets, the log format, the lock of `--store` if there is one, and a socket
+        and a file through which it is told what this process knows.
         """
         ready, its_ready = os.pipe()
         numbers = [listener.fileno() for listener in listeners]
@@ -164,22 +164,22 @@ class Successor:
         self._killed = False
 
     def serves(self) -> bool:
-        """Whether it has taken over; call it once, when ready_fd is readable."""
+        """Return whether it has taken over; call this once, when ready_fd is readable."""
         answer = os.read(self.ready_fd, 1)
         os.close(self.ready_fd)
-        return bool(answer) and not self._killed  # it may have been just too late
+        return bool(answer) and not self._killed  # it may have said so just before it was killed
 
     def end(self) -> None:
-        """End it: it is not needed any more."""
+        """End the process: this one stops itself, so no successor is needed."""
         with suppress(OSError):
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill it: its time is over."""
+        """Kill the process: it took too long."""
         self._killed = True
         with suppress(OSError):
             os.kill(self.pid, signal.SIGKILL)
 
     def exit_code(self) -> int:
-        """Wait for the end of one that has failed."""
+        """Wait until a process that has failed has ended, and return its exit code."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])

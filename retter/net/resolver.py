@@ -23,13 +23,13 @@ RESOLVE_S: Final = 1.0
 LOOPBACK_NAME: Final = "localhost"
 LOOPBACK_HOSTS: Final = ("127.0.0.1", "::1")
 
-# What a resolver says of a name that it has looked up: there is none, or it has no address.
-# EAI_AGAIN and all others tell of the resolver. Not every C library has the second.
+# A resolver's answers about the name: it does not exist, or it has no address. EAI_AGAIN and all
+# others are failures of the resolver itself. Not every C library has the second of these two.
 _ANSWERS: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
 
 def is_numeric(host: str) -> bool:
-    """Whether it is an IPv4 or IPv6 address, with or without a zone, and no name."""
+    """Return whether a host is an IPv4 or IPv6 address, with or without a zone, and not a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         try:
             socket.inet_pton(family, host.partition("%")[0])
@@ -59,8 +59,8 @@ class Resolver:
             self._fixed = (address.host,)
         elif address.host.lower() == LOOPBACK_NAME:
             self._fixed = LOOPBACK_HOSTS
-        self._known: list[str] = []  # what the name led to when the resolver answered last
-        self._works = ""  # the address that a connection was last made to
+        self._known: list[str] = []  # the addresses in the resolver's last answer
+        self._works = ""  # the address of the last successful connection
         self._lookup: asyncio.Task[OSError | None] | None = None
         self.fault = ""
         self.failures = 0
@@ -69,10 +69,10 @@ class Resolver:
         """Return the addresses, the one that worked last before the others.
 
         Args:
-            within_s: The time for all of connecting; some of it is left for the rest.
+            within_s: The time for the whole connection attempt; the look-up may take a part of it.
 
         Raises:
-            OSError: The name leads nowhere.
+            OSError: The name has no address.
         """
         found = self._fixed or await self._look_up(min(RESOLVE_S, within_s / 2))
         return sorted(found, key=lambda host: host != self._works)
@@ -92,7 +92,7 @@ class Resolver:
         if self._lookup is None:
             self._lookup = start_task(self._loop, self._ask(), "looking the application's name up")
         if self.fault and self._known:
-            return self._known  # at once: the lookup tells the next one whether it is over
+            return self._known  # at once: the lookup goes on, and its result serves the next one
         try:
             async with asyncio.timeout(wait_s if self._known else None):
                 error = await asyncio.shield(self._lookup)
@@ -104,7 +104,7 @@ class Resolver:
         return self._known
 
     async def _ask(self) -> OSError | None:
-        """Look the name up and return the error, if any: perhaps nobody waits any more."""
+        """Look the name up and return the error, if any: perhaps nobody waits for it."""
         address = self._address
         try:
             found = await self._loop.getaddrinfo(

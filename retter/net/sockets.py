@@ -36,8 +36,7 @@ def _errno_name(error: OSError) -> str:
 
 def _tcp_socket(address: ListenAddress) -> socket.socket:
     if address.host:
-        # As octets: of a str the international domain names would be looked after, with 0.2 MB of
-        # tables.
+        # As bytes: for a str, Python would load tables for international domain names (0.2 MB).
         host = address.host.encode() if address.host.isascii() else address.host
         family, _, _, _, where = socket.getaddrinfo(
             host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -94,7 +93,7 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
 
 
 def _listen_on(address: ListenAddress, umask: int) -> socket.socket:
-    before = os.umask(umask)  # before the path exists: it has no other mode even for a moment
+    before = os.umask(umask)  # before the path exists, so that it never has another mode
     try:
         listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
     except OSError as error:

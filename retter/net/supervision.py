@@ -1,9 +1,9 @@
-"""Exceptions in our own tasks and callbacks: reported, and nobody else's work stops.
+"""Exceptions in our own tasks and callbacks: they are reported and stop no other work.
 
 asyncio reports the exception of a task when the task is collected, which may be late or never. So
 every task is started here; a test checks it. An exception in a callback ends that callback, and
-what it still had to do for others is not done. So whoever works for many, one after the other,
-catches the exception for each of them and reports it here.
+its remaining work is not done. So a callback that serves several requests, one after the other,
+catches the exception of each one and reports it here.
 """
 
 import asyncio

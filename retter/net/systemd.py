@@ -13,25 +13,25 @@ _FIRST_FD: Final = 3  # SD_LISTEN_FDS_START
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager, as `notify("READY=1", "STATUS=serving")`."""
+    """Send lines to the service manager, for example `notify("READY=1", "STATUS=serving")`."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
     if path.startswith("@"):
         path = "\0" + path[1:]  # a name in the abstract namespace
-    # A manager that is gone or does not listen must not make the reporter fail.
+    # A manager that has gone or does not read must not make this process fail.
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.setblocking(False)
         manager.sendto("\n".join(lines).encode(), path)
 
 
 def notify_reloading() -> None:
-    """Say that a reload has begun; `READY=1` ends it."""
+    """Report that a reload has begun; `READY=1` reports its end."""
     notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def watchdog_wanted() -> bool:
-    """Whether the manager wants `WATCHDOG=1` now and then (WatchdogSec= in the unit)."""
+    """Return whether the manager expects `WATCHDOG=1` regularly (WatchdogSec= in the unit)."""
     pid = os.environ.get("WATCHDOG_PID")
     return bool(os.environ.get("WATCHDOG_USEC")) and pid in (None, "", str(os.getpid()))
 

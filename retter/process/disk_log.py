@@ -1,4 +1,4 @@
-"""Writes what becomes of the store on disk: set aside, not written, written again, given up."""
+"""Log lines about the store on disk: set aside, not writable, writable again, given up."""
 
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
@@ -19,7 +19,7 @@ class DiskLog:
         self._damaged = 0
 
     def on_second(self, now: float) -> None:
-        """Write what is new."""
+        """Log what has changed."""
         disk = self._disk
         if disk is None:
             return

@@ -1,4 +1,4 @@
-"""Writes each hint (hints.py) once."""
+"""Log lines for hints (hints.py): each hint is logged once."""
 
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
@@ -14,7 +14,7 @@ class HintLog:
         self._told = 0
 
     def on_second(self, now: float) -> None:
-        """Write what is new."""
+        """Log new hints."""
         given = list(self._hints.given.values())
         for advice in given[self._told :]:
             log.info("hint", advice=advice)

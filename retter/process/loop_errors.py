@@ -1,9 +1,9 @@
 """Exceptions that reach the event loop because nobody else could catch them.
 
 On asyncio's own loop, running out of descriptors while accepting is one of them: the loop stops
-accepting for a second, and reports it once for each place in the backlog. Meanwhile idle clients
-are closed, so that there is room when it continues. (uvloop turns new clients away and reports
-nothing.)
+accepting for a second, and reports it once for each place in the backlog. Meanwhile RETTER closes
+idle client connections, so that descriptors are free when the loop continues. (uvloop closes new
+connections at once and reports nothing.)
 
 Out of memory: the store is emptied first, since it is the largest part and the only one that RETTER
 can do without. If that does not help, the loop could only fail: a listener that cannot accept is
@@ -24,26 +24,27 @@ from retter.proxy.ticker import Ticker
 from retter.telemetry.line_writer import CLOSE_S
 from retter.telemetry.log import flush, get_logger
 
-# Closed when descriptors have run out: as many as come again in a second on a small site.
+# Connections closed when descriptors have run out: as many as a small site accepts in a second.
 ROOM_CONNECTIONS: Final = 32
-AGAIN_S: Final = 1.0  # asyncio goes on accepting after so long
+AGAIN_S: Final = 1.0  # asyncio accepts again after this time
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-# asyncio closes a sending side in a callback of its own when the last of it has gone. If the other
-# side has reset the connection by then, it is told of that as well, so nothing is to be said.
+# asyncio closes a sending side in a callback when the last octets have been sent. If the other side
+# has reset the connection by then, that callback raises. The protocol gets connection_lost as well,
+# so there is nothing to report.
 _LOST: Final = frozenset({errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET})
 _WRITING: Final = "_SelectorSocketTransport._write"
 
-# With its traceback each is some 2 KB. More of the same say nothing new, and fill disks.
+# A report with its traceback has some 2 KB. More of the same kind would only fill disks.
 FAULTS_TOLD_MAX: Final = 5  # in a second
 
-# A loop that does nothing but fail makes tens of thousands a second. A hundred connections that
-# each fail once are a bad second, and may be the last bad one: the store has been emptied by then.
+# A loop that can only fail raises tens of thousands of errors a second. A hundred connections that
+# fail once each are not that case: after the store has been emptied, the next second may be good.
 MEMORY_ERRORS_MAX: Final = 200  # in a second, then the process ends
 
-# Address space given up when memory runs out, for what is done then. It is never touched, so it
-# takes no memory until then.
+# Address space that is released when memory runs out, so that the error can be handled. It is never
+# written to, so it takes no memory until then.
 RESERVE_BYTES: Final = 8 * 1024 * 1024
 
 _LAST_WORDS: Final = b'{"level": "error", "event": "out-of-memory", "exit_code": 1}\n'
@@ -52,7 +53,7 @@ log = get_logger()
 
 
 class LoopFaults:
-    """An exception handler for `loop.set_exception_handler`, told once a second what time it is."""
+    """A handler for `loop.set_exception_handler`; `on_second` is called once a second."""
 
     def __init__(self, services: Services, ticker: Ticker) -> None:
         self._services = services
@@ -78,12 +79,12 @@ class LoopFaults:
         elif isinstance(error, OSError) and error.errno in _LOST and _is_writing(context):
             return
         elif self._services.draining and "_start_serving" in repr(context.get("handle")):
-            return  # asyncio wants to go on accepting, and the listener has been closed
+            return  # asyncio tries to accept again, but the listener has been closed
         else:
             self._fault(loop.time(), context)
 
     def on_second(self, now: float) -> None:
-        """Log what was left out, and be ready again for the next time memory runs out."""
+        """Log how many reports were left out, and reserve address space again."""
         if self._not_told:
             log.error("faults", not_told=self._not_told)
             self._not_told = 0

@@ -1,7 +1,7 @@
-"""One log line for a minute of trouble, never a line for each failure.
+"""One log line for a minute with failures, instead of a line for each failure.
 
-A minute in which the application answered everything itself has no line. (Dropped lines of the
-access log are trouble too.)
+A minute in which the application answered everything has no line. Lines that the access log had to
+drop count as failures.
 """
 
 from retter.base.counters import LATENCY_BOUNDS_S, by_reason, quantile, totals

@@ -85,7 +85,7 @@ def _log_serving(proxy: RunningProxy, upstream: str) -> None:
 
 
 def _log_each_second(proxy: RunningProxy) -> None:
-    """Call once a second those that log what has happened since."""
+    """Call the reporters that write to the log, once a second."""
     services = proxy._services
     for reporter in (
         Digest(services),
@@ -116,7 +116,7 @@ def _report_to_systemd(proxy: RunningProxy) -> None:
 
 
 def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
-    """Run on uvloop, or on asyncio's own loop where that was asked for or uvloop is missing."""
+    """Run on uvloop. Use asyncio's own loop if `event_loop` says so or uvloop is not installed."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if event_loop != "asyncio":
         try:

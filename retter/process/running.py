@@ -45,11 +45,11 @@ log = get_logger()
 
 
 class RunningProxy:
-    """A RETTER that is serving; made by `running`.
+    """A RETTER that serves. `running` makes it.
 
     Attributes:
-        addresses: What it listens on, as URLs (`http://127.0.0.1:8089`) or `unix:PATH`.
-        admin_address: What the admin listener listens on, in the same form; "" without one.
+        addresses: The addresses it listens on: URLs (`http://127.0.0.1:8089`) or `unix:PATH`.
+        admin_address: The address of the admin listener, in the same form; "" without one.
     """
 
     def __init__(self, proxy: Proxy, inheritance: Inheritance | None = None) -> None:
@@ -73,7 +73,7 @@ class RunningProxy:
 
     @property
     def everywhere(self) -> bool:
-        """Whether one of the addresses is every interface of this machine."""
+        """Whether it listens on every interface of this machine."""
         return any(is_everywhere(listener) for listener in self._sockets)
 
     @property
@@ -97,7 +97,7 @@ class RunningProxy:
         """Apply the wanted settings that may change, and reopen files.
 
         Returns:
-            What has changed, and what waits for the next start.
+            The changed settings, and those that need a restart.
 
         Raises:
             ConfigError: A file cannot be read or written; then nothing has changed.
@@ -110,7 +110,7 @@ class RunningProxy:
         return new
 
     def on_second(self, callback: Callable[[float], None]) -> None:
-        """Have somebody told the loop's time once a second."""
+        """Call `callback` once a second with the loop's time (monotonic seconds)."""
         self._proxy.ticker.on_second.append(callback)
 
     async def _listen(self, *, by_itself: bool) -> None:
@@ -119,10 +119,10 @@ class RunningProxy:
         addresses = [parse_listen(text) for text in services.settings.listen]
         if any(address.tls for address in addresses):
             self._certificates = Certificates(services.settings)
-        # extend takes them one by one, so that those before a failure are closed in the end
+        # extend() adds them one by one, so that those opened before a failure are closed at the end
         self._sockets.extend(self._socket(address) for address in addresses)
-        # All that may fail comes before the first client is accepted: a successor that cannot serve
-        # leaves them all to the process before it.
+        # Everything that may fail comes before the first accepted client: a successor that cannot
+        # serve leaves all clients to the process before it.
         for_operators = self._open_for_operators(by_itself=by_itself)
         limit = descriptor_limit()
         backlog = accept_backlog(limit)
@@ -161,7 +161,7 @@ class RunningProxy:
         Raises:
             OSError: It cannot be started.
         """
-        assert self._inheritance is not None, "only a whole program can be started again"
+        assert self._inheritance is not None, "only the whole program has a successor"
         admin = self._admin.listener if self._admin is not None else None
         listeners = [*self._sockets, admin] if admin is not None else self._sockets
         services = self._proxy.services
@@ -180,7 +180,7 @@ class RunningProxy:
             )
 
     def not_handed_over(self) -> None:
-        """There is no successor: all goes on as before."""
+        """Go on as before: the successor could not serve."""
         if self._giver is not None:
             self._giver.close()
             self._giver = None
@@ -189,11 +189,11 @@ class RunningProxy:
             disk.take_back()
 
     def handed_over(self) -> None:
-        """The successor serves: the sockets belong to it from now on."""
+        """Leave the sockets to the successor, which serves now."""
         self._handed_over = True
 
     def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
-        """Return the address of the admin listener, or None."""
+        """Return the listening socket of the admin listener, or None."""
         where = self._services.settings.admin
         if where == "auto":
             where = ADMIN_DEFAULT if by_itself else "off"
@@ -217,7 +217,7 @@ class RunningProxy:
         return listener
 
     def _connection_maker(self, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
-        """Return what makes the protocol of a connection that comes in on this address."""
+        """Return the factory of protocols for connections that this address accepts."""
         services = self._services
 
         def plain(peer: str | None = None) -> asyncio.Protocol:
@@ -261,8 +261,8 @@ class RunningProxy:
             now = services.loop.time()
 
     async def _stop_accepting(self) -> None:
-        # Unlinked first, and once: a closed socket does not know its path any more, and the next
-        # process may listen there while this one drains.
+        # The paths are removed first, and once: a closed socket does not know its path any more,
+        # and the next process may listen there while this one drains.
         for listener in self._sockets:
             self._unlink(listener)
         for server, listener in zip(self._servers, self._sockets, strict=False):
@@ -273,7 +273,7 @@ class RunningProxy:
         self._sockets.clear()
 
     def _unlink(self, listener: socket.socket) -> None:
-        """Remove the path of a socket, unless another process goes on with it."""
+        """Remove the path of a socket, unless another process still uses it."""
         kept = self._inheritance is not None and self._inheritance.is_kept(listener)
         if not kept and not self._handed_over:
             unlink(listener)
@@ -286,7 +286,7 @@ class RunningProxy:
             if self._admin is not None:
                 await self._admin.stop_accepting()
         finally:
-            # Who embeds RETTER may be cancelled again and again until it has ended.
+            # A task that embeds RETTER may be cancelled several times before this is done.
             for server in self._servers:
                 server.close()
             for listener in self._sockets:
@@ -335,9 +335,9 @@ async def running(
 
     Args:
         settings: At least `upstream`; `listen=("127.0.0.1:0",)` takes any free port.
-        on_transition: Told of every change of the circuit's state, on the loop: be quick.
-        by_itself: It is the whole program, so `admin="auto"` means a listener.
-        inheritance: Sockets that this process has been given at its start.
+        on_transition: Called on the loop for every change of the circuit's state; it must be quick.
+        by_itself: RETTER is the whole program, so `admin="auto"` means a listener.
+        inheritance: Sockets that this process received at its start.
 
     Raises:
         ListenError: An address cannot be listened on.

@@ -1,7 +1,8 @@
-"""Changes of the circuit's state in the log: a line a second at most, whatever the circuit does.
+"""Log lines for changes of the circuit's state: at most one a second.
 
-The first change is written at once. What follows within a second is one line at its end: the
-figures of the last change, from which state it all began, and how often each state was entered.
+The first change is written at once. Further changes within a second become one line at its end. It
+has the figures of the last change, the state before the first one, and the number of times that
+each state was entered.
 """
 
 import math
@@ -48,13 +49,13 @@ class TransitionLog:
         self.on_second(transition.at)
 
     def on_second(self, now: float) -> None:
-        """Write what has gathered, if the last line is a second old."""
+        """Write the collected changes, if the last line is a second old."""
         if self._last is not None and now - self._written_at >= EVERY_S:
             self._written_at = now
             self.flush()
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the collected changes."""
         last, entered = self._last, self._entered
         if last is None:
             return

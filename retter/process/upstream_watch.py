@@ -1,13 +1,13 @@
-"""Reports when no connection to the application can be made, and why; and when one can again.
+"""Log lines when no connection to the application is possible, and when it is possible again.
 
-The same for the resolver of its name. Once each: a line for every refused request would bury the
-log at that time.
+The resolver of its name is watched in the same way. Each change is logged once: a line for every
+refused request would hide all other lines.
 """
 
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
 
-# An application that comes and goes is told of six times a minute at most.
+# An application that comes and goes gets six lines a minute at most.
 AGAIN_S = 10.0
 
 log = get_logger()
@@ -17,7 +17,7 @@ class Spell:
     """A fault that lasts from one moment to another."""
 
     def __init__(self) -> None:
-        self.since: float | None = None  # None: there was none when we looked last
+        self.since: float | None = None  # None: there was no fault at the last look
         self._again_at = float("-inf")
 
     def begins(self, fault: str, now: float) -> bool:
@@ -45,7 +45,7 @@ class Absence:
         self._resolver = Spell()
 
     def on_second(self, now: float) -> None:
-        """Check whether the last attempts to connect and to resolve failed."""
+        """Check whether the last attempts to connect and to resolve have failed."""
         self._look_for_application(now)
         self._look_for_resolver(now)
 

@@ -1,12 +1,12 @@
-"""Reports that the application refuses very many of its pages, so that none of them is withdrawn.
+"""A log line when the application refuses very many of its pages, so that none is withdrawn.
 
-Once, and again after a while without it: such a deployment may last.
+It is logged once, and again only after a while without such refusals: a broken deployment may last.
 """
 
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
 
-# Without a mass of refusals for so many seconds, the next is worth another line.
+# After so many seconds without mass refusals, the next ones are logged again.
 AGAIN_S = 600.0
 
 log = get_logger()
@@ -17,7 +17,7 @@ class WithdrawalLog:
 
     def __init__(self, services: Services) -> None:
         self._withdrawals = services.withdrawals
-        self._seen_at = float("-inf")  # when there was a mass at last
+        self._seen_at = float("-inf")  # when there were mass refusals for the last time
 
     def on_second(self, now: float) -> None:
         """Check whether many pages are refused."""

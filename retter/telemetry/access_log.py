@@ -27,7 +27,7 @@ _MONTHS: Final = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
 
-# What could end a quoted field, or speak to a terminal: as Apache writes it.
+# Characters that could end a quoted field or control a terminal, escaped as Apache does.
 _ESCAPED: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 161))} | {
     34: '\\"',
     92: "\\\\",
@@ -36,7 +36,7 @@ _ESCAPED: Final = {number: f"\\x{number:02x}" for number in (*range(32), *range(
 
 def _escaped(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text  # nearly all of them: translate takes a microsecond
+        return text  # the usual case: translate takes a microsecond
     return text.translate(_ESCAPED)
 
 
@@ -71,14 +71,14 @@ class AccessLog:
         self.clock = clock
         self._combined = combined
         self._share = share
-        self._credit = 1.0  # the first one is noted
+        self._credit = 1.0  # so the first one is written
         self._sample = "" if share == 1 else f', "sample": {share:g}'
         self._counters = counters
         self._path = path
         if path != "-":
             self._writer = open_for_lines(path)
         elif before is not None and before._path == "-":
-            self._writer = before._writer  # with what waits there
+            self._writer = before._writer  # and the lines that wait there
         else:
             self._writer = lines_to(sys.stdout)
         self._lines: list[str] = []
@@ -98,20 +98,20 @@ class AccessLog:
         first_byte_s: float | None = None,
         lane: str = "",
     ) -> None:
-        """Note one answered request.
+        """Add the line of one answered request.
 
         Args:
             request: None if its head could not be read.
             status: 0 if the client left before an answer began.
-            source: "backend", "cache", or "retter" for answers of our own.
-            took_s: From the request's head to the answer's end.
-            body_bytes: Of the answer, as far as it was written; 0 of answers of our own.
-            first_byte_s: From the request's head to the answer's, if the body came later.
-            lane: In which it waits for its turn (breaker/lanes.py); "" while nobody is sorted.
+            source: "backend", "cache", or "retter" for RETTER's own responses.
+            took_s: From the request's head to the end of the response.
+            body_bytes: Octets of the response body that were written; 0 for RETTER's own responses.
+            first_byte_s: From the request's head to the response's, if the body came later.
+            lane: Its lane in the queue (breaker/lanes.py); "" while requests are not sorted.
         """
         sampled = 200 <= status < 400
         if sampled:
-            # Every n-th, without a random number: the other (1 - share) cost nothing more.
+            # Every n-th, without a random number: the lines that are left out cost nothing more.
             self._credit += self._share
             if self._credit < 1:
                 return
@@ -156,7 +156,7 @@ class AccessLog:
             first = _escaped(f"{method} {self._shown(request.target)} HTTP/{version}")
             referer = _escaped(self._shown(request.first(b"referer") or b"-"))
             agent = _escaped((request.first(b"user-agent") or b"-").decode("latin-1"))
-        # Not quoted, so a blank would end it; and a trusted proxy may pass on any X-Real-IP.
+        # This field has no quotes, so a space would end it. A trusted proxy may send any X-Real-IP.
         shown = _escaped(client).replace(" ", "\\x20")
         # 499 is nginx's word for a client that left before its answer.
         return (
@@ -168,7 +168,7 @@ class AccessLog:
         second = int(time.time())
         if second != self._second:
             self._second, now = second, time.gmtime(second)
-            # Written out: strftime's names of months are the locale's.
+            # English names of months: strftime would use the locale's.
             month = _MONTHS[now.tm_mon - 1]
             self._date = time.strftime(f"%d/{month}/%Y:%H:%M:%S +0000", now)
         return self._date

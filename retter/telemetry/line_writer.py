@@ -3,9 +3,9 @@ reader.
 
 A pipe that nobody reads, a stopped terminal and a full disk accept nothing. What they have not
 accepted is kept, in bounded number, and offered again; beyond that, whole lines are dropped and
-counted. A regular file is written to directly: what a hanging network file system does then is
-out of our control. It never ends in half a line: the part of a line that a full disk has
-accepted is removed again, and half a line of a killed process is ended by a newline.
+counted. A regular file is written to directly: a network file system that hangs stops RETTER too.
+A file never ends in half a line: the part of a line that a full disk has accepted is removed
+again, and half a line of a killed process is ended by a newline.
 
 O_NONBLOCK belongs to the open file and not to the descriptor: set on a standard output that this
 process was given, it would surprise all other programs that share it, the shell first of all. So
@@ -28,7 +28,7 @@ from typing import Final, TextIO
 # access log, and little for a small machine.
 WAITING_BYTES_MAX: Final = 1024 * 1024
 
-# At the end of the program, a slow reader has this long to take the rest.
+# At the end of the program, a slow reader has this long to read the remaining lines.
 CLOSE_S: Final = 0.5
 _POLL_S: Final = 0.01
 
@@ -38,8 +38,8 @@ class LineWriter:
 
     Args:
         descriptor: Of the open file.
-        its_own: The file has been opened for this writer alone: it is closed in the end, and is
-            non-blocking already if that means anything to it.
+        its_own: The file has been opened for this writer alone. The writer closes it at the end.
+            It is non-blocking already if its kind has that mode.
     """
 
     def __init__(self, descriptor: int, *, its_own: bool = False) -> None:
@@ -48,7 +48,7 @@ class LineWriter:
         self._put: Callable[[bytearray], int] = lambda data: os.write(descriptor, data)
         try:
             kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        except OSError:  # closed by who started us: every write will fail
+        except OSError:  # the parent process has closed it: every write will fail
             return
         if its_own:
             self._close = lambda: os.close(descriptor)
@@ -88,13 +88,13 @@ class LineWriter:
         return 0
 
     def flush(self, wait_s: float = 0.0) -> None:
-        """Write as much as is taken of what waits, in so much time. Never raises."""
+        """Write the waiting lines that the reader takes within `wait_s`. Never raises."""
         waiting = self._waiting
         until = time.monotonic() + wait_s if wait_s else 0.0
         while True:
             # A stream that is no file and has been closed raises ValueError.
             with suppress(OSError, ValueError):
-                # A device may take nothing and call that no error: it is asked again later.
+                # A device may accept nothing without an error: it is tried again later.
                 while waiting and (written := self._put(waiting)):
                     del waiting[:written]
             if not (waiting and wait_s) or time.monotonic() >= until:
@@ -102,7 +102,7 @@ class LineWriter:
             time.sleep(_POLL_S)
 
     def close(self, wait_s: float = 0.0) -> int:
-        """Write the rest, waiting so long for the reader; return how many lines were dropped."""
+        """Write the rest, wait at most `wait_s` for the reader; return how many lines were lost."""
         self.flush(wait_s)
         dropped = self._waiting.count(b"\n")
         self._waiting.clear()
@@ -128,7 +128,7 @@ def _to_file(descriptor: int) -> Callable[[bytearray], int]:
 
 
 def _take_back(descriptor: int, size: int) -> bool:
-    """Cut off what was written last; False if another process has written since."""
+    """Cut off the last octets of a file; False if another process has written since."""
     with suppress(OSError):
         end = os.lseek(descriptor, 0, os.SEEK_CUR)
         if os.fstat(descriptor).st_size == end:
@@ -139,7 +139,7 @@ def _take_back(descriptor: int, size: int) -> bool:
 
 
 def _ends_within_a_line(descriptor: int) -> bool:
-    """Whether a regular file has half a line at its end; False too if it may not be read."""
+    """Return whether a regular file ends in half a line; False if it may not be read."""
     with suppress(OSError), open(f"/proc/self/fd/{descriptor}", "rb") as file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
@@ -164,7 +164,7 @@ def _to_nobody(_: bytearray) -> int:
 
 
 def open_for_lines(path: str) -> LineWriter:
-    """Open a file to append lines to it; a new one is for its owner and to be read by its group.
+    """Open a file to append lines to it. Its owner may write a new one, its group may read it.
 
     Raises:
         OSError: It cannot be opened.
@@ -173,7 +173,7 @@ def open_for_lines(path: str) -> LineWriter:
     try:
         descriptor = os.open(path, flags | os.O_WRONLY, 0o640)
     except OSError:
-        # A FIFO that nobody reads yet. Whoever has it open for reading too need not wait for that.
+        # A FIFO that nobody reads yet. Opened for reading too, it needs no other reader.
         if not stat.S_ISFIFO(os.stat(path).st_mode):
             raise
         descriptor = os.open(path, flags | os.O_RDWR)
@@ -181,10 +181,10 @@ def open_for_lines(path: str) -> LineWriter:
 
 
 def lines_to(stream: TextIO | None) -> LineWriter:
-    """Write to what such a stream, `sys.stdout` for one, stands for.
+    """Return a writer to the file behind a stream such as `sys.stdout`.
 
-    Python has None there if the process was started without it; and a program that embeds RETTER
-    may have put a stream there that is no file.
+    `sys.stdout` is None if the process was started without one. A program that embeds RETTER may
+    have replaced it by a stream that is no file.
     """
     if stream is None:
         return LineWriter(-1)

@@ -31,11 +31,11 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     `format` is console, json, or auto: console if the stream is a terminal.
     """
     global _lines, _format
-    out = stream or sys.stderr  # None in a process that was started without one
+    out = stream or sys.stderr  # sys.stderr is None in a process that was started without one
     if _lines is None or _lines.stream is not out:
         _lines = _Lines(out, _lines.close() if _lines is not None else 0)
     if stream is None:
-        # What asyncio reports goes this way, and must not wait for a reader either.
+        # The reports of asyncio go this way too, so that they never wait for a reader.
         logging.lastResort = logging.StreamHandler(_lines)
     terminal = out is not None and out.isatty()
     console = format == "console" or (format == "auto" and terminal)
@@ -49,7 +49,7 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=_LineLoggerFactory(_lines),
-        # Not cached, so that a later call changes the loggers that are there: a record is rare.
+        # Not cached, so that a later call changes existing loggers too. Records are rare.
         cache_logger_on_first_use=False,
     )
 
@@ -90,7 +90,7 @@ def _json() -> list[Processor]:
 
 
 def _head_first(_logger: object, _method: str, record: EventDict) -> EventDict:
-    """Put the fields that every record has first."""
+    """Move the fields that every record has to the front."""
     head = {name: record.pop(name) for name in ("timestamp", "level", "event")}
     return {**head, **record}
 
