@@ -1,13 +1,13 @@
 """The admin listener: operators inspect and control RETTER through it.
 
-It is never on the path of a request: what it shows is read from counters that are kept anyway, when
-somebody asks. Imported by running.py only if there is an admin listener.
+It is never on the path of a request: its figures are read from counters that exist anyway, and only
+when somebody asks. running.py imports it only if there is an admin listener.
 
     listener.py     the connections, and who receives events
     connection.py   one connection: HTTP/1.1 by h11, one small request at a time
-    auth.py         who may ask: Host, Origin, token
+    auth.py         access: Host, Origin, token
     api.py          paths, methods and their handlers
     state.py        the JSON document that the dashboard and the commands show
     transitions.py  the last changes of the circuit's state, with figures and in words
-    controls.py     what an operator has set, and for how long
+    controls.py     orders of an operator, and when they end
 """

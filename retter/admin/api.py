@@ -68,7 +68,7 @@ class Api:
         self._chart = chart
         self._transitions = transitions
         self._controls = controls
-        self._collector: ProxyCollector | None = None  # with the first scrape
+        self._collector: ProxyCollector | None = None  # made for the first scrape
         self._routes: Routes = {
             "/": {"GET": self._page},
             "/health": {"GET": self._health},
@@ -116,7 +116,7 @@ class Api:
         return json_answer({"status": "ready"})
 
     def _page(self, _: AdminRequest) -> AdminAnswer:
-        from retter.admin import dashboard  # which loads hashlib: for who looks
+        from retter.admin import dashboard  # it imports hashlib, which only the page needs
 
         page = dashboard.build()
         policy = ("Content-Security-Policy", page.content_security_policy)
@@ -149,7 +149,7 @@ class Api:
 
         return json_answer(explain(self._services, request.parameters()))
 
-    # -- steering ---------------------------------------------------------------------------------
+    # -- orders -----------------------------------------------------------------------------------
 
     def _circuit(self, request: AdminRequest) -> AdminAnswer:
         parameters = request.parameters()

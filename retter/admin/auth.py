@@ -1,9 +1,9 @@
 """Access to the admin listener: Host, Origin and token of a request.
 
-A listener on the loopback interface is open to every program of the machine, including the browser
-with all the pages of strangers in it. Two of their tricks are refused here: a name of theirs that
-resolves to 127.0.0.1 (DNS rebinding; seen in Host), and a form or script of theirs that posts to us
-(seen in Origin and Sec-Fetch-Site).
+A listener on the loopback interface accepts every program of the machine, including a browser that
+shows pages of other sites. Two attacks of such pages are refused here: a foreign name that resolves
+to 127.0.0.1 (DNS rebinding; visible in Host), and a form or script that sends a POST to RETTER
+(visible in Origin and Sec-Fetch-Site).
 """
 
 import re
@@ -15,12 +15,12 @@ from retter.admin.message import AdminError, AdminRequest
 from retter.config.settings import ConfigError, Settings
 from retter.config.units import ListenAddress, is_loopback
 
-# Answered without a token: the page, which holds no figures, and a word for load balancers.
+# Answered without a token: the page, which contains no figures, and one word for load balancers.
 OPEN_PATHS = frozenset({"/", "/ready"})
 
 
-# uri-host and port (RFC 9110 section 7.2), without what no browser sends: user information, percent
-# encoding, the zone of an address. An address in brackets is looked at closer.
+# uri-host and port (RFC 9110 section 7.2), but not what browsers never send: user information,
+# percent-encoding, the zone of an address. An address in brackets is examined further.
 _AUTHORITY: Final = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[0-9A-Za-z._-]{1,253}))(?::[0-9]{0,5})?"
 )
@@ -29,8 +29,8 @@ _AUTHORITY: Final = re.compile(
 def host_of(authority: str) -> str | None:
     """Return the name or address of a Host field, in lower case, without port and brackets.
 
-    None if it is not exactly a host and perhaps a port: it says nothing about where its sender
-    believes to be.
+    None if it is not a host with or without a port: then it does not show which site the sender
+    wanted to reach.
     """
     found = _AUTHORITY.fullmatch(authority)
     if found is None:
@@ -45,10 +45,10 @@ def host_of(authority: str) -> str | None:
 
 
 def read_token(settings: Settings) -> str:
-    """Return the token that is set, or that stands in the first line of its file.
+    """Return the token from the settings, or from the first line of its file.
 
     Raises:
-        ConfigError: The file cannot be read, or holds no token.
+        ConfigError: The file cannot be read, or contains no token.
     """
     path = settings.admin_token_file
     if not path:
@@ -71,15 +71,14 @@ class Guard:
     """The rules for one listener.
 
     Args:
-        address: What it listens on.
-        token: What a client has to know; "" for no token.
+        address: The address that it listens on.
+        token: The secret that a client must send; "" for none.
     """
 
     def __init__(self, address: ListenAddress, token: str) -> None:
         self._token = token.encode("latin-1")
         self._own_host = address.host.lower()
-        # Where a token is needed, a name that resolves to us does not bring it along; and no
-        # browser connects to a Unix socket.
+        # A foreign page does not know the token, and no browser connects to a Unix socket.
         self._any_host = address.kind == "unix" or not is_loopback(address.host)
 
     def check(self, request: AdminRequest) -> None:
@@ -95,7 +94,7 @@ class Guard:
 
     def _check_host(self, request: AdminRequest) -> None:
         authority = request.first(b"host")
-        if self._any_host or not authority:  # no browser leaves it out
+        if self._any_host or not authority:  # every browser sends it
             return
         host = host_of(authority)
         if host is not None and (is_loopback(host) or host == self._own_host):
@@ -103,8 +102,8 @@ class Guard:
         raise AdminError(403, "Host names neither this machine nor the --admin address")
 
     def _check_site(self, request: AdminRequest) -> None:
-        # Pages of the protected application may be "same-site" (another port of localhost): what
-        # strangers can write into them must not reach us either.
+        # Pages of the protected application may be "same-site" (another port of localhost). Content
+        # that its visitors write must not reach this listener either.
         site = request.first(b"sec-fetch-site")
         if site and site not in ("same-origin", "none") and request.path != "/":
             raise AdminError(403, "the request comes from a page of another site")

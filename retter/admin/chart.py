@@ -12,7 +12,7 @@ CHART_S = 300  # kept: some 60 KB
 RATES = ("fresh", "stored", "refused", "failed")
 
 Second = tuple[float, float, float, float, float | None, State]
-"""Answers of one second by kind, as in RATES; the p99 in milliseconds; the circuit's state."""
+"""Responses of one second by kind, as in RATES; the p99 in milliseconds; the circuit's state."""
 
 
 class Chart:
@@ -22,12 +22,12 @@ class Chart:
         self._seconds: deque[Second] = deque(maxlen=CHART_S)
 
     def add(self, rates: dict[str, float], p99_ms: float | None, state: State) -> None:
-        """Record a second that is over."""
+        """Record the figures of one second."""
         fresh, stored, refused, failed = [rates[name] for name in RATES]
         self._seconds.append((fresh, stored, refused, failed, p99_ms, state))
 
     def document(self) -> dict[str, Any]:
-        """Return a list for each figure, the newest last and of the time `until`."""
+        """Return a list for each figure. The newest value is the last one, of the time `until`."""
         columns = list(zip(*self._seconds, strict=True)) or [()] * (len(RATES) + 2)
         *rates, p99_ms, states = columns
         return {

@@ -1,8 +1,8 @@
 """One connection to the admin listener: HTTP/1.1 by h11, one small request at a time.
 
-No timer and no task: the listener looks at all its connections once a second, and each handler
-answers at once. A client that listens for events gets them as they come; one that does not read
-them misses some, and is dropped when it takes nothing for long.
+There is no timer and no task: the listener checks all its connections once a second, and each
+handler answers at once. A client that receives events gets them as they come. One that does not
+read them misses some, and is disconnected if it reads nothing for WRITE_S.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStr
 from retter.http.framing_rules import has_control
 from retter.proxy.services import Services
 
-HEAD_BYTES_MAX = 32 * 1024  # an explained request's cookies may stand in the query
-BODY_BYTES_MAX = 64 * 1024  # and a whole head of a request in a form
-REQUEST_S = 5.0  # from a connection's start, or a request's first byte, to its last
+HEAD_BYTES_MAX = 32 * 1024  # the query may contain the cookies of a request to be explained
+BODY_BYTES_MAX = 64 * 1024  # a form may contain the whole head of such a request
+REQUEST_S = 5.0  # from the start of a connection, or the first byte of a request, to the last byte
 IDLE_S = 75.0  # between requests
-WRITE_S = 20.0  # a client that takes nothing for so long is dropped
-EVENTS_BYTES_MAX = 64 * 1024  # not yet taken by one listener: ten seconds of events
+WRITE_S = 20.0  # a client that reads nothing for this long is disconnected
+EVENTS_BYTES_MAX = 64 * 1024  # that one client has not read yet: ten seconds of events
 
-# On every answer. Figures are never cached, nor shown inside another site's page.
+# Fields of every response. Figures are never cached, nor shown inside a page of another site.
 _FIELDS = (
     ("Cache-Control", "no-store"),
     ("X-Content-Type-Options", "nosniff"),
@@ -56,9 +56,9 @@ class AdminConnection(asyncio.Protocol):
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._blocked = False
-        self._after_cr = False  # the last octet that has come
-        self.listens = False  # is told events
-        self._since = self._loop.time()  # the last thing that happened
+        self._after_cr = False  # whether the last received octet was a CR
+        self.listens = False  # receives events
+        self._since = self._loop.time()  # the time of the last event
         self.deadline = self._loop.time() + REQUEST_S
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
@@ -72,16 +72,16 @@ class AdminConnection(asyncio.Protocol):
     def waits_since(self) -> float:
         """Return since when it waits for its client (monotonic seconds).
 
-        All that is asked is answered at once, so each connection waits for its client: to ask, to
-        go on asking, or to take its answer. Infinity for one that listens for events.
+        Requests are answered at once, so each connection waits for its client: to send a request,
+        to send the rest of it, or to read the response. Infinity if it receives events.
         """
         return inf if self.listens else self._since
 
     def data_received(self, data: bytes) -> None:
         if self.listens or self._transport is None or self._transport.is_closing():
-            return  # a listener has nothing more to say
+            return  # a client that receives events has nothing to send
         if self._h11.our_state is h11.IDLE and not self._h11.trailing_data[0]:
-            # More bytes of the same request set nothing back.
+            # More bytes of the same request do not extend its time.
             self._since = self._loop.time()
             self.deadline = self._since + REQUEST_S
         if not self._is_plain(data):
@@ -91,10 +91,10 @@ class AdminConnection(asyncio.Protocol):
         self._receive()
 
     def _is_plain(self, data: bytes) -> bool:
-        """Whether there are no control characters but line ends.
+        """Return whether there are no control characters except line ends.
 
-        h11 would go back over a line with another one, for seconds if the line is long. Neither
-        forms nor JSON have any.
+        h11 would backtrack over a line that contains others, for seconds if it is long. Neither
+        forms nor JSON contain any.
         """
         if self._after_cr and not data.startswith(b"\n"):
             return False
@@ -112,7 +112,7 @@ class AdminConnection(asyncio.Protocol):
         self._blocked = True
         self.deadline = self._loop.time() + WRITE_S
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()  # no more answers before these are read
+            self._transport.pause_reading()  # no more requests before the responses are read
 
     def resume_writing(self) -> None:
         self._blocked = False
@@ -170,11 +170,11 @@ class AdminConnection(asyncio.Protocol):
             self._send(answer)
 
     def _refuse(self, error: AdminError) -> None:
-        """Answer what cannot be read on, and close."""
+        """Answer a request that cannot be read further, and close."""
         transport = self._transport
         assert transport is not None
         if self._h11.our_state is h11.IDLE:
-            self._request = None  # the last one's method says nothing about this answer
+            self._request = None  # the last request's method must not count here
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._send(error_answer(error), close=True)
         transport.close()
@@ -197,7 +197,7 @@ class AdminConnection(asyncio.Protocol):
         return self._request is not None and self._request.method == b"HEAD"
 
     def _wait_on(self) -> None:
-        if not self._blocked:  # else the time to take what is written runs
+        if not self._blocked:  # otherwise the client's time to read is running
             self._since = self._loop.time()
             self.deadline = inf if self.listens else self._since + IDLE_S
 
@@ -226,7 +226,7 @@ class AdminConnection(asyncio.Protocol):
             self._write_event(h11.EndOfMessage())
 
     def tell(self, event: bytes) -> None:
-        """Send an event, unless the last ones have not been taken yet."""
+        """Send an event, unless the client has not read the last ones yet."""
         if not self._blocked and self._transport is not None and not self._transport.is_closing():
             self._write_event(h11.Data(data=event))
 

@@ -1,24 +1,24 @@
-"""What an operator has set, and for how long: everything ends by itself."""
+"""Orders of an operator: a forced circuit or a pause. Each one ends by itself."""
 
 from retter.breaker import Mode
 from retter.proxy.services import Services
 
-# Long enough to look into the matter, too short to be forgotten over night.
+# Long enough to examine the problem, and it cannot be forgotten over night.
 FORCED_S_DEFAULT = 10 * 60.0
-FORCED_S_MAX = 24 * 3600.0  # longer is a setting: --circuit
+FORCED_S_MAX = 24 * 3600.0  # for longer there is a setting: --circuit
 PAUSE_S_DEFAULT = 30.0  # a restart takes some seconds
-PAUSE_S_MAX = 300.0  # for longer than that no visitor waits
+PAUSE_S_MAX = 300.0  # no visitor waits longer
 
 
 class Controls:
-    """Holds the circuit for an operator, and releases it in time."""
+    """Forces the circuit for an operator, and releases it when the time is over."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._until: float | None = None  # monotonic seconds; None: not held from here
+        self._until: float | None = None  # monotonic seconds; None: no order is in force
 
     def force(self, mode: Mode, seconds: float, now: float) -> None:
-        """Hold the circuit in this mode for this long; AUTO releases it at once."""
+        """Force the circuit into this mode for this long; AUTO releases it at once."""
         self._until = None if mode is Mode.AUTO else now + seconds
         self._services.breaker.circuit.set_mode(now, mode)
 
@@ -36,7 +36,7 @@ class Controls:
         return until is not None, None if until is None else max(0, round(until - now))
 
     def sweep(self, now: float) -> None:
-        """Called once a second: returns to the configuration what was held for long enough."""
+        """Release the circuit when the time is over. Called once a second."""
         if self._until is not None and now >= self._until:
             self._until = None
             self._services.breaker.circuit.set_mode(now, Mode(self._services.settings.circuit))

@@ -1,7 +1,7 @@
-"""What would happen to a request now, and why; nothing of it is done.
+"""The decision about a request that was not sent: what would happen to it now, and why.
 
-The parser, the key, the look-up in the store and the decision are the same as for a real request,
-but the store is only read, and the breaker changes nothing.
+The parser, the key, the look-up in the store and the decision are those of a real request. But the
+store is only read, and the breaker changes nothing.
 """
 
 from math import isfinite
@@ -39,10 +39,10 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     """Return what would happen to the request that the parameters describe.
 
     Raises:
-        AdminError: 400, they describe no request.
+        AdminError: 400: they describe no request.
     """
     scheme, head = _head(parameters)
-    memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send
+    memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # not the proxy's: it is for requests of clients
     try:
         parsed = services.heads.parse(head, False, memo, scheme.encode())
     except DownstreamError as error:
@@ -67,10 +67,10 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
         "words": _WORDS[decision] + _remark(stored, usable, decision, now),
         "state": services.breaker.circuit.state.value,
         "key": {
-            # What stands in the target itself may be a session.
+            # A part of the target may be a session.
             "url": _cut(identity.url) if sessions else identity.url.decode("latin-1"),
             "owner": identity.owner_class.value,
-            "owner_id": identity.owner.hex()[:8] or None,  # of a keyed hash: it tells apart
+            "owner_id": identity.owner.hex()[:8] or None,  # of a keyed hash
             "made_of": made_of(request, identity.owner_class, services.owner_rules),
             "public_may_stand_in": identity.public_key is not None,
         },
@@ -105,7 +105,7 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
 
 
 def _turn(services: Services, asker: Asker | None, now: float) -> dict[str, Any]:
-    """Return the lane that the request would have, and the figures that it follows from."""
+    """Return the lane that the request would have, and the figures that decide it."""
     fairness = services.breaker.circuit.fairness
     if fairness is None or asker is None:
         return {"fairness": "off"}
@@ -114,7 +114,7 @@ def _turn(services: Services, asker: Asker | None, now: float) -> dict[str, Any]
     limit_s = fairness.limit_s
     return {
         "fairness": services.settings.fairness,
-        "lane": LANE_WORDS[place.lane] if sorting else "-",  # nobody is sorted
+        "lane": LANE_WORDS[place.lane] if sorting else "-",  # requests are not sorted now
         "session_is_known": asker.standing == ISSUED,
         "crawler": asker.crawler or None,
         "demand": round(fairness.demand.demand_of(place.asker, now) / WINDOW_S, 3),
@@ -161,7 +161,7 @@ def _remark(
 
 
 def _fault(stored: StoredResponse, now: float) -> str:
-    """Return the words for the reason why a stored response cannot be used."""
+    """Return in words why a stored response cannot be used."""
     if stored.age_max_s == WITHDRAWN:
         return "withdrawn by the application (401, 403, 404 or 410)"
     if stored.age(now) > stored.age_max_s:

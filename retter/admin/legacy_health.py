@@ -1,4 +1,4 @@
-"""`GET /health` as the original RETTER, a program in Go, answered it: the same names and units."""
+"""`GET /health` in the form of the first RETTER (a program in Go): the same names and units."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def uptime_text(seconds: float) -> str:
 
 
 def _range_s(histogram: Histogram) -> tuple[float, float]:
-    """Return the bounds between which all values lie; the last bucket has none above it."""
+    """Return the bounds between which all values lie. The last bucket has no upper bound."""
     filled = [index for index, count in enumerate(histogram.counts) if count]
     if not filled:
         return 0.0, 0.0
@@ -29,7 +29,7 @@ def _range_s(histogram: Histogram) -> tuple[float, float]:
 
 
 def health_document(services: Services) -> dict[str, Any]:
-    """Return the figures. Fastest and slowest are told to the next bound of the histogram."""
+    """Return the figures. Fastest and slowest are rounded to the bounds of the histogram."""
     latency = services.breaker.latency()
     answered = sum(latency.counts)
     fastest_s, slowest_s = _range_s(latency)

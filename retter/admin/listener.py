@@ -21,17 +21,17 @@ from retter.proxy.proxy import Proxy
 CONNECTIONS_MAX = 64  # some operators, a scraper and health checks; each costs 100 KB at most
 LISTENERS_MAX = 16  # pages that are open at the same time
 
-# What a browser waits before it connects again after the stream was lost, milliseconds.
+# The time before a browser connects again after the stream was lost, in milliseconds.
 _RETRY = b"retry: 2000\n\n"
 
 
 def event_bytes(name: str, value: object) -> bytes:
-    """Return an event as the stream carries it (HTML standard, server-sent events)."""
+    """Return an event in the form of an event stream (HTML standard, server-sent events)."""
     return f"event: {name}\ndata: {dumps(value)}\n\n".encode()
 
 
 class Admin:
-    """Everything behind one admin listener.
+    """One admin listener, with its connections and figures.
 
     Raises:
         ConfigError: The token cannot be read.
@@ -55,7 +55,7 @@ class Admin:
         proxy.on_transition.append(self._on_transition)
 
     async def listen(self, listener: socket.socket) -> None:
-        """Serve what connects to this socket."""
+        """Serve clients on this socket."""
         self._listener = listener
 
         def connection() -> AdminConnection:
@@ -68,11 +68,11 @@ class Admin:
 
     @property
     def listener(self) -> socket.socket | None:
-        """Return the address that it listens on."""
+        """Return the listening socket."""
         return self._listener
 
     async def stop_accepting(self) -> None:
-        """Close the listener; who is connected stays."""
+        """Close the listener; connections stay open."""
         server, self._server = self._server, None
         listener, self._listener = self._listener, None
         if server is not None and listener is not None:
@@ -82,7 +82,7 @@ class Admin:
 
     def close(self) -> None:
         """Close everything at once, and stop watching."""
-        if self._listener is not None:  # nobody has stopped accepting
+        if self._listener is not None:  # stop_accepting has not been called
             if self._server is not None:
                 self._server.close()
             self._listener.close()
@@ -94,22 +94,22 @@ class Admin:
     # -- for the connections --------------------------------------------------------------------
 
     def accept(self, connection: AdminConnection) -> bool:
-        """Count a new connection in; False if there are too many.
+        """Admit a new connection; False if there are too many.
 
-        The one that has waited longest for its client gives way. Whoever asks at once is answered
-        at once, so silent connections keep no operator out, however many they are.
+        The connection that has waited longest for its client is closed in favour of the new one.
+        So silent connections cannot keep an operator out, however many there are.
         """
         if len(self._connections) >= CONNECTIONS_MAX:
             longest = min(self._connections, key=AdminConnection.waits_since)
             if longest.waits_since() == inf:
                 return False
-            self.lost(longest)  # its place is free now; the loop tells it in its next round
+            self.lost(longest)  # at once: the loop calls connection_lost only in its next round
             longest.close()
         self._connections.add(connection)
         return True
 
     def lost(self, connection: AdminConnection) -> None:
-        """A connection is closed."""
+        """Forget a connection that is closed."""
         self._connections.discard(connection)
         self._listeners.pop(connection, None)
 
@@ -125,22 +125,22 @@ class Admin:
         except AdminError as error:
             return error_answer(error)
         except Exception as error:  # noqa: BLE001 - told, and the client is answered
-            # A fault of ours: it is told with its traceback, and who has asked is answered.
+            # A fault of RETTER itself: it is logged with its traceback, and the client gets a 500.
             self.loop.call_exception_handler(
                 {
                     "message": f"no answer to {request.method} {request.path!r}",
                     "exception": error,
                 }
             )
-            return error_answer(AdminError(500, "a fault of RETTER: its log says more"))
+            return error_answer(AdminError(500, "a fault of RETTER itself: the log describes it"))
         if request.method == "POST":
-            self._tell("state", self.api.state_document())  # somebody has changed it
+            self._tell("state", self.api.state_document())  # a POST may have changed it
         return answer
 
     # -- events -----------------------------------------------------------------------------------
 
     def begins_to_listen(self, connection: AdminConnection) -> None:
-        """Send a connection the present state, and from now on every event."""
+        """Send the present state to a connection, and every event from now on."""
         self._listeners[connection] = None
         connection.tell(_RETRY + event_bytes("state", self.api.state_document()))
 

@@ -1,4 +1,4 @@
-"""A request to the admin listener and the answer to it, as the handlers see them."""
+"""A request to the admin listener and its response, as the handlers see them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from urllib.parse import parse_qs
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
-# Fields of a query or a form: a request that is explained has a few dozen header fields at most.
+# Fields of a query or a form. A request to be explained has a few dozen header fields at most.
 FORM_FIELDS_MAX = 256
 
 
 class AdminError(Exception):
-    """A request that gets an error answer. The message is a sentence for people."""
+    """A request that gets an error response. The message is a sentence for the operator."""
 
     def __init__(self, status: int, message: str, *fields: tuple[str, str]) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class AdminRequest:
         return ""
 
     def parameters(self) -> dict[str, list[str]]:
-        """Return what the query and the body ask for, JSON or form; texts by name.
+        """Return the parameters of the query and of the body (JSON or a form): texts by name.
 
         Raises:
             AdminError: 400 malformed, 415 neither JSON nor a form.
@@ -87,7 +87,7 @@ def _texts(value: object) -> list[str]:
 
 
 def _collect_texts(value: object, found: list[str]) -> None:
-    """Append the values of a JSON value as texts, those of nested lists too."""
+    """Append the values of a JSON value as texts, including those of nested lists."""
     if isinstance(value, list):
         for one in cast("list[object]", value):
             _collect_texts(one, found)
@@ -99,7 +99,7 @@ def _collect_texts(value: object, found: list[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AdminAnswer:
-    """A whole answer. `fields` come on top of those that every answer has."""
+    """A whole response. `fields` are sent in addition to those of every response."""
 
     status: int
     body: bytes
@@ -134,5 +134,5 @@ def json_answer(value: Any, status: int = 200, *fields: tuple[str, str]) -> Admi
 
 
 def error_answer(error: AdminError) -> AdminAnswer:
-    """Answer that a request was wrong."""
+    """Return the response to a wrong request."""
     return json_answer({"error": str(error)}, error.status, *error.fields)

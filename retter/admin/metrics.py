@@ -80,11 +80,11 @@ class ProxyCollector(Collector):
         self._services = services
         self._history = history
         self._transitions = transitions
-        self._sums: dict[str, float] = {}  # of histograms, as told last
+        self._sums: dict[str, float] = {}  # of histograms, as exported last
 
     def _histogram(self, name: str, about: str, histogram: Histogram) -> HistogramMetricFamily:
-        # Put together of many parts, a sum may round to less than it was; and a sum that falls is
-        # taken for one that began anew, and counted twice.
+        # A sum of many parts may be rounded to less than before. A counter that falls looks like a
+        # restart, and would be counted twice.
         total = self._sums[name] = max(histogram.total, self._sums.get(name, 0.0))
         return HistogramMetricFamily(name, about, buckets=_buckets(histogram), sum_value=total)
 
@@ -117,7 +117,7 @@ class ProxyCollector(Collector):
         )
         yield _counters(
             "retter_log_lines_dropped",
-            "Lines of the logs that nobody has taken: a reader that hangs, or a full disk.",
+            "Dropped log lines: the reader hangs, or the disk is full.",
             "log",
             [("access", services.counters.access_lines_dropped), ("own", lines_dropped())],
         )
@@ -128,7 +128,7 @@ class ProxyCollector(Collector):
         )
         yield _counter(
             "retter_faults",
-            "Faults of RETTER itself; its log has them.",
+            "Faults of RETTER itself; the log describes them.",
             services.counters.faults,
         )
         yield from self._operating_system()
@@ -170,8 +170,8 @@ class ProxyCollector(Collector):
         counters = self._services.counters
         family = CounterMetricFamily(
             "retter_requests",
-            "Answered requests: by method (other: all but GET; unread: none could be made out), "
-            "where the answer came from, class of status, and reason.",
+            "Answered requests, by method (other: all but GET; unread: not readable), source of "
+            "the response, class of status, and reason.",
             labels=["method", "source", "status", "reason"],
         )
         for method, source, counts in (
@@ -187,7 +187,7 @@ class ProxyCollector(Collector):
         yield family
         yield _counters(
             "retter_upstream_errors",
-            "Requests that the application failed, whatever their clients got instead.",
+            "Failed requests at the application, also if the client got a stored response.",
             "reason",
             [(reason.value, n) for reason, n in counters.upstream_errors.items() if n],
         )
@@ -204,18 +204,18 @@ class ProxyCollector(Collector):
         breaker, counters = self._services.breaker, self._services.counters
         yield self._histogram(
             "retter_upstream_first_byte_seconds",
-            "Time from a request's start at the application to the first byte of its answer.",
+            "Time from a request's start at the application to the first byte of its response.",
             breaker.first_byte_latency(),
         )
         yield self._histogram(
             "retter_upstream_response_seconds",
-            "Time from a request's start at the application to the end of a good answer.",
+            "Time from a request's start at the application to the end of a good response.",
             breaker.latency(),
         )
         family = HistogramMetricFamily(
             "retter_overhead_seconds",
-            "Time that RETTER itself works on a request until it is sent on or answered, and on "
-            "the first piece of its answer; measured on one connection of sixteen.",
+            "RETTER's own time for a request until it is forwarded or answered, and for the first "
+            "piece of its response; measured on one connection of sixteen.",
             labels=["part"],
         )
         for part, histogram in (
@@ -237,7 +237,7 @@ class ProxyCollector(Collector):
         )
         yield _gauges(
             "retter_mode",
-            "1 for what an operator asks of the circuit.",
+            "1 for the mode that an operator has set.",
             "mode",
             [(mode.value, mode is now.mode) for mode in Mode],
         )
@@ -266,7 +266,7 @@ class ProxyCollector(Collector):
             lanes = list(zip(LANE_WORDS, fairness.asked, fairness.got, strict=True))
             yield _counters(
                 "retter_lane_requests",
-                "Requests that were sorted into a lane, because there was too little for all.",
+                "Requests that were sorted into a lane, because not all could be forwarded.",
                 "lane",
                 [(lane, asked) for lane, asked, _ in lanes],
             )
@@ -313,7 +313,7 @@ class ProxyCollector(Collector):
         )
         yield _counters(
             "retter_store_evictions",
-            "Dropped for want of room in the store, in an owner's share, among a URL's variants.",
+            "Evicted: no room in the store, in an owner's share, or among the variants of a URL.",
             "kind",
             [(n, store[f"evicted_{n}"]) for n in ("budget", "share", "variants")],
         )
@@ -339,18 +339,18 @@ class ProxyCollector(Collector):
         coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",
-            "Answers compressed on their way, or not for want of time; stored bodies compressed.",
+            "Responses compressed while forwarding, or not for lack of time; stored bodies.",
             "kind",
             [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
         )
 
     def _disk(self, disk: dict[str, Any]) -> Iterator[Metric]:
         yield _gauge("retter_disk_entries", "Keys with stored responses on disk.", disk["entries"])
-        yield _gauge("retter_disk_bytes", "Octets that they take on disk.", disk["bytes_used"])
-        yield _gauge("retter_disk_max_bytes", "Octets that they may take.", disk["bytes_max"])
+        yield _gauge("retter_disk_bytes", "Size of stored responses on disk.", disk["bytes_used"])
+        yield _gauge("retter_disk_max_bytes", "Size that they may have on disk.", disk["bytes_max"])
         yield _gauge("retter_disk_file_bytes", "Size of the database file.", disk["file_bytes"])
         yield _gauge("retter_disk_dirty", "Keys whose change is not on disk yet.", disk["dirty"])
-        yield _gauge("retter_disk_failed", "1 while it is not used.", bool(disk["trouble"]))
+        yield _gauge("retter_disk_failed", "1 while it is out of use.", bool(disk["trouble"]))
         yield _gauge(
             "retter_disk_set_aside", "1 if a broken database was set aside.", disk["set_aside"]
         )
@@ -360,7 +360,7 @@ class ProxyCollector(Collector):
         )
         yield _counters(
             "retter_disk_writes",
-            "Changes of stored responses: written, or not written for want of room or time.",
+            "Changes of stored responses: written, or not written for lack of room or time.",
             "result",
             [("written", disk["written"]), ("dropped", disk["not_written"])],
         )
@@ -442,15 +442,15 @@ class ProxyCollector(Collector):
         )
 
 
-# A version that the library can compare: it takes any text for one, and fails over letters.
+# A version that the library can compare: it accepts any text, and fails if it contains letters.
 _VERSION: Final = re.compile(r"\d{1,3}(?:\.\d{1,3}){1,2}")
 
-# Scrapers name five forms or so. What comes after as many is not looked at.
+# Scrapers name about five formats. Later ones are ignored.
 ACCEPTED_MAX: Final = 16
 
 
 def _comparable(member: str) -> bool:
-    """Whether each version that a member of Accept names is one."""
+    """Return whether every version in a member of Accept is a valid number."""
     for parameter in member.split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "version" and not _VERSION.fullmatch(value.strip()):
@@ -459,9 +459,9 @@ def _comparable(member: str) -> bool:
 
 
 def exposition(collector: ProxyCollector, accept: str) -> tuple[bytes, str]:
-    """Return the text and its type: OpenMetrics for who accepts it, else Prometheus' own.
+    """Return the text and its media type: OpenMetrics if it is accepted, else that of Prometheus.
 
-    A form that is asked for in a version that is none is not understood, so the next one counts.
+    A format with an invalid version is ignored, so the next one counts.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)

@@ -1,6 +1,6 @@
 """Figures of this process as Prometheus' client libraries name them, read from /proc.
 
-Where the system does not tell one, it is None (or 0 for the memory, which the dashboard shows).
+A figure that the system does not provide is None (for memory 0, because the dashboard shows it).
 """
 
 import os
@@ -8,33 +8,33 @@ import resource
 
 
 def rss_bytes() -> int:
-    """Return the memory of this process that is in RAM; 0 where the system does not tell."""
+    """Return the resident memory of this process; 0 if it is not known."""
     return _memory_pages(1) * os.sysconf("SC_PAGE_SIZE")
 
 
 def anonymous_bytes() -> int:
-    """Return the memory in RAM that is this process's alone; 0 where the system does not tell."""
+    """Return the resident memory that belongs to this process alone; 0 if it is not known."""
     return _memory_pages(1, without=2) * os.sysconf("SC_PAGE_SIZE")
 
 
 def mapped_bytes() -> int:
-    """Return the memory in RAM that is of files, the store's among them, and can be dropped.
+    """Return the resident memory of mapped files, for example the store's: it can be dropped.
 
-    0 where the system does not tell.
+    0 if it is not known.
     """
     return _memory_pages(2) * os.sysconf("SC_PAGE_SIZE")
 
 
 def virtual_bytes() -> int:
-    """Return the address space of this process; 0 where the system does not tell."""
+    """Return the address space of this process; 0 if it is not known."""
     return _memory_pages(0) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _memory_pages(column: int, without: int = 0) -> int:
-    """Return one of /proc/self/statm's figures: 0 all, 1 resident, 2 of it mapped or shared.
+    """Return a column of /proc/self/statm: 0 all, 1 resident, 2 resident and mapped or shared.
 
     Args:
-        without: The column of another one that is taken off; 0 for none.
+        without: Another column, which is subtracted; 0 for none.
     """
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
@@ -65,7 +65,7 @@ def start_time_s() -> float | None:
     """Return when the process was started, in seconds since 1970 (proc(5), starttime and btime)."""
     try:
         with open("/proc/self/stat", "rb") as file:
-            # The second field is the name in brackets, which may hold anything.
+            # The second field is the name in brackets, which may contain any character.
             ticks = int(file.read().rpartition(b")")[2].split()[19])
         with open("/proc/stat", "rb") as file:
             boot_s = next(int(line[6:]) for line in file if line.startswith(b"btime "))

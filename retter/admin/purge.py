@@ -12,10 +12,10 @@ _WHAT = ("url", "prefix", "session", "all")
 
 
 def purge(services: Services, parameters: Parameters) -> int:
-    """Drop what is asked for; return how many responses that were.
+    """Drop the responses that the parameters name; return how many there were.
 
     Raises:
-        AdminError: 400, it is not clear what is meant.
+        AdminError: 400: the parameters are missing or ambiguous.
     """
     given = [name for name in _WHAT if one(parameters, name)]
     if len(given) != 1:
@@ -35,10 +35,10 @@ def purge(services: Services, parameters: Parameters) -> int:
 
 
 def _purge_session(services: Services, cookie: str) -> int:
-    """Drop what is stored for the owner that this Cookie field makes."""
+    """Drop the responses of the owner that this Cookie field identifies."""
     if "=" not in cookie:
         raise AdminError(400, "write a session as its cookie NAME=VALUE: PHPSESSID=...")
-    memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # the real one is for what clients send
+    memo: HeadMemo[ParsedRequest] = HeadMemo(0)  # not the proxy's: it is for requests of clients
     try:
         head = head_bytes("GET", b"localhost", b"/", [("Cookie", cookie)])
         identity = services.heads.parse(head, False, memo).identity

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from retter.admin.controls import Controls
     from retter.admin.transitions import TransitionHistory
 
-LATELY_S = 10  # what "lately" means, in seconds
+LATELY_S = 10  # the period of the figures, in seconds
 ROUTES_SHOWN = 10  # the slowest
 
 
@@ -66,7 +66,7 @@ class History:
         self.sample(services.loop.time())
 
     def sample(self, now: float) -> None:
-        """Record the second that is over."""
+        """Record the figures of the last second."""
         self._samples.append(self._now(now))
         self._ticker.loop_lag_s = 0.0
         if self._seconds % LATELY_S == 0:
@@ -90,7 +90,7 @@ class History:
         )
 
     def rates(self) -> dict[str, float]:
-        """Return answers a second by where they came from."""
+        """Return responses per second, by source."""
         now, then = self._now(self._services.loop.time()), self._samples[0]
         seconds = max(now.at - then.at, 1.0)
         return {
@@ -98,7 +98,7 @@ class History:
         }
 
     def last_second(self) -> dict[str, float]:
-        """Return the answers of the last whole second, by where they came from."""
+        """Return the responses of the last whole second, by source."""
         if len(self._samples) < 2:
             return dict.fromkeys(RATES, 0)
         then, now = self._samples[-2], self._samples[-1]
@@ -108,12 +108,12 @@ class History:
         }
 
     def latency_ms(self) -> dict[str, float | None]:
-        """Return what the application takes for a good answer until it is complete."""
+        """Return the application's time for a good response until it is complete."""
         counts = _since(self._samples[0].latency, self._services.breaker.latency().counts)
         return _percentiles(LATENCY_BOUNDS_S, counts, 1000)
 
     def overhead_us(self) -> dict[str, float | None]:
-        """Return what RETTER itself takes for a request and its answer: the sum of the two."""
+        """Return RETTER's own time for a request and its response: the sum of both."""
         counters = self._services.counters
         parts = [
             _percentiles(OVERHEAD_BOUNDS_S, _since(then, now.counts), 1_000_000)
@@ -131,7 +131,7 @@ class History:
         }
 
     def slowest_routes(self) -> list[dict[str, Any]]:
-        """Return the slowest of the routes that were asked for lately."""
+        """Return the slowest of the routes with requests in this period."""
         found: list[dict[str, Any]] = []
         nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
         for route in self._services.breaker.all_routes():
@@ -152,7 +152,7 @@ class History:
                     "p99_ms": latency["p99"],
                 }
             )
-        # One without a single good answer takes for ever.
+        # A route without a good response counts as infinitely slow.
         found.sort(key=lambda route: -(inf if route["p50_ms"] is None else route["p50_ms"]))
         return found[:ROUTES_SHOWN]
 
@@ -163,7 +163,7 @@ class History:
 
 
 def _since(then: list[int], now: list[int]) -> list[int]:
-    # A route that was forgotten and came again begins at zero.
+    # A route that was forgotten and is used again begins at zero.
     return [max(0, b - a) for a, b in zip(then, now, strict=True)]
 
 

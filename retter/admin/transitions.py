@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from retter.breaker import Signal, State, Transition
 from retter.breaker.snapshot import Snapshot
 
-TRANSITIONS_MAX = 50  # some 2 KB each; a bad night has about so many
+TRANSITIONS_MAX = 50  # some 2 KB each; enough for a night with many failures
 EVENTS_MAX = 20  # of them shown in the state document
-SAME_S = 1.0  # the same change within so many seconds is the same event once more
+SAME_S = 1.0  # a change that repeats within this time belongs to the same event
 
 _SHOWN = ("at", "first_at", "times", "from", "to", "cause", "words")
 
@@ -38,7 +38,7 @@ _EFFECTS = {
 
 
 def words(transition: Transition) -> str:
-    """Return in one sentence what has changed, why, and with which figures."""
+    """Return one sentence: the change, its cause, and the figures."""
     cause = _CAUSES[transition.cause]
     effect = _EFFECTS[transition.after]
     if transition.cause is Signal.FORCED_OPEN:
@@ -51,7 +51,7 @@ def words(transition: Transition) -> str:
 
 
 def plain(record: Any) -> dict[str, Any]:
-    """Return a dataclass as JSON can write it: rounded, and without infinities."""
+    """Return a dataclass in a form for JSON: rounded, and without infinities."""
     return {field.name: _plain(getattr(record, field.name)) for field in fields(record)}
 
 
@@ -79,13 +79,13 @@ class Recorded(NamedTuple):
 
     kind: Kind
     at: float  # monotonic seconds
-    event: Event  # as told, with its figures
+    event: Event  # with its figures
 
 
 def _thinned(transitions: list[Recorded], length: int) -> list[Recorded]:
-    """Return at most this many transitions: of the most frequent kinds the oldest are left out.
+    """Return at most this many transitions, without the oldest ones of the most frequent kinds.
 
-    So a state that changes back and forth replaces only earlier changes of its own kind.
+    So a state that changes back and forth only displaces earlier changes of the same kind.
     """
     kept = list(transitions)
     counts = Counter([one.kind for one in kept])

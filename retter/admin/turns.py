@@ -1,4 +1,4 @@
-"""The queue for operators: lanes, and the clients that ask for most."""
+"""The queue as operators see it: its lanes, and the clients with the largest demand."""
 
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ _LANES: Final = (KNOWN, STRANGER, HEAVY)
 
 
 def turns_document(services: Services) -> dict[str, Any]:
-    """Return the lanes, and the ten clients that ask for most."""
+    """Return the lanes, and the ten clients with the largest demand."""
     breaker = services.breaker
     fairness = breaker.circuit.fairness
     if fairness is None:

@@ -1,4 +1,4 @@
-"""URLs as operators write them, and the request heads that clients would make of them."""
+"""URLs as operators write them, and the request heads that clients would send for them."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from retter.admin.message import AdminError
 
-# As a browser leaves them in a path and a query; what is percent-encoded stays as it is.
+# Characters that a browser does not encode in a path and a query. Existing encoding stays.
 _UNRESERVED_ELSEWHERE = "%/:=&?~+!$,;'@()*[]|"
 
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -19,7 +19,7 @@ _NOT_IN_FIELDS: Final = re.compile(r"[\x00-\x08\x0a-\x1f]")
 def _begins_with_host(text: str) -> bool:
     """Return whether a URL without a scheme certainly has a host: a port, or a dot and a path.
 
-    `page`, `products/7` and `index.html` are paths whose slash was left out, or hosts; who knows.
+    `page`, `products/7` and `index.html` may be hosts, or paths without their first slash.
     """
     authority = text.partition("/")[0].partition("?")[0]
     following = text[len(authority) : len(authority) + 1]
@@ -73,7 +73,7 @@ def head_bytes(method: str, host: bytes, target: bytes, fields: Iterable[tuple[s
     """Return the request head that a client would send.
 
     Raises:
-        AdminError: 400, a field would be more than one.
+        AdminError: 400: a field contains a line break, for example.
     """
     lines = [f"{name}: {value}" for name, value in fields]
     text = f"{method}{''.join(lines)}"

@@ -1,6 +1,6 @@
-"""Kinds of settings: how the values of each are read, checked and shown.
+"""Kinds of settings: how their values are read, checked and shown.
 
-Pure functions; each raises ValueError with a sentence for people.
+Pure functions. Each raises ValueError with a sentence for the operator.
 """
 
 import re
@@ -34,7 +34,7 @@ class Kind:
     metavar: str
     parse: Callable[[str], object]  # from a flag, a variable, or a string in the file
     accept: Callable[[object], object]  # from Python, or another type in the file; idempotent
-    show: Callable[[Any], str]  # as `parse` would read it
+    show: Callable[[Any], str]  # the text that `parse` would read
     many: bool = False  # a tuple: its flag may be repeated
     spaces_split_variable: bool = False  # many in one variable are separated by white space
 
@@ -135,7 +135,7 @@ def text(metavar: str, check: Callable[[str], object] | None = None) -> Kind:
 
 
 def secret() -> Kind:
-    """A str that no message and no table ever shows."""
+    """A str that is never shown in a message or a table."""
 
     def accept(value: object) -> str:
         if not isinstance(value, str):
@@ -182,7 +182,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2, has "*"
 _PARAMETER: Final = re.compile(r"[^&=#\x00-\x20\x7f]+")
-SECRET_LENGTH_MIN: Final = 16  # a shorter one can be tried out over a network
+SECRET_LENGTH_MIN: Final = 16  # a shorter one can be guessed over a network
 _SECRET: Final = re.compile(f"[!-~]{{{SECRET_LENGTH_MIN},256}}")
 _NETWORK_FORMS: Final = "write 10.0.0.0/8, 192.0.2.1, 2001:db8::/32 or unix:"
 _CREDENTIAL_FIELDS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -328,7 +328,7 @@ def failure_texts() -> Kind:
 
 
 CRAWLER_WORDS_MAX: Final = 256
-CRAWLER_WORD_LENGTH_MIN: Final = 3  # a shorter one stands in many a User-Agent
+CRAWLER_WORD_LENGTH_MIN: Final = 3  # a shorter one occurs in many User-Agent fields
 CRAWLER_WORD_LENGTH_MAX: Final = 64
 
 
@@ -362,7 +362,7 @@ def crawler_words() -> Kind:
     return Kind("WORDS", accept, accept, show, many=True)
 
 
-# A client of fewer bits would be half a country.
+# With fewer bits, all addresses of a large provider would be one client.
 CLIENT_PREFIX_MIN: Final = (8, 16)
 CLIENT_PREFIX_MAX: Final = (32, 128)
 

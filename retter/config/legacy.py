@@ -1,4 +1,4 @@
-"""Variables of the first RETTER, a program in Go, so that its installations start unchanged."""
+"""Variables of the first RETTER, a program in Go, so that its installations still start."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -23,8 +23,8 @@ ALIASES: Final = (
         advice="It bounds the age of what is served; the default of 24h protects better",
     ),
     Alias("RETTER_CACHE_DETECT_QUERY", "ignore_query", negated=True),
-    # "false" once meant one stored page for everybody, whoever had fetched it. That is not done
-    # any more, so nothing is set: people stay apart, and fewer of them find a stored page.
+    # "false" once meant one stored page for everybody, no matter who had requested it. This is not
+    # supported any more, so nothing is set: each person has stored pages of their own.
     Alias(
         "RETTER_CACHE_DETECT_SESSION",
         advice="Stored pages are always separated by person; "

@@ -1,4 +1,4 @@
-"""Settings from flags, variables and the file, in this order; who gave what is remembered."""
+"""Settings from flags, variables and the file, in this order, and the origin of each value."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ def _converted(origin: str, convert: Callable[[Any], object], value: object) -> 
 
 
 def _parsed(setting: Setting, origin: str, texts: Sequence[str]) -> _Given:
-    """Parse what was given for one setting; of a setting with one value, the last text counts."""
+    """Parse the texts given for one setting. If it has one value, the last text counts."""
     if not setting.kind.many:
         return _converted(origin, setting.kind.parse, texts[-1])
     items: list[object] = []
@@ -100,7 +100,7 @@ def _from_flags(flags: Mapping[str, Sequence[str]]) -> dict[str, _Given]:
 
 
 def _from_variables(environment: Mapping[str, str]) -> dict[str, _Given]:
-    # Compose files pass unset variables as empty ones, so empty means not given.
+    # Compose files pass unset variables as empty texts, so an empty text counts as not given.
     return {
         setting.name: _from_variable(setting, setting.variable, environment[setting.variable])
         for setting in SETTINGS
@@ -133,7 +133,7 @@ def _from_aliases(environment: Mapping[str, str], notices: list[str]) -> dict[st
 
 
 def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return notices about variables that look like ours but are not.
+    """Return notices about variables that look like settings but are none.
 
     They are not errors: Kubernetes sets RETTER_PORT and others for a service called retter.
     """
@@ -166,7 +166,7 @@ def _from_file(path: str, named_by: str) -> dict[str, _Given]:
 
 
 def _read_toml(path: str, named_by: str) -> dict[str, object]:
-    import tomllib  # 0.7 MB, which a proxy without a file saves
+    import tomllib  # 0.7 MB; only needed with a file
 
     try:
         with open(path, "rb") as file:
@@ -179,6 +179,6 @@ def _read_toml(path: str, named_by: str) -> dict[str, object]:
 
 def nearest(word: str, known: Collection[str], likeness: float = 0.6) -> str | None:
     """Return the known word that looks most like this one, or None if none looks like it."""
-    import difflib  # only for mistakes
+    import difflib  # only needed after a mistake
 
     return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=likeness)), None)

@@ -1,7 +1,7 @@
 """Settings that may change while RETTER runs (SIGHUP), and settings that wait for a restart.
 
-A setting that is not listed here stays as it was at the start: sockets, loops, connections to the
-application and the rules of the store have been made from it.
+A setting that is not listed here keeps its value from the start: sockets, the event loop,
+connections to the application or the rules of the store depend on it.
 """
 
 from collections.abc import Iterable
@@ -45,9 +45,9 @@ CHANGEABLE: Final = frozenset({
 class Reload(NamedTuple):
     """The result of comparing a new configuration with the present one."""
 
-    settings: Settings  # the present ones with all changes that are possible
-    changed: dict[str, str]  # by name: the new values, as they may be given
-    restart: dict[str, str]  # by flag: those that wait for the next start
+    settings: Settings  # the present ones, with the changes that are possible now
+    changed: dict[str, str]  # by name: the new values, as text
+    restart: dict[str, str]  # by flag: the new values that need a restart
 
 
 def reloaded(present: Settings, wanted: Settings) -> Reload:

@@ -42,7 +42,7 @@ ADMIN_DEFAULT: Final = "127.0.0.1:9090"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Settings that are explained together."""
+    """Settings with a common heading."""
 
     title: str
     about: str
@@ -56,12 +56,12 @@ TLS: Final = Group(
 )
 APPLICATION: Final = Group(
     "The application",
-    "Where it is and how long to wait for it. These times end an exchange that is really lost; "
-    "patience (below) answers a waiting GET long before.",
+    "Its address, and how long to wait for it. These times end a request that has failed for good; "
+    "the patience (below) answers a waiting GET long before that.",
 )
 CLIENTS: Final = Group(
     "Client limits",
-    "What one client may cost. The defaults let browsers through and stop attackers.",
+    "Limits for one client. No browser reaches the defaults; they stop attackers.",
 )
 STORE: Final = Group(
     "The store",
@@ -81,7 +81,7 @@ COMPRESSION: Final = Group(
     "Compression",
     "For clients that ask for it, where the application has not compressed itself.",
 )
-OUTPUT: Final = Group("Trust and output", "Whom to believe, and what to say.")
+OUTPUT: Final = Group("Trust and output", "Trusted proxies, response fields, and the logs.")
 
 
 def _setting(
@@ -92,7 +92,7 @@ def _setting(
     name: str | None = None,
     *,
     secret: bool = False,
-) -> Any:  # as dataclasses.field: a field's type is what its annotation says
+) -> Any:  # as dataclasses.field does: the annotation gives the field's type
     return field(
         default=default,
         repr=not secret,
@@ -842,7 +842,7 @@ class Setting:
     name: str  # the key in the file, and with dashes the flag: drain
     kind: kinds.Kind
     group: Group
-    about: str  # what its flag does, and why one would change it
+    about: str  # the effect of its flag, and when to change it
     default: object
 
     @property

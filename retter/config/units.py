@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 SHOWN_CHARACTERS_MAX: Final = 80  # of a wrong value: the message stays one readable line
 
-# One year: a longer wait is a mistyped unit, and timers need not care for overflow.
+# One year: a longer wait is a mistake in the unit. So timers cannot overflow.
 DURATION_S_MAX: Final = 366 * 24 * 3600.0
 SIZE_BYTES_MAX: Final = 1 << 50  # 1 PiB, for the same reason
 UNIX_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, 108, less the final NUL (unix(7))
@@ -44,7 +44,7 @@ _DURATION_PART: Final = re.compile(
 )
 _NUMBER: Final = re.compile(r"(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]++)?")
 
-# A lone letter is binary, as nginx and Apache have it; kB, MB and GB are the SI's powers of ten.
+# A single letter is a power of two, as in nginx and Apache; kB, MB and GB are powers of ten (SI).
 _SIZE_UNITS: Final[dict[str, int]] = {
     "": 1,
     "b": 1,
@@ -194,14 +194,14 @@ def parse_ratio(text: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where clients connect: a TCP port or the path of a Unix socket, and the protocol there."""
+    """An address for clients: a TCP port or the path of a Unix socket, and its protocol."""
 
     kind: Literal["tcp", "unix"]
     host: str = ""  # a name or an address without brackets; "" is every interface, IPv4 and IPv6
     port: int = 0  # 0 lets the system choose a free one
     path: str = ""  # of a Unix socket
     proxy: bool = False  # each connection begins with a PROXY protocol header
-    tls: bool = False  # then comes TLS
+    tls: bool = False  # TLS, after the PROXY header if there is one
 
     def __str__(self) -> str:
         options = [option for option in LISTEN_OPTIONS if getattr(self, option)]
@@ -210,13 +210,13 @@ class ListenAddress:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAddress:
-    """Where the application is: a TCP port, or the path of a Unix socket."""
+    """The address of the application: a TCP port, or the path of a Unix socket."""
 
     kind: Literal["tcp", "unix"]
     host: str  # a name or an address without brackets; "" for a Unix socket
     port: int  # 1 to 65535; 0 for a Unix socket
     path: str  # of a Unix socket, else ""
-    authority: bytes  # its Host field, for requests that bring none (RFC 9112 section 3.2)
+    authority: bytes  # the Host field for requests without one (RFC 9112 section 3.2)
     tls: bool = False  # https
 
     def __str__(self) -> str:
@@ -231,10 +231,10 @@ def _address_text(kind: str, host: str, port: int, path: str) -> str:
 
 
 def parse_listen(text: str) -> ListenAddress:
-    """Read where to listen: `:80`, `host:80`, `[::1]:80`, `unix:PATH`, each with `,OPTION`s.
+    """Read an address to listen on: `:80`, `host:80`, `[::1]:80` or `unix:PATH`, with options.
 
-    `:80` and `*:80` are every interface, IPv4 and IPv6; port 0 lets the system choose. What comes
-    after the first comma are LISTEN_OPTIONS, so a socket's path has no comma. Raises ValueError.
+    `:80` and `*:80` are every interface, IPv4 and IPv6; port 0 lets the system choose. After
+    the first comma come LISTEN_OPTIONS, so the path of a socket has no comma. Raises ValueError.
     """
     cleaned, *words = [part.strip() for part in text.split(",")]
     options = _listen_options(words, text)
@@ -263,7 +263,7 @@ def _listen_options(words: list[str], text: str) -> frozenset[str]:
 
 
 def parse_upstream(text: str) -> UpstreamAddress:
-    """Read where the application is: `:8080`, `host:8080`, `https://host`, `unix:PATH`.
+    """Read the application's address: `:8080`, `host:8080`, `https://host`, `unix:PATH`.
 
     `:8080` is this machine: localhost, which is 127.0.0.1 and ::1. A URL may name no path but `/`,
     since the target of a request is never rewritten. Raises ValueError.
@@ -337,7 +337,7 @@ def _is_port(text: str) -> bool:
 
 
 def _port(digits: str, text: str) -> int:
-    # Compared as text first: int() of thousands of digits is slow and then refused.
+    # Compared as text first: int() is slow for thousands of digits, and then fails.
     if len(digits) > 5 or int(digits) > 65535:
         raise ValueError(f"{shown(text)}: a port is at most 65535")
     return int(digits)

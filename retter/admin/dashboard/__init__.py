@@ -1,8 +1,7 @@
 """The dashboard: one page without a second request, joined from the three files beside this one.
 
-The page may run its own script and talk to the listener that it came from, and nothing else: its
-Content-Security-Policy names script and style by their hashes, so that even markup that somebody
-managed to smuggle in would neither run nor load.
+The page may only run its own script and connect to its own listener. Its Content-Security-Policy
+names script and style by their hashes, so that injected markup can neither run nor load anything.
 """
 
 import base64
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 
 class Page(NamedTuple):
-    """A document, and the policy that it must be sent with."""
+    """A document, and the Content-Security-Policy to send with it."""
 
     html: bytes
     content_security_policy: str
@@ -21,7 +20,7 @@ class Page(NamedTuple):
 
 @cache
 def build() -> Page:
-    """Read the three files and join them; once, when somebody looks."""
+    """Read the three files and join them, once, at the first request for the page."""
     here = Path(__file__).parent
     style, script, html = (
         (here / name).read_text("utf-8") for name in ("page.css", "page.js", "page.html")
@@ -35,7 +34,7 @@ def build() -> Page:
             "img-src data:",  # the icon, which shows the state
             "base-uri 'none'",
             "form-action 'none'",
-            "frame-ancestors 'none'",  # no foreign page may lay itself over the buttons
+            "frame-ancestors 'none'",  # against clickjacking
             "require-trusted-types-for 'script'",
         ]
     )
