@@ -1,7 +1,7 @@
 """A stored response in a content coding that the client can read (RFC 9110 section 8.4).
 
-What cannot be decoded here (compressors.py) is as if it were not stored; so is what decodes to much
-more than its own size. When and where that is done is decided in decoding.py.
+A body that cannot be decoded (compressors.py), or would become too large, counts as not stored.
+decoding.py decides when and where bodies are decoded.
 """
 
 from typing import Final
@@ -13,13 +13,13 @@ from retter.http.content_coding import VARY_LINE, accepts_coding, canonical, var
 from retter.http.message import RequestHead
 from retter.store.record import Form, StoredResponse, fields_of
 
-# HTML compresses 4 to 10 fold, a bomb a thousand fold. A small body may be a very regular page, and
-# is no harm.
+# HTML shrinks by a factor of 4 to 10, a decompression bomb by a thousand. A small body may shrink
+# as much if it is very regular, and does no harm.
 DECODED_TIMES_MAX: Final = 16
 DECODED_BYTES_MIN: Final = 64 * 1024  # allowed in any case
 DECODED_BYTES_MAX: Final = 16 * 1024 * 1024  # whatever --store-object-max is
 
-# What is true of the encoded bytes only.
+# Fields that describe only the encoded bytes.
 _ENCODED_FIELDS: Final = (
     b"content-encoding:",
     b"content-md5:",
@@ -40,9 +40,9 @@ def acceptable(stored: StoredResponse, request: RequestHead) -> bool:
 
 
 def readable(stored: StoredResponse, request: RequestHead) -> bool:
-    """Tell, without decoding it, whether this client can be given the response.
+    """Return, without decoding it, whether this client can be given the response.
 
-    Only a body that is broken, or too large when decoded, proves it wrong later.
+    The answer is only wrong for a body that is broken, or too large when decoded.
     """
     return acceptable(stored, request) or bool(
         coding_to_decode(stored.content_coding) and not _no_transform(stored.head)
@@ -55,7 +55,7 @@ def is_encoded(content_encoding: bytes) -> bool:
 
 
 def coding_to_decode(content_encoding: bytes) -> bytes:
-    """Return the one coding that can be taken off here, or b"" if it is none or several."""
+    """Return the only coding if it can be decoded here; b"" if there is none or several."""
     codings = _codings(content_encoding)
     coding = canonical(codings[0]) if len(codings) == 1 else b""
     return coding if coding in decodable_codings() else b""
@@ -71,7 +71,7 @@ def plain_body(
     """Return a body without its content coding, or None if it cannot or may not be decoded here.
 
     Args:
-        bytes_max: Of what is decoded.
+        bytes_max: Octets of the decoded body.
         members_max: Of gzip, or frames of zstd, in one body.
     """
     if not is_encoded(content_encoding):
@@ -81,9 +81,9 @@ def plain_body(
 
 
 def decoded_form(stored: StoredResponse, body: bytes) -> Form:
-    """Return the form in which a response is shown to who does not accept its coding.
+    """Return the form of a response for clients that do not accept its coding.
 
-    Without what was true of the encoded bytes only, and with a weak ETag.
+    It has a weak ETag and no fields that describe only the encoded bytes.
     """
     return Form(_decoded_head(stored.head, _weak(stored.etag)), body)
 

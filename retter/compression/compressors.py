@@ -1,8 +1,8 @@
 """The compressors, each behind the same small interface, and imported when first needed.
 
-gzip is always there: by ISA-L where the package `isal` is installed, else by the standard library.
-br and zstd are there where Brotli and zstandard are installed (Python 3.14 brings zstd itself).
-What compresses when is not decided here.
+gzip is always available: from ISA-L if the package `isal` is installed, else from the standard
+library. br and zstd need Brotli and zstandard (Python 3.14 contains zstd). pipeline.py decides what
+is compressed, and when.
 """
 
 import sys
@@ -13,25 +13,26 @@ from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import Any, Final, NamedTuple
 
-# Levels for stored bodies, which are compressed once: from here on a level costs twice the time
-# for a percent or two.
+# Levels for stored bodies, which are compressed once. Each further level takes twice the time and
+# saves a percent or two.
 _STORED_GZIP_LEVEL: Final = 6
 _STORED_BROTLI_QUALITY: Final = 6
 _STORED_ZSTD_LEVEL: Final = 9
-# For forwarded ones. zstd's levels 1 to 3 take the same time; brotli's lowest takes twice gzip's.
+# Levels for forwarded bodies. The levels 1 to 3 of zstd take the same time; the lowest of brotli
+# takes twice as long as gzip.
 _FAST_BROTLI_QUALITY: Final = 1
 _FAST_ZSTD_LEVEL: Final = 3
-# ISA-L has three levels, the second is as fast as the first and smaller; it has nothing of the kind
-# of zlib's 4 and above.
+# ISA-L has three levels. The second is as fast as the first and its output is smaller. It has no
+# equivalent of zlib's level 4 and above.
 _ISAL_LEVEL_MAX: Final = 3
 _GZIP_WBITS: Final = zlib.MAX_WBITS | 16
 
 
 class Encoder(NamedTuple):
-    """A body in the making. What the calls return, one after the other, is the coded body."""
+    """A body that is being compressed. The results of the calls, joined, are the coded body."""
 
-    compress: Callable[[bytes], bytes]  # takes octets, returns what there is to send by now
-    flush: Callable[[], bytes]  # what lets the client decode all that was taken so far
+    compress: Callable[[bytes], bytes]  # takes octets, returns those that can be sent now
+    flush: Callable[[], bytes]  # octets that let the client decode everything so far
     finish: Callable[[], bytes]  # the end of the body
 
 
@@ -40,8 +41,8 @@ class Compressor(NamedTuple):
 
     whole: Callable[[bytes], bytes]  # not for two threads at once
     encoder: Callable[[], Encoder]
-    encoder_bytes: int  # that an encoder holds (measured)
-    inline_bytes_max: int  # what takes about 0.2 ms: not worth a way to a thread
+    encoder_bytes: int  # memory of an encoder (measured)
+    inline_bytes_max: int  # this much takes 0.2 ms: a thread is not worth its cost
 
 
 # -- what is installed ----------------------------------------------------------------------------
@@ -57,14 +58,14 @@ def _installed(module: str) -> bool:
 
 
 def _standard_zstd() -> str:
-    """Name the module with the standard library's interface to zstd, or return ""."""
+    """Return the name of the module with the standard library's interface to zstd, or ""."""
     if sys.version_info >= (3, 14):
         return "compression.zstd" if _installed("_zstd") else ""
     return "backports.zstd" if _installed("backports.zstd") else ""
 
 
 def available(coding: bytes) -> bool:
-    """Tell, without importing anything, whether this coding can be made and read here."""
+    """Return, without importing anything, whether this coding can be encoded and decoded."""
     if coding == b"br":
         return _installed("brotli")
     if coding == b"zstd":
@@ -82,8 +83,8 @@ def compressor(coding: bytes, level: int | None = None) -> Compressor:
     """Make a compressor for a coding that is available.
 
     Args:
-        level: For forwarded bodies, gzip's 1 to 9 (the others have one fast level of their own);
-            None is the level for stored ones.
+        level: For forwarded bodies: gzip's 1 to 9 (the other codings have one fast level). None is
+            the level for stored bodies.
     """
     if coding == b"br":
         return _brotli(_STORED_BROTLI_QUALITY if level is None else _FAST_BROTLI_QUALITY)
@@ -155,7 +156,7 @@ def _brotli(quality: int) -> Compressor:
 
 
 # -- zstd -----------------------------------------------------------------------------------------
-# All levels used here have a window below 8 MiB, the most that a client has to take (RFC 9659).
+# All levels used here have a window of at most 8 MiB, which every client accepts (RFC 9659).
 
 
 def _standard_zstd_encoder(encoder: Any) -> Encoder:
@@ -196,19 +197,19 @@ def _zstandard(level: int) -> Compressor:
 
 # -- decoding -------------------------------------------------------------------------------------
 
-# A frame of zstd says how much memory its decoder needs, up to 2 GiB. Content codings need no more
-# than this (RFC 9659 section 3).
+# A frame of zstd declares the memory that its decoder needs, up to 2 GiB. A content coding must not
+# need more than this (RFC 9659 section 3).
 _ZSTD_WINDOW_LOG_MAX: Final = 23  # 8 MiB
 
-# A body may have several gzip members or zstd frames, one after the other. bgzip makes one of each
-# 64 KiB, which is 256 for the largest body. Each costs some microseconds and a copy of the rest.
+# A body may have several gzip members or zstd frames, one after the other. bgzip makes one for each
+# 64 KiB: 256 for the largest body. Each one costs some microseconds and a copy of the rest.
 MEMBERS_MAX: Final = 256
 
 
 def decoded(
     body: bytes, coding: bytes, bytes_max: int, members_max: int = MEMBERS_MAX
 ) -> bytes | None:
-    """Decode a whole body, or return None: unknown here, broken, cut short, or too large.
+    """Decode a whole body. None if the coding is unknown, or the body broken, cut or too large.
 
     Args:
         bytes_max: Of what it decodes to. Nothing is decoded beyond that.
@@ -281,7 +282,7 @@ def _unzstandarded(body: bytes, bytes_max: int, members_max: int) -> bytes | Non
     zstandard = import_module("zstandard")
     decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW_LOG_MAX)
     try:
-        # Its only way that keeps a limit does not tell a whole body from one that is cut short.
+        # Its only interface with a limit does not distinguish a whole body from a truncated one.
         reader = decompressor.stream_reader(body, read_across_frames=True)
         found: bytes = reader.read(bytes_max + 1)
         if len(found) > bytes_max:

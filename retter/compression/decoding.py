@@ -1,9 +1,10 @@
-"""Stored bodies without their content coding, for clients that do not take it.
+"""Stored bodies without their content coding, for clients that do not accept it.
 
-Each is decoded once: a small one on the spot, a larger one in the thread of the compressors, since
-inflating 16 MiB takes 40 ms. It is kept as a form of the stored response, within the store's budget
-and its owner's share. What decodes to too much (coding.py) or finds no room there counts as not
-stored for these clients, and is not tried again while the encoded body is stored.
+Each body is decoded once: a small one at once, a larger one in the thread of the compressors, since
+inflating 16 MiB takes 40 ms. The result is kept as a form of the stored response, within the
+store's budget and its owner's share. A body that becomes too large (coding.py), or for which there
+is no room, counts as not stored for these clients. It is not tried again while the encoded body is
+stored.
 """
 
 from collections.abc import Callable
@@ -24,20 +25,20 @@ from retter.store.policy import Identity
 from retter.store.record import IDENTITY, StoredResponse
 from retter.store.store import ResponseStore
 
-# Decoded on the spot: 64 KiB of text take 0.3 ms at worst, and a handover to the thread and back
-# 0.1 ms. Each frame of zstd costs 12 us, however small.
+# Limits for decoding at once: 64 KiB of text take 0.3 ms at worst; a job in the thread costs 0.1 ms
+# in addition. Each frame of zstd costs 12 us, however small it is.
 INLINE_BYTES_MAX: Final = 4 * 1024
 INLINE_DECODED_BYTES_MAX: Final = 64 * 1024
 INLINE_MEMBERS_MAX: Final = 16
 
-# Work in the thread and waiting for it: with what usual pages take, 0.1 s; with the largest 2 s.
+# Jobs in the thread and waiting for it: 0.1 s of work with usual pages, 2 s with the largest.
 JOBS_MAX: Final = 64
 
 OnDone = Callable[[StoredResponse | None], None]
 
 
 def decoded_at_once(body: bytes, content_encoding: bytes) -> bytes | None:
-    """Return a body without its content coding, or None if that is not quickly done."""
+    """Return a body without its content coding, or None if that would take long."""
     if len(body) > INLINE_BYTES_MAX and is_encoded(content_encoding):
         return None
     return plain_body(body, content_encoding, INLINE_DECODED_BYTES_MAX, INLINE_MEMBERS_MAX)
@@ -57,10 +58,10 @@ class Decoding:
     def __init__(self, store: ResponseStore, workers: Workers) -> None:
         self._store = store
         self.workers = workers
-        self._waiters: dict[bytes, list[_Waiter]] = {}  # by body that is in the thread
+        self._waiters: dict[bytes, list[_Waiter]] = {}  # by the body that is being decoded
 
     def readable(self, stored: StoredResponse, request: RequestHead) -> bool:
-        """Tell, without decoding it, whether this client can be given the response."""
+        """Return, without decoding it, whether this client can be given the response."""
         if acceptable(stored, request):
             return True
         return readable(stored, request) and (
@@ -70,9 +71,9 @@ class Decoding:
     def shown(
         self, identity: Identity, stored: StoredResponse, request: RequestHead
     ) -> StoredResponse | None:
-        """Return the response as this client can read it.
+        """Return the response in a form that this client can read.
 
-        None: that is to be made first (`make`), or cannot be.
+        None: the form must be made first (`make`), or is not possible.
         """
         if acceptable(stored, request):
             return stored
@@ -89,13 +90,13 @@ class Decoding:
         return shown_decoded(stored, form)
 
     def make(self, identity: Identity, stored: StoredResponse, on_done: OnDone) -> bool:
-        """Decode a readable response in the thread, for all who wait for it.
+        """Decode a readable response in the thread, for all clients that wait for it.
 
-        `on_done` is called on the loop with the response as it is shown then, or with None if it
-        cannot be decoded.
+        `on_done` is called on the loop with the decoded response, or with None if it cannot be
+        decoded.
 
         Returns:
-            False if there is too much to do: then `on_done` is not called.
+            False if too many jobs wait: then `on_done` is not called.
         """
         body = stored.body
         waiter = _Waiter(identity, stored, on_done)
@@ -116,7 +117,7 @@ class Decoding:
         return True
 
     def _made(self, body: bytes, plain: bytes | None) -> None:
-        """Call those who wait; `plain` is the body itself if not decodable, None after a fault."""
+        """Call the waiters. `plain` is the body itself if not decodable, None after a fault."""
         waiters = self._waiters.pop(body)
         if plain is body:
             self._store.forms.keep_coded(body, IDENTITY, body)
@@ -136,7 +137,7 @@ class Decoding:
     def _kept(
         self, identity: Identity, stored: StoredResponse, body: bytes
     ) -> StoredResponse | None:
-        """Return the response in its decoded form, which is kept; None if there is no room."""
+        """Keep the decoded form and return the response in it; None if there is no room."""
         form = decoded_form(stored, body)
         if body and not self._store.forms.keep_decoded(identity, stored, form):
             return None

@@ -1,10 +1,10 @@
-"""When answers are compressed, and where: what is left between the decision and the compressor.
+"""When and where responses are compressed.
 
-A small whole body is compressed on the spot. A longer one is compressed as it comes, its larger
-pieces in a thread; nothing of what the application has written is held back for longer than a tick.
-Stored bodies are compressed once, in the same thread, while clients get them as they are. When the
-loop lags, or the thread has too much to do, an answer goes out as it came: whoever waits for a page
-is better served by a longer one than by a later one.
+A small whole body is compressed at once. A longer one is compressed as it arrives, its larger
+pieces in a thread; nothing that the application has written is delayed by more than a tick. Stored
+bodies are compressed once, in the same thread; meanwhile clients get them uncompressed. When the
+loop lags, or the thread is busy, a response is forwarded uncompressed: a larger page is better than
+a late one.
 """
 
 import asyncio
@@ -31,26 +31,26 @@ from retter.store.store import ResponseStore
 
 Trailers = list[tuple[bytes, bytes]]
 
-# The clock's ticks come so late, in seconds, when the loop has more to do than it can. 64 busy
-# connections alone make it 4 ms.
+# A tick that is this late, in seconds, means that the loop is overloaded. 64 busy connections alone
+# delay it by 4 ms.
 LAG_S_MAX: Final = 0.02
 
-# What the encoders of all bodies on their way may hold: 240 of ISA-L, 115 of zlib, 37 of zstd.
+# Memory for the encoders of all forwarded bodies: 240 of ISA-L, 115 of zlib, 37 of zstd.
 ENCODERS_BYTES_MAX: Final = 32 * 1024 * 1024
 
-# Work in the thread and waiting for it. A piece takes a millisecond or two, a stored body of 1 MiB
-# with brotli 25, so what is behind these waits for some tens of milliseconds, not for seconds.
+# Jobs in the thread and waiting for it. A piece takes a millisecond or two, a stored body of 1 MiB
+# with brotli 25. So the last job waits for tens of milliseconds, not for seconds.
 JOBS_MAX: Final = 16
 
-# Pieces are flushed to the client at once from this size on (it costs less than 1 % of the size),
-# or after a pause of so many seconds; what comes faster and smaller is gathered until the next
-# tick, or a page that is written word by word would not shrink at all.
+# Pieces of at least this size are flushed to the client at once (that costs less than 1 % of the
+# size), and so is a piece after a pause of so many seconds. Smaller and faster ones are collected
+# until the next tick, because a page that is written word by word would not shrink at all.
 FLUSH_BYTES: Final = 4096
 FLUSH_PAUSE_S: Final = 0.005
 
 
 class ThreadWorker:
-    """One thread, started with the first job. In the compressors it lets go of the interpreter."""
+    """One thread, started with the first job. The compressors release the interpreter's lock."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -61,9 +61,9 @@ class ThreadWorker:
     def submit(self, job: Callable[[], bytes], done: Callable[[bytes | None], None]) -> None:
         """Do a job; `done` is called on the loop with its result, or None if it has failed."""
         if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor  # its module is loaded by its name
+            from concurrent.futures import ThreadPoolExecutor  # loads its module only now
 
-            # One: jobs then share compressors without a lock, and leave a core to the application.
+            # One thread: jobs share compressors without a lock, and a core stays free.
             self._executor = ThreadPoolExecutor(1, "compress")
         try:
             future = self._executor.submit(job)
@@ -84,10 +84,10 @@ class ThreadWorker:
         error = future.exception()
         done(None if error is not None else future.result())
         if error is not None:
-            raise error  # for the loop's exception handler to tell
+            raise error  # the loop's exception handler logs it
 
     def close(self) -> None:
-        """Do nothing more of what waits."""
+        """Discard all jobs that wait."""
         self._closed = True
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
@@ -97,20 +97,20 @@ class EncodedSink(Protocol):
     """The part of an exchange that a BodyEncoder uses."""
 
     def encoding(self) -> None:
-        """A piece is in the thread: no more of them until `encoded`."""
+        """A piece is being compressed: send no more until `encoded` is called."""
         ...
 
     def encoded(self, data: bytes, complete: bool) -> None:
-        """Framed octets for the client; more pieces are welcome, or it was the last."""
+        """Take framed octets for the client. More pieces may come, unless `complete`."""
         ...
 
     def encoding_failed(self) -> None:
-        """The body cannot be brought to its end."""
+        """The rest of the body cannot be compressed."""
         ...
 
 
 class BodyEncoder:
-    """One forwarded body on its way to a client, as chunks."""
+    """A forwarded body that is compressed and sent as chunks."""
 
     __slots__ = (
         "_compression",
@@ -129,14 +129,14 @@ class BodyEncoder:
         self._compressor = how
         self._encoder: Encoder | None = how.encoder()
         self._sink: EncodedSink | None = sink
-        self._pending: list[bytes] = []  # came while a piece was in the thread
+        self._pending: list[bytes] = []  # pieces that arrived while another one was compressed
         self._trailers: Trailers | None = None  # known with the last piece
         self._last_at = -1.0
-        self._unflushed = 0  # octets taken since the last flush
-        self.busy = False  # a piece is in the thread
+        self._unflushed = 0  # octets since the last flush
+        self.busy = False  # a piece is being compressed in the thread
 
     def feed(self, data: bytes, complete: bool, trailers: Trailers) -> bytes:
-        """Take a piece; return framed octets for the client. `encoded` is called with the rest."""
+        """Take a piece and return framed octets for the client. The rest comes by `encoded`."""
         if complete:
             self._trailers = kept_when_coded(trailers)
         if self.busy:
@@ -187,7 +187,7 @@ class BodyEncoder:
             self._go_on(sink, coded)
 
     def _go_on(self, sink: EncodedSink, coded: bytes) -> None:
-        # The last piece may have come since: then its end is in what is pending.
+        # The last piece may have arrived since: then the end of the body is pending.
         pending, self._pending = self._pending, []
         if not pending:
             sink.encoded(self._framed(coded), self._trailers is not None)
@@ -196,16 +196,16 @@ class BodyEncoder:
         sink.encoded(written, self._trailers is not None and not self.busy)
 
     def flush(self) -> None:
-        """Let the client have all that was taken. Called with each tick until it has."""
+        """Send everything so far to the client. Called with each tick until it is sent."""
         self._compression.unflushed.pop(self, None)
         if self._encoder is not None and self._sink is not None and not self.busy:
             self._unflushed = 0
             self._sink.encoded(chunk(self._encoder.flush()), False)
 
     def cancel(self) -> None:
-        """Nobody wants the rest."""
+        """Discard the rest: nobody waits for it."""
         self._sink = None
-        if not self.busy:  # else when the piece in the thread is done
+        if not self.busy:  # otherwise when the piece in the thread is done
             self._release()
 
     def _release(self) -> None:
@@ -223,7 +223,7 @@ def _step(encoder: Encoder, data: bytes, flush: bool, last: bool) -> bytes:
 
 
 class Negotiated(Protocol):
-    """A request with what its client accepts, filled in when it is first needed."""
+    """A request with the codings that its client accepts, computed when first needed."""
 
     head: RequestHead
     identity: Identity
@@ -243,22 +243,22 @@ class Compression:
         self.workers = workers
         self.time = time
         self._coded_heads: HeadNotes[ResponseHead, bytes] = HeadNotes()  # `forward`, coded
-        self._good: dict[bytes, Compressor] = {}  # used in the thread
+        self._good: dict[bytes, Compressor] = {}  # for the thread
         self._making: set[tuple[bytes, bytes]] = set()  # coding and body
         self._encoders_bytes = 0
         self._lagging = False
         self.unflushed: dict[BodyEncoder, None] = {}
         self.weakened = WeakenedTags()
-        self.forwarded = 0  # answers compressed on their way
-        self.refrained = 0  # sent as they came, because there was too much to do
+        self.forwarded = 0  # responses compressed while they were forwarded
+        self.refrained = 0  # forwarded uncompressed, because the loop or the thread was busy
         self.made = 0  # stored bodies compressed
 
     def configure(self, negotiator: Negotiator, gzip_level: int, bytes_min: int) -> None:
-        """Take over settings: what has begun goes on as it is.
+        """Follow new settings. Bodies that have begun are not changed.
 
         Args:
             gzip_level: 1 to 9, for forwarded bodies.
-            bytes_min: Smaller bodies are left as they are.
+            bytes_min: Smaller bodies are not compressed.
         """
         self._negotiator = negotiator
         self._gzip_level = gzip_level
@@ -266,7 +266,7 @@ class Compression:
         self._fast: dict[bytes, Compressor] = {}  # used on the loop
 
     def accepted(self, request: Negotiated) -> Accepted:
-        """Return what this client gets."""
+        """Return the codings for this client."""
         found = request.accepted
         if found is None:
             found = request.accepted = self._negotiator.accepted(request.head)
@@ -292,10 +292,10 @@ class Compression:
     def whole(
         self, request: Negotiated, head: ResponseHead, body: bytes
     ) -> tuple[bytes, bytes] | None:
-        """Compress a compressible answer that has arrived whole.
+        """Compress a compressible response that has arrived whole.
 
         Returns:
-            Its head, without the empty line, and its body; None if it is too large for here.
+            Its head, without the empty line, and its body; None if it is too large for this.
         """
         coding = (request.accepted or self.accepted(request)).forwarded
         if not coding or len(body) < self._bytes_min:
@@ -319,10 +319,10 @@ class Compression:
     def stream(
         self, request: Negotiated, head: ResponseHead, sink: EncodedSink
     ) -> tuple[bytes, BodyEncoder] | None:
-        """Begin to compress a compressible answer of any size.
+        """Begin to compress a compressible response of any size.
 
         Returns:
-            Its head, without the empty line, and who takes the body; None if it goes as it came.
+            Its head, without the empty line, and the encoder; None if it stays uncompressed.
         """
         coding = (request.accepted or self.accepted(request)).forwarded
         if not coding:
@@ -343,13 +343,13 @@ class Compression:
         ), BodyEncoder(self, how, sink)
 
     def encoder_released(self, how: Compressor) -> None:
-        """An encoder is not needed any more."""
+        """Count an encoder that is not needed any more."""
         self._encoders_bytes -= how.encoder_bytes
 
     # -- stored answers
 
     def form(self, request: Negotiated, entry: Record) -> Form | None:
-        """Return the form of a compressible entry that this client gets for now; None: as it is."""
+        """Return the form of a compressible entry for this client; None: uncompressed for now."""
         codings = (request.accepted or self.accepted(request)).stored
         if not codings or entry[CODING]:
             return None
@@ -361,7 +361,7 @@ class Compression:
     def _form_of(
         self, request: Negotiated, stored: StoredResponse, codings: tuple[bytes, ...]
     ) -> Form | None:
-        """Have the best form made, and return what there is meanwhile."""
+        """Have the best form made, and return the form to use meanwhile."""
         body, wanted = stored.body, codings[0]
         if self._store.forms.coded_body(body, wanted) is None and not self._make_at_once(
             body, wanted
@@ -393,7 +393,7 @@ class Compression:
         return Form(b"%bContent-Encoding: %b\r\n" % (made.head, coding), coded)
 
     def _make_at_once(self, body: bytes, coding: bytes) -> bool:
-        """Compress a stored body, or find that it need not be, if that is quickly done."""
+        """Compress a stored body at once, if it is small enough."""
         if len(body) < self._bytes_min:
             self._store.forms.keep_coded(body, coding, body)
             return True
@@ -408,7 +408,7 @@ class Compression:
     def _make_in_thread(self, body: bytes, coding: bytes) -> None:
         job = (coding, body)
         if job in self._making or self.workers.waiting >= JOBS_MAX:
-            return  # identity for now; who asks next may have it made
+            return  # uncompressed for now; the next request tries again
         self._making.add(job)
         good = self._good.get(coding)
         if good is None:
@@ -429,16 +429,16 @@ class Compression:
     # -- on the clock
 
     def note_lag(self, late_s: float) -> None:
-        """Note how late, in seconds, the clock's last tick came."""
+        """Note the delay of the last tick, in seconds."""
         self._lagging = late_s > LAG_S_MAX
 
     def flush(self) -> None:
-        """Let clients have what their encoders hold back."""
+        """Send to clients what their encoders have collected."""
         for encoder in list(self.unflushed):
             encoder.flush()
 
     def close(self) -> None:
-        """Nothing more is compressed."""
+        """Stop compressing."""
         self.workers.close()
 
     def stats(self) -> dict[str, int]:

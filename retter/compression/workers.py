@@ -1,4 +1,4 @@
-"""Work off the event loop, as who has some sees it; the real thread is encoder.ThreadWorker."""
+"""The interface to work off the event loop. The real thread is `pipeline.ThreadWorker`."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -14,5 +14,5 @@ class Workers(Protocol):
         ...
 
     def close(self) -> None:
-        """Do nothing more of what waits."""
+        """Discard all jobs that wait."""
         ...

@@ -11,12 +11,12 @@ from retter.config.units import ListenAddress
 TIMEOUT_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024  # a state document has a few KB
 
-# What to connect to where it listens on every interface.
+# The address to connect to if the listener accepts connections on every interface.
 _ANY: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class ControlError(Exception):
-    """The request was refused. The message is a line that says what to do about it."""
+    """The request was refused. The message is one line that says what to do."""
 
 
 class Unreachable(ControlError):
@@ -27,7 +27,7 @@ class AdminClient:
     """Sends requests to one admin listener.
 
     Args:
-        address: Where it listens.
+        address: The address of the listener.
         token: Its `--admin-token`; "" for none.
     """
 
@@ -78,7 +78,7 @@ class AdminClient:
 
     def _stranger(self) -> ControlError:
         return ControlError(
-            f"what answers at {self.address} is no admin listener of RETTER's: see --admin"
+            f"the server at {self.address} is not an admin listener of RETTER: see --admin"
         )
 
     def _read(self, status: int, data: bytes) -> dict[str, Any]:

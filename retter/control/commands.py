@@ -25,16 +25,16 @@ from retter.control.client import AdminClient, ControlError
 EXIT_OK = 0
 EXIT_FAILED = 1
 
-# How long an operator's word holds unless it says otherwise: as the admin listener has it (a test
-# compares them, since its module is too much to import for a command).
+# The default duration of an order. It equals the admin listener's default: a test compares them,
+# because its module is too large to import for a command.
 CIRCUIT_S: Final = 600.0
 PAUSE_S: Final = 30.0
 
-# What `warm` does at most unless it is told otherwise: a small site, in the time of a coffee.
+# The default limits of `warm`: enough for a small site.
 WARM_PAGES: Final = 1000
 WARM_S: Final = 600.0
 
-# The settings by which the admin listener is found, as the proxy itself reads them.
+# The settings with the address of the admin listener, as the proxy reads them.
 _WHERE: Final = ("admin", "admin_token", "admin_token_file", "config")
 
 
@@ -52,8 +52,8 @@ def main(word: str, arguments: Sequence[str]) -> int:
         sys.stderr.write(words.printable(f"retter: {error}\n"))
         return EXIT_FAILED
     except BrokenPipeError:
-        # Whoever read us has seen enough (`retter top | head`); nor shall the interpreter's own
-        # flush at its end complain.
+        # The reader has closed the pipe (`retter top | head`). The interpreter's own flush at its
+        # end must not report that either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
 
@@ -122,7 +122,7 @@ def _why(client: AdminClient, options: argparse.Namespace) -> int:
         body["cookie"] = "; ".join(options.cookie)
     if options.client:
         body["client"] = options.client
-    found = client.post("/api/why", body)  # as a POST, no cookie stands in a URL
+    found = client.post("/api/why", body)  # a POST, so that no URL contains a cookie
     return _show(found, options, words.why(found))
 
 
@@ -139,7 +139,7 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client",
         metavar="ADDRESS",
-        help="address of the client that sends it: its place in the queue depends on that",
+        help="address of the client that sends it; its place in the queue depends on it",
     )
     parser.add_argument(
         "--header",
@@ -218,7 +218,7 @@ def _warm_options(parser: argparse.ArgumentParser) -> None:
         "--through",
         metavar="ADDRESS",
         type=_listener,
-        help="where RETTER listens, if the host of the URL leads elsewhere: 127.0.0.1:80, "
+        help="address of RETTER, if the host of the URL is another server: 127.0.0.1:80, "
         "127.0.0.1:443,tls or unix:PATH",
     )
     parser.add_argument(
@@ -303,7 +303,7 @@ def _pause(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _pause_options(parser: argparse.ArgumentParser) -> None:
-    _add_time(parser, PAUSE_S, "at most, if nobody says resume before")
+    _add_time(parser, PAUSE_S, "at most; resume ends the pause earlier")
 
 
 def _resume(client: AdminClient, options: argparse.Namespace) -> int:
@@ -341,13 +341,13 @@ Command = tuple[
 ]
 
 COMMANDS: Final[dict[str, Command]] = {
-    "status": ("Say how the running RETTER is.", _status, _no_options),
-    "top": ("Show it live; q quits.", _top, _no_options),
-    "why": ("Say what would happen to a GET of this URL now, and why.", _why, _why_options),
+    "status": ("Show the state of the running RETTER.", _status, _no_options),
+    "top": ("Show the state live; q quits.", _top, _no_options),
+    "why": ("Show what would happen to a GET of this URL now, and why.", _why, _why_options),
     "purge": ("Drop stored pages.", _purge, _purge_options),
-    "circuit": ("Hold the circuit, for a time, or let it decide.", _circuit, _circuit_options),
+    "circuit": ("Force the circuit for a time, or release it.", _circuit, _circuit_options),
     "pause": (
-        "Send the application nothing while you deploy: GETs are answered from the store, "
+        "Send nothing to the application during a deployment: GETs are answered from the store, "
         "everything else is held.",
         _pause,
         _pause_options,

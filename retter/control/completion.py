@@ -1,7 +1,7 @@
 """Completion for the shell: scripts for bash, zsh and fish, made from the parsers of the options.
 
-Pure: what an option is called, what it takes and what it is for all come from the parsers, so that
-a new option is completed without a line here.
+Pure functions. Names, values and descriptions of options all come from the parsers, so a new option
+is completed without a change here.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from typing import Final
 
 SHELLS: Final = ("bash", "zsh", "fish")
 
-# What a value is, by the name that the help gives it.
+# The kind of a value, by its name in the help.
 _FILES: Final = frozenset({"FILE"})
 _FOLDERS: Final = frozenset({"FOLDER"})
 _CHOICES: Final = re.compile(r"[a-z0-9_-]+(\|[a-z0-9_-]+)+")
@@ -23,7 +23,7 @@ ABOUT_LENGTH_MAX: Final = 70  # characters: beside the option, on one line of a 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What may follow: one of `choices`, the name of a file or a folder, or anything."""
+    """A value: one of `choices`, the name of a file or a folder, or any text."""
 
     choices: tuple[str, ...] = ()
     files: bool = False
@@ -32,7 +32,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option. `value` is None if it takes none."""
+    """One option. `value` is None if it has none."""
 
     flag: str
     about: str
@@ -41,7 +41,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command with its options, and what its operands may be. The proxy's own name is ""."""
+    """One command with its options and the values of its operands. The proxy has the name ""."""
 
     name: str
     about: str
@@ -52,11 +52,11 @@ class Command:
 def commands(
     parsers: Mapping[str, argparse.ArgumentParser], choices: Mapping[str, Sequence[str]]
 ) -> tuple[Command, ...]:
-    """Return what is to be completed.
+    """Return the commands to complete.
 
     Args:
         parsers: The parser of each command; that of the proxy has the name "".
-        choices: The values that stand behind a name in the help, such as MODE.
+        choices: The possible values for a name in the help, such as MODE.
     """
     return tuple([_command(name, parser, choices) for name, parser in parsers.items()])
 
@@ -66,7 +66,7 @@ def _command(
 ) -> Command:
     options: list[Option] = []
     operand = Value()
-    for action in parser._actions:  # argparse has no other way to ask
+    for action in parser._actions:  # argparse has no public way to list them
         if action.help == argparse.SUPPRESS:
             continue
         value = None if action.nargs == 0 else _value(action, choices)
@@ -97,7 +97,7 @@ def _value(action: argparse.Action, choices: Mapping[str, Sequence[str]]) -> Val
 
 
 def _short(text: str) -> str:
-    """Return the first sentence, on one line, without characters that a shell could read."""
+    """Return the first sentence, on one line, without characters that a shell interprets."""
     plain = re.sub(r"[^\w ,.:;/+-]", "", " ".join(text.replace("%%", "%").split()))
     sentence = re.split(r"(?<=[a-z0-9])[.;:] ", plain)[0].rstrip(".")
     if len(sentence) <= ABOUT_LENGTH_MAX:

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "file",
         metavar="FILE",
         nargs="?",
-        help="where it is written; a file that exists is not touched (default: standard output)",
+        help="the file to write; an existing file is never overwritten (default: standard output)",
     )
     return found
 

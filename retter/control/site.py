@@ -1,4 +1,4 @@
-"""A site to walk through: its sitemap, or the links of its pages. Pure.
+"""The URLs of a site: from its sitemap, or from the links of its pages. Pure functions.
 
 https://www.sitemaps.org/protocol.html
 """
@@ -12,10 +12,9 @@ from xml.parsers import expat
 
 DOCUMENT_BYTES_MAX: Final = 10 << 20  # a sitemap has 50,000 URLs at most, of about 100 bytes
 URL_LENGTH_MAX: Final = 2048  # as in a sitemap
-KNOWN_MAX: Final = 50_000  # URLs that are remembered; a site without end adds no more
+KNOWN_MAX: Final = 50_000  # URLs that are remembered; further ones are ignored
 
-# Segments of a path whose link changes something. A page must not be requested only because a
-# link to it was found.
+# Segments of paths that change something. A link to such a page is not followed.
 _ACTIONS: Final = frozenset({"logout", "logoff", "signout", "sign-out", "sign_out", "delete"})
 
 
@@ -36,7 +35,7 @@ class Walk:
         self._known = {start}
         self._next = deque([start])
         self.left = most
-        self.elsewhere = 0  # URLs of other hosts, which are not visited
+        self.elsewhere = 0  # number of URLs of other hosts, which are not visited
 
     def add(self, url: str) -> None:
         """Remember a URL to visit, unless it is known, or of another host."""
@@ -51,7 +50,7 @@ class Walk:
             self._next.append(clean)
 
     def next(self) -> str | None:
-        """Return the next URL, or None when all have been visited or enough."""
+        """Return the next URL; None if all, or `most`, have been visited."""
         if not self.left or not self._next:
             return None
         self.left -= 1
@@ -59,12 +58,12 @@ class Walk:
 
     @property
     def waiting(self) -> int:
-        """How many more will be visited, as far as is known now."""
+        """The number of known URLs that are still to be visited."""
         return min(self.left, len(self._next))
 
 
 def unpacked(body: bytes) -> bytes:
-    """Return a body without gzip, if it has it. At most DOCUMENT_BYTES_MAX are returned."""
+    """Return a body, decompressed if it is gzip. At most DOCUMENT_BYTES_MAX are returned."""
     if not body.startswith(b"\x1f\x8b"):
         return body
     try:
@@ -131,8 +130,8 @@ class _Links(HTMLParser):
 def links(page: str, url: str) -> list[str]:
     """Return the links of an HTML page as URLs.
 
-    Left out are links with a query, of which a site can have any number, links that say nofollow,
-    and those whose path names an action.
+    Some are left out: links with a query, because a site can have any number of them, links with
+    rel=nofollow, and paths that name an action.
     """
     parser = _Links()
     parser.feed(page)
@@ -142,7 +141,7 @@ def links(page: str, url: str) -> list[str]:
 def _joined(url: str, href: str) -> str:
     try:
         return urljoin(url, href)
-    except ValueError:  # no address at all, such as http://[
+    except ValueError:  # not a valid URL, such as http://[
         return ""
 
 

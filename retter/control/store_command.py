@@ -1,4 +1,4 @@
-"""`retter store`: what is in the folder of `--store`, with or without a RETTER that uses it.
+"""`retter store`: the content of the folder of `--store`, with or without a running RETTER.
 
 Exit codes: 0 done, 1 damaged (the output says what to do), 2 wrong arguments, or a folder that
 cannot be used.
@@ -28,7 +28,7 @@ EXIT_DAMAGED: Final = 1
 _WHERE: Final = ("store", "config")  # settings by which the folder is found
 _SHOWN_MAX: Final = 10  # damaged pages; `--json` has all
 
-ABOUT: Final = "Look at the stored responses on disk. A RETTER that uses them is not disturbed."
+ABOUT: Final = "Show the stored responses on disk. A RETTER that uses them is not disturbed."
 
 _OWNERS: Final = {"everyone": False, "private": True}
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return the exit code.
 
     Raises:
-        ConfigError: It was asked wrongly, or the folder cannot be used.
+        ConfigError: An argument is wrong, or the folder cannot be used.
     """
     options = parser().parse_args(arguments)
     try:
@@ -56,16 +56,16 @@ def main(arguments: Sequence[str]) -> int:
         return ACTIONS[options.action][1](settings, options)
     except Damaged as error:
         return _tell_damage(settings.store, str(error))
-    except BrokenPipeError:  # `retter store list | head` has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe: `retter store list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
 
 
 def main_guarded(arguments: Sequence[str]) -> int:
-    """Do the same in a process of its own, which a broken file may kill.
+    """Run the command in a process of its own, because a broken file may kill it.
 
-    What is beyond the end of a file, or cannot be read from the disk, raises a signal and no
-    exception.
+    Reading a page beyond the end of a mapped file, or one that the disk cannot read, raises a
+    signal instead of an exception.
     """
     sys.stdout.flush()
     child = os.fork()
@@ -105,7 +105,7 @@ def _tell_damage(path: str, what: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what is understood."""
+    """Return the parser of the command."""
     made = _Parser(prog="retter store", description=ABOUT, allow_abbrev=False)
     actions = made.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name, (about, _, add_options) in ACTIONS.items():
@@ -159,7 +159,7 @@ def _rows(rows: list[tuple[str, str]]) -> str:
 
 @contextmanager
 def _progress() -> Generator[Callable[[str], None], None, None]:
-    """Show on a terminal how far it is."""
+    """Show the progress on a terminal."""
     shown = sys.stderr.isatty()
 
     def tell(text: str) -> None:
@@ -261,14 +261,14 @@ def _verify_text(faults: Any, *, alone: bool) -> str:
     if faults.orphans:
         lines.append(f"{words.number(faults.orphans)} bodies that no response refers to")
     if faults.miscounted:
-        lines.append("the counts do not agree with what is there")
+        lines.append("the counts do not agree with the content")
     if len(lines) > 1:
-        lines.append("RETTER serves nothing that is damaged. To remove it, stop RETTER and run")
+        lines.append("RETTER never serves damaged pages. To remove them, stop RETTER and run")
         lines.append("retter store compact")
     else:
-        lines.append("all of them are whole")
+        lines.append("no damage was found")
     if not alone:
-        lines.append("a RETTER uses the store: what belongs together is checked without it only")
+        lines.append("a RETTER uses the store: stop it to check the references too")
     return words.printable("\n".join(lines) + "\n")
 
 
@@ -347,7 +347,7 @@ def _print_table(found: Iterator[Any]) -> None:
         sys.stdout.write(f"{line if len(line) <= columns else line[: columns - 3] + '...'}\n")
         count += 1
     if not count:
-        sys.stderr.write("retter: nothing is stored that fits\n")
+        sys.stderr.write("retter: no stored response matches\n")
 
 
 def _duration(text: str) -> float:
@@ -368,17 +368,17 @@ def _list_options(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--prefix",
         metavar="URL",
-        help="those whose URL begins with this; /path means that of every host",
+        help="only URLs that begin with this; /path matches every host",
     )
     action.add_argument(
-        "--owner", choices=list(_OWNERS), help="everyone's, or those of sessions and credentials"
+        "--owner", choices=list(_OWNERS), help="only public ones, or only personal ones"
     )
-    for name, about in (("older", "made by the application longer ago"), ("younger", "made since")):
+    for name, about in (("older", "only older responses"), ("younger", "only younger ones")):
         default = 0.0 if name == "older" else float("inf")
         action.add_argument(
             f"--{name}", metavar="TIME", type=_duration, default=default, help=f"{about}: 10m, 1h"
         )
-    for name, about in (("larger", "of at least this size"), ("smaller", "of at most this size")):
+    for name, about in (("larger", "bodies of at least this"), ("smaller", "of at most this")):
         size = 0 if name == "larger" else float("inf")
         action.add_argument(
             f"--{name}", metavar="SIZE", type=_size, default=size, help=f"{about}: 100KiB"
@@ -386,7 +386,7 @@ def _list_options(action: argparse.ArgumentParser) -> None:
     action.add_argument(
         "--sort",
         choices=list(_SORTED),
-        help="by URL, youngest first, largest first; without it in the order of the disk, at once",
+        help="by URL, youngest first or largest first; without it, in the order on the disk",
     )
 
 
@@ -423,14 +423,14 @@ def _export_text(folder: str, pages: int, left: Sequence[Any]) -> str:
     reasons: dict[str, int] = {}
     for one in left:
         reasons[one.why] = reasons.get(one.why, 0) + 1
-    lines = [f"{words.pages(pages)} in {folder}; manifest.json there says which URL is which file"]
+    lines = [f"{words.pages(pages)} in {folder}; manifest.json there lists the file of each URL"]
     lines += [f"left out: {words.pages(count)}: {why}" for why, count in reasons.items()]
     return words.printable("\n".join(lines) + "\n")
 
 
 def _export_options(action: argparse.ArgumentParser) -> None:
     action.add_argument(
-        "folder", metavar="FOLDER", help="where to; it must be empty, or not be there"
+        "folder", metavar="FOLDER", help="the folder to write; it must be empty or not exist"
     )
 
 
@@ -469,14 +469,14 @@ Action = tuple[
 ]
 
 ACTIONS: Final[dict[str, Action]] = {
-    "info": ("Say how much is stored, and who uses it.", _info, _no_options),
-    "verify": ("Read everything, and say what is damaged.", _verify, _no_options),
-    "list": ("List what is stored.", _list, _list_options),
+    "info": ("Show how much is stored, and which process uses it.", _info, _no_options),
+    "verify": ("Read everything, and report what is damaged.", _verify, _no_options),
+    "list": ("List the stored responses.", _list, _list_options),
     "export": (
-        "Write everyone's pages as files that any web server can show.", _export, _export_options,
+        "Write the public pages as files for any web server.", _export, _export_options,
     ),
     "compact": (
-        "Make the file as small as what it holds, without what is too old or damaged; stop RETTER "
+        "Write the file anew, without free space and without old or damaged pages; stop RETTER "
         "first.", _compact, _no_options,
     ),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """`retter top`: the state, once a second, in a terminal; without a terminal, a line per second.
 
-Plain ANSI sequences (ECMA-48), which every terminal supports. A pure function, `screen`, draws; the
-loop below it owns the terminal and restores it.
+It uses only ANSI sequences (ECMA-48) that every terminal supports. `screen` draws and is a pure
+function. The loop below it takes the terminal over and restores it.
 """
 
 import os
@@ -21,7 +21,7 @@ from retter.control.client import AdminClient, Unreachable
 from retter.control.words import KINDS, Document, number
 
 EVERY_S: Final = 1.0
-HISTORY_MAX: Final = 400  # columns of the widest chart that anybody would look at
+HISTORY_MAX: Final = 400  # columns of the widest chart
 NAMES_COLUMNS: Final = 12
 CHART_ROWS: Final = 4
 ROUTES_MAX: Final = 4
@@ -44,7 +44,7 @@ def screen(
     trouble: str = "",
 ) -> list[str]:
     """Return the lines of the screen, none longer than `columns`, at most `lines` of them."""
-    wide = max(columns, COLUMNS_MIN)  # laid out for so many, and cut to what there is
+    wide = max(columns, COLUMNS_MIN)  # the layout needs this many; lines are cut to the real width
     shown = [
         f"{state['state']}  {words.since(state, now)}",
         words.sentence(state),
@@ -78,7 +78,7 @@ def _chart(history: Sequence[float], columns: int, blocks: str) -> list[str]:
 
 
 def _below(state: Document, now: float, room: int, columns: int) -> list[str]:
-    """The slowest routes, then the last changes, as far as there is room."""
+    """Return the slowest routes, then the last changes, as far as there is room."""
     routes = state["routes"][: min(ROUTES_MAX, max(0, room - 2))]
     width = columns - 38
     found: list[str] = []
@@ -127,7 +127,7 @@ def run(client: AdminClient, *, as_json: bool) -> int:
                 blocks=blocks,
                 trouble=trouble,
             )
-            # Each line is cleared behind its end, so that nothing flickers.
+            # Each line is cleared after its end, not before, so that nothing flickers.
             _write("\x1b[H" + "\x1b[K\r\n".join(shown) + "\x1b[K\x1b[J")
             if _key(EVERY_S) in ("q", "Q", "\x03", "\x04"):
                 return 0
@@ -161,7 +161,7 @@ def _key(timeout_s: float) -> str:
 
 @contextmanager
 def _terminal() -> Generator[None, None, None]:
-    """Take the terminal: keys at once, the other screen, no cursor; and give it back."""
+    """Switch the terminal to single keys, its other screen and no cursor; restore it at the end."""
     import termios
     import tty
 

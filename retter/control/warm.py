@@ -1,7 +1,7 @@
-"""`retter warm`: fill the store before it is needed, and be no burden to the application.
+"""`retter warm`: fill the store before it is needed, without a burden to the application.
 
 Pages are requested through RETTER one after another, and only while the circuit is CLOSED and the
-application has less than half of what it can do. So it gives way to visitors at once.
+load is below half of the application's capacity. So visitors always come first.
 """
 
 import http.client
@@ -17,11 +17,11 @@ from retter._version import VERSION
 from retter.config.units import ListenAddress
 from retter.control import site, words
 
-# As long as RETTER waits for a slow application, and a little more.
+# A little longer than RETTER waits for a slow application.
 TIMEOUT_S: Final = 20.0
-# Between two looks at an application that is busy.
+# The time between two checks of a busy application.
 BUSY_POLL_S: Final = 1.0
-# Requests in a row that fail, after which there is no point in going on.
+# After this many failures in a row, the command ends.
 FAILURES_MAX: Final = 10
 
 # As browsers request a page: what is stored for other programs is not shown to them.
@@ -35,7 +35,7 @@ State = dict[str, Any]
 
 
 class Page(NamedTuple):
-    """A response: its status, its media type, where it redirects to, and its body."""
+    """A response: its status, its media type, the target of its redirect, and its body."""
 
     status: int
     media_type: str
@@ -45,7 +45,7 @@ class Page(NamedTuple):
 
 @dataclass(slots=True)
 class Result:
-    """What came of it. `reason` says why it ended; "" if every page was requested."""
+    """The result. `reason` says why it ended early; "" if every page was requested."""
 
     good: int = 0
     failed: int = 0
@@ -55,7 +55,7 @@ class Result:
 
 
 def has_room(state: State) -> bool:
-    """Return whether the application may be asked for a page that nobody waits for."""
+    """Return whether the application has capacity for a page that no visitor waits for."""
     calm = state["state"] == "CLOSED" and not state["paused"] and not state["draining"]
     return bool(calm and state["in_flight"] < max(1.0, (state["limit"] or 2.0) / 2))
 
@@ -67,7 +67,7 @@ class Warmer:
         fetch: Requests a URL. Raises OSError.
         look: Returns the state of RETTER.
         say: Shows progress: pages requested, pages that wait, and whether the application is busy.
-        sleep: Waits so many seconds.
+        sleep: Waits for a number of seconds.
         clock: Monotonic seconds.
     """
 
@@ -86,7 +86,7 @@ class Warmer:
         self._clock = clock
 
     def run(self, start: str, pages_max: int, seconds_max: float) -> Result:
-        """Visit pages until all have been visited, or so many, or the time is over."""
+        """Visit pages until all, or `pages_max`, have been visited, or the time is over."""
         result = Result()
         walk = site.Walk(start, pages_max)
         ends_at = self._clock() + seconds_max
@@ -116,7 +116,7 @@ class Warmer:
         return False
 
     def _visit(self, url: str, walk: site.Walk) -> bool:
-        """Request a page, add what it leads to, and return whether it is good."""
+        """Request a page, add the URLs that it links to, and return whether it is good."""
         try:
             page = self._fetch(url)
         except (OSError, http.client.HTTPException):
@@ -142,10 +142,10 @@ def _add_locations(body: bytes, walk: site.Walk) -> bool:
 
 
 class Visitor:
-    """Requests URLs through one listener of RETTER, on one connection as long as it lasts.
+    """Requests URLs through one listener of RETTER, over one connection if it stays open.
 
     Args:
-        through: Where RETTER listens. The Host of a request is that of its URL.
+        through: The address of the listener. The Host field of a request is that of its URL.
     """
 
     def __init__(self, through: ListenAddress) -> None:
@@ -162,7 +162,7 @@ class Visitor:
         try:
             return self._ask(target, fields, parts.hostname or "")
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-            self.close()  # an idle connection that was closed: once more, on a new one
+            self.close()  # an idle connection had been closed: try again on a new one
             return self._ask(target, fields, parts.hostname or "")
         finally:
             self._forget_if_closed()
@@ -181,7 +181,7 @@ class Visitor:
         self._connection.endheaders()
         answer = self._connection.getresponse()
         body = answer.read(site.DOCUMENT_BYTES_MAX)
-        if not answer.isclosed():  # there is more than is wanted
+        if not answer.isclosed():  # the body is longer than needed
             self.close()
         media_type = answer.getheader("Content-Type", "").partition(";")[0].strip().lower()
         location = answer.getheader("Location", "") if 300 <= answer.status < 400 else ""
@@ -199,7 +199,7 @@ class Visitor:
         sock = socket.create_connection(where, TIMEOUT_S)
         if not self._through.tls:
             return sock
-        # It is this machine's own listener; its certificate is for the name that visitors use.
+        # The listener is the operator's own. Its certificate is for the name that visitors use.
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -222,7 +222,7 @@ def _unix_connection(path: str) -> socket.socket:
 
 
 def report(result: Result, before: State, store: State) -> str:
-    """Return what `retter warm` has done."""
+    """Return the summary of `retter warm`."""
     seen = result.good + result.failed
     found = f"{words.number(result.good)} good, {words.number(result.failed)} failed"
     lines = [f"{words.pages(seen)} requested: {found}"]
@@ -240,14 +240,14 @@ def report(result: Result, before: State, store: State) -> str:
 
 
 class Progress:
-    """One line that is written again, on a terminal; elsewhere nothing."""
+    """A line on a terminal that is overwritten; without a terminal, nothing is written."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._shown = False
 
     def show(self, done: int, waiting: int, busy: bool) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         if not self._stream.isatty():
             return
         text = f"{words.pages(done)} requested, {words.number(waiting)} more known"
@@ -257,6 +257,6 @@ class Progress:
         self._shown = True
 
     def end(self) -> None:
-        """Leave the line."""
+        """Start a new line after the last one."""
         if self._shown:
             self._stream.write("\n")

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 Document = Mapping[str, Any]
 
 COLUMNS_MAX: Final = 96
-EVENTS_SHOWN: Final = 3  # of the changes of state; `--json` has the last 20
+EVENTS_SHOWN: Final = 3  # changes of state; `--json` has the last 20
 
 KINDS: Final = ("fresh", "stored", "refused", "failed")
 
@@ -21,7 +21,7 @@ MODES: Final = {
     "closed": "everything is forwarded, whatever the state of the application",
     "observe": "everything is forwarded, and RETTER says what auto would do",
 }
-"""What the circuit may be held in, and what that means."""
+"""The modes of the circuit, and what they mean."""
 
 _FORCED: Final = {
     "open": "held open",
@@ -31,7 +31,7 @@ _FORCED: Final = {
 
 
 def number(value: float | None) -> str:
-    """`1,584`, `0.7`; `-` for what is not known."""
+    """`1,584`, `0.7`; `-` if it is not known."""
     if value is None:
         return "-"
     if 0 < value < 0.05:
@@ -57,7 +57,7 @@ def length(seconds: float) -> str:
 
 
 def wait(milliseconds: float | None) -> str:
-    """`0.4 ms`, `23 ms`, `1.2 s`; `-` for what is not known."""
+    """`0.4 ms`, `23 ms`, `1.2 s`; `-` if it is not known."""
     if milliseconds is None:
         return "-"
     if milliseconds >= 1000:
@@ -66,7 +66,7 @@ def wait(milliseconds: float | None) -> str:
 
 
 def size(octets: float | None) -> str:
-    """`8.9 MiB`; `-` for what is not known."""
+    """`8.9 MiB`; `-` if it is not known."""
     if octets is None:
         return "-"
     for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
@@ -96,14 +96,14 @@ def purged(n: int, url: str) -> str:
 
 
 def clock(at: float, now: float) -> str:
-    """A moment as local time: the hour, and the date if it was not today."""
+    """A moment in local time: the time of day, and the date if it is not today."""
     moment = time.localtime(at)
     same_day = moment[:3] == time.localtime(now)[:3]
     return time.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S", moment)
 
 
 def in_force(state: Document, now: float) -> str:
-    """Return who decides, and until when: `automatic`, `held open until 03:42:10 (9 min 12 s
+    """Return the mode, and its end: `automatic`, `held open until 03:42:10 (9 min 12 s
     more)`.
     """
     parts = [_FORCED.get(state["forced"], "automatic")]
@@ -164,7 +164,7 @@ def sentence(state: Document) -> str:
 
 
 def served(state: Document) -> str:
-    """The rates of answers, by kind."""
+    """The rates of responses, by kind."""
     return ", ".join(f"{number(state['rates'][kind])} {kind}" for kind in KINDS)
 
 
@@ -196,7 +196,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
 
 
 def _turn_rows(state: Document) -> list[tuple[str, str]]:
-    """Return the rows of the queue, if any: its lanes, and the clients that ask for most."""
+    """Return the rows of the queue, if any: its lanes, and the clients with most demand."""
     turns = cast("Document", state.get("turns", {}))
     if not turns.get("sorting"):
         return []
@@ -215,7 +215,7 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
 
 
 def on_disk(disk: Document) -> str:
-    """What is kept on disk, and whether it can be written."""
+    """The stored responses on disk, and whether the disk can be written."""
     if disk["trouble"]:
         return f"not used: {disk['trouble']}"
     words = f"{pages(disk['entries'])}, {size(disk['bytes_used'])} of {size(disk['bytes_max'])}"
@@ -225,7 +225,7 @@ def on_disk(disk: Document) -> str:
 
 
 def _mapped(state: Document) -> str:
-    """How much of the memory is mapped files, where the store is one of them."""
+    """The part of the memory that is mapped files, if the store on disk is one of them."""
     return f" ({size(state['memory']['mapped_bytes'])} mapped)" if "disk" in state else ""
 
 
@@ -260,7 +260,7 @@ def status(state: Document, now: float) -> str:
 
 
 def why(found: Document) -> str:
-    """What would happen to a request, in a sentence; then every figure, a line each."""
+    """What would happen to a request, in a sentence; then every figure on its own line."""
     rest = {name: value for name, value in found.items() if name != "words"}
     return f"{found['words']}\n\n{table(_pairs(rest, ''))}"
 
@@ -287,13 +287,13 @@ def _plain(value: object) -> str:
 
 
 def _wrapped(text: str) -> str:
-    """Break a long line so that its words stay in their column."""
+    """Break a long line, and indent the rest to the column of its words."""
     column = text.rindex("  ") + 2
     return textwrap.fill(text, COLUMNS_MAX, subsequent_indent=" " * column) + "\n"
 
 
 def line(state: Document, now: float) -> str:
-    """The state in one line, for `retter top` where there is no terminal."""
+    """The state in one line, for `retter top` without a terminal."""
     latency = state["latency_ms"]
     return (
         f"{clock(now, now)} {state['state']:9} {served(state)}/s; in flight "

@@ -1,4 +1,4 @@
-"""Write the database anew, without what is free, too old or damaged."""
+"""Writes the database anew, without free space and without old or damaged entries."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ NEW = "compact.new"
 
 
 class Compacted(NamedTuple):
-    """What compacting has come to."""
+    """The result of compacting."""
 
     bytes_before: int
     bytes_after: int
@@ -25,11 +25,11 @@ class Compacted(NamedTuple):
 def compact(
     path: str, bytes_max: int, wall: float, max_stale_s: float, on_copied: Callable[[int], None]
 ) -> Compacted:
-    """Write a copy and put it in the place of the database; a kill leaves one or the other.
+    """Write a copy and replace the database by it. A kill leaves one or the other.
 
     Args:
-        bytes_max: Of `--store-disk`; the copy has room for what there is in any case.
-        on_copied: Told how many octets have been copied, now and then.
+        bytes_max: The size of `--store-disk`. The copy has room for all entries in any case.
+        on_copied: Called from time to time with the number of copied octets.
 
     Raises:
         ConfigError: A RETTER uses the folder, or it cannot be written.
@@ -47,14 +47,14 @@ def compact(
         entries = _copy(folder.path, new, max(bytes_max, before // 2), wall, max_stale_s, on_copied)
         after = os.stat(os.path.join(new, DATA)).st_size
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(folder.at("lock.mdb"))  # it tells of transactions of the other file
+            os.unlink(folder.at("lock.mdb"))  # it belongs to the replaced file
         os.replace(os.path.join(new, DATA), folder.at(DATA))
-        for name in (DATA, "lock", "reading"):  # made by root, RETTER could not open them any more
+        for name in (DATA, "lock", "reading"):  # RETTER could not open files of root
             with contextlib.suppress(OSError):
                 os.chown(folder.at(name), owner.st_uid, owner.st_gid)
         _sync(folder.path)
     except (OSError, Full) as error:
-        why = error.strerror if isinstance(error, OSError) else "it has no room in itself"
+        why = error.strerror if isinstance(error, OSError) else "the copy has no room"
         raise ConfigError(f"store: {path}: {why}; nothing has changed") from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
@@ -86,7 +86,7 @@ def _copy(
 
 
 def _sync(path: str) -> None:
-    """Have the disk know the file's new place."""
+    """Make the renaming of a file permanent on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,4 +1,4 @@
-"""Stored responses in LMDB: read one, write a batch, make room. It knows no loop and no thread.
+"""Stored responses in LMDB: read one, write a batch, make room. Without a loop and threads.
 
     records  slot key -> packed slot (packing.py)
     bodies   body hash -> checksum and body
@@ -8,10 +8,10 @@
     marks    mark of a session -> its owners, to be found by a logout
     meta     what the file is: format, key of the hashes, rules, figures
 
-LMDB copies a page before it changes it, so a kill or a power cut leaves the last commit as it was.
-What it does not survive is met here and in folder.py: its map is twice as large as what is kept,
-since deleted pages come back late and in pieces; no transaction outlives a call; all that is read
-is verified; and only one process has it open for long.
+LMDB copies a page before it changes it, so a kill or a power cut leaves the last commit intact. Its
+other problems are handled here and in folder.py. The map is twice as large as the entries, since
+deleted pages become free late and in pieces. No transaction lasts longer than a call. Everything
+that is read is verified. Only one process has the file open for a long time.
 """
 
 import json
@@ -47,7 +47,7 @@ from retter.store.write_behind import Batch, Removals, Written
 
 def _fastest_checksum() -> Callable[[bytes | memoryview], int]:
     try:
-        from isal import isal_zlib  # ten times as fast: 4 us for 64 KiB in place of 40
+        from isal import isal_zlib  # ten times as fast: 4 us for 64 KiB instead of 40
     except ImportError:
         return _crc32
     return cast("Callable[[bytes | memoryview], int]", isal_zlib.crc32)  # pyright: ignore
@@ -57,26 +57,26 @@ crc32: Final = _fastest_checksum()
 
 FILE: Final = "data.mdb"
 
-# Of the map, beside twice what is kept: trees, lists of free pages, one commit.
+# Size of the map, in addition to twice the entries: trees, lists of free pages, one commit.
 MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
 
-# Responses, however small: 12 octets of memory are spent on each (key_table.py).
+# Most entries, even if they are small: each needs 12 octets of memory (key_table.py).
 ENTRIES_MAX: Final = 1_000_000
 
-# With each round of evicting, this share of the room is made free: a round looks at all entries.
+# Each round of eviction frees this share of the size, because a round reads all entries.
 EVICTED_SHARE: Final = 0.1
-EVICTED_AT_ONCE_MAX: Final = 256  # entries of one transaction
+EVICTED_AT_ONCE_MAX: Final = 256  # entries per transaction
 
-COPIED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024  # in memory, when it is compacted
+COPIED_AT_ONCE_BYTES: Final = 8 * 1024 * 1024  # in memory, while compacting
 
-# Entries looked at before other threads have their turn.
+# Entries that are read before other threads may run.
 TURN_ENTRIES: Final = 64
 
-STEP_S: Final = 600  # of the last use
+STEP_S: Final = 600  # resolution of the last use
 
 PAGE_BYTES: Final = 4096
-HEADER_PAGES: Final = 3  # two, and the tree that names the trees
-_INLINE_BYTES_MAX: Final = 2000  # LMDB puts what is larger on pages of its own
+HEADER_PAGES: Final = 3  # two headers, and the tree of trees
+_INLINE_BYTES_MAX: Final = 2000  # LMDB stores larger values on separate pages
 
 _HASH_END: Final = OWNER_BYTES + 8  # of the octets that a table key is made of
 from_bytes: Final = int.from_bytes
@@ -87,11 +87,11 @@ _mark = Struct("<q")
 
 
 class Damaged(Exception):
-    """What was read does not verify, or is not what LMDB has written."""
+    """The content does not verify, or is not what LMDB has written."""
 
 
 class Foreign(Exception):
-    """It is a database of another program."""
+    """The database belongs to another program."""
 
 
 class Full(Exception):
@@ -99,12 +99,12 @@ class Full(Exception):
 
 
 class Done(NamedTuple):
-    """What a commit has come to."""
+    """The result of a commit."""
 
-    removed: list[int]  # table keys of what is not there any more
-    everything: bool  # all was removed, before what is written
+    removed: list[int]  # table keys of removed entries
+    everything: bool  # all earlier entries were removed
     written: int
-    not_written: int  # for want of room
+    not_written: int  # number of entries, for lack of room
     evicted: int
 
 
@@ -114,7 +114,7 @@ def table_key(packed_key: bytes) -> int:
 
 
 def cost_of(size: int) -> int:
-    """Return the octets of the file that a value takes, about."""
+    """Return the approximate octets that a value takes in the file."""
     if size > _INLINE_BYTES_MAX:
         return -(-(size + 16) // PAGE_BYTES) * PAGE_BYTES + 64
     return size * 3 // 2 + 64  # pages of a tree are two thirds full
@@ -128,15 +128,15 @@ class Database:
     """One LMDB environment.
 
     Args:
-        folder: Where its files are, or will be made.
-        bytes_max: For what is kept; the file may become twice as large.
+        folder: The path of the folder with its files.
+        bytes_max: The size of all entries; the file may become twice as large.
         failpoint: Called with the name of each step, for tests that stop there.
-        readonly: Nothing is written; another process may write meanwhile. `bytes_max` is not used.
+        readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
 
     Raises:
         OSError: Its files cannot be made or opened.
-        Damaged: It is not what this version can read.
-        Foreign: It is another program's.
+        Damaged: This version cannot read the content.
+        Foreign: The database belongs to another program.
     """
 
     def __init__(
@@ -155,12 +155,12 @@ class Database:
         try:
             self._env = lmdb.open(
                 folder,
-                map_size=0 if readonly else self.map_bytes,  # 0: as large as its writer has it
+                map_size=0 if readonly else self.map_bytes,  # 0: as its writer has chosen
                 max_dbs=8,
                 max_readers=32,
                 mode=0o600,
                 metasync=False,  # a power cut costs the last commit, and not the file
-                readahead=False,  # what is near is not what is asked for next
+                readahead=False,  # neighbouring pages are not needed next
                 meminit=False,
                 readonly=readonly,
                 create=not readonly,
@@ -228,7 +228,7 @@ class Database:
 
     @property
     def free_bytes(self) -> int:
-        """Octets of the file that hold nothing."""
+        """Octets of the file that are free."""
         trees = (self._meta, self._records, self._bodies, self._uses, self._used, self._marks)
         with self._env.begin() as txn:
             stats = [txn.stat(db) for db in trees]
@@ -237,13 +237,13 @@ class Database:
 
     @property
     def map_size(self) -> int:
-        """Octets of addresses, as the last writer has chosen."""
+        """The size of the map in octets, as the last writer chose it."""
         return int(self._env.info()["map_size"])
 
     # -- notes
 
     def note(self, name: str) -> Any:
-        """Return what `set_note` was given; None for nothing."""
+        """Return the note that `set_note` wrote; None if there is none."""
         with self._env.begin() as txn:
             text = txn.get(b"note-" + name.encode(), db=self._meta)
         try:
@@ -252,14 +252,14 @@ class Database:
             return None
 
     def set_note(self, name: str, value: object) -> None:
-        """Keep something beside the responses."""
+        """Write a note beside the entries."""
         with self._env.begin(write=True) as txn:
             txn.put(b"note-" + name.encode(), json.dumps(value).encode(), db=self._meta)
 
     # -- reading
 
     def slot_key(self, key: bytes) -> bytes:
-        """Return under what a key is kept."""
+        """Return the slot key for a key of the store."""
         return slot_key(key, self.site_key)
 
     def read(
@@ -271,7 +271,7 @@ class Database:
             key: What was packed, if that is known.
 
         Raises:
-            Damaged: Something of it does not verify.
+            Damaged: A part of it does not verify.
         """
         try:
             with self._env.begin(buffers=True) as txn:
@@ -358,25 +358,25 @@ class Database:
             return int(txn.stat(self._bodies)["entries"])
 
     def count_everyones(self) -> int:
-        """Return how many slots belong to nobody in particular."""
+        """Return the number of public slots."""
         count = 0
         for key in self._names(self._used):
             if not is_everyones(key):
-                break  # everyone's stand first
+                break  # public slots come first
             count += 1
         return count
 
     # -- writing
 
     def commit(self, batch: Batch, touched: list[bytes], now: float, wall: float) -> Done:
-        """Write a batch. If there is no room for it some of what is there goes, or else the batch.
+        """Write a batch. Without room for it, old entries are evicted, or the batch is dropped.
 
         Args:
             touched: Slot keys that have been used.
 
         Raises:
             OSError: It could not be written (no space, a broken disk); nothing has changed.
-            Full: There is not even room to remove something.
+            Full: There is not even room to remove entries.
         """
         gone: list[int] = []
         evicted = 0
@@ -408,7 +408,7 @@ class Database:
         try:
             self._failpoint("begin")
             with self._env.begin(write=True) as txn:
-                # Another process may have written: the one before this one, or after.
+                # The previous process or the successor may have written.
                 self.bytes_used = self._figure(txn, b"bytes")
                 self.entries = self._figure(txn, b"entries")
                 if batch.removals:
@@ -462,7 +462,7 @@ class Database:
         txn.put(packed_key, packed.data, db=self._records)
         cost = cost_of(len(packed.data)) + cost_of(KEY_BYTES + _use.size)
         self.bytes_used += cost
-        # What it costs as far as it is its own: what evicting it would bring, about.
+        # Only the octets that no other entry shares: about what its eviction would free.
         own = sum([cost_of(len(body)) for _, body in packed.bodies])
         use = _use.pack(step, min(cost + own, 2**32 - 1))
         if old is None or txn.get(packed_key, db=self._used) != use:  # a page less to be written
@@ -546,7 +546,7 @@ class Database:
     def _delete_all(
         self, txn: Any, owner: bytes, removed: list[int], *, personal: bool = False
     ) -> None:
-        """Delete what belongs to one owner, or (`personal`) to anybody."""
+        """Delete the entries of one owner, or (`personal`) of all owners but everyone."""
         keys: list[bytes] = []
         with txn.cursor(self._records) as cursor:
             found = (
@@ -573,10 +573,10 @@ class Database:
     # -- making room
 
     def _evict(self, bytes_wanted: int, removed: list[int]) -> int:
-        """Delete what has not been used for longest until so many octets are left."""
+        """Delete the least recently used entries, until `bytes_wanted` are left."""
         wanted = self.bytes_used - bytes_wanted
         entries = self.entries - int(ENTRIES_MAX * (1 - EVICTED_SHARE))
-        costs: dict[int, list[int]] = {}  # of each step: octets, entries
+        costs: dict[int, list[int]] = {}  # by step: octets, entries
         for _, use in self._walk(self._used):
             step, cost = _use.unpack(use)
             of_step = costs.setdefault(step, [0, 0])
@@ -619,10 +619,10 @@ class Database:
         return len(keys)
 
     def delete_older(self, now: float, wall: float, max_stale_s: float) -> list[int]:
-        """Delete all that is too old to be served; return their table keys.
+        """Delete all entries that are too old to be served; return their table keys.
 
         Raises:
-            OSError: It could not be done.
+            OSError: The disk has failed.
         """
         removed: list[int] = []
         some: list[bytes] = []
@@ -640,26 +640,26 @@ class Database:
         return removed
 
     def keep_size(self) -> None:
-        """Let the file be as long as its header says.
+        """Extend the file to the length in its header.
 
-        Pages at its end that were taken and given back in one commit are never written. Without
-        this a file cut short could not be told from a whole one.
+        Pages at its end that were allocated and freed in one commit are never written. Without
+        this, a truncated file could not be recognised.
         """
         if os.stat(self._path).st_size < self.file_bytes:
             os.truncate(self._path, self.file_bytes)
 
     def sync(self) -> None:
-        """Wait until all is on disk."""
+        """Wait until everything is on disk."""
         self._env.sync(True)
 
     def copy_to(self, other: "Database", wall: float, max_stale_s: float) -> Iterator[int]:
-        """Copy what is whole and not too old into an empty database; yield octets on the way.
+        """Copy the intact entries that are not too old into an empty database; yield octets.
 
-        Counts, costs and marks are made anew, so that a mistake in them is not copied.
+        Counts, sizes and marks are computed anew, so that a mistake in them is not copied.
 
         Raises:
             OSError: It could not be written.
-            Full: There is no room for it.
+            Full: There is no room.
         """
         with self._env.begin() as txn, txn.cursor(self._meta) as cursor:
             meta = [item for item in cursor if item[0] not in (b"bytes", b"entries")]
@@ -706,7 +706,7 @@ class Database:
 
 
 def _errno_of(error: Exception) -> tuple[int, str]:
-    """Return what an error of LMDB says about the disk: EIO if it does not say."""
+    """Return the error number and text of an error of LMDB; EIO if it has none."""
     text = str(error)
     for number in (ENOSPC, EROFS, EDQUOT, EACCES, EPERM):
         if os.strerror(number) in text:

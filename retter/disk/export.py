@@ -1,7 +1,7 @@
-"""Public pages as files that any web server can show: where each goes, and writing them.
+"""Writes public pages as files for any web server.
 
-Names come from URLs, which strangers choose. So a name is made anew from the decoded text: nothing
-in it leads out of the folder, is hidden, configures a web server or is not allowed somewhere.
+File names come from URLs, which strangers choose. So each name is made anew from the decoded text.
+It cannot lead out of the folder, be hidden, configure a web server, or be invalid on a system.
 """
 
 import errno
@@ -17,7 +17,7 @@ from retter.disk.database import Damaged, Database
 from retter.disk.inspection import Listed, responses_of
 from retter.store.record import WITHDRAWN
 
-# File systems take 255 octets; a longer name is cut and told apart by a hash.
+# File systems allow 255 octets. A longer name is cut, and a hash keeps it unique.
 NAME_BYTES_MAX: Final = 200
 _HASH_BYTES: Final = 8
 
@@ -30,7 +30,7 @@ class Exported(NamedTuple):
     """A page and its file."""
 
     url: str
-    file: str  # from the folder on
+    file: str  # relative to the folder
     content_type: str
     age_s: float
 
@@ -45,8 +45,8 @@ class Left(NamedTuple):
 def path_of(url: bytes, content_type: str) -> list[str]:
     """Return the names of the folders and of the file for a URL (host and target).
 
-    `/a/` and the page `/a` are `a/index.html`, `/a.css` is itself, and a query stands after a `?`
-    that is escaped: `list/index%3Fpage=2.html`.
+    `/a/` and the page `/a` become `a/index.html`, `/a.css` stays, and a query follows an escaped
+    `?`: `list/index%3Fpage=2.html`.
     """
     host, slash, target = url.partition(b"/")
     path, _, query = (slash + target).partition(b"?")
@@ -68,7 +68,7 @@ def path_of(url: bytes, content_type: str) -> list[str]:
 
 
 def _name(text: bytes) -> str:
-    """Return a part of a URL as a name, of decoded text, with `%XX` for what is not safe."""
+    """Return a part of a URL as a name: decoded, with `%XX` for unsafe characters."""
     raw = unquote_to_bytes(text)
     try:
         decoded = raw.decode()
@@ -85,7 +85,7 @@ def _escaped(character: str) -> str:
 
 
 def _fitted(name: str) -> str:
-    """Return a name that is not hidden, means no other folder, and keeps its end."""
+    """Return a name that is not hidden, leads to no other folder, and keeps its extension."""
     if not name:
         return "%"  # of `//`; no other text becomes this
     if name.startswith("."):
@@ -107,10 +107,10 @@ def _fitting(name: str, extension: str = "") -> str:
 
 
 def export(database: Database, folder: str, wall: float) -> Iterator[Exported | Left]:
-    """Write everyone's pages into an empty folder; yield what became of each.
+    """Write the public pages into an empty folder; yield the result for each.
 
-    Nobody's own pages: not what belongs to a session, and not what came with a cookie for its
-    asker. Of the variants of a URL the newest that is fit.
+    Personal pages are left out: those of a session, and those that came with a cookie. Of the
+    variants of a URL, the newest public one is written.
 
     Raises:
         OSError: The folder cannot be written.
@@ -121,7 +121,7 @@ def export(database: Database, folder: str, wall: float) -> Iterator[Exported | 
         url = found.key[1:].decode("latin-1")
         fit = [(at, one) for at, one in enumerate(responses_of(found)) if _is_fit(one)]
         if not fit:
-            yield Left(url, "no page with status 200 that is everyone's")
+            yield Left(url, "no public page with status 200")
             continue
         try:
             read = database.read(packed_key, 0.0, wall, float("inf"))

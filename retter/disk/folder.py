@@ -1,15 +1,14 @@
-"""The folder of `--store`: whose it is, what lies in it, and what is done with what is broken.
+"""The folder of `--store`: its lock, its files, and a broken database.
 
     data.mdb, lock.mdb  the database
-    secret              keys the hashes of whoever identifies somebody; without it nothing personal
-                        can be found
-    drops               what was taken back since the last commit (journal.py)
-    learnt              what was learnt of the application and its sessions
+    secret              the key of the hashes of owners; without it, no personal entry can be found
+    drops               removals since the last commit (journal.py)
+    learnt              what RETTER has learnt about the application and its sessions
     lock                held by the RETTER that uses it
-    reading, fault      whether a process has died while it read the database
+    reading, fault      whether a process died while it read the database
 
-A mistake of the operator's is a ConfigError with one clear line. Damage is none: the database is
-set aside, and RETTER begins anew.
+A mistake of the operator is a ConfigError with one line. After damage, the database is set aside
+and RETTER makes a new one.
 """
 
 import contextlib
@@ -30,13 +29,13 @@ DATA: Final = "data.mdb"
 SECRET: Final = "secret"
 SECRET_BYTES: Final = 32
 
-# On these a file may change under a map, or a lock may hold for one machine only.
+# On these, a file may change under a map, or a lock may only be valid on one machine.
 _REMOTE: Final = frozenset((
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2",
     "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",
 ))  # fmt: skip
 
-# A 32-bit process has 2 to 3 GB of addresses for everything, and the map takes twice the store.
+# A 32-bit process has 2 to 3 GB of address space, and the map takes twice the size of the store.
 BITS32_BYTES_MAX: Final = 1024**3
 
 # Of LMDB's two header pages (mdb.c, MDB_meta): magic, version, address, map size, the page size in
@@ -45,21 +44,22 @@ _META_AT: Final = 16
 _META: Final = Struct("=IIQQI44x48xQQ")
 _MAGIC: Final = 0xBEEFC0DE
 
-# How long `retter store` may hold the lock to see whether somebody else does: it needs 20 us.
+# `retter store` takes the lock for a moment, to see whether it is held. It needs 20 us; wait this
+# long before a second try.
 LOOKED_AT_S: Final = 0.02
 
-# Who is reading the database now; one octet each, since they write without a lock.
+# The readers of the database now. One octet each, since they write without a lock.
 LOOP, READER, WRITER = range(3)
 
 
 class Folder:
-    """A folder that is this process's.
+    """A folder that belongs to this process.
 
     Args:
-        path: Made if it is not there.
-        bytes_max: Of `--store-disk`.
-        lock_fd: The lock as the process before this one has held it; -1: it is taken here.
-        faults: This process may have the interpreter note why it dies.
+        path: Made if it does not exist.
+        bytes_max: The size of `--store-disk`.
+        lock_fd: The lock of the previous process; -1: it is taken here.
+        faults: The interpreter may write a note when a signal kills this process.
 
     Raises:
         ConfigError: It cannot be used.
@@ -76,7 +76,7 @@ class Folder:
         self.lock_fd = lock_fd
         if sys.maxsize < 2**32 and bytes_max > BITS32_BYTES_MAX:
             raise ConfigError(
-                "store_disk: a 32-bit process has no addresses for more than 1GiB; make it smaller"
+                "store_disk: a 32-bit process cannot map more than 1GiB; make it smaller"
             )
         if (kind := file_system(self.path)) in _REMOTE:
             raise ConfigError(
@@ -85,9 +85,9 @@ class Folder:
             )
         try:
             if os.path.lexists(self.path) and not os.path.isdir(self.path):
-                raise ConfigError(f"store: {path} is no folder")
+                raise ConfigError(f"store: {path} is not a folder")
             os.makedirs(self.path, 0o700, exist_ok=True)
-            with contextlib.suppress(PermissionError):  # a volume that is somebody else's
+            with contextlib.suppress(PermissionError):  # a volume of another user
                 os.chmod(self.path, 0o700)
             self._lock(path)
             self._look_for_faults()
@@ -120,7 +120,7 @@ class Folder:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            time.sleep(LOOKED_AT_S)  # `retter store` looks whether it is held, and holds it then
+            time.sleep(LOOKED_AT_S)  # `retter store` may hold it for a moment
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def at(self, name: str) -> str:
@@ -128,7 +128,7 @@ class Folder:
         return os.path.join(self.path, name)
 
     def close(self) -> None:
-        """Let others have it."""
+        """Release the folder."""
         if self._fault_file is not None:
             faulthandler.disable()
             self._fault_file.close()
@@ -140,15 +140,15 @@ class Folder:
             os.close(self.lock_fd)
             self.lock_fd = -1
 
-    # -- what has killed the process before
+    # -- a database that killed the process
 
     def _look_for_faults(self) -> None:
-        """Set the database aside if the process before died of it; then watch this one.
+        """Set the database aside if it killed the previous process; then watch this one.
 
-        A page that is beyond the end of the file, or that the disk cannot read, is no exception
-        but a signal (SIGBUS). The next start would read it again. `reading` says that a process
-        was inside of the database, and `fault`, which the interpreter writes when a signal kills
-        it, that it was not somebody's kill -9.
+        A page beyond the end of the file, or one that the disk cannot read, raises a signal
+        (SIGBUS) instead of an exception. The next start would read it again. `reading` shows that
+        a process was reading the database. The interpreter writes `fault` when a signal kills the
+        process; after a kill -9, it is empty.
         """
         died = self._size("fault") > 0
         fd = os.open(self.at("reading"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -161,7 +161,7 @@ class Folder:
         inside = any(self._reading[:3])
         watched = self._size("fault") >= 0
         if inside and (died or not watched):
-            self.set_aside("a process died while it read it")
+            self.set_aside("a process died while it read the database")
         self._reading[:3] = bytes(3)
         with contextlib.suppress(OSError):
             os.unlink(self.at("fault"))
@@ -173,31 +173,31 @@ class Folder:
             faulthandler.enable(self._fault_file)
 
     def _size(self, name: str) -> int:
-        """Return the size of a file, or -1 if it is not there."""
+        """Return the size of a file, or -1 if it does not exist."""
         try:
             return os.stat(self.at(name)).st_size
         except OSError:
             return -1
 
     def enter(self, who: int) -> None:
-        """Say that the database is read from here on; 0.1 us, as it is memory."""
+        """Note that a read of the database begins. It costs 0.1 us, because it is memory."""
         assert self._reading is not None
         self._reading[who] = 1
 
     def leave(self, who: int) -> None:
-        """Say that it is not."""
+        """Note that the read has ended."""
         if self._reading is not None:
             self._reading[who] = 0
 
-    # -- what is broken
+    # -- a broken database
 
     def check_file(self) -> None:
-        """Set the database aside if it is not what LMDB has written, or shorter than it says.
+        """Set the database aside if LMDB has not written it, or if it is shorter than it says.
 
-        It would be mapped, and reading a page that is not there kills the process.
+        It would be mapped, and reading a page that does not exist kills the process.
 
         Raises:
-            ConfigError: It cannot be read, or is a file of something else.
+            ConfigError: It cannot be read, or is not a database.
         """
         try:
             with open(self.at(DATA), "rb") as file:
@@ -208,13 +208,13 @@ class Folder:
         except OSError as error:
             raise ConfigError(f"store: {self.at(DATA)}: {error.strerror}") from None
         if not size:
-            os.unlink(self.at(DATA))  # made, and nothing written before the end
+            os.unlink(self.at(DATA))  # the process that made it ended before it wrote anything
             return
         if reason := damage_of(header, size):
             self.set_aside(reason)
 
     def set_aside(self, reason: str) -> str:
-        """Put the database away, and one such at the most; return where it is now.
+        """Move the database away, keep one such at most, and return its new path.
 
         Raises:
             OSError: It can be neither moved nor removed.
@@ -222,7 +222,7 @@ class Folder:
         self.set_aside_reason = self.set_aside_reason or reason
         if self._size(DATA) < 0:
             return ""
-        for base in (self.path, self.at("data")):  # beside the folder, if that may be written
+        for base in (self.path, self.at("data")):  # beside the folder, if it is writable
             where = f"{base}.broken-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
             try:
                 for old in broken_beside(base):
@@ -242,10 +242,10 @@ class Folder:
     # -- the secret
 
     def secret(self) -> tuple[bytes, bool]:
-        """Return what keys the hashes of owners, and whether it has just been made.
+        """Return the key of the hashes of owners, and whether it was made just now.
 
         Raises:
-            ConfigError: It can be neither read nor made.
+            ConfigError: It can neither be read nor made.
         """
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -261,7 +261,7 @@ class Folder:
         return secret, True
 
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
-        """Write a file whole, or leave the one before.
+        """Replace a file as a whole, or leave the old one.
 
         Raises:
             OSError: It could not be written.
@@ -281,7 +281,7 @@ class Folder:
         os.replace(new, self.at(name))
 
     def remove(self, name: str) -> None:
-        """Remove a file, if it is there.
+        """Remove a file, if it exists.
 
         Raises:
             OSError: It could not be removed.
@@ -290,7 +290,7 @@ class Folder:
             os.unlink(self.at(name))
 
     def read(self, name: str, bytes_max: int) -> bytes:
-        """Return a file's content; empty for none, or for one that cannot be read."""
+        """Return the content of a file; empty if it does not exist or cannot be read."""
         try:
             with open(self.at(name), "rb") as file:
                 data = file.read(bytes_max + 1)
@@ -300,7 +300,7 @@ class Folder:
 
 
 def damage_of(header: bytes, size: int) -> str:
-    """Return what is wrong with a file of LMDB's that begins so; "" if nothing is seen."""
+    """Return the damage that the header of a database shows; "" for none."""
     pages: list[tuple[int, int]] = []  # transaction, octets it needs
     page_bytes = 0
     for at in (0, 1):
@@ -320,7 +320,7 @@ def damage_of(header: bytes, size: int) -> str:
 
 
 def broken_beside(base: str) -> list[str]:
-    """Return the folders into which databases were set aside."""
+    """Return the folders with databases that were set aside."""
     folder, name = os.path.split(base)
     try:
         names = os.listdir(folder)
@@ -330,7 +330,7 @@ def broken_beside(base: str) -> list[str]:
 
 
 def file_system(path: str, mounts: Callable[[], str] | None = None) -> str:
-    """Return the kind of the file system that a path is, or would be, on; "" if not known."""
+    """Return the kind of the file system of a path, which need not exist; "" if not known."""
     try:
         text = (mounts or _mounts)()
     except OSError:

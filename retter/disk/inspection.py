@@ -1,7 +1,7 @@
-"""Look into the folder of `--store` from outside, also while a RETTER uses it.
+"""Reads the folder of `--store` from another process, also while a RETTER uses it.
 
-Nothing is written, and what is read is read in short transactions: one that is held open would keep
-the RETTER that runs from using its own file again (database.py).
+Nothing is written, and all transactions are short: a long one would keep the running RETTER from
+reusing free space in its file (database.py).
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from retter.store.policy import key_parts
 from retter.store.purging import matches
 from retter.store.record import StoredResponse, fields_of
 
-HEADER_BYTES: Final = 2 * 65536  # two pages, of the largest size that LMDB has
+HEADER_BYTES: Final = 2 * 65536  # two pages of the largest size of LMDB
 
 
 class Listed(NamedTuple):
-    """One stored response, as an operator sees it."""
+    """A stored response, as an operator sees it."""
 
     url: bytes
-    private: bool  # somebody's own; else everyone's
-    response: StoredResponse  # with the hash of the body in its place; monotonic time is 0 now
+    private: bool  # belongs to one owner; otherwise to everyone
+    response: StoredResponse  # its body is the hash; the monotonic time is 0 now
     size: int  # octets of the body, in its content coding
 
     @property
     def age_s(self) -> float:
-        """Seconds since the application has made it."""
+        """Seconds since the application made it."""
         return self.response.age(0.0)
 
     @property
@@ -44,7 +44,7 @@ class Listed(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Which responses are meant: all that is given must fit."""
+    """A selection of responses: all given conditions must match."""
 
     prefix: bytes | None = None  # as in `ResponseStore.purge`
     private: bool | None = None
@@ -54,7 +54,7 @@ class Filter(NamedTuple):
     smaller: float = float("inf")
 
     def fits(self, key: bytes, one: Listed) -> bool:
-        """Return whether one is meant."""
+        """Return whether a response matches."""
         return (
             (self.private is None or self.private is one.private)
             and self.older_s <= one.age_s <= self.younger_s
@@ -64,12 +64,12 @@ class Filter(NamedTuple):
 
 
 class Faults(NamedTuple):
-    """What does not verify."""
+    """The result of a verification."""
 
-    responses: int  # looked at
-    damaged: list[str]  # URLs, "" where it cannot be made out
-    orphans: int  # bodies that nothing refers to
-    miscounted: bool  # the figures do not agree with what is there
+    responses: int  # number of checked ones
+    damaged: list[str]  # URLs; "" for one that cannot be read
+    orphans: int  # number of bodies without a response
+    miscounted: bool  # the counts do not agree with the content
 
 
 @contextmanager
@@ -77,8 +77,8 @@ def opened(path: str) -> Generator[Database, None, None]:
     """Open the database of a folder for reading.
 
     Raises:
-        ConfigError: There is none, or it may not be read.
-        Damaged: It is not what RETTER has written.
+        ConfigError: It does not exist, or may not be read.
+        Damaged: The content is not what RETTER has written.
     """
     file = os.path.join(path, DATA)
     try:
@@ -109,7 +109,7 @@ def opened(path: str) -> Generator[Database, None, None]:
             "has as --store"
         ) from None
     try:
-        if is_new:  # made by root, RETTER could not open it any more
+        if is_new:  # if root has made it, RETTER could not open it any more
             with contextlib.suppress(OSError):
                 os.chown(lock, owner.st_uid, owner.st_gid)
         yield database
@@ -136,7 +136,7 @@ def used_by(path: str) -> int:
 
 
 def listed(database: Database, wanted: Filter, wall: float) -> Iterator[Listed]:
-    """Yield the stored responses that are wanted, in no order; what is damaged is left out."""
+    """Yield the matching responses, in no order; damaged ones are left out."""
     for _, found in database.slots(0.0, wall):
         if found is not None:
             for one in responses_of(found):
@@ -154,10 +154,10 @@ def responses_of(found: Unpacked) -> list[Listed]:
 
 
 def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults]:
-    """Read everything; yield what was found so far, now and then, and at the end.
+    """Read everything; yield the result so far, from time to time and at the end.
 
     Args:
-        alone: No other process writes. Only then can it be told what belongs together.
+        alone: No other process writes. Only then can references and counts be checked.
     """
     counts = KeyTable()
     responses, keys, damaged = 0, 0, list[str]()
@@ -184,7 +184,7 @@ def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults
 
 
 def set_aside(path: str) -> list[tuple[str, int]]:
-    """Return where broken databases of a folder have been put, and their octets."""
+    """Return the paths and sizes (octets) of broken databases that were set aside."""
     found: list[tuple[str, int]] = []
     for base in (os.path.abspath(path), os.path.join(path, "data")):
         for where in broken_beside(base):

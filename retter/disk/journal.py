@@ -1,11 +1,11 @@
-"""What has been taken back, on disk before the answer that says so.
+"""Removals of stored responses, on disk before the client gets its response.
 
-A logout is written here at once, before its answer goes out, and into the database with the next
-commit. A process that is killed in between finds it here when it starts again. Nothing waits for
-the disk: the page cache outlives the process. (A power cut may cost the last tenth of a second.)
+A logout is written here at once, before its response is sent, and into the database with the next
+commit. If the process is killed in between, the next start finds it here. Nothing waits for the
+disk: the page cache outlives the process. (A power cut may lose the last tenth of a second.)
 
-The file has its size from the beginning, so that a full disk does not keep a logout out of it. It
-begins with a number that is in the checksum of every entry; another number, and the file is empty.
+The file has its full size from the beginning, so that a full disk cannot keep a logout out. It
+begins with a number that is part of the checksum of every entry. A new number makes the file empty.
 """
 
 import json
@@ -17,10 +17,10 @@ from zlib import crc32
 from retter.store.owner import OWNER_BYTES
 from retter.store.write_behind import Purge, Removals
 
-# Some thousand logouts; they are needed until the next commit, a tenth of a second later.
+# Room for some thousand logouts. They are needed until the next commit, a tenth of a second later.
 JOURNAL_BYTES: Final = 256 * 1024
 
-# One entry never has more: beyond, it says that everything goes.
+# Most octets of one entry. A longer one is replaced by the removal of everything.
 ENTRY_BYTES_MAX: Final = 80 * 1024
 
 _epoch = Struct("<Q")
@@ -28,7 +28,7 @@ _entry = Struct("<II")  # length, checksum
 
 
 class Journal:
-    """The file of what has been taken back since the last commit.
+    """The file of the removals since the last commit.
 
     Raises:
         OSError: It cannot be made or read.
@@ -46,7 +46,7 @@ class Journal:
         self._end = _epoch.size
 
     def read(self) -> Removals:
-        """Return what was taken back and may not be in the database."""
+        """Return the removals that the database may not have."""
         data = os.pread(self._fd, JOURNAL_BYTES, 0)
         removals = Removals()
         at = _epoch.size
@@ -61,22 +61,22 @@ class Journal:
         return removals
 
     def note(self, removals: Removals) -> None:
-        """Add what is taken back.
+        """Add removals.
 
         Raises:
             OSError: It could not be written.
         """
         payload = packed_removals(removals)
         if len(payload) > ENTRY_BYTES_MAX or self._end + len(payload) + 64 > JOURNAL_BYTES:
-            # No room: more goes than has to, which is nobody's page shown to somebody else.
+            # No room: everything is removed. So no page is shown to another person.
             payload = packed_removals(Removals(everything=True))
-            self._end = _epoch.size  # in place of all before
+            self._end = _epoch.size  # in place of all earlier entries
         entry = _entry.pack(len(payload), self._checksum(payload)) + payload
         os.pwrite(self._fd, entry, self._end)
         self._end += len(entry)
 
     def clear(self) -> None:
-        """Forget all: it is in the database.
+        """Remove all entries: the database has them.
 
         Raises:
             OSError: It could not be written.
@@ -87,7 +87,7 @@ class Journal:
             self._end = _epoch.size
 
     def sync(self) -> None:
-        """Wait until the disk has it."""
+        """Wait until everything is on disk."""
         os.fdatasync(self._fd)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ def unpacked_removals(payload: bytes) -> Removals:
             {bytes.fromhex(one) for one in said.get("superseded", ())},
         )  # fmt: skip
     except (ValueError, TypeError, AttributeError):
-        return Removals(everything=True)  # its checksum is right, and still it is not understood
+        return Removals(everything=True)  # its checksum is right, but its content is unknown
     if any(len(owner) != OWNER_BYTES for owner in removals.owners):
         return Removals(everything=True)
     return removals

@@ -1,9 +1,9 @@
 """The disk behind the store, as the event loop sees it: nothing here waits for a disk.
 
-Reading what was used lately is done at once: its pages are in memory. All else is read in a thread,
-since a page that has to come from an SD card would hold every client up for 5 to 20 ms. Writing is
-done in another thread, in batches (write_behind.py). When the disk fails, RETTER goes on from
-memory and says so.
+An entry that was used lately is read at once: its pages are in memory. All others are read in a
+thread, since reading a page from an SD card would block every client for 5 to 20 ms. Another thread
+writes, in batches (write_behind.py). When the disk fails, RETTER goes on with the memory alone and
+logs it.
 """
 
 import contextlib
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
-# Read within so long, a page is still in memory, on a machine that is not much too small.
+# A page that was read within this time is still in memory, unless the machine is far too small.
 RECENT_S: Final = 600.0
 
-# How long a request waits for what is read in the thread. Then it is as if nothing was stored, and
-# so it is for all others, who do not wait, until that read has come back.
+# How long a request waits for the thread. After that, the request counts as having no stored
+# response. So do all others, without waiting, until that read has finished.
 READ_WAIT_S: Final = 1.0
-# Requests that wait for it at a time: a disk that stands still shall not collect all clients.
+# Requests that wait for the thread at a time: a disk that hangs must not block all clients.
 READS_MAX: Final = 256
 
-# Readers whose processes were killed, and what is too old, are looked for so often.
+# The time between two searches for readers whose processes were killed, and for old entries.
 SWEEP_EVERY_S: Final = 3600.0
 
-# Uses remembered for the next commit. More are used as often as these.
+# Uses that are remembered for the next commit. Further ones are not counted.
 TOUCHED_MAX: Final = 4096
 
-# Upper ends of the histogram of how long the loop was held by a read, in seconds.
+# Upper bounds of the histogram of the time that a read blocked the loop, in seconds.
 HELD_S: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0005, 0.001, 0.005, float("inf"))
 
-# For what is still to be written when the process ends.
+# Time for the last writes when the process ends.
 CLOSE_S: Final = 10.0
 
 Ask = Callable[[dict[bytes, Found]], None]
 
 
 class Threads(Protocol):
-    """Where work is done off the event loop."""
+    """The interface to work off the event loop."""
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Do a job; `done` is called on the loop with its result or the exception."""
@@ -112,11 +112,11 @@ class DiskShelf:
     """The disk behind one store.
 
     Attributes:
-        secret: Keys the hashes of owners.
-        behind: What is still to be written.
+        secret: The key of the hashes of owners.
+        behind: The changes that are still to be written.
         lent: Another process takes over.
-        trouble: Why RETTER goes on from memory; "" if it does not.
-        set_aside: Why the database was put away at the start; "" if it was not.
+        trouble: Why RETTER uses the memory alone; "" if it uses the disk.
+        set_aside: Why the database was set aside at the start; "" if it was not.
     """
 
     def __init__(
@@ -146,13 +146,13 @@ class DiskShelf:
         self.lent = False  # to the process that takes over
         self._table = KeyTable()
         self._table_complete = False
-        self._gone_meanwhile: set[int] | None = set()  # while the table is made
+        self._gone_meanwhile: set[int] | None = set()  # keys removed while the table is being made
         self.behind = WriteBehind(self, personal=settings.store_private == "on")
         self._began = clock()
         self._touched: dict[bytes, None] = {}
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
         self._waiting: dict[int, tuple[float, Ask]] = {}  # requests, and since when
-        self._overdue: set[int] = set()  # reads that have not come back in time
+        self._overdue: set[int] = set()  # reads that have not finished in time
         self._asked = 0
         self._sweep_at = self._began + SWEEP_EVERY_S
         self._closed = False
@@ -172,7 +172,7 @@ class DiskShelf:
         self.held = [0] * len(HELD_S)
         self.held_s_max = 0.0
 
-    # -- what the store asks
+    # -- for the store
 
     def knows(self, key: bytes) -> bool:
         """Return whether something may be stored under a key."""
@@ -181,7 +181,7 @@ class DiskShelf:
         return not self._table_complete or self._table.get(self._table_key(key)) >= 0
 
     def _slot_key(self, key: bytes) -> bytes:
-        if self._last_key[0] != key:  # asked for twice in a row, mostly
+        if self._last_key[0] != key:  # usually used twice in a row
             self._last_key = key, self._database.slot_key(key)
         return self._last_key[1]
 
@@ -195,7 +195,7 @@ class DiskShelf:
         return note > 0 and note * 60.0 + RECENT_S >= self._clock() - self._began
 
     def read(self, key: bytes, now: float) -> Found | None:
-        """Return what is stored under a key if it was used lately; the rest is for `load`."""
+        """Return the entry of a key if it was used lately; `load` reads the others."""
         if self.trouble:
             return None
         note = self._table.get(self._table_key(key))
@@ -232,20 +232,20 @@ class DiskShelf:
     def _cannot_read(self, key: bytes, error: Exception, now: float) -> None:
         if isinstance(error, Damaged):
             self.damaged += 1
-            self.behind.changed(key, (), (), now)  # it is removed with the next commit
+            self.behind.changed(key, (), (), now)  # the next commit removes it
         else:
             self._give_up(f"it cannot be read: {error.strerror}" if isinstance(error, OSError)
                           else str(error))  # fmt: skip
 
     def _give_up(self, why: str) -> None:
-        """Go on from memory: what is on disk is not to be trusted any more."""
+        """Use the memory alone from now on: the disk cannot be trusted any more."""
         if not self.trouble:
             self.trouble = why
             with contextlib.suppress(OSError):
                 self._folder.write("broken", why.encode())
 
     def note(self, removals: Removals) -> None:
-        """Note what is taken back, so that it is not forgotten if the process is killed now."""
+        """Write removals to the journal at once, so that they survive a kill of the process."""
         self._failpoint("take back")
         if self._closed or self.lent:
             return
@@ -258,7 +258,7 @@ class DiskShelf:
     # -- reading in the thread
 
     def is_slow(self, key: bytes) -> bool:
-        """Return whether something may be stored under a key whose reading might take long."""
+        """Return whether a key may have an entry whose reading may take long."""
         if self.trouble:
             return False
         note = self._table.get(self._table_key(key))
@@ -267,9 +267,10 @@ class DiskShelf:
         return not self._is_recent(note)
 
     def load(self, keys: list[bytes], asks: Ask) -> bool:
-        """Read keys in the thread; `asks` is called with what there is, or with nothing in time.
+        """Read keys in the thread; `asks` is called with the result, or with nothing after a time.
 
-        False if too many wait already.
+        Returns:
+            False if too many requests wait already.
         """
         if self._overdue or len(self._waiting) >= READS_MAX:
             self.reads_late += 1
@@ -346,7 +347,7 @@ class DiskShelf:
         self._table_complete = True
 
     def tick(self, now: float) -> None:
-        """Write what is due, and let nobody wait for too long; call it every tick."""
+        """Start the writes that are due, and end waits that are too long. Call it every tick."""
         if self._waiting:
             self._answer_late(now)
         if self.behind.is_due(now) and not self.trouble:
@@ -438,7 +439,7 @@ class DiskShelf:
     # -- the end
 
     def flush(self) -> None:
-        """Write all that waits, and wait for it; nothing else goes on meanwhile."""
+        """Write all changes and wait for it; the loop is blocked meanwhile."""
         while not self.behind.is_clean and not self.trouble:
             batch = self.behind.take(self._clock())
             if batch is None:
@@ -451,14 +452,14 @@ class DiskShelf:
             self._committed(batch, result)
 
     def close(self) -> None:
-        """Write what waits and close the database."""
+        """Write all changes and close the database."""
         if self._closed:
             return
         for thread in (self._reader, self._writer):
             thread.close()
-        # What was under way is done, or has failed: written once more it is the same.
+        # The batch in the thread is done or has failed. To write it once more does no harm.
         self.behind.failed(self._clock())
-        with contextlib.suppress(Exception):  # what was taken back is in the journal
+        with contextlib.suppress(Exception):  # removals are in the journal
             self.flush()
         self._closed = True
         with contextlib.suppress(OSError):
@@ -467,19 +468,19 @@ class DiskShelf:
         self._journal.close()
         self._folder.close()
 
-    # -- notes beside what is stored
+    # -- notes beside the entries
 
     @property
     def site_key(self) -> bytes:
-        """What keys the hashes of what is everyone's."""
+        """The key of the hashes of public entries."""
         return self._database.site_key
 
     def note_of(self, name: str) -> Any:
-        """Return what was kept under a name; None for nothing."""
+        """Return the note of a name; None if there is none."""
         return self._database.note(name)
 
     def set_note(self, name: str, value: object) -> None:
-        """Keep something under a name, soon."""
+        """Write a note with the next commit."""
         self._writer.submit(lambda: self._database.set_note(name, value), lambda _: None)
 
     def wall(self) -> float:
@@ -487,7 +488,7 @@ class DiskShelf:
         return self._wall()
 
     def read_file(self, name: str, bytes_max: int) -> bytes:
-        """Return a file of the folder; empty for none, or for one that cannot be read."""
+        """Return the content of a file; empty if it does not exist or cannot be read."""
         return self._folder.read(name, bytes_max)
 
     def write_soon(self, name: str, data: bytes) -> None:
@@ -496,7 +497,7 @@ class DiskShelf:
             self._writer.submit(lambda: self._folder.write(name, data), lambda _: None)
 
     def write_now(self, name: str, data: bytes) -> None:
-        """Do it at once, if it can be done."""
+        """Write a file of the folder at once, if it can be written."""
         with contextlib.suppress(OSError):
             if not self.lent:
                 self._folder.write(name, data)
@@ -504,14 +505,14 @@ class DiskShelf:
     # -- another process takes over
 
     def lend(self) -> None:
-        """Another process uses the folder as well, and will have it to itself.
+        """Share the folder with a successor, which will have it alone.
 
-        What waits is written, and nothing else but what is taken back.
+        Waiting changes are written; after that, only removals are.
         """
         self.lent = self.behind.closed = True
 
     def take_back(self) -> None:
-        """The other one has ended, and left what it likes.
+        """Use the folder alone again: the successor has ended, and may have written.
 
         Raises:
             OSError: The journal cannot be read any more.
@@ -574,10 +575,10 @@ def open_shelf(
     lock_fd: int = -1,
     faults: bool = False,
 ) -> DiskShelf:
-    """Open what `--store` names, or make it.
+    """Open the folder of `--store`, or make it.
 
     Raises:
-        ConfigError: It cannot be used; one line says why, and what to do.
+        ConfigError: It cannot be used. One line says why, and what to do.
     """
     folder = Folder(settings.store, settings.store_disk_bytes, lock_fd=lock_fd, faults=faults)
     try:
@@ -615,7 +616,8 @@ def _open(
     shelf.secret = secret
     shelf.set_aside = folder.set_aside_reason
     removals = journal.read()
-    # Without the secret nothing personal can be found again; nor is it kept where it may not be.
+    # Without the secret, personal entries cannot be found again. With --store-private off, they
+    # must not stay either.
     removals.personal = removals.personal or is_new or settings.store_private == "off"
     if removals and database.entries:
         shelf.behind.begin_with(removals)

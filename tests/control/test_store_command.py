@@ -82,7 +82,7 @@ def test_info_says_how_much_is_there_and_for_whom(store: Path, capsys: Any) -> N
     assert 0 < found["bytes"] <= found["file_bytes"]
     code, text = run(capsys, "info", "--store", str(store))
     assert code == 0 and "URLs     4: 3 everyone's, 1 private\n" in text
-    assert max(map(len, text.splitlines())) <= 80
+    assert max(map(len, text.replace(str(store), "/store").splitlines())) <= 80
     assert "used by  no process\n" in text
 
 
@@ -113,7 +113,7 @@ def test_the_folder_may_be_named_by_a_variable(store: Path, capsys: Any, monkeyp
 
 def test_verify_reads_all_of_it(store: Path, capsys: Any) -> None:
     assert run(capsys, "verify", "--store", str(store)) == (
-        0, "4 responses read\nall of them are whole\n"
+        0, "4 responses read\nno damage was found\n"
     )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_verify_names_what_is_damaged_and_compact_removes_it(store: Path, capsys
     assert "retter store compact" in text
     assert run(capsys, "compact", "--store", str(store))[0] == 0
     assert run(capsys, "verify", "--store", str(store)) == (
-        0, "3 responses read\nall of them are whole\n"
+        0, "3 responses read\nno damage was found\n"
     )  # fmt: skip
 
 
@@ -213,7 +213,7 @@ def test_list_sorts_and_says_what_it_knows(store: Path, capsys: Any) -> None:
     by_age = said(capsys, "list", "--store", str(store), "--sort", "age")
     assert by_age[-1]["url"] == "a.b/old" and by_age[-1]["age_s"] >= 7200.0
     assert main(["list", "--store", str(store), "--prefix", "/none"]) == 0
-    assert "nothing is stored that fits" in capsys.readouterr().err
+    assert "no stored response matches" in capsys.readouterr().err
 
 
 # -- export

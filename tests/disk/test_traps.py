@@ -250,7 +250,7 @@ def test_a_page_that_cannot_be_read_kills_once_and_no_second_time(tmp_path: Path
     # The file is as long as its header says: nothing but the marker tells.
     os.truncate(store / "data.mdb", 10_000_000)
     shelf = open_at(store, Clock(NOW))
-    assert shelf.set_aside == "a process died while it read it"
+    assert shelf.set_aside == "a process died while it read the database"
     assert shelf.stats()["entries"] == 0
     shelf.close()
     assert open_at(store, Clock(NOW)).set_aside == "", "said once"
@@ -272,7 +272,7 @@ def test_without_a_note_of_the_interpreters_the_marker_alone_counts(tmp_path: Pa
     folder.enter(LOOP)
     folder.close()
     again = Folder(str(tmp_path), 1 << 20)
-    assert again.set_aside_reason == "a process died while it read it"
+    assert again.set_aside_reason == "a process died while it read the database"
     again.close()
 
 
@@ -334,7 +334,7 @@ def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^store: /proc/1/retter: "):
         open_at("/proc/1/retter", Clock())
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         open_at(tmp_path / "file", Clock())
 
 
@@ -365,7 +365,7 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: Any) -> N
 
 def test_a_32_bit_process_is_told_what_it_can_have(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("sys.maxsize", 2**31 - 1)
-    with pytest.raises(ConfigError, match="no addresses for more than 1GiB"):
+    with pytest.raises(ConfigError, match="cannot map more than 1GiB"):
         open_at(tmp_path, Clock(), store_disk_bytes=2 << 30)
     open_at(tmp_path, Clock(), store_disk_bytes=1 << 20).close()
 

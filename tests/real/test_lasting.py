@@ -72,7 +72,7 @@ def test_killed_and_started_alone_it_shows_what_it_had(
     # And who looks into its folder meanwhile.
     info = looked_at(store, "info", "--json")
     assert (info.returncode, json.loads(info.stdout)["process"]) == (0, second.pid)
-    assert "all of them are whole" in looked_at(store, "verify").stdout
+    assert "no damage was found" in looked_at(store, "verify").stdout
     assert "shop.example/page" in looked_at(store, "list", "--owner", "everyone").stdout
     refused = looked_at(store, "compact")
     assert (refused.returncode, refused.stdout) == (2, "")
