@@ -19,10 +19,10 @@ def parser() -> argparse.ArgumentParser:
         description="A small shop with a finite database, to see RETTER work.",
     )
     add = options.add_argument
-    add("--listen", metavar="HOST:PORT", help=f"where the shop listens (default {LISTEN}; "
-        "port 0 chooses a free port; the first printed line says which)")  # fmt: skip
+    add("--listen", metavar="HOST:PORT", help=f"address of the shop (default {LISTEN}; "
+        "port 0 chooses a free port, which the first printed line shows)")  # fmt: skip
     add("--control", metavar="HOST:PORT", help="also serve the knobs and figures here, "
-        "where they can be reached while the shop is dead")  # fmt: skip
+        "so that they work while the shop is dead")  # fmt: skip
     add("--with-proxy", metavar="[HOST]:PORT", help="start RETTER here, in front of the shop, "
         "each in its own process")  # fmt: skip
     knobs = options.add_argument_group("initial knobs (change them later at /knobs)")
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 async def serve(options: argparse.Namespace, knobs: Knobs) -> int:
-    """Run the shop until a signal comes. Returns the exit code."""
+    """Run the shop until a signal arrives. Returns the exit code."""
     stop = stopped()
     clock = Clock()
     later = asyncio.get_running_loop().call_later

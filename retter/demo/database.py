@@ -1,9 +1,9 @@
-"""The database of the shop: N connections, a queue in front of them, and time that passes.
+"""The database of the shop: N connections, a queue in front of them, and the time of queries.
 
-It decides when a page's queries are done and how they ended; shop.py decides how the page looks. It
-has no clock of its own: `later` (usually `loop.call_later`) runs a function after this many
-seconds. The queries of a page whose client has left are worked off like all others, as in a PHP or
-WSGI application, which notices that the client has left only when it writes.
+It decides when and how the queries of a page end; shop.py makes the page. It has no clock: `later`
+(usually `loop.call_later`) runs a function after a number of seconds. The queries of a page whose
+client has left are done like all others, as in a PHP or WSGI application, which notices that a
+client has left only when it writes.
 """
 
 from collections import deque
@@ -19,13 +19,13 @@ from retter.demo.knobs import Condition, Knobs, Model
 BIMODAL_MS: Final = (5.0, 800.0)
 BIMODAL_SHORT_SHARE: Final = 0.8
 LOGNORMAL_SIGMA: Final = 1.0
-# One of many concurrent pages may be this much slower than a lone one, no more: it keeps even a
-# collapsed application answering something.
+# With many concurrent pages, a query takes at most this many times as long as a single one. So even
+# a collapsed application answers something.
 COLLAPSE_FACTOR_MAX: Final = 20.0
 
 
 class Result(Enum):
-    """How the queries of a page ended."""
+    """The result of the queries of a page."""
 
     DONE = "done"
     FAILED = "failed"  # the condition of the application, or of the route
@@ -33,14 +33,14 @@ class Result(Enum):
 
 
 class Later(Protocol):
-    """Run a function after so many seconds, as `loop.call_later` does."""
+    """Runs a function after a number of seconds, as `loop.call_later` does."""
 
     def __call__(self, delay: float, callback: Callable[..., object], *args: Any) -> object: ...
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """The queries of one page: one connection, held for all of them."""
+    """The queries of one page. They use one connection, one after the other."""
 
     path: str
     queries: int
@@ -62,12 +62,12 @@ class Figures:
 
 
 def collapse_factor(inside: int, connections: int) -> float:
-    """Return how much slower a query gets with that many pages inside (in work and waiting).
+    """Return how many times slower a query is with that many pages (in work and waiting).
 
-    `1 + (inside - 2c) / 2c`, from 1 up to 20: up to twice the connections all is well, from there
-    locks, caches and memory are fought over. At five times the connections the throughput is
-    40 %; once there are enough inside, less than a normal load's worth comes out, and the
-    application stays down after the burst that brought it down has gone (metastable failure).
+    `1 + (inside - 2c) / 2c`, from 1 to 20. Up to twice the connections, nothing changes. Beyond,
+    pages compete for locks, caches and memory. At five times the connections, the throughput is
+    40 %. With still more pages, the throughput falls below a normal load. Then the application does
+    not recover after the burst has ended (metastable failure).
     """
     crowd = (inside - 2 * connections) / (2 * connections)
     return min(COLLAPSE_FACTOR_MAX, 1.0 + max(0.0, crowd))
@@ -88,7 +88,7 @@ def capacity_rps(knobs: Knobs) -> float:
 
 
 class Database:
-    """Hands out its connections first come, first served."""
+    """Gives its connections to pages in the order of their arrival."""
 
     def __init__(self, knobs: Knobs, *, later: Later, random: Random) -> None:
         self.knobs = knobs
@@ -96,11 +96,11 @@ class Database:
         self._later = later
         self._random = random
         self._waiting: deque[Job] = deque()
-        self._stuck: list[Job] = []  # their time is over, but the application hangs
-        self._life = 0  # a timer of an earlier life means nothing
+        self._stuck: list[Job] = []  # jobs whose time is over while the application hangs
+        self._life = 0  # timers from before a restart are ignored
 
     def submit(self, path: str, queries: int, done: Callable[[Result], None]) -> None:
-        """Work off that many queries of a page; `done` is called once, perhaps at once."""
+        """Do that many queries of a page. `done` is called once, possibly before this returns."""
         figures, knobs = self.figures, self.knobs
         if figures.in_work < knobs.connections and not self._waiting:
             self._start(Job(path, queries, done, self._life))
@@ -113,7 +113,7 @@ class Database:
         self._count()
 
     def turn(self, knobs: Knobs) -> None:
-        """Use these knobs from now on; what hung goes on when it no longer does."""
+        """Use these knobs from now on. Jobs that hung continue if the application works again."""
         self.knobs = knobs
         if knobs.condition is not Condition.HUNG:
             stuck, self._stuck = self._stuck, []
@@ -122,7 +122,7 @@ class Database:
         self._start_waiting()
 
     def die(self) -> None:
-        """Forget all work, as a killed process does. No `done` is called."""
+        """Drop all jobs, as a killed process does. No `done` is called."""
         self._life += 1
         self._waiting.clear()
         self._stuck.clear()
@@ -130,7 +130,7 @@ class Database:
         self._count()
 
     def reset_figures(self) -> None:
-        """Count from here on; what is inside stays inside."""
+        """Set the counters to 0; running jobs continue."""
         self.figures = Figures(in_work=self.figures.in_work)
         self._count()
 

@@ -8,21 +8,21 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, cast
 
-ROUTES_MAX: Final = 64  # they are tried one by one for every page
+ROUTES_MAX: Final = 64  # each page compares its path with all of them
 
 
 class Model(StrEnum):
-    """How long one query holds its connection."""
+    """The distribution of the time that a query occupies its connection."""
 
     FIXED = "fixed"  # always the service time
     EXPONENTIAL = "exponential"  # mean is the service time
     BIMODAL = "bimodal"  # 80 % 5 ms, 20 % 800 ms, whatever the service time
     LOGNORMAL = "lognormal"  # heavy tail (sigma 1), mean is the service time
-    COLLAPSE = "collapse"  # exponential, and slower the more requests are inside
+    COLLAPSE = "collapse"  # exponential, and slower with more requests in work
 
 
 class Condition(StrEnum):
-    """How the application is."""
+    """The condition of the application."""
 
     HEALTHY = "healthy"
     SLOW = "slow"  # every query takes `slow_factor` times as long
@@ -33,14 +33,14 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Knobs:
-    """One setting of all knobs; a change makes a new one."""
+    """The positions of all knobs. A change makes a new object."""
 
     connections: int = 8  # queries worked on at once
     service_ms: float = 20.0  # mean milliseconds of a query; see Model
     model: Model = Model.FIXED
-    backlog: int | None = None  # pages that may wait for a connection; None: all of them
-    overflow_status: int = 503  # the answer beyond the backlog: 500 or 503
-    overflow_ms: float = 0.0  # milliseconds until it comes
+    backlog: int | None = None  # pages that may wait for a connection; None: no limit
+    overflow_status: int = 503  # the status of further pages: 500 or 503
+    overflow_ms: float = 0.0  # milliseconds until that response
     condition: Condition = Condition.HEALTHY
     slow_factor: float = 10.0
     failing_share: float = 1.0
@@ -50,7 +50,7 @@ class Knobs:
     failing_routes: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def changed(self, wishes: Mapping[str, Any]) -> "Knobs":
-        """Return the knobs with these turned.
+        """Return the knobs with these changes.
 
         Raises ValueError with a sentence for the user when a name or a value is not legal.
         """
@@ -65,7 +65,7 @@ class Knobs:
         return replace(self, **turned)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the knobs as what `json.dumps` takes and `changed` accepts."""
+        """Return the knobs in a form for `json.dumps`, which `changed` accepts."""
         return asdict(self)
 
 
@@ -114,7 +114,7 @@ def _routes(low: float, high: float) -> Callable[[Any], dict[str, float]]:
     return read
 
 
-# An hour bounds every time: longer than any experiment, short enough for any timer.
+# Every time is at most an hour: longer than any experiment, short enough for any timer.
 READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "connections": _whole(1, 10_000),
     "service_ms": _number(0.0, 3_600_000.0),

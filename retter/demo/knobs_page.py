@@ -1,11 +1,11 @@
-"""The HTML of the knobs page: what the application is like, buttons to change it, its figures."""
+"""The HTML of the knobs page: the condition of the application, its buttons and its figures."""
 
 from html import escape
 from typing import Final
 
 from retter.demo.knobs import Condition, Knobs, Model
 
-# Each button turns one or more knobs.
+# Each button changes one or more knobs.
 CONDITIONS: Final = (
     ("healthy", "Healthy", {"condition": "healthy"}),
     ("slow", "Slow (x10)", {"condition": "slow"}),
@@ -46,7 +46,7 @@ look(); setInterval(look, 1000);
 
 
 def knobs_page(knobs: Knobs) -> bytes:
-    """Return the page with these knobs as they are now."""
+    """Return the page with the present knobs."""
     buttons = "".join(_button(*button, on=knobs.condition) for button in CONDITIONS)
     models = "".join(
         f"<option{' selected' if model is knobs.model else ''}>{model}</option>" for model in Model

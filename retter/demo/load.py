@@ -1,4 +1,4 @@
-"""`retter load URL`: overload a server of your own and see what its visitors would notice."""
+"""`retter load URL`: overload your own server and see what its visitors would notice."""
 
 import argparse
 import asyncio
@@ -22,7 +22,7 @@ from retter.demo.terminal import raise_file_limit, run, say
 
 __all__ = ["LoadError", "LoadPlan", "LoadReport", "Phase", "main", "run_load"]
 
-STATS_TRIES: Final = 5  # right after an overload the figures may be refused at first
+STATS_TRIES: Final = 5  # right after an overload, the first requests for figures may be refused
 STATS_WAIT_S: Final = 1.0
 STATS_BYTES_MAX: Final = 64 * 1024
 
@@ -124,7 +124,7 @@ def _begin(plan: LoadPlan) -> str:
 
 
 def tell(second: int, figures: Summary) -> None:
-    """Print one second's figures as a line."""
+    """Print the figures of one second as a line."""
     timeouts = figures.errors.get("timeout", 0)
     errors = sum(figures.errors.values()) - timeouts + figures.failed
     say(
@@ -137,7 +137,7 @@ def tell(second: int, figures: Summary) -> None:
 def table(
     report: LoadReport, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None
 ) -> str:
-    """Return the figures as lines for a terminal; with the application's if they are given."""
+    """Return the figures as lines for a terminal, with those of the application if given."""
     total = report.summary()
     gets = max(total.gets, 1)
     latencies = f"{_ms(total.get_p50)}, {_ms(total.get_p99)}, {_ms(total.get_max)}"
@@ -145,7 +145,7 @@ def table(
         ("GETs", f"{total.gets}", ""),
         ("  fresh", f"{total.fresh}", _share(total.fresh, gets)),
         ("  stored", f"{total.stored}", _share(total.stored, gets)),
-        ("  503, come again", f"{total.shed}", _share(total.shed, gets)),
+        ("  503, try again", f"{total.shed}", _share(total.shed, gets)),
         ("  other 4xx, 5xx", f"{total.failed}", _share(total.failed, gets)),
         ("  no answer", f"{total.get_errors}", _share(total.get_errors, gets)),
         ("  p50, p99, max", latencies, ""),
@@ -175,7 +175,7 @@ def _application_rows(before: dict[str, Any], after: dict[str, Any]) -> list[tup
         ("  GETs that reached it", f"{grown('gets')}", ""),
         ("  POSTs that reached it", f"{grown('posts')}", ""),
         ("  answered", f"{grown('answered')}", ""),
-        ("  of them to the gone", f"{grown('answered_gone')}", ""),
+        ("  to clients that left", f"{grown('answered_gone')}", ""),
         ("  still waiting", f"{after.get('waiting', 0)}", ""),
         ("  longest queue so far", f"{after.get('longest_queue', 0)}", ""),
     ]
@@ -184,7 +184,7 @@ def _application_rows(before: dict[str, Any], after: dict[str, Any]) -> list[tup
 async def demo_stats(url: str, *, tries: int = STATS_TRIES) -> dict[str, Any] | None:
     """Return the /stats.json of the demonstration application at or behind URL, else None.
 
-    The query is new each time, so that a proxy in between cannot answer from its store.
+    The query is different each time, so that a proxy in between cannot answer from its store.
     """
     for attempt in range(tries):
         if attempt:
@@ -200,7 +200,7 @@ def _fetch_stats(url: str) -> dict[str, Any] | None:
 
     if not url.startswith("http://"):
         return None
-    opener = build_opener(ProxyHandler({}))  # never by way of somebody's web proxy
+    opener = build_opener(ProxyHandler({}))  # never through a web proxy of the environment
     address = f"{url.rstrip('/')}/stats.json?at={time.time_ns()}"
     try:
         with opener.open(address, timeout=5) as answer:

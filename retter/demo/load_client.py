@@ -1,8 +1,8 @@
-"""One client connection of the load generator: a request out, an answer in, and again.
+"""One client connection of the load generator: one request at a time.
 
-It reads only what the generator asks about (status, X-Retter, X-Gen) and as much framing as is
-needed to find the end of an answer (RFC 9112 section 6.3). It trusts what it talks to: it is for
-measuring servers of one's own, at a few microseconds an answer.
+It reads only the status, X-Retter, X-Gen and the framing, to find the end of a response (RFC 9112
+section 6.3). It trusts the server: it measures servers of its user, at a few microseconds for a
+response.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _CHUNKED: Final = -2
 
 
 class Shot:
-    """One request to be sent at `intended` (monotonic seconds) and what came of it."""
+    """One request, to be sent at `intended` (monotonic seconds), and its result."""
 
     __slots__ = ("connection", "done", "error", "intended", "made_ms", "post", "retried",
                  "sent", "source", "status", "target", "wire")  # fmt: skip
@@ -33,9 +33,9 @@ class Shot:
         self.connection: ClientConnection | None = None
         self.done = False
         self.retried = False
-        self.status = 0  # 0: no answer
+        self.status = 0  # 0: no response
         self.source = ""  # X-Retter: backend, cache, or nothing
-        self.made_ms = 0  # X-Gen: wall clock when the application made it; 0: not said
+        self.made_ms = 0  # X-Gen: the wall clock at the application; 0: not sent
         self.error = ""
 
 
@@ -43,15 +43,15 @@ class Shooter(Protocol):
     """The callbacks of a connection to the generator."""
 
     def connection_free(self, connection: "ClientConnection") -> None:
-        """Its answer is complete and it may be used again."""
+        """The response is complete and the connection may be used again."""
         ...
 
     def connection_over(self, connection: "ClientConnection", shot: Shot | None) -> None:
-        """It has ended; `shot` is left without an answer."""
+        """The connection has ended; `shot` has no response."""
         ...
 
     def answered(self, shot: Shot) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         ...
 
 
@@ -74,7 +74,7 @@ class ClientConnection(asyncio.Protocol):
         self.idle_since = 0.0
 
     def send(self, shot: Shot) -> None:
-        """Send the request; the answer comes by `answered`."""
+        """Send a request. `answered` is called with the response."""
         assert self._transport is not None and self.shot is None
         self.shot = shot
         shot.connection = self
@@ -83,14 +83,14 @@ class ClientConnection(asyncio.Protocol):
         self._transport.write(shot.wire)
 
     def close(self) -> None:
-        """Close as a browser does whose user has left; nothing more is reported."""
+        """Close the connection, as a browser does when its user leaves; report nothing more."""
         self.shot = None
         if self._transport is not None:
             self._transport.close()
 
     @property
     def reused_and_unanswered(self) -> bool:
-        """It carried an earlier request, and not a byte of this one's answer has come."""
+        """Whether it had an earlier request, and no byte of this response has arrived."""
         return self.uses > 1 and not self._read_any
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -99,7 +99,7 @@ class ClientConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Report the end, which is the end of the answer when nothing else says where it is."""
+        """Report the end. It is also the end of a response without a length."""
         shot, self._transport = self.shot, None
         if shot is not None and self._in_body and self._left == _UNTIL_CLOSE and exc is None:
             self.shot = None
@@ -108,9 +108,9 @@ class ClientConnection(asyncio.Protocol):
         self._owner.connection_over(self, shot)
 
     def data_received(self, data: bytes) -> None:
-        """Take in a piece of the answer."""
+        """Read a piece of the response."""
         if self.shot is None:
-            # Given up, or bytes that nobody asked for: this connection is of no more use.
+            # The request was given up, or nobody asked: this connection cannot be used any more.
             self.close()
             return
         self._read_any = True
@@ -180,7 +180,7 @@ class ClientConnection(asyncio.Protocol):
                 self._broken()
                 return
             if size == 0:
-                # No trailers are expected; without them the message ends with one empty line.
+                # Trailers are not supported: without them, the message ends with one empty line.
                 if data[line_end + 2 : line_end + 4] == b"\r\n":
                     self._complete()
                     return
@@ -202,6 +202,6 @@ class ClientConnection(asyncio.Protocol):
             self.close()
 
     def _broken(self) -> None:
-        self._in_body = False  # its end is not the end of an answer
+        self._in_body = False  # so its end is not the end of a response
         if self._transport is not None:
             self._transport.abort()

@@ -1,8 +1,8 @@
-"""The open-loop load generator: requests leave by the clock, whether or not answers come.
+"""The open-loop load generator: it sends requests at fixed times, whether or not responses arrive.
 
-A closed-loop tool (wrk, ab) waits for an answer before it asks again, so that a server which stalls
-is asked less and looks fast. Here the time of every request is fixed beforehand, and its latency
-counts from that intended time, whatever held it up: the server, a full set of connections or this
+A closed-loop tool (wrk, ab) waits for a response before it sends the next request. So a server that
+stalls gets fewer requests and looks fast. Here the time of every request is fixed beforehand. Its
+latency counts from that time, whatever delayed it: the server, the limit of connections or the
 generator itself (no coordinated omission). Run one with `run_load(LoadPlan(...))`.
 """
 
@@ -24,14 +24,14 @@ from retter.net.supervision import start_task
 
 REQUESTS_MAX: Final = 1_000_000  # some 200 bytes each are kept until the end
 RATE_MAX: Final = 20_000.0  # beyond what one Python process can send
-FRESH_WITHIN_S: Final = 3.0  # an answer later than this is of no use to anybody
-CLOCK_GRAIN_S: Final = 0.001  # X-Gen is cut to milliseconds
-IDLE_MAX_S: Final = 4.0  # under the 5 s after which common servers close
+FRESH_WITHIN_S: Final = 3.0  # a later response is useless for a visitor
+CLOCK_GRAIN_S: Final = 0.001  # X-Gen has milliseconds, rounded down
+IDLE_MAX_S: Final = 4.0  # common servers close idle connections after 5 s
 SWEEP_S: Final = 0.01
-TIMER_GRAIN_S: Final = 0.001  # requests due within it leave together; all count their own time
-WARM_TRIES: Final = 3  # a page that fails thrice is not there
+TIMER_GRAIN_S: Final = 0.001  # requests due within this time are sent together
+WARM_TRIES: Final = 3  # a page that fails three times does not exist
 
-# What a browser says, so that stores and compression meet what they meet in life.
+# The fields of a browser, so that the store and compression behave as with visitors.
 _BROWSER: Final = (
     "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n"
     "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n"
@@ -45,7 +45,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """So many seconds at so many requests a second."""
+    """A number of seconds with a constant rate of requests."""
 
     seconds: float
     rate: float
@@ -53,7 +53,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """So many requests at one moment, beside those of the phases."""
+    """A number of requests at one moment, in addition to those of the phases."""
 
     at_s: float
     count: int
@@ -61,20 +61,20 @@ class Burst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """The plan of a load: what is sent where. Raises ValueError when it is beyond the limits."""
+    """The plan of a load. Raises ValueError if it exceeds the limits."""
 
     url: str  # http://HOST:PORT
     phases: tuple[Phase, ...] = (Phase(10.0, 2000.0),)
     bursts: tuple[Burst, ...] = ()
     targets: tuple[str, ...] = tuple(f"/product/{n}" for n in range(1, 501))
-    new_pages: bool = False  # each GET of the load adds a query of its own
+    new_pages: bool = False  # each GET has a different query
     warm: tuple[str, ...] | None = None  # fetched once beforehand; None: all targets
     warm_parallel: int = 4
     settle_s: float = 0.5  # between warming and load
     post_share: float = 0.1
     post_target: str = "/cart/add"
     post_body: str = "product=7"
-    timeout_s: float = 2.0  # then the client leaves
+    timeout_s: float = 2.0  # after this, the client leaves
     connections_max: int = 8000  # at once; one request each
     poisson: bool = True  # random gaps; False: even ones
     seed: int = 1
@@ -98,7 +98,7 @@ class LoadPlan:
 
     @property
     def seconds(self) -> float:
-        """How long the load lasts, without the wait for the last answers."""
+        """The duration of the load, without the wait for the last responses."""
         return sum(phase.seconds for phase in self.phases)
 
 
@@ -108,24 +108,24 @@ class Sample(NamedTuple):
     at: float
     latency: float  # from the intended start to the last byte, or to the error
     post: bool
-    status: int  # 0: no answer, see error
+    status: int  # 0: no response, see error
     source: str  # X-Retter: backend, cache, or empty when there is none
-    made_after: float  # made so long after the intended start (X-Gen); negative: before
+    made_after: float  # seconds from the intended start to X-Gen; negative: made before
     error: str  # timeout, refused, reset, malformed, ... or empty
     target: int  # index into LoadPlan.targets
 
     @property
     def answered(self) -> bool:
-        """A good answer came."""
+        """Whether a good response arrived."""
         return 200 <= self.status < 400
 
     @property
     def fresh(self) -> bool:
-        """Made for a request at this time, and in time.
+        """Whether the application made the response after the intended start, and in time.
 
-        The application made it (X-Gen) after the intended start, and it was here within 3 s.
-        This needs nothing from what stands in between, so all are measured alike. Without X-Gen
-        it falls back to X-Retter.
+        X-Gen is later than the intended start, and the response arrived within 3 s. This works
+        with any proxy in between, so all are measured in the same way. Without X-Gen, X-Retter
+        decides.
         """
         if not self.answered or self.latency > FRESH_WITHIN_S:
             return False
@@ -135,14 +135,14 @@ class Sample(NamedTuple):
 
     @property
     def stored(self) -> bool:
-        """A good answer that was made before it was asked for."""
+        """Whether the response is good, and was made before the request."""
         if not self.answered or isnan(self.made_after):
             return self.answered and self.source == "cache"
         return self.made_after < -CLOCK_GRAIN_S
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that so large a share does not exceed; nan of nothing."""
+    """Return the smallest value that this share of the values does not exceed; nan if empty."""
     if not values:
         return nan
     ordered = sorted(values)
@@ -158,11 +158,11 @@ class Summary:
     posts: int
     fresh: int  # GETs
     stored: int  # GETs
-    late: int  # GETs answered well, but after 3 s
+    late: int  # GETs with a good response after more than 3 s
     shed: int  # GETs answered 503
-    failed: int  # GETs answered 4xx or 5xx but 503
-    errors: dict[str, int]  # all methods, without an answer
-    get_errors: int  # GETs without an answer
+    failed: int  # GETs answered 4xx or 5xx, except 503
+    errors: dict[str, int]  # requests of all methods without a response
+    get_errors: int  # GETs without a response
     posts_answered: int  # 2xx or 3xx
     posts_in_time: int  # of them within 3 s
     get_p50: float
@@ -174,7 +174,7 @@ class Summary:
 
     @property
     def goodput(self) -> float:
-        """Useful work a second: fresh GETs and POSTs answered in time."""
+        """Useful responses per second: fresh GETs, and POSTs answered in time."""
         return (self.fresh + self.posts_in_time) / self.seconds if self.seconds else nan
 
     @property
@@ -222,10 +222,10 @@ def summarize(samples: Iterable[Sample], seconds: float) -> Summary:
 
 @dataclass(slots=True)
 class LoadReport:
-    """All that came of a plan."""
+    """The results of a plan."""
 
     plan: LoadPlan
-    warmed: int  # targets that answered well beforehand
+    warmed: int  # targets with a good response beforehand
     samples: list[Sample] = field(default_factory=list[Sample])
     generator_lag_p99: float = nan  # seconds between the intended and the real sending
 
@@ -255,11 +255,11 @@ async def run_load(
     on_second: Callable[[int, Summary], None] | None = None,
     on_start: Callable[[], None] | None = None,
 ) -> LoadReport:
-    """Warm, then load, then wait for the last answers, at most the timeout.
+    """Warm, then load, then wait for the last responses until their timeout.
 
-    `on_second(n, figures)` is called once a second with what ended in that second, `on_start()`
-    when the warming is over and the load begins. Raises LoadError when the host is not loopback
-    or nothing accepts connections there.
+    `on_second(n, figures)` is called once a second with the requests that ended in it, `on_start()`
+    when the warming is over and the load begins. Raises LoadError if the host is not loopback or
+    accepts no connections.
     """
     host, port = await _resolve(plan)
     generator = _Generator(plan, host, port)
@@ -302,7 +302,7 @@ async def _resolve(plan: LoadPlan) -> tuple[str, int]:
 
 
 def schedule(plan: LoadPlan, random: Random) -> "array[float]":
-    """Return when each request is to start, in seconds from the beginning."""
+    """Return the start of each request, in seconds from the beginning."""
     times = array("d")
     begin = 0.0
     for phase in plan.phases:
@@ -328,7 +328,7 @@ class _Generator:
         self._plan = plan
         self._address = host, port
         self._loop = asyncio.get_running_loop()
-        # Not the loop's clock: uvloop's stands still during a callback and counts milliseconds.
+        # Not the loop's clock: that of uvloop stops during a callback and has milliseconds.
         self._now = time.monotonic
         # One reading of both clocks: X-Gen is wall time, all else is monotonic.
         self._wall_minus_monotonic = time.time() - self._now()
@@ -337,12 +337,12 @@ class _Generator:
         self._open: set[ClientConnection] = set()
         self._dials: set[asyncio.Task[None]] = set()
         self._waiting: deque[Shot] = deque()  # for a connection
-        self._again: deque[Shot] = deque()  # for a new connection: the old one had gone
+        self._again: deque[Shot] = deque()  # for a new connection, because the old one was closed
         self._watched: deque[Shot] = deque()  # for the timeout, in order of intended start
         self._unanswered = 0
         self._recording = False
         self._no_more = False  # all requests have been sent
-        self._all_ended = asyncio.Event()  # and have come to an end
+        self._all_ended = asyncio.Event()  # set when all requests have ended
         self._begin = 0.0
         self._warm_done: Callable[[Shot], None] | None = None
         netloc = urlsplit(plan.url).netloc
@@ -354,7 +354,7 @@ class _Generator:
     # Warming: each target once, a few at a time
 
     async def warm(self) -> int:
-        """Fetch each target once, again when it fails; return how many answered well."""
+        """Fetch each target once, and again after a failure; return the number of good ones."""
         plan = self._plan
         targets = plan.targets if plan.warm is None else plan.warm
         pending = deque((target, WARM_TRIES) for target in targets)
@@ -426,7 +426,7 @@ class _Generator:
             self.lags.append(self._now() - intended)
             index += 1
         if index < len(times):
-            # A timer shorter than uvloop's millisecond would fire at once, again and again.
+            # A timer shorter than a millisecond would fire at once on uvloop, again and again.
             wait = max(TIMER_GRAIN_S, times[index] - now)
             self._loop.call_later(wait, self._shoot_due, times, index)
         else:
@@ -482,9 +482,9 @@ class _Generator:
             self._end(shot, error)
 
     def _next_waiting(self, *, new: bool) -> Shot | None:
-        """Return what a connection, new or used, is to carry next.
+        """Return the next request for a connection, new or used.
 
-        A second try goes over a new one (as in browsers): on a used one it might meet what it met.
+        A second try uses a new connection (as in browsers): a used one may be closed again.
         """
         for queue in (self._again, self._waiting) if new else (self._waiting,):
             while queue:
@@ -493,10 +493,10 @@ class _Generator:
                     return shot
         return None
 
-    # What connections report
+    # Reports of connections
 
     def connection_free(self, connection: ClientConnection) -> None:
-        """Give it the next request that waits for one, or keep it."""
+        """Send the next waiting request over it, or keep it."""
         shot = self._next_waiting(new=connection.uses == 0)
         if shot is not None:
             connection.send(shot)
@@ -505,7 +505,7 @@ class _Generator:
         self._idle.append(connection)
 
     def connection_over(self, connection: ClientConnection, shot: Shot | None) -> None:
-        """Forget it; what it carried has failed, or is tried again as a browser would."""
+        """Forget a closed connection. Its request has failed, or is tried again as in browsers."""
         self._open.discard(connection)
         if shot is not None and not shot.done:
             if connection.reused_and_unanswered and not shot.post and not shot.retried:
@@ -517,7 +517,7 @@ class _Generator:
             self._dial_if_needed()
 
     def answered(self, shot: Shot) -> None:
-        """Record a complete answer."""
+        """Record a complete response."""
         if not shot.done:
             self._end(shot, "" if shot.status else "malformed")
 
@@ -593,7 +593,7 @@ class _Generator:
 
 
 def as_json(report: LoadReport) -> dict[str, Any]:
-    """Return the report as what `json.dumps` takes: figures, per second, without the samples."""
+    """Return the report in a form for `json.dumps`: figures, per second, without samples."""
     from dataclasses import asdict
 
     def figures(summary: Summary) -> dict[str, Any]:

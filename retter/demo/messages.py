@@ -51,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """A whole answer; the server adds Date, Server, X-Gen and Content-Length."""
+    """A whole response; the server adds Date, Server, X-Gen and Content-Length."""
 
     body: bytes = b""
     status: int = 200
@@ -61,7 +61,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EventStream:
-    """An answer without end: `event(n)` is sent every `interval_s`, at most `events_max` times."""
+    """An endless response: `event(n)` is sent every `interval_s`, at most `events_max` times."""
 
     event: Callable[[int], bytes]
     interval_s: float

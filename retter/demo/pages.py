@@ -1,7 +1,7 @@
-"""How the shop looks: the catalogue and the HTML of its pages, as pure functions.
+"""The catalogue of the shop and the HTML of its pages. Pure functions.
 
-Every page says when it was made and by which query, and counts its own age in the browser, so that
-one sees at a glance whether it is fresh or a stored one.
+Every page shows when it was made and by which query. In the browser it shows its own age, so that a
+visitor sees whether it is fresh or stored.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import quote
 
 PRODUCTS: Final = 500
-FOUND_MAX: Final = 60  # a page of search results; longer lists help nobody
+FOUND_MAX: Final = 60  # search results on a page
 
 CATEGORIES: Final[Mapping[str, tuple[str, str, int]]] = {  # slug -> name, emoji, hue
     "kitchen": ("Kitchen", "🫖", 20),
@@ -51,7 +51,7 @@ class Product:
 
     @property
     def price(self) -> str:
-        """The price as the page shows it."""
+        """The price in the form of the pages."""
         return f"{self.cents // 100}.{self.cents % 100:02d} €"
 
 
@@ -78,7 +78,7 @@ BY_CATEGORY: Final[Mapping[str, tuple[Product, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """When and by which query a page was made, and for whom."""
+    """The time, the query and the user of a page."""
 
     made_ms: int  # wall clock, milliseconds since 1970
     query: int
@@ -86,7 +86,7 @@ class Stamp:
     in_cart: int
 
 
-# The part of the look that every page carries, so that it stands even when the style sheet is lost.
+# The styles inside every page, which work even if the style sheet cannot be loaded.
 _INLINE_CSS: Final = (
     "body{margin:0;font:16px/1.5 system-ui,sans-serif;color:#223;background:#f6f4ef}"
     "main,header>div,footer>div{max-width:62rem;margin:auto;padding:0 1rem}"
@@ -123,7 +123,7 @@ footer{margin-top:2.5rem;padding:1rem 0;color:#667;font-size:.9rem}
 #age.old{background:#fbe7bd;color:#744d00}
 """
 
-# A page older than two seconds when it is shown was not made for this visit.
+# A page that is older than two seconds when it is shown was made for an earlier visit.
 _AGE_SCRIPT: Final = (
     "<script>(function(){var a=document.getElementById('age'),t=+a.dataset.made,"
     "s=Math.max(0,(Date.now()-t)/1000);"
@@ -234,7 +234,7 @@ def login() -> str:
 
 
 def about() -> str:
-    """Return the body of the one page that never changes."""
+    """Return the body of the page that never changes."""
     return (
         "<h1>About</h1><p>This shop sells nothing. It exists to be overloaded, so that you can "
         "see what a visitor notices of it.</p>"

@@ -1,7 +1,7 @@
-"""The shop on the wire: bytes in, h11 in the middle, bytes out, and the life and death of the port.
+"""The server of the shop: its connections (h11), and its port, which may be closed by a knob.
 
-One connection works on one request at a time. Its answer may be made long after the client has
-left; it is made all the same, and counted.
+One connection works on one request at a time. If its client has left, the response is made all the
+same, and counted.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from retter.net.supervision import start_task
 
 BODY_BYTES_MAX: Final = 64 * 1024  # the forms are some hundred bytes
 HEAD_BYTES_MAX: Final = 16 * 1024
-CONNECTIONS_MAX: Final = 20_000  # over it: closed at once. 20 times overload needs some 7,000
+CONNECTIONS_MAX: Final = 20_000  # further ones are closed. 20 times overload needs some 7,000
 PHRASES: Final = {int(status): status.phrase.encode() for status in HTTPStatus}
 ACCEPT_BACKLOG: Final = 4096  # Linux cuts it to net.core.somaxconn, 4096 since 5.4
 
@@ -69,22 +69,22 @@ class ShopConnection(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Remember that nobody reads what is still being made."""
+        """Note that the client has left."""
         self._transport = None
         self._server.left(self)
 
     def data_received(self, data: bytes) -> None:
-        """Take in bytes of one or more requests."""
+        """Read bytes of one or more requests."""
         self._h11.receive_data(data)
         if not self._busy:
             self._read_events()
 
     def eof_received(self) -> bool:
-        """Treat a half-closed client as gone."""
+        """Treat a client that has closed its sending side as one that has left."""
         return False
 
     def pause_writing(self) -> None:
-        """Leave out events for a client that does not read them."""
+        """Skip events for a client that does not read them."""
         self._blocked = True
 
     def resume_writing(self) -> None:
@@ -92,7 +92,7 @@ class ShopConnection(asyncio.Protocol):
         self._blocked = False
 
     def abort(self) -> None:
-        """Reset the connection, as the death of the process does."""
+        """Reset the connection, as if the process was killed."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -193,8 +193,8 @@ class ShopConnection(asyncio.Protocol):
             self._read_more()
 
     def _read_more(self) -> None:
-        # By way of the loop: a client that pipelines a thousand requests must not nest a
-        # thousand calls.
+        # In the next round of the loop: a thousand pipelined requests must not nest a thousand
+        # calls.
         if self._h11.trailing_data[0]:
             asyncio.get_running_loop().call_soon(self._read_events)
 
@@ -216,8 +216,8 @@ class ShopConnection(asyncio.Protocol):
         clock = self._server.clock
         fields.append((b"Date", clock.date()))
         fields.append((b"Server", b"retter-demo"))
-        # The wall clock when the answer was made, so that a load generator on the same machine
-        # can tell a fresh answer from a stored one whatever stands in between.
+        # The wall clock when the response was made. With it, a load generator on the same machine
+        # distinguishes fresh responses from stored ones, with any proxy in between.
         fields.append((b"X-Gen", b"%d" % clock.now_ms()))
         head = h11.Response(status_code=status, headers=fields, reason=PHRASES.get(status, b""))
         return self._h11.send(head) or b""
@@ -256,7 +256,7 @@ def _request_of(head: h11.Request, body: bytes) -> Request:
 
 
 class ShopServer:
-    """The shop's port, and beside it, if wanted, one for the knobs that outlives its death."""
+    """The port of the shop, and optionally one for the knobs, which works while it is dead."""
 
     def __init__(self, shop: Shop, clock: Clock) -> None:
         self.shop = shop
@@ -270,13 +270,13 @@ class ShopServer:
         self._dead_until: asyncio.TimerHandle | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen there and return the port. Raises OSError when it cannot."""
+        """Listen on an address and return the port. Raises OSError if that fails."""
         self._listener = await self._listen(host, port, bypass_only=False)
         self._address = host, self._listener.sockets[0].getsockname()[1]
         return self._address[1]
 
     async def start_control(self, host: str, port: int) -> int:
-        """Serve knobs and figures there too, even while the shop is dead."""
+        """Serve knobs and figures on this address too, even while the shop is dead."""
         self._control = await self._listen(host, port, bypass_only=True)
         return int(self._control.sockets[0].getsockname()[1])
 
@@ -291,7 +291,7 @@ class ShopServer:
         self._reset_all()
 
     def turn(self, knobs: Knobs) -> None:
-        """Turn the knobs: the database's, and the port's when it dies or comes back."""
+        """Use these knobs, and close or open the port if the shop dies or is revived."""
         was = self.shop.database.knobs.condition
         self._cancel_revival()
         self.shop.database.turn(knobs)
@@ -302,7 +302,7 @@ class ShopServer:
             self._after_changes(self._die if knobs.condition is Condition.DEAD else self._open)
 
     def joined(self, connection: ShopConnection) -> bool:
-        """Take note of a connection; False when there are too many."""
+        """Add a connection; False if there are too many."""
         self._connections.add(connection)
         return len(self._connections) <= CONNECTIONS_MAX
 
@@ -320,7 +320,7 @@ class ShopServer:
         )
 
     def _after_changes(self, change: Callable[[], Any]) -> None:
-        # One after the other: a port that dies and is revived at once must end up open.
+        # One change after the other: a port that is closed and opened at once must end open.
         before = self._change
 
         async def make_change() -> None:
@@ -332,7 +332,7 @@ class ShopServer:
         self._change = start_task(loop, make_change(), "changing what is listened on")
 
     async def _die(self) -> None:
-        # The answer to the request that turned the knob goes out first.
+        # The response to the request that changed the knob is sent first.
         await asyncio.sleep(0.05)
         if self._listener is not None:
             self._listener.close()

@@ -1,7 +1,7 @@
-"""Which request leads to which page: the shop's routes, its sessions, its knobs and figures.
+"""The shop: its routes, its sessions, its knobs and figures.
 
-It decides, for each request, how many queries it takes and what the answer is once they are done.
-When they are done, and whether, is the database's business (database.py); bytes are the server's.
+It decides for each request how many queries it needs, and makes the response after them.
+database.py decides when and how the queries end; server.py reads and writes the bytes.
 """
 
 import json
@@ -19,22 +19,22 @@ from retter.demo.knobs import Knobs
 from retter.demo.knobs_page import knobs_page
 from retter.demo.messages import CSS, JSON, TEXT, EventStream, Page, Reply, Request, see_other
 
-SESSION_COOKIE: Final = "PHPSESSID"  # the name that PHP's session_start() gives it
+SESSION_COOKIE: Final = "PHPSESSID"  # the default name in PHP
 SESSIONS_MAX: Final = 10_000  # a load test starts a session with every POST
 CART_ITEMS_MAX: Final = 50
 EVENTS_MAX: Final = 3600  # an hour of one event a second
 
-# What PHP sends with a session, so that no cache keeps a page with somebody's name on it.
+# The field that PHP sends with a session, so that no cache stores a page with a visitor's name.
 PRIVATE: Final = ((b"Cache-Control", b"no-store, no-cache, must-revalidate"),)
 NOT_FROM_THERE: Final = "The knobs are turned at this machine only, from their own page."
 NO_STORE: Final = ((b"Cache-Control", b"no-store"),)
-# The shop opened in the morning of 2025-03-01 and has not changed its style since.
+# The style sheet was changed last when the shop opened.
 OPENED: Final = (b"Last-Modified", b"Sat, 01 Mar 2025 08:00:00 GMT")
 
 
 @dataclass(slots=True)
 class Session:
-    """The shop's session of one browser."""
+    """The session of one browser."""
 
     user: str = ""
     cart: dict[int, int] = field(default_factory=dict[int, int])
@@ -44,10 +44,10 @@ class Session:
 class Served:
     """The counters of the shop's pages; knobs and figures are not counted."""
 
-    gets: int = 0  # arrived, HEAD among them
-    posts: int = 0  # arrived, and all other methods
+    gets: int = 0  # requests, including HEAD
+    posts: int = 0  # requests with all other methods
     answered: int = 0
-    answered_gone: int = 0  # made for a client that had left meanwhile
+    answered_gone: int = 0  # responses to clients that had left before
 
 
 def etag_of(body: bytes) -> bytes:
@@ -56,7 +56,7 @@ def etag_of(body: bytes) -> bytes:
 
 
 def unless_known(request: Request, reply: Reply) -> Reply:
-    """Return a 304 in its place when the client's entity tag is the reply's."""
+    """Return a 304 if the client has the entity tag of the reply, else the reply."""
     tag = dict(reply.fields).get(b"ETag")
     if tag is None or tag not in [t.strip() for t in request.first(b"if-none-match").split(b",")]:
         return reply
@@ -64,7 +64,7 @@ def unless_known(request: Request, reply: Reply) -> Reply:
 
 
 def known_as(body: bytes, content_type: bytes, *fields: tuple[bytes, bytes]) -> Reply:
-    """Return a reply with its entity tag, for content that stays the same."""
+    """Return a reply with an entity tag, for content that does not change."""
     return Reply(body, content_type=content_type, fields=((b"ETag", etag_of(body)), *fields))
 
 
@@ -82,14 +82,14 @@ class Shop:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def bypass(self, request: Request) -> Page | None:
-        """Return the page of a knobs or figures request, which never meets the database."""
+        """Return the page of a request for knobs or figures, which needs no query."""
         route = _BYPASS.get((request.method, request.path))
         if route is None:
             return None
         return Page(lambda: route(self, request))
 
     def page(self, request: Request) -> Page:
-        """Return what the request leads to."""
+        """Return the page of a request."""
         if request.method in ("GET", "HEAD"):
             return self._page_to_read(request)
         action = _ACTIONS.get(request.path) if request.method == "POST" else None
@@ -101,14 +101,14 @@ class Shop:
                                   ((b"Allow", b"GET, HEAD, POST"),)))  # fmt: skip
 
     def failed(self, request: Request, result: Result) -> Reply:
-        """Return the answer to a page whose queries did not end well."""
+        """Return the response to a page whose queries have failed."""
         if result is Result.REFUSED:
             status = self.database.knobs.overflow_status
             return self._problem(request, status, "DB error: too many connections")
         status = self.database.knobs.failing_status
         return self._problem(request, status, "DB error: the server has gone away")
 
-    # Pages to read
+    # Public pages
 
     def _page_to_read(self, request: Request) -> Page:
         path = request.path
@@ -129,7 +129,7 @@ class Shop:
         return Page(lambda: self._problem(request, 404, "There is no such page in this shop."))
 
     def _body_of(self, request: Request) -> tuple[Callable[[], str] | None, str, int]:
-        """Return how the page's body is made, its title and its queries."""
+        """Return the function for the body of a page, its title, and its number of queries."""
         path = request.path
         if path.startswith("/product/") and (number := _product_number(path[9:])):
             return lambda: pages.product(number), pages.CATALOGUE[number].name, 1
@@ -155,7 +155,7 @@ class Shop:
         return self._html(request, title, pages.problem(title, text), status)
 
     def _about(self, request: Request) -> Reply:
-        # Without a stamp of its own, so that a client may keep it: same bytes, same tag.
+        # It has no stamp, so that a client can revalidate it: same bytes, same tag.
         made = pages.Stamp(made_ms=0, query=0, user="", in_cart=0)
         body = pages.layout("About", pages.about(), made)
         return unless_known(request, known_as(body, b"text/html; charset=utf-8", OPENED))
@@ -182,7 +182,7 @@ class Shop:
         )
 
     def _own_session(self, request: Request) -> tuple[Session, tuple[tuple[bytes, bytes], ...]]:
-        """Return the session, made if need be, and the fields to answer with."""
+        """Return the session, which is made if there is none, and its response fields."""
         key = request.cookie(SESSION_COOKIE)
         if key in self._sessions:
             self._sessions.move_to_end(key)
@@ -203,7 +203,7 @@ class Shop:
             return see_other("/login")
         cart = self._session(request).cart
         self._sessions.pop(request.cookie(SESSION_COOKIE), None)
-        # A new key at every login, so that nobody can plant theirs beforehand.
+        # A new key at every login, against session fixation.
         _, fields = self._new_session(Session(name, cart))
         return see_other("/", *fields)
 
@@ -308,7 +308,7 @@ def _product_json(number: int) -> Reply:
 
 
 def _product_number(text: str) -> int:
-    """Return the number of a product there is, else 0."""
+    """Return the number of an existing product, else 0."""
     if not text.isascii() or not text.isdigit() or len(text) > 4:
         return 0
     return int(text) if int(text) in pages.CATALOGUE else 0
@@ -322,10 +322,10 @@ def _form(request: Request) -> dict[str, str]:
 
 
 def _may_turn(request: Request) -> bool:
-    """Return whether this is somebody at this machine, on the knobs' own page if in a browser.
+    """Return whether the request comes from this machine, and from the knobs' own page.
 
-    The shop listens on loopback; a proxy in front of it may not, and appends its client's address.
-    Clients that are not browsers send no Origin.
+    The shop listens on loopback. A proxy in front of it may accept other clients, and appends their
+    addresses. Clients that are not browsers send no Origin.
     """
     client = request.first(b"x-forwarded-for").rpartition(b",")[2].strip().decode("latin-1")
     origin = request.first(b"origin")

@@ -21,7 +21,7 @@ def address(text: str) -> tuple[str, int]:
 
 
 def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run it on uvloop where that is installed, else on asyncio's own loop."""
+    """Run a coroutine on uvloop if it is installed, else on asyncio's own loop."""
     try:
         import uvloop
 
@@ -33,14 +33,14 @@ def run(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 def say(text: str) -> None:
-    """Print a line at once, also into a pipe; somebody may wait for it."""
+    """Print a line and flush it: a reader of the pipe may wait for it."""
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
 
 def raise_file_limit() -> None:
-    """Allow as many open connections as the system lets us."""
+    """Raise the limit of open files as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft != resource.RLIM_INFINITY and soft < wanted:

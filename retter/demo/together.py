@@ -1,7 +1,7 @@
 """`retter demo --with-proxy`: the shop and RETTER, each in its own process, under one Ctrl-C.
 
-The children are started in sessions of their own, so that a Ctrl-C at the terminal reaches
-this process alone; it passes it on, once, and waits until both have ended.
+The children run in sessions of their own, so that a Ctrl-C at the terminal reaches only this
+process. It passes the signal on, once, and waits until both have ended.
 """
 
 import argparse
@@ -18,9 +18,9 @@ from typing import Any, Final
 from retter.demo.terminal import CONTROL, LISTEN, address, say
 from retter.net.supervision import start_task
 
-ADMIN: Final = "127.0.0.1:9090"  # where `retter status` and the like look for it
+ADMIN: Final = "127.0.0.1:9090"  # the default address of `retter status` and other commands
 START_S: Final = 15.0  # a small machine may need seconds to start Python twice
-STOP_S: Final = 20.0  # RETTER finishes what runs for up to 15 s (its --drain)
+STOP_S: Final = 20.0  # RETTER finishes running requests for up to 15 s (its --drain)
 
 WELCOME: Final = """
   The shop, through RETTER   {proxy}
@@ -32,27 +32,27 @@ WELCOME: Final = """
 
   Try this:
    1. Open the shop and click around. The footer says when a page was made, and by which query.
-   2. In a second terminal, drown it with five times what it can do:
+   2. In a second terminal, send five times as many requests as it can answer:
 
           {load}
 
-      The shop works at full capacity all the while, the other GETs are answered with the last
-      good page within milliseconds, and no POST is lost.
+      The shop works at full capacity. All other GETs are answered with the last good page
+      within milliseconds, and no POST is lost.
       The dashboard shows where the requests go, and so does
       {top}
-   3. Turn the shop slow, failing, hung or dead at its knobs, and click on.
-   4. See what you were spared: the same load without RETTER, {shop}
+   3. Make the shop slow, failing, hung or dead at its knobs, and continue to click.
+   4. Compare: the same load without RETTER, {shop}
 
   Ctrl-C ends both.
 """
 
 
 class StartFailed(Exception):
-    """A child ended, or said nothing, instead of starting; the text is for the user."""
+    """A child has not started; the text is for the user."""
 
 
 async def run_together(options: argparse.Namespace, wishes: Mapping[str, str]) -> int:
-    """Run both until a signal comes or one of them ends. Returns the exit code."""
+    """Run both until a signal arrives or one of them ends. Returns the exit code."""
     signals = _signals()
     children: list[Process] = []
     try:
@@ -79,7 +79,7 @@ def _signals() -> "asyncio.Queue[int]":
 async def _start_shop(
     options: argparse.Namespace, wishes: Mapping[str, str], children: list[Process]
 ) -> tuple[str, str]:
-    """Start the shop; return the addresses (URLs) of it and of its knobs."""
+    """Start the shop; return its URL and the URL of its knobs."""
     listen = options.listen or _usual_or_free(LISTEN)
     control = options.control or _usual_or_free(CONTROL)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in wishes.items()]
@@ -96,7 +96,7 @@ async def _start_proxy(listen: str, shop: str, admin: str, children: list[Proces
     host, port = address(listen)
     if port == 0:
         listen = f"{host}:{_free_port(host)}"
-    elif _is_taken(host, port):  # or its listener would pass for RETTER's
+    elif _is_taken(host, port):  # its listener would be mistaken for RETTER's
         raise StartFailed(
             f"another program listens on {listen}; choose another port: make run LISTEN=:9089, or "
             "retter demo --with-proxy :9089"
@@ -117,7 +117,7 @@ async def _spawn(module: str, *arguments: str, piped: bool = False) -> Process:
         module,
         *arguments,
         stdout=PIPE if piped else None,
-        start_new_session=True,  # process_group=0 would do, but uvloop does not know it
+        start_new_session=True,  # process_group=0 would be enough, but uvloop does not have it
     )
 
 
@@ -163,7 +163,7 @@ async def _until_end(children: list[Process], signals: "asyncio.Queue[int]") -> 
 
 
 async def _stop(children: list[Process], signals: "asyncio.Queue[int]") -> None:
-    """End the children, RETTER first: it may still be finishing requests of the shop's."""
+    """Stop the children, RETTER first: it may still need the shop for running requests."""
     for child in reversed(children):
         await _stop_one(child, signals)
 
@@ -175,7 +175,7 @@ async def _stop_one(child: Process, signals: "asyncio.Queue[int]") -> None:
     again = start_task(loop, signals.get(), "waiting for a signal")
     await asyncio.wait([end, again], timeout=STOP_S, return_when=asyncio.FIRST_COMPLETED)
     again.cancel()
-    if not end.done():  # a second Ctrl-C, or it is taking too long
+    if not end.done():  # a second Ctrl-C, or it takes too long
         _send(child, signal.SIGKILL)
     await end
 
@@ -187,9 +187,9 @@ def _send(child: Process, number: int) -> None:
 
 
 def _usual_or_free(usual: str, *, choose: bool = False) -> str:
-    """Return the usual address, or when somebody else is there one with a free port.
+    """Return the usual address, or one with a free port if another program listens there.
 
-    That is port 0, for a child that says what it got; `choose` names one.
+    The free port is 0, if the child prints its port; with `choose` it is a number.
     """
     host, port = address(usual)
     if not _is_taken(host, port):
@@ -198,7 +198,7 @@ def _usual_or_free(usual: str, *, choose: bool = False) -> str:
 
 
 def _is_taken(host: str, port: int) -> bool:
-    """Whether somebody listens there; whatever else is wrong, the child itself will say."""
+    """Return whether a program listens there. The child reports all other errors itself."""
     try:
         with socket.create_server((host, port), family=_family(host)):
             return False
@@ -235,7 +235,7 @@ def _welcome(wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, co
 
 
 def _retter() -> str:
-    """Return how the user can call this program: as found on the path, or where it is."""
+    """Return the command that starts this program: its name if it is on the path, or a path."""
     from pathlib import Path
     from shutil import which
 
