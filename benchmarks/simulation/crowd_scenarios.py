@@ -68,7 +68,7 @@ def _well(fresh: float = 95.0) -> tuple[Bar, ...]:
     return (
         least("visitors' GETs fresh, %", m.share_of("visitor", "fresh", begin, END), fresh),
         most("visitors' errors, %", m.share_of("visitor", "error", begin, END), 0.2),
-        least("their never stored pages, %", m.needy_answered("visitor", begin, END), 97),
+        least("their never stored pages, %", m.without_stored_answered("visitor", begin, END), 97),
         least("goodput of all, % of capacity", m.goodput(begin, END), 92),
         least("crawler's share of capacity, %", m.share_of_capacity("crawler", begin, END), 50),
         least("POST ok, %", m.post_ok(BEGIN, END), 100),
@@ -81,8 +81,8 @@ def _patient() -> tuple[Bar, ...]:
     return (
         least("visitors' GETs fresh, %", m.share_of("visitor", "fresh", begin, END), 93),
         most("visitors' errors at last, %", m.share_of("visitor", "error", begin, END), 0),
-        least("their never stored pages, %", m.needy_answered("visitor", begin, END), 99),
-        most("95 % of these within, s", m.needy_took("visitor", begin, END, 0.95), 5),
+        least("their never stored pages, %", m.without_stored_answered("visitor", begin, END), 99),
+        most("95 % of these within, s", m.without_stored_took("visitor", begin, END, 0.95), 5),
         least("goodput of all, % of capacity", m.goodput(begin, END), 92),
         least("POST ok, %", m.post_ok(BEGIN, END), 100),
         most("leaked", m.leaked, 0),

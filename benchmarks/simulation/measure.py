@@ -320,7 +320,7 @@ def share_of(who: str, how: str, begin: float, end: float) -> Measure:
     return measure
 
 
-def needy_answered(who: str, begin: float, end: float) -> Measure:
+def without_stored_answered(who: str, begin: float, end: float) -> Measure:
     """Their GETs for pages that are never stored, answered by the application, in per cent."""
 
     def measure(run: Run) -> float:
@@ -330,7 +330,7 @@ def needy_answered(who: str, begin: float, end: float) -> Measure:
     return measure
 
 
-def needy_took(who: str, begin: float, end: float, share: float) -> Measure:
+def without_stored_took(who: str, begin: float, end: float, share: float) -> Measure:
     """Seconds from the first try until such a page was there: a quantile."""
     return lambda run: quantile(
         [answer.took_s for answer in _gets_of(run, who, begin, end) if answer.without_stored], share

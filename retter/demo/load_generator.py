@@ -553,11 +553,11 @@ class _Generator:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = self._now()
-            self._give_up_late(now - self._plan.timeout_s)
+            self._end_late(now - self._plan.timeout_s)
             while self._idle and self._idle[0].idle_since < now - IDLE_MAX_S:
                 self._idle.pop(0).close()
 
-    def _give_up_late(self, intended_before: float) -> None:
+    def _end_late(self, intended_before: float) -> None:
         watched = self._watched
         while watched and (watched[0].done or watched[0].intended < intended_before):
             shot = watched.popleft()

@@ -177,9 +177,9 @@ def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults
         yield Faults(responses, damaged, 0, miscounted=False)
         return
     for name, count in database.body_counts():
-        told = counts.get(int.from_bytes(name[:8]))
-        orphans += told < 0
-        miscounted = miscounted or (told >= 0 and told != count)
+        counted = counts.get(int.from_bytes(name[:8]))
+        orphans += counted < 0
+        miscounted = miscounted or (counted >= 0 and counted != count)
     yield Faults(responses, damaged, orphans, miscounted)
 
 

@@ -234,10 +234,12 @@ class DiskShelf:
             self.damaged += 1
             self.behind.changed(key, (), (), now)  # the next commit removes it
         else:
-            self._give_up(f"it cannot be read: {error.strerror}" if isinstance(error, OSError)
-                          else str(error))  # fmt: skip
+            why = str(error)
+            if isinstance(error, OSError):
+                why = f"it cannot be read: {error.strerror}"
+            self._stop_using_disk(why)
 
-    def _give_up(self, why: str) -> None:
+    def _stop_using_disk(self, why: str) -> None:
         """Use the memory alone from now on: the disk cannot be trusted any more."""
         if not self.trouble:
             self.trouble = why
@@ -333,7 +335,7 @@ class DiskShelf:
 
     def _listed(self, result: Any) -> None:
         if not isinstance(result, KeyTable):
-            self._give_up(f"it cannot be read: {result}")
+            self._stop_using_disk(f"it cannot be read: {result}")
             return
         gone, self._gone_meanwhile = self._gone_meanwhile, None
         if gone is None:
@@ -415,7 +417,7 @@ class DiskShelf:
         self.commit_failures += 1
         self.behind.failed(self._clock())
         if not isinstance(error, (OSError, Full, MemoryError)):
-            self._give_up(f"it cannot be written: {error}")
+            self._stop_using_disk(f"it cannot be written: {error}")
             raise error
         self.last_failure = str(getattr(error, "strerror", "") or "no room in the map")
 

@@ -11,8 +11,8 @@ class DiskLog:
 
     def __init__(self, services: Services) -> None:
         self._disk = services.disk
-        self._set_aside_told = False
-        self._trouble_told = False
+        self._set_aside_logged = False
+        self._trouble_logged = False
         self._failing = False
         self._failures = 0
         self._commits = 0
@@ -23,14 +23,14 @@ class DiskLog:
         disk = self._disk
         if disk is None:
             return
-        if disk.set_aside and not self._set_aside_told:
-            self._set_aside_told = True
+        if disk.set_aside and not self._set_aside_logged:
+            self._set_aside_logged = True
             log.warning(
                 "store-set-aside", reason=disk.set_aside, store=disk.path,
                 advice=f"it is kept as {disk.path}.broken-TIME; RETTER began a new one",
             )  # fmt: skip
-        if disk.trouble and not self._trouble_told:
-            self._trouble_told = True
+        if disk.trouble and not self._trouble_logged:
+            self._trouble_logged = True
             log.error(
                 "store-failed", error=disk.trouble, store=disk.path,
                 advice="RETTER serves from memory; the next start sets the file aside",

@@ -11,11 +11,11 @@ class HintLog:
 
     def __init__(self, services: Services) -> None:
         self._hints = services.hints
-        self._told = 0
+        self._logged = 0
 
     def on_second(self, now: float) -> None:
         """Log new hints."""
         given = list(self._hints.given.values())
-        for advice in given[self._told :]:
+        for advice in given[self._logged :]:
             log.info("hint", advice=advice)
-        self._told = len(given)
+        self._logged = len(given)

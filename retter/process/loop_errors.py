@@ -37,7 +37,7 @@ _LOST: Final = frozenset({errno.ENOTCONN, errno.EPIPE, errno.ECONNRESET})
 _WRITING: Final = "_SelectorSocketTransport._write"
 
 # A report with its traceback has some 2 KB. More of the same kind would only fill disks.
-FAULTS_TOLD_MAX: Final = 5  # in a second
+FAULTS_LOGGED_MAX: Final = 5  # in a second
 
 # A loop that can only fail raises tens of thousands of errors a second. A hundred connections that
 # fail once each are not that case: after the store has been emptied, the next second may be good.
@@ -60,11 +60,11 @@ class LoopFaults:
         self._ticker = ticker
         self._room_made_at = float("-inf")
         self._second = float("-inf")  # when the present second began
-        self._told = 0  # faults in it
-        self._not_told = 0
+        self._logged = 0  # faults in it
+        self._not_logged = 0
         self._memory_errors = 0  # in it
-        self._out_told = 0  # of services.counters.memory_errors
-        self._dropped_told = 0  # of services.counters.memory_dropped
+        self._out_logged = 0  # of services.counters.memory_errors
+        self._dropped_logged = 0  # of services.counters.memory_dropped
         self._reserve: bytes | None = bytes(RESERVE_BYTES)
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -85,9 +85,9 @@ class LoopFaults:
 
     def on_second(self, now: float) -> None:
         """Log how many reports were left out, and reserve address space again."""
-        if self._not_told:
-            log.error("faults", not_told=self._not_told)
-            self._not_told = 0
+        if self._not_logged:
+            log.error("faults", not_logged=self._not_logged)
+            self._not_logged = 0
         self._tell_out_of_memory()
         if self._reserve is None and now - self._second >= 1:
             try:
@@ -98,7 +98,7 @@ class LoopFaults:
     def _begin_second(self, now: float) -> None:
         if now - self._second >= 1:
             self._second = now
-            self._told = self._memory_errors = 0
+            self._logged = self._memory_errors = 0
 
     # -- memory
 
@@ -116,15 +116,17 @@ class LoopFaults:
     def _tell_out_of_memory(self) -> None:
         counters = self._services.counters
         errors, dropped = counters.memory_errors, counters.memory_dropped
-        if errors == self._out_told:
+        if errors == self._out_logged:
             return
         store_memory = self._services.store.stats()["bytes_max"]
         log.error(
-            "out-of-memory", errors=errors - self._out_told, dropped=dropped - self._dropped_told,
+            "out-of-memory",
+            errors=errors - self._out_logged,
+            dropped=dropped - self._dropped_logged,
             store_memory=store_memory,
             advice="lower --store-memory, or raise the memory limit of the process or the machine",
         )  # fmt: skip
-        self._out_told, self._dropped_told = errors, dropped
+        self._out_logged, self._dropped_logged = errors, dropped
 
     # -- descriptors
 
@@ -142,9 +144,9 @@ class LoopFaults:
     def _fault(self, now: float, context: dict[str, Any]) -> None:
         self._services.counters.faults += 1
         self._begin_second(now)
-        self._told += 1
-        if self._told > FAULTS_TOLD_MAX:
-            self._not_told += 1
+        self._logged += 1
+        if self._logged > FAULTS_LOGGED_MAX:
+            self._not_logged += 1
             return
         about = {
             name: repr(value)[:500]

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from retter.process import loop_errors
-from retter.process.loop_errors import FAULTS_TOLD_MAX, MEMORY_ERRORS_MAX, LoopFaults
+from retter.process.loop_errors import FAULTS_LOGGED_MAX, MEMORY_ERRORS_MAX, LoopFaults
 from retter.store.store import KEPT_BYTES_MIN
 from tests.support.compiled import replaces_parts
 from tests.support.harness import FakeProxy, get, reply
@@ -322,7 +322,7 @@ def test_a_fault_is_told_with_all_that_is_known(loop: Loop) -> None:
     assert loop.proxy.services.counters.faults == 1
 
 
-def test_repeated_faults_are_counted_not_told(loop: Loop) -> None:
+def test_repeated_faults_are_counted_not_logged(loop: Loop) -> None:
     def act() -> None:
         for _ in range(1000):
             loop.reports(KeyError())
@@ -332,9 +332,9 @@ def test_repeated_faults_are_counted_not_told(loop: Loop) -> None:
 
     records = loop.logs(act)
     assert [record["event"] for record in records] == (
-        ["fault"] * FAULTS_TOLD_MAX + ["faults", "fault"]
+        ["fault"] * FAULTS_LOGGED_MAX + ["faults", "fault"]
     )
-    assert records[FAULTS_TOLD_MAX]["not_told"] == 1000 - FAULTS_TOLD_MAX
+    assert records[FAULTS_LOGGED_MAX]["not_logged"] == 1000 - FAULTS_LOGGED_MAX
     assert loop.proxy.services.counters.faults == 1001
 
 

@@ -81,7 +81,7 @@ def test_each_hint_is_logged_once(capsys: pytest.CaptureFixture[str]) -> None:
     for second in (1.0, 2.0):
         log.on_second(second)
     assert (capsys.readouterr().err + capsys.readouterr().out).count(POPUP) <= 1
-    assert log._told == 1
+    assert log._logged == 1
 
 
 def test_what_is_counted_is_bounded() -> None:
