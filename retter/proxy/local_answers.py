@@ -17,6 +17,7 @@ from retter.proxy.request_body import RequestBody
 from retter.proxy.responses import Persistence
 from retter.proxy.services import Services
 from retter.proxy.stored_choice import stale_for_error
+from retter.proxy.turns import wait_for_restart
 from retter.store.conditional import VIEW_BYTES_MIN
 from retter.store.owner import OwnerClass
 from retter.store.record import (
@@ -284,12 +285,18 @@ def answer_error(
     reason: Reason,
     took_s: float,
 ) -> None:
-    """Write an error of our own in place of the application's answer."""
+    """Write an error of our own in place of the application's answer.
+
+    A visitor gets a page that comes again by itself while the application is being started.
+    """
     note_unanswered(services, parsed)
+    wait = wait_for_restart(parsed.head) if reason is Reason.CONNECT_REFUSED else None
+    if wait is not None:
+        status = 503
     client.out.write(
         services.answers.error(
             parsed.head, status, reason, client.begin_answer(parsed.head),
-            date=services.http_date(),
+            date=services.http_date(), wait=wait,
         )
     )  # fmt: skip
     services.counters.count_own(parsed.kind is _GET, reason, status)

@@ -145,3 +145,15 @@ def is_navigation(request: RequestHead) -> bool:
         return False
     mode = request.first(b"sec-fetch-mode")
     return mode is None or mode.strip().lower() == b"navigate"
+
+
+def wait_for_restart(request: RequestHead) -> Wait | None:
+    """Return what a visitor gets while nobody listens at the application's address.
+
+    None for who is no visitor with a browser.
+    """
+    if not is_navigation(request):
+        return None
+    language = language_of(request.combined(b"accept-language"))
+    again_s = round(random.uniform(AGAIN_MIN_S, AGAIN_MAX_S))
+    return Wait(again_s, waiting_page(language, again_s, queued=False, restart=True), "")

@@ -24,6 +24,7 @@ class Words(NamedTuple):
 
     title: str
     why: str
+    restart: str
     again: str
     place: str
     bar: str
@@ -33,6 +34,7 @@ WORDS: Final[dict[str, Words]] = {
     "en": Words(
         "One moment, please",
         "This site has more visitors right now than it can serve at once.",
+        "This site cannot answer right now. It is probably being restarted.",
         "This page tries again by itself in about {} seconds. You do not need to do anything.",
         "Your place in the queue is kept.",
         "Waiting",
@@ -40,6 +42,7 @@ WORDS: Final[dict[str, Words]] = {
     "de": Words(
         "Einen Moment bitte",
         "Gerade rufen mehr Menschen diese Website auf, als sie gleichzeitig bedienen kann.",
+        "Diese Website kann gerade nicht antworten. Wahrscheinlich wird sie neu gestartet.",
         "Die Seite versucht es in etwa {} Sekunden von selbst noch einmal. Sie müssen nichts tun.",
         "Ihr Platz in der Warteschlange bleibt erhalten.",
         "Bitte warten",
@@ -47,6 +50,7 @@ WORDS: Final[dict[str, Words]] = {
     "fr": Words(
         "Un instant, s’il vous plaît",
         "Ce site reçoit en ce moment plus de visites qu’il ne peut en traiter à la fois.",
+        "Ce site ne peut pas répondre pour le moment. Il est sans doute en train de redémarrer.",
         "La page va réessayer d’elle-même dans environ {} secondes. Vous n’avez rien à faire.",
         "Votre place dans la file d’attente est conservée.",
         "Veuillez patienter",
@@ -54,6 +58,7 @@ WORDS: Final[dict[str, Words]] = {
     "es": Words(
         "Un momento, por favor",
         "Este sitio tiene ahora mismo más visitas de las que puede atender a la vez.",
+        "Este sitio no puede responder ahora mismo. Probablemente se está reiniciando.",
         "La página volverá a intentarlo sola en unos {} segundos. No tiene que hacer nada.",
         "Se le guarda su lugar en la cola.",
         "Espere, por favor",
@@ -61,6 +66,7 @@ WORDS: Final[dict[str, Words]] = {
     "pt": Words(
         "Um momento, por favor",
         "Este site está com mais visitas do que consegue atender ao mesmo tempo.",
+        "Este site não consegue responder agora. Provavelmente está sendo reiniciado.",
         "A página tentará de novo sozinha em cerca de {} segundos. Não é preciso fazer nada.",
         "O seu lugar na fila está guardado.",
         "Aguarde, por favor",
@@ -68,6 +74,7 @@ WORDS: Final[dict[str, Words]] = {
     "it": Words(
         "Un momento, per favore",
         "In questo momento il sito ha più visite di quante ne possa servire insieme.",
+        "Il sito al momento non può rispondere. Probabilmente si sta riavviando.",
         "La pagina riproverà da sola tra circa {} secondi. Non deve fare nulla.",
         "Il suo posto in coda resta riservato.",
         "Attendere prego",
@@ -75,6 +82,7 @@ WORDS: Final[dict[str, Words]] = {
     "nl": Words(
         "Een ogenblik geduld",
         "Deze site krijgt op dit moment meer bezoek dan hij tegelijk aankan.",
+        "Deze site kan nu niet antwoorden. Waarschijnlijk wordt hij opnieuw gestart.",
         "De pagina probeert het over ongeveer {} seconden vanzelf opnieuw. U hoeft niets te doen.",
         "Uw plaats in de wachtrij blijft behouden.",
         "Even wachten",
@@ -82,6 +90,7 @@ WORDS: Final[dict[str, Words]] = {
     "pl": Words(
         "Proszę chwilę poczekać",
         "Strona ma teraz więcej odwiedzin, niż może obsłużyć naraz.",
+        "Strona nie może teraz odpowiedzieć. Prawdopodobnie jest uruchamiana ponownie.",
         "Strona spróbuje ponownie sama za około {} s. Nie trzeba nic robić.",
         "Państwa miejsce w kolejce jest zachowane.",
         "Proszę czekać",
@@ -89,6 +98,7 @@ WORDS: Final[dict[str, Words]] = {
     "ru": Words(
         "Подождите немного",
         "Сейчас на сайте больше посетителей, чем он может обслужить одновременно.",
+        "Сайт сейчас не может ответить. Вероятно, он перезапускается.",
         "Страница сама повторит попытку примерно через {} с. Ничего делать не нужно.",
         "Ваше место в очереди сохраняется.",
         "Ожидание",
@@ -96,6 +106,7 @@ WORDS: Final[dict[str, Words]] = {
     "tr": Words(
         "Lütfen biraz bekleyin",
         "Siteye şu anda aynı anda hizmet verebileceğinden daha fazla ziyaretçi geliyor.",
+        "Site şu anda yanıt veremiyor. Büyük olasılıkla yeniden başlatılıyor.",
         "Sayfa yaklaşık {} saniye içinde kendiliğinden yeniden denenecek. Bir şey yapmanız "
         "gerekmiyor.",
         "Sıradaki yeriniz korunuyor.",
@@ -104,6 +115,7 @@ WORDS: Final[dict[str, Words]] = {
     "ja": Words(
         "しばらくお待ちください",
         "現在アクセスが集中しており、ページを表示できません。",
+        "サイトは現在応答できません。再起動中と思われます。",
         "約{}秒後に自動的に再読み込みします。操作は必要ありません。",
         "順番はそのまま確保されています。",
         "待機中",
@@ -111,6 +123,7 @@ WORDS: Final[dict[str, Words]] = {
     "zh": Words(
         "请稍候",
         "当前访问人数较多，网站暂时无法处理所有请求。",
+        "网站暂时无法响应，可能正在重新启动。",
         "页面将在约 {} 秒后自动重试，您无需任何操作。",
         "您的排队位置已保留。",
         "正在等待",
@@ -161,14 +174,16 @@ def _quality(parameters: str) -> float:
         return 0.0
 
 
-def waiting_page(language: str, again_s: int, *, queued: bool) -> bytes:
+def waiting_page(language: str, again_s: int, *, queued: bool, restart: bool = False) -> bytes:
     """Return the page.
 
     Args:
         again_s: Whole seconds until it loads itself again.
         queued: A ticket goes with it, so there is a place to keep.
+        restart: Not too many visitors are the reason: nobody listens at the application's address.
     """
     words = WORDS[language]
+    why = words.restart if restart else words.why
     place = f"<p>{words.place}</p>\n" if queued else ""
     return (
         f'<!doctype html>\n<html lang="{language}"><meta charset="utf-8">\n'
@@ -177,7 +192,7 @@ def waiting_page(language: str, again_s: int, *, queued: bool) -> bytes:
         '<meta name="robots" content="noindex">\n'
         f'<meta http-equiv="refresh" content="{again_s}">\n'
         f"<style>{_STYLE.replace('SECONDS', str(again_s))}</style>\n"
-        f'<main role="main"><h1>{words.title}</h1>\n<p>{words.why}</p>\n'
+        f'<main role="main"><h1>{words.title}</h1>\n<p>{why}</p>\n'
         f'<p role="status">{words.again.format(again_s)}</p>\n{place}'
         f'<div role="progressbar" aria-label="{words.bar}"><i></i></div></main>\n</html>\n'
     ).encode()

@@ -300,3 +300,27 @@ def test_it_is_written_every_ten_seconds_if_it_has_changed(site: Site) -> None:
     site.stop()
     (site.path / "learnt").write_bytes(b'{"at": 1, "names": [3]}')
     assert site.start().services.breaker.circuit.limit.peak_work_rate == 0.0
+
+
+BROWSER = {"Accept": "text/html,*/*;q=0.8", "Sec-Fetch-Mode": "navigate", "Accept-Language": "fr"}
+
+
+def test_while_the_application_starts_a_visitor_of_a_new_page_gets_one_that_comes_again(
+    site: Site,
+) -> None:
+    """And the stored pages at once; programs get the error as ever."""
+    proxy = site.start()
+    fetch(proxy, "/page", "everyone's", BROWSER)
+    site.stop()
+    proxy = site.start()
+    assert body_of(fetch_dead(proxy, "/page", BROWSER)) == b"everyone's"
+    answer = fetch_dead(proxy, "/never-stored", BROWSER)
+    assert status_of(answer) == 503
+    assert field(answer, "Refresh") == field(answer, "Retry-After")
+    assert 2 <= int(field(answer, "Refresh") or 0) <= 4
+    assert field(answer, "Cache-Control") == "no-store"
+    assert field(answer, "Cache-Status") == "retter; fwd=miss; detail=connect-refused"
+    assert field(answer, "Set-Cookie") is None, "there is no line to stand in"
+    assert "en train de redémarrer" in body_of(answer).decode()
+    for other in ({}, {**BROWSER, "Accept": "application/json"}):
+        assert status_of(fetch_dead(proxy, "/api", other)) == 502

@@ -79,3 +79,13 @@ def test_a_dozen_languages_are_spoken() -> None:
         assert words.again.count("{}") == 1
     for index in range(5):
         assert len({words[index] for words in WORDS.values()}) == 12
+
+
+@pytest.mark.parametrize("language", WORDS)
+def test_a_page_says_why(language: str) -> None:
+    full = waiting_page(language, 3, queued=True).decode()
+    restart = waiting_page(language, 3, queued=False, restart=True).decode()
+    words = WORDS[language]
+    assert words.why in full and words.restart not in full
+    assert words.restart in restart and words.why not in restart
+    assert len(restart.encode()) <= PAGE_BYTES_MAX
