@@ -141,7 +141,7 @@ overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real s
 	$(BIN)/python -m benchmarks.overload $(ARGS)
 
 crawl: $(VENV)/.stamp-run ## a crawler at the shop: what visitors get, with fairness off and on
-	$(BIN)/python -m benchmarks.overload.crawl --show --peer "retter --fairness off" --peer retter $(ARGS)
+	@$(BIN)/python -m benchmarks.overload.crawl --show --peer "retter --fairness off" --peer retter $(ARGS)
 
 slowloris: $(VENV)/.stamp-run ## normal visitors beside 10,000 slow heads
 	$(BIN)/python -m benchmarks.slowloris $(ARGS)

@@ -20,7 +20,11 @@ refused     GETs, for known or new pages, that got no good answer
 changes     of the circuit's state while the load lasts (RETTER only)
 stored/failure    stored answers for each page that the application failed
 
-The scenarios of a family (wide, burst, rare, pool) are chosen by its name: `--only burst`.
+Beside a crawler (crawl-20, crawl-5000) fresh, stored and errors are the visitors' GETs, those that
+came again counted once, with the time from the first try; `new pages` were never asked for before:
+the share that was answered; `crawler` is what the crawler got, as a share of the capacity.
+
+The scenarios of a family (wide, burst, rare, pool, crawl) are chosen by its name: `--only burst`.
 
 php-5x and database have real applications instead: a PHP shop, php-fpm and nginx
 (benchmarks/overload/php), and a PHP blog with a MariaDB of ten connections

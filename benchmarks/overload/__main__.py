@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.overload import blog, fastcgi
+from benchmarks.overload.crawl import run_crawl
 from benchmarks.overload.peers import PEERS, Peer, StartFailed, cores
 from benchmarks.overload.report import block, write
 from benchmarks.overload.scenarios import QUICK, SCENARIOS, Behind, Scenario, quick
@@ -125,6 +126,13 @@ def attempt(
 ) -> Trial:
     """Run one trial; what does not start becomes a row that says so."""
     progress.begin(scenario, peer)
+    if scenario.crawlers:
+        try:
+            return run_crawl(scenario, peer, seed=seed)
+        except (StartFailed, OSError) as error:
+            return Trial(scenario, peer.name, {}, {}, [], error=f"failed: {error}")
+        finally:
+            progress.end(scenario)
     extra = {} if pages is None else {"pages": pages}
     try:
         return run_trial(scenario, peer, seed=seed, on_second=progress.second, **extra)

@@ -33,6 +33,19 @@ EXTRA: Final = {
     "changes": ("changes", "n"),
     "stored_per_failure": ("stored/failure", "n"),
 }
+# Of visitors beside a crawler: nothing else is measured there.
+CRAWL: Final = (
+    ("visitors_fresh", "fresh", "%"),
+    ("visitors_stored", "stored", "%"),
+    ("visitors_errors", "errors", "%"),
+    ("visitors_p99", "p99", "s"),
+    ("never_answered", "new pages", "%"),
+    ("never_p95", "p95 of these", "s"),
+    ("post_ok", "POST ok", "%"),
+    ("crawler_share", "crawler", "%"),
+    ("generator_lag_p99", "load late p99", "s"),
+    ("others_cpu", "others' CPUs", "n"),
+)
 # Shown where the capacity was measured: it says what the machine was able to do meanwhile.
 MEASURED: Final = (
     ("capacity", "capacity/s", "n"),
@@ -58,6 +71,8 @@ def block(scenario: Scenario, trials: Sequence[Trial]) -> str:
     """Return one scenario's rows: the heading, the bars, a row a peer; `!` marks a missed bar."""
     extra = [(name, *EXTRA[name]) for name in EXTRA if _has_bar(scenario, name)]
     columns = [*COLUMNS, *extra, *(MEASURED if scenario.measured else ())]
+    if scenario.crawlers:
+        columns = list(CRAWL)
     bars = {bar.figure: bar for bar in scenario.bars}
     lines = [
         f"{scenario.name}: {scenario.about}",

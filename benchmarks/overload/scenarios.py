@@ -80,6 +80,7 @@ class Scenario:
     other_route: float = 0.0  # share of the pages that are /api/product/N
     count_dials: bool = False  # count the connections that the application refuses
     needs_store: bool = False  # says nothing about what has no store
+    crawlers: int = 0  # addresses of a crawler at `rate`; visitors ask as in crawl_crowd.py
 
     @property
     def measured(self) -> bool:
@@ -244,6 +245,40 @@ def _pool() -> tuple[Scenario, ...]:
     )
 
 
+def _crawl() -> tuple[Scenario, ...]:
+    """Visitors with addresses, sessions and tickets beside a crawler."""
+    few = Scenario(
+        name="crawl-20",
+        about="60 visitors at 0.4x, 36 of them with a session, beside a crawler at 4x from 20 "
+        "addresses; 8 workers, 200 ms",
+        rate=4.0,
+        service_ms=200.0,
+        calm_s=6.0,
+        stress_s=20.0,
+        after_s=0.0,
+        crawlers=20,
+        bars=(
+            at_least("visitors_fresh", 0.95),
+            Bar("visitors_errors", 0.002),
+            at_least("never_answered", 0.97),
+            at_least("post_ok", 1.0),
+        ),
+    )
+    many = replace(
+        few,
+        name="crawl-5000",
+        about="the same from 5,000 addresses, none of which asks for more than a visitor",
+        crawlers=5000,
+        bars=(
+            at_least("visitors_fresh", 0.93),
+            Bar("visitors_errors", 0.0),
+            at_least("never_answered", 0.99),
+            at_least("post_ok", 1.0),
+        ),
+    )
+    return few, many
+
+
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     Scenario(
         name="0.5x",
@@ -394,6 +429,7 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
     *_burst(),
     *_rare(),
     *_pool(),
+    *_crawl(),
     Scenario(
         name="database",
         about="a PHP blog, 16 php-fpm workers, a MariaDB of 10 connections: the eleventh page is a "

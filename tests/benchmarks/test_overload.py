@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from benchmarks.overload import __main__ as overload
-from benchmarks.overload import blog, fastcgi
+from benchmarks.overload import blog, crawl, fastcgi
 from benchmarks.overload.applications import capacity_of
 from benchmarks.overload.blog import Blog
+from benchmarks.overload.crawl import plan_of
+from benchmarks.overload.crawl_crowd import Crowd
 from benchmarks.overload.dials import Dials
 from benchmarks.overload.fastcgi import closed_loop, fpm_configuration, nginx_configuration
 from benchmarks.overload.peers import PEERS, Nothing, Peer, Process, StartFailed
@@ -95,6 +97,9 @@ def test_scenarios_are_sound(scenario: Scenario) -> None:
         knobs = knobs.changed(event.knobs)
         assert 0 <= event.at_s <= scenario.stress_s
     figures = figures_of(scenario, LoadReport(LoadPlan(url="http://x"), 0), 1, 160.0)
+    if scenario.crawlers:
+        crowd = Crowd(1, plan_of(scenario, 40.0, seed=1))
+        figures = crawl.figures_of(scenario, crowd, 40.0)
     known = {*figures, "changes", "stored_per_failure", "dials_per_s", "proxy_cpu"}
     assert {bar.figure for bar in scenario.bars} <= known
     assert len(pages_of(scenario, 100)) == 100
