@@ -222,9 +222,12 @@ def process(*command: str, cpu: int, yields: bool = False) -> Generator[subproce
         os.sched_setaffinity(0, {cpu})
 
     program = subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         preexec_fn=prepare,
-    )  # fmt: skip
+    )
     try:
         yield program
     finally:
@@ -281,9 +284,14 @@ async def observe(port: int, direct_port: int, pid: int, options: argparse.Names
     )
     used = (cpu_s(pid) - cpu) / (time.monotonic() - began)
     return Phase(
-        at(took, 0.5), at(took, 0.99), at(took, 1.0), at(took_directly, 0.99), rss_mb(pid), used,
+        at(took, 0.5),
+        at(took, 0.99),
+        at(took, 1.0),
+        at(took_directly, 0.99),
+        rss_mb(pid),
+        used,
         visitors.failed + direct.failed,
-    )  # fmt: skip
+    )
 
 
 class Held:

@@ -89,9 +89,12 @@ print(json.dumps(found))
 def compiled_at_import() -> list[tuple[str, int, str | bytes, int]]:
     """Return module, line, pattern and flags of all that is compiled while all is imported."""
     done = subprocess.run(
-        [sys.executable, "-c", _WATCH], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", _WATCH],
+        capture_output=True,
+        text=True,
+        check=True,
         cwd=PACKAGE.parent,
-    )  # fmt: skip
+    )
     return [
         (module, line, bytes(pattern) if isinstance(pattern, list) else pattern, flags)
         for module, line, pattern, flags in json.loads(done.stdout)

@@ -48,8 +48,12 @@ def request(
 ) -> bytes:
     """Return a request with its number in it."""
     return b"%b /page/%d%b HTTP/1.1\r\nHost: shop.example\r\n%b\r\n%b" % (
-        method, number, query, lines, body,
-    )  # fmt: skip
+        method,
+        number,
+        query,
+        lines,
+        body,
+    )
 
 
 def _field(name: bytes, value: bytes) -> Callable[[int], bytes]:

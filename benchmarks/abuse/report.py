@@ -63,10 +63,16 @@ def rows_of(rows: Sequence[Row]) -> list[list[str]]:
     cells = [["kind", "RETTER ms/KB", "nginx ms/KB", "ratio", "KB sent", ""]]
     for row in rows:
         sent = sum([cost.kb for cost in row.retter])
-        cells.append([
-            row.name, f"{row.retter_ms_per_kb:.4f}", f"{row.nginx_ms_per_kb:.4f}",
-            f"{row.ratio:.1f}", f"{sent:,.0f}", "" if met(row, rows[0]) else "MISSED",
-        ])  # fmt: skip
+        cells.append(
+            [
+                row.name,
+                f"{row.retter_ms_per_kb:.4f}",
+                f"{row.nginx_ms_per_kb:.4f}",
+                f"{row.ratio:.1f}",
+                f"{sent:,.0f}",
+                "" if met(row, rows[0]) else "MISSED",
+            ]
+        )
     return cells
 
 

@@ -69,9 +69,15 @@ def nginx_configuration(
     )
     request = "\n".join(
         f"    fastcgi_param {name} ${name.lower()};"
-        for name in ("REQUEST_METHOD", "REQUEST_URI", "QUERY_STRING", "CONTENT_TYPE",
-                     "CONTENT_LENGTH", "SERVER_PROTOCOL")
-    )  # fmt: skip
+        for name in (
+            "REQUEST_METHOD",
+            "REQUEST_URI",
+            "QUERY_STRING",
+            "CONTENT_TYPE",
+            "CONTENT_LENGTH",
+            "SERVER_PROTOCOL",
+        )
+    )
     own = "\n".join(f"    fastcgi_param {name} {value};" for name, value in params.items())
     return f"""\
 {"user root;" if root else ""}
@@ -137,9 +143,15 @@ class FastCgi:
             fpm_configuration(folder, workers=self._workers, ini=self._ini, root=root)
         )
         nginx_file.write_text(
-            nginx_configuration(folder, self._script, self._params, listen=self.port,
-                                control=self._control, root=root)
-        )  # fmt: skip
+            nginx_configuration(
+                folder,
+                self._script,
+                self._params,
+                listen=self.port,
+                control=self._control,
+                root=root,
+            )
+        )
         allow_root = ("--allow-to-run-as-root",) if root else ()
         self._run(fpm, "--nodaemonize", *allow_root, "--fpm-config", str(fpm_file))
         self._run(nginx, "-p", str(folder), "-e", "stderr", "-c", str(nginx_file))

@@ -30,19 +30,35 @@ def parser() -> argparse.ArgumentParser:
     add("--only", metavar="NAMES", help="scenarios, separated by commas")
     add("--peers", metavar="NAMES", help="peers, separated by commas")
     add("--quick", action="store_true", help="the main scenarios only")
-    add("--smoke", action="store_true", help="one window of each kind; fails on errors, never on "
-        "speed")  # fmt: skip
-    add("--pypi-peers", action="store_true", help="also aiohttp, proxy.py and mitmproxy, which "
-        "are installed in an environment of their own")  # fmt: skip
+    add(
+        "--smoke",
+        action="store_true",
+        help="one window of each kind; fails on errors, never on speed",
+    )
+    add(
+        "--pypi-peers",
+        action="store_true",
+        help="also aiohttp, proxy.py and mitmproxy, which "
+        "are installed in an environment of their own",
+    )
     add("--no-syscalls", action="store_true", help="do not count system calls")
-    add("--json", metavar="FILE", type=Path, help="where the result goes (default: "
-        "benchmarks/results/perf-TIME.json)")  # fmt: skip
+    add(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        help="where the result goes (default: benchmarks/results/perf-TIME.json)",
+    )
     add("--list", action="store_true", help="list scenarios and peers, and stop")
 
     report = commands.add_parser("report", help="write benchmarks/README.md and its plots")
     report.set_defaults(command=report_command)
-    report.add_argument("results", nargs="*", type=Path, metavar="FILE", help="results, a later "
-        "one over an earlier (default: the newest)")  # fmt: skip
+    report.add_argument(
+        "results",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="results, a later one over an earlier (default: the newest)",
+    )
 
     compare = commands.add_parser("compare", help="two results: what changed, what is noise")
     compare.set_defaults(command=compare_command)

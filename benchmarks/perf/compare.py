@@ -28,11 +28,18 @@ def comparison(before: Result, after: Result) -> str:
     rows: list[list[str]] = [list(HEADINGS)]
     for series, one, relative in differences(before, after):
         digits = 2 if relative else 1
-        rows.append([
-            series.scenario, series.peer, f"{one.before:.{digits}f}", f"{one.after:.{digits}f}",
-            f"{one.factor:.2f}", f"[{one.low:.2f}-{one.high:.2f}]",
-            "x nginx" if relative else "CPU us", one.verdict,
-        ])  # fmt: skip
+        rows.append(
+            [
+                series.scenario,
+                series.peer,
+                f"{one.before:.{digits}f}",
+                f"{one.after:.{digits}f}",
+                f"{one.factor:.2f}",
+                f"[{one.low:.2f}-{one.high:.2f}]",
+                "x nginx" if relative else "CPU us",
+                one.verdict,
+            ]
+        )
     return (
         f"before: {before.commit} {before.began}\nafter:  {after.commit} {after.began}\n"
         f"speed of the machine, after to before: {_speed(before, after)}\n\n{columns(rows)}"

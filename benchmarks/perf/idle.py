@@ -38,8 +38,9 @@ class Idle:
         Raises:
             IdleFailed: Some could not be opened or had no answer.
         """
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, text=True)  # fmt: skip
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         assert self._process.stdout is not None
         said = self._process.stdout.readline().strip()
         if said != "ready":
@@ -78,8 +79,9 @@ async def hold(port: int, count: int) -> None:
             head = await reader.readuntil(b"\r\n\r\n")
             if not head.startswith(b"HTTP/1.1 200"):
                 raise IdleFailed(f"answered {head[:40]!r}")
-            length = next(line for line in head.lower().split(b"\r\n")
-                          if line.startswith(b"content-length:"))  # fmt: skip
+            length = next(
+                line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+            )
             await reader.readexactly(int(length.partition(b":")[2]))
 
     try:

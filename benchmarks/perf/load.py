@@ -94,9 +94,7 @@ def script(scenario: Scenario, first: int) -> str:
         Heads.UNSEEN: _NEW_HEAD,
     }[scenario.heads]
     body = f'string.rep("x", {scenario.body_bytes})'
-    text = template.format(
-        parts=", ".join(pieces), body=body, first=first, digits=NUMBER_DIGITS
-    )  # fmt: skip
+    text = template.format(parts=", ".join(pieces), body=body, first=first, digits=NUMBER_DIGITS)
     return text + _DONE
 
 
@@ -145,8 +143,11 @@ def run_wrk(
     try:
         done = subprocess.run(
             command(scenario, port, seconds, script_file, core),
-            capture_output=True, text=True, timeout=seconds + 30, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            timeout=seconds + 30,
+            check=False,
+        )
     except subprocess.TimeoutExpired as error:
         raise LoadFailed(f"wrk did not end {error.timeout:.0f} s after its start") from error
     if done.returncode:
@@ -184,8 +185,9 @@ def _read_answer(connection: socket.socket) -> Answer:
         data += _receive(connection)
     head, _, body = data.partition(b"\r\n\r\n")
     status_line, *lines = head.decode("latin-1").split("\r\n")
-    fields = {name.lower(): value.strip() for name, _, value in
-              (line.partition(":") for line in lines)}  # fmt: skip
+    fields = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
+    }
     if fields.get("transfer-encoding") == "chunked":
         while not body.endswith(b"0\r\n\r\n"):
             body += _receive(connection)

@@ -143,8 +143,9 @@ def system_calls(pids: Iterable[int], load: Callable[[], int], folder: Path) -> 
         return {}
     tracer = subprocess.Popen(
         ["strace", "-c", "-f", "-qq", "-o", str(output), *watch],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         time.sleep(0.3)  # until it has attached to all threads
         if tracer.poll() is not None:

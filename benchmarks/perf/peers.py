@@ -89,9 +89,7 @@ class Peer(ABC):
 
 
 _PYTHON: Final = f"Python {sys.version.split()[0]}"
-_VERSION_OF: Final = (
-    "import importlib.metadata as m; print('{0}', m.version('{0}'))"
-)  # fmt: skip
+_VERSION_OF: Final = "import importlib.metadata as m; print('{0}', m.version('{0}'))"
 _ASKS_VERSION: Final[Mapping[str, tuple[str, ...]]] = {
     "nginx": ("-v",), "haproxy": ("-v",), "varnishd": ("-V",), "caddy": ("version",),
 }  # fmt: skip
@@ -173,8 +171,11 @@ def retter_options() -> frozenset[str]:
     """Return the options that its help names."""
     done = subprocess.run(
         [sys.executable, "-m", "retter", "--help"],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
     return frozenset(word.strip(",") for word in done.stdout.split() if word.startswith("--"))
 
 
@@ -547,9 +548,12 @@ class Running:
         with self._words.open("wb") as output:
             self._process = subprocess.Popen(
                 ["taskset", "-c", str(core), *command],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, cwd=ROOT,
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd=ROOT,
+            )
         try:
             self._wait()
         except BaseException:

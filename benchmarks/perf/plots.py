@@ -81,6 +81,8 @@ def _group(group: Group, y: int) -> list[str]:
         ]
     line = left + group.base / scale * BARS_PX
     bottom = top + len(group.lengths) * ROW_PX
-    parts.append(f'<line x1="{line:.1f}" x2="{line:.1f}" y1="{top}" y2="{bottom}" '
-                 'stroke="#111827" stroke-dasharray="3 3"/>')  # fmt: skip
+    parts.append(
+        f'<line x1="{line:.1f}" x2="{line:.1f}" y1="{top}" y2="{bottom}" '
+        'stroke="#111827" stroke-dasharray="3 3"/>'
+    )
     return parts

@@ -126,10 +126,12 @@ def _group(result: Result, scenario: str) -> Group | None:
     if base is None:
         return None
     lengths = sorted(
-        (Length(one.peer, cost := one.figures().cpu_us, f"{cost:.1f}")
-         for one in result.of(scenario)),
+        (
+            Length(one.peer, cost := one.figures().cpu_us, f"{cost:.1f}")
+            for one in result.of(scenario)
+        ),
         key=lambda length: length.value,
-    )  # fmt: skip
+    )
     title = f"{scenario}: {about(scenario)} (the line: {base.peer})"
     return Group(title, base.figures().cpu_us, lengths)
 

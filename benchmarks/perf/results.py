@@ -120,6 +120,12 @@ def merged(results: Sequence[Result]) -> Result:
     versions = {name: text for result in results for name, text in result.versions.items()}
     skipped = list(dict.fromkeys(line for result in results for line in result.skipped))
     return Result(
-        began=last.began, commit=last.commit, flags=last.flags, seconds=last.seconds,
-        machine=last.machine, versions=versions, skipped=skipped, series=list(series.values()),
-    )  # fmt: skip
+        began=last.began,
+        commit=last.commit,
+        flags=last.flags,
+        seconds=last.seconds,
+        machine=last.machine,
+        versions=versions,
+        skipped=skipped,
+        series=list(series.values()),
+    )

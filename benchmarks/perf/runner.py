@@ -160,8 +160,14 @@ def entrants(
         for peer in peers:
             own = folder / peer.name
             own.mkdir()
-            site = Site(free_port(), application.port, own, scenario, free_port(),
-                        sample.head_bytes + sample.body_bytes)  # fmt: skip
+            site = Site(
+                free_port(),
+                application.port,
+                own,
+                scenario,
+                free_port(),
+                sample.head_bytes + sample.body_bytes,
+            )
             command = peer.command(site)
             try:
                 running = Running(peer.name, command, site.listen, own, cores.proxy)
@@ -190,8 +196,10 @@ def measure(
     progress.scenario(scenario, peers)
     with tempfile.TemporaryDirectory(prefix="retter-bench-") as name:
         os.chmod(name, 0o755)  # some peers change their user
-        with entrants(scenario, peers, cores, Path(name), skipped) as all_entrants, \
-                contextlib.ExitStack() as beside:  # fmt: skip
+        with (
+            entrants(scenario, peers, cores, Path(name), skipped) as all_entrants,
+            contextlib.ExitStack() as beside,
+        ):
             if scenario.idle:
                 for entrant in list(all_entrants):
                     try:
@@ -269,8 +277,9 @@ def run(
     os.sched_setaffinity(0, {cores.rest, cores.proxy})
     for scenario, takers in fields:
         if scenario.retter_options and not takers:
-            result.skipped.append(f"{scenario.name}: {' '.join(scenario.retter_options)} "
-                                  "is not an option")  # fmt: skip
+            result.skipped.append(
+                f"{scenario.name}: {' '.join(scenario.retter_options)} is not an option"
+            )
             continue
         result.series += measure(scenario, takers, plan, cores, progress, result.skipped)
     progress.say(f"{len(result.series)} series measured")

@@ -183,21 +183,23 @@ class Circuit:
         if self._on_transition is None:
             return
         limit = self.limit
-        self._on_transition(Transition(
-            at=now,
-            before=before,
-            after=after,
-            cause=signal,
-            generation=self.generation,
-            in_flight=limit.in_flight,
-            limit=limit.limit,
-            ceiling=self.table.ceiling,
-            work_rate=limit.work_rate,
-            baseline_s=self.baseline.mean_s,
-            failures=failures,
-            successes=successes,
-            waiting=self.room.waiting,
-        ))  # fmt: skip
+        self._on_transition(
+            Transition(
+                at=now,
+                before=before,
+                after=after,
+                cause=signal,
+                generation=self.generation,
+                in_flight=limit.in_flight,
+                limit=limit.limit,
+                ceiling=self.table.ceiling,
+                work_rate=limit.work_rate,
+                baseline_s=self.baseline.mean_s,
+                failures=failures,
+                successes=successes,
+                waiting=self.room.waiting,
+            )
+        )
 
     def _enter(self, now: float, before: State, signal: Signal) -> None:
         """Set up what belongs to the new state, and nothing else."""

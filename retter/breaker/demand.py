@@ -115,11 +115,13 @@ class DemandTable:
         left -= self._forgotten * self._fade_of(now - self._forgotten_at)
         if left <= 0:
             return 0.0
-        demands = sorted([
-            self._demand[slot] * self._faded(slot, now)
-            for client, slot in self._slots.items()
-            if client > NOBODY
-        ])  # fmt: skip
+        demands = sorted(
+            [
+                self._demand[slot] * self._faded(slot, now)
+                for client, slot in self._slots.items()
+                if client > NOBODY
+            ]
+        )
         count = len(demands)
         left += 1e-6 * left  # sums in another order
         for demand in demands:

@@ -125,9 +125,12 @@ class ConcurrencyTable:
         """Find the rank from which on requests fail; return whether that lowers the ceiling."""
         rows = self.rows
         edge = _edge(
-            rows, [row.failed for row in rows], [row.outcomes for row in rows],
-            constants.FAILED_SHARE_MIN, constants.CHANCE,
-        )  # fmt: skip
+            rows,
+            [row.failed for row in rows],
+            [row.outcomes for row in rows],
+            constants.FAILED_SHARE_MIN,
+            constants.CHANCE,
+        )
         before = self.ceiling
         self.ceiling = inf if edge is None else max(constants.SPARE + 1, rows[edge].first - 1.0)
         return self.ceiling < before
@@ -136,9 +139,12 @@ class ConcurrencyTable:
         """Find the rank from which on answers come late; return whether there is one."""
         rows = self.rows
         edge = _edge(
-            rows, [row.late for row in rows], [row.in_time + row.late for row in rows],
-            constants.LATE_SHARE_MIN, constants.LATE_CHANCE,
-        )  # fmt: skip
+            rows,
+            [row.late for row in rows],
+            [row.in_time + row.late for row in rows],
+            constants.LATE_SHARE_MIN,
+            constants.LATE_CHANCE,
+        )
         self.late_from = inf if edge is None else float(rows[edge].first)
         return edge is not None
 

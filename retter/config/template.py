@@ -58,14 +58,17 @@ def _about(setting: Setting) -> str:
 
 
 def _comment(text: str) -> str:
-    return textwrap.fill(
-        text,
-        COLUMNS,
-        initial_indent="# ",
-        subsequent_indent="# ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    ) + "\n"  # fmt: skip
+    return (
+        textwrap.fill(
+            text,
+            COLUMNS,
+            initial_indent="# ",
+            subsequent_indent="# ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        + "\n"
+    )
 
 
 def _line(setting: Setting) -> str:

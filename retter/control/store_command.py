@@ -286,9 +286,13 @@ def _filter(options: argparse.Namespace) -> Any:
             raise ConfigError(f"store list: --prefix: {error}") from None
         prefix = host.lower() + target
     return Filter(
-        prefix, _OWNERS.get(options.owner), options.older, options.younger, options.larger,
+        prefix,
+        _OWNERS.get(options.owner),
+        options.older,
+        options.younger,
+        options.larger,
         options.smaller,
-    )  # fmt: skip
+    )
 
 
 def _list(settings: Settings, options: argparse.Namespace) -> int:
@@ -449,9 +453,12 @@ def _compact(settings: Settings, options: argparse.Namespace) -> int:
         raise ConfigError(f"store compact: a RETTER uses {path}{who}; stop it first")
     with _progress() as tell:
         done = compact(
-            path, settings.store_disk_bytes, time.time(), settings.max_stale_s,
+            path,
+            settings.store_disk_bytes,
+            time.time(),
+            settings.max_stale_s,
             lambda octets: tell(words.size(octets)),
-        )  # fmt: skip
+        )
     gone = done.entries_before - done.entries_after
     text = (
         f"{words.size(done.bytes_before)} before, {words.size(done.bytes_after)} now\n"

@@ -19,12 +19,22 @@ def parser() -> argparse.ArgumentParser:
         description="A small shop with a finite database, to see RETTER work.",
     )
     add = options.add_argument
-    add("--listen", metavar="HOST:PORT", help=f"address of the shop (default {LISTEN}; "
-        "port 0 chooses a free port, which the first printed line shows)")  # fmt: skip
-    add("--control", metavar="HOST:PORT", help="also serve the knobs and figures here, "
-        "so that they work while the shop is dead")  # fmt: skip
-    add("--with-proxy", metavar="[HOST]:PORT", help="start RETTER here, in front of the shop, "
-        "each in its own process")  # fmt: skip
+    add(
+        "--listen",
+        metavar="HOST:PORT",
+        help=f"address of the shop (default {LISTEN}; "
+        "port 0 chooses a free port, which the first printed line shows)",
+    )
+    add(
+        "--control",
+        metavar="HOST:PORT",
+        help="also serve the knobs and figures here, so that they work while the shop is dead",
+    )
+    add(
+        "--with-proxy",
+        metavar="[HOST]:PORT",
+        help="start RETTER here, in front of the shop, each in its own process",
+    )
     knobs = options.add_argument_group("initial knobs (change them later at /knobs)")
     knob = knobs.add_argument
     knob("--connections", help="database connections (default 8)")
@@ -34,8 +44,11 @@ def parser() -> argparse.ArgumentParser:
         choices=[str(model) for model in Model],
         help="distribution of query times (default fixed)",
     )
-    knob("--backlog", metavar="N", help="pages that may wait for a connection; more get an error "
-         "(default: no limit)")  # fmt: skip
+    knob(
+        "--backlog",
+        metavar="N",
+        help="pages that may wait for a connection; more get an error (default: no limit)",
+    )
     knob("--overflow-status", metavar="STATUS", help="status of that error: 503 (default) or 500")
     knob("--seed", type=int, help="make the random service times repeatable")
     return options

@@ -164,8 +164,9 @@ class ShopConnection(asyncio.Protocol):
         if gone:
             return
         if isinstance(made, EventStream):
-            self._send_head(200, [(b"Content-Type", b"text/event-stream"),
-                                  (b"Cache-Control", b"no-store")])  # fmt: skip
+            self._send_head(
+                200, [(b"Content-Type", b"text/event-stream"), (b"Cache-Control", b"no-store")]
+            )
             self._next_event(made, 1)
         else:
             self._send(made)
@@ -229,10 +230,11 @@ class ShopConnection(asyncio.Protocol):
         body = text.encode("utf-8", "replace") + b"\n"
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._write(
-                self._head_bytes(status, [(b"Content-Length", b"%d" % len(body)),
-                                          (b"Connection", b"close")])
+                self._head_bytes(
+                    status, [(b"Content-Length", b"%d" % len(body)), (b"Connection", b"close")]
+                )
                 + (self._h11.send(h11.Data(data=body)) or b"")
-            )  # fmt: skip
+            )
         self._close()
 
     def _write(self, data: bytes) -> None:

@@ -97,8 +97,14 @@ class Shop:
             return Page(lambda: action(self, request), queries=1)
         if request.method == "POST":
             return Page(lambda: self._problem(request, 404, "There is no such form here."))
-        return Page(lambda: Reply(b"GET, HEAD and POST are served here.\n", 405, TEXT,
-                                  ((b"Allow", b"GET, HEAD, POST"),)))  # fmt: skip
+        return Page(
+            lambda: Reply(
+                b"GET, HEAD and POST are served here.\n",
+                405,
+                TEXT,
+                ((b"Allow", b"GET, HEAD, POST"),),
+            )
+        )
 
     def failed(self, request: Request, result: Result) -> Reply:
         """Return the response to a page whose queries have failed."""

@@ -106,8 +106,9 @@ def packed_removals(removals: Removals) -> bytes:
         "keys": [one.hex() for one in removals.keys],
         "superseded": [one.hex() for one in removals.superseded],
         "purges": [[_hex(one) for one in purge] for purge in removals.purges],
-        "everything": removals.everything, "personal": removals.personal,
-    }  # fmt: skip
+        "everything": removals.everything,
+        "personal": removals.personal,
+    }
     return json.dumps({name: value for name, value in said.items() if value}).encode()
 
 
@@ -116,13 +117,14 @@ def unpacked_removals(payload: bytes) -> Removals:
     try:
         said = json.loads(payload)
         removals = Removals(
-            bool(said.get("everything")), bool(said.get("personal")),
+            bool(said.get("everything")),
+            bool(said.get("personal")),
             {bytes.fromhex(one) for one in said.get("owners", ())},
             set(map(int, said.get("marks", ()))),
             {bytes.fromhex(one) for one in said.get("keys", ())},
             [_purge(one) for one in said.get("purges", ())],
             {bytes.fromhex(one) for one in said.get("superseded", ())},
-        )  # fmt: skip
+        )
     except (ValueError, TypeError, AttributeError):
         return Removals(everything=True)  # its checksum is right, but its content is unknown
     if any(len(owner) != OWNER_BYTES for owner in removals.owners):

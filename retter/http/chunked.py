@@ -32,10 +32,12 @@ TRAILER_BYTES_MAX: Final = 8 * 1024
 SMALL_CHUNK_BYTES: Final = 16
 # Chunks of less than that: where they come in thousands, each step of Python would be felt. The
 # size is looked back at, since what follows it has to be of that length.
-_SMALL_SIZES: Final = b"|".join([
-    rb"(?<=%b\r\n).{%d}" % (b"[%x%X]" % (size, size) if size > 9 else b"%d" % size, size)
-    for size in range(1, SMALL_CHUNK_BYTES)
-])  # fmt: skip
+_SMALL_SIZES: Final = b"|".join(
+    [
+        rb"(?<=%b\r\n).{%d}" % (b"[%x%X]" % (size, size) if size > 9 else b"%d" % size, size)
+        for size in range(1, SMALL_CHUNK_BYTES)
+    ]
+)
 _small_chunks: Final = re.compile(
     rb"(?:0{0,15}+[1-9a-fA-F]\r\n(?:" + _SMALL_SIZES + rb")\r\n)+", re.DOTALL
 ).match

@@ -59,9 +59,14 @@ def _days_since_1970(year: int, month: int, day: int) -> int:
     if month < 3:  # a year ends with February here, and with a leap day
         year, month = year - 1, month + 12
     return (
-        365 * year + year // 4 - year // 100 + year // 400
-        + (153 * month - 457) // 5 + day - 719_469
-    )  # fmt: skip
+        365 * year
+        + year // 4
+        - year // 100
+        + year // 400
+        + (153 * month - 457) // 5
+        + day
+        - 719_469
+    )
 
 
 def format_http_date(utc: tuple[int, int, int, int, int, int, int, int, int]) -> str:

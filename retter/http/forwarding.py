@@ -92,8 +92,11 @@ class ForwardingFields:
         name = peer.encode() or b"unix:"
         self._via = b"Via: 1.1 retter (%b)\r\n\r\n" % instance
         self._fixed = b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
-            name, name, proto, self._via,
-        )  # fmt: skip
+            name,
+            name,
+            proto,
+            self._via,
+        )
 
     def end_of_head(self, request: RequestHead) -> bytes:
         """Return what comes after RequestHead.forward, with the empty line."""
@@ -108,8 +111,11 @@ class ForwardingFields:
             chain = name if real_ip == name else real_ip + b", " + name
         proto = request.first(b"x-forwarded-proto") or self.proto
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
-            chain, real_ip, proto, self._via,
-        )  # fmt: skip
+            chain,
+            real_ip,
+            proto,
+            self._via,
+        )
 
     def client_of(self, request: RequestHead) -> str:
         """Return the client's address as we believe it, the same as in X-Real-IP; "" for unix."""

@@ -164,10 +164,15 @@ _CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"
 # Fields that decide how the request is framed, forwarded or refused.
 _JUDGED_IN_REQUESTS = frozenset(
     {
-        b"content-length", b"transfer-encoding", b"te", b"upgrade", b"expect", b"via",
+        b"content-length",
+        b"transfer-encoding",
+        b"te",
+        b"upgrade",
+        b"expect",
+        b"via",
         b"x-forwarded-host",
     }
-)  # fmt: skip
+)
 _REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
 
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
@@ -239,7 +244,7 @@ class _RequestForm:
         "soft_at",
         "template",
         "variant_key",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,
@@ -257,9 +262,10 @@ class _RequestForm:
         connections: list[bytes] = []
         if b"connection" in present:
             connections = [
-                value.lower() for name, (_, value) in zip(names, lines, strict=True)
+                value.lower()
+                for name, (_, value) in zip(names, lines, strict=True)
                 if name == b"connection" and value is not None
-            ]  # fmt: skip
+            ]
         self._lines = lines
         values = [value for _, value in lines]
         fields = tuple([(name, value or b"") for name, value in zip(names, values, strict=True)])

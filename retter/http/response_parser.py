@@ -103,7 +103,7 @@ class _ResponseForm:
         "stored",
         "undated",
         "varies",
-    )  # fmt: skip
+    )
 
     def __init__(self, lines: Lines, eligibility: Eligibility | None) -> None:
         names = [name.lower() for name, _ in lines]

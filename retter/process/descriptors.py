@@ -56,7 +56,9 @@ def fit_descriptors(settings: Settings) -> Settings:
     if settings.connections_max <= connections_max:
         return settings
     log.warning(
-        "fewer-connections", connections_max=connections_max, descriptors=limit,
+        "fewer-connections",
+        connections_max=connections_max,
+        descriptors=limit,
         advice="raise `ulimit -Hn` (LimitNOFILE= in a systemd unit)",
-    )  # fmt: skip
+    )
     return replace(settings, connections_max=connections_max)

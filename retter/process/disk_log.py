@@ -26,21 +26,27 @@ class DiskLog:
         if disk.set_aside and not self._set_aside_logged:
             self._set_aside_logged = True
             log.warning(
-                "store-set-aside", reason=disk.set_aside, store=disk.path,
+                "store-set-aside",
+                reason=disk.set_aside,
+                store=disk.path,
                 advice=f"it is kept as {disk.path}.broken-TIME; RETTER began a new one",
-            )  # fmt: skip
+            )
         if disk.trouble and not self._trouble_logged:
             self._trouble_logged = True
             log.error(
-                "store-failed", error=disk.trouble, store=disk.path,
+                "store-failed",
+                error=disk.trouble,
+                store=disk.path,
                 advice="RETTER serves from memory; the next start sets the file aside",
-            )  # fmt: skip
+            )
         if disk.commit_failures > self._failures:
             if not self._failing:
                 log.error(
-                    "store-not-written", error=disk.last_failure, store=disk.path,
+                    "store-not-written",
+                    error=disk.last_failure,
+                    store=disk.path,
                     advice="RETTER serves from memory and tries again every five seconds",
-                )  # fmt: skip
+                )
             self._failing = True
             self._failures, self._commits = disk.commit_failures, disk.commits
         elif self._failing and disk.commits > self._commits:

@@ -125,7 +125,7 @@ class LoopFaults:
             dropped=dropped - self._dropped_logged,
             store_memory=store_memory,
             advice="lower --store-memory, or raise the memory limit of the process or the machine",
-        )  # fmt: skip
+        )
         self._out_logged, self._dropped_logged = errors, dropped
 
     # -- descriptors
@@ -135,9 +135,11 @@ class LoopFaults:
             self._room_made_at = now
             closed = sum(self._services.clients.make_room() for _ in range(ROOM_CONNECTIONS))
             log.warning(
-                "no-descriptors", error=error.strerror, idle_closed=closed,
+                "no-descriptors",
+                error=error.strerror,
+                idle_closed=closed,
                 advice="raise `ulimit -n` (LimitNOFILE= in a systemd unit)",
-            )  # fmt: skip
+            )
 
     # -- our own
 

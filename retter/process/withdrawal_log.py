@@ -27,7 +27,9 @@ class WithdrawalLog:
         before, self._seen_at = self._seen_at, now
         if now - before > AGAIN_S:
             log.warning(
-                "refused-pages-kept", pages=withdrawals.pages, of=withdrawals.recent,
+                "refused-pages-kept",
+                pages=withdrawals.pages,
+                of=withdrawals.recent,
                 advice="is a deployment broken? Many pages answer 4xx; their stored responses are "
                 "kept. retter purge removes them",
-            )  # fmt: skip
+            )

@@ -103,12 +103,17 @@ def build_services(
     pool = pool_class(
         address,
         lambda pool: upstream_connection(
-            counters, pool, loop, heads.response_memo, heads.response_parser,
-            services.settings.head_bytes_max, services.http_date,
+            counters,
+            pool,
+            loop,
+            heads.response_memo,
+            heads.response_parser,
+            services.settings.head_bytes_max,
+            services.http_date,
         ),
         loop,
         **pool_options(settings),
-    )  # fmt: skip
+    )
     clients = ClientRegistry(
         settings, loop, counters, peers, bound, lambda: pool.open + pool.dialling
     )

@@ -68,7 +68,7 @@ class DownstreamConnection(Requester):
         "out",
         "peer",
         "requests",
-    )  # fmt: skip
+    )
 
     def __init__(self, services: Services, proto: bytes = b"http", peer: str | None = None) -> None:
         self._services = services
@@ -441,10 +441,14 @@ class DownstreamConnection(Requester):
         self.last = True
         self.out.write(
             services.answers.error(
-                None, error.status, error.reason, Persistence.CLOSE,
-                date=services.http_date(), detail=str(error),
+                None,
+                error.status,
+                error.reason,
+                Persistence.CLOSE,
+                date=services.http_date(),
+                detail=str(error),
             )
-        )  # fmt: skip
+        )
         self.end(sending=True)
 
     def end(self, sending: bool = False) -> None:

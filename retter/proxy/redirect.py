@@ -85,14 +85,19 @@ class RedirectingRequests(ClientRequests):
             b"HTTP/1.1 %b\r\nDate: %b\r\nLocation: %b\r\nContent-Length: 0\r\nVia: 1.1 retter\r\n"
             b"%b\r\n"
             % (line, services.http_date().encode(), location, connection.begin_answer(head).value)
-        )  # fmt: skip
+        )
         status = int(line[:3])
         services.counters.count_own(parsed.kind is Kind.GET, Reason.HTTPS_REDIRECT, status)
         if services.access_log is not None:
             services.access_log.add(
-                connection.forwarding.client_of(head), head, parsed.identity, status, "retter",
-                Reason.HTTPS_REDIRECT, 0.0,
-            )  # fmt: skip
+                connection.forwarding.client_of(head),
+                head,
+                parsed.identity,
+                status,
+                "retter",
+                Reason.HTTPS_REDIRECT,
+                0.0,
+            )
 
 
 class RedirectingConnection(DownstreamConnection):

@@ -73,10 +73,13 @@ class TLSConnection(Preamble):
         services.loop.call_soon(self._pass_on, transport)
         try:
             secured = await services.loop.start_tls(
-                transport, self, self._context, server_side=True,
+                transport,
+                self,
+                self._context,
+                server_side=True,
                 ssl_handshake_timeout=services.settings.head_timeout_s + LATER_S,
                 ssl_shutdown_timeout=SHUTDOWN_S,
-            )  # fmt: skip
+            )
         except OSError:  # ssl.SSLError is one: no TLS, no version in common, no patience
             secured = None
         # uvloop returns a transport even for a connection that was aborted meanwhile.

@@ -117,7 +117,7 @@ class UpstreamConnection:
         "made_at",
         "request_complete",
         "reused",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,

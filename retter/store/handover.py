@@ -67,10 +67,12 @@ class SlotWriter:
 
         keepable = tuple([(*one[:NO_STORE], False, *one[NO_STORE + 1 :]) for one in records])
         packed = pack(key, keepable, marks, b"", now, now, number_of)
-        beside = b"".join([
-            _beside.pack(one.no_store, one.stored_by, one.given_to, one.others_at)
-            for one in map(as_stored, records)
-        ])  # fmt: skip
+        beside = b"".join(
+            [
+                _beside.pack(one.no_store, one.stored_by, one.given_to, one.others_at)
+                for one in map(as_stored, records)
+            ]
+        )
         data = _slot.pack(len(records), for_disk) + beside + packed.data
         if len(packed.bodies) == len(records) and len(data) <= PAYLOAD_BYTES_MAX:
             for number, body in new:

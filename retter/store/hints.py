@@ -122,9 +122,10 @@ def made_of(request: RequestHead, owner_class: OwnerClass, rules: OwnerRules) ->
     if owner_class is OwnerClass.UNREAD:
         return ["more cookies or parameters than are read"]
     parts = [
-        f"header {shown(name)}" for name, _ in request.identity_fields
+        f"header {shown(name)}"
+        for name, _ in request.identity_fields
         if rules.field_kinds[name] is FieldKind.CREDENTIAL
-    ]  # fmt: skip
+    ]
     cookies = cookies_of(request, rules)
     if cookies.unclear:
         return [*parts, "the whole of Cookie, which applications read in different ways"]

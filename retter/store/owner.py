@@ -292,9 +292,10 @@ def _digest(rules: OwnerRules, parts: list[tuple[bytes, bytes, bytes]]) -> bytes
             hasher.update(tag + _lengths(len(name), len(value)) + name + value)
     else:
         hasher.update(
-            b"".join([tag + _lengths(len(name), len(value)) + name + value
-                      for tag, name, value in parts])
-        )  # fmt: skip
+            b"".join(
+                [tag + _lengths(len(name), len(value)) + name + value for tag, name, value in parts]
+            )
+        )
     return hasher.digest()
 
 
@@ -449,10 +450,12 @@ def _followed(
         if place is None:
             continue
         before, after = parts[:at], parts[at + 1 :]
-        earlier = tuple([
-            (_digest(rules, [*before, (b"G", name, one), *after]), until)
-            for one, until in place.earlier
-        ])  # fmt: skip
+        earlier = tuple(
+            [
+                (_digest(rules, [*before, (b"G", name, one), *after]), until)
+                for one, until in place.earlier
+            ]
+        )
         who = [*before, (b"G", name, place.lineage), *after]
         return who, Rolling(key, place.generation, earlier), [
             place.lineage, *[one for one, _ in place.earlier],

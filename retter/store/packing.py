@@ -132,20 +132,32 @@ def pack(
             continue
         pieces.append(
             _variant.pack(
-                one.status, flags, wall - (now - one.stored_at), one.age_s, one.age_max_s,
-                one.received_age_s, one.generation, len(body),
-                *map(len, texts), *map(len, short), name,
+                one.status,
+                flags,
+                wall - (now - one.stored_at),
+                one.age_s,
+                one.age_max_s,
+                one.received_age_s,
+                one.generation,
+                len(body),
+                *map(len, texts),
+                *map(len, short),
+                name,
             )
-        )  # fmt: skip
+        )
         pieces += texts
         pieces += short
         bodies.append((name, body))
     if not bodies:
         return Packed(b"", ())
-    data = b"".join([
-        _slot.pack(FORMAT_VERSION, len(bodies), len(marks), len(key)),
-        key, *[_mark.pack(mark) for mark in marks], *pieces,
-    ])  # fmt: skip
+    data = b"".join(
+        [
+            _slot.pack(FORMAT_VERSION, len(bodies), len(marks), len(key)),
+            key,
+            *[_mark.pack(mark) for mark in marks],
+            *pieces,
+        ]
+    )
     return Packed(_checksum.pack(crc32(data)) + data, tuple(bodies))
 
 
@@ -261,11 +273,13 @@ def superseded(data: bytes) -> bytes:
 
 def with_bodies(found: Unpacked, bodies: list[bytes], now: float) -> tuple[Record, ...]:
     """Return the variants that may still be served, with their bodies."""
-    return tuple([
-        (*one[:BODY], body, *one[BODY + 1 :])
-        for one, body in zip(found.variants, bodies, strict=True)
-        if one.age_max_s != WITHDRAWN and one.age(now) <= one.age_max_s
-    ])  # fmt: skip
+    return tuple(
+        [
+            (*one[:BODY], body, *one[BODY + 1 :])
+            for one, body in zip(found.variants, bodies, strict=True)
+            if one.age_max_s != WITHDRAWN and one.age(now) <= one.age_max_s
+        ]
+    )
 
 
 def pack_body(body: bytes, checksum: Callable[[bytes | memoryview], int] = crc32) -> bytes:

@@ -188,9 +188,10 @@ def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRu
 def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
     """Return the marks of the sessions and credentials that an answer sets."""
     values = [
-        cookie.value for cookie in cookies_set(response)
+        cookie.value
+        for cookie in cookies_set(response)
         if rules.cookie_kinds[cookie.name] in (SESSION, LIKELY, CREDENTIAL)
-    ]  # fmt: skip
+    ]
     return marks_of(values, rules)
 
 

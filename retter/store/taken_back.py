@@ -98,14 +98,18 @@ class TakenBack:
             return None
         slot = self._shelves.slots[key]
         gone = [
-            one for one in slot
-            if one[AGE_MAX] != WITHDRAWN  # else it belongs to the withdrawal that has hidden it
-            and one[GENERATION] <= generation and (not asked or one[ASKED] == asked)
-        ]  # fmt: skip
-        hidden = tuple([
-            (*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) if one in gone else one
+            one
             for one in slot
-        ])  # fmt: skip
+            if one[AGE_MAX] != WITHDRAWN  # else it belongs to the withdrawal that has hidden it
+            and one[GENERATION] <= generation
+            and (not asked or one[ASKED] == asked)
+        ]
+        hidden = tuple(
+            [
+                (*one[:AGE_MAX], WITHDRAWN, *one[AGE_MAX + 1 :]) if one in gone else one
+                for one in slot
+            ]
+        )
         self._shelves.slots[key] = hidden
         if self._shelves.behind is not None:
             self._shelves.behind.withdrawn(key, now)

@@ -70,9 +70,14 @@ class Removals:
 
     def __bool__(self) -> bool:
         return bool(
-            self.everything or self.personal or self.owners or self.marks or self.keys
-            or self.purges or self.superseded
-        )  # fmt: skip
+            self.everything
+            or self.personal
+            or self.owners
+            or self.marks
+            or self.keys
+            or self.purges
+            or self.superseded
+        )
 
     def take(self, key: bytes, marks: Iterable[int] = ()) -> bool:
         """Return whether a slot is taken back."""

@@ -214,10 +214,17 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_figures_of_the_process(busy: FakeAdmin) -> None:
     found = values(busy)
-    own = {name: found[f"process_{name}", ()] for name in (
-        "resident_memory_bytes", "virtual_memory_bytes", "cpu_seconds_total", "open_fds", "max_fds",
-        "start_time_seconds",
-    )}  # fmt: skip
+    own = {
+        name: found[f"process_{name}", ()]
+        for name in (
+            "resident_memory_bytes",
+            "virtual_memory_bytes",
+            "cpu_seconds_total",
+            "open_fds",
+            "max_fds",
+            "start_time_seconds",
+        )
+    }
     assert own["virtual_memory_bytes"] > own["resident_memory_bytes"] > 10_000_000
     assert own["max_fds"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     started_s = time.time() - own["start_time_seconds"]

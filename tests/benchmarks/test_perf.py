@@ -43,10 +43,17 @@ def window(cpu_us: float, *, number: int = 0, requests: int = 100_000, errors: i
     """Return a window of a second with a cost, two thirds of it in the kernel."""
     seconds = cpu_us * requests / 1e6
     return Window(
-        round=number, cpu_user_s=seconds / 3, cpu_system_s=2 * seconds / 3, requests=requests,
-        seconds=1.0, p50_us=round(10 * cpu_us), p99_us=round(30 * cpu_us), p999_us=2000,
-        errors=errors, calibration_ms=9.0,
-    )  # fmt: skip
+        round=number,
+        cpu_user_s=seconds / 3,
+        cpu_system_s=2 * seconds / 3,
+        requests=requests,
+        seconds=1.0,
+        p50_us=round(10 * cpu_us),
+        p99_us=round(30 * cpu_us),
+        p999_us=2000,
+        errors=errors,
+        calibration_ms=9.0,
+    )
 
 
 def windows(*costs: float) -> list[Window]:
@@ -58,20 +65,29 @@ def result(**costs: float) -> Result:
     """Return a result of forward-64 and forward-idle-10k with these costs by peer."""
     series = [
         Series(
-            scenario, peer.replace("_", "-"), f"{peer} -c DIR/conf",
+            scenario,
+            peer.replace("_", "-"),
+            f"{peer} -c DIR/conf",
             windows(*(cost * factor for factor in (1.0, 1.01, 1.9, 1.02, 1.85))),
-            rss_start_bytes=31_500_000, rss_after_bytes=33_000_000,
+            rss_start_bytes=31_500_000,
+            rss_after_bytes=33_000_000,
             idle_connections=9_000 if "idle" in scenario else 0,
-            idle_bytes=2_400.0 if "idle" in scenario else 0, system_calls={"read": 2.0, "write": 2},
+            idle_bytes=2_400.0 if "idle" in scenario else 0,
+            system_calls={"read": 2.0, "write": 2},
         )
         for scenario in ("forward-64", "forward-idle-10k")
         for peer, cost in costs.items()
-    ]  # fmt: skip
+    ]
     return Result(
-        began="2025-11-03T10:00:00+00:00", commit="0123456789ab", flags=["run"], seconds=1,
-        machine={"cpu": "Testing 3000"}, versions={"nginx": "nginx/1.22.1"},
-        skipped=["caddy: not installed"], series=series,
-    )  # fmt: skip
+        began="2025-11-03T10:00:00+00:00",
+        commit="0123456789ab",
+        flags=["run"],
+        seconds=1,
+        machine={"cpu": "Testing 3000"},
+        versions={"nginx": "nginx/1.22.1"},
+        skipped=["caddy: not installed"],
+        series=series,
+    )
 
 
 # -- Figures
@@ -237,8 +253,9 @@ def test_scenarios_have_their_own_names() -> None:
 def test_choice_of_scenarios() -> None:
     """By name, by --quick, by --smoke, and never silently fewer than were asked for."""
     assert [one.name for one in chosen("store-1, forward-1", quick=False, smoke=False)] == [
-        "store-1", "forward-1",
-    ]  # fmt: skip
+        "store-1",
+        "forward-1",
+    ]
     assert len(chosen(None, quick=False, smoke=False)) == len(SCENARIOS)
     assert all(one.main for one in chosen(None, quick=True, smoke=False))
     assert {one.name for one in chosen(None, quick=False, smoke=True)} == set(SMOKE)
@@ -436,8 +453,9 @@ def test_who_is_watched_is_measured_beside_who_is_not(tmp_path: Path) -> None:
     (scenario,) = chosen("forward-admin", quick=False, smoke=False)
     (other,) = chosen("forward-64", quick=False, smoke=False)
     site = peers.Site(1, 2, tmp_path, scenario, 3, 1000)
-    commands = {peer.name: list(peer.command(site)) for peer in peers.PEERS
-                if peer.serves(scenario)}  # fmt: skip
+    commands = {
+        peer.name: list(peer.command(site)) for peer in peers.PEERS if peer.serves(scenario)
+    }
     where = {name: command[command.index("--admin") + 1] for name, command in commands.items()}
     assert where == {"retter": "127.0.0.1:3", "retter-unwatched": "off"}
     assert "retter-unwatched" not in {peer.name for peer in peers.PEERS if peer.serves(other)}

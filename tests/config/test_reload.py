@@ -31,8 +31,10 @@ def test_what_cannot_change_is_named_and_stays() -> None:
     assert (new.settings.drain_s, new.settings.keep_alive_s) == (3, 75)
     assert new.changed == {"--drain": "3s", "--keep-alive": "75s", "--no-headers": "false"}
     assert new.restart == {
-        "--listen": ":80 :81", "--upstream": ":2", "--admin-token": "(hidden)",
-    }  # fmt: skip
+        "--listen": ":80 :81",
+        "--upstream": ":2",
+        "--admin-token": "(hidden)",
+    }
     assert reloaded(present, present) == (present, {}, {})
 
 

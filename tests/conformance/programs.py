@@ -46,9 +46,14 @@ def _need(program: str, package: str) -> str:
 
 def _run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, capture_output=True, text=True, errors="replace", timeout=PROGRAM_TIMEOUT_S,
-        cwd=ROOT, check=False,
-    )  # fmt: skip
+        command,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=PROGRAM_TIMEOUT_S,
+        cwd=ROOT,
+        check=False,
+    )
 
 
 @contextlib.contextmanager
@@ -105,8 +110,10 @@ def slowhttptest() -> Iterator[Check]:
     program = _need("slowhttptest", "slowhttptest")
     for name, (target, *arguments) in _MODES.items():
         application = ApplicationProgram()
-        limits = [f"--{limit}={LIMIT_S}s" for limit in
-                  ("head-timeout", "body-idle-timeout", "write-timeout", "keep-alive")]  # fmt: skip
+        limits = [
+            f"--{limit}={LIMIT_S}s"
+            for limit in ("head-timeout", "body-idle-timeout", "write-timeout", "keep-alive")
+        ]
         with _behind(application, "--upstream", application.upstream, *limits) as retter:
             with _Visitors(retter.port) as visitors:
                 done = _run(
@@ -116,11 +123,16 @@ def slowhttptest() -> Iterator[Check]:
                 )  # fmt: skip
             output = _COLOURS.sub("", done.stdout + done.stderr)
             services = re.findall(r"service available:\s+(\w+)", output)
-            yield Check(f"{name}: it says that the service is available",
-                        bool(services) and set(services) == {"YES"})  # fmt: skip
+            yield Check(
+                f"{name}: it says that the service is available",
+                bool(services) and set(services) == {"YES"},
+            )
             good = visitors.statuses.count(200)
-            yield Check(f"{name}: every visitor is answered", good == len(visitors.statuses) > 20,
-                        f"{good} of {len(visitors.statuses)}")  # fmt: skip
+            yield Check(
+                f"{name}: every visitor is answered",
+                good == len(visitors.statuses) > 20,
+                f"{good} of {len(visitors.statuses)}",
+            )
             if "-X" not in arguments:  # what is on its way to them is in the kernel's hands
                 closed = "No open connections left" in output
                 yield Check(f"{name}: the slow ones lose their connections", closed)

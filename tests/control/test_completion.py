@@ -34,9 +34,14 @@ def shell(name: str) -> str:
 
 def run(*command: str, folder: Path) -> list[str]:
     done = subprocess.run(
-        command, cwd=folder, env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=DEADLINE_S, check=True,
-    )  # fmt: skip
+        command,
+        cwd=folder,
+        env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
     assert "rror" not in done.stderr
     return done.stdout.split("\n")
 

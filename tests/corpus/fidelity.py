@@ -40,9 +40,11 @@ def _requests() -> Iterator[Request]:
     for method in EVERY_METHOD:
         yield Request(f"method {method.decode()}", method + b" / HTTP/1.1")
         yield Request(
-            f"method {method.decode()} with a body", method + b" /x HTTP/1.1",
-            b"Content-Length: 3\r\n", b"\x00\r\n",
-        )  # fmt: skip
+            f"method {method.decode()} with a body",
+            method + b" /x HTTP/1.1",
+            b"Content-Length: 3\r\n",
+            b"\x00\r\n",
+        )
     for target in (
         b"/?", b"/?a&&b=&=c", b"/%41%2F%2f%00%zz", b"/a//b/./../c", b"/;p=1/x;q", b"/~u/!$&'()*+,;=:@",
         b"/" + b"u" * 8191, b"/?" + b"q=%20&" * 1300, b"/a?b?c", b"/[]{}|\\^`\"<>",
@@ -88,8 +90,11 @@ def _requests() -> Iterator[Request]:
     )
     yield Request("an empty value", b"GET / HTTP/1.1", b"X: \r\n")
     yield Request("every octet of a name", b"GET / HTTP/1.1", b"!#$%&'*+-.^_`|~09azAZ: x\r\n")
-    yield Request("conditions and ranges", b"GET / HTTP/1.1",
-                  b'If-None-Match: "a", W/"b"\r\nRange: bytes=0-1,5-\r\nIf-Range: "a"\r\n')  # fmt: skip
+    yield Request(
+        "conditions and ranges",
+        b"GET / HTTP/1.1",
+        b'If-None-Match: "a", W/"b"\r\nRange: bytes=0-1,5-\r\nIf-Range: "a"\r\n',
+    )
     yield Request(
         "credentials", b"GET / HTTP/1.1", b"Authorization: Basic eA==\r\nProxy-Authorization: x\r\n"
     )
@@ -125,8 +130,12 @@ def _requests() -> Iterator[Request]:
     chunked = b"Transfer-Encoding: chunked\r\n"
     yield Request("chunks", b"POST / HTTP/1.1", chunked, b"3\r\nabc\r\n0\r\n\r\n")
     yield Request("no chunks", b"POST / HTTP/1.1", chunked, b"0\r\n\r\n")
-    yield Request("trailers", b"POST / HTTP/1.1", b"Trailer: X-Sum\r\n" + chunked,
-                  b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nx-SUM: \xff\r\n\r\n")  # fmt: skip
+    yield Request(
+        "trailers",
+        b"POST / HTTP/1.1",
+        b"Trailer: X-Sum\r\n" + chunked,
+        b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nx-SUM: \xff\r\n\r\n",
+    )
     yield Request(
         "a client that takes trailers", b"GET / HTTP/1.1", b"TE: trailers\r\nConnection: TE\r\n"
     )
@@ -138,13 +147,24 @@ def _requests() -> Iterator[Request]:
         b"x",
         line_gets=b"POST / HTTP/1.1",
     )
-    yield Request("what Connection names ends here", b"GET / HTTP/1.1", b"X: 1\r\nConnection: x, y\r\nY: 2\r\nZ: 3\r\n",
-                  gets=b"Z: 3\r\n")  # fmt: skip
-    yield Request("what is protected does not", b"GET / HTTP/1.1",
-                  b"Cookie: a=b\r\nConnection: cookie, authorization, content-type\r\nContent-Type: x\r\n",
-                  gets=b"Cookie: a=b\r\nContent-Type: x\r\n")  # fmt: skip
-    yield Request("hop-by-hop fields end here", b"GET / HTTP/1.1",
-                  b"Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: gzip\r\nConnection: keep-alive\r\n", gets=b"")  # fmt: skip
+    yield Request(
+        "what Connection names ends here",
+        b"GET / HTTP/1.1",
+        b"X: 1\r\nConnection: x, y\r\nY: 2\r\nZ: 3\r\n",
+        gets=b"Z: 3\r\n",
+    )
+    yield Request(
+        "what is protected does not",
+        b"GET / HTTP/1.1",
+        b"Cookie: a=b\r\nConnection: cookie, authorization, content-type\r\nContent-Type: x\r\n",
+        gets=b"Cookie: a=b\r\nContent-Type: x\r\n",
+    )
+    yield Request(
+        "hop-by-hop fields end here",
+        b"GET / HTTP/1.1",
+        b"Keep-Alive: 5\r\nProxy-Connection: x\r\nTE: gzip\r\nConnection: keep-alive\r\n",
+        gets=b"",
+    )
 
 
 def _length(lines: bytes, body: bytes = b"hello", status: bytes = b"200 OK") -> bytes:
@@ -207,14 +227,33 @@ def _answers() -> Iterator[Answer]:
     yield Answer("chunks", chunked + CHUNKS)
     yield Answer("no chunks", chunked + b"0\r\n\r\n")
     yield Answer("trailers", chunked + b"5\r\nhello\r\n0\r\nX-Sum: 1\r\nx-sum: 2\r\n\r\n")
-    yield Answer("chunks for HTTP/1.0", chunked + CHUNKS, b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\nhello",
-                 request=OLD_KEPT, closed=True)  # fmt: skip
-    yield Answer("trailers for HTTP/1.0", chunked + b"5\r\nhello\r\n0\r\nX: 1\r\n\r\n",
-                 b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\nhello", request=OLD, closed=True)  # fmt: skip
-    yield Answer("a length for HTTP/1.0", _length(b""), _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
-                 request=OLD, closed=True)  # fmt: skip
-    yield Answer("a length for HTTP/1.0 that is kept alive", _length(b""),
-                 _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"), request=OLD_KEPT)  # fmt: skip
+    yield Answer(
+        "chunks for HTTP/1.0",
+        chunked + CHUNKS,
+        b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\nhello",
+        request=OLD_KEPT,
+        closed=True,
+    )
+    yield Answer(
+        "trailers for HTTP/1.0",
+        chunked + b"5\r\nhello\r\n0\r\nX: 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: y\r\nConnection: close\r\n\r\nhello",
+        request=OLD,
+        closed=True,
+    )
+    yield Answer(
+        "a length for HTTP/1.0",
+        _length(b""),
+        _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        request=OLD,
+        closed=True,
+    )
+    yield Answer(
+        "a length for HTTP/1.0 that is kept alive",
+        _length(b""),
+        _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: keep-alive\r\n\r\n"),
+        request=OLD_KEPT,
+    )
     old = _length(b"").replace(b"HTTP/1.1", b"HTTP/1.0")
     yield Answer("HTTP/1.0 from the application", old, _length(b""), ends=True)
     yield Answer(
@@ -229,15 +268,26 @@ def _answers() -> Iterator[Answer]:
         chunked + CHUNKS,
         ends=True,
     )
-    yield Answer("HTTP/1.0 until the end for HTTP/1.0", b"HTTP/1.0 200 OK\r\n\r\nhello",
-                 b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello", request=OLD, ends=True, closed=True)  # fmt: skip
+    yield Answer(
+        "HTTP/1.0 until the end for HTTP/1.0",
+        b"HTTP/1.0 200 OK\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
+        request=OLD,
+        ends=True,
+        closed=True,
+    )
     yield Answer("100", b"HTTP/1.1 100 Continue\r\n\r\n" + _length(b""))
     yield Answer(
         "102 and 103",
         b"HTTP/1.1 102 P\r\n\r\nHTTP/1.1 103 E\r\nLink: </a>\r\nLink: </b>\r\n\r\n" + _length(b""),
     )
-    yield Answer("103 for HTTP/1.0", b"HTTP/1.1 103 E\r\nLink: </a>\r\n\r\n" + _length(b""),
-                 _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), request=OLD, closed=True)  # fmt: skip
+    yield Answer(
+        "103 for HTTP/1.0",
+        b"HTTP/1.1 103 E\r\nLink: </a>\r\n\r\n" + _length(b""),
+        _length(b"").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"),
+        request=OLD,
+        closed=True,
+    )
     yield Answer(
         "what Connection names ends here",
         _length(b"X: 1\r\nConnection: x\r\nZ: 3\r\n"),
@@ -248,8 +298,11 @@ def _answers() -> Iterator[Answer]:
         _length(b"Keep-Alive: timeout=5\r\nConnection: keep-alive\r\n"),
         _length(b""),
     )
-    yield Answer("what is protected does not", _length(b"Set-Cookie: a=b\r\nConnection: set-cookie, content-length\r\n"),
-                 _length(b"Set-Cookie: a=b\r\n"))  # fmt: skip
+    yield Answer(
+        "what is protected does not",
+        _length(b"Set-Cookie: a=b\r\nConnection: set-cookie, content-length\r\n"),
+        _length(b"Set-Cookie: a=b\r\n"),
+    )
 
 
 REQUESTS: list[Request] = list(_requests())

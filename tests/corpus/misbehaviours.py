@@ -88,9 +88,13 @@ def _stages() -> Iterator[Misbehaviour]:
         sends = tuple([piece for piece in sends if piece])
         for then, status in ((Then.CLOSE, 502), (Then.RESET, 502), (Then.SILENCE, 504)):
             yield Misbehaviour(
-                f"{then.value} {stage}", sends, CUT if passed else status, then,
-                body=body, informational=informational,
-            )  # fmt: skip
+                f"{then.value} {stage}",
+                sends,
+                CUT if passed else status,
+                then,
+                body=body,
+                informational=informational,
+            )
         if not passed:
             yield Misbehaviour(
                 f"sends garbage {stage}", (*sends, GARBAGE), 502, informational=informational
@@ -98,20 +102,39 @@ def _stages() -> Iterator[Misbehaviour]:
     for stage in ("in a chunk size", "after a chunk", "after the last chunk", "in the trailers"):
         sends, body, _, _ = STAGES[stage]
         yield Misbehaviour(f"sends garbage {stage}", (*sends, GARBAGE), CUT, body=body)
-    yield Misbehaviour("resets in a body that ends with the connection", (CLOSE_HEAD, b"hel"), CUT,
-                       Then.RESET, body=b"hel")  # fmt: skip
-    yield Misbehaviour("falls silent in a body that ends with the connection", (CLOSE_HEAD, b"hel"),
-                       CUT, Then.SILENCE, body=b"hel")  # fmt: skip
-    yield Misbehaviour("closes to end the body, as it may", (CLOSE_HEAD, b"hel", b"lo"), 200,
-                       Then.CLOSE, body=b"hello")  # fmt: skip
+    yield Misbehaviour(
+        "resets in a body that ends with the connection",
+        (CLOSE_HEAD, b"hel"),
+        CUT,
+        Then.RESET,
+        body=b"hel",
+    )
+    yield Misbehaviour(
+        "falls silent in a body that ends with the connection",
+        (CLOSE_HEAD, b"hel"),
+        CUT,
+        Then.SILENCE,
+        body=b"hel",
+    )
+    yield Misbehaviour(
+        "closes to end the body, as it may",
+        (CLOSE_HEAD, b"hel", b"lo"),
+        200,
+        Then.CLOSE,
+        body=b"hello",
+    )
     yield Misbehaviour("closes to end an empty body", (CLOSE_HEAD,), 200, Then.CLOSE)
     for request, name in ((POST, "a POST"), (HALF_POST, "half a POST"), (HALF_CHUNKS, "half the chunks"),
                           (HEAD, "a HEAD"), (UPGRADE, "an upgrade")):  # fmt: skip
         for then in (Then.CLOSE, Then.RESET):
             yield Misbehaviour(
-                f"{then.value} on {name}", (), 502, then, request,
+                f"{then.value} on {name}",
+                (),
+                502,
+                then,
+                request,
                 client_closed=request in (HALF_POST, HALF_CHUNKS),
-            )  # fmt: skip
+            )
 
 
 BAD_HEADS = [
@@ -157,8 +180,9 @@ def _heads() -> Iterator[Misbehaviour]:
     )
     yield Misbehaviour(
         "frames a 204 by two lengths",
-        (b"HTTP/1.1 204 None\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",), 502,
-    )  # fmt: skip
+        (b"HTTP/1.1 204 None\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n",),
+        502,
+    )
     yield Misbehaviour(
         "a huge field", (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000 + b"\r\n\r\n",), 502
     )
@@ -211,12 +235,30 @@ def _informational() -> Iterator[Misbehaviour]:
     )
     yield Misbehaviour("a flood of 103", (HINTS * 200,), 502, informational=16)
     yield Misbehaviour("a flood of 103, one by one", (HINTS,) * 20, 502, informational=16)
-    yield Misbehaviour("a 100 that nobody waits for", (b"HTTP/1.1 100 Continue\r\n\r\n" + OK,), 200, body=b"ok",
-                       informational=1, reused=True)  # fmt: skip
-    yield Misbehaviour("a 199", (b"HTTP/1.1 199 Hm\r\nX: y\r\n\r\n" + OK,), 200, body=b"ok", informational=1,
-                       reused=True)  # fmt: skip
-    yield Misbehaviour("a 103 with a length", (HINTS[:-2] + b"Content-Length: 2\r\n\r\n" + OK,), 200, body=b"ok",
-                       informational=1, reused=True)  # fmt: skip
+    yield Misbehaviour(
+        "a 100 that nobody waits for",
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + OK,),
+        200,
+        body=b"ok",
+        informational=1,
+        reused=True,
+    )
+    yield Misbehaviour(
+        "a 199",
+        (b"HTTP/1.1 199 Hm\r\nX: y\r\n\r\n" + OK,),
+        200,
+        body=b"ok",
+        informational=1,
+        reused=True,
+    )
+    yield Misbehaviour(
+        "a 103 with a length",
+        (HINTS[:-2] + b"Content-Length: 2\r\n\r\n" + OK,),
+        200,
+        body=b"ok",
+        informational=1,
+        reused=True,
+    )
     yield Misbehaviour("a 103 with a body", (HINTS + b"body" + OK,), 502, informational=1)
     switch = b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     yield Misbehaviour("an unasked 101", (switch,), 502)
@@ -225,9 +267,12 @@ def _informational() -> Iterator[Misbehaviour]:
     yield Misbehaviour("an unasked 101 to a POST", (switch,), 502, request=POST)
     yield Misbehaviour("an unasked 101 after a 103", (HINTS + switch,), 502, informational=1)
     yield Misbehaviour(
-        "a 101 before the request is complete", (switch,), 502, client_closed=True,
+        "a 101 before the request is complete",
+        (switch,),
+        502,
+        client_closed=True,
         request=UPGRADE[:-2] + b"Transfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n",
-    )  # fmt: skip
+    )
 
 
 def _bodies_that_must_not_be() -> Iterator[Misbehaviour]:
@@ -277,8 +322,10 @@ def _extra_bytes() -> Iterator[Misbehaviour]:
         )
         yield Misbehaviour(
             f"{_shown(extra)!r} after the last chunk",
-            (CHUNKED_HEAD + b"2\r\nok\r\n0\r\n\r\n" + extra,), 200, body=b"ok",
-        )  # fmt: skip
+            (CHUNKED_HEAD + b"2\r\nok\r\n0\r\n\r\n" + extra,),
+            200,
+            body=b"ok",
+        )
         yield Misbehaviour(
             f"{_shown(extra)!r} with the last octet", (OK[:-1], b"k" + extra), 200, body=b"ok"
         )
@@ -299,30 +346,64 @@ def _early_answers() -> Iterator[Misbehaviour]:
             body=b"ok",
             client_closed=True,
         )
-        yield Misbehaviour(f"half an answer to {shown}, then closes", (LENGTH_HEAD + b"hello",), CUT, Then.CLOSE,
-                           request, body=b"hello")  # fmt: skip
-        yield Misbehaviour(f"half an answer to {shown}, then resets", (LENGTH_HEAD + b"hello",), CUT, Then.RESET,
-                           request, body=b"hello")  # fmt: skip
+        yield Misbehaviour(
+            f"half an answer to {shown}, then closes",
+            (LENGTH_HEAD + b"hello",),
+            CUT,
+            Then.CLOSE,
+            request,
+            body=b"hello",
+        )
+        yield Misbehaviour(
+            f"half an answer to {shown}, then resets",
+            (LENGTH_HEAD + b"hello",),
+            CUT,
+            Then.RESET,
+            request,
+            body=b"hello",
+        )
         yield Misbehaviour(f"an answer to {shown} that ends with the connection", (CLOSE_HEAD + b"ok",), 200,
                            Then.CLOSE, request, body=b"ok", client_closed=True)  # fmt: skip
         yield Misbehaviour(
             f"garbage to {shown}", (GARBAGE,), 502, request=request, client_closed=True
         )
-        yield Misbehaviour(f"413 and a close to {shown}", (b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n",), 413,
-                           Then.CLOSE, request, client_closed=True)  # fmt: skip
+        yield Misbehaviour(
+            f"413 and a close to {shown}",
+            (b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n",),
+            413,
+            Then.CLOSE,
+            request,
+            client_closed=True,
+        )
 
 
 def _drip() -> Iterator[Misbehaviour]:
-    yield Misbehaviour("a head that drips for ever", tuple([b"HTTP/1.1 200 OK"[i : i + 1] for i in range(15)]), 504,
-                       pause_s=0.5)  # fmt: skip
+    yield Misbehaviour(
+        "a head that drips for ever",
+        tuple([b"HTTP/1.1 200 OK"[i : i + 1] for i in range(15)]),
+        504,
+        pause_s=0.5,
+    )
     yield Misbehaviour(
         "fields that drip for ever", (b"HTTP/1.1 200 OK\r\n", *[b"X: y\r\n"] * 12), 504, pause_s=0.5
     )
     yield Misbehaviour("103s that drip for ever", (HINTS,) * 12, 504, pause_s=0.55, informational=6)
-    yield Misbehaviour("a body that drips in time", (LENGTH_HEAD, *[b"x"] * 10), 200, body=b"x" * 10, pause_s=1.0,
-                       reused=True)  # fmt: skip
-    yield Misbehaviour("chunks that drip in time", (CHUNKED_HEAD, *[b"1\r\nx\r\n"] * 10, b"0\r\n\r\n"), 200,
-                       body=b"x" * 10, pause_s=1.0, reused=True)  # fmt: skip
+    yield Misbehaviour(
+        "a body that drips in time",
+        (LENGTH_HEAD, *[b"x"] * 10),
+        200,
+        body=b"x" * 10,
+        pause_s=1.0,
+        reused=True,
+    )
+    yield Misbehaviour(
+        "chunks that drip in time",
+        (CHUNKED_HEAD, *[b"1\r\nx\r\n"] * 10, b"0\r\n\r\n"),
+        200,
+        body=b"x" * 10,
+        pause_s=1.0,
+        reused=True,
+    )
     yield Misbehaviour(
         "a body that drips too slowly", (LENGTH_HEAD + b"x", b"x"), CUT, body=b"x", pause_s=3.2
     )

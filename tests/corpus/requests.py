@@ -422,9 +422,10 @@ def _taken() -> Iterator[Taken]:
     yield Taken("HTTP/1.2 is HTTP/1.1", _get(line=b"GET / HTTP/1.2"), (_plain(),))
     yield Taken("empty lines before the request line", b"\r\n\r\n" + _get(), (_plain(),))
     yield Taken(
-        "an empty line after a body", _post(LENGTH, b"hello\r\n") + _get(),
+        "an empty line after a body",
+        _post(LENGTH, b"hello\r\n") + _get(),
         (_plain(b"POST / HTTP/1.1", LENGTH, body=b"hello"), _plain()),
-    )  # fmt: skip
+    )
     for target, path, host in (
         (b"http://b/x?y", b"/x?y", b"b"), (b"HTTP://B:80", b"/", b"B:80"), (b"https://b?q", b"/?q", b"b"),
         (b"http://b//x", b"//x", b"b"),
@@ -438,18 +439,32 @@ def _taken() -> Iterator[Taken]:
                  b"/%", b"/http://c/", b"/x?http://c/", b"/|^`{}\"<>"):  # fmt: skip
         line = b"GET " + path + b" HTTP/1.1"
         yield Taken(f"path {_shown(path)}", _get(line=line), (_plain(line),))
-    yield Taken("CL.0: a body with GET stays a body", _get(b"Content-Length: %d\r\n" % len(SMUGGLED)) + SMUGGLED,
-                (_plain(lines=b"Content-Length: %d\r\n" % len(SMUGGLED), body=SMUGGLED),))  # fmt: skip
+    yield Taken(
+        "CL.0: a body with GET stays a body",
+        _get(b"Content-Length: %d\r\n" % len(SMUGGLED)) + SMUGGLED,
+        (_plain(lines=b"Content-Length: %d\r\n" % len(SMUGGLED), body=SMUGGLED),),
+    )
     chunked = b"%x\r\n" % len(SMUGGLED) + SMUGGLED + b"\r\n0\r\n\r\n"
-    yield Taken("a request inside a chunk stays a body", _post(CHUNKED, chunked),
-                (_plain(b"POST / HTTP/1.1", CHUNKED, body=chunked),))  # fmt: skip
-    yield Taken("a length of 0 and a next request", _post(b"Content-Length: 0\r\n", SMUGGLED),
-                (_plain(b"POST / HTTP/1.1", b"Content-Length: 0\r\n"), SMUGGLED))  # fmt: skip
-    yield Taken("no length: what follows is a request", _post(b"", SMUGGLED),
-                (_plain(b"POST / HTTP/1.1"), SMUGGLED))  # fmt: skip
-    yield Taken("chunks, cut and extended as one likes, are one body",
-                _post(CHUNKED, b"0002;a=b\r\nhe\r\n3;c\r\nllo\r\n000;d=\"e\"\r\n\r\n") + SMUGGLED,
-                (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS), SMUGGLED))  # fmt: skip
+    yield Taken(
+        "a request inside a chunk stays a body",
+        _post(CHUNKED, chunked),
+        (_plain(b"POST / HTTP/1.1", CHUNKED, body=chunked),),
+    )
+    yield Taken(
+        "a length of 0 and a next request",
+        _post(b"Content-Length: 0\r\n", SMUGGLED),
+        (_plain(b"POST / HTTP/1.1", b"Content-Length: 0\r\n"), SMUGGLED),
+    )
+    yield Taken(
+        "no length: what follows is a request",
+        _post(b"", SMUGGLED),
+        (_plain(b"POST / HTTP/1.1"), SMUGGLED),
+    )
+    yield Taken(
+        "chunks, cut and extended as one likes, are one body",
+        _post(CHUNKED, b'0002;a=b\r\nhe\r\n3;c\r\nllo\r\n000;d="e"\r\n\r\n') + SMUGGLED,
+        (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS), SMUGGLED),
+    )
     for name in (b"Content_Length: 5", b"Transfer_Encoding: chunked", b"X_Forwarded_For: 6.6.6.6",
                  b"X-Forwarded_Proto: https", b"x_real_ip: 6.6.6.6", b"X-Forwarded-For: 6.6.6.6",
                  b"X-Forwarded-Host: evil", b"Forwarded: for=6.6.6.6", b"X-Real-IP: 6.6.6.6",
@@ -476,15 +491,22 @@ def _taken() -> Iterator[Taken]:
         b"Via",
         b"Expect",
     ):
-        line = {b"Host": b"", b"Via": b"Via: 1.1 x\r\n", b"Content-Length": b"Content-Length: 0\r\n",
-                b"Expect": b"Expect: 100-continue\r\n"}.get(protected, protected + b": x\r\n")  # fmt: skip
+        line = {
+            b"Host": b"",
+            b"Via": b"Via: 1.1 x\r\n",
+            b"Content-Length": b"Content-Length: 0\r\n",
+            b"Expect": b"Expect: 100-continue\r\n",
+        }.get(protected, protected + b": x\r\n")
         yield Taken(
             f"Connection: {protected.decode()} removes nothing",
             _get(b"Connection: " + protected + b"\r\n" + line),
             (_plain(lines=line),),
         )
-    yield Taken("Connection names a field twice over", _get(b"Connection: a, A\r\nConnection: ,b,\r\na: 1\r\nB: 2\r\n"),
-                (_plain(),))  # fmt: skip
+    yield Taken(
+        "Connection names a field twice over",
+        _get(b"Connection: a, A\r\nConnection: ,b,\r\na: 1\r\nB: 2\r\n"),
+        (_plain(),),
+    )
     for offer in (b"h2c", b"H2C, h2c", b"HTTP/2.0", b"TLS/1.0"):
         yield Taken(
             f"Upgrade: {offer.decode()} is not offered on",
@@ -496,8 +518,12 @@ def _taken() -> Iterator[Taken]:
             (_plain(),),
         )
     yield Taken("Upgrade without Connection", _get(b"Upgrade: websocket\r\n"), (_plain(),))
-    yield Taken("nothing is answered after Connection: close", _get(b"Connection: close\r\n") + SMUGGLED,
-                (_plain(),), closed=True)  # fmt: skip
+    yield Taken(
+        "nothing is answered after Connection: close",
+        _get(b"Connection: close\r\n") + SMUGGLED,
+        (_plain(),),
+        closed=True,
+    )
     for lines in (b"Connection: CLOSE\r\n", b"Connection:close\t\r\n", b"Connection: keep-alive, close\r\n",
                   b"Connection: keep-alive\r\nConnection: close\r\n", b"Connection: ,, close ,\r\n",
                   b"connection: x\r\nCONNECTION: Close\r\n"):  # fmt: skip
@@ -510,8 +536,11 @@ def _taken() -> Iterator[Taken]:
     for lines in (b"Connection: clo se\r\n", b'Connection: "close"\r\n', b"Connection: closed\r\n",
                   b"Connection:\r\n", b"Proxy-Connection: close\r\n", b"Connection: close;x\r\n"):  # fmt: skip
         yield Taken(f"no close: {_shown(lines)}", _get(lines) + SMUGGLED, (_plain(), SMUGGLED))
-    yield Taken("HTTP/1.0 that is kept alive", b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED,
-                (_plain(), SMUGGLED))  # fmt: skip
+    yield Taken(
+        "HTTP/1.0 that is kept alive",
+        b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED,
+        (_plain(), SMUGGLED),
+    )
     for line in (b"OPTIONS * HTTP/1.1", b"OPTIONS http://a HTTP/1.1"):
         yield Taken(
             f"{line.decode()} asks for the server itself",
@@ -519,36 +548,83 @@ def _taken() -> Iterator[Taken]:
             (_plain(b"OPTIONS * HTTP/1.1"),),
         )
     for named in (b"Transfer-Encoding", b"transfer-encoding, close"):
-        yield Taken(f"Connection: {named.decode()} takes no framing away", _post(b"Connection: " + named + b"\r\n" + CHUNKED, CHUNKS),
-                    (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS),), closed=b"close" in named)  # fmt: skip
-    yield Taken("Connection: Content-Length takes no framing away", _post(b"Connection: Content-Length\r\n" + LENGTH, b"hello") + SMUGGLED,
-                (_plain(b"POST / HTTP/1.1", LENGTH, body=b"hello"), SMUGGLED))  # fmt: skip
+        yield Taken(
+            f"Connection: {named.decode()} takes no framing away",
+            _post(b"Connection: " + named + b"\r\n" + CHUNKED, CHUNKS),
+            (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS),),
+            closed=b"close" in named,
+        )
+    yield Taken(
+        "Connection: Content-Length takes no framing away",
+        _post(b"Connection: Content-Length\r\n" + LENGTH, b"hello") + SMUGGLED,
+        (_plain(b"POST / HTTP/1.1", LENGTH, body=b"hello"), SMUGGLED),
+    )
     for value in (b"Chunked", b"\tchunked \t", b"CHUNKED"):
-        yield Taken(f"Transfer-Encoding {_shown(value)!r} is chunked",
-                    _post(b"Transfer-Encoding: " + value + b"\r\n", CHUNKS) + SMUGGLED,
-                    (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS), SMUGGLED))  # fmt: skip
-    yield Taken("an upgrade that is refused: what follows is a request",
-                _get(b"Connection: Upgrade\r\nUpgrade: websocket\r\n") + SMUGGLED,
-                (_plain(lines=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"), SMUGGLED))  # fmt: skip
-    yield Taken("an upgrade with a body",
-                _post(b"Connection: Upgrade\r\nUpgrade: x\r\n" + LENGTH, b"hello") + SMUGGLED,
-                (_plain(b"POST / HTTP/1.1", LENGTH + b"Connection: Upgrade\r\nUpgrade: x\r\n", body=b"hello"), SMUGGLED))  # fmt: skip
-    yield Taken("sixteen zeros are the last chunk", _post(CHUNKED, b"0" * 16 + b"\r\n\r\n") + SMUGGLED,
-                (_plain(b"POST / HTTP/1.1", CHUNKED, body=b"0\r\n\r\n"), SMUGGLED))  # fmt: skip
-    yield Taken("a trailer that announces itself changes nothing",
-                _post(b"Trailer: Content-Length\r\n" + CHUNKED, CHUNKS) + SMUGGLED,
-                (_plain(b"POST / HTTP/1.1", b"Trailer: Content-Length\r\n" + CHUNKED, body=CHUNKS), SMUGGLED))  # fmt: skip
-    yield Taken("nothing is answered after HTTP/1.0", b"GET / HTTP/1.0\r\nHost: a\r\n\r\n" + SMUGGLED,
-                (_plain(),), closed=True)  # fmt: skip
-    yield Taken("garbage behind a request is refused in its turn", _get() + b"garbage\r\n\r\n",
-                (_plain(),), answers=2, closed=True)  # fmt: skip
-    yield Taken("garbage behind a body is refused in its turn", _post(LENGTH, b"hello" + b"\x00garbage\r\n\r\n"),
-                (_plain(b"POST / HTTP/1.1", LENGTH, body=b"hello"),), answers=2, closed=True)  # fmt: skip
-    yield Taken("garbage behind chunks is refused in its turn", _post(CHUNKED, CHUNKS + b"0\r\n\r\n"),
-                (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS),), answers=2, closed=True)  # fmt: skip
-    yield Taken("trailers that may not be are left out",
-                _post(CHUNKED, b"0\r\nX-Sum: 1\r\nCookie: x\r\nX-Forwarded-For: 6\r\n\r\n"),
-                (_plain(b"POST / HTTP/1.1", CHUNKED, body=b"0\r\nX-Sum: 1\r\n\r\n"),))  # fmt: skip
+        yield Taken(
+            f"Transfer-Encoding {_shown(value)!r} is chunked",
+            _post(b"Transfer-Encoding: " + value + b"\r\n", CHUNKS) + SMUGGLED,
+            (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS), SMUGGLED),
+        )
+    yield Taken(
+        "an upgrade that is refused: what follows is a request",
+        _get(b"Connection: Upgrade\r\nUpgrade: websocket\r\n") + SMUGGLED,
+        (_plain(lines=b"Connection: Upgrade\r\nUpgrade: websocket\r\n"), SMUGGLED),
+    )
+    yield Taken(
+        "an upgrade with a body",
+        _post(b"Connection: Upgrade\r\nUpgrade: x\r\n" + LENGTH, b"hello") + SMUGGLED,
+        (
+            _plain(
+                b"POST / HTTP/1.1", LENGTH + b"Connection: Upgrade\r\nUpgrade: x\r\n", body=b"hello"
+            ),
+            SMUGGLED,
+        ),
+    )
+    yield Taken(
+        "sixteen zeros are the last chunk",
+        _post(CHUNKED, b"0" * 16 + b"\r\n\r\n") + SMUGGLED,
+        (_plain(b"POST / HTTP/1.1", CHUNKED, body=b"0\r\n\r\n"), SMUGGLED),
+    )
+    yield Taken(
+        "a trailer that announces itself changes nothing",
+        _post(b"Trailer: Content-Length\r\n" + CHUNKED, CHUNKS) + SMUGGLED,
+        (
+            _plain(b"POST / HTTP/1.1", b"Trailer: Content-Length\r\n" + CHUNKED, body=CHUNKS),
+            SMUGGLED,
+        ),
+    )
+    yield Taken(
+        "nothing is answered after HTTP/1.0",
+        b"GET / HTTP/1.0\r\nHost: a\r\n\r\n" + SMUGGLED,
+        (_plain(),),
+        closed=True,
+    )
+    yield Taken(
+        "garbage behind a request is refused in its turn",
+        _get() + b"garbage\r\n\r\n",
+        (_plain(),),
+        answers=2,
+        closed=True,
+    )
+    yield Taken(
+        "garbage behind a body is refused in its turn",
+        _post(LENGTH, b"hello" + b"\x00garbage\r\n\r\n"),
+        (_plain(b"POST / HTTP/1.1", LENGTH, body=b"hello"),),
+        answers=2,
+        closed=True,
+    )
+    yield Taken(
+        "garbage behind chunks is refused in its turn",
+        _post(CHUNKED, CHUNKS + b"0\r\n\r\n"),
+        (_plain(b"POST / HTTP/1.1", CHUNKED, body=CHUNKS),),
+        answers=2,
+        closed=True,
+    )
+    yield Taken(
+        "trailers that may not be are left out",
+        _post(CHUNKED, b"0\r\nX-Sum: 1\r\nCookie: x\r\nX-Forwarded-For: 6\r\n\r\n"),
+        (_plain(b"POST / HTTP/1.1", CHUNKED, body=b"0\r\nX-Sum: 1\r\n\r\n"),),
+    )
 
 
 TAKEN: list[Taken] = list(_taken())

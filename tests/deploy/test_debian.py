@@ -23,9 +23,14 @@ from tests.real.wire import fetch
 
 def run(*command: str | Path, **variables: str) -> str:
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, check=False, timeout=60,
-        env=os.environ | variables, cwd="/",
-    )  # fmt: skip
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | variables,
+        cwd="/",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -102,8 +107,9 @@ def test_it_brings_the_program_with_what_it_needs(installed: Installed) -> None:
 
 
 def test_its_settings_are_those_of_the_declaration(installed: Installed) -> None:
-    shown = run(*installed.command("--config", str(installed.root / "etc/retter.toml"),
-                                   "--check-config"))  # fmt: skip
+    shown = run(
+        *installed.command("--config", str(installed.root / "etc/retter.toml"), "--check-config")
+    )
     assert re.search(r"^listen +\S+retter.toml: listen +:80$", shown, re.MULTILINE)
     assert re.search(r"^upstream +\S+retter.toml: upstream +:8080$", shown, re.MULTILINE)
 
@@ -145,8 +151,11 @@ def test_systemd_understands_its_units(installed: Installed) -> None:
         shutil.copy(installed.root / "lib/systemd/system" / name, installed.root / name)
     done = subprocess.run(
         [analyze, "verify", "--man=no", *installed.root.glob("retter.s*")],
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     complaints = [line for line in done.stderr.splitlines() if "retter" in line]
     assert [line for line in complaints if "is not executable" not in line] == []
     assert "retter:" in (installed.root / "etc/passwd").read_text()

@@ -54,9 +54,14 @@ class Trial:
         for there, here in self._places.items():
             command = command.replace(there, here)
         done = subprocess.run(
-            [shutil.which("bash") or "bash", "-c", " ".join([command, *more])], cwd=ROOT,
-            env=self._environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
+            [shutil.which("bash") or "bash", "-c", " ".join([command, *more])],
+            cwd=ROOT,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -100,9 +105,7 @@ def test_each_command_of_the_page_has_its_step() -> None:
 
 def test_the_first_command_starts_an_application_and_ends_it(tmp_path: Path) -> None:
     port = free_port()
-    program = Program([
-        sys.executable, "-m", "benchmarks.overload.wordpress", "--port", str(port)
-    ])  # fmt: skip
+    program = Program([sys.executable, "-m", "benchmarks.overload.wordpress", "--port", str(port)])
     try:
         line = program.wait_for_line(lambda line: "Ctrl-C ends all" in line)
         process = Path("/proc") / re.findall(r"process (\d+)", line)[0]

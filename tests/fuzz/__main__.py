@@ -81,14 +81,19 @@ def drive(seconds: int) -> None:
     (FOLDER / "learned").mkdir(exist_ok=True)
     atheris.Setup(
         [
-            sys.argv[0], str(FOLDER / "learned"), str(FOLDER / "seeds"),
-            f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", f"-timeout={HANG_S}",
-            f"-rss_limit_mb={MEMORY_MB_MAX}", f"-artifact_prefix={FOLDER}{os.sep}",
+            sys.argv[0],
+            str(FOLDER / "learned"),
+            str(FOLDER / "seeds"),
+            f"-max_total_time={seconds}",
+            f"-max_len={INPUT_BYTES_MAX}",
+            f"-timeout={HANG_S}",
+            f"-rss_limit_mb={MEMORY_MB_MAX}",
+            f"-artifact_prefix={FOLDER}{os.sep}",
             "-print_final_stats=1",
         ],
         one,
         custom_mutator=mutated,
-    )  # fmt: skip
+    )
     atheris.Fuzz()
 
 
@@ -100,8 +105,11 @@ def fuzz(seconds: int) -> int:
     before = {path for pattern in FINDINGS for path in FOLDER.glob(pattern)}
     driver = subprocess.Popen(
         [sys.executable, "-m", "tests.fuzz", "--drive", "--seconds", str(seconds)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="backslashreplace",
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="backslashreplace",
+    )
     executions = "?"
     assert driver.stdout is not None
     for line in driver.stdout:

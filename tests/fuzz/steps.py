@@ -224,8 +224,13 @@ def seeds() -> Iterator[tuple[str, int, tuple[Step, ...]]]:
             (Step(CONNECTS), asks, *pieces[:20], *_THEN[wrong.then], late, *_NEXT),
         )
     for number, request in enumerate(fidelity.REQUESTS):
-        sends = Step(CLIENT_SENDS, 0, 0, number % 256, request.line + b"\r\nHost: a\r\n"
-                     + request.lines + b"\r\n" + request.body)  # fmt: skip
+        sends = Step(
+            CLIENT_SENDS,
+            0,
+            0,
+            number % 256,
+            request.line + b"\r\nHost: a\r\n" + request.lines + b"\r\n" + request.body,
+        )
         yield request.name, number % 256, (Step(CONNECTS), sends, Step(UPSTREAM_ANSWERS), *_NEXT)
     for number, answer in enumerate(fidelity.ANSWERS):
         asks = Step(CLIENT_SENDS, 0, 0, 0, answer.request)
@@ -234,11 +239,18 @@ def seeds() -> Iterator[tuple[str, int, tuple[Step, ...]]]:
         yield answer.name, number % 256, (Step(CONNECTS), asks, sends, *ends, *_NEXT)
     for one in range(len(PROPER_REQUESTS)):
         for other in range(len(PROPER_ANSWERS)):
-            yield f"proper {one} and {other}", one + other, (
-                Step(CLIENT_ASKS, 0, one, other), Step(UPSTREAM_ANSWERS, 0, other, one),
-                Step(CLIENT_ASKS, 0, one), Step(PASSES, what=30), Step(UPSTREAM_ANSWERS, 0, 5),
-                *_NEXT,
-            )  # fmt: skip
+            yield (
+                f"proper {one} and {other}",
+                one + other,
+                (
+                    Step(CLIENT_ASKS, 0, one, other),
+                    Step(UPSTREAM_ANSWERS, 0, other, one),
+                    Step(CLIENT_ASKS, 0, one),
+                    Step(PASSES, what=30),
+                    Step(UPSTREAM_ANSWERS, 0, 5),
+                    *_NEXT,
+                ),
+            )
 
     for start, piece, end in REPEATED_REQUESTS:
         sends = Step(CLIENT_REPEATS, 0, what_repeats(piece, end), 0, start + piece + end)

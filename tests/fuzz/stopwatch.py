@@ -43,7 +43,9 @@ def longest(runs: list[Stopwatch]) -> Hold | None:
     """
     if len({len(run.holds) for run in runs}) > 1:
         return None  # they were not the same
-    least = [min(of_each, key=lambda one: one.cpu_s) for of_each in
-             zip(*[run.holds for run in runs], strict=True)]  # fmt: skip
+    least = [
+        min(of_each, key=lambda one: one.cpu_s)
+        for of_each in zip(*[run.holds for run in runs], strict=True)
+    ]
     too_long = [one for one in least if one.is_too_long]
     return max(too_long, key=lambda one: one.cpu_s, default=None)

@@ -417,10 +417,14 @@ class World:
         """All that has been written and decided; the same for the same steps."""
         instance = self.proxy.services.peers.instance
         ends = [
-            (_RETRY_AFTER.sub(b"soon", end.received.replace(instance, b"me")),
-             end.peer.closed, end.peer.transport.aborted, end.peer.transport.reading)
+            (
+                _RETRY_AFTER.sub(b"soon", end.received.replace(instance, b"me")),
+                end.peer.closed,
+                end.peer.transport.aborted,
+                end.peer.transport.reading,
+            )
             for end in (*self.clients, *self.upstreams)
-        ]  # fmt: skip
+        ]
         stats = self.proxy.proxy.stats()
         del stats["memo"]
         return ends, stats

@@ -111,10 +111,14 @@ def test_what_is_chunked_is_decoded_however_it_is_cut(
 
 SIZED = st.builds(
     lambda data, zeros, upper: (b"0" * zeros + (b"%X" if upper else b"%x") % len(data), data),
-    st.lists(st.sampled_from([b"a", b"\r\n", b"1\r\nb\r\n", b"0\r\n\r\n", b"\xff"]), min_size=1,
-             max_size=9).map(b"".join),
-    st.integers(0, 14), st.booleans(),
-)  # fmt: skip
+    st.lists(
+        st.sampled_from([b"a", b"\r\n", b"1\r\nb\r\n", b"0\r\n\r\n", b"\xff"]),
+        min_size=1,
+        max_size=9,
+    ).map(b"".join),
+    st.integers(0, 14),
+    st.booleans(),
+)
 
 
 @given(chunks=st.lists(SIZED, max_size=8), data=st.data())

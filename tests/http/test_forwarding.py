@@ -85,20 +85,24 @@ def test_a_trusted_peers_chain_is_extended() -> None:
     assert told("10.0.0.1") == ["10.0.0.1", "10.0.0.1", "http"]
     assert told("") == ["unix:", "unix:", "http"]
     fields = (
-        (b"X-Forwarded-For", b"6.6.6.6, 192.0.2.1"), (b"X-Forwarded-For", b"10.0.0.2"),
+        (b"X-Forwarded-For", b"6.6.6.6, 192.0.2.1"),
+        (b"X-Forwarded-For", b"10.0.0.2"),
         (b"X-Forwarded-Proto", b"https"),
-    )  # fmt: skip
+    )
     assert told("10.0.0.1", *fields) == [
-        "6.6.6.6, 192.0.2.1, 10.0.0.2, 10.0.0.1", "192.0.2.1", "https",
-    ]  # fmt: skip
+        "6.6.6.6, 192.0.2.1, 10.0.0.2, 10.0.0.1",
+        "192.0.2.1",
+        "https",
+    ]
     # What the client itself may have sent: a proxy that writes the list lets it through.
     assert told("10.0.0.1", *fields, (b"X-Real-IP", b"192.0.2.9"))[1] == "192.0.2.1"
 
 
 def test_x_real_ip_counts_where_there_is_no_list_and_both_are_told_alike() -> None:
     assert told("10.0.0.1", (b"X-Real-IP", b"192.0.2.9"))[:2] == [
-        "192.0.2.9, 10.0.0.1", "192.0.2.9",
-    ]  # fmt: skip
+        "192.0.2.9, 10.0.0.1",
+        "192.0.2.9",
+    ]
     for nonsense in (b"", b"nobody", b'192.0.2.1 - - "GET /forged HTTP/1.1"'):
         assert told("10.0.0.1", (b"X-Real-IP", nonsense))[:2] == ["10.0.0.1", "10.0.0.1"]
     assert ForwardingFields("10.0.0.1", b"http", b"me", Trust(NETWORKS, unix=False)).trusted

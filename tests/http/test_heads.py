@@ -17,9 +17,13 @@ from tests.support.harness import FakeProxy, body_of, field, get, reply, split_a
 
 def parser(*, trusted: bool = False, form_bytes_max: int = 1024 * 1024) -> RequestParser:
     return RequestParser(
-        fields_max=20, target_bytes_max=100, instance=b"me", trusted=trusted,
-        authority=b"app:8080", form_bytes_max=form_bytes_max,
-    )  # fmt: skip
+        fields_max=20,
+        target_bytes_max=100,
+        instance=b"me",
+        trusted=trusted,
+        authority=b"app:8080",
+        form_bytes_max=form_bytes_max,
+    )
 
 
 def request(*lines: str, trusted: bool = False) -> RequestHead:
@@ -54,8 +58,11 @@ def test_a_plain_request() -> None:
     head = request("GET /a?b HTTP/1.1", "hOst: Shop", "X: 1", "x: \xff", "Empty:")
     assert (head.method, head.target, head.host, head.http11) == (b"GET", b"/a?b", b"Shop", True)
     assert head.fields == (
-        (b"host", b"Shop"), (b"x", b"1"), (b"x", b"\xff"), (b"empty", b""),
-    )  # fmt: skip
+        (b"host", b"Shop"),
+        (b"x", b"1"),
+        (b"x", b"\xff"),
+        (b"empty", b""),
+    )
     assert (head.framing, head.content_length, head.keep_alive) == (Framing.NONE, 0, True)
     assert head.forward == (
         b"GET /a?b HTTP/1.1\r\nhOst: Shop\r\nX: 1\r\nx: \xff\r\nEmpty: \r\n"
@@ -166,15 +173,26 @@ def test_expect() -> None:
 
 def test_what_connection_names_ends_here_but_for_what_is_protected() -> None:
     head = request(
-        "GET / HTTP/1.1", "Host: a",
+        "GET / HTTP/1.1",
+        "Host: a",
         "Connection: close, X-Odd, host, cookie, authorization, x-forwarded-host, content-type",
-        "Connection: accept-language", "X-Odd: 1", "Cookie: a=b", "Authorization: x",
-        "Content-Type: y", "Keep-Alive: 5", "TE: gzip", "Proxy-Connection: z",
+        "Connection: accept-language",
+        "X-Odd: 1",
+        "Cookie: a=b",
+        "Authorization: x",
+        "Content-Type: y",
+        "Keep-Alive: 5",
+        "TE: gzip",
+        "Proxy-Connection: z",
         "Accept-Language: fr",
-    )  # fmt: skip
+    )
     assert forwarded(head) == [
-        "Host: a", "Cookie: a=b", "Authorization: x", "Content-Type: y", "X-Forwarded-Host: a",
-    ]  # fmt: skip
+        "Host: a",
+        "Cookie: a=b",
+        "Authorization: x",
+        "Content-Type: y",
+        "X-Forwarded-Host: a",
+    ]
     assert head.first(b"x-odd") is None, "nor does it decide whose stored response this is"
     assert head.first(b"accept-language") is None
     assert head.first(b"cookie") == b"a=b"
@@ -213,9 +231,12 @@ def test_forwarding_fields_are_believed_from_trusted_peers_only() -> None:
     )  # fmt: skip
     assert forwarded(request(*lines)) == ["Host: a", "X_Mine: stays", "X-Forwarded-Host: a"]
     assert forwarded(request(*lines, trusted=True)) == [
-        "Host: a", "X-Forwarded-Host: b", "Forwarded: for=1.2.3.4", "X-Forwarded-Port: 444",
+        "Host: a",
+        "X-Forwarded-Host: b",
+        "Forwarded: for=1.2.3.4",
+        "X-Forwarded-Port: 444",
         "X_Mine: stays",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_hard_way_raises_loops_too() -> None:
@@ -243,9 +264,16 @@ def response(*lines: str) -> ResponseHead:
 
 def test_a_plain_response() -> None:
     head = response(
-        "HTTP/1.1 200 All fine", "Content-Length: 5", "Set-Cookie: a=1", "set-cookie: b=2",
-        "X: \xe4", "Age: 7", "Keep-Alive: timeout=5", "X-Retter: fake", "Connection: keep-alive",
-    )  # fmt: skip
+        "HTTP/1.1 200 All fine",
+        "Content-Length: 5",
+        "Set-Cookie: a=1",
+        "set-cookie: b=2",
+        "X: \xe4",
+        "Age: 7",
+        "Keep-Alive: timeout=5",
+        "X-Retter: fake",
+        "Connection: keep-alive",
+    )
     assert (head.status, head.framing, head.content_length) == (200, Framing.LENGTH, 5)
     assert head.keep_alive
     assert not head.event_stream

@@ -113,8 +113,9 @@ def _client_octets(octets: int) -> int:
     proxy = FakeProxy()
     client = proxy.client(get()[:-2])
     line = b"X: " + b"y" * octets
-    return instructions_of(lambda: [client.protocol.data_received(line[at : at + 1])
-                                    for at in range(len(line))])  # fmt: skip
+    return instructions_of(
+        lambda: [client.protocol.data_received(line[at : at + 1]) for at in range(len(line))]
+    )
 
 
 def _upstream_octets(octets: int) -> int:
@@ -122,8 +123,9 @@ def _upstream_octets(octets: int) -> int:
     proxy.client(get())
     line = b"HTTP/1.1 200 OK\r\nX: " + b"y" * octets
     upstream = proxy.upstream.protocol
-    return instructions_of(lambda: [upstream.data_received(line[at : at + 1])
-                                    for at in range(len(line))])  # fmt: skip
+    return instructions_of(
+        lambda: [upstream.data_received(line[at : at + 1]) for at in range(len(line))]
+    )
 
 
 @counts_lines

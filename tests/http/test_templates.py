@@ -29,11 +29,19 @@ LINES = st.one_of(
     TEXT,
 )
 REQUEST_LINES = st.sampled_from(
-    ["GET / HTTP/1.1", "GET /a?b HTTP/1.1", "POST / HTTP/1.0", "get * HTTP/1.1",
-     "GET /\xff HTTP/1.1",
-     "GET http://b/ HTTP/1.1", "TRACE / HTTP/1.1", "GET /#a HTTP/1.1", "GET / HTTP/3.0",
-     "G T / HTTP/1.1"]
-)  # fmt: skip
+    [
+        "GET / HTTP/1.1",
+        "GET /a?b HTTP/1.1",
+        "POST / HTTP/1.0",
+        "get * HTTP/1.1",
+        "GET /\xff HTTP/1.1",
+        "GET http://b/ HTTP/1.1",
+        "TRACE / HTTP/1.1",
+        "GET /#a HTTP/1.1",
+        "GET / HTTP/3.0",
+        "G T / HTTP/1.1",
+    ]
+)
 STATUS_LINES = st.sampled_from(
     ["HTTP/1.1 200 OK", "HTTP/1.1 204 X", "HTTP/1.1 304 Y", "HTTP/1.0 200 OK", "HTTP/1.1 200",
      "HTTP/1.1 599 \xff", "HTTP/1.1 103 H", "HTTP/1.1 999 x", "HTTP/2.0 200 OK"]

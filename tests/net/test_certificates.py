@@ -27,9 +27,12 @@ def issue(folder: Path, name: str, *names: str) -> tuple[str, str]:
 
 def settings(*pairs: tuple[str, str], **more: Any) -> Settings:
     return Settings(
-        upstream=":1", listen=(":443,tls",),
-        tls_cert=tuple(cert for cert, _ in pairs), tls_key=tuple(key for _, key in pairs), **more,
-    )  # fmt: skip
+        upstream=":1",
+        listen=(":443,tls",),
+        tls_cert=tuple(cert for cert, _ in pairs),
+        tls_key=tuple(key for _, key in pairs),
+        **more,
+    )
 
 
 def test_names(tmp_path: Path) -> None:
@@ -141,10 +144,13 @@ def test_a_key_with_a_passphrase_is_not_asked_for(tmp_path: Path) -> None:
 
     cert, key = issue(tmp_path, "a", "a.example")
     plain = serialization.load_pem_private_key(Path(key).read_bytes(), None)
-    Path(key).write_bytes(plain.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(b"secret"),
-    ))  # fmt: skip
+    Path(key).write_bytes(
+        plain.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
     with pytest.raises(ConfigError, match="is encrypted; write it without a passphrase"):
         Certificates(settings((cert, key)))
 

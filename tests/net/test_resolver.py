@@ -76,8 +76,9 @@ def test_a_name_is_asked_about_each_time() -> None:
     async def main() -> None:
         case = Case()
         assert await case.told(["192.0.2.1", "192.0.2.2", "192.0.2.1"]) == [
-            "192.0.2.1", "192.0.2.2",
-        ]  # fmt: skip
+            "192.0.2.1",
+            "192.0.2.2",
+        ]
         case.resolver.worked("192.0.2.2")
         assert await case.told(["192.0.2.1", "192.0.2.2"]) == ["192.0.2.2", "192.0.2.1"]
         assert await case.told(["192.0.2.3"]) == ["192.0.2.3"]

@@ -288,10 +288,15 @@ def test_what_is_taken_is_given_back_on_every_path(
     events: list[tuple[str, int]], memory: int
 ) -> None:
     proxy = FakeProxy(
-        buffer_memory_bytes=memory, write_timeout_s=3, body_idle_timeout_s=2,
-        upstream_timeout_s=3, upstream_timeout_unsafe_s=3,
-        upstream_body_timeout_s=2, connect_hold_s=0, buffer_request_bytes=2000,
-    )  # fmt: skip
+        buffer_memory_bytes=memory,
+        write_timeout_s=3,
+        body_idle_timeout_s=2,
+        upstream_timeout_s=3,
+        upstream_timeout_unsafe_s=3,
+        upstream_body_timeout_s=2,
+        connect_hold_s=0,
+        buffer_request_bytes=2000,
+    )
     clients = [proxy.client() for _ in range(4)]
     for event, n in events:
         client = clients[n] = clients[n] if not clients[n].closed else proxy.client()

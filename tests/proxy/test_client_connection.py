@@ -487,9 +487,14 @@ def test_any_bytes_from_either_side_end_in_a_reply_or_a_close(
 ) -> None:
     """Never an exception, never a hang, and afterwards nothing is left over."""
     proxy = FakeProxy(
-        head_timeout_s=2, body_idle_timeout_s=2, keep_alive_s=2, write_timeout_s=2,
-        upstream_timeout_s=2, upstream_body_timeout_s=2, connect_hold_s=0,
-    )  # fmt: skip
+        head_timeout_s=2,
+        body_idle_timeout_s=2,
+        keep_alive_s=2,
+        write_timeout_s=2,
+        upstream_timeout_s=2,
+        upstream_body_timeout_s=2,
+        connect_hold_s=0,
+    )
     if hold:  # a stored response stands by
         proxy.client(get())
         proxy.upstream.sends(reply(b"good"))

@@ -77,10 +77,18 @@ WHO = st.integers(0, 3)
 EDITS = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 4), st.sampled_from((b"", *WORDS))), max_size=3
 )
-CLIENTS_BYTES = [step.data for _, _, steps in SEEDS for step in steps
-                 if step.operation == CLIENT_SENDS and len(step.data) < 3000]  # fmt: skip
-APPLICATIONS_BYTES = [step.data for _, _, steps in SEEDS for step in steps
-                      if step.operation == UPSTREAM_SENDS and len(step.data) < 3000]  # fmt: skip
+CLIENTS_BYTES = [
+    step.data
+    for _, _, steps in SEEDS
+    for step in steps
+    if step.operation == CLIENT_SENDS and len(step.data) < 3000
+]
+APPLICATIONS_BYTES = [
+    step.data
+    for _, _, steps in SEEDS
+    for step in steps
+    if step.operation == UPSTREAM_SENDS and len(step.data) < 3000
+]
 
 
 def edited(data: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:

@@ -63,11 +63,16 @@ class World:
         self._mode = Mode(WORLDS[name]["circuit"])
         self.proxy = FakeProxy(**WORLDS[name])
         self.store(
-            reply(b"x" * 50, headers={
-                "ETag": '"a"', "Vary": "X-1, Accept", "Content-Encoding": "gzip",
-                "Cache-Control": "max-age=5",
-            })
-        )  # fmt: skip
+            reply(
+                b"x" * 50,
+                headers={
+                    "ETag": '"a"',
+                    "Vary": "X-1, Accept",
+                    "Content-Encoding": "gzip",
+                    "Cache-Control": "max-age=5",
+                },
+            )
+        )
 
     def _set_mode(self, mode: Mode) -> None:
         self.proxy.services.breaker.circuit.set_mode(self.proxy.loop.now, mode)
@@ -346,9 +351,12 @@ def admin_requests() -> Iterable[tuple[str, bytes]]:
         for name in ("url", "prefix", "session", "header", "cookie", "method", "mode"):
             form = f"{name}={text}".encode()
             for path in ("/api/purge", "/api/explain", "/api/circuit"):
-                yield f"{path} {name}", admin_request(
-                    path, "POST", form, Content_Type="application/x-www-form-urlencoded"
-                )  # fmt: skip
+                yield (
+                    f"{path} {name}",
+                    admin_request(
+                        path, "POST", form, Content_Type="application/x-www-form-urlencoded"
+                    ),
+                )
             yield name, admin_request(f"/api/explain?{name}={text}")
     nested = b"[" * 900 + b'"a",' * 15_000 + b'"a"' + b"]" * 900
     texts = (b'{"url": %b}' % nested, b'{"a": ' * 900, b"[" * octets, b'{"url": "' + b"\\" * octets)

@@ -104,9 +104,13 @@ class HandPool(ConnectionPool):
 
     def __init__(self, loop: FakeLoop) -> None:
         super().__init__(
-            parse_upstream("127.0.0.1:1"), FakeConnection, loop,  # type: ignore[arg-type]
-            idle_max=IDLE_MAX, idle_s=IDLE_S, connect_timeout_s=1.0,
-        )  # fmt: skip
+            parse_upstream("127.0.0.1:1"),
+            FakeConnection,
+            loop,  # type: ignore[arg-type]
+            idle_max=IDLE_MAX,
+            idle_s=IDLE_S,
+            connect_timeout_s=1.0,
+        )
         self.dialled: list[Dialler] = []
         self.redials = 0
         self.refuses = False
@@ -458,9 +462,13 @@ def test_a_look_finds_what_the_loop_has_not_told_yet() -> None:
 
 def dialling_pool(address: UpstreamAddress, *, connect_timeout_s: float = 5.0) -> ConnectionPool:
     return ConnectionPool(
-        address, Peer, asyncio.get_running_loop(),  # type: ignore[arg-type]
-        idle_max=IDLE_MAX, idle_s=IDLE_S, connect_timeout_s=connect_timeout_s,
-    )  # fmt: skip
+        address,
+        Peer,
+        asyncio.get_running_loop(),  # type: ignore[arg-type]
+        idle_max=IDLE_MAX,
+        idle_s=IDLE_S,
+        connect_timeout_s=connect_timeout_s,
+    )
 
 
 async def _settled(pool: ConnectionPool) -> None:
@@ -678,9 +686,13 @@ def test_a_fault_in_dialling_leaves_nobody_waiting(error: Exception) -> None:
         reported: list[object] = []
         loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
         pool = FaultyPool(
-            parse_upstream("127.0.0.1:1"), FakeConnection, loop,    # type: ignore[arg-type]
-            idle_max=1, idle_s=1, connect_timeout_s=1,
-        )  # fmt: skip
+            parse_upstream("127.0.0.1:1"),
+            FakeConnection,
+            loop,  # type: ignore[arg-type]
+            idle_max=1,
+            idle_s=1,
+            connect_timeout_s=1,
+        )
         exchanges = [FakeExchange() for _ in range(3)]
         pool.acquire(exchanges[0], 0)
         for exchange in exchanges[1:]:

@@ -402,9 +402,11 @@ def test_one_client_may_hold_half_whatever_it_opens() -> None:
 @pytest.mark.parametrize("attack", ["bodies", "answers"])
 def test_one_address_leaves_memory_to_the_others(attack: str) -> None:
     proxy = FakeProxy(
-        buffer_memory_bytes=100_000, write_buffer_bytes_max=4096, trusted_proxies=("10.0.0.1",),
+        buffer_memory_bytes=100_000,
+        write_buffer_bytes_max=4096,
+        trusted_proxies=("10.0.0.1",),
         circuit="observe",
-    )  # fmt: skip
+    )
     balancer, slow = ("10.0.0.1", 1), "X-Forwarded-For: 192.0.2.66\r\n"
     for number in range(60):
         if attack == "answers":

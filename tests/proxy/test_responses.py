@@ -61,8 +61,9 @@ def test_a_stored_response(persistence: Persistence) -> None:
         assert head == (
             b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 4\r\nAge: 9\r\n'
             b"Cache-Status: retter; hit; detail=open\r\nX-Retter: cache\r\nX-Circuit: OPEN\r\n"
-            + persistence.value + b"\r\n"
-        )  # fmt: skip
+            + persistence.value
+            + b"\r\n"
+        )
         assert body == b"good"
         one = stored()
         whole = answers.stored_whole(one.head, one.body, 9.9, Reason.OPEN, persistence)
@@ -151,9 +152,11 @@ def test_an_error_as_json(kind: str) -> None:
     answer = error(request(Accept=kind), 502)
     assert field(answer, "content-type") == kind
     assert json.loads(body_of(answer)) == {
-        "status": 502, "title": "Bad Gateway", "reason": "open",
+        "status": 502,
+        "title": "Bad Gateway",
+        "reason": "open",
         "detail": "The application did not answer as it should.",
-    }  # fmt: skip
+    }
 
 
 def test_an_error_to_head_has_no_body() -> None:

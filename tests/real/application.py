@@ -161,16 +161,18 @@ class Conversation:
             length += len(piece)
         request, counts = self.request, self.app.counts
         counts[request.target] = counts.get(request.target, 0) + 1
-        self.json({
-            "method": request.method,
-            "target": request.target,
-            "version": request.version,
-            "fields": request.fields,
-            "trailers": request.trailers,
-            "length": length,
-            "sha256": digest.hexdigest(),
-            "count": counts[request.target],
-        })  # fmt: skip
+        self.json(
+            {
+                "method": request.method,
+                "target": request.target,
+                "version": request.version,
+                "fields": request.fields,
+                "trailers": request.trailers,
+                "length": length,
+                "sha256": digest.hexdigest(),
+                "count": counts[request.target],
+            }
+        )
 
     async def upload(self) -> None:
         """Take a body, if `gate` is given not before that is open."""
@@ -186,11 +188,15 @@ class Conversation:
         """`bytes` octets, by Content-Length, chunked or until close; at half of them a `gate`."""
         query = self.request.query
         total, framing = int(query["bytes"]), query.get("framing", "length")
-        self.head("200 OK", f"Content-Type: {query.get('type', 'application/octet-stream')}", {
-            "length": f"Content-Length: {total}",
-            "chunked": "Transfer-Encoding: chunked",
-            "close": "Connection: close",
-        }[framing])  # fmt: skip
+        self.head(
+            "200 OK",
+            f"Content-Type: {query.get('type', 'application/octet-stream')}",
+            {
+                "length": f"Content-Length: {total}",
+                "chunked": "Transfer-Encoding: chunked",
+                "close": "Connection: close",
+            }[framing],
+        )
         self.close = self.close or framing == "close"
         first = total // 2 if "gate" in query else total
         await self._blocks(first, framing)
@@ -248,10 +254,15 @@ class Conversation:
 
     async def figures(self) -> None:
         app = self.app
-        self.json({
-            "sent": app.sent, "received": app.received, "connections": app.connections,
-            "waiting": app.waiting, "unheard": app.unheard,
-        })  # fmt: skip
+        self.json(
+            {
+                "sent": app.sent,
+                "received": app.received,
+                "connections": app.connections,
+                "waiting": app.waiting,
+                "unheard": app.unheard,
+            }
+        )
 
 
 ACTIONS: dict[str, Callable[[Conversation], Awaitable[None]]] = {

@@ -98,10 +98,17 @@ class Program:
         }
         # A session of its own: the workers of a server can be ended with it, and only they.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            cwd=cwd, env=inherited | (environment or {}), start_new_session=True, text=True,
-            errors="backslashreplace", close_fds=self.close_fds,
-        )  # fmt: skip
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env=inherited | (environment or {}),
+            start_new_session=True,
+            text=True,
+            errors="backslashreplace",
+            close_fds=self.close_fds,
+        )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -92,9 +92,16 @@ def test_curl_upload_expects_to_be_told_to_continue(
     # longer than any test: a curl that sends without having been told to would fail it
     wait = ("--expect100-timeout", str(4 * DEADLINE_S))
     done = run_curl(
-        "-v", "-X", method, *wait, "-H", "Expect: 100-continue", "--data-binary", f"@{path}",
+        "-v",
+        "-X",
+        method,
+        *wait,
+        "-H",
+        "Expect: 100-continue",
+        "--data-binary",
+        f"@{path}",
         url(proxy),
-    )  # fmt: skip
+    )
     assert b"< HTTP/1.1 100 Continue" in done.stderr
     echo = json.loads(done.stdout)
     assert (echo["method"], echo["length"], echo["sha256"]) == (method, 1 << 20, digest)
@@ -165,9 +172,15 @@ def test_curl_large_cookies(proxy: RetterProgram, run_curl: Curl) -> None:
 
 def test_curl_many_in_parallel(proxy: RetterProgram, run_curl: Curl) -> None:
     done = run_curl(
-        "--parallel", "--parallel-max", "20", "-w", "%{http_code}\\n", "-o", "/dev/null",
+        "--parallel",
+        "--parallel-max",
+        "20",
+        "-w",
+        "%{http_code}\\n",
+        "-o",
+        "/dev/null",
         url(proxy, "/page/[1-200]"),
-    )  # fmt: skip
+    )
     assert done.stdout.split() == [b"200"] * 200
 
 
@@ -204,9 +217,17 @@ def test_curl_over_unix_sockets_on_both_sides(
         done = run_curl("--unix-socket", str(path), "http://shop.example/page")
         assert field(json.loads(done.stdout), "host") == "shop.example"
     done = run_curl(
-        "--unix-socket", str(path), "-d", "a=1", "http://shop.example/", "-o", "/dev/null",
-        "http://shop.example/download?bytes=3000000", "-w", "%{size_download}",
-    )  # fmt: skip
+        "--unix-socket",
+        str(path),
+        "-d",
+        "a=1",
+        "http://shop.example/",
+        "-o",
+        "/dev/null",
+        "http://shop.example/download?bytes=3000000",
+        "-w",
+        "%{size_download}",
+    )
     assert b"3000000" in done.stdout
     assert proxy.stop() == 0
     assert not path.exists()
@@ -221,9 +242,10 @@ def test_curl_over_ipv6_and_ipv4_to_one_port(
     everywhere, six = proxy.addresses
     port = everywhere.rpartition(":")[2]
     for where, peer in (
-        (f"http://127.0.0.1:{port}/", "127.0.0.1"), (f"http://[::1]:{port}/", "::1"),
+        (f"http://127.0.0.1:{port}/", "127.0.0.1"),
+        (f"http://[::1]:{port}/", "::1"),
         (six + "/", "::1"),
-    ):  # fmt: skip
+    ):
         echo = json.loads(run_curl(where).stdout)
         assert field(echo, "x-real-ip") == peer
     assert six.startswith("http://[::1]:")
@@ -239,8 +261,10 @@ def test_pipelined_requests_are_answered_in_order(proxy: RetterProgram) -> None:
             sock.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         sock.sendall(f"GET {targets[-1]} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
         data = b"".join(iter(lambda: sock.recv(65536), b""))
-    bodies = [json.loads(b"{" + part.partition(b"\r\n\r\n{")[2])
-              for part in data.split(b"HTTP/1.1 200 OK\r\n")[1:]]  # fmt: skip
+    bodies = [
+        json.loads(b"{" + part.partition(b"\r\n\r\n{")[2])
+        for part in data.split(b"HTTP/1.1 200 OK\r\n")[1:]
+    ]
     assert [body["target"] for body in bodies] == targets
 
 

@@ -57,9 +57,13 @@ def site(running_site: Blog) -> Blog:
 def proxy(site: Blog, start_retter: StartRetter) -> RetterProgram:
     # A page takes some 40 ms; who waits longer than half a second is given the stored one.
     return start_retter(
-        "--upstream", f"127.0.0.1:{site.port}",
-        "--patience-closed", "500ms", "--queue-wait", "200ms",
-    )  # fmt: skip
+        "--upstream",
+        f"127.0.0.1:{site.port}",
+        "--patience-closed",
+        "500ms",
+        "--queue-wait",
+        "200ms",
+    )
 
 
 def fresh(proxy: RetterProgram, target: str) -> Answer:
@@ -77,9 +81,11 @@ def fresh(proxy: RetterProgram, target: str) -> Answer:
 def whole(answer: Answer) -> bool:
     """Tell whether it is a page with its articles."""
     text = answer.text
-    return "some of it is" in text and text.endswith("</html>\n") and not any(
-        words in text for words in ERROR_TEXTS
-    )  # fmt: skip
+    return (
+        "some of it is" in text
+        and text.endswith("</html>\n")
+        and not any(words in text for words in ERROR_TEXTS)
+    )
 
 
 def nobody_sees_the_fault(proxy: RetterProgram, *targets: str) -> None:

@@ -122,9 +122,10 @@ def test_whoever_is_cancelled_again_and_again_leaves_nothing_open(
 
     async def main() -> None:
         settings = retter.Settings(
-            upstream=application.upstream, listen=("127.0.0.1:0", "127.0.0.1:0"),
+            upstream=application.upstream,
+            listen=("127.0.0.1:0", "127.0.0.1:0"),
             admin="127.0.0.1:0",
-        )  # fmt: skip
+        )
         running: list[retter.RunningProxy] = []
 
         async def embed() -> None:

@@ -61,10 +61,18 @@ def proxy(httpbin: Gunicorn, start_retter_once: StartRetter) -> RetterProgram:
 
 
 # Fields that belong to one connection or to the proxy, or change from second to second.
-OURS = frozenset({
-    "connection", "keep-alive", "transfer-encoding", "date", "via", "x-retter", "x-circuit",
-    "cache-status",
-})  # fmt: skip
+OURS = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "date",
+        "via",
+        "x-retter",
+        "x-circuit",
+        "cache-status",
+    }
+)
 
 
 def end_to_end(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
@@ -310,13 +318,15 @@ def test_httpbin_stores_what_was_compressed_and_answers_conditions(
         assert answer.stored and answer.status == 200
         codings = {one.get("content-encoding") for one in (answer, page)}
         assert codings == {None if target == "/cache" else "gzip"}
-        bodies = [one.body if target == "/cache" else gzip.decompress(one.body)
-                  for one in (answer, page)]  # fmt: skip
+        bodies = [
+            one.body if target == "/cache" else gzip.decompress(one.body) for one in (answer, page)
+        ]
         assert bodies[0] == bodies[1]
     modified = str(pages["/cache"].get("last-modified"))
     for target, condition in (
-        ("/cache", {"If-Modified-Since": modified}), ("/gzip", {"If-None-Match": "*"}),
-    ):  # fmt: skip
+        ("/cache", {"If-Modified-Since": modified}),
+        ("/gzip", {"If-None-Match": "*"}),
+    ):
         answer = client("GET", target, encoded | condition)
         assert (answer.status, answer.body) == (304, b"") and answer.stored
     answer = client("GET", "/html", {"Range": "bytes=0-14"})
@@ -429,9 +439,15 @@ def test_httpbin_is_killed_and_started_under_load(
 ) -> None:
     """Who has a stored page gets it; who has none, and who posts, is held until it is back."""
     proxy = start_retter(
-        "--upstream", f"127.0.0.1:{own.port}", "--loop", loop_name, "--connect-hold", "25s",
-        "--open-max", "1s",
-    )  # fmt: skip
+        "--upstream",
+        f"127.0.0.1:{own.port}",
+        "--loop",
+        loop_name,
+        "--connect-hold",
+        "25s",
+        "--open-max",
+        "1s",
+    )
     held: list[Answer] = []
 
     def post(number: int) -> None:

@@ -138,9 +138,13 @@ def test_it_says_when_every_interface_is_listened_on(
 def fails(*arguments: str) -> tuple[int, list[str]]:
     """Run RETTER to its end, which must come; return its exit code and what it said."""
     done = subprocess.run(
-        [sys.executable, "-m", "retter", *arguments], capture_output=True, text=True, cwd=ROOT,
-        timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "retter", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     assert done.stdout == ""
     return done.returncode, done.stderr.splitlines()
 
@@ -204,9 +208,17 @@ def test_the_application_may_come_later(
 ) -> None:
     port = free_port()
     proxy = start_retter(
-        "--upstream", f"127.0.0.1:{port}", "--loop", loop_name, "--connect-hold", "100ms",
-        "--queue-wait", "100ms", "--open-max", "1s",
-    )  # fmt: skip
+        "--upstream",
+        f"127.0.0.1:{port}",
+        "--loop",
+        loop_name,
+        "--connect-hold",
+        "100ms",
+        "--queue-wait",
+        "100ms",
+        "--open-max",
+        "1s",
+    )
     assert fetch(proxy.port, "GET", "/page").status == 502
     assert fetch(proxy.port, "POST", "/page").status == 502
     programs.append(ApplicationProgram(str(port)))
@@ -244,11 +256,15 @@ def test_an_application_that_is_gone_is_named_in_the_log_and_on_the_page(
 
     absent = told("application-absent")
     assert (absent["upstream"], absent["error"]) == (
-        f"127.0.0.1:{address}", "connection refused: nothing listens there")  # fmt: skip
+        f"127.0.0.1:{address}",
+        "connection refused: nothing listens there",
+    )
     for _ in range(5):
         answer = fetch(proxy.port, "GET", "/hello")
         assert (answer.status, answer.get("cache-status")) == (
-            502, "retter; fwd=miss; detail=connect-refused")  # fmt: skip
+            502,
+            "retter; fwd=miss; detail=connect-refused",
+        )
         assert b"The application is not running, or is just being started" in answer.body
     programs.append(ApplicationProgram(address))
     eventually(lambda: fetch(proxy.port, "GET", "/hello").status == 200, "it is back")

@@ -269,9 +269,16 @@ def test_visitors_come_through_between_slow_heads(
     application: ApplicationProgram, start_retter: StartRetter, loop_name: str
 ) -> None:
     proxy = start_retter(
-        "--upstream", application.upstream, "--loop", loop_name, *OBSERVE,
-        "--head-timeout", f"{HEAD_TIMEOUT_S}s", "--connections-max", "300",
-    )  # fmt: skip
+        "--upstream",
+        application.upstream,
+        "--loop",
+        loop_name,
+        *OBSERVE,
+        "--head-timeout",
+        f"{HEAD_TIMEOUT_S}s",
+        "--connections-max",
+        "300",
+    )
     slow = arrive(proxy.port, 290)
     for sock in slow:
         with contextlib.suppress(OSError):

@@ -82,9 +82,13 @@ sys.exit(program.run(Settings(
 
 def test_a_loop_that_can_do_nothing_but_fail_ends_with_one_line(loop_name: str) -> None:
     ended = subprocess.run(
-        [sys.executable, "-c", SPINNING, loop_name], cwd=ROOT, timeout=60, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", SPINNING, loop_name],
+        cwd=ROOT,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     lines = [
         line
         for line in ended.stderr.splitlines() + ended.stdout.splitlines()

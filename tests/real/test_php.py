@@ -29,10 +29,18 @@ class Site:
 
     def start(self) -> None:
         self.program = Program(
-            [self._php, "-d", f"session.save_path={self._folder}", "-d", "session.gc_probability=0",
-             "-S", f"127.0.0.1:{self.port}", str(INDEX)],
+            [
+                self._php,
+                "-d",
+                f"session.save_path={self._folder}",
+                "-d",
+                "session.gc_probability=0",
+                "-S",
+                f"127.0.0.1:{self.port}",
+                str(INDEX),
+            ],
             {"PHP_CLI_SERVER_WORKERS": "4"},
-        )  # fmt: skip
+        )
         eventually(lambda: accepts(self.port), "PHP listens")
 
     def kill(self) -> None:
@@ -102,9 +110,17 @@ def site(php: str, tmp_path: Path) -> Iterator[Site]:
 def proxy(site: Site, start_retter: StartRetter, loop_name: str) -> RetterProgram:
     # short waits: who asks a dead application for what is not stored is told so at once
     return start_retter(
-        "--upstream", f"127.0.0.1:{site.port}", "--loop", loop_name, "--connect-hold", "200ms",
-        "--queue-wait", "100ms", "--patience-closed", "500ms",
-    )  # fmt: skip
+        "--upstream",
+        f"127.0.0.1:{site.port}",
+        "--loop",
+        loop_name,
+        "--connect-hold",
+        "200ms",
+        "--queue-wait",
+        "100ms",
+        "--patience-closed",
+        "500ms",
+    )
 
 
 @pytest.fixture

@@ -108,9 +108,14 @@ def test_a_new_certificate(
 
     issue("old.example")
     proxy = start_retter(
-        "--upstream", application.upstream, "--tls-cert", str(tmp_path / "site.pem"),
-        "--loop", loop_name, listen="127.0.0.1:0,tls",
-    )  # fmt: skip
+        "--upstream",
+        application.upstream,
+        "--tls-cert",
+        str(tmp_path / "site.pem"),
+        "--loop",
+        loop_name,
+        listen="127.0.0.1:0,tls",
+    )
     assert name_shown() == (("DNS", "old.example"),)
     (tmp_path / "site.pem").write_text("half a file")
     assert "site.pem" in str(reload(proxy, "reload-failed")["error"])

@@ -47,9 +47,14 @@ def application(gunicorn: str, short_path: Path) -> Iterator[str]:
 def site(application: str, loop_name: str, start_retter: StartRetter, short_path: Path) -> str:
     address = str(short_path / "site")
     program = start_retter(
-        "--upstream", application, "--loop", loop_name, "--compress", "off",
+        "--upstream",
+        application,
+        "--loop",
+        loop_name,
+        "--compress",
+        "off",
         listen=f"unix:{address}",
-    )  # fmt: skip
+    )
     assert program.addresses
     return address
 

@@ -242,9 +242,13 @@ def test_a_refused_upload_gets_its_answer(
 ) -> None:  # fmt: skip
     """413 while the client is still sending: closing at once would reset the connection."""
     proxy = start_retter(
-        "--upstream", application.upstream, "--request-body-max", "1000", *options,
+        "--upstream",
+        application.upstream,
+        "--request-body-max",
+        "1000",
+        *options,
         listen="127.0.0.1:0,tls",
-    )  # fmt: skip
+    )
     with authority.connect(proxy.port) as secure:
         secure.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n")
         secure.sendall(bytes(400_000))
@@ -285,9 +289,15 @@ def test_handshakes_are_bounded_in_number(
     authority: Authority,
 ) -> None:  # fmt: skip
     proxy = start_retter(
-        "--upstream", application.upstream, "--head-timeout", "1h", "--connections-max", "2",
-        *options, listen="127.0.0.1:0,tls",
-    )  # fmt: skip
+        "--upstream",
+        application.upstream,
+        "--head-timeout",
+        "1h",
+        "--connections-max",
+        "2",
+        *options,
+        listen="127.0.0.1:0,tls",
+    )
     silent = [connect(proxy.port) for _ in range(3)]
     with authority.connect(proxy.port) as secure:  # those that wait longest make room
         for one in silent[:2]:
@@ -301,9 +311,13 @@ def test_handshakes_are_bounded_in_time(
     application: ApplicationProgram, start_retter: StartRetter, options: list[str]
 ) -> None:
     proxy = start_retter(
-        "--upstream", application.upstream, "--head-timeout", "100ms", *options,
+        "--upstream",
+        application.upstream,
+        "--head-timeout",
+        "100ms",
+        *options,
         listen="127.0.0.1:0,tls",
-    )  # fmt: skip
+    )
     assert _is_closed(connect(proxy.port))
 
 
@@ -319,9 +333,11 @@ def test_handshakes_that_end_early_leave_nothing_behind(
 
     async def main() -> None:
         settings = retter.Settings(
-            upstream=":1", listen=("127.0.0.1:0,tls",), tls_cert=(authority.path("a.pem"),),
+            upstream=":1",
+            listen=("127.0.0.1:0,tls",),
+            tls_cert=(authority.path("a.pem"),),
             head_timeout_s=0.3,
-        )  # fmt: skip
+        )
         async with retter.running(settings) as proxy:
             port = int(proxy.address.rpartition(":")[2])
             silent = []
@@ -457,9 +473,10 @@ def test_a_handshake_under_way_is_not_cut_by_a_drain(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         settings = retter.Settings(
-            upstream=application.upstream, listen=("127.0.0.1:0,tls",),
+            upstream=application.upstream,
+            listen=("127.0.0.1:0,tls",),
             tls_cert=(authority.path("a.pem"),),
-        )  # fmt: skip
+        )
         async with retter.running(settings) as proxy:
             raw = connect(int(proxy.address.rpartition(":")[2]))
             raw.setblocking(False)
@@ -523,9 +540,13 @@ def test_an_application_behind_tls(
     loop_name: str,
 ) -> None:  # fmt: skip
     proxy = start_retter(
-        "--upstream", f"https://127.0.0.1:{secure_application.port}",
-        "--upstream-ca", authority.ca_file, "--loop", loop_name,
-    )  # fmt: skip
+        "--upstream",
+        f"https://127.0.0.1:{secure_application.port}",
+        "--upstream-ca",
+        authority.ca_file,
+        "--loop",
+        loop_name,
+    )
     told = fetch(proxy.port, "GET", "/page")
     assert told.status == 200
     assert dict(told.json["fields"])["X-Forwarded-Proto"] == "http"
@@ -549,13 +570,16 @@ def test_whose_certificate_is_believed(
     secure_application: ApplicationProgram, start_retter: StartRetter, authority: Authority,
     loop_name: str, options: tuple[str, ...],
 ) -> None:  # fmt: skip
-    believed = () if options == ("--upstream-insecure",) else (
-        "--upstream-ca", authority.ca_file)  # fmt: skip
+    believed = () if options == ("--upstream-insecure",) else ("--upstream-ca", authority.ca_file)
     address = "localhost" if not options else "127.0.0.1"  # its certificate has no "localhost"
     proxy = start_retter(
-        "--upstream", f"https://{address}:{secure_application.port}", "--loop", loop_name,
-        *believed, *options,
-    )  # fmt: skip
+        "--upstream",
+        f"https://{address}:{secure_application.port}",
+        "--loop",
+        loop_name,
+        *believed,
+        *options,
+    )
     answer = fetch(proxy.port, "GET", "/page")
     if options:
         assert answer.status == 200
@@ -575,7 +599,9 @@ def test_no_tls_where_it_should_be(start_retter: StartRetter, loop_name: str) ->
         proxy = start_retter("--upstream", f"https://127.0.0.1:{port}", "--loop", loop_name)
         answer = fetch(proxy.port, "GET", "/page")
     assert (answer.status, answer.get("cache-status")) == (
-        502, "retter; fwd=miss; detail=upstream-tls")  # fmt: skip
+        502,
+        "retter; fwd=miss; detail=upstream-tls",
+    )
 
 
 def test_a_handshake_that_is_closed(start_retter: StartRetter, loop_name: str) -> None:
@@ -584,25 +610,37 @@ def test_a_handshake_that_is_closed(start_retter: StartRetter, loop_name: str) -
 
     with server(close_at_once) as port:
         proxy = start_retter(
-            "--upstream", f"https://127.0.0.1:{port}", "--connect-hold", "200ms",
-            "--loop", loop_name,
-        )  # fmt: skip
+            "--upstream",
+            f"https://127.0.0.1:{port}",
+            "--connect-hold",
+            "200ms",
+            "--loop",
+            loop_name,
+        )
         answer = fetch(proxy.port, "GET", "/page")
         line = proxy.wait_for_line(lambda line: "application-absent" in line)
     assert (answer.status, answer.get("cache-status")) == (
-        502, "retter; fwd=miss; detail=upstream-tls")  # fmt: skip
+        502,
+        "retter; fwd=miss; detail=upstream-tls",
+    )
     assert "it closed the connection in the handshake" in line
 
 
 def test_a_handshake_that_hangs(start_retter: StartRetter, loop_name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         proxy = start_retter(
-            "--upstream", f"https://127.0.0.1:{silent.getsockname()[1]}",
-            "--connect-timeout", "300ms", "--loop", loop_name,
-        )  # fmt: skip
+            "--upstream",
+            f"https://127.0.0.1:{silent.getsockname()[1]}",
+            "--connect-timeout",
+            "300ms",
+            "--loop",
+            loop_name,
+        )
         answer = fetch(proxy.port, "GET", "/page")
         assert (answer.status, answer.get("cache-status")) == (
-            504, "retter; fwd=miss; detail=connect-timeout")  # fmt: skip
+            504,
+            "retter; fwd=miss; detail=connect-timeout",
+        )
 
 
 @pytest.mark.parametrize("signed", [True, False])

@@ -42,12 +42,20 @@ def test_what_is_sent_comes_back(
     superseded, incomplete, no_store, for_disk = flags
     slot = [
         record(
-            key, body=body, superseded=superseded, incomplete=incomplete, no_store=no_store,
-            stored_by=numbers[0], given_to=numbers[1], generation=numbers[2], others_at=others_at,
-            forms=None, variant_key=b"%d" % place,
+            key,
+            body=body,
+            superseded=superseded,
+            incomplete=incomplete,
+            no_store=no_store,
+            stored_by=numbers[0],
+            given_to=numbers[1],
+            generation=numbers[2],
+            others_at=others_at,
+            forms=None,
+            variant_key=b"%d" % place,
         )
         for place, body in enumerate(bodies)
-    ]  # fmt: skip
+    ]
     said = sent(SlotWriter(), key, *slot, for_disk=for_disk)
     assert taken(SlotReader(), said) == (key, Found(tuple(slot), (5, -7)), for_disk)
 

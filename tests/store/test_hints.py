@@ -153,8 +153,9 @@ def test_why_names_sessions_logins_and_headers() -> None:
     with admin_of(session_cookies=("PHPSESSID",)) as admin:
         found = why(admin, cookie="PHPSESSID=0123456789abcdef; auth=1; theme=dark")
         assert found["key"]["made_of"] == [
-            "session cookie PHPSESSID", "cookie auth, named like a login",
-        ]  # fmt: skip
+            "session cookie PHPSESSID",
+            "cookie auth, named like a login",
+        ]
         found = why(admin, header="X-App: 1")
         assert found["key"]["made_of"] == ["header x-app"]
         assert found["advice"] == ["if header x-app identifies nobody: --neutral-headers x-app"]

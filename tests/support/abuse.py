@@ -241,9 +241,9 @@ STREAMS: dict[str, Callable[[int], bytes]] = {
 
 def _set_cookies(attributes: Callable[[int], bytes], most: int = FIELDS_MAX - 3) -> Make:
     def make(octets: int) -> bytes:
-        return response(joined(
-            lambda n: b"Set-Cookie: " + attributes(octets // most) + b"\r\n", octets, most
-        ))  # fmt: skip
+        return response(
+            joined(lambda n: b"Set-Cookie: " + attributes(octets // most) + b"\r\n", octets, most)
+        )
 
     return make
 

@@ -23,8 +23,9 @@ class Asked:
             self.fields[name.lower()] = value.strip()
         self.cookies = dict(
             piece.strip().partition("=")[::2]
-            for piece in self.fields.get("cookie", "").split(";") if piece.strip()
-        )  # fmt: skip
+            for piece in self.fields.get("cookie", "").split(";")
+            if piece.strip()
+        )
 
 
 class Got:

@@ -43,10 +43,17 @@ def test_every_field(tmp_path: Path) -> None:
     (record,) = logged.records()
     assert record.pop("time") > 1_700_000_000
     assert record == {
-        "client": "192.0.2.7", "method": "GET", "host": "shop.example", "target": "/page?x=1",
-        "status": 200, "source": "backend", "reason": "admitted", "bytes": 5, "took_ms": 12.3,
+        "client": "192.0.2.7",
+        "method": "GET",
+        "host": "shop.example",
+        "target": "/page?x=1",
+        "status": 200,
+        "source": "backend",
+        "reason": "admitted",
+        "bytes": 5,
+        "took_ms": 12.3,
         "owner": "everyone",
-    }  # fmt: skip
+    }
 
 
 def test_an_answer_in_pieces(tmp_path: Path) -> None:
@@ -70,9 +77,10 @@ def test_bytes_of_a_stored_answer_and_of_a_client_that_left(tmp_path: Path) -> N
     logged.client.resets()
     told = [(r["source"], r["status"], r["reason"], r["bytes"]) for r in logged.records()]
     assert told == [
-        ("backend", 200, "admitted", 1000), ("cache", 200, "upstream-status", 1000),
+        ("backend", 200, "admitted", 1000),
+        ("cache", 200, "upstream-status", 1000),
         ("backend", 200, "client-gone", 30),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(("share", "noted"), [(1.0, 100), (0.5, 50), (0.25, 25), (0.01, 1)])
@@ -94,9 +102,15 @@ def test_a_share_of_the_good_answers_and_all_errors(
 
 def test_the_combined_format(tmp_path: Path) -> None:
     logged = Logged(tmp_path, access_log_format="combined")
-    logged.ask(get("/a b".replace(" ", "%20"), headers={
-        "Referer": "https://shop.example/?q=1", "User-Agent": 'odd "agent" \\ \xe4\x9b',
-    }))  # fmt: skip
+    logged.ask(
+        get(
+            "/a b".replace(" ", "%20"),
+            headers={
+                "Referer": "https://shop.example/?q=1",
+                "User-Agent": 'odd "agent" \\ \xe4\x9b',
+            },
+        )
+    )
     logged.client.sends(b"nonsense\r\n\r\n")
     lines = logged.lines()
     found = [COMBINED.fullmatch(line) for line in lines]
@@ -104,9 +118,13 @@ def test_the_combined_format(tmp_path: Path) -> None:
     first, second = (match.groupdict() for match in found if match is not None)
     assert re.fullmatch(r"\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000", first.pop("time"))
     assert first == {
-        "client": "192.0.2.7", "request": "GET /a%20b HTTP/1.1", "status": "200", "bytes": "5",
-        "referer": "https://shop.example/?q=1", "agent": 'odd \\"agent\\" \\\\ \xe4\\x9b',
-    }  # fmt: skip
+        "client": "192.0.2.7",
+        "request": "GET /a%20b HTTP/1.1",
+        "status": "200",
+        "bytes": "5",
+        "referer": "https://shop.example/?q=1",
+        "agent": 'odd \\"agent\\" \\\\ \xe4\\x9b',
+    }
     assert (second["request"], second["status"], second["bytes"]) == ("-", "400", "-")
 
 
@@ -131,8 +149,12 @@ def test_no_field_can_forge_another(tmp_path: Path, form: str, where: str) -> No
     """Whatever octets are let in by the parser: each line is one line, and each field one field."""
     logged = Logged(tmp_path, access_log_format=form, trusted_proxies=["192.0.2.0/24"])
     tried = [bytes([octet]) for octet in range(256) if octet not in b"\r\n"] + [
-        HOSTILE, b'" 200 1 "x" "y', b'", "status": 200, "x": "', b"::1%a b", b'fe80::1%"',
-    ]  # fmt: skip
+        HOSTILE,
+        b'" 200 1 "x" "y',
+        b'", "status": 200, "x": "',
+        b"::1%a b",
+        b'fe80::1%"',
+    ]
     for value in tried:
         head = {"method": b"GET", "target": b"/", "Host": b"shop.example"}
         fields = b""
@@ -163,10 +185,16 @@ def test_no_field_can_forge_another(tmp_path: Path, form: str, where: str) -> No
 @pytest.mark.parametrize("form", ["json", "combined"])
 def test_no_secret_in_either_format(tmp_path: Path, form: str) -> None:
     logged = Logged(tmp_path, access_log_format=form)
-    logged.ask(get("/a;jsessionid=topsecret0123456789?PHPSESSID=topsecret0123456789", headers={
-        "Cookie": "PHPSESSID=topsecret0123456789", "Authorization": "Bearer topsecret0123456789",
-        "Referer": "https://shop.example/b?PHPSESSID=topsecret0123456789",
-    }))  # fmt: skip
+    logged.ask(
+        get(
+            "/a;jsessionid=topsecret0123456789?PHPSESSID=topsecret0123456789",
+            headers={
+                "Cookie": "PHPSESSID=topsecret0123456789",
+                "Authorization": "Bearer topsecret0123456789",
+                "Referer": "https://shop.example/b?PHPSESSID=topsecret0123456789",
+            },
+        )
+    )
     (line,) = logged.lines()
     assert "topsecret" not in line
     assert "/a?(session)" in line

@@ -68,13 +68,19 @@ class MariaDb:
             self._install(user)
         self._process = Process(
             (
-                path_of("mariadbd") or "mariadbd", "--no-defaults", *user,
-                f"--datadir={self._data}", f"--socket={self.socket}",
-                f"--pid-file={self._data}/pid", f"--init-file={self._setup}",
-                f"--max-connections={self._connections}", *SMALL,
+                path_of("mariadbd") or "mariadbd",
+                "--no-defaults",
+                *user,
+                f"--datadir={self._data}",
+                f"--socket={self.socket}",
+                f"--pid-file={self._data}/pid",
+                f"--init-file={self._setup}",
+                f"--max-connections={self._connections}",
+                *SMALL,
             ),
-            core=self._core, log=self._log,
-        )  # fmt: skip
+            core=self._core,
+            log=self._log,
+        )
         self._wait_until_it_greets()
 
     def _install(self, user: tuple[str, ...]) -> None:
@@ -143,8 +149,11 @@ class MariaDb:
         """Return what root is answered, a row a line. Raises OSError or SubprocessError."""
         asked = subprocess.run(
             (*self._client("root"), "--execute", statement),
-            check=True, capture_output=True, text=True, timeout=START_S,
-        )  # fmt: skip
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+        )
         return asked.stdout.strip()
 
     @contextmanager
@@ -152,8 +161,11 @@ class MariaDb:
         """Keep a connection open that has run this, a LOCK TABLES say, until the end."""
         client = subprocess.Popen(
             (*self._client(user), "--unbuffered"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
         assert client.stdin is not None and client.stdout is not None
         try:
             client.stdin.write(f"{statement}; SELECT 'held';\n")

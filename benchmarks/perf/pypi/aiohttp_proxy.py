@@ -15,14 +15,21 @@ HOP_BY_HOP = frozenset({"connection", "keep-alive", "te", "trailer", "transfer-e
 async def forward(request: web.Request) -> web.Response:
     """Ask the application and answer with what it says."""
     session: aiohttp.ClientSession = request.app["session"]
-    fields = [(name, value) for name, value in request.headers.items()
-              if name.lower() not in HOP_BY_HOP]  # fmt: skip
+    fields = [
+        (name, value) for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP
+    ]
     async with session.request(
-        request.method, f"{request.app['application']}{request.raw_path}", headers=fields,
-        data=await request.read() if request.can_read_body else None, allow_redirects=False,
-    ) as answer:  # fmt: skip
-        kept = [(name, value) for name, value in answer.headers.items()
-                if name.lower() not in HOP_BY_HOP]  # fmt: skip
+        request.method,
+        f"{request.app['application']}{request.raw_path}",
+        headers=fields,
+        data=await request.read() if request.can_read_body else None,
+        allow_redirects=False,
+    ) as answer:
+        kept = [
+            (name, value)
+            for name, value in answer.headers.items()
+            if name.lower() not in HOP_BY_HOP
+        ]
         return web.Response(status=answer.status, headers=kept, body=await answer.read())
 
 
@@ -31,14 +38,21 @@ async def application(port: int) -> web.Application:
     app = web.Application(client_max_size=1 << 30)
     app["application"] = f"http://127.0.0.1:{port}"
     app["session"] = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), auto_decompress=False,
+        connector=aiohttp.TCPConnector(limit=0),
+        auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
-    )  # fmt: skip
+    )
     app.router.add_route("*", "/{path:.*}", forward)
     return app
 
 
 if __name__ == "__main__":
     uvloop.install()
-    web.run_app(application(int(sys.argv[2])), host="127.0.0.1", port=int(sys.argv[1]),
-                access_log=None, print=None, backlog=2048)  # fmt: skip
+    web.run_app(
+        application(int(sys.argv[2])),
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        access_log=None,
+        print=None,
+        backlog=2048,
+    )
