@@ -34,7 +34,7 @@ OTHERS_SHARE: Final = 0.25
 
 _LIMIT: Final = ("windows", "crowded_windows", "shed_at")
 _DIPS: Final = ("_due_at", "_until", "_samples")
-_CIRCUIT: Final = ("passed_at", "stalled_at", "woke_at", "ramp")
+_PULSE: Final = ("passed_at", "stalled_at", "woke_at")
 _OPENING: Final = ("wait_s", "probe_at")
 _ROUTE: Final = ("passed_at", "errors")
 _DEMAND: Final = ("_forgotten", "_forgotten_at", "_given", "_given_at")
@@ -50,7 +50,8 @@ def state_of(circuit: Circuit) -> dict[str, Any]:
         "mode_set": circuit.settings.mode.value,
         "state": circuit.state.value,
         "paused_until": circuit.paused_until,
-        "circuit": _fields(circuit, _CIRCUIT),
+        "ramp": circuit.ramp,
+        "pulse": _fields(circuit.pulse, _PULSE),
         "opening": _fields(circuit.opening, _OPENING),
         "limit": _fields(circuit.limit, _LIMIT),
         "dips": _fields(circuit.dips, _DIPS),
@@ -112,7 +113,8 @@ def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) 
 
 
 def _restore_figures(circuit: Circuit, said: Any) -> None:
-    _restore(circuit, said["circuit"], _CIRCUIT)
+    circuit.ramp = int(said["ramp"])
+    _restore(circuit.pulse, said["pulse"], _PULSE)
     _restore(circuit.opening, said["opening"], _OPENING)
     _restore(circuit.limit, said["limit"], _LIMIT)
     _restore(circuit.dips, said["dips"], _DIPS)
@@ -296,7 +298,7 @@ class Shared:
         circuit = self._circuit
         said: dict[str, Any] = {
             "in_flight": circuit.limit.in_flight - self._others,
-            "passed_at": circuit.passed_at,
+            "passed_at": circuit.pulse.passed_at,
         }
         told = (circuit.mode.value, circuit.paused_until)
         if told != self._told:  # an operator's word, which is for both
@@ -336,7 +338,7 @@ class Shared:
             raise ValueError("no report") from None
         circuit = self._circuit
         self._count(in_flight)
-        circuit.passed_at = max(circuit.passed_at, min(now, passed_at))
+        circuit.pulse.passed_at = max(circuit.pulse.passed_at, min(now, passed_at))
         if in_flight > OTHERS_SHARE * circuit.limit.in_flight:
             circuit.limit.restart_window(now)
         if told is not None:

@@ -203,7 +203,7 @@ class _End:
 
     def share(self, *, comes: bool) -> None:
         """Both serve from here on."""
-        self.shared = Shared(self.services.breaker, comes=comes)
+        self.shared = Shared(self.services.breaker.circuit, comes=comes)
         self._tell()
 
     def _tell(self) -> None:
@@ -401,10 +401,10 @@ class Giver(_End):
                 self._send(Kind.SESSIONS, frame)
             yield
         yield from self._dirty_steps()
-        breaker = self.services.breaker
-        self._send(Kind.DEMAND, demand_of(breaker))
-        self._send(Kind.SPENT, spent_of(breaker))
-        said = {"upstream": self.services.settings.upstream, "circuit": state_of(breaker)}
+        circuit = self.services.breaker.circuit
+        self._send(Kind.DEMAND, demand_of(circuit))
+        self._send(Kind.SPENT, spent_of(circuit))
+        said = {"upstream": self.services.settings.upstream, "circuit": state_of(circuit)}
         self._send(Kind.CIRCUIT, json.dumps(said).encode())
         self.share(comes=False)
 
@@ -493,10 +493,10 @@ class Taker(_End):
         self.follow()
         said = json.loads(await self._ask(Kind.LOADED, Kind.CIRCUIT))
         now = self._loop.time()
-        breaker = self.services.breaker
+        circuit = self.services.breaker.circuit
         if said["upstream"] == self.services.settings.upstream:
-            if go_on(breaker, said["circuit"], self._demand, self._spent, now):
-                self.services.answers.set_state(breaker.state)
+            if go_on(circuit, said["circuit"], self._demand, self._spent, now):
+                self.services.answers.set_state(circuit.state)
             else:
                 self.trouble = self.trouble or "the state of the circuit is not understood"
         self.share(comes=True)

@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.base.errors import Outcome
-from retter.breaker import Asker, BreakerSettings, CircuitBreaker, FairnessMode, Kind, Mode, State
+from retter.breaker import (
+    Asker,
+    BreakerSettings,
+    CircuitBreaker,
+    FairnessMode,
+    Kind,
+    Mode,
+    State,
+    sweep,
+)
+from retter.breaker.circuit import Circuit
 from retter.breaker.handover import (
     TICKETS_LEFT,
     Shared,
@@ -27,12 +37,16 @@ NOW = 100.0
 SECRET = b"secret of both!!"
 
 
-def breaker(**settings: Any) -> CircuitBreaker:
+def a_breaker(**settings: Any) -> CircuitBreaker:
     wanted = BreakerSettings(fairness=FairnessMode.ON, **settings)
     return CircuitBreaker(wanted, NOW, secret=SECRET)
 
 
-def continued(before: CircuitBreaker, **settings: Any) -> CircuitBreaker:
+def breaker(**settings: Any) -> Circuit:
+    return a_breaker(**settings).circuit
+
+
+def continued(before: Circuit, **settings: Any) -> Circuit:
     """Return a breaker of another process that goes on."""
     after = breaker(**settings)
     said = json.loads(json.dumps(state_of(before)))
@@ -40,7 +54,7 @@ def continued(before: CircuitBreaker, **settings: Any) -> CircuitBreaker:
     return after
 
 
-def open_circuit(one: CircuitBreaker) -> None:
+def open_circuit(one: Circuit) -> None:
     one.fire(NOW, Signal.FAILING)
     assert one.state is State.OPEN
 
@@ -84,7 +98,7 @@ def test_a_pause_goes_on() -> None:
     after = continued(before)
     assert after.paused_until == NOW + 30
     assert not after.fast_path
-    after.tick(NOW + 31)
+    sweep.tick(after, NOW + 31)
     assert after.paused_until is None
 
 
@@ -154,7 +168,7 @@ def test_a_ticket_that_is_used_up_in_one_is_so_in_the_other() -> None:
     assert after.fairness is not None
     old, new = Shared(before, comes=False), Shared(after, comes=True)
 
-    def lanes(one: CircuitBreaker) -> list[int]:
+    def lanes(one: Circuit) -> list[int]:
         assert one.fairness is not None
         return [one.fairness.place_of(Asker(7, ticket=ticket), NOW).lane for ticket in tickets]
 
@@ -173,25 +187,25 @@ def test_a_ticket_that_is_used_up_in_one_is_so_in_the_other() -> None:
 
 
 def test_together_they_stay_within_one_limit() -> None:
-    before = breaker(max_in_flight=4)
-    permits = start(before, 4)
-    after = continued(before, max_in_flight=4)
+    first, second = a_breaker(max_in_flight=4), a_breaker(max_in_flight=4)
+    before, after = first.circuit, second.circuit
+    permits = start(first, 4)
     old, new = Shared(before, comes=False), Shared(after, comes=True)
     told(old, new)
     told(new, old)
     assert after.limit.in_flight == before.limit.in_flight == 4
     assert after.limit.load >= after.cap
     for permit in permits[:3]:
-        before.finished(NOW, permit, Outcome.OK)
+        first.finished(NOW, permit, Outcome.OK)
     told(old, new)
-    start(after, 3)
+    start(second, 3)
     told(new, old)
     assert (new.others, old.others) == (1, 3)
     assert before.limit.load == after.limit.load == 4
     # Its answers are signs of life for the other one.
-    before.finished(NOW + 5, permits[3], Outcome.OK)
+    first.finished(NOW + 5, permits[3], Outcome.OK)
     new.take(old.report(), NOW + 6)
-    assert after.passed_at == NOW + 5
+    assert after.pulse.passed_at == NOW + 5
     new.end()
     assert after.limit.in_flight == 3
     old.end()
@@ -213,11 +227,11 @@ def test_an_operators_word_to_one_is_for_both() -> None:
 
 
 def test_a_window_in_which_others_had_the_places_says_nothing() -> None:
-    before, after = breaker(max_in_flight=8), breaker(max_in_flight=8)
-    start(before, 3)
+    first, after = a_breaker(max_in_flight=8), breaker(max_in_flight=8)
+    start(first, 3)
     new = Shared(after, comes=True)
     after.limit.completions = 5
-    new.take(Shared(before, comes=False).report(), NOW)
+    new.take(Shared(first.circuit, comes=False).report(), NOW)
     assert after.limit.completions == 0
 
 

@@ -202,11 +202,11 @@ def test_the_successor_knows_the_sessions() -> None:
 def test_the_circuit_goes_on_where_it_is() -> None:
     async def main() -> None:
         before = old()
-        breaker = before.services.breaker
-        breaker.fire(before.loop.now, Signal.FAILING)
-        breaker.pause(before.loop.now, before.loop.now + 60)
+        circuit = before.services.breaker.circuit
+        circuit.fire(before.loop.now, Signal.FAILING)
+        circuit.pause(before.loop.now, before.loop.now + 60)
         pair = await Pair(before).load()
-        after = pair.after.services.breaker
+        after = pair.after.services.breaker.circuit
         assert (after.state, after.paused_until) == (State.OPEN, before.loop.now + 60)
         assert pair.after.services.answers._state is State.OPEN
         pair.close()
@@ -217,9 +217,9 @@ def test_the_circuit_goes_on_where_it_is() -> None:
 def test_of_another_application_nothing_is_assumed() -> None:
     async def main() -> None:
         before = old()
-        before.services.breaker.fire(before.loop.now, Signal.FAILING)
+        before.services.breaker.circuit.fire(before.loop.now, Signal.FAILING)
         pair = await Pair(before, upstream="127.0.0.1:8081").load()
-        assert pair.after.services.breaker.state is State.CLOSED
+        assert pair.after.services.breaker.circuit.state is State.CLOSED
         pair.close()
 
     in_loop(main)
@@ -437,7 +437,7 @@ def test_a_file_that_is_none_is_left_and_the_circuit_goes_on(
     async def main() -> None:
         before = old()
         fetch(before, "/")
-        before.services.breaker.set_mode(before.loop.now, Mode.OPEN)
+        before.services.breaker.circuit.set_mode(before.loop.now, Mode.OPEN)
         pair = Pair(before)
         os.close(pair.taker._memory_fd)
         pair.taker._memory_fd = memory_with(data, sealed=sealed)
@@ -450,7 +450,7 @@ def test_a_file_that_is_none_is_left_and_the_circuit_goes_on(
         await pair.load()
         assert why in pair.taker.trouble
         assert stored(pair.after) == {}
-        assert pair.after.services.breaker.mode is Mode.OPEN
+        assert pair.after.services.breaker.circuit.mode is Mode.OPEN
         pair.close()
 
     in_loop(main)
@@ -518,7 +518,7 @@ def test_a_successor_that_ends_leaves_the_old_process_as_it_was() -> None:
             while pair.giver.link.is_open:  # noqa: ASYNC110 - its end has no event
                 await asyncio.sleep(0.001)
         assert before.services.store.behind is None
-        assert before.services.breaker.limit.in_flight == 0
+        assert before.services.breaker.circuit.limit.in_flight == 0
         assert len(stored(before)) == 1
 
     in_loop(main)
