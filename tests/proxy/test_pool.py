@@ -105,7 +105,7 @@ class HandPool(ConnectionPool):
     def __init__(self, loop: FakeLoop) -> None:
         super().__init__(
             parse_upstream("127.0.0.1:1"),
-            FakeConnection,
+            FakeConnection,  # type: ignore[arg-type]
             loop,  # type: ignore[arg-type]
             idle_max=IDLE_MAX,
             idle_s=IDLE_S,
@@ -463,8 +463,8 @@ def test_a_look_finds_what_the_loop_has_not_told_yet() -> None:
 def dialling_pool(address: UpstreamAddress, *, connect_timeout_s: float = 5.0) -> ConnectionPool:
     return ConnectionPool(
         address,
-        Peer,
-        asyncio.get_running_loop(),  # type: ignore[arg-type]
+        Peer,  # type: ignore[arg-type]
+        asyncio.get_running_loop(),
         idle_max=IDLE_MAX,
         idle_s=IDLE_S,
         connect_timeout_s=connect_timeout_s,
@@ -687,8 +687,8 @@ def test_a_fault_in_dialling_leaves_nobody_waiting(error: Exception) -> None:
         loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
         pool = FaultyPool(
             parse_upstream("127.0.0.1:1"),
-            FakeConnection,
-            loop,  # type: ignore[arg-type]
+            FakeConnection,  # type: ignore[arg-type]
+            loop,
             idle_max=1,
             idle_s=1,
             connect_timeout_s=1,
