@@ -122,7 +122,7 @@ def storm(folder: str) -> None:
         if version % 50 == 0:
             gone = rng.choice(SESSIONS)
             identity, _ = site.identity(b"/", gone)
-            site.store.drop_owner(identity.owner, time.monotonic(), identity.marks)
+            site.store.invalidation.drop_owner(identity.owner, time.monotonic(), identity.marks)
             print("dropped", gone.decode(), version, flush=True)
 
 
@@ -262,7 +262,7 @@ def steps(folder: str, count: int) -> dict[str, float]:
     figures["near"] = median(lambda path: site.get(path), paths)
 
     def forget(path: bytes) -> None:
-        site.store._purge_near([b"*" + HOST + path])
+        site.store.invalidation.drop_keys([b"*" + HOST + path])
 
     figures["here, hot"] = median(lambda path: site.get(path), paths, forget)
     figures["worst held by a read, ms"] = site.disk.held_s_max * 1000

@@ -24,14 +24,14 @@ def purge(services: Services, parameters: Parameters) -> int:
     if given == ["all"]:
         if text != "true":
             raise AdminError(400, "all must be true if it is given")
-        return services.store.empty(services.loop.time())
+        return services.store.invalidation.empty(services.loop.time())
     if given == ["session"]:
         return _purge_session(services, text)
     _, host, target = split_url(text)
     if given == ["url"]:
-        return services.store.purge(url=stored_url(host, target, services.owner_rules))
+        return services.store.invalidation.purge(url=stored_url(host, target, services.owner_rules))
     host = b"" if services.owner_rules.ignore_host else host.lower()
-    return services.store.purge(prefix=host + target)
+    return services.store.invalidation.purge(prefix=host + target)
 
 
 def _purge_session(services: Services, cookie: str) -> int:
@@ -46,4 +46,6 @@ def _purge_session(services: Services, cookie: str) -> int:
         raise AdminError(400, f"session is not a Cookie field: {error}") from None
     if not identity.owner:
         raise AdminError(400, "session must be a cookie that identifies somebody: PHPSESSID=...")
-    return services.store.drop_owner(identity.owner, services.loop.time(), identity.marks)
+    return services.store.invalidation.drop_owner(
+        identity.owner, services.loop.time(), identity.marks
+    )

@@ -317,7 +317,7 @@ class CircuitBreaker:
             self._note_place(now, permit)
         return ready
 
-    def cancel(self, now: float, permit: Permit) -> None:
+    def cancel(self, permit: Permit) -> None:
         """The client left before its request went upstream."""
         circuit = self.circuit
         if permit.phase is _QUEUED or permit.phase is _HELD:

@@ -152,7 +152,7 @@ def begin(
                 exchange.forward(now)
         except Exception as error:
             if exchange is None or exchange.stage is _QUEUED:
-                breaker.cancel(now, decision)
+                breaker.cancel(decision)
                 if body is not None:
                     body.release()
                 raise
@@ -633,7 +633,7 @@ class Exchange(Work):
         if self.stage is _DONE:
             return
         if self.stage is _QUEUED:
-            self._services.breaker.cancel(now, self._permit)
+            self._services.breaker.cancel(self._permit)
             self._finish(_NEUTRAL, now)
         elif self.stage is _CONNECTING:
             self._services.pool.unhold(self)

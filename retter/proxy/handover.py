@@ -192,7 +192,7 @@ class _End:
         if kind == Kind.REMOVALS:
             self._applies = True
             try:
-                self.services.store.take_back(unpacked_removals(payload), now)
+                self.services.store.invalidation.take_back(unpacked_removals(payload), now)
             finally:
                 self._applies = False
         elif kind == Kind.REPORT:
@@ -488,7 +488,7 @@ class Taker(_End):
         except (BadFrame, ValueError, OSError) as error:
             self.trouble = str(error)
             self._keeps_store = False
-            self.services.store.empty(self._loop.time())
+            self.services.store.invalidation.empty(self._loop.time())
         self.link.read_on()
         self.follow()
         said = json.loads(await self._ask(Kind.LOADED, Kind.CIRCUIT))

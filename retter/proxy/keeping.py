@@ -71,7 +71,9 @@ class Keeper:
         rules = self._rules
         ended = ends_session(identity, request, head, rules)
         if ended:
-            self._store.drop_owner(identity.owner, now, identity.marks + marks_set(head, rules))
+            self._store.invalidation.drop_owner(
+                identity.owner, now, identity.marks + marks_set(head, rules)
+            )
             self._hints.replaced(request, head, rules, now)
         if learn(request, head, rules, now, may_roll=not ended and may_roll(identity)):
             self._forget()

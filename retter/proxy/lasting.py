@@ -116,7 +116,7 @@ def attach(
     store.put_behind(disk.behind)
     noted = disk.note_of(_RULES)
     if noted is not None and not may_be_kept(noted, rules, policy):
-        store.empty(now)
+        store.invalidation.empty(now)
         disk.flush()
     if noted != written_rules(rules, policy):
         keep_rules(disk, rules, policy)

@@ -38,7 +38,7 @@ def learn(
             services.withdrawals.refused(identity, head.status, state, permit.client, now)
     if request.method not in SAFE_METHODS:
         if urls := invalidated_urls(request, head, rules):
-            services.store.supersede(identity, urls, now)
+            services.store.invalidation.supersede(identity, urls, now)
         return False
     if outcome is _OK and storable(identity, request, head, services.store_policy, rules):
         return True

@@ -92,7 +92,7 @@ class Proxy:
         services.clients.configure(settings)
         if tells_more_apart(rules, rules_before):
             # What is stored for everyone may be what one visitor alone should see now.
-            services.store.empty(now)
+            services.store.invalidation.empty(now)
             for permit in services.breaker.all_waiting():
                 queued_holder_of(permit).keep_from_store()
         services.keeper.configure(rules)

@@ -192,7 +192,7 @@ class AnswerWriter:
         now: float,
     ) -> tuple[bytes, bytes | memoryview]:
         """Return head and body for a request with conditions or a range: 200, 206, 304, 416."""
-        chosen: Answer = answer(request, stored, now)
+        chosen: Answer = answer(request, stored)
         ends = self._stored_ends(reason, persistence)
         return chosen.head + ends[int(stored.age(now))], chosen.body
 

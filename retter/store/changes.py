@@ -58,3 +58,17 @@ class Changes:
     def refused_since(self, key: bytes, asked_at: float) -> bool:
         """Return whether the application has refused it since, as far as that is remembered."""
         return asked_at <= self._at.get(hash(b"-" + key), NEVER)
+
+    def forbid(self, owner: bytes, marks: tuple[int, ...], key: bytes, asked_at: float) -> bool:
+        """Return whether a response asked for at that time is not to be stored.
+
+        Everything was dropped since, its owner's responses were, or the application has refused
+        this one.
+        """
+        if asked_at > self.latest_at:
+            return False
+        return (
+            asked_at <= self.emptied_at
+            or (bool(owner) and (self.since(owner, asked_at) or self.marks_since(marks, asked_at)))
+            or self.refused_since(key, asked_at)
+        )

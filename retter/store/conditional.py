@@ -49,11 +49,10 @@ _ABOUT_WHOLE_BODY: Final = (b"content-md5:", b"content-digest:")
 _ABOUT_REPRESENTATION: Final = (*_NOT_IN_304, b"etag:", b"last-modified:")
 
 
-def answer(request: RequestHead, stored: StoredResponse, now: float) -> Answer:
+def answer(request: RequestHead, stored: StoredResponse) -> Answer:
     """Decide 200, 304, 206 or 416 for a GET or HEAD that is answered from the store.
 
-    `now` is monotonic seconds. It decides nothing today: HTTP's own conditions compare what was
-    sent with what is stored. Age, Via and our own fields are the caller's to add.
+    Age, Via and our own fields are the caller's to add.
     """
     if stored.status != 200:
         return _whole(stored)

@@ -1,4 +1,4 @@
-"""The variants of a key that a new response replaces, and the one that makes room for it."""
+"""What a new response replaces: an equal one, variants of its key, and the one that makes room."""
 
 from retter.http.message import RequestHead, ResponseHead, Soft
 from retter.http.variants import is_plain
@@ -7,15 +7,64 @@ from retter.store.policy import Identity
 from retter.store.record import (
     AGE_MAX,
     BODY,
+    CODING,
+    FORMS,
+    GIVEN_TO,
     HEAD,
+    INCOMPLETE,
+    OTHERS_AT,
+    RECEIVED_AGE,
     SOFT,
+    STORED_AT,
     STORED_BY,
+    SUPERSEDED,
     VARIANT_KEY,
     VARY_NAMES,
     WITHDRAWN,
+    Facts,
     Record,
 )
 from retter.store.selection import is_for
+
+
+def given_again(
+    slot: tuple[Record, ...],
+    identity: Identity,
+    response: ResponseHead,
+    body: bytes,
+    facts: Facts,
+    age_s: float,
+    now: float,
+    superseded: bool,
+    incomplete: bool,
+    client: int,
+) -> Record | None:
+    """Return the only response of a key as it is when an equal one has come; None if it is not.
+
+    The Age is not in the bytes compared. A head that has come before takes the place of the equal
+    one.
+    """
+    old = slot[0]
+    head = response.stored
+    if not (
+        (old[HEAD] is head or old[HEAD] == head)
+        and old[BODY] == body
+        and len(slot) == 1
+        and not old[VARY_NAMES]
+        and old[VARIANT_KEY] == identity.variant_key
+        and old[INCOMPLETE] is incomplete
+        # What new settings may have changed.
+        and old[AGE_MAX] == facts.age_max_s
+        and ((old[FORMS] is None) is not response.compressible or old[CODING])
+    ):
+        return None
+    return (
+        old[0], head, *old[BODY:STORED_AT],
+        now, age_s, superseded,
+        *old[SUPERSEDED + 1 : RECEIVED_AGE], facts.received_age_s,
+        *old[RECEIVED_AGE + 1 : GIVEN_TO],
+        client, old[OTHERS_AT] if old[GIVEN_TO] == client else old[STORED_AT], identity.asked,
+    )  # fmt: skip
 
 
 def without_replaced(

@@ -5,40 +5,35 @@ in what `Vary` names. Equal bodies are kept once. What is asked for once goes fi
 (s3fifo.py), and one owner (other than everyone) never holds more than its share, so that one
 visitor who reads the whole site does not push out the pages of all others.
 
-Here responses are found, put in and dropped. How they are kept and counted is accounting.py, which
-variant a request selects selection.py, what a new one replaces replacement.py; what has changed
-while a response was on its way is changes.py. policy.py says whether a response may come in,
-conditional.py what a request gets of it. `now` is monotonic seconds, everywhere.
+Here responses are found and put in. How they are kept and counted is accounting.py, which variant a
+request selects selection.py, what a new one replaces replacement.py, and how they go before their
+time invalidation.py; what has changed while a response was on its way is changes.py. policy.py says
+whether a response may come in, conditional.py what a request gets of it. `now` is monotonic
+seconds, everywhere.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, replace
 from typing import Final
 
 from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
 from retter.http.variants import ORIGIN_MARK, soft_of
-from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
+from retter.store.accounting import Shelves
 from retter.store.changes import Changes
 from retter.store.forms import StoredForms
+from retter.store.invalidation import Invalidation
 from retter.store.lineage import Lineages
 from retter.store.packing import STEP_S
 from retter.store.personal import reflects_referer
-from retter.store.policy import Identity, StorePolicy, key_of, key_parts
-from retter.store.purging import matching
+from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
     AGE,
     AGE_MAX,
     BODY,
-    CODING,
     ENTRY_BYTES,
     FORMS,
-    GIVEN_TO,
-    HEAD,
     INCOMPLETE,
     NEVER,
-    OTHERS_AT,
-    RECEIVED_AGE,
     STORED_AT,
     SUPERSEDED,
     VARIANT_KEY,
@@ -53,11 +48,11 @@ from retter.store.record import (
     validates,
 )
 from retter.store.refreshing import refreshed
-from retter.store.replacement import victims, without_replaced
+from retter.store.replacement import given_again, victims, without_replaced
 from retter.store.rules import MIB, StoreRules, StoreStats
 from retter.store.selection import hashed_vary, select, selected
 from retter.store.taken_back import TakenBack, others_at
-from retter.store.write_behind import Found, Purge, Removals, WriteBehind
+from retter.store.write_behind import Found, WriteBehind
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -73,16 +68,13 @@ class ResponseStore:
         self._rules = rules
         self._shared = rules.policy is StorePolicy.RFC9111
         self._shelves = Shelves(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
-        # Looked at with every request, so reached in one step.
-        self._slots = self._shelves.slots
-        self._owner_keys = self._shelves.owner_keys
-        self._asked = self._shelves.queues.asked
         self._secret = rules.secret
         self._public_secret = rules.public_secret or rules.secret
         self._changes = Changes()
         self._counts = StoreStats(bytes_max=rules.bytes_max)
         self.forms = StoredForms(self._shelves)
         self.taken_back = TakenBack(self._shelves, self._changes, self._counts)
+        self.invalidation = Invalidation(self._shelves, self._changes, self._counts)
         self.lineages: Lineages | None = None  # the sessions that go by several values
         self.behind: WriteBehind | None = None  # a disk
 
@@ -136,8 +128,8 @@ class ResponseStore:
             return None
         if identity.rolling is not None:
             return self._find_rolling(identity, request, now, superseded, peeking)
-        key = identity.key
-        slot = self._slots.get(key)
+        key, shelves = identity.key, self._shelves
+        slot = shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)
         if slot is not None:
@@ -147,7 +139,7 @@ class ResponseStore:
                 secret = self._secret if identity.owner else self._public_secret
                 found = select(slot, identity, request, secret)
                 if found is not None and found is not newest and not peeking:
-                    self._shelves.bring_forward(key, found)
+                    shelves.bring_forward(key, found)
             # Its age as StoredResponse.age has it; a name costs three times a place, and a
             # forwarded request asks for the age alone.
             if found is not None and now - found[STORED_AT] + found[AGE] <= found[AGE_MAX]:
@@ -158,9 +150,9 @@ class ResponseStore:
                     return None
                 if peeking:
                     return found
-                self._asked[key] = None
+                shelves.queues.asked[key] = None
                 if identity.owner:
-                    keys = self._owner_keys[identity.owner]
+                    keys = shelves.owner_keys[identity.owner]
                     del keys[key]
                     keys[key] = None
                 self._counts.found_own += 1
@@ -231,7 +223,7 @@ class ResponseStore:
             ):
                 if peeking:
                     return found
-                self._asked[key] = None
+                self._shelves.queues.asked[key] = None
                 if found is not slot[0]:
                     self._shelves.bring_forward(key, found)
                 self._counts.found_public += 1
@@ -247,7 +239,7 @@ class ResponseStore:
 
     def has_any(self, identity: Identity) -> bool:
         """Return whether anything is stored for this URL that this client might be given."""
-        slots, public = self._slots, identity.public_key
+        slots, public = self._shelves.slots, identity.public_key
         if identity.key in slots and self.taken_back.holds(identity.key):
             return True
         return public is not None and public in slots and self.taken_back.holds(public)
@@ -280,7 +272,7 @@ class ResponseStore:
 
     def _slot(self, key: bytes, now: float) -> tuple[Record, ...] | None:
         """Return what is stored under a key, in memory or at hand behind it."""
-        slot = self._slots.get(key)
+        slot = self._shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)
         return slot
@@ -289,11 +281,11 @@ class ResponseStore:
         found = None if self.behind is None else self.behind.fetch(key, now)
         if found is None or not self.promote(key, found):
             return None
-        return self._slots.get(key)
+        return self._shelves.slots.get(key)
 
     def promote(self, key: bytes, found: Found) -> bool:
         """Take into memory what stands behind it; False if there is no room, or it is there."""
-        if key in self._slots or not found.slot:
+        if key in self._shelves.slots or not found.slot:
             return False
         owner, _ = key_parts(key)
         shelves = self._shelves
@@ -312,7 +304,7 @@ class ResponseStore:
 
     def awaited_keys(self, identity: Identity) -> list[bytes]:
         """Return the keys of what a request could be answered with, if nothing is in memory."""
-        slots = self._slots
+        slots = self._shelves.slots
         if identity.rolling is not None:
             keys = [key for key, _ in identity.readable]
             if not slots.keys().isdisjoint(keys):
@@ -347,83 +339,111 @@ class ResponseStore:
             incomplete: It came with a cookie that its asker did not have.
             client: A number for who asked; 0 if that is not known.
         """
-        superseded = False
-        if response.status >= 300 and reflects_referer(request, response):
+        late = requested_at <= self._changes.latest_at
+        if (  # mostly none of these
+            late or response.status >= 300 or identity.rolling is not None
+        ) and self._is_refused(identity, request, response, requested_at):
             self._counts.refused += 1
             return False
-        if requested_at <= self._changes.latest_at:
-            if requested_at <= self._changes.emptied_at:
-                self._counts.refused += 1
-                return False
-            if identity.owner and (
-                self._changes.since(identity.owner, requested_at)
-                or self._changes.marks_since(identity.marks, requested_at)
-            ):
-                self._counts.refused += 1
-                return False
-            if self._changes.refused_since(identity.key, requested_at):
-                self._counts.refused += 1
-                return False
-            superseded = self._changes.since(identity.key, requested_at)
-        generation = 0
-        if (rolling := identity.rolling) is not None:
-            generation = rolling.generation
-            if self.lineages is None or not self.lineages.may_store(rolling.value, requested_at):
-                self._counts.refused += 1
-                return False
-        facts = self._facts_of(response)
+        known = self._facts.known.get(response)
+        facts = self._facts_of(response) if known is None else known[0]
         if facts is None:
             self._counts.refused += 1
             return False
-        key, owner = identity.key, identity.owner
-        slot = self._slots.get(key)
+        key = identity.key
+        superseded = late and self._changes.since(key, requested_at)
+        slot = self._shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)  # its other variants
+        age_s = facts.received_age_s + now - requested_at
         if slot is not None:
-            old = slot[0]
-            if (
-                (old[HEAD] is response.stored or old[HEAD] == response.stored)
-                and old[BODY] == body
-                and len(slot) == 1
-                and not old[VARY_NAMES]
-                and old[VARIANT_KEY] == identity.variant_key
-                and old[INCOMPLETE] is incomplete
-                # What new settings may have changed.
-                and old[AGE_MAX] == facts.age_max_s
-                and ((old[FORMS] is None) is not response.compressible or old[CODING])
-            ):
-                age_s = facts.received_age_s
-                self._store_again(
-                    identity, old, response, age_s, superseded, requested_at, now, client
-                )
+            again = given_again(
+                slot, identity, response, body, facts, age_s, now, superseded, incomplete, client
+            )
+            if again is not None:
+                self._store_again(identity, slot[0], again, now)
                 return True
-        if not owner and request.ids and any(one in body for one in request.ids):
-            self._counts.refused += 1  # the client has chosen what everyone would be shown
+        return self._store_new(
+            identity, request, response, facts, body, age_s, now, superseded, incomplete, client,
+            slot,
+        )  # fmt: skip
+
+    def _is_refused(
+        self, identity: Identity, request: RequestHead, response: ResponseHead, requested_at: float
+    ) -> bool:
+        """Return whether something has happened since the request that keeps its response out."""
+        if response.status >= 300 and reflects_referer(request, response):
+            return True
+        if self._changes.forbid(identity.owner, identity.marks, identity.key, requested_at):
+            return True
+        rolling = identity.rolling
+        return rolling is not None and (
+            self.lineages is None or not self.lineages.may_store(rolling.value, requested_at)
+        )
+
+    def _facts_of(self, response: ResponseHead) -> Facts | None:
+        """Read the fields of a response, once for all responses with this very head."""
+        facts = facts_of(response.fields, self._rules.max_stale_s, shared=self._shared)
+        return self._facts.note(response, (facts,))[0]
+
+    def _store_again(self, identity: Identity, old: Record, again: Record, now: float) -> None:
+        """Put an equal response in the place of the only one of its key."""
+        key, shelves = identity.key, self._shelves
+        shelves.slots[key] = (again,)
+        shelves.queues.asked[key] = None
+        if identity.owner:
+            keys = shelves.owner_keys[identity.owner]
+            del keys[key]
+            keys[key] = None
+        self._counts.unchanged += 1
+        # What has not changed is written again with the next step of time, so that it is not too
+        # old when it is read again.
+        if self.behind is not None and (
+            again[SUPERSEDED] is not old[SUPERSEDED] or now // STEP_S != old[STORED_AT] // STEP_S
+        ):
+            shelves.tell(key, now)
+
+    def _store_new(
+        self,
+        identity: Identity,
+        request: RequestHead,
+        response: ResponseHead,
+        facts: Facts,
+        body: bytes,
+        age_s: float,
+        now: float,
+        superseded: bool,
+        incomplete: bool,
+        client: int,
+        slot: tuple[Record, ...] | None,
+    ) -> bool:
+        """Store a response that is not there yet, in place of those that it replaces."""
+        key, owner, variant_key = identity.key, identity.owner, identity.variant_key
+        shelves, secret = self._shelves, self._public_secret
+        size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, variant_key)
+        if not shelves.fits(owner, size + len(body)) or (
+            # The client has chosen what everyone would be shown.
+            not owner and request.ids and any(one in body for one in request.ids)
+        ):
+            self._counts.refused += 1
             return False
-        variant_key = identity.variant_key
+        generation = 0
+        if owner:
+            secret = self._secret
+            if identity.rolling is not None:
+                generation = identity.rolling.generation
         names = facts.vary_names
         if variant_key.startswith(ORIGIN_MARK) and not facts.any_origin and b"origin" not in names:
             names = (*names, b"origin")
         soft = soft_of(request)
-        stored_by = 0
-        size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, variant_key)
-        shelves = self._shelves
-        if not shelves.fits(owner, size + len(body)):
-            self._counts.refused += 1
-            return False
-        secret = self._secret if owner else self._public_secret
         body = shelves.acquire_body(body)  # before the same body is released, with its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
             others = without_replaced(
                 shelves, slot, identity, request, response, body, soft, generation, secret
             )
-        if others:
-            stored_by = client  # to keep one from pushing out what others have stored
-            for victim in victims(others, self._rules.variants_max, stored_by):
-                others = tuple([one for one in others if one is not victim])
-                shelves.release(owner, victim)
-                self._counts.evicted_variants += 1
+            if others:
+                others = self._with_room_for_one(others, owner, client)
         record: Record = (
             response.status,
             response.stored,
@@ -432,7 +452,7 @@ class ResponseStore:
             facts.etag,
             facts.last_modified,
             now,
-            facts.received_age_s + now - requested_at,
+            age_s,
             superseded,
             facts.no_store,
             facts.age_max_s,
@@ -446,7 +466,7 @@ class ResponseStore:
             not owner,
             soft,
             generation,
-            stored_by,
+            client if others else 0,  # to keep one from pushing out what others have stored
             client,
             NEVER if slot is None else others_at(slot, client),
             identity.asked,
@@ -457,51 +477,17 @@ class ResponseStore:
             shelves.tell(key, now, (record, *others))
         return True
 
-    def _facts_of(self, response: ResponseHead) -> Facts | None:
-        """Read the fields of a response, once for all responses with this very head."""
-        known = self._facts.known.get(response)
-        if known is None:
-            facts = facts_of(response.fields, self._rules.max_stale_s, shared=self._shared)
-            known = self._facts.note(response, (facts,))
-        return known[0]
+    def _with_room_for_one(
+        self, others: tuple[Record, ...], owner: bytes, client: int
+    ) -> tuple[Record, ...]:
+        """Return the variants of a key that stay beside a new one of this client."""
+        for victim in victims(others, self._rules.variants_max, client):
+            others = tuple([one for one in others if one is not victim])
+            self._shelves.release(owner, victim)
+            self._counts.evicted_variants += 1
+        return others
 
-    def _store_again(
-        self,
-        identity: Identity,
-        old: Record,
-        response: ResponseHead,
-        age_s: int,
-        superseded: bool,
-        requested_at: float,
-        now: float,
-        client: int,
-    ) -> None:
-        # The Age is not in the bytes compared. A head that has come before takes the place of the
-        # equal one.
-        key, owner = identity.key, identity.owner
-        self._slots[key] = (
-            (
-                old[0], response.stored, *old[BODY:STORED_AT],
-                now, age_s + now - requested_at, superseded,
-                *old[SUPERSEDED + 1 : RECEIVED_AGE], age_s, *old[RECEIVED_AGE + 1 : GIVEN_TO],
-                client, old[OTHERS_AT] if old[GIVEN_TO] == client else old[STORED_AT],
-                identity.asked,
-            ),
-        )  # fmt: skip
-        self._asked[key] = None
-        if owner:
-            keys = self._owner_keys[owner]
-            del keys[key]
-            keys[key] = None
-        self._counts.unchanged += 1
-        # What has not changed is written again with the next step of time, so that it is not too
-        # old when it is read again.
-        if self.behind is not None and (
-            superseded is not old[SUPERSEDED] or now // STEP_S != old[STORED_AT] // STEP_S
-        ):
-            self._shelves.tell(key, now)
-
-    # -- Refreshing and marking
+    # -- Refreshing
 
     def refresh(
         self,
@@ -547,61 +533,7 @@ class ResponseStore:
         self._shelves.tell(identity.key, now)
         self._shelves.make_room(identity.owner)
 
-    def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
-        """Mark what is stored of these URLs for this owner and for everyone; return how many.
-
-        `urls` come from `policy.invalidated_urls`. A response that is still on its way counts too:
-        it may have been made before the change.
-        """
-        marked = 0
-        for url in urls:
-            for key in {key_of(owner, url) for owner in (*identity.owners, b"")}:
-                marked += self._supersede(key, now)
-        return marked
-
-    def _supersede(self, key: bytes, now: float) -> int:
-        self._changes.remember(key, now)
-        if self.behind is not None:
-            self.behind.supersede(key, now)
-        marked = 0
-        for stored in map(as_stored, self._slots.get(key, ())):
-            if not stored.superseded:
-                self._shelves.replace(key, stored, stored._replace(superseded=True))
-                self._shelves.tell(key, now)
-                marked += 1
-        self._counts.superseded += marked
-        return marked
-
-    # -- Removing
-
-    def drop_owner(self, owner: bytes, now: float, marks: tuple[int, ...] = ()) -> int:
-        """Drop all that is stored for one owner (login, logout); everyone is not one owner.
-
-        Responses that are still on their way to this owner will not be stored either.
-
-        Args:
-            marks: Of sessions: the other owners with one of them go too.
-        """
-        owners = self._shelves.marks.owners(marks)
-        if owner:
-            owners.append(owner)
-        if owner:
-            self._changes.remember(owner, now)
-        for mark in marks:
-            self._changes.remember_mark(mark, now)
-        if self.behind is not None:
-            self.behind.drop_owners(owners, marks, now)
-        dropped = 0
-        for one in owners:
-            keys = self._owner_keys.get(one, {})
-            dropped += sum([self._shelves.remove_key(key) for key in list(keys)])
-        self._counts.dropped_session += dropped
-        return dropped
-
-    def empty(self, now: float) -> int:
-        """Drop everything, and what is still on its way; return how many."""
-        self._changes.empty(now)
-        return self.purge(now=now)
+    # -- Memory
 
     def empty_and_shrink(self) -> int:
         """Drop everything and free it at once, and hold less from now on; return how many.
@@ -611,7 +543,7 @@ class ResponseStore:
         held = self._shelves.bytes_used
         if self.behind is not None:
             self.behind.forget_bodies()
-        dropped = self._purge_near(list(self._slots))
+        dropped = self.invalidation.drop_keys(list(self._shelves.slots))
         self._shelves.free_all()
         if held > KEPT_BYTES_MIN:
             fewer = max(KEPT_BYTES_MIN, held * 3 // 4)
@@ -622,42 +554,11 @@ class ResponseStore:
         """Free some of what has been dropped all at once; call it every tick."""
         self._shelves.free_some()
 
-    def purge(
-        self,
-        *,
-        url: bytes | None = None,
-        prefix: bytes | None = None,
-        owner: bytes | None = None,
-        now: float = 0.0,
-    ) -> int:
-        """Drop what matches all that is given (nothing given: everything); return how many.
-
-        `url` and `prefix` are host and target as in `Identity.url`, or a target alone, which
-        means that of every host; `owner` b"" is everyone. Looks at every key: it is for an
-        operator's hand.
-        """
-        found = matching(self._slots, url, prefix, owner)
-        if self.behind is not None:
-            self.behind.purge(Purge(url, prefix, owner), now)
-        return self._purge_near(found)
-
-    def _purge_near(self, found: list[bytes]) -> int:
-        if len(found) == len(self._slots):
-            purged = self._shelves.clear()
-            self._slots, self._owner_keys = self._shelves.slots, self._shelves.owner_keys
-            self._asked = self._shelves.queues.asked
-        elif len(found) > SETTLED_AT_ONCE_MAX:
-            purged = self._shelves.hide(found)
-        else:
-            purged = sum([self._shelves.remove_key(key) for key in found])
-        self._counts.purged += purged
-        return purged
-
     # -- Another process, from which this one takes over (handover.py)
 
     def all_slots(self) -> dict[bytes, tuple[Record, ...]]:
         """Return what is stored, by key: to be read, and not kept."""
-        return self._slots
+        return self._shelves.slots
 
     def marks_of(self, key: bytes) -> tuple[int, ...]:
         """Return the marks of the sessions of a key's owner."""
@@ -670,7 +571,7 @@ class ResponseStore:
         Args:
             tell: The disk does not know it.
         """
-        slot = self._slots.get(key)
+        slot = self._shelves.slots.get(key)
         if slot is not None:
             newest = max([one[STORED_AT] for one in found.slot], default=now)
             if max([one[STORED_AT] for one in slot]) > newest:
@@ -679,25 +580,6 @@ class ResponseStore:
         self.promote(key, found)
         if tell:
             self._shelves.tell(key, now)
-
-    def take_back(self, removals: Removals, now: float) -> None:
-        """Take back what the other process has taken back, also if it is still on its way."""
-        if removals.everything:
-            self.empty(now)
-        owners = set(self._owner_keys) if removals.personal else removals.owners
-        for owner in owners:
-            self.drop_owner(owner, now)
-        if removals.marks:
-            self.drop_owner(b"", now, tuple(removals.marks))
-        for purge in removals.purges:
-            self.purge(url=purge.url, prefix=purge.prefix, owner=purge.owner, now=now)
-        for key in removals.keys:
-            self._shelves.remove_key(key)
-            self._changes.remember_refusal(key, now)
-            if self.behind is not None:
-                self.behind.withdrawn(key, now)
-        for key in removals.superseded:
-            self._supersede(key, now)
 
     # -- Looking in from outside
 

@@ -159,7 +159,7 @@ def test_a_permit_ends_exactly_once() -> None:
     with pytest.raises(AssertionError, match="cannot be detached"):
         driver.breaker.detach(driver.now, permit)
     with pytest.raises(AssertionError, match="cannot be cancelled"):
-        driver.breaker.cancel(driver.now, permit)
+        driver.breaker.cancel(permit)
     driver.check()
 
 
@@ -180,14 +180,14 @@ def test_an_admitted_client_may_leave_before_the_start() -> None:
     breaker = CircuitBreaker(BreakerSettings(), 0.0)
     permit = breaker.admit(0.0, Kind.GET, b"GET /", b"/", 1.0)
     assert isinstance(permit, Permit)
-    breaker.cancel(0.0, permit)
+    breaker.cancel(permit)
     assert permit.phase is Phase.DONE
     assert breaker.snapshot(0.0).in_flight == 0
     driver = opened(Driver())
     driver.run(1.0)
     probe = driver.breaker.admit(driver.now, Kind.GET, b"GET /", b"/", 1.0)
     assert isinstance(probe, Permit)
-    driver.breaker.cancel(driver.now, probe)
+    driver.breaker.cancel(probe)
     driver.run(1.0)
     assert forwarded(driver).reason is Reason.PROBE, "the next is not later for it"
 

@@ -102,7 +102,7 @@ def test_it_is_kept_within_the_budget_and_goes_with_its_response() -> None:
     site.works()
     store = site.proxy.services.store
     assert len(PAGE) < store.stats()["bytes_used"] - before < len(PAGE) + 1000
-    store.purge()
+    store.invalidation.purge()
     assert store.stats()["bytes_used"] == 0
 
 
@@ -225,7 +225,7 @@ def test_a_thread_without_memory_is_no_reason_never_to_try_again() -> None:
 def test_a_response_that_goes_meanwhile_is_still_given_to_who_waits() -> None:
     site = Site()
     client = site.asks()
-    site.proxy.services.store.purge()
+    site.proxy.services.store.invalidation.purge()
     site.works()
     assert body_of(client.received()) == PAGE
     assert site.proxy.services.store.stats()["bytes_used"] == 0

@@ -687,7 +687,7 @@ def test_forms_are_counted_in_the_budget_and_go_with_the_entry() -> None:
     added = store.stats()["bytes_used"] - before
     heads = added - sum(map(len, forms))
     assert 3 * 300 < heads < 3 * 800
-    assert store.purge() == 3
+    assert store.invalidation.purge() == 3
     assert store.stats()["bytes_used"] == 0
 
 
@@ -714,7 +714,7 @@ def test_an_owners_share_counts_forms_too() -> None:
     open_circuit(proxy)
     for _ in range(2):
         assert ungzipped(answer_to(proxy, get("/", headers=cookie))) == page_of(9000)
-    proxy.services.store.purge()
+    proxy.services.store.invalidation.purge()
     stats = proxy.services.store.stats()
     assert (stats["bytes_used"], stats["owners"]) == (0, 0)
 
@@ -751,7 +751,7 @@ def test_a_304_that_refreshes_a_page_renews_the_heads_of_its_forms() -> None:
     open_circuit(proxy)
     answer = proxy_answer(proxy, "/0")
     assert ungzipped(answer) == PAGE and field(answer, "X-Age") == "new"
-    proxy.services.store.purge()
+    proxy.services.store.invalidation.purge()
     assert proxy.services.store.stats()["bytes_used"] == 0
 
 
@@ -762,7 +762,7 @@ def test_what_does_not_gain_is_found_out_once() -> None:
         assert body_of(proxy_answer(proxy, "/0")) == noise
         assert body_of(proxy_answer(proxy, "/1")) == b"tiny"
     assert proxy.services.compression.stats()["stored_forms"] == 1
-    proxy.services.store.purge()
+    proxy.services.store.invalidation.purge()
     assert proxy.services.store.stats()["bytes_used"] == 0
 
 

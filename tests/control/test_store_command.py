@@ -285,7 +285,7 @@ def test_compact_keeps_what_is_served_and_frees_the_rest(store: Path, capsys: An
     for number in range(60):
         put(lasting, b"/gone/%d" % number, os.urandom(12_000))
     lasting.disk.flush()
-    lasting.store.purge(prefix=b"/gone", now=lasting.clock.now)
+    lasting.store.invalidation.purge(prefix=b"/gone", now=lasting.clock.now)
     lasting.disk.set_note("rules", {"kept": True})
     lasting.disk.close()
     key = lasting.disk.site_key
@@ -300,7 +300,7 @@ def test_compact_keeps_what_is_served_and_frees_the_rest(store: Path, capsys: An
     again.look(identity)
     found = again.store.lookup(identity, request(ALICE, target=b"/mine"), again.clock.now)
     assert found is not None and found.body == b"of alice" * 1000
-    again.store.drop_owner(b"another-owner-16", again.clock.now, identity.marks)
+    again.store.invalidation.drop_owner(b"another-owner-16", again.clock.now, identity.marks)
     again.disk.flush()
     assert again.disk.stats()["entries"] == 3, "her marks have come with it"
     again.disk.close()

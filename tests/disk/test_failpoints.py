@@ -57,21 +57,21 @@ def get(
 
 def log_out(lasting: Lasting) -> None:
     identity = identify(request(ALICE), lasting.rules)
-    lasting.store.drop_owner(identity.owner, lasting.clock.now, identity.marks)
+    lasting.store.invalidation.drop_owner(identity.owner, lasting.clock.now, identity.marks)
 
 
 def log_out_elsewhere(lasting: Lasting) -> None:
     """With one of two cookies that made the owner: it is found by the mark of the session."""
     identity = identify(request((b"cookie", ALICE[1] + b"; other=1")), lasting.rules)
-    lasting.store.drop_owner(b"another-owner-16", lasting.clock.now, identity.marks)
+    lasting.store.invalidation.drop_owner(b"another-owner-16", lasting.clock.now, identity.marks)
 
 
 def purge_url(lasting: Lasting) -> None:
-    lasting.store.purge(url=b"a.b/mine", now=lasting.clock.now)
+    lasting.store.invalidation.purge(url=b"a.b/mine", now=lasting.clock.now)
 
 
 def purge_all(lasting: Lasting) -> None:
-    lasting.store.empty(lasting.clock.now)
+    lasting.store.invalidation.empty(lasting.clock.now)
 
 
 def take_back(lasting: Lasting) -> None:
@@ -83,7 +83,7 @@ def take_back(lasting: Lasting) -> None:
 
 def supersede(lasting: Lasting) -> None:
     identity = identify(request(ALICE, target=b"/mine"), lasting.rules)
-    lasting.store.supersede(identity, [identity.url], lasting.clock.now)
+    lasting.store.invalidation.supersede(identity, [identity.url], lasting.clock.now)
 
 
 def go_on_after(change: Callable[[Lasting], None], lasting: Lasting) -> None:
@@ -279,10 +279,10 @@ def test_equal_bodies_are_on_disk_once(tmp_path: Path) -> None:
     assert database.entries == 10
     assert database.bytes_used < 2 * len(body)
     for number in range(9):
-        lasting.store.purge(url=b"a.b/%d" % number, now=clock.now)
+        lasting.store.invalidation.purge(url=b"a.b/%d" % number, now=clock.now)
     lasting.disk.flush()
     assert len(get(lasting, b"/9").body) == len(body)  # type: ignore[union-attr]
-    lasting.store.purge(url=b"a.b/9", now=clock.now)
+    lasting.store.invalidation.purge(url=b"a.b/9", now=clock.now)
     lasting.disk.flush()
     assert (database.entries, database.bytes_used) == (0, 0), "every octet is given back"
     lasting.disk.close()

@@ -259,7 +259,7 @@ def test_what_is_taken_back_in_one_is_not_shown_by_the_other(first: bool) -> Non
         one, other = both_hear(first)(pair)
         assert len(stored(other)) == 5
         change(one, "/changed")
-        one.services.store.purge(prefix=b"/purged", now=one.loop.now)
+        one.services.store.invalidation.purge(prefix=b"/purged", now=one.loop.now)
         fetch(one, "/out", who=ALICE, headers=LOGOUT)
         await pair.settle()
         assert shown(other, "/mine", ALICE) == ""
@@ -268,7 +268,7 @@ def test_what_is_taken_back_in_one_is_not_shown_by_the_other(first: bool) -> Non
         ]
         assert superseded == [True]
         assert not [key for key in stored(other) if b"/purged" in key]
-        one.services.store.empty(one.loop.now)
+        one.services.store.invalidation.empty(one.loop.now)
         await pair.settle()
         assert stored(other) == {}
         pair.close()
@@ -382,11 +382,11 @@ def test_whatever_happens_during_the_handover_both_have_the_same(
         elif operation == "change":
             change(proxy, f"/{number}")
         elif operation == "purge":
-            proxy.services.store.purge(prefix=b"/%d" % number, now=proxy.loop.now)
+            proxy.services.store.invalidation.purge(prefix=b"/%d" % number, now=proxy.loop.now)
         elif operation == "logout":
             fetch(proxy, "/out", who=ALICE, headers=LOGOUT)
         elif operation == "empty":
-            proxy.services.store.empty(proxy.loop.now)
+            proxy.services.store.invalidation.empty(proxy.loop.now)
         else:
             await asyncio.sleep(0)
 

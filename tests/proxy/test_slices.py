@@ -288,6 +288,6 @@ def test_the_bytes_sent_are_counted_once() -> None:
 def test_a_body_that_has_left_the_store_is_sent_to_its_end() -> None:
     site = Site()
     _, transport = site.client(get())
-    site.proxy.services.store.purge()
+    site.proxy.services.store.invalidation.purge()
     transport.reads(10_000_000)
     assert bodies_of(transport.buffer) == [BODY]

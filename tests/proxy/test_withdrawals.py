@@ -413,10 +413,10 @@ def test_what_is_removed_meanwhile_is_not_given_back(purge: str) -> None:
     for number in range(MASS_PAGES_MIN - 1):
         site.ask(f"/{number}", "403 Forbidden", SESSION, visitor=number)
     if purge == "purge":
-        site.fake.services.store.purge()
+        site.fake.services.store.invalidation.purge()
     else:
         _, identity = site.parsed("/0", SESSION)
-        site.fake.services.store.drop_owner(identity.owner, site.fake.loop.now)
+        site.fake.services.store.invalidation.drop_owner(identity.owner, site.fake.loop.now)
     for number in range(10):
         site.ask(f"/{number}", "404 Not Found", SESSION, visitor=number)
     assert not any(site.has(f"/{number}", SESSION) for number in range(10))

@@ -86,7 +86,7 @@ def stored(
 
 
 def status_for(response: StoredResponse, *fields: tuple[bytes, bytes]) -> int:
-    return answer(request(*fields), response, 0.0).status
+    return answer(request(*fields), response).status
 
 
 def fields_of(head: bytes) -> dict[bytes, bytes]:
@@ -99,21 +99,21 @@ def fields_of(head: bytes) -> dict[bytes, bytes]:
 
 
 def test_without_conditions_the_whole() -> None:
-    found = answer(request(), stored(), 0.0)
+    found = answer(request(), stored())
     assert found.status == 200
     assert found.head == stored().head + b"Content-Length: 10\r\n"
     assert found.body is BODY
 
 
 def test_no_content_has_no_length() -> None:
-    found = answer(request(), stored(status=204, body=b""), 0.0)
+    found = answer(request(), stored(status=204, body=b""))
     assert (found.status, found.head, found.body) == (204, stored(status=204).head, b"")
 
 
 @pytest.mark.parametrize("status", [201, 203, 301, 302])
 def test_only_a_200_is_answered_in_parts_or_as_not_modified(status: int) -> None:
     asked = request((b"if-none-match", b"*"), (b"range", b"bytes=0-1"))
-    found = answer(asked, stored(status=status), 0.0)
+    found = answer(asked, stored(status=status))
     assert found.status == status
     assert found.head == stored(status=status).head + b"Content-Length: 10\r\n"
 
@@ -200,14 +200,14 @@ def test_what_a_304_says() -> None:
         b"Vary: Accept\r\nContent-Language: de\r\nAccept-Ranges: bytes\r\n"
         b"content-digest: x\r\nVia: 1.1 retter\r\n"
     )
-    found = answer(request((b"if-none-match", b"*")), stored(more=more, coding=b"gzip"), 0.0)
+    found = answer(request((b"if-none-match", b"*")), stored(more=more, coding=b"gzip"))
     assert found.head.startswith(b"HTTP/1.1 304 Not Modified\r\n")
     assert found.body == b""
     assert set(fields_of(found.head)) == {b"cache-control", b"etag", b"date", b"vary", b"via"}
 
 
 def test_a_304_without_an_etag_says_when_it_was_changed() -> None:
-    found = answer(request((b"if-modified-since", D0)), stored(etag=b""), 0.0)
+    found = answer(request((b"if-modified-since", D0)), stored(etag=b""))
     assert fields_of(found.head)[b"last-modified"] == D0
 
 
@@ -230,7 +230,7 @@ def test_a_304_without_an_etag_says_when_it_was_changed() -> None:
     ],
 )
 def test_a_satisfiable_range(value: bytes, content_range: bytes, part: bytes) -> None:
-    found = answer(request((b"range", value)), stored(more=b"Content-MD5: x\r\n"), 0.0)
+    found = answer(request((b"range", value)), stored(more=b"Content-MD5: x\r\n"))
     fields = fields_of(found.head)
     assert found.head.startswith(b"HTTP/1.1 206 Partial Content\r\n")
     assert (found.status, found.body) == (206, part)
@@ -252,7 +252,7 @@ def test_a_satisfiable_range(value: bytes, content_range: bytes, part: bytes) ->
     ],
 )
 def test_an_unsatisfiable_range(value: bytes, body: bytes) -> None:
-    found = answer(request((b"range", value)), stored(body=body), 0.0)
+    found = answer(request((b"range", value)), stored(body=body))
     fields = fields_of(found.head)
     assert found.head.startswith(b"HTTP/1.1 416 Range Not Satisfiable\r\n")
     assert (found.status, found.body) == (416, b"")
@@ -283,7 +283,7 @@ def test_an_unsatisfiable_range(value: bytes, body: bytes) -> None:
     ],
 )
 def test_a_range_that_is_not_followed_gets_the_whole(value: bytes) -> None:
-    found = answer(request((b"range", value)), stored(), 0.0)
+    found = answer(request((b"range", value)), stored())
     assert (found.status, found.body) == (200, BODY)
 
 
@@ -333,7 +333,7 @@ VALUES = st.binary(max_size=30) | st.text('bytes=-0129,"W/a* gzip;q.', max_size=
 
 @given(fields=st.lists(st.tuples(CONDITIONS, VALUES), max_size=5), body=st.binary(max_size=20))
 def test_any_request_gets_a_whole_message(fields: list[tuple[bytes, bytes]], body: bytes) -> None:
-    found = answer(request(*fields), stored(body=body), 0.0)
+    found = answer(request(*fields), stored(body=body))
     said = fields_of(found.head)
     assert found.head.startswith(b"HTTP/1.1 %d " % found.status)
     match found.status:

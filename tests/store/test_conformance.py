@@ -111,7 +111,7 @@ class Near(RuleBasedStateMachine):
     def change(self, who: str, path: bytes) -> None:
         self.clock.now += 1.0
         _, identity = self.asked(who, path)
-        self.store.supersede(identity, [identity.url], self.clock.now)
+        self.store.invalidation.supersede(identity, [identity.url], self.clock.now)
         for one in {who, EVERYONE}:
             self.fresh.pop((one, path), None)
             if (entry := self.model.get((one, path))) is None:
@@ -126,7 +126,7 @@ class Near(RuleBasedStateMachine):
     def log_out(self, who: str) -> None:
         self.clock.now += 1.0
         _, identity = self.asked(who, b"/a")
-        self.store.drop_owner(identity.owner, self.clock.now, identity.marks)
+        self.store.invalidation.drop_owner(identity.owner, self.clock.now, identity.marks)
         self.drop(lambda key: key[0] == who)
 
     def drop(self, which: Any) -> None:
@@ -138,19 +138,19 @@ class Near(RuleBasedStateMachine):
     @rule(path=paths)
     def purge_url(self, path: bytes) -> None:
         self.clock.now += 1.0
-        self.store.purge(url=b"a.b" + path, now=self.clock.now)
+        self.store.invalidation.purge(url=b"a.b" + path, now=self.clock.now)
         self.drop(lambda key: key[1] == path)
 
     @rule()
     def purge_prefix(self) -> None:
         self.clock.now += 1.0
-        self.store.purge(prefix=b"/a", now=self.clock.now)
+        self.store.invalidation.purge(prefix=b"/a", now=self.clock.now)
         self.drop(lambda key: key[1].startswith(b"/a"))
 
     @rule()
     def empty(self) -> None:
         self.clock.now += 1.0
-        self.store.empty(self.clock.now)
+        self.store.invalidation.empty(self.clock.now)
         self.drop(lambda _: True)
 
     @rule(who=who, path=paths)

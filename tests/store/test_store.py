@@ -363,7 +363,9 @@ def test_equal_bodies_are_kept_once() -> None:
     assert (stats["entries"], stats["owners"], stats["bodies"]) == (50, 50, 1)
     assert stats["bytes_used"] < 200_000
     for number in range(50):
-        store.drop_owner(who(request((b"cookie", b"PHPSESSID=visitor%d" % number))).owner, 20.0)
+        store.invalidation.drop_owner(
+            who(request((b"cookie", b"PHPSESSID=visitor%d" % number))).owner, 20.0
+        )
     assert store.stats()["bodies"] == store.stats()["bytes_used"] == 0
 
 
@@ -374,7 +376,7 @@ def test_a_superseded_response_is_only_for_when_the_application_fails() -> None:
     store = make()
     for fields in ((), (ALICE,), (BOB,)):
         put(store, request(*fields), response())
-    assert store.supersede(who(request(ALICE, method=b"POST")), [b"a.b/"], 20.0) == 2
+    assert store.invalidation.supersede(who(request(ALICE, method=b"POST")), [b"a.b/"], 20.0) == 2
     assert body_for(store, request(), 21.0) is None
     # Not the anonymous page either, for somebody who has just changed something.
     assert body_for(store, request(ALICE), 21.0) is None
@@ -383,14 +385,29 @@ def test_a_superseded_response_is_only_for_when_the_application_fails() -> None:
         assert body_for(store, request(*fields), 21.0, superseded=True) == b"body"
     assert body_for(store, request((b"cookie", b"x=y")), 21.0) is None
     assert body_for(store, request((b"cookie", b"x=y")), 21.0, superseded=True) == b"body"
-    assert store.supersede(who(request(ALICE)), [b"a.b/", b"a.b/none"], 22.0) == 0
+    assert store.invalidation.supersede(who(request(ALICE)), [b"a.b/", b"a.b/none"], 22.0) == 0
     put(store, request(ALICE), response(), now=23.0)
     assert body_for(store, request(ALICE), 24.0) == b"body"
 
 
+def test_a_withdrawn_response_that_is_changed_goes_for_good() -> None:
+    store = make()
+    put(store, request(), response())
+    identity = who(request())
+    withdrawn = store.taken_back.withdraw(identity.key, 20.0)
+    assert withdrawn is not None
+    assert store.stats()["entries"] == 1, "hidden, so that it can be given back"
+    assert store.invalidation.supersede(identity, [b"a.b/"], 21.0) == 0
+    stats = store.stats()
+    assert (stats["entries"], stats["bytes_used"]) == (0, 0)
+    store.taken_back.restore(withdrawn)
+    store.taken_back.discard(withdrawn)
+    assert body_for(store, request(), 22.0, superseded=True) is None
+
+
 def test_a_response_that_was_on_its_way_is_superseded_too() -> None:
     store = make()
-    store.supersede(who(request()), [b"a.b/"], 10.0)
+    store.invalidation.supersede(who(request()), [b"a.b/"], 10.0)
     for again in range(2):
         assert put(store, request(), response(), requested_at=9.0, now=11.0 + again)
         assert body_for(store, request(), 13.0) is None
@@ -404,7 +421,7 @@ def test_a_response_that_was_on_its_way_is_superseded_too() -> None:
 def test_a_forgotten_change_counts_for_everything_asked_before() -> None:
     store = make()
     for number in range(CHANGES_REMEMBERED_MAX + 1):
-        store.supersede(who(request()), [b"a.b/%d" % number], 10.0 + number)
+        store.invalidation.supersede(who(request()), [b"a.b/%d" % number], 10.0 + number)
     put(store, request(target=b"/0"), response(), requested_at=9.0, now=3000.0)
     assert body_for(store, request(target=b"/0"), 3000.0) is None
     put(store, request(target=b"/new"), response(), requested_at=10.0, now=3000.0)
@@ -422,8 +439,8 @@ def test_a_logout_drops_all_of_one_session() -> None:
     for target in (b"/1", b"/2"):
         for fields in ((), (ALICE,), (ALICE, csrf), (BOB,)):
             put(store, request(*fields, target=target), response())
-    assert store.drop_owner(who(request(ALICE, csrf)).owner, 20.0) == 4
-    assert store.drop_owner(who(request(ALICE)).owner, 20.0) == 0
+    assert store.invalidation.drop_owner(who(request(ALICE, csrf)).owner, 20.0) == 4
+    assert store.invalidation.drop_owner(who(request(ALICE)).owner, 20.0) == 0
     assert store.stats()["dropped_session"] == 4
     for target in (b"/1", b"/2"):
         assert body_for(store, request(BOB, target=target)) == b"body"
@@ -432,7 +449,7 @@ def test_a_logout_drops_all_of_one_session() -> None:
 
 def test_what_was_on_its_way_to_a_dropped_session_is_not_stored() -> None:
     store = make()
-    store.drop_owner(who(request(ALICE)).owner, 10.0)
+    store.invalidation.drop_owner(who(request(ALICE)).owner, 10.0)
     assert not put(store, request(ALICE), response(), requested_at=9.0, now=11.0)
     assert put(store, request(BOB), response(), requested_at=9.0, now=11.0)
     assert put(store, request(ALICE), response(), requested_at=10.1, now=11.0)
@@ -441,7 +458,7 @@ def test_what_was_on_its_way_to_a_dropped_session_is_not_stored() -> None:
 def test_everyone_is_not_one_owner() -> None:
     store = make()
     put(store, request(), response())
-    assert store.drop_owner(b"", 20.0) == 0
+    assert store.invalidation.drop_owner(b"", 20.0) == 0
     assert put(store, request(target=b"/2"), response(), requested_at=1.0, now=21.0)
     assert body_for(store, request()) == body_for(store, request(target=b"/2"), 22.0) == b"body"
 
@@ -461,7 +478,7 @@ def refreshed(
     """Return what is stored after a 304, asked for at 99 and answered at 100."""
     store = make(policy)
     put(store, request(), response(*stored), now=10.0)
-    store.supersede(who(request()), [b"a.b/"], 20.0)
+    store.invalidation.supersede(who(request()), [b"a.b/"], 20.0)
     conditional = request(*asked)
     store.refresh(who(conditional), conditional, response(*answered, status=304), 99.0, 100.0)
     return find(store, request(), 100.0, superseded=True)
@@ -546,7 +563,7 @@ def test_a_304_that_says_it_may_not_be_kept_drops_it() -> None:
 def test_a_304_asked_for_before_a_change_does_not_undo_it() -> None:
     store = make()
     put(store, request(), response(ETAG))
-    store.supersede(who(request()), [b"a.b/"], 20.0)
+    store.invalidation.supersede(who(request()), [b"a.b/"], 20.0)
     asked = request((b"if-none-match", b'"a"'))
     store.refresh(who(asked), asked, response(ETAG, status=304), 19.0, 21.0)
     found = find(store, request(), 22.0, superseded=True)
@@ -664,15 +681,15 @@ def test_purging() -> None:
                 put(store, request(*fields, target=target), response())
         return store
 
-    assert filled().purge() == 9
-    assert filled().purge(url=b"a.b/a") == 3
-    assert filled().purge(prefix=b"a.b/a") == 6
-    assert filled().purge(owner=alice) == 3
-    assert filled().purge(owner=b"") == 3
-    assert filled().purge(prefix=b"a.b/a", owner=b"") == 2
-    assert filled().purge(url=b"a.b/none") == 0
+    assert filled().invalidation.purge() == 9
+    assert filled().invalidation.purge(url=b"a.b/a") == 3
+    assert filled().invalidation.purge(prefix=b"a.b/a") == 6
+    assert filled().invalidation.purge(owner=alice) == 3
+    assert filled().invalidation.purge(owner=b"") == 3
+    assert filled().invalidation.purge(prefix=b"a.b/a", owner=b"") == 2
+    assert filled().invalidation.purge(url=b"a.b/none") == 0
     store = filled()
-    store.purge(prefix=b"a.b/a")
+    store.invalidation.purge(prefix=b"a.b/a")
     assert (store.stats()["entries"], store.stats()["purged"]) == (3, 6)
 
 
@@ -683,7 +700,7 @@ def test_an_unsafe_answer_marks_what_it_names() -> None:
     put(store, request(target=b"/items"), response())
     post = request(method=b"POST", target=b"/items")
     named = invalidated_urls(post, response((b"location", b"/list"), status=303), RULES)
-    assert store.supersede(who(post), named, 20.0) == 2
+    assert store.invalidation.supersede(who(post), named, 20.0) == 2
 
 
 # -- Against a naive model
@@ -917,7 +934,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(visitor=visitors, path=targets)
     def supersede(self, visitor: str, path: bytes) -> None:
         _, identity = self.asked(visitor, path, b"a")
-        marked = self.store.supersede(identity, [identity.url], self.now)
+        marked = self.store.invalidation.supersede(identity, [identity.url], self.now)
         expected = 0
         for key in {identity.key, key_of(b"", identity.url)}:
             self.changes[key] = self.now
@@ -929,7 +946,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(visitor=visitors)
     def drop_owner(self, visitor: str) -> None:
         _, identity = self.asked(visitor, b"/1", b"a")
-        dropped = self.store.drop_owner(identity.owner, self.now)
+        dropped = self.store.invalidation.drop_owner(identity.owner, self.now)
         mine = [key for key in self.keys if identity.owner and key[1:17] == identity.owner]
         if identity.owner:
             self.changes[identity.owner] = self.now
@@ -938,7 +955,9 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(path=targets)
     def purge(self, path: bytes) -> None:
         gone = [key for key in self.keys if key.endswith(b"a.b" + path)]
-        assert self.store.purge(url=b"a.b" + path) == sum(len(self.forget(k)) for k in gone)
+        assert self.store.invalidation.purge(url=b"a.b" + path) == sum(
+            len(self.forget(k)) for k in gone
+        )
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
     def wait(self, seconds: float) -> None:
@@ -997,7 +1016,7 @@ def test_a_purge_of_very_many_is_over_for_visitors_at_once_and_counted_with_the_
         put(store, request(target=b"/many/%d" % number), response(), b"%d" % number)
     put(store, request(target=b"/kept"), response())
     used = store.stats()["bytes_used"]
-    assert store.purge(prefix=b"/many/") == many
+    assert store.invalidation.purge(prefix=b"/many/") == many
     assert store.stats()["entries"] == store.stats()["keys"] == 1
     assert find(store, request(target=b"/many/7")) is None
     assert find(store, request(target=b"/kept")) is not None
@@ -1049,7 +1068,7 @@ def test_any_response_is_kept_whole_or_not_at_all(
     not_modified = response(*fields, status=304)
     store.refresh(who(validated), validated, not_modified, 11.0, 11.0)
     assert store.stats()["bytes_used"] <= 64 * 1024 * 1024
-    store.purge()
+    store.invalidation.purge()
     assert store.stats()["bytes_used"] == 0
 
 
@@ -1080,7 +1099,7 @@ def test_a_form_that_was_made_of_a_body_before_is_one_of_the_present_one() -> No
     put(store, request(), response(), b"x" * 1000)
     before = find(store, request())
     assert before is not None
-    store.purge()
+    store.invalidation.purge()
     put(store, request(), response(), bytes(bytearray(b"x" * 1000)))
     found = find(store, request())
     assert found is not None
@@ -1089,7 +1108,7 @@ def test_a_form_that_was_made_of_a_body_before_is_one_of_the_present_one() -> No
     store.forms.keep_coded(before.body, b"gzip", before.body)
     assert store.forms.coded_body(found.body, b"gzip") is found.body
     assert store.stats()["bytes_used"] == used
-    store.purge()
+    store.invalidation.purge()
     assert store.stats()["bytes_used"] == 0
 
 
@@ -1113,7 +1132,7 @@ def test_forms_never_push_out_their_own_response(asked: RequestHead) -> None:
 def test_what_was_asked_for_before_all_was_dropped_is_not_stored() -> None:
     store = make()
     put(store, request(), response())
-    store.empty(20.0)
+    store.invalidation.empty(20.0)
     assert body_for(store, request(), now=21.0) is None
     assert not put(store, request(), response(), requested_at=19.0, now=22.0)
     assert not put(store, request(ALICE), response(), requested_at=20.0, now=22.0)
@@ -1195,7 +1214,11 @@ class FormsMachine(RuleBasedStateMachine):
                 return  # there was no room for both
         form = Form(found.head if coded is found.body else b"coded" + found.head, coded)
         variants = max(
-            [len(self.store._slots.get(k, ())) for k in (identity.key, identity.public_key) if k]
+            [
+                len(self.store._shelves.slots.get(k, ()))
+                for k in (identity.key, identity.public_key)
+                if k
+            ]
         )
         self.store.forms.attach(identity, found, coding, form)
         if variants == 1:
@@ -1211,7 +1234,7 @@ class FormsMachine(RuleBasedStateMachine):
         if found is None or not found.content_coding or found.form(IDENTITY) is not None:
             return
         if gone:
-            self.store.purge()  # while it was in the thread
+            self.store.invalidation.purge()  # while it was in the thread
         form = Form(b"plain" + found.head, b"identity" + times * found.body)
         kept = self.store.forms.keep_decoded(identity, found, form)
         if gone:
@@ -1235,9 +1258,9 @@ class FormsMachine(RuleBasedStateMachine):
     @rule(visitor=few_visitors, way=st.sampled_from(["log out", "purge", "wait"]))
     def drop(self, visitor: str, way: str) -> None:
         if way == "log out":
-            self.store.drop_owner(who(request(*VISITORS[visitor])).owner, self.now)
+            self.store.invalidation.drop_owner(who(request(*VISITORS[visitor])).owner, self.now)
         elif way == "purge":
-            self.store.purge()
+            self.store.invalidation.purge()
         else:
             self.now += 30.0
 
@@ -1298,7 +1321,7 @@ def test_a_decoded_form_stays_when_the_same_is_stored_again() -> None:
     assert found.form(IDENTITY) == Form(b"head", b"plain" * 1000)
     assert store.stats()["unchanged"] == 2
     put(store, request(), ENCODED, b"other")
-    store.purge()
+    store.invalidation.purge()
     assert store.stats()["bytes_used"] == 0
 
 
@@ -1369,7 +1392,7 @@ def test_two_withdrawals_of_one_url_are_given_back_and_removed_each_by_itself() 
         store.taken_back.restore(hidden[1 - at])
         assert found(store) == [left]
         assert store.stats()["entries"] == 1
-        store.purge()
+        store.invalidation.purge()
         assert store.stats()["bytes_used"] == 0
     for order in ((0, 1), (1, 0)):
         store, hidden = twice()

@@ -129,7 +129,7 @@ class Driver:
 
     def cancel(self, permit: Permit) -> None:
         """The client of one in the queue left."""
-        self.breaker.cancel(self.now, permit)
+        self.breaker.cancel(permit)
         (self.queued if permit in self.queued else self.held).remove(permit)
         assert permit.phase is Phase.DONE
 

@@ -110,7 +110,7 @@ class Lasting:
 
     def forget(self) -> None:
         """Have nothing in memory, as if others had pushed all of it out."""
-        self.store._purge_near(list(self.store._slots))
+        self.store.invalidation.drop_keys(list(self.store._shelves.slots))
         self.store._shelves.free_all()
         while self.store._shelves._hidden:
             self.store.free_some()

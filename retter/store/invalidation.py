@@ -1,0 +1,144 @@
+"""Stored responses that are not to be shown again: changed, of a session that ended, or purged.
+
+An unsafe method that succeeds invalidates what is stored (RFC 9111 section 4.4): it is marked,
+since an old page is better than an error. All else here goes at once, and a response that is still
+on its way is not stored, as changes.py remembers. What the application itself has taken back is
+taken_back.py. `now` is monotonic seconds.
+"""
+
+from collections.abc import Iterable
+
+from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
+from retter.store.changes import Changes
+from retter.store.policy import Identity, key_of
+from retter.store.purging import matching
+from retter.store.record import WITHDRAWN, as_stored
+from retter.store.rules import StoreStats
+from retter.store.write_behind import Purge, Removals
+
+
+class Invalidation:
+    """Marks and drops what is stored, here and on the disk behind."""
+
+    __slots__ = ("_changes", "_counts", "_shelves")
+
+    def __init__(self, shelves: Shelves, changes: Changes, counts: StoreStats) -> None:
+        self._shelves = shelves
+        self._changes = changes
+        self._counts = counts
+
+    def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
+        """Mark what is stored of these URLs for this owner and for everyone; return how many.
+
+        `urls` come from `policy.invalidated_urls`. A response that is still on its way counts too:
+        it may have been made before the change. One that is withdrawn goes for good: what the
+        application has taken back and then changed is never given back.
+        """
+        marked = 0
+        for url in urls:
+            for key in {key_of(owner, url) for owner in (*identity.owners, b"")}:
+                marked += self._supersede(key, now)
+        return marked
+
+    def _supersede(self, key: bytes, now: float) -> int:
+        """Mark what is stored under a key; return how many."""
+        shelves = self._shelves
+        self._changes.remember(key, now)
+        if shelves.behind is not None:
+            shelves.behind.supersede(key, now)
+        marked = 0
+        for stored in map(as_stored, shelves.slots.get(key, ())):
+            if stored.age_max_s == WITHDRAWN:
+                shelves.remove(key, tuple(stored))
+            elif stored.superseded:
+                continue
+            else:
+                shelves.replace(key, stored, stored._replace(superseded=True))
+                marked += 1
+            shelves.tell(key, now)
+        self._counts.superseded += marked
+        return marked
+
+    def drop_owner(self, owner: bytes, now: float, marks: tuple[int, ...] = ()) -> int:
+        """Drop all that is stored for one owner (login, logout); everyone is not one owner.
+
+        Responses that are still on their way to this owner will not be stored either.
+
+        Args:
+            marks: Of sessions: the other owners with one of them go too.
+        """
+        shelves = self._shelves
+        owners = shelves.marks.owners(marks)
+        if owner:
+            owners.append(owner)
+            self._changes.remember(owner, now)
+        for mark in marks:
+            self._changes.remember_mark(mark, now)
+        if shelves.behind is not None:
+            shelves.behind.drop_owners(owners, marks, now)
+        dropped = 0
+        for one in owners:
+            dropped += sum(
+                [shelves.remove_key(key) for key in list(shelves.owner_keys.get(one, ()))]
+            )
+        self._counts.dropped_session += dropped
+        return dropped
+
+    def empty(self, now: float) -> int:
+        """Drop everything, and what is still on its way; return how many."""
+        self._changes.empty(now)
+        return self.purge(now=now)
+
+    def purge(
+        self,
+        *,
+        url: bytes | None = None,
+        prefix: bytes | None = None,
+        owner: bytes | None = None,
+        now: float = 0.0,
+    ) -> int:
+        """Drop what matches all that is given (nothing given: everything); return how many.
+
+        `url` and `prefix` are host and target as in `Identity.url`, or a target alone, which
+        means that of every host; `owner` b"" is everyone. Looks at every key: it is for an
+        operator's hand.
+        """
+        found = matching(self._shelves.slots, url, prefix, owner)
+        if self._shelves.behind is not None:
+            self._shelves.behind.purge(Purge(url, prefix, owner), now)
+        return self.drop_keys(found)
+
+    def drop_keys(self, found: list[bytes]) -> int:
+        """Drop keys, but not on the disk; return how many entries they had."""
+        shelves = self._shelves
+        if len(found) == len(shelves.slots):
+            purged = shelves.clear()
+        elif len(found) > SETTLED_AT_ONCE_MAX:
+            purged = shelves.hide(found)
+        else:
+            purged = sum([shelves.remove_key(key) for key in found])
+        self._counts.purged += purged
+        return purged
+
+    def take_back(self, removals: Removals, now: float) -> None:
+        """Take back what another process has taken back, also if it is still on its way.
+
+        This process takes over from that one (handover.py).
+        """
+        shelves = self._shelves
+        if removals.everything:
+            self.empty(now)
+        owners = set(shelves.owner_keys) if removals.personal else removals.owners
+        for owner in owners:
+            self.drop_owner(owner, now)
+        if removals.marks:
+            self.drop_owner(b"", now, tuple(removals.marks))
+        for purge in removals.purges:
+            self.purge(url=purge.url, prefix=purge.prefix, owner=purge.owner, now=now)
+        for key in removals.keys:
+            shelves.remove_key(key)
+            self._changes.remember_refusal(key, now)
+            if shelves.behind is not None:
+                shelves.behind.withdrawn(key, now)
+        for key in removals.superseded:
+            self._supersede(key, now)
