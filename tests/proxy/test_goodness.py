@@ -22,6 +22,7 @@ from retter.proxy.goodness import (
     has_shrunk,
     length_of,
 )
+from retter.proxy.learning import is_doubtful
 from retter.store.record import StoredResponse
 from tests.support.harness import (
     FakePeer,
@@ -33,6 +34,7 @@ from tests.support.harness import (
     split_at,
     status_of,
 )
+from tests.support.work import instructions_of
 
 PAGE = b"<p>the shop's page with all its products</p>" * 200
 ERROR = b"DB error: too many connections"
@@ -358,3 +360,28 @@ def test_a_late_answer_is_trouble() -> None:
     assert body_of(client.received()) == PAGE  # patience
     proxy.upstream.sends(html(PAGE[:1000]))
     assert shown_in_need(proxy) == PAGE
+
+
+# -- What it costs
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 1_000_000])
+def test_a_changed_page_is_judged_by_its_length_alone(size: int) -> None:
+    """That is less than 1 us, whatever its size and however many texts there are."""
+    services = FakeProxy().services
+    request = services.heads.parse(get(), False, services.heads.request_memos[False, b"http"])
+    body, same, large = b"b" * size, tuple(stored(b"a" * size)), tuple(stored(b"a" * 3 * size))
+    assert instructions_of(lambda: is_doubtful(services, request, same, body, 0.0)) <= 40
+    assert instructions_of(lambda: is_doubtful(services, request, large, body, 0.0)) <= 60
+
+
+def test_a_text_is_looked_for_in_one_step() -> None:
+    """In a page that has shrunk to less than half: the rest is a search of machine code."""
+
+    def work(size: int, texts: int) -> int:
+        goodness = Goodness([b"text %d" % number for number in range(texts)])
+        body, before = b"x" * size, stored(b"y" * 50_000)
+        return instructions_of(lambda: goodness.judge(b"*/", HTML, body, before, trouble=False))
+
+    assert work(100, 30) == work(10_000, 30), "it does not grow with the page"
+    assert work(100, 1030) - work(100, 30) <= 12 * 1000

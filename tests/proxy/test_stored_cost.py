@@ -1,0 +1,85 @@
+"""What an answer from the store costs, in instructions of the interpreter.
+
+The bounds are some hundredths above what CPython 3.11 takes; later ones take fewer, and compiled
+code next to none. Whoever makes one of these answers dearer sees it here, on any machine. What is
+worth it raises the bound, and docs/performance.md says what it is worth.
+"""
+
+from typing import Any
+
+import pytest
+
+from retter.breaker import Mode
+from tests.support.harness import FakePeer, FakeProxy, field, reply
+from tests.support.work import instructions_of
+
+# As a browser sends them, with places for what differs from request to request.
+HEAD = (
+    "GET /articles/7/autumn-coats?page=2&sort=price HTTP/1.1\r\n"
+    "Host: shop.example\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0 b{seen}\r\n"
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8\r\n"
+    "Accept-Language: en-GB,en;q=0.7,de;q=0.3\r\n"
+    "Accept-Encoding: gzip, deflate, br\r\n"
+    "Referer: https://shop.example/articles/{seen}/?page=1\r\n"
+    "Cookie: PHPSESSID=5f2b1c9a7e4d3f6b8a{visitor}; _ga=GA1.2.{seen}.1731500000; theme=dark\r\n"
+    "Sec-Fetch-Dest: document\r\n"
+    "Upgrade-Insecure-Requests: 1\r\n"
+    "Connection: keep-alive\r\n\r\n"
+)
+
+# Answers before one is counted: forms and targets are known then, and memos have seen others.
+WARMING = 10
+
+
+def head(seen: int, visitor: int = 1) -> bytes:
+    return HEAD.format(seen=f"{seen:09}", visitor=f"{visitor:09}").encode()
+
+
+class Site:
+    """A page that is stored for one visitor and for everyone, and a circuit that is held open."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.proxy = FakeProxy(**settings)
+        self.client: FakePeer = self.proxy.client()
+        page = reply(b"x" * 1024, headers={"Content-Type": "text/html"})
+        for request in (head(1), b"".join(_without_cookie(head(1)))):
+            self.client.sends(request)
+            self.proxy.upstream.sends(page)
+        self.proxy.services.breaker.set_mode(self.proxy.loop.now, Mode.OPEN)
+        self.client.received()
+
+    def cost(self, request: bytes) -> int:
+        """Return how many instructions an answer to a request takes."""
+        count = instructions_of(lambda: self.client.protocol.data_received(request))
+        assert field(self.client.received(), "cache-status") is not None
+        return count
+
+
+def _without_cookie(request: bytes) -> list[bytes]:
+    lines = request.splitlines(keepends=True)
+    return [line for line in lines if not line.startswith(b"Cookie:")]
+
+
+@pytest.mark.parametrize(("compress", "most"), [((), 750), (("gzip",), 810)])
+def test_a_head_that_comes_again(compress: tuple[str, ...], most: int) -> None:
+    site = Site(compress=compress)
+    for _ in range(WARMING):
+        site.cost(head(1))
+    assert site.cost(head(1)) <= most, site.cost(head(1))
+
+
+def test_a_head_that_was_never_seen() -> None:
+    """Another Referer, User-Agent and analytics cookie: who asks for what is known."""
+    site = Site(compress=())
+    for number in range(WARMING):
+        site.cost(head(10 + number))
+    assert site.cost(head(99)) <= 1850
+
+
+def test_a_visitor_who_was_never_seen() -> None:
+    """Its own session, too: it is given everyone's page."""
+    site = Site(compress=())
+    for number in range(WARMING):
+        site.cost(head(10 + number, 10 + number))
+    assert site.cost(head(99, 99)) <= 2400
