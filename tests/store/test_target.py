@@ -12,6 +12,7 @@ from retter.store.target import (
     Targets,
     target_of,
 )
+from tests.support.compiled import counts_lines
 from tests.support.work import instructions_of
 
 RULES = OwnerRules(secret=b"0123456789abcdef", ignore_params=(b"utm_*",), never_store=(b"/buy*",))
@@ -87,6 +88,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert targets.of(long) is not targets.of(long) is not targets.of(long)
 
 
+@counts_lines
 def test_a_target_that_comes_again_costs_a_look() -> None:
     targets = Targets(RULES, route_of)
     head = request(b"/articles/7?page=2&sort=price")
