@@ -46,7 +46,7 @@ class Site:
         for request in (head(1), b"".join(_without_cookie(head(1)))):
             self.client.sends(request)
             self.proxy.upstream.sends(page)
-        self.proxy.services.breaker.set_mode(self.proxy.loop.now, Mode.OPEN)
+        self.proxy.services.breaker.circuit.set_mode(self.proxy.loop.now, Mode.OPEN)
         self.client.received()
 
     def cost(self, request: bytes) -> int:
