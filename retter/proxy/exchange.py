@@ -455,7 +455,7 @@ class Exchange(Work):
         """Take in that something has changed, as `learn` does (learning.py)."""
         services, parsed = self._services, self._parsed
         if urls := invalidated_urls(parsed.head, head, services.owner_rules):
-            services.store.supersede(parsed.identity, urls, now)
+            services.store.invalidation.supersede(parsed.identity, urls, now)
         if self._body is not None:
             self._body.release()  # it is not sent again
 
