@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from retter.breaker import constants
 from retter.breaker.circuit import Circuit
+from retter.breaker.demand import NOBODY
 
 # Nothing that is read back may be beyond these; an answer takes a year at the most.
 _SECONDS_MAX: Final = 365 * 86400.0
@@ -78,6 +79,42 @@ def relearn(circuit: Circuit, said: Any, age_s: float, now: float) -> bool:
     circuit.table.read_ceiling()
     circuit.set_cap()
     return True
+
+
+def crawlers(circuit: Circuit, now: float) -> list[list[Any]]:
+    """Return what crawlers ask for and get, by the word that they call themselves.
+
+    Of them alone: they are the same in the next process, and the number of an address is not.
+    """
+    fairness = circuit.fairness
+    if fairness is None:
+        return []
+    rows = fairness.demand.heaviest(constants.DEMAND_CLIENTS_MAX, now)
+    return [
+        [client, round(asked, 3), round(got, 3), fairness.demand.name_of(client)]
+        for client, asked, got in rows
+        if client < NOBODY
+    ]
+
+
+def remember_crawlers(circuit: Circuit, said: Any, age_s: float, now: float) -> None:
+    """Count what they asked for, as it has decayed since.
+
+    Raises:
+        ValueError: It is not what `crawlers` returns.
+        TypeError: The same.
+    """
+    if circuit.fairness is None:
+        return
+    demand = circuit.fairness.demand
+    faded = 0.5 ** (max(0.0, age_s) / constants.DEMAND_HALF_LIFE_S)
+    for number, asked, got, name in said[: constants.DEMAND_CLIENTS_MAX]:
+        client = int(number)
+        if not -(2**32) <= client - NOBODY < 0:
+            raise ValueError
+        demand.note(client, _number(asked, 0.0, _SECONDS_MAX) * faded, now)
+        demand.gave(client, _number(got, 0.0, _SECONDS_MAX) * faded, now)
+        demand.call(client, str(name))
 
 
 def _number(value: object, least: float, most: float) -> float:

@@ -3,7 +3,7 @@
     data.mdb, lock.mdb  the database
     secret              the key of the hashes of owners; without it, no personal entry can be found
     drops               removals since the last commit (journal.py)
-    learnt              what RETTER has learnt about the application and its sessions
+    learnt, lineages    what RETTER has learnt about the application and its sessions
     lock                held by the RETTER that uses it
     reading, fault      whether a process died while it read the database
 

@@ -169,7 +169,7 @@ class RunningProxy:
         if services.disk is not None:
             store_fd = services.disk.lock_fd
             if services.learnt is not None:
-                services.learnt.save()
+                services.learnt.save(services.loop.time())
             services.disk.lend()
         ours, its = socket.socketpair()
         with its:

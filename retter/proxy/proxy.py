@@ -144,7 +144,7 @@ class Proxy:
             open_still.abort_request(now)
         if services.disk is not None:
             if services.learnt is not None:
-                services.learnt.save()
+                services.learnt.save(now)
             services.disk.close()
         if services.access_log is not None:
             services.access_log.close(wait_s=CLOSE_S)

@@ -324,3 +324,53 @@ def test_while_the_application_starts_a_visitor_of_a_new_page_gets_one_that_come
     assert "en train de redémarrer" in body_of(answer).decode()
     for other in ({}, {**BROWSER, "Accept": "application/json"}):
         assert status_of(fetch_dead(proxy, "/api", other)) == 502
+
+
+def test_lineages_of_changing_sessions_come_back_and_lead_nowhere_else(site: Site) -> None:
+    """What was stored before is read again, and what an heir has stored since by nobody else."""
+    proxy = site.start()
+    lineages = proxy.services.owner_rules.lineages
+    lineages.begin(b"session", b"first", proxy.loop.now)
+    lineages.inherit(b"first", b"second", proxy.loop.now)
+    first = lineages.find(b"first")
+    assert first is not None
+    proxy.advance(70.0)
+    second = lineages.find(b"second")  # after it was written: the process is killed now
+    assert second is not None and second.lineage == first.lineage
+    written = (site.path / "lineages").read_bytes()
+    assert (site.path / "lineages").stat().st_mode & 0o777 == 0o600
+    site.stop()
+    (site.path / "lineages").write_bytes(written)
+    again = site.start().services.owner_rules.lineages
+    assert again.names == {b"session"}
+    assert again.find(b"first") == first
+    heir = again.find(b"second")
+    assert heir is not None and heir.lineage != first.lineage
+    assert heir.earlier == ((first.lineage, first.generation),)
+    assert again.find(b"third") is None
+
+
+@pytest.mark.parametrize("rotten", [b"", b"{}", b'{"at": 1, "names": [], "values": [[3]]}'])
+def test_lineages_that_are_not_understood_are_none(site: Site, rotten: bytes) -> None:
+    site.start()
+    site.stop()
+    (site.path / "lineages").write_bytes(rotten)
+    assert len(site.start().services.owner_rules.lineages) == 0
+
+
+def test_what_crawlers_asked_for_comes_back_and_no_address(site: Site) -> None:
+    proxy = site.start()
+    demand = proxy.services.breaker.circuit.fairness.demand  # type: ignore[union-attr]
+    crawler, address = -12345, 1 << 40
+    for client in (crawler, address):
+        demand.note(client, 8.0, proxy.loop.now)
+    demand.gave(crawler, 4.0, proxy.loop.now)
+    demand.call(crawler, "examplebot")
+    site.stop()
+    assert str(address).encode() not in (site.path / "learnt").read_bytes()
+    proxy = site.start()  # ten seconds later, which is its half-life
+    demand, now = proxy.services.breaker.circuit.fairness.demand, proxy.loop.now  # type: ignore[union-attr]
+    assert demand.demand_of(crawler, now) == pytest.approx(4.0, rel=0.01)
+    assert demand.got_by(crawler, now) == pytest.approx(2.0, rel=0.01)
+    assert demand.name_of(crawler) == "examplebot"
+    assert address not in demand
