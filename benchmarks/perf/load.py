@@ -4,11 +4,20 @@ import json
 import re
 import socket
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.perf.scenarios import NUMBER_DIGITS, PLACE, Heads, Scenario, head_template
+from benchmarks.perf import visitors
+from benchmarks.perf.scenarios import (
+    NUMBER_DIGITS,
+    PLACE,
+    Heads,
+    Scenario,
+    head_template,
+    mixed_heads,
+)
 
 REQUEST_TIMEOUT_S: Final = 5
 
@@ -40,6 +49,21 @@ end
 _SAME_HEAD: Final = """\
 local whole = {parts} .. {body}
 function request() return whole end
+"""
+
+# A visitor has one program, and asks for pages one after another.
+_MIXED_HEAD: Final = """\
+math.randomseed({first})
+local random, format = math.random, string.format
+local page_of = {{ {pages} }}
+local kinds = {{
+{kinds}
+}}
+local function page() return format("{path}", page_of[random(#page_of)]) end
+function request()
+  local visitor = random({visitors})
+  return kinds[visitor % #kinds + 1](page(), page(), format("%09d", visitor))
+end
 """
 
 _DONE: Final = """\
@@ -87,6 +111,8 @@ def script(scenario: Scenario, first: int) -> str:
         first: The number of the first head. Heads are never seen before only if no window has
             used these numbers.
     """
+    if scenario.heads is Heads.MIXED:
+        return _mixed_script(scenario, first) + _DONE
     pieces = [_lua(piece) for piece in head_template(scenario).split(PLACE)]
     template = {
         Heads.REPEATED: _SAME_HEAD,
@@ -96,6 +122,26 @@ def script(scenario: Scenario, first: int) -> str:
     body = f'string.rep("x", {scenario.body_bytes})'
     text = template.format(parts=", ".join(pieces), body=body, first=first, digits=NUMBER_DIGITS)
     return text + _DONE
+
+
+def _mixed_script(scenario: Scenario, first: int) -> str:
+    heads, pages = mixed_heads(scenario)
+    path = visitors.page_path(scenario.page, 1234).replace("1234", "%04d")
+    return _MIXED_HEAD.format(
+        first=first,
+        pages=", ".join([str(number) for number in visitors.samples(pages)]),
+        kinds=",\n".join([_lua_function(head) for head in heads]),
+        path=path,
+        visitors=visitors.VISITORS,
+    )
+
+
+def _lua_function(head: str) -> str:
+    """Return a Lua function that fills a head."""
+    names = {visitors.PAGE: "page", visitors.REFERER: "referer", visitors.VISITOR: "visitor"}
+    parts = re.split(r"(\{page\}|\{from\}|\{visitor\})", head)
+    joined = " .. ".join([names.get(part) or _lua(part) for part in parts if part])
+    return f"function(page, referer, visitor) return {joined} end"
 
 
 def command(scenario: Scenario, port: int, seconds: int, script_file: Path, core: int) -> list[str]:
@@ -177,6 +223,23 @@ def ask(port: int, request: bytes) -> Answer:
             return _read_answer(connection)
     except OSError as error:
         raise LoadFailed(f"a single request failed: {error}") from error
+
+
+def ask_for_all(port: int, requests: Iterable[bytes]) -> None:
+    """Send requests one after another over one connection. Their answers have a Content-Length.
+
+    Raises:
+        LoadFailed: One was not answered with 200.
+    """
+    try:
+        with socket.create_connection(("127.0.0.1", port), REQUEST_TIMEOUT_S) as connection:
+            for request in requests:
+                connection.sendall(request)
+                answer = _read_answer(connection)
+                if answer.status != 200:
+                    raise LoadFailed(f"a page to be stored was answered with {answer.status}")
+    except OSError as error:
+        raise LoadFailed(f"a page could not be stored: {error}") from error
 
 
 def _read_answer(connection: socket.socket) -> Answer:

@@ -20,7 +20,7 @@ from typing import Final
 
 from benchmarks.perf.machine import connections_possible, first_line, tree
 from benchmarks.perf.pages import page
-from benchmarks.perf.scenarios import PAGES, Mode, Scenario
+from benchmarks.perf.scenarios import PAGES, Heads, Mode, Scenario
 
 # A busy machine may need half a minute for what takes half a second. A program that cannot start
 # mostly ends by itself, and is not waited for.
@@ -222,11 +222,12 @@ class Nginx(Peer):
     mode: Mode | None = Mode.FORWARD
     program = "nginx"
     cache = ""
+    zone = "keys_zone=pages:16m inactive=1h"
     more = ""
 
     def command(self, site: Site) -> Sequence[str]:
         """Write nginx.conf."""
-        path = f"proxy_cache_path {site.folder}/cache keys_zone=pages:16m inactive=1h;"
+        path = f"proxy_cache_path {site.folder}/cache {self.zone};"
         configuration = nginx_frame(
             site.folder,
             http=path if self.cache else "",
@@ -252,6 +253,27 @@ server {{
 """,
         )
         return nginx_command(site.folder, configuration)
+
+
+class NginxSameJob(Nginx):
+    """What RETTER does, by nginx: the application is asked each time, each good answer is kept for
+    its URL and session, and is shown when the application fails.
+    """
+
+    name = "nginx-same-job"
+    about = "proxy_cache by URL and session, proxy_cache_bypass 1, use_stale, in memory (tmpfs)"
+    cache = (
+        'proxy_cache pages; proxy_cache_key "$host$request_uri$cookie_phpsessid";'
+        " proxy_cache_valid 200 1h; proxy_cache_bypass 1;"
+        " proxy_ignore_headers Cache-Control Expires Set-Cookie Vary;"
+        " proxy_cache_use_stale error timeout updating http_500 http_502 http_503 http_504;"
+    )
+    # As much as RETTER stores, and the memory for its keys.
+    zone = "levels=1:2 keys_zone=pages:64m max_size=64m use_temp_path=off inactive=1h"
+
+    def serves(self, scenario: Scenario) -> bool:
+        """Measure it where heads differ: there it is that a copy for each session costs."""
+        return super().serves(scenario) and scenario.heads is not Heads.BY_CONNECTION
 
 
 class NginxGzip(Nginx):
@@ -501,8 +523,8 @@ class Mitmproxy(Peer):
 
 
 PEERS: Final[Sequence[Peer]] = (
-    Retter(), RetterCompiled(), RetterUnwatched(), Nginx(), NginxGzip(), Haproxy(), Caddy(),
-    NginxCache(), NginxStale(), HaproxyCache(), VarnishGrace(),
+    Retter(), RetterCompiled(), RetterUnwatched(), Nginx(), NginxSameJob(), NginxGzip(),
+    Haproxy(), Caddy(), NginxCache(), NginxStale(), HaproxyCache(), VarnishGrace(),
     Relay(), Constant(), Naive(),
 )  # fmt: skip
 PYPI_PEERS: Final[Sequence[Peer]] = (AiohttpProxy(), ProxyPy(), Mitmproxy())

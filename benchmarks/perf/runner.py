@@ -26,7 +26,7 @@ from benchmarks.perf.peers import (
     start_application,
 )
 from benchmarks.perf.results import Result, Series
-from benchmarks.perf.scenarios import Heads, Mode, Scenario, request_bytes
+from benchmarks.perf.scenarios import Heads, Mode, Scenario, request_bytes, warming_requests
 from benchmarks.perf.watch import Watch
 
 # More heads than any peer can be asked for in a window.
@@ -130,6 +130,7 @@ def warm(scenario: Scenario, entrant: Entrant) -> int:
         LoadFailed: It is not within WARM_S.
     """
     keeps = scenario.mode is Mode.STORE and isinstance(entrant.peer, Retter)
+    load.ask_for_all(entrant.running.port, warming_requests(scenario))
     deadline = time.monotonic() + WARM_S
     while True:
         answer = load.ask(entrant.running.port, request_bytes(scenario, 0))
@@ -194,7 +195,9 @@ def measure(
 ) -> list[Series]:  # fmt: skip
     """Run all rounds of a scenario."""
     progress.scenario(scenario, peers)
-    with tempfile.TemporaryDirectory(prefix="retter-bench-") as name:
+    # In memory where the machine has room for files there: no peer waits for a disk.
+    in_memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="retter-bench-", dir=in_memory) as name:
         os.chmod(name, 0o755)  # some peers change their user
         with (
             entrants(scenario, peers, cores, Path(name), skipped) as all_entrants,

@@ -1,10 +1,12 @@
 """What is measured: every scenario, and the heads that it sends."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import Final
+
+from benchmarks.perf import visitors
 
 # Bytes of the bodies that the application serves, by the name in their path.
 HTML_PAGE: Final = "html"  # the only one that compresses as pages do
@@ -12,7 +14,7 @@ PAGES: Final = {
     "100b": 100, "1k": 1024, "16k": 16 * 1024, "1m": 1024 * 1024, HTML_PAGE: 16 * 1024,
 }  # fmt: skip
 POST_BODY_BYTES: Final = 10 * 1024
-HOST: Final = "shop.example"
+HOST: Final = visitors.HOST
 
 # Stands in the head's template for a number of NUMBER_DIGITS digits, so that all heads have the
 # same length.
@@ -33,6 +35,7 @@ class Heads(Enum):
     REPEATED = "repeated"  # the same bytes each time
     BY_CONNECTION = "by connection"  # each connection repeats its own
     UNSEEN = "unseen"  # never the same bytes twice
+    MIXED = "mixed"  # of 2,000 visitors with forty kinds of programs: visitors.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,8 @@ SCENARIOS: Final[Sequence[Scenario]] = (
     _forward(name="forward-64-unseen",
              about="path, query, session, cookie and Referer differ each time",
              heads=Heads.UNSEEN, main=True),
+    _forward(name="forward-64-mix", about="forty kinds of heads, 2,000 sessions, 500 pages by Zipf",
+             heads=Heads.MIXED, main=True),
     _forward(name="forward-1", about="one connection: added latency", connections=1, main=True),
     _forward(name="forward-512", about="512 connections", connections=512),
     _forward(name="forward-100b", about="100 B body", page="100b"),
@@ -101,6 +106,8 @@ SCENARIOS: Final[Sequence[Scenario]] = (
     _store(name="store-64-unseen",
            about="cookie, Referer and User-Agent differ each time; one page, one session",
            heads=Heads.UNSEEN, main=True),
+    _store(name="store-64-mix", about="forty kinds of heads, 2,000 visitors, 100 pages by Zipf",
+           heads=Heads.MIXED, main=True),
     _store(name="store-1", about="one connection", connections=1),
     _store(name="store-512", about="512 connections", connections=512),
     _store(name="store-100b", about="100 B body", page="100b"),
@@ -171,7 +178,30 @@ def head_template(scenario: Scenario) -> str:
     return "\r\n".join(lines) + "\r\n\r\n"
 
 
+def mixed_heads(scenario: Scenario) -> tuple[Sequence[str], int]:
+    """Return the heads of a MIXED scenario, and how many pages there are."""
+    forwards = scenario.mode is Mode.FORWARD
+    pages = visitors.PAGES if forwards else visitors.STORED_PAGES
+    return visitors.heads(sessions=forwards), pages
+
+
+def warming_requests(scenario: Scenario) -> Iterator[bytes]:
+    """Return what has to be stored before the application dies; at least one request."""
+    if scenario.heads is not Heads.MIXED or scenario.mode is not Mode.STORE:
+        yield request_bytes(scenario, 0)
+        return
+    heads, pages = mixed_heads(scenario)
+    for page in range(pages):
+        path = visitors.page_path(scenario.page, page)
+        for number, head in enumerate(heads):
+            yield visitors.filled(head, path, path, number)
+
+
 def request_bytes(scenario: Scenario, number: int) -> bytes:
     """Return the whole request with a number in its head."""
+    if scenario.heads is Heads.MIXED:
+        heads, pages = mixed_heads(scenario)
+        path = visitors.page_path(scenario.page, number % pages)
+        return visitors.filled(heads[number % len(heads)], path, path, number % visitors.VISITORS)
     head = head_template(scenario).replace(PLACE, str(number).zfill(NUMBER_DIGITS))
     return head.encode() + b"x" * scenario.body_bytes

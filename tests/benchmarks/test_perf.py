@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import h11
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +36,9 @@ from benchmarks.perf.scenarios import (
     Scenario,
     chosen,
     head_template,
+    mixed_heads,
     request_bytes,
+    warming_requests,
 )
 
 
@@ -263,7 +266,12 @@ def test_choice_of_scenarios() -> None:
         chosen("nothing", quick=False, smoke=False)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
+MIXED = [one for one in SCENARIOS if one.heads is Heads.MIXED]
+
+
+@pytest.mark.parametrize(
+    "scenario", [one for one in SCENARIOS if one not in MIXED], ids=lambda one: one.name
+)
 def test_heads_have_one_length_and_differ_as_they_should(scenario: Scenario) -> None:
     """A browser's head; never the same twice where it is to be unseen."""
     first, second = request_bytes(scenario, 1), request_bytes(scenario, 123_456_789)
@@ -274,9 +282,40 @@ def test_heads_have_one_length_and_differ_as_they_should(scenario: Scenario) -> 
     assert len(body) == scenario.body_bytes
 
 
+@pytest.mark.parametrize("scenario", MIXED, ids=lambda one: one.name)
+def test_mixed_heads_are_read_as_what_they_are(scenario: Scenario) -> None:
+    """Forty kinds, all of them heads, none with a place that was not filled."""
+    for number in range(80):
+        head = request_bytes(scenario, number)
+        assert b"{" not in head
+        parser = h11.Connection(h11.SERVER)
+        parser.receive_data(head)
+        assert isinstance(parser.next_event(), h11.Request)
+    assert len({request_bytes(scenario, number) for number in range(80)}) >= 78
+    warming = list(warming_requests(scenario))
+    assert len(warming) == (1 if scenario.mode is Mode.FORWARD else 100 * 40)
+
+
+def test_stored_pages_of_the_mix_are_everybodys() -> None:
+    """No cookie says who it is: with the application dead nobody could get a page of their own."""
+    heads, _ = mixed_heads(next(one for one in MIXED if one.mode is Mode.STORE))
+    assert not any("PHPSESSID" in head for head in heads)
+    heads, _ = mixed_heads(next(one for one in MIXED if one.mode is Mode.FORWARD))
+    assert sum("PHPSESSID" in head for head in heads) == 36
+
+
+def test_a_script_for_mixed_heads_is_lua() -> None:
+    text = load.script(MIXED[0], 7)
+    assert "math.randomseed(7)" in text
+    assert text.count("function(page, referer, visitor)") == 40
+    assert '"GET " .. page .. " HTTP/1.1' in text
+
+
 def test_from_the_store_the_page_and_the_session_stay() -> None:
     """Otherwise it would be another page, which a dead application cannot give."""
     for scenario in SCENARIOS:
+        if scenario in MIXED:
+            continue
         if scenario.mode is Mode.STORE and scenario.heads is not Heads.REPEATED:
             line, *fields = head_template(scenario).split("\r\n")
             cookie = next(field for field in fields if field.startswith("Cookie: "))
