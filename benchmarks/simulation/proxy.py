@@ -1,5 +1,6 @@
 """The proxy around the controller: what RETTER's exchanges do, without bytes."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -10,6 +11,7 @@ from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
+from retter.breaker.learnt import crawlers, learnt, relearn, remember_crawlers
 
 if TYPE_CHECKING:
     from benchmarks.simulation.crowd import Crowd
@@ -132,6 +134,7 @@ class Load:
     hot_key_share: float = 0.0  # of the GETs are for one page
     restart_at: float | None = None  # the controller loses its memory, the store does not
     stored_after_restart: bool = True
+    learnt_before_restart_s: float | None = None  # what was learnt was written so long before
     bursts: tuple[tuple[float, int], ...] = ()  # at a moment, so many GETs at once
     visitors: int = 0  # are told apart; 0: nobody knows who asks
     nuisances: tuple[Nuisance, ...] = ()
@@ -165,6 +168,7 @@ class Proxy:
             self._stored_at = {
                 self._key(n): 0.0 for n in range(KEYS) if self._key(n) not in self._uncacheable
             }
+        self._learnt = ""
         self._in_flight: set[Request] = set()
         self._failed_page: Request | None = None  # the last that was answered from the store
         engine.at(TICK_S, self._tick)
@@ -176,6 +180,8 @@ class Proxy:
             engine.at(nuisance.begin, self._annoy, [nuisance, 0])
         if load.restart_at is not None:
             engine.at(load.restart_at, self._restart)
+            if load.learnt_before_restart_s is not None:
+                engine.at(load.restart_at - load.learnt_before_restart_s, self._write_learnt)
 
     @staticmethod
     def _key(n: int) -> bytes:
@@ -402,9 +408,22 @@ class Proxy:
         for request in self._in_flight:
             request.at_upstream = False
         self._in_flight.clear()
-        self._breaker = self._make_breaker(self._engine.now, self._run)
+        now = self._engine.now
+        self._breaker = self._make_breaker(now, self._run)
+        if isinstance(self._breaker, CircuitBreaker) and self._learnt:
+            age_s = self._load.learnt_before_restart_s or 0.0
+            said = json.loads(self._learnt)
+            remember_crawlers(self._breaker.circuit, said["crawlers"], age_s, now)
+            assert relearn(self._breaker.circuit, said["application"], age_s, now)
         if not self._load.stored_after_restart:
             self._stored_at.clear()
+
+    def _write_learnt(self, _: object) -> None:
+        """Keep what was learnt, as beside a store on disk (proxy/learnt.py)."""
+        if isinstance(self._breaker, CircuitBreaker):
+            circuit, now = self._breaker.circuit, self._engine.now
+            said = {"application": learnt(circuit), "crawlers": crawlers(circuit, now)}
+            self._learnt = json.dumps(said)
 
     def leaked(self) -> int:
         """What the controller still counts though nothing is left."""

@@ -261,6 +261,31 @@ def _restart(name: str, *, stored: bool) -> Scenario:
     )
 
 
+def _restart_with_store() -> Scenario:
+    """With a store on disk: what was learnt was written ten seconds before the kill."""
+    begin, restart, end = WARM_S, WARM_S + 15, WARM_S + 45
+    return Scenario(
+        name="restart, learnt kept",
+        about="killed inside 5x; what was stored and learnt comes back from disk",
+        model=_PLAIN,
+        load=Load(
+            phases=((begin, 0.5 * 160), (end, 5 * 160)),
+            restart_at=restart,
+            learnt_before_restart_s=10.0,
+        ),
+        bars=(
+            least(
+                "fresh goodput of the first 5 s, % of capacity", m.goodput(restart, restart + 5), 90
+            ),
+            least("fresh goodput, % of capacity", m.goodput(restart, end), 90),
+            most("GET errors", m.get_errors(restart, end), 0),
+            most("GET longest, s", m.latency(restart, end, 1), 1),
+            most("POST p99, s", m.latency(restart, end, 0.99, is_get=False), 0.5),
+        ),
+        quick=True,
+    )
+
+
 def _cold_start(name: str, model: Model, good: float, longest: float) -> Scenario:
     return Scenario(
         name=name,
@@ -898,6 +923,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     ),
     _restart("restart in overload", stored=True),
     _restart("restart, store lost", stored=False),
+    _restart_with_store(),
     _cold_start("cold start in overload", _PLAIN, 80, 2.3),
     _cold_start("cold start, bimodal", _BIMODAL, 70, 8),
     _cold_start("cold start, mixed", _MIXED, 70, 8),
