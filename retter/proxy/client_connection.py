@@ -96,7 +96,12 @@ class DownstreamConnection(Requester):
 
     def begin_answer(self, request: RequestHead) -> Persistence:
         """Decide whether the connection persists after this answer, whose head is about to go."""
-        if not request.keep_alive or self.last or self._services.draining:
+        if (
+            not request.keep_alive
+            or self.last
+            # What was read is answered: so a client that pipelines loses nothing.
+            or (self._services.draining and self.requests.buffer is None)
+        ):
             self.last = True
             return Persistence.CLOSE
         return _KEEP if request.http11 else _KEEP_HTTP10

@@ -120,13 +120,14 @@ class ClientRequests:
         count: How many requests have begun.
     """
 
-    __slots__ = ("_busy", "_memo", "_proto", "_services", "buffer", "count")
+    __slots__ = ("_busy", "_kept_back", "_memo", "_proto", "_services", "buffer", "count")
 
     def __init__(self, services: Services, memo: HeadMemo[ParsedRequest], proto: bytes) -> None:
         self._services = services
         self._memo = memo
         self._proto = proto
         self._busy = False  # inside the loop over requests
+        self._kept_back = False  # what follows the present request waits in the buffer
         self.buffer: ReadBuffer | None = None
         self.count = 0
 
@@ -176,6 +177,7 @@ class ClientRequests:
 
     def _take_buffer(self, buffer: ReadBuffer) -> tuple[bytes, int]:
         self.buffer = None
+        self._kept_back = False
         return buffer.taken()
 
     def read_ahead(self, connection: Requester, data: bytes, begin: int = 0) -> None:
@@ -223,6 +225,9 @@ class ClientRequests:
                     break
                 at = self._receive_request(connection, data, at, now)
                 ahead += 1
+                if self._kept_back and connection.work is None and self.buffer is not None:
+                    data, at = self._take_buffer(self.buffer)
+                    end = len(data)
         except DownstreamError as error:
             connection.refuse(error)
         finally:
@@ -257,6 +262,12 @@ class ClientRequests:
             connection.last = True  # the last one that the client has sent
         head = parsed.head
         if head.framing is _NO_BODY:
+            if services.draining and end < last:
+                # The answer must know that more follows.
+                self.buffer = ReadBuffer(data, end)
+                self._kept_back = True
+                self.begin(connection, parsed, now)
+                return last
             self.begin(connection, parsed, now)
         elif head.framing is Framing.LENGTH:
             body_at, end = end, min(last, end + head.content_length)

@@ -1,7 +1,10 @@
 """What the connections share: figures, the clock, settings on their way to the parts."""
 
 import asyncio
+from math import inf
 from pathlib import Path
+
+import pytest
 
 from retter.breaker import Mode
 from retter.config.settings import Settings
@@ -121,6 +124,69 @@ def test_draining_lets_what_runs_come_to_its_end() -> None:
     proxy.upstream.sends(reply(b"last"))
     assert field(busy.received(), "connection") == "close"
     assert busy.closed
+
+
+def test_draining_waits_for_the_next_request_of_each_client_if_it_may() -> None:
+    proxy = FakeProxy()
+    kept, old, fresh = proxy.client(get()), proxy.client(), proxy.client()
+    proxy.upstream.sends(reply())
+    old.sends(get(version="1.0", headers={"Connection": "keep-alive"}))
+    proxy.upstream.sends(reply())
+    for client in (kept, old):
+        assert field(client.received(), "connection") != "close"
+    for _ in range(5):
+        proxy.advance(1.0)
+        proxy.proxy.drain(proxy.loop.now, inf)
+    for client in (kept, old, fresh):
+        assert not client.closed
+        client.sends(get("/other", version="1.0" if client is old else "1.1"))
+        proxy.upstream.sends(reply(b"last"))
+        answer = client.received()
+        assert (field(answer, "connection"), body_of(answer)) == ("close", b"last")
+        assert client.closed
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_has_sent_several_requests_gets_all_answers_while_draining(
+    version: str, stored: bool, begun: bool
+) -> None:
+    proxy = FakeProxy(circuit="open" if stored else "auto")
+    for path in ("/1", "/2", "/3"):
+        proxy.client(get(path))
+        proxy.upstream.sends(reply(path.encode()))
+    client = proxy.client()
+    request = [
+        get(path, version=version, headers={"Connection": "keep-alive"})
+        for path in ("/1", "/2", "/3")
+    ]
+    if begun:
+        client.sends(request.pop(0))
+    proxy.proxy.drain(proxy.loop.now, inf)
+    client.sends(b"".join(request))
+    if not stored:
+        for path in ("/1", "/2", "/3"):
+            proxy.upstream.sends(reply(path.encode()))
+    answers = client.received().split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert [body_of(answer) for answer in answers] == [b"/1", b"/2", b"/3"]
+    assert [b"close" in answer for answer in answers] == [False, False, True]
+    assert client.closed
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
+def test_part_of_a_next_request_is_waited_for_while_draining() -> None:
+    proxy = FakeProxy(circuit="open")
+    proxy.client(get())
+    proxy.upstream.sends(reply(b"stored"))
+    client = proxy.client()
+    proxy.proxy.drain(proxy.loop.now, inf)
+    client.sends(get() + get()[:-2])
+    assert not client.closed
+    client.sends(get()[-2:])
+    assert client.received().count(b"stored") == 2
+    assert client.closed
 
 
 def test_draining_does_not_close_who_is_about_to_ask() -> None:
