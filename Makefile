@@ -13,6 +13,14 @@ LEVEL ?= 3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q install
+# What to do when packages do not come; what pip says stands above it.
+PIP_FAILED := { echo; \
+	echo "The packages that RETTER needs could not be installed (see above). Most of the time:"; \
+	echo "  no network, or a proxy:   PIP_PROXY=http://proxy.example:3128 make $(MAKECMDGOALS)"; \
+	echo "  another package index:    PIP_INDEX_URL=https://pypi.example/simple make $(MAKECMDGOALS)"; \
+	echo "  packages in a folder:     PIP_NO_INDEX=1 PIP_FIND_LINKS=/folder make $(MAKECMDGOALS)"; \
+	echo "  a half-made environment:  make distclean, then again"; \
+	exit 1; } >&2
 # A port alone means all interfaces to RETTER, and this machine to who connects to it.
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
@@ -40,32 +48,32 @@ $(BIN)/python:
 
 $(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER ..."
-	@$(PIP) -e .
+	@$(PIP) -e . || $(PIP_FAILED)
 	@touch $@
 
 $(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER and what its tests need ..."
-	@$(PIP) -e '.[test]'
+	@$(PIP) -e '.[test]' || $(PIP_FAILED)
 	@touch $@ $(VENV)/.stamp-run
 
 $(VENV)/.stamp-lint: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER, what its tests need and the linters ..."
-	@$(PIP) -e '.[test,lint]'
+	@$(PIP) -e '.[test,lint]' || $(PIP_FAILED)
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
 
 $(VENV)/.stamp-site: pyproject.toml | $(BIN)/python
 	@echo "Installing what makes the site ..."
-	@$(PIP) -e '.[site]'
+	@$(PIP) -e '.[site]' || $(PIP_FAILED)
 	@touch $@ $(VENV)/.stamp-run
 
 $(VENV)/.stamp-release: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER and what makes a release ..."
-	@$(PIP) -e '.[release]'
+	@$(PIP) -e '.[release]' || $(PIP_FAILED)
 	@touch $@ $(VENV)/.stamp-run
 
 $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER, what its tests need and the fuzzer ..."
-	@$(PIP) -e '.[test,fuzz]'
+	@$(PIP) -e '.[test,fuzz]' || $(PIP_FAILED)
 	@touch $@ $(VENV)/.stamp-test $(VENV)/.stamp-run
 
 # A copy of everything with the modules of setup.py compiled: beside the source they would hide its

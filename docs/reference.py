@@ -42,7 +42,7 @@ def option_of(setting: Setting) -> str:
 SETTINGS_HEAD: Final = """\
 # Settings
 
-All of them, made from their one declaration by `make reference`; `retter --help` has the same
+All of them, made from their one declaration by `make reference`; `retter --help-all` has the same
 texts. None is needed but `--upstream`. `retter --check-config` shows what is in force and where it
 comes from.
 
@@ -262,7 +262,8 @@ def _man_arguments(add_options: Callable[[argparse.ArgumentParser], None]) -> It
 
 
 def _man_options() -> Iterator[str]:
-    yield '.SH OPTIONS\n.TP\n.BR \\-\\-help ", " \\-h\nShow all options and stop.\n'
+    yield '.SH OPTIONS\n.TP\n.BR \\-\\-help ", " \\-h\nShow the commands on one screen and stop.\n'
+    yield ".TP\n.B \\-\\-help\\-all\nShow all options and stop.\n"
     yield ".TP\n.B \\-\\-version\nShow the version and stop.\n"
     yield ".TP\n.B \\-\\-check\\-config\n"
     yield "Show the settings in force, and where each comes from, and stop.\n"

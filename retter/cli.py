@@ -16,14 +16,40 @@ from typing import NoReturn
 from retter._version import VERSION
 from retter.config.load import Effective, load, nearest
 from retter.config.settings import SETTINGS, ConfigError, Setting, Settings
+from retter.config.units import parse_listen, parse_upstream, reaches
 
 EXIT_OK = 0
+EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 # The columns of --help: readable, and narrow enough for a terminal beside an editor.
 HELP_COLUMNS_MIN, HELP_COLUMNS_MAX = 60, 96
 LONG_DEFAULT = 40  # characters; a list that long is described in the text of its option
+
+BRIEF = """\
+usage: retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
+RETTER stands in front of one web application and keeps its site answering
+while the application is slow, overloaded or down.
+
+  retter --listen :80 --upstream :8080     protect the application on port 8080
+  retter --config /etc/retter.toml         the same, with settings from a file
+  retter config init                       such a file, with every setting
+  retter demo --with-proxy :8089           try it with a shop that can be broken
+  retter load http://127.0.0.1:8089        send more than the shop can answer
+  retter completion bash                   completes options in a shell
+
+To a RETTER that runs:
+  retter status                   what is going on, and what to do
+  retter top                      the same, live
+  retter why URL                  what a visitor of a page would get, and why
+  retter purge URL, retter warm   drop stored pages; store pages beforehand
+  retter circuit open             hold the circuit: open, closed, observe, auto
+  retter pause, retter resume     hold requests while you deploy
+  retter store info               look at a store on disk
+
+retter COMMAND --help explains a command.  retter --help-all has all options.
+"""
 
 INTRODUCTION = """\
 retter --listen ADDRESS --upstream ADDRESS [OPTION ...]
@@ -65,6 +91,9 @@ Exit codes: 0 stopped as requested, 1 could not run (port in use) or was
 refused, 2 wrong setting.
 """
 
+# Packages that a start needs. Without one of them RETTER has only been unpacked.
+_NEEDED = ("h11", "structlog")
+
 # Words that talk to a RETTER that runs.
 CONTROL_WORDS = ("status", "top", "why", "purge", "circuit", "pause", "resume", "warm")
 
@@ -77,6 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         _tell_mistake(str(error))
         return EXIT_USAGE
+    except ModuleNotFoundError as error:
+        if error.name not in _NEEDED:
+            raise
+        _complain(
+            f"the Python package {error.name} is missing: RETTER is not installed for this Python. "
+            f"In the folder of its source: make run; or {sys.executable} -m pip install ."
+        )
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -95,6 +132,9 @@ def _command(arguments: list[str]) -> int:
 def _proxy(arguments: list[str]) -> int:
     options = _parse(arguments)
     if options.help:
+        _print(BRIEF)
+        return EXIT_OK
+    if options.help_all:
         _print(help_text())
         return EXIT_OK
     if options.version:
@@ -224,6 +264,7 @@ def _check_complete(effective: Effective) -> None:
             "no application to protect: add --upstream, for example --upstream :8080 "
             "(or RETTER_UPSTREAM=:8080); 'retter demo' brings one to try"
         )
+    _check_apart(effective)
     if settings.admin_token_file:
         from retter.admin.auth import read_token
 
@@ -238,6 +279,18 @@ def _check_complete(effective: Effective) -> None:
     from retter.net import certificates  # with ssl, which --help does without
 
     certificates.check(settings)
+
+
+def _check_apart(effective: Effective) -> None:
+    """Refuse to be in front of oneself: each request would come back until one is refused."""
+    settings = effective.settings
+    upstream = parse_upstream(settings.upstream)
+    for text in settings.listen:
+        if reaches(upstream, parse_listen(text)):
+            raise ConfigError(
+                f"{effective.origins['upstream']} {settings.upstream} is where RETTER itself is to "
+                f"listen ({text}): give the application's own address, or listen elsewhere"
+            )
 
 
 # Arguments
@@ -264,10 +317,15 @@ def _about_unknown(argument: str) -> str:
         if command is not None:
             return f"unexpected '{argument}'; did you mean retter {command}?"
         return f"unexpected '{argument}': options start with --, as in --upstream :8080"
-    flags = [setting.flag for setting in SETTINGS] + ["--help", "--version", "--check-config"]
+    flags = [setting.flag for setting in SETTINGS] + [
+        "--help",
+        "--help-all",
+        "--version",
+        "--check-config",
+    ]
     flag = argument.partition("=")[0]
     guess = nearest(flag, flags)
-    hint = f"did you mean {guess}?" if guess else "see retter --help"
+    hint = f"did you mean {guess}?" if guess else "see retter --help-all"
     return f"{flag}: no such option; {hint}"
 
 
@@ -288,7 +346,10 @@ def _parser(columns: int) -> _Parser:
         ),
     )
     information = parser.add_argument_group("Information")
-    information.add_argument("--help", "-h", action="store_true", help="show this text and exit")
+    information.add_argument(
+        "--help", "-h", action="store_true", help="show the commands on one screen and exit"
+    )
+    information.add_argument("--help-all", action="store_true", help="show this text and exit")
     information.add_argument("--version", action="store_true", help="show the version and exit")
     information.add_argument(
         "--check-config",
@@ -337,7 +398,7 @@ def _help_of(setting: Setting) -> str:
 
 
 def help_text(columns: int | None = None) -> str:
-    """Return what --help prints, for a terminal of so many columns (that of the process)."""
+    """Return what --help-all prints, for a terminal of so many columns (that of the process)."""
     import shutil  # which loads every compressor
 
     wanted = shutil.get_terminal_size().columns - 2 if columns is None else columns

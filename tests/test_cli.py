@@ -141,7 +141,7 @@ def test_an_error_page_that_can_be_read_is_no_error(
         (["--drian=3s"], "--drian: no such option; did you mean --drain?"),
         (["--no-header"], "--no-header: no such option; did you mean --no-headers?"),
         (["--versoin"], "--versoin: no such option; did you mean --version?"),
-        (["--qqqqq"], "--qqqqq: no such option; see retter --help"),
+        (["--qqqqq"], "--qqqqq: no such option; see retter --help-all"),
         (["--up", ":1"], "--up: no such option"),
         (["-x"], "-x: no such option"),
         ([":8080"], "unexpected ':8080': options start with --, as in --upstream :8080"),
@@ -158,6 +158,14 @@ def test_an_error_page_that_can_be_read_is_no_error(
         ),
         (["--patience-min", "9s"], "--patience-min 9s may not be larger than --patience-max 5s"),
         (["--config", "/nowhere/x.toml"], "--config: /nowhere/x.toml: No such file or directory"),
+        (
+            ["--listen", ":8080", "--upstream", ":8080"],
+            "--upstream :8080 is where RETTER itself is to listen (:8080): give the application's",
+        ),
+        (
+            ["--listen", "unix:/run/a.sock", "--upstream", "unix:/run/a.sock"],
+            "--upstream unix:/run/a.sock is where RETTER itself is to listen",
+        ),
         (
             ["--upstream", ":1", "--error-page", "/nowhere/x"],
             "--error-page: /nowhere/x: No such file",
@@ -218,6 +226,20 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_goes_before_everything(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--drain", "nonsense", flag]) == 0
+    assert capsys.readouterr().out == cli.BRIEF
+
+
+def test_help_is_one_screen_that_names_every_command() -> None:
+    lines = cli.BRIEF.splitlines()
+    assert len(lines) <= 24 - 1, "with the prompt below it"
+    assert max(len(line) for line in lines) <= 80
+    for word in (*cli.COMMANDS, *cli.CONTROL_WORDS):
+        assert re.search(rf"retter {word}\b", cli.BRIEF), word
+    assert "retter --help-all" in cli.BRIEF
+
+
+def test_all_options_have_a_help_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help-all"]) == 0
     assert capsys.readouterr().out == help_text()
 
 
@@ -376,6 +398,21 @@ print(*sorted(sys.modules))
     modules = done.stdout.split()
     assert "retter.proxy.exchange" in modules, done.stderr
     assert {"calendar", "http", "stringprep", "unicodedata"}.isdisjoint(modules)
+
+
+@pytest.mark.parametrize("package", ["h11", "structlog"])
+def test_who_starts_it_before_installing_it_is_told_how(package: str) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from retter.cli import main
+sys.exit(main(["--upstream", ":1", "--listen", "127.0.0.1:0", "--admin", "off"]))
+"""
+    done = run_python(code)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"retter: the Python package {package} is missing: RETTER is not")
+    assert "make run; or " in done.stderr and done.stderr.endswith(" -m pip install .\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_notices_are_logged_when_it_runs() -> None:

@@ -7,6 +7,9 @@ when somebody asks. running.py imports it only if there is an admin listener.
     connection.py   one connection: HTTP/1.1 by h11, one small request at a time
     auth.py         access: Host, Origin, token
     api.py          paths, methods and their handlers
+    situation.py    the sentences: one table for all who tell how it is
+    watch.py        the situation of this moment, since when, and the incidents
+    history.py      the figures of the last minute; chart.py those of thirty days
     state.py        the JSON document that the dashboard and the commands show
     transitions.py  the last changes of the circuit's state, with figures and in words
     controls.py     orders of an operator, and when they end

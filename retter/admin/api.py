@@ -7,7 +7,7 @@ Every handler reads existing figures and answers at once. A new path belongs int
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from retter.admin.chart import Chart
+from retter.admin.chart import SPANS, Chart
 from retter.admin.controls import (
     FORCED_S_DEFAULT,
     FORCED_S_MAX,
@@ -27,8 +27,9 @@ from retter.admin.message import (
     json_answer,
     one,
 )
-from retter.admin.state import History, state_document
+from retter.admin.state import state_document
 from retter.admin.transitions import TransitionHistory
+from retter.admin.watch import Watch
 from retter.breaker import Mode
 from retter.config.units import format_duration
 from retter.proxy.holders import resume
@@ -58,13 +59,13 @@ class Api:
     def __init__(
         self,
         services: Services,
-        history: History,
+        watch: Watch,
         chart: Chart,
         transitions: TransitionHistory,
         controls: Controls,
     ) -> None:
         self._services = services
-        self._history = history
+        self._watch = watch
         self._chart = chart
         self._transitions = transitions
         self._controls = controls
@@ -77,6 +78,7 @@ class Api:
             "/api/state": {"GET": self._state},
             "/api/history": {"GET": self._minutes},
             "/api/events": {"GET": self._events},
+            "/api/incidents": {"GET": self._incidents},
             "/api/trips": {"GET": self._changes_of_state},
             "/api/why": {"GET": self._why, "POST": self._why},
             "/api/circuit": {"POST": self._circuit},
@@ -103,7 +105,7 @@ class Api:
 
     def state_document(self) -> dict[str, Any]:
         """Return the present state."""
-        return state_document(self._services, self._history, self._transitions, self._controls)
+        return state_document(self._services, self._watch, self._transitions, self._controls)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -125,8 +127,11 @@ class Api:
     def _state(self, _: AdminRequest) -> AdminAnswer:
         return json_answer(self.state_document())
 
-    def _minutes(self, _: AdminRequest) -> AdminAnswer:
-        return json_answer(self._chart.document())
+    def _minutes(self, request: AdminRequest) -> AdminAnswer:
+        span = one(request.parameters(), "span") or SPANS[0]
+        if span not in SPANS:
+            raise AdminError(400, f"span must be one of {', '.join(SPANS)}")
+        return json_answer(self._chart.document(span))
 
     def _events(self, _: AdminRequest) -> EventStream:
         return EventStream()
@@ -134,13 +139,16 @@ class Api:
     def _changes_of_state(self, _: AdminRequest) -> AdminAnswer:
         return json_answer({"trips": self._transitions.all()})
 
+    def _incidents(self, _: AdminRequest) -> AdminAnswer:
+        return json_answer({"incidents": self._watch.incidents.all()})
+
     def _metrics(self, request: AdminRequest) -> AdminAnswer:
         try:
             from retter.admin.metrics import ProxyCollector, exposition
         except ImportError:
             raise AdminError(501, "metrics need a package: pip install prometheus_client") from None
         if self._collector is None:
-            self._collector = ProxyCollector(self._services, self._history, self._transitions)
+            self._collector = ProxyCollector(self._services, self._watch.history, self._transitions)
         text, content_type = exposition(self._collector, request.first(b"accept"))
         return AdminAnswer(200, text, content_type)
 

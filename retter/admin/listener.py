@@ -11,8 +11,8 @@ from retter.admin.chart import Chart
 from retter.admin.connection import AdminConnection
 from retter.admin.controls import Controls
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
-from retter.admin.state import History
 from retter.admin.transitions import TransitionHistory
+from retter.admin.watch import Watch
 from retter.breaker import Transition
 from retter.config.units import ListenAddress
 from retter.net.sockets import close_server
@@ -39,13 +39,14 @@ class Admin:
 
     def __init__(self, proxy: Proxy, address: ListenAddress) -> None:
         self.proxy = proxy
+        self.address = address
         services = self.services = proxy.services
         self.loop = services.loop
         self.controls = Controls(services)
         self.transitions = TransitionHistory()
-        self.history = History(services, proxy.ticker)
+        self.watch = Watch(services, proxy.ticker, self.controls)
         self.chart = Chart()
-        self.api = Api(services, self.history, self.chart, self.transitions, self.controls)
+        self.api = Api(services, self.watch, self.chart, self.transitions, self.controls)
         self._guard = Guard(address, read_token(services.settings))
         self._connections: set[AdminConnection] = set()
         self._listeners: dict[AdminConnection, None] = {}
@@ -65,6 +66,11 @@ class Admin:
             self._server = await self.loop.create_unix_server(connection, sock=listener)
         else:
             self._server = await self.loop.create_server(connection, sock=listener)
+
+    def elsewhere(self, listener: socket.socket) -> bool:
+        """Whether this is another port than the one that was wanted: somebody else has that."""
+        wanted = self.address.port
+        return listener.family != socket.AF_UNIX and wanted not in (0, listener.getsockname()[1])
 
     @property
     def listener(self) -> socket.socket | None:
@@ -155,10 +161,11 @@ class Admin:
 
     def _on_second(self, now: float) -> None:
         self.controls.sweep(now)
-        self.history.sample(now)
+        self.watch.on_second(now)
+        history = self.watch.history
         self.chart.add(
-            self.history.last_second(),
-            self.history.latency_ms()["p99"],
+            history.last_second(),
+            history.latency_ms()["p99"],
             self.services.breaker.circuit.state,
         )
         if self._listeners:

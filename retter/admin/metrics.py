@@ -30,7 +30,7 @@ from retter.proxy.services import Services
 from retter.telemetry.log import lines_dropped
 
 if TYPE_CHECKING:
-    from retter.admin.state import History
+    from retter.admin.history import History
     from retter.admin.transitions import TransitionHistory
 
 _STATUS: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")

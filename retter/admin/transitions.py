@@ -16,6 +16,7 @@ SAME_S = 1.0  # a change that repeats within this time belongs to the same event
 _SHOWN = ("at", "first_at", "times", "from", "to", "cause", "words")
 
 _CAUSES = {
+    Signal.SATURATED: "answers come late since more requests arrive than it can work on",
     Signal.NO_PERMITS: "more requests arrived than the application can work on",
     Signal.OVERLOADED: "the application refused or dropped requests",
     Signal.STALLED: "the application stopped answering",

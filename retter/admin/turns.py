@@ -56,3 +56,14 @@ def _heaviest(services: Services, fairness: Fairness, now: float) -> list[dict[s
             "lane": LANE_WORDS[HEAVY] if crawler or fairness.is_heavy(client, now) else "",
         })  # fmt: skip
     return rows
+
+
+def heaviest_client(services: Services, now: float) -> tuple[str, float] | None:
+    """Return who asks for more than its share, and its part of the application's work."""
+    fairness = services.breaker.circuit.fairness
+    if fairness is None or len(fairness.demand) < 2:
+        return None  # nobody else is there who could want a share
+    heavy = [row for row in _heaviest(services, fairness, now) if row["lane"]]
+    if not heavy:
+        return None
+    return str(heavy[0]["client"] or heavy[0]["kind"]), float(heavy[0]["share"])

@@ -55,14 +55,29 @@ class Histogram:
         return left
 
 
-def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
-    """Estimate a quantile; None if nothing was counted.
+MEDIAN_SAMPLES_MIN: Final = 5  # of fewer, no value stands for the others
 
-    Inside a bucket the values are assumed to be evenly distributed; above the last bound they count
-    as that bound.
+
+def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
+    """Estimate a quantile; None if too little was counted to tell.
+
+    That is fewer than five values, or so few that not one of them is expected beyond the quantile:
+    the slowest of ten answers is no slowest one per cent.
 
     Args:
         share: From 0 to 1: the share of values that are not larger than the result.
+    """
+    total = sum(counts)
+    if total < MEDIAN_SAMPLES_MIN or total * min(share, 1.0 - share) < 1.0 - 1e-9:
+        return None
+    return estimate(bounds, counts, share)
+
+
+def estimate(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
+    """Estimate a quantile, however little was counted; None if nothing was.
+
+    Inside a bucket the values are assumed to be evenly distributed; above the last bound they count
+    as that bound.
     """
     wanted = share * sum(counts)
     if not wanted:
@@ -106,9 +121,9 @@ class Counters:
     __slots__ = (
         "access_lines_dropped", "client_errors", "client_protocols", "clients_gone", "connections",
         "connections_evicted", "connections_refused", "faults", "forwarded_get", "forwarded_other",
-        "memory_dropped", "memory_errors", "overhead_answer", "overhead_request", "own_get",
-        "own_other", "own_unread", "refused", "requests", "retries", "stored", "tls_failed",
-        "traffic", "upstream_errors",
+        "gave_up_get", "gave_up_other", "memory_dropped", "memory_errors", "overhead_answer",
+        "overhead_request", "own_get", "own_other", "own_unread", "refused", "requests", "retries",
+        "stored", "tls_failed", "traffic", "upstream_errors",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -120,6 +135,8 @@ class Counters:
         self.connections_evicted = 0
         self.retries = 0
         self.clients_gone = 0
+        self.gave_up_get = 0  # clients that left before they got anything, streams aside
+        self.gave_up_other = 0
         self.tls_failed = 0  # handshakes
         self.memory_errors = 0  # times that memory ran out
         self.memory_dropped = 0  # stored responses that were dropped because of it
@@ -147,6 +164,13 @@ class Counters:
         counts = self.forwarded_get if is_get else self.forwarded_other
         # RFC 9110 section 15: an invalid status code is treated as a 5xx.
         counts[reason.row + min(status // 100, STATUS_CLASSES - 1)] += 1
+
+    def count_given_up(self, is_get: bool) -> None:
+        """Count a client that has left before it got anything of its answer."""
+        if is_get:
+            self.gave_up_get += 1
+        else:
+            self.gave_up_other += 1
 
     def count_own(self, is_get: bool | None, reason: Reason, status: int) -> None:
         """Count one of RETTER's own error responses; `is_get` is None if the request could not be
@@ -184,3 +208,71 @@ def totals(counters: Counters) -> Totals:
         refused,
         failed + sum([_failed(counts) for counts in own]) - refused,
     )
+
+
+class Answers(NamedTuple):
+    """What became of the requests of one kind."""
+
+    fresh: int = 0  # answered by the application without a failure
+    stored: int = 0  # answered from the store
+    refused: int = 0  # a 503 of RETTER's
+    failed: int = 0  # an error of the application's, or of RETTER's in its place
+    gave_up: int = 0  # the client left before it got anything
+
+    @property
+    def good(self) -> int:
+        """Those that got what they asked for."""
+        return self.fresh + self.stored
+
+    @property
+    def all(self) -> int:
+        """Those that ended."""
+        return self.fresh + self.stored + self.refused + self.failed + self.gave_up
+
+    def since(self, before: "Answers") -> "Answers":
+        """Return what came after an earlier count."""
+        return Answers(*[now - then for now, then in zip(self, before, strict=True)])
+
+    def plus(self, other: "Answers") -> "Answers":
+        """Return both together."""
+        return Answers(*[one + two for one, two in zip(self, other, strict=True)])
+
+
+NO_ANSWERS: Final = Answers()
+
+# Why a request is refused. All other errors of RETTER's own stand for one of the application's.
+_REFUSALS: Final = (
+    Reason.LIMIT, Reason.SINGLE_FLIGHT, Reason.FRESH_ENOUGH, Reason.QUEUE_FULL, Reason.FAIR_SHARE,
+    Reason.QUEUE_TIMEOUT, Reason.OPEN, Reason.HALF_OPEN, Reason.ROUTE_OPEN, Reason.PATIENCE,
+    Reason.FORCED_OPEN, Reason.PAUSED,
+)  # fmt: skip
+
+
+def answers_to_gets(counters: Counters) -> Answers:
+    """Return what became of GETs since the start."""
+    stored = sum(counters.stored)
+    return _answers(counters.forwarded_get, counters.own_get, stored, counters.gave_up_get)
+
+
+def answers_to_others(counters: Counters) -> Answers:
+    """Return what became of requests with other methods since the start."""
+    return _answers(counters.forwarded_other, counters.own_other, 0, counters.gave_up_other)
+
+
+def _answers(forwarded: Sequence[int], own: Sequence[int], stored: int, gave_up: int) -> Answers:
+    failed = _failed(forwarded)
+    refused = sum([own[reason.row + 5] for reason in _REFUSALS])
+    return Answers(
+        sum(forwarded) - failed, stored, refused, failed + _failed(own) - refused, gave_up
+    )
+
+
+def spared(counters: Counters) -> int:
+    """Return how many answers were good only because of RETTER.
+
+    That is each one from the store, because the application did not answer, or would have been
+    asked for more than it can do. What an operator has ordered (`forced-open`) is not counted: the
+    application might have answered.
+    """
+    ordered = Reason.FORCED_OPEN.row
+    return sum(counters.stored) - sum(counters.stored[ordered : ordered + STATUS_CLASSES])

@@ -383,8 +383,8 @@ class CircuitBreaker:
     def tick(self, now: float) -> list[Permit]:
         """Do what is due; called every 50 ms.
 
-        Returns the permits whose holder must answer: those whose queue wait expired (DONE, reason
-        QUEUE_TIMEOUT or PAUSED: the stored response or 503) and those in flight whose patience is
+        Returns the permits whose holder must answer: those whose queue wait expired (DONE, the
+        reason says why: the stored response or 503) and those in flight whose patience is
         over (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
         """
         return sweep.tick(self.circuit, now)

@@ -18,6 +18,7 @@ from retter.breaker.states import Signal, State
 _CLOSED: Final = State.CLOSED
 _LIMITING: Final = State.LIMITING
 _OPEN: Final = State.OPEN
+_HALF_OPEN: Final = State.HALF_OPEN
 
 
 def tick(circuit: Circuit, now: float) -> list[Permit]:
@@ -81,10 +82,22 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
     if expired:
         if not paused:  # else it says nothing of the application
             circuit.limit.shed_at = now
-        circuit.counts.queue_timeouts += len(expired)
         for permit in expired:
-            permit.reason = Reason.QUEUE_TIMEOUT
+            if permit.has_stored:  # its wait was short, and never to be longer
+                permit.reason = _without_a_place(circuit)
+            else:
+                permit.reason = Reason.QUEUE_TIMEOUT
+                circuit.counts.queue_timeouts += 1
     return expired
+
+
+def _without_a_place(circuit: Circuit) -> Reason:
+    """Return why a request that can be answered from the store got no place in time."""
+    if circuit.mode is Mode.OPEN:
+        return Reason.FORCED_OPEN
+    if circuit.state is _OPEN:
+        return Reason.OPEN
+    return Reason.HALF_OPEN if circuit.state is _HALF_OPEN else Reason.LIMIT
 
 
 def _probe_from_the_line(circuit: Circuit, now: float) -> None:

@@ -262,6 +262,21 @@ def _listen_options(words: list[str], text: str) -> frozenset[str]:
     return options
 
 
+_EVERYWHERE: Final = ("", "0.0.0.0", "::")
+_HERE: Final = ("localhost", "127.0.0.1", "::1")
+
+
+def reaches(upstream: UpstreamAddress, listen: ListenAddress) -> bool:
+    """Whether who connects to `upstream` comes to who listens at `listen`, as far as names tell."""
+    if (upstream.kind, upstream.port, upstream.path) != (listen.kind, listen.port, listen.path):
+        return False
+    if listen.host in _EVERYWHERE:
+        return upstream.host in (*_EVERYWHERE, *_HERE)
+    names = (upstream.host, listen.host)
+    # The name stands for both of its addresses.
+    return names[0] == names[1] or ("localhost" in names and set(names) <= set(_HERE))
+
+
 def parse_upstream(text: str) -> UpstreamAddress:
     """Read the application's address: `:8080`, `host:8080`, `https://host`, `unix:PATH`.
 

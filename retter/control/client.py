@@ -3,12 +3,18 @@
 import http.client
 import json
 import socket
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from retter.config.units import ListenAddress
 
 # The listener answers within milliseconds; a machine that swaps may take seconds.
 TIMEOUT_S: Final = 5.0
+# RETTERs side by side on one machine, as the proxy tries ports (a test compares them); each answers
+# at once, and a program that is none of them shall not hold the command up.
+NEIGHBOURS_MAX: Final = 9
+NEIGHBOUR_S: Final = 0.5
 ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024  # a state document has a few KB
 
 # The address to connect to if the listener accepts connections on every interface.
@@ -20,7 +26,9 @@ class ControlError(Exception):
 
 
 class Unreachable(ControlError):
-    """Nothing answers there."""
+    """Nothing answers there. `neighbours` are other RETTERs: their addresses and applications."""
+
+    neighbours: Sequence[tuple[str, str]] = ()
 
 
 class AdminClient:
@@ -29,11 +37,34 @@ class AdminClient:
     Args:
         address: The address of the listener.
         token: Its `--admin-token`; "" for none.
+        by_default: Nobody has named the address; another RETTER may have the next port.
+        timeout_s: For an answer.
     """
 
-    def __init__(self, address: ListenAddress, token: str = "") -> None:
+    def __init__(
+        self,
+        address: ListenAddress,
+        token: str = "",
+        *,
+        by_default: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self.address = address
+        self.by_default = by_default
         self._token = token
+        self._timeout_s = timeout_s
+
+    def neighbours(self) -> list[tuple[str, str]]:
+        """Return (address, application) of the RETTERs that have the ports after this one."""
+        found: list[tuple[str, str]] = []
+        for port in range(self.address.port + 1, self.address.port + NEIGHBOURS_MAX + 1):
+            address = replace(self.address, port=port)
+            try:
+                state = AdminClient(address, self._token, timeout_s=NEIGHBOUR_S).state()
+            except ControlError:
+                continue
+            found.append((str(address), str(state["upstream"]["address"])))
+        return found
 
     def get(self, path: str) -> dict[str, Any]:
         """Return the JSON document of a path.
@@ -61,10 +92,13 @@ class AdminClient:
             status, data = answer.status, answer.read(ANSWER_BYTES_MAX)
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Unreachable(
+            unreachable = Unreachable(
                 f"no admin listener answers at {self.address} ({why}): is RETTER running "
                 "with this --admin? Give another address with --admin, RETTER_ADMIN or --config"
-            ) from None
+            )
+            if self.by_default:
+                unreachable.neighbours = self.neighbours()
+            raise unreachable from None
         finally:
             connection.close()
         return self._read(status, data)
@@ -74,6 +108,11 @@ class AdminClient:
         found = self.get("/api/state")
         if "state" not in found or "version" not in found:
             raise self._stranger()
+        if "situation" not in found:
+            raise ControlError(
+                f"the RETTER at {self.address} is an older one ({found['version']}): "
+                "use the retter command that belongs to it"
+            )
         return found
 
     def _stranger(self) -> ControlError:
@@ -103,7 +142,7 @@ class AdminClient:
         if address.kind == "unix":
             return _UnixConnection(address.path)
         host = _ANY.get(address.host, address.host)
-        return http.client.HTTPConnection(host, address.port, timeout=TIMEOUT_S)
+        return http.client.HTTPConnection(host, address.port, timeout=self._timeout_s)
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -20,7 +20,7 @@ from retter.config.kinds import count
 from retter.config.load import load
 from retter.config.settings import ADMIN_DEFAULT, SETTINGS, ConfigError
 from retter.control import site, words
-from retter.control.client import AdminClient, ControlError
+from retter.control.client import AdminClient, ControlError, Unreachable
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -50,6 +50,8 @@ def main(word: str, arguments: Sequence[str]) -> int:
         return COMMANDS[word][1](_client(options), options)
     except ControlError as error:
         sys.stderr.write(words.printable(f"retter: {error}\n"))
+        if isinstance(error, Unreachable) and error.neighbours:
+            sys.stderr.write(words.printable(words.others(error.neighbours)))
         return EXIT_FAILED
     except BrokenPipeError:
         # The reader has closed the pipe (`retter top | head`). The interpreter's own flush at its
@@ -85,7 +87,8 @@ def _client(options: argparse.Namespace) -> AdminClient:
             f"--admin {ADMIN_DEFAULT}, and give the same here"
         )
     where = ADMIN_DEFAULT if settings.admin == "auto" else settings.admin
-    return AdminClient(units.parse_listen(where), read_token(settings))
+    by_default = settings.admin == "auto"
+    return AdminClient(units.parse_listen(where), read_token(settings), by_default=by_default)
 
 
 def _show(document: dict[str, Any], options: argparse.Namespace, text: str) -> int:
@@ -107,7 +110,10 @@ def _duration(text: str) -> float:
 
 def _status(client: AdminClient, options: argparse.Namespace) -> int:
     state = client.state()
-    return _show(state, options, "" if options.json else words.status(state, time.time()))
+    text = "" if options.json else words.status(state, time.time())
+    if client.by_default and not options.json:
+        text += words.others(client.neighbours())
+    return _show(state, options, text)
 
 
 def _top(client: AdminClient, options: argparse.Namespace) -> int:
@@ -315,7 +321,10 @@ def _in_force(client: AdminClient, options: argparse.Namespace, more: str = "") 
     """Print what is in force now as RETTER reports it, not what was requested."""
     state = client.state()
     names = ("state", "forced", "forced_remaining_s", "paused", "pause_remaining_s")
-    words_in_force = f"in force: {words.in_force(state, time.time())}\nstate: {state['state']}\n"
+    situation = words.sentence(state)
+    words_in_force = (
+        f"in force: {words.in_force(state, time.time())}\nstate: {state['state']}\n{situation}\n"
+    )
     return _show({name: state[name] for name in names}, options, words_in_force + more)
 
 
@@ -347,8 +356,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "purge": ("Drop stored pages.", _purge, _purge_options),
     "circuit": ("Force the circuit for a time, or release it.", _circuit, _circuit_options),
     "pause": (
-        "Send nothing to the application during a deployment: GETs are answered from the store, "
-        "everything else is held.",
+        "Send the application nothing while you deploy. A GET gets its stored page. What has none, "
+        "and all other methods, are held until the pause ends: 256 requests at most, 50 s each, "
+        "then 503. What the application has already is left alone.",
         _pause,
         _pause_options,
     ),

@@ -27,7 +27,8 @@ CHART_ROWS: Final = 4
 ROUTES_MAX: Final = 4
 COLUMNS_MIN: Final = 60
 
-_COLOURS: Final = {"CLOSED": 32, "LIMITING": 33, "OPEN": 31, "HALF-OPEN": 36}  # SGR
+# By the tone of the situation, as SGR (ECMA-48 section 8.3.117).
+_COLOURS: Final = {"good": 32, "off": 35, "note": 33, "busy": 33, "trial": 36, "bad": 31}
 _BLOCKS: Final = " ▁▂▃▄▅▆▇█"
 _PLAIN_BLOCKS: Final = " ..::||##"
 
@@ -46,8 +47,9 @@ def screen(
     """Return the lines of the screen, none longer than `columns`, at most `lines` of them."""
     wide = max(columns, COLUMNS_MIN)  # the layout needs this many; lines are cut to the real width
     shown = [
-        f"{state['state']}  {words.since(state, now)}",
+        words.headline(state, now),
         words.sentence(state),
+        state["situation"]["visitors"],
         "",
         *[f"{label:{NAMES_COLUMNS}}{text}" for label, text in words.rows(state, now)],
         "",
@@ -58,7 +60,7 @@ def screen(
         words.printable(line)[:columns] for line in [*shown[: lines - 1], trouble or "q quits"]
     ]
     if colour:
-        shown[0] = _painted(shown[0], f"1;{_COLOURS.get(state['state'], 0)}")
+        shown[0] = _painted(shown[0], f"1;{_COLOURS.get(state['situation']['tone'], 0)}")
         shown[-1] = _painted(shown[-1], "1;31" if trouble else "2")
     return shown
 

@@ -8,17 +8,19 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
+from retter.admin.situation import length as length
+
 Document = Mapping[str, Any]
 
-COLUMNS_MAX: Final = 96
-EVENTS_SHOWN: Final = 3  # changes of state; `--json` has the last 20
+COLUMNS_MAX: Final = 80
+EVENTS_SHOWN: Final = 3  # of the changes of state; `--json` has the last 20
 
-KINDS: Final = ("fresh", "stored", "refused", "failed")
+KINDS: Final = ("fresh", "stored", "refused", "failed", "gave_up")
 
 MODES: Final = {
     "auto": "RETTER decides",
-    "open": "GETs are answered from the store",
-    "closed": "everything is forwarded, whatever the state of the application",
+    "open": "a GET gets its stored page; all else is forwarded within the limit",
+    "closed": "everything is forwarded, however the application is",
     "observe": "everything is forwarded, and RETTER says what auto would do",
 }
 """The modes of the circuit, and what they mean."""
@@ -42,18 +44,6 @@ def number(value: float | None) -> str:
 def printable(text: str) -> str:
     """Replace characters that control a terminal: strangers choose the names of routes."""
     return "".join([c if c.isprintable() or c == "\n" else "?" for c in text])
-
-
-def length(seconds: float) -> str:
-    """Return a duration in words: `42 s`, `9 min 12 s`, `2 h 13 min`, `4 d 3 h`."""
-    s = max(0, round(seconds))
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min" + (f" {s % 60} s" if s < 600 and s % 60 else "")
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
 def wait(milliseconds: float | None) -> str:
@@ -122,50 +112,68 @@ def _until(remaining_s: float | None, now: float) -> str:
     return f" until {clock(now + remaining_s, now)} ({length(remaining_s)} more)"
 
 
-def since(state: Document, now: float) -> str:
-    """Return since when the circuit has had this state."""
-    if not state["events"]:
-        return f"since the start, {length(state['uptime_s'])} ago"
-    at = state["events"][-1]["at"]
-    return f"since {clock(at, now)}, for {length(now - at)}"
+def headline(state: Document, now: float) -> str:
+    """Return the situation in a word, since when it is so, and the circuit's state."""
+    situation = state["situation"]
+    at = situation["since"]
+    word = situation["row"].upper()
+    times = f"since {clock(at, now)}, for {length(now - at)}"
+    return f"{word}  {times}; the circuit is {state['state']}"
 
 
 def sentence(state: Document) -> str:
-    """Return the situation in one sentence."""
-    rates = state["rates"]
-    total = sum(rates[kind] for kind in KINDS)
-    part = f"{100 * rates['stored'] / total:.0f} %" if total else ""
-    if state["draining"]:
-        return "RETTER finishes the running requests and stops."
-    if state["paused"]:
-        return "Paused: GETs are answered from the store, everything else waits."
-    if state["forced"] == "open":
-        return "Held open by an operator: GETs are answered from the store."
-    if state["forced"] == "closed":
-        return "Held closed by an operator: everything is forwarded to the application."
-    if state["forced"] == "observe":
-        return "Observing only: everything is forwarded; the state is what auto would choose."
-    if state["state"] == "LIMITING" and not rates["stored"]:
-        return "The application is at its limit; no more requests arrive at present."
-    if state["state"] == "LIMITING":
-        return f"More requests arrive than the application can answer: {part} get stored pages."
-    if state["state"] == "OPEN":
-        return "The application fails: visitors get stored pages until it has recovered."
-    if state["state"] == "HALF-OPEN":
-        return "The application is recovering: it gets more requests with every good response."
-    if not total:
-        return "No requests at present."
-    ill = [one["route"] for one in state["routes"] if one["state"] == "OPEN"]
-    if ill:
-        return f"A part of the site fails and is answered from the store: {', '.join(ill)}."
-    if rates["failed"] + rates["refused"] > 0.01 * total:
-        return "Some requests fail, but too few to open the circuit."
-    return "All is well: the application answers all requests."
+    """Return what is going on, in a sentence."""
+    return str(state["situation"]["now"])
+
+
+def _situation(state: Document) -> list[tuple[str, str]]:
+    """Return the other sentences of the situation, with what they are about."""
+    situation = state["situation"]
+    found = [("visitors", situation["visitors"]), ("RETTER does", situation["retter"])]
+    if situation["you"]:
+        found.append(("you can", situation["you"]))
+    return found + [("also", text) for text in situation["also"]]
+
+
+def incident(one: Document, now: float) -> str:
+    """Return an incident in a sentence: what it was, and what RETTER was good for."""
+    got = _sum(one["gets"], one["others"])
+    bad = [
+        f"{number(got[kind])} {words}"
+        for kind, words in (
+            ("refused", "got a 503"), ("failed", "got an error"), ("gave_up", "gave up")
+        )
+        if got[kind]
+    ]  # fmt: skip
+    spared = f"{number(one['spared'])} visitors spared"
+    lasted = f"{length(one['lasted_s'])}{'' if one['ended'] else ' so far'}"
+    return f"{clock(one['began'], now)}  {lasted}  {', '.join([spared, *bad])}. {one['cause']}"
+
+
+def _sum(gets: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
+    return {name: count + others[name] for name, count in gets.items()}
 
 
 def served(state: Document) -> str:
-    """The rates of responses, by kind."""
-    return ", ".join(f"{number(state['rates'][kind])} {kind}" for kind in KINDS)
+    """The rates of answers, by kind."""
+    rates = state["rates"]
+    return ", ".join(f"{number(rates[kind])} {kind.replace('_', ' ')}" for kind in KINDS)
+
+
+def got_a_page(state: Document) -> str:
+    """Which share of the last minute's requests got what they asked for, by method."""
+    minute = state["minute"]
+    return f"GETs {_share(minute['gets'])}; others {_share(minute['others'])}"
+
+
+def _share(answers: Mapping[str, int]) -> str:
+    total = sum(answers.values())
+    if not total:
+        return "-"
+    good = answers["fresh"] + answers["stored"]
+    # Rounded towards the bad news: 99.96 % is not all.
+    percent = "100" if good == total else f"{1000 * good // total / 10:.1f}"
+    return f"{percent} % of {number(total)}"
 
 
 def rows(state: Document, now: float) -> list[tuple[str, str]]:
@@ -179,6 +187,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
     return [
         ("in force", in_force(state, now)),
         *_turn_rows(state),
+        ("got a page", f"{got_a_page(state)} in the last minute"),
         ("answers/s", served(state)),
         ("its latency", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
         ("in flight", f"{number(state['in_flight'])} of {number(state['limit'])}, "
@@ -237,18 +246,32 @@ def event(one: Document, now: float) -> str:
 
 
 def table(pairs: Iterable[tuple[str, str]]) -> str:
-    """Lay pairs out in two columns, a line each."""
+    """Lay pairs out in two columns; what is too long goes on in the second."""
     known = list(pairs)
     width = max((len(name) for name, _ in known), default=0)
-    return "".join(f"  {name:{width}}  {words}\n" for name, words in known)
+    return "".join([_row(name, words, width) for name, words in known])
+
+
+def _row(name: str, words: str, width: int) -> str:
+    indent = " " * (width + 4)
+    columns = max(COLUMNS_MAX, width + 44)
+    text = textwrap.fill(
+        words, columns, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False,
+        break_long_words=False,
+    )  # fmt: skip
+    return f"  {name:{width}}  {text[len(indent) :]}\n"
 
 
 def status(state: Document, now: float) -> str:
     """The whole state, for `retter status`."""
-    lines = [f"{state['state']}  {since(state, now)}\n{sentence(state)}\n\n"]
-    lines.append(table(rows(state, now)))
+    lines = [headline(state, now) + "\n", textwrap.fill(sentence(state), COLUMNS_MAX) + "\n\n"]
+    lines += [table(_situation(state)), "\n", table(rows(state, now))]
+    if state["incidents"]:
+        lines.append("\nlast incidents\n")
+        recent = state["incidents"][-EVENTS_SHOWN:]
+        lines += [_wrapped(f"  {incident(one, now)}") for one in reversed(recent)]
     if state["events"]:
-        lines.append("\nlast changes\n")
+        lines.append("\nlast changes of the circuit\n")
         lines += [_wrapped(f"  {event(one, now)}") for one in state["events"][-EVENTS_SHOWN:]]
     if state.get("hints"):
         lines.append("\nadvice\n")
@@ -257,6 +280,15 @@ def status(state: Document, now: float) -> str:
             for one in state["hints"]
         ]
     return "".join(lines)
+
+
+def others(neighbours: Iterable[tuple[str, str]]) -> str:
+    """Return the other RETTERs on this machine, and how to ask them; "" for none."""
+    lines = [
+        f"  {address}  in front of {upstream}: retter status --admin {address}\n"
+        for address, upstream in neighbours
+    ]
+    return "".join(["\nother RETTERs on this machine\n", *lines]) if lines else ""
 
 
 def why(found: Document) -> str:
@@ -298,5 +330,5 @@ def line(state: Document, now: float) -> str:
     return (
         f"{clock(now, now)} {state['state']:9} {served(state)}/s; in flight "
         f"{number(state['in_flight'])}/{number(state['limit'])}; p50 {wait(latency['p50'])} "
-        f"p99 {wait(latency['p99'])}\n"
+        f"p99 {wait(latency['p99'])}; {sentence(state)}\n"
     )

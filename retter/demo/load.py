@@ -123,15 +123,25 @@ def _begin(plan: LoadPlan) -> str:
     )
 
 
+HEAD_EVERY: Final = 20  # lines of seconds: a head is always in sight
+_HEAD: Final = (
+    "           ------ pages (GETs) ------   all    answered in\n"
+    "  time     fresh  stored    503  error  lost   typical  slowest 1 %"
+)
+
+
 def tell(second: int, figures: Summary) -> None:
-    """Print the figures of one second as a line."""
-    timeouts = figures.errors.get("timeout", 0)
-    errors = sum(figures.errors.values()) - timeouts + figures.failed
+    """Print one second's figures as a line, with a head above the first and now and then."""
+    if second % HEAD_EVERY == 1:
+        say(_HEAD)
+    lost = sum(figures.errors.values())
     say(
-        f"{second:4d} s  fresh {figures.fresh:5d}  stored {figures.stored:5d}  "
-        f"503 {figures.shed:5d}  errors {errors:5d}  timeouts {timeouts:5d}  "
-        f"GET p50 {_ms(figures.get_p50)} p99 {_ms(figures.get_p99)}"
+        f"{second:4d} s  {figures.fresh:7,d} {figures.stored:7,d} {figures.shed:6,d} "
+        f"{figures.failed:6,d} {lost:5,d}   {_ms(figures.get_p50):>7}  {_ms(figures.get_p99):>11}"
     )
+
+
+Line = tuple[str, str, str]  # what, how many, which share
 
 
 def table(
@@ -139,45 +149,74 @@ def table(
 ) -> str:
     """Return the figures as lines for a terminal, with those of the application if given."""
     total = report.summary()
-    gets = max(total.gets, 1)
-    latencies = f"{_ms(total.get_p50)}, {_ms(total.get_p99)}, {_ms(total.get_max)}"
-    rows = [
-        ("GETs", f"{total.gets}", ""),
-        ("  fresh", f"{total.fresh}", _share(total.fresh, gets)),
-        ("  stored", f"{total.stored}", _share(total.stored, gets)),
-        ("  503, try again", f"{total.shed}", _share(total.shed, gets)),
-        ("  other 4xx, 5xx", f"{total.failed}", _share(total.failed, gets)),
-        ("  no answer", f"{total.get_errors}", _share(total.get_errors, gets)),
-        ("  p50, p99, max", latencies, ""),
-        ("POSTs", f"{total.posts}", ""),
-        ("  answered", f"{total.posts_answered}", _share(total.posts_answered, total.posts)),
-        ("  p99", _ms(total.post_p99), ""),
+    rows = _page_rows(total) + _form_rows(total)
+    rows += [
+        (f"  {_LOST.get(kind, kind)}", f"{n:,}", "") for kind, n in sorted(total.errors.items())
     ]
-    if total.stored:
-        ages = f"{total.stored_age_p50:.1f} s, {total.stored_age_max:.1f} s"
-        rows.insert(3, ("    their age p50, max", ages, ""))
-    rows += [(f"  error: {kind}", f"{count}", "") for kind, count in sorted(total.errors.items())]
     if report.generator_lag_p99 > 0.05:
-        rows.append(("this generator lagged", _ms(report.generator_lag_p99), "(p99: take care)"))
+        rows.append(("This program was late by", _ms(report.generator_lag_p99), "take care"))
     if before is not None and after is not None:
         rows += _application_rows(before, after)
+    names = max(len(name) for name, _, _ in rows)
     width = max(len(figure) for _, figure, _ in rows)
-    lines = [f"{name:24} {figure:>{width}}  {share}".rstrip() for name, figure, share in rows]
+    lines = [f"{name:{names}}  {figure:>{width}}  {share}".rstrip() for name, figure, share in rows]
     return "\n".join(lines)
 
 
-def _application_rows(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, str, str]]:
+# What became of requests without an answer.
+_LOST: Final = {
+    "timeout": "lost: no answer in time",
+    "refused": "lost: connection refused",
+    "reset": "lost: connection broken",
+    "cut": "lost: answer cut short",
+    "malformed": "lost: answer malformed",
+}
+
+
+def _page_rows(total: Summary) -> list[Line]:
+    gets = max(total.gets, 1)
+    good = total.fresh + total.stored + total.late
+    rows = [
+        ("Pages asked for (GETs)", f"{total.gets:,}", ""),
+        ("  got the page", f"{good:,}", _share(good, gets)),
+        ("    fresh, from the application", f"{total.fresh:,}", _share(total.fresh, gets)),
+        ("    stored, from RETTER", f"{total.stored:,}", _share(total.stored, gets)),
+    ]
+    if total.stored:
+        ages = f"{total.stored_age_p50:.1f} s, {total.stored_age_max:.1f} s"
+        rows.append(("      their age: typical, oldest", ages, ""))
+    if total.late:
+        rows.append(("    after more than 3 s", f"{total.late:,}", _share(total.late, gets)))
+    latencies = f"{_ms(total.get_p50)}, {_ms(total.get_p99)}, {_ms(total.get_max)}"
+    return [
+        *rows,
+        ("  told to come again (503)", f"{total.shed:,}", _share(total.shed, gets)),
+        ("  got another error (4xx, 5xx)", f"{total.failed:,}", _share(total.failed, gets)),
+        ("  got no answer", f"{total.get_errors:,}", _share(total.get_errors, gets)),
+        ("  time: typical, slowest 1 %, longest", latencies, ""),
+    ]
+
+
+def _form_rows(total: Summary) -> list[Line]:
+    return [
+        ("Forms sent (POSTs)", f"{total.posts:,}", ""),
+        ("  answered", f"{total.posts_answered:,}", _share(total.posts_answered, total.posts)),
+        ("  time of the slowest 1 %", _ms(total.post_p99), ""),
+    ]
+
+
+def _application_rows(before: dict[str, Any], after: dict[str, Any]) -> list[Line]:
     def grown(name: str) -> int:
         return int(after.get(name, 0)) - int(before.get(name, 0))
 
     return [
         ("The application", "", ""),
-        ("  GETs that reached it", f"{grown('gets')}", ""),
-        ("  POSTs that reached it", f"{grown('posts')}", ""),
-        ("  answered", f"{grown('answered')}", ""),
-        ("  to clients that left", f"{grown('answered_gone')}", ""),
-        ("  still waiting", f"{after.get('waiting', 0)}", ""),
-        ("  longest queue so far", f"{after.get('longest_queue', 0)}", ""),
+        ("  got GETs", f"{grown('gets'):,}", ""),
+        ("  got POSTs", f"{grown('posts'):,}", ""),
+        ("  answered", f"{grown('answered'):,}", ""),
+        ("    when nobody waited any more", f"{grown('answered_gone'):,}", ""),
+        ("  still has waiting", f"{after.get('waiting', 0):,}", ""),
+        ("  had waiting at most", f"{after.get('longest_queue', 0):,}", ""),
     ]
 
 

@@ -28,20 +28,20 @@ WELCOME: Final = """
   Its knobs and figures      {knobs}
   The shop without RETTER    {shop}
 
-  {connections} database connections at {service_ms} ms a page make {capacity} pages a second.
+  {connections} database connections at {service_ms} ms a page: {capacity} pages a second.
 
   Try this:
-   1. Open the shop and click around. The footer says when a page was made, and by which query.
-   2. In a second terminal, send five times as many requests as it can answer:
+   1. Open the shop and click around. The footer says when a page was made.
+   2. In a second terminal, ask for five times what it can do:
 
           {load}
 
-      The shop works at full capacity. All other GETs are answered with the last good page
-      within milliseconds, and no POST is lost.
-      The dashboard shows where the requests go, and so does
+      The shop works at full capacity, everybody else gets the last good page
+      within milliseconds, and no POST is lost. See it on the dashboard, or in
       {top}
-   3. Make the shop slow, failing, hung or dead at its knobs, and continue to click.
-   4. Compare: the same load without RETTER, {shop}
+   3. Turn the shop slow, failing, hung or dead at its knobs, and click on.
+   4. See what you were spared: the same load without RETTER, at
+      {shop}
 
   Ctrl-C ends both.
 """
@@ -93,7 +93,8 @@ async def _start_shop(
 
 async def _start_proxy(listen: str, shop: str, admin: str, children: list[Process]) -> str:
     """Start RETTER in front of the shop; return its URL once it accepts connections."""
-    host, port = address(listen)
+    host, port = address(listen)  # a port alone is this machine's: a demonstration is nobody else's
+    listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if port == 0:
         listen = f"{host}:{_free_port(host)}"
     elif _is_taken(host, port):  # its listener would be mistaken for RETTER's

@@ -3,14 +3,13 @@
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retter._version import VERSION
 from retter.config.settings import Settings
 from retter.net import systemd
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
-from retter.net.supervision import start_task
 from retter.process import memory
 from retter.process.descriptors import fit_descriptors
 from retter.process.disk_log import DiskLog
@@ -19,13 +18,17 @@ from retter.process.loop_errors import LoopFaults, end_out_of_memory
 from retter.process.minute_summary import Digest
 from retter.process.running import RunningProxy, running
 from retter.process.signals import Reread, Signals
+from retter.process.situation_log import SituationLog
 from retter.process.transition_log import TransitionLog
-from retter.process.upstream_watch import Absence
+from retter.process.upstream_watch import Absence, AddressProbe
 from retter.process.withdrawal_log import WithdrawalLog
 from retter.telemetry.build import is_compiled
 from retter.telemetry.line_writer import CLOSE_S
 from retter.telemetry.log import flush as flush_log
 from retter.telemetry.log import get_logger
+
+if TYPE_CHECKING:
+    from retter.admin.watch import Watch
 
 log = get_logger()
 
@@ -48,12 +51,16 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         _log_serving(proxy, settings.upstream)
         inheritance.serving()
         systemd.notify("READY=1", "STATUS=serving")
+        watch = proxy.watch()
         if os.environ.get("NOTIFY_SOCKET"):
-            _report_to_systemd(proxy)
+            _report_to_systemd(proxy, watch)
         proxy.on_second(faults.on_second)
+        situations = SituationLog(watch)
+        transitions.sentences = situations.sentences
         proxy.on_second(transitions.on_second)
-        _log_each_second(proxy)
-        probe = start_task(loop, proxy._services.pool.probe(), "trying the application's address")
+        proxy.on_second(situations.on_second)
+        probe = AddressProbe(proxy._services)
+        _log_each_second(proxy, probe)
         await signals.wait_for_stop()
         probe.cancel()
         if signals.pid_after:
@@ -84,12 +91,12 @@ def _log_serving(proxy: RunningProxy, upstream: str) -> None:
     )
 
 
-def _log_each_second(proxy: RunningProxy) -> None:
-    """Call the reporters that write to the log, once a second."""
+def _log_each_second(proxy: RunningProxy, probe: AddressProbe) -> None:
+    """Call once a second those that log what has happened since."""
     services = proxy._services
     for reporter in (
         Digest(services),
-        Absence(services),
+        Absence(services, probe.again),
         WithdrawalLog(services),
         DiskLog(services),
         HintLog(services),
@@ -98,17 +105,17 @@ def _log_each_second(proxy: RunningProxy) -> None:
     proxy.on_second(lambda _: flush_log())
 
 
-def _report_to_systemd(proxy: RunningProxy) -> None:
-    """Tell systemd once a second that the process is alive, and the circuit's state if changed."""
+def _report_to_systemd(proxy: RunningProxy, watch: "Watch") -> None:
+    """Tell systemd once a second that the process is alive, and the situation if changed."""
     watchdog = systemd.watchdog_wanted()
     reported = ""
 
     def on_second(_: float) -> None:
         nonlocal reported
         lines = ["WATCHDOG=1"] if watchdog else []
-        if proxy.state != reported:
-            reported = proxy.state
-            lines.append(f"STATUS=circuit {reported}")
+        if watch.situation.row != reported:
+            reported = watch.situation.row
+            lines.append(f"STATUS=circuit {proxy.state}: {watch.situation.now}")
         if lines:
             systemd.notify(*lines)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -38,8 +39,12 @@ from retter.telemetry.log import get_logger
 
 if TYPE_CHECKING:
     from retter.admin.listener import Admin
+    from retter.admin.watch import Watch
 
 DRAIN_POLL_S = 0.05
+
+# Ports that are tried for the admin listener if none was named: RETTERs that run side by side.
+ADMIN_TRIES = 10
 
 log = get_logger()
 
@@ -109,6 +114,17 @@ class RunningProxy:
             self._certificates = certificates
         return new
 
+    def watch(self) -> "Watch":
+        """Return who looks after the situation: the admin listener's, or one that begins now."""
+        if self._admin is not None:
+            return self._admin.watch
+        from retter.admin.controls import Controls
+        from retter.admin.watch import Watch
+
+        watch = Watch(self._services, self._proxy.ticker, Controls(self._services))
+        self.on_second(watch.on_second)
+        return watch
+
     def on_second(self, callback: Callable[[float], None]) -> None:
         """Call `callback` once a second with the loop's time (monotonic seconds)."""
         self._proxy.ticker.on_second.append(callback)
@@ -152,7 +168,7 @@ class RunningProxy:
             log.info("taken-over", entries=taker.entries, circuit=self.state, took_s=took_s)
 
     def _socket(self, address: ListenAddress) -> socket.socket:
-        inherited = self._inheritance.take(address) if self._inheritance is not None else None
+        inherited = self._inheritance_of(address)
         return inherited if inherited is not None else listen_on(address)
 
     def hand_over(self) -> Successor:
@@ -189,8 +205,8 @@ class RunningProxy:
             disk.take_back()
 
     def handed_over(self) -> None:
-        """Leave the sockets to the successor, which serves now."""
-        self._handed_over = True
+        """The successor serves: the sockets belong to it from now on."""
+        self._handed_over = self._services.handed_over = True
 
     def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
         """Return the listening socket of the admin listener, or None."""
@@ -202,19 +218,47 @@ class RunningProxy:
         from retter.admin.listener import Admin
 
         address = parse_listen(where)
-        self._admin = Admin(self._proxy, address)
+        admin = self._admin = Admin(self._proxy, address)
         try:
-            inherited = self._inheritance.take(address) if self._inheritance is not None else None
-            listener = inherited if inherited is not None else listen_privately_on(address)
+            listener = self._operators_socket(address)
         except ListenError as error:
             if self._services.settings.admin != "auto":
                 raise
-            self._admin.close()
+            admin.close()
             self._admin = None
             log.warning("no-admin", error=str(error), advice="choose another address with --admin")
             return None
         self.admin_address = url_of(listener)
+        if admin.elsewhere(listener):
+            log.warning(
+                "admin-elsewhere", wanted=where, admin=self.admin_address,
+                advice=f"retter status --admin {self.admin_address.removeprefix('http://')}",
+            )  # fmt: skip
         return listener
+
+    def _operators_socket(self, address: ListenAddress) -> socket.socket:
+        """Return the admin listener's socket: there, or where nobody has named an address nearby.
+
+        A second RETTER on one machine is no mistake, and shall have its dashboard too.
+        """
+        ports = range(address.port, address.port + ADMIN_TRIES)
+        if self._services.settings.admin != "auto":
+            ports = range(address.port, address.port + 1)
+        wanted = [replace(address, port=port) for port in ports]
+        for one in wanted:
+            if (inherited := self._inheritance_of(one)) is not None:
+                return inherited
+        first: ListenError | None = None
+        for one in wanted:
+            try:
+                return listen_privately_on(one)
+            except ListenError as error:
+                first = first or error
+        assert first is not None, "at least one address was tried"
+        raise first
+
+    def _inheritance_of(self, address: ListenAddress) -> socket.socket | None:
+        return self._inheritance.take(address) if self._inheritance is not None else None
 
     def _connection_maker(self, address: ListenAddress) -> Callable[[], asyncio.Protocol]:
         """Return the factory of protocols for connections that this address accepts."""

@@ -6,6 +6,7 @@ each state was entered.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -34,6 +35,8 @@ class TransitionLog:
     """Called for every change of state, and once a second with the time."""
 
     def __init__(self) -> None:
+        # What to say of the situation; set by who knows it.
+        self.sentences: Callable[[float], dict[str, Any]] = lambda _: {}
         self._written_at = -math.inf
         self._last: Transition | None = None  # not written yet
         self._before = ""  # the state when the first unwritten one came
@@ -63,4 +66,4 @@ class TransitionLog:
         record = {**_plain(last), "before": self._before}
         if (changes := sum(entered.values())) > 1:
             record |= {"changes": changes, "entered": entered}
-        log.warning("circuit", **record)
+        log.warning("circuit", **record, **self.sentences(last.at))

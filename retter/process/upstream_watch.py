@@ -1,14 +1,24 @@
 """Log lines when no connection to the application is possible, and when it is possible again.
 
-The resolver of its name is watched in the same way. Each change is logged once: a line for every
-refused request would hide all other lines.
+The same for the resolver of its name. Once each: a line for every refused request would bury the
+log at that time.
+
+While none can be made and no visitor comes to try it, the address is tried every few seconds: else
+a refusal would be told for as long as nobody asks, however well the application is by then.
 """
 
+import asyncio
+from collections.abc import Callable
+
+from retter.net.supervision import start_task
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
 
 # An application that comes and goes gets six lines a minute at most.
 AGAIN_S = 10.0
+
+# One connection, closed at once: an application that has come back is seen before anybody worries.
+TRY_S = 5.0
 
 log = get_logger()
 
@@ -37,17 +47,33 @@ class Spell:
 
 
 class Absence:
-    """Called once a second with the time."""
+    """Called once a second with the time.
 
-    def __init__(self, services: Services) -> None:
+    Args:
+        probe: Tries the application's address once, and sets the pool's `fault`.
+    """
+
+    def __init__(self, services: Services, probe: Callable[[], None]) -> None:
         self._services = services
+        self._probe = probe
+        self._dials = services.pool.dials
+        self._tried_at = services.loop.time()  # by whomever
         self._application = Spell()
         self._resolver = Spell()
 
     def on_second(self, now: float) -> None:
-        """Check whether the last attempts to connect and to resolve have failed."""
+        """Check whether the last attempts to connect and to resolve failed."""
+        self._try_again(now)
         self._look_for_application(now)
         self._look_for_resolver(now)
+
+    def _try_again(self, now: float) -> None:
+        pool = self._services.pool
+        if pool.dials != self._dials or not pool.fault:
+            self._dials, self._tried_at = pool.dials, now
+        elif now - self._tried_at >= TRY_S:
+            self._tried_at = now
+            self._probe()
 
     def _look_for_application(self, now: float) -> None:
         fault, upstream = self._services.pool.fault, self._services.settings.upstream
@@ -68,3 +94,24 @@ class Absence:
             )  # fmt: skip
         elif (failed_s := self._resolver.ends(fault, now)) is not None:
             log.info("resolver-back", upstream=upstream, failed_s=round(failed_s))
+
+
+class AddressProbe:
+    """Tries the application's address: at the start, and whenever it is asked to."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._task = self._start()
+
+    def _start(self) -> "asyncio.Task[None]":
+        services = self._services
+        return start_task(services.loop, services.pool.probe(), "trying the application's address")
+
+    def again(self) -> None:
+        """Try it once more, unless the last attempt still goes on."""
+        if self._task.done():
+            self._task = self._start()
+
+    def cancel(self) -> None:
+        """Try it no more."""
+        self._task.cancel()

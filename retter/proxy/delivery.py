@@ -18,7 +18,7 @@ from retter.base.errors import (
     outcome_of,
 )
 from retter.base.reason import Reason
-from retter.breaker import Permit, Phase, State
+from retter.breaker import Kind, Permit, Phase, State
 from retter.http.message import ResponseHead
 from retter.proxy.goodness import Verdict
 from retter.proxy.holders import start_waiting
@@ -301,7 +301,10 @@ class Delivery(Work):
         """The client closed. The application goes on working, so its place stays taken."""
         self._relay.stop_encoding()
         self._log_answer(Reason.CLIENT_GONE)
-        self._services.counters.clients_gone += 1
+        counters = self._services.counters
+        counters.clients_gone += 1
+        if not (self._relay.begun or self.stream or self.event_stream):
+            counters.count_given_up(self._parsed.kind is Kind.GET)
         self._detach_client(now)
 
     def client_failed(self, error: DownstreamError, now: float) -> None:

@@ -86,6 +86,8 @@ def note_client_gone(
 ) -> None:
     """Note that a client has left before it got anything."""
     services.counters.clients_gone += 1
+    if not (parsed.stream or parsed.asks_events):
+        services.counters.count_given_up(parsed.kind is _GET)
     if client is not None:
         took_s = took_so_far_s(services, began_at)
         log_request(services, client, parsed, 0, "backend", Reason.CLIENT_GONE, took_s)
@@ -411,6 +413,7 @@ class AwaitedForm:
         now = services.loop.time()
         if client.gone:
             services.counters.clients_gone += 1
+            services.counters.count_given_up(parsed.kind is _GET)
             log_request(services, client, parsed, 0, "cache", Reason.CLIENT_GONE, took_s)
             return
         if shown is not None:

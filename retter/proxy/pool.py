@@ -151,6 +151,7 @@ class ConnectionPool:
         self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
+        self.contacts = 0  # connections made so far
         self.fault = ""  # why the last connection attempt failed; "" if it succeeded
 
     def reconfigure(
@@ -354,13 +355,16 @@ class ConnectionPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self) -> UpstreamConnection:
+        contacts = self.contacts
         try:
             connection = await self._connect_with_room()
         except OutOfDescriptors:
             raise
         except UpstreamError as error:
-            self.fault = str(error)
+            if self.contacts == contacts:  # else one that began later has been made meanwhile
+                self.fault = str(error)
             raise
+        self.contacts += 1
         self.fault = ""
         return connection
 

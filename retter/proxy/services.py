@@ -91,6 +91,7 @@ class Services:
     secrets: Secrets
     disk: "DiskShelf | None" = None  # behind the store
     learnt: LearntKeeper | None = None  # what outlives the process beside the store
+    handed_over: bool = False  # another process has taken the listening sockets over
     draining: bool = False  # all connections close after their next answer
 
 

@@ -44,7 +44,6 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
             *(_console(colors) if console else _json()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -71,18 +70,24 @@ def lines_dropped() -> int:
 
 
 def _console(colors: bool) -> list[Processor]:
-    return [
-        _printable,
-        structlog.dev.ConsoleRenderer(
-            colors=colors,
-            pad_event_to=0,
-            exception_formatter=structlog.dev.plain_traceback,
-        ),
-    ]
+    import time
+
+    from retter.telemetry import console
+
+    def render(_logger: object, _method: str, record: EventDict) -> str:
+        if record["event"] in console.SILENT:
+            raise structlog.DropEvent
+        traceback = record.pop("exception", None)
+        shown = console.line(record, time.time(), colour=colors)
+        lines = [] if traceback is None else str(traceback).split("\n")
+        return "\n".join([shown, *[console.printable(one) for one in lines]])
+
+    return [structlog.processors.format_exc_info, _printable, render]
 
 
 def _json() -> list[Processor]:
     return [
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         _head_first,
         structlog.processors.JSONRenderer(default=_json_default),
@@ -105,7 +110,7 @@ def _printable(_logger: object, _method: str, record: EventDict) -> EventDict:
     for key, value in record.items():
         if isinstance(value, bytes):
             value = value.decode("latin-1")
-        if isinstance(value, str) and not value.isprintable():
+        if isinstance(value, str) and key != "exception" and not value.isprintable():
             value = value.encode("unicode_escape").decode("ascii")
         record[key] = value
     return record

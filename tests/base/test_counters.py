@@ -13,6 +13,7 @@ from retter.base.counters import (
     Totals,
     by_reason,
     cells,
+    estimate,
     quantile,
     totals,
 )
@@ -45,7 +46,14 @@ def test_quantiles() -> None:
     assert quantile(bounds, [0, 0, 0, 0], 0.5) is None
     assert quantile(bounds, [10, 0, 0, 0], 0.5) == 0.5
     assert quantile(bounds, [5, 0, 5, 0], 0.75) == 3.0
-    assert quantile(bounds, [0, 0, 0, 3], 0.5) == 4.0, "no more is known"
+    assert quantile(bounds, [0, 0, 0, 5], 0.5) == 4.0, "no more is known"
+
+
+@pytest.mark.parametrize(("share", "enough"), [(0.5, 5), (0.9, 10), (0.99, 100)])
+def test_too_few_values_have_no_quantile(share: float, enough: int) -> None:
+    assert quantile((1.0,), [enough - 1, 0], share) is None
+    assert quantile((1.0,), [enough, 0], share) == pytest.approx(share)
+    assert estimate((1.0,), [1, 0], share) == pytest.approx(share)
 
 
 @given(values=st.lists(st.floats(0, 20), min_size=1, max_size=50), share=st.floats(0.01, 1))
@@ -54,7 +62,7 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(values: list[float], shar
     for value in values:
         histogram.add(value)
     true = sorted(values)[math.ceil(share * len(values)) - 1]
-    found = quantile(LATENCY_BOUNDS_S, histogram.counts, share)
+    found = estimate(LATENCY_BOUNDS_S, histogram.counts, share)
     upper = next(bound for bound in LATENCY_BOUNDS_S if bound >= true)
     lower = max([0.0, *[bound for bound in LATENCY_BOUNDS_S if bound < upper]])
     assert found is not None and lower - 1e-9 <= found <= upper + 1e-9

@@ -414,3 +414,25 @@ def test_a_long_wrong_value_is_shown_in_part() -> None:
 @pytest.mark.parametrize(("value", "text"), [(True, "true"), (False, "false"), ("a\nb", r"'a\nb'")])
 def test_a_wrong_value_is_shown_on_one_line(value: object, text: str) -> None:
     assert units.shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("upstream", "listen", "same"),
+    [
+        (":8080", ":8080", True),
+        (":8080", "127.0.0.1:8080", True),
+        (":8080", "[::1]:8080", True),
+        ("127.0.0.1:8080", "localhost:8080", True),
+        ("127.0.0.1:8080", "0.0.0.0:8080", True),
+        ("app.example:8080", "app.example:8080", True),
+        ("unix:/a", "unix:/a", True),
+        (":8080", ":8081", False),
+        ("127.0.0.1:8080", "[::1]:8080", False),
+        ("app.example:8080", ":8080", False),  # another machine, for all that is known
+        ("127.0.0.1:8080", "192.0.2.1:8080", False),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", ":8080", False),
+    ],
+)
+def test_who_reaches_whom(upstream: str, listen: str, same: bool) -> None:
+    assert units.reaches(units.parse_upstream(upstream), units.parse_listen(listen)) is same

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from retter.admin.controls import FORCED_S_DEFAULT, PAUSE_S_DEFAULT
 from retter.breaker import Mode
 from retter.cli import CONTROL_WORDS, main
-from retter.control import commands, top, words
+from retter.control import client, commands, top, words
+from retter.process.running import ADMIN_TRIES
 
 NOW = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is shown
 
@@ -21,7 +22,7 @@ STATE: dict[str, Any] = {
     "in_flight": 12, "limit": 13.2, "queue": 2,
     "upstream": {"address": ":8080", "connections_idle": 3, "connections_busy": 9},
     "connections": 412,
-    "rates": {"fresh": 399.0, "stored": 1584.25, "refused": 0.7, "failed": 0.0},
+    "rates": {"fresh": 399.0, "stored": 1584.25, "refused": 0.7, "failed": 0.0, "gave_up": 2.0},
     "latency_ms": {"p50": 23.4, "p99": 1204.0}, "overhead_us": {"p50": 48.0, "p99": None},
     "store": {"entries": 511, "bytes": 9_332_326, "bytes_max": 67_108_864, "hits": 98,
               "misses": 2, "evictions": 0},
@@ -33,6 +34,18 @@ STATE: dict[str, Any] = {
     ],
     "events": [{"at": NOW - 92, "from": "CLOSED", "to": "LIMITING", "cause": "no-permits",
                 "words": "GETs above the limit are answered from the store: more came."}],
+    "situation": {
+        "row": "limiting", "tone": "busy", "since": NOW - 92,
+        "now": "More requests come than the application can answer.",
+        "visitors": "In the last 10 s, all 1,983 GETs got a page.",
+        "retter": "RETTER keeps the application at its best load.",
+        "you": "Nothing at once.", "also": ["The store is full."],
+    },
+    "minute": {
+        "gets": {"fresh": 1000, "stored": 989, "refused": 0, "failed": 11, "gave_up": 0},
+        "others": dict.fromkeys(("fresh", "stored", "refused", "failed", "gave_up"), 0),
+    },
+    "incidents": [],
     "totals": {}, "memory": {"rss_bytes": 41_000_000}, "loop_lag_ms": 0.42,
 }  # fmt: skip
 
@@ -76,11 +89,17 @@ def test_figures_have_the_digits_that_matter(value: float | None, said: str) -> 
 
 def test_status_says_first_what_is_the_matter() -> None:
     lines = words.status(STATE, NOW).splitlines()
-    assert lines[0] == "LIMITING  since 03:40:38, for 1 min 32 s"
-    assert lines[1].startswith("More requests arrive than the application can answer: 80 % get")
-    assert lines[3:11] == [
+    assert lines[0] == "LIMITING  since 03:40:38, for 1 min 32 s; the circuit is LIMITING"
+    assert lines[1] == "More requests come than the application can answer."
+    assert lines[3:17] == [
+        "  visitors     In the last 10 s, all 1,983 GETs got a page.",
+        "  RETTER does  RETTER keeps the application at its best load.",
+        "  you can      Nothing at once.",
+        "  also         The store is full.",
+        "",
         "  in force     automatic",
-        "  answers/s    399 fresh, 1,584 stored, 0.7 refused, 0 failed",
+        "  got a page   GETs 99.4 % of 2,000; others - in the last minute",
+        "  answers/s    399 fresh, 1,584 stored, 0.7 refused, 0 failed, 2 gave up",
         "  its latency  23 ms typical, 1.2 s slowest 1 %",
         "  in flight    12 of 13, 2 in the queue",
         "  store        511 pages, 8.9 MiB of 64.0 MiB, 98 % hits",
@@ -88,7 +107,23 @@ def test_status_says_first_what_is_the_matter() -> None:
         "  RETTER       1.0, up 2 h 13 min, 412 clients connected",
         "  its cost     39.1 MiB, 48 us a request, event loop lag 0.4 ms",
     ]
-    assert lines[-1].endswith("GETs above the limit are answered from the store: more came.")
+    assert " ".join(" ".join(lines[-2:]).split()).endswith("answered from the store: more came.")
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_an_incident_is_told_with_what_it_did_to_visitors() -> None:
+    one = {
+        "began": NOW - 600, "ended": None, "lasted_s": 552.0, "cause": "The application hangs.",
+        "spared": 3412,
+        "gets": {"fresh": 1, "stored": 3412, "refused": 2, "failed": 0, "gave_up": 0},
+        "others": {"fresh": 9, "stored": 0, "refused": 0, "failed": 0, "gave_up": 40},
+    }  # fmt: skip
+    assert words.incident(one, NOW) == (
+        "03:32:10  9 min 12 s so far  3,412 visitors spared, 2 got a 503, 40 gave up. "
+        "The application hangs."
+    )
+    said = words.status(state(incidents=[one | {"ended": NOW - 48}]), NOW)
+    assert "last incidents\n  03:32:10  9 min 12 s  3,412 visitors spared" in said
 
 
 @pytest.mark.parametrize(
@@ -108,47 +143,19 @@ def test_what_is_in_force_is_said_with_its_end(changes: dict[str, Any], said: st
     assert words.in_force(state(**changes), NOW) == said
 
 
-def test_every_state_has_a_sentence_of_its_own() -> None:
-    quiet = {"fresh": 0.0, "stored": 0.0, "refused": 0.0, "failed": 0.0}
-    said = [
-        words.sentence(state(**changes))
-        for changes in (
-            {"state": "CLOSED"},
-            {"state": "CLOSED", "routes": []},
-            {"state": "CLOSED", "rates": quiet, "routes": []},
-            {"state": "CLOSED", "rates": quiet | {"fresh": 9.0, "failed": 1.0}, "routes": []},
-            {"state": "LIMITING"},
-            {"state": "LIMITING", "rates": quiet},
-            {"state": "OPEN"},
-            {"state": "HALF-OPEN"},
-            {"forced": "open"},
-            {"forced": "closed"},
-            {"forced": "observe"},
-            {"paused": True},
-            {"draining": True},
-        )
-    ]
-    assert len(set(said)) == len(said)
-
-
 def test_a_long_event_stays_in_its_column() -> None:
     event = STATE["events"][0] | {"words": "word " * 40}
     lines = words.status(state(events=[event]), NOW).splitlines()
-    first, *rest = lines[lines.index("last changes") + 1 :]
-    assert len(rest) == 2
-    assert all(len(line) <= 96 for line in lines)
+    first, *rest = lines[lines.index("last changes of the circuit") + 1 :]
+    assert len(rest) == 3
+    assert all(len(line) <= 80 for line in lines)
     assert {len(line) - len(line.lstrip()) for line in rest} == {first.index("word")}
 
 
 def test_why_the_application_cannot_be_reached_is_said() -> None:
     upstream = STATE["upstream"] | {"fault": "connection refused: nothing listens there"}
     said = words.status(state(upstream=upstream), NOW)
-    assert "3 idle; connection refused: nothing listens there\n" in said
-
-
-def test_a_part_that_fails_is_named() -> None:
-    said = words.sentence(state(state="CLOSED", routes=[STATE["routes"][0] | {"state": "OPEN"}]))
-    assert said == "A part of the site fails and is answered from the store: GET /products/*."
+    assert "3 idle; connection refused: nothing listens there" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(
@@ -214,7 +221,7 @@ def test_the_screen_shows_all_at_80_by_24() -> None:
         "12 of 13",
         "511 pages",
         "GET /products/*",
-        "answered from the store",
+        "all 1,983 GETs got a page",
         "2,000/s",
         "q quits",
     ):
@@ -244,9 +251,24 @@ def test_colours_mark_the_state_and_the_last_line_only() -> None:
         STATE, [], NOW, columns=80, lines=24, colour=True, trouble="no answer since 03:42:10"
     )
     assert [line for line in shown if "\x1b" in line] == [
-        "\x1b[1;33mLIMITING  since 03:40:38, for 1 min 32 s\x1b[0m",
+        "\x1b[1;33mLIMITING  since 03:40:38, for 1 min 32 s; the circuit is LIMITING\x1b[0m",
         "\x1b[1;31mno answer since 03:42:10\x1b[0m",
     ]
+
+
+# More than one RETTER
+
+
+def test_as_many_neighbours_are_asked_for_as_there_can_be() -> None:
+    assert client.NEIGHBOURS_MAX == ADMIN_TRIES - 1
+
+
+def test_other_retters_are_named_with_the_command_for_each() -> None:
+    assert words.others([]) == ""
+    assert words.others([("127.0.0.1:9091", ":8001")]) == (
+        "\nother RETTERs on this machine\n"
+        "  127.0.0.1:9091  in front of :8001: retter status --admin 127.0.0.1:9091\n"
+    )
 
 
 # Mistakes

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
@@ -813,7 +814,10 @@ class TestCommandLine:
 
     def test_together_they_come_and_go_as_one(self) -> None:
         anywhere = "127.0.0.1:0"
-        flags = ["--with-proxy", anywhere, "--listen", anywhere, "--control", anywhere]
+        # A port alone is one of this machine: nobody else is to see the shop break.
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        flags = ["--with-proxy", f":{port}", "--listen", anywhere, "--control", anywhere]
         command = [sys.executable, "-m", "retter.demo", *flags, "--service-ms", "1"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
@@ -826,6 +830,7 @@ class TestCommandLine:
             proxy, shop = urls["The shop, through RETTER"], urls["The shop without RETTER"]
             assert fetch(f"{proxy}/product/1")[0] == fetch(f"{shop}/product/1")[0] == 200
             assert fetch(urls["Its knobs and figures"])[0] == 200
+            assert _listens_on(port) == {"0100007F"}
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0
@@ -863,6 +868,17 @@ class TestCommandLine:
         assert ended.returncode == 1
         assert ended.stdout == ""
         assert f"another program listens on {place}" in ended.stderr
+
+
+def _listens_on(port: int) -> set[str]:
+    """The addresses of listening sockets with this port, as the kernel writes them (proc(5))."""
+    found: set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            host, _, own = line.split()[1].partition(":")
+            if line.split()[3] == "0A" and int(own, 16) == port:
+                found.add(host)
+    return found
 
 
 def fetch(url: str) -> tuple[int, bytes]:

@@ -509,7 +509,18 @@ class TestCommandLine:
 
     def test_a_second_is_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
         load.tell(3, summarize([sample(), sample(status=0, error="timeout")], 1.0))
-        assert capsys.readouterr().out.split()[:4] == ["3", "s", "fresh", "1"]
+        assert capsys.readouterr().out.split()[:4] == ["3", "s", "1", "0"]
+
+    def test_a_head_stands_above_the_first_second_and_again(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for second in range(1, 42):
+            load.tell(second, summarize([sample()] * 99_999, 1.0))
+        lines = capsys.readouterr().out.splitlines()
+        assert max(len(line) for line in lines) <= 80
+        heads = [number for number, line in enumerate(lines) if "stored" in line]
+        assert heads == [1, 23, 45]
+        assert len(set(map(len, lines[2:20]))) == 1, "a column each"
 
     def test_the_table(self) -> None:
         report = LoadReport(
@@ -525,10 +536,12 @@ class TestCommandLine:
         stats = {"gets": 5, "posts": 1, "answered": 6, "answered_gone": 1, "waiting": 3,
                  "longest_queue": 9}  # fmt: skip
         lines = load.table(report, dict.fromkeys(stats, 0), stats).splitlines()
-        figures = {line[:24].strip(): line[24:].split() for line in lines}
-        assert figures["fresh"] == ["1", "33.3", "%"]
-        assert figures["stored"] == ["1", "33.3", "%"]
-        assert figures["no answer"] == ["1", "33.3", "%"]
-        assert figures["error: timeout"] == ["1"]
-        assert figures["GETs that reached it"] == ["5"]
-        assert figures["longest queue so far"] == ["9"]
+        assert max(len(line) for line in lines) <= 80
+        figures = {line[:37].strip(): line[37:].split() for line in lines}
+        assert figures["got the page"] == ["2", "66.7", "%"]
+        assert figures["fresh, from the application"] == ["1", "33.3", "%"]
+        assert figures["stored, from RETTER"] == ["1", "33.3", "%"]
+        assert figures["got no answer"] == ["1", "33.3", "%"]
+        assert figures["lost: no answer in time"] == ["1"]
+        assert figures["got GETs"] == ["5"]
+        assert figures["had waiting at most"] == ["9"]

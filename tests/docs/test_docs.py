@@ -61,7 +61,7 @@ def options_added_by(add_options: Callable[[argparse.ArgumentParser], None]) -> 
 
 OURS: Final = {
     *(setting.flag_for(text) for setting in SETTINGS for text in ("true", "false")),
-    "--help", "--version", "--check-config",
+    "--help", "--help-all", "--version", "--check-config",
     *(name for word in commands.COMMANDS for name in options_of(commands.parser(word))),
     *options_of(demo_parser()), *options_of(load_parser()),
     *(name for _, _, add in store_command.ACTIONS.values() for name in options_added_by(add)),

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from retter.admin.transitions import EVENTS_MAX, TRANSITIONS_MAX, TransitionHistory
 from retter.breaker import Signal, State, Transition
+from retter.breaker.states import NEXT_STATE
 from retter.control import words
 from retter.process.transition_log import TransitionLog
 from tests.support.admin import admin_of
@@ -117,6 +118,14 @@ def test_a_line_a_second_at_most_and_each_change_counted(pauses: list[float]) ->
 
 
 # In the list of the last ones
+
+
+@pytest.mark.parametrize("signal", list(Signal))
+def test_each_cause_is_told_in_words(signal: Signal) -> None:
+    before = next(state for state, cause in NEXT_STATE if cause is signal)
+    told = change(1.0, before, NEXT_STATE[before, signal], signal)
+    event = TransitionHistory().record(told, SNAPSHOT)
+    assert event["words"].endswith("in flight, limit 8).")
 
 
 def test_a_change_that_comes_again_is_one_event() -> None:

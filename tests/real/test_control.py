@@ -70,7 +70,8 @@ def test_status_is_for_people_or_for_programs(run: Run, retter: RetterProgram) -
     assert fetch(retter.port, "GET", "/hello").status == 200
     code, out, err = run("status")
     assert (code, err) == (0, "")
-    assert out.startswith("CLOSED  since the start, ")
+    assert re.match(rf"[A-Z ]+  since {MOMENT}, for .*; the circuit is CLOSED\n", out)
+    assert re.search(r"^  visitors +In the last 10 s, ", out, re.M)
     assert re.search(r"^  in force +automatic$", out, re.M)
     assert re.search(r"^  store +\d+ page", out, re.M)
 
@@ -100,7 +101,7 @@ def test_the_circuit_is_held_for_a_time_and_let_go(run: Run) -> None:
     said = re.match(rf"in force: held open until {MOMENT} \((.*) more\)\nstate: OPEN\n", out)
     assert said is not None
     assert is_what_is_left(said[1], 90.0, begun)
-    assert run("status")[1].startswith("OPEN  since ")
+    assert run("status")[1].startswith("HELD OPEN  since ")
     code, out, _ = run("circuit", "auto", "--json")
     assert code == 0
     assert json.loads(out)["forced"] is None
@@ -112,7 +113,8 @@ def test_the_circuit_without_a_mode_changes_nothing_and_lists_them(run: Run) -> 
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0].startswith("in force: observing only until ")
-    assert [line.split()[0] for line in lines[4:]] == ["auto", "open", "closed", "observe"]
+    modes = lines[lines.index("retter circuit MODE:") + 1 :]
+    assert [line.split()[0] for line in modes] == ["auto", "open", "closed", "observe"]
     assert json.loads(run("circuit", "--json")[1])["forced"] == "observe"
     assert run("circuit", "auto")[1].startswith("in force: automatic\n")
 
@@ -192,7 +194,7 @@ def test_something_else_there_is_told_from_retter(
     application: ApplicationProgram, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["status", "--admin", f"127.0.0.1:{application.port}"]) == 1
-    assert "no admin listener of RETTER's" in capsys.readouterr().err
+    assert "is not an admin listener of RETTER" in capsys.readouterr().err
 
 
 def test_a_token_and_the_file_that_names_the_place(
@@ -217,7 +219,7 @@ def test_a_token_and_the_file_that_names_the_place(
     monkeypatch.setenv("RETTER_ADMIN_TOKEN", TOKEN)
     monkeypatch.setenv("RETTER_CONFIG", str(file))
     assert main(["status"]) == 0
-    assert capsys.readouterr().out.startswith("CLOSED")
+    assert "; the circuit is CLOSED\n" in capsys.readouterr().out
 
 
 # retter top
@@ -277,11 +279,11 @@ def terminal(retter: RetterProgram, socket_path: Path) -> Iterator[Callable[...,
 
 
 def test_top_is_live_until_q(terminal: Callable[..., Terminal], run: Run) -> None:
-    eventually(lambda: run("status")[1].startswith("CLOSED"), "after the word of the operator")
+    eventually(lambda: "circuit is CLOSED" in run("status")[1], "after the word of the operator")
     top = terminal()
     eventually(lambda: top.shows("in flight"), "the first screen")
     first = top.output
-    assert first.startswith("\x1b[?1049h\x1b[?25l\x1b[H\x1b[1;32mCLOSED")
+    assert re.match(r"\x1b\[[?]1049h\x1b\[[?]25l\x1b\[H\x1b\[1;32m[A-Z ]+  since ", first)
     assert "q quits" in first
     eventually(lambda: top.shows("") and top.output.count("\x1b[H") > 1, "the next one")
     top.types("q")

@@ -22,6 +22,10 @@ from retter.breaker.queue import WaitingRoom
 TICK_S = 0.05
 
 
+# Why a request that can be answered from the store got no place in its short wait.
+SHORT_WAITS = (Reason.LIMIT, Reason.OPEN, Reason.HALF_OPEN, Reason.FORCED_OPEN)
+
+
 class Driver:
     """A naive model beside the controller: plain sets of what is where."""
 
@@ -188,7 +192,8 @@ class Driver:
                 self.held.remove(permit)
                 self.timed_out.append(permit)
             elif permit.phase is Phase.DONE:
-                assert permit.reason is Reason.QUEUE_TIMEOUT
+                assert (permit.reason is Reason.QUEUE_TIMEOUT) is not permit.has_stored
+                assert not permit.has_stored or permit.reason in SHORT_WAITS
                 assert permit.is_get, "other methods are forwarded at last"
                 waited_s = self.now - permit.queued_at
                 assert permit.has_stored or waited_s >= self.settings.queue_wait_s

@@ -216,6 +216,8 @@ class FakePool(ConnectionPool):
     def made(self) -> UpstreamConnection:
         connection = self._make_connection(self)
         self._connections.add(connection)
+        self.contacts += 1
+        self.fault = ""
         return connection
 
 
@@ -317,7 +319,9 @@ class FakeProxy:
 
     def refuse(self, error: UpstreamError | None = None) -> None:
         """Refuse the oldest connection attempt."""
-        self.dialled.pop(0).connect_failed(error or ConnectRefused("refused"), self.loop.now)
+        error = error or ConnectRefused("refused")
+        self.services.pool.fault = str(error)
+        self.dialled.pop(0).connect_failed(error, self.loop.now)
 
     def time_out_dial(self) -> None:
         """Let the oldest connection attempt time out."""

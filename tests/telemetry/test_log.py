@@ -3,13 +3,14 @@
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from enum import StrEnum
 
 import pytest
 import structlog
 
-from retter.telemetry import log
+from retter.telemetry import console, log
 
 
 class Terminal(io.StringIO):
@@ -69,9 +70,50 @@ def test_a_person_gets_a_line_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     stream = Terminal()
     log.configure("auto", "info", stream)
-    log.get_logger().info("circuit", state=Word.OPEN, share=0.5)
+    log.get_logger().warning("circuit", after="OPEN", now="The application fails.", share=0.5)
     assert "\x1b[" in stream.getvalue()
-    assert re.fullmatch(r"\S+Z \[info *\] circuit +share=0\.5 state=open\n", plain(stream))
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d warning Circuit OPEN[.] The application fails[.]\n", plain(stream)
+    )
+
+
+AT = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is shown
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"event": "serving", "listen": ["http://127.0.0.1:80"], "upstream": ":8080", "pid": 7,
+          "version": "1.0", "admin": "http://127.0.0.1:9090", "open_to": "every interface"},
+         "03:42:10         RETTER 1.0 serves http://127.0.0.1:80 (open to every interface) in "
+         "front of :8080; dashboard: http://127.0.0.1:9090"),
+        ({"event": "situation", "level": "warning", "now": "The application hangs.", "row": "hung"},
+         "03:42:10 warning The application hangs."),
+        ({"event": "circuit", "level": "warning", "after": "OPEN", "changes": 7},
+         "03:42:10 warning Circuit OPEN after 7 changes."),
+        ({"event": "digest", "level": "warning", "requests": 3600, "fresh": 1000, "stored": 2000,
+          "refused": 0, "failed": 600, "state": "OPEN"},
+         "03:42:10 warning Last minute: 3,600 requests, 1,000 fresh, 2,000 stored, 0 refused, 600 "
+         "failed; circuit OPEN"),
+        ({"event": "reload-failed", "level": "error", "error": "no file", "advice": "look"},
+         "03:42:10 error   Not reloaded: no file: look"),
+        ({"event": "reloaded", "changed": ["drain"]}, "03:42:10         Reloaded: drain changed."),
+        ({"event": "stopped", "drained": True}, "03:42:10         Stopped."),
+        ({"event": "store-failed", "level": "error", "error": "full", "store": "/a", "advice": "b"},
+         "03:42:10 error   store failed: full; b; store /a"),
+        ({"event": "serving"}, "03:42:10         serving"),  # of a program that embeds RETTER
+    ],
+)  # fmt: skip
+def test_each_event_is_one_short_line(record: dict[str, object], said: str) -> None:
+    assert console.line(record, AT, colour=False) == said
+
+
+def test_what_another_line_says_is_left_out_at_a_terminal_only() -> None:
+    for form, lines in (("console", 0), ("json", 1)):
+        stream = io.StringIO()
+        log.configure(form, "info", stream)
+        log.get_logger().warning("application-absent", error="refused")
+        assert stream.getvalue().count("\n") == lines
 
 
 def test_colours_may_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,32 +50,6 @@ const share = (part, all) => all <= 0 ? "–" : part >= all ? "100 %"
 
 const MODE_WORDS = {open: "holds the circuit open", closed: "holds the circuit closed", observe: "has RETTER observe only"};
 
-function headline(s) {
-  const {fresh, stored, refused, failed} = s.rates, all = fresh + stored + refused + failed;
-  const part = all > 0 ? Math.round(100 * stored / all) : 0;
-  const ill = s.routes.filter((one) => one.state === "OPEN");
-  if (s.draining) return ["RETTER is shutting down", "It finishes the running requests and accepts no new connections."];
-  if (s.paused) return ["Paused for a deploy", "GETs are answered with the last good pages; everything else waits for the application."];
-  if (s.forced === "open") return ["Held open by an operator", "GETs are answered with the last good pages, whatever the state of the application. Other methods still reach it."];
-  if (s.forced === "closed") return ["Held closed by an operator", "Everything is forwarded to the application. A stored page still hides a failure."];
-  if (s.forced === "observe") return ["Observing only", `Everything is forwarded to the application. In automatic mode the circuit would be ${s.state}.`];
-  switch (s.state) {
-  case "CLOSED":
-    if (all === 0) return ["No requests", "Nobody asks at present."];
-    if (ill.length) return ["A part of the site fails",
-      `${ill.length > 1 ? `${ill.length} routes are` : `${ill[0].route} is`} answered from the store; the rest works.`];
-    if (failed + refused > 0.01 * all) return ["Some requests fail", "The circuit is closed: there are too few failures to open it."];
-    return ["All is well", part >= 1 ? `The application answers; ${part} % came from the store.` : "The application answers every request itself."];
-  case "LIMITING":
-    if (!stored) return ["The application is at its limit", "No more requests arrive at present, so none is answered from the store."];
-    return ["More requests than the application can answer", `It works at its limit, and ${part} % of the requests get the last good page.`];
-  case "OPEN":
-    return ["The application fails", "Visitors get the last good pages. RETTER probes until it has recovered."];
-  default:
-    return ["The application is recovering", "With every good response RETTER forwards more requests."];
-  }
-}
-
 // What is remembered for the chart
 
 const samples = [];    // {at, fresh, stored, refused, failed, p99, state}
@@ -196,16 +170,19 @@ function meter(id, bar, part, all, words) {
   $(id).setAttribute("aria-valuetext", words);
 }
 
-let lastState = "", lastForce = "";
+let lastRow = "";
 function draw(s) {
   remember(s);
-  const [title, detail] = headline(s);
-  $("hero").dataset.state = s.state;
+  const told = s.situation;
+  $("hero").dataset.tone = told.tone;
+  text("row", told.row);
   text("state", s.state);
-  text("headline", title);
-  text("detail", detail);
-  const last = s.events.at(-1);
-  text("since", last ? `since ${clock(last.at)}, for ${length(Date.now() / 1000 - last.at)}` : `since the start, ${length(s.uptime_s)} ago`);
+  text("headline", told.now);
+  text("visitors", told.visitors);
+  text("does", told.retter);
+  text("you", told.you || "Nothing.");
+  $("also").replaceChildren(...told.also.map((one) => make("li", one)));
+  text("since", `since ${clock(told.since)}, for ${length(Date.now() / 1000 - told.since)}`);
   drawForce(s);
   const all = total(s.rates);
   text("total", rate(all));
@@ -231,20 +208,19 @@ function draw(s) {
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
   drawTurns(s.turns || {});
+  drawIncidents(s.incidents);
   drawEvents(s.events);
   $("hints").replaceChildren(...(s.hints || []).map((one) => make("li", one)));
   text("upstream", `in front of ${s.upstream.address}${s.upstream.fault ? ` (${s.upstream.fault})` : ""}`);
   text("version", `RETTER ${s.version}`);
   text("uptime", `up ${length(s.uptime_s)}`);
   text("as-of", `figures of ${clock(Date.now() / 1000)}`);
-  const mark = s.draining ? "DRAINING" : s.paused ? "PAUSED" : s.state;
-  document.title = `${mark} · ${s.upstream.address} · RETTER`;
-  const force = `${s.forced}${s.paused}`;
-  if (s.state !== lastState || force !== lastForce) {
-    // Once for each change: a screen reader is told of the state, not of every figure.
-    if (lastState) announce(`${s.state}. ${title}. ${detail}`);
+  document.title = `${told.row.toUpperCase()} · ${s.upstream.address} · RETTER`;
+  if (told.row !== lastRow) {
+    // Once for each change: a screen reader is told of the situation, not of every figure.
+    if (lastRow) announce(`${told.now} ${told.visitors}`);
+    lastRow = told.row;
     drawIcon();
-    [lastState, lastForce] = [s.state, force];
   }
 }
 function announce(words) { text("live", words); }
@@ -263,7 +239,7 @@ function drawForce(s) {
   if (s.paused) text("pausing-words", `Paused until ${clock(Date.now() / 1000 + (s.pause_remaining_s || 0))}, ${length(s.pause_remaining_s || 0)} more.`);
   $("resume").disabled = !s.paused;
 }
-let routesShown = "", eventsShown = "";
+let routesShown = "", eventsShown = "", incidentsShown = "";
 function drawRoutes(routes) {
   const shape = JSON.stringify(routes);
   if (shape === routesShown) return;
@@ -285,6 +261,25 @@ function drawTurns(turns) {
     row.append(make("td", one.client || one.kind), make("td", one.lane || "–", one.lane ? "bad" : "muted"),
       make("td", one.demand.toFixed(2)), make("td", `${Math.round(100 * one.share)} %`));
     return row;
+  }));
+}
+const sum = (one, kind) => one.gets[kind] + one.others[kind];
+const BAD = [["refused", "got a 503"], ["failed", "got an error"], ["gave_up", "gave up"]];
+function drawIncidents(incidents) {
+  const shape = JSON.stringify(incidents);
+  if (shape === incidentsShown || !incidents.length) return;
+  incidentsShown = shape;
+  $("incidents").replaceChildren(...incidents.slice().reverse().map((one) => {
+    const item = make("li"), time = make("time", clock(one.began), "muted");
+    time.dateTime = new Date(one.began * 1000).toISOString();
+    time.title = new Date(one.began * 1000).toLocaleString("en-GB");
+    const lasted = make("span", `${length(one.lasted_s)}${one.ended ? "" : " so far"}`, "to");
+    lasted.dataset.tone = one.tone;
+    const bad = BAD.filter(([kind]) => sum(one, kind)).map(([kind, words]) => `${count(sum(one, kind))} ${words}`);
+    const words = make("span", "", "words");
+    words.append(make("b", `${count(one.spared)} visitors spared`), bad.length ? `, ${bad.join(", ")}. ` : ". ", one.cause);
+    item.append(time, lasted, words);
+    return item;
   }));
 }
 function drawEvents(events) {
@@ -486,7 +481,7 @@ function paint() {
   const now = theme || (dark.matches ? "dark" : "light");
   document.documentElement.dataset.theme = now;
   text("theme", now === "dark" ? "Light theme" : "Dark theme");
-  if (lastState) drawIcon();
+  if (lastRow) drawIcon();
 }
 $("theme").addEventListener("click", () => {
   theme = document.documentElement.dataset.theme === "dark" ? "light" : "dark";

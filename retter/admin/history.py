@@ -1,0 +1,218 @@
+"""The figures of the last minute: once a second the counters are copied, some hundred numbers.
+
+Rates and latencies that are shown are those of the last ten seconds: the difference of two copies.
+The routes' figures are of the last ten to twenty seconds: they are copied every ten seconds.
+"""
+
+from collections import deque
+from math import inf
+from typing import Any, NamedTuple
+
+from retter.admin.chart import RATES
+from retter.admin.situation import LATELY_S
+from retter.base.counters import (
+    LATENCY_BOUNDS_S,
+    OVERHEAD_BOUNDS_S,
+    Answers,
+    Histogram,
+    answers_to_gets,
+    answers_to_others,
+    estimate,
+    quantile,
+    spared,
+)
+from retter.base.reason import Reason
+from retter.proxy.services import Services
+from retter.proxy.ticker import Ticker
+from retter.telemetry.log import lines_dropped
+
+MINUTE_S = 60  # what is kept second by second here, some 60 KB
+ROUTES_SHOWN = 10  # the slowest
+
+
+class Sample(NamedTuple):
+    """The counters at one moment."""
+
+    at: float
+    gets: Answers
+    others: Answers
+    requests: int
+    answered: int  # by the application, well or not, also too late for the client
+    spared: int
+    errors: tuple[int, ...]  # of the application, in the order of Reason
+    would_shed: int
+    evicted: int
+    turned_away: int
+    log_lost: int
+    memory_errors: int
+    commit_failures: int  # of the store on disk
+    loop_lag_s: float  # worst in the second before
+    latency: list[int]  # by LATENCY_BOUNDS_S
+    overhead: tuple[list[int], list[int]]  # by OVERHEAD_BOUNDS_S: of requests, of answers
+
+
+class RouteSample(NamedTuple):
+    """One route's counters at one moment."""
+
+    latency: list[int]
+    errors: int
+
+
+class History:
+    """The figures of the last seconds."""
+
+    def __init__(self, services: Services, ticker: Ticker) -> None:
+        self._services = services
+        self._ticker = ticker
+        self._samples: deque[Sample] = deque(maxlen=MINUTE_S + 1)
+        self._seconds = 0
+        self._routes_before: dict[bytes, RouteSample] = {}
+        self._routes: dict[bytes, RouteSample] = {}
+        self.sample(services.loop.time())
+
+    def sample(self, now: float) -> None:
+        """Record the second that is over."""
+        self._samples.append(self.now(now))
+        self._ticker.loop_lag_s = 0.0
+        if self._seconds % LATELY_S == 0:
+            self._routes_before, self._routes = (
+                self._routes,
+                {
+                    route.name: RouteSample(route.latency.counts.copy(), route.errors)
+                    for route in self._services.breaker.all_routes()
+                },
+            )
+        self._seconds += 1
+
+    def now(self, now: float) -> Sample:
+        """Return the counters at this moment."""
+        services, counters = self._services, self._services.counters
+        breaker, store = services.breaker, services.store.stats()
+        latency = breaker.latency().counts
+        figures = breaker.snapshot(now)
+        return Sample(
+            at=now,
+            gets=answers_to_gets(counters),
+            others=answers_to_others(counters),
+            requests=counters.requests,
+            answered=(
+                sum(counters.forwarded_get) + sum(counters.forwarded_other) + sum(latency)
+                + counters.upstream_errors[Reason.UPSTREAM_STATUS]
+            ),
+            spared=spared(counters),
+            errors=tuple(counters.upstream_errors.values()),
+            would_shed=figures.would_shed + figures.would_reject + figures.would_queue,
+            evicted=store["evicted_budget"],
+            turned_away=counters.connections_refused + counters.connections_evicted,
+            log_lost=counters.access_lines_dropped + lines_dropped(),
+            memory_errors=counters.memory_errors,
+            commit_failures=0 if services.disk is None else services.disk.commit_failures,
+            loop_lag_s=self._ticker.loop_lag_s,
+            latency=latency,
+            overhead=(
+                counters.overhead_request.counts.copy(), counters.overhead_answer.counts.copy()
+            ),
+        )  # fmt: skip
+
+    def before(self, seconds: int = LATELY_S) -> Sample:
+        """Return the counters of so many seconds ago, or of the start."""
+        return self._samples[max(0, len(self._samples) - 1 - seconds)]
+
+    def rates(self) -> dict[str, float]:
+        """Return answers a second by where they came from."""
+        now, then = self.now(self._services.loop.time()), self.before()
+        return _rates(now, then, max(now.at - then.at, 1.0), 2)
+
+    def answers(self, seconds: int) -> dict[str, dict[str, int]]:
+        """Return what became of the requests of so many seconds, GETs and others apart."""
+        now, then = self.now(self._services.loop.time()), self.before(seconds)
+        return {
+            "gets": now.gets.since(then.gets)._asdict(),
+            "others": now.others.since(then.others)._asdict(),
+        }
+
+    def last_second(self) -> dict[str, float]:
+        """Return the answers of the last whole second, by where they came from."""
+        if len(self._samples) < 2:
+            return dict.fromkeys(RATES, 0)
+        then, now = self._samples[-2], self._samples[-1]
+        return _rates(now, then, max(now.at - then.at, 0.1), 1)
+
+    def latency_ms(self) -> dict[str, float | None]:
+        """Return what the application takes for a good answer until it is complete."""
+        counts = _since(self.before().latency, self._services.breaker.latency().counts)
+        return _percentiles(LATENCY_BOUNDS_S, counts, 1000)
+
+    def overhead_us(self) -> dict[str, float | None]:
+        """Return what RETTER itself takes for a request and its answer: the sum of the two."""
+        counters = self._services.counters
+        parts = [
+            _percentiles(OVERHEAD_BOUNDS_S, _since(then, now.counts), 1_000_000)
+            for then, now in zip(
+                self.before().overhead,
+                (counters.overhead_request, counters.overhead_answer),
+                strict=True,
+            )
+        ]
+        return {
+            name: round(sum([part[name] or 0.0 for part in parts]), 1)
+            if parts[0][name] is not None
+            else None
+            for name in ("p50", "p99")
+        }
+
+    def slowest_routes(self) -> list[dict[str, Any]]:
+        """Return the slowest of the routes that were asked for lately."""
+        found: list[tuple[float, dict[str, Any]]] = []
+        nothing = RouteSample(Histogram(LATENCY_BOUNDS_S).counts, 0)
+        for route in self._services.breaker.all_routes():
+            then = self._routes_before.get(route.name, nothing)
+            counts = _since(then.latency, route.latency.counts)
+            errors = max(0, route.errors - then.errors)
+            requests = sum(counts) + errors
+            if not requests:
+                continue
+            latency = _percentiles(LATENCY_BOUNDS_S, counts, 1000)
+            median_s = estimate(LATENCY_BOUNDS_S, counts, 0.5)
+            found.append(
+                (
+                    inf
+                    if median_s is None
+                    else median_s,  # without a good answer it takes for ever
+                    {
+                        "route": route.name.decode("latin-1"),
+                        "state": "OPEN" if route.is_open else "CLOSED",
+                        "requests": requests,
+                        "errors": errors,
+                        "p50_ms": latency["p50"],
+                        "p99_ms": latency["p99"],
+                    },
+                )
+            )
+        found.sort(key=lambda one: -one[0])
+        return [route for _, route in found[:ROUTES_SHOWN]]
+
+    @property
+    def loop_lag_s(self) -> float:
+        """The longest delay of a callback."""
+        recent = list(self._samples)[-LATELY_S:]
+        return max([self._ticker.loop_lag_s, *[sample.loop_lag_s for sample in recent]])
+
+
+def _rates(now: Sample, then: Sample, seconds: float, digits: int) -> dict[str, float]:
+    answers = now.gets.plus(now.others).since(then.gets.plus(then.others))
+    return {name: round(getattr(answers, name) / seconds, digits) for name in RATES}
+
+
+def _since(then: list[int], now: list[int]) -> list[int]:
+    # A route that was forgotten and came again begins at zero.
+    return [max(0, b - a) for a, b in zip(then, now, strict=True)]
+
+
+def _percentiles(
+    bounds: tuple[float, ...], counts: list[int], unit: float
+) -> dict[str, float | None]:
+    found = {"p50": quantile(bounds, counts, 0.5), "p99": quantile(bounds, counts, 0.99)}
+    return {
+        name: None if value is None else round(value * unit, 2) for name, value in found.items()
+    }

@@ -1,0 +1,76 @@
+"""Writes what the situation is when it changes, and what an incident was when it is over.
+
+A change from one good situation to another is not written: visitors come and go all day.
+"""
+
+from typing import Any
+
+from retter.admin.incidents import Incident
+from retter.admin.situation import TONES, Situation, length
+from retter.admin.watch import Watch
+from retter.telemetry.log import get_logger
+
+# Between two lines, in seconds: a situation that flaps is told of six times a minute.
+AGAIN_S = 10.0
+
+_WORTH_A_LINE = TONES.index("note")
+
+log = get_logger()
+
+
+class SituationLog:
+    """Called once a second with the time, after the watch."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._told = watch.situation  # the last that was written, or was not worth it
+        self._written_at = float("-inf")
+        watch.on_incident_over.append(self.on_incident_over)
+
+    def sentences(self, now: float) -> dict[str, Any]:
+        """Return what the line of a change of the circuit says of the situation."""
+        situation = self._watch.look(now)
+        self._told = situation
+        return {"situation": situation.row, "now": situation.now}
+
+    def on_second(self, now: float) -> None:
+        """Write what is new."""
+        situation, told = self._watch.situation, self._told
+        if situation.row == told.row:
+            return
+        if not _is_worth_a_line(situation) and not _is_worth_a_line(told):
+            self._told = situation
+            return
+        worse = TONES.index(situation.tone) > TONES.index(told.tone)
+        if not worse and now - self._written_at < AGAIN_S:
+            return
+        self._told, self._written_at = situation, now
+        write = log.warning if situation.tone in ("note", "busy", "bad") else log.info
+        write(
+            "situation", row=situation.row, tone=situation.tone, now=situation.now,
+            visitors=situation.visitors, retter=situation.retter, you=situation.you,
+            also=list(situation.also),
+        )  # fmt: skip
+
+    def on_incident_over(self, incident: Incident) -> None:
+        """Write what an incident was."""
+        document = incident.document()
+        log.info("incident", words=words(document), **document)
+
+
+def _is_worth_a_line(situation: Situation) -> bool:
+    return TONES.index(situation.tone) >= _WORTH_A_LINE
+
+
+def words(document: dict[str, Any]) -> str:
+    """Return an incident that is over in a sentence."""
+    gets, others = document["gets"], document["others"]
+    parts = [f"{document['spared']:,} visitors spared"]
+    parts += [
+        f"{gets[kind] + others[kind]:,} {what}"
+        for kind, what in (
+            ("refused", "got a 503"), ("failed", "got an error"), ("gave_up", "gave up")
+        )
+        if gets[kind] + others[kind]
+    ]  # fmt: skip
+    return f"Over after {length(document['lasted_s'])}: {', '.join(parts)}. {document['cause']}"

@@ -1,0 +1,119 @@
+"""Log records as lines for a person at a terminal: the time, how bad it is, and one sentence.
+
+All figures of a record stand in its JSON form (log.py); here are those that a person needs.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+Record = Mapping[str, Any]
+
+# SGR (ECMA-48 section 8.3.117)
+_COLOURS: Final = {"warning": "33", "error": "1;31", "critical": "1;31"}
+
+# Told by other records as well.
+SILENT: Final = frozenset({"application-absent", "application-back"})
+
+
+def line(record: Record, at: float, *, colour: bool) -> str:
+    """Return a record as a line.
+
+    Args:
+        at: The time, in seconds since 1970; shown as local time.
+    """
+    level = str(record.get("level", "info"))
+    clock = time.strftime("%H:%M:%S", time.localtime(at))
+    head = f"{clock} {'' if level == 'info' else level:7}"
+    sgr = _COLOURS.get(level)
+    if colour:
+        head = f"\x1b[{sgr}m{head}\x1b[0m" if sgr else f"\x1b[2m{head}\x1b[0m"
+    return f"{head} {printable(sentence(record))}"
+
+
+def printable(text: str) -> str:
+    """Escape what would steer a terminal, however it came into a record."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
+
+
+def sentence(record: Record) -> str:
+    """Return what a record says."""
+    event = str(record["event"])
+    make = _SENTENCES.get(event)
+    if make is not None:
+        try:
+            return make(record)
+        except KeyError:
+            pass  # not ours, but of the same name
+    return _any(event, record)
+
+
+def _any(event: str, record: Record) -> str:
+    rest = {n: v for n, v in record.items() if n not in ("event", "level", "timestamp")}
+    parts = [str(rest.pop(name)) for name in ("error", "message", "advice") if name in rest]
+    parts += [f"{name.replace('_', ' ')} {_value(value)}" for name, value in rest.items()]
+    return f"{event.replace('-', ' ')}{': ' if parts else ''}{'; '.join(parts)}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return ", ".join([str(one) for one in cast("list[object]", value)])
+    return str(value)
+
+
+def _serving(record: Record) -> str:
+    listen = ", ".join(record["listen"])
+    admin = record["admin"]
+    dashboard = "no dashboard" if admin == "off" else f"dashboard: {admin}"
+    open_to = f" (open to {record['open_to']})" if "open_to" in record else ""
+    return (
+        f"RETTER {record['version']} serves {listen}{open_to} in front of {record['upstream']}; "
+        f"{dashboard}"
+    )
+
+
+def _circuit(record: Record) -> str:
+    told = f" {record['now']}" if "now" in record else ""
+    times = f" after {record['changes']} changes" if "changes" in record else ""
+    return f"Circuit {record['after']}{times}.{told}"
+
+
+def _digest(record: Record) -> str:
+    parts = [f"{record[name]:,} {name}" for name in ("fresh", "stored", "refused", "failed")]
+    return (
+        f"Last minute: {record['requests']:,} requests, {', '.join(parts)}; "
+        f"circuit {record['state']}"
+    )
+
+
+def _with_advice(text: str) -> Callable[[Record], str]:
+    def make(record: Record) -> str:
+        said = text.format_map(record)
+        return f"{said}: {record['advice']}" if "advice" in record else said
+
+    return make
+
+
+_SENTENCES: Final[Mapping[str, Callable[[Record], str]]] = {
+    "serving": _serving,
+    "circuit": _circuit,
+    "situation": lambda record: str(record["now"]),
+    "incident": lambda record: str(record["words"]),
+    "digest": _digest,
+    "draining": _with_advice("Stopping; {connections} connections are open"),
+    "stopped": lambda record: "Stopped." if record["drained"] else "Stopped at once.",
+    "reloaded": lambda record: (
+        f"Reloaded: {_value(record['changed'])} changed."
+        if record["changed"]
+        else "Reloaded; nothing has changed."
+    ),
+    "needs-restart": lambda record: f"Restart for these settings: {_value(record['settings'])}",
+    "reload-failed": _with_advice("Not reloaded: {error}"),
+    "takeover": _with_advice("Process {successor} is to take over"),
+    "no-admin": _with_advice("No admin listener: {error}"),
+    "admin-elsewhere": _with_advice("Another program listens on {wanted}; dashboard: {admin}"),
+    "cannot-start": _with_advice("RETTER cannot start: {error}"),
+    "configuration": lambda record: f"Configuration: {record['notice']}",
+    "hint": lambda record: f"Advice: {record['advice']}",
+    "fewer-connections": _with_advice("At most {connections_max} client connections"),
+}
