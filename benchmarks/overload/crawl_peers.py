@@ -22,9 +22,9 @@ class RetterOff(Retter):
 
 
 class NginxLimited(Nginx):
-    """Its cache, and five requests a second for each address, as its manual recommends."""
+    """Its cache, and a request a second for each address, ten at once: a page with its parts."""
 
-    about = "proxy_cache 1 s, use_stale; limit_req 5r/s burst=20 nodelay by address"
+    about = "proxy_cache 1 s, use_stale; limit_req 1r/s burst=10 nodelay by address"
 
     def command(
         self, listen: int, application: int, folder: Path, *, workers: int
@@ -33,19 +33,19 @@ class NginxLimited(Nginx):
         command = super().command(listen, application, folder, workers=workers)
         path = folder / "nginx.conf"
         text = path.read_text()
-        zone = "limit_req_zone $binary_remote_addr zone=one:10m rate=5r/s;\nupstream application"
+        zone = "limit_req_zone $binary_remote_addr zone=one:10m rate=1r/s;\nupstream application"
         text = text.replace("upstream application", zone)
         text = text.replace(
-            "location / {", "location / {\n    limit_req zone=one burst=20 nodelay;"
+            "location / {", "location / {\n    limit_req zone=one burst=10 nodelay;"
         )
         path.write_text(text)
         return command
 
 
 class HaproxyLimited(Haproxy):
-    """As many requests as there are places, and 429 for who asks for more than 50 in 10 s."""
+    """As many requests as there are places, and 429 for who asks for more than 20 in 10 s."""
 
-    about = "maxconn as the application has places; stick table: 429 above 50 in 10 s by address"
+    about = "maxconn as the application has places; stick table: 429 above 20 in 10 s by address"
 
     def command(
         self, listen: int, application: int, folder: Path, *, workers: int
@@ -56,7 +56,7 @@ class HaproxyLimited(Haproxy):
         rules = (
             "    stick-table type ip size 100k expire 30s store http_req_rate(10s)\n"
             "    http-request track-sc0 src\n"
-            "    http-request deny deny_status 429 if { sc_http_req_rate(0) gt 50 }\n"
+            "    http-request deny deny_status 429 if { sc_http_req_rate(0) gt 20 }\n"
             "    server application"
         )
         path.write_text(path.read_text().replace("    server application", rules))

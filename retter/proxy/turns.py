@@ -125,7 +125,7 @@ class Turns:
             return None
         language = language_of(parsed.head.combined(b"accept-language"))
         if pause_s:
-            again_s = max(1, round(min(pause_s, AGAIN_LONGEST_S) + random.uniform(0, 2)))
+            again_s = max(2, round(min(pause_s, AGAIN_LONGEST_S) + random.uniform(0, 2)))
             return Wait(again_s, waiting_page(language, again_s, queued=False), "")
         asker = Asker(client, ticket=parsed.ticket)
         ticket, since = fairness.ticket_for(asker, now)

@@ -1,8 +1,8 @@
 """The page for a visitor who has to wait: what is going on, and that it comes again by itself.
 
-One file without script, picture or link, in a dozen languages, light and dark. It loads itself
-again by `Refresh`, which every browser obeys (HTML standard, "shared declarative refresh steps"),
-and shows with a bar how long that takes.
+One file without script, picture or link, in a dozen languages, light and dark. The field `Refresh`
+that goes with it loads it again, which every browser obeys (HTML standard, "shared declarative
+refresh steps"); the page shows with a bar how long that takes.
 """
 
 from typing import Final, NamedTuple
@@ -40,7 +40,7 @@ WORDS: Final[dict[str, Words]] = {
         "Waiting",
     ),
     "de": Words(
-        "Einen Moment bitte",
+        "Einen Moment, bitte",
         "Gerade rufen mehr Menschen diese Website auf, als sie gleichzeitig bedienen kann.",
         "Diese Website kann gerade nicht antworten. Wahrscheinlich wird sie neu gestartet.",
         "Die Seite versucht es in etwa {} Sekunden von selbst noch einmal. Sie müssen nichts tun.",
@@ -51,7 +51,7 @@ WORDS: Final[dict[str, Words]] = {
         "Un instant, s’il vous plaît",
         "Ce site reçoit en ce moment plus de visites qu’il ne peut en traiter à la fois.",
         "Ce site ne peut pas répondre pour le moment. Il est sans doute en train de redémarrer.",
-        "La page va réessayer d’elle-même dans environ {} secondes. Vous n’avez rien à faire.",
+        "La page se rechargera d’elle-même dans environ {} secondes. Vous n’avez rien à faire.",
         "Votre place dans la file d’attente est conservée.",
         "Veuillez patienter",
     ),
@@ -59,56 +59,55 @@ WORDS: Final[dict[str, Words]] = {
         "Un momento, por favor",
         "Este sitio tiene ahora mismo más visitas de las que puede atender a la vez.",
         "Este sitio no puede responder ahora mismo. Probablemente se está reiniciando.",
-        "La página volverá a intentarlo sola en unos {} segundos. No tiene que hacer nada.",
-        "Se le guarda su lugar en la cola.",
+        "La página se recargará sola en unos {} segundos. No tiene que hacer nada.",
+        "Su lugar en la cola se mantiene.",
         "Espere, por favor",
     ),
     "pt": Words(
         "Um momento, por favor",
-        "Este site está com mais visitas do que consegue atender ao mesmo tempo.",
-        "Este site não consegue responder agora. Provavelmente está sendo reiniciado.",
-        "A página tentará de novo sozinha em cerca de {} segundos. Não é preciso fazer nada.",
+        "Neste momento, este site tem mais visitas do que consegue atender ao mesmo tempo.",
+        "Este site não consegue responder agora. Provavelmente está em reinicialização.",
+        "A página será recarregada sozinha em cerca de {} segundos. Não é preciso fazer nada.",
         "O seu lugar na fila está guardado.",
         "Aguarde, por favor",
     ),
     "it": Words(
         "Un momento, per favore",
-        "In questo momento il sito ha più visite di quante ne possa servire insieme.",
+        "In questo momento il sito riceve più visite di quante ne possa gestire insieme.",
         "Il sito al momento non può rispondere. Probabilmente si sta riavviando.",
-        "La pagina riproverà da sola tra circa {} secondi. Non deve fare nulla.",
-        "Il suo posto in coda resta riservato.",
-        "Attendere prego",
+        "La pagina si ricaricherà da sola tra circa {} secondi. Non deve fare nulla.",
+        "Il suo posto in coda è conservato.",
+        "Attendere, prego",
     ),
     "nl": Words(
-        "Een ogenblik geduld",
+        "Een ogenblik geduld, alstublieft",
         "Deze site krijgt op dit moment meer bezoek dan hij tegelijk aankan.",
         "Deze site kan nu niet antwoorden. Waarschijnlijk wordt hij opnieuw gestart.",
-        "De pagina probeert het over ongeveer {} seconden vanzelf opnieuw. U hoeft niets te doen.",
+        "De pagina wordt over ongeveer {} seconden vanzelf opnieuw geladen. U hoeft niets te doen.",
         "Uw plaats in de wachtrij blijft behouden.",
-        "Even wachten",
+        "Even geduld",
     ),
     "pl": Words(
         "Proszę chwilę poczekać",
         "Strona ma teraz więcej odwiedzin, niż może obsłużyć naraz.",
         "Strona nie może teraz odpowiedzieć. Prawdopodobnie jest uruchamiana ponownie.",
-        "Strona spróbuje ponownie sama za około {} s. Nie trzeba nic robić.",
-        "Państwa miejsce w kolejce jest zachowane.",
+        "Strona odświeży się sama za około {} s. Nie trzeba nic robić.",
+        "Państwa miejsce w kolejce zostało zachowane.",
         "Proszę czekać",
     ),
     "ru": Words(
-        "Подождите немного",
+        "Пожалуйста, подождите",
         "Сейчас на сайте больше посетителей, чем он может обслужить одновременно.",
         "Сайт сейчас не может ответить. Вероятно, он перезапускается.",
-        "Страница сама повторит попытку примерно через {} с. Ничего делать не нужно.",
+        "Страница обновится сама примерно через {} с. Ничего делать не нужно.",
         "Ваше место в очереди сохраняется.",
         "Ожидание",
     ),
     "tr": Words(
         "Lütfen biraz bekleyin",
-        "Siteye şu anda aynı anda hizmet verebileceğinden daha fazla ziyaretçi geliyor.",
+        "Siteyi şu an, aynı anda hizmet verebileceğinden daha fazla kişi ziyaret ediyor.",
         "Site şu anda yanıt veremiyor. Büyük olasılıkla yeniden başlatılıyor.",
-        "Sayfa yaklaşık {} saniye içinde kendiliğinden yeniden denenecek. Bir şey yapmanız "
-        "gerekmiyor.",
+        "Sayfa yaklaşık {} saniye içinde kendiliğinden yenilenecek. Bir şey yapmanıza gerek yok.",
         "Sıradaki yeriniz korunuyor.",
         "Bekleniyor",
     ),
@@ -117,18 +116,20 @@ WORDS: Final[dict[str, Words]] = {
         "現在アクセスが集中しており、ページを表示できません。",
         "サイトは現在応答できません。再起動中と思われます。",
         "約{}秒後に自動的に再読み込みします。操作は必要ありません。",
-        "順番はそのまま確保されています。",
+        "お待ちいただいている順番は、そのまま保たれます。",
         "待機中",
     ),
     "zh": Words(
         "请稍候",
         "当前访问人数较多，网站暂时无法处理所有请求。",
         "网站暂时无法响应，可能正在重新启动。",
-        "页面将在约 {} 秒后自动重试，您无需任何操作。",
+        "页面将在约 {} 秒后自动刷新，您无需进行任何操作。",
         "您的排队位置已保留。",
         "正在等待",
     ),
 }
+
+_TAGS: Final = {"zh": "zh-Hans"}  # BCP 47, where the word alone does not say which script
 
 # 7:1 of contrast at least, light and dark (WCAG 2.2, 1.4.6). Who wants no motion sees a still bar.
 _STYLE: Final = (
@@ -178,7 +179,7 @@ def waiting_page(language: str, again_s: int, *, queued: bool, restart: bool = F
     """Return the page.
 
     Args:
-        again_s: Whole seconds until it loads itself again.
+        again_s: Whole seconds until it is loaded again, 2 at least: the words are plural.
         queued: A ticket goes with it, so there is a place to keep.
         restart: Not too many visitors are the reason: nobody listens at the application's address.
     """
@@ -186,11 +187,10 @@ def waiting_page(language: str, again_s: int, *, queued: bool, restart: bool = F
     why = words.restart if restart else words.why
     place = f"<p>{words.place}</p>\n" if queued else ""
     return (
-        f'<!doctype html>\n<html lang="{language}"><meta charset="utf-8">\n'
+        f'<!doctype html>\n<html lang="{_TAGS.get(language, language)}"><meta charset="utf-8">\n'
         f"<title>{words.title}</title>\n"
         '<meta name="viewport" content="width=device-width">\n'
         '<meta name="robots" content="noindex">\n'
-        f'<meta http-equiv="refresh" content="{again_s}">\n'
         f"<style>{_STYLE.replace('SECONDS', str(again_s))}</style>\n"
         f'<main role="main"><h1>{words.title}</h1>\n<p>{why}</p>\n'
         f'<p role="status">{words.again.format(again_s)}</p>\n{place}'

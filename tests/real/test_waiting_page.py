@@ -4,10 +4,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from retter.proxy.waiting_page import WORDS
+from retter.proxy.waiting_page import WORDS, waiting_page
 from tests.real.browser import chromium
 from tests.real.processes import RetterProgram, eventually
 
@@ -91,6 +92,7 @@ def test_a_visitor_waits_and_gets_the_page(scheme: str) -> None:
         page = context.new_page()
         response = page.goto(f"http://127.0.0.1:{retter.port}/page")
         assert response.status == 503
+        assert response.headers["cache-control"] == "no-store"
         assert page.title() == WORDS["de"].title
         assert page.locator("h1").inner_text() == WORDS["de"].title
         assert page.get_by_role("progressbar", name=WORDS["de"].bar).count() == 1
@@ -108,6 +110,44 @@ def test_a_visitor_waits_and_gets_the_page(scheme: str) -> None:
         asked = [head for head in application.heads if head.startswith(b"GET /page ")]
         assert len(asked) == 1
         assert not any(b"retter_turn" in head for head in application.heads)
+        context.close()
+
+
+def axe() -> str:
+    """Return the source of axe-core, which looks for barriers (WCAG 2.2), or skip."""
+    package = pytest.importorskip("axe_playwright_python")
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def test_axe_finds_no_barrier_in_any_language() -> None:
+    """On a phone, light and dark, with all rules; and nothing that it is not sure of."""
+    source = axe()
+    with chromium() as browser:
+        for scheme, languages in (("light", list(WORDS)), ("dark", ["en"])):
+            page = browser.new_page(color_scheme=scheme, viewport={"width": 360, "height": 640})
+            for language in languages:
+                page.set_content(waiting_page(language, 3, queued=True).decode())
+                page.evaluate(source)
+                found = page.evaluate("axe.run()")
+                assert [one["id"] for one in found["violations"] + found["incomplete"]] == []
+                assert len(found["passes"]) > 20
+                assert page.evaluate("document.documentElement.scrollWidth") <= 360
+            page.close()
+
+
+def test_nothing_of_it_is_stored() -> None:
+    """The next visitor gets the shop's page, and so does who comes while the shop fails."""
+    with full() as (retter, application), chromium() as browser:
+        context = browser.new_context(locale="en")
+        page = context.new_page()
+        url = f"http://127.0.0.1:{retter.port}/page"
+        assert page.goto(url).status == 503
+        application.free.set()
+        page.wait_for_selector("text=The shop", timeout=15_000)
+        application.close()
+        other = browser.new_context(locale="en").new_page()
+        response = other.goto(url)
+        assert (response.status, other.title()) == (200, "The shop")
         context.close()
 
 
