@@ -27,6 +27,7 @@ class Action(StrEnum):
     """What else can happen in the middle."""
 
     RESTART_PROXY = "restart the proxy"
+    KILL_PROXY = "kill the proxy and start it again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Scenario:
     model: str = "exponential"
     knobs: Mapping[str, Any] = field(default_factory=dict[str, Any])  # from the beginning
     events: tuple[Event, ...] = ()
+    store_on_disk: bool = False  # RETTER has --store
     burst: int = 0  # GETs at one moment when the stress begins
     pages: int = PAGES
     new_pages: bool = False  # every GET is for a page that nobody has asked for yet
@@ -417,6 +419,16 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
         needs_store=True,
         # What was stored is gone, so GETs are refused at first, and some wait for their turn.
         bars=(at_least("goodput", 0.80), Bar("get_max", 2.3)),
+    ),
+    Scenario(
+        name="killed",
+        about="RETTER with --store is killed (-9) and started again in the middle of 5x",
+        rate=5.0,
+        events=(Event(12.0, action=Action.KILL_PROXY),),
+        store_on_disk=True,
+        needs_store=True,
+        # Nobody listens until it runs again: about a second of the thirty.
+        bars=(at_least("goodput", 0.85), Bar("get_max", 2.0), Bar("refused", 0.06)),
     ),
     Scenario(
         name="php-5x",

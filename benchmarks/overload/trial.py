@@ -187,6 +187,8 @@ class Stage:
         command = self._peer.command(
             self._port, self._application.port, self._folder, workers=self._scenario.connections
         )
+        if self._scenario.store_on_disk and self._peer.name == "retter":
+            command = (*command, "--store", str(self._folder / "store"))
         log = self._folder / "proxy.log"
         self._proxy = Process(command, core=cores()[0], log=log)
         self._proxy.wait_for_port(self._port)
@@ -247,12 +249,12 @@ class Stage:
         await asyncio.sleep(begin + event.at_s - loop.time())
         if event.knobs:
             await asyncio.to_thread(self._application.turn, event.knobs)
-        if event.action is Action.RESTART_PROXY and self._proxy is not None:
-            await asyncio.to_thread(self._restart_proxy)
+        if event.action is not None and self._proxy is not None:
+            end = self._proxy.stop if event.action is Action.RESTART_PROXY else self._proxy.kill
+            await asyncio.to_thread(self._restart_proxy, end)
 
-    def _restart_proxy(self) -> None:
-        if self._proxy is not None:
-            self._proxy.stop()
+    def _restart_proxy(self, end: Callable[[], None]) -> None:
+        end()
         self._start_proxy()
 
     async def _count_dials(self, begin: float) -> float:
