@@ -276,9 +276,10 @@ def _check_complete(effective: Effective) -> None:
         except OSError as error:
             origin = effective.origins["error_page"]
             raise ConfigError(f"{origin}: {settings.error_page}: {error.strerror}") from None
-    from retter.net import certificates  # with ssl, which --help does without
+    if settings.uses_tls:
+        from retter.net import certificates  # with ssl, which others do without
 
-    certificates.check(settings)
+        certificates.check(settings)
 
 
 def _check_apart(effective: Effective) -> None:

@@ -415,6 +415,27 @@ sys.exit(main(["--upstream", ":1", "--listen", "127.0.0.1:0", "--admin", "off"])
     assert done.stderr.count("\n") == 1
 
 
+def test_a_server_imports_what_few_need_when_it_is_needed() -> None:
+    """All of this together takes 0.8 MB."""
+    code = """
+import sys
+import retter.admin.listener
+import retter.process.program
+print(*sorted(sys.modules))
+"""
+    done = run_python(code)
+    modules = done.stdout.split()
+    assert "retter.proxy.exchange" in modules, done.stderr
+    lazy = {
+        "retter.admin.api", "retter.admin.connection", "retter.admin.metrics",
+        "retter.disk.shelf", "retter.store.packing", "retter.store.write_behind",
+        "retter.net.certificates", "retter.proxy.tls", "retter.proxy.redirect",
+        "retter.proxy.proxy_protocol", "retter.proxy.handover", "retter.proxy.tunnel",
+        "retter.proxy.waiting_page",
+    }  # fmt: skip
+    assert lazy.isdisjoint(modules)
+
+
 def test_notices_are_logged_when_it_runs() -> None:
     code = """
 import os, sys, types

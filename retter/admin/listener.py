@@ -4,11 +4,10 @@ import asyncio
 import socket
 from json import dumps
 from math import inf
+from typing import TYPE_CHECKING
 
-from retter.admin.api import Api
 from retter.admin.auth import Guard, read_token
 from retter.admin.chart import Chart
-from retter.admin.connection import AdminConnection
 from retter.admin.controls import Controls
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
 from retter.admin.transitions import TransitionHistory
@@ -17,6 +16,11 @@ from retter.breaker import Transition
 from retter.config.units import ListenAddress
 from retter.net.sockets import close_server
 from retter.proxy.proxy import Proxy
+
+# What the first connection needs is imported with it: most of the time there is none.
+if TYPE_CHECKING:
+    from retter.admin.api import Api
+    from retter.admin.connection import AdminConnection
 
 CONNECTIONS_MAX = 64  # some operators, a scraper and health checks; each costs 100 KB at most
 LISTENERS_MAX = 16  # pages that are open at the same time
@@ -46,7 +50,7 @@ class Admin:
         self.transitions = TransitionHistory()
         self.watch = Watch(services, proxy.ticker, self.controls)
         self.chart = Chart()
-        self.api = Api(services, self.watch, self.chart, self.transitions, self.controls)
+        self._api: Api | None = None
         self._guard = Guard(address, read_token(services.settings))
         self._connections: set[AdminConnection] = set()
         self._listeners: dict[AdminConnection, None] = {}
@@ -59,7 +63,9 @@ class Admin:
         """Serve clients on this socket."""
         self._listener = listener
 
-        def connection() -> AdminConnection:
+        def connection() -> "AdminConnection":
+            from retter.admin.connection import AdminConnection
+
             return AdminConnection(self)
 
         if listener.family == socket.AF_UNIX:
@@ -71,6 +77,15 @@ class Admin:
         """Whether this is another port than the one that was wanted: somebody else has that."""
         wanted = self.address.port
         return listener.family != socket.AF_UNIX and wanted not in (0, listener.getsockname()[1])
+
+    @property
+    def api(self) -> "Api":
+        """Return what answers requests."""
+        if self._api is None:
+            from retter.admin.api import Api
+
+            self._api = Api(self.services, self.watch, self.chart, self.transitions, self.controls)
+        return self._api
 
     @property
     def listener(self) -> socket.socket | None:
@@ -99,14 +114,14 @@ class Admin:
 
     # -- for the connections --------------------------------------------------------------------
 
-    def accept(self, connection: AdminConnection) -> bool:
+    def accept(self, connection: "AdminConnection") -> bool:
         """Admit a new connection; False if there are too many.
 
         The connection that has waited longest for its client is closed in favour of the new one.
         So silent connections cannot keep an operator out, however many there are.
         """
         if len(self._connections) >= CONNECTIONS_MAX:
-            longest = min(self._connections, key=AdminConnection.waits_since)
+            longest = min(self._connections, key=lambda one: one.waits_since())
             if longest.waits_since() == inf:
                 return False
             self.lost(longest)  # at once: the loop calls connection_lost only in its next round
@@ -114,7 +129,7 @@ class Admin:
         self._connections.add(connection)
         return True
 
-    def lost(self, connection: AdminConnection) -> None:
+    def lost(self, connection: "AdminConnection") -> None:
         """Forget a connection that is closed."""
         self._connections.discard(connection)
         self._listeners.pop(connection, None)
@@ -145,7 +160,7 @@ class Admin:
 
     # -- events -----------------------------------------------------------------------------------
 
-    def begins_to_listen(self, connection: AdminConnection) -> None:
+    def begins_to_listen(self, connection: "AdminConnection") -> None:
         """Send the present state to a connection, and every event from now on."""
         self._listeners[connection] = None
         connection.tell(_RETRY + event_bytes("state", self.api.state_document()))

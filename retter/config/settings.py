@@ -787,6 +787,15 @@ class Settings:
                 raise Contradiction(smaller, "may not be larger than", larger)
 
     @property
+    def uses_tls(self) -> bool:
+        """Whether a listener or the connections to the application use TLS, or a file is for it."""
+        return (
+            bool(self.tls_cert)
+            or units.parse_upstream(self.upstream).tls
+            or any(units.parse_listen(text).tls for text in self.listen)
+        )
+
+    @property
     def codings(self) -> tuple[str, ...]:
         """Return the codings that `compress` stands for, in order of preference."""
         if self.compress != ("auto",):

@@ -12,7 +12,6 @@ from retter.breaker import Mode, Transition
 from retter.config.reload import Reload, reloaded
 from retter.config.settings import ADMIN_DEFAULT, Settings
 from retter.config.units import ListenAddress, parse_listen
-from retter.net.certificates import Certificates
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import (
     ListenError,
@@ -25,21 +24,20 @@ from retter.net.sockets import (
     url_of,
 )
 from retter.process.descriptors import DESCRIPTORS_KEPT, accept_backlog, descriptor_limit
-from retter.proxy.handover import Giver, Taker, make_memory, read_secrets
 from retter.proxy.lasting import open_disk
 from retter.proxy.proxy import DRAIN_IDLE_S, Proxy
-from retter.proxy.proxy_protocol import ProxiedConnection
-from retter.proxy.redirect import RedirectingConnection
 from retter.proxy.sampling import client_connection_class
 from retter.proxy.secrets import Secrets
 from retter.proxy.state_link import StateLink
-from retter.proxy.tls import TLSConnection
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
 
+# What few processes need is imported where it is needed: it takes memory.
 if TYPE_CHECKING:
     from retter.admin.listener import Admin
     from retter.admin.watch import Watch
+    from retter.net.certificates import Certificates
+    from retter.proxy.handover import Giver, Taker
 
 DRAIN_POLL_S = 0.05
 
@@ -108,7 +106,11 @@ class RunningProxy:
             ConfigError: A file cannot be read or written; then nothing has changed.
         """
         new = reloaded(self._services.settings, wanted)
-        certificates = Certificates(new.settings) if self._certificates is not None else None
+        certificates = None
+        if self._certificates is not None:
+            from retter.net.certificates import Certificates
+
+            certificates = Certificates(new.settings)
         self._proxy.apply(new.settings)
         if certificates is not None:
             self._certificates = certificates
@@ -134,6 +136,8 @@ class RunningProxy:
         loop = services.loop
         addresses = [parse_listen(text) for text in services.settings.listen]
         if any(address.tls for address in addresses):
+            from retter.net.certificates import Certificates
+
             self._certificates = Certificates(services.settings)
         # extend() adds them one by one, so that those opened before a failure are closed at the end
         self._sockets.extend(self._socket(address) for address in addresses)
@@ -177,6 +181,8 @@ class RunningProxy:
         Raises:
             OSError: It cannot be started.
         """
+        from retter.proxy.handover import Giver, make_memory
+
         assert self._inheritance is not None, "only the whole program has a successor"
         admin = self._admin.listener if self._admin is not None else None
         listeners = [*self._sockets, admin] if admin is not None else self._sockets
@@ -266,6 +272,8 @@ class RunningProxy:
 
         def plain(peer: str | None = None) -> asyncio.Protocol:
             if services.settings.https_redirect:
+                from retter.proxy.redirect import RedirectingConnection
+
                 return cast("asyncio.Protocol", RedirectingConnection(services, peer=peer))
             return cast("asyncio.Protocol", client_connection_class(services)(services, peer=peer))
 
@@ -274,12 +282,16 @@ class RunningProxy:
             return cast("asyncio.Protocol", connection)
 
         def secured(peer: str | None = None) -> asyncio.Protocol:
+            from retter.proxy.tls import TLSConnection
+
             assert self._certificates is not None, "read before anything listens"
             return TLSConnection(services, self._certificates.context, secure, peer)
 
         connection = secured if address.tls else plain
 
         def proxied() -> asyncio.Protocol:
+            from retter.proxy.proxy_protocol import ProxiedConnection
+
             return ProxiedConnection(services, connection)
 
         return proxied if address.proxy else connection
@@ -350,6 +362,8 @@ def _link_to_predecessor(
     """Return the link to the process before this one, and its secrets."""
     if inheritance is None or inheritance.state is None:
         return None, None
+    from retter.proxy.handover import read_secrets
+
     link = StateLink(inheritance.state)
     try:
         return link, read_secrets(link)
@@ -399,6 +413,8 @@ async def running(
         raise
     running_proxy = RunningProxy(proxy, inheritance)
     if inheritance is not None and link is not None and secrets is not None:
+        from retter.proxy.handover import Taker
+
         running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, secrets)
     try:
         await running_proxy._listen(by_itself=by_itself)

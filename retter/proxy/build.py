@@ -18,7 +18,6 @@ from retter.compression.pipeline import Compression, ThreadWorker
 from retter.config.settings import ConfigError, Settings
 from retter.config.units import parse_upstream
 from retter.http.content_coding import Negotiator
-from retter.net.certificates import upstream_context
 from retter.proxy.awaited_streams import AwaitedStreams
 from retter.proxy.bound_connections import BoundConnections
 from retter.proxy.clients import ClientRegistry
@@ -292,11 +291,16 @@ def pool_options(settings: Settings) -> PoolOptions:
     Raises:
         ConfigError: A file for TLS to the application cannot be read.
     """
+    tls = None
+    if parse_upstream(settings.upstream).tls:
+        from retter.net.certificates import upstream_context
+
+        tls = upstream_context(settings)
     return PoolOptions(
         idle_max=settings.pool_size,
         idle_s=settings.pool_idle_s,
         max_age_s=settings.pool_max_age_s or inf,
         connect_timeout_s=settings.connect_timeout_s,
-        tls=upstream_context(settings) if parse_upstream(settings.upstream).tls else None,
+        tls=tls,
         tls_name=settings.upstream_name,
     )

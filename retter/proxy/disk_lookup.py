@@ -1,10 +1,14 @@
 """A request that waits until what is stored for it has been read from a disk that may be slow."""
 
+from typing import TYPE_CHECKING
+
 from retter.proxy.interfaces import Client
 from retter.proxy.local_answers import note_client_gone
 from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
-from retter.store.write_behind import Found
+
+if TYPE_CHECKING:
+    from retter.store.write_behind import Found
 
 
 class AwaitedLookup:
@@ -24,7 +28,7 @@ class AwaitedLookup:
         self._parsed = parsed
         self._began_at = began_at
 
-    def done(self, found: dict[bytes, Found]) -> None:
+    def done(self, found: "dict[bytes, Found]") -> None:
         """It has been read, or takes too long."""
         services = self._services
         for key, one in found.items():

@@ -60,7 +60,6 @@ from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services, free_memory
 from retter.proxy.stored_choice import if_readable, stale_for_error, stored_for_rejected
 from retter.proxy.time_limits import SAFE_METHODS, first_byte_wait_s
-from retter.proxy.tunnel import open_tunnel
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
 from retter.store.policy import invalidated_urls
 from retter.store.record import BODY, CODING, STORED_AT, Record
@@ -504,6 +503,8 @@ class Exchange(Work):
 
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
         """After a 101 bytes go both ways (RFC 9110 section 7.8): a tunnel takes over."""
+        from retter.proxy.tunnel import open_tunnel  # not needed by most
+
         services, client, upstream = self._services, self._client, self._upstream
         parsed, permit = self._parsed, self._permit
         if client is None or upstream is None:

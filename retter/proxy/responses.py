@@ -7,14 +7,16 @@ endings in all, and an answer is a join of ready pieces.
 
 from enum import Enum
 from json import dumps
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from retter.base.reason import Reason
 from retter.breaker import Kind, State
 from retter.http.message import RequestHead
-from retter.proxy.waiting_page import Wait
 from retter.store.conditional import Answer, answer
 from retter.store.store import StoredResponse
+
+if TYPE_CHECKING:
+    from retter.proxy.waiting_page import Wait
 
 
 class Persistence(Enum):
@@ -206,7 +208,7 @@ class AnswerWriter:
         date: str,
         retry_after_s: int | None = None,
         detail: str = "",
-        wait: Wait | None = None,
+        wait: "Wait | None" = None,
     ) -> bytes:
         """Return a whole error answer, in the form that the client prefers.
 
@@ -246,7 +248,7 @@ class AnswerWriter:
             return head
         return head + body
 
-    def _waiting_fields(self, wait: Wait) -> list[str]:
+    def _waiting_fields(self, wait: "Wait") -> list[str]:
         lines = [f"Set-Cookie: {wait.set_cookie}"] if wait.set_cookie else []
         if self._error_page is None:
             lines.append(f"Refresh: {wait.again_s}")

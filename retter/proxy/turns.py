@@ -5,7 +5,7 @@ Nothing of it is found out while the application has little to do (`CircuitBreak
 
 import random
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from retter.breaker import Asker, CircuitBreaker, FairnessMode, State
 from retter.breaker.fairness import LANE_WORDS
@@ -15,9 +15,11 @@ from retter.http.forwarding import ForwardingFields
 from retter.http.message import RequestHead
 from retter.http.turn_cookie import set_ticket
 from retter.proxy.request import ParsedRequest
-from retter.proxy.waiting_page import Wait, language_of, waiting_page
 from retter.store.known_sessions import ISSUED
 from retter.store.owner import OwnerRules
+
+if TYPE_CHECKING:
+    from retter.proxy.waiting_page import Wait  # with texts in twelve languages
 
 AGENTS_REMEMBERED_MAX: Final = 1024  # a miss costs 3 us
 AGENT_BYTES_MAX: Final = 512  # of a User-Agent that are looked at, and remembered
@@ -109,7 +111,7 @@ class Turns:
         client: int,
         now: float,
         pause_s: float = 0.0,
-    ) -> Wait | None:
+    ) -> "Wait | None":
         """Return what a visitor gets who has to wait; None for who is no visitor with a browser.
 
         Args:
@@ -123,6 +125,8 @@ class Turns:
             or not is_navigation(parsed.head)
         ):
             return None
+        from retter.proxy.waiting_page import Wait, language_of, waiting_page
+
         language = language_of(parsed.head.combined(b"accept-language"))
         if pause_s:
             again_s = max(2, round(min(pause_s, AGAIN_LONGEST_S) + random.uniform(0, 2)))
@@ -147,13 +151,15 @@ def is_navigation(request: RequestHead) -> bool:
     return mode is None or mode.strip().lower() == b"navigate"
 
 
-def wait_for_restart(request: RequestHead) -> Wait | None:
+def wait_for_restart(request: RequestHead) -> "Wait | None":
     """Return what a visitor gets while nobody listens at the application's address.
 
     None for who is no visitor with a browser.
     """
     if not is_navigation(request):
         return None
+    from retter.proxy.waiting_page import Wait, language_of, waiting_page
+
     language = language_of(request.combined(b"accept-language"))
     again_s = round(random.uniform(AGAIN_MIN_S, AGAIN_MAX_S))
     return Wait(again_s, waiting_page(language, again_s, queued=False, restart=True), "")

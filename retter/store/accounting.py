@@ -6,13 +6,15 @@ entries refer to, the budget only once for each. All that is held are bytes, num
 them: little for the garbage collector to walk through.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from retter.store.marks import OwnerMarks
 from retter.store.policy import key_parts
 from retter.store.record import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
 from retter.store.s3fifo import EvictionQueues
-from retter.store.write_behind import WriteBehind
+
+if TYPE_CHECKING:
+    from retter.store.write_behind import WriteBehind  # for a disk alone
 
 # What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
 # much again for the session by which it is found (marks.py).

@@ -7,6 +7,7 @@ taken_back.py. `now` is monotonic seconds.
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from retter.store.accounting import SETTLED_AT_ONCE_MAX, Shelves
 from retter.store.changes import Changes
@@ -14,7 +15,9 @@ from retter.store.policy import Identity, key_of
 from retter.store.purging import matching
 from retter.store.record import WITHDRAWN, as_stored
 from retter.store.rules import StoreStats
-from retter.store.write_behind import Purge, Removals
+
+if TYPE_CHECKING:
+    from retter.store.write_behind import Removals  # for a disk, or a successor
 
 
 class Invalidation:
@@ -105,6 +108,8 @@ class Invalidation:
         """
         found = matching(self._shelves.slots, url, prefix, owner)
         if self._shelves.behind is not None:
+            from retter.store.write_behind import Purge
+
             self._shelves.behind.purge(Purge(url, prefix, owner), now)
         return self.drop_keys(found)
 
@@ -120,7 +125,7 @@ class Invalidation:
         self._counts.purged += purged
         return purged
 
-    def take_back(self, removals: Removals, now: float) -> None:
+    def take_back(self, removals: "Removals", now: float) -> None:
         """Take back what another process has taken back, also if it is still on its way.
 
         This process takes over from that one (handover.py).

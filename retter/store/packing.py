@@ -35,10 +35,6 @@ FORMAT_VERSION: Final = 1
 HASH_BYTES: Final = 16  # 128 bits, keyed: nobody makes two bodies or URLs with one hash
 KEY_BYTES: Final = OWNER_BYTES + HASH_BYTES  # of a packed slot; LMDB takes 511 at the most
 
-# Stored again, an entry is written again only when its time has got so much older: what has not
-# changed costs no writes, and an Age is exaggerated by no more than that after a restart.
-STEP_S: Final = 600.0
-
 _EVERYONE: Final = bytes(OWNER_BYTES)
 
 _checksum = Struct("<I")

@@ -13,7 +13,7 @@ seconds, everywhere.
 """
 
 from dataclasses import asdict, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
@@ -23,7 +23,6 @@ from retter.store.changes import Changes
 from retter.store.forms import StoredForms
 from retter.store.invalidation import Invalidation
 from retter.store.lineage import Lineages
-from retter.store.packing import STEP_S
 from retter.store.personal import reflects_referer
 from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
@@ -52,9 +51,15 @@ from retter.store.replacement import given_again, victims, without_replaced
 from retter.store.rules import MIB, StoreRules, StoreStats
 from retter.store.selection import hashed_vary, select, selected
 from retter.store.taken_back import TakenBack, others_at
-from retter.store.write_behind import Found, WriteBehind
+
+if TYPE_CHECKING:
+    from retter.store.write_behind import Found, WriteBehind  # for a disk alone
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
+
+# Stored again, an entry is written again only when its time has got so much older: what has not
+# changed costs no writes, and an Age is exaggerated by no more than that after a restart.
+STEP_S: Final = 600.0
 
 # What a store keeps of its budget however often memory runs out: some dozens of pages.
 KEPT_BYTES_MIN: Final = MIB
@@ -266,7 +271,7 @@ class ResponseStore:
 
     # -- What is behind: a disk
 
-    def put_behind(self, behind: WriteBehind | None) -> None:
+    def put_behind(self, behind: "WriteBehind | None") -> None:
         """Have a disk behind: what is not in memory may be there, and what changes goes there."""
         self.behind = self._shelves.behind = behind
 
@@ -283,7 +288,7 @@ class ResponseStore:
             return None
         return self._shelves.slots.get(key)
 
-    def promote(self, key: bytes, found: Found) -> bool:
+    def promote(self, key: bytes, found: "Found") -> bool:
         """Take into memory what stands behind it; False if there is no room, or it is there."""
         if key in self._shelves.slots or not found.slot:
             return False
@@ -565,7 +570,7 @@ class ResponseStore:
         owner, _ = key_parts(key)
         return self._shelves.marks.of(owner) if owner else ()
 
-    def take_over(self, key: bytes, found: Found, now: float, *, tell: bool) -> None:
+    def take_over(self, key: bytes, found: "Found", now: float, *, tell: bool) -> None:
         """Store what the other process has under a key, unless what is here is newer.
 
         Args:
