@@ -336,6 +336,11 @@ class ProxyCollector(Collector):
         )
         if self._services.disk is not None:
             yield from self._disk(self._services.disk.stats())
+            yield self._histogram(
+                "retter_disk_read_seconds",
+                "Time that a read from disk held the event loop.",
+                self._services.disk.held,
+            )
         coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",

@@ -8,11 +8,11 @@ logs it.
 
 import contextlib
 import time
-from bisect import bisect_left
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from retter.base.counters import Histogram
 from retter.config.settings import ConfigError, Settings
 from retter.disk.database import (
     Damaged,
@@ -49,7 +49,7 @@ SWEEP_EVERY_S: Final = 3600.0
 TOUCHED_MAX: Final = 4096
 
 # Upper bounds of the histogram of the time that a read blocked the loop, in seconds.
-HELD_S: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0005, 0.001, 0.005, float("inf"))
+HELD_S: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0005, 0.001, 0.005)
 
 # Time for the last writes when the process ends.
 CLOSE_S: Final = 10.0
@@ -169,7 +169,7 @@ class DiskShelf:
         self.reads_late = 0
         self.journal_failures = 0
         self.stale_readers = 0
-        self.held = [0] * len(HELD_S)
+        self.held = Histogram(HELD_S)
         self.held_s_max = 0.0
 
     # -- for the store
@@ -215,7 +215,7 @@ class DiskShelf:
 
     def _count_held(self, took_s: float) -> None:
         self.held_s_max = max(self.held_s_max, took_s)
-        self.held[bisect_left(HELD_S, took_s)] += 1
+        self.held.add(took_s)
 
     def _read(self, key: bytes, who: int, now: float) -> Found | None:
         packed_key = self._slot_key(key) if who == LOOP else self._database.slot_key(key)

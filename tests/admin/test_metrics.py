@@ -1,5 +1,6 @@
 """What a scraper gets: a text that the client library's own parsers take, and right figures."""
 
+import json
 import os
 import re
 import resource
@@ -7,6 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +20,10 @@ from retter.admin import process_figures
 from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.base.reason import Reason
 from retter.breaker import Mode
-from tests.support.admin import FakeAdmin, admin_of
-from tests.support.harness import get, reply
+from retter.disk.shelf import open_shelf
+from tests.support.admin import FakeAdmin, admin_of, fetch
+from tests.support.disk import Immediately, disk_settings
+from tests.support.harness import FakeProxy, get, reply
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
 
@@ -280,3 +284,38 @@ def test_the_sum_of_a_histogram_never_falls() -> None:
         before = collector
         admin.ask("/metrics")
         assert admin.admin.api._collector is before
+
+
+def test_a_store_on_disk_has_figures_of_its_own(tmp_path: Path) -> None:
+    """And what its pages in memory take is told apart from what the process needs."""
+    made = disk_settings(tmp_path, connect_hold_s=0.0)
+    clock: list[Any] = []
+    shelf = open_shelf(
+        made, Immediately(), Immediately(), lambda: clock[0].now if clock else 1000.0
+    )
+    admin = FakeAdmin(FakeProxy(made, shelf))
+    clock.append(admin.proxy.loop)
+    fetch(admin, get("/page"), reply(b"page"))
+    admin.proxy.advance(6.0)
+    shelf.read(b"*shop.example/page", admin.proxy.loop.now)
+    families = {one.name: one for one in parse_text(admin.ask("/metrics").body.decode())}
+    figures = {
+        (one.name, *one.labels.values()): one.value
+        for name, family in families.items()
+        if name.startswith(("retter_disk", "retter_memory"))
+        for one in family.samples
+    }
+    assert figures["retter_disk_entries",] == 1
+    assert figures["retter_disk_commits_total",] == 1
+    assert figures["retter_disk_dirty",] == 0
+    assert figures["retter_disk_set_aside",] == 0
+    assert figures["retter_disk_writes_total", "dropped"] == 0
+    assert figures["retter_disk_read_seconds_count",] == 1
+    assert figures["retter_memory_bytes", "anonymous"] > 1_000_000
+    assert figures["retter_memory_bytes", "mapped"] > 0
+    state = json.loads(admin.ask("/api/state").body)
+    assert (state["disk"]["entries"], state["disk"]["commits"]) == (1, 1)
+    assert {"dirty", "not_written", "set_aside", "bytes_used"} <= state["disk"].keys()
+    assert {"anonymous_bytes", "mapped_bytes"} <= state["memory"].keys()
+    admin.admin.close()
+    admin.proxy.proxy.close()

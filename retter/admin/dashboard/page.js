@@ -203,7 +203,10 @@ function draw(s) {
   meter("store-meter", "store-bar", s.store.bytes, s.store.bytes_max, `${size(s.store.bytes)} of ${size(s.store.bytes_max)}`);
   const us = s.overhead_us.p50;
   text("overhead", us == null ? "–" : us < 1000 ? `${whole.format(us)} µs` : wait(us / 1000));
-  text("rss", size(s.memory.rss_bytes));
+  // Mapped pages of the store on disk count as resident, and the system can drop them.
+  text("rss", size(s.disk ? s.memory.anonymous_bytes : s.memory.rss_bytes));
+  text("rss-note", s.disk ? `memory, and ${size(s.memory.mapped_bytes)} of mapped files` : "memory");
+  drawDisk(s.disk);
   text("connections", count(s.connections));
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
@@ -240,6 +243,18 @@ function drawForce(s) {
   $("resume").disabled = !s.paused;
 }
 let routesShown = "", eventsShown = "", incidentsShown = "";
+function drawDisk(disk) {
+  $("disk").hidden = !disk;
+  if (!disk) return;
+  const notes = [`on disk, ${count(disk.entries)} URLs`, `${count(disk.commits)} commits`];
+  if (disk.dirty) notes.push(`${count(disk.dirty)} not written yet`);
+  if (disk.not_written) notes.push(`${count(disk.not_written)} dropped`);
+  if (disk.set_aside) notes.push("a broken file was set aside");
+  if (disk.trouble) notes.push("out of use");
+  text("disk-bytes", size(disk.bytes_used));
+  text("disk-note", notes.join(", "));
+}
+
 function drawRoutes(routes) {
   const shape = JSON.stringify(routes);
   if (shape === routesShown) return;
