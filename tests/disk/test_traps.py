@@ -15,6 +15,7 @@ import pytest
 from retter.config.settings import ConfigError
 from retter.disk.database import Damaged, Database, Full
 from retter.disk.folder import LOOP, Folder, file_system
+from retter.store.record import STORED_AT
 from retter.store.write_behind import Batch, Found, Purge, Removals, Written
 from tests.store.test_packing import record
 from tests.support.disk import Clock, Later, open_at
@@ -556,3 +557,94 @@ def test_all_that_goes_while_the_disk_is_listed_is_gone(tmp_path: Path) -> None:
     listing[1](table)
     assert not shelf.knows(b"*a.b/1")
     shelf.close()
+
+
+# -- what else may differ from one start to the next
+
+
+def test_a_url_may_be_longer_than_a_key_of_the_database(tmp_path: Path) -> None:
+    """LMDB takes 511 octets. The record holds all of it, and a URL that begins alike is another."""
+    database = Database(str(tmp_path), 1 << 20)
+    pages = {"/" + "x" * 8000 + end: end.encode() for end in "ab"}
+    database.commit(batch(pages), [], NOW, WALL)
+    assert bodies(database, list(pages)) == pages
+    assert bodies(database, ["/" + "x" * 8000]) == {}
+    database.close()
+
+
+@pytest.mark.parametrize("jump_s", [-10 * 365 * 86400.0, -3600.0, 3600.0])
+def test_a_clock_that_jumps_loses_no_page_that_was_there(tmp_path: Path, jump_s: float) -> None:
+    """A Raspberry Pi begins in 1970, or at its last end, until it has asked for the time."""
+    pages = _store_pages(tmp_path)
+    clock = Clock(NOW)
+    clock.wall_offset += jump_s
+    shelf = open_at(tmp_path, clock)
+    found: list[dict[bytes, Found]] = []
+    shelf.load([b"*a.b/1"], found.append)
+    (record_found,) = found[0][b"*a.b/1"].slot
+    age_s = clock.now - record_found[STORED_AT]
+    assert age_s == pytest.approx(max(0.0, jump_s), abs=0.001)
+    # What is stored while the clock is wrong is there when it is right again.
+    for key, waits in batch({"/new": b"new"}).slots.items():
+        shelf.behind.changed(key, waits.slot, (), clock.now)
+    shelf.close()
+    served = _served(tmp_path, {**pages, "/new": b"new"})
+    assert served.keys() == (pages.keys() | {"/new"} if jump_s > -86400.0 else pages.keys())
+
+
+def test_a_clock_that_jumps_a_year_ahead_makes_all_of_it_too_old(tmp_path: Path) -> None:
+    """`--max-stale` holds in either case. When it is set right, what was not swept is back."""
+    pages = _store_pages(tmp_path)
+    clock = Clock(NOW)
+    clock.wall_offset += 365 * 86400.0
+    shelf = open_at(tmp_path, clock)
+    found: list[dict[bytes, Found]] = []
+    shelf.load([b"*a.b/1"], found.append)
+    assert found == [{}]
+    shelf.close()
+    assert _served(tmp_path, pages) == pages
+
+
+def test_readers_that_are_killed_are_looked_for_every_hour(tmp_path: Path) -> None:
+    clock = Clock(NOW)
+    shelf = open_at(tmp_path, clock)
+    code = (
+        "import lmdb, os, signal, sys\n"
+        "env = lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 24)\n"
+        "held = env.begin()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert child(code, str(tmp_path)).returncode == -signal.SIGKILL
+    shelf.tick(clock.now + 3599.0)
+    assert (shelf.stale_readers, _readers(shelf._database)) == (0, 1)
+    shelf.tick(clock.now + 3601.0)
+    assert (shelf.stale_readers, _readers(shelf._database)) == (1, 0)
+    shelf.close()
+
+
+@pytest.mark.parametrize("number", [28, 30, 13])
+def test_a_disk_that_cannot_be_written_at_the_start_is_one_line(
+    tmp_path: Path, monkeypatch: Any, number: int
+) -> None:
+    """No space, read-only, not allowed: RETTER does not start as if it would keep anything."""
+    _store_pages(tmp_path)
+    opened = os.open
+
+    def refused(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if str(path).startswith(str(tmp_path)) and flags & os.O_RDWR:
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    with pytest.raises(ConfigError) as refusal:
+        open_at(tmp_path, Clock())
+    assert str(refusal.value) == f"store: {tmp_path}: {os.strerror(number)}"
+
+
+def test_nothing_writes_through_the_map(tmp_path: Path) -> None:
+    """A stray write into memory would be in the file."""
+    database = Database(str(tmp_path), 1 << 20)
+    flags = database._env.flags()
+    assert flags["writemap"] is False and flags["sync"] is True and flags["lock"] is True
+    assert flags["readahead"] is False
+    database.close()
