@@ -123,6 +123,25 @@ def test_text_can_be_read_in_both_themes(selector: str) -> None:
     assert contrast(theme["focus"], theme["ground"]) >= 3
 
 
+@pytest.mark.parametrize("selector", [":root", ':root[data-theme="dark"]'])
+def test_areas_are_told_from_their_ground_and_from_their_neighbours(selector: str) -> None:
+    """WCAG 2.2, success criterion 1.4.11: 3 to 1."""
+    theme = colours(selector)
+    for name in ("fresh", "stored", "refused", "failed", "trial", "gone"):
+        assert contrast(theme[f"{name}-fill"], theme["card"]) >= 3, name
+    # In the chart, in the strip below it, and in the band of the circuit's states.
+    for one, other in (
+        ("fresh", "stored"), ("refused", "failed"), ("failed", "gone"),
+        ("trial", "failed"), ("stored", "failed"), ("trial", "fresh"),
+    ):  # fmt: skip
+        ratio = contrast(theme[f"{one}-fill"], theme[f"{other}-fill"])
+        assert ratio >= 3, f"{one} beside {other}: {ratio:.2f}"
+
+
+def test_the_page_is_small() -> None:
+    assert len(PAGE.html) < 100_000
+
+
 # As the listener sends it
 
 

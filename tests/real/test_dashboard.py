@@ -3,7 +3,10 @@
 import http.client
 import json
 import re
+import shutil
+import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -441,6 +444,86 @@ def test_nothing_sticks_out_at_the_side(look: Open, retter: Retter, width: int) 
     for words, box in boxes:
         assert box["left"] >= 0 and box["right"] <= width, words
         assert box["height"] >= 24, words  # WCAG 2.2, 2.5.8
+    watched.check()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The checker of accessibility, fetched for the test alone: RETTER brings none of it."""
+    if (npm := shutil.which("npm")) is None:
+        pytest.skip("npm is not installed (Debian's package npm brings it)")
+    folder = tmp_path_factory.mktemp("axe")
+    fetched = subprocess.run(
+        [npm, "pack", "--silent", "axe-core@4"],
+        cwd=folder, capture_output=True, text=True, timeout=4 * DEADLINE_S, check=False,
+    )  # fmt: skip
+    if fetched.returncode:
+        pytest.skip(f"npm cannot fetch axe-core: {fetched.stderr.strip()[-200:]}")
+    with tarfile.open(folder / fetched.stdout.split()[-1]) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_checker_of_accessibility_finds_nothing(
+    look: Open, retter: Retter, axe: str, theme: str, width: int
+) -> None:
+    page = look(
+        retter.admin_url, color_scheme=theme, viewport={"width": width, "height": 900},
+        bypass_csp=True, reduced_motion="reduce",
+    ).page  # fmt: skip
+    live(page)
+    page.evaluate(axe)
+    found = page.evaluate("axe.run().then((found) => found.violations)")
+    told = [
+        f"{one['id']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"
+        for one in found for node in one["nodes"]
+    ]  # fmt: skip
+    assert told == []
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920, 2560])
+def test_the_controls_are_in_sight_and_the_rows_are_full(
+    look: Open, retter: Retter, width: int
+) -> None:
+    height = 844 if width == 390 else 800
+    page = look(retter.admin_url, viewport={"width": width, "height": height}).page
+    live(page)
+    assert button(page, "Pause the application").bounding_box()["y"] < height, "without scrolling"
+    rows: dict[int, list[tuple[float, float]]] = {}
+    for box in page.locator("main > *").evaluate_all(
+        "(all) => all.map((e) => e.getBoundingClientRect().toJSON())"
+    ):
+        rows.setdefault(round(box["top"]), []).append((box["left"], box["right"]))
+    for top, boxes in rows.items():
+        # No hole at either side, and none between two that stand side by side.
+        ends = [0.0, *[edge for box in sorted(boxes) for edge in box], float(width)]
+        gaps = [ends[i + 1] - ends[i] for i in range(0, len(ends), 2)]
+        assert max(gaps) <= max(40, (width - 2528) / 2 + 32), f"{gaps} at {top}"
+
+
+def test_the_chart_has_ticks_units_and_longer_spans(look: Open, retter: Retter) -> None:
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    shows(page, "#axis-top", "^[0-9.,]+ a second$")
+    shows(page, "#bad-axis-top", "^[0-9.,]+ a second$")
+    assert shows(page, "#times", "5 min ago").split()[-1] == "now"
+    for span, words, ticks in (
+        ("hour", "1 h ago", 5),
+        ("day", "24 h ago", 5),
+        ("month", "30 days", 5),
+    ):
+        page.locator("#span").select_option(span)
+        # Of a day a minute is told when it is over: there may be none yet.
+        if span == "hour":
+            shows(page, "#times", words)
+            assert page.locator("#ticks").get_attribute("d").count("M") == ticks
+    page.locator("#span").select_option("recent")
+    shows(page, "#times", "5 min ago")
+    assert "NaN" not in page.locator(".chart").inner_html()
     watched.check()
 
 

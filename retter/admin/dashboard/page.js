@@ -3,13 +3,27 @@
 // The page of one RETTER: reads api/events, draws what it says, sends what the operator decides.
 // All text goes in by textContent and setAttribute: a route or a reason can never become markup.
 
-const HISTORY_S = 300;          // what the chart shows
+// What the chart shows: for how long, with which ticks, and how often the history is fetched again.
+const SPANS = {
+  recent: {length: 300, tick: 60, again: 0, words: "5 min ago"},
+  hour: {length: 3600, tick: 600, again: 15, words: "1 h ago"},
+  day: {length: 86400, tick: 4 * 3600, again: 60, words: "24 h ago"},
+  month: {length: 30 * 86400, tick: 5 * 86400, again: 300, words: "30 days ago"},
+};
+let span = "recent";
 const SILENCE_S = 5;            // a state comes every second: after so long the connection is lost
 const RETRY_S = [1, 2, 4, 8];   // between attempts; the last for all that follow
-const KINDS = ["fresh", "stored", "refused", "failed"];
+const GOOD = ["fresh", "stored"], ILL = ["refused", "failed", "gave_up"], KINDS = [...GOOD, ...ILL];
 
 const $ = (id) => document.getElementById(id);
 const text = (id, words) => { const e = $(id); if (e.textContent !== words) e.textContent = words; };
+// As text, with what stands between backquotes as code.
+const rich = (id, words) => {
+  const e = $(id);
+  if (e.dataset.words === words) return;
+  e.dataset.words = words;
+  e.replaceChildren(...words.split("`").map((part, i) => i % 2 ? make("code", part) : part));
+};
 const make = (name, words = "", kind = "") => {
   const e = document.createElement(name);
   e.textContent = words;
@@ -52,114 +66,178 @@ const MODE_WORDS = {open: "holds the circuit open", closed: "holds the circuit c
 
 // What is remembered for the chart
 
-const samples = [];    // {at, fresh, stored, refused, failed, p99, state}
+let samples = [];      // {at, fresh, stored, refused, failed, gave_up, p99, state}, of the last five minutes
+let older = [];        // the same, of the chosen span, if that is longer
+let olderAt = 0;
 function remember(s) {
   const at = Date.now() / 1000, last = samples.at(-1);
   if (last && at - last.at < 0.5) return;    // asked for at once, after a change of state
   samples.push({at, ...s.second, p99: s.latency_ms.p99, state: s.state});
-  while (samples.length && samples[0].at < at - HISTORY_S - 2) samples.shift();
+  while (samples.length && samples[0].at < at - SPANS.recent.length - 2) samples.shift();
+  const {again} = SPANS[span];
+  if (again && at - olderAt > again) recall().catch(() => { /* the next second tries again */ });
 }
 // What RETTER remembers goes before what this page has seen: at its start, and after a lost
 // connection. Its clock may be another one, so all is counted back from now.
 async function recall() {
-  const now = Date.now() / 1000, past = await call("api/history"), n = past.state.length;
-  const seconds = past.state.map((state, i) => ({at: now - (n - i), state, p99: past.p99_ms[i],
+  const wanted = span;
+  olderAt = Date.now() / 1000;
+  const past = await call(`api/history?span=${wanted}`), now = Date.now() / 1000, n = past.state.length;
+  const rows = past.state.map((state, i) => ({at: now - (n - i) * past.step_s, state, p99: past.p99_ms[i],
     ...Object.fromEntries(KINDS.map((kind) => [kind, past[kind][i]]))}));
-  const seen = samples.filter((one) => one.at >= now - 0.5);
-  samples.splice(0, samples.length, ...seconds, ...seen);
+  if (wanted !== span) return;
+  if (span === "recent") samples = [...rows, ...samples.filter((one) => one.at >= now - 0.5)];
+  else older = rows;
+  drawChart();
 }
+const shown = () => span === "recent" ? samples : older;
 const total = (one) => KINDS.reduce((sum, kind) => sum + (one[kind] || 0), 0);
+const good = (one) => GOOD.reduce((sum, kind) => sum + (one[kind] || 0), 0);
+const ill = (one) => ILL.reduce((sum, kind) => sum + (one[kind] || 0), 0);
 
 // Drawing
 
 function nice(top) {
-  const power = 10 ** Math.floor(Math.log10(Math.max(top, 1)));
-  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => step * power >= top) * power;
+  const power = 10 ** Math.floor(Math.log10(Math.max(top, 0.1)));
+  return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => step * power >= top * 0.999) * power;
 }
-function pieces() {    // runs of samples without a gap; a gap is drawn as one, not bridged
+const gap = () => span === "recent" ? 4 : 4 * SPANS[span].length / 300;
+function pieces(rows) {    // runs of samples without a gap; a gap is drawn as one, not bridged
   const runs = [];
-  for (const one of samples) {
+  for (const one of rows) {
     const run = runs.at(-1);
-    if (run && one.at - run.at(-1).at < 4) run.push(one);
+    if (run && one.at - run.at(-1).at < gap()) run.push(one);
     else runs.push([one]);
   }
   return runs;
 }
-const placeOf = (at) => HISTORY_S - (samples.at(-1).at - at);
-function drawChart() {
-  const top = nice(Math.max(1, ...samples.map(total))), runs = pieces();
-  const y = (n) => (100 - 100 * n / top).toFixed(2);
-  const under = new Map(samples.map((one) => [one, 0]));
-  for (const kind of KINDS) {
+// From 0 to 300, the newest at the right.
+const placeOf = (at) => 300 * (1 - (shown().at(-1).at - at) / SPANS[span].length);
+function drawAreas(kinds, top) {
+  const rows = shown(), runs = pieces(rows), y = (n) => (100 - 100 * n / top).toFixed(2);
+  const under = new Map(rows.map((one) => [one, 0]));
+  for (const kind of kinds) {
     let path = "";
     for (const run of runs) {
       const x = (one) => placeOf(one.at).toFixed(2);
       const low = run.map((one) => `${x(one)} ${y(under.get(one))}`).reverse();
       for (const one of run) under.set(one, under.get(one) + (one[kind] || 0));
-      path += `M${run.map((one) => `${x(one)} ${y(under.get(one))}`).join("L")}L${low.join("L")}Z`;
+      if (run.some((one) => one[kind])) path += `M${run.map((one) => `${x(one)} ${y(under.get(one))}`).join("L")}L${low.join("L")}Z`;
     }
     $(`area-${kind}`).setAttribute("d", path);
   }
-  text("axis-top", `${count(top)}/s`);
-  text("axis-middle", `${count(top / 2)}/s`);
-  drawBand();
-  drawSpark("spark-p99", "p99");
+}
+function drawChart() {
+  const rows = shown();
+  if (rows.length) {
+    const top = nice(Math.max(1, ...rows.map(good))), badTop = nice(Math.max(1, ...rows.map(ill)));
+    drawAreas(GOOD, top);
+    drawAreas(ILL, badTop);
+    text("axis-top", `${count(top)} a second`);
+    text("axis-middle", `${count(top / 2)}`);
+    text("bad-axis-top", `${count(badTop)} a second`);
+    drawTicks();
+    drawBand();
+    drawSpark();
+  }
   const last = samples.slice(-60), sums = Object.fromEntries(KINDS.map((kind) => [kind, 0]));
   for (const one of last) for (const kind of KINDS) sums[kind] += one[kind] || 0;
-  const all = total(sums);
-  text("served", share(sums.fresh + sums.stored, all));
-  $("served").className = all > 0 && sums.fresh + sums.stored < 0.99 * all ? "bad" : "";
-  $("stack").setAttribute("aria-label", "In the last minute, responses per second on average: " +
-    KINDS.map((kind) => `${rate(sums[kind] / last.length)} ${kind}`).join(", "));
+  const words = (kinds) => "In the last minute, on average: " +
+    kinds.map((kind) => `${rate(sums[kind] / Math.max(1, last.length))} ${NAMES[kind]} a second`).join(", ");
+  $("stack").setAttribute("aria-label", words(GOOD));
+  $("bad-stack").setAttribute("aria-label", words(ILL));
 }
-function drawBand() {
-  const spans = [];
-  for (const one of samples) {
-    const span = spans.at(-1), x = placeOf(one.at);
-    if (span && span.state === one.state && x - span.to < 4) span.to = x;
-    else spans.push({state: one.state, from: span && x - span.to < 4 ? span.to : x - 1, to: x});
-  }
-  $("band").replaceChildren(...spans.map(({state, from, to}) => {
-    const box = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    for (const [name, value] of Object.entries({x: from, width: to - from, height: 1, "data-state": state}))
-      box.setAttribute(name, value);
-    return box;
+const NAMES = {fresh: "fresh", stored: "stored", refused: "refused", failed: "failed", gave_up: "gave up"};
+function drawTicks() {
+  const {length: all, tick, words} = SPANS[span], places = [];
+  for (let s = tick; s < all; s += tick) places.push(300 * (1 - s / all));
+  const path = places.map((x) => `M${x} 0V100`).join("");
+  $("ticks").setAttribute("d", path);
+  $("bad-ticks").setAttribute("d", path);
+  const at = shown().at(-1).at, days = span === "month";
+  const label = (s) => days ? new Date((at - s) * 1000).toLocaleDateString("en-GB", {day: "numeric", month: "short"})
+    : until(at - s);
+  const marks = [[0, words]];
+  for (let s = all - tick; s > 0; s -= tick) marks.push([100 * (1 - s / all), label(s)]);
+  marks.push([100, "now"]);
+  $("times").replaceChildren(...marks.map(([place, words]) => {
+    const mark = make("span", words);
+    mark.style.left = `${place}%`;
+    return mark;
   }));
+  for (const one of document.getElementsByClassName("span-begin")) one.textContent = words;
 }
-function drawSpark(id, name) {
-  const known = samples.filter((one) => one[name] != null);
-  const top = Math.max(1, ...known.map((one) => one[name]));
-  $(id).setAttribute("d", known.length < 2 ? "" :
-    `M${known.map((one) => `${placeOf(one.at).toFixed(1)} ${(38 - 36 * one[name] / top).toFixed(1)}`).join("L")}`);
+function drawServed(id, answers) {
+  const all = KINDS.reduce((sum, kind) => sum + answers[kind], 0), well = answers.fresh + answers.stored;
+  text(id, share(well, all));
+  $(id).className = all > 0 && well < 0.99 * all ? "bad" : "";
+}
+const both = (minute) => Object.fromEntries(KINDS.map((kind) => [kind, minute.gets[kind] + minute.others[kind]]));
+const svg = (name, attributes) => {
+  const e = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) e.setAttribute(key, value);
+  return e;
+};
+function drawBand() {
+  const spans = [], wide = 300 / SPANS[span].length * (span === "recent" ? 1 : 15), near = Math.max(4, 2 * wide);
+  for (const one of shown()) {
+    const last = spans.at(-1), x = placeOf(one.at);
+    if (last && last.state === one.state && x - last.to < near) last.to = x;
+    else spans.push({state: one.state, from: last && x - last.to < near ? last.to : x - wide, to: x});
+  }
+  // Each state has a height of its own as well, for who sees no colours.
+  $("band").replaceChildren(...spans.map(({state, from, to}) =>
+    svg("rect", {x: from, width: Math.max(0.3, to - from), y: 10 - HEIGHTS[state], height: HEIGHTS[state], "data-state": state})));
+  const now = shown().at(-1);
+  $("band").setAttribute("aria-label", `The circuit's state over time; now ${now.state}`);
+}
+const HEIGHTS = {CLOSED: 2.5, LIMITING: 5, "HALF-OPEN": 7.5, OPEN: 10};
+function drawSpark() {
+  const known = shown().filter((one) => one.p99 != null);
+  const top = nice(Math.max(1, ...known.map((one) => one.p99)));
+  text("spark-top", known.length ? wait(top) : "");
+  $("spark-p99").setAttribute("d", known.length < 2 ? "" : pieces(known).map((run) =>
+    `M${run.map((one) => `${placeOf(one.at).toFixed(1)} ${(38 - 36 * one.p99 / top).toFixed(1)}`).join("L")}`).join(""));
 }
 function point(event) {
-  const box = $("plot").getBoundingClientRect(), x = HISTORY_S * (event.clientX - box.left) / box.width;
-  const near = samples.reduce((a, b) => !a || Math.abs(placeOf(b.at) - x) < Math.abs(placeOf(a.at) - x) ? b : a, null);
+  const rows = shown();
+  if (!rows.length) return;
+  const box = $("plot").getBoundingClientRect(), x = 300 * (event.clientX - box.left) / box.width;
+  const near = rows.reduce((a, b) => !a || Math.abs(placeOf(b.at) - x) < Math.abs(placeOf(a.at) - x) ? b : a, null);
   const hit = near && Math.abs(placeOf(near.at) - x) < 5;
   $("tip").hidden = !hit;
   $("cross").setAttribute("d", hit ? `M${placeOf(near.at)} 0V100` : "");
   if (!hit) return;
-  text("tip", `${clock(near.at)}  ${near.state}  ` + KINDS.filter((kind) => near[kind] > 0).map((kind) => `${rate(near[kind])} ${kind}`).join("  "));
+  text("tip", `${clock(near.at)}  ${near.state}  ` + KINDS.filter((kind) => near[kind] > 0).map((kind) => `${rate(near[kind])} ${NAMES[kind]}`).join("  "));
   $("tip").style.left = `${Math.min(Math.max(0, event.clientX - box.left - 80), Math.max(0, box.width - $("tip").offsetWidth))}px`;
 }
 
+// How the application looks in each situation; in all others it is well.
+const HEALTH = {"nothing there": ["sick", "not there"], down: ["sick", "not there"], hung: ["sick", "hangs"],
+  failing: ["sick", "fails"], recovering: ["trial", "recovering"], limiting: ["full"], "one client": ["full"],
+  "caught up": ["full"], "one route": ["full", "a part fails"], "some fail": ["full", "fails in part"],
+  "hidden failures": ["full", "fails in part"]};
 function drawPicture(s) {
-  const {fresh, stored, refused, failed} = s.rates, all = fresh + stored + refused + failed;
+  // Of the last second: what has stopped flowing is not shown as if it flowed.
+  const {fresh, stored, refused, failed, gave_up: gone} = s.second, all = fresh + stored + refused + failed + gone;
   const width = (n) => n > 0 ? (1.5 + 4.5 * Math.sqrt(n / all)).toFixed(1) : "0";
-  for (const [id, n] of Object.entries({"lane-in": all, "lane-fresh": fresh + failed, "lane-stored": stored,
-    "lane-refused": refused, "lane-store": stored, "lane-app-a": fresh + failed, "lane-app-b": fresh + failed}))
+  const app = fresh + failed;
+  for (const [id, n] of Object.entries({"lane-in": all, "lane-fresh": app, "lane-stored": stored,
+    "lane-refused": refused, "lane-store": stored, "lane-app-a": app, "lane-app-b": app}))
     $(id).style.strokeWidth = width(n);
+  for (const id of ["lane-fresh", "lane-app-a", "lane-app-b", "pic-fresh"]) $(id).dataset.ill = String(failed > fresh);
   const at = s.forced === "observe" ? "shut" : s.paused || s.state === "OPEN" ? "open" : s.state === "HALF-OPEN" ? "half" : "shut";
+  const [health, words] = HEALTH[s.situation.row] || ["well"];
   $("lever").dataset.at = at;
-  $("pic-app").dataset.health = {OPEN: "sick", "HALF-OPEN": "trial", LIMITING: "full"}[s.state] || "well";
+  $("pic-app").dataset.health = health;
   text("pic-in", `${rate(all)}/s`);
   text("pic-state", s.paused ? "PAUSED" : s.state);
-  text("pic-flight", s.limit == null ? `${count(s.in_flight)} in flight` : `${count(s.in_flight)} of ${count(s.limit)}`);
-  text("pic-fresh", fresh + failed > 0 ? `${rate(fresh + failed)}/s` : "");
+  text("pic-flight", words || (s.limit == null ? `${count(s.in_flight)} in flight` : `${count(s.in_flight)} of ${count(s.limit)}`));
+  text("pic-fresh", app > 0 ? `${rate(app)}/s` : "");
   text("pic-stored", stored > 0 ? `${rate(stored)}/s` : "");
   text("pic-refused", refused > 0 ? `${rate(refused)}/s refused` : "");
   $("picture").setAttribute("aria-label", `Visitors send ${rate(all)} requests per second to RETTER. The circuit is ${s.state}: ` +
-    `${rate(fresh + failed)} per second are answered by the application, ${rate(stored)} from the store, ${rate(refused)} are refused.`);
+    `${rate(fresh)} per second are answered by the application, ${rate(failed)} with an error, ${rate(stored)} from the store, ${rate(refused)} are refused.`);
 }
 
 function meter(id, bar, part, all, words) {
@@ -180,13 +258,16 @@ function draw(s) {
   text("headline", told.now);
   text("visitors", told.visitors);
   text("does", told.retter);
-  text("you", told.you || "Nothing.");
+  rich("you", told.you);
+  $("you").parentElement.hidden = !told.you;
   $("also").replaceChildren(...told.also.map((one) => make("li", one)));
   text("since", `since ${clock(told.since)}, for ${length(Date.now() / 1000 - told.since)}`);
   drawForce(s);
   const all = total(s.rates);
   text("total", rate(all));
-  text("p99-head", wait(s.latency_ms.p99));
+  drawServed("served", both(s.minute));
+  drawServed("served-gets", s.minute.gets);
+  drawServed("served-others", s.minute.others);
   for (const kind of KINDS) text(`now-${kind}`, rate(s.rates[kind]));
   drawPicture(s);
   if (!document.hidden) drawChart();
@@ -270,7 +351,7 @@ function drawRoutes(routes) {
 function drawTurns(turns) {
   $("turns").hidden = !turns.sorting;
   if (!turns.sorting) return;
-  text("lanes", `${Object.entries(turns.lanes).map(([lane, one]) => `${count(one.waiting)} ${lane}`).join(", ")} waiting; ${count(turns.clients)} clients told apart.`);
+  text("lanes", `${Object.entries(turns.lanes).map(([lane, one]) => `${count(one.waiting)} ${lane}`).join(", ")} waiting; ${count(turns.clients)} ${turns.clients === 1 ? "client" : "clients"} told apart.`);
   $("heaviest").replaceChildren(...turns.heaviest.map((one) => {
     const row = make("tr");
     row.append(make("td", one.client || one.kind), make("td", one.lane || "–", one.lane ? "bad" : "muted"),
@@ -284,6 +365,8 @@ function drawIncidents(incidents) {
   const shape = JSON.stringify(incidents);
   if (shape === incidentsShown || !incidents.length) return;
   incidentsShown = shape;
+  const spared = incidents.reduce((sum, one) => sum + one.spared, 0);
+  text("spared", `${count(spared)} visitors spared in ${incidents.length === 1 ? "one incident" : `the last ${incidents.length} incidents`}`);
   $("incidents").replaceChildren(...incidents.slice().reverse().map((one) => {
     const item = make("li"), time = make("time", clock(one.began), "muted");
     time.dateTime = new Date(one.began * 1000).toISOString();
@@ -448,7 +531,7 @@ async function act(path, body, words) {
   }
 }
 const MODES = {
-  open: ["Hold the circuit open", "GETs are answered with the last good pages, or forwarded within the limit where there is none. Other methods reach the application."],
+  open: ["Hold the circuit open", "A GET gets its stored page. GETs without one, and all other methods, still go to the application, within its limit."],
   closed: ["Hold the circuit closed", "Everything is forwarded to the application: RETTER does not protect it from overload."],
   observe: ["Only observe", "Everything is forwarded to the application; RETTER only says what it would do."],
 };
@@ -465,7 +548,7 @@ $("release").addEventListener("click", release);
 $("pause").addEventListener("click", async () => {
   const chosen = $("pause-for"), seconds = Number(chosen.value);
   if (await confirmed(`Pause the application for ${chosen.selectedOptions[0].textContent}?`,
-    "It gets no requests: GETs are answered with the last good pages, everything else is held until you resume or the time is over.", "Pause"))
+    "It gets no new requests. A GET gets its stored page. What has none, and all other methods, are held until you resume or the time is over: 256 requests at most, for 50 seconds each, then they get a 503.", "Pause"))
     await act("api/pause", {seconds}, `Paused until ${clock(Date.now() / 1000 + seconds)}.`);
 });
 const resume = () => act("api/resume", {}, `Resumed at ${clock(Date.now() / 1000)}.`);
@@ -505,6 +588,11 @@ $("theme").addEventListener("click", () => {
 });
 dark.addEventListener("change", paint);
 paint();
+$("span").addEventListener("change", () => {
+  span = $("span").value;
+  older = [];
+  recall().catch((error) => answer(`No history: ${error.message}`, true));
+});
 $("plot").addEventListener("pointermove", point);
 $("plot").addEventListener("pointerleave", () => { $("tip").hidden = true; $("cross").setAttribute("d", ""); });
 stayConnected();
