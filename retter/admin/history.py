@@ -22,6 +22,8 @@ from retter.base.counters import (
     spared,
 )
 from retter.base.reason import Reason
+from retter.breaker.fairness import Fairness
+from retter.breaker.permit import HEAVY, KNOWN, STRANGER
 from retter.proxy.services import Services
 from retter.proxy.ticker import Ticker
 from retter.telemetry.log import lines_dropped
@@ -46,6 +48,7 @@ class Sample(NamedTuple):
     log_lost: int
     memory_errors: int
     commit_failures: int  # of the store on disk
+    sorted: tuple[int, int, int, int]  # visitors' requests and places, then those of heavy clients
     loop_lag_s: float  # worst in the second before
     latency: list[int]  # by LATENCY_BOUNDS_S
     overhead: tuple[list[int], list[int]]  # by OVERHEAD_BOUNDS_S: of requests, of answers
@@ -107,6 +110,7 @@ class History:
             log_lost=counters.access_lines_dropped + lines_dropped(),
             memory_errors=counters.memory_errors,
             commit_failures=0 if services.disk is None else services.disk.commit_failures,
+            sorted=_sorted(breaker.circuit.fairness),
             loop_lag_s=self._ticker.loop_lag_s,
             latency=latency,
             overhead=(
@@ -122,6 +126,16 @@ class History:
         """Return answers a second by where they came from."""
         now, then = self.now(self._services.loop.time()), self.before()
         return _rates(now, then, max(now.at - then.at, 1.0), 2)
+
+    def place_shares(self) -> tuple[float | None, float | None]:
+        """Return the shares of the visitors' requests, and of the heavy ones', that got a place.
+
+        None where nobody asked.
+        """
+        now = _sorted(self._services.breaker.circuit.fairness)
+        then = self.before().sorted
+        asked, got, heavy_asked, heavy_got = [b - a for a, b in zip(then, now, strict=True)]
+        return _part(got, asked), _part(heavy_got, heavy_asked)
 
     def answers(self, seconds: int) -> dict[str, dict[str, int]]:
         """Return what became of the requests of so many seconds, GETs and others apart."""
@@ -197,6 +211,20 @@ class History:
         """The longest delay of a callback."""
         recent = list(self._samples)[-LATELY_S:]
         return max([self._ticker.loop_lag_s, *[sample.loop_lag_s for sample in recent]])
+
+
+def _sorted(fairness: Fairness | None) -> tuple[int, int, int, int]:
+    if fairness is None:
+        return 0, 0, 0, 0
+    asked = [asked - left for asked, left in zip(fairness.asked, fairness.left, strict=True)]
+    got = fairness.got
+    return (
+        asked[KNOWN] + asked[STRANGER], got[KNOWN] + got[STRANGER], asked[HEAVY], got[HEAVY]
+    )  # fmt: skip
+
+
+def _part(count: int, of: int) -> float | None:
+    return round(min(1.0, max(0, count) / of), 3) if of > 0 else None
 
 
 def _rates(now: Sample, then: Sample, seconds: float, digits: int) -> dict[str, float]:

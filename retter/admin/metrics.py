@@ -276,6 +276,13 @@ class ProxyCollector(Collector):
                 "lane",
                 [(lane, got) for lane, _, got in lanes],
             )
+            room = breaker.circuit.room
+            yield _gauges(
+                "retter_lane_waiting",
+                "Requests that wait, by lane.",
+                "lane",
+                [(word, room.waiting_in(lane)) for lane, word in enumerate(LANE_WORDS)],
+            )
             yield _gauge(
                 "retter_clients_told_apart",
                 "Clients whose demand is counted at present.",

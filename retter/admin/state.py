@@ -66,7 +66,7 @@ def state_document(
         **({} if services.disk is None else {"disk": services.disk.stats()}),
         "incidents": watch.incidents.recent(),
         "routes": history.slowest_routes(),
-        "turns": turns_document(services),
+        "turns": turns_document(services, history),
         "events": transitions.events(),
         "hints": list(services.hints.given.values()),
         "totals": {

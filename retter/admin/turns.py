@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from retter.admin.history import History
 from retter.base.client_id import prefix_of
 from retter.breaker import FairnessMode, State
 from retter.breaker.demand import NOBODY, WINDOW_S
@@ -14,17 +15,19 @@ CLIENTS_SHOWN: Final = 10
 _LANES: Final = (KNOWN, STRANGER, HEAVY)
 
 
-def turns_document(services: Services) -> dict[str, Any]:
-    """Return the lanes, and the ten clients with the largest demand."""
+def turns_document(services: Services, history: History) -> dict[str, Any]:
+    """Return the lanes, what visitors get, and the ten clients with the largest demand."""
     breaker = services.breaker
     fairness = breaker.circuit.fairness
     if fairness is None:
         return {"mode": FairnessMode.OFF.value}
     now = services.loop.time()
+    visitors, heavy = history.place_shares()
     return {
         "mode": breaker.circuit.settings.fairness.value,
         "sorting": breaker.circuit.state is not State.CLOSED,
         "clients": len(fairness.demand),
+        "fresh_share": {"visitors": visitors, "heavy": heavy},  # of ten seconds
         "lanes": {
             LANE_WORDS[lane]: {
                 "requests": fairness.asked[lane],
@@ -52,10 +55,18 @@ def _heaviest(services: Services, fairness: Fairness, now: float) -> list[dict[s
             ),
             "kind": "crawler" if crawler else "session" if session else "address",
             "demand": round(demand_s / WINDOW_S, 3),  # busy workers
+            "got": round(got_s / WINDOW_S, 3),
             "share": round(got_s / given_s, 3),  # of the application's work
-            "lane": LANE_WORDS[HEAVY] if crawler or fairness.is_heavy(client, now) else "",
+            "lane": LANE_WORDS[_lane_of(client, fairness, now)],
         })  # fmt: skip
     return rows
+
+
+def _lane_of(client: int, fairness: Fairness, now: float) -> int:
+    """Return the lane of its requests; one of an address may have a ticket beside."""
+    if client < NOBODY or fairness.is_heavy(client, now):
+        return HEAVY
+    return KNOWN if is_session_number(client) else STRANGER
 
 
 def heaviest_client(services: Services, now: float) -> tuple[str, float] | None:
@@ -63,7 +74,8 @@ def heaviest_client(services: Services, now: float) -> tuple[str, float] | None:
     fairness = services.breaker.circuit.fairness
     if fairness is None or len(fairness.demand) < 2:
         return None  # nobody else is there who could want a share
-    heavy = [row for row in _heaviest(services, fairness, now) if row["lane"]]
+    rows = _heaviest(services, fairness, now)
+    heavy = [row for row in rows if row["lane"] == LANE_WORDS[HEAVY]]
     if not heavy:
         return None
     return str(heavy[0]["client"] or heavy[0]["kind"]), float(heavy[0]["share"])

@@ -55,7 +55,17 @@ class Fairness:
         secret: Of this process, for tickets.
     """
 
-    __slots__ = ("_light_s", "_share_at", "_share_s", "_since", "asked", "demand", "got", "tickets")
+    __slots__ = (
+        "_light_s",
+        "_share_at",
+        "_share_s",
+        "_since",
+        "asked",
+        "demand",
+        "got",
+        "left",
+        "tickets",
+    )
 
     def __init__(self, secret: bytes, now: float) -> None:
         self.demand = DemandTable()
@@ -65,6 +75,7 @@ class Fairness:
         self._share_at = -inf
         self._since: float | None = None  # when there was too little for the first time
         self.asked = [0, 0, 0]  # requests by lane
+        self.left = [0, 0, 0]  # of them, those that went to the heavy ones while they waited
         self.got = [0, 0, 0]  # places by lane
 
     @property
@@ -121,6 +132,14 @@ class Fairness:
     def is_heavy(self, who: int, now: float, more_s: float = 0.0) -> bool:
         """Say whether a client asks for too much."""
         return self.demand.demand_of(who, now) + more_s > self.limit_s
+
+    def grown_heavy(self, permit: Permit, now: float) -> bool:
+        """Say whether the client of one who waits asks for too much by now; it changes its lane."""
+        grown = self.is_heavy(permit.asker, now)
+        if grown:
+            self.left[permit.lane] += 1
+            self.asked[HEAVY] += 1
+        return grown
 
     def ticket_for(self, asker: Asker, now: float) -> tuple[bytes, float]:
         """Return the ticket to send with a refusal, and since when its holder has tried.

@@ -57,7 +57,7 @@ def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
     if found and not enough and isinstance(room, Lanes):
         room.sort(
             lambda asker: fairness.sort_late(asker, now),
-            lambda permit: fairness.is_heavy(permit.asker, now),
+            lambda permit: fairness.grown_heavy(permit, now),
         )
 
 

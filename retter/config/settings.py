@@ -749,8 +749,9 @@ class Settings:
     access_log_format: str = _setting(
         "json",
         OUTPUT,
-        kinds.word("json", "combined"),
-        "combined is the format of Apache and nginx, which many tools read; json has more.",
+        kinds.word("json", "combined", "combined-lane"),
+        "combined is the format of Apache and nginx, which many tools read; json has more. "
+        "combined-lane has the lane of the queue as one more field.",
     )
     access_log_sample: float = _setting(
         1.0,

@@ -211,16 +211,29 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
         return []
     lanes = cast("dict[str, Document]", turns["lanes"])
     waiting = [f"{number(one['waiting'])} {lane}" for lane, one in lanes.items()]
-    rows = [("queue", f"{', '.join(waiting)} wait")]
+    rows = [("queue", f"{', '.join(waiting)} wait"), ("visitors", _visitors(turns["fresh_share"]))]
     heaviest = cast("list[Document]", turns["heaviest"])
     named = [
         f"{one['client'] or one['kind']} ({100 * one['share']:.0f} %)"
         for one in heaviest
-        if one["lane"]
+        if one["lane"] == "heavy"
     ]
     if named:
         rows.append(("most demand", ", ".join(named[:3])))
     return rows
+
+
+def _visitors(shares: dict[str, float | None]) -> str:
+    """Return what visitors get while requests are sorted, apart from clients that ask for most."""
+    words = [
+        f"{100 * share:.0f} % {what}"
+        for share, what in (
+            (shares["visitors"], "of their requests are answered fresh"),
+            (shares["heavy"], "of those of heavy clients"),
+        )
+        if share is not None
+    ]
+    return ", ".join(words) or "-"
 
 
 def on_disk(disk: Document) -> str:

@@ -277,7 +277,8 @@ def open_access_log(
             rules,
             counters,
             before,
-            combined=settings.access_log_format == "combined",
+            combined=settings.access_log_format != "json",
+            with_lane=settings.access_log_format == "combined-lane",
             share=settings.access_log_sample,
             clock=clock,
         )

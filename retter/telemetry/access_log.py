@@ -49,6 +49,7 @@ class AccessLog:
         rules: Which parts of a target are sessions.
         counters: For lines that were dropped.
         combined: The combined format of Apache and nginx instead of JSON.
+        with_lane: A last field in that format, the lane; `-` while requests are not sorted.
         share: The share of good responses (below 400) that is written; all others always are.
         clock: Seconds for durations, finer than the loop's milliseconds.
 
@@ -64,12 +65,14 @@ class AccessLog:
         before: "AccessLog | None" = None,
         *,
         combined: bool = False,
+        with_lane: bool = False,
         share: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rules = rules
         self.clock = clock
         self._combined = combined
+        self._with_lane = with_lane
         self._share = share
         self._credit = 1.0  # so the first one is written
         self._sample = "" if share == 1 else f', "sample": {share:g}'
@@ -118,6 +121,8 @@ class AccessLog:
             self._credit -= 1
         if self._combined:
             line = self._combined_line(client, request, status, body_bytes)
+            if self._with_lane:
+                line += f" {lane or '-'}"
         else:
             line = f'{{"time": {time.time():.3f}, "client": {_quoted(client)}'
             if request is not None:

@@ -8,6 +8,13 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from retter.admin.history import _sorted
+from retter.base.reason import Reason
+from retter.breaker import Asker, Permit, Phase
+from retter.breaker.baseline import Baseline
+from retter.breaker.fairness import Fairness
+from retter.breaker.permit import STRANGER
+from retter.breaker.routes import RouteTable
 from retter.control import words
 from tests.support.admin import FakeAdmin, admin_of
 from tests.support.harness import FakeProxy, get, reply
@@ -40,10 +47,15 @@ def test_the_state_has_lanes_and_the_heaviest_clients() -> None:
         first = turns["heaviest"][0]
         assert (first["client"], first["kind"], first["lane"]) == ("gptbot", "crawler", "heavy")
         assert first["demand"] > 0
+        assert first["got"] == 0
+        assert {row["lane"] for row in turns["heaviest"][1:]} == {"stranger"}
+        assert {row["client"] for row in turns["heaviest"][1:]} == {""}, "visitors are not named"
+        assert turns["fresh_share"] == {"visitors": 0.0, "heavy": 0.0}
         state = admin.state()
         rows = dict(words.rows(state, 0.0))
         assert "heavy wait" in rows["queue"]
         assert rows["most demand"].startswith("gptbot (")
+        assert rows["visitors"].startswith("0 % of their requests are answered fresh, 0 % of")
         proxy.upstream.sends(reply(b"done"))
 
 
@@ -58,6 +70,38 @@ def test_in_good_times_nothing_is_shown() -> None:
         assert admin.state()["turns"] == {"mode": "off"}
 
 
+def test_what_visitors_get_is_told_apart_from_what_a_crawler_gets() -> None:
+    """Each of its requests that got a place, of those of the last ten seconds."""
+    with crawled() as (admin, proxy):
+        for _ in range(2):
+            proxy.upstream.sends(reply(b"done"))
+            proxy.advance(0.05)
+        assert admin.state()["turns"]["lanes"]["stranger"]["places"] == 2
+        assert admin.state()["turns"]["fresh_share"] == {"visitors": 1.0, "heavy": 0.0}
+
+
+def test_who_grows_heavy_while_it_waits_is_a_visitor_no_more() -> None:
+    """It counts with those in whose lane it is served, or not."""
+    fairness = Fairness(b"secret", 0.0)
+    permits = [permit_of(STRANGER) for _ in range(3)]
+    for permit in permits:
+        place = fairness.sort(Asker(1), 0.1, 0.0)
+        permit.asker = place.asker
+        assert place.lane == STRANGER
+    fairness.tick(0.0, 1.0, 0.01, enough=False)
+    assert [fairness.grown_heavy(permit, 0.0) for permit in permits] == [True] * 3
+    assert (fairness.asked, fairness.left) == ([0, 3, 3], [0, 3, 0])
+    assert _sorted(fairness) == (0, 0, 3, 0)
+
+
+def permit_of(lane: int) -> Permit:
+    """Return one that waits in a lane."""
+    route = RouteTable(0.0, Baseline()).get(b"GET /", 0.0)
+    permit = Permit(Phase.QUEUED, Reason.ADMITTED, True, route, b"k", False, 0)
+    permit.lane = lane
+    return permit
+
+
 def test_metrics_by_lane() -> None:
     """A label with three values."""
     pytest.importorskip("prometheus_client")
@@ -70,6 +114,7 @@ def test_metrics_by_lane() -> None:
         }
         assert found["retter_lane_requests_total", "heavy"] == 8
         assert found["retter_lane_places_total", "heavy"] == 0
+        assert found["retter_lane_waiting", "heavy"] == 8
         assert {lane for name, lane in found if name == "retter_lane_requests_total"} == {
             "known",
             "stranger",

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from retter.base.counters import Counters
+from retter.store.owner import OwnerRules
+from retter.telemetry.access_log import AccessLog
 from tests.support.harness import FakeProxy, get, reply
 
 COMBINED = re.compile(
@@ -130,6 +133,17 @@ def test_the_combined_format(tmp_path: Path) -> None:
 
 # What could end a field or a line, or speak to a terminal.
 HOSTILE = b'a"b\\c\x1b[2J\x7f\x85\x9b31m\x07\x01' + b"\xe4 d"
+
+
+def test_the_combined_format_with_the_lane(tmp_path: Path) -> None:
+    """One more field at the end; a tool that knows the format alone reads the rest."""
+    rules, counters = OwnerRules(secret=b"s" * 32), Counters()
+    log = AccessLog(str(tmp_path / "log"), rules, counters, combined=True, with_lane=True)
+    for lane in ("heavy", ""):
+        log.add("192.0.2.7", None, None, 503, "retter", "fair-share", 0.1, lane=lane)
+    log.close()
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line[-9:] for line in lines] == ['"-" heavy', '"-" "-" -']
 
 
 @pytest.mark.parametrize("form", ["json", "combined"])

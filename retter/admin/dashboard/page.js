@@ -351,10 +351,12 @@ function drawRoutes(routes) {
 function drawTurns(turns) {
   $("turns").hidden = !turns.sorting;
   if (!turns.sorting) return;
-  text("lanes", `${Object.entries(turns.lanes).map(([lane, one]) => `${count(one.waiting)} ${lane}`).join(", ")} waiting; ${count(turns.clients)} ${turns.clients === 1 ? "client" : "clients"} told apart.`);
+  const part = (of, who) => of === null ? "" : ` ${who} get ${Math.round(100 * of)} % of their requests answered fresh.`;
+  text("lanes", `${Object.entries(turns.lanes).map(([lane, one]) => `${count(one.waiting)} ${lane}`).join(", ")} waiting; ${count(turns.clients)} ${turns.clients === 1 ? "client" : "clients"} told apart.`
+    + part(turns.fresh_share.visitors, "Visitors") + part(turns.fresh_share.heavy, "Heavy clients"));
   $("heaviest").replaceChildren(...turns.heaviest.map((one) => {
     const row = make("tr");
-    row.append(make("td", one.client || one.kind), make("td", one.lane || "–", one.lane ? "bad" : "muted"),
+    row.append(make("td", one.client || one.kind), make("td", one.lane, one.lane === "heavy" ? "bad" : "muted"),
       make("td", one.demand.toFixed(2)), make("td", `${Math.round(100 * one.share)} %`));
     return row;
   }));
