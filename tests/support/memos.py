@@ -1,4 +1,4 @@
-"""The memos of heads and forms as a test wants them, in a proxy of any kind."""
+"""The memos of heads, forms, cookies and targets as a test wants them, in a proxy of any kind."""
 
 from typing import Any
 
@@ -21,6 +21,32 @@ class _Everything(set[int]):
         return True
 
 
+class _Same(int):
+    """A number that no other differs from."""
+
+    __hash__ = int.__hash__
+
+    def __eq__(self, _: object) -> bool:
+        return True
+
+    def __ne__(self, _: object) -> bool:
+        return False
+
+
+class _Few(dict[Any, Any]):
+    """A dictionary that holds so many, and forgets all for one more."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if len(self) >= self._most:
+            self.clear()
+        if self._most:
+            super().__setitem__(key, value)
+
+
 def set_memos(proxy: Proxy, way: str) -> None:
     """Change the memos of a proxy that has not parsed anything yet."""
     assert way in WAYS
@@ -28,7 +54,9 @@ def set_memos(proxy: Proxy, way: str) -> None:
         return
     heads = proxy.services.heads
     parsers: list[Any] = [*heads.request_parsers.values(), heads.response_parser]
-    memos: list[Any] = [*heads.request_memos.values(), heads.response_memo]
+    memos: list[Any] = [
+        *heads.request_memos.values(), heads.response_memo, heads._rules.cookie_owners,
+    ]  # fmt: skip
     for memo in memos:
         if way != "off":
             memo._seen = _Everything()
@@ -41,3 +69,8 @@ def set_memos(proxy: Proxy, way: str) -> None:
             parser._forms = FormMemo(_FULL_BYTES_MAX)
         elif parser._forms is not None:
             parser._forms._seen = _Everything()
+    targets: Any = heads._targets
+    if way != "eager":
+        targets._known = _Few(0 if way == "off" else 1)
+    if way != "off":
+        targets._latest = [_Same()] * len(targets._latest)
