@@ -15,11 +15,10 @@ class Controls:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._until: float | None = None  # monotonic seconds; None: no order is in force
 
     def force(self, mode: Mode, seconds: float, now: float) -> None:
         """Force the circuit into this mode for this long; AUTO releases it at once."""
-        self._until = None if mode is Mode.AUTO else now + seconds
+        self._services.forced_until = None if mode is Mode.AUTO else now + seconds
         self._services.breaker.circuit.set_mode(now, mode)
 
     def forced(self, now: float) -> tuple[str | None, int | None]:
@@ -27,7 +26,11 @@ class Controls:
         mode = self._services.breaker.circuit.mode
         if mode is Mode.AUTO:
             return None, None
-        left_s = None if self._until is None else max(0, round(self._until - now))
+        left_s = (
+            None
+            if self._services.forced_until is None
+            else max(0, round(self._services.forced_until - now))
+        )
         return mode.value, left_s
 
     def paused(self, now: float) -> tuple[bool, int | None]:
@@ -37,6 +40,6 @@ class Controls:
 
     def sweep(self, now: float) -> None:
         """Release the circuit when the time is over. Called once a second."""
-        if self._until is not None and now >= self._until:
-            self._until = None
+        if self._services.forced_until is not None and now >= self._services.forced_until:
+            self._services.forced_until = None
             self._services.breaker.circuit.set_mode(now, Mode(self._services.settings.circuit))

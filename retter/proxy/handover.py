@@ -404,7 +404,11 @@ class Giver(_End):
         circuit = self.services.breaker.circuit
         self._send(Kind.DEMAND, demand_of(circuit))
         self._send(Kind.SPENT, spent_of(circuit))
-        said = {"upstream": self.services.settings.upstream, "circuit": state_of(circuit)}
+        said = {
+            "upstream": self.services.settings.upstream,
+            "circuit": state_of(circuit),
+            "forced_until": self.services.forced_until,
+        }
         self._send(Kind.CIRCUIT, json.dumps(said).encode())
         self.share(comes=False)
 
@@ -497,6 +501,8 @@ class Taker(_End):
         if said["upstream"] == self.services.settings.upstream:
             if go_on(circuit, said["circuit"], self._demand, self._spent, now):
                 self.services.answers.set_state(circuit.state)
+                until = said.get("forced_until")
+                self.services.forced_until = None if until is None else float(until)
             else:
                 self.trouble = self.trouble or "the state of the circuit is not understood"
         self.share(comes=True)

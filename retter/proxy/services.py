@@ -92,6 +92,8 @@ class Services:
     disk: "DiskShelf | None" = None  # behind the store
     learnt: LearntKeeper | None = None  # what outlives the process beside the store
     handed_over: bool = False  # another process has taken the listening sockets over
+    # When an operator's order ends, monotonic seconds; None: no order is in force.
+    forced_until: float | None = None
     draining: bool = False  # all connections close after their next answer
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.admin.controls import Controls
 from retter.base.frames import PREAMBLE, VERSION, FrameWriter
 from retter.breaker import Mode, State
 from retter.breaker.states import Signal
@@ -209,6 +210,21 @@ def test_the_circuit_goes_on_where_it_is() -> None:
         after = pair.after.services.breaker.circuit
         assert (after.state, after.paused_until) == (State.OPEN, before.loop.now + 60)
         assert pair.after.services.answers._state is State.OPEN
+        pair.close()
+
+    in_loop(main)
+
+
+def test_an_order_that_ends_by_itself_does_so_in_the_successor() -> None:
+    async def main() -> None:
+        before = old()
+        now = before.loop.now
+        Controls(before.services).force(Mode.OPEN, 60.0, now)
+        pair = await Pair(before).load()
+        controls = Controls(pair.after.services)
+        assert controls.forced(now) == ("open", 60)
+        controls.sweep(now + 61)
+        assert controls.forced(now + 61) == (None, None)
         pair.close()
 
     in_loop(main)

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import http.client
 import json
-import math
 import os
 import shutil
 import signal
@@ -20,11 +19,11 @@ from typing import Any
 import pytest
 
 import retter
+from retter import cli
 from retter.net import systemd
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
 from retter.process.running import DRAIN_POLL_S
-from retter.proxy.proxy import DRAIN_IDLE_S
 from tests.real import inside
 from tests.real.conftest import StartRetter, need
 from tests.real.processes import (
@@ -47,11 +46,7 @@ OBSERVE = ("--circuit", "observe")
 
 
 class Load:
-    """Clients that go on until they are told to stop; every failure is kept.
-
-    A connection that its client has let idle for as long as a draining process waits may be closed
-    when it asks again (RFC 9112 section 9.5): on a slow machine that happens, and is no failure.
-    """
+    """Clients that go on until they are told to stop; every failure is kept."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -68,32 +63,27 @@ class Load:
 
     def _run(self, number: int) -> None:
         connection: http.client.HTTPConnection | None = None
-        idle_since = math.inf  # at the earliest: from when it was last asked
         count = 0
         while not self._stop.is_set():
             count += 1
             method, body = ("POST", b"x" * 100) if count % 10 == 0 else ("GET", None)
             try:
                 if connection is None:
-                    idle_since = math.inf
                     connection = http.client.HTTPConnection(
                         "127.0.0.1", self.port, timeout=DEADLINE_S
                     )
-                asked_at = time.monotonic()
                 connection.request(method, f"/{number}", body)
                 response = connection.getresponse()
                 response.read()
                 if response.status != 200:
                     self.failures.append(f"{method}: {response.status}")
                 self.answers += 1
-                idle_since = asked_at
                 if number % 2 or response.getheader("connection") == "close":
                     self.closes += response.getheader("connection") == "close"
                     connection.close()
                     connection = None
             except (OSError, http.client.HTTPException) as error:
-                if time.monotonic() - idle_since < DRAIN_IDLE_S:
-                    self.failures.append(f"{method}: {error!r}")
+                self.failures.append(f"{method}: {error!r}")
                 connection = None
             time.sleep(THINK_S)
         if connection is not None:
@@ -346,6 +336,138 @@ def test_the_admin_listener_is_taken_over_too(
         assert fetch(int(before.rpartition(":")[2]), "GET", "/health").status == 200
     finally:
         stop_all(proxy)
+
+
+# -- what it begins with
+
+
+SHOP = {"Host": "shop.example"}
+ALICE = {**SHOP, "Cookie": "PHPSESSID=alice-0123456789abcdef"}
+
+
+@pytest.fixture
+def mortal() -> Iterator[ApplicationProgram]:
+    """An application of this test's alone, which may be killed."""
+    application = ApplicationProgram()
+    yield application
+    application.kill()
+
+
+def descriptors_of(pid: int) -> list[str]:
+    """Return what its descriptors are."""
+    found: list[str] = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+def test_a_successor_begins_with_what_was_stored_and_an_operators_word(
+    mortal: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    """And nothing of it stands where another program could read it."""
+    proxy = start_retter(
+        "--upstream", mortal.upstream, "--admin", "127.0.0.1:0", "--connect-hold", "0s"
+    )
+    port = proxy.port
+    admin = serving(proxy, 1)[0]["admin"].removeprefix("http://")
+    try:
+        assert fetch(port, "GET", "/page", SHOP).status == 200
+        assert fetch(port, "GET", "/mine", ALICE).status == 200
+        assert cli.main(["pause", "--for", "5m", "--admin", admin]) == 0
+        for _ in range(2):  # the second signal comes before the first has been answered
+            proxy.signal(signal.SIGUSR2)
+        eventually(lambda: not proxy.alive, "the old one ends")
+        second = serving(proxy, 2)[1]["pid"]
+        taken = next(one for one in proxy.records() if one["event"] == "taken-over")
+        assert taken["entries"] == 2
+        assert pids_of(proxy) == [proxy.pid, second], "two signals, one successor"
+        mortal.kill()
+        assert fetch(port, "GET", "/page", SHOP).stored
+        assert fetch(port, "GET", "/mine", ALICE).stored
+        state = fetch(int(admin.rpartition(":")[2]), "GET", "/api/state").json
+        assert state["paused"] is not None
+        assert not [one for one in descriptors_of(second) if "retter-state" in one]
+        environment = Path(f"/proc/{second}/environ").read_bytes().split(b"\0")
+        told = next(one for one in environment if one.startswith(b"_RETTER_TAKEOVER="))
+        values = json.loads(told.partition(b"=")[2])
+        assert {name for name, value in values.items() if not isinstance(value, int)} == {
+            "listeners", "kept", "log_format",
+        }  # fmt: skip
+    finally:
+        stop_all(proxy)
+
+
+def test_a_successor_that_is_killed_half_way_leaves_the_old_one_with_all_it_has(
+    mortal: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    proxy = start_retter("--upstream", mortal.upstream, "--connect-hold", "0s")
+    port = proxy.port
+    assert fetch(port, "GET", "/page", SHOP).status == 200
+    try:
+        proxy.signal(signal.SIGUSR2)
+        proxy.wait_for_line(lambda line: '"takeover"' in line)
+        os.kill(pids_of(proxy)[1], signal.SIGKILL)
+        line = proxy.wait_for_line(lambda line: "takeover-failed" in line)
+        assert '"exit_code": -9' in line
+        assert fetch(port, "GET", "/other", SHOP).status == 200
+        proxy.signal(signal.SIGUSR2)  # and the next one may come
+        eventually(lambda: not proxy.alive, "the old one ends")
+        serving(proxy, 2)
+        mortal.kill()
+        assert fetch(port, "GET", "/page", SHOP).stored
+        assert fetch(port, "GET", "/other", SHOP).stored
+    finally:
+        stop_all(proxy)
+
+
+def test_an_old_process_that_is_killed_half_way_leaves_the_sockets_to_its_successor(
+    application: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    proxy = start_retter("--upstream", application.upstream)
+    port = proxy.port
+    try:
+        proxy.signal(signal.SIGUSR2)
+        proxy.wait_for_line(lambda line: '"takeover"' in line)
+        proxy.signal(signal.SIGKILL)
+        serving(proxy, 2)
+        assert fetch(port, "GET", "/page", SHOP).status == 200
+    finally:
+        stop_all(proxy)
+
+
+def test_the_next_request_of_each_client_is_waited_for_if_a_successor_serves(
+    application: ApplicationProgram, loop_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retter.process.running.DRAIN_IDLE_S", -DEADLINE_S)  # all are idle for long
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        settings = retter.Settings(upstream=application.upstream, listen=("127.0.0.1:0",))
+        async with retter.running(settings) as proxy:
+            shared = proxy._services
+            with socket.create_connection(("127.0.0.1", inside.port_of(proxy))) as client:
+                client.setblocking(False)
+                await inside.eventually_async(lambda: shared.clients.connections, "it is accepted")
+                proxy.handed_over()
+                drained = asyncio.ensure_future(proxy._drain())
+                rounds = 0
+
+                def looked(now: float, idle_s: float) -> None:
+                    nonlocal rounds
+                    rounds += 1
+                    drain(now, idle_s)
+
+                drain = proxy._proxy.drain
+                monkeypatch.setattr(proxy._proxy, "drain", looked)
+                await inside.eventually_async(lambda: rounds > 1, "it has looked twice")
+                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                answer = await inside.in_time(loop.sock_recv(client, 4096))
+                assert answer.startswith(b"HTTP/1.1 200")
+                assert b"\r\nConnection: close\r\n" in answer
+            await inside.in_time(drained)
+
+    inside.run(main(), loop_name)
 
 
 # -- systemd ---------------------------------------------------------------------------------------
