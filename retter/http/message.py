@@ -70,7 +70,9 @@ class RequestHead:
     variant_key: bytes  # what separates variants of the answer (variants.py); b"" mostly
     country: bytes  # of the client, as a trusted CDN says; b"" is unknown
     ids: tuple[bytes, ...]  # request ids that the client may have chosen
-    soft_at: tuple[int, ...]  # places of the fields that tell for what device and language
+    soft_at: tuple[
+        int, ...
+    ]  # places of the fields that tell for what device and language; -1: none
     accepts_events: bool  # Accept names an event stream and nothing else
     # What those fields tell, once it has been asked for (variants.soft_of).
     soft: Soft | None = field(init=False, compare=False)

@@ -120,7 +120,7 @@ def country(fields: Fields) -> bytes:
 
 _LANGUAGE: Final = re.compile(rb"[A-Za-z]{2,8}+")
 _ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
-_SOFT_FIELDS: Final = frozenset((b"accept-language", b"user-agent", b"sec-ch-ua-mobile"))
+_SOFT_FIELDS: Final = (b"accept-language", b"user-agent", b"sec-ch-ua-mobile")
 
 _REMEMBERED_MAX: Final = 512
 # Of a value: a stranger's may be as long as a head.
@@ -128,12 +128,13 @@ _READ_BYTES_MAX: Final = 256
 
 
 def soft_places(names: Sequence[bytes]) -> tuple[int, ...]:
-    """Return where among lower-case names those stand that `soft_of` looks at.
+    """Return where among lower-case names each of those stands that `soft_of` looks at, or -1.
 
-    A form of heads knows it once for all (request_parser.py); to look at all fields of each head
-    would take 2 us.
+    The last one counts. A form of heads knows it once for all (request_parser.py); to look at all
+    fields of each head would take 2 us.
     """
-    return tuple([at for at, name in enumerate(names) if name in _SOFT_FIELDS])
+    places = {name: at for at, name in enumerate(names) if name in _SOFT_FIELDS}
+    return tuple([places.get(name, -1) for name in _SOFT_FIELDS])
 
 
 def soft_of(request: RequestHead) -> Soft:
@@ -145,17 +146,16 @@ def soft_of(request: RequestHead) -> Soft:
 
 
 def _soft_of(request: RequestHead) -> Soft:
-    languages = agent = mobile = b""
+    if not request.soft_at:
+        return _soft(b"", b"", False, request.country[:_READ_BYTES_MAX])
     fields = request.fields
-    for at in request.soft_at:
-        name, value = fields[at]
-        if name == b"accept-language":
-            languages = value[:_READ_BYTES_MAX]
-        elif name == b"user-agent":
-            agent = value[:_READ_BYTES_MAX] or b" "  # there is one, that says nothing
-        else:
-            mobile = value[:_READ_BYTES_MAX]
-    return _soft(languages, agent, mobile == b"?1", request.country[:_READ_BYTES_MAX])
+    languages_at, agent_at, mobile_at = request.soft_at
+    languages = fields[languages_at][1][:_READ_BYTES_MAX] if languages_at >= 0 else b""
+    agent = b""
+    if agent_at >= 0:
+        agent = fields[agent_at][1][:_READ_BYTES_MAX] or b" "  # there is one, that says nothing
+    is_mobile = mobile_at >= 0 and fields[mobile_at][1] == b"?1"
+    return _soft(languages, agent, is_mobile, request.country[:_READ_BYTES_MAX])
 
 
 # Browsers send some hundreds of different values, and stored responses refer to what comes of them.

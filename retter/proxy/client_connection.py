@@ -17,7 +17,7 @@ from retter.http.memo import HeadMemo
 from retter.http.message import Framing, RequestHead
 from retter.net.transports import close_sending
 from retter.proxy.backlog import Backlog
-from retter.proxy.client_requests import ClientRequests, Phase, Requester
+from retter.proxy.client_requests import LOOKED_UP_BYTES_MAX, ClientRequests, Phase, Requester
 from retter.proxy.client_writer import ClientWriter
 from retter.proxy.exchange import begin
 from retter.proxy.half_close import needs_probe
@@ -266,7 +266,7 @@ class DownstreamConnection(Requester):
         now = self._loop.time()
         self._services.counters.traffic[0] += len(data)
         if self.work is None:
-            parsed = self._memo.young.get(data)
+            parsed = self._memo.young.get(data) if len(data) <= LOOKED_UP_BYTES_MAX else None
             if (
                 parsed is not None
                 and self.phase is _OPEN
@@ -279,7 +279,7 @@ class DownstreamConnection(Requester):
                 self.requests.begin(self, parsed, now)
                 return
             if self.phase is _OPEN:
-                self.requests.receive(self, data, now)
+                self.requests.receive(self, data, parsed, now)
             elif self.phase is _LINGERING:
                 self._linger_on(data)
             elif self._tunnel is not None:

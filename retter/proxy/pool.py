@@ -213,7 +213,11 @@ class ConnectionPool:
                 and now - connection.made_at < self._max_age_s
                 and not (look and connection.has_unread())
             ):
-                self.give(connection, exchange, now)
+                try:  # `give`, without a call
+                    exchange.upstream_ready(connection, now)
+                except Exception as error:  # noqa: BLE001 - told to the loop
+                    connection.discard()
+                    self._break(exchange, error)
                 return
             connection.close()
         if self._resting and not fresh and (rested := self._take_resting(now)) is not None:
