@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from retter.breaker import Mode, State
+from tests.real.conftest import need
 from tests.support.admin import FakeAdmin, admin_of
 from tests.support.harness import get, reply
 
@@ -19,7 +22,7 @@ CONTRIB = Path(__file__).parents[2] / "deploy"
 NOT_METRICS = {
     "sum", "max", "by", "on", "unless", "rate", "increase", "histogram_quantile", "absent",
     "instance", "state", "source", "status", "reason", "part", "kind", "direction", "le", "cause",
-    "and", "or", "changes",
+    "and", "or", "changes", "avg_over_time",
 }  # fmt: skip
 
 
@@ -99,6 +102,28 @@ def test_label_values_exist() -> None:
             assert set(text.split("|")) <= states
         for text in re.findall(r"mode!?=\"([^\"]*)\"", expression):
             assert text in modes
+
+
+RULES_TEST = Path(__file__).parent / "alerts_test.yml"
+
+
+def test_each_rule_fires_when_it_should_and_not_for_nothing(tmp_path: Path) -> None:
+    """Prometheus' own unit tests of rules, with series in place of a night."""
+    promtool = need("promtool", "prometheus")
+    shutil.copy(CONTRIB / "alerts.yml", tmp_path)
+    shutil.copy(RULES_TEST, tmp_path)
+    done = subprocess.run(
+        [promtool, "test", "rules", RULES_TEST.name],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_rule_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    cases = re.findall(r"alertname: (\w+)\n +exp_alerts:( \[\])?", RULES_TEST.read_text())
+    names = {rule.partition("\n")[0] for rule in rules()}
+    assert {name for name, quiet in cases if quiet} == names
+    assert {name for name, quiet in cases if not quiet} == names
 
 
 def test_rules_are_complete() -> None:
