@@ -25,10 +25,8 @@ from retter.base.errors import (
     InternalError,
     Outcome,
     UpstreamError,
-    UpstreamMalformed,
     UpstreamReset,
     UpstreamTimeout,
-    outcome_of,
 )
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit, Phase, Rejection
@@ -40,7 +38,12 @@ from retter.proxy.delivery import Delivery
 from retter.proxy.disk_lookup import waits_for_disk
 from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client, Work
-from retter.proxy.learning import is_doubtful
+from retter.proxy.learning import (
+    is_doubtful,
+    is_plain_change,
+    learn_of_change,
+    learn_of_stream,
+)
 from retter.proxy.local_answers import (
     AwaitedForm,
     StandIn,
@@ -57,16 +60,13 @@ from retter.proxy.local_answers import (
 )
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
+from retter.proxy.retries import may_be_sent_again
 from retter.proxy.services import Services, free_memory
 from retter.proxy.stored_choice import if_readable, stale_for_error, stored_for_rejected
-from retter.proxy.time_limits import SAFE_METHODS, first_byte_wait_s
+from retter.proxy.time_limits import first_byte_wait_s
 from retter.proxy.upstream_connection import Trailers, UpstreamConnection
-from retter.store.policy import invalidated_urls
 from retter.store.record import BODY, CODING, STORED_AT, Record
 from retter.store.store import StoredResponse
-
-# RFC 9110 section 9.2.2: these may be sent twice without harm.
-_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class Stage(Enum):
@@ -253,11 +253,6 @@ class Exchange(Work):
         return self.awaited != NOT_AWAITED
 
     @property
-    def answer_begun(self) -> bool:
-        """Never: a Delivery sends the answer."""
-        return False
-
-    @property
     def connected(self) -> bool:
         return self._upstream is not None
 
@@ -291,9 +286,6 @@ class Exchange(Work):
         self._services.bound.bind(self._client, who, connection)
         self._parsed = self._parsed.identified_as(self._parsed.identity.kept_out())
 
-    def _first_byte_wait_s(self) -> float:
-        return first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
-
     def keep_from_store(self) -> None:
         """Do not store the response: the identity rules changed after this request was parsed."""
         self._parsed = self._parsed.identified_as(self._parsed.identity.not_stored())
@@ -315,11 +307,10 @@ class Exchange(Work):
             data = self._services.compression.weakened.restored(data)
         if body is None:
             connection.request_complete = True
-            # `_first_byte_wait_s`, without its two calls where there is nothing to ask.
-            wait_s = self._services.settings.upstream_timeout_s
+            # As `_await_first_byte`, without its two calls for a usual GET.
+            self.deadline = now + self._services.settings.upstream_timeout_s
             if parsed.kind is not _GET or self.awaited:
-                wait_s = self._first_byte_wait_s()
-            self.deadline = now + wait_s
+                self._await_first_byte(now)
             connection.send(self, request.method, data)
             return
         if body.continued:
@@ -327,7 +318,7 @@ class Exchange(Work):
         data += body.take(again=connection.reused and not self._retried)
         complete = connection.request_complete = body.complete
         if complete:
-            self.deadline = now + self._first_byte_wait_s()
+            self._await_first_byte(now)
         elif self._client is not None:
             self._client.resume_body()  # before the write, which may pause it at once
         connection.send(self, request.method, data)
@@ -342,12 +333,19 @@ class Exchange(Work):
             return
         if body.complete:
             self._upstream.request_complete = True
-            self.deadline = now + self._first_byte_wait_s()
+            self._await_first_byte(now)
         self._upstream.write(body.framed(data))
 
     def _request_complete(self) -> bool:
         """Whether all of the request has come from the client."""
         return self._body is None or self._body.complete
+
+    def _await_first_byte(self, now: float) -> None:
+        """Limit the wait for the answer; the client's limits hold until its request is complete."""
+        self.deadline = _FOREVER
+        if self._request_complete():
+            wait_s = first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
+            self.deadline = now + wait_s
 
     def upstream_blocked(self) -> None:
         """The application does not read: the client stops sending until it does."""
@@ -357,10 +355,7 @@ class Exchange(Work):
 
     def upstream_writable(self) -> None:
         """The application reads again."""
-        if self._request_complete():
-            self.deadline = self._services.loop.time() + self._first_byte_wait_s()
-        else:
-            self.deadline = _FOREVER  # the client's own time limits hold
+        self._await_first_byte(self._services.loop.time())
         if self._client is not None:
             self._client.resume_body()
 
@@ -390,7 +385,7 @@ class Exchange(Work):
                     and is_doubtful(services, parsed, entry, body, now)
                 )
                 if is_page
-                else not self._is_plain_change()
+                else not is_plain_change(parsed, self._body)
             )
         ):
             self.response_head(head, body, True, [], now)
@@ -407,7 +402,9 @@ class Exchange(Work):
             counts, kind = counters.forwarded_get, _GET
         else:
             counts, kind = counters.forwarded_other, _OTHER
-            self._take_change(head, now)
+            learn_of_change(services, parsed, head, now)
+            if self._body is not None:
+                self._body.release()  # it is not sent again
         counts[permit.reason.row + head.status // 100] += 1
         end = services.answers.forwarded_end(kind, client.begin_answer(parsed.head))
         client.out.write_message(sent + end, sent_body)
@@ -438,26 +435,6 @@ class Exchange(Work):
         if breaker.circuit.room.waiting:
             start_waiting(services, now)
 
-    def _is_plain_change(self) -> bool:
-        """Whether this may have changed something at the application, and nothing else is special.
-
-        Its whole request has gone there. No answer to such a request is stored.
-        """
-        parsed = self._parsed
-        return (
-            parsed.head.method not in SAFE_METHODS
-            and (self._body is None or self._body.complete)
-            and not (parsed.stream or parsed.asks_events)
-        )
-
-    def _take_change(self, head: ResponseHead, now: float) -> None:
-        """Take in that something has changed, as `learn` does (learning.py)."""
-        services, parsed = self._services, self._parsed
-        if urls := invalidated_urls(parsed.head, head, services.owner_rules):
-            services.store.invalidation.supersede(parsed.identity, urls, now)
-        if self._body is not None:
-            self._body.release()  # it is not sent again
-
     def response_head(
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None:
@@ -467,12 +444,8 @@ class Exchange(Work):
         if head.status == 401 and upstream.bound:
             self._bind(upstream)
         parsed = self._parsed
-        if self._body is not None:
-            self._body.release()  # it is not sent again
         if parsed.asks_events:
-            route, stream = parsed.identity.route, head.event_stream
-            outcome = outcome_of(head.status, services.failure_statuses)
-            services.awaited_streams.answered(route, head.status, outcome, now, stream=stream)
+            learn_of_stream(services, parsed, head, now)
         delivery = Delivery(
             services, client, upstream, parsed, self._permit, self._entry, self._body, head,
             self._began_at, self.started_at, self._requested_at,
@@ -492,6 +465,8 @@ class Exchange(Work):
 
     def _leave(self) -> None:
         """Another has the permit, the client and the connection from here on."""
+        if self._body is not None:
+            self._body.release()  # it is not sent again
         if self.awaited:
             who = self._services.peers.client_of(self._forwarding, self._parsed)
             self._services.awaited_streams.end(self.awaited, who)
@@ -503,19 +478,14 @@ class Exchange(Work):
 
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
         """After a 101 bytes go both ways (RFC 9110 section 7.8): a tunnel takes over."""
-        from retter.proxy.tunnel import open_tunnel  # not needed by most
+        from retter.proxy.tunnel import check_upgrade, open_tunnel  # not needed by most
 
         services, client, upstream = self._services, self._client, self._upstream
         parsed, permit = self._parsed, self._permit
         if client is None or upstream is None:
             self.abort_request(now)  # who wanted the tunnel has left
             return
-        # A request's body comes before the new protocol's first byte (RFC 9110 section 7.8).
-        if not parsed.head.upgrade or not self._request_complete():
-            # raised inside the connection's callback, which turns it into upstream_failed
-            raise UpstreamMalformed("a 101 that was not asked for")
-        if self._body is not None:
-            self._body.release()
+        check_upgrade(parsed, self._body)
         self._leave()
         permit.holder = None
         open_tunnel(services, client, upstream, parsed, permit, head, data, self._began_at, now)
@@ -531,28 +501,21 @@ class Exchange(Work):
 
     def downstream_writable(self) -> None:
         self._blocked_since = _FOREVER
-        # The first byte of the answer is still waited for, but not before the request is complete.
-        self.deadline = _FOREVER
-        if self._request_complete():
-            self.deadline = self._services.loop.time() + self._first_byte_wait_s()
+        self._await_first_byte(self._services.loop.time())
         if self._upstream is not None:
             self._upstream.resume_reading()
 
     # -- what goes wrong ----------------------------------------------------------------------
 
-    def connect_failed(self, error: UpstreamError, now: float) -> None:
-        """No connection: the stored response at once, else hold on for a restart."""
+    def connect_failed(self, error: UpstreamError, now: float, *, held: bool = False) -> None:
+        """No connection: the stored response at once, else hold on for a restart, once."""
         if self.stage is not _CONNECTING:
             return
-        if isinstance(error, ConnectRefused) and self._client is not None:
+        if isinstance(error, ConnectRefused) and self._client is not None and not held:
             until = self.started_at + self._services.settings.connect_hold_s
             if now < until and stale_for_error(self._services, self._parsed, now) is None:
                 self._services.pool.hold(self, until)
                 return
-        self._fail(error, now)
-
-    def hold_expired(self, error: UpstreamError, now: float) -> None:
-        """It was refused for as long as we hold on."""
         self._fail(error, now)
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
@@ -560,16 +523,10 @@ class Exchange(Work):
         connection, self._upstream = self._upstream, None
         if (
             isinstance(error, UpstreamReset)
-            and connection is not None
-            and connection.reused
-            and not connection.answered
             and not self._retried
             and (self._client is not None or self._permit.reason is Reason.PROBE)
-            and (self._body is None or self._body.at_hand())
-            and (self._parsed.head.method in _IDEMPOTENT or self._unsent)
+            and may_be_sent_again(self._parsed, self._body, connection, unsent=self._unsent)
         ):
-            # The application closed an idle connection just as we used it: once more, on a fresh
-            # one (RFC 9110 section 9.2.2), also if it cannot have got the request.
             self._retried = True
             self.stage = _CONNECTING
             self.deadline = _FOREVER  # dialling and holding have time limits of their own
@@ -684,8 +641,6 @@ class Exchange(Work):
         assert self.stage is not _DONE, "an exchange ends once"
         services, permit, client = self._services, self._permit, self._client
         queued = self.stage is _QUEUED
-        if self._body is not None:
-            self._body.release()
         self._leave()
         permit.holder = None
         if not queued:

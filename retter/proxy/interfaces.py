@@ -46,9 +46,9 @@ class Work(ABC):
         """Whether an event stream is awaited or being received."""
 
     @property
-    @abstractmethod
     def answer_begun(self) -> bool:
-        """Whether bytes of the application's answer went to the client."""
+        """Whether bytes of the application's answer went to the client: a Delivery sends them."""
+        return False
 
     @property
     @abstractmethod

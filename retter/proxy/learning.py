@@ -4,11 +4,12 @@ Its head tells of sessions, of pages taken back, and whether it may be stored (`
 body tells whether it is good (`judge`, with the rules of goodness.py).
 """
 
-from retter.base.errors import Outcome
+from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Permit, State
 from retter.http.message import ResponseHead
 from retter.proxy.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
 from retter.proxy.request import ParsedRequest
+from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
 from retter.proxy.time_limits import SAFE_METHODS
 from retter.store.policy import invalidated_urls, storable
@@ -37,14 +38,45 @@ def learn(
             state = services.breaker.circuit.state
             services.withdrawals.refused(identity, head.status, state, permit.client, now)
     if request.method not in SAFE_METHODS:
-        if urls := invalidated_urls(request, head, rules):
-            services.store.invalidation.supersede(identity, urls, now)
+        learn_of_change(services, parsed, head, now)
         return False
     if outcome is _OK and storable(identity, request, head, services.store_policy, rules):
         return True
     if head.status == 304 and identity.lookup:
         services.store.refresh(identity, request, head, requested_at, now, permit.client)
     return False
+
+
+def is_plain_change(parsed: ParsedRequest, body: RequestBody | None) -> bool:
+    """Return whether a request may have changed something and is an ordinary one otherwise.
+
+    No answer to such a request is stored.
+
+    Args:
+        body: The request's; it must have been sent whole.
+    """
+    return (
+        parsed.head.method not in SAFE_METHODS
+        and (body is None or body.complete)
+        and not (parsed.stream or parsed.asks_events)
+    )
+
+
+def learn_of_change(
+    services: Services, parsed: ParsedRequest, head: ResponseHead, now: float
+) -> None:
+    """Mark stored responses as superseded that the request may have changed (RFC 9111 4.4)."""
+    if urls := invalidated_urls(parsed.head, head, services.owner_rules):
+        services.store.invalidation.supersede(parsed.identity, urls, now)
+
+
+def learn_of_stream(
+    services: Services, parsed: ParsedRequest, head: ResponseHead, now: float
+) -> None:
+    """Note whether the answer to a request for an event stream is one."""
+    route, stream = parsed.identity.route, head.event_stream
+    outcome = outcome_of(head.status, services.failure_statuses)
+    services.awaited_streams.answered(route, head.status, outcome, now, stream=stream)
 
 
 def _answered_well(services: Services, permit: Permit) -> None:

@@ -4,7 +4,7 @@ It takes the place of the exchange at both connections: each hands it what arriv
 the other side has to wait, and when it has ended. It holds no place at the application.
 """
 
-from retter.base.errors import Outcome, UpstreamError
+from retter.base.errors import Outcome, UpstreamError, UpstreamMalformed
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit
 from retter.http.message import ResponseHead
@@ -12,11 +12,24 @@ from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client
 from retter.proxy.local_answers import log_request, took_so_far_s
 from retter.proxy.request import ParsedRequest
+from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
 from retter.proxy.time_limits import STREAM_IDLE_S
 from retter.proxy.upstream_connection import UpstreamConnection
 
 _FOREVER = float("inf")
+
+
+def check_upgrade(parsed: ParsedRequest, body: RequestBody | None) -> None:
+    """Check that a 101 answers a request for an upgrade that has been sent whole.
+
+    A request's body comes before the first byte of the new protocol (RFC 9110 section 7.8).
+
+    Raises:
+        UpstreamMalformed: It does not.
+    """
+    if not parsed.head.upgrade or (body is not None and not body.complete):
+        raise UpstreamMalformed("a 101 that was not asked for")
 
 
 def open_tunnel(

@@ -78,10 +78,7 @@ class FaultyExchange(FakeExchange):
     def upstream_ready(self, connection: Any, now: float) -> None:
         raise OSError(107, "a fault of ours")
 
-    def connect_failed(self, error: UpstreamError, now: float) -> None:
-        raise OSError(107, "a fault of ours")
-
-    def hold_expired(self, error: UpstreamError, now: float) -> None:
+    def connect_failed(self, error: UpstreamError, now: float, *, held: bool = False) -> None:
         raise OSError(107, "a fault of ours")
 
 

@@ -85,11 +85,8 @@ class FakeExchange:
         assert not connection.closed
         self.connection, self.wants = connection, False
 
-    def connect_failed(self, error: UpstreamError, now: float) -> None:
-        self.error, self.wants = error, False
-
-    def hold_expired(self, error: UpstreamError, now: float) -> None:
-        self.error, self.expired, self.wants = error, True, False
+    def connect_failed(self, error: UpstreamError, now: float, *, held: bool = False) -> None:
+        self.error, self.expired, self.wants = error, held, False
 
 
 class FakeLoop:
