@@ -74,7 +74,7 @@ def test_a_head_that_was_never_seen() -> None:
     site = Site(compress=())
     for number in range(WARMING):
         site.cost(head(10 + number))
-    assert site.cost(head(99)) <= 1870
+    assert site.cost(head(99)) <= 1830
 
 
 def test_a_visitor_who_was_never_seen() -> None:
@@ -82,4 +82,4 @@ def test_a_visitor_who_was_never_seen() -> None:
     site = Site(compress=())
     for number in range(WARMING):
         site.cost(head(10 + number, 10 + number))
-    assert site.cost(head(99, 99)) <= 2360
+    assert site.cost(head(99, 99)) <= 2250
