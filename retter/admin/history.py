@@ -39,7 +39,7 @@ class Sample(NamedTuple):
     gets: Answers
     others: Answers
     requests: int
-    answered: int  # by the application, well or not, also too late for the client
+    answered: int  # by the application, well or not, in time for the client
     spared: int
     errors: tuple[int, ...]  # of the application, in the order of Reason
     would_shed: int
@@ -75,7 +75,7 @@ class History:
 
     def sample(self, now: float) -> None:
         """Record the second that is over."""
-        self._samples.append(self.now(now))
+        self._samples.append(self.now(now, whole=True))
         self._ticker.loop_lag_s = 0.0
         if self._seconds % LATELY_S == 0:
             self._routes_before, self._routes = (
@@ -87,11 +87,10 @@ class History:
             )
         self._seconds += 1
 
-    def now(self, now: float) -> Sample:
-        """Return the counters at this moment."""
+    def now(self, now: float, *, whole: bool = False) -> Sample:
+        """Return the counters at this moment; the latencies, a histogram a route, if `whole`."""
         services, counters = self._services, self._services.counters
         breaker, store = services.breaker, services.store.stats()
-        latency = breaker.latency().counts
         figures = breaker.snapshot(now)
         return Sample(
             at=now,
@@ -99,7 +98,7 @@ class History:
             others=answers_to_others(counters),
             requests=counters.requests,
             answered=(
-                sum(counters.forwarded_get) + sum(counters.forwarded_other) + sum(latency)
+                sum(counters.forwarded_get) + sum(counters.forwarded_other)
                 + counters.upstream_errors[Reason.UPSTREAM_STATUS]
             ),
             spared=spared(counters),
@@ -112,7 +111,7 @@ class History:
             commit_failures=0 if services.disk is None else services.disk.commit_failures,
             sorted=_sorted(breaker.circuit.fairness),
             loop_lag_s=self._ticker.loop_lag_s,
-            latency=latency,
+            latency=breaker.latency().counts if whole else [],
             overhead=(
                 counters.overhead_request.counts.copy(), counters.overhead_answer.counts.copy()
             ),

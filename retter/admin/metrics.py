@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from retter._version import VERSION
 from retter.admin import process_figures
-from retter.base.counters import Histogram, cells
+from retter.base.counters import Histogram, cells, spared
 from retter.breaker import Mode, State
 from retter.breaker.fairness import LANE_WORDS
 from retter.proxy.figures import memo_lookups
@@ -198,6 +198,18 @@ class ProxyCollector(Collector):
             "retter_clients_gone",
             "Clients that left before their response was complete.",
             counters.clients_gone,
+        )
+        yield _counters(
+            "retter_gave_up",
+            "Clients that left before they got anything of their response, streams aside.",
+            "method",
+            [("GET", counters.gave_up_get), ("other", counters.gave_up_other)],
+        )
+        yield _counter(
+            "retter_spared",
+            "Responses that were good only because of RETTER: from the store, when the "
+            "application did not answer or had no place.",
+            spared(counters),
         )
 
     def _times(self) -> Iterator[Metric]:

@@ -127,7 +127,8 @@ class Watch:
             fault=pool.fault,
             met=pool.contacts > 0,
             oldest_s=self._oldest_s(now),
-            silent_s=now - self._answered_at,
+            # Answers that come too late for their clients count for the breaker alone.
+            silent_s=now - max(self._answered_at, services.breaker.circuit.pulse.passed_at),
             errors=errors,
             well_s=now - self._bad_at,
             gets=sample.gets.since(then.gets),

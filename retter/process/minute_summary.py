@@ -4,7 +4,7 @@ A minute in which the application answered everything has no line. Lines that th
 drop count as failures.
 """
 
-from retter.base.counters import LATENCY_BOUNDS_S, by_reason, quantile, totals
+from retter.base.counters import LATENCY_BOUNDS_S, by_reason, quantile, spared, totals
 from retter.breaker import State
 from retter.proxy.services import Services
 from retter.telemetry.log import get_logger
@@ -27,6 +27,8 @@ class Digest:
         self._totals = totals(counters)
         self._requests = counters.requests
         self._gone = counters.clients_gone
+        self._gave_up = counters.gave_up_get + counters.gave_up_other
+        self._spared = spared(counters)
         self._dropped = counters.access_lines_dropped
         self._latency = self._services.breaker.latency().counts
         self._why = self._reasons()
@@ -49,11 +51,16 @@ class Digest:
         self._seconds = 0
         then, why, latency = self._totals, self._why, self._latency
         requests, gone, dropped = self._requests, self._gone, self._dropped
+        gave_up, spared_then = self._gave_up, self._spared
         self._look()
         fresh, stored, refused, failed = (b - a for a, b in zip(then, self._totals, strict=True))
         breaker = self._services.breaker
         dropped = self._dropped - dropped
-        if not (stored or refused or failed or dropped) and breaker.circuit.state is State.CLOSED:
+        gave_up = self._gave_up - gave_up
+        if (
+            not (stored or refused or failed or gave_up or dropped)
+            and breaker.circuit.state is State.CLOSED
+        ):
             return
         # A route that was forgotten takes its counts with it.
         counts = [max(0, b - a) for a, b in zip(latency, self._latency, strict=True)]
@@ -68,6 +75,7 @@ class Digest:
             "digest", seconds=EVERY_S, state=breaker.circuit.state.value,
             requests=self._requests - requests, fresh=fresh, stored=stored, refused=refused,
             failed=failed, reasons=reasons, clients_gone=self._gone - gone,
+            gave_up=gave_up, spared=self._spared - spared_then,
             p99_ms=None if p99_s is None else round(p99_s * 1000, 1),
             limit=round(figures.limit, 1), in_flight=figures.in_flight, waiting=figures.waiting,
             **({"access_lines_dropped": dropped} if dropped else {}),

@@ -79,7 +79,8 @@ def _circuit(record: Record) -> str:
 
 
 def _digest(record: Record) -> str:
-    parts = [f"{record[name]:,} {name}" for name in ("fresh", "stored", "refused", "failed")]
+    kinds = ("fresh", "stored", "refused", "failed", "gave_up")
+    parts = [f"{record[name]:,} {name.replace('_', ' ')}" for name in kinds]
     return (
         f"Last minute: {record['requests']:,} requests, {', '.join(parts)}; "
         f"circuit {record['state']}"

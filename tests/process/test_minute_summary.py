@@ -62,6 +62,7 @@ def test_a_minute_of_trouble(log: Log) -> None:
     assert record["reasons"] == {"upstream-status": 3, "upstream-reset": 1}
     assert (record["seconds"], record["in_flight"]) == (60, 0)
     assert record["p99_ms"] is not None
+    assert (record["spared"], record["gave_up"]) == (3, 0)
     proxy.advance(61)  # and it is over
     if proxy.services.breaker.circuit.state.value == "CLOSED":
         assert len(log.records) == 1

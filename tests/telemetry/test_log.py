@@ -92,9 +92,9 @@ AT = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is show
         ({"event": "circuit", "level": "warning", "after": "OPEN", "changes": 7},
          "03:42:10 warning Circuit OPEN after 7 changes."),
         ({"event": "digest", "level": "warning", "requests": 3600, "fresh": 1000, "stored": 2000,
-          "refused": 0, "failed": 600, "state": "OPEN"},
+          "refused": 0, "failed": 600, "gave_up": 3, "state": "OPEN"},
          "03:42:10 warning Last minute: 3,600 requests, 1,000 fresh, 2,000 stored, 0 refused, 600 "
-         "failed; circuit OPEN"),
+         "failed, 3 gave up; circuit OPEN"),
         ({"event": "reload-failed", "level": "error", "error": "no file", "advice": "look"},
          "03:42:10 error   Not reloaded: no file: look"),
         ({"event": "reloaded", "changed": ["drain"]}, "03:42:10         Reloaded: drain changed."),
