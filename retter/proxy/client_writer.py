@@ -51,8 +51,9 @@ class ClientWriter:
         if self._probed:
             data = self._after_probe(data)
         self._traffic[1] += len(data)
-        self.transport.write(data)
+        # A backlog that begins with this write has counted it already.
         backlog, owner = self.backlog, self._owner
+        self.transport.write(data)
         if backlog is not None and owner is not None:
             self._unsent += len(data)
             backlog.writes += 1

@@ -64,7 +64,7 @@ def test_an_error_page_is_read_once(tmp_path: Path) -> None:
     client = proxy.client(get(headers={"Accept": "text/html"}))
     proxy.refuse()
     answer = client.received()
-    assert (status_of(answer), body_of(answer)) == (502, b"<p>Sorry")
+    assert (status_of(answer), body_of(answer)) == (503, b"<p>Sorry")
 
 
 def test_trusted_proxies_are_believed() -> None:
