@@ -20,6 +20,7 @@ from typing import Final
 from benchmarks.overload.applications import DemoShop
 from benchmarks.overload.crawl_crowd import VISITORS_SHARE, Counts, Crowd, Plan, show_second
 from benchmarks.overload.crawl_peers import PEERS, against_crawlers
+from benchmarks.overload.crawl_picture import picture
 from benchmarks.overload.peers import (
     Nothing,
     Peer,
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--times", type=float, default=4.0, help="the capacity is what it asks for (default 4)")
     add("--seconds", type=float, default=15.0, help="for so long (default 15)")
     add("--seed", type=int, default=1, help="of who asks, and when (default 1)")
+    add("--svg", type=Path, metavar="FILE", help="draw the first two runs")
     add("--show", action="store_true", help="print what visitors get, second by second")
     return parser
 
@@ -153,7 +155,7 @@ def main() -> int:
         rate=options.times,
         stress_s=options.seconds,
     )
-    rows: list[str] = []
+    trials: list[Trial] = []
     for peer in PEERS:
         if peer.name not in (options.peer or [peer.name]) or not peer.installed():
             continue
@@ -162,7 +164,7 @@ def main() -> int:
         if options.show:
             print("  visitors of each second: # fresh, - stored, ! error", flush=True)
         try:
-            rows.append(_row(run_crawl(scenario, peer, seed=options.seed, show=options.show)))
+            trials.append(run_crawl(scenario, peer, seed=options.seed, show=options.show))
         except StartFailed as error:
             print(f"  did not start: {error}")
     print(
@@ -170,11 +172,13 @@ def main() -> int:
         f"{options.addresses:,} addresses\n"
     )
     print(" " * 22 + "".join(f"{heading:>9}" for _, heading, _ in FIGURES))
-    print("\n".join(rows))
+    print("\n".join(map(_row, trials)))
     print(
         "\nnew pages: those never stored that were answered. crawler: its share of the\n"
         "shop's capacity; the visitors ask for 40 %."
     )
+    if options.svg and trials:
+        options.svg.write_text(picture(trials), encoding="utf-8")
     return 0
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from benchmarks.simulation import measure as m
-from benchmarks.simulation.application import Model
+from benchmarks.simulation.application import Model, exponential
 from benchmarks.simulation.crowd import Crawl, Crowd
 from benchmarks.simulation.proxy import Load
 from benchmarks.simulation.scenarios import (
@@ -22,6 +22,7 @@ BEGIN, END = WARM_S, WARM_S + 30
 LEARN_S = 1.0  # a crawler is known as one by then
 
 _PLAIN = Model()
+_SLOW = Model(service=exponential(0.2), mean_s=0.2)
 
 
 def _crawled(
@@ -32,6 +33,7 @@ def _crawled(
     bars: tuple[Bar, ...],
     crowd: Crowd | None = None,
     *,
+    model: Model = _PLAIN,
     quick: bool = False,
     word: str = "",
     stored_pages: bool = False,
@@ -41,7 +43,7 @@ def _crawled(
     crawl = Crawl(
         begin=BEGIN,
         end=END,
-        rate=times * _PLAIN.capacity,
+        rate=times * model.capacity,
         addresses=addresses,
         word=word,
         stored_pages=stored_pages,
@@ -51,9 +53,9 @@ def _crawled(
     return Scenario(
         name=name,
         about=about,
-        model=_PLAIN,
+        model=model,
         load=Load(
-            phases=((END + 15, VISITORS_SHARE * _PLAIN.capacity),),
+            phases=((END + 15, VISITORS_SHARE * model.capacity),),
             coverage=COVERAGE,
             visitors=VISITORS,
             crowd=replace(crowd or Crowd(), crawls=(crawl,)),
@@ -189,6 +191,14 @@ def _all() -> tuple[Scenario, ...]:
             20_000,
             _well(),
             word="bot",
+        ),
+        _crawled(
+            "crawl at a slow application",
+            "4x from 20 addresses; an answer takes 200 ms",
+            4,
+            20,
+            _well(),
+            model=_SLOW,
         ),
         _crawled(
             "crawl, pages of six parts",

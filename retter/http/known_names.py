@@ -400,20 +400,17 @@ IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
 )
 
 # Words in User-Agent by which crawlers and agents of language models say what they are, in lower
-# case; from their operators' own pages: developers.google.com/search/docs/crawling-indexing,
-# www.bing.com/webmasters/help, platform.openai.com/docs/bots, support.claude.com (crawling),
-# docs.perplexity.ai/guides/bots, developers.facebook.com/docs/sharing/webmasters/web-crawlers,
-# developer.amazon.com/amazonbot, support.apple.com/119829, commoncrawl.org/ccbot,
-# yandex.com/support/webmaster, ahrefs.com/robot, www.semrush.com/bot, mj12bot.com,
-# webmaster.petalsearch.com, duckduckgo.com/duckduckbot.
+# case. docs/fairness.md has the page of each operator that documents them.
 CRAWLER_WORDS: Final = (
-    "googlebot", "googleother", "google-cloudvertexbot", "bingbot", "applebot", "yandexbot",
-    "baiduspider", "duckduckbot", "duckassistbot", "petalbot", "seznambot", "sogou web spider",
-    "360spider", "yisouspider", "qwantbot", "mojeekbot", "archive.org_bot",
-    "gptbot", "oai-searchbot", "chatgpt-user", "claudebot", "claude-user", "claude-searchbot",
-    "anthropic-ai", "ccbot", "perplexitybot", "perplexity-user", "bytespider", "tiktokspider",
-    "amazonbot", "meta-externalagent", "meta-externalfetcher", "facebookbot", "mistralai-user",
-    "cohere-ai", "diffbot", "timpibot", "ai2bot", "imagesiftbot", "omgili", "youbot",
+    "googlebot", "googleother", "google-cloudvertexbot", "storebot-google", "bingbot", "applebot",
+    "yandexbot", "baiduspider", "duckduckbot", "duckassistbot", "petalbot", "seznambot",
+    "sogou web spider", "360spider", "yisouspider", "qwantbot", "mojeekbot",
+    "archive.org_bot",
+    "gptbot", "oai-searchbot", "oai-adsbot", "chatgpt-user", "claudebot", "claude-user",
+    "claude-searchbot", "ccbot", "perplexitybot", "perplexity-user", "bytespider", "tiktokspider",
+    "amazonbot", "amzn-searchbot", "amzn-user", "meta-externalagent", "meta-externalfetcher",
+    "meta-externalads", "meta-webindexer", "facebookbot", "mistralai-user", "mistralai-index",
+    "mistralai-training", "diffbot", "timpibot", "ai2bot", "imagesiftbot", "omgili", "youbot",
     "semrushbot", "ahrefsbot", "mj12bot", "dotbot", "blexbot", "dataforseobot", "barkrowler",
     "serpstatbot", "scrapy",
 )  # fmt: skip

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks.overload import crawl, crawl_crowd
 from benchmarks.overload.crawl_crowd import Counts, Crowd, Got, Plan
 from benchmarks.overload.crawl_peers import PEERS, against_crawlers
+from benchmarks.overload.crawl_picture import picture
 from benchmarks.overload.peers import PEERS as USUAL
 from benchmarks.overload.scenarios import SCENARIOS
 from benchmarks.overload.trial import Trial
@@ -127,3 +129,16 @@ def test_the_table_has_eighty_columns(capsys: pytest.CaptureFixture[str]) -> Non
     line = capsys.readouterr().out.rstrip("\n")
     assert len(line) <= 80
     assert line.count("#") == line.count("-") == 13
+
+
+def test_two_runs_are_one_picture() -> None:
+    """A line for each thing that visitors got, in each of the two."""
+    seconds = [{"fresh": 3, "stored": 2, "trouble": 1, "posts": 0}] * 26
+    trials = [Trial(SCENARIO, peer, {}, {}, seconds) for peer in ("one", "<two>")]
+    svg = picture(trials)
+    root = ElementTree.fromstring(svg)
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 6
+    assert all(len(line.attrib["points"].split()) == 26 for line in lines)
+    assert "one, a second" in svg
+    assert "from 20 addresses, from 6 to 26 s" in svg
