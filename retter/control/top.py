@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import sys
+import textwrap
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -24,6 +25,7 @@ EVERY_S: Final = 1.0
 HISTORY_MAX: Final = 400  # columns of the widest chart
 NAMES_COLUMNS: Final = 12
 CHART_ROWS: Final = 4
+VISITORS_ROWS: Final = 2  # what visitors get; the rest is in `retter status`
 ROUTES_MAX: Final = 4
 COLUMNS_MIN: Final = 60
 
@@ -48,8 +50,8 @@ def screen(
     wide = max(columns, COLUMNS_MIN)  # the layout needs this many; lines are cut to the real width
     shown = [
         words.headline(state, now),
-        words.sentence(state),
-        state["situation"]["visitors"],
+        *textwrap.wrap(words.sentence(state), wide),
+        *textwrap.wrap(state["situation"]["visitors"], wide)[:VISITORS_ROWS],
         "",
         *[f"{label:{NAMES_COLUMNS}}{text}" for label, text in words.rows(state, now)],
         "",

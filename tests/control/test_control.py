@@ -230,6 +230,17 @@ def test_the_screen_shows_all_at_80_by_24() -> None:
     assert whole.count("█") == 4 + 2  # the last column whole, the one before it half as high
 
 
+def test_what_is_the_case_is_not_cut_off_at_80_columns() -> None:
+    situation = STATE["situation"] | {
+        "now": f"The application cannot be reached: connection refused{': nothing there' * 2}.",
+        "visitors": "In the last 10 s, " + "many words " * 20,
+    }
+    shown = top.screen(state(situation=situation), [], NOW, columns=80, lines=40, colour=False)
+    assert " ".join(shown[1:3]) == situation["now"]
+    assert shown[3].startswith("In the last 10 s, ") and shown[5] == ""
+    assert max(len(line) for line in shown) <= 80
+
+
 @given(
     columns=st.integers(1, 200), lines=st.integers(2, 60),
     history=st.lists(st.floats(0, 1e6), max_size=300), routes=st.integers(0, 10),

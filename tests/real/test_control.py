@@ -24,7 +24,15 @@ import pytest
 from retter.cli import main
 from retter.control import words
 from tests.real.conftest import StartRetter
-from tests.real.processes import DEADLINE_S, ROOT, ApplicationProgram, RetterProgram, eventually
+from tests.real.processes import (
+    DEADLINE_S,
+    ROOT,
+    ApplicationProgram,
+    Program,
+    RetterProgram,
+    eventually,
+    free_port,
+)
 from tests.real.wire import fetch
 
 TOKEN = "the-token-of-the-tests"
@@ -334,3 +342,27 @@ def test_top_without_a_terminal_writes_lines(retter: RetterProgram, socket_path:
         assert top.wait(DEADLINE_S) == 0
         with contextlib.closing(top.stderr):
             assert top.stderr.read() == ""
+
+
+def test_what_is_not_there_is_told_and_its_return_without_a_visitor(
+    start_retter: StartRetter, programs: list[Program], capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    program = start_retter("--upstream", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0")
+    line = program.wait_for_line(lambda line: '"serving"' in line)
+    admin = json.loads(line)["admin"].removeprefix("http://")
+
+    def told(row: str) -> str | None:
+        assert main(["status", "--admin", admin]) == 0
+        out = capsys.readouterr().out
+        return out if out.startswith(f"{row}  since ") else None
+
+    nothing = eventually(lambda: told("NOTHING THERE"), "it looks")
+    assert nothing is not None and f"Nothing answers at 127.0.0.1:{port}: connection" in nothing
+    programs.append(ApplicationProgram(str(port)))
+    # Nobody asks for anything: the address is tried all the same.
+    there = eventually(lambda: told("NO VISITOR"), "it looks again")
+    assert there is not None and "The application is there. No visitor has come yet." in there
+    assert fetch(program.port, "GET", "/hello").status == 200
+    answered = told("WELL")
+    assert answered is not None and "the one GET got a page" in answered
