@@ -147,6 +147,7 @@ class ResponseHead:
     # 2xx or 3xx (not 204 to 206, 304), LENGTH, with a Date, no
     # Set-Cookie, Vary or stream
     undated: bool = False  # without Date: it gets that of its receipt (response_parser.dated)
+    names_place: bool = True  # has Location or Content-Location; False only if it has neither
     compressible: bool = False  # compressed for clients that ask for it (content_coding.py)
 
     def first(self, name: bytes) -> bytes | None:

@@ -178,6 +178,7 @@ _REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
 # CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _CODINGS = b"accept-encoding"
+_NO_BODY = Framing.NONE  # an attribute of an Enum class costs as much as a call
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
 
 
@@ -381,8 +382,69 @@ class RequestParser:
         Raises:
             DownstreamError: With the status that the client is to get.
         """
-        parsed = self._parse_form(head, self._forms) if self._forms is not None else None
-        return self.parse_by_h11(head) if parsed is None else parsed
+        memo = self._forms
+        end = head.index(b"\r\n")
+        match = REQUEST_LINE.fullmatch(head, 0, end)
+        if (
+            memo is None
+            or match is None
+            or end > self._target_bytes_max
+            or (len(head) > FIELDS_COUNTED_FROM_BYTES and self._has_too_many_fields(head))
+        ):
+            return self.parse_by_h11(head)
+        # A head of plain lines, as far as is known.
+        pieces = _cut_request(head[end:-2])
+        values = pieces[2::3]
+        del pieces[2::3]
+        key = b"".join(pieces)
+        form = memo.young.get(key) or memo.get_old(key)
+        if form is None:
+            lines = lines_of(pieces)
+            if not lines or len(lines) > self._fields_max:
+                return self.parse_by_h11(head)
+            form = _RequestForm(
+                lines,
+                self._ends_here,
+                self._is_identity_field,
+                self._decodable,
+                self._variant_rules,
+                self._trusted,
+            )
+            memo.offer(key, form)
+        method, target = match.groups()
+        fields = form.fields(values)
+        variant_key = form.variant_key
+        if variant_key is None:
+            variant_key = form.filled_in_variant_key(fields)
+        if form.needs_full_parse or method in _REFUSED_METHODS:
+            try:
+                if not too_many_members(head):
+                    return self._head(method, target, True, form.raw(fields), fields)
+            except DownstreamError:
+                # Of several faults the long way may name another first. Told by it alone, a client
+                # cannot see which lines RETTER knows.
+                pass
+            return self.parse_by_h11(head)
+        return RequestHead(
+            method,
+            target,
+            True,
+            form.host,
+            fields,
+            _NO_BODY,
+            0,
+            form.keep_alive,
+            False,
+            b"",
+            form.conditional,
+            form.template.fill(head[: end + 2], values),
+            form.identity_fields(fields),
+            variant_key,
+            form.country,
+            tuple([fields[at][1] for at in form.id_places]) if form.id_places else (),
+            form.soft_at,
+            form.accepts_events,
+        )
 
     def parse_by_h11(self, head: bytes) -> RequestHead:
         """Do the same as `parse`, the long way."""
@@ -406,67 +468,6 @@ class RequestParser:
 
     def _has_too_many_fields(self, head: bytes) -> bool:
         return head.count(b"\r\n") - 2 > self._fields_max
-
-    def _parse_form(self, head: bytes, memo: FormMemo[_RequestForm]) -> RequestHead | None:
-        """Parse a head of plain lines; None if it is for h11 to judge."""
-        end = head.index(b"\r\n")
-        match = REQUEST_LINE.fullmatch(head, 0, end)
-        if match is None or end > self._target_bytes_max:
-            return None
-        if len(head) > FIELDS_COUNTED_FROM_BYTES and self._has_too_many_fields(head):
-            return None
-        pieces = _cut_request(head[end:-2])
-        values = pieces[2::3]
-        del pieces[2::3]
-        key = b"".join(pieces)
-        form = memo.young.get(key) or memo.get_old(key)
-        if form is None:
-            lines = lines_of(pieces)
-            if not lines or len(lines) > self._fields_max:
-                return None
-            form = _RequestForm(
-                lines,
-                self._ends_here,
-                self._is_identity_field,
-                self._decodable,
-                self._variant_rules,
-                self._trusted,
-            )
-            memo.offer(key, form)
-        method, target = match.groups()
-        fields = form.fields(values)
-        variant_key = form.variant_key
-        if variant_key is None:
-            variant_key = form.filled_in_variant_key(fields)
-        if form.needs_full_parse or method in _REFUSED_METHODS:
-            if too_many_members(head):
-                return None
-            try:
-                return self._head(method, target, True, form.raw(fields), fields)
-            except DownstreamError:
-                # Of several faults the long way may name another first. Told by it alone, a client
-                # cannot see which lines RETTER knows.
-                return None
-        return RequestHead(
-            method,
-            target,
-            True,
-            form.host,
-            fields,
-            Framing.NONE,
-            0,
-            form.keep_alive,
-            False,
-            b"",
-            form.conditional,
-            form.template.fill(head[: end + 2], values),
-            form.identity_fields(fields),
-            variant_key,
-            form.country,
-            tuple([fields[at][1] for at in form.id_places]) if form.id_places else (),
-            form.soft_at,
-            form.accepts_events,
-        )
 
     def _head(
         self,

@@ -71,6 +71,8 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
     return event
 
 
+# What an answer to an unsafe method names has changed too (RFC 9111 section 4.4).
+_PLACES = frozenset({b"location", b"content-location"})
 _JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
 
 # What is not part of a stored response. Upgrade, and Connection with it, is an offer of that one
@@ -98,6 +100,7 @@ class _ResponseForm:
         "forward",
         "keep_alive",
         "length_at",
+        "names_place",
         "needs_full_parse",
         "plain",
         "stored",
@@ -113,6 +116,7 @@ class _ResponseForm:
         self._cookies_at = [at for at, name in enumerate(names) if name == b"set-cookie"]
         self.keep_alive = b"close" not in connections
         self.undated = b"date" not in names
+        self.names_place = not _PLACES.isdisjoint(names)
         self.plain = not (self._cookies_at or self.undated or b"vary" in names)
         self.length_at = names.index(b"content-length") if b"content-length" in names else 0
         self.needs_full_parse = (
@@ -231,6 +235,7 @@ class ResponseParser:
             event_stream=False,
             plain=form.plain and _is_good(status),
             undated=form.undated,
+            names_place=form.names_place,
             compressible=compressible,
         )
 
@@ -305,6 +310,7 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
         event_stream=any(_is_event_stream(name, value) for name, value in fields),
         plain=framing is Framing.LENGTH and not undated and _is_plain(status, fields),
         undated=undated,
+        names_place=any(name in _PLACES for name, _ in fields),
         compressible=compressible,
     )
 

@@ -263,6 +263,8 @@ def invalidated_urls(
     if not 200 <= response.status < 400:
         return ()
     urls = [stored_url(request.host, request.target, rules)]
+    if not response.names_place:
+        return tuple(urls)
     for name in (b"location", b"content-location"):
         if location := response.first(name):
             target = _same_host_target(request, location)
