@@ -55,8 +55,8 @@ class Watch:
         before, totals = _totals(self.history.before()), _totals(self._last)
         over = self.incidents.note(self.situation, now, time.time(), before, totals)
         if over is not None:
-            for told in self.on_incident_over:
-                told(over)
+            for callback in self.on_incident_over:
+                callback(over)
 
     def look(self, now: float) -> Situation:
         """Return the situation at this moment."""
@@ -76,8 +76,8 @@ class Watch:
             self._state = self._services.breaker.circuit.state
             if found.row != before.row:
                 self.since = time.time()
-                for told in self.on_change:
-                    told(before, found)
+                for callback in self.on_change:
+                    callback(before, found)
         return self.situation
 
     def _is_told(self, before: Situation, found: Situation, now: float) -> bool:

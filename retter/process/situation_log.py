@@ -23,28 +23,28 @@ class SituationLog:
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        self._told = watch.situation  # the last that was written, or was not worth it
+        self._logged = watch.situation  # the last that was written, or was not worth it
         self._written_at = float("-inf")
         watch.on_incident_over.append(self.on_incident_over)
 
     def sentences(self, now: float) -> dict[str, Any]:
         """Return what the line of a change of the circuit says of the situation."""
         situation = self._watch.look(now)
-        self._told = situation
+        self._logged = situation
         return {"situation": situation.row, "now": situation.now}
 
     def on_second(self, now: float) -> None:
         """Write what is new."""
-        situation, told = self._watch.situation, self._told
-        if situation.row == told.row:
+        situation, logged = self._watch.situation, self._logged
+        if situation.row == logged.row:
             return
-        if not _is_worth_a_line(situation) and not _is_worth_a_line(told):
-            self._told = situation
+        if not _is_worth_a_line(situation) and not _is_worth_a_line(logged):
+            self._logged = situation
             return
-        worse = TONES.index(situation.tone) > TONES.index(told.tone)
+        worse = TONES.index(situation.tone) > TONES.index(logged.tone)
         if not worse and now - self._written_at < AGAIN_S:
             return
-        self._told, self._written_at = situation, now
+        self._logged, self._written_at = situation, now
         write = log.warning if situation.tone in ("note", "busy", "bad") else log.info
         write(
             "situation", row=situation.row, tone=situation.tone, now=situation.now,

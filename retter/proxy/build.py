@@ -98,21 +98,21 @@ def build_services(
     compression = Compression(store, worker, loop.time)
     configure_compression(compression, settings)
     breaker = CircuitBreaker(breaker_settings(settings), now, state_changed, secrets.tickets)
-    address = parse_upstream(settings.upstream)
-    pool = pool_class(
-        address,
-        lambda pool: upstream_connection(
+
+    def make_connection(pool: ConnectionPool) -> UpstreamConnection:
+        bytes_max = services.settings.head_bytes_max
+        return upstream_connection(
             counters,
             pool,
             loop,
             heads.response_memo,
             heads.response_parser,
-            services.settings.head_bytes_max,
+            bytes_max,
             services.http_date,
-        ),
-        loop,
-        **pool_options(settings),
-    )
+        )
+
+    address = parse_upstream(settings.upstream)
+    pool = pool_class(address, make_connection, loop, **pool_options(settings))
     clients = ClientRegistry(
         settings, loop, counters, peers, bound, lambda: pool.open + pool.dialling
     )

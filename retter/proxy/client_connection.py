@@ -201,7 +201,7 @@ class DownstreamConnection(Requester):
         self.out.open = False
         self.out.transport.abort()
 
-    def cut_off(self, *, reset: bool) -> None:
+    def close_midway(self, *, reset: bool) -> None:
         """Close in the middle of an answer; `reset` if nothing else tells that it is cut."""
         if reset:
             sock = self.out.transport.get_extra_info("socket")
@@ -243,8 +243,8 @@ class DownstreamConnection(Requester):
         services = self._services
         transport = cast("asyncio.Transport", transport)  # uvloop's is none
         self.out = ClientWriter(transport, services.counters.traffic)
-        told = self._peer_in_header
-        self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
+        named = self._peer_in_header
+        self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
         if not services.clients.accept(self):
             self.abort()
             return

@@ -415,7 +415,7 @@ class Delivery(Work):
         if client is not None:
             reset = self._relay.ends_with_connection()
             self._relay.stop_encoding()
-            client.cut_off(reset=reset)
+            client.close_midway(reset=reset)
 
     def _answer_from_store(self, reason: Reason, now: float, status: int) -> bool:
         """Answer from the store (`answer_instead`); False if nothing is stored for the client."""

@@ -29,19 +29,19 @@ LOOKS_MAX = 256
 
 def has_left(transport: "Transport") -> bool:
     """Whether the other side has closed its socket, and not only one half of it."""
-    told = transport.get_extra_info("socket")
-    if told is None:
+    sock = transport.get_extra_info("socket")
+    if sock is None:
         return False
     poll = select.poll()
-    # For nothing but what is always told: POLLHUP, that both directions are closed, and POLLERR.
-    poll.register(told.fileno(), 0)
+    # Only the events that are always reported: POLLHUP (both directions are closed) and POLLERR.
+    poll.register(sock.fileno(), 0)
     return bool(poll.poll(0))
 
 
 def needs_probe(transport: "Transport") -> bool:
     """Whether only a reset will tell: the kernel knows the other end of a Unix socket itself."""
-    told = transport.get_extra_info("socket")
-    return told is None or told.family != socket.AF_UNIX
+    sock = transport.get_extra_info("socket")
+    return sock is None or sock.family != socket.AF_UNIX
 
 
 class Client(Protocol):

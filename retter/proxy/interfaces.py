@@ -161,5 +161,5 @@ class Client(ABC):
         """Close at once; what the client has got so far is all there is."""
 
     @abstractmethod
-    def cut_off(self, *, reset: bool) -> None:
+    def close_midway(self, *, reset: bool) -> None:
         """Close in the middle of an answer; `reset` if nothing else shows that it is cut."""

@@ -130,19 +130,19 @@ class LearntKeeper:
 def _as_json(facts: Facts, now: float) -> list[Any]:
     """Return what is known of a value, with how long ago it was replaced."""
     value, place, parent, continued, heirs, replaced_at = facts
-    told = None
+    place_row = None
     if place is not None:
         earlier = [[_text(lineage), until] for lineage, until in place.earlier]
-        told = [_text(place.lineage), place.generation, earlier]
+        place_row = [_text(place.lineage), place.generation, earlier]
     ago_s = None if isinf(replaced_at) else round(now - replaced_at, 1)
-    return [_text(value), told, _text(parent), continued, [_text(one) for one in heirs], ago_s]
+    return [_text(value), place_row, _text(parent), continued, [_text(one) for one in heirs], ago_s]
 
 
 def _as_facts(row: Any, now: float) -> Facts:
-    value, told, parent, _, heirs, ago_s = row
+    value, place_row, parent, _, heirs, ago_s = row
     place = None
-    if told is not None:
-        lineage, generation, earlier = told
+    if place_row is not None:
+        lineage, generation, earlier = place_row
         known = tuple([(_owner(one), int(until)) for one, until in earlier])
         place = Place(_owner(lineage), int(generation), known)
     replaced_at = inf if ago_s is None else now - max(0.0, float(ago_s))

@@ -357,11 +357,11 @@ def answer_impatiently(
     shown = shown_to(services, parsed, stored)
     if shown is None:
 
-        def told(shown: StoredResponse | None) -> None:
+        def made(shown: StoredResponse | None) -> None:
             if isinstance(permit.holder, Work):  # perhaps another by now, or nobody
                 permit.holder.form_made(shown, services.loop.time())
 
-        services.decoding.make(parsed.identity, stored, told)
+        services.decoding.make(parsed.identity, stored, made)
         return StandIn.AWAITED
     answer_with(services, client, parsed, shown, Reason.PATIENCE, now, began_at)
     return StandIn.WRITTEN

@@ -120,5 +120,5 @@ class Ticker:
             services.bound.sweep(now)
         if services.learnt is not None:
             services.learnt.tick(now)
-        for told in self.on_second:
-            told(now)
+        for callback in self.on_second:
+            callback(now)

@@ -50,8 +50,8 @@ class TLSConnection(Preamble):
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        told = self._peer_in_header
-        self.peer = peer_name(transport.get_extra_info("peername")) if told is None else told
+        named = self._peer_in_header
+        self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
         if self._begin(transport) and self._transport is not None:
             self._transport.pause_reading()  # what the client sends is for the handshake to read
             self._task = start_task(

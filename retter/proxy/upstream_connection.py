@@ -203,11 +203,11 @@ class UpstreamConnection:
     def has_unread(self) -> bool:
         """Return whether the socket has unread bytes or EOF."""
         assert self._transport is not None
-        told = self._transport.get_extra_info("socket")
-        if told is None:
+        sock = self._transport.get_extra_info("socket")
+        if sock is None:
             return False
         poll = select.poll()
-        poll.register(told.fileno(), select.POLLIN)
+        poll.register(sock.fileno(), select.POLLIN)
         return bool(poll.poll(0))
 
     def hand_over(self, sink: BodySink) -> None:

@@ -189,7 +189,7 @@ class OwnerRules:
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
     variant_rules: VariantRules = field(init=False, repr=False, compare=False)
-    names_told: bool = field(init=False)  # an operator says which cookies are sessions
+    names_configured: bool = field(init=False)  # an operator says which cookies are sessions
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
 
@@ -229,7 +229,7 @@ class OwnerRules:
             or Lineages(lambda number: _digest(self, [(b"N", self.origin, b"%d" % number)])),
         )
         fill(self, "variant_rules", VariantRules(tuple(map(bytes.lower, self.vary_on))))
-        fill(self, "names_told", self.session_cookies != DEFAULT_SESSION_COOKIES)
+        fill(self, "names_configured", self.session_cookies != DEFAULT_SESSION_COOKIES)
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
         fill(self, "is_never_stored", target_matcher(self.never_store))
 
@@ -396,7 +396,7 @@ def _owner_of_counted(
     seen = rules.seen
     sessions: list[tuple[bytes, bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes, bytes]] = []
-    known, rolls = rules.names_told, bool(rules.rolling_cookies)
+    known, rolls = rules.names_configured, bool(rules.rolling_cookies)
     for kind, name, value in telling:
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             known = known or name in seen.names or (rolls and rules.is_rolling(name))
@@ -508,7 +508,7 @@ def _owner(
         if shared and _digest(rules, alone) in shared:
             marked = []
             session = bool(url_sessions)  # a flag of many visitors
-        elif rules.names_told or any(
+        elif rules.names_configured or any(
             name in rules.seen.names or rules.is_rolling(name) for name, _ in cookies.sessions
         ):
             who = alone

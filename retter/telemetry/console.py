@@ -73,9 +73,9 @@ def _serving(record: Record) -> str:
 
 
 def _circuit(record: Record) -> str:
-    told = f" {record['now']}" if "now" in record else ""
+    now = f" {record['now']}" if "now" in record else ""
     times = f" after {record['changes']} changes" if "changes" in record else ""
-    return f"Circuit {record['after']}{times}.{told}"
+    return f"Circuit {record['after']}{times}.{now}"
 
 
 def _digest(record: Record) -> str:
