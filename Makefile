@@ -25,7 +25,7 @@ PIP_FAILED := { echo; \
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting simulate overload crawl \
+.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting simulate takeover overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
 	reference deb deb-test tutorial-test site dist dist-test requirements \
 	clean distclean
@@ -144,6 +144,9 @@ lasting: $(VENV)/.stamp-test ## what the store on disk costs and survives
 
 simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 	$(BIN)/python -m benchmarks.simulation $(ARGS)
+
+takeover: $(VENV)/.stamp-run ## what visitors get while one process follows another
+	@exec $(BIN)/python -m benchmarks.overload.takeover $(ARGS)
 
 overload: $(VENV)/.stamp-run ## RETTER and its peers under overload, over real sockets
 	$(BIN)/python -m benchmarks.overload $(ARGS)

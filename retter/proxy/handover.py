@@ -37,8 +37,9 @@ from retter.proxy.state_link import Kind, StateLink
 from retter.store.handover import SlotReader, SlotWriter
 from retter.store.lineage import Facts, Place
 from retter.store.owner import OWNER_BYTES
+from retter.store.record import AGE_MAX, BODY, HEAD, INCOMPLETE, SUPERSEDED, VARIANT_KEY
 from retter.store.sessions import NAMES_LEARNT_MAX, SHARED_MAX
-from retter.store.write_behind import Removals
+from retter.store.write_behind import Removals, Slot
 
 # So long the loop is held at a time. The last step of a slice may take as long again.
 SLICE_S: Final = 0.001
@@ -250,6 +251,8 @@ class Giver(_End):
         self.held_s_max = 0.0  # the longest slice
         self.link.send(Kind.SECRETS, services.secrets.packed())
         link.start(services.loop)
+        # From here on the disk is not told what is stored: the successor will tell it.
+        self.follow()
 
     def changed(self, key: bytes) -> None:
         """Something else is stored under a key now, or nothing."""
@@ -264,7 +267,6 @@ class Giver(_End):
     def on_frame(self, kind: int, payload: bytes) -> None:
         """Take what the successor says."""
         if kind == Kind.WANT:
-            self.follow()
             if self._memory_fd < 0:
                 self._no_snapshot()
                 return
@@ -381,8 +383,9 @@ class Giver(_End):
         marks = store.marks_of(key)
         now = self._loop.time()
         for is_slot, payload in self._slots.write(key, slot, marks, now, for_disk=is_new):
-            # What has changed since its first piece is sent anew, or was taken back.
-            if is_slot and store.all_slots().get(key, ()) != slot:
+            if is_slot and not _is_same(slot, store.all_slots().get(key, ())):
+                # It has changed since its first piece, or was taken back.
+                self._dirty[key] = None
                 return
             self._send(Kind.SLOT if is_slot else Kind.PIECE, payload)
             yield
@@ -614,6 +617,15 @@ class Taker(_End):
         if not self._applies:
             self._own.add(removals)
         super().removed(removals)
+
+
+def _is_same(slot: Slot, later: Slot) -> bool:
+    """Return whether a slot has not changed but for the time of its responses."""
+    return len(slot) == len(later) and all(
+        one[place] == other[place]
+        for one, other in zip(slot, later, strict=True)
+        for place in (HEAD, BODY, SUPERSEDED, AGE_MAX, VARIANT_KEY, INCOMPLETE)
+    )
 
 
 def frames_in(data: memoryview) -> Iterator[tuple[int, bytes]]:

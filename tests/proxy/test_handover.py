@@ -15,11 +15,12 @@ from retter.base.frames import PREAMBLE, VERSION, FrameWriter
 from retter.breaker import Mode, State
 from retter.breaker.states import Signal
 from retter.proxy import handover
-from retter.proxy.follower import Follower
+from retter.proxy.follower import _NOTHING, Follower
 from retter.proxy.handover import Giver, Taker, make_memory, read_secrets
 from retter.proxy.secrets import Secrets
 from retter.proxy.state_link import Kind, StateLink
 from retter.store.record import BODY, FORMS, HEAD, NO_STORE, SUPERSEDED
+from retter.store.write_behind import WriteBehind
 from tests.support.harness import FakeLoop, FakeProxy, body_of, get, reply, status_of
 
 ALICE = {"Cookie": "PHPSESSID=alice-0123456789abcdef"}
@@ -360,7 +361,66 @@ def test_a_newer_page_is_not_replaced_by_an_older_one() -> None:
     in_loop(main)
 
 
-OPERATIONS = ["store", "store large", "own", "change", "purge", "logout", "empty", "wait", "wait"]
+def test_a_page_that_is_stored_again_while_it_is_told_is_not_lost() -> None:
+    async def main() -> None:
+        before = old()
+        fetch(before, "/large", "page" * 200_000)
+        pair = Pair(before)
+        sent = pair.giver._send
+        stored_again = 0
+
+        def send(kind: Kind, payload: bytes) -> None:
+            nonlocal stored_again
+            sent(kind, payload)
+            if kind == Kind.PIECE and stored_again < 3:
+                stored_again += 1
+                before.loop.now += 0.01
+                body = "page" * 200_000 if stored_again < 3 else "another"
+                fetch(before, "/large", body)
+
+        pair.giver._send = send  # type: ignore[method-assign]
+        await pair.load()
+        await pair.settle()
+        assert stored_again == 3
+        assert stored(pair.after) == stored(before)
+        pair.close()
+
+    in_loop(main)
+
+
+def test_the_successors_disk_is_told_what_the_old_one_was_not() -> None:
+    """The old process writes no more from the moment that its successor is started."""
+
+    async def main() -> None:
+        before = old()
+        fetch(before, "/early")
+        pair = Pair(before)
+        fetch(before, "/late")
+        fetch(before, "/secret", headers={"Cache-Control": "no-store"})
+        behind = WriteBehind(_NOTHING)
+        pair.after.services.store.put_behind(behind)
+        await pair.load()
+        batch = behind.take()
+        assert batch is not None
+        assert [key[-5:] for key, waits in batch.slots.items() if waits.slot] == [b"/late"]
+        assert len(stored(pair.after)) == 3
+        pair.close()
+
+    in_loop(main)
+
+
+OPERATIONS = [
+    "store",
+    "store same",
+    "store large",
+    "own",
+    "change",
+    "purge",
+    "logout",
+    "empty",
+    "wait",
+    "wait",
+]
 
 
 @given(
@@ -391,6 +451,8 @@ def test_whatever_happens_during_the_handover_both_have_the_same(
     async def do(proxy: FakeProxy, operation: str, number: int, count: int) -> None:
         if operation == "store":
             fetch(proxy, f"/{number}", f"page {count}")
+        elif operation == "store same":
+            fetch(proxy, f"/{number}", "always the same")
         elif operation == "store large":
             fetch(proxy, f"/{number}", f"page {count}" * 60_000)
         elif operation == "own":

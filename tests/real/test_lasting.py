@@ -108,6 +108,8 @@ def test_a_successor_has_what_was_stored_and_learnt(
             eventually(lambda: not proxy.alive or load.failures, "the old one ends")
         assert load.failures == []
         _, second = (one["pid"] for one in serving(proxy, 2))
+        taken = next(one for one in proxy.records() if one["event"] == "taken-over")
+        assert taken["entries"] >= 2, "what is in memory comes from the other's memory"
         assert (store / "learnt").stat().st_size > 100
         mortal.kill()
         assert fetch(port, "GET", "/page").stored
