@@ -400,7 +400,7 @@ def test_the_successors_disk_is_told_what_the_old_one_was_not() -> None:
         behind = WriteBehind(_NOTHING)
         pair.after.services.store.put_behind(behind)
         await pair.load()
-        batch = behind.take()
+        batch = behind.take(before.loop.now)
         assert batch is not None
         assert [key[-5:] for key, waits in batch.slots.items() if waits.slot] == [b"/late"]
         assert len(stored(pair.after)) == 3
