@@ -121,8 +121,8 @@ def begin(
     entry = services.store.find(identity, parsed.head, now)  # as entry_to_spare, without its call
     if entry is not None and entry[CODING]:
         entry = if_readable(services, parsed, entry)
-    age_s: float | None = None if entry is None else now - entry[STORED_AT]
-    kind, awaited = parsed.kind, NOT_AWAITED
+    kind = parsed.kind
+    awaited = NOT_AWAITED
     if parsed.asks_events:
         who = services.peers.client_of(client.forwarding, parsed)
         awaited = services.awaited_streams.begin(identity.route, who, now)
@@ -132,15 +132,20 @@ def begin(
     number = (
         services.peers.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
     )
-    breaker, route, key = services.breaker, identity.route, identity.key
+    breaker = services.breaker
     decision: Permit | Rejection | None = None
     if breaker.circuit.fast_path:
-        decision = breaker.admit_at_once(now, kind, route, key, age_s is not None, number)
+        decision = breaker.admit_at_once(
+            now, kind, identity.route, identity.key, entry is not None, number
+        )
     if decision is None:
         asker = None  # is found out when there may be too little for all
-        if breaker.wants_asker(age_s is not None):
+        if breaker.wants_asker(entry is not None):
             asker = services.turns.asker_of(forwarding, parsed, number, now)
-        decision = breaker.admit_by_rules(now, kind, route, key, age_s, number, asker)
+        age_s: float | None = None if entry is None else now - entry[STORED_AT]
+        decision = breaker.admit_by_rules(
+            now, kind, identity.route, identity.key, age_s, number, asker
+        )
     if isinstance(decision, Permit):
         exchange: Exchange | None = None
         try:

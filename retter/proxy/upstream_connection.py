@@ -494,7 +494,8 @@ class UpstreamConnection:
         self._framing = None
         self._decoder = None
         if self._keep_alive and self.request_complete and not (self.closed or self._left_alone):
-            self.resume_reading()  # a pooled connection goes back reading
+            if self._paused:
+                self.resume_reading()  # a pooled connection goes back reading
             self.reused = True
             if self.bound:
                 self.idle_since = now
