@@ -90,7 +90,7 @@ class History:
     def now(self, now: float, *, whole: bool = False) -> Sample:
         """Return the counters at this moment; the latencies, a histogram a route, if `whole`."""
         services, counters = self._services, self._services.counters
-        breaker, store = services.breaker, services.store.stats()
+        breaker = services.breaker
         figures = breaker.snapshot(now)
         return Sample(
             at=now,
@@ -104,7 +104,7 @@ class History:
             spared=spared(counters),
             errors=tuple(counters.upstream_errors.values()),
             would_shed=figures.would_shed + figures.would_reject + figures.would_queue,
-            evicted=store["evicted_budget"],
+            evicted=services.store.crowding()[0],
             turned_away=counters.connections_refused + counters.connections_evicted,
             log_lost=counters.access_lines_dropped + lines_dropped(),
             memory_errors=counters.memory_errors,

@@ -5,7 +5,6 @@ The sentences are situation.py's; here are the figures that they follow from.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from itertools import islice
 from typing import Any, Final
 
@@ -91,7 +90,17 @@ class Watch:
 
     def document(self, now: float) -> dict[str, Any]:
         """Return the situation as JSON can write it."""
-        return {**asdict(self.look(now)), "since": round(self.since, 3)}
+        told = self.look(now)
+        return {
+            "row": told.row,
+            "tone": told.tone,
+            "now": told.now,
+            "visitors": told.visitors,
+            "retter": told.retter,
+            "you": told.you,
+            "also": list(told.also),
+            "since": round(self.since, 3),
+        }
 
     # -- the figures --------------------------------------------------------------------------
 
@@ -100,7 +109,6 @@ class Watch:
         breaker, pool, clients = services.breaker.snapshot(now), services.pool, services.clients
         forced, forced_s = self._controls.forced(now)
         _, paused_s = self._controls.paused(now)
-        store = services.store.stats()
         errors = {
             name: count - old
             for name, count, old in zip(_REASONS, sample.errors, then.errors, strict=True)
@@ -137,7 +145,7 @@ class Watch:
             idle_s=now - self._asked_at,
             heaviest=self._heaviest(now, breaker.state),
             would_shed=sample.would_shed - then.would_shed,
-            store_full=store["bytes_used"] / max(1, store["bytes_max"]),
+            store_full=services.store.crowding()[1],
             evicted=sample.evicted - then.evicted,
             no_descriptors=errors.get(_NO_DESCRIPTORS, 0) + (turned_away if scarce else 0),
             turned_away=0 if scarce else turned_away,

@@ -599,3 +599,8 @@ class ResponseStore:
         counts.evicted_budget = shelves.evicted_budget
         counts.evicted_share = shelves.evicted_share
         return asdict(counts)
+
+    def crowding(self) -> tuple[int, float]:
+        """Return how many responses were evicted for want of memory, and the share of it in use."""
+        shelves = self._shelves
+        return shelves.evicted_budget, shelves.bytes_used / max(1, self._counts.bytes_max)

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from retter.admin.history import _sorted
+from retter.admin.turns import heaviest_client
 from retter.base.reason import Reason
 from retter.breaker import Asker, Permit, Phase
 from retter.breaker.baseline import Baseline
@@ -152,3 +153,18 @@ def test_the_access_log_has_the_lane(tmp_path: Any) -> None:
     assert lanes["/7"] == "heavy"
     assert lanes["/read"] == "stranger"
     assert not any("retter_turn" in str(line) for line in lines)
+
+
+def test_a_client_that_has_most_of_the_work_is_named_in_the_situation() -> None:
+    """One that is alone is not: nobody else is there who could want a share."""
+    with crawled() as (admin, proxy):
+        fairness = proxy.services.breaker.circuit.fairness
+        assert fairness is not None
+        assert heaviest_client(proxy.services, proxy.loop.now) is not None
+        for _ in range(11):
+            proxy.upstream.sends(reply(b"done"))
+            proxy.advance(0.2)
+        name, share = heaviest_client(proxy.services, proxy.loop.now) or ("", 0.0)
+        assert name == "gptbot" and 0 < share <= 1
+    with admin_of() as admin:
+        assert heaviest_client(admin.proxy.services, 0.0) is None

@@ -207,3 +207,62 @@ def test_history_is_kept_in_three_steps(admin: FakeAdmin) -> None:
     assert (month["step_s"], len(month["fresh"])) == (900, 1)
     assert day["fresh"][0] == pytest.approx(1 / 60, abs=0.01)
     assert month["state"] == ["CLOSED"]
+
+
+# RETTER's own house
+
+
+def count_up(admin: FakeAdmin, what: str) -> None:
+    services = admin.proxy.services
+    counters = services.counters
+    if what == "log lost":
+        counters.access_lines_dropped += 3
+    elif what == "no room":
+        counters.connections_refused += 2
+    elif what == "no descriptors":
+        services.clients.descriptors_max = 1
+        admin.proxy.client()
+        counters.connections_evicted += 1
+    elif what == "no memory":
+        counters.memory_errors += 1
+    elif what == "late":
+        admin.proxy.proxy.ticker.loop_lag_s = 0.3
+    elif what == "store full":
+        shelves: Any = services.store._shelves
+        shelves.evicted_budget += 5
+        shelves.bytes_used = services.settings.store_memory_bytes
+
+
+@pytest.mark.parametrize(
+    "what", ["log lost", "no room", "no descriptors", "no memory", "late", "store full"]
+)
+def test_what_retter_lacks_is_told_for_ten_seconds(admin: FakeAdmin, what: str) -> None:
+    count_up(admin, what)
+    assert situation(admin)["row"] == what
+    admin.proxy.services.clients.descriptors_max = 0
+    admin.proxy.advance(10 + CALMER_S + 2)
+    assert situation(admin)["row"] != what
+
+
+class Disk:
+    """As much of a store on disk as the situation follows from."""
+
+    trouble = last_failure = set_aside = ""
+    commit_failures = 0
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+
+def test_what_becomes_of_the_store_on_disk_is_told(admin: FakeAdmin) -> None:
+    services: Any = admin.proxy.services
+    disk = services.disk = Disk()
+    disk.set_aside = "its head is damaged"
+    assert situation(admin)["now"].endswith("set aside: its head is damaged.")
+    disk.commit_failures, disk.last_failure = 1, "no space left on device"
+    assert situation(admin)["now"] == "The store on disk is not written: no space left on device."
+    disk.trouble = "the map cannot be read"
+    found = situation(admin)
+    assert found["now"] == "The store on disk is not written: the map cannot be read."
+    assert found["also"] == ["The store on disk was broken and was set aside: its head is damaged."]
+    services.disk = None
