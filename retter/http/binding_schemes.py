@@ -1,4 +1,4 @@
-"""Authentication schemes after which a connection is one person's (RFC 4559)."""
+"""Authentication schemes that authenticate a connection instead of a request (RFC 4559)."""
 
 from retter.base.limits import LIST_MEMBERS_MAX
 from retter.http.message import Fields
@@ -8,10 +8,10 @@ _SCHEME_BYTES_MAX = 10
 
 
 def names_binding_scheme(fields: Fields, name: bytes) -> bool:
-    """Return whether a field of that lower-case name speaks of such a scheme.
+    """Return whether a field of that lower-case name contains such a scheme.
 
-    Of a field with several challenges, each is looked at (RFC 9110 section 11.6.1). One with more
-    than are looked at is taken for such a scheme.
+    A field may contain several challenges (RFC 9110 section 11.6.1), and all are checked. A field
+    with too many of them counts as one that contains such a scheme.
     """
     for field_name, value in fields:
         if field_name == name:

@@ -1,6 +1,6 @@
 """Cache-Control read as a careful shared cache reads it (RFC 9111 section 5.2, RFC 5861).
 
-Where a field is malformed or says a thing twice, the reading that stores or serves less counts.
+If a field is malformed or repeats a directive, the meaning that stores or serves less counts.
 """
 
 import re
@@ -47,8 +47,7 @@ _UNREADABLE: Final = CacheControl(
 )
 
 
-# A site has few distinct ones. A longer value is read anew each time: a stranger's may be as long
-# as a head.
+# Longest value that is memoised. A site has few distinct ones, and a stranger's may be very long.
 _REMEMBERED_MAX: Final = 256
 _REMEMBERED_BYTES_MAX: Final = 256
 
@@ -74,7 +73,8 @@ def _read(value: bytes) -> CacheControl:
         position = _after_separators(value, directive.end())
     return CacheControl(
         no_store=b"no-store" in found,
-        # With field names these forbid only those fields; a cache may take them as bare ones.
+        # With field names, these forbid only those fields. A cache may treat them as if they had
+        # none.
         no_cache=b"no-cache" in found,
         private=b"private" in found,
         public=b"public" in found,
@@ -153,8 +153,8 @@ def shared_may_store(
     return explicit or control.s_maxage_s is not None or status in _HEURISTICALLY_CACHEABLE
 
 
-# The registered ones (RFC 9110 section 16.6.1) and their aliases. Others are never asked for: some
-# applications put a character set there, or a word for none (`utf-8`, `binary`, `aws-chunked`).
+# The registered codings (RFC 9110 section 16.6.1) and their aliases. Other words are not codings:
+# some applications write a character set or a word for none (`utf-8`, `binary`, `aws-chunked`).
 _CODINGS: Final = frozenset(
     (
         b"aes128gcm",
@@ -174,7 +174,7 @@ _CODINGS: Final = frozenset(
 
 
 def coding_of(value: bytes) -> bytes:
-    """Return Content-Encoding in lower case, without what is no coding."""
+    """Return Content-Encoding in lower case, without words that are no codings."""
     if not value:
         return b""
     codings = [coding.strip(b" \t") for coding in value.lower().split(b",")]

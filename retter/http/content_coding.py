@@ -1,8 +1,8 @@
-"""Which content coding an answer gets (RFC 9110 sections 8.4 and 12.5.3), from heads alone.
+"""The content coding of a response (RFC 9110 sections 8.4 and 12.5.3), from heads alone.
 
-Here stands what a client accepts, what the application is asked for, which answers gain by being
-compressed, and what their heads say then. The compressing itself is compressors.py; when it is
-done, and where the result is kept, pipeline.py.
+This module decides what a client accepts, what the application is asked for, which responses are
+worth compressing, and how their heads change. compressors.py compresses; pipeline.py decides when,
+and keeps the results.
 """
 
 import re
@@ -23,8 +23,8 @@ nothing (docs/compression.md has the figures)."""
 STORED_CODINGS: Final = (b"br", b"zstd", b"gzip")
 """The same for stored bodies, which are compressed once: the smallest first."""
 
-# Browsers send 23 octets. A longer value is read anew each time, so that strangers cannot have
-# more than some tens of kilobytes remembered.
+# Longest value that is memoised: browsers send 23 octets. So all memoised values together take
+# some tens of kilobytes at most.
 _REMEMBERED_BYTES_MAX: Final = 128
 _REMEMBERED_MAX: Final = 256
 
@@ -57,8 +57,8 @@ def canonical(coding: bytes) -> bytes:
 def weights(value: bytes) -> Mapping[bytes, int]:
     """Read Accept-Encoding: the weight of each coding in thousandths, 0 is not acceptable.
 
-    A malformed member accepts nothing; of a coding named twice the first counts. More members than
-    are read accept nothing, either.
+    A malformed member accepts nothing. If a coding is named twice, the first counts. A field with
+    too many members accepts nothing.
     """
     return _remembered(value) if len(value) <= _REMEMBERED_BYTES_MAX else _read(value)
 
@@ -91,8 +91,8 @@ class Negotiator:
     """Chooses codings for clients.
 
     Args:
-        codings: What may be chosen, in our order of preference; empty chooses nothing.
-        excluded: Tells the paths whose answers are never compressed.
+        codings: The codings to choose from, in order of preference; empty: none.
+        excluded: Returns whether the responses of a path are never compressed.
     """
 
     __slots__ = ("_accepted", "_codings", "_excluded")
@@ -105,11 +105,11 @@ class Negotiator:
         self._accepted = lru_cache(_REMEMBERED_MAX)(self._choose)
 
     def accepted(self, request: RequestHead) -> Accepted:
-        """Return what this request's answer may be coded in.
+        """Return the codings for the response to this request.
 
-        Nothing for HTTP/1.0, whose clients are too old or too simple, nor for a Range: its octets
-        are those of the representation as the application has it. Nor for who forbids it (RFC 9111
-        section 5.2.1.6).
+        There are none for HTTP/1.0, whose clients are too old or too simple, and none for a Range:
+        its octets count in the representation of the application. There are none if the request
+        forbids a transformation (RFC 9111 section 5.2.1.6).
         """
         if not request.http11 or request.method == b"HEAD":
             return IDENTITY
@@ -128,15 +128,15 @@ class Negotiator:
             return True
         if b"%" not in path and b"//" not in path:
             return False
-        # As applications read it: whoever attacks a page by its compressed size (BREACH) makes his
-        # victim ask for it, and would choose a spelling that is not excluded.
+        # Decoded, as applications read it: an attacker who measures compressed sizes (BREACH) makes
+        # a victim request the page, and would choose a spelling that is not excluded.
         return bool(self._excluded(_SLASHES.sub(b"/", unquote_to_bytes(path))))
 
     def _choose(self, value: bytes) -> Accepted:
         found = weights(value)
         any_other = found.get(b"*", 0)
-        # A coding that the client names below identity is worse to it than none. Where identity
-        # is not named it has no weight of its own to compare with.
+        # A coding with a lower weight than identity is worse for the client than none. If identity
+        # is not named, it has no weight to compare with.
         least = max(1, found.get(b"identity", 0))
 
         def best(order: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -157,14 +157,14 @@ class Negotiator:
 def reduced_accept_encoding(lines: Sequence[bytes], decodable: Collection[bytes]) -> list[bytes]:
     """Return a client's Accept-Encoding without the codings that cannot be decoded here.
 
-    One representation of a page is stored, as the application sent it. It is of use to every
-    client only if it can be decoded for those that do not accept its coding. What is left keeps
-    its octets; a value that loses nothing is the same object.
+    One representation of a page is stored, as the application sent it. It serves every client
+    only if it can be decoded for clients that do not accept its coding. The remaining members keep
+    their octets. A value without a change is the same object.
 
     Args:
         lines: The values of all field lines: together they are one list (RFC 9110 section 5.3).
-            As many are returned. One that has lost everything is empty if another says something,
-            as identity would mean that it is as welcome as what the other names.
+            As many are returned. A line that loses all its members becomes empty, if another line
+            has some: "identity" would give it the same weight as theirs.
     """
     whole = b",".join(lines)
     if whole.count(b",") >= LIST_MEMBERS_MAX:
@@ -186,7 +186,7 @@ def _reduced(value: bytes, named: Mapping[bytes, int], decodable: Collection[byt
                 continue  # malformed: it accepts nothing
             kept.append(member)
         elif match[1] == b"*":
-            # "Any other": only of those that can be decoded, and gzip is what there is of them.
+            # "*" means any other coding. Of the decodable ones, that is gzip.
             if not named[b"*"]:
                 kept.append(member)
             elif b"gzip" not in named:
@@ -202,7 +202,7 @@ def _reduced(value: bytes, named: Mapping[bytes, int], decodable: Collection[byt
 
 
 class Eligibility(NamedTuple):
-    """Which answers gain by being compressed. `is_type` takes a lower-case media type."""
+    """The responses that are worth compressing. `is_type` takes a lower-case media type."""
 
     is_type: Callable[[bytes], object]
     bytes_min: int = 300
@@ -228,7 +228,7 @@ def compressible_status(status: int) -> bool:
 
 
 def forbids_coding(name: bytes, value: bytes) -> bool:
-    """Return whether a field of an answer says that its body is to be left alone."""
+    """Return whether a field of a response forbids to code its body."""
     if name == b"content-encoding" or name == b"content-range":
         return True
     return name == b"cache-control" and parse_cache_control(value).no_transform
@@ -246,8 +246,8 @@ def varies_already(name: bytes, value: bytes) -> bool:
 
 VARY_LINE: Final = b"Vary: Accept-Encoding\r\n"
 
-# True of the octets before coding only. Accept-Ranges offers parts of them by their place, and
-# what the client has are others.
+# Fields that describe the octets before coding. Accept-Ranges offers parts of them by position, and
+# the client has other octets.
 _OF_IDENTITY: Final = (
     b"content-length:",
     b"content-md5:",
@@ -294,15 +294,15 @@ def kept_when_coded(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, by
 # -- tags that come back --------------------------------------------------------------------------
 
 _WEAK_TAG: Final = re.compile(rb"W/(\"[!#-~\x80-\xff]*+\")")
-# If-Range is left alone: a part of the application's octets would not continue coded ones, and a
-# weak tag never matches there (RFC 9110 section 13.1.5).
+# If-Range is not changed: a part of the application's octets cannot continue coded ones, and a weak
+# tag never matches there (RFC 9110 section 13.1.5).
 _TAG_LINES: Final = re.compile(rb"(?<=\r\n)(?:if-none-match|if-match):[^\r]*+", re.IGNORECASE)
 
 
 class WeakenedTags:
-    """The entity-tags that RETTER has weakened, to tell them from those that came weak.
+    """The entity tags that RETTER has weakened, to distinguish them from originally weak ones.
 
-    Bounded by turns like heads.HeadMemo. A tag that is forgotten costs a 200 where a 304 would do.
+    Their number is bounded as in memo.HeadMemo. A forgotten tag costs a 200 instead of a 304.
     """
 
     __slots__ = ("_max", "_old", "_young")
@@ -326,25 +326,25 @@ class WeakenedTags:
         return match[1] if mark in self._young or mark in self._old else match[0]
 
     def restored(self, head: bytes) -> bytes:
-        """Return a request's head with these tags as the application knows them.
+        """Return a request's head with these tags in the application's form.
 
-        In If-None-Match, and in If-Match too: the client means the state that it was shown.
+        In If-None-Match and If-Match, the client means the state that it received.
         """
         tags = head.count(b'W/"')
         if not tags or tags > LIST_MEMBERS_MAX:
-            return head  # of so many none is known to us
+            return head  # too many: no client got them from RETTER
         return _TAG_LINES.sub(lambda line: _WEAK_TAG.sub(self._original, line[0]), head)
 
     def shown(self, head: bytes, asked: bytes, *, varies: bool) -> bytes:
-        """Return the head of a 304 with the tag that its client knows, if that is a weakened one.
+        """Return the head of a 304 with the tag that its client has, if that is a weakened one.
 
-        A client gives the response that it has the fields of the 304 (RFC 9111 section 3.2): by the
-        application's own tag it would later continue coded octets with others.
+        A client copies the fields of the 304 to its response (RFC 9111 section 3.2). With the
+        application's strong tag, it could later continue coded octets with others.
 
         Args:
-            head: Of the 304, as lines.
+            head: The head of the 304, as lines.
             asked: The head of the client's request.
-            varies: The 304 says already that it varies by Accept-Encoding.
+            varies: The 304 has a Vary with Accept-Encoding already.
         """
         coded = coded_head(head)
         mark = hash(coded.strong_etag)

@@ -1,8 +1,7 @@
-"""Octets that have come on a connection before they can be used: part of a head, or whole requests.
+"""Received octets that are not used yet: a part of a head, or several requests.
 
-A peer may send them one at a time, or very many small requests at once. So what has been looked at
-is not looked at again with each octet that follows, and what is left is not copied for each request
-that is taken.
+A peer may send one octet at a time, or very many small requests at once. So octets that have been
+searched are not searched again, and the rest is not copied for each request that is taken out.
 """
 
 from collections.abc import Callable
@@ -10,34 +9,34 @@ from collections.abc import Callable
 from retter.base.errors import BadRequest
 
 _END_OF_HEAD = b"\r\n\r\n"
-# Of what has been checked before, so much is looked at again: the longest fault has three octets.
+# This many checked octets are checked again with the next ones: the longest fault has three octets.
 _OVERLAP = 2
 _CR, _LF = b"\r\n"
 
 
 class ReadBuffer:
-    """Collects octets, and knows whether a head has ended in them.
+    """Collects octets, and knows whether they contain the end of a head.
 
     Args:
-        data: What has come first.
-        begin: Where in it that begins; what stands before has been used.
-        checked: Its lines have been looked at.
+        data: The first octets.
+        begin: The index of the first unused octet in them.
+        checked: Their lines have been checked.
     """
 
     __slots__ = ("_begin", "_checked", "_heads", "_octets", "_searched")
 
     def __init__(self, data: bytes, begin: int = 0, *, checked: bool = False) -> None:
-        self._octets: bytes | bytearray = data  # a bytearray as soon as more has come
+        self._octets: bytes | bytearray = data  # a bytearray as soon as more octets arrive
         self._begin = begin
-        self._searched = begin  # up to here each end of a head has been counted
-        self._heads = 0  # as many as have been
+        self._searched = begin  # ends of heads have been counted up to here
+        self._heads = 0  # the number of those ends
         self._checked = len(data) if checked else begin
 
     def __len__(self) -> int:
         return len(self._octets) - self._begin
 
     def add(self, data: bytes) -> None:
-        """Take more."""
+        """Append octets."""
         octets = self._octets
         if isinstance(octets, bytes):
             begin, self._begin = self._begin, 0
@@ -47,7 +46,7 @@ class ReadBuffer:
         octets += data
 
     def has_heads(self, least: int = 1) -> bool:
-        """Return whether so many heads end in it."""
+        """Return whether the buffer contains the ends of this many heads."""
         while self._heads < least:
             found = self._octets.find(_END_OF_HEAD, self._searched)
             if found < 0:
@@ -59,22 +58,22 @@ class ReadBuffer:
 
     @property
     def begins_with_line_end(self) -> bool:
-        """Whether no head has begun yet, or none that can be told from an empty line."""
+        """Whether no head has begun yet, only an empty line or a part of one."""
         return len(self) > 0 and self._octets[self._begin] == _CR
 
     def check(self, check: Callable[[bytes], None]) -> None:
-        """Let `check` look for faulty lines in what has come since it did so last.
+        """Call `check` with the octets since its last call; it raises for faulty lines.
 
-        Whatever it raises comes out here. A fault is found in any three octets in a row.
+        A fault is at most three octets long, and is found wherever the octets were split.
         """
         octets, start = self._octets, max(self._begin, self._checked - _OVERLAP)
         if start > self._begin and octets[start] == _LF:
-            start -= 1  # a line feed is judged by what stands before it
+            start -= 1  # whether a line feed is bare depends on the octet before it
         check(bytes(octets[start:]))
         self._checked = len(octets)
 
     def taken(self) -> tuple[bytes, int]:
-        """Return bytes, and where in them that begins which has not been used."""
+        """Return the bytes, and the index of the first unused octet in them."""
         octets = self._octets
         return (octets if isinstance(octets, bytes) else bytes(octets)), self._begin
 
@@ -82,10 +81,10 @@ class ReadBuffer:
 def end_of_head(
     buffer: bytes, bytes_max: int, check: Callable[[bytes], None], begin: int = 0
 ) -> int:
-    """Return where the head that begins there in the buffer ends, or 0 while it is incomplete.
+    """Return the end of the head that begins there in the buffer, or 0 while it is incomplete.
 
-    A fault that no further bytes can mend is reported at once, so that a peer who ends lines with
-    a bare LF gets its 400 instead of waiting for a head that never ends.
+    A fault is reported at once. So a peer that ends lines with a bare LF gets a 400, instead of
+    waiting for the end of a head that never ends.
 
     Raises:
         DownstreamError: (or whatever `check` raises) The lines are malformed.

@@ -1,14 +1,13 @@
-"""Heads that never repeat: most of a new head is an old acquaintance.
+"""Forms of heads: parsing a new head is cheap if its form is known.
 
-What a browser sends with each request is the same but for the request line, the Referer, a cookie.
-So what differs from visitor to visitor is taken out of a head like the entries of a filled-in form.
-What the empty *form* means is remembered under its exact bytes; a new head then costs one cut, one
-look-up and the putting together of what is known, instead of 25 us in h11.
+The requests of a browser differ only in the request line, the Referer and cookies. So these values
+are cut out of a head, like the entries of a filled-in form. The meaning of the empty *form* is
+memoised under its exact bytes. A new head then costs one cut, one look-up and one join, instead of
+25 us in h11.
 
-The grammar here is RFC 9110's in its plainest form and deliberately smaller than h11's: a line
-that does not match is no error, it only sends the whole head to h11, which has the last word on
-everything unusual. So the two can differ in cost only; tests/http/test_templates.py holds them
-together.
+The grammar here is a strict subset of RFC 9110, and smaller than that of h11. A line that does not
+match is not an error: h11 parses the whole head, and decides about everything unusual. So the two
+ways can differ only in cost; tests/http/test_templates.py compares their results.
 """
 
 import re
@@ -17,18 +16,18 @@ from typing import Final, TypeVar
 
 from retter.http.memo import Memo
 
-# No pattern may go back over what it has read, since the octets are a stranger's: 60,000 blanks in
-# a field would take twenty seconds. So each repetition is possessive (`*+`), and only of a set.
+# No pattern may backtrack, since strangers send these octets: 60,000 spaces in a field would take
+# twenty seconds. So each repetition is possessive (`*+`) and repeats a set of characters.
 
-# RFC 9110 section 5.5: a value begins with a visible octet (or obs-text), and there are no control
-# characters in it. It ends with a visible one too, which is seen to where it is used.
+# RFC 9110 section 5.5: a value begins with a visible octet (or obs-text) and has no control
+# characters. It also ends with a visible octet; the users of this pattern check that.
 _VALUE: Final = rb"[\x21-\x7e\x80-\xff][\t\x20-\x7e\x80-\xff]*+"
 
 # RFC 9110 section 5.5: field-name ":" OWS field-value OWS, without obs-fold. The OWS at the end is
 # read as part of the value.
 _FIELD_LINE: Final = re.compile(rb"([-!#$%&'*+.^_`|~0-9A-Za-z]++):[ \t]*+(" + _VALUE + rb")?")
 
-# RFC 9112 section 3, origin-form alone; the fragment sign is no part of it.
+# RFC 9112 section 3, only the origin-form; it has no fragment.
 REQUEST_LINE: Final = re.compile(
     rb"([-!#$%&'*+.^_`|~0-9A-Za-z]++) (/[\x21\x22\x24-\x7e]*+) HTTP/1\.1"
 )
@@ -36,9 +35,9 @@ REQUEST_LINE: Final = re.compile(
 # RFC 9112 section 4.
 STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*+)")
 
-# Fields whose values differ from visitor to visitor or from page to page, as browsers write their
-# names and as front ends that speak HTTP/2 do. A name that is missing makes the form differ with
-# its value, which costs time and nothing else.
+# Fields whose values differ between visitors or pages, with their names as written by browsers and
+# by front ends for HTTP/2. If a name is missing here, each of its values makes another form. That
+# costs only time.
 OWN_REQUEST_FIELDS: Final = (
     b"Cookie", b"Referer", b"User-Agent", b"Accept-Language", b"If-None-Match",
     b"If-Modified-Since", b"Content-Length", b"Authorization", b"X-Forwarded-For", b"X-Real-IP",
@@ -51,25 +50,25 @@ OWN_RESPONSE_FIELDS: Final = (
     b"set-cookie", b"expires", b"location",
 )  # fmt: skip
 
-# A remembered form costs about this much beside its own bytes: its tuples and a dict entry.
+# The approximate cost of a memoised form in addition to its bytes: its tuples and a dict entry.
 _ENTRY_BYTES: Final = 1000
-# The lines of a long form are somebody's own: kept, they would only push out others.
+# A longer form is not memoised: it contains values of one visitor, and would only displace others.
 FORM_BYTES_MAX: Final = 4096
 
-# Field lines in their order: name as sent, and the value or None where it is taken out.
+# Field lines in their order: the name as sent, and the value, or None if it is cut out.
 Lines = list[tuple[bytes, bytes | None]]
 Meaning = TypeVar("Meaning")
 
 
 def form_cutter(own_fields: Sequence[bytes]) -> Callable[[bytes], list[bytes]]:
-    """Return what cuts field lines, with a CRLF before and after, around the values taken out.
+    """Return a function that cuts field lines (with a CRLF before and after) around the values.
 
-    The pieces are what stands before the first label, that label, its value, what stands between,
-    and so on. All of them together are the bytes that were cut. All but the values, joined, are
-    the form: cut again it gives the same pieces, so equal forms differ in these values alone.
+    The pieces are: the bytes before the first name, that name, its value, the bytes up to the next
+    name, and so on. All pieces joined are the original bytes. All pieces except the values, joined,
+    are the form. Heads with equal forms differ only in these values.
     """
     names = b"|".join(own_fields)
-    # A value may be empty: else an empty one would stay in the form, and look as one taken out.
+    # A value may be empty. Otherwise an empty one would stay in the form and look like a cut one.
     return re.compile(
         rb"(\r\n(?:" + names + rb"): )((?:" + _VALUE + rb"(?<![ \t]))?)(?=\r\n)"
     ).split
@@ -108,7 +107,7 @@ def lines_of(form: list[bytes]) -> Lines | None:
 
 
 class HeadTemplate:
-    """Lines with their values taken out, ready to be filled in and written.
+    """Lines without their values, ready to be filled in and written.
 
     Args:
         lines: All lines of a form.
@@ -119,7 +118,7 @@ class HeadTemplate:
     __slots__ = ("_filled_in", "_pieces")
 
     def __init__(self, lines: Lines, kept: Sequence[bool], end: bytes = b"") -> None:
-        # The first piece is for the request or status line, then every second one for a value.
+        # The first place is for the request or status line, then every second one for a value.
         self._pieces: list[bytes] = [b""]
         self._filled_in: list[bool] | None = None  # which values are written; None is all of them
         filled_in: list[bool] = []
@@ -149,7 +148,7 @@ class HeadTemplate:
 
 
 class FormMemo(Memo[Meaning]):
-    """A bounded map from the exact bytes of a form to what it means."""
+    """A bounded map from the exact bytes of a form to its meaning."""
 
     __slots__ = ()
 

@@ -1,24 +1,24 @@
-"""The part of a response that waits in memory: written but not yet read, or held back.
+"""The part of a response that waits in memory: written but not yet read, or withheld.
 
-Made when a client does not keep up with its answer: the application is read on all the same until
-the answer is whole or the backlog is full, so that it is free for others. Made as well when an
-answer is held back because a stored response could still stand in for it. No I/O: whoever has made
-it says how many octets wait.
+It is made when a client reads more slowly than the application writes. The application is read all
+the same, until the response is whole or the backlog is full, so that it is free for others. It is
+also made when a response is withheld, because a stored response could still replace it. No I/O: its
+owner says how many octets wait.
 """
 
 from retter.base.buffers import BufferBudget
 
-# What a write that waits in a transport takes beside its octets: the object, its place in a list,
-# and with uvloop a request of its own to libuv (measured with writes of one octet: 850).
+# The memory of a write that waits in a transport, in addition to its octets: the object, its place
+# in a list, and with uvloop a request to libuv (measured with writes of one octet: 850).
 WRITE_BYTES = 1024
 
 
 class Backlog:
-    """Octets of one answer.
+    """Octets of one response.
 
     Args:
-        free_bytes: That many are not counted: any answer may have them.
-        client: A number for who gets it; 0 if that is not known.
+        free_bytes: This many are not counted: every response may have them.
+        client: The number of its client; 0 if that is not known.
     """
 
     __slots__ = ("_budget", "_client", "_free_bytes", "_taken", "full", "writes")
@@ -27,15 +27,15 @@ class Backlog:
         self._budget = budget
         self._client = client
         self._free_bytes = free_bytes
-        self._taken = 0  # octets of the budget
+        self._taken = 0  # octets taken from the budget
         self.full = False
-        self.writes = 0  # of which it consists: each takes memory beside its octets
+        self.writes = 0  # number of writes: each takes memory in addition to its octets
 
     def reserve(self, waiting: int, bytes_max: int) -> bool:
-        """Take memory for what waits now; False if that is too much, and then it is full.
+        """Take memory for the octets that wait; False if there is none left: the backlog is full.
 
         Args:
-            bytes_max: Octets that may be taken, beside those that are free.
+            bytes_max: Octets that may be taken, in addition to the free ones.
         """
         more = waiting + self.writes * WRITE_BYTES - self._free_bytes - self._taken
         if more > 0:
@@ -46,6 +46,6 @@ class Backlog:
         return not self.full
 
     def release(self) -> None:
-        """It has gone on, or never will."""
+        """Give the memory back: the octets were sent or dropped."""
         self._budget.give_back(self._taken, self._client)
         self._taken = 0

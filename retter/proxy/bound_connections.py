@@ -1,20 +1,20 @@
-"""Connections to the application that belong to one client, since they know who it is.
+"""Connections to the application that belong to one client, because they are authenticated.
 
-NTLM and Negotiate authenticate a connection, not a request (RFC 4559 section 6): after the
-handshake the application takes whatever comes over it for that person's. So from the first sign of
-one, in either direction, the connection is that client's alone, is never pooled, and is closed with
-the client's own. Nothing that comes over it is stored.
+NTLM and Negotiate authenticate a connection, not a request (RFC 4559 section 6). After the
+handshake, the application treats every request on it as that person's. So from the first sign of
+such a handshake, in either direction, the connection belongs to that client alone. It is never
+pooled, and is closed with the client's connection. No response that arrives on it is stored.
 """
 
 from typing import Final, Generic, Protocol, TypeVar
 
-# Anybody may name such a scheme, and each connection may hold a process of the application without
-# a place of the breaker. So idle ones above this number are closed, longest idle first: as many as
-# the pool keeps by default (--pool-size). Their clients authenticate again.
+# Any client may name such a scheme, and each connection may occupy a process of the application,
+# which the breaker does not count. So idle ones above this number are closed, the longest idle
+# first. The number is that of the pool by default (--pool-size). Their clients authenticate again.
 IDLE_MAX: Final = 64
-# ... but not before so long: the next step of a handshake is on its way.
+# ... but not before this time: the next step of a handshake may be on its way.
 SURPLUS_S: Final = 1.0
-# And any after so long: somebody who reads a page needs none.
+# Any connection that has been idle for this long is closed: a visitor who reads needs none.
 IDLE_S: Final = 60.0
 
 
@@ -36,23 +36,23 @@ Connection = TypeVar("Connection", bound=Bindable)
 
 
 class BoundConnections(Generic[Connection]):
-    """Which client has which connection.
+    """The connections of each client.
 
-    A client is known by its connection and by its address: a proxy in front sends the requests of
-    many over one.
+    A client is identified by its connection and its address, because a proxy in front sends the
+    requests of many clients over one connection.
     """
 
     __slots__ = ("clients",)
 
     def __init__(self) -> None:
-        # Looked at with every request, so reached in one step. Empty where nobody has one.
+        # Every request reads this, so it is a plain attribute. Usually it is empty.
         self.clients: dict[object, dict[str, Connection]] = {}
 
     def __len__(self) -> int:
         return sum([len(connections) for connections in self.clients.values()])
 
     def bind(self, client: object | None, address: str, connection: Connection) -> None:
-        """Give a connection to a client; None is one that has left."""
+        """Give a connection to a client; None is a client that has left."""
         connection.bound = True
         if client is None:
             connection.unbind()
@@ -74,7 +74,7 @@ class BoundConnections(Generic[Connection]):
         return connection
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long, and forget what is closed: once a second."""
+        """Close connections that have been idle for too long, and forget closed ones."""
         idle: list[Connection] = []
         for client, connections in list(self.clients.items()):
             for address, connection in list(connections.items()):
@@ -91,6 +91,6 @@ class BoundConnections(Generic[Connection]):
                 connection.unbind()
 
     def lost(self, client: object) -> None:
-        """The client's connection is closed."""
+        """Close the connections of a client whose own connection is closed."""
         for connection in self.clients.pop(client, {}).values():
             connection.unbind()

@@ -1,4 +1,4 @@
-"""All client connections of one process: how many there may be, and which gives way."""
+"""All client connections of one process: their number, their deadlines, and which are evicted."""
 
 import asyncio
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from retter.proxy.lingering import LingerPace
 from retter.proxy.peers import Peers
 from retter.proxy.upstream_connection import UpstreamConnection
 
-# When there is no room, those of an address with more than this share of all connections give way
-# first: one client that takes all it can get drives itself out and nobody else. An office or a
-# mobile network behind one address stays below; a proxy that is trusted speaks for many.
+# When there is no room, connections of an address with more than this share of all are closed
+# first: a client that opens as many as it can only displaces its own. An office or a mobile network
+# behind one address has fewer. A trusted proxy is exempt, because it carries many clients.
 ADDRESS_SHARE = 1 / 8
 
-# Ten thousand slow heads whose time is over together would take the loop half a second. So few are
-# ended at once (half a millisecond), and soon the next few: 1,600 a second, with visitors between.
+# To end ten thousand connections whose deadlines pass together would block the loop for half a
+# second. So only this many are ended at once (half a millisecond): 1,600 a second in all.
 EXPIRED_AT_ONCE_MAX = 8
 
 
 class ClientConnection(Protocol):
     """The common part of all client connections, whatever they wait for."""
 
-    peer: str  # whom it counts for; "" for nobody: a Unix socket, or not yet known
+    peer: str  # the address that it counts for; "" if none: a Unix socket, or not yet known
     deadline: float
     bucket: int  # the wheel's
 
@@ -42,15 +42,15 @@ class ClientConnection(Protocol):
 
 
 class ClientRegistry:
-    """Counts client connections in and out, and ends those whose time is over.
+    """Counts client connections, and ends those whose deadline has passed.
 
     Args:
-        upstreams: Returns how many connections to the application are open or being made.
+        upstreams: Returns the number of connections to the application, open or being made.
 
     Attributes:
         wheel: Their deadlines.
-        half_closed: Those whose clients send no more.
-        linger_pace: How fast is read what comes after the last answer.
+        half_closed: Those whose clients have closed their sending side.
+        linger_pace: The pace of reading after the last response.
         descriptors_max: For clients and the application together; 0: not known.
     """
 
@@ -83,18 +83,18 @@ class ClientRegistry:
         self._per_address_max = settings.connections_per_address_max
 
     def accept(self, connection: ClientConnection) -> bool:
-        """Count a new client connection in; False if there are too many."""
+        """Admit a new client connection; False if there are too many."""
         self._counters.connections += 1
         address_max = self._per_address_max
         if address_max and (not connection.peer or self._peers.trust.trusts(connection.peer)):
-            address_max = 0  # a proxy in front speaks for many
-        # Counted without a limit too: one may be set, or the trust taken back, while it is open.
+            address_max = 0  # a trusted proxy carries many clients
+        # Counted also without a limit: a reload may set one, or end the trust in a proxy.
         counts = self.per_address
         here = counts.get(connection.peer, 0)
         if (address_max and here >= address_max) or (self._is_full() and not self.make_room()):
             self._counters.connections_refused += 1
             return False
-        # Read again: room may have been made by one of the same address.
+        # Read again: the closed connection may have had the same address.
         counts[connection.peer] = counts.get(connection.peer, 0) + 1
         self.connections.add(connection)
         return True
@@ -130,12 +130,12 @@ class ClientRegistry:
         )
 
     def withdraw(self, connection: ClientConnection) -> None:
-        """Take a connection back that is accepted again as something else."""
+        """Forget a connection that is accepted again as another protocol."""
         self._counters.connections -= 1
         self.lost(connection)
 
     def lost(self, connection: ClientConnection) -> None:
-        """A client connection is closed."""
+        """Forget a closed client connection."""
         if self._bound.clients:
             self._bound.lost(connection)
         if connection in self.connections:
@@ -150,13 +150,13 @@ class ClientRegistry:
         self.linger_pace.forget(connection)
 
     def tick(self, now: float) -> None:
-        """Look at those that have closed their sending side, and let the lingering go on."""
+        """Check half-closed connections, and continue lingering reads."""
         if self.half_closed:
             self.half_closed.look(now)
         self.linger_pace.tick()
 
     def expire(self, now: float) -> bool:
-        """End some of those whose time is over; whether there may be more."""
+        """End some connections whose deadline has passed; return whether there may be more."""
         for connection in self.wheel.due(now, EXPIRED_AT_ONCE_MAX):
             try:
                 connection.on_deadline(now)

@@ -1,19 +1,19 @@
-"""Coarse deadlines for very many connections: no timer object a request, none a connection.
+"""Coarse deadlines for very many connections, without a timer object for each of them.
 
-A connection keeps its deadline in an attribute and changes it freely. The wheel holds each one in
-the bucket of one second, looks when that second comes, and moves it on if the deadline has moved.
-Only a deadline that comes *nearer* has to be told (`watch`).
+A connection keeps its deadline in an attribute and changes it freely. The wheel has each connection
+in the bucket of one second. When that second comes, it reads the deadline, and moves the connection
+to a later bucket if needed. Only a deadline that becomes *earlier* must be reported (`watch`).
 """
 
 from collections.abc import Iterator
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
-# An item whose deadline is infinite for now (its request is being worked on) is looked at again
-# after so many seconds. It bounds how late the deadline that it gets afterwards can be noticed.
+# An item without a deadline for now (its request is being worked on) is checked again after this
+# many seconds. A deadline that it gets meanwhile is noticed at most this late.
 HORIZON_S = 2
 
-# Looking at an item that has moved on costs so much less than what is done to one that has not.
+# Checking an item whose deadline has moved costs this many times less than ending one.
 LOOKS_PER_PASSED = 16
 
 
@@ -34,11 +34,11 @@ class DeadlineWheel(Generic[Item]):
 
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, set[Item]] = {}
-        self._passing: set[Item] = set()  # of the second before, not yet looked at
+        self._passing: set[Item] = set()  # of the last second, not yet checked
         self._second = int(now)
 
     def watch(self, item: Item, now: float) -> None:
-        """File an item, or move it to an earlier second if its deadline came nearer."""
+        """Add an item, or move it to an earlier bucket if its deadline is earlier now."""
         deadline = item.deadline if item.deadline < inf else now + HORIZON_S
         second = max(self._second, int(deadline) + 1)
         if item.bucket >= 0:
@@ -52,7 +52,7 @@ class DeadlineWheel(Generic[Item]):
         bucket.add(item)
 
     def forget(self, item: Item) -> None:
-        """Take an item out."""
+        """Remove an item."""
         bucket = self._buckets.get(item.bucket)
         if bucket is not None:
             bucket.discard(item)
@@ -62,7 +62,7 @@ class DeadlineWheel(Generic[Item]):
         """Yield the items whose deadline has passed; each is watched again until forgotten.
 
         Args:
-            passed_max: Yield no more than so many. The rest stays for the next call.
+            passed_max: Yield at most this many. The rest stays for the next call.
         """
         looks = LOOKS_PER_PASSED * passed_max
         while passed_max and looks:
@@ -84,5 +84,5 @@ class DeadlineWheel(Generic[Item]):
                 yield item
 
     def behind(self, now: float) -> bool:
-        """Whether there is more to look at."""
+        """Whether there are more items to check."""
         return bool(self._passing) or self._second <= now
