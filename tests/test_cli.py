@@ -430,8 +430,8 @@ print(*sorted(sys.modules))
         "retter.admin.api", "retter.admin.connection", "retter.admin.metrics",
         "retter.disk.shelf", "retter.store.packing", "retter.store.write_behind",
         "retter.net.certificates", "retter.proxy.tls", "retter.proxy.redirect",
-        "retter.proxy.proxy_protocol", "retter.proxy.handover", "retter.proxy.tunnel",
-        "retter.proxy.waiting_page",
+        "retter.proxy.proxy_protocol", "retter.proxy.handover", "retter.proxy.state_link",
+        "retter.proxy.tunnel", "retter.proxy.waiting_page",
     }  # fmt: skip
     assert lazy.isdisjoint(modules)
 

@@ -27,8 +27,6 @@ from retter.process.descriptors import DESCRIPTORS_KEPT, accept_backlog, descrip
 from retter.proxy.lasting import open_disk
 from retter.proxy.proxy import DRAIN_IDLE_S, Proxy
 from retter.proxy.sampling import client_connection_class
-from retter.proxy.secrets import Secrets
-from retter.proxy.state_link import StateLink
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
 
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from retter.admin.watch import Watch
     from retter.net.certificates import Certificates
     from retter.proxy.handover import Giver, Taker
+    from retter.proxy.secrets import Secrets
+    from retter.proxy.state_link import StateLink
 
 DRAIN_POLL_S = 0.05
 
@@ -182,6 +182,7 @@ class RunningProxy:
             OSError: It cannot be started.
         """
         from retter.proxy.handover import Giver, make_memory
+        from retter.proxy.state_link import StateLink
 
         assert self._inheritance is not None, "only the whole program has a successor"
         admin = self._admin.listener if self._admin is not None else None
@@ -358,11 +359,12 @@ class RunningProxy:
 
 def _link_to_predecessor(
     inheritance: Inheritance | None,
-) -> tuple[StateLink | None, Secrets | None]:
+) -> "tuple[StateLink | None, Secrets | None]":
     """Return the link to the process before this one, and its secrets."""
     if inheritance is None or inheritance.state is None:
         return None, None
     from retter.proxy.handover import read_secrets
+    from retter.proxy.state_link import StateLink
 
     link = StateLink(inheritance.state)
     try:
