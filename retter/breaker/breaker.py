@@ -88,7 +88,7 @@ class CircuitBreaker:
         `asker` says more of who asks; it is needed if `wants_asker`. A permit is ADMITTED, and
         started at once, or QUEUED or HELD.
         """
-        if self.circuit.fast_path:
+        if self.circuit.calm:
             permit = self.admit_at_once(now, kind, route, key, stored_age_s is not None, client)
             if permit is not None:
                 return permit
@@ -97,7 +97,7 @@ class CircuitBreaker:
     def admit_at_once(
         self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
     ) -> Permit | None:
-        """Do what `admit` does if it is on its `fast_path` and the application has little to do.
+        """Do what `admit` does while the circuit is closed and the application has little to do.
 
         None: `admit_by_rules` decides. So nobody has to find out who asks before it matters.
         """
@@ -151,8 +151,8 @@ class CircuitBreaker:
         asks would make the stored response dearer by a half (1,235 instructions instead of 841).
         """
         circuit = self.circuit
-        if circuit.fast_path:
-            return circuit.limit.load >= circuit.calm
+        if circuit.limit.load < circuit.calm:
+            return False
         return not (has_stored and circuit.state is _OPEN)
 
     def _sort(self, now: float, asker: Asker, route: Route) -> Sorted:

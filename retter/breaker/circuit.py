@@ -47,7 +47,6 @@ class Circuit:
         "dips",
         "failures",
         "fairness",
-        "fast_path",
         "flight",
         "generation",
         "limit",
@@ -55,7 +54,6 @@ class Circuit:
         "opening",
         "paused_until",
         "pulse",
-        "ramp",
         "rejections",
         "room",
         "routes",
@@ -90,13 +88,11 @@ class Circuit:
                 self.room = Lanes(self.fairness.demand, self.fairness.tickets)
         self.failures = Failures(now)
         self.opening = Opening(now, settings.open_min_s, settings.open_max_s)  # the last
-        self.ramp = 0  # places when half-open
         self.rejections = Rejections(settings.retry_after_s)
         self.counts = Counts()
         self.pulse = Pulse(now, self.baseline)
         self.paused_until: float | None = None  # by an operator; monotonic seconds
         # The attributes that the hot path reads: see set_cap.
-        self.fast_path = True
         self.cap = self.calm = inf
         self.set_cap()
         if settings.mode is not Mode.AUTO:
@@ -111,21 +107,21 @@ class Circuit:
     # --- places ---
 
     def set_cap(self) -> None:
-        """Set the number of places for GETs, and whether a GET may pass straight."""
-        self.fast_path = self.state is _CLOSED and self.paused_until is None
+        """Set the number of places for GETs, and below how many in flight a GET passes straight."""
         if self.mode is _HELD_CLOSED:
             self.cap = inf
         else:
             self.cap = min(self._places(), self.settings.max_in_flight or inf)
         # Below so many in flight nothing is decided, nor counted for whom.
-        self.calm = self.cap if self.fairness is None else constants.LEARNT_SHARE * self.cap
+        if self.state is not _CLOSED or self.paused_until is not None:
+            self.calm = 0.0
+        else:
+            self.calm = self.cap if self.fairness is None else constants.LEARNT_SHARE * self.cap
 
     def _places(self) -> float:
         table = self.table
         if self.state is _CLOSED:
             return min(constants.PACE * table.known_good, table.ceiling)
-        if self.state is _HALF_OPEN:
-            return min(float(self.ramp), table.ceiling)
         if self.state is _OPEN and self.mode is not _HELD_OPEN:
             return 0.0
         places = min(self.limit.limit, table.ceiling)
@@ -210,9 +206,7 @@ class Circuit:
         elif self.state is _LIMITING:
             self.limit.shed_at = now
             self.dips.start_waiting(now)
-            if before is _HALF_OPEN:
-                limit.set_limit(float(self.ramp))
-            elif signal is Signal.STALLED:
+            if signal is Signal.STALLED:
                 limit.set_limit(constants.SPARE + 1)
             elif signal is Signal.SATURATED:
                 if self.baseline.cold is None:
@@ -229,7 +223,7 @@ class Circuit:
             self._begin_generation()
             self.routes.close_all()
         else:
-            self.ramp = constants.RAMP_START
+            limit.set_limit(constants.RAMP_START)
             self.was_asked(now)
             self._begin_generation()
 
@@ -280,9 +274,10 @@ class Circuit:
     def climb(self, now: float) -> None:
         """Half-open: every success makes room for one more, so the ramp doubles a round trip."""
         self.was_asked(now)
-        self.ramp += 1
+        limit = self.limit
+        limit.set_limit(limit.limit + 1.0)
         self.set_cap()
-        if self.ramp >= constants.RAMP_START + constants.RAMP_SUCCESSES:
+        if limit.limit >= constants.RAMP_START + constants.RAMP_SUCCESSES:
             self.fire(now, Signal.TRIALS_PASSED)
 
     def probe_wanted(self, now: float) -> bool:

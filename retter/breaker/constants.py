@@ -97,9 +97,7 @@ STORED_WAIT_BASELINES: Final = 0.5
 STORED_WAIT_BEFORE_BASELINES: Final = 2.0
 STORED_WAIT_BEFORE_S: Final = 0.5  # but no longer than this for their sake
 STORED_WAIT_PATIENCE: Final = 2.0  # and at most this many times as long if the guess was wrong
-SINGLE_FLIGHT_SHARE: Final = 0.9  # of the limit taken: a second request for one key waits not
 QUEUE_SHARE: Final = 0.5  # of the queue wait is promised away: the answer takes time too
-QUEUE_MIN: Final = 4
 CROWDED_WINDOWS: Final = 2  # with somebody waiting all the time: the work rate is the most
 
 # --- Patience (circuit.py) ---

@@ -166,10 +166,10 @@ def _with_stored(
     waiting = _waiting(circuit, circuit.room.in_front(lane, has_stored=True))
     if stored_age_s < circuit.settings.fresh_for_s:
         return _FRESH_ENOUGH
-    if (waiting or load >= constants.SINGLE_FLIGHT_SHARE * cap) and key in circuit.flight.keys:
-        return _SINGLE_FLIGHT
     if load < cap and not waiting:
         return FORWARD
+    if key in circuit.flight.keys:
+        return _SINGLE_FLIGHT
     if trial_due(circuit, now):
         return _TRIAL
     if _waiting(circuit, circuit.room.ahead(lane, has_stored=True)) < line_max(circuit, lane):
@@ -207,8 +207,7 @@ def _without_stored(circuit: Circuit, rejection: Decision, lane: int) -> Decisio
         constants.QUEUE_SHARE * circuit.settings.queue_wait_s * max(1.0, limit.work_rate)
     )
     if (
-        waiting < constants.QUEUE_MIN
-        or limit.crowded_windows < constants.CROWDED_WINDOWS
+        limit.crowded_windows < constants.CROWDED_WINDOWS
         or waiting * circuit.baseline.mean_s < work_in_time_s
     ):
         return _WAIT

@@ -50,7 +50,6 @@ def state_of(circuit: Circuit) -> dict[str, Any]:
         "mode_set": circuit.settings.mode.value,
         "state": circuit.state.value,
         "paused_until": circuit.paused_until,
-        "ramp": circuit.ramp,
         "pulse": _fields(circuit.pulse, _PULSE),
         "opening": _fields(circuit.opening, _OPENING),
         "limit": _fields(circuit.limit, _LIMIT),
@@ -113,7 +112,6 @@ def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) 
 
 
 def _restore_figures(circuit: Circuit, said: Any) -> None:
-    circuit.ramp = int(said["ramp"])
     _restore(circuit.pulse, said["pulse"], _PULSE)
     _restore(circuit.opening, said["opening"], _OPENING)
     _restore(circuit.limit, said["limit"], _LIMIT)

@@ -134,7 +134,7 @@ def begin(
     )
     breaker = services.breaker
     decision: Permit | Rejection | None = None
-    if breaker.circuit.fast_path:
+    if breaker.circuit.calm:
         decision = breaker.admit_at_once(
             now, kind, identity.route, identity.key, entry is not None, number
         )

@@ -655,7 +655,7 @@ def test_a_ramp_and_back_to_limiting() -> None:
     driver.finish(forwarded(driver))
     assert driver.breaker.circuit.state is State.HALF_OPEN
     for _ in range(10):
-        places = driver.breaker.circuit.ramp
+        places = driver.breaker.circuit.cap
         while len(driver.in_flight) < places:
             forwarded(driver, key=b"/%d" % len(driver.in_flight))
         # Nobody queues while the limit is so low: two places, two answers in 0.1 s.

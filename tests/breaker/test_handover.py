@@ -97,7 +97,7 @@ def test_a_pause_goes_on() -> None:
     before.pause(NOW, NOW + 30)
     after = continued(before)
     assert after.paused_until == NOW + 30
-    assert not after.fast_path
+    assert not after.calm
     sweep.tick(after, NOW + 31)
     assert after.paused_until is None
 
