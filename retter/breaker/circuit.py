@@ -205,7 +205,7 @@ class Circuit:
             limit.set_limit(limit.closed_limit)
         elif self.state is _LIMITING:
             self.limit.shed_at = now
-            self.dips.start_waiting(now)
+            self.dips.start_waiting(now, self.baseline.mean_s)
             if signal is Signal.STALLED:
                 limit.set_limit(constants.SPARE + 1)
             elif signal is Signal.SATURATED:
@@ -219,6 +219,7 @@ class Circuit:
             # After a failed ramp the wait grows.
             shortest_s = self.settings.open_min_s
             wait_s = self.opening.longer_s if before is _HALF_OPEN else shortest_s
+            limit.set_limit(limit.closed_limit)  # for who holds it open
             self.opening = Opening(now, wait_s, self.settings.open_max_s)
             self._begin_generation()
             self.routes.close_all()

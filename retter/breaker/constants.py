@@ -70,7 +70,6 @@ ROUTE_SAMPLES_MIN: Final = 5  # a route with fewer borrows the application's mea
 COLD_SAMPLES: Final = 30  # until then the mean is integral / completions (Little's law)
 
 DIP_SAMPLES: Final = 8  # a dip has done its work when so many uncongested answers came
-DIP_FIRST_S: Final = 1.0  # after entering LIMITING: what is known may be wrong
 DIP_EVERY_MIN_S: Final = 2.5
 DIP_EVERY_MAX_S: Final = 30.0
 DIP_EVERY_BASELINES: Final = 20.0

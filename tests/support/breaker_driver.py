@@ -268,7 +268,7 @@ class Driver:
         keys = self.breaker.circuit.flight.keys
         assert sum(keys.values()) == sum(permit.is_get for permit in self.in_flight)
         assert all(count > 0 for count in keys.values())
-        assert figures.limit >= min(constants.SPARE + 1, self.settings.limit_start, 3)
+        assert figures.limit >= min(constants.RAMP_START, self.settings.limit_start)
         assert figures.ceiling >= constants.SPARE + 1
         for value in (
             figures.limit,
@@ -281,7 +281,11 @@ class Driver:
         # One a wait, and none counts for longer than its patience.
         probes_max = 1 + self.settings.patience_max_s / self.settings.open_min_s
         opening = self.breaker.circuit.opening
-        probes = [one for one in self.in_flight if one.probe is opening and not one.is_slow]
+        probes = [
+            one
+            for one in self.in_flight
+            if one.probe is opening and not one.is_slow and one.first_byte_at < 0
+        ]
         assert len(probes) <= probes_max
         assert figures.state is self.breaker.circuit.state
         if self.settings.max_in_flight and self.mode is not Mode.CLOSED:
