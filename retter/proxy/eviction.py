@@ -1,13 +1,13 @@
 """Which client connection to close when there is no room for a new one.
 
-The one that has waited longest for its client: for a next request, for its first, for the rest of a
-head or of a body, or for an answer to be taken. Before all others come those of an address that has
-more than its share, a crowd: what they wait for, they have brought about themselves.
+It is the one that has waited longest for its client: for its first or next request, for the rest of
+a head or body, or for the client to read. Connections of an address that has more than its share (a
+crowd) come before all others, because that client has caused the shortage itself.
 
-Nothing is kept while there is room. When there is none, one look over all connections finds those
-that are to go, and these are used up one by one: whoever has begun to wait since has waited for a
-shorter time, so the order stays true without another look. Only a crowd may have grown meanwhile,
-and so it is looked for again when those found of it are used up, and once a second.
+Nothing is recorded while there is room. When there is none, one search over all connections finds
+candidates, which are closed one by one. A connection that began to wait later has waited for a
+shorter time, so the order stays right without another search. Only a crowd may have grown: it is
+searched for again when its candidates are used up, and once a second.
 """
 
 from collections.abc import Callable, Collection
@@ -16,14 +16,14 @@ from math import inf
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
-# Found with one look: enough that looking (some 4 ms for 12,000 connections) costs each newcomer
-# little, and few enough that those which end meanwhile hold no memory to speak of.
+# Candidates of one search: enough that its cost (some 4 ms for 12,000 connections) is small for
+# each new connection, and few enough that those which end meanwhile hold little memory.
 FOUND_MAX = 256
-# When a look has found less than that, connections are not looked over again before so long, for
-# each of them. Looking takes 0.4 us a connection: where all are busy, or almost all of a crowd are,
-# it takes a twentieth of the time at most, and newcomers are refused at no cost.
+# After a search with fewer candidates, the next search is not before this time for each connection.
+# A search takes 0.4 us a connection. So if all are busy, searches take a twentieth of the time at
+# most, and new connections are refused at no cost.
 AGAIN_S_PER_ITEM = 8e-6
-# What has been found longer ago does not tell who is a crowd now.
+# An older search does not show who is a crowd now.
 FRESH_S = 1.0
 
 
@@ -36,7 +36,7 @@ class Waiting(Protocol):
         ...
 
     def waits_since(self) -> float:
-        """Return since when it waits for its client (monotonic seconds); infinity if not."""
+        """Return since when it waits for its client (monotonic seconds); infinity: it does not."""
         ...
 
 
@@ -47,7 +47,7 @@ _SINCE = itemgetter(0)
 
 
 class LongestWaiting(Generic[Item]):
-    """Finds the connections that are to give way."""
+    """Finds the connections to close."""
 
     __slots__ = ("_crowd", "_is_crowded", "_looked_at", "_not_before", "_others")
 
@@ -55,19 +55,19 @@ class LongestWaiting(Generic[Item]):
         # The longest waiting last.
         self._crowd: list[_Found[Item]] = []
         self._others: list[_Found[Item]] = []
-        self._is_crowded = False  # when it was looked last
+        self._is_crowded = False  # at the last search
         self._looked_at = -inf
-        self._not_before = -inf  # is there another look
+        self._not_before = -inf  # the earliest time of the next search
 
     def take(
         self, items: Collection[Item], now: float, crowd: Callable[[], Collection[str]]
     ) -> Item | None:
-        """Return the item that is to give way, or None if none waits.
+        """Return the item to close, or None if none waits.
 
-        It is not returned again, and may be one that is not among the items any more.
+        It is not returned again. It may have left the items meanwhile.
 
         Args:
-            crowd: Called for each look, returns the addresses that have more than their share.
+            crowd: Called for each search; returns the addresses that have more than their share.
         """
         if now - self._looked_at >= FRESH_S:
             self._look(items, now, crowd())
@@ -82,7 +82,7 @@ class LongestWaiting(Generic[Item]):
     def _take_from(self, found: list[_Found[Item]]) -> Item | None:
         while found:
             since, item = found.pop()
-            if item.waits_since() == since:  # else it has had something to do
+            if item.waits_since() == since:  # otherwise it has had a request since
                 return item
         return None
 

@@ -1,4 +1,4 @@
-"""The last public page that had to be answered from the store: what is asked for again."""
+"""The last public page that had to be answered from the store: RETTER itself requests it again."""
 
 from retter.http.message import RequestHead
 from retter.proxy.request import ParsedRequest
@@ -8,7 +8,7 @@ class FailedPage:
     """Remembers one page for `SelfProbe`.
 
     Attributes:
-        head: Of a request for it; None if there is none.
+        head: The head of a request for it; None if there is none.
         proto: b"http" or b"https".
     """
 
@@ -19,7 +19,7 @@ class FailedPage:
         self.proto = b"http"
 
     def note(self, parsed: ParsedRequest, proto: bytes) -> None:
-        """The application failed this page, and it was answered from the store."""
+        """Remember a page that the application failed and the store answered."""
         identity = parsed.identity
         if (not identity.owner or identity.public_key is not None) and parsed.head.host:
             self.head = parsed.head

@@ -1,8 +1,8 @@
 """A client connection before its first request, while it waits for something else.
 
-That is a PROXY protocol header (proxy_protocol.py) or a TLS handshake (tls.py). It is counted among
-the clients, has the time that a request's head has, and may be closed at once: nothing has been
-written that anybody would miss. Then the transport is handed over to what comes next.
+It waits for a PROXY protocol header (proxy_protocol.py) or a TLS handshake (tls.py). It counts as a
+client connection, has the same time limit as a request's head, and may be closed at once, because
+nothing has been written. Then the transport is handed over to the next protocol.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from retter.proxy.services import Services
 
 
 class Preamble(asyncio.Protocol):
-    """The common part of these (`ClientConnection` in clients.py), but for `peer` and `idle`.
+    """The common part of both (`ClientConnection` in clients.py), except `peer` and `idle`.
 
     Args:
-        make_connection: Makes what comes next, given the client's address as a PROXY protocol
-            header tells it; None: the connection's.
+        make_connection: Makes the next protocol. Its argument is the client's address from a PROXY
+            protocol header, or None for the connection's own.
     """
 
     __slots__ = ("_make_connection", "_services", "_since", "_transport", "bucket", "deadline")
@@ -36,7 +36,7 @@ class Preamble(asyncio.Protocol):
         self.bucket = -1
 
     def _begin(self, transport: asyncio.BaseTransport) -> bool:
-        """Count it in and set its deadline; False if there are too many, and it is closed."""
+        """Count it and set its deadline. If there are too many, close it and return False."""
         services = self._services
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
         if not services.clients.accept(self):
@@ -50,7 +50,7 @@ class Preamble(asyncio.Protocol):
     def _hand_over(
         self, transport: asyncio.Transport, peer_in_header: str | None, rest: bytes
     ) -> None:
-        """Put what comes next in the place of this, with what has been read for it already."""
+        """Replace this protocol by the next one, which gets the octets read so far."""
         self._services.clients.withdraw(self)
         connection = self._make_connection(peer_in_header)
         transport.set_protocol(connection)

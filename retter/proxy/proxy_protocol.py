@@ -1,7 +1,7 @@
 """A client connection that begins with a PROXY protocol header (`--listen :80,proxy`).
 
-It waits for the header, and then another protocol takes its place on the same transport: the
-client's connection, which is told who the client is and costs nothing more for it.
+It waits for the header. Then another protocol replaces it on the same transport: the client's
+connection, which gets the client's address and has no further cost.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ class ProxiedConnection(Preamble):
 
     __slots__ = ("_buffer",)
 
-    peer = ""  # not known yet, so it counts for nobody's address
+    peer = ""  # not known yet
     idle = True
 
     def __init__(

@@ -1,8 +1,8 @@
-"""An answer on its way from the application to its client, as it comes.
+"""A response that is forwarded in pieces, as it arrives.
 
-Made for an answer that is not passed on in one plain step (`Exchange.response_whole`). The relay
-holds it back for a time where a stored response could still stand in for it, frames and compresses
-what goes to the client, and keeps a copy for the store.
+It is made for a response that is not forwarded in one step (`Exchange.response_whole`). The relay
+withholds the response for a time if a stored one could still replace it. It frames and compresses
+the body for the client, and keeps a copy for the store.
 """
 
 from retter.base.buffers import add_piece
@@ -17,11 +17,10 @@ from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
 from retter.proxy.services import Services
 
-# An answer to a GET that has a stored response is held back until it is whole, so that the stored
-# one can still stand in for it. In good times, not beyond this size (what a page usually stays
-# under) and this time (what a visitor does not notice), for then it is streamed; but its head alone
-# is held for as long as no body comes. In trouble up to a larger size, for as long as the patience
-# for the answer lasts.
+# A response to a GET that has a stored response is withheld until it is whole, so that the stored
+# one can still replace it. In good times, it is streamed above this size (most pages are smaller)
+# and after this time (which a visitor does not notice); a head without a body is withheld for as
+# long as no body arrives. In trouble, the size is larger and the time is that of the patience.
 HOLD_BYTES_MAX = 64 * 1024
 HOLD_S = 0.25
 TROUBLE_HOLD_BYTES_MAX = 256 * 1024
@@ -33,30 +32,30 @@ _FOREVER = float("inf")
 
 
 class ResponseRelay:
-    """The answer of one exchange.
+    """The response of one exchange.
 
     Args:
-        body: Of the request, if it has one.
-        sink: Takes what comes out of the compressing thread.
+        body: The request's body, if it has one.
+        sink: Takes the octets from the compressing thread.
     """
 
-    begun = False  # bytes of the answer went to the client
-    body_bytes = 0  # of the answer, as the client gets it
-    first_byte_s: float | None = None  # of an answer in pieces, for the access log
-    discarded_bytes = 0  # of the body, that went neither to client nor to store
+    begun = False  # octets of the response were sent to the client
+    body_bytes = 0  # octets of the body, as sent to the client
+    first_byte_s: float | None = None  # of a response in pieces, for the access log
+    discarded_bytes = 0  # octets of the body that were neither sent nor stored
     _withheld: list[bytes] | None = None  # not yet sent to the client
     _withheld_bytes = 0
     _backlog: Backlog | None = None  # the memory for it
     _backlog_bytes_max = 0  # of the budget
-    _withhold_until = _FOREVER  # it is streamed from then on (monotonic seconds)
-    _body_since = _FOREVER  # its first octets came then
-    paced = False  # it has to keep a rate
-    _window_until = _FOREVER  # what is streamed has to keep its rate until then
+    _withhold_until = _FOREVER  # after this, it is streamed (monotonic seconds)
+    _body_since = _FOREVER  # when its first octets arrived
+    paced = False  # a lowest rate is required
+    _window_until = _FOREVER  # the end of the present window for its rate
     _window_bytes = 0
     _copy: list[bytes] | None = None  # for the store
     _copied_bytes = 0
-    _chunked = False  # how the client gets it
-    _encoder: BodyEncoder | None = None  # compresses the body on its way
+    _chunked = False  # the framing for the client
+    _encoder: BodyEncoder | None = None  # compresses the body
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class ResponseRelay:
         self._copy = []
 
     def drop_copy(self) -> None:
-        """It is not to be stored."""
+        """Drop the copy: the response is not stored."""
         self._copy = None
 
     def copy(self) -> list[bytes] | None:
@@ -89,14 +88,14 @@ class ResponseRelay:
         return self._copy
 
     def whole(self, data: bytes) -> bytes | None:
-        """Return the body that ends with this piece, if all of it has been kept."""
+        """Return the whole body, which ends with this piece, if all of it was kept."""
         kept = self._copy if self._copy is not None else self._withheld
         if not kept:
             return data if kept is not None or self._body_since == _FOREVER else None
         return b"".join([*kept, data])
 
     def withhold(self, now: float, *, trouble: bool) -> None:
-        """Hold the answer back until it is whole or too large, or may be streamed."""
+        """Withhold the response until it is whole, or too large, or may be streamed."""
         self._withheld = []
         free_bytes = HOLD_BYTES_MAX
         if trouble:
@@ -109,11 +108,11 @@ class ResponseRelay:
 
     @property
     def is_withheld(self) -> bool:
-        """Whether it is held back."""
+        """Whether the response is withheld."""
         return self._withheld is not None
 
     def stop_withholding(self) -> bool:
-        """Forget what is held: something else is sent in its place; whether there was any."""
+        """Drop the withheld octets, if any, and return whether there were some."""
         withheld, self._withheld = self._withheld, None
         if self._backlog is not None:
             self._backlog.release()
@@ -121,7 +120,7 @@ class ResponseRelay:
         return withheld is not None
 
     def may_be_streamed(self, now: float) -> bool:
-        """Whether what is held has been held for long enough, and comes on."""
+        """Whether the response has been withheld for long enough, and more of it arrives."""
         if self._withheld is None or now < self._withhold_until or not self._withheld_bytes:
             return False
         rate_bytes = self._services.settings.upstream_body_min_rate_bytes
@@ -135,7 +134,7 @@ class ResponseRelay:
         trailers: Trailers,
         now: float,
     ) -> None:
-        """Take a piece of the body: the first comes with the head, and may be empty."""
+        """Take a piece of the body. The first comes with the head, and may be empty."""
         if data and self._body_since == _FOREVER:
             self._body_since = now
         self._window_bytes += len(data)
@@ -167,35 +166,35 @@ class ResponseRelay:
         complete: bool = False,
         trailers: Trailers = NO_TRAILERS,
     ) -> None:
-        """Send what was held back; from here on the answer is streamed."""
+        """Send the withheld octets; from now on, the response is streamed."""
         assert self._withheld is not None, "it is not held"
         body = b"".join(self._withheld)
         self.stop_withholding()
         self._begin(client, body, complete, trailers)
 
     def ends_empty(self, data: bytes) -> bool:
-        """Whether an answer that ends with its connection, and with this piece, has no body at all.
+        """Whether a response that ends with its connection, and with this piece, has no body.
 
-        An application that is killed ends its connections too, and RFC 9112 section 8 knows no
-        way to tell. With the head alone there is doubt enough: an answer that is empty on purpose
-        has a Content-Length. So it is passed on where nothing better is at hand, never stored.
+        A killed application closes its connections too, and the recipient cannot distinguish the
+        two cases (RFC 9112 section 8). A response that is empty on purpose has a Content-Length.
+        So such a response is only forwarded if there is no stored one, and is never stored.
         """
         return self.head.framing is Framing.CLOSE and not data and self._body_since == _FOREVER
 
     # -- its pace ---------------------------------------------------------------------------
 
     def start_window(self, now: float) -> None:
-        """Begin to measure the rate at which it comes."""
+        """Begin to measure the rate of the body."""
         self.paced = True
         self._window_bytes = 0
         self._window_until = now + self._services.settings.upstream_body_timeout_s
 
     def stop_window(self) -> None:
-        """It is the client that lets it wait."""
+        """Stop measuring: the client is the slow side."""
         self._window_until = _FOREVER
 
     def drips(self, now: float) -> bool:
-        """Whether too little of it has come in the last `--upstream-body-timeout`."""
+        """Whether too few octets arrived within `--upstream-body-timeout`."""
         if now < self._window_until:
             return False
         settings = self._services.settings
@@ -206,9 +205,9 @@ class ResponseRelay:
         return False
 
     def ends_with_connection(self) -> bool:
-        """Whether the client would take a plain close for the end of its answer.
+        """Whether the client would treat a normal close as the end of its response.
 
-        A cut answer must look like one (RFC 9112 section 8): other framings show it by themselves.
+        A cut response must be recognisable (RFC 9112 section 8). Other framings show it anyway.
         """
         if self._parsed.head.http11:
             return False
@@ -217,12 +216,12 @@ class ResponseRelay:
     # -- to the client ----------------------------------------------------------------------
 
     def _begin(self, client: Client, body: bytes, complete: bool, trailers: Trailers) -> None:
-        """Send the head, with what there is of the body, in one write."""
+        """Send the head and the first octets of the body in one write."""
         services, parsed, head = self._services, self._parsed, self.head
         request = parsed.head
         self.begun = True
         if self._request_body is not None and not self._request_body.complete:
-            client.close_after_answer()  # an early answer: the rest of the body is not waited for
+            client.close_after_answer()  # an early response: the rest of the request is not read
         sent, extra, framing = head.forward, b"", head.framing
         if head.compressible:
             sent, body, framing = self._compressed(body, complete, trailers)
@@ -244,10 +243,10 @@ class ResponseRelay:
     def _compressed(
         self, body: bytes, complete: bool, trailers: Trailers
     ) -> tuple[bytes, bytes, Framing]:
-        """Return the head and what there is of the body as this client gets them.
+        """Return the head and the first octets of the body, compressed if this client gains by it.
 
-        The framing is that of the application where it is left as it came, else LENGTH: then
-        nothing is to be added to what is returned.
+        The returned framing is the application's if nothing was changed. Otherwise it is LENGTH,
+        and nothing must be added to the returned octets.
         """
         compression, parsed, head = self._services.compression, self._parsed, self.head
         if complete and not trailers and (whole := compression.whole(parsed, head, body)):
@@ -269,21 +268,21 @@ class ResponseRelay:
     # -- compressing --------------------------------------------------------------------------
 
     def send_encoded(self, client: Client, data: bytes) -> None:
-        """Send what came out of the thread, or was flushed: it is framed already."""
+        """Send octets from the thread, or flushed ones. They are framed already."""
         if data:
             self.body_bytes += len(data)
             client.out.write(data)
 
     def is_encoding(self) -> bool:
-        """Whether a piece of the body is in the thread."""
+        """Whether a piece of the body is being compressed in the thread."""
         return self._encoder is not None and self._encoder.busy
 
     def stop_encoding(self) -> None:
-        """Nobody wants the rest of it."""
+        """Drop the rest of the body."""
         if self._encoder is not None:
             self._encoder.cancel()
             self._encoder = None
 
     def forget_encoder(self) -> None:
-        """It has done its work, or the thread has it: its sink need not be kept alive."""
+        """Drop the encoder: it is done, or the thread has it and the sink need not stay alive."""
         self._encoder = None

@@ -1,4 +1,4 @@
-"""A request as its head alone makes it: shared by all requests with the same bytes."""
+"""The facts that follow from the head of a request. Requests with the same bytes share them."""
 
 from retter.breaker import Kind
 from retter.http.content_coding import Accepted
@@ -7,14 +7,14 @@ from retter.store.policy import Identity
 
 
 class ParsedRequest:
-    """All that follows from a request's head.
+    """The facts that follow from a request's head.
 
     Args:
         kind: Whether the breaker may answer it without the application.
         stream: It takes long on purpose (`--stream-paths`).
         asks_events: It asks for an event stream and nothing else.
         binds: It authenticates its connection (bound_connections.py).
-        ticket: That came with it: it has waited before (turns.py).
+        ticket: The ticket in its cookie: its visitor has waited before (turns.py).
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class ParsedRequest:
         self.asks_events = asks_events
         self.binds = binds
         self.ticket = ticket
-        self.accepted: Accepted | None = None  # found out with the first answer that gains
+        self.accepted: Accepted | None = None  # computed when first needed
         # The number of the client that a trusted peer names, 0 if it names none; -1: not read yet.
         self.client = -1
 

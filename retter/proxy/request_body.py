@@ -1,8 +1,8 @@
-"""The body of one request, as it comes from the client: its framing, its size and its pace.
+"""The body of one request, as it arrives from the client: its framing, its size and its pace.
 
-Made for a request that has a body, and only for such a one. A request whose body has not come holds
-no place and no connection to the application, so the body is kept here until it is whole, or as
-much of it as may be kept. No I/O: the connection says when bytes arrive and what time it is.
+It is only made for a request with a body. A request whose body has not arrived occupies no place
+and no connection at the application. So the body is kept here until it is whole, as far as the
+limits allow. No I/O: the connection passes received octets and the time.
 """
 
 from retter.base.buffers import BufferBudget, add_piece
@@ -21,24 +21,24 @@ class RequestBody:
 
     Args:
         parsed: The request.
-        bytes_max: 413 beyond that; 0: no limit. A length that is announced has been checked.
+        bytes_max: 413 for a larger body; 0: no limit. An announced length has been checked.
         idle_s: Seconds that the client may take for the next piece.
-        min_rate_bytes: Octets a second that have to come within `idle_s`, on average; 0: any.
-        budget: The memory that it may wait in, together with others.
-        buffer_bytes_max: Octets of that it may take; 0: it is passed on as it comes.
+        min_rate_bytes: Lowest average rate over `idle_s`, in octets a second; 0: no limit.
+        budget: The memory for all buffered bodies.
+        buffer_bytes_max: Octets that it may take of it; 0: it is forwarded as it arrives.
         began_at: When the request came, by the access log's clock.
     """
 
-    # What most bodies never change stands on the class, as in Exchange.
+    # Defaults that most bodies never change are attributes of the class, as in Exchange.
     _decoder: ChunkedDecoder | None = None
-    _silent_until = _FOREVER  # the next piece has to come by then
-    _window_until = _FOREVER  # and by then what the rate asks for
+    _silent_until = _FOREVER  # the time limit for the next piece
+    _window_until = _FOREVER  # the end of the present window for the rate
     _window_octets = 0
     _taken = 0  # octets of the budget
-    _sent = False  # octets of it went to the application
+    _sent = False  # octets were sent to the application
     trailers: Trailers = []  # noqa: RUF012 - replaced, never changed
     complete = False
-    continued = False  # its client has been told to go on, by us
+    continued = False  # RETTER has sent 100 (Continue) to its client
     rest = b""  # received after its end
 
     def __init__(
@@ -55,8 +55,8 @@ class RequestBody:
         self.parsed = parsed
         if parsed.head.framing is Framing.CHUNKED:
             self._decoder = ChunkedDecoder()
-        self._left = parsed.head.content_length  # octets of a LENGTH body still to come
-        self._octets_left = bytes_max or -1  # that a CHUNKED body may still have; -1: any
+        self._left = parsed.head.content_length  # octets of a LENGTH body that are still missing
+        self._octets_left = bytes_max or -1  # octets that a CHUNKED body may still have; -1: any
         self._idle_s = idle_s
         self._wanted = min_rate_bytes * idle_s  # octets in a window
         self._budget = budget
@@ -69,10 +69,10 @@ class RequestBody:
 
     @property
     def buffered(self) -> bool:
-        """Whether it is kept before anything of the request goes to the application."""
+        """Whether the body is buffered before the request is forwarded."""
         head = self.parsed.head
         if head.expect_continue and head.content_length > self._buffer_bytes_max:
-            return False  # the application may want to refuse it before it is sent
+            return False  # the application may refuse it before it is sent
         return self._buffer_bytes_max > 0 and self._budget.bytes_max > 0
 
     def feed(self, data: bytes) -> bytes:
@@ -106,17 +106,17 @@ class RequestBody:
     # -- its pace -------------------------------------------------------------------------------
 
     def start_clock(self, now: float) -> None:
-        """Begin to wait for it, or for the rest of it after it could not be read for a time."""
+        """Begin to measure the pace, or again after reading was paused."""
         self._window_until = now + self._idle_s if self._wanted else _FOREVER
         self._window_octets = 0
 
     def next_deadline(self, now: float) -> float:
-        """Wait for the next piece from now on; return until when."""
+        """Return the time limit for the next piece, from now on."""
         self._silent_until = now + self._idle_s
         return min(self._silent_until, self._window_until)
 
     def extended_deadline(self, now: float) -> float:
-        """Return the next deadline if it has come fast enough until this one, else 0."""
+        """Return the next deadline if the body was fast enough until this one, else 0."""
         if now >= self._silent_until or self._window_octets < self._wanted:
             return 0.0
         self.start_clock(now)
@@ -124,20 +124,20 @@ class RequestBody:
 
     @property
     def waits_since(self) -> float:
-        """When the last piece came, or the connection began to wait (monotonic seconds)."""
+        """When the last piece arrived, or the wait began (monotonic seconds)."""
         return self._silent_until - self._idle_s
 
     # -- kept -----------------------------------------------------------------------------------
 
     @property
     def keeps_some(self) -> bool:
-        """Whether there is something for `take`."""
+        """Whether `take` would return octets."""
         return bool(self._kept)
 
     def keep(self, data: bytes) -> bool:
-        """Keep a piece until `take`; False if no more may come until then.
+        """Keep a piece until `take`; False if no more may be read until then.
 
-        A piece that the budget has no room for is kept all the same: it has been read.
+        A piece without room in the budget is kept all the same, because it has been read.
         """
         add_piece(self._kept, data)
         if not self._budget.take(self._taken, len(data), self._buffer_bytes_max, self._client):
@@ -146,7 +146,7 @@ class RequestBody:
         return True
 
     def release(self) -> None:
-        """Forget what is kept: it is not wanted any more."""
+        """Drop the kept octets and return their memory."""
         if self._kept:
             self._kept = []
             self._budget.give_back(self._taken, self._client)
@@ -155,10 +155,10 @@ class RequestBody:
     # -- to the application ---------------------------------------------------------------------
 
     def take(self, *, again: bool) -> bytes:
-        """Return what is kept, framed for the application; with its end if it is complete.
+        """Return the kept octets, framed for the application; with the end if it is complete.
 
         Args:
-            again: Keep a complete body until `release`, to take it once more.
+            again: Keep a complete body until `release`, so that it can be taken once more.
         """
         data = b"".join(self._kept)
         if again and self.complete and not self._sent:
@@ -176,5 +176,5 @@ class RequestBody:
         return chunk(data) + last_chunk(self.trailers) if self.complete else chunk(data)
 
     def at_hand(self) -> bool:
-        """Whether it can be sent from its beginning, again or for the first time."""
+        """Whether the body can be sent from its beginning, once more or for the first time."""
         return bool(self._kept) or not self._sent

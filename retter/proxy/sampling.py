@@ -1,8 +1,7 @@
 """RETTER's own time for a request: the clock is read on some connections only.
 
-Two more readings of a clock that is fine enough (the loop's counts milliseconds) would cost every
-request a per cent. So one connection of sixteen is made of a class that reads it, and all others
-know nothing of it.
+Two readings of a precise clock (the loop's clock has milliseconds) would cost every request one per
+cent. So one connection of sixteen has a class that reads it. All others do not measure anything.
 """
 
 import asyncio
@@ -18,13 +17,13 @@ from retter.proxy.pool import ConnectionPool
 from retter.proxy.services import Services
 from retter.proxy.upstream_connection import UpstreamConnection
 
-MEASURED_OF = 16  # one connection of so many, the first one among them
+MEASURED_OF = 16  # one connection of this many is measured, beginning with the first
 
 
 class MeasuredDownstream(DownstreamConnection):
-    """A client connection that notes how long its requests take until they are on their way.
+    """A client connection that measures RETTER's own time for its requests.
 
-    That is until they are written to the application, or answered by the store.
+    It ends when the request is written to the application, or answered from the store.
     """
 
     __slots__ = ()
@@ -38,9 +37,9 @@ class MeasuredDownstream(DownstreamConnection):
 
 
 class MeasuredUpstream(UpstreamConnection):
-    """A connection to the application that notes how long an answer's first piece takes.
+    """A connection to the application that measures RETTER's own time for the first piece.
 
-    That is from its arrival until it is written to the client, and stored if it is whole.
+    It lasts from the arrival of the piece until it is written, and stored if it is whole.
     """
 
     __slots__ = ("_overhead",)
@@ -68,7 +67,7 @@ class MeasuredUpstream(UpstreamConnection):
 
 
 def client_connection_class(services: Services) -> type[DownstreamConnection]:
-    """Return what the next client connection is made of."""
+    """Return the class for the next client connection."""
     counters = services.counters
     counters.client_protocols += 1
     if counters.client_protocols % MEASURED_OF == 1:

@@ -1,9 +1,9 @@
-"""A large stored body on its way to a client, in slices of the store's own bytes.
+"""A large stored body that is written in slices, so that a slow client does not hold a copy.
 
-A transport that is given a whole body may keep what the client has not taken as a copy: asyncio's
-does before Python 3.12, and TLS encrypts it all. Many slow readers of one page would hold as many
-copies of it. Such a transport gets the body slice by slice, the next one when the client has taken
-the last. Others (uvloop's) keep the store's own bytes, and get all at once.
+A transport that gets a whole body may copy the octets that the client has not read: that of asyncio
+does before Python 3.12, and TLS encrypts them all. So many slow readers of one page would hold as
+many copies. Such a transport gets the body slice by slice, each one when the client has read the
+one before. Others (uvloop's) keep a reference to the stored bytes, and get everything at once.
 """
 
 import asyncio
@@ -12,28 +12,28 @@ from typing import Any, Final
 
 from retter.net.transports import close_sending
 
-# As much as any connection may have unsent (`--write-buffer-max`). At 1 MiB they take half as long
-# again as one write of all; slices of 256 KiB would cost nothing, and hold more.
+# As much as any connection may have unsent (`--write-buffer-max`). For 1 MiB, they take one and a
+# half times as long as one write. Slices of 256 KiB would cost nothing, but hold more memory.
 SLICE_BYTES: Final = 64 * 1024
 
 ASYNCIO_COPIES = sys.version_info < (3, 12)
 
 
 def copies(transport: asyncio.WriteTransport) -> bool:
-    """Return whether a transport copies what its peer does not take."""
-    # TLS knows no half close. uvloop's transports are none of asyncio's.
+    """Return whether a transport copies octets that its peer has not read."""
+    # TLS has no half-close. uvloop's transports are not subclasses of asyncio's.
     return not transport.can_write_eof() or (
         ASYNCIO_COPIES and isinstance(transport, asyncio.Transport)
     )
 
 
 class SlicedBody:
-    """Stands in a connection for its transport until the body has been written.
+    """Replaces the transport of a connection until the body has been written.
 
-    What is written or ended meanwhile comes after the body.
+    Later writes, and a close, take effect after the body.
 
     Args:
-        transport: The connection's own.
+        transport: The connection's own transport.
         head: Written with the first slice.
         body: The whole body.
     """
@@ -62,7 +62,7 @@ class SlicedBody:
         return True
 
     def finish(self) -> None:
-        """Do what was to be done after the body."""
+        """Do what was postponed until after the body."""
         for data in self._more:
             self.transport.write(data)
         if self._ends:
@@ -97,7 +97,7 @@ class SlicedBody:
         return self._closes or self.transport.is_closing()
 
     def get_write_buffer_size(self) -> int:
-        """Return the octets of what has been written that the client has not taken."""
+        """Return the written octets that the client has not read."""
         return self.transport.get_write_buffer_size()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""The wall clock as heads show it."""
+"""The wall clock for Date fields."""
 
 import time
 
@@ -6,7 +6,7 @@ from retter.http.dates import format_http_date
 
 
 class WallClock:
-    """Words the time once a second."""
+    """Formats the time, once a second."""
 
     __slots__ = ("_date", "_second")
 
@@ -15,9 +15,9 @@ class WallClock:
         self._second = -1
 
     def http_date(self) -> str:
-        """Return the time as in a Date field (RFC 9110 section 5.6.7)."""
+        """Return the time in the form of a Date field (RFC 9110 section 5.6.7)."""
         second = int(time.time())
         if second != self._second:
-            # The standard library's formatdate would bring 0.7 MB of e-mail with it.
+            # The standard library's formatdate would import 0.7 MB of modules for e-mail.
             self._date, self._second = format_http_date(time.gmtime(second)), second
         return self._date
