@@ -93,7 +93,7 @@ class Site:
 
     def _promote(self, found: dict[bytes, Found]) -> None:
         for key, one in found.items():
-            self.store.promote(key, one)
+            self.store.shelves.promote(key, one)
 
     def get(self, path: bytes, session: bytes = b"") -> bytes | None:
         identity, asked = self.identity(path, session)

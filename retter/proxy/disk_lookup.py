@@ -32,7 +32,7 @@ class AwaitedLookup:
         """It has been read, or takes too long."""
         services = self._services
         for key, one in found.items():
-            services.store.promote(key, one)
+            services.store.shelves.promote(key, one)
         if self._client.gone:
             note_client_gone(services, self._client, self._parsed, self._began_at)
             return

@@ -337,7 +337,7 @@ class Giver(_End):
             if frame:
                 self._send(Kind.SESSIONS, frame)
             yield
-        for key in list(services.store.all_slots()):
+        for key in list(services.store.shelves.slots):
             yield from self._slot_steps(key, is_new=False)
         yield from self._dirty_steps()
         self._seal()
@@ -372,7 +372,7 @@ class Giver(_End):
     def _slot_steps(self, key: bytes, *, is_new: bool) -> Iterator[None]:
         """Send what is stored under a key."""
         store = self.services.store
-        slot = store.all_slots().get(key)
+        slot = store.shelves.slots.get(key)
         if slot is None:
             if is_new:
                 slot = ()
@@ -380,10 +380,10 @@ class Giver(_End):
                 return
         if self.link.is_full and self._frames is None:
             return
-        marks = store.marks_of(key)
+        marks = store.shelves.marks_of(key)
         now = self._loop.time()
         for is_slot, payload in self._slots.write(key, slot, marks, now, for_disk=is_new):
-            if is_slot and not _is_same(slot, store.all_slots().get(key, ())):
+            if is_slot and not _is_same(slot, store.shelves.slots.get(key, ())):
                 # It has changed since its first piece, or was taken back.
                 self._dirty[key] = None
                 return
@@ -609,7 +609,7 @@ class Taker(_End):
         if self._keeps_store and not (
             self._own.take(key, found.marks) or key in self._own.superseded
         ):
-            self.services.store.take_over(key, found, now, tell=for_disk)
+            self.services.store.shelves.take_over(key, found, now, tell=for_disk)
             self.entries += len(found.slot)
 
     def removed(self, removals: Removals) -> None:

@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from retter.store.marks import OwnerMarks
 from retter.store.policy import key_parts
-from retter.store.record import BODY, ENTRY_BYTES, Record, StoredResponse, bytes_referred
+from retter.store.record import (
+    BODY,
+    ENTRY_BYTES,
+    FORMS,
+    STORED_AT,
+    Record,
+    StoredResponse,
+    bytes_referred,
+)
 from retter.store.s3fifo import EvictionQueues
 
 if TYPE_CHECKING:
-    from retter.store.write_behind import WriteBehind  # for a disk alone
+    from retter.store.write_behind import Found, WriteBehind  # for a disk alone
 
 # What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
 # much again for the session by which it is found (marks.py).
@@ -85,8 +93,7 @@ class Shelves:
         """
         if self.behind is not None:
             slot = self.slots.get(key, slot or ())
-            owner, _ = key_parts(key)
-            self.behind.changed(key, slot, self.marks.of(owner) if owner and slot else (), now)
+            self.behind.changed(key, slot, self.marks_of(key) if slot else (), now)
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
         """Change the budget. An owner over its share shrinks when it stores something again.
@@ -151,6 +158,45 @@ class Shelves:
             self.make_room(b"")
         if is_new:
             queues.add(key, whole)
+
+    def promote(self, key: bytes, found: "Found") -> bool:
+        """Take into memory what stands behind it; False if there is no room, or it is there."""
+        if key in self.slots or not found.slot:
+            return False
+        owner, _ = key_parts(key)
+        size = sum([one[ENTRY_BYTES] + len(one[BODY]) for one in found.slot])
+        if not self.fits(owner, size):
+            return False
+        others: tuple[Record, ...] = ()
+        for one in reversed(found.slot):
+            body, forms = self.acquire_body(one[BODY]), one[FORMS] and ()
+            record = one
+            if body is not one[BODY] or forms is not one[FORMS]:
+                record = (*one[:BODY], body, *one[BODY + 1 : FORMS], forms, *one[FORMS + 1 :])
+            self.insert(key, owner, others, record, one[ENTRY_BYTES], found.marks)
+            others = (record, *others)
+        return True
+
+    def take_over(self, key: bytes, found: "Found", now: float, *, tell: bool) -> None:
+        """Store what the other process has under a key, unless what is here is newer.
+
+        Args:
+            tell: The disk does not know it.
+        """
+        slot = self.slots.get(key)
+        if slot is not None:
+            newest = max([one[STORED_AT] for one in found.slot], default=now)
+            if max([one[STORED_AT] for one in slot]) > newest:
+                return
+            self.remove_key(key)
+        self.promote(key, found)
+        if tell:
+            self.tell(key, now)
+
+    def marks_of(self, key: bytes) -> tuple[int, ...]:
+        """Return the marks of the sessions of a key's owner."""
+        owner, _ = key_parts(key)
+        return self.marks.of(owner) if owner else ()
 
     def touch(self, key: bytes, owner: bytes) -> None:
         """Note that a key has been asked for."""

@@ -28,11 +28,9 @@ from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
     AGE,
     AGE_MAX,
-    BODY,
-    ENTRY_BYTES,
-    FORMS,
     INCOMPLETE,
     NEVER,
+    STATUS,
     STORED_AT,
     SUPERSEDED,
     VARIANT_KEY,
@@ -53,7 +51,7 @@ from retter.store.selection import hashed_vary, select, selected
 from retter.store.taken_back import TakenBack, others_at
 
 if TYPE_CHECKING:
-    from retter.store.write_behind import Found, WriteBehind  # for a disk alone
+    from retter.store.write_behind import WriteBehind  # for a disk alone
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -72,14 +70,14 @@ class ResponseStore:
         self._facts: HeadNotes[ResponseHead, tuple[Facts | None]] = HeadNotes()
         self._rules = rules
         self._shared = rules.policy is StorePolicy.RFC9111
-        self._shelves = Shelves(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
+        self.shelves = Shelves(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
         self._secret = rules.secret
         self._public_secret = rules.public_secret or rules.secret
         self._changes = Changes()
         self._counts = StoreStats(bytes_max=rules.bytes_max)
-        self.forms = StoredForms(self._shelves)
-        self.taken_back = TakenBack(self._shelves, self._changes, self._counts)
-        self.invalidation = Invalidation(self._shelves, self._changes, self._counts)
+        self.forms = StoredForms(self.shelves)
+        self.taken_back = TakenBack(self.shelves, self._changes, self._counts)
+        self.invalidation = Invalidation(self.shelves, self._changes, self._counts)
         self.lineages: Lineages | None = None  # the sessions that go by several values
         self.behind: WriteBehind | None = None  # a disk
 
@@ -92,7 +90,7 @@ class ResponseStore:
         self._facts.known.clear()  # they follow from the rules too
         self._rules = rules
         self._counts.bytes_max = rules.bytes_max
-        self._shelves.resize(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
+        self.shelves.resize(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
 
     # -- Finding
 
@@ -133,7 +131,7 @@ class ResponseStore:
             return None
         if identity.rolling is not None:
             return self._find_rolling(identity, request, now, superseded, peeking)
-        key, shelves = identity.key, self._shelves
+        key, shelves = identity.key, self.shelves
         slot = shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)
@@ -194,7 +192,7 @@ class ResponseStore:
                 return None
             if peeking:
                 return found
-            self._shelves.touch(key, key_parts(key)[0])
+            self.shelves.touch(key, key_parts(key)[0])
             self._counts.found_own += 1
             return found
         if identity.public_key is not None:
@@ -214,23 +212,25 @@ class ResponseStore:
         peeking: bool,
     ) -> Record | None:
         slot = self._slot(key, now)
-        if (
-            slot is not None
-            and (found := select(slot, identity, request, self._public_secret)) is not None
-        ):
-            stored = as_stored(found)
-            if stored.age(now) > stored.age_max_s:
-                if stored.age_max_s != WITHDRAWN and not peeking:
+        newest: Record | None = None
+        found: Record | None = None
+        if slot is not None:
+            found = newest = slot[0]
+            if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
+                found = select(slot, identity, request, self._public_secret)
+        if found is not None:
+            if now - found[STORED_AT] + found[AGE] > found[AGE_MAX]:
+                if found[AGE_MAX] != WITHDRAWN and not peeking:
                     self._expire(key, found, now)
-            elif stored.status == 200 and (
-                not (stored.superseded or stored.incomplete)
-                or (superseded and not (self._shared and stored.superseded))
+            elif found[STATUS] == 200 and (
+                not (found[SUPERSEDED] or found[INCOMPLETE])
+                or (superseded and not (self._shared and found[SUPERSEDED]))
             ):
                 if peeking:
                     return found
-                self._shelves.queues.asked[key] = None
-                if found is not slot[0]:
-                    self._shelves.bring_forward(key, found)
+                self.shelves.queues.asked[key] = None
+                if found is not newest:
+                    self.shelves.bring_forward(key, found)
                 self._counts.found_public += 1
                 return found
         self._counts.not_found += not peeking
@@ -238,13 +238,13 @@ class ResponseStore:
 
     def _expire(self, key: bytes, record: Record, now: float) -> None:
         """Remove what is too old to be served."""
-        self._shelves.remove(key, record)
+        self.shelves.remove(key, record)
         self._counts.expired += 1
-        self._shelves.tell(key, now)
+        self.shelves.tell(key, now)
 
     def has_any(self, identity: Identity) -> bool:
         """Return whether anything is stored for this URL that this client might be given."""
-        slots, public = self._shelves.slots, identity.public_key
+        slots, public = self.shelves.slots, identity.public_key
         if identity.key in slots and self.taken_back.holds(identity.key):
             return True
         return public is not None and public in slots and self.taken_back.holds(public)
@@ -273,43 +273,24 @@ class ResponseStore:
 
     def put_behind(self, behind: "WriteBehind | None") -> None:
         """Have a disk behind: what is not in memory may be there, and what changes goes there."""
-        self.behind = self._shelves.behind = behind
+        self.behind = self.shelves.behind = behind
 
     def _slot(self, key: bytes, now: float) -> tuple[Record, ...] | None:
         """Return what is stored under a key, in memory or at hand behind it."""
-        slot = self._shelves.slots.get(key)
+        slot = self.shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)
         return slot
 
     def _fetch(self, key: bytes, now: float) -> tuple[Record, ...] | None:
         found = None if self.behind is None else self.behind.fetch(key, now)
-        if found is None or not self.promote(key, found):
+        if found is None or not self.shelves.promote(key, found):
             return None
-        return self._shelves.slots.get(key)
-
-    def promote(self, key: bytes, found: "Found") -> bool:
-        """Take into memory what stands behind it; False if there is no room, or it is there."""
-        if key in self._shelves.slots or not found.slot:
-            return False
-        owner, _ = key_parts(key)
-        shelves = self._shelves
-        size = sum([one[ENTRY_BYTES] + len(one[BODY]) for one in found.slot])
-        if not shelves.fits(owner, size):
-            return False
-        others: tuple[Record, ...] = ()
-        for one in reversed(found.slot):
-            body, forms = shelves.acquire_body(one[BODY]), one[FORMS] and ()
-            record = one
-            if body is not one[BODY] or forms is not one[FORMS]:
-                record = (*one[:BODY], body, *one[BODY + 1 : FORMS], forms, *one[FORMS + 1 :])
-            shelves.insert(key, owner, others, record, one[ENTRY_BYTES], found.marks)
-            others = (record, *others)
-        return True
+        return self.shelves.slots.get(key)
 
     def awaited_keys(self, identity: Identity) -> list[bytes]:
         """Return the keys of what a request could be answered with, if nothing is in memory."""
-        slots = self._shelves.slots
+        slots = self.shelves.slots
         if identity.rolling is not None:
             keys = [key for key, _ in identity.readable]
             if not slots.keys().isdisjoint(keys):
@@ -357,7 +338,7 @@ class ResponseStore:
             return False
         key = identity.key
         superseded = late and self._changes.since(key, requested_at)
-        slot = self._shelves.slots.get(key)
+        slot = self.shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)  # its other variants
         age_s = facts.received_age_s + now - requested_at
@@ -393,7 +374,7 @@ class ResponseStore:
 
     def _store_again(self, identity: Identity, old: Record, again: Record, now: float) -> None:
         """Put an equal response in the place of the only one of its key."""
-        key, shelves = identity.key, self._shelves
+        key, shelves = identity.key, self.shelves
         shelves.slots[key] = (again,)
         shelves.queues.asked[key] = None
         if identity.owner:
@@ -424,7 +405,7 @@ class ResponseStore:
     ) -> bool:
         """Store a response that is not there yet, in place of those that it replaces."""
         key, owner, variant_key = identity.key, identity.owner, identity.variant_key
-        shelves, secret = self._shelves, self._public_secret
+        shelves, secret = self.shelves, self._public_secret
         size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, variant_key)
         if not shelves.fits(owner, size + len(body)) or (
             # The client has chosen what everyone would be shown.
@@ -488,7 +469,7 @@ class ResponseStore:
         """Return the variants of a key that stay beside a new one of this client."""
         for victim in victims(others, self._rules.variants_max, client):
             others = tuple([one for one in others if one is not victim])
-            self._shelves.release(owner, victim)
+            self.shelves.release(owner, victim)
             self._counts.evicted_variants += 1
         return others
 
@@ -529,14 +510,14 @@ class ResponseStore:
             shared=self._shared,
         )
         if fresh is None:
-            self._shelves.remove(identity.key, old)
-            self._shelves.tell(identity.key, now)
+            self.shelves.remove(identity.key, old)
+            self.shelves.tell(identity.key, now)
             return
-        self._shelves.replace(identity.key, old, fresh)
-        self._shelves.touch(identity.key, identity.owner)
+        self.shelves.replace(identity.key, old, fresh)
+        self.shelves.touch(identity.key, identity.owner)
         self._counts.refreshed += 1
-        self._shelves.tell(identity.key, now)
-        self._shelves.make_room(identity.owner)
+        self.shelves.tell(identity.key, now)
+        self.shelves.make_room(identity.owner)
 
     # -- Memory
 
@@ -545,11 +526,11 @@ class ResponseStore:
 
         For when memory has run out: where there was too little for so much, there will be again.
         """
-        held = self._shelves.bytes_used
+        held = self.shelves.bytes_used
         if self.behind is not None:
             self.behind.forget_bodies()
-        dropped = self.invalidation.drop_keys(list(self._shelves.slots))
-        self._shelves.free_all()
+        dropped = self.invalidation.drop_keys(list(self.shelves.slots))
+        self.shelves.free_all()
         if held > KEPT_BYTES_MIN:
             fewer = max(KEPT_BYTES_MIN, held * 3 // 4)
             self.reconfigure(replace(self._rules, bytes_max=min(self._rules.bytes_max, fewer)))
@@ -557,40 +538,13 @@ class ResponseStore:
 
     def free_some(self) -> None:
         """Free some of what has been dropped all at once; call it every tick."""
-        self._shelves.free_some()
-
-    # -- Another process, from which this one takes over (handover.py)
-
-    def all_slots(self) -> dict[bytes, tuple[Record, ...]]:
-        """Return what is stored, by key: to be read, and not kept."""
-        return self._shelves.slots
-
-    def marks_of(self, key: bytes) -> tuple[int, ...]:
-        """Return the marks of the sessions of a key's owner."""
-        owner, _ = key_parts(key)
-        return self._shelves.marks.of(owner) if owner else ()
-
-    def take_over(self, key: bytes, found: "Found", now: float, *, tell: bool) -> None:
-        """Store what the other process has under a key, unless what is here is newer.
-
-        Args:
-            tell: The disk does not know it.
-        """
-        slot = self._shelves.slots.get(key)
-        if slot is not None:
-            newest = max([one[STORED_AT] for one in found.slot], default=now)
-            if max([one[STORED_AT] for one in slot]) > newest:
-                return
-            self._shelves.remove_key(key)
-        self.promote(key, found)
-        if tell:
-            self._shelves.tell(key, now)
+        self.shelves.free_some()
 
     # -- Looking in from outside
 
     def stats(self) -> dict[str, int]:
         """Return the present figures, by the names in `StoreStats`."""
-        counts, shelves = self._counts, self._shelves
+        counts, shelves = self._counts, self.shelves
         counts.entries = shelves.entries
         counts.keys = len(shelves.slots)
         counts.bodies = shelves.bodies

@@ -98,11 +98,11 @@ def test_to_ask_why_changes_nothing() -> None:
         visit(admin, "/new")
         proxy = admin.proxy.proxy
         before = proxy.stats()
-        keys = list(admin.proxy.services.store._shelves.slots)
+        keys = list(admin.proxy.services.store.shelves.slots)
         for parameters in ({}, {"cookie": "a=b"}, {"url": "http://shop.example/old"}):
             why(admin, **parameters)
         assert proxy.stats() == before
-        assert list(admin.proxy.services.store._shelves.slots) == keys, "in the order of their use"
+        assert list(admin.proxy.services.store.shelves.slots) == keys, "in the order of their use"
 
 
 PATHS = ("/a", "/a", "/asset.css")
@@ -242,12 +242,12 @@ def foretell(admin: FakeAdmin, asked: tuple[str, str, str, dict[str, str]]) -> d
     form = "&".join(f"{name}={value}" for name, value in parameters.items())
     form += "".join(f"&header={name}: {value}" for name, value in fields.items())
     store = admin.proxy.services.store
-    before, order = admin.proxy.proxy.stats(), list(store._shelves.slots)
+    before, order = admin.proxy.proxy.stats(), list(store.shelves.slots)
     answers = [admin.post("/api/why", f"{form}&client=192.0.2.7") for _ in range(2)]
     assert answers[0].status == 200
     assert answers[0] == answers[1]
     assert admin.proxy.proxy.stats() == before
-    assert list(store._shelves.slots) == order, "in the order of their use"
+    assert list(store.shelves.slots) == order, "in the order of their use"
     document: dict[str, Any] = answers[0].json
     return document
 

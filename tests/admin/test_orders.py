@@ -362,7 +362,7 @@ def test_to_drop_everything_frees_it_little_by_little() -> None:
             proxy.upstream.sends(reply(b"%d" % number))
         assert admin.post("/api/purge", "all=true").json == {"purged": count}
         assert (admin.state()["store"]["entries"], admin.state()["store"]["bytes"]) == (0, 0)
-        shelves = proxy.services.store._shelves
+        shelves = proxy.services.store.shelves
         left = sum([len(shelf) for shelf in shelves._cleared])
         assert left >= 3 * count
         proxy.advance(0.05)

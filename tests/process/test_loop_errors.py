@@ -73,7 +73,7 @@ def test_out_of_memory_empties_the_store_and_keeps_it_smaller(loop: Loop) -> Non
     after = services.store.stats()
     assert (after["entries"], after["bytes_used"]) == (0, 0)
     assert after["bytes_max"] == before["bytes_used"] * 3 // 4
-    assert not services.store._shelves._cleared, "freed at once, not with the ticks"
+    assert not services.store.shelves._cleared, "freed at once, not with the ticks"
     assert (record["event"], record["errors"], record["dropped"]) == ("out-of-memory", 1, 100)
     assert record["store_memory"] == after["bytes_max"]
     assert services.counters.memory_errors == 1

@@ -134,7 +134,7 @@ def stored(proxy: FakeProxy) -> dict[bytes, Any]:
     """Return all that is stored, as far as it matters to anybody."""
     return {
         key: [(one[HEAD], one[BODY], one[SUPERSEDED], one[NO_STORE]) for one in slot]
-        for key, slot in proxy.services.store.all_slots().items()
+        for key, slot in proxy.services.store.shelves.slots.items()
     }
 
 
@@ -175,7 +175,7 @@ def test_responses_can_be_compressed_there_as_here() -> None:
         fetch(before, "/", "page" * 1000, headers={"Content-Type": "text/html"})
         fetch(before, "/picture", "page" * 1000, headers={"Content-Type": "image/png"})
         pair = await Pair(before).load()
-        slots = pair.after.services.store.all_slots().values()
+        slots = pair.after.services.store.shelves.slots.values()
         assert [slot[0][FORMS] for slot in slots] == [(), None]
         pair.close()
 

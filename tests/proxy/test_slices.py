@@ -158,7 +158,7 @@ def test_all_readers_share_the_stored_bytes() -> None:
         site.client(get(headers=headers), 3_000_000)[1] for headers in ({}, {"Range": "bytes=1-"})
     ]
     stored = site.proxy.services.store
-    ((body,),) = [[b for b in stored._shelves._bodies.values() if len(b) == len(BODY)]]
+    ((body,),) = [[b for b in stored.shelves._bodies.values() if len(b) == len(BODY)]]
     for transport in transports:
         written: list[Any] = [one for one in transport.objects if len(cast("Sized", one)) > 1000]
         assert sum(map(len, written)) >= len(BODY) - 1

@@ -986,7 +986,7 @@ class HidingMachine(StoreMachine):
     @rule(path=targets)
     def hide(self, path: bytes) -> None:
         gone = [key for key in self.keys if key.endswith(b"a.b" + path)]
-        assert self.store._shelves.hide(gone) == sum(len(self.forget(k)) for k in gone)
+        assert self.store.shelves.hide(gone) == sum(len(self.forget(k)) for k in gone)
 
     @rule()
     def tick(self) -> None:
@@ -996,7 +996,7 @@ class HidingMachine(StoreMachine):
     def every_byte_is_counted(self) -> None:
         if not hasattr(self, "store"):
             return
-        if not self.store._shelves._hidden:
+        if not self.store.shelves._hidden:
             super().every_byte_is_counted()
             return
         stats = self.store.stats()
@@ -1215,7 +1215,7 @@ class FormsMachine(RuleBasedStateMachine):
         form = Form(found.head if coded is found.body else b"coded" + found.head, coded)
         variants = max(
             [
-                len(self.store._shelves.slots.get(k, ()))
+                len(self.store.shelves.slots.get(k, ()))
                 for k in (identity.key, identity.public_key)
                 if k
             ]
@@ -1266,7 +1266,7 @@ class FormsMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_byte_is_counted(self) -> None:
-        shelves = self.store._shelves
+        shelves = self.store.shelves
         entries = [(key, as_stored(r)) for key, slot in shelves.slots.items() for r in slot]
         bodies_held = {entry.body for _, entry in entries}
         assert set(shelves._coded) <= bodies_held
@@ -1353,7 +1353,7 @@ def test_what_is_decoded_for_one_visitor_pushes_out_nobody_elses() -> None:
     asked = request(ALICE, target=b"/own/large")
     put(store, asked, ENCODED, b"packed" * 100)
     assert not decoded_of(store, asked, bytes(60_000)), "more than the share of one"
-    owners_bytes = store._shelves._owner_bytes[who(asked).owner]
+    owners_bytes = store.shelves._owner_bytes[who(asked).owner]
     assert owners_bytes <= 50_000
     kept = [body_for(store, request(target=b"/%d" % number)) for number in range(20)]
     assert None not in kept

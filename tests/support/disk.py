@@ -110,9 +110,9 @@ class Lasting:
 
     def forget(self) -> None:
         """Have nothing in memory, as if others had pushed all of it out."""
-        self.store.invalidation.drop_keys(list(self.store._shelves.slots))
-        self.store._shelves.free_all()
-        while self.store._shelves._hidden:
+        self.store.invalidation.drop_keys(list(self.store.shelves.slots))
+        self.store.shelves.free_all()
+        while self.store.shelves._hidden:
             self.store.free_some()
 
     def look(self, identity: Identity) -> None:
@@ -124,7 +124,7 @@ class Lasting:
 
     def _promote(self, found: Any) -> None:
         for key, one in found.items():
-            self.store.promote(key, one)
+            self.store.shelves.promote(key, one)
 
     def tick(self) -> None:
         self.disk.tick(self.clock.now)
