@@ -556,5 +556,5 @@ class ResponseStore:
 
     def crowding(self) -> tuple[int, float]:
         """Return how many responses were evicted for want of memory, and the share of it in use."""
-        shelves = self._shelves
+        shelves = self.shelves
         return shelves.evicted_budget, shelves.bytes_used / max(1, self._counts.bytes_max)

@@ -228,7 +228,7 @@ def count_up(admin: FakeAdmin, what: str) -> None:
     elif what == "late":
         admin.proxy.proxy.ticker.loop_lag_s = 0.3
     elif what == "store full":
-        shelves: Any = services.store._shelves
+        shelves: Any = services.store.shelves
         shelves.evicted_budget += 5
         shelves.bytes_used = services.settings.store_memory_bytes
 
