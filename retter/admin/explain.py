@@ -58,7 +58,8 @@ def explain(services: Services, parameters: Parameters) -> dict[str, Any]:
     usable = stale_for_error(services, parsed, now, peeking=True)
     forwarding = services.peers.forwarding_fields(one(parameters, "client"), b"http")
     client = services.peers.client_of(forwarding, parsed)
-    asker = services.turns.asker_of(forwarding, parsed, client, now)
+    has_stored = entry_to_spare(services, parsed, now, peeking=True) is not None
+    asker = services.turns.asker_of(forwarding, parsed, client, now, has_stored)
     decision, reason = _decide(services, parsed, client, asker, now)
     sessions = url_sessions(request.target, services.owner_rules) != []
     return {

@@ -102,8 +102,12 @@ class Fairness:
         return asker.session if asker.standing == ISSUED else asker.client
 
     def sort(self, asker: Asker, work_s: float, now: float) -> Sorted:
-        """Count what is asked for, and find the lane."""
-        self.demand.note(self._who(asker), work_s, now)
+        """Count what is asked for, and find the lane.
+
+        Who comes again with its ticket asks for nothing more than with its first try.
+        """
+        if not asker.ticket or self.tickets.read(asker.ticket, asker.client, now) is None:
+            self.demand.note(self._who(asker), work_s, now)
         place = self.place_of(asker, now)
         if place.lane == HEAVY:
             self.demand.call(place.asker, asker.crawler or asker.name)

@@ -141,7 +141,7 @@ def begin(
     if decision is None:
         asker = None  # is found out when there may be too little for all
         if breaker.wants_asker(entry is not None):
-            asker = services.turns.asker_of(forwarding, parsed, number, now)
+            asker = services.turns.asker_of(forwarding, parsed, number, now, entry is not None)
         age_s: float | None = None if entry is None else now - entry[STORED_AT]
         decision = breaker.admit_by_rules(
             now, kind, identity.route, identity.key, age_s, number, asker

@@ -58,23 +58,35 @@ class Turns:
         self._crawler_of = crawler_of
 
     def asker_of(
-        self, forwarding: ForwardingFields, parsed: ParsedRequest, client: int, now: float
+        self,
+        forwarding: ForwardingFields,
+        parsed: ParsedRequest,
+        client: int,
+        now: float,
+        has_stored: bool = False,
     ) -> Asker | None:
         """Return who asks; None if it does not matter.
 
+        A ticket counts for what it was given for: a page without a stored response. Else the next
+        picture of the page in another tab, or its icon, would use it up.
+
         Args:
             client: The number of its address.
+            has_stored: There is a stored response for it.
         """
         if self._breaker.circuit.fairness is None:
             return None
         session, standing = self._session_of(parsed, now)
+        ticket = parsed.ticket
+        if ticket and (has_stored or not is_navigation(parsed.head)):
+            ticket = b""
         return Asker(
             client,
             forwarding.client_of(parsed.head),
             session,
             standing,
             self.crawler_word(parsed.head),
-            parsed.ticket,
+            ticket,
         )
 
     def crawler_word(self, request: RequestHead) -> str:

@@ -121,6 +121,20 @@ def test_a_ticket_makes_known_and_the_one_that_is_good_is_kept() -> None:
     assert fairness.ticket_for(asker, 6.0)[0] != text
 
 
+def test_who_comes_again_with_its_ticket_asks_for_nothing_more() -> None:
+    """It is one page, however often its waiting page is loaded; a used ticket counts."""
+    fairness = crowded()
+    text, _ = fairness.ticket_for(Asker(1), 0.0)
+    before = fairness.demand.demand_of(1, 0.0)
+    for _ in range(50):
+        assert fairness.sort(Asker(1, ticket=text), 0.05, 0.0).lane == KNOWN
+    assert fairness.demand.demand_of(1, 0.0) == before
+    place = fairness.sort(Asker(1, ticket=text), 0.05, 0.0)
+    fairness.tickets.spend(place.ticket)
+    fairness.sort(Asker(1, ticket=text), 0.05, 0.0)
+    assert fairness.demand.demand_of(1, 0.0) == before + 0.05
+
+
 # --- at the circuit ---
 
 

@@ -138,16 +138,49 @@ def test_a_ticket_is_good_at_its_own_address(address: str, lane: int) -> None:
     proxy = full()
     ticket = ticket_of(told_to_wait(proxy))
     proxy.advance(0.3)
-    assert lane_of_next(proxy, get("/page", headers={"Cookie": ticket}), address) == lane
+    assert lane_of_next(proxy, get("/page", headers={**BROWSER, "Cookie": ticket}), address) == lane
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Accept": "image/avif,image/webp,*/*;q=0.8", "Sec-Fetch-Mode": "no-cors"},
+        {"Accept": "*/*", "Sec-Fetch-Mode": "cors"},
+        {"Accept": "text/html", "Sec-Fetch-Mode": "cors"},
+        {},
+    ],
+    ids=["picture", "script", "fetch", "program"],
+)
+def test_what_else_a_browser_asks_for_does_not_use_its_ticket_up(headers: dict[str, str]) -> None:
+    """The icon of the waiting page, the pictures of a page in another tab."""
+    proxy = full()
+    ticket = ticket_of(told_to_wait(proxy))
+    proxy.advance(0.3)
+    part = get("/favicon.ico", headers={**headers, "Cookie": ticket})
+    assert lane_of_next(proxy, part, "192.0.2.7") == STRANGER
+    page = get("/page", headers={**BROWSER, "Cookie": ticket})
+    assert lane_of_next(proxy, page, "192.0.2.7") == KNOWN
+
+
+def test_a_page_with_a_stored_response_does_not_use_a_ticket_up() -> None:
+    """It has something to answer with; the page that waits has not."""
+    proxy = FakeProxy(max_in_flight=1)
+    proxy.client(get("/read", headers=BROWSER))
+    proxy.upstream.sends(reply(b"read before"))
+    proxy.client(get("/takes-the-place"), ("198.51.100.1", 1))
+    ticket = ticket_of(told_to_wait(proxy))
+    headers = {**BROWSER, "Cookie": ticket}
+    assert lane_of_next(proxy, get("/read", headers=headers), "192.0.2.7") == STRANGER
+    assert lane_of_next(proxy, get("/page", headers=headers), "192.0.2.7") == KNOWN
 
 
 def test_an_address_of_ipv6_is_its_first_half() -> None:
     """Whoever has one of the second half has all of them."""
     proxy = full()
     ticket = ticket_of(told_to_wait(proxy, address="2001:db8::1"))
-    again = get("/page", headers={"Cookie": ticket})
+    again = get("/page", headers={**BROWSER, "Cookie": ticket})
     assert lane_of_next(proxy, again, "2001:db8::ffff") == KNOWN
-    assert lane_of_next(proxy, get("/p2", headers={"Cookie": ticket}), "2001:db8:0:1::1") == (
+    assert lane_of_next(proxy, get("/p2", headers={**BROWSER, "Cookie": ticket}), "2001:db8:0:1::1") == (
         STRANGER
     )
 
@@ -156,7 +189,7 @@ def test_a_ticket_is_used_up_by_the_place_that_it_brings() -> None:
     """A thousand copies of it gain one."""
     proxy = full()
     ticket = ticket_of(told_to_wait(proxy))
-    headers = {"Cookie": ticket}
+    headers = {**BROWSER, "Cookie": ticket}
     lanes = [lane_of_next(proxy, get(f"/{n}", headers=headers)) for n in range(4)]
     assert lanes[0] == KNOWN
     assert KNOWN not in lanes[1:]
