@@ -180,9 +180,8 @@ def test_an_address_of_ipv6_is_its_first_half() -> None:
     ticket = ticket_of(told_to_wait(proxy, address="2001:db8::1"))
     again = get("/page", headers={**BROWSER, "Cookie": ticket})
     assert lane_of_next(proxy, again, "2001:db8::ffff") == KNOWN
-    assert lane_of_next(proxy, get("/p2", headers={**BROWSER, "Cookie": ticket}), "2001:db8:0:1::1") == (
-        STRANGER
-    )
+    elsewhere = get("/p2", headers={**BROWSER, "Cookie": ticket})
+    assert lane_of_next(proxy, elsewhere, "2001:db8:0:1::1") == (STRANGER)
 
 
 def test_a_ticket_is_used_up_by_the_place_that_it_brings() -> None:
