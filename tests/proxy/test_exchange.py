@@ -1056,3 +1056,21 @@ def test_a_client_that_takes_no_1xx_still_blocks_the_answer() -> None:
     upstream.sends(b"world")
     assert body_of(client.received().partition(b"\r\n\r\n")[2]).endswith(b"helloworld")
     proxy.assert_at_rest()
+
+
+def test_who_gets_a_stored_response_after_a_short_wait_has_not_waited_in_vain() -> None:
+    """`queue-timeout` is for those that got a 503: this one was never to wait for long."""
+    proxy = FakeProxy(max_in_flight=1, queue_wait_s=10)
+    client = proxy.client(get("/page"))
+    proxy.upstream.sends(reply(b"stored"))
+    assert body_of(client.received()) == b"stored"
+    slow = proxy.client(get("/slow"))
+    proxy.client(get("/next"))
+    client.sends(get("/page"))
+    assert proxy.services.breaker.waiting == 2
+    proxy.advance(1.0)
+    answer = client.received()
+    assert body_of(answer) == b"stored"
+    assert field(answer, "cache-status") == "retter; hit; detail=limit"
+    assert proxy.services.breaker.snapshot(proxy.loop.now).queue_timeouts == 0
+    slow.resets()
