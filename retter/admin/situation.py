@@ -91,6 +91,7 @@ class Situation:
     retter: str  # what RETTER does
     you: str  # what an operator can do; "" for nothing
     also: tuple[str, ...] = ()  # what else is the case
+    rows_beside: tuple[str, ...] = ()  # the rows of those sentences
 
 
 TONES: Final = ("good", "off", "note", "busy", "trial", "bad")
@@ -198,10 +199,11 @@ def _names(routes: tuple[str, ...]) -> str:
     return shown + (f" and {len(routes) - 3} more" if len(routes) > 3 else "")
 
 
-def _left(facts: Facts) -> str:
+def _ordered(facts: Facts, what: str) -> str:
+    """Say who wants it, and for how long."""
     if facts.forced_s is None:
-        return "by the configuration"
-    return f"by an operator, for {length(facts.forced_s)} more"
+        return f"The configuration {what}"
+    return f"An operator {what}, for {length(facts.forced_s)} more"
 
 
 def _causes(errors: Mapping[str, int]) -> str:
@@ -339,19 +341,19 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("`retter resume` ends the pause; it ends by itself when the time is over."),
         hides=True),
     Row("held open", "off", lambda f: f.forced == "open",
-        lambda f: f"The circuit is held open {_left(f)}.",
+        lambda f: f"{_ordered(f, 'holds the circuit open')}.",
         _say("GETs get their stored page. GETs without one, and all other methods, still go to "
              "the application, within its limit."),
         _say("`retter circuit auto` lets RETTER decide again.")),
     Row("held closed", "off", lambda f: f.forced == "closed",
-        lambda f: f"The circuit is held closed {_left(f)}.",
+        lambda f: f"{_ordered(f, 'holds the circuit closed')}.",
         _say("Everything goes to the application, however many come. Only a GET that fails, or "
              "is late, gets its stored page."),
         _say("`retter circuit auto` lets RETTER protect the application again.")),
     Row("observing", "off", lambda f: f.forced == "observe",
-        lambda f: f"RETTER only observes {_left(f)}" + (
-            f"; it would have spared the application {count(f.would_shed, 'request')} lately."
-            if f.would_shed else "."),
+        lambda f: f"{_ordered(f, 'has RETTER observe only')}." + (
+            f" It would have spared the application {count(f.would_shed, 'request')} lately."
+            if f.would_shed else ""),
         lambda f: "Everything is forwarded. In automatic mode the circuit would be "
                   f"{f.state} now.",
         _say("`retter circuit auto` switches protection on.")),
@@ -493,6 +495,7 @@ def derive(facts: Facts) -> Situation:
         retter=main.retter(facts),
         you=main.you(facts),
         also=tuple([row.now(facts) for row in beside]),
+        rows_beside=tuple([row.name for row in beside]),
     )
 
 

@@ -99,6 +99,7 @@ class Watch:
             "retter": told.retter,
             "you": told.you,
             "also": list(told.also),
+            "rows_beside": list(told.rows_beside),
             "since": round(self.since, 3),
         }
 

@@ -28,11 +28,11 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("paused", "off", {"paused_s": 20, "held": 4, "fault": REFUSED, "silent_s": 9.0},
      "An operator has paused the application, for 20 s more."),
     ("held open", "off", {"forced": "open", "forced_s": 552, "state": "OPEN", "gets": WELL},
-     "The circuit is held open by an operator, for 9 min 12 s more."),
+     "An operator holds the circuit open, for 9 min 12 s more."),
     ("held closed", "off", {"forced": "closed", "gets": WELL},
-     "The circuit is held closed by the configuration."),
+     "The configuration holds the circuit closed."),
     ("observing", "off", {"forced": "observe", "gets": WELL, "would_shed": 31},
-     "RETTER only observes by the configuration; it would have spared the application 31 requests "
+     "The configuration has RETTER observe only. It would have spared the application 31 requests "
      "lately."),
     ("nothing there", "bad", {"met": False, "fault": REFUSED, "upstream": "127.0.0.1:8000"},
      f"Nothing answers at 127.0.0.1:8000: {REFUSED}."),
@@ -156,6 +156,7 @@ def test_what_visitors_get_is_told_with_gets_and_others_apart(
 def test_an_operators_word_hides_no_failure() -> None:
     found = derive(Facts(forced="observe", state="OPEN", errors={"upstream-status": 9}, gets=WELL))
     assert (found.row, found.tone) == ("observing", "bad")
+    assert found.rows_beside[0] == "failing"
     assert found.also[0].startswith("The application fails: 9 answers with a 5xx status")
     assert "the circuit would be OPEN now" in found.retter
 

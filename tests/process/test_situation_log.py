@@ -73,5 +73,5 @@ def test_a_change_of_the_circuit_says_what_is_the_case() -> None:
         told = log.sentences(admin.proxy.loop.now)
         admin.proxy.advance(2.0)
     assert told["situation"] == "held open"
-    assert told["now"].startswith("The circuit is held open by an operator, for 10 min more")
+    assert told["now"].startswith("An operator holds the circuit open, for 10 min more")
     assert records == [], "the line of the change has said it"

@@ -227,7 +227,8 @@ function drawPicture(s) {
     $(id).style.strokeWidth = width(n);
   for (const id of ["lane-fresh", "lane-app-a", "lane-app-b", "pic-fresh"]) $(id).dataset.ill = String(failed > fresh);
   const at = s.forced === "observe" ? "shut" : s.paused || s.state === "OPEN" ? "open" : s.state === "HALF-OPEN" ? "half" : "shut";
-  const [health, words] = HEALTH[s.situation.row] || ["well"];
+  const row = [s.situation.row, ...s.situation.rows_beside].find((one) => HEALTH[one]);
+  const [health, words] = HEALTH[row] || ["well"];
   $("lever").dataset.at = at;
   $("pic-app").dataset.health = health;
   text("pic-in", `${rate(all)}/s`);
