@@ -1,28 +1,29 @@
 """Withdrawals: the application refuses a page that was good (401, 403, 404, 410).
 
-Such a page is not the last good answer any more: an editor has hidden it, a credential has been
-revoked (RFC 9111 section 4.3.3: a full response other than a 5xx takes the place of what is
-stored). So the stored response goes, with all variants and forms.
+Such a page must not be shown any more: an editor has hidden it, or a credential was revoked (RFC
+9111 section 4.3.3: a full response other than a 5xx replaces the stored one). So the stored
+response is removed, with all variants and forms.
 
-A refusal may concern its client alone: a firewall blocks its address, a plugin its User-Agent or
-Referer. So what is stored for everyone is in doubt first, if another client was given a good answer
-to the same URL within DOUBT_S. The doubt ends with the next good answer (the page is there), with
-the refusal of another client (it is not), or when DOUBT_S have passed since that good answer
-(nobody has had the page since). So a page taken back is shown from the store for at most DOUBT_S
-longer; no doubt ends by time while the circuit is open, since nobody can get a good answer then.
-Where no addresses are known all clients are one, and nothing is doubted.
+A refusal may concern only its client: a firewall blocks its address, or a plugin its User-Agent or
+Referer. So a public response is only doubted at first, if another client got a good response to the
+same URL within DOUBT_S. The doubt ends with the next good response (the page exists), with the
+refusal of another client (it does not), or DOUBT_S after that good response (nobody has had the
+page since). So a withdrawn page is shown from the store for at most DOUBT_S longer. While the
+circuit is open, no doubt ends by time, since nobody can get a good response. If addresses are not
+known, all clients count as one, and nothing is doubted.
 
-Pages that nobody else has read for longer go with one client's refusal. If others are then given
-three of them again within a minute, the refusals did concern that client alone: what it has hidden
-is given back, and for a minute nothing goes by its refusals alone.
+A page that nobody else has read for longer is withdrawn by one client's refusal. If others then get
+three such pages within a minute, the refusals concerned only that client: the pages are restored,
+and for a minute its refusals alone withdraw nothing.
 
-Where a rule such as `--ignore-query` makes one URL of many, the application may refuse one of them
-(`?page=9999`, a foreign Host) and have the others. So it takes back what it gave for the very same
-host and target, and what it gave for any of them if there was nothing in the request to be ignored.
+If a rule such as `--ignore-query` makes one URL of many, the application may refuse one of them
+(`?page=9999`, a foreign Host) and still serve the others. So a refusal withdraws the response to
+the same host and target. It withdraws the response to any of them if the request had nothing to
+ignore.
 
-It stays while the circuit is open or half-open, and when very many pages are refused together: that
-is a broken deployment and no editor. Since that shows only after some pages, what has been taken
-back is hidden first and removed a minute later, and a mass gives it back.
+Nothing is withdrawn while the circuit is open or half-open, nor when very many pages are refused
+together: that is a broken deployment and not an editor. This is known only after some pages. So a
+withdrawn response is hidden first and removed a minute later, and mass refusals restore it.
 """
 
 from collections import OrderedDict, deque
@@ -39,44 +40,44 @@ from retter.store.taken_back import Withdrawn
 _GONE: Final = frozenset((404, 410))
 _DENIED: Final = frozenset((401, 403))
 
-# The pages refused in so many seconds are compared with the good answers in them.
+# Refused pages and good responses are compared within this many seconds.
 WINDOW_S: Final = 10.0
 # More than this share of the GETs that had a stored response is a mass ...
 MASS_SHARE: Final = 0.2
-# ... but not below so many pages, so that an editor of a site with three visitors can take back an
-# article and its pictures. Where nobody asks for anything else they count beyond the window too.
+# ... but not below this number of pages, so that an editor of a site with three visitors can
+# withdraw an article and its pictures. Without other requests, pages count beyond the window too.
 MASS_PAGES_MIN: Final = 5
-# So many pages of the window are told apart: at a thousand it is a mass or a very large site.
+# This many pages of the window are distinguished: a thousand are a mass, or the site is very large.
 PAGES_MAX: Final = 1024
-# What is hidden can be given back for so long, and is removed then. A quiet site has its five
-# pages refused in this time.
+# A hidden response can be restored for this long, and is removed then. On a quiet site, five pages
+# are refused within this time.
 HIDDEN_S: Final = 60.0
-# More are removed at once, without a way back: each holds a key and a tuple (a few hundred bytes).
+# Further ones are removed at once and cannot be restored: each needs a few hundred bytes.
 HIDDEN_MAX: Final = 4096
-# Pages refused to one client in a row, without a good answer: more say that the client is shut out
-# (by a firewall plugin), and nothing about the pages. A crawler that looks after what an editor has
-# removed may meet as many.
+# Pages refused to one client in a row, without a good response. More of them mean that the client
+# is blocked (by a firewall plugin), and say nothing about the pages. A crawler that checks pages
+# that an editor has removed may get as many.
 CLIENT_PAGES_MAX: Final = 20
-# Clients whose refusals are counted; the oldest is forgotten first.
+# Number of clients whose refusals are counted; the oldest is forgotten first.
 CLIENTS_MAX: Final = 1024
-# So long after another client's good answer one client's refusal is not enough. Pages that anybody
-# reads every few seconds cannot be hidden by one client; who has had a page taken down for what is
-# on it waits ten seconds more, if anything, and any second visitor ends that.
+# For this long after another client's good response, one client's refusal is not enough. So one
+# client cannot hide a page that others read every few seconds. A page that was removed on purpose
+# is shown ten seconds longer at most, or until a second visitor is refused.
 DOUBT_S: Final = 10.0
-# Pages in doubt, and the longest key that is remembered with one: half a megabyte. The oldest doubt
-# is forgotten first, and its page stays; the next refusal is judged anew.
+# Number of doubted pages, and the longest key of one: half a megabyte. The oldest doubt is
+# forgotten first, and its page stays; the next refusal is judged anew.
 DOUBTS_MAX: Final = 512
 DOUBT_KEY_BYTES_MAX: Final = 1024
 
-# So many pages that one client was refused and others were then given say that it is shut out: an
-# editor who shows again what was hidden does that with one or two.
+# If others get this many pages that one client was refused, that client is blocked. An editor who
+# shows hidden pages again does that with one or two.
 REFUTED_MAX: Final = 3
-# Hidden pages that are looked at in one second for that: half a millisecond.
+# Hidden pages that are checked for that in one second: half a millisecond.
 LOOKED_AT_MAX: Final = 256
 
 
 class Doubt(NamedTuple):
-    """A refusal that is not believed yet, of a page that is stored for everyone."""
+    """A refusal of a public page that is not believed yet."""
 
     at: float
     client: int
@@ -87,8 +88,8 @@ class Doubt(NamedTuple):
 class Withdrawals:
     """Judges refusals of stored pages, and removes them from the store.
 
-    Whoever takes an answer adds to `confirmed`, or calls `refused`. Time is the caller's:
-    `advance` once a second.
+    For each response, its owner adds to `confirmed` or calls `refused`. `advance` is called once a
+    second.
     """
 
     __slots__ = (
@@ -110,47 +111,47 @@ class Withdrawals:
     def __init__(self, store: ResponseStore, now: float) -> None:
         self._store = store
         self.confirmed = 0  # good answers to GETs that had a stored response, since the start
-        # The same at the ends of the last seconds, oldest first: what the window began with.
+        # The values of `confirmed` at the ends of the last seconds, oldest first.
         self._marks: deque[tuple[float, int]] = deque([(now, 0)])
         self._pages: OrderedDict[int, float] = OrderedDict()  # refused, and when; oldest first
         # Pages refused since the last good answer, however long ago.
         self._run = 0
         self._run_at = now
         self._run_confirmed = 0
-        self._hidden: deque[tuple[int, Withdrawn]] = deque()  # by which client's refusal
+        self._hidden: deque[tuple[int, Withdrawn]] = deque()  # with the refused client
         self._doubts: OrderedDict[bytes, Doubt] = OrderedDict()  # by key; oldest first
-        # By client: so many of the pages refused to it others were given, and when; oldest first.
+        # By client: the number of its refused pages that others got, and when; oldest first.
         self._refuted: OrderedDict[int, tuple[int, float]] = OrderedDict()
-        self._looked_at = 0  # of what is hidden, the place where to look on
-        self.clients: OrderedDict[int, int] = OrderedDict()  # refused to each, in a row
-        self.mass = False  # so many at present that nothing is taken back
+        self._looked_at = 0  # the index of the next hidden page to check
+        self.clients: OrderedDict[int, int] = OrderedDict()  # refusals in a row, by client
+        self.mass = False  # mass refusals at present: nothing is withdrawn
 
     @property
     def pages(self) -> int:
-        """How many pages were refused lately."""
+        """The number of pages that were refused in the window."""
         return len(self._pages)
 
     @property
     def recent(self) -> int:
-        """How many GETs that had a stored response were answered lately, refusals included."""
+        """The number of GETs with a stored response in the window, including refusals."""
         return self.confirmed - self._marks[0][1] + len(self._pages)
 
     def answered_well(self, client: int) -> None:
-        """A client has got a good answer: it is not shut out."""
+        """Note a good response to a client: it is not blocked."""
         self.clients.pop(client, None)
 
     def refused(
         self, identity: Identity, status: int, state: State, client: int, now: float
     ) -> bool:
-        """Take in a 4xx in answer to a GET; whether something stored was taken back.
+        """Judge a 4xx in response to a GET; return whether a stored response was withdrawn.
 
         Args:
-            client: A number for who asked; 0 if that is not known.
+            client: The number of the client; 0 if that is not known.
         """
         if state is State.OPEN or state is State.HALF_OPEN:
             return False
-        # It speaks of what would have been shown for it and of nothing else: a stranger may get any
-        # page refused with a field that nobody else sends.
+        # It concerns only the stored response that this request would have got: with a field that
+        # nobody else sends, a stranger may get any page refused.
         keys = [*identity.readable]
         if status in _GONE and identity.public_key is not None:
             keys.append((identity.public_key, 0))
@@ -183,7 +184,7 @@ class Withdrawals:
             self._store.taken_back.discard(self._hidden.popleft()[1])
 
     def _is_believed(self, key: bytes, identity: Identity, client: int, now: float) -> bool:
-        """Return whether a refusal takes back at once what is stored for everyone."""
+        """Return whether a refusal withdraws a public response at once."""
         good_at, others_at = self._store.taken_back.last_good(key, identity.variant_key, client)
         doubt = self._doubts.get(key)
         if doubt is not None and doubt.at >= good_at and doubt.client != client:
@@ -201,7 +202,7 @@ class Withdrawals:
         return False
 
     def _end_doubts(self, now: float) -> None:
-        """Settle the doubts that good answers or time have settled."""
+        """End doubts after a good response or after their time."""
         for key, doubt in [*self._doubts.items()]:
             good_at, others_at = self._store.taken_back.last_good(
                 key, doubt.variant_key, doubt.client
@@ -219,7 +220,7 @@ class Withdrawals:
         return client in self._refuted and self._refuted[client][0] >= REFUTED_MAX
 
     def _refute(self, client: int, now: float) -> None:
-        """Note that others are given a page which was refused to a client."""
+        """Note that others got a page that was refused to a client."""
         count = self._refuted.pop(client, (0, now))[0] + 1
         self._refuted[client] = count, now
         if len(self._refuted) > CLIENTS_MAX:
@@ -228,7 +229,7 @@ class Withdrawals:
             self._give_back(client, -inf)
 
     def _look_at_hidden(self, now: float) -> None:
-        """Look at some of what is hidden: is it given to others again?"""
+        """Check some hidden pages: do other clients get them again?"""
         hidden, at = self._hidden, self._looked_at
         some = list(islice(hidden, at, at + LOOKED_AT_MAX))
         self._looked_at = at + LOOKED_AT_MAX if at + LOOKED_AT_MAX < len(hidden) else 0
@@ -238,7 +239,7 @@ class Withdrawals:
                 self._store.taken_back.discard(withdrawn)
                 self._refute(client, now)
                 if hidden is not self._hidden:
-                    break  # much of it was given back
+                    break  # many were restored
 
     def _is_shut_out(self, client: int) -> bool:
         refusals = self.clients[client] = self.clients.get(client, 0) + 1
@@ -276,7 +277,7 @@ class Withdrawals:
             self._doubts.clear()
 
     def _give_back(self, client: int, since: float) -> None:
-        """Give back what was hidden since then, by one client's refusals or (0) by anybody's."""
+        """Restore pages hidden since then, by one client's refusals or (0) by anybody's."""
         kept: deque[tuple[int, Withdrawn]] = deque()
         for one in self._hidden:
             who, withdrawn = one
@@ -287,7 +288,7 @@ class Withdrawals:
         self._hidden = kept
 
     def advance(self, now: float, state: State) -> None:
-        """Forget what is older than the window, and remove what has been hidden for long."""
+        """Forget values before the window, and remove pages that have been hidden for long."""
         marks, pages = self._marks, self._pages
         marks.append((now, self.confirmed))
         while marks[0][0] < now - WINDOW_S:

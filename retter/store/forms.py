@@ -20,19 +20,19 @@ class StoredForms:
         self._shelves = shelves
 
     def coded_body(self, body: bytes, coding: bytes) -> bytes | None:
-        """Return a stored body in another coding, if that has been made."""
+        """Return a stored body in another coding, if it was made before."""
         return self._shelves.coded(body, coding)
 
     def keep_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
         """Keep a stored body in another coding too, if it is still stored and there is room.
 
-        `coded` is the body itself where the coding gains nothing: then it is not tried again.
+        `coded` is the body itself if the coding gains nothing: then it is not tried again.
         """
         self._shelves.add_coded(body, coding, coded)
         self._shelves.make_room(b"", spared_body=self._shelves.held_body(body))
 
     def attach(self, identity: Identity, stored: StoredResponse, coding: bytes, form: Form) -> None:
-        """Keep a form with the response of this owner, or of everyone, that it was made from."""
+        """Keep a form with the response that it was made from, this owner's or the public one."""
         key = self._key_of(identity, stored)
         if key is None or (stored.forms is None and coding != IDENTITY):
             return
@@ -43,21 +43,21 @@ class StoredForms:
             self._shelves.make_room(owner, spared_key=key)
 
     def _key_of(self, identity: Identity, stored: StoredResponse) -> bytes | None:
-        """Return under which key this very response is stored for this client, if it still is."""
+        """Return the key under which this response is stored for this client; None: no more."""
         for key in (*[own for own, _ in identity.readable], identity.public_key):
             if key is not None and stored in self._shelves.slots.get(key, ()):
                 return key
         return None
 
     def form_bytes_max(self, body: bytes) -> int:
-        """Return how large a form of a body may be to be kept."""
+        """Return the size of the largest form of a body that may be kept."""
         return self._shelves.coded_bytes_max(body)
 
     def keep_decoded(self, identity: Identity, stored: StoredResponse, form: Form) -> bool:
         """Keep an encoded response in its decoded form too.
 
-        False if the budget or its owner's share has no room for that: then it is not tried again.
-        True as well if the response is not stored any more.
+        False if the budget or its owner's share has no room: then it is not tried again. Also True
+        if the response is not stored any more.
         """
         key = self._key_of(identity, stored)
         if key is None:

@@ -1,29 +1,30 @@
-"""Owners by the sessions in them: one person may be several owners, and a logout ends them all.
+"""Owners by their sessions: one person may be several owners, and a logout ends all of them.
 
-A mark is a hash of a session value (owner.py). The shelves tell when an owner has nothing
-stored any more, so there are never more of these than owners with something in the store.
+A mark is a hash of a session value (owner.py). The shelves call `forget` when an owner has no
+stored responses any more. So there are never more marks here than owners with stored responses.
 """
 
 from typing import Final
 
-# More owners than that with one mark stand in a dictionary, so that one more costs no more. There
-# may be as many as the store has owners: somebody sends one login with ever new other cookies.
+# More owners than this with one mark are kept in a dictionary, so that adding one takes constant
+# time. There may be as many as owners in the store: a client may send one login with ever new other
+# cookies.
 TUPLE_MAX: Final = 8
 
 
 class OwnerMarks:
-    """The owners with something stored, by their marks."""
+    """The owners with stored responses, by their marks."""
 
     __slots__ = ("_marks", "_owners")
 
     def __init__(self) -> None:
         self._marks: dict[bytes, tuple[int, ...]] = {}
-        # Mostly one owner each, who then stands there by itself. Bytes, and tuples of them, are
-        # what the garbage collector can leave alone.
+        # Usually one owner for each mark, stored directly. The garbage collector does not track
+        # bytes and tuples of them.
         self._owners: dict[int, bytes | tuple[bytes, ...] | dict[bytes, None]] = {}
 
     def add(self, owner: bytes, marks: tuple[int, ...]) -> None:
-        """Note an owner who has just got something stored."""
+        """Add an owner with its first stored response."""
         if not marks or owner in self._marks:
             return
         self._marks[owner] = marks
@@ -46,12 +47,12 @@ class OwnerMarks:
         return self._marks.get(owner, ())
 
     def owners(self, marks: tuple[int, ...]) -> list[bytes]:
-        """Return those who have one of the marks, each once."""
+        """Return the owners with one of the marks, each once."""
         found = [owner for mark in marks for owner in _several(self._owners.get(mark, ()))]
         return list(dict.fromkeys(found))
 
     def forget(self, owner: bytes) -> None:
-        """Nothing is stored of an owner any more."""
+        """Forget an owner without stored responses."""
         table = self._owners
         for mark in self._marks.pop(owner, ()):
             owners = table.get(mark)
@@ -69,7 +70,7 @@ class OwnerMarks:
                 del table[mark]
 
     def clear(self) -> None:
-        """Nothing is stored of anybody."""
+        """Forget all owners."""
         self._marks, self._owners = {}, {}
 
     def __len__(self) -> int:

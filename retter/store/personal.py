@@ -1,10 +1,10 @@
-"""Personal content in a response although nothing in the request identified its visitor.
+"""Personal content in a response, although nothing in the request identified the visitor.
 
-A first visit carries no cookie, so its answer would be everyone's. But that answer may begin a
-session, and show its id in the page (`?sid=` in all links), or a form with a token that the session
-has. Whoever else got that page would be in that session, or would have its form refused. Such an
-answer is not stored. Here it is looked for; what cannot be read is not given the benefit of the
-doubt.
+The request of a first visit has no cookie, so its response would be public. But the response may
+begin a session and contain its id (`?sid=` in all links), or a form with a token of that session.
+Another visitor who got that page would be in that session, or the form would be refused. Such a
+response is not stored. This module searches for such content. A response that cannot be searched
+counts as personal.
 """
 
 import re
@@ -24,29 +24,29 @@ from retter.http.message import PERCENT, RequestHead, ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.set_cookie import cookies_of, cookies_set
 
-# So much of a cookie's value in a page is no accident.
+# This much of a cookie's value in a page is not a coincidence.
 PART_BYTES_MIN: Final = 8
 
-# Of values up to here every part is looked for. Longer ones are sealed, and mean nothing in parts:
-# a page that shows one shows twice PART_BYTES_MIN of it, at least.
+# For values up to this length, every part is searched for. Longer ones are encrypted, and their
+# parts have no meaning: a page that shows one shows at least twice PART_BYTES_MIN of it.
 SHORT_VALUE_BYTES_MAX: Final = 64
 
-# Octets that are looked through for one answer: about 4 ms. With more to look for (a megabyte of
-# page, or dozens of cookies) it is not stored.
+# Octets that are searched for one response: about 4 ms. If there is more to search (a page of a
+# megabyte, or dozens of cookies), the response is not stored.
 SEARCHED_BYTES_MAX: Final = 8 * 1024 * 1024
 
-# Octets of cookies whose parts are looked for. Browsers keep 4 KiB of a cookie. With more the
-# answer is not stored.
+# Octets of cookies whose parts are searched for. Browsers keep 4 KiB of a cookie. With more octets,
+# the response is not stored.
 VALUES_BYTES_MAX: Final = 16 * 1024
 
-# Octets around a piece that are compared, on each side.
+# Octets that are compared on each side of a piece.
 AROUND_BYTES_MAX: Final = 64
 
-# How often the beginnings of parts are followed up before one of them counts as found.
+# The number of candidates that are compared. After that, a part counts as found.
 CANDIDATES_MAX: Final = 256
 
-# A form that changes something, or what scripts take their token from. Looked for in lower case,
-# and each by itself: one pattern of all takes 60 ms for a megabyte, these 5.
+# A form that changes something, or the places where scripts find a token. The text is in lower
+# case. One pattern for all takes 60 ms for a megabyte; separate ones take 5 ms.
 _POST_FORM = re.compile(rb"method[ \t\r\n]{0,8}=[ \t\r\n]{0,8}[\"']?post")
 _TOKEN_FIELD = re.compile(rb"name=[\"']?_token")
 _TOKEN_WORDS: Final = (b"csrf", b"xsrf", b"authenticity_token")
@@ -56,8 +56,8 @@ _NONCE_NAMES: Final = frozenset((b"_token", b"authenticity_token"))
 
 
 def carries_nonce(query: bytes) -> bool:
-    """Return whether a lower-case query has a token in it that is one visitor's, and works once."""
-    # Word by word: a loop takes five times as long, and `in` twice as long as `find`.
+    """Return whether a lower-case query contains a visitor's token that works once."""
+    # One search for each word: a loop takes five times as long, and `in` twice as long as `find`.
     find = query.find
     if find(b"nonce") < 0 and find(b"srf") < 0 and find(b"_token") < 0:
         return False
@@ -66,15 +66,15 @@ def carries_nonce(query: bytes) -> bool:
 
 
 def sets_cookie(response: ResponseHead, rules: OwnerRules) -> bool:
-    """Return whether an answer sets a cookie that is not ignorable."""
+    """Return whether a response sets a cookie that is not ignorable."""
     return any(rules.cookie_kinds[cookie.name] is not IGNORABLE for cookie in cookies_set(response))
 
 
 def gives_cookie(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
-    """Return whether an answer sets a cookie that its asker did not have, and that may matter.
+    """Return whether a response sets a relevant cookie that its client did not have.
 
-    Stored without it, the answer is not the whole of what the application has said: a form in it
-    would be refused. It can hide a failure, but not spare the application the work.
+    Without that cookie, the stored response is incomplete: a form in it would be refused. It can
+    replace a failure, but it cannot spare the application work.
     """
     carried: set[bytes] | None = None
     for cookie in cookies_set(response):
@@ -90,10 +90,10 @@ def gives_cookie(request: RequestHead, response: ResponseHead, rules: OwnerRules
 def is_personal(
     request: RequestHead, response: ResponseHead, text: bytes, rules: OwnerRules
 ) -> bool:
-    """Return whether an answer shows what belongs to the visitor whom it gives cookies.
+    """Return whether a response contains data of the visitor to whom it gives cookies.
 
     Args:
-        text: The body, decoded.
+        text: The decoded body.
     """
     if _begins_session(response, rules) and _has_form(text):
         return True
@@ -104,7 +104,7 @@ def is_personal(
             values.append(value)
             if PERCENT in value:
                 values.append(unquote_to_bytes(value))
-    asked = request.host + request.target  # what the visitor has named is no secret
+    asked = request.host + request.target  # text in the request is not a secret
     text = b"\n".join([text, response.first(b"location") or b""])
     if sum(map(len, values)) > VALUES_BYTES_MAX:
         return True
@@ -121,7 +121,7 @@ def is_personal(
 
 
 def _has_form(text: bytes) -> bool:
-    """Return whether a page has a form in it that belongs to a session."""
+    """Return whether a page contains a form that belongs to a session."""
     lower = text.lower()
     return (
         any(word in lower for word in _TOKEN_WORDS)
@@ -141,7 +141,7 @@ def _begins_session(response: ResponseHead, rules: OwnerRules) -> bool:
 
 
 def _parts(value: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield pieces of a value, with their places: each long enough part has one of them in it."""
+    """Yield pieces of a value with their offsets. Every long enough part contains one of them."""
     if len(value) < PART_BYTES_MIN:
         return
     if len(value) > SHORT_VALUE_BYTES_MAX:
@@ -153,13 +153,13 @@ def _parts(value: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candidates: int) -> int:
-    """Look whether a piece of a value stands in a text with enough of what is around it.
+    """Search a text for a piece of a value, together with enough of the octets around it.
 
     Args:
-        candidates: Places that may still be followed up.
+        candidates: Places that may still be compared.
 
     Returns:
-        How many of them are left; 0 if it stands there, or counts as if it did.
+        The number of candidates that are left; 0 if it was found, or counts as found.
     """
     place = text.find(part)
     around_before = value[max(0, at - AROUND_BYTES_MAX) : at][::-1]
@@ -181,7 +181,7 @@ def _shows(text: bytes, value: bytes, part: bytes, at: int, asked: bytes, candid
 
 
 def _common(one: bytes, other: bytes) -> int:
-    """Return how many octets both begin with."""
+    """Return the length of the common prefix."""
     common, different = 0, min(len(one), len(other)) + 1
     while different - common > 1:
         middle = (common + different) // 2
@@ -193,9 +193,9 @@ def _common(one: bytes, other: bytes) -> int:
 
 
 def _may_be_id(text: bytes) -> bool:
-    """Return whether a text is an id and not a word of a page, as the name of a theme.
+    """Return whether a text may be an id, and not a word such as the name of a theme.
 
-    It has a digit in it, or letters of both cases, or is as long as session ids are.
+    An id has a digit, or letters of both cases, or the length of session ids.
     """
     return (
         len(text) >= SESSION_BYTES_MIN
@@ -205,9 +205,9 @@ def _may_be_id(text: bytes) -> bool:
 
 
 def reflects_referer(request: RequestHead, response: ResponseHead) -> bool:
-    """Return whether a redirect leads back to where the asker says that it came from.
+    """Return whether a redirect leads to the Referer of the request.
 
-    Stored for others it would lead them there, wherever that is.
+    If it was stored, it would lead other visitors there, wherever that is.
     """
     location, referer = response.first(b"location"), request.first(b"referer")
     if not location or not referer:

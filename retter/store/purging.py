@@ -1,4 +1,4 @@
-"""Which keys an operator's purge means."""
+"""The keys that an operator's purge matches."""
 
 from collections.abc import Iterable
 
@@ -8,23 +8,23 @@ from retter.store.policy import key_parts, url_at
 def matching(
     keys: Iterable[bytes], url: bytes | None, prefix: bytes | None, owner: bytes | None
 ) -> list[bytes]:
-    """Return the keys that match all that is given; nothing given: all of them.
+    """Return the keys that match all given conditions; without conditions, all keys.
 
     Args:
-        url: Host and target, or a target alone, which means that of every host.
-        prefix: The beginning of one, in the same way.
+        url: Host and target, or a target alone, which matches every host.
+        prefix: The beginning of a URL, in the same form.
         owner: b"" is everyone.
     """
     found = list(keys)
     if url is not None:
-        found = [key for key in found if key.endswith(url)]  # to look closer at few
+        found = [key for key in found if key.endswith(url)]  # a cheap first selection
     if not (url is prefix is owner is None):
         found = [key for key in found if matches(key, url, prefix, owner)]
     return found
 
 
 def matches(key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None) -> bool:
-    """Return whether one key does."""
+    """Return whether one key matches."""
     at = url_at(key)
     if owner is not None and key_parts(key)[0] != owner:
         return False

@@ -30,10 +30,10 @@ def refreshed(
     Args:
         superseded: An unsafe method may have changed the resource since the request was sent.
         client: Whose request the 304 answers (StoredResponse.given_to).
-        shared: By the rules for shared caches.
+        shared: Apply the rules for shared caches.
 
     Returns:
-        None if the 304 says that it may not be kept any more, or not under this key.
+        None if it must not be kept any more after this 304, or not under this key.
     """
     head = updated_head(old.head, not_modified)
     facts = facts_of(fields_of(head), max_stale_s, shared=shared)

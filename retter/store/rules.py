@@ -10,15 +10,15 @@ MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRules:
-    """Limits of the store. `secret` keys the hashes of what Vary names."""
+    """Limits of the store. `secret` is the key of the hashes of fields that Vary names."""
 
     secret: bytes = field(repr=False)
-    # The same for what is everyone's: a lost secret costs a disk the personal part alone.
+    # The key for public responses. So a lost secret costs a disk only its personal responses.
     public_secret: bytes = field(default=b"", repr=False)
     bytes_max: int = 64 * MIB  # a 256 MB machine has this much to spare
-    variants_max: int = 10  # more is an application that varies on User-Agent
-    owner_share: float = 1 / 8  # of bytes_max, for one owner that is not everyone
-    max_stale_s: float = 24 * 3600.0  # older than a day is not the site any more
+    variants_max: int = 10  # more variants occur if the application varies on User-Agent
+    owner_share: float = 1 / 8  # of bytes_max, for each owner except everyone
+    max_stale_s: float = 24 * 3600.0  # after a day, a page may be too different
     policy: StorePolicy = StorePolicy.ALL
 
     def __post_init__(self) -> None:
@@ -35,7 +35,7 @@ class StoreStats:
     entries: int = 0
     keys: int = 0
     bodies: int = 0  # distinct ones
-    owners: int = 0  # beside everyone
+    owners: int = 0  # without everyone
     bytes_used: int = 0
     bytes_max: int = 0
     found_own: int = 0
@@ -49,8 +49,8 @@ class StoreStats:
     evicted_budget: int = 0
     evicted_share: int = 0  # least recently used of an owner over its share
     evicted_variants: int = 0
-    expired: int = 0  # found older than it may be served
+    expired: int = 0  # too old to be served when found
     dropped_session: int = 0
     purged: int = 0
-    withdrawn: int = 0  # taken back by the application
-    restored: int = 0  # of them: it was a broken deployment
+    withdrawn: int = 0  # the application refused the page
+    restored: int = 0  # of these: the deployment was broken

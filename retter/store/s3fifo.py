@@ -1,33 +1,33 @@
-"""Which key goes first when there is no room: S3-FIFO, so that a crawl washes nothing out.
+"""The order of eviction: S3-FIFO, so that a crawl does not displace pages that visitors read.
 
-Most of what a crawler asks for is asked for once and never again. Under "least recently used" each
-such page pushes out one that visitors read. Here a new key is on *probation* first, in a queue that
-has a tenth of the budget; it moves to the *main* queue if it has been asked for again by the time
-it is at the head, and goes if not. What goes leaves a *ghost*, its hash, which lets it into the
-main queue at once when it returns. The main queue is a clock: what has been asked for since the
-hand last passed stays for another round.
+A crawler requests most pages once and never again. With "least recently used", each such page
+displaces one that visitors read. Here, a new key is on *probation* first, in a queue with a tenth
+of the budget. If it was requested again when it reaches the head, it moves to the *main* queue;
+otherwise it is evicted. An evicted key leaves a *ghost*, its hash. With a ghost, a returning key
+goes to the main queue at once. The main queue is a clock: a key that was requested since the hand
+passed stays for another round.
 
 A hit writes one key into a dictionary and moves nothing. That is cheaper than "least recently used"
 and keeps more: Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction",
 SOSP 2023. Theirs counts hits up to three; one bit is enough here (benchmarks/eviction.md).
 
-Keys are bytes, sizes are octets; what is stored under a key is the caller's (accounting.py).
+Keys are bytes and sizes are octets. accounting.py has the stored responses.
 """
 
 from array import array
 from collections import OrderedDict
 from typing import Final
 
-# Of the budget. The paper found a tenth good for nearly all of its 6,594 traces.
+# The share of the budget for probation. A tenth was good for nearly all 6,594 traces of the paper.
 PROBATION_SHARE: Final = 10
 
-# The hands' steps in one search. Each step takes back what one request has set, so that many in
-# one search are rare: when a store is full for the first time and all of it has been asked for
-# again. 0.2 ms; after them the head of the main queue goes, one key in 513 of those.
+# Most steps of a hand in one search: 0.2 ms. Each step clears the mark of one request, so many
+# steps are rare: they occur when a store is full for the first time and all keys were requested
+# again. After them, the head of the main queue is evicted: one key of 513 such keys.
 STEPS_MAX: Final = 512
 
-# A ghost for each KiB of the budget, 4 octets each: 0.4 % of it, beside it. Evictions of twenty
-# seconds at a thousand a second in 16 MiB, and at least a few pages in a very small store.
+# One ghost for each KiB of the budget, 4 octets each: 0.4 % in addition to the budget. In 16 MiB,
+# these are the evictions of twenty seconds at a thousand a second.
 BYTES_PER_GHOST: Final = 1024
 GHOSTS_MIN: Final = 256
 GHOSTS_MAX: Final = 1 << 18  # 256 MiB have them
@@ -38,10 +38,10 @@ _FINGERPRINT: Final = (1 << 32) - 1
 
 
 class Ghosts:
-    """The hashes of keys that went lately: a table in which a new one takes the place of another.
+    """The hashes of keys that were evicted lately: a table in which a new one replaces another.
 
-    Its place and 32 more bits of the hash are compared, so one new key in 4,000 million is taken
-    for one that has been here. Python's hash of bytes has the process's own secret (siphash).
+    The place and 32 more bits of the hash are compared, so one new key in 4,000 million is taken
+    for an evicted one. Python's hash of bytes uses a secret of the process (siphash).
     """
 
     __slots__ = ("_mask", "_table")
@@ -49,13 +49,13 @@ class Ghosts:
     def __init__(self, bytes_max: int) -> None:
         wanted = min(GHOSTS_MAX, max(GHOSTS_MIN, bytes_max // BYTES_PER_GHOST))
         self._mask = (1 << (wanted - 1).bit_length()) - 1  # a power of two
-        self._table: array[int] | None = None  # made when the first one comes
+        self._table: array[int] | None = None  # made with the first eviction
 
     def __len__(self) -> int:
         return self._mask + 1
 
     def add(self, key: bytes) -> None:
-        """Remember a key, in place of whichever was there."""
+        """Remember a key, and forget the one with the same place."""
         if self._table is None:
             self._table = array("I", bytes(4 * (self._mask + 1)))
         hashed = hash(key)
@@ -76,16 +76,16 @@ class Ghosts:
 
 
 class EvictionQueues:
-    """The order in which keys go.
+    """The order in which keys are evicted.
 
-    All but `next_to_go` takes constant time, and that does on average.
+    All methods take constant time; `next_to_go` does so on average.
     """
 
     __slots__ = ("asked", "ghosts", "main", "probation", "probation_bytes")
 
     def __init__(self, bytes_max: int) -> None:
-        # Asked for again, since they came or since the main queue's hand has passed. Whoever finds
-        # a key writes it here: `asked[key] = None`.
+        # Keys that were requested again since they were added, or since the main queue's hand
+        # passed. A look-up that finds a key writes it here: `asked[key] = None`.
         self.asked: dict[bytes, None] = {}
         self.probation: OrderedDict[bytes, int] = OrderedDict()  # oldest first, with their sizes
         self.probation_bytes = 0
@@ -93,10 +93,10 @@ class EvictionQueues:
         self.ghosts = Ghosts(bytes_max)
 
     def add(self, key: bytes, size: int) -> None:
-        """Take a key that something has been stored under, anew or again.
+        """Add a key with a new stored response, or update its size.
 
         Args:
-            size: Of all that is stored under it now.
+            size: The octets of all responses under it.
         """
         probation = self.probation
         if key in probation:
@@ -112,13 +112,13 @@ class EvictionQueues:
             self.probation_bytes += size
 
     def grow(self, key: bytes, size: int) -> None:
-        """Take that so much more is stored under a key, or less."""
+        """Change the size of a key by this much, which may be negative."""
         if key in self.probation:
             self.probation[key] += size
             self.probation_bytes += size
 
     def remove(self, key: bytes) -> None:
-        """Forget a key that nothing is stored under any more."""
+        """Forget a key without stored responses."""
         if key in self.probation:
             self.probation_bytes -= self.probation.pop(key)
         else:
@@ -127,9 +127,9 @@ class EvictionQueues:
             del self.asked[key]
 
     def next_to_go(self, bytes_max: int) -> bytes:
-        """Return the key that is to make room; there must be one.
+        """Return the next key to evict; there must be one.
 
-        A key that room is made for is added afterwards, so it is never what goes.
+        A new key is added after room was made for it, so it is never the evicted one.
 
         Args:
             bytes_max: The budget.

@@ -1,7 +1,7 @@
-"""Which of the variants under one key a request selects (RFC 9111 section 4.1).
+"""The variant under a key that a request selects (RFC 9111 section 4.1).
 
-`secret` keys the hash of what Vary names. A request of a rolling session reads up to its
-generation (lineage.py); all others have generation 0.
+`secret` is the key of the hash of the fields that Vary names. A request of a rolling session may
+get variants up to its generation (lineage.py); all others have generation 0.
 """
 
 from hashlib import blake2b
@@ -30,28 +30,28 @@ def select(
 ) -> Record | None:
     """Return the variant that this request selects (RFC 9111 section 4.1).
 
-    Of several the one that was made for what is most like it.
+    Of several, it is the one whose request was most similar.
     """
     best: Record | None = None
     best_likeness = -1
     wanted: Soft | None = None
-    for found in slot:
-        if not is_for(found, identity, request, secret, generation):
+    for record in slot:
+        if not is_for(record, identity, request, secret, generation):
             continue
         if len(slot) == 1:
-            return found
+            return record
         if wanted is None:
             wanted = soft_of(request)
-        alike = likeness(found[SOFT], wanted)
+        alike = likeness(record[SOFT], wanted)
         if alike > best_likeness:
-            best, best_likeness = found, alike
+            best, best_likeness = record, alike
     return best
 
 
 def is_for(
     record: Record, identity: Identity, request: RequestHead, secret: bytes, generation: int = 0
 ) -> bool:
-    """Return whether a variant may answer this request, which reads up to that generation."""
+    """Return whether a variant may answer this request, which has that generation."""
     names = record[VARY_NAMES]
     return (
         record[VARIANT_KEY] == identity.variant_key
@@ -67,15 +67,15 @@ def selected(
     secret: bytes,
     generation: int = 0,
 ) -> StoredResponse | None:
-    """Do the same where there may be nothing, and return it with names."""
-    found = None if slot is None else select(slot, identity, request, secret, generation)
-    return None if found is None else as_stored(found)
+    """Return the selected variant with named fields; None if there is no slot or no variant."""
+    record = None if slot is None else select(slot, identity, request, secret, generation)
+    return None if record is None else as_stored(record)
 
 
 def hashed_vary(names: tuple[bytes, ...], request: RequestHead, secret: bytes) -> bytes:
-    """Return the keyed hash of what a request says in the fields that Vary names."""
-    # Hashed, because Vary may name a field with a credential in it. The last mark tells an
-    # absent field from an empty one.
+    """Return the keyed hash of the request's values for the fields that Vary names."""
+    # Hashed, because Vary may name a field with a credential. `-` and `0:` distinguish an absent
+    # field from an empty one.
     values = [
         b"%d:%b" % (len(value), value)
         if (value := request.combined(name))
