@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from docs.metrics import metrics_page
+from retter.admin.situation import ROWS, Facts
+from retter.base.counters import Answers
 from retter.cli import CLOSING
 from retter.config.legacy import ALIASES, Alias
 from retter.config.settings import SETTINGS, Group, Setting
@@ -291,9 +293,52 @@ def _roff(text: str) -> str:
     return re.sub(r"(?m)^([.'])", r"\\&\1", escaped)
 
 
+# Situations
+
+SITUATIONS_HEAD: Final = """\
+# Situations
+
+What the dashboard, `retter status`, `retter top`, the log and systemd say of the situation, made by
+`make reference` from the one table that they share. The first row that fits is told; others are
+told beside it. `GET /api/state` has the word as `situation.row`, and its tone.
+
+| tone | it means |
+|---|---|
+| `good` | visitors get what they ask for, from the application |
+| `off` | an operator wants it so |
+| `note` | something is to be looked at; no visitor notices it yet |
+| `busy` | the store answers for the application, or helps it |
+| `trial` | the application answers again, and gets more step by step |
+| `bad` | visitors get errors, or would without the store |
+
+An incident is a spell of `busy`, `trial` or `bad`. It is over when there was none for 30 seconds.
+
+| word | tone | what is going on (an example) | what RETTER does | what you can do |
+|---|---|---|---|---|
+"""
+
+EXAMPLE: Final = Facts(
+    upstream="127.0.0.1:8080", in_flight=8, waiting=14, held=3, routes_open=("GET /search",),
+    forced_s=552, paused_s=20, connections=3, fault="connection refused: nothing listens there",
+    oldest_s=14.0, silent_s=14.0, well_s=4.0, errors={"upstream-status": 40, "upstream-reset": 2},
+    gets=Answers(900, 60, 10, 20, 10), requests=1000, heaviest=("192.0.2.7", 0.8),
+    no_descriptors=12, turned_away=5, would_shed=31, store_full=1.0, evicted=7, log_lost=9,
+    disk_aside="its head is damaged", disk_trouble="no space left on device", lag_s=0.4,
+)  # fmt: skip
+
+
+def situations_page() -> str:
+    rows = [
+        (f"`{row.name}`", f"`{row.tone}`", row.now(EXAMPLE), row.retter(EXAMPLE), row.you(EXAMPLE))
+        for row in ROWS
+    ]
+    return SITUATIONS_HEAD + "".join([f"| {' | '.join(cells)} |\n" for cells in rows])
+
+
 PAGES: Final = {
     "docs/settings.md": settings_page,
     "docs/metrics.md": metrics_page,
+    "docs/situations.md": situations_page,
     "docs/man/retter.1": manual_page,
 }
 
