@@ -129,8 +129,9 @@ class Settings:
         15.0,
         LISTENING,
         kinds.duration(),
-        "How long running requests may take to finish when RETTER is asked to stop. Increase "
-        "it if downloads are slow.",
+        "How long running requests may take to finish when RETTER is asked to stop, and how long "
+        "it waits for its clients' next requests when a new process has taken over. Increase it "
+        "if downloads are slow.",
     )
     event_loop: str = _setting(
         "auto",
