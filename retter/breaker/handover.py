@@ -377,6 +377,10 @@ class Shared:
             self._theirs.discard(number)
             tickets._standing.discard(number)
 
+    def forget(self) -> None:
+        """Nobody knows what the other has in flight: count nothing until it tells."""
+        self._count(0)
+
     def end(self) -> None:
         """The other process has ended: nothing of it is in flight any more."""
         self._count(0)

@@ -47,6 +47,8 @@ SLICE_S: Final = 0.001
 REST_S: Final = 0.001
 
 TELL_EVERY_S: Final = 0.05  # as the breaker's tick
+SILENT_S: Final = 5.0  # who tells nothing for so long stands still, and counts no more
+
 SESSIONS_EVERY: Final = 20  # of these
 
 SESSIONS_PER_FRAME: Final = 200
@@ -154,6 +156,7 @@ class _End:
         self._loop = services.loop
         self._applies = False  # what the other one has said: it need not be told that
         self._timer: asyncio.TimerHandle | None = None
+        self._heard_at = 0.0
         link.on_frame = self.on_frame
         link.on_end = self.on_end
 
@@ -199,17 +202,21 @@ class _End:
         elif kind == Kind.REPORT:
             if self.shared is not None:
                 self.shared.take(json.loads(payload), now)
+                self._heard_at = now
         else:
             raise ValueError(f"a frame of kind {kind}")
 
     def share(self, *, comes: bool) -> None:
         """Both serve from here on."""
         self.shared = Shared(self.services.breaker.circuit, comes=comes)
+        self._heard_at = self._loop.time()
         self._tell()
 
     def _tell(self) -> None:
         self._timer = self._loop.call_later(TELL_EVERY_S, self._tell)
         if self.shared is not None:
+            if self._loop.time() - self._heard_at > SILENT_S:
+                self.shared.forget()
             self.link.send(Kind.REPORT, json.dumps(self.shared.report()).encode())
 
     def on_end(self, reason: str) -> None:

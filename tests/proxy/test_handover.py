@@ -602,6 +602,27 @@ def test_a_successor_that_ends_leaves_the_old_process_as_it_was() -> None:
     in_loop(main)
 
 
+def test_an_old_process_that_stands_still_does_not_count_for_ever() -> None:
+    async def main() -> None:
+        before = old()
+        before.auto_accept = False
+        before.client(get("/slow"))
+        pair = await Pair(before).load()
+        limit = pair.after.services.breaker.circuit.limit
+        assert limit.in_flight == 1
+        assert pair.giver._timer is not None
+        pair.giver._timer.cancel()
+        before.loop.now += 6
+        async with asyncio.timeout(30):
+            while limit.in_flight:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.001)
+        pair.close()
+        assert limit.in_flight == 0
+        before.proxy.close()
+
+    in_loop(main)
+
+
 def test_a_chain_of_successors_hears_it_all() -> None:
     async def main() -> None:
         before = old(connect_hold_s=0.0)
