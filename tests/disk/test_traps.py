@@ -648,3 +648,32 @@ def test_nothing_writes_through_the_map(tmp_path: Path) -> None:
     assert flags["writemap"] is False and flags["sync"] is True and flags["lock"] is True
     assert flags["readahead"] is False
     database.close()
+
+
+def test_a_map_that_is_full_is_made_room_in_and_written_once_more(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """LMDB says so long before the map is full of what is kept."""
+    database = Database(str(tmp_path), 1 << 20)
+    database.commit(batch({f"/{n}": os.urandom(12_000) for n in range(75)}), [], NOW, WALL)
+    commit, calls = database._commit, []
+
+    def full_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise lmdb.MapFullError("full")
+        return commit(*arguments)
+
+    monkeypatch.setattr(database, "_commit", full_once)
+    done = database.commit(batch({"/new": b"new"}), [], NOW, WALL + 3600.0)
+    assert (done.written, done.not_written, len(calls)) == (1, 0, 2)
+    assert done.evicted > 0
+    assert bodies(database, ["/new"]) == {"/new": b"new"}
+    database.close()
+
+
+def test_a_folder_that_others_could_look_into_is_closed_to_them(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir(mode=0o755)
+    open_at(store, Clock()).close()
+    assert store.stat().st_mode & 0o777 == 0o700

@@ -62,3 +62,20 @@ def test_little_waits_for_five_seconds() -> None:
     change(behind, 1, 100, 10.0)
     assert not behind.is_due(14.9)
     assert behind.is_due(15.0)
+
+
+def test_what_is_read_while_its_removal_is_under_way_is_not_there() -> None:
+    """The disk still has it, until the batch is written."""
+    behind = WriteBehind(Nothing())
+    owner = b"o" * 16
+    key = b"@" + owner + b"a.b/mine"
+    one: Any = record(key, body=b"mine", stored_at=10.0, age_max_s=86400.0)
+    found = Found((one,), (7,))
+    assert behind.checked(key, found) == found
+    behind.drop_owners([owner], (), 10.0)
+    assert behind.take(10.0) is not None
+    assert behind.checked(key, found) is None
+    behind.done()
+    behind.drop_owners([], (7,), 11.0)
+    behind.take(11.0)
+    assert behind.checked(key, found) is None, "by the mark of its session"
