@@ -43,7 +43,7 @@ class DemandTable:
         self._demand = array("d")
         self._got = array("d")  # of what was asked for, sent to the application
         self._at = array("d")  # when the two were right
-        self._names: dict[int, str] = {}
+        self._names: list[str] = []  # by slot; "" of those that ask for little
         self._hand = 0  # the slot that is looked at next, to forget
         self._forgotten = 0.0  # demand of those that had no room
         self._forgotten_at = 0.0
@@ -96,12 +96,14 @@ class DemandTable:
 
     def call(self, client: int, name: str) -> None:
         """Note the name under which operators see a client, as long as it is in here."""
-        if client in self._slots:
-            self._names[client] = name
+        slot = self._slots.get(client, -1)
+        if slot >= 0:
+            self._names[slot] = name
 
     def name_of(self, client: int) -> str:
         """Return that name, or nothing."""
-        return self._names.get(client, "")
+        slot = self._slots.get(client, -1)
+        return self._names[slot] if slot >= 0 else ""
 
     def fair_share(self, now: float) -> float:
         """Return the demand up to which every client can have all that it asks for.
@@ -162,6 +164,7 @@ class DemandTable:
             self._demand.append(0.0)
             self._got.append(0.0)
             self._at.append(0.0)
+            self._names.append("")
         else:
             slot = self._lightest_at_hand(now)
             self._forgotten *= self._fade_of(now - self._forgotten_at)
@@ -192,7 +195,7 @@ class DemandTable:
         client = self._keys[slot]
         self._keys[slot] = NOBODY
         del self._slots[client]
-        self._names.pop(client, None)
+        self._names[slot] = ""
 
     def _decay(self, slot: int, now: float) -> None:
         fade = self._faded(slot, now)

@@ -59,7 +59,7 @@ def test_nobody_outlives_its_demand(asked: list[tuple[int, float, float]], later
 
 
 def test_the_table_is_bounded() -> None:
-    """Any number of clients, and never more than there is room for; nor is its memory."""
+    """Any number of clients, and never more than there is room for; a MiB at most."""
     table = DemandTable()
     for client in range(1, 3 * constants.DEMAND_CLIENTS_MAX):
         table.note(client, 0.05, client / 1000)
@@ -67,6 +67,9 @@ def test_the_table_is_bounded() -> None:
     assert len(table._keys) == constants.DEMAND_CLIENTS_MAX
     size = sys.getsizeof(table._slots) + sum(map(sys.getsizeof, table._slots))
     size += sum(map(sys.getsizeof, table._slots.values()))
+    for client in table._slots:  # all of them ask for too much
+        table.call(client, f"2001:db8:1234:5678::{client & 0xFFFF:x}")
+    size += sys.getsizeof(table._names) + sum(map(sys.getsizeof, table._names))
     for column in (table._keys, table._demand, table._at, table._got):
         size += sys.getsizeof(column)
     assert size <= 1024 * 1024

@@ -20,6 +20,8 @@ from retter.breaker.fairness import Fairness
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED
 from retter.store.known_sessions import ISSUED, KEPT
 from tests.support.breaker_driver import Driver
+from tests.support.compiled import counts_lines
+from tests.support.work import instructions_of
 
 FAIR = BreakerSettings(fairness=FairnessMode.ON, max_in_flight=8)
 
@@ -133,6 +135,23 @@ def test_who_comes_again_with_its_ticket_asks_for_nothing_more() -> None:
     fairness.tickets.spend(place.ticket)
     fairness.sort(Asker(1, ticket=text), 0.05, 0.0)
     assert fairness.demand.demand_of(1, 0.0) == before + 0.05
+
+
+@counts_lines
+def test_to_find_a_lane_costs_the_same_however_many_clients_there_are() -> None:
+    """With a session and a ticket or without, of a new client or one that is there."""
+
+    def cost(clients: int, asker: Asker) -> int:
+        fairness = Fairness(b"secret", 0.0)
+        for client in range(1, clients + 1):
+            fairness.note(Asker(client), 0.05, 0.0)
+        fairness.tick(0.0, 8.0, 0.05, enough=False)
+        text, _ = fairness.ticket_for(asker, 0.0)
+        asker = asker._replace(ticket=text) if asker.ticket else asker
+        return instructions_of(lambda: fairness.sort(asker, 0.05, 0.0))
+
+    for asker in (Asker(1), Asker(10**6), Asker(1, ticket=b"?"), Asker(1, "", 7, ISSUED)):
+        assert cost(4000, asker) == cost(10, asker)
 
 
 # --- at the circuit ---

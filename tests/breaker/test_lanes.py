@@ -15,6 +15,8 @@ from retter.breaker.lanes import Lanes
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER, UNSORTED, Permit, Phase
 from retter.breaker.routes import RouteTable
 from retter.breaker.tickets import Tickets
+from tests.support.compiled import counts_lines
+from tests.support.work import instructions_of
 
 ROUTE = RouteTable(0.0, Baseline()).get(b"GET /", 0.0)
 
@@ -318,3 +320,41 @@ def test_others_wait_behind_who_goes_before_them(
     earlier = sum(room.waiting_in(one) for one in (KNOWN, STRANGER, HEAVY) if one < lane)
     goes_before_the_needy = before == earlier + room.counts[2 * lane + 1]
     assert behind == (later > 0 or (needy > 0 and goes_before_the_needy))
+
+
+@counts_lines
+@pytest.mark.parametrize("lane", [KNOWN, STRANGER, HEAVY])
+@pytest.mark.parametrize("stored", [False, True])
+def test_a_place_costs_the_same_however_many_wait(lane: int, stored: bool) -> None:
+    """To come, to be told the wait, and to be the next: without a look at the others."""
+
+    def cost(waiting: int) -> int:
+        line = Line.new()
+        for number in range(waiting):
+            line.come(lane, b"%d" % number, stored=stored)
+
+        def one() -> None:
+            line.come(lane, b"last", stored=stored)
+            line.room.ahead(lane, has_stored=stored)
+            line.next()
+
+        one()
+        return instructions_of(one)
+
+    assert cost(2000) == cost(20)
+
+
+@counts_lines
+def test_a_ticket_costs_little_more_however_many_wait_with_one() -> None:
+    """They stand in a heap: twice the depth for the square of their number."""
+
+    def cost(waiting: int) -> int:
+        line = Line.new()
+        line.issue(waiting + 1)
+        for number in range(waiting):
+            line.come(KNOWN, b"t", stored=False, ticket=number, since=-float(number))
+        return instructions_of(
+            lambda: (line.come(KNOWN, b"last", stored=False, ticket=waiting), line.next())
+        )
+
+    assert cost(2000) <= cost(20) + 20
