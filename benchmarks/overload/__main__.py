@@ -35,15 +35,30 @@ def parser() -> argparse.ArgumentParser:
         description="RETTER and its peers under overload, over real sockets on this machine.",
     )
     add = options.add_argument
-    add("--only", metavar="NAMES", help="scenarios, or beginnings of their names, separated by "
-        f"commas: {names}")  # fmt: skip
-    add("--peers", metavar="NAMES", help=f"separated by commas: {peers} (default: the installed "
-        "ones; with --quick retter alone)")  # fmt: skip
-    add("--quick", action="store_true", help="about a minute: " + ", ".join(QUICK) + ", in short, "
-        "over fewer pages; a first impression, no verdict")  # fmt: skip
+    add(
+        "--only",
+        metavar="NAMES",
+        help=f"scenarios, or beginnings of their names, separated by commas: {names}",
+    )
+    add(
+        "--peers",
+        metavar="NAMES",
+        help=f"separated by commas: {peers} (default: the installed "
+        "ones; with --quick retter alone)",
+    )
+    add(
+        "--quick",
+        action="store_true",
+        help="about a minute: " + ", ".join(QUICK) + ", in short, "
+        "over fewer pages; a first impression, no verdict",
+    )
     add("--seed", type=int, default=1, help="of the arrivals and service times (default 1)")
-    add("--json", metavar="FILE", type=Path, help="where the figures go (default: "
-        "benchmarks/results/overload-TIME.json)")  # fmt: skip
+    add(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        help="where the figures go (default: benchmarks/results/overload-TIME.json)",
+    )
     add("--list", action="store_true", help="list scenarios and peers, and stop")
     return options
 
@@ -66,8 +81,10 @@ class Progress:
     def second(self, number: int, figures: Summary) -> None:
         """Show a second's figures."""
         if self._live:
-            text = f"fresh {figures.fresh:4d} stored {figures.stored:4d} " \
-                   f"trouble {figures.get_trouble:4d}"  # fmt: skip
+            text = (
+                f"fresh {figures.fresh:4d} stored {figures.stored:4d} "
+                f"trouble {figures.get_trouble:4d}"
+            )
             print(f"\r{self._line(number)} {text}\033[K", end="", file=sys.stderr, flush=True)
 
     def end(self, scenario: Scenario) -> None:

@@ -211,14 +211,15 @@ def _rare() -> tuple[Scenario, ...]:
             after_rate=0.04,
             post_share=0.0,
             events=(
-                Event(0.0, {"condition": "failing", "failing_share": share,
-                            "failing_status": status}),
+                Event(
+                    0.0, {"condition": "failing", "failing_share": share, "failing_status": status}
+                ),
                 Event(30.0, {"condition": "healthy"}),
             ),
             bars=(Bar("changes", 0), Bar("stored_per_failure", 1.2), Bar("trouble", 0.0)),
         )
         for status, share in ((503, 0.002), (503, 0.01), (503, 0.03), (500, 0.05))
-    )  # fmt: skip
+    )
 
 
 def _pool() -> tuple[Scenario, ...]:

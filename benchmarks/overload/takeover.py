@@ -188,9 +188,10 @@ HEADER: Final = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all and print the table."""
     options = argparse.ArgumentParser(
-        prog="python -m benchmarks.overload.takeover", description=__doc__,
+        prog="python -m benchmarks.overload.takeover",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     add = options.add_argument
     add("--takeovers", type=int, default=20, help="of each load (default 20)")
     add("--every", type=float, default=2.5, help="seconds between two (default 2.5)")

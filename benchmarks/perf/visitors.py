@@ -135,9 +135,12 @@ def _programs() -> Iterator[list[str]]:
     yield _bot("Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)")
     yield [f"Host: {HOST}", "User-Agent: curl/8.9.1", "Accept: */*"]
     yield [
-        f"Host: {HOST}", "User-Agent: python-requests/2.32.3", "Accept-Encoding: gzip, deflate",
-        "Accept: application/json", "Connection: keep-alive",
-    ]  # fmt: skip
+        f"Host: {HOST}",
+        "User-Agent: python-requests/2.32.3",
+        "Accept-Encoding: gzip, deflate",
+        "Accept: application/json",
+        "Connection: keep-alive",
+    ]
 
 
 def heads(*, sessions: bool) -> Sequence[str]:

@@ -98,7 +98,8 @@ class History:
             others=answers_to_others(counters),
             requests=counters.requests,
             answered=(
-                sum(counters.forwarded_get) + sum(counters.forwarded_other)
+                sum(counters.forwarded_get)
+                + sum(counters.forwarded_other)
                 + counters.upstream_errors[Reason.UPSTREAM_STATUS]
             ),
             spared=spared(counters),
@@ -113,9 +114,10 @@ class History:
             loop_lag_s=self._ticker.loop_lag_s,
             latency=breaker.latency().counts if whole else [],
             overhead=(
-                counters.overhead_request.counts.copy(), counters.overhead_answer.counts.copy()
+                counters.overhead_request.counts.copy(),
+                counters.overhead_answer.counts.copy(),
             ),
-        )  # fmt: skip
+        )
 
     def before(self, seconds: int = LATELY_S) -> Sample:
         """Return the counters of so many seconds ago, or of the start."""
@@ -217,9 +219,7 @@ def _sorted(fairness: Fairness | None) -> tuple[int, int, int, int]:
         return 0, 0, 0, 0
     asked = [asked - left for asked, left in zip(fairness.asked, fairness.left, strict=True)]
     got = fairness.got
-    return (
-        asked[KNOWN] + asked[STRANGER], got[KNOWN] + got[STRANGER], asked[HEAVY], got[HEAVY]
-    )  # fmt: skip
+    return (asked[KNOWN] + asked[STRANGER], got[KNOWN] + got[STRANGER], asked[HEAVY], got[HEAVY])
 
 
 def _part(count: int, of: int) -> float | None:

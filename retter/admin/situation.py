@@ -138,9 +138,7 @@ def count(n: float, one: str, many: str = "") -> str:
 def visitors(facts: Facts) -> str:
     """What visitors have got lately: GETs and other methods apart."""
     gets, others = facts.gets, facts.others
-    parts = [
-        text for text in (_gets(gets), _others(others), _waiters(facts)) if text
-    ]  # fmt: skip
+    parts = [text for text in (_gets(gets), _others(others), _waiters(facts)) if text]
     if not gets.all and not others.all:
         if facts.in_flight or facts.waiting:
             return (
@@ -166,9 +164,11 @@ def _others(others: Answers) -> str:
     if not others.all:
         return ""
     if others.good == others.all:
-        return f"all {count(others.all, 'other request')} were answered" if others.all > 1 else (
-            "the one other request was answered"
-        )  # fmt: skip
+        return (
+            f"all {count(others.all, 'other request')} were answered"
+            if others.all > 1
+            else ("the one other request was answered")
+        )
     return f"{others.good:,} of {count(others.all, 'other request')} answered{_bad(others)}"
 
 

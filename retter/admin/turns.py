@@ -49,16 +49,18 @@ def _heaviest(services: Services, fairness: Fairness, now: float) -> list[dict[s
         name = fairness.demand.name_of(client)
         crawler = client < NOBODY
         session = is_session_number(client)
-        rows.append({
-            "client": name if crawler or session else prefix_of(
-                name, services.settings.client_prefix
-            ),
-            "kind": "crawler" if crawler else "session" if session else "address",
-            "demand": round(demand_s / WINDOW_S, 3),  # busy workers
-            "got": round(got_s / WINDOW_S, 3),
-            "share": round(got_s / given_s, 3),  # of the application's work
-            "lane": LANE_WORDS[_lane_of(client, fairness, now)],
-        })  # fmt: skip
+        rows.append(
+            {
+                "client": name
+                if crawler or session
+                else prefix_of(name, services.settings.client_prefix),
+                "kind": "crawler" if crawler else "session" if session else "address",
+                "demand": round(demand_s / WINDOW_S, 3),  # busy workers
+                "got": round(got_s / WINDOW_S, 3),
+                "share": round(got_s / given_s, 3),  # of the application's work
+                "lane": LANE_WORDS[_lane_of(client, fairness, now)],
+            }
+        )
     return rows
 
 

@@ -114,9 +114,10 @@ def _by_place(
     circuit: Circuit, now: float, key: bytes, stored_age_s: float | None, lane: int
 ) -> Decision:
     return (
-        _without_stored(circuit, _QUEUE_FULL, lane) if stored_age_s is None
+        _without_stored(circuit, _QUEUE_FULL, lane)
+        if stored_age_s is None
         else _with_stored(circuit, now, key, stored_age_s, lane)
-    )  # fmt: skip
+    )
 
 
 def _may_probe(circuit: Circuit, now: float, client: int) -> bool:

@@ -141,10 +141,12 @@ def incident(one: Document, now: float) -> str:
     bad = [
         f"{number(got[kind])} {words}"
         for kind, words in (
-            ("refused", "got a 503"), ("failed", "got an error"), ("gave_up", "gave up")
+            ("refused", "got a 503"),
+            ("failed", "got an error"),
+            ("gave_up", "gave up"),
         )
         if got[kind]
-    ]  # fmt: skip
+    ]
     spared = f"{number(one['spared'])} visitors spared"
     lasted = f"{length(one['lasted_s'])}{'' if one['ended'] else ' so far'}"
     return f"{clock(one['began'], now)}  {lasted}  {', '.join([spared, *bad])}. {one['cause']}"
@@ -269,9 +271,13 @@ def _row(name: str, words: str, width: int) -> str:
     indent = " " * (width + 4)
     columns = max(COLUMNS_MAX, width + 44)
     text = textwrap.fill(
-        words, columns, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False,
+        words,
+        columns,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
         break_long_words=False,
-    )  # fmt: skip
+    )
     return f"  {name:{width}}  {text[len(indent) :]}\n"
 
 

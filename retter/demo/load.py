@@ -40,8 +40,11 @@ def parser() -> argparse.ArgumentParser:
     add("--rate", type=float, default=2000.0, help="requests per second (default 2000)")
     add("--seconds", type=float, default=10.0, help="duration (default 10)")
     add("--urls", type=int, default=500, help="different pages (default 500)")
-    add("--path", default="/product/{n}", help="path of the GETs; {n} counts up "
-        "(default /product/{n})")  # fmt: skip
+    add(
+        "--path",
+        default="/product/{n}",
+        help="path of the GETs; {n} counts up (default /product/{n})",
+    )
     add("--post-share", type=float, default=0.1, help="share of POSTs (default 0.1)")
     add("--post-path", default="/cart/add", help="path of the POSTs (default /cart/add)")
     add("--post-body", default="product=7", help="form in the POSTs (default product=7)")
@@ -51,8 +54,11 @@ def parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="seed of the random gaps and choices (default 1)")
     add("--no-warm", action="store_true", help="do not fetch each page once beforehand")
     add("--json", metavar="FILE", help="write all figures to FILE, second by second")
-    add("--this-server-is-mine", action="store_true", help="allow another machine than this one; "
-        "only one that you run and may overload")  # fmt: skip
+    add(
+        "--this-server-is-mine",
+        action="store_true",
+        help="allow another machine than this one; only one that you run and may overload",
+    )
     return options
 
 

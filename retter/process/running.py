@@ -238,9 +238,11 @@ class RunningProxy:
         self.admin_address = url_of(listener)
         if admin.elsewhere(listener):
             log.warning(
-                "admin-elsewhere", wanted=where, admin=self.admin_address,
+                "admin-elsewhere",
+                wanted=where,
+                admin=self.admin_address,
                 advice=f"retter status --admin {self.admin_address.removeprefix('http://')}",
-            )  # fmt: skip
+            )
         return listener
 
     def _operators_socket(self, address: ListenAddress) -> socket.socket:

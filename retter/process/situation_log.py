@@ -47,10 +47,15 @@ class SituationLog:
         self._logged, self._written_at = situation, now
         write = log.warning if situation.tone in ("note", "busy", "bad") else log.info
         write(
-            "situation", row=situation.row, tone=situation.tone, now=situation.now,
-            visitors=situation.visitors, retter=situation.retter, you=situation.you,
+            "situation",
+            row=situation.row,
+            tone=situation.tone,
+            now=situation.now,
+            visitors=situation.visitors,
+            retter=situation.retter,
+            you=situation.you,
             also=list(situation.also),
-        )  # fmt: skip
+        )
 
     def on_incident_over(self, incident: Incident) -> None:
         """Write what an incident was."""
@@ -69,8 +74,10 @@ def words(document: dict[str, Any]) -> str:
     parts += [
         f"{gets[kind] + others[kind]:,} {what}"
         for kind, what in (
-            ("refused", "got a 503"), ("failed", "got an error"), ("gave_up", "gave up")
+            ("refused", "got a 503"),
+            ("failed", "got an error"),
+            ("gave_up", "gave up"),
         )
         if gets[kind] + others[kind]
-    ]  # fmt: skip
+    ]
     return f"Over after {length(document['lasted_s'])}: {', '.join(parts)}. {document['cause']}"

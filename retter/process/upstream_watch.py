@@ -79,9 +79,11 @@ class Absence:
         fault, upstream = self._services.pool.fault, self._services.settings.upstream
         if self._application.begins(fault, now):
             log.warning(
-                "application-absent", upstream=upstream, error=fault,
+                "application-absent",
+                upstream=upstream,
+                error=fault,
                 advice="is it running, and is --upstream right? What is not stored gets a 502",
-            )  # fmt: skip
+            )
         elif (absent_s := self._application.ends(fault, now)) is not None:
             log.info("application-back", upstream=upstream, absent_s=round(absent_s))
 
@@ -89,9 +91,11 @@ class Absence:
         fault, upstream = self._services.pool.resolver.fault, self._services.settings.upstream
         if self._resolver.begins(fault, now):
             log.warning(
-                "resolver-fails", upstream=upstream, error=fault,
+                "resolver-fails",
+                upstream=upstream,
+                error=fault,
                 advice="the last known addresses are used meanwhile",
-            )  # fmt: skip
+            )
         elif (failed_s := self._resolver.ends(fault, now)) is not None:
             log.info("resolver-back", upstream=upstream, failed_s=round(failed_s))
 

@@ -427,9 +427,15 @@ class Exchange(Work):
         if is_page:
             try:
                 services.store.put(
-                    identity, parsed.head, head, body, self._requested_at, now, False,
+                    identity,
+                    parsed.head,
+                    head,
+                    body,
+                    self._requested_at,
+                    now,
+                    False,
                     permit.client,
-                )  # fmt: skip
+                )
             except MemoryError:
                 free_memory(services)
         withdrawals = services.withdrawals  # as in learning.py, without a call
@@ -625,9 +631,16 @@ class Exchange(Work):
         if client is None:
             return
         came = answer_failure(
-            self._services, client, self._parsed, self._body, reason, now, self._began_at,
-            status, retry_after_s,
-        )  # fmt: skip
+            self._services,
+            client,
+            self._parsed,
+            self._body,
+            reason,
+            now,
+            self._began_at,
+            status,
+            retry_after_s,
+        )
         if came is StandIn.AWAITED:
             self._client = None
         if came is not StandIn.NONE:

@@ -126,11 +126,16 @@ def _know_sessions(services: Services, payload: bytes) -> None:
         for mark, table, since in said.get("known", ()):
             seen.known.know(int(mark), str(table), float(since))
         for value, place, parent, continued, heirs, replaced_at in said.get("values", ()):
-            rules.lineages.restore((
-                octets(value),
-                None if place is None else _place(*place),
-                octets(parent), bool(continued), tuple(map(octets, heirs)), float(replaced_at),
-            ))  # fmt: skip
+            rules.lineages.restore(
+                (
+                    octets(value),
+                    None if place is None else _place(*place),
+                    octets(parent),
+                    bool(continued),
+                    tuple(map(octets, heirs)),
+                    float(replaced_at),
+                )
+            )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError("no sessions") from error
 

@@ -112,9 +112,15 @@ class Keeper:
 
     def _put(self, kept: Kept, now: float) -> bool:
         return self._store.put(
-            kept.identity, kept.request, kept.head, kept.body, kept.requested_at, now,
-            kept.incomplete, kept.client,
-        )  # fmt: skip
+            kept.identity,
+            kept.request,
+            kept.head,
+            kept.body,
+            kept.requested_at,
+            now,
+            kept.incomplete,
+            kept.client,
+        )
 
     def _look_into(self, kept: Kept, coding: bytes) -> None:
         """Store an answer if nothing in its encoded body is somebody's own.

@@ -119,8 +119,9 @@ def judge(
         return Verdict.GOOD  # the answer to a HEAD has no body to be judged by
     stored = (
         services.store.peek(parsed.identity, parsed.head, now)[0]
-        if entry is None else as_stored(entry)
-    )  # fmt: skip
+        if entry is None
+        else as_stored(entry)
+    )
     if stored is not None and stored.age_max_s == WITHDRAWN:
         stored = None
     return services.goodness.judge(

@@ -76,9 +76,17 @@ def log_request(
         lane = services.turns.lane_of(forwarding, parsed, number, services.loop.time())
         who = forwarding.client_of(parsed.head)
         services.access_log.add(
-            who, parsed.head, parsed.identity, status, source, reason, took_s, sent, first_byte_s,
+            who,
+            parsed.head,
+            parsed.identity,
+            status,
+            source,
+            reason,
+            took_s,
+            sent,
+            first_byte_s,
             lane,
-        )  # fmt: skip
+        )
 
 
 def note_client_gone(
@@ -270,10 +278,15 @@ def refuse(
     wait = services.turns.wait_of(forwarding, parsed, number, now, pause_s)
     client.out.write(
         services.answers.error(
-            parsed.head, 503, reason, client.begin_answer(parsed.head),
-            date=services.http_date(), retry_after_s=seconds, wait=wait,
+            parsed.head,
+            503,
+            reason,
+            client.begin_answer(parsed.head),
+            date=services.http_date(),
+            retry_after_s=seconds,
+            wait=wait,
         )
-    )  # fmt: skip
+    )
     services.counters.refused[reason] += 1
     services.counters.count_own(parsed.kind is _GET, reason, 503)
     log_request(services, client, parsed, 503, "retter", reason, took_s)
@@ -297,10 +310,14 @@ def answer_error(
         status = 503
     client.out.write(
         services.answers.error(
-            parsed.head, status, reason, client.begin_answer(parsed.head),
-            date=services.http_date(), wait=wait,
+            parsed.head,
+            status,
+            reason,
+            client.begin_answer(parsed.head),
+            date=services.http_date(),
+            wait=wait,
         )
-    )  # fmt: skip
+    )
     services.counters.count_own(parsed.kind is _GET, reason, status)
     log_request(services, client, parsed, status, "retter", reason, took_s)
 

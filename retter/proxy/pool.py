@@ -423,9 +423,12 @@ class ConnectionPool:
 
     async def _open_tcp(self, host: str) -> UpstreamConnection:
         _, made = await self._loop.create_connection(
-            self._protocol, host, self._address.port,
-            ssl=self._tls, server_hostname=self._tls_name,
-        )  # fmt: skip
+            self._protocol,
+            host,
+            self._address.port,
+            ssl=self._tls,
+            server_hostname=self._tls_name,
+        )
         return cast("UpstreamConnection", made)
 
     def _protocol(self) -> asyncio.Protocol:

@@ -133,7 +133,7 @@ REPLIES = {
     "withdrawn": reply(b"gone", status="410 Gone"),
     "redirects": reply(b"", status="302 Found", headers={"Location": "/a"}),
     "fails": reply(b"broken", status="500 Internal Server Error"),
-}  # fmt: skip
+}
 
 ASKED = st.tuples(
     st.sampled_from(METHODS),

@@ -614,9 +614,12 @@ def test_a_body_that_is_asked_for_is_asked_for() -> None:
         peer = admin.connect()
         form = b"seconds=10"
         asked = request(
-            "/api/pause", "POST", form, Expect="100-continue",
+            "/api/pause",
+            "POST",
+            form,
+            Expect="100-continue",
             Content_Type="application/x-www-form-urlencoded",
-        )  # fmt: skip
+        )
         peer.sends(asked[: -len(form)])
         assert peer.received().startswith(b"HTTP/1.1 100 ")
         peer.sends(form)

@@ -40,8 +40,9 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 def sample(at: float, *, stored: bool = False, **changes: Any) -> Sample:
     made = -5.0 if stored else 0.01
-    plain = Sample(at=at, latency=0.02, post=False, status=200, source="", made_after=made,
-                   error="", target=0)  # fmt: skip
+    plain = Sample(
+        at=at, latency=0.02, post=False, status=200, source="", made_after=made, error="", target=0
+    )
     return plain._replace(**changes)
 
 
@@ -128,8 +129,9 @@ def test_a_figure_that_a_peer_does_not_have_is_no_missed_bar() -> None:
     scenario = replace(BY_NAME["pool-4x"], bars=(Bar("changes", 3), Bar("again_s", 1.0)))
     assert Trial(scenario, "nginx", {"again_s": 0.5}, {}, []).missed() == []
     assert Trial(scenario, "retter", {"changes": 4.0, "again_s": None}, {}, []).missed() == [
-        "changes", "again_s",
-    ]  # fmt: skip
+        "changes",
+        "again_s",
+    ]
 
 
 def test_what_does_not_start_says_why(tmp_path: Path) -> None:

@@ -113,8 +113,9 @@ def test_the_folder_may_be_named_by_a_variable(store: Path, capsys: Any, monkeyp
 
 def test_verify_reads_all_of_it(store: Path, capsys: Any) -> None:
     assert run(capsys, "verify", "--store", str(store)) == (
-        0, "4 responses read\nno damage was found\n"
-    )  # fmt: skip
+        0,
+        "4 responses read\nno damage was found\n",
+    )
 
 
 def test_verify_names_what_is_damaged_and_compact_removes_it(store: Path, capsys: Any) -> None:
@@ -126,8 +127,9 @@ def test_verify_names_what_is_damaged_and_compact_removes_it(store: Path, capsys
     assert "retter store compact" in text
     assert run(capsys, "compact", "--store", str(store))[0] == 0
     assert run(capsys, "verify", "--store", str(store)) == (
-        0, "3 responses read\nno damage was found\n"
-    )  # fmt: skip
+        0,
+        "3 responses read\nno damage was found\n",
+    )
 
 
 def test_verify_counts_what_belongs_to_nothing(store: Path, capsys: Any) -> None:
@@ -207,9 +209,15 @@ def test_list_sorts_and_says_what_it_knows(store: Path, capsys: Any) -> None:
     listed = said(capsys, "list", "--store", str(store), "--sort", "size")
     assert listed[0]["url"] == "a.b/mine"
     assert listed[0] | {"age_s": 0} == {
-        "url": "a.b/mine", "owner": "private", "status": 200, "age_s": 0, "bytes": 8000,
-        "coding": "", "vary": [], "superseded": False,
-    }  # fmt: skip
+        "url": "a.b/mine",
+        "owner": "private",
+        "status": 200,
+        "age_s": 0,
+        "bytes": 8000,
+        "coding": "",
+        "vary": [],
+        "superseded": False,
+    }
     by_age = said(capsys, "list", "--store", str(store), "--sort", "age")
     assert by_age[-1]["url"] == "a.b/old" and by_age[-1]["age_s"] >= 7200.0
     assert main(["list", "--store", str(store), "--prefix", "/none"]) == 0
@@ -227,16 +235,19 @@ def test_export_writes_everyones_pages_and_nobodys_own(
     assert code == 0 and text.startswith(f"3 pages in {folder}")
     assert {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
     } == {
-        "a.b/index.html": PAGES[b"/"], "a.b/products/index.html": PAGES[b"/products"],
+        "a.b/index.html": PAGES[b"/"],
+        "a.b/products/index.html": PAGES[b"/products"],
         "a.b/old/index.html": PAGES[b"/old"],
-    }  # fmt: skip
+    }
     manifest = json.loads((folder / "manifest.json").read_text())
     assert {(one["url"], one["file"]) for one in manifest} == {
-        ("a.b/", "a.b/index.html"), ("a.b/products", "a.b/products/index.html"),
+        ("a.b/", "a.b/index.html"),
+        ("a.b/products", "a.b/products/index.html"),
         ("a.b/old", "a.b/old/index.html"),
-    }  # fmt: skip
+    }
     everything = b"".join([path.read_bytes() for path in folder.rglob("*") if path.is_file()])
     assert b"alice" not in everything and b"mine" not in everything
 

@@ -71,9 +71,11 @@ class TestPlan:
 
     def test_a_burst_is_many_at_one_moment(self) -> None:
         plan = LoadPlan(
-            url="http://x", phases=(Phase(1, 2), Phase(1, 0)), bursts=(Burst(0.25, 3),),
+            url="http://x",
+            phases=(Phase(1, 2), Phase(1, 0)),
+            bursts=(Burst(0.25, 3),),
             poisson=False,
-        )  # fmt: skip
+        )
         assert list(schedule(plan, random.Random(1))) == [0, 0.25, 0.25, 0.25, 0.5]
 
     @given(st.integers(0, 1000))

@@ -114,8 +114,12 @@ def test_each_rule_fires_when_it_should_and_not_for_nothing(tmp_path: Path) -> N
     shutil.copy(RULES_TEST, tmp_path)
     done = subprocess.run(
         [promtool, "test", "rules", RULES_TEST.name],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -31,10 +31,12 @@ from retter.demo.cli import parser as demo_parser
 from retter.demo.load import parser as load_parser
 
 ROOT: Final = Path(__file__).parents[2]
-DOCS: Final = sorted([
-    *[ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY")],
-    *(ROOT / "docs").glob("*.md"),
-])  # fmt: skip
+DOCS: Final = sorted(
+    [
+        *[ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "SECURITY")],
+        *(ROOT / "docs").glob("*.md"),
+    ]
+)
 # Written by `make bench-report`, on the machine where it was measured.
 MEASURED: Final = ROOT / "benchmarks/README.md"
 each_page = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
@@ -120,8 +122,11 @@ def test_the_manual_renders(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
     done = subprocess.run(
-        [*command, str(ROOT / "docs/man/retter.1")], capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [*command, str(ROOT / "docs/man/retter.1")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if command[0] == "man" and "not been installed" in done.stdout + done.stderr:
         pytest.skip("man is only a stand-in here")
     assert (done.returncode, done.stderr) == (0, "")
@@ -249,8 +254,10 @@ def test_blocks_for_nginx_are_understood(tmp_path: Path) -> None:
         file.write_text(f"pid {tmp_path}/pid; events {{}} http {{ access_log off; {local} }}")
         done = subprocess.run(
             [nginx, "-t", "-e", "stderr", "-c", str(file)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
 
 
@@ -260,8 +267,11 @@ def test_blocks_for_caddy_are_understood() -> None:
     [text] = [text for page in DOCS for language, text in blocks(page) if language == "caddyfile"]
     done = subprocess.run(
         ["caddy", "adapt", "--adapter", "caddyfile", "--config", "/dev/stdin"],
-        input=text, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and "127.0.0.1:8089" in done.stdout, done.stderr
 
 
@@ -283,6 +293,10 @@ def test_the_words_of_the_readme_exist() -> None:
 def test_the_program_of_the_readme_runs() -> None:
     [program] = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nOPEN\n", done.stdout)

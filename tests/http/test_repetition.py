@@ -35,9 +35,12 @@ MANY = b",".join([b"a%d" % n for n in range(LIST_MEMBERS_MAX)])  # as many as ar
 
 def parse(*lines: bytes, fields_max: int = 128, form_bytes_max: int = 100_000) -> RequestHead:
     parser = RequestParser(
-        fields_max=fields_max, target_bytes_max=1000, instance=b"me", trusted=False,
+        fields_max=fields_max,
+        target_bytes_max=1000,
+        instance=b"me",
+        trusted=False,
         form_bytes_max=form_bytes_max,
-    )  # fmt: skip
+    )
     return parser.parse(b"\r\n".join([b"GET / HTTP/1.1", b"Host: a", *lines, b"", b""]))
 
 

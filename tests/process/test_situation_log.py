@@ -32,8 +32,10 @@ def test_what_visitors_notice_is_written_and_its_end() -> None:
         proxy.upstream.sends(reply())
         proxy.advance(60.0)
     assert events(records) == [
-        ("situation", "nothing there"), ("situation", "well"), ("incident", ""),
-    ]  # fmt: skip
+        ("situation", "nothing there"),
+        ("situation", "well"),
+        ("incident", ""),
+    ]
     began, better, over = records
     assert (began["log_level"], better["log_level"]) == ("warning", "info")
     assert began["now"] == "Nothing answers at 127.0.0.1:8080: refused."

@@ -242,10 +242,14 @@ class Terminal:
         self.before = termios.tcgetattr(its)
         self._its = its
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "retter", *arguments], stdin=its, stdout=its, stderr=its,
-            cwd=ROOT, start_new_session=True,
+            [sys.executable, "-m", "retter", *arguments],
+            stdin=its,
+            stdout=its,
+            stderr=its,
+            cwd=ROOT,
+            start_new_session=True,
             env={"PATH": os.environ["PATH"], "TERM": "xterm", "LANG": "C.UTF-8"} | variables,
-        )  # fmt: skip
+        )
         self.output = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")()  # characters may come in parts
 
@@ -332,8 +336,11 @@ def test_top_without_a_terminal_writes_lines(retter: RetterProgram, socket_path:
     for extra, start in (((), r"\d\d:\d\d:\d\d CLOSED "), (("--json",), '{"version"')):
         top = subprocess.Popen(
             [sys.executable, "-m", "retter", "top", "--admin", f"unix:{socket_path}", *extra],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True,
-        )  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
         assert top.stdout is not None
         assert top.stderr is not None
         for _ in range(2):

@@ -42,9 +42,16 @@ class Shop(Program):
 
     def __init__(self) -> None:
         super().__init__(
-            [sys.executable, "-m", "retter.demo", "--listen", "127.0.0.1:0",
-             "--control", "127.0.0.1:0"],
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "retter.demo",
+                "--listen",
+                "127.0.0.1:0",
+                "--control",
+                "127.0.0.1:0",
+            ],
+        )
         self.upstream = self._address("demo listening on http://")
         self._control = self._address("knobs at http://").partition("/")[0]
 
@@ -455,8 +462,12 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("axe")
     fetched = subprocess.run(
         [npm, "pack", "--silent", "axe-core@4"],
-        cwd=folder, capture_output=True, text=True, timeout=4 * DEADLINE_S, check=False,
-    )  # fmt: skip
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=4 * DEADLINE_S,
+        check=False,
+    )
     if fetched.returncode:
         pytest.skip(f"npm cannot fetch axe-core: {fetched.stderr.strip()[-200:]}")
     with tarfile.open(folder / fetched.stdout.split()[-1]) as archive:
@@ -471,16 +482,20 @@ def test_a_checker_of_accessibility_finds_nothing(
     look: Open, retter: Retter, axe: str, theme: str, width: int
 ) -> None:
     page = look(
-        retter.admin_url, color_scheme=theme, viewport={"width": width, "height": 900},
-        bypass_csp=True, reduced_motion="reduce",
-    ).page  # fmt: skip
+        retter.admin_url,
+        color_scheme=theme,
+        viewport={"width": width, "height": 900},
+        bypass_csp=True,
+        reduced_motion="reduce",
+    ).page
     live(page)
     page.evaluate(axe)
     found = page.evaluate("axe.run().then((found) => found.violations)")
     told = [
         f"{one['id']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"
-        for one in found for node in one["nodes"]
-    ]  # fmt: skip
+        for one in found
+        for node in one["nodes"]
+    ]
     assert told == []
 
 

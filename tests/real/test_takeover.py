@@ -392,8 +392,10 @@ def test_a_successor_begins_with_what_was_stored_and_an_operators_word(
         told = next(one for one in environment if one.startswith(b"_RETTER_TAKEOVER="))
         values = json.loads(told.partition(b"=")[2])
         assert {name for name, value in values.items() if not isinstance(value, int)} == {
-            "listeners", "kept", "log_format",
-        }  # fmt: skip
+            "listeners",
+            "kept",
+            "log_format",
+        }
     finally:
         stop_all(proxy)
 
@@ -562,10 +564,16 @@ def test_systemd_hands_a_socket_over(
 ) -> None:
     activate = need("systemd-socket-activate", "systemd")
     path = short_path / "front"
-    program = Program([
-        activate, "--listen", str(path), "--setenv", f"PYTHONPATH={ROOT}",
-        *command("--upstream", application.upstream, "--listen", f"unix:{path}"),
-    ])  # fmt: skip
+    program = Program(
+        [
+            activate,
+            "--listen",
+            str(path),
+            "--setenv",
+            f"PYTHONPATH={ROOT}",
+            *command("--upstream", application.upstream, "--listen", f"unix:{path}"),
+        ]
+    )
     programs.append(program)
     with eventually(lambda: connected(path), "it listens") as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -582,8 +590,11 @@ def test_the_units_are_right() -> None:
     folder = ROOT / "deploy"
     done = subprocess.run(
         [analyze, "verify", "--man=no", folder / "retter.service", folder / "retter.socket"],
-        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
     complaints = [
         line
         for line in done.stderr.splitlines()

@@ -270,9 +270,14 @@ class FakeProxy:
         settings.setdefault("upstream", "127.0.0.1:8080")
         loop: Any = self.loop
         self.proxy = Proxy(
-            made or Settings(**settings), loop, self.transitions.append, FakePool, self.loop.time,
-            disk, secrets,
-        )  # fmt: skip
+            made or Settings(**settings),
+            loop,
+            self.transitions.append,
+            FakePool,
+            self.loop.time,
+            disk,
+            secrets,
+        )
         services = self.services = self.proxy.services
         services.http_date = lambda: self.date
         pool: Any = services.pool
