@@ -394,15 +394,9 @@ class Delivery(Work):
             self._truncate()
         elif client is not None:
             came = answer_failure(
-                services,
-                client,
-                self._parsed,
-                self._body,
-                error.reason,
-                now,
-                self._began_at,
+                services, client, self._parsed, self._body, error.reason, now, self._began_at,
                 error.status,
-            )
+            )  # fmt: skip
             self._stand_in(came, now)
         if not self._done:
             self._finish(now)
@@ -463,16 +457,10 @@ class Delivery(Work):
         services, client, relay = self._services, self._client, self._relay
         if client is not None:
             log_request(
-                services,
-                client,
-                self._parsed,
-                relay.head.status if relay.begun else 0,
-                "backend",
-                reason,
-                took_so_far_s(services, self._began_at),
-                relay.body_bytes,
-                relay.first_byte_s,
-            )
+                services, client, self._parsed, relay.head.status if relay.begun else 0,
+                "backend", reason, took_so_far_s(services, self._began_at),
+                relay.body_bytes, relay.first_byte_s,
+            )  # fmt: skip
 
     def _answered(self, now: float) -> None:
         """The client has its answer and is free for its next request."""
@@ -507,14 +495,9 @@ class Delivery(Work):
             try:
                 body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 services.keeper.keep(
-                    parsed.identity,
-                    parsed.head,
-                    relay.head,
-                    body,
-                    self._requested_at,
-                    now,
+                    parsed.identity, parsed.head, relay.head, body, self._requested_at, now,
                     permit.client,
-                )
+                )  # fmt: skip
             except MemoryError:
                 free_memory(services)
         self._answered(now)

@@ -427,15 +427,9 @@ class Exchange(Work):
         if is_page:
             try:
                 services.store.put(
-                    identity,
-                    parsed.head,
-                    head,
-                    body,
-                    self._requested_at,
-                    now,
-                    False,
+                    identity, parsed.head, head, body, self._requested_at, now, False,
                     permit.client,
-                )
+                )  # fmt: skip
             except MemoryError:
                 free_memory(services)
         withdrawals = services.withdrawals  # as in learning.py, without a call
@@ -631,16 +625,9 @@ class Exchange(Work):
         if client is None:
             return
         came = answer_failure(
-            self._services,
-            client,
-            self._parsed,
-            self._body,
-            reason,
-            now,
-            self._began_at,
-            status,
-            retry_after_s,
-        )
+            self._services, client, self._parsed, self._body, reason, now, self._began_at,
+            status, retry_after_s,
+        )  # fmt: skip
         if came is StandIn.AWAITED:
             self._client = None
         if came is not StandIn.NONE:
