@@ -48,7 +48,7 @@ $(BIN)/python:
 
 $(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
 	@echo "Installing RETTER ..."
-	@$(PIP) -e . || $(PIP_FAILED)
+	@$(PIP) -e '.[store]' || $(PIP) -e . || $(PIP_FAILED)
 	@touch $@
 
 $(VENV)/.stamp-test: pyproject.toml | $(BIN)/python
@@ -102,11 +102,14 @@ run: $(VENV)/.stamp-run ## run RETTER; without UPSTREAM= with the demonstration 
 ifdef UPSTREAM
 	@exec $(BIN)/retter --listen $(LISTEN) --upstream $(UPSTREAM) $(ARGS)
 else
-	@exec $(BIN)/retter demo --with-proxy $(LISTEN) $(ARGS)
+	@exec $(BIN)/retter demo --with-proxy $(LISTEN) $(SHOP_STORE) $(ARGS)
 endif
 
 wordpress: $(VENV)/.stamp-run ## a WordPress with ten database connections on port 8080, to try RETTER on
 	@exec $(BIN)/python -m benchmarks.overload.wordpress $(ARGS)
+
+# What is stored outlives the demonstration, if the package for it could be installed.
+SHOP_STORE = $$($(BIN)/python -c 'import lmdb' 2>/dev/null && echo --store $(VENV)/shop-store)
 
 load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
 	@exec $(BIN)/retter load $(LOAD_URL) $(ARGS)

@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="[HOST]:PORT",
         help="start RETTER here, in front of the shop, each in its own process",
     )
+    add(
+        "--store",
+        metavar="FOLDER",
+        help="with --with-proxy: RETTER keeps what is stored in this folder, so that it outlives a "
+        "restart",
+    )
     knobs = options.add_argument_group("initial knobs (change them later at /knobs)")
     knob = knobs.add_argument
     knob("--connections", help="database connections (default 8)")

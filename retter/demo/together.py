@@ -42,8 +42,16 @@ WELCOME: Final = """
    3. Turn the shop slow, failing, hung or dead at its knobs, and click on.
    4. See what you were spared: the same load without RETTER, at
       {shop}
-
+{reboot}
   Ctrl-C ends both.
+"""
+
+REBOOT: Final = """
+   5. Reboot the machine, so to speak: end both, start RETTER alone, and read
+      the shop as it was. A page that nobody has opened yet says that the site
+      is being restarted, and comes as soon as the shop runs again.
+
+          {alone}
 """
 
 
@@ -58,8 +66,9 @@ async def run_together(options: argparse.Namespace, wishes: Mapping[str, str]) -
     try:
         shop, control = await _start_shop(options, wishes, children)
         admin = _usual_or_free(ADMIN, choose=True)
-        proxy = await _start_proxy(options.with_proxy, shop, admin, children)
-        say(_welcome(wishes, proxy=proxy, admin=f"http://{admin}", shop=shop, control=control))
+        proxy = await _start_proxy(options, shop, admin, children)
+        said = {"proxy": proxy, "admin": f"http://{admin}", "shop": shop, "control": control}
+        say(_welcome(wishes, store=options.store or "", **said))
         return await _until_end(children, signals)
     except StartFailed as error:
         sys.stderr.write(f"retter demo: {error}\n")
@@ -91,9 +100,12 @@ async def _start_shop(
     return lines[0].rpartition(" ")[2], lines[1].rpartition(" ")[2]
 
 
-async def _start_proxy(listen: str, shop: str, admin: str, children: list[Process]) -> str:
+async def _start_proxy(
+    options: argparse.Namespace, shop: str, admin: str, children: list[Process]
+) -> str:
     """Start RETTER in front of the shop; return its URL once it accepts connections."""
-    host, port = address(listen)  # a port alone is this machine's: a demonstration is nobody else's
+    # A port alone is this machine's: a demonstration is nobody else's.
+    host, port = address(options.with_proxy)
     listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if port == 0:
         listen = f"{host}:{_free_port(host)}"
@@ -103,7 +115,10 @@ async def _start_proxy(listen: str, shop: str, admin: str, children: list[Proces
             "retter demo --with-proxy :9089"
         )
     upstream = shop.removeprefix("http://")
-    proxy = await _spawn("retter", "--listen", listen, "--upstream", upstream, "--admin", admin)
+    store = ("--store", options.store) if options.store else ()
+    proxy = await _spawn(
+        "retter", "--listen", listen, "--upstream", upstream, "--admin", admin, *store
+    )
     children.append(proxy)
     host, port = address(listen)
     host = "127.0.0.1" if host in ("0.0.0.0", "::", "*") else host
@@ -216,12 +231,16 @@ def _free_port(host: str) -> int:
         return int(listener.getsockname()[1])
 
 
-def _welcome(wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, control: str) -> str:
+def _welcome(
+    wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, control: str, store: str
+) -> str:
     from retter.demo.database import capacity_rps
     from retter.demo.knobs import Knobs
 
     knobs = Knobs().changed(wishes)
     rate = round(5 * capacity_rps(knobs), -1)
+    listen, upstream = (url.removeprefix("http://") for url in (proxy, shop))
+    alone = f"{_retter()} --listen {listen} --upstream {upstream} --store {store}"
     return WELCOME.format(
         proxy=proxy,
         admin=admin,
@@ -231,6 +250,7 @@ def _welcome(wishes: Mapping[str, Any], *, proxy: str, admin: str, shop: str, co
         service_ms=f"{knobs.service_ms:g}",
         capacity=f"{capacity_rps(knobs):.0f}",
         load=f"{_retter()} load {proxy} --rate {rate:.0f}",
+        reboot=REBOOT.format(alone=alone) if store else "",
         top=f"{_retter()} top" + ("" if admin.endswith(ADMIN) else f" --admin {admin[7:]}"),
     )
 

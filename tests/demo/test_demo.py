@@ -812,20 +812,23 @@ class TestCommandLine:
             process.send_signal(number)
             assert process.wait(PATIENCE_S) == 0
 
-    def test_together_they_come_and_go_as_one(self) -> None:
+    def test_together_they_come_and_go_as_one(self, tmp_path: Path) -> None:
         anywhere = "127.0.0.1:0"
         # A port alone is one of this machine: nobody else is to see the shop break.
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         flags = ["--with-proxy", f":{port}", "--listen", anywhere, "--control", anywhere]
+        flags += ["--store", str(tmp_path / "store")]
         command = [sys.executable, "-m", "retter.demo", *flags, "--service-ms", "1"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             urls: dict[str, str] = {}
+            said = ""
             for line in process.stdout:
                 name, _, url = line.strip().rpartition(" ")
                 urls[name.strip()] = url
-                if name.startswith("The shop without"):
+                said += line
+                if name.startswith("Ctrl-C ends"):
                     break
             proxy, shop = urls["The shop, through RETTER"], urls["The shop without RETTER"]
             assert fetch(f"{proxy}/product/1")[0] == fetch(f"{shop}/product/1")[0] == 200
@@ -834,6 +837,10 @@ class TestCommandLine:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=PATIENCE_S)
             assert process.returncode == 0
+        listen, upstream = (url.removeprefix("http://") for url in (proxy, shop))
+        alone = f" --listen {listen} --upstream {upstream} --store {tmp_path / 'store'}\n"
+        assert "start RETTER alone" in said and alone in said
+        assert (tmp_path / "store" / "data.mdb").exists()
         for url in (proxy, shop):
             with pytest.raises(URLError):
                 fetch(url)
