@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import os
-import re
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from retter.cli import main
+from retter.control import commands
 from retter.process.running import ADMIN_TRIES
 from tests.real.conftest import StartRetter
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
@@ -24,9 +25,6 @@ from tests.real.processes import ApplicationProgram, Program, eventually
 from tests.real.wire import Client
 
 TOKEN = "0123456789abcdef"
-
-# Those that take the usual ports run one after the other.
-pytestmark = pytest.mark.xdist_group("usual-ports")
 
 
 def record(program: Any, event: str) -> dict[str, Any]:
@@ -38,38 +36,65 @@ def record(program: Any, event: str) -> dict[str, Any]:
 # Where it listens
 
 
+WITH_ANOTHER_USUAL_PORT = """
+import sys
+from retter.config import settings
+settings.ADMIN_DEFAULT = "127.0.0.1:" + sys.argv.pop(1)
+from retter.cli import main
+from retter.control import commands
+sys.exit(main())
+"""
+
+
+def start_by_default(usual: int, upstream: str) -> Program:
+    """Start RETTER without an admin address; the usual port is one that nobody else uses."""
+    return Program(
+        [sys.executable, "-c", WITH_ANOTHER_USUAL_PORT, str(usual), "--listen", "127.0.0.1:0",
+         "--upstream", upstream, "--log-format", "json"],
+    )  # fmt: skip
+
+
 def test_a_second_one_takes_the_next_port_and_status_names_it(
-    application: ApplicationProgram, start_retter: StartRetter, capsys: pytest.CaptureFixture[str]
+    application: ApplicationProgram,
+    programs: list[Program],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # somebody else's will do as well
-            stack.enter_context(socket.create_server(("127.0.0.1", 9090)))
-        program = start_retter("--upstream", application.upstream, "--admin", "auto")
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        usual = first.getsockname()[1]
+        program = start_by_default(usual, application.upstream)
+        programs.append(program)
         told = record(program, "admin-elsewhere")
         admin = record(program, "serving")["admin"].removeprefix("http://")
-        assert re.fullmatch(r"127[.]0[.]0[.]1:909[1-9]", admin)
-        assert told["advice"] == f"retter status --admin {admin}"
-        assert main(["status", "--admin", admin]) == 0
-        assert capsys.readouterr().err == ""
+    assert usual < int(admin.removeprefix("127.0.0.1:")) < usual + ADMIN_TRIES
+    assert (told["wanted"], told["advice"]) == (
+        f"127.0.0.1:{usual}", f"retter status --admin {admin}"
+    )  # fmt: skip
+    assert main(["status", "--admin", admin]) == 0
+    assert capsys.readouterr().err == ""
     # Whoever had the usual port has gone: the command does not guess whom it is to ask.
-    main(["status"])
-    assert f"{admin}  in front of {application.upstream}:" in "".join(capsys.readouterr())
-    assert program.stop() == 0
+    monkeypatch.setattr(commands, "ADMIN_DEFAULT", f"127.0.0.1:{usual}")
+    assert main(["status"]) == 1
+    assert f"{admin}  in front of {application.upstream}:" in capsys.readouterr().err
 
 
 def test_where_every_usual_port_is_taken_there_is_no_listener(
-    application: ApplicationProgram, start_retter: StartRetter
+    application: ApplicationProgram, programs: list[Program]
 ) -> None:
     with contextlib.ExitStack() as stack:
-        for port in range(9090, 9090 + ADMIN_TRIES):
-            with contextlib.suppress(OSError):
+        first = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        usual = first.getsockname()[1]
+        for port in range(usual + 1, usual + ADMIN_TRIES):
+            with contextlib.suppress(OSError):  # somebody else's will do as well
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
-        program = start_retter("--upstream", application.upstream, "--admin", "auto")
+        program = start_by_default(usual, application.upstream)
+        programs.append(program)
         error = record(program, "no-admin")["error"]
-        assert "127.0.0.1:9090: another program listens there" in error
-        assert record(program, "serving")["admin"] == "off"
-        assert Client(program.port).get("/").status == 200
-        assert program.stop() == 0
+        assert f"127.0.0.1:{usual}: another program listens there" in error
+        serving = record(program, "serving")
+        assert serving["admin"] == "off"
+        port = int(serving["listen"][0].rpartition(":")[2])
+        assert Client(port).get("/").status == 200
 
 
 def test_a_named_address_that_is_taken_is_an_error(
