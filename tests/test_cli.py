@@ -431,7 +431,8 @@ print(*sorted(sys.modules))
         "retter.disk.shelf", "retter.store.packing", "retter.store.write_behind",
         "retter.net.certificates", "retter.proxy.tls", "retter.proxy.redirect",
         "retter.proxy.proxy_protocol", "retter.proxy.handover", "retter.proxy.state_link",
-        "retter.proxy.tunnel", "retter.proxy.waiting_page",
+        "retter.proxy.learnt", "retter.proxy.tunnel", "retter.proxy.waiting_page",
+        "retter.telemetry.access_log",
     }  # fmt: skip
     assert lazy.isdisjoint(modules)
 

@@ -26,7 +26,6 @@ from retter.proxy.goodness import Goodness
 from retter.proxy.head_reader import HeadReader, encoded
 from retter.proxy.keeping import Keeper
 from retter.proxy.lasting import attach
-from retter.proxy.learnt import LearntKeeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
@@ -42,10 +41,10 @@ from retter.store.owner import OwnerRules
 from retter.store.policy import StorePolicy
 from retter.store.sessions import SessionsSeen
 from retter.store.store import ResponseStore, StoreRules
-from retter.telemetry.access_log import AccessLog
 
 if TYPE_CHECKING:
     from retter.disk.shelf import DiskShelf
+    from retter.telemetry.access_log import AccessLog
 
 
 class PoolOptions(TypedDict):
@@ -153,6 +152,8 @@ def build_services(
     )
     if disk is not None:
         attach(store, disk, rules, settings.store_policy, now)
+        from retter.proxy.learnt import LearntKeeper
+
         services.learnt = LearntKeeper(disk, breaker, rules, settings)
         services.learnt.restore(now)
     return services
@@ -259,8 +260,8 @@ def open_access_log(
     rules: OwnerRules,
     counters: Counters,
     clock: Callable[[], float],
-    before: AccessLog | None,
-) -> AccessLog | None:
+    before: "AccessLog | None",
+) -> "AccessLog | None":
     """Open the access log, if there is to be one.
 
     Args:
@@ -271,6 +272,8 @@ def open_access_log(
     """
     if not settings.access_log:
         return None
+    from retter.telemetry.access_log import AccessLog
+
     try:
         return AccessLog(
             settings.access_log,

@@ -19,7 +19,6 @@ from retter.proxy.goodness import Goodness
 from retter.proxy.head_reader import HeadReader
 from retter.proxy.interfaces import Work
 from retter.proxy.keeping import Keeper
-from retter.proxy.learnt import LearntKeeper
 from retter.proxy.peers import Peers
 from retter.proxy.pool import ConnectionPool
 from retter.proxy.responses import AnswerWriter
@@ -31,10 +30,12 @@ from retter.store.hints import Hints
 from retter.store.owner import OwnerRules
 from retter.store.policy import StorePolicy
 from retter.store.store import ResponseStore
-from retter.telemetry.access_log import AccessLog
 
+# What is only there if the settings ask for it is imported where it is made: it takes memory.
 if TYPE_CHECKING:
     from retter.disk.shelf import DiskShelf  # with lmdb, which may not be installed
+    from retter.proxy.learnt import LearntKeeper
+    from retter.telemetry.access_log import AccessLog
 
 
 class Stream(Protocol):
@@ -61,7 +62,7 @@ class Services:
     failure_statuses: frozenset[int]
     # Whether a plain answer (ResponseHead.plain) may be a failure, or may not be stored.
     judges_plain_answers: bool
-    access_log: AccessLog | None
+    access_log: "AccessLog | None"
 
     # from the client
     peers: Peers
@@ -90,7 +91,7 @@ class Services:
 
     secrets: Secrets
     disk: "DiskShelf | None" = None  # behind the store
-    learnt: LearntKeeper | None = None  # what outlives the process beside the store
+    learnt: "LearntKeeper | None" = None  # what outlives the process beside the store
     handed_over: bool = False  # another process has taken the listening sockets over
     # When an operator's order ends, monotonic seconds; None: no order is in force.
     forced_until: float | None = None
