@@ -47,7 +47,7 @@ def _enter_without_key(self: Any, permit: Any) -> None:
     self.keys[unique] = 1
 
 
-def _shed_at_once(circuit: Circuit, refusal: decide.Decision) -> decide.Decision:
+def _shed_at_once(circuit: Circuit, refusal: decide.Decision, _: int) -> decide.Decision:
     return decide.FORWARD if circuit.limit.load < circuit.cap else refusal
 
 
