@@ -206,6 +206,8 @@ def fill(folder: str, megabytes: int) -> int:
     count = megabytes * MIB // (PAGE_BYTES + 4096)
     for number in range(count):
         site.put(b"/page/%d" % number)
+        if number % 100 == 0:
+            site.disk.flush()  # faster than any site, it would be dropped
         if number % 5000 == 0:
             progress(f"stored {number} of {count} pages")
     site.disk.close()

@@ -22,8 +22,9 @@ COMMIT_EVERY_S: Final = 5.0
 COMMIT_BYTES: Final = 1024 * 1024
 COMMIT_KEYS: Final = 2048  # a walk over them takes half a millisecond
 
-# Where more changes, batches are larger and later, and what has changed twice is written once. An
-# SD card takes 10 to 20 MiB/s, and each page costs 45 us of CPU.
+# Where more of what is on disk changes, batches are larger and later, and what has changed twice is
+# written once. An SD card takes 10 to 20 MiB/s, and each page costs 45 us of CPU. What is not there
+# yet does not wait, nor does anything for which there would be no memory.
 WRITTEN_BYTES_PER_S: Final = 8 * 1024 * 1024
 
 # After a batch that could not be written.
@@ -172,7 +173,8 @@ class WriteBehind:
         self._under_way: Batch | None = None
         self._since = 0.0  # when the oldest of what waits has changed
         self._not_before = 0.0
-        self._paced_until = 0.0  # for what has changed; what is taken back does not wait
+        self._paced_until = 0.0  # for what is written once more; nothing else waits
+        self._bytes_new = 0  # of what waits, under keys that the disk does not have
         self.bytes_waiting = 0
         self.not_kept = 0  # changes that were dropped, since the disk did not keep up
 
@@ -201,6 +203,8 @@ class WriteBehind:
             slot, size = (), SLOT_OVERHEAD_BYTES
         self._slots[key] = Written(slot, marks)
         self.bytes_waiting += size
+        if slot and not self._shelf.knows(key):
+            self._bytes_new += size
 
     def withdrawn(self, key: bytes, now: float) -> None:
         """The application has taken a page back: note it before anything else happens."""
@@ -318,7 +322,12 @@ class WriteBehind:
             return False
         if self._removals or (self.closed and self._slots):
             return True
-        if not self._slots or now < self._paced_until:
+        is_paced = (
+            now < self._paced_until
+            and self._bytes_new < COMMIT_BYTES
+            and self.bytes_waiting < WAITING_BYTES_MAX - COMMIT_BYTES
+        )
+        if not self._slots or is_paced:
             return False
         return (
             now >= self._since + COMMIT_EVERY_S
@@ -336,6 +345,7 @@ class WriteBehind:
         self._paced_until = now + self.bytes_waiting / WRITTEN_BYTES_PER_S
         batch = self._under_way = Batch(self._removals, self._slots)
         self._removals, self._slots, self.bytes_waiting = Removals(), {}, 0
+        self._bytes_new = 0
         return batch
 
     def done(self) -> bool:

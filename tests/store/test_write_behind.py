@@ -13,13 +13,16 @@ from tests.store.test_packing import record
 
 
 class Nothing:
-    """A disk with nothing on it."""
+    """A disk with nothing on it, or with something under each key."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self.full = full
 
     def read(self, key: bytes, now: float) -> Found | None:
         return None
 
     def knows(self, key: bytes) -> bool:
-        return False
+        return self.full
 
     def note(self, removals: Removals) -> None:
         pass
@@ -32,7 +35,7 @@ def change(behind: WriteBehind, number: int, size: int, now: float) -> None:
 
 
 def test_what_changes_fast_is_written_no_faster_than_the_disk_may_be_used() -> None:
-    behind = WriteBehind(Nothing())
+    behind = WriteBehind(Nothing(full=True))
     change(behind, 1, COMMIT_BYTES, 10.0)
     assert behind.is_due(10.0)
     size = behind.bytes_waiting
@@ -46,8 +49,24 @@ def test_what_changes_fast_is_written_no_faster_than_the_disk_may_be_used() -> N
     assert batch is not None and len(batch.slots) == 1, "what has changed twice is written once"
 
 
-def test_what_is_taken_back_does_not_wait_for_its_turn() -> None:
+def test_what_is_not_on_disk_yet_does_not_wait_and_nothing_is_dropped_for_the_pace() -> None:
     behind = WriteBehind(Nothing())
+    change(behind, 1, COMMIT_BYTES, 10.0)
+    behind.take(10.0)
+    behind.done()
+    change(behind, 2, COMMIT_BYTES, 10.01)
+    assert behind.is_due(10.01), "it is new"
+    behind = WriteBehind(Nothing(full=True))
+    for number in range(100):
+        change(behind, number, COMMIT_BYTES // 2, 10.0)
+        if behind.is_due(10.0):
+            assert behind.take(10.0) is not None
+            behind.done()
+    assert behind.not_kept == 0
+
+
+def test_what_is_taken_back_does_not_wait_for_its_turn() -> None:
+    behind = WriteBehind(Nothing(full=True))
     change(behind, 1, COMMIT_BYTES, 10.0)
     behind.take(10.0)
     behind.done()
