@@ -6,7 +6,7 @@ The routes' figures are of the last ten to twenty seconds: they are copied every
 
 from collections import deque
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from retter.admin.chart import RATES
 from retter.admin.situation import LATELY_S
@@ -19,9 +19,10 @@ from retter.base.counters import (
     answers_to_others,
     estimate,
     quantile,
+    server_errors,
     spared,
 )
-from retter.base.reason import Reason
+from retter.base.reason import STATUS_CLASSES, Reason
 from retter.breaker.fairness import Fairness
 from retter.breaker.permit import HEAVY, KNOWN, STRANGER
 from retter.proxy.services import Services
@@ -30,6 +31,9 @@ from retter.telemetry.log import lines_dropped
 
 MINUTE_S = 60  # what is kept second by second here, some 60 KB
 ROUTES_SHOWN = 10  # the slowest
+
+
+_UPSTREAM_STATUS: Final = list(Reason).index(Reason.UPSTREAM_STATUS)
 
 
 class Sample(NamedTuple):
@@ -92,18 +96,19 @@ class History:
         services, counters = self._services, self._services.counters
         breaker = services.breaker
         figures = breaker.snapshot(now)
+        # Nobody counts answers with a 5xx status by themselves: they were passed on, or the stored
+        # response was sent instead.
+        hidden = _of_reason(counters.stored, Reason.UPSTREAM_STATUS)
+        errors = list(counters.upstream_errors.values())
+        errors[_UPSTREAM_STATUS] += hidden + server_errors(counters)
         return Sample(
             at=now,
             gets=answers_to_gets(counters),
             others=answers_to_others(counters),
             requests=counters.requests,
-            answered=(
-                sum(counters.forwarded_get)
-                + sum(counters.forwarded_other)
-                + counters.upstream_errors[Reason.UPSTREAM_STATUS]
-            ),
+            answered=sum(counters.forwarded_get) + sum(counters.forwarded_other) + hidden,
             spared=spared(counters),
-            errors=tuple(counters.upstream_errors.values()),
+            errors=tuple(errors),
             would_shed=figures.would_shed + figures.would_reject + figures.would_queue,
             evicted=services.store.crowding()[0],
             turned_away=counters.connections_refused + counters.connections_evicted,
@@ -229,6 +234,10 @@ def _part(count: int, of: int) -> float | None:
 def _rates(now: Sample, then: Sample, seconds: float, digits: int) -> dict[str, float]:
     answers = now.gets.plus(now.others).since(then.gets.plus(then.others))
     return {name: round(getattr(answers, name) / seconds, digits) for name in RATES}
+
+
+def _of_reason(counts: list[int], reason: Reason) -> int:
+    return sum(counts[reason.row : reason.row + STATUS_CLASSES])
 
 
 def _since(then: list[int], now: list[int]) -> list[int]:

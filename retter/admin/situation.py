@@ -408,10 +408,10 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("RETTER tries it with the next request for it."), _nothing),
     Row("one route", "bad", lambda f: bool(f.routes_open) and f.all.all > 0,
         lambda f: "A part of the site fails: " + _names(f.routes_open) + ".",
-        _say("RETTER answers that part from the store and tries it now and then. The rest goes "
-             "to the application."),
+        _say("GETs of that part come from the store, and RETTER tries it now and then. All else "
+             "goes to the application."),
         _say("Look at that part of the application."), beside=True),
-    Row("recovered", "note", _is_over,
+    Row("recovered", "good", _is_over,
         lambda f: f"The application has answered well for {length(f.well_s)} again.",
         _say("RETTER forwards every request."), _nothing),
     Row("some fail", "bad", _is_failing,

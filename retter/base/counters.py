@@ -267,6 +267,11 @@ def _answers(forwarded: Sequence[int], own: Sequence[int], stored: int, gave_up:
     )
 
 
+def server_errors(counters: Counters) -> int:
+    """Return how many responses of the application with a 5xx status were passed on."""
+    return _failed(counters.forwarded_get) + _failed(counters.forwarded_other)
+
+
 def spared(counters: Counters) -> int:
     """Return how many answers were good only because of RETTER.
 

@@ -105,6 +105,20 @@ def test_what_an_operator_does_is_told_at_once(admin: FakeAdmin) -> None:
     assert situation(admin)["row"] == "taking over"
 
 
+def test_why_the_application_fails_is_told_whether_the_store_hides_it_or_not() -> None:
+    with admin_of(failure_volume=1000) as admin:
+        proxy = admin.proxy
+        client = proxy.client()
+        for request, status in (
+            (get("/a"), "200 OK"), (get("/a"), "500 Oops"), (POST, "500 Oops"), (POST, "502 Oops"),
+            (POST, "500 Oops"),
+        ):  # fmt: skip
+            client.sends(request)
+            proxy.upstream.sends(reply(b"x", status=status))
+        found = situation(admin)
+        assert found["now"] == "60 % of the requests get an error: 4 answers with a 5xx status."
+
+
 # Who gave up
 
 
