@@ -563,6 +563,51 @@ def test_a_file_with_an_octet_flipped_is_not_read(where: float, bits: int) -> No
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_without_memory_for_a_file_the_circuit_goes_on(
+    full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        before = old()
+        fetch(before, "/")
+        before.services.breaker.circuit.set_mode(before.loop.now, Mode.OPEN)
+        if full:
+            read_only = os.open("/dev/null", os.O_RDONLY)  # it cannot be written
+            monkeypatch.setattr("tests.proxy.test_handover.make_memory", lambda: read_only)
+            pair = Pair(before)
+        else:
+            pair = Pair(before)
+            pair.giver._close_memory()
+        await pair.load()
+        assert pair.taker.trouble == "there was no memory for it"
+        assert pair.after.services.breaker.circuit.mode is Mode.OPEN
+        fetch(before, "/late")
+        pair.close()
+
+    in_loop(main)
+
+
+def test_nobody_waits_for_ever_for_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "STATE_S", 0.0)
+
+    async def main() -> None:
+        pair = await Pair(old()).load()
+        assert pair.taker.trouble == "it does not come in time"
+        assert not pair.taker.link.is_open
+        pair.giver.close()
+
+    in_loop(main)
+
+
+@pytest.mark.parametrize(
+    "said", [b"[]", b"{", b'{"names": [7]}', b'{"known": [[1]]}', b'{"values": [["00"]]}']
+)
+def test_sessions_that_are_none_are_refused(said: bytes) -> None:
+    proxy = FakeProxy()
+    with pytest.raises(ValueError, match=r".+"):
+        handover._know_sessions(proxy.services, said)
+
+
 @pytest.mark.parametrize("after", [Kind.WANT, Kind.LOADED])
 def test_an_old_process_that_dies_meanwhile_leaves_its_successor_to_itself(after: Kind) -> None:
     async def main() -> None:
