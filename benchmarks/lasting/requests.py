@@ -182,7 +182,8 @@ def answered(folder: str, count: int) -> dict[str, float]:
             if name == "no disk":
                 Client(found[name].port).ask(asked[name])
             hold_open(found[name])
-            Client(found[name].port).ask(asked[name])
+            for _ in range(3):  # what is asked for once has a tenth of the memory
+                Client(found[name].port).ask(asked[name])
         return costs_us(found, asked)
 
 
