@@ -111,9 +111,11 @@ class Dips:
         """Whether the cap is lowered now."""
         return self._until > -inf
 
-    def start_waiting(self, now: float, baseline_s: float) -> None:
-        """LIMITING was entered."""
-        self._put_off(now, baseline_s)
+    def start_waiting(self, now: float) -> None:
+        """LIMITING was entered: the first dip comes early, what is known may be wrong."""
+        self._until = -inf
+        self._samples = 0
+        self._due_at = now + constants.DIP_FIRST_S
 
     def stop(self) -> None:
         """LIMITING was left."""

@@ -16,6 +16,7 @@ from retter.breaker import constants, endings, report, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.decide import PAUSED, Action, Decision, decide
 from retter.breaker.demand import NOBODY
+from retter.breaker.endings import failed, leave, succeeded
 from retter.breaker.fairness import NOT_SORTED, Asker, Sorted
 from retter.breaker.mode import Mode
 from retter.breaker.opening import Opening
@@ -367,12 +368,12 @@ class CircuitBreaker:
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
         permit.phase = _DONE
         if outcome is _OK:
-            endings.leave(circuit, now, permit, True)
-            endings.succeeded(circuit, now, permit)
+            leave(circuit, now, permit, True)
+            succeeded(circuit, now, permit)
             return
-        endings.leave(circuit, now, permit, False)
+        leave(circuit, now, permit, False)
         if outcome is not _NEUTRAL:
-            endings.failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)
+            failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)
 
     def detach(self, now: float, permit: Permit) -> None:
         """A tunnel or a stream: from now on it says nothing about the application's load."""

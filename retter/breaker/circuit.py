@@ -205,7 +205,7 @@ class Circuit:
             limit.set_limit(limit.closed_limit)
         elif self.state is _LIMITING:
             self.limit.shed_at = now
-            self.dips.start_waiting(now, self.baseline.mean_s)
+            self.dips.start_waiting(now)
             if signal is Signal.STALLED:
                 limit.set_limit(constants.SPARE + 1)
             elif signal is Signal.SATURATED:

@@ -72,6 +72,7 @@ ROUTE_SAMPLES_MIN: Final = 5  # a route with fewer borrows the application's mea
 COLD_SAMPLES: Final = 30  # the first answers to come back are the short ones
 
 DIP_SAMPLES: Final = 8  # a dip ends when so many uncongested answers came
+DIP_FIRST_S: Final = 1.0  # after entering LIMITING: what is known may be wrong
 DIP_EVERY_MIN_S: Final = 2.5  # wrong baselines are corrected within seconds
 DIP_EVERY_MAX_S: Final = 30.0  # and within half a minute where answers are slow
 DIP_EVERY_BASELINES: Final = 20.0  # a dip every so many answers costs little

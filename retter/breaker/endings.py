@@ -89,6 +89,8 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
         if failures.in_a_row:
             failures.end_row()
         failures.clients.passed(permit.client, now)
+        if circuit.state is _CLOSED:
+            return
         if circuit.state is _HALF_OPEN:
             circuit.climb(now)
         elif circuit.state is _OPEN and not permit.is_get:
@@ -116,9 +118,10 @@ def _learn(circuit: Circuit, now: float, route: Route, took_s: float) -> None:
     limiting = circuit.state is _LIMITING
     weight = constants.BASELINE_WEIGHT_LIMITING if limiting else constants.BASELINE_WEIGHT
     route.baseline.add(took_s, weight)
-    if circuit.baseline.cold is None:
-        circuit.baseline.add(took_s, weight)
-    if limiting and circuit.dips.sample(now, circuit.baseline.mean_s):
+    application = circuit.baseline
+    if application.cold is None:
+        application.add(took_s, weight)
+    if limiting and circuit.dips.sample(now, application.mean_s):
         circuit.limit.restart_window(now)
         circuit.set_cap()
 
