@@ -40,7 +40,7 @@ FIGURES: Final = (
     ("visitors_stored", "stored", "%"),
     ("visitors_errors", "errors", "%"),
     ("visitors_p99", "p99", "s"),
-    ("never_answered", "new pages", "%"),
+    ("never_answered", "new", "%"),
     ("crawler_share", "crawler", "%"),
 )
 
@@ -174,7 +174,7 @@ def main() -> int:
     print(" " * 22 + "".join(f"{heading:>9}" for _, heading, _ in FIGURES))
     print("\n".join(map(_row, trials)))
     print(
-        "\nnew pages: those never stored that were answered. crawler: its share of the\n"
+        "\nnew: pages never stored before that were answered. crawler: its share of the\n"
         "shop's capacity; the visitors ask for 40 %."
     )
     if options.svg and trials:

@@ -35,7 +35,9 @@ def picture(trials: Sequence[Trial]) -> str:
     ]
     for number, trial in enumerate(trials[:2]):
         top = TOP + number * (PANEL + GAP)
-        parts += panel(escape(f"{trial.peer}, a second"), _lines(trial.seconds), top, end)
+        parts += panel(
+            escape(f"{trial.peer}, a second"), _lines(trial.seconds[: int(end)]), top, end
+        )
     parts += time_axis(TOP + 2 * PANEL + GAP, end)
     return "\n".join([*parts, "</svg>"]) + "\n"
 
