@@ -28,6 +28,11 @@ def test_one_connection_of_some_reads_the_clock() -> None:
         admin.proxy.upstream.sends(reply())
         assert sum(services.counters.overhead_request.counts) == 1, "the second waited its turn"
         assert sum(services.counters.overhead_answer.counts) == 1
+        assert admin.state()["overhead_us"]["p50"] is None, "one is no median"
+        admin.proxy.upstream.sends(reply())
+        for _ in range(5):
+            FakePeer(transport).sends(get())
+            admin.proxy.upstream.sends(reply())
         assert 0 < admin.state()["overhead_us"]["p50"] < 1_000_000
 
 
