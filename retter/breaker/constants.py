@@ -159,9 +159,9 @@ DEMAND_LEAST_S: Final = 0.001  # a demand that has decayed to this is forgotten
 FAIR_SHARE_EVERY_S: Final = 0.25  # the whole table is read for it: a millisecond if it is full
 LIGHT_SHARE: Final = 0.005  # of the capacity is never too much for a client,
 LIGHT_ANSWERS: Final = 12.0  # nor so many answers: a page with its parts
-# But so many when an overload begins, more as time passes. With 2.25 a crawl of 1x from 100 addresses
-# is found sooner (97 % fresh, not 94), and visitors who ask for more than each crawler suffer (89 %
-# fresh beside 5,000 addresses over sockets, not 95).
+# But so many when an overload begins, more as time passes. With 2.25 a crawl of 1x from 100
+# addresses is found sooner (97 % fresh, not 94), and visitors who ask for more than each crawler
+# suffer (89 % fresh beside 5,000 addresses over sockets, not 95).
 LIGHT_ANSWERS_FIRST: Final = 3.0
 LEARNT_SHARE: Final = 0.5  # of the places in use: demand is counted from there
 # One place in so many goes to who has a stored response. With 3 a full house answers 36 % of the
