@@ -82,7 +82,7 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     if permit.probe is not None or route.opening is not None:
         _probe_passed(circuit, now, permit)
     elif permit.generation == circuit.generation:
-        if not permit.is_slow:
+        if not permit.is_slow or not known:
             route.outcomes.passed += 1
         failures = circuit.failures
         failures.recent.passed += 1
@@ -160,7 +160,7 @@ def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> No
             _ceiling_lowered(circuit, now)
             return
     failures.failed(route, refused=refused)
-    if not permit.is_slow:
+    if not permit.is_slow or route.baseline.samples < constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1
     if circuit.state is _HALF_OPEN:
         if not failures.clients.is_doubted(permit.client, now):
@@ -170,7 +170,7 @@ def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> No
 
 
 def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
-    """Take in that a request takes too long: if it is a GET, its route has failed.
+    """Take in that a request takes too long: a GET of a route that is known has failed.
 
     Other methods may take long; they count for less from now on.
     """
@@ -184,7 +184,8 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
         pass
     elif circuit.state is _HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
-    elif circuit.state is not _OPEN:
+    # A new route may be a slow one.
+    elif circuit.state is not _OPEN and route.baseline.samples >= constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1
         if circuit.routes.fails_alone(route):
             circuit.open_route(now, route)
