@@ -273,7 +273,7 @@ def test_help_explains_each_setting_with_its_default() -> None:
         assert f"\n  {setting.flag}" in text
         assert setting.about in words
     for example in (
-        "--drain TIME How long running requests may take to finish when RETTER is asked to stop. "
+        "--drain TIME How long running requests may take to finish when RETTER is asked to stop, ",
         "Increase it if downloads are slow. (default 15s)",
         "--store-memory SIZE Memory for stored responses",
         "--loop auto|uvloop|asyncio auto uses",

@@ -19,6 +19,7 @@ from functools import cache
 from math import nan
 from pathlib import Path
 from typing import IO, Final
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 START_S: Final = 15.0
@@ -286,8 +287,12 @@ class Process:
 def ask(url: str, body: bytes | None = None) -> bytes:
     """Return what a server on this machine answers; a body makes it a POST. Raises OSError."""
     opener = build_opener(ProxyHandler({}))
-    with opener.open(Request(url, body), timeout=10) as answer:
-        content: bytes = answer.read()
+    try:
+        with opener.open(Request(url, body), timeout=10) as answer:
+            content: bytes = answer.read()
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise
     return content
 
 
