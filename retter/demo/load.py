@@ -241,6 +241,7 @@ async def demo_stats(url: str, *, tries: int = STATS_TRIES) -> dict[str, Any] | 
 
 
 def _fetch_stats(url: str) -> dict[str, Any] | None:
+    from urllib.error import HTTPError
     from urllib.request import ProxyHandler, build_opener
 
     if not url.startswith("http://"):
@@ -250,6 +251,9 @@ def _fetch_stats(url: str) -> dict[str, Any] | None:
     try:
         with opener.open(address, timeout=5) as answer:
             stats: Any = json.loads(answer.read(STATS_BYTES_MAX))
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        return None
     except (OSError, ValueError):
         return None
     ours = isinstance(stats, dict) and stats.get("application") == "retter demo"  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
