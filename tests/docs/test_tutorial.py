@@ -127,10 +127,11 @@ def test_the_tutorial(trial: Trial) -> None:
     assert warmed["entries"] >= POSTS
 
     table = trial.run("load")
-    figures = {
-        name: int(value) for name, value in re.findall(r"^  ([\w, ]+?) {2,}(\d+)\b", table, re.M)
-    }
-    assert figures["stored"] > figures["fresh"] > 0, table
+    fresh, stored = (
+        int(re.findall(rf"^ +{word}, from .*?([\d,]+) ", table, re.M)[0].replace(",", ""))
+        for word in ("fresh", "stored")
+    )
+    assert stored > fresh > 0, table
     eventually(lambda: trial.state() == "CLOSED", "it is calm again")
 
     trial.run("freeze")
