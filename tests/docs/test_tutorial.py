@@ -127,10 +127,8 @@ def test_the_tutorial(trial: Trial) -> None:
     assert warmed["entries"] >= POSTS
 
     table = trial.run("load")
-    fresh, stored = (
-        int(re.findall(rf"^ +{word}, from .*?([\d,]+) ", table, re.M)[0].replace(",", ""))
-        for word in ("fresh", "stored")
-    )
+    found = dict(re.findall(r"^ +(fresh|stored), from .*?([\d,]+) ", table, re.M))
+    fresh, stored = [int(found[word].replace(",", "")) for word in ("fresh", "stored")]
     assert stored > fresh > 0, table
     eventually(lambda: trial.state() == "CLOSED", "it is calm again")
 
