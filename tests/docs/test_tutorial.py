@@ -128,8 +128,8 @@ def test_the_tutorial(trial: Trial) -> None:
 
     table = trial.run("load")
     found = dict(re.findall(r"^ +(fresh|stored), from .*?([\d,]+) ", table, re.M))
-    fresh, stored = [int(found[word].replace(",", "")) for word in ("fresh", "stored")]
-    assert stored > fresh > 0, table
+    counts = {word: int(figure.replace(",", "")) for word, figure in found.items()}
+    assert counts["stored"] > counts["fresh"] > 0, table
     eventually(lambda: trial.state() == "CLOSED", "it is calm again")
 
     trial.run("freeze")
