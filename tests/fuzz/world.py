@@ -16,7 +16,8 @@ sends becomes the mark of the client whose request it answers. So bytes that wen
 import random
 import re
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from ipaddress import ip_network
 from itertools import pairwise
@@ -26,6 +27,7 @@ from retter.base.counters import Counters, cells, totals
 from retter.base.errors import ConnectTimeout
 from retter.base.reason import STATUS_CLASSES
 from retter.config.settings import Settings
+from retter.proxy import turns
 from retter.telemetry.access_log import AccessLog
 from tests.fuzz.stopwatch import Stopwatch
 from tests.fuzz.wire import Message, answers_in, requests_in
@@ -224,6 +226,23 @@ class Upstream(FarEnd):
     def asked(self) -> Message | None:
         requests = self.requests()
         return requests[-1] if requests else None
+
+
+class _NoChance:
+    @staticmethod
+    def uniform(least: float, _most: float) -> float:
+        return least
+
+
+@contextmanager
+def without_chance() -> Iterator[None]:
+    """Let waiting pages come again after the same time in all worlds."""
+    chance = turns.random
+    turns.random = _NoChance  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        turns.random = chance
 
 
 class World:

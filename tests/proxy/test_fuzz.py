@@ -5,7 +5,7 @@ and lines; what is written and decided must be the same in all of them.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,7 @@ from tests.fuzz.steps import (
     what_repeats,
 )
 from tests.fuzz.stopwatch import Hold, Stopwatch, longest
-from tests.fuzz.world import CONFIGURATIONS, World
+from tests.fuzz.world import CONFIGURATIONS, World, without_chance
 from tests.support.compiled import replaces_parts
 from tests.support.memos import WAYS
 
@@ -97,6 +97,12 @@ def edited(data: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
         place = int(share * len(data))
         data = data[:place] + word + data[place + octets :]
     return data
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_chance() -> Iterator[None]:
+    with without_chance():
+        yield
 
 
 class AnyHistory(RuleBasedStateMachine):
