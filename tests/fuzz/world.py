@@ -237,12 +237,12 @@ class _NoChance:
 @contextmanager
 def without_chance() -> Iterator[None]:
     """Let waiting pages come again after the same time in all worlds."""
-    chance = turns.random
-    turns.random = _NoChance  # type: ignore[assignment]
+    chance = vars(turns)["random"]
+    vars(turns)["random"] = _NoChance
     try:
         yield
     finally:
-        turns.random = chance
+        vars(turns)["random"] = chance
 
 
 class World:
