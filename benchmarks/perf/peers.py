@@ -170,7 +170,7 @@ class RetterUnwatched(Retter):
 def retter_options() -> frozenset[str]:
     """Return the options that its help names."""
     done = subprocess.run(
-        [sys.executable, "-m", "retter", "--help"],
+        [sys.executable, "-m", "retter", "--help-all"],
         capture_output=True,
         text=True,
         check=False,
