@@ -1,19 +1,21 @@
-"""What a process knows, on its way to its successor (SIGUSR2).
+"""The handover of a process's state to its successor (SIGUSR2).
 
-The old process goes on as before while the new one starts. When that is ready, it asks for all:
+The old process continues to serve while the new one starts. When the new process is ready, it asks
+for the state:
 
-1. The old one writes what is stored, and the sessions known, into a file in memory, slice by slice.
-   What changes meanwhile is written behind it: what is taken back at once, in its place in the
-   order, and what is stored again at the end. Then the file is sealed.
-2. From there on each change goes over the link between the two. The new one reads the file, then
-   the link, and says when it has done so.
-3. The old one says where the circuit is, who asked for how much, and which tickets are used up. The
-   new one begins to accept.
-4. Until the old one has ended, both tell each other what they take back, before the next answer
-   that could break it, and what they have in flight; the old one also tells what it stores.
+1. The old process writes the stored responses and the known sessions into a file in memory (the
+   snapshot), in slices. Changes during that time are appended: removals at once, in their place in
+   the order, and newly stored responses at the end. Then the file is sealed.
+2. From then on each change goes over the link between the two processes. The new process reads the
+   file, then the link, and reports when it has read the file.
+3. The old process sends the state of the circuit, the demand of each client, and the used tickets.
+   The new process begins to accept connections.
+4. Until the old process ends, each process sends its removals to the other, before the next
+   response that would conflict with them, and its requests in flight. The old process also sends
+   what it stores.
 
-So nothing that is taken back in either is shown by the other one later than a message takes.
-What cannot be read is no state at all: the new process then begins without.
+So a response that one process removes is not shown by the other for longer than a message takes.
+If the state cannot be read, the new process begins without it.
 """
 
 import asyncio
@@ -41,34 +43,34 @@ from retter.store.record import AGE_MAX, BODY, HEAD, INCOMPLETE, SUPERSEDED, VAR
 from retter.store.sessions import NAMES_LEARNT_MAX, SHARED_MAX
 from retter.store.write_behind import Removals, Slot
 
-# So long the loop is held at a time. The last step of a slice may take as long again.
+# A slice blocks the event loop for this long. Its last step may take as long again.
 SLICE_S: Final = 0.001
-# Between two slices: half of the processor is for clients.
+# The pause between two slices: clients get half of the processor time.
 REST_S: Final = 0.001
 
 TELL_EVERY_S: Final = 0.05  # as the breaker's tick
-SILENT_S: Final = 5.0  # who tells nothing for so long stands still, and counts no more
+SILENT_S: Final = 5.0  # a process without reports for this long hangs and is not counted
 
-SESSIONS_EVERY: Final = 20  # of these
+SESSIONS_EVERY: Final = 20  # in intervals of TELL_EVERY_S
 
 SESSIONS_PER_FRAME: Final = 200
 
-SECRETS_S: Final = 5.0  # for the first frame, which is there before the process is
-FLUSH_S: Final = 1.0  # for the last of it, when the old process ends
+SECRETS_S: Final = 5.0  # to wait for the first frame, which is sent before the new process starts
+FLUSH_S: Final = 1.0  # to send the last frames, when the old process ends
 
-# For the old process to write all, and for the new one to read it.
+# The time limit for the old process to write the whole state and for the new one to read it.
 STATE_S: Final = 30.0
 
 
 class Sessions:
-    """What is known of sessions, and what of it has been told."""
+    """The known sessions, and a record of those already sent."""
 
     def __init__(self, services: Services) -> None:
         self._rules = services.owner_rules
         self._told: dict[object, object] = {}
 
     def frames(self) -> Iterator[bytes]:
-        """Yield what has not been told, some at a time."""
+        """Yield the sessions that have not been sent yet, in batches."""
         seen, lineages = self._rules.seen, self._rules.lineages
         yield from self._plain("names", list(seen.names))
         yield from self._plain("rolling", list(lineages.names))
@@ -106,10 +108,10 @@ def _as_json(facts: Facts) -> list[Any]:
 
 
 def _know_sessions(services: Services, payload: bytes) -> None:
-    """Know what another process knows of sessions.
+    """Learn the sessions that another process knows.
 
     Raises:
-        ValueError: It is not told like that.
+        ValueError: The payload does not have the expected form.
     """
     rules = services.owner_rules
     seen, octets = rules.seen, bytes.fromhex
@@ -147,11 +149,11 @@ def _place(lineage: str, generation: int, earlier: list[list[Any]]) -> Place:
 
 
 class _End:
-    """What both ends have in common while both serve.
+    """The common part of both ends while both processes serve.
 
     Attributes:
         link: To the other end.
-        shared: What the other one has in flight; None while only one of them serves.
+        shared: The other process's requests in flight; None while only one process serves.
     """
 
     def __init__(self, services: Services, link: StateLink) -> None:
@@ -159,16 +161,16 @@ class _End:
         self.link = link
         self.shared: Shared | None = None
         self._loop = services.loop
-        self._applies = False  # what the other one has said: it need not be told that
+        self._applies = False  # a change from the other end, which is not sent back
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
         link.on_frame = self.on_frame
         link.on_end = self.on_end
 
-    # -- who follows the store
+    # -- following the store
 
     def follow(self) -> None:
-        """Be told of what changes."""
+        """Listen to changes of the store."""
         store = self.services.store
         follower = store.behind
         if not isinstance(follower, Follower):
@@ -177,7 +179,7 @@ class _End:
         follower.listeners.append(self)
 
     def follow_no_more(self) -> None:
-        """Be told no more."""
+        """Stop listening to changes of the store."""
         store = self.services.store
         follower = store.behind
         if isinstance(follower, Follower) and self in follower.listeners:
@@ -186,17 +188,17 @@ class _End:
                 store.put_behind(follower.inner)
 
     def changed(self, key: bytes) -> None:
-        """Something else is stored under a key now, or nothing."""
+        """The responses stored under a key have changed or been removed."""
 
     def removed(self, removals: Removals) -> None:
-        """Something was taken back here."""
+        """This process has removed stored responses."""
         if not self._applies:
             self.link.send(Kind.REMOVALS, packed_removals(removals))
 
-    # -- what the other one says
+    # -- frames from the other end
 
     def on_frame(self, kind: int, payload: bytes) -> None:
-        """Take what both may say."""
+        """Process the frames that either end may send."""
         now = self._loop.time()
         if kind == Kind.REMOVALS:
             self._applies = True
@@ -212,7 +214,7 @@ class _End:
             raise ValueError(f"a frame of kind {kind}")
 
     def share(self, *, comes: bool) -> None:
-        """Both serve from here on."""
+        """Begin to report to the other end: from now on both processes serve."""
         self.shared = Shared(self.services.breaker.circuit, comes=comes)
         self._heard_at = self._loop.time()
         self._tell()
@@ -225,11 +227,11 @@ class _End:
             self.link.send(Kind.REPORT, json.dumps(self.shared.report()).encode())
 
     def on_end(self, reason: str) -> None:
-        """The other end is closed, or what it says cannot be understood."""
+        """The other end is closed, or its frames cannot be read."""
         self.close()
 
     def close(self) -> None:
-        """Go on alone."""
+        """Close the link and continue without the other process."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -241,16 +243,16 @@ class _End:
 
 
 class Giver(_End):
-    """The end of the process that is there.
+    """The end of the old process.
 
     Args:
-        memory_fd: Of the file in memory; it is closed when it is sealed.
+        memory_fd: Descriptor of the file in memory; it is closed when the file is sealed.
     """
 
     def __init__(self, services: Services, link: StateLink, memory_fd: int) -> None:
         super().__init__(services, link)
         self._memory_fd = memory_fd
-        self._frames: FrameWriter | None = None  # of the snapshot, while it is written
+        self._frames: FrameWriter | None = None  # while the snapshot is written
         self._buffer = bytearray()
         self._count = 0
         self._length = 0
@@ -263,21 +265,22 @@ class Giver(_End):
         self.held_s_max = 0.0  # the longest slice
         self.link.send(Kind.SECRETS, services.secrets.packed())
         link.start(services.loop)
-        # From here on the disk is not told what is stored: the successor will tell it.
+        # From now on this process does not report stored responses to the disk: the successor
+        # will do so.
         self.follow()
 
     def changed(self, key: bytes) -> None:
-        """Something else is stored under a key now, or nothing."""
+        """The responses stored under a key have changed or been removed."""
         if not self._applies:
             self._dirty[key] = None
 
     def removed(self, removals: Removals) -> None:
-        """Something was taken back here: tell it in its place in the order."""
+        """This process has removed stored responses: send that in its place in the order."""
         if not self._applies:
             self._send(Kind.REMOVALS, packed_removals(removals))
 
     def on_frame(self, kind: int, payload: bytes) -> None:
-        """Take what the successor says."""
+        """Process a frame from the successor."""
         if kind == Kind.WANT:
             if self._memory_fd < 0:
                 self._no_snapshot()
@@ -291,7 +294,7 @@ class Giver(_End):
             super().on_frame(kind, payload)
 
     def _send(self, kind: Kind, payload: bytes) -> None:
-        """Write into the snapshot, or send over the link."""
+        """Write a frame into the snapshot or, when that is sealed, send it over the link."""
         if self._frames is None:
             self.link.send(kind, payload)
             return
@@ -320,10 +323,10 @@ class Giver(_End):
         self.held_s_max = max(self.held_s_max, time.perf_counter() - begun)
 
     def _write(self) -> None:
-        """Write what has come together into the file.
+        """Write the collected frames into the file.
 
         Raises:
-            OSError: There is no memory for it.
+            OSError: There is not enough memory.
         """
         if self._memory_fd < 0 or not self._buffer:
             return
@@ -343,7 +346,7 @@ class Giver(_End):
         }
         self._send(Kind.RULES, json.dumps(told).encode())
         if disk is not None:
-            # Its commit may come later than the first look of the successor.
+            # The successor may read the disk before these removals are committed.
             self._send(Kind.REMOVALS, packed_removals(disk.behind.all_removals()))
         for frame in self._sessions.frames():
             if frame:
@@ -365,7 +368,7 @@ class Giver(_End):
         self._end_snapshot(self._length)
 
     def _no_snapshot(self) -> None:
-        """There is no memory for it: the successor begins with an empty store."""
+        """There is no memory for the snapshot: the successor begins with an empty store."""
         self._steps = None
         self._end_snapshot(0)
 
@@ -382,7 +385,7 @@ class Giver(_End):
             self._memory_fd = -1
 
     def _slot_steps(self, key: bytes, *, is_new: bool) -> Iterator[None]:
-        """Send what is stored under a key."""
+        """Send the responses stored under a key."""
         store = self.services.store
         slot = store.shelves.slots.get(key)
         if slot is None:
@@ -396,7 +399,7 @@ class Giver(_End):
         now = self._loop.time()
         for is_slot, payload in self._slots.write(key, slot, marks, now, for_disk=is_new):
             if is_slot and not _is_same(slot, store.shelves.slots.get(key, ())):
-                # It has changed since its first piece, or was taken back.
+                # The slot has changed, or was removed, since its first piece was sent.
                 self._dirty[key] = None
                 return
             self._send(Kind.SLOT if is_slot else Kind.PIECE, payload)
@@ -410,7 +413,7 @@ class Giver(_End):
             yield from self._slot_steps(key, is_new=True)
 
     def _last_changes(self) -> Iterator[None]:
-        """Tell what has changed since, and then, in one step, all that is of this moment."""
+        """Send the changes since the snapshot and then, in one step, the present state."""
         for frame in self._sessions.frames():
             if frame:
                 self._send(Kind.SESSIONS, frame)
@@ -442,7 +445,7 @@ class Giver(_End):
                 yield
 
     def finish(self) -> None:
-        """This process ends: tell what has not been told, and wait for that."""
+        """This process ends: send the remaining changes, and wait until they are sent."""
         if self.shared is not None:
             for _ in self._dirty_steps():
                 pass
@@ -450,7 +453,7 @@ class Giver(_End):
         self.close()
 
     def close(self) -> None:
-        """There is no successor, or this process ends."""
+        """Close the link: there is no successor, or this process ends."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
@@ -460,15 +463,15 @@ class Giver(_End):
 
 
 class Taker(_End):
-    """The end of the process that comes.
+    """The end of the new process.
 
     Args:
-        memory_fd: Of the file in memory; it is closed when it is read.
-        told: The other process's secrets.
+        memory_fd: Descriptor of the file in memory; it is closed when the file has been read.
+        told: The old process's secrets.
 
     Attributes:
-        entries: Responses taken over.
-        trouble: Why there is no state; "" if there is.
+        entries: Number of responses taken over.
+        trouble: Why the state could not be taken over; "" if it could.
     """
 
     def __init__(self, services: Services, link: StateLink, memory_fd: int, told: Secrets) -> None:
@@ -480,7 +483,7 @@ class Taker(_End):
         self._for: Kind | None = None
         self._demand = self._spent = b""
         self._slots = SlotReader(remembers=False)
-        self._own = Removals()  # taken back here, for what the other one stores
+        self._own = Removals()  # of this process: applied to responses from the old one
         self._keeps_store = False
         self.entries = 0
         self.trouble = ""
@@ -488,7 +491,7 @@ class Taker(_End):
     # -- before it serves
 
     async def load(self) -> None:
-        """Take over what there is; afterwards this process may serve."""
+        """Take over the state as far as possible; afterwards this process may serve."""
         try:
             async with asyncio.timeout(STATE_S):
                 await self._load()
@@ -524,7 +527,7 @@ class Taker(_End):
         self.link.read_on()
 
     async def _ask(self, what: Kind, answer: Kind) -> bytes:
-        """Say something, and wait for the answer; what comes behind it is not read yet."""
+        """Send a frame, and wait for the answer; later frames are not read yet."""
         self._waits, self._for = self._loop.create_future(), answer
         self.link.send(what)
         if not self.link.is_open:
@@ -536,17 +539,17 @@ class Taker(_End):
         self.close()
 
     def on_end(self, reason: str) -> None:
-        """The other process has ended, or what it says cannot be understood."""
+        """The old process has ended, or its frames cannot be read."""
         if self._waits is not None and not self._waits.done():
             self._waits.set_exception(ValueError(reason or "the other process has ended"))
         super().on_end(reason)
 
     async def _read_memory(self, length: int) -> None:
-        """Read the snapshot: first whether all of it is right.
+        """Read the snapshot: first verify all of it, then take it over.
 
         Raises:
-            BadFrame: It is not.
-            ValueError: Something in it is not what it should be.
+            BadFrame: It does not verify.
+            ValueError: A frame does not have the expected content.
         """
         if not length:
             raise ValueError("there was no memory for it")
@@ -556,7 +559,7 @@ class Taker(_End):
         if os.fstat(self._memory_fd).st_size != length:
             raise BadFrame("it has another length")
         with (
-            # Before Linux 6.7, what is sealed cannot be mapped as shared, even to be read.
+            # Before Linux 6.7, a sealed file cannot be mapped as shared, not even read-only.
             mmap.mmap(self._memory_fd, length, mmap.MAP_PRIVATE, mmap.PROT_READ) as mapped,
             memoryview(mapped) as view,
         ):
@@ -580,12 +583,12 @@ class Taker(_End):
             os.close(self._memory_fd)
             self._memory_fd = -1
 
-    # -- what the other one says
+    # -- frames from the old process
 
     def on_frame(self, kind: int, payload: bytes) -> None:
-        """Take what the process before says."""
+        """Process a frame from the old process."""
         if kind == self._for and self._waits is not None:
-            self.link.stop_reading()  # what comes behind it is for later
+            self.link.stop_reading()  # later frames are read later
             self._for = None
             if not self._waits.done():
                 self._waits.set_result(payload)
@@ -617,7 +620,7 @@ class Taker(_End):
         key, found, for_disk = self._slots.take_slot(
             payload, now, self.services.settings.max_stale_s
         )
-        # It may have been made before what was taken back here.
+        # The slot may be older than a removal in this process.
         if self._keeps_store and not (
             self._own.take(key, found.marks) or key in self._own.superseded
         ):
@@ -625,14 +628,14 @@ class Taker(_End):
             self.entries += len(found.slot)
 
     def removed(self, removals: Removals) -> None:
-        """Something was taken back here."""
+        """This process has removed stored responses."""
         if not self._applies:
             self._own.add(removals)
         super().removed(removals)
 
 
 def _is_same(slot: Slot, later: Slot) -> bool:
-    """Return whether a slot has not changed but for the time of its responses."""
+    """Return whether a slot is unchanged, except for the times of its responses."""
     return len(slot) == len(later) and all(
         one[place] == other[place]
         for one, other in zip(slot, later, strict=True)
@@ -644,7 +647,7 @@ def frames_in(data: memoryview) -> Iterator[tuple[int, bytes]]:
     """Yield the frames of a snapshot.
 
     Raises:
-        BadFrame: It does not verify, or does not end where it should.
+        BadFrame: The snapshot does not verify, or does not end where it should.
     """
     reader, at, kind = FrameReader(), after_preamble(data), 0
     while at < len(data):
@@ -658,10 +661,10 @@ def frames_in(data: memoryview) -> Iterator[tuple[int, bytes]]:
 
 
 def read_secrets(link: StateLink) -> Secrets:
-    """Read what the process before says first.
+    """Read the old process's first frame: its secrets.
 
     Raises:
-        ValueError: That is not what it should be.
+        ValueError: The first frame does not come or does not hold the secrets.
     """
     try:
         kind, payload = link.read_first(SECRETS_S)
@@ -673,9 +676,9 @@ def read_secrets(link: StateLink) -> Secrets:
 
 
 def make_memory() -> int:
-    """Return a file in memory for the snapshot; -1: there can be none.
+    """Return the descriptor of a file in memory for the snapshot; -1 if there can be none.
 
-    It can be sealed, and no path leads to it.
+    The file can be sealed, and has no path.
     """
     with contextlib.suppress(OSError, AttributeError):  # only Linux has it
         return os.memfd_create("retter-state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

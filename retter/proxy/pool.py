@@ -1,8 +1,8 @@
 """Connections to the application: reused last-in first-out, dialled when there is none.
 
-The one used last is the one least likely to have been closed by the application in the meantime,
-and lets the others grow old and go. Nothing waits for a place here: how many requests may be in
-flight is the breaker's decision alone.
+The connection used last is the one that the application has least likely closed in the meantime.
+The others become idle for long and are closed. No request waits for a free slot here: only the
+breaker decides how many requests may be in flight.
 """
 
 import asyncio
@@ -28,33 +28,34 @@ from retter.net.resolver import LOOPBACK_HOSTS, Resolver
 from retter.net.supervision import report, start_task
 from retter.proxy.upstream_connection import UpstreamConnection
 
-# How often one connection attempt is made for all held requests while the application restarts:
-# often enough that nobody notices, rarely enough that it costs nothing.
+# The interval of connection attempts while the application restarts. One attempt serves all held
+# requests. It is short enough that nobody notices, and long enough that it costs nothing.
 REDIAL_INTERVAL_S = 0.1
 
-# A connection whose last response may not have a body (HEAD, 204, 304) is not used again for a tick
-# or two: a broken application sends a body nevertheless, and the next exchange must not take it for
-# its response.
+# A connection whose last response must not have a body (HEAD, 204, 304) rests for a tick or two
+# before its next use: a broken application may send a body nevertheless, and the next exchange must
+# not mistake it for its own response.
 REST_S = 0.1
 
-# Shorter delay if the response declared no body, or if so many connections wait already, and there
-# is no other connection. Otherwise a site that answers 304, or HEAD, a thousand times a second
-# would need a hundred more connections.
+# A shorter delay, used if there is no other connection, and the response declared no body or
+# RESTING_MANY connections rest already. Without it, a site that answers 304, or HEAD, a thousand
+# times a second would need a hundred more connections.
 REST_IF_NEEDED_S = 0.005
 RESTING_MANY = 32
 
-# Idle connections above the number to keep are closed after this time, and not at once. With more
-# requests in flight than that number, each would close its connection and the next would open one
-# (measured with 512 clients: 100 us per request, with this 40).
+# Idle connections in excess of `idle_max` are closed after this time, not at once. Otherwise, with
+# more requests in flight than `idle_max`, each request would close its connection and the next one
+# would open another (measured with 512 clients: 100 us per request; with this delay 40).
 SURPLUS_S = 0.25
 
-# What a tunnel's client has said last is delivered, unless the application does not read for so
-# long: nobody is left who would wait for it.
+# The last bytes of a tunnel's client are delivered, unless the application does not read for this
+# long. The client has left by then.
 FLUSH_S = 10.0
 
 _OUR_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-# There is no IPv6 here, say: then the fault of another address tells more.
+# No route to this address, for example because this machine has no IPv6. The error of another
+# address is then more useful.
 _NO_WAY_THERE = frozenset(
     {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EHOSTUNREACH}
 )
@@ -70,17 +71,17 @@ _FAULTS = {
 
 
 def tls_fault(error: OSError) -> str:
-    """Return what was wrong with a handshake, in words."""
+    """Describe why a TLS handshake failed."""
     if isinstance(error, _CLOSED_IN_HANDSHAKE):
         return "no TLS with it: it closed the connection in the handshake"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not to be believed: {error.verify_message}"
-    reason = str(getattr(error, "reason", "") or error)  # one that a loop has made has none
+    reason = str(getattr(error, "reason", "") or error)  # an event loop's own error has none
     return f"no TLS with it: {reason.lower().replace('_', ' ')}"
 
 
 def connect_fault(error: OSError, tls: bool) -> str:
-    """Return why there is no connection, in words: those of the loops differ, and are vague."""
+    """Describe why a connection attempt failed: the event loops' own texts differ and are vague."""
     if isinstance(error, ssl.SSLError) or (tls and isinstance(error, _CLOSED_IN_HANDSHAKE)):
         return tls_fault(error)
     if isinstance(error, TimeoutError) and error.errno is None:
@@ -103,13 +104,14 @@ class ConnectionPool:
     """Upstream connections of one process, for one application.
 
     Args:
-        idle_max: Idle connections kept; those above it go after SURPLUS_S, the oldest first.
-        idle_s: Seconds an idle connection is kept. Under the application's own keep-alive, or a
-            request meets a connection that is just being closed.
-        max_age_s: Seconds after which a connection is given no more requests.
+        idle_max: Number of idle connections kept. Those in excess are closed after SURPLUS_S, the
+            oldest first.
+        idle_s: Seconds an idle connection is kept. It must be less than the application's own
+            keep-alive time; otherwise a request may get a connection that is just being closed.
+        max_age_s: Seconds after which a connection is not used for further requests.
         connect_timeout_s: Seconds until a connection attempt counts as failed, TLS included.
-        tls: For an application that is spoken to by https.
-        tls_name: Whose certificate it has to show; the address's host if empty.
+        tls: The TLS context for an application that is reached over https.
+        tls_name: The name in the application's certificate; if empty, the address's host.
     """
 
     def __init__(
@@ -137,7 +139,7 @@ class ConnectionPool:
             tls_name=tls_name,
         )
         self._idle: list[UpstreamConnection] = []  # oldest first
-        # Oldest first; whether they may be used sooner if need be.
+        # Oldest first -> whether it may be used sooner if there is no other connection.
         self._resting: dict[UpstreamConnection, bool] = {}
         self._flushing: dict[UpstreamConnection, float] = {}  # -> until (monotonic seconds)
         self._connections: set[UpstreamConnection] = set()
@@ -146,7 +148,7 @@ class ConnectionPool:
         self._redialling = False
         self._closed = False
         self.resolver = Resolver(address, loop)
-        # Asked for a descriptor when there is none left: whether one has been closed.
+        # Called when no file descriptor is left: returns whether one has been closed.
         self.make_room: Callable[[], bool] = lambda: False
         self.dials = 0
         self.dials_failed = 0
@@ -163,7 +165,7 @@ class ConnectionPool:
         tls: ssl.SSLContext | None,
         tls_name: str,
     ) -> None:
-        """Do it so from now on; what each means is told above."""
+        """Apply new settings from now on. The class docstring explains each of them."""
         self._idle_max = idle_max
         self._idle_s = idle_s
         self._max_age_s = max_age_s
@@ -188,25 +190,26 @@ class ConnectionPool:
 
     @property
     def held(self) -> int:
-        """Requests that wait for a refused connection to be accepted."""
+        """Requests whose connection was refused, and that wait for the next attempts."""
         return len(self._held)
 
     def acquire(
         self, exchange: Dialler, now: float, *, fresh: bool = False, look: bool = False
     ) -> None:
-        """Give the exchange a connection: at once if one is idle, else when one is dialled.
+        """Give the exchange a connection: at once if one is idle, else when a new one is made.
 
         Args:
-            fresh: None that has been used before.
-            look: None on which the application's end has come, and the loop has not told us yet.
-                For requests that cannot be sent again. It costs a system call, 0.7 us.
+            fresh: Do not use a connection that has been used before.
+            look: Do not use an idle connection whose socket has unread bytes or EOF that the event
+                loop has not reported yet. This is for requests that cannot be retried. It costs a
+                system call, 0.7 us.
         """
         while self._idle and not fresh:
             connection = self._idle.pop()
             if connection.closed:
                 continue
-            # Idle for too long: the sweep is late, since the process was held up, and the
-            # application may be closing it.
+            # It may be idle for too long if the process was blocked and the sweep is late. The
+            # application may then be closing it.
             if (
                 now - connection.idle_since < self._idle_s
                 and now - connection.made_at < self._max_age_s
@@ -214,7 +217,7 @@ class ConnectionPool:
             ):
                 try:  # `give`, without a call
                     exchange.upstream_ready(connection, now)
-                except Exception as error:  # noqa: BLE001 - told to the loop
+                except Exception as error:  # noqa: BLE001 - reported to the loop
                     connection.discard()
                     self._break(exchange, error)
                 return
@@ -225,23 +228,24 @@ class ConnectionPool:
         self._dial_soon(exchange)
 
     def give(self, connection: UpstreamConnection, exchange: Dialler, now: float) -> None:
-        """Let an exchange use a connection that is ready."""
+        """Give a connection that is ready to an exchange."""
         try:
             exchange.upstream_ready(connection, now)
-        except Exception as error:  # noqa: BLE001 - told to the loop
+        except Exception as error:  # noqa: BLE001 - reported to the loop
             connection.discard()
             self._break(exchange, error)
 
     def _break(self, exchange: Dialler, error: Exception) -> None:
-        """End an exchange for a fault of ours, or for want of memory, which is told to the loop.
+        """End an exchange after an internal error or a lack of memory.
 
-        It is not raised: whoever has called us has other exchanges to look after.
+        The error is reported to the event loop and not raised, because the caller has other
+        exchanges to serve.
         """
         report(self._loop, "a request could not be told of its connection", error)
         exchange.broken(self._loop.time())
 
     def _take_resting(self, now: float) -> UpstreamConnection | None:
-        """Return one that may be used sooner, if nothing has come on it."""
+        """Return a resting connection that may be used sooner and has no unread bytes."""
         while (connection := self._longest_resting(now)) is not None:
             del self._resting[connection]
             if (
@@ -254,8 +258,8 @@ class ConnectionPool:
         return None
 
     def _longest_resting(self, now: float) -> UpstreamConnection | None:
-        # A thousand HEADs would need as many connections of the application, and be looked through
-        # with each of them.
+        # Without this limit, a thousand HEAD requests would need a thousand connections to the
+        # application, and each request would search through all of them.
         are_many = len(self._resting) >= RESTING_MANY
         for connection, if_needed in self._resting.items():
             if now - connection.idle_since < REST_IF_NEEDED_S:
@@ -265,7 +269,7 @@ class ConnectionPool:
         return None
 
     def release(self, connection: UpstreamConnection, now: float) -> None:
-        """Take back a connection whose answer ended cleanly."""
+        """Take back a connection whose response ended cleanly."""
         if self._closed:
             connection.close()
             return
@@ -277,17 +281,17 @@ class ConnectionPool:
     def rest(self, connection: UpstreamConnection, now: float, *, if_needed: bool) -> None:
         """Take back a connection on which unwanted bytes may still arrive.
 
-        `if_needed` allows to use it sooner where there is no other.
+        `if_needed` allows its use after a shorter delay if there is no other connection.
         """
         connection.idle_since = now
         self._resting[connection] = if_needed
 
     def flush(self, connection: UpstreamConnection) -> None:
-        """Watch over a closed connection that still has something to deliver."""
+        """Limit the time of a closed connection that still has bytes to deliver."""
         self._flushing[connection] = self._loop.time() + FLUSH_S
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """A connection is closed."""
+        """Remove a closed connection."""
         self._connections.discard(connection)
         self._resting.pop(connection, None)
         self._flushing.pop(connection, None)
@@ -295,18 +299,18 @@ class ConnectionPool:
             self._idle.remove(connection)
 
     def hold(self, exchange: Dialler, until: float) -> None:
-        """Keep an exchange whose connection was refused, and redial for it until then."""
+        """Hold an exchange whose connection was refused, and dial again for it until `until`."""
         self._held[exchange] = until
         if not self._redialling:
             self._redialling = True
             self._redial_soon()
 
     def unhold(self, exchange: Dialler) -> None:
-        """The exchange does not want the connection any more."""
+        """Stop holding an exchange: it does not need a connection any more."""
         self._held.pop(exchange, None)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long. Call it every tick."""
+        """Close connections that have been idle for too long. Call this every tick."""
         if self._resting:
             for connection in list(self._resting):
                 if connection.idle_since > now - REST_S:
@@ -331,16 +335,17 @@ class ConnectionPool:
         for task in list(self._tasks):
             task.cancel()
         for connection in list(self._connections):
-            connection.discard()  # an exchange that were told would dial again
+            connection.discard()  # without notice to the exchange, which would dial again
         for connection in list(self._flushing):
             connection.abort()
 
     # -- dialling -----------------------------------------------------------------------------
 
     async def probe(self) -> None:
-        """Find out whether anything listens there: a typing error, most of the time; see `fault`.
+        """Find out whether anything listens at the address; `fault` holds the result.
 
-        The connection is not kept: an application that serves one at a time would wait for it.
+        If nothing listens, the address is usually mistyped. The connection is not kept: an
+        application that serves one connection at a time would wait for a request on it.
         """
         with contextlib.suppress(UpstreamError):
             (await self._connect()).close()
@@ -364,7 +369,7 @@ class ConnectionPool:
         except OutOfDescriptors:
             raise
         except UpstreamError as error:
-            if self.contacts == contacts:  # else one that began later has been made meanwhile
+            if self.contacts == contacts:  # else another connection was made meanwhile
                 self.fault = str(error)
             raise
         self.contacts += 1
@@ -398,7 +403,7 @@ class ConnectionPool:
             if self._tls is not None and isinstance(error, _CLOSED_IN_HANDSHAKE):
                 raise UpstreamTLSClosed(fault) from error
             raise ConnectRefused(fault) from error
-        if not connection.closed:  # it may be lost before we are told that it was made
+        if not connection.closed:  # it may be lost before this coroutine resumes
             self._connections.add(connection)
         return connection
 
@@ -409,8 +414,9 @@ class ConnectionPool:
         return await self._open_one_of(await self.resolver.hosts(self._connect_timeout_s))
 
     async def _open_unix(self, path: str) -> UpstreamConnection:
-        # Connected here, since that never has to be waited for: a full backlog refuses with EAGAIN,
-        # which asyncio's loop takes for a connection that is being made, and then for one.
+        # Call connect() here: on a Unix socket it never has to wait. With a full backlog it fails
+        # with EAGAIN. asyncio's event loop would take that for a connection in progress, and then
+        # for an established one.
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.setblocking(False)
@@ -435,10 +441,11 @@ class ConnectionPool:
         return cast("asyncio.Protocol", self._make_connection(self))
 
     async def _open_one_of(self, hosts: list[str]) -> UpstreamConnection:
-        """Try one after the other: each has an equal share of the time that is left.
+        """Try the addresses one after the other, each with an equal share of the time left.
 
-        Not those of this machine: there nothing is lost on the way, and the one on which nobody
-        listens refuses at once. One that takes its time has a full backlog.
+        Loopback addresses get all of the time left: no packet is lost on the way to them, and an
+        address on which nothing listens refuses at once. If one does not answer at once, its
+        backlog is full.
         """
         until = self._loop.time() + self._connect_timeout_s
         fault: OSError | None = None
@@ -452,7 +459,7 @@ class ConnectionPool:
                 if error.errno in _OUR_OWN_LIMITS:
                     raise
                 if fault is None or fault.errno in _NO_WAY_THERE:
-                    fault = error  # else the one of the address that worked last tells more
+                    fault = error  # else keep the first: that address worked last
             else:
                 self.resolver.worked(host)
                 return connection
@@ -470,10 +477,10 @@ class ConnectionPool:
 
     @contextlib.contextmanager
     def _working_for(self, exchange: Dialler) -> Generator[None]:
-        """Keep what goes wrong with one exchange from all others."""
+        """Keep an error in one exchange from affecting the others."""
         try:
             yield
-        except Exception as error:  # noqa: BLE001 - told to the loop
+        except Exception as error:  # noqa: BLE001 - reported to the loop
             self._break(exchange, error)
 
     def _hand_over(self, connection: UpstreamConnection, exchange: Dialler) -> None:
@@ -491,7 +498,7 @@ class ConnectionPool:
                 await asyncio.sleep(REDIAL_INTERVAL_S)
                 try:
                     await self._redial_once()
-                except Exception as error:  # noqa: BLE001 - others wait for the next time
+                except Exception as error:  # noqa: BLE001 - others wait for the next attempt
                     report(self._loop, "dialling again has failed", error)
         finally:
             self._redialling = False
@@ -507,7 +514,7 @@ class ConnectionPool:
                 with self._working_for(exchange):
                     exchange.connect_failed(error, now, held=True)
             return
-        except Exception as error:  # noqa: BLE001 - told to the loop
+        except Exception as error:  # noqa: BLE001 - reported to the loop
             broken, self._held = list(self._held), {}
             for exchange in broken:
                 self._break(exchange, error)

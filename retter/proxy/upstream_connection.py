@@ -1,8 +1,9 @@
-"""One connection to the application: bytes in, heads and body pieces out.
+"""One connection to the application: it reads bytes and passes on heads and pieces of bodies.
 
-Carries one exchange at a time. It knows framing and nothing of storing, breaking or retrying; what
-it hands over goes to a `ResponseSink`, and a connection whose answer ended cleanly goes back to
-the pool *before* the last piece is handed over, so that a pipelined next request finds it there.
+A connection carries one exchange at a time. It knows message framing, but not the store, the
+circuit breaker or retries. It passes responses to a `ResponseSink`. A connection whose response
+ended cleanly is returned to the pool *before* the last piece is passed on, so that a pipelined next
+request finds it there.
 """
 
 import asyncio
@@ -23,13 +24,13 @@ from retter.net.transports import close_sending
 
 Trailers = list[tuple[bytes, bytes]]
 
-# 1xx answers before the final one. A client asked for at most one 100; 103 may come a few times.
-# An application that sends more is broken, and each of them is work for us.
+# Maximum number of 1xx responses before the final one. A client asks for one 100 at most; 103 may
+# come a few times. An application that sends more is broken, and each 1xx costs work here.
 INFORMATIONAL_MAX = 16
 
 
 def _declares_body(head: ResponseHead) -> bool:
-    """Whether the fields speak of a body, even of one that this answer may not have."""
+    """Return whether the fields declare a body, even if this response must not have one."""
     return head.framing in (Framing.CHUNKED, Framing.CLOSE) or bool(
         head.first(b"content-length") or head.first(b"transfer-encoding")
     )
@@ -60,7 +61,7 @@ class ResponseSink(Protocol):
 
 
 class BodySink(Protocol):
-    """The receiver of the response from then on (`hand_over`)."""
+    """The receiver of the response after its head (`hand_over`)."""
 
     def response_data(
         self, data: bytes, complete: bool, trailers: Trailers, now: float
@@ -82,12 +83,12 @@ class TunnelSink(Protocol):
 
 
 class UpstreamConnection:
-    """A client-side HTTP/1.1 connection, reusable while its answers end cleanly.
+    """A client-side HTTP/1.1 connection, reusable while its responses end cleanly.
 
-    An asyncio.Protocol in all but its base class, like DownstreamConnection.
+    It implements asyncio.Protocol without deriving from it, like DownstreamConnection.
 
     Args:
-        http_date: Tells the wall-clock time as in a Date field, for answers that have none.
+        http_date: Returns the current time as a Date field value, for responses that have no Date.
     """
 
     __slots__ = (
@@ -138,27 +139,27 @@ class UpstreamConnection:
         self._sink: ResponseSink | None = None
         self._buffer: ReadBuffer | None = None  # part of a head
         self._framing: Framing | None = None  # None: a head is awaited
-        self._left = 0  # octets of a LENGTH body still to come
+        self._left = 0  # octets of a LENGTH body not yet received
         self._decoder: ChunkedDecoder | None = None
         self._keep_alive = False
         self._informational = 0
         self._method = b""
-        self._tunnel: TunnelSink | None = None  # takes what comes in place of the sink
+        self._tunnel: TunnelSink | None = None  # receives the bytes instead of the sink
         self._paused = False
-        self._bodiless = False  # has carried an answer that had no body
+        self._bodiless = False  # has carried a response without a body
         self._left_alone = False  # bound, and its client has left
-        self.bound = False  # one client's alone: never pooled
+        self.bound = False  # reserved for one client: never pooled
         self.closed = False
         self.reused = False  # has carried an exchange before
-        self.answered = False  # bytes of the present answer have arrived
-        self.request_complete = False  # set by the exchange with its last byte
-        self.idle_since = 0.0  # monotonic seconds, as
-        self.made_at = 0.0
+        self.answered = False  # bytes of the present response have arrived
+        self.request_complete = False  # set by the exchange when it sends its last byte
+        self.idle_since = 0.0  # monotonic seconds
+        self.made_at = 0.0  # monotonic seconds
 
-    # -- what the exchange asks for ---------------------------------------------------------
+    # -- called by the exchange -------------------------------------------------------------
 
     def send(self, sink: ResponseSink, method: bytes, data: bytes) -> None:
-        """Begin an exchange: write the request's head and what there is of its body."""
+        """Begin an exchange: write the request's head and the part of its body that is there."""
         assert self._sink is None and self._transport is not None, "one exchange at a time"
         self._sink = sink
         self._method = method
@@ -168,16 +169,16 @@ class UpstreamConnection:
         self._transport.write(data)
 
     def is_closing(self) -> bool:
-        """Whether it was found lost, or is being closed."""
+        """Whether the connection is lost or is being closed."""
         return self._transport is None or self._transport.is_closing()
 
     def write(self, data: bytes) -> None:
-        """Write more of the request's body, or of the tunnel."""
+        """Write more bytes of the request's body or of the tunnel."""
         if self._transport is not None and not self.closed:
             self._transport.write(data)
 
     def write_eof(self) -> None:
-        """Close our direction of a tunnel, or all of it where TLS knows no half."""
+        """Close the sending direction of a tunnel; over TLS, which cannot, close both."""
         if self._transport is not None and not self.closed:
             if self._transport.can_write_eof():
                 close_sending(self._transport)
@@ -186,8 +187,8 @@ class UpstreamConnection:
 
     def pause_reading(self) -> None:
         """Stop reading until resume_reading: the client does not keep up."""
-        # Not without an exchange: the last piece of an answer may be what blocks its client, and
-        # by then the connection is in the pool, where it has to read.
+        # Do not pause without an exchange: if the last piece of a response blocks its client, the
+        # connection is already in the pool, where it must read.
         if (self._sink is None and self._tunnel is None) or self._paused or self.closed:
             return
         if self._transport is not None:
@@ -211,17 +212,17 @@ class UpstreamConnection:
         return bool(poll.poll(0))
 
     def hand_over(self, sink: BodySink) -> None:
-        """Another takes the answer from here on; called while its head is taken."""
-        if self._sink is not None:  # else the answer is complete
-            self._sink = cast("ResponseSink", sink)  # no head comes any more
+        """Pass the rest of the response to another sink; called while the head is processed."""
+        if self._sink is not None:  # else the response is complete
+            self._sink = cast("ResponseSink", sink)  # no further head follows
 
     def begin_tunnel(self, tunnel: TunnelSink) -> None:
-        """Hand all that comes from here on to the tunnel."""
+        """Pass all bytes received from now on to the tunnel."""
         self._sink = None
         self._tunnel = tunnel
 
     def end_tunnel(self) -> None:
-        """Close; what the client said last is still delivered."""
+        """Close; the client's last bytes are still delivered."""
         self._tunnel = None
         if not self.closed and self._transport is not None:
             self.closed = True
@@ -232,23 +233,23 @@ class UpstreamConnection:
 
     @property
     def ready(self) -> bool:
-        """Whether it is open and has no exchange."""
+        """Whether the connection is open and has no exchange."""
         return not self.closed and self._sink is None
 
     def unbind(self) -> None:
-        """The client that it is bound to has left, or has another: close after what it does."""
+        """Close after the present exchange: the bound client has left or has another connection."""
         self._left_alone = True
         if self._sink is None:
             self.close()
 
     def discard(self) -> None:
-        """Give the exchange up in the middle: the connection cannot be used again."""
+        """Abort the exchange before its end: the connection cannot be reused."""
         self._sink = None
         self._tunnel = None
         self.close()
 
     def close(self) -> None:
-        """Close at once, without a word to the exchange."""
+        """Close at once, without notice to the exchange."""
         if not self.closed:
             self.closed = True
             self._pool.forget(self)
@@ -256,14 +257,14 @@ class UpstreamConnection:
                 self._transport.abort()
 
     def abort(self) -> None:
-        """Close at once, whatever is not yet delivered."""
+        """Close at once and drop the bytes that are not yet delivered."""
         if self._transport is not None:
             self._transport.abort()
 
     # -- asyncio.Protocol ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         self.made_at = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -272,7 +273,7 @@ class UpstreamConnection:
             if self._tunnel is not None:
                 self._tunnel.upstream_data(data, self._loop.time())
             else:
-                self.close()  # nobody asked: what comes next here cannot be trusted
+                self.close()  # bytes without a request: later bytes cannot be trusted
             return
         self.answered = True
         now = self._loop.time()
@@ -286,7 +287,7 @@ class UpstreamConnection:
                     and head.content_length == len(data) - end
                     and self._method != b"HEAD"
                 ):
-                    # A known head and the whole body: what `_receive_head` would come to.
+                    # A known head and the whole body: a short form of `_receive_head`.
                     self._keep_alive = head.keep_alive
                     self._end_exchange(now)
                     sink.response_whole(head, data[end:], now)
@@ -298,8 +299,8 @@ class UpstreamConnection:
         except UpstreamError as error:
             self._fail(error, now)
         except Exception:
-            # A fault of ours, or no memory. The loop tells it and ends this connection, which may
-            # not have the exchange any more.
+            # An internal error, or a lack of memory. The event loop reports it and closes this
+            # connection. It must not have the exchange any more.
             if self._sink is sink:
                 self._sink = None
             sink.broken(now)
@@ -308,19 +309,19 @@ class UpstreamConnection:
     def eof_received(self) -> bool:
         if self._tunnel is not None:
             self._tunnel.upstream_eof(self._loop.time())
-            # The other direction may go on, but not over TLS.
+            # The other direction may stay open, but not over TLS.
             return self._transport is not None and self._transport.can_write_eof()
         if self._sink is None:
-            self.close()  # now, not when it is lost: nobody may be given it in between
+            self.close()  # now, not in connection_lost: no exchange may get it meanwhile
         elif self._framing is Framing.CLOSE and self._end_is_told():
             self._finish(cast("BodySink", self._sink), b"", [], self._loop.time())
         return False
 
     def _end_is_told(self) -> bool:
-        """Whether it is the application that ends the connection.
+        """Return whether the application itself has ended the connection.
 
-        Over TLS, an end without close_notify may be somebody's on the way (RFC 9112 section 9.8).
-        asyncio comes here with either, uvloop with the good one alone.
+        Over TLS, an EOF without close_notify may come from an attacker on the path (RFC 9112
+        section 9.8). asyncio calls `eof_received` in both cases, uvloop only after a close_notify.
         """
         assert self._transport is not None
         secured: ssl.SSLObject | None = self._transport.get_extra_info("ssl_object")
@@ -330,7 +331,7 @@ class UpstreamConnection:
             return not secured.read(1)
         except ssl.SSLZeroReturnError:
             return True
-        except ssl.SSLError:  # SSLWantReadError: more was to come
+        except ssl.SSLError:  # SSLWantReadError: no close_notify has come
             return False
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -344,7 +345,7 @@ class UpstreamConnection:
         if sink is None:
             return
         plain = self._transport is None or self._transport.can_write_eof()
-        # Over TLS, the end that counts comes as eof_received.
+        # Over TLS, only eof_received reports a valid end.
         if self._framing is Framing.CLOSE and exc is None and plain:
             cast("BodySink", sink).response_data(b"", True, [], now)
         else:
@@ -362,7 +363,7 @@ class UpstreamConnection:
         elif self._tunnel is not None:
             self._tunnel.upstream_writable()
 
-    # -- the answer ---------------------------------------------------------------------------
+    # -- the response -------------------------------------------------------------------------
 
     def _receive_head(self, sink: ResponseSink, data: bytes, now: float) -> None:
         if self._buffer is not None:
@@ -417,7 +418,7 @@ class UpstreamConnection:
         sink.response_head(head, body, decoder.complete, decoder.trailers, now)
 
     def _with_buffer(self, buffer: ReadBuffer, data: bytes) -> bytes:
-        """Return all that has come if a head ends in it, or can end no more; else b""."""
+        """Return all received bytes if they hold a head or exceed the limit; else b""."""
         buffer.add(data)
         if buffer.has_heads() or len(buffer) > self._head_bytes_max:
             self._buffer = None
@@ -485,17 +486,17 @@ class UpstreamConnection:
         sink.response_data(data, True, trailers, now)
 
     def _end_exchange(self, now: float, bodiless: ResponseHead | None = None) -> None:
-        """The answer is complete: back to the pool, or closed.
+        """The response is complete: return the connection to the pool, or close it.
 
-        `bodiless` is the head of one that may not have a body, and is followed by one all the
-        same where the application is broken: then the connection is not for use at once.
+        `bodiless` is the head of a response that must not have a body. A broken application sends
+        a body nevertheless, so the connection is not reused at once.
         """
         self._sink = None
         self._framing = None
         self._decoder = None
         if self._keep_alive and self.request_complete and not (self.closed or self._left_alone):
             if self._paused:
-                self.resume_reading()  # a pooled connection goes back reading
+                self.resume_reading()  # a pooled connection must read
             self.reused = True
             if self.bound:
                 self.idle_since = now
@@ -511,8 +512,8 @@ class UpstreamConnection:
         sink, self._sink = self._sink, None
         self.close()
         if self._bodiless and self._framing is None and not self._informational:
-            # A body, sooner than the answer to this request: that will never be read, and is to be
-            # asked for once more where that is allowed.
+            # These bytes are probably the body of the response before this one. The response to
+            # the present request will never be read, so the request is retried where allowed.
             self.answered = False
             error = UpstreamReset("bytes of the answer before this one")
         if sink is not None:
