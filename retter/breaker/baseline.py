@@ -1,7 +1,8 @@
-"""The time of a response without queueing: a running mean a route and one for the application.
+"""The service time: how long an answer takes without queueing.
 
-Only uncongested answers are samples (the caller decides which are), so that overload teaches
-nothing: a baseline that followed the latency would call every queue normal.
+There is one running mean for each route and one for the application. Only uncongested answers are
+samples; the caller decides which answers are uncongested. So overload does not change a baseline: a
+baseline that followed the latency would treat every queue as normal.
 """
 
 from math import inf
@@ -19,7 +20,7 @@ class Baseline:
         self.samples = 0
 
     def add(self, took_s: float, weight_min: float) -> None:
-        """Take in one uncongested answer. A freak counts at most as BASELINE_CLIP means."""
+        """Add one uncongested answer. An outlier counts as BASELINE_CLIP means at most."""
         mean_s = self.mean_s
         samples = self.samples = self.samples + 1
         if samples > constants.BASELINE_CLIP_AFTER and took_s > constants.BASELINE_CLIP * mean_s:
@@ -31,11 +32,11 @@ class Baseline:
 
 
 class ColdStart:
-    """The application's mean until COLD_SAMPLES answers are in.
+    """The application's mean service time until COLD_SAMPLES answers have arrived.
 
-    The first answers to come back are the short ones, and their plain mean is far too small when
-    service times vary. Time spent in flight divided by completions (Little's law) has no such
-    bias, because it counts those that are still running.
+    The first answers to arrive are the short ones. Their plain mean is far too small when service
+    times vary. Time spent in flight divided by completions (Little's law) has no such bias,
+    because it also counts the requests that are still in flight.
     """
 
     __slots__ = ("_changed_at", "_in_flight", "_spent_s", "completions")
@@ -47,18 +48,18 @@ class ColdStart:
         self.completions = 0
 
     def enter(self, now: float) -> None:
-        """One more is in flight."""
+        """Count one more request in flight."""
         self._advance(now)
         self._in_flight += 1
 
     def leave(self, now: float, *, completed: bool) -> None:
-        """One less is in flight; `completed` if the application answered it."""
+        """Count one request less in flight; `completed` if the application answered it."""
         self._advance(now)
         self._in_flight -= 1
         self.completions += completed
 
     def mean_s(self) -> float:
-        """Seconds an answer takes; the start value before the first."""
+        """Mean seconds that an answer takes; the start value before the first answer."""
         if not self.completions or self._spent_s <= 0:
             return constants.BASELINE_START_S
         return self._spent_s / self.completions
@@ -70,17 +71,17 @@ class ColdStart:
 
 
 class ApplicationBaseline(Baseline):
-    """b0: what an answer takes without a queue, over all routes."""
+    """b0: the mean service time over all routes."""
 
     __slots__ = ("cold",)
 
     def __init__(self, now: float) -> None:
         super().__init__()
-        self.cold: ColdStart | None = ColdStart(now)  # until it is over `add` is not called
+        self.cold: ColdStart | None = ColdStart(now)  # `add` is called after the cold start only
         self.mean_s = constants.BASELINE_START_S
 
     def cold_leave(self, now: float, *, completed: bool) -> None:
-        """A request that started during the cold start has ended."""
+        """Take in the end of a request that started during the cold start."""
         cold = self.cold
         if cold is None:
             return
@@ -92,10 +93,11 @@ class ApplicationBaseline(Baseline):
 
 
 class Dips:
-    """When to lower the cap for a moment, so that a few answers come without a queue.
+    """When to lower the cap for a moment, so that a few answers come without queueing.
 
-    Under overload everything starts congested and the baselines stand still, right or wrong. A
-    dip costs a few stored responses and heals them in both directions.
+    Under overload every request starts congested, so the baselines do not change, even if they are
+    wrong. A dip corrects baselines that are too high and those that are too low. Its price: a few
+    more requests are answered with a stored response.
     """
 
     __slots__ = ("_due_at", "_samples", "_until", "begun")
@@ -112,7 +114,7 @@ class Dips:
         return self._until > -inf
 
     def start_waiting(self, now: float) -> None:
-        """LIMITING was entered: the first dip comes early, what is known may be wrong."""
+        """LIMITING was entered: the first dip comes early, because the baselines may be wrong."""
         self._until = -inf
         self._samples = 0
         self._due_at = now + constants.DIP_FIRST_S
@@ -123,9 +125,9 @@ class Dips:
         self._due_at = inf
 
     def sample(self, now: float, baseline_s: float) -> bool:
-        """Take in that an uncongested answer came; return whether that ends a running dip.
+        """Count an uncongested answer; return whether it ends a running dip.
 
-        Enough of them put the next dip off, too.
+        DIP_SAMPLES uncongested answers also postpone the next dip.
         """
         self._samples += 1
         if self._samples < constants.DIP_SAMPLES:
@@ -135,7 +137,7 @@ class Dips:
         return was_active
 
     def due(self, now: float, baseline_s: float) -> bool:
-        """Begin or end a dip if it is time to; return whether that changed anything."""
+        """Begin or end a dip if it is due; return whether that changed anything."""
         if self.active:
             if now < self._until:
                 return False

@@ -1,8 +1,8 @@
 """The controller: for every GET, forward it now, let it wait, or answer without the application.
 
-What is decided stands in decide.py; here it is carried out, and what becomes of the request is
-taken in. `admit`, `started`, `first_byte` and `finished` take constant time; what needs a look at
-many requests happens on the `tick` (sweep.py).
+decide.py makes the decision. This module carries it out and records the result of the request.
+`admit`, `started`, `first_byte` and `finished` take constant time. Work that has to examine many
+requests happens on the `tick` (sweep.py).
 """
 
 from collections.abc import Callable, Iterator
@@ -55,8 +55,9 @@ _SHED: Final = Action.REJECT
 class CircuitBreaker:
     """Decides about every request; see `retter.breaker` for the rules of its use.
 
-    For each permit: `started` at once when it is ADMITTED, `first_byte` if there is one, `finished`
-    exactly once. After every `finished`, `detach` and `tick`, whoever `take_ready` returns starts.
+    For each permit, the caller calls `started` at once when it is ADMITTED, `first_byte` if a first
+    byte arrives, and `finished` exactly once. After every `finished`, `detach` and `tick`, the
+    caller calls `take_ready` and starts the permits that it returns.
     """
 
     __slots__ = ("circuit",)
@@ -84,10 +85,10 @@ class CircuitBreaker:
     ) -> Permit | Rejection:
         """Decide about one request.
 
-        `stored_age_s` is the age of the stored response that may be used to shed it, None if
-        there is none. `client` is a number that tells clients apart, 0 if that is not possible.
-        `asker` says more of who asks; it is needed if `wants_asker`. A permit is ADMITTED, and
-        started at once, or QUEUED or HELD.
+        `stored_age_s` is the age of the stored response that may be used to shed the request, None
+        if there is none. `client` is a number that identifies the client, 0 if the client is not
+        known. `asker` describes the client further; it is needed if `wants_asker` returns True. A
+        returned permit is ADMITTED, QUEUED or HELD. The caller starts an ADMITTED one at once.
         """
         if self.circuit.calm:
             permit = self.admit_at_once(now, kind, route, key, stored_age_s is not None, client)
@@ -98,9 +99,10 @@ class CircuitBreaker:
     def admit_at_once(
         self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
     ) -> Permit | None:
-        """Do what `admit` does while the circuit is closed and the application has little to do.
+        """Do the work of `admit` while the circuit is closed and the application has little to do.
 
-        None: `admit_by_rules` decides. So nobody has to find out who asks before it matters.
+        If this returns None, `admit_by_rules` decides. So the caller identifies the client only
+        when the decision depends on it.
         """
         circuit = self.circuit
         its_route = circuit.routes.get(route, now)
@@ -119,7 +121,7 @@ class CircuitBreaker:
         client: int,
         asker: Asker | None,
     ) -> Permit | Rejection:
-        """Do what `admit` does for all others."""
+        """Do the work of `admit` for all other requests."""
         circuit = self.circuit
         its_route = circuit.routes.get(route, now)
         is_get, has_stored = kind is not _OTHER, stored_age_s is not None
@@ -145,11 +147,12 @@ class CircuitBreaker:
         return ahead * circuit.baseline.mean_s / max(1.0, circuit.limit.work_rate)
 
     def wants_asker(self, has_stored: bool) -> bool:
-        """Whether it matters who asks.
+        """Return whether the decision depends on the client.
 
-        It does not while the application has little to do. Nor does it for a request with a stored
-        response while the circuit is OPEN: nobody has a place to give away, and to find out who
-        asks would make the stored response dearer by a half (1,235 instructions instead of 841).
+        It does not while the application has little to do. It does not either for a request with a
+        stored response while the circuit is OPEN: there are no places to share, and to identify the
+        client would make the stored response cost half as much again (1,235 instructions instead
+        of 841).
         """
         circuit = self.circuit
         if circuit.limit.load < circuit.calm:
@@ -166,7 +169,7 @@ class CircuitBreaker:
         return fairness.sort(asker, route.expected_s, now)
 
     def probe(self, now: float, route: bytes, key: bytes) -> Permit | None:
-        """Admit a request of our own, if one is wanted (`probe_wanted`): a GET for no client."""
+        """Admit a probe of RETTER's own, if `probe_wanted`: a GET without a client."""
         circuit = self.circuit
         if not circuit.probe_wanted(now):
             return None
@@ -188,7 +191,7 @@ class CircuitBreaker:
         client: int = 0,
         asker: Asker | None = None,
     ) -> Permit | Rejection:
-        """Return what `admit` would, and change nothing. The permit is good for reading alone."""
+        """Return what `admit` would return, and change nothing. The permit is only for reading."""
         circuit = self.circuit
         its_route = circuit.routes.peek(route, now)
         is_get = kind is not _OTHER
@@ -224,7 +227,7 @@ class CircuitBreaker:
         has_stored: bool,
         client: int,
     ) -> Permit | Rejection:
-        """Answer without the application, unless we only observe."""
+        """Answer without the application, unless the mode is OBSERVE."""
         circuit = self.circuit
         if decision.limits:
             circuit.fire(now, Signal.NO_PERMITS)
@@ -254,7 +257,7 @@ class CircuitBreaker:
         client: int,
         place: Sorted,
     ) -> Permit:
-        """Let a request through: now or later, as a probe or as any other."""
+        """Give a permit: for now or for later, as a probe or as an ordinary request."""
         circuit = self.circuit
         action = decision.action
         if decision.limits:
@@ -277,7 +280,7 @@ class CircuitBreaker:
         return permit
 
     def _probed(self, route: Route) -> Opening:
-        """Return what a probe is to find the end of."""
+        """Return the opening (of the circuit or of the route) that the probe may end."""
         circuit = self.circuit
         return circuit.opening if circuit.state is _OPEN or route.opening is None else route.opening
 
@@ -298,7 +301,7 @@ class CircuitBreaker:
             circuit.room.add(permit, now)
 
     def take_ready(self, now: float) -> list[Permit]:
-        """Return those who waited long enough: there is a place, and they start at once."""
+        """Return the waiting permits that may go upstream now; the caller starts them at once."""
         circuit = self.circuit
         room = circuit.room
         if circuit.paused_until is not None:
@@ -319,7 +322,7 @@ class CircuitBreaker:
         return ready
 
     def cancel(self, permit: Permit) -> None:
-        """The client left before its request went upstream."""
+        """Take in that the client left before its request went upstream."""
         circuit = self.circuit
         if permit.phase is _QUEUED or permit.phase is _HELD:
             circuit.room.cancel(permit)
@@ -330,7 +333,7 @@ class CircuitBreaker:
     # --- the life of a permit ---
 
     def started(self, now: float, permit: Permit) -> None:
-        """The request goes upstream: its connection is attempted or its head written."""
+        """Take in that the request goes upstream: RETTER connects, or writes the request head."""
         circuit = self.circuit
         assert permit.phase is _ADMITTED, f"{permit} cannot start"
         limit = circuit.limit
@@ -341,7 +344,7 @@ class CircuitBreaker:
         rank = permit.rank = limit.in_flight = limit.in_flight + 1
         by_rank = circuit.table.by_rank
         permit.row = by_rank[rank] if rank < len(by_rank) else by_rank[-1]
-        # The first one alone is uncongested whatever the limit.
+        # A request alone in flight is uncongested, whatever the limit is.
         permit.uncongested = rank <= constants.UNCONGESTED_RATIO * limit.limit or rank == 1
         cold = circuit.baseline.cold
         if cold is None or rank > constants.SMALL:
@@ -352,7 +355,7 @@ class CircuitBreaker:
         circuit.flight.enter(permit)
 
     def first_byte(self, now: float, permit: Permit) -> None:
-        """The first byte of the answer is here: its patience is not needed any more."""
+        """Take in the first byte of the answer: patience does not apply to it any more."""
         circuit = self.circuit
         permit.first_byte_at = now
         circuit.counts.first_bytes.add(now - permit.started_at)
@@ -360,7 +363,10 @@ class CircuitBreaker:
             circuit.flight.look_at(permit, now + constants.BODY_MAX_S)
 
     def finished(self, now: float, permit: Permit, outcome: Outcome) -> None:
-        """The answer is complete, or there will be none. Exactly once for every started permit."""
+        """Take in that the answer is complete, or that none will come.
+
+        Called exactly once for every started permit.
+        """
         circuit = self.circuit
         if permit.phase is _DETACHED:
             permit.phase = _DONE
@@ -376,17 +382,19 @@ class CircuitBreaker:
             failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)
 
     def detach(self, now: float, permit: Permit) -> None:
-        """A tunnel or a stream: from now on it says nothing about the application's load."""
+        """Stop counting a tunnel or a stream: it no longer shows the application's load."""
         endings.detach(self.circuit, now, permit)
 
     # --- the tick ---
 
     def tick(self, now: float) -> list[Permit]:
-        """Do what is due; called every 50 ms.
+        """Do the work that is due; called every 50 ms.
 
-        Returns the permits whose holder must answer: those whose queue wait expired (DONE, the
-        reason says why: the stored response or 503) and those in flight whose patience is
-        over (IN_FLIGHT, reason PATIENCE: the stored response; `finished` is still to come).
+        Returns the permits whose holder must answer the client without the application:
+
+        - Its wait has expired (DONE; `reason` says why): with the stored response or 503.
+        - It is in flight and its patience is over (IN_FLIGHT, reason PATIENCE): with the stored
+          response. `finished` is still called later.
         """
         return sweep.tick(self.circuit, now)
 
@@ -394,17 +402,17 @@ class CircuitBreaker:
 
     @property
     def waiting(self) -> int:
-        """How many are queued: look at `take_ready` only if there are any."""
+        """Number of queued requests. If it is 0, `take_ready` need not be called."""
         circuit = self.circuit
         return circuit.room.waiting
 
     def all_waiting(self) -> list[Permit]:
-        """Return the permits of all that are queued, or held by a pause."""
+        """Return the permits of all requests that are queued, or held by a pause."""
         circuit = self.circuit
         return circuit.room.all_waiting()
 
     def patience_of(self, route: bytes) -> float:
-        """Return for how many seconds a GET of that route would now be waited for."""
+        """Return how many seconds a GET of that route may take now: its patience."""
         circuit = self.circuit
         known = circuit.routes.peek(route, 0.0)
         if circuit.state is _CLOSED and not known.is_open:
@@ -412,7 +420,7 @@ class CircuitBreaker:
         return circuit.settings.patience_s(known.expected_s)
 
     def all_routes(self) -> Iterator[Route]:
-        """Yield every route, and at last the one for all that have no place of their own."""
+        """Yield every route, and last the one that all routes outside the table share."""
         return report.all_routes(self.circuit)
 
     def latency(self) -> Histogram:
@@ -421,12 +429,12 @@ class CircuitBreaker:
 
     @property
     def answers_whole(self) -> int:
-        """How many good answers came in one piece (without `first_byte`)."""
+        """Number of good answers that came in one piece (without `first_byte`)."""
         circuit = self.circuit
         return sum(self.latency().counts) - sum(circuit.counts.in_pieces.counts)
 
     def first_byte_latency(self) -> Histogram:
-        """Return how long answers took until they began."""
+        """Return how long answers took until their first byte."""
         return report.first_byte_latency(self.circuit)
 
     def snapshot(self, now: float) -> Snapshot:

@@ -1,7 +1,8 @@
-"""The circuit's state and its parts: what every decision reads, and how the state changes.
+"""The circuit's state and its parts. Every decision reads them; the state changes here.
 
 `CircuitBreaker` (breaker.py) is built on this class. `decide` (decide.py) reads it and changes
-nothing; `sweep.py` does what time makes due; `report.py` shows it to operators.
+nothing. sweep.py does the work that is due at a certain time. report.py shows the figures to
+operators.
 """
 
 from collections.abc import Callable
@@ -36,7 +37,7 @@ _OBSERVE: Final = Mode.OBSERVE
 
 
 class Circuit:
-    """State, mode, places, and the parts that learn. No request passes through here."""
+    """State, mode, places, and the parts that learn. It handles no requests itself."""
 
     __slots__ = (
         "_on_transition",
@@ -87,19 +88,19 @@ class Circuit:
             if settings.fairness is FairnessMode.ON:
                 self.room = Lanes(self.fairness.demand, self.fairness.tickets)
         self.failures = Failures(now)
-        self.opening = Opening(now, settings.open_min_s, settings.open_max_s)  # the last
+        self.opening = Opening(now, settings.open_min_s, settings.open_max_s)  # latest
         self.rejections = Rejections(settings.retry_after_s)
         self.counts = Counts()
         self.pulse = Pulse(now, self.baseline)
-        self.paused_until: float | None = None  # by an operator; monotonic seconds
-        # The attributes that the hot path reads: see set_cap.
+        self.paused_until: float | None = None  # set by an operator; monotonic seconds
+        # set_cap sets these two; the hot path reads them.
         self.cap = self.calm = inf
         self.set_cap()
         if settings.mode is not Mode.AUTO:
             self.set_mode(now, settings.mode)
 
     def reconfigure(self, settings: BreakerSettings) -> None:
-        """Decide by other settings from now on. The mode stays, and what has been learnt."""
+        """Use new settings from now on. The mode and everything learnt stay."""
         self.settings = settings
         self.rejections.set_retry_after(settings.retry_after_s)
         self.set_cap()
@@ -107,12 +108,15 @@ class Circuit:
     # --- places ---
 
     def set_cap(self) -> None:
-        """Set the number of places for GETs, and below how many in flight a GET passes straight."""
+        """Set `cap`, the number of places for GETs, and `calm`.
+
+        While the load is below `calm`, a request whose route is not open is forwarded at once.
+        """
         if self.mode is _HELD_CLOSED:
             self.cap = inf
         else:
             self.cap = min(self._places(), self.settings.max_in_flight or inf)
-        # Below so many in flight nothing is decided, nor counted for whom.
+        # Below `calm` in flight nothing is decided, and no client's demand is counted.
         if self.state is not _CLOSED or self.paused_until is not None:
             self.calm = 0.0
         else:
@@ -126,13 +130,13 @@ class Circuit:
             return 0.0
         places = min(self.limit.limit, table.ceiling)
         if self.dips.active:
-            # Rounded down, so that who takes the last place is uncongested too.
+            # Rounded down, so that the request in the last place is uncongested too.
             return max(1.0, floor(constants.UNCONGESTED_RATIO * min(places, self.limit.limit)))
         return places
 
     @property
     def concluded(self) -> bool:
-        """Whether so many are in flight that more are known to be too many."""
+        """Whether the number in flight has reached the known ceiling or the operator's limit."""
         limit = self.limit
         return limit.in_flight >= self.table.ceiling or (
             limit.load >= (self.settings.max_in_flight or inf)
@@ -140,15 +144,15 @@ class Circuit:
 
     @property
     def pace_s(self) -> float:
-        """How long a GET waits at most while nothing speaks of saturation."""
+        """How long a GET waits at most while there is no sign of saturation."""
         wait_s = max(constants.PACE_WAIT_S, constants.PACE_WAIT_BASELINES * self.baseline.mean_s)
         return min(wait_s, self.settings.queue_wait_s)
 
     def stored_wait_s(self, lane: int) -> float:
-        """Return how long a GET that can be answered at once should wait for a fresh answer.
+        """Return how long a GET with a stored response waits for a fresh answer.
 
-        Longer where others wait behind it: there is enough for those in its lane, so it waits for
-        the next place, and not for nothing.
+        It waits longer if other requests wait behind it. In that case its own lane has enough
+        places, so this GET gets the next place and the wait is worth it.
         """
         mean_s = self.baseline.mean_s
         wait_s = max(constants.STORED_WAIT_S, constants.STORED_WAIT_BASELINES * mean_s)
@@ -159,13 +163,13 @@ class Circuit:
 
     @property
     def crowded(self) -> bool:
-        """Whether more want to go upstream than there are places."""
+        """Whether there are more requests than places."""
         return self.room.waiting > 0 or (self.mode is _OBSERVE and self.limit.load > self.cap)
 
     # --- states ---
 
     def fire(self, now: float, signal: Signal) -> None:
-        """Change the state, unless an operator holds it."""
+        """Change the state, unless an operator holds the circuit open or closed."""
         if self.mode is Mode.AUTO or self.mode is _OBSERVE:
             self._move(now, signal)
 
@@ -198,7 +202,7 @@ class Circuit:
         )
 
     def _enter(self, now: float, before: State, signal: Signal) -> None:
-        """Set up what belongs to the new state, and nothing else."""
+        """Set up the parts that belong to the new state, and nothing else."""
         limit = self.limit
         self.dips.stop()
         if self.state is _CLOSED:
@@ -210,16 +214,16 @@ class Circuit:
                 limit.set_limit(constants.SPARE + 1)
             elif signal is Signal.SATURATED:
                 if self.baseline.cold is None:
-                    # All that are answered in time have a worker each. Before, little is known of
-                    # what is in time.
+                    # Each request that is answered in time has a worker. During the cold start
+                    # little is known about which answers are in time.
                     entry = min(self.cap, limit.limit_for(self.table.late_from - 1.0))
                     limit.set_limit(max(limit.limit, entry))
                 limit.begin_anew(now)
         elif self.state is _OPEN:
-            # After a failed ramp the wait grows.
+            # The wait grows after a half-open ramp that failed.
             shortest_s = self.settings.open_min_s
             wait_s = self.opening.longer_s if before is _HALF_OPEN else shortest_s
-            limit.set_limit(limit.closed_limit)  # for who holds it open
+            limit.set_limit(limit.closed_limit)  # used if an operator holds it open
             self.opening = Opening(now, wait_s, self.settings.open_max_s)
             self._begin_generation()
             self.routes.close_all()
@@ -229,16 +233,18 @@ class Circuit:
             self._begin_generation()
 
     def _begin_generation(self) -> None:
-        """Ignore the results of requests that were sent before now."""
+        """Ignore the results of requests that started before now."""
         self.generation += 1
         self.failures.clear()
 
     def set_mode(self, now: float, mode: Mode) -> None:
-        """Follow an operator: hold the circuit open or closed, or let it decide.
+        """Set the mode that an operator chose: hold the circuit open or closed, or let it decide.
 
-        Held OPEN: GETs with a stored response get it; those without one are forwarded up to the
-        limit, wait, or get 503, as while limiting. Held CLOSED: everything is forwarded; a GET
-        with a stored response that is later than the closed patience is still answered with it.
+        Held OPEN: GETs with a stored response get it. GETs without one are forwarded up to the
+        limit, wait, or get 503, as in LIMITING.
+
+        Held CLOSED: everything is forwarded. A GET with a stored response still gets it when the
+        application takes longer than the closed circuit's patience.
         """
         before, self.mode = self.mode, mode
         if mode is before:
@@ -250,22 +256,25 @@ class Circuit:
         elif before is _HELD_OPEN or before is _HELD_CLOSED:
             signal = Signal.RELEASED
         else:
-            return  # AUTO and OBSERVE decide alike
+            return  # AUTO and OBSERVE use the same states
         self._begin_generation()
         self._move(now, signal)
 
     def pause(self, now: float, until: float) -> None:
-        """Let nothing go upstream until then: an operator exchanges the application.
+        """Forward nothing until the time `until`: an operator replaces the application.
 
-        GETs with a stored response get it. What else comes is held, up to HELD_MAX requests and
-        HELD_S_MAX seconds each. What is upstream already is left alone.
+        GETs with a stored response get it. Other requests are held, HELD_MAX of them at most, and
+        each for HELD_S_MAX seconds at most. Requests that are already in flight are not touched.
         """
         self.paused_until = until
         self.room.hold_without_stored(now)
         self.set_cap()
 
     def resume(self, now: float) -> int:
-        """End a pause; who was held goes on in order: look at `take_ready`. Return how many."""
+        """End a pause; return how many requests were held.
+
+        They go on in their order: the caller calls `take_ready`.
+        """
         self.paused_until = None
         held = self.room.held
         self.room.release_held(now)
@@ -273,7 +282,10 @@ class Circuit:
         return held
 
     def climb(self, now: float) -> None:
-        """Half-open: every success makes room for one more, so the ramp doubles a round trip."""
+        """Raise the limit by one after a success while half-open.
+
+        So the ramp doubles with each round trip.
+        """
         self.was_asked(now)
         limit = self.limit
         limit.set_limit(limit.limit + 1.0)
@@ -282,7 +294,7 @@ class Circuit:
             self.fire(now, Signal.TRIALS_PASSED)
 
     def probe_wanted(self, now: float) -> bool:
-        """Say whether the application should be asked, and no visitor comes to do it."""
+        """Return whether RETTER should send a probe itself, because no client's request can."""
         if self.paused_until is not None or self.mode is _HELD_OPEN or self.room.waiting:
             return False
         if self.state is _OPEN:
@@ -294,15 +306,18 @@ class Circuit:
         )
 
     def was_asked(self, now: float) -> None:
-        """Not OPEN, and asked or answered just now: RETTER itself need not ask for a while."""
+        """Postpone RETTER's own probe: the application was just asked, or it just answered.
+
+        Called while the circuit is not OPEN.
+        """
         self.opening.probe_at = now + self.settings.open_min_s
 
     def send_probe(self, now: float, permit: Permit, opening: Opening) -> None:
-        """It is to find out whether what is open works again."""
+        """Send a probe: it finds out whether the open circuit or route works again."""
         self.counts.probes += 1
         permit.probe = opening
         opening.send(now)
 
     def open_route(self, now: float, route: Route) -> None:
-        """Let no GET of this route upstream, but for probes."""
+        """Open the breaker of this route: of its GETs only probes go upstream."""
         route.opening = Opening(now, self.settings.open_min_s, self.settings.open_max_s)

@@ -1,9 +1,12 @@
-"""Whose failures count: those of one client say something about that client.
+"""Decides which failures count. The failures of one client may only concern that client.
 
-A firewall plugin blocks it, it sends what the application cannot bear, its own data is broken. So
-of what one client meets in a window only two failures count, and nothing is concluded from failures
-before they come from three clients, or from all that were active. Who goes on failing while others
-are answered well is in doubt: it does not find out whether the application works again.
+Perhaps a firewall plugin blocks the client, it sends requests that the application cannot handle,
+or its own data is broken. Therefore:
+
+- Only two failures of one client count in a window.
+- Nothing is concluded from failures until they come from three clients, or from all active ones.
+- A client that keeps failing while others get good answers is in doubt. Its request is the probe
+  only if no other client has come for DOUBTED_PROBE_S.
 """
 
 from collections import OrderedDict
@@ -12,12 +15,12 @@ from typing import Final
 
 from retter.breaker import constants
 
-UNKNOWN_CLIENT: Final = 0  # each is taken for a client of its own
+UNKNOWN_CLIENT: Final = 0  # each such request counts as a client of its own
 _NOBODY: Final = -1
 
 
 class Clients:
-    """The clients that failed lately, and the three clients that were answered well last."""
+    """The clients that failed lately, and the last three clients that got a good answer."""
 
     __slots__ = (
         "_doubted",
@@ -38,15 +41,15 @@ class Clients:
         self._first, self._first_at = _NOBODY, -inf  # the latest
         self._second, self._second_at = _NOBODY, -inf
         self._third, self._third_at = _NOBODY, -inf
-        self._failed: dict[int, int] = {}  # failures of each in this window
-        self._unknown = 0  # failures of unknown ones in it
+        self._failed: dict[int, int] = {}  # failures of each client in this window
+        self._unknown = 0  # failures of unknown clients in this window
         self._window_at = now
-        self._failed_in_row: set[int] = set()  # who failed since the last good answer
+        self._failed_in_row: set[int] = set()  # clients that failed since the last good answer
         self._unknown_in_row = 0
         self._doubted: OrderedDict[int, tuple[float, float]] = OrderedDict()  # since, until
 
     def passed(self, client: int, now: float) -> None:
-        """A client has been answered well."""
+        """Take in that a client got a good answer."""
         if client != self._first:
             if client != self._second:
                 self._third, self._third_at = self._second, self._second_at
@@ -60,7 +63,7 @@ class Clients:
             self._doubted.pop(client, None)
 
     def failed(self, client: int, now: float) -> bool:
-        """A client has met a failure; say whether it counts."""
+        """Take in that a client's request failed; return whether the failure counts."""
         if client == UNKNOWN_CLIENT:
             self._unknown += 1
             self._unknown_in_row += 1
@@ -80,7 +83,7 @@ class Clients:
         return False
 
     def agree(self, now: float) -> bool:
-        """Say whether the failures come from enough clients to conclude something from them."""
+        """Return whether the failures come from enough clients to be a sign of anything."""
         failing = self._failed_in_row.union(self._failed)
         unknown = max(self._unknown, self._unknown_in_row)
         if len(failing) + unknown >= constants.CLIENTS_AGREE:
@@ -96,7 +99,7 @@ class Clients:
         )
 
     def is_doubted(self, client: int, now: float) -> bool:
-        """Say whether others were answered well while this client went on failing."""
+        """Return whether others got good answers while this client kept failing."""
         doubted = self._doubted.get(client)
         if doubted is None or now >= doubted[1]:
             return False
@@ -106,7 +109,7 @@ class Clients:
         return self._first_at >= since
 
     def advance(self, now: float) -> None:
-        """Begin the next window when this one is over."""
+        """Begin the next window if this one is over."""
         if now - self._window_at >= constants.CLIENT_WINDOW_S:
             self._window_at = now
             self._unknown = 0
@@ -114,7 +117,7 @@ class Clients:
                 self._failed.clear()
 
     def clear(self) -> None:
-        """Judge afresh; who was in doubt is so still."""
+        """Forget the failures counted so far; clients in doubt remain in doubt."""
         self._failed.clear()
         self._failed_in_row.clear()
         self._unknown = self._unknown_in_row = 0
