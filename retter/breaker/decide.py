@@ -21,19 +21,19 @@ class Action(Enum):
     FORWARD = auto()  # at once
     WAIT = auto()  # for a place
     HOLD = auto()  # until the end of a pause
-    PROBE = auto()  # forward: does the application work again, or the route that is open?
-    TRIAL = auto()  # forward: does the ceiling still stand?
+    PROBE = auto()  # forward, to find out whether the application or the open route works again
+    TRIAL = auto()  # forward, to find out whether the ceiling is still right
     REJECT = auto()  # answer the stored response, or 503
 
 
 class Decision(NamedTuple):
-    """An action and its reason in the log. All that there are are made once and handed out."""
+    """An action and its reason in the log. Each possible decision is one shared object."""
 
     action: Action
     reason: Reason
-    rejection: int = 0  # if SHED: which of `Rejections`
+    rejection: int = 0  # if REJECT: the index in `Rejections`
     for_lack_of_a_place: bool = False
-    limits: bool = False  # the circuit begins to limit by it
+    limits: bool = False  # the circuit enters LIMITING with this decision
 
 
 FORWARD: Final = Decision(Action.FORWARD, Reason.ADMITTED)
@@ -47,7 +47,7 @@ def _rejection(reason: Reason, *, for_lack_of_a_place: bool = False) -> Decision
     return Decision(Action.REJECT, reason, REJECTION_REASONS.index(reason), for_lack_of_a_place)
 
 
-# Constants: to look a reason up in a dictionary costs 0.15 us, since an Enum hashes in Python.
+# Constants, because a dictionary look-up by reason costs 0.15 us: an Enum's hash is Python code.
 PAUSED: Final = _rejection(Reason.PAUSED)
 _FRESH_ENOUGH: Final = _rejection(Reason.FRESH_ENOUGH)
 _SINGLE_FLIGHT: Final = _rejection(Reason.SINGLE_FLIGHT)
@@ -103,7 +103,7 @@ def decide(
     if (
         lane == HEAVY
         and decision.for_lack_of_a_place
-        # What would be if its client asked for less?
+        # Would it get a place if its client were not heavy?
         and _by_place(circuit, now, key, stored_age_s, STRANGER).action is not Action.REJECT
     ):
         return _FAIR_SHARE
@@ -121,14 +121,17 @@ def _by_place(
 
 
 def _may_probe(circuit: Circuit, now: float, client: int) -> bool:
-    """Say whether this client's answer would tell something; one in doubt comes last."""
+    """Return whether this client's request may be the probe.
+
+    A client in doubt may send it only after DOUBTED_PROBE_S without another.
+    """
     if now >= circuit.opening.probe_at + constants.DOUBTED_PROBE_S:
         return True
     return not circuit.failures.clients.is_doubted(client, now)
 
 
 def _decide_other(circuit: Circuit) -> Decision:
-    """Other methods are forwarded; below a known ceiling they wait for a moment first."""
+    """Forward other methods; at a known ceiling they wait for a moment first."""
     settings, room = circuit.settings, circuit.room
     if (
         (circuit.limit.in_flight < circuit.table.ceiling and not room.others)
@@ -141,9 +144,9 @@ def _decide_other(circuit: Circuit) -> Decision:
 
 
 def _while_closed(circuit: Circuit, limited: Decision) -> Decision:
-    """Nothing speaks of saturation: who finds no place waits for the pace, and goes upstream.
+    """Decide in CLOSED: without a place, a GET waits `pace_s` at most and then goes upstream.
 
-    But if the places are known to be all there are, the circuit begins to limit.
+    But if the known ceiling or the operator's limit is reached, the circuit enters LIMITING.
     """
     room = circuit.room
     if circuit.limit.load < circuit.cap and not room.waiting:
@@ -154,7 +157,7 @@ def _while_closed(circuit: Circuit, limited: Decision) -> Decision:
 
 
 def _waiting(circuit: Circuit, waiting: int) -> int:
-    """How many wait; when observing nobody does: those above the cap stand for them."""
+    """Return how many wait. In observe mode none do, so those above the cap are counted instead."""
     if circuit.mode is _OBSERVE:
         return max(0, int(circuit.limit.load - circuit.cap))
     return waiting
@@ -179,13 +182,16 @@ def _with_stored(
 
 
 def line_max(circuit: Circuit, lane: int) -> float:
-    """How many may wait so that one more who could be answered at once has a short wait."""
+    """Return how many may wait so that one more GET with a stored response has a short wait."""
     work_in_time_s = circuit.stored_wait_s(lane) * max(1.0, circuit.limit.work_rate)
     return work_in_time_s / max(constants.BASELINE_LEAST_S, circuit.baseline.mean_s)
 
 
 def trial_due(circuit: Circuit, now: float) -> bool:
-    """Say whether one more than the ceiling may be tried: who does can be answered all the same."""
+    """Return whether one request above the ceiling may be tried.
+
+    The request has a stored response, so it can be answered even if the trial fails.
+    """
     table = circuit.table
     return (
         now >= table.trial_at

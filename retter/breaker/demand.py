@@ -1,9 +1,11 @@
-"""How much each client asks for, in seconds of the application's work, decayed.
+"""The demand of each client: the seconds of the application's work that it asks for, decayed.
 
-What is asked for counts, not what is got: so nothing feeds back, and nobody gains by being refused.
-The table is bounded, and a request costs the same whatever is in it. It knows clients by numbers
-(keyed hashes); a name is kept for those alone that ask for too much, to be shown to operators, and
-nothing is kept longer than the demand decays.
+Demand counts the requests that a client sends, not those that are forwarded. So there is no
+feedback, and a client gains nothing when its requests are rejected.
+
+The table is bounded, and a request costs the same whatever the table holds. Clients are numbers
+(keyed hashes). A name is kept only for clients that ask for too much, to show it to operators.
+A client is removed when its demand has decayed.
 """
 
 from array import array
@@ -14,12 +16,12 @@ from retter.breaker import constants
 
 NOBODY: Final = 0  # the number of a client that is not known: it is not counted
 
-# A demand that halves every HALF_LIFE_S is the demand of so many seconds.
+# A demand that halves every DEMAND_HALF_LIFE_S is the sum over a window of this many seconds.
 WINDOW_S: Final = constants.DEMAND_HALF_LIFE_S / 0.6931471805599453
 
 
 class DemandTable:
-    """The clients that asked lately. Seconds of work throughout."""
+    """The clients that sent requests lately. All demands are seconds of work."""
 
     __slots__ = (
         "_at",
@@ -41,13 +43,13 @@ class DemandTable:
         self._free: list[int] = []
         self._keys = array("q")  # by slot; NOBODY if it is free
         self._demand = array("d")
-        self._got = array("d")  # of what was asked for, sent to the application
-        self._at = array("d")  # when the two were right
-        self._names: list[str] = []  # by slot; "" of those that ask for little
-        self._hand = 0  # the slot that is looked at next, to forget
-        self._forgotten = 0.0  # demand of those that had no room
+        self._got = array("d")  # the part of the demand that was forwarded
+        self._at = array("d")  # the time for which these two values hold
+        self._names: list[str] = []  # by slot; "" for clients that ask for little
+        self._hand = 0  # the slot examined last, when a slot to free is searched
+        self._forgotten = 0.0  # demand of clients that were removed to make room
         self._forgotten_at = 0.0
-        self._given = 0.0  # what all got
+        self._given = 0.0  # the work forwarded for all clients
         self._given_at = 0.0
 
     def __len__(self) -> int:
@@ -57,7 +59,7 @@ class DemandTable:
         return client in self._slots
 
     def note(self, client: int, work_s: float, now: float) -> float:
-        """Count what a client asks for; return its demand with that."""
+        """Add `work_s` to a client's demand; return the sum."""
         if client == NOBODY:
             return 0.0
         slot = self._slots.get(client, -1)
@@ -69,7 +71,7 @@ class DemandTable:
         return self._demand[slot]
 
     def gave(self, client: int, work_s: float, now: float) -> None:
-        """Count what a client gets."""
+        """Add `work_s` to the work forwarded for a client."""
         if client == NOBODY:
             return
         self._given *= self._fade_of(now - self._given_at)
@@ -81,37 +83,39 @@ class DemandTable:
             self._got[slot] += work_s
 
     def demand_of(self, client: int, now: float) -> float:
-        """Return what a client asks for."""
+        """Return a client's demand."""
         slot = self._slots.get(client, -1)
         return self._demand[slot] * self._faded(slot, now) if slot >= 0 else 0.0
 
     def got_by(self, client: int, now: float) -> float:
-        """Return what a client gets."""
+        """Return the work forwarded for a client."""
         slot = self._slots.get(client, -1)
         return self._got[slot] * self._faded(slot, now) if slot >= 0 else 0.0
 
     def given(self, now: float) -> float:
-        """Return what all got."""
+        """Return the work forwarded for all clients."""
         return self._given * self._fade_of(now - self._given_at)
 
     def call(self, client: int, name: str) -> None:
-        """Note the name under which operators see a client, as long as it is in here."""
+        """Set the name that operators see for a client, if it is in the table."""
         slot = self._slots.get(client, -1)
         if slot >= 0:
             self._names[slot] = name
 
     def name_of(self, client: int) -> str:
-        """Return that name, or nothing."""
+        """Return that name, or an empty string."""
         slot = self._slots.get(client, -1)
         return self._names[slot] if slot >= 0 else ""
 
     def fair_share(self, now: float) -> float:
-        """Return the demand up to which every client can have all that it asks for.
+        """Return the fair share: a client gets all that it asks for up to this demand.
 
-        Who asks for less than that makes nobody wait; the others would have just so much if what
-        is left of what was given were divided evenly (max-min fairness). Infinite if all got what
-        they asked for. Takes time in proportion to the table: for the clock, not for a request.
-        Those with a number below 0 have no share: they get what is left.
+        This is max-min fairness: the work forwarded for all is divided. Clients that ask for less
+        than the fair share get all of it. The rest is divided evenly among the others, and each
+        part is the fair share. It is infinite if all got what they asked for. Clients with a number
+        below 0 (crawlers) have no share: they get what is left.
+
+        The time grows with the table, so the tick calls this, not a request.
         """
         left = self.given(now)
         left -= self._forgotten * self._fade_of(now - self._forgotten_at)
@@ -125,7 +129,7 @@ class DemandTable:
             ]
         )
         count = len(demands)
-        left += 1e-6 * left  # sums in another order
+        left += 1e-6 * left  # tolerance: the order of a sum changes its rounding
         for demand in demands:
             if demand * count > left:
                 return left / count
@@ -134,7 +138,7 @@ class DemandTable:
         return inf
 
     def heaviest(self, count: int, now: float) -> list[tuple[int, float, float]]:
-        """Return (client, demand, got) of those that ask for most; for operators."""
+        """Return (client, demand, got) of the clients with the largest demand; for operators."""
         rows = [
             (client, self.demand_of(client, now), self.got_by(client, now))
             for client in self._slots
@@ -143,7 +147,7 @@ class DemandTable:
         return rows[:count]
 
     def advance(self, now: float) -> None:
-        """Forget those whose demand has decayed; a part of the table with each tick."""
+        """Remove clients whose demand has decayed; each tick examines a part of the table."""
         for _ in range(min(len(self._keys), constants.DEMAND_LOOKED_AT_A_TICK)):
             slot = self._next_slot()
             if (
@@ -178,7 +182,10 @@ class DemandTable:
         return slot
 
     def _lightest_at_hand(self, now: float) -> int:
-        """Return the lightest of the next few slots: the heaviest client is never among them."""
+        """Return the slot with the least demand of the next few.
+
+        So the heaviest client is never removed.
+        """
         lightest, least = 0, inf
         for _ in range(constants.DEMAND_LOOKED_AT_FOR_ROOM):
             slot = self._next_slot()
