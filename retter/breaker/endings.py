@@ -1,7 +1,6 @@
-"""What the end of a request teaches: what answers take, what fails, up to where all is well.
+"""Learns from the end of each request: service times, failures, and the proven rank.
 
-`succeeded` takes constant time, and so does `failed` unless a failure is worth a look at the table
-or at the routes.
+`succeeded` takes constant time. So does `failed`, unless it has to examine the table or the routes.
 """
 
 from bisect import bisect_left
@@ -21,7 +20,7 @@ _HALF_OPEN: Final = State.HALF_OPEN
 
 
 def detach(circuit: Circuit, now: float, permit: Permit) -> None:
-    """A tunnel or a stream: from now on it says nothing about the application's load.
+    """Stop counting a tunnel or a stream: it no longer shows the application's load.
 
     Nothing happens if the tick has detached it already.
     """
@@ -33,7 +32,7 @@ def detach(circuit: Circuit, now: float, permit: Permit) -> None:
 
 
 def leave(circuit: Circuit, now: float, permit: Permit, completed: bool) -> None:
-    """It is not in flight any more; `completed` if the application answered it."""
+    """Count a request out of those in flight; `completed` if the application answered it."""
     limit = circuit.limit
     limit.in_flight -= 1
     limit.load -= 1
@@ -53,12 +52,13 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     took_s = now - permit.started_at
     route = permit.route
     limit = circuit.limit
-    # With every answer, so its parts are here and not a call away: a twentieth of the whole.
+    # This runs for every answer. The code is inlined here, because calls would cost a twentieth of
+    # the whole.
     baseline = route.baseline
     known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
     expected_s = baseline.mean_s if known else circuit.baseline.mean_s
     latency = route.latency
-    bucket = bisect_left(LATENCY_BOUNDS_S, took_s)  # Histogram.add, and once for both
+    bucket = bisect_left(LATENCY_BOUNDS_S, took_s)  # Histogram.add, inlined: one search for both
     latency.counts[bucket] += 1
     latency.total += took_s
     if permit.first_byte_at >= 0:
@@ -98,10 +98,10 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
 
 
 def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
-    """Take in an answer that is late, or of a route of which little is known.
+    """Take in an answer that is late, or whose route has too few samples.
 
-    Nothing is late for a queue if the application paused: who was in flight when it went on says
-    nothing.
+    An answer after a pause of the application is not late because of queueing. Therefore requests
+    that were in flight when the pause ended are not counted.
     """
     route, pulse = permit.route, circuit.pulse
     if took_s <= route.late_after_s:
@@ -131,7 +131,7 @@ def _probe_passed(circuit: Circuit, now: float, permit: Permit) -> None:
     if permit.probe is circuit.opening:
         if circuit.state is _OPEN:
             circuit.fire(now, Signal.PROBE_PASSED)
-    # Other methods need no probe: they always go.
+    # Other methods need no probe: they are always forwarded.
     elif (permit.probe is route.opening and not permit.is_slow) or not permit.is_get:
         route.close()
 
@@ -140,7 +140,7 @@ def _probe_passed(circuit: Circuit, now: float, permit: Permit) -> None:
 
 
 def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> None:
-    """Take in that there was no answer, or a bad one."""
+    """Take in a failure: no answer, or a bad one."""
     route, failures, table = permit.route, circuit.failures, circuit.table
     route.errors += 1
     counts = failures.clients.failed(permit.client, now) or refused
@@ -155,7 +155,7 @@ def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> No
     if failures.refused_in_a_row + refused < constants.REFUSALS_IN_A_ROW:
         if permit.rank > table.ceiling:
             table.failed_above_ceiling()
-            return  # it stands above the ceiling: that is explained
+            return  # the ceiling explains this failure
         if circuit.state is not _OPEN and agreed and table.read_ceiling():
             _ceiling_lowered(circuit, now)
             return
@@ -170,9 +170,10 @@ def failed(circuit: Circuit, now: float, permit: Permit, *, refused: bool) -> No
 
 
 def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
-    """Take in that a request takes too long: a GET of a route that is known has failed.
+    """Take in that a request takes longer than its patience.
 
-    Other methods may take long; they count for less from now on.
+    A GET counts as failed if its route has enough samples. Other methods may take long; they count
+    for less in the load from now on.
     """
     permit.is_slow = True
     route = permit.route
@@ -184,7 +185,7 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
         pass
     elif circuit.state is _HALF_OPEN:
         circuit.fire(now, Signal.TRIAL_FAILED)
-    # A new route may be a slow one.
+    # A route without enough samples may just be slow.
     elif circuit.state is not _OPEN and route.baseline.samples >= constants.ROUTE_SAMPLES_MIN:
         route.outcomes.failed += 1
         if circuit.routes.fails_alone(route):
@@ -193,7 +194,7 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
 
 def _ceiling_lowered(circuit: Circuit, now: float) -> None:
     circuit.table.trial_at = now + constants.TRIAL_S
-    circuit.failures.clear()  # they are explained
+    circuit.failures.clear()  # the ceiling explains them
     circuit.set_cap()
     if circuit.state is _CLOSED:
         circuit.fire(now, Signal.OVERLOADED)

@@ -1,6 +1,7 @@
 """The error breaker: whether the application as a whole fails.
 
-What a full pool or one bad page explains is not reported here; whose failures count is clients.py.
+Failures that a full pool or one bad page explains are not reported here. clients.py decides which
+clients' failures count.
 """
 
 from retter.breaker import constants
@@ -11,7 +12,7 @@ from retter.breaker.window import RollingWindow
 
 
 class Failures:
-    """Outcomes of the last two seconds, and how many failures came in a row."""
+    """Outcomes of the last two seconds, and the number of failures in a row."""
 
     __slots__ = ("clients", "in_a_row", "recent", "refused_in_a_row", "route")
 
@@ -21,16 +22,16 @@ class Failures:
         )
         self.in_a_row = 0
         self.refused_in_a_row = 0
-        self.route: Route | None = None  # of all failures in a row, if it is one
+        self.route: Route | None = None  # the route of all failures in a row, if it is the same
         self.clients = Clients(now)
 
     def end_row(self) -> None:
-        """A success after failures: they are not in a row any more."""
+        """Take in a success: it ends the failures in a row."""
         self.in_a_row = self.refused_in_a_row = 0
         self.route = None
 
     def advance(self, now: float) -> None:
-        """Let old outcomes go."""
+        """Forget old outcomes."""
         self.recent.advance(now)
         self.clients.advance(now)
 
@@ -43,18 +44,18 @@ class Failures:
 
     @property
     def nobody_listens(self) -> bool:
-        """Whether connections are refused one after the other."""
+        """Whether REFUSALS_IN_A_ROW connections in a row were refused."""
         return self.refused_in_a_row >= constants.REFUSALS_IN_A_ROW
 
     def many(self, settings: BreakerSettings) -> bool:
-        """Say whether so many of the recent outcomes are failures that the circuit opens."""
+        """Return whether enough of the recent outcomes are failures to open the circuit."""
         return self.recent.failing(
             volume=settings.failure_volume, ratio=settings.failure_ratio
         ) or (self.in_a_row >= constants.FAILURES_IN_A_ROW and not self.recent.passed)
 
     def fails_alone(self, route: Route, routes: RouteTable, now: float) -> bool:
-        """Say whether a route fails while the others work."""
-        # On a quiet site: all failures in a row are its own, and another route worked of late.
+        """Return whether a route fails while the others work."""
+        # On a quiet site: all failures in a row are of this route, and another one worked lately.
         return routes.fails_alone(route) or (
             self.route is route
             and route is not routes.other
@@ -63,7 +64,7 @@ class Failures:
         )
 
     def clear(self) -> None:
-        """Judge afresh."""
+        """Forget all outcomes."""
         self.end_row()
         self.clients.clear()
         self.recent.clear()

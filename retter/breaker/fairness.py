@@ -1,15 +1,17 @@
-"""The order of requests when there is not enough for all.
+"""The order of requests when there are not enough places for all.
 
-How many requests go to the application is decided elsewhere (decide.py, limit.py); here, into which
-lane of the line each of them comes:
+decide.py and limit.py decide how many requests go to the application. This module decides the lane
+in which each request waits:
 
     heavy     the client says itself that it is a crawler, or it asks for more than its fair share
     known     not heavy, and carries a session that the application has begun, or a ticket
     stranger  neither
 
-A client's demand counts from the moment that the application has something to do: from half of the
-places in use. Below that, nothing is counted and nobody is sorted. While the circuit is closed
-demand alone is counted. What a client can make up makes it known to nobody, and no demand lighter.
+Demand is counted while at least half of the places are in use. Below that, nothing is counted and
+no request gets a lane. While the circuit is closed, demand is counted but no request gets a lane.
+
+A client that invents a session or a ticket does not become known, and its demand does not become
+smaller.
 """
 
 from binascii import crc32
@@ -26,33 +28,33 @@ LANE_WORDS: Final = ("known", "stranger", "heavy")
 
 
 class Asker(NamedTuple):
-    """The client of a request, as far as it matters for the order."""
+    """The client of a request: the facts that decide the order."""
 
-    client: int = NOBODY  # of its address (base/client_id.py)
-    name: str = ""  # of its address, for operators
-    session: int = NOBODY  # a number that stands for its session
-    standing: int = UNKNOWN  # of that session (store/known_sessions.py)
-    crawler: str = ""  # the word by which it says that it is one
+    client: int = NOBODY  # the number of its address (base/client_id.py)
+    name: str = ""  # the name of its address, for operators
+    session: int = NOBODY  # the number of its session
+    standing: int = UNKNOWN  # the status of that session (store/known_sessions.py)
+    crawler: str = ""  # the name that a crawler gives itself
     ticket: bytes = b""
 
 
 class Sorted(NamedTuple):
-    """Where a request stands."""
+    """The lane of a request, and the client and ticket that decided it."""
 
     lane: int
     asker: int  # the number whose demand counts
-    ticket: int = -1  # number of a ticket that is good
-    since: float = inf  # when its holder tried first
+    ticket: int = -1  # number of a valid ticket
+    since: float = inf  # when the ticket's holder tried first
 
 
 NOT_SORTED: Final = Sorted(UNSORTED, NOBODY)
 
 
 class Fairness:
-    """What is known of who asks for how much.
+    """The demand of the clients, their fair share, and the lane of each request.
 
     Args:
-        secret: Of this process, for tickets.
+        secret: The key of this process, for tickets.
     """
 
     __slots__ = (
@@ -70,41 +72,41 @@ class Fairness:
     def __init__(self, secret: bytes, now: float) -> None:
         self.demand = DemandTable()
         self.tickets = Tickets(secret, now)
-        self._share_s = inf  # what each client may ask for: its fair share
-        self._light_s = inf  # so much is never too much
+        self._share_s = inf  # the fair share of each client
+        self._light_s = inf  # a demand up to this is never too much
         self._share_at = -inf
-        self._since: float | None = None  # when there was too little for the first time
+        self._since: float | None = None  # when the shortage of places began
         self.asked = [0, 0, 0]  # requests by lane
-        self.left = [0, 0, 0]  # of them, those that went to the heavy ones while they waited
+        self.left = [0, 0, 0]  # of these, the ones that moved to the heavy lane while they waited
         self.got = [0, 0, 0]  # places by lane
 
     @property
     def limit_s(self) -> float:
-        """Who asks for more than this is heavy; seconds of work in the demand's window."""
+        """A client whose demand exceeds this is heavy; seconds of work in the demand's window."""
         return max(self._share_s, self._light_s)
 
     def note(self, asker: Asker, work_s: float, now: float) -> Sorted:
-        """Count what is asked for, and no more than that."""
+        """Add to the client's demand, and find no lane."""
         who = self._who(asker)
         self.demand.note(who, work_s, now)
         return Sorted(UNSORTED, who)
 
     @staticmethod
     def _who(asker: Asker) -> int:
-        """Return whose demand it is.
+        """Return the number of the client whose demand the request adds to.
 
-        A session that the application has begun stands for itself: those who share an address must
-        not suffer together. One that may be made up adds to what its address asks for. Crawlers of
-        one word are one client, from however many addresses they come.
+        A session that the application has begun counts by itself, because visitors who share an
+        address must not suffer for each other. Any other session may be invented, so it adds to the
+        demand of its address. Crawlers with the same name are one client, from all their addresses.
         """
         if asker.crawler:
             return NOBODY - 1 - crc32(asker.crawler.encode())
         return asker.session if asker.standing == ISSUED else asker.client
 
     def sort(self, asker: Asker, work_s: float, now: float) -> Sorted:
-        """Count what is asked for, and find the lane.
+        """Add to the client's demand, and find the lane.
 
-        Who comes again with its ticket asks for nothing more than with its first try.
+        A client that comes again with its ticket does not add to its demand a second time.
         """
         if not asker.ticket or self.tickets.read(asker.ticket, asker.client, now) is None:
             self.demand.note(self._who(asker), work_s, now)
@@ -115,13 +117,16 @@ class Fairness:
         return place
 
     def sort_late(self, asker: Asker, now: float) -> Sorted:
-        """Find the lane of one who came when nobody was sorted: its demand has been counted."""
+        """Find the lane of a request that arrived while lanes were not assigned.
+
+        Its demand has been counted already.
+        """
         place = self.place_of(asker, now)
         self.asked[place.lane] += 1
         return place
 
     def place_of(self, asker: Asker, now: float, more_s: float = 0.0) -> Sorted:
-        """Find the lane, and change nothing; `more_s` is asked for beside what has been noted."""
+        """Find the lane, and change nothing; `more_s` is demand that has not been counted yet."""
         who = self._who(asker)
         if asker.crawler or self.is_heavy(who, now, more_s):
             return Sorted(HEAVY, who)
@@ -134,11 +139,14 @@ class Fairness:
         return Sorted(STRANGER, who)
 
     def is_heavy(self, who: int, now: float, more_s: float = 0.0) -> bool:
-        """Say whether a client asks for too much."""
+        """Return whether a client's demand is too large."""
         return self.demand.demand_of(who, now) + more_s > self.limit_s
 
     def grown_heavy(self, permit: Permit, now: float) -> bool:
-        """Say whether the client of one who waits asks for too much by now; it changes its lane."""
+        """Return whether a waiting request must move to the heavy lane: its client has grown heavy.
+
+        The move is counted.
+        """
         grown = self.is_heavy(permit.asker, now)
         if grown:
             self.left[permit.lane] += 1
@@ -146,9 +154,9 @@ class Fairness:
         return grown
 
     def ticket_for(self, asker: Asker, now: float) -> tuple[bytes, float]:
-        """Return the ticket to send with a refusal, and since when its holder has tried.
+        """Return the ticket to send with a rejection, and the time of its holder's first try.
 
-        Who has one that is good keeps it.
+        A client with a valid ticket keeps it.
         """
         held: Ticket | None = None
         if asker.ticket:
@@ -158,7 +166,7 @@ class Fairness:
         return self.tickets.issue(asker.client, now), now
 
     def admitted(self, permit: Permit, work_s: float, now: float) -> None:
-        """Count the place that a request has got; its ticket is used up."""
+        """Count the place that a request got; its ticket becomes used."""
         self.demand.gave(permit.asker, work_s, now)
         if permit.lane != UNSORTED:
             self.got[permit.lane] += 1
@@ -166,12 +174,12 @@ class Fairness:
             self.tickets.spend(permit.ticket)
 
     def tick(self, now: float, workers: float, baseline_s: float, *, enough: bool) -> bool:
-        """Let the table decay, and find the fair share; return whether it is a new one.
+        """Let the table decay, and compute the fair share; return whether it was computed anew.
 
         Args:
-            workers: How many the application keeps busy: the work that it can do in a second.
-            baseline_s: What an answer takes.
-            enough: Whether there is enough for all: nobody is sorted.
+            workers: Number of busy workers: the seconds of work that it can do in a second.
+            baseline_s: The mean service time.
+            enough: Whether there are enough places for all, so that no request gets a lane.
         """
         if enough:
             self._since = None
@@ -184,7 +192,7 @@ class Fairness:
             return False
         self._share_at = now
         self._share_s = self.demand.fair_share(now)
-        # At first little has been asked for by anyone, so less is much.
+        # At first every client's demand is small, so the limit begins small too.
         age_s = 0.0 if self._since is None else now - self._since
         seen = 1 - 0.5 ** (age_s / constants.DEMAND_HALF_LIFE_S)
         capacity_s = max(1.0, workers) * WINDOW_S

@@ -1,11 +1,11 @@
-"""A breaker that goes on in another process: state, demand, and whose turn it is.
+"""Hands a breaker over to another process: its state, the demand, and the order of requests.
 
-At a takeover two processes serve one application for some seconds. The one that comes begins with
-all that the other knows: what was learnt (learnt.py), and the circuit's state too, since both are
-of the same moment. From then on each tells the other twenty times a second what it has in flight
+During a takeover two processes serve one application for some seconds. The new process begins with
+all that the old one knows: everything learnt (learnt.py) and, because it is current, the circuit's
+state. From then on each process reports to the other twenty times a second what it has in flight
 (`Shared`), so that together they stay within one limit.
 
-Times are monotonic seconds, which all processes of one machine count alike.
+Times are monotonic seconds; they are the same in all processes of one machine.
 """
 
 from math import isfinite
@@ -23,13 +23,13 @@ from retter.breaker.states import State
 from retter.breaker.tickets import TICKETS_MAX, Tickets
 from retter.breaker.window import RollingWindow
 
-# Tickets that the old process may issue while it drains: their numbers are left to it.
+# Tickets that the old process may issue while it drains. Their numbers are not used here.
 TICKETS_LEFT: Final = 65_536
 
 _COMPARED_BYTES: Final = 1024
 
-# While the other process has more than this share of what is in flight, what one of them sees
-# finished says nothing about the application's work rate.
+# While the other process has more than this share of the requests in flight, the answers of this
+# process say nothing about the application's work rate.
 OTHERS_SHARE: Final = 0.25
 
 _LIMIT: Final = ("windows", "crowded_windows", "shed_at")
@@ -42,7 +42,7 @@ _FAIRNESS: Final = ("_share_s", "_light_s", "_share_at", "_since")
 
 
 def state_of(circuit: Circuit) -> dict[str, Any]:
-    """Return all that another process needs to go on, as JSON can write it (with Infinity)."""
+    """Return all that another process needs to continue, in the types of JSON (with Infinity)."""
     table, failures, fairness = circuit.table, circuit.failures, circuit.fairness
     said: dict[str, Any] = {
         "learnt": learnt(circuit),
@@ -79,15 +79,15 @@ def state_of(circuit: Circuit) -> dict[str, Any]:
 
 
 def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) -> bool:
-    """Go on where another process is; False if this is not what it has said.
+    """Continue from the state of another process; return False if the arguments are not valid.
 
-    A mode that an operator has forced passes over, and so does a pause. A mode in new settings
-    holds, and then the state is its own.
+    The mode that an operator has forced is taken over, and so is a pause. But if the new process's
+    settings have another mode, that mode applies, and the circuit's state is not taken over.
 
     Args:
-        said: What `state_of` has returned there.
-        demand: What `demand_of` has.
-        spent: What `spent_of` has.
+        said: The result of `state_of` in the other process.
+        demand: The result of `demand_of` there.
+        spent: The result of `spent_of` there.
     """
     try:
         mode, mode_set = Mode(said["mode"]), Mode(said["mode_set"])
@@ -169,7 +169,7 @@ def _fields(part: object, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _restore(part: object, said: Any, names: tuple[str, ...]) -> None:
-    """Take over figures, each of the type that it has here; None may become a number."""
+    """Set the figures, each with the type that it has here; None may become a number."""
     for name in names:
         value, before = said[name], getattr(part, name)
         if value is None:
@@ -192,11 +192,11 @@ def _number(value: object) -> float:
     return float(value)
 
 
-# --- who has asked for how much ---
+# --- demand and tickets ---
 
 
 def demand_of(circuit: Circuit) -> bytes:
-    """Return the table of demands as octets."""
+    """Return the demand table as octets."""
     if circuit.fairness is None:
         return b""
     table = circuit.fairness.demand
@@ -205,15 +205,15 @@ def demand_of(circuit: Circuit) -> bytes:
 
 
 def spent_of(circuit: Circuit) -> bytes:
-    """Return which tickets are used up, a bit for each."""
+    """Return the used tickets, one bit for each ticket."""
     return b"" if circuit.fairness is None else bytes(circuit.fairness.tickets._spent)
 
 
 def restore_demand(demand: DemandTable, octets: bytes, figures: list[float], now: float) -> bool:
-    """Begin with another process's table; False if it is none.
+    """Take over another process's table; return False if `octets` is not a table.
 
     Args:
-        figures: The sums beside the table.
+        figures: The sums that belong to the table.
     """
     size, rest = divmod(len(octets), 4 * 8)
     if rest or size > constants.DEMAND_CLIENTS_MAX or len(figures) != len(_DEMAND):
@@ -243,9 +243,10 @@ def restore_demand(demand: DemandTable, octets: bytes, figures: list[float], now
 def restore_tickets(
     tickets: Tickets, spent: bytes, began_at: float, issued: int, standing: list[int]
 ) -> bool:
-    """Know the tickets of another process: those used up, and those that stand in its line.
+    """Take over the tickets of another process: the used ones, and those that wait in its queue.
 
-    Its secret must be this one's. Numbers of what it still issues are left to it.
+    Both processes must have the same secret. The numbers of tickets that the other process may
+    still issue are left free.
     """
     if len(spent) not in (0, TICKETS_MAX // 8) or not isfinite(began_at) or issued < 0:
         return False
@@ -265,21 +266,21 @@ def restore_tickets(
 
 
 class Shared:
-    """What the other process has in flight at the application counts here too.
+    """Counts the other process's requests in flight here too.
 
-    Its requests are counted in and out of this process's as if they were its own: so every
-    rule of the breaker sees all that the application sees.
+    They are added to this process's own requests in flight. So every rule of the breaker sees all
+    requests that the application sees.
 
     Args:
-        comes: This process has begun with what the other one knows.
+        comes: Whether this is the new process, which took over the other one's state.
     """
 
     def __init__(self, circuit: Circuit, *, comes: bool) -> None:
         self._circuit = circuit
         self._others = 0  # in flight in the other process, counted here
         self._told: tuple[str, float | None] = (circuit.mode.value, circuit.paused_until)
-        self._standing: set[int] = set()  # its own tickets in the line, as told last
-        self._theirs: set[int] = set()  # the other's, which stand here
+        self._standing: set[int] = set()  # own tickets in the queue, as last reported
+        self._theirs: set[int] = set()  # tickets in the other process's queue, kept here too
         self._spent = b""
         if circuit.fairness is not None:
             standing = set(circuit.fairness.tickets._standing)
@@ -288,18 +289,18 @@ class Shared:
 
     @property
     def others(self) -> int:
-        """How many of those counted are the other's."""
+        """Number of requests in flight in the other process, as counted here."""
         return self._others
 
     def report(self) -> dict[str, Any]:
-        """Return what the other process is told."""
+        """Return the report for the other process."""
         circuit = self._circuit
         said: dict[str, Any] = {
             "in_flight": circuit.limit.in_flight - self._others,
             "passed_at": circuit.pulse.passed_at,
         }
         told = (circuit.mode.value, circuit.paused_until)
-        if told != self._told:  # an operator's word, which is for both
+        if told != self._told:  # an operator's command applies to both processes
             self._told = told
             said["told"] = told
         if circuit.fairness is not None:
@@ -320,10 +321,10 @@ class Shared:
         return said
 
     def take(self, said: Any, now: float) -> None:
-        """Take in what the other process tells.
+        """Take in a report of the other process.
 
         Raises:
-            ValueError: It is no report.
+            ValueError: `said` is not a report.
         """
         try:
             in_flight = int(said["in_flight"])
@@ -372,17 +373,17 @@ class Shared:
             self._spent = bytes(known)
 
     def stands_no_more(self, tickets: Tickets, number: int) -> None:
-        """A ticket has left the other's line."""
+        """Take in that a ticket left the other process's queue."""
         if number in self._theirs:
             self._theirs.discard(number)
             tickets._standing.discard(number)
 
     def forget(self) -> None:
-        """Nobody knows what the other has in flight: count nothing until it tells."""
+        """Count nothing in flight in the other process until its next report: it is not known."""
         self._count(0)
 
     def end(self) -> None:
-        """The other process has ended: nothing of it is in flight any more."""
+        """Take in that the other process ended: it has nothing in flight any more."""
         self._count(0)
         if self._circuit.fairness is not None:
             for number in list(self._theirs):
@@ -396,7 +397,7 @@ class Shared:
 
 
 def _bits(now: bytes, before: bytes) -> list[int]:
-    """Return the places of the bits that are set by now."""
+    """Return the positions of the bits that are set in `now` and not in `before`."""
     found: list[int] = []
     for begin in range(0, len(now), _COMPARED_BYTES):
         end = begin + _COMPARED_BYTES
