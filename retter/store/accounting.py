@@ -1,9 +1,9 @@
 """The shelves of stored responses: keys, variants, owners' accounts, bodies; every byte counts.
 
-The mechanism under store.py. It knows what goes first (s3fifo.py) and what everything costs; it
-knows nothing of requests. Equal bodies are kept once; an owner is charged for each body that its
-entries refer to, the budget only once for each. All that is held are bytes, numbers and tuples of
-them: little for the garbage collector to walk through.
+This is the mechanism under store.py. It knows the eviction order (s3fifo.py) and the cost of each
+entry, and nothing about requests. Equal bodies are kept once. Each owner is charged for every body
+that its entries refer to, but the budget is charged only once for each body. All values are bytes,
+numbers and tuples of them, so the garbage collector has little to scan.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -24,15 +24,17 @@ from retter.store.s3fifo import EvictionQueues
 if TYPE_CHECKING:
     from retter.store.write_behind import Found, WriteBehind  # for a disk alone
 
-# What an owner costs on top (measured: 400): its dictionary and its places in two others. And as
-# much again for the session by which it is found (marks.py).
+# The additional cost of an owner (measured: 400): its dictionary and its entries in two others. The
+# session mark by which the owner is found costs as much again (marks.py).
 OWNER_OVERHEAD_BYTES: Final = 880
 
 
-# Places of cleared shelves freed in one tick: a millisecond or two, and all of them in seconds.
+# Dictionary entries of cleared shelves that are freed in one tick. This takes a millisecond or two,
+# and all of them are freed in seconds.
 FREED_AT_ONCE_MAX: Final = 8192
 
-# Keys that one tick stops counting, when very many have gone or are to go: as long.
+# Keys that one tick stops counting, if very many were removed or must be removed. This takes as
+# long as the above.
 SETTLED_AT_ONCE_MAX: Final = 512
 
 
@@ -61,44 +63,45 @@ class Shelves:
     )
 
     def __init__(self, bytes_max: int, owner_bytes_max: int) -> None:
-        self._bytes_max = bytes_max  # above what is wanted while they shrink
+        self._bytes_max = bytes_max  # higher than wanted while shrinking
         self._bytes_wanted = bytes_max
         self._owner_bytes_max = owner_bytes_max
-        # The variants of a key newest first.
+        # The variants of a key, newest first.
         self.slots: dict[bytes, tuple[Record, ...]] = {}
         self.queues = EvictionQueues(bytes_max)
-        # Of each owner its keys, least recently used first, and the bytes they refer to. Plain
-        # dictionaries of bytes: they are half the size of ordered ones, and nothing to collect.
+        # For each owner: its keys, least recently used first, and the bytes they refer to. Plain
+        # dictionaries of bytes are half the size of ordered ones, and the collector skips them.
         self.owner_keys: dict[bytes, dict[bytes, None]] = {}
         self._owner_bytes: dict[bytes, int] = {}
         self.marks = OwnerMarks()
         self._bodies: dict[bytes, bytes] = {}  # each distinct body once
         self._body_uses: dict[bytes, int] = {}
-        self._coded: dict[bytes, dict[bytes, bytes]] = {}  # of a body, by coding
+        self._coded: dict[bytes, dict[bytes, bytes]] = {}  # for each body: by coding
         self.bytes_used = 0
         self.entries = 0
-        self.behind: WriteBehind | None = None  # a disk: it is told of what changes
+        self.behind: WriteBehind | None = None  # a disk, which gets all changes
         self.evicted_budget = 0
         self.evicted_share = 0
-        self._cleared: list[dict[bytes, Any]] = []  # emptied shelves, to be taken apart
+        self._cleared: list[dict[bytes, Any]] = []  # cleared shelves, not yet freed
         # Purged entries whose bytes are not yet released. Their keys are still among those of their
         # owners.
         self._hidden: dict[bytes, tuple[Record, ...]] = {}
 
     def tell(self, key: bytes, now: float, slot: tuple[Record, ...] | None = None) -> None:
-        """What is stored under a key has changed, by more than having made room: tell the disk.
+        """Report to the disk that the entries of a key have changed, other than by an eviction.
 
         Args:
-            slot: What is to be there, if it is not here any more.
+            slot: The entries that the disk shall have, if the key is not in memory any more.
         """
         if self.behind is not None:
             slot = self.slots.get(key, slot or ())
             self.behind.changed(key, slot, self.marks_of(key) if slot else (), now)
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
-        """Change the budget. An owner over its share shrinks when it stores something again.
+        """Change the budget and the share.
 
-        What is over a smaller budget goes little by little, with `free_some`.
+        An owner over its share shrinks when it stores something again. If the budget is smaller
+        now, `free_some` evicts the excess little by little.
         """
         self._bytes_wanted = bytes_max
         self._bytes_max = max(bytes_max, self.bytes_used)
@@ -124,11 +127,11 @@ class Shelves:
         size: int,
         marks: tuple[int, ...] = (),
     ) -> None:
-        """Put an entry, whose body is held already, before the other variants of its key.
+        """Put an entry, whose body is acquired already, before the other variants of its key.
 
         Args:
-            size: What it counts beside its body; it is new, so there are no forms of it.
-            marks: Of the owner's sessions (marks.py).
+            size: The cost of the entry without its body. It is new, so it has no forms.
+            marks: The marks of the owner's sessions (marks.py).
         """
         slots, queues = self.slots, self.queues
         is_new = key not in slots
@@ -160,7 +163,7 @@ class Shelves:
             queues.add(key, whole)
 
     def promote(self, key: bytes, found: "Found") -> bool:
-        """Take into memory what stands behind it; False if there is no room, or it is there."""
+        """Copy entries from the disk to memory; False if there is no room, or the key is there."""
         if key in self.slots or not found.slot:
             return False
         owner, _ = key_parts(key)
@@ -178,10 +181,10 @@ class Shelves:
         return True
 
     def take_over(self, key: bytes, found: "Found", now: float, *, tell: bool) -> None:
-        """Store what the other process has under a key, unless what is here is newer.
+        """Store the entries that the other process has under a key, unless the own are newer.
 
         Args:
-            tell: The disk does not know it.
+            tell: The disk does not have these entries yet.
         """
         slot = self.slots.get(key)
         if slot is not None:
@@ -199,7 +202,7 @@ class Shelves:
         return self.marks.of(owner) if owner else ()
 
     def touch(self, key: bytes, owner: bytes) -> None:
-        """Note that a key has been asked for."""
+        """Note that a key was requested."""
         self.queues.asked[key] = None
         if owner:
             keys = self.owner_keys[owner]
@@ -212,7 +215,7 @@ class Shelves:
         self.slots[key] = (record, *[other for other in slot if other is not record])
 
     def replace(self, key: bytes, old: StoredResponse, new: StoredResponse) -> None:
-        """Put one record in the place of another with the same body."""
+        """Replace a record by another one with the same body."""
         owner, _ = key_parts(key)
         grown = new.entry_bytes - old.entry_bytes
         referred = bytes_referred(new) - bytes_referred(old)
@@ -226,13 +229,14 @@ class Shelves:
     def make_room(
         self, owner: bytes, *, spared_key: bytes = b"", spared_body: bytes | None = None
     ) -> None:
-        """Drop what goes first until share and budget are kept.
+        """Evict entries until the share and the budget are kept.
 
-        Of an owner that is the least recently used, of all what the queues say. What was put in
-        last fits alone, and is never what goes.
+        To keep an owner's share, its least recently used entries are evicted. To keep the budget,
+        the queues choose. The entry that was stored last fits alone and is never evicted.
 
         Args:
-            spared_key: Of a response that room for one of its own forms must not push out.
+            spared_key: The key of a response that must not be evicted to make room for one of its
+                own forms.
             spared_body: The same for a form that belongs to all responses with this body.
         """
         if owner:
@@ -250,13 +254,13 @@ class Shelves:
             self._evict(spared_key, spared_body)
 
     def _evict(self, spared_key: bytes = b"", spared_body: bytes | None = None) -> None:
-        """Drop the variant that is to make room; a spared one only where nothing else is left."""
+        """Evict the next variant; a spared one only if nothing else is left."""
         queues = self.queues
         key = queues.next_to_go(self._bytes_max)
         if key == spared_key or (
             spared_body is not None and any(one[BODY] is spared_body for one in self.slots[key])
         ):
-            queues.asked[key] = None  # another round for it: it is being asked for right now
+            queues.asked[key] = None  # it stays for another round: it is in use right now
             key = queues.next_to_go(self._bytes_max)
         whole = self.behind is not None or len(self.slots[key]) == 1
         if whole and key in queues.probation:
@@ -265,9 +269,10 @@ class Shelves:
         self.evicted_budget += 1
 
     def _drop(self, key: bytes, *, whole: bool) -> None:
-        """Drop the oldest variant of a key; with a disk behind all of them.
+        """Drop the oldest variant of a key; with a disk, drop all of them.
 
-        The disk is asked only for keys that are not here: some variants would hide the others.
+        The disk is read only for keys that are not in memory. So a variant that stayed in memory
+        would hide those on disk.
         """
         if whole and self.behind is not None:
             self.remove_key(key)
@@ -275,11 +280,11 @@ class Shelves:
             self.remove(key, self.slots[key][-1])
 
     def clear(self) -> int:
-        """Drop everything; return how many entries that were.
+        """Drop everything; return the number of entries.
 
-        To free a hundred thousand of them takes a tenth of a second, which no request shall wait
-        for: they are put aside, for `free_some`. `slots`, `owner_keys` and `queues` are
-        others then.
+        To free a hundred thousand entries takes a tenth of a second, and no request shall wait for
+        that. So `free_some` frees them later. `slots`, `owner_keys` and `queues` are new objects
+        afterwards.
         """
         dropped, queues = self.entries, self.queues
         self._cleared += [
@@ -289,7 +294,7 @@ class Shelves:
         self._hidden = {}
         self.queues = EvictionQueues(self._bytes_wanted)
         if len(self.queues.ghosts) == len(queues.ghosts):
-            self.queues.ghosts = queues.ghosts  # what went lately is known by its hash alone
+            self.queues.ghosts = queues.ghosts  # only hashes of evicted keys
         self.slots, self.owner_keys, self._owner_bytes = {}, {}, {}
         self._bodies, self._body_uses, self._coded = {}, {}, {}
         self.marks.clear()
@@ -297,7 +302,7 @@ class Shelves:
         return dropped
 
     def free_some(self) -> None:
-        """Free some of what has been cleared, hidden, or is over a new budget; for every tick."""
+        """Free some entries that were cleared or hidden, or exceed a new budget; for each tick."""
         if self._hidden or self._bytes_max != self._bytes_wanted:
             self._shrink()
         left = FREED_AT_ONCE_MAX
@@ -310,7 +315,7 @@ class Shelves:
                 self._cleared.pop()
 
     def free_all(self) -> None:
-        """Free all that has been cleared, however long it takes."""
+        """Free all cleared shelves, however long it takes."""
         self._cleared.clear()
 
     def _shrink(self) -> None:
@@ -324,10 +329,10 @@ class Shelves:
         self._bytes_max = max(self._bytes_wanted, min(self._bytes_max, self.bytes_used))
 
     def hide(self, keys: list[bytes]) -> int:
-        """Drop keys with all their variants, of which there are too many to count their bytes now.
+        """Drop keys with all their variants, if there are too many to release their bytes now.
 
-        Nobody finds them from here on; the rest is done with the ticks. Returns how many entries
-        they had.
+        From here on, no look-up finds them. The ticks release their bytes. Returns the number of
+        their entries.
         """
         slots, hidden = self.slots, self._hidden
         before = self.entries
@@ -340,9 +345,9 @@ class Shelves:
         return before - self.entries
 
     def _settle(self, key: bytes, slot: tuple[Record, ...]) -> None:
-        """Stop counting what was hidden of a key."""
+        """Stop counting the hidden entries of a key."""
         owner, _ = key_parts(key)
-        self.entries += len(slot)  # not counted any more, and release would do it again
+        self.entries += len(slot)  # `hide` has subtracted them, and `release` does it again
         for record in slot:
             self.release(owner, record)
         if owner and key not in self.slots:
@@ -360,7 +365,7 @@ class Shelves:
             self.queues.grow(key, -record[ENTRY_BYTES] - bytes_referred(record))
 
     def remove_key(self, key: bytes) -> int:
-        """Drop a key with all its variants; return how many they were."""
+        """Drop a key with all its variants; return their number."""
         if key in self._hidden:
             self._settle(key, self._hidden.pop(key))
         slot = self.slots.get(key)
@@ -374,7 +379,7 @@ class Shelves:
 
     def _forget(self, key: bytes, owner: bytes) -> None:
         if key in self._hidden:
-            self._settle(key, self._hidden.pop(key))  # while its owner has an account
+            self._settle(key, self._hidden.pop(key))  # while its owner still has an account
         del self.slots[key]
         self.queues.remove(key)
         if owner:
@@ -390,7 +395,7 @@ class Shelves:
             self.bytes_used -= OWNER_OVERHEAD_BYTES
 
     def release(self, owner: bytes, record: Record) -> None:
-        """Stop counting an entry that the caller takes from its slot."""
+        """Stop counting an entry that the caller removes from its slot."""
         self.entries -= 1
         self.bytes_used -= record[ENTRY_BYTES]
         if owner:
@@ -399,7 +404,7 @@ class Shelves:
 
     def acquire_body(self, body: bytes) -> bytes:
         """Count one more use of a body; return the bytes to keep."""
-        # Dictionaries of the bytes themselves: their hash is keyed (siphash), and remembered.
+        # The bytes themselves are the keys: Python's hash of bytes is keyed (siphash) and cached.
         held = self._bodies.get(body)
         if held is not None:
             self._body_uses[held] += 1
@@ -410,7 +415,7 @@ class Shelves:
         return body
 
     def held_body(self, body: bytes) -> bytes | None:
-        """Return the bytes that are kept of a body equal to this one, if there are any."""
+        """Return the stored body that is equal to this one, if there is one."""
         return self._bodies.get(body)
 
     def _release_body(self, body: bytes) -> None:
@@ -426,8 +431,8 @@ class Shelves:
                     self.bytes_used -= len(coded)
 
     def add_coded(self, body: bytes, coding: bytes, coded: bytes) -> None:
-        """Keep a body in another coding for as long as the body itself; once, like that."""
-        held = self._bodies.get(body)  # an equal one, if it has gone and come back meanwhile
+        """Keep a body in another coding for as long as the body itself; also once."""
+        held = self._bodies.get(body)  # an equal one, if the body was dropped and stored again
         if held is None:
             return
         others = self._coded.setdefault(held, {})
@@ -442,14 +447,14 @@ class Shelves:
     def coded_bytes_max(self, body: bytes) -> int:
         """Return how large one more form of a body may be.
 
-        A body and all its forms take half of the budget at most: they must never be what pushes out
-        the response that they were made from.
+        A body and all its forms take at most half of the budget: they must never evict the response
+        that they were made from.
         """
         forms = self._coded.get(body, {}).values()
         size = len(body) + sum([len(form) for form in forms if form is not body])
         return max(0, self._bytes_max // 2 - size)
 
     def coded(self, body: bytes, coding: bytes) -> bytes | None:
-        """Return a body in another coding, if that is kept."""
+        """Return a body in another coding, if it is stored."""
         others = self._coded.get(body)
         return others.get(coding) if others is not None else None

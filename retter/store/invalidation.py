@@ -1,9 +1,9 @@
-"""Stored responses that are not to be shown again: changed, of a session that ended, or purged.
+"""The invalidation of stored responses: after a change, the end of a session, or a purge.
 
-An unsafe method that succeeds invalidates what is stored (RFC 9111 section 4.4): it is marked,
-since an old page is better than an error. All else here goes at once, and a response that is still
-on its way is not stored, as changes.py remembers. What the application itself has taken back is
-taken_back.py. `now` is monotonic seconds.
+An unsafe method that succeeds invalidates stored responses (RFC 9111 section 4.4). They are marked
+and not removed, since an old page is better than an error. In all other cases here, responses are
+removed at once, and a response that is still on its way is not stored (changes.py). Responses that
+the application itself has withdrawn are in taken_back.py. `now` is monotonic seconds.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Invalidation:
-    """Marks and drops what is stored, here and on the disk behind."""
+    """Marks and drops stored responses, in memory and on the disk."""
 
     __slots__ = ("_changes", "_counts", "_shelves")
 
@@ -31,11 +31,11 @@ class Invalidation:
         self._counts = counts
 
     def supersede(self, identity: Identity, urls: Iterable[bytes], now: float) -> int:
-        """Mark what is stored of these URLs for this owner and for everyone; return how many.
+        """Mark the responses to these URLs for this owner and for everyone; return their number.
 
-        `urls` come from `policy.invalidated_urls`. A response that is still on its way counts too:
-        it may have been made before the change. One that is withdrawn goes for good: what the
-        application has taken back and then changed is never given back.
+        `urls` come from `policy.invalidated_urls`. A response that is still on its way is marked
+        too: it may have been made before the change. A withdrawn response is removed for good: if
+        the application has withdrawn a page and then changed it, it is never restored.
         """
         marked = 0
         for url in urls:
@@ -44,7 +44,7 @@ class Invalidation:
         return marked
 
     def _supersede(self, key: bytes, now: float) -> int:
-        """Mark what is stored under a key; return how many."""
+        """Mark the responses under a key; return their number."""
         shelves = self._shelves
         self._changes.remember(key, now)
         if shelves.behind is not None:
@@ -63,12 +63,12 @@ class Invalidation:
         return marked
 
     def drop_owner(self, owner: bytes, now: float, marks: tuple[int, ...] = ()) -> int:
-        """Drop all that is stored for one owner (login, logout); everyone is not one owner.
+        """Drop all responses of one owner (login, logout). "Everyone" is not an owner here.
 
         Responses that are still on their way to this owner will not be stored either.
 
         Args:
-            marks: Of sessions: the other owners with one of them go too.
+            marks: Marks of sessions. All other owners that have one of them are dropped too.
         """
         shelves = self._shelves
         owners = shelves.marks.owners(marks)
@@ -88,7 +88,7 @@ class Invalidation:
         return dropped
 
     def empty(self, now: float) -> int:
-        """Drop everything, and what is still on its way; return how many."""
+        """Drop everything, and refuse responses on their way; return the number of entries."""
         self._changes.empty(now)
         return self.purge(now=now)
 
@@ -100,11 +100,11 @@ class Invalidation:
         owner: bytes | None = None,
         now: float = 0.0,
     ) -> int:
-        """Drop what matches all that is given (nothing given: everything); return how many.
+        """Drop the entries that match all given arguments; return their number.
 
-        `url` and `prefix` are host and target as in `Identity.url`, or a target alone, which
-        means that of every host; `owner` b"" is everyone. Looks at every key: it is for an
-        operator's hand.
+        Without arguments, everything is dropped. `url` and `prefix` are host and target as in
+        `Identity.url`, or a target alone, which matches on every host. `owner` b"" is everyone.
+        This method checks every key, so it is meant for commands of an operator.
         """
         found = matching(self._shelves.slots, url, prefix, owner)
         if self._shelves.behind is not None:
@@ -114,7 +114,7 @@ class Invalidation:
         return self.drop_keys(found)
 
     def drop_keys(self, found: list[bytes]) -> int:
-        """Drop keys, but not on the disk; return how many entries they had."""
+        """Drop keys, but not on the disk; return the number of their entries."""
         shelves = self._shelves
         if len(found) == len(shelves.slots):
             purged = shelves.clear()
@@ -126,9 +126,9 @@ class Invalidation:
         return purged
 
     def take_back(self, removals: "Removals", now: float) -> None:
-        """Take back what another process has taken back, also if it is still on its way.
+        """Remove the responses that another process has removed, also those on their way.
 
-        This process takes over from that one (handover.py).
+        This process takes over from that process (handover.py).
         """
         shelves = self._shelves
         if removals.everything:

@@ -1,12 +1,13 @@
 """The owner of a response: everything in a request that may identify somebody, as a keyed hash.
 
-A field or a cookie counts as an identity unless it is known not to be one (known_names.py), so that
-nothing that might be a credential is ever ignored by accident. Where a request is unclear (several
-Cookie lines, odd quotes, a session value with a comma in it) all of its cookies count: that costs
-a stored response, never somebody's page. What is made of the values is a hash under a secret.
+A field or a cookie counts as an identity unless it is known not to be one (known_names.py). So
+nothing that might be a credential is ignored by accident. If a request is unclear (several Cookie
+lines, odd quotes, a session value with a comma), all of its cookies count. Then a stored response
+may not be found, but nobody gets the page of somebody else. The values themselves are not kept,
+only a hash under a secret.
 
-This module knows who asks. What an answer's Set-Cookie means for that is set_cookie.py; what is
-asked, and what may be done with the answer, is policy.py.
+This module determines who sent a request. set_cookie.py interprets the Set-Cookie of a response.
+policy.py determines what is requested, and what may be done with the response.
 """
 
 from collections.abc import Callable, Iterable
@@ -48,31 +49,31 @@ from retter.http.variants import VariantRules
 from retter.store.lineage import Lineages
 from retter.store.sessions import SessionsSeen
 
-OWNER_BYTES: Final = 16  # 128 bits: nobody finds two requests with the same owner
+OWNER_BYTES: Final = 16  # 128 bits: nobody can find two requests with the same owner
 SECRET_BYTES_MIN: Final = 16  # a shorter key could be guessed from a hash
 SECRET_BYTES_MAX: Final = 64  # the longest key of blake2b
-MARKS_MAX: Final = 16  # sessions of a request by which it is found; browsers send two
-NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB of them, if kept
-NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozen names; strangers may send any number
-COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors, as many as are active at a time
-COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are read anew each time
-HASHED_ONE_BY_ONE_MAX: Final = 3  # more pieces of an owner are hashed together
-SHORT_WAY_COOKIES_MAX: Final = 32  # with more, two looks at each cost more than one
+MARKS_MAX: Final = 16  # marked sessions of a request; browsers send two
+NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB in all
+NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozens; strangers may send any number
+COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors: those active at one time
+COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are parsed each time
+HASHED_ONE_BY_ONE_MAX: Final = 3  # if an owner has more parts, they are joined first
+SHORT_WAY_COOKIES_MAX: Final = 32  # with more, looking twice at each is slower
 
 K = TypeVar("K")
 
 
 class OwnerClass(StrEnum):
-    """The kind of the owner. This word is shown in logs, the owner itself never is."""
+    """The kind of the owner. Logs show this word, and never the owner itself."""
 
     EVERYONE = "everyone"  # nothing in the request identifies anybody
     SESSION = "session"  # a session cookie, or a session in the URL
     COOKIES = "cookies"  # other cookies
     CREDENTIAL = "credential"  # Authorization, or a field that is not known to be neutral
-    UNREAD = "unread"  # more cookies or parameters than are read: nothing is stored
+    UNREAD = "unread"  # too many cookies or parameters to read: nothing is stored
 
 
-# The same as plain names: an attribute of an Enum class costs as much as a call.
+# Plain names for speed: access to an attribute of an Enum class costs as much as a call.
 _BY_SESSION, _BY_COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
 
 
@@ -84,23 +85,23 @@ class FieldKind(Enum):
 
 
 class Rolling(NamedTuple):
-    """A session whose cookie changes with the answers (lineage.py)."""
+    """A session whose cookie value changes with the responses (lineage.py)."""
 
-    value: bytes  # keyed hash of the cookie that came
-    generation: int  # what it has stored up to that may be read
-    earlier: tuple[tuple[bytes, int], ...]  # owners of before that may be read, likewise
+    value: bytes  # keyed hash of the cookie in the request
+    generation: int  # entries up to this generation may be read
+    earlier: tuple[tuple[bytes, int], ...]  # earlier owners, and up to which generation to read
 
 
 @dataclass(slots=True, init=False)
 class Owner:
-    """For whom a request asks. Never changed: it is shared by all requests of one visitor."""
+    """The owner of a request. Immutable: all requests of one visitor share it."""
 
     digest: bytes  # b"" is everyone
     owner_class: OwnerClass
     session: bool  # the request carries a session
-    anonymous: bool  # everyone's answer may stand in: cookies are all that it carries
-    variant_key: bytes  # a credential beside a session separates variants; b"" mostly
-    marks: tuple[int, ...]  # of the sessions in it, by which a logout finds it (marks.py)
+    anonymous: bool  # everyone's response may be used: only cookies identify the visitor
+    variant_key: bytes  # a credential beside a session separates variants; usually b""
+    marks: tuple[int, ...]  # of its sessions; a logout finds the owner by them (marks.py)
     rolling: Rolling | None
 
     def __init__(
@@ -139,9 +140,10 @@ class _Kinds(dict[bytes, K], Generic[K]):
 
 
 def target_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
-    """Return a predicate of targets: patterns of a path, with `?` and a parameter of the query.
+    """Return a function that returns whether a target matches one of the patterns.
 
-    In both `*` is any text. The parameter may stand anywhere in the query.
+    A pattern is a path, or a path, `?` and a parameter of the query. `*` in them matches any text.
+    The parameter may be anywhere in the query.
     """
     rules = [
         (name_matcher((path,)), mark, name_matcher((param,)))
@@ -162,21 +164,21 @@ def target_matcher(patterns: Iterable[bytes]) -> Callable[[bytes], bool]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnerRules:
-    """The rules of what identifies somebody, and what of a URL is ignored. Immutable."""
+    """The rules for what identifies somebody, and which parts of a URL are ignored. Immutable."""
 
-    secret: bytes = field(repr=False)  # random, of the process or of the store
-    neutral_headers: tuple[bytes, ...] = ()  # added to the known ones; may end in *
+    secret: bytes = field(repr=False)  # random; it belongs to the process or to the store
+    neutral_headers: tuple[bytes, ...] = ()  # in addition to the known ones; may end in *
     session_cookies: tuple[bytes, ...] = DEFAULT_SESSION_COOKIES
-    rolling_cookies: tuple[bytes, ...] = ()  # sessions sealed anew with each answer
-    ignore_cookies: tuple[bytes, ...] = ()  # added to the known ones
+    rolling_cookies: tuple[bytes, ...] = ()  # sessions that get a new value with each response
+    ignore_cookies: tuple[bytes, ...] = ()  # in addition to the known ones
     ignore_host: bool = False
     ignore_query: bool = False
     ignore_params: tuple[bytes, ...] = ()
     anonymous_fallback: bool = True
-    vary_on: tuple[bytes, ...] = ()  # fields that change answers
+    vary_on: tuple[bytes, ...] = ()  # fields on which responses depend
     never_store: tuple[bytes, ...] = ()  # targets whose GET changes something
-    lasting: bool = False  # the secret outlives the process, and so must the marks of sessions
-    origin: bytes = b""  # of this process, if the secret is not: makes lineages its own
+    lasting: bool = False  # the secret outlives the process, so the session marks must too
+    origin: bytes = b""  # makes lineages unique to this process if the secret is not
     seen: SessionsSeen = field(default_factory=SessionsSeen, repr=False, compare=False)
     known_lineages: Lineages | None = field(default=None, repr=False, compare=False)
 
@@ -189,14 +191,14 @@ class OwnerRules:
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
     variant_rules: VariantRules = field(init=False, repr=False, compare=False)
-    names_configured: bool = field(init=False)  # an operator says which cookies are sessions
+    names_configured: bool = field(init=False)  # the operator has named the session cookies
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not SECRET_BYTES_MIN <= len(self.secret) <= SECRET_BYTES_MAX:
             raise ValueError(f"the secret has {SECRET_BYTES_MIN} to {SECRET_BYTES_MAX} bytes")
-        fill = object.__setattr__  # a frozen dataclass's own way to set what it derives
+        fill = object.__setattr__  # how a frozen dataclass sets derived fields
         fill(self, "field_kinds", _Kinds(_field_classifier(self)))
         fill(
             self,
@@ -235,7 +237,7 @@ class OwnerRules:
 
 
 def tells_more_apart(rules: OwnerRules, before: OwnerRules) -> bool:
-    """Return whether some requests that were one owner's, or for one URL, are not so any more."""
+    """Return whether requests that had one owner, or one URL, may now have different ones."""
     return (
         before.ignore_host > rules.ignore_host
         or before.ignore_query > rules.ignore_query
@@ -265,7 +267,7 @@ def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
     is_session = name_matcher(map(bytes.lower, rules.session_cookies))
 
     def classify(name: bytes) -> bool:
-        # As the frameworks read it: decoded, leading blanks dropped (PHP), in any case (servlets).
+        # Frameworks decode the name. PHP drops leading blanks, servlets ignore the case.
         if PERCENT in name or PLUS in name:
             name = unquote_to_bytes(name.replace(b"+", b" "))
         return is_session(name.lstrip().lower())
@@ -274,8 +276,8 @@ def _session_param_classifier(rules: OwnerRules) -> Callable[[bytes], bool]:
 
 
 def _lasting_mark(keyed: blake2b, value: bytes) -> int:
-    # 64 bits with a sign, as hash has them.
-    hasher = keyed.copy()  # half the price of a new one with a key
+    # 64 bits with a sign, like the result of `hash`.
+    hasher = keyed.copy()  # costs half of a new hasher with a key
     hasher.update(value)
     mark: int = _as_number(hasher.digest())[0]
     return mark
@@ -286,9 +288,9 @@ _lengths = Struct(">II").pack
 
 
 def _digest(rules: OwnerRules, parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
-    # Lengths first, so that no two lists of parts are the same bytes. Few parts, as nearly always,
-    # are hashed one by one: a list of the pieces would take 0.3 of 0.9 us.
-    hasher = rules.hasher.copy()  # half the price of a new one with a key
+    # The lengths come first, so that no two lists of parts give the same bytes. There are nearly
+    # always few parts. They are hashed one by one: to build a list would take 0.3 of 0.9 us.
+    hasher = rules.hasher.copy()  # costs half of a new hasher with a key
     if len(parts) <= HASHED_ONE_BY_ONE_MAX:
         for tag, name, value in parts:
             hasher.update(tag + _lengths(len(name), len(value)) + name + value)
@@ -305,11 +307,11 @@ _EVERYONE: Final = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
 
 def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: OwnerRules) -> Owner:
-    """Return for whom this request asks.
+    """Return the owner of this request.
 
-    `url_sessions` are the sessions that stand in the URL, as `name=value`: they count as session
-    cookies do, except that nothing public may stand in for them. None: there may be some among
-    more parameters than are read.
+    `url_sessions` are the sessions in the URL, as `name=value`. They count like session cookies,
+    except that no public response may be used instead. None means that the URL has too many
+    parameters to read, and that sessions may be among them.
     """
     identity_fields = request.identity_fields
     if url_sessions is None:
@@ -317,7 +319,7 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
     if not url_sessions:
         if not identity_fields:
             return _EVERYONE
-        # Mostly a browser with a cookie.
+        # Usually a browser with a cookie.
         if len(identity_fields) == 1 and identity_fields[0][0] == b"cookie":
             return _owner_of_cookies(identity_fields[0][1], rules)
     credentials: list[tuple[bytes, bytes]] = []
@@ -335,7 +337,7 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
 
 
 def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
-    # A browser sends one line with all that it fetches of a page.
+    # A browser sends the same line with all requests for one page.
     memo = rules.cookie_owners
     owner = memo.young.get(line) or memo.get_old(line)
     if owner is None:
@@ -347,17 +349,19 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
 
 
 def _unread_owner(texts: list[bytes], rules: OwnerRules) -> Owner:
-    # Nothing is stored for it. The hash tells it from everyone, whose responses it is not shown.
+    # Nothing is stored for it. Its hash is not that of everyone, so it gets no public responses.
     digest = _digest(rules, [(b"L", b"", text) for text in texts])
     return Owner(digest, OwnerClass.UNREAD, False, False, b"")
 
 
 def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
-    """Return what `_owner` would for a Cookie line that all applications read alike.
+    """Return the same as `_owner` for a Cookie line that all applications read alike.
 
-    It is looked up once more without its ignorable cookies, since they say nothing and analytics
-    give some of them a new value with each page: 1.5 us in place of the 4 below. None for a line
-    that is not plain, and for one that is not told from others by its cookies alone.
+    The line is looked up again without its ignorable cookies. They identify nobody, and analytics
+    scripts give some of them a new value with each page. This takes 1.5 us instead of the 4 below.
+
+    Returns:
+        None for a line that is not plain, and if the cookies alone do not determine the owner.
     """
     if not is_plain_line(line):
         return None
@@ -368,7 +372,7 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     for piece in pieces:
         name, equals, value = piece.partition(b"=")
         kind = kinds[name]
-        if kind is IGNORABLE and equals:  # what has the name of one and no sign is none
+        if kind is IGNORABLE and equals:  # without "=", it is not an ignorable cookie
             continue
         counted.append(piece)
         if equals and (kind is SESSION or kind is LIKELY or kind is CREDENTIAL):
@@ -389,11 +393,15 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
 def _owner_of_counted(
     pieces: list[bytes], telling: list[tuple[CookieKind, bytes, bytes]], rules: OwnerRules
 ) -> Owner | None:
-    """Return the owner of the cookies of a plain line, the ignorable ones left out; in half the
-    time that `_owner` takes. None if a value in it is shared, or has followed another.
+    """Return the owner of the cookies of a plain line without the ignorable ones.
+
+    This takes half the time of `_owner`.
 
     Args:
-        telling: Kind, name and value of those that may be a session or a credential.
+        telling: Kind, name and value of the cookies that may be a session or a credential.
+
+    Returns:
+        None if a value may be shared by visitors, or may be one of a rolling session.
     """
     seen = rules.seen
     sessions: list[tuple[bytes, bytes, bytes]] = []
@@ -407,7 +415,7 @@ def _owner_of_counted(
             credentials.append((b"K", name, value))
     who = sessions + credentials if credentials else sessions
     marks: tuple[int, ...] = ()
-    if len(sessions) == len(who) == 1:  # nearly always
+    if len(sessions) == len(who) == 1:  # nearly always true
         marks = (rules.mark(who[0][2]),)
     elif who:
         marks = marks_of([value for _, _, value in who], rules)
@@ -428,10 +436,10 @@ def _owner_of_counted(
 
 
 def _counted_digest(rules: OwnerRules, pieces: list[bytes]) -> bytes:
-    """Return the digest of cookies that all count, as `_digest` does: the sign is the name's."""
+    """Return the digest of cookies that all count, as `_digest` does; "=" is part of the name."""
     hasher = rules.hasher.copy()
     for piece in pieces:
-        value_at = len(piece.partition(b"=")[0]) + 1  # half the price of `find`
+        value_at = len(piece.partition(b"=")[0]) + 1  # costs half of `find`
         if value_at > len(piece):
             value_at = len(piece)
         hasher.update(b"C" + _lengths(value_at, len(piece) - value_at) + piece)
@@ -441,9 +449,11 @@ def _counted_digest(rules: OwnerRules, pieces: list[bytes]) -> bytes:
 def _followed(
     parts: list[tuple[bytes, bytes, bytes]], rules: OwnerRules
 ) -> tuple[list[tuple[bytes, bytes, bytes]], Rolling, list[bytes]] | None:
-    """Return what a session that is followed from value to value makes of the owner, or None.
+    """Return how a rolling session (lineage.py) changes the owner; None if there is none.
 
-    That is the parts with its lineage in place of its value, where it stands, and all lineages.
+    Returns:
+        The parts, with the lineage instead of the session's value; the place of the session in its
+        lineage; and all lineages that it reads.
     """
     names = rules.lineages.names
     for at, (tag, name, value) in enumerate(parts):
@@ -468,16 +478,16 @@ def _followed(
 
 
 def session_digest(name: bytes, value: bytes, rules: OwnerRules) -> bytes:
-    """Return the owner of a request that carries this session and nothing else."""
+    """Return the owner of a request that carries only this session."""
     return _digest(rules, [(b"S", name, value)])
 
 
 def marks_of(values: list[bytes], rules: "OwnerRules") -> tuple[int, ...]:
-    """Return the marks of values, by which the owners that have them are found.
+    """Return the marks of values. The owners that have these values are found by their marks.
 
-    Mostly Python's own hash, whose key is the process's (`OwnerRules.lasting`). Two values that
-    share one cost what is stored for one of them. Short values have none, or anybody could make all
-    owners with `user=5` in them be dropped.
+    A mark is usually Python's own hash, whose key belongs to the process (`OwnerRules.lasting`). If
+    two values have the same mark, a logout of one also drops the responses of the other. Short
+    values have no mark. Otherwise anybody could cause all owners with `user=5` to be dropped.
     """
     marks = [rules.mark(value) for value in values if len(value) >= SESSION_BYTES_MIN]
     return tuple(dict.fromkeys(marks))[:MARKS_MAX] if marks else ()
@@ -501,7 +511,7 @@ def _owner(
     marked: list[bytes] = []
     if cookies.sessions or cookies.credentials:
         marked = [value for _, value in (*cookies.sessions, *cookies.credentials)]
-    # Each part is tagged with where it stood, so that a cookie never counts as a field.
+    # Each part is tagged with its origin, so that a cookie never counts as a field.
     who = [(b"C", name, value) for name, value in cookies.counted]
     if cookies.unclear:
         who = [(b"L", b"", line) for line in cookie_lines]
@@ -530,8 +540,8 @@ def _owner(
     if credentials:
         secrets = [(b"F", name, value) for name, value in credentials]
         if session:
-            # One session is one owner, with an X-CSRF-Token or without, so that its logout drops
-            # all of it. The credential separates variants.
+            # One session is one owner, with or without an X-CSRF-Token, so that its logout drops
+            # all its responses. The credential separates variants.
             variant_key = _digest(rules, secrets)
         else:
             who += secrets

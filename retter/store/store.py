@@ -1,15 +1,21 @@
 """The last good responses, in memory, under one byte budget.
 
-A key is an owner and a URL (policy.py); under it stand up to `variants_max` responses that differ
-in what `Vary` names. Equal bodies are kept once. What is asked for once goes first
-(s3fifo.py), and one owner (other than everyone) never holds more than its share, so that one
-visitor who reads the whole site does not push out the pages of all others.
+A key consists of an owner and a URL (policy.py). Under one key there are up to `variants_max`
+responses, which differ in the fields that `Vary` names. Equal bodies are kept once. Entries that
+were requested only once are evicted first (s3fifo.py). One owner (other than everyone) never holds
+more than its share, so a visitor who reads the whole site does not evict the pages of all others.
 
-Here responses are found and put in. How they are kept and counted is accounting.py, which variant a
-request selects selection.py, what a new one replaces replacement.py, and how they go before their
-time invalidation.py; what has changed while a response was on its way is changes.py. policy.py says
-whether a response may come in, conditional.py what a request gets of it. `now` is monotonic
-seconds, everywhere.
+This module looks up and stores responses. The other tasks are in other modules:
+
+- accounting.py keeps and counts the entries.
+- selection.py selects the variant for a request.
+- replacement.py decides which entries a new one replaces.
+- invalidation.py removes entries before they expire.
+- changes.py remembers changes that happen while a response is on its way.
+- policy.py decides whether a response may be stored.
+- conditional.py decides which part of a stored response a request gets.
+
+`now` is monotonic seconds everywhere.
 """
 
 from dataclasses import asdict, replace
@@ -55,11 +61,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
-# Stored again, an entry is written again only when its time has got so much older: what has not
-# changed costs no writes, and an Age is exaggerated by no more than that after a restart.
+# If an equal response is stored again, the entry is written to disk again only in the next step of
+# this length. So unchanged entries cause few writes, and after a restart an Age is too high by at
+# most this time.
 STEP_S: Final = 600.0
 
-# What a store keeps of its budget however often memory runs out: some dozens of pages.
+# The budget never becomes smaller than this, however often memory runs out: some dozens of pages.
 KEPT_BYTES_MIN: Final = MIB
 
 
@@ -78,16 +85,16 @@ class ResponseStore:
         self.forms = StoredForms(self.shelves)
         self.taken_back = TakenBack(self.shelves, self._changes, self._counts)
         self.invalidation = Invalidation(self.shelves, self._changes, self._counts)
-        self.lineages: Lineages | None = None  # the sessions that go by several values
+        self.lineages: Lineages | None = None  # sessions whose cookie value changes
         self.behind: WriteBehind | None = None  # a disk
 
     def reconfigure(self, rules: StoreRules) -> None:
-        """Take other limits; the secret and the policy are the same for ever.
+        """Apply other limits. The secret and the policy never change.
 
-        What is over a smaller budget goes with the ticks. `max_stale_s` holds for what is stored
-        from now on.
+        If the budget is smaller now, the excess is evicted tick by tick. `max_stale_s` applies to
+        responses that are stored from now on.
         """
-        self._facts.known.clear()  # they follow from the rules too
+        self._facts.known.clear()  # they depend on the rules too
         self._rules = rules
         self._counts.bytes_max = rules.bytes_max
         self.shelves.resize(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
@@ -117,15 +124,16 @@ class ResponseStore:
     ) -> Record | None:
         """Return the response to answer with: the owner's own, else everyone's if it is a 200.
 
-        Where the owner's own response is superseded and may not be used, nothing is returned: a
-        client that has just changed a page is not shown the anonymous version. Under the rules for
+        If the owner's own response is superseded and may not be used, nothing is returned: a
+        client that has just changed a page does not get the anonymous version. Under the rules for
         shared caches, a superseded response is never used again (RFC 9111 section 4.4).
 
         Args:
-            superseded: The application has failed, so a response that an unsafe method has made
-                old is better than an error. To spare the application work, it is not good enough.
-            peeking: Nobody is answered: the look-up is neither counted nor does it change which
-                response is evicted next.
+            superseded: Whether a response that an unsafe method has invalidated may be used. It
+                may if the application has failed, because it is better than an error. It may not
+                if the purpose is only to spare the application work.
+            peeking: The result does not answer a request. The look-up is not counted, and it does
+                not change which response is evicted next.
         """
         if not (identity.stands_in if superseded else identity.lookup):
             return None
@@ -143,8 +151,8 @@ class ResponseStore:
                 found = select(slot, identity, request, secret)
                 if found is not None and found is not newest and not peeking:
                     shelves.bring_forward(key, found)
-            # Its age as StoredResponse.age has it; a name costs three times a place, and a
-            # forwarded request asks for the age alone.
+            # The same as StoredResponse.age. Access by name costs three times as much as by index,
+            # and a forwarded request needs only the age.
             if found is not None and now - found[STORED_AT] + found[AGE] <= found[AGE_MAX]:
                 if (found[SUPERSEDED] or found[INCOMPLETE]) and (
                     not superseded or (self._shared and found[SUPERSEDED])
@@ -177,7 +185,7 @@ class ResponseStore:
         superseded: bool,
         peeking: bool,
     ) -> Record | None:
-        """Do the same for a session that goes by several values, old and new."""
+        """Do the same as `find` for a session that has several values, old and new."""
         for key, generation in identity.readable:
             slot = self._slot(key, now)
             found = (
@@ -237,7 +245,7 @@ class ResponseStore:
         return None
 
     def _expire(self, key: bytes, record: Record, now: float) -> None:
-        """Remove what is too old to be served."""
+        """Remove an entry that is too old to be served."""
         self.shelves.remove(key, record)
         self._counts.expired += 1
         self.shelves.tell(key, now)
@@ -252,10 +260,10 @@ class ResponseStore:
     def peek(
         self, identity: Identity, request: RequestHead, now: float
     ) -> tuple[StoredResponse | None, bool]:
-        """Return the entry that is kept for this request, usable or not; and if it is everyone's.
+        """Return the entry for this request, usable or not, and whether it is everyone's.
 
-        It serves to describe the entry and to compare a new response with it. `find` says whether
-        it may be used. Nothing is changed by looking.
+        The caller describes the entry, or compares a new response with it. `find` decides whether
+        the entry may be used. This method changes nothing.
         """
         own: StoredResponse | None = None
         secret = self._secret if identity.owner else self._public_secret
@@ -269,14 +277,14 @@ class ResponseStore:
             return public, True
         return own, own is not None and not identity.owner
 
-    # -- What is behind: a disk
+    # -- The disk behind the store
 
     def put_behind(self, behind: "WriteBehind | None") -> None:
-        """Have a disk behind: what is not in memory may be there, and what changes goes there."""
+        """Use a disk behind the memory: read missing entries from it, and write changes to it."""
         self.behind = self.shelves.behind = behind
 
     def _slot(self, key: bytes, now: float) -> tuple[Record, ...] | None:
-        """Return what is stored under a key, in memory or at hand behind it."""
+        """Return the entries of a key, from memory or, if that takes no wait, from the disk."""
         slot = self.shelves.slots.get(key)
         if slot is None and self.behind is not None:
             slot = self._fetch(key, now)
@@ -289,7 +297,10 @@ class ResponseStore:
         return self.shelves.slots.get(key)
 
     def awaited_keys(self, identity: Identity) -> list[bytes]:
-        """Return the keys of what a request could be answered with, if nothing is in memory."""
+        """Return the keys under which the disk may have an answer to a request.
+
+        The list is empty if the owner's own entry is in memory.
+        """
         slots = self.shelves.slots
         if identity.rolling is not None:
             keys = [key for key, _ in identity.readable]
@@ -317,16 +328,16 @@ class ResponseStore:
         incomplete: bool = False,
         client: int = 0,
     ) -> bool:
-        """Store a whole response that `storable` has allowed; False if that is not done.
+        """Store a whole response that `storable` has allowed; return False if it is refused.
 
-        It replaces what this request would have been answered with until now.
+        It replaces the stored response that this request would have selected until now.
 
         Args:
-            incomplete: It came with a cookie that its asker did not have.
-            client: A number for who asked; 0 if that is not known.
+            incomplete: The response sets a cookie that its client did not have.
+            client: A number for the client; 0 if the client is not known.
         """
         late = requested_at <= self._changes.latest_at
-        if (  # mostly none of these
+        if (  # usually none of these is true
             late or response.status >= 300 or identity.rolling is not None
         ) and self._is_refused(identity, request, response, requested_at):
             self._counts.refused += 1
@@ -357,7 +368,7 @@ class ResponseStore:
     def _is_refused(
         self, identity: Identity, request: RequestHead, response: ResponseHead, requested_at: float
     ) -> bool:
-        """Return whether something has happened since the request that keeps its response out."""
+        """Return whether the response must not be stored, mostly because of a later change."""
         if response.status >= 300 and reflects_referer(request, response):
             return True
         if self._changes.forbid(identity.owner, identity.marks, identity.key, requested_at):
@@ -368,7 +379,7 @@ class ResponseStore:
         )
 
     def _facts_of(self, response: ResponseHead) -> Facts | None:
-        """Read the fields of a response, once for all responses with this very head."""
+        """Read the fields of a response, once for all responses that share this head object."""
         facts = facts_of(response.fields, self._rules.max_stale_s, shared=self._shared)
         return self._facts.note(response, (facts,))[0]
 
@@ -382,8 +393,8 @@ class ResponseStore:
             del keys[key]
             keys[key] = None
         self._counts.unchanged += 1
-        # What has not changed is written again with the next step of time, so that it is not too
-        # old when it is read again.
+        # An unchanged entry is written again only after the next step of STEP_S, so that its time
+        # on disk is not too old when it is read again.
         if self.behind is not None and (
             again[SUPERSEDED] is not old[SUPERSEDED] or now // STEP_S != old[STORED_AT] // STEP_S
         ):
@@ -403,12 +414,12 @@ class ResponseStore:
         client: int,
         slot: tuple[Record, ...] | None,
     ) -> bool:
-        """Store a response that is not there yet, in place of those that it replaces."""
+        """Store a response that is not stored yet, and remove the entries that it replaces."""
         key, owner, variant_key = identity.key, identity.owner, identity.variant_key
         shelves, secret = self.shelves, self._public_secret
         size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, variant_key)
         if not shelves.fits(owner, size + len(body)) or (
-            # The client has chosen what everyone would be shown.
+            # The page contains a text that the client has chosen, and everyone would get it.
             not owner and request.ids and any(one in body for one in request.ids)
         ):
             self._counts.refused += 1
@@ -422,7 +433,7 @@ class ResponseStore:
         if variant_key.startswith(ORIGIN_MARK) and not facts.any_origin and b"origin" not in names:
             names = (*names, b"origin")
         soft = soft_of(request)
-        body = shelves.acquire_body(body)  # before the same body is released, with its forms
+        body = shelves.acquire_body(body)  # first: releasing an equal body would free its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
             others = without_replaced(
@@ -452,7 +463,7 @@ class ResponseStore:
             not owner,
             soft,
             generation,
-            client if others else 0,  # to keep one from pushing out what others have stored
+            client if others else 0,  # so that one client cannot evict others' entries
             client,
             NEVER if slot is None else others_at(slot, client),
             identity.asked,
@@ -466,7 +477,7 @@ class ResponseStore:
     def _with_room_for_one(
         self, others: tuple[Record, ...], owner: bytes, client: int
     ) -> tuple[Record, ...]:
-        """Return the variants of a key that stay beside a new one of this client."""
+        """Release variants of a key to make room for a new one of this client; return the rest."""
         for victim in victims(others, self._rules.variants_max, client):
             others = tuple([one for one in others if one is not victim])
             self.shelves.release(owner, victim)
@@ -484,12 +495,13 @@ class ResponseStore:
         now: float,
         client: int = 0,
     ) -> None:
-        """Let a 304 to a client's conditional GET refresh the owner's own response.
+        """Refresh the owner's own response by a 304 to a client's conditional GET.
 
-        Only if it validates that very response: by the ETag or the Last-Modified that the 304
-        carries, or else by the only one that the client asked with (RFC 9111 section 4.3.4; we
-        compare exactly, where the RFC lets a weak tag match more). Fields are updated as section
-        3.2 says. Everyone's response is never refreshed by somebody else's 304.
+        This is done only if the 304 validates that response (RFC 9111 section 4.3.4). The 304's
+        ETag or Last-Modified must be equal to the stored one. If the 304 has neither, the only
+        validator in the client's request must be equal. The comparison is exact, although the RFC
+        lets a weak tag match more. Fields are updated as in section 3.2. Everyone's response is
+        never refreshed by the 304 to another owner.
         """
         slot = self._slot(identity.key, now)
         generation = 0 if identity.rolling is None else identity.rolling.generation
@@ -522,9 +534,9 @@ class ResponseStore:
     # -- Memory
 
     def empty_and_shrink(self) -> int:
-        """Drop everything and free it at once, and hold less from now on; return how many.
+        """Drop everything, free it at once and lower the budget; return the number of entries.
 
-        For when memory has run out: where there was too little for so much, there will be again.
+        Called when memory has run out. With the same budget, it would run out again.
         """
         held = self.shelves.bytes_used
         if self.behind is not None:
@@ -537,10 +549,10 @@ class ResponseStore:
         return dropped
 
     def free_some(self) -> None:
-        """Free some of what has been dropped all at once; call it every tick."""
+        """Free a part of the dropped entries whose memory is not freed yet; call it every tick."""
         self.shelves.free_some()
 
-    # -- Looking in from outside
+    # -- Statistics
 
     def stats(self) -> dict[str, int]:
         """Return the present figures, by the names in `StoreStats`."""
@@ -555,6 +567,6 @@ class ResponseStore:
         return asdict(counts)
 
     def crowding(self) -> tuple[int, float]:
-        """Return how many responses were evicted for want of memory, and the share of it in use."""
+        """Return how many responses the budget has evicted, and the share of it that is in use."""
         shelves = self.shelves
         return shelves.evicted_budget, shelves.bytes_used / max(1, self._counts.bytes_max)
