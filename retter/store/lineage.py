@@ -1,37 +1,39 @@
-"""Sessions whose cookie gets a new value with each answer, followed from value to value.
+"""Rolling sessions: sessions whose cookie gets a new value with each response.
 
-Frameworks that keep the session in the cookie seal it anew again and again. Each value would be
-another owner, and its visitor would find nothing that was stored a minute ago. So a value that the
-application has given in place of another *inherits* from it: both stand for one **lineage**, which
-is the owner in their place, and each has its **generation**.
+Frameworks that keep the session data in the cookie encrypt or sign it again and again. If each
+value was another owner, the visitor would not find the responses that were stored a minute ago. So
+if the application replaces a value by another one, the new value *inherits* from the old one (it is
+an *heir*). Both values belong to one **lineage**, and each has its **generation** in it. The owner
+is the lineage and not the value.
 
-Reading goes one way: a newer value reads what an older one has stored, the older one nothing newer.
-So whoever plants a value in somebody's browser, or has stolen an old one, sees nothing of what its
-later owner does. Of several values given in place of one, the first that is used goes on with the
-lineage; each other one branches off: it reads what was stored before they parted, and no more.
+A newer value reads the responses that were stored for an older one, but an older value reads
+nothing newer. So an attacker who plants a value in a victim's browser, or has stolen an old value,
+does not see what the victim does later. If one value was replaced by several others, the first one
+that is used continues the lineage. Each other one begins a branch: it reads only the responses that
+were stored before the branch.
 
-What inherits is decided in set_cookie.py. Here are keyed hashes only, and no value. `now` is
-monotonic seconds.
+set_cookie.py decides which value inherits from which. This module has only keyed hashes, and no
+values. `now` is monotonic seconds.
 """
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-# Values followed: of each visitor the present one, and what has been given in its place. 300 bytes
-# each. The one longest unused is forgotten: what it has stored is lost to its visitor.
+# Remembered values: the present one of each visitor, and its heirs. 300 bytes each. The least
+# recently used value is forgotten. Then its visitor does not find its stored responses any more.
 VALUES_MAX: Final = 16_384
 
-# A page's parallel requests carry the old value; each is given another one in its place. Only one
-# of these is kept by the browser.
+# The parallel requests of a page carry the old value, and each response may replace it by another
+# one. The browser keeps only one of these.
 HEIRS_MAX: Final = 8
 
-# A request with the old value so long after the change is one of those that were under way or about
-# to be sent, and its answer is stored for the old generation. What comes later stores nothing.
+# A request with the old value, at most this time after the change, was under way or about to be
+# sent. Its response is stored for the old generation. Responses to later requests are not stored.
 OVERLAP_S: Final = 10.0
 
-# Lineages that a branch has come from, nearest first; what is older is not read. A browser that
-# keeps another value than the first that it uses makes one branch, which is rare.
+# The lineages from which a branch comes, nearest first. Older ones are not read. A branch is rare:
+# a browser must keep another value than the first one that it uses.
 EARLIER_MAX: Final = 8
 
 
@@ -40,10 +42,11 @@ class Place(NamedTuple):
 
     lineage: bytes
     generation: int
-    earlier: tuple[tuple[bytes, int], ...]  # lineages it reads, each up to a generation
+    earlier: tuple[tuple[bytes, int], ...]  # other lineages that it reads, each up to a generation
 
 
-# A value, its place, whose heir it is, whether an heir goes on, its heirs, when it was replaced.
+# A value, its place, its parent, whether an heir continues its lineage, its heirs, when it was
+# replaced.
 Facts = tuple[bytes, Place | None, bytes, bool, tuple[bytes, ...], float]
 
 
@@ -54,25 +57,25 @@ class _Value:
 
     def __init__(self, place: Place | None, parent: bytes) -> None:
         self.place = place  # None: not used yet
-        self.parent = parent  # whose heir it is; b"" is nobody's
-        self.continued = False  # an heir goes on with its lineage
+        self.parent = parent  # the value that it has replaced; b"" is none
+        self.continued = False  # an heir continues its lineage
         self.heirs: list[bytes] = []
         self.replaced_at = float("inf")
 
 
 class Lineages:
-    """The values that the application gives, and what stands for them.
+    """The values that the application has set, and their places in lineages.
 
     Args:
-        new_id: Makes an unguessable name of a lineage from a count.
+        new_id: Makes an unguessable name for a lineage from a number.
     """
 
     def __init__(self, new_id: Callable[[int], bytes]) -> None:
         self.names: set[bytes] = set()  # of cookies that have values here
         self._new_id = new_id
         self._made = 0
-        self._values: OrderedDict[bytes, _Value] = OrderedDict()  # longest unused first
-        self._replaced: deque[tuple[float, bytes]] = deque()  # used up at; oldest first
+        self._values: OrderedDict[bytes, _Value] = OrderedDict()  # least recently used first
+        self._replaced: deque[tuple[float, bytes]] = deque()  # (end of use, value); oldest first
 
     def __len__(self) -> int:
         return len(self._values)
@@ -81,16 +84,16 @@ class Lineages:
         return value in self._values
 
     def begin(self, name: bytes, value: bytes, now: float) -> None:
-        """Note a value that the application has given in place of none."""
+        """Note a value that the application has set and that replaces no other."""
         self._retire(now)
         if value not in self._values:
             self.names.add(name)
             self._keep(value, _Value(Place(self._id(), 0, ()), b""))
 
     def inherit(self, old: bytes, value: bytes, now: float) -> bool:
-        """Note a value given in place of another; False if it was given in place of a third too.
+        """Note a value that replaces another one; False if it has replaced a third one before.
 
-        Then it is nobody's own.
+        In that case, the value does not belong to one visitor.
         """
         self._retire(now)
         before = self._values.get(old)
@@ -99,7 +102,7 @@ class Lineages:
         known = self._values.get(value)
         if known is not None:
             if known.parent == old:
-                return True  # given to parallel requests
+                return True  # set in the responses to parallel requests
             self._forget(value)
             return False
         before.replaced_at = min(before.replaced_at, now)
@@ -110,7 +113,7 @@ class Lineages:
         return True
 
     def find(self, value: bytes) -> Place | None:
-        """Return where a value stands; its first use decides that. None for one not given here."""
+        """Return the place of a value, which its first use decides; None for an unknown value."""
         found = self._values.get(value)
         if found is None:
             return None
@@ -125,18 +128,18 @@ class Lineages:
         return found is not None and asked_at <= found.replaced_at + OVERLAP_S
 
     def all_values(self) -> list[bytes]:
-        """Return all that is known, longest unused first: for another process (handover.py)."""
+        """Return all values, least recently used first, for another process (handover.py)."""
         return list(self._values)
 
     def facts_of(self, value: bytes) -> Facts | None:
-        """Return all that is known of a value."""
+        """Return all facts about a value."""
         one = self._values.get(value)
         if one is None:
             return None
         return value, one.place, one.parent, one.continued, tuple(one.heirs), one.replaced_at
 
     def restore(self, facts: Facts) -> None:
-        """Know what another process knows of a value, or knows by now."""
+        """Take the facts about a value from another process; they replace earlier ones."""
         value, place, parent, continued, heirs, replaced_at = facts
         entry = _Value(None if place is None else Place(*place), parent)
         entry.continued, entry.heirs, entry.replaced_at = continued, list(heirs), replaced_at
@@ -164,7 +167,7 @@ class Lineages:
             self._values.popitem(last=False)
 
     def _retire(self, now: float) -> None:
-        """Forget what has an heir in use, and the heirs beside it, once its time is over."""
+        """Forget each value with an heir in use, and its unused heirs, after the overlap time."""
         replaced = self._replaced
         while replaced and (replaced[0][0] < now or len(replaced) > VALUES_MAX):
             _, value = replaced.popleft()
@@ -189,10 +192,10 @@ _SIGNATURE_BYTES_MIN: Final = 20
 
 
 def signed_payload(value: bytes) -> bytes | None:
-    """Return what a signed session holds, without the time and the signature; None if it is none.
+    """Return the payload of a signed session without time and signature; None for other values.
 
     The form is that of itsdangerous (Flask) and of Django's signing: `payload.time.signature`, or
-    with colons. A JSON Web Token has another one: its second part is longer.
+    with colons. A JSON Web Token has another form: its second part is longer.
     """
     value = value.strip(b'"')
     for mark in (b".", b":"):

@@ -207,7 +207,7 @@ def _may_be_id(text: bytes) -> bool:
 def reflects_referer(request: RequestHead, response: ResponseHead) -> bool:
     """Return whether a redirect leads to the Referer of the request.
 
-    If it was stored, it would lead other visitors there, wherever that is.
+    If it was stored, it would redirect other visitors to the place that this visitor came from.
     """
     location, referer = response.first(b"location"), request.first(b"referer")
     if not location or not referer:

@@ -1,13 +1,14 @@
 """The identity of a request, and what may be done with its response.
 
 Everything here is derived from one request head and is remembered with it, so a head that was
-seen before costs nothing. Who asks is owner.py, what is asked for target.py; where answers are kept
-is store.py.
+seen before costs nothing. owner.py determines who sent the request, target.py what it requests.
+store.py keeps the responses.
 
-A GET with Range is looked up but never stored: its own answer is a part (206), but the stored
-whole can give any part of it (conditional.py) when the application cannot answer. A GET with a
-body or an Upgrade is neither. A HEAD is forwarded, and answered with the stored head of the GET
-where the application fails it; every other method is always the application's.
+A GET with Range is looked up but never stored. Its own response is a part (206), but any part can
+be made from a stored complete response (conditional.py) when the application cannot answer. A GET
+with a body or an Upgrade is neither looked up nor stored. A HEAD is forwarded; if the application
+fails, it is answered with the stored head of the GET. Requests with other methods are always
+forwarded to the application.
 """
 
 from dataclasses import dataclass, replace
@@ -38,12 +39,12 @@ __all__ = [
     "storable",
 ]
 
-# An attribute of an Enum class costs as much as a call.
+# Plain names for speed: access to an attribute of an Enum class costs as much as a call.
 _UNREAD, _NO_BODY = OwnerClass.UNREAD, Framing.NONE
 
 
 class StorePolicy(StrEnum):
-    """Whether what the response says about shared caches counts."""
+    """Whether the rules for shared caches apply to responses."""
 
     ALL = "all"  # the operator owns the application: RFC 9111 section 4.2.4's contract
     RFC9111 = "rfc9111"  # a shared cache
@@ -51,22 +52,22 @@ class StorePolicy(StrEnum):
 
 @dataclass(slots=True, init=False)
 class Identity:
-    """The facts about a request for store and breaker. Immutable: `identify` makes it."""
+    """The facts about a request for the store and the breaker. Immutable: `identify` makes it."""
 
     owner: bytes  # b"" is everyone, else OWNER_BYTES of a keyed hash
     owner_class: OwnerClass  # the word shown in logs
     url: bytes  # host (lower case) and target, made coarser by the rules
-    key: bytes  # this owner's key of this URL
-    public_key: bytes | None  # everyone's, if their answer may stand in for this owner's
+    key: bytes  # this owner's key for this URL
+    public_key: bytes | None  # everyone's key, if everyone's response may be used instead
     route: bytes  # for the breaker
     lookup: bool  # may be answered from the store
-    store: bool  # its answer may be stored
-    variant_key: bytes  # separates variants under one key; b"" mostly
+    store: bool  # its response may be stored
+    variant_key: bytes  # separates variants under one key; usually b""
     session: bool  # the request carries a session
-    stands_in: bool  # may be answered from the store where the application fails
-    marks: tuple[int, ...]  # of its sessions (owner.py)
-    rolling: Rolling | None  # its session's cookie changes with the answers
-    asked: int  # a hash of host and target where the rules make `url` coarser than they are, else 0
+    stands_in: bool  # may be answered from the store if the application fails
+    marks: tuple[int, ...]  # marks of its sessions (owner.py)
+    rolling: Rolling | None  # its session's cookie changes with the responses
+    asked: int  # hash of the exact host and target if the rules make `url` coarser, else 0
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class Identity:
 
     @property
     def readable(self) -> tuple[tuple[bytes, int], ...]:
-        """The keys of this owner's answers to this URL, each up to a generation; nearest first."""
+        """The keys to read for this URL, each up to a generation; the nearest lineage first."""
         if self.rolling is None:
             return ((self.key, 0),)
         earlier = [(key_of(owner, self.url), until) for owner, until in self.rolling.earlier]
@@ -110,22 +111,22 @@ class Identity:
 
     @property
     def owners(self) -> tuple[bytes, ...]:
-        """This owner, and those of before whose answers it reads."""
+        """This owner, and the earlier owners whose responses it reads."""
         if self.rolling is None:
             return (self.owner,)
         return (self.owner, *[owner for owner, _ in self.rolling.earlier])
 
     def kept_out(self) -> "Identity":
-        """Return it without anything that the store may do with the request."""
+        """Return the identity with neither look-up nor storing allowed."""
         return replace(self, lookup=False, store=False, stands_in=False)
 
     def not_stored(self) -> "Identity":
-        """Return it for a request whose answer must not be stored."""
+        """Return the identity with storing not allowed."""
         return replace(self, store=False)
 
 
 def key_of(owner: bytes, url: bytes) -> bytes:
-    """Return the store key. Its first byte tells the two kinds apart."""
+    """Return the store key. Its first byte distinguishes an owner's key from everyone's."""
     return b"@%b%b" % (owner, url) if owner else b"*" + url
 
 
@@ -150,12 +151,12 @@ def identify(
     kept_out: bool = False,
     apart: bytes = b"",
 ) -> Identity:
-    """Derive what the store needs to know of a request. Never raises.
+    """Derive the facts about a request that the store needs. Never raises.
 
     Args:
         limit_head: A HEAD may be answered from the store whenever a GET may (`--limit-head`).
-        kept_out: The store is to have nothing to do with it.
-        apart: Answers to requests that differ in this are variants.
+        kept_out: The request is neither answered from the store nor is its response stored.
+        apart: Responses to requests that differ in this value are variants.
     """
     identity = identified(request, target_of(request, rules, route_of), rules, limit_head, apart)
     return identity.kept_out() if kept_out else identity
@@ -164,7 +165,7 @@ def identify(
 def identified(
     request: RequestHead, target: Target, rules: OwnerRules, limit_head: bool, apart: bytes
 ) -> Identity:
-    """Do the same for a request whose target is known."""
+    """Do the same as `identify` for a request whose target is known."""
     who = owner_of(request, target.sessions, rules)
     owner, url = who.digest, target.url
     stands_in = (
@@ -199,10 +200,10 @@ def storable(
     policy: StorePolicy,
     rules: OwnerRules | None = None,
 ) -> bool:
-    """Return whether the heads allow to store the response once it has arrived whole.
+    """Return whether the heads allow the response to be stored when it is complete.
 
-    With `rules`, an answer that begins or ends the session which the request carried is refused:
-    it belongs to neither the session before nor the one after.
+    With `rules`, a response that begins or ends the session of the request is refused: it belongs
+    neither to the session before it nor to the one after it.
     """
     if not identity.store or not _is_good(response.status) or response.event_stream:
         return False
@@ -212,14 +213,15 @@ def storable(
         return False
     if rules is not None and response.set_cookies:
         if response.status >= 300 and sets_cookie(response, rules):
-            return False  # a step of a login, of a shop: it is for this visitor, and now
+            return False  # a step of a login or an order: only for this visitor, and only now
         if ends_session(identity, request, response, rules):
             return False
     return policy is StorePolicy.ALL or _shared_storable(request, response)
 
 
 def _is_good(status: int) -> bool:
-    # 206 is a part, 304 has no body of its own, 204 and 205 are no page: none may replace one.
+    # A 206 is a part, a 304 has no body of its own, 204 and 205 are no page. None of them may
+    # replace a stored page.
     return 200 <= status < 400 and status not in (204, 205, 206, 304)
 
 
@@ -237,7 +239,7 @@ def _shared_storable(request: RequestHead, response: ResponseHead) -> bool:
 def ends_session(
     identity: Identity, request: RequestHead, response: ResponseHead, rules: OwnerRules
 ) -> bool:
-    """Return whether all that is stored for who asks must be dropped: a login or a logout."""
+    """Return whether the owner's stored responses must all be dropped: a login or a logout."""
     if not response.set_cookies:
         return False
     if identity.session:
@@ -246,17 +248,17 @@ def ends_session(
 
 
 def may_roll(identity: Identity) -> bool:
-    """Return whether an answer may give another value of the same session: not to a logout, say."""
+    """Return whether a response may set a new value of the same session. A logout may not."""
     return identity.stands_in
 
 
 def invalidated_urls(
     request: RequestHead, response: ResponseHead, rules: OwnerRules
 ) -> tuple[bytes, ...]:
-    """Return the URLs whose stored responses this answer has made old (RFC 9111 section 4.4).
+    """Return the URLs whose stored responses this response invalidates (RFC 9111 section 4.4).
 
-    A non-error answer to an unsafe method invalidates the target, and the Location and
-    Content-Location that it names if they are on the same host. Empty for anything else.
+    A non-error response to an unsafe method invalidates the target, and the URLs in its Location
+    and Content-Location if they are on the same host. The result is empty for any other response.
     """
     if request.method in (b"GET", b"HEAD", b"OPTIONS", b"TRACE"):
         return ()
@@ -277,7 +279,7 @@ def _same_host_target(request: RequestHead, location: bytes) -> bytes | None:
     base = "http://" + request.host.decode("latin-1") + request.target.decode("latin-1")
     try:
         place = urlsplit(urljoin(base, location.decode("latin-1")))
-    except ValueError:  # "Invalid IPv6 URL" and its like: it names nothing of ours
+    except ValueError:  # such as "Invalid IPv6 URL": it is no URL of this host
         return None
     if place.scheme not in ("http", "https"):
         return None
@@ -289,5 +291,5 @@ def _same_host_target(request: RequestHead, location: bytes) -> bytes | None:
 
 
 def _without_port(authority: str) -> str:
-    # http and https are one site here; other ports are other sites.
+    # http and https are the same site here; other ports are other sites.
     return authority.removesuffix(":80").removesuffix(":443")

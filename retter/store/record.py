@@ -1,7 +1,7 @@
-"""One stored response: what is kept of it, what its head says, what a 304 changes in it.
+"""One stored response: the kept data, the meaning of its head, and its update by a 304.
 
-Pure functions over heads, without a word about where responses are kept (store.py) or what a
-request gets of one (conditional.py). `now` is monotonic seconds.
+This module has only pure functions over heads. store.py keeps the responses; conditional.py decides
+which part of one a request gets. `now` is monotonic seconds.
 """
 
 from collections.abc import Callable
@@ -18,22 +18,22 @@ from retter.http.cache_control import (
 )
 from retter.http.message import Fields, RequestHead, ResponseHead, Soft
 
-# What one stored response costs beside its bytes, measured with tracemalloc over 22,000 to 44,000
-# entries on CPython 3.11 (64 bit): up to 710 for everyone's, 725 for an owner's. It is the record
-# with its numbers, the tuple of variants, the key's places in three or four dictionaries, the
-# body's in two tables, and the headers of the bytes objects.
+# The cost of one stored response in addition to its bytes, measured with tracemalloc over 22,000 to
+# 44,000 entries on CPython 3.11 (64 bit): up to 710 for everyone's, 725 for an owner's. It consists
+# of the record with its numbers, the tuple of variants, the key's entries in three or four
+# dictionaries, the body's entries in two tables, and the headers of the bytes objects.
 ENTRY_OVERHEAD_BYTES: Final = 740
 
 
-# A form's record and its place in the response's own dictionary (counted as above).
+# A form's record and its entry in the response's own dictionary (counted as above).
 FORM_OVERHEAD_BYTES: Final = 320
 
 
-# Before any time.
+# A time that is before all others.
 NEVER: Final = -inf
 
 
-# The name of no coding, under which the decoded form of an encoded response is kept.
+# The name for "no coding". The decoded form of an encoded response is kept under it.
 IDENTITY: Final = b"identity"
 
 
@@ -44,12 +44,12 @@ class Form(NamedTuple):
     body: bytes
 
 
-# By coding: mostly none, else one or two. Tuples, which the garbage collector can leave alone.
+# By coding: usually none, else one or two. The garbage collector can skip tuples.
 Forms = tuple[tuple[bytes, Form], ...]
 
 
 class StoredResponse(NamedTuple):
-    """One stored response. Never changed: a refresh makes another one."""
+    """One stored response. Immutable: a refresh makes another one."""
 
     status: int
     head: bytes  # ResponseHead.stored: no Content-Length, Set-Cookie, Age
@@ -59,49 +59,49 @@ class StoredResponse(NamedTuple):
     last_modified: bytes  # b"" is none
     stored_at: float  # monotonic seconds
     age_s: float  # at stored_at: received Age + response delay (RFC 9111 4.2.3)
-    superseded: bool  # an unsafe method has changed the resource since
-    no_store: bool  # said no-store: memory only, never a disk or a shared store
+    superseded: bool  # an unsafe method has changed the resource later
+    no_store: bool  # it has no-store: memory only, never a disk or a shared store
     age_max_s: float  # not served when older; WITHDRAWN: never
-    variant_key: bytes  # of the request that it answered
+    variant_key: bytes  # variant key of the request that it answered
     vary_names: tuple[bytes, ...]
     vary: bytes  # keyed hash of that request's values of these fields
     received_age_s: int
-    entry_bytes: int  # what it counts in the budget, beside its bodies
-    forms: Forms | None = None  # made so far; None: none, and it is never compressed
-    incomplete: bool = False  # came with a cookie that is not kept: it only hides failures
+    entry_bytes: int  # its cost in the budget, without its bodies
+    forms: Forms | None = None  # made so far; None: it is never compressed
+    incomplete: bool = False  # a cookie of it is not kept: only used during failures
     public: bool = False  # everyone's
-    soft: Soft = (b"", b"", b"")  # what it was made for (variants.py)
+    soft: Soft = (b"", b"", b"")  # language, device and country (variants.py)
     generation: int = 0  # of a rolling session (lineage.py)
     stored_by: int = 0  # the number of the client that added it to others; 0: not known
-    # Who was given this good answer by the application (withdrawals.py): the last client, and when
-    # the last one that is not the same.
+    # The last client to which the application gave this good response (withdrawals.py), and the
+    # last time when it gave it to another client.
     given_to: int = 0
     others_at: float = NEVER  # monotonic seconds
-    asked: int = 0  # what was asked for then (Identity.asked)
+    asked: int = 0  # Identity.asked of that request
 
     def age(self, now: float) -> float:
         """Return the current age in seconds (RFC 9111 section 4.2.3)."""
         return self.age_s + now - self.stored_at
 
     def form(self, coding: bytes) -> Form | None:
-        """Return the form in a coding, if that has been made."""
+        """Return the form in a coding, if it has been made."""
         for made_in, form in self.forms or ():
             if made_in == coding:
                 return form
         return None
 
 
-# In place of an age: the application has taken it back (withdrawals.py). It costs a look-up nothing
-# to find it too old.
+# A value of age_max_s: the application has withdrawn the response (withdrawals.py). A look-up finds
+# it too old, without an additional check.
 WITHDRAWN: Final = -1.0
 
 
-# What is kept of a StoredResponse: the same as a plain tuple. The garbage collector stops looking
-# at plain tuples of bytes and numbers, and never at named ones: a full collection with 100,000
+# A StoredResponse is kept as a plain tuple of its fields. The garbage collector stops scanning
+# plain tuples of bytes and numbers, but never named tuples: so a full collection with 100,000
 # stored responses takes 1 ms instead of 30.
 Record = tuple[Any, ...]
 _place = StoredResponse._fields.index
-STATUS: Final = _place("status")  # places in it, for what is done with every answer
+STATUS: Final = _place("status")  # indices of the fields, for speed
 HEAD: Final = _place("head")
 BODY: Final = _place("body")
 CODING: Final = _place("content_coding")
@@ -142,7 +142,7 @@ class Facts(NamedTuple):
     age_max_s: float
     vary_names: tuple[bytes, ...]
     received_age_s: int
-    any_origin: bool  # says that pages of every origin may read it
+    any_origin: bool  # it allows pages of every origin to read it
 
 
 _FACT_FIELDS: Final = frozenset(
@@ -158,11 +158,11 @@ _FACT_FIELDS: Final = frozenset(
         b"access-control-allow-origin",
     )
 )
-# The coding is not a variant: one representation is kept. The cookies are the owner's; but a shared
-# cache may not say of one that it does not matter (RFC 9111 section 4.1).
+# Accept-Encoding separates no variants: one representation is kept. Cookies belong to the owner.
+# But a shared cache must not ignore Cookie in a Vary (RFC 9111 section 4.1).
 _NOT_VARIED: Final = frozenset((b"accept-encoding", b"cookie"))
 _NOT_VARIED_SHARED: Final = frozenset((b"accept-encoding",))
-# RFC 9111 section 3.2: a 304 never changes these. The rest is about the body that we keep.
+# RFC 9111 section 3.2: a 304 never changes these. Some of them describe the stored body.
 _KEPT_ON_REFRESH: Final = frozenset(
     (
         b"content-length",
@@ -189,7 +189,7 @@ _KEPT_ON_REFRESH: Final = frozenset(
 def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | None:
     """Read the fields of a response; None if it must not be stored (`Vary: *`, many codings).
 
-    `shared` makes its Cache-Control count for how old it may get (RFC 9111 section 4.2.4).
+    With `shared`, its Cache-Control limits the age at which it is served (RFC 9111 section 4.2.4).
     """
     found: dict[bytes, bytes] = {}
     for name, value in [line for line in fields if line[0] in _FACT_FIELDS]:
@@ -227,18 +227,18 @@ def bytes_referred(record: Record) -> int:
     body = record[BODY]
     size = len(body)
     if record[FORMS]:
-        # Where compressing gains nothing, the form is the body itself.
+        # If compression saves nothing, the form is the body itself.
         size += sum(len(form.body) for _, form in record[FORMS] if form.body is not body)
     return size
 
 
 def age_received_s(response: ResponseHead) -> int:
-    """Return the Age that a response came with, in seconds; 0 without a valid one."""
+    """Return the Age of a received response in seconds; 0 without a valid one."""
     return _age_s(response.first(b"age"))
 
 
 def _age_s(value: bytes | None) -> int:
-    # A malformed Age is ignored, of a list the first member counts (RFC 9111 section 5.1).
+    # A malformed Age is ignored. Of a list, the first member counts (RFC 9111 section 5.1).
     if value is None:
         return 0
     return delta_seconds(value.partition(b",")[0].strip(b" \t")) or 0
@@ -247,7 +247,7 @@ def _age_s(value: bytes | None) -> int:
 def vary_names_of(value: bytes, shared: bool) -> tuple[bytes, ...] | None:
     """Return the fields that Vary names and that separate variants, or None for `*`.
 
-    None as well for more names than are looked for.
+    It is also None if there are too many names.
     """
     return None if value.count(b",") >= VARY_NAMES_MAX else _vary_names_of(value, shared)
 
@@ -266,13 +266,13 @@ def validates(request: RequestHead, not_modified: ResponseHead, stored: StoredRe
     if last_modified := not_modified.combined(b"last-modified"):
         return last_modified == stored.last_modified
     if asked := request.combined(b"if-none-match"):
-        return asked == stored.etag  # one tag, so the 304 can mean no other
+        return asked == stored.etag  # only one tag, so the 304 means this one
     asked = request.combined(b"if-modified-since")
     return bool(asked) and asked == stored.last_modified
 
 
 def updated_head(head: bytes, not_modified: ResponseHead) -> bytes:
-    """Return the stored head with the fields of the 304 in place of its own."""
+    """Return the stored head, in which the fields of the 304 replace its own."""
     status_line, *lines = head.split(b"\r\n")[:-1]
     _, *new_lines = not_modified.stored.split(b"\r\n")[:-1]
     news = [line for line in new_lines if _name_of(line) not in _KEPT_ON_REFRESH]
@@ -284,9 +284,9 @@ def updated_head(head: bytes, not_modified: ResponseHead) -> bytes:
 _FRESHNESS: Final = frozenset((b"cache-control", b"expires", b"pragma"))
 
 
-@lru_cache(maxsize=256)  # the pages that visitors with cookies want while the application fails
+@lru_cache(maxsize=256)  # pages that visitors with cookies request while the application fails
 def not_to_be_kept(head: bytes) -> bytes:
-    """Return a stored head for a client that is to ask again (RFC 9111 section 5.2.2.4)."""
+    """Return a stored head that makes the client revalidate it (RFC 9111 section 5.2.2.4)."""
     lines = [line for line in head.split(b"\r\n")[:-1] if _name_of(line) not in _FRESHNESS]
     return b"\r\n".join([*lines, b"Cache-Control: no-cache", b""])
 

@@ -1,11 +1,12 @@
 """Observations about sessions: names that the application sets, values that many people share.
 
-That a cookie has a session's name says little: `session=light` may be a setting. So a name counts
-for sure once the application itself has set it to something that may be a secret, and a value does
-not count any more once it has turned out to be no secret: given to two visitors, or sent by many.
+The name of a session cookie alone proves little: `session=light` may be a setting. So a name counts
+as that of a session for sure when the application itself has set it to a value that may be a
+secret. A value does not count any more if it cannot be a secret: the application has set it for two
+visitors, or many clients send it.
 
-Everything here is bounded, and what is forgotten only makes RETTER more careful. It is kept as long
-as the store. No value is kept, only keyed hashes (owner.py).
+All tables here are bounded. When something is forgotten, RETTER only becomes more careful. The
+observations are kept as long as the store. No value is kept, only keyed hashes (owner.py).
 """
 
 from collections import OrderedDict
@@ -14,22 +15,22 @@ from typing import Final
 from retter.base.client_id import mark_of
 from retter.store.known_sessions import KnownSessions
 
-# A site has some few; a stranger may have many set where the name depends on the host (Drupal).
-# What comes after these is not learnt.
+# A site has only a few. But if the name depends on the host (Drupal), a stranger can cause many to
+# be set. Names beyond this number are not learnt.
 NAMES_LEARNT_MAX: Final = 256
 NAME_BYTES_LEARNT_MAX: Final = 128
 
-# Values that the application has set lately, to see one set twice: two visitors of the same hour
-# mostly get the same flag. 100 bytes each.
+# Values that the application has set recently, to notice a value that is set twice: two visitors in
+# the same hour usually get the same flag. 100 bytes each.
 ISSUED_MAX: Final = 4096
 
-# Sessions whose clients are counted: those seen lately. At most 1 KB each.
+# Sessions whose clients are counted: those used recently. At most 1 KB each.
 WATCHED_MAX: Final = 2048
-# More addresses than that in such a time are many people. One person has home, office and some
-# cells of a mobile network.
+# If a value comes from more addresses than this in that time, many people share it. One person has
+# the addresses of home, office and some cells of a mobile network.
 CLIENTS_MAX: Final = 16
 
-# Values known to be shared. The oldest is forgotten, and noticed again.
+# Values that are known to be shared. If the oldest is forgotten, it is noticed again.
 SHARED_MAX: Final = 1024
 
 
@@ -40,14 +41,14 @@ class SessionsSeen:
 
     def __init__(self) -> None:
         self.names: set[bytes] = set()  # session cookies that the application sets
-        self.shared: dict[bytes, None] = {}  # keyed hashes of what is no session; oldest first
+        self.shared: dict[bytes, None] = {}  # keyed hashes of shared values; oldest first
         self.known = KnownSessions()
         self._issued: OrderedDict[bytes, None] = OrderedDict()
-        # Mostly one client each, whom a set would make 200 bytes larger.
+        # Most sessions have one client. To keep it in a set would take 200 bytes more.
         self._clients: OrderedDict[bytes, int | set[int]] = OrderedDict()
 
     def learn_name(self, name: bytes) -> bool:
-        """Note a name that the application has set; whether it was unknown."""
+        """Note a name that the application has set; return whether it was unknown."""
         if (
             name in self.names
             or len(self.names) >= NAMES_LEARNT_MAX
@@ -58,10 +59,13 @@ class SessionsSeen:
         return True
 
     def issued(self, session: bytes) -> bool:
-        """Note a session begun for a visitor who did not have it; whether it is shared now.
+        """Note a session that was set for a visitor who did not have it.
 
         Args:
-            session: The keyed hash that stands for it as an owner.
+            session: The keyed hash that is the owner for this session.
+
+        Returns:
+            Whether the value is newly known to be shared.
         """
         if session in self._issued:
             return self._share(session)
@@ -71,20 +75,24 @@ class SessionsSeen:
         return False
 
     def all_issued(self) -> list[bytes]:
-        """Return the sessions begun lately: for another process (handover.py)."""
+        """Return the sessions that were begun recently, for another process (handover.py)."""
         return list(self._issued)
 
     def restore_issued(self, session: bytes) -> None:
-        """Know a session that was begun in another process."""
+        """Note a session that was begun in another process."""
         if len(self._issued) < ISSUED_MAX:
             self._issued[session] = None
 
     def used_by(self, session: bytes, client: str) -> bool:
-        """Note who uses a session; whether it is shared now.
+        """Note the client that uses a session.
 
         Args:
-            session: The keyed hash that stands for it as an owner.
-            client: The client's address; of IPv6 its first half counts, which is one household.
+            session: The keyed hash that is the owner for this session.
+            client: The client's address. Of an IPv6 address, only the first half counts, which is
+                one household.
+
+        Returns:
+            Whether the value is newly known to be shared.
         """
         mark = mark_of(client)
         clients = self._clients.get(session)
