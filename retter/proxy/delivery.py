@@ -1,11 +1,11 @@
-"""The second half of an exchange: an answer that is not passed on in one plain step.
+"""The second half of an exchange: a response that is not passed on in one plain step.
 
-It takes over from the exchange when the head has come, at both connections, and lives until the
-application has answered. On the way it may part from its client, who has got a stored response or
-has left: what comes then refreshes the store.
+A delivery takes over from the exchange at both connections when the head has arrived. It exists
+until the application's response is complete. It may detach its client earlier, when the client has
+got a stored response or has left. The rest of the response then refreshes the store.
 
     response_data ... -> finish
-    on the way: request_data, upstream_failed, overdue, sweep, downstream_gone, encoded
+    at any time: request_data, upstream_failed, overdue, sweep, downstream_gone, encoded
 """
 
 from retter.base.errors import (
@@ -44,8 +44,8 @@ from retter.proxy.upstream_connection import Trailers, UpstreamConnection
 from retter.store.record import Record
 from retter.store.store import StoredResponse
 
-# An answer whose client has not taken it for so long, and does not take it now, leaves its place to
-# others: how long it takes is the client's doing, and a few slow readers would keep everybody out.
+# A response frees its slot if the client first stopped reading this long ago and does not read now.
+# Its duration depends on the client only, and a few slow readers would keep all others out.
 SLOW_READER_S = 0.25
 
 _FOREVER = float("inf")
@@ -54,19 +54,19 @@ _NEUTRAL = Outcome.NEUTRAL
 
 
 class Delivery(Work):
-    """An answer on its way: holds the permit, the upstream connection and the client.
+    """A response in transfer: holds the permit, the upstream connection and the client.
 
     Args:
-        entry: Stored for the same request before, to compare the answer with.
-        began_at: When the request came, by the access log's clock.
-        started_at: When it went to the application (monotonic seconds).
-        requested_at: When it was written there (monotonic seconds).
+        entry: The earlier stored response for the same request, to compare the new one with.
+        began_at: When the request arrived, by the access log's clock.
+        started_at: When the request left for the application (monotonic seconds).
+        requested_at: When the request was written to the connection (monotonic seconds).
     """
 
-    deadline = _FOREVER  # of the upstream's next step, monotonic seconds
+    deadline = _FOREVER  # for the application's next step, monotonic seconds
     _done = False
-    _blocked = False  # the client does not take the answer
-    _blocked_since = _FOREVER  # or did not at some time, for the first time
+    _blocked = False  # the client does not read the response
+    _blocked_since = _FOREVER  # when the client first stopped reading
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Delivery(Work):
         self._requested_at = requested_at
         self._outcome = outcome_of(head.status, services.failure_statuses)
         self._relay = ResponseRelay(services, parsed, body, permit, head, self)
-        # Allowed between bytes of the answer.
+        # The longest time allowed between bytes of the response.
         self._silence_s = services.settings.upstream_body_timeout_s
         if parsed.stream or head.event_stream:
             self._silence_s = STREAM_IDLE_S
@@ -120,7 +120,7 @@ class Delivery(Work):
     # -- from the application -----------------------------------------------------------------
 
     def begin(self, body: bytes, complete: bool, trailers: Trailers, now: float) -> None:
-        """Take what came with the head of the body; decide where the body goes."""
+        """Process the part of the body that came with the head; decide where the body goes."""
         services, parsed, relay = self._services, self._parsed, self._relay
         if learn(
             services, parsed, self._permit, relay.head, self._outcome, self._requested_at, now
@@ -129,7 +129,7 @@ class Delivery(Work):
         if self._outcome is not _OK and self._outcome is not _NEUTRAL:
             self._failed(Reason.UPSTREAM_STATUS, now)
         if complete:
-            self._upstream = None  # it is in the pool by now, or works for another exchange
+            self._upstream = None  # it is in the pool, or another exchange already uses it
         else:
             if services.access_log is not None:
                 relay.first_byte_s = took_so_far_s(services, self._began_at)
@@ -141,13 +141,13 @@ class Delivery(Work):
         self._pass_on(relay, body, complete, trailers, now)
 
     def _failed(self, reason: Reason, now: float) -> None:
-        """The response is a failure: send the stored one instead (stale-if-error, RFC 5861 4)."""
+        """The response is a failure: send the stored one (stale-if-error, RFC 5861 section 4)."""
         self._services.goodness.failed(now)
         if self._client is not None and not self._relay.begun:
             self._answer_from_store(reason, now, 502)
 
     def _receive_on(self, relay: ResponseRelay, now: float) -> None:
-        """The body will come in pieces: set its time limit, hold it back or let it through."""
+        """The body will come in pieces: set its time limit, and withhold it or stream it."""
         services, parsed = self._services, self._parsed
         self.deadline = now + self._silence_s
         if relay.head.event_stream:
@@ -157,7 +157,7 @@ class Delivery(Work):
             services.streams[self] = None
             start_waiting(services, now)
             if self._client is None:
-                self.abort_request(now)  # nobody listens any more
+                self.abort_request(now)  # there is no client any more
             return
         if relay.head.content_length > services.settings.store_object_bytes_max:
             relay.drop_copy()
@@ -169,11 +169,11 @@ class Delivery(Work):
             relay.withhold(now, trouble=not closed or services.goodness.failed_lately(now))
 
     def response_data(self, data: bytes, complete: bool, trailers: Trailers, now: float) -> None:
-        """Take a piece of the body."""
+        """Process a piece of the body."""
         relay = self._relay
         self.deadline = now + self._silence_s
         if complete:
-            self._upstream = None  # it is in the pool by now
+            self._upstream = None  # it is in the pool
             if relay.ends_empty(data):
                 relay.drop_copy()
                 if relay.stop_withholding():
@@ -191,14 +191,14 @@ class Delivery(Work):
             self._tell_first_byte(now)
         if self._done:
             return
-        # Nobody wants it: read on so that the application gets done, but not for ever.
+        # Nobody needs the body: read it so that the application can finish, but not without limit.
         if relay.discarded_bytes > self._services.settings.store_object_bytes_max:
             self._read_no_further(now)
         elif complete:
             self._finish(now)
 
     def _judge(self, relay: ResponseRelay, data: bytes, now: float) -> None:
-        """Judge the answer when the last of it has come, before that goes anywhere."""
+        """Judge the response when its last piece has come, before that piece is passed on."""
         services = self._services
         body = relay.whole(data)
         if body is None:
@@ -215,12 +215,15 @@ class Delivery(Work):
             self._failed(Reason.FAILURE_TEXT, now)
 
     def _tell_first_byte(self, now: float) -> None:
-        """The patience for it ends: not while a head alone has come that may be all."""
+        """Report the first byte, which ends the breaker's patience timer.
+
+        A withheld response is not reported: its head may be all that comes.
+        """
         if self._permit.first_byte_at < 0:
             self._services.breaker.first_byte(now, self._permit)
 
     def upstream_blocked(self) -> None:
-        """The application does not read the rest of the request: the client stops sending it."""
+        """The application does not read the request: stop reading it from the client."""
         services = self._services
         self.deadline = services.loop.time() + services.settings.upstream_body_timeout_s
         if self._client is not None:
@@ -233,19 +236,19 @@ class Delivery(Work):
             self._client.resume_body()
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
-        """The connection died, or what came over it was not an answer."""
+        """The connection was lost, or the bytes on it were not a valid response."""
         self._upstream = None
         self._fail(error, now)
 
-    # -- compressing --------------------------------------------------------------------------
+    # -- compression --------------------------------------------------------------------------
 
     def encoding(self) -> None:
-        """A piece of the body is in the thread: the application waits with the next."""
+        """The thread compresses a piece of the body: stop reading from the application."""
         if self._upstream is not None:
             self._upstream.pause_reading()
 
     def encoded(self, data: bytes, complete: bool) -> None:
-        """Send what came out of the thread, or was flushed."""
+        """Send compressed octets from the thread, or flushed ones."""
         if self._client is None:
             return
         self._relay.send_encoded(self._client, data)
@@ -256,7 +259,7 @@ class Delivery(Work):
             self._upstream.resume_reading()
 
     def encoding_failed(self) -> None:
-        """The answer cannot be brought to its end: it must look like one that is cut."""
+        """The response cannot be completed: the client must see that it is truncated."""
         self._log_answer(self._permit.reason)
         self._truncate()
         if not self._done:
@@ -265,7 +268,7 @@ class Delivery(Work):
     # -- from the client ----------------------------------------------------------------------
 
     def request_data(self, data: bytes, now: float) -> None:
-        """Take a piece of the request's body: the answer has come early."""
+        """Forward a piece of the request's body: the response began before it was complete."""
         body, upstream = self._body, self._upstream
         assert body is not None, "where it comes from"
         if upstream is None:
@@ -276,15 +279,15 @@ class Delivery(Work):
         upstream.write(body.framed(data))
 
     def downstream_blocked(self) -> None:
-        """The client does not read: the application's answer waits until it does."""
+        """The client does not read: stop reading the response until it does."""
         self.blocked_since(self._services.loop.time())
         if self._upstream is not None:
             self._upstream.pause_reading()
         self._relay.stop_window()
 
     def blocked_since(self, now: float) -> None:
-        """The client has not read since then."""
-        self.deadline = _FOREVER  # the client's own time limit holds
+        """Note since when the client does not read."""
+        self.deadline = _FOREVER  # the client's own time limit applies
         self._blocked = True
         self._blocked_since = min(self._blocked_since, now)
 
@@ -298,7 +301,7 @@ class Delivery(Work):
             self._upstream.resume_reading()
 
     def downstream_gone(self, now: float) -> None:
-        """The client closed. The application goes on working, so its place stays taken."""
+        """The client has left. The application continues to work, so the slot stays occupied."""
         self._relay.stop_encoding()
         self._log_answer(Reason.CLIENT_GONE)
         counters = self._services.counters
@@ -312,23 +315,23 @@ class Delivery(Work):
         self._detach_client(now)
 
     def _detach_client(self, now: float) -> None:
-        """Nobody waits for the answer any more."""
+        """Detach the client: nobody waits for the response any more."""
         self._client = None
         self._relay.stop_withholding()
         if self._done:
-            return  # all was done but the compressing
+            return  # only the compression was not done yet
         if not self._is_worth_finishing():
             self.abort_request(now)
         else:
-            self.downstream_writable()  # a lost connection resumes whoever waits for it
+            self.downstream_writable()  # the client is lost, so its backpressure ends
 
     def _is_worth_finishing(self) -> bool:
-        """Whether the application can finish its answer without the client."""
+        """Whether the application can finish its response without the client."""
         if self._body is not None and not self._body.complete:
             return False
         return not (self.stream or self.event_stream)
 
-    # -- on the clock ---------------------------------------------------------------------------
+    # -- time limits ----------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         if self._client is not None:
@@ -346,22 +349,22 @@ class Delivery(Work):
             if relay.may_be_streamed(now):
                 self._release(now)
             elif now >= self.started_at + services.settings.upstream_timeout_s:
-                # The breaker's patience does not watch over it: the stored response was not to
-                # spare the application work, or has come later.
+                # The breaker's patience does not limit this wait: the stored response was not for
+                # saving the application work, or was stored later.
                 services.goodness.failed(now)
                 if not self._answer_from_store(Reason.UPSTREAM_TIMEOUT, now, 504):
                     self._release(now)
         elif relay.drips(now) and stale_for_error(services, self._parsed, now) is not None:
-            self.deadline = now  # it hangs: who asks again gets the stored response
+            self.deadline = now  # it hangs: the next request gets the stored response
 
     def _release(self, now: float) -> None:
-        """Send what was held back of the answer, and stream the rest."""
+        """Send the withheld part of the response, and stream the rest."""
         if self._client is not None and self._relay.is_withheld:
             self._relay.release(self._client)
             self._tell_first_byte(now)
 
     def overdue(self, reason: Reason, now: float) -> None:
-        """The patience for it is over: the client gets what is stored."""
+        """The breaker's patience is over: answer with the stored response."""
         services, client = self._services, self._client
         services.goodness.failed(now)
         if client is None or self._relay.begun:
@@ -373,17 +376,17 @@ class Delivery(Work):
             self._stand_in(came, now)
 
     def form_made(self, shown: StoredResponse | None, now: float) -> None:
-        """Answer with what has been decoded for this client, if it still waits."""
+        """Answer with the response decoded for this client, if the client still waits."""
         client = self._client
         if shown is not None and client is not None and not self._relay.begun:
             parsed, reason = self._parsed, Reason.PATIENCE
             answer_with(self._services, client, parsed, shown, reason, now, self._began_at)
             self._stand_in(StandIn.WRITTEN, now)
 
-    # -- what goes wrong ----------------------------------------------------------------------
+    # -- failures -----------------------------------------------------------------------------
 
     def _fail(self, error: UpstreamError, now: float) -> None:
-        """The application has no good answer to this one."""
+        """The application has no valid response to this request."""
         services, client = self._services, self._client
         self._outcome = error.outcome
         services.goodness.failed(now)
@@ -402,7 +405,7 @@ class Delivery(Work):
             self._finish(now)
 
     def broken(self, now: float) -> None:
-        """Our own work on the answer has failed: the client does not wait, nor is a place taken."""
+        """Fail after an internal error: free the client and the slot."""
         self._abort_upstream()
         if not self._done:
             self._fail(InternalError("no memory, or a fault of our own"), now)
@@ -410,7 +413,7 @@ class Delivery(Work):
             self._truncate()
 
     def _truncate(self) -> None:
-        """End the client's connection in the middle of its answer."""
+        """Close the client's connection in the middle of its response."""
         client, self._client = self._client, None
         if client is not None:
             reset = self._relay.ends_with_connection()
@@ -428,7 +431,7 @@ class Delivery(Work):
         return came is not StandIn.NONE
 
     def _stand_in(self, came: StandIn, now: float) -> None:
-        """A stored response has been sent in its place, or will be when it is decoded."""
+        """Detach the client: it has got a stored response, or gets one when that is decoded."""
         if came is StandIn.NONE:
             return
         self._relay.stop_withholding()
@@ -453,7 +456,7 @@ class Delivery(Work):
             upstream.discard()
 
     def _log_answer(self, reason: Reason) -> None:
-        """Note what the application's answer has come to, if a client is there to get it."""
+        """Log the application's response, if a client is there to receive it."""
         services, client, relay = self._services, self._client, self._relay
         if client is not None:
             log_request(
@@ -463,19 +466,19 @@ class Delivery(Work):
             )  # fmt: skip
 
     def _answered(self, now: float) -> None:
-        """The client has its answer and is free for its next request."""
+        """Detach the client: it has its response and is free for its next request."""
         if self._relay.is_encoding() and self._client is not None:
-            return  # when the last of it is compressed
+            return  # called again when the last piece is compressed
         client, self._client = self._client, None
         if self._done:
             self._relay.forget_encoder()  # they refer to each other
         if self._upstream is not None and self.deadline == _FOREVER:
-            self.downstream_writable()  # nobody waits for this client any more
+            self.downstream_writable()  # the client's backpressure ends
         if client is not None:
             client.exchange_done(now)
 
     def _finish(self, now: float) -> None:
-        """Report the permit, store the answer, let the client and the next in the queue go on."""
+        """Report the permit, store the response, and let the client and the queue continue."""
         assert not self._done, "a delivery ends once"
         services, permit, relay = self._services, self._permit, self._relay
         if relay.begun and not relay.is_encoding():

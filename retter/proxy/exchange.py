@@ -1,20 +1,19 @@
-"""One request at the application, from the decision to the head of the answer.
+"""One request at the application, from the decision to the head of the response.
 
-`begin` asks the breaker and carries the decision out. A request that is answered from the store or
-refused ends right there; one that is forwarded becomes an Exchange, whose methods stand in the
-order in which they are called:
+`begin` asks the breaker and carries out its decision. A request that is answered from the store or
+refused ends there. A request that is forwarded becomes an Exchange. The methods of Exchange are in
+the order of their calls:
 
     begin -> Exchange.wait | Exchange.forward
           -> upstream_ready -> response_whole | response_head -> Delivery | upgraded -> Tunnel
-    on the way: request_data, connect_failed, upstream_failed, overdue, sweep, downstream_gone
+    at any time: request_data, connect_failed, upstream_failed, overdue, sweep, downstream_gone
 
-An answer that arrives in one piece is passed on here. Any other is handed to a Delivery
-(delivery.py) as soon as its head has come, and an upgraded connection to a Tunnel (tunnel.py).
+A response that arrives in one piece is passed on here. Any other response is passed to a Delivery
+(delivery.py) as soon as its head has arrived, and an upgraded connection to a Tunnel (tunnel.py).
 
-The client and the exchange part company in one way only, `_answered`: the client has its answer
-(from the application or from the store) and is free for its next request, while the exchange may
-live on until the application has answered, because only then is its place free again. What comes
-then refreshes the store.
+`_answered` detaches the client from the exchange: the client has its response (from the application
+or from the store) and is free for its next request. The exchange may continue until the application
+has responded, because only then is its slot free again. That response refreshes the store.
 """
 
 from enum import Enum, auto
@@ -72,13 +71,13 @@ from retter.store.store import StoredResponse
 class Stage(Enum):
     """How far an exchange has come."""
 
-    QUEUED = auto()  # waits for a place (breaker)
+    QUEUED = auto()  # waits for a slot (breaker)
     CONNECTING = auto()  # waits for a connection (pool)
     SENT = auto()  # waits for the response head
-    DONE = auto()  # or taken over by a Delivery or a Tunnel
+    DONE = auto()  # complete, or taken over by a Delivery or a Tunnel
 
 
-# Looked up once: an Enum member's attribute access costs three times a global's.
+# Looked up once: reading an attribute of an Enum costs three times as much as reading a global.
 _DONE = Stage.DONE
 _QUEUED = Stage.QUEUED
 _CONNECTING = Stage.CONNECTING
@@ -104,11 +103,11 @@ def begin(
     *,
     looked: bool = False,
 ) -> "Exchange | None":
-    """Decide what becomes of a request and do it; None if it has been answered already.
+    """Decide how to handle a request, and do it; None if it has been answered already.
 
     Args:
-        body: It is complete, unless it is passed on as it comes.
-        looked: What a disk has of it has been read.
+        body: The request's body. It is complete, unless it is forwarded while it arrives.
+        looked: The stored responses for the request have been read from the disk.
     """
     identity = parsed.identity
     if (
@@ -118,7 +117,7 @@ def begin(
         and waits_for_disk(services, client, parsed)
     ):
         return None
-    entry = services.store.find(identity, parsed.head, now)  # as entry_to_spare, without its call
+    entry = services.store.find(identity, parsed.head, now)  # entry_to_spare, inlined
     if entry is not None and entry[CODING]:
         entry = if_readable(services, parsed, entry)
     kind = parsed.kind
@@ -139,7 +138,7 @@ def begin(
             now, kind, identity.route, identity.key, entry is not None, number
         )
     if decision is None:
-        asker = None  # is found out when there may be too little for all
+        asker = None  # determined only if there may not be enough slots for all requests
         if breaker.wants_asker(entry is not None):
             asker = services.turns.asker_of(forwarding, parsed, number, now, entry is not None)
         age_s: float | None = None if entry is None else now - entry[STORED_AT]
@@ -160,8 +159,8 @@ def begin(
                 if body is not None:
                     body.release()
                 raise
-            # For want of memory, say. The client does not know of the exchange yet, so nobody else
-            # could end it and give its place back.
+            # For example, a lack of memory. The client does not refer to the exchange yet, so
+            # nothing else could end the exchange and free its slot.
             report(services.loop, "a request could not begin", error)
             exchange.broken(now)
         return exchange if exchange.stage is not _DONE else None
@@ -183,7 +182,7 @@ def _answer_without(
     now: float,
     body: RequestBody | None,
 ) -> None:
-    """Carry out the decision not to ask the application: the stored response, or a 503."""
+    """Answer without the application: with the stored response, or with a 503."""
     stored = stored_for_rejected(services, parsed, entry, now)
     if stored is not None:
         shown: StoredResponse | None = stored
@@ -210,18 +209,18 @@ def _answer_without(
 class Exchange(Work):
     """A forwarded request: holds the permit, the upstream connection and the client.
 
-    What most exchanges never look at stands on the class: it costs nothing to set up, and three
-    times as much to read.
+    The defaults that most exchanges never read are class attributes: they cost nothing to set up,
+    and three times as much to read.
 
     Attributes:
-        awaited: Whether it is an event stream that has not begun.
+        awaited: PROVEN or ON_CREDIT for an event stream that has not begun, else NOT_AWAITED.
     """
 
-    deadline = _FOREVER  # of the upstream's next step, monotonic seconds
+    deadline = _FOREVER  # for the application's next step, monotonic seconds
     _upstream: UpstreamConnection | None = None
     _retried = False
-    _unsent = False  # the connection was lost before the request went
-    _blocked_since = _FOREVER  # the client does not take even a 1xx
+    _unsent = False  # the connection was lost before the request was sent
+    _blocked_since = _FOREVER  # since when the client does not read, not even a 1xx
 
     def __init__(
         self,
@@ -237,11 +236,11 @@ class Exchange(Work):
     ) -> None:
         self.awaited = awaited
         self._services = services
-        self._client: Client | None = client  # None: we ask ourselves
+        self._client: Client | None = client  # None: a request of RETTER's own
         self._forwarding = forwarding
         self._parsed = parsed
         self._permit = permit
-        self._entry = entry  # stored before, to compare the answer with
+        self._entry = entry  # the earlier stored response, to compare with
         permit.holder = self
         self.stage = _QUEUED
         self._began_at = self.started_at = self._requested_at = now
@@ -264,7 +263,7 @@ class Exchange(Work):
     # -- the request ------------------------------------------------------------------------
 
     def forward(self, now: float) -> None:
-        """Go to the application: the permit counts from here."""
+        """Start the way to the application: from now on the permit counts as in flight."""
         services = self._services
         services.breaker.started(now, self._permit)
         self.started_at = self._requested_at = now
@@ -275,7 +274,8 @@ class Exchange(Work):
         else:
             services.exchanges[self] = None
         parsed = self._parsed
-        # What is asked again where the application has just closed (upstream_failed) needs no look.
+        # A request that is retried if the application has just closed the connection
+        # (upstream_failed) needs no check for unread bytes.
         look = parsed.kind is not _GET or parsed.head.framing is not _NO_BODY
         if services.bound.clients:
             who = self._forwarding.client_of(parsed.head)
@@ -286,7 +286,7 @@ class Exchange(Work):
         services.pool.acquire(self, now, look=look)
 
     def _bind(self, connection: UpstreamConnection) -> None:
-        """The connection is this client's alone from here on, and nothing of it is stored."""
+        """Reserve the connection for this client from now on, and store none of its responses."""
         who = self._forwarding.client_of(self._parsed.head)
         self._services.bound.bind(self._client, who, connection)
         self._parsed = self._parsed.identified_as(self._parsed.identity.kept_out())
@@ -296,11 +296,11 @@ class Exchange(Work):
         self._parsed = self._parsed.identified_as(self._parsed.identity.not_stored())
 
     def wants_upstream(self) -> bool:
-        """Whether a connection that has just been dialled is still of use."""
+        """Whether the exchange still needs the connection that has just been made."""
         return self.stage is _CONNECTING
 
     def upstream_ready(self, connection: UpstreamConnection, now: float) -> None:
-        """Send what there is of the request."""
+        """Send the part of the request that has arrived."""
         parsed, body = self._parsed, self._body
         request = parsed.head
         self._upstream = connection
@@ -312,20 +312,20 @@ class Exchange(Work):
             data = self._services.compression.weakened.restored(data)
         if body is None:
             connection.request_complete = True
-            # As `_await_first_byte`, without its two calls for a usual GET.
+            # A short form of `_await_first_byte`, which saves two calls for a usual GET.
             self.deadline = now + self._services.settings.upstream_timeout_s
             if parsed.kind is not _GET or self.awaited:
                 self._await_first_byte(now)
             connection.send(self, request.method, data)
             return
         if body.continued:
-            data = without_expectation(data)  # it has been met
+            data = without_expectation(data)  # it has been fulfilled
         data += body.take(again=connection.reused and not self._retried)
         complete = connection.request_complete = body.complete
         if complete:
             self._await_first_byte(now)
         elif self._client is not None:
-            self._client.resume_body()  # before the write, which may pause it at once
+            self._client.resume_body()  # before the write, which may pause reading again at once
         connection.send(self, request.method, data)
         self._unsent = connection.is_closing()
 
@@ -346,14 +346,17 @@ class Exchange(Work):
         return self._body is None or self._body.complete
 
     def _await_first_byte(self, now: float) -> None:
-        """Limit the wait for the answer; the client's limits hold until its request is complete."""
+        """Limit the wait for the response, once the request is complete.
+
+        Until then the time limits of the client apply.
+        """
         self.deadline = _FOREVER
         if self._request_complete():
             wait_s = first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
             self.deadline = now + wait_s
 
     def upstream_blocked(self) -> None:
-        """The application does not read: the client stops sending until it does."""
+        """The application does not read: stop reading the request from the client until it does."""
         self.deadline = self._services.loop.time() + self._services.settings.upstream_body_timeout_s
         if self._client is not None:
             self._client.pause_body()
@@ -364,18 +367,18 @@ class Exchange(Work):
         if self._client is not None:
             self._client.resume_body()
 
-    # -- the answer -------------------------------------------------------------------------
+    # -- the response -----------------------------------------------------------------------
 
     def response_informational(self, head: ResponseHead) -> None:
-        """Pass a 1xx on (RFC 9110 section 15.2); HTTP/1.0 does not know them."""
+        """Forward a 1xx (RFC 9110 section 15.2), but not to an HTTP/1.0 client."""
         if self._client is not None and self._parsed.head.http11:
             self._client.out.write(head.forward + b"\r\n")
 
     def response_whole(self, head: ResponseHead, body: bytes, now: float) -> None:
-        """Take a plain answer that arrived in one piece: the short way through `response_head`.
+        """Process a plain response that arrived in one piece: a short form of `response_head`.
 
-        Nearly all answers of a healthy application are of this kind, but for HEAD. It saves a page
-        800 of 2,600 instructions, and a form 900 of 3,400.
+        Nearly all responses of a healthy application are of this kind, except those to HEAD. This
+        saves 800 of 2,600 instructions for a page, and 900 of 3,400 for a form.
         """
         services, client, parsed = self._services, self._client, self._parsed
         identity = parsed.identity
@@ -432,7 +435,7 @@ class Exchange(Work):
                 )  # fmt: skip
             except MemoryError:
                 free_memory(services)
-        withdrawals = services.withdrawals  # as in learning.py, without a call
+        withdrawals = services.withdrawals  # as in learning.py, inlined
         withdrawals.confirmed += permit.has_stored
         if withdrawals.clients:
             withdrawals.answered_well(permit.client)
@@ -443,7 +446,7 @@ class Exchange(Work):
     def response_head(
         self, head: ResponseHead, body: bytes, complete: bool, trailers: Trailers, now: float
     ) -> None:
-        """Take the head and what came with it of the body: a delivery takes over."""
+        """Process the head and the part of the body that came with it: a delivery takes over."""
         services, upstream, client = self._services, self._upstream, self._client
         assert upstream is not None, "where it comes from"
         if head.status == 401 and upstream.bound:
@@ -464,12 +467,13 @@ class Exchange(Work):
         try:
             delivery.begin(body, complete, trailers, now)
         except Exception:
-            # A fault of ours. The connection knows of the exchange alone.
+            # An internal error. The connection would report it to the exchange and not to the
+            # delivery.
             delivery.broken(now)
             raise
 
     def _leave(self) -> None:
-        """Another has the permit, the client and the connection from here on."""
+        """Give up the permit, the client and the connection: another object takes them over."""
         if self._body is not None:
             self._body.release()  # it is not sent again
         if self.awaited:
@@ -482,13 +486,13 @@ class Exchange(Work):
         self._services.streams.pop(self, None)
 
     def upgraded(self, head: ResponseHead, data: bytes, now: float) -> None:
-        """After a 101 bytes go both ways (RFC 9110 section 7.8): a tunnel takes over."""
-        from retter.proxy.tunnel import check_upgrade, open_tunnel  # not needed by most
+        """After a 101, bytes flow in both directions (RFC 9110 section 7.8): start a tunnel."""
+        from retter.proxy.tunnel import check_upgrade, open_tunnel  # most processes do not need it
 
         services, client, upstream = self._services, self._client, self._upstream
         parsed, permit = self._parsed, self._permit
         if client is None or upstream is None:
-            self.abort_request(now)  # who wanted the tunnel has left
+            self.abort_request(now)  # the client that asked for the tunnel has left
             return
         check_upgrade(parsed, self._body)
         self._leave()
@@ -498,10 +502,10 @@ class Exchange(Work):
     # -- backpressure -------------------------------------------------------------------------
 
     def downstream_blocked(self) -> None:
-        """The client does not read, not even a 1xx: the answer waits until it does."""
+        """The client does not read, not even a 1xx: stop reading the response until it does."""
         if self._upstream is not None:
             self._upstream.pause_reading()
-        self.deadline = _FOREVER  # the client's own time limit holds
+        self.deadline = _FOREVER  # the client's own time limit applies
         self._blocked_since = self._services.loop.time()
 
     def downstream_writable(self) -> None:
@@ -510,10 +514,13 @@ class Exchange(Work):
         if self._upstream is not None:
             self._upstream.resume_reading()
 
-    # -- what goes wrong ----------------------------------------------------------------------
+    # -- failures -----------------------------------------------------------------------------
 
     def connect_failed(self, error: UpstreamError, now: float, *, held: bool = False) -> None:
-        """No connection: the stored response at once, else hold on for a restart, once."""
+        """There is no connection: answer from the store at once.
+
+        Without a stored response, wait once for a restart of the application if it refused.
+        """
         if self.stage is not _CONNECTING:
             return
         if isinstance(error, ConnectRefused) and self._client is not None and not held:
@@ -524,7 +531,7 @@ class Exchange(Work):
         self._fail(error, now)
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
-        """The connection died, or what came over it was not an answer."""
+        """The connection was lost, or the bytes on it were not a valid response."""
         connection, self._upstream = self._upstream, None
         if (
             isinstance(error, UpstreamReset)
@@ -534,14 +541,14 @@ class Exchange(Work):
         ):
             self._retried = True
             self.stage = _CONNECTING
-            self.deadline = _FOREVER  # dialling and holding have time limits of their own
+            self.deadline = _FOREVER  # connecting and waiting have their own time limits
             self._services.counters.retries += 1
             self._services.pool.acquire(self, now, fresh=True)
             return
         self._fail(error, now)
 
     def _fail(self, error: UpstreamError, now: float) -> None:
-        """The application has no good answer to this one."""
+        """The application has no valid response to this request."""
         services = self._services
         services.goodness.failed(now)
         services.counters.upstream_errors[error.reason] += 1
@@ -575,7 +582,7 @@ class Exchange(Work):
                 self._answered(now)
 
     def form_made(self, shown: StoredResponse | None, now: float) -> None:
-        """Answer with what has been decoded for this client, if it still waits."""
+        """Answer with the response decoded for this client, if the client still waits."""
         client = self._client
         if shown is not None and client is not None:
             parsed, reason = self._parsed, Reason.PATIENCE
@@ -591,7 +598,7 @@ class Exchange(Work):
         self._detach_client(now)
 
     def _detach_client(self, now: float) -> None:
-        """Nobody waits for the answer any more."""
+        """Detach the client: nobody waits for the response any more."""
         self._client = None
         if self.stage is _DONE:
             return
@@ -604,7 +611,7 @@ class Exchange(Work):
         elif not self._request_complete() or self._parsed.stream or self.awaited:
             self.abort_request(now)
         elif self.deadline == _FOREVER:
-            self.downstream_writable()  # a lost connection resumes whoever waits for it
+            self.downstream_writable()  # the client is lost, so its backpressure ends
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -620,7 +627,10 @@ class Exchange(Work):
     def _answer_failure(
         self, reason: Reason, now: float, status: int, retry_after_s: float = 0.0
     ) -> None:
-        """Answer from the store, else with that error: then the client is free with the end."""
+        """Answer from the store, else with the error.
+
+        After the error, the client is free when the exchange has finished.
+        """
         client = self._client
         if client is None:
             return
@@ -634,15 +644,15 @@ class Exchange(Work):
             self._answered(now)
 
     def _answered(self, now: float) -> None:
-        """The client has its answer and is free for its next request."""
+        """Detach the client: it has its response and is free for its next request."""
         client, self._client = self._client, None
         if self._upstream is not None and self.deadline == _FOREVER:
-            self.downstream_writable()  # nobody waits for this client any more
+            self.downstream_writable()  # the client's backpressure ends
         if client is not None:
             client.exchange_done(now)
 
     def _finish(self, outcome: Outcome, now: float) -> None:
-        """Report the permit, let the client and the next in the queue go on."""
+        """Report the permit, and let the client and the next queued request continue."""
         assert self.stage is not _DONE, "an exchange ends once"
         services, permit, client = self._services, self._permit, self._client
         queued = self.stage is _QUEUED

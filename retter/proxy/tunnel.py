@@ -1,7 +1,8 @@
-"""A tunnel: after a 101, bytes go both ways until both sides have ended (RFC 9110 section 7.8).
+"""A tunnel: after a 101, bytes flow in both directions (RFC 9110 section 7.8).
 
-It takes the place of the exchange at both connections: each hands it what arrives, tells it when
-the other side has to wait, and when it has ended. It holds no place at the application.
+The tunnel ends when both sides have closed their sending direction. It replaces the exchange at
+both connections. Each connection passes it the bytes that arrive, and reports backpressure and the
+end. A tunnel occupies none of the application's slots.
 """
 
 from retter.base.errors import Outcome, UpstreamError, UpstreamMalformed
@@ -21,12 +22,12 @@ _FOREVER = float("inf")
 
 
 def check_upgrade(parsed: ParsedRequest, body: RequestBody | None) -> None:
-    """Check that a 101 answers a request for an upgrade that has been sent whole.
+    """Check that a 101 answers an upgrade request whose body has been received completely.
 
-    A request's body comes before the first byte of the new protocol (RFC 9110 section 7.8).
+    The request's body comes before the first byte of the new protocol (RFC 9110 section 7.8).
 
     Raises:
-        UpstreamMalformed: It does not.
+        UpstreamMalformed: The request asked for no upgrade, or its body is incomplete.
     """
     if not parsed.head.upgrade or (body is not None and not body.complete):
         raise UpstreamMalformed("a 101 that was not asked for")
@@ -43,10 +44,11 @@ def open_tunnel(
     began_at: float,
     now: float,
 ) -> None:
-    """Send a 101 and what came behind it, and let a tunnel take over.
+    """Send a 101 and the bytes that came after it, and let a tunnel take over.
 
     Args:
-        began_at: When the request came, by the access log's clock.
+        data: The bytes that came after the head of the 101.
+        began_at: When the request arrived, by the access log's clock.
     """
     services.breaker.first_byte(now, permit)
     services.breaker.detach(now, permit)
@@ -59,11 +61,11 @@ def open_tunnel(
 
 
 class Tunnel:
-    """Two connections that pass on what they receive.
+    """Two connections, each of which sends the bytes that the other receives.
 
     Args:
-        permit: Detached from the circuit breaker already; reported when the tunnel ends.
-        began_at: When the request came, by the access log's clock.
+        permit: Already detached from the circuit breaker; reported when the tunnel ends.
+        began_at: When the request arrived, by the access log's clock.
     """
 
     def __init__(
@@ -83,31 +85,31 @@ class Tunnel:
         self._permit = permit
         self._began_at = began_at
         self._half_closed = False  # one direction has ended
-        self._silence_s = STREAM_IDLE_S  # allowed between bytes
+        self._silence_s = STREAM_IDLE_S  # the longest time allowed between bytes
         self._deadline = now + STREAM_IDLE_S
         services.streams[self] = None
 
     # -- the application's side ---------------------------------------------------------------
 
     def upstream_data(self, data: bytes, now: float) -> None:
-        """Bytes from the application."""
+        """Forward bytes from the application to the client."""
         self._deadline = now + self._silence_s
         if self._client is not None:
             self._client.out.write(data)
 
     def upstream_eof(self, now: float) -> None:
-        """The application sends no more."""
+        """The application has closed its sending direction."""
         if self._client is not None:
             self._client.out.write_eof()
         self._end_direction(now)
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
-        """The application's connection is lost."""
+        """The connection to the application is lost."""
         self._upstream = None
         self._end(self._permit.reason, now)
 
     def upstream_blocked(self) -> None:
-        """The application does not read: the client stops sending until it does."""
+        """The application does not read: stop reading from the client until it does."""
         settings = self._services.settings
         self._deadline = self._services.loop.time() + settings.upstream_body_timeout_s
         if self._client is not None:
@@ -122,27 +124,27 @@ class Tunnel:
     # -- the client's side --------------------------------------------------------------------
 
     def client_data(self, data: bytes, now: float) -> None:
-        """Bytes from the client."""
+        """Forward bytes from the client to the application."""
         self._deadline = now + self._silence_s
         if self._upstream is not None:
             self._upstream.write(data)
 
     def client_eof(self, now: float) -> None:
-        """The client sends no more."""
+        """The client has closed its sending direction."""
         if self._upstream is not None:
             self._upstream.write_eof()
         self._end_direction(now)
 
     def client_gone(self, now: float) -> None:
-        """The client's connection is lost."""
+        """The connection to the client is lost."""
         self._services.counters.clients_gone += 1
         self._end(Reason.CLIENT_GONE, now)
 
     def downstream_blocked(self) -> None:
-        """The client does not read: the application stops sending until it does."""
+        """The client does not read: stop reading from the application until it does."""
         if self._upstream is not None:
             self._upstream.pause_reading()
-        self._deadline = _FOREVER  # the client's own time limit holds
+        self._deadline = _FOREVER  # the client's own time limit applies
 
     def downstream_writable(self) -> None:
         """The client reads again."""
@@ -153,17 +155,17 @@ class Tunnel:
     # -- the end ------------------------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
-        """End a tunnel that has been silent for too long. Called about once a second."""
+        """End the tunnel if it has been silent for too long. Called about once a second."""
         if now >= self._deadline:
             self._services.counters.upstream_errors[Reason.UPSTREAM_TIMEOUT] += 1
             self._end(Reason.UPSTREAM_TIMEOUT, now, cut=True)
 
     def abort_request(self, now: float) -> None:
-        """RETTER ends."""
+        """End the tunnel: RETTER shuts down."""
         self._end(self._permit.reason, now)
 
     def _end_direction(self, now: float) -> None:
-        """Go on with the other direction if it is still open, but not for long in silence."""
+        """Keep the other direction open if it is, with a shorter limit on silence."""
         if self._half_closed:
             self._end(self._permit.reason, now)
             return
@@ -172,7 +174,7 @@ class Tunnel:
         self._deadline = now + self._silence_s
 
     def _end(self, reason: Reason, now: float, *, cut: bool = False) -> None:
-        """Close both sides: what has been written to them is still delivered, unless `cut`."""
+        """Close both connections. Bytes written to them are still delivered, unless `cut`."""
         client, self._client = self._client, None
         upstream, self._upstream = self._upstream, None
         if upstream is not None:
