@@ -1,8 +1,8 @@
-"""One client connection: bytes in, answers back in order.
+"""One client connection: it receives bytes and returns responses in order.
 
-It knows the client's time limits and how a connection ends. Its requests are ClientRequests'
-(client_requests.py), what is written to it ClientWriter's (client_writer.py), and what becomes of a
-request is `exchange.begin`'s to decide.
+The connection implements the time limits of the client and the ways in which a connection ends.
+ClientRequests (client_requests.py) reads the requests, ClientWriter (client_writer.py) writes the
+responses, and `exchange.begin` decides how each request is handled.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from retter.proxy.services import Services
 
 _FOREVER = float("inf")
 
-# struct linger: on, 0 s. What is not sent yet is dropped, and the peer is told (tcp(7), SO_LINGER).
+# struct linger: on, 0 s. Unsent bytes are dropped, and the peer gets a RST (tcp(7), SO_LINGER).
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _NO_BODY = Framing.NONE
 _KEEP = Persistence.KEEP
@@ -46,13 +46,14 @@ _CLOSED = Phase.CLOSED
 
 
 class DownstreamConnection(Requester):
-    """A server-side HTTP/1.1 connection: an asyncio.Protocol in all but its base class.
+    """A server-side HTTP/1.1 connection.
 
-    With that base the compiler could not lay its attributes out (setup.py).
+    It implements asyncio.Protocol without deriving from it: with that base class the compiler could
+    not lay out its attributes (setup.py).
 
     Args:
-        proto: b"http" or b"https": what the client has used.
-        peer: The client's address as a PROXY protocol header tells it; None: the connection's.
+        proto: The scheme that the client used: b"http" or b"https".
+        peer: The client's address from a PROXY protocol header; None: the connection's address.
     """
 
     __slots__ = (
@@ -78,8 +79,8 @@ class DownstreamConnection(Requester):
         self.phase = _OPEN
         self.work: Work | None = None
         self.body: RequestBody | None = None
-        self._tunnel: TunnelClientSide | None = None  # takes what comes in place of the work
-        self._leftover: Leftover | None = None  # what comes while lingering
+        self._tunnel: TunnelClientSide | None = None  # receives the bytes instead of `work`
+        self._leftover: Leftover | None = None  # the data received while lingering
         self.last = False
         self.sends_no_more = False
         self.paused = False
@@ -92,14 +93,14 @@ class DownstreamConnection(Requester):
         self.requests: ClientRequests
         self._memo: HeadMemo[ParsedRequest]
 
-    # -- what its work asks for -------------------------------------------------------------
+    # -- called by the work -----------------------------------------------------------------
 
     def begin_answer(self, request: RequestHead) -> Persistence:
-        """Decide whether the connection persists after this answer, whose head is about to go."""
+        """Decide whether the connection persists; called just before a response head is written."""
         if (
             not request.keep_alive
             or self.last
-            # What was read is answered: so a client that pipelines loses nothing.
+            # Requests that were read are answered, so that a pipelining client loses none.
             or (self._services.draining and self.requests.buffer is None)
         ):
             self.last = True
@@ -107,19 +108,19 @@ class DownstreamConnection(Requester):
         return _KEEP if request.http11 else _KEEP_HTTP10
 
     def close_after_answer(self) -> None:
-        """The present answer is the connection's last."""
+        """Make the present response the last one of the connection."""
         self.last = True
 
     def pause_body(self) -> None:
-        """Stop reading: the application does not take the body."""
+        """Stop reading: the application does not accept more of the body."""
         if not self.paused and self.phase is not _CLOSED:
             self.paused = True
             self.out.transport.pause_reading()
-            if self.out.backlog is None:  # else its time to take what is written goes on running
+            if self.out.backlog is None:  # else the write timeout continues
                 self.deadline = _FOREVER
 
     def resume_body(self) -> None:
-        """Read again."""
+        """Resume reading."""
         if self.paused and self.phase is not _CLOSED:
             self.paused = False
             self.out.transport.resume_reading()
@@ -127,11 +128,11 @@ class DownstreamConnection(Requester):
                 self.requests.await_body(self, self.body, self._loop.time())
 
     def hand_over(self, work: Work) -> None:
-        """Another works on the request from here on."""
+        """Pass the rest of the request's work to another object."""
         self.work = work
 
     def exchange_done(self, now: float) -> None:
-        """The answer is complete: on to the next request, or close."""
+        """The response is complete: continue with the next request, or close."""
         self.work = None
         if self.phase is _CLOSED:
             return
@@ -140,13 +141,13 @@ class DownstreamConnection(Requester):
         if self.last or self.body is not None:
             self.end()
             return
-        if self.out.backlog is None:  # else it has still to take what is written
+        if self.out.backlog is None:  # else the write timeout applies
             self.deadline = now + self._services.settings.keep_alive_s
         if self.paused or self.requests.buffer is not None:
             self._go_on(now)
 
     def begin_again(self, parsed: ParsedRequest, now: float) -> None:
-        """The disk has been read for a request without a body: decide about it."""
+        """Decide about a request without a body, now that the disk has been read for it."""
         self.phase = _OPEN
         exchange = self.work = begin(self._services, self, parsed, now, looked=True)
         if exchange is not None:
@@ -159,7 +160,7 @@ class DownstreamConnection(Requester):
         return self.phase is _DECODING
 
     def await_form(self) -> None:
-        """The answer comes when a stored response is read, or decoded; no requests until then."""
+        """Begin no request until a stored response has been read or decoded for this one."""
         self.work = None
         self.phase = _DECODING
         self.deadline = _FOREVER
@@ -170,23 +171,23 @@ class DownstreamConnection(Requester):
         return self.phase is _CLOSED
 
     def _go_on(self, now: float) -> None:
-        """Read on, beginning with what was read ahead."""
+        """Continue to read, beginning with the bytes that were read ahead."""
         self.resume_body()
         self.requests.go_on(self, now)
 
     def begin_tunnel(self, tunnel: TunnelClientSide, now: float) -> None:
-        """Hand all that comes from here on to the tunnel."""
+        """Pass all bytes received from now on to the tunnel."""
         self.work = None
         self._tunnel = tunnel
         self.phase = Phase.TUNNEL
         if self.out.backlog is None:
             self.deadline = _FOREVER
-        self.resume_body()  # before the write, which may pause it at once
+        self.resume_body()  # before the write, which may pause reading again at once
         if data := self.requests.take_rest():
             tunnel.client_data(data, now)
 
     def close(self) -> None:
-        """Close when everything written has been sent."""
+        """Close when all written bytes have been sent."""
         self.work = self._tunnel = self.body = None
         if self.phase is not _CLOSED:
             self.phase = _CLOSED
@@ -195,14 +196,18 @@ class DownstreamConnection(Requester):
             self.out.transport.close()
 
     def abort(self) -> None:
-        """Close at once; what the client has got so far is all there is."""
+        """Close at once and drop the bytes that are not yet sent."""
         self.work = self._tunnel = self.body = None
         self.phase = _CLOSED
         self.out.open = False
         self.out.transport.abort()
 
     def close_midway(self, *, reset: bool) -> None:
-        """Close in the middle of an answer; `reset` if nothing else tells that it is cut."""
+        """Close in the middle of a response.
+
+        Args:
+            reset: Reset the connection, because nothing else shows that the response is truncated.
+        """
         if reset:
             sock = self.out.transport.get_extra_info("socket")
             if sock is not None:
@@ -215,10 +220,10 @@ class DownstreamConnection(Requester):
         return self.work is None and self.requests.buffer is None and self.phase is _OPEN
 
     def waits_since(self) -> float:
-        """Return since when it waits for its client (monotonic seconds).
+        """Return since when the connection waits for its client (monotonic seconds).
 
-        That is for it to ask, to send a body, to take an answer, or to close after its last one.
-        Infinity while the client has done its part.
+        It waits for a request, for a body, until the client reads a response, or until the client
+        closes after the last response. Infinity if it does not wait for the client.
         """
         settings = self._services.settings
         if self.phase is _LINGERING and self.out.backlog is None:
@@ -241,7 +246,7 @@ class DownstreamConnection(Requester):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         services = self._services
-        transport = cast("asyncio.Transport", transport)  # uvloop's is none
+        transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
         self.out = ClientWriter(transport, services.counters.traffic)
         named = self._peer_in_header
         self.peer = peer_name(transport.get_extra_info("peername")) if named is None else named
@@ -274,8 +279,8 @@ class DownstreamConnection(Requester):
                 and self.out.backlog is None
                 and self.requests.buffer is None
             ):
-                # A known head and nothing else: what `requests.receive` would come to, without
-                # looking for the end of the head (saves 0.7 of 4 us when the store answers).
+                # A known head and nothing else: a short form of `requests.receive`, which does not
+                # search for the end of the head (saves 0.7 of 4 us for a response from the store).
                 self.requests.begin(self, parsed, now)
                 return
             if self.phase is _OPEN:
@@ -296,24 +301,24 @@ class DownstreamConnection(Requester):
     def eof_received(self) -> bool:
         transport = self.out.transport
         if not transport.can_write_eof():
-            return False  # over TLS both sides are closed together
-        # A client may close its sending side and wait for its answer (RFC 9112 section 9.6).
+            return False  # over TLS both directions are closed together
+        # A client may close its sending direction and wait for its response (RFC 9112 section 9.6).
         if self._tunnel is not None:
             self._tunnel.client_eof(self._loop.time())
             return True
         if self.work is not None and self.work.event_stream:
-            return False  # nobody says no more and listens on: a page has been closed
+            return False  # a half-close is unlikely here: the user has closed the page
         if self.out.writes_slices:
-            self.sends_no_more = True  # what is stored for it is still written
+            self.sends_no_more = True  # the stored response is still written
             self.last = self.last or self.requests.buffer is None
             return True
         if self.body is not None or (self.work is None and self.phase is not _DECODING):
             return False  # nothing to wait for: the transport closes
         self.sends_no_more = True
-        # What was pipelined is answered first.
+        # Pipelined requests are answered first.
         self.last = self.last or self.requests.buffer is None
         if self.work is None:
-            return True  # the answer comes in a moment
+            return True  # the response follows when it is read or decoded
         if not self.work.answer_begun and needs_probe(transport):
             self.out.probe()
         self._services.clients.half_closed.add(self, transport)
@@ -331,7 +336,7 @@ class DownstreamConnection(Requester):
 
     def pause_writing(self) -> None:
         services = self._services
-        # A trusted proxy speaks for many.
+        # A trusted proxy forwards the requests of many clients.
         client = 0 if self.forwarding.trusted else self.forwarding.number
         backlog = Backlog(services.buffers, services.settings.write_buffer_bytes_max, client)
         self.out.begin_backlog(backlog, self)
@@ -339,7 +344,7 @@ class DownstreamConnection(Requester):
         self.backlog_grows()
 
     def backlog_grows(self) -> None:
-        """Read the application on, or stop it, as the backlog allows."""
+        """Stop reading from the application if the backlog is full."""
         backlog, work = self.out.backlog, self.work
         assert backlog is not None, "it is what has grown"
         bytes_max = 0
@@ -374,7 +379,7 @@ class DownstreamConnection(Requester):
             if self.sends_no_more:
                 self.close()
         elif self.phase is _OPEN:
-            if self.last:  # its sending side has been closed meanwhile
+            if self.last:  # the client has closed its sending direction meanwhile
                 self.end()
                 return
             self.deadline = now + self._services.settings.keep_alive_s
@@ -383,10 +388,10 @@ class DownstreamConnection(Requester):
     # -- the end ----------------------------------------------------------------------------------
 
     def on_deadline(self, now: float) -> None:
-        """Called by the wheel when the deadline has passed."""
+        """Act on a deadline that has passed; called by the wheel."""
         if self.out.backlog is not None or not (self.phase is _OPEN or self.phase is _BODY):
             if self.out.takes_something():
-                self._limit_writing(now)  # it has the same time once more
+                self._limit_writing(now)  # the client reads: start the time limit again
             else:
                 self.disconnect(now)
         elif self.body is not None:
@@ -402,13 +407,13 @@ class DownstreamConnection(Requester):
             self.close()
 
     def _limit_writing(self, now: float) -> bool:
-        """Give the client time to take some of what is written; whether there is any."""
+        """Set the time limit for the client to read; return whether any bytes are unsent."""
         self.deadline = now + self._services.settings.write_timeout_s
         self.watch(now)
         return self.out.note_unsent()
 
     def disconnect(self, now: float) -> None:
-        """Close at once in the middle of an exchange or a tunnel, which is told so."""
+        """Close at once in the middle of an exchange or a tunnel, and notify it."""
         exchange, tunnel, body = self.work, self._tunnel, self.body
         self.abort()
         self._tell_gone(exchange, tunnel, body, now)
@@ -420,7 +425,7 @@ class DownstreamConnection(Requester):
         body: RequestBody | None,
         now: float,
     ) -> None:
-        """Tell whoever worked for the client; a body that nobody has begun with is forgotten."""
+        """Notify the exchange or tunnel of the client; drop a body that no exchange has begun."""
         if exchange is not None:
             exchange.downstream_gone(now)
         elif tunnel is not None:
@@ -430,7 +435,7 @@ class DownstreamConnection(Requester):
             unanswered(self._services, self, body, 0, Reason.CLIENT_GONE)
 
     def refuse(self, error: DownstreamError) -> None:
-        """Answer what could not be read as a request, and close."""
+        """Answer bytes that are no valid request with an error, and close."""
         services = self._services
         services.counters.count_own(None, error.reason, error.status)
         if services.access_log is not None:
@@ -440,7 +445,7 @@ class DownstreamConnection(Requester):
         self.refuse_rest(error)
 
     def refuse_rest(self, error: DownstreamError) -> None:
-        """Say what is the client's own mistake, and close."""
+        """Answer with an error that the client has caused, and close."""
         services = self._services
         services.counters.client_errors[error.reason] += 1
         self.last = True
@@ -464,7 +469,7 @@ class DownstreamConnection(Requester):
             return
         now, transport = self._loop.time(), self.out.transport
         self.phase = _LINGERING
-        if not self._limit_writing(now):  # else lingering begins when it has taken its answer
+        if not self._limit_writing(now):  # else lingering begins when the response is sent
             self.deadline = now + LINGER_SILENCE_S
             self.watch(now)
         self.resume_body()
@@ -472,10 +477,10 @@ class DownstreamConnection(Requester):
             close_sending(transport)
         elif self.sends_no_more or not sending:
             self.close()
-        # Else it is TLS, which has no half to close: the client ends it when it has its answer.
+        # Else this is TLS, which cannot be half-closed: the client closes after its response.
 
     def _linger_on(self, data: bytes) -> None:
-        """Drop what a client sends after its last answer, for a time."""
+        """Drop the data that a client sends after its last response, for a limited time."""
         now, transport = self._loop.time(), self.out.transport
         leftover = self._leftover
         if leftover is None:
@@ -483,7 +488,7 @@ class DownstreamConnection(Requester):
         if not leftover.drop(len(data)):
             self.abort()
             return
-        if not transport.get_write_buffer_size():  # else it has its time to take the answer
+        if not transport.get_write_buffer_size():  # else the write timeout applies
             self.deadline = leftover.deadline(now)
             self.watch(now)
         on = self._services.clients.linger_pace.may_read_on(self, leftover, len(data))
@@ -492,5 +497,5 @@ class DownstreamConnection(Requester):
             transport.pause_reading()
 
     def read_on(self) -> None:
-        """Go on with dropping."""
+        """Continue to read and drop data."""
         self.resume_body()

@@ -1,7 +1,7 @@
-"""The requests of one client connection: heads and bodies out of bytes, one after the other.
+"""The requests of one client connection: heads and bodies are read from bytes, one by one.
 
-One request is worked on at a time; what the client sends meanwhile stays in the buffer, up to a
-limit, and then in the socket. What becomes of a request is `exchange.begin`'s to decide.
+One request is processed at a time. Bytes that the client sends meanwhile stay in the buffer, up to
+a limit, and then in the socket. `exchange.begin` decides how each request is handled.
 """
 
 from abc import abstractmethod
@@ -23,18 +23,18 @@ from retter.proxy.services import Services
 _FOREVER = float("inf")
 _NO_BODY = Framing.NONE
 
-# What a client may send ahead of the answer it waits for, before we stop reading: pipelined heads,
-# or a body that the application does not take yet.
+# Bytes that are read ahead while a client waits for a response, before reading stops: pipelined
+# heads, or a body that the application does not accept yet.
 READ_AHEAD_BYTES_MAX = 64 * 1024
 
-# What is longer is hardly a head alone, and would be hashed in vain: 4 us for a form of 10 KiB.
+# Longer data is hardly ever a head alone. Hashing it would be wasted: 4 us for a form of 10 KiB.
 LOOKED_UP_BYTES_MAX = 4096
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 _CR = 13
 
-# Empty lines before a request line that are forgiven (RFC 9112 section 2.2), in octets.
+# Empty lines before a request line that are ignored (RFC 9112 section 2.2), in octets.
 _LEADING_BYTES_MAX = 16
 
 
@@ -44,8 +44,8 @@ class Phase(Enum):
     OPEN = auto()  # requests are received and answered
     BODY = auto()  # the present request's body is received
     DECODING = auto()  # a stored response is decoded for the present request
-    TUNNEL = auto()  # bytes go both ways after a 101
-    LINGERING = auto()  # after the last answer: what is still sent is dropped (lingering.py)
+    TUNNEL = auto()  # bytes flow in both directions after a 101
+    LINGERING = auto()  # after the last response: received data is dropped (lingering.py)
     CLOSED = auto()
 
 
@@ -56,25 +56,25 @@ _DECODING = Phase.DECODING
 
 
 class Requester(Client):
-    """A client connection as its requests know it."""
+    """The part of a client connection that ClientRequests uses."""
 
     __slots__ = ("body", "deadline", "last", "paused", "phase", "sends_no_more", "work")
 
     phase: Phase
     deadline: float  # monotonic seconds
-    work: Work | None  # on the present request
-    body: RequestBody | None  # of the present request, until it has all come
-    last: bool  # the connection is closed after the present answer
-    sends_no_more: bool  # the client has closed its sending side
-    paused: bool  # reading
+    work: Work | None  # for the present request
+    body: RequestBody | None  # of the present request, until it is complete
+    last: bool  # the connection is closed after the present response
+    sends_no_more: bool  # the client has closed its sending direction
+    paused: bool  # reading is paused
 
     @abstractmethod
     def watch(self, now: float) -> None:
-        """The deadline has come nearer."""
+        """Register the deadline, which is now earlier."""
 
     @abstractmethod
     def refuse(self, error: DownstreamError) -> None:
-        """Answer what could not be read as a request, and close."""
+        """Answer bytes that are no valid request with an error, and close."""
 
     @abstractmethod
     def refuse_rest(self, error: DownstreamError) -> None:
@@ -82,22 +82,24 @@ class Requester(Client):
 
     @abstractmethod
     def end(self, sending: bool = False) -> None:
-        """Close after the last answer, without cutting it off while the client still sends.
+        """Close after the last response, without truncating it while the client still sends.
 
         Args:
-            sending: It may do so, although no body is waited for.
+            sending: The client may still send, although no body is awaited.
         """
 
     @abstractmethod
     def disconnect(self, now: float) -> None:
-        """Close at once in the middle of an exchange or a tunnel, which is told so."""
+        """Close at once in the middle of an exchange or a tunnel, and notify it."""
 
 
 def request_body(services: Services, parsed: ParsedRequest, client: int) -> RequestBody:
-    """Make the reader of a request's body; on `--stream-paths` it keeps and waits for none.
+    """Make the reader of a request's body.
+
+    On `--stream-paths`, it does not buffer the body and requires no minimum rate.
 
     Args:
-        client: A number for who sends it; 0 if that is not known.
+        client: The number of the client that sends the body; 0 if that is not known.
     """
     settings, log = services.settings, services.access_log
     return RequestBody(
@@ -113,14 +115,14 @@ def request_body(services: Services, parsed: ParsedRequest, client: int) -> Requ
 
 
 class ClientRequests:
-    """Takes the bytes of one connection.
+    """Processes the bytes of one connection.
 
-    It is told of its connection with each call: they could be freed by the garbage collector alone
-    if they always knew each other.
+    Each call passes the connection as an argument. If the two objects referred to each other, only
+    the garbage collector could free them.
 
     Attributes:
-        buffer: Part of a head, or requests that came before their turn; never empty.
-        count: How many requests have begun.
+        buffer: Part of a head, or requests that were read ahead; never empty.
+        count: Number of requests that have begun.
     """
 
     __slots__ = ("_busy", "_kept_back", "_memo", "_proto", "_services", "buffer", "count")
@@ -130,7 +132,7 @@ class ClientRequests:
         self._memo = memo
         self._proto = proto
         self._busy = False  # inside the loop over requests
-        self._kept_back = False  # what follows the present request waits in the buffer
+        self._kept_back = False  # later requests wait in the buffer
         self.buffer: ReadBuffer | None = None
         self.count = 0
 
@@ -139,10 +141,11 @@ class ClientRequests:
     def receive(
         self, connection: Requester, data: bytes, parsed: ParsedRequest | None, now: float
     ) -> None:
-        """Take bytes while no request is worked on.
+        """Process bytes while no request is in progress.
 
         Args:
-            parsed: What they are known to be, if they are one head of LOOKED_UP_BYTES_MAX.
+            parsed: The parsed request, if the bytes are one known head of at most
+                LOOKED_UP_BYTES_MAX.
         """
         if self.buffer is not None:
             self._receive_more(connection, self.buffer, data, now)
@@ -158,8 +161,8 @@ class ClientRequests:
         ):
             self._receive_from(connection, data, 0, now)
             return
-        # One head and nothing else: what the loop over requests comes to, without the loop (saves
-        # 120 of its 190 instructions).
+        # One head and nothing else: a short form of the loop over requests (saves 120 of its 190
+        # instructions).
         try:
             memo = self._memo
             if parsed is None:
@@ -175,12 +178,12 @@ class ClientRequests:
             connection.refuse(error)
 
     def go_on(self, connection: Requester, now: float) -> None:
-        """Go on with what was read ahead."""
+        """Continue with the bytes that were read ahead."""
         if self.buffer is not None and not self._busy:
             self._receive_from(connection, *self._take_buffer(self.buffer), now)
 
     def take_rest(self) -> bytes:
-        """Return what was read ahead: it is for a tunnel."""
+        """Return the bytes that were read ahead, for a tunnel."""
         if self.buffer is None:
             return b""
         data, at = self._take_buffer(self.buffer)
@@ -192,7 +195,7 @@ class ClientRequests:
         return buffer.taken()
 
     def read_ahead(self, connection: Requester, data: bytes, begin: int = 0) -> None:
-        """Keep what came before its turn: all that begins there in data."""
+        """Keep the bytes of `data` from `begin` on until the present request is done."""
         buffer = self.buffer
         if buffer is None:
             buffer = self.buffer = ReadBuffer(data, begin)
@@ -206,7 +209,7 @@ class ClientRequests:
     def _receive_more(
         self, connection: Requester, buffer: ReadBuffer, data: bytes, now: float
     ) -> None:
-        """Take what follows part of a head: perhaps not all of the rest."""
+        """Process bytes that follow part of a head; the head may still be incomplete."""
         buffer.add(data)
         if (
             buffer.has_heads()
@@ -221,14 +224,14 @@ class ClientRequests:
             connection.refuse(error)
 
     def _receive_from(self, connection: Requester, data: bytes, at: int, now: float) -> None:
-        """Take the requests that begin there in data, until one has to be waited for."""
+        """Process the requests in `data` from `at` on, until one has to be waited for."""
         self._busy = True
         end = len(data)
-        ahead = 0  # requests that others followed at once
+        ahead = 0  # number of requests processed in this call
         try:
             while at < end and connection.work is None and connection.phase is _OPEN:
                 if connection.out.backlog is not None:
-                    self.read_ahead(connection, data, at)  # no more answers before these are read
+                    self.read_ahead(connection, data, at)  # write no more until the client reads
                     connection.pause_body()
                     break
                 if ahead and ahead >= self._services.settings.pipeline_max:
@@ -245,19 +248,19 @@ class ClientRequests:
             self._busy = False
 
     def _let_others_go_first(self, connection: Requester, data: bytes, at: int) -> None:
-        """Go on in the loop's next round: many small requests would hold all clients up."""
+        """Continue in the event loop's next iteration: many small requests would delay others."""
         self.read_ahead(connection, data, at)
         connection.pause_body()
         self._services.loop.call_soon(self._next_turn, connection)
 
     def _next_turn(self, connection: Requester) -> None:
-        # If it is blocked or closed by now, whatever ends that goes on, or nobody has to.
+        # A connection that is blocked by now continues when that ends. A closed one needs nothing.
         if connection.work is None and connection.out.backlog is None and connection.phase is _OPEN:
             connection.resume_body()
             self.go_on(connection, self._services.loop.time())
 
     def _receive_request(self, connection: Requester, data: bytes, at: int, now: float) -> int:
-        """Take the request that begins there in data; return where what is still to do begins."""
+        """Process the request at `at` in `data`; return the position after it."""
         services, last = self._services, len(data)
         end = data.find(b"\r\n\r\n", at) + 4
         if end < 4 or end - at > services.settings.head_bytes_max or data[at] == _CR:
@@ -274,7 +277,7 @@ class ClientRequests:
         head = parsed.head
         if head.framing is _NO_BODY:
             if services.draining and end < last:
-                # The answer must know that more follows.
+                # The response's persistence depends on whether further requests follow.
                 self.buffer = ReadBuffer(data, end)
                 self._kept_back = True
                 self.begin(connection, parsed, now)
@@ -284,7 +287,7 @@ class ClientRequests:
             body_at, end = end, min(last, end + head.content_length)
             self.begin_with_body(connection, parsed, data[body_at:end], now)
         else:
-            # What follows a chunked body is found out with its end.
+            # The position after a chunked body is known only at its end.
             end = last - len(self.begin_with_body(connection, parsed, data[end:], now))
         if end < last and (connection.work is not None or connection.phase is _DECODING):
             self.read_ahead(connection, data, end)
@@ -294,7 +297,7 @@ class ClientRequests:
     def begin(self, connection: Requester, parsed: ParsedRequest, now: float) -> None:
         """Begin a request without a body."""
         services = self._services
-        services.counters.requests += 1  # count_request, without a call
+        services.counters.requests += 1  # count_request, inlined
         count = self.count = self.count + 1
         if count == services.settings.requests_per_connection_max:
             connection.last = True
@@ -315,7 +318,8 @@ class ClientRequests:
         """Handle an incomplete or an oversized head and leading empty lines.
 
         Returns:
-            Where the head begins and ends in data; 0 for its end if the rest of it is waited for.
+            The positions in `data` where the head begins and ends; the end is 0 if the head is
+            incomplete.
         """
         settings = self._services.settings
         begin = at
@@ -327,24 +331,24 @@ class ClientRequests:
         if end:
             return begin, end
         if begin < len(data):
-            # The clock of a head starts with its first byte and is not set back by more of them.
+            # The time limit of a head starts with its first byte. Further bytes do not extend it.
             self._wait_until(connection, now + settings.head_timeout_s, now)
         if begin < len(data) and data[begin] != _CR:
             self.buffer = ReadBuffer(data, begin, checked=True)
         else:
-            self.buffer = ReadBuffer(data, at)  # empty lines are counted on
+            self.buffer = ReadBuffer(data, at)  # keep the empty lines: they count towards the limit
             self._wait_until(connection, now + settings.keep_alive_s, now)
         if connection.sends_no_more:
-            connection.end()  # the rest of it will never come
+            connection.end()  # the rest will never come
         return begin, 0
 
     def _wait_until(self, connection: Requester, deadline: float, now: float) -> None:
-        """Wait no longer than that: there may be no deadline, or a later one."""
+        """Set the deadline, unless the present one is earlier."""
         connection.deadline = min(connection.deadline, deadline)
         connection.watch(now)
 
     def count_request(self, connection: Requester) -> None:
-        """Count a request; the connection may have had as many as it may."""
+        """Count a request; at the limit of requests per connection, make it the last one."""
         self._services.counters.requests += 1
         self.count += 1
         if self.count == self._services.settings.requests_per_connection_max:
@@ -355,7 +359,7 @@ class ClientRequests:
     def begin_with_body(
         self, connection: Requester, parsed: ParsedRequest, rest: bytes, now: float
     ) -> bytes:
-        """Begin a request with a body; return what follows it."""
+        """Begin a request with a body; return the bytes that follow the body."""
         services, head = self._services, parsed.head
         bytes_max = services.settings.request_body_bytes_max
         if bytes_max and head.content_length > bytes_max:
@@ -376,7 +380,7 @@ class ClientRequests:
                 connection.out.write(CONTINUE)
             self.await_body(connection, body, now)
             if connection.sends_no_more:
-                connection.disconnect(now)  # the rest of it will never come
+                connection.disconnect(now)  # the rest will never come
             return b""
         return self.take_rest() if connection.work is None else b""
 
@@ -384,16 +388,16 @@ class ClientRequests:
         return connection.body is body
 
     def _begin_exchange(self, connection: Requester, body: RequestBody, now: float) -> None:
-        """Begin what becomes of a request whose body is complete, or is passed on as it comes."""
+        """Begin the exchange of a request whose body is complete or is forwarded as it arrives."""
         work = connection.work = begin(self._services, connection, body.parsed, now, body)
         if work is None:
-            # The rest of a body cannot be told from a next request's bytes.
+            # The rest of an unread body cannot be distinguished from the next request.
             self._answered_at_once(connection, connection.last or not body.complete, now)
         elif not body.complete and body.keeps_some and not work.connected:
-            connection.pause_body()  # until the exchange can take it
+            connection.pause_body()  # until the exchange has a connection
 
     def await_body(self, connection: Requester, body: RequestBody, now: float) -> None:
-        """Await a body, or the rest of one that could not be read for a time."""
+        """Wait for a body, or for the rest of a body after reading was paused."""
         body.start_clock(now)
         self._await_piece(connection, body, now)
 
@@ -401,14 +405,14 @@ class ClientRequests:
         if connection.paused:
             return
         deadline = body.next_deadline(now)
-        if connection.out.backlog is None:  # else it has its time to take what is written
+        if connection.out.backlog is None:  # else the write timeout applies
             connection.deadline = deadline
             connection.watch(now)
 
     def receive_body(
         self, connection: Requester, body: RequestBody, data: bytes, now: float
     ) -> None:
-        """Take bytes that belong to a body, at least the first of them."""
+        """Process bytes that begin with a part of a body."""
         try:
             piece = body.feed(data)
         except DownstreamError as error:
@@ -430,7 +434,7 @@ class ClientRequests:
             self._receive_rest(connection, rest, now)
 
     def _receive_rest(self, connection: Requester, rest: bytes, now: float) -> None:
-        """Take what follows a body."""
+        """Process the bytes that follow a body."""
         if connection.work is not None or (self._busy and connection.phase is _OPEN):
             self.read_ahead(connection, rest)
         elif connection.phase is _OPEN:
@@ -439,7 +443,7 @@ class ClientRequests:
     def fail_body(
         self, connection: Requester, body: RequestBody, error: DownstreamError, now: float
     ) -> None:
-        """The request ends in the middle of its body."""
+        """End a request whose body cannot be read to its end."""
         work, connection.work = connection.work, None
         connection.body = None
         if work is None:

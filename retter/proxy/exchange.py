@@ -202,7 +202,7 @@ def _answer_without(
         took_s = took_so_far_s(services, body.began_at)
         body.release()
         if not body.complete:
-            client.close_after_answer()  # the rest of it is not read
+            client.close_after_answer()  # the rest of the body is not read
     refuse(services, client, parsed, decision.reason, decision.retry_after_s, took_s)
 
 

@@ -1,7 +1,7 @@
-"""Answers that need no application: stored responses, refusals and errors.
+"""Responses without the application: stored responses, refusals and errors.
 
-Each is written at once, but for a stored response that has to be decoded for its client first: the
-client waits for that (`AwaitedForm`), and whatever else goes on goes on without it.
+Each is written at once, except a stored response that must first be decoded for its client. The
+client waits for that (`AwaitedForm`). Its exchange, if any, continues without it.
 """
 
 import random
@@ -41,12 +41,12 @@ _GET = Kind.GET
 
 
 def clock(services: Services) -> float:
-    """Return the time for the access log; 0 without one."""
+    """Return the time by the access log's clock; 0 without an access log."""
     return services.access_log.clock() if services.access_log is not None else 0.0
 
 
 def took_so_far_s(services: Services, began_at: float) -> float:
-    """Return how long a request has taken so far, for the access log; 0 without one."""
+    """Return the duration of a request until now, for the access log; 0 without an access log."""
     return services.access_log.clock() - began_at if services.access_log is not None else 0.0
 
 
@@ -64,11 +64,11 @@ def log_request(
     """Write a line into the access log, if there is one.
 
     Args:
-        status: As the client got it; 0 if it got none.
+        status: The status code that the client got; 0 if it got none.
         source: "backend", "cache" or "retter".
-        took_s: Seconds from the request's head to the end of the answer.
-        sent: Octets of the answer's body.
-        first_byte_s: Seconds until the head of the answer, of one that came in pieces.
+        took_s: Seconds from the request's head to the end of the response.
+        sent: Octets of the response's body.
+        first_byte_s: Seconds until the response's head, if the response came in pieces.
     """
     if services.access_log is not None:
         forwarding = client.forwarding
@@ -92,7 +92,7 @@ def log_request(
 def note_client_gone(
     services: Services, client: Client | None, parsed: ParsedRequest, began_at: float
 ) -> None:
-    """Note that a client has left before it got anything."""
+    """Note that a client has left before it got a part of the response."""
     services.counters.clients_gone += 1
     if not (parsed.stream or parsed.asks_events):
         services.counters.count_given_up(parsed.kind is _GET)
@@ -108,7 +108,7 @@ def note_client_failed(
     error: DownstreamError,
     began_at: float,
 ) -> None:
-    """Note that the rest of a request cannot be read: its client is told so, and not answered."""
+    """Note that the rest of a request cannot be read; its connection reports the error."""
     services.counters.count_own(parsed.kind is _GET, error.reason, error.status)
     if client is not None:
         took_s = took_so_far_s(services, began_at)
@@ -121,7 +121,7 @@ def note_client_failed(
 def shown_to(
     services: Services, parsed: ParsedRequest, stored: StoredResponse
 ) -> StoredResponse | None:
-    """Return a stored response as this client can read it; None: that has to be made first."""
+    """Return a stored response in a coding that this client accepts; None: decode it first."""
     if not stored.content_coding:
         return stored
     return services.decoding.shown(parsed.identity, stored, parsed.head)
@@ -136,9 +136,12 @@ def answer_from_store(
     now: float,
     took_s: float = 0.0,
 ) -> None:
-    """Write a stored response, as the client can read it, `took_s` after its request came.
+    """Write a stored response, in a coding that the client accepts.
 
-    It is not given names first: to make a StoredResponse of an entry takes 0.3 of 2 us.
+    The entry is read by index: making a StoredResponse of it would take 0.3 of 2 us.
+
+    Args:
+        took_s: Seconds since the request arrived, for the access log.
     """
     request = parsed.head
     persistence = client.begin_answer(request)
@@ -150,7 +153,8 @@ def answer_from_store(
         if form is not None:
             head, body = form
     if entry[PUBLIC] and parsed.identity.owner:
-        # Somebody's own page is to be shown again when it can be: no browser keeps this one.
+        # This visitor's own page must be shown again when it is available, so no browser may cache
+        # this public one.
         head = not_to_be_kept(head)
     sent = len(body)
     if (
@@ -180,8 +184,10 @@ def _answer_selectively(
     persistence: Persistence,
     now: float,
 ) -> tuple[int, int]:
-    """Write what a request with a condition, with a range, or for a head alone gets, or a large
-    response; return the status and the octets of the body.
+    """Write the response to a conditional request, a range request or a HEAD, or a large response.
+
+    Returns:
+        The status, and the number of octets of the body.
     """
     body: bytes | memoryview
     if request.conditional or shown.status == 204:
@@ -215,12 +221,12 @@ def answer_instead(
     status: int,
     retry_after_s: float = 0.0,
 ) -> StandIn:
-    """Answer from the store where the application fails, if there is something stored.
+    """Answer from the store if the application fails and a response is stored.
 
     Args:
-        began_at: When the request came, for the access log.
-        status: Of the error that the client gets, with `retry_after_s`, if what is stored cannot
-            be decoded.
+        began_at: When the request arrived, for the access log.
+        status: Of the error that the client gets, with `retry_after_s`, if the stored response
+            cannot be decoded.
     """
     stored = stale_for_error(services, parsed, now)
     if stored is None:
@@ -242,17 +248,17 @@ def answer_with(
     now: float,
     began_at: float,
 ) -> None:
-    """Write a stored response in place of the application's answer."""
+    """Write a stored response in place of the application's response."""
     services.failed_page.note(parsed, client.forwarding.proto)
     took_s = took_so_far_s(services, began_at)
     answer_from_store(services, client, parsed, shown, reason, now, took_s)
 
 
-# -- of our own -----------------------------------------------------------------------------------
+# -- made by RETTER -------------------------------------------------------------------------------
 
 
 def note_unanswered(services: Services, parsed: ParsedRequest) -> None:
-    """Note who gets an error, for hints: a visitor whom cookies alone keep from stored pages."""
+    """Note an error for the hints, if only cookies keep the visitor from stored pages."""
     if parsed.kind is _GET and parsed.identity.owner_class is OwnerClass.COOKIES:
         services.hints.unanswered(parsed.head, services.owner_rules)
 
@@ -265,9 +271,9 @@ def refuse(
     retry_after_s: float,
     took_s: float = 0.0,
 ) -> None:
-    """Write a 503 whose Retry-After is spread, so that the clients do not come back together.
+    """Write a 503 with a randomized Retry-After, so that the clients do not retry all at once.
 
-    A visitor gets a page that comes again by itself (turns.py).
+    A visitor gets a page that reloads itself (turns.py).
     """
     note_unanswered(services, parsed)
     seconds = max(1, round(retry_after_s * random.uniform(1.0, 2.0)))
@@ -300,9 +306,9 @@ def answer_error(
     reason: Reason,
     took_s: float,
 ) -> None:
-    """Write an error of our own in place of the application's answer.
+    """Write RETTER's own error in place of the application's response.
 
-    A visitor gets a page that comes again by itself while the application is being started.
+    A visitor gets a page that reloads itself while the application is being started.
     """
     note_unanswered(services, parsed)
     wait = wait_for_restart(parsed.head) if reason is Reason.CONNECT_REFUSED else None
@@ -333,19 +339,19 @@ def answer_failure(
     status: int,
     retry_after_s: float = 0.0,
 ) -> StandIn:
-    """Answer where the application fails: from the store, else with an error of our own.
+    """Answer if the application fails: from the store, else with RETTER's own error.
 
     Args:
-        body: Of the request.
+        body: The request's body.
         retry_after_s: For a 503; 0 for other errors.
 
     Returns:
-        NONE if it was the error.
+        NONE if the client got the error.
     """
     came = answer_instead(services, client, parsed, reason, now, began_at, status, retry_after_s)
     if came is StandIn.NONE:
         if body is not None and not body.complete:
-            client.close_after_answer()  # the rest of it is not read
+            client.close_after_answer()  # the rest of the body is not read
         took_s = took_so_far_s(services, began_at)
         if retry_after_s:
             refuse(services, client, parsed, reason, retry_after_s, took_s)
@@ -362,11 +368,11 @@ def answer_impatiently(
     began_at: float,
     permit: Permit,
 ) -> StandIn:
-    """Answer from the store since the patience is over.
+    """Answer from the store because the breaker's patience is over.
 
     Args:
-        permit: Whoever holds it gets what is stored if that has to be decoded first (AWAITED):
-            `form_made`. Until then the application may be faster.
+        permit: If the stored response must be decoded first (AWAITED), `form_made` is called on
+            the holder of the permit afterwards. The application may be faster than the decoding.
     """
     stored = stale_for_error(services, parsed, now)
     if stored is None:
@@ -375,7 +381,7 @@ def answer_impatiently(
     if shown is None:
 
         def made(shown: StoredResponse | None) -> None:
-            if isinstance(permit.holder, Work):  # perhaps another by now, or nobody
+            if isinstance(permit.holder, Work):  # the holder may have changed or left
                 permit.holder.form_made(shown, services.loop.time())
 
         services.decoding.make(parsed.identity, stored, made)
@@ -385,13 +391,13 @@ def answer_impatiently(
 
 
 class AwaitedForm:
-    """A client that waits until a stored response is decoded for it, and for nothing else.
+    """A client that waits only until a stored response is decoded for it.
 
-    Its exchange, if there was one, goes its own way without it.
+    Its exchange, if there was one, continues without the client.
 
     Args:
-        began_at: When its request came, for the access log.
-        status: Of the error that it gets if the response cannot be decoded.
+        began_at: When the request arrived, for the access log.
+        status: Of the error that the client gets if the response cannot be decoded.
         retry_after_s: For a 503; 0 for other errors.
     """
 
@@ -418,7 +424,7 @@ class AwaitedForm:
         self._retry_after_s = retry_after_s
 
     def wait_for(self, stored: StoredResponse) -> bool:
-        """Have the response decoded; False if there is too much to do for that."""
+        """Have the response decoded; False if too many decoding jobs wait already."""
         if not self._services.decoding.make(self._parsed.identity, stored, self._made):
             return False
         self._client.await_form()
@@ -445,7 +451,7 @@ class AwaitedForm:
 def unanswered(
     services: Services, client: Client, body: RequestBody, status: int, reason: Reason
 ) -> None:
-    """Forget a request whose body has not come: nothing of it went to the application."""
+    """End a request whose body is incomplete; no part of it was sent to the application."""
     body.release()
     took_s = took_so_far_s(services, body.began_at)
     log_request(services, client, body.parsed, status, "retter", reason, took_s)
