@@ -1,8 +1,8 @@
 """The requests in flight, in the order in which they started.
 
-The young ones (younger than any patience) are only counted in and out. Those that grow old are
-swept: each is looked at when it is due, so that ten thousand hanging requests cost nothing while
-nothing has to be done about them.
+Young requests (younger than any patience) are only counted in and out. Old requests are swept: each
+one is examined when it is due, so that ten thousand hanging requests cost nothing while none of
+them is due.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from retter.breaker.permit import Permit, Phase
 
 
 class Flight:
-    """Permits in flight, the keys that they fetch, and when each old one is due."""
+    """Permits in flight, the keys that they fetch, and the time when each old one is due."""
 
     __slots__ = ("_due", "_old", "_serial", "_young", "keys")
 
@@ -23,17 +23,17 @@ class Flight:
         self._old: dict[Permit, None] = {}
         self._due: list[tuple[float, int, Permit]] = []
         self._serial = 0
-        self.keys: dict[bytes, int] = {}  # GETs in flight by key; absent if none
+        self.keys: dict[bytes, int] = {}  # GETs in flight by key; never 0
 
     def enter(self, permit: Permit) -> None:
-        """It goes upstream."""
+        """Add a permit that goes upstream."""
         self._young[permit] = None
         if permit.is_get:
             key = permit.key
             self.keys[key] = self.keys.get(key, 0) + 1
 
     def leave(self, permit: Permit) -> None:
-        """It is answered, given up or detached."""
+        """Remove a permit: it is answered, aborted or detached."""
         if permit.is_old:
             del self._old[permit]
         else:
@@ -47,7 +47,7 @@ class Flight:
                 del self.keys[key]
 
     def grown_old(self, started_before: float) -> list[Permit]:
-        """Move those that started before that moment to the old ones and return them."""
+        """Move permits that started before that time to the old ones, and return them."""
         grown: list[Permit] = []
         for permit in self._young:
             if permit.started_at > started_before:
@@ -60,13 +60,13 @@ class Flight:
         return grown
 
     def look_at(self, permit: Permit, at: float) -> None:
-        """Make an old one due at that moment, and at no other."""
+        """Make an old permit due at that time, and at no other."""
         permit.acts_at = at
         self._serial += 1
         heappush(self._due, (at, self._serial, permit))
 
     def due(self, now: float) -> list[Permit]:
-        """Take out the old ones that are due."""
+        """Take out the old permits that are due."""
         due: list[Permit] = []
         while self._due and self._due[0][0] <= now:
             at, _, permit = heappop(self._due)
@@ -76,9 +76,9 @@ class Flight:
         return due
 
     def oldest_first(self, count: int) -> Iterator[Permit]:
-        """Yield those in flight in the order of their start, at most `count`."""
+        """Yield the permits in flight in the order of their start, at most `count`."""
         return islice(chain(self._old, self._young), count)
 
     def oldest(self, skip: int) -> Permit | None:
-        """Return the oldest but `skip`, or None if there are not so many."""
+        """Return the oldest permit after skipping `skip`, or None if there are not so many."""
         return next(islice(chain(self._old, self._young), skip, None), None)

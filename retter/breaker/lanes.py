@@ -1,18 +1,19 @@
-"""The line in lanes: who asks for little does not wait for who asks for much.
+"""The queue in lanes: clients that ask for little do not wait for clients that ask for much.
 
     known     known and not heavy
     stranger  neither known nor heavy
-    heavy     what is left
+    heavy     all others
 
-A place goes to the first lane that has somebody, so nobody waits for a later lane, and a lane
-without anyone costs nothing. One place in HEAVY_TURN goes to the heavy ones, who would starve else.
+A place goes to the first lane in which a request waits. So no request waits for a later lane, and
+an empty lane costs nothing. One place in HEAVY_TURN goes to the heavy lane, which would starve
+otherwise.
 
-Within a lane one place in STORED_TURN goes to who has a stored response, the others to who has
-none. A turn that comes while nobody takes it is kept, up to TURNS_KEPT_MAX: where those with a
-stored response ask for less than their share they hardly wait, and where they ask for more they get
-no more than it.
+Within a lane, one place in STORED_TURN goes to a request with a stored response, and the others go
+to requests without one. A turn that no request can use is kept, up to TURNS_KEPT_MAX. So requests
+with a stored response hardly wait if they are fewer than their share, and get no more than their
+share if they are more.
 
-Who is in which lane is decided in fairness.py. Other methods wait before all lanes (queue.py).
+fairness.py decides the lane of a request. Other methods come before all lanes (queue.py).
 """
 
 from collections import deque
@@ -34,7 +35,7 @@ _HEAVY_FIRST = (HEAVY, KNOWN, STRANGER)
 
 
 def _between() -> int:
-    """Return how many places without a stored response lie between two turns of the others."""
+    """Return how many requests without a stored response go between two turns of the others."""
     return constants.STORED_TURN - 1
 
 
@@ -43,7 +44,7 @@ def _queued_at(permit: Permit) -> float:
 
 
 class Lanes(WaitingRoom):
-    """A waiting room with a line for each lane, and in it one for each kind of need."""
+    """A waiting room with two queues for each lane: without and with a stored response."""
 
     __slots__ = (
         "_by_age",
@@ -60,20 +61,20 @@ class Lanes(WaitingRoom):
         super().__init__()
         self._demand = demand
         self._tickets = tickets
-        # By 2 * lane + has_stored; of the permits in a line those that left are skipped.
+        # By 2 * lane + has_stored. Permits that left a queue early are skipped later.
         self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(_LANES))]
         self.counts = [0] * (2 * len(_LANES))
-        # Those with a ticket, oldest first. They stand in their line as well: for its deadline.
+        # Permits with a ticket, oldest first. They are in their queue too, for its time limit.
         self._by_age: list[tuple[float, int, Permit]] = []
         self._serial = 0
-        # By lane: places that went to who has no stored response since the last turn of the others.
+        # By lane: places for requests without a stored response since the last turn of the others.
         self._given = [0] * len(_LANES)
-        self._waited = 0  # places that went to others while heavy ones waited
+        self._waited = 0  # places that went to other lanes while heavy requests waited
 
     # --- in ---
 
     def add(self, permit: Permit, now: float) -> None:
-        """Queue it."""
+        """Queue a permit."""
         if not permit.is_get:
             super().add(permit, now)
             return
@@ -87,7 +88,7 @@ class Lanes(WaitingRoom):
         if permit.ticket < 0:
             return
         if not self._tickets.stand(permit.ticket):
-            # The same ticket stands here already, so this one has none.
+            # The same ticket is in the queue already, so this request counts as one without.
             permit.ticket = -1
             permit.lane = STRANGER
         elif permit.lane == KNOWN and not permit.has_stored:
@@ -106,13 +107,14 @@ class Lanes(WaitingRoom):
         self.counts[self._line_of(permit)] += change
 
     def sort(self, place_of: Callable[[Asker], Sorted], is_heavy: Callable[[Permit], bool]) -> None:
-        """Look again at those who wait: who asks for too much by now goes to the heavy ones.
+        """Examine the waiting requests again: those whose client is heavy now change their lane.
 
-        For the clock, not for a request. Who came while nobody was sorted gets a lane.
+        Requests that arrived while lanes were not assigned get a lane. The tick calls this, not a
+        request.
 
         Args:
-            place_of: Finds it.
-            is_heavy: Says whether a client asks for too much.
+            place_of: Finds the lane.
+            is_heavy: Whether the client of a permit asks for too much.
         """
         changed: set[int] = set()
         for line in range(2 * HEAVY):
@@ -133,7 +135,7 @@ class Lanes(WaitingRoom):
                     changed.add(self._line_of(permit))
                     self._lines[self._line_of(permit)].append(permit)
             self._lines[line] = deque(stay)
-        for line in changed:  # the first to come is the first to give up
+        for line in changed:  # by arrival: the wait of the first one expires first
             self._lines[line] = deque(sorted(self._lines[line], key=_queued_at))
 
     def _move(self, permit: Permit, place: Sorted) -> None:
@@ -145,10 +147,10 @@ class Lanes(WaitingRoom):
             self._take_ticket(permit)
         self._count(permit, 1)
 
-    # --- how long is the line ---
+    # --- the length of the queue ---
 
     def ahead(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many go before who comes now."""
+        """Return how many waiting requests go before one that arrives now."""
         counts, line = self.counts, 2 * lane + has_stored
         own, other = counts[line], counts[line ^ 1]
         given, between = self._given[lane], _between()
@@ -159,7 +161,7 @@ class Lanes(WaitingRoom):
         return self.others + self._before(lane) + own + min(others, other)
 
     def in_front(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many of this lane and of those before it wait."""
+        """Return how many wait in this lane and in those before it."""
         counts = self.counts
         here = counts[2 * lane] + counts[2 * lane + 1]
         return self.others + self._before(lane) + here
@@ -178,9 +180,10 @@ class Lanes(WaitingRoom):
         return self.counts[2 * lane] + self.counts[2 * lane + 1]
 
     def waits_behind(self, lane: int) -> bool:
-        """Say whether anybody waits who goes after who comes now with a stored response.
+        """Return whether any request waits behind one with a stored response that arrives now.
 
-        In a later lane; or without a stored response in the same one, if a turn has been kept.
+        Such requests wait in a later lane. If a turn has been kept, they may also wait in the same
+        lane without a stored response.
         """
         counts = self.counts
         if counts[2 * lane] and self._given[lane] >= (counts[2 * lane + 1] + 1) * _between():
@@ -188,13 +191,13 @@ class Lanes(WaitingRoom):
         return any(counts[2 * (lane + 1) :])
 
     def is_full(self, lane: int, waiting_max: int) -> bool:
-        """Say whether no more of this lane may wait: later lanes leave room to earlier ones."""
+        """Return whether this lane is full: later lanes leave room for earlier ones."""
         return self.waiting >= waiting_max * constants.LANE_SHARES[lane]
 
     # --- out ---
 
     def next_get(self) -> Permit | None:
-        """Take out the GET whose turn it is: ADMITTED."""
+        """Take out the GET whose turn it is; it becomes ADMITTED."""
         counts = self.counts
         heavy = counts[2 * HEAVY] + counts[2 * HEAVY + 1]
         order = _LANES
@@ -238,7 +241,10 @@ class Lanes(WaitingRoom):
         return self._first_of(self._lines[line])
 
     def _oldest_ticket(self, line: deque[Permit]) -> Permit | None:
-        """Take out who has the oldest ticket, unless somebody without one has waited for longer."""
+        """Take out the permit with the oldest ticket.
+
+        Return None if a permit has waited in the queue for longer than the age of that ticket.
+        """
         by_age = self._by_age
         while by_age and not self._is_in_turn(by_age[0][2]):
             heappop(by_age)
@@ -255,7 +261,7 @@ class Lanes(WaitingRoom):
         return permit.phase is Phase.QUEUED and permit.lane == KNOWN
 
     def _with_least(self, line: deque[Permit]) -> Permit | None:
-        """Take out, of the first few, the one whose client has got least."""
+        """Take out, of the first few permits, the one whose client got least."""
         while line and line[0].phase is not Phase.QUEUED:
             line.popleft()
         chosen: Permit | None = None
@@ -270,7 +276,7 @@ class Lanes(WaitingRoom):
         return chosen
 
     def next_believed(self, clients: Clients, now: float) -> Permit | None:
-        """Take out the first GET of a client that is not in doubt, of those that wait longest."""
+        """Take out the first GET, of those that wait longest, whose client is not in doubt."""
         for line in self._lines:
             for permit in islice(line, constants.LINE_LOOKED_AT_MAX):
                 if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
@@ -285,7 +291,7 @@ class Lanes(WaitingRoom):
         with_stored_s: Callable[[int], float],
         with_stored_max: Callable[[int], float],
     ) -> list[Permit]:
-        """Take out the GETs that have waited for so long, and those that are too many: DONE."""
+        """Take out the GETs whose wait has expired, and those that are too many: DONE."""
         over: list[Permit] = []
         for lane in _LANES:
             self._take_older(self._lines[2 * lane], now - without_stored_s, over)
@@ -301,18 +307,18 @@ class Lanes(WaitingRoom):
         return over
 
     def _forget_used(self) -> None:
-        """Let go of those that left the line otherwise than by their turn."""
+        """Remove permits that left the queue in another way than by their ticket's turn."""
         if len(self._by_age) > 2 * self.counts[2 * KNOWN] + constants.LEFT_MAX:
             self._by_age = [one for one in self._by_age if self._is_in_turn(one[2])]
             heapify(self._by_age)
 
     def release_gets(self, now: float, wait_s: float) -> None:
-        """Let GETs go upstream that have waited for so long."""
+        """Let GETs that have waited for `wait_s` go upstream."""
         for line in self._lines:
             self._release_older(line, now - wait_s)
 
     def release(self, permit: Permit) -> None:
-        """Let one go upstream that has been taken out already."""
+        """Let a permit that has been taken out already go upstream."""
         if not permit.is_get:
             super().release(permit)
             return
@@ -321,13 +327,13 @@ class Lanes(WaitingRoom):
         self._released.append(permit)
 
     def hold_without_stored(self, now: float) -> None:
-        """Hold those that are queued and have nothing else to answer with."""
+        """Hold the queued requests that have no stored response."""
         super().hold_without_stored(now)
         for lane in _LANES:
             self._hold_all(self._lines[2 * lane], now)
 
     def all_waiting(self) -> list[Permit]:
-        """Return all that are in here."""
+        """Return all permits that are queued or held."""
         waiting = [
             permit for line in self._lines for permit in line if permit.phase is Phase.QUEUED
         ]
@@ -342,5 +348,5 @@ class Lanes(WaitingRoom):
         if permit.ticket >= 0:
             if phase is Phase.ADMITTED:
                 self._tickets.spend(permit.ticket)
-            else:  # a held one leaves as well, and stands again when the pause is over
+            else:  # a held permit leaves too, and is queued again after the pause
                 self._tickets.leave(permit.ticket)

@@ -1,8 +1,8 @@
-"""What a breaker has learnt of its application, for the next process.
+"""The knowledge of a breaker about its application, for the next process.
 
-Not its state: whether the application is well is found out anew. What has been learnt is how many
-requests it can work on, what answers take, and up to where they come in time; with that a restart
-in the middle of an overload begins where it ended.
+It does not include the circuit's state: the next process finds out itself whether the application
+works. It includes the number of requests that the application can work on, the baselines, and the
+table of outcomes by rank. So a restart in the middle of an overload continues with the same limit.
 """
 
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.demand import NOBODY
 
-# Nothing that is read back may be beyond these; an answer takes a year at the most.
+# Upper limits of the numbers that are read back; an answer takes a year at most.
 _SECONDS_MAX: Final = 365 * 86400.0
 _SAMPLES_MAX: Final = 10**9
 
 
 def learnt(circuit: Circuit) -> dict[str, Any]:
-    """Return what is worth keeping, as JSON can write it."""
+    """Return the knowledge worth keeping, in the types of JSON."""
     routes = nlargest(constants.ROUTES_MAX, circuit.routes, key=lambda route: route.used_at)
     return {
         "limit": circuit.limit.limit,
@@ -41,10 +41,11 @@ def learnt(circuit: Circuit) -> dict[str, Any]:
 
 
 def relearn(circuit: Circuit, said: Any, age_s: float, now: float) -> bool:
-    """Begin with what a process before has learnt; False if it is not what `learnt` returns.
+    """Take over the knowledge of an earlier process; return False if `said` is not valid.
 
     Args:
-        age_s: How long ago it was learnt: endings fade as they would have.
+        said: The result of `learnt` in the earlier process.
+        age_s: Its age: outcomes decay as if the process had gone on.
     """
     try:
         limit = _number(said["limit"], 1.0, constants.RANK_MAX)
@@ -82,9 +83,10 @@ def relearn(circuit: Circuit, said: Any, age_s: float, now: float) -> bool:
 
 
 def crawlers(circuit: Circuit, now: float) -> list[list[Any]]:
-    """Return what crawlers ask for and get, by the word that they call themselves.
+    """Return the demand of each crawler and the work it got, with the crawler's name.
 
-    Of them alone: they are the same in the next process, and the number of an address is not.
+    Other clients are left out: a crawler has the same number in the next process, but an address
+    does not.
     """
     fairness = circuit.fairness
     if fairness is None:
@@ -98,10 +100,10 @@ def crawlers(circuit: Circuit, now: float) -> list[list[Any]]:
 
 
 def remember_crawlers(circuit: Circuit, said: Any, age_s: float, now: float) -> None:
-    """Count what they asked for, as it has decayed since.
+    """Add the saved demand of crawlers, decayed by its age.
 
     Raises:
-        ValueError: It is not what `crawlers` returns.
+        ValueError: `said` is not a result of `crawlers`.
         TypeError: The same.
     """
     if circuit.fairness is None:

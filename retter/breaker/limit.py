@@ -1,16 +1,16 @@
-"""The limit of requests that the application can work on, learnt from its work rate.
+"""The limit on requests in flight, learnt from the application's work rate.
 
-Every answer is worth what it takes without a queue (its route's baseline), whatever it took today.
-Worth per second is the number of busy workers, W: it grows with the load until all workers are
-busy and then stands still, while the requests in flight, go on growing. So W gives the limit
-directly, for any mix of quick and slow routes.
+Every answer counts as the work of its route's baseline (its service time without queueing), however
+long it really took. The work in a second is the number of busy workers, W. W grows with the load
+until all workers are busy. Then W stays the same while the number of requests in flight goes on
+growing. So W gives the limit directly, for any mix of quick and slow routes.
 """
 
 from retter.breaker import constants
 
 
 class WorkRateLimit:
-    """Requests in flight, the windows over them, and the limit that follows."""
+    """Requests in flight, the measuring windows, and the limit computed from them."""
 
     __slots__ = (
         "_limit_start",
@@ -34,12 +34,12 @@ class WorkRateLimit:
         self.old_others = 0  # z: other methods that outlived their patience
         self.load = 0.0  # m: in flight, less the share of z that is discounted
         self.limit = float(limit_start)  # L
-        self.shed_at = now  # when a place was last missing
+        self.shed_at = now  # when a request last found no place
         self.work_rate = 0.0  # W
         self.peak_work_rate = 0.0  # Wpk
         self.windows = 0
-        self.crowded_windows = 0  # in a row that closed with somebody waiting
-        # of the running window
+        self.crowded_windows = 0  # windows in a row that closed while requests waited
+        # Of the running window:
         self.completions = 0
         self.work_s = 0.0
         self._window_at = now
@@ -47,21 +47,21 @@ class WorkRateLimit:
     # --- in flight ---
 
     def discount(self) -> None:
-        """One request of another method outlived its patience.
+        """Take in that a request of another method outlived its patience.
 
-        Slow exports must not starve the GETs, and yet they use the application: together they
-        count for OLD_OTHERS_SHARE of the limit at most.
+        Such requests (slow exports) must not starve the GETs, but they do use the application.
+        Therefore together they count for OLD_OTHERS_SHARE of the limit at most.
         """
         self.old_others += 1
         self.weigh()
 
     def set_limit(self, limit: float) -> None:
-        """Set L; the discount follows it."""
+        """Set L, and compute the load again, because the discount depends on L."""
         self.limit = limit
         self.weigh()
 
     def weigh(self) -> None:
-        """Work out the load anew."""
+        """Compute the load."""
         counted = constants.OLD_OTHERS_SHARE * self.limit
         self.load = self.in_flight - max(0.0, self.old_others - counted)
 
@@ -69,16 +69,16 @@ class WorkRateLimit:
 
     @staticmethod
     def limit_for(workers: float) -> float:
-        """Return how many may be in flight at an application with so many busy workers."""
+        """Return how many may be in flight at an application with `workers` busy workers."""
         return max(constants.HEADROOM * workers, 1.0) + constants.SPARE
 
     @property
     def closed_limit(self) -> float:
-        """The limit of a closed circuit: what was possible lately, and never below the start."""
+        """The limit of a closed circuit: from the recent peak work rate, at least `limit_start`."""
         return max(float(self._limit_start), self.limit_for(self.peak_work_rate))
 
     def window_due(self, now: float, baseline_s: float) -> bool:
-        """Say whether the running window has seen enough, or lasted long enough."""
+        """Return whether the running window has enough answers, or has lasted long enough."""
         age_s = now - self._window_at
         shortest_s = constants.WINDOW_BASELINES * baseline_s
         if self.completions >= constants.WINDOW_COMPLETIONS_MIN:
@@ -86,9 +86,9 @@ class WorkRateLimit:
         return age_s >= max(constants.WINDOW_MAX_S, shortest_s)
 
     def close_window(self, now: float, *, crowded: bool) -> None:
-        """Fold the running window into the averages and begin the next.
+        """Add the running window to the averages and begin the next one.
 
-        `crowded` if somebody waits: then the work rate is the most that can be had.
+        `crowded` if requests wait: then the work rate is the application's capacity.
         """
         self.crowded_windows = self.crowded_windows + 1 if crowded else 0
         age_s = now - self._window_at
@@ -101,12 +101,12 @@ class WorkRateLimit:
         self.restart_window(now)
 
     def begin_anew(self, now: float) -> None:
-        """Let the next window count for all: what was before says nothing about a full house."""
+        """Start the average anew: windows before saturation do not show the capacity."""
         self.restart_window(now)
         self.windows = 0
 
     def restart_window(self, now: float) -> None:
-        """Forget the running window: what it saw is not typical."""
+        """Discard the running window, because its answers are not typical, and begin a new one."""
         self._window_at = now
         self.work_s = 0.0
         self.completions = 0
