@@ -7,14 +7,14 @@ class Mode(Enum):
     """The circuit's mode, set by an operator."""
 
     AUTO = "auto"
-    OPEN = "open"  # hold it open: stored responses, and a trickle for what has none
+    OPEN = "open"  # hold it open: stored responses; GETs without one are forwarded up to the limit
     CLOSED = "closed"  # hold it closed: forward everything
     OBSERVE = "observe"  # decide and count, but forward everything
 
 
 class FairnessMode(Enum):
-    """Whether those who wait are told apart."""
+    """Whether requests wait in lanes."""
 
-    OFF = "off"  # one line for all
+    OFF = "off"  # one queue for all
     ON = "on"
-    OBSERVE = "observe"  # find the lanes and count, but keep one line for all
+    OBSERVE = "observe"  # find the lanes and count, but keep one queue for all

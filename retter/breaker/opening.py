@@ -1,14 +1,14 @@
-"""An open circuit, or an open route: nothing goes upstream but one probe a wait.
+"""An open circuit or an open route: only one probe goes upstream in each wait.
 
-Each time that a breaker opens it gets a new `Opening`. A probe carries the one that it was sent
-for, so that an answer which comes after all that changes nothing.
+A breaker gets a new `Opening` each time that it opens. A probe refers to the opening that it was
+sent for. So the answer to a probe changes nothing if that opening has ended before.
 """
 
 from retter.breaker import constants
 
 
 class Opening:
-    """The waits and the probes of one time that a breaker is open."""
+    """The waits and the probes from the opening of a breaker to its end."""
 
     __slots__ = ("_wait_max_s", "probe_at", "wait_s")
 
@@ -23,18 +23,18 @@ class Opening:
         return min(self._wait_max_s, constants.WAIT_GROWTH * self.wait_s)
 
     def due(self, now: float) -> bool:
-        """Say whether one more probe may go upstream."""
+        """Return whether one more probe may go upstream."""
         return now >= self.probe_at
 
     def send(self, now: float) -> None:
-        """A probe goes upstream; if it is lost the next follows all the same."""
+        """Take in that a probe goes upstream; the next follows even if this one has no result."""
         self.probe_at = now + self.wait_s
 
     def failed(self, now: float, *, refused: bool = False) -> None:
-        """A probe failed, or its patience is over.
+        """Take in that a probe failed, or that its patience is over.
 
-        A refused connection costs the application nothing, since there is none: the wait does not
-        grow, so that the first page after a restart is at most one short wait away.
+        After a refused connection the wait does not grow: no application is running, so the probe
+        costs it nothing. So the first page after a restart comes within one short wait.
         """
         if not refused:
             self.wait_s = self.longer_s

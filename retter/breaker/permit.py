@@ -1,7 +1,7 @@
 """The results of `admit`: a permit to go upstream, now or later, or a rejection.
 
-A permit is one object per request and is reported finished exactly once. It carries all that the
-controller needs to know at the end, so that nothing has to be looked up again.
+A permit is one object for each request, and is reported finished exactly once. It carries all that
+the controller needs at the end of the request, so that no look-up is necessary.
 """
 
 from enum import Enum
@@ -17,7 +17,7 @@ class Kind(Enum):
     """Whether a request may be answered from the store."""
 
     GET = "get"
-    OTHER = "other"  # every other method: always forwarded, at once, in every state
+    OTHER = "other"  # every other method: always forwarded, in every state
 
 
 class Phase(Enum):
@@ -34,7 +34,8 @@ class Phase(Enum):
 class Rejection:
     """Do not forward: answer with the stored response, or 503 with Retry-After.
 
-    Made once a controller and handed out again and again; only `count`, how often, changes.
+    Each controller makes its rejections once and returns the same objects again and again. `count`
+    is how often.
     """
 
     __slots__ = ("count", "reason", "retry_after_s", "serve_stored")
@@ -51,7 +52,7 @@ class Rejection:
 
 
 class Rejections:
-    """All refusals there are, in the order of REFUSAL_REASONS. Made once, handed out often."""
+    """All possible rejections, in the order of REJECTION_REASONS. Made once, used often."""
 
     __slots__ = ("rejects", "stored")
 
@@ -65,7 +66,7 @@ class Rejections:
         )
 
     def set_retry_after(self, retry_after_s: float) -> None:
-        """Follow another setting; a pause tells its own end."""
+        """Set Retry-After, but not of a pause: there it follows from the end of the pause."""
         for shed in self.stored + self.rejects:
             if shed.reason is not Reason.PAUSED:
                 shed.retry_after_s = retry_after_s
@@ -77,8 +78,8 @@ REJECTION_REASONS: Final = (
     Reason.FAIR_SHARE,
 )  # fmt: skip
 
-# The lanes of the line, first to last (lanes.py): who is known, who is not, who asks for too much.
-# Those that came while nobody was sorted stand with the strangers.
+# The lanes of the queue, first to last (lanes.py): known clients, unknown ones, and those that ask
+# for too much. Requests that arrived while lanes were not assigned wait with the strangers.
 KNOWN: Final = 0
 STRANGER: Final = 1
 HEAVY: Final = 2
@@ -86,10 +87,10 @@ UNSORTED: Final = -1
 
 
 class Permit:
-    """One request's leave to go upstream, from `admit` to `finished`.
+    """The permission of one request to go upstream, from `admit` to `finished`.
 
-    `holder` belongs to the caller. `reason` is why it was admitted, and later why its holder has
-    to answer otherwise. Everything else is the controller's.
+    `holder` belongs to the caller. `reason` is the reason why the request was admitted, or later
+    why its holder has to answer it without the application. All else belongs to the controller.
     """
 
     __slots__ = (
@@ -138,20 +139,20 @@ class Permit:
         self.route = route
         self.key = key
         self.has_stored = has_stored  # may be answered from the store
-        self.client = client  # a number for who asks, 0 if that is not known
-        self.probe: Opening | None = None  # of what it is to find the end
+        self.client = client  # the number of the client, 0 if that is not known
+        self.probe: Opening | None = None  # the opening that this probe may end
         self.lane = UNSORTED
-        self.ticket = -1  # number of a ticket that is good; below 0: none
-        self.who: object | None = None  # is found a lane for it when nobody was sorted as it came
+        self.ticket = -1  # number of a valid ticket; below 0: none
+        self.who: object | None = None  # the asker, kept to find the lane later
         # asker, since: whose demand counts, and when the ticket's holder tried first. Set with lane
         # and ticket.
-        # queued_at: since when it waits. Set with phase QUEUED and HELD.
+        # queued_at: when the wait began. Set with phase QUEUED and HELD.
         # generation, rank, row, started_at, uncongested, is_cold: set by `started`.
         self.first_byte_at = -1.0  # below 0: not yet
-        self.is_old = False  # is swept, see acts_at
+        self.is_old = False  # is swept: see acts_at
         self.is_judged = False  # counted as late before its answer came
         self.is_slow = False  # outlived its patience
-        # acts_at: when the sweep looks at it next. Set with is_old.
+        # acts_at: when the sweep examines it next. Set with is_old.
 
     asker: int
     since: float

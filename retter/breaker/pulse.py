@@ -1,6 +1,6 @@
-"""Whether the application answers at all: silent for a moment, or hung.
+"""Whether the application answers at all. It may be silent for a moment, or hung.
 
-Hung is neither busy nor idle: after a stall nothing is well before the application has answered.
+A hung application is neither busy nor idle. After a stall it counts as hung until it has answered.
 """
 
 from math import inf
@@ -12,33 +12,33 @@ from retter.breaker.routes import Route
 
 
 class Pulse:
-    """When the application answered, stalled, and went on. Seconds throughout."""
+    """When the application answered, stalled, and continued. All times are in seconds."""
 
     __slots__ = ("_baseline", "passed_at", "stalled_at", "woke_at")
 
     def __init__(self, now: float, baseline: Baseline) -> None:
         self._baseline = baseline  # b0
-        self.passed_at = now  # of the last success
+        self.passed_at = now  # time of the last success
         self.stalled_at = -inf  # when a stall was last seen
         self.woke_at = -inf  # when a silence ended
 
     @property
     def silence_s(self) -> float:
-        """For how long an application that works may answer nothing."""
+        """How long a working application may give no answer."""
         baselines_s = constants.SILENCE_BASELINES * self._baseline.mean_s
         return max(constants.SILENCE_MIN_S, baselines_s)
 
     def is_silent(self, now: float) -> bool:
-        """Say whether it pauses: what is late now is not late for a queue."""
+        """Return whether the application pauses: answers are late now, but not from queueing."""
         return now - self.passed_at > self.silence_s
 
     @property
     def hung(self) -> bool:
-        """Whether a stall was seen, and nothing has been answered since: hung is not busy."""
+        """Whether a stall was seen, and no good answer has come since."""
         return self.passed_at < self.stalled_at
 
     def stalls(self, now: float, flight: Flight) -> bool:
-        """Say whether the application hangs: several wait for long, and nothing is answered."""
+        """Return whether the application hangs: several requests take long, and no answer comes."""
         silent_s = now - self.passed_at
         if silent_s <= constants.STALL_MIN_S:
             return False

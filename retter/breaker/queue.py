@@ -1,7 +1,7 @@
 """Requests that wait for a place: other methods first, then GETs without a stored response, then
-the GETs that could be answered from the store.
+GETs with one.
 
-And all requests without a stored response that wait for the end of a pause, in their order.
+Requests without a stored response also wait here for the end of a pause, in their order.
 """
 
 from collections import deque
@@ -12,13 +12,13 @@ from retter.breaker import constants
 from retter.breaker.clients import Clients
 from retter.breaker.permit import STRANGER, Permit, Phase
 
-# Of those who left a pause, so many may still stand in the line; then it is gone through. With as
-# many again as are held, each who leaves pays for two looks at most.
+# Entries of permits that left early may remain in the queue of held permits: this many, and one for
+# each held permit. Then the queue is cleaned. So each permit that leaves costs two steps at most.
 HELD_LEFT_MAX = 64
 
 
 class WaitingRoom:
-    """First-in first-out queues. Who leaves early is skipped when its turn comes."""
+    """First-in first-out queues. A permit that left early is skipped when its turn comes."""
 
     __slots__ = (
         "_held",
@@ -33,38 +33,38 @@ class WaitingRoom:
     )
 
     def __init__(self) -> None:
-        self._others: deque[Permit] = deque()  # other methods: never refused
+        self._others: deque[Permit] = deque()  # other methods: never rejected
         self._without_stored: deque[Permit] = deque()
-        self._with_stored: deque[Permit] = deque()  # would rather have a fresh one
+        self._with_stored: deque[Permit] = deque()  # wait for a fresh response
         self._held: deque[Permit] = deque()  # until the end of a pause
-        self._released: deque[Permit] = deque()  # go upstream, place or not
-        self.held = 0  # not counted as waiting
+        self._released: deque[Permit] = deque()  # go upstream, even without a place
+        self.held = 0  # not counted in `waiting`
         self.waiting: int = 0
-        self.waiting_without_stored: int = 0  # of them, other methods included
-        self.others = 0  # of them
+        self.waiting_without_stored: int = 0  # of `waiting`; includes other methods
+        self.others = 0  # other methods; part of `waiting_without_stored`
 
     def ahead(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many go before who comes now. Here there is one lane for all."""
+        """Return how many go before a request that arrives now. There is one lane for all here."""
         return self.waiting if has_stored else self.waiting_without_stored
 
     def in_front(self, lane: int, *, has_stored: bool) -> int:
-        """Return how many wait that who comes now must not overtake."""
+        """Return how many wait that a request which arrives now must not overtake."""
         return self.waiting if has_stored else self.waiting_without_stored
 
     def waiting_in(self, lane: int) -> int:
-        """Return how many wait in a lane. Here nobody is in one."""
+        """Return how many wait in a lane. There are no lanes here."""
         return 0
 
     def waits_behind(self, lane: int) -> bool:
-        """Say whether anybody waits in a later lane. Here nobody is in one."""
+        """Return whether any request waits in a later lane. There are no lanes here."""
         return False
 
     def is_full(self, lane: int, waiting_max: int) -> bool:
-        """Say whether no more may wait."""
+        """Return whether no more requests may wait."""
         return self.waiting >= waiting_max
 
     def add(self, permit: Permit, now: float) -> None:
-        """Queue it."""
+        """Queue a permit."""
         permit.phase = Phase.QUEUED
         permit.queued_at = now
         self.waiting += 1
@@ -79,15 +79,15 @@ class WaitingRoom:
             self._others.append(permit)
 
     def next_other(self) -> Permit | None:
-        """Take out the other method whose turn it is: ADMITTED."""
+        """Take out the request with another method whose turn it is; it becomes ADMITTED."""
         return self._first_of(self._others)
 
     def next_get(self) -> Permit | None:
-        """Take out the GET whose turn it is: ADMITTED."""
+        """Take out the GET whose turn it is; it becomes ADMITTED."""
         return self._first_of(self._without_stored) or self._first_of(self._with_stored)
 
     def next_believed(self, clients: Clients, now: float) -> Permit | None:
-        """Take out the first GET of a client that is not in doubt, of those that wait longest."""
+        """Take out the first GET, of those that wait longest, whose client is not in doubt."""
         for queue in (self._without_stored, self._with_stored):
             for permit in islice(queue, constants.LINE_LOOKED_AT_MAX):
                 if permit.phase is Phase.QUEUED and not clients.is_doubted(permit.client, now):
@@ -104,7 +104,7 @@ class WaitingRoom:
         return None
 
     def all_waiting(self) -> list[Permit]:
-        """Return all that are in here."""
+        """Return all permits that are queued or held."""
         queues = (self._others, self._without_stored, self._with_stored, self._held, self._released)
         return [
             permit
@@ -114,7 +114,7 @@ class WaitingRoom:
         ]
 
     def cancel(self, permit: Permit) -> None:
-        """Its client left: DONE."""
+        """Take in that the client left; the permit becomes DONE."""
         if permit.phase is Phase.HELD:
             self._leave_hold(permit, Phase.DONE)
             self._forget_left()
@@ -128,10 +128,10 @@ class WaitingRoom:
         with_stored_s: Callable[[int], float],
         with_stored_max: Callable[[int], float],
     ) -> list[Permit]:
-        """Take out the GETs that have waited for so long, and those that are too many: DONE.
+        """Take out the GETs whose wait has expired, and those that are too many: DONE.
 
-        All of one queue wait for the same time: the first in line is the first to give up, and the
-        last is the first that need not wait.
+        All GETs of one queue may wait for the same time. So the wait of the first one expires
+        first. If there are too many, the last ones are taken out.
         """
         over: list[Permit] = []
         self._take_older(self._without_stored, now - without_stored_s, over)
@@ -152,11 +152,11 @@ class WaitingRoom:
                 over.append(permit)
 
     def release_others(self, now: float, wait_s: float) -> None:
-        """Let other methods go upstream that have waited for so long."""
+        """Let other methods that have waited for `wait_s` go upstream."""
         self._release_older(self._others, now - wait_s)
 
     def release_gets(self, now: float, wait_s: float) -> None:
-        """Let GETs go upstream that have waited for so long."""
+        """Let GETs that have waited for `wait_s` go upstream."""
         self._release_older(self._without_stored, now - wait_s)
         self._release_older(self._with_stored, now - wait_s)
 
@@ -167,7 +167,7 @@ class WaitingRoom:
                 self._released.append(permit)
 
     def release(self, permit: Permit) -> None:
-        """Let one go upstream that has been taken out already."""
+        """Let a permit that has been taken out already go upstream."""
         permit.phase = Phase.QUEUED
         self.waiting += 1
         self.waiting_without_stored += not permit.has_stored
@@ -175,7 +175,7 @@ class WaitingRoom:
         self._released.append(permit)
 
     def take_released(self) -> list[Permit]:
-        """Take out those that need no place: ADMITTED."""
+        """Take out the permits that need no place; they become ADMITTED."""
         taken: list[Permit] = []
         while self._released:
             permit = self._released.popleft()
@@ -187,14 +187,14 @@ class WaitingRoom:
     # --- a pause ---
 
     def hold(self, permit: Permit, now: float) -> None:
-        """Hold it until `release_held`."""
+        """Hold a permit until `release_held`."""
         permit.phase = Phase.HELD
         permit.queued_at = now
         self.held += 1
         self._held.append(permit)
 
     def hold_without_stored(self, now: float) -> None:
-        """Hold those that are queued and have nothing else to answer with."""
+        """Hold the queued requests that have no stored response."""
         for queue in (self._others, self._without_stored):
             self._hold_all(queue, now)
 
@@ -206,7 +206,7 @@ class WaitingRoom:
                 self.hold(permit, now)
 
     def held_for_too_long(self, now: float, longest_s: float) -> list[Permit]:
-        """Take out those that have been held for so long: DONE."""
+        """Take out the permits that have been held for `longest_s`; they become DONE."""
         over: list[Permit] = []
         held = self._held
         while held and (held[0].phase is not Phase.HELD or held[0].queued_at <= now - longest_s):
@@ -217,7 +217,7 @@ class WaitingRoom:
         return over
 
     def release_held(self, now: float) -> None:
-        """The pause is over: GETs wait for a place from now on, others need none."""
+        """End the hold after a pause: GETs wait for a place now, other methods need none."""
         held, self._held = self._held, deque()
         for permit in held:
             if permit.phase is not Phase.HELD:
@@ -233,7 +233,7 @@ class WaitingRoom:
         self.held -= 1
 
     def _forget_left(self) -> None:
-        """Let go of those who left: a pause is long, and who is first in line may stay for all."""
+        """Remove permits that left: the first one may stay for the whole, long pause."""
         if len(self._held) > 2 * self.held + HELD_LEFT_MAX:
             self._held = deque([one for one in self._held if one.phase is Phase.HELD])
 

@@ -9,7 +9,7 @@ from retter.breaker.snapshot import Snapshot
 
 
 def all_routes(circuit: Circuit) -> Iterator[Route]:
-    """Yield every route, and at last the one for all that have no place of their own."""
+    """Yield every route, and last the one that all routes outside the table share."""
     yield from circuit.routes
     yield circuit.routes.other
 
@@ -23,9 +23,10 @@ def latency(circuit: Circuit) -> Histogram:
 
 
 def first_byte_latency(circuit: Circuit) -> Histogram:
-    """Return how long answers took until they began: one that came whole began when it ended.
+    """Return how long answers took until their first byte.
 
-    Those that came in pieces count from their first byte, whatever becomes of them.
+    For an answer in one piece, that is the time of its end. Answers in pieces are counted at their
+    first byte, even if they fail later.
     """
     begun = latency(circuit).without(circuit.counts.in_pieces)
     begun.merge(circuit.counts.first_bytes)
