@@ -25,15 +25,15 @@ def refreshed(
     max_stale_s: float,
     shared: bool,
 ) -> StoredResponse | None:
-    """Return a stored response with the fields of the 304 that has validated it.
+    """Return the stored response, updated with the fields of the 304 that has validated it.
 
     Args:
         superseded: An unsafe method may have changed the resource since the request was sent.
-        client: Whose request the 304 answers (StoredResponse.given_to).
+        client: The client whose request the 304 answers (StoredResponse.given_to).
         shared: Apply the rules for shared caches.
 
     Returns:
-        None if it must not be kept any more after this 304, or not under this key.
+        None if after this 304 the response must not be kept any more, or not under this key.
     """
     head = updated_head(old.head, not_modified)
     facts = facts_of(fields_of(head), max_stale_s, shared=shared)
@@ -54,7 +54,7 @@ def refreshed(
         entry_bytes=entry_bytes(
             identity.key, head, facts.etag, facts.last_modified, old.variant_key
         ),
-        forms=None if old.forms is None else (),  # their heads are old
+        forms=None if old.forms is None else (),  # the heads of its forms are outdated
         given_to=client,
         others_at=old.others_at if old.given_to == client else old.stored_at,
         asked=identity.asked,
@@ -65,5 +65,5 @@ def _varies_as(old: StoredResponse, vary: bytes, shared: bool) -> bool:
     names = vary_names_of(vary, shared)
     if names is None:
         return False
-    # `put` has added Origin by itself.
+    # `put` may have added Origin to the names.
     return set(names) == set(old.vary_names) or {*names, b"origin"} == set(old.vary_names)

@@ -1,4 +1,4 @@
-"""What a new response replaces: an equal one, variants of its key, and the one that makes room."""
+"""Entries that a new response replaces: an equal one, variants of its key, evicted variants."""
 
 from retter.http.message import RequestHead, ResponseHead, Soft
 from retter.http.variants import is_plain
@@ -39,10 +39,9 @@ def given_again(
     incomplete: bool,
     client: int,
 ) -> Record | None:
-    """Return the only response of a key as it is when an equal one has come; None if it is not.
+    """Return the updated record if the new response is equal to the only one of its key, or None.
 
-    The Age is not in the bytes compared. A head that has come before takes the place of the equal
-    one.
+    The Age is not compared. The record gets the new head object, which other responses may share.
     """
     old = slot[0]
     head = response.stored
@@ -53,7 +52,7 @@ def given_again(
         and not old[VARY_NAMES]
         and old[VARIANT_KEY] == identity.variant_key
         and old[INCOMPLETE] is incomplete
-        # What new settings may have changed.
+        # New settings may have changed these.
         and old[AGE_MAX] == facts.age_max_s
         and ((old[FORMS] is None) is not response.compressible or old[CODING])
     ):
@@ -80,8 +79,8 @@ def without_replaced(
 ) -> tuple[Record, ...]:
     """Release the variants that a new response replaces; return the others.
 
-    These are the one made for the same language, device and country, and those that turn out
-    to be equal to it: nothing depends on these, then.
+    These are the variant for the same language, device and country, and the variants that are
+    equal to the new response: the response does not depend on these three, then.
     """
     only = slot[0]
     if (
@@ -89,7 +88,7 @@ def without_replaced(
         and only[SOFT] == soft
         and is_for(only, identity, request, secret, generation)
     ):
-        shelves.release(identity.owner, only)  # nearly always
+        shelves.release(identity.owner, only)  # nearly always the case
         return ()
     kept: list[Record] = []
     for record in slot:
@@ -105,10 +104,10 @@ def without_replaced(
 
 
 def victims(others: tuple[Record, ...], variants_max: int, stored_by: int) -> list[Record]:
-    """Return the variants of a key that make room for one more.
+    """Return the variants of a key that are evicted to make room for one more.
 
-    The least recently used one goes: of the client that has most of them, if one has several,
-    and never the plain one, which most visitors want.
+    The least recently used one is evicted. If a client has stored several, it is one of the client
+    that has stored most. It is not the plain one, which most visitors request, unless all are.
     """
     going: list[Record] = []
     kept = list(others)
@@ -124,7 +123,7 @@ def victims(others: tuple[Record, ...], variants_max: int, stored_by: int) -> li
 
 
 def _held(records: list[Record], record: Record, newcomer: int) -> int:
-    """Return how many of the variants are of this one's client, the new one included."""
+    """Return how many of the variants, and of the new one, the client of this variant stored."""
     client: int = record[STORED_BY]
     if not client:
         return 1

@@ -1,6 +1,6 @@
-"""Stored responses that the application has taken back: hidden first, so that they can be restored.
+"""Stored responses that the application has withdrawn. They are hidden first and can be restored.
 
-When that is done is decided in proxy/withdrawals.py. `now` is monotonic seconds.
+proxy/withdrawals.py decides when this is done. `now` is monotonic seconds.
 """
 
 from typing import NamedTuple
@@ -27,12 +27,12 @@ class Withdrawn(NamedTuple):
 
     at: float
     key: bytes
-    slot: tuple[Record, ...]  # as it was
-    hidden: tuple[Record, ...]  # what stands there in its place
+    slot: tuple[Record, ...]  # the slot before the withdrawal
+    hidden: tuple[Record, ...]  # the slot that has replaced it
 
 
 class TakenBack:
-    """Hides what is stored under a key, and gives it back or removes it."""
+    """Hides the entries of a key, and restores or removes them later."""
 
     __slots__ = ("_changes", "_counts", "_shelves")
 
@@ -44,11 +44,12 @@ class TakenBack:
     def holds(
         self, key: bytes, generation: int = 0, variant_key: bytes | None = None, asked: int = 0
     ) -> bool:
-        """Return whether something is stored under a key, up to a generation, and not withdrawn.
+        """Return whether a key has an entry, up to a generation, that is not withdrawn.
 
         Args:
-            variant_key: If given, only what could answer a request with this variant key.
-            asked: `Identity.asked` of a refused request: something that was asked for like that.
+            variant_key: If given, only entries with this variant key count.
+            asked: `Identity.asked` of a refused request. If it is not 0, only entries count whose
+                request had the same value.
         """
         return any(
             one[AGE_MAX] != WITHDRAWN
@@ -61,8 +62,9 @@ class TakenBack:
     def last_good(self, key: bytes, variant_key: bytes, client: int) -> tuple[float, float]:
         """Return when the application last gave a good response with this variant key.
 
-        That is when anybody got one, and when a client other than this one did; NEVER if none is
-        stored.
+        Returns:
+            The last time when any client got one, and the last time when a client other than this
+            one got one; NEVER if none is stored.
         """
         anybodys = others = NEVER
         for one in self._shelves.slots.get(key, ()):
@@ -72,27 +74,28 @@ class TakenBack:
         return anybodys, others
 
     def given_to_others(self, withdrawn: Withdrawn, client: int) -> bool:
-        """Return whether the application has given a client other than this one the page since."""
+        """Return whether another client than this one got the page after the withdrawal."""
         return any(
             one[AGE_MAX] != WITHDRAWN and others_at((one,), client) > withdrawn.at
             for one in self._shelves.slots.get(withdrawn.key, ())
         )
 
     def refuse_late(self, key: bytes, now: float) -> None:
-        """Store no response under a key that was asked for until now, and is still on its way."""
+        """Forbid storing under a key the responses to requests that were sent before now."""
         self._changes.remember_refusal(key, now)
 
     def withdraw(
         self, key: bytes, now: float, generation: int = 0, asked: int = 0
     ) -> Withdrawn | None:
-        """Hide what is stored under a key, with all its variants; None if there is nothing.
+        """Hide the entries of a key, with all variants; return None if there are none.
 
-        It is found by nobody, and still counts. A response that is still on its way will not be
-        stored: it may have been made before.
+        No look-up finds hidden entries, but their bytes still count. A response that is still on
+        its way will not be stored: it may have been made before the withdrawal.
 
         Args:
-            generation: Of whoever has been refused: what is newer stays.
-            asked: `Identity.asked` of the refused request: what was asked for otherwise stays.
+            generation: The generation of the refused request. Newer entries stay.
+            asked: `Identity.asked` of the refused request. If it is not 0, entries for requests
+                with another value stay.
         """
         if not self.holds(key, generation, asked=asked):
             return None
@@ -100,7 +103,7 @@ class TakenBack:
         gone = [
             one
             for one in slot
-            if one[AGE_MAX] != WITHDRAWN  # else it belongs to the withdrawal that has hidden it
+            if one[AGE_MAX] != WITHDRAWN  # else an earlier withdrawal has hidden it
             and one[GENERATION] <= generation
             and (not asked or one[ASKED] == asked)
         ]
@@ -119,7 +122,7 @@ class TakenBack:
         return Withdrawn(now, key, slot, hidden)
 
     def restore(self, withdrawn: Withdrawn) -> None:
-        """Give back what was hidden, as far as it is still there."""
+        """Restore the hidden entries that still exist."""
         slot = self._shelves.slots.get(withdrawn.key)
         if slot is None:
             return
@@ -129,7 +132,7 @@ class TakenBack:
         self._shelves.tell(withdrawn.key, withdrawn.at)
 
     def discard(self, withdrawn: Withdrawn) -> None:
-        """Remove what it has hidden, or what is left of that."""
+        """Remove the hidden entries that still exist."""
         hidden = _hidden_by(withdrawn)
         for record in self._shelves.slots.get(withdrawn.key, ()):
             if id(record) in hidden:
@@ -138,7 +141,7 @@ class TakenBack:
 
 
 def others_at(slot: tuple[Record, ...], client: int) -> float:
-    """Return when somebody other than this client was last given one of these answers."""
+    """Return the last time when another client than this one got one of these responses."""
     latest = NEVER
     for one in slot:
         at: float = one[OTHERS_AT] if one[GIVEN_TO] == client else one[STORED_AT]
@@ -147,7 +150,7 @@ def others_at(slot: tuple[Record, ...], client: int) -> float:
 
 
 def _hidden_by(withdrawn: Withdrawn) -> dict[int, Record]:
-    """Return what a withdrawal has hidden, as it was, by the id() of what stands in its place."""
+    """Return the original records of a withdrawal, by the id() of the records that replace them."""
     return {
         id(one): old
         for one, old in zip(withdrawn.hidden, withdrawn.slot, strict=True)

@@ -1,8 +1,8 @@
-"""The meaning of a target for the store: its URL, the sessions in it, what a GET of it may change.
+"""The meaning of a target for the store: its URL, its sessions, whether a GET may change something.
 
-All of this follows from the method, the host and the target of a request, and is the same for all
-who ask for that. So it is remembered for targets that come again with ever new heads, as the pages
-of a site do.
+All of this depends only on the method, the host and the target of a request, and is the same for
+all clients. So it is remembered for targets that are requested repeatedly with different heads,
+such as the pages of a site.
 """
 
 import re
@@ -14,21 +14,21 @@ from retter.http.message import QUESTION_MARK, SEMICOLON, SLASH, RequestHead
 from retter.store.owner import OwnerRules
 from retter.store.personal import carries_nonce
 
-# Targets that are remembered: the pages that are asked for in the same minutes, 0.5 to 1 MB.
+# Remembered targets: the pages that are requested in the same minutes, 0.5 to 1 MB.
 TARGETS_MAX: Final = 1024
-# Longer ones are mostly somebody's own.
+# Longer targets usually belong to one visitor.
 TARGET_BYTES_REMEMBERED_MAX: Final = 256
 
 RouteOf = Callable[[RequestHead], bytes]
 
 
 def no_route(request: RequestHead) -> bytes:
-    """Put every request on one route."""
+    """Return the same route for every request."""
     return b""
 
 
 class Target:
-    """What a method, a host and a target mean. Immutable: `target_of` makes it."""
+    """The meaning of a method, a host and a target. Immutable: `target_of` makes it."""
 
     __slots__ = ("asked", "host", "may_be_answered", "method", "route", "sessions", "url")
 
@@ -45,14 +45,14 @@ class Target:
         self.method = method
         self.host = host
         self.url = url  # host (lower case) and target, made coarser by the rules
-        self.sessions = sessions  # parameters; None: more than are read
-        self.may_be_answered = may_be_answered  # from the store, if nothing else is against it
+        self.sessions = sessions  # parameters; None: too many to read
+        self.may_be_answered = may_be_answered  # from the store, if nothing else forbids it
         self.route = route  # for the breaker
         self.asked = asked  # Identity.asked
 
 
 def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Target:
-    """Find out what a request asks for. Never raises."""
+    """Return the target of a request. Never raises."""
     method, host, target = request.method, request.host, request.target
     sessions: list[bytes] | None = []
     if QUESTION_MARK in target or SEMICOLON in target:
@@ -60,7 +60,7 @@ def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_ro
     url = stored_url(host, target, rules)
     may_be_answered = (
         (method == b"GET" or method == b"HEAD")
-        # A host with a slash would make two URLs of one.
+        # With a slash in the host, two different requests would have the same URL.
         and SLASH not in host
         and not changes_something(target, rules)
     )
@@ -71,11 +71,12 @@ def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_ro
 
 
 class Targets:
-    """Remembers what targets mean that have been asked for more than once.
+    """Remembers the meaning of targets that were requested more than once.
 
-    Most of what a crawler asks for never comes again. So a target is only remembered if it was the
-    last one with its place among `TARGETS_MAX`, a number each: remembering all would cost each new
-    one 0.6 us, and looking costs 0.1. Of two methods for one target the latest is remembered.
+    Most targets of a crawler are never requested again. So a target is remembered only at its
+    second request. A table with `TARGETS_MAX` places notes the hash of each new target; a later
+    target with the same place overwrites it. This check costs 0.1 us; to remember every new target
+    would cost 0.6 us. If a target is requested with two methods, the latest is remembered.
     """
 
     __slots__ = ("_known", "_latest", "_route_of", "_rules")
@@ -83,14 +84,14 @@ class Targets:
     def __init__(self, rules: OwnerRules, route_of: RouteOf) -> None:
         self._rules = rules
         self._route_of = route_of
-        self._known: dict[bytes, Target] = {}  # by host and target; a host may have a slash in it
+        self._known: dict[bytes, Target] = {}  # by host and target; a host may contain a slash
         self._latest = [0] * TARGETS_MAX
 
     def __len__(self) -> int:
         return len(self._known)
 
     def of(self, request: RequestHead) -> Target:
-        """Return what a request asks for, as `target_of` does."""
+        """Return the target of a request, as `target_of` does."""
         key = request.host + request.target
         found = self._known.get(key)
         if (
@@ -118,10 +119,10 @@ _logout_segment: Final = re.compile(
 
 
 def changes_something(target: bytes, rules: OwnerRules) -> bool:
-    """Return whether a GET of this target does more than to ask, so that no copy may stand in.
+    """Return whether a GET of this target may change something, so that no copy may answer it.
 
-    A logout does: a stored goodbye would leave the session alive. So does what carries a token
-    that works once, and what the operator names (`--never-store`).
+    This is true for a logout, because a stored page would not end the session. It is also true for
+    a target with a token that works once, and for those that the operator names (`--never-store`).
     """
     lower = target.lower()
     if _may_change(lower):
@@ -131,8 +132,8 @@ def changes_something(target: bytes, rules: OwnerRules) -> bool:
     return bool(rules.never_store) and bool(rules.is_never_stored(target))
 
 
-# A part of all words that are looked for here and in `carries_nonce`, so that nearly all targets
-# need one look: half the price of a `find` for each.
+# One pattern with a part of each word that is searched for here and in `carries_nonce`. Nearly all
+# targets need only this search, which costs half of one `find` for each word.
 _may_change: Final = re.compile(rb"[lsn_](?:og|ign|rf|once|token)").search
 
 
@@ -154,7 +155,7 @@ def url_sessions(target: bytes, rules: OwnerRules) -> list[bytes] | None:
     """Find sessions in the path parameters (;jsessionid=...) and in the query (?PHPSESSID=...).
 
     Returns:
-        The parameters that are sessions; None if there are more parameters than are read.
+        The parameters that are sessions; None if there are too many parameters to read.
     """
     if len(target) > PARAMETERS_MAX and _too_many_parameters(target):
         return None
@@ -176,7 +177,7 @@ def _too_many_escapes(params: list[bytes]) -> bool:
 
 
 def stored_url(host: bytes, target: bytes, rules: OwnerRules) -> bytes:
-    """Return a URL as it stands in a key: host and target, made coarser by the rules."""
+    """Return the URL part of a store key: host and target, made coarser by the rules."""
     if rules.ignore_query or rules.ignore_params:
         path, mark, query = target.partition(b"?")
         if rules.ignore_query or not mark:

@@ -1,10 +1,11 @@
-"""What the store has changed and the disk does not know yet, in the order in which it must hear it.
+"""Changes of the store that are not on disk yet, in the order in which they must be written.
 
-The near store is the truth. Behind it a shelf on disk follows in batches: first what is taken back
-(`Removals`), then the slots as they are now. Until a batch is on disk, a look behind the near store
-goes by what is still to be written, so nothing that has been taken back is found there again.
+The store in memory (the near store) is authoritative. The disk is updated in batches: first the
+removals (`Removals`), then the slots in their present state. Until a batch is on disk, a look-up
+behind the near store also considers the changes that are not written yet. So a removed entry is
+never found on disk again.
 
-Pure: it neither writes nor reads. Whoever does asks for the next batch and tells how it went.
+This module does no I/O. The caller takes the next batch, writes it, and reports success or failure.
 `now` is monotonic seconds.
 """
 
@@ -17,36 +18,37 @@ from retter.store.policy import key_parts
 from retter.store.purging import matches
 from retter.store.record import BODY, HEAD, NO_STORE, SUPERSEDED, Record
 
-# An SD card wears by the write and by the block: so rarely, or so much at once.
+# An SD card wears with each write and each block. So a batch is written only after this time, or
+# with this size.
 COMMIT_EVERY_S: Final = 5.0
 COMMIT_BYTES: Final = 1024 * 1024
-COMMIT_KEYS: Final = 2048  # a walk over them takes half a millisecond
+COMMIT_KEYS: Final = 2048  # to go through them takes half a millisecond
 
-# Where more of what is on disk changes, batches are larger and later, and what has changed twice is
-# written once. An SD card takes 10 to 20 MiB/s, and each page costs 45 us of CPU. What is not there
-# yet does not wait, nor does anything for which there would be no memory.
+# If more of the entries on disk change, batches are larger and later, and an entry that changes
+# twice is written once. An SD card writes 10 to 20 MiB/s, and each page costs 45 us of CPU. New
+# entries do not wait for this, and nothing waits if the memory for waiting changes is nearly full.
 WRITTEN_BYTES_PER_S: Final = 8 * 1024 * 1024
 
-# After a batch that could not be written.
+# The delay after a batch that could not be written.
 RETRY_S: Final = 5.0
 
-# A disk that does not keep up must not cost more memory than this. What is stored beyond is not
-# written, and what it replaces is removed from the disk.
+# If the disk is too slow, waiting changes take at most this memory. Further stored entries are not
+# written, and the entries that they replace are removed from the disk.
 WAITING_BYTES_MAX: Final = 8 * 1024 * 1024
 WAITING_KEYS_MAX: Final = 4 * COMMIT_KEYS
 
-# While the disk cannot be written: beyond so many, all that is personal is taken back, or all that
-# is stored. It is too much, never too little.
+# If there are more removals than this while the disk cannot be written, all personal entries, or
+# all entries, are removed. So too much may be removed, but never too little.
 REMOVALS_MAX: Final = 16_384
 
-# Of a slot beside its heads and bodies: names, numbers, places.
+# The cost of a slot without its heads and bodies: names, numbers, dictionary entries.
 SLOT_OVERHEAD_BYTES: Final = 300
 
 Slot = tuple[Record, ...]
 
 
 class Purge(NamedTuple):
-    """What an operator drops: all that is given must fit, as in `ResponseStore.purge`."""
+    """A purge by an operator. All given conditions must match, as in `Invalidation.purge`."""
 
     url: bytes | None
     prefix: bytes | None
@@ -59,12 +61,12 @@ class Purge(NamedTuple):
 
 @dataclass(slots=True)
 class Removals:
-    """What is taken back, for whatever is on disk."""
+    """Entries that must be removed from the disk, or marked as superseded there."""
 
     everything: bool = False
-    personal: bool = False  # all that belongs to anybody
+    personal: bool = False  # all entries of owners
     owners: set[bytes] = field(default_factory=set[bytes])
-    marks: set[int] = field(default_factory=set[int])  # of sessions (marks.py): all owners with one
+    marks: set[int] = field(default_factory=set[int])  # sessions (marks.py): all owners with one
     keys: set[bytes] = field(default_factory=set[bytes])
     purges: list[Purge] = field(default_factory=list[Purge])
     superseded: set[bytes] = field(default_factory=set[bytes])  # keys
@@ -81,7 +83,7 @@ class Removals:
         )
 
     def take(self, key: bytes, marks: Iterable[int] = ()) -> bool:
-        """Return whether a slot is taken back."""
+        """Return whether a slot must be removed."""
         if not self:
             return False
         owner, _ = key_parts(key)
@@ -95,7 +97,7 @@ class Removals:
         )
 
     def add(self, later: "Removals") -> None:
-        """Take others in as well."""
+        """Add later removals to these."""
         self.everything = self.everything or later.everything
         self.personal = self.personal or later.personal
         self.owners |= later.owners
@@ -112,31 +114,31 @@ class Removals:
 
 
 class Written(NamedTuple):
-    """A slot to be written: none of its variants left means that it goes."""
+    """A slot to be written. If it has no variants, it is removed from the disk."""
 
     slot: Slot
     marks: tuple[int, ...]
 
 
 class Batch(NamedTuple):
-    """What goes to disk together: the removals first, for what is there; then the slots."""
+    """Changes that are written together: first the removals, then the slots."""
 
     removals: Removals
     slots: dict[bytes, Written]
 
 
 class Found(NamedTuple):
-    """A slot from behind the near store, and the marks of its owner."""
+    """A slot found behind the near store, and the marks of its owner."""
 
     slot: Slot
     marks: tuple[int, ...]
 
 
 class Shelf(Protocol):
-    """What is behind: a disk."""
+    """The disk behind the near store."""
 
     def read(self, key: bytes, now: float) -> Found | None:
-        """Return what is stored under a key, unless reading that might take long."""
+        """Return the slot of a key; None if there is none, or if reading it might take long."""
         ...
 
     def knows(self, key: bytes) -> bool:
@@ -144,7 +146,7 @@ class Shelf(Protocol):
         ...
 
     def note(self, removals: Removals) -> None:
-        """Note what is taken back, so that it is not forgotten if the process is killed now."""
+        """Record the removals at once, so that they are not lost if the process is killed now."""
         ...
 
 
@@ -161,31 +163,31 @@ class WriteBehind:
     """Remembers changes of the near store until they are on disk.
 
     Args:
-        personal: Keep what belongs to somebody, too (`--store-private`).
+        personal: Also keep the entries of owners (`--store-private`).
     """
 
     def __init__(self, shelf: Shelf, *, personal: bool = True) -> None:
         self._shelf = shelf
         self.personal = personal
-        self.closed = False  # nothing new is taken in, but what is taken back
+        self.closed = False  # only removals are accepted
         self._slots: dict[bytes, Written] = {}
         self._removals = Removals()
         self._under_way: Batch | None = None
-        self._since = 0.0  # when the oldest of what waits has changed
+        self._since = 0.0  # the time of the oldest waiting change
         self._not_before = 0.0
-        self._paced_until = 0.0  # for what is written once more; nothing else waits
-        self._bytes_new = 0  # of what waits, under keys that the disk does not have
+        self._paced_until = 0.0  # only for entries that are written once more
+        self._bytes_new = 0  # of waiting entries whose keys the disk does not have
         self.bytes_waiting = 0
-        self.not_kept = 0  # changes that were dropped, since the disk did not keep up
+        self.not_kept = 0  # changes that were dropped because the disk was too slow
 
-    # -- what changes
+    # -- changes
 
     def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
-        """Note what stands under a key now; nothing at all: it is gone."""
+        """Note the present slot of a key; an empty one means that the key is removed."""
         if (self.closed and slot) or (not self.personal and key.startswith(b"@")):
             return
         for record in slot:
-            if record[NO_STORE]:  # memory only; what it has replaced goes from the disk
+            if record[NO_STORE]:  # memory only; what it replaced is removed from disk
                 slot = tuple([one for one in slot if may_be_kept(one)])
                 break
         if not self._slots:
@@ -197,7 +199,7 @@ class WriteBehind:
         if self.bytes_waiting + size > WAITING_BYTES_MAX or len(self._slots) >= WAITING_KEYS_MAX:
             self.not_kept += 1
             if before is None and len(self._slots) >= WAITING_KEYS_MAX:
-                # No room even for that: what is on disk of it may not be found any more.
+                # There is no room even for this key, so its entry on disk is removed.
                 self._take_back(Removals(keys={key}), now)
                 return
             slot, size = (), SLOT_OVERHEAD_BYTES
@@ -207,11 +209,11 @@ class WriteBehind:
             self._bytes_new += size
 
     def withdrawn(self, key: bytes, now: float) -> None:
-        """The application has taken a page back: note it before anything else happens."""
+        """Note at once that the application has withdrawn the page of a key."""
         self._take_back(Removals(keys={key}), now)
 
     def supersede(self, key: bytes, now: float) -> None:
-        """An unsafe method has changed what is stored under a key."""
+        """Note that an unsafe method has invalidated the entries of a key."""
         if not self.may_have(key):
             return
         waits = self._slots.get(key)
@@ -220,12 +222,12 @@ class WriteBehind:
         self._take_back(Removals(superseded={key}), now)
 
     def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
-        """A session has begun or ended: nothing of these owners may be found any more."""
+        """Remove all entries of these owners, because a session has begun or ended."""
         if self.personal:
             self._take_back(Removals(owners=set(owners), marks=set(marks)), now)
 
     def purge(self, purge: Purge, now: float) -> None:
-        """An operator drops what fits."""
+        """Remove the entries that match the purge of an operator."""
         everything = purge == Purge(None, None, None)
         self._take_back(Removals(everything=True) if everything else Removals(purges=[purge]), now)
 
@@ -233,7 +235,7 @@ class WriteBehind:
         if not self._slots and not self._removals:
             self._since = now
         self._shelf.note(removals)
-        # A key is found in one step; owners and what an operator names are looked for.
+        # A key is found in one step. For owners and purges, all waiting slots are searched.
         keys = removals.keys or removals.superseded or self._slots
         for key in keys:
             waits = self._slots.get(key)
@@ -243,11 +245,11 @@ class WriteBehind:
         self._removals.add(removals)
 
     def begin_with(self, removals: Removals) -> None:
-        """Take in what was taken back before the last end, and may not be on disk."""
+        """Add the removals of before the restart that may not be on disk yet."""
         self._removals.add(removals)
 
     def all_removals(self) -> Removals:
-        """Return all that was taken back and may not be on disk."""
+        """Return all removals that may not be on disk yet."""
         removals = Removals()
         if self._under_way is not None:
             removals.add(self._under_way.removals)
@@ -255,23 +257,23 @@ class WriteBehind:
         return removals
 
     def forget_bodies(self) -> None:
-        """Memory has run out: what waits to be written goes, from the disk as well."""
+        """Drop the waiting entries, on disk too, because memory has run out."""
         self.not_kept += len(self._slots)
         self._slots = {key: Written((), ()) for key in self._slots}
         self.bytes_waiting = SLOT_OVERHEAD_BYTES * len(self._slots)
 
     def may_have(self, key: bytes) -> bool:
-        """Return whether something is, or will be, on disk under a key."""
+        """Return whether the disk has, or will have, an entry for a key."""
         return (
             key in self._slots
             or (self._under_way is not None and key in self._under_way.slots)
             or self._shelf.knows(key)
         )
 
-    # -- what is found behind the near store
+    # -- look-ups behind the near store
 
     def fetch(self, key: bytes, now: float) -> Found | None:
-        """Return what stands under a key that the near store does not have, if that is at hand."""
+        """Return the slot of a key that the near store does not have, if that takes no wait."""
         if not self.personal and key.startswith(b"@"):
             return None
         waits = self._slots.get(key)
@@ -285,9 +287,9 @@ class WriteBehind:
         return None if found is None else self.checked(key, found)
 
     def checked(self, key: bytes, found: Found) -> Found | None:
-        """Return what was read from disk, as far as it has not been taken back since."""
+        """Return a slot that was read from disk, unless it was removed meanwhile."""
         if key in self._slots:
-            return None  # it has changed while it was read
+            return None  # it has changed during the read
         batch = self._under_way
         if batch is not None:
             if key in batch.slots or batch.removals.take(key, found.marks):
@@ -308,16 +310,16 @@ class WriteBehind:
 
     @property
     def keys_waiting(self) -> int:
-        """Keys whose change is not on disk."""
+        """The number of keys whose change is not on disk."""
         return len(self._slots) + (len(self._under_way.slots) if self._under_way else 0)
 
     @property
     def is_clean(self) -> bool:
-        """Whether the disk knows everything."""
+        """Whether all changes are on disk."""
         return not self._slots and not self._removals and self._under_way is None
 
     def is_due(self, now: float) -> bool:
-        """Return whether a batch is to be written now: what is taken back does not wait."""
+        """Return whether a batch must be written now. Removals do not wait."""
         if self._under_way is not None or now < self._not_before:
             return False
         if self._removals or (self.closed and self._slots):
@@ -336,9 +338,9 @@ class WriteBehind:
         )
 
     def take(self, now: float) -> Batch | None:
-        """Return all that waits, for the disk; None if there is nothing, or a batch is under way.
+        """Return all waiting changes as a batch; None if there are none, or a batch is under way.
 
-        It is under way until `done` or `failed` is called.
+        The batch is under way until `done` or `failed` is called.
         """
         if self._under_way is not None or not (self._slots or self._removals):
             return None
@@ -349,12 +351,12 @@ class WriteBehind:
         return batch
 
     def done(self) -> bool:
-        """The batch is on disk. Whether all that was taken back is on disk with it."""
+        """Note that the batch is on disk; return whether all removals are on disk now."""
         self._under_way = None
         return not self._removals
 
     def failed(self, now: float) -> None:
-        """The batch is not on disk: all of it is tried again, with what has come since."""
+        """Note that the batch could not be written: it is retried, with the later changes."""
         batch, self._under_way = self._under_way, None
         if batch is None:
             return
