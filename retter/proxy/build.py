@@ -1,4 +1,4 @@
-"""From settings to the parts that are shared: each part's own settings are picked here."""
+"""Builds the shared parts of a process from the settings, and selects each part's own settings."""
 
 import asyncio
 import os
@@ -70,8 +70,8 @@ def build_services(
     """Make all shared parts of a process.
 
     Args:
-        disk: What is to be behind the store.
-        secrets: Of the process that this one takes over from.
+        disk: The disk store behind the store in memory.
+        secrets: The secrets of the process that this one takes over from.
 
     Raises:
         ConfigError: A file cannot be read or written.
@@ -159,11 +159,11 @@ def build_services(
     return services
 
 
-# -- from the settings to each part's own ---------------------------------------------------------
+# -- each part's own settings ---------------------------------------------------------------------
 
 
 def breaker_settings(settings: Settings) -> BreakerSettings:
-    """Pick the breaker's settings."""
+    """Select the breaker's settings."""
     return BreakerSettings(
         mode=Mode(settings.circuit),
         max_in_flight=settings.max_in_flight,
@@ -185,10 +185,10 @@ def breaker_settings(settings: Settings) -> BreakerSettings:
 
 
 def owner_rules(settings: Settings, before: OwnerRules | None, secrets: Secrets) -> OwnerRules:
-    """Make the rules by which owners are told apart; what is known of sessions goes on."""
+    """Make the rules that distinguish owners, and keep what is known about sessions."""
     return OwnerRules(
         secret=secrets.owner,
-        lasting=True,  # beside a store on disk, or in the process that takes over
+        lasting=True,  # the secret outlives this process: on disk or in its successor
         origin=os.urandom(SECRET_BYTES) if before is None else before.origin,
         session_cookies=encoded(settings.session_cookies),
         ignore_cookies=encoded(settings.ignore_cookies),
@@ -208,7 +208,7 @@ def owner_rules(settings: Settings, before: OwnerRules | None, secrets: Secrets)
 def store_rules(
     settings: Settings, rules: OwnerRules, disk: "DiskShelf | None" = None
 ) -> StoreRules:
-    """Pick the store's settings."""
+    """Select the store's settings."""
     return StoreRules(
         secret=rules.secret,
         public_secret=b"" if disk is None else disk.site_key,
@@ -219,7 +219,7 @@ def store_rules(
 
 
 def judges_plain_answers(settings: Settings) -> bool:
-    """Whether a plain answer may be a failure, or may not be stored."""
+    """Return whether a plain response can be a failure or can be barred from the store."""
     return (
         any(status < 400 for status in settings.failure_statuses)
         or settings.store_policy != StorePolicy.ALL
@@ -227,7 +227,7 @@ def judges_plain_answers(settings: Settings) -> bool:
 
 
 def failure_texts(settings: Settings) -> list[bytes]:
-    """Return the texts of error pages in disguise."""
+    """Return the texts that mark an error page with a success status."""
     return [text.encode() for text in settings.failure_texts]
 
 
@@ -235,7 +235,7 @@ def error_page(settings: Settings) -> bytes | None:
     """Read the operator's error page, if there is one.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: The file cannot be read.
     """
     if not settings.error_page:
         return None
@@ -246,7 +246,7 @@ def error_page(settings: Settings) -> bytes | None:
 
 
 def configure_compression(compression: Compression, settings: Settings) -> None:
-    """Let the encoders follow the settings."""
+    """Apply the compression settings."""
     excluded = name_matcher(encoded(settings.compress_exclude))
     compression.configure(
         Negotiator(encoded(settings.codings), excluded),
@@ -262,13 +262,13 @@ def open_access_log(
     clock: Callable[[], float],
     before: "AccessLog | None",
 ) -> "AccessLog | None":
-    """Open the access log, if there is to be one.
+    """Open the access log, if the settings name one.
 
     Args:
-        before: The one that is open.
+        before: The access log that is open already.
 
     Raises:
-        ConfigError: It cannot be written.
+        ConfigError: The access log cannot be written.
     """
     if not settings.access_log:
         return None
@@ -290,7 +290,7 @@ def open_access_log(
 
 
 def pool_options(settings: Settings) -> PoolOptions:
-    """Pick the pool's settings.
+    """Select the pool's settings.
 
     Raises:
         ConfigError: A file for TLS to the application cannot be read.

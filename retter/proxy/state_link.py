@@ -1,7 +1,7 @@
 """The link between a process and its successor: checked frames over a pair of sockets.
 
-Both ends serve clients meanwhile, so nothing here waits: what the other end does not take at once
-waits in a buffer.
+Both ends serve clients meanwhile, so sending never blocks: bytes that the other end does not
+receive at once wait in a buffer.
 """
 
 import asyncio
@@ -16,21 +16,21 @@ from retter.base.frames import PREAMBLE, BadFrame, FrameReader, FrameWriter, aft
 
 READ_BYTES: Final = 256 * 1024
 
-# What the other end has not taken. Beyond, stored responses are left out: what the other process
-# has of them is older, and no wrong page.
+# Bytes that the other end has not received yet. Above this number, stored responses are left out.
+# The other process then has older responses, but no wrong ones.
 WAITING_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class Kind(IntEnum):
-    """What a frame says."""
+    """The kind of a frame."""
 
     SECRETS = 1
-    RULES = 2  # by which was stored, and for which application
+    RULES = 2  # the rules used for storing, and the application's address
     PIECE = 3  # of a body
     SLOT = 4
     REMOVALS = 5
     SESSIONS = 6
-    END = 7  # of the snapshot: how many frames there were
+    END = 7  # the end of the snapshot: its number of frames
     WANT = 8  # the successor is ready for the snapshot
     SEALED = 9  # the snapshot is complete: its length
     LOADED = 10  # the successor has read it
@@ -41,11 +41,11 @@ class Kind(IntEnum):
 
 
 class StateLink:
-    """One end.
+    """One end of the link.
 
     Attributes:
-        on_frame: Called with each frame; ValueError and BadFrame end the link.
-        on_end: Called once, with why it has ended; "" if the other end has closed it.
+        on_frame: Called with each frame; a ValueError or BadFrame from it ends the link.
+        on_end: Called once, with the reason why the link has ended; "" if the other end closed it.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -53,8 +53,8 @@ class StateLink:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer = FrameWriter()
         self._reader = FrameReader()
-        self._begun = False  # the other end's preamble is read
-        self._queue: deque[tuple[int, bytes]] = deque()  # frames that nobody has taken
+        self._begun = False  # the other end's preamble has been read
+        self._queue: deque[tuple[int, bytes]] = deque()  # frames not yet passed to on_frame
         self._takes = False
         self._head = b""
         self._out = bytearray(PREAMBLE)
@@ -63,12 +63,12 @@ class StateLink:
 
     @property
     def is_full(self) -> bool:
-        """Whether the other end does not keep up."""
+        """Whether too many bytes wait because the other end does not keep up."""
         return len(self._out) > WAITING_BYTES_MAX
 
     @property
     def is_open(self) -> bool:
-        """Whether anything can still be sent."""
+        """Whether this end is still open."""
         return self._sock.fileno() >= 0
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
@@ -81,11 +81,11 @@ class StateLink:
             self._write()
 
     def read_first(self, timeout_s: float) -> tuple[int, bytes]:
-        """Wait for the first frame, before there is a loop.
+        """Wait for the first frame, before there is an event loop.
 
         Raises:
-            OSError: It does not come in time, or the other end is closed.
-            BadFrame: It does not verify.
+            OSError: The frame does not come in time, or the other end is closed.
+            BadFrame: The frame does not verify.
         """
         self._sock.settimeout(timeout_s)
         while not self._queue:
@@ -96,27 +96,27 @@ class StateLink:
         return self._queue.popleft()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Read and write whenever that is possible."""
+        """Read and write on the event loop from now on."""
         self._loop = loop
         self._sock.setblocking(False)
         self.read_on()
         self._write()
 
     def stop_reading(self) -> None:
-        """Leave what comes where it is."""
+        """Stop reading: later bytes stay in the socket, and read frames in the queue."""
         self._takes = False
         if self._loop is not None and self.is_open:
             self._loop.remove_reader(self._sock)
 
     def read_on(self) -> None:
-        """Take what has come, and read again."""
+        """Pass on the queued frames, and resume reading."""
         self._takes = True
         self._hand_on()
         if self._loop is not None and self.is_open and self._takes:
             self._loop.add_reader(self._sock, self._on_readable)
 
     def flush(self, timeout_s: float) -> None:
-        """Wait until the other end has taken all, or nothing more for so long."""
+        """Block until all bytes are sent, or until the time limit."""
         if self.is_open and self._out:
             self._sock.settimeout(timeout_s)
             with suppress(OSError):
@@ -184,7 +184,7 @@ class StateLink:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:
-            self._out.clear()  # reading tells why
+            self._out.clear()  # the next read reports the error
             loop.remove_writer(self._sock)
             return
         del self._out[:sent]

@@ -36,23 +36,26 @@ from retter.store.policy import Identity, key_parts
 from retter.store.store import ResponseStore
 from retter.store.taken_back import Withdrawn
 
-# Gone for everybody; and not for this visitor, at least.
+# The page is gone for everybody.
 _GONE: Final = frozenset((404, 410))
+# The page is denied to this visitor, and perhaps to others.
 _DENIED: Final = frozenset((401, 403))
 
 # Refused pages and good responses are compared within this many seconds.
 WINDOW_S: Final = 10.0
-# More than this share of the GETs that had a stored response is a mass ...
+# Refusals are mass refusals above this share of the GETs that had a stored response, ...
 MASS_SHARE: Final = 0.2
-# ... but not below this number of pages, so that an editor of a site with three visitors can
+# ... and from this number of refused pages on. So an editor of a site with three visitors can
 # withdraw an article and its pictures. Without other requests, pages count beyond the window too.
 MASS_PAGES_MIN: Final = 5
-# This many pages of the window are distinguished: a thousand are a mass, or the site is very large.
+# Number of refused pages in the window that are distinguished. A thousand of them are mass
+# refusals, or the site is very large.
 PAGES_MAX: Final = 1024
-# A hidden response can be restored for this long, and is removed then. On a quiet site, five pages
+# A hidden response can be restored for this long, and is then removed. On a quiet site, five pages
 # are refused within this time.
 HIDDEN_S: Final = 60.0
-# Further ones are removed at once and cannot be restored: each needs a few hundred bytes.
+# Number of hidden responses: each needs a few hundred bytes. If there are more, the oldest are
+# removed at once and cannot be restored.
 HIDDEN_MAX: Final = 4096
 # Pages refused to one client in a row, without a good response. More of them mean that the client
 # is blocked (by a firewall plugin), and say nothing about the pages. A crawler that checks pages
@@ -64,15 +67,15 @@ CLIENTS_MAX: Final = 1024
 # client cannot hide a page that others read every few seconds. A page that was removed on purpose
 # is shown ten seconds longer at most, or until a second visitor is refused.
 DOUBT_S: Final = 10.0
-# Number of doubted pages, and the longest key of one: half a megabyte. The oldest doubt is
-# forgotten first, and its page stays; the next refusal is judged anew.
+# Number of doubted pages, and the longest key of one: half a megabyte in total. The oldest doubt is
+# forgotten first. Its page stays, and the next refusal is judged anew.
 DOUBTS_MAX: Final = 512
 DOUBT_KEY_BYTES_MAX: Final = 1024
 
-# If others get this many pages that one client was refused, that client is blocked. An editor who
-# shows hidden pages again does that with one or two.
+# If others get this many pages that were refused to one client, that client is blocked. An editor
+# who publishes hidden pages again does so with one or two of them.
 REFUTED_MAX: Final = 3
-# Hidden pages that are checked for that in one second: half a millisecond.
+# Number of hidden pages that are checked for that in one second: it takes half a millisecond.
 LOOKED_AT_MAX: Final = 256
 
 
@@ -110,11 +113,11 @@ class Withdrawals:
 
     def __init__(self, store: ResponseStore, now: float) -> None:
         self._store = store
-        self.confirmed = 0  # good answers to GETs that had a stored response, since the start
+        self.confirmed = 0  # good responses to GETs that had a stored response, since the start
         # The values of `confirmed` at the ends of the last seconds, oldest first.
         self._marks: deque[tuple[float, int]] = deque([(now, 0)])
         self._pages: OrderedDict[int, float] = OrderedDict()  # refused, and when; oldest first
-        # Pages refused since the last good answer, however long ago.
+        # Pages refused since the last good response, however long ago.
         self._run = 0
         self._run_at = now
         self._run_confirmed = 0
@@ -150,8 +153,8 @@ class Withdrawals:
         """
         if state is State.OPEN or state is State.HALF_OPEN:
             return False
-        # It concerns only the stored response that this request would have got: with a field that
-        # nobody else sends, a stranger may get any page refused.
+        # A refusal concerns only the stored response that this request would have got: with a field
+        # that nobody else sends, a stranger can make the application refuse any page.
         keys = [*identity.readable]
         if status in _GONE and identity.public_key is not None:
             keys.append((identity.public_key, 0))
