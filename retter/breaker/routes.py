@@ -1,8 +1,8 @@
-"""Routes: what each takes, and a breaker for the single one that is slow or failing.
+"""Routes: the service time of each, and a circuit breaker for a single slow or failing route.
 
-An answer that outlives its patience counts as a failure of its route. Queueing in the application
-delays all routes alike, so overload opens none of these breakers: a route opens when half of its
-requests fail and the others work.
+A request that takes longer than its patience counts as a failure of its route. A route's breaker
+opens when half of its requests fail while the other routes work. Queueing in the application delays
+all routes alike, so overload opens none of these breakers.
 """
 
 import re
@@ -17,27 +17,29 @@ from retter.breaker.opening import Opening
 from retter.breaker.window import RollingWindow
 from retter.http.message import SEMICOLON
 
-# Digits, UUIDs and other hexadecimal from 8 digits up: an identifier, not a place in the program.
+# Digits, UUIDs and other hexadecimal numbers of 8 digits or more are identifiers. They do not name
+# a part of the program.
 _IDENTIFIER: Final = re.compile(rb"[0-9]++|[0-9a-fA-F]{8,}+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4,12}){4}")
 
 
 def route_of(method: bytes, target: bytes) -> bytes:
-    """Return the name of the part of the application that serves such requests.
+    """Return the name of the part of the application that serves a request.
 
-    The method class and the first path segments, with identifiers replaced by `*`; no query.
+    It is the method class and the first path segments, with identifiers replaced by `*` and without
+    the query.
     """
     path = target.partition(b"?")[0]
     segments = path.split(b"/", _PIECES)[1:_PIECES]
-    if SEMICOLON in path:  # a segment's parameter (;jsessionid=...) is no place, maybe a secret
+    if SEMICOLON in path:  # a parameter (;jsessionid=...) names no part, and may be a secret
         segments = [segment.partition(b";")[0] for segment in segments]
     name = b"/".join([_places.get(segment) or _place(segment) for segment in segments])
     return (b"GET /" if method == b"GET" else b"OTHER /") + name
 
 
-_PIECES: Final = constants.ROUTE_SEGMENTS + 1  # of a path; what stands before its first slash too
+_PIECES: Final = constants.ROUTE_SEGMENTS + 1  # of a path, with the one before its first slash
 
-# Segments that are known to be places, by themselves: a hit takes a third of a look at the octets.
-# Identifiers are not remembered: most never come again.
+# Segments that are no identifiers, by themselves. A hit costs a third of examining the octets.
+# Identifiers are not remembered, because most of them never come again.
 _places: Final[dict[bytes, bytes]] = {}
 PLACES_MAX: Final = 2048  # at most ROUTE_SEGMENT_BYTES_MAX each
 
@@ -73,21 +75,21 @@ class Route:
 
     def __init__(self, name: bytes, now: float, application: Baseline) -> None:
         self.name = name
-        self._application = application  # stands in while little is known of this route
+        self._application = application  # used while this route has few samples
         self.used_at = now
         self.baseline = Baseline()
-        self.first_answers = Baseline()  # stands in while no answer came without a queue
-        self.latency = Histogram(LATENCY_BOUNDS_S)  # of good answers, until complete
-        self.errors = 0  # no answer, or a bad one
+        self.first_answers = Baseline()  # used while no answer came without queueing
+        self.latency = Histogram(LATENCY_BOUNDS_S)  # of good answers, until they were complete
+        self.errors = 0  # requests with no answer or a bad one
         self.outcomes = RollingWindow(
             now, buckets=constants.FAILURE_BUCKETS, bucket_s=constants.FAILURE_BUCKET_S
         )
-        self.passed_at = -inf  # of the last success
-        self.opening: Opening | None = None  # while GETs get no further, but for probes
+        self.passed_at = -inf  # time of the last success
+        self.opening: Opening | None = None  # set while the route is open
 
     @property
     def expected_s(self) -> float:
-        """b(route): what an answer of this route takes without a queue."""
+        """b(route): the mean service time of this route, without queueing."""
         baseline = self.baseline
         if baseline.samples >= constants.ROUTE_SAMPLES_MIN:
             return baseline.mean_s
@@ -95,9 +97,9 @@ class Route:
 
     @property
     def late_after_s(self) -> float:
-        """After how long an answer of this route is late; never if nothing is known.
+        """An answer of this route is late after this many seconds; never if nothing is known.
 
-        Of a route whose first answers all met a crowd those stand for its baseline.
+        If no answer of the route came without queueing, its first answers stand for its baseline.
         """
         usual_s = self.baseline.mean_s
         if self.baseline.samples < constants.ROUTE_SAMPLES_MIN:
@@ -108,17 +110,17 @@ class Route:
 
     @property
     def is_open(self) -> bool:
-        """Whether GETs get no further, but for probes."""
+        """Whether only probes go upstream, of the route's GETs."""
         return self.opening is not None
 
     def close(self) -> None:
-        """Forward again, and judge afresh."""
+        """Forward again, and forget the outcomes."""
         self.opening = None
         self.outcomes.clear()
 
 
 class RouteTable:
-    """At most ROUTES_MAX routes by name; what does not fit shares one that never opens."""
+    """At most ROUTES_MAX routes by name; all others share one route, which never opens."""
 
     __slots__ = ("_application", "_by_name", "_crowded", "other")
 
@@ -139,14 +141,14 @@ class RouteTable:
         route = self._by_name.get(name)
         if route is None:
             if len(self._by_name) >= constants.ROUTES_MAX:
-                self._crowded = True  # room is made on the tick: this is the hot path
+                self._crowded = True  # the tick makes room, because this is the hot path
                 return self.other
             route = self._by_name[name] = Route(name, now, self._application)
         route.used_at = now
         return route
 
     def peek(self, name: bytes, now: float) -> Route:
-        """Return the route that `get` would, and change nothing."""
+        """Return the route that `get` would return, and change nothing."""
         known = self._by_name.get(name)
         if known is not None:
             return known
@@ -155,7 +157,7 @@ class RouteTable:
         return Route(name, now, self._application)
 
     def make_room(self) -> None:
-        """Forget the least recently used route if another asked for its place."""
+        """Remove the least recently used route if another route needed a place."""
         if self._crowded:
             self._crowded = False
             leaving = min(self._by_name.values(), key=lambda route: route.used_at)
@@ -164,7 +166,7 @@ class RouteTable:
             del self._by_name[leaving.name]
 
     def fails_alone(self, route: Route) -> bool:
-        """Say whether half of a route's requests fail while the others work."""
+        """Return whether half of a route's requests fail while the other routes work."""
         own = route.outcomes
         if route is self.other or not own.failing(
             volume=constants.ROUTE_FAILURES_MIN, ratio=constants.ROUTE_FAILURE_RATIO
@@ -176,18 +178,18 @@ class RouteTable:
         return failed < constants.ROUTE_WITNESS_RATIO * (passed + failed)
 
     def another_works(self, route: Route, now: float) -> bool:
-        """Say whether any other route was answered well of late."""
+        """Return whether any other route had a good answer lately."""
         return any(
             other is not route and now - other.passed_at < constants.ROUTE_WITNESS_S
             for other in self._by_name.values()
         )
 
     def close_all(self) -> None:
-        """Close every breaker: the whole application is judged instead."""
+        """Close every route's breaker: the circuit judges the whole application instead."""
         for route in self._by_name.values():
             route.close()
 
     def advance(self, now: float) -> None:
-        """Let old outcomes go."""
+        """Forget old outcomes."""
         for route in self._by_name.values():
             route.outcomes.advance(now)

@@ -19,30 +19,30 @@ class Snapshot:
     load: float  # m: n less the discounted share of z
     old_others: int  # z
     limit: float  # L
-    proven: int  # so many in flight are answered in time
-    ceiling: float  # C; infinite while no failure has shown one
+    proven: int  # this many in flight are answered in time
+    ceiling: float  # C; infinite while failures have shown none
     cap: float  # places for GETs now
     work_rate: float  # W
     peak_work_rate: float  # Wpk
     baseline_s: float  # b0
     waiting: int
     waiting_without_stored: int
-    held: int  # until the end of a pause
+    held: int  # wait for the end of a pause
     successes: int  # in the last 2 s
     failures: int
     routes: int
     routes_open: tuple[bytes, ...]
-    # since the start
+    # Since the start:
     shed_stored: dict[Reason, int]  # answered from the store, by reason
     shed_rejected: dict[Reason, int]  # answered 503, by reason
     queued: int
     queue_timeouts: int
-    answered_late: int  # patience over: the stored response after a wait
+    answered_late: int  # patience was over: got the stored response after a wait
     probes: int
-    trials: int  # requests above the ceiling, to see whether it still stands
+    trials: int  # requests above the ceiling, to find out whether it is still right
     dips: int
     transitions: int
-    would_shed: int  # in observe mode: what would have been done instead
+    would_shed: int  # in observe mode: numbers of what AUTO would have done
     would_queue: int
     would_reject: int
     would_answer_late: int

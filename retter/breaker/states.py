@@ -1,7 +1,7 @@
-"""The circuit's states and every legal move between them.
+"""The circuit's states and every legal transition between them.
 
-A pair that is absent from the table is a bug of the controller and raises. What belongs to a state
-is set up when it is entered, in `Circuit._enter`, and nowhere else.
+A signal in a state that has no entry in the table is a bug of the controller and raises an error.
+`Circuit._enter` sets up the parts that belong to a state when it is entered; no other code does.
 """
 
 from collections.abc import Mapping
@@ -11,29 +11,29 @@ from typing import Final
 
 
 class State(Enum):
-    """The circuit's state; the value is the word of the `X-Circuit` field."""
+    """The circuit's state; its value is sent in the `X-Circuit` field."""
 
     CLOSED = "CLOSED"  # everything is forwarded
     LIMITING = "LIMITING"  # the application is full: GETs above the limit are shed
     OPEN = "OPEN"  # the application fails: probes only
-    HALF_OPEN = "HALF-OPEN"  # it answers again: a limit that grows with every success
+    HALF_OPEN = "HALF-OPEN"  # the application answers again: the limit grows with every success
 
 
 class Signal(StrEnum):
-    """Why the state changes."""
+    """The reason for a change of state."""
 
-    SATURATED = "saturated"  # answers are late with many in flight, and more wait
-    NO_PERMITS = "no-permits"  # a GET came above the ceiling, or the operator's limit
-    OVERLOADED = "overloaded"  # the application refused work, or dropped it
-    STALLED = "stalled"  # the application hangs: nothing is answered
+    SATURATED = "saturated"  # answers are late with many in flight, and more requests wait
+    NO_PERMITS = "no-permits"  # a GET arrived at the ceiling or at the operator's limit
+    OVERLOADED = "overloaded"  # the application refused or dropped work
+    STALLED = "stalled"  # the application hangs: it answers nothing
     RELIEVED = "relieved"  # nothing had to be shed for a while
     FAILING = "failing"  # the error breaker's threshold was crossed
     PROBE_PASSED = "probe-passed"
     TRIAL_FAILED = "trial-failed"  # a failure or a late answer during the ramp
     TRIALS_PASSED = "trials-passed"  # the ramp is over
-    FORCED_OPEN = "forced-open"  # an operator's word
+    FORCED_OPEN = "forced-open"  # an operator's command
     FORCED_CLOSED = "forced-closed"
-    RELEASED = "released"  # the operator lets go
+    RELEASED = "released"  # the operator returned control
 
 
 NEXT_STATE: Final[Mapping[tuple[State, Signal], State]] = {
@@ -47,7 +47,8 @@ NEXT_STATE: Final[Mapping[tuple[State, Signal], State]] = {
     (State.OPEN, Signal.PROBE_PASSED): State.HALF_OPEN,
     (State.HALF_OPEN, Signal.TRIAL_FAILED): State.OPEN,
     (State.HALF_OPEN, Signal.TRIALS_PASSED): State.LIMITING,
-    # An operator's word goes from anywhere; what is released starts where it does least harm.
+    # An operator's command is legal in every state. After RELEASED the circuit starts in the state
+    # that does least harm.
     **{(state, Signal.FORCED_OPEN): State.OPEN for state in State},
     **{(state, Signal.FORCED_CLOSED): State.CLOSED for state in State},
     (State.OPEN, Signal.RELEASED): State.LIMITING,
@@ -56,7 +57,7 @@ NEXT_STATE: Final[Mapping[tuple[State, Signal], State]] = {
 
 
 def next_state(state: State, signal: Signal) -> State:
-    """Return where the signal leads; raise `AssertionError` where it must not occur."""
+    """Return the state after the signal; raise `AssertionError` if it must not occur in `state`."""
     try:
         return NEXT_STATE[state, signal]
     except KeyError:
@@ -74,7 +75,7 @@ class Transition:
     generation: int
     in_flight: int  # n
     limit: float  # L
-    ceiling: float  # C; infinite while no failure has shown one
+    ceiling: float  # C; infinite while failures have shown none
     work_rate: float  # W, busy workers
     baseline_s: float  # b0
     failures: int  # in the last 2 s
