@@ -1,6 +1,6 @@
-"""Work that is due by time: waits and patience that are over, windows, stalls, dips, relief.
+"""Work that is due at a certain time: expired waits and patience, windows, stalls, dips, relief.
 
-Called twenty times a second, not once a request: here, and only here, many requests are looked at.
+The tick calls it twenty times a second. Only this module examines many requests at a time.
 """
 
 from typing import Final
@@ -80,10 +80,10 @@ def _waited_long_enough(circuit: Circuit, now: float) -> list[Permit]:
         lambda lane: 1.0 + line_max(circuit, lane),
     )
     if expired:
-        if not paused:  # else it says nothing of the application
+        if not paused:  # during a pause it says nothing about the application
             circuit.limit.shed_at = now
         for permit in expired:
-            if permit.has_stored:  # its wait was short, and never to be longer
+            if permit.has_stored:  # its wait is always a short one
                 permit.reason = _without_a_place(circuit)
             else:
                 permit.reason = Reason.QUEUE_TIMEOUT
@@ -101,7 +101,7 @@ def _without_a_place(circuit: Circuit) -> Reason:
 
 
 def _probe_from_the_line(circuit: Circuit, now: float) -> None:
-    """A probe is due and somebody waits: no need for another visitor."""
+    """If a probe is due, send a waiting request as the probe, without waiting for a new one."""
     opening = circuit.opening
     if not opening.due(now) or circuit.mode is Mode.OPEN or circuit.paused_until is not None:
         return
@@ -138,7 +138,7 @@ def _patience_over(circuit: Circuit, now: float) -> list[Permit]:
 
 
 def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
-    """Look at one that is due; return whether its client is to be answered now."""
+    """Examine a permit that is due; return whether its client must be answered now."""
     if permit.first_byte_at >= 0:
         endings.detach(circuit, now, permit)
         return False
@@ -158,7 +158,11 @@ def _look_at(circuit: Circuit, now: float, permit: Permit) -> bool:
 
 
 def loses_patience(circuit: Circuit, now: float, permit: Permit) -> bool:
-    """A closed circuit waits longer: then this request is late, not the application."""
+    """Return whether a slow GET gets its stored response now.
+
+    A closed circuit waits longer, because in that case only this request is late, not the
+    application.
+    """
     if circuit.state is not _CLOSED or permit.probe is not None or permit.route.is_open:
         return True
     return now - permit.started_at >= circuit.settings.patience_while_closed_s(
@@ -185,7 +189,7 @@ def _close_window(circuit: Circuit, now: float) -> None:
 
 
 def _count_late(circuit: Circuit, now: float) -> None:
-    """Count those in flight that are late already, unless the application pauses."""
+    """Count the requests in flight that are late already, unless the application pauses."""
     pulse = circuit.pulse
     if pulse.is_silent(now):
         return
@@ -203,7 +207,10 @@ def _count_late(circuit: Circuit, now: float) -> None:
 
 
 def _look_for_saturation(circuit: Circuit, now: float) -> None:
-    """Nobody is shed before something speaks of saturation: late answers, or none at all."""
+    """Enter LIMITING on a sign of saturation: late answers, or no answers at all.
+
+    Without such a sign nothing is shed.
+    """
     if circuit.pulse.stalls(now, circuit.flight):
         circuit.fire(now, Signal.STALLED)
     elif circuit.crowded and not circuit.pulse.is_silent(now):

@@ -1,14 +1,16 @@
-"""The outcomes of requests, by how many were in flight when they started.
+"""The outcomes of requests, by the number of requests in flight when they started.
 
-A request ends in one of three ways: in time, late, or failed. Its *rank* is the number in flight at
-its start, itself included. One table counts the three by rank, and three questions are put to it:
+A request has one of three outcomes: in time, late, or failed. Its *rank* is the number in flight at
+its start, itself included. One table counts the outcomes by rank. It answers three questions:
 
-- up to which rank do answers come in time (*proven*)?
-- from which rank on are they late, and below it not: is the application saturated?
-- from which rank on do they fail, and below it not: is there a *ceiling* (a backlog, a pool)?
+- Up to which rank do answers come in time? This is the *proven* rank.
+- Are answers late from some rank on, but not below it? Then the application is saturated.
+- Do requests fail from some rank on, but not below it? Then there is a *ceiling* (a backlog, a
+  pool).
 
-Answers that are late or fail at every rank alike say nothing about how many are in flight, and
-neither do a few failures: a lean counts if chance makes it once in a thousand times at most.
+If answers are late or fail at all ranks alike, the number in flight is not the cause. A few
+failures prove nothing either: a ceiling is accepted only if chance would produce such failures once
+in a thousand times at most.
 """
 
 from math import inf, log
@@ -17,7 +19,7 @@ from retter.breaker import constants
 
 
 class Row:
-    """The endings of the requests that started at one rank, or at one of a few."""
+    """The outcomes of the requests that started at one rank, or within a small range of ranks."""
 
     __slots__ = ("failed", "first", "in_time", "late")
 
@@ -29,21 +31,21 @@ class Row:
 
     @property
     def outcomes(self) -> float:
-        """All endings that are remembered."""
+        """Sum of all remembered outcomes."""
         return self.in_time + self.late + self.failed
 
     def scale(self, factor: float) -> None:
-        """Remember so much of it."""
+        """Multiply all counts by `factor`."""
         self.in_time *= factor
         self.late *= factor
         self.failed *= factor
 
 
 def surprise(bad: float, outcomes: float, expected: float) -> float:
-    """Return how unlikely it is that chance made so many bad ones: -ln of a bound on it.
+    """Return how unlikely this number of bad outcomes is: -ln of a bound on its probability.
 
-    With each outcome bad by chance `expected`, the probability of `bad` or more among `outcomes` is
-    at most exp(-n * KL(bad/n || expected)), Chernoff's bound.
+    If each outcome is bad with probability `expected`, the probability of `bad` or more among n =
+    `outcomes` is at most exp(-n * KL(bad/n || expected)), Chernoff's bound.
     """
     share = bad / outcomes
     if share <= expected:
@@ -55,7 +57,7 @@ def surprise(bad: float, outcomes: float, expected: float) -> float:
 
 
 class ConcurrencyTable:
-    """The rows, and what they say."""
+    """The rows, and the ranks computed from them."""
 
     __slots__ = (
         "_advanced_at",
@@ -81,21 +83,21 @@ class ConcurrencyTable:
             self.by_rank.extend([row] * (min(after, constants.RANK_MAX + 1) - first))
             first = after
         self.proven = 1  # the highest rank whose answers come in time
-        self.late_from: float = inf  # the lowest rank whose answers do not, when last asked
+        self.late_from: float = inf  # the lowest rank whose answers are late, by `read_edge`
         self.ceiling: float = inf  # the highest rank whose requests do not fail
-        self._passes_above = 0  # in a row, of requests that started above the ceiling
+        self._passes_above = 0  # successes in a row of requests above the ceiling
         self.trial_at = now  # when one more than the ceiling may be tried
-        self._hint = hint  # good in the first second, says an operator
+        self._hint = hint  # the operator's limit_start, used in the first second
         self._hint_until = now + constants.FIRST_S
         self._advanced_at = now
 
     @property
     def known_good(self) -> int:
-        """So many in flight are well."""
+        """The number in flight that is known to be good."""
         return max(self.proven, self._hint)
 
     def advance(self, now: float) -> None:
-        """Let old endings fade, and read off what is proven and where the ceiling is."""
+        """Let old outcomes decay; compute the proven rank and the ceiling."""
         faded = 0.5 ** ((now - self._advanced_at) / constants.TABLE_HALF_LIFE_S)
         self._advanced_at = now
         if now >= self._hint_until:
@@ -108,7 +110,7 @@ class ConcurrencyTable:
             self.read_ceiling()
 
     def read_proven(self) -> None:
-        """Find the highest rank from which answers come in time: PROVEN_ANSWERS at least."""
+        """Find the highest rank with at least PROVEN_ANSWERS answers, most of them in time."""
         in_time = late = 0.0
         for row in reversed(self.rows):
             in_time += row.in_time
@@ -149,13 +151,14 @@ class ConcurrencyTable:
         return edge is not None
 
     def failed_above_ceiling(self) -> None:
-        """A request failed above the ceiling: it stands."""
+        """Take in that a request failed above the ceiling: the ceiling is confirmed."""
         self._passes_above = 0
 
     def passed_above_ceiling(self, now: float, rank: int) -> None:
-        """A request was answered well above the ceiling.
+        """Take in that a request above the ceiling got a good answer.
 
-        After REFUTED_BY of them and no failure between, what failed below is in doubt.
+        After REFUTED_BY such answers without a failure between them, the failures counted up to
+        this rank lose weight.
         """
         self.trial_at = now
         self._passes_above += 1
@@ -172,7 +175,10 @@ class ConcurrencyTable:
 def _edge(
     rows: list[Row], bad: list[float], outcomes: list[float], share_min: float, chance: float
 ) -> int | None:
-    """Return the row from which on the most surprising share is bad, if it is surprising enough."""
+    """Return the row from which on the share of bad outcomes is most surprising.
+
+    Return None if no share is surprising enough.
+    """
     bad_below, below = 0.0, 0.0
     bad_above, above = sum(bad), sum(outcomes)
     if bad_above < constants.LEAN_MIN:

@@ -1,9 +1,11 @@
-"""Tickets: who found no place and comes again is told from who comes for the first time.
+"""Tickets: they identify a client that found no place and comes again.
 
-A ticket says when its holder tried first, under a MAC that binds it to the holder's address: it
-cannot be made up, made older, or used from elsewhere. It is good for one place. So that it cannot
-be used twice, tickets are numbered, and of each number it is remembered whether it is used up: one
-bit, for the last TICKETS_MAX of them. An older one is worth nothing, as one that has expired.
+A ticket contains the time of its holder's first try. A MAC binds it to the holder's address. So it
+cannot be invented, made older, or used from another address.
+
+A ticket is valid for one place. To prevent a second use, tickets have numbers, and one bit for each
+of the last TICKETS_MAX numbers remembers whether the ticket is used. A ticket with an older number
+is not valid, like an expired one.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -13,29 +15,29 @@ from hmac import compare_digest
 from struct import Struct
 from typing import Final, NamedTuple
 
-TICKET_S: Final = 120.0  # how long a ticket is good: who comes later has gone away meanwhile
-# Tickets that can be told apart: what is issued to 4,000 a second in TICKET_S. 64 KiB, when the
-# first is issued.
+TICKET_S: Final = 120.0  # how long a ticket is valid: a client that comes later had given up
+# Numbers that are remembered: the tickets issued in TICKET_S at 4,000 a second. They need 64 KiB,
+# allocated when the first ticket is issued.
 TICKETS_MAX: Final = 1 << 19
-TICKET_BYTES: Final = 32  # as it stands in the cookie
+TICKET_BYTES: Final = 32  # its length in the cookie
 
-_TICK_S: Final = 0.1  # the grain of the time in it
+_TICK_S: Final = 0.1  # the resolution of the time in it
 _MAC_BYTES: Final = 16
 _body = Struct(">II")  # time, number
 
 
 class Ticket(NamedTuple):
-    """A ticket that is good."""
+    """A valid ticket."""
 
     number: int
     since: float  # when its holder tried first
 
 
 class Tickets:
-    """Issues tickets and knows which are used up, or stand in the line just now.
+    """Issues tickets and knows which ones are used, and which ones wait in the queue now.
 
     Args:
-        secret: Of this process: another one's tickets are worth nothing here.
+        secret: The key of this process: tickets made with another key are not valid here.
         now: Monotonic seconds; no ticket is older.
     """
 
@@ -72,7 +74,7 @@ class Tickets:
         if not compare_digest(mac, self._mac(body, client)):
             return None
         if urlsafe_b64encode(raw) != text:
-            return None  # there is one form of each
+            return None  # only one text is valid for each ticket
         ticks, number = _body.unpack(body)
         since = self._began_at + ticks * _TICK_S
         if now - since > TICKET_S or not self._is_remembered(number) or self._is_spent(number):
@@ -80,22 +82,22 @@ class Tickets:
         return Ticket(number, since)
 
     def stand(self, number: int) -> bool:
-        """Take it into the line; False if it stands there already, or is used up."""
+        """Add a ticket to the queue; return False if it is there already, or is used."""
         if number in self._standing or self._is_spent(number):
             return False
         self._standing.add(number)
         return True
 
     def stands(self, number: int) -> bool:
-        """Say whether it stands in the line."""
+        """Return whether a ticket is in the queue."""
         return number in self._standing
 
     def leave(self, number: int) -> None:
-        """Its holder has left the line without a place."""
+        """Take in that the holder left the queue without a place."""
         self._standing.discard(number)
 
     def spend(self, number: int) -> None:
-        """Its holder has got a place."""
+        """Take in that the holder got a place: the ticket is used."""
         self._standing.discard(number)
         bit = number % TICKETS_MAX
         if self._is_remembered(number):

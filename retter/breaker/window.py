@@ -1,8 +1,8 @@
-"""A sliding window: outcomes counted over the last few seconds, forgetting in small steps.
+"""A sliding window: it counts the outcomes of the last few seconds, in small buckets of time.
 
-Recording is one addition, because it happens for every request. Forgetting is the caller's tick:
-`advance(now)` drops the buckets that have become too old, whether time went on by one bucket or by
-an hour.
+To record an outcome is one addition, because it happens for every request. The caller's tick
+calls `advance(now)`, which drops the buckets that are too old. It does not matter whether the time
+went on by one bucket or by an hour.
 """
 
 from typing import Final
@@ -11,8 +11,8 @@ from typing import Final
 class RollingWindow:
     """Counts of successes and failures over the last `buckets` x `bucket_s` seconds.
 
-    To record one is to add one to `passed` or `failed`. What was added since the last `advance`
-    belongs to the newest bucket.
+    To record an outcome, the caller adds one to `passed` or `failed`. Outcomes that were added
+    since the last `advance` belong to the newest bucket.
     """
 
     __slots__ = (
@@ -39,12 +39,12 @@ class RollingWindow:
         return self.passed + self.failed
 
     def failing(self, *, volume: int, ratio: float) -> bool:
-        """Say whether at least `volume` outcomes were seen and `ratio` of them failed."""
+        """Return whether there are at least `volume` outcomes and `ratio` of them failed."""
         outcomes = self.passed + self.failed
         return outcomes >= volume and self.failed >= ratio * outcomes
 
     def advance(self, now: float) -> None:
-        """Forget what is older than the window. Time that stands still or goes back is ignored."""
+        """Forget outcomes older than the window. If time has not gone on, nothing happens."""
         newest = int(now / self._bucket_s)
         steps = newest - self._newest
         if steps <= 0:
@@ -64,7 +64,7 @@ class RollingWindow:
 
 
 def _move(old: list[int], total: int, steps: int) -> int:
-    """Close the newest bucket and `steps` - 1 empty ones; return the sum of those that fell out."""
+    """Close the newest bucket and `steps` - 1 empty ones; return the sum of the dropped buckets."""
     old += [total - sum(old), *[0] * (steps - 1)]
     gone = sum(old[:steps])
     del old[:steps]
