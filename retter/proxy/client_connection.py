@@ -425,7 +425,7 @@ class DownstreamConnection(Requester):
         body: RequestBody | None,
         now: float,
     ) -> None:
-        """Notify the exchange or tunnel of the client; drop a body that no exchange has begun."""
+        """Notify the exchange or the tunnel; drop a body for which no exchange has begun."""
         if exchange is not None:
             exchange.downstream_gone(now)
         elif tunnel is not None:

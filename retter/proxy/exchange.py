@@ -263,7 +263,7 @@ class Exchange(Work):
     # -- the request ------------------------------------------------------------------------
 
     def forward(self, now: float) -> None:
-        """Start the way to the application: from now on the permit counts as in flight."""
+        """Forward the request: from now on its permit counts as in flight."""
         services = self._services
         services.breaker.started(now, self._permit)
         self.started_at = self._requested_at = now
@@ -473,7 +473,7 @@ class Exchange(Work):
             raise
 
     def _leave(self) -> None:
-        """Give up the permit, the client and the connection: another object takes them over."""
+        """End the exchange, except for the permit, client and connection: the caller has these."""
         if self._body is not None:
             self._body.release()  # it is not sent again
         if self.awaited:
@@ -519,7 +519,7 @@ class Exchange(Work):
     def connect_failed(self, error: UpstreamError, now: float, *, held: bool = False) -> None:
         """There is no connection: answer from the store at once.
 
-        Without a stored response, wait once for a restart of the application if it refused.
+        If nothing is stored and the application refused the connection, wait once for its restart.
         """
         if self.stage is not _CONNECTING:
             return

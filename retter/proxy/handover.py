@@ -294,7 +294,7 @@ class Giver(_End):
             super().on_frame(kind, payload)
 
     def _send(self, kind: Kind, payload: bytes) -> None:
-        """Write a frame into the snapshot or, when that is sealed, send it over the link."""
+        """Write a frame into the snapshot while that is written, else send it over the link."""
         if self._frames is None:
             self.link.send(kind, payload)
             return

@@ -106,7 +106,7 @@ class ConnectionPool:
     Args:
         idle_max: Number of idle connections kept. Those in excess are closed after SURPLUS_S, the
             oldest first.
-        idle_s: Seconds an idle connection is kept. It must be less than the application's own
+        idle_s: Seconds an idle connection is kept. It should be less than the application's own
             keep-alive time; otherwise a request may get a connection that is just being closed.
         max_age_s: Seconds after which a connection is not used for further requests.
         connect_timeout_s: Seconds until a connection attempt counts as failed, TLS included.
@@ -190,7 +190,7 @@ class ConnectionPool:
 
     @property
     def held(self) -> int:
-        """Requests whose connection was refused, and that wait for the next attempts."""
+        """Requests whose connection was refused, and which wait for another attempt."""
         return len(self._held)
 
     def acquire(

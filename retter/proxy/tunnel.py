@@ -165,7 +165,7 @@ class Tunnel:
         self._end(self._permit.reason, now)
 
     def _end_direction(self, now: float) -> None:
-        """Keep the other direction open if it is, with a shorter limit on silence."""
+        """Keep the other direction open if it still is, with a shorter time limit for silence."""
         if self._half_closed:
             self._end(self._permit.reason, now)
             return
