@@ -1,28 +1,28 @@
-"""A memo of what exact bytes mean: a bounded map whose hit costs one look-up and no bookkeeping.
+"""A memo of the meaning of exact bytes: a bounded map. A hit costs one look-up and no bookkeeping.
 
-Heads, single lines and Cookie values are remembered this way. A key is all the bytes that a value
-was made from, so a memo changes what something costs and never what it is.
+It remembers heads, single lines and Cookie values. The key consists of all the bytes from which the
+value was made, so a memo only changes the cost and never the result.
 """
 
 from typing import Final, Generic, TypeVar
 
 Value = TypeVar("Value")
 
-# Hashes of what has come once: 400 KB a memo, and some seconds of traffic.
+# Hashes of keys that were offered once: 400 KB for each memo, and some seconds of traffic.
 SEEN_MAX: Final = 4096
 
 
 class Memo(Generic[Value]):
-    """A bounded map from bytes to what they mean.
+    """A bounded map from bytes to their meaning.
 
-    Two dicts take turns: a full young one becomes the old one, and what is asked for again moves
-    back. That is nearly least-recently-used. The hot path looks into `young` by itself and comes
-    here with what it does not find.
+    There are two dicts. When the young one is full, it becomes the old one, and entries that are
+    requested again move back to the young one. That is nearly least-recently-used. The hot path
+    reads `young` directly, and calls a method only after a miss.
 
     Args:
         bytes_max: Octets that keys and values together may take.
-        cost_per_byte: What an entry takes for each octet of its key, that one included.
-        entry_bytes: What an entry takes on top.
+        cost_per_byte: The cost of an entry for each octet of its key, including that octet.
+        entry_bytes: The additional cost of an entry.
         key_bytes_max: Longer keys are not remembered.
     """
 
@@ -46,7 +46,7 @@ class Memo(Generic[Value]):
         self.misses = 0
 
     def get(self, key: bytes) -> Value | None:
-        """Return what these bytes mean, or None."""
+        """Return the meaning of these bytes, or None if it is not remembered."""
         found = self.young.get(key)
         if found is not None:
             self.hits += 1
@@ -54,7 +54,7 @@ class Memo(Generic[Value]):
         return self.get_old(key)
 
     def get_old(self, key: bytes) -> Value | None:
-        """Do what `get` does where these bytes have been looked for in `young` in vain."""
+        """Do the same as `get` for bytes that are not in `young`."""
         found = self._old.pop(key, None)
         if found is not None:
             self.hits += 1
@@ -64,7 +64,7 @@ class Memo(Generic[Value]):
         return None
 
     def put(self, key: bytes, value: Value) -> None:
-        """Remember what these bytes mean."""
+        """Remember the meaning of these bytes."""
         cost = len(key) * self._cost_per_byte + self._entry_bytes
         if cost > self._bytes_max or len(key) > self._key_bytes_max:
             return
@@ -74,10 +74,11 @@ class Memo(Generic[Value]):
         self._bytes += cost
 
     def offer(self, key: bytes, value: Value) -> None:
-        """Remember what these bytes mean if they have been offered before.
+        """Remember the meaning of these bytes if they have been offered before.
 
-        Most of what has a cookie, a query or an address of its own in it never comes again; kept,
-        it would push out what does. A hash that two keys share only lets one in a little early.
+        Most keys with their own cookie, query or address never come again. If they were kept, they
+        would evict the keys that do. If two keys have the same hash, one of them is only remembered
+        a little earlier.
         """
         seen = self._seen
         mark = hash(key)
@@ -94,7 +95,7 @@ class Memo(Generic[Value]):
         return 2 * self._bytes_max
 
     def resize(self, bytes_max: int) -> None:
-        """Change the bound; what is over a smaller one goes with what comes next."""
+        """Change the bound. If it is smaller now, later entries evict the excess."""
         self._bytes_max = bytes_max // 2
 
     def clear(self) -> None:
@@ -108,14 +109,14 @@ class Memo(Generic[Value]):
         return len(self.young) + len(self._old)
 
 
-# What an entry holds beside its key, per byte of head: the field tuples, the rewritten bytes.
-# Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes a byte.
+# The size of an entry without its key, for each byte of the head: the field tuples and the
+# rewritten bytes. Counted with sys.getsizeof over browser heads: 4.5 to 6 bytes for each byte.
 HEAD_COST_PER_BYTE = 6
 HEAD_ENTRY_BYTES = 500
 
 
 class HeadMemo(Memo[Value]):
-    """A bounded map from exact head bytes to what they parse to."""
+    """A bounded map from exact head bytes to the parsed head."""
 
     __slots__ = ()
 
@@ -131,15 +132,15 @@ class HeadMemo(Memo[Value]):
 Head = TypeVar("Head")
 Fact = TypeVar("Fact")
 
-# Heads of which something is remembered beside them. Each may be kept alive for it, with some 3 KB.
+# Heads with a note. A note may keep its head alive, which takes some 3 KB.
 HEADS_NOTED_MAX: Final = 256
 
 
 class HeadNotes(Generic[Head, Fact]):
-    """What follows from heads that are shared, since a head itself never changes.
+    """Notes about shared heads: facts that follow from a head, since a head never changes.
 
-    A head is known by its identity and kept as long as the note is. When there are too many, all
-    are forgotten and found out again. The hot path looks into `known` by itself.
+    The key is the identity of the head object, which is kept as long as the note. If there are too
+    many notes, all are forgotten and computed again. The hot path reads `known` directly.
     """
 
     __slots__ = ("known",)
@@ -148,7 +149,7 @@ class HeadNotes(Generic[Head, Fact]):
         self.known: dict[Head, Fact] = {}
 
     def note(self, head: Head, fact: Fact) -> Fact:
-        """Remember what follows from a head, and return it."""
+        """Remember a fact about a head, and return it."""
         if len(self.known) >= HEADS_NOTED_MAX:
             self.known.clear()
         self.known[head] = fact

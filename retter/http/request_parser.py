@@ -1,12 +1,12 @@
-"""From head bytes to a RequestHead: the one place where requests' heads are parsed.
+"""The parser of request heads: from bytes to a RequestHead. All request heads are parsed here.
 
-h11 needs about 25 us for a browser's head, more than the whole rest of a request, so no head is
-parsed twice: `HeadMemo` (memo.py) keeps the result under the exact bytes it was made from. That
-makes the memo invisible, since equal bytes have equal meaning. A head that is new goes the short
-way, as a known form with other values in it (templates.py), if all of it is plain, and through h11
-if anything is not.
-What h11 lets pass and we do not is in framing_rules.py; what is removed, renamed and added on the
-way to the application is here.
+h11 needs about 25 us for a browser's head, more than the whole rest of a request. So no head is
+parsed twice: `HeadMemo` (memo.py) keeps the result under the exact bytes of the head. The memo
+changes no result, since equal bytes have equal meaning. A new head is parsed fast, as a known form
+with other values (templates.py), if all of its lines are plain. Otherwise h11 parses it.
+
+framing_rules.py rejects heads that h11 accepts and RETTER does not. This module removes, renames
+and adds fields on the way to the application.
 """
 
 import re
@@ -49,19 +49,20 @@ from retter.http.templates import (
 )
 from retter.http.variants import VariantRules, country, soft_places
 
-# Written anew for every request by forwarding.py, with what the connection knows. Proxy means
-# nothing in HTTP, but a CGI program would find it in HTTP_PROXY and send its own requests there.
+# forwarding.py writes these fields anew for every request, from the facts about the connection.
+# Proxy has no meaning in HTTP, but a CGI program would get it as HTTP_PROXY and send its own
+# requests there.
 _FORWARDED_ANEW = frozenset({b"x-forwarded-for", b"x-real-ip", b"x-forwarded-proto", b"proxy"})
 
-# Who the client is, where, and what it asked for, as told by whoever is in front: passed on if that
-# is a trusted proxy, else dropped.
+# Who the client is, where it is, and what it requested, according to the peer. These fields are
+# forwarded if the peer is a trusted proxy, else dropped.
 _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"forwarded", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-server",
     b"x-forwarded-ssl", b"x-forwarded-scheme", b"x-forwarded-prefix", b"x-forwarded-protocol",
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
-# A shorter head has so few lines that they need not be counted before they are looked at.
+# In a shorter head, there are so few lines that they need not be counted first.
 FIELDS_COUNTED_FROM_BYTES = 1024
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
@@ -75,7 +76,7 @@ def _h11_request(head: bytes) -> h11.Request:
         event = connection.next_event()
     except h11.RemoteProtocolError as error:
         if error.error_status_hint == 501 and has_length(head):
-            # whatever the coding (RFC 9112 section 6.1)
+            # an error with any transfer coding (RFC 9112 section 6.1)
             raise BadRequest("both Transfer-Encoding and Content-Length") from error
         if error.error_status_hint == 501:
             raise Unsupported(str(error)) from error
@@ -86,7 +87,8 @@ def _h11_request(head: bytes) -> h11.Request:
 
 
 def _check_version(head: bytes) -> None:
-    # RFC 9112 section 2.3: a recipient of 1.x takes any minor version; another major is 505.
+    # RFC 9112 section 2.3: a recipient of 1.x accepts any minor version. Another major version gets
+    # a 505.
     end = head.index(b"\r\n")
     match = _VERSION.fullmatch(head, max(0, end - len(b" HTTP/1.1")), end)
     if match and not match[1].startswith(b"1."):
@@ -115,8 +117,8 @@ def _origin_form(method: bytes, target: bytes, host: bytes | None) -> tuple[byte
 
 
 def _upgrade_of(fields: Fields, connection: frozenset[bytes], http11: bool) -> bytes:
-    # RFC 9110 section 7.8. h2c is left out: an application that takes it would get a tunnel of
-    # requests that nobody in front can read any more.
+    # RFC 9110 section 7.8. h2c is not forwarded: an application that accepts it would get a tunnel
+    # of requests that no proxy in front of it can read.
     if not http11 or b"upgrade" not in connection:
         return b""
     return passed_protocols(b",".join([value for name, value in fields if name == b"upgrade"]))
@@ -136,9 +138,9 @@ def _expects_continue(fields: Fields, http11: bool) -> bool:
 
 
 def _accepts_events(fields: Fields) -> bool:
-    """Return whether an event stream is accepted and nothing else.
+    """Return whether the client accepts an event stream and nothing else.
 
-    Where others are accepted too, the answer decides: a page may be meant as well.
+    If it accepts other types too, the response decides, because the client may expect a page.
     """
     accepted = [value for name, value in fields if name == b"accept"]
     if len(accepted) != 1 or COMMA in accepted[0]:
@@ -150,18 +152,21 @@ Picker = Callable[[Fields], Fields]
 
 
 def _picker(places: Sequence[int]) -> Picker:
-    """Return what picks the fields at these places: in one call, where a loop takes 5 each."""
+    """Return a function that picks the fields at these places.
+
+    It does so in one call, where a loop takes 5 for each field.
+    """
     if len(places) > 1:
         return itemgetter(*places)
-    # itemgetter gives one item bare, and none not at all.
+    # itemgetter returns a single item without a tuple, and does not allow zero items.
     return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
 
 
-# What makes the store think before it answers. If-Match is the application's alone, but it may
-# name a tag that RETTER has weakened.
+# Fields that need an evaluation before the store answers. Only the application evaluates If-Match,
+# but it may contain a tag that RETTER has weakened.
 _CONDITIONS = frozenset({b"if-none-match", b"if-match", b"if-modified-since", b"range"})
 
-# Fields that decide how the request is framed, forwarded or refused.
+# Fields that determine how the request is framed, forwarded or refused.
 _JUDGED_IN_REQUESTS = frozenset(
     {
         b"content-length",
@@ -175,17 +180,17 @@ _JUDGED_IN_REQUESTS = frozenset(
 )
 _REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
 
-# CONNECT makes a tunnel to anywhere, TRACE shows a script the cookies that it may not read.
+# CONNECT makes a tunnel to any host. TRACE shows a script the cookies that it may not read.
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _CODINGS = b"accept-encoding"
-_NO_BODY = Framing.NONE  # an attribute of an Enum class costs as much as a call
+_NO_BODY = Framing.NONE  # access to an attribute of an Enum class costs as much as a call
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
 
 
 def _codings(
     lines: Sequence[tuple[bytes, bytes | None]], decodable: Collection[bytes]
 ) -> dict[int, bytes]:
-    """Return what the application is told in place of each line of Accept-Encoding."""
+    """Return the value that the application gets for each line of Accept-Encoding, by its place."""
     found = {
         at: value
         for at, (name, value) in enumerate(lines)
@@ -197,7 +202,7 @@ def _codings(
 
 
 def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
-    """Return whether the application gets a field of that lower-case name, or what it says."""
+    """Return whether the application gets a field with this lower-case name, or its value."""
     if trusted and name == b"x-forwarded-proto":
         return True  # written anew, with the same value
     return not (name in ends_here or shadows(name))
@@ -206,7 +211,7 @@ def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
 def _unseen(
     names: frozenset[bytes], ends_here: frozenset[bytes], trusted: bool
 ) -> frozenset[bytes]:
-    """Return those of some lower-case names of which the application gets nothing."""
+    """Return the lower-case names of the fields that the application does not get at all."""
     unseen = names & ends_here
     if may_shadow(names):
         unseen |= {name for name in names if shadows(name)}
@@ -216,15 +221,15 @@ def _unseen(
 
 
 class _RequestForm:
-    """The meaning of a form of requests, whatever is filled in.
+    """The meaning of a form of requests, for all values that may be filled in.
 
     Args:
-        lines: Of the form.
-        ends_here: The fields that are not for the application.
-        is_identity_field: Whether a field may say who asks.
-        decodable: Content codings that the application may be asked for.
-        variant_rules: Tells what separates variants.
-        trusted: Whether it comes from a trusted proxy.
+        lines: The lines of the form.
+        ends_here: The fields that are not forwarded to the application.
+        is_identity_field: Whether a field may identify the client.
+        decodable: The content codings that the application may be asked for.
+        variant_rules: The rules for what separates variants.
+        trusted: Whether the request comes from a trusted proxy.
     """
 
     __slots__ = (
@@ -256,7 +261,7 @@ class _RequestForm:
         variant_rules: VariantRules,
         trusted: bool,
     ) -> None:
-        # A stranger may send 120 names that nobody has seen before: few looks at each of them.
+        # A stranger may send 120 unknown names, so each of them is checked only a few times.
         names = [name.lower() for name, _ in lines]
         present = frozenset(names)
         hosts = [value for name, (_, value) in zip(names, lines, strict=True) if name == b"host"]
@@ -276,7 +281,7 @@ class _RequestForm:
         self._fixed = [fields[at] for at in fixed]
         places = {at: index for index, at in enumerate([*fixed, *own])}
         self._in_order = _picker([places[at] for at in range(len(lines))])
-        # What the application does not see says nothing.
+        # Fields that the application does not get have no meaning.
         unseen = _unseen(present, ends_here, trusted)
         seen = [at for at, name in enumerate(names) if name not in unseen]
         self._seen = _picker(seen)
@@ -290,7 +295,7 @@ class _RequestForm:
         elif not _REQUEST_IDS.isdisjoint(present):
             self.id_places = [at for at in seen if names[at] in _REQUEST_IDS]
         self._variant_rules = variant_rules
-        # Found out once, unless it depends on what is filled in.
+        # Computed once, unless it depends on the values that are filled in.
         counted = variant_rules.counted
         variant_places = [at for at in seen if names[at] in counted]
         self.variant_key: bytes | None = None
@@ -300,7 +305,7 @@ class _RequestForm:
         self.host = (hosts[0] if len(hosts) == 1 else None) or b""
         self.keep_alive = b"close" not in connections
         self.conditional = not _CONDITIONS.isdisjoint(present)
-        # Some lines bear on the meaning of others: then all of them are looked at each time.
+        # Some lines change the meaning of others: then all of them are checked for each request.
         self.needs_full_parse = (
             len(hosts) != 1
             or not host_is_valid(self.host)
@@ -326,11 +331,11 @@ class _RequestForm:
         return self._in_order((*self._fixed, *zip(self._own_names, values, strict=True)))
 
     def filled_in_variant_key(self, fields: Fields) -> bytes:
-        """Return what separates variants of the answer, where that depends on what is filled in."""
+        """Return the variant key of a form whose variant key depends on the filled-in values."""
         return self._variant_rules.variant_key(self._seen(fields))
 
     def raw(self, fields: Fields) -> list[tuple[bytes, bytes]]:
-        """Return the filled-in fields with their names as sent."""
+        """Return the filled-in fields with the names as sent."""
         return [(line[0], field[1]) for line, field in zip(self._lines, fields, strict=True)]
 
 
@@ -338,15 +343,16 @@ class RequestParser:
     """Parses request heads for one RETTER process.
 
     Args:
-        fields_max: Field lines a head may have; more is 431.
-        target_bytes_max: Octets of the request target; more is 414.
-        instance: This process's own Via id, to see a request that comes round again.
-        trusted: Whether the peers are trusted proxies, whose X-Forwarded-* are believed.
-        authority: The Host told to the application when HTTP/1.0 names none.
-        decodable: Content codings that the application may be asked for.
-        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
-        is_identity_field: Whether a field of that lower-case name may say who asks (owner.py).
-        variant_rules: Tells what separates variants of an answer.
+        fields_max: The maximum number of field lines; a head with more gets a 431.
+        target_bytes_max: The maximum length of the request target; a longer one gets a 414.
+        instance: This process's own id in Via, to detect a forwarding loop.
+        trusted: Whether the peers are trusted proxies, so that their X-Forwarded-* are used.
+        authority: The Host that the application gets if an HTTP/1.0 request has none.
+        decodable: The content codings that the application may be asked for.
+        form_bytes_max: Octets that remembered forms may take; with 0, h11 parses every head.
+        is_identity_field: Whether a field with this lower-case name may identify the client
+            (owner.py).
+        variant_rules: The rules for what separates variants of a response.
     """
 
     def __init__(
@@ -380,7 +386,7 @@ class RequestParser:
         """Parse one whole head, from the request line to the empty line.
 
         Raises:
-            DownstreamError: With the status that the client is to get.
+            DownstreamError: With the status that the client gets.
         """
         memo = self._forms
         end = head.index(b"\r\n")
@@ -392,7 +398,7 @@ class RequestParser:
             or (len(head) > FIELDS_COUNTED_FROM_BYTES and self._has_too_many_fields(head))
         ):
             return self.parse_by_h11(head)
-        # A head of plain lines, as far as is known.
+        # A head of plain lines, as far as is known here.
         pieces = _cut_request(head[end:-2])
         values = pieces[2::3]
         del pieces[2::3]
@@ -421,8 +427,8 @@ class RequestParser:
                 if not too_many_members(head):
                     return self._head(method, target, True, form.raw(fields), fields)
             except DownstreamError:
-                # Of several faults the long way may name another first. Told by it alone, a client
-                # cannot see which lines RETTER knows.
+                # If there are several faults, h11 may report another one first. All errors come
+                # from `parse_by_h11`, so a client cannot find out which forms RETTER remembers.
                 pass
             return self.parse_by_h11(head)
         return RequestHead(
@@ -447,7 +453,7 @@ class RequestParser:
         )
 
     def parse_by_h11(self, head: bytes) -> RequestHead:
-        """Do the same as `parse`, the long way."""
+        """Do the same as `parse`, always by h11."""
         if len(head.partition(b"\r\n")[0]) > self._target_bytes_max + 40:
             raise BadRequest("the request target is too long", 414)
         if self._has_too_many_fields(head):
@@ -487,7 +493,7 @@ class RequestParser:
             raise BadRequest("a malformed Host")
         framing, length = request_framing(fields, http11)
         connection = named_by_connection(fields)
-        # What the application does not see must not decide who a stored response is for either.
+        # Fields that the application does not get must not determine the owner either.
         fields = tuple(
             [(n, v) for n, v in fields if n in HOP_BY_HOP or not stays_here(n, connection)]
         )
@@ -538,13 +544,13 @@ class RequestParser:
         host_told = False
         codings = _codings(raw, self._decodable)
         if not any(raw_name.lower() == b"host" for raw_name, _ in raw):
-            kept.append((b"Host", host or self._authority))  # needed in HTTP/1.1
+            kept.append((b"Host", host or self._authority))  # required in HTTP/1.1
         for at, (raw_name, value) in enumerate(raw):
             name = raw_name.lower()
             if name == b"host":
-                kept.append((raw_name, host or b""))  # absolute-form: the target's authority wins
+                kept.append((raw_name, host or b""))  # absolute-form: use the target's authority
             elif name == b"expect" and not http11:
-                continue  # RFC 9110 section 10.1.1: ignored, and we speak HTTP/1.1 for the client
+                continue  # RFC 9110 section 10.1.1: ignored, and RETTER forwards HTTP/1.1
             elif not (name in self._dropped or shadows(name) or stays_here(name, connection)):
                 kept.append((raw_name, codings.get(at, value)))
                 host_told = host_told or name == b"x-forwarded-host"
@@ -553,7 +559,7 @@ class RequestParser:
         if framing is Framing.CHUNKED:
             kept.append((b"Transfer-Encoding", b"chunked"))
         if http11 and any(raw_name.lower() == b"te" and _takes_trailers(v) for raw_name, v in raw):
-            # RFC 9110 section 10.1.4: we pass trailers on, so we may say so in the client's name.
+            # RFC 9110 section 10.1.4: RETTER forwards trailers, so it may also forward this.
             kept += [(b"TE", b"trailers"), (b"Connection", b"TE, Upgrade" if upgrade else b"TE")]
         elif upgrade:
             kept.append((b"Connection", b"Upgrade"))

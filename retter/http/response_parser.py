@@ -1,8 +1,8 @@
-"""From head bytes to a ResponseHead: the one place where responses' heads are parsed.
+"""The parser of response heads: from bytes to a ResponseHead. All response heads are parsed here.
 
-As in request_parser.py, a head seen before is remembered, a new one that is plain is taken as a
-known form with other values in it, and h11 has the last word on everything unusual. What is removed
-and added on the way to the client is here.
+As in request_parser.py, a head that was seen before is remembered. A new plain head is parsed as a
+known form with other values, and h11 decides about everything unusual. This module removes and adds
+fields on the way to the client.
 """
 
 import re
@@ -45,11 +45,11 @@ from retter.http.templates import (
     lines_of,
 )
 
-# Ours, so that nobody else's can be taken for them.
+# RETTER's own fields. They are removed from responses, so that only RETTER can set them.
 _OUR_RESPONSE_FIELDS = frozenset({b"x-retter", b"x-circuit"})
 
-# h11 takes a 1xx only as the answer to a request, and a 101 only if that asked for it. Whether ours
-# did is the exchange's to judge.
+# h11 accepts a 1xx only as the response to a request, and a 101 only if the request asked for it.
+# The exchange checks whether the real request did.
 _ANY_REQUEST = h11.Request(
     method="GET", target="/", headers=[("Host", "x"), ("Connection", "upgrade"), ("Upgrade", "x")]
 )
@@ -71,12 +71,12 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
     return event
 
 
-# What an answer to an unsafe method names has changed too (RFC 9111 section 4.4).
+# If the method is unsafe, the URLs in these fields have changed too (RFC 9111 section 4.4).
 _PLACES = frozenset({b"location", b"content-location"})
 _JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
 
-# What is not part of a stored response. Upgrade, and Connection with it, is an offer of that one
-# connection.
+# Fields that are not part of a stored response. Upgrade and its Connection are an offer for that
+# one connection only.
 _NOT_STORED = frozenset({b"content-length", b"set-cookie", b"age", b"upgrade", b"connection"})
 _BODILESS = frozenset({b"204", b"304"})
 _VIA = b"Via: 1.1 retter\r\n"
@@ -85,11 +85,11 @@ _cut_response = form_cutter(OWN_RESPONSE_FIELDS)
 
 
 class _ResponseForm:
-    """The meaning of a form of responses, whatever is filled in.
+    """The meaning of a form of responses, for all values that may be filled in.
 
     Args:
-        lines: Of the form.
-        eligibility: Which answers are compressed; None is none.
+        lines: The lines of the form.
+        eligibility: The responses that are compressed; None: none of them.
     """
 
     __slots__ = (
@@ -126,7 +126,8 @@ class _ResponseForm:
             or not _JUDGED_IN_RESPONSES.isdisjoint(names)
             or any(_is_event_stream(name, value) for name, value in self._fields)
         )
-        # What decides about compression is never taken out, but for status and length.
+        # Only the status and the length vary within a form. All else that decides about compression
+        # is part of the form.
         types = [value for name, value in self._fields if name == b"content-type"]
         self.compressible = (
             eligibility is not None
@@ -156,9 +157,9 @@ class ResponseParser:
     """Parses response heads for one RETTER process.
 
     Args:
-        form_bytes_max: Octets that remembered forms may take; 0 sends every head to h11.
-        fields_max: Field lines a head may have; 0 is no limit.
-        eligibility: Which answers are compressed; None is none.
+        form_bytes_max: Octets that remembered forms may take; with 0, h11 parses every head.
+        fields_max: The maximum number of field lines of a head; 0 is no limit.
+        eligibility: The responses that are compressed; None: none of them.
     """
 
     def __init__(
@@ -173,12 +174,12 @@ class ResponseParser:
         self.configure(fields_max, eligibility)
 
     def configure(self, fields_max: int, eligibility: Eligibility | None) -> None:
-        """Do it so from now on; what each means is told above."""
+        """Set these arguments of the constructor anew."""
         self._fields_max = fields_max
         self._eligibility = eligibility
         self._coded_bytes_min = eligibility.bytes_min if eligibility is not None else 0
         if self._forms is not None:
-            self._forms.clear()  # what a form means may have changed
+            self._forms.clear()  # the meaning of a form may have changed
 
     def parse(self, head: bytes) -> ResponseHead:
         """Parse one whole response head, from the status line to the empty line.
@@ -196,7 +197,7 @@ class ResponseParser:
         return parse_response(head, self._eligibility)
 
     def _parse_form(self, head: bytes, memo: FormMemo[_ResponseForm]) -> ResponseHead | None:
-        """Parse a head of plain lines with one Content-Length; None if it is for h11 to judge."""
+        """Parse a head of plain lines with one Content-Length; None if h11 must parse it."""
         end = head.index(b"\r\n")
         match = STATUS_LINE.fullmatch(head, 0, end)
         if match is None or match[1] in _BODILESS:
@@ -251,8 +252,8 @@ def _is_plain(status: int, fields: Fields) -> bool:
 
 
 def _announces_body(fields: Fields) -> bool:
-    # RFC 9110 section 8.6 and RFC 9112 section 6.1 forbid it in a 204: an application that does so
-    # may send the body too, and it would be taken for the next answer.
+    # RFC 9110 section 8.6 and RFC 9112 section 6.1 forbid this in a 204. An application that does
+    # it may also send the body, which would be read as the next response.
     return any(
         name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0"))
         for name, value in fields
@@ -264,10 +265,10 @@ def _is_event_stream(name: bytes, value: bytes) -> bool:
 
 
 def parse_response(head: bytes, eligibility: Eligibility | None = None) -> ResponseHead:
-    """Parse one whole response head by h11, the long way.
+    """Parse one whole response head by h11.
 
     Args:
-        eligibility: Which answers are compressed; None is none.
+        eligibility: The responses that are compressed; None: none of them.
 
     Raises:
         UpstreamMalformed: It is not HTTP/1.x, or its framing is ambiguous.
@@ -318,7 +319,7 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
 def dated(head: ResponseHead, date: bytes) -> ResponseHead:
     """Return an undated head with the HTTP-date of its receipt (RFC 9110 section 6.6.1).
 
-    A copy, since the memo's is that of every answer with the same bytes, whenever it comes.
+    This is a copy, since the memo's head belongs to all responses with the same bytes, at any time.
     """
     line = b"Date: %b\r\n" % date
     return replace(
@@ -331,11 +332,11 @@ def dated(head: ResponseHead, date: bytes) -> ResponseHead:
 
 
 def _told_protocols(status: int, value: bytes) -> bytes:
-    """Return what of an answer's Upgrade field its client is told.
+    """Return the protocols in a response's Upgrade field that are forwarded to the client.
 
-    A 101 names what is spoken from here on, and a 426 has to say what is asked for (RFC 9110
-    section 15.5.22). Any other answer may advertise protocols (section 7.8): those that a request
-    could ask for here.
+    A 101 names the new protocol of the connection, and a 426 must name the required protocols
+    (RFC 9110 section 15.5.22). Any other response may advertise protocols (section 7.8). Of these,
+    only the protocols that a request can ask for through RETTER are forwarded.
     """
     if status in (101, 426):
         return value

@@ -1,12 +1,13 @@
-"""Which answers to one URL differ, although no Vary says so: what separates variants under a key.
+"""The variants under one key: responses to one URL may differ although no Vary says so.
 
-Some request fields identify nobody and change the answer all the same: a script gets JSON where a
+Some request fields identify nobody, but still change the response. A script gets JSON where a
 browser gets a page, a prefetch gets nothing, a link of a single-page application gets a fragment.
-What applications commonly look at is the *variant key* of a request. A stored response answers only
-requests with its own variant key. What the application does not get is no part of it.
+The *variant key* of a request consists of the fields that applications commonly read for this. A
+stored response answers only requests with its own variant key. Fields that the application does not
+get are not part of the variant key.
 
-By language, kind of device and country answers differ more softly: each has its own, but another
-is better than an error.
+Responses also differ by language, kind of device and country (the *soft* criteria). Each
+combination has its own variant, but another variant is better than an error.
 """
 
 import re
@@ -19,7 +20,7 @@ from retter.http.known_names import COUNTRY_FIELDS, SHAPE_FIELDS
 from retter.http.message import Fields, RequestHead, Soft
 
 ORIGIN_MARK: Final = b"origin\n"
-"""Stands first in the variant key of requests with an Origin."""
+"""The first part of the variant key of requests with an Origin."""
 
 _PREFETCH: Final = frozenset((b"purpose", b"sec-purpose", b"x-purpose", b"x-moz"))
 _VERBATIM: Final = frozenset(
@@ -41,7 +42,8 @@ _JUDGED: Final = frozenset(
     )
 )
 
-# By what stands first in Accept. A browser's page has text/html there, a script's data json.
+# The first of these types in Accept counts. A browser that requests a page has text/html there, a
+# script that requests data has json.
 _ACCEPTED: Final = (
     (b"text/html", b"html"),
     (b"application/xhtml+xml", b"html"),
@@ -52,7 +54,8 @@ _ACCEPTED: Final = (
 _EMBEDDED: Final = frozenset((b"iframe", b"frame", b"embed", b"object"))
 _FORWARDED_PARTS: Final = re.compile(rb"(?:proto|host)=(?:\"[^\"]*+\"|[^;,\s]*+)", re.IGNORECASE)
 
-# Shapes of a page that is simply asked for, by browsers or by simpler clients, over http or https.
+# Parts of the variant key of an ordinary request for a page, by a browser or a simpler client, over
+# http or https.
 _PLAIN_MARKS: Final = frozenset((b"", b"accept: html", b"upgrade-insecure-requests", b"https"))
 
 
@@ -60,7 +63,7 @@ class VariantRules:
     """Computes the variant key of requests.
 
     Args:
-        vary_on: Lower-case names of further fields that change answers (`--vary-on`).
+        vary_on: Lower-case names of further fields that change responses (`--vary-on`).
     """
 
     __slots__ = ("_verbatim", "counted")
@@ -104,7 +107,7 @@ def _marks(name: bytes, value: bytes) -> list[bytes]:
         return [b"save-data\n"] if lower == b"on" else []
     if value.count(b"=") > LIST_MEMBERS_MAX:
         return [b"forwarded: %b\n" % lower]
-    # `for` differs from client to client, the rest says what was asked (RFC 7239).
+    # `for` differs from client to client; the other parts describe the request (RFC 7239).
     return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_PARTS.findall(value)]
 
 
@@ -114,7 +117,7 @@ def is_plain(variant_key: bytes) -> bool:
 
 
 def country(fields: Fields) -> bytes:
-    """Return the country that a CDN says the client is in; b"" is unknown."""
+    """Return the country of the client according to a CDN; b"" is unknown."""
     return b",".join([value for name, value in fields if name in COUNTRY_FIELDS])
 
 
@@ -123,22 +126,22 @@ _ODD_AGENTS: Final = (b"MSIE ", b"Trident/")
 _SOFT_FIELDS: Final = (b"accept-language", b"user-agent", b"sec-ch-ua-mobile")
 
 _REMEMBERED_MAX: Final = 512
-# Of a value: a stranger's may be as long as a head.
+# The part of a value that is read: a stranger's value may be as long as a head.
 _READ_BYTES_MAX: Final = 256
 
 
 def soft_places(names: Sequence[bytes]) -> tuple[int, ...]:
-    """Return where among lower-case names each of those stands that `soft_of` looks at, or -1.
+    """Return the place of each field that `soft_of` reads, among lower-case names; -1 if absent.
 
-    The last one counts. A form of heads knows it once for all (request_parser.py); to look at all
-    fields of each head would take 2 us.
+    If a name occurs several times, the last one counts. The places are computed once for each form
+    of heads (request_parser.py). To search all fields of each head would take 2 us.
     """
     places = {name: at for at, name in enumerate(names) if name in _SOFT_FIELDS}
     return tuple([places.get(name, -1) for name in _SOFT_FIELDS])
 
 
 def soft_of(request: RequestHead) -> Soft:
-    """Return what a request would like an answer to be made for: found out once a head."""
+    """Return the language, device and country of a request; computed once for each head."""
     soft = request.soft
     if soft is None:
         soft = request.soft = _soft_of(request)
@@ -153,12 +156,12 @@ def _soft_of(request: RequestHead) -> Soft:
     languages = fields[languages_at][1][:_READ_BYTES_MAX] if languages_at >= 0 else b""
     agent = b""
     if agent_at >= 0:
-        agent = fields[agent_at][1][:_READ_BYTES_MAX] or b" "  # there is one, that says nothing
+        agent = fields[agent_at][1][:_READ_BYTES_MAX] or b" "  # present, but empty
     is_mobile = mobile_at >= 0 and fields[mobile_at][1] == b"?1"
     return _soft(languages, agent, is_mobile, request.country[:_READ_BYTES_MAX])
 
 
-# Browsers send some hundreds of different values, and stored responses refer to what comes of them.
+# Browsers send some hundreds of different values, and stored responses share the results.
 @lru_cache(_REMEMBERED_MAX)
 def _soft(languages: bytes, agent: bytes, mobile: bool, country: bytes) -> Soft:
     match = _LANGUAGE.match(languages)
@@ -172,12 +175,12 @@ def _device(agent: bytes) -> bytes:
     if not agent:
         return b""  # nothing is known
     if not agent.startswith(b"Mozilla/5.0") or any(one in agent for one in _ODD_AGENTS):
-        return b"odd"  # no browser, or one that is too old for many sites
+        return b"odd"  # not a browser, or too old a browser for many sites
     return b""
 
 
 def likeness(one: Soft, other: Soft) -> int:
-    """Return how well an answer made for one suits the other; 7 is best."""
+    """Return how well a response that was made for one suits the other; 7 is best."""
     if one == other:
         return 7
     return 4 * (one[1] == other[1]) + 2 * (one[0] == other[0]) + (one[2] == other[2])
