@@ -1,7 +1,7 @@
-"""Overload control: which requests go to the application, which are answered without it.
+"""Overload control: which requests go to the application, and which are answered without it.
 
-Pure code: `now` (monotonic seconds) is an argument of every call, there is no I/O, no lock and no
-randomness, and the event loop is the one writer. `CircuitBreaker` is the whole interface.
+Pure code: `now` (monotonic seconds) is an argument of every call, and there is no I/O, no lock and
+no randomness. Only the event loop changes the state. `CircuitBreaker` is the whole interface.
 """
 
 from retter.breaker.breaker import CircuitBreaker

@@ -157,8 +157,8 @@ class ConcurrencyTable:
     def passed_above_ceiling(self, now: float, rank: int) -> None:
         """Take in that a request above the ceiling got a good answer.
 
-        After REFUTED_BY such answers without a failure between them, the failures counted up to
-        this rank lose weight.
+        After REFUTED_BY such answers without a failure between them, the failures counted between
+        the ceiling and this rank lose weight.
         """
         self.trial_at = now
         self._passes_above += 1

@@ -25,15 +25,17 @@ class Compacted(NamedTuple):
 def compact(
     path: str, bytes_max: int, wall: float, max_stale_s: float, on_copied: Callable[[int], None]
 ) -> Compacted:
-    """Write a copy and replace the database by it. A kill leaves one or the other.
+    """Write a copy and replace the database by it.
+
+    If the process is killed, the folder has either the old database or the new one.
 
     Args:
         bytes_max: The size of `--store-disk`. The copy has room for all entries in any case.
         on_copied: Called from time to time with the number of copied octets.
 
     Raises:
-        ConfigError: A RETTER uses the folder, or it cannot be written.
-        Damaged: It cannot be read.
+        ConfigError: A RETTER uses the folder, or the folder cannot be written.
+        Damaged: The database cannot be read.
     """
     folder = Folder(path, 0)
     new = folder.at(NEW)
@@ -49,7 +51,7 @@ def compact(
         with contextlib.suppress(FileNotFoundError):
             os.unlink(folder.at("lock.mdb"))  # it belongs to the replaced file
         os.replace(os.path.join(new, DATA), folder.at(DATA))
-        for name in (DATA, "lock", "reading"):  # RETTER could not open files of root
+        for name in (DATA, "lock", "reading"):  # RETTER could not open files that root owns
             with contextlib.suppress(OSError):
                 os.chown(folder.at(name), owner.st_uid, owner.st_gid)
         _sync(folder.path)

@@ -1,17 +1,17 @@
-"""Stored responses in LMDB: read one, write a batch, make room. Without a loop and threads.
+"""Stored responses in LMDB: read one, write a batch, make room. Uses no event loop, no threads.
 
     records  slot key -> packed slot (packing.py)
     bodies   body hash -> checksum and body
-    uses     body hash -> records that refer to it, if there are several; apart, so that a count
-             writes no body again
+    uses     body hash -> number of records that refer to it, if there are several; a tree of its
+             own, so that a new count does not write the body again
     used     slot key -> when it was last used, in coarse steps, and what it costs
-    marks    mark of a session -> its owners, to be found by a logout
-    meta     what the file is: format, key of the hashes, rules, figures
+    marks    mark of a session -> its owners; a logout finds them here
+    meta     format of the file, key of the hashes, rules, figures
 
-LMDB copies a page before it changes it, so a kill or a power cut leaves the last commit intact. Its
-other problems are handled here and in folder.py. The map is twice as large as the entries, since
-deleted pages become free late and in pieces. No transaction lasts longer than a call. Everything
-that is read is verified. Only one process has the file open for a long time.
+LMDB copies a page before it changes it, so a kill or a power cut leaves the last commit intact.
+This module and folder.py handle the other problems of LMDB. The map is twice as large as the
+entries, because deleted pages become free late and in pieces. No transaction lasts longer than a
+call. All data that is read is verified. Only one process has the file open for a long time.
 """
 
 import json
@@ -87,7 +87,7 @@ _mark = Struct("<q")
 
 
 class Damaged(Exception):
-    """The content does not verify, or is not what LMDB has written."""
+    """The content does not verify, or LMDB did not write it."""
 
 
 class Foreign(Exception):
@@ -109,7 +109,7 @@ class Done(NamedTuple):
 
 
 def table_key(packed_key: bytes) -> int:
-    """Return the 64 bits that stand for a slot key in a KeyTable."""
+    """Return the 64 bits that represent a slot key in a KeyTable."""
     return from_bytes(packed_key[:8]) ^ from_bytes(packed_key[OWNER_BYTES:_HASH_END])
 
 
@@ -121,7 +121,7 @@ def cost_of(size: int) -> int:
 
 
 def no_failpoint(_: str) -> None:
-    """Go on: nothing is being tested."""
+    """Do nothing: no test is running."""
 
 
 class Database:
@@ -134,7 +134,7 @@ class Database:
         readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
 
     Raises:
-        OSError: Its files cannot be made or opened.
+        OSError: The files cannot be made or opened.
         Damaged: This version cannot read the content.
         Foreign: The database belongs to another program.
     """
@@ -155,12 +155,12 @@ class Database:
         try:
             self._env = lmdb.open(
                 folder,
-                map_size=0 if readonly else self.map_bytes,  # 0: as its writer has chosen
+                map_size=0 if readonly else self.map_bytes,  # 0: the size that its writer chose
                 max_dbs=8,
                 max_readers=32,
                 mode=0o600,
-                metasync=False,  # a power cut costs the last commit, and not the file
-                readahead=False,  # neighbouring pages are not needed next
+                metasync=False,  # a power cut loses only the last commit, not the file
+                readahead=False,  # the next page in the file is seldom needed
                 meminit=False,
                 readonly=readonly,
                 create=not readonly,
@@ -214,7 +214,7 @@ class Database:
         return int(text)
 
     def close(self) -> None:
-        """Close it; nothing is written."""
+        """Close the database; nothing is written."""
         self._env.close()
 
     def check_readers(self) -> int:
@@ -223,12 +223,12 @@ class Database:
 
     @property
     def file_bytes(self) -> int:
-        """Octets of the file."""
+        """Size of the file in octets."""
         return int(self._env.info()["last_pgno"] + 1) * PAGE_BYTES
 
     @property
     def free_bytes(self) -> int:
-        """Octets of the file that are free."""
+        """Number of octets of the file that are free."""
         trees = (self._meta, self._records, self._bodies, self._uses, self._used, self._marks)
         with self._env.begin() as txn:
             stats = [txn.stat(db) for db in trees]
@@ -268,10 +268,10 @@ class Database:
         """Return a slot with its bodies, verified.
 
         Args:
-            key: What was packed, if that is known.
+            key: The key in the store, if it is known.
 
         Raises:
-            Damaged: A part of it does not verify.
+            Damaged: A part of the slot does not verify.
         """
         try:
             with self._env.begin(buffers=True) as txn:
@@ -293,7 +293,7 @@ class Database:
             raise OSError(5, str(error)) from None
 
     def table_keys(self) -> Iterator[int]:
-        """Yield what stands for each slot; others have their turn now and then."""
+        """Yield the table key of each slot; other threads may run from time to time."""
         for key in self._names(self._used):
             yield from_bytes(key[:8]) ^ from_bytes(key[OWNER_BYTES:_HASH_END])
 
@@ -303,7 +303,7 @@ class Database:
             yield from some
 
     def _names(self, db: Any) -> Iterator[bytes]:
-        """Yield keys alone in the same way."""
+        """Yield only keys, in the same way."""
         for some in self._pieces(db, values=False):
             yield from some
 
@@ -325,27 +325,27 @@ class Database:
             time.sleep(0)
 
     def slots(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None]]:
-        """Yield each slot key with its slot, without the bodies; None: it does not verify."""
+        """Yield each slot key with its slot, without bodies; None if the slot does not verify."""
         for key, data in self._walk(self._records):
             found = unpack(data, now, wall, float("inf"))
             yield key, None if found is None or self.slot_key(found.key) != key else found
 
     def walk(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None, bool]]:
-        """Yield each slot key with its slot, and whether its bodies verify as well."""
+        """Yield each slot key with its slot, and whether its bodies verify too."""
         for key, found in self.slots(now, wall):
             if found is None:
                 yield key, None, False
                 continue
             try:
                 if self.read(key, now, wall, float("inf")) is None:
-                    continue  # removed meanwhile, by the process that uses it
+                    continue  # the process that uses the database has removed it meanwhile
             except (Damaged, OSError):
                 yield key, found, False
             else:
                 yield key, found, True
 
     def body_counts(self) -> Iterator[tuple[bytes, int]]:
-        """Yield the name of each body, and by how many records it is counted."""
+        """Yield the name of each body, and the counted number of records that refer to it."""
         for name in self._names(self._bodies):
             with self._env.begin() as txn:
                 uses = txn.get(name, db=self._uses)
@@ -353,7 +353,7 @@ class Database:
 
     @property
     def bodies(self) -> int:
-        """Distinct bodies."""
+        """Number of distinct bodies."""
         with self._env.begin() as txn:
             return int(txn.stat(self._bodies)["entries"])
 
@@ -375,7 +375,7 @@ class Database:
             touched: Slot keys that have been used.
 
         Raises:
-            OSError: It could not be written (no space, a broken disk); nothing has changed.
+            OSError: The batch could not be written (no space, a broken disk); nothing has changed.
             Full: There is not even room to remove entries.
         """
         gone: list[int] = []
@@ -462,14 +462,17 @@ class Database:
         txn.put(packed_key, packed.data, db=self._records)
         cost = cost_of(len(packed.data)) + cost_of(KEY_BYTES + _use.size)
         self.bytes_used += cost
-        # Only the octets that no other entry shares: about what its eviction would free.
+        # Only the octets that no other entry shares: about as many as its eviction would free.
         own = sum([cost_of(len(body)) for _, body in packed.bodies])
         use = _use.pack(step, min(cost + own, 2**32 - 1))
-        if old is None or txn.get(packed_key, db=self._used) != use:  # a page less to be written
+        if old is None or txn.get(packed_key, db=self._used) != use:  # one page less to write
             txn.put(packed_key, use, db=self._used)
 
     def _hold(self, txn: Any, name: bytes, body: bytes) -> None:
-        """Keep a body, or count one more that refers to it; only a second one is counted."""
+        """Store a body, or count one more record that refers to it.
+
+        A body with one record has no count.
+        """
         if txn.put(name, pack_body(body, crc32), db=self._bodies, overwrite=False):
             self.bytes_used += cost_of(len(body) + 4)
         else:
@@ -478,9 +481,9 @@ class Database:
             txn.put(name, _count.pack(count + 1), db=self._uses)
 
     def _release(self, txn: Any, data: bytes) -> None:
-        """Stop counting a record that goes, or is replaced, with its bodies."""
+        """Stop counting a record that is removed or replaced, and its bodies."""
         self.bytes_used -= cost_of(len(data)) + cost_of(KEY_BYTES + _use.size)
-        # Which bodies a damaged one had cannot be known; compacting finds them.
+        # The bodies of a damaged record are not known. Compacting removes them.
         for name, length in bodies_of_packed(data):
             uses = txn.get(name, db=self._uses)
             count = 1 if uses is None else _count.unpack(uses)[0]
@@ -546,7 +549,7 @@ class Database:
     def _delete_all(
         self, txn: Any, owner: bytes, removed: list[int], *, personal: bool = False
     ) -> None:
-        """Delete the entries of one owner, or (`personal`) of all owners but everyone."""
+        """Delete the entries of one owner, or (`personal`) all entries that are not public."""
         keys: list[bytes] = []
         with txn.cursor(self._records) as cursor:
             found = (
@@ -573,7 +576,7 @@ class Database:
     # -- making room
 
     def _evict(self, bytes_wanted: int, removed: list[int]) -> int:
-        """Delete the least recently used entries, until `bytes_wanted` are left."""
+        """Delete the least recently used entries, until at most `bytes_wanted` octets are used."""
         wanted = self.bytes_used - bytes_wanted
         entries = self.entries - int(ENTRIES_MAX * (1 - EVICTED_SHARE))
         costs: dict[int, list[int]] = {}  # by step: octets, entries
@@ -658,7 +661,7 @@ class Database:
         Counts, sizes and marks are computed anew, so that a mistake in them is not copied.
 
         Raises:
-            OSError: It could not be written.
+            OSError: The other database could not be written.
             Full: There is no room.
         """
         with self._env.begin() as txn, txn.cursor(self._meta) as cursor:
@@ -706,7 +709,7 @@ class Database:
 
 
 def _errno_of(error: Exception) -> tuple[int, str]:
-    """Return the error number and text of an error of LMDB; EIO if it has none."""
+    """Return the error number and text of an LMDB error; EIO if it has no number."""
     text = str(error)
     for number in (ENOSPC, EROFS, EDQUOT, EACCES, EPERM):
         if os.strerror(number) in text:

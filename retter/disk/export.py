@@ -1,7 +1,8 @@
 """Writes public pages as files for any web server.
 
 File names come from URLs, which strangers choose. So each name is made anew from the decoded text.
-It cannot lead out of the folder, be hidden, configure a web server, or be invalid on a system.
+The file cannot lie outside the folder, be hidden, configure a web server, or have a name that a
+system does not allow.
 """
 
 import errno
@@ -87,7 +88,7 @@ def _escaped(character: str) -> str:
 def _fitted(name: str) -> str:
     """Return a name that is not hidden, leads to no other folder, and keeps its extension."""
     if not name:
-        return "%"  # of `//`; no other text becomes this
+        return "%"  # the name for the empty segment of `//`; no other text becomes this name
     if name.startswith("."):
         name = "%2E" + name[1:]
     if name.endswith((".", " ")):
@@ -157,7 +158,7 @@ def _write(folder: str, one: Listed, body: bytes) -> Exported | Left:
     except (FileExistsError, NotADirectoryError):
         return Left(url, "another page has a file of this name")
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:  # of the whole path
+        if error.errno != errno.ENAMETOOLONG:  # the whole path is too long
             raise
         return Left(url, "its name is too long for a file")
     return Exported(url, "/".join(names), content_type, round(one.age_s, 1))

@@ -1,14 +1,14 @@
 """The folder of `--store`: its lock, its files, and a broken database.
 
     data.mdb, lock.mdb  the database
-    secret              the key of the hashes of owners; without it, no personal entry can be found
+    secret              the key for the hashes of owners; without it, no personal entry can be found
     drops               removals since the last commit (journal.py)
-    learnt, lineages    what RETTER has learnt about the application and its sessions
-    lock                held by the RETTER that uses it
+    learnt, lineages    knowledge about the application and its sessions
+    lock                locked by the RETTER that uses the folder
     reading, fault      whether a process died while it read the database
 
-A mistake of the operator is a ConfigError with one line. After damage, the database is set aside
-and RETTER makes a new one.
+A mistake of the operator raises a ConfigError with one line of text. A damaged database is set
+aside, and RETTER makes a new one.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ DATA: Final = "data.mdb"
 SECRET: Final = "secret"
 SECRET_BYTES: Final = 32
 
-# On these, a file may change under a map, or a lock may only be valid on one machine.
+# On these file systems, a mapped file may change, or a lock may be valid on one machine only.
 _REMOTE: Final = frozenset((
     "9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "gfs2",
     "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs",
@@ -38,17 +38,17 @@ _REMOTE: Final = frozenset((
 # A 32-bit process has 2 to 3 GB of address space, and the map takes twice the size of the store.
 BITS32_BYTES_MAX: Final = 1024**3
 
-# Of LMDB's two header pages (mdb.c, MDB_meta): magic, version, address, map size, the page size in
-# the first of two 48-octet trees, then the last page in use and the transaction.
+# Fields of each of LMDB's two header pages (mdb.c, MDB_meta): magic, version, address, map size,
+# the page size in the first of two 48-octet trees, the last page in use, the transaction.
 _META_AT: Final = 16
 _META: Final = Struct("=IIQQI44x48xQQ")
 _MAGIC: Final = 0xBEEFC0DE
 
-# `retter store` takes the lock for a moment, to see whether it is held. It needs 20 us; wait this
-# long before a second try.
+# `retter store` takes the lock for a moment (20 us), to find out whether another process holds it.
+# Wait this long before a second try.
 LOOKED_AT_S: Final = 0.02
 
-# The readers of the database now. One octet each, since they write without a lock.
+# Indexes of those that use the database. Each has its own octet, because they write without a lock.
 LOOP, READER, WRITER = range(3)
 
 
@@ -56,13 +56,13 @@ class Folder:
     """A folder that belongs to this process.
 
     Args:
-        path: Made if it does not exist.
+        path: The folder; it is made if it does not exist.
         bytes_max: The size of `--store-disk`.
-        lock_fd: The lock of the previous process; -1: it is taken here.
+        lock_fd: The lock of the previous process; -1: this process takes the lock.
         faults: The interpreter may write a note when a signal kills this process.
 
     Raises:
-        ConfigError: It cannot be used.
+        ConfigError: The folder cannot be used.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Folder:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def at(self, name: str) -> str:
-        """Return the path of a file in it."""
+        """Return the path of a file in the folder."""
         return os.path.join(self.path, name)
 
     def close(self) -> None:
@@ -180,7 +180,7 @@ class Folder:
             return -1
 
     def enter(self, who: int) -> None:
-        """Note that a read of the database begins. It costs 0.1 us, because it is memory."""
+        """Note that a read of the database begins. It costs 0.1 us: it only writes to memory."""
         assert self._reading is not None
         self._reading[who] = 1
 
@@ -192,12 +192,12 @@ class Folder:
     # -- a broken database
 
     def check_file(self) -> None:
-        """Set the database aside if LMDB has not written it, or if it is shorter than it says.
+        """Set the database aside if LMDB did not write it, or if the file is shorter than it says.
 
-        It would be mapped, and reading a page that does not exist kills the process.
+        LMDB would map it, and reading a page that does not exist kills the process.
 
         Raises:
-            ConfigError: It cannot be read, or is not a database.
+            ConfigError: The file cannot be read.
         """
         try:
             with open(self.at(DATA), "rb") as file:
@@ -214,10 +214,10 @@ class Folder:
             self.set_aside(reason)
 
     def set_aside(self, reason: str) -> str:
-        """Move the database away, keep one such at most, and return its new path.
+        """Move the database away, and return its new path. Only the last one is kept.
 
         Raises:
-            OSError: It can be neither moved nor removed.
+            OSError: The database can be neither moved nor removed.
         """
         self.set_aside_reason = self.set_aside_reason or reason
         if self._size(DATA) < 0:
@@ -242,10 +242,10 @@ class Folder:
     # -- the secret
 
     def secret(self) -> tuple[bytes, bool]:
-        """Return the key of the hashes of owners, and whether it was made just now.
+        """Return the key for the hashes of owners, and whether it was made just now.
 
         Raises:
-            ConfigError: It can neither be read nor made.
+            ConfigError: The key can be neither read nor made.
         """
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -261,10 +261,10 @@ class Folder:
         return secret, True
 
     def write(self, name: str, data: bytes, *, sync: bool = False) -> None:
-        """Replace a file as a whole, or leave the old one.
+        """Replace a file as a whole; after an error, the old file is unchanged.
 
         Raises:
-            OSError: It could not be written.
+            OSError: The file could not be written.
         """
         new = self.at(name + ".new")
         with contextlib.suppress(FileNotFoundError):
@@ -284,7 +284,7 @@ class Folder:
         """Remove a file, if it exists.
 
         Raises:
-            OSError: It could not be removed.
+            OSError: The file could not be removed.
         """
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.at(name))
@@ -301,7 +301,7 @@ class Folder:
 
 def damage_of(header: bytes, size: int) -> str:
     """Return the damage that the header of a database shows; "" for none."""
-    pages: list[tuple[int, int]] = []  # transaction, octets it needs
+    pages: list[tuple[int, int]] = []  # transaction, octets that the file needs for it
     page_bytes = 0
     for at in (0, 1):
         begin = at * (page_bytes or 4096) + _META_AT

@@ -1,4 +1,4 @@
-"""Reads the folder of `--store` from another process, also while a RETTER uses it.
+"""Reads the folder of `--store` in another process, even while a RETTER uses it.
 
 Nothing is written, and all transactions are short: a long one would keep the running RETTER from
 reusing free space in its file (database.py).
@@ -28,18 +28,18 @@ class Listed(NamedTuple):
     """A stored response, as an operator sees it."""
 
     url: bytes
-    private: bool  # belongs to one owner; otherwise to everyone
-    response: StoredResponse  # its body is the hash; the monotonic time is 0 now
+    private: bool  # belongs to one owner; otherwise it is public
+    response: StoredResponse  # its `body` is a hash; its times assume that now is 0
     size: int  # octets of the body, in its content coding
 
     @property
     def age_s(self) -> float:
-        """Seconds since the application made it."""
+        """Seconds since the application made the response."""
         return self.response.age(0.0)
 
     @property
     def fields(self) -> Fields:
-        """The fields of its head."""
+        """The header fields."""
         return fields_of(self.response.head)
 
 
@@ -66,7 +66,7 @@ class Filter(NamedTuple):
 class Faults(NamedTuple):
     """The result of a verification."""
 
-    responses: int  # number of checked ones
+    responses: int  # number of checked responses
     damaged: list[str]  # URLs; "" for one that cannot be read
     orphans: int  # number of bodies without a response
     miscounted: bool  # the counts do not agree with the content
@@ -77,8 +77,8 @@ def opened(path: str) -> Generator[Database, None, None]:
     """Open the database of a folder for reading.
 
     Raises:
-        ConfigError: It does not exist, or may not be read.
-        Damaged: The content is not what RETTER has written.
+        ConfigError: The database does not exist, or may not be read.
+        Damaged: RETTER did not write this content.
     """
     file = os.path.join(path, DATA)
     try:
@@ -109,7 +109,7 @@ def opened(path: str) -> Generator[Database, None, None]:
             "has as --store"
         ) from None
     try:
-        if is_new:  # if root has made it, RETTER could not open it any more
+        if is_new:  # if root made the file, RETTER could not open it any more
             with contextlib.suppress(OSError):
                 os.chown(lock, owner.st_uid, owner.st_gid)
         yield database
@@ -118,7 +118,7 @@ def opened(path: str) -> Generator[Database, None, None]:
 
 
 def used_by(path: str) -> int:
-    """Return the number of the process that uses a folder; 0 for none, -1 if it is not known."""
+    """Return the ID of the process that uses a folder; 0 for none, -1 if it is not known."""
     try:
         fd = os.open(os.path.join(path, "lock"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -154,7 +154,7 @@ def responses_of(found: Unpacked) -> list[Listed]:
 
 
 def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults]:
-    """Read everything; yield the result so far, from time to time and at the end.
+    """Verify all entries; yield the result so far, from time to time and at the end.
 
     Args:
         alone: No other process writes. Only then can references and counts be checked.

@@ -2,10 +2,12 @@
 
 A logout is written here at once, before its response is sent, and into the database with the next
 commit. If the process is killed in between, the next start finds it here. Nothing waits for the
-disk: the page cache outlives the process. (A power cut may lose the last tenth of a second.)
+disk, because the page cache survives the process. (A power cut may lose the last tenth of a
+second.)
 
-The file has its full size from the beginning, so that a full disk cannot keep a logout out. It
-begins with a number that is part of the checksum of every entry. A new number makes the file empty.
+The file has its full size from the beginning, so that a logout can be written to a full disk. The
+file begins with a number that is part of the checksum of every entry. So a new number makes all
+entries invalid: the file is empty then.
 """
 
 import json
@@ -31,7 +33,7 @@ class Journal:
     """The file of the removals since the last commit.
 
     Raises:
-        OSError: It cannot be made or read.
+        OSError: The file cannot be made or read.
     """
 
     def __init__(self, path: str) -> None:
@@ -64,11 +66,11 @@ class Journal:
         """Add removals.
 
         Raises:
-            OSError: It could not be written.
+            OSError: The file could not be written.
         """
         payload = packed_removals(removals)
         if len(payload) > ENTRY_BYTES_MAX or self._end + len(payload) + 64 > JOURNAL_BYTES:
-            # No room: everything is removed. So no page is shown to another person.
+            # No room: remove everything, so that no page is shown to another person.
             payload = packed_removals(Removals(everything=True))
             self._end = _epoch.size  # in place of all earlier entries
         entry = _entry.pack(len(payload), self._checksum(payload)) + payload
@@ -76,10 +78,10 @@ class Journal:
         self._end += len(entry)
 
     def clear(self) -> None:
-        """Remove all entries: the database has them.
+        """Remove all entries, because the database has them.
 
         Raises:
-            OSError: It could not be written.
+            OSError: The file could not be written.
         """
         if self._end > _epoch.size:
             self._epoch = (self._epoch + 1) % 2**64
@@ -113,7 +115,7 @@ def packed_removals(removals: Removals) -> bytes:
 
 
 def unpacked_removals(payload: bytes) -> Removals:
-    """Return what was packed; what is not understood means that everything goes."""
+    """Return the packed removals; if the payload cannot be understood, everything is removed."""
     try:
         said = json.loads(payload)
         removals = Removals(

@@ -1,9 +1,9 @@
 """The disk behind the store, as the event loop sees it: nothing here waits for a disk.
 
-An entry that was used lately is read at once: its pages are in memory. All others are read in a
-thread, since reading a page from an SD card would block every client for 5 to 20 ms. Another thread
-writes, in batches (write_behind.py). When the disk fails, RETTER goes on with the memory alone and
-logs it.
+An entry that was used lately is read at once, because its pages are in memory. All others are read
+in a thread, because reading a page from an SD card would block every client for 5 to 20 ms. Another
+thread writes, in batches (write_behind.py). If the disk fails, RETTER continues with the memory
+alone and logs it.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ Ask = Callable[[dict[bytes, Found]], None]
 
 
 class Threads(Protocol):
-    """The interface to work off the event loop."""
+    """The interface for work outside the event loop."""
 
     def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
         """Do a job; `done` is called on the loop with its result or the exception."""
@@ -112,9 +112,9 @@ class DiskShelf:
     """The disk behind one store.
 
     Attributes:
-        secret: The key of the hashes of owners.
-        behind: The changes that are still to be written.
-        lent: Another process takes over.
+        secret: The key for the hashes of owners.
+        behind: The changes that are not written yet.
+        lent: Whether another process takes over.
         trouble: Why RETTER uses the memory alone; "" if it uses the disk.
         set_aside: Why the database was set aside at the start; "" if it was not.
     """
@@ -151,15 +151,15 @@ class DiskShelf:
         self._began = clock()
         self._touched: dict[bytes, None] = {}
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
-        self._waiting: dict[int, tuple[float, Ask]] = {}  # requests, and since when
-        self._overdue: set[int] = set()  # reads that have not finished in time
+        self._waiting: dict[int, tuple[float, Ask]] = {}  # requests, and when their wait began
+        self._overdue: set[int] = set()  # reads that did not finish in time
         self._asked = 0
         self._sweep_at = self._began + SWEEP_EVERY_S
         self._closed = False
-        # figures
+        # Figures:
         self.commits = 0
         self.commit_failures = 0
-        self.last_failure = ""  # why the last one could not be written
+        self.last_failure = ""  # the reason of the last commit that failed
         self.written = 0
         self.not_written = 0
         self.evicted = 0
@@ -175,7 +175,7 @@ class DiskShelf:
     # -- for the store
 
     def knows(self, key: bytes) -> bool:
-        """Return whether something may be stored under a key."""
+        """Return whether an entry may be stored under a key."""
         if self.trouble:
             return False
         return not self._table_complete or self._table.get(self._table_key(key)) >= 0
@@ -189,13 +189,13 @@ class DiskShelf:
         return table_key(self._slot_key(key))
 
     def _minute(self) -> int:
-        return int((self._clock() - self._began) // 60) + 1  # 0 is never
+        return int((self._clock() - self._began) // 60) + 1  # 0 means never
 
     def _is_recent(self, note: int) -> bool:
         return note > 0 and note * 60.0 + RECENT_S >= self._clock() - self._began
 
     def read(self, key: bytes, now: float) -> Found | None:
-        """Return the entry of a key if it was used lately; `load` reads the others."""
+        """Return the entry of a key if it was used lately; `load` reads other entries."""
         if self.trouble:
             return None
         note = self._table.get(self._table_key(key))
@@ -240,7 +240,7 @@ class DiskShelf:
             self._stop_using_disk(why)
 
     def _stop_using_disk(self, why: str) -> None:
-        """Use the memory alone from now on: the disk cannot be trusted any more."""
+        """Use the memory alone from now on, because the disk is not reliable any more."""
         if not self.trouble:
             self.trouble = why
             with contextlib.suppress(OSError):
@@ -260,7 +260,7 @@ class DiskShelf:
     # -- reading in the thread
 
     def is_slow(self, key: bytes) -> bool:
-        """Return whether a key may have an entry whose reading may take long."""
+        """Return whether a key may have an entry that takes long to read."""
         if self.trouble:
             return False
         note = self._table.get(self._table_key(key))
@@ -269,10 +269,12 @@ class DiskShelf:
         return not self._is_recent(note)
 
     def load(self, keys: list[bytes], asks: Ask) -> bool:
-        """Read keys in the thread; `asks` is called with the result, or with nothing after a time.
+        """Read keys in the thread; `asks` is called with the entries found.
+
+        After READ_WAIT_S it is called without any.
 
         Returns:
-            False if too many requests wait already.
+            False if too many requests wait already, or an earlier read is overdue.
         """
         if self._overdue or len(self._waiting) >= READS_MAX:
             self.reads_late += 1
@@ -324,13 +326,13 @@ class DiskShelf:
     # -- the clock
 
     def start(self) -> None:
-        """Find out in the thread what is stored; until then all keys may be."""
+        """List the stored keys in the thread; until it is done, every key may be stored."""
         self._writer.submit(self._list, self._listed)
 
     def _list(self) -> KeyTable:
         table = KeyTable()
         for _ in table.fill(self._database.table_keys()):
-            time.sleep(0)  # others have their turn
+            time.sleep(0)  # other threads may run
         return table
 
     def _listed(self, result: Any) -> None:
@@ -339,8 +341,8 @@ class DiskShelf:
             return
         gone, self._gone_meanwhile = self._gone_meanwhile, None
         if gone is None:
-            return  # all of it has been removed meanwhile
-        # What has changed in this second is little beside what was there.
+            return  # all entries have been removed meanwhile
+        # The changes during this second are few, compared with the entries in the list.
         for number in gone:
             result.discard(number)
         for number, note in self._table.items():
@@ -349,7 +351,7 @@ class DiskShelf:
         self._table_complete = True
 
     def tick(self, now: float) -> None:
-        """Start the writes that are due, and end waits that are too long. Call it every tick."""
+        """Start the writes that are due, and end waits that are too long. Called on every tick."""
         if self._waiting:
             self._answer_late(now)
         if self.behind.is_due(now) and not self.trouble:
@@ -441,7 +443,7 @@ class DiskShelf:
     # -- the end
 
     def flush(self) -> None:
-        """Write all changes and wait for it; the loop is blocked meanwhile."""
+        """Write all changes and wait for their end; the event loop is blocked meanwhile."""
         while not self.behind.is_clean and not self.trouble:
             batch = self.behind.take(self._clock())
             if batch is None:
@@ -459,7 +461,7 @@ class DiskShelf:
             return
         for thread in (self._reader, self._writer):
             thread.close()
-        # The batch in the thread is done or has failed. To write it once more does no harm.
+        # The batch in the thread is done or has failed. Writing it once more does no harm.
         self.behind.failed(self._clock())
         with contextlib.suppress(Exception):  # removals are in the journal
             self.flush()
@@ -474,11 +476,11 @@ class DiskShelf:
 
     @property
     def site_key(self) -> bytes:
-        """The key of the hashes of public entries."""
+        """The key for the hashes of public entries."""
         return self._database.site_key
 
     def note_of(self, name: str) -> Any:
-        """Return the note of a name; None if there is none."""
+        """Return the note with this name; None if there is none."""
         return self._database.note(name)
 
     def set_note(self, name: str, value: object) -> None:
@@ -507,14 +509,14 @@ class DiskShelf:
     # -- another process takes over
 
     def lend(self) -> None:
-        """Share the folder with a successor, which will have it alone.
+        """Share the folder with a successor, which will use it alone later.
 
-        Waiting changes are written; after that, only removals are.
+        Changes that wait are still written. After that, only removals are written.
         """
         self.lent = self.behind.closed = True
 
     def take_back(self) -> None:
-        """Use the folder alone again: the successor has ended, and may have written.
+        """Use the folder alone again: the successor has ended. It may have changed the folder.
 
         Raises:
             OSError: The journal cannot be read any more.
@@ -528,7 +530,7 @@ class DiskShelf:
 
     @property
     def path(self) -> str:
-        """The folder."""
+        """The path of the folder."""
         return self._folder.path
 
     @property
@@ -580,7 +582,7 @@ def open_shelf(
     """Open the folder of `--store`, or make it.
 
     Raises:
-        ConfigError: It cannot be used. One line says why, and what to do.
+        ConfigError: The folder cannot be used. One line says why, and what to do.
     """
     folder = Folder(settings.store, settings.store_disk_bytes, lock_fd=lock_fd, faults=faults)
     try:
@@ -618,8 +620,8 @@ def _open(
     shelf.secret = secret
     shelf.set_aside = folder.set_aside_reason
     removals = journal.read()
-    # Without the secret, personal entries cannot be found again. With --store-private off, they
-    # must not stay either.
+    # With a new secret, personal entries cannot be found again. With --store-private off, they must
+    # not stay. In both cases they are removed.
     removals.personal = removals.personal or is_new or settings.store_private == "off"
     if removals and database.entries:
         shelf.behind.begin_with(removals)
