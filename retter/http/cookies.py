@@ -1,9 +1,9 @@
-"""The cookies of a request, read and sorted by what each of them may say of its sender.
+"""The cookies of a request, read and sorted by how each of them may identify the client.
 
-A session cookie must be a secret of one person: its value alone can then stand for them. Many
-values under such names are not (`session=active`), so length and form decide beside the name. What
-is read in two ways by applications (commas, odd quotes, several Cookie lines) is called unclear,
-and owner.py then counts every octet.
+A session cookie must be a secret of one person, so that its value alone identifies this person.
+Many values with such names are no secrets (`session=active`), so the length and the form of the
+value count too. If applications may read the cookies in two ways (commas, odd quotes, several
+Cookie lines), they are called unclear, and owner.py counts every octet.
 """
 
 import re
@@ -16,26 +16,26 @@ from retter.base.wildcard import name_matcher
 from retter.http.known_names import CREDENTIAL_WORDS, CSRF_WORDS, IGNORABLE_COOKIES
 from retter.http.message import QUOTE
 
-# A shorter value is a flag (`session=active`, `symfony=de`). Session ids have 128 bits mostly, and
-# 16 characters hold 64 of them in hexadecimal: less could be guessed.
+# A shorter value is a flag (`session=active`, `symfony=de`). Session ids usually have 128 bits. In
+# hexadecimal, 16 characters hold 64 bits; fewer bits could be guessed.
 SESSION_BYTES_MIN: Final = 16
-# A pattern (*_session) also matches flags (first_session=2026-11-23) that many visitors share. 24
-# characters (ASP) are the shortest ids of the frameworks whose names need a pattern.
+# A pattern (*_session) also matches flags (first_session=2026-11-23) that many visitors share. Of
+# the frameworks whose names need a pattern, the shortest ids have 24 characters (ASP).
 LIKELY_SESSION_BYTES_MIN: Final = 24
 
 
 class CookieKind(Enum):
-    """The meaning of a cookie for the owner, as far as its name says."""
+    """The meaning of a cookie for the owner, according to its name."""
 
     SESSION = "session"  # by its full name
     LIKELY_SESSION = "likely"  # by a pattern
-    CREDENTIAL = "credential"  # its name speaks of a login: counts beside a session, too
+    CREDENTIAL = "credential"  # the name suggests a login: it counts even beside a session
     CSRF = "csrf"  # belongs to forms
     IGNORABLE = "ignorable"
     OTHER = "other"
 
 
-# The same as plain names: an attribute of an Enum class costs as much as a call.
+# Plain names for speed: access to an attribute of an Enum class costs as much as a call.
 SESSION, LIKELY, CREDENTIAL = (
     CookieKind.SESSION, CookieKind.LIKELY_SESSION, CookieKind.CREDENTIAL,
 )  # fmt: skip
@@ -48,7 +48,7 @@ _is_token = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
 def cookie_classifier(
     session_cookies: tuple[bytes, ...], ignore_cookies: tuple[bytes, ...]
 ) -> Callable[[bytes], CookieKind]:
-    """Return a function that tells the kind of a cookie from its name."""
+    """Return a function that returns the kind of a cookie by its name."""
     is_session = name_matcher(session_cookies)
     known_ignorable = name_matcher(IGNORABLE_COOKIES)
     told_ignorable = name_matcher(ignore_cookies)
@@ -56,19 +56,20 @@ def cookie_classifier(
 
     def classify(name: bytes) -> CookieKind:
         name = name.strip(b" \t")
-        # RFC 6265 section 4.1.1. A wildcard must not take in a comma: what stands after it is a
-        # cookie of its own for applications that split there (RFC 2965).
+        # RFC 6265 section 4.1.1. A wildcard must not match a comma: some applications split there
+        # (RFC 2965), so for them another cookie begins after the comma.
         if not _is_token(name):
             return OTHER
-        # A browser keeps these prefixes in the name; they say how the cookie was set.
+        # Browsers leave these prefixes in the name; they describe how the cookie was set.
         plain = name.removeprefix(b"__Host-").removeprefix(b"__Secure-")
         if not is_listed(name) and (plain is name or not is_listed(plain)):
-            return looks_like(name)  # a stranger may have hundreds of them
+            return looks_like(name)  # first, as a stranger may send hundreds of them
         if plain in session_cookies or name in session_cookies:
             return SESSION
         if is_session(plain) or is_session(name):
-            # A pattern may catch an analytics cookie (*_session: _parsely_session). As a session
-            # it would hide the true one, ignored it might be the true one: it counts as any other.
+            # A pattern may match an analytics cookie (*_session: _parsely_session). As a session,
+            # it would hide the true session; and it must not be ignored, since it might be the true
+            # session. So it counts like any other cookie.
             return OTHER if known_ignorable(name) else LIKELY
         if known_ignorable(name) or told_ignorable(name):
             return IGNORABLE
@@ -80,7 +81,7 @@ def cookie_classifier(
 def looks_like(name: bytes) -> CookieKind:
     """Return the kind of a cookie that is on no list."""
     lower = name.lower()
-    # A short name is read once for all words; a long one is searched faster for each.
+    # A short name is searched once for all words. A long one is searched faster word by word.
     if len(lower) <= SHORT_NAME_BYTES_MAX and _speaking_word(lower) is None:
         return OTHER
     if any(word in lower for word in CSRF_WORDS):
@@ -92,22 +93,22 @@ SHORT_NAME_BYTES_MAX: Final = 64
 _speaking_word: Final = re.compile(b"|".join((*CSRF_WORDS, *CREDENTIAL_WORDS))).search
 
 
-# RFC 6265 section 4.1.1: cookie-octets. Anything else in a value that decides (a comma, a quote, a
-# blank) is read as the end of the cookie by some application.
+# RFC 6265 section 4.1.1: cookie-octets. If the value of a session contains anything else (a comma,
+# a quote, a blank), some application reads that as the end of the cookie.
 _PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*+"
 is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
 
-# A line of such octets alone, with a semicolon and a blank between two cookies (section 4.2.1):
-# there are not two ways to read it.
+# A line with only such octets, and with a semicolon and a blank between two cookies (section
+# 4.2.1). All applications read it in the same way.
 _SOME_PLAIN_OCTETS = _PLAIN_OCTETS[:-2] + b"++"
 is_plain_line = re.compile(_SOME_PLAIN_OCTETS + rb"(?:; " + _SOME_PLAIN_OCTETS + rb")*+").fullmatch
 
-# JSON, plain or percent-encoded, that nothing seals: settings, which two people may share.
+# Unencrypted JSON, plain or percent-encoded: settings, which may be equal for two people.
 _OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")
 
 
 def may_be_secret(kind: CookieKind, value: bytes) -> bool:
-    """Return whether the value of a cookie of that kind can be one person's session."""
+    """Return whether the value of a cookie of this kind can be the session of one person."""
     if kind is SESSION:
         return len(value) >= SESSION_BYTES_MIN and not value.startswith(_OPEN_JSON)
     return (
@@ -125,7 +126,7 @@ class Cookies(NamedTuple):
 
     sessions: list[Pair]  # (name, value)
     credentials: list[Pair]  # (name, value)
-    counted: list[Pair]  # all but the ignorable ones, as (name with its sign, value)
+    counted: list[Pair]  # all but the ignorable ones, as (name with "=", value)
     unclear: bool  # applications differ in how they read it
 
 
@@ -133,13 +134,13 @@ NO_COOKIES: Final = Cookies([], [], [], False)
 
 
 def too_many_cookies(lines: list[bytes]) -> bool:
-    """Return whether these Cookie lines have more cookies than are read."""
+    """Return whether these Cookie lines have too many cookies to read."""
     octets = sum([len(line) for line in lines])
     return octets >= COOKIES_MAX and sum([line.count(b";") + 1 for line in lines]) > COOKIES_MAX
 
 
 def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> Cookies:
-    """Read Cookie lines; `kind_of` tells the kind of a name."""
+    """Read Cookie lines; `kind_of` returns the kind of a name."""
     sessions: list[Pair] = []
     credentials: list[Pair] = []
     counted: list[Pair] = []
@@ -147,12 +148,12 @@ def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> 
     whole = lines[0] if len(lines) == 1 else b";".join(lines)
     commas = whole.count(b",")
     if commas > COOKIES_MAX:
-        commas, unclear = 0, True  # there may be any number of sessions between them
+        commas, unclear = 0, True  # there may be sessions between the commas
     for piece in whole.split(b";"):
         name, equals, value = piece.strip(b" \t").partition(b"=")
         name = name.rstrip(b" \t")
         if QUOTE in value and value.count(b'"') & 1:
-            unclear = True  # a quoted string that goes on after the semicolon?
+            unclear = True  # maybe a quoted string that continues after the semicolon
         if commas and b"," in piece and _hides_a_session(piece, kind_of):
             unclear = True
         kind = kind_of(name) if equals else OTHER
@@ -166,13 +167,13 @@ def read_cookies(lines: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> 
             credentials.append((name, value))
         elif kind is IGNORABLE and is_plain_value(value):
             continue
-        if name or equals:  # else nothing stands between two semicolons
+        if name or equals:  # else there is nothing between two semicolons
             counted.append((name + equals, value))
     return Cookies(sessions, credentials, counted, unclear)
 
 
 def _hides_a_session(piece: bytes, kind_of: Callable[[bytes], CookieKind]) -> bool:
-    """Return whether who splits at commas finds a session where who does not finds none."""
+    """Return whether an application that splits at commas would find another session here."""
     for part in piece.split(b",")[1:]:
         name, equals, _ = part.partition(b"=")
         if equals and kind_of(name.strip(b" \t")) in (SESSION, LIKELY):

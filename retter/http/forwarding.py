@@ -1,7 +1,8 @@
 """The client, as the application sees it: X-Forwarded-For, X-Forwarded-Proto, X-Real-IP, Via.
 
-From an untrusted peer nothing is believed: the fields say what the connection itself shows, and
-are the same bytes for every request of it. From a trusted proxy its list is extended.
+If the peer is not trusted, its forwarding fields are dropped. The new fields contain the facts
+about the connection, and are the same bytes for all its requests. If the peer is a trusted proxy,
+its list is extended.
 """
 
 import ipaddress
@@ -45,16 +46,17 @@ class Trust:
         return address is not None and any(address in network for network in self._networks)
 
     def client_of(self, forwarded_for: bytes, peer: str) -> str:
-        """Return the rightmost address that is not a trusted proxy's own, else the peer's.
+        """Return the rightmost address that does not belong to a trusted proxy, else the peer's.
 
-        Of more hops than are looked at, if all of them are trusted, it is the leftmost of these.
+        Only the last FORWARDED_HOPS_MAX hops are read. If all of them are trusted, it is the
+        leftmost of these.
         """
         client = peer
         hops = forwarded_for.rsplit(b",", FORWARDED_HOPS_MAX)[-FORWARDED_HOPS_MAX:]
         for element in reversed(hops):
             address = _address(element.decode("latin-1"))
             if address is None:
-                break  # what stands to the left of nonsense cannot be believed either
+                break  # the elements to the left of a malformed one are not reliable
             client = str(address)
             if not self.trusts(client):
                 break
@@ -73,10 +75,10 @@ class ForwardingFields:
     """The forwarding fields of one client connection.
 
     Args:
-        peer: The client's address; "" on a unix socket, told as `unix:` like nginx does.
+        peer: The peer's address; "" on a unix socket, which is sent as `unix:` like nginx does.
         proto: b"http" or b"https".
-        instance: The id in our Via comment.
-        number: Of the peer's address (client_id.py).
+        instance: The id in RETTER's Via comment.
+        number: The number for the peer's address (client_id.py).
     """
 
     __slots__ = ("_fixed", "_peer", "_trust", "_via", "number", "proto", "trusted")
@@ -99,7 +101,7 @@ class ForwardingFields:
         )
 
     def end_of_head(self, request: RequestHead) -> bytes:
-        """Return what comes after RequestHead.forward, with the empty line."""
+        """Return the fields that follow RequestHead.forward, with the empty line."""
         if not self.trusted:
             return self._fixed
         name = self._peer.encode() or b"unix:"
@@ -107,7 +109,7 @@ class ForwardingFields:
         real_ip = self._real_ip(request, header).encode("latin-1") or b"unix:"
         if header:
             chain = header + b", " + name
-        else:  # both fields tell the same client
+        else:  # both fields must name the same client
             chain = name if real_ip == name else real_ip + b", " + name
         proto = request.first(b"x-forwarded-proto") or self.proto
         return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b" % (
@@ -118,13 +120,13 @@ class ForwardingFields:
         )
 
     def client_of(self, request: RequestHead) -> str:
-        """Return the client's address as we believe it, the same as in X-Real-IP; "" for unix."""
+        """Return the client's address, the same as in X-Real-IP; "" for a unix socket."""
         if not self.trusted:
             return self._peer
         return self._real_ip(request, request.combined(b"x-forwarded-for"))
 
     def told_client(self, request: RequestHead) -> str:
-        """Return the client's address if a trusted peer tells one, else ""."""
+        """Return the client's address if a trusted peer has sent one, else ""."""
         if not self.trusted:
             return ""
         forwarded_for = request.combined(b"x-forwarded-for")
@@ -133,8 +135,8 @@ class ForwardingFields:
         return self._real_ip(request, forwarded_for)
 
     def _real_ip(self, request: RequestHead, forwarded_for: bytes) -> str:
-        # A proxy that writes X-Forwarded-For may let the client's own X-Real-IP through (Caddy,
-        # HAProxy, Envoy). So that one counts only where there is no list.
+        # A proxy that writes X-Forwarded-For may forward the client's own X-Real-IP (Caddy,
+        # HAProxy, Envoy). So X-Real-IP counts only if there is no X-Forwarded-For.
         if not forwarded_for and (real_ip := request.first(b"x-real-ip")) is not None:
             address = _address(real_ip.decode("latin-1"))
             return self._peer if address is None else str(address)
@@ -142,6 +144,6 @@ class ForwardingFields:
 
 
 def without_expectation(head: bytes) -> bytes:
-    """Return a request's head without Expect, which a proxy that has met it takes out."""
+    """Return a request's head without Expect, which a proxy removes after it has met it."""
     lines = [line for line in head.split(b"\r\n") if line[:7].lower() != b"expect:"]
     return b"\r\n".join(lines)

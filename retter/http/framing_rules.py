@@ -1,8 +1,9 @@
 """Framing rules that are stricter than h11: ambiguous framing is refused, never repaired.
 
-h11 follows RFC 9112 and, like the RFC, allows a recipient some leniency. Each of these has been
-read differently by two programs on one path, which is how one request becomes two. A proxy in front
-of a whole site has to be the strictest parser on the path, so all of them are errors here:
+h11 follows RFC 9112 and, like the RFC, allows a recipient some leniency. Each of the following
+cases has been read differently by two programs on one path, which makes two requests of one
+(request smuggling). A proxy in front of a whole site must be the strictest parser on the path, so
+all of them are errors here:
 
 - a bare LF as a line end, in heads, chunk lines and trailers (RFC 9112 section 2.2);
 - folded field lines (RFC 9112 section 5.2) and control characters anywhere in a head;
@@ -13,10 +14,10 @@ of a whole site has to be the strictest parser on the path, so all of them are e
 - a Host that is no uri-host [":" port] (RFC 9112 section 3.2);
 - white space after a chunk size, more than 16 digits of it (h11 takes 20), and a chunk extension
   that is not of the grammar, such as one with a bare CR in it (RFC 9112 section 7.1.1);
-- a trailer section over a limit, whatever the segments it comes in, and trailer fields that frame
-  or route the message (RFC 9110 section 6.5.1).
+- a trailer section over a limit, independent of how it is split into segments, and trailer fields
+  that frame or route the message (RFC 9110 section 6.5.1).
 
-Pure functions over bytes. For heads h11 has its say afterwards (in the two parsers).
+This module has only pure functions over bytes. Afterwards, h11 checks heads too (in the parsers).
 """
 
 import re
@@ -26,8 +27,8 @@ from retter.base.errors import BadRequest, Unsupported, UpstreamMalformed
 from retter.http.known_names import ADDRESS_FIELDS, GEO_FIELDS
 from retter.http.message import Framing
 
-# Everything below space but CR, LF and HTAB, and DEL. h11 refuses most of these, but not in every
-# place; one search over the whole head is cheaper than knowing where.
+# All octets below space except CR, LF and HTAB, and also DEL. h11 refuses most of them, but not in
+# every place. One search over the whole head is cheaper than to know these places.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # 1*DIGIT (RFC 9110 section 8.6) of at most 18 digits, so that it fits 64 bits everywhere: no sign,
@@ -41,8 +42,8 @@ _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._~!$&'()*+;=%-]{0,255})(?::[0-9]{0,5})?"
 )
 
-# Every Content-Length line of a head. h11 folds equal ones, and lists of equal values, into one
-# before we see them, so they are looked for in the bytes.
+# Every Content-Length line of a head. h11 merges equal lines, and lists of equal values, into one
+# before they can be checked, so they are searched for in the bytes.
 _LENGTH_LINES = re.compile(rb"\r\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-[Ll][Ee][Nn][Gg][Tt][Hh]:([^\r]*+)")
 
 # chunk-size [ chunk-ext ] (RFC 9112 sections 7.1 and 7.1.1). 16 digits fit 64 bits everywhere.
@@ -55,13 +56,13 @@ _CHUNK_EXTENSION = (
 _CHUNK_LINE = re.compile(
     rb"([0-9A-Fa-f]{1,16})(?:" + _CHUNK_EXTENSION + rb"(?:[ \t]*+" + _CHUNK_EXTENSION + rb")*)?"
 )
-_CHUNK_BYTES_MAX = 2**63 - 1  # what a signed 64-bit counter behind us can hold
+_CHUNK_BYTES_MAX = 2**63 - 1  # the maximum of a signed 64-bit counter behind RETTER
 
-# A trailer field with one of these names is an attempt to change what the head has said.
+# A trailer field with one of these names is an attempt to change the meaning of the head.
 _NEVER_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
 
-# RFC 9110 section 6.5.1: fields that control, authenticate or describe the message may not come
-# after it. A recipient that merges trailers into the head would believe them, so they end here.
+# RFC 9110 section 6.5.1: fields that control, authenticate or describe the message are not allowed
+# in trailers. A recipient that merges trailers into the head would use them, so they are dropped.
 _NOT_IN_TRAILERS = frozenset(
     {
         b"age", b"authorization", b"cache-control", b"connection", b"cookie", b"date", b"expect",
@@ -73,9 +74,10 @@ _NOT_IN_TRAILERS = frozenset(
 )  # fmt: skip
 _NOT_IN_TRAILERS_PREFIXES = (b"content-", b"if-", b"x-forwarded-")
 
-# What RETTER or the framing says. Python and PHP applications read "-" and "_" in a field name as
-# the same letter, and some gateways (RFC 3875 section 4.1.18) whatever is no letter or digit. So
-# X_Forwarded_For, or X.Forwarded.For, would stand in for ours.
+# Fields that RETTER writes or that frame the message. Python and PHP applications treat "-" and "_"
+# in a field name as the same character. Some gateways (RFC 3875 section 4.1.18) do so with every
+# character that is not a letter or a digit. So X_Forwarded_For, or X.Forwarded.For, would be taken
+# for RETTER's own field.
 _SHADOWED = frozenset(
     {
         *ADDRESS_FIELDS, *GEO_FIELDS, b"connection", b"content-length", b"expect", b"forwarded",
@@ -83,19 +85,19 @@ _SHADOWED = frozenset(
         b"upgrade", b"via", b"x-real-ip",
     }
 )  # fmt: skip
-# The marks of RFC 9110 section 5.6.2 that a name may have, each as a "-".
+# Maps each special character that a name may contain (RFC 9110 section 5.6.2) to "-".
 _TAKEN_FOR = bytes.maketrans(b"!#$%&'*+.^_`|~", b"-" * 14)
 
 
 def line_fault(head: bytes) -> str | None:
-    """Say what is wrong with the line structure of a head, or return None.
+    """Return the fault in the line structure of a head, or None.
 
-    Works on an incomplete head too, except that a CR at its very end is given the benefit of the
-    doubt: the LF may be in the next segment.
+    The head may be incomplete. A CR at its very end is not a fault, because the LF may be in the
+    next segment.
     """
     crlf = head.count(b"\r\n")
     if head.count(b"\n") != crlf:
-        return "a line ends in a bare LF"  # RFC 9112 section 2.2 lets us accept it; we do not
+        return "a line ends in a bare LF"  # RFC 9112 section 2.2 allows it; RETTER does not
     if head.count(b"\r") - head.endswith(b"\r") != crlf:
         return "a bare CR"  # RFC 9112 section 2.2: invalid
     if b"\r\n " in head or b"\r\n\t" in head:
@@ -106,7 +108,7 @@ def line_fault(head: bytes) -> str | None:
 
 
 def has_control(data: bytes) -> bool:
-    """Whether there is a control character in the data, but for those that end and indent lines."""
+    """Whether the data contain a control character other than CR, LF and HTAB."""
     return _CONTROL.search(data) is not None
 
 
@@ -121,28 +123,28 @@ def length_is_valid(length: bytes) -> bool:
 
 
 def length_fault(head: bytes) -> str | None:
-    """Say what is wrong with the Content-Length lines of a whole head, or return None."""
+    """Return the fault in the Content-Length lines of a whole head, or None."""
     lengths: list[bytes] = _LENGTH_LINES.findall(head)
     if len(lengths) > 1:
-        return "more than one Content-Length"  # RFC 9110 section 8.6 lets us fold equal ones
+        return "more than one Content-Length"  # RFC 9110 section 8.6 would allow equal ones
     if lengths and not length_is_valid(lengths[0].strip(b" \t")):
         return "a malformed Content-Length"
     return None
 
 
 def has_length(head: bytes) -> bool:
-    """Whether a head has a Content-Length line, of whatever value."""
+    """Whether a head has a Content-Length line, with any value."""
     return _LENGTH_LINES.search(head) is not None
 
 
 def may_shadow(names: Iterable[bytes]) -> bool:
-    """Whether one of some lower-case field names may be taken for another one. Mostly none is."""
+    """Whether one of these lower-case field names may be taken for another one. This is rare."""
     together = b" ".join(names)
     return together.translate(_TAKEN_FOR) != together
 
 
 def shadows(name: bytes) -> bool:
-    """Whether a lower-case field name would be taken for another one that matters."""
+    """Whether a lower-case field name would be taken for one of the protected fields."""
     taken_for = name.translate(_TAKEN_FOR)
     if taken_for == name:
         return False
@@ -150,7 +152,7 @@ def shadows(name: bytes) -> bool:
 
 
 def chunk_size_of(line: bytes) -> int | None:
-    """Return the size that a chunk line states; None if it is malformed (RFC 9112 section 7.1)."""
+    """Return the size in a chunk line; None if the line is malformed (RFC 9112 section 7.1)."""
     match = _CHUNK_LINE.fullmatch(line)
     if match is None:
         return None
@@ -159,7 +161,7 @@ def chunk_size_of(line: bytes) -> int | None:
 
 
 def trailer_fault(trailers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Say which trailer field gives the whole message away as an attack, or return None."""
+    """Return the fault if a trailer field shows that the message is an attack, or None."""
     for name, _ in trailers:
         lower = name.lower().translate(_TAKEN_FOR)
         if lower in _NEVER_IN_TRAILERS:
@@ -168,7 +170,7 @@ def trailer_fault(trailers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def kept_trailers(trailers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return the trailer fields that may be passed on (RFC 9110 section 6.5.1)."""
+    """Return the trailer fields that may be forwarded (RFC 9110 section 6.5.1)."""
     kept: list[tuple[bytes, bytes]] = []
     for name, value in trailers:
         lower = name.lower().translate(_TAKEN_FOR)
@@ -191,7 +193,7 @@ def _framing(
             return None, 0, "a Transfer-Encoding other than chunked"  # RFC 9112 section 7
         return Framing.CHUNKED, 0, None
     if lengths:
-        # RFC 9110 section 8.6 lets us fold equal values into one; we do not.
+        # RFC 9110 section 8.6 allows equal values to be merged into one. RETTER does not do so.
         if len(lengths) > 1:
             return None, 0, "more than one Content-Length"
         if not length_is_valid(lengths[0]):
@@ -213,7 +215,8 @@ def request_framing(fields: Iterable[tuple[bytes, bytes]], http11: bool) -> tupl
             raise Unsupported(fault)
         raise BadRequest(fault)
     if framing is Framing.LENGTH and _LEADING_ZERO.match(_length_of(fields)):
-        # RFC 9110 section 8.6 allows it, but who reads 010 as an octal number sees another body.
+        # RFC 9110 section 8.6 allows it, but a program that reads 010 as an octal number would read
+        # another body.
         raise BadRequest("a Content-Length that begins with a zero")
     if framing is None or (framing is Framing.LENGTH and length == 0):
         return Framing.NONE, 0
@@ -227,7 +230,7 @@ def _length_of(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
 def response_framing(
     status: int, fields: Iterable[tuple[bytes, bytes]], http11: bool
 ) -> tuple[Framing, int]:
-    """Return how the body of an answer to a GET is framed, and its length.
+    """Return how the body of a response to a GET is framed, and its length.
 
     Raises:
         UpstreamMalformed: The fields contradict each other.

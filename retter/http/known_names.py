@@ -1,16 +1,17 @@
 """Names that the owner rules know: request fields and cookies that identify nobody, and sessions.
 
-These lists decide what may be shared, so a name stands here only if it cannot be a credential.
-Whole families are listed where every member is harmless, single names where a sibling is not:
-`X-Forwarded-For` is, `X-Forwarded-User` and `X-Forwarded-Access-Token` (set by single-sign-on
-proxies) are not; `CF-Ray` is, `CF-Access-Jwt-Assertion` is not. `From` is a robot's address (RFC
-9110 section 10.1.2), and no proof of anything. `baggage` is missing because it may carry a user's
-id. A name that is missing costs availability for its users; a name too many costs isolation.
+These lists decide which responses may be shared, so they contain a name only if it cannot be a
+credential. A whole family of names is listed if every member is harmless; otherwise single names
+are listed. For example, `X-Forwarded-For` is listed, but `X-Forwarded-User` and
+`X-Forwarded-Access-Token` (set by single-sign-on proxies) are not; `CF-Ray` is listed, but
+`CF-Access-Jwt-Assertion` is not. `From` is a robot's address (RFC 9110 section 10.1.2) and proves
+nothing. `baggage` is not listed because it may contain a user's id. A missing name reduces
+availability for its users; a wrong name breaks the isolation between users.
 """
 
 from typing import Final
 
-# Request fields, lower case, that say nothing about who asks. A trailing * stands for the rest.
+# Request fields, in lower case, that do not identify the client. A trailing * matches any text.
 NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     # The target, negotiation, and the browser (RFC 9110 sections 7.2, 10.1, 12.5)
     b"host",
@@ -72,7 +73,7 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     b"transfer-encoding",
     b"upgrade",
     b"http2-settings",
-    # What a body is. A GET with a body is neither stored nor answered from the store.
+    # Descriptions of a body. A GET with a body is neither stored nor answered from the store.
     b"content-length",
     b"content-type",
     b"content-encoding",
@@ -87,7 +88,7 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     b"digest",
     # Cross-origin preflight
     b"access-control-request-*",
-    # Forwarding: the way the request took, never who logged in on it
+    # Forwarding: the path of the request, never the user who is logged in
     b"via",
     b"forwarded",
     b"x-forwarded-for",
@@ -113,8 +114,8 @@ NEUTRAL_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-envoy-*",
 )
 
-# Ids that a request is given on its way, or by its client, to find it in logs again. A page that
-# shows one is not stored for everyone if the client may have chosen it.
+# Request ids, set by a proxy or by the client, to find a request in logs. A page that contains one
+# is not stored for everyone if the client may have chosen the id.
 REQUEST_ID_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-request-id",
     b"x-correlation-id",
@@ -136,7 +137,8 @@ REQUEST_ID_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-akamai-request-id",
 )
 
-# Where the client is, as CDNs tell it. From others than trusted proxies they are dropped.
+# The location of the client according to a CDN. They are dropped unless the peer is a trusted
+# proxy.
 ADDRESS_FIELDS: Final[tuple[bytes, ...]] = (
     b"cf-connecting-ip",
     b"cf-connecting-ipv6",
@@ -203,10 +205,10 @@ GEO_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-appengine-citylatlong",
 )
 
-# Fields that identify nobody but ask for another answer at the same URL, mostly without a Vary
-# that says so: a page fragment instead of the page, a redirect from http to https, links with
-# another host in them. Their values separate variants, so that nobody gets a fragment for a page,
-# a redirect loop, or a page that somebody else filled with a forged host.
+# Fields that identify nobody but change the response at the same URL, usually without a Vary: a
+# page fragment instead of the page, a redirect from http to https, links with another host. Their
+# values separate variants, so that nobody gets a fragment instead of a page, a redirect loop, or a
+# page with a host that somebody else has forged.
 SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-requested-with",
     b"x-pjax",
@@ -229,13 +231,13 @@ SHAPE_FIELDS: Final[tuple[bytes, ...]] = (
     b"x-forwarded-prefix",
 )
 
-# Cookies whose value is the session, or a login that outlives it: the other cookies of a request
-# with one of these do not matter, but for those that look like credentials. So each value must be
-# unguessable and differ from person to person. A name that is missing costs little: then all
-# cookies together are the owner. That is why constants (wordpress_test_cookie), settings
+# Cookies whose value is the session, or a login that outlives the session. If a request has one of
+# them, its other cookies do not count, except those that look like credentials. So each value must
+# be unguessable and differ from person to person. A missing name costs little: then all cookies
+# together determine the owner. So constants (wordpress_test_cookie), settings
 # (.AspNetCore.Culture), passwords of pages (wp-postpass_*), CSRF cookies and vague names (token,
-# auth) are not here. What has one of these names counts only if it may be a secret (cookies.py),
-# and alone only if the application has been seen to set it (sessions.py).
+# auth) are not listed. A cookie with one of these names counts only if its value may be a secret
+# (cookies.py). It counts alone only if the application has been seen to set it (sessions.py).
 DEFAULT_SESSION_COOKIES: Final[tuple[bytes, ...]] = (
     b"PHPSESSID",
     b"PHPSESS*",  # PHP, Symfony
@@ -282,7 +284,7 @@ DEFAULT_SESSION_COOKIES: Final[tuple[bytes, ...]] = (
     b"authjs.session-token.*",
 )
 
-# What the name of a cookie has in it, in any case, that may say who somebody is beside a session.
+# Words in the name of a cookie, in any case, that may identify somebody even beside a session.
 CREDENTIAL_WORDS: Final[tuple[bytes, ...]] = (
     b"auth",
     b"token",
@@ -295,7 +297,7 @@ CREDENTIAL_WORDS: Final[tuple[bytes, ...]] = (
     b"uid",
 )
 
-# And of a cookie that belongs to forms: it is no login, and changes with none.
+# Words in the name of a cookie that belongs to forms. It is no login and does not change with one.
 CSRF_WORDS: Final[tuple[bytes, ...]] = (
     b"csrf",
     b"xsrf",
@@ -303,9 +305,10 @@ CSRF_WORDS: Final[tuple[bytes, ...]] = (
     b"requestverification",
 )
 
-# Cookies that no application reads to know its user: analytics, advertising, consent, stickiness.
-# As narrow as their makers allow: _ga* would also swallow the cookies of an application "gallery".
-# cf_clearance is missing on purpose: it is a proof that somebody earned.
+# Cookies that no application uses to identify its user: analytics, advertising, consent,
+# stickiness. The patterns are as narrow as possible: _ga* would also match the cookies of an
+# application that is called "gallery". cf_clearance is not listed on purpose: it proves that the
+# visitor has passed a check.
 IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
     b"_ga",
     b"_ga_*",
@@ -399,8 +402,8 @@ IGNORABLE_COOKIES: Final[tuple[bytes, ...]] = (
     b"AWSALBCORS",
 )
 
-# Words in User-Agent by which crawlers and agents of language models say what they are, in lower
-# case. docs/fairness.md has the page of each operator that documents them.
+# Words in User-Agent, in lower case, that identify crawlers and agents of language models.
+# docs/fairness.md has the page of each operator that documents them.
 CRAWLER_WORDS: Final = (
     "googlebot", "googleother", "google-cloudvertexbot", "storebot-google", "bingbot", "applebot",
     "yandexbot", "baiduspider", "duckduckbot", "duckassistbot", "petalbot", "seznambot",
@@ -415,7 +418,7 @@ CRAWLER_WORDS: Final = (
     "serpstatbot", "scrapy",
 )  # fmt: skip
 
-# What MySQL, MariaDB, PostgreSQL, WordPress and PHP say where a page should be (goodness.py).
+# Error texts of MySQL, MariaDB, PostgreSQL, WordPress and PHP in place of a page (goodness.py).
 FAILURE_TEXTS: Final = (
     "Error establishing a database connection", "There has been a critical error on this website",
     "DB error:", "Too many connections", "max_user_connections", "SQLSTATE[", "PDOException",
