@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.base.counters import (
+    _REFUSALS,
     LATENCY_BOUNDS_S,
     Counters,
     Histogram,
@@ -19,6 +20,7 @@ from retter.base.counters import (
 )
 from retter.base.reason import Reason
 from retter.breaker import Mode
+from retter.breaker.permit import REJECTION_REASONS
 from tests.support.harness import FakeProxy, get, reply
 
 
@@ -153,3 +155,8 @@ def test_every_request_is_in_one_total() -> None:
     counters.refused[Reason.QUEUE_FULL] += 1
     counters.count_own(False, Reason.CONNECT_REFUSED, 502)
     assert totals(counters) == Totals(fresh=2, stored=3, refused=1, failed=3)
+
+
+def test_each_rejection_counts_as_refused_and_not_as_a_failure() -> None:
+    """Else the figures would say that the application has failed when RETTER limits."""
+    assert set(REJECTION_REASONS) <= set(_REFUSALS)

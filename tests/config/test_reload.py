@@ -13,7 +13,11 @@ from tests.support.harness import FakeProxy, body_of, field, get, reply, status_
 
 
 def apply(proxy: FakeProxy, **changes: Any) -> None:
-    proxy.proxy.apply(replace(proxy.services.settings, **changes))
+    """Apply new settings as SIGHUP does: those that need a restart are refused here."""
+    present = proxy.services.settings
+    new = reloaded(present, replace(present, **changes))
+    assert not new.restart
+    proxy.proxy.apply(new.settings)
 
 
 def test_what_may_change_are_settings() -> None:

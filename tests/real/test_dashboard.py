@@ -554,6 +554,7 @@ def test_the_chart_shows_what_was_before_the_page(look: Open, retter: Retter) ->
     """Here the trip of the first test, seconds or minutes ago."""
     watched = look(retter.admin_url)
     live(watched.page)
+    watched.page.locator("#span").select_option("hour")
     eventually(lambda: "OPEN" in watched.page.evaluate(STATES), "the trip is drawn")
     assert "NaN" not in watched.page.evaluate("document.getElementById('plot').innerHTML")
     watched.page.mouse.move(1000, 500)
