@@ -1,9 +1,9 @@
 """Message bodies: counted when framed by length, decoded here when chunked.
 
-A body of known length is only counted. A chunked one is read by a small state machine that takes
-exactly the grammar of RFC 9112 section 7.1 (framing_rules.py says where h11 takes more), and it is
-chunked anew for the other side, so that nobody behind us ever sees how the sender cut it. h11 would
-copy each octet twice and be cheaper nowhere; tests/http/test_chunked.py holds the two together.
+A body of known length is only counted. A chunked one is read by a small state machine that accepts
+exactly the grammar of RFC 9112 section 7.1 (framing_rules.py lists where h11 accepts more). It is
+chunked anew for the other side, so that the recipient never sees the sender's chunks. h11 would
+copy each octet twice and be cheaper nowhere; tests/http/test_chunked.py compares the two.
 """
 
 import re
@@ -18,20 +18,20 @@ from retter.http.templates import field_of
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
-# A chunk's size line. 16 digits are the size; what extensions there are in practice (a signature)
-# stays well under this.
+# The longest size line of a chunk. 16 digits are the size; the extensions that are used in practice
+# (a signature) are much shorter than this.
 CHUNK_LINE_BYTES_MAX: Final = 1024
 
-# Of that, the size itself.
+# The longest size in that line.
 CHUNK_SIZE_BYTES_MAX: Final = 16
 
-# Trailer sections carry a checksum or a status. Half of what h11 takes for a whole head.
+# Trailer sections carry a checksum or a status. This is half of h11's limit for a whole head.
 TRAILER_BYTES_MAX: Final = 8 * 1024
 
 
 SMALL_CHUNK_BYTES: Final = 16
-# Chunks of less than that: where they come in thousands, each step of Python would be felt. The
-# size is looked back at, since what follows it has to be of that length.
+# Patterns for smaller chunks than that. There may be thousands, and each step in Python would cost
+# too much. The pattern looks back at the size, since the data must have exactly that length.
 _SMALL_SIZES: Final = b"|".join(
     [
         rb"(?<=%b\r\n).{%d}" % (b"[%x%X]" % (size, size) if size > 9 else b"%d" % size, size)
@@ -47,7 +47,7 @@ _data_of_small_chunks: Final = re.compile(
 
 
 class BodyMalformed(Exception):
-    """The chunked framing is broken; the side that reads maps it to its own error."""
+    """The chunked framing is broken. The reading side maps this to its own error."""
 
 
 class _Expected(Enum):
@@ -64,16 +64,16 @@ _SIZE, _DATA, _CRLF, _TRAILERS, _NOTHING = _Expected
 
 
 class ChunkedDecoder:
-    """Decodes one chunked body, fed in any pieces (RFC 9112 section 7.1.3)."""
+    """Decodes one chunked body, which may arrive in any pieces (RFC 9112 section 7.1.3)."""
 
     __slots__ = ("_expected", "_extensions", "_left", "_rest", "_waiting", "trailers")
 
     def __init__(self) -> None:
         self._waiting: ReadBuffer | None = None  # an incomplete line, or trailers
-        self._rest = b""  # what follows the body
+        self._rest = b""  # the octets after the body
         self._expected = _SIZE
-        self._left = 0  # octets of the present chunk still to come
-        self._extensions = 0  # octets of extensions that no data make up for
+        self._left = 0  # octets of the present chunk that are still missing
+        self._extensions = 0  # octets of extensions minus octets of data, at least 0
         self.trailers: list[tuple[bytes, bytes]] = []
 
     @property
@@ -82,7 +82,7 @@ class ChunkedDecoder:
         return self._expected is _NOTHING
 
     def feed(self, data: bytes) -> bytes:
-        """Take received bytes and return the body octets in them.
+        """Decode received bytes, and return the body octets in them.
 
         Raises:
             BodyMalformed: The framing is broken.
@@ -123,7 +123,7 @@ class ChunkedDecoder:
         return self._rest
 
     def _may_end(self, waiting: ReadBuffer) -> bool:
-        """Whether the trailers may be complete or too large; their new lines are looked at."""
+        """Whether the trailers may be complete or too large; otherwise check their new lines."""
         if waiting.has_heads() or waiting.begins_with_line_end:
             return True
         if len(waiting) >= TRAILER_BYTES_MAX:
@@ -132,7 +132,7 @@ class ChunkedDecoder:
         return False
 
     def _take_line(self, data: bytes, at: int) -> int:
-        """Take the framing at this place; return its octets, or 0 if it is incomplete."""
+        """Read the framing at this place; return its length, or 0 if it is incomplete."""
         if self._expected is _SIZE:
             return self._take_size(data, at)
         if self._expected is _TRAILERS:
@@ -179,17 +179,17 @@ class ChunkedDecoder:
         return end + 4 - at
 
 
-# Sizes are mostly the same few. A line of an attacker's choice is as short as a size may be.
+# There are usually few different sizes. An attacker's lines are limited to the length of a size.
 _size_of = lru_cache(1024)(chunk_size_of)
 
 
 def _take_whole_chunks(data: bytes, at: int, pieces: list[bytes]) -> int:
-    """Take the chunks that begin there, up to one that is not whole or not plain.
+    """Read the chunks that begin there, up to one that is not complete or not plain.
 
-    That is what the steps of `ChunkedDecoder.feed` would come to, in a fifth of the time.
+    The result is the same as with the steps of `ChunkedDecoder.feed`, in a fifth of the time.
 
     Returns:
-        Where what is not taken begins.
+        The index of the first octet that was not read.
     """
     end, find = len(data), data.find
     is_small = True  # the next chunk, perhaps
@@ -235,7 +235,7 @@ def _parse_trailers(section: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def chunk(data: bytes) -> bytes:
-    """Return data as one chunk; b"" for b"", which would end the body."""
+    """Return data as one chunk; b"" for b"", because an empty chunk would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 

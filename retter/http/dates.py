@@ -1,7 +1,8 @@
 """HTTP-date (RFC 9110 section 5.6.7): the three formats that a recipient must accept, no others.
 
-What is written has the first of them, IMF-fixdate. The names of days and months are written out
-here: those of `time.strftime` are the locale's, and a program that embeds RETTER may have set one.
+Dates are written in the first format, IMF-fixdate. The names of days and months are defined here,
+because those of `time.strftime` depend on the locale, and a program that embeds RETTER may have set
+one.
 """
 
 import re
@@ -18,7 +19,7 @@ _TIME = rb"(?P<h>[0-9]{2}):(?P<m>[0-9]{2}):(?P<s>[0-9]{2})"
 _FORMATS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
-        # Sun, 06 Nov 1994 08:49:37 GMT; a cookie's older spelling has hyphens in the date
+        # Sun, 06 Nov 1994 08:49:37 GMT; the older format of cookies has hyphens in the date
         rb"[a-z]{3}, (?P<day>[0-9]{2})[ -](?P<month>[a-z]{3})[ -](?P<year>[0-9]{4}) "
         + _TIME
         + rb" GMT",
@@ -45,18 +46,18 @@ def parse_http_date(value: bytes) -> int | None:
     if month is None or not 1 <= day <= 31 or hour > 23 or minute > 59 or second > 60 or year < 1:
         return None
     if len(found["year"]) == 2:
-        # The RFC asks for the century nearest to now. Nobody writes this format any more; a fixed
-        # pivot needs no clock and is right until 2069.
+        # The RFC requires the century nearest to now. This format is not used any more. A fixed
+        # pivot year needs no clock and is correct until 2069.
         year += 2000 if year < 70 else 1900
     return 86_400 * _days_since_1970(year, month, day) + 3600 * hour + 60 * minute + second
 
 
 def _days_since_1970(year: int, month: int, day: int) -> int:
-    """Return the days to a date; a 31 June is the first of July.
+    """Return the number of days from 1970 to a date; a 31 June counts as the first of July.
 
-    The standard library's calendar.timegm would bring 0.15 MB with it.
+    To import the standard library's calendar.timegm would take 0.15 MB.
     """
-    if month < 3:  # a year ends with February here, and with a leap day
+    if month < 3:  # here a year ends with February, so a leap day is its last day
         year, month = year - 1, month + 12
     return (
         365 * year
@@ -70,7 +71,7 @@ def _days_since_1970(year: int, month: int, day: int) -> int:
 
 
 def format_http_date(utc: tuple[int, int, int, int, int, int, int, int, int]) -> str:
-    """Return a moment in UTC (`time.gmtime`) as an IMF-fixdate, which is what is to be sent."""
+    """Return a time in UTC (`time.gmtime`) as an IMF-fixdate, the format that must be sent."""
     year, month, day, hour, minute, second, weekday, _, _ = utc
     date = f"{_DAY_NAMES[weekday]}, {day:02d} {_MONTH_NAMES[month - 1]} {year:04d}"
     return f"{date} {hour:02d}:{minute:02d}:{second:02d} GMT"

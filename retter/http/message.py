@@ -1,10 +1,10 @@
 """Parsed heads: immutable, free of I/O, and shared by every request with the same bytes.
 
-The heads are made by request_parser.py and response_parser.py and read by everyone else. Because a
-head may be shared between connections through the memo, nothing here is ever changed after it is
-made; whatever belongs to one request alone lives in its Exchange. The classes are not frozen all
-the same: a frozen dataclass takes three times as long to fill (1.6 us against 0.5 us for a
-RequestHead), and a head never seen before has to be made in a few microseconds.
+request_parser.py and response_parser.py make the heads; all other modules only read them. A head
+may be shared between connections through the memo, so it is never changed after it is made. The
+state of a single request is in its Exchange. Nevertheless the classes are not frozen: a frozen
+dataclass takes three times as long to fill (1.6 us against 0.5 us for a RequestHead), and a new
+head must be made in a few microseconds.
 """
 
 from dataclasses import dataclass, field
@@ -15,18 +15,19 @@ Fields = tuple[tuple[bytes, bytes], ...]
 
 
 Soft = tuple[bytes, bytes, bytes]
-"""The audience of a response as far as it is known: primary language, device, country."""
+"""The audience of a response, as far as known: primary language, device, country."""
 
 
-# Octets as numbers. `b"?" in target` takes b"?" for a number first, fails, and words an error that
-# nobody gets to see (CPython 3.11 to 3.13): 0.4 us, where a number takes 0.03.
+# Octets as numbers. `b"?" in target` first tries to convert b"?" to a number, fails, and formats an
+# error message that is never shown (CPython 3.11 to 3.13). This takes 0.4 us; with a number it
+# takes 0.03.
 QUESTION_MARK, SEMICOLON, SLASH, QUOTE, COMMA, PERCENT, PLUS = b'?;/",%+'
 
 
 class Framing(Enum):
     """How the end of a message body is known (RFC 9112 section 6.3)."""
 
-    NONE = "none"  # no body, whatever the fields say
+    NONE = "none"  # no body, independent of the fields
     LENGTH = "length"  # Content-Length octets
     CHUNKED = "chunked"  # chunked transfer coding
     CLOSE = "close"  # a response that ends when the connection closes
@@ -55,30 +56,29 @@ class RequestHead:
     method: bytes
     target: bytes  # origin-form (absolute-form is rewritten) or "*", bytes untouched
     http11: bool
-    host: bytes  # the authority asked for, as sent; b"" for HTTP/1.0 without Host
+    host: bytes  # the requested authority, as sent; b"" for HTTP/1.0 without Host
     fields: Fields  # all of them, hop-by-hop ones too
     framing: Framing  # NONE, LENGTH or CHUNKED
     content_length: int  # octets; 0 unless framing is LENGTH
-    keep_alive: bool  # the client lets the connection stay open (RFC 9112 section 9.3)
+    keep_alive: bool  # the client allows a persistent connection (RFC 9112 section 9.3)
     expect_continue: bool
     upgrade: bytes  # the Upgrade field if Connection names it, else b""
     conditional: bool  # has conditions or a range (RFC 9110 sections 13 and 14)
     forward: bytes  # request line and end-to-end fields for the application, CRLF-ended;
     # forwarding.py adds Via, X-Forwarded-For, -Proto, X-Real-IP and the
     # empty line, which depend on the connection
-    identity_fields: Fields  # those of the fields that may say who asks (owner.py)
-    variant_key: bytes  # what separates variants of the answer (variants.py); b"" mostly
-    country: bytes  # of the client, as a trusted CDN says; b"" is unknown
+    identity_fields: Fields  # the fields that may identify the client (owner.py)
+    variant_key: bytes  # separates variants of the response (variants.py); usually b""
+    country: bytes  # of the client, according to a trusted CDN; b"" is unknown
     ids: tuple[bytes, ...]  # request ids that the client may have chosen
-    soft_at: tuple[
-        int, ...
-    ]  # places of the fields that tell for what device and language; -1: none
+    soft_at: tuple[int, ...]  # places of the fields for language and device; -1: none
     accepts_events: bool  # Accept names an event stream and nothing else
-    # What those fields tell, once it has been asked for (variants.soft_of).
+    # The meaning of those fields, computed at the first use (variants.soft_of).
     soft: Soft | None = field(init=False, compare=False)
 
-    # Written out, here and where else one is made for each request: a constructor that dataclass
-    # has made is not compiled (setup.py), and of a named tuple it takes twice as long.
+    # Written by hand, as in other classes with an instance for each request: a constructor that
+    # `dataclass` generates is not compiled (setup.py), and that of a named tuple takes twice as
+    # long.
     def __init__(
         self,
         method: bytes,
@@ -135,7 +135,7 @@ class ResponseHead:
 
     status: int
     fields: Fields  # all of them, hop-by-hop ones too
-    framing: Framing  # as the answer to a GET; HEAD makes it NONE
+    framing: Framing  # as for the response to a GET; for a HEAD it is NONE
     content_length: int  # octets; 0 unless framing is LENGTH
     keep_alive: bool  # the upstream connection may be used again
     forward: bytes  # status line and end-to-end fields for the client, CRLF-ended, with
@@ -143,12 +143,12 @@ class ResponseHead:
     stored: bytes  # the same without Content-Length, Set-Cookie and Age
     set_cookies: tuple[bytes, ...]
     event_stream: bool  # Content-Type: text/event-stream
-    plain: bool  # a good answer to a GET with nothing in its head to think about:
+    plain: bool  # a good response to a GET whose head needs no further checks:
     # 2xx or 3xx (not 204 to 206, 304), LENGTH, with a Date, no
     # Set-Cookie, Vary or stream
-    undated: bool = False  # without Date: it gets that of its receipt (response_parser.dated)
+    undated: bool = False  # without Date: it gets the time of its receipt (response_parser.dated)
     names_place: bool = True  # has Location or Content-Location; False only if it has neither
-    compressible: bool = False  # compressed for clients that ask for it (content_coding.py)
+    compressible: bool = False  # compressed for clients that accept it (content_coding.py)
 
     def first(self, name: bytes) -> bytes | None:
         """Return the first field line of that lower-case name, or None."""

@@ -1,11 +1,10 @@
-"""The PROXY protocol, versions 1 and 2: whom a load balancer in front is talking for.
+"""The PROXY protocol, versions 1 and 2: it names the client behind a load balancer.
 
-A connection to a listener that asks for it (`--listen :80,proxy`) begins with such a header, made
-by HAProxy, nginx or a cloud's balancer. Specified by HAProxy's doc/proxy-protocol.txt; the section
-numbers are of that text. Bytes in, an address out; what is done with it is the business of
-proxy_protocol.py.
+A connection to a listener with this option (`--listen :80,proxy`) begins with such a header, sent
+by HAProxy, nginx or a cloud's balancer. HAProxy's doc/proxy-protocol.txt specifies it; the section
+numbers here refer to that text. This module reads an address from bytes; proxy_protocol.py uses it.
 
-Stricter than that text: a version 2 header is at most V2_BYTES_MAX long.
+This parser is stricter than that text: a version 2 header is at most V2_BYTES_MAX long.
 """
 
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
@@ -36,7 +35,7 @@ class ProxyHeaderMalformed(ValueError):
 class ProxyHeader(NamedTuple):
     """A complete header."""
 
-    length: int  # octets; what follows is the connection's own
+    length: int  # octets; the data of the connection follow it
     client: str | None  # the client's address; "" on a Unix socket; None: the peer itself
 
 
@@ -44,7 +43,7 @@ def parse_proxy_header(data: bytes) -> ProxyHeader | None:
     """Read the header at the beginning of data; None if it is not complete yet.
 
     Raises:
-        ProxyHeaderMalformed: It is none, or none that means anything; no more bytes will help.
+        ProxyHeaderMalformed: It is no valid header, and more bytes cannot make it one.
     """
     if data.startswith(_V1_START[: len(data)]):
         return _parse_v1(data)
@@ -63,12 +62,12 @@ def _parse_v1(data: bytes) -> ProxyHeader | None:
     words = data[:end].decode("latin-1").split(" ")
     family = words[1]
     if family == "UNKNOWN":
-        return ProxyHeader(end + 2, None)  # whatever else stands in the line
+        return ProxyHeader(end + 2, None)  # the rest of the line has no meaning
     if len(words) != 6:
         raise ProxyHeaderMalformed("a line of the wrong number of words")
     _, _, client, own, *ports = words
     for port in ports:
-        # Compared as text: leading zeros are forbidden, and so are signs.
+        # Compared as text, because leading zeros and signs are forbidden.
         if not port.isascii() or not port.isdigit() or str(int(port)) != port or int(port) > 65535:
             raise ProxyHeaderMalformed("a port that is no number up to 65535")
     _address(family, own)
@@ -105,7 +104,8 @@ def _parse_v2(data: bytes) -> ProxyHeader | None:
     end = _V2_FIXED_BYTES + length
     if len(data) < end:
         return None
-    # LOCAL is the balancer's own: a health check. Unspecified families and datagrams name nobody.
+    # LOCAL is a connection of the balancer itself, such as a health check. Unspecified families and
+    # datagrams name no client.
     client: str | None = None
     if command == _PROXY and family == _TCP4:
         client = str(IPv4Address(data[16:20]))

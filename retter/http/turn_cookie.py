@@ -1,6 +1,6 @@
-"""The cookie that carries a ticket (breaker/tickets.py): taken out of requests before all else.
+"""The cookie that carries a ticket (breaker/tickets.py): it is removed from requests first of all.
 
-The application never sees it, it stands in no log, and it makes nobody's owner and no key.
+The application never gets it, no log contains it, and no owner and no store key depends on it.
 """
 
 from typing import Final
@@ -8,15 +8,15 @@ from typing import Final
 NAME: Final = b"retter_turn"
 _NAME_AND_EQUALS: Final = NAME + b"="
 _ALPHABET: Final = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
-VALUE_BYTES_MAX: Final = 64  # a longer one, or one of other octets, is the application's own affair
+VALUE_BYTES_MAX: Final = 64  # a longer one, or one with other octets, belongs to the application
 
 
 def without_ticket(head: bytes) -> tuple[bytes, bytes]:
     """Return a request's head without the cookie, and its value; b"" if there is none.
 
-    All other octets stay as they are. A Cookie line with nothing else goes whole.
+    All other octets stay unchanged. If a Cookie line contains nothing else, the line is removed.
     """
-    if head.find(NAME) < 0:  # half the price of `in`
+    if head.find(NAME) < 0:  # costs half of `in`
         return head, b""
     lines = head.split(b"\r\n")
     kept: list[bytes] = []
@@ -47,7 +47,7 @@ def _without_pairs(line: bytes) -> tuple[bytes, bytes]:
 
 
 def set_ticket(ticket: bytes, max_age_s: int, *, secure: bool) -> str:
-    """Return the value of the Set-Cookie field that gives a ticket."""
+    """Return the value of the Set-Cookie field that sets a ticket."""
     end = "; Secure" if secure else ""
     return (
         f"{NAME.decode()}={ticket.decode()}; Max-Age={max_age_s}; Path=/; HttpOnly; "
