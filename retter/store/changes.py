@@ -1,7 +1,7 @@
 """Recent changes, for responses that are still on their way.
 
-They may have been made before the change: a page that a POST has altered, a session that has
-ended, a page that the application has taken back. `now` is monotonic seconds.
+Such a response may have been made before the change. The changes are: a POST has changed a page, a
+session has ended, or the application has withdrawn a page. `now` is monotonic seconds.
 """
 
 from collections import OrderedDict
@@ -9,26 +9,26 @@ from typing import Final
 
 from retter.store.record import NEVER
 
-# Changes that a response still on its way is compared with. When more of them happen during one
-# request, it is taken for old: too careful, but it costs only what the next response brings back.
+# Changes that a response on its way is compared with. If more changes happen during one request,
+# its response counts as outdated. That is too careful, but the next response is stored again.
 CHANGES_REMEMBERED_MAX: Final = 1024
 
 
 class Changes:
-    """When keys were superseded or taken back, and owners dropped."""
+    """The times when keys were superseded or withdrawn, and when owners were dropped."""
 
     __slots__ = ("_all_at", "_at", "emptied_at", "latest_at")
 
     def __init__(self) -> None:
         self._at: OrderedDict[int, float] = OrderedDict()  # oldest first
-        self._all_at = NEVER  # the newest that is forgotten: it may have been any key's
+        self._all_at = NEVER  # the newest forgotten change, which may be that of any key
         self.latest_at = NEVER
-        self.emptied_at = NEVER  # all that was stored was dropped
+        self.emptied_at = NEVER  # when everything was dropped
 
     def remember(self, what: bytes, now: float) -> None:
         """Remember a change of a key, or of an owner."""
-        # By hash, since a key may be as long as a head. Two that share one only make a response
-        # on its way count as superseded that need not.
+        # By hash, since a key may be as long as a head. If two keys have the same hash, a response
+        # on its way may count as superseded without need, and nothing worse happens.
         self._at[hash(what)] = now
         self._at.move_to_end(hash(what))
         self.latest_at = now
@@ -40,7 +40,7 @@ class Changes:
         self.remember(b"m%d" % mark, now)
 
     def remember_refusal(self, key: bytes, now: float) -> None:
-        """Remember that the application has refused what is stored under a key."""
+        """Remember that the application has refused the page of a key."""
         self.remember(b"-" + key, now)
 
     def empty(self, now: float) -> None:
@@ -56,14 +56,14 @@ class Changes:
         return any(self.since(b"m%d" % mark, asked_at) for mark in marks)
 
     def refused_since(self, key: bytes, asked_at: float) -> bool:
-        """Return whether the application has refused it since, as far as that is remembered."""
+        """Return whether the application has refused the page since, as far as remembered."""
         return asked_at <= self._at.get(hash(b"-" + key), NEVER)
 
     def forbid(self, owner: bytes, marks: tuple[int, ...], key: bytes, asked_at: float) -> bool:
-        """Return whether a response asked for at that time is not to be stored.
+        """Return whether the response to a request sent at this time must not be stored.
 
-        Everything was dropped since, its owner's responses were, or the application has refused
-        this one.
+        This is so if since then everything was dropped, its owner's responses were dropped, or the
+        application has refused this page.
         """
         if asked_at > self.latest_at:
             return False

@@ -1,8 +1,8 @@
-"""The response to a request from a stored one: all of it, 304, or a part (206, 416).
+"""The response that a client gets from a stored one: all of it, a 304, or a part (206, 416).
 
-The order is that of RFC 9110 section 13.2.2. If-Match and If-Unmodified-Since are the origin's
-business alone (RFC 9111 section 4.3.2) and are not looked at. Only a stored 200 is ever answered
-in parts or as not modified.
+Conditions are evaluated in the order of RFC 9110 section 13.2.2. If-Match and If-Unmodified-Since
+are only for the origin (RFC 9111 section 4.3.2) and are ignored here. Only a stored 200 is ever
+answered as a part or as not modified.
 """
 
 import re
@@ -13,7 +13,7 @@ from retter.http.dates import parse_http_date
 from retter.http.message import RequestHead
 from retter.store.record import StoredResponse
 
-# Up to this a part is copied, as a body is: it is written in one piece with its head.
+# A smaller part is copied, because it is written in one piece with its head, like a body.
 VIEW_BYTES_MIN: Final = 64 * 1024
 
 
@@ -22,16 +22,16 @@ class Answer(NamedTuple):
 
     status: int
     head: bytes
-    body: bytes | memoryview  # a part of a large body is no copy: who reads slowly holds it long
+    body: bytes | memoryview  # not copied if large: a slow client would keep the copy long
 
 
 _TAG = rb"(?:W/)?\"[!#-~\x80-\xff]*+\""
 _entity_tag_list = re.compile(rb"[ \t,]*+" + _TAG + rb"(?:[ \t]*+,[ \t,]*+" + _TAG + rb")*[ \t,]*+")
 _entity_tag = re.compile(_TAG)
-# One range of octets. 18 digits are more than any file; a longer number is no range to us.
+# One range of octets. 18 digits are enough for any file; a longer number is not read as a range.
 _single_range = re.compile(rb"bytes=[ \t]*+([0-9]{0,18})-([0-9]{0,18})[ \t]*+", re.IGNORECASE)
 
-# RFC 9110 section 15.4.5: a 304 says nothing of the representation that the client has.
+# RFC 9110 section 15.4.5: a 304 does not describe the representation that the client has.
 _NOT_IN_304: Final = (
     b"content-type:",
     b"content-encoding:",
@@ -52,13 +52,13 @@ _ABOUT_REPRESENTATION: Final = (*_NOT_IN_304, b"etag:", b"last-modified:")
 def answer(request: RequestHead, stored: StoredResponse) -> Answer:
     """Decide 200, 304, 206 or 416 for a GET or HEAD that is answered from the store.
 
-    Age, Via and our own fields are the caller's to add.
+    The caller adds Age, Via and RETTER's own fields.
     """
     if stored.status != 200:
         return _whole(stored)
     if _not_modified(request, stored):
         return Answer(304, _not_modified_head(stored), b"")
-    # RFC 9110 section 14.2: Range is for GET alone.
+    # RFC 9110 section 14.2: Range is defined only for GET.
     asks_part = request.method == b"GET" and request.first(b"range") is not None
     if asks_part and _if_range_holds(request, stored):
         return _ranged(request.combined(b"range"), stored)
@@ -80,7 +80,7 @@ def _not_modified(request: RequestHead, stored: StoredResponse) -> bool:
         return False
     if since == stored.last_modified:
         return True
-    # Without Last-Modified, the Date (RFC 9111 section 4.3.2).
+    # Without Last-Modified, the Date is used (RFC 9111 section 4.3.2).
     changed_at = parse_http_date(stored.last_modified or _field(stored.head, b"date:"))
     known_at = parse_http_date(request.combined(b"if-modified-since"))
     return changed_at is not None and known_at is not None and changed_at <= known_at
@@ -94,7 +94,7 @@ def _matches_weakly(value: bytes, etag: bytes) -> bool:
     opaque = etag.removeprefix(b"W/")
     if len(opaque) < 2 or opaque[:1] != b'"' or opaque[-1:] != b'"':
         return False
-    # No tag of the list has a quote in it, so every second piece between quotes is one.
+    # No tag in the list contains a quote, so every second piece between quotes is a tag.
     return opaque[1:-1] in value.split(b'"')[1::2]
 
 
@@ -107,13 +107,13 @@ def _if_range_holds(request: RequestHead, stored: StoredResponse) -> bool:
         return value == stored.etag and not value.startswith(b"W/")
     if not value or value != stored.last_modified:
         return False
-    # Section 8.8.2.2: a date is strong if the answer was made at least a second later.
+    # Section 8.8.2.2: a date is strong if the response was made at least a second later.
     modified, made = parse_http_date(value), parse_http_date(_field(stored.head, b"date:"))
     return modified is not None and made is not None and made - modified >= 1
 
 
 def _ranged(value: bytes, stored: StoredResponse) -> Answer:
-    """Answer a Range field (RFC 9110 section 14.2); one that we do not follow gets the whole."""
+    """Answer a Range field (RFC 9110 section 14.2); an unsupported one gets the whole response."""
     found = _single_range.fullmatch(value)
     if found is None:
         return _whole(stored)
@@ -121,12 +121,12 @@ def _ranged(value: bytes, stored: StoredResponse) -> Answer:
     if first:
         start, end = int(first), int(last) if last else length - 1
         if end < start and last:
-            return _whole(stored)  # section 14.1.1: invalid, so as if it were not there
+            return _whole(stored)  # section 14.1.1: invalid, so it is ignored
         if start >= length:
             return _unsatisfiable(stored)
         end = min(end, length - 1)
     elif not last or not length:
-        # Neither number, or the last bytes of nothing: no Content-Range can say that.
+        # Neither number, or the last bytes of an empty body: no Content-Range can express that.
         return _whole(stored)
     else:
         if int(last) == 0:

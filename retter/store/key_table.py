@@ -1,10 +1,11 @@
-"""Which keys are on disk, and which of them were used lately: twelve octets for each.
+"""The table of the keys on disk, with a note about their recent use: twelve octets for each key.
 
-A look-up that finds nothing must not cost a look at the disk, and one that would find something
-must know whether its pages are likely to be in memory. A dictionary of as many numbers takes a
-hundred octets each, too much beside a store of a gigabyte on a machine of 256 MB.
+A look-up for a key that is not stored must not cost a read of the disk. A look-up for a stored key
+must know whether its disk pages are likely to be in memory. A dictionary of as many numbers takes a
+hundred octets for each, which is too much for a store of a gigabyte on a machine with 256 MB.
 
-Keys stand for themselves by 64 bits of a keyed hash. Two that share one cost a look at the disk.
+A key is represented by 64 bits of a keyed hash. If two keys have the same hash, this costs a read
+of the disk.
 """
 
 from array import array
@@ -12,13 +13,13 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 _FREE: Final = 0
-_GONE: Final = 1  # was taken: those after it are still looked for
+_GONE: Final = 1  # the key was removed; a search continues with the next place
 PLACES_MIN: Final = 16
-# Parts that grow each by itself: making one of a million keys larger takes 5 ms, all of them a
-# second, during which nobody would be served.
+# The parts grow independently. With a million keys, to enlarge one part takes 5 ms, but to enlarge
+# all of them takes a second, during which no request would be answered.
 PARTS: Final = 256
-FILLED_AT_ONCE: Final = 256  # keys of `fill` between two breaks
-FULL_SHARE: Final = 2 / 3  # beyond it is made larger: a look takes 1.5 steps, or 2 for nothing
+FILLED_AT_ONCE: Final = 256  # keys of `fill` between two yields
+FULL_SHARE: Final = 2 / 3  # a fuller part grows: a hit takes 1.5 steps, a miss takes 2
 
 
 class KeyTable:
@@ -34,11 +35,11 @@ class KeyTable:
 
     @property
     def bytes_used(self) -> int:
-        """Octets that it takes."""
+        """The octets that the table takes."""
         return sum([part.bytes_used for part in self._parts])
 
     def get(self, key: int) -> int:
-        """Return the note of a key, or -1 if it is not there."""
+        """Return the note of a key, or -1 if the key is not in the table."""
         return self._parts[key >> 56].get(key)
 
     def set(self, key: int, note: int) -> None:
@@ -46,7 +47,7 @@ class KeyTable:
         self._parts[key >> 56].set(key, note)
 
     def discard(self, key: int) -> None:
-        """Remove a key, if it is there."""
+        """Remove a key, if it is in the table."""
         self._parts[key >> 56].discard(key)
 
     def clear(self) -> None:
@@ -59,10 +60,10 @@ class KeyTable:
             yield from part.items()
 
     def fill(self, keys: Iterable[int]) -> Iterator[None]:
-        """Add many keys, with the note 0, to an empty table; yield now and then.
+        """Add many keys, with the note 0, to an empty table; yield from time to time.
 
-        It takes a quarter of the time that `set` takes, as each part is made as large as it has to
-        be. Keys come twice at the most.
+        This takes a quarter of the time of `set`, since each part gets its final size at once. Each
+        key may occur twice at most.
         """
         found = [array("Q") for _ in range(PARTS)]
         for number, key in enumerate(keys):
@@ -96,7 +97,7 @@ class _Part:
         return 12 * (self._mask + 1)
 
     def _place(self, key: int) -> int:
-        """Return where a key stands, or -1."""
+        """Return the place of a key, or -1."""
         keys, mask = self._keys, self._mask
         at = key & mask
         while (found := keys[at]) != _FREE:
@@ -153,7 +154,7 @@ class _Part:
     def _grow(self) -> None:
         held = [(k, note) for k, note in zip(self._keys, self._notes, strict=True) if k > _GONE]
         places = self._mask + 1
-        # Where most of what is taken has gone, the same size will do.
+        # If most of the taken places belong to removed keys, the same size is enough.
         self._make(places * 2 if len(held) > places * FULL_SHARE / 2 else places)
         keys, notes, mask = self._keys, self._notes, self._mask
         for key, note in held:

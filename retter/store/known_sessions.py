@@ -1,29 +1,30 @@
-"""Sessions that the application has begun: who carries one is known to it.
+"""Sessions that the application has begun: a client with such a session is known to it.
 
-That somebody carries a session says nothing, anybody can make one up. So one counts if RETTER has
-seen the application set it. One that it has not (RETTER was restarted meanwhile) counts for less,
-and only after answers have been stored for it for a while.
+A session in a request proves nothing, because anybody can invent one. So a session counts if RETTER
+has seen the application set it. If RETTER has not seen that (for example after a restart), the
+session counts for less, and only after responses have been stored for it for some time.
 
-A session is known here by the mark of its value (owner.py), which nobody outside can foretell.
-Bounded: of each kind the one longest unused is forgotten.
+A session is identified by the mark of its value (owner.py), which nobody outside can predict. The
+tables are bounded: the least recently used session of a full table is forgotten.
 """
 
 from collections import OrderedDict
 from typing import Final
 
 ISSUED_MAX: Final = 8192  # sessions in use that the application has set. 150 bytes each
-GIVEN_MAX: Final = 4096  # set, and not used yet: a crawler without cookies is given one each time
-KEPT_MAX: Final = 4096  # with stored responses, and not seen to be set
-# So long an unseen session must have been there: nobody waits for that with each of thousands.
+GIVEN_MAX: Final = 4096  # set, but not used yet: a crawler without cookies gets one each time
+KEPT_MAX: Final = 4096  # with stored responses, but not seen to be set
+# A session that was not seen to be set counts after this time. Nobody waits so long for each of
+# thousands of invented sessions.
 KEPT_S: Final = 60.0
 
 UNKNOWN: Final = 0
-KEPT: Final = 1  # has stored responses of its own for KEPT_S
+KEPT: Final = 1  # it has had stored responses of its own for KEPT_S
 ISSUED: Final = 2  # the application has set it
 
 
 class KnownSessions:
-    """The sessions that are known, by their marks."""
+    """The known sessions, by their marks."""
 
     __slots__ = ("_given", "_issued", "_kept")
 
@@ -36,16 +37,16 @@ class KnownSessions:
         return len(self._issued) + len(self._given) + len(self._kept)
 
     def issued(self, count: int) -> list[int]:
-        """Return the sessions in use that the application has set: those used last."""
+        """Return this many sessions in use that the application has set: the last used ones."""
         return list(self._issued)[-count:]
 
     def restore(self, mark: int) -> None:
-        """A process before this one has seen the application set it, and its visitor use it."""
+        """Add a session that an earlier process has seen the application set, and a visitor use."""
         if len(self._issued) < ISSUED_MAX:
             self._issued[mark] = None
 
     def all_marks(self) -> list[tuple[int, str, float]]:
-        """Return mark, table, and since when it is kept: for another process (handover.py)."""
+        """Return each mark, its table and the time since it is kept; for another process."""
         return [
             *[(mark, "issued", 0.0) for mark in self._issued],
             *[(mark, "given", 0.0) for mark in self._given],
@@ -53,7 +54,7 @@ class KnownSessions:
         ]
 
     def know(self, mark: int, table: str, since: float) -> None:
-        """Know a session as another process does."""
+        """Add a session as another process has it in its table."""
         if table == "given":
             self.given(mark)
         elif table == "kept":
@@ -65,14 +66,14 @@ class KnownSessions:
             self.restore(mark)
 
     def given(self, mark: int) -> None:
-        """The application has set it."""
+        """Note that the application has set a session."""
         if mark not in self._issued:
             self._given[mark] = None
             if len(self._given) > GIVEN_MAX:
                 self._given.popitem(last=False)
 
     def answered(self, marks: tuple[int, ...], now: float) -> None:
-        """A request with these was answered, and the answer stored for it alone."""
+        """Note that the response to a request with these sessions was stored for its owner."""
         for mark in marks:
             if mark in self._issued:
                 self._issued.move_to_end(mark)
@@ -96,7 +97,7 @@ class KnownSessions:
             self._kept.popitem(last=False)
 
     def standing_of(self, marks: tuple[int, ...], now: float) -> tuple[int, int]:
-        """Return ISSUED, KEPT or UNKNOWN, and the mark that it is by (0 if it is by none)."""
+        """Return ISSUED, KEPT or UNKNOWN, and the mark that decides it (0 for UNKNOWN)."""
         for mark in marks:
             if mark in self._issued or mark in self._given:
                 return ISSUED, mark

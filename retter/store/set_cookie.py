@@ -1,8 +1,8 @@
-"""Sessions in the Set-Cookie of a response: which begin, which end, whose they were.
+"""Sessions in the Set-Cookie of a response: which begin, which end, and whose they were.
 
-A login or a logout ends what a session has stored, under whichever of its cookies: WordPress over
-https knows people by two of them, and a logout carries one. `learn` is told of every answer that
-sets a cookie; all else only looks.
+After a login or a logout, all stored responses of the session are dropped, under each of its
+cookies: WordPress over https identifies people by two cookies, and a logout has one of them.
+`learn` is called for every response that sets a cookie. All other functions change nothing.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class SetCookie(NamedTuple):
 
 
 def cookies_set(response: ResponseHead) -> Iterator[SetCookie]:
-    """Read the Set-Cookie lines of an answer."""
+    """Read the Set-Cookie lines of a response."""
     for line in response.set_cookies:
         pair, _, attributes = line.partition(b";")
         name, _, value = pair.partition(b"=")
@@ -60,12 +60,15 @@ def learn(
     *,
     may_roll: bool = False,
 ) -> bool:
-    """Note the sessions that an answer begins; whether that changes who other requests are.
-
-    Then everything that has been made of Cookie lines before is to be forgotten.
+    """Note the sessions that a response begins.
 
     Args:
-        may_roll: A new value may go on with the session that came: it is no login or logout.
+        may_roll: A new value may continue the session of the request, because the request is no
+            login or logout.
+
+    Returns:
+        Whether the owners of other requests may change by that. In this case, the caller must
+        forget all owners that were computed from Cookie lines before.
     """
     changed = False
     for cookie in cookies_set(response):
@@ -104,11 +107,12 @@ def _rolled_from(
     carried: list[tuple[bytes, bytes]],
     rules: OwnerRules,
 ) -> bytes | None:
-    """Return the session value in whose place this one is given, if it is still the same session.
+    """Return the session value that this one replaces, if it is still the same session.
 
-    A signed one is, if it holds the same as before. Of a sealed one nobody can tell: it is taken
-    for the same where the operator says so (`--rolling-cookies`), and only in a page. Either must
-    have come from the application itself: a value that somebody has made up passes nothing on.
+    A signed session is the same if its payload is the same as before. An encrypted one cannot be
+    compared. It counts as the same if the operator says so (`--rolling-cookies`), and only in a
+    page. In both cases, the old value must have been set by the application itself: an invented
+    value has no heirs.
     """
     if request.method not in (b"GET", b"HEAD") or _deletes(cookie.attributes, response):
         return None
@@ -131,13 +135,14 @@ def sets_session(
 ) -> bool:
     """Return whether the response begins or ends a session: a login, a logout, a new session id.
 
-    True for any Set-Cookie of a session or of what looks like a credential, except that the answer
-    to a safe request may give back the value that came with it: that is a session whose lifetime
-    is being extended, as some frameworks do with every response. Of an unsafe request every cookie
-    counts that is neither ignorable nor for forms: a login may say who somebody is in any of them.
+    This is true for any Set-Cookie of a session or of a cookie that looks like a credential. There
+    is one exception: the response to a safe request may set the same value as in the request. This
+    only extends the lifetime of the session, as some frameworks do with every response. In the
+    response to an unsafe request, every cookie counts that is neither ignorable nor for forms: a
+    login may use any of them to identify somebody.
 
     Args:
-        may_roll: A new value may go on with the session that came (lineage.py).
+        may_roll: A new value may continue the session of the request (lineage.py).
     """
     if not response.set_cookies:
         return False
@@ -166,10 +171,11 @@ def sets_session(
 
 
 def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRules) -> bool:
-    """Return whether the response changes or takes a cookie of the request that may be a login.
+    """Return whether the response changes or deletes a cookie of the request that may be a login.
 
-    For requests without a session, whose cookies are flags mostly: a flag more or less is another
-    owner by itself, and must not take away what all visitors with the old one have in common.
+    This is for requests without a session, whose cookies are usually flags. If a flag changes, the
+    owner changes anyway, and the responses that all visitors with the old flag share must not be
+    dropped.
     """
     carried = {name.removesuffix(b"="): value for name, value in cookies_of(request, rules).counted}
     safe = request.method in (b"GET", b"HEAD")
@@ -186,7 +192,7 @@ def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRu
 
 
 def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
-    """Return the marks of the sessions and credentials that an answer sets."""
+    """Return the marks of the sessions and credentials that a response sets."""
     values = [
         cookie.value
         for cookie in cookies_set(response)
@@ -196,7 +202,7 @@ def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
 
 
 def _deletes(attributes: bytes, response: ResponseHead) -> bool:
-    """Return whether a cookie with these attributes is gone at once (RFC 6265 section 5.2)."""
+    """Return whether a cookie with these attributes is deleted at once (RFC 6265 section 5.2)."""
     if attributes.count(b";") >= SET_COOKIE_ATTRIBUTES_MAX:
         return True
     for attribute in attributes.split(b";"):
