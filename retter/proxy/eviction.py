@@ -23,8 +23,8 @@ FOUND_MAX = 256
 # A search takes 0.4 us a connection. So if all are busy, searches take a twentieth of the time at
 # most, and new connections are refused at no cost.
 AGAIN_S_PER_ITEM = 8e-6
-# While there is a crowd among so few connections, it is searched for each time: that takes 0.2 ms at
-# most. Otherwise an innocent client would be closed because the crowd was busy a moment ago.
+# While there is a crowd among so few connections, each new one starts a search: 0.2 ms at most.
+# Otherwise an innocent client would be closed because the crowd was busy a moment ago.
 CROWD_SEARCHED_MAX = 512
 # An older search does not show who is a crowd now.
 FRESH_S = 1.0
