@@ -16,9 +16,9 @@ from retter.http.cache_control import parse_cache_control
 from retter.http.message import Fields, RequestHead
 
 CODINGS: Final = (b"zstd", b"gzip", b"br")
-"""What RETTER can make, in the order in which forwarded bodies get it where the client has no
-preference: a few microseconds more for zstd save 6 % over gzip, brotli at that speed saves
-nothing (docs/compression.md has the figures)."""
+"""The codings that RETTER can make, in the order of preference for forwarded bodies if the client
+has no preference. zstd takes a few microseconds more than gzip and saves 6 %; brotli at that speed
+saves nothing (docs/compression.md has the figures)."""
 
 STORED_CODINGS: Final = (b"br", b"zstd", b"gzip")
 """The same for stored bodies, which are compressed once: the smallest first."""
@@ -239,7 +239,7 @@ def varies_already(name: bytes, value: bytes) -> bool:
     if name != b"vary":
         return False
     if value.count(b",") >= LIST_MEMBERS_MAX:
-        return False  # it does no harm to say it twice
+        return False  # a second Vary line does no harm
     names = {member.strip(b" \t").lower() for member in value.split(b",")}
     return b"accept-encoding" in names or b"*" in names
 

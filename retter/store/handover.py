@@ -1,11 +1,11 @@
-"""Stored responses on their way to another process of this machine, and all that belongs to them.
+"""The handover of stored responses to another process on this machine, as octets and back.
 
-One slot is a key with all its variants, packed as for a disk (packing.py), and beside it what a
-disk does not keep: whether a response may be on disk at all, and who was given it. Bodies go before
-it in pieces, each body once. Times are monotonic seconds, which all processes of a machine count
-alike.
+One slot is a key with all its variants, packed as for a disk (packing.py). Beside it are the facts
+that a disk does not keep: whether a response may be on disk at all, and which clients got it.
+Bodies are sent before the slot, in pieces, each body once. Times are monotonic seconds, which are
+the same for all processes of a machine.
 
-Pure: it makes octets of what is stored, and back.
+This module does no I/O.
 """
 
 from collections.abc import Iterable, Iterator
@@ -18,12 +18,12 @@ from retter.store.packing import pack, unpack
 from retter.store.record import NO_STORE, Record, as_stored
 from retter.store.write_behind import Found
 
-# Copying one takes 50 us.
+# To copy one piece takes 50 us.
 PIECE_BYTES: Final = 256 * 1024
 
 _piece = Struct("<QQ")  # the number of the body, and its length
-_number = Struct("<Q8x")  # in the place of a body's hash
-_slot = Struct("<BB")  # variants; whether the disk must be told
+_number = Struct("<Q8x")  # instead of a body's hash
+_slot = Struct("<BB")  # the number of variants; whether the slot must be written to disk
 _beside = Struct("<?qqd")  # no-store, stored by, given to, others at
 
 
@@ -31,12 +31,12 @@ class SlotWriter:
     """Makes pieces of bodies and packed slots.
 
     Args:
-        remembers: A body that has been sent is not sent again; else only within a slot.
+        remembers: Each body is sent only once; otherwise once for each slot.
     """
 
     def __init__(self, *, remembers: bool = True) -> None:
         self._remembers = remembers
-        # By id; the body itself, so that no other one gets that id.
+        # By id. The body itself is kept too, so that no other object gets the same id.
         self._numbers: dict[int, tuple[int, bytes]] = {}
         self._sent = 0
 
@@ -44,12 +44,13 @@ class SlotWriter:
         self, key: bytes, slot: Iterable[Record], marks: tuple[int, ...], now: float,
         *, for_disk: bool = False,
     ) -> Iterator[tuple[bool, bytes]]:  # fmt: skip
-        """Yield what goes: (False, piece of a body), and at last (True, the slot; or its end).
+        """Yield (False, a piece of a body) for each piece, and finally (True, the slot).
 
-        A slot with heads too large for one frame is left out.
+        An empty slot means that the key is removed. A slot whose heads are too large for one frame
+        is omitted.
 
         Args:
-            for_disk: The disk of the other process is to be told.
+            for_disk: The other process must write the slot to disk.
         """
         records = tuple(slot)
         if not records:
@@ -87,10 +88,10 @@ class SlotWriter:
 
 
 class SlotReader:
-    """Puts pieces and slots together again.
+    """Reads pieces and slots, and makes stored responses of them.
 
     Args:
-        remembers: As the writer does.
+        remembers: The same as for the writer.
     """
 
     def __init__(self, *, remembers: bool = True) -> None:
@@ -101,10 +102,10 @@ class SlotReader:
         self._missing = 0
 
     def take_piece(self, payload: bytes) -> None:
-        """Take a piece of a body.
+        """Read a piece of a body.
 
         Raises:
-            ValueError: It is none, or it does not go on with the one before.
+            ValueError: It is no piece, or it does not continue the previous one.
         """
         try:
             number, length = _piece.unpack_from(payload)
@@ -124,10 +125,10 @@ class SlotReader:
     def take_slot(
         self, payload: bytes, now: float, max_stale_s: float
     ) -> tuple[bytes, Found, bool]:
-        """Return a key, what of it may be served, and whether the disk is to be told.
+        """Return a key, its entries that may be served, and whether to write them to disk.
 
         Args:
-            max_stale_s: Nothing is served that is older.
+            max_stale_s: The maximum age of entries that may be served.
 
         Raises:
             ValueError: It is no slot, or one of its bodies is missing.

@@ -1,12 +1,13 @@
-"""Hints for operators: cookies that keep visitors from stored pages, seen while they miss them.
+"""Hints for operators: cookies that prevent visitors from getting stored pages.
 
-Two kinds are common. A cookie that says nothing of its visitor (`popup_seen`, a number for each)
-makes another owner of each newcomer, who then has no stored pages. And a session cookie that is
-encrypted anew with each answer makes another owner with each page. Either is told once, with the
-setting that helps; whether it may be set is the operator's to know.
+Two kinds are common. The first is a cookie that does not identify its visitor (`popup_seen`, or a
+random number). It makes each new visitor another owner, who has no stored pages. The second is a
+session cookie that is encrypted anew with each response. It makes another owner with each page.
+Each hint is given once, with the setting that helps. Only the operator can know whether this
+setting is safe.
 
-Names of cookies are kept and told, and of values hashes of the process only. `now` is monotonic
-seconds.
+The names of cookies are kept and shown. Of their values, only hashes are kept, with a key of this
+process. `now` is monotonic seconds.
 """
 
 from collections import OrderedDict
@@ -18,17 +19,18 @@ from retter.http.message import RequestHead, ResponseHead
 from retter.store.owner import FieldKind, OwnerClass, OwnerRules
 from retter.store.set_cookie import cookies_of, cookies_set
 
-# Names that are counted: of those that make owners of visitors without a stored page.
+# Names that are counted: of cookies in the requests of visitors without a stored page.
 NAMES_MAX: Final = 64
 NAME_BYTES_MAX: Final = 64
-# A cookie is told of after so many visitors without an answer, with so many different values.
+# A hint is given after so many visitors without a stored page, with so many different values.
 UNANSWERED_MIN: Final = 20
 VALUES_MIN: Final = 10
 
-# Session values lately given in answers to GETs, to see them replaced by the next one. 100 bytes
-# each.
+# Session values that responses to GETs have set recently, to notice when the next response replaces
+# them. 100 bytes each.
 GIVEN_MAX: Final = 1024
-# So many in a row, each soon after the one before: a login or a renewal every five minutes is not.
+# A hint needs so many replacements in a row, each at most ROLL_S after the one before. A login, or
+# a renewal every five minutes, does not match this.
 ROLLS_MIN: Final = 8
 ROLL_S: Final = 60.0
 
@@ -37,7 +39,7 @@ EXPLAINED_MAX: Final = 12
 
 
 class Hints:
-    """Counts what may be worth a hint; `given` are the hints so far, oldest first."""
+    """Counts the observations that lead to hints; `given` are the hints so far, oldest first."""
 
     __slots__ = ("_given", "_rolls", "_unanswered", "_values", "given")
 
@@ -45,11 +47,11 @@ class Hints:
         self.given: dict[bytes, str] = {}  # by the name of the cookie
         self._unanswered: dict[bytes, int] = {}
         self._values: dict[bytes, set[int]] = {}
-        # Of a value given: how many came before it in a row, and when it was given.
+        # For each value that was set: the number of replacements in a row, and when it was set.
         self._rolls: OrderedDict[int, tuple[int, float]] = OrderedDict()
 
     def unanswered(self, request: RequestHead, rules: OwnerRules) -> None:
-        """Note a visitor with cookies, and without a session, for whom nothing was stored."""
+        """Note a visitor with cookies but without a session, for whom nothing was stored."""
         for name, value in cookies_of(request, rules).counted:
             name = name.removesuffix(b"=")
             if name not in self._values:
@@ -64,7 +66,7 @@ class Hints:
                 self.given.setdefault(name, ignoring(name))
 
     def differs(self, name: bytes) -> bool:
-        """Return whether a cookie differs from visitor to visitor, at their cost."""
+        """Return whether a cookie differs between visitors, who get no stored pages."""
         return (
             self._unanswered.get(name, 0) >= UNANSWERED_MIN
             and len(self._values[name]) >= VALUES_MIN
@@ -73,7 +75,7 @@ class Hints:
     def replaced(
         self, request: RequestHead, response: ResponseHead, rules: OwnerRules, now: float
     ) -> None:
-        """Note an answer that gives a session another value, and so ends what it had stored."""
+        """Note a response that replaces a session's value, so that its stored pages are lost."""
         if request.method != b"GET" or response.status != 200:
             return
         carried = dict(cookies_of(request, rules).sessions)
@@ -94,7 +96,7 @@ class Hints:
 
 
 def shown(name: bytes) -> str:
-    """Return a name as it may be shown."""
+    """Return a name in a form that is safe to show."""
     text = name[:NAME_BYTES_MAX].decode("latin-1")
     return "".join([one if " " < one < "\x7f" else "?" for one in text])
 
@@ -109,7 +111,7 @@ def ignoring(name: bytes) -> str:
 
 
 def rolling(name: bytes) -> str:
-    """Return the hint for a session whose cookie changes with each answer."""
+    """Return the hint for a session whose cookie changes with each response."""
     one = shown(name)
     return (
         f"session cookie {one} changes with nearly every answer: --rolling-cookies {one} lets its "
@@ -118,7 +120,7 @@ def rolling(name: bytes) -> str:
 
 
 def made_of(request: RequestHead, owner_class: OwnerClass, rules: OwnerRules) -> list[str]:
-    """Return what makes the owner of a request: names, never values."""
+    """Return the parts of a request that determine its owner: names, never values."""
     if owner_class is OwnerClass.UNREAD:
         return ["more cookies or parameters than are read"]
     parts = [
@@ -140,7 +142,7 @@ def made_of(request: RequestHead, owner_class: OwnerClass, rules: OwnerRules) ->
 def advice(
     request: RequestHead, owner_class: OwnerClass, rules: OwnerRules, hints: Hints
 ) -> list[str]:
-    """Return what would help this visitor to stored pages."""
+    """Return the settings with which this visitor would get stored pages."""
     cookies = cookies_of(request, rules)
     names = [name.removesuffix(b"=") for name, _ in cookies.counted]
     found = [hints.given[name] for name in names if name in hints.given]

@@ -1,11 +1,12 @@
 """Stored responses as octets for a disk, and back.
 
 One packed slot is a key with all its variants: their numbers, heads and the hashes of their
-bodies, under one checksum. Bodies are packed apart, by their hash, so that equal ones are written
-once. What does not verify is None, and never an exception: a disk may give back anything.
+bodies, under one checksum. Bodies are packed separately, by their hash, so that equal ones are
+written once. If data do not verify, the result is None and never an exception, because a disk may
+return anything.
 
-Ages are kept in wall time, since monotonic seconds mean nothing to the next process. `wall` is
-seconds since the epoch and `now` monotonic seconds, of one and the same moment.
+Ages are kept in wall time, since monotonic seconds have no meaning for the next process. `wall` is
+seconds since the epoch and `now` is monotonic seconds, both of the same moment.
 """
 
 from collections.abc import Callable
@@ -29,11 +30,12 @@ from retter.store.record import (
     entry_bytes,
 )
 
-# Of the whole database. A higher one is set aside: what it means cannot be known.
+# The format of the whole database. A database with a higher version is set aside, since its meaning
+# is not known.
 FORMAT_VERSION: Final = 1
 
-HASH_BYTES: Final = 16  # 128 bits, keyed: nobody makes two bodies or URLs with one hash
-KEY_BYTES: Final = OWNER_BYTES + HASH_BYTES  # of a packed slot; LMDB takes 511 at the most
+HASH_BYTES: Final = 16  # 128 bits, keyed: nobody can make two bodies or URLs with one hash
+KEY_BYTES: Final = OWNER_BYTES + HASH_BYTES  # of a packed slot; LMDB allows 511 at most
 
 _EVERYONE: Final = bytes(OWNER_BYTES)
 
@@ -45,7 +47,7 @@ _mark = Struct("<q")
 _variant = Struct("<HBxdddIIIIIIIIHHHHH16s")
 _SUPERSEDED, _INCOMPLETE, _COMPRESSIBLE, _WITHDRAWN = 1, 2, 4, 8
 
-# A received Age and a generation fit in there, or the entry is not kept.
+# If a received Age or a generation is larger, the entry is not kept.
 _NUMBER_MAX: Final = 2**32 - 1
 
 
@@ -61,28 +63,28 @@ class Unpacked(NamedTuple):
 
     key: bytes
     marks: tuple[int, ...]
-    variants: tuple[StoredResponse, ...]  # with the hash in the place of the body
+    variants: tuple[StoredResponse, ...]  # with the hash instead of the body
     body_lengths: tuple[int, ...]
 
 
 def slot_key(key: bytes, site_key: bytes) -> bytes:
-    """Return under what a key is found on disk: the owner, and the hash of the URL.
+    """Return the key on disk for a store key: the owner and the hash of the URL.
 
-    The owner goes first, so that all of one owner stand together.
+    The owner comes first, so that all entries of one owner are next to each other.
     """
     owner, url = key_parts(key)
     return (owner or _EVERYONE) + blake2b(url, key=site_key, digest_size=HASH_BYTES).digest()
 
 
 def is_everyones(packed_key: bytes) -> bool:
-    """Return whether a slot belongs to nobody in particular."""
+    """Return whether a slot belongs to everyone, and not to an owner."""
     return packed_key.startswith(_EVERYONE)
 
 
 def body_hash(body: bytes, site_key: bytes) -> bytes:
-    """Return the name of a body."""
+    """Return the keyed hash of a body, which is its name on disk."""
     # SHA-256 takes half the time of BLAKE2 for 12 KiB, since processors have instructions for it.
-    # Cut, it can be keyed by a prefix.
+    # As the hash is truncated, a prefix is enough to key it.
     hasher = sha256(site_key)
     hasher.update(body)
     return hasher.digest()[:HASH_BYTES]
@@ -102,10 +104,10 @@ def pack(
     wall: float,
     hash_of: Callable[[bytes], bytes] | None = None,
 ) -> Packed:
-    """Pack those variants of a key that may be kept; none of them: the data are empty.
+    """Pack the variants of a key that may be kept; if there are none, the data are empty.
 
     Args:
-        hash_of: Names bodies in place of `body_hash`, if it remembers some.
+        hash_of: Is called instead of `body_hash`, for example if it remembers hashes.
     """
     pieces: list[bytes] = []
     bodies: list[tuple[bytes, bytes]] = []
@@ -158,10 +160,10 @@ def pack(
 
 
 def unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacked | None:
-    """Return what was packed; None for what does not verify.
+    """Return the unpacked slot; None if the data do not verify.
 
-    A time in the future counts as now: the clock has been set back since, or was wrong then.
-    `max_stale_s` bounds the age that each may be served with.
+    A time in the future counts as now: the clock has been set back since then, or it was wrong
+    then. `max_stale_s` limits the age up to which each variant may be served.
     """
     try:
         return _unpack(data, now, wall, max_stale_s)
@@ -184,7 +186,7 @@ def _unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacke
     variants: list[StoredResponse] = []
     lengths: list[int] = []
     for _ in range(count):
-        # Written out: a list of the texts takes twice as long, and this is done for each hit.
+        # Written line by line: a list of the texts takes twice as long, and each hit does this.
         (
             status, flags, stored_wall, age_s, age_max_s, received_age_s, generation, body_length,
             head_length, etag_length, modified_length, variant_length, names_length,
@@ -282,7 +284,7 @@ def pack_body(body: bytes, checksum: Callable[[bytes | memoryview], int] = crc32
     """Return a body with its checksum before it.
 
     Args:
-        checksum: Of the same kind as zlib's, if there is a faster one.
+        checksum: A faster function with the same result as zlib's, if there is one.
     """
     return _checksum.pack(checksum(body)) + body
 
@@ -290,10 +292,10 @@ def pack_body(body: bytes, checksum: Callable[[bytes | memoryview], int] = crc32
 def unpack_body(
     data: memoryview, length: int, checksum: Callable[[bytes | memoryview], int] = crc32
 ) -> bytes | None:
-    """Return a body that has been packed; None for one that does not verify.
+    """Return a packed body; None if it does not verify.
 
     Args:
-        checksum: Of the same kind as zlib's, if there is a faster one.
+        checksum: A faster function with the same result as zlib's, if there is one.
     """
     if len(data) != 4 + length or checksum(data[4:]) != _checksum.unpack_from(data)[0]:
         return None

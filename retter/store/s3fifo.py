@@ -32,13 +32,13 @@ BYTES_PER_GHOST: Final = 1024
 GHOSTS_MIN: Final = 256
 GHOSTS_MAX: Final = 1 << 18  # 256 MiB have them
 
-# A fingerprint is 32 bits of the hash that do not tell its place.
+# A fingerprint is 32 bits of the hash that are not used for the place.
 _PLACE_BITS: Final = 18
 _FINGERPRINT: Final = (1 << 32) - 1
 
 
 class Ghosts:
-    """The hashes of keys that were evicted lately: a table in which a new one replaces another.
+    """The hashes of recently evicted keys: a table in which a new hash replaces an old one.
 
     The place and 32 more bits of the hash are compared, so one new key in 4,000 million is taken
     for an evicted one. Python's hash of bytes uses a secret of the process (siphash).
@@ -59,7 +59,7 @@ class Ghosts:
         if self._table is None:
             self._table = array("I", bytes(4 * (self._mask + 1)))
         hashed = hash(key)
-        # 0 is nothing.
+        # 0 means that the place is empty.
         self._table[hashed & self._mask] = hashed >> _PLACE_BITS & _FINGERPRINT or 1
 
     def take(self, key: bytes) -> bool:
