@@ -15,7 +15,7 @@ _DIRECTIVE = re.compile(
     rb"(?:=[ \t]*+(\"[^\"\\]*+(?:\\.[^\"\\]*+)*\"|[^\", \t;]*+)[ \t]*+)?"
 )
 _SEPARATORS = re.compile(rb"[, \t]*+")
-_SECONDS_MAX: Final = 2**31  # RFC 9111 section 1.2.2: what a larger number counts as
+_SECONDS_MAX: Final = 2**31  # RFC 9111 section 1.2.2: a larger number counts as this one
 # RFC 9110 section 15.1: the storable statuses that may be stored without explicit freshness.
 _HEURISTICALLY_CACHEABLE: Final = frozenset((200, 203, 204, 300, 301, 308))
 
@@ -109,7 +109,10 @@ def delta_seconds(value: bytes) -> int | None:
 
 
 def freshness_lifetime_s(control: CacheControl, expires: bytes | None, date: bytes | None) -> int:
-    """Return how long a response is fresh (RFC 9111 section 4.2.1). We use no heuristics: 0."""
+    """Return how long a response is fresh (RFC 9111 section 4.2.1).
+
+    No heuristics are used: without explicit freshness it is 0.
+    """
     if control.s_maxage_s is not None:
         return control.s_maxage_s
     if control.max_age_s is not None:
@@ -125,9 +128,10 @@ def shared_age_max_s(
 ) -> float:
     """Return the age up to which a shared cache may serve the response while the origin fails.
 
-    Fresh responses are always allowed. Stale ones are not when the response forbids it (RFC 9111
-    section 4.2.4: must-revalidate, proxy-revalidate, no-cache, s-maxage), are for N seconds with
-    stale-if-error=N (RFC 5861 section 4), and otherwise up to `max_stale_s`.
+    Fresh responses are always allowed. Stale ones are not allowed if the response forbids it (RFC
+    9111 section 4.2.4: must-revalidate, proxy-revalidate, no-cache, s-maxage). With
+    stale-if-error=N (RFC 5861 section 4), they are allowed for N seconds, and otherwise up to
+    `max_stale_s`.
     """
     if control.no_cache:
         return 0.0

@@ -198,7 +198,7 @@ def _reduced(value: bytes, named: Mapping[bytes, int], decodable: Collection[byt
     return b",".join(kept).strip(b" \t,")
 
 
-# -- which answers are compressed -----------------------------------------------------------------
+# -- which responses are compressed ---------------------------------------------------------------
 
 
 class Eligibility(NamedTuple):
@@ -213,7 +213,7 @@ class Eligibility(NamedTuple):
         return media_type != b"text/event-stream" and bool(self.is_type(media_type))
 
     def judges(self, status: int, length: int | None, fields: Fields) -> bool:
-        """Return whether an answer with these fields is compressed; `length` None is unknown."""
+        """Return whether a response with these fields is compressed; `length` None is unknown."""
         if not compressible_status(status) or (length is not None and length < self.bytes_min):
             return False
         if any(forbids_coding(name, value) for name, value in fields):
@@ -223,7 +223,7 @@ class Eligibility(NamedTuple):
 
 
 def compressible_status(status: int) -> bool:
-    """Return whether answers with this status have a whole representation as their body."""
+    """Return whether responses with this status have a whole representation as their body."""
     return status >= 200 and status not in (204, 205, 206, 304)
 
 
@@ -235,7 +235,7 @@ def forbids_coding(name: bytes, value: bytes) -> bool:
 
 
 def varies_already(name: bytes, value: bytes) -> bool:
-    """Return whether a field of an answer is a Vary that names Accept-Encoding, or `*`."""
+    """Return whether a field of a response is a Vary that names Accept-Encoding, or `*`."""
     if name != b"vary":
         return False
     if value.count(b",") >= LIST_MEMBERS_MAX:

@@ -112,7 +112,7 @@ class HeadTemplate:
     Args:
         lines: All lines of a form.
         kept: Whether each of them is written.
-        end: What follows the lines, if it is always the same.
+        end: The bytes that follow the lines, if they are always the same.
     """
 
     __slots__ = ("_filled_in", "_pieces")

@@ -1,10 +1,10 @@
 """Hints for operators: cookies that prevent visitors from getting stored pages.
 
-Two kinds are common. The first is a cookie that does not identify its visitor (`popup_seen`, or a
-random number). It makes each new visitor another owner, who has no stored pages. The second is a
-session cookie that is encrypted anew with each response. It makes another owner with each page.
-Each hint is given once, with the setting that helps. Only the operator can know whether this
-setting is safe.
+Two kinds are common. The first is a cookie that does not identify its visitor (`popup_seen`, with a
+different number for each visitor). It makes each new visitor another owner, who has no stored
+pages. The second is a session cookie that is encrypted anew with each response. It makes another
+owner with each page. Each hint is given once, with the setting that helps. Only the operator can
+know whether this setting is safe.
 
 The names of cookies are kept and shown. Of their values, only hashes are kept, with a key of this
 process. `now` is monotonic seconds.

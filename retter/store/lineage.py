@@ -123,7 +123,7 @@ class Lineages:
         return found.place
 
     def may_store(self, value: bytes, asked_at: float) -> bool:
-        """Return whether an answer to a request with this value may be stored."""
+        """Return whether the response to a request with this value may be stored."""
         found = self._values.get(value)
         return found is not None and asked_at <= found.replaced_at + OVERLAP_S
 

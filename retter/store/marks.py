@@ -7,8 +7,8 @@ stored responses any more. So there are never more marks here than owners with s
 from typing import Final
 
 # More owners than this with one mark are kept in a dictionary, so that adding one takes constant
-# time. There may be as many as owners in the store: a client may send one login with ever new other
-# cookies.
+# time. There may be as many as owners in the store: a client may send one login with different
+# other cookies each time.
 TUPLE_MAX: Final = 8
 
 

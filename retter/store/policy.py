@@ -5,7 +5,7 @@ seen before costs nothing. owner.py determines who sent the request, target.py w
 store.py keeps the responses.
 
 A GET with Range is looked up but never stored. Its own response is a part (206), but any part can
-be made from a stored complete response (conditional.py) when the application cannot answer. A GET
+be made from a complete stored response (conditional.py) when the application cannot answer. A GET
 with a body or an Upgrade is neither looked up nor stored. A HEAD is forwarded; if the application
 fails, it is answered with the stored head of the GET. Requests with other methods are always
 forwarded to the application.

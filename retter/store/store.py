@@ -122,7 +122,7 @@ class ResponseStore:
         superseded: bool = False,
         peeking: bool = False,
     ) -> Record | None:
-        """Return the response to answer with: the owner's own, else everyone's if it is a 200.
+        """Return the response for a request: the owner's own, else everyone's if it is a 200.
 
         If the owner's own response is superseded and may not be used, nothing is returned: a
         client that has just changed a page does not get the anonymous version. Under the rules for
@@ -251,7 +251,7 @@ class ResponseStore:
         self.shelves.tell(key, now)
 
     def has_any(self, identity: Identity) -> bool:
-        """Return whether anything is stored for this URL that this client might be given."""
+        """Return whether a response to this URL is stored that this client might get."""
         slots, public = self.shelves.slots, identity.public_key
         if identity.key in slots and self.taken_back.holds(identity.key):
             return True
@@ -384,7 +384,7 @@ class ResponseStore:
         return self._facts.note(response, (facts,))[0]
 
     def _store_again(self, identity: Identity, old: Record, again: Record, now: float) -> None:
-        """Put an equal response in the place of the only one of its key."""
+        """Replace the only response of a key by an equal one."""
         key, shelves = identity.key, self.shelves
         shelves.slots[key] = (again,)
         shelves.queues.asked[key] = None
