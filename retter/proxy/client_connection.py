@@ -203,11 +203,7 @@ class DownstreamConnection(Requester):
         self.out.transport.abort()
 
     def close_midway(self, *, reset: bool) -> None:
-        """Close in the middle of a response.
-
-        Args:
-            reset: Reset the connection, because nothing else shows that the response is truncated.
-        """
+        """Close in the middle of a response; `reset` where nothing else shows that it is cut."""
         if reset:
             sock = self.out.transport.get_extra_info("socket")
             if sock is not None:
@@ -220,10 +216,9 @@ class DownstreamConnection(Requester):
         return self.work is None and self.requests.buffer is None and self.phase is _OPEN
 
     def waits_since(self) -> float:
-        """Return since when the connection waits for its client (monotonic seconds).
+        """Return since when it waits for its client (monotonic seconds), infinity if it does not.
 
-        It waits for a request, for a body, until the client reads a response, or until the client
-        closes after the last response. Infinity if it does not wait for the client.
+        It waits for a request, for a body, or until the client reads, or closes at the end.
         """
         settings = self._services.settings
         if self.phase is _LINGERING and self.out.backlog is None:

@@ -346,10 +346,7 @@ class Exchange(Work):
         return self._body is None or self._body.complete
 
     def _await_first_byte(self, now: float) -> None:
-        """Limit the wait for the response, once the request is complete.
-
-        Until then the time limits of the client apply.
-        """
+        """Limit the wait for the response; until the request is complete, the client's apply."""
         self.deadline = _FOREVER
         if self._request_complete():
             wait_s = first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
@@ -517,10 +514,7 @@ class Exchange(Work):
     # -- failures -----------------------------------------------------------------------------
 
     def connect_failed(self, error: UpstreamError, now: float, *, held: bool = False) -> None:
-        """There is no connection: answer from the store at once.
-
-        If nothing is stored and the application refused the connection, wait once for its restart.
-        """
+        """Answer from the store at once; with nothing stored, wait once for a restart."""
         if self.stage is not _CONNECTING:
             return
         if isinstance(error, ConnectRefused) and self._client is not None and not held:
@@ -627,10 +621,7 @@ class Exchange(Work):
     def _answer_failure(
         self, reason: Reason, now: float, status: int, retry_after_s: float = 0.0
     ) -> None:
-        """Answer from the store, else with the error.
-
-        After the error, the client is free when the exchange has finished.
-        """
+        """Answer from the store, else with the error; then the client is free at the end."""
         client = self._client
         if client is None:
             return
