@@ -39,8 +39,11 @@ class Walk:
 
     def add(self, url: str) -> None:
         """Remember a URL to visit, unless it is known, or of another host."""
-        clean = urldefrag(url).url
-        parts = urlsplit(clean)
+        try:
+            clean = urldefrag(url).url
+            parts = urlsplit(clean)
+        except ValueError:  # no URL at all, such as http://[
+            return
         if parts.scheme not in ("http", "https") or len(clean) > URL_LENGTH_MAX:
             return
         if parts.netloc.lower() != self._host:
@@ -135,10 +138,11 @@ def links(page: str, url: str) -> list[str]:
     """
     parser = _Links()
     parser.feed(page)
-    return [whole for href in parser.found if _is_page(whole := _joined(url, href.strip()))]
+    return [whole for href in parser.found if _is_page(whole := joined(url, href.strip()))]
 
 
-def _joined(url: str, href: str) -> str:
+def joined(url: str, href: str) -> str:
+    """Return the URL that a reference on a page stands for, "" if it is none."""
     try:
         return urljoin(url, href)
     except ValueError:  # not a valid URL, such as http://[

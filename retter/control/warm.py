@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TextIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from retter._version import VERSION
 from retter.config.units import ListenAddress
@@ -30,6 +30,9 @@ FIELDS: Final = {
     "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
     "Upgrade-Insecure-Requests": "1",
 }
+
+# Characters that stand in a target as they are (RFC 3986 section 2); % begins an encoded one.
+_IN_TARGETS: Final = "!$%&'()*+,-./:;=?@[]_~"
 
 State = dict[str, Any]
 
@@ -119,10 +122,10 @@ class Warmer:
         """Request a page, add the URLs that it links to, and return whether it is good."""
         try:
             page = self._fetch(url)
-        except (OSError, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):  # also a host that is no name
             return False
         if page.location:
-            walk.add(urljoin(url, page.location))
+            walk.add(site.joined(url, page.location))
         body = site.unpacked(page.body)
         if site.is_sitemap(body):
             return _add_locations(body, walk)
@@ -155,7 +158,8 @@ class Visitor:
     def fetch(self, url: str) -> Page:
         """Request a URL. Raises OSError and HTTPException."""
         parts = urlsplit(url)
-        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        whole = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = quote(whole, safe=_IN_TARGETS)  # a sitemap may have letters of any script
         fields = {"Host": parts.netloc, **FIELDS}
         if parts.scheme == "https" and not self._through.tls:
             fields["X-Forwarded-Proto"] = "https"

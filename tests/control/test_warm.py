@@ -112,6 +112,12 @@ def test_the_urls_of_a_sitemap_are_requested_with_their_queries(body: bytes) -> 
     assert result.elsewhere == 1
 
 
+def test_a_location_that_is_no_url_is_passed_over() -> None:
+    sitemap = b"<urlset><url><loc>http://[</loc></url><url><loc>http://shop.example/b</loc></url></urlset>"
+    pages = {"/s.xml": Page(200, "text/xml", "", sitemap), "/b": Page(301, "", "http://[", b"")}
+    assert run(pages, "/s.xml")[1] == ["/s.xml", "/b"]
+
+
 def test_an_index_leads_to_its_sitemaps() -> None:
     index = (
         b"<sitemapindex xmlns='http://www.sitemaps.org/schemas/sitemap/0.9'>"
@@ -247,10 +253,12 @@ def test_the_host_is_that_of_the_url_wherever_it_is_sent(application: ListenAddr
     visitor = warm.Visitor(application)
     assert visitor.fetch("https://shop.example/next?a=b").status == 200
     assert visitor.fetch("http://shop.example").body == b'<a href="/next">'
+    assert visitor.fetch("http://shop.example/K\u00e4se?a=%20\u00fc").status == 200
     visitor.close()
     assert Application.seen == [
         ("/next?a=b", "shop.example", "https"),
         ("/", "shop.example", None),
+        ("/K%C3%A4se?a=%20%C3%BC", "shop.example", None),
     ]
 
 

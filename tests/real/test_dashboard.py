@@ -3,10 +3,7 @@
 import http.client
 import json
 import re
-import shutil
-import subprocess
 import sys
-import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +12,7 @@ import pytest
 
 from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, Program, RetterProgram, eventually, free_port
+from tests.support.axe import axe_source
 
 # One process runs them all: what is seen later was done before.
 pytestmark = pytest.mark.xdist_group("dashboard")
@@ -454,32 +452,10 @@ def test_nothing_sticks_out_at_the_side(look: Open, retter: Retter, width: int) 
     watched.check()
 
 
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The checker of accessibility, fetched for the test alone: RETTER brings none of it."""
-    if (npm := shutil.which("npm")) is None:
-        pytest.skip("npm is not installed (Debian's package npm brings it)")
-    folder = tmp_path_factory.mktemp("axe")
-    fetched = subprocess.run(
-        [npm, "pack", "--silent", "axe-core@4"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=4 * DEADLINE_S,
-        check=False,
-    )
-    if fetched.returncode:
-        pytest.skip(f"npm cannot fetch axe-core: {fetched.stderr.strip()[-200:]}")
-    with tarfile.open(folder / fetched.stdout.split()[-1]) as archive:
-        member = archive.extractfile("package/axe.min.js")
-        assert member is not None
-        return member.read().decode()
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_checker_of_accessibility_finds_nothing(
-    look: Open, retter: Retter, axe: str, theme: str, width: int
+    look: Open, retter: Retter, theme: str, width: int
 ) -> None:
     page = look(
         retter.admin_url,
@@ -489,7 +465,7 @@ def test_a_checker_of_accessibility_finds_nothing(
         reduced_motion="reduce",
     ).page
     live(page)
-    page.evaluate(axe)
+    page.evaluate(axe_source())
     found = page.evaluate("axe.run().then((found) => found.violations)")
     told = [
         f"{one['id']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"

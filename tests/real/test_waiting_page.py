@@ -4,13 +4,13 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from retter.proxy.waiting_page import WORDS, waiting_page
 from tests.real.browser import chromium
 from tests.real.processes import RetterProgram, eventually
+from tests.support.axe import axe_source
 
 PAGE = b"<!doctype html><html lang=en><title>The shop</title><h1>The shop</h1>"
 
@@ -113,15 +113,9 @@ def test_a_visitor_waits_and_gets_the_page(scheme: str) -> None:
         context.close()
 
 
-def axe() -> str:
-    """Return the source of axe-core, which looks for barriers (WCAG 2.2), or skip."""
-    package = pytest.importorskip("axe_playwright_python")
-    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-
-
 def test_axe_finds_no_barrier_in_any_language() -> None:
     """On a phone, light and dark, with all rules; and nothing that it is not sure of."""
-    source = axe()
+    source = axe_source()
     with chromium() as browser:
         for scheme, languages in (("light", list(WORDS)), ("dark", ["en"])):
             page = browser.new_page(color_scheme=scheme, viewport={"width": 360, "height": 640})
