@@ -170,7 +170,10 @@ def _run(effective: Effective, reread: Callable[[], Settings]) -> int:
 
 
 def _configured_log(log_format: str, level: str) -> ModuleType:
-    with _without("rich", "better_exceptions", "greenlet", "twisted"):
+    with (
+        _without("rich", "better_exceptions", "greenlet", "twisted"),
+        _standing_in(uuid={}, pickle={"PicklingError": Exception}),
+    ):
         from retter.telemetry import log
     log.configure(log_format, level)
     return log
@@ -203,6 +206,24 @@ def _without(*modules: str) -> Generator[None, None, None]:
         yield
     finally:
         for name in hidden:
+            del sys.modules[name]
+
+
+@contextmanager
+def _standing_in(**modules: dict[str, object]) -> Generator[None, None, None]:
+    """Put empty modules, with these names only, in the place of modules not yet imported.
+
+    structlog imports them for functions that RETTER does not call: contexts of threads, and loggers
+    that are pickled. They cost 0.7 MB. Who imports them later gets the real ones.
+    """
+    absent = {name: names for name, names in modules.items() if name not in sys.modules}
+    for name, names in absent.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(names)
+    try:
+        yield
+    finally:
+        for name in absent:
             del sys.modules[name]
 
 

@@ -1,5 +1,6 @@
 """The command line as an operator sees it: exit codes, one-line errors, help, the table."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -369,37 +370,6 @@ def test_the_module_is_the_program() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, SAID_VERSION, "")
 
 
-def test_a_server_does_not_pay_for_what_only_terminals_and_tests_need() -> None:
-    code = """
-import sys, types
-server = types.ModuleType("retter.process.program")
-server.run = lambda settings, reread: print(*sorted(sys.modules)) or 0
-sys.modules["retter.process.program"] = server
-from retter import cli
-cli.main(["--upstream", ":1"])
-"""
-    done = run_python(code)
-    modules = done.stdout.split()
-    assert "structlog" in modules, done.stderr
-    heavy = {"rich", "greenlet", "twisted", "pygments", "tomllib", "difflib", "shutil"}
-    assert heavy.isdisjoint(modules)
-
-
-def test_a_server_has_no_tables_that_it_does_not_need() -> None:
-    code = """
-import sys
-import retter.process.program
-from retter.net.sockets import _tcp_socket
-from retter.config.units import parse_listen
-_tcp_socket(parse_listen("127.0.0.1:0")).close()
-print(*sorted(sys.modules))
-"""
-    done = run_python(code)
-    modules = done.stdout.split()
-    assert "retter.proxy.exchange" in modules, done.stderr
-    assert {"calendar", "http", "stringprep", "unicodedata"}.isdisjoint(modules)
-
-
 @pytest.mark.parametrize("package", ["h11", "structlog"])
 def test_who_starts_it_before_installing_it_is_told_how(package: str) -> None:
     code = f"""
@@ -413,28 +383,6 @@ sys.exit(main(["--upstream", ":1", "--listen", "127.0.0.1:0", "--admin", "off"])
     assert done.stderr.startswith(f"retter: the Python package {package} is missing: RETTER is not")
     assert "make run; or " in done.stderr and done.stderr.endswith(" -m pip install .\n")
     assert done.stderr.count("\n") == 1
-
-
-def test_a_server_imports_what_few_need_when_it_is_needed() -> None:
-    """All of this together takes 0.8 MB."""
-    code = """
-import sys
-import retter.admin.listener
-import retter.process.program
-print(*sorted(sys.modules))
-"""
-    done = run_python(code)
-    modules = done.stdout.split()
-    assert "retter.proxy.exchange" in modules, done.stderr
-    lazy = {
-        "retter.admin.api", "retter.admin.connection", "retter.admin.metrics",
-        "retter.disk.shelf", "retter.store.packing", "retter.store.write_behind",
-        "retter.net.certificates", "retter.proxy.tls", "retter.proxy.redirect",
-        "retter.proxy.proxy_protocol", "retter.proxy.handover", "retter.proxy.state_link",
-        "retter.proxy.learnt", "retter.proxy.tunnel", "retter.proxy.waiting_page",
-        "retter.telemetry.access_log",
-    }  # fmt: skip
-    assert lazy.isdisjoint(modules)
 
 
 def test_notices_are_logged_when_it_runs() -> None:
@@ -502,3 +450,10 @@ def test_an_admin_listener_for_other_machines_needs_a_token(
     assert said.startswith("--admin-token (hidden) cannot be combined with --admin-token-file")
     said = complaint(capsys, "--upstream", ":8080", "--admin-token", "short")
     assert "short" not in said
+
+
+def test_modules_that_stand_in_know_the_given_names_and_leave() -> None:
+    with cli._standing_in(retter_no_such_module={"WORD": 1}, sys={}):
+        assert importlib.import_module("retter_no_such_module").WORD == 1
+        assert importlib.import_module("sys") is sys
+    assert "retter_no_such_module" not in sys.modules

@@ -141,6 +141,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     try:
         if arguments.pypi_peers:
             peers.install("uvloop", *(peer.module for peer in peers.PYPI_PEERS))
+        peers.write_byte_code()
         result = runner.run(chosen, takers, plan, sys.argv[1:])
     except (LoadFailed, peers.StartFailed) as error:
         print(error, file=sys.stderr)

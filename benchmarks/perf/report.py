@@ -190,7 +190,8 @@ _COLUMNS: Final = """\
 *all windows* is the median of the CPU cost of all, with its range. *x nginx* is the ratio to nginx
 in the same scenario and run: to its plain proxy for forwarding, to `use_stale` for the store.
 *busy* is the share of its core that the proxy used, RSS is in MB (of all processes of a peer
-together), *calls* are system calls a request. Look at ratios: the machine changes its speed.
+together; RETTER as it is when installed, with its byte code on disk), *calls* are system calls a
+request. Look at ratios: the machine changes its speed.
 """
 
 _HOW: Final = """\

@@ -6,9 +6,10 @@ client may have any number of sessions.
 """
 
 from functools import lru_cache
-from hashlib import blake2b
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
+
+from retter.base.hashing import blake2b
 
 # 56 bits: small numbers for the compiler, and no two clients of a site share one.
 _NUMBER_BYTES: Final = 7

@@ -9,10 +9,10 @@ import errno
 import mimetypes
 import os
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from retter.base.hashing import blake2b
 from retter.compression.coding import decoded_bytes_max, plain_body
 from retter.disk.database import Damaged, Database
 from retter.disk.inspection import Listed, responses_of

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from math import inf
-from pathlib import Path
 from ssl import SSLContext
 from typing import TYPE_CHECKING, TypedDict
 
@@ -240,7 +239,8 @@ def error_page(settings: Settings) -> bytes | None:
     if not settings.error_page:
         return None
     try:
-        return Path(settings.error_page).read_bytes()
+        with open(settings.error_page, "rb") as page:
+            return page.read()
     except OSError as error:
         raise ConfigError(f"error_page: {settings.error_page}: {error.strerror}") from None
 

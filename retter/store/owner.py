@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from functools import partial
-from hashlib import blake2b
 from struct import Struct
 from typing import Final, Generic, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
+from retter.base.hashing import blake2b
 from retter.base.limits import COOKIES_MAX
 from retter.base.wildcard import name_matcher
 from retter.http.cookies import (

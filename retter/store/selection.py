@@ -4,8 +4,7 @@
 get variants up to its generation (lineage.py); all others have generation 0.
 """
 
-from hashlib import blake2b
-
+from retter.base.hashing import blake2b
 from retter.http.message import RequestHead, Soft
 from retter.http.variants import likeness, soft_of
 from retter.store.policy import Identity
