@@ -23,7 +23,7 @@ SECONDS_MAX: Final = 3600
 MINUTES_MAX: Final = 24 * 60
 QUARTERS_MAX: Final = 30 * 24 * 4
 
-# From the best to the worst: a minute has the worst state of its seconds.
+# From the best to the worst: a row has the worst state that there was in its time.
 _STATES: Final = (State.CLOSED, State.LIMITING, State.HALF_OPEN, State.OPEN)
 
 SPANS: Final = ("recent", "hour", "day", "month")
@@ -86,11 +86,18 @@ class Chart:
         self._minutes = Series(MINUTE, MINUTES_MAX)
         self._quarters = Series(MINUTE * QUARTER, QUARTERS_MAX)
         self._count = 0
+        self._worst = 0  # of this second so far
+
+    def entered(self, state: State) -> None:
+        """Take in a new state of the circuit, which may be over before the second is."""
+        self._worst = max(self._worst, _STATES.index(state))
 
     def add(self, rates: dict[str, float], p99_ms: float | None, state: State) -> None:
-        """Record a second that is over."""
+        """Record a second that is over; `state` is the circuit's at its end."""
+        self.entered(state)
         row = [rates[name] for name in RATES]
-        self._seconds.add(row, nan if p99_ms is None else p99_ms, _STATES.index(state))
+        self._seconds.add(row, nan if p99_ms is None else p99_ms, self._worst)
+        self._worst = _STATES.index(state)  # the next second begins with it
         self._count += 1
         if self._count % MINUTE == 0:
             self._minutes.add(*self._seconds.last(MINUTE))

@@ -171,6 +171,7 @@ class Admin:
             listener.tell(event)
 
     def _on_transition(self, transition: Transition) -> None:
+        self.chart.entered(transition.after)
         event = self.transitions.record(transition, self.services.breaker.snapshot(transition.at))
         self._tell("transition", event)
 

@@ -62,3 +62,16 @@ def test_a_second_becomes_a_part_of_its_minute_and_its_quarter_of_an_hour() -> N
     assert chart.document("month")["state"] == ["OPEN"]
     assert chart.document("month")["gave_up"] == [0.5]
     assert chart.document()["state"] == ["CLOSED"] * 300
+
+
+def test_a_second_has_the_worst_state_that_there_was_in_it() -> None:
+    chart = Chart()
+    rates = dict(zip(RATES, ROW, strict=True))
+    chart.add(rates, None, State.CLOSED)
+    for state in (State.OPEN, State.HALF_OPEN, State.CLOSED):
+        chart.entered(state)
+    chart.add(rates, None, State.CLOSED)  # all of it between two looks
+    chart.add(rates, None, State.LIMITING)
+    chart.add(rates, None, State.CLOSED)  # it began as the one before had ended
+    chart.add(rates, None, State.CLOSED)
+    assert chart.document("hour")["state"] == ["CLOSED", "OPEN", "LIMITING", "LIMITING", "CLOSED"]

@@ -223,6 +223,16 @@ def test_history_is_kept_in_three_steps(admin: FakeAdmin) -> None:
     assert month["state"] == ["CLOSED"]
 
 
+def test_a_circuit_that_is_open_for_less_than_a_second_is_in_the_history(admin: FakeAdmin) -> None:
+    admin.proxy.advance(60.0)
+    admin.post("/api/circuit", "mode=open&seconds=30")
+    admin.post("/api/circuit", "mode=closed&seconds=30")
+    admin.proxy.advance(60.0)
+    hour, day = (admin.ask(f"/api/history?span={span}").json["state"] for span in ("hour", "day"))
+    assert (hour.count("OPEN"), hour[-1]) == (1, "CLOSED")
+    assert day == ["CLOSED", "OPEN"]
+
+
 # RETTER's own house
 
 

@@ -12,9 +12,10 @@ import pytest
 
 from tests.real.browser import Watched, chromium
 from tests.real.processes import DEADLINE_S, Program, RetterProgram, eventually, free_port
+from tests.real.wire import fetch
 from tests.support.axe import axe_source
 
-# One process runs them all: what is seen later was done before.
+# One process runs them all: a browser, a shop and a RETTER are enough.
 pytestmark = pytest.mark.xdist_group("dashboard")
 
 TOKEN = "the-token-of-the-tests"
@@ -526,12 +527,26 @@ def test_nothing_moves_for_those_who_asked_for_that(look: Open, retter: Retter) 
     assert look(retter.admin_url).page.evaluate(moving) == "flow"
 
 
-def test_the_chart_shows_what_was_before_the_page(look: Open, retter: Retter) -> None:
-    """Here the trip of the first test, seconds or minutes ago."""
+def test_the_chart_shows_a_state_that_was_over_before_anybody_looked(
+    look: Open, retter: Retter
+) -> None:
+    """Open for less than the second between two looks: on an open page, and on a later one."""
+    watched = look(retter.admin_url)
+    live(watched.page)
+    admin = int(retter.admin_url.rpartition(":")[2])
+    for mode in ("open", "closed", "auto"):
+        fields = {"Content-Type": "application/x-www-form-urlencoded"}
+        assert fetch(admin, "POST", "/api/circuit", fields, f"mode={mode}".encode()).status == 200
+    eventually(lambda: "OPEN" in watched.page.evaluate(STATES), "it is drawn")
+
+    def told() -> bool:
+        return "OPEN" in fetch(admin, "GET", "/api/history?span=hour").json["state"]
+
+    eventually(told, "its second is over")
     watched = look(retter.admin_url)
     live(watched.page)
     watched.page.locator("#span").select_option("hour")
-    eventually(lambda: "OPEN" in watched.page.evaluate(STATES), "the trip is drawn")
+    eventually(lambda: "OPEN" in watched.page.evaluate(STATES), "it is drawn")
     assert "NaN" not in watched.page.evaluate("document.getElementById('plot').innerHTML")
     watched.page.mouse.move(1000, 500)
     watched.page.locator("#plot").hover()

@@ -69,10 +69,15 @@ const MODE_WORDS = {open: "holds the circuit open", closed: "holds the circuit c
 let samples = [];      // {at, fresh, stored, refused, failed, gave_up, p99, state}, of the last five minutes
 let older = [];        // the same, of the chosen span, if that is longer
 let olderAt = 0;
+let present = "CLOSED", worst = "CLOSED";    // the circuit's state, and the worst one since the last sample
+const enters = (state) => { if (HEIGHTS[state] > HEIGHTS[worst]) worst = state; };
 function remember(s) {
   const at = Date.now() / 1000, last = samples.at(-1);
+  present = s.state;
+  enters(present);
   if (last && at - last.at < 0.5) return;    // asked for at once, after a change of state
-  samples.push({at, ...s.second, p99: s.latency_ms.p99, state: s.state});
+  samples.push({at, ...s.second, p99: s.latency_ms.p99, state: worst});
+  worst = present;
   while (samples.length && samples[0].at < at - SPANS.recent.length - 2) samples.shift();
   const {again} = SPANS[span];
   if (again && at - olderAt > again) recall().catch(() => { /* the next second tries again */ });
@@ -188,8 +193,7 @@ function drawBand() {
   // Each state has a height of its own as well, for who sees no colours.
   $("band").replaceChildren(...spans.map(({state, from, to}) =>
     svg("rect", {x: from, width: Math.max(0.3, to - from), y: 10 - HEIGHTS[state], height: HEIGHTS[state], "data-state": state})));
-  const now = shown().at(-1);
-  $("band").setAttribute("aria-label", `The circuit's state over time; now ${now.state}`);
+  $("band").setAttribute("aria-label", `The circuit's state over time; now ${present}`);
 }
 const HEIGHTS = {CLOSED: 2.5, LIMITING: 5, "HALF-OPEN": 7.5, OPEN: 10};
 function drawSpark() {
@@ -474,7 +478,10 @@ function take(block) {
     else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
   }
   if (name === "state" && data.length) draw(JSON.parse(data.join("\n")));
-  if (name === "transition") call("api/state").then(draw, () => { /* the next second tells */ });
+  if (name === "transition") {
+    enters(JSON.parse(data.join("\n")).to);    // it may be over before the next state is told
+    call("api/state").then(draw, () => { /* the next second tells */ });
+  }
 }
 
 let hurry = () => {};
