@@ -13,6 +13,7 @@ import hashlib
 import json
 import ssl
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
@@ -55,7 +56,7 @@ class Application:
         self.sent = 0  # octets of downloads that the kernel or our buffer has taken
         self.received = 0  # octets of uploads
         self.connections = 0  # open now
-        self.waiting = 0  # conversations at a gate
+        self.waiting: Counter[str] = Counter()  # conversations at a gate
         self.unheard = 0  # event streams whose other side has left
         self.counts: dict[str, int] = {}
 
@@ -63,11 +64,11 @@ class Application:
         return self.gates.setdefault(name, asyncio.Event())
 
     async def wait_at(self, name: str) -> None:
-        self.waiting += 1
+        self.waiting[name] += 1
         try:
             await self.gate(name).wait()
         finally:
-            self.waiting -= 1
+            self.waiting[name] -= 1
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

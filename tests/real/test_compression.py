@@ -13,6 +13,7 @@ import pytest
 from retter.compression.compressors import available
 from tests.real.browser import Watched, chromium
 from tests.real.conftest import StartRetter
+from tests.real.gate import Gate
 from tests.real.processes import DEADLINE_S, ApplicationProgram, RetterProgram, eventually
 from tests.real.test_dashboard import Shop
 from tests.real.wire import Answer, connect, fetch, read_until
@@ -192,12 +193,11 @@ def test_what_is_written_reaches_the_client(
     application: ApplicationProgram, long_proxy: RetterProgram, size: int
 ) -> None:
     """The application stops in the middle, however large the piece was; and goes on."""
-    gates = (f"middle-{size}-{long_proxy.port}-{number}" for number in count())
 
     def ask() -> bool:
-        gate = next(gates)
+        gate = Gate(application, "middle")
         client = connect(long_proxy.port)
-        target = f"/download?bytes={size}&type=text/plain&framing=close&gate={gate}"
+        target = f"/download?bytes={size}&type=text/plain&framing=close&gate={gate.name}"
         client.sendall(
             f"GET {target} HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n"
             "Connection: close\r\n\r\n".encode()
@@ -208,7 +208,7 @@ def test_what_is_written_reaches_the_client(
             piece = client.recv(65536)  # in vain if something is held back
             assert piece
             body += piece
-        assert fetch(application.port, "POST", f"/open/{gate}").status == 200
+        gate.open()
         while piece := client.recv(65536):
             body += piece
         assert len(decoded_so_far(body, coded)) == size

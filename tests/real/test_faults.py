@@ -20,6 +20,7 @@ from typing import Any, cast
 import pytest
 
 from retter.proxy.ticker import LATE_S, TICK_S
+from tests.real.gate import Gate
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import DEADLINE_S, ApplicationProgram, eventually, free_port
 
@@ -606,18 +607,18 @@ def test_clients_leave_at_every_stage(
         async with proxy_for(application.upstream, circuit="observe") as proxy:
             port = port_of(proxy)
             for stage in STAGES:
-                gate = f"leave-{port}-{leave.__name__}-{stage.__name__}"
+                gates = [Gate(application, stage.__name__).name for _ in range(3)]
                 writers = []
-                for copy in range(3):
+                for gate in gates:
                     streams = await asyncio.open_connection("127.0.0.1", port, limit=1 << 21)
-                    await stage(streams, f"{gate}-{copy}".encode())
+                    await stage(streams, gate.encode())
                     writers.append(streams[1])
                 await asyncio.sleep(random.choice((0, 0.001, 0.01)))
                 for writer in writers:
                     leave(writer)
                 # The application works on what it was asked for, and its place stays taken.
-                for copy in range(3):
-                    await ask(application.port, f"/open/{gate}-{copy}", "POST")
+                for gate in gates:
+                    await ask(application.port, f"/open/{gate}", "POST")
                 await eventually_async(
                     lambda: (
                         not (
@@ -642,7 +643,7 @@ def test_clients_leave_while_they_wait_for_a_place_or_a_connection(
             application.upstream, max_in_flight=1, limit_start=1, queue_wait_s=20.0
         ) as proxy:
             port = port_of(proxy)
-            gate = f"queue-{port}"
+            gate = Gate(application, "queue").name
             busy = asyncio.ensure_future(ask(port, f"/wait?gate={gate}"))
             await eventually_async(lambda: proxy.stats()["exchanges"] == 1, "the place is taken")
             writers = []

@@ -13,6 +13,7 @@ import pytest
 
 from retter.process.signals import SAME_SIGNAL_S
 from tests.real.conftest import StartRetter
+from tests.real.gate import Gate
 from tests.real.processes import (
     DEADLINE_S,
     ROOT,
@@ -40,15 +41,14 @@ class Download:
     """A download that has arrived by half; the rest is behind a gate of the application."""
 
     def __init__(self, application: ApplicationProgram, port: int) -> None:
-        self._application = application
-        self._gate = f"life-{port}"
+        self._gate = Gate(application, "life")
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
-        self._connection.request("GET", f"/download?bytes={2 * HALF}&gate={self._gate}")
+        self._connection.request("GET", f"/download?bytes={2 * HALF}&gate={self._gate.name}")
         self._response = self._connection.getresponse()
         assert len(self._response.read(HALF)) == HALF
 
     def finish(self) -> bytes:
-        fetch(self._application.port, "POST", f"/open/{self._gate}")
+        self._gate.open()
         rest = self._response.read()
         self._connection.close()
         return rest

@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 import retter
 from retter.process.loop_errors import LoopFaults
 from tests.real.conftest import StartRetter
+from tests.real.gate import Gate
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
 from tests.real.processes import ApplicationProgram, eventually
 from tests.real.wire import Client, connect, fetch, read_until
@@ -117,19 +118,16 @@ def test_requests_take_all_descriptors_and_give_them_back(
     """Each needs two: what does not fit is turned away, what is under way is finished."""
     upstream = ("--upstream", application.upstream, "--loop", loop_name, *OBSERVE)
     proxy = start_retter(*upstream, descriptors=DESCRIPTORS)
-    port, gate = proxy.port, f"descriptors-{proxy.port}"
-    request = f"POST /wait?gate={gate} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    port, gate = proxy.port, Gate(application, "descriptors")
+    request = f"POST /wait?gate={gate.name} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
     crowd = []
     for _ in range(DESCRIPTORS):
         crowd.append(connect(port))
         with contextlib.suppress(OSError):  # turned away
             crowd[-1].sendall(request.encode())
-    eventually(
-        lambda: fetch(application.port, "GET", "/figures").json["waiting"] > 60,
-        "many are under way",
-    )
+    eventually(lambda: gate.waiting() > 60, "many are under way")
     assert len(os.listdir(f"/proc/{proxy.pid}/fd")) <= DESCRIPTORS
-    fetch(application.port, "POST", f"/open/{gate}")
+    gate.open()
     answered = 0
     for sock in crowd:
         with contextlib.suppress(ConnectionResetError):
@@ -146,20 +144,18 @@ def test_not_one_descriptor_is_left(
     proxy = start_retter("--upstream", application.upstream, "--loop", loop_name, *OBSERVE)
     port = proxy.port
     inside = Client(port)
-    gate = f"left-{port}"
+    gate = Gate(application, "left")
     with connect(port) as waits:
         waits.sendall(
-            f"POST /wait?gate={gate} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
+            f"POST /wait?gate={gate.name} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n".encode()
         )
-        eventually(
-            lambda: fetch(application.port, "GET", "/figures").json["waiting"], "it is under way"
-        )
+        eventually(gate.waiting, "it is under way")
         assert inside("POST", "/page", None, b"").status == 200
         limits = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
         taken = max(int(name) for name in os.listdir(f"/proc/{proxy.pid}/fd"))
         resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (taken + 1, limits[1]))
         outside = arrive(port, 20)
-        fetch(application.port, "POST", f"/open/{gate}")
+        gate.open()
         assert waits.recv(65536).startswith(b"HTTP/1.1 200 ")
         resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, limits)
     for sock in outside:

@@ -3,11 +3,13 @@
 import http.client
 import threading
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.real.conftest import StartRetter
+from tests.real.gate import Gate
 from tests.real.processes import ApplicationProgram, RetterProgram, eventually
 from tests.real.wire import connect, fetch, read_until
 
@@ -38,22 +40,18 @@ def proxy(
     return start_retter("--upstream", application.upstream, "--loop", request.param)
 
 
-def open_gate(application: ApplicationProgram, name: str) -> None:
-    assert fetch(application.port, "POST", f"/open/{name}").status == 200
-
-
 # -- server-sent events ---------------------------------------------------------------------------
 
 
 def test_events_arrive_one_by_one(application: ApplicationProgram, proxy: RetterProgram) -> None:
     """Each event is sent only after the one before has arrived, so none can be held back."""
-    name = f"sse-{proxy.port}"
+    gate = Gate(application, "sse")
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
-    connection.request("GET", f"/events?name={name}&count=20")
+    connection.request("GET", f"/events?name={gate.name}&count=20")
     response = connection.getresponse()  # the head arrives before the first event
     assert response.getheader("content-type") == "text/event-stream"
     for number in range(20):
-        open_gate(application, f"{name}-{number}")
+        gate.open_event(number)
         assert response.readline() == b"id: %d\n" % number
         assert response.readline() == b"data: %s\n" % (b"x" * (number * 1000))
         assert response.readline() == b"\n"
@@ -64,23 +62,21 @@ def test_events_arrive_one_by_one(application: ApplicationProgram, proxy: Retter
 def test_events_end_for_the_application_when_the_reader_leaves(
     application: ApplicationProgram, proxy: RetterProgram
 ) -> None:
-    name = f"left-{proxy.port}"
+    gate, numbers = Gate(application, "left"), count()
 
-    gates = (f"{name}-{number}" for number in range(999))
-
-    def figure(name: str) -> int:
-        number: int = fetch(application.port, "GET", "/figures").json[name]
+    def unheard() -> int:
+        number: int = fetch(application.port, "GET", "/figures").json["unheard"]
         return number
 
     def ended() -> bool:
-        open_gate(application, next(gates))  # it notices by writing
-        return figure("unheard") > before
+        gate.open_event(next(numbers))  # it notices by writing
+        return unheard() > before
 
-    before = figure("unheard")
+    before = unheard()
     with connect(proxy.port) as sock:
-        sock.sendall(f"GET /events?name={name}&count=999 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        sock.sendall(f"GET /events?name={gate.name}&count=999 HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         read_until(sock, b"\r\n\r\n")
-        eventually(lambda: figure("waiting") == 1, "the stream goes on")
+        eventually(lambda: gate.waiting(0), "the stream goes on")
     eventually(ended, "the stream ends at the application, too")
 
 
@@ -176,8 +172,7 @@ def test_large_download_by_a_slow_reader_waits_for_it(
 def test_large_upload_to_a_slow_application_waits_for_it(
     application: ApplicationProgram, grows_little: RetterProgram
 ) -> None:
-    handed_over, gate = [0], f"upload-{grows_little.port}"
-
+    handed_over, gate = [0], Gate(application, "upload")
     size = SLOW_BYTES // len(PIECE) * len(PIECE)
 
     def pieces() -> Iterator[bytes]:
@@ -189,7 +184,7 @@ def test_large_upload_to_a_slow_application_waits_for_it(
 
     def upload() -> None:
         length = {"Content-Length": str(size)}
-        answer = fetch(grows_little.port, "POST", f"/upload?gate={gate}", length, pieces())
+        answer = fetch(grows_little.port, "POST", f"/upload?gate={gate.name}", length, pieces())
         lengths.append(answer.json["length"])
 
     thread = threading.Thread(target=upload)
@@ -197,6 +192,6 @@ def test_large_upload_to_a_slow_application_waits_for_it(
     try:
         assert stands_still(lambda: handed_over[0]) < BUFFERED_BYTES_MAX
     finally:
-        open_gate(application, gate)
+        gate.open()
         thread.join()
     assert lengths == [size]

@@ -23,6 +23,7 @@ import trustme
 
 import retter
 from tests.real.conftest import StartRetter
+from tests.real.gate import Gate
 from tests.real.inside import eventually_async, in_time, run
 from tests.real.processes import (
     DEADLINE_S,
@@ -445,15 +446,13 @@ def test_websockets_over_tls(
 def test_draining_over_tls(
     application: ApplicationProgram, proxy: RetterProgram, authority: Authority
 ) -> None:
-    gate = f"drain-{proxy.port}"
+    gate = Gate(application, "drain")
     busy = SecureClient(authority, proxy.port)
-    busy.connection.request("GET", f"/wait?gate={gate}")
-    eventually(
-        lambda: fetch(application.port, "GET", "/figures").json["waiting"], "it is on its way"
-    )
+    busy.connection.request("GET", f"/wait?gate={gate.name}")
+    eventually(gate.waiting, "it is on its way")
     proxy.signal(15)
     proxy.wait_for_line(lambda line: "draining" in line)
-    fetch(application.port, "POST", f"/open/{gate}")
+    gate.open()
     response = busy.connection.getresponse()
     assert (response.read(), response.getheader("connection")) == (b"done", "close")
     assert proxy.wait() == 0
