@@ -92,6 +92,26 @@ def count(minimum: int = 0, maximum: int = 1_000_000_000) -> Kind:
     return Kind("N", parse, accept, str)
 
 
+def processes(maximum: int) -> Kind:
+    """A number of processes. `auto` becomes 0."""
+
+    def accept(value: object) -> int:
+        if value == "auto":
+            return 0
+        if not _is_int(value) or not 0 <= value <= maximum:
+            raise ValueError(
+                f"{shown(value)} is neither auto nor a whole number from 1 to {maximum}"
+            )
+        return value
+
+    def parse(text: str) -> int:
+        cleaned = text.strip().lower()
+        digits = cleaned.isascii() and cleaned.isdigit() and len(cleaned) <= 18
+        return accept(int(cleaned) or text if digits else cleaned)
+
+    return Kind("N|auto", parse, accept, lambda value: str(value or "auto"))
+
+
 def share() -> Kind:
     """A float above 0 and at most 1."""
 

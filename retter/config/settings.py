@@ -37,6 +37,9 @@ class ConfigError(ValueError):
     """A setting is wrong. The message is one line that says which, why, and where it came from."""
 
 
+# More processes than the largest machines that one application is run behind have cores for.
+WORKERS_MAX: Final = 64
+
 ADMIN_DEFAULT: Final = "127.0.0.1:9090"
 
 
@@ -139,6 +142,15 @@ class Settings:
         kinds.word("auto", "uvloop", "asyncio"),
         "auto uses uvloop if it is installed. Use asyncio to rule out uvloop.",
         name="loop",
+    )
+
+    workers: int = _setting(
+        1,
+        LISTENING,
+        kinds.processes(WORKERS_MAX),
+        "Processes that serve, for machines with several cores; auto starts one for each CPU that "
+        "RETTER may use. With more than one they share what is stored, which takes the package "
+        "lmdb.",
     )
 
     # TLS

@@ -80,7 +80,7 @@ def _line(setting: Setting) -> str:
 def plain_default(setting: Setting) -> bool | float | str | list[str]:
     """Return the default as a file may hold it: TOML and JSON know no durations and no sizes."""
     value = setting.default
-    if setting.kind.metavar in ("", "N", "SHARE"):
+    if setting.kind.metavar in ("", "N", "N|auto", "SHARE"):
         return cast("bool | float", value)
     text = setting.kind.show(value)
     if setting.kind.many and value != ():
@@ -135,6 +135,7 @@ def _type(kind: kinds.Kind) -> dict[str, Any]:
 _SIMPLE: Final[dict[str, dict[str, Any]]] = {
     "": {"type": "boolean"},
     "N": {"type": "integer", "minimum": 0},
+    "N|auto": {"type": ["integer", "string"], "minimum": 1, "pattern": r"^\s*([0-9]+|auto)\s*$"},
     "TIME": {
         "type": ["string", "number"],
         "minimum": 0,

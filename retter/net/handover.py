@@ -76,6 +76,14 @@ class Inheritance:
             for listener in self._listeners:
                 listener.set_inheritable(False)
 
+    @classmethod
+    def of_supervisor(cls, listeners: Sequence[socket.socket]) -> "Inheritance":
+        """Return what a worker has: these sockets, which its supervisor keeps."""
+        found = cls()
+        found._listeners = list(listeners)
+        found._kept = {str(one.getsockname()) for one in listeners}
+        return found
+
     def _take_state(self, state_fd: int, memory_fd: int) -> None:
         if state_fd >= 0:  # else it is of an earlier version
             self.state = socket.socket(fileno=state_fd)

@@ -5,6 +5,7 @@ import contextlib
 import os
 import socket
 import stat
+from dataclasses import replace
 
 from retter.config.units import ListenAddress
 
@@ -34,20 +35,24 @@ def _errno_name(error: OSError) -> str:
     return errno.errorcode.get(error.errno or 0, "")
 
 
-def _tcp_socket(address: ListenAddress) -> socket.socket:
+def _tcp_socket(address: ListenAddress, *, shared: bool = False) -> socket.socket:
     if address.host:
         # As bytes: for a str, Python would load tables for international domain names (0.2 MB).
         host = address.host.encode() if address.host.isascii() else address.host
         family, _, _, _, where = socket.getaddrinfo(
             host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        return socket.create_server(where[:2], family=family, backlog=BACKLOG, reuse_port=shared)
     if socket.has_dualstack_ipv6():  # one socket for IPv4 and IPv6, so that port 0 is one port
         with contextlib.suppress(OSError):
             return socket.create_server(
-                ("", address.port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+                ("", address.port),
+                family=socket.AF_INET6,
+                backlog=BACKLOG,
+                reuse_port=shared,
+                dualstack_ipv6=True,
             )
-    return socket.create_server(("", address.port), backlog=BACKLOG)
+    return socket.create_server(("", address.port), backlog=BACKLOG, reuse_port=shared)
 
 
 def _unix_socket(address: ListenAddress) -> socket.socket:
@@ -92,10 +97,51 @@ def listen_privately_on(address: ListenAddress) -> socket.socket:
     return _listen_on(address, 0o177)
 
 
-def _listen_on(address: ListenAddress, umask: int) -> socket.socket:
+def listen_together_on(address: ListenAddress, count: int) -> list[socket.socket]:
+    """Return so many sockets that listen on one address; the kernel spreads clients over them.
+
+    The kernel lets any program of this user share the port from then on. So first it is made sure
+    that nobody listens there: a second RETTER would silently take a part of the clients.
+
+    Raises:
+        ListenError: The address cannot be listened on.
+    """
+    alone = listen_on(address)
+    if address.kind == "unix":
+        return [alone]  # a path has only one
+    port = alone.getsockname()[1]
+    alone.close()
+    return listen_beside(replace(address, port=port), count)
+
+
+def listen_beside(address: ListenAddress, count: int) -> list[socket.socket]:
+    """Return so many sockets more for an address where such sockets may listen already.
+
+    Raises:
+        ListenError: The address cannot be listened on.
+    """
+    with contextlib.ExitStack() as opened:
+        sockets = [
+            opened.enter_context(_listen_on(address, 0o111, shared=True)) for _ in range(count)
+        ]
+        opened.pop_all()
+    return sockets
+
+
+def is_shared(listener: socket.socket) -> bool:
+    """Return whether others may listen on the same address (SO_REUSEPORT)."""
+    return listener.family != socket.AF_UNIX and bool(
+        listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+    )
+
+
+def _listen_on(address: ListenAddress, umask: int, *, shared: bool = False) -> socket.socket:
     before = os.umask(umask)  # before the path exists, so that it never has another mode
     try:
-        listener = _unix_socket(address) if address.kind == "unix" else _tcp_socket(address)
+        if address.kind == "unix":
+            listener = _unix_socket(address)
+        else:
+            listener = _tcp_socket(address, shared=shared)
     except OSError as error:
         raise ListenError(_reason(error, address)) from error
     finally:

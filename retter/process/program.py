@@ -1,27 +1,21 @@
-"""The whole program: one process that serves until a signal ends it."""
+"""The whole program: one process that serves until a signal ends it, or a supervisor of several."""
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from retter._version import VERSION
 from retter.config.settings import Settings
 from retter.net import systemd
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
-from retter.process import memory
 from retter.process.descriptors import fit_descriptors
-from retter.process.disk_log import DiskLog
-from retter.process.hint_log import HintLog
-from retter.process.loop_errors import LoopFaults, end_out_of_memory
-from retter.process.minute_summary import Digest
+from retter.process.loop_errors import end_out_of_memory
 from retter.process.running import RunningProxy, running
+from retter.process.serving import log_each_second, log_situations, run_on_loop, settle
 from retter.process.signals import Reread, Signals
-from retter.process.situation_log import SituationLog
 from retter.process.transition_log import TransitionLog
-from retter.process.upstream_watch import Absence, AddressProbe
-from retter.process.withdrawal_log import WithdrawalLog
+from retter.process.upstream_watch import AddressProbe
 from retter.telemetry.build import is_compiled
 from retter.telemetry.line_writer import CLOSE_S
 from retter.telemetry.log import flush as flush_log
@@ -40,11 +34,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
     async with running(
         settings, transitions.on_transition, by_itself=True, inheritance=inheritance
     ) as proxy:
-        faults = LoopFaults(proxy._services, proxy._proxy.ticker)
-        loop.set_exception_handler(faults)
-        memory.collect_less_often()
-        memory.give_back_freed_memory()
-        memory.keep_freed_memory()
+        faults = settle(proxy, loop)
         signals = Signals(proxy, reread)
         if rest := inheritance.close_rest():
             log.warning("unused-sockets", listen=rest, advice="no --listen address matches them")
@@ -54,13 +44,9 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         watch = proxy.watch()
         if os.environ.get("NOTIFY_SOCKET"):
             _report_to_systemd(proxy, watch)
-        proxy.on_second(faults.on_second)
-        situations = SituationLog(watch)
-        transitions.sentences = situations.sentences
-        proxy.on_second(transitions.on_second)
-        proxy.on_second(situations.on_second)
+        log_situations(proxy, transitions, faults)
         probe = AddressProbe(proxy._services)
-        _log_each_second(proxy, probe)
+        log_each_second(proxy, probe)
         await signals.wait_for_stop()
         probe.cancel()
         if signals.pid_after:
@@ -91,20 +77,6 @@ def _log_serving(proxy: RunningProxy, upstream: str) -> None:
     )
 
 
-def _log_each_second(proxy: RunningProxy, probe: AddressProbe) -> None:
-    """Call once a second those that log what has happened since."""
-    services = proxy._services
-    for reporter in (
-        Digest(services),
-        Absence(services, probe.again),
-        WithdrawalLog(services),
-        DiskLog(services),
-        HintLog(services),
-    ):
-        proxy.on_second(reporter.on_second)
-    proxy.on_second(lambda _: flush_log())
-
-
 def _report_to_systemd(proxy: RunningProxy, watch: "Watch") -> None:
     """Tell systemd once a second that the process is alive, and the situation if changed."""
     watchdog = systemd.watchdog_wanted()
@@ -122,21 +94,6 @@ def _report_to_systemd(proxy: RunningProxy, watch: "Watch") -> None:
     proxy.on_second(on_second)
 
 
-def run_on_loop(main: Coroutine[Any, Any, int], event_loop: str) -> int:
-    """Run on uvloop. Use asyncio's own loop if `event_loop` says so or uvloop is not installed."""
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    if event_loop != "asyncio":
-        try:
-            import uvloop
-        except ImportError:
-            if event_loop == "uvloop":
-                raise
-        else:
-            factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main)
-
-
 def run(settings: Settings, reread: Reread | None = None) -> int:
     """Serve until a signal ends it.
 
@@ -147,8 +104,13 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
         The exit code: 0 after draining, 1 if an address cannot be listened on.
     """
     settings = fit_descriptors(settings)
+    reread = reread or (lambda: settings)
     try:
-        return run_on_loop(_serve(settings, reread or (lambda: settings)), settings.event_loop)
+        if settings.workers != 1:
+            from retter.process.supervisor import supervise
+
+            return supervise(settings, reread)
+        return run_on_loop(_serve(settings, reread), settings.event_loop)
     except ListenError as error:
         log.error("cannot-start", error=str(error))
         return 1

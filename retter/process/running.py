@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from retter.breaker import Mode, Transition
 from retter.config.reload import Reload, reloaded
-from retter.config.settings import ADMIN_DEFAULT, Settings
+from retter.config.settings import ADMIN_DEFAULT, ConfigError, Settings
 from retter.config.units import ListenAddress, parse_listen
 from retter.net.handover import Inheritance, Successor
 from retter.net.sockets import (
@@ -34,6 +34,7 @@ from retter.telemetry.log import get_logger
 if TYPE_CHECKING:
     from retter.admin.listener import Admin
     from retter.admin.watch import Watch
+    from retter.base.worker_place import WorkerPlace
     from retter.net.certificates import Certificates
     from retter.proxy.handover import Giver, Taker
     from retter.proxy.secrets import Secrets
@@ -390,6 +391,7 @@ async def running(
     *,
     by_itself: bool = False,
     inheritance: Inheritance | None = None,
+    place: "WorkerPlace | None" = None,
 ) -> AsyncGenerator[RunningProxy, None]:
     """Run RETTER on the present event loop until the block is left.
 
@@ -400,17 +402,20 @@ async def running(
         on_transition: Called on the loop for every change of the circuit's state; it must be quick.
         by_itself: RETTER is the whole program, so `admin="auto"` means a listener.
         inheritance: Sockets that this process received at its start.
+        place: Of this process among several workers.
 
     Raises:
         ListenError: An address cannot be listened on.
         ConfigError: A setting is wrong.
     """
+    if settings.workers != 1:
+        raise ConfigError("workers: RETTER inside another program is one process")
     loop = asyncio.get_running_loop()
     lock_fd = inheritance.store_fd if inheritance is not None else -1
     disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself)
     link, secrets = _link_to_predecessor(inheritance)
     try:
-        proxy = Proxy(settings, loop, on_transition, disk=disk, secrets=secrets)
+        proxy = Proxy(settings, loop, on_transition, disk=disk, secrets=secrets, place=place)
     except BaseException:
         if disk is not None:
             disk.close()

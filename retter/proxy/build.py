@@ -42,6 +42,7 @@ from retter.store.sessions import SessionsSeen
 from retter.store.store import ResponseStore, StoreRules
 
 if TYPE_CHECKING:
+    from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf
     from retter.telemetry.access_log import AccessLog
 
@@ -65,12 +66,14 @@ def build_services(
     clock: Callable[[], float],
     disk: "DiskShelf | None" = None,
     secrets: Secrets | None = None,
+    place: "WorkerPlace | None" = None,
 ) -> Services:
     """Make all shared parts of a process.
 
     Args:
         disk: The disk store behind the store in memory.
         secrets: The secrets of the process that this one takes over from.
+        place: The place of this process among several workers.
 
     Raises:
         ConfigError: A file cannot be read or written.
@@ -148,6 +151,7 @@ def build_services(
         decoding=Decoding(store, worker),
         secrets=secrets,
         disk=disk,
+        place=place,
     )
     if disk is not None:
         attach(store, disk, rules, settings.store_policy, now)

@@ -23,6 +23,7 @@ from retter.store.policy import StorePolicy
 from retter.telemetry.line_writer import CLOSE_S
 
 if TYPE_CHECKING:
+    from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf
 
 DRAIN_IDLE_S = 1.0  # no request for so long: none is on its way
@@ -37,6 +38,7 @@ class Proxy:
         clock: Seconds for the access log: the same as the loop's, but finer.
         disk: What is to be behind the store; it is closed with the proxy.
         secrets: Of the process that this one takes over from.
+        place: Of this process among several workers.
 
     Attributes:
         services: What connections and exchanges share.
@@ -52,11 +54,12 @@ class Proxy:
         clock: Callable[[], float] = time.monotonic,
         disk: "DiskShelf | None" = None,
         secrets: Secrets | None = None,
+        place: "WorkerPlace | None" = None,
     ) -> None:
         self._clock = clock
         self.on_transition = [on_transition] if on_transition is not None else []
         self.services = build.build_services(
-            settings, loop, self._tell, pool_class, clock, disk, secrets
+            settings, loop, self._tell, pool_class, clock, disk, secrets, place
         )
         self.ticker = Ticker(self.services)
 

@@ -33,6 +33,7 @@ from retter.store.store import ResponseStore
 
 # What is only there if the settings ask for it is imported where it is made: it takes memory.
 if TYPE_CHECKING:
+    from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf  # with lmdb, which may not be installed
     from retter.proxy.learnt import LearntKeeper
     from retter.telemetry.access_log import AccessLog
@@ -92,6 +93,7 @@ class Services:
     secrets: Secrets
     disk: "DiskShelf | None" = None  # behind the store
     learnt: "LearntKeeper | None" = None  # what outlives the process beside the store
+    place: "WorkerPlace | None" = None  # among several workers; None: this is the only process
     handed_over: bool = False  # another process has taken the listening sockets over
     # When an operator's order ends, monotonic seconds; None: no order is in force.
     forced_until: float | None = None

@@ -43,6 +43,7 @@ def configure(format: str = "auto", level: str = "info", stream: TextIO | None =
     colors = terminal and not os.environ.get("NO_COLOR")  # https://no-color.org
     structlog.configure(
         processors=[
+            *([] if _worker is None else [_with_worker]),
             structlog.processors.add_log_level,
             *(_console(colors) if console else _json()),
         ],
@@ -67,6 +68,18 @@ def flush(wait_s: float = 0.0) -> None:
 def lines_dropped() -> int:
     """Return how many lines were dropped."""
     return _lines.dropped if _lines is not None else 0
+
+
+def forked(worker: int) -> None:
+    """This process was just forked: from now on each record names the worker."""
+    global _worker
+    _worker = worker
+    structlog.configure(processors=[_with_worker, *structlog.get_config()["processors"]])
+
+
+def _with_worker(_logger: object, _method: str, record: EventDict) -> EventDict:
+    record.setdefault("worker", _worker)
+    return record
 
 
 def _console(colors: bool) -> list[Processor]:
@@ -136,6 +149,7 @@ class _Lines:
 
 
 _lines: _Lines | None = None
+_worker: int | None = None  # of this process; None if it is the only one
 _format = "console"
 
 

@@ -361,6 +361,7 @@ OTHER_VALUES: dict[str, str] = {
     "upstream": ":8080",
     "config": "",
     "loop": "asyncio",
+    "workers": "2",
     "admin": "off",
     "admin_token": "0123456789abcdef",
     "ignore_query": "true",
@@ -737,3 +738,14 @@ def test_codings_that_are_none(text: str, message: str) -> None:
 def test_media_types_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a media type"):
         load({"compress_types": [text]}, {})
+
+
+def test_workers_are_a_number_or_one_for_each_cpu() -> None:
+    def found(text: str) -> int:
+        return load({"workers": [text]}, {}).settings.workers
+
+    assert [found(text) for text in ("1", " 64 ", "Auto")] == [1, 64, 0]
+    for text in ("0", "65", "-1", "many", ""):
+        with pytest.raises(ConfigError, match="from 1 to 64"):
+            found(text)
+    assert Settings(upstream=":1", workers=0).workers == 0, "auto, from Python"

@@ -65,6 +65,8 @@ def test_the_schema_takes_the_whole_file() -> None:
         ("circuit", "half"),
         ("headers", "maybe"),
         ("pool_size", -1),
+        ("workers", 0.5),
+        ("workers", "many"),
         ("access_log_sample", 2),
         ("ignore_params", [1]),
         ("dran", "1s"),

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from retter.config.settings import ConfigError, Settings
-from retter.process.program import run, run_on_loop
+from retter.process.program import run
+from retter.process.serving import run_on_loop
 from tests.support.harness import body_of, get, reply, status_of
 
 

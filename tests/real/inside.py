@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import retter
-from retter.process.program import run_on_loop
+from retter.process.serving import run_on_loop
 from tests.real.processes import DEADLINE_S, POLL_S
 
 Result = TypeVar("Result")

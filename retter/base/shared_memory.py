@@ -1,0 +1,85 @@
+"""The layout of the memory that all workers of one RETTER share.
+
+Each part has one piece for each place (worker_place.py), which only its owner writes. Numbers of 8
+octets at multiples of 8 are written and read whole, because a cast `memoryview` copies them in one
+step.
+
+    beats      when each worker last showed that it is alive, monotonic seconds
+    judgement  the state of the breaker
+    news       a ring for each worker with what it has removed from the store
+    figures    what each worker has counted
+
+Pure: the memory comes from the caller.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+# A cache line, so that two workers never write to the same one.
+LINE_BYTES: Final = 64
+
+# One page for each place: far more than the numbers of a circuit take.
+JUDGEMENT_BYTES: Final = 4096
+
+# Some hundred removals. A worker reads the rings of the others at least twenty times a second, and
+# one that is too late drops everything that it has in memory.
+NEWS_BYTES: Final = 64 * 1024
+
+# The figures of a worker with many routes, as JSON: 40 KB.
+FIGURES_BYTES: Final = 128 * 1024
+
+PLACE_BYTES: Final = LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
+
+
+def places_of(workers: int) -> int:
+    """Return the number of places: two generations of workers."""
+    return 2 * workers
+
+
+def bytes_for(workers: int) -> int:
+    """Return the size of the memory for so many workers."""
+    return places_of(workers) * PLACE_BYTES
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedMemory:
+    """The parts of the memory.
+
+    Attributes:
+        beats: One number for each place; others lie between them (LINE_BYTES).
+        judgement: JUDGEMENT_BYTES for each place.
+        news: NEWS_BYTES for each place.
+        figures: FIGURES_BYTES for each place.
+    """
+
+    workers: int
+    beats: "memoryview[float]"
+    judgement: memoryview
+    news: tuple[memoryview, ...]
+    figures: tuple[memoryview, ...]
+
+    def beat(self, place: int, now: float) -> None:
+        """Note that the worker at a place is alive."""
+        self.beats[place * LINE_BYTES // 8] = now
+
+    def last_beat(self, place: int) -> float:
+        """Return when the worker at a place was last alive."""
+        return self.beats[place * LINE_BYTES // 8]
+
+
+def divided(memory: memoryview, workers: int) -> SharedMemory:
+    """Return the parts of a memory of `bytes_for(workers)` octets."""
+    places, at = places_of(workers), 0
+
+    def part(size: int) -> memoryview:
+        nonlocal at
+        begin, at = at, at + size
+        return memory[begin:at]
+
+    return SharedMemory(
+        workers,
+        part(places * LINE_BYTES).cast("d"),
+        part(places * JUDGEMENT_BYTES),
+        tuple([part(NEWS_BYTES) for _ in range(places)]),
+        tuple([part(FIGURES_BYTES) for _ in range(places)]),
+    )

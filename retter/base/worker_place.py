@@ -1,0 +1,31 @@
+"""Which of several workers a process is, and the memory that all of them share.
+
+Workers are the processes of one RETTER (`--workers`). A worker's place is the number of the part of
+the shared memory that it alone writes. While one RETTER takes over from another, both have workers,
+so there are twice as many places as workers: the workers of one generation have the lower half, and
+those of the next one the upper half.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorkerPlace:
+    """The place of a worker.
+
+    Attributes:
+        index: The number of the worker: 0 to `workers` - 1.
+        workers: The number of workers of one generation.
+        place: The number of its part of the shared memory: 0 to 2 * `workers` - 1.
+        judgement: The memory for the shared state of the breaker, for all places.
+    """
+
+    index: int
+    workers: int
+    place: int
+    judgement: memoryview
+
+    @property
+    def leads(self) -> bool:
+        """Whether this worker does what only one of them should do."""
+        return self.index == 0

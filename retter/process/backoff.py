@@ -1,0 +1,27 @@
+"""The delay before a worker is started again. Pure."""
+
+from typing import Final
+
+# A worker that dies once is replaced at once. One that dies again and again would only take the
+# CPU from the others.
+DELAYS_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+# A worker that has lived for so long died of something new: the delays begin again.
+STEADY_S: Final = 60.0
+
+
+class Backoff:
+    """The delays of one worker."""
+
+    __slots__ = ("_deaths",)
+
+    def __init__(self) -> None:
+        self._deaths = 0
+
+    def delay_s(self, lived_s: float) -> float:
+        """Return the delay after a death of a worker that has lived for so long."""
+        if lived_s >= STEADY_S:
+            self._deaths = 0
+        delay_s = DELAYS_S[min(self._deaths, len(DELAYS_S) - 1)]
+        self._deaths += 1
+        return delay_s

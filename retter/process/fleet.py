@@ -1,0 +1,209 @@
+"""The workers as the supervisor sees them: which one to start, to tell, to kill, and when. Pure.
+
+A worker goes through phases:
+
+    waiting --start--> starting --ready--> serving --drain--> draining --exit--> ended
+       ^                  |                   |
+       +-----exit---------+------exit---------+
+
+`Fleet` says what to do (`Step`), and the supervisor does it.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf
+from typing import Final
+
+from retter.process.backoff import Backoff
+
+# A worker that says nothing for so long hangs: no request, and no step of the event loop, takes
+# that time.
+SILENT_S: Final = 10.0
+
+# Time for a worker to begin to serve: half a second, or much more on a machine that swaps.
+START_S: Final = 60.0
+
+# Time for a worker to apply new settings; the next one is told after that in any case.
+RELOAD_S: Final = 10.0
+
+# If no worker could ever serve, so many deaths of one of them end the whole.
+DEATHS_AT_START_MAX: Final = 5
+
+# A worker that drains ends by itself after `drain_s`. This is added for closing its files.
+DRAIN_MARGIN_S: Final = 5.0
+
+
+class Phase(Enum):
+    """What a worker does."""
+
+    WAITING = "waiting"  # to be started
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDED = "ended"
+
+
+class Do(Enum):
+    """What the supervisor has to do."""
+
+    START = "start"
+    RELOAD = "reload"
+    DRAIN = "drain"
+    KILL = "kill"
+    GIVE_UP = "give up"  # end all
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do, to one worker.
+
+    Attributes:
+        why: For the log; "" if there is nothing to say.
+    """
+
+    do: Do
+    index: int
+    why: str = ""
+
+
+@dataclass(slots=True)
+class _Worker:
+    phase: Phase = Phase.WAITING
+    since: float = 0.0  # when the phase began
+    start_at: float = -inf
+    reload_asked: bool = False
+    told_at: float = inf  # when it was told to reload
+    deaths: int = 0  # before it ever served
+    killed: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
+
+
+class Fleet:
+    """The phases of all workers.
+
+    Attributes:
+        stopping: Whether all of them are to end.
+        has_served: Whether all of them have served at the same time.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = [_Worker() for _ in range(workers)]
+        self.stopping = False
+        self.has_served = False
+        self._end_by = inf
+
+    def phase(self, index: int) -> Phase:
+        """Return the phase of a worker."""
+        return self._workers[index].phase
+
+    @property
+    def ended(self) -> bool:
+        """Whether no worker runs any more, and none will be started."""
+        return self.stopping and all(one.phase is Phase.ENDED for one in self._workers)
+
+    @property
+    def serving(self) -> int:
+        """The number of workers that serve."""
+        return sum([one.phase is Phase.SERVING for one in self._workers])
+
+    # -- what has happened
+
+    def started(self, index: int, now: float) -> None:
+        """A process was started for a worker."""
+        self._enter(index, Phase.STARTING, now)
+
+    def ready(self, index: int, now: float) -> None:
+        """A worker has begun to serve."""
+        if self._workers[index].phase is Phase.STARTING:
+            self._enter(index, Phase.SERVING, now)
+            self._workers[index].deaths = 0
+            if self.serving == len(self._workers):
+                self.has_served = True
+
+    def reloaded(self, index: int) -> None:
+        """A worker has applied new settings, or has refused them."""
+        worker = self._workers[index]
+        worker.reload_asked, worker.told_at = False, inf
+
+    def drains(self, index: int, now: float) -> None:
+        """A worker drains, because somebody has asked it to."""
+        if self._workers[index].phase in (Phase.STARTING, Phase.SERVING):
+            self._enter(index, Phase.DRAINING, now)
+
+    def exited(self, index: int, now: float) -> float:
+        """The process of a worker has ended; return when another one is to be started."""
+        worker = self._workers[index]
+        lived_s = now - worker.since if worker.phase is not Phase.STARTING else 0.0
+        worker.deaths += worker.phase is Phase.STARTING
+        asked = worker.phase is Phase.DRAINING
+        self.reloaded(index)
+        if self.stopping:
+            self._enter(index, Phase.ENDED, now)
+            return inf
+        self._enter(index, Phase.WAITING, now)
+        worker.start_at = now + (0.0 if asked else worker.backoff.delay_s(lived_s))
+        return worker.start_at
+
+    def _enter(self, index: int, phase: Phase, now: float) -> None:
+        worker = self._workers[index]
+        worker.phase, worker.since, worker.killed = phase, now, False
+
+    # -- what somebody wants
+
+    def reload(self) -> None:
+        """Have all workers read their settings again, one after the other."""
+        for worker in self._workers:
+            worker.reload_asked = worker.phase in (Phase.STARTING, Phase.SERVING)
+
+    def stop(self, now: float, drain_s: float) -> list[Step]:
+        """End all workers; those that run may drain."""
+        self.stopping = True
+        self._end_by = now + drain_s + DRAIN_MARGIN_S
+        steps: list[Step] = []
+        for index, worker in enumerate(self._workers):
+            if worker.phase is Phase.WAITING:
+                self._enter(index, Phase.ENDED, now)
+            elif worker.phase in (Phase.STARTING, Phase.SERVING):
+                self._enter(index, Phase.DRAINING, now)
+                steps.append(Step(Do.DRAIN, index))
+        return steps
+
+    # -- the clock
+
+    def tick(self, now: float, beats: list[float]) -> list[Step]:
+        """Return what is to be done now.
+
+        Args:
+            beats: When each worker was last alive.
+        """
+        steps: list[Step] = []
+        for index, worker in enumerate(self._workers):
+            if worker.deaths >= DEATHS_AT_START_MAX and not self.has_served:
+                return [Step(Do.GIVE_UP, index, f"it ended {worker.deaths} times while it started")]
+            why = self._why_kill(worker, now, beats[index])
+            if why and not worker.killed:
+                worker.killed = True
+                steps.append(Step(Do.KILL, index, why))
+            elif worker.phase is Phase.WAITING and now >= worker.start_at:
+                steps.append(Step(Do.START, index))
+        return steps + self._next_reload(now)
+
+    def _why_kill(self, worker: _Worker, now: float, beat: float) -> str:
+        if worker.phase is Phase.STARTING and now - worker.since >= START_S:
+            return f"it did not serve within {START_S:g} s"
+        if worker.phase is Phase.SERVING and now - max(beat, worker.since) >= SILENT_S:
+            return f"it has been silent for {SILENT_S:g} s"
+        if worker.phase is Phase.DRAINING and now >= self._end_by:
+            return "it did not end in time"
+        return ""
+
+    def _next_reload(self, now: float) -> list[Step]:
+        if any(worker.told_at + RELOAD_S > now for worker in self._workers if worker.told_at < inf):
+            return []
+        for index, worker in enumerate(self._workers):
+            if worker.told_at < inf:
+                self.reloaded(index)  # it takes too long; the next one may go on
+            elif worker.reload_asked and worker.phase is Phase.SERVING:
+                worker.told_at = now
+                return [Step(Do.RELOAD, index)]
+        return []

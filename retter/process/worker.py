@@ -1,0 +1,177 @@
+"""One of several workers: a process that its supervisor has forked.
+
+It serves as a single process does, with its share of the settings. It begins, reloads and ends as
+its supervisor tells it, and ends by itself when the supervisor has ended.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from retter.base.shared_memory import SharedMemory
+from retter.base.worker_place import WorkerPlace
+from retter.config.settings import ConfigError, Settings
+from retter.net.handover import Inheritance
+from retter.net.sockets import ListenError
+from retter.process.loop_errors import end_out_of_memory
+from retter.process.running import RunningProxy, running
+from retter.process.serving import log_each_second, log_situations, run_on_loop, settle
+from retter.process.transition_log import TransitionLog
+from retter.process.upstream_watch import AddressProbe
+from retter.process.worker_link import Kind, Message, WorkerLink
+from retter.process.worker_settings import share_of
+from retter.telemetry.line_writer import CLOSE_S
+from retter.telemetry.log import configure as configure_log
+from retter.telemetry.log import flush as flush_log
+from retter.telemetry.log import forked, get_logger
+
+# A worker whose supervisor was killed has this long to finish its requests. A new supervisor cannot
+# open the store before.
+ORPHAN_S = 1.0
+
+# How a supervisor tells that another process serves on the same sockets from now on.
+HANDED_OVER = "handed over"
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerParts:
+    """What a worker gets from its supervisor.
+
+    Attributes:
+        settings: Of the whole RETTER.
+        reread: Reads the configuration again.
+        sockets: Its listening sockets.
+        link: Its end of the link to the supervisor.
+    """
+
+    settings: Settings
+    reread: Callable[[], Settings]
+    place: WorkerPlace
+    shared: SharedMemory
+    sockets: list[socket.socket]
+    link: socket.socket
+
+
+class Worker:
+    """A worker that serves."""
+
+    def __init__(self, parts: WorkerParts, proxy: RunningProxy, link: WorkerLink) -> None:
+        self._parts = parts
+        self._proxy = proxy
+        self._link = link
+        self._loop = asyncio.get_running_loop()
+        self.stopping = asyncio.Event()
+        link.on_message = self._on_message
+        link.on_end = self._on_orphaned
+        self._loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
+        self.beat(self._loop.time())
+
+    def beat(self, now: float) -> None:
+        """Show that this process is alive."""
+        self._parts.shared.beat(self._parts.place.place, now)
+
+    def _on_message(self, message: Message) -> None:
+        if message.kind is Kind.DRAIN:
+            if message.text == HANDED_OVER:
+                self._proxy.handed_over()
+            self.stopping.set()
+        elif message.kind is Kind.RELOAD:
+            self._reload()
+
+    def _reload(self) -> None:
+        place = self._parts.place
+        try:
+            wanted = share_of(self._parts.reread(), place.workers, index=place.index)
+            new = self._proxy.reload(wanted)
+        except ConfigError as error:
+            self._link.tell(Kind.NOT_RELOADED, str(error))
+        else:
+            configure_log(new.settings.log_format, new.settings.log_level)
+            self._link.tell(Kind.RELOADED)
+
+    def _on_terminate(self) -> None:
+        """Somebody wants this worker alone to end; the supervisor starts another one."""
+        self._link.tell(Kind.DRAINING)
+        self.stopping.set()
+
+    def _on_orphaned(self) -> None:
+        services = self._proxy._services
+        services.settings = replace(
+            services.settings, drain_s=min(ORPHAN_S, services.settings.drain_s)
+        )
+        log.warning("supervisor-gone", advice="this worker ends")
+        self.stopping.set()
+
+
+async def serve(parts: WorkerParts) -> int:
+    """Serve until the supervisor wants an end, or has ended."""
+    loop, place = asyncio.get_running_loop(), parts.place
+    link = WorkerLink(parts.link, loop)
+    settings = share_of(parts.settings, place.workers, index=place.index)
+    transitions = TransitionLog()
+    async with running(
+        settings,
+        transitions.on_transition,
+        by_itself=True,
+        inheritance=Inheritance.of_supervisor(parts.sockets),
+        place=place,
+    ) as proxy:
+        faults = settle(proxy, loop)
+        worker = Worker(parts, proxy, link)
+        proxy.on_second(worker.beat)
+        log_situations(proxy, transitions, faults)
+        probe = AddressProbe(proxy._services)
+        log_each_second(proxy, probe)
+        link.start()
+        link.tell(Kind.READY)
+        await worker.stopping.wait()
+        probe.cancel()
+        await proxy._drain()
+        transitions.flush()
+        link.close()
+    return EXIT_OK
+
+
+def run_worker(parts: WorkerParts) -> int:
+    """Run a worker in a process that was just forked; return its exit code."""
+    forked(parts.place.index)
+    # Ctrl-C and `kill -- -GROUP` reach the supervisor too, which knows what to do.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    link = parts.link
+    try:
+        return run_on_loop(serve(parts), parts.settings.event_loop)
+    except (ConfigError, ListenError) as error:
+        link.send(bytes([Kind.FAILED]) + str(error).encode())
+        return EXIT_USAGE if isinstance(error, ConfigError) else EXIT_FAILED
+    except MemoryError:  # the loop itself cannot go on
+        end_out_of_memory()
+    finally:
+        flush_log(CLOSE_S)
+
+
+def fork(parts: WorkerParts, close: Callable[[], None]) -> int:
+    """Start a worker; return its process id.
+
+    Args:
+        close: Called in the new process: closes what belongs to the supervisor.
+    """
+    flush_log(CLOSE_S)  # else both processes would write the remaining lines
+    pid = os.fork()
+    if pid:
+        return pid
+    code = EXIT_FAILED
+    try:
+        close()
+        code = run_worker(parts)
+    except BaseException as error:  # the supervisor's code must not go on here
+        log.error("fault", message="a worker has failed", exc_info=error)
+        flush_log(CLOSE_S)
+    os._exit(code)

@@ -1,0 +1,140 @@
+"""The workers as the supervisor sees them, with the clock moved by hand."""
+
+from math import inf
+
+from retter.process.backoff import DELAYS_S, STEADY_S, Backoff
+from retter.process.fleet import (
+    DEATHS_AT_START_MAX,
+    DRAIN_MARGIN_S,
+    RELOAD_S,
+    SILENT_S,
+    START_S,
+    Do,
+    Fleet,
+    Phase,
+    Step,
+)
+
+ALIVE = [inf] * 4
+
+
+def running(workers: int, now: float = 0.0) -> Fleet:
+    """Return a fleet whose workers all serve."""
+    fleet = Fleet(workers)
+    for step in fleet.tick(now, ALIVE):
+        fleet.started(step.index, now)
+        fleet.ready(step.index, now)
+    return fleet
+
+
+def test_all_workers_are_started_at_once() -> None:
+    fleet = Fleet(3)
+    assert fleet.tick(0.0, ALIVE) == [Step(Do.START, 0), Step(Do.START, 1), Step(Do.START, 2)]
+    for index in range(3):
+        fleet.started(index, 0.0)
+        assert fleet.serving == index and not fleet.has_served
+        fleet.ready(index, 0.1)
+    assert fleet.has_served and fleet.tick(0.2, ALIVE) == []
+
+
+def test_a_worker_that_dies_is_replaced_at_once_and_later_with_growing_delays() -> None:
+    fleet, now = running(2), 100.0
+    for delay_s in (*DELAYS_S, DELAYS_S[-1]):
+        assert fleet.exited(0, now) == now + delay_s
+        if delay_s:
+            assert fleet.tick(now + delay_s - 0.01, ALIVE) == []
+        now += delay_s
+        assert fleet.tick(now, ALIVE) == [Step(Do.START, 0)]
+        fleet.started(0, now)
+        fleet.ready(0, now)
+    assert fleet.phase(1) is Phase.SERVING, "the other one goes on"
+
+
+def test_the_delays_begin_again_for_a_worker_that_has_lived_for_long() -> None:
+    backoff = Backoff()
+    assert [backoff.delay_s(1.0) for _ in range(3)] == list(DELAYS_S[:3])
+    assert backoff.delay_s(STEADY_S) == DELAYS_S[0]
+    assert backoff.delay_s(1.0) == DELAYS_S[1]
+
+
+def test_a_silent_worker_is_killed_once() -> None:
+    fleet = running(2, now=50.0)
+    assert fleet.tick(50 + SILENT_S - 0.1, [0.0, 55.0]) == [], "none has been asked for so long"
+    steps = fleet.tick(50 + SILENT_S, [0.0, 55.0])
+    assert [(one.do, one.index) for one in steps] == [(Do.KILL, 0)] and "silent" in steps[0].why
+    assert fleet.tick(50 + SILENT_S + 1, [0.0, 60.0]) == []
+    fleet.exited(0, 62.0)
+    assert fleet.tick(62.0, [0.0, 62.0]) == [Step(Do.START, 0)]
+
+
+def test_a_worker_that_never_serves_is_killed() -> None:
+    fleet = Fleet(1)
+    fleet.started(0, 0.0)
+    assert fleet.tick(START_S - 0.1, [0.0]) == []
+    assert [one.do for one in fleet.tick(START_S, [0.0])] == [Do.KILL]
+
+
+def test_deaths_at_the_start_end_the_whole() -> None:
+    fleet, now = Fleet(2), 0.0
+    fleet.started(1, now)
+    fleet.ready(1, now)
+    for _ in range(DEATHS_AT_START_MAX):
+        assert fleet.tick(now, ALIVE) == [Step(Do.START, 0)]
+        fleet.started(0, now)
+        now = fleet.exited(0, now)
+    assert [one.do for one in fleet.tick(now, ALIVE)] == [Do.GIVE_UP]
+
+
+def test_deaths_while_it_serves_never_end_the_whole() -> None:
+    fleet, now = running(1), 1.0
+    for _ in range(3 * DEATHS_AT_START_MAX):
+        now = fleet.exited(0, now)
+        assert fleet.tick(now, ALIVE) == [Step(Do.START, 0)]
+        fleet.started(0, now)
+
+
+def test_workers_reload_one_after_the_other() -> None:
+    fleet = running(3)
+    fleet.reload()
+    for index in range(3):
+        assert fleet.tick(1.0, ALIVE) == [Step(Do.RELOAD, index)]
+        assert fleet.tick(1.5, ALIVE) == [], "it has not answered"
+        fleet.reloaded(index)
+    assert fleet.tick(2.0, ALIVE) == []
+
+
+def test_a_worker_that_does_not_reload_keeps_the_others_waiting_for_a_while_only() -> None:
+    fleet = running(2)
+    fleet.reload()
+    assert fleet.tick(1.0, ALIVE) == [Step(Do.RELOAD, 0)]
+    assert fleet.tick(1.0 + RELOAD_S - 0.1, ALIVE) == []
+    assert fleet.tick(1.0 + RELOAD_S, ALIVE) == [Step(Do.RELOAD, 1)]
+
+
+def test_a_worker_that_dies_while_it_reloads_starts_with_the_new_settings() -> None:
+    fleet = running(2)
+    fleet.reload()
+    fleet.tick(1.0, ALIVE)
+    fleet.exited(0, 1.1)
+    assert fleet.tick(1.2, ALIVE) == [Step(Do.START, 0), Step(Do.RELOAD, 1)]
+
+
+def test_a_stop_drains_those_that_run_and_starts_nobody() -> None:
+    fleet = running(3)
+    fleet.exited(2, 1.0)
+    assert fleet.stop(1.0, 15.0) == [Step(Do.DRAIN, 0), Step(Do.DRAIN, 1)]
+    assert fleet.tick(2.0, ALIVE) == [] and not fleet.ended
+    fleet.exited(0, 3.0)
+    assert fleet.tick(16.0 + DRAIN_MARGIN_S - 0.1, ALIVE) == []
+    steps = fleet.tick(16.0 + DRAIN_MARGIN_S, ALIVE)
+    assert [(one.do, one.index) for one in steps] == [(Do.KILL, 1)]
+    fleet.exited(1, 22.0)
+    assert fleet.ended and fleet.tick(23.0, ALIVE) == []
+
+
+def test_a_worker_that_was_asked_to_end_is_replaced_at_once() -> None:
+    fleet = running(1)
+    fleet.drains(0, 1.0)
+    assert fleet.tick(500.0, [0.0]) == [], "it may take its time"
+    assert fleet.exited(0, 500.0) == 500.0
+    assert fleet.tick(500.0, ALIVE) == [Step(Do.START, 0)]
