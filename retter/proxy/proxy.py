@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from retter.breaker import Mode, Transition
 from retter.config.settings import Settings
-from retter.proxy import build
+from retter.proxy import part_settings
+from retter.proxy.build import build_services
 from retter.proxy.figures import stats
 from retter.proxy.holders import queued_holder_of
 from retter.proxy.lasting import keep_rules
@@ -58,7 +59,7 @@ class Proxy:
     ) -> None:
         self._clock = clock
         self.on_transition = [on_transition] if on_transition is not None else []
-        self.services = build.build_services(
+        self.services = build_services(
             settings, loop, self._tell, pool_class, clock, disk, secrets, place
         )
         self.ticker = Ticker(self.services)
@@ -77,11 +78,11 @@ class Proxy:
         """
         services = self.services
         now, before, rules_before = services.loop.time(), services.settings, services.owner_rules
-        rules = build.owner_rules(settings, rules_before, services.secrets)
+        rules = part_settings.owner_rules(settings, rules_before, services.secrets)
         # These may fail, so they come first.
-        error_page = build.error_page(settings)
-        pool_options = build.pool_options(settings)
-        access_log = build.open_access_log(
+        error_page = part_settings.error_page(settings)
+        pool_options = part_settings.pool_options(settings)
+        access_log = part_settings.open_access_log(
             settings, rules, services.counters, self._clock, services.access_log
         )
         services.settings = settings
@@ -89,8 +90,8 @@ class Proxy:
         services.owner_rules = rules
         services.failure_statuses = frozenset(settings.failure_statuses)
         services.store_policy = StorePolicy(settings.store_policy)
-        services.judges_plain_answers = build.judges_plain_answers(settings)
-        services.goodness.configure(build.failure_texts(settings))
+        services.judges_plain_answers = part_settings.judges_plain_answers(settings)
+        services.goodness.configure(part_settings.failure_texts(settings))
         services.peers.configure(settings)
         services.clients.configure(settings)
         if tells_more_apart(rules, rules_before):
@@ -101,14 +102,14 @@ class Proxy:
         services.keeper.configure(rules)
         services.turns.configure(settings.crawler_words, rules)
         services.heads.configure(settings, rules)
-        services.breaker.circuit.reconfigure(build.breaker_settings(settings))
+        services.breaker.circuit.reconfigure(part_settings.breaker_settings(settings))
         if settings.circuit != before.circuit:
             services.breaker.circuit.set_mode(now, Mode(settings.circuit))
-        services.store.reconfigure(build.store_rules(settings, rules, services.disk))
+        services.store.reconfigure(part_settings.store_rules(settings, rules, services.disk))
         if services.disk is not None:
             services.disk.max_stale_s = settings.max_stale_s
             keep_rules(services.disk, rules, settings.store_policy)
-        build.configure_compression(services.compression, settings)
+        part_settings.configure_compression(services.compression, settings)
         services.buffers.bytes_max = settings.buffer_memory_bytes
         services.pool.reconfigure(**pool_options)
         if services.access_log is not None:

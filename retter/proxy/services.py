@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from retter.base.buffers import BufferBudget
@@ -76,9 +76,11 @@ class Services:
     breaker: CircuitBreaker
     pool: ConnectionPool
     bound: BoundConnections[UpstreamConnection]
-    awaited_streams: AwaitedStreams
-    exchanges: dict[Work, None]  # in flight, in start order
-    streams: dict[Stream, None]  # event streams and tunnels
+    awaited_streams: AwaitedStreams = field(default_factory=AwaitedStreams)
+    # in flight, in start order
+    exchanges: dict[Work, None] = field(default_factory=dict[Work, None])
+    # event streams and tunnels
+    streams: dict[Stream, None] = field(default_factory=dict[Stream, None])
 
     # what becomes of its answers
     store: ResponseStore
@@ -86,7 +88,7 @@ class Services:
     goodness: Goodness
     withdrawals: Withdrawals
     hints: Hints
-    failed_page: FailedPage
+    failed_page: FailedPage = field(default_factory=FailedPage)
     compression: Compression
     decoding: Decoding
 

@@ -8,7 +8,7 @@ import pytest
 
 from retter.breaker import Mode
 from retter.config.settings import Settings
-from retter.proxy.build import breaker_settings
+from retter.proxy.part_settings import breaker_settings
 from retter.proxy.proxy import Proxy
 from retter.proxy.ticker import TICK_S
 from retter.proxy.wall_clock import WallClock
