@@ -10,6 +10,10 @@ when somebody asks. running.py imports it only if there is an admin listener.
     situation.py    the sentences: one table for all who tell how it is
     watch.py        the situation of this moment, since when, and the incidents
     history.py      the figures of the last minute; chart.py those of thirty days
+    incidents.py    the spells of trouble, and what visitors got in them
+    archive.py      keeps charts and incidents beside the store, for the next process
+    busiest.py      the pages that keep the application busy
+    stored.py       what is stored, page by page
     state.py        the JSON document that the dashboard and the commands show
     transitions.py  the last changes of the circuit's state, with figures and in words
     controls.py     orders of an operator, and when they end

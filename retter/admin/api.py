@@ -4,6 +4,7 @@ Every handler reads existing figures and answers at once. A new path belongs int
 `Api.__init__`: GET if it changes nothing, POST if it does.
 """
 
+import time
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ from retter.proxy.services import Services
 
 if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
+
+AROUND_S = 60.0  # of the history, shown before and after an incident
 
 
 def _seconds(parameters: Parameters, default: float, maximum: float) -> float:
@@ -79,6 +82,7 @@ class Api:
             "/api/history": {"GET": self._minutes},
             "/api/events": {"GET": self._events},
             "/api/incidents": {"GET": self._incidents},
+            "/api/stored": {"GET": self._stored},
             "/api/trips": {"GET": self._changes_of_state},
             "/api/why": {"GET": self._why, "POST": self._why},
             "/api/circuit": {"POST": self._circuit},
@@ -131,7 +135,7 @@ class Api:
         span = one(request.parameters(), "span") or SPANS[0]
         if span not in SPANS:
             raise AdminError(400, f"span must be one of {', '.join(SPANS)}")
-        return json_answer(self._chart.document(span))
+        return json_answer(self._chart.document(span, time.time()))
 
     def _events(self, _: AdminRequest) -> EventStream:
         return EventStream()
@@ -139,8 +143,24 @@ class Api:
     def _changes_of_state(self, _: AdminRequest) -> AdminAnswer:
         return json_answer({"trips": self._transitions.all()})
 
-    def _incidents(self, _: AdminRequest) -> AdminAnswer:
-        return json_answer({"incidents": self._watch.incidents.all()})
+    def _incidents(self, request: AdminRequest) -> AdminAnswer:
+        text = one(request.parameters(), "number")
+        if not text:
+            return json_answer({"incidents": self._watch.incidents.all()})
+        found = self._watch.incidents.one(int(text)) if text.isdecimal() else None
+        if found is None:
+            raise AdminError(404, f"no incident has the number {text!r}, or it is too long ago")
+        wall = time.time()
+        begin = found["began"] - AROUND_S
+        end = wall if found["ended"] is None else found["ended"] + AROUND_S
+        changes = [one for one in self._transitions.all() if begin <= one["at"] <= end]
+        history = self._chart.between(begin, end, wall)
+        return json_answer({"incident": found, "changes": changes, "history": history})
+
+    def _stored(self, request: AdminRequest) -> AdminAnswer:
+        from retter.admin.stored import stored_document
+
+        return json_answer(stored_document(self._services, request.parameters()))
 
     def _metrics(self, request: AdminRequest) -> AdminAnswer:
         try:

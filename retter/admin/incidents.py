@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple
 from retter.admin.situation import TONES, Situation, gravity
 from retter.base.counters import NO_ANSWERS, Answers
 
-KEPT_MAX: Final = 50  # some 1 KB each
+KEPT_MAX: Final = 50  # some 4 KB each
+COURSE_MAX: Final = 20  # changes of the situation that are kept of each: the first ones
 SHOWN_MAX: Final = 10  # in the state document
 CALM_S: Final = 30.0  # good for so long: it is over. What comes back sooner is the same once more
 _TROUBLE: Final = TONES.index("busy")
@@ -43,6 +44,7 @@ class Incident:
         self.over = False
         self.worst: Situation | None = None
         self.rows: list[str] = []  # in the order in which they came
+        self.course: list[tuple[float, Situation]] = []  # seconds after the beginning
         self._before = totals
         self.got = Totals()
 
@@ -50,6 +52,9 @@ class Incident:
         """Take in a moment of trouble."""
         self.trouble_at = at
         self.got = totals.since(self._before)
+        last = self.course[-1][1].row if self.course else ""
+        if situation.row != last and len(self.course) < COURSE_MAX:
+            self.course.append((at - self.began_at, situation))
         if self.worst is None or gravity(situation) >= gravity(self.worst):
             self.worst = situation
         if situation.row not in self.rows:
@@ -72,12 +77,27 @@ class Incident:
             "others": self.got.others._asdict(),
         }
 
+    def whole(self) -> dict[str, Any]:
+        """Return its document with its course: what was the case, and since when."""
+        course = [
+            {
+                "at": round(self.began_wall + after_s, 3),
+                "row": one.row,
+                "tone": one.tone,
+                "now": one.now,
+                "you": one.you,
+            }
+            for after_s, one in self.course
+        ]
+        return {**self.document(), "course": course}
+
 
 class Incidents:
     """The last incidents, the present one among them."""
 
     def __init__(self) -> None:
         self._kept: deque[Incident] = deque(maxlen=KEPT_MAX)
+        self._earlier: list[dict[str, Any]] = []  # of processes before this one, with their course
         self.present: Incident | None = None
         self.count = 0
 
@@ -104,10 +124,59 @@ class Incidents:
             return ended
         return None
 
+    def whole(self) -> list[dict[str, Any]]:
+        """Return what is kept, each with its course, the newest last."""
+        return [*self._earlier, *[one.whole() for one in self._kept]][-KEPT_MAX:]
+
+    def one(self, number: int) -> dict[str, Any] | None:
+        """Return an incident with its course, if it is kept."""
+        return next((one for one in self.whole() if one["number"] == number), None)
+
     def all(self) -> list[dict[str, Any]]:
         """Return what is kept, the newest last."""
-        return [one.document() for one in self._kept]
+        return self._last(KEPT_MAX)
 
     def recent(self) -> list[dict[str, Any]]:
         """Return the last few, the newest last."""
-        return [one.document() for one in list(self._kept)[-SHOWN_MAX:]]
+        return self._last(SHOWN_MAX)
+
+    def _last(self, wanted: int) -> list[dict[str, Any]]:
+        kept = [one.document() for one in list(self._kept)[-wanted:]]
+        earlier = self._earlier[-(wanted - len(kept)) :] if wanted > len(kept) else []
+        return [*[_without_course(one) for one in earlier], *kept]
+
+    def restore(self, whole: list[dict[str, Any]]) -> None:
+        """Go on after the incidents of another process. One that was going on has ended with it.
+
+        Raises:
+            KeyError: What was given is not the result of `whole`.
+            TypeError: The same.
+        """
+        earlier: list[dict[str, Any]] = []
+        for one in whole[-KEPT_MAX:]:
+            began, lasted_s = float(one["began"]), float(one["lasted_s"])
+            complete = {name: one[name] for name in _FIELDS}
+            if complete["ended"] is None:
+                complete["ended"] = round(began + lasted_s, 3)
+            earlier.append(complete)
+        self._earlier = earlier
+        self.count = max([int(one["number"]) for one in earlier], default=0)
+
+
+_FIELDS: Final = (
+    "number",
+    "began",
+    "ended",
+    "lasted_s",
+    "tone",
+    "cause",
+    "rows",
+    "spared",
+    "gets",
+    "others",
+    "course",
+)
+
+
+def _without_course(one: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in one.items() if name != "course"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from retter.admin.auth import Guard, read_token
 from retter.admin.chart import Chart
 from retter.admin.controls import Controls
+from retter.admin.incidents import Incident
 from retter.admin.message import AdminAnswer, AdminError, AdminRequest, EventStream, error_answer
 from retter.admin.transitions import TransitionHistory
 from retter.admin.watch import Watch
@@ -20,6 +21,7 @@ from retter.proxy.proxy import Proxy
 # What the first connection needs is imported with it: most of the time there is none.
 if TYPE_CHECKING:
     from retter.admin.api import Api
+    from retter.admin.archive import Archive
     from retter.admin.connection import AdminConnection
 
 CONNECTIONS_MAX = 64  # some operators, a scraper and health checks; each costs 100 KB at most
@@ -50,6 +52,16 @@ class Admin:
         self.transitions = TransitionHistory()
         self.watch = Watch(services, proxy.ticker, self.controls)
         self.chart = Chart()
+        self.archive: Archive | None = None  # beside the store on disk
+        if services.disk is not None:
+            from retter.admin import archive
+
+            found = archive.Archive(
+                services.disk, self.chart, self.watch.incidents, self.loop.time()
+            )
+            found.restore()
+            self.archive = found
+            self.watch.on_incident_over.append(self._incident_is_over)
         self._api: Api | None = None
         self._guard = Guard(address, read_token(services.settings))
         self._connections: set[AdminConnection] = set()
@@ -111,6 +123,8 @@ class Admin:
         self.proxy.on_transition.remove(self._on_transition)
         for connection in list(self._connections):
             connection.close()
+        if self.archive is not None:
+            self.archive.save()
 
     # -- for the connections --------------------------------------------------------------------
 
@@ -175,6 +189,10 @@ class Admin:
         event = self.transitions.record(transition, self.services.breaker.snapshot(transition.at))
         self._tell("transition", event)
 
+    def _incident_is_over(self, _: Incident) -> None:
+        if self.archive is not None:
+            self.archive.save_soon(self.loop.time())
+
     def _on_second(self, now: float) -> None:
         self.controls.sweep(now)
         self.watch.on_second(now)
@@ -184,6 +202,8 @@ class Admin:
             history.latency_ms()["p99"],
             self.services.breaker.circuit.state,
         )
+        if self.archive is not None:
+            self.archive.tick(now)
         if self._listeners:
             self._tell("state", self.api.state_document())
         for connection in list(self._connections):

@@ -66,6 +66,7 @@ def state_document(
         **({} if services.disk is None else {"disk": services.disk.stats()}),
         "incidents": watch.incidents.recent(),
         "routes": history.slowest_routes(),
+        "busiest": watch.busiest.document(),
         "turns": turns_document(services, history),
         "events": transitions.events(),
         "hints": list(services.hints.given.values()),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
+from retter.admin.busiest import BusiestPages
 from retter.admin.controls import Controls
 from retter.admin.history import History, Sample
 from retter.admin.incidents import Incident, Incidents, Totals
@@ -36,6 +37,7 @@ class Watch:
         self._controls = controls
         self.history = History(services, ticker)
         self.incidents = Incidents()
+        self.busiest = BusiestPages()
         self.on_change: list[Told] = []
         self.on_incident_over: list[Callable[[Incident], None]] = []
         now = services.loop.time()
@@ -50,6 +52,7 @@ class Watch:
     def on_second(self, now: float) -> None:
         """Look, and remember the second that is over."""
         self.history.sample(now)
+        self.busiest.look([work.url for work in self._services.exchanges if work.connected])
         self.look(now)
         before, totals = _totals(self.history.before()), _totals(self._last)
         over = self.incidents.note(self.situation, now, time.time(), before, totals)

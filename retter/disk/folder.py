@@ -4,6 +4,7 @@
     secret              the key for the hashes of owners; without it, no personal entry can be found
     drops               removals since the last commit (journal.py)
     learnt, lineages    knowledge about the application and its sessions
+    history             the charts and the incidents of the admin listener
     lock                locked by the RETTER that uses the folder
     reading, fault      whether a process died while it read the database
 

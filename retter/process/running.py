@@ -194,6 +194,8 @@ class RunningProxy:
             store_fd = services.disk.lock_fd
             if services.learnt is not None:
                 services.learnt.save(services.loop.time())
+            if self._admin is not None and self._admin.archive is not None:
+                self._admin.archive.save()
             services.disk.lend()
         ours, its = socket.socketpair()
         with its:

@@ -105,6 +105,10 @@ class Delivery(Work):
         return self._parsed.stream
 
     @property
+    def url(self) -> bytes:
+        return self._parsed.identity.url
+
+    @property
     def event_stream(self) -> bool:
         """Whether it is an event stream."""
         return self._relay.head.event_stream

@@ -253,6 +253,10 @@ class Exchange(Work):
         return self._parsed.stream
 
     @property
+    def url(self) -> bytes:
+        return self._parsed.identity.url
+
+    @property
     def event_stream(self) -> bool:
         return self.awaited != NOT_AWAITED
 

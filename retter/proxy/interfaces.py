@@ -52,6 +52,11 @@ class Work(ABC):
 
     @property
     @abstractmethod
+    def url(self) -> bytes:
+        """Host and target, as the store has them."""
+
+    @property
+    @abstractmethod
     def connected(self) -> bool:
         """Whether it has a connection to the application."""
 

@@ -69,7 +69,7 @@ class Shop(Program):
 class Visitors:
     """Two people who look at a few pages, again and again, whatever they get."""
 
-    PATHS = ("/", "/products/1", "/products/2")
+    PATHS = ("/", "/product/1", "/product/2")
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -137,14 +137,14 @@ def look(browser: Any) -> Iterator[Open]:
     """Open the dashboard as often as wanted."""
     contexts: list[Any] = []
 
-    def open_page(url: str, **options: Any) -> Watched:
+    def open_page(url: str, path: str = "/", **options: Any) -> Watched:
         contexts.append(
             browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
         )
         page = contexts[-1].new_page()
         page.set_default_timeout(WAIT_MS)
         watched = Watched(page, url)
-        page.goto(url + "/")
+        page.goto(url + path)
         return watched
 
     yield open_page
@@ -485,7 +485,7 @@ def test_the_controls_are_in_sight_and_the_rows_are_full(
     live(page)
     assert button(page, "Pause the application").bounding_box()["y"] < height, "without scrolling"
     rows: dict[int, list[tuple[float, float]]] = {}
-    for box in page.locator("main > *").evaluate_all(
+    for box in page.locator("#present > *").evaluate_all(
         "(all) => all.map((e) => e.getBoundingClientRect().toJSON())"
     ):
         rows.setdefault(round(box["top"]), []).append((box["left"], box["right"]))
@@ -550,4 +550,60 @@ def test_the_chart_shows_a_state_that_was_over_before_anybody_looked(
     assert "NaN" not in watched.page.evaluate("document.getElementById('plot').innerHTML")
     watched.page.mouse.move(1000, 500)
     watched.page.locator("#plot").hover()
+    watched.check()
+
+
+# What came later than the first picture: incidents, busy pages, what is stored
+
+
+def test_an_incident_has_a_page_of_its_own(look: Open, shop: Shop) -> None:
+    retter = Retter(shop)
+    visitors = Visitors(retter.port)
+    try:
+        watched = look(retter.admin_url)
+        page = watched.page
+        live(page)
+        shows(page, "#now-fresh", "[1-9]")
+        shop.turn(condition="dead", dead_for_s=3600)
+        shows(page, "#incidents", "Look closer")
+        page.get_by_role("link", name="Look closer").first.click()
+        shows(page, "#incident-title", "application")
+        shows(page, "#incident-course", "application")
+        shows(page, "#incident-figures", "Visitors spared")
+        assert page.locator("#present").is_hidden()
+        assert page.locator("#past-fresh").get_attribute("d").startswith("M")
+        page.evaluate(axe_source())
+        assert page.evaluate("axe.run().then((found) => found.violations.map((v) => v.id))") == []
+        # It has an address: whoever gets the link sees the same.
+        other = look(retter.admin_url, path="/#incident-1").page
+        shows(other, "#incident-title", "application")
+        page.get_by_role("link", name="Back to the present").click()
+        eventually(lambda: page.locator("#present").is_visible(), "the present again")
+        page.evaluate("location.hash = '#incident-99'")
+        shows(page, "#incident-title", "no incident has the number")
+        watched.check("404")
+    finally:
+        shop.turn(condition="healthy")
+        visitors.leave()
+        retter.stop()
+        retter.kill()
+
+
+def test_what_is_stored_is_found_and_purged(look: Open, retter: Retter) -> None:
+    for path in ("/product/1", "/product/2", "/product/3"):
+        connection = http.client.HTTPConnection("127.0.0.1", retter.port, timeout=DEADLINE_S)
+        connection.request("GET", path)
+        connection.getresponse().read()
+        connection.close()
+    watched = look(retter.admin_url)
+    page = watched.page
+    live(page)
+    page.get_by_label("URLs that contain").fill("/product/2")
+    button(page, "Look").click()
+    shows(page, "#stored-words", "looked through")
+    shows(page, "#stored-rows", "/product/2")
+    assert "/product/1" not in page.locator("#stored-rows").inner_text()
+    page.locator("#stored-rows button").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Purge").click()
+    shows(page, "#stored-words", "^[1-9][0-9]* purged$")
     watched.check()

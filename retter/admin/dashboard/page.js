@@ -87,13 +87,18 @@ function remember(s) {
 async function recall() {
   const wanted = span;
   olderAt = Date.now() / 1000;
-  const past = await call(`api/history?span=${wanted}`), now = Date.now() / 1000, n = past.state.length;
-  const rows = past.state.map((state, i) => ({at: now - (n - i) * past.step_s, state, p99: past.p99_ms[i],
-    ...Object.fromEntries(KINDS.map((kind) => [kind, past[kind][i]]))}));
+  const past = await call(`api/history?span=${wanted}`), now = Date.now() / 1000;
+  const rows = rowsOf(past, now - past.step_s);
   if (wanted !== span) return;
   if (span === "recent") samples = [...rows, ...samples.filter((one) => one.at >= now - 0.5)];
   else older = rows;
   drawChart();
+}
+// A row for each step in which RETTER ran; the newest ends at `last`.
+function rowsOf(past, last) {
+  const n = past.state.length;
+  return past.state.map((state, i) => ({at: last - (n - 1 - i) * past.step_s, state, p99: past.p99_ms[i],
+    ...Object.fromEntries(KINDS.map((kind) => [kind, past[kind][i]]))})).filter((one) => one.state);
 }
 const shown = () => span === "recent" ? samples : older;
 const total = (one) => KINDS.reduce((sum, kind) => sum + (one[kind] || 0), 0);
@@ -107,29 +112,29 @@ function nice(top) {
   return [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10].find((step) => step * power >= top * 0.999) * power;
 }
 const gap = () => span === "recent" ? 4 : 4 * SPANS[span].length / 300;
-function pieces(rows) {    // runs of samples without a gap; a gap is drawn as one, not bridged
+function pieces(rows, apart = gap()) {    // runs of samples without a gap; a gap is drawn as one, not bridged
   const runs = [];
   for (const one of rows) {
     const run = runs.at(-1);
-    if (run && one.at - run.at(-1).at < gap()) run.push(one);
+    if (run && one.at - run.at(-1).at < apart) run.push(one);
     else runs.push([one]);
   }
   return runs;
 }
 // From 0 to 300, the newest at the right.
 const placeOf = (at) => 300 * (1 - (shown().at(-1).at - at) / SPANS[span].length);
-function drawAreas(kinds, top) {
-  const rows = shown(), runs = pieces(rows), y = (n) => (100 - 100 * n / top).toFixed(2);
+function drawAreas(kinds, top, rows = shown(), runs = pieces(rows), place = placeOf, prefix = "area-") {
+  const y = (n) => (100 - 100 * n / top).toFixed(2);
   const under = new Map(rows.map((one) => [one, 0]));
   for (const kind of kinds) {
     let path = "";
     for (const run of runs) {
-      const x = (one) => placeOf(one.at).toFixed(2);
+      const x = (one) => place(one.at).toFixed(2);
       const low = run.map((one) => `${x(one)} ${y(under.get(one))}`).reverse();
       for (const one of run) under.set(one, under.get(one) + (one[kind] || 0));
       if (run.some((one) => one[kind])) path += `M${run.map((one) => `${x(one)} ${y(under.get(one))}`).join("L")}L${low.join("L")}Z`;
     }
-    $(`area-${kind}`).setAttribute("d", path);
+    $(prefix + kind).setAttribute("d", path);
   }
 }
 function drawChart() {
@@ -296,6 +301,7 @@ function draw(s) {
   text("connections", count(s.connections));
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
+  drawBusiest(s.busiest || []);
   drawTurns(s.turns || {});
   drawIncidents(s.incidents);
   drawEvents(s.events);
@@ -353,6 +359,14 @@ function drawRoutes(routes) {
     return row;
   }));
 }
+function drawBusiest(pages) {
+  if (!pages.length) return;
+  $("busiest").replaceChildren(...pages.map((one) => {
+    const row = make("tr");
+    row.append(make("td", one.url, "url"), make("td", one.places < 0.05 ? "<0.1" : tenth.format(one.places)), make("td", `${Math.round(100 * one.share)} %`));
+    return row;
+  }));
+}
 function drawTurns(turns) {
   $("turns").hidden = !turns.sorting;
   if (!turns.sorting) return;
@@ -375,31 +389,87 @@ function drawIncidents(incidents) {
   const spared = incidents.reduce((sum, one) => sum + one.spared, 0);
   text("spared", `${count(spared)} visitors spared in ${incidents.length === 1 ? "one incident" : `the last ${incidents.length} incidents`}`);
   $("incidents").replaceChildren(...incidents.slice().reverse().map((one) => {
-    const item = make("li"), time = make("time", clock(one.began), "muted");
-    time.dateTime = new Date(one.began * 1000).toISOString();
-    time.title = new Date(one.began * 1000).toLocaleString("en-GB");
+    const item = make("li"), time = timed(one.began);
     const lasted = make("span", `${length(one.lasted_s)}${one.ended ? "" : " so far"}`, "to");
     lasted.dataset.tone = one.tone;
     const bad = BAD.filter(([kind]) => sum(one, kind)).map(([kind, words]) => `${count(sum(one, kind))} ${words}`);
     const words = make("span", "", "words");
-    words.append(make("b", `${count(one.spared)} visitors spared`), bad.length ? `, ${bad.join(", ")}. ` : ". ", one.cause);
+    words.append(make("b", `${count(one.spared)} visitors spared`), bad.length ? `, ${bad.join(", ")}. ` : ". ", `${one.cause} `);
+    const more = make("a", "Look closer");
+    more.href = `#incident-${one.number}`;
+    more.setAttribute("aria-label", `Look closer at the incident of ${clock(one.began)}`);
+    words.append(more);
     item.append(time, lasted, words);
     return item;
   }));
 }
+function timed(at) {
+  const time = make("time", clock(at), "muted");
+  time.dateTime = new Date(at * 1000).toISOString();
+  time.title = new Date(at * 1000).toLocaleString("en-GB");
+  return time;
+}
+function changeOf(one) {
+  const item = make("li"), to = make("span", one.to, "to");
+  to.dataset.state = one.to;
+  const often = one.times > 1 ? ` (${count(one.times)} times since ${clock(one.first_at)})` : "";
+  item.append(timed(one.at), to, make("span", one.words + often, "words"));
+  return item;
+}
+
+// One incident has a page of its own: what comes after # in the address names it.
+async function showIncident() {
+  const number = /^#incident-([0-9]+)$/.exec(location.hash)?.[1];
+  $("incident").hidden = !number;
+  $("present").hidden = Boolean(number);
+  if (!number) return;
+  text("incident-title", "Looking it up");
+  let found;
+  try { found = await call(`api/incidents?number=${number}`); }
+  catch (error) { text("incident-title", error.message); return; }
+  const {incident: one, changes, history} = found;
+  $("incident-row").parentElement.parentElement.dataset.tone = one.tone;
+  text("incident-row", one.rows[0]);
+  const began = new Date(one.began * 1000).toLocaleString("en-GB");
+  text("incident-when", one.ended ? `${began}, for ${length(one.lasted_s)}` : `since ${began}, for ${length(one.lasted_s)} so far`);
+  text("incident-title", one.cause);
+  const got = (answers) => share(answers.fresh + answers.stored, KINDS.reduce((all, kind) => all + answers[kind], 0));
+  const figures = [["Visitors spared", count(one.spared)], ["GETs got a page", got(one.gets)], ["Other methods got an answer", got(one.others)],
+    ...KINDS.map((kind) => [NAMES[kind][0].toUpperCase() + NAMES[kind].slice(1), count(sum(one, kind))])];
+  $("incident-figures").replaceChildren(...figures.map(([name, value]) => {
+    const pair = make("div");
+    pair.append(make("dt", name), make("dd", value));
+    return pair;
+  }));
+  drawPast(rowsOf(history, history.until), history.step_s);
+  $("incident-course").replaceChildren(...one.course.map((at) => {
+    const item = make("li"), row = make("span", at.row, "to");
+    row.dataset.tone = at.tone;
+    item.append(timed(at.at), row, make("span", [at.now, at.you].join(" ").replaceAll("`", ""), "words"));
+    return item;
+  }));
+  $("incident-changes").replaceChildren(...(changes.length ? changes.map(changeOf) : [make("li", "Nothing that is still remembered", "muted")]));
+  $("incident").focus();
+}
+function drawPast(rows, step) {
+  const from = rows.length ? rows[0].at - step : 0, to = rows.length ? rows.at(-1).at : 1;
+  const place = (at) => 300 * (at - from) / (to - from), runs = pieces(rows, 1.5 * step);
+  for (const [kinds, id, axis] of [[GOOD, "incident-good", "incident-top"], [ILL, "incident-bad", "incident-bad-top"]]) {
+    const all = (one) => kinds.reduce((whole, kind) => whole + one[kind], 0), most = Math.max(0, ...rows.map(all)), top = nice(Math.max(1, most));
+    drawAreas(kinds, top, rows, runs, place, "past-");
+    text(axis, rows.length ? `${count(top)} a second` : "");
+    $(id).setAttribute("aria-label", rows.length ? `${kinds.map((kind) => NAMES[kind]).join(", ")}: at most ${rate(most)} a second` : "No figures are kept");
+  }
+  text("incident-from", rows.length ? clock(from) : "");
+  text("incident-to", rows.length ? clock(to) : "");
+}
+addEventListener("hashchange", showIncident);
+
 function drawEvents(events) {
   const shape = JSON.stringify(events);
   if (shape === eventsShown || !events.length) return;
   eventsShown = shape;
-  $("events").replaceChildren(...events.slice().reverse().map((one) => {
-    const item = make("li"), time = make("time", clock(one.at), "muted"), to = make("span", one.to, "to");
-    time.dateTime = new Date(one.at * 1000).toISOString();
-    time.title = new Date(one.at * 1000).toLocaleString("en-GB");
-    to.dataset.state = one.to;
-    const often = one.times > 1 ? ` (${count(one.times)} times since ${clock(one.first_at)})` : "";
-    item.append(time, to, make("span", one.words + often, "words"));
-    return item;
-  }));
+  $("events").replaceChildren(...events.slice().reverse().map(changeOf));
 }
 
 // Talking to RETTER
@@ -580,6 +650,46 @@ $("why").addEventListener("submit", async (event) => {
   } catch (error) { show([["error", error.message]]); }
 });
 
+// What is stored: a part at a time, so that no visitor waits for an operator
+
+let further = 0;
+async function lookThrough(skip) {
+  const query = new URLSearchParams({search: $("stored-search").value, owner: $("stored-owner").value, skip});
+  let found;
+  try { found = await call(`api/stored?${query}`); }
+  catch (error) { text("stored-words", error.message); return; }
+  if (!skip) $("stored-rows").replaceChildren();
+  $("stored-rows").append(...found.entries.map(storedRow));
+  further = found.next;
+  $("stored-more").hidden = further === null;
+  text("stored-words", `${count(found.looked_through)} of ${count(found.of)} looked through, the newest first`);
+}
+function storedRow(one) {
+  const row = make("tr"), last = make("td"), notes = [];
+  if (one.status !== 200) notes.push(`status ${one.status}`);
+  if (one.variants > 1) notes.push(`${one.variants} variants`);
+  if (one.superseded) notes.push("changed since");
+  if (one.withdrawn) notes.push("withdrawn");
+  const url = make("td", one.url, "url");
+  if (notes.length) url.append(make("span", ` ${notes.join(", ")}`, "muted"));
+  const purge = make("button", "Purge", "quiet");
+  purge.type = "button";
+  purge.setAttribute("aria-label", `Purge ${one.url}`);
+  purge.addEventListener("click", async () => {
+    if (!await confirmed("Purge this URL?", `${one.url}, for everyone and for all visitors. The next visitor gets it from the application.`, "Purge")) return;
+    try {
+      const {purged} = await call("api/purge", {url: one.url.startsWith("/") ? one.url : `http://${one.url}`});
+      text("stored-words", `${count(purged)} purged`);
+      row.remove();
+    } catch (error) { text("stored-words", `That did not work: ${error.message}`); }
+  });
+  last.append(purge);
+  row.append(url, make("td", one.owner === "everyone" ? "everyone" : "one visitor"), make("td", length(one.age_s)), make("td", size(one.bytes)), last);
+  return row;
+}
+$("stored").addEventListener("submit", (event) => { event.preventDefault(); lookThrough(0); });
+$("stored-more").addEventListener("click", () => lookThrough(further));
+
 // Light and dark: as the system has it, until the switch says otherwise
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -605,5 +715,6 @@ $("span").addEventListener("change", () => {
 });
 $("plot").addEventListener("pointermove", point);
 $("plot").addEventListener("pointerleave", () => { $("tip").hidden = true; $("cross").setAttribute("d", ""); });
+showIncident();
 stayConnected();
 })();
