@@ -122,9 +122,9 @@ class Chart:
     """Records the seconds, and sums them up."""
 
     def __init__(self) -> None:
-        self._seconds = Series(1, SECONDS_MAX)
-        self._minutes = Series(MINUTE, MINUTES_MAX)
-        self._quarters = Series(MINUTE * QUARTER, QUARTERS_MAX)
+        self._seconds: Series = Series(1, SECONDS_MAX)
+        self._minutes: Series = Series(MINUTE, MINUTES_MAX)
+        self._quarters: Series = Series(MINUTE * QUARTER, QUARTERS_MAX)
         self._count = 0
         self._worst = 0  # of this second so far
 
@@ -177,7 +177,7 @@ class Chart:
             ValueError: These are no parts of a chart.
         """
         all_series = (self._seconds, self._minutes, self._quarters)
-        made = [Series(one.step_s, one.rows_max) for one in all_series]
+        made: list[Series] = [Series(one.step_s, one.rows_max) for one in all_series]
         for series, packed in zip(made, parts, strict=True):
             series.restore(packed, int(absent_s // series.step_s))
-        self._seconds, self._minutes, self._quarters = made
+        self._seconds, self._minutes, self._quarters = made[0], made[1], made[2]
