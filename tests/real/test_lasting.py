@@ -7,11 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.real.conftest import StartRetter
-from tests.real.processes import ApplicationProgram, eventually
+from tests.real.processes import ApplicationProgram, RetterProgram, eventually
 from tests.real.test_takeover import OBSERVE, is_alive, load_on, serving, stop_all
 from tests.real.wire import fetch
 
@@ -146,3 +147,31 @@ def test_what_was_learnt_is_on_disk_within_seconds(
     learnt = tmp_path / "store" / "learnt"
     eventually(learnt.exists, "it is written")
     assert learnt.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_history_goes_on_after_a_restart(
+    mortal: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    arguments = (
+        "--upstream", mortal.upstream, "--store", str(tmp_path / "store"), "--admin", "127.0.0.1:0",
+        *AT_ONCE,
+    )  # fmt: skip
+
+    def asked(proxy: RetterProgram, target: str) -> Any:
+        line = proxy.wait_for_line(lambda line: '"serving"' in line)
+        return fetch(int(json.loads(line)["admin"].rpartition(":")[2]), "GET", target).json
+
+    first = start_retter(*arguments)
+    mortal.kill()
+    eventually(
+        lambda: fetch(first.port, "GET", "/") and asked(first, "/api/incidents")["incidents"],
+        "an incident begins",
+    )
+    assert first.stop() == 0
+    second = start_retter(*arguments)
+    (incident,) = asked(second, "/api/incidents")["incidents"]
+    assert incident["ended"] is not None, "it ended with the process, at the latest"
+    whole = asked(second, "/api/incidents?number=1")
+    assert whole["incident"]["course"]
+    assert sum(whole["history"]["failed"]) > 0
+    eventually(lambda: asked(second, "/api/history")["state"][-1:] == ["CLOSED"], "it goes on")
