@@ -7,7 +7,8 @@ from retter._version import VERSION
 from retter.admin.history import MINUTE_S
 from retter.admin.process_figures import anonymous_bytes, mapped_bytes, rss_bytes
 from retter.admin.turns import turns_document
-from retter.base.counters import by_reason, spared
+from retter.base.counters import spared
+from retter.proxy.figures import request_totals
 from retter.proxy.services import Services
 
 if TYPE_CHECKING:
@@ -72,14 +73,7 @@ def state_document(
         "hints": list(services.hints.given.values()),
         "totals": {
             "transitions": sum(transitions.by_cause.values()),
-            "requests": counters.requests,
-            "forwarded": sum(counters.forwarded_get) + sum(counters.forwarded_other),
-            "stored": by_reason(counters.stored),
-            "refused": {reason.value: n for reason, n in counters.refused.items() if n},
-            "client_errors": {r.value: n for r, n in counters.client_errors.items() if n},
-            "upstream_errors": {r.value: n for r, n in counters.upstream_errors.items() if n},
-            "retries": counters.retries,
-            "clients_gone": counters.clients_gone,
+            **request_totals(counters),
             "gave_up": counters.gave_up_get + counters.gave_up_other,
             "spared": spared(counters),
             "connections": counters.connections,

@@ -101,36 +101,29 @@ def compressor(coding: bytes, level: int | None = None) -> Compressor:
 # -- gzip -----------------------------------------------------------------------------------------
 
 
-def _deflate_encoder(deflater: Any) -> Encoder:
-    """Take an object with zlib's interface, which ISA-L has too."""
-    return Encoder(deflater.compress, lambda: deflater.flush(zlib.Z_SYNC_FLUSH), deflater.flush)
-
-
 def _zlib(level: int) -> Compressor:
-    def whole(body: bytes) -> bytes:
-        return zlib.compress(body, level, _GZIP_WBITS)
-
-    return Compressor(
-        whole,
-        lambda: _deflate_encoder(zlib.compressobj(level, zlib.DEFLATED, _GZIP_WBITS)),
-        encoder_bytes=270 * 1024,
-        inline_bytes_max=32 * 1024,
-    )
+    return _deflate(zlib, level, encoder_bytes=270 * 1024, inline_bytes_max=32 * 1024)
 
 
 def _isal(level: int) -> Compressor:
-    isal = import_module("isal.isal_zlib")
+    library = import_module("isal.isal_zlib")
+    return _deflate(library, level, encoder_bytes=130 * 1024, inline_bytes_max=128 * 1024)
+
+
+def _deflate(library: Any, level: int, encoder_bytes: int, inline_bytes_max: int) -> Compressor:
+    """Take a module with zlib's interface, which ISA-L has too."""
 
     def whole(body: bytes) -> bytes:
-        coded: bytes = isal.compress(body, level, _GZIP_WBITS)
+        coded: bytes = library.compress(body, level, _GZIP_WBITS)
         return coded
 
-    return Compressor(
-        whole,
-        lambda: _deflate_encoder(isal.compressobj(level, isal.DEFLATED, _GZIP_WBITS)),
-        encoder_bytes=130 * 1024,
-        inline_bytes_max=128 * 1024,
-    )
+    def encoder() -> Encoder:
+        deflater = library.compressobj(level, library.DEFLATED, _GZIP_WBITS)
+        return Encoder(
+            deflater.compress, lambda: deflater.flush(zlib.Z_SYNC_FLUSH), deflater.flush
+        )
+
+    return Compressor(whole, encoder, encoder_bytes, inline_bytes_max)
 
 
 # -- br -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from retter.base.counters import by_reason
+from retter.base.counters import Counters, by_reason
 from retter.proxy.services import Services
 
 
@@ -23,13 +23,9 @@ def memo_lookups(services: Services) -> dict[str, tuple[int, int]]:
     }
 
 
-def stats(services: Services) -> dict[str, Any]:
-    """Return all figures; those that count what is in flight are zero when nothing is."""
-    now = services.loop.time()
-    counters, pool, clients = services.counters, services.pool, services.clients
+def request_totals(counters: Counters) -> dict[str, Any]:
+    """Return how many requests there were, and what became of them."""
     return {
-        "uptime_s": now - services.started_at,
-        "state": services.breaker.circuit.state.value,
         "requests": counters.requests,
         "forwarded": sum(counters.forwarded_get) + sum(counters.forwarded_other),
         "stored": by_reason(counters.stored),
@@ -38,6 +34,17 @@ def stats(services: Services) -> dict[str, Any]:
         "upstream_errors": {r.value: n for r, n in counters.upstream_errors.items() if n},
         "retries": counters.retries,
         "clients_gone": counters.clients_gone,
+    }
+
+
+def stats(services: Services) -> dict[str, Any]:
+    """Return all figures; those that count what is in flight are zero when nothing is."""
+    now = services.loop.time()
+    counters, pool, clients = services.counters, services.pool, services.clients
+    return {
+        "uptime_s": now - services.started_at,
+        "state": services.breaker.circuit.state.value,
+        **request_totals(counters),
         "tls_failed": counters.tls_failed,
         "access_lines_dropped": counters.access_lines_dropped,
         "connections": {
