@@ -18,32 +18,15 @@ from retter.compression.coding import (
     shown_decoded,
 )
 from retter.http.content_coding import accepts_coding
-from retter.http.message import Framing, RequestHead
+from retter.http.message import RequestHead
 from retter.store.conditional import answer
 from retter.store.record import StoredResponse
+from tests.support.heads import request_head as request
 
 D0 = b"Sun, 06 Nov 1994 08:49:37 GMT"
 D1 = b"Sun, 06 Nov 1994 08:49:38 GMT"
 D60 = b"Sun, 06 Nov 1994 08:50:37 GMT"
 BODY = b"0123456789"
-
-
-def request(*fields: tuple[bytes, bytes]) -> RequestHead:
-    return RequestHead(
-        method=b"GET",
-        target=b"/",
-        http11=True,
-        host=b"example.com",
-        fields=((b"host", b"example.com"), *fields),
-        framing=Framing.NONE,
-        content_length=0,
-        keep_alive=True,
-        expect_continue=False,
-        upgrade=b"",
-        forward=b"",
-        identity_fields=fields,
-        conditional=any(name == b"range" for name, _ in fields),
-    )
 
 
 def stored(

@@ -19,8 +19,9 @@ from retter.http.message import RequestHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, identify
 from retter.store.store import ResponseStore, StoreRules
-from tests.store.test_store import ALICE, BOB, SECRET, request, response
+from tests.store.test_store import ALICE, BOB, SECRET, request
 from tests.support.disk import Clock, Lasting
+from tests.support.heads import response_head as response
 
 EVERYONE, MAX_STALE_S = "everyone", 1000.0
 COOKIES = {EVERYONE: (), "alice": (ALICE,), "bob": (BOB,)}

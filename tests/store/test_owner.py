@@ -12,8 +12,7 @@ from retter.http.known_names import (
     NEUTRAL_FIELDS,
     SHAPE_FIELDS,
 )
-from retter.http.message import Framing, RequestHead, ResponseHead
-from retter.http.variants import VariantRules
+from retter.http.message import ResponseHead
 from retter.store.owner import (
     COOKIE_LINE_BYTES_REMEMBERED_MAX,
     COOKIE_LINES_BYTES_MAX,
@@ -34,6 +33,8 @@ from retter.store.sessions import (
     SessionsSeen,
 )
 from retter.store.set_cookie import learn, sets_session
+from tests.support.heads import request_head as request
+from tests.support.heads import response_head
 
 SECRET = b"0123456789abcdef"
 
@@ -56,39 +57,9 @@ SESSION, COOKIES = OwnerClass.SESSION, OwnerClass.COOKIES
 EVERYONE = Owner(b"", OwnerClass.EVERYONE, False, False, b"")
 
 
-def request(*fields: tuple[bytes, bytes], method: bytes = b"GET") -> RequestHead:
-    return RequestHead(
-        method=method,
-        target=b"/",
-        http11=True,
-        host=b"example.com",
-        fields=((b"host", b"example.com"), *fields),
-        framing=Framing.NONE,
-        content_length=0,
-        keep_alive=True,
-        expect_continue=False,
-        upgrade=b"",
-        forward=b"",
-        identity_fields=fields,
-        conditional=any(name == b"range" for name, _ in fields),
-        variant_key=VariantRules().variant_key(fields),
-    )
-
-
 def response(*set_cookies: bytes, date: bytes = b"Sun, 06 Nov 1994 08:49:37 GMT") -> ResponseHead:
     fields = ((b"date", date),) if date else ()
-    return ResponseHead(
-        status=200,
-        fields=fields,
-        framing=Framing.NONE,
-        content_length=0,
-        keep_alive=True,
-        forward=b"",
-        stored=b"",
-        set_cookies=set_cookies,
-        event_stream=False,
-        plain=False,
-    )
+    return response_head(*fields, set_cookies=set_cookies)
 
 
 def owner(*fields: tuple[bytes, bytes], rules: OwnerRules = RULES) -> Owner:

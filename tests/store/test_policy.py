@@ -33,54 +33,11 @@ from retter.store.policy import (
     key_parts,
     storable,
 )
+from tests.support.heads import request_head as request
+from tests.support.heads import response_head as response
 
 RULES = OwnerRules(secret=b"0123456789abcdef")
 ALL, RFC9111 = StorePolicy.ALL, StorePolicy.RFC9111
-
-
-def request(
-    *fields: tuple[bytes, bytes],
-    method: bytes = b"GET",
-    target: bytes = b"/",
-    host: bytes = b"example.com",
-    framing: Framing = Framing.NONE,
-    upgrade: bytes = b"",
-) -> RequestHead:
-    return RequestHead(
-        method=method,
-        target=target,
-        http11=True,
-        host=host,
-        fields=((b"host", host), *fields),
-        framing=framing,
-        content_length=0,
-        keep_alive=True,
-        expect_continue=False,
-        upgrade=upgrade,
-        forward=b"",
-        identity_fields=fields,
-        conditional=any(name == b"range" for name, _ in fields),
-    )
-
-
-def response(
-    *fields: tuple[bytes, bytes],
-    status: int = 200,
-    event_stream: bool = False,
-    set_cookies: tuple[bytes, ...] = (),
-) -> ResponseHead:
-    return ResponseHead(
-        status=status,
-        fields=fields,
-        framing=Framing.NONE,
-        content_length=0,
-        keep_alive=True,
-        forward=b"",
-        stored=b"",
-        set_cookies=set_cookies,
-        event_stream=event_stream,
-        plain=False,
-    )
 
 
 def rules(**changes: object) -> OwnerRules:

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from retter.http.message import Fields, Framing, RequestHead, ResponseHead
-from retter.http.variants import VariantRules
+from retter.http.message import Fields, RequestHead, ResponseHead
 from retter.store.accounting import OWNER_OVERHEAD_BYTES, SETTLED_AT_ONCE_MAX
 from retter.store.changes import CHANGES_REMEMBERED_MAX
 from retter.store.owner import OwnerRules
@@ -28,6 +27,8 @@ from retter.store.s3fifo import GHOSTS_MIN
 from retter.store.store import ResponseStore, StoredResponse, StoreRules
 from retter.store.taken_back import Withdrawn
 from tests.support.eviction import NaiveQueues
+from tests.support.heads import request_head
+from tests.support.heads import response_head as response
 
 SECRET = b"0123456789abcdef"
 RULES = OwnerRules(secret=SECRET)
@@ -39,41 +40,7 @@ BEARER = (b"authorization", b"Bearer x")
 def request(
     *fields: tuple[bytes, bytes], target: bytes = b"/", method: bytes = b"GET"
 ) -> RequestHead:
-    return RequestHead(
-        method=method,
-        target=target,
-        http11=True,
-        host=b"a.b",
-        fields=fields,
-        framing=Framing.NONE,
-        content_length=0,
-        keep_alive=True,
-        expect_continue=False,
-        upgrade=b"",
-        forward=b"",
-        identity_fields=fields,
-        conditional=any(name == b"range" for name, _ in fields),
-        variant_key=VariantRules().variant_key(fields),
-    )
-
-
-def response(
-    *fields: tuple[bytes, bytes], status: int = 200, set_cookies: tuple[bytes, ...] = ()
-) -> ResponseHead:
-    kept = [line for line in fields if line[0] not in (b"age", b"content-length", b"set-cookie")]
-    stored = b"HTTP/1.1 %d Fine\r\n" % status + b"".join([n + b": " + v + b"\r\n" for n, v in kept])
-    return ResponseHead(
-        status=status,
-        fields=fields,
-        framing=Framing.NONE,
-        content_length=0,
-        keep_alive=True,
-        forward=stored,
-        stored=stored,
-        set_cookies=set_cookies,
-        event_stream=False,
-        plain=False,
-    )
+    return request_head(*fields, target=target, method=method, host=b"a.b")
 
 
 def who(asked: RequestHead) -> Identity:
