@@ -22,7 +22,8 @@ from urllib.request import urlopen
 
 from benchmarks.lasting.requests import Client, answered, forwarded, retter
 from retter.config.settings import Settings
-from retter.disk.shelf import DiskShelf, open_shelf
+from retter.disk.opening import open_shelf
+from retter.disk.shelf import DiskShelf
 from retter.http.message import Framing, RequestHead, ResponseHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, identify

@@ -114,7 +114,7 @@ class History:
             turned_away=counters.connections_refused + counters.connections_evicted,
             log_lost=counters.access_lines_dropped + lines_dropped(),
             memory_errors=counters.memory_errors,
-            commit_failures=0 if services.disk is None else services.disk.commit_failures,
+            commit_failures=0 if services.disk is None else services.disk.figures.commit_failures,
             sorted=_sorted(breaker.circuit.fairness),
             loop_lag_s=self._ticker.loop_lag_s,
             latency=breaker.latency().counts if whole else [],

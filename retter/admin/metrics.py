@@ -358,7 +358,7 @@ class ProxyCollector(Collector):
             yield self._histogram(
                 "retter_disk_read_seconds",
                 "Time that a read from disk held the event loop.",
-                self._services.disk.held,
+                self._services.disk.figures.held,
             )
         coding = self._services.compression.stats()
         yield _counters(

@@ -181,7 +181,7 @@ class Watch:
         disk = self._services.disk
         if disk is None:
             return "", ""
-        failing = disk.last_failure if sample.commit_failures > then.commit_failures else ""
+        failing = disk.figures.last_failure if sample.commit_failures > then.commit_failures else ""
         return disk.trouble or failing, disk.set_aside
 
 

@@ -81,6 +81,7 @@ class Decoding:
             return shown_decoded(stored, form)
         if not self.readable(stored, request):
             return None
+        self._store.keep_borrowed(stored.body)  # so that its form is kept with it
         body = self._store.forms.coded_body(stored.body, IDENTITY)
         if body is None:
             body = decoded_at_once(stored.body, stored.content_coding)

@@ -26,7 +26,7 @@ from retter.http.content_coding import (
 from retter.http.memo import HeadNotes
 from retter.http.message import RequestHead, ResponseHead
 from retter.store.policy import Identity
-from retter.store.record import CODING, FORMS, Form, Record, StoredResponse, as_stored
+from retter.store.record import BODY, CODING, FORMS, Form, Record, StoredResponse, as_stored
 from retter.store.store import ResponseStore
 
 Trailers = list[tuple[bytes, bytes]]
@@ -356,6 +356,7 @@ class Compression:
         for made_in, form in entry[FORMS] or ():
             if made_in == codings[0]:
                 return cast("Form", form)
+        self._store.keep_borrowed(entry[BODY])  # so that its form is kept with it
         return self._form_of(request, as_stored(entry), codings)
 
     def _form_of(

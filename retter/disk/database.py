@@ -32,16 +32,20 @@ from retter.store.packing import (
     KEY_BYTES,
     Packed,
     Unpacked,
+    UnpackedSlot,
     bodies_of_packed,
     is_everyones,
     key_of_packed,
     pack,
     pack_body,
+    servable,
     slot_key,
     superseded,
     unpack,
     unpack_body,
+    unpack_slot,
 )
+from retter.store.record import BODY
 from retter.store.write_behind import Batch, Removals, Written
 
 
@@ -264,7 +268,7 @@ class Database:
 
     def read(
         self, packed_key: bytes, now: float, wall: float, max_stale_s: float, key: bytes = b""
-    ) -> tuple[Unpacked, list[bytes]] | None:
+    ) -> UnpackedSlot | None:
         """Return a slot with its bodies, verified.
 
         Args:
@@ -273,22 +277,39 @@ class Database:
         Raises:
             Damaged: A part of the slot does not verify.
         """
+        bodies = self._bodies
         try:
             with self._env.begin(buffers=True) as txn:
-                data = txn.get(packed_key, db=self._records)
+                get = txn.get
+
+                def body_of(name: bytes, length: int) -> bytes | None:
+                    packed = get(name, None, bodies)
+                    return None if packed is None else unpack_body(packed, length, crc32)
+
+                data = get(packed_key, None, self._records)
                 if data is None:
                     return None
-                found = unpack(bytes(data), now, wall, max_stale_s)
+                found = unpack_slot(bytes(data), now, wall, max_stale_s, body_of)
                 if found is None or (found.key != key and self.slot_key(found.key) != packed_key):
-                    raise Damaged("a record does not verify")
-                bodies: list[bytes] = []
-                for one, length in zip(found.variants, found.body_lengths, strict=True):
-                    packed = txn.get(one.body, db=self._bodies)
-                    body = None if packed is None else unpack_body(packed, length, crc32)
-                    if body is None:
-                        raise Damaged("a body does not verify")
-                    bodies.append(body)
-                return found, bodies
+                    raise Damaged("a record or a body does not verify")
+                return found
+        except lmdb.Error as error:
+            raise OSError(5, str(error)) from None
+
+    def read_again(self, packed_key: bytes, data: bytes, body: tuple[bytes, int]) -> bytes | None:
+        """Return the body of a slot that was read before, verified; None if it has changed.
+
+        Args:
+            data: The packed slot, which has one variant.
+            body: The name and the length of its body.
+        """
+        try:
+            with self._env.begin(buffers=True) as txn:
+                found = txn.get(packed_key, None, self._records)
+                if found is None or bytes(found) != data:
+                    return None
+                packed = txn.get(body[0], None, self._bodies)
+                return None if packed is None else unpack_body(packed, body[1], crc32)
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 
@@ -679,12 +700,14 @@ class Database:
                     one = self.read(key, 0.0, wall, max_stale_s)
                 except Damaged:
                     continue
-                if one is None or all(v.age(0.0) > v.age_max_s for v in one[0].variants):
+                if one is None or not servable(one.variants, 0.0):
                     continue
-                names = [variant.body for variant in one[0].variants]
-                packed = Packed(self._data(key), tuple(zip(names, one[1], strict=True)))
-                some.append((key, packed, one[0].marks, _use.unpack(use)[0]))
-                size += len(packed.data) + sum(map(len, one[1]))
+                data = self._data(key)
+                names = [name for name, _ in bodies_of_packed(data)]
+                bodies = [variant[BODY] for variant in one.variants]
+                packed = Packed(data, tuple(zip(names, bodies, strict=True)))
+                some.append((key, packed, one.marks, _use.unpack(use)[0]))
+                size += len(packed.data) + sum(map(len, bodies))
                 if size >= COPIED_AT_ONCE_BYTES:
                     other._put_all(some)
                     yield size

@@ -16,7 +16,7 @@ from retter.base.hashing import blake2b
 from retter.compression.coding import decoded_bytes_max, plain_body
 from retter.disk.database import Damaged, Database
 from retter.disk.inspection import Listed, responses_of
-from retter.store.record import WITHDRAWN
+from retter.store.record import BODY, WITHDRAWN, Record
 
 # File systems allow 255 octets. A longer name is cut, and a hash keeps it unique.
 NAME_BYTES_MAX: Final = 200
@@ -130,10 +130,21 @@ def export(database: Database, folder: str, wall: float) -> Iterator[Exported | 
             yield Left(url, "damaged")
             continue
         at, one = fit[0]
-        if read is None or len(read[1]) <= at or read[0].variants[at].body != one.response.body:
+        whole = () if read is None or len(read.variants) <= at else read.variants[at]
+        if not _is_the_same(whole, one):
             yield Left(url, "changed while it was read")
             continue
-        yield _write(folder, one, read[1][at])
+        yield _write(folder, one, whole[BODY])
+
+
+def _is_the_same(whole: Record, listed: Listed) -> bool:
+    """Return whether an entry is the listed one, which has a hash instead of the body."""
+    without: Record = tuple(listed.response)
+    return (
+        bool(whole)
+        and len(whole[BODY]) == listed.size
+        and (whole[:BODY], whole[BODY + 1 :]) == (without[:BODY], without[BODY + 1 :])
+    )
 
 
 def _is_fit(one: Listed) -> bool:

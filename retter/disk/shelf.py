@@ -1,46 +1,36 @@
 """The disk behind the store, as the event loop sees it: nothing here waits for a disk.
 
 An entry that was used lately is read at once, because its pages are in memory. All others are read
-in a thread, because reading a page from an SD card would block every client for 5 to 20 ms. Another
-thread writes, in batches (write_behind.py). If the disk fails, RETTER continues with the memory
-alone and logs it.
+in a thread (awaited_reads.py), because reading a page from an SD card would block every client for
+5 to 20 ms. Another thread writes, in batches (write_behind.py). If the disk fails, RETTER continues
+with the memory alone and logs it.
 """
 
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from time import perf_counter
+from typing import Any, Final, cast
 
 from retter.base.counters import Histogram
-from retter.config.settings import ConfigError, Settings
-from retter.disk.database import (
-    Damaged,
-    Database,
-    Done,
-    Foreign,
-    Full,
-    no_failpoint,
-    table_key,
-)
+from retter.config.settings import Settings
+from retter.disk.awaited_reads import Ask, AwaitedReads, Read
+from retter.disk.database import Damaged, Database, Done, Full, no_failpoint
 from retter.disk.folder import LOOP, READER, WRITER, Folder
 from retter.disk.journal import Journal
+from retter.disk.known_keys import READS_PER_COPY, HotKey, KnownKeys
+from retter.disk.threads import Threads
 from retter.store.key_table import KeyTable
-from retter.store.packing import with_bodies
-from retter.store.write_behind import Batch, Found, Removals, WriteBehind
-
-if TYPE_CHECKING:
-    import asyncio
-    from concurrent.futures import ThreadPoolExecutor
-
-# A page that was read within this time is still in memory, unless the machine is far too small.
-RECENT_S: Final = 600.0
-
-# How long a request waits for the thread. After that, the request counts as having no stored
-# response. So do all others, without waiting, until that read has finished.
-READ_WAIT_S: Final = 1.0
-# Requests that wait for the thread at a time: a disk that hangs must not block all clients.
-READS_MAX: Final = 256
+from retter.store.packing import servable
+from retter.store.write_behind import (
+    WAITING_BYTES_MIN,
+    WAITING_SHARE,
+    Batch,
+    Found,
+    Removals,
+    Slot,
+    WriteBehind,
+)
 
 # The time between two searches for readers whose processes were killed, and for old entries.
 SWEEP_EVERY_S: Final = 3600.0
@@ -51,67 +41,42 @@ TOUCHED_MAX: Final = 4096
 # Upper bounds of the histogram of the time that a read blocked the loop, in seconds.
 HELD_S: Final = (0.00001, 0.00002, 0.00005, 0.0001, 0.0005, 0.001, 0.005)
 
-# Time for the last writes when the process ends.
-CLOSE_S: Final = 10.0
 
-Ask = Callable[[dict[bytes, Found]], None]
+class ShelfFigures:
+    """The counts of one disk since the start.
 
+    Attributes:
+        last_failure: The reason of the last commit that failed.
+        held: The time that reads blocked the loop.
+    """
 
-class Threads(Protocol):
-    """The interface for work outside the event loop."""
+    __slots__ = (
+        "commit_failures", "commits", "damaged", "evicted", "held", "held_s_max",
+        "journal_failures", "last_failure", "not_written", "reads", "reads_in_thread",
+        "stale_readers", "written",
+    )  # fmt: skip
 
-    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Do a job; `done` is called on the loop with its result or the exception."""
-        ...
-
-    def close(self) -> None:
-        """Wait until all jobs are done; `done` is not called any more."""
-        ...
-
-
-class Thread:
-    """One thread, started with the first job."""
-
-    def __init__(self, loop: "asyncio.AbstractEventLoop", name: str) -> None:
-        self._loop = loop
-        self._name = name
-        self._executor: ThreadPoolExecutor | None = None
-        self._closed = False
-
-    def submit(self, job: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Do a job; `done` is called on the loop with its result or the exception."""
-        if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._executor = ThreadPoolExecutor(1, self._name)
-        try:
-            future = self._executor.submit(job)
-        except RuntimeError as error:  # no memory for a thread
-            self._loop.call_soon(done, error)
-            return
-        future.add_done_callback(lambda future: self._hand_over(future, done))
-
-    def _hand_over(self, future: Future[Any], done: Callable[[Any], None]) -> None:
-        if not self._closed:
-            with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._done, future, done)
-
-    def _done(self, future: Future[Any], done: Callable[[Any], None]) -> None:
-        if not self._closed and not future.cancelled():
-            error = future.exception()
-            done(future.result() if error is None else error)
-
-    def close(self) -> None:
-        """Wait until all jobs are done; `done` is not called any more."""
-        self._closed = True
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+    def __init__(self) -> None:
+        self.commits = 0
+        self.commit_failures = 0
+        self.last_failure = ""
+        self.written = 0
+        self.not_written = 0
+        self.evicted = 0
+        self.damaged = 0
+        self.reads = 0
+        self.reads_in_thread = 0
+        self.journal_failures = 0
+        self.stale_readers = 0
+        self.held = Histogram(HELD_S)
+        self.held_s_max = 0.0
 
 
 class DiskShelf:
     """The disk behind one store.
 
     Attributes:
+        hot: By key: entries that were read in this minute, at once.
         secret: The key for the hashes of owners.
         behind: The changes that are not written yet.
         lent: Whether another process takes over.
@@ -134,104 +99,108 @@ class DiskShelf:
         self._folder = folder
         self._database = database
         self._journal = journal
-        self._reader = reader
+        self._threads = reader, writer
         self._writer = writer
         self._clock = clock
         self._wall = wall
         self._failpoint = failpoint
-        self.max_stale_s = settings.max_stale_s
+        self._max_stale_s = settings.max_stale_s
         self.secret = b""
         self.set_aside = ""
         self.trouble = ""
         self.lent = False  # to the process that takes over
-        self._table = KeyTable()
-        self._table_complete = False
-        self._gone_meanwhile: set[int] | None = set()  # keys removed while the table is being made
-        self.behind = WriteBehind(self, personal=settings.store_private == "on")
-        self._began = clock()
-        self._touched: dict[bytes, None] = {}
+        self._keys = KnownKeys(clock())
+        self.hot = self._keys.hot
+        self._reads = AwaitedReads(reader, self._read_in_thread, self._loaded)
+        self.behind = WriteBehind(
+            self,
+            personal=settings.store_private == "on",
+            bytes_max=max(WAITING_BYTES_MIN, settings.store_memory_bytes // WAITING_SHARE),
+        )
+        self._touched: dict[bytes, None] = {}  # slot keys
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
-        self._waiting: dict[int, tuple[float, Ask]] = {}  # requests, and when their wait began
-        self._overdue: set[int] = set()  # reads that did not finish in time
-        self._asked = 0
-        self._sweep_at = self._began + SWEEP_EVERY_S
+        self._sweep_at = clock() + SWEEP_EVERY_S
         self._closed = False
-        # Figures:
-        self.commits = 0
-        self.commit_failures = 0
-        self.last_failure = ""  # the reason of the last commit that failed
-        self.written = 0
-        self.not_written = 0
-        self.evicted = 0
-        self.damaged = 0
-        self.reads = 0
-        self.reads_in_thread = 0
-        self.reads_late = 0
-        self.journal_failures = 0
-        self.stale_readers = 0
-        self.held = Histogram(HELD_S)
-        self.held_s_max = 0.0
+        self.figures = ShelfFigures()
 
     # -- for the store
 
     def knows(self, key: bytes) -> bool:
         """Return whether an entry may be stored under a key."""
-        if self.trouble:
-            return False
-        return not self._table_complete or self._table.get(self._table_key(key)) >= 0
+        return not self.trouble and self._keys.has(self._slot_key(key))
+
+    @property
+    def max_stale_s(self) -> float:
+        """The age up to which a response may be served, in seconds."""
+        return self._max_stale_s
+
+    @max_stale_s.setter
+    def max_stale_s(self, seconds: float) -> None:
+        self._max_stale_s = seconds
+        self.hot.clear()
 
     def _slot_key(self, key: bytes) -> bytes:
         if self._last_key[0] != key:  # usually used twice in a row
             self._last_key = key, self._database.slot_key(key)
         return self._last_key[1]
 
-    def _table_key(self, key: bytes) -> int:
-        return table_key(self._slot_key(key))
-
-    def _minute(self) -> int:
-        return int((self._clock() - self._began) // 60) + 1  # 0 means never
-
-    def _is_recent(self, note: int) -> bool:
-        return note > 0 and note * 60.0 + RECENT_S >= self._clock() - self._began
-
     def read(self, key: bytes, now: float) -> Found | None:
         """Return the entry of a key if it was used lately; `load` reads other entries."""
-        if self.trouble:
+        hot = self.hot.get(key) or self._heated(key)
+        if hot is None:
             return None
-        note = self._table.get(self._table_key(key))
-        if note < 0 or not self._is_recent(note):
-            return None
-        if note != self._minute():
-            self._used(key)
-        begun = time.perf_counter()
+        begun = perf_counter()
+        self._folder.enter(LOOP)
         try:
-            found = self._read(key, LOOP, now)
+            variants = self._read_hot(key, hot, now)
         except (Damaged, OSError) as error:
             self._cannot_read(key, error, now)
             return None
-        self._count_held(time.perf_counter() - begun)
-        self.reads += 1
-        return found
-
-    def _count_held(self, took_s: float) -> None:
-        self.held_s_max = max(self.held_s_max, took_s)
-        self.held.add(took_s)
-
-    def _read(self, key: bytes, who: int, now: float) -> Found | None:
-        packed_key = self._slot_key(key) if who == LOOP else self._database.slot_key(key)
-        self._folder.enter(who)
-        try:
-            found = self._database.read(packed_key, now, self._wall(), self.max_stale_s, key)
         finally:
-            self._folder.leave(who)
-        if found is None or found[0].key != key:
-            return None  # another key has the same hash
-        slot = with_bodies(*found, now)
-        return Found(slot, found[0].marks) if slot else None
+            self._folder.leave(LOOP)
+        figures = self.figures
+        held_s = perf_counter() - begun
+        figures.held.add(held_s)
+        if held_s > figures.held_s_max:
+            figures.held_s_max = held_s
+        figures.reads += 1
+        slot = servable(variants, now)
+        if not slot:
+            return None
+        reads = hot.reads = hot.reads + 1
+        return Found(slot, hot.marks, reads % READS_PER_COPY == 0)
+
+    def _read_hot(self, key: bytes, hot: HotKey, now: float) -> Slot:
+        if hot.data:
+            body = self._database.read_again(hot.slot_key, hot.data, hot.body)
+            if body is not None:
+                return hot.with_body(body)
+        found = self._database.read(hot.slot_key, now, self._wall(), self._max_stale_s, key)
+        if found is None or found.key != key:  # another key may have the same hash
+            return ()
+        hot.marks = found.marks
+        if hot.reads:  # not for what is read once
+            hot.remember(found)
+        return found.variants
+
+    def _heated(self, key: bytes) -> HotKey | None:
+        """Return a key with its first read in this minute; None if the read may take long."""
+        if self.trouble:
+            return None
+        slot_key = self._slot_key(key)
+        if not self._keys.is_fast(slot_key, self._clock()):
+            return None
+        self._used(slot_key)
+        return self._keys.heat(key, slot_key)
+
+    def _used(self, slot_key: bytes) -> None:
+        self._keys.used(slot_key, self._clock())
+        if len(self._touched) < TOUCHED_MAX:
+            self._touched[slot_key] = None
 
     def _cannot_read(self, key: bytes, error: Exception, now: float) -> None:
         if isinstance(error, Damaged):
-            self.damaged += 1
+            self.figures.damaged += 1
             self.behind.changed(key, (), (), now)  # the next commit removes it
         else:
             why = str(error)
@@ -243,6 +212,7 @@ class DiskShelf:
         """Use the memory alone from now on, because the disk is not reliable any more."""
         if not self.trouble:
             self.trouble = why
+            self.hot.clear()
             with contextlib.suppress(OSError):
                 self._folder.write("broken", why.encode())
 
@@ -254,74 +224,48 @@ class DiskShelf:
         try:
             self._journal.note(removals)
         except OSError:
-            self.journal_failures += 1
+            self.figures.journal_failures += 1
         self._failpoint("noted")
 
     # -- reading in the thread
 
     def is_slow(self, key: bytes) -> bool:
         """Return whether a key may have an entry that takes long to read."""
-        if self.trouble:
+        if key in self.hot or self.trouble:
             return False
-        note = self._table.get(self._table_key(key))
-        if note < 0:
-            return not self._table_complete
-        return not self._is_recent(note)
+        return self._keys.is_slow(self._slot_key(key), self._clock())
 
     def load(self, keys: list[bytes], asks: Ask) -> bool:
-        """Read keys in the thread; `asks` is called with the entries found.
-
-        After READ_WAIT_S it is called without any.
+        """Read keys in the thread; `asks` is called with the entries found, or after a second.
 
         Returns:
             False if too many requests wait already, or an earlier read is overdue.
         """
-        if self._overdue or len(self._waiting) >= READS_MAX:
-            self.reads_late += 1
-            return False
-        self._asked += 1
-        number = self._asked
-        self._waiting[number] = (self._clock(), asks)
-        self._reader.submit(
-            lambda: self._read_all(keys), lambda result: self._loaded(number, keys, result)
-        )
-        return True
+        return self._reads.load(keys, asks, self._clock())
 
-    def _read_all(self, keys: list[bytes]) -> dict[bytes, Found | Exception | None]:
-        found: dict[bytes, Found | Exception | None] = {}
-        for key in keys:
-            try:
-                found[key] = self._read(key, READER, self._clock())
-            except (Damaged, OSError) as error:
-                found[key] = error
-        return found
+    def _read_in_thread(self, key: bytes) -> Read:
+        now, slot_key = self._clock(), self._database.slot_key(key)
+        self._folder.enter(READER)
+        try:
+            found = self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
+        except (Damaged, OSError) as error:
+            return error
+        finally:
+            self._folder.leave(READER)
+        if found is None or found.key != key:
+            return None
+        slot = servable(found.variants, now)
+        return Found(slot, found.marks) if slot else None
 
-    def _loaded(self, number: int, keys: list[bytes], result: Any) -> None:
-        waits = self._waiting.pop(number, None)
-        self._overdue.discard(number)
-        found: dict[bytes, Found] = {}
-        now = self._clock()
-        if isinstance(result, dict):
-            read = cast("dict[bytes, Found | Exception | None]", result)
-            for key in keys:
-                one = read[key]
-                if isinstance(one, Exception):
-                    self._cannot_read(key, one, now)
-                elif one is not None:
-                    self.reads_in_thread += 1
-                    self._used(key)
-                    passed = self.behind.checked(key, one)
-                    if passed is not None:
-                        found[key] = passed
-        if waits is not None:
-            waits[1](found)
-
-    def _used(self, key: bytes) -> None:
-        number = self._table_key(key)
-        if self._table.get(number) >= 0:
-            self._table.set(number, self._minute())
-        if len(self._touched) < TOUCHED_MAX:
-            self._touched[self._slot_key(key)] = None
+    def _loaded(self, key: bytes, read: Read) -> Found | None:
+        if isinstance(read, Exception):
+            self._cannot_read(key, read, self._clock())
+            return None
+        if read is None:
+            return None
+        self.figures.reads_in_thread += 1
+        self._used(self._slot_key(key))
+        return self.behind.checked(key, read)
 
     # -- the clock
 
@@ -336,38 +280,21 @@ class DiskShelf:
         return table
 
     def _listed(self, result: Any) -> None:
-        if not isinstance(result, KeyTable):
+        if isinstance(result, KeyTable):
+            self._keys.listed(result)
+        else:
             self._stop_using_disk(f"it cannot be read: {result}")
-            return
-        gone, self._gone_meanwhile = self._gone_meanwhile, None
-        if gone is None:
-            return  # all entries have been removed meanwhile
-        # The changes during this second are few, compared with the entries in the list.
-        for number in gone:
-            result.discard(number)
-        for number, note in self._table.items():
-            result.set(number, note)
-        self._table = result
-        self._table_complete = True
 
     def tick(self, now: float) -> None:
         """Start the writes that are due, and end waits that are too long. Called on every tick."""
-        if self._waiting:
-            self._answer_late(now)
+        self._keys.tick(self._clock())
+        if self._reads:
+            self._reads.tick(now)
         if self.behind.is_due(now) and not self.trouble:
             self._commit()
         if now >= self._sweep_at and not self.lent:
             self._sweep_at = now + SWEEP_EVERY_S
             self._writer.submit(self._sweep, self._swept)
-
-    def _answer_late(self, now: float) -> None:
-        for number, (since, asks) in list(self._waiting.items()):
-            if now - since < READ_WAIT_S:
-                break
-            del self._waiting[number]
-            self._overdue.add(number)
-            self.reads_late += 1
-            asks({})
 
     def _commit(self) -> None:
         batch = self.behind.take(self._clock())
@@ -391,24 +318,15 @@ class DiskShelf:
         if not isinstance(result, Done):
             self._commit_failed(result)
             return
-        self.commits += 1
-        self.written += result.written
-        self.not_written += result.not_written
-        self.evicted += result.evicted
-        if result.everything:
-            self._table.clear()
-            if self._gone_meanwhile is not None:
-                self._table_complete, self._gone_meanwhile = True, None
-        minute = self._minute()
-        if not result.not_written:
-            for key, waits in batch.slots.items():
-                number = table_key(self._database.slot_key(key))
-                if waits.slot:
-                    self._table.set(number, minute)
-        for number in result.removed:
-            self._table.discard(number)
-            if self._gone_meanwhile is not None:
-                self._gone_meanwhile.add(number)
+        figures = self.figures
+        figures.commits += 1
+        figures.written += result.written
+        figures.not_written += result.not_written
+        figures.evicted += result.evicted
+        written = [key for key, waits in batch.slots.items() if waits.slot]
+        if result.not_written:
+            written = []
+        self._keys.committed(result, map(self._database.slot_key, written), self._clock())
         if self.behind.done() and not self.lent:
             self._failpoint("done")
             with contextlib.suppress(OSError):
@@ -416,19 +334,19 @@ class DiskShelf:
             self._failpoint("cleared")
 
     def _commit_failed(self, error: Any) -> None:
-        self.commit_failures += 1
+        self.figures.commit_failures += 1
         self.behind.failed(self._clock())
         if not isinstance(error, (OSError, Full, MemoryError)):
             self._stop_using_disk(f"it cannot be written: {error}")
             raise error
-        self.last_failure = str(getattr(error, "strerror", "") or "no room in the map")
+        self.figures.last_failure = str(getattr(error, "strerror", "") or "no room in the map")
 
     def _sweep(self) -> tuple[int, list[int]]:
         readers = self._database.check_readers()
         self._folder.enter(WRITER)
         try:
             return readers, self._database.delete_older(
-                self._clock(), self._wall(), self.max_stale_s
+                self._clock(), self._wall(), self._max_stale_s
             )
         finally:
             self._folder.leave(WRITER)
@@ -436,9 +354,8 @@ class DiskShelf:
     def _swept(self, result: Any) -> None:
         if isinstance(result, tuple):
             readers, removed = cast("tuple[int, list[int]]", result)
-            self.stale_readers += readers
-            for number in removed:
-                self._table.discard(number)
+            self.figures.stale_readers += readers
+            self._keys.removed(removed)
 
     # -- the end
 
@@ -459,7 +376,7 @@ class DiskShelf:
         """Write all changes and close the database."""
         if self._closed:
             return
-        for thread in (self._reader, self._writer):
+        for thread in self._threads:
             thread.close()
         # The batch in the thread is done or has failed. Writing it once more does no harm.
         self.behind.failed(self._clock())
@@ -542,114 +459,27 @@ class DiskShelf:
 
     def stats(self) -> dict[str, Any]:
         """Return all figures."""
-        behind, database = self.behind, self._database
+        behind, database, figures = self.behind, self._database, self.figures
         return {
             "entries": database.entries,
             "bytes_used": max(0, database.bytes_used),
             "bytes_max": database.bytes_max,
             "dirty": behind.keys_waiting,
             "dirty_bytes": behind.bytes_waiting,
-            "commits": self.commits,
-            "commit_failures": self.commit_failures,
-            "written": self.written,
-            "not_written": self.not_written + behind.not_kept,
-            "evicted": self.evicted,
-            "damaged": self.damaged,
+            "commits": figures.commits,
+            "commit_failures": figures.commit_failures,
+            "written": figures.written,
+            "not_written": figures.not_written + behind.not_kept,
+            "evicted": figures.evicted,
+            "damaged": figures.damaged,
             "set_aside": int(bool(self.set_aside)),
-            "reads": self.reads,
-            "reads_in_thread": self.reads_in_thread,
-            "reads_late": self.reads_late,
-            "journal_failures": self.journal_failures,
-            "stale_readers": self.stale_readers,
-            "held_s_max": self.held_s_max,
-            "index_bytes": self._table.bytes_used,
+            "reads": figures.reads,
+            "reads_in_thread": figures.reads_in_thread,
+            "reads_late": self._reads.late,
+            "journal_failures": figures.journal_failures,
+            "stale_readers": figures.stale_readers,
+            "held_s_max": figures.held_s_max,
+            "index_bytes": self._keys.bytes_used,
             "file_bytes": 0 if self._closed else database.file_bytes,
             "trouble": self.trouble,
         }
-
-
-def open_shelf(
-    settings: Settings,
-    reader: Threads,
-    writer: Threads,
-    clock: Callable[[], float],
-    *,
-    wall: Callable[[], float] = time.time,
-    failpoint: Callable[[str], None] = no_failpoint,
-    lock_fd: int = -1,
-    faults: bool = False,
-) -> DiskShelf:
-    """Open the folder of `--store`, or make it.
-
-    Raises:
-        ConfigError: The folder cannot be used. One line says why, and what to do.
-    """
-    folder = Folder(settings.store, settings.store_disk_bytes, lock_fd=lock_fd, faults=faults)
-    try:
-        return _open(folder, settings, reader, writer, clock, wall, failpoint)
-    except OSError as error:
-        folder.close()
-        raise ConfigError(f"store: {settings.store}: {error.strerror}") from None
-    except ConfigError:
-        folder.close()
-        raise
-
-
-def _open(
-    folder: Folder,
-    settings: Settings,
-    reader: Threads,
-    writer: Threads,
-    clock: Callable[[], float],
-    wall: Callable[[], float],
-    failpoint: Callable[[str], None],
-) -> DiskShelf:
-    if why := folder.read("broken", 1000):
-        folder.set_aside(why.decode("utf-8", "replace"))
-        with contextlib.suppress(OSError):
-            folder.remove("broken")
-    folder.check_file()
-    secret, is_new = folder.secret()
-    database = _database(folder, settings, failpoint)
-    try:
-        journal = Journal(folder.at("drops"))
-    except OSError:
-        database.close()
-        raise
-    shelf = DiskShelf(folder, database, journal, settings, reader, writer, clock, wall, failpoint)
-    shelf.secret = secret
-    shelf.set_aside = folder.set_aside_reason
-    removals = journal.read()
-    # With a new secret, personal entries cannot be found again. With --store-private off, they must
-    # not stay. In both cases they are removed.
-    removals.personal = removals.personal or is_new or settings.store_private == "off"
-    if removals and database.entries:
-        shelf.behind.begin_with(removals)
-        shelf.flush()
-        if not shelf.behind.is_clean:
-            shelf.close()
-            raise ConfigError(
-                f"store: {settings.store}: what was dropped before the last end cannot be removed: "
-                f"{shelf.last_failure}"
-            )
-    return shelf
-
-
-def _database(folder: Folder, settings: Settings, failpoint: Callable[[str], None]) -> Database:
-    for _ in range(2):
-        folder.enter(LOOP)
-        try:
-            database = Database(folder.path, settings.store_disk_bytes, failpoint)
-            database.check_readers()
-        except Damaged as error:
-            folder.set_aside(str(error))
-        except Foreign:
-            raise ConfigError(
-                f"store: {settings.store} holds the database of another program; "
-                "take an empty folder"
-            ) from None
-        else:
-            return database
-        finally:
-            folder.leave(LOOP)
-    raise ConfigError(f"store: {settings.store}: a database cannot be made there")

@@ -23,6 +23,7 @@ class DiskLog:
         disk = self._disk
         if disk is None:
             return
+        figures = disk.figures
         if disk.set_aside and not self._set_aside_logged:
             self._set_aside_logged = True
             log.warning(
@@ -39,19 +40,19 @@ class DiskLog:
                 store=disk.path,
                 advice="RETTER serves from memory; the next start sets the file aside",
             )
-        if disk.commit_failures > self._failures:
+        if figures.commit_failures > self._failures:
             if not self._failing:
                 log.error(
                     "store-not-written",
-                    error=disk.last_failure,
+                    error=figures.last_failure,
                     store=disk.path,
                     advice="RETTER serves from memory and tries again every five seconds",
                 )
             self._failing = True
-            self._failures, self._commits = disk.commit_failures, disk.commits
-        elif self._failing and disk.commits > self._commits:
+            self._failures, self._commits = figures.commit_failures, figures.commits
+        elif self._failing and figures.commits > self._commits:
             log.info("store-written-again", store=disk.path)
             self._failing = False
-        if disk.damaged > self._damaged:
-            log.warning("store-damaged", responses=disk.damaged - self._damaged, store=disk.path)
-            self._damaged = disk.damaged
+        if figures.damaged > self._damaged:
+            log.warning("store-damaged", responses=figures.damaged - self._damaged, store=disk.path)
+            self._damaged = figures.damaged

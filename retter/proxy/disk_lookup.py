@@ -42,7 +42,7 @@ class AwaitedLookup:
 def waits_for_disk(services: Services, client: Client, parsed: ParsedRequest) -> bool:
     """Have read what a request may need of the disk; False if there is nothing to wait for."""
     disk = services.disk
-    if disk is None:
+    if disk is None or parsed.identity.key in disk.hot:
         return False
     keys = [key for key in services.store.awaited_keys(parsed.identity) if disk.is_slow(key)]
     if not keys:

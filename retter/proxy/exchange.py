@@ -112,6 +112,7 @@ def begin(
     identity = parsed.identity
     if (
         services.disk is not None
+        and identity.key not in services.store.shelves.slots
         and identity.stands_in
         and not looked
         and waits_for_disk(services, client, parsed)
@@ -146,6 +147,8 @@ def begin(
             now, kind, identity.route, identity.key, age_s, number, asker
         )
     if isinstance(decision, Permit):
+        if services.disk is not None and entry is not None:
+            services.store.keep_borrowed(entry[BODY])  # its response is compared with it
         exchange: Exchange | None = None
         try:
             exchange = Exchange(

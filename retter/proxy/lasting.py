@@ -46,7 +46,8 @@ def open_disk(
     if not settings.store:
         return None
     try:
-        from retter.disk.shelf import Thread, open_shelf
+        from retter.disk.opening import open_shelf
+        from retter.disk.threads import Thread
     except ImportError:
         raise ConfigError(
             "store: needs the lmdb package, which is not installed; pip install 'retter[store]'"

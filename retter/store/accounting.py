@@ -95,7 +95,8 @@ class Shelves:
         """
         if self.behind is not None:
             slot = self.slots.get(key, slot or ())
-            self.behind.changed(key, slot, self.marks_of(key) if slot else (), now)
+            marks = self.marks_of(key) if slot and not key.startswith(b"*") else ()
+            self.behind.changed(key, slot, marks, now)
 
     def resize(self, bytes_max: int, owner_bytes_max: int) -> None:
         """Change the budget and the share.

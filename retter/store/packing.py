@@ -20,14 +20,16 @@ from zlib import crc32
 from retter.store.owner import OWNER_BYTES
 from retter.store.policy import key_parts
 from retter.store.record import (
-    BODY,
+    AGE,
+    AGE_MAX,
+    ENTRY_OVERHEAD_BYTES,
     NEVER,
     NO_STORE,
+    STORED_AT,
     WITHDRAWN,
     Record,
     StoredResponse,
     as_stored,
-    entry_bytes,
 )
 
 # The format of the whole database. A database with a higher version is set aside, since its meaning
@@ -37,10 +39,16 @@ FORMAT_VERSION: Final = 1
 HASH_BYTES: Final = 16  # 128 bits, keyed: nobody can make two bodies or URLs with one hash
 KEY_BYTES: Final = OWNER_BYTES + HASH_BYTES  # of a packed slot; LMDB allows 511 at most
 
+# Returns a body for its name and length; None if it does not verify.
+BodyOf = Callable[[bytes, int], bytes | None]
+
 _EVERYONE: Final = bytes(OWNER_BYTES)
+_PUBLIC: Final = b"*"  # begins the key of a public entry (policy.py)
+_NO_SOFT: Final = (b"", b"", b"")
 
 _checksum = Struct("<I")
 _slot = Struct("<BBBxI")  # format, variants, marks, length of the key
+_begin = Struct("<IBBBxI")  # the checksum and these
 _mark = Struct("<q")
 # status, flags, stored at (wall), age, age_max, received age, generation, lengths: body, head,
 # etag, last_modified, variant key, vary names, coding, vary, three of soft
@@ -56,6 +64,15 @@ class Packed(NamedTuple):
 
     data: bytes
     bodies: tuple[tuple[bytes, bytes], ...]  # hash and body of each variant
+
+
+class UnpackedSlot(NamedTuple):
+    """A slot from the disk."""
+
+    key: bytes
+    marks: tuple[int, ...]
+    variants: tuple[Record, ...]
+    data: bytes  # as it was packed
 
 
 class Unpacked(NamedTuple):
@@ -160,71 +177,104 @@ def pack(
 
 
 def unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacked | None:
-    """Return the unpacked slot; None if the data do not verify.
+    """Return the unpacked slot without its bodies; None if the data do not verify."""
+    lengths: list[int] = []
+
+    def name_of(name: bytes, length: int) -> bytes:
+        lengths.append(length)
+        return name
+
+    found = unpack_slot(data, now, wall, max_stale_s, name_of)
+    if found is None:
+        return None
+    return Unpacked(*found[:2], tuple(map(as_stored, found.variants)), tuple(lengths))
+
+
+def unpack_slot(
+    data: bytes, now: float, wall: float, max_stale_s: float, body_of: BodyOf
+) -> UnpackedSlot | None:
+    """Return the unpacked slot; None if the data or a body do not verify.
 
     A time in the future counts as now: the clock has been set back since then, or it was wrong
     then. `max_stale_s` limits the age up to which each variant may be served.
     """
     try:
-        return _unpack(data, now, wall, max_stale_s)
+        return _unpack(data, now, wall, max_stale_s, body_of)
     except (StructError, IndexError, ValueError, OverflowError):
         return None
 
 
-def _unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacked | None:
-    if crc32(memoryview(data)[4:]) != _checksum.unpack_from(data)[0]:
+def _unpack(
+    data: bytes, now: float, wall: float, max_stale_s: float, body_of: BodyOf
+) -> UnpackedSlot | None:
+    checksum, version, count, marked, key_length = _begin.unpack_from(data)
+    if crc32(memoryview(data)[4:]) != checksum or version != FORMAT_VERSION:
         return None
-    version, count, marked, key_length = _slot.unpack_from(data, 4)
-    if version != FORMAT_VERSION:
-        return None
-    at = 4 + _slot.size
-    key = data[at : at + key_length]
-    owner, _ = key_parts(key)
-    at += key_length
-    marks = tuple([_mark.unpack_from(data, at + 8 * number)[0] for number in range(marked)])
-    at += 8 * marked
-    variants: list[StoredResponse] = []
-    lengths: list[int] = []
+    at = _begin.size + key_length
+    key = data[_begin.size : at]
+    marks: tuple[int, ...] = ()
+    if marked:
+        marks = tuple([_mark.unpack_from(data, at + 8 * number)[0] for number in range(marked)])
+        at += 8 * marked
+    if count == 1:  # mostly
+        one = _variant_at(data, at, key, now, wall, max_stale_s, body_of)
+        return None if one is None else UnpackedSlot(key, marks, (one[0],), data)
+    variants: list[Record] = []
     for _ in range(count):
-        # Written line by line: a list of the texts takes twice as long, and each hit does this.
-        (
-            status, flags, stored_wall, age_s, age_max_s, received_age_s, generation, body_length,
-            head_length, etag_length, modified_length, variant_length, names_length,
-            coding_length, vary_length, soft_0, soft_1, soft_2, name,
-        ) = _variant.unpack_from(data, at)  # fmt: skip
-        at += _variant.size
-        head = data[at : (at := at + head_length)]
-        etag = data[at : (at := at + etag_length)]
-        last_modified = data[at : (at := at + modified_length)]
-        variant_key = data[at : (at := at + variant_length)]
-        names = data[at : (at := at + names_length)]
+        one = _variant_at(data, at, key, now, wall, max_stale_s, body_of)
+        if one is None:
+            return None
+        record, at = one
+        variants.append(record)
+    return UnpackedSlot(key, marks, tuple(variants), data)
+
+
+def _variant_at(
+    data: bytes, at: int, key: bytes, now: float, wall: float, max_stale_s: float, body_of: BodyOf
+) -> tuple[Record, int] | None:
+    """Return the variant at a place in a packed slot, and the place after it."""
+    # Written line by line: a list of the texts takes twice as long, and each hit does this.
+    (
+        status, flags, stored_wall, age_s, age_max_s, received_age_s, generation, body_length,
+        head_length, etag_length, modified_length, variant_length, names_length,
+        coding_length, vary_length, soft_0, soft_1, soft_2, name,
+    ) = _variant.unpack_from(data, at)  # fmt: skip
+    at += _variant.size
+    head = data[at : (at := at + head_length)]
+    etag = data[at : (at := at + etag_length)]
+    last_modified = data[at : (at := at + modified_length)]
+    variant_key = data[at : (at := at + variant_length)]
+    names: tuple[bytes, ...] = ()
+    coding, vary, soft = b"", b"", _NO_SOFT
+    if names_length or coding_length or vary_length:
+        text = data[at : (at := at + names_length)]
+        names = tuple(text.split(b",")) if text else ()
         coding = data[at : (at := at + coding_length)]
         vary = data[at : (at := at + vary_length)]
+    if soft_0 or soft_1 or soft_2:
         soft = (
             data[at : (at := at + soft_0)],
             data[at : (at := at + soft_1)],
             data[at : (at := at + soft_2)],
         )
-        if at > len(data) or not isfinite(stored_wall + age_s):
-            return None
-        ago_s = wall - stored_wall
-        if flags & _WITHDRAWN:
-            age_max_s = WITHDRAWN
-        elif age_max_s > max_stale_s:
-            age_max_s = max_stale_s
-        variants.append(
-            as_stored((
-                status, head, name, coding, etag, last_modified,
-                now - ago_s if ago_s > 0.0 else now, age_s,
-                flags & _SUPERSEDED > 0, False, age_max_s, variant_key,
-                tuple(names.split(b",")) if names else (), vary, received_age_s,
-                entry_bytes(key, head, etag, last_modified, variant_key),
-                () if flags & _COMPRESSIBLE else None, flags & _INCOMPLETE > 0, not owner,
-                soft, generation, 0, 0, NEVER, 0,
-            ))
-        )  # fmt: skip
-        lengths.append(body_length)
-    return Unpacked(key, marks, tuple(variants), tuple(lengths))
+    body = body_of(name, body_length)
+    if body is None or at > len(data) or not isfinite(stored_wall + age_s):
+        return None
+    ago_s = wall - stored_wall
+    if flags & _WITHDRAWN:
+        age_max_s = WITHDRAWN
+    elif age_max_s > max_stale_s:
+        age_max_s = max_stale_s
+    texts_bytes = len(key) + head_length + etag_length + modified_length + variant_length
+    record: Record = (
+        status, head, body, coding, etag, last_modified,
+        now - ago_s if ago_s > 0.0 else now, age_s,
+        flags & _SUPERSEDED > 0, False, age_max_s, variant_key, names, vary, received_age_s,
+        ENTRY_OVERHEAD_BYTES + texts_bytes,  # entry_bytes(), inlined
+        () if flags & _COMPRESSIBLE else None, flags & _INCOMPLETE > 0, key[:1] == _PUBLIC,
+        soft, generation, 0, 0, NEVER, 0,
+    )  # fmt: skip
+    return record, at
 
 
 def bodies_of_packed(data: bytes) -> list[tuple[bytes, int]]:
@@ -269,15 +319,13 @@ def superseded(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def with_bodies(found: Unpacked, bodies: list[bytes], now: float) -> tuple[Record, ...]:
-    """Return the variants that may still be served, with their bodies."""
-    return tuple(
-        [
-            (*one[:BODY], body, *one[BODY + 1 :])
-            for one, body in zip(found.variants, bodies, strict=True)
-            if one.age_max_s != WITHDRAWN and one.age(now) <= one.age_max_s
-        ]
-    )
+def servable(variants: tuple[Record, ...], now: float) -> tuple[Record, ...]:
+    """Return the variants that may still be served."""
+    # A withdrawn one has an age limit below zero.
+    if len(variants) == 1:
+        one = variants[0]
+        return variants if now - one[STORED_AT] + one[AGE] <= one[AGE_MAX] else ()
+    return tuple([one for one in variants if now - one[STORED_AT] + one[AGE] <= one[AGE_MAX]])
 
 
 def pack_body(body: bytes, checksum: Callable[[bytes | memoryview], int] = crc32) -> bytes:
@@ -297,6 +345,7 @@ def unpack_body(
     Args:
         checksum: A faster function with the same result as zlib's, if there is one.
     """
-    if len(data) != 4 + length or checksum(data[4:]) != _checksum.unpack_from(data)[0]:
+    if len(data) != 4 + length:
         return None
-    return bytes(data[4:])
+    body = bytes(data[4:])
+    return body if checksum(body) == _checksum.unpack_from(data)[0] else None

@@ -34,6 +34,7 @@ from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
     AGE,
     AGE_MAX,
+    BODY,
     INCOMPLETE,
     NEVER,
     STATUS,
@@ -57,7 +58,7 @@ from retter.store.selection import hashed_vary, select, selected
 from retter.store.taken_back import TakenBack, others_at
 
 if TYPE_CHECKING:
-    from retter.store.write_behind import WriteBehind  # for a disk alone
+    from retter.store.write_behind import Found, WriteBehind  # for a disk alone
 
 __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
@@ -87,6 +88,8 @@ class ResponseStore:
         self.invalidation = Invalidation(self.shelves, self._changes, self._counts)
         self.lineages: Lineages | None = None  # sessions whose cookie value changes
         self.behind: WriteBehind | None = None  # a disk
+        # The last entry that was read from the disk and not copied to memory, with its key.
+        self._borrowed: tuple[bytes, Found] | None = None
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Apply other limits. The secret and the policy never change.
@@ -139,17 +142,18 @@ class ResponseStore:
             return None
         if identity.rolling is not None:
             return self._find_rolling(identity, request, now, superseded, peeking)
-        key, shelves = identity.key, self.shelves
+        key, shelves, borrowed = identity.key, self.shelves, False
         slot = shelves.slots.get(key)
         if slot is None and self.behind is not None:
-            slot = self._fetch(key, now)
+            slot = self._borrow(key, now)
+            borrowed = slot is not None and key not in shelves.slots
         if slot is not None:
             newest = slot[0]
             found: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
                 secret = self._secret if identity.owner else self._public_secret
                 found = select(slot, identity, request, secret)
-                if found is not None and found is not newest and not peeking:
+                if found is not None and found is not newest and not (peeking or borrowed):
                     shelves.bring_forward(key, found)
             # The same as StoredResponse.age. Access by name costs three times as much as by index,
             # and a forwarded request needs only the age.
@@ -161,14 +165,15 @@ class ResponseStore:
                     return None
                 if peeking:
                     return found
-                shelves.queues.asked[key] = None
-                if identity.owner:
-                    keys = shelves.owner_keys[identity.owner]
-                    del keys[key]
-                    keys[key] = None
+                if not borrowed:
+                    shelves.queues.asked[key] = None
+                    if identity.owner:
+                        keys = shelves.owner_keys[identity.owner]
+                        del keys[key]
+                        keys[key] = None
                 self._counts.found_own += 1
                 return found
-            if found is not None and found[AGE_MAX] != WITHDRAWN and not peeking:
+            if found is not None and found[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
                 self._expire(key, found, now)
         if identity.public_key is not None:
             return self._find_public(
@@ -219,7 +224,10 @@ class ResponseStore:
         superseded: bool,
         peeking: bool,
     ) -> Record | None:
-        slot = self._slot(key, now)
+        slot, borrowed = self.shelves.slots.get(key), False
+        if slot is None and self.behind is not None:
+            slot = self._borrow(key, now)
+            borrowed = slot is not None and key not in self.shelves.slots
         newest: Record | None = None
         found: Record | None = None
         if slot is not None:
@@ -228,7 +236,7 @@ class ResponseStore:
                 found = select(slot, identity, request, self._public_secret)
         if found is not None:
             if now - found[STORED_AT] + found[AGE] > found[AGE_MAX]:
-                if found[AGE_MAX] != WITHDRAWN and not peeking:
+                if found[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
                     self._expire(key, found, now)
             elif found[STATUS] == 200 and (
                 not (found[SUPERSEDED] or found[INCOMPLETE])
@@ -236,9 +244,10 @@ class ResponseStore:
             ):
                 if peeking:
                     return found
-                self.shelves.queues.asked[key] = None
-                if found is not newest:
-                    self.shelves.bring_forward(key, found)
+                if not borrowed:
+                    self.shelves.queues.asked[key] = None
+                    if found is not newest:
+                        self.shelves.bring_forward(key, found)
                 self._counts.found_public += 1
                 return found
         self._counts.not_found += not peeking
@@ -295,6 +304,29 @@ class ResponseStore:
         if found is None or not self.shelves.promote(key, found):
             return None
         return self.shelves.slots.get(key)
+
+    def _borrow(self, key: bytes, now: float) -> tuple[Record, ...] | None:
+        """Return the entries of a key from the disk, if that takes no wait.
+
+        They are copied to memory only if they are read often. To copy an entry and evict another
+        one costs more than a few reads.
+        """
+        found = None if self.behind is None else self.behind.fetch(key, now)
+        if found is None:
+            return None
+        slot = found.slot
+        if found.often and self.shelves.promote(key, found):
+            return self.shelves.slots.get(key)
+        self._borrowed = (key, found)
+        return slot
+
+    def keep_borrowed(self, body: bytes) -> None:
+        """Copy the entry with this body to memory if `find` has just read it from the disk."""
+        if self._borrowed is None:
+            return
+        (key, found), self._borrowed = self._borrowed, None
+        if any(one[BODY] is body for one in found.slot):
+            self.shelves.promote(key, found)
 
     def awaited_keys(self, identity: Identity) -> list[bytes]:
         """Return the keys under which the disk may have an answer to a request.

@@ -32,9 +32,11 @@ WRITTEN_BYTES_PER_S: Final = 8 * 1024 * 1024
 # The delay after a batch that could not be written.
 RETRY_S: Final = 5.0
 
-# If the disk is too slow, waiting changes take at most this memory. Further stored entries are not
-# written, and the entries that they replace are removed from the disk.
-WAITING_BYTES_MAX: Final = 8 * 1024 * 1024
+# If the disk is too slow, waiting changes take at most this memory, or a quarter of the budget of
+# the near store, which mostly holds the same bytes. Further stored entries are not written, and the
+# entries that they replace are removed from the disk.
+WAITING_BYTES_MIN: Final = 8 * 1024 * 1024
+WAITING_SHARE: Final = 4
 WAITING_KEYS_MAX: Final = 4 * COMMIT_KEYS
 
 # If there are more removals than this while the disk cannot be written, all personal entries, or
@@ -132,6 +134,7 @@ class Found(NamedTuple):
 
     slot: Slot
     marks: tuple[int, ...]
+    often: bool = True  # it is read so often that it belongs into memory
 
 
 class Shelf(Protocol):
@@ -156,6 +159,8 @@ def marked_superseded(slot: Slot) -> Slot:
 
 
 def _size(slot: Slot) -> int:
+    if len(slot) == 1:
+        return SLOT_OVERHEAD_BYTES + len(slot[0][BODY]) + len(slot[0][HEAD])
     return SLOT_OVERHEAD_BYTES + sum([len(one[BODY]) + len(one[HEAD]) for one in slot])
 
 
@@ -164,14 +169,19 @@ class WriteBehind:
 
     Args:
         personal: Also keep the entries of owners (`--store-private`).
+        bytes_max: The memory that waiting changes may take.
     """
 
-    def __init__(self, shelf: Shelf, *, personal: bool = True) -> None:
+    def __init__(
+        self, shelf: Shelf, *, personal: bool = True, bytes_max: int = WAITING_BYTES_MIN
+    ) -> None:
         self._shelf = shelf
+        self._bytes_max = bytes_max
         self.personal = personal
         self.closed = False  # only removals are accepted
         self._slots: dict[bytes, Written] = {}
         self._removals = Removals()
+        self._removing = False  # there are some
         self._under_way: Batch | None = None
         self._since = 0.0  # the time of the oldest waiting change
         self._not_before = 0.0
@@ -193,10 +203,12 @@ class WriteBehind:
         if not self._slots:
             self._since = now
         before = self._slots.get(key)
+        size = _size(slot)
         if before is not None:
             self.bytes_waiting -= _size(before.slot)
-        size = _size(slot)
-        if self.bytes_waiting + size > WAITING_BYTES_MAX or len(self._slots) >= WAITING_KEYS_MAX:
+        elif slot and not self._shelf.knows(key):
+            self._bytes_new += size
+        if self.bytes_waiting + size > self._bytes_max or len(self._slots) >= WAITING_KEYS_MAX:
             self.not_kept += 1
             if before is None and len(self._slots) >= WAITING_KEYS_MAX:
                 # There is no room even for this key, so its entry on disk is removed.
@@ -205,8 +217,6 @@ class WriteBehind:
             slot, size = (), SLOT_OVERHEAD_BYTES
         self._slots[key] = Written(slot, marks)
         self.bytes_waiting += size
-        if slot and not self._shelf.knows(key):
-            self._bytes_new += size
 
     def withdrawn(self, key: bytes, now: float) -> None:
         """Note at once that the application has withdrawn the page of a key."""
@@ -232,7 +242,7 @@ class WriteBehind:
         self._take_back(Removals(everything=True) if everything else Removals(purges=[purge]), now)
 
     def _take_back(self, removals: Removals, now: float) -> None:
-        if not self._slots and not self._removals:
+        if not self._slots and not self._removing:
             self._since = now
         self._shelf.note(removals)
         # A key is found in one step. For owners and purges, all waiting slots are searched.
@@ -242,11 +252,12 @@ class WriteBehind:
             if waits is not None and waits.slot and removals.take(key, waits.marks):
                 self.bytes_waiting -= _size(waits.slot) - SLOT_OVERHEAD_BYTES
                 self._slots[key] = Written((), ())
-        self._removals.add(removals)
+        self.begin_with(removals)
 
     def begin_with(self, removals: Removals) -> None:
         """Add the removals of before the restart that may not be on disk yet."""
         self._removals.add(removals)
+        self._removing = bool(self._removals)
 
     def all_removals(self) -> Removals:
         """Return all removals that may not be on disk yet."""
@@ -276,15 +287,18 @@ class WriteBehind:
         """Return the slot of a key that the near store does not have, if that takes no wait."""
         if not self.personal and key.startswith(b"@"):
             return None
-        waits = self._slots.get(key)
-        if waits is not None:
-            return Found(*waits) if waits.slot else None
         batch = self._under_way
-        under_way = batch.slots.get(key) if batch is not None else None
-        if under_way is not None:
-            return self._passed(key, Found(*under_way))
+        if self._slots or batch is not None:
+            waits = self._slots.get(key)
+            if waits is not None:
+                return Found(*waits) if waits.slot else None
+            under_way = batch.slots.get(key) if batch is not None else None
+            if under_way is not None:
+                return self._passed(key, Found(*under_way))
         found = self._shelf.read(key, now)
-        return None if found is None else self.checked(key, found)
+        if found is None or not (self._removing or batch is not None):
+            return found
+        return self.checked(key, found)
 
     def checked(self, key: bytes, found: Found) -> Found | None:
         """Return a slot that was read from disk, unless it was removed meanwhile."""
@@ -316,18 +330,18 @@ class WriteBehind:
     @property
     def is_clean(self) -> bool:
         """Whether all changes are on disk."""
-        return not self._slots and not self._removals and self._under_way is None
+        return not self._slots and not self._removing and self._under_way is None
 
     def is_due(self, now: float) -> bool:
         """Return whether a batch must be written now. Removals do not wait."""
         if self._under_way is not None or now < self._not_before:
             return False
-        if self._removals or (self.closed and self._slots):
+        if self._removing or (self.closed and self._slots):
             return True
         is_paced = (
             now < self._paced_until
             and self._bytes_new < COMMIT_BYTES
-            and self.bytes_waiting < WAITING_BYTES_MAX - COMMIT_BYTES
+            and self.bytes_waiting < self._bytes_max - COMMIT_BYTES
         )
         if not self._slots or is_paced:
             return False
@@ -342,18 +356,19 @@ class WriteBehind:
 
         The batch is under way until `done` or `failed` is called.
         """
-        if self._under_way is not None or not (self._slots or self._removals):
+        if self._under_way is not None or not (self._slots or self._removing):
             return None
         self._paced_until = now + self.bytes_waiting / WRITTEN_BYTES_PER_S
         batch = self._under_way = Batch(self._removals, self._slots)
-        self._removals, self._slots, self.bytes_waiting = Removals(), {}, 0
+        self._removals, self._removing = Removals(), False
+        self._slots, self.bytes_waiting = {}, 0
         self._bytes_new = 0
         return batch
 
     def done(self) -> bool:
         """Note that the batch is on disk; return whether all removals are on disk now."""
         self._under_way = None
-        return not self._removals
+        return not self._removing
 
     def failed(self, now: float) -> None:
         """Note that the batch could not be written: it is retried, with the later changes."""
@@ -365,12 +380,12 @@ class WriteBehind:
             if not waits.slot:
                 continue
             passed = self._passed(key, Found(*waits))
-            slots[key] = Written((), ()) if passed is None else Written(*passed)
+            slots[key] = Written((), ()) if passed is None else Written(*passed[:2])
         slots.update(self._slots)
         removals = batch.removals
         removals.add(self._removals)
-        self._slots, self._removals = slots, removals
+        self._slots, self._removals, self._removing = slots, removals, bool(removals)
         self.bytes_waiting = sum([_size(waits.slot) for waits in slots.values()])
-        if self.bytes_waiting > WAITING_BYTES_MAX:
+        if self.bytes_waiting > self._bytes_max:
             self.forget_bodies()
         self._since, self._not_before = now, now + RETRY_S

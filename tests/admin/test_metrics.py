@@ -20,7 +20,7 @@ from retter.admin import process_figures
 from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.base.reason import Reason
 from retter.breaker import Mode
-from retter.disk.shelf import open_shelf
+from retter.disk.opening import open_shelf
 from tests.support.admin import FakeAdmin, admin_of, fetch
 from tests.support.disk import Immediately, disk_settings
 from tests.support.harness import FakeProxy, get, reply

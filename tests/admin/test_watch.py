@@ -7,6 +7,7 @@ import pytest
 
 from retter.admin.watch import CALMER_S
 from retter.base.counters import answers_to_gets, answers_to_others, spared, totals
+from retter.disk.shelf import ShelfFigures
 from tests.support.admin import FakeAdmin, admin_of
 from tests.support.harness import get, reply
 
@@ -271,8 +272,9 @@ def test_what_retter_lacks_is_told_for_ten_seconds(admin: FakeAdmin, what: str) 
 class Disk:
     """As much of a store on disk as the situation follows from."""
 
-    trouble = last_failure = set_aside = ""
-    commit_failures = 0
+    def __init__(self) -> None:
+        self.figures = ShelfFigures()
+        self.trouble = self.set_aside = ""
 
     def stats(self) -> dict[str, Any]:
         return {}
@@ -283,7 +285,7 @@ def test_what_becomes_of_the_store_on_disk_is_told(admin: FakeAdmin) -> None:
     disk = services.disk = Disk()
     disk.set_aside = "its head is damaged"
     assert situation(admin)["now"].endswith("set aside: its head is damaged.")
-    disk.commit_failures, disk.last_failure = 1, "no space left on device"
+    disk.figures.commit_failures, disk.figures.last_failure = 1, "no space left on device"
     assert situation(admin)["now"] == "The store on disk is not written: no space left on device."
     disk.trouble = "the map cannot be read"
     found = situation(admin)

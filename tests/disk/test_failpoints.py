@@ -148,10 +148,10 @@ def test_a_logout_does_not_wait_for_the_next_commit(tmp_path: Path) -> None:
     lasting = Lasting(tmp_path, clock)
     put(lasting, b"/mine", b"private", ALICE)
     lasting.tick()
-    assert lasting.disk.commits == 0, "pages wait for five seconds, or a megabyte"
+    assert lasting.disk.figures.commits == 0, "pages wait for five seconds, or a megabyte"
     log_out(lasting)
     lasting.tick()
-    assert lasting.disk.commits == 1
+    assert lasting.disk.figures.commits == 1
     lasting.disk.close()
 
 
@@ -295,14 +295,14 @@ def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
     for _ in range(5):
         put(lasting, b"/page", b"the same")
         lasting.disk.flush()
-    assert lasting.disk.written == 1
+    assert lasting.disk.figures.written == 1
     clock.now += 700.0
     put(lasting, b"/page", b"the same")
     lasting.disk.flush()
-    assert lasting.disk.written == 2, "with the next step of time, that it is not too old"
+    assert lasting.disk.figures.written == 2, "with the next step of time, that it is not too old"
     put(lasting, b"/page", b"another")
     lasting.disk.flush()
-    assert lasting.disk.written == 3
+    assert lasting.disk.figures.written == 3
     lasting.disk.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 from retter.config.settings import ConfigError
 from retter.disk.database import Damaged, Database, Full
 from retter.disk.folder import LOOP, Folder, file_system
-from retter.store.record import STORED_AT
+from retter.store.record import BODY, STORED_AT
 from retter.store.write_behind import Batch, Found, Purge, Removals, Written
 from tests.store.test_packing import record
 from tests.support.disk import Clock, Later, open_at
@@ -39,7 +39,7 @@ def bodies(database: Database, paths: list[str]) -> dict[str, bytes]:
     for path in paths:
         packed = database.slot_key(b"*a.b" + path.encode())
         if (one := database.read(packed, NOW, WALL, 86400.0)) is not None:
-            found[path] = one[1][0]
+            found[path] = one.variants[0][BODY]
     return found
 
 
@@ -225,7 +225,7 @@ def test_garbage_that_looks_like_nothing_is_set_aside(tmp_path: Path) -> None:
 DIES = """
 import os, sys
 from tests.support.disk import Clock, disk_settings, Immediately
-from retter.disk.shelf import open_shelf
+from retter.disk.opening import open_shelf
 clock = Clock(1000.0)
 settings = disk_settings(sys.argv[1])
 threads = Immediately(), Immediately()
@@ -386,18 +386,18 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))  # the disk is full f
 for key, waits in batch({f"/{n}": bytes([n]) * 100_000 for n in range(20)}).slots.items():
     shelf.behind.changed(key, waits.slot, (), clock.now)
 shelf.tick(clock.now + 10.0)
-assert shelf.commit_failures == 1, shelf.stats()
+assert shelf.figures.commit_failures == 1, shelf.stats()
 assert not shelf.trouble, "it is tried again"
 assert shelf.behind.keys_waiting == 20
 found = shelf.behind.fetch(b"*a.b/7", clock.now)
 assert found is not None and found.slot[0][2] == bytes([7]) * 100_000, "what is in memory is served"
 from retter.store.write_behind import Removals
 shelf.behind.drop_owners([b"o" * 16], (), clock.now)
-assert shelf.journal_failures == 0, "a logout has its place on the disk already"
+assert shelf.figures.journal_failures == 0, "a logout has its place on the disk already"
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
 clock.now += 20.0
 shelf.tick(clock.now)
-assert shelf.behind.is_clean and shelf.commits == 1, shelf.stats()
+assert shelf.behind.is_clean and shelf.figures.commits == 1, shelf.stats()
 """
 
 
@@ -416,14 +416,14 @@ def test_a_write_that_fails_is_done_again(tmp_path: Path, monkeypatch: Any) -> N
         patched.setattr(shelf._database, "commit", _no_space)
         clock.now += 6.0
         shelf.tick(clock.now)
-        assert (shelf.commits, shelf.commit_failures) == (0, 1)
-        assert shelf.last_failure == "No space left on device"
+        assert (shelf.figures.commits, shelf.figures.commit_failures) == (0, 1)
+        assert shelf.figures.last_failure == "No space left on device"
         clock.now += 1.0
         shelf.tick(clock.now)
-        assert shelf.commit_failures == 1, "not again at once"
+        assert shelf.figures.commit_failures == 1, "not again at once"
     clock.now += 6.0
     shelf.tick(clock.now)
-    assert (shelf.commits, shelf.behind.is_clean) == (1, True)
+    assert (shelf.figures.commits, shelf.behind.is_clean) == (1, True)
     shelf.close()
 
 
@@ -464,12 +464,13 @@ def test_what_was_not_read_lately_is_read_in_a_thread(tmp_path: Path) -> None:
     found: list[Any] = []
     assert shelf.is_slow(key) and shelf.read(key, NOW) is None
     assert shelf.load([key], found.append)
-    assert (found, shelf.reads) == ([], 0)
+    assert (found, shelf.figures.reads) == ([], 0)
     reader.work()
     assert found[0][key].slot[0][2] == b"1 " * 3000
     assert not shelf.is_slow(key)
-    assert shelf.read(key, NOW) is not None and shelf.reads == 1
+    assert shelf.read(key, NOW) is not None and shelf.figures.reads == 1
     clock.now += 3600.0
+    shelf.tick(clock.now)
     assert shelf.is_slow(key), "after an hour other things are in memory"
     assert not shelf.is_slow(b"*a.b/not-there")
     shelf.close()
@@ -482,7 +483,7 @@ def test_nobody_waits_for_a_disk_that_stands_still(tmp_path: Path) -> None:
     found: list[Any] = []
     for number in range(300):
         shelf.load([b"*a.b/%d" % number], found.append)
-    assert len(shelf._waiting) == 256, "so many at the most"
+    assert len(shelf._reads) == 256, "so many at the most"
     clock.now += 1.1
     shelf.tick(clock.now)
     assert found == [{}] * 256
@@ -541,7 +542,7 @@ def test_what_changes_while_the_disk_is_listed_is_known_as_it_is_now(tmp_path: P
     listing[1](table)
     assert not shelf.knows(b"*a.b/1") and not shelf.knows(b"*a.b/never")
     assert shelf.knows(b"*a.b/new") and shelf.knows(b"*a.b/2")
-    assert len(shelf._table) == len(pages)
+    assert len(shelf._keys) == len(pages)
     shelf.close()
 
 
@@ -616,9 +617,9 @@ def test_readers_that_are_killed_are_looked_for_every_hour(tmp_path: Path) -> No
     )
     assert child(code, str(tmp_path)).returncode == -signal.SIGKILL
     shelf.tick(clock.now + 3599.0)
-    assert (shelf.stale_readers, _readers(shelf._database)) == (0, 1)
+    assert (shelf.figures.stale_readers, _readers(shelf._database)) == (0, 1)
     shelf.tick(clock.now + 3601.0)
-    assert (shelf.stale_readers, _readers(shelf._database)) == (1, 0)
+    assert (shelf.figures.stale_readers, _readers(shelf._database)) == (1, 0)
     shelf.close()
 
 

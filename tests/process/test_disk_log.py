@@ -5,6 +5,7 @@ from typing import Any
 
 from structlog.testing import capture_logs
 
+from retter.disk.shelf import ShelfFigures
 from retter.process.disk_log import DiskLog
 
 
@@ -12,8 +13,10 @@ class Disk:
     """The figures of a shelf on disk."""
 
     path = "/store/pages"
-    set_aside = trouble = last_failure = ""
-    commit_failures = commits = damaged = 0
+
+    def __init__(self) -> None:
+        self.figures = ShelfFigures()
+        self.set_aside = self.trouble = ""
 
 
 def log_of(disk: Disk | None) -> DiskLog:
@@ -41,13 +44,17 @@ def test_what_lasts_is_said_once() -> None:
 def test_failed_writes_are_said_once_until_one_succeeds() -> None:
     disk = Disk()
     log = log_of(disk)
-    disk.commit_failures, disk.commits, disk.last_failure = 1, 7, "No space left on device"
+    disk.figures.commit_failures, disk.figures.commits, disk.figures.last_failure = (
+        1,
+        7,
+        "No space left on device",
+    )
     assert said(log) == ["store-not-written"]
-    disk.commit_failures = 2
+    disk.figures.commit_failures = 2
     assert said(log, 3) == []
-    disk.commits = 8
+    disk.figures.commits = 8
     assert said(log, 3) == ["store-written-again"]
-    disk.commit_failures = 3
+    disk.figures.commit_failures = 3
     assert said(log) == ["store-not-written"], "it is news again"
 
 
@@ -55,7 +62,7 @@ def test_damaged_responses_are_counted_since_the_last_line() -> None:
     disk = Disk()
     log = log_of(disk)
     for damaged, new in ((2, 2), (2, None), (5, 3)):
-        disk.damaged = damaged
+        disk.figures.damaged = damaged
         with capture_logs() as lines:
             log.on_second(0.0)
         assert [line["responses"] for line in lines] == ([] if new is None else [new])

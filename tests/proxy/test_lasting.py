@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from retter.disk.shelf import open_shelf
+from retter.disk.opening import open_shelf
 from retter.proxy.lasting import may_be_kept, written_rules
 from retter.store.owner import OwnerRules
 from tests.support.disk import EPOCH, Immediately, Later, disk_settings

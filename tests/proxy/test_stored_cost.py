@@ -5,11 +5,15 @@ code next to none. Whoever makes one of these answers dearer sees it here, on an
 worth it raises the bound, and docs/performance.md says what it is worth.
 """
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from retter.breaker import Mode
+from retter.disk.known_keys import READS_PER_COPY
+from retter.disk.opening import open_shelf
+from tests.support.disk import Immediately, disk_settings
 from tests.support.harness import FakePeer, FakeProxy, field, reply
 from tests.support.work import instructions_of
 
@@ -41,6 +45,9 @@ class Site:
 
     def __init__(self, **settings: Any) -> None:
         self.proxy = FakeProxy(**settings)
+        self._store_pages()
+
+    def _store_pages(self) -> None:
         self.client: FakePeer = self.proxy.client()
         page = reply(b"x" * 1024, headers={"Content-Type": "text/html"})
         for request in (head(1), b"".join(_without_cookie(head(1)))):
@@ -83,3 +90,47 @@ def test_a_visitor_who_was_never_seen() -> None:
     for number in range(WARMING):
         site.cost(head(10 + number, 10 + number))
     assert site.cost(head(99, 99)) <= 2210
+
+
+class DiskSite(Site):
+    """The same, with a disk that has all of it."""
+
+    def __init__(self, path: Path) -> None:
+        clock: list[Any] = []
+        made = disk_settings(path, compress=())
+        self.disk = open_shelf(
+            made, Immediately(), Immediately(), lambda: clock[0].now if clock else 1000.0
+        )
+        self.proxy = FakeProxy(made, self.disk)
+        clock.append(self.proxy.loop)
+        self._store_pages()
+        self.disk.flush()
+
+    def forget(self) -> None:
+        """Have nothing in memory, as if others had pushed all of it out."""
+        store = self.proxy.services.store
+        store.invalidation.drop_keys(list(store.shelves.slots))
+        while store.shelves._hidden:
+            store.free_some()
+
+
+def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None:
+    """It is read and verified each time, but unpacked and copied to memory only sometimes."""
+    site = DiskSite(tmp_path)
+    costs: list[int] = []
+    for number in range(9):
+        site.forget()
+        costs.append(site.cost(head(1)))
+        assert site.disk.figures.reads == number + 1
+        assert bool(site.proxy.services.store.shelves.slots) is (number % READS_PER_COPY == 3)
+    assert max(costs[4:7]) <= 1180, costs
+    site.proxy.proxy.close()
+
+
+def test_a_page_in_memory_before_a_disk(tmp_path: Path) -> None:
+    site = DiskSite(tmp_path)
+    for _ in range(WARMING):
+        site.cost(head(1))
+    assert site.disk.figures.reads == 0
+    assert site.cost(head(1)) <= 790
+    site.proxy.proxy.close()

@@ -5,15 +5,16 @@ from hypothesis import strategies as st
 
 from retter.store.packing import (
     KEY_BYTES,
+    Unpacked,
     is_everyones,
     key_of_packed,
     pack,
     pack_body,
+    servable,
     slot_key,
     superseded,
     unpack,
     unpack_body,
-    with_bodies,
 )
 from retter.store.policy import key_of
 from retter.store.record import WITHDRAWN, Record, StoredResponse, as_stored, entry_bytes
@@ -24,6 +25,12 @@ URL = b"example.com/" + b"x" * 3000  # longer than a key of LMDB may be
 NOW, WALL = 5000.0, 1_700_000_000.0
 
 octets = st.binary(max_size=30)
+
+
+def with_bodies(found: Unpacked, bodies: list[bytes], now: float) -> tuple[Record, ...]:
+    """Return what may still be served of a slot that was unpacked without its bodies."""
+    whole = [one._replace(body=body) for one, body in zip(found.variants, bodies, strict=True)]
+    return servable(tuple(map(tuple, whole)), now)
 
 
 def record(key: bytes, **changes: object) -> Record:

@@ -6,7 +6,8 @@ from typing import Any
 
 from retter.config.settings import Settings
 from retter.disk.database import no_failpoint
-from retter.disk.shelf import DiskShelf, open_shelf
+from retter.disk.opening import open_shelf
+from retter.disk.shelf import DiskShelf
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity
 from retter.store.store import ResponseStore, StoreRules

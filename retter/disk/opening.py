@@ -1,0 +1,99 @@
+"""Opens the folder of `--store`, or makes it."""
+
+import contextlib
+import time
+from collections.abc import Callable
+
+from retter.config.settings import ConfigError, Settings
+from retter.disk.database import Damaged, Database, Foreign, no_failpoint
+from retter.disk.folder import LOOP, Folder
+from retter.disk.journal import Journal
+from retter.disk.shelf import DiskShelf
+from retter.disk.threads import Threads
+
+
+def open_shelf(
+    settings: Settings,
+    reader: Threads,
+    writer: Threads,
+    clock: Callable[[], float],
+    *,
+    wall: Callable[[], float] = time.time,
+    failpoint: Callable[[str], None] = no_failpoint,
+    lock_fd: int = -1,
+    faults: bool = False,
+) -> DiskShelf:
+    """Open the folder of `--store`, or make it.
+
+    Raises:
+        ConfigError: The folder cannot be used. One line says why, and what to do.
+    """
+    folder = Folder(settings.store, settings.store_disk_bytes, lock_fd=lock_fd, faults=faults)
+    try:
+        return _open(folder, settings, reader, writer, clock, wall, failpoint)
+    except OSError as error:
+        folder.close()
+        raise ConfigError(f"store: {settings.store}: {error.strerror}") from None
+    except ConfigError:
+        folder.close()
+        raise
+
+
+def _open(
+    folder: Folder,
+    settings: Settings,
+    reader: Threads,
+    writer: Threads,
+    clock: Callable[[], float],
+    wall: Callable[[], float],
+    failpoint: Callable[[str], None],
+) -> DiskShelf:
+    if why := folder.read("broken", 1000):
+        folder.set_aside(why.decode("utf-8", "replace"))
+        with contextlib.suppress(OSError):
+            folder.remove("broken")
+    folder.check_file()
+    secret, is_new = folder.secret()
+    database = _database(folder, settings, failpoint)
+    try:
+        journal = Journal(folder.at("drops"))
+    except OSError:
+        database.close()
+        raise
+    shelf = DiskShelf(folder, database, journal, settings, reader, writer, clock, wall, failpoint)
+    shelf.secret = secret
+    shelf.set_aside = folder.set_aside_reason
+    removals = journal.read()
+    # With a new secret, personal entries cannot be found again. With --store-private off, they must
+    # not stay. In both cases they are removed.
+    removals.personal = removals.personal or is_new or settings.store_private == "off"
+    if removals and database.entries:
+        shelf.behind.begin_with(removals)
+        shelf.flush()
+        if not shelf.behind.is_clean:
+            shelf.close()
+            raise ConfigError(
+                f"store: {settings.store}: what was dropped before the last end cannot be removed: "
+                f"{shelf.figures.last_failure}"
+            )
+    return shelf
+
+
+def _database(folder: Folder, settings: Settings, failpoint: Callable[[str], None]) -> Database:
+    for _ in range(2):
+        folder.enter(LOOP)
+        try:
+            database = Database(folder.path, settings.store_disk_bytes, failpoint)
+            database.check_readers()
+        except Damaged as error:
+            folder.set_aside(str(error))
+        except Foreign:
+            raise ConfigError(
+                f"store: {settings.store} holds the database of another program; "
+                "take an empty folder"
+            ) from None
+        else:
+            return database
+        finally:
+            folder.leave(LOOP)
+    raise ConfigError(f"store: {settings.store}: a database cannot be made there")
