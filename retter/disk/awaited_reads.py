@@ -5,7 +5,7 @@ overdue, no other request waits.
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from retter.disk.threads import Threads
 from retter.store.write_behind import Found
@@ -78,7 +78,7 @@ class AwaitedReads:
         self._overdue.discard(number)
         found: dict[bytes, Found] = {}
         if isinstance(result, dict):  # else the thread could not be started
-            for key, read in result.items():
+            for key, read in cast("dict[bytes, Read]", result).items():
                 one = self._loaded(key, read)
                 if one is not None:
                     found[key] = one
