@@ -4,6 +4,7 @@ Each part has one piece for each place (worker_place.py), which only its owner w
 octets at multiples of 8 are written and read whole, because a cast `memoryview` copies them in one
 step.
 
+    secrets    the keys of all hashes, written before any worker is started
     beats      when each worker last showed that it is alive, monotonic seconds
     judgement  the state of the breaker
     news       a ring for each worker with what it has removed from the store
@@ -28,6 +29,9 @@ NEWS_BYTES: Final = 64 * 1024
 # The figures of a worker with many routes, as JSON: 40 KB.
 FIGURES_BYTES: Final = 128 * 1024
 
+# Four keys as JSON take 400 octets.
+SECRETS_BYTES: Final = 1024
+
 PLACE_BYTES: Final = LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
 
 
@@ -38,7 +42,7 @@ def places_of(workers: int) -> int:
 
 def bytes_for(workers: int) -> int:
     """Return the size of the memory for so many workers."""
-    return places_of(workers) * PLACE_BYTES
+    return SECRETS_BYTES + places_of(workers) * PLACE_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +50,7 @@ class SharedMemory:
     """The parts of the memory.
 
     Attributes:
+        secrets: For all workers.
         beats: One number for each place; others lie between them (LINE_BYTES).
         judgement: JUDGEMENT_BYTES for each place.
         news: NEWS_BYTES for each place.
@@ -53,6 +58,7 @@ class SharedMemory:
     """
 
     workers: int
+    secrets: memoryview
     beats: "memoryview[float]"
     judgement: memoryview
     news: tuple[memoryview, ...]
@@ -78,6 +84,7 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
 
     return SharedMemory(
         workers,
+        part(SECRETS_BYTES),
         part(places * LINE_BYTES).cast("d"),
         part(places * JUDGEMENT_BYTES),
         tuple([part(NEWS_BYTES) for _ in range(places)]),

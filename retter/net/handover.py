@@ -16,7 +16,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from retter.config.units import ListenAddress
 from retter.net import systemd
@@ -61,7 +61,11 @@ class Inheritance:
         self._ready_fd = -1
         self.store_fd = -1  # the lock of `--store`, which both hold while one takes over
         self.state: socket.socket | None = None  # where the previous process tells what it knows
-        self.memory_fd = -1  # of the file where it writes that
+        self.memory_fd = -1  # of the file where it writes that, or that its workers share
+        # What the previous process says of its workers; None: there is no such process, or it has
+        # none.
+        self.workers: dict[str, Any] | None = None
+        self.takes_over = False  # from a previous process
         text = os.environ.pop(_VARIABLE, "")
         if text:
             given = json.loads(text)
@@ -71,6 +75,7 @@ class Inheritance:
             self._kept |= set(given["kept"])
             self._ready_fd = given["ready"]
             self.store_fd = given["store"]
+            self.takes_over, self.workers = True, given.get("workers")
             self._take_state(given.get("state", -1), given.get("memory", -1))
             os.set_inheritable(self._ready_fd, False)
             for listener in self._listeners:
@@ -130,17 +135,20 @@ class Inheritance:
         store_fd: int = -1,
         state_fd: int = -1,
         memory_fd: int = -1,
+        workers: dict[str, Any] | None = None,
     ) -> "Successor":
         """Start the same command once more.
 
         It gets these sockets, the log format, the lock of `--store` if there is one, and a socket
-        and a file through which it is told what this process knows.
+        and a file through which it is told what this process knows. A supervisor says more of its
+        workers, and their shared memory is the file.
         """
         ready, its_ready = os.pipe()
         numbers = [listener.fileno() for listener in listeners]
         given = {
             "listeners": numbers, "kept": sorted(self._kept), "ready": its_ready,
             "log_format": log_format, "store": store_fd, "state": state_fd, "memory": memory_fd,
+            "workers": workers,
         }  # fmt: skip
         command = [sys.executable, *sys.orig_argv[1:]]
         environment = systemd.environment_of_successor() | {_VARIABLE: json.dumps(given)}

@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING
 
 from retter._version import VERSION
-from retter.config.settings import Settings
+from retter.config.settings import ConfigError, Settings
 from retter.net import systemd
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
@@ -30,6 +30,8 @@ log = get_logger()
 async def _serve(settings: Settings, reread: Reread) -> int:
     loop = asyncio.get_running_loop()
     inheritance = Inheritance()
+    if inheritance.workers is not None:
+        raise ConfigError("workers: from several to one needs a restart; SIGUSR2 cannot do that")
     transitions = TransitionLog()
     async with running(
         settings, transitions.on_transition, by_itself=True, inheritance=inheritance

@@ -394,6 +394,7 @@ async def running(
     by_itself: bool = False,
     inheritance: Inheritance | None = None,
     place: "WorkerPlace | None" = None,
+    secrets: "Secrets | None" = None,
 ) -> AsyncGenerator[RunningProxy, None]:
     """Run RETTER on the present event loop until the block is left.
 
@@ -405,6 +406,7 @@ async def running(
         by_itself: RETTER is the whole program, so `admin="auto"` means a listener.
         inheritance: Sockets that this process received at its start.
         place: Of this process among several workers.
+        secrets: Of all these workers.
 
     Raises:
         ListenError: An address cannot be listened on.
@@ -415,7 +417,8 @@ async def running(
     loop = asyncio.get_running_loop()
     lock_fd = inheritance.store_fd if inheritance is not None else -1
     disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself)
-    link, secrets = _link_to_predecessor(inheritance)
+    link, told = _link_to_predecessor(inheritance)
+    secrets = secrets or told
     try:
         proxy = Proxy(settings, loop, on_transition, disk=disk, secrets=secrets, place=place)
     except BaseException:
@@ -423,10 +426,10 @@ async def running(
             disk.close()
         raise
     running_proxy = RunningProxy(proxy, inheritance)
-    if inheritance is not None and link is not None and secrets is not None:
+    if inheritance is not None and link is not None and told is not None:
         from retter.proxy.handover import Taker
 
-        running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, secrets)
+        running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, told)
     try:
         await running_proxy._listen(by_itself=by_itself)
         yield running_proxy

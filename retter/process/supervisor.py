@@ -2,6 +2,10 @@
 
 It serves nothing, and has no event loop and no thread. So a worker is forked from it at any time,
 and shares its memory until one of them writes to it. What to do is decided in fleet.py.
+
+On SIGUSR2 it starts its successor, which inherits the sockets, the shared memory and the lock of
+the store. When the workers of the successor serve, those of this process drain. Until then both use
+the store, and each worker reads what any other one has removed from it.
 """
 
 import gc
@@ -15,26 +19,39 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from math import inf
 from typing import Any, Final
 
 from retter._version import VERSION
-from retter.base.shared_memory import bytes_for, divided
+from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.base.worker_place import WorkerPlace
 from retter.config.reload import reloaded
 from retter.config.settings import WORKERS_MAX, ConfigError, Settings
 from retter.net import systemd
-from retter.net.handover import Inheritance
+from retter.net.handover import Inheritance, Successor
 from retter.process.descriptors import fit_descriptors
 from retter.process.fleet import Do, Fleet, Phase, Step
-from retter.process.worker import EXIT_FAILED, EXIT_OK, EXIT_USAGE, WorkerParts, fork
+from retter.process.worker import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    HANDED_OVER,
+    WorkerParts,
+    fork,
+)
 from retter.process.worker_link import Kind, Message, pair, received, send
 from retter.process.worker_settings import share_of
 from retter.process.worker_sockets import WorkerSockets
+from retter.proxy.secrets import Secrets, unpacked_secrets
 from retter.telemetry.log import configure as configure_log
+from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
 
 # How often the workers are looked at.
 TICK_S: Final = 0.5
+
+# Time for a successor to serve (signals.py).
+SUCCESSOR_S: Final = 60.0
 
 # A second signal ends everything at once only if it comes later than this (signals.py).
 SAME_SIGNAL_S: Final = 1.0
@@ -52,9 +69,11 @@ class Supervisor:
         self._workers = workers
         self._reread = reread
         self._inheritance = Inheritance()
+        self._generation = self._generation_after(self._inheritance)
         self._sockets = WorkerSockets(settings, workers, self._inheritance)
-        self._memory = mmap.mmap(-1, bytes_for(workers))
-        self._shared = divided(memoryview(self._memory), workers)
+        self._memory_fd = self._inheritance.memory_fd
+        self._secrets = Secrets()
+        self._shared = self._map_memory()
         self._fleet = Fleet(workers)
         self._pids: dict[int, int] = {}  # worker by process
         self._links: list[socket.socket | None] = [None] * workers
@@ -64,19 +83,74 @@ class Supervisor:
         self._stop_asked_at: float | None = None
         self._exit_code = EXIT_OK
         self._told_serving = False
+        self._successor: Successor | None = None
+        self._successor_by = inf  # it is killed then, if it does not serve
+        self._exit_of: dict[int, int] = {}  # of other processes that have ended, by id
+        self._watchdog = systemd.watchdog_wanted()
+        self._told_alive_at = -inf
+
+    def _generation_after(self, inheritance: Inheritance) -> int:
+        """Return 0 or 1: which half of the shared memory the workers of this process have.
+
+        Raises:
+            ConfigError: The previous process has another number of workers.
+        """
+        if not inheritance.takes_over:
+            return 0
+        before = inheritance.workers
+        if before is None or before["count"] != self._workers:
+            count = 1 if before is None else before["count"]
+            raise ConfigError(
+                f"workers: from {count} to {self._workers} needs a restart; SIGUSR2 cannot do that"
+            )
+        return 1 - int(before["generation"])
+
+    def _map_memory(self) -> SharedMemory:
+        size, inherited = bytes_for(self._workers), self._memory_fd >= 0
+        if not inherited:
+            self._memory_fd = os.memfd_create("retter-workers", os.MFD_CLOEXEC)
+            os.ftruncate(self._memory_fd, size)
+        shared = divided(memoryview(mmap.mmap(self._memory_fd, size)), self._workers)
+        if inherited:
+            self._secrets = unpacked_secrets(bytes(shared.secrets).rstrip(b"\0"))
+        else:
+            packed = self._secrets.packed()
+            shared.secrets[: len(packed)] = packed
+        return shared
 
     # -- life
 
     def run(self) -> int:
         """Run until all workers have ended; return the exit code."""
         self._take_signals()
-        while not self._fleet.ended:
-            now = time.monotonic()
-            self._do(self._fleet.tick(now, self._beats()))
-            self._poll_once(TICK_S)
-        self._sockets.close()
-        log.info("stopped", drained=self._exit_code == EXIT_OK)
+        try:
+            while not self._fleet.ended:
+                self._tick(time.monotonic())
+                self._poll_once(TICK_S)
+        finally:
+            self._close()
+        if self._exit_code == EXIT_OK:
+            log.info("stopped", drained=True)
         return self._exit_code
+
+    def _close(self) -> None:
+        """Close everything. Workers that run still end with their links."""
+        signal.set_wakeup_fd(-1)
+        self._sockets.close()
+        for link in (*self._links, self._wake, self._its_wake):
+            if link is not None:
+                link.close()
+
+    def _tick(self, now: float) -> None:
+        self._do(self._fleet.tick(now, self._beats()))
+        if self._successor is not None and now >= self._successor_by:
+            advice = "the successor is stopped"
+            log.warning("takeover-late", successor=self._successor.pid, advice=advice)
+            self._successor_by = inf
+            self._successor.kill()  # its end makes ready_fd readable
+        if self._watchdog and now - self._told_alive_at >= 1:
+            self._told_alive_at = now
+            systemd.notify("WATCHDOG=1")
 
     def _take_signals(self) -> None:
         for end in (self._wake, self._its_wake):
@@ -91,13 +165,15 @@ class Supervisor:
         return [self._shared.last_beat(self._place(index)) for index in range(self._workers)]
 
     def _place(self, index: int) -> int:
-        return index
+        return self._generation * self._workers + index
 
     def _poll_once(self, timeout_s: float) -> None:
         for descriptor, _ in self._poll.poll(timeout_s * 1000):
             if descriptor == self._wake.fileno():
                 for number in set(self._wake.recv(4096)):
                     self._on_signal(number)
+            elif self._successor is not None and descriptor == self._successor.ready_fd:
+                self._on_successor(self._successor)
             else:
                 self._on_link(descriptor)
 
@@ -109,6 +185,8 @@ class Supervisor:
             self._on_stop(now)
         elif number == signal.SIGHUP:
             self._on_reload()
+        elif number == signal.SIGUSR2:
+            self._on_take_over(now)
 
     def _on_stop(self, now: float) -> None:
         if self._stop_asked_at is not None:
@@ -120,11 +198,15 @@ class Supervisor:
         self._stop_asked_at = now
         systemd.notify("STOPPING=1", "STATUS=draining")
         log.info("draining", workers=self._fleet.serving)
+        if self._successor is not None:
+            self._forget_successor().end()
         self._stop(now)
 
-    def _stop(self, now: float) -> None:
-        self._do(self._fleet.stop(now, self._settings.drain_s))
-        self._sockets.close()  # each worker has its own descriptors, and closes them when it drains
+    def _stop(self, now: float, *, handed_over: bool = False) -> None:
+        for step in self._fleet.stop(now, self._settings.drain_s):
+            self._tell(step.index, Kind.DRAIN, HANDED_OVER if handed_over else "")
+        # Each worker has its own descriptors. It closes them when it has read what has come.
+        self._sockets.close(handed_over=handed_over)
 
     def _kill_all(self) -> None:
         for pid in self._pids:
@@ -148,6 +230,44 @@ class Supervisor:
                 log.warning("needs-restart", settings=new.restart)
         systemd.notify("READY=1")
 
+    # -- another supervisor takes over
+
+    def _on_take_over(self, now: float) -> None:
+        if self._successor is not None or self._fleet.stopping or not self._fleet.has_served:
+            return
+        workers = {"count": self._workers, "generation": self._generation}
+        try:
+            successor = self._inheritance.start_successor(
+                self._sockets.all(), log_format(), memory_fd=self._memory_fd, workers=workers
+            )
+        except OSError as error:
+            log.error("takeover-failed", error=error.strerror, advice="nothing has changed")
+            return
+        log.info("takeover", successor=successor.pid)
+        self._successor, self._successor_by = successor, now + SUCCESSOR_S
+        self._poll.register(successor.ready_fd, select.POLLIN)
+
+    def _forget_successor(self) -> Successor:
+        assert self._successor is not None
+        successor, self._successor, self._successor_by = self._successor, None, inf
+        self._poll.unregister(successor.ready_fd)
+        return successor
+
+    def _on_successor(self, successor: Successor) -> None:
+        self._forget_successor()
+        if not successor.serves():
+            code = self._exit_of.pop(successor.pid, None)
+            log.error(
+                "takeover-failed",
+                exit_code=successor.exit_code() if code is None else code,
+                advice="nothing has changed",
+            )
+            return
+        systemd.notify(f"MAINPID={successor.pid}")
+        log.info("draining", workers=self._fleet.serving)
+        self._stop_asked_at = now = time.monotonic()
+        self._stop(now, handed_over=True)
+
     # -- workers
 
     def _do(self, steps: list[Step]) -> None:
@@ -161,7 +281,7 @@ class Supervisor:
             elif step.do is Do.GIVE_UP:
                 self._give_up(f"worker {step.index}: {step.why}", EXIT_FAILED)
             else:
-                self._tell(step.index, Kind.RELOAD if step.do is Do.RELOAD else Kind.DRAIN)
+                self._tell(step.index, Kind.RELOAD)
 
     def _give_up(self, why: str, code: int) -> None:
         log.error("cannot-start", error=why)
@@ -184,12 +304,19 @@ class Supervisor:
                 shared=self._shared,
                 sockets=self._sockets.of(index),
                 link=its,
+                secrets=self._secrets,
             )
-            pid = fork(parts, lambda: self._close_in_worker(ours, index))
+            self._fleet.started(index, time.monotonic())
+            try:
+                pid = fork(parts, lambda: self._close_in_worker(ours, index))
+            except OSError as error:
+                ours.close()
+                self._fleet.exited(index, time.monotonic())
+                log.error("worker-failed", worker=index, error=error.strerror)
+                return
         self._links[index] = ours
         self._poll.register(ours, select.POLLIN)
         self._pids[pid] = index
-        self._fleet.started(index, time.monotonic())
 
     def _close_in_worker(self, ours: socket.socket, index: int) -> None:
         """Close what is the supervisor's alone. Else its end would not end the other workers."""
@@ -197,6 +324,7 @@ class Supervisor:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         kept = self._sockets.of(index)
+        os.close(self._memory_fd)
         for link in (*self._links, ours, self._wake, self._its_wake):
             if link is not None:
                 link.close()
@@ -205,19 +333,15 @@ class Supervisor:
                 one.close()
 
     def _on_link(self, descriptor: int) -> None:
-        index = next(
-            number
-            for number, link in enumerate(self._links)
-            if link is not None and link.fileno() == descriptor
-        )
-        link = self._links[index]
-        assert link is not None
-        messages = received(link)
-        if messages is None:
-            self._close_link(index)  # the worker has ended; SIGCHLD says how
-            return
-        for message in messages:
-            self._on_message(index, message)
+        for index, link in enumerate(self._links):
+            if link is None or link.fileno() != descriptor:
+                continue  # also of a worker whose end was noticed in this very round
+            messages = received(link)
+            if messages is None:
+                self._close_link(index)  # the worker has ended; SIGCHLD says how
+                return
+            for message in messages:
+                self._on_message(index, message)
 
     def _close_link(self, index: int) -> None:
         link, self._links[index] = self._links[index], None
@@ -253,7 +377,7 @@ class Supervisor:
                 log.warning("unused-sockets", listen=rest, advice=advice)
             self._log_serving()
             self._inheritance.serving()
-            systemd.notify("READY=1", "STATUS=serving")
+            systemd.notify("READY=1", f"STATUS={self._workers} workers serve")
 
     def _log_serving(self) -> None:
         more: dict[str, Any] = {"open_to": "every interface"} if self._sockets.everywhere else {}
@@ -276,9 +400,11 @@ class Supervisor:
                 return
             if not pid:
                 return
-            index = self._pids.pop(pid, None)
+            index, code = self._pids.pop(pid, None), os.waitstatus_to_exitcode(status)
             if index is not None:
-                self._on_exit(index, os.waitstatus_to_exitcode(status), now)
+                self._on_exit(index, code, now)
+            else:
+                self._exit_of[pid] = code
 
     def _on_exit(self, index: int, code: int, now: float) -> None:
         link = self._links[index]

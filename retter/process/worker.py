@@ -23,6 +23,7 @@ from retter.process.transition_log import TransitionLog
 from retter.process.upstream_watch import AddressProbe
 from retter.process.worker_link import Kind, Message, WorkerLink
 from retter.process.worker_settings import share_of
+from retter.proxy.secrets import Secrets
 from retter.telemetry.line_writer import CLOSE_S
 from retter.telemetry.log import configure as configure_log
 from retter.telemetry.log import flush as flush_log
@@ -49,6 +50,7 @@ class WorkerParts:
         reread: Reads the configuration again.
         sockets: Its listening sockets.
         link: Its end of the link to the supervisor.
+        secrets: Of all workers.
     """
 
     settings: Settings
@@ -57,6 +59,7 @@ class WorkerParts:
     shared: SharedMemory
     sockets: list[socket.socket]
     link: socket.socket
+    secrets: Secrets
 
 
 class Worker:
@@ -122,6 +125,7 @@ async def serve(parts: WorkerParts) -> int:
         by_itself=True,
         inheritance=Inheritance.of_supervisor(parts.sockets),
         place=place,
+        secrets=parts.secrets,
     ) as proxy:
         faults = settle(proxy, loop)
         worker = Worker(parts, proxy, link)

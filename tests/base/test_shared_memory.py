@@ -14,7 +14,13 @@ def test_the_parts_cover_the_memory_and_do_not_overlap() -> None:
     workers = 3
     memory = bytearray(bytes_for(workers))
     shared = divided(memoryview(memory), workers)
-    parts = [memoryview(shared.beats), shared.judgement, *shared.news, *shared.figures]
+    parts = [
+        shared.secrets,
+        memoryview(shared.beats),
+        shared.judgement,
+        *shared.news,
+        *shared.figures,
+    ]
     assert sum([part.nbytes for part in parts]) == len(memory)
     for number, part in enumerate(parts):
         octets = part.cast("B")

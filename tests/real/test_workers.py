@@ -1,0 +1,206 @@
+"""Several workers: one dies, all reload, drain, or are replaced, and nobody notices."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from retter.process.signals import SAME_SIGNAL_S
+from tests.real.conftest import StartRetter
+from tests.real.gate import Gate
+from tests.real.processes import (
+    DEADLINE_S,
+    ApplicationProgram,
+    Program,
+    RetterProgram,
+    accepts,
+    eventually,
+    free_port,
+)
+from tests.real.test_takeover import OBSERVE, has_ended, is_alive, load_on, serving, stop_all
+from tests.real.wire import fetch
+
+HALF = 1_000_000
+CLIENTS = 24  # on two sockets: that all of them go to one happens once in eight million times
+CLOCK_S = 0.002
+
+
+@pytest.fixture
+def proxy(
+    application: ApplicationProgram, start_retter: StartRetter, loop_name: str
+) -> RetterProgram:
+    return start_retter(
+        "--upstream", application.upstream, "--loop", loop_name, "--workers", "2", *OBSERVE
+    )
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the worker processes of a supervisor."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split() if is_alive(int(word))]
+
+
+def asking(port: int) -> socket.socket:
+    """Return a connection on which a request was sent; its answer is not awaited."""
+    client = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+    client.sendall(b"GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    return client
+
+
+def has_answer(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+    finally:
+        client.settimeout(DEADLINE_S)
+
+
+def test_whoever_waits_for_a_killed_worker_is_served_by_the_next_one(proxy: RetterProgram) -> None:
+    port = proxy.port
+    killed, other = workers_of(proxy.pid)
+    os.kill(killed, signal.SIGSTOP)  # it accepts nobody
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(contextlib.closing(asking(port))) for _ in range(CLIENTS)]
+        eventually(lambda: any(map(has_answer, clients)), "the other one answers its clients")
+        os.kill(killed, signal.SIGKILL)
+        for client in clients:
+            assert client.recv(12) == b"HTTP/1.1 200"
+    proxy.wait_for_line(lambda line: '"worker-serves"' in line)
+    assert other in workers_of(proxy.pid) and killed not in workers_of(proxy.pid)
+    ended = next(one for one in proxy.records() if one["event"] == "worker-ended")
+    assert ended["signal"] == signal.SIGKILL and ended["again_s"] == 0
+
+
+def test_a_worker_that_is_asked_to_end_finishes_and_is_replaced(
+    application: ApplicationProgram, proxy: RetterProgram
+) -> None:
+    with load_on(proxy.port) as load:
+        for pid in workers_of(proxy.pid):
+            os.kill(pid, signal.SIGTERM)
+            eventually(lambda pid=pid: has_ended(pid), "it ends")  # type: ignore[misc]
+        eventually(lambda: len(workers_of(proxy.pid)) == 2, "both are replaced")
+    assert load.failures == []
+
+
+def test_workers_reload_one_after_the_other_under_load(
+    application: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    file = tmp_path / "retter.toml"
+    file.write_text("workers = 2")
+    words = ("--upstream", application.upstream, "--config", str(file))
+    proxy = start_retter(*words, *OBSERVE)
+    port, before = proxy.port, workers_of(proxy.pid)
+    with load_on(port) as load:
+        for text, event in (
+            ("drain = 'soon'", "reload-failed"),
+            ("drain = '3s'\nworkers = 3", "needs-restart"),
+        ):
+            file.write_text(text)
+            proxy.signal(signal.SIGHUP)
+            proxy.wait_for_line(lambda line, event=event: f'"{event}"' in line)  # type: ignore[misc]
+    assert load.failures == []
+    assert workers_of(proxy.pid) == before
+    reloaded = [one for one in proxy.records() if one["event"] == "reloaded"]
+    assert [one["changed"] for one in reloaded] == [{"--drain": "3s"}], "told once"
+
+
+def test_a_successor_with_workers_of_its_own_takes_over_under_load(
+    application: ApplicationProgram, proxy: RetterProgram
+) -> None:
+    try:
+        with load_on(proxy.port) as load:
+            proxy.signal(signal.SIGUSR2)
+            eventually(lambda: not proxy.alive or load.failures, "the old one ends")
+        assert load.failures == []
+        first, second = (one["pid"] for one in serving(proxy, 2))
+        assert first == proxy.pid and len(workers_of(second)) == 2
+        with load_on(proxy.port) as load:
+            os.kill(second, signal.SIGUSR2)
+            third = serving(proxy, 3)[2]["pid"]
+            eventually(lambda: not is_alive(second) or load.failures, "the second ends")
+        assert load.failures == [] and len(workers_of(third)) == 2
+    finally:
+        stop_all(proxy)
+
+
+def test_a_signal_drains_all_workers(application: ApplicationProgram, proxy: RetterProgram) -> None:
+    port, gate = proxy.port, Gate(application, "workers")
+    with contextlib.ExitStack() as stack:
+        waiting = [
+            stack.enter_context(
+                contextlib.closing(
+                    http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)
+                )
+            )
+            for _ in range(CLIENTS)
+        ]
+        for client in waiting:
+            client.request("GET", f"/wait?gate={gate.name}")
+        eventually(lambda: gate.waiting() == CLIENTS, "all of them wait in the application")
+        proxy.signal(signal.SIGTERM)
+        eventually(lambda: not accepts(port), "no new connections")
+        assert len(workers_of(proxy.pid)) == 2
+        gate.open()
+        assert [client.getresponse().status for client in waiting] == [200] * CLIENTS
+    assert proxy.wait() == 0
+
+
+def test_a_second_signal_ends_all_workers_at_once(
+    application: ApplicationProgram, proxy: RetterProgram
+) -> None:
+    gate = Gate(application, "never")
+    client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=DEADLINE_S)
+    with contextlib.closing(client):
+        client.request("GET", f"/wait?gate={gate.name}")
+        eventually(lambda: gate.waiting() == 1, "it waits in the application")
+        proxy.signal(signal.SIGTERM)
+        proxy.wait_for_line(lambda line: '"draining"' in line)
+        time.sleep(SAME_SIGNAL_S + CLOCK_S)
+        proxy.signal(signal.SIGTERM)
+        assert proxy.wait() == 1
+        with pytest.raises((ConnectionError, http.client.HTTPException)):
+            client.getresponse()
+    gate.open()
+
+
+def test_no_worker_is_left_when_the_supervisor_has_ended(proxy: RetterProgram) -> None:
+    assert proxy.addresses
+    pids = workers_of(proxy.pid)
+    assert len(pids) == 2 and proxy.stop() == 0
+    assert all(map(has_ended, pids))
+
+
+def test_no_worker_outlives_its_supervisor(proxy: RetterProgram) -> None:
+    assert fetch(proxy.port, "GET", "/page").status == 200
+    pids = workers_of(proxy.pid)
+    assert len(pids) == 2
+    proxy.signal(signal.SIGKILL)
+    proxy.wait()
+    for pid in pids:
+        eventually(lambda pid=pid: has_ended(pid), "it ends")  # type: ignore[misc]
+
+
+def test_a_port_that_another_retter_has_is_refused(
+    application: ApplicationProgram, programs: list[Program]
+) -> None:
+    """Two of them would share it silently: the kernel lets programs of one user do that."""
+    listen = f"127.0.0.1:{free_port()}"
+    words = ("--upstream", application.upstream, "--workers", "2")
+    first = RetterProgram(*words, listen=listen)
+    programs.append(first)
+    assert first.addresses == [f"http://{listen}"]
+    second = RetterProgram(*words, listen=listen)
+    programs.append(second)
+    assert second.wait() == 1
+    assert json.loads(second.lines[-1])["event"] == "cannot-start"
