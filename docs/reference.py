@@ -73,6 +73,20 @@ ignore_params = ["utm_*", "fbclid"]
 trusted_proxies = ["127.0.0.1", "unix:"]
 headers = false
 ```
+
+## The most useful ones
+
+| | |
+|---|---|
+| `--trusted-proxies 10.0.0.0/8` | if nginx, Caddy or a load balancer is in front: the proxies whose `X-Forwarded-*` fields are believed |
+| `--pool-idle 1.5s` | must be shorter than the application's own keep-alive (gunicorn: 2 s) |
+| `--store-memory 64MiB` | increase it if your site has more pages |
+| `--max-stale 24h` | no older response is ever served |
+| `--compress off`, `--compress-exclude /account/*` | responses are compressed for clients that ask for it. Turn it off where a page shows a secret together with input of its visitor ([BREACH](compression.md#breach)) |
+| `--stream-paths /poll/*` | long polls: forwarded without limit, patience, store and buffering (WebSockets and event streams need no setting; the latter are recognised by `Accept: text/event-stream`) |
+| `--buffer-request 256KiB`, `--buffer-answer 1MiB`, `--buffer-memory 16MiB` | request bodies are buffered until they are complete, and responses until their clients have read them, so that a slow client occupies nothing in the application ([docs/limits.md](limits.md#slow-clients)) |
+| `--routes /api/*,/search` | parts of the site that fail or slow down together; other paths are grouped by their first segments |
+| `--circuit observe` | forward everything; the log and `X-Circuit` say what RETTER would do. Failures are still answered from the store |
 """
 
 

@@ -506,7 +506,7 @@ class Settings:
         kinds.list_of("NAMES", kinds.neutral_field),
         "Request fields that identify nobody and change the response although its Vary does "
         "not say so. Each value has its own stored response. Known without this: Accept, "
-        "prefetches, fragments for scripts and others (README).",
+        "prefetches, fragments for scripts and others (docs/stored.md).",
     )
     anonymous_fallback: bool = _setting(
         True,

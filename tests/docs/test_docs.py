@@ -281,8 +281,8 @@ def test_troubleshooting_has_every_reason() -> None:
     assert sorted(words) == sorted(Reason)
 
 
-def test_the_words_of_the_readme_exist() -> None:
-    text = (ROOT / "README.md").read_text()
+def test_the_words_of_an_answer_exist() -> None:
+    text = (ROOT / "docs/answers.md").read_text()
     table = text.partition("| word |")[2].partition("\n\n")[0]
     firsts = [line.split("|")[1] for line in table.splitlines()[2:]]
     assert set(re.findall(r"`([a-z-]+)`", " ".join(firsts))) <= set(Reason)
@@ -290,8 +290,13 @@ def test_the_words_of_the_readme_exist() -> None:
     assert re.findall(r"`([A-Z-]+)`:", row) == [state.value for state in State]
 
 
-def test_the_program_of_the_readme_runs() -> None:
-    [program] = [text for language, text in blocks(ROOT / "README.md") if language == "python"]
+def test_the_readme_fits_two_screens() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 110
+
+
+def test_the_program_that_embeds_it_runs() -> None:
+    page = ROOT / "docs/embedding.md"
+    [program] = [text for language, text in blocks(page) if language == "python"]
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
