@@ -8,6 +8,8 @@ LISTEN ?= :8089
 SECONDS ?= 60
 # Test processes side by side: most tests wait for a program more than they use a core.
 WORKERS ?= 4
+# Or tests.again, which runs the few that failed on a busy machine once more.
+PYTEST ?= pytest
 # Of compiled code: 3 takes two minutes, 0 takes half a one and is for tests.
 LEVEL ?= 3
 VENV := .venv
@@ -115,12 +117,12 @@ load: $(VENV)/.stamp-run ## overload what `make run` runs, for 10 seconds
 	@exec $(BIN)/retter load $(LOAD_URL) $(ARGS)
 
 test: $(VENV)/.stamp-test ## run the whole test suite
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m $(PYTEST) -n $(WORKERS) --dist loadgroup $(ARGS)
 
 compiled: $(COMPILED)/.stamp ## compile a copy of RETTER, in .venv/compiled
 
 test-compiled: $(VENV)/.stamp-test $(COMPILED)/.stamp ## run the tests with RETTER compiled
-	cd $(COMPILED) && ../bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	cd $(COMPILED) && ../bin/python -m $(PYTEST) -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.stamp-lint ## ruff (rules and format), codespell
 	$(BIN)/ruff check .
