@@ -119,9 +119,7 @@ def _deflate(library: Any, level: int, encoder_bytes: int, inline_bytes_max: int
 
     def encoder() -> Encoder:
         deflater = library.compressobj(level, library.DEFLATED, _GZIP_WBITS)
-        return Encoder(
-            deflater.compress, lambda: deflater.flush(zlib.Z_SYNC_FLUSH), deflater.flush
-        )
+        return Encoder(deflater.compress, lambda: deflater.flush(zlib.Z_SYNC_FLUSH), deflater.flush)
 
     return Compressor(whole, encoder, encoder_bytes, inline_bytes_max)
 
