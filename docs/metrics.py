@@ -24,9 +24,11 @@ def metrics_page() -> str:
     """Return docs/metrics.md."""
     from prometheus_client.parser import text_string_to_metric_families
 
+    from tests.support.admin import metrics_with_all_labels
+
     labels: dict[str, set[str]] = {}
     about: dict[str, tuple[str, str]] = {}
-    for family in text_string_to_metric_families(_scrape()):
+    for family in text_string_to_metric_families(metrics_with_all_labels()):
         about[family.name] = (family.type, family.documentation)
         names = labels.setdefault(family.name, set())
         for sample in family.samples:
@@ -46,19 +48,3 @@ def _shown(name: str, kind: str) -> str:
 
 def _codes(names: set[str]) -> str:
     return ", ".join([f"`{name}`" for name in sorted(names)])
-
-
-def _scrape() -> str:
-    from tests.support.admin import admin_of
-    from tests.support.harness import get, reply
-
-    with admin_of(connect_hold_s=0) as admin:
-        proxy = admin.proxy
-        client = proxy.client(get())
-        proxy.upstream.sends(reply())
-        proxy.upstream.resets()
-        proxy.auto_accept = False
-        client.sends(get("/failed"))
-        proxy.refuse()
-        admin.post("/api/circuit", "mode=open")
-        return admin.ask("/metrics").body.decode()

@@ -6,12 +6,9 @@ from html import escape
 from benchmarks.overload.trial import Trial
 from benchmarks.simulation.timeline import (
     GAP,
-    HEIGHT,
-    LEFT,
     PANEL,
-    STYLE,
     TOP,
-    WIDTH,
+    beginning,
     panel,
     time_axis,
 )
@@ -27,12 +24,7 @@ def picture(trials: Sequence[Trial]) -> str:
         f"Visitors beside a crawler at {scenario.rate:g}x from {scenario.crawlers:,} addresses, "
         f"from {begin:g} to {end:g} s"
     )
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>{escape(title)}: what they asked for each second, and what they got</title>",
-        f"<style>{STYLE}</style>",
-        f'<text class="title" x="{LEFT}" y="22">{escape(title)}</text>',
-    ]
+    parts = beginning(title, ": what they asked for each second, and what they got")
     for number, trial in enumerate(trials[:2]):
         top = TOP + number * (PANEL + GAP)
         parts += panel(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks.overload.nginx import common_beginning
 from benchmarks.overload.peers import Process, StartFailed, ask, free_port, path_of
 
 _VERSIONED: Final = re.compile(r"php-fpm(\d+)\.(\d+)")
@@ -63,10 +64,6 @@ def nginx_configuration(
     folder: Path, script: Path, params: Mapping[str, str], *, listen: int, control: int, root: bool
 ) -> str:
     """Return nginx's configuration: the script at one port, php-fpm's figures at the other."""
-    temp = "".join(
-        f"{kind}_temp_path {folder}/{kind};\n"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
     request = "\n".join(
         f"    fastcgi_param {name} ${name.lower()};"
         for name in (
@@ -80,16 +77,7 @@ def nginx_configuration(
     )
     own = "\n".join(f"    fastcgi_param {name} {value};" for name, value in params.items())
     return f"""\
-{"user root;" if root else ""}
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log crit;
-events {{ worker_connections 18000; }}
-http {{
-access_log off;
-{temp}
+{common_beginning(folder, root=root)}
 server {{
   listen 127.0.0.1:{listen} backlog=4096;
   location / {{

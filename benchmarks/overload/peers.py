@@ -22,6 +22,8 @@ from typing import IO, Final
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
+from benchmarks.overload.nginx import common_beginning
+
 START_S: Final = 15.0
 STOP_S: Final = 10.0
 PROXY_CORE: Final = "1"
@@ -107,22 +109,8 @@ class Nginx(Peer):
         self, listen: int, application: int, folder: Path, *, workers: int
     ) -> Sequence[str]:
         """Write nginx.conf."""
-        user = "user root;" if os.geteuid() == 0 else ""
-        temp = "".join(
-            f"{kind}_temp_path {folder}/{kind};\n"
-            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
         configuration = f"""\
-{user}
-daemon off;
-worker_processes 1;
-worker_rlimit_nofile 20000;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log crit;
-events {{ worker_connections 18000; }}
-http {{
-access_log off;
-{temp}
+{common_beginning(folder, root=os.geteuid() == 0)}
 proxy_cache_path {folder}/cache levels=1:2 keys_zone=shop:16m inactive=1h max_size=256m;
 upstream application {{ server 127.0.0.1:{application} max_fails=0; keepalive 64; }}
 server {{

@@ -6,11 +6,10 @@ A process of its own, for ten thousand sockets would slow the load's.
 import argparse
 import asyncio
 import contextlib
-import subprocess
 import sys
-from types import TracebackType
 from typing import Final
 
+from benchmarks.perf.helper import Helper
 from benchmarks.perf.machine import raise_descriptor_limit
 
 ABREAST: Final = 50  # opened at the same time: a rush would measure the accept queue
@@ -23,47 +22,18 @@ class IdleFailed(Exception):
     """The connections could not be opened."""
 
 
-class Idle:
+class Idle(Helper):
     """Holds connections to a port while it is entered."""
 
+    module = "benchmarks.perf.idle"
+    failed = IdleFailed
+
     def __init__(self, port: int, count: int, core: int) -> None:
-        self._command = (
-            "taskset", "-c", str(core),
-            sys.executable, "-m", "benchmarks.perf.idle", str(port), str(count),
-        )  # fmt: skip
-
-    def __enter__(self) -> "Idle":
-        """Open them all.
-
-        Raises:
-            IdleFailed: Some could not be opened or had no answer.
-        """
-        self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline().strip()
-        if said != "ready":
-            self.__exit__(None, None, None)
-            raise IdleFailed(said or "the holder of idle connections ended")
-        return self
+        super().__init__(core, port, count)
 
     def lost(self) -> int:
         """Return how many connections the other side has closed."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline() or -1)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close them all."""
-        self._process.terminate()
-        self._process.communicate()
+        return int(self.ask() or -1)
 
 
 async def hold(port: int, count: int) -> None:

@@ -7,11 +7,10 @@ import argparse
 import contextlib
 import http.client
 import socket
-import subprocess
-import sys
 import time
-from types import TracebackType
 from typing import Final
+
+from benchmarks.perf.helper import Helper
 
 EVERY_S: Final = 1.0
 TIMEOUT_S: Final = 10.0
@@ -23,37 +22,14 @@ class WatchFailed(Exception):
     """There is nobody to look at, or no metrics."""
 
 
-class Watch:
+class Watch(Helper):
     """Looks at an admin listener while it is entered."""
 
+    module = "benchmarks.perf.watch"
+    failed = WatchFailed
+
     def __init__(self, port: int, core: int) -> None:
-        self._command = (
-            "taskset", "-c", str(core), sys.executable, "-m", "benchmarks.perf.watch", str(port),
-        )  # fmt: skip
-
-    def __enter__(self) -> "Watch":
-        """Begin to look.
-
-        Raises:
-            WatchFailed: It is not answered.
-        """
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline().strip()
-        if said != "ready":
-            self.__exit__(None, None, None)
-            raise WatchFailed(said or "the watcher ended")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Look away."""
-        self._process.terminate()
-        self._process.communicate()
+        super().__init__(core, port)
 
 
 def scrape(connection: http.client.HTTPConnection) -> None:

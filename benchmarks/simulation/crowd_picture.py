@@ -12,12 +12,9 @@ from benchmarks.simulation.proxy import Run, simulate
 from benchmarks.simulation.runner import CONTROLLERS
 from benchmarks.simulation.timeline import (
     GAP,
-    HEIGHT,
-    LEFT,
     PANEL,
-    STYLE,
     TOP,
-    WIDTH,
+    beginning,
     panel,
     rate,
     time_axis,
@@ -41,12 +38,7 @@ def _run(fairness: FairnessMode) -> tuple[Run, float]:
 def picture() -> str:
     """Return the SVG."""
     title = "Visitors beside a crawler that asks for four times the capacity, from 20 to 50 s"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>{title}: their answers a second, without fairness and with it</title>",
-        f"<style>{STYLE}</style>",
-        f'<text class="title" x="{LEFT}" y="22">{title}</text>',
-    ]
+    parts = beginning(title, ": their answers a second, without fairness and with it")
     for number, fairness in enumerate((FairnessMode.OFF, FairnessMode.ON)):
         run, end = _run(fairness)
         lines = {

@@ -47,11 +47,7 @@ def draw(scenario: Scenario, run: Run) -> str:
     }
     second = TOP + PANEL + GAP
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
-        f"<title>{escape(scenario.name)}: {escape(scenario.about)}</title>",
-        f"<style>{STYLE}</style>",
-        f'<text class="title" x="{LEFT}" y="22">{escape(scenario.name)}: '
-        f"{escape(scenario.about)}</text>",
+        *beginning(f"{scenario.name}: {scenario.about}"),
         *_states(samples, end),
         *panel("requests at the application", upper, TOP, end),
         *panel("answers a second", lower, second, end),
@@ -59,6 +55,16 @@ def draw(scenario: Scenario, run: Run) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def beginning(title: str, more: str = "") -> list[str]:
+    """Return the first elements of a picture; `more` is for those who cannot see it."""
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">',
+        f"<title>{escape(title + more)}</title>",
+        f"<style>{STYLE}</style>",
+        f'<text class="title" x="{LEFT}" y="22">{escape(title)}</text>',
+    ]
 
 
 def rate(run: Run, how: str, end: float, who: str | None = None) -> Points:

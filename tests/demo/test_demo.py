@@ -35,6 +35,7 @@ from retter.demo.messages import EventStream, Reply
 from retter.demo.messages import Request as ShopRequest
 from retter.demo.server import Clock, ShopConnection, ShopServer
 from retter.demo.shop import SESSIONS_MAX, Shop
+from tests.support.loops import plain_loop, uv_loop
 
 # No test waits for so long when all is well; it is what a machine under load may need at worst.
 PATIENCE_S = 30.0
@@ -645,16 +646,6 @@ class TestWire:
         assert wire.served.gets == 0
 
 
-def plain_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop()
-
-
-def uv_loop() -> asyncio.AbstractEventLoop:
-    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
 @pytest.mark.parametrize("factory", [plain_loop, uv_loop])
 class TestSockets:
     def on_loop(
@@ -848,14 +839,7 @@ class TestCommandLine:
     def test_together_they_do_not_start_where_somebody_is(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             place = f"127.0.0.1:{taken.getsockname()[1]}"
-            flags = ["--with-proxy", "127.0.0.1:0", "--listen", place]
-            ended = subprocess.run(
-                [sys.executable, "-m", "retter.demo", *flags],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
+            ended = ended_demo("--with-proxy", "127.0.0.1:0", "--listen", place)
         assert ended.returncode == 1
         assert "Traceback" not in ended.stderr
         assert f"cannot listen on {place}" in ended.stderr
@@ -864,17 +848,21 @@ class TestCommandLine:
         anywhere = "127.0.0.1:0"
         with socket.create_server(("127.0.0.1", 0)) as taken:
             place = f"127.0.0.1:{taken.getsockname()[1]}"
-            flags = ["--with-proxy", place, "--listen", anywhere, "--control", anywhere]
-            ended = subprocess.run(
-                [sys.executable, "-m", "retter.demo", *flags],
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
+            ended = ended_demo("--with-proxy", place, "--listen", anywhere, "--control", anywhere)
         assert ended.returncode == 1
         assert ended.stdout == ""
         assert f"another program listens on {place}" in ended.stderr
+
+
+def ended_demo(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Run the demonstration until it ends by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "retter.demo", *flags],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
 
 
 def _listens_on(port: int) -> set[str]:

@@ -31,6 +31,7 @@ from retter.demo.load_generator import (
     schedule,
     summarize,
 )
+from tests.support.loops import plain_loop, uv_loop
 
 
 def sample(**changes: Any) -> Sample:
@@ -277,16 +278,6 @@ class TestClient:
 
 
 Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
-
-
-def plain_loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop()
-
-
-def uv_loop() -> asyncio.AbstractEventLoop:
-    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
 
 
 Loops = Callable[[], asyncio.AbstractEventLoop]

@@ -13,8 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from retter.breaker import Mode, State
 from tests.real.conftest import need
-from tests.support.admin import FakeAdmin, admin_of
-from tests.support.harness import get, reply
+from tests.support.admin import metrics_with_all_labels
 
 CONTRIB = Path(__file__).parents[2] / "deploy"
 
@@ -29,21 +28,12 @@ NOT_METRICS = {
 @pytest.fixture(scope="module")
 def exposed() -> dict[str, set[str]]:
     """Every name that /metrics has, with its labels."""
-    with admin_of(connect_hold_s=0) as admin:
-        proxy = admin.proxy
-        client = proxy.client(get())
-        proxy.upstream.sends(reply())
-        proxy.upstream.resets()
-        proxy.auto_accept = False
-        client.sends(get("/failed"))
-        proxy.refuse()
-        admin.post("/api/circuit", "mode=open")
-        return _names(admin)
+    return _names(metrics_with_all_labels())
 
 
-def _names(admin: FakeAdmin) -> dict[str, set[str]]:
+def _names(metrics: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(admin.ask("/metrics").body.decode()):
+    for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found

@@ -64,14 +64,19 @@ def test_the_corpus_is_large_and_every_row_has_a_name_of_its_own() -> None:
     assert len(names) >= 120
 
 
+def client_that_sends(proxy: FakeProxy, data: bytes, cut: str) -> FakePeer:
+    client = proxy.client()
+    for piece in pieces(data, cut):
+        client.sends(piece)
+    return client
+
+
 @named(REFUSED)
 def test_refused(row: Refused) -> None:
     for cut in ("whole", "cut"):
         for memo in (True, False):
             proxy = make_proxy(memo)
-            client = proxy.client()
-            for piece in pieces(row.sends, cut):
-                client.sends(piece)
+            client = client_that_sends(proxy, row.sends, cut)
             answer = client.received()
             assert status_of(answer) == row.status, answer
             assert field(answer, "connection") == "close"
@@ -89,9 +94,7 @@ def test_cut_off(row: CutOff) -> None:
     """Of a body that is passed on as it comes, nothing arrives that is not good."""
     for cut in ("whole", "cut"):
         proxy = make_proxy(cut == "whole", buffer_memory_bytes=0)
-        client = proxy.client()
-        for piece in pieces(row.sends, cut):
-            client.sends(piece)
+        client = client_that_sends(proxy, row.sends, cut)
         if row.ends:
             client.ends()
         answer = client.received()
@@ -116,9 +119,7 @@ def test_cut_off_while_it_is_buffered(row: CutOff) -> None:
     """A body that never comes to its end never reaches the application."""
     for cut in ("whole", "cut"):
         proxy = make_proxy(cut == "whole")
-        client = proxy.client()
-        for piece in pieces(row.sends, cut):
-            client.sends(piece)
+        client = client_that_sends(proxy, row.sends, cut)
         if row.ends:
             client.ends()
         answer = client.received()
@@ -133,9 +134,7 @@ def test_taken(row: Taken) -> None:
     for cut in ("whole", "cut"):
         for memo in (True, False):
             proxy = make_proxy(memo)
-            client = proxy.client()
-            for piece in pieces(row.sends, cut):
-                client.sends(piece)
+            client = client_that_sends(proxy, row.sends, cut)
             received = b""
             for expected in row.reached:
                 reached = OURS.sub(b"", proxy.upstream.received())

@@ -107,12 +107,16 @@ def test_a_healthy_application_answers_itself_whatever_is_on_disk(site: Site) ->
     assert body_of(fetch_dead(site.start(), "/page")) == b"new"
 
 
-def test_a_request_waits_for_the_thread_and_nobody_else_does(site: Site) -> None:
-    proxy = site.start()
-    fetch(proxy, "/cold", "stored")
+def started_with_cold_page(site: Site) -> tuple[FakeProxy, Later]:
+    """Store /cold, and start another process whose reads of the disk take until `work`."""
+    fetch(site.start(), "/cold", "stored")
     site.stop()
     reader = Later()
-    proxy = site.start(reader=reader)
+    return site.start(reader=reader), reader
+
+
+def test_a_request_waits_for_the_thread_and_nobody_else_does(site: Site) -> None:
+    proxy, reader = started_with_cold_page(site)
     cold = proxy.client(get("/cold") + get("/cold"))
     assert (cold.received(), proxy.upstreams) == (b"", []), "nothing is decided yet"
     assert body_of(fetch(proxy, "/other", "of another")) == b"of another"
@@ -128,11 +132,7 @@ def test_a_request_waits_for_the_thread_and_nobody_else_does(site: Site) -> None
 
 
 def test_a_client_that_leaves_while_the_disk_is_read_is_counted_and_gone(site: Site) -> None:
-    proxy = site.start()
-    fetch(proxy, "/cold", "stored")
-    site.stop()
-    reader = Later()
-    proxy = site.start(reader=reader)
+    proxy, reader = started_with_cold_page(site)
     client = proxy.client(get("/cold"))
     client.resets()
     reader.work()
@@ -142,11 +142,7 @@ def test_a_client_that_leaves_while_the_disk_is_read_is_counted_and_gone(site: S
 
 
 def test_a_disk_that_does_not_answer_in_time_is_as_if_nothing_was_stored(site: Site) -> None:
-    proxy = site.start()
-    fetch(proxy, "/cold", "stored")
-    site.stop()
-    reader = Later()
-    proxy = site.start(reader=reader)
+    proxy, reader = started_with_cold_page(site)
     client = proxy.client(get("/cold"))
     assert proxy.upstreams == []
     proxy.advance(1.1)
@@ -157,11 +153,7 @@ def test_a_disk_that_does_not_answer_in_time_is_as_if_nothing_was_stored(site: S
 
 
 def test_a_client_that_has_closed_its_side_gets_its_answer(site: Site) -> None:
-    proxy = site.start()
-    fetch(proxy, "/cold", "stored")
-    site.stop()
-    reader = Later()
-    proxy = site.start(reader=reader)
+    proxy, reader = started_with_cold_page(site)
     proxy.auto_accept = False
     client = proxy.client(get("/cold"))
     client.ends()

@@ -99,6 +99,20 @@ def admin_of(address: str = "127.0.0.1:9090", **settings: Any) -> Iterator[FakeA
     assert all(transport is None or transport.is_closing() for transport in transports)
 
 
+def metrics_with_all_labels() -> str:
+    """Return /metrics after a few requests that bring the labels out."""
+    with admin_of(connect_hold_s=0) as admin:
+        proxy = admin.proxy
+        client = proxy.client(get())
+        proxy.upstream.sends(reply())
+        proxy.upstream.resets()
+        proxy.auto_accept = False
+        client.sends(get("/failed"))
+        proxy.refuse()
+        admin.post("/api/circuit", "mode=open")
+        return admin.ask("/metrics").body.decode()
+
+
 def fetch(admin: FakeAdmin, data: bytes, answer: bytes) -> bytes:
     """Let a client fetch something that the application answers."""
     client = admin.proxy.client(data)
