@@ -305,3 +305,34 @@ def test_the_program_that_embeds_it_runs() -> None:
         timeout=60,
     )
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+\nOPEN\n", done.stdout)
+
+
+# How a block is checked whose language says what it is.
+CHECKED_LANGUAGES: Final = {"toml", "nginx", "caddyfile", "python", "sh"}  # sh: the tutorial's
+MARK: Final = re.compile(r"<!-- (?:(not run): [^>]+|run by (tests/[\w/]+\.py)) -->\s*\Z")
+
+
+def is_checked(language: str, text: str) -> bool:
+    """Whether the other tests of this file look at all lines of a block."""
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+    if lines[0].startswith("$ retter "):
+        return True  # what follows is what it prints
+    if "──" in text:
+        return True  # a drawing
+    ours = re.compile(r"(retter|python -m retter|make) ")
+    return language in CHECKED_LANGUAGES or all(ours.match(line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in DOCS if page.name != "ARCHITECTURE.md"], ids=lambda page: page.name
+)
+def test_each_block_is_checked_or_says_how_it_was_run(page: Path) -> None:
+    text = page.read_text()
+    for language, block in blocks(page):
+        if is_checked(language, block):
+            continue
+        first = block.splitlines()[0] if language else f"    {block.splitlines()[0]}"
+        before = text.partition(f"```{language}\n{first}" if language else f"\n{first}")[0]
+        mark = MARK.search(before.removesuffix("```\n"))
+        assert mark, f"mark it with <!-- not run: why --> or <!-- run by tests/... -->: {first}"
+        assert mark[1] or (ROOT / mark[2]).is_file(), mark[2]
