@@ -101,6 +101,7 @@ $(VENV)/.stamp-redbot: | $(BIN)/python
 venv: $(VENV)/.stamp-run ## make the virtual environment
 
 run: $(VENV)/.stamp-run ## run RETTER; without UPSTREAM= with the demonstration shop behind it
+	@echo "This runs the source. The compiled RETTER takes half as long for a request: docs/performance.md#compiled"
 ifdef UPSTREAM
 	@exec $(BIN)/retter --listen $(LISTEN) --upstream $(UPSTREAM) $(ARGS)
 else
