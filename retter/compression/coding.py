@@ -10,8 +10,9 @@ from retter.compression.compressors import MEMBERS_MAX, decoded
 from retter.compression.compressors import decodable as decodable_codings
 from retter.http.cache_control import coding_of, parse_cache_control
 from retter.http.content_coding import VARY_LINE, accepts_coding, canonical, varies_already
+from retter.http.head_edit import fields_of, values_of, without_fields
 from retter.http.message import RequestHead
-from retter.store.record import Form, StoredResponse, fields_of
+from retter.store.record import Form, StoredResponse
 
 # HTML shrinks by a factor of 4 to 10, a decompression bomb by a thousand. A small body may shrink
 # as much if it is very regular, and does no harm.
@@ -100,20 +101,12 @@ def _weak(etag: bytes) -> bytes:
 
 
 def _no_transform(head: bytes) -> bool:
-    values = [
-        line.partition(b":")[2].strip(b" \t")
-        for line in head.split(b"\r\n")
-        if line[:14].lower() == b"cache-control:"
-    ]
-    return parse_cache_control(b", ".join(values)).no_transform
+    return parse_cache_control(b", ".join(values_of(head, b"cache-control:"))).no_transform
 
 
 def _decoded_head(head: bytes, etag: bytes) -> bytes:
-    lines: list[bytes] = []
-    for line in head.split(b"\r\n"):
-        lower = line.lower()
-        if lower.startswith(_ENCODED_FIELDS):
-            continue
-        lines.append(b"ETag: " + etag if lower.startswith(b"etag:") else line)
+    def with_etag(line: bytes) -> bytes:
+        return b"ETag: " + etag if line[:5].lower() == b"etag:" else line
+
     varies = any(varies_already(*field) for field in fields_of(head))
-    return b"\r\n".join(lines) + (b"" if varies else VARY_LINE)
+    return without_fields(head, _ENCODED_FIELDS, with_etag) + (b"" if varies else VARY_LINE)

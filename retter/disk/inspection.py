@@ -14,12 +14,13 @@ from typing import Final, NamedTuple
 from retter.config.settings import ConfigError
 from retter.disk.database import Damaged, Database, Foreign
 from retter.disk.folder import DATA, broken_beside, damage_of
+from retter.http.head_edit import fields_of
 from retter.http.message import Fields
 from retter.store.key_table import KeyTable
 from retter.store.packing import Unpacked
 from retter.store.policy import key_parts
 from retter.store.purging import matches
-from retter.store.record import StoredResponse, fields_of
+from retter.store.record import StoredResponse
 
 HEADER_BYTES: Final = 2 * 65536  # two pages of the largest size of LMDB
 

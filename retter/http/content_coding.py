@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from retter.base.limits import LIST_MEMBERS_MAX
 from retter.http.cache_control import parse_cache_control
+from retter.http.head_edit import without_fields
 from retter.http.message import Fields, RequestHead
 
 CODINGS: Final = (b"zstd", b"gzip", b"br")
@@ -271,19 +272,17 @@ def coded_head(head: bytes) -> CodedHead:
 
     A strong ETag promises equal octets, so it becomes weak (RFC 9110 section 8.8.1).
     """
-    lines: list[bytes] = []
     strong_etag = b""
-    for line in head.split(b"\r\n"):
-        lower = line[:15].lower()
-        if lower.startswith(_OF_IDENTITY):
-            continue
-        if lower.startswith(b"etag:"):
-            etag = line[5:].strip(b" \t")
-            if etag.startswith(b'"'):
-                strong_etag = etag
-                line = b"ETag: W/" + etag
-        lines.append(line)
-    return CodedHead(b"\r\n".join(lines), strong_etag)
+
+    def weakened(line: bytes) -> bytes:
+        nonlocal strong_etag
+        etag = line[5:].strip(b" \t") if line[:5].lower() == b"etag:" else b""
+        if not etag.startswith(b'"'):
+            return line
+        strong_etag = etag
+        return b"ETag: W/" + etag
+
+    return CodedHead(without_fields(head, _OF_IDENTITY, weakened), strong_etag)
 
 
 def kept_when_coded(trailers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from retter.base.limits import FORWARDED_HOPS_MAX
+from retter.http.head_edit import without_fields
 from retter.http.message import RequestHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -145,5 +146,4 @@ class ForwardingFields:
 
 def without_expectation(head: bytes) -> bytes:
     """Return a request's head without Expect, which a proxy removes after it has met it."""
-    lines = [line for line in head.split(b"\r\n") if line[:7].lower() != b"expect:"]
-    return b"\r\n".join(lines)
+    return without_fields(head, (b"expect:",))

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from retter.base.limits import LIST_MEMBERS_MAX
 from retter.http.dates import parse_http_date
+from retter.http.head_edit import values_of, with_start_line, without_fields
 from retter.http.message import RequestHead
 from retter.store.record import StoredResponse
 
@@ -160,13 +161,9 @@ def _not_modified_head(stored: StoredResponse) -> bytes:
 
 
 def _rewritten(head: bytes, status_line: bytes, without: tuple[bytes, ...]) -> bytes:
-    _, *lines = head.split(b"\r\n")
-    kept = [line for line in lines if not line.lower().startswith(without)]
-    return b"\r\n".join([status_line, *kept])
+    return with_start_line(without_fields(head, without), status_line)
 
 
-def _field(head: bytes, name_colon: bytes) -> bytes:
-    for line in head.split(b"\r\n"):
-        if line[: len(name_colon)].lower() == name_colon:
-            return line[len(name_colon) :].strip(b" \t")
-    return b""
+def _field(head: bytes, name: bytes) -> bytes:
+    values = values_of(head, name)
+    return values[0] if values else b""

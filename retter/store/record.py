@@ -16,6 +16,7 @@ from retter.http.cache_control import (
     parse_cache_control,
     shared_age_max_s,
 )
+from retter.http.head_edit import updated, without_fields
 from retter.http.message import Fields, RequestHead, ResponseHead, Soft
 
 # The cost of one stored response in addition to its bytes, measured with tracemalloc over 22,000 to
@@ -273,28 +274,13 @@ def validates(request: RequestHead, not_modified: ResponseHead, stored: StoredRe
 
 def updated_head(head: bytes, not_modified: ResponseHead) -> bytes:
     """Return the stored head, in which the fields of the 304 replace its own."""
-    status_line, *lines = head.split(b"\r\n")[:-1]
-    _, *new_lines = not_modified.stored.split(b"\r\n")[:-1]
-    news = [line for line in new_lines if _name_of(line) not in _KEPT_ON_REFRESH]
-    replaced = {_name_of(line) for line in news}
-    kept = [line for line in lines if _name_of(line) not in replaced]
-    return b"\r\n".join([status_line, *kept, *news, b""])
+    return updated(head, not_modified.stored, _KEPT_ON_REFRESH)
 
 
-_FRESHNESS: Final = frozenset((b"cache-control", b"expires", b"pragma"))
+_FRESHNESS: Final = (b"cache-control:", b"expires:", b"pragma:")
 
 
 @lru_cache(maxsize=256)  # pages that visitors with cookies request while the application fails
 def not_to_be_kept(head: bytes) -> bytes:
     """Return a stored head that makes the client revalidate it (RFC 9111 section 5.2.2.4)."""
-    lines = [line for line in head.split(b"\r\n")[:-1] if _name_of(line) not in _FRESHNESS]
-    return b"\r\n".join([*lines, b"Cache-Control: no-cache", b""])
-
-
-def _name_of(line: bytes) -> bytes:
-    return line.partition(b":")[0].lower()
-
-
-def fields_of(head: bytes) -> Fields:
-    lines = [line.partition(b":") for line in head.split(b"\r\n")[1:-1]]
-    return tuple([(name.lower(), value.strip(b" \t")) for name, _, value in lines])
+    return without_fields(head, _FRESHNESS) + b"Cache-Control: no-cache\r\n"

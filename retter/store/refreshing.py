@@ -1,5 +1,6 @@
 """The refresh of a stored response by a 304 (RFC 9111 sections 3.2 and 4.3.4)."""
 
+from retter.http.head_edit import fields_of
 from retter.http.message import ResponseHead
 from retter.store.policy import Identity
 from retter.store.record import (
@@ -7,7 +8,6 @@ from retter.store.record import (
     age_received_s,
     entry_bytes,
     facts_of,
-    fields_of,
     updated_head,
     vary_names_of,
 )
