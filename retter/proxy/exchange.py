@@ -214,9 +214,6 @@ class Exchange(Work):
 
     The defaults that most exchanges never read are class attributes: they cost nothing to set up,
     and three times as much to read.
-
-    Attributes:
-        awaited: PROVEN or ON_CREDIT for an event stream that has not begun, else NOT_AWAITED.
     """
 
     deadline = _FOREVER  # for the application's next step, monotonic seconds
@@ -237,7 +234,7 @@ class Exchange(Work):
         forwarding: ForwardingFields,
         awaited: int = NOT_AWAITED,
     ) -> None:
-        self.awaited = awaited
+        self.awaited = awaited  # not NOT_AWAITED: an event stream that has not begun
         self._services = services
         self._client: Client | None = client  # None: a request of RETTER's own
         self._forwarding = forwarding
@@ -354,10 +351,9 @@ class Exchange(Work):
 
     def _await_first_byte(self, now: float) -> None:
         """Limit the wait for the response; until the request is complete, the client's apply."""
-        self.deadline = _FOREVER
-        if self._request_complete():
-            wait_s = first_byte_wait_s(self._services.settings, self._parsed, self.awaited)
-            self.deadline = now + wait_s
+        settings = self._services.settings
+        wait_s = first_byte_wait_s(settings, self._parsed, self.awaited)
+        self.deadline = now + wait_s if self._request_complete() else _FOREVER
 
     def upstream_blocked(self) -> None:
         """The application does not read: stop reading the request from the client until it does."""
