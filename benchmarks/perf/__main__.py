@@ -41,6 +41,13 @@ def parser() -> argparse.ArgumentParser:
         help="also aiohttp, proxy.py and mitmproxy, which "
         "are installed in an environment of their own",
     )
+    add(
+        "--burners",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes beside it that only calculate: a busy machine (default 0)",
+    )
     add("--no-syscalls", action="store_true", help="do not count system calls")
     add(
         "--json",
@@ -142,7 +149,8 @@ def run_command(arguments: argparse.Namespace) -> int:
         if arguments.pypi_peers:
             peers.install("uvloop", *(peer.module for peer in peers.PYPI_PEERS))
         peers.write_byte_code()
-        result = runner.run(chosen, takers, plan, sys.argv[1:])
+        with machine.burners(arguments.burners):
+            result = runner.run(chosen, takers, plan, sys.argv[1:])
     except (LoadFailed, peers.StartFailed) as error:
         print(error, file=sys.stderr)
         return 1

@@ -6,8 +6,10 @@ import re
 import resource
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -73,6 +75,19 @@ def calibrate(core: int) -> float:
         return 1000 * (time.perf_counter() - began)
     finally:
         os.sched_setaffinity(0, usable)
+
+
+@contextmanager
+def burners(count: int) -> Iterator[list[int]]:
+    """Keep the machine busy: processes that only calculate, at the usual niceness."""
+    commands = [[sys.executable, "-c", "while True: pass"]] * count
+    running = [subprocess.Popen(command) for command in commands]
+    try:
+        yield [one.pid for one in running]
+    finally:
+        for one in running:
+            one.kill()
+            one.wait()
 
 
 def tree(root: int) -> list[int]:

@@ -390,7 +390,7 @@ def test_bars_are_judged() -> None:
     by_about = {bar.about: bar for bar in BARS}
     repeated = by_about["forwarding, heads repeat: CPU to nginx"]
     assert repeated.verdict(result(retter=19.0, nginx=20.0)) is Verdict.REACHED
-    assert repeated.verdict(result(retter=25.0, nginx=20.0)) is Verdict.MET
+    assert repeated.verdict(result(retter=23.0, nginx=20.0)) is Verdict.MET
     assert repeated.verdict(result(retter=30.0, nginx=20.0)) is Verdict.MISSED
     assert repeated.verdict(result(retter=30.0)) is Verdict.UNKNOWN
     assert repeated.verdict(result(nginx=30.0)) is Verdict.UNKNOWN
@@ -454,6 +454,12 @@ def test_what_requests_leave_allocated() -> None:
 
 
 # -- The command line
+
+
+def test_burners_end_with_the_run() -> None:
+    with machine.burners(2) as pids:
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids) and len(pids) == 2
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 def test_smoke_fails_on_errors_only() -> None:
