@@ -57,8 +57,13 @@ def retters() -> Iterator[StartRetter]:
     """Start RETTER as often as wanted; whatever it complained about fails the test."""
     started: list[RetterProgram] = []
 
-    def start(*arguments: str, listen: str = "127.0.0.1:0", descriptors: int = 0) -> RetterProgram:
-        started.append(RetterProgram(*arguments, listen=listen, descriptors=descriptors))
+    def start(
+        *arguments: str,
+        listen: str = "127.0.0.1:0",
+        descriptors: int = 0,
+        kind: type[RetterProgram] = RetterProgram,
+    ) -> RetterProgram:
+        started.append(kind(*arguments, listen=listen, descriptors=descriptors))
         return started[-1]
 
     yield start

@@ -165,15 +165,28 @@ class Program:
             self.process.stdout.close()
 
 
+# RETTER, which does not tell that this machine holds it up. It would tell that in place of the
+# situation that a test waits for, and for as long as the machine is busy.
+UNHURRIED = """
+import sys
+from retter.admin import situation
+from retter.cli import main
+situation.LAG_S = float("inf")
+sys.exit(main())
+"""
+
+
 class RetterProgram(Program):
     """`python -m retter`, serving."""
+
+    start: Sequence[str] = ("-m", "retter")
 
     def __init__(self, *arguments: str, listen: str = "127.0.0.1:0", descriptors: int = 0) -> None:
         # Those that run at the same time would want the same admin port.
         admin = () if "--admin" in arguments else ("--admin", "off")
         limited = ["sh", "-c", 'ulimit -n "$0"; exec "$@"', str(descriptors)] if descriptors else []
         super().__init__(
-            [*limited, sys.executable, "-W", "default::ResourceWarning", "-m", "retter",
+            [*limited, sys.executable, "-W", "default::ResourceWarning", *self.start,
              "--listen", listen, "--log-format", "json", *admin, *arguments],
         )  # fmt: skip
 
@@ -211,6 +224,12 @@ class RetterProgram(Program):
     def forget_peak(self) -> None:
         """Set VmHWM back to VmRSS (proc(5), clear_refs)."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+
+class UnhurriedRetter(RetterProgram):
+    """The same, for tests that look at the situation which it tells."""
+
+    start = ("-c", UNHURRIED)
 
 
 class ApplicationProgram(Program):

@@ -21,7 +21,7 @@ from retter.control import commands
 from retter.process.running import ADMIN_TRIES
 from tests.real.conftest import StartRetter
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
-from tests.real.processes import ApplicationProgram, Program, eventually
+from tests.real.processes import DEADLINE_S, ApplicationProgram, Program, eventually
 from tests.real.wire import Client
 
 TOKEN = "0123456789abcdef"
@@ -135,7 +135,7 @@ def test_a_unix_socket_is_for_its_user_alone(
     assert record(program, "serving")["admin"] == f"unix:{path}"
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(DEADLINE_S)
         client.connect(str(path))
         client.sendall(b"GET /ready HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n")
         assert b'{"status": "ready"}' in client.makefile("rb").read()

@@ -30,6 +30,7 @@ from tests.real.processes import (
     ApplicationProgram,
     Program,
     RetterProgram,
+    UnhurriedRetter,
     eventually,
     free_port,
 )
@@ -355,7 +356,8 @@ def test_what_is_not_there_is_told_and_its_return_without_a_visitor(
     start_retter: StartRetter, programs: list[Program], capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
-    program = start_retter("--upstream", f"127.0.0.1:{port}", "--admin", "127.0.0.1:0")
+    upstream = ("--upstream", f"127.0.0.1:{port}")
+    program = start_retter(*upstream, "--admin", "127.0.0.1:0", kind=UnhurriedRetter)
     line = program.wait_for_line(lambda line: '"serving"' in line)
     admin = json.loads(line)["admin"].removeprefix("http://")
 

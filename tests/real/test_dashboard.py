@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.real.browser import Watched, chromium
-from tests.real.processes import DEADLINE_S, Program, RetterProgram, eventually, free_port
+from tests.real.processes import DEADLINE_S, Program, UnhurriedRetter, eventually, free_port
 from tests.real.wire import fetch
 from tests.support.axe import axe_source
 
@@ -107,7 +107,7 @@ def shop() -> Iterator[Shop]:
     program.kill()
 
 
-class Retter(RetterProgram):
+class Retter(UnhurriedRetter):
     """RETTER with an admin listener."""
 
     def __init__(self, shop: Shop, *arguments: str, admin: str = "127.0.0.1:0") -> None:

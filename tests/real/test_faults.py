@@ -698,13 +698,15 @@ def test_a_client_that_breaks_off_while_it_is_held_holds_nobody_up(loop_name: st
 
     async def main() -> None:
         nobody = f"127.0.0.1:{free_port()}"
-        async with proxy_for(nobody, connect_hold_s=1.0, buffer_memory_bytes=0) as proxy:
-            port = port_of(proxy)
+        async with proxy_for(nobody, connect_hold_s=DEADLINE_S, buffer_memory_bytes=0) as proxy:
+            port, pool = port_of(proxy), proxy._services.pool
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n1")
             other = asyncio.ensure_future(ask(port, "/b", "POST", "1"))
             await eventually_async(lambda: proxy.stats()["upstream"]["held"] == 2, "both are held")
             writer.close()  # what is written to it from now on resets the connection
+            await writer.wait_closed()
+            pool._held = dict.fromkeys(pool._held, 0.0)  # and now the time of both is over
             assert (await other)[0] == 502
 
     run(main(), loop_name)

@@ -17,7 +17,7 @@ from retter.process.loop_errors import LoopFaults
 from tests.real.conftest import StartRetter
 from tests.real.gate import Gate
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
-from tests.real.processes import ApplicationProgram, eventually
+from tests.real.processes import DEADLINE_S, ApplicationProgram, eventually
 from tests.real.wire import Client, connect, fetch, read_until
 
 MIB = 1 << 20
@@ -97,7 +97,9 @@ def test_bodies_that_never_come_keep_nobody_out(
         assert read_until(known, b"}").startswith(b"HTTP/1.1 200 ")
         try:
             for n in range(90):
-                crowd.append(socket.create_connection(("127.0.0.1", port), 5, ("127.0.0.2", 0)))
+                crowd.append(
+                    socket.create_connection(("127.0.0.1", port), DEADLINE_S, ("127.0.0.2", 0))
+                )
                 with contextlib.suppress(OSError):  # turned away
                     crowd[-1].sendall(upload + b"x" * (n % 2))
             for _ in range(10):

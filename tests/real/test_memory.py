@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+import time
 from http.client import HTTPException
 from typing import Any
 
@@ -37,6 +38,7 @@ def test_a_store_that_is_too_large_for_the_memory(
     client = Client(proxy.port)
     assert client.get("/download?bytes=1").status == 200
     limit_address_space(proxy, 24 * MIB)
+    begun = time.monotonic()
     good = 0
     for number in range(160):  # 64 MB of different bodies
         size = OBJECT_BYTES + number
@@ -47,7 +49,7 @@ def test_a_store_that_is_too_large_for_the_memory(
             client = Client(proxy.port)
     assert good >= 150, f"only those fail that found no memory: {proxy.output}"
     records = eventually(lambda: told(proxy, "out-of-memory"), "what has happened is told")
-    assert len(records) <= 8, "one is told a second, not each"
+    assert len(records) <= 2 + time.monotonic() - begun, "one is told a second, not each"
     assert records[-1]["store_memory"] < 64 * MIB
     assert sum(record["dropped"] for record in records) >= 10
     assert proxy.alive

@@ -9,7 +9,7 @@ import pytest
 
 from retter.proxy.waiting_page import WORDS, waiting_page
 from tests.real.browser import chromium
-from tests.real.processes import RetterProgram, eventually
+from tests.real.processes import DEADLINE_S, RetterProgram, eventually
 from tests.support.axe import axe_source
 
 PAGE = b"<!doctype html><html lang=en><title>The shop</title><h1>The shop</h1>"
@@ -105,7 +105,9 @@ def test_a_visitor_waits_and_gets_the_page(scheme: str) -> None:
             "Lax",
         )
         application.free.set()
-        page.wait_for_selector("text=The shop", timeout=15_000)  # it has come again by itself
+        page.wait_for_selector(
+            "text=The shop", timeout=1000 * DEADLINE_S
+        )  # it has come again by itself
         assert page.title() == "The shop"
         asked = [head for head in application.heads if head.startswith(b"GET /page ")]
         assert len(asked) == 1
@@ -137,7 +139,7 @@ def test_nothing_of_it_is_stored() -> None:
         url = f"http://127.0.0.1:{retter.port}/page"
         assert page.goto(url).status == 503
         application.free.set()
-        page.wait_for_selector("text=The shop", timeout=15_000)
+        page.wait_for_selector("text=The shop", timeout=1000 * DEADLINE_S)
         application.close()
         other = browser.new_context(locale="en").new_page()
         response = other.goto(url)
