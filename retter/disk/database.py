@@ -308,8 +308,9 @@ class Database:
                 found = txn.get(packed_key, None, self._records)
                 if found is None or bytes(found) != data:
                     return None
-                packed = txn.get(body[0], None, self._bodies)
-                return None if packed is None else unpack_body(packed, body[1], crc32)
+                name, length = body
+                packed = txn.get(name, None, self._bodies)
+                return None if packed is None else unpack_body(packed, length, crc32)
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 

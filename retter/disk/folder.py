@@ -73,7 +73,7 @@ class Folder:
         self.set_aside_reason = ""
         self._faults = faults
         self._fault_file: BinaryIO | None = None
-        self._reading: mmap.mmap | None = None
+        self._mapped: mmap.mmap | None = None
         self.lock_fd = lock_fd
         if sys.maxsize < 2**32 and bytes_max > BITS32_BYTES_MAX:
             raise ConfigError(
@@ -134,9 +134,9 @@ class Folder:
             faulthandler.disable()
             self._fault_file.close()
             self._fault_file = None
-        if self._reading is not None:
-            self._reading.close()
-            self._reading = None
+        if self._mapped is not None:
+            self._mapped.close()
+            self._mapped = None
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
             self.lock_fd = -1
@@ -156,14 +156,14 @@ class Folder:
         try:
             if os.fstat(fd).st_size < mmap.PAGESIZE:
                 os.posix_fallocate(fd, 0, mmap.PAGESIZE)
-            self._reading = mmap.mmap(fd, mmap.PAGESIZE)
+            self._mapped = mmap.mmap(fd, mmap.PAGESIZE)
         finally:
             os.close(fd)
-        inside = any(self._reading[:3])
+        inside = any(self._mapped[:3])
         watched = self._size("fault") >= 0
         if inside and (died or not watched):
             self.set_aside("a process died while it read the database")
-        self._reading[:3] = bytes(3)
+        self._mapped[:3] = bytes(3)
         with contextlib.suppress(OSError):
             os.unlink(self.at("fault"))
         if self._faults and not faulthandler.is_enabled():
@@ -180,15 +180,20 @@ class Folder:
         except OSError:
             return -1
 
+    @property
+    def reading(self) -> mmap.mmap:
+        """One octet for each that uses the database: 1 while it does."""
+        assert self._mapped is not None
+        return self._mapped
+
     def enter(self, who: int) -> None:
         """Note that a read of the database begins. It costs 0.1 us: it only writes to memory."""
-        assert self._reading is not None
-        self._reading[who] = 1
+        self.reading[who] = 1
 
     def leave(self, who: int) -> None:
         """Note that the read has ended."""
-        if self._reading is not None:
-            self._reading[who] = 0
+        if self._mapped is not None:
+            self._mapped[who] = 0
 
     # -- a broken database
 

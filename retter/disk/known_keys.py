@@ -21,9 +21,9 @@ MINUTE_S: Final = 60.0
 HOT_KEYS_MAX: Final = 2048
 HOT_BYTES_MAX: Final = 1024
 
-# An entry is copied to memory with every fourth read of a minute. A copy costs twice as much as a
-# read, and if many entries are read by turns, each copy evicts another one.
-READS_PER_COPY: Final = 4
+# An entry is copied to memory with every eighth read of a minute. A copy costs as much as three
+# reads, and if many entries are read by turns, each copy evicts another one.
+READS_PER_COPY: Final = 8
 
 
 class HotKey:

@@ -150,14 +150,18 @@ class DiskShelf:
         if hot is None:
             return None
         begun = perf_counter()
-        self._folder.enter(LOOP)
+        reading = self._folder.reading
+        reading[LOOP] = 1  # enter() and leave(), inlined
         try:
-            variants = self._read_hot(key, hot, now)
+            body = None
+            if hot.data:
+                body = self._database.read_again(hot.slot_key, hot.data, hot.body)
+            variants = self._read_hot(key, hot, now) if body is None else hot.with_body(body)
         except (Damaged, OSError) as error:
             self._cannot_read(key, error, now)
             return None
         finally:
-            self._folder.leave(LOOP)
+            reading[LOOP] = 0
         figures = self.figures
         held_s = perf_counter() - begun
         figures.held.add(held_s)
@@ -171,10 +175,6 @@ class DiskShelf:
         return Found(slot, hot.marks, reads % READS_PER_COPY == 0)
 
     def _read_hot(self, key: bytes, hot: HotKey, now: float) -> Slot:
-        if hot.data:
-            body = self._database.read_again(hot.slot_key, hot.data, hot.body)
-            if body is not None:
-                return hot.with_body(body)
         found = self._database.read(hot.slot_key, now, self._wall(), self._max_stale_s, key)
         if found is None or found.key != key:  # another key may have the same hash
             return ()
