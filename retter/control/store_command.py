@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        from retter.disk.database import Damaged
+        from retter.disk.environment import Damaged
     except ImportError:
         raise ConfigError(
             "store: needs the lmdb package, which is not installed; pip install 'retter[store]'"
@@ -180,7 +180,7 @@ def _progress() -> Generator[Callable[[str], None], None, None]:
 
 def _info(settings: Settings, options: argparse.Namespace) -> int:
     from retter.disk import inspection
-    from retter.disk.database import MAP_SPARE_BYTES
+    from retter.disk.environment import MAP_SPARE_BYTES
 
     path = settings.store
     with inspection.opened(path) as database:

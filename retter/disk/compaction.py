@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from retter.config.settings import ConfigError
-from retter.disk.database import Damaged, Database, Foreign, Full
+from retter.disk.database import Database
+from retter.disk.environment import Damaged, Foreign, Full
 from retter.disk.folder import DATA, Folder
 
 NEW = "compact.new"

@@ -14,7 +14,8 @@ from urllib.parse import unquote_to_bytes
 
 from retter.base.hashing import blake2b
 from retter.compression.coding import decoded_bytes_max, plain_body
-from retter.disk.database import Damaged, Database
+from retter.disk.database import Database
+from retter.disk.environment import Damaged
 from retter.disk.inspection import Listed, responses_of
 from retter.store.record import BODY, WITHDRAWN, Record
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from retter.config.settings import ConfigError
-from retter.disk.database import Damaged, Database, Foreign
+from retter.disk.database import Database
+from retter.disk.environment import Damaged, Foreign
 from retter.disk.folder import DATA, broken_beside, damage_of
 from retter.http.head_edit import fields_of
 from retter.http.message import Fields

@@ -6,7 +6,8 @@ A key is a slot key (packing.py). `now` is monotonic seconds.
 from collections.abc import Iterable
 from typing import Final
 
-from retter.disk.database import Done, table_key
+from retter.disk.change import table_key
+from retter.disk.database import Done
 from retter.store.key_table import KeyTable
 from retter.store.packing import UnpackedSlot, bodies_of_packed
 from retter.store.record import BODY, Record

@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 
 from retter.config.settings import ConfigError, Settings
-from retter.disk.database import Damaged, Database, Foreign, no_failpoint
+from retter.disk.database import Database, no_failpoint
+from retter.disk.environment import Damaged, Foreign
 from retter.disk.folder import LOOP, Folder
 from retter.disk.journal import Journal
 from retter.disk.shelf import DiskShelf

@@ -15,7 +15,8 @@ from typing import Any, Final, cast
 from retter.base.counters import Histogram
 from retter.config.settings import Settings
 from retter.disk.awaited_reads import Ask, AwaitedReads, Read
-from retter.disk.database import Damaged, Database, Done, Full, no_failpoint
+from retter.disk.database import Database, Done, no_failpoint
+from retter.disk.environment import Damaged, Full
 from retter.disk.folder import LOOP, READER, WRITER, Folder
 from retter.disk.journal import Journal
 from retter.disk.known_keys import READS_PER_COPY, HotKey, KnownKeys
@@ -341,7 +342,7 @@ class DiskShelf:
             raise error
         self.figures.last_failure = str(getattr(error, "strerror", "") or "no room in the map")
 
-    def _sweep(self) -> tuple[int, list[int]]:
+    def _sweep(self) -> tuple[int, set[int]]:
         readers = self._database.check_readers()
         self._folder.enter(WRITER)
         try:
@@ -353,7 +354,7 @@ class DiskShelf:
 
     def _swept(self, result: Any) -> None:
         if isinstance(result, tuple):
-            readers, removed = cast("tuple[int, list[int]]", result)
+            readers, removed = cast("tuple[int, set[int]]", result)
             self.figures.stale_readers += readers
             self._keys.removed(removed)
 

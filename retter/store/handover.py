@@ -67,7 +67,7 @@ class SlotWriter:
             return _number.pack(known[0])
 
         keepable = tuple([(*one[:NO_STORE], False, *one[NO_STORE + 1 :]) for one in records])
-        packed = pack(key, keepable, marks, b"", now, now, number_of)
+        packed = pack(key, keepable, marks, now, now, number_of)
         beside = b"".join(
             [
                 _beside.pack(one.no_store, one.stored_by, one.given_to, one.others_at)

@@ -13,7 +13,8 @@ import lmdb
 import pytest
 
 from retter.config.settings import ConfigError
-from retter.disk.database import Damaged, Database, Full
+from retter.disk.database import Database
+from retter.disk.environment import Damaged, Full
 from retter.disk.folder import LOOP, Folder, file_system
 from retter.store.record import BODY, STORED_AT
 from retter.store.write_behind import Batch, Found, Purge, Removals, Written
@@ -521,7 +522,7 @@ def test_a_record_under_another_key_is_damage(tmp_path: Path) -> None:
     database = Database(str(tmp_path), 1 << 20)
     one, other = database.slot_key(b"*a.b/1"), database.slot_key(b"*a.b/2")
     with database._env.begin(write=True) as txn:
-        txn.put(one, txn.get(other, db=database._records) or b"", db=database._records)
+        txn.put(one, txn.get(other, db=database._trees.records) or b"", db=database._trees.records)
     with pytest.raises(Damaged):
         database.read(one, NOW, WALL, 1e9)
     database.close()

@@ -122,7 +122,8 @@ def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None
         site.forget()
         costs.append(site.cost(head(1)))
         assert site.disk.figures.reads == number + 1
-        assert bool(site.proxy.services.store.shelves.slots) is (number % READS_PER_COPY == READS_PER_COPY - 1)
+        is_copied = bool(site.proxy.services.store.shelves.slots)
+        assert is_copied is (number % READS_PER_COPY == READS_PER_COPY - 1)
     assert max(costs[4:7]) <= 1180, costs
     site.proxy.proxy.close()
 

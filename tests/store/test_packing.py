@@ -1,11 +1,14 @@
 """Stored responses as octets: what comes back is what went in, or nothing."""
 
+from zlib import crc32
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.store.packing import (
     KEY_BYTES,
     Unpacked,
+    body_name,
     is_everyones,
     key_of_packed,
     pack,
@@ -25,6 +28,10 @@ URL = b"example.com/" + b"x" * 3000  # longer than a key of LMDB may be
 NOW, WALL = 5000.0, 1_700_000_000.0
 
 octets = st.binary(max_size=30)
+
+
+def name_of(body: bytes) -> bytes:
+    return body_name(body, crc32(body), 0)
 
 
 def with_bodies(found: Unpacked, bodies: list[bytes], now: float) -> tuple[Record, ...]:
@@ -70,7 +77,7 @@ def test_what_is_packed_comes_back(
         )
         for body in bodies
     ])  # fmt: skip
-    packed = pack(key, slot, tuple(marks), SITE, NOW, WALL)
+    packed = pack(key, slot, tuple(marks), NOW, WALL, name_of)
     assert [body for _, body in packed.bodies] == bodies
     found = unpack(packed.data, NOW, WALL, 1000.0)
     assert found is not None
@@ -90,19 +97,19 @@ def test_a_slot_is_found_by_a_key_that_is_short_and_begins_with_the_owner() -> N
 def test_what_said_no_store_is_not_packed() -> None:
     key = key_of(b"", URL)
     slot = (record(key, no_store=True, body=b"secret"), record(key, body=b"fine"))
-    packed = pack(key, slot, (), SITE, NOW, WALL)
+    packed = pack(key, slot, (), NOW, WALL, name_of)
     assert [body for _, body in packed.bodies] == [b"fine"]
     assert b"secret" not in packed.data
-    assert pack(key, slot[:1], (), SITE, NOW, WALL) == (b"", ())
+    assert pack(key, slot[:1], (), NOW, WALL, name_of) == (b"", ())
 
 
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_seen(at: int, bit: int) -> None:
     key = key_of(b"", b"a.b/")
-    data = bytearray(pack(key, (record(key),), (1,), SITE, NOW, WALL).data)
+    data = bytearray(pack(key, (record(key),), (1,), NOW, WALL, name_of).data)
     data[at % len(data)] ^= 1 << bit
     assert unpack(bytes(data), NOW, WALL, 1000.0) is None
-    body = bytearray(pack_body(b"hello, body"))
+    body = bytearray(pack_body(b"hello, body", crc32(b"hello, body")))
     body[at % len(body)] ^= 1 << bit
     assert unpack_body(memoryview(bytes(body)), 11) is None
 
@@ -110,7 +117,7 @@ def test_a_flipped_bit_is_seen(at: int, bit: int) -> None:
 @given(data=st.binary(max_size=300), cut=st.integers(0, 200))
 def test_nothing_that_is_read_raises(data: bytes, cut: int) -> None:
     key = key_of(b"", b"a.b/")
-    whole = pack(key, (record(key),), (1,), SITE, NOW, WALL).data
+    whole = pack(key, (record(key),), (1,), NOW, WALL, name_of).data
     assert unpack(whole[: cut % len(whole)], NOW, WALL, 1.0) is None
     assert unpack(data, NOW, WALL, 1.0) is None
     assert superseded(data) == b""
@@ -120,14 +127,14 @@ def test_nothing_that_is_read_raises(data: bytes, cut: int) -> None:
 
 
 def test_a_body_of_another_length_is_none() -> None:
-    packed = memoryview(pack_body(b"hello"))
+    packed = memoryview(pack_body(b"hello", crc32(b"hello")))
     assert unpack_body(packed, 5) == b"hello"
     assert unpack_body(packed, 4) is None
 
 
 def test_ages_are_those_of_the_wall_clock() -> None:
     key = key_of(b"", b"a.b/")
-    data = pack(key, (record(key),), (), SITE, NOW, WALL).data  # 7 s ago, and 3 s old then
+    data = pack(key, (record(key),), (), NOW, WALL, name_of).data  # 7 s ago, and 3 s old then
     later = unpack(data, 20.0, WALL + 50.0, 1000.0)  # another process, with another clock
     assert later is not None
     assert later.variants[0].age(20.0) == 60.0
@@ -136,7 +143,7 @@ def test_ages_are_those_of_the_wall_clock() -> None:
 def test_a_time_in_the_future_counts_as_now() -> None:
     """The clock has been set back, or this machine has none and begins in 1970."""
     key = key_of(b"", b"a.b/")
-    data = pack(key, (record(key),), (), SITE, NOW, WALL).data
+    data = pack(key, (record(key),), (), NOW, WALL, name_of).data
     for wall in (WALL - 3600.0, 0.0):
         found = unpack(data, 20.0, wall, 1000.0)
         assert found is not None
@@ -146,7 +153,7 @@ def test_a_time_in_the_future_counts_as_now() -> None:
 
 def test_a_clock_that_has_jumped_ahead_makes_it_too_old() -> None:
     key = key_of(b"", b"a.b/")
-    data = pack(key, (record(key),), (), SITE, NOW, WALL).data
+    data = pack(key, (record(key),), (), NOW, WALL, name_of).data
     found = unpack(data, 20.0, WALL + 1e9, 1000.0)
     assert found is not None
     assert with_bodies(found, [b"hello"], 20.0) == ()
@@ -154,7 +161,7 @@ def test_a_clock_that_has_jumped_ahead_makes_it_too_old() -> None:
 
 def test_a_shorter_max_stale_holds_for_what_is_there() -> None:
     key = key_of(b"", b"a.b/")
-    data = pack(key, (record(key, age_max_s=1e6),), (), SITE, NOW, WALL).data
+    data = pack(key, (record(key, age_max_s=1e6),), (), NOW, WALL, name_of).data
     found = unpack(data, NOW, WALL, 9.0)  # it is 10 s old
     assert found is not None
     assert with_bodies(found, [b"hello"], NOW) == ()
@@ -162,7 +169,7 @@ def test_a_shorter_max_stale_holds_for_what_is_there() -> None:
 
 def test_what_the_application_has_taken_back_stays_taken_back() -> None:
     key = key_of(b"", b"a.b/")
-    data = pack(key, (record(key, age_max_s=WITHDRAWN),), (), SITE, NOW, WALL).data
+    data = pack(key, (record(key, age_max_s=WITHDRAWN),), (), NOW, WALL, name_of).data
     found = unpack(data, NOW, WALL, 1000.0)
     assert found is not None
     assert with_bodies(found, [b"hello"], NOW) == ()
@@ -171,7 +178,7 @@ def test_what_the_application_has_taken_back_stays_taken_back() -> None:
 def test_superseding_marks_every_variant_and_changes_nothing_else() -> None:
     key = key_of(OWNER, URL)
     slot = (record(key, body=b"1"), record(key, body=b"22", etag=b"", superseded=True))
-    data = superseded(pack(key, slot, (7, -7), SITE, NOW, WALL).data)
+    data = superseded(pack(key, slot, (7, -7), NOW, WALL, name_of).data)
     found = unpack(data, NOW, WALL, 1000.0)
     assert found is not None
     expected = tuple([tuple(as_stored(one)._replace(superseded=True)) for one in slot])

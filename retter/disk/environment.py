@@ -1,0 +1,208 @@
+"""One LMDB environment with the trees of a store: opened, checked, measured.
+
+    records  slot key -> packed slot (packing.py)
+    bodies   name of a body -> checksum and body
+    uses     name of a body -> number of records that refer to it, if there are several; a tree of
+             its own, so that a new count does not write the body again
+    used     slot key -> when it was last used, in coarse steps, and what it costs
+    marks    mark of a session -> its owners; a logout finds them here
+    meta     format of the file, key of the hashes, rules, figures
+
+LMDB copies a page before it changes it, so a kill or a power cut leaves the last commit intact.
+These modules and folder.py handle the other problems of LMDB. The map is twice as large as the
+entries, because deleted pages become free late and in pieces. No transaction lasts longer than a
+call. All data that is read is verified.
+"""
+
+import json
+import os
+from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
+from typing import Any, Final, NamedTuple
+
+import lmdb
+
+from retter.store.packing import FORMAT_VERSION
+
+FILE: Final = "data.mdb"
+
+# Size of the map, in addition to twice the entries: trees, lists of free pages, one commit.
+MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
+
+PAGE_BYTES: Final = 4096
+HEADER_PAGES: Final = 3  # two headers, and the tree of trees
+
+
+class Damaged(Exception):
+    """The content does not verify, or LMDB did not write it."""
+
+
+class Foreign(Exception):
+    """The database belongs to another program."""
+
+
+class Full(Exception):
+    """There is no room in the map, even after evicting."""
+
+
+class Trees(NamedTuple):
+    """The trees of the environment, as LMDB names them."""
+
+    meta: Any
+    records: Any
+    bodies: Any
+    uses: Any
+    used: Any
+    marks: Any
+
+
+class Environment:
+    """One LMDB environment.
+
+    Args:
+        folder: The path of the folder with its files.
+        bytes_max: The size of all entries; the file may become twice as large.
+        readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
+
+    Raises:
+        OSError: The files cannot be made or opened.
+        Damaged: This version cannot read the content.
+        Foreign: The database belongs to another program.
+    """
+
+    def __init__(self, folder: str, bytes_max: int, *, readonly: bool = False) -> None:
+        self.bytes_max = bytes_max
+        self.map_bytes = 2 * bytes_max + MAP_SPARE_BYTES
+        self.readonly = readonly
+        self._path = os.path.join(folder, FILE)
+        try:
+            self._env = lmdb.open(
+                folder,
+                map_size=0 if readonly else self.map_bytes,  # 0: the size that its writer chose
+                max_dbs=8,
+                max_readers=32,
+                mode=0o600,
+                metasync=False,  # a power cut loses only the last commit, not the file
+                readahead=False,  # the next page in the file is seldom needed
+                meminit=False,
+                readonly=readonly,
+                create=not readonly,
+            )
+        except lmdb.Error as error:
+            number, text = errno_of(error)
+            if isinstance(error, lmdb.DiskError) or number != EIO:
+                raise OSError(number, text) from None
+            raise Damaged(str(error)) from None
+        try:
+            self._open()
+        except lmdb.Error as error:
+            self.close()
+            if isinstance(error, lmdb.DiskError):
+                raise OSError(*errno_of(error)) from None
+            raise Damaged(str(error)) from None
+        except (Damaged, Foreign):
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        env, create = self._env, not self.readonly
+        with env.begin() as txn:
+            if (txn.stat()["entries"] or self.readonly) and txn.get(b"meta") is None:
+                raise Foreign
+        meta = env.open_db(b"meta", create=create)
+        with env.begin(write=create) as txn:
+            version = txn.get(b"version", db=meta)
+            if version is None:
+                if txn.stat(meta)["entries"] or txn.stat()["entries"] > 1 or self.readonly:
+                    raise Foreign
+                txn.put(b"version", b"%d" % FORMAT_VERSION, db=meta)
+                txn.put(b"site-key", os.urandom(16), db=meta)
+            elif version != b"%d" % FORMAT_VERSION:
+                raise Damaged(f"its format is version {version.decode('latin-1')[:20]}")
+            self.site_key: bytes = txn.get(b"site-key", db=meta) or b""
+            if len(self.site_key) != 16:
+                raise Damaged("the key of its hashes is missing")
+            self.bytes_used = figure(txn, meta, b"bytes")
+            self.entries = figure(txn, meta, b"entries")
+        records, bodies, uses, used = [
+            env.open_db(name, create=create) for name in (b"records", b"bodies", b"uses", b"used")
+        ]
+        marks = env.open_db(b"marks", dupsort=True, dupfixed=True, create=create)
+        self._trees = Trees(meta, records, bodies, uses, used, marks)
+
+    def close(self) -> None:
+        """Close the database; nothing is written."""
+        self._env.close()
+
+    def check_readers(self) -> int:
+        """Free the places of readers whose processes have been killed; return how many."""
+        return int(self._env.reader_check())
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file in octets."""
+        return int(self._env.info()["last_pgno"] + 1) * PAGE_BYTES
+
+    @property
+    def free_bytes(self) -> int:
+        """Number of octets of the file that are free."""
+        with self._env.begin() as txn:
+            stats = [txn.stat(db) for db in self._trees]
+        taken = sum([s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats])
+        return max(0, self.file_bytes - (taken + HEADER_PAGES) * PAGE_BYTES)
+
+    @property
+    def map_size(self) -> int:
+        """The size of the map in octets, as the last writer chose it."""
+        return int(self._env.info()["map_size"])
+
+    # -- notes
+
+    def note(self, name: str) -> Any:
+        """Return the note that `set_note` wrote; None if there is none."""
+        with self._env.begin() as txn:
+            text = txn.get(b"note-" + name.encode(), db=self._trees.meta)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError:
+            return None
+
+    def set_note(self, name: str, value: object) -> None:
+        """Write a note beside the entries."""
+        with self._env.begin(write=True) as txn:
+            txn.put(b"note-" + name.encode(), json.dumps(value).encode(), db=self._trees.meta)
+
+    # -- the file
+
+    def keep_size(self) -> None:
+        """Extend the file to the length in its header.
+
+        Pages at its end that were allocated and freed in one commit are never written. Without
+        this, a truncated file could not be recognised.
+        """
+        if os.stat(self._path).st_size < self.file_bytes:
+            os.truncate(self._path, self.file_bytes)
+
+    def sync(self) -> None:
+        """Wait until everything is on disk."""
+        self._env.sync(True)
+
+
+def figure(txn: Any, meta: Any, name: bytes) -> int:
+    """Return a figure of the tree `meta`; 0 if it is not there.
+
+    Raises:
+        Damaged: It is no number.
+    """
+    text = txn.get(name, db=meta, default=b"0")
+    if not text.isdigit():
+        raise Damaged(f"{name.decode()} is no number")
+    return int(text)
+
+
+def errno_of(error: Exception) -> tuple[int, str]:
+    """Return the error number and text of an LMDB error; EIO if it has no number."""
+    text = str(error)
+    for number in (ENOSPC, EROFS, EDQUOT, EACCES, EPERM):
+        if os.strerror(number) in text:
+            return number, os.strerror(number)
+    return EIO, text
