@@ -214,7 +214,7 @@ def _standing_in(**modules: dict[str, object]) -> Generator[None, None, None]:
     """Put empty modules, with these names only, in the place of modules not yet imported.
 
     structlog imports them for functions that RETTER does not call: contexts of threads, and loggers
-    that are pickled. They cost 0.7 MB. Who imports them later gets the real ones.
+    that are pickled. They cost 0.7 MB. A later import gets the real ones.
     """
     absent = {name: names for name, names in modules.items() if name not in sys.modules}
     for name, names in absent.items():

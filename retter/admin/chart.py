@@ -137,7 +137,7 @@ class Chart:
         self.entered(state)
         row = [rates[name] for name in RATES]
         self._seconds.add(row, nan if p99_ms is None else p99_ms, self._worst)
-        self._worst = _STATES.index(state)  # the next second begins with it
+        self._worst = _STATES.index(state)  # the next second begins in this state
         self._count += 1
         if self._count % MINUTE == 0:
             self._minutes.add(*self._seconds.last(MINUTE))
@@ -157,7 +157,7 @@ class Chart:
         for series in (self._seconds, self._minutes, self._quarters):
             until, step_s = self._until(series, wall), series.step_s
             if begin >= until - len(series) * step_s or len(series) < series.rows_max:
-                break  # it reaches back so far, or to the start
+                break  # it covers the whole time, or all that there is
         before = max(0, int((until - end) // step_s))
         rows = max(1, int((until - begin) // step_s) + 1 - before)
         return series.document(until, rows, before)

@@ -480,7 +480,7 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("All is well: the application answers."),
         _say("RETTER forwards every request and keeps the good pages."), _nothing),
 )  # fmt: skip
-"""The situations, the first that fits is the one that is told."""
+"""All situations. The first one that fits is shown."""
 
 
 def derive(facts: Facts) -> Situation:

@@ -42,7 +42,7 @@ class Watch:
         self.on_incident_over: list[Callable[[Incident], None]] = []
         now = services.loop.time()
         self._asked_at = self._answered_at = now  # of the last request, of the last answer
-        self._bad_at = now  # of the last that went wrong
+        self._bad_at = now  # of the last request that failed
         self._last = self.history.now(now)
         self.situation = derive(self._facts(now, self._last))
         self.since = time.time()
@@ -83,7 +83,7 @@ class Watch:
         return self.situation
 
     def _is_told(self, before: Situation, found: Situation, now: float) -> bool:
-        """Whether another situation is told at once."""
+        """Whether a new situation is shown at once."""
         if "off" in (before.tone, found.tone):
             return True
         if self._services.breaker.circuit.state is not self._state:

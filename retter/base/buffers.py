@@ -35,8 +35,8 @@ class BufferBudget:
 
         Args:
             each_max: Octets that one such body may hold at most.
-            client: A number for whose it is (client_id.py); 0 if that is not known, which has no
-                share of its own.
+            client: The number of the client (client_id.py), which has a share of its own; 0 if
+                it is not known.
         """
         if taken + more > each_max:
             return False

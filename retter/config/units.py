@@ -267,7 +267,7 @@ _HERE: Final = ("localhost", "127.0.0.1", "::1")
 
 
 def reaches(upstream: UpstreamAddress, listen: ListenAddress) -> bool:
-    """Whether who connects to `upstream` comes to who listens at `listen`, as far as names tell."""
+    """Whether a connection to `upstream` reaches the listener at `listen`, judging by the names."""
     if (upstream.kind, upstream.port, upstream.path) != (listen.kind, listen.port, listen.path):
         return False
     if listen.host in _EVERYWHERE:

@@ -6,7 +6,7 @@ from typing import Final
 # CPU from the others.
 DELAYS_S: Final = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
-# A worker that has lived for so long died of something new: the delays begin again.
+# If a worker has lived for this long, its death has a new cause: the delays begin again.
 STEADY_S: Final = 60.0
 
 

@@ -35,11 +35,11 @@ class TransitionLog:
     """Called for every change of state, and once a second with the time."""
 
     def __init__(self) -> None:
-        # What to say of the situation; set by who knows it.
+        # Returns the sentences about the situation. The program sets it.
         self.sentences: Callable[[float], dict[str, Any]] = lambda _: {}
         self._written_at = -math.inf
         self._last: Transition | None = None  # not written yet
-        self._before = ""  # the state when the first unwritten one came
+        self._before = ""  # the state before the first change that is not written yet
         self._entered: dict[str, int] = {}  # by the changes not written yet
 
     def on_transition(self, transition: Transition) -> None:

@@ -4,11 +4,11 @@ Many frameworks send the head of a stream with its first event, which may come a
 request whose `Accept` is `text/event-stream` alone, as that of a browser's EventSource, holds no
 place at the application and has the time of a stream from its first byte.
 
-The field is the client's word, and whoever gives it for ordinary pages would go round the limit.
-So it is believed without reserve only where the application has answered such requests with
-streams. Elsewhere it is believed on credit: for so many at a time, for fewer with every answer that
-turns out to be none, and on such a route not at all for a while. What is not believed is an
-ordinary request.
+A client may send this field for ordinary pages too, to evade the limit. So the field is believed
+without a limit only on routes whose requests of this kind the application has answered with
+streams. On other routes it is believed on credit: for a limited number of requests at a time. Each
+answer that is no stream lowers that number, and its route is not believed at all for a while. A
+request that is not believed is an ordinary one.
 """
 
 from collections import OrderedDict

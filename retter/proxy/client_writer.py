@@ -146,10 +146,10 @@ class ClientWriter:
         return backlog.full
 
     def note_unsent(self) -> bool:
-        """Note what has not been sent yet; whether there is anything."""
+        """Note how many octets are not sent yet. Return whether there are any."""
         self._unsent = self.transport.get_write_buffer_size()
         return self._unsent > 0
 
     def takes_something(self) -> bool:
-        """Whether the client has taken some of what was not sent when it was noted last."""
+        """Whether the client has read some of the octets that `note_unsent` has counted."""
         return 0 < self.transport.get_write_buffer_size() < self._unsent

@@ -40,7 +40,7 @@ class AwaitedLookup:
 
 
 def waits_for_disk(services: Services, client: Client, parsed: ParsedRequest) -> bool:
-    """Have read what a request may need of the disk; False if there is nothing to wait for."""
+    """Begin to read the entries of a request from the disk; False if there is nothing to read."""
     disk = services.disk
     if disk is None or parsed.identity.key in disk.hot:
         return False

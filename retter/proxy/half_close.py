@@ -39,7 +39,7 @@ def has_left(transport: "Transport") -> bool:
 
 
 def needs_probe(transport: "Transport") -> bool:
-    """Whether only a reset will tell: the kernel knows the other end of a Unix socket itself."""
+    """Whether only a reset shows that the client has left. A Unix socket shows it by itself."""
     sock = transport.get_extra_info("socket")
     return sock is None or sock.family != socket.AF_UNIX
 

@@ -16,7 +16,7 @@ class Queued(Protocol):
 
 
 def holder_of(permit: Permit) -> Work:
-    """Return who works with a permit."""
+    """Return the object that carries out the request of a permit."""
     assert isinstance(permit.holder, Work), "who holds it"
     return permit.holder
 
@@ -33,7 +33,7 @@ def start_waiting(services: Services, now: float) -> None:
             exchange = queued_holder_of(permit)
             try:
                 exchange.forward(now)
-            except Exception as error:  # noqa: BLE001 - it is the others' turn as well
+            except Exception as error:  # noqa: BLE001 - the others must go on
                 end_broken(services, holder_of(permit), error, now)
 
 

@@ -35,8 +35,8 @@ class Keeper:
     """Keeps what the application's answers say.
 
     Args:
-        hints: Told of sessions that change.
-        forget: Called when what Cookie lines mean has changed: it is to be found out anew.
+        hints: Counts the sessions that change.
+        forget: Called when the meaning of Cookie lines has changed: they must be read again.
         workers: Where large encoded bodies are looked into.
         time: The loop's clock, monotonic seconds.
     """

@@ -57,7 +57,7 @@ def open_disk(
 
 
 def written_rules(rules: OwnerRules, policy: str) -> dict[str, Any]:
-    """Return what decides who may be shown what, to be kept beside what is stored."""
+    """Return the rules that separate owners, in a form that is kept beside the stored responses."""
     known = (*NEUTRAL_FIELDS, *ADDRESS_FIELDS, *GEO_FIELDS, *REQUEST_ID_FIELDS)
     lists = {
         "neutral_headers": rules.neutral_headers,

@@ -100,7 +100,7 @@ def is_doubtful(
         if not entry[CODING] and 2 * len(body) >= len(stored_body):
             return False  # nearly always, so without a call
         return has_shrunk(body, stored_body)
-    # Nothing is stored, or nothing that was to spare the application work.
+    # No response is stored that could be sent instead.
     if services.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
         return True
     return services.store.has_any(parsed.identity)

@@ -1,6 +1,6 @@
 """The bytes of what RETTER says itself: stored responses, errors, and the fields it adds.
 
-The Date of an error answer is told by the caller. What is constant is made once: the added fields
+The caller gives the Date of an error answer. What is constant is made once: the added fields
 depend on the circuit's state, the reason and the connection option alone, so there are a few dozen
 endings in all, and an answer is a join of ready pieces.
 """

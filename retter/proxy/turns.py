@@ -124,10 +124,10 @@ class Turns:
         now: float,
         pause_s: float = 0.0,
     ) -> "Wait | None":
-        """Return what a visitor gets who has to wait; None for who is no visitor with a browser.
+        """Return the page for a visitor who has to wait; None if the client is no browser.
 
         Args:
-            pause_s: So long nobody gets anything; 0 if who comes again may have a place.
+            pause_s: The time for which no client gets a place; 0 if the next try may get one.
         """
         breaker = self._breaker
         fairness = breaker.circuit.fairness

@@ -151,7 +151,7 @@ _STYLE: Final = (
 def language_of(accept_language: bytes) -> str:
     """Return which of the languages a visitor likes best (RFC 9110 section 12.5.4); else English.
 
-    Of equal ones the first counts. A region (pt-BR) is read as its language.
+    Of two with the same weight, the first counts. A region (pt-BR) is read as its language.
     """
     best, weight = "en", 0.0
     for part in accept_language.decode("latin-1").lower().split(",")[:LANGUAGES_LOOKED_AT]:
