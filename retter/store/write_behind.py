@@ -25,9 +25,10 @@ COMMIT_BYTES: Final = 1024 * 1024
 COMMIT_KEYS: Final = 2048  # to go through them takes half a millisecond
 
 # If more of the entries on disk change, batches are larger and later, and an entry that changes
-# twice is written once. An SD card writes 10 to 20 MiB/s, and each page costs 45 us of CPU. New
-# entries do not wait for this, and nothing waits if the memory for waiting changes is nearly full.
-WRITTEN_BYTES_PER_S: Final = 8 * 1024 * 1024
+# twice is written once. An SD card writes 10 to 20 MiB/s at best and wears, and each page costs
+# 20 us of CPU. New entries do not wait for this, and nothing waits if the memory for waiting changes
+# is nearly full.
+WRITTEN_BYTES_PER_S: Final = 4 * 1024 * 1024
 
 # The delay after a batch that could not be written.
 RETRY_S: Final = 5.0
@@ -120,6 +121,7 @@ class Written(NamedTuple):
 
     slot: Slot
     marks: tuple[int, ...]
+    size: int = SLOT_OVERHEAD_BYTES  # in memory, octets
 
 
 class Batch(NamedTuple):
@@ -205,7 +207,7 @@ class WriteBehind:
         before = self._slots.get(key)
         size = _size(slot)
         if before is not None:
-            self.bytes_waiting -= _size(before.slot)
+            self.bytes_waiting -= before.size
         elif slot and not self._shelf.knows(key):
             self._bytes_new += size
         if self.bytes_waiting + size > self._bytes_max or len(self._slots) >= WAITING_KEYS_MAX:
@@ -215,7 +217,7 @@ class WriteBehind:
                 self._take_back(Removals(keys={key}), now)
                 return
             slot, size = (), SLOT_OVERHEAD_BYTES
-        self._slots[key] = Written(slot, marks)
+        self._slots[key] = Written(slot, marks, size)
         self.bytes_waiting += size
 
     def withdrawn(self, key: bytes, now: float) -> None:
@@ -228,7 +230,7 @@ class WriteBehind:
             return
         waits = self._slots.get(key)
         if waits is not None:
-            self._slots[key] = Written(marked_superseded(waits.slot), waits.marks)
+            self._slots[key] = waits._replace(slot=marked_superseded(waits.slot))
         self._take_back(Removals(superseded={key}), now)
 
     def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
@@ -250,7 +252,7 @@ class WriteBehind:
         for key in keys:
             waits = self._slots.get(key)
             if waits is not None and waits.slot and removals.take(key, waits.marks):
-                self.bytes_waiting -= _size(waits.slot) - SLOT_OVERHEAD_BYTES
+                self.bytes_waiting -= waits.size - SLOT_OVERHEAD_BYTES
                 self._slots[key] = Written((), ())
         self.begin_with(removals)
 
@@ -291,10 +293,10 @@ class WriteBehind:
         if self._slots or batch is not None:
             waits = self._slots.get(key)
             if waits is not None:
-                return Found(*waits) if waits.slot else None
+                return Found(waits.slot, waits.marks) if waits.slot else None
             under_way = batch.slots.get(key) if batch is not None else None
             if under_way is not None:
-                return self._passed(key, Found(*under_way))
+                return self._passed(key, Found(under_way.slot, under_way.marks))
         found = self._shelf.read(key, now)
         if found is None or not (self._removing or batch is not None):
             return found
@@ -379,13 +381,16 @@ class WriteBehind:
         for key, waits in batch.slots.items():
             if not waits.slot:
                 continue
-            passed = self._passed(key, Found(*waits))
-            slots[key] = Written((), ()) if passed is None else Written(*passed[:2])
+            passed = self._passed(key, Found(waits.slot, waits.marks))
+            if passed is None:
+                slots[key] = Written((), ())
+            else:
+                slots[key] = waits._replace(slot=passed.slot)
         slots.update(self._slots)
         removals = batch.removals
         removals.add(self._removals)
         self._slots, self._removals, self._removing = slots, removals, bool(removals)
-        self.bytes_waiting = sum([_size(waits.slot) for waits in slots.values()])
+        self.bytes_waiting = sum([waits.size for waits in slots.values()])
         if self.bytes_waiting > self._bytes_max:
             self.forget_bodies()
         self._since, self._not_before = now, now + RETRY_S
