@@ -13,6 +13,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import fmean, median
 from typing import Final, NamedTuple
 
 HOST: Final = b"shop.example"
@@ -135,14 +136,13 @@ def costs_us(
     all_running: dict[str, Running],
     asked: dict[str, list[bytes]],
     rounds: int = ROUNDS,
-) -> dict[str, float]:
-    """Return CPU microseconds of a request for each.
+) -> dict[str, list[float]]:
+    """Return CPU microseconds of a request for each, of each round.
 
     They take turns, since other programs use the machine, and batches are written in some rounds.
     """
     clients = {name: Client(running.port) for name, running in all_running.items()}
-    total_s = dict.fromkeys(all_running, 0.0)
-    count = 0
+    found: dict[str, list[float]] = {name: [] for name in all_running}
     try:
         for _ in range(rounds):
             for name, running in all_running.items():
@@ -150,12 +150,11 @@ def costs_us(
                 begun = running.cpu_s()
                 good = clients[name].ask(paths)
                 assert good == len(paths), f"{name}: {good} of {len(paths)} were good"
-                total_s[name] += running.cpu_s() - begun
-            count += len(paths)
+                found[name].append((running.cpu_s() - begun) / len(paths) * 1e6)
     finally:
         for client in clients.values():
             client.close()
-    return {name: cpu_s / count * 1e6 for name, cpu_s in total_s.items()}
+    return found
 
 
 def answered(folder: str, count: int) -> dict[str, float]:
@@ -184,7 +183,8 @@ def answered(folder: str, count: int) -> dict[str, float]:
             hold_open(found[name])
             for _ in range(3):  # what is asked for once has a tenth of the memory
                 Client(found[name].port).ask(asked[name])
-        return costs_us(found, asked)
+        each = costs_us(found, asked, 3 * ROUNDS)
+        return {name: median(rounds) for name, rounds in each.items()}
 
 
 def hold_open(running: Running) -> None:
@@ -210,7 +210,9 @@ def forwarded(base: str) -> dict[str, float]:
                 wait_for(one.port)
                 Client(one.port).ask(paths)
             time.sleep(6)  # what is new has been written
-            found |= costs_us(running, dict.fromkeys(running, paths * 2), 2 * ROUNDS)
+            each = costs_us(running, dict.fromkeys(running, paths * 2), 3 * ROUNDS)
+            # Not the median: what is written costs in few of the rounds.
+            found |= {name: fmean(rounds) for name, rounds in each.items()}
     return found
 
 

@@ -15,7 +15,7 @@ import pytest
 from retter.config.settings import ConfigError
 from retter.disk.database import Database
 from retter.disk.environment import Damaged, Full
-from retter.disk.folder import LOOP, Folder, file_system
+from retter.disk.folder import LOOP, Folder, damage_of, file_system
 from retter.store.record import BODY, STORED_AT
 from retter.store.write_behind import Batch, Found, Purge, Removals, Written
 from tests.store.test_packing import record
@@ -112,18 +112,46 @@ def _readers(database: Database) -> int:
     return len([line for line in lines if re.match(r"\s*\d+\s+\S+\s+\d+$", line)])
 
 
+HOLDS = """
+import lmdb, os, signal, sys
+env = lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 24)
+held = env.begin()
+if sys.argv[2] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+print("holds", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_readers_that_were_killed_are_forgotten_at_the_start(tmp_path: Path) -> None:
+    """LMDB does it itself where nobody else has the file open; `retter store` may have it open."""
     open_at(tmp_path, Clock()).close()
-    code = (
-        "import lmdb, os, signal, sys\n"
-        "env = lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 24)\n"
-        "held = env.begin()\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    assert child(code, str(tmp_path)).returncode == -signal.SIGKILL
-    shelf = open_at(tmp_path, Clock())
-    assert _readers(shelf._database) == 0
+    command = [sys.executable, "-c", HOLDS, str(tmp_path), "stay"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdin is not None
+        assert other.stdout.readline() == b"holds\n"
+        assert child(HOLDS, str(tmp_path), "kill").returncode == -signal.SIGKILL
+        shelf = open_at(tmp_path, Clock())
+        assert _readers(shelf._database) == 1, "the one that lives"
+        other.stdin.close()
     shelf.close()
+
+
+def test_a_file_is_never_shorter_than_its_header_says(tmp_path: Path) -> None:
+    """LMDB does not write pages that were added and freed in one commit: it looks cut off then."""
+    database, file = Database(str(tmp_path), 1 << 20), tmp_path / "data.mdb"
+    database.commit(batch({"/a": b"a"}), [], NOW, WALL)
+    with database._env.begin(write=True) as txn:
+        txn.put(b"x" * 16, b"x" * 100_000, db=database._trees.bodies)
+        txn.delete(b"x" * 16, db=database._trees.bodies)
+    with file.open("rb") as opened:
+        header = opened.read(2 * 65536)
+    assert damage_of(header, file.stat().st_size), "else it was no test"
+    database.commit(batch({"/b": b"b"}), [], NOW, WALL)
+    database.close()
+    with file.open("rb") as opened:
+        header = opened.read(2 * 65536)
+    assert damage_of(header, file.stat().st_size) == ""
 
 
 # -- what is on the disk
@@ -610,13 +638,7 @@ def test_a_clock_that_jumps_a_year_ahead_makes_all_of_it_too_old(tmp_path: Path)
 def test_readers_that_are_killed_are_looked_for_every_hour(tmp_path: Path) -> None:
     clock = Clock(NOW)
     shelf = open_at(tmp_path, clock)
-    code = (
-        "import lmdb, os, signal, sys\n"
-        "env = lmdb.open(sys.argv[1], max_dbs=8, map_size=1 << 24)\n"
-        "held = env.begin()\n"
-        "os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    assert child(code, str(tmp_path)).returncode == -signal.SIGKILL
+    assert child(HOLDS, str(tmp_path), "kill").returncode == -signal.SIGKILL
     shelf.tick(clock.now + 3599.0)
     assert (shelf.figures.stale_readers, _readers(shelf._database)) == (0, 1)
     shelf.tick(clock.now + 3601.0)
