@@ -215,13 +215,20 @@ def fill(folder: str, megabytes: int) -> int:
     return count
 
 
+class Imports(NamedTuple):
+    """An interpreter that imports what a RETTER does and ends, and one that does nothing."""
+
+    took_s: float
+    cpu_s: float
+    nothing_s: float
+
+
 class Started(NamedTuple):
     """How a RETTER begins with a store on disk whose pages are not in memory."""
 
     took_s: float  # from exec to the first stored answer
     cpu_s: float  # of the process until then
-    imports_s: float  # of an interpreter that imports the same, and does nothing
-    imports_cpu_s: float
+    imports: Imports
     anonymous_mb: float  # RssAnon after many requests
     good: int  # of so many requests were answered from the store
     asked: int
@@ -229,6 +236,7 @@ class Started(NamedTuple):
     held_ms_max: float
 
 
+STARTS: Final = 5  # the fastest counts, because others use the machine
 COLD: Final = 200  # requests whose pages come from the disk, which others may use
 
 
@@ -240,11 +248,8 @@ IMPORTS: Final = (
 
 def started(folder: str, count: int) -> Started:
     """Start a RETTER with a dead application, and ask for pages all over the store."""
-    used, begun = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
-    imports_s, now = time.perf_counter() - begun, os.times()
-    imports_cpu_s = now.children_user + now.children_system
-    imports_cpu_s -= used.children_user + used.children_system
+    nothing_s, _ = took("pass")
+    imports = Imports(*took(IMPORTS), nothing_s)
     os.sync()  # what is not on the disk cannot be dropped
     drop_pages(folder)
     begun = time.perf_counter()
@@ -267,9 +272,18 @@ def started(folder: str, count: int) -> Started:
         for end, number in re.findall(r'disk_read_seconds_bucket{le="([^"]+)"} (\S+)', figures)
     }
     return Started(
-        took_s, cpu_s, imports_s, imports_cpu_s, anonymous, good, 2 * len(paths + others), held,
+        took_s, cpu_s, imports, anonymous, good, 2 * len(paths + others), held,
         state["disk"]["held_s_max"] * 1000,
     )  # fmt: skip
+
+
+def took(code: str) -> tuple[float, float]:
+    """Run code in an interpreter of its own; return how long that took, and its CPU time."""
+    used, begun = os.times(), time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    took_s, now = time.perf_counter() - begun, os.times()
+    cpu_s = now.children_user + now.children_system - used.children_user - used.children_system
+    return took_s, cpu_s
 
 
 def drop_pages(folder: str) -> None:
@@ -319,7 +333,7 @@ def main() -> int:
         folder = os.path.join(base, "store")
         count = fill(folder, options.mib)
         shutil.copytree(folder, folder + ".copy")
-        rows += rows_of_a_start(min((started(folder, count) for _ in range(2)), key=cpu_of))
+        rows += rows_of_a_start([started(folder, count) for _ in range(STARTS)])
         progress("what a stored answer costs")
         rows += rows_of_answers(answered(folder, count))
         progress("what a forwarded page costs; two minutes")
@@ -336,27 +350,30 @@ PAGE: Final = Path(__file__).parent.parent / "lasting.md"
 Row = tuple[str, str, str, bool]  # what, bar, reached, whether it is met
 
 
-def cpu_of(one: Started) -> float:
-    """Return what a start takes beyond its imports; the least counts, as others use the machine."""
-    return one.cpu_s - one.imports_cpu_s
-
-
-def rows_of_a_start(one: Started) -> list[Row]:
+def rows_of_a_start(starts: list[Started]) -> list[Row]:
     """Return the rows of the start, of memory, and of cold pages."""
-    cpu_ms = cpu_of(one) * 1000
-    over = one.held.get("+Inf", 0) - one.held.get("0.005", 0)
+    one = starts[-1]
+    wall_ms = min([each.took_s for each in starts]) * 1000
+    cpu_ms = min([each.cpu_s for each in starts]) * 1000
+    imports_ms = min([each.imports.took_s for each in starts]) * 1000
+    imports_cpu_ms = min([each.imports.cpu_s for each in starts]) * 1000
+    nothing_ms = min([each.imports.nothing_s for each in starts]) * 1000
+    reads = sum([each.held.get("+Inf", 0) for each in starts])
+    over = reads - sum([each.held.get("0.005", 0) for each in starts])
+    held_ms = max([each.held_ms_max for each in starts])
     return [
         ("exec to the first stored response, without interpreter and imports, application dead, "
          "nothing of the file in memory", "300 ms",
-         f"{one.cpu_s * 1000:.0f} ms of CPU with the imports, which alone take "
-         f"{one.imports_cpu_s * 1000:.0f} (by the clock {one.took_s * 1000:.0f} and "
-         f"{one.imports_s * 1000:.0f})", cpu_ms <= 300),
+         f"{wall_ms - imports_ms:.0f} ms by the clock ({wall_ms:.0f}, of which the imports take "
+         f"{imports_ms:.0f}; `python -c pass` takes {nothing_ms:.0f}, so it is "
+         f"{wall_ms / nothing_ms:.0f} times that), {cpu_ms - imports_cpu_ms:.0f} ms of CPU",
+         wall_ms - imports_ms <= 300),
         ("`RssAnon` with 16 MiB of memory", "50 MB", f"{one.anonymous_mb:.0f} MB",
          one.anonymous_mb <= 50),
         ("requests all over the store that were answered from it", "as with all in memory: 100 %",
          f"{100 * one.good / one.asked:.1f} % of {one.asked:,}", one.good == one.asked),
         ("reads that held the loop for more than 5 ms, pages cold at first", "0",
-         f"{over} of {one.held.get('+Inf', 0):,}; the longest {one.held_ms_max:.1f} ms", over == 0),
+         f"{over} of {reads:,}; the longest {held_ms:.1f} ms", over == 0),
     ]  # fmt: skip
 
 

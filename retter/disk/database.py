@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import lmdb
 
-from retter.disk.change import Change, count_struct, crc32, table_key, use_struct
+from retter.disk.change import Change, count_struct, crc32, from_bytes, table_key, use_struct
 from retter.disk.environment import Damaged, Environment, Full, errno_of
 from retter.store.packing import (
     Packed,
@@ -129,12 +129,14 @@ class Database(Environment):
         """
         try:
             with self._env.begin(buffers=True) as txn:
-                found = txn.get(packed_key, None, self._trees.records)
-                if found is None or bytes(found) != data:
+                record = txn.get(packed_key, None, self._trees.records)
+                if record is None or bytes(record) != data:
                     return None
-                name, length = body
-                packed = txn.get(name, None, self._trees.bodies)
-                return None if packed is None else unpack_body(packed, length, crc32)
+                packed = txn.get(body[0], None, self._trees.bodies)
+                if packed is None or len(packed) != 4 + body[1]:
+                    return None
+                found = bytes(packed[4:])  # unpack_body(), inlined
+                return found if crc32(found) == from_bytes(packed[:4], "little") else None
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 

@@ -42,7 +42,7 @@ class AwaitedLookup:
 def waits_for_disk(services: Services, client: Client, parsed: ParsedRequest) -> bool:
     """Begin to read the entries of a request from the disk; False if there is nothing to read."""
     disk = services.disk
-    if disk is None or parsed.identity.key in disk.hot:
+    if disk is None:
         return False
     keys = [key for key in services.store.awaited_keys(parsed.identity) if disk.is_slow(key)]
     if not keys:

@@ -113,6 +113,7 @@ def begin(
     if (
         services.disk is not None
         and identity.key not in services.store.shelves.slots
+        and identity.key not in services.disk.hot
         and identity.stands_in
         and not looked
         and waits_for_disk(services, client, parsed)
