@@ -371,7 +371,7 @@ class ProxyCollector(Collector):
     def _disk(self, disk: dict[str, Any]) -> Iterator[Metric]:
         yield _gauge("retter_disk_entries", "Keys with stored responses on disk.", disk["entries"])
         yield _gauge("retter_disk_bytes", "Size of stored responses on disk.", disk["bytes_used"])
-        yield _gauge("retter_disk_max_bytes", "Size that they may have on disk.", disk["bytes_max"])
+        yield _gauge("retter_disk_max_bytes", "Their size limit on disk.", disk["bytes_max"])
         yield _gauge("retter_disk_file_bytes", "Size of the database file.", disk["file_bytes"])
         yield _gauge("retter_disk_dirty", "Keys whose change is not on disk yet.", disk["dirty"])
         yield _gauge("retter_disk_failed", "1 while it is out of use.", bool(disk["trouble"]))

@@ -730,7 +730,7 @@ class Settings:
         1,
         COMPRESSION,
         kinds.count(1, 9),
-        "gzip level for forwarded bodies. Above 3, each level takes half as long again and "
+        "gzip level for forwarded bodies. Above 3, each level takes 50 % more time and "
         "saves a percent or two. Stored bodies are compressed once, with a high level.",
     )
 
