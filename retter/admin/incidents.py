@@ -13,7 +13,8 @@ from retter.base.counters import NO_ANSWERS, Answers
 KEPT_MAX: Final = 50  # some 4 KB each
 COURSE_MAX: Final = 20  # changes of the situation that are kept of each: the first ones
 SHOWN_MAX: Final = 10  # in the state document
-CALM_S: Final = 30.0  # good for so long: it is over. What comes back sooner is the same once more
+# An incident is over when all is good for this long. Trouble that returns sooner belongs to it.
+CALM_S: Final = 30.0
 _TROUBLE: Final = TONES.index("busy")
 
 

@@ -19,14 +19,14 @@ HUNG_S: Final = 3.0  # no answer for so long, with several waiting, is no pause
 HUNG_CLOSED_S: Final = 10.0  # and while the circuit is CLOSED: three long reports are no hang
 HUNG_MIN: Final = 3  # requests: one or two may be long on purpose
 DOWN_S: Final = 1.0  # no answer for so long: it is not one connection among many that failed
-IDLE_S: Final = 10.0  # nobody asks for so long: idle
+IDLE_S: Final = 10.0  # without a request for this long, RETTER is idle
 FAILING_SHARE: Final = 0.01  # of the answers: less is usual on any site
 FAILING_MIN: Final = 3  # errors: one or two are no situation
 BUSY_SHARE: Final = 0.7  # of the places
 HEAVY_SHARE: Final = 0.5  # of the application's work, for one client
-SET_ASIDE_TOLD_S: Final = 3600.0  # after the start: whoever looked by then has seen it
-WELL_S: Final = 3.0  # nothing went wrong for so long: it is over
-LAG_S: Final = 0.25  # a callback so late is felt by visitors
+SET_ASIDE_TOLD_S: Final = 3600.0  # after the start: operators have seen it by then
+WELL_S: Final = 3.0  # without a failure for this long, the trouble is over
+LAG_S: Final = 0.25  # visitors notice a delay this long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -450,8 +450,8 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("Look at the disk of the access log, or at who reads standard error."), beside=True),
     Row("store full", "note", lambda f: f.evicted > 0 and f.store_full >= 0.95,
         lambda f: f"The store is full: {count(f.evicted, 'page')} had to go in the last 10 s.",
-        _say("RETTER keeps what is asked for most. What went is missing if the application "
-             "fails."),
+        _say("RETTER keeps the pages that are requested most. The others are missing if the "
+             "application fails."),
         _say("Raise --store-memory."), beside=True),
     Row("late", "note", lambda f: f.lag_s >= LAG_S,
         lambda f: f"RETTER itself is slow: it was held up for {f.lag_s * 1000:.0f} ms.",
@@ -471,11 +471,12 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("working", "good", lambda f: f.in_flight > 0 and f.oldest_s >= HUNG_S and not f.all.all,
         lambda f: f"The application works on {count(f.in_flight, 'request')}; the oldest has "
                   f"waited for {length(f.oldest_s)}.",
-        _say("RETTER waits for the answers, and forwards what comes."),
+        _say("RETTER waits for the answers, and forwards new requests."),
         _say("Nothing, if such pages take long. Else look what they wait for.")),
     Row("busy", "good", _is_busy,
         _say("The application is busy and keeps up."),
-        _say("RETTER forwards everything. Who finds no free place waits for a moment."), _nothing),
+        _say("RETTER forwards everything. A request without a free place waits for a moment."),
+        _nothing),
     Row("well", "good", lambda f: True,
         _say("All is well: the application answers."),
         _say("RETTER forwards every request and keeps the good pages."), _nothing),
@@ -500,9 +501,9 @@ def derive(facts: Facts) -> Situation:
 
 
 def _beside(main: Row, others: list[Row]) -> list[Row]:
-    """Choose what is told beside the main row.
+    """Choose the rows that are shown beside the main row.
 
-    An operator's word hides nothing of the application: its worst row is told too.
+    An operator's order hides nothing of the application: its worst row is shown too.
     """
     own = [row for row in others if row.beside and not (main.hides and row.name in _OF_VISITORS)]
     if main.tone != "off" or main.hides:
@@ -518,5 +519,5 @@ _PLACES: Final = {row.name: place for place, row in enumerate(ROWS)}
 
 
 def gravity(situation: Situation) -> tuple[int, int]:
-    """Return what orders situations: the tone, then the place in the table."""
+    """Return the key that sorts situations: the tone, then the place in the table."""
     return TONES.index(situation.tone), -_PLACES[situation.row]

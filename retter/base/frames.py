@@ -1,13 +1,13 @@
-"""Octets in checked frames, for a process to tell another one on the same machine.
+"""Octets in checked frames, from one process to another on the same machine.
 
 A stream begins with `PREAMBLE`: a name and a version. Each frame after it carries its length, its
-kind and a checksum, which goes on from the checksum of the frame before: so a frame that is
-changed, missing, moved or doubled is noticed, and with it all that follows.
+kind and a checksum, which continues the checksum of the frame before. So a frame that is changed,
+missing, moved or doubled is noticed, and so is everything after it.
 
     checksum (4)  length (4)  kind (1)  payload (length)
 
-Pure: it neither reads nor writes. The checksum finds faults, not malice: whoever can write here is
-this program.
+Pure: it neither reads nor writes. The checksum finds faults, not attacks: nobody
+but this program can write here.
 """
 
 from struct import Struct

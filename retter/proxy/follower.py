@@ -1,4 +1,4 @@
-"""Behind the store: who is told of each change, so that another process can follow it.
+"""Behind the store: reports each change to listeners, so that another process can follow it.
 
 It stands where a disk may stand (write_behind.py), and passes everything on to the disk if there
 is one.
@@ -39,11 +39,11 @@ _NOTHING: Final[Shelf] = _Nothing()
 
 
 class Follower(WriteBehind):
-    """Tells its listeners of changes.
+    """Reports changes to its listeners.
 
     Attributes:
-        inner: A disk's, which is told as well.
-        listeners: Who is told.
+        inner: That of a disk, which gets the changes as well.
+        listeners: The objects that get each change.
     """
 
     def __init__(self, inner: WriteBehind | None) -> None:
@@ -52,7 +52,7 @@ class Follower(WriteBehind):
         self.listeners: list[Listener] = []
 
     def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
-        """Note what stands under a key now."""
+        """Note the entries that a key has now."""
         if self.inner is not None:
             self.inner.changed(key, slot, marks, now)
         for listener in self.listeners:
@@ -99,5 +99,5 @@ class Follower(WriteBehind):
         return self.inner is not None and self.inner.may_have(key)
 
     def fetch(self, key: bytes, now: float) -> Found | None:
-        """Return what stands on disk under a key, if that is at hand."""
+        """Return the entries of a key on disk, if they can be had without waiting."""
         return None if self.inner is None else self.inner.fetch(key, now)

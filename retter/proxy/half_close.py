@@ -1,14 +1,14 @@
 """Clients that have closed their sending side: do they still listen?
 
-The end that comes from a client that has left (`close`) and from one that has only no more to say
-(`shutdown`) is the same: a FIN. RFC 9112 section 9.6 lets a client do the second and wait for its
-answer. nginx takes both for gone, so such clients get nothing; HAProxy waits for both, so whoever
-has left holds what it waits for until there is an answer.
+A client that has left (`close`) and a client that only sends no more (`shutdown`) both send a FIN.
+RFC 9112 section 9.6 lets a client do the second and wait for its answer. nginx treats both as gone,
+so a waiting client gets nothing. HAProxy waits for both, so a client that has left occupies its
+place until there is an answer.
 
-They differ in what comes back when they are sent something: one that has left resets the
-connection. Every answer begins with the same octet, so it can be sent as soon as the end has come,
-and the rest of the answer follows whenever there is one. It is no message of its own: a client that
-reads sees an answer whose first packet is short.
+They react differently to an octet: a client that has left resets the connection. Every answer
+begins with the same octet, so it can be sent as soon as the FIN has come, and the rest of the
+answer follows when there is one. This octet is no message of its own: a client that reads sees an
+answer whose first packet is short.
 """
 
 import select

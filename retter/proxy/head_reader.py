@@ -181,7 +181,7 @@ class HeadReader:
                 self.forget_requests()
                 target = self._targets.of(head)
                 identity = identified(head, target, self._rules, self._limit_head, apart)
-        # Whoever has an Authorization field is of one of these classes.
+        # A request with an Authorization field has one of these classes.
         owner_class, binds = identity.owner_class, False
         if owner_class is _CREDENTIAL or owner_class is _UNREAD:
             binds = names_binding_scheme(head.identity_fields, b"authorization")

@@ -1,7 +1,7 @@
 """The interfaces between the two sides of a request.
 
-A client connection begins a request and then talks to whoever works on it; that one talks back to
-the connection. Neither has to know the other's class. These are base classes and no Protocols:
+A client connection begins a request and then calls the object that works on it, which calls the
+connection back. Neither has to know the other's class. These are base classes and no Protocols:
 compiled code (setup.py) calls a method of a base class directly, and looks one of a Protocol up.
 """
 

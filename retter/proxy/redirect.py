@@ -11,7 +11,7 @@ from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.client_requests import ClientRequests, Requester
 from retter.proxy.request import ParsedRequest
 
-# RFC 8555 section 8.3: whoever gives out certificates asks here by plain http. What follows is one
+# RFC 8555 section 8.3: an issuer of certificates requests this path by plain http. It ends with one
 # segment of unreserved characters, as every token is. An application removes dot segments, decodes
 # `%2e` and joins slashes, each in its own way: a path with any of these may lead to another page,
 # and so goes to https like all others.

@@ -1,4 +1,4 @@
-"""Turns, between HTTP and the breaker: who asks, and the response for those who have to wait.
+"""Turns, between HTTP and the breaker: identifies the client, and answers visitors who must wait.
 
 Nothing of it is found out while the application has little to do (`CircuitBreaker.wants_asker`).
 """
@@ -164,9 +164,9 @@ def is_navigation(request: RequestHead) -> bool:
 
 
 def wait_for_restart(request: RequestHead) -> "Wait | None":
-    """Return what a visitor gets while nobody listens at the application's address.
+    """Return the page for a visitor while nobody listens at the application's address.
 
-    None for who is no visitor with a browser.
+    None if the client is no browser.
     """
     if not is_navigation(request):
         return None

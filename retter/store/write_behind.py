@@ -26,8 +26,8 @@ COMMIT_KEYS: Final = 2048  # to go through them takes half a millisecond
 
 # If more of the entries on disk change, batches are larger and later, and an entry that changes
 # twice is written once. An SD card writes 10 to 20 MiB/s at best and wears, and each page costs
-# 20 us of CPU. New entries do not wait for this, and nothing waits if the memory for waiting changes
-# is nearly full.
+# 20 us of CPU. New entries do not wait for this, and nothing waits if the memory for waiting
+# changes is nearly full.
 WRITTEN_BYTES_PER_S: Final = 4 * 1024 * 1024
 
 # The delay after a batch that could not be written.
