@@ -50,7 +50,8 @@ if level := os.environ.get("COMPILE_RETTER", ""):
         from mypyc.build import mypycify
 
         files = [f"retter/{name}.py" for name in MODULES]
-        files += sorted(map(str, Path("retter/breaker").glob("[a-z]*.py")))
+        for package in ("breaker", "judgement"):
+            files += sorted(map(str, Path("retter", package).glob("[a-z]*.py")))
         options = ["--config-file=", "--ignore-missing-imports"]
         compiled["ext_modules"] = mypycify([*options, *files], opt_level=level)
 

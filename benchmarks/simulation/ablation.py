@@ -63,6 +63,8 @@ class Chosen:
     """What the runs are made with."""
 
     fairness = FairnessMode.ON
+    workers = 1
+    by_client = True  # which worker a request comes to; else by chance
 
 
 def _place_without_word(self: Any, asker: Any, now: float, more_s: float = 0.0) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.simulation.application import Application, Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
+from benchmarks.simulation.workers import Workers
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
 from retter.breaker.learnt import crawlers, learnt, relearn, remember_crawlers
@@ -122,6 +123,15 @@ class Nuisance:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kill:
+    """A worker ends in the middle of its work, and another process follows it."""
+
+    at: float
+    worker: int  # 0 leads
+    back_after_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """Open-loop Poisson arrivals: `phases` are (until, requests a second)."""
 
@@ -138,6 +148,7 @@ class Load:
     bursts: tuple[tuple[float, int], ...] = ()  # at a moment, so many GETs at once
     visitors: int = 0  # are told apart; 0: nobody knows who asks
     nuisances: tuple[Nuisance, ...] = ()
+    kills: tuple[Kill, ...] = ()  # with several workers
     crowd: "Crowd | None" = None  # who the visitors are, and who else comes
 
 
@@ -153,7 +164,7 @@ class Proxy:
         make_breaker: Callable[[float, Run], CircuitBreaker | Classic],
         run: Run,
     ) -> None:
-        self._engine = engine
+        self._engine = self.engine = engine
         self._load = load
         self._rng = rng
         # Who asks. Beside a crowd it changes nothing of what is asked for, and when.
@@ -172,6 +183,10 @@ class Proxy:
         self._in_flight: set[Request] = set()
         self._failed_page: Request | None = None  # the last that was answered from the store
         engine.at(TICK_S, self._tick)
+        if isinstance(self._breaker, Workers):
+            self._breaker.begin(self)
+            for kill in load.kills:
+                engine.at(kill.at, self._kill, kill)
         self._phase = 0
         engine.at(self._next_arrival(0.0), self._arrive)
         for at, count in load.bursts:
@@ -243,6 +258,11 @@ class Proxy:
 
     def _decide(self, request: Request) -> None:
         now = self._engine.now
+        if isinstance(self._breaker, Workers):
+            down_until = self._breaker.choose(request.client)
+            if down_until > now:  # the socket keeps it
+                self._engine.at(down_until, self._decide, request)
+                return
         kind = Kind.GET if request.is_get else Kind.OTHER
         stored_at = self._stored_at.get(request.key) if request.is_get else None
         age_s = None if stored_at is None else now - stored_at
@@ -327,9 +347,10 @@ class Proxy:
             else:
                 self._answer(request, "error", status)
         if self._breaker.waiting:
-            self._start_ready()
+            self.start_ready()
 
-    def _start_ready(self) -> None:
+    def start_ready(self) -> None:
+        """Start those who waited and may go now."""
         for permit in self._breaker.take_ready(self._engine.now):
             assert isinstance(permit.holder, Request)
             self._start(permit.holder)
@@ -360,21 +381,14 @@ class Proxy:
     def _tick(self, _: object) -> None:
         engine, breaker = self._engine, self._breaker
         engine.at(engine.now + TICK_S, self._tick)
-        for permit in breaker.tick(engine.now):
-            request = permit.holder
-            assert isinstance(request, Request)
-            if request.is_get and request.key in self._stored_at:
-                self._answer(request, "stored")
-            else:
-                assert permit.phase is Phase.DONE, "only those with a stored response lose patience"
-                self._answer(request, "error", 503)
+        self.answer_late(breaker.tick(engine.now))
         if breaker.waiting:
-            self._start_ready()
+            self.start_ready()
         limit = cap = ceiling = 0.0
         if isinstance(breaker, Classic):
             state = breaker.state
         else:
-            self._probe(breaker)
+            self.probe(breaker)
             state = breaker.circuit.state
             snapshot = breaker.snapshot(engine.now)
             limit, cap, ceiling = snapshot.limit, snapshot.cap, snapshot.ceiling
@@ -390,7 +404,18 @@ class Proxy:
             )
         )
 
-    def _probe(self, breaker: CircuitBreaker) -> None:
+    def answer_late(self, permits: list[Permit]) -> None:
+        """Answer those whose wait or patience is over."""
+        for permit in permits:
+            request = permit.holder
+            assert isinstance(request, Request)
+            if request.is_get and request.key in self._stored_at:
+                self._answer(request, "stored")
+            else:
+                assert permit.phase is Phase.DONE, "only those with a stored response lose patience"
+                self._answer(request, "error", 503)
+
+    def probe(self, breaker: CircuitBreaker) -> None:
         """Ask for a page that failed, if no visitor does."""
         page, now = self._failed_page, self._engine.now
         if page is None:
@@ -409,7 +434,11 @@ class Proxy:
             request.at_upstream = False
         self._in_flight.clear()
         now = self._engine.now
+        if isinstance(self._breaker, Workers):
+            self._breaker.end()
         self._breaker = self._make_breaker(now, self._run)
+        if isinstance(self._breaker, Workers):
+            self._breaker.begin(self)
         if isinstance(self._breaker, CircuitBreaker) and self._learnt:
             age_s = self._load.learnt_before_restart_s or 0.0
             said = json.loads(self._learnt)
@@ -418,10 +447,26 @@ class Proxy:
         if not self._load.stored_after_restart:
             self._stored_at.clear()
 
+    def _kill(self, kill: Kill) -> None:
+        """One worker is killed: its clients are gone, and those that connect now wait for it."""
+        breaker, now = self._breaker, self._engine.now
+        assert isinstance(breaker, Workers)
+        for permit in breaker.kill(kill.worker, now, now + kill.back_after_s):
+            request = permit.holder
+            assert isinstance(request, Request)
+            request.at_upstream = False
+            self._in_flight.discard(request)
+        self._engine.at(now + kill.back_after_s, self._come_back, kill.worker)
+
+    def _come_back(self, worker: int) -> None:
+        assert isinstance(self._breaker, Workers)
+        self._breaker.come_back(worker, self._engine.now)
+
     def _write_learnt(self, _: object) -> None:
         """Keep what was learnt, as beside a store on disk (proxy/learnt.py)."""
         if isinstance(self._breaker, CircuitBreaker):
-            circuit, now = self._breaker.circuit, self._engine.now
+            breaker, now = self._breaker, self._engine.now
+            circuit = breaker.judge if isinstance(breaker, Workers) else breaker.circuit
             said = {"application": learnt(circuit), "crawlers": crawlers(circuit, now)}
             self._learnt = json.dumps(said)
 

@@ -10,6 +10,7 @@ from benchmarks.simulation.ablation import RULES, Chosen, set_constant
 from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.classic import Classic, ErrorBreaker, SlowCallBreaker
 from benchmarks.simulation.proxy import Run, simulate
+from benchmarks.simulation.workers import Workers
 from retter.breaker import BreakerSettings, CircuitBreaker, Transition
 
 TOLERANCE = 0.1  # of a bar: seeds differ
@@ -19,6 +20,8 @@ def _retter(now: float, run: Run) -> CircuitBreaker:
     def note(transition: Transition) -> None:
         run.transitions.append((transition.at, transition.after.value, transition.cause.value))
 
+    if Chosen.workers > 1:
+        return Workers(now, run, Chosen.workers, by_client=Chosen.by_client)
     return CircuitBreaker(BreakerSettings(fairness=Chosen.fairness), now, note, b"simulated")
 
 

@@ -39,12 +39,12 @@ class ColdStart:
     because it also counts the requests that are still in flight.
     """
 
-    __slots__ = ("_changed_at", "_in_flight", "_spent_s", "completions")
+    __slots__ = ("_changed_at", "_in_flight", "completions", "spent_s")
 
     def __init__(self, now: float) -> None:
         self._changed_at = now
         self._in_flight = 0
-        self._spent_s = 0.0
+        self.spent_s = 0.0
         self.completions = 0
 
     def enter(self, now: float) -> None:
@@ -60,13 +60,13 @@ class ColdStart:
 
     def mean_s(self) -> float:
         """Mean seconds that an answer takes; the start value before the first answer."""
-        if not self.completions or self._spent_s <= 0:
+        if not self.completions or self.spent_s <= 0:
             return constants.BASELINE_START_S
-        return self._spent_s / self.completions
+        return self.spent_s / self.completions
 
     def _advance(self, now: float) -> None:
         if now > self._changed_at:
-            self._spent_s += self._in_flight * (now - self._changed_at)
+            self.spent_s += self._in_flight * (now - self._changed_at)
             self._changed_at = now
 
 
@@ -86,6 +86,17 @@ class ApplicationBaseline(Baseline):
         if cold is None:
             return
         cold.leave(now, completed=completed)
+        self._learn_from(cold)
+
+    def cold_elsewhere(self, spent_s: float, completions: int) -> None:
+        """Take in what other workers saw during the cold start, since it was last told."""
+        cold = self.cold
+        if cold is not None:
+            cold.spent_s += spent_s
+            cold.completions += completions
+            self._learn_from(cold)
+
+    def _learn_from(self, cold: ColdStart) -> None:
         self.mean_s = cold.mean_s()
         self.samples = cold.completions
         if cold.completions >= constants.COLD_SAMPLES:
@@ -135,6 +146,14 @@ class Dips:
         was_active = self.active
         self._put_off(now, baseline_s)
         return was_active
+
+    def told(self) -> tuple[float, float, int]:
+        """Return all that another process needs to know: when it is due, its end, the samples."""
+        return self._due_at, self._until, self._samples
+
+    def take(self, due_at: float, until: float, samples: int) -> None:
+        """Take over what another process told."""
+        self._due_at, self._until, self._samples = due_at, until, samples
 
     def due(self, now: float, baseline_s: float) -> bool:
         """Begin or end a dip if it is due; return whether that changed anything."""

@@ -12,6 +12,7 @@ from typing import Final
 from retter.breaker import constants
 from retter.breaker.baseline import ApplicationBaseline, Dips
 from retter.breaker.counts import Counts
+from retter.breaker.elsewhere import Elsewhere
 from retter.breaker.failures import Failures
 from retter.breaker.fairness import Fairness
 from retter.breaker.in_flight import Flight
@@ -46,6 +47,7 @@ class Circuit:
         "cap",
         "counts",
         "dips",
+        "elsewhere",
         "failures",
         "fairness",
         "flight",
@@ -61,6 +63,7 @@ class Circuit:
         "settings",
         "state",
         "table",
+        "waiting_elsewhere",
     )
 
     def __init__(
@@ -93,6 +96,9 @@ class Circuit:
         self.counts = Counts()
         self.pulse = Pulse(now, self.baseline)
         self.paused_until: float | None = None  # set by an operator; monotonic seconds
+        # Beside other workers: the judge if it is another process, and how many wait there.
+        self.elsewhere: Elsewhere | None = None
+        self.waiting_elsewhere = 0
         # set_cap sets these two; the hot path reads them.
         self.cap = self.calm = inf
         self.set_cap()
@@ -164,13 +170,20 @@ class Circuit:
     @property
     def crowded(self) -> bool:
         """Whether there are more requests than places."""
-        return self.room.waiting > 0 or (self.mode is _OBSERVE and self.limit.load > self.cap)
+        return self.waiting > 0 or (self.mode is _OBSERVE and self.limit.load > self.cap)
+
+    @property
+    def waiting(self) -> int:
+        """Number of requests that wait for a place, in all workers."""
+        return self.room.waiting + self.waiting_elsewhere
 
     # --- states ---
 
     def fire(self, now: float, signal: Signal) -> None:
         """Change the state, unless an operator holds the circuit open or closed."""
-        if self.mode is Mode.AUTO or self.mode is _OBSERVE:
+        if self.elsewhere is not None:
+            self.elsewhere.fire(now, signal)
+        elif self.mode is Mode.AUTO or self.mode is _OBSERVE:
             self._move(now, signal)
 
     def _move(self, now: float, signal: Signal) -> None:
@@ -295,7 +308,7 @@ class Circuit:
 
     def probe_wanted(self, now: float) -> bool:
         """Return whether RETTER should send a probe itself, because no client's request can."""
-        if self.paused_until is not None or self.mode is _HELD_OPEN or self.room.waiting:
+        if self.paused_until is not None or self.mode is _HELD_OPEN or self.waiting:
             return False
         if self.state is _OPEN:
             return self.opening.due(now - constants.NOBODY_CAME_S)
@@ -317,6 +330,8 @@ class Circuit:
         self.counts.probes += 1
         permit.probe = opening
         opening.send(now)
+        if self.elsewhere is not None:
+            self.elsewhere.probed(now, permit)
 
     def open_route(self, now: float, route: Route) -> None:
         """Open the breaker of this route: of its GETs only probes go upstream."""

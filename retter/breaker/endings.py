@@ -179,6 +179,8 @@ def outlived_patience(circuit: Circuit, now: float, permit: Permit) -> None:
     route = permit.route
     if not permit.is_get:
         circuit.limit.discount()
+    elif circuit.elsewhere is not None:
+        circuit.elsewhere.slow(now, permit)
     elif permit.probe is not None:
         permit.probe.failed(now)
     elif route.opening is not None or permit.generation != circuit.generation:

@@ -54,6 +54,7 @@ class Lanes(WaitingRoom):
         "_serial",
         "_tickets",
         "_waited",
+        "all_counts",
         "counts",
     )
 
@@ -64,6 +65,7 @@ class Lanes(WaitingRoom):
         # By 2 * lane + has_stored. Permits that left a queue early are skipped later.
         self._lines: list[deque[Permit]] = [deque() for _ in range(2 * len(_LANES))]
         self.counts = [0] * (2 * len(_LANES))
+        self.all_counts = self.counts  # with those who wait in other workers, if there are any
         # Permits with a ticket, oldest first. They are in their queue too, for its time limit.
         self._by_age: list[tuple[float, int, Permit]] = []
         self._serial = 0
@@ -151,7 +153,7 @@ class Lanes(WaitingRoom):
 
     def ahead(self, lane: int, *, has_stored: bool) -> int:
         """Return how many waiting requests go before one that arrives now."""
-        counts, line = self.counts, 2 * lane + has_stored
+        counts, line = self.all_counts, 2 * lane + has_stored
         own, other = counts[line], counts[line ^ 1]
         given, between = self._given[lane], _between()
         if has_stored:
@@ -167,7 +169,7 @@ class Lanes(WaitingRoom):
         return self.others + self._before(lane) + here
 
     def _before(self, lane: int) -> int:
-        counts = self.counts
+        counts = self.all_counts
         if lane == KNOWN:
             return 0
         known = counts[2 * KNOWN] + counts[2 * KNOWN + 1]
@@ -185,7 +187,7 @@ class Lanes(WaitingRoom):
         Such requests wait in a later lane. If a turn has been kept, they may also wait in the same
         lane without a stored response.
         """
-        counts = self.counts
+        counts = self.all_counts
         if counts[2 * lane] and self._given[lane] >= (counts[2 * lane + 1] + 1) * _between():
             return True
         return any(counts[2 * (lane + 1) :])

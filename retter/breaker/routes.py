@@ -67,6 +67,7 @@ class Route:
         "first_answers",
         "latency",
         "name",
+        "number",
         "opening",
         "outcomes",
         "passed_at",
@@ -75,6 +76,7 @@ class Route:
 
     def __init__(self, name: bytes, now: float, application: Baseline) -> None:
         self.name = name
+        self.number = 0  # its number in the memory of several workers (figures.py); 0: not known
         self._application = application  # used while this route has few samples
         self.used_at = now
         self.baseline = Baseline()

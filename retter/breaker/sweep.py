@@ -31,11 +31,22 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
             circuit.resume(now)
         elif circuit.room.held:
             answer += _held_too_long(circuit, now)
-    if circuit.limit.window_due(now, circuit.baseline.mean_s):
+    if circuit.elsewhere is None and circuit.limit.window_due(now, circuit.baseline.mean_s):
         _close_window(circuit, now)
     circuit.routes.make_room()
     if circuit.fairness is not None:
         _share_out(circuit, circuit.fairness, now)
+    if circuit.elsewhere is None:
+        _judge(circuit, now)
+    if circuit.state is _OPEN and circuit.room.waiting:
+        _probe_from_the_line(circuit, now)
+    if circuit.room.waiting:
+        answer += _waited_long_enough(circuit, now)
+    return answer
+
+
+def _judge(circuit: Circuit, now: float) -> None:
+    """Look for a reason to change the state, or to lower the cap for a moment."""
     if circuit.state is _CLOSED:
         _look_for_saturation(circuit, now)
     elif circuit.state is _LIMITING:
@@ -43,11 +54,6 @@ def tick(circuit: Circuit, now: float) -> list[Permit]:
             circuit.limit.restart_window(now)
             circuit.set_cap()
         _look_for_relief(circuit, now)
-    elif circuit.state is _OPEN and circuit.room.waiting:
-        _probe_from_the_line(circuit, now)
-    if circuit.room.waiting:
-        answer += _waited_long_enough(circuit, now)
-    return answer
 
 
 def _share_out(circuit: Circuit, fairness: Fairness, now: float) -> None:
@@ -190,9 +196,16 @@ def _close_window(circuit: Circuit, now: float) -> None:
 
 def _count_late(circuit: Circuit, now: float) -> None:
     """Count the requests in flight that are late already, unless the application pauses."""
+    for permit in late_in_flight(circuit, now):
+        permit.row.late += 1
+
+
+def late_in_flight(circuit: Circuit, now: float) -> list[Permit]:
+    """Return the requests in flight that have become late, each once."""
+    late: list[Permit] = []
     pulse = circuit.pulse
     if pulse.is_silent(now):
-        return
+        return late
     for permit in circuit.flight.oldest_first(constants.LOOKED_AT_MAX):
         age_s = now - permit.started_at
         if age_s <= constants.LATE_SLACK_S:
@@ -203,7 +216,8 @@ def _count_late(circuit: Circuit, now: float) -> None:
             and age_s > permit.route.late_after_s
         ):
             permit.is_judged = True
-            permit.row.late += 1
+            late.append(permit)
+    return late
 
 
 def _look_for_saturation(circuit: Circuit, now: float) -> None:
@@ -225,7 +239,7 @@ def _look_for_relief(circuit: Circuit, now: float) -> None:
     circuit.pulse.stalls(now, circuit.flight)
     relief_s = max(constants.RELIEF_MIN_S, constants.RELIEF_BASELINES * circuit.baseline.mean_s)
     if (
-        not circuit.room.waiting
+        not circuit.waiting
         and now - circuit.limit.shed_at >= relief_s
         and circuit.limit.load <= constants.RELIEF_SHARE * circuit.limit.limit
         and not circuit.pulse.hung

@@ -61,11 +61,11 @@ class ConcurrencyTable:
 
     __slots__ = (
         "_advanced_at",
-        "_hint",
         "_hint_until",
         "_passes_above",
         "by_rank",
         "ceiling",
+        "hint",
         "late_from",
         "proven",
         "rows",
@@ -87,21 +87,21 @@ class ConcurrencyTable:
         self.ceiling: float = inf  # the highest rank whose requests do not fail
         self._passes_above = 0  # successes in a row of requests above the ceiling
         self.trial_at = now  # when one more than the ceiling may be tried
-        self._hint = hint  # the operator's limit_start, used in the first second
+        self.hint = hint  # the operator's limit_start, used in the first second
         self._hint_until = now + constants.FIRST_S
         self._advanced_at = now
 
     @property
     def known_good(self) -> int:
         """The number in flight that is known to be good."""
-        return max(self.proven, self._hint)
+        return max(self.proven, self.hint)
 
     def advance(self, now: float) -> None:
         """Let old outcomes decay; compute the proven rank and the ceiling."""
         faded = 0.5 ** ((now - self._advanced_at) / constants.TABLE_HALF_LIFE_S)
         self._advanced_at = now
         if now >= self._hint_until:
-            self._hint = constants.SMALL
+            self.hint = constants.SMALL
         for row in self.rows:
             if outcomes := row.outcomes:
                 row.scale(min(faded, constants.ROW_OUTCOMES_MAX / outcomes))

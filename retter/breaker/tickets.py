@@ -58,6 +58,9 @@ class Tickets:
         self._issued += 1
         bit = number % TICKETS_MAX
         self._spent[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
+        return self._ticket(number, client, now)
+
+    def _ticket(self, number: int, client: int, now: float) -> bytes:
         ticks = int((now - self._began_at) / _TICK_S)
         body = _body.pack(ticks & 0xFFFFFFFF, number & 0xFFFFFFFF)
         return urlsafe_b64encode(body + self._mac(body, client))

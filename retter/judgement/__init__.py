@@ -1,0 +1,1 @@
+"""One judgement for several worker processes: see breaker.py. Not imported with one worker."""

@@ -1,0 +1,103 @@
+"""Tickets that every worker understands: they are good for one place, whoever gives it.
+
+All workers have one secret. Each issues numbers of its own: the remainder of a number by the number
+of workers is the one who issued it. A worker marks the tickets that stand in its queue and those
+that it has let in; it reads the marks of all.
+"""
+
+from typing import Final
+
+from retter.breaker.tickets import TICKETS_MAX, Tickets
+from retter.judgement.memory import ISSUED, TICKET_MARKS, Memory
+
+assert TICKET_MARKS == TICKETS_MAX
+
+# A mark is twice the lap (how often all numbers have been used, from 1 to 127), and one more if the
+# ticket is used. So old marks need not be removed.
+_LAPS: Final = 127
+
+
+class SharedTickets(Tickets):
+    """`Tickets` whose numbers and marks are in the memory of all workers."""
+
+    __slots__ = ("_index", "_marks", "_memory", "_own")
+
+    def __init__(self, secret: bytes, memory: Memory, index: int) -> None:
+        super().__init__(secret, 0.0)  # all workers count from the start of the machine
+        self._memory = memory
+        self._index = index
+        self._marks = [slot.marks for slot in memory.slots]
+        self._own = self._marks[index]
+        self._issued = memory.words[memory.slots[index].word + ISSUED]
+        self._forget_queue()
+
+    def _forget_queue(self) -> None:
+        """Forget who stood in the queue of the process before."""
+        if self._issued_by_any():
+            before = bytes(self._own)
+            if any(before):
+                self._own[:] = before.translate(_WITHOUT_STANDING)
+
+    def _issued_by_any(self) -> bool:
+        words = self._memory.words
+        return any(words[slot.word + ISSUED] for slot in self._memory.slots)
+
+    def issue(self, client: int, now: float) -> bytes:
+        """Return a new ticket for a client."""
+        memory = self._memory
+        serial = self._issued
+        self._issued = serial + 1
+        memory.words[memory.slots[self._index].word + ISSUED] = self._issued
+        return self._ticket(serial * memory.workers + self._index, client, now)
+
+    def stand(self, number: int) -> bool:
+        """Add a ticket to the queue; return False if it is in any queue already, or is used."""
+        if self._mark_of(number) != 0:
+            return False
+        self._standing.add(number)
+        self._own[number % TICKETS_MAX] = 2 * _lap(number)
+        return True
+
+    def stands(self, number: int) -> bool:
+        """Return whether a ticket is in the queue of any worker."""
+        return self._mark_of(number) != 0
+
+    def leave(self, number: int) -> None:
+        """Take in that the holder left the queue without a place."""
+        if number in self._standing:
+            self._standing.discard(number)
+            self._own[number % TICKETS_MAX] = 0
+
+    def spend(self, number: int) -> None:
+        """Take in that the holder got a place: the ticket is used."""
+        self._standing.discard(number)
+        if self._is_remembered(number):
+            self._own[number % TICKETS_MAX] = 2 * _lap(number) + 1
+
+    def _mark_of(self, number: int) -> int:
+        """Return 0, 1 for a ticket in a queue, or 2 for one that is used."""
+        at, standing = number % TICKETS_MAX, 2 * _lap(number)
+        found = 0
+        for marks in self._marks:
+            mark = marks[at]
+            if mark == standing + 1:
+                return 2
+            if mark == standing:
+                found = 1
+        return found
+
+    def _is_remembered(self, number: int) -> bool:
+        memory = self._memory
+        serial, owner = divmod(number, memory.workers)
+        issued = memory.words[memory.slots[owner].word + ISSUED]
+        return bool(issued - TICKETS_MAX // memory.workers <= serial < issued)
+
+    def _is_spent(self, number: int) -> bool:
+        return self._mark_of(number) == 2
+
+
+def _lap(number: int) -> int:
+    return 1 + number // TICKETS_MAX % _LAPS
+
+
+_WITHOUT_STANDING: Final = bytes(mark if mark & 1 else 0 for mark in range(256))

@@ -1,0 +1,438 @@
+"""Several breakers, one judgement: who leads, what the others know, and what survives a death."""
+
+from math import inf
+
+import pytest
+
+from retter.base.errors import Outcome
+from retter.base.reason import Reason
+from retter.breaker import (
+    BreakerSettings,
+    FairnessMode,
+    Kind,
+    Mode,
+    Permit,
+    Phase,
+    Rejection,
+    State,
+    constants,
+)
+from retter.breaker.fairness import Asker
+from retter.judgement.breaker import SILENT_S
+from retter.judgement.memory import TICKET_MARKS
+from tests.support.crew import TICK_S, Crew
+from tests.support.work import instructions_of
+
+
+def _failing(crew: Crew, index: int, count: int = 12) -> None:
+    """Let requests of a worker fail until the circuit opens."""
+    for _ in range(count):
+        permit = crew.admit(index, Kind.OTHER, stored=None)
+        assert isinstance(permit, Permit)
+        crew.finish(index, permit, Outcome.OVERLOAD)
+    crew.tick()
+    crew.tick()
+
+
+def test_the_lowest_worker_that_lives_leads() -> None:
+    """And the next one from a second after its death on, or at once if the parent takes note."""
+    crew = Crew(3)
+    crew.settle()
+    crew.kill(0, noticed=True)
+    crew.settle()
+    assert crew[1].breaker.leads
+    crew.kill(1, noticed=False)
+    crew.run(SILENT_S - 2 * TICK_S)
+    assert not crew[2].breaker.leads
+    crew.run(4 * TICK_S)
+    assert crew[2].breaker.leads
+    crew.begin(0)
+    crew.settle()
+    assert crew[0].breaker.leads
+
+
+def test_a_leader_that_was_frozen_goes_on_from_what_was_learnt_meanwhile() -> None:
+    """It does not publish its old figures."""
+    crew = Crew(2)
+    crew.settle()
+    for _ in range(round(2 * SILENT_S / TICK_S)):
+        crew.tick(1)
+    assert crew[1].breaker.leads
+    for _ in range(12):
+        permit = crew.admit(1, Kind.OTHER, stored=None)
+        assert isinstance(permit, Permit)
+        crew.finish(1, permit, Outcome.OVERLOAD)
+    assert crew[1].breaker.circuit.state is State.OPEN
+    crew.settle()
+    assert crew[0].breaker.leads
+    assert crew.states() == {State.OPEN}
+
+
+def test_failures_seen_by_one_worker_open_the_circuit_of_all() -> None:
+    """The leader learns from a ring, the others from its figures."""
+    crew = Crew(3)
+    crew.settle()
+    _failing(crew, 2)
+    assert crew.states() == {State.OPEN}
+    for index in crew.alive:
+        made = crew.admit(index)
+        assert isinstance(made, Rejection)
+        assert made.reason is Reason.OPEN
+    assert [index for index, _ in crew.transitions] == [0], "the leader alone tells of it"
+
+
+@pytest.mark.parametrize("prober", [0, 1, 2])
+def test_one_of_all_workers_sends_the_probe(prober: int) -> None:
+    """A good answer to it, in whichever worker, lets all climb."""
+    crew = Crew(3)
+    crew.settle()
+    _failing(crew, 1)
+    crew.run(crew.settings.open_min_s)
+    probe = crew.admit(prober)
+    assert isinstance(probe, Permit)
+    assert probe.reason is Reason.PROBE
+    for index in crew.alive:
+        assert isinstance(crew.admit(index), Rejection)
+    crew.finish(prober, probe)
+    crew.tick()
+    crew.tick()
+    assert crew.states() == {State.HALF_OPEN}
+
+
+def test_a_probe_of_another_worker_that_fails_lets_all_wait_longer() -> None:
+    """The next one comes after one and a half times the wait."""
+    crew = Crew(2)
+    crew.settle()
+    _failing(crew, 0)
+    crew.run(crew.settings.open_min_s)
+    probe = crew.admit(1)
+    assert isinstance(probe, Permit)
+    crew.finish(1, probe, Outcome.OVERLOAD)
+    crew.tick()
+    crew.tick()
+    waits = [crew[index].breaker.circuit.opening.wait_s for index in crew.alive]
+    assert waits == [constants.WAIT_GROWTH * crew.settings.open_min_s] * 2
+
+
+def test_an_old_probe_of_another_worker_changes_nothing() -> None:
+    """It was sent before the circuit opened anew."""
+    crew = Crew(2)
+    crew.settle()
+    _failing(crew, 0)
+    crew.run(crew.settings.open_min_s)
+    probe = crew.admit(1)
+    assert isinstance(probe, Permit)
+    crew[0].breaker.circuit.set_mode(crew.now, Mode.CLOSED)
+    crew[0].breaker.circuit.set_mode(crew.now, Mode.OPEN)
+    crew[0].breaker.circuit.set_mode(crew.now, Mode.AUTO)
+    crew.tick()
+    crew.finish(1, probe)
+    crew.tick()
+    assert State.HALF_OPEN not in crew.states()
+
+
+def test_all_workers_together_stay_within_the_operators_limit() -> None:
+    """What one has in flight is counted by the others at once, without a tick."""
+    crew = Crew(2, BreakerSettings(max_in_flight=5, limit_start=5))
+    crew.settle()
+    for number in range(12):
+        crew.admit(number % 2, key=b"%d" % number)
+    assert sum(len(crew[index].in_flight) for index in crew.alive) == 5
+    crew.tick()
+    crew.tick()
+    assert crew.states() == {State.LIMITING}
+
+
+def test_a_killed_worker_leaks_no_permit() -> None:
+    """Whether its parent takes note or it only falls silent; and its successor begins at zero."""
+    crew = Crew(3)
+    crew.settle()
+    for number in range(6):
+        crew.admit(number % 3, Kind.OTHER, b"%d" % number, stored=None)
+    assert crew[0].breaker.circuit.limit.in_flight >= 4
+    crew.kill(2)
+    crew.tick()
+    assert crew[0].breaker.circuit.limit.in_flight == 4
+    crew.kill(1, noticed=False)
+    crew.tick()
+    assert crew[0].breaker.circuit.limit.in_flight == 4, "it may be held up for a moment"
+    crew.run(SILENT_S + TICK_S)
+    assert crew[0].breaker.circuit.limit.in_flight == 2
+    crew.begin(1)
+    crew.begin(2)
+    crew.settle()
+    assert crew[1].breaker.circuit.limit.in_flight == 2
+    crew.check()
+
+
+def test_what_was_learnt_outlives_the_leader() -> None:
+    """The successor knows the routes' service times, also of those that only others have met."""
+    crew = Crew(2)
+    crew.settle()
+    crew.serve(0, 20, 0.1, route=b"GET /of/leader")
+    crew.serve(1, 20, 0.2, route=b"GET /of/other")
+    crew.run(1.0)
+    before = crew.leader.circuit
+    crew.kill(0)
+    crew.run(0.2)
+    after = crew[1].breaker.circuit
+    assert crew[1].breaker.leads
+    assert after.baseline.mean_s == pytest.approx(before.baseline.mean_s)
+    assert after.generation == before.generation
+    known = {route.name: route.baseline.mean_s for route in after.routes}
+    assert known[b"GET /of/leader"] == pytest.approx(0.1)
+    assert known[b"GET /of/other"] == pytest.approx(0.2)
+    begun = crew.begin(0).breaker
+    assert begun.leads
+    again = {route.name: route.baseline.samples for route in begun.circuit.routes}
+    assert again == {route.name: route.baseline.samples for route in before.routes}
+
+
+def test_events_that_a_dead_leader_left_unread_are_read_by_the_next() -> None:
+    """And none of them twice."""
+    crew = Crew(2)
+    crew.settle()
+    crew.serve(1, 3)
+    crew.kill(0)
+    for _ in range(4):
+        permit = crew.admit(1, Kind.OTHER, stored=None)
+        assert isinstance(permit, Permit)
+        crew.finish(1, permit, Outcome.ERROR)
+    crew.tick()
+    assert crew[1].breaker.leads
+    recent = crew[1].breaker.circuit.failures.recent
+    assert (recent.passed, recent.failed) == (3, 4)
+
+
+def test_a_worker_that_begins_decides_by_the_figures_at_once() -> None:
+    """Not only after its first tick."""
+    crew = Crew(2)
+    crew.settle()
+    _failing(crew, 0)
+    crew.kill(1)
+    crew.begin(1)
+    assert crew[1].breaker.circuit.state is State.OPEN
+
+
+def test_an_order_to_one_worker_is_obeyed_by_all() -> None:
+    """Also by one that begins later; the newest order counts."""
+    crew = Crew(3)
+    crew.settle()
+    crew[2].breaker.circuit.set_mode(crew.now, Mode.OPEN)
+    crew.settle()
+    assert crew.states() == {State.OPEN}
+    assert {crew[index].breaker.circuit.mode for index in crew.alive} == {Mode.OPEN}
+    crew.kill(1)
+    assert crew.begin(1).breaker.circuit.mode is Mode.OPEN
+    crew[1].breaker.circuit.set_mode(crew.now, Mode.AUTO)
+    crew.settle()
+    assert {crew[index].breaker.circuit.mode for index in crew.alive} == {Mode.AUTO}
+    assert len(crew.states()) == 1
+
+
+def test_a_pause_holds_the_requests_of_all_workers() -> None:
+    """Until somebody resumes, in whichever worker."""
+    crew = Crew(2)
+    crew.settle()
+    crew[1].breaker.circuit.pause(crew.now, crew.now + 20)
+    crew.settle()
+    made = crew.admit(0)
+    assert isinstance(made, Rejection)
+    assert made.reason is Reason.PAUSED
+    crew[0].breaker.circuit.resume(crew.now)
+    crew.settle()
+    assert isinstance(crew.admit(1), Permit)
+
+
+def test_a_pause_that_ends_by_itself_is_no_order() -> None:
+    """A worker whose clock runs a little later does not end a pause that was begun meanwhile."""
+    crew = Crew(2)
+    crew.settle()
+    crew[0].breaker.circuit.pause(crew.now, crew.now + 3 * TICK_S)
+    crew.run(3 * TICK_S)
+    crew[0].breaker.circuit.pause(crew.now, crew.now + 20)
+    crew.run(0.5)
+    assert all(crew[index].breaker.circuit.paused_until for index in crew.alive)
+
+
+def test_a_stall_is_seen_though_each_worker_has_only_one_request_that_hangs() -> None:
+    """The third-oldest of all is what tells."""
+    crew = Crew(3)
+    crew.settle()
+    for index in range(3):
+        crew.serve(index, 12)
+    for index in range(3):
+        crew.admit(index, key=b"%d" % index)
+    crew.run(3.0)
+    assert crew[0].breaker.circuit.pulse.hung
+    assert crew.states() == {State.LIMITING}
+
+
+def test_who_waits_elsewhere_counts_for_the_expected_wait() -> None:
+    """So the workers' lines together are no longer than one alone would be."""
+    crew = Crew(2, BreakerSettings(max_in_flight=1, limit_start=1))
+    crew.settle()
+    crew.admit(0, Kind.OTHER, stored=None)
+    crew.tick()
+    crew.admit(0, stored=None)
+    crew.tick()
+    room = crew[1].breaker.circuit.room
+    crew.admit(1, stored=None)
+    assert room.ahead(1, has_stored=False) == 2
+    assert crew[1].breaker.circuit.waiting == 2
+
+
+def _fair_crew() -> Crew:
+    crew = Crew(2, BreakerSettings(max_in_flight=1, limit_start=1, fairness=FairnessMode.ON))
+    crew.settle()
+    crew.admit(0, Kind.OTHER, stored=None)
+    crew.admit(0, stored=1.0)
+    crew.tick()
+    crew.tick()
+    assert crew.states() == {State.LIMITING}
+    return crew
+
+
+def test_a_crawler_takes_no_place_while_a_visitor_waits_in_another_worker() -> None:
+    """The visitor's worker takes it on its next look."""
+    crew = _fair_crew()
+    (busy,) = crew[0].in_flight
+    visitor = crew.admit(1, key=b"v", stored=None, asker=Asker(7))
+    crawler = crew.admit(0, key=b"c", stored=None, asker=Asker(8, crawler="bot"))
+    assert isinstance(visitor, Permit)
+    assert isinstance(crawler, Permit)
+    crew.finish(0, busy)
+    (stranger,) = crew[0].in_flight
+    crew.finish(0, stranger)
+    assert crawler.phase is Phase.QUEUED
+    crew.start_ready(1)
+    assert visitor.phase is Phase.IN_FLIGHT
+    crew.finish(1, visitor)
+    crew.start_ready(0)
+    assert crawler.phase is Phase.IN_FLIGHT
+
+
+def test_a_ticket_is_good_for_one_place_in_all_workers() -> None:
+    """It may be given by one, shown to another and used in a third; then it is worth nothing."""
+    crew = Crew(3, BreakerSettings(fairness=FairnessMode.ON))
+    tickets = []
+    for index in crew.alive:
+        fairness = crew[index].breaker.circuit.fairness
+        assert fairness is not None
+        tickets.append(fairness.tickets)
+    text = tickets[0].issue(7, crew.now)
+    ticket = tickets[1].read(text, 7, crew.now)
+    assert ticket is not None
+    assert [one.read(text, 7, crew.now) for one in tickets] == [ticket] * 3
+    assert [one.read(text, 8, crew.now) for one in tickets] == [None] * 3
+    assert tickets[1].stand(ticket.number)
+    assert tickets[2].stands(ticket.number)
+    assert not tickets[2].stand(ticket.number)
+    tickets[1].leave(ticket.number)
+    assert tickets[2].stand(ticket.number)
+    tickets[2].spend(ticket.number)
+    assert all(one.read(text, 7, crew.now) is None for one in tickets)
+    assert not any(one.stand(ticket.number) for one in tickets)
+
+
+def test_each_worker_issues_numbers_of_its_own() -> None:
+    """Also after a restart."""
+    crew = Crew(2, BreakerSettings(fairness=FairnessMode.ON))
+    numbers = []
+    for _ in range(3):
+        for index in crew.alive:
+            fairness = crew[index].breaker.circuit.fairness
+            assert fairness is not None
+            ticket = fairness.tickets.read(fairness.tickets.issue(1, 100.0), 1, 100.0)
+            assert ticket is not None
+            numbers.append(ticket.number)
+        crew.kill(1)
+        crew.begin(1)
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_a_ticket_in_the_line_of_a_dead_worker_may_be_shown_again() -> None:
+    """A used one stays used."""
+    crew = Crew(2, BreakerSettings(fairness=FairnessMode.ON))
+    fairness = crew[0].breaker.circuit.fairness
+    its = crew[1].breaker.circuit.fairness
+    assert fairness is not None
+    assert its is not None
+    texts = [fairness.tickets.issue(7, crew.now) for _ in range(2)]
+    stood, used = (fairness.tickets.read(text, 7, crew.now) for text in texts)
+    assert stood is not None
+    assert used is not None
+    its.tickets.stand(stood.number)
+    its.tickets.spend(used.number)
+    crew.kill(1)
+    crew.begin(1)
+    assert fairness.tickets.stand(stood.number)
+    assert fairness.tickets.read(texts[1], 7, crew.now) is None
+    assert used.number < TICKET_MARKS
+
+
+def test_more_events_than_the_ring_holds_are_counted_by_their_number() -> None:
+    """The leader was held up; the share of failures is still what it was."""
+    crew = Crew(2)
+    crew.settle()
+    for number in range(3000):
+        permit = crew.admit(1, Kind.OTHER, stored=None)
+        assert isinstance(permit, Permit)
+        outcome = Outcome.ERROR if number % 30 == 0 else Outcome.OK
+        crew[1].breaker.finished(crew.now, permit, outcome)
+        crew[1].in_flight.remove(permit)
+    crew.tick(0)
+    recent = crew[0].breaker.circuit.failures.recent
+    assert (recent.passed, recent.failed) == (2900, 100)
+
+
+def test_a_late_answer_of_another_worker_is_counted_where_it_was_served() -> None:
+    """Its latency is in that worker's histogram alone, as metrics add them up."""
+    crew = Crew(2)
+    crew.settle()
+    crew.serve(1, 3)
+    crew.tick()
+    latencies = [sum(crew[index].breaker.latency().counts) for index in crew.alive]
+    assert latencies == [0, 3]
+    assert crew[0].breaker.circuit.failures.recent.passed == 3
+
+
+def test_the_cold_start_counts_the_answers_of_all() -> None:
+    """Whoever gets them: the mean service time is Little's, over all workers."""
+    crew = Crew(2)
+    crew.settle()
+    crew.serve(1, constants.COLD_SAMPLES + 2, 0.1)
+    for index in crew.alive:
+        baseline = crew[index].breaker.circuit.baseline
+        assert baseline.cold is None
+        assert baseline.mean_s == pytest.approx(0.1)
+
+
+def test_nothing_but_the_sum_is_paid_for_a_request_while_all_is_calm() -> None:
+    """A worker beside another one looks at three words and writes one; events come on top."""
+
+    def one(workers: int, index: int) -> int:
+        crew = Crew(workers)
+        crew.settle()
+        crew.serve(index, 40)
+        breaker = crew[index].breaker
+
+        def request() -> None:
+            permit = breaker.admit(crew.now, Kind.GET, b"GET /", b"k", 1.0)
+            assert isinstance(permit, Permit)
+            breaker.started(crew.now, permit)
+            breaker.finished(crew.now + 0.05, permit, Outcome.OK)
+
+        request()
+        return instructions_of(request)
+
+    leads, follows, of_eight = one(2, 0), one(2, 1), one(8, 1)
+    assert of_eight - follows < 6 * 12, "each further worker is one look"
+    assert follows < leads + 60
+
+
+def test_the_ceiling_is_infinite_until_somebody_finds_one() -> None:
+    """Everywhere."""
+    crew = Crew(2)
+    crew.settle()
+    assert {crew[index].breaker.circuit.table.ceiling for index in crew.alive} == {inf}
