@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from docs.api import schema_page, state_page
 from docs.metrics import metrics_page
 from retter.admin.situation import ROWS, Facts
 from retter.base.counters import Answers
@@ -350,6 +351,8 @@ def situations_page() -> str:
 
 
 PAGES: Final = {
+    "docs/api.md": state_page,
+    "docs/state.schema.json": schema_page,
     "docs/settings.md": settings_page,
     "docs/metrics.md": metrics_page,
     "docs/situations.md": situations_page,

@@ -1,0 +1,233 @@
+"""docs/api.md and docs/state.schema.json: the fields of GET /api/state, from one table.
+
+A test compares the table with what the admin listener answers.
+"""
+
+import json
+from typing import Any, Final, NamedTuple
+
+HEAD: Final = """\
+# The state as a document
+
+`GET /api/state` of the admin listener, and each event `state` of `GET /api/events`, are a document
+with these fields, made by `make reference`. [state.schema.json](state.schema.json) has the same as
+a JSON Schema (2020-12). All paths of the listener: [operating](operating.md#for-programs).
+
+Times of day are seconds since 1970. `?` after a type: it may be null, if there is nothing to say.
+A field may be added in a later version; none is removed or gets another meaning before the next
+major one.
+
+| field | type | |
+|---|---|---|
+"""
+
+
+class Field(NamedTuple):
+    """One field of the document."""
+
+    path: str  # a.b: b in the object a; a[].b: b in each object of the list a; a.*: any name in a
+    kind: str  # of _TYPES, with ? if it may be null
+    about: str
+    always: bool = True
+
+
+_ANSWERS: Final = (
+    ("fresh", "from the application"),
+    ("stored", "from the store"),
+    ("refused", "a 503 of RETTER"),
+    ("failed", "another error"),
+    ("gave_up", "the client left before an answer"),
+)
+
+
+def _answers(path: str, kind: str, about: str) -> list[Field]:
+    return [Field(f"{path}.{name}", kind, f"{about}: {what}") for name, what in _ANSWERS]
+
+
+STATE: Final[tuple[Field, ...]] = (
+    Field("version", "text", "of RETTER"),
+    Field("pid", "integer", "of its process"),
+    Field("uptime_s", "number", "seconds since the start"),
+    Field("state", "text", "of the circuit: CLOSED, LIMITING, OPEN or HALF-OPEN"),
+    Field("situation.row", "text", "a word of [situations](situations.md)"),
+    Field("situation.tone", "text", "good, off, note, busy, trial or bad"),
+    Field("situation.now", "text", "a sentence: what is going on"),
+    Field("situation.visitors", "text", "what they get"),
+    Field("situation.retter", "text", "what RETTER does"),
+    Field("situation.you", "text", "what an operator can do; empty: nothing"),
+    Field("situation.also[]", "text", "what else is the case"),
+    Field("situation.rows_beside[]", "text", "the words that belong to these sentences"),
+    Field("situation.since", "number", "time of day"),
+    Field("forced", "text?", "open, closed or observe, if somebody holds the circuit"),
+    Field("forced_remaining_s", "number?", "for so long; null: the configuration does"),
+    Field("paused", "truth", "an operator has paused the application"),
+    Field("pause_remaining_s", "number?", "for so long"),
+    Field("held", "integer", "requests that wait for the end of a pause"),
+    Field("draining", "truth", "RETTER is about to end"),
+    Field("in_flight", "integer", "requests at the application"),
+    Field("limit", "number?", "most of them at once; null: none"),
+    Field("queue", "integer", "requests that wait for a place"),
+    Field("upstream.address", "text", "of the application"),
+    Field("upstream.fault", "text", "why it cannot be reached; empty: it can"),
+    Field("upstream.connections_idle", "integer", "open and not in use"),
+    Field("upstream.connections_busy", "integer", "in use"),
+    Field("connections", "integer", "of clients"),
+    *_answers("rates", "number", "a second, of the last ten seconds"),
+    *_answers("second", "number", "of the last second"),
+    *_answers("minute.gets", "integer", "GETs of the last minute"),
+    *_answers("minute.others", "integer", "other methods of the last minute"),
+    Field(
+        "latency_ms.p50", "number?", "of good answers of the application, until they are complete"
+    ),
+    Field("latency_ms.p99", "number?", "the same"),
+    Field("overhead_us.p50", "number?", "what RETTER itself takes for a request and its answer"),
+    Field("overhead_us.p99", "number?", "the same"),
+    Field("store.entries", "integer", "stored responses in memory"),
+    Field("store.bytes", "integer", "what they take"),
+    Field("store.bytes_max", "integer", "`--store-memory`"),
+    Field("store.hits", "integer", "look-ups that found something"),
+    Field("store.misses", "integer", "look-ups that found nothing"),
+    Field("store.evictions", "integer", "responses that had to go for others"),
+    Field("disk", "object", "the store on disk, with `--store`", always=False),
+    Field("incidents[].number", "integer", "of the last ten: counted from the first one"),
+    Field("incidents[].began", "number", "time of day"),
+    Field("incidents[].ended", "number?", "time of day; null: it goes on"),
+    Field("incidents[].lasted_s", "number", "so far"),
+    Field("incidents[].tone", "text", "the worst"),
+    Field("incidents[].cause", "text", "the sentence that belongs to it"),
+    Field("incidents[].rows[]", "text", "situations, in the order in which they came"),
+    Field("incidents[].spared", "integer", "answers that were good only because of RETTER"),
+    *_answers("incidents[].gets", "integer", "GETs in it"),
+    *_answers("incidents[].others", "integer", "other methods in it"),
+    Field("routes[].route", "text", "a part of the site; the slowest ones, asked for lately"),
+    Field("routes[].state", "text", "OPEN or CLOSED"),
+    Field("routes[].requests", "integer", "lately"),
+    Field("routes[].errors", "integer", "lately"),
+    Field("routes[].p50_ms", "number?", "its latency"),
+    Field("routes[].p99_ms", "number?", "its latency"),
+    Field("busiest[].url", "text", "a page, without its query"),
+    Field("busiest[].places", "number", "requests for it that are in flight, on average"),
+    Field("busiest[].share", "number", "its part of what is in flight, from 0 to 1"),
+    Field("turns.mode", "text", "`--fairness`"),
+    Field("turns.sorting", "truth", "there is too little for all", always=False),
+    Field("turns.clients", "integer", "told apart", always=False),
+    Field(
+        "turns.fresh_share.visitors",
+        "number?",
+        "part of their requests that got a place",
+        always=False,
+    ),
+    Field("turns.fresh_share.heavy", "number?", "the same of heavy clients", always=False),
+    Field(
+        "turns.lanes.*.requests", "integer", "of known, stranger and heavy clients", always=False
+    ),
+    Field("turns.lanes.*.places", "integer", "of them that got a place", always=False),
+    Field("turns.lanes.*.waiting", "integer", "at present", always=False),
+    Field(
+        "turns.heaviest[].client",
+        "text",
+        "an address, a session's number or a crawler",
+        always=False,
+    ),
+    Field("turns.heaviest[].kind", "text", "address, session or crawler", always=False),
+    Field("turns.heaviest[].demand", "number", "busy workers that it asks for", always=False),
+    Field("turns.heaviest[].got", "number", "busy workers that it got", always=False),
+    Field("turns.heaviest[].share", "number", "its part of the application's work", always=False),
+    Field("turns.heaviest[].lane", "text", "known, stranger or heavy", always=False),
+    Field("events[].at", "number", "a change of the circuit: time of day"),
+    Field("events[].first_at", "number", "when it came first, if it was repeated within a second"),
+    Field("events[].times", "integer", "so often"),
+    Field("events[].from", "text", "state"),
+    Field("events[].to", "text", "state"),
+    Field("events[].cause", "text", "a word"),
+    Field("events[].words", "text", "a sentence"),
+    Field("hints[]", "text", "advice about the settings"),
+    Field(
+        "totals.transitions", "integer", "since the start, as all totals: changes of the circuit"
+    ),
+    Field("totals.requests", "integer", "that came"),
+    Field("totals.forwarded", "integer", "that the application answered"),
+    Field("totals.stored.*", "integer", "answered from the store, by reason"),
+    Field("totals.refused.*", "integer", "refused, by reason"),
+    Field("totals.client_errors.*", "integer", "wrong requests, by reason"),
+    Field("totals.upstream_errors.*", "integer", "failures of the application, by reason"),
+    Field("totals.retries", "integer", "requests that were sent once more"),
+    Field("totals.clients_gone", "integer", "clients that left before they had all of the answer"),
+    Field("totals.gave_up", "integer", "clients that left before an answer"),
+    Field("totals.spared", "integer", "answers that were good only because of RETTER"),
+    Field("totals.connections", "integer", "of clients"),
+    Field("totals.connections_refused", "integer", "for lack of room"),
+    Field("memory.rss_bytes", "integer?", "resident"),
+    Field("memory.anonymous_bytes", "integer?", "of it RETTER's own"),
+    Field("memory.mapped_bytes", "integer?", "of it files, which the system can drop"),
+    Field("loop_lag_ms", "number", "the longest delay of the event loop, of ten seconds"),
+)
+
+_TYPES: Final = {
+    "text": "string",
+    "integer": "integer",
+    "number": "number",
+    "truth": "boolean",
+    "object": "object",
+}
+
+
+def state_page() -> str:
+    """Return docs/api.md."""
+    rows: list[str] = []
+    for one in STATE:
+        sometimes = "" if one.always else " (not always there)"
+        rows.append(f"| `{one.path}` | {one.kind} | {one.about}{sometimes} |\n")
+    return HEAD + "".join(rows)
+
+
+def state_schema() -> dict[str, Any]:
+    """Return the JSON Schema of the document."""
+    schema = _object("")
+    for one in STATE:
+        _add(schema, one.path.split("."), one)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The state of RETTER (GET /api/state)",
+        **schema,
+    }
+
+
+def schema_page() -> str:
+    """Return docs/state.schema.json."""
+    return json.dumps(state_schema(), indent=1) + "\n"
+
+
+def _object(name: str) -> dict[str, Any]:
+    return {"type": "object", "properties": {}, "required": []} if name != "*" else {}
+
+
+def _leaf(field: Field) -> dict[str, Any]:
+    kind = _TYPES[field.kind.rstrip("?")]
+    return {
+        "type": [kind, "null"] if field.kind.endswith("?") else kind,
+        "description": field.about,
+    }
+
+
+def _add(schema: dict[str, Any], path: list[str], field: Field) -> None:
+    """Add a field to the schema of an object, with the objects and lists on the way to it."""
+    name, rest = path[0], path[1:]
+    if name == "*":  # any name, each with the same
+        if not rest:
+            schema["additionalProperties"] = _leaf(field)
+            return
+        inner = schema.setdefault("additionalProperties", _object(""))
+        _add(inner, rest, field)
+        return
+    name, listed = name.removesuffix("[]"), name.endswith("[]")
+    if not rest:
+        found = {"type": "array", "items": _leaf(field)} if listed else _leaf(field)
+        schema["properties"][name] = found
+    elif listed:
+        found = schema["properties"].setdefault(name, {"type": "array", "items": _object("")})
+        _add(found["items"], rest, field)
+    else:
+        _add(schema["properties"].setdefault(name, _object("")), rest, field)
+    if name not in schema["required"] and (field.always or rest[:1] == ["mode"]):
+        schema["required"].append(name)

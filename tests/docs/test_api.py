@@ -1,0 +1,83 @@
+"""The table of the state's fields, against what the admin listener answers."""
+
+import json
+import re
+from typing import Any
+
+import fastjsonschema
+import pytest
+
+from docs.api import STATE, state_schema
+from tests.support.admin import FakeAdmin, admin_of, visit
+from tests.support.harness import get
+
+CHECK = fastjsonschema.compile(state_schema())
+
+
+def paths_in(value: Any, path: str = "") -> set[str]:
+    """Return the paths of all leaves that a document has, as the table writes them."""
+    if isinstance(value, dict):
+        return {found for name, one in value.items() for found in paths_in(one, f"{path}.{name}")}
+    if isinstance(value, list):
+        return {found for one in value for found in paths_in(one, f"{path}[]")}
+    return {path.removeprefix(".")}
+
+
+def is_described(path: str) -> bool:
+    return any(
+        re.fullmatch(re.escape(one.path).replace(r"\*", "[^.]+") + r"(\..*)?", path)
+        for one in STATE
+    )
+
+
+def busy_document(admin: FakeAdmin) -> Any:
+    """Return a state in which there is something of everything."""
+    proxy = admin.proxy
+    for number in range(30):
+        visit(admin, f"/page/{number % 3}")
+    clients = [proxy.client(get("/slow")) for _ in range(60)]
+    for _ in range(12):
+        proxy.advance(1.0)
+    admin.post("/api/circuit", "mode=open&seconds=60")
+    visit(admin, "/page/1")
+    proxy.advance(1.0)
+    document = admin.state()
+    for client in clients:
+        client.resets()
+    return document
+
+
+def test_a_fresh_start_and_a_busy_hour_have_the_fields_of_the_table() -> None:
+    with admin_of() as admin:
+        fresh = admin.state()
+        busy = busy_document(admin)
+        for document in (fresh, busy):
+            CHECK(document)
+            undescribed = sorted(path for path in paths_in(document) if not is_described(path))
+            assert undescribed == []
+        found = paths_in(busy)
+        for name in ("incidents[].cause", "events[].words", "busiest[].url", "routes[].route"):
+            assert name in found, "the busy hour has it"
+
+
+def test_without_fairness_it_is_shorter_and_still_right() -> None:
+    with admin_of(fairness="off") as admin:
+        CHECK(admin.state())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": "7"},
+        {"situation": {}},
+        {"forced": 3},
+        {"incidents": [{"number": 1}]},
+        {"totals": {}},
+        {"turns": {}},
+    ],
+)
+def test_the_schema_tells_what_is_wrong(change: dict[str, Any]) -> None:
+    with admin_of() as admin:
+        document = json.loads(json.dumps(admin.state())) | change
+    with pytest.raises(fastjsonschema.JsonSchemaException):
+        CHECK(document)
