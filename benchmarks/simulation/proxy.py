@@ -129,6 +129,7 @@ class Kill:
     at: float
     worker: int  # 0 leads
     back_after_s: float
+    noticed: bool = True  # by its parent, at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -451,7 +452,7 @@ class Proxy:
         """One worker is killed: its clients are gone, and those that connect now wait for it."""
         breaker, now = self._breaker, self._engine.now
         assert isinstance(breaker, Workers)
-        for permit in breaker.kill(kill.worker, now, now + kill.back_after_s):
+        for permit in breaker.kill(kill, now):
             request = permit.holder
             assert isinstance(request, Request)
             request.at_upstream = False

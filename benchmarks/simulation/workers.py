@@ -25,7 +25,7 @@ from retter.judgement.breaker import SharedBreaker
 from retter.judgement.memory import Memory, bytes_needed
 
 if TYPE_CHECKING:
-    from benchmarks.simulation.proxy import Proxy, Run
+    from benchmarks.simulation.proxy import Kill, Proxy, Run
 
 TICK_S: Final = 0.05
 # A worker in which requests wait looks for a free place so often: another worker may have left one.
@@ -107,11 +107,12 @@ class Workers(CircuitBreaker):
 
     # --- the death of a worker ---
 
-    def kill(self, index: int, now: float, back_at: float) -> list[Permit]:
-        """End a worker at once; return the permits that it leaves. Its parent takes note."""
-        self.down_until[index] = back_at
-        self._memory.vacate(index)
-        left = [permit for permit, one in self._of.items() if one == index]
+    def kill(self, kill: "Kill", now: float) -> list[Permit]:
+        """End a worker at once; return the permits that it leaves."""
+        self.down_until[kill.worker] = now + kill.back_after_s
+        if kill.noticed:
+            self._memory.vacate(kill.worker)
+        left = [permit for permit, one in self._of.items() if one == kill.worker]
         for permit in left:
             del self._of[permit]
         return left
