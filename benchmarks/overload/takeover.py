@@ -2,9 +2,10 @@
 
     python -m benchmarks.overload.takeover [--takeovers N] [--every SECONDS] [--load X ...]
 
-Each load comes twice, once to one process and once to a chain of successors, with the same
-arrivals. What the visitors get should be the same: as many 503s, as many stored responses, and no
-request without a response.
+Each load comes three times with the same arrivals: to one process, to one process beside which as
+many others start and end again without taking over, and to a chain of successors. What the visitors
+get should be the same in the last two: as many 503s, as many stored responses, and no request
+without a response.
 """
 
 import argparse
@@ -32,6 +33,9 @@ AFTER_S: Final = 2.0
 SERVES_S: Final = 30.0  # for one successor to serve
 POLL_S: Final = 0.02
 LOADS: Final = (0.5, 5.0)
+
+# What a successor imports before it serves.
+IMPORTS: Final = "import retter.cli, retter.process.running, retter.admin.listener, uvloop"
 
 
 class JsonRetter(Retter):
@@ -61,11 +65,15 @@ class Counts(NamedTuple):
 class TakeoverStage(Stage):
     """A trial during which one process follows another."""
 
-    def __init__(self, scenario: Scenario, folder: Path, *, seed: int, every_s: float, count: int):
+    def __init__(
+        self, scenario: Scenario, folder: Path, *, seed: int, every_s: float, count: int,
+        starts: int,
+    ):  # fmt: skip
         super().__init__(scenario, JsonRetter(), folder, seed=seed, pages=scenario.pages)
         self._log = folder / "proxy.log"
         self._every_s = every_s
         self._count = count
+        self._starts = starts
         self.counts: Counts | None = None
         self.took_s: list[float] = []  # from each signal until its successor served
         self.cold: list[dict[str, Any]] = []
@@ -77,7 +85,8 @@ class TakeoverStage(Stage):
         return [record for record in found if record["event"] == event]
 
     async def _load(self, on_second: Callable[[int, Summary], None] | None) -> Any:
-        takeovers = asyncio.ensure_future(self._take_over())
+        others = self._take_over() if self._count else self._start_others()
+        takeovers = asyncio.ensure_future(others)
         try:
             outcome = await super()._load(on_second)
         finally:
@@ -98,6 +107,15 @@ class TakeoverStage(Stage):
                     await asyncio.sleep(POLL_S)
             self.took_s.append(time.monotonic() - begun)
             await asyncio.sleep(max(0.0, self._every_s - self.took_s[-1]))
+
+    async def _start_others(self) -> None:
+        """Start processes that import what a successor does, when it would, and end again."""
+        await asyncio.sleep(CALM_S + BEGIN_S)
+        for _ in range(self._starts):
+            begun = time.monotonic()
+            child = await asyncio.create_subprocess_exec(sys.executable, "-c", IMPORTS)
+            await child.wait()
+            await asyncio.sleep(max(0.0, self._every_s - (time.monotonic() - begun)))
 
     def stop(self) -> None:
         """End all processes."""
@@ -138,11 +156,13 @@ def scenario_of(load: float, stress_s: float) -> Scenario:
     )
 
 
-def run_one(load: float, takeovers: int, wanted: argparse.Namespace) -> tuple[TakeoverStage, Trial]:
-    """Run one load, with so many takeovers. Raises StartFailed."""
+def run_one(
+    load: float, takeovers: int, starts: int, wanted: argparse.Namespace
+) -> tuple[TakeoverStage, Trial]:
+    """Run one load, with so many takeovers, or starts beside it. Raises StartFailed."""
     stress_s = BEGIN_S + wanted.takeovers * wanted.every
     scenario = scenario_of(load, stress_s)
-    label = f"{load:g}x, {takeovers} takeovers"
+    label = f"{load:g}x, {takeovers} takeovers" if not starts else f"{load:g}x, {starts} starts"
 
     def on_second(second: int, figures: Summary) -> None:
         print(
@@ -157,7 +177,12 @@ def run_one(load: float, takeovers: int, wanted: argparse.Namespace) -> tuple[Ta
         folder = Path(name)
         folder.chmod(0o755)
         stage = TakeoverStage(
-            scenario, folder, seed=wanted.seed, every_s=wanted.every, count=takeovers
+            scenario,
+            folder,
+            seed=wanted.seed,
+            every_s=wanted.every,
+            count=takeovers,
+            starts=starts,
         )
         try:
             stage.start()
@@ -167,21 +192,21 @@ def run_one(load: float, takeovers: int, wanted: argparse.Namespace) -> tuple[Ta
     return stage, trial
 
 
-def row(load: float, takeovers: int, stage: TakeoverStage) -> str:
+def row(load: float, takeovers: int, starts: int, stage: TakeoverStage) -> str:
     """Return one line of the table."""
     counts = stage.counts
     assert counts is not None, "it has been played"
     took = f"{max(stage.took_s):.1f} s" if stage.took_s else "-"
     return (
-        f"| {load:g}x | {len(stage.took_s)} of {takeovers} | {counts.gets} | {counts.fresh} | "
+        f"| {load:g}x | {len(stage.took_s)} of {takeovers} | {starts} | {counts.gets} | {counts.fresh} | "
         f"{counts.stored} | {counts.shed} | {counts.failed} | {counts.lost} | "
         f"{counts.posts_answered} of {counts.posts} | {len(stage.cold)} | {took} |"
     )
 
 
 HEADER: Final = (
-    "| load | takeovers | GETs | fresh | stored | 503 | other errors | without a response | "
-    "POSTs | cold | slowest |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| load | takeovers | starts beside it | GETs | fresh | stored | 503 | other errors | without a response | "
+    "POSTs | cold | slowest |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -202,13 +227,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pin_this_process()
     rows = [HEADER]
     for load in wanted.load or LOADS:
-        for takeovers in (0, wanted.takeovers):
+        for takeovers, starts in ((0, 0), (0, wanted.takeovers), (wanted.takeovers, 0)):
             try:
-                stage, _ = run_one(load, takeovers, wanted)
+                stage, _ = run_one(load, takeovers, starts, wanted)
             except StartFailed as failed:
                 print(f"\ncannot start: {failed}", file=sys.stderr)
                 return 1
-            rows.append(row(load, takeovers, stage))
+            rows.append(row(load, takeovers, starts, stage))
             print(f"\n{rows[-1]}", file=sys.stderr, flush=True)
     print("\n".join(rows))
     return 0
