@@ -18,7 +18,7 @@ from retter.breaker import State
 from retter.proxy.services import Services
 from retter.proxy.ticker import Ticker
 
-# A better situation is told when it has lasted for so long: a second without an error is no end.
+# A better situation is shown when it has lasted this long: a second without an error is no end.
 CALMER_S: Final = 3.0
 OLDEST_LOOKED_AT: Final = 16  # of the exchanges: they stand nearly in the order of their age
 DESCRIPTORS_SHARE: Final = 0.95  # so many in use: they are what is missing
@@ -26,7 +26,7 @@ DESCRIPTORS_SHARE: Final = 0.95  # so many in use: they are what is missing
 _REASONS: Final = tuple(reason.value for reason in Reason)
 _NO_DESCRIPTORS: Final = Reason.NO_DESCRIPTORS.value
 
-Told = Callable[[Situation, Situation], None]  # before, after
+OnChange = Callable[[Situation, Situation], None]  # before, after
 
 
 class Watch:
@@ -38,7 +38,7 @@ class Watch:
         self.history = History(services, ticker)
         self.incidents = Incidents()
         self.busiest = BusiestPages()
-        self.on_change: list[Told] = []
+        self.on_change: list[OnChange] = []
         self.on_incident_over: list[Callable[[Incident], None]] = []
         now = services.loop.time()
         self._asked_at = self._answered_at = now  # of the last request, of the last answer
@@ -72,7 +72,7 @@ class Watch:
         self._last = sample
         found = derive(self._facts(now, sample))
         before = self.situation
-        if found.row == before.row or self._is_told(before, found, now):
+        if found.row == before.row or self._is_shown_now(before, found, now):
             self._fits_at = now
             self.situation = found
             self._state = self._services.breaker.circuit.state
@@ -82,7 +82,7 @@ class Watch:
                     callback(before, found)
         return self.situation
 
-    def _is_told(self, before: Situation, found: Situation, now: float) -> bool:
+    def _is_shown_now(self, before: Situation, found: Situation, now: float) -> bool:
         """Whether a new situation is shown at once."""
         if "off" in (before.tone, found.tone):
             return True
@@ -93,16 +93,16 @@ class Watch:
 
     def document(self, now: float) -> dict[str, Any]:
         """Return the situation as JSON can write it."""
-        told = self.look(now)
+        situation = self.look(now)
         return {
-            "row": told.row,
-            "tone": told.tone,
-            "now": told.now,
-            "visitors": told.visitors,
-            "retter": told.retter,
-            "you": told.you,
-            "also": list(told.also),
-            "rows_beside": list(told.rows_beside),
+            "row": situation.row,
+            "tone": situation.tone,
+            "now": situation.now,
+            "visitors": situation.visitors,
+            "retter": situation.retter,
+            "you": situation.you,
+            "also": list(situation.also),
+            "rows_beside": list(situation.rows_beside),
             "since": round(self.since, 3),
         }
 

@@ -105,10 +105,10 @@ def cells(counts: Sequence[int]) -> Iterator[tuple[Reason, int, int]]:
 
 def by_reason(counts: Sequence[int]) -> dict[str, int]:
     """Return the counts by reason, without zeros."""
-    found: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for reason, _, count in cells(counts):
-        found[reason.value] = found.get(reason.value, 0) + count
-    return found
+        totals[reason.value] = totals.get(reason.value, 0) + count
+    return totals
 
 
 class Counters:

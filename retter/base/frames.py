@@ -85,14 +85,14 @@ class FrameReader:
             BadFrame: They do not verify.
         """
         self._rest += data
-        found: list[tuple[int, bytes]] = []
+        frames: list[tuple[int, bytes]] = []
         at = 0
         with memoryview(self._rest) as view:
             while (one := self.next_in(view, at)) is not None:
                 kind, payload, at = one
-                found.append((kind, payload))
+                frames.append((kind, payload))
         del self._rest[:at]
-        return found
+        return frames
 
 
 def after_preamble(data: bytes | memoryview) -> int:

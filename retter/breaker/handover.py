@@ -98,8 +98,8 @@ def go_on(circuit: Circuit, said: Any, demand: bytes, spent: bytes, now: float) 
         for name, *rest in said["routes"][: constants.ROUTES_MAX]:
             _restore_route(circuit, circuit.routes.get(name.encode("latin-1"), now), *rest, now=now)
         if circuit.fairness is not None and "fairness" in said:
-            told = said["fairness"]
-            _restore_fairness(circuit.fairness, told, demand, spent, now)
+            shared = said["fairness"]
+            _restore_fairness(circuit.fairness, shared, demand, spent, now)
         paused_until = said["paused_until"]
         if paused_until is not None:
             circuit.pause(now, _number(paused_until))
@@ -125,18 +125,18 @@ def _restore_figures(circuit: Circuit, said: Any) -> None:
 
 
 def _restore_fairness(
-    fairness: Fairness, told: Any, demand: bytes, spent: bytes, now: float
+    fairness: Fairness, shared: Any, demand: bytes, spent: bytes, now: float
 ) -> None:
-    began_at, issued = told["tickets"]
-    standing = [int(number) for number in told["standing"]]
+    began_at, issued = shared["tickets"]
+    standing = [int(number) for number in shared["standing"]]
     if not (
-        restore_demand(fairness.demand, demand, told["demand"], now)
+        restore_demand(fairness.demand, demand, shared["demand"], now)
         and restore_tickets(fairness.tickets, spent, _number(began_at), int(issued), standing)
     ):
         raise ValueError
-    _restore(fairness, told["shares"], _FAIRNESS)
-    fairness.asked = [int(one) for one in told["asked"]]
-    fairness.got = [int(one) for one in told["got"]]
+    _restore(fairness, shared["shares"], _FAIRNESS)
+    fairness.asked = [int(one) for one in shared["asked"]]
+    fairness.got = [int(one) for one in shared["got"]]
 
 
 def _restore_route(
@@ -278,7 +278,7 @@ class Shared:
     def __init__(self, circuit: Circuit, *, comes: bool) -> None:
         self._circuit = circuit
         self._others = 0  # in flight in the other process, counted here
-        self._told: tuple[str, float | None] = (circuit.mode.value, circuit.paused_until)
+        self._orders_sent: tuple[str, float | None] = (circuit.mode.value, circuit.paused_until)
         self._standing: set[int] = set()  # own tickets in the queue, as last reported
         self._theirs: set[int] = set()  # tickets in the other process's queue, kept here too
         self._spent = b""
@@ -299,10 +299,10 @@ class Shared:
             "in_flight": circuit.limit.in_flight - self._others,
             "passed_at": circuit.pulse.passed_at,
         }
-        told = (circuit.mode.value, circuit.paused_until)
-        if told != self._told:  # an operator's command applies to both processes
-            self._told = told
-            said["told"] = told
+        orders = (circuit.mode.value, circuit.paused_until)
+        if orders != self._orders_sent:  # an operator's command applies to both processes
+            self._orders_sent = orders
+            said["told"] = orders
         if circuit.fairness is not None:
             said |= self._tickets_report(circuit.fairness.tickets)
         return said
@@ -329,7 +329,7 @@ class Shared:
         try:
             in_flight = int(said["in_flight"])
             passed_at = _number(said["passed_at"])
-            told = said.get("told")
+            orders = said.get("told")
             lists = [
                 [int(one) for one in said.get(name, ())] for name in ("stand", "left", "spent")
             ]
@@ -340,8 +340,8 @@ class Shared:
         circuit.pulse.passed_at = max(circuit.pulse.passed_at, min(now, passed_at))
         if in_flight > OTHERS_SHARE * circuit.limit.in_flight:
             circuit.limit.restart_window(now)
-        if told is not None:
-            self._follow(now, *told)
+        if orders is not None:
+            self._follow(now, *orders)
         if circuit.fairness is not None:
             self._take_tickets(circuit.fairness.tickets, *lists)
 
@@ -352,7 +352,7 @@ class Shared:
             circuit.pause(now, _number(paused_until))
         elif circuit.paused_until is not None:
             circuit.resume(now)
-        self._told = (circuit.mode.value, circuit.paused_until)
+        self._orders_sent = (circuit.mode.value, circuit.paused_until)
 
     def _take_tickets(
         self, tickets: Tickets, stand: list[int], left: list[int], spent: list[int]
@@ -398,12 +398,12 @@ class Shared:
 
 def _bits(now: bytes, before: bytes) -> list[int]:
     """Return the positions of the bits that are set in `now` and not in `before`."""
-    found: list[int] = []
+    numbers: list[int] = []
     for begin in range(0, len(now), _COMPARED_BYTES):
         end = begin + _COMPARED_BYTES
         if now[begin:end] == before[begin:end]:
             continue
         for at in range(begin, min(end, len(now))):
             new = now[at] & ~(before[at] if before else 0)
-            found += [8 * at + bit for bit in range(8) if new >> bit & 1]
-    return found
+            numbers += [8 * at + bit for bit in range(8) if new >> bit & 1]
+    return numbers

@@ -184,7 +184,7 @@ def _edge(
     if bad_above < constants.LEAN_MIN:
         return None
     enough = log(sum(map(bool, outcomes)) / chance)  # one test for each row
-    found: int | None = None
+    edge: int | None = None
     for index in range(len(rows)):
         if above < constants.LEAN_MIN:
             break
@@ -193,9 +193,9 @@ def _edge(
             if expected < 1.0:
                 surprising = surprise(bad_above, above, expected)
                 if surprising > enough:
-                    found, enough = index, surprising
+                    edge, enough = index, surprising
         bad_below += bad[index]
         below += outcomes[index]
         bad_above -= bad[index]
         above -= outcomes[index]
-    return found
+    return edge

@@ -51,10 +51,10 @@ class Compressor(NamedTuple):
 @cache
 def _installed(module: str) -> bool:
     package, _, submodule = module.partition(".")
-    found = PathFinder.find_spec(package)
-    if found is None or not submodule:
-        return found is not None
-    return PathFinder.find_spec(module, found.submodule_search_locations) is not None
+    spec = PathFinder.find_spec(package)
+    if spec is None or not submodule:
+        return spec is not None
+    return PathFinder.find_spec(module, spec.submodule_search_locations) is not None
 
 
 def _standard_zstd() -> str:
@@ -210,10 +210,10 @@ def decoded(
         return _inflated(body, _GZIP_WBITS, bytes_max, members_max)
     if coding == b"deflate":
         # With the zlib wrapper as the RFC says, or without it as some servers send it.
-        found = _inflated(body, zlib.MAX_WBITS, bytes_max, members_max)
-        if found is None:
-            found = _inflated(body, -zlib.MAX_WBITS, bytes_max, members_max)
-        return found
+        plain = _inflated(body, zlib.MAX_WBITS, bytes_max, members_max)
+        if plain is None:
+            plain = _inflated(body, -zlib.MAX_WBITS, bytes_max, members_max)
+        return plain
     if coding == b"br" and available(coding):
         return _unbrotlied(body, bytes_max)
     if coding == b"zstd" and available(coding):
@@ -244,10 +244,10 @@ def _unbrotlied(body: bytes, bytes_max: int) -> bytes | None:
     brotli = import_module("brotli")
     decoder = brotli.Decompressor()
     try:
-        found: bytes = decoder.process(body, output_buffer_limit=bytes_max + 1)
+        plain: bytes = decoder.process(body, output_buffer_limit=bytes_max + 1)
     except brotli.error:
         return None
-    return found if decoder.is_finished() and len(found) <= bytes_max else None
+    return plain if decoder.is_finished() and len(plain) <= bytes_max else None
 
 
 def _unzstded(zstd: Any, body: bytes, bytes_max: int, members_max: int) -> bytes | None:
@@ -275,8 +275,8 @@ def _unzstandarded(body: bytes, bytes_max: int, members_max: int) -> bytes | Non
     try:
         # Its only interface with a limit does not distinguish a whole body from a truncated one.
         reader = decompressor.stream_reader(body, read_across_frames=True)
-        found: bytes = reader.read(bytes_max + 1)
-        if len(found) > bytes_max:
+        plain: bytes = reader.read(bytes_max + 1)
+        if len(plain) > bytes_max:
             return None
         frames = 0
         while body and frames < members_max:
@@ -288,4 +288,4 @@ def _unzstandarded(body: bytes, bytes_max: int, members_max: int) -> bytes | Non
             frames += 1
     except zstandard.ZstdError:
         return None
-    return None if body else found
+    return None if body else plain

@@ -267,16 +267,16 @@ class Compression:
 
     def accepted(self, request: Negotiated) -> Accepted:
         """Return the codings for this client."""
-        found = request.accepted
-        if found is None:
-            found = request.accepted = self._negotiator.accepted(request.head)
-        return found
+        accepted = request.accepted
+        if accepted is None:
+            accepted = request.accepted = self._negotiator.accepted(request.head)
+        return accepted
 
     def _compressor(self, coding: bytes) -> Compressor:
-        found = self._fast.get(coding)
-        if found is None:
-            found = self._fast[coding] = compressor(coding, self._gzip_level)
-        return found
+        fast = self._fast.get(coding)
+        if fast is None:
+            fast = self._fast[coding] = compressor(coding, self._gzip_level)
+        return fast
 
     def _coded_head(self, head: ResponseHead) -> bytes:
         coded = self._coded_heads.known.get(head)

@@ -248,33 +248,33 @@ class Change:
         self.removed.add(table_key(packed_key))
         if is_everyones(packed_key):
             return
-        found = unpack(data, 0.0, 0.0, 0.0)
-        if found is None or not found.marks:
+        unpacked = unpack(data, 0.0, 0.0, 0.0)
+        if unpacked is None or not unpacked.marks:
             return
         owner = packed_key[:OWNER_BYTES]
         with txn.cursor(trees.records) as cursor:
             if cursor.set_range(owner) and cursor.key().startswith(owner):
                 return
-        for mark in found.marks:
+        for mark in unpacked.marks:
             txn.delete(_mark.pack(mark), owner, db=trees.marks)
 
     def _delete_all(self, owner: bytes, *, personal: bool = False) -> None:
         """Delete the entries of one owner, or (`personal`) all entries that are not public."""
         keys: list[bytes] = []
         with self._txn.cursor(self._trees.records) as cursor:
-            found = cursor.set_range(bytes(OWNER_BYTES - 1) + b"\1" if personal else owner)
-            while found and (personal or cursor.key().startswith(owner)):
+            more = cursor.set_range(bytes(OWNER_BYTES - 1) + b"\1" if personal else owner)
+            while more and (personal or cursor.key().startswith(owner)):
                 keys.append(cursor.key())
-                found = cursor.next()
+                more = cursor.next()
         for key in keys:
             self.delete_key(key)
 
     def _purge(self, removals: Removals) -> None:
-        found: list[bytes] = []
+        keys: list[bytes] = []
         with self._txn.cursor(self._trees.records) as cursor:
             for packed_key, data in cursor:
                 key = key_of_packed(data)
                 if not key or any(purge.fits(key) for purge in removals.purges):
-                    found.append(packed_key)
-        for packed_key in found:
+                    keys.append(packed_key)
+        for packed_key in keys:
             self.delete_key(packed_key)

@@ -113,10 +113,12 @@ class Database(Environment):
                 data = get(packed_key, None, records)
                 if data is None:
                     return None
-                found = unpack_slot(bytes(data), now, wall, max_stale_s, body_of)
-                if found is None or (found.key != key and self.slot_key(found.key) != packed_key):
+                unpacked = unpack_slot(bytes(data), now, wall, max_stale_s, body_of)
+                if unpacked is None or (
+                    unpacked.key != key and self.slot_key(unpacked.key) != packed_key
+                ):
                     raise Damaged("a record or a body does not verify")
-                return found
+                return unpacked
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 
@@ -135,8 +137,8 @@ class Database(Environment):
                 packed = txn.get(body[0], None, self._trees.bodies)
                 if packed is None or len(packed) != 4 + body[1]:
                     return None
-                found = bytes(packed[4:])  # unpack_body(), inlined
-                return found if crc32(found) == from_bytes(packed[:4], "little") else None
+                content = bytes(packed[4:])  # unpack_body(), inlined
+                return content if crc32(content) == from_bytes(packed[:4], "little") else None
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 
@@ -159,11 +161,11 @@ class Database(Environment):
         last: bytes | None = None
         while True:
             with self._env.begin() as txn, txn.cursor(db) as cursor:
-                found = cursor.first() if last is None else cursor.set_range(last)
-                if found and last is not None and cursor.key() == last:
-                    found = cursor.next()
+                more = cursor.first() if last is None else cursor.set_range(last)
+                if more and last is not None and cursor.key() == last:
+                    more = cursor.next()
                 walk: Any = ()
-                if found:
+                if more:
                     walk = cursor.iternext() if values else cursor.iternext(keys=True, values=False)
                 some: list[Any] = list(islice(walk, TURN_ENTRIES))
             yield some
@@ -175,22 +177,22 @@ class Database(Environment):
     def slots(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None]]:
         """Yield each slot key with its slot, without bodies; None if the slot does not verify."""
         for key, data in self._walk(self._trees.records):
-            found = unpack(data, now, wall, float("inf"))
-            yield key, None if found is None or self.slot_key(found.key) != key else found
+            unpacked = unpack(data, now, wall, float("inf"))
+            yield key, None if unpacked is None or self.slot_key(unpacked.key) != key else unpacked
 
     def walk(self, now: float, wall: float) -> Iterator[tuple[bytes, Unpacked | None, bool]]:
         """Yield each slot key with its slot, and whether its bodies verify too."""
-        for key, found in self.slots(now, wall):
-            if found is None:
+        for key, unpacked in self.slots(now, wall):
+            if unpacked is None:
                 yield key, None, False
                 continue
             try:
                 if self.read(key, now, wall, float("inf")) is None:
                     continue  # the process that uses the database has removed it meanwhile
             except (Damaged, OSError):
-                yield key, found, False
+                yield key, unpacked, False
             else:
-                yield key, found, True
+                yield key, unpacked, True
 
     def body_counts(self) -> Iterator[tuple[bytes, int]]:
         """Yield the name of each body, and the counted number of records that refer to it."""
@@ -336,8 +338,10 @@ class Database(Environment):
         some: list[bytes] = []
         try:
             for key, data in self._walk(self._trees.records):
-                found = unpack(data, now, wall, max_stale_s)
-                if found is None or all(one.age(now) > one.age_max_s for one in found.variants):
+                unpacked = unpack(data, now, wall, max_stale_s)
+                if unpacked is None or all(
+                    one.age(now) > one.age_max_s for one in unpacked.variants
+                ):
                     some.append(key)
                 if len(some) >= EVICTED_AT_ONCE_MAX:
                     self._delete_some(some, removed)

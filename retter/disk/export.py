@@ -117,11 +117,11 @@ def export(database: Database, folder: str, wall: float) -> Iterator[Exported | 
     Raises:
         OSError: The folder cannot be written.
     """
-    for packed_key, found in database.slots(0.0, wall):
-        if found is None or found.key[:1] != b"*":
+    for packed_key, unpacked in database.slots(0.0, wall):
+        if unpacked is None or unpacked.key[:1] != b"*":
             continue
-        url = found.key[1:].decode("latin-1")
-        fit = [(at, one) for at, one in enumerate(responses_of(found)) if _is_fit(one)]
+        url = unpacked.key[1:].decode("latin-1")
+        fit = [(at, one) for at, one in enumerate(responses_of(unpacked)) if _is_fit(one)]
         if not fit:
             yield Left(url, "no public page with status 200")
             continue

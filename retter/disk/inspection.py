@@ -139,19 +139,19 @@ def used_by(path: str) -> int:
 
 def listed(database: Database, wanted: Filter, wall: float) -> Iterator[Listed]:
     """Yield the matching responses, in no order; damaged ones are left out."""
-    for _, found in database.slots(0.0, wall):
-        if found is not None:
-            for one in responses_of(found):
-                if wanted.fits(found.key, one):
+    for _, unpacked in database.slots(0.0, wall):
+        if unpacked is not None:
+            for one in responses_of(unpacked):
+                if wanted.fits(unpacked.key, one):
                     yield one
 
 
-def responses_of(found: Unpacked) -> list[Listed]:
+def responses_of(unpacked: Unpacked) -> list[Listed]:
     """Return the variants of a slot."""
-    owner, url = key_parts(found.key)
+    owner, url = key_parts(unpacked.key)
     return [
         Listed(url, bool(owner), one, size)
-        for one, size in zip(found.variants, found.body_lengths, strict=True)
+        for one, size in zip(unpacked.variants, unpacked.body_lengths, strict=True)
     ]
 
 
@@ -163,13 +163,13 @@ def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults
     """
     counts = KeyTable()
     responses, keys, damaged = 0, 0, list[str]()
-    for _, found, whole in database.walk(0.0, wall):
+    for _, unpacked, whole in database.walk(0.0, wall):
         keys += 1
-        responses += 0 if found is None else len(found.variants)
+        responses += 0 if unpacked is None else len(unpacked.variants)
         if not whole:
-            url = b"" if found is None else key_parts(found.key)[1]
+            url = b"" if unpacked is None else key_parts(unpacked.key)[1]
             damaged.append(url.decode("latin-1"))
-        for one in () if found is None else found.variants:
+        for one in () if unpacked is None else unpacked.variants:
             number = int.from_bytes(one.body[:8])
             counts.set(number, max(0, counts.get(number)) + 1)
         if keys % 1000 == 0:
@@ -187,9 +187,9 @@ def verified(database: Database, wall: float, *, alone: bool) -> Iterator[Faults
 
 def set_aside(path: str) -> list[tuple[str, int]]:
     """Return the paths and sizes (octets) of broken databases that were set aside."""
-    found: list[tuple[str, int]] = []
+    files: list[tuple[str, int]] = []
     for base in (os.path.abspath(path), os.path.join(path, "data")):
         for where in broken_beside(base):
             with contextlib.suppress(OSError):
-                found.append((where, os.stat(os.path.join(where, DATA)).st_size))
-    return found
+                files.append((where, os.stat(os.path.join(where, DATA)).st_size))
+    return files

@@ -178,13 +178,13 @@ class DiskShelf:
         return Found(slot, hot.marks, reads % READS_PER_COPY == 0)
 
     def _read_hot(self, key: bytes, hot: HotKey, now: float) -> Slot:
-        found = self._database.read(hot.slot_key, now, self._wall(), self._max_stale_s, key)
-        if found is None or found.key != key:  # another key may have the same hash
+        unpacked = self._database.read(hot.slot_key, now, self._wall(), self._max_stale_s, key)
+        if unpacked is None or unpacked.key != key:  # another key may have the same hash
             return ()
-        hot.marks = found.marks
+        hot.marks = unpacked.marks
         if hot.reads:  # not for what is read once
-            hot.remember(found)
-        return found.variants
+            hot.remember(unpacked)
+        return unpacked.variants
 
     def _heated(self, key: bytes) -> HotKey | None:
         """Return a key with its first read in this minute; None if the read may take long."""
@@ -250,15 +250,15 @@ class DiskShelf:
         now, slot_key = self._clock(), self._database.slot_key(key)
         self._folder.enter(READER)
         try:
-            found = self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
+            unpacked = self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
         except (Damaged, OSError) as error:
             return error
         finally:
             self._folder.leave(READER)
-        if found is None or found.key != key:
+        if unpacked is None or unpacked.key != key:
             return None
-        slot = servable(found.variants, now)
-        return Found(slot, found.marks) if slot else None
+        slot = servable(unpacked.variants, now)
+        return Found(slot, unpacked.marks) if slot else None
 
     def _loaded(self, key: bytes, read: Read) -> Found | None:
         if isinstance(read, Exception):

@@ -62,27 +62,27 @@ def parse_cache_control(value: bytes) -> CacheControl:
 def _read(value: bytes) -> CacheControl:
     if value.count(b",") >= LIST_MEMBERS_MAX:
         return _UNREADABLE
-    found: dict[bytes, list[bytes]] = {}
+    arguments: dict[bytes, list[bytes]] = {}
     position, end = _after_separators(value, 0), len(value)
     while position < end:
         directive = _DIRECTIVE.match(value, position)
         if directive is None or value[directive.end() : directive.end() + 1] not in (b"", b","):
             return _UNREADABLE
         argument = directive[2]
-        found.setdefault(directive[1].lower(), []).append(argument or b"")
+        arguments.setdefault(directive[1].lower(), []).append(argument or b"")
         position = _after_separators(value, directive.end())
     return CacheControl(
-        no_store=b"no-store" in found,
+        no_store=b"no-store" in arguments,
         # With field names, these forbid only those fields. A cache may treat them as if they had
         # none.
-        no_cache=b"no-cache" in found,
-        private=b"private" in found,
-        public=b"public" in found,
-        must_revalidate=b"must-revalidate" in found or b"proxy-revalidate" in found,
-        no_transform=b"no-transform" in found,
-        max_age_s=_least(found.get(b"max-age")),
-        s_maxage_s=_least(found.get(b"s-maxage")),
-        stale_if_error_s=_least(found.get(b"stale-if-error")),
+        no_cache=b"no-cache" in arguments,
+        private=b"private" in arguments,
+        public=b"public" in arguments,
+        must_revalidate=b"must-revalidate" in arguments or b"proxy-revalidate" in arguments,
+        no_transform=b"no-transform" in arguments,
+        max_age_s=_least(arguments.get(b"max-age")),
+        s_maxage_s=_least(arguments.get(b"s-maxage")),
+        stale_if_error_s=_least(arguments.get(b"stale-if-error")),
     )
 
 

@@ -137,10 +137,10 @@ class ChunkedDecoder:
             return self._take_size(data, at)
         if self._expected is _TRAILERS:
             return self._take_trailers(data, at)
-        found = data[at : at + 2]
-        if not b"\r\n".startswith(found):
+        line_end = data[at : at + 2]
+        if not b"\r\n".startswith(line_end):
             raise BodyMalformed("a chunk that is longer than its size")
-        if len(found) < 2:
+        if len(line_end) < 2:
             return 0
         self._expected = _SIZE
         return 2

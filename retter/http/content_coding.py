@@ -65,14 +65,14 @@ def weights(value: bytes) -> Mapping[bytes, int]:
 
 
 def _read(value: bytes) -> Mapping[bytes, int]:
-    found: dict[bytes, int] = {}
+    by_coding: dict[bytes, int] = {}
     if value.count(b",") >= LIST_MEMBERS_MAX:
-        return found
+        return by_coding
     for member in value.lower().split(b","):
         if match := _MEMBER.fullmatch(member):
             weight = 1000 if match[2] is None else round(1000 * float(match[2]))
-            found.setdefault(canonical(match[1]), weight)
-    return found
+            by_coding.setdefault(canonical(match[1]), weight)
+    return by_coding
 
 
 _remembered = lru_cache(_REMEMBERED_MAX)(_read)
@@ -84,8 +84,8 @@ def accepts_coding(request: RequestHead, coding: bytes) -> bool:
     Without Accept-Encoding the RFC allows any coding. Clients that do not send it (scripts, health
     checks) cannot decode one, so here it means identity.
     """
-    found = weights(request.combined(b"accept-encoding"))
-    return found.get(canonical(coding), found.get(b"*", 0)) > 0
+    by_coding = weights(request.combined(b"accept-encoding"))
+    return by_coding.get(canonical(coding), by_coding.get(b"*", 0)) > 0
 
 
 class Negotiator:
@@ -134,17 +134,17 @@ class Negotiator:
         return bool(self._excluded(_SLASHES.sub(b"/", unquote_to_bytes(path))))
 
     def _choose(self, value: bytes) -> Accepted:
-        found = weights(value)
-        any_other = found.get(b"*", 0)
+        by_coding = weights(value)
+        any_other = by_coding.get(b"*", 0)
         # A coding with a lower weight than identity is worse for the client than none. If identity
         # is not named, it has no weight to compare with.
-        least = max(1, found.get(b"identity", 0))
+        least = max(1, by_coding.get(b"identity", 0))
 
         def best(order: Sequence[bytes]) -> tuple[bytes, ...]:
             able = [
                 (-weight, place, coding)
                 for place, coding in enumerate(order)
-                if (weight := found.get(coding, any_other)) >= least
+                if (weight := by_coding.get(coding, any_other)) >= least
             ]
             return tuple([coding for _, _, coding in sorted(able)])
 

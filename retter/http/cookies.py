@@ -51,7 +51,7 @@ def cookie_classifier(
     """Return a function that returns the kind of a cookie by its name."""
     is_session = name_matcher(session_cookies)
     known_ignorable = name_matcher(IGNORABLE_COOKIES)
-    told_ignorable = name_matcher(ignore_cookies)
+    configured_ignorable = name_matcher(ignore_cookies)
     is_listed = name_matcher((*session_cookies, *IGNORABLE_COOKIES, *ignore_cookies))
 
     def classify(name: bytes) -> CookieKind:
@@ -71,7 +71,7 @@ def cookie_classifier(
             # it would hide the true session; and it must not be ignored, since it might be the true
             # session. So it counts like any other cookie.
             return OTHER if known_ignorable(name) else LIKELY
-        if known_ignorable(name) or told_ignorable(name):
+        if known_ignorable(name) or configured_ignorable(name):
             return IGNORABLE
         return looks_like(name)
 

@@ -36,16 +36,16 @@ _FORMATS: Final = tuple(
 def parse_http_date(value: bytes) -> int | None:
     """Return the seconds since 1970, or None if the value is no HTTP-date."""
     for pattern in _FORMATS:
-        if found := pattern.fullmatch(value):
+        if match := pattern.fullmatch(value):
             break
     else:
         return None
-    month = _MONTHS.get(found["month"].lower())
-    day, year = int(found["day"]), int(found["year"])
-    hour, minute, second = int(found["h"]), int(found["m"]), int(found["s"])
+    month = _MONTHS.get(match["month"].lower())
+    day, year = int(match["day"]), int(match["year"])
+    hour, minute, second = int(match["h"]), int(match["m"]), int(match["s"])
     if month is None or not 1 <= day <= 31 or hour > 23 or minute > 59 or second > 60 or year < 1:
         return None
-    if len(found["year"]) == 2:
+    if len(match["year"]) == 2:
         # The RFC requires the century nearest to now. This format is not used any more. A fixed
         # pivot year needs no clock and is correct until 2069.
         year += 2000 if year < 70 else 1900

@@ -126,7 +126,7 @@ class ForwardingFields:
             return self._peer
         return self._real_ip(request, request.combined(b"x-forwarded-for"))
 
-    def told_client(self, request: RequestHead) -> str:
+    def client_named(self, request: RequestHead) -> str:
         """Return the client's address if a trusted peer has sent one, else ""."""
         if not self.trusted:
             return ""

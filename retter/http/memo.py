@@ -47,19 +47,19 @@ class Memo(Generic[Value]):
 
     def get(self, key: bytes) -> Value | None:
         """Return the meaning of these bytes, or None if it is not remembered."""
-        found = self.young.get(key)
-        if found is not None:
+        known = self.young.get(key)
+        if known is not None:
             self.hits += 1
-            return found
+            return known
         return self.get_old(key)
 
     def get_old(self, key: bytes) -> Value | None:
         """Do the same as `get` for bytes that are not in `young`."""
-        found = self._old.pop(key, None)
-        if found is not None:
+        known = self._old.pop(key, None)
+        if known is not None:
             self.hits += 1
-            self.put(key, found)
-            return found
+            self.put(key, known)
+            return known
         self.misses += 1
         return None
 

@@ -48,12 +48,12 @@ class ReadBuffer:
     def has_heads(self, least: int = 1) -> bool:
         """Return whether the buffer contains the ends of this many heads."""
         while self._heads < least:
-            found = self._octets.find(_END_OF_HEAD, self._searched)
-            if found < 0:
+            end = self._octets.find(_END_OF_HEAD, self._searched)
+            if end < 0:
                 self._searched = max(self._searched, len(self._octets) - len(_END_OF_HEAD) + 1)
                 return False
             self._heads += 1
-            self._searched = found + len(_END_OF_HEAD)
+            self._searched = end + len(_END_OF_HEAD)
         return True
 
     @property

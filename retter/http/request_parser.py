@@ -191,14 +191,14 @@ def _codings(
     lines: Sequence[tuple[bytes, bytes | None]], decodable: Collection[bytes]
 ) -> dict[int, bytes]:
     """Return the value that the application gets for each line of Accept-Encoding, by its place."""
-    found = {
+    lists = {
         at: value
         for at, (name, value) in enumerate(lines)
         if value is not None and name.lower() == _CODINGS
     }
-    if not found:
-        return found
-    return dict(zip(found, reduced_accept_encoding([*found.values()], decodable), strict=True))
+    if not lists:
+        return lists
+    return dict(zip(lists, reduced_accept_encoding([*lists.values()], decodable), strict=True))
 
 
 def _is_seen(name: bytes, ends_here: Collection[bytes], trusted: bool) -> bool:
@@ -541,7 +541,7 @@ class RequestParser:
         upgrade: bytes,
     ) -> list[tuple[bytes, bytes]]:
         kept: list[tuple[bytes, bytes]] = []
-        host_told = False
+        has_forwarded_host = False
         codings = _codings(raw, self._decodable)
         if not any(raw_name.lower() == b"host" for raw_name, _ in raw):
             kept.append((b"Host", host or self._authority))  # required in HTTP/1.1
@@ -553,8 +553,8 @@ class RequestParser:
                 continue  # RFC 9110 section 10.1.1: ignored, and RETTER forwards HTTP/1.1
             elif not (name in self._dropped or shadows(name) or stays_here(name, connection)):
                 kept.append((raw_name, codings.get(at, value)))
-                host_told = host_told or name == b"x-forwarded-host"
-        if host and not host_told:
+                has_forwarded_host = has_forwarded_host or name == b"x-forwarded-host"
+        if host and not has_forwarded_host:
             kept.append((b"X-Forwarded-Host", host))
         if framing is Framing.CHUNKED:
             kept.append((b"Transfer-Encoding", b"chunked"))

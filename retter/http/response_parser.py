@@ -331,7 +331,7 @@ def dated(head: ResponseHead, date: bytes) -> ResponseHead:
     )
 
 
-def _told_protocols(status: int, value: bytes) -> bytes:
+def _forwarded_protocols(status: int, value: bytes) -> bytes:
     """Return the protocols in a response's Upgrade field that are forwarded to the client.
 
     A 101 names the new protocol of the connection, and a 426 must name the required protocols
@@ -354,7 +354,7 @@ def _kept_of_response(
         if name == b"content-length" and (status < 200 or status == 204):
             continue  # RFC 9110 section 8.6: must not be sent
         if name == b"upgrade":
-            if value := _told_protocols(status, value):
+            if value := _forwarded_protocols(status, value):
                 kept += [(b"Connection", b"Upgrade"), (raw_name, value)]
         elif not stays_here(name, connection):
             kept.append((raw_name, value))

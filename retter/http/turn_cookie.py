@@ -23,9 +23,9 @@ def without_ticket(head: bytes) -> tuple[bytes, bytes]:
     ticket = b""
     for line in lines:
         if line[:7].lower() == b"cookie:" and NAME in line:
-            left, found = _without_pairs(line)
-            ticket = ticket or found
-            if found and not left[7:].strip(b" \t"):
+            left, value = _without_pairs(line)
+            ticket = ticket or value
+            if value and not left[7:].strip(b" \t"):
                 continue
             line = left
         kept.append(line)

@@ -95,8 +95,8 @@ class VariantRules:
 def _marks(name: bytes, value: bytes) -> list[bytes]:
     lower = value.lower()
     if name == b"accept":
-        found = [(place, word) for text, word in _ACCEPTED if (place := lower.find(text)) >= 0]
-        return [b"accept: %b\n" % min(found)[1]] if found else []
+        places = [(place, word) for text, word in _ACCEPTED if (place := lower.find(text)) >= 0]
+        return [b"accept: %b\n" % min(places)[1]] if places else []
     if name == b"sec-fetch-dest":
         if lower in (b"", b"document"):
             return []

@@ -37,8 +37,8 @@ def _fits(listener: socket.socket, address: ListenAddress) -> bool:
     if not address.host:
         return name[0] in _EVERY_INTERFACE
     with suppress(OSError):
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        return any(where[4][0] == name[0] for where in found)
+        addresses = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        return any(where[4][0] == name[0] for where in addresses)
     return False
 
 
@@ -84,10 +84,10 @@ class Inheritance:
     @classmethod
     def of_supervisor(cls, listeners: Sequence[socket.socket]) -> "Inheritance":
         """Return what a worker has: these sockets, which its supervisor keeps."""
-        found = cls()
-        found._listeners = list(listeners)
-        found._kept = {str(one.getsockname()) for one in listeners}
-        return found
+        inheritance = cls()
+        inheritance._listeners = list(listeners)
+        inheritance._kept = {str(one.getsockname()) for one in listeners}
+        return inheritance
 
     def _take_state(self, state_fd: int, memory_fd: int) -> None:
         if state_fd >= 0:  # else it is of an earlier version

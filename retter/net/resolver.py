@@ -74,8 +74,8 @@ class Resolver:
         Raises:
             OSError: The name has no address.
         """
-        found = self._fixed or await self._look_up(min(RESOLVE_S, within_s / 2))
-        return sorted(found, key=lambda host: host != self._works)
+        hosts = self._fixed or await self._look_up(min(RESOLVE_S, within_s / 2))
+        return sorted(hosts, key=lambda host: host != self._works)
 
     def worked(self, host: str) -> None:
         """Note that a connection to that address has succeeded."""
@@ -107,7 +107,7 @@ class Resolver:
         """Look the name up and return the error, if any: perhaps nobody waits for it."""
         address = self._address
         try:
-            found = await self._loop.getaddrinfo(
+            answers = await self._loop.getaddrinfo(
                 address.host, address.port, type=socket.SOCK_STREAM
             )
         except OSError as error:
@@ -118,7 +118,7 @@ class Resolver:
             return error
         finally:
             self._lookup = None
-        self._known = list(dict.fromkeys([str(where[0]) for *_, where in found]))
+        self._known = list(dict.fromkeys([str(where[0]) for *_, where in answers]))
         self.fault = ""
         return None
 

@@ -417,8 +417,8 @@ async def running(
     loop = asyncio.get_running_loop()
     lock_fd = inheritance.store_fd if inheritance is not None else -1
     disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself)
-    link, told = _link_to_predecessor(inheritance)
-    secrets = secrets or told
+    link, inherited_secrets = _link_to_predecessor(inheritance)
+    secrets = secrets or inherited_secrets
     try:
         proxy = Proxy(settings, loop, on_transition, disk=disk, secrets=secrets, place=place)
     except BaseException:
@@ -426,10 +426,10 @@ async def running(
             disk.close()
         raise
     running_proxy = RunningProxy(proxy, inheritance)
-    if inheritance is not None and link is not None and told is not None:
+    if inheritance is not None and link is not None and inherited_secrets is not None:
         from retter.proxy.handover import Taker
 
-        running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, told)
+        running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, inherited_secrets)
     try:
         await running_proxy._listen(by_itself=by_itself)
         yield running_proxy

@@ -74,18 +74,18 @@ class LongestWaiting(Generic[Item]):
         """
         if now - self._looked_at >= FRESH_S:
             self._look(items, now, crowd())
-        found = self._take_from(self._crowd)
-        if found is None and not self._is_crowded:
-            found = self._take_from(self._others)
+        chosen = self._take_from(self._crowd)
+        if chosen is None and not self._is_crowded:
+            chosen = self._take_from(self._others)
         few = self._is_crowded and len(items) <= CROWD_SEARCHED_MAX
-        if found is None and (few or now >= self._not_before):
+        if chosen is None and (few or now >= self._not_before):
             self._look(items, now, crowd())
-            found = self._take_from(self._crowd)
-        return found if found is not None else self._take_from(self._others)
+            chosen = self._take_from(self._crowd)
+        return chosen if chosen is not None else self._take_from(self._others)
 
-    def _take_from(self, found: list[_Found[Item]]) -> Item | None:
-        while found:
-            since, item = found.pop()
+    def _take_from(self, candidates: list[_Found[Item]]) -> Item | None:
+        while candidates:
+            since, item = candidates.pop()
             if item.waits_since() == since:  # otherwise it has had a request since
                 return item
         return None
@@ -105,5 +105,5 @@ class LongestWaiting(Generic[Item]):
             self._not_before += AGAIN_S_PER_ITEM * len(items)
 
 
-def _first_of(found: list[_Found[Item]]) -> list[_Found[Item]]:
-    return nsmallest(FOUND_MAX, found, key=_SINCE)[::-1]
+def _first_of(candidates: list[_Found[Item]]) -> list[_Found[Item]]:
+    return nsmallest(FOUND_MAX, candidates, key=_SINCE)[::-1]

@@ -67,7 +67,7 @@ class Sessions:
 
     def __init__(self, services: Services) -> None:
         self._rules = services.owner_rules
-        self._told: dict[object, object] = {}
+        self._sent: dict[object, object] = {}
 
     def frames(self) -> Iterator[bytes]:
         """Yield the sessions that have not been sent yet, in batches."""
@@ -79,32 +79,39 @@ class Sessions:
         yield from self._plain("known", seen.known.all_marks())
         values = lineages.all_values()
         for begin in range(0, len(values), SESSIONS_PER_FRAME):
-            told: list[Any] = []
+            rows: list[Any] = []
             for value in values[begin : begin + SESSIONS_PER_FRAME]:
                 facts = lineages.facts_of(value)
-                if facts is not None and self._told.get(value) != facts:
-                    self._told[value] = facts
-                    told.append(_as_json(facts))
-            yield json.dumps({"values": told}).encode() if told else b""
+                if facts is not None and self._sent.get(value) != facts:
+                    self._sent[value] = facts
+                    rows.append(_as_json(facts))
+            yield json.dumps({"values": rows}).encode() if rows else b""
 
     def _plain(self, name: str, all_of_them: Sequence[Any]) -> Iterator[bytes]:
-        told = self._told
+        sent = self._sent
         for begin in range(0, len(all_of_them), SESSIONS_PER_FRAME):
             new: list[Any] = []
             for one in all_of_them[begin : begin + SESSIONS_PER_FRAME]:
-                if (name, one) not in told:
-                    told[name, one] = None
+                if (name, one) not in sent:
+                    sent[name, one] = None
                     new.append(one.hex() if isinstance(one, bytes) else one)
             yield json.dumps({name: new}).encode() if new else b""
 
 
 def _as_json(facts: Facts) -> list[Any]:
     value, place, parent, continued, heirs, replaced_at = facts
-    told = None
+    written_place = None
     if place is not None:
         earlier = [[owner.hex(), generation] for owner, generation in place.earlier]
-        told = [place.lineage.hex(), place.generation, earlier]
-    return [value.hex(), told, parent.hex(), continued, [one.hex() for one in heirs], replaced_at]
+        written_place = [place.lineage.hex(), place.generation, earlier]
+    return [
+        value.hex(),
+        written_place,
+        parent.hex(),
+        continued,
+        [one.hex() for one in heirs],
+        replaced_at,
+    ]
 
 
 def _know_sessions(services: Services, payload: bytes) -> None:
@@ -340,11 +347,11 @@ class Giver(_End):
     def _snapshot(self) -> Iterator[None]:
         services = self.services
         disk, rules = services.disk, services.owner_rules
-        told = {
+        written = {
             "rules": written_rules(rules, services.settings.store_policy),
             "upstream": services.settings.upstream,
         }
-        self._send(Kind.RULES, json.dumps(told).encode())
+        self._send(Kind.RULES, json.dumps(written).encode())
         if disk is not None:
             # The successor may read the disk before these removals are committed.
             self._send(Kind.REMOVALS, packed_removals(disk.behind.all_removals()))
@@ -474,11 +481,13 @@ class Taker(_End):
         trouble: Why the state could not be taken over; "" if it could.
     """
 
-    def __init__(self, services: Services, link: StateLink, memory_fd: int, told: Secrets) -> None:
+    def __init__(
+        self, services: Services, link: StateLink, memory_fd: int, secrets: Secrets
+    ) -> None:
         super().__init__(services, link)
         self._memory_fd = memory_fd
         own = services.secrets
-        self._same_secrets = (told.owner, told.public) == (own.owner, own.public)
+        self._same_secrets = (secrets.owner, secrets.public) == (own.owner, own.public)
         self._waits: asyncio.Future[bytes] | None = None
         self._for: Kind | None = None
         self._demand = self._spent = b""
@@ -605,9 +614,9 @@ class Taker(_End):
         elif kind == Kind.SESSIONS:
             _know_sessions(services, payload)
         elif kind == Kind.RULES:
-            told = json.loads(payload)
+            received = json.loads(payload)
             self._keeps_store = self._same_secrets and may_be_kept(
-                told["rules"], services.owner_rules, services.settings.store_policy
+                received["rules"], services.owner_rules, services.settings.store_policy
             )
         elif kind == Kind.DEMAND:
             self._demand = payload

@@ -43,5 +43,5 @@ class Peers:
         if not forwarding.trusted:
             return forwarding.number
         if parsed.client < 0:
-            parsed.client = self.ids.of_address(forwarding.told_client(parsed.head))
+            parsed.client = self.ids.of_address(forwarding.client_named(parsed.head))
         return parsed.client or forwarding.number

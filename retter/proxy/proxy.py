@@ -34,7 +34,7 @@ class Proxy:
     """The shared half of a running RETTER.
 
     Args:
-        on_transition: Told of every change of the circuit's state.
+        on_transition: Called with every change of the circuit's state.
         pool_class: Makes the upstream connections.
         clock: Seconds for the access log: the same as the loop's, but finer.
         disk: What is to be behind the store; it is closed with the proxy.

@@ -132,11 +132,11 @@ class AnswerWriter:
         """Return what follows ResponseHead.forward, with the empty line."""
         if persistence is _KEEP:
             return self._forwarded_keep if kind is _GET else b"\r\n"
-        found = self._forwarded.get((kind, persistence))
-        if found is None:
+        ending = self._forwarded.get((kind, persistence))
+        if ending is None:
             fields = self._circuit_fields(b"backend") if kind is _GET else b""
-            found = self._forwarded[kind, persistence] = fields + persistence.value + b"\r\n"
-        return found
+            ending = self._forwarded[kind, persistence] = fields + persistence.value + b"\r\n"
+        return ending
 
     def _circuit_fields(self, source: bytes) -> bytes:
         if not self._headers:
@@ -144,13 +144,13 @@ class AnswerWriter:
         return b"X-Retter: %b\r\nX-Circuit: %b\r\n" % (source, self._state.value.encode())
 
     def _stored_ends(self, reason: Reason, persistence: Persistence) -> _NumberedLines:
-        found = self._stored.get((reason, persistence))
-        if found is None:
+        lines = self._stored.get((reason, persistence))
+        if lines is None:
             end = self._make_stored_end(reason, persistence)
-            found = self._stored[reason, persistence] = _NumberedLines(b"Age", end)
+            lines = self._stored[reason, persistence] = _NumberedLines(b"Age", end)
         if persistence is _KEEP:
-            self._stored_keep[reason] = found
-        return found
+            self._stored_keep[reason] = lines
+        return lines
 
     def _make_stored_end(self, reason: Reason, persistence: Persistence) -> bytes:
         fields = b""

@@ -39,8 +39,8 @@ class SelfProbe:
         identity = parsed.identity
         permit = services.breaker.probe(now, identity.route, identity.key)
         if permit is not None:
-            found = services.store.find(identity, parsed.head, now)
-            exchange = Exchange(services, None, parsed, permit, found, now, None, forwarding)
+            entry = services.store.find(identity, parsed.head, now)
+            exchange = Exchange(services, None, parsed, permit, entry, now, None, forwarding)
             # An application may show more to this machine than to strangers.
             exchange.keep_from_store()
             exchange.forward(now)

@@ -313,11 +313,11 @@ class UpstreamConnection:
             return self._transport is not None and self._transport.can_write_eof()
         if self._sink is None:
             self.close()  # now, not in connection_lost: no exchange may get it meanwhile
-        elif self._framing is Framing.CLOSE and self._end_is_told():
+        elif self._framing is Framing.CLOSE and self._end_is_authentic():
             self._finish(cast("BodySink", self._sink), b"", [], self._loop.time())
         return False
 
-    def _end_is_told(self) -> bool:
+    def _end_is_authentic(self) -> bool:
         """Return whether the application itself has ended the connection.
 
         Over TLS, an EOF without close_notify may come from an attacker on the path (RFC 9112

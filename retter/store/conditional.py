@@ -115,10 +115,10 @@ def _if_range_holds(request: RequestHead, stored: StoredResponse) -> bool:
 
 def _ranged(value: bytes, stored: StoredResponse) -> Answer:
     """Answer a Range field (RFC 9110 section 14.2); an unsupported one gets the whole response."""
-    found = _single_range.fullmatch(value)
-    if found is None:
+    match = _single_range.fullmatch(value)
+    if match is None:
         return _whole(stored)
-    first, last, length = found[1], found[2], len(stored.body)
+    first, last, length = match[1], match[2], len(stored.body)
     if first:
         start, end = int(first), int(last) if last else length - 1
         if end < start and last:

@@ -147,11 +147,11 @@ class SlotReader:
             ]
         except StructError:
             raise ValueError("no slot") from None
-        found = unpack(payload[at:], now, now, max_stale_s)
-        if found is None or len(found.variants) != count:
+        unpacked = unpack(payload[at:], now, now, max_stale_s)
+        if unpacked is None or len(unpacked.variants) != count:
             raise ValueError("no slot")
         records: list[Record] = []
-        for one, length, rest in zip(found.variants, found.body_lengths, beside, strict=True):
+        for one, length, rest in zip(unpacked.variants, unpacked.body_lengths, beside, strict=True):
             body = bodies.get(_number.unpack(one.body)[0])
             if body is None or len(body) != length:
                 raise ValueError("a body is missing")
@@ -165,4 +165,4 @@ class SlotReader:
             )
             if 0 <= whole.age_max_s >= whole.age(now):
                 records.append(tuple(whole))
-        return found.key, Found(tuple(records), found.marks), bool(for_disk)
+        return unpacked.key, Found(tuple(records), unpacked.marks), bool(for_disk)

@@ -145,15 +145,15 @@ def advice(
     """Return the settings with which this visitor would get stored pages."""
     cookies = cookies_of(request, rules)
     names = [name.removesuffix(b"=") for name, _ in cookies.counted]
-    found = [hints.given[name] for name in names if name in hints.given]
+    sentences = [hints.given[name] for name in names if name in hints.given]
     if owner_class is OwnerClass.COOKIES and not cookies.unclear:
-        found += _of_cookies(names, [name for name, _ in cookies.sessions], rules)
-    found += [
+        sentences += _of_cookies(names, [name for name, _ in cookies.sessions], rules)
+    sentences += [
         f"if header {shown(name)} identifies nobody: --neutral-headers {shown(name)}"
         for name, _ in request.identity_fields
         if rules.field_kinds[name] is FieldKind.CREDENTIAL and name != b"authorization"
     ]
-    return list(dict.fromkeys(found))[:EXPLAINED_MAX]
+    return list(dict.fromkeys(sentences))[:EXPLAINED_MAX]
 
 
 def _of_cookies(names: Iterable[bytes], sessions: list[bytes], rules: OwnerRules) -> Iterable[str]:

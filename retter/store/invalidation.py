@@ -106,22 +106,22 @@ class Invalidation:
         `Identity.url`, or a target alone, which matches on every host. `owner` b"" is everyone.
         This method checks every key, so it is meant for commands of an operator.
         """
-        found = matching(self._shelves.slots, url, prefix, owner)
+        keys = matching(self._shelves.slots, url, prefix, owner)
         if self._shelves.behind is not None:
             from retter.store.write_behind import Purge
 
             self._shelves.behind.purge(Purge(url, prefix, owner), now)
-        return self.drop_keys(found)
+        return self.drop_keys(keys)
 
-    def drop_keys(self, found: list[bytes]) -> int:
+    def drop_keys(self, keys: list[bytes]) -> int:
         """Drop keys, but not on the disk; return the number of their entries."""
         shelves = self._shelves
-        if len(found) == len(shelves.slots):
+        if len(keys) == len(shelves.slots):
             purged = shelves.clear()
-        elif len(found) > SETTLED_AT_ONCE_MAX:
-            purged = shelves.hide(found)
+        elif len(keys) > SETTLED_AT_ONCE_MAX:
+            purged = shelves.hide(keys)
         else:
-            purged = sum([shelves.remove_key(key) for key in found])
+            purged = sum([shelves.remove_key(key) for key in keys])
         self._counts.purged += purged
         return purged
 

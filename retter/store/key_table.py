@@ -65,12 +65,12 @@ class KeyTable:
         This takes a quarter of the time of `set`, since each part gets its final size at once. Each
         key may occur twice at most.
         """
-        found = [array("Q") for _ in range(PARTS)]
+        by_part = [array("Q") for _ in range(PARTS)]
         for number, key in enumerate(keys):
-            found[key >> 56].append(key)
+            by_part[key >> 56].append(key)
             if not number % FILLED_AT_ONCE:
                 yield
-        for part, keys_of_part in zip(self._parts, found, strict=True):
+        for part, keys_of_part in zip(self._parts, by_part, strict=True):
             part.fill(keys_of_part)
             yield
 
@@ -100,8 +100,8 @@ class _Part:
         """Return the place of a key, or -1."""
         keys, mask = self._keys, self._mask
         at = key & mask
-        while (found := keys[at]) != _FREE:
-            if found == key:
+        while (present := keys[at]) != _FREE:
+            if present == key:
                 return at
             at = (at + 1) & mask
         return -1
@@ -145,9 +145,9 @@ class _Part:
         for key in keys:
             key = key if key > _GONE else key + 2
             at = key & mask
-            while (found := table[at]) != _FREE and found != key:
+            while (present := table[at]) != _FREE and present != key:
                 at = (at + 1) & mask
-            count += found == _FREE
+            count += present == _FREE
             table[at] = key
         self._count = self._taken = count
 

@@ -114,18 +114,18 @@ class Lineages:
 
     def find(self, value: bytes) -> Place | None:
         """Return the place of a value, which its first use decides; None for an unknown value."""
-        found = self._values.get(value)
-        if found is None:
+        entry = self._values.get(value)
+        if entry is None:
             return None
         self._values.move_to_end(value)
-        if found.place is None:
-            found.place = self._place_of_heir(found.parent)
-        return found.place
+        if entry.place is None:
+            entry.place = self._place_of_heir(entry.parent)
+        return entry.place
 
     def may_store(self, value: bytes, asked_at: float) -> bool:
         """Return whether the response to a request with this value may be stored."""
-        found = self._values.get(value)
-        return found is not None and asked_at <= found.replaced_at + OVERLAP_S
+        entry = self._values.get(value)
+        return entry is not None and asked_at <= entry.replaced_at + OVERLAP_S
 
     def all_values(self) -> list[bytes]:
         """Return all values, least recently used first, for another process (handover.py)."""

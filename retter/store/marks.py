@@ -48,8 +48,8 @@ class OwnerMarks:
 
     def owners(self, marks: tuple[int, ...]) -> list[bytes]:
         """Return the owners with one of the marks, each once."""
-        found = [owner for mark in marks for owner in _several(self._owners.get(mark, ()))]
-        return list(dict.fromkeys(found))
+        owners = [owner for mark in marks for owner in _several(self._owners.get(mark, ()))]
+        return list(dict.fromkeys(owners))
 
     def forget(self, owner: bytes) -> None:
         """Forget an owner without stored responses."""

@@ -188,10 +188,10 @@ def unpack(data: bytes, now: float, wall: float, max_stale_s: float) -> Unpacked
         lengths.append(length)
         return name
 
-    found = unpack_slot(data, now, wall, max_stale_s, name_of)
-    if found is None:
+    unpacked = unpack_slot(data, now, wall, max_stale_s, name_of)
+    if unpacked is None:
         return None
-    return Unpacked(*found[:2], tuple(map(as_stored, found.variants)), tuple(lengths))
+    return Unpacked(*unpacked[:2], tuple(map(as_stored, unpacked.variants)), tuple(lengths))
 
 
 def unpack_slot(
@@ -288,14 +288,14 @@ def bodies_of_packed(data: bytes) -> list[tuple[bytes, int]]:
             return []
         _, count, marked, key_length = _slot.unpack_from(data, 4)
         at = 4 + _slot.size + key_length + 8 * marked
-        found: list[tuple[bytes, int]] = []
+        hashes: list[tuple[bytes, int]] = []
         for _ in range(count):
             numbers = _variant.unpack_from(data, at)
-            found.append((numbers[-1], numbers[7]))
+            hashes.append((numbers[-1], numbers[7]))
             at += _variant.size + sum(numbers[8:-1])
     except StructError:
         return []
-    return found
+    return hashes
 
 
 def key_of_packed(data: bytes | memoryview) -> bytes:
@@ -310,12 +310,12 @@ def key_of_packed(data: bytes | memoryview) -> bytes:
 
 def superseded(data: bytes) -> bytes:
     """Return a packed slot whose variants are all marked as superseded; empty if it is damaged."""
-    found = unpack(data, 0.0, 0.0, 0.0)
-    if found is None:
+    unpacked = unpack(data, 0.0, 0.0, 0.0)
+    if unpacked is None:
         return b""
     changed = bytearray(data)
-    at = 4 + _slot.size + len(found.key) + 8 * len(found.marks)
-    for _ in found.variants:
+    at = 4 + _slot.size + len(unpacked.key) + 8 * len(unpacked.marks)
+    for _ in unpacked.variants:
         changed[at + 2] |= _SUPERSEDED
         numbers = _variant.unpack_from(changed, at)
         at += _variant.size + sum(numbers[8:-1])

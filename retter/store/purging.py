@@ -15,12 +15,12 @@ def matching(
         prefix: The beginning of a URL, in the same form.
         owner: b"" is everyone.
     """
-    found = list(keys)
+    selected = list(keys)
     if url is not None:
-        found = [key for key in found if key.endswith(url)]  # a cheap first selection
+        selected = [key for key in selected if key.endswith(url)]  # a cheap first selection
     if not (url is prefix is owner is None):
-        found = [key for key in found if matches(key, url, prefix, owner)]
-    return found
+        selected = [key for key in selected if matches(key, url, prefix, owner)]
+    return selected
 
 
 def matches(key: bytes, url: bytes | None, prefix: bytes | None, owner: bytes | None) -> bool:

@@ -192,27 +192,27 @@ def facts_of(fields: Fields, max_stale_s: float, *, shared: bool) -> Facts | Non
 
     With `shared`, its Cache-Control limits the age at which it is served (RFC 9111 section 4.2.4).
     """
-    found: dict[bytes, bytes] = {}
+    values: dict[bytes, bytes] = {}
     for name, value in [line for line in fields if line[0] in _FACT_FIELDS]:
-        found[name] = found[name] + b", " + value if name in found else value
-    vary_names = vary_names_of(found.get(b"vary", b""), shared)
-    if vary_names is None or found.get(b"content-encoding", b"").count(b",") >= CODINGS_MAX:
+        values[name] = values[name] + b", " + value if name in values else value
+    vary_names = vary_names_of(values.get(b"vary", b""), shared)
+    if vary_names is None or values.get(b"content-encoding", b"").count(b",") >= CODINGS_MAX:
         return None
-    control = parse_cache_control(found.get(b"cache-control", b""))
+    control = parse_cache_control(values.get(b"cache-control", b""))
     age_max_s = max_stale_s
     if shared:
         age_max_s = shared_age_max_s(
-            control, found.get(b"expires"), found.get(b"date"), max_stale_s
+            control, values.get(b"expires"), values.get(b"date"), max_stale_s
         )
     return Facts(
-        coding_of(found.get(b"content-encoding", b"")),
-        found.get(b"etag", b""),
-        found.get(b"last-modified", b""),
+        coding_of(values.get(b"content-encoding", b"")),
+        values.get(b"etag", b""),
+        values.get(b"last-modified", b""),
         control.no_store,
         age_max_s,
         vary_names,
-        _age_s(found.get(b"age")),
-        found.get(b"access-control-allow-origin") == b"*",
+        _age_s(values.get(b"age")),
+        values.get(b"access-control-allow-origin") == b"*",
     )
 
 

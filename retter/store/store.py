@@ -114,8 +114,8 @@ class ResponseStore:
         peeking: bool = False,
     ) -> StoredResponse | None:
         """Return the result of `find` with named fields."""
-        found = self.find(identity, request, now, superseded, peeking)
-        return None if found is None else as_stored(found)
+        entry = self.find(identity, request, now, superseded, peeking)
+        return None if entry is None else as_stored(entry)
 
     def find(
         self,
@@ -149,22 +149,22 @@ class ResponseStore:
             borrowed = slot is not None and key not in shelves.slots
         if slot is not None:
             newest = slot[0]
-            found: Record | None = newest
+            entry: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
                 secret = self._secret if identity.owner else self._public_secret
-                found = select(slot, identity, request, secret)
-                if found is not None and found is not newest and not (peeking or borrowed):
-                    shelves.bring_forward(key, found)
+                entry = select(slot, identity, request, secret)
+                if entry is not None and entry is not newest and not (peeking or borrowed):
+                    shelves.bring_forward(key, entry)
             # The same as StoredResponse.age. Access by name costs three times as much as by index,
             # and a forwarded request needs only the age.
-            if found is not None and now - found[STORED_AT] + found[AGE] <= found[AGE_MAX]:
-                if (found[SUPERSEDED] or found[INCOMPLETE]) and (
-                    not superseded or (self._shared and found[SUPERSEDED])
+            if entry is not None and now - entry[STORED_AT] + entry[AGE] <= entry[AGE_MAX]:
+                if (entry[SUPERSEDED] or entry[INCOMPLETE]) and (
+                    not superseded or (self._shared and entry[SUPERSEDED])
                 ):
                     self._counts.not_found += not peeking
                     return None
                 if peeking:
-                    return found
+                    return entry
                 if not borrowed:
                     shelves.queues.asked[key] = None
                     if identity.owner:
@@ -172,9 +172,9 @@ class ResponseStore:
                         del keys[key]
                         keys[key] = None
                 self._counts.found_own += 1
-                return found
-            if found is not None and found[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
-                self._expire(key, found, now)
+                return entry
+            if entry is not None and entry[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
+                self._expire(key, entry, now)
         if identity.public_key is not None:
             return self._find_public(
                 identity.public_key, identity, request, now, superseded, peeking
@@ -193,21 +193,21 @@ class ResponseStore:
         """Do the same as `find` for a session that has several values, old and new."""
         for key, generation in identity.readable:
             slot = self._slot(key, now)
-            found = (
+            entry = (
                 None if slot is None else select(slot, identity, request, self._secret, generation)
             )
-            if found is None or now - found[STORED_AT] + found[AGE] > found[AGE_MAX]:
+            if entry is None or now - entry[STORED_AT] + entry[AGE] > entry[AGE_MAX]:
                 continue
-            if (found[SUPERSEDED] or found[INCOMPLETE]) and (
-                not superseded or (self._shared and found[SUPERSEDED])
+            if (entry[SUPERSEDED] or entry[INCOMPLETE]) and (
+                not superseded or (self._shared and entry[SUPERSEDED])
             ):
                 self._counts.not_found += not peeking
                 return None
             if peeking:
-                return found
+                return entry
             self.shelves.touch(key, key_parts(key)[0])
             self._counts.found_own += 1
-            return found
+            return entry
         if identity.public_key is not None:
             return self._find_public(
                 identity.public_key, identity, request, now, superseded, peeking
@@ -229,27 +229,27 @@ class ResponseStore:
             slot = self._borrow(key, now)
             borrowed = slot is not None and key not in self.shelves.slots
         newest: Record | None = None
-        found: Record | None = None
+        entry: Record | None = None
         if slot is not None:
-            found = newest = slot[0]
+            entry = newest = slot[0]
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
-                found = select(slot, identity, request, self._public_secret)
-        if found is not None:
-            if now - found[STORED_AT] + found[AGE] > found[AGE_MAX]:
-                if found[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
-                    self._expire(key, found, now)
-            elif found[STATUS] == 200 and (
-                not (found[SUPERSEDED] or found[INCOMPLETE])
-                or (superseded and not (self._shared and found[SUPERSEDED]))
+                entry = select(slot, identity, request, self._public_secret)
+        if entry is not None:
+            if now - entry[STORED_AT] + entry[AGE] > entry[AGE_MAX]:
+                if entry[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
+                    self._expire(key, entry, now)
+            elif entry[STATUS] == 200 and (
+                not (entry[SUPERSEDED] or entry[INCOMPLETE])
+                or (superseded and not (self._shared and entry[SUPERSEDED]))
             ):
                 if peeking:
-                    return found
+                    return entry
                 if not borrowed:
                     self.shelves.queues.asked[key] = None
-                    if found is not newest:
-                        self.shelves.bring_forward(key, found)
+                    if entry is not newest:
+                        self.shelves.bring_forward(key, entry)
                 self._counts.found_public += 1
-                return found
+                return entry
         self._counts.not_found += not peeking
         return None
 
@@ -300,8 +300,8 @@ class ResponseStore:
         return slot
 
     def _fetch(self, key: bytes, now: float) -> tuple[Record, ...] | None:
-        found = None if self.behind is None else self.behind.fetch(key, now)
-        if found is None or not self.shelves.promote(key, found):
+        on_disk = None if self.behind is None else self.behind.fetch(key, now)
+        if on_disk is None or not self.shelves.promote(key, on_disk):
             return None
         return self.shelves.slots.get(key)
 
@@ -311,22 +311,22 @@ class ResponseStore:
         They are copied to memory only if they are read often. To copy an entry and evict another
         one costs more than a few reads.
         """
-        found = None if self.behind is None else self.behind.fetch(key, now)
-        if found is None:
+        on_disk = None if self.behind is None else self.behind.fetch(key, now)
+        if on_disk is None:
             return None
-        slot = found.slot
-        if found.often and self.shelves.promote(key, found):
+        slot = on_disk.slot
+        if on_disk.often and self.shelves.promote(key, on_disk):
             return self.shelves.slots.get(key)
-        self._borrowed = (key, found)
+        self._borrowed = (key, on_disk)
         return slot
 
     def keep_borrowed(self, body: bytes) -> None:
         """Copy the entry with this body to memory if `find` has just read it from the disk."""
         if self._borrowed is None:
             return
-        (key, found), self._borrowed = self._borrowed, None
-        if any(one[BODY] is body for one in found.slot):
-            self.shelves.promote(key, found)
+        (key, on_disk), self._borrowed = self._borrowed, None
+        if any(one[BODY] is body for one in on_disk.slot):
+            self.shelves.promote(key, on_disk)
 
     def awaited_keys(self, identity: Identity) -> list[bytes]:
         """Return the keys under which the disk may have an answer to a request.

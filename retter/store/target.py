@@ -93,14 +93,14 @@ class Targets:
     def of(self, request: RequestHead) -> Target:
         """Return the target of a request, as `target_of` does."""
         key = request.host + request.target
-        found = self._known.get(key)
+        target = self._known.get(key)
         if (
-            found is not None
-            and found.method == request.method
-            and len(found.host) == len(request.host)
+            target is not None
+            and target.method == request.method
+            and len(target.host) == len(request.host)
         ):
-            return found
-        found = target_of(request, self._rules, self._route_of)
+            return target
+        target = target_of(request, self._rules, self._route_of)
         latest, mark = self._latest, hash(key)
         place = mark % TARGETS_MAX
         if latest[place] != mark:
@@ -108,8 +108,8 @@ class Targets:
         elif len(key) <= TARGET_BYTES_REMEMBERED_MAX:
             if len(self._known) >= TARGETS_MAX:
                 self._known.clear()
-            self._known[key] = found
-        return found
+            self._known[key] = target
+        return target
 
 
 _LOGOUTS: Final = frozenset((b"logout", b"log-out", b"logoff", b"signout", b"sign-out"))

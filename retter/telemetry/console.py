@@ -12,7 +12,7 @@ Record = Mapping[str, Any]
 # SGR (ECMA-48 section 8.3.117)
 _COLOURS: Final = {"warning": "33", "error": "1;31", "critical": "1;31"}
 
-# Told by other records as well.
+# Other records say the same.
 SILENT: Final = frozenset({"application-absent", "application-back"})
 
 
