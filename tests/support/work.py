@@ -30,12 +30,15 @@ def instructions_of(call: Callable[[], object]) -> int:
         frame.f_trace_lines = False
         return in_frame
 
-    before = sys.gettrace()
+    before, was_enabled = sys.gettrace(), gc.isenabled()
+    gc.disable()  # what it would call for the garbage of earlier tests is no work of this one
     sys.settrace(begin)
     try:
         call()
     finally:
         sys.settrace(before)
+        if was_enabled:
+            gc.enable()
     return count
 
 
