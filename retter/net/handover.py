@@ -6,7 +6,7 @@ for. When the successor serves, it says so with one byte, and the old process st
 drains. A successor that ends before that changes nothing.
 
 It also gets one end of a pair of sockets and a file in memory. By these the old process tells what
-it knows (proxy/handover.py). Nothing of that stands in arguments or in the environment.
+it knows (proxy/state_giver.py). Nothing of that stands in arguments or in the environment.
 """
 
 import json

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from retter.admin.watch import Watch
     from retter.base.worker_place import WorkerPlace
     from retter.net.certificates import Certificates
-    from retter.proxy.handover import Giver, Taker
     from retter.proxy.secrets import Secrets
+    from retter.proxy.state_giver import Giver
     from retter.proxy.state_link import StateLink
+    from retter.proxy.state_taker import Taker
 
 DRAIN_POLL_S = 0.05
 
@@ -182,7 +183,7 @@ class RunningProxy:
         Raises:
             OSError: It cannot be started.
         """
-        from retter.proxy.handover import Giver, make_memory
+        from retter.proxy.state_giver import Giver, make_memory
         from retter.proxy.state_link import StateLink
 
         assert self._inheritance is not None, "only the whole program has a successor"
@@ -368,8 +369,8 @@ def _link_to_predecessor(
     """Return the link to the process before this one, and its secrets."""
     if inheritance is None or inheritance.state is None:
         return None, None
-    from retter.proxy.handover import read_secrets
     from retter.proxy.state_link import StateLink
+    from retter.proxy.state_taker import read_secrets
 
     link = StateLink(inheritance.state)
     try:
@@ -427,7 +428,7 @@ async def running(
         raise
     running_proxy = RunningProxy(proxy, inheritance)
     if inheritance is not None and link is not None and inherited_secrets is not None:
-        from retter.proxy.handover import Taker
+        from retter.proxy.state_taker import Taker
 
         running_proxy._taker = Taker(proxy.services, link, inheritance.memory_fd, inherited_secrets)
     try:

@@ -18,7 +18,8 @@ LAZY = {
     "retter.breaker.learnt", "retter.http.proxy_header", "retter.net.certificates",
     "retter.proxy.follower", "retter.proxy.handover", "retter.proxy.handshake",
     "retter.proxy.learnt", "retter.proxy.proxy_protocol", "retter.proxy.redirect",
-    "retter.proxy.state_link", "retter.proxy.tls", "retter.proxy.tunnel",
+    "retter.proxy.state_giver", "retter.proxy.state_link",
+    "retter.proxy.state_taker", "retter.proxy.tls", "retter.proxy.tunnel",
     "retter.proxy.waiting_page", "retter.store.handover", "retter.store.packing",
     "retter.store.write_behind", "retter.telemetry.access_log", "retter.telemetry.console",
 }  # fmt: skip

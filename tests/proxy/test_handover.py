@@ -14,11 +14,12 @@ from retter.admin.controls import Controls
 from retter.base.frames import PREAMBLE, VERSION, FrameWriter
 from retter.breaker import Mode, State
 from retter.breaker.states import Signal
-from retter.proxy import handover
+from retter.proxy import handover, known_session_frames, state_giver, state_taker
 from retter.proxy.follower import _NOTHING, Follower
-from retter.proxy.handover import Giver, Taker, make_memory, read_secrets
 from retter.proxy.secrets import Secrets
+from retter.proxy.state_giver import Giver, make_memory
 from retter.proxy.state_link import Kind, StateLink
+from retter.proxy.state_taker import Taker, read_secrets
 from retter.store.record import BODY, FORMS, HEAD, NO_STORE, SUPERSEDED
 from retter.store.write_behind import WriteBehind
 from tests.support.harness import FakeLoop, FakeProxy, body_of, get, reply, status_of
@@ -469,8 +470,8 @@ def test_whatever_happens_during_the_handover_both_have_the_same(
             await asyncio.sleep(0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handover, "SLICE_S", 0.0)
-        patch.setattr(handover, "REST_S", 0.0)
+        patch.setattr(state_giver, "SLICE_S", 0.0)
+        patch.setattr(state_giver, "REST_S", 0.0)
         asyncio.run(main())
 
 
@@ -588,7 +589,7 @@ def test_without_memory_for_a_file_the_circuit_goes_on(
 
 
 def test_nobody_waits_for_ever_for_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handover, "STATE_S", 0.0)
+    monkeypatch.setattr(state_taker, "STATE_S", 0.0)
 
     async def main() -> None:
         pair = await Pair(old()).load()
@@ -605,7 +606,7 @@ def test_nobody_waits_for_ever_for_the_state(monkeypatch: pytest.MonkeyPatch) ->
 def test_sessions_that_are_none_are_refused(said: bytes) -> None:
     proxy = FakeProxy()
     with pytest.raises(ValueError, match=r".+"):
-        handover._know_sessions(proxy.services, said)
+        known_session_frames.know_sessions(proxy.services, said)
 
 
 @pytest.mark.parametrize("after", [Kind.WANT, Kind.LOADED])
