@@ -198,15 +198,16 @@ def row(load: float, takeovers: int, starts: int, stage: TakeoverStage) -> str:
     assert counts is not None, "it has been played"
     took = f"{max(stage.took_s):.1f} s" if stage.took_s else "-"
     return (
-        f"| {load:g}x | {len(stage.took_s)} of {takeovers} | {starts} | {counts.gets} | {counts.fresh} | "
-        f"{counts.stored} | {counts.shed} | {counts.failed} | {counts.lost} | "
+        f"| {load:g}x | {len(stage.took_s)} of {takeovers} | {starts} | {counts.gets} | "
+        f"{counts.fresh} | {counts.stored} | {counts.shed} | {counts.failed} | {counts.lost} | "
         f"{counts.posts_answered} of {counts.posts} | {len(stage.cold)} | {took} |"
     )
 
 
 HEADER: Final = (
-    "| load | takeovers | starts beside it | GETs | fresh | stored | 503 | other errors | without a response | "
-    "POSTs | cold | slowest |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "| load | takeovers | starts beside it | GETs | fresh | stored | 503 | other errors | "
+    "without a response | POSTs | cold | slowest |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 

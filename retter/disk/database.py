@@ -13,6 +13,7 @@ import lmdb
 
 from retter.disk.change import Change, count_struct, crc32, from_bytes, table_key, use_struct
 from retter.disk.environment import Damaged, Environment, Full, errno_of
+from retter.disk.hot_key import HotKey
 from retter.store.packing import (
     Packed,
     Unpacked,
@@ -122,23 +123,21 @@ class Database(Environment):
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 
-    def read_again(self, packed_key: bytes, data: bytes, body: tuple[bytes, int]) -> bytes | None:
-        """Return the body of a slot that was read before, verified; None if it has changed.
-
-        Args:
-            data: The packed slot, which has one variant.
-            body: The name and the length of its body.
-        """
+    def read_again(self, hot: HotKey) -> bytes | None:
+        """Return the body of a slot that is remembered, verified; None if it has changed."""
+        name, length = hot.body
         try:
             with self._env.begin(buffers=True) as txn:
-                record = txn.get(packed_key, None, self._trees.records)
-                if record is None or bytes(record) != data:
+                if txn.id() != hot.transaction:
+                    record = txn.get(hot.slot_key, None, self._trees.records)
+                    if record is None or bytes(record) != hot.data:
+                        return None
+                    hot.transaction = txn.id()
+                packed = txn.get(name, None, self._trees.bodies)
+                if packed is None or len(packed) != 4 + length:
                     return None
-                packed = txn.get(body[0], None, self._trees.bodies)
-                if packed is None or len(packed) != 4 + body[1]:
-                    return None
-                content = bytes(packed[4:])  # unpack_body(), inlined
-                return content if crc32(content) == from_bytes(packed[:4], "little") else None
+                body = bytes(packed[4:])  # unpack_body(), inlined
+                return body if crc32(body) == from_bytes(packed[:4], "little") else None
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 

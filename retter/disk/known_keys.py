@@ -8,61 +8,21 @@ from typing import Final
 
 from retter.disk.change import table_key
 from retter.disk.database import Done
+from retter.disk.hot_key import HotKey
 from retter.store.key_table import KeyTable
-from retter.store.packing import UnpackedSlot, bodies_of_packed
-from retter.store.record import BODY, Record
 
 # A page that was read within this time is still in memory, unless the machine is far too small.
 RECENT_S: Final = 600.0
 
 MINUTE_S: Final = 60.0
 
-# Keys that are remembered because they were read in this minute, and the octets of a packed slot
-# that is remembered too. This takes 3 MB with usual heads, and 5 MB at most.
+# Keys that are remembered because they were read in this minute (hot_key.py). This takes 3 MB with
+# usual heads, and 5 MB at most.
 HOT_KEYS_MAX: Final = 2048
-HOT_BYTES_MAX: Final = 1024
 
 # An entry is copied to memory with every eighth read of a minute. A copy costs as much as three
 # reads, and if many entries are read by turns, each copy evicts another one.
 READS_PER_COPY: Final = 8
-
-
-class HotKey:
-    """A key that was read in this minute.
-
-    From its second read on, its only variant is remembered without the body. To compare the packed
-    slot takes a tenth of the time that it takes to unpack it.
-
-    Attributes:
-        data: The packed slot; empty if it is not remembered.
-        body: The name and the length of the body.
-        marks: The marks of its owner.
-    """
-
-    __slots__ = ("_after", "_before", "body", "data", "marks", "reads", "slot_key")
-
-    def __init__(self, slot_key: bytes) -> None:
-        self.slot_key = slot_key
-        self.reads = 0
-        self.data = b""
-        self.body = b"", 0
-        self.marks: tuple[int, ...] = ()
-        self._before: Record = ()
-        self._after: Record = ()
-
-    def remember(self, found: UnpackedSlot) -> None:
-        """Remember a slot if it is small and has one variant."""
-        self.data = b""
-        if len(found.data) <= HOT_BYTES_MAX and len(found.variants) == 1:
-            record = found.variants[0]
-            self._before, self._after = record[:BODY], record[BODY + 1 :]
-            self.body = bodies_of_packed(found.data)[0]
-            self.marks = found.marks
-            self.data = found.data
-
-    def with_body(self, body: bytes) -> tuple[Record, ...]:
-        """Return the remembered variant with its body."""
-        return ((*self._before, body, *self._after),)
 
 
 class KnownKeys:

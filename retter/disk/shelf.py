@@ -19,8 +19,9 @@ from retter.disk.awaited_reads import Ask, AwaitedReads, Read
 from retter.disk.database import Database, Done, no_failpoint
 from retter.disk.environment import Damaged, Full
 from retter.disk.folder import LOOP, READER, WRITER, Folder
+from retter.disk.hot_key import HotKey
 from retter.disk.journal import Journal
-from retter.disk.known_keys import READS_PER_COPY, HotKey, KnownKeys
+from retter.disk.known_keys import READS_PER_COPY, KnownKeys
 from retter.disk.threads import Threads
 from retter.store.key_table import KeyTable
 from retter.store.packing import servable
@@ -157,7 +158,7 @@ class DiskShelf:
         try:
             body = None
             if hot.data:
-                body = self._database.read_again(hot.slot_key, hot.data, hot.body)
+                body = self._database.read_again(hot)
             variants = self._read_hot(key, hot, now) if body is None else hot.with_body(body)
         except (Damaged, OSError) as error:
             self._cannot_read(key, error, now)
