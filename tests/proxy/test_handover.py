@@ -23,6 +23,7 @@ from retter.proxy.state_taker import Taker, read_secrets
 from retter.store.record import BODY, FORMS, HEAD, NO_STORE, SUPERSEDED
 from retter.store.write_behind import WriteBehind
 from tests.support.harness import FakeLoop, FakeProxy, body_of, get, reply, status_of
+from tests.support.work import instructions_of
 
 ALICE = {"Cookie": "PHPSESSID=alice-0123456789abcdef"}
 BOB = {"Cookie": "PHPSESSID=bob-0123456789abcdefgh"}
@@ -709,3 +710,34 @@ def test_secrets_that_are_none_are_refused() -> None:
         with pytest.raises(ValueError, match="closed"):
             read_secrets(StateLink(ours))
     assert "secret" not in repr(Secrets()) and repr(Secrets()) == "Secrets()"
+
+
+# -- the event loop meanwhile ----------------------------------------------------------------------
+
+
+def test_no_step_of_the_old_process_takes_long() -> None:
+    """A millisecond of work between two looks at the clock, however much is stored or known."""
+
+    async def main() -> None:
+        before = old(store_memory_bytes=64 << 20)
+        for number in range(150):
+            fetch(before, f"/{number}", f"page {number} " * 1500)
+        fetch(before, "/large", "x" * 900_000)
+        known = before.services.owner_rules.seen.known
+        for number in range(5000):
+            known.know(number, "kept", before.loop.now)
+        pair = Pair(before)
+        pair.giver._frames = FrameWriter()
+        steps, costs = pair.giver._snapshot(), list[int]()
+
+        def step() -> None:
+            next(steps, None)
+            pair.giver._write()
+
+        while not costs or pair.giver._frames is not None:  # until it is sealed
+            costs.append(instructions_of(step))
+        assert len(costs) > 150, "else it was no test"
+        assert max(costs) <= 30_000, max(costs)
+        pair.close()
+
+    in_loop(main)
