@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from urllib.request import urlopen
 
 from benchmarks.lasting.requests import Client, answered, forwarded, retter
+from benchmarks.lasting.takeover import slices_s
 from retter.config.settings import Settings
 from retter.disk.opening import open_shelf
 from retter.disk.shelf import DiskShelf
@@ -334,6 +335,8 @@ def main() -> int:
         count = fill(folder, options.mib)
         shutil.copytree(folder, folder + ".copy")
         rows += rows_of_a_start([started(folder, count) for _ in range(STARTS)])
+        progress("what a takeover holds")
+        rows.append(row_of_a_takeover(slices_s()))
         progress("what a stored answer costs")
         rows += rows_of_answers(answered(folder, count))
         progress("what a forwarded page costs; two minutes")
@@ -375,6 +378,15 @@ def rows_of_a_start(starts: list[Started]) -> list[Row]:
         ("reads that held the loop for more than 5 ms, pages cold at first", "0",
          f"{over} of {reads:,}; the longest {held_ms:.1f} ms", over == 0),
     ]  # fmt: skip
+
+
+def row_of_a_takeover(slices: list[float]) -> Row:
+    """Return the row of the old process's event loop during a takeover."""
+    over, longest_ms = sum([one > 0.005 for one in slices]), max(slices) * 1000
+    return (
+        "slices of a takeover (SIGUSR2) with 4,000 pages that held the loop for more than 5 ms",
+        "0", f"{over} of {len(slices):,}; the longest {longest_ms:.1f} ms of CPU", over == 0,
+    )  # fmt: skip
 
 
 def rows_of_answers(us: dict[str, float]) -> list[Row]:
