@@ -19,7 +19,8 @@ from benchmarks.overload.trial import (
     pin_this_process,
     run_trial,
 )
-from retter.demo.load_generator import LoadError, Summary
+from retter.demo.load_plan import LoadError
+from retter.demo.load_report import Summary
 from retter.demo.terminal import raise_file_limit
 
 RESULTS: Final = Path(__file__).parent.parent / "results"

@@ -33,7 +33,7 @@ from benchmarks.overload.peers import (
 )
 from benchmarks.overload.scenarios import SCENARIOS, Scenario
 from benchmarks.overload.trial import Figures, Trial
-from retter.demo.load_generator import percentile
+from retter.demo.load_report import percentile
 
 FIGURES: Final = (
     ("visitors_fresh", "fresh", "%"),

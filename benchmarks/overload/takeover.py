@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple
 from benchmarks.overload.peers import Retter, StartFailed
 from benchmarks.overload.scenarios import Scenario
 from benchmarks.overload.trial import Stage, Trial, pin_this_process
-from retter.demo.load_generator import LoadReport, Summary, summarize
+from retter.demo.load_report import LoadReport, Summary, summarize
 from retter.demo.terminal import raise_file_limit
 
 CALM_S: Final = 4.0

@@ -24,17 +24,9 @@ from benchmarks.overload.peers import (
 )
 from benchmarks.overload.php import PhpShop
 from benchmarks.overload.scenarios import Action, Behind, Event, Scenario
-from retter.demo.load_generator import (
-    Burst,
-    LoadPlan,
-    LoadReport,
-    Phase,
-    Sample,
-    Summary,
-    percentile,
-    run_load,
-    summarize,
-)
+from retter.demo.load_generator import run_load
+from retter.demo.load_plan import Burst, LoadPlan, Phase
+from retter.demo.load_report import LoadReport, Sample, Summary, percentile, summarize
 from retter.demo.terminal import run
 
 TIMEOUT_S: Final = 10.0  # when a client leaves; two of them and the shop is lost

@@ -9,15 +9,9 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
-from retter.demo.load_generator import (
-    LoadError,
-    LoadPlan,
-    LoadReport,
-    Phase,
-    Summary,
-    as_json,
-    run_load,
-)
+from retter.demo.load_generator import run_load
+from retter.demo.load_plan import LoadError, LoadPlan, Phase
+from retter.demo.load_report import LoadReport, Summary, as_json
 from retter.demo.terminal import raise_file_limit, run, say
 
 __all__ = ["LoadError", "LoadPlan", "LoadReport", "Phase", "main", "run_load"]

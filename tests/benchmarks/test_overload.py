@@ -33,7 +33,8 @@ from benchmarks.overload.trial import (
     pages_of,
 )
 from retter.demo.knobs import Knobs
-from retter.demo.load_generator import LoadPlan, LoadReport, Phase, Sample
+from retter.demo.load_plan import LoadPlan, Phase
+from retter.demo.load_report import LoadReport, Sample
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 

@@ -16,21 +16,9 @@ from hypothesis import strategies as st
 
 from retter.demo import load
 from retter.demo.load_client import ClientConnection, Shot
-from retter.demo.load_generator import (
-    Burst,
-    LoadError,
-    LoadPlan,
-    LoadReport,
-    Phase,
-    Sample,
-    Summary,
-    _Generator,
-    as_json,
-    percentile,
-    run_load,
-    schedule,
-    summarize,
-)
+from retter.demo.load_generator import _Generator, run_load, schedule
+from retter.demo.load_plan import Burst, LoadError, LoadPlan, Phase
+from retter.demo.load_report import LoadReport, Sample, Summary, as_json, percentile, summarize
 from tests.support.loops import plain_loop, uv_loop
 
 
