@@ -226,6 +226,7 @@ def restore_demand(demand: DemandTable, octets: bytes, figures: list[float], now
     numbers = (*fresh._demand, *fresh._got, *fresh._at, *figures)
     if not all(isfinite(number) and number >= 0 for number in numbers):
         return False
+    fresh._names = [""] * size  # each is set again with the next request of its client
     for slot, client in enumerate(fresh._keys):
         if client:
             fresh._slots[client] = slot
@@ -235,7 +236,7 @@ def restore_demand(demand: DemandTable, octets: bytes, figures: list[float], now
         return False
     for name, value in zip(_DEMAND, figures, strict=True):
         setattr(fresh, name, float(value))
-    for name in (*_DEMAND, "_slots", "_free", "_keys", "_demand", "_got", "_at"):
+    for name in (*_DEMAND, "_slots", "_free", "_keys", "_demand", "_got", "_at", "_names"):
         setattr(demand, name, getattr(fresh, name))
     return True
 

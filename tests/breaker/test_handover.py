@@ -138,6 +138,9 @@ def test_who_has_asked_for_how_much_is_known() -> None:
     assert after.fairness is not None
     assert after.fairness.demand.heaviest(3, NOW) == before.fairness.demand.heaviest(3, NOW)
     assert after.fairness.demand.given(NOW) == 0.25
+    assert after.fairness.demand.name_of(2) == ""
+    after.fairness.demand.call(2, "examplebot")  # as with its next request
+    assert after.fairness.demand.name_of(2) == "examplebot"
     assert after.fairness.is_heavy(2, NOW) and not after.fairness.is_heavy(1, NOW)
     after.fairness.demand.note(4, 1.0, NOW)
     assert after.fairness.demand.demand_of(4, NOW) == 1.0
