@@ -1,0 +1,112 @@
+"""Responses with data of one visitor: they are stored for nobody else."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retter.http.message import ResponseHead
+from retter.store.owner import OwnerRules
+from retter.store.personal import (
+    CANDIDATES_MAX,
+    PART_BYTES_MIN,
+    VALUES_BYTES_MAX,
+    carries_nonce,
+    gives_cookie,
+    is_personal,
+    reflects_referer,
+    sets_cookie,
+)
+from tests.support.heads import request_head, response_head
+
+RULES = OwnerRules(secret=b"0123456789abcdef", session_cookies=(b"sid",))
+ID = b"Kq3xZ81mWv5tB7yR"
+
+
+def response(*set_cookies: bytes, location: bytes = b"") -> ResponseHead:
+    fields = ((b"location", location),) if location else ()
+    return response_head(*fields, set_cookies=set_cookies)
+
+
+@pytest.mark.parametrize(
+    ("query", "carries"),
+    [
+        (b"_token=1", True),
+        (b"a=1;_wpnonce=2", True),
+        (b"csrfmiddlewaretoken=3", True),
+        (b"page=2", False),
+        (b"q=nonce", False),
+        (b"a_token=1", False),
+    ],
+)
+def test_a_token_in_a_query_is_known_by_its_name(query: bytes, carries: bool) -> None:
+    assert carries_nonce(query) is carries
+
+
+def test_a_cookie_for_analytics_is_no_cookie_that_counts() -> None:
+    assert sets_cookie(response(b"sid=1"), RULES)
+    assert not sets_cookie(response(b"_ga=1"), RULES)
+    assert not sets_cookie(response(), RULES)
+
+
+def test_a_cookie_that_the_client_has_is_not_given_again() -> None:
+    given_one = response(b"basket=7; Path=/")
+    assert gives_cookie(request_head(), given_one, RULES)
+    assert not gives_cookie(request_head((b"cookie", b"basket=3")), given_one, RULES)
+    assert not gives_cookie(request_head(), response(b"basket="), RULES), "it is taken away"
+    assert not gives_cookie(request_head(), response(b"_ga=1"), RULES)
+
+
+def test_the_first_page_of_a_session_with_a_form_is_personal() -> None:
+    begins = response(b"sid=" + ID)
+    assert is_personal(request_head(), begins, b'<form METHOD = "POST">', RULES)
+    assert is_personal(request_head(), begins, b'<input name="_token">', RULES)
+    assert is_personal(request_head(), begins, b'<meta name="csrf-token">', RULES)
+    assert not is_personal(request_head(), begins, b'<form method="get">', RULES)
+    assert not is_personal(request_head(), response(b"colour=red"), b"<form method=post>", RULES)
+
+
+@given(begin=st.integers(0, len(ID) - PART_BYTES_MIN), before=st.binary(max_size=40))
+def test_a_page_that_shows_a_part_of_a_given_cookie_is_personal(begin: int, before: bytes) -> None:
+    page = before + ID[begin : begin + PART_BYTES_MIN] + b"</p>"
+    assert is_personal(request_head(), response(b"visitor=" + ID), page, RULES)
+
+
+def test_a_part_that_is_too_short_or_a_word_says_nothing() -> None:
+    given_one = response(b"visitor=" + ID)
+    assert not is_personal(request_head(), given_one, ID[: PART_BYTES_MIN - 1], RULES)
+    assert not is_personal(request_head(), response(b"look=darkblue"), b"darkblue", RULES)
+
+
+def test_a_value_that_the_client_itself_has_sent_is_no_secret() -> None:
+    page, given_one = b"<p>" + ID + b"</p>", response(b"visitor=" + ID)
+    assert not is_personal(request_head(target=b"/?id=" + ID), given_one, page, RULES)
+
+
+def test_a_value_is_found_decoded_and_in_a_redirect() -> None:
+    coded = response(b"visitor=a%20b%2Fc1-D4e%3D9")
+    assert is_personal(request_head(), coded, b"hello a b/c1-D4e=9", RULES)
+    redirect = response(b"visitor=" + ID, location=b"/welcome/" + ID)
+    assert is_personal(request_head(), redirect, b"", RULES)
+
+
+def test_what_would_take_too_long_to_search_counts_as_personal() -> None:
+    long = response(b"visitor=" + b"a1" * VALUES_BYTES_MAX)
+    assert is_personal(request_head(), long, b"", RULES)
+    nearly = b"Aa1Aa1x " * (CANDIDATES_MAX + 1)
+    assert is_personal(request_head(), response(b"visitor=Aa1Aa1" + ID), nearly, RULES)
+
+
+@pytest.mark.parametrize(
+    ("referer", "location", "reflects"),
+    [
+        (b"http://a.b/cart?x=1", b"http://a.b/cart?x=1", True),
+        (b"http://a.b/cart?x=1", b"/login?next=http://a.b/cart?x=1", True),
+        (b"http://a.b/cart", b"/cart", True),
+        (b"http://a.b/", b"/", False),
+        (b"http://a.b/cart", b"/", False),
+        (b"", b"/", False),
+    ],
+)
+def test_a_redirect_back_is_known(referer: bytes, location: bytes, reflects: bool) -> None:
+    request = request_head((b"referer", referer)) if referer else request_head()
+    assert reflects_referer(request, response(location=location)) is reflects
