@@ -99,7 +99,7 @@ class ProxyCollector(Collector):
 
     def _process(self) -> Iterator[Metric]:
         services = self._services
-        yield InfoMetricFamily("retter_build", "What runs.", value={"version": VERSION})
+        yield InfoMetricFamily("retter_build", "The version that runs.", value={"version": VERSION})
         yield _gauge(
             "retter_uptime_seconds",
             "Time since the start.",
@@ -284,7 +284,7 @@ class ProxyCollector(Collector):
             )
             yield _counters(
                 "retter_lane_places",
-                "Of these, those that went to the application.",
+                "Requests of a lane that went to the application.",
                 "lane",
                 [(lane, got) for lane, _, got in lanes],
             )
@@ -332,13 +332,13 @@ class ProxyCollector(Collector):
         )
         yield _counters(
             "retter_store_evictions",
-            "Evicted: no room in the store, in an owner's share, or among the variants of a URL.",
+            "Responses evicted for lack of room: in the store, an owner's share, a URL's variants.",
             "kind",
             [(n, store[f"evicted_{n}"]) for n in ("budget", "share", "variants")],
         )
         yield _counters(
             "retter_store_removals",
-            "Dropped for other reasons.",
+            "Stored responses that were dropped for other reasons.",
             "kind",
             [(n, store[n]) for n in ("expired", "dropped_session", "purged", "withdrawn")],
         )
@@ -363,7 +363,7 @@ class ProxyCollector(Collector):
         coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",
-            "Responses compressed while forwarding, or not for lack of time; stored bodies.",
+            "Responses compressed while forwarded, those not compressed for lack of time, stored bodies.",
             "kind",
             [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
         )

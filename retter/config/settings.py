@@ -436,8 +436,8 @@ class Settings:
         24 * 3600.0,
         STORE,
         kinds.duration(_MILLISECOND_S),
-        "No older response is ever served. Decrease it if an old page does more harm than an "
-        "error.",
+        "A response older than this is never served. Decrease it if an old page does more harm "
+        "than an error.",
     )
     ignore_query: bool = _setting(
         False,
@@ -587,7 +587,7 @@ class Settings:
         2.0,
         BREAKER,
         kinds.duration(),
-        "Retry-After of such a 503, varied a little so that not everybody comes back at once.",
+        "Retry-After of a 503 from RETTER, varied so that not everybody comes back at once.",
     )
     failure_ratio: float = _setting(
         0.5,
@@ -664,7 +664,7 @@ class Settings:
         CLIENT_PREFIX,
         BREAKER,
         kinds.client_prefix(),
-        "So many bits of an IPv4 and of an IPv6 address are one client.",
+        "How many bits of an IPv4 and of an IPv6 address identify a client.",
     )
     crawlers: tuple[str, ...] = _setting(
         ("auto",),
