@@ -363,7 +363,7 @@ class ProxyCollector(Collector):
         coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",
-            "Responses compressed while forwarded, those not compressed for lack of time, stored bodies.",
+            "Responses compressed while forwarded, or not for lack of time, and stored bodies.",
             "kind",
             [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
         )

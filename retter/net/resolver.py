@@ -87,8 +87,8 @@ class Resolver:
             self._lookup.cancel()
 
     async def _look_up(self, wait_s: float) -> list[str]:
-        # All who ask at the same time share one lookup: each takes a thread, and a hanging resolver
-        # would soon occupy all of them.
+        # All requests at the same time share one lookup: each takes a thread, and a resolver that
+        # hangs would soon occupy all threads.
         if self._lookup is None:
             self._lookup = start_task(self._loop, self._ask(), "looking the application's name up")
         if self.fault and self._known:

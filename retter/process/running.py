@@ -163,7 +163,7 @@ class RunningProxy:
             await self._admin.listen(for_operators)
 
     async def _take_over(self) -> None:
-        """Take over what the process before knows, if there is one and it can be understood."""
+        """Take over the state of the process before, if there is one and its state can be read."""
         begun, taker = self._services.loop.time(), self._taker
         if taker is not None:
             await taker.load()

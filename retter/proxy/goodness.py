@@ -57,9 +57,9 @@ class Verdict(Enum):
 
 
 def length_of(body: bytes) -> int:
-    """Return the octets of a body, if it is gzip about those that it decodes to.
+    """Return the length of a body in octets; for gzip about that of its decoded form.
 
-    The last four octets tell (RFC 1952 section 2.3.1), modulo 4 GiB and for the last member alone:
+    The last four octets have it (RFC 1952 section 2.3.1), modulo 4 GiB and for the last member alone:
     enough to compare two answers of one application.
     """
     if body[:2] == _GZIP_MAGIC and len(body) >= _GZIP_BYTES_MIN:

@@ -32,7 +32,7 @@ class Kept(NamedTuple):
 
 
 class Keeper:
-    """Keeps what the application's answers say.
+    """Keeps the facts and pages that the application's answers bring.
 
     Args:
         hints: Counts the sessions that change.

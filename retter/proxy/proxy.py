@@ -37,7 +37,7 @@ class Proxy:
         on_transition: Called with every change of the circuit's state.
         pool_class: Makes the upstream connections.
         clock: Seconds for the access log: the same as the loop's, but finer.
-        disk: What is to be behind the store; it is closed with the proxy.
+        disk: The store on disk behind the one in memory; it is closed with the proxy.
         secrets: Of the process that this one takes over from.
         place: Of this process among several workers.
 
