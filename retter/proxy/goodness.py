@@ -59,7 +59,7 @@ class Verdict(Enum):
 def length_of(body: bytes) -> int:
     """Return the length of a body in octets; for gzip about that of its decoded form.
 
-    The last four octets have it (RFC 1952 section 2.3.1), modulo 4 GiB and for the last member alone:
+    The last four octets have it (RFC 1952 section 2.3.1), modulo 4 GiB, for the last member alone:
     enough to compare two answers of one application.
     """
     if body[:2] == _GZIP_MAGIC and len(body) >= _GZIP_BYTES_MIN:
