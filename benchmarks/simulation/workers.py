@@ -59,7 +59,7 @@ class Workers(CircuitBreaker):
             self._run.transitions.append(said)
 
         settings = BreakerSettings(fairness=Chosen.fairness)
-        return SharedBreaker(settings, now, note, b"simulated", self._memory, index)
+        return SharedBreaker(settings, now, note, None, b"simulated", self._memory, index)
 
     # --- the clock ---
 

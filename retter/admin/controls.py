@@ -18,20 +18,17 @@ class Controls:
 
     def force(self, mode: Mode, seconds: float, now: float) -> None:
         """Force the circuit into this mode for this long; AUTO releases it at once."""
-        self._services.forced_until = None if mode is Mode.AUTO else now + seconds
-        self._services.breaker.circuit.set_mode(now, mode)
+        circuit = self._services.breaker.circuit
+        circuit.forced_until = None if mode is Mode.AUTO else now + seconds
+        circuit.set_mode(now, mode)
 
     def forced(self, now: float) -> tuple[str | None, int | None]:
         """Return the mode if it is not AUTO, and the whole seconds left if they are limited."""
-        mode = self._services.breaker.circuit.mode
-        if mode is Mode.AUTO:
+        circuit = self._services.breaker.circuit
+        if circuit.mode is Mode.AUTO:
             return None, None
-        left_s = (
-            None
-            if self._services.forced_until is None
-            else max(0, round(self._services.forced_until - now))
-        )
-        return mode.value, left_s
+        until = circuit.forced_until
+        return circuit.mode.value, None if until is None else max(0, round(until - now))
 
     def paused(self, now: float) -> tuple[bool, int | None]:
         """Return whether there is a pause, and the whole seconds left of it."""
@@ -40,6 +37,7 @@ class Controls:
 
     def sweep(self, now: float) -> None:
         """Release the circuit when the time is over. Called once a second."""
-        if self._services.forced_until is not None and now >= self._services.forced_until:
-            self._services.forced_until = None
-            self._services.breaker.circuit.set_mode(now, Mode(self._services.settings.circuit))
+        circuit = self._services.breaker.circuit
+        if circuit.forced_until is not None and now >= circuit.forced_until:
+            circuit.forced_until = None
+            circuit.set_mode(now, Mode(self._services.settings.circuit))

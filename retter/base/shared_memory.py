@@ -19,8 +19,8 @@ from typing import Final
 # A cache line, so that two workers never write to the same one.
 LINE_BYTES: Final = 64
 
-# One page for each place: far more than the numbers of a circuit take.
-JUDGEMENT_BYTES: Final = 4096
+# A slot of judgement/memory.py. Most of it are marks of tickets, which take no memory until used.
+JUDGEMENT_BYTES: Final = 704 * 1024
 
 # Some hundred removals. A worker reads the rings of the others at least twenty times a second, and
 # one that is too late drops everything that it has in memory.

@@ -51,6 +51,7 @@ class Circuit:
         "failures",
         "fairness",
         "flight",
+        "forced_until",
         "generation",
         "limit",
         "mode",
@@ -76,6 +77,7 @@ class Circuit:
         self.settings = settings
         self._on_transition = on_transition
         self.mode = Mode.AUTO
+        self.forced_until: float | None = None  # when an operator's order ends, monotonic seconds
         self.state = _CLOSED
         self.generation = 0
         self.limit = WorkRateLimit(now, settings.limit_start)

@@ -14,8 +14,11 @@ from math import inf
 from typing import Final
 
 from retter.base.errors import Outcome
+from retter.base.shared_memory import places_of
+from retter.base.worker_place import WorkerPlace
 from retter.breaker import constants
 from retter.breaker.breaker import CircuitBreaker
+from retter.breaker.circuit import Circuit
 from retter.breaker.endings import leave
 from retter.breaker.fairness import Asker
 from retter.breaker.figures import mode_number, mode_of, take_figures, take_routes, take_rows
@@ -51,7 +54,7 @@ SILENT_S: Final = 1.0
 # A worker that is held up for longer takes no place, so nobody waits for it.
 HELD_UP_S: Final = 0.2
 
-NOT_PAUSED: Final = -1.0  # in an order: no pause
+NEVER_SAID: Final = -1.0  # in an order, for a time: there is none
 
 _PASSED: Final = int(Happened.PASSED)
 _FAILED: Final = int(Happened.FAILED)
@@ -62,10 +65,25 @@ _CLOSED: Final = State.CLOSED
 _OPEN: Final = State.OPEN
 
 
+def worker_breaker(
+    settings: BreakerSettings,
+    now: float,
+    on_transition: Callable[[Transition], None],
+    on_follow: Callable[[State], None],
+    secret: bytes,
+    place: WorkerPlace,
+) -> "SharedBreaker":
+    """Make the breaker of a worker; in a takeover, the workers of both RETTERs share the memory."""
+    memory = Memory(place.judgement, places_of(place.workers))
+    return SharedBreaker(settings, now, on_transition, on_follow, secret, memory, place.place)
+
+
 class SharedBreaker(CircuitBreaker):
     """A `CircuitBreaker` that shares its judgement with those of other workers.
 
     Args:
+        on_transition: Told of every change of state while this worker leads.
+        on_follow: Told of the state whenever another worker has changed it.
         memory: Shared by all workers.
         index: The number of this worker, from 0.
     """
@@ -79,6 +97,7 @@ class SharedBreaker(CircuitBreaker):
         "_leader",
         "_leader_at",
         "_memory",
+        "_on_follow",
         "_ordered_at",
         "_others",
         "_others_at",
@@ -102,6 +121,7 @@ class SharedBreaker(CircuitBreaker):
         settings: BreakerSettings,
         now: float,
         on_transition: Callable[[Transition], None] | None,
+        on_follow: Callable[[State], None] | None,
         secret: bytes,
         memory: Memory,
         index: int,
@@ -118,6 +138,7 @@ class SharedBreaker(CircuitBreaker):
         else:
             self._room = SharedRoom()
         circuit.room = self._room
+        self._on_follow = on_follow
         self._memory = memory
         self._words = memory.words
         self._floats = memory.floats
@@ -138,7 +159,7 @@ class SharedBreaker(CircuitBreaker):
         self._tables: tuple[float, ...] = (0.0,)
         self._tables_serial = 0
         self._windows = 0
-        self._told = (circuit.mode, circuit.paused_until)
+        self._told = _orders_of(circuit)
         self._ordered_at = 0.0
         self._told_waiting = 0
         self._look_around(now)
@@ -291,8 +312,8 @@ class SharedBreaker(CircuitBreaker):
             self._look_for_late(now)
         trial_at = circuit.table.trial_at
         answer = super().tick(now)
-        if self._told[1] is not None and circuit.paused_until is None:
-            self._told = circuit.mode, None  # the pause is over; every worker knows when it ends
+        if self._told[1] != NEVER_SAID and circuit.paused_until is None:
+            self._told = _orders_of(circuit)  # the pause is over; every worker knows when it ends
         self._count_own()
         self._tell(now, trial_at)
         self._report(now)
@@ -355,6 +376,8 @@ class SharedBreaker(CircuitBreaker):
         published = self._memory.slots[index].figures.read() if term else None
         if published is not None:
             take_figures(circuit, published[1][2:], now)
+            if self._on_follow is not None:
+                self._on_follow(circuit.state)
             tails = tails_of(published[1])
             told = self._memory.slots[index].tables.read()
             if told is not None:
@@ -414,7 +437,10 @@ class SharedBreaker(CircuitBreaker):
         published = slot.figures.read()
         if published is not None:
             self._serial = published[0]
+            before = circuit.state
             take_figures(circuit, published[1][2:], now)
+            if circuit.state is not before and self._on_follow is not None:
+                self._on_follow(circuit.state)
         if slot.tables.serial != self._tables_serial:
             told = slot.tables.read()
             if told is not None:
@@ -481,10 +507,10 @@ class SharedBreaker(CircuitBreaker):
     def _follow_orders(self, now: float) -> None:
         """Do what an operator told any of the workers last."""
         circuit, memory = self.circuit, self._memory
-        if self._told != (circuit.mode, circuit.paused_until):
-            self._told = circuit.mode, circuit.paused_until
-            until = NOT_PAUSED if circuit.paused_until is None else circuit.paused_until
-            memory.slots[self._index].order.write([mode_number(circuit.mode), until])
+        orders = _orders_of(circuit)
+        if orders != self._told:
+            self._told = orders
+            memory.slots[self._index].order.write(list(orders))
             self._ordered_at = self._floats[self._word + ORDERED_AT] = now
             return
         for slot in memory.slots:
@@ -493,11 +519,22 @@ class SharedBreaker(CircuitBreaker):
                 self._ordered_at = ordered_at
                 self._obey(now, *order[1])
 
-    def _obey(self, now: float, mode: float, until: float) -> None:
+    def _obey(self, now: float, mode: float, paused_until: float, forced_until: float) -> None:
         circuit = self.circuit
         circuit.set_mode(now, mode_of(mode))
-        if until != NOT_PAUSED:
-            circuit.pause(now, until)
+        circuit.forced_until = None if forced_until == NEVER_SAID else forced_until
+        if paused_until != NEVER_SAID:
+            circuit.pause(now, paused_until)
         elif circuit.paused_until is not None:
             circuit.resume(now)
-        self._told = circuit.mode, circuit.paused_until
+        self._told = _orders_of(circuit)
+
+
+def _orders_of(circuit: Circuit) -> tuple[float, float, float]:
+    """Return what operators have ordered: the mode, and the ends of the pause and of the mode."""
+    paused_until, forced_until = circuit.paused_until, circuit.forced_until
+    return (
+        mode_number(circuit.mode),
+        NEVER_SAID if paused_until is None else paused_until,
+        NEVER_SAID if forced_until is None else forced_until,
+    )

@@ -17,7 +17,7 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
-WORKERS_MAX: Final = 64  # more processes than this share no machine of ours
+PLACES_MAX: Final = 128  # two generations of the most workers that there may be
 
 _LINE_BYTES: Final = 64  # of the processor's cache: two workers never write to one line
 _WORD_BYTES: Final = 8
@@ -44,7 +44,7 @@ _WORDS: Final = 24
 
 REPORT_NUMBERS: Final = 16  # room in each block
 ORDER_NUMBERS: Final = 6
-FIGURES_NUMBERS: Final = 40 + WORKERS_MAX
+FIGURES_NUMBERS: Final = 40 + PLACES_MAX
 TABLES_NUMBERS: Final = 1024
 
 NAMES_MAX: Final = 64  # names of routes; as many as the breaker's table has
@@ -76,8 +76,8 @@ def bytes_needed(workers: int) -> int:
 
     Most of them are never touched, so they take no memory.
     """
-    if not 1 <= workers <= WORKERS_MAX:
-        raise ValueError(f"{workers} workers: 1 to {WORKERS_MAX} share one judgement")
+    if not 1 <= workers <= PLACES_MAX:
+        raise ValueError(f"{workers} workers: at most {PLACES_MAX} share one judgement")
     return workers * SLOT_BYTES
 
 

@@ -23,10 +23,11 @@ from math import inf
 from typing import Any, Final
 
 from retter._version import VERSION
-from retter.base.shared_memory import SharedMemory, bytes_for, divided
+from retter.base.shared_memory import SharedMemory, bytes_for, divided, places_of
 from retter.base.worker_place import WorkerPlace
 from retter.config.reload import reloaded
 from retter.config.settings import WORKERS_MAX, ConfigError, Settings
+from retter.judgement.memory import Memory
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
 from retter.process.descriptors import fit_descriptors
@@ -74,6 +75,7 @@ class Supervisor:
         self._memory_fd = self._inheritance.memory_fd
         self._secrets = Secrets()
         self._shared = self._map_memory()
+        self._judgement = Memory(self._shared.judgement, places_of(workers))
         self._fleet = Fleet(workers)
         self._pids: dict[int, int] = {}  # worker by process
         self._links: list[socket.socket | None] = [None] * workers
@@ -412,6 +414,7 @@ class Supervisor:
             for message in received(link) or ():  # its last words
                 self._on_message(index, message)
             self._close_link(index)
+        self._judgement.vacate(self._place(index))  # nothing of it is in flight any more
         was = self._fleet.phase(index)
         start_at = self._fleet.exited(index, now)
         if not self._fleet.stopping and was is not Phase.DRAINING:

@@ -13,9 +13,6 @@ NEAR_SHARE: Final = 1 / 4
 # Less would hold some dozens of pages.
 NEAR_BYTES_MIN: Final = 1 << 20
 
-# The application's first second is cautious, but each worker can ask at all.
-LIMIT_START_MIN: Final = 2
-
 
 def near_bytes(settings: Settings, workers: int) -> int:
     """Return the memory for stored responses near each worker.
@@ -37,8 +34,9 @@ def near_bytes(settings: Settings, workers: int) -> int:
 def share_of(settings: Settings, workers: int, *, index: int) -> Settings:
     """Return the settings of one of so many workers.
 
-    Connections, memory and what is in flight are divided. Times, sizes of single messages and the
-    rules of the store are the same for each. The first worker has the admin listener.
+    Connections, memory and the queue are divided. Times, sizes of single messages and the rules of
+    the store are the same for each, and so is what may be in flight: the workers count together.
+    The first worker has the admin listener.
 
     Raises:
         ConfigError: There is not enough for each.
@@ -55,8 +53,6 @@ def share_of(settings: Settings, workers: int, *, index: int) -> Settings:
         connections_max=each(settings.connections_max),
         buffer_memory_bytes=each(settings.buffer_memory_bytes),
         pool_size=each(settings.pool_size),
-        max_in_flight=each(settings.max_in_flight),
-        limit_start=max(LIMIT_START_MIN, settings.limit_start // workers),
         queue_max=each(settings.queue_max),
         store_memory_bytes=near,
         store_object_bytes_max=min(settings.store_object_bytes_max, near),

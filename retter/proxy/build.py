@@ -73,7 +73,7 @@ def build_services(
     rules = owner_rules(settings, None, secrets)
     counters = Counters()
     answers = AnswerWriter(headers=settings.headers, error_page=error_page(settings))
-    breaker = _breaker(settings, now, answers, on_transition, secrets)
+    breaker = _breaker(settings, now, answers, on_transition, secrets, place)
     peers = Peers(settings, secrets.clients)
     heads = HeadReader(settings, rules, peers.instance)
     store = ResponseStore(store_rules(settings, rules, disk))
@@ -137,6 +137,7 @@ def _breaker(
     answers: AnswerWriter,
     on_transition: Callable[[Transition], None],
     secrets: Secrets,
+    place: "WorkerPlace | None",
 ) -> CircuitBreaker:
     """Make the breaker; answers name its state."""
 
@@ -144,7 +145,13 @@ def _breaker(
         answers.set_state(transition.after)
         on_transition(transition)
 
-    return CircuitBreaker(breaker_settings(settings), now, state_changed, secrets.tickets)
+    if place is None:
+        return CircuitBreaker(breaker_settings(settings), now, state_changed, secrets.tickets)
+    from retter.judgement.breaker import worker_breaker
+
+    return worker_breaker(
+        breaker_settings(settings), now, state_changed, answers.set_state, secrets.tickets, place
+    )
 
 
 def _pool(

@@ -97,8 +97,6 @@ class Services:
     learnt: "LearntKeeper | None" = None  # what outlives the process beside the store
     place: "WorkerPlace | None" = None  # among several workers; None: this is the only process
     handed_over: bool = False  # another process has taken the listening sockets over
-    # When an operator's order ends, monotonic seconds; None: no order is in force.
-    forced_until: float | None = None
     draining: bool = False  # all connections close after their next answer
 
 

@@ -213,7 +213,7 @@ class Giver(HandoverEnd):
         said = {
             "upstream": self.services.settings.upstream,
             "circuit": state_of(circuit),
-            "forced_until": self.services.forced_until,
+            "forced_until": self.services.breaker.circuit.forced_until,
         }
         self._send(Kind.CIRCUIT, json.dumps(said).encode())
         self.share(comes=False)

@@ -84,7 +84,7 @@ class Taker(HandoverEnd):
             if go_on(circuit, said["circuit"], self._demand, self._spent, now):
                 self.services.answers.set_state(circuit.state)
                 until = said.get("forced_until")
-                self.services.forced_until = None if until is None else float(until)
+                self.services.breaker.circuit.forced_until = None if until is None else float(until)
             else:
                 self.trouble = self.trouble or "the state of the circuit is not understood"
         self.share(comes=True)

@@ -12,6 +12,8 @@ from retter.proxy.services import Services
 TICK_S = 0.05  # the breaker's; also how late a time limit of an exchange may be noticed
 LATE_S = 0.2  # a tick that comes later than that says that the process was held up
 SECOND_TICKS = 20  # event streams and tunnels are silent for long: looked at once a second
+# In a worker beside others: how often those who wait look for a place that another worker has left.
+LOOK_S = 0.01
 EXPIRE_AGAIN_S = 0.005  # until the next few connections are ended (clients.py)
 
 
@@ -31,6 +33,7 @@ class Ticker:
         self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the clock."""
@@ -49,6 +52,8 @@ class Ticker:
             self._timer = None
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._look is not None:
+            self._look.cancel()
 
     def _on_timer(self) -> None:
         assert self._timer is not None, "it is what has called us"
@@ -73,6 +78,18 @@ class Ticker:
         self.tick(now)
         if self._expiry is None and self._services.clients.wheel.behind(now):
             self._expire_again_soon()
+        if self._look is None and self._services.place is not None:
+            self._look_while_some_wait()
+
+    def _look_while_some_wait(self) -> None:
+        """Look for a place again and again until nobody waits."""
+        if self._services.breaker.waiting:
+            self._look = self._services.loop.call_later(LOOK_S, self._on_look)
+
+    def _on_look(self) -> None:
+        self._look = None
+        start_waiting(self._services, self._services.loop.time())
+        self._look_while_some_wait()
 
     def _expire_again_soon(self) -> None:
         self._expiry = self._services.loop.call_later(EXPIRE_AGAIN_S, self._go_on_expiring)

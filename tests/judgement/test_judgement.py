@@ -79,6 +79,7 @@ def test_failures_seen_by_one_worker_open_the_circuit_of_all() -> None:
         assert isinstance(made, Rejection)
         assert made.reason is Reason.OPEN
     assert [index for index, _ in crew.transitions] == [0], "the leader alone tells of it"
+    assert crew.followed == [[], [State.OPEN], [State.OPEN]], "the others are told of the state"
 
 
 @pytest.mark.parametrize("prober", [0, 1, 2])
@@ -219,11 +220,14 @@ def test_an_order_to_one_worker_is_obeyed_by_all() -> None:
     crew = Crew(3)
     crew.settle()
     crew[2].breaker.circuit.set_mode(crew.now, Mode.OPEN)
+    crew[2].breaker.circuit.forced_until = crew.now + 600
     crew.settle()
     assert crew.states() == {State.OPEN}
     assert {crew[index].breaker.circuit.mode for index in crew.alive} == {Mode.OPEN}
     crew.kill(1)
-    assert crew.begin(1).breaker.circuit.mode is Mode.OPEN
+    begun = crew.begin(1).breaker.circuit
+    assert begun.mode is Mode.OPEN
+    assert begun.forced_until == crew[2].breaker.circuit.forced_until, "and ends it in time"
     crew[1].breaker.circuit.set_mode(crew.now, Mode.AUTO)
     crew.settle()
     assert {crew[index].breaker.circuit.mode for index in crew.alive} == {Mode.AUTO}

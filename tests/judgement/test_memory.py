@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.base.shared_memory import bytes_for, divided, places_of
+from retter.config.settings import WORKERS_MAX
 from retter.judgement.memory import (
     HEARTBEAT,
     IN_FLIGHT,
     INCARNATION,
+    PLACES_MAX,
     SLOT_BYTES,
     TABLES_NUMBERS,
     WAITING,
-    WORKERS_MAX,
     Memory,
     bytes_needed,
 )
@@ -140,11 +142,19 @@ def test_slots_begin_on_a_line_of_the_cache() -> None:
     assert SLOT_BYTES % 64 == 0
 
 
-@pytest.mark.parametrize("workers", [0, WORKERS_MAX + 1])
+@pytest.mark.parametrize("workers", [0, PLACES_MAX + 1])
 def test_the_number_of_workers_is_bounded(workers: int) -> None:
     """One to sixty-four."""
     with pytest.raises(ValueError, match="workers"):
         bytes_needed(workers)
+
+
+def test_the_memory_of_the_workers_has_room_for_it() -> None:
+    """The supervisor maps it before anybody knows of breakers."""
+    for workers in (1, 2, WORKERS_MAX):
+        places = places_of(workers)
+        shared = divided(memoryview(bytearray(bytes_for(2))), 2).judgement
+        assert shared.nbytes // places_of(2) * places >= bytes_needed(places)
 
 
 def test_memory_that_is_too_small_is_refused() -> None:

@@ -9,17 +9,18 @@ MIB = 1 << 20
 
 
 def test_the_shares_of_all_workers_are_at_least_the_whole_and_little_more() -> None:
-    whole = Settings(upstream=":1", connections_max=1001, pool_size=33, max_in_flight=10)
+    whole = Settings(upstream=":1", connections_max=1001, pool_size=33, queue_max=10)
     for workers in (2, 3, 7):
         shares = [share_of(whole, workers, index=index) for index in range(workers)]
-        for field in ("connections_max", "pool_size", "max_in_flight", "buffer_memory_bytes"):
+        for field in ("connections_max", "pool_size", "queue_max", "buffer_memory_bytes"):
             sum_of_all = sum([getattr(one, field) for one in shares])
             assert 0 <= sum_of_all - getattr(whole, field) < workers, field
 
 
-def test_what_is_not_limited_stays_so() -> None:
-    share = share_of(Settings(upstream=":1", max_in_flight=0), 4, index=0)
-    assert share.max_in_flight == 0
+def test_what_may_be_in_flight_is_the_same_for_each_because_they_count_together() -> None:
+    whole = Settings(upstream=":1", max_in_flight=9, limit_start=7)
+    share = share_of(whole, 4, index=0)
+    assert (share.max_in_flight, share.limit_start) == (9, 7)
 
 
 def test_only_the_first_worker_has_the_admin_listener() -> None:
@@ -31,11 +32,6 @@ def test_only_the_first_worker_has_the_admin_listener() -> None:
 
 def test_a_worker_is_a_single_process_to_itself() -> None:
     assert share_of(Settings(upstream=":1", workers=4), 4, index=3).workers == 1
-
-
-def test_the_first_second_of_many_workers_is_as_cautious_as_that_of_one() -> None:
-    whole = Settings(upstream=":1", limit_start=8)
-    assert [share_of(whole, workers, index=0).limit_start for workers in (2, 4, 16)] == [4, 2, 2]
 
 
 def test_memory_near_the_workers_is_the_whole_with_a_disk_and_else_a_quarter() -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from retter.base.shared_memory import bytes_for, divided
+from retter.base.worker_place import WorkerPlace
 from retter.breaker import Mode
 from retter.config.settings import Settings
 from retter.proxy.part_settings import breaker_settings
 from retter.proxy.proxy import Proxy
-from retter.proxy.ticker import TICK_S
+from retter.proxy.ticker import LOOK_S, TICK_S
 from retter.proxy.wall_clock import WallClock
 from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
 
@@ -101,6 +103,39 @@ def test_the_clock_runs_by_itself_and_closing_stops_it() -> None:
         seen = len(ticks)
         await asyncio.sleep(3 * TICK_S)
         assert len(ticks) == seen
+
+    asyncio.run(main())
+
+
+def test_a_worker_in_which_some_wait_looks_for_places_between_two_ticks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[float] = []
+    monkeypatch.setattr("retter.proxy.ticker.start_waiting", lambda _, now: looks.append(now))
+
+    async def main() -> None:
+        shared = divided(memoryview(bytearray(bytes_for(2))), 2)
+        place = WorkerPlace(1, 2, 1, shared.judgement)
+        loop = asyncio.get_running_loop()
+        proxy = Proxy(Settings(upstream="127.0.0.1:1"), loop, place=place)
+        room = proxy.services.breaker.circuit.room
+        ticks: list[float] = []
+        proxy.ticker.tick = ticks.append  # type: ignore[assignment, method-assign]
+        proxy.ticker.start()
+        while not ticks:  # noqa: ASYNC110 - ticks are all there is to wait for
+            await asyncio.sleep(LOOK_S)
+        assert not looks, "nobody waits"
+        room.waiting = 1
+        while len(looks) < 3:  # noqa: ASYNC110 - looks are all there is to wait for
+            await asyncio.sleep(LOOK_S)
+        room.waiting = 0
+        seen = len(looks)
+        ticks.clear()
+        while len(ticks) < 2:  # noqa: ASYNC110 - the same
+            await asyncio.sleep(LOOK_S)
+        assert len(looks) <= seen + 1
+        room.waiting = 1
+        proxy.close()
 
     asyncio.run(main())
 

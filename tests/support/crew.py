@@ -40,6 +40,7 @@ class Crew:
         self.settings = settings or BreakerSettings()
         self.memory = Memory(bytearray(bytes_needed(workers)), workers)
         self.transitions: list[tuple[int, Transition]] = []
+        self.followed: list[list[State]] = [[] for _ in range(workers)]  # as each was told
         self.log: list[str] = []
         self.gone: dict[int, tuple[int, float]] = {}  # in flight at the death, last sign of life
         self.workers: list[Worker | None] = [None] * workers
@@ -52,7 +53,15 @@ class Crew:
         def note(transition: Transition) -> None:
             self.transitions.append((index, transition))
 
-        breaker = SharedBreaker(self.settings, self.now, note, b"secret", self.memory, index)
+        breaker = SharedBreaker(
+            self.settings,
+            self.now,
+            note,
+            self.followed[index].append,
+            b"secret",
+            self.memory,
+            index,
+        )
         worker = self.workers[index] = Worker(breaker, self.now)
         self.gone.pop(index, None)
         return worker
