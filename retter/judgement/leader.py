@@ -245,7 +245,7 @@ class Leader:
 
     def publish_tables(self, circuit: Circuit, teller: Teller) -> None:
         """Publish the tables on every fourth tick, or at once if a route was opened or closed."""
-        opened = len([route for route in circuit.routes if route.opening is not None])
+        opened: int = sum([route.opening is not None for route in circuit.routes])
         self._tables_in -= 1
         if self._tables_in > 0 and opened == self._opened:
             return
