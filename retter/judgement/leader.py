@@ -75,8 +75,8 @@ class Leader:
             Phase.IN_FLIGHT, Reason.ADMITTED, True, circuit.routes.other, b"", False, 0
         )
         self._histogram = Histogram(LATENCY_BOUNDS_S)
-        self._tables_in = 0
-        self._opened = 0
+        self._tables_in: int = 0
+        self._opened: int = 0
         self._published: tuple[object, ...] = ()
 
     def _forget_unread(self) -> None:
