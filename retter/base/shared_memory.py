@@ -7,7 +7,9 @@ step.
     secrets    the keys of all hashes, written before any worker is started
     beats      when each worker last showed that it is alive, monotonic seconds
     judgement  the state of the breaker
-    news       a ring for each worker with what it has removed from the store
+    news       a ring for each worker with what it has removed from the store (ring.py)
+    heads      up to where each ring is written
+    committed  up to where the removals of each ring are in the shared store
     figures    what each worker has counted
 
 Pure: the memory comes from the caller.
@@ -18,6 +20,8 @@ from typing import Final
 
 # A cache line, so that two workers never write to the same one.
 LINE_BYTES: Final = 64
+
+NUMBER_BYTES: Final = 8
 
 # A slot of judgement/memory.py. Most of it are marks of tickets, which take no memory until used.
 JUDGEMENT_BYTES: Final = 704 * 1024
@@ -32,7 +36,7 @@ FIGURES_BYTES: Final = 128 * 1024
 # Four keys as JSON take 400 octets.
 SECRETS_BYTES: Final = 1024
 
-PLACE_BYTES: Final = LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
+PLACE_BYTES: Final = 3 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
 
 
 def places_of(workers: int) -> int:
@@ -54,6 +58,8 @@ class SharedMemory:
         beats: One number for each place; others lie between them (LINE_BYTES).
         judgement: JUDGEMENT_BYTES for each place.
         news: NEWS_BYTES for each place.
+        heads: One number for each place; the next ones are beside it, so that one look shows all.
+        committed: The same.
         figures: FIGURES_BYTES for each place.
     """
 
@@ -62,15 +68,17 @@ class SharedMemory:
     beats: "memoryview[float]"
     judgement: memoryview
     news: tuple[memoryview, ...]
+    heads: "memoryview[int]"
+    committed: "memoryview[int]"
     figures: tuple[memoryview, ...]
 
     def beat(self, place: int, now: float) -> None:
         """Note that the worker at a place is alive."""
-        self.beats[place * LINE_BYTES // 8] = now
+        self.beats[place * LINE_BYTES // NUMBER_BYTES] = now
 
     def last_beat(self, place: int) -> float:
         """Return when the worker at a place was last alive."""
-        return self.beats[place * LINE_BYTES // 8]
+        return self.beats[place * LINE_BYTES // NUMBER_BYTES]
 
 
 def divided(memory: memoryview, workers: int) -> SharedMemory:
@@ -88,5 +96,7 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
         part(places * LINE_BYTES).cast("d"),
         part(places * JUDGEMENT_BYTES),
         tuple([part(NEWS_BYTES) for _ in range(places)]),
+        part(places * LINE_BYTES)[: places * NUMBER_BYTES].cast("q"),
+        part(places * LINE_BYTES)[: places * NUMBER_BYTES].cast("q"),
         tuple([part(FIGURES_BYTES) for _ in range(places)]),
     )

@@ -8,6 +8,8 @@ those of the next one the upper half.
 
 from dataclasses import dataclass
 
+from retter.base.shared_memory import SharedMemory
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WorkerPlace:
@@ -17,13 +19,20 @@ class WorkerPlace:
         index: The number of the worker: 0 to `workers` - 1.
         workers: The number of workers of one generation.
         place: The number of its part of the shared memory: 0 to 2 * `workers` - 1.
-        judgement: The memory for the shared state of the breaker, for all places.
+        shared: The memory that all workers share.
+        store_lock_fd: The lock of the folder of the shared store; -1: nothing is stored.
     """
 
     index: int
     workers: int
     place: int
-    judgement: memoryview
+    shared: SharedMemory
+    store_lock_fd: int = -1
+
+    @property
+    def judgement(self) -> memoryview:
+        """The memory for the shared state of the breaker, for all places."""
+        return self.shared.judgement
 
     @property
     def leads(self) -> bool:

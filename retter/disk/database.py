@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 from retter.disk.change import Change, count_struct, crc32, from_bytes, table_key, use_struct
-from retter.disk.environment import Damaged, Environment, Full, errno_of
+from retter.disk.environment import READERS_MAX, Damaged, Environment, Full, errno_of
 from retter.disk.hot_key import HotKey
 from retter.store.packing import (
     Packed,
@@ -67,6 +67,10 @@ class Database(Environment):
         bytes_max: The size of all entries; the file may become twice as large.
         failpoint: Called with the name of each step, for tests that stop there.
         readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
+        readers_max: The number of threads, in all processes, that may read at the same time.
+
+    Attributes:
+        still_valid: Called when nobody else may write: returns what of a batch is to be written.
 
     Raises:
         OSError: The files cannot be made or opened.
@@ -81,9 +85,11 @@ class Database(Environment):
         failpoint: Callable[[str], None] = no_failpoint,
         *,
         readonly: bool = False,
+        readers_max: int = READERS_MAX,
     ) -> None:
         self._failpoint = failpoint
-        super().__init__(folder, bytes_max, readonly=readonly)
+        self.still_valid: Callable[[Batch], Batch] = lambda batch: batch
+        super().__init__(folder, bytes_max, readonly=readonly, readers_max=readers_max)
 
     # -- reading
 
@@ -206,6 +212,14 @@ class Database(Environment):
         with self._env.begin() as txn:
             return int(txn.stat(self._trees.bodies)["entries"])
 
+    def has(self, packed_key: bytes) -> bool:
+        """Return whether there is a slot. The tree of the uses is small, so it stays in memory."""
+        try:
+            with self._env.begin(buffers=True) as txn:
+                return txn.get(packed_key, None, self._trees.used) is not None
+        except lmdb.Error as error:
+            raise OSError(5, str(error)) from None
+
     def count_everyones(self) -> int:
         """Return the number of public slots."""
         count = 0
@@ -268,6 +282,7 @@ class Database(Environment):
         self._failpoint("begin")
         with self._env.begin(write=True) as txn:
             change = self._change(txn, int(wall // STEP_S))
+            batch = self.still_valid(batch)
             if batch.removals:
                 change.remove(batch.removals)
                 self._failpoint("removed")

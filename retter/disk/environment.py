@@ -25,6 +25,9 @@ from retter.store.packing import FORMAT_VERSION
 
 FILE: Final = "data.mdb"
 
+# Threads that may read at the same time: two of each process, and of `retter store`.
+READERS_MAX: Final = 32
+
 # Size of the map, in addition to twice the entries: trees, lists of free pages, one commit.
 MAP_SPARE_BYTES: Final = 16 * 1024 * 1024
 
@@ -62,6 +65,7 @@ class Environment:
         folder: The path of the folder with its files.
         bytes_max: The size of all entries; the file may become twice as large.
         readonly: Write nothing; another process may write meanwhile. `bytes_max` is not used.
+        readers_max: The number of threads, in all processes, that may read at the same time.
 
     Raises:
         OSError: The files cannot be made or opened.
@@ -69,7 +73,14 @@ class Environment:
         Foreign: The database belongs to another program.
     """
 
-    def __init__(self, folder: str, bytes_max: int, *, readonly: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str,
+        bytes_max: int,
+        *,
+        readonly: bool = False,
+        readers_max: int = READERS_MAX,
+    ) -> None:
         self.bytes_max = bytes_max
         self.map_bytes = 2 * bytes_max + MAP_SPARE_BYTES
         self.readonly = readonly
@@ -79,7 +90,7 @@ class Environment:
                 folder,
                 map_size=0 if readonly else self.map_bytes,  # 0: the size that its writer chose
                 max_dbs=8,
-                max_readers=32,
+                max_readers=readers_max,
                 mode=0o600,
                 metasync=False,  # a power cut loses only the last commit, not the file
                 readahead=False,  # the next page in the file is seldom needed

@@ -51,6 +51,7 @@ LOOKED_AT_S: Final = 0.02
 
 # Indexes of those that use the database. Each has its own octet, because they write without a lock.
 LOOP, READER, WRITER = range(3)
+MARKS: Final = 3  # of each process
 
 
 class Folder:
@@ -61,19 +62,29 @@ class Folder:
         bytes_max: The size of `--store-disk`.
         lock_fd: The lock of the previous process; -1: this process takes the lock.
         faults: The interpreter may write a note when a signal kills this process.
+        place: Of this process among several workers, which share the folder; None: it is the only
+            one, or their supervisor.
 
     Raises:
         ConfigError: The folder cannot be used.
     """
 
     def __init__(
-        self, path: str, bytes_max: int, *, lock_fd: int = -1, faults: bool = False
+        self,
+        path: str,
+        bytes_max: int,
+        *,
+        lock_fd: int = -1,
+        faults: bool = False,
+        place: int | None = None,
     ) -> None:
         self.path = os.path.abspath(path)
         self.set_aside_reason = ""
         self._faults = faults
+        self._place = place
         self._fault_file: BinaryIO | None = None
         self._mapped: mmap.mmap | None = None
+        self._reading: memoryview | None = None  # the marks of this process
         self.lock_fd = lock_fd
         if sys.maxsize < 2**32 and bytes_max > BITS32_BYTES_MAX:
             raise ConfigError(
@@ -128,12 +139,19 @@ class Folder:
         """Return the path of a file in the folder."""
         return os.path.join(self.path, name)
 
+    def names(self, begin: str) -> list[str]:
+        """Return the names of the files that begin so."""
+        return [name for name in os.listdir(self.path) if name.startswith(begin)]
+
     def close(self) -> None:
         """Release the folder."""
         if self._fault_file is not None:
             faulthandler.disable()
             self._fault_file.close()
             self._fault_file = None
+        if self._reading is not None:
+            self._reading.release()
+            self._reading = None
         if self._mapped is not None:
             self._mapped.close()
             self._mapped = None
@@ -151,7 +169,7 @@ class Folder:
         a process was reading the database. The interpreter writes `fault` when a signal kills the
         process; after a kill -9, it is empty.
         """
-        died = self._size("fault") > 0
+        died, place = self._size("fault") > 0, self._place
         fd = os.open(self.at("reading"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(fd).st_size < mmap.PAGESIZE:
@@ -159,16 +177,20 @@ class Folder:
             self._mapped = mmap.mmap(fd, mmap.PAGESIZE)
         finally:
             os.close(fd)
-        inside = any(self._mapped[:3])
-        watched = self._size("fault") >= 0
-        if inside and (died or not watched):
-            self.set_aside("a process died while it read the database")
-        self._mapped[:3] = bytes(3)
-        with contextlib.suppress(OSError):
-            os.unlink(self.at("fault"))
+        marks_at = 0 if place is None else place * MARKS
+        self._reading = memoryview(self._mapped)[marks_at : marks_at + MARKS]
+        if place is None:  # else the supervisor has looked, and the marks of other workers stay
+            inside = any(self._mapped[:])
+            watched = self._size("fault") >= 0
+            if inside and (died or not watched):
+                self.set_aside("a process died while it read the database")
+            self._mapped[:] = bytes(mmap.PAGESIZE)
+            with contextlib.suppress(OSError):
+                os.unlink(self.at("fault"))
+        self._reading[:] = bytes(MARKS)
         if self._faults and not faulthandler.is_enabled():
             fault_fd = os.open(
-                self.at("fault"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600
+                self.at("fault"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
             )
             self._fault_file = os.fdopen(fault_fd, "wb")
             faulthandler.enable(self._fault_file)
@@ -181,10 +203,10 @@ class Folder:
             return -1
 
     @property
-    def reading(self) -> mmap.mmap:
+    def reading(self) -> memoryview:
         """One octet for each that uses the database: 1 while it does."""
-        assert self._mapped is not None
-        return self._mapped
+        assert self._reading is not None
+        return self._reading
 
     def enter(self, who: int) -> None:
         """Note that a read of the database begins. It costs 0.1 us: it only writes to memory."""
@@ -192,8 +214,8 @@ class Folder:
 
     def leave(self, who: int) -> None:
         """Note that the read has ended."""
-        if self._mapped is not None:
-            self._mapped[who] = 0
+        if self._reading is not None:
+            self._reading[who] = 0
 
     # -- a broken database
 

@@ -3,14 +3,19 @@
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Final
 
 from retter.config.settings import ConfigError, Settings
 from retter.disk.database import Database, no_failpoint
-from retter.disk.environment import Damaged, Foreign
+from retter.disk.environment import READERS_MAX, Damaged, Foreign
 from retter.disk.folder import LOOP, Folder
 from retter.disk.journal import Journal
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
+from retter.store.write_behind import Removals
+
+# Journals of several workers begin with this (shared_opening.py).
+OF_WORKERS: Final = "drops-"
 
 
 def open_shelf(
@@ -31,7 +36,7 @@ def open_shelf(
     """
     folder = Folder(settings.store, settings.store_disk_bytes, lock_fd=lock_fd, faults=faults)
     try:
-        return _open(folder, settings, reader, writer, clock, wall, failpoint)
+        return open_in(folder, settings, reader, writer, clock, wall=wall, failpoint=failpoint)
     except OSError as error:
         folder.close()
         raise ConfigError(f"store: {settings.store}: {error.strerror}") from None
@@ -40,22 +45,33 @@ def open_shelf(
         raise
 
 
-def _open(
+def open_in(
     folder: Folder,
     settings: Settings,
     reader: Threads,
     writer: Threads,
     clock: Callable[[], float],
-    wall: Callable[[], float],
-    failpoint: Callable[[str], None],
+    *,
+    wall: Callable[[], float] = time.time,
+    failpoint: Callable[[str], None] = no_failpoint,
+    readers_max: int = READERS_MAX,
 ) -> DiskShelf:
+    """Open the database of a folder that belongs to this process.
+
+    Args:
+        readers_max: The number of threads that may read at the same time.
+
+    Raises:
+        OSError: A file cannot be used.
+        ConfigError: The folder cannot be used.
+    """
     if why := folder.read("broken", 1000):
         folder.set_aside(why.decode("utf-8", "replace"))
         with contextlib.suppress(OSError):
             folder.remove("broken")
     folder.check_file()
     secret, is_new = folder.secret()
-    database = _database(folder, settings, failpoint)
+    database = _database(folder, settings, failpoint, readers_max)
     try:
         journal = Journal(folder.at("drops"))
     except OSError:
@@ -64,7 +80,8 @@ def _open(
     shelf = DiskShelf(folder, database, journal, settings, reader, writer, clock, wall, failpoint)
     shelf.secret = secret
     shelf.set_aside = folder.set_aside_reason
-    removals = journal.read()
+    removals = _removals_of_workers(folder)
+    removals.add(journal.read())
     # With a new secret, personal entries cannot be found again. With --store-private off, they must
     # not stay. In both cases they are removed.
     removals.personal = removals.personal or is_new or settings.store_private == "off"
@@ -77,14 +94,30 @@ def _open(
                 f"store: {settings.store}: what was dropped before the last end cannot be removed: "
                 f"{shelf.figures.last_failure}"
             )
+    for name in folder.names(OF_WORKERS):
+        folder.remove(name)
     return shelf
 
 
-def _database(folder: Folder, settings: Settings, failpoint: Callable[[str], None]) -> Database:
+def _removals_of_workers(folder: Folder) -> Removals:
+    """Return what workers that do not run any more have removed, and perhaps not committed."""
+    removals = Removals()
+    for name in folder.names(OF_WORKERS):
+        journal = Journal(folder.at(name))
+        removals.add(journal.read())
+        journal.close()
+    return removals
+
+
+def _database(
+    folder: Folder, settings: Settings, failpoint: Callable[[str], None], readers_max: int
+) -> Database:
     for _ in range(2):
         folder.enter(LOOP)
         try:
-            database = Database(folder.path, settings.store_disk_bytes, failpoint)
+            database = Database(
+                folder.path, settings.store_disk_bytes, failpoint, readers_max=readers_max
+            )
             database.check_readers()
         except Damaged as error:
             folder.set_aside(str(error))

@@ -417,7 +417,7 @@ async def running(
         raise ConfigError("workers: RETTER inside another program is one process")
     loop = asyncio.get_running_loop()
     lock_fd = inheritance.store_fd if inheritance is not None else -1
-    disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself)
+    disk = open_disk(settings, loop, lock_fd=lock_fd, faults=by_itself, place=place)
     link, inherited_secrets = _link_to_predecessor(inheritance)
     secrets = secrets or inherited_secrets
     try:

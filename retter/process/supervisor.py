@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from math import inf
 from typing import Any, Final
@@ -32,6 +33,7 @@ from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
 from retter.process.descriptors import fit_descriptors
 from retter.process.fleet import Do, Fleet, Phase, Step
+from retter.process.store_place import StorePlace, place_of
 from retter.process.worker import (
     EXIT_FAILED,
     EXIT_OK,
@@ -76,6 +78,7 @@ class Supervisor:
         self._secrets = Secrets()
         self._shared = self._map_memory()
         self._judgement = Memory(self._shared.judgement, places_of(workers))
+        self._store, self._store_lock_fd = self._open_store()
         self._fleet = Fleet(workers)
         self._pids: dict[int, int] = {}  # worker by process
         self._links: list[socket.socket | None] = [None] * workers
@@ -85,6 +88,7 @@ class Supervisor:
         self._stop_asked_at: float | None = None
         self._exit_code = EXIT_OK
         self._told_serving = False
+        self._handed_over = False
         self._successor: Successor | None = None
         self._successor_by = inf  # it is killed then, if it does not serve
         self._exit_of: dict[int, int] = {}  # of other processes that have ended, by id
@@ -120,6 +124,27 @@ class Supervisor:
             shared.secrets[: len(packed)] = packed
         return shared
 
+    def _open_store(self) -> tuple[StorePlace, int]:
+        """Return the folder of the shared store, and its lock; -1 if nothing is stored.
+
+        Raises:
+            ConfigError: It cannot be used.
+        """
+        before, settings = self._inheritance.workers or {}, self._settings
+        store = place_of(settings, str(before.get("temporary_store", "")))
+        if not store.path:
+            return store, -1
+        if self._inheritance.store_fd >= 0 and before.get("store") == store.path:
+            return store, self._inheritance.store_fd  # the other supervisor's workers use it too
+        from retter.disk.shared_opening import prepare
+
+        wanted = replace(settings, store=store.path, store_disk_bytes=store.bytes_max)
+        try:
+            return store, prepare(wanted, self._workers)
+        except ConfigError:
+            store.remove()
+            raise
+
     # -- life
 
     def run(self) -> int:
@@ -138,7 +163,9 @@ class Supervisor:
     def _close(self) -> None:
         """Close everything. Workers that run still end with their links."""
         signal.set_wakeup_fd(-1)
-        self._sockets.close()
+        self._sockets.close(handed_over=self._handed_over)
+        if not self._handed_over:
+            self._store.remove()
         for link in (*self._links, self._wake, self._its_wake):
             if link is not None:
                 link.close()
@@ -237,10 +264,19 @@ class Supervisor:
     def _on_take_over(self, now: float) -> None:
         if self._successor is not None or self._fleet.stopping or not self._fleet.has_served:
             return
-        workers = {"count": self._workers, "generation": self._generation}
+        workers = {
+            "count": self._workers,
+            "generation": self._generation,
+            "store": self._store.path,
+            "temporary_store": self._store.path if self._store.temporary else "",
+        }
         try:
             successor = self._inheritance.start_successor(
-                self._sockets.all(), log_format(), memory_fd=self._memory_fd, workers=workers
+                self._sockets.all(),
+                log_format(),
+                self._store_lock_fd,
+                memory_fd=self._memory_fd,
+                workers=workers,
             )
         except OSError as error:
             log.error("takeover-failed", error=error.strerror, advice="nothing has changed")
@@ -268,6 +304,7 @@ class Supervisor:
         systemd.notify(f"MAINPID={successor.pid}")
         log.info("draining", workers=self._fleet.serving)
         self._stop_asked_at = now = time.monotonic()
+        self._handed_over = True
         self._stop(now, handed_over=True)
 
     # -- workers
@@ -298,15 +335,17 @@ class Supervisor:
     def _start(self, index: int) -> None:
         ours, its = pair()
         with its:
-            place = WorkerPlace(index, self._workers, self._place(index), self._shared.judgement)
+            place = WorkerPlace(
+                index, self._workers, self._place(index), self._shared, self._store_lock_fd
+            )
             parts = WorkerParts(
                 settings=self._settings,
                 reread=self._reread,
                 place=place,
-                shared=self._shared,
                 sockets=self._sockets.of(index),
                 link=its,
                 secrets=self._secrets,
+                store=self._store,
             )
             self._fleet.started(index, time.monotonic())
             try:

@@ -11,7 +11,6 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from retter.base.shared_memory import SharedMemory
 from retter.base.worker_place import WorkerPlace
 from retter.config.settings import ConfigError, Settings
 from retter.net.handover import Inheritance
@@ -19,6 +18,7 @@ from retter.net.sockets import ListenError
 from retter.process.loop_errors import end_out_of_memory
 from retter.process.running import RunningProxy, running
 from retter.process.serving import log_each_second, log_situations, run_on_loop, settle
+from retter.process.store_place import StorePlace
 from retter.process.transition_log import TransitionLog
 from retter.process.upstream_watch import AddressProbe
 from retter.process.worker_link import Kind, Message, WorkerLink
@@ -51,15 +51,31 @@ class WorkerParts:
         sockets: Its listening sockets.
         link: Its end of the link to the supervisor.
         secrets: Of all workers.
+        store: The folder of the store that all of them share.
     """
 
     settings: Settings
     reread: Callable[[], Settings]
     place: WorkerPlace
-    shared: SharedMemory
     sockets: list[socket.socket]
     link: socket.socket
     secrets: Secrets
+    store: StorePlace
+
+    def share_of(self, settings: Settings) -> Settings:
+        """Return this worker's share of settings of the whole.
+
+        Raises:
+            ConfigError: There is not enough for each.
+        """
+        place, store = self.place, self.store
+        return share_of(
+            settings,
+            place.workers,
+            index=place.index,
+            store=store.path,
+            store_bytes=store.bytes_max,
+        )
 
 
 class Worker:
@@ -78,7 +94,8 @@ class Worker:
 
     def beat(self, now: float) -> None:
         """Show that this process is alive."""
-        self._parts.shared.beat(self._parts.place.place, now)
+        place = self._parts.place
+        place.shared.beat(place.place, now)
 
     def _on_message(self, message: Message) -> None:
         if message.kind is Kind.DRAIN:
@@ -89,10 +106,8 @@ class Worker:
             self._reload()
 
     def _reload(self) -> None:
-        place = self._parts.place
         try:
-            wanted = share_of(self._parts.reread(), place.workers, index=place.index)
-            new = self._proxy.reload(wanted)
+            new = self._proxy.reload(self._parts.share_of(self._parts.reread()))
         except ConfigError as error:
             self._link.tell(Kind.NOT_RELOADED, str(error))
         else:
@@ -117,7 +132,7 @@ async def serve(parts: WorkerParts) -> int:
     """Serve until the supervisor wants an end, or has ended."""
     loop, place = asyncio.get_running_loop(), parts.place
     link = WorkerLink(parts.link, loop)
-    settings = share_of(parts.settings, place.workers, index=place.index)
+    settings = parts.share_of(parts.settings)
     transitions = TransitionLog()
     async with running(
         settings,

@@ -31,12 +31,18 @@ def near_bytes(settings: Settings, workers: int) -> int:
     return bytes_each
 
 
-def share_of(settings: Settings, workers: int, *, index: int) -> Settings:
+def share_of(
+    settings: Settings, workers: int, *, index: int, store: str = "", store_bytes: int = 0
+) -> Settings:
     """Return the settings of one of so many workers.
 
     Connections, memory and the queue are divided. Times, sizes of single messages and the rules of
     the store are the same for each, and so is what may be in flight: the workers count together.
     The first worker has the admin listener.
+
+    Args:
+        store: The folder of the store that they share.
+        store_bytes: The size of what is stored there.
 
     Raises:
         ConfigError: There is not enough for each.
@@ -54,6 +60,8 @@ def share_of(settings: Settings, workers: int, *, index: int) -> Settings:
         buffer_memory_bytes=each(settings.buffer_memory_bytes),
         pool_size=each(settings.pool_size),
         queue_max=each(settings.queue_max),
+        store=store,
+        store_disk_bytes=store_bytes or settings.store_disk_bytes,
         store_memory_bytes=near,
         store_object_bytes_max=min(settings.store_object_bytes_max, near),
     )

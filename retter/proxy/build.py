@@ -41,7 +41,7 @@ from retter.proxy.wall_clock import WallClock
 from retter.proxy.withdrawals import Withdrawals
 from retter.store.hints import Hints
 from retter.store.policy import StorePolicy
-from retter.store.store import ResponseStore
+from retter.store.store import ResponseStore, StoreRules
 
 if TYPE_CHECKING:
     from retter.base.worker_place import WorkerPlace
@@ -76,7 +76,7 @@ def build_services(
     breaker = _breaker(settings, now, answers, on_transition, secrets, place)
     peers = Peers(settings, secrets.clients)
     heads = HeadReader(settings, rules, peers.instance)
-    store = ResponseStore(store_rules(settings, rules, disk))
+    store = _store(store_rules(settings, rules, disk), disk, place)
     hints = Hints()
     worker = ThreadWorker(loop)
     compression = Compression(store, worker, loop.time)
@@ -121,6 +121,21 @@ def build_services(
     if disk is not None:
         _attach_disk(services, disk, now)
     return services
+
+
+def _store(
+    rules: StoreRules, disk: "DiskShelf | None", place: "WorkerPlace | None"
+) -> ResponseStore:
+    """Make the store near this process."""
+    if place is None or disk is None:
+        return ResponseStore(rules)
+    from retter.disk.shared_shelf import SharedShelf, follow
+    from retter.store.shared_store import SharedStore
+
+    assert isinstance(disk, SharedShelf), "lasting.py opens it for a worker"
+    store = SharedStore(rules, disk.news.look)
+    follow(store, disk.news, disk.shared_behind)
+    return store
 
 
 def _secrets(secrets: Secrets | None, disk: "DiskShelf | None") -> Secrets:
@@ -189,5 +204,7 @@ def _attach_disk(services: Services, disk: "DiskShelf", now: float) -> None:
 
     settings, rules = services.settings, services.owner_rules
     attach(services.store, disk, rules, settings.store_policy, now)
-    services.learnt = LearntKeeper(disk, services.breaker, rules, settings)
-    services.learnt.restore(now)
+    learnt = LearntKeeper(disk, services.breaker, rules, settings)
+    learnt.restore(now)
+    if services.place is None or services.place.leads:  # one of several workers writes it
+        services.learnt = learnt

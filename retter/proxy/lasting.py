@@ -21,6 +21,7 @@ from retter.store.store import ResponseStore
 if TYPE_CHECKING:
     import asyncio
 
+    from retter.base.worker_place import WorkerPlace
     from retter.config.settings import Settings
     from retter.disk.shelf import DiskShelf
 
@@ -33,12 +34,14 @@ def open_disk(
     *,
     lock_fd: int = -1,
     faults: bool = False,
+    place: "WorkerPlace | None" = None,
 ) -> "DiskShelf | None":
     """Open what `--store` names; None without it.
 
     Args:
         lock_fd: Of the folder, from the process before this one; -1: there is none.
         faults: The interpreter may note why this process dies.
+        place: Of this process among several workers.
 
     Raises:
         ConfigError: It cannot be used.
@@ -53,6 +56,10 @@ def open_disk(
             "store: needs the lmdb package, which is not installed; pip install 'retter[store]'"
         ) from None
     reader, writer = Thread(loop, "store-read"), Thread(loop, "store-write")
+    if place is not None:
+        from retter.disk.shared_opening import open_shared
+
+        return open_shared(settings, place, reader, writer, loop.time, faults=faults)
     return open_shelf(settings, reader, writer, loop.time, lock_fd=lock_fd, faults=faults)
 
 

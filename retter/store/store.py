@@ -328,6 +328,10 @@ class ResponseStore:
         if any(one[BODY] is body for one in on_disk.slot):
             self.shelves.promote(key, on_disk)
 
+    def forget_borrowed(self) -> None:
+        """Do not copy what `find` has just read from the disk: it may have been removed."""
+        self._borrowed = None
+
     def awaited_keys(self, identity: Identity) -> list[bytes]:
         """Return the keys under which the disk may have an answer to a request.
 

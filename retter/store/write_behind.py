@@ -256,6 +256,18 @@ class WriteBehind:
                 self._slots[key] = Written((), ())
         self.begin_with(removals)
 
+    def forget(self, key: bytes) -> None:
+        """Forget the change of a key that waits to be written."""
+        waits = self._slots.pop(key, None)
+        if waits is not None:
+            self.bytes_waiting -= waits.size
+
+    @property
+    def is_all_removed(self) -> bool:
+        """Whether all removals are on disk."""
+        batch = self._under_way
+        return not self._removing and (batch is None or not batch.removals)
+
     def begin_with(self, removals: Removals) -> None:
         """Add the removals of before the restart that may not be on disk yet."""
         self._removals.add(removals)

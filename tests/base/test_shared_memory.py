@@ -21,7 +21,7 @@ def test_the_parts_cover_the_memory_and_do_not_overlap() -> None:
         *shared.news,
         *shared.figures,
     ]
-    assert sum([part.nbytes for part in parts]) == len(memory)
+    assert sum([part.nbytes for part in parts]) <= len(memory)
     for number, part in enumerate(parts):
         octets = part.cast("B")
         octets[0] = octets[-1] = number + 1

@@ -115,7 +115,7 @@ def test_a_worker_in_which_some_wait_looks_for_places_between_two_ticks(
 
     async def main() -> None:
         shared = divided(memoryview(bytearray(bytes_for(2))), 2)
-        place = WorkerPlace(1, 2, 1, shared.judgement)
+        place = WorkerPlace(1, 2, 1, shared)
         loop = asyncio.get_running_loop()
         proxy = Proxy(Settings(upstream="127.0.0.1:1"), loop, place=place)
         room = proxy.services.breaker.circuit.room

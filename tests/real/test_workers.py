@@ -204,3 +204,49 @@ def test_a_port_that_another_retter_has_is_refused(
     programs.append(second)
     assert second.wait() == 1
     assert json.loads(second.lines[-1])["event"] == "cannot-start"
+
+
+def test_what_one_worker_has_stored_is_served_by_all(
+    start_retter: StartRetter, programs: list[Program]
+) -> None:
+    application = ApplicationProgram()
+    programs.append(application)
+    words = ("--upstream", application.upstream, "--workers", "2", "--connect-hold", "0")
+    proxy = start_retter(*words)
+    port = proxy.port
+    assert fetch(port, "GET", "/page").status == 200
+    # A change is written to the shared store at once, with all that was stored before.
+    eventually(lambda: fetch(port, "POST", "/other").status == 200, "a change")
+    application.kill()
+
+    def all_are_served() -> bool:
+        return all(fetch(port, "GET", "/page").stored for _ in range(CLIENTS))
+
+    eventually(all_are_served, "both workers have it")
+
+
+def test_a_store_in_memory_ends_with_retter(
+    application: ApplicationProgram, start_retter: StartRetter
+) -> None:
+    proxy = start_retter("--upstream", application.upstream, "--workers", "2")
+    assert fetch(proxy.port, "GET", "/page").status == 200
+    folder = next(
+        Path(line.split()[-1]).parent
+        for line in Path(f"/proc/{workers_of(proxy.pid)[0]}/maps").read_text().splitlines()
+        if line.endswith("/data.mdb")
+    )
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert proxy.stop() == 0
+    assert not folder.exists()
+
+
+def test_a_store_that_cannot_be_used_is_told_before_anything_serves(
+    application: ApplicationProgram, programs: list[Program], tmp_path: Path
+) -> None:
+    place = tmp_path / "file"
+    place.write_text("")
+    words = ("--upstream", application.upstream, "--workers", "2", "--store", str(place))
+    proxy = RetterProgram(*words)
+    programs.append(proxy)
+    assert proxy.wait() == 2
+    assert "is not a folder" in proxy.output

@@ -1,0 +1,166 @@
+"""What each of several workers removes from the store, told to all others through shared memory.
+
+A worker writes a removal into its ring before it sends the response that depends on it. Each other
+worker compares one number for each ring before it looks into the store, and first applies what is
+new. So no worker serves what another one has removed, and no worker waits for another one.
+
+The shared database gets a removal only from the worker that made it. Until that commit, each other
+worker passes over what it reads from the database and should be gone (`Pending`). A worker that
+starts reads what is not committed yet; one that was killed before its commit does it when it starts
+again.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from retter.base.ring import RingReader, RingWriter
+from retter.base.shared_memory import SharedMemory
+from retter.disk.journal import packed_removals, unpacked_removals
+from retter.store.write_behind import Removals
+
+# After the commit of a removal, a thread may still hold an older view of the database. A request
+# does not wait for it longer than a second (awaited_reads.py).
+KEPT_S: Final = 2.0
+
+
+@dataclass(slots=True)
+class Pending:
+    """Removals of another worker that may not be in the database yet.
+
+    Attributes:
+        until: The position that the other worker has committed when they are.
+        forget_at: When they are forgotten, monotonic seconds; None: they are not committed.
+    """
+
+    place: int
+    until: int
+    removals: Removals
+    forget_at: float | None = None
+
+
+def _union(pending: list[Pending]) -> Removals:
+    removals = Removals()
+    for one in pending:
+        removals.add(one.removals)
+    return removals
+
+
+class News:
+    """The rings of all workers, as one of them sees them.
+
+    Attributes:
+        on_removals: Called with the new removals of other workers, in order.
+        on_committed: Called with removals of other workers that are in the database now.
+        pending: The removals of others that may not be in the database, together.
+        own: What an earlier process at this place had removed, and not committed.
+    """
+
+    def __init__(self, shared: SharedMemory, place: int) -> None:
+        self._shared = shared
+        self._place = place
+        self._heads = shared.heads
+        self._writer = RingWriter(shared.news[place], shared.heads, place)
+        self._readers = {
+            other: self._reader(other) for other in range(len(shared.news)) if other != place
+        }
+        self._seen = b""
+        self._pending: list[Pending] = []
+        self.pending = Removals()
+        self.own = _merged(self._reader(place).read())
+        self.on_removals: Callable[[Removals, float], None] = lambda removals, now: None
+        self.on_committed: Callable[[Removals], None] = lambda removals: None
+
+    def _reader(self, place: int) -> RingReader:
+        shared = self._shared
+        return RingReader(shared.news[place], shared.heads, place, shared.committed[place])
+
+    # -- what this worker removes
+
+    @property
+    def position(self) -> int:
+        """Up to where this worker has told what it removed."""
+        return self._writer.head
+
+    def publish(self, removals: Removals) -> None:
+        """Tell all others, before the response that depends on it is sent."""
+        payload = packed_removals(removals)
+        if len(payload) > self._writer.message_bytes_max:
+            payload = packed_removals(Removals(everything=True))
+        self._writer.write(payload)
+
+    def committed(self, position: int) -> None:
+        """Note that what this worker has removed until this position is in the database."""
+        self._shared.committed[self._place] = position
+
+    # -- what others remove
+
+    def look(self, now: float) -> None:
+        """Apply what others have removed since the last look. Call it before each look-up."""
+        if self._heads.tobytes() != self._seen:
+            self._read(now)
+
+    def _read(self, now: float) -> None:
+        self._seen = self._heads.tobytes()
+        for place, reader in self._readers.items():
+            if self._heads[place] == reader.position:
+                continue
+            removals = _merged(reader.read())
+            self._pending.append(Pending(place, reader.position, removals))
+            self.pending.add(_copied(removals))
+            self.on_removals(removals, now)
+
+    def tick(self, now: float) -> None:
+        """Forget what is in the database by now."""
+        self.look(now)
+        if not self._pending:
+            return
+        committed = self._shared.committed
+        kept: list[Pending] = []
+        for one in self._pending:
+            if one.forget_at is None and committed[one.place] >= one.until:
+                one.forget_at = now + KEPT_S
+            if one.forget_at is not None and now >= one.forget_at:
+                self.on_committed(one.removals)
+            else:
+                kept.append(one)
+        if len(kept) != len(self._pending):
+            self._pending = kept
+            self.pending = _union(kept)
+
+    # -- in the thread that writes
+
+    def positions(self) -> dict[int, int]:
+        """Return up to where this worker has read what others remove."""
+        return {place: reader.position for place, reader in self._readers.items()}
+
+    def since(self, positions: dict[int, int]) -> Removals:
+        """Return what others have removed since then. Any thread may call it."""
+        removals = Removals()
+        for place, position in positions.items():
+            if self._heads[place] != position:
+                shared = self._shared
+                reader = RingReader(shared.news[place], shared.heads, place, position)
+                removals.add(_merged(reader.read()))
+        return removals
+
+
+def _merged(messages: list[bytes] | None) -> Removals:
+    """Return the removals in messages; all entries are removed if some messages are missing."""
+    if messages is None:
+        return Removals(everything=True)
+    removals = Removals()
+    for one in _unpacked(messages):
+        removals.add(one)
+    return removals
+
+
+def _unpacked(messages: list[bytes]) -> Iterator[Removals]:
+    for message in messages:
+        yield unpacked_removals(message)
+
+
+def _copied(removals: Removals) -> Removals:
+    copy = Removals()
+    copy.add(removals)
+    return copy

@@ -1,0 +1,155 @@
+"""Changes of the near store that are not in the shared database yet, of one of several workers.
+
+It is a `WriteBehind` that tells the others what this worker removes, and passes over what the
+others have removed (news.py).
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from retter.disk.news import News
+from retter.store.write_behind import (
+    WAITING_BYTES_MIN,
+    Batch,
+    Found,
+    Purge,
+    Removals,
+    Shelf,
+    Slot,
+    WriteBehind,
+    Written,
+    marked_superseded,
+)
+
+
+class SharedBehind(WriteBehind):
+    """The changes of one worker."""
+
+    def __init__(
+        self,
+        shelf: Shelf,
+        news: News,
+        *,
+        personal: bool = True,
+        bytes_max: int = WAITING_BYTES_MIN,
+    ) -> None:
+        super().__init__(shelf, personal=personal, bytes_max=bytes_max)
+        self._news = news
+        self._applies = False  # what another worker has removed
+        self._position = 0  # of the news that the batch under way has
+        self._read_until: dict[int, int] = {}  # positions in the news of others, for that batch
+
+    # -- what this worker removes
+
+    def withdrawn(self, key: bytes, now: float) -> None:
+        """Note at once that the application has withdrawn the page of a key."""
+        self._tell(Removals(keys={key}))
+        super().withdrawn(key, now)
+
+    def supersede(self, key: bytes, now: float) -> None:
+        """Note that an unsafe method has invalidated the entries of a key."""
+        self._tell(Removals(superseded={key}))
+        super().supersede(key, now)
+
+    def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
+        """Remove all entries of these owners, because a session has begun or ended."""
+        owners, marks = set(owners), set(marks)
+        if owners or marks:
+            self._tell(Removals(owners=owners, marks=marks))
+        super().drop_owners(owners, marks, now)
+
+    def purge(self, purge: Purge, now: float) -> None:
+        """Remove the entries that match the purge of an operator."""
+        everything = purge == Purge(None, None, None)
+        self._tell(Removals(everything=True) if everything else Removals(purges=[purge]))
+        super().purge(purge, now)
+
+    def _tell(self, removals: Removals) -> None:
+        if not self._applies:
+            self._news.publish(removals)
+
+    # -- what another one removes
+
+    @contextmanager
+    def applying(self) -> Iterator[None]:
+        """Within this block, removals are those of another worker, which commits them itself."""
+        self._applies = True
+        try:
+            yield
+        finally:
+            self._applies = False
+
+    def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
+        """Note the present slot of a key, unless another worker has changed it."""
+        if not self._applies:
+            super().changed(key, slot, marks, now)
+
+    def _take_back(self, removals: Removals, now: float) -> None:
+        if not self._applies:
+            super()._take_back(removals, now)
+            return
+        for key in list(removals.keys or removals.superseded or self._slots):
+            waits = self._slots.get(key)
+            if waits is None:
+                continue
+            # Also what is only superseded is not written: the other worker may have a newer one.
+            if key in removals.superseded or removals.take(key, waits.marks):
+                self.forget(key)
+
+    def _passed(self, key: bytes, found: Found) -> Found | None:
+        passed = super()._passed(key, found)
+        pending = self._news.pending
+        if passed is None or not pending:
+            return passed
+        if pending.take(key, passed.marks):
+            return None
+        if key in pending.superseded:
+            return passed._replace(slot=marked_superseded(passed.slot), often=False)
+        return passed
+
+    def fetch(self, key: bytes, now: float) -> Found | None:
+        """Return the slot of a key that the near store does not have, if that takes no wait."""
+        found = super().fetch(key, now)
+        if found is None or not self._news.pending or key in self._slots:
+            return found
+        return self._passed(key, found)
+
+    # -- batches
+
+    def take(self, now: float) -> Batch | None:
+        """Return all waiting changes as a batch; see `WriteBehind.take`."""
+        self._news.look(now)
+        batch = super().take(now)
+        if batch is not None:
+            self._position, self._read_until = self._news.position, self._news.positions()
+        return batch
+
+    def done(self) -> bool:
+        """Note that the batch is on disk; return whether all removals are on disk now."""
+        self._news.committed(self._position)
+        return super().done()
+
+    def tick(self, now: float) -> None:
+        """Look for news, and tell that nothing is left to commit if so."""
+        self._news.tick(now)
+        if self.is_all_removed:
+            self._news.committed(self._news.position)
+
+    def still_valid(self, batch: Batch) -> Batch:
+        """Return a batch without what others have removed since it was taken.
+
+        The writing thread calls this when it alone may write to the database. What is removed after
+        that is committed after this batch, because the other worker waits for the same lock.
+        """
+        later = self._news.since(self._read_until)
+        if not later:
+            return batch
+        slots: dict[bytes, Written] = {}
+        for key, waits in batch.slots.items():
+            if later.take(key, waits.marks):
+                slots[key] = Written((), ())
+            elif key in later.superseded:
+                slots[key] = Written(marked_superseded(waits.slot), waits.marks)
+            else:
+                slots[key] = waits
+        return Batch(batch.removals, slots)

@@ -1,0 +1,140 @@
+"""The disk behind the store of one of several workers, which all write to one database.
+
+No worker has a list of all keys, since others change it. So each asks the database whether a key
+is there. That takes 2 us, since the tree of the keys is small and stays in memory.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from math import inf
+from typing import Final
+
+from retter.config.settings import Settings
+from retter.disk.change import table_key
+from retter.disk.database import Database, Done
+from retter.disk.folder import Folder
+from retter.disk.journal import Journal
+from retter.disk.known_keys import KnownKeys
+from retter.disk.news import News
+from retter.disk.shared_behind import SharedBehind
+from retter.disk.shelf import DiskShelf
+from retter.disk.threads import Threads
+from retter.store.record import SUPERSEDED
+from retter.store.store import ResponseStore
+from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE, Removals
+
+# Keys whose last read is remembered. 12 octets each.
+NOTES_MAX: Final = 100_000
+
+
+class SharedKeys(KnownKeys):
+    """The keys in a shared database, and which of them this worker has read lately.
+
+    Args:
+        in_memory: The database is in a file system in memory: no read of it takes long.
+    """
+
+    def __init__(self, now: float, database: Database, *, in_memory: bool) -> None:
+        super().__init__(now)
+        self._database = database
+        self._in_memory = in_memory
+        self.is_complete = True
+
+    def has(self, slot_key: bytes) -> bool:
+        """Return whether a key is on disk."""
+        try:
+            return self._database.has(slot_key)
+        except OSError:
+            return False  # the next read says why
+
+    def is_slow(self, slot_key: bytes, now: float) -> bool:
+        """Return whether a key is on disk, and its pages may not be in memory."""
+        if self._in_memory or super().is_fast(slot_key, now):
+            return False
+        return self.has(slot_key)
+
+    def is_fast(self, slot_key: bytes, now: float) -> bool:
+        """Return whether a key is on disk, and its pages are in memory."""
+        if self._in_memory:
+            return self.has(slot_key)
+        return super().is_fast(slot_key, now)
+
+    def used(self, slot_key: bytes, now: float) -> None:
+        """Note that a key was read."""
+        if not self._in_memory:
+            self._make_room()
+            self._table.set(table_key(slot_key), self._minute(now))
+
+    def committed(self, done: Done, written: Iterable[bytes], now: float) -> None:
+        """Take over the changes of a commit of this worker."""
+        self._make_room()
+        super().committed(done, () if self._in_memory else written, now)
+
+    def _make_room(self) -> None:
+        if len(self._table) >= NOTES_MAX:
+            self._table.clear()
+
+
+def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
+    """Apply to the store near a worker what the others remove."""
+
+    def apply(removals: Removals, now: float) -> None:
+        with behind.applying():
+            store.forget_borrowed()
+            store.invalidation.take_back(removals, now)
+
+    def read_again(removals: Removals) -> None:
+        """The database knows of the change, and may have a newer response by now."""
+        slots = store.shelves.slots
+        with behind.applying():
+            for key in removals.superseded:
+                if all(one[SUPERSEDED] for one in slots.get(key, ())):
+                    store.shelves.remove_key(key)
+
+    news.on_removals, news.on_committed = apply, read_again
+
+
+class SharedShelf(DiskShelf):
+    """The shared database, as one worker sees it.
+
+    Args:
+        leads: This worker does what only one of them should do.
+        in_memory: The folder is in a file system in memory.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        database: Database,
+        journal: Journal,
+        settings: Settings,
+        reader: Threads,
+        writer: Threads,
+        clock: Callable[[], float],
+        news: News,
+        *,
+        wall: Callable[[], float] = time.time,
+        leads: bool = True,
+        in_memory: bool = False,
+    ) -> None:
+        super().__init__(folder, database, journal, settings, reader, writer, clock, wall)
+        self.news = news
+        self._keys = SharedKeys(clock(), database, in_memory=in_memory)
+        self.hot = self._keys.hot
+        self.behind = self.shared_behind = SharedBehind(
+            self,
+            news,
+            personal=settings.store_private == "on",
+            bytes_max=max(WAITING_BYTES_MIN, settings.store_memory_bytes // WAITING_SHARE),
+        )
+        database.still_valid = self.shared_behind.still_valid
+        if not leads:
+            self._sweep_at = inf
+
+    def start(self) -> None:
+        """Do nothing: there is no list of keys to make."""
+
+    def tick(self, now: float) -> None:
+        """Look for news, and do what `DiskShelf.tick` does."""
+        self.shared_behind.tick(now)
+        super().tick(now)

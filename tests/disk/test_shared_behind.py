@@ -1,0 +1,348 @@
+"""Several workers with one database: none serves what another one has removed, in any order.
+
+The processes are objects here. Each follows a script of steps: it stores, removes, takes a batch,
+gets the lock of the database, writes, notes that it has written, reads, dies. A test tries every
+order in which the steps of all scripts can follow each other.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from retter.base.shared_memory import SharedMemory
+from retter.disk.news import KEPT_S, News
+from retter.disk.shared_behind import SharedBehind
+from retter.disk.shared_shelf import follow
+from retter.http.message import RequestHead
+from retter.store.rules import StoreRules
+from retter.store.shared_store import SharedStore
+from retter.store.write_behind import Batch, Found, Removals, marked_superseded
+from tests.store.test_store import ALICE, SECRET, request, who
+from tests.support.heads import response_head as response
+
+PAGE = request(ALICE, target=b"/page")
+PUBLIC = request(target=b"/page")
+PLACES = 3
+RING_BYTES = 1024
+STEP_S = 0.01
+
+
+def small_memory() -> SharedMemory:
+    """Return a shared memory with the parts that matter here."""
+    nothing = memoryview(b"")
+    return SharedMemory(
+        workers=PLACES,
+        secrets=nothing,
+        beats=memoryview(bytearray(8)).cast("d"),
+        judgement=nothing,
+        news=tuple([memoryview(bytearray(RING_BYTES)) for _ in range(PLACES)]),
+        heads=memoryview(bytearray(8 * PLACES)).cast("q"),
+        committed=memoryview(bytearray(8 * PLACES)).cast("q"),
+        figures=(),
+    )
+
+
+class Blocked(Exception):
+    """A step cannot be done now: this order does not exist."""
+
+
+@dataclass
+class SharedDatabase:
+    """The database as all workers see it: one of them writes at a time, and a write is whole."""
+
+    slots: dict[bytes, Found] = field(default_factory=dict[bytes, Found])
+
+    def write(self, batch: Batch) -> None:
+        for key, found in list(self.slots.items()):
+            if batch.removals.take(key, found.marks):
+                del self.slots[key]
+            elif key in batch.removals.superseded:
+                self.slots[key] = Found(marked_superseded(found.slot), found.marks)
+        for key, written in batch.slots.items():
+            self.slots.pop(key, None)
+            if written.slot:
+                self.slots[key] = Found(written.slot, written.marks)
+
+
+class Process:
+    """One worker."""
+
+    def __init__(self, world: "World", place: int) -> None:
+        self.world = world
+        self.news = News(world.shared, place)
+        self.behind = SharedBehind(self, self.news)
+        self.store = SharedStore(StoreRules(secret=SECRET), self.news.look)
+        self.store.put_behind(self.behind)
+        follow(self.store, self.news, self.behind)
+        self.batch: Batch | None = None
+        self.snapshot: dict[bytes, Found | None] = {}
+
+    # -- the interface of a shelf
+
+    def read(self, key: bytes, now: float) -> Found | None:
+        return self.world.database.slots.get(key)
+
+    def knows(self, key: bytes) -> bool:
+        return key in self.world.database.slots
+
+    def note(self, removals: Removals) -> None:
+        pass
+
+
+class World:
+    """All workers, their database, and what must not be served any more."""
+
+    def __init__(self, asked: RequestHead) -> None:
+        self.asked = asked
+        self.identity = who(asked)
+        self.shared = small_memory()
+        self.database = SharedDatabase()
+        self.now = 10.0
+        self.processes = [Process(self, place) for place in range(PLACES)]
+        self.locked_by: Process | None = None
+        self.removed = False
+
+    def do(self, place: int, step: str) -> None:
+        """Let one worker do one step."""
+        self.now += STEP_S
+        getattr(self, step)(self.processes[place])
+
+    # -- storing
+
+    def put(self, process: Process) -> None:
+        """A response arrives that was asked for before anything else happened."""
+        process.store.put(self.identity, self.asked, response(), b"old", 1.0, self.now)
+
+    def forget(self, process: Process) -> None:
+        """Others have pushed all out of the memory of this worker."""
+        process.store.invalidation.drop_keys(list(process.store.shelves.slots))
+
+    # -- removing
+
+    def log_out(self, process: Process) -> None:
+        process.store.invalidation.drop_owner(self.identity.owner, self.now, self.identity.marks)
+        self.removed = True
+
+    def change(self, process: Process) -> None:
+        process.store.invalidation.supersede(self.identity, [self.identity.url], self.now)
+        self.removed = True
+
+    def purge(self, process: Process) -> None:
+        process.store.invalidation.empty(self.now)
+        self.removed = True
+
+    def withdraw(self, process: Process) -> None:
+        """The application says that the page does not exist any more."""
+        if process.store.taken_back.withdraw(self.identity.key, self.now) is not None:
+            self.removed = True
+
+    # -- writing
+
+    def take(self, process: Process) -> None:
+        process.batch = process.behind.take(self.now)
+
+    def lock(self, process: Process) -> None:
+        if process.batch is None:
+            return
+        if self.locked_by is not None:
+            raise Blocked
+        self.locked_by = process
+        process.batch = process.behind.still_valid(process.batch)
+
+    def write(self, process: Process) -> None:
+        if process.batch is not None:
+            self.database.write(process.batch)
+            self.locked_by = None
+
+    def commit(self, process: Process) -> None:
+        self.lock(process)
+        self.write(process)
+        self.done(process)
+
+    def done(self, process: Process) -> None:
+        if process.batch is not None:
+            process.behind.done()
+            process.batch = None
+
+    def tick(self, process: Process) -> None:
+        process.behind.tick(self.now)
+
+    def tick_later(self, process: Process) -> None:
+        """Long after: what is committed is forgotten."""
+        self.tick(process)
+        self.now += KEPT_S
+        self.tick(process)
+
+    def die_and_start(self, process: Process) -> None:
+        """The kernel takes the lock away, and what was not written whole is not there."""
+        if self.locked_by is process:
+            self.locked_by = None
+        if self.locked_by is not None:
+            raise Blocked  # it waits for the other one's lock
+        place = self.processes.index(process)
+        new = self.processes[place] = Process(self, place)
+        new.behind.begin_with(new.news.own)
+        for step in (self.take, self.lock, self.write, self.done):
+            step(new)
+
+    # -- serving
+
+    def serve(self, process: Process) -> None:
+        found = process.store.find(self.identity, self.asked, self.now)
+        assert not (found and self.removed), "another worker has removed it"
+
+    def begin_to_read(self, process: Process) -> None:
+        """As a thread does: it sees the database as it is now."""
+        process.news.look(self.now)
+        key = self.identity.key
+        process.snapshot = {key: self.database.slots.get(key)}
+
+    def end_to_read(self, process: Process) -> None:
+        for key, found in process.snapshot.items():
+            passed = None if found is None else process.behind.checked(key, found)
+            if passed is not None:
+                process.store.shelves.promote(key, passed)
+        process.snapshot = {}
+        self.serve(process)
+
+
+def orders(scripts: Sequence[Sequence[str]]) -> Iterator[list[tuple[int, str]]]:
+    """Yield every order of the steps of all scripts."""
+    if not any(scripts):
+        yield []
+    for place, script in enumerate(scripts):
+        if script:
+            rest = [*scripts[:place], script[1:], *scripts[place + 1 :]]
+            for order in orders(rest):
+                yield [(place, script[0]), *order]
+
+
+def try_all(make: Callable[[], World], *scripts: str) -> int:
+    """Try all orders; return how many of them exist."""
+    count = 0
+    for order in orders([script.split() for script in scripts]):
+        world = make()
+        try:
+            for place, step in order:
+                world.do(place, step)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {order}") from error
+        except Blocked:
+            continue
+        count += 1
+    return count
+
+
+REMOVALS = [
+    (PAGE, "log_out"),
+    (PAGE, "change"),
+    (PUBLIC, "change"),
+    (PUBLIC, "purge"),
+    (PUBLIC, "withdraw"),
+]
+removals = pytest.mark.parametrize(("asked", "remove"), REMOVALS)
+
+
+def full(asked: RequestHead) -> World:
+    """Return a world in which all workers and the database have the page."""
+    world = World(asked)
+    for place in range(PLACES):
+        world.do(place, "put")
+    for step in ("take", "lock", "write", "done"):
+        world.do(0, step)
+    return world
+
+
+@removals
+def test_what_is_near_one_worker_is_not_served_when_another_has_removed_it(
+    asked: RequestHead, remove: str
+) -> None:
+    assert try_all(lambda: full(asked), remove, "serve put serve tick serve") == 6
+
+
+@removals
+def test_what_is_in_the_database_is_not_served_before_the_removal_is_committed(
+    asked: RequestHead, remove: str
+) -> None:
+    assert try_all(
+        lambda: full(asked), f"{remove} take lock write done", "forget tick serve forget serve"
+    )
+
+
+@removals
+def test_a_thread_that_reads_meanwhile_finds_nothing(asked: RequestHead, remove: str) -> None:
+    assert try_all(
+        lambda: full(asked),
+        f"{remove} take lock write done",
+        "forget begin_to_read tick tick end_to_read",
+    )
+
+
+@removals
+def test_a_page_that_arrives_late_is_not_written_behind_the_removal(
+    asked: RequestHead, remove: str
+) -> None:
+    assert try_all(
+        lambda: World(asked),
+        f"{remove} take commit",
+        "put take lock write done",
+        "serve",
+    )
+
+
+@removals
+def test_a_page_that_is_written_late_is_not_read_long_after(
+    asked: RequestHead, remove: str
+) -> None:
+    """The others forget the removal when it is committed: the database must be right by then."""
+    assert try_all(
+        lambda: World(asked),
+        f"{remove} take commit",
+        "put take lock write",
+        "tick_later serve",
+    )
+
+
+@removals
+def test_a_worker_that_starts_knows_what_is_not_committed(asked: RequestHead, remove: str) -> None:
+    assert try_all(
+        lambda: full(asked), f"{remove} take lock write done", "die_and_start serve tick serve"
+    )
+
+
+@removals
+def test_a_worker_that_is_killed_commits_its_removals_when_it_starts_again(
+    asked: RequestHead, remove: str
+) -> None:
+    assert try_all(
+        lambda: full(asked),
+        f"{remove} take lock die_and_start",
+        "forget tick_later serve tick_later serve",
+    )
+
+
+def test_what_was_stored_after_the_change_is_found_by_all() -> None:
+    """The removal is remembered for a while, and then the newer page is read again."""
+    world = full(PUBLIC)
+    world.do(0, "change")
+    world.do(1, "serve")
+    world.processes[0].store.put(
+        world.identity, PUBLIC, response(), b"new", world.now + 1, world.now + 1
+    )
+    for step in ("take", "lock", "write", "done"):
+        world.do(0, step)
+    superseded = world.processes[1].store.lookup(world.identity, PUBLIC, world.now, superseded=True)
+    assert superseded is not None and superseded.body == b"old", "better than an error"
+    world.do(1, "tick_later")
+    found = world.processes[1].store.lookup(world.identity, PUBLIC, world.now)
+    assert found is not None and found.body == b"new"
+
+
+def test_a_worker_that_missed_news_drops_everything() -> None:
+    world = full(PAGE)
+    for number in range(RING_BYTES // 16):
+        world.processes[0].behind.withdrawn(b"*a.b/%d" % number, world.now)
+    store = world.processes[1].store
+    assert store.shelves.slots
+    assert store.find(world.identity, PAGE, world.now) is None and not store.shelves.slots
