@@ -27,7 +27,7 @@ PIP_FAILED := { echo; \
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting simulate simulate-workers takeover overload crawl \
+.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting kills simulate simulate-workers takeover overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
 	reference deb deb-test tutorial-test site dist dist-test requirements \
 	clean distclean
@@ -147,6 +147,9 @@ conformance: $(VENV)/.stamp-test $(VENV)/.stamp-redbot ## RFC 9111 and other peo
 
 lasting: $(VENV)/.stamp-test ## what the store on disk costs and survives
 	@exec $(BIN)/python -m benchmarks.lasting $(ARGS)
+
+kills: $(VENV)/.stamp-test ## 100 times `kill -9` in a storm of writes to the store on disk, and damaged copies
+	@exec $(BIN)/python -m benchmarks.lasting --kills 100 --mib 0 $(ARGS)
 
 simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 	$(BIN)/python -m benchmarks.simulation $(ARGS)

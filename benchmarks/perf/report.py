@@ -136,8 +136,29 @@ def _group(result: Result, scenario: str) -> Group | None:
     return Group(title, base.figures().cpu_us, lengths)
 
 
-def readme(result: Result, files: Sequence[str]) -> str:
-    """Return benchmarks/README.md."""
+def lasting_section(page: str) -> str:
+    """Return the section about the store on disk, from benchmarks/lasting.md; "" without it."""
+    lines = page.splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    measured = "\n".join(lines[2 : lines.index("", 3)]) if rows else ""
+    return f"{_LASTING}{measured}\n\n{chr(10).join(rows)}" if rows else ""
+
+
+def with_lasting(text: str, page: str) -> str:
+    """Return benchmarks/README.md with this section about the store on disk."""
+    end = text.index("## Figures\n")
+    begin = text.find(LASTING_HEADING)
+    before = text[: begin if begin >= 0 else end].rstrip("\n")
+    section = lasting_section(page)
+    return "\n\n".join([before, *([section] if section else []), text[end:]])
+
+
+def readme(result: Result, files: Sequence[str], lasting: str = "") -> str:
+    """Return benchmarks/README.md.
+
+    Args:
+        lasting: The text of benchmarks/lasting.md.
+    """
     facts = [["", ""], *([name, text] for name, text in result.machine.items())]
     facts += [["commit", result.commit], ["measured", result.began],
               ["flags", f"`{' '.join(result.flags)}`"],
@@ -156,13 +177,15 @@ def readme(result: Result, files: Sequence[str]) -> str:
     if result.skipped:
         parts += ["### Left out\n", "".join(f"- {line}\n" for line in result.skipped)]
     parts += ["## Machine and versions\n", markdown(facts), _HOW]
-    return "\n".join(parts)
+    return with_lasting("\n".join(parts), lasting)
 
 
 def write(result: Result, folder: Path = FOLDER) -> list[Path]:
     """Write the README and the plots; return their paths."""
     files = plots(result)
-    written = {**files, "README.md": readme(result, list(files))}
+    page = folder / LASTING_PAGE
+    lasting = page.read_text() if page.exists() else ""
+    written = {**files, "README.md": readme(result, list(files), lasting)}
     for name, text in written.items():
         (folder / name).write_text(text)
     return [folder / name for name in written]
@@ -183,6 +206,15 @@ RETTER runs as it comes, its breaker included. Forwarding is measured with `--ci
 hold them back; so it decides and counts everything and forwards all the same. Answers from the
 store are measured with `--circuit open` and the application stopped. CPU under overload and the
 pause of a garbage collection are not among these figures.
+"""
+
+LASTING_PAGE: Final = "lasting.md"
+LASTING_HEADING: Final = "## The store on disk\n"
+
+_LASTING: Final = f"""\
+{LASTING_HEADING}
+Measured apart from the rest by `make lasting ARGS=--write`, which writes this section and
+[a page of its own]({LASTING_PAGE}).
 """
 
 _COLUMNS: Final = """\

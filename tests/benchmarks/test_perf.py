@@ -415,6 +415,22 @@ def test_without_nginx_there_is_no_ratio() -> None:
     assert report.row(result(retter=30.0).series[0], None)[2] == "-"
 
 
+def test_the_rows_of_the_store_on_disk_stand_in_the_readme(tmp_path: Path) -> None:
+    """Whether the page or the README is written last; and once."""
+    page = "# Title\n\nMeasured so.\nOn this.\n\n| what | bar |\n| --- | --- |\n| kill | 0 |\n"
+    (tmp_path / report.LASTING_PAGE).write_text(page)
+    report.write(result(retter=30.0, nginx=20.0), tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.count("| kill | 0 |") == text.count(report.LASTING_HEADING) == 1
+    assert "Measured so.\nOn this.\n" in text
+    assert report.with_lasting(text, page) == text
+    later = report.with_lasting(text, page.replace("| 0 |", "| 1 |"))
+    assert "| kill | 1 |" in later and "| kill | 0 |" not in later
+    without = report.with_lasting(text, "")
+    assert report.LASTING_HEADING not in without
+    assert report.with_lasting(without, page) == text
+
+
 def test_the_readme_and_its_plots(tmp_path: Path) -> None:
     """Tables are whole, plots are linked and well-formed."""
     one = result(retter=30.0, nginx=20.0, naive_h11=200.0)
