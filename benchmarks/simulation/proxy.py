@@ -12,7 +12,7 @@ from benchmarks.simulation.engine import Engine
 from benchmarks.simulation.workers import Workers
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Asker, CircuitBreaker, Kind, Permit, Phase
-from retter.breaker.learnt import crawlers, learnt, relearn, remember_crawlers
+from retter.continuity.learnt import crawlers, learnt, relearn, remember_crawlers
 
 if TYPE_CHECKING:
     from benchmarks.simulation.crowd import Crowd

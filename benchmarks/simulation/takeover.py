@@ -11,7 +11,8 @@ from benchmarks.simulation.engine import Engine
 from benchmarks.simulation.proxy import Proxy, Request
 from retter.base.errors import Outcome
 from retter.breaker import CircuitBreaker
-from retter.breaker.handover import Shared, demand_of, go_on, spent_of, state_of
+from retter.continuity.handover import demand_of, go_on, spent_of, state_of
+from retter.continuity.shared import Shared
 
 Report = dict[str, Any]
 

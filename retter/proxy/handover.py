@@ -25,7 +25,7 @@ import asyncio
 import json
 from typing import Final
 
-from retter.breaker.handover import Shared
+from retter.continuity.shared import Shared
 from retter.disk.journal import packed_removals, unpacked_removals
 from retter.proxy.follower import Follower
 from retter.proxy.services import Services

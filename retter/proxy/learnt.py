@@ -15,8 +15,8 @@ from math import inf, isinf
 from typing import TYPE_CHECKING, Any, Final
 
 from retter.breaker import CircuitBreaker
-from retter.breaker.learnt import crawlers, learnt, relearn, remember_crawlers
 from retter.config.settings import Settings
+from retter.continuity.learnt import crawlers, learnt, relearn, remember_crawlers
 from retter.store.lineage import Facts, Place
 from retter.store.owner import OWNER_BYTES, OwnerRules
 from retter.store.sessions import NAMES_LEARNT_MAX, SHARED_MAX

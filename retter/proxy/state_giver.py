@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from retter.base.frames import PREAMBLE, FrameWriter
-from retter.breaker.handover import demand_of, spent_of, state_of
+from retter.continuity.handover import demand_of, spent_of, state_of
 from retter.disk.journal import packed_removals
 from retter.proxy.handover import HandoverEnd
 from retter.proxy.known_session_frames import Sessions

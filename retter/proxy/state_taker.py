@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from retter.base.frames import BadFrame, FrameReader, after_preamble
-from retter.breaker.handover import go_on
+from retter.continuity.handover import go_on
 from retter.proxy.handover import HandoverEnd
 from retter.proxy.known_session_frames import know_sessions
 from retter.proxy.lasting import may_be_kept

@@ -14,8 +14,8 @@ NEEDED = (
 # Parts that few requests and few installations need. They are imported when they are needed.
 LAZY = {
     "retter.admin.api", "retter.admin.connection", "retter.admin.dashboard", "retter.admin.explain",
-    "retter.admin.metrics", "retter.admin.state", "retter.breaker.handover",
-    "retter.breaker.learnt", "retter.http.proxy_header", "retter.net.certificates",
+    "retter.admin.metrics", "retter.admin.state", "retter.continuity.handover",
+    "retter.continuity.learnt", "retter.http.proxy_header", "retter.net.certificates",
     "retter.proxy.follower", "retter.proxy.handover", "retter.proxy.handshake",
     "retter.proxy.learnt", "retter.proxy.proxy_protocol", "retter.proxy.redirect",
     "retter.proxy.state_giver", "retter.proxy.state_link",

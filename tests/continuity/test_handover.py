@@ -19,19 +19,19 @@ from retter.breaker import (
     sweep,
 )
 from retter.breaker.circuit import Circuit
-from retter.breaker.handover import (
+from retter.breaker.opening import Opening
+from retter.breaker.permit import KNOWN, STRANGER, Permit
+from retter.breaker.states import Signal
+from retter.continuity.handover import (
     TICKETS_LEFT,
-    Shared,
     demand_of,
     go_on,
     restore_demand,
     spent_of,
     state_of,
 )
-from retter.breaker.opening import Opening
-from retter.breaker.permit import KNOWN, STRANGER, Permit
-from retter.breaker.states import Signal
-from tests.breaker.test_learnt import JSON, taught
+from retter.continuity.shared import Shared
+from tests.continuity.test_learnt import JSON, taught
 
 NOW = 100.0
 SECRET = b"secret of both!!"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from retter.breaker import BreakerSettings, constants, sweep
 from retter.breaker.circuit import Circuit
-from retter.breaker.learnt import learnt, relearn
+from retter.continuity.learnt import learnt, relearn
 
 
 def breaker(now: float = 0.0) -> Circuit:
