@@ -74,9 +74,8 @@ def _place_without_word(self: Any, asker: Any, now: float, more_s: float = 0.0) 
 _place_of = Fairness.place_of
 
 
-def _twice_the_mean(self: Any, now: float) -> float:
-    demands: list[float] = [self.demand_of(client, now) for client in self._slots]
-    return 2 * sum(demands) / len(demands)
+def _twice_the_mean(_: Any, demands: list[float], now: float) -> float:
+    return 2 * sum(demands) / max(1, len(demands))
 
 
 def _without_stored_first(self: Any, lane: int) -> Any:
@@ -85,6 +84,11 @@ def _without_stored_first(self: Any, lane: int) -> Any:
 
 
 _next_of = Lanes._next_of
+
+
+def _no_doubt(self: ConcurrencyTable, now: float, rank: int) -> None:
+    self.trial_at = now
+
 
 RULES: dict[str, Callable[[], None]] = {
     "patience": _method(sweep, "loses_patience", lambda *_: False),
@@ -97,6 +101,7 @@ RULES: dict[str, Callable[[], None]] = {
     "pace-by-proof": _method(ConcurrencyTable, "read_proven", lambda *_: None),
     "pace-wait": _set(PACE_WAIT_S=0.0, PACE_WAIT_BASELINES=0.0, FIRST_S=0.0),
     "ceiling": _method(ConcurrencyTable, "read_ceiling", lambda *_: False),
+    "doubts": _method(ConcurrencyTable, "passed_above_ceiling", _no_doubt),
     "trials": _constant("TRIAL_S", 1e9),
     "chance": _set(CHANCE=1e9, LATE_CHANCE=1e9),
     "write-wait": _method(decide, "_decide_other", lambda _: decide.FORWARD),
@@ -105,6 +110,9 @@ RULES: dict[str, Callable[[], None]] = {
     "stored-wait": _constant("STORED_WAIT_S", 0.0),
     "queue-without-stored": _method(decide, "_without_stored", _shed_at_once),
     "count-of-the-line": _constant("CROWDED_WINDOWS", 10**9),
+    "gets-rate": _method(
+        WorkRateLimit, "gets_rate", property(lambda limit: max(1.0, limit.work_rate))
+    ),
     "single-flight": _method(Flight, "enter", _enter_without_key),
     "discount": _constant("OLD_OTHERS_SHARE", 1e9),
     "route-breaker": _set(ROUTE_FAILURES_MIN=10**9),
@@ -118,6 +126,8 @@ RULES: dict[str, Callable[[], None]] = {
     "fair-share": _method(DemandTable, "fair_share", lambda *_: 0.0),
     "fair-share: twice the mean": _method(DemandTable, "fair_share", _twice_the_mean),
     "light": _set(LIGHT_SHARE=0.0, LIGHT_ANSWERS=0.0, LIGHT_ANSWERS_FIRST=0.0),
+    "light-at-first": _constant("LIGHT_ANSWERS_FIRST", constants.LIGHT_ANSWERS),
+    "whose-shortage": _method(DemandTable, "explains", lambda *_: True),
     "known": _method(fairness, "ISSUED", -1),
     "tickets": _method(Tickets, "read", lambda *_: None),
     "crawlers-word": _method(Fairness, "place_of", _place_without_word),

@@ -61,8 +61,9 @@ class CrowdedProxy(Proxy):
         self._crowd = load.crowd
         self._crawled = 0
         self._tickets: dict[Request, bytes] = {}  # of those that come again
-        self._tries: dict[Request, int] = {}
+        self._tries: dict[Request, tuple[int, float]] = {}  # how many, and when the last began
         self._loot = b""  # a ticket that a crawler was given
+        self._patience = Random(rng.random())  # how long they stay away
         super().__init__(engine, model, load, rng, make_breaker, run)
         for crawl in load.crowd.crawls:
             engine.at(crawl.begin, self._crawl, crawl)
@@ -112,16 +113,16 @@ class CrowdedProxy(Proxy):
         ):
             asker = self._asker(request)
             assert asker is not None
-            tries = self._tries.pop(request, 1)
+            tries, tried_at = self._tries.pop(request, (1, request.arrived_at))
             if request.who == "crawler":
                 if not self._loot:
                     self._loot, _ = breaker.circuit.fairness.ticket_for(asker, self._engine.now)
             elif self._crowd.come_again and tries < TRIES_MAX:
                 ticket, _ = breaker.circuit.fairness.ticket_for(asker, self._engine.now)
                 request.answered = True
-                wait_s = 2 + 2 * self._rng.random()
-                again = (request, ticket, tries + 1)
-                self._engine.at(self._engine.now + wait_s, self._come_again, again)
+                now = self._engine.now
+                wait_s = max(2.0, 2 + 2 * self._patience.random() - (now - tried_at))
+                self._engine.at(now + wait_s, self._come_again, (request, ticket, tries + 1))
                 return
         self._tries.pop(request, None)
         super()._answer(request, how, status)
@@ -130,7 +131,7 @@ class CrowdedProxy(Proxy):
         before, ticket, tries = again
         request = Request(before.arrived_at, True, before.route, before.key, before.client)
         self._tickets[request] = ticket
-        self._tries[request] = tries
+        self._tries[request] = tries, self._engine.now
         self._decide(request)
 
     # --- crawlers ---

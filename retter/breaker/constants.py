@@ -162,10 +162,11 @@ DEMAND_LEAST_S: Final = 0.001  # a client whose demand has decayed to this is re
 FAIR_SHARE_EVERY_S: Final = 0.25  # it reads the whole table: a millisecond if the table is full
 LIGHT_SHARE: Final = 0.005  # of the capacity is never too much for a client,
 LIGHT_ANSWERS: Final = 12.0  # nor are this many answers: a page with its parts
-# When an overload begins, only this many answers are not too much; the number grows with time. With
-# 2.25 a crawl of 1x from 100 addresses is found sooner (97 % fresh, not 94), but visitors who ask
-# for more than each crawler suffer (89 % fresh beside 5,000 addresses over sockets, not 95).
-LIGHT_ANSWERS_FIRST: Final = 3.0
+# When an overload begins, only this many answers are not too much; the number grows with time.
+LIGHT_ANSWERS_FIRST: Final = 2.0
+# But only if the clients above that number ask for this share of the work that is missing. Beside
+# 5,000 crawlers that each ask for less than a visitor, it would be the visitors who are above it.
+SHORTAGE_SHARE: Final = 0.5
 LEARNT_SHARE: Final = 0.5  # demand is counted when this share of the places is in use
 # One place in this many goes to a request with a stored response. With 3, a full application
 # answers 36 % of the pages that were never stored (the bar is 40; without turns it is 57). With 4

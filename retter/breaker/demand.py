@@ -9,6 +9,7 @@ A client is removed when its demand has decayed.
 """
 
 from array import array
+from bisect import bisect_right
 from math import inf
 from typing import Final
 
@@ -107,27 +108,30 @@ class DemandTable:
         slot = self._slots.get(client, -1)
         return self._names[slot] if slot >= 0 else ""
 
-    def fair_share(self, now: float) -> float:
-        """Return the fair share: a client gets all that it asks for up to this demand.
-
-        This is max-min fairness: the work forwarded for all is divided. Clients that ask for less
-        than the fair share get all of it. The rest is divided evenly among the others, and each
-        part is the fair share. It is infinite if all got what they asked for. Clients with a number
-        below 0 (crawlers) have no share: they get what is left.
+    def demands(self, now: float) -> list[float]:
+        """Return the demands in ascending order, without those of crawlers (numbers below 0).
 
         The time grows with the table, so the tick calls this, not a request.
         """
-        left = self.given(now)
-        left -= self._forgotten * self._fade_of(now - self._forgotten_at)
-        if left <= 0:
-            return 0.0
-        demands = sorted(
+        return sorted(
             [
                 self._demand[slot] * self._faded(slot, now)
                 for client, slot in self._slots.items()
                 if client > NOBODY
             ]
         )
+
+    def fair_share(self, demands: list[float], now: float) -> float:
+        """Return the fair share: a client gets all that it asks for up to this demand.
+
+        This is max-min fairness: the work forwarded for all is divided. Clients that ask for less
+        than the fair share get all of it. The rest is divided evenly among the others, and each
+        part is the fair share. It is infinite if all got what they asked for. Crawlers have no
+        share: they get what is left.
+        """
+        left = self.given(now) - self._removed(now)
+        if left <= 0:
+            return 0.0
         count = len(demands)
         left += 1e-6 * left  # tolerance: the order of a sum changes its rounding
         for demand in demands:
@@ -136,6 +140,15 @@ class DemandTable:
             left -= demand
             count -= 1
         return inf
+
+    def explains(self, demands: list[float], limit_s: float, now: float) -> bool:
+        """Return whether the clients that ask for more than `limit_s` cause the shortage.
+
+        They do if they ask for at least SHORTAGE_SHARE of the work that was not forwarded.
+        """
+        missing_s = sum(demands) + self._removed(now) - self.given(now)
+        above_s = sum(demands[bisect_right(demands, limit_s) :])
+        return above_s >= constants.SHORTAGE_SHARE * missing_s
 
     def heaviest(self, count: int, now: float) -> list[tuple[int, float, float]]:
         """Return (client, demand, got) of the clients with the largest demand; for operators."""
@@ -171,8 +184,7 @@ class DemandTable:
             self._names.append("")
         else:
             slot = self._lightest_at_hand(now)
-            self._forgotten *= self._fade_of(now - self._forgotten_at)
-            self._forgotten += self._demand[slot] * self._faded(slot, now)
+            self._forgotten = self._removed(now) + self._demand[slot] * self._faded(slot, now)
             self._forgotten_at = now
             self._forget(slot)
         self._slots[client] = slot
@@ -180,6 +192,10 @@ class DemandTable:
         self._demand[slot] = self._got[slot] = 0.0
         self._at[slot] = now
         return slot
+
+    def _removed(self, now: float) -> float:
+        """Return the demand of the clients that were removed to make room."""
+        return self._forgotten * self._fade_of(now - self._forgotten_at)
 
     def _lightest_at_hand(self, now: float) -> int:
         """Return the slot with the least demand of the next few.

@@ -191,12 +191,18 @@ class Fairness:
         if now - self._share_at < constants.FAIR_SHARE_EVERY_S:
             return False
         self._share_at = now
-        self._share_s = self.demand.fair_share(now)
-        # At first every client's demand is small, so the limit begins small too.
+        demands = self.demand.demands(now)
+        self._share_s = self.demand.fair_share(demands, now)
+        capacity_s = max(1.0, workers) * WINDOW_S
+        self._light_s = max(
+            constants.LIGHT_SHARE * capacity_s, constants.LIGHT_ANSWERS * baseline_s
+        )
+        # At first every client's demand is small, so the limit begins small too. But a small limit
+        # is only right if those above it cause the shortage.
         age_s = 0.0 if self._since is None else now - self._since
         seen = 1 - 0.5 ** (age_s / constants.DEMAND_HALF_LIFE_S)
-        capacity_s = max(1.0, workers) * WINDOW_S
-        light_s = max(constants.LIGHT_SHARE * capacity_s, constants.LIGHT_ANSWERS * baseline_s)
         first_s = constants.LIGHT_ANSWERS_FIRST * baseline_s
-        self._light_s = first_s + seen * (light_s - first_s)
+        early_s = first_s + seen * (self._light_s - first_s)
+        if self.demand.explains(demands, max(self._share_s, early_s), now):
+            self._light_s = early_s
         return True

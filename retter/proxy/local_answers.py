@@ -281,7 +281,8 @@ def refuse(
     number = services.peers.client_of(forwarding, parsed)
     pause_s = retry_after_s if reason is Reason.PAUSED else 0.0
     now = services.loop.time()
-    wait = services.turns.wait_of(forwarding, parsed, number, now, pause_s)
+    waited_s = services.settings.queue_wait_s if reason is Reason.QUEUE_TIMEOUT else 0.0
+    wait = services.turns.wait_of(forwarding, parsed, number, now, pause_s, waited_s)
     client.out.write(
         services.answers.error(
             parsed.head,

@@ -123,11 +123,13 @@ class Turns:
         client: int,
         now: float,
         pause_s: float = 0.0,
+        waited_s: float = 0.0,
     ) -> "Wait | None":
         """Return the page for a visitor who has to wait; None if the client is no browser.
 
         Args:
             pause_s: The time for which no client gets a place; 0 if the next try may get one.
+            waited_s: How long this request has waited; its next try comes sooner by that time.
         """
         breaker = self._breaker
         fairness = breaker.circuit.fairness
@@ -146,7 +148,8 @@ class Turns:
         asker = Asker(client, ticket=parsed.ticket)
         ticket, since = fairness.ticket_for(asker, now)
         line_s = breaker.expected_wait_s(KNOWN)
-        again_s = round(random.uniform(AGAIN_MIN_S, AGAIN_MAX_S) + min(line_s, AGAIN_LONGEST_S))
+        later_s = random.uniform(AGAIN_MIN_S, AGAIN_MAX_S) - waited_s
+        again_s = round(max(AGAIN_MIN_S, later_s) + min(line_s, AGAIN_LONGEST_S))
         max_age_s = max(again_s + 1, round(since + TICKET_S - now))
         return Wait(
             again_s,

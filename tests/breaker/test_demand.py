@@ -94,17 +94,48 @@ def test_the_fair_share_is_what_is_left_divided_evenly() -> None:
     for client, work_s in enumerate((1.0, 2.0, 8.0, 9.0), 1):
         table.note(client, work_s, 0.0)
         table.gave(client, min(work_s, 3.5), 0.0)
-    assert table.fair_share(0.0) == pytest.approx(3.5, rel=1e-5)
+    assert table.fair_share(table.demands(0.0), 0.0) == pytest.approx(3.5, rel=1e-5)
 
 
 def test_there_is_enough_for_all_who_got_what_they_asked_for() -> None:
     """Then nobody asks for too much."""
     table = DemandTable()
-    assert table.fair_share(0.0) == 0.0
+    assert table.fair_share(table.demands(0.0), 0.0) == 0.0
     for client in range(1, 5):
         table.note(client, client * 1.0, 0.0)
         table.gave(client, client * 1.0, 0.0)
-    assert table.fair_share(5.0) == inf
+    assert table.fair_share(table.demands(5.0), 5.0) == inf
+
+
+def test_a_shortage_is_caused_by_those_who_ask_for_what_is_missing() -> None:
+    """Four ask for 2 and one for 12, of which 8 is forwarded: 12 is missing."""
+    table = DemandTable()
+    for client in range(1, 5):
+        table.note(client, 2.0, 0.0)
+    table.note(5, 12.0, 0.0)
+    table.gave(5, 8.0, 0.0)
+    demands = table.demands(0.0)
+    assert table.explains(demands, 2.0, 0.0), "the heavy one asks for all of it"
+    assert not table.explains(demands, 12.0, 0.0), "nobody asks for more than 12"
+
+
+def test_who_asks_for_a_little_more_than_many_others_causes_no_shortage() -> None:
+    """A thousand ask for 1 and ten for 3; half is forwarded. Without the ten, much is missing."""
+    table = DemandTable()
+    for client in range(1, 1001):
+        table.note(client, 1.0, 0.0)
+    for client in range(1001, 1011):
+        table.note(client, 3.0, 0.0)
+    table.gave(1, 500.0, 0.0)
+    assert not table.explains(table.demands(0.0), 2.0, 0.0)
+
+
+def test_crawlers_by_their_word_have_no_share() -> None:
+    """Their numbers are below 0."""
+    table = DemandTable()
+    table.note(-5, 3.0, 0.0)
+    table.note(7, 2.0, 0.0)
+    assert table.demands(0.0) == [2.0]
 
 
 def test_a_client_that_is_not_known_is_not_counted() -> None:

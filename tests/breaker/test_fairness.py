@@ -52,7 +52,7 @@ def test_so_many_answers_are_never_too_much() -> None:
     for client in range(1, 1001):
         fairness.note(Asker(client), 0.5, 0.0)
     fairness.tick(0.0, 8.0, 0.05, enough=False)
-    assert fairness.demand.fair_share(0.0) == 0.0, "nobody got anything"
+    assert fairness.demand.fair_share([0.5] * 1000, 0.0) == 0.0, "nobody got anything"
     fairness.note(Asker(5000), (constants.LIGHT_ANSWERS_FIRST - 1) * 0.05, 0.0)
     assert fairness.place_of(Asker(5000), 0.0).lane == STRANGER
     assert fairness.place_of(Asker(1), 0.0).lane == HEAVY
@@ -62,7 +62,7 @@ def test_so_many_answers_are_never_too_much() -> None:
 def test_what_is_never_too_much_grows_with_the_time_that_an_overload_lasts(
     ages_s: list[float],
 ) -> None:
-    """From three answers to twelve: at first nobody can have asked for much."""
+    """From two answers to twelve: at first nobody can have asked for much."""
     fairness = Fairness(b"secret", 0.0)
     limits: list[float] = []
     for now in (0.0, *sorted(ages_s), 1000.0):
@@ -73,6 +73,19 @@ def test_what_is_never_too_much_grows_with_the_time_that_an_overload_lasts(
     assert limits == sorted(limits)
     assert limits[0] == constants.LIGHT_ANSWERS_FIRST * 0.05
     assert limits[-1] == pytest.approx(constants.LIGHT_ANSWERS * 0.05)
+
+
+def test_who_does_not_cause_the_shortage_may_have_a_page_with_its_parts_at_once() -> None:
+    """A thousand ask for one answer each; ten visitors for four, which changes little."""
+    fairness = Fairness(b"secret", 0.0)
+    for client in range(1, 1001):
+        fairness.note(Asker(client), 0.05, 0.0)
+    for client in range(1001, 1011):
+        fairness.note(Asker(client), 4 * 0.05, 0.0)
+    fairness.demand.gave(1, 20.0, 0.0)
+    fairness.tick(0.0, 8.0, 0.05, enough=False)
+    assert fairness.limit_s == constants.LIGHT_ANSWERS * 0.05
+    assert fairness.place_of(Asker(1001), 0.0).lane == STRANGER
 
 
 def test_a_crawler_by_its_own_word_is_heavy() -> None:
