@@ -105,6 +105,7 @@ class Application:
         self._deliver = answered
         self._backlog: deque[Any] = deque()
         self.busy = 0
+        self.busy_with_others = 0  # of these, with other methods
         self._busy_s = 0.0
         self._busy_changed_at = 0.0
         self.in_it = 0
@@ -149,6 +150,7 @@ class Application:
     def _serve(self, request: Any) -> None:
         engine, model = self._engine, self._model
         self._count_busy(1)
+        self.busy_with_others += not request.is_get
         service_s = model.service(self._rng, request.route)
         if shift := self._fault("shift", None):
             service_s *= shift.amount
@@ -164,6 +166,7 @@ class Application:
 
     def _finish(self, request: Any) -> None:
         self._count_busy(-1)
+        self.busy_with_others -= not request.is_get
         self.in_it -= 1
         outcome = Outcome.OK
         for kind, bad in (("fail", Outcome.ERROR), ("unavailable", Outcome.OVERLOAD)):

@@ -165,6 +165,25 @@ def fresh_share_without(route: bytes, begin: float, end: float) -> Measure:
     return measure
 
 
+def fresh_of_possible(begin: float, end: float) -> Measure:
+    """GETs that got a fresh answer in time, in per cent of those that could.
+
+    No more could than asked, and than the workers do that other methods leave free.
+    """
+
+    def measure(run: Run) -> float:
+        gets = [answer for answer in _of(run, begin, end) if answer.is_get]
+        good = sum(answer.how == "fresh" and answer.took_s <= IN_TIME_S for answer in gets)
+        rate, workers = len(gets) / (end - begin), run.model.workers
+        free = [
+            workers - sample.busy_with_others for sample in run.samples if begin <= sample.at < end
+        ]
+        could = [min(rate, run.model.capacity * one / workers) for one in free]
+        return 100 * good / (sum(could) / len(could) * (end - begin))
+
+    return measure
+
+
 def get_errors(begin: float, end: float) -> Measure:
     """GETs answered 5xx."""
     return lambda run: sum(a.how == "error" and a.is_get for a in _of(run, begin, end))

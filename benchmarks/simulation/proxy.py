@@ -92,6 +92,7 @@ class Sample:
     state: str
     busy_s: float  # worker seconds that the application has spent
     ceiling: float
+    busy_with_others: int  # workers that serve other methods
 
 
 @dataclass(kw_only=True)
@@ -402,6 +403,7 @@ class Proxy:
                 state.value,
                 self._application.busy_s,
                 ceiling,
+                self._application.busy_with_others,
             )
         )
 

@@ -397,7 +397,8 @@ def _slow_posts() -> Scenario:
         model=Model(workers=40, faults=(fault,)),
         load=Load(phases=((105, 100),)),
         bars=(
-            least("GETs fresh, %", m.fresh_share_without(b"", 30, 90), 80),
+            # Sometimes the POSTs take all workers for seconds, and then no GET can be fresh.
+            least("GETs fresh, % of possible", m.fresh_of_possible(30, 90), 90),
             most("GET errors", m.get_errors(0, 105), 0),
             least("POST ok, %", m.post_ok(0, 90), 97),
         ),

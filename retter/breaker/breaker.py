@@ -144,7 +144,7 @@ class CircuitBreaker:
         """Return how long a GET without a stored response would wait in that lane."""
         circuit = self.circuit
         ahead = circuit.room.ahead(lane, has_stored=False)
-        return ahead * circuit.baseline.mean_s / max(1.0, circuit.limit.work_rate)
+        return ahead * circuit.baseline.mean_s / circuit.limit.gets_rate
 
     def wants_asker(self, has_stored: bool) -> bool:
         """Return whether the decision depends on the client.

@@ -210,9 +210,7 @@ def _without_stored(circuit: Circuit, rejection: Decision, lane: int) -> Decisio
         return rejection
     waiting = _waiting(circuit, room.ahead(lane, has_stored=False))
     limit = circuit.limit
-    work_in_time_s = (
-        constants.QUEUE_SHARE * circuit.settings.queue_wait_s * max(1.0, limit.work_rate)
-    )
+    work_in_time_s = constants.QUEUE_SHARE * circuit.settings.queue_wait_s * limit.gets_rate
     if (
         limit.crowded_windows < constants.CROWDED_WINDOWS
         or waiting * circuit.baseline.mean_s < work_in_time_s

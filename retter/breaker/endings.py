@@ -67,6 +67,8 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
         in_pieces.total += took_s
     limit.completions += 1
     limit.work_s += expected_s
+    if not permit.is_get:
+        limit.others_work_s += expected_s
     if known and took_s <= constants.LATE_BASELINES * expected_s + constants.LATE_SLACK_S:
         if not permit.is_judged:
             permit.row.in_time += 1

@@ -23,7 +23,7 @@ _STATES: Final = tuple(State)
 _MODES: Final = tuple(Mode)
 _NUMBER_BYTES: Final = 6  # a float holds 48 bits exactly
 
-FIGURES: Final = 31  # how many numbers `figures` returns
+FIGURES: Final = 32  # how many numbers `figures` returns
 _ROW: Final = 4  # numbers for each row of the table
 _ROUTE: Final = 8  # and for each route
 
@@ -60,7 +60,7 @@ def figures(circuit: Circuit) -> list[float]:
         *dips.told(),
         failures.recent.passed, failures.recent.failed,
         failures.in_a_row, failures.refused_in_a_row,
-        circuit.crowded, circuit.counts.transitions,
+        circuit.crowded, circuit.counts.transitions, limit.others_rate,
     ]  # fmt: skip
 
 
@@ -82,6 +82,7 @@ def take_figures(circuit: Circuit, said: Sequence[float], now: float) -> None:
         opening.wait_s, opening.probe_at = said[20], said[21]
     limit.work_rate, limit.peak_work_rate = said[4], said[5]
     limit.windows, limit.crowded_windows = int(said[6]), int(said[7])
+    limit.others_rate = said[31]
     table.proven = int(said[9])
     table.ceiling, table.late_from, table.trial_at = said[10], said[11], said[12]
     table.hint = int(said[13])

@@ -21,6 +21,8 @@ class WorkRateLimit:
         "limit",
         "load",
         "old_others",
+        "others_rate",
+        "others_work_s",
         "peak_work_rate",
         "shed_at",
         "windows",
@@ -36,12 +38,14 @@ class WorkRateLimit:
         self.limit = float(limit_start)  # L
         self.shed_at = now  # when a request last found no place
         self.work_rate = 0.0  # W
+        self.others_rate = 0.0  # the part of W that other methods took
         self.peak_work_rate = 0.0  # Wpk
         self.windows = 0
         self.crowded_windows = 0  # windows in a row that closed while requests waited
         # Of the running window:
         self.completions = 0
         self.work_s = 0.0
+        self.others_work_s = 0.0  # the part of it for other methods
         self._window_at = now
 
     # --- in flight ---
@@ -77,6 +81,11 @@ class WorkRateLimit:
         """The limit of a closed circuit: from the recent peak work rate, at least `limit_start`."""
         return max(float(self._limit_start), self.limit_for(self.peak_work_rate))
 
+    @property
+    def gets_rate(self) -> float:
+        """The workers that are left for GETs; at least 1, because it is a divisor."""
+        return max(1.0, self.work_rate - self.others_rate)
+
     def window_due(self, now: float, baseline_s: float) -> bool:
         """Return whether the running window has enough answers, or has lasted long enough."""
         age_s = now - self._window_at
@@ -95,6 +104,7 @@ class WorkRateLimit:
         if age_s > 0:
             weight = constants.WINDOW_WEIGHT if self.windows else 1.0
             self.work_rate += weight * (self.work_s / age_s - self.work_rate)
+            self.others_rate += weight * (self.others_work_s / age_s - self.others_rate)
             faded = self.peak_work_rate * 0.5 ** (age_s / constants.PEAK_HALF_LIFE_S)
             self.peak_work_rate = max(self.work_rate, faded)
             self.windows += 1
@@ -108,5 +118,5 @@ class WorkRateLimit:
     def restart_window(self, now: float) -> None:
         """Discard the running window, because its answers are not typical, and begin a new one."""
         self._window_at = now
-        self.work_s = 0.0
+        self.work_s = self.others_work_s = 0.0
         self.completions = 0

@@ -24,7 +24,7 @@ from retter.continuity.learnt import learnt, relearn
 # Tickets that the old process may issue while it drains. Their numbers are not used here.
 TICKETS_LEFT: Final = 65_536
 
-_LIMIT: Final = ("windows", "crowded_windows", "shed_at")
+_LIMIT: Final = ("windows", "crowded_windows", "shed_at", "others_rate")
 _DIPS: Final = ("_due_at", "_until", "_samples")
 _PULSE: Final = ("passed_at", "stalled_at", "woke_at")
 _OPENING: Final = ("wait_s", "probe_at")

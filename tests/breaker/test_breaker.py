@@ -249,6 +249,38 @@ def test_a_work_rate_measured_with_a_full_house_bounds_the_line() -> None:
     assert (waiting - 1) * each_s < work_in_time_s <= waiting * each_s
 
 
+def test_the_line_counts_on_the_workers_that_other_methods_leave() -> None:
+    """Half of the workers serve other methods: half as many GETs would be answered in time."""
+    driver = filled()
+    limit = driver.breaker.circuit.limit
+    limit.work_rate, limit.crowded_windows = 8.0, constants.CROWDED_WINDOWS
+    each_s = driver.breaker.circuit.baseline.mean_s
+    alone = driver.breaker.expected_wait_s(0)
+    for others_rate in (4.0, 0.0):
+        limit.others_rate = others_rate
+        while isinstance(driver.admit(key=b"/n", stored=None), Permit):
+            pass
+        waiting = driver.breaker.snapshot(driver.now).waiting_without_stored
+        assert waiting * each_s >= (8.0 - others_rate) * constants.QUEUE_SHARE * 2.0
+        assert (waiting - 1) * each_s < (8.0 - others_rate) * constants.QUEUE_SHARE * 2.0
+    assert driver.breaker.expected_wait_s(0) > alone
+
+
+def test_what_other_methods_take_is_measured_apart() -> None:
+    """By windows, as the work rate is."""
+    driver = Driver()
+    for _ in range(60):
+        for kind, route in ((Kind.GET, b"GET /"), (Kind.OTHER, b"OTHER /")):
+            forwarded(driver, kind=kind, route=route, stored=None)
+        driver.tick()
+        for permit in list(driver.in_flight):
+            driver.finish(permit)
+    limit = driver.breaker.circuit.limit
+    assert limit.work_rate > 1.5
+    assert limit.others_rate == pytest.approx(limit.work_rate / 2, rel=0.2)
+    assert limit.gets_rate == max(1.0, limit.work_rate - limit.others_rate)
+
+
 def test_the_needy_go_first() -> None:
     """Who has nothing else to be answered with gets the next place."""
     driver = filled()

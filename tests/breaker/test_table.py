@@ -2,7 +2,7 @@
 
 from heapq import heappop, heappush
 from itertools import pairwise
-from math import exp, inf
+from math import comb, exp, inf
 from random import Random
 
 import pytest
@@ -171,6 +171,48 @@ def test_the_surprise_bounds_the_binomial_tail(outcomes: int, bad: int, expected
     assert tail <= exp(-surprise(bad, outcomes, expected)) * (1 + 1e-9) + 1e-12
 
 
+def tail_of(bad: int, outcomes: int, expected: float) -> float:
+    """Return the probability of `bad` failures or more, if each comes with that probability."""
+    return sum(
+        comb(outcomes, k) * expected**k * (1 - expected) ** (outcomes - k)
+        for k in range(bad, outcomes + 1)
+    )
+
+
+@given(
+    ranks=st.lists(
+        st.tuples(st.integers(1, 40), st.integers(0, 20)),
+        min_size=1,
+        max_size=8,
+        unique_by=lambda x: x[0],
+    ),
+    rank=st.integers(2, 30),
+    passed=st.integers(0, 20),
+    failed=st.integers(0, 12),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_the_failures_of_one_rank_do_has_a_bound_that_is_computed(
+    ranks: list[tuple[int, int]], rank: int, passed: int, failed: int
+) -> None:
+    """All other ranks have good answers alone. A ceiling lies below the rank that fails, but not
+    below a good one. There is none unless chance makes so many failures once in a thousand times
+    at most."""
+    made = table()
+    for other, good in ranks:
+        count(made, other, in_time=good)
+    count(made, rank, in_time=passed, failed=failed)
+    rows = sum(row.outcomes > 0 for row in made.rows)
+    below = sum(row.outcomes for row in made.rows if row.first < rank)
+    above = int(sum(row.outcomes for row in made.rows if row.first >= rank))
+    made.read_ceiling()
+    if made.ceiling == inf:
+        return
+    known_good = max(row.first for row in made.rows if row.outcomes and row.first < rank)
+    assert known_good <= made.ceiling
+    assert made.ceiling <= max(constants.SPARE + 1, rank - 1)
+    assert tail_of(failed, above, 1 / (below + 1)) <= constants.CHANCE / rows * (1 + 1e-9)
+
+
 def test_chance_makes_no_ceiling() -> None:
     """Failures that lean to nothing, at any rank, at a share p: one table in a thousand at most.
 
@@ -190,19 +232,28 @@ def test_chance_makes_no_ceiling() -> None:
 
 
 @given(
-    times_s=st.lists(st.sampled_from([0.0, 0.005, 0.05, 0.3, 1.0]), min_size=1, max_size=4),
+    times_s=st.lists(
+        st.sampled_from([0.0, 0.005, 0.05, 0.3, 1.0]) | st.floats(0.0, 1.0),
+        min_size=1,
+        max_size=4,
+    ),
     arrivals=st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 120), st.integers(0, 12), st.booleans()),
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(1, 120),
+            st.integers(0, 12),
+            st.sampled_from(["stored", "new", "other"]),
+        ),
         min_size=1,
         max_size=25,
     ),
 )
 @settings(max_examples=60, deadline=None)
-def test_an_application_that_holds_everything_is_never_limited(
-    times_s: list[float], arrivals: list[tuple[int, int, int, bool]]
+def test_if_answers_never_get_slower_nor_fail_nothing_is_ever_limited_shed_or_stored(
+    times_s: list[float], arrivals: list[tuple[int, int, int, str]]
 ) -> None:
-    """Answers get no slower and none fails with more in flight: nothing is shed, stored or refused,
-    whatever arrives. It may wait for the pace, and goes upstream; the circuit stays closed."""
+    """Whatever arrives: any number at once, GETs with and without a stored response, and other
+    methods. A GET may wait for the pace and then goes upstream; the circuit stays closed."""
     driver = Driver()
     due: list[tuple[float, int, Permit]] = []
     seen: list[Permit] = []
@@ -228,12 +279,13 @@ def test_an_application_that_holds_everything_is_never_limited(
         driver.tick(until - driver.now)
         note_started()
 
-    for route, number, ticks, stored in arrivals:
+    for route, number, ticks, what in arrivals:
         for _ in range(number):
             decision = driver.admit(
-                key=b"%d" % route,
-                route=b"GET /%d" % (route % len(times_s)),
-                stored=1.0 if stored else None,
+                Kind.OTHER if what == "other" else Kind.GET,
+                b"%d" % route,
+                route=(b"OTHER /%d" if what == "other" else b"GET /%d") % (route % len(times_s)),
+                stored=1.0 if what == "stored" else None,
             )
             assert isinstance(decision, Permit), "nothing is shed or refused"
             seen.append(decision)
