@@ -47,6 +47,8 @@ class Do(Enum):
     """What the supervisor has to do."""
 
     START = "start"
+    CLOSE_STORE = "close the store"
+    OPEN_STORE = "open the store"
     RELOAD = "reload"
     DRAIN = "drain"
     KILL = "kill"
@@ -72,6 +74,7 @@ class _Worker:
     since: float = 0.0  # when the phase began
     start_at: float = -inf
     reload_asked: bool = False
+    closing: bool = False  # it was told to close the store, and has not answered
     told_at: float = inf  # when it was told to reload
     deaths: int = 0  # before it ever served
     killed: bool = False
@@ -91,6 +94,8 @@ class Fleet:
         self.stopping = False
         self.has_served = False
         self._end_by = inf
+        self._reload_begun_at = -inf
+        self._reloading = False
 
     def phase(self, index: int) -> Phase:
         """Return the phase of a worker."""
@@ -125,6 +130,10 @@ class Fleet:
         worker = self._workers[index]
         worker.reload_asked, worker.told_at = False, inf
 
+    def closed(self, index: int) -> None:
+        """A worker writes nothing new to the shared store."""
+        self._workers[index].closing = False
+
     def drains(self, index: int, now: float) -> None:
         """A worker drains, because somebody has asked it to."""
         if self._workers[index].phase in (Phase.STARTING, Phase.SERVING):
@@ -137,6 +146,7 @@ class Fleet:
         worker.deaths += worker.phase is Phase.STARTING
         asked = worker.phase is Phase.DRAINING
         self.reloaded(index)
+        self.closed(index)
         if self.stopping:
             self._enter(index, Phase.ENDED, now)
             return inf
@@ -150,10 +160,20 @@ class Fleet:
 
     # -- what somebody wants
 
-    def reload(self) -> None:
-        """Have all workers read their settings again, one after the other."""
-        for worker in self._workers:
+    def reload(self, now: float) -> list[Step]:
+        """Have all workers read their settings again, one after the other.
+
+        Meanwhile they have different settings, so what one stores may be what another should not
+        show. So none writes to the shared store until all have the new settings.
+        """
+        self._reloading, self._reload_begun_at = True, now
+        steps: list[Step] = []
+        for index, worker in enumerate(self._workers):
             worker.reload_asked = worker.phase in (Phase.STARTING, Phase.SERVING)
+            worker.closing = worker.reload_asked
+            if worker.closing:
+                steps.append(Step(Do.CLOSE_STORE, index))
+        return steps
 
     def stop(self, now: float, drain_s: float) -> list[Step]:
         """End all workers; those that run may drain."""
@@ -198,6 +218,10 @@ class Fleet:
         return ""
 
     def _next_reload(self, now: float) -> list[Step]:
+        if not self._reloading:
+            return []
+        if now < self._reload_begun_at + RELOAD_S and any(one.closing for one in self._workers):
+            return []
         if any(worker.told_at + RELOAD_S > now for worker in self._workers if worker.told_at < inf):
             return []
         for index, worker in enumerate(self._workers):
@@ -206,4 +230,7 @@ class Fleet:
             elif worker.reload_asked and worker.phase is Phase.SERVING:
                 worker.told_at = now
                 return [Step(Do.RELOAD, index)]
-        return []
+        if any(worker.reload_asked for worker in self._workers):
+            return []  # one that starts
+        self._reloading = False
+        return [Step(Do.OPEN_STORE, index) for index in range(len(self._workers))]

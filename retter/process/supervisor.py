@@ -61,6 +61,12 @@ SAME_SIGNAL_S: Final = 1.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
+_MESSAGES: Final = {
+    Do.RELOAD: Kind.RELOAD,
+    Do.CLOSE_STORE: Kind.CLOSE_STORE,
+    Do.OPEN_STORE: Kind.OPEN_STORE,
+}
+
 log = get_logger()
 
 
@@ -253,7 +259,7 @@ class Supervisor:
         else:
             self._settings = new.settings
             configure_log(new.settings.log_format, new.settings.log_level)
-            self._fleet.reload()
+            self._do(self._fleet.reload(time.monotonic()))
             log.info("reloaded", changed=new.changed)
             if new.restart:
                 log.warning("needs-restart", settings=new.restart)
@@ -282,6 +288,7 @@ class Supervisor:
             log.error("takeover-failed", error=error.strerror, advice="nothing has changed")
             return
         log.info("takeover", successor=successor.pid)
+        self._tell_all(Kind.CLOSE_STORE)  # the successor may store by other rules
         self._successor, self._successor_by = successor, now + SUCCESSOR_S
         self._poll.register(successor.ready_fd, select.POLLIN)
 
@@ -300,6 +307,7 @@ class Supervisor:
                 exit_code=successor.exit_code() if code is None else code,
                 advice="nothing has changed",
             )
+            self._tell_all(Kind.OPEN_STORE)
             return
         systemd.notify(f"MAINPID={successor.pid}")
         log.info("draining", workers=self._fleet.serving)
@@ -320,12 +328,16 @@ class Supervisor:
             elif step.do is Do.GIVE_UP:
                 self._give_up(f"worker {step.index}: {step.why}", EXIT_FAILED)
             else:
-                self._tell(step.index, Kind.RELOAD)
+                self._tell(step.index, _MESSAGES[step.do])
 
     def _give_up(self, why: str, code: int) -> None:
         log.error("cannot-start", error=why)
         self._exit_code = code
         self._stop(time.monotonic())
+
+    def _tell_all(self, kind: Kind) -> None:
+        for index in range(self._workers):
+            self._tell(index, kind)
 
     def _tell(self, index: int, kind: Kind, text: str = "") -> None:
         link = self._links[index]
@@ -405,6 +417,8 @@ class Supervisor:
             log.error("reload-failed", worker=index, error=message.text)
         elif message.kind is Kind.RELOADED:
             self._fleet.reloaded(index)
+        elif message.kind is Kind.CLOSED:
+            self._fleet.closed(index)
         elif message.kind is Kind.DRAINING:
             self._fleet.drains(index, now)
 

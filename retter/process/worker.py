@@ -104,6 +104,12 @@ class Worker:
             self.stopping.set()
         elif message.kind is Kind.RELOAD:
             self._reload()
+        elif message.kind in (Kind.CLOSE_STORE, Kind.OPEN_STORE):
+            behind = self._proxy._services.store.behind
+            if behind is not None:
+                behind.closed = message.kind is Kind.CLOSE_STORE
+            if message.kind is Kind.CLOSE_STORE:
+                self._link.tell(Kind.CLOSED)
 
     def _reload(self) -> None:
         try:

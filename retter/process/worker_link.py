@@ -24,9 +24,13 @@ class Kind(IntEnum):
     RELOADED = 3
     NOT_RELOADED = 4  # why
     DRAINING = 5  # it was asked to end, but not by the supervisor
+    CLOSED = 6  # it writes nothing new to the shared store
     # to a worker
     RELOAD = 16
     DRAIN = 17
+    # Write nothing new to the shared store: others may store by other rules from now on.
+    CLOSE_STORE = 18
+    OPEN_STORE = 19
 
 
 class Message(NamedTuple):

@@ -27,6 +27,12 @@ def running(workers: int, now: float = 0.0) -> Fleet:
     return fleet
 
 
+def reload(fleet: Fleet) -> None:
+    """Ask for a reload; all have closed the store."""
+    for step in fleet.reload(0.0):
+        fleet.closed(step.index)
+
+
 def test_all_workers_are_started_at_once() -> None:
     fleet = Fleet(3)
     assert fleet.tick(0.0, ALIVE) == [Step(Do.START, 0), Step(Do.START, 1), Step(Do.START, 2)]
@@ -95,17 +101,30 @@ def test_deaths_while_it_serves_never_end_the_whole() -> None:
 
 def test_workers_reload_one_after_the_other() -> None:
     fleet = running(3)
-    fleet.reload()
+    assert fleet.reload(0.5) == [Step(Do.CLOSE_STORE, index) for index in range(3)]
+    fleet.closed(0)
+    fleet.closed(2)
+    assert fleet.tick(0.9, ALIVE) == [], "one may still store by the old rules"
+    fleet.closed(1)
     for index in range(3):
         assert fleet.tick(1.0, ALIVE) == [Step(Do.RELOAD, index)]
         assert fleet.tick(1.5, ALIVE) == [], "it has not answered"
         fleet.reloaded(index)
-    assert fleet.tick(2.0, ALIVE) == []
+    assert fleet.tick(2.0, ALIVE) == [Step(Do.OPEN_STORE, index) for index in range(3)]
+    assert fleet.tick(2.5, ALIVE) == []
+
+
+def test_a_worker_that_does_not_close_the_store_keeps_the_others_waiting_for_a_while_only() -> None:
+    fleet = running(2)
+    fleet.reload(1.0)
+    fleet.closed(1)
+    assert fleet.tick(1.0 + RELOAD_S - 0.1, ALIVE) == []
+    assert fleet.tick(1.0 + RELOAD_S, ALIVE) == [Step(Do.RELOAD, 0)]
 
 
 def test_a_worker_that_does_not_reload_keeps_the_others_waiting_for_a_while_only() -> None:
     fleet = running(2)
-    fleet.reload()
+    reload(fleet)
     assert fleet.tick(1.0, ALIVE) == [Step(Do.RELOAD, 0)]
     assert fleet.tick(1.0 + RELOAD_S - 0.1, ALIVE) == []
     assert fleet.tick(1.0 + RELOAD_S, ALIVE) == [Step(Do.RELOAD, 1)]
@@ -113,7 +132,7 @@ def test_a_worker_that_does_not_reload_keeps_the_others_waiting_for_a_while_only
 
 def test_a_worker_that_dies_while_it_reloads_starts_with_the_new_settings() -> None:
     fleet = running(2)
-    fleet.reload()
+    reload(fleet)
     fleet.tick(1.0, ALIVE)
     fleet.exited(0, 1.1)
     assert fleet.tick(1.2, ALIVE) == [Step(Do.START, 0), Step(Do.RELOAD, 1)]

@@ -1,0 +1,437 @@
+"""The supervisor, with workers that are no processes: the test speaks for them."""
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retter.config.settings import ConfigError, Settings
+from retter.net import systemd
+from retter.net.handover import Inheritance, Successor
+from retter.net.sockets import ListenError
+from retter.process import supervisor as module
+from retter.process.fleet import DEATHS_AT_START_MAX, Phase
+from retter.process.supervisor import Supervisor, supervise, worker_count
+from retter.process.worker import EXIT_FAILED, EXIT_OK, EXIT_USAGE, HANDED_OVER, WorkerParts
+from retter.process.worker_link import Kind, Message, received, send
+
+SETTINGS = Settings(
+    upstream="127.0.0.1:1",
+    listen=("127.0.0.1:0",),
+    admin="127.0.0.1:0",
+    workers=2,
+    store_memory_bytes=0,
+    store_object_bytes_max=0,
+)
+
+
+@dataclass
+class FakeWorker:
+    """What a worker got, and its end of the link."""
+
+    parts: WorkerParts
+    link: socket.socket
+    pid: int
+
+    def say(self, kind: Kind, text: str = "") -> None:
+        send(self.link, Message(kind, text))
+
+    def heard(self) -> list[Message]:
+        return received(self.link) or []
+
+
+class Stage:
+    """A supervisor, its workers and its log."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patch = monkeypatch
+        self.workers: list[FakeWorker] = []
+        self.ended: list[tuple[int, int]] = []  # process, status
+        self.killed: list[int] = []
+        self.log: list[tuple[str, dict[str, Any]]] = []
+        self.told: list[str] = []  # systemd
+        self.settings = SETTINGS
+        self.opened: list[Supervisor] = []
+        monkeypatch.setattr(module, "fork", self._fork)
+        monkeypatch.setattr(module, "log", self)
+        monkeypatch.setattr(systemd, "notify", lambda *lines: self.told.extend(lines))
+        monkeypatch.setattr(os, "kill", lambda pid, _: self.killed.append(pid))
+        monkeypatch.setattr(os, "waitpid", self._waitpid)
+        monkeypatch.setattr(module, "fit_descriptors", lambda settings: settings)
+        monkeypatch.setattr(module, "configure_log", lambda *_: None)
+
+    def __getattr__(self, level: str) -> Any:
+        assert level in ("info", "warning", "error")
+        return lambda event, **rest: self.log.append((event, rest))
+
+    def _fork(self, parts: WorkerParts, close: Any) -> int:
+        pid = 1_000_000 + len(self.workers)
+        parts.place.shared.beat(parts.place.place, inf)  # it is alive
+        self.workers.append(FakeWorker(parts, parts.link.dup(), pid))
+        return pid
+
+    def _waitpid(self, pid: int, _: int) -> tuple[int, int]:
+        for number, (ended, status) in enumerate(self.ended):
+            if pid in (-1, ended):
+                del self.ended[number]
+                return ended, status
+        return 0, 0
+
+    def open(self, **changes: Any) -> Supervisor:
+        settings = replace(self.settings, **changes)
+        found = Supervisor(settings, settings.workers, lambda: self.settings)
+        self.opened.append(found)
+        return found
+
+    def serving(self, **changes: Any) -> Supervisor:
+        """Return a supervisor whose workers serve."""
+        supervisor = self.open(**changes)
+        step(supervisor)
+        for worker in self.workers:
+            worker.say(Kind.READY)
+        step(supervisor)
+        return supervisor
+
+    def end(self, supervisor: Supervisor, worker: FakeWorker, status: int = 0) -> None:
+        """A worker process ends with this status."""
+        worker.link.close()
+        self.ended.append((worker.pid, status))
+        supervisor._on_signal(signal.SIGCHLD)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [rest for event, rest in self.log if event == name]
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.link.close()
+        for one in self.opened:
+            one._close()
+            if one._inheritance.memory_fd < 0:
+                os.close(one._memory_fd)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    before = {number: signal.getsignal(number) for number in module._SIGNALS}
+    found = Stage(monkeypatch)
+    yield found
+    found.close()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def step(supervisor: Supervisor) -> None:
+    """Do what is due, and read what has been said."""
+    supervisor._tick(time.monotonic())
+    supervisor._poll_once(0.0)
+
+
+def test_workers_get_sockets_of_their_own_for_one_address(stage: Stage) -> None:
+    stage.serving()
+    first, second = [worker.parts for worker in stage.workers]
+    assert [parts.place.index for parts in (first, second)] == [0, 1]
+    names = [parts.sockets[0].getsockname() for parts in (first, second)]
+    assert names[0] == names[1] and first.sockets[0] is not second.sockets[0]
+    assert len(first.sockets) == 2 and len(second.sockets) == 1, "the first has the admin listener"
+    (said,) = stage.events("serving")
+    assert said["listen"] == [f"http://127.0.0.1:{names[0][1]}"] and said["workers"] == 2
+    assert "READY=1" in stage.told
+
+
+def test_it_does_not_serve_before_all_workers_do(stage: Stage) -> None:
+    supervisor = stage.open()
+    step(supervisor)
+    stage.workers[0].say(Kind.READY)
+    step(supervisor)
+    assert not stage.events("serving") and not stage.told
+
+
+def test_a_worker_that_dies_is_replaced_and_both_are_told(stage: Stage) -> None:
+    supervisor = stage.serving()
+    stage.end(supervisor, stage.workers[1], signal.SIGKILL)
+    assert stage.events("worker-ended") == [{"worker": 1, "signal": 9, "again_s": 0.0}]
+    step(supervisor)
+    assert [worker.parts.place.index for worker in stage.workers] == [0, 1, 1]
+    assert stage.workers[1].parts.sockets == stage.workers[2].parts.sockets
+    stage.workers[2].say(Kind.READY)
+    step(supervisor)
+    assert stage.events("worker-serves") == [{"worker": 1}]
+
+
+def test_a_worker_that_was_asked_to_end_is_no_error(stage: Stage) -> None:
+    supervisor = stage.serving()
+    stage.workers[0].say(Kind.DRAINING)
+    step(supervisor)
+    stage.end(supervisor, stage.workers[0])
+    assert not stage.events("worker-ended")
+
+
+def test_a_worker_without_a_process_is_tried_again(stage: Stage) -> None:
+    def no_process(*_: Any) -> int:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    stage.patch.setattr(module, "fork", no_process)
+    supervisor = stage.open()
+    step(supervisor)
+    assert [one["worker"] for one in stage.events("worker-failed")] == [0, 1]
+    stage.patch.setattr(module, "fork", stage._fork)
+    step(supervisor)
+    assert len(stage.workers) == 2
+
+
+def test_deaths_at_the_start_end_the_whole_with_one_line(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retter.process.backoff.DELAYS_S", (0.0,))
+    supervisor = stage.open(workers=1)
+    for _ in range(DEATHS_AT_START_MAX):
+        step(supervisor)
+        stage.end(supervisor, stage.workers[-1], 1 << 8)
+    step(supervisor)
+    assert "ended 5 times" in stage.events("cannot-start")[0]["error"]
+    assert supervisor.run() == EXIT_FAILED
+
+
+def test_what_the_operator_must_change_ends_the_start_at_once(stage: Stage) -> None:
+    supervisor = stage.open()
+    step(supervisor)
+    stage.workers[0].say(Kind.FAILED, "tls_cert: no such file")
+    step(supervisor)
+    assert stage.events("cannot-start") == [{"error": "tls_cert: no such file"}]
+    assert stage.workers[1].heard() == [Message(Kind.DRAIN)]
+    for worker in stage.workers:
+        stage.end(supervisor, worker, 2 << 8)
+    assert supervisor.run() == EXIT_USAGE
+
+
+def test_later_such_a_worker_is_only_told(stage: Stage) -> None:
+    supervisor = stage.serving()
+    stage.workers[0].say(Kind.FAILED, "access_log: no space")
+    step(supervisor)
+    assert stage.events("worker-failed") == [{"worker": 0, "error": "access_log: no space"}]
+    assert not supervisor._fleet.stopping
+
+
+def test_a_reload_is_checked_once_and_told_one_by_one(stage: Stage) -> None:
+    supervisor = stage.serving()
+    stage.settings = replace(SETTINGS, drain_s=3.0, workers=5)
+    supervisor._on_signal(signal.SIGHUP)
+    assert stage.events("reloaded")[0]["changed"] == {"--drain": "3s"}
+    assert stage.events("needs-restart")[0]["settings"] == {"--workers": "5"}
+    first, second = stage.workers
+    assert first.heard() == second.heard() == [Message(Kind.CLOSE_STORE)]
+    for worker in stage.workers:
+        worker.say(Kind.CLOSED)
+    step(supervisor)
+    step(supervisor)
+    assert first.heard() == [Message(Kind.RELOAD)] and second.heard() == []
+    first.say(Kind.NOT_RELOADED, "no")
+    step(supervisor)
+    step(supervisor)
+    assert second.heard() == [Message(Kind.RELOAD)]
+    second.say(Kind.RELOADED)
+    step(supervisor)
+    step(supervisor)
+    assert first.heard() == second.heard() == [Message(Kind.OPEN_STORE)]
+    assert stage.events("reload-failed") == [{"worker": 0, "error": "no"}]
+
+
+def test_settings_that_are_wrong_reach_no_worker(stage: Stage) -> None:
+    supervisor = stage.serving()
+
+    def wrong() -> Settings:
+        raise ConfigError("drain: no")
+
+    supervisor._reread = wrong
+    supervisor._on_signal(signal.SIGHUP)
+    step(supervisor)
+    assert stage.events("reload-failed")[0]["error"] == "drain: no"
+    assert stage.workers[0].heard() == []
+
+
+def test_a_stop_drains_all_and_a_second_one_kills(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    supervisor = stage.serving()
+    listener = stage.workers[0].parts.sockets[0]
+    supervisor._on_signal(signal.SIGTERM)
+    supervisor._on_signal(signal.SIGINT)  # the same wish
+    assert [worker.heard() for worker in stage.workers] == [[Message(Kind.DRAIN)]] * 2
+    assert listener.fileno() < 0 and not stage.killed
+    monkeypatch.setattr(module, "SAME_SIGNAL_S", -1.0)
+    supervisor._on_signal(signal.SIGTERM)
+    assert stage.killed == [worker.pid for worker in stage.workers]
+    for worker in stage.workers:
+        stage.end(supervisor, worker, signal.SIGKILL)
+    assert supervisor.run() == EXIT_FAILED
+
+
+def test_a_drained_end_is_a_good_one(stage: Stage) -> None:
+    supervisor = stage.serving()
+    supervisor._on_signal(signal.SIGTERM)
+    for worker in stage.workers:
+        stage.end(supervisor, worker)
+    assert supervisor.run() == EXIT_OK
+    assert stage.events("stopped") == [{"drained": True}]
+
+
+def test_a_silent_worker_is_killed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("retter.process.fleet.SILENT_S", 0.0)
+    supervisor = stage.serving()
+    stage.killed.clear()
+    stage.workers[0].parts.place.shared.beat(0, 0.0)
+    supervisor._tick(time.monotonic())
+    assert stage.killed == [stage.workers[0].pid]
+    assert stage.events("worker-killed")[-1]["worker"] == 0
+
+
+def test_the_watchdog_is_answered(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+    supervisor = stage.serving()
+    supervisor._tick(time.monotonic())
+    assert stage.told.count("WATCHDOG=1") == 1
+    supervisor._tick(time.monotonic() + 1.5)
+    assert stage.told.count("WATCHDOG=1") == 2
+
+
+# -- another supervisor takes over
+
+
+class FakeInheritance(Inheritance):
+    """Starts a successor that the test speaks for."""
+
+    def start_successor(self, *_: Any, **given: Any) -> Successor:
+        self.given = given
+        ready, self.its_ready = os.pipe()
+        return Successor(77, ready)
+
+
+def take_over(stage: Stage, supervisor: Supervisor) -> FakeInheritance:
+    supervisor._inheritance = found = FakeInheritance()
+    supervisor._on_signal(signal.SIGUSR2)
+    assert stage.events("takeover") == [{"successor": 77}]
+    assert [worker.heard() for worker in stage.workers] == [[Message(Kind.CLOSE_STORE)]] * 2
+    return found
+
+
+def test_when_the_successor_serves_all_workers_drain(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    assert inheritance.given["workers"]["count"] == 2
+    os.write(inheritance.its_ready, b"1")
+    os.close(inheritance.its_ready)
+    step(supervisor)
+    assert [worker.heard() for worker in stage.workers] == [[Message(Kind.DRAIN, HANDED_OVER)]] * 2
+    assert "MAINPID=77" in stage.told
+
+
+def test_a_successor_that_ends_changes_nothing(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    stage.ended.append((77, 2 << 8))
+    supervisor._on_signal(signal.SIGCHLD)
+    os.close(inheritance.its_ready)
+    step(supervisor)
+    assert stage.events("takeover-failed")[0]["exit_code"] == 2
+    assert [worker.heard() for worker in stage.workers] == [[Message(Kind.OPEN_STORE)]] * 2
+    assert supervisor._fleet.phase(0) is Phase.SERVING
+
+
+def test_a_successor_that_takes_too_long_is_killed(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    supervisor._tick(time.monotonic() + module.SUCCESSOR_S)
+    assert stage.killed == [77] and stage.events("takeover-late")
+    os.close(inheritance.its_ready)
+    stage.ended.append((77, signal.SIGKILL))
+    step(supervisor)
+    assert stage.events("takeover-failed")[0]["exit_code"] == -signal.SIGKILL
+
+
+def test_a_stop_ends_the_successor_too(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    supervisor._on_signal(signal.SIGTERM)
+    assert stage.killed == [77] and supervisor._fleet.stopping
+    os.close(inheritance.its_ready)
+
+
+def inherited(stage: Stage, workers: dict[str, Any] | None, memory_fd: int = -1) -> None:
+    """What the next supervisor inherits."""
+
+    class Given(Inheritance):
+        def __init__(self) -> None:
+            super().__init__()
+            self.takes_over, self.workers, self.memory_fd = True, workers, memory_fd
+
+    stage.patch.setattr(module, "Inheritance", Given)
+
+
+def test_its_workers_have_the_other_half_of_the_same_memory(stage: Stage) -> None:
+    first = stage.serving()
+    first._shared.heads[1] = 5
+    inherited(stage, {"count": 2, "generation": 0}, first._memory_fd)
+    second = stage.open()
+    step(second)
+    assert [one.parts.place.place for one in stage.workers] == [0, 1, 2, 3]
+    assert second._shared.heads[1] == 5
+    assert second._secrets == first._secrets
+
+
+@pytest.mark.parametrize("before", [None, {"count": 3, "generation": 0}])
+def test_another_number_of_workers_needs_a_restart(
+    stage: Stage, before: dict[str, Any] | None
+) -> None:
+    inherited(stage, before)
+    with pytest.raises(ConfigError, match="needs a restart"):
+        stage.open()
+
+
+# -- before anything begins
+
+
+def test_a_port_in_use_is_refused(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ListenError, match="another program listens there"):
+            stage.open(listen=("127.0.0.1:0", f"127.0.0.1:{port}"))
+
+
+def test_a_path_is_shared_by_all_workers_and_removed_at_the_end(
+    stage: Stage, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    supervisor = stage.serving(listen=(f"unix:{path}",), admin="off")
+    first, second = stage.workers
+    assert first.parts.sockets == second.parts.sockets
+    supervisor._close()
+    assert not path.exists()
+
+
+def test_only_some_systems_have_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(ConfigError, match="Linux"):
+        supervise(SETTINGS, lambda: SETTINGS)
+
+
+def test_auto_is_one_for_each_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    assert [worker_count(wanted) for wanted in (0, 1, 3)] == [6, 1, 3]
+
+
+def test_a_link_of_a_worker_that_is_gone_is_not_read(stage: Stage) -> None:
+    supervisor = stage.serving()
+    descriptor = supervisor._links[0]
+    assert descriptor is not None
+    number = descriptor.fileno()
+    stage.end(supervisor, stage.workers[0], 1 << 8)
+    supervisor._on_link(number)
+    assert select.select([supervisor._wake], [], [], 0)[0] == []
