@@ -290,6 +290,10 @@ def _check_complete(effective: Effective) -> None:
         from retter.admin.auth import read_token
 
         read_token(settings)
+    if settings.shared:
+        from retter.proxy.sharing import far_keys
+
+        far_keys(settings)
     if settings.error_page:
         try:
             with open(settings.error_page, "rb"):

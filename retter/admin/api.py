@@ -190,6 +190,10 @@ class Api:
         seconds = _seconds(parameters, FORCED_S_DEFAULT, FORCED_S_MAX)
         now = self._services.loop.time()
         self._controls.force(mode, seconds, now)
+        if self._services.far is not None:
+            from retter.proxy.sharing import tell_circuit
+
+            tell_circuit(self._services, mode, seconds)
         forced, remaining_s = self._controls.forced(now)
         return json_answer(
             {
@@ -208,11 +212,19 @@ class Api:
         seconds = _seconds(request.parameters(), PAUSE_S_DEFAULT, PAUSE_S_MAX)
         now = self._services.loop.time()
         self._services.breaker.circuit.pause(now, now + seconds)
+        if self._services.far is not None:
+            from retter.proxy.sharing import tell_pause
+
+            tell_pause(self._services, seconds)
         return json_answer(self._paused(now))
 
     def _resume(self, _: AdminRequest) -> AdminAnswer:
         now = self._services.loop.time()
         released = resume(self._services, now)
+        if self._services.far is not None:
+            from retter.proxy.sharing import tell_resume
+
+            tell_resume(self._services)
         return json_answer({**self._paused(now), "released": released})
 
     def _paused(self, now: float) -> dict[str, Any]:

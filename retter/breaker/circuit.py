@@ -111,6 +111,7 @@ class Circuit:
         """Use new settings from now on. The mode and everything learnt stay."""
         self.settings = settings
         self.rejections.set_retry_after(settings.retry_after_s)
+        self.limit.limit_start = settings.limit_start
         self.set_cap()
 
     # --- places ---

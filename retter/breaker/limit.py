@@ -13,12 +13,12 @@ class WorkRateLimit:
     """Requests in flight, the measuring windows, and the limit computed from them."""
 
     __slots__ = (
-        "_limit_start",
         "_window_at",
         "completions",
         "crowded_windows",
         "in_flight",
         "limit",
+        "limit_start",
         "load",
         "old_others",
         "others_rate",
@@ -31,7 +31,7 @@ class WorkRateLimit:
     )
 
     def __init__(self, now: float, limit_start: int) -> None:
-        self._limit_start = limit_start
+        self.limit_start = limit_start
         self.in_flight = 0  # n
         self.old_others = 0  # z: other methods that outlived their patience
         self.load = 0.0  # m: in flight, less the share of z that is discounted
@@ -79,7 +79,7 @@ class WorkRateLimit:
     @property
     def closed_limit(self) -> float:
         """The limit of a closed circuit: from the recent peak work rate, at least `limit_start`."""
-        return max(float(self._limit_start), self.limit_for(self.peak_work_rate))
+        return max(float(self.limit_start), self.limit_for(self.peak_work_rate))
 
     @property
     def gets_rate(self) -> float:

@@ -169,6 +169,17 @@ def secret() -> Kind:
     return Kind("SECRET", accept, accept, lambda value: "(hidden)" if value else "")
 
 
+def server_url() -> Kind:
+    """The URL of a Redis or Valkey; its password is never shown."""
+
+    def accept(value: object) -> str:
+        if not isinstance(value, str):
+            raise ValueError("it is not text")
+        return units.check_server_url(value) if value else ""
+
+    return Kind("URL", accept, accept, units.without_password)
+
+
 def list_of(metavar: str, item: Callable[[object], object], separator: str | None = ",") -> Kind:
     """A tuple. With a separator, one text may hold several items, and the empty text holds none."""
 

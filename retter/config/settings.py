@@ -418,6 +418,25 @@ class Settings:
         "off keeps responses to visitors with sessions, other cookies or credentials only in "
         "memory, never on disk.",
     )
+    shared: str = _setting(
+        "",
+        STORE,
+        kinds.server_url(),
+        "Share stored responses, logouts, purges and an operator's orders with other RETTERs in "
+        "front of the same application, through Redis or Valkey (6.2 or later): "
+        "redis://[USER:PASSWORD@]HOST[:PORT][/N], rediss://... with TLS, or unix://PATH. Needs "
+        "--shared-secret and the redis package: pip install 'retter[shared]'. Prefer the variable "
+        "or a file if there is a password.",
+        secret=True,
+    )
+    shared_secret: str = _setting(
+        "",
+        STORE,
+        kinds.text("FILE"),
+        "A file with a secret of at least 32 characters, the same on all boxes of one "
+        "application (openssl rand -hex 32). Who does not know it can neither read nor make what "
+        "is shared.",
+    )
     store_object_bytes_max: int = _setting(
         1 << 20,
         STORE,

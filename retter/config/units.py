@@ -396,3 +396,53 @@ def _is_address(family: int, text: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+# -- the server that boxes share -------------------------------------------------------------------
+
+SERVER_FORMS: Final = (
+    "redis://HOST[:PORT][/N], rediss://HOST or unix:///run/redis.sock, with USER:PASSWORD@ before "
+    "the host if needed"
+)
+# What redis-py understands behind a `?`: the number of the database, and files for TLS.
+SERVER_OPTIONS: Final = frozenset(
+    {"db", "ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"}
+)
+_PASSWORD: Final = re.compile(r"(?<=//)([^/@]*?):[^/]*(?=@)")
+
+
+def without_password(url: str) -> str:
+    """Return the URL of a server with `***` instead of its password."""
+    return _PASSWORD.sub(r"\1:***", url)
+
+
+def check_server_url(text: str) -> str:
+    """Return the URL of a Redis or Valkey.
+
+    Raises:
+        ValueError: It is none. The message never shows a password.
+    """
+    from urllib.parse import parse_qsl, urlsplit
+
+    wrong = ValueError(
+        f"{shown(without_password(text))} is not the URL of a server: {SERVER_FORMS}"
+    )
+    try:
+        url = urlsplit(text)
+        _ = url.port
+    except ValueError:
+        raise wrong from None
+    if url.scheme not in ("redis", "rediss", "unix") or url.fragment or text != text.strip():
+        raise wrong
+    if url.scheme == "unix":
+        if not url.path.startswith("/") or url.hostname:
+            raise wrong
+    elif not url.hostname or not re.fullmatch(r"/?|/[0-9]{1,4}", url.path):
+        raise wrong
+    for name, value in parse_qsl(url.query, keep_blank_values=True):
+        if name not in SERVER_OPTIONS or (name == "db" and not re.fullmatch("[0-9]{1,4}", value)):
+            raise ValueError(
+                f"{shown(name)} is not an option of a server; allowed: "
+                f"{', '.join(sorted(SERVER_OPTIONS))}"
+            )
+    return text

@@ -10,14 +10,14 @@ file begins with a number that is part of the checksum of every entry. So a new 
 entries invalid: the file is empty then.
 """
 
-import json
 import os
 from struct import Struct
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
 
-from retter.store.owner import OWNER_BYTES
-from retter.store.write_behind import Purge, Removals
+from retter.store.packed_removals import packed_removals as packed_removals
+from retter.store.packed_removals import unpacked_removals as unpacked_removals
+from retter.store.write_behind import Removals
 
 # Room for some thousand logouts. They are needed until the next commit, a tenth of a second later.
 JOURNAL_BYTES: Final = 256 * 1024
@@ -98,46 +98,3 @@ class Journal:
 
     def _checksum(self, payload: bytes) -> int:
         return crc32(payload, crc32(_epoch.pack(self._epoch)))
-
-
-def packed_removals(removals: Removals) -> bytes:
-    """Return removals as octets."""
-    said: dict[str, Any] = {
-        "owners": [one.hex() for one in removals.owners],
-        "marks": list(removals.marks),
-        "keys": [one.hex() for one in removals.keys],
-        "superseded": [one.hex() for one in removals.superseded],
-        "purges": [[_hex(one) for one in purge] for purge in removals.purges],
-        "everything": removals.everything,
-        "personal": removals.personal,
-    }
-    return json.dumps({name: value for name, value in said.items() if value}).encode()
-
-
-def unpacked_removals(payload: bytes) -> Removals:
-    """Return the packed removals; if the payload cannot be understood, everything is removed."""
-    try:
-        said = json.loads(payload)
-        removals = Removals(
-            bool(said.get("everything")),
-            bool(said.get("personal")),
-            {bytes.fromhex(one) for one in said.get("owners", ())},
-            set(map(int, said.get("marks", ()))),
-            {bytes.fromhex(one) for one in said.get("keys", ())},
-            [_purge(one) for one in said.get("purges", ())],
-            {bytes.fromhex(one) for one in said.get("superseded", ())},
-        )
-    except (ValueError, TypeError, AttributeError):
-        return Removals(everything=True)  # its checksum is right, but its content is unknown
-    if any(len(owner) != OWNER_BYTES for owner in removals.owners):
-        return Removals(everything=True)
-    return removals
-
-
-def _purge(texts: list[str | None]) -> Purge:
-    url, prefix, owner = [None if text is None else bytes.fromhex(text) for text in texts]
-    return Purge(url, prefix, owner)
-
-
-def _hex(text: bytes | None) -> str | None:
-    return None if text is None else text.hex()

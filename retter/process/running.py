@@ -218,6 +218,8 @@ class RunningProxy:
     def handed_over(self) -> None:
         """The successor serves: the sockets belong to it from now on."""
         self._handed_over = self._services.handed_over = True
+        if self._services.far is not None:
+            self._services.far.leave()
 
     def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
         """Return the listening socket of the admin listener, or None."""
@@ -421,7 +423,20 @@ async def running(
     link, inherited_secrets = _link_to_predecessor(inheritance)
     secrets = secrets or inherited_secrets
     try:
-        proxy = Proxy(settings, loop, on_transition, disk=disk, secrets=secrets, place=place)
+        far = None
+        if settings.shared:
+            from retter.proxy.sharing import open_far
+
+            far = open_far(settings, loop)
+        proxy = Proxy(
+            settings,
+            loop,
+            on_transition,
+            disk=disk,
+            secrets=secrets,
+            place=place,
+            far=far,
+        )
     except BaseException:
         if disk is not None:
             disk.close()

@@ -46,6 +46,7 @@ from retter.store.store import ResponseStore, StoreRules
 if TYPE_CHECKING:
     from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf
+    from retter.far.shelf import FarShelf
 
 
 def build_services(
@@ -57,6 +58,7 @@ def build_services(
     disk: "DiskShelf | None" = None,
     secrets: Secrets | None = None,
     place: "WorkerPlace | None" = None,
+    far: "FarShelf | None" = None,
 ) -> Services:
     """Make all shared parts of a process.
 
@@ -64,19 +66,20 @@ def build_services(
         disk: The disk store behind the store in memory.
         secrets: The secrets of the process that this one takes over from.
         place: The place of this process among several workers.
+        far: What several boxes share.
 
     Raises:
         ConfigError: A file cannot be read or written.
     """
     now = loop.time()
-    secrets = _secrets(secrets, disk)
+    secrets = _secrets(secrets, disk, far)
     rules = owner_rules(settings, None, secrets)
     counters = Counters()
     answers = AnswerWriter(headers=settings.headers, error_page=error_page(settings))
     breaker = _breaker(settings, now, answers, on_transition, secrets, place)
     peers = Peers(settings, secrets.clients)
     heads = HeadReader(settings, rules, peers.instance)
-    store = _store(store_rules(settings, rules, disk), disk, place)
+    store = _store(store_rules(settings, rules, secrets), disk, place)
     hints = Hints()
     worker = ThreadWorker(loop)
     compression = Compression(store, worker, loop.time)
@@ -117,6 +120,7 @@ def build_services(
         secrets=secrets,
         disk=disk,
         place=place,
+        far=far,
     )
     if disk is not None:
         _attach_disk(services, disk, now)
@@ -138,9 +142,12 @@ def _store(
     return store
 
 
-def _secrets(secrets: Secrets | None, disk: "DiskShelf | None") -> Secrets:
-    """Return those of the process before, or new ones; what is on the disk needs its own."""
+def _secrets(secrets: Secrets | None, disk: "DiskShelf | None", far: "FarShelf | None") -> Secrets:
+    """Return those of the process before, or new ones; a disk and other boxes need theirs."""
     secrets = secrets or Secrets()
+    if far is not None:
+        keys = far.keys
+        return replace(secrets, owner=keys.owner, public=keys.public, tickets=keys.tickets)
     if disk is None:
         return secrets
     return replace(secrets, owner=disk.secret, public=disk.site_key)

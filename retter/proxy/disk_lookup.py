@@ -1,7 +1,8 @@
-"""A request that waits until what is stored for it has been read from a disk that may be slow."""
+"""A request that waits until what is stored for it has been read: from a slow disk, or far away."""
 
 from typing import TYPE_CHECKING
 
+from retter.proxy.far_lookup import read_far
 from retter.proxy.interfaces import Client
 from retter.proxy.local_answers import note_client_gone
 from retter.proxy.request import ParsedRequest
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AwaitedLookup:
-    """A client whose answer is decided when what is stored for it has been read from the disk."""
+    """A client whose answer is decided when what is stored for it has been read."""
 
     __slots__ = ("_began_at", "_client", "_parsed", "_services")
 
@@ -30,9 +31,13 @@ class AwaitedLookup:
 
     def done(self, found: "dict[bytes, Found]") -> None:
         """It has been read, or takes too long."""
-        services = self._services
         for key, one in found.items():
-            services.store.shelves.promote(key, one)
+            self._services.store.shelves.promote(key, one)
+        self.decide()
+
+    def decide(self) -> None:
+        """Decide about the request now."""
+        services = self._services
         if self._client.gone:
             note_client_gone(services, self._client, self._parsed, self._began_at)
             return
@@ -50,5 +55,14 @@ def waits_for_disk(services: Services, client: Client, parsed: ParsedRequest) ->
     waiter = AwaitedLookup(services, client, parsed, services.loop.time())
     if not disk.load(keys, waiter.done):
         return False  # too many wait already
+    client.await_form()
+    return True
+
+
+def waits_for_far(services: Services, client: Client, parsed: ParsedRequest) -> bool:
+    """Have read what other boxes share for a request; False if there is nothing to wait for."""
+    waiter = AwaitedLookup(services, client, parsed, services.loop.time())
+    if not read_far(services, parsed, waiter.decide):
+        return False
     client.await_form()
     return True

@@ -34,7 +34,8 @@ from retter.http.message import Framing, ResponseHead
 from retter.net.supervision import report
 from retter.proxy.awaited_streams import NOT_AWAITED
 from retter.proxy.delivery import Delivery
-from retter.proxy.disk_lookup import waits_for_disk
+from retter.proxy.disk_lookup import waits_for_disk, waits_for_far
+from retter.proxy.far_lookup import read_far
 from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client, Work
 from retter.proxy.learning import (
@@ -140,6 +141,13 @@ def begin(
             now, kind, identity.route, identity.key, entry is not None, number
         )
     if decision is None:
+        if (
+            entry is None
+            and services.far is not None
+            and not awaited
+            and waits_for_far(services, client, parsed)
+        ):
+            return None
         asker = None  # determined only if there may not be enough slots for all requests
         if breaker.wants_asker(entry is not None):
             asker = services.turns.asker_of(forwarding, parsed, number, now, entry is not None)
@@ -525,8 +533,21 @@ class Exchange(Work):
             until = self.started_at + self._services.settings.connect_hold_s
             if now < until and stale_for_error(self._services, self._parsed, now) is None:
                 self._services.pool.hold(self, until)
+                if self._services.far is not None:
+                    read_far(self._services, self._parsed, lambda: self._end_hold(error))
                 return
         self._fail(error, now)
+
+    def _end_hold(self, error: UpstreamError) -> None:
+        """Another box had a stored response: wait no longer for a restart."""
+        services, now = self._services, self._services.loop.time()
+        if (
+            self.stage is _CONNECTING
+            and self._client is not None
+            and stale_for_error(services, self._parsed, now) is not None
+        ):
+            services.pool.unhold(self)
+            self._fail(error, now)
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
         """The connection was lost, or the bytes on it were not a valid response."""

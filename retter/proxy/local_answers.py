@@ -11,6 +11,7 @@ from retter.base.errors import DownstreamError
 from retter.base.reason import Reason
 from retter.breaker import Kind, Permit
 from retter.http.message import RequestHead
+from retter.proxy.far_lookup import read_far
 from retter.proxy.interfaces import Client, Work
 from retter.proxy.request import ParsedRequest
 from retter.proxy.request_body import RequestBody
@@ -350,6 +351,10 @@ def answer_failure(
         NONE if the client got the error.
     """
     came = answer_instead(services, client, parsed, reason, now, began_at, status, retry_after_s)
+    if came is StandIn.NONE and services.far is not None:
+        waiter = AwaitedForm(services, client, parsed, reason, began_at, status, retry_after_s)
+        if waiter.wait_for_far():
+            return StandIn.AWAITED
     if came is StandIn.NONE:
         if body is not None and not body.complete:
             client.close_after_answer()  # the rest of the body is not read
@@ -430,6 +435,25 @@ class AwaitedForm:
             return False
         self._client.await_form()
         return True
+
+    def wait_for_far(self) -> bool:
+        """Have read what other boxes share; False if that is not worth a wait."""
+        if not read_far(self._services, self._parsed, self._was_read):
+            return False
+        self._client.await_form()
+        return True
+
+    def _was_read(self) -> None:
+        services, parsed = self._services, self._parsed
+        stored = stale_for_error(services, parsed, services.loop.time())
+        shown = None if stored is None else shown_to(services, parsed, stored)
+        waits = (
+            stored is not None
+            and shown is None
+            and services.decoding.make(parsed.identity, stored, self._made)
+        )
+        if not waits:
+            self._made(shown)
 
     def _made(self, shown: StoredResponse | None) -> None:
         services, client, parsed = self._services, self._client, self._parsed

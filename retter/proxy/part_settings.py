@@ -21,7 +21,6 @@ from retter.store.sessions import SessionsSeen
 from retter.store.store import StoreRules
 
 if TYPE_CHECKING:
-    from retter.disk.shelf import DiskShelf
     from retter.telemetry.access_log import AccessLog
 
 
@@ -79,13 +78,11 @@ def owner_rules(settings: Settings, before: OwnerRules | None, secrets: Secrets)
     )
 
 
-def store_rules(
-    settings: Settings, rules: OwnerRules, disk: "DiskShelf | None" = None
-) -> StoreRules:
+def store_rules(settings: Settings, rules: OwnerRules, secrets: Secrets) -> StoreRules:
     """Select the store's settings."""
     return StoreRules(
         secret=rules.secret,
-        public_secret=b"" if disk is None else disk.site_key,
+        public_secret=secrets.public,
         bytes_max=settings.store_memory_bytes,
         max_stale_s=settings.max_stale_s,
         policy=StorePolicy(settings.store_policy),

@@ -26,6 +26,8 @@ from retter.telemetry.line_writer import CLOSE_S
 if TYPE_CHECKING:
     from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf
+    from retter.far.shelf import FarShelf
+    from retter.proxy.sharing import Sharing
 
 DRAIN_IDLE_S = 1.0  # no request for so long: none is on its way
 
@@ -40,6 +42,7 @@ class Proxy:
         disk: The store on disk behind the one in memory; it is closed with the proxy.
         secrets: Of the process that this one takes over from.
         place: Of this process among several workers.
+        far: What several boxes share; it is closed with the proxy.
 
     Attributes:
         services: What connections and exchanges share.
@@ -56,13 +59,20 @@ class Proxy:
         disk: "DiskShelf | None" = None,
         secrets: Secrets | None = None,
         place: "WorkerPlace | None" = None,
+        far: "FarShelf | None" = None,
     ) -> None:
         self._clock = clock
         self.on_transition = [on_transition] if on_transition is not None else []
         self.services = build_services(
-            settings, loop, self._tell, pool_class, clock, disk, secrets, place
+            settings, loop, self._tell, pool_class, clock, disk, secrets, place, far
         )
         self.ticker = Ticker(self.services)
+        self._sharing: Sharing | None = None
+        if far is not None:
+            from retter.proxy import sharing
+
+            self._sharing = sharing.Sharing(self.services, far)
+            self.ticker.on_second.append(self._sharing.on_second)
 
     def _tell(self, transition: Transition) -> None:
         for callback in self.on_transition:
@@ -102,10 +112,14 @@ class Proxy:
         services.keeper.configure(rules)
         services.turns.configure(settings.crawler_words, rules)
         services.heads.configure(settings, rules)
-        services.breaker.circuit.reconfigure(part_settings.breaker_settings(settings))
+        breaker_settings = part_settings.breaker_settings(settings)
+        if self._sharing is not None:
+            breaker_settings = self._sharing.part_of(breaker_settings)
+            self._sharing.follow_rules(rules, settings)
+        services.breaker.circuit.reconfigure(breaker_settings)
         if settings.circuit != before.circuit:
             services.breaker.circuit.set_mode(now, Mode(settings.circuit))
-        services.store.reconfigure(part_settings.store_rules(settings, rules, services.disk))
+        services.store.reconfigure(part_settings.store_rules(settings, rules, services.secrets))
         if services.disk is not None:
             services.disk.max_stale_s = settings.max_stale_s
             keep_rules(services.disk, rules, settings.store_policy)
@@ -146,6 +160,8 @@ class Proxy:
             connection.disconnect(now)
         for open_still in [*services.exchanges, *services.streams]:
             open_still.abort_request(now)
+        if self._sharing is not None:
+            self._sharing.close()
         if services.disk is not None:
             if services.learnt is not None:
                 services.learnt.save(now)

@@ -35,6 +35,7 @@ from retter.store.store import ResponseStore
 if TYPE_CHECKING:
     from retter.base.worker_place import WorkerPlace
     from retter.disk.shelf import DiskShelf  # with lmdb, which may not be installed
+    from retter.far.shelf import FarShelf  # with redis, which may not be installed
     from retter.proxy.learnt import LearntKeeper
     from retter.telemetry.access_log import AccessLog
 
@@ -94,6 +95,7 @@ class Services:
 
     secrets: Secrets
     disk: "DiskShelf | None" = None  # behind the store
+    far: "FarShelf | None" = None  # what several boxes share
     learnt: "LearntKeeper | None" = None  # what outlives the process beside the store
     place: "WorkerPlace | None" = None  # among several workers; None: this is the only process
     handed_over: bool = False  # another process has taken the listening sockets over

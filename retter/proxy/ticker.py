@@ -125,6 +125,8 @@ class Ticker:
         services.store.free_some()
         if services.disk is not None:
             services.disk.tick(now)
+        if services.far is not None:
+            services.far.tick(now)
         if services.access_log is not None:
             services.access_log.flush()
 

@@ -356,6 +356,7 @@ OTHER_VALUES: dict[str, str] = {
     "crawlers": "auto,mybot",
     "rolling_cookies": "*_session",
     "vary_on": "X-Country",
+    "shared": "redis://shop/1",
     "failure_text": "auto,Shop is down",
     "listen": ":1 :2",
     "upstream": ":8080",

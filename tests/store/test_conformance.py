@@ -21,6 +21,7 @@ from retter.store.policy import Identity, identify
 from retter.store.store import ResponseStore, StoreRules
 from tests.store.test_store import ALICE, BOB, SECRET, request
 from tests.support.disk import Clock, Lasting
+from tests.support.far import Box, FakeServer, settle
 from tests.support.heads import response_head as response
 
 EVERYONE, MAX_STALE_S = "everyone", 1000.0
@@ -286,7 +287,87 @@ class Here(Near):
             shutil.rmtree(self.folders[-1].parent)
 
 
+class Far(Near):
+    """Memory of one box, with a server behind it that another box uses too.
+
+    Either box may lose its memory, and the server may be away or lose everything. What comes back
+    must have been stored for this very owner and URL, and nothing that was dropped or taken back;
+    what was superseded comes back as superseded.
+    """
+
+    def make(self) -> None:
+        self.server = FakeServer(self.clock)
+        self.boxes = [Box(self.server, self.clock, name) for name in ("one", "two")]
+        self.use(0)
+        settle(self.clock, *self.boxes)
+
+    def use(self, number: int) -> None:
+        self.box = self.boxes[number]
+        self.store, self.owner_rules = self.box.store, self.box.rules
+
+    def tick(self) -> None:
+        settle(self.clock, *self.boxes, seconds=0.5)
+
+    @rule()
+    def go_to_the_other_box(self) -> None:
+        """A balancer sends everybody to the other box, some moments later."""
+        self.judge(False)
+        settle(self.clock, *self.boxes, seconds=1.5)
+        self.use(self.boxes.index(self.box) ^ 1)
+        self.adopt_all()
+
+    @rule()
+    def forget(self) -> None:
+        """Others have pushed everything out of memory."""
+        self.judge(False)
+        self.box.forget()
+        self.adopt_all()
+
+    @rule()
+    def restart(self) -> None:
+        self.judge(False)
+        number = self.boxes.index(self.box)
+        self.box.shelf.close()
+        self.boxes[number] = Box(self.server, self.clock, f"again{self.clock.now}")
+        self.use(number)
+        settle(self.clock, *self.boxes, seconds=0.5)
+        self.adopt_all()
+
+    @rule()
+    def flush(self) -> None:
+        self.server.flush()
+
+    @rule(seconds=st.sampled_from([0.5, 3.0]))
+    def be_away(self, seconds: float) -> None:
+        self.server.trouble = "away"
+        settle(self.clock, *self.boxes, seconds=seconds)
+        self.server.trouble = ""
+
+    def adopt_all(self) -> None:
+        for who in COOKIES:
+            for path in PATHS:
+                _, identity = self.asked(who, path)
+                self.box.look(identity)
+                self.adopt(who, path, identity)
+
+    def adopt(self, who: str, path: bytes, identity: Identity) -> None:
+        """Whatever came back must be allowed to; from here on it is what is stored."""
+        key = (who, path)
+        slot = self.store.shelves.slots.get(identity.key)
+        self.model.pop(key, None)
+        if not slot:
+            return
+        (found,) = slot
+        entry = Entry(found[2], found[6], no_store=found[9])
+        entry.superseded = found[8]
+        assert entry.no_store or entry.body in self.past.get(key, ())
+        assert entry.no_store or entry.superseded or entry.body in self.fresh.get(key, ())
+        self.model[key] = entry
+
+
 TestNear = Near.TestCase
 TestNear.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 TestHere = Here.TestCase
 TestHere.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
+TestFar = Far.TestCase
+TestFar.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)

@@ -1,0 +1,402 @@
+"""What a box asks the server: to tell and to hear changes, to write responses, and to read them.
+
+Everything here runs in a thread and may wait for the server. Names at the server, after the prefix:
+
+- `e:HASH`: the responses under a key, sealed
+- `b:HASH`: a body, sealed
+- `d:HASH`: the place of the last change that dropped a key, an owner or a session
+- `s:HASH`: the place of the last change that superseded a key
+- `changes`: a stream of the last changes, sealed
+- `boxes`: a sorted set of the boxes, by the time of their last sign of life
+- `purges`, `orders` and `names`: lists of what a new box must know of older changes, sealed
+"""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from retter.far.changes import (
+    NO_PLACE,
+    PLACE_BYTES,
+    Message,
+    id_of,
+    mark_name,
+    message_of,
+    place_of,
+)
+from retter.far.keys import Keys
+from retter.far.records import (
+    Packed,
+    deflater,
+    opened,
+    opened_body,
+    packed,
+    packed_body,
+    with_bodies,
+)
+from retter.far.server import Command, Server
+from retter.store.write_behind import Found, Purge, Slot, marked_superseded
+
+# The stream keeps about this many changes, for boxes that were away for a while. A change takes 300
+# to 500 bytes.
+CHANGES_KEPT: Final = 4096
+CHANGES_READ_MAX: Final = 1024  # in one round
+
+PURGES_KEPT: Final = 64
+ORDERS_KEPT: Final = 16
+NAMES_KEPT: Final = 256
+
+# A box without a sign of life for so long is not counted.
+BOX_SILENT_S: Final = 5.0
+BOXES_TTL_S: Final = 60
+
+ORDERS_TTL_S: Final = 24 * 3600  # no order is longer (controls.py)
+
+# Notes of changes must outlive the responses that they concern.
+NOTES_LONGER_S: Final = 3600
+
+_EVERYTHING, _PERSONAL = b"everything", b"personal"
+
+
+@dataclass(slots=True)
+class Round:
+    """What a box has for the server."""
+
+    place: bytes  # of the last change that it has heard of
+    message: Message | None = None
+    slots: list[tuple[bytes, Slot, tuple[int, ...]]] = field(
+        default_factory=list[tuple[bytes, Slot, tuple[int, ...]]]
+    )
+    beats: bool = False
+    now: float = 0.0  # monotonic seconds
+    wall: float = 0.0  # of the same moment, by this machine's clock
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a round."""
+
+    messages: list[tuple[bytes, Message]] = field(default_factory=list[tuple[bytes, Message]])
+    purges: list[tuple[bytes, Purge]] = field(default_factory=list[tuple[bytes, Purge]])
+    place: bytes = NO_PLACE
+    complete: bool = True  # there are no more changes to be read
+    boxes: int = 0  # 0: not counted in this round
+    began: bool = False  # a connection was made
+    written: int = 0  # entries
+    bodies: int = 0
+    bytes_sent: int = 0
+    unreadable: int = 0  # values that were not made with this secret
+
+
+class Read(NamedTuple):
+    """The responses under a key, and the place of the last change that their box knew."""
+
+    found: Found
+    heard: bytes
+
+
+class Conversation:
+    """One box's talk with the server.
+
+    Attributes:
+        counted_as: The name under which the box is counted: the same for all its processes.
+        clock_s: The server's clock less this machine's, in seconds.
+    """
+
+    def __init__(self, keys: Keys, server: Server, box: str, max_stale_s: float) -> None:
+        self._keys = keys
+        self._server = server
+        self.counted_as = box.encode()
+        self.max_stale_s = max_stale_s
+        self._connected = False
+        self._compress = deflater()
+        self.clock_s = 0.0
+
+    def _named(self, name: bytes) -> bytes:
+        return self._keys.prefix + name
+
+    # -- a round
+
+    def round(self, asked: Round) -> Outcome:
+        """Tell and hear changes, give a sign of life, and write responses.
+
+        Raises:
+            Away: The server cannot be used. What was asked may have been done in part.
+        """
+        try:
+            outcome = Outcome(place=asked.place)
+            if not self._connected:
+                self._begin(outcome, asked.wall)
+            self._tell(asked, outcome)
+            if asked.slots:
+                self._write(asked, outcome)
+        except Exception:
+            self._connected = False
+            self._server.close()
+            raise
+        self._connected = True
+        return outcome
+
+    def _begin(self, outcome: Outcome, wall: float) -> None:
+        lists = [self._named(name) for name in (b"purges", b"orders", b"names")]
+        clock, *found = self._server.run([("TIME",), *[("LRANGE", name, 0, -1) for name in lists]])
+        self._set_clock(clock, wall)
+        outcome.began = True
+        for value in found[0]:
+            purge = self._purge_of(self._keys.opened(lists[0], value))
+            if purge is None:
+                outcome.unreadable += 1
+            else:
+                outcome.purges.append(purge)
+        for name, values in zip(lists[1:], found[1:], strict=True):
+            for value in values:
+                self._hear(NO_PLACE, name, value, outcome)
+
+    def _set_clock(self, answer: Any, wall: float) -> None:
+        self.clock_s = int(answer[0]) + int(answer[1]) / 1e6 - wall
+
+    def _hear(self, place: bytes, name: bytes, value: bytes, outcome: Outcome) -> None:
+        data = self._keys.opened(name, value)
+        message = None if data is None else message_of(data)
+        if message is None:
+            outcome.unreadable += 1
+        else:
+            outcome.messages.append((place, message))
+
+    def _purge_of(self, data: bytes | None) -> tuple[bytes, Purge] | None:
+        if data is None:
+            return None
+        texts = json.loads(data[PLACE_BYTES:])
+        url, prefix, owner = [None if one is None else bytes.fromhex(one) for one in texts]
+        return data[:PLACE_BYTES], Purge(url, prefix, owner)
+
+    def _tell(self, asked: Round, outcome: Outcome) -> None:
+        stream, boxes = self._named(b"changes"), self._named(b"boxes")
+        commands: list[Command] = []
+        if asked.message is not None:
+            value = self._keys.seal(stream, asked.message.packed())
+            commands += [
+                ("XADD", stream, "MAXLEN", "~", CHANGES_KEPT, "*", "m", value),
+                ("EXPIRE", stream, self._notes_ttl_s),
+            ]
+        if asked.beats:
+            now_ms = int((asked.wall + self.clock_s) * 1000)
+            silent_ms = now_ms - int(BOX_SILENT_S * 1000)
+            commands += [
+                ("TIME",),
+                ("ZADD", boxes, now_ms, self.counted_as),
+                ("ZREMRANGEBYSCORE", boxes, 0, silent_ms),
+                ("EXPIRE", boxes, BOXES_TTL_S),
+                ("ZCARD", boxes),
+                ("XREVRANGE", stream, "+", "-", "COUNT", 1),
+            ]
+        commands.append(
+            ("XRANGE", stream, b"(" + id_of(asked.place), "+", "COUNT", CHANGES_READ_MAX)
+        )
+        answers = self._server.run(commands)
+        if asked.beats:
+            clock, _, _, _, count, newest = answers[-7:-1]
+            self._set_clock(clock, asked.wall)
+            outcome.boxes = int(count)
+            if newest and place_of(newest[0][0]) < asked.place:
+                # The server has lost its data, and its clock is behind: everything is new.
+                outcome.place = NO_PLACE
+                outcome.complete = False
+                return
+        if asked.message is not None:
+            self._note(asked.message, place_of(answers[0]))
+        for stream_id, fields in answers[-1]:
+            outcome.place = place_of(stream_id)
+            self._hear(
+                outcome.place,
+                stream,
+                dict(zip(fields[::2], fields[1::2], strict=True))[b"m"],
+                outcome,
+            )
+        outcome.complete = len(answers[-1]) < CHANGES_READ_MAX
+
+    @property
+    def _notes_ttl_s(self) -> int:
+        return int(self.max_stale_s) + NOTES_LONGER_S
+
+    def _note(self, message: Message, place: bytes) -> None:
+        """Note a change where boxes look that read a response or begin later."""
+        keys, removals = self._keys, message.removals
+        gone: list[bytes] = [*removals.owners, *removals.keys, *map(mark_name, removals.marks)]
+        if removals.everything:
+            gone.append(_EVERYTHING)
+        if removals.personal:
+            gone.append(_PERSONAL)
+        notes = [keys.dropped(one) for one in gone]
+        notes += [keys.superseded(key) for key in removals.superseded]
+        commands: list[Command] = [("SET", name, place, "EX", self._notes_ttl_s) for name in notes]
+        if removals.keys:
+            commands.append(("UNLINK", *[keys.entry(key) for key in removals.keys]))
+        for purge in removals.purges:
+            texts = [None if one is None else one.hex() for one in purge]
+            commands += self._listed(
+                b"purges", place + json.dumps(texts).encode(), PURGES_KEPT, self._notes_ttl_s
+            )
+        box = message.box
+        for order in message.orders:
+            told = Message(box, orders=[order]).packed()
+            commands += self._listed(b"orders", told, ORDERS_KEPT, ORDERS_TTL_S)
+        for one in message.names:
+            told = Message(box, names=[one]).packed()
+            commands += self._listed(b"names", told, NAMES_KEPT, self._notes_ttl_s)
+        if not commands:
+            return
+        answers = self._server.run(commands)
+        if removals.purges and max(
+            [answer for answer, command in zip(answers, commands, strict=True)
+             if command[0] == "RPUSH" and command[1] == self._named(b"purges")]
+        ) > PURGES_KEPT:  # fmt: skip
+            # The oldest purge is forgotten, so all that was written before this one is dropped.
+            self._server.run([("SET", keys.dropped(_EVERYTHING), place, "EX", self._notes_ttl_s)])
+
+    def _listed(self, name: bytes, data: bytes, kept: int, ttl_s: int) -> list[Command]:
+        where = self._named(name)
+        return [
+            ("RPUSH", where, self._keys.seal(where, data)),
+            ("LTRIM", where, -kept, -1),
+            ("EXPIRE", where, ttl_s),
+        ]
+
+    def _write(self, asked: Round, outcome: Outcome) -> None:
+        keys, wall = self._keys, asked.wall + self.clock_s
+        entries: list[Packed] = []
+        commands: list[Command] = []
+        for key, slot, marks in asked.slots:
+            one = packed(keys, key, slot, marks, asked.place, asked.now, wall)
+            if one is not None:
+                entries.append(one)
+            else:
+                commands.append(("UNLINK", keys.entry(key)))
+        bodies = {name: (body, fits) for one in entries for name, body, fits in one.bodies}
+        ttl_s = int(self.max_stale_s) + 1
+        there = self._server.run([("EXPIRE", keys.body(name), ttl_s) for name in bodies])
+        for (name, (body, fits)), known in zip(bodies.items(), there, strict=True):
+            if not known:
+                value = packed_body(keys, name, body, self._compress if fits else None)
+                commands.append(("SET", keys.body(name), value, "EX", ttl_s))
+                outcome.bodies += 1
+                outcome.bytes_sent += len(value)
+        for one in entries:
+            commands.append(("SET", one.name, one.value, "EX", one.ttl_s))
+            outcome.bytes_sent += len(one.value)
+        self._server.run(commands)
+        outcome.written = len(entries)
+
+    def leave(self) -> None:
+        """Say that this box is not to be counted any more.
+
+        Raises:
+            Away: The server cannot be used.
+        """
+        if self._connected:
+            self._server.run([("ZREM", self._named(b"boxes"), self.counted_as)])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connected = False
+        self._server.close()
+
+
+class Reader:
+    """Reads responses.
+
+    Attributes:
+        clock_s: The server's clock less this machine's, in seconds.
+    """
+
+    def __init__(self, keys: Keys, server: Server, max_stale_s: float) -> None:
+        self._keys = keys
+        self._server = server
+        self.max_stale_s = max_stale_s
+        self.clock_s = 0.0
+        self.unreadable = 0
+        self.bytes_received = 0
+
+    def warm(self) -> None:
+        """Open the connection, before a visitor needs it.
+
+        Raises:
+            Away: The server cannot be used.
+        """
+        self._server.run([("PING",)])
+
+    def read(self, wanted: list[bytes], now: float, wall: float) -> dict[bytes, Read]:
+        """Return what is stored under keys, in two round trips.
+
+        Raises:
+            Away: The server cannot be used.
+        """
+        keys, wall = self._keys, wall + self.clock_s
+        names: list[bytes] = []
+        for key in wanted:
+            owner = keys.owner_of(key)
+            names += [
+                keys.entry(key),
+                keys.superseded(key),
+                keys.dropped(key),
+                keys.dropped(_EVERYTHING),
+                keys.dropped(owner) if owner else keys.dropped(_EVERYTHING),
+                keys.dropped(_PERSONAL) if owner else keys.dropped(_EVERYTHING),
+            ]
+        (values,) = self._server.run([("MGET", *names)])
+        found: dict[bytes, tuple[Any, bytes | None]] = {}
+        for number, key in enumerate(wanted):
+            value, superseded, *dropped = values[6 * number : 6 * number + 6]
+            if value is None:
+                continue
+            self.bytes_received += len(value)
+            one = opened(keys, key, value, now, wall, self.max_stale_s)
+            if one is None:
+                self.unreadable += 1
+            elif all(place is None or place <= one.heard for place in dropped):
+                found[key] = one, superseded
+        return self._with_bodies(found, now) if found else {}
+
+    def _with_bodies(
+        self, found: dict[bytes, tuple[Any, bytes | None]], now: float
+    ) -> dict[bytes, Read]:
+        keys = self._keys
+        names: list[bytes] = []
+        for one, _ in found.values():
+            names += [keys.dropped(mark_name(mark)) for mark in one.found.marks]
+            names += [keys.body(variant.body) for variant in one.found.variants]
+        (values,) = self._server.run([("MGET", *names)])
+        at = 0
+        read: dict[bytes, Read] = {}
+        for key, (one, superseded) in found.items():
+            marked = len(one.found.marks)
+            dropped = values[at : at + marked]
+            bodies = values[at + marked : (at := at + marked + len(one.found.variants))]
+            if any(place is not None and place > one.heard for place in dropped):
+                continue
+            whole = self._bodies(one, bodies)
+            slot = () if whole is None else with_bodies(one.found, whole, now)
+            if slot:
+                if superseded is not None and superseded > one.heard:
+                    slot = marked_superseded(slot)
+                read[key] = Read(Found(slot, one.found.marks), one.heard)
+        return read
+
+    def _bodies(self, one: Any, values: list[bytes | None]) -> list[bytes] | None:
+        bodies: list[bytes] = []
+        for variant, length, value in zip(
+            one.found.variants, one.found.body_lengths, values, strict=True
+        ):
+            if value is None:
+                return None
+            self.bytes_received += len(value)
+            body = opened_body(self._keys, variant.body, value, length)
+            if body is None:
+                self.unreadable += 1
+                return None
+            bodies.append(body)
+        return bodies
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._server.close()

@@ -1,0 +1,102 @@
+"""The connection to Redis or Valkey: commands in, answers out, and one error for everything else.
+
+redis-py is used for its URLs, TLS and authentication, without its asyncio part: a pipeline of
+commands takes one task and several futures there, and a thread needs neither. It takes 7.3 MB of
+memory, so this module is imported only with `--shared`.
+"""
+
+from contextlib import suppress
+from typing import Any, Final, Protocol, cast
+
+from redis import ConnectionPool
+from redis.exceptions import RedisError, ResponseError
+
+Command = tuple[bytes | str | int, ...]
+
+# A connection to a server in another data centre, with TLS.
+CONNECT_S: Final = 1.0
+
+
+class Away(Exception):
+    """The server cannot be used; the text says why."""
+
+
+class Server(Protocol):
+    """A server that runs commands."""
+
+    def run(self, commands: list[Command]) -> list[Any]:
+        """Run commands in one round trip; return their answers.
+
+        Raises:
+            Away: The server is not there, is too slow, or refuses a command.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection; the next command opens it again."""
+        ...
+
+
+class RedisServer:
+    """One connection, for one thread.
+
+    Args:
+        url: redis://, rediss:// or unix://, with user name and password if needed.
+        answer_s: How long each answer may take.
+    """
+
+    def __init__(self, url: str, answer_s: float) -> None:
+        make = cast("Any", ConnectionPool).from_url
+        self._pool: ConnectionPool = make(
+            url,
+            socket_timeout=answer_s,
+            socket_connect_timeout=CONNECT_S,
+            decode_responses=False,
+            protocol=2,
+            retry=None,
+            health_check_interval=0,
+        )
+        self._connection: Any = None
+
+    def run(self, commands: list[Command]) -> list[Any]:
+        """Run commands in one round trip; return their answers.
+
+        Raises:
+            Away: The server is not there, is too slow, or refuses a command.
+        """
+        try:
+            if self._connection is None:
+                connection: Any = self._pool.make_connection()
+                connection.connect()
+                self._connection = connection
+            connection = self._connection
+            if not commands:
+                return []
+            connection.send_packed_command(connection.pack_commands(commands))
+            answers: list[Any] = []
+            refused: ResponseError | None = None
+            for _ in commands:
+                try:
+                    answers.append(connection.read_response())
+                except ResponseError as error:
+                    refused = refused or error
+            if refused is not None:
+                raise refused
+        except (RedisError, OSError, ValueError) as error:
+            # After any error: a server that is read-only or full may have been replaced by another
+            # one with the same name.
+            self.close()
+            raise Away(_reason(error)) from None
+        return answers
+
+    def close(self) -> None:
+        """Close the connection; the next command opens it again."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(RedisError, OSError):
+                connection.disconnect()
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text[:200]

@@ -1,0 +1,246 @@
+"""What this box shares with others: how it hangs on the store, the circuit and the operator.
+
+`Sharing` passes the changes of the store on to the server behind it (retter/far), applies what
+other boxes tell, and gives the breaker its part of the application: with k boxes, each one uses
+h/k of `--max-in-flight` and L0/k of `--limit-start`. What a breaker measures is not shared: one
+sick box would make all of them limit.
+"""
+
+import json
+from dataclasses import replace
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from retter.breaker import BreakerSettings, Mode
+from retter.config.settings import ConfigError
+from retter.proxy.follower import Follower
+from retter.proxy.holders import resume
+from retter.proxy.lasting import written_rules
+from retter.proxy.part_settings import breaker_settings
+from retter.proxy.services import Services
+from retter.store.owner import OwnerRules
+from retter.store.packed_removals import packed_removals, unpacked_removals
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from retter.config.settings import Settings
+    from retter.far.changes import Message
+    from retter.far.keys import Keys
+    from retter.far.shelf import FarShelf
+    from retter.store.write_behind import Slot
+
+PACKAGE: Final = "needs the redis package, which is not installed; pip install 'retter[shared]'"
+
+# Nobody needs a longer secret.
+SECRET_BYTES_MAX: Final = 4096
+
+# Beside a disk: the last change that the responses there take into account.
+PLACE: Final = "shared-place"
+PLACE_EVERY_S: Final = 10.0
+UNTOLD: Final = "shared-untold"  # removals that could not be told before the end
+UNTOLD_BYTES_MAX: Final = 16 * 1024 * 1024
+
+DAY_S: Final = 24 * 3600.0
+
+
+def far_keys(settings: "Settings") -> "Keys":
+    """Return the keys that follow from `--shared-secret`.
+
+    Raises:
+        ConfigError: The secret cannot be read, or the package is not installed.
+    """
+    if find_spec("redis") is None:
+        raise ConfigError(f"shared: {PACKAGE}")
+    from retter.far.keys import SECRET_TEXT_BYTES_MIN, Keys
+
+    path = settings.shared_secret
+    if not path:
+        raise ConfigError(
+            "shared needs --shared-secret FILE, a file with the same secret on all boxes: "
+            "openssl rand -hex 32"
+        )
+    try:
+        secret = Path(path).read_bytes()[:SECRET_BYTES_MAX].strip()
+    except OSError as error:
+        raise ConfigError(f"shared_secret: {path}: {error.strerror}") from None
+    if len(secret) < SECRET_TEXT_BYTES_MIN:
+        raise ConfigError(
+            f"shared_secret: {path}: {len(secret)} characters are too few for a secret; at least "
+            f"{SECRET_TEXT_BYTES_MIN}, the same on all boxes: openssl rand -hex 32"
+        )
+    return Keys(secret)
+
+
+def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShelf":
+    """Make what talks to the server of `--shared`. Nothing waits for the server here.
+
+    Raises:
+        ConfigError: The URL or the secret cannot be used, or the package is not installed.
+    """
+    keys = far_keys(settings)
+    import time
+
+    from retter.disk.threads import Thread
+    from retter.far.server import RedisServer
+    from retter.far.shelf import ANSWER_S, READ_ANSWER_S, FarShelf
+
+    try:
+        server = RedisServer(settings.shared, ANSWER_S)
+        reading_server = RedisServer(settings.shared, READ_ANSWER_S)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"shared: {error}") from None
+    return FarShelf(
+        keys,
+        server,
+        reading_server,
+        Thread(loop, "shared-read"),
+        Thread(loop, "shared-write"),
+        loop.time,
+        time.time,
+        loop.call_later,
+        settings.max_stale_s,
+        personal=settings.store_private == "on",
+    )
+
+
+def part_of(settings: BreakerSettings, boxes: int) -> BreakerSettings:
+    """Return the breaker's settings for one of several boxes in front of one application."""
+    if boxes <= 1:
+        return settings
+    h = settings.max_in_flight
+    return replace(
+        settings,
+        max_in_flight=h and max(1, h // boxes),
+        limit_start=max(1, settings.limit_start // boxes),
+    )
+
+
+# -- orders of an operator, for all boxes ----------------------------------------------------------
+
+
+def tell_circuit(services: Services, mode: Mode, seconds: float) -> None:
+    """Tell the other boxes that an operator has forced the circuit."""
+    # A box that begins later hears all orders of a day, one after the other.
+    _tell(services, "circuit", DAY_S if mode is Mode.AUTO else seconds, mode=mode.value)
+
+
+def tell_pause(services: Services, seconds: float) -> None:
+    """Tell the other boxes that an operator pauses the application."""
+    _tell(services, "pause", seconds)
+
+
+def tell_resume(services: Services) -> None:
+    """Tell the other boxes that an operator has ended the pause."""
+    _tell(services, "resume", DAY_S)
+
+
+def _tell(services: Services, order: str, seconds: float, **more: str) -> None:
+    shared = services.far
+    if shared is not None:
+        shared.tell_order({"order": order, "until": round(shared.wall() + seconds, 3), **more})
+
+
+class Sharing:
+    """The link between one proxy and the server of `--shared`."""
+
+    def __init__(self, services: Services, shelf: "FarShelf") -> None:
+        self._services = services
+        self._names_known = 0
+        self._place_due_at = 0.0
+        self._place_written = b""
+        self.shelf = shelf
+        # All workers of this RETTER, and the process before this one, have the same secret.
+        shelf.count_as(blake2b(b"box", key=services.secrets.clients, digest_size=8).digest())
+        shelf.slot_of = self._slot_of
+        shelf.on_message = self._take
+        shelf.on_boxes = self._share_application
+        self.follow_rules(services.owner_rules, services.settings)
+        store = services.store
+        follower = Follower(store.behind)
+        follower.listeners.append(shelf)
+        store.put_behind(follower)
+        if services.disk is not None:
+            place = services.disk.read_file(PLACE, 64)
+            if len(place) == len(shelf.heard.place):
+                shelf.heard.place = place
+            untold = services.disk.read_file(UNTOLD, UNTOLD_BYTES_MAX)
+            if untold:
+                shelf.removed(unpacked_removals(untold))
+                services.disk.write_soon(UNTOLD, b"")
+
+    def _slot_of(self, key: bytes) -> "tuple[Slot, tuple[int, ...]]":
+        shelves = self._services.store.shelves
+        return shelves.slots.get(key, ()), shelves.marks_of(key)
+
+    def follow_rules(self, rules: OwnerRules, settings: "Settings") -> None:
+        """Share responses only with boxes that tell requests apart by the same rules."""
+        written = json.dumps(written_rules(rules, settings.store_policy), sort_keys=True)
+        self.shelf.keys.follow(written.encode())
+        self.shelf.set_max_stale(settings.max_stale_s)
+
+    def part_of(self, settings: BreakerSettings) -> BreakerSettings:
+        """Return the settings of the breaker for this box's part of the application."""
+        return part_of(settings, self.shelf.boxes)
+
+    # -- what other boxes tell
+
+    def _take(self, message: "Message") -> None:
+        services = self._services
+        now = services.loop.time()
+        if message.removals:
+            services.store.invalidation.take_back(message.removals, now)
+        for order in message.orders:
+            self._obey(order, now)
+        seen = services.owner_rules.seen
+        if [name for name in message.names if seen.learn_name(name)]:
+            services.heads.forget_requests()
+
+    def _obey(self, order: dict[str, Any], now: float) -> None:
+        services, circuit = self._services, self._services.breaker.circuit
+        try:
+            left_s = float(order["until"]) - self.shelf.wall()
+            kind, mode = str(order["order"]), Mode(order.get("mode", Mode.AUTO))
+        except (KeyError, TypeError, ValueError):
+            return  # of a later version
+        if left_s <= 0:
+            return
+        if kind == "resume":
+            if circuit.paused_until is not None:
+                resume(services, now)
+        elif kind == "pause":
+            circuit.pause(now, now + left_s)
+        elif kind == "circuit":
+            circuit.forced_until = None if mode is Mode.AUTO else now + left_s
+            circuit.set_mode(now, mode)
+
+    def _share_application(self, _: int) -> None:
+        services = self._services
+        settings = self.part_of(breaker_settings(services.settings))
+        services.breaker.circuit.reconfigure(settings)
+
+    # -- the clock
+
+    def on_second(self, now: float) -> None:
+        """Tell new names of session cookies, and note beside the disk what was heard."""
+        names = self._services.owner_rules.seen.names
+        if len(names) != self._names_known:
+            self._names_known = len(names)
+            self.shelf.know_names(names)
+        if now >= self._place_due_at:
+            self._place_due_at = now + PLACE_EVERY_S
+            disk, place = self._services.disk, self.shelf.heard.place
+            if disk is not None and place != self._place_written:
+                self._place_written = place
+                disk.write_soon(PLACE, place)
+
+    def close(self) -> None:
+        """Tell what is untold, and close the connections."""
+        self.shelf.close()
+        disk = self._services.disk
+        if disk is not None:
+            disk.write_now(PLACE, self.shelf.heard.place)
+            untold = self.shelf.untold
+            disk.write_now(UNTOLD, packed_removals(untold) if untold else b"")
