@@ -13,6 +13,7 @@ import lmdb
 import pytest
 
 from retter.config.settings import ConfigError
+from retter.disk.change import NAMES_TRIED_MAX
 from retter.disk.database import Database
 from retter.disk.environment import Damaged, Full
 from retter.disk.folder import LOOP, Folder, damage_of, file_system
@@ -543,6 +544,27 @@ def test_a_record_that_is_somebody_elses_is_not_there(tmp_path: Path, monkeypatc
     shelf.load([b"*a.b/2"], found.append)
     assert found == [{}]
     shelf.close()
+
+
+def test_bodies_with_one_checksum_are_compared(tmp_path: Path, monkeypatch: Any) -> None:
+    """Somebody has made them: the name of a body is its checksum and length, and a number."""
+    for module in ("change", "database"):
+        monkeypatch.setattr(f"retter.disk.{module}.crc32", lambda _: 7)
+    database = Database(str(tmp_path), 1 << 20)
+    pages = {f"/{n}": b"%03d" % n * 1000 for n in range(2 * NAMES_TRIED_MAX)}
+    for _ in range(2):  # as new ones, and unchanged
+        database.commit(batch({**pages, "/0-again": pages["/0"]}), [], NOW, WALL)
+        assert bodies(database, [*pages, "/0-again"]) == {**pages, "/0-again": pages["/0"]}
+        assert sorted(count for _, count in database.body_counts()) == [1] * (len(pages) - 1) + [2]
+    gone = [f"/{n}" for n in (0, 3, NAMES_TRIED_MAX + 1)]
+    removals = Removals(keys={b"*a.b" + path.encode() for path in gone})
+    database.commit(batch({}, removals), [], NOW, WALL)
+    left = {path: body for path, body in pages.items() if path not in gone}
+    left["/0-again"] = pages["/0"]
+    assert bodies(database, [*pages, "/0-again"]) == left
+    database.commit(batch({}, Removals(purges=[Purge(None, b"", None)])), [], NOW, WALL)
+    assert (database.entries, database.bytes_used, database.bodies) == (0, 0, 0)
+    database.close()
 
 
 def test_a_record_under_another_key_is_damage(tmp_path: Path) -> None:

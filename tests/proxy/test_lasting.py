@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from retter.disk.known_keys import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from retter.proxy.lasting import may_be_kept, written_rules
 from retter.store.owner import OwnerRules
@@ -366,3 +367,85 @@ def test_what_crawlers_asked_for_comes_back_and_no_address(site: Site) -> None:
     assert demand.got_by(crawler, now) == pytest.approx(2.0, rel=0.01)
     assert demand.name_of(crawler) == "examplebot"
     assert address not in demand
+
+
+HTML = {"Content-Type": "text/html"}
+GZIP = {"Accept-Encoding": "gzip"}
+
+
+def filled(site: Site, **settings: Any) -> FakeProxy:
+    """Return a proxy whose disk has a page, and whose memory has nothing."""
+    proxy = site.start(reader=Immediately(), **settings)
+    client = proxy.client(get("/page"))
+    proxy.upstream.sends(reply(b"text " * 1000, headers=HTML))
+    client.received()
+    proxy.proxy.services.disk.flush()  # type: ignore[union-attr]
+    forget(proxy)
+    return proxy
+
+
+def forget(proxy: FakeProxy) -> None:
+    store = proxy.services.store
+    store.invalidation.drop_keys(list(store.shelves.slots))
+    while store.shelves._hidden:
+        store.free_some()
+
+
+def reads(proxy: FakeProxy) -> int:
+    disk = proxy.services.disk
+    assert disk is not None
+    return disk.figures.reads
+
+
+def in_memory(proxy: FakeProxy) -> int:
+    return len(proxy.services.store.shelves.slots)
+
+
+def test_what_is_read_from_the_disk_once_does_not_push_others_out_of_memory(site: Site) -> None:
+    proxy = filled(site, circuit="open")
+    for number in range(READS_PER_COPY - 1):
+        assert body_of(proxy.client(get("/page")).received()) == b"text " * 1000
+        assert (reads(proxy), in_memory(proxy)) == (number + 1, 0)
+    proxy.client(get("/page")).received()
+    assert in_memory(proxy) == 1, "this one is read often"
+    proxy.client(get("/page")).received()
+    assert reads(proxy) == READS_PER_COPY, "it comes from memory"
+
+
+def test_what_is_compressed_for_a_client_is_kept_with_its_form(site: Site) -> None:
+    proxy = filled(site, circuit="open", compress=("gzip",))
+    first = proxy.client(get("/page", headers=GZIP)).received()
+    assert field(first, "Content-Encoding") == "gzip"
+    assert in_memory(proxy) == 1, "else each client would wait for it to be compressed anew"
+    assert body_of(proxy.client(get("/page", headers=GZIP)).received()) == body_of(first)
+    assert reads(proxy) == 1
+
+
+def test_a_request_that_is_forwarded_reads_the_disk_once(site: Site) -> None:
+    """Its response is compared with what is stored, and is the same."""
+    proxy = filled(site)
+    client = proxy.client(get("/page"))
+    proxy.upstream.sends(reply(b"text " * 1000, headers=HTML))
+    assert status_of(client.received()) == 200
+    assert (reads(proxy), in_memory(proxy)) == (1, 1)
+    assert proxy.services.store.stats()["unchanged"] == 1
+
+
+def test_what_memory_has_no_room_for_is_served_from_the_disk(site: Site) -> None:
+    proxy = filled(site, circuit="open")
+    proxy.services.store.shelves.resize(1000, 1000)
+    for _ in range(READS_PER_COPY + 1):
+        assert body_of(proxy.client(get("/page")).received()) == b"text " * 1000
+    assert in_memory(proxy) == 0
+
+
+def test_what_is_purged_while_it_is_hot_is_not_read_again(site: Site) -> None:
+    proxy = filled(site, circuit="open")
+    for _ in range(3):
+        assert status_of(proxy.client(get("/page")).received()) == 200
+    store, now = proxy.services.store, proxy.loop.now
+    store.invalidation.purge(url=b"shop.example/page", now=now)
+    assert b"text" not in proxy.client(get("/page")).received(), "before it is committed"
+    proxy.advance(6.0)
+    assert proxy.services.disk.stats()["entries"] == 0  # type: ignore[union-attr]
+    assert b"text" not in proxy.client(get("/page")).received(), "and then"
