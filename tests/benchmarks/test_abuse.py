@@ -120,7 +120,7 @@ def test_an_attacker_reconnects_and_counts() -> None:
         attacker.send(b"abc", 0)
         attacker.receive(3)  # one more than there are: the end is waited for
     attacker.close()
-    server.join(5)
+    server.join(60)
     assert server.connections == 2
     assert attacker.sent == 6
     assert attacker.answered == 4

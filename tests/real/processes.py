@@ -68,6 +68,19 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def end_accepting(listener: socket.socket, thread: threading.Thread) -> None:
+    """Close a listener on which a thread accepts until there is an OSError.
+
+    Closing alone does not wake the thread. It would stay in accept() with the number of the
+    descriptor, and go on with the listener of another test that gets the same number.
+    """
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    listener.close()
+
+
 def connected(path: Path) -> socket.socket | None:
     """Return a connection to a Unix socket; None until its owner listens.
 

@@ -1,6 +1,7 @@
 """An application that answers before it has read an upload, and clients that send first."""
 
 import asyncio
+import contextlib
 import http.client
 import socket
 import threading
@@ -8,7 +9,7 @@ import threading
 import pytest
 
 from tests.real.inside import port_of, proxy_for, run
-from tests.real.processes import DEADLINE_S
+from tests.real.processes import DEADLINE_S, end_accepting
 
 SIZE = 24 * 2**20  # more than all sockets on the way can hold
 ANSWER = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 6\r\n\r\nlog in"
@@ -32,8 +33,9 @@ def serve(sock: socket.socket) -> None:
         while b"\r\n\r\n" not in head:
             head += sock.recv(65536)
         sock.sendall(ANSWER)
-        while sock.recv(65536):
-            pass
+        with contextlib.suppress(ConnectionResetError):
+            while sock.recv(65536):
+                pass
 
 
 def accept(listener: socket.socket) -> None:
@@ -49,12 +51,13 @@ def accept(listener: socket.socket) -> None:
 def test_its_answer_reaches_a_client_that_sends_on(chunked: bool, loop_name: str) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            threading.Thread(target=accept, args=(listener,), daemon=True).start()
+            thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+            thread.start()
             upstream = f"127.0.0.1:{listener.getsockname()[1]}"
             async with proxy_for(upstream) as proxy:
                 got = await asyncio.to_thread(upload, port_of(proxy), chunked=chunked)
                 assert got == (401, b"log in")
-            listener.shutdown(socket.SHUT_RDWR)
+            end_accepting(listener, thread)
 
     run(main(), loop_name)
 

@@ -15,7 +15,7 @@ import pytest
 from retter.proxy.client_connection import DownstreamConnection
 from retter.proxy.upstream_connection import UpstreamConnection
 from tests.real.inside import eventually_async, in_time, port_of, proxy_for, run
-from tests.real.processes import DEADLINE_S
+from tests.real.processes import DEADLINE_S, end_accepting
 
 trustme = pytest.importorskip("trustme", reason="trustme is not installed (pip install trustme)")
 
@@ -48,7 +48,8 @@ class Closing:
             trustme.CA().issue_cert("127.0.0.1").configure_cert(self._context)
         self._says_goodbye = kind == "tls with close_notify"
         self._resets = kind.endswith("reset")
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         with contextlib.suppress(OSError):  # the listener is closed in the end
@@ -87,7 +88,7 @@ class Closing:
 
     def end(self) -> None:
         self._go.set()
-        self._listener.close()
+        end_accepting(self._listener, self._thread)
 
 
 @contextlib.contextmanager

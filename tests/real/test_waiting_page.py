@@ -1,5 +1,6 @@
 """The waiting page in a real browser: it comes, comes again without script, and gets its page."""
 
+import contextlib
 import select
 import socket
 import threading
@@ -10,7 +11,7 @@ import pytest
 
 from retter.proxy.waiting_page import WORDS, waiting_page
 from tests.real.browser import chromium
-from tests.real.processes import DEADLINE_S, RetterProgram, eventually
+from tests.real.processes import DEADLINE_S, RetterProgram, end_accepting, eventually
 from tests.support.axe import axe_source
 
 PAGE = b"<!doctype html><html lang=en><title>The shop</title><h1>The shop</h1>"
@@ -24,7 +25,8 @@ class Application:
         self.free = threading.Event()
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -35,7 +37,7 @@ class Application:
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, contextlib.suppress(ConnectionError):
             while head := self._head(connection):
                 self.heads.append(head)
                 self.free.wait(30)
@@ -56,7 +58,7 @@ class Application:
 
     def close(self) -> None:
         self.free.set()
-        self._server.close()
+        end_accepting(self._server, self._thread)
 
 
 def has_answer(client: socket.socket) -> bool:
