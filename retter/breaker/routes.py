@@ -32,7 +32,9 @@ def route_of(method: bytes, target: bytes) -> bytes:
     segments = path.split(b"/", _PIECES)[1:_PIECES]
     if SEMICOLON in path:  # a parameter (;jsessionid=...) names no part, and may be a secret
         segments = [segment.partition(b";")[0] for segment in segments]
-    name = b"/".join([_places.get(segment) or _place(segment) for segment in segments])
+    name = b"/".join(
+        [b"*" if one.isdigit() else _places.get(one) or _place(one) for one in segments]
+    )
     return (b"GET /" if method == b"GET" else b"OTHER /") + name
 
 
@@ -45,11 +47,7 @@ PLACES_MAX: Final = 2048  # at most ROUTE_SEGMENT_BYTES_MAX each
 
 
 def _place(segment: bytes) -> bytes:
-    if (
-        segment.isdigit()
-        or len(segment) > constants.ROUTE_SEGMENT_BYTES_MAX
-        or _IDENTIFIER.fullmatch(segment)
-    ):
+    if len(segment) > constants.ROUTE_SEGMENT_BYTES_MAX or _IDENTIFIER.fullmatch(segment):
         return b"*"
     if len(_places) >= PLACES_MAX:
         _places.clear()

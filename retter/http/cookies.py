@@ -99,22 +99,27 @@ _PLAIN_OCTETS = rb"[!#-+\--:<-\[\]-~]*+"
 is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fullmatch
 
 # A line with only such octets, and with a semicolon and a blank between two cookies (section
-# 4.2.1). All applications read it in the same way.
-_SOME_PLAIN_OCTETS = _PLAIN_OCTETS[:-2] + b"++"
-is_plain_line = re.compile(_SOME_PLAIN_OCTETS + rb"(?:; " + _SOME_PLAIN_OCTETS + rb")*+").fullmatch
+# 4.2.1), is read in the same way by all applications. It is cut into names and values in turns;
+# after the last value comes an empty piece. If a line is not plain, one of its pieces is not a
+# plain name.
+cut_plain_line = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; )?+").split
+is_plain_name = re.compile(rb"[!#-+\--:<>-\[\]-~]++").fullmatch
 
 # Unencrypted JSON, plain or percent-encoded: settings, which may be equal for two people.
-_OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")
+OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")
+
+
+def secret_bytes_min(kind: CookieKind) -> int:
+    """Return how long the value of a session's cookie of this kind is at least."""
+    return SESSION_BYTES_MIN if kind is SESSION else LIKELY_SESSION_BYTES_MIN
 
 
 def may_be_secret(kind: CookieKind, value: bytes) -> bool:
     """Return whether the value of a cookie of this kind can be the session of one person."""
-    if kind is SESSION:
-        return len(value) >= SESSION_BYTES_MIN and not value.startswith(_OPEN_JSON)
     return (
-        kind is LIKELY
-        and len(value) >= LIKELY_SESSION_BYTES_MIN
-        and not value.startswith(_OPEN_JSON)
+        (kind is SESSION or kind is LIKELY)
+        and len(value) >= secret_bytes_min(kind)
+        and not value.startswith(OPEN_JSON)
     )
 
 

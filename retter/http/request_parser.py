@@ -44,8 +44,10 @@ from retter.http.templates import (
     FormMemo,
     HeadTemplate,
     Lines,
+    Outline,
     form_cutter,
     lines_of,
+    start_of,
 )
 from retter.http.variants import VariantRules, country, soft_places
 
@@ -62,8 +64,7 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
-# In a shorter head, there are so few lines that they need not be counted first.
-FIELDS_COUNTED_FROM_BYTES = 1024
+LATEST_MAX = 128  # kinds of heads whose latest form is at hand; a site's visitors have some dozens
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
 _VERSION = re.compile(rb" HTTP/([0-9]\.[0-9])")
@@ -225,6 +226,7 @@ class _RequestForm:
 
     Args:
         lines: The lines of the form.
+        outline: Cuts heads of the form.
         ends_here: The fields that are not forwarded to the application.
         is_identity_field: Whether a field may identify the client.
         decodable: The content codings that the application may be asked for.
@@ -233,10 +235,9 @@ class _RequestForm:
     """
 
     __slots__ = (
-        "_fixed",
-        "_in_order",
+        "_fields",
         "_lines",
-        "_own_names",
+        "_own",
         "_seen",
         "_variant_rules",
         "accepts_events",
@@ -247,6 +248,7 @@ class _RequestForm:
         "identity_fields",
         "keep_alive",
         "needs_full_parse",
+        "outline",
         "soft_at",
         "template",
         "variant_key",
@@ -255,6 +257,7 @@ class _RequestForm:
     def __init__(
         self,
         lines: Lines,
+        outline: Outline,
         ends_here: frozenset[bytes],
         is_identity_field: Callable[[bytes], bool],
         decodable: Collection[bytes],
@@ -273,14 +276,12 @@ class _RequestForm:
                 if name == b"connection" and value is not None
             ]
         self._lines = lines
+        self.outline = outline
         values = [value for _, value in lines]
         fields = tuple([(name, value or b"") for name, value in zip(names, values, strict=True)])
+        self._fields = list(fields)
         own = [at for at, value in enumerate(values) if value is None]
-        self._own_names = [names[at] for at in own]
-        fixed = [at for at, value in enumerate(values) if value is not None]
-        self._fixed = [fields[at] for at in fixed]
-        places = {at: index for index, at in enumerate([*fixed, *own])}
-        self._in_order = _picker([places[at] for at in range(len(lines))])
+        self._own = [(at, names[at], index) for index, at in enumerate(own)]
         # Fields that the application does not get have no meaning.
         unseen = _unseen(present, ends_here, trusted)
         seen = [at for at, name in enumerate(names) if name not in unseen]
@@ -328,7 +329,10 @@ class _RequestForm:
 
     def fields(self, values: list[bytes]) -> Fields:
         """Return the fields with these values."""
-        return self._in_order((*self._fixed, *zip(self._own_names, values, strict=True)))
+        fields = self._fields.copy()
+        for at, name, index in self._own:
+            fields[at] = (name, values[index])
+        return tuple(fields)
 
     def filled_in_variant_key(self, fields: Fields) -> bytes:
         """Return the variant key of a form whose variant key depends on the filled-in values."""
@@ -374,6 +378,8 @@ class RequestParser:
         self._forms: FormMemo[_RequestForm] | None = None
         if form_bytes_max:
             self._forms = FormMemo(form_bytes_max)
+        # The form that a head of some kind had last, at hand.
+        self._latest: dict[tuple[int, bytes], _RequestForm] = {}
         self._authority = authority
         self._decodable = decodable
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
@@ -389,35 +395,32 @@ class RequestParser:
             DownstreamError: With the status that the client gets.
         """
         memo = self._forms
-        end = head.index(b"\r\n")
-        match = REQUEST_LINE.fullmatch(head, 0, end)
-        if (
-            memo is None
-            or match is None
-            or end > self._target_bytes_max
-            or (len(head) > FIELDS_COUNTED_FROM_BYTES and self._has_too_many_fields(head))
-        ):
-            return self.parse_by_h11(head)
         # A head of plain lines, as far as is known here.
-        pieces = _cut_request(head[end:-2])
-        values = pieces[2::3]
-        del pieces[2::3]
-        key = b"".join(pieces)
-        form = memo.young.get(key) or memo.get_old(key)
-        if form is None:
-            lines = lines_of(pieces)
-            if not lines or len(lines) > self._fields_max:
+        lines = head.split(b"\r\n")
+        # Browsers differ in their third field, and what they ask for in the number of fields.
+        kind = len(lines), lines[3] if len(lines) > 3 else b""
+        form = self._latest.get(kind)
+        start: tuple[bytes, bytes] | None = None
+        values: list[bytes] | None = None
+        if form is not None:
+            start, values = start_of(lines[0]), form.outline.values(head, lines)
+        if form is None or start is None or values is None:
+            match = REQUEST_LINE.fullmatch(lines[0])
+            if memo is None or match is None or len(lines) - 3 > self._fields_max:
                 return self.parse_by_h11(head)
-            form = _RequestForm(
-                lines,
-                self._ends_here,
-                self._is_identity_field,
-                self._decodable,
-                self._variant_rules,
-                self._trusted,
-            )
-            memo.offer(key, form)
-        method, target = match.groups()
+            pieces = _cut_request(head[len(lines[0]) : -2])
+            values = pieces[2::3]
+            del pieces[2::3]
+            form = self._form_of(pieces, memo)
+            if form is None:
+                return self.parse_by_h11(head)
+            if len(self._latest) >= LATEST_MAX:
+                self._latest.clear()
+            self._latest[kind] = form
+            start = match[1], match[2]
+        if len(lines[0]) > self._target_bytes_max:
+            return self.parse_by_h11(head)
+        method, target = start
         fields = form.fields(values)
         variant_key = form.variant_key
         if variant_key is None:
@@ -443,7 +446,7 @@ class RequestParser:
             False,
             b"",
             form.conditional,
-            form.template.fill(head[: end + 2], values),
+            form.template.fill(lines[0] + b"\r\n", values),
             form.identity_fields(fields),
             variant_key,
             form.country,
@@ -451,6 +454,26 @@ class RequestParser:
             form.soft_at,
             form.accepts_events,
         )
+
+    def _form_of(self, pieces: list[bytes], memo: FormMemo[_RequestForm]) -> _RequestForm | None:
+        """Return the form with these bytes around its values; None if its lines are not plain."""
+        key = b"".join(pieces)
+        form = memo.young.get(key) or memo.get_old(key)
+        if form is None:
+            lines = lines_of(pieces)
+            if not lines:
+                return None
+            form = _RequestForm(
+                lines,
+                Outline(pieces),
+                self._ends_here,
+                self._is_identity_field,
+                self._decodable,
+                self._variant_rules,
+                self._trusted,
+            )
+            memo.offer(key, form)
+        return form
 
     def parse_by_h11(self, head: bytes) -> RequestHead:
         """Do the same as `parse`, always by h11."""

@@ -147,6 +147,73 @@ class HeadTemplate:
         return b"".join(pieces)
 
 
+class Outline:
+    """The bytes of a form around its values: reads a head of this form without a pattern.
+
+    The head is split into lines. The values are what follows the names in their lines. If the
+    constant bytes with these values are the head again, and no value has a control character or
+    white space around it, the cutter would have cut it in the same way.
+
+    Args:
+        form: The pieces of a head around its values, as `form_cutter` has cut them.
+    """
+
+    __slots__ = ("_pieces", "_places", "_size")
+
+    def __init__(self, form: list[bytes]) -> None:
+        self._pieces: list[bytes] = [b""]  # of the start line, then constants and values in turns
+        self._places: list[tuple[int, slice]] = []  # of each value: its line, and where in it
+        line = 0
+        for at in range(0, len(form) - 1, 2):
+            before, name = form[at : at + 2]
+            self._pieces += (before + name, b"")
+            line += before.count(b"\r\n") + 1
+            self._places.append((line, slice(len(name) - 2, None)))
+        self._pieces.append(form[-1] + b"\r\n")
+        self._size = line + self._pieces[-1].count(b"\r\n") + 1  # what a head is split into
+
+    def values(self, head: bytes, lines: list[bytes]) -> list[bytes] | None:
+        """Return the values in a head, which is split at each CRLF; None if its form is another."""
+        if len(lines) != self._size:
+            return None
+        values = [lines[line][value].strip() for line, value in self._places]
+        pieces = self._pieces.copy()
+        pieces[0] = lines[0]
+        pieces[2::2] = values
+        if b"".join(pieces) != head:
+            return None
+        text = b"".join(values)
+        return values if text.translate(_CONTROLS_MARKED) == text else None
+
+
+# Changes all that no value contains (`_VALUE`): control characters.
+_CONTROLS_MARKED: Final = bytes(
+    [63 if octet == 127 or (octet < 32 and octet != 9) else octet for octet in range(256)]
+)
+# And all that no target contains (`REQUEST_LINE`).
+_OTHERS_MARKED: Final = bytes(
+    [octet if 32 < octet < 127 and octet != 35 else 32 - (octet == 32) for octet in range(256)]
+)
+_METHODS: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
+
+
+def start_of(line: bytes) -> tuple[bytes, bytes] | None:
+    """Return method and target of a request line, as `REQUEST_LINE` matches it.
+
+    It knows the usual methods alone, and takes half of what the pattern takes.
+    """
+    method, _, rest = line.partition(b" ")
+    target = rest[:-9]
+    if (
+        method in _METHODS
+        and rest[-9:] == b" HTTP/1.1"
+        and target[:1] == b"/"
+        and target.translate(_OTHERS_MARKED) == target
+    ):
+        return method, target
+    return None
+
+
 class FormMemo(Memo[Meaning]):
     """A bounded map from the exact bytes of a form to its meaning."""
 

@@ -81,9 +81,7 @@ class Invalidation:
             shelves.behind.drop_owners(owners, marks, now)
         dropped = 0
         for one in owners:
-            dropped += sum(
-                [shelves.remove_key(key) for key in list(shelves.owner_keys.get(one, ()))]
-            )
+            dropped += sum([shelves.remove_key(key) for key in shelves.keys_of(one)])
         self._counts.dropped_session += dropped
         return dropped
 

@@ -30,10 +30,10 @@ class OwnerMarks:
         self._marks[owner] = marks
         table = self._owners
         for mark in marks:
-            owners = table.get(mark)
-            if owners is None or owners == owner:
-                table[mark] = owner
-            elif isinstance(owners, dict):
+            owners = table.setdefault(mark, owner)
+            if owners is owner or owners == owner:
+                continue
+            if isinstance(owners, dict):
                 owners[owner] = None
             else:
                 several = _several(owners)
@@ -55,9 +55,8 @@ class OwnerMarks:
         """Forget an owner without stored responses."""
         table = self._owners
         for mark in self._marks.pop(owner, ()):
-            owners = table.get(mark)
-            if owners is None or owners == owner:
-                table.pop(mark, None)
+            owners = table.pop(mark, owner)
+            if owners is owner or owners == owner:
                 continue
             if isinstance(owners, dict):
                 owners.pop(owner, None)
@@ -66,8 +65,6 @@ class OwnerMarks:
                 left = tuple([one for one in _several(owners) if one != owner])
             if left:
                 table[mark] = left
-            else:
-                del table[mark]
 
     def clear(self) -> None:
         """Forget all owners."""

@@ -26,14 +26,17 @@ from retter.http.cookies import (
     IGNORABLE,
     LIKELY,
     NO_COOKIES,
+    OPEN_JSON,
     SESSION,
     SESSION_BYTES_MIN,
     CookieKind,
     cookie_classifier,
-    is_plain_line,
+    cut_plain_line,
+    is_plain_name,
     looks_like,
     may_be_secret,
     read_cookies,
+    secret_bytes_min,
     too_many_cookies,
 )
 from retter.http.known_names import (
@@ -55,6 +58,9 @@ SECRET_BYTES_MAX: Final = 64  # the longest key of blake2b
 MARKS_MAX: Final = 16  # marked sessions of a request; browsers send two
 NAME_BYTES_REMEMBERED_MAX: Final = 64  # a name may be as long as a head: 64 MB in all
 NAMES_REMEMBERED_MAX: Final = 1024  # a site has some dozens; strangers may send any number
+# Lists of cookie names: a site has some dozens. 256 KB at most, with 512 bytes each.
+LINES_REMEMBERED_MAX: Final = 256
+LINE_NAMES_BYTES_MAX: Final = 256  # a longer list is judged each time
 COOKIE_LINES_BYTES_MAX: Final = 512 * 1024  # some 1,000 visitors: those active at one time
 COOKIE_LINE_BYTES_REMEMBERED_MAX: Final = 1024  # longer ones are parsed each time
 HASHED_ONE_BY_ONE_MAX: Final = 3  # if an owner has more parts, they are joined first
@@ -185,12 +191,17 @@ class OwnerRules:
     field_kinds: _Kinds[FieldKind | None] = field(init=False, repr=False, compare=False)
     cookie_kinds: _Kinds[CookieKind] = field(init=False, repr=False, compare=False)
     param_is_session: _Kinds[bool] = field(init=False, repr=False, compare=False)
+    harmless_params: dict[bytes, bool] = field(init=False, repr=False, compare=False)
     cookie_owners: Memo[Owner] = field(init=False, repr=False, compare=False)
+    line_names: dict[tuple[bytes, ...], "_CookieNames"] = field(
+        init=False, repr=False, compare=False
+    )
     mark: Callable[[bytes], int] = field(init=False, repr=False, compare=False)
     hasher: blake2b = field(init=False, repr=False, compare=False)
     lineages: Lineages = field(init=False, repr=False, compare=False)
     is_rolling: Callable[[bytes], bool] = field(init=False, repr=False, compare=False)
     variant_rules: VariantRules = field(init=False, repr=False, compare=False)
+    exact_urls: bool = field(init=False)  # no part of a URL is ignored
     names_configured: bool = field(init=False)  # the operator has named the session cookies
     param_is_ignored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
     is_never_stored: Callable[[bytes], object] = field(init=False, repr=False, compare=False)
@@ -209,6 +220,8 @@ class OwnerRules:
                 )
             ),
         )
+        fill(self, "harmless_params", {})  # target.py
+        fill(self, "line_names", {})
         fill(self, "param_is_session", _Kinds(_session_param_classifier(self)))
         fill(
             self,
@@ -231,6 +244,8 @@ class OwnerRules:
             or Lineages(lambda number: _digest(self, [(b"N", self.origin, b"%d" % number)])),
         )
         fill(self, "variant_rules", VariantRules(tuple(map(bytes.lower, self.vary_on))))
+        coarse = self.ignore_host or self.ignore_query or bool(self.ignore_params)
+        fill(self, "exact_urls", not coarse)
         fill(self, "names_configured", self.session_cookies != DEFAULT_SESSION_COOKIES)
         fill(self, "param_is_ignored", name_matcher(self.ignore_params))
         fill(self, "is_never_stored", target_matcher(self.never_store))
@@ -285,6 +300,7 @@ def _lasting_mark(keyed: blake2b, value: bytes) -> int:
 
 _as_number = Struct(">q").unpack
 _lengths = Struct(">II").pack
+_length = Struct(">I").pack
 
 
 def _digest(rules: OwnerRules, parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
@@ -319,9 +335,10 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
     if not url_sessions:
         if not identity_fields:
             return _EVERYONE
-        # Usually a browser with a cookie.
-        if len(identity_fields) == 1 and identity_fields[0][0] == b"cookie":
-            return _owner_of_cookies(identity_fields[0][1], rules)
+        if len(identity_fields) == 1:
+            name, value = identity_fields[0]
+            if name == b"cookie":  # usually a browser with a cookie
+                return rules.cookie_owners.young.get(value) or _owner_of_cookies(value, rules)
     credentials: list[tuple[bytes, bytes]] = []
     cookie_lines: list[bytes] = []
     kinds = rules.field_kinds
@@ -354,96 +371,173 @@ def _unread_owner(texts: list[bytes], rules: OwnerRules) -> Owner:
     return Owner(digest, OwnerClass.UNREAD, False, False, b"")
 
 
+class _CookieNames:
+    """The meaning of the names of a plain Cookie line, for all values.
+
+    Visitors of a site send few different lists of names, so the names are judged once. A new line
+    then costs one cut and one look-up instead of a look-up and a branch for each cookie.
+    """
+
+    __slots__ = ("at_end", "counted", "session", "session_bytes_min", "session_place", "telling")
+
+    def __init__(self, names: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> None:
+        # What is hashed if all cookies count. For each that is not ignorable: the bytes before the
+        # length of its value, its name with "=", and the place of its value in the line as it is
+        # cut. Then the bytes after the last of them.
+        self.counted: list[tuple[bytes, bytes, int]] = []
+        # Those that may be a session or a credential: kind, name and place.
+        self.telling: list[tuple[CookieKind, bytes, int]] = []
+        before = b""
+        for place, text in enumerate(names):
+            *alone, name = text.split(b"; ")
+            before += b"".join([_without_value(one) for one in alone])
+            kind = kind_of(name)
+            if kind is IGNORABLE or place == len(names) - 1:
+                continue
+            at = 2 * place + 1
+            self.counted.append((before + b"C" + _length(len(name) + 1), name + b"=", at))
+            before = b""
+            if kind is SESSION or kind is LIKELY or kind is CREDENTIAL:
+                self.telling.append((kind, name, at))
+        self.at_end = before + (_without_value(names[-1].split(b"; ")[-1]) if names[-1] else b"")
+        # The one of them, if it is the only one and not a credential.
+        self.session, self.session_place, self.session_bytes_min = b"", -1, 0
+        if len(self.telling) == 1 and self.telling[0][0] is not CREDENTIAL:
+            kind, self.session, self.session_place = self.telling[0]
+            self.session_bytes_min = secret_bytes_min(kind)
+
+
+def _without_value(cookie: bytes) -> bytes:
+    # Without "=" it is not an ignorable cookie, whatever its name is.
+    return b"C" + _lengths(len(cookie), 0) + cookie
+
+
+def _is_plain(names: tuple[bytes, ...]) -> bool:
+    """Return whether a line that was cut around values is plain: these are what is left of it."""
+    *texts, last = names
+    for text in texts:
+        *alone, name = text.split(b"; ")
+        # A value may have no name, but a cookie without a value has one.
+        if not all(map(is_plain_name, alone)) or (name and not is_plain_name(name)):
+            return False
+    return not last or all(map(is_plain_name, last.split(b"; ")))
+
+
+def _judged(names: tuple[bytes, ...], rules: OwnerRules) -> _CookieNames | None:
+    """Judge the names of a line, and remember the result; None if the line is not plain."""
+    if not _is_plain(names):
+        return None
+    judged = _CookieNames(list(names), rules.cookie_kinds.__getitem__)
+    if sum(map(len, names)) <= LINE_NAMES_BYTES_MAX:
+        if len(rules.line_names) >= LINES_REMEMBERED_MAX:
+            rules.line_names.clear()
+        rules.line_names[names] = judged
+    return judged
+
+
 def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     """Return the same as `_owner` for a Cookie line that all applications read alike.
 
-    The line is looked up again without its ignorable cookies. They identify nobody, and analytics
-    scripts give some of them a new value with each page. This takes 1.5 us instead of the 4 below.
+    The owner is looked up once more by what is hashed for it, which the ignorable cookies are not
+    part of. They identify nobody, and analytics scripts give some of them a new value with each
+    page.
 
     Returns:
         None for a line that is not plain, and if the cookies alone do not determine the owner.
     """
-    if not is_plain_line(line):
+    pieces = cut_plain_line(line)
+    texts = tuple(pieces[::2])
+    names = rules.line_names.get(texts) or _judged(texts, rules)
+    if names is None:
         return None
-    kinds = rules.cookie_kinds
-    counted: list[bytes] = []
-    telling: list[tuple[CookieKind, bytes, bytes]] = []
-    pieces = line.split(b"; ")
-    for piece in pieces:
-        name, equals, value = piece.partition(b"=")
-        kind = kinds[name]
-        if kind is IGNORABLE and equals:  # without "=", it is not an ignorable cookie
-            continue
-        counted.append(piece)
-        if equals and (kind is SESSION or kind is LIKELY or kind is CREDENTIAL):
-            telling.append((kind, name, value))
-    if len(counted) == len(pieces):
-        return _owner_of_counted(counted, telling, rules)
-    if not counted:
-        return _EVERYONE
-    memo, shorter = rules.cookie_owners, b"; ".join(counted)
-    owner = memo.young.get(shorter) or memo.get_old(shorter)
+    place, seen = names.session_place, rules.seen
+    value = pieces[place]
+    if place < 0 or len(value) < names.session_bytes_min or value.startswith(OPEN_JSON):
+        return _owner_of_counted(names, pieces, rules)
+    # Nearly all visitors with a session have one cookie for it, with such a value.
+    name = names.session
+    known = (
+        rules.names_configured
+        or name in seen.names
+        or (bool(rules.rolling_cookies) and rules.is_rolling(name))
+    )
+    if known:
+        if name in rules.lineages.names:
+            return None
+        hashed = b"S" + _lengths(len(name), len(value)) + name + value  # as in `_digest`
+    else:
+        if seen.shared:
+            return None
+        hashed = _counted(names, pieces)
+    memo = rules.cookie_owners
+    owner = memo.young.get(hashed) or memo.get_old(hashed)
     if owner is None:
-        owner = _owner_of_counted(counted, telling, rules)
-        if owner is not None:
-            memo.offer(shorter, owner)
+        hasher = rules.hasher.copy()
+        hasher.update(hashed)
+        digest = hasher.digest()
+        if known and digest in seen.shared:
+            return None
+        owner = Owner(
+            digest, _BY_SESSION if known else _BY_COOKIES, True, rules.anonymous_fallback, b"",
+            (rules.mark(value),),
+        )  # fmt: skip
+        memo.offer(hashed, owner)
     return owner
 
 
-def _owner_of_counted(
-    pieces: list[bytes], telling: list[tuple[CookieKind, bytes, bytes]], rules: OwnerRules
-) -> Owner | None:
-    """Return the owner of the cookies of a plain line without the ignorable ones.
+def _counted(names: _CookieNames, pieces: list[bytes]) -> bytes:
+    """Return what is hashed if all cookies count, as in `_digest`; "=" is part of the name."""
+    hashed: list[bytes] = []
+    for before, name, at in names.counted:
+        value = pieces[at]
+        hashed += (before, _length(len(value)), name, value)
+    hashed.append(names.at_end)
+    return b"".join(hashed)
 
-    This takes half the time of `_owner`.
 
-    Args:
-        telling: Kind, name and value of the cookies that may be a session or a credential.
+def _owner_of_counted(names: _CookieNames, pieces: list[bytes], rules: OwnerRules) -> Owner | None:
+    """Return the owner of the cookies of a plain line.
 
     Returns:
         None if a value may be shared by visitors, or may be one of a rolling session.
     """
+    counted = _counted(names, pieces)
+    if not counted:
+        return _EVERYONE
     seen = rules.seen
     sessions: list[tuple[bytes, bytes, bytes]] = []
     credentials: list[tuple[bytes, bytes, bytes]] = []
     known, rolls = rules.names_configured, bool(rules.rolling_cookies)
-    for kind, name, value in telling:
+    for kind, name, at in names.telling:
+        value = pieces[at]
         if kind is not CREDENTIAL and may_be_secret(kind, value):
             known = known or name in seen.names or (rolls and rules.is_rolling(name))
             sessions.append((b"S", name, value))
         elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
             credentials.append((b"K", name, value))
     who = sessions + credentials if credentials else sessions
-    marks: tuple[int, ...] = ()
-    if len(sessions) == len(who) == 1:  # nearly always true
-        marks = (rules.mark(who[0][2]),)
-    elif who:
-        marks = marks_of([value for _, _, value in who], rules)
+    memo = rules.cookie_owners
+    owner = memo.young.get(counted) or memo.get_old(counted)
+    if owner is not None:
+        return owner
+    marks = marks_of([value for _, _, value in who], rules) if who else ()
     anonymous = rules.anonymous_fallback
-    if not sessions:
-        return Owner(_counted_digest(rules, pieces), _BY_COOKIES, False, anonymous, b"", marks)
-    if not known:
-        if seen.shared:
+    if sessions and known:
+        lineages = rules.lineages.names
+        if lineages and not lineages.isdisjoint([name for _, name, _ in sessions]):
             return None
-        return Owner(_counted_digest(rules, pieces), _BY_COOKIES, True, anonymous, b"", marks)
-    names = rules.lineages.names
-    if names and not names.isdisjoint([name for _, name, _ in sessions]):
-        return None
-    digest = _digest(rules, who)
-    if digest in seen.shared:
-        return None
-    return Owner(digest, _BY_SESSION, True, anonymous, b"", marks)
-
-
-def _counted_digest(rules: OwnerRules, pieces: list[bytes]) -> bytes:
-    """Return the digest of cookies that all count, as `_digest` does; "=" is part of the name."""
-    hasher = rules.hasher.copy()
-    for piece in pieces:
-        value_at = len(piece.partition(b"=")[0]) + 1  # costs half of `find`
-        if value_at > len(piece):
-            value_at = len(piece)
-        hasher.update(b"C" + _lengths(value_at, len(piece) - value_at) + piece)
-    return hasher.digest()
+        digest = _digest(rules, who)
+        if digest in seen.shared:
+            return None
+        owner = Owner(digest, _BY_SESSION, True, anonymous, b"", marks)
+    else:
+        if sessions and seen.shared:
+            return None
+        hasher = rules.hasher.copy()
+        hasher.update(counted)
+        owner = Owner(hasher.digest(), _BY_COOKIES, bool(sessions), anonymous, b"", marks)
+    memo.offer(counted, owner)
+    return owner
 
 
 def _followed(

@@ -5,6 +5,7 @@ which part of one a request gets. `now` is monotonic seconds.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from math import inf
 from typing import Any, Final, NamedTuple, cast
@@ -133,7 +134,8 @@ as_stored = cast(
 )
 
 
-class Facts(NamedTuple):
+@dataclass(slots=True, frozen=True)
+class Facts:
     """The facts of a response head that the store needs."""
 
     content_coding: bytes

@@ -136,6 +136,10 @@ class EvictionQueues:
         """
         probation, main, asked = self.probation, self.main, self.asked
         share = bytes_max // PROBATION_SHARE
+        if probation and (self.probation_bytes > share or not main):
+            key = next(iter(probation))  # the first step, nearly always the only one
+            if key not in asked:
+                return key
         for _ in range(STEPS_MAX):
             if probation and (self.probation_bytes > share or not main):
                 key = next(iter(probation))

@@ -35,6 +35,7 @@ from retter.store.record import (
     AGE,
     AGE_MAX,
     BODY,
+    ENTRY_OVERHEAD_BYTES,
     INCOMPLETE,
     NEVER,
     STATUS,
@@ -47,7 +48,6 @@ from retter.store.record import (
     Record,
     StoredResponse,
     as_stored,
-    entry_bytes,
     facts_of,
     validates,
 )
@@ -167,8 +167,8 @@ class ResponseStore:
                     return entry
                 if not borrowed:
                     shelves.queues.asked[key] = None
-                    if identity.owner:
-                        keys = shelves.owner_keys[identity.owner]
+                    keys = shelves.owner_keys[identity.owner] if identity.owner else b""
+                    if isinstance(keys, dict):  # more than this one
                         del keys[key]
                         keys[key] = None
                 self._counts.found_own += 1
@@ -426,8 +426,9 @@ class ResponseStore:
         shelves.queues.asked[key] = None
         if identity.owner:
             keys = shelves.owner_keys[identity.owner]
-            del keys[key]
-            keys[key] = None
+            if isinstance(keys, dict):  # more than this one
+                del keys[key]
+                keys[key] = None
         self._counts.unchanged += 1
         # An unchanged entry is written again only after the next step of STEP_S, so that its time
         # on disk is not too old when it is read again.
@@ -453,7 +454,11 @@ class ResponseStore:
         """Store a response that is not stored yet, and remove the entries that it replaces."""
         key, owner, variant_key = identity.key, identity.owner, identity.variant_key
         shelves, secret = self.shelves, self._public_secret
-        size = entry_bytes(key, response.stored, facts.etag, facts.last_modified, variant_key)
+        head, etag, last_modified = response.stored, facts.etag, facts.last_modified
+        size = (  # entry_bytes, inlined
+            ENTRY_OVERHEAD_BYTES
+            + len(key) + len(head) + len(etag) + len(last_modified) + len(variant_key)
+        )  # fmt: skip
         if not shelves.fits(owner, size + len(body)) or (
             # The page contains a text that the client has chosen, and everyone would get it.
             not owner and request.ids and any(one in body for one in request.ids)
@@ -468,7 +473,7 @@ class ResponseStore:
         names = facts.vary_names
         if variant_key.startswith(ORIGIN_MARK) and not facts.any_origin and b"origin" not in names:
             names = (*names, b"origin")
-        soft = soft_of(request)
+        soft = request.soft or soft_of(request)
         body = shelves.acquire_body(body)  # first: releasing an equal body would free its forms
         others: tuple[Record, ...] = ()
         if slot is not None:
@@ -479,11 +484,11 @@ class ResponseStore:
                 others = self._with_room_for_one(others, owner, client)
         record: Record = (
             response.status,
-            response.stored,
+            head,
             body,
             facts.content_coding,
-            facts.etag,
-            facts.last_modified,
+            etag,
+            last_modified,
             now,
             age_s,
             superseded,
