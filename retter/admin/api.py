@@ -38,6 +38,7 @@ from retter.proxy.services import Services
 
 if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
+    from retter.admin.worker_sum import Whole
 
 AROUND_S = 60.0  # of the history, shown before and after an incident
 
@@ -73,6 +74,7 @@ class Api:
         self._transitions = transitions
         self._controls = controls
         self._collector: ProxyCollector | None = None  # made for the first scrape
+        self.whole: Whole | None = None  # beside other workers
         self._routes: Routes = {
             "/": {"GET": self._page},
             "/health": {"GET": self._health},
@@ -109,7 +111,8 @@ class Api:
 
     def state_document(self) -> dict[str, Any]:
         """Return the present state."""
-        return state_document(self._services, self._watch, self._transitions, self._controls)
+        document = state_document(self._services, self._watch, self._transitions, self._controls)
+        return document if self.whole is None else self.whole.add_document(document)
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -169,7 +172,7 @@ class Api:
             raise AdminError(501, "metrics need a package: pip install prometheus_client") from None
         if self._collector is None:
             self._collector = ProxyCollector(self._services, self._watch.history, self._transitions)
-        text, content_type = exposition(self._collector, request.first(b"accept"))
+        text, content_type = exposition(self._collector, request.first(b"accept"), self.whole)
         return AdminAnswer(200, text, content_type)
 
     def _why(self, request: AdminRequest) -> AdminAnswer:

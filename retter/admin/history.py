@@ -5,6 +5,7 @@ The routes' figures are of the last ten to twenty seconds: they are copied every
 """
 
 from collections import deque
+from collections.abc import Callable
 from math import inf
 from typing import Any, Final, NamedTuple
 
@@ -73,6 +74,8 @@ class History:
         self._ticker = ticker
         self._samples: deque[Sample] = deque(maxlen=MINUTE_S + 1)
         self._seconds = 0
+        # Adds the counters of other workers to those of this one.
+        self.add_others: Callable[[Sample], Sample] = lambda sample: sample
         self._routes_before: dict[bytes, RouteSample] = {}
         self._routes: dict[bytes, RouteSample] = {}
         self.sample(services.loop.time())
@@ -91,8 +94,17 @@ class History:
             )
         self._seconds += 1
 
+    def begin_again(self, now: float) -> None:
+        """Forget all seconds: from now on, other counters are added."""
+        self._samples.clear()
+        self.sample(now)
+
     def now(self, now: float, *, whole: bool = False) -> Sample:
         """Return the counters at this moment; the latencies, a histogram a route, if `whole`."""
+        return self.add_others(self.own(now, whole=whole))
+
+    def own(self, now: float, *, whole: bool = False) -> Sample:
+        """Return the counters of this process."""
         services, counters = self._services, self._services.counters
         breaker = services.breaker
         figures = breaker.snapshot(now)
@@ -160,19 +172,16 @@ class History:
 
     def latency_ms(self) -> dict[str, float | None]:
         """Return what the application takes for a good answer until it is complete."""
-        counts = _since(self.before().latency, self._services.breaker.latency().counts)
+        latest = self.now(self._services.loop.time(), whole=True)
+        counts = _since(self.before().latency, latest.latency)
         return _percentiles(LATENCY_BOUNDS_S, counts, 1000)
 
     def overhead_us(self) -> dict[str, float | None]:
         """Return what RETTER itself takes for a request and its answer: the sum of the two."""
-        counters = self._services.counters
+        latest = self.now(self._services.loop.time())
         parts = [
-            _percentiles(OVERHEAD_BOUNDS_S, _since(then, now.counts), 1_000_000)
-            for then, now in zip(
-                self.before().overhead,
-                (counters.overhead_request, counters.overhead_answer),
-                strict=True,
-            )
+            _percentiles(OVERHEAD_BOUNDS_S, _since(then, now), 1_000_000)
+            for then, now in zip(self.before().overhead, latest.overhead, strict=True)
         ]
         return {
             name: round(sum([part[name] or 0.0 for part in parts]), 1)

@@ -5,9 +5,11 @@ twice: a collector reads RETTER's own counters when it is asked. Every label has
 that are known beforehand: reasons, states, classes of status; never a path, a host or a client.
 """
 
+import operator
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client.core import (
@@ -19,9 +21,11 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Sample
 
 from retter._version import VERSION
 from retter.admin import process_figures
+from retter.admin.whole import ADDED, LARGEST
 from retter.base.counters import Histogram, cells, spared
 from retter.breaker import Mode, State
 from retter.breaker.fairness import LANE_WORDS
@@ -32,6 +36,7 @@ from retter.telemetry.log import lines_dropped
 if TYPE_CHECKING:
     from retter.admin.history import History
     from retter.admin.transitions import TransitionHistory
+    from retter.admin.worker_sum import Whole
 
 _STATUS: Final = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -482,13 +487,85 @@ def _comparable(member: str) -> bool:
     return True
 
 
-def exposition(collector: ProxyCollector, accept: str) -> tuple[bytes, str]:
+class WholeCollector(Collector):
+    """The figures of all workers: those of one, with those that the others tell."""
+
+    def __init__(self, own: ProxyCollector, whole: "Whole") -> None:
+        self._own = own
+        self._whole = whole
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family, and some for each worker."""
+        counted, gauges = _by_name(self._whole.counted()), _by_name(self._whole.gauges())
+        own: dict[str, float] = {}
+        for family in self._own.collect():
+            own.update({one.name: one.value for one in family.samples if not one.labels})
+            if family.type in ("counter", "histogram"):
+                _add(family, counted, operator.add)
+            elif family.name in ADDED:
+                _add(family, gauges, operator.add)
+            elif family.name in LARGEST:
+                _add(family, gauges, max)
+            yield family
+        yield from self._each(own)
+
+    def _each(self, own: dict[str, float]) -> Iterator[Metric]:
+        others = sorted(self._whole.each())
+        yield _gauge("retter_workers", "Workers that serve.", 1 + len(others))
+        lag = [(str(number), one["loop_lag_ms"] / 1000) for number, one in others]
+        memory = [(str(number), float(one["memory"]["rss_bytes"])) for number, one in others]
+        yield _gauges(
+            "retter_worker_loop_lag_seconds",
+            "Longest delay of the event loop of each worker in the last ten seconds.",
+            "worker",
+            [("0", own["retter_loop_lag_seconds"]), *lag],
+        )
+        yield _gauges(
+            "retter_worker_resident_memory_bytes",
+            "Resident memory of each worker. Workers share a part of it.",
+            "worker",
+            [("0", own["process_resident_memory_bytes"]), *memory],
+        )
+
+
+# Of the names of samples, after the name of their family.
+_SUFFIXES: Final = ("", "_total", "_bucket", "_count", "_sum")
+
+Told = dict[str, dict[tuple[tuple[str, str], ...], list[float]]]
+
+
+def _by_name(points: Iterable[Sequence[Any]]) -> Told:
+    found: Told = {}
+    for name, labels, value in points:
+        key = tuple([(str(one), str(text)) for one, text in labels])
+        found.setdefault(name, {}).setdefault(key, []).append(value)
+    return found
+
+
+def _add(family: Metric, told: Told, add: Callable[[float, float], float]) -> None:
+    """Add to the samples of a family what others tell of it, and those that only others have."""
+    samples: list[Sample] = []
+    for one in family.samples:
+        its = told.get(one.name, {}).pop(tuple(sorted(one.labels.items())), [])
+        samples.append(one._replace(value=reduce(add, its, one.value)))
+    for name in [family.name + suffix for suffix in _SUFFIXES]:
+        for labels, values in told.get(name, {}).items():
+            samples.append(Sample(name, dict(labels), reduce(add, values)))
+    family.samples = samples
+
+
+def exposition(
+    collector: ProxyCollector, accept: str, whole: "Whole | None" = None
+) -> tuple[bytes, str]:
     """Return the text and its media type: OpenMetrics if it is accepted, else that of Prometheus.
 
     A format with an invalid version is ignored, so the next one counts.
+
+    Args:
+        whole: The figures of other workers.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+    registry.register(collector if whole is None else WholeCollector(collector, whole))
     named = accept.replace('"', "").split(",")[:ACCEPTED_MAX]
     members = [one for one in named if _comparable(one)]
     encode, content_type = choose_encoder(",".join(members))

@@ -13,8 +13,55 @@ from retter.proxy.services import Services
 
 if TYPE_CHECKING:
     from retter.admin.controls import Controls
+    from retter.admin.history import History
     from retter.admin.transitions import TransitionHistory
     from retter.admin.watch import Watch
+
+
+def own_parts(services: Services, history: "History") -> dict[str, Any]:
+    """Return the parts of the state that belong to one process, also beside others."""
+    breaker = services.breaker.snapshot(services.loop.time())
+    store, pool = services.store.stats(), services.pool
+    return {
+        "held": breaker.held,
+        "queue": breaker.waiting,
+        "upstream": {
+            "address": services.settings.upstream,
+            "fault": pool.fault,
+            "connections_idle": pool.idle,
+            "connections_busy": pool.open - pool.idle,
+        },
+        "connections": len(services.clients.connections),
+        "store": {
+            "entries": store["entries"],
+            "bytes": store["bytes_used"],
+            "bytes_max": store["bytes_max"],
+            "hits": store["found_own"] + store["found_public"],
+            "misses": store["not_found"],
+            "evictions": (
+                store["evicted_budget"] + store["evicted_share"] + store["evicted_variants"]
+            ),
+        },
+        "memory": {
+            "rss_bytes": rss_bytes(),
+            "anonymous_bytes": anonymous_bytes(),
+            "mapped_bytes": mapped_bytes(),
+        },
+        "loop_lag_ms": round(history.loop_lag_s * 1000, 1),
+    }
+
+
+def totals(services: Services, transitions: "TransitionHistory") -> dict[str, Any]:
+    """Return what was counted since the start."""
+    counters = services.counters
+    return {
+        "transitions": sum(transitions.by_cause.values()),
+        **request_totals(counters),
+        "gave_up": counters.gave_up_get + counters.gave_up_other,
+        "spared": spared(counters),
+        "connections": counters.connections,
+        "connections_refused": counters.connections_refused,
+    }
 
 
 def state_document(
@@ -24,7 +71,6 @@ def state_document(
     now = services.loop.time()
     history = watch.history
     breaker = services.breaker.snapshot(now)
-    counters, store, pool = services.counters, services.store.stats(), services.pool
     forced, forced_remaining_s = controls.forced(now)
     paused, pause_remaining_s = controls.paused(now)
     return {
@@ -37,33 +83,15 @@ def state_document(
         "forced_remaining_s": forced_remaining_s,
         "paused": paused,
         "pause_remaining_s": pause_remaining_s,
-        "held": breaker.held,
         "draining": services.draining,
         "in_flight": breaker.in_flight,
         "limit": round(breaker.limit, 1),
-        "queue": breaker.waiting,
-        "upstream": {
-            "address": services.settings.upstream,
-            "fault": pool.fault,
-            "connections_idle": pool.idle,
-            "connections_busy": pool.open - pool.idle,
-        },
-        "connections": len(services.clients.connections),
+        **own_parts(services, history),
         "rates": history.rates(),
         "second": history.last_second(),
         "minute": history.answers(MINUTE_S),
         "latency_ms": history.latency_ms(),
         "overhead_us": history.overhead_us(),
-        "store": {
-            "entries": store["entries"],
-            "bytes": store["bytes_used"],
-            "bytes_max": store["bytes_max"],
-            "hits": store["found_own"] + store["found_public"],
-            "misses": store["not_found"],
-            "evictions": (
-                store["evicted_budget"] + store["evicted_share"] + store["evicted_variants"]
-            ),
-        },
         **({} if services.disk is None else {"disk": services.disk.stats()}),
         "incidents": watch.incidents.recent(),
         "routes": history.slowest_routes(),
@@ -71,18 +99,5 @@ def state_document(
         "turns": turns_document(services, history),
         "events": transitions.events(),
         "hints": list(services.hints.given.values()),
-        "totals": {
-            "transitions": sum(transitions.by_cause.values()),
-            **request_totals(counters),
-            "gave_up": counters.gave_up_get + counters.gave_up_other,
-            "spared": spared(counters),
-            "connections": counters.connections,
-            "connections_refused": counters.connections_refused,
-        },
-        "memory": {
-            "rss_bytes": rss_bytes(),
-            "anonymous_bytes": anonymous_bytes(),
-            "mapped_bytes": mapped_bytes(),
-        },
-        "loop_lag_ms": round(history.loop_lag_s * 1000, 1),
+        "totals": totals(services, transitions),
     }

@@ -46,7 +46,7 @@ async def _serve(settings: Settings, reread: Reread) -> int:
         watch = proxy.watch()
         if os.environ.get("NOTIFY_SOCKET"):
             _report_to_systemd(proxy, watch)
-        log_situations(proxy, transitions, faults)
+        log_situations(proxy, watch, transitions, faults)
         probe = AddressProbe(proxy._services)
         log_each_second(proxy, probe)
         await signals.wait_for_stop()

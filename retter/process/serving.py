@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retter.process import memory
 from retter.process.disk_log import DiskLog
@@ -16,6 +16,9 @@ from retter.process.upstream_watch import Absence, AddressProbe
 from retter.process.withdrawal_log import WithdrawalLog
 from retter.telemetry.log import flush as flush_log
 
+if TYPE_CHECKING:
+    from retter.admin.watch import Watch
+
 
 def settle(proxy: RunningProxy, loop: asyncio.AbstractEventLoop) -> LoopFaults:
     """Set up the loop and the memory of a process that has started and now serves."""
@@ -27,10 +30,12 @@ def settle(proxy: RunningProxy, loop: asyncio.AbstractEventLoop) -> LoopFaults:
     return faults
 
 
-def log_situations(proxy: RunningProxy, transitions: TransitionLog, faults: LoopFaults) -> None:
+def log_situations(
+    proxy: RunningProxy, watch: "Watch", transitions: TransitionLog, faults: LoopFaults
+) -> None:
     """Log what changes about the application and the circuit."""
     proxy.on_second(faults.on_second)
-    situations = SituationLog(proxy.watch())
+    situations = SituationLog(watch)
     transitions.sentences = situations.sentences
     proxy.on_second(transitions.on_second)
     proxy.on_second(situations.on_second)

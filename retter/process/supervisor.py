@@ -488,15 +488,18 @@ def worker_count(wanted: int) -> int:
     return wanted or min(WORKERS_MAX, len(os.sched_getaffinity(0)))
 
 
-def share_imports(event_loop: str) -> None:
+def share_imports(settings: Settings) -> None:
     """Import what each worker needs: then all of them have it in the same memory.
 
     The garbage collector would write to every object, and so copy it for each worker. It leaves
     alone what was made until now.
     """
-    if event_loop != "asyncio":
+    wanted = ["uvloop"] if settings.event_loop != "asyncio" else []
+    if settings.admin not in ("off", ""):
+        wanted += ["retter.admin.state", "retter.admin.metrics"]
+    for name in wanted:
         with suppress(ImportError):  # the worker says what is missing
-            import_module("uvloop")
+            import_module(name)
     gc.collect()
     gc.freeze()
 
@@ -512,5 +515,5 @@ def supervise(settings: Settings, reread: Callable[[], Settings]) -> int:
         raise ConfigError("workers: several need Linux")
     workers = worker_count(settings.workers)
     share_of(settings, workers, index=0)
-    share_imports(settings.event_loop)
+    share_imports(settings)
     return Supervisor(settings, workers, reread).run()

@@ -151,7 +151,10 @@ async def serve(parts: WorkerParts) -> int:
         faults = settle(proxy, loop)
         worker = Worker(parts, proxy, link)
         proxy.on_second(worker.beat)
-        log_situations(proxy, transitions, faults)
+        watch = proxy.watch()
+        log_situations(proxy, watch, transitions, faults)
+        if parts.settings.admin not in ("off", ""):
+            proxy.tell_figures(watch)
         probe = AddressProbe(proxy._services)
         log_each_second(proxy, probe)
         link.start()

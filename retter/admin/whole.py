@@ -1,0 +1,95 @@
+"""The figures of several workers, added up. Pure.
+
+What is counted is added, also that of workers that have ended. Amounts (connections, memory) are
+those of the workers that live. What all workers share (the circuit, the store on disk) is not
+added.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from retter.admin.history import Sample
+from retter.base.counters import Answers
+
+# Gauges of which each worker has a part. Of all others, one worker speaks for all.
+ADDED: Final = frozenset((
+    "process_open_fds", "process_resident_memory_bytes", "process_virtual_memory_bytes",
+    "retter_buffer_bytes", "retter_connections", "retter_disk_dirty", "retter_held",
+    "retter_lane_waiting", "retter_memory_bytes", "retter_queue", "retter_store_bodies",
+    "retter_store_bytes", "retter_store_entries", "retter_store_max_bytes", "retter_store_owners",
+    "retter_streams", "retter_upstream_connections", "retter_upstream_held",
+))  # fmt: skip
+
+# Of these, the largest counts.
+LARGEST: Final = frozenset(("retter_loop_lag_seconds",))
+
+# Parts of the document of the state whose numbers are added.
+ADDED_PARTS: Final = ("connections", "store", "memory", "queue", "held")
+
+# A sample of a metric: its name, its labels and its value.
+Point = tuple[str, tuple[tuple[str, str], ...], float]
+
+
+def plus(one: Any, other: Any) -> Any:
+    """Add numbers, sequences and mappings of them; anything else stays as it is."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = [*one, *[name for name in other if name not in one]]
+        return {
+            name: plus(one[name], other[name])
+            if name in one and name in other
+            else one.get(name, other.get(name))
+            for name in names
+        }
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        if not one or not other:
+            return one or other
+        return type(one)([plus(a, b) for a, b in zip(one, other, strict=True)])
+    if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+        return one + other
+    return one
+
+
+def sample_plus(sample: Sample, told: Sequence[Any]) -> Sample:
+    """Return a sample and one that was written as JSON, together."""
+    other = Sample(*told)
+    fields = {
+        name: plus(list(value), list(getattr(other, name)))
+        if isinstance(value, (list, tuple))
+        else plus(value, getattr(other, name))
+        for name, value in sample._asdict().items()
+    }
+    return Sample(
+        **{
+            **fields,
+            "at": sample.at,
+            "gets": Answers(*fields["gets"]),
+            "others": Answers(*fields["others"]),
+            "errors": tuple(fields["errors"]),
+            "sorted": tuple(fields["sorted"]),
+            "overhead": tuple(fields["overhead"]),
+            "loop_lag_s": max(sample.loop_lag_s, other.loop_lag_s),
+        }
+    )
+
+
+def document_plus(document: dict[str, Any], others: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the document of the state with the parts of other workers."""
+    document = dict(document)
+    for other in others:
+        for name in ADDED_PARTS:
+            document[name] = plus(document[name], other[name])
+        upstream, its = document["upstream"], other["upstream"]
+        document["upstream"] = {
+            name: plus(value, its[name]) if name.startswith("connections_") else value
+            for name, value in upstream.items()
+        }
+    return document
+
+
+def points_plus(counted: Iterable[Point], told: Iterable[Sequence[Any]]) -> list[Point]:
+    """Return points of counters with those that another worker has told."""
+    found = {(name, labels): value for name, labels, value in counted}
+    for name, labels, value in told:
+        key = (str(name), tuple([(str(one), str(text)) for one, text in labels]))
+        found[key] = found.get(key, 0.0) + float(value)
+    return [(name, labels, value) for (name, labels), value in found.items()]

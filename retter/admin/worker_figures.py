@@ -1,0 +1,82 @@
+"""What each of several workers has counted, in the memory that all of them share.
+
+A worker writes its figures once a second, as JSON, into its own part of the memory. The first
+worker answers the operators, and adds those of all others. A part outlives its process: the next
+process at that place begins with what the one before has counted, so no sum ever falls.
+
+    serial (8)  length (4)  checksum (4)  JSON
+
+The checksum shows whether the figures are whole: a reader that comes while they are written reads
+them again, or takes the ones that it has read before.
+"""
+
+import json
+from struct import Struct
+from typing import Any, Final
+from zlib import crc32
+
+from retter.base.shared_memory import SharedMemory
+
+_head = Struct("<qII")
+
+# A worker that has not written for this long has ended, or hangs: its gauges do not count.
+PRESENT_S: Final = 3.0
+
+_READS_MAX: Final = 4
+
+Figures = dict[str, Any]
+
+
+class Board:
+    """The figures of all workers, as one of them sees them.
+
+    Attributes:
+        before: What earlier processes at this place have counted; empty if there were none.
+    """
+
+    def __init__(self, shared: SharedMemory, place: int) -> None:
+        self._parts = shared.figures
+        self._place = place
+        self._serial = 0
+        self._known: dict[int, tuple[int, Figures]] = {}  # by place: serial and figures
+        self.before = self._read(place)
+
+    def write(self, figures: Figures) -> bool:
+        """Write the figures of this worker; return False if they are too large."""
+        data = json.dumps(figures).encode()
+        part = self._parts[self._place]
+        if _head.size + len(data) > part.nbytes:
+            return False
+        self._serial = _head.unpack_from(part)[0] + 1
+        part[_head.size : _head.size + len(data)] = data
+        _head.pack_into(part, 0, self._serial, len(data), crc32(data))
+        return True
+
+    def others(self) -> dict[int, Figures]:
+        """Return the figures of all other workers that have any, by place."""
+        found = {
+            place: self._read(place) for place in range(len(self._parts)) if place != self._place
+        }
+        return {place: figures for place, figures in found.items() if figures}
+
+    def present(self, now: float) -> dict[int, Figures]:
+        """Return those of the other workers that are alive."""
+        return {
+            place: figures
+            for place, figures in self.others().items()
+            if now - figures["at"] < PRESENT_S
+        }
+
+    def _read(self, place: int) -> Figures:
+        part = self._parts[place]
+        serial, known = self._known.get(place, (0, Figures()))
+        for _ in range(_READS_MAX):
+            found, length, checksum = _head.unpack_from(part)
+            if found == serial:
+                return known
+            data = bytes(part[_head.size : _head.size + length])
+            if crc32(data) == checksum:
+                figures: Figures = json.loads(data)
+                self._known[place] = found, figures
+                return figures
+        return known

@@ -1,0 +1,72 @@
+"""The figures of all workers, for the one of them that answers operators."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from retter.admin.history import Sample
+from retter.admin.whole import document_plus, plus, sample_plus
+from retter.admin.worker_figures import Board, Figures
+from retter.proxy.services import Services
+
+# What is told of each worker.
+_SHOWN: Final = ("pid", "connections", "memory", "loop_lag_ms")
+
+
+class Whole:
+    """The figures of all workers, for the one that answers operators."""
+
+    def __init__(self, services: Services, board: Board) -> None:
+        self._services = services
+        self._board = board
+
+    def _told(self) -> list[Figures]:
+        """Return the figures of all other workers, and of earlier ones at this place."""
+        before = self._board.before
+        return [*([before] if before else []), *self._board.others().values()]
+
+    def _present(self) -> dict[int, Figures]:
+        return self._board.present(self._services.loop.time())
+
+    def add_samples(self, sample: Sample) -> Sample:
+        """Return a sample of this worker with those of all others."""
+        for figures in self._told():
+            sample = sample_plus(sample, figures["sample"])
+        return sample
+
+    def add_document(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return the document of the state of this worker with the parts of all others."""
+        present = self._present()
+        own = _shown(document)
+        document = document_plus(document, [one["document"] for one in present.values()])
+        for figures in self._told():
+            document["totals"] = plus(document["totals"], figures["totals"])
+        document["workers"] = [
+            {"worker": self._index(-1), **own},
+            *[
+                {"worker": self._index(place), **_shown({**one["document"], "pid": one["pid"]})}
+                for place, one in present.items()
+            ],
+        ]
+        return document
+
+    def _index(self, place: int) -> int:
+        own = self._services.place
+        assert own is not None, "there are several workers"
+        return own.index if place < 0 else place % own.workers
+
+    def counted(self) -> list[Sequence[Any]]:
+        """Return the points of counters of all others."""
+        return [one for figures in self._told() for one in figures["counted"]]
+
+    def gauges(self) -> list[Sequence[Any]]:
+        """Return the points of gauges of the others that live."""
+        return [one for figures in self._present().values() for one in figures["gauges"]]
+
+    def each(self) -> Iterator[tuple[int, Figures]]:
+        """Yield the other workers that live, by their numbers."""
+        for place, figures in self._present().items():
+            yield self._index(place), figures["document"]
+
+
+def _shown(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: document[name] for name in _SHOWN}

@@ -1,0 +1,171 @@
+"""The figures of several workers: one of them answers for the whole."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from retter.admin.whole import plus, points_plus
+from retter.admin.worker_figures import PRESENT_S, Board
+from retter.admin.workers import tell_figures
+from retter.base.shared_memory import SharedMemory, bytes_for, divided
+from retter.base.worker_place import WorkerPlace
+from tests.support.admin import FakeAdmin, admin_of
+from tests.support.harness import get, reply
+
+
+class Workers:
+    """Two workers; the first one has the admin listener."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.shared = divided(memoryview(bytearray(bytes_for(2))), 2)
+        self.first = self.start(0)
+        self.second = self.start(1)
+
+    def start(self, index: int) -> FakeAdmin:
+        admin = self.stack.enter_context(admin_of())
+        proxy = admin.proxy.proxy
+        proxy.services.place = WorkerPlace(index, 2, index, self.shared)
+        api = admin.admin.api if index == 0 else None
+        tell_figures(proxy, admin.admin.watch, admin.admin.transitions, api)
+        return admin
+
+    def second_passes(self) -> None:
+        for one in (self.second, self.first):
+            one.proxy.advance(1.0)
+
+    def ask(self, worker: FakeAdmin, times: int) -> None:
+        client = worker.proxy.client()
+        for _ in range(times):
+            client.sends(get("/a"))
+            worker.proxy.upstream.sends(reply())
+        client.resets()
+
+    def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        answer = self.first.ask("/metrics")
+        assert answer.status == 200, answer.body
+        text = answer.body.decode()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in parse(text)
+            for sample in family.samples
+        }
+
+
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    with ExitStack() as stack:
+        yield Workers(stack)
+
+
+def test_what_all_have_counted_is_added(workers: Workers) -> None:
+    workers.ask(workers.first, 2)
+    workers.ask(workers.second, 3)
+    workers.second_passes()
+    state = workers.first.state()
+    assert state["totals"]["requests"] == 5 and state["minute"]["gets"]["fresh"] == 5
+    assert state["latency_ms"]["p50"] is not None
+    found = workers.metrics()
+    assert sum([v for (name, _), v in found.items() if name == "retter_requests_total"]) == 5
+    assert found["retter_upstream_response_seconds_count", ()] == 5
+
+
+def test_each_worker_is_named_where_that_helps(workers: Workers) -> None:
+    workers.second_passes()
+    state = workers.first.state()
+    assert [one["worker"] for one in state["workers"]] == [0, 1]
+    assert state["memory"]["rss_bytes"] > state["workers"][0]["memory"]["rss_bytes"] > 0
+    found = workers.metrics()
+    assert found["retter_workers", ()] == 2
+    for name in ("retter_worker_loop_lag_seconds", "retter_worker_resident_memory_bytes"):
+        assert {labels for known, labels in found if known == name} == {
+            (("worker", "0"),), (("worker", "1"),),
+        }  # fmt: skip
+
+
+def test_amounts_are_those_of_the_workers_that_live(workers: Workers) -> None:
+    client = workers.second.proxy.client()
+    workers.second_passes()
+    assert workers.metrics()["retter_connections", ()] == 1
+    assert workers.first.state()["connections"] == 1
+    client.resets()
+    workers.first.proxy.advance(PRESENT_S + 1)  # the second one is dead
+    assert workers.metrics()["retter_connections", ()] == 0
+    assert workers.metrics()["retter_workers", ()] == 1
+
+
+def test_no_sum_falls_when_a_worker_is_replaced(workers: Workers) -> None:
+    workers.ask(workers.second, 3)
+    workers.second_passes()
+    workers.second = workers.start(1)
+    workers.ask(workers.second, 1)
+    workers.second.proxy.advance(workers.first.proxy.loop.now - workers.second.proxy.loop.now)
+    workers.second_passes()
+    assert workers.first.state()["totals"]["requests"] == 4
+    found = workers.metrics()
+    assert sum([v for (name, _), v in found.items() if name == "retter_requests_total"]) == 4
+
+
+def test_the_first_worker_begins_with_the_sum_and_not_with_a_peak(workers: Workers) -> None:
+    workers.ask(workers.second, 30)
+    workers.second_passes()
+    workers.first = workers.start(0)
+    assert workers.first.state()["rates"]["fresh"] == 0
+
+
+# -- the board
+
+
+def board_of(place: int, shared: SharedMemory) -> Board:
+    return Board(shared, place)
+
+
+def test_figures_that_are_half_written_are_those_of_before() -> None:
+    shared = divided(memoryview(bytearray(bytes_for(1))), 1)
+    writer, reader = board_of(0, shared), board_of(1, shared)
+    assert reader.others() == {}
+    assert writer.write({"at": 1.0})
+    assert reader.others() == {0: {"at": 1.0}}
+    writer.write({"at": 2.0})
+    shared.figures[0][20] ^= 1
+    assert reader.others() == {0: {"at": 1.0}}
+    shared.figures[0][20] ^= 1
+    assert reader.others() == {0: {"at": 2.0}}
+    assert reader.present(2.0 + PRESENT_S) == {}
+
+
+def test_figures_that_are_too_large_are_not_written() -> None:
+    shared = divided(memoryview(bytearray(bytes_for(1))), 1)
+    writer = board_of(0, shared)
+    assert not writer.write({"at": 1.0, "much": "x" * shared.figures[0].nbytes})
+    assert board_of(1, shared).others() == {}
+
+
+numbers = st.integers(0, 1000)
+nested: Any = st.recursive(
+    numbers, lambda inner: st.lists(inner, min_size=1, max_size=3) | st.dictionaries(
+        st.sampled_from("abc"), inner
+    ), max_leaves=8
+)  # fmt: skip
+
+
+@given(nested)
+def test_twice_the_same_is_the_double(value: Any) -> None:
+    def doubled(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {name: doubled(inner) for name, inner in one.items()}
+        return [doubled(inner) for inner in one] if isinstance(one, list) else 2 * one
+
+    assert plus(value, value) == doubled(value)
+
+
+def test_what_one_alone_has_is_kept() -> None:
+    assert plus({"a": 1, "c": "x"}, {"b": 2, "c": "y"}) == {"a": 1, "b": 2, "c": "x"}
+    labels = (("a", "1"),)
+    told = [["n", [["a", "1"]], 2], ["m", [], 1]]
+    assert points_plus([("n", labels, 1.0)], told) == [("n", labels, 3.0), ("m", (), 1.0)]
