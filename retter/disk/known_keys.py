@@ -25,6 +25,10 @@ HOT_KEYS_MAX: Final = 2048
 READS_PER_COPY: Final = 8
 
 
+# Where a key is: not on disk, on disk with its pages in memory, or perhaps on a disk that is slow.
+ABSENT, FAST, SLOW = range(3)
+
+
 class KnownKeys:
     """The keys on disk. Until all of them are listed, every key may be there.
 
@@ -51,21 +55,12 @@ class KnownKeys:
         """The octets that the table takes."""
         return self._table.bytes_used
 
-    def has(self, slot_key: bytes) -> bool:
-        """Return whether a key may be on disk."""
-        return not self.is_complete or self._table.get(table_key(slot_key)) >= 0
-
-    def is_slow(self, slot_key: bytes, now: float) -> bool:
-        """Return whether a key may be on disk, and its pages may not be in memory."""
+    def where(self, slot_key: bytes, now: float) -> int:
+        """Return whether a key is on disk, and how long a read of it may take."""
         note = self._table.get(table_key(slot_key))
         if note < 0:
-            return not self.is_complete
-        return not self._is_recent(note, now)
-
-    def is_fast(self, slot_key: bytes, now: float) -> bool:
-        """Return whether a key is on disk, and its pages are in memory."""
-        note = self._table.get(table_key(slot_key))
-        return note >= 0 and self._is_recent(note, now)
+            return ABSENT if self.is_complete else SLOW
+        return FAST if self._is_recent(note, now) else SLOW
 
     def _minute(self, now: float) -> int:
         return int((now - self._began) // MINUTE_S) + 1  # 0 means never

@@ -14,7 +14,7 @@ from retter.disk.change import table_key
 from retter.disk.database import Database, Done
 from retter.disk.folder import Folder
 from retter.disk.journal import Journal
-from retter.disk.known_keys import KnownKeys
+from retter.disk.known_keys import ABSENT, FAST, SLOW, KnownKeys
 from retter.disk.news import News
 from retter.disk.shared_behind import SharedBehind
 from retter.disk.shelf import DiskShelf
@@ -40,24 +40,16 @@ class SharedKeys(KnownKeys):
         self._in_memory = in_memory
         self.is_complete = True
 
-    def has(self, slot_key: bytes) -> bool:
-        """Return whether a key is on disk."""
+    def where(self, slot_key: bytes, now: float) -> int:
+        """Return whether a key is on disk, and how long a read of it may take."""
+        if super().where(slot_key, now) == FAST:
+            return FAST
         try:
-            return self._database.has(slot_key)
+            if not self._database.has(slot_key):
+                return ABSENT
         except OSError:
-            return False  # the next read says why
-
-    def is_slow(self, slot_key: bytes, now: float) -> bool:
-        """Return whether a key is on disk, and its pages may not be in memory."""
-        if self._in_memory or super().is_fast(slot_key, now):
-            return False
-        return self.has(slot_key)
-
-    def is_fast(self, slot_key: bytes, now: float) -> bool:
-        """Return whether a key is on disk, and its pages are in memory."""
-        if self._in_memory:
-            return self.has(slot_key)
-        return super().is_fast(slot_key, now)
+            return ABSENT  # the next read says why
+        return FAST if self._in_memory else SLOW
 
     def used(self, slot_key: bytes, now: float) -> None:
         """Note that a key was read."""
@@ -121,6 +113,7 @@ class SharedShelf(DiskShelf):
         self.news = news
         self._keys = SharedKeys(clock(), database, in_memory=in_memory)
         self.hot = self._keys.hot
+        self._absent_max = 0  # another worker may store it at any time
         self.behind = self.shared_behind = SharedBehind(
             self,
             news,

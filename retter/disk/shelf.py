@@ -21,7 +21,7 @@ from retter.disk.environment import Damaged, Full
 from retter.disk.folder import LOOP, READER, WRITER, Folder
 from retter.disk.hot_key import HotKey
 from retter.disk.journal import Journal
-from retter.disk.known_keys import READS_PER_COPY, KnownKeys
+from retter.disk.known_keys import ABSENT, FAST, READS_PER_COPY, SLOW, KnownKeys
 from retter.disk.threads import Threads
 from retter.store.key_table import KeyTable
 from retter.store.packing import servable
@@ -37,6 +37,9 @@ from retter.store.write_behind import (
 
 # The time between two searches for readers whose processes were killed, and for old entries.
 SWEEP_EVERY_S: Final = 3600.0
+
+# Keys that are remembered because they are not on disk, until the next commit.
+ABSENT_MAX: Final = 256
 
 # Uses that are remembered for the next commit. Further ones are not counted.
 TOUCHED_MAX: Final = 4096
@@ -121,6 +124,8 @@ class DiskShelf:
             bytes_max=max(WAITING_BYTES_MIN, settings.store_memory_bytes // WAITING_SHARE),
         )
         self._touched: dict[bytes, None] = {}  # slot keys
+        self._absent: set[bytes] = set()  # keys that are not on disk
+        self._absent_max = ABSENT_MAX
         self._last_key: tuple[bytes, bytes] = (b"", b"")  # a key and its slot key
         self._sweep_at = clock() + SWEEP_EVERY_S
         self._closed = False
@@ -130,7 +135,21 @@ class DiskShelf:
 
     def knows(self, key: bytes) -> bool:
         """Return whether an entry may be stored under a key."""
-        return not self.trouble and self._keys.has(self._slot_key(key))
+        return not self.trouble and self._where(key) != ABSENT
+
+    def _where(self, key: bytes) -> int:
+        """Return whether a key is on disk, and how long a read of it may take.
+
+        A request asks this up to four times for a key that is not there.
+        """
+        if key in self._absent:
+            return ABSENT
+        where = self._keys.where(self._slot_key(key), self._clock())
+        if where == ABSENT and self._absent_max:
+            if len(self._absent) >= self._absent_max:
+                self._absent.clear()
+            self._absent.add(key)
+        return where
 
     @property
     def max_stale_s(self) -> float:
@@ -149,6 +168,8 @@ class DiskShelf:
 
     def read(self, key: bytes, now: float) -> Found | None:
         """Return the entry of a key if it was used lately; `load` reads other entries."""
+        if key in self._absent:
+            return None
         hot = self.hot.get(key) or self._heated(key)
         if hot is None:
             return None
@@ -189,11 +210,9 @@ class DiskShelf:
 
     def _heated(self, key: bytes) -> HotKey | None:
         """Return a key with its first read in this minute; None if the read may take long."""
-        if self.trouble:
+        if self.trouble or self._where(key) != FAST:
             return None
         slot_key = self._slot_key(key)
-        if not self._keys.is_fast(slot_key, self._clock()):
-            return None
         self._used(slot_key)
         return self._keys.heat(key, slot_key)
 
@@ -235,9 +254,7 @@ class DiskShelf:
 
     def is_slow(self, key: bytes) -> bool:
         """Return whether a key may have an entry that takes long to read."""
-        if key in self.hot or self.trouble:
-            return False
-        return self._keys.is_slow(self._slot_key(key), self._clock())
+        return key not in self.hot and not self.trouble and self._where(key) == SLOW
 
     def load(self, keys: list[bytes], asks: Ask) -> bool:
         """Read keys in the thread; `asks` is called with the entries found, or after a second.
@@ -322,6 +339,7 @@ class DiskShelf:
         if not isinstance(result, Done):
             self._commit_failed(result)
             return
+        self._absent.clear()
         figures = self.figures
         figures.commits += 1
         figures.written += result.written

@@ -6,8 +6,11 @@ worth it raises the bound, and docs/performance.md says what it is worth.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from retter.disk.opening import open_shelf
+from tests.support.disk import Immediately, disk_settings
 from tests.support.harness import FakePeer, FakeProxy, field, reply
 from tests.support.work import instructions_of
 
@@ -45,9 +48,13 @@ def page(number: int) -> bytes:
     return PAGE.format(n=f"{number:09}").encode()
 
 
-def cost(request_of: Callable[[int], bytes], **settings: Any) -> int:
+def cost(
+    request_of: Callable[[int], bytes],
+    proxy: FakeProxy | None = None,
+    **settings: Any,
+) -> int:
     """Return how many instructions a request takes that is forwarded and answered."""
-    proxy = FakeProxy(compress=(), **settings)
+    proxy = proxy or FakeProxy(compress=(), **settings)
     client: FakePeer = proxy.client()
 
     def forward(request: bytes) -> None:
@@ -76,3 +83,28 @@ def test_a_head_that_was_never_seen() -> None:
 
 def test_a_form() -> None:
     assert cost(lambda _: FORM) <= 2820
+
+
+def with_disk(path: Path) -> FakeProxy:
+    clock: list[Any] = []
+    settings = disk_settings(path, compress=())
+    disk = open_shelf(
+        settings, Immediately(), Immediately(), lambda: clock[0].now if clock else 1000.0
+    )
+    proxy = FakeProxy(settings, disk)
+    clock.append(proxy.loop)
+    return proxy
+
+
+def test_an_unchanged_page_before_a_disk(tmp_path: Path) -> None:
+    """It is in memory and on disk already: the bar is 3 %."""
+    proxy = with_disk(tmp_path)
+    assert cost(lambda _: page(1), proxy) <= 1.03 * cost(lambda _: page(1))
+    proxy.proxy.close()
+
+
+def test_a_new_page_before_a_disk(tmp_path: Path) -> None:
+    """Neither the visitor's page nor everyone's is on disk. It is noted here, and written later."""
+    proxy = with_disk(tmp_path)
+    assert cost(page, proxy) <= cost(page) + 1100
+    proxy.proxy.close()
