@@ -114,6 +114,15 @@ def request_body(services: Services, parsed: ParsedRequest, client: int) -> Requ
     )
 
 
+def _is_free(connection: Requester) -> bool:
+    """Return whether no request is being worked on.
+
+    For use after a call that may have begun one: mypy, and so compiled code, would take an earlier
+    look at `work` for still true.
+    """
+    return connection.work is None
+
+
 class ClientRequests:
     """Processes the bytes of one connection.
 
@@ -239,7 +248,7 @@ class ClientRequests:
                     break
                 at = self._receive_request(connection, data, at, now)
                 ahead += 1
-                if self._kept_back and connection.work is None and self.buffer is not None:
+                if self._kept_back and _is_free(connection) and self.buffer is not None:
                     data, at = self._take_buffer(self.buffer)
                     end = len(data)
         except DownstreamError as error:
