@@ -9,8 +9,8 @@ HEAD: Final = """\
 # Metrics
 
 All that `GET /metrics` of the admin listener has, made from itself by `make reference`; with
-`--store` there are also those of `retter_disk_*`. What to watch first, and how to set Prometheus
-up: [operating](operating.md#for-monitoring).
+`--store` there are also those of `retter_disk_*`, and with `--shared` those of `retter_shared_*`.
+What to watch first, and how to set Prometheus up: [operating](operating.md#for-monitoring).
 
 Each label has a handful of values that are known beforehand: never a path, a host or a client. A
 counter begins at 0 with each start.

@@ -339,6 +339,7 @@ EXAMPLE: Final = Facts(
     gets=Answers(900, 60, 10, 20, 10), requests=1000, heaviest=("192.0.2.7", 0.8),
     no_descriptors=12, turned_away=5, would_shed=31, store_full=1.0, evicted=7, log_lost=9,
     disk_aside="its head is damaged", disk_trouble="no space left on device", lag_s=0.4,
+    shared_trouble="connection refused",
 )  # fmt: skip
 
 

@@ -365,12 +365,53 @@ class ProxyCollector(Collector):
                 "Time that a read from disk held the event loop.",
                 self._services.disk.figures.held,
             )
+        if self._services.far is not None:
+            yield from self._shared(self._services.far.stats())
         coding = self._services.compression.stats()
         yield _counters(
             "retter_compressions",
             "Responses compressed while forwarded, or not for lack of time, and stored bodies.",
             "kind",
             [(name, coding[name]) for name in ("forwarded", "refrained", "stored_forms")],
+        )
+
+    def _shared(self, shared: dict[str, Any]) -> Iterator[Metric]:
+        yield _gauge(
+            "retter_shared_connected",
+            "1 while the server that boxes share is used.",
+            shared["connected"],
+        )
+        yield _gauge("retter_shared_boxes", "Boxes in front of the application.", shared["boxes"])
+        yield _counters(
+            "retter_shared_reads",
+            "Requests that looked for what other boxes have stored.",
+            "result",
+            [
+                ("hit", shared["hits"]),
+                ("miss", shared["reads"] - shared["hits"] - shared["reads_late"]),
+                ("late", shared["reads_late"]),
+            ],
+        )
+        yield _counters(
+            "retter_shared_writes",
+            "Entries written for other boxes, or dropped.",
+            "result",
+            [("written", shared["written"]), ("dropped", shared["dropped"])],
+        )
+        yield _counters(
+            "retter_shared_bytes",
+            "Octets of values to and from the server.",
+            "direction",
+            [("sent", shared["bytes_sent"]), ("received", shared["bytes_received"])],
+        )
+        yield _counters(
+            "retter_shared_changes",
+            "Messages about changes, to and from other boxes, and changes that could not be told.",
+            "direction",
+            [(name, shared[f"changes_{name}"]) for name in ("told", "heard", "lost")],
+        )
+        yield _counter(
+            "retter_shared_failures", "Times that the server could not be used.", shared["failures"]
         )
 
     def _disk(self, disk: dict[str, Any]) -> Iterator[Metric]:

@@ -71,6 +71,7 @@ class Facts:
     log_lost: int = 0  # lines of the logs
     disk_aside: str = ""  # why the store on disk was set aside
     disk_trouble: str = ""  # why it is not used, or cannot be written
+    shared_trouble: str = ""  # why the server that boxes share is not used
     out_of_memory: int = 0  # times
     lag_s: float = 0.0  # of the event loop
 
@@ -444,6 +445,12 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: f"The store on disk was broken and was set aside: {f.disk_aside}.",
         _say("RETTER began a new one; it fills up with the next good answers."),
         _say("Nothing. Delete the folder named .broken when nobody needs it."), beside=True),
+    Row("shared store away", "note", lambda f: bool(f.shared_trouble),
+        lambda f: f"The server that boxes share cannot be used: {f.shared_trouble}.",
+        _say("RETTER goes on by itself: it serves what it has stored, and shares again when the "
+             "server is back."),
+        _say("Look at that Redis or Valkey, its memory and the rights of RETTER's user there."),
+        beside=True),
     Row("log lost", "note", lambda f: f.log_lost > 0,
         lambda f: f"{count(f.log_lost, 'log line')} could not be written.",
         _say("RETTER goes on without them: no visitor waits for a log."),

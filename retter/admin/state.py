@@ -93,6 +93,7 @@ def state_document(
         "latency_ms": history.latency_ms(),
         "overhead_us": history.overhead_us(),
         **({} if services.disk is None else {"disk": services.disk.stats()}),
+        **({} if services.far is None else {"shared": services.far.stats()}),
         "incidents": watch.incidents.recent(),
         "routes": history.slowest_routes(),
         "busiest": watch.busiest.document(),

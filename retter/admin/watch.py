@@ -156,6 +156,7 @@ class Watch:
             log_lost=sample.log_lost - then.log_lost,
             disk_aside=aside,
             disk_trouble=trouble,
+            shared_trouble="" if services.far is None else services.far.away(now),
             out_of_memory=sample.memory_errors - then.memory_errors,
             lag_s=self.history.loop_lag_s,
         )

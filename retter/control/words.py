@@ -197,6 +197,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
         *([("on disk", on_disk(state["disk"]))] if "disk" in state else []),
+        *([("shared", with_others(state["shared"]))] if "shared" in state else []),
         ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
                         f"{upstream['connections_idle']} idle{fault}"),
         ("RETTER", f"{state['version']}, up {length(state['uptime_s'])}, "
@@ -236,6 +237,17 @@ def _visitors(shares: dict[str, float | None]) -> str:
         if share is not None
     ]
     return ", ".join(words) or "-"
+
+
+def with_others(shared: Document) -> str:
+    """What boxes share, and whether the server is there."""
+    boxes = f"{number(shared['boxes'])} {'box' if shared['boxes'] == 1 else 'boxes'}"
+    if not shared["connected"]:
+        return f"{boxes}; the server is away: {shared['trouble'] or 'no answer'}"
+    return (
+        f"{boxes}, {pages(shared['written'])} written, {number(shared['hits'])} of "
+        f"{number(shared['reads'])} reads found"
+    )
 
 
 def on_disk(disk: Document) -> str:

@@ -69,6 +69,10 @@ TELL_AGAIN_MAX: Final = 256
 
 ORDERS_REMEMBERED_MAX: Final = 64
 
+# The first contact may take so long without being a problem.
+FIRST_S: Final = 5.0
+
+LATE: Final = "it does not answer in time"
 NOT_YET: Final = "it has not answered yet"
 
 Ask = Callable[[dict[bytes, Found]], None]
@@ -147,6 +151,7 @@ class FarShelf:
         self._told_last = False  # the last round told changes
         self._left = False
         self.trouble = NOT_YET
+        self._began_at = clock()
         self.boxes = 1
         # Writes: keys, and whether there was anything to be kept when they changed.
         self._waiting: dict[bytes, bool] = {}
@@ -553,6 +558,12 @@ class FarShelf:
         return self._untold.removals
 
     # -- looking in
+
+    def away(self, now: float) -> str:
+        """Return why the server is not used; "" if it is, or if this box has only just begun."""
+        if now < self._in_touch_until or now < self._began_at + FIRST_S:
+            return ""
+        return self.trouble or LATE
 
     def set_max_stale(self, seconds: float) -> None:
         """Use another `--max-stale`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retter.process import memory
 from retter.process.disk_log import DiskLog
+from retter.process.far_log import FarLog
 from retter.process.hint_log import HintLog
 from retter.process.loop_errors import LoopFaults
 from retter.process.minute_summary import Digest
@@ -49,6 +50,7 @@ def log_each_second(proxy: RunningProxy, probe: AddressProbe) -> None:
         Absence(services, probe.again),
         WithdrawalLog(services),
         DiskLog(services),
+        FarLog(services),
         HintLog(services),
     ):
         proxy.on_second(reporter.on_second)

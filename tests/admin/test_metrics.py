@@ -20,9 +20,11 @@ from retter.admin import process_figures
 from retter.base.counters import LATENCY_BOUNDS_S, Histogram
 from retter.base.reason import Reason
 from retter.breaker import Mode
+from retter.control import words
 from retter.disk.opening import open_shelf
 from tests.support.admin import FakeAdmin, admin_of, fetch
-from tests.support.disk import Immediately, disk_settings
+from tests.support.disk import Clock, Immediately, disk_settings
+from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import FakeProxy, get, reply
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
@@ -319,3 +321,28 @@ def test_a_store_on_disk_has_figures_of_its_own(tmp_path: Path) -> None:
     assert {"anonymous_bytes", "mapped_bytes"} <= state["memory"].keys()
     admin.admin.close()
     admin.proxy.proxy.close()
+
+
+def test_what_boxes_share_has_figures_of_its_own() -> None:
+    clock = Clock()
+    far = shelf_of(FakeServer(clock), clock, "one")
+    admin = FakeAdmin(FakeProxy(far=far))
+    far.tick(clock.now)
+    families = parse_text(admin.ask("/metrics").body.decode())
+    figures = {
+        (one.name, *one.labels.values()): one.value
+        for family in families
+        for one in family.samples
+        if family.name.startswith("retter_shared")
+    }
+    assert (figures["retter_shared_connected",], figures["retter_shared_boxes",]) == (1, 1)
+    assert figures["retter_shared_reads_total", "miss"] == 0
+    assert figures["retter_shared_changes_total", "told"] == 0
+    assert figures["retter_shared_failures_total",] == 0
+    state = admin.state()
+    assert state["shared"] == far.stats()
+    assert dict(words.rows(state, 0.0))["shared"] == ("1 box, 0 pages written, 0 of 0 reads found")
+    clock.now = admin.proxy.loop.now = 1060.0
+    state = admin.state()
+    assert state["situation"]["row"] == "shared store away"
+    assert dict(words.rows(state, 0.0))["shared"] == "1 box; the server is away: no answer"

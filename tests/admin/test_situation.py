@@ -77,6 +77,8 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
      "The store on disk is not written: no space left on device."),
     ("disk set aside", "note", {"disk_aside": "its head is damaged", "uptime_s": 60.0},
      "The store on disk was broken and was set aside: its head is damaged."),
+    ("shared store away", "note", {"shared_trouble": "connection refused", "gets": WELL},
+     "The server that boxes share cannot be used: connection refused."),
     ("log lost", "note", {"log_lost": 1, "gets": WELL},
      "1 log line could not be written."),
     ("store full", "note", {"store_full": 0.99, "evicted": 7, "gets": WELL},

@@ -258,6 +258,7 @@ class FakeProxy:
         disk: Any = None,
         own_loop: FakeLoop | None = None,
         secrets: Secrets | None = None,
+        far: Any = None,
         **settings: Any,
     ) -> None:
         self.loop = own_loop or FakeLoop()
@@ -277,6 +278,7 @@ class FakeProxy:
             self.loop.time,
             disk,
             secrets,
+            far=far,
         )
         services = self.services = self.proxy.services
         services.http_date = lambda: self.date

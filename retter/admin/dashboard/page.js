@@ -298,6 +298,7 @@ function draw(s) {
   text("rss", size(s.disk ? s.memory.anonymous_bytes : s.memory.rss_bytes));
   text("rss-note", s.disk ? `memory, and ${size(s.memory.mapped_bytes)} of mapped files` : "memory");
   drawDisk(s.disk);
+  drawShared(s.shared);
   text("connections", count(s.connections));
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
@@ -345,6 +346,16 @@ function drawDisk(disk) {
   if (disk.trouble) notes.push("out of use");
   text("disk-bytes", size(disk.bytes_used));
   text("disk-note", notes.join(", "));
+}
+
+function drawShared(shared) {
+  $("shared").hidden = !shared;
+  if (!shared) return;
+  const notes = [`${count(shared.written)} shared`, `${count(shared.hits)} found there`];
+  if (shared.dropped) notes.push(`${count(shared.dropped)} dropped`);
+  if (!shared.connected) notes.push("the server is away");
+  text("shared-boxes", shared.boxes === 1 ? "1 box" : `${count(shared.boxes)} boxes`);
+  text("shared-note", notes.join(", "));
 }
 
 function drawRoutes(routes) {

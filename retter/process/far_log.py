@@ -1,0 +1,34 @@
+"""Log lines about what boxes share: whether the server is there, and how many boxes are."""
+
+from retter.proxy.services import Services
+from retter.telemetry.log import get_logger
+
+log = get_logger()
+
+
+class FarLog:
+    """Called once a second with the time."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._away = False
+        self._boxes = 1
+
+    def on_second(self, now: float) -> None:
+        """Log what has changed."""
+        far = self._services.far
+        if far is None:
+            return
+        trouble = far.away(now)
+        if trouble and not self._away:
+            log.warning(
+                "shared-store-away",
+                error=trouble,
+                advice="this box goes on by itself, and shares again when it is back",
+            )
+        elif self._away and not trouble:
+            log.info("shared-store-back")
+        self._away = bool(trouble)
+        if far.boxes != self._boxes:
+            log.info("boxes", boxes=far.boxes, before=self._boxes)
+            self._boxes = far.boxes

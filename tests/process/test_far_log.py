@@ -1,0 +1,47 @@
+"""What the log says of the server that boxes share, and how often."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from retter.process.far_log import FarLog
+
+
+class Far:
+    """As much of a shelf as is looked at."""
+
+    boxes = 1
+    trouble = ""
+
+    def away(self, now: float) -> str:
+        return self.trouble
+
+
+def said(log: FarLog, times: int = 1) -> list[dict[str, Any]]:
+    with capture_logs() as lines:
+        for second in range(times):
+            log.on_second(float(second))
+    return [dict(line) for line in lines]
+
+
+def test_each_change_is_said_once() -> None:
+    far = Far()
+    services: Any = SimpleNamespace(far=far)
+    log = FarLog(services)
+    assert said(log, 3) == []
+    far.trouble = "connection refused"
+    (line,) = said(log, 3)
+    assert (line["event"], line["error"]) == ("shared-store-away", "connection refused")
+    far.trouble = "timed out"
+    assert said(log, 3) == [], "it is still away"
+    far.trouble = ""
+    far.boxes = 2
+    back, boxes = said(log, 3)
+    assert back["event"] == "shared-store-back"
+    assert (boxes["event"], boxes["boxes"], boxes["before"]) == ("boxes", 2, 1)
+
+
+def test_without_other_boxes_nothing_is_said() -> None:
+    services: Any = SimpleNamespace(far=None)
+    assert said(FarLog(services), 3) == []
