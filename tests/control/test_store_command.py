@@ -17,9 +17,9 @@ from retter.control import store_command
 from retter.control.store_command import main, main_guarded
 from retter.store.policy import identify
 from tests.disk.test_failpoints import put
-from tests.store.test_store import ALICE, request
 from tests.support.disk import Clock, Lasting, open_at
 from tests.support.heads import response_head as response
+from tests.support.stores import ALICE, request
 
 PAGES = {b"/": b"<h1>home</h1>", b"/products": b"<h1>all</h1>", b"/old": b"<h1>old</h1>"}
 

@@ -13,9 +13,9 @@ import pytest
 from retter.store.owner import OwnerRules
 from retter.store.policy import identify
 from retter.store.store import StoredResponse
-from tests.store.test_store import ALICE, BOB, request
 from tests.support.disk import Clock, Lasting, Later
 from tests.support.heads import response_head as response
+from tests.support.stores import ALICE, BOB, request
 
 # In this order; before "noted" the answer that says so has not gone out.
 STEPS = ("noted", "begin", "removed", "written", "committed", "done", "cleared")

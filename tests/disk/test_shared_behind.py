@@ -18,8 +18,8 @@ from retter.http.message import RequestHead
 from retter.store.rules import StoreRules
 from retter.store.shared_store import SharedStore
 from retter.store.write_behind import Batch, Found, Removals, marked_superseded
-from tests.store.test_store import ALICE, SECRET, request, who
 from tests.support.heads import response_head as response
+from tests.support.stores import ALICE, SECRET, request, who
 
 PAGE = request(ALICE, target=b"/page")
 PUBLIC = request(target=b"/page")

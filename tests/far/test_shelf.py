@@ -21,10 +21,10 @@ from retter.far.shelf import (
 )
 from retter.store.policy import Identity, identify
 from retter.store.write_behind import Found, Purge, Removals
-from tests.store.test_store import ALICE, BOB, request
 from tests.support.disk import Clock, Later
 from tests.support.far import SECRET, Box, FakeServer, Timers, settle, shelf_of
 from tests.support.heads import response_head as response
+from tests.support.stores import ALICE, BOB, request
 
 PAGE = b"<p>a page</p>" * 100
 

@@ -19,10 +19,10 @@ from retter.http.message import RequestHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import Identity, identify
 from retter.store.store import ResponseStore, StoreRules
-from tests.store.test_store import ALICE, BOB, SECRET, request
 from tests.support.disk import Clock, Lasting
 from tests.support.far import Box, FakeServer, settle
 from tests.support.heads import response_head as response
+from tests.support.stores import ALICE, BOB, SECRET, request
 
 EVERYONE, MAX_STALE_S = "everyone", 1000.0
 COOKIES = {EVERYONE: (), "alice": (ALICE,), "bob": (BOB,)}
