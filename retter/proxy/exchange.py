@@ -35,7 +35,7 @@ from retter.net.supervision import report
 from retter.proxy.awaited_streams import NOT_AWAITED
 from retter.proxy.delivery import Delivery
 from retter.proxy.disk_lookup import waits_for_disk, waits_for_far
-from retter.proxy.far_lookup import read_far
+from retter.proxy.far_lookup import read_while_held
 from retter.proxy.holders import start_waiting
 from retter.proxy.interfaces import Client, Work
 from retter.proxy.learning import (
@@ -354,15 +354,12 @@ class Exchange(Work):
             self._await_first_byte(now)
         self._upstream.write(body.framed(data))
 
-    def _request_complete(self) -> bool:
-        """Whether all of the request has come from the client."""
-        return self._body is None or self._body.complete
-
     def _await_first_byte(self, now: float) -> None:
         """Limit the wait for the response; until the request is complete, the client's apply."""
         settings = self._services.settings
         wait_s = first_byte_wait_s(settings, self._parsed, self.awaited)
-        self.deadline = now + wait_s if self._request_complete() else _FOREVER
+        complete = self._body is None or self._body.complete
+        self.deadline = now + wait_s if complete else _FOREVER
 
     def upstream_blocked(self) -> None:
         """The application does not read: stop reading the request from the client until it does."""
@@ -534,20 +531,9 @@ class Exchange(Work):
             if now < until and stale_for_error(self._services, self._parsed, now) is None:
                 self._services.pool.hold(self, until)
                 if self._services.far is not None:
-                    read_far(self._services, self._parsed, lambda: self._end_hold(error))
+                    read_while_held(self._services, self._parsed, self, error)
                 return
         self._fail(error, now)
-
-    def _end_hold(self, error: UpstreamError) -> None:
-        """Another box had a stored response: wait no longer for a restart."""
-        services, now = self._services, self._services.loop.time()
-        if (
-            self.stage is _CONNECTING
-            and self._client is not None
-            and stale_for_error(services, self._parsed, now) is not None
-        ):
-            services.pool.unhold(self)
-            self._fail(error, now)
 
     def upstream_failed(self, error: UpstreamError, now: float) -> None:
         """The connection was lost, or the bytes on it were not a valid response."""
@@ -627,7 +613,7 @@ class Exchange(Work):
         elif self.stage is _CONNECTING:
             self._services.pool.unhold(self)
             self._finish(_NEUTRAL, now)
-        elif not self._request_complete() or self._parsed.stream or self.awaited:
+        elif self._parsed.stream or self.awaited or (self._body and not self._body.complete):
             self.abort_request(now)
         elif self.deadline == _FOREVER:
             self.downstream_writable()  # the client is lost, so its backpressure ends

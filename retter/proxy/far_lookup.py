@@ -6,8 +6,11 @@ A request is forwarded without this while the application is well.
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from retter.base.errors import UpstreamError
+from retter.proxy.pool import Dialler
 from retter.proxy.request import ParsedRequest
 from retter.proxy.services import Services
+from retter.proxy.stored_choice import stale_for_error
 
 if TYPE_CHECKING:
     from retter.store.write_behind import Found
@@ -34,3 +37,17 @@ def read_far(services: Services, parsed: ParsedRequest, done: Callable[[], None]
 
     far.load(keys, came)
     return True
+
+
+def read_while_held(
+    services: Services, parsed: ParsedRequest, exchange: Dialler, error: UpstreamError
+) -> None:
+    """Read it while the pool holds an exchange for a restart: a stored response ends the hold."""
+
+    def done() -> None:
+        now = services.loop.time()
+        stored = stale_for_error(services, parsed, now)
+        if stored is not None and services.pool.unhold(exchange):
+            exchange.connect_failed(error, now, held=True)
+
+    read_far(services, parsed, done)

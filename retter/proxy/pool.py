@@ -305,9 +305,9 @@ class ConnectionPool:
             self._redialling = True
             self._redial_soon()
 
-    def unhold(self, exchange: Dialler) -> None:
-        """Stop holding an exchange: it does not need a connection any more."""
-        self._held.pop(exchange, None)
+    def unhold(self, exchange: Dialler) -> bool:
+        """Stop holding an exchange that needs no connection any more; False if it is not held."""
+        return self._held.pop(exchange, None) is not None
 
     def sweep(self, now: float) -> None:
         """Close connections that have been idle for too long. Call this every tick."""
