@@ -132,16 +132,22 @@ def route_numbers(said: Sequence[float]) -> Iterator[int]:
         yield int(said[at])
 
 
-def take_routes(circuit: Circuit, said: Sequence[float], now: float) -> None:
-    """Take over what is known about this process's routes."""
+def take_routes(circuit: Circuit, said: Sequence[float], now: float, lag_s: float = 0.0) -> None:
+    """Take over what is known about this process's routes.
+
+    Args:
+        lag_s: How much later than told this process sends the probe of an open route.
+    """
     known = {route_number_of(route): route for route in circuit.routes}
     for at in range(1 + _ROW * int(said[0]), len(said), _ROUTE):
         route = known.get(int(said[at]))
         if route is not None:
-            _take_route(circuit, route, said[at + 1 : at + _ROUTE], now)
+            _take_route(circuit, route, said[at + 1 : at + _ROUTE], now, lag_s)
 
 
-def _take_route(circuit: Circuit, route: Route, said: Sequence[float], now: float) -> None:
+def _take_route(
+    circuit: Circuit, route: Route, said: Sequence[float], now: float, lag_s: float
+) -> None:
     mean_s, samples, first_s, first_samples, probe_at, wait_s, passed_at = said
     route.baseline.mean_s, route.baseline.samples = mean_s, int(samples)
     route.first_answers.mean_s, route.first_answers.samples = first_s, int(first_samples)
@@ -152,7 +158,7 @@ def _take_route(circuit: Circuit, route: Route, said: Sequence[float], now: floa
     if route.opening is None:
         circuit.open_route(now, route)
         assert route.opening is not None
-    route.opening.wait_s, route.opening.probe_at = wait_s, probe_at
+    route.opening.wait_s, route.opening.probe_at = wait_s, probe_at + lag_s
 
 
 def take_rows(circuit: Circuit, said: Sequence[float]) -> None:

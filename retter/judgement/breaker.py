@@ -51,6 +51,9 @@ from retter.judgement.tickets import SharedTickets
 # A worker that shows no sign of life for this long has nothing in flight, and does not lead. A loop
 # that is held up for a second serves nobody either.
 SILENT_S: Final = 1.0
+# The workers probe an open route in turn: by the time that one has waited for this long, it knows
+# whether the one before it has sent a probe. An event and the tables take a tick each.
+PROBE_LAG_S: Final = 0.1
 # A worker that is held up for longer takes no place, so nobody waits for it.
 HELD_UP_S: Final = 0.2
 
@@ -110,6 +113,7 @@ class SharedBreaker(CircuitBreaker):
         "_teller",
         "_told",
         "_told_waiting",
+        "_turn",
         "_windows",
         "_word",
         "_words",
@@ -158,6 +162,7 @@ class SharedBreaker(CircuitBreaker):
         self._serial = 0  # of the figures by which this worker decides
         self._tables: tuple[float, ...] = (0.0,)
         self._tables_serial = 0
+        self._turn = 0  # how many of those that live come before this worker
         self._windows = 0
         self._told = _orders_of(circuit)
         self._ordered_at = 0.0
@@ -341,6 +346,7 @@ class SharedBreaker(CircuitBreaker):
         ]
         self.others_living = [slot.index for slot in others]
         self._others_at = [slot.word + IN_FLIGHT for slot in others]
+        self._turn = len([slot for slot in others if slot.index < self._index])
         self._fresh = [slot.word for slot in others if memory.lives(slot.index, now, HELD_UP_S)]
         leader_at = min([self._index, *[slot.index for slot in others]])
         if leader_at != self._leader_at:
@@ -445,7 +451,7 @@ class SharedBreaker(CircuitBreaker):
             told = slot.tables.read()
             if told is not None:
                 self._tables_serial, self._tables = told
-                take_routes(circuit, self._tables, now)
+                take_routes(circuit, self._tables, now, self._turn * PROBE_LAG_S)
         self._look_at_claims()
 
     def _look_at_others(self) -> None:

@@ -76,7 +76,7 @@ class Leader:
         )
         self._histogram = Histogram(LATENCY_BOUNDS_S)
         self._tables_in: int = 0
-        self._opened: int = 0
+        self._opened: float = 0.0  # the sum of the times of the next probes
         self._published: tuple[object, ...] = ()
 
     def _forget_unread(self) -> None:
@@ -244,8 +244,8 @@ class Leader:
         return self.publish(circuit, now) if _in_short(circuit) != self._published else 0
 
     def publish_tables(self, circuit: Circuit, teller: Teller) -> None:
-        """Publish the tables on every fourth tick, or at once if a route was opened or closed."""
-        opened: int = sum([route.opening is not None for route in circuit.routes])
+        """Publish the tables on every fourth tick, or at once if an open route has changed."""
+        opened: float = sum([one.opening.probe_at for one in circuit.routes if one.opening])
         self._tables_in -= 1
         if self._tables_in > 0 and opened == self._opened:
             return

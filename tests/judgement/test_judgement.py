@@ -115,6 +115,36 @@ def test_a_probe_of_another_worker_that_fails_lets_all_wait_longer() -> None:
     assert waits == [constants.WAIT_GROWTH * crew.settings.open_min_s] * 2
 
 
+def test_an_open_route_is_probed_by_one_worker_a_wait() -> None:
+    """The others know of it before it is their turn."""
+    crew = Crew(3)
+    crew.settle()
+    for index in crew.alive:
+        crew.serve(index, 12, route=b"GET /good")
+        crew.serve(index, 12, route=b"GET /bad")
+    for _ in range(12):
+        for index in crew.alive:
+            for route, outcome in ((b"GET /good", Outcome.OK), (b"GET /bad", Outcome.ERROR)):
+                permit = crew.admit(index, route=route)
+                if isinstance(permit, Permit):
+                    crew.finish(index, permit, outcome)
+        crew.tick()
+    crew.settle()
+    for index in crew.alive:
+        made = crew.admit(index, route=b"GET /bad")
+        assert made.reason is Reason.ROUTE_OPEN
+        assert crew.admit(index, route=b"GET /good").reason is Reason.ADMITTED
+    probes = []
+    for _ in range(round(crew.settings.open_min_s / TICK_S) - 2):
+        crew.tick()
+        for index in reversed(crew.alive):
+            made = crew.admit(index, route=b"GET /bad")
+            if isinstance(made, Permit):
+                assert made.reason is Reason.PROBE
+                probes.append(index)
+    assert len(probes) == 1
+
+
 def test_an_old_probe_of_another_worker_changes_nothing() -> None:
     """It was sent before the circuit opened anew."""
     crew = Crew(2)
