@@ -1,3 +1,284 @@
-"""Several boxes with a real server: what the first stored, the second serves; a dead server hurts
-nobody.
+"""Several boxes and a real Redis: what one stored the other serves, and no fault hurts anybody.
+
+Its port is one of loopback, and it keeps nothing on disk.
 """
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from redis import Redis
+
+from tests.real.conftest import StartRetter, need
+from tests.real.processes import ApplicationProgram, Program, RetterProgram, eventually, free_port
+from tests.real.wire import fetch
+
+SHOP = {"Host": "shop.example"}  # ports change with the process
+SECRET_COOKIE = "PHPSESSID=alice-0123456789abcdef"
+ALICE = {**SHOP, "Cookie": SECRET_COOKIE}
+SECRET = "0123456789abcdef" * 4
+PRIVATE_PATH = "/echo/alice-private-orders"
+
+# What docs/scaling.md gives RETTER's user at the server, and nothing else.
+RIGHTS = (
+    "~retter:1:* resetchannels -@all +ping +time +mget +set +expire +unlink +rpush +ltrim +lrange "
+    "+zadd +zrem +zremrangebyscore +zcard +xadd +xrange +xrevrange +select +auth"
+)
+
+
+class RedisProgram(Program):
+    """redis-server, on a port of loopback."""
+
+    def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
+        self.port = port or free_port()
+        command = [
+            need("redis-server", "redis-server"), "--port", str(self.port), "--bind", "127.0.0.1",
+            "--save", "", "--dir", str(folder), "--rdbcompression", "no", *arguments,
+        ]  # fmt: skip
+        super().__init__(command, cwd=folder)
+        self.wait_for_line(lambda line: "Ready to accept connections" in line)
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator["Redis"]:
+        client = Redis(host="127.0.0.1", port=self.port)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def do(self, *command: str | int) -> Any:
+        """Run one command."""
+        with self.client() as client:
+            run: Any = client.execute_command
+            return run(*command)
+
+
+class Boxes:
+    """Two boxes in front of one application."""
+
+    def __init__(
+        self, start: StartRetter, application: ApplicationProgram, url: str, folder: Path
+    ) -> None:
+        secret = folder / "secret"
+        secret.write_text(SECRET + "\n")
+        self.admins = [free_port(), free_port()]
+        self.programs: list[RetterProgram] = [
+            start(
+                "--upstream", application.upstream, "--admin", f"127.0.0.1:{admin}",
+                "--shared", url, "--shared-secret", str(secret),
+                "--session-cookies", "PHPSESSID", "--connect-hold", "0s",
+            )
+            for admin in self.admins
+        ]  # fmt: skip
+        self.ports = [program.port for program in self.programs]
+
+    def shared(self, number: int) -> dict[str, Any]:
+        document = json.loads(fetch(self.admins[number], "GET", "/api/state").body)
+        shared: dict[str, Any] = document["shared"]
+        return shared
+
+    def connected(self) -> bool:
+        return all(self.shared(number)["connected"] for number in range(2))
+
+    def away(self) -> bool:
+        return not any(self.shared(number)["connected"] for number in range(2))
+
+    def wait_until(self, what: Callable[[], bool], words: str) -> None:
+        eventually(what, words)
+
+
+@pytest.fixture
+def mortal() -> Iterator[ApplicationProgram]:
+    """An application of this test's alone, which may be killed."""
+    application = ApplicationProgram()
+    yield application
+    application.kill()
+
+
+@pytest.fixture
+def redis(tmp_path: Path, programs: list[Program]) -> RedisProgram:
+    program = RedisProgram(tmp_path)
+    programs.append(program)
+    return program
+
+
+class Load(threading.Thread):
+    """Visitors of both boxes, one after the other, until they are told to stop."""
+
+    def __init__(self, ports: list[int]) -> None:
+        super().__init__(daemon=True)
+        self._ports = ports
+        self._ends = threading.Event()
+        self.statuses: dict[int, int] = {}
+
+    def run(self) -> None:
+        number = 0
+        while not self._ends.wait(0.002):
+            number += 1
+            for port in self._ports:
+                target = f"/echo/{number % 50}" if number % 5 else f"/echo/new-{number}"
+                status = fetch(port, "GET", target, ALICE if number % 3 == 0 else SHOP).status
+                self.statuses[status] = self.statuses.get(status, 0) + 1
+
+    def end(self) -> None:
+        self._ends.set()
+        self.join()
+
+
+def test_the_second_box_serves_what_the_first_stored_and_the_server_sees_nothing_of_it(
+    mortal: ApplicationProgram, start_retter: StartRetter, redis: RedisProgram, tmp_path: Path
+) -> None:
+    boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{redis.port}/3", tmp_path)
+    boxes.wait_until(lambda: boxes.shared(0)["boxes"] == 2 == boxes.shared(1)["boxes"], "2 boxes")
+    first, second = boxes.ports
+    public = fetch(first, "GET", "/echo/public-news", SHOP)
+    private = fetch(first, "GET", PRIVATE_PATH, ALICE)
+    assert (public.status, private.status) == (200, 200)
+    boxes.wait_until(lambda: boxes.shared(0)["written"] >= 2, "both are written")
+    redis.do("SAVE")
+    dump = (tmp_path / "dump.rdb").read_bytes()
+    assert b"retter:1:{" in dump
+    for text in (SECRET_COOKIE, "alice", "orders", "public-news", "shop.example", SECRET):
+        assert text.encode() not in dump
+    mortal.kill()
+    assert fetch(second, "GET", "/echo/public-news", SHOP).body == public.body
+    assert fetch(second, "GET", PRIVATE_PATH, ALICE).body == private.body
+    stranger = {**SHOP, "Cookie": "PHPSESSID=bob-0123456789abcdef"}
+    assert fetch(second, "GET", PRIVATE_PATH, stranger).status in (502, 503)
+    assert fetch(second, "GET", PRIVATE_PATH, SHOP).status in (502, 503)
+
+
+def test_no_fault_of_the_server_is_an_error_for_a_visitor(
+    mortal: ApplicationProgram,
+    start_retter: StartRetter,
+    programs: list[Program],
+    redis: RedisProgram,
+    tmp_path: Path,
+) -> None:
+    """Killed, frozen, filled, flushed, made read-only, and without rights, all of it under load."""
+    boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{redis.port}", tmp_path)
+    boxes.wait_until(boxes.connected, "both use it")
+    load = Load(boxes.ports)
+    load.start()
+    try:
+        boxes.wait_until(lambda: boxes.shared(0)["written"] > 20, "it is written to")
+
+        redis.kill()
+        boxes.wait_until(boxes.away, "it is noticed that it was killed")
+        redis = RedisProgram(tmp_path, port=redis.port)
+        programs.append(redis)
+        boxes.wait_until(boxes.connected, "the new one is used")
+
+        redis.signal(signal.SIGSTOP)
+        boxes.wait_until(boxes.away, "it is noticed that it is frozen")
+        redis.signal(signal.SIGCONT)
+        boxes.wait_until(boxes.connected, "it goes on")
+
+        redis.do("CONFIG", "SET", "maxmemory", 1)
+        boxes.wait_until(boxes.away, "it is noticed that it is full")
+        assert "maxmemory" in boxes.shared(0)["trouble"]
+        redis.do("CONFIG", "SET", "maxmemory", 0)
+        boxes.wait_until(boxes.connected, "there is room again")
+
+        written = boxes.shared(0)["written"]
+        redis.do("FLUSHALL")
+        boxes.wait_until(lambda: boxes.shared(0)["written"] > written, "it goes on being written")
+
+        redis.do("REPLICAOF", "127.0.0.1", 1)
+        boxes.wait_until(boxes.away, "it is noticed that it is read-only")
+        redis.do("REPLICAOF", "NO", "ONE")
+        boxes.wait_until(boxes.connected, "it can be written again")
+
+        redis.do("ACL", "SETUSER", "default", "-xadd", "-zadd")
+        boxes.wait_until(boxes.away, "it is noticed that a right is missing")
+        assert "zadd" in boxes.shared(0)["trouble"].lower()
+        redis.do("ACL", "SETUSER", "default", "+@all")
+        boxes.wait_until(boxes.connected, "it may do all again")
+    finally:
+        load.end()
+    assert set(load.statuses) == {200} and sum(load.statuses.values()) > 200
+    for program in boxes.programs:
+        events = [one["event"] for one in program.records() if "store" in one["event"]]
+        assert events[:2] == ["shared-store-away", "shared-store-back"], "each change once"
+        assert all(before != after for before, after in pairwise(events))
+
+
+def test_with_tls_and_a_user_who_may_do_no_more_than_is_needed(
+    mortal: ApplicationProgram, start_retter: StartRetter, programs: list[Program], tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    port = free_port()
+    redis = RedisProgram(
+        tmp_path, "--tls-port", str(port), "--tls-cert-file", "server.pem", "--tls-key-file",
+        "server.pem", "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no",
+    )  # fmt: skip
+    programs.append(redis)
+    redis.do("ACL", "SETUSER", "retter", "on", ">a-password", *RIGHTS.split())
+    url = f"rediss://retter:a-password@localhost:{port}/0?ssl_ca_certs={tmp_path}/ca.pem"
+    boxes = Boxes(start_retter, mortal, url, tmp_path)
+    boxes.wait_until(lambda: boxes.shared(1)["boxes"] == 2, "2 boxes")
+    first, second = boxes.ports
+    page = fetch(first, "GET", "/echo/page", SHOP)
+    mine = fetch(first, "GET", PRIVATE_PATH, ALICE)
+    boxes.wait_until(lambda: boxes.shared(0)["written"] >= 2, "they are written")
+    fetch(boxes.admins[1], "POST", "/api/circuit", {"Content-Type": FORM}, b"mode=open&seconds=60")
+    fetch(boxes.admins[1], "POST", "/api/purge", {"Content-Type": FORM}, b"url=/echo/nothing")
+    boxes.wait_until(lambda: boxes.shared(0)["changes_heard"] >= 1, "the first has heard of it")
+    document = json.loads(fetch(boxes.admins[0], "GET", "/api/state").body)
+    assert document["forced"] == "open"
+    assert fetch(second, "GET", "/echo/page", SHOP).body == page.body
+    assert fetch(second, "GET", PRIVATE_PATH, ALICE).body == mine.body
+    assert boxes.shared(1)["hits"] == 2 and boxes.shared(1)["failures"] == 0
+    for program in boxes.programs:
+        assert "a-password" not in program.output
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--shared", "cache:6379"), "is not the URL of a server"),
+        (("--shared", "redis://cache"), "shared needs --shared-secret"),
+        (("--shared", "redis://cache", "--shared-secret", "/dev/null"), "too few for a secret"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_opens(
+    arguments: tuple[str, ...], said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "retter", "--upstream", ":1", *arguments],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_the_package_one_line_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    program = (
+        "import sys; sys.modules['redis'] = None\n"
+        "from importlib import util; found = util.find_spec\n"
+        "util.find_spec = lambda name, *a: None if name == 'redis' else found(name, *a)\n"
+        "from retter.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--upstream", ":1", "--shared", "redis://cache",
+         "--shared-secret", str(tmp_path / "secret")],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "pip install 'retter[shared]'" in done.stderr
