@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from retter.base.errors import ConnectRefused
+from retter.proxy.exchange import Exchange
 from retter.store.write_behind import Found
 from tests.support.harness import FakePeer, FakeProxy, body_of, get, reply
 
@@ -75,7 +77,10 @@ def test_what_comes_after_the_wait_changes_nothing(over: str) -> None:
     if over == "client":
         client.resets()
     else:
-        proxy.advance(HOLD_S + 1.0)
+        (exchange,) = proxy.services.exchanges
+        assert isinstance(exchange, Exchange)
+        proxy.services.pool.unhold(exchange)  # as the pool does after HOLD_S
+        exchange.connect_failed(ConnectRefused("refused"), proxy.loop.now + HOLD_S, held=True)
         assert client.received().startswith(b"HTTP/1.1 502 ")
     keys, came = far.reads[0]
     came({keys[0]: slot_of_another_box()})
