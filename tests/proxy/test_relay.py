@@ -1,6 +1,6 @@
 """Answers that come in pieces: backpressure, interim answers, answers that are too large."""
 
-from tests.proxy.test_exchange import warmed
+from tests.support.exchanges import warmed
 from tests.support.harness import (
     FakeProxy,
     body_of,

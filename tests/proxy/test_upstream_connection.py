@@ -9,7 +9,7 @@ from retter.http.memo import HeadMemo
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.upstream_connection import INFORMATIONAL_MAX, ResponseSink, UpstreamConnection
-from tests.proxy.test_exchange import POST
+from tests.support.exchanges import POST
 from tests.support.harness import (
     DATE,
     FakeLoop,
