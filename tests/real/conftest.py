@@ -1,7 +1,10 @@
 """What the tests start: RETTER, applications, clients. All of it ends with the test."""
 
 import contextlib
+import gc
 import shutil
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +13,13 @@ import pytest
 from tests.real import wire
 from tests.real.processes import ApplicationProgram, Program, RetterProgram
 
+# Whether a test has failed since the last one began: what it had open is garbage now.
+failed_before = [False]
+
+
+def pytest_runtest_makereport(call: "pytest.CallInfo[None]") -> None:
+    failed_before[0] = failed_before[0] or call.excinfo is not None
+
 
 @pytest.fixture(autouse=True)
 def connections_end_with_their_test() -> Iterator[None]:
@@ -17,6 +27,13 @@ def connections_end_with_their_test() -> Iterator[None]:
 
     What fixtures of a module have opened before stays.
     """
+    if failed_before[0]:
+        failed_before[0] = False
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):
+            vars(sys).pop(name, None)  # pytest keeps the failure there for debuggers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
     before = len(wire.opened)
     yield
     with contextlib.ExitStack() as stack:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from retter.breaker import Signal, Transition
 from tests.real.inside import in_time, port_of, proxy_for, run
 
 BLOCKED = "127.0.0.66"
@@ -51,7 +52,8 @@ def test_one_client_that_fails_is_the_only_one_to_notice(status: str, loop_name:
         server = await asyncio.start_server(application.serve, "127.0.0.1", 0)
         upstream = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with server, proxy_for(upstream) as proxy:
-            port = port_of(proxy)
+            port, changes = port_of(proxy), list[Transition]()
+            proxy._proxy.on_transition.append(changes.append)
             for visitor in VISITORS:
                 await ask(port, visitor, "/known")
             for round_ in range(20):
@@ -62,7 +64,10 @@ def test_one_client_that_fails_is_the_only_one_to_notice(status: str, loop_name:
                 assert {answer[:3] for answer in blocked} == {status[:3]}
                 visitor = VISITORS[round_ % len(VISITORS)]
                 for target in ("/known", f"/new/{round_}"):
-                    assert await ask(port, visitor, target) == "200 backend CLOSED"
+                    assert (await ask(port, visitor, target)).startswith("200 backend ")
+            # A slow machine may have it limited for being late.
+            causes = {change.cause for change in changes}
+            assert not causes & {Signal.FAILING, Signal.OVERLOADED}
 
     run(main(), loop_name)
 
