@@ -81,7 +81,7 @@ $(VENV)/.stamp-fuzz: pyproject.toml | $(BIN)/python
 # A copy of everything with the modules of setup.py compiled: beside the source they would hide its
 # next change.
 COMPILED := $(VENV)/compiled
-$(COMPILED)/.stamp: setup.py $(wildcard retter/*.py retter/*/*.py tests/*/*.py) | $(VENV)/.stamp-run
+$(COMPILED)/.stamp: setup.py $(wildcard retter/*.py retter/*/*.py tests/*.py tests/*/*.py) | $(VENV)/.stamp-run
 	@echo "Compiling RETTER at level $(LEVEL); at 3 that takes two minutes ..."
 	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
 	@tar --exclude=./.venv --exclude=./.git --exclude='./.*cache' --exclude=./.hypothesis --exclude=./build \
