@@ -27,7 +27,7 @@ PIP_FAILED := { echo; \
 LOAD_URL ?= http://$(if $(filter :%,$(LISTEN)),127.0.0.1)$(LISTEN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting kills simulate simulate-workers takeover overload crawl \
+.PHONY: help venv run wordpress load test lint types contracts check fuzz conformance lasting kills scaling simulate simulate-workers takeover overload crawl \
 	compiled test-compiled slowloris abuse eviction bench bench-smoke bench-report bench-compare profile screenshots \
 	reference deb deb-test tutorial-test site dist dist-test requirements \
 	clean distclean
@@ -156,6 +156,9 @@ simulate: $(VENV)/.stamp-run ## the breaker against simulated applications
 
 simulate-workers: $(VENV)/.stamp-run ## the same with one worker, two and four side by side
 	$(BIN)/python -m benchmarks.simulation.side_by_side $(ARGS)
+
+scaling: $(VENV)/.stamp-run ## what several workers carry of what one does
+	@exec $(BIN)/python -m benchmarks.scaling $(ARGS)
 
 takeover: $(VENV)/.stamp-run ## what visitors get while one process follows another
 	@exec $(BIN)/python -m benchmarks.overload.takeover $(ARGS)

@@ -88,7 +88,6 @@ STATE: Final[tuple[Field, ...]] = (
     Field("store.hits", "integer", "look-ups that found something"),
     Field("store.misses", "integer", "look-ups that found nothing"),
     Field("store.evictions", "integer", "responses that had to go for others"),
-    Field("disk", "object", "the store on disk, with `--store`", always=False),
     Field(
         "shared.connected", "integer", "with `--shared`: 1 while the server is used", always=False
     ),
@@ -109,6 +108,26 @@ STATE: Final[tuple[Field, ...]] = (
     Field("shared.failures", "integer", "rounds and reads that failed", always=False),
     Field("shared.unreadable", "integer", "values made with another secret", always=False),
     Field("shared.trouble", "text", "why the server is not used", always=False),
+    Field("disk", "object", "the store on disk, with `--store` or several workers", always=False),
+    Field("workers[].worker", "integer", "with several `--workers`: its number", always=False),
+    Field("workers[].pid", "integer", "its process", always=False),
+    Field("workers[].connections", "integer", "its client connections that are open", always=False),
+    Field(
+        "workers[].loop_lag_ms",
+        "number",
+        "longest delay of its loop in the last 10 s",
+        always=False,
+    ),
+    Field(
+        "workers[].memory.rss_bytes",
+        "integer",
+        "resident; workers share a part of it",
+        always=False,
+    ),
+    Field("workers[].memory.anonymous_bytes", "integer", "of it, what is no file", always=False),
+    Field(
+        "workers[].memory.mapped_bytes", "integer", "of it, files and shared memory", always=False
+    ),
     Field("incidents[].number", "integer", "of the last ten: counted from the first one"),
     Field("incidents[].began", "number", "time of day"),
     Field("incidents[].ended", "number?", "time of day; null: it goes on"),

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from retter.disk.news import News
+from retter.store.record import SUPERSEDED
+from retter.store.store import ResponseStore
 from retter.store.write_behind import (
     WAITING_BYTES_MIN,
     Batch,
@@ -153,3 +155,37 @@ class SharedBehind(WriteBehind):
             else:
                 slots[key] = waits
         return Batch(batch.removals, slots)
+
+
+class NoShelf:
+    """A disk that is not used."""
+
+    def read(self, key: bytes, now: float) -> Found | None:
+        """Return nothing."""
+        return None
+
+    def knows(self, key: bytes) -> bool:
+        """Return whether something is stored under a key: nothing is."""
+        return False
+
+    def note(self, removals: Removals) -> None:
+        """Do nothing: what is only in memory ends with the process."""
+
+
+def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
+    """Apply to the store near a worker what the others remove."""
+
+    def apply(removals: Removals, now: float) -> None:
+        with behind.applying():
+            store.forget_borrowed()
+            store.invalidation.take_back(removals, now)
+
+    def read_again(removals: Removals) -> None:
+        """The database knows of the change, and may have a newer response by now."""
+        slots = store.shelves.slots
+        with behind.applying():
+            for key in removals.superseded:
+                if all(one[SUPERSEDED] for one in slots.get(key, ())):
+                    store.shelves.remove_key(key)
+
+    news.on_removals, news.on_committed = apply, read_again

@@ -19,9 +19,7 @@ from retter.disk.news import News
 from retter.disk.shared_behind import SharedBehind
 from retter.disk.shelf import DiskShelf
 from retter.disk.threads import Threads
-from retter.store.record import SUPERSEDED
-from retter.store.store import ResponseStore
-from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE, Removals
+from retter.store.write_behind import WAITING_BYTES_MIN, WAITING_SHARE
 
 # Keys whose last read is remembered. 12 octets each.
 NOTES_MAX: Final = 100_000
@@ -65,25 +63,6 @@ class SharedKeys(KnownKeys):
     def _make_room(self) -> None:
         if len(self._table) >= NOTES_MAX:
             self._table.clear()
-
-
-def follow(store: ResponseStore, news: News, behind: SharedBehind) -> None:
-    """Apply to the store near a worker what the others remove."""
-
-    def apply(removals: Removals, now: float) -> None:
-        with behind.applying():
-            store.forget_borrowed()
-            store.invalidation.take_back(removals, now)
-
-    def read_again(removals: Removals) -> None:
-        """The database knows of the change, and may have a newer response by now."""
-        slots = store.shelves.slots
-        with behind.applying():
-            for key in removals.superseded:
-                if all(one[SUPERSEDED] for one in slots.get(key, ())):
-                    store.shelves.remove_key(key)
-
-    news.on_removals, news.on_committed = apply, read_again
 
 
 class SharedShelf(DiskShelf):

@@ -231,6 +231,10 @@ class DiskShelf:
                 why = f"it cannot be read: {error.strerror}"
             self._stop_using_disk(why)
 
+    def leave(self, why: str) -> None:
+        """Use the memory alone from now on: another process has found the disk broken."""
+        self._stop_using_disk(why)
+
     def _stop_using_disk(self, why: str) -> None:
         """Use the memory alone from now on, because the disk is not reliable any more."""
         if not self.trouble:

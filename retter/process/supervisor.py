@@ -61,6 +61,10 @@ SAME_SIGNAL_S: Final = 1.0
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 
+# Signals that a process gets when it reads a page of a file that is not there (SIGBUS), or what is
+# no memory because of wrong numbers in the file.
+_BROKEN: Final = (signal.SIGBUS, signal.SIGSEGV)
+
 _MESSAGES: Final = {
     Do.RELOAD: Kind.RELOAD,
     Do.CLOSE_STORE: Kind.CLOSE_STORE,
@@ -95,6 +99,7 @@ class Supervisor:
         self._exit_code = EXIT_OK
         self._told_serving = False
         self._handed_over = False
+        self._store_broken = False
         self._successor: Successor | None = None
         self._successor_by = inf  # it is killed then, if it does not serve
         self._exit_of: dict[int, int] = {}  # of other processes that have ended, by id
@@ -357,7 +362,7 @@ class Supervisor:
                 sockets=self._sockets.of(index),
                 link=its,
                 secrets=self._secrets,
-                store=self._store,
+                store=StorePlace("", 0) if self._store_broken else self._store,
             )
             self._fleet.started(index, time.monotonic())
             try:
@@ -461,6 +466,20 @@ class Supervisor:
             else:
                 self._exit_of[pid] = code
 
+    def _leave_store(self) -> None:
+        """Go on with the memory near each worker: reading the store has killed one.
+
+        A page that cannot be read raises a signal in place of an exception. All others would die in
+        the same way. The next start sets the database aside (disk/folder.py).
+        """
+        why = "a worker died while it read the database"
+        log.error("store-broken", error=why, advice="restart RETTER; it then makes a new one")
+        with suppress(OSError), open(os.path.join(self._store.path, "broken"), "w") as file:
+            file.write(why)
+        self._store_broken = True
+        for index in range(self._workers):
+            self._tell(index, Kind.LEAVE_STORE, why)
+
     def _on_exit(self, index: int, code: int, now: float) -> None:
         link = self._links[index]
         if link is not None:
@@ -468,6 +487,8 @@ class Supervisor:
                 self._on_message(index, message)
             self._close_link(index)
         self._judgement.vacate(self._place(index))  # nothing of it is in flight any more
+        if -code in _BROKEN and self._store.path:
+            self._leave_store()
         was = self._fleet.phase(index)
         start_at = self._fleet.exited(index, now)
         if not self._fleet.stopping and was is not Phase.DRAINING:

@@ -110,6 +110,10 @@ class Worker:
                 behind.closed = message.kind is Kind.CLOSE_STORE
             if message.kind is Kind.CLOSE_STORE:
                 self._link.tell(Kind.CLOSED)
+        elif message.kind is Kind.LEAVE_STORE:
+            disk = self._proxy._services.disk
+            if disk is not None:
+                disk.leave(message.text)
 
     def _reload(self) -> None:
         try:

@@ -31,6 +31,7 @@ class Kind(IntEnum):
     # Write nothing new to the shared store: others may store by other rules from now on.
     CLOSE_STORE = 18
     OPEN_STORE = 19
+    LEAVE_STORE = 20  # it is broken: why
 
 
 class Message(NamedTuple):

@@ -131,14 +131,24 @@ def _store(
     rules: StoreRules, disk: "DiskShelf | None", place: "WorkerPlace | None"
 ) -> ResponseStore:
     """Make the store near this process."""
-    if place is None or disk is None:
+    if place is None:
         return ResponseStore(rules)
-    from retter.disk.shared_shelf import SharedShelf, follow
+    from retter.disk.news import News
+    from retter.disk.shared_behind import NoShelf, SharedBehind, follow
     from retter.store.shared_store import SharedStore
 
-    assert isinstance(disk, SharedShelf), "lasting.py opens it for a worker"
-    store = SharedStore(rules, disk.news.look)
-    follow(store, disk.news, disk.shared_behind)
+    if disk is None:  # nothing is stored, or the store on disk is broken
+        news = News(place.shared, place.place)
+        behind = SharedBehind(NoShelf(), news)
+        behind.closed = True
+    else:
+        from retter.disk.shared_shelf import SharedShelf
+
+        assert isinstance(disk, SharedShelf), "lasting.py opens it for a worker"
+        news, behind = disk.news, disk.shared_behind
+    store = SharedStore(rules, news.look)
+    store.put_behind(behind)
+    follow(store, news, behind)
     return store
 
 

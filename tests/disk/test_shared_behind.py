@@ -12,8 +12,7 @@ import pytest
 
 from retter.base.shared_memory import SharedMemory
 from retter.disk.news import KEPT_S, News
-from retter.disk.shared_behind import SharedBehind
-from retter.disk.shared_shelf import follow
+from retter.disk.shared_behind import NoShelf, SharedBehind, follow
 from retter.http.message import RequestHead
 from retter.store.rules import StoreRules
 from retter.store.shared_store import SharedStore
@@ -346,3 +345,16 @@ def test_a_worker_that_missed_news_drops_everything() -> None:
     store = world.processes[1].store
     assert store.shelves.slots
     assert store.find(world.identity, PAGE, world.now) is None and not store.shelves.slots
+
+
+def test_without_a_database_workers_still_hear_of_each_other() -> None:
+    world = World(PAGE)
+    for process in world.processes:
+        process.behind._shelf = NoShelf()
+        process.behind.closed = True
+    for place in range(PLACES):
+        world.do(place, "put")
+    assert world.processes[1].store.find(world.identity, PAGE, world.now) is not None
+    world.do(0, "log_out")
+    for place in range(PLACES):
+        world.do(place, "serve")

@@ -302,6 +302,23 @@ def test_the_watchdog_is_answered(stage: Stage, monkeypatch: pytest.MonkeyPatch)
     assert stage.told.count("WATCHDOG=1") == 2
 
 
+def test_a_store_that_has_killed_a_worker_is_not_used_any_more(
+    stage: Stage, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store"
+    supervisor = stage.serving(
+        store=str(folder), store_disk_bytes=1 << 20, store_memory_bytes=8 << 20
+    )
+    assert stage.workers[0].parts.store.path == str(folder)
+    stage.end(supervisor, stage.workers[0], signal.SIGBUS)
+    assert stage.events("store-broken")
+    assert [one.kind for one in stage.workers[1].heard()] == [Kind.LEAVE_STORE]
+    step(supervisor)
+    assert stage.workers[2].parts.store.path == ""
+    assert (folder / "broken").read_text(), "the next start sets it aside"
+    os.close(supervisor._store_lock_fd)
+
+
 # -- another supervisor takes over
 
 

@@ -96,6 +96,7 @@ def test_it_serves_reloads_and_drains(tmp_path: Path) -> None:
                 supervisor.say(kind)
                 assert (await supervisor.hears()).kind is answer
             supervisor.say(Kind.OPEN_STORE)
+            supervisor.say(Kind.LEAVE_STORE, "broken")
             supervisor.say(Kind.DRAIN)
 
     asyncio.run(main())
