@@ -534,6 +534,10 @@ def supervise(settings: Settings, reread: Callable[[], Settings]) -> int:
     """
     if sys.platform != "linux":
         raise ConfigError("workers: several need Linux")
+    if settings.shared:
+        raise ConfigError(
+            "workers: several do not go with --shared yet; take one worker on each box"
+        )
     workers = worker_count(settings.workers)
     share_of(settings, workers, index=0)
     share_imports(settings)

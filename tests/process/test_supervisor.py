@@ -439,6 +439,12 @@ def test_only_some_systems_have_what_it_needs(monkeypatch: pytest.MonkeyPatch) -
         supervise(SETTINGS, lambda: SETTINGS)
 
 
+def test_several_boxes_have_one_worker_each() -> None:
+    settings = replace(SETTINGS, shared="redis://127.0.0.1/0", shared_secret="0" * 64)
+    with pytest.raises(ConfigError, match="--shared"):
+        supervise(settings, lambda: settings)
+
+
 def test_auto_is_one_for_each_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
     assert [worker_count(wanted) for wanted in (0, 1, 3)] == [6, 1, 3]
