@@ -122,6 +122,8 @@ class LearntKeeper:
             if age_s > AGE_MAX_S or said["upstream"] != self._upstream:
                 return False
             remember_crawlers(self._breaker.circuit, said.get("crawlers", []), age_s, now)
+            if self._breaker.circuit.limit.windows:
+                return True  # other workers have told what is the case now
             return relearn(self._breaker.circuit, said["application"], age_s, now)
         except (ValueError, KeyError, TypeError, AttributeError):
             return False  # there is none, or it is none

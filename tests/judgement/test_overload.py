@@ -70,6 +70,8 @@ def test_a_task_says_with_how_many_workers() -> None:
         (most("", lambda _: 0.0, 10), 20, 5, True),
         (most("", lambda _: 0.0, 10), 20, 19, False),
         (most("", lambda _: 0.0, 10), 20, None, True),
+        (most("first, s", lambda _: 0.0, 0.15), 0.2, 0.15, False),  # a tick later
+        (most("first, s", lambda _: 0.0, 0.15), 0.25, 0.15, True),
     ],
 )
 def test_a_figure_is_worse_if_it_misses_the_bar_and_that_of_one_worker(

@@ -280,6 +280,24 @@ def test_what_was_learnt_comes_back_if_it_is_young(site: Site) -> None:
     assert proxy.services.owner_rules.seen.names == {b"PHPSESSID"}, "this holds as the store does"
 
 
+def test_a_worker_that_others_have_told_of_the_application_does_not_go_back_to_what_was_written(
+    site: Site,
+) -> None:
+    proxy = site.start()
+    fetch(proxy, "/page", "stored")
+    limit = proxy.services.breaker.circuit.limit
+    limit.peak_work_rate = 7.0
+    proxy.advance(12.0)
+    keeper = proxy.services.learnt
+    assert keeper is not None
+    limit.windows, limit.peak_work_rate = 1, 9.0
+    assert keeper.restore(proxy.loop.now)
+    assert limit.peak_work_rate == 9.0
+    limit.windows = 0
+    assert keeper.restore(proxy.loop.now)
+    assert limit.peak_work_rate < 8.0
+
+
 def test_it_is_written_every_ten_seconds_if_it_has_changed(site: Site) -> None:
     proxy = site.start()
     fetch(proxy, "/page", "stored")
