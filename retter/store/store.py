@@ -308,14 +308,17 @@ class ResponseStore:
     def _borrow(self, key: bytes, now: float) -> tuple[Record, ...] | None:
         """Return the entries of a key from the disk, if that takes no wait.
 
-        They are copied to memory only if they are read often. To copy an entry and evict another
-        one costs more than a few reads.
+        They are copied to memory if they are read often, since to copy an entry and evict another
+        one costs more than a few reads. Entries of which `find` may return none are copied at once:
+        `has_any` must know of them.
         """
         on_disk = None if self.behind is None else self.behind.fetch(key, now)
         if on_disk is None:
             return None
         slot = on_disk.slot
-        if on_disk.often and self.shelves.promote(key, on_disk):
+        newest = slot[0]
+        is_plain = len(slot) == 1 and not (newest[SUPERSEDED] or newest[INCOMPLETE])
+        if (on_disk.often or not is_plain) and self.shelves.promote(key, on_disk):
             return self.shelves.slots.get(key)
         self._borrowed = (key, on_disk)
         return slot

@@ -155,6 +155,22 @@ def test_a_logout_does_not_wait_for_the_next_commit(tmp_path: Path) -> None:
     lasting.disk.close()
 
 
+def test_a_page_of_the_disk_that_may_not_spare_the_application_is_known_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """A response to its visitor is withheld until it is whole, as this one can replace it."""
+    clock = Clock()
+    lasting = Lasting(tmp_path, clock)
+    put(lasting, b"/mine", b"private", ALICE)
+    supersede(lasting)
+    lasting.disk.flush()
+    lasting.forget()
+    assert get(lasting, b"/mine", ALICE) is None
+    identity = identify(request(ALICE, target=b"/mine"), lasting.rules)
+    assert lasting.store.has_any(identity)
+    lasting.disk.close()
+
+
 def test_a_page_stored_after_the_logout_is_kept(tmp_path: Path) -> None:
     clock = Clock()
     lasting = Lasting(tmp_path, clock)
