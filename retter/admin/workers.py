@@ -33,12 +33,19 @@ class Reporter:
     """Tells the figures of this worker once a second."""
 
     def __init__(
-        self, services: Services, watch: Watch, transitions: TransitionHistory, board: Board
+        self,
+        services: Services,
+        watch: Watch,
+        transitions: TransitionHistory,
+        board: Board,
+        *,
+        metrics: bool,
     ) -> None:
         self._services = services
         self._watch = watch
         self._transitions = transitions
         self._board = board
+        self._metrics = metrics
         self._collector: ProxyCollector | None = None
 
     def on_second(self, now: float) -> None:
@@ -68,6 +75,8 @@ class Reporter:
         }
 
     def _points(self) -> tuple[list[Point], list[Point]]:
+        if not self._metrics:
+            return [], []
         try:
             from retter.admin.metrics import ProxyCollector
         except ImportError:
@@ -79,20 +88,30 @@ class Reporter:
 
 
 def tell_figures(
-    proxy: Proxy, watch: Watch, transitions: TransitionHistory, api: "Api | None" = None
+    proxy: Proxy,
+    watch: Watch,
+    transitions: TransitionHistory,
+    *,
+    leads: bool,
+    api: "Api | None" = None,
+    metrics: bool = True,
 ) -> None:
     """Tell the figures of this worker from now on.
 
     Args:
-        api: Of the worker that answers operators: from now on it speaks for all of them.
+        leads: This worker adds up the figures of all.
+        api: Of the leading worker, if it answers operators.
+        metrics: Somebody may ask for metrics.
     """
     services = proxy.services
     place = services.place
     assert place is not None, "there are several workers"
     board = Board(place.shared, place.place)
-    if api is not None:
-        whole = api.whole = Whole(services, board)
+    if leads:
+        whole = Whole(services, board)
+        if api is not None:
+            api.whole = whole
         watch.history.add_others = whole.add_samples
         watch.history.begin_again(services.loop.time())
-    reporter = Reporter(services, watch, transitions, board)
+    reporter = Reporter(services, watch, transitions, board, metrics=metrics)
     proxy.ticker.on_second.append(reporter.on_second)

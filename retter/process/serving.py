@@ -32,14 +32,19 @@ def settle(proxy: RunningProxy, loop: asyncio.AbstractEventLoop) -> LoopFaults:
 
 
 def log_situations(
-    proxy: RunningProxy, watch: "Watch", transitions: TransitionLog, faults: LoopFaults
+    proxy: RunningProxy, watch: "Watch | None", transitions: TransitionLog, faults: LoopFaults
 ) -> None:
-    """Log what changes about the application and the circuit."""
+    """Log what changes about the application and the circuit.
+
+    Args:
+        watch: Who knows the situation; None: another worker logs it.
+    """
     proxy.on_second(faults.on_second)
-    situations = SituationLog(watch)
-    transitions.sentences = situations.sentences
     proxy.on_second(transitions.on_second)
-    proxy.on_second(situations.on_second)
+    if watch is not None:
+        situations = SituationLog(watch)
+        transitions.sentences = situations.sentences
+        proxy.on_second(situations.on_second)
 
 
 def log_each_second(proxy: RunningProxy, probe: AddressProbe) -> None:

@@ -156,9 +156,9 @@ async def serve(parts: WorkerParts) -> int:
         worker = Worker(parts, proxy, link)
         proxy.on_second(worker.beat)
         watch = proxy.watch()
-        log_situations(proxy, watch, transitions, faults)
-        if parts.settings.admin not in ("off", ""):
-            proxy.tell_figures(watch)
+        leads = place.leads
+        proxy.tell_figures(watch, leads=leads, metrics=parts.settings.admin not in ("off", ""))
+        log_situations(proxy, watch if leads else None, transitions, faults)
         probe = AddressProbe(proxy._services)
         log_each_second(proxy, probe)
         link.start()

@@ -32,7 +32,7 @@ class Workers:
         proxy = admin.proxy.proxy
         proxy.services.place = WorkerPlace(index, 2, index, self.shared)
         api = admin.admin.api if index == 0 else None
-        tell_figures(proxy, admin.admin.watch, admin.admin.transitions, api)
+        tell_figures(proxy, admin.admin.watch, admin.admin.transitions, leads=index == 0, api=api)
         return admin
 
     def second_passes(self) -> None:
