@@ -10,8 +10,8 @@ from random import Random
 from benchmarks.simulation.application import Model
 from benchmarks.simulation.classic import Classic
 from benchmarks.simulation.engine import Engine
-from benchmarks.simulation.proxy import ROUTES, Load, Proxy, Request, Run
-from retter.breaker import Asker, CircuitBreaker
+from benchmarks.simulation.proxy import ROUTES, Controller, Load, Proxy, Request, Run
+from retter.breaker import Asker
 from retter.store.known_sessions import ISSUED
 
 OFFICE = 999_999  # the address that some visitors share
@@ -54,7 +54,7 @@ class CrowdedProxy(Proxy):
         model: Model,
         load: Load,
         rng: Random,
-        make_breaker: Callable[[float, Run], CircuitBreaker | Classic],
+        make_breaker: Callable[[float, Run], Controller],
         run: Run,
     ) -> None:
         assert load.crowd is not None
@@ -108,7 +108,7 @@ class CrowdedProxy(Proxy):
             how == "error"
             and request.is_get
             and request.nuisance is None
-            and isinstance(breaker, CircuitBreaker)
+            and not isinstance(breaker, Classic)
             and breaker.circuit.fairness is not None
         ):
             asker = self._asker(request)

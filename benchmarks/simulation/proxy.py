@@ -17,6 +17,8 @@ from retter.continuity.learnt import crawlers, learnt, relearn, remember_crawler
 if TYPE_CHECKING:
     from benchmarks.simulation.crowd import Crowd
 
+Controller = CircuitBreaker | Workers | Classic
+
 TICK_S = 0.05
 UPSTREAM_TIMEOUT_S = 15.0
 KEYS = 500
@@ -163,7 +165,7 @@ class Proxy:
         model: Model,
         load: Load,
         rng: Random,
-        make_breaker: Callable[[float, Run], CircuitBreaker | Classic],
+        make_breaker: Callable[[float, Run], Controller],
         run: Run,
     ) -> None:
         self._engine = self.engine = engine
@@ -418,7 +420,7 @@ class Proxy:
                 assert permit.phase is Phase.DONE, "only those with a stored response lose patience"
                 self._answer(request, "error", 503)
 
-    def probe(self, breaker: CircuitBreaker) -> None:
+    def probe(self, breaker: CircuitBreaker | Workers) -> None:
         """Ask for a page that failed, if no visitor does."""
         page, now = self._failed_page, self._engine.now
         if page is None:
@@ -442,7 +444,7 @@ class Proxy:
         self._breaker = self._make_breaker(now, self._run)
         if isinstance(self._breaker, Workers):
             self._breaker.begin(self)
-        if isinstance(self._breaker, CircuitBreaker) and self._learnt:
+        if not isinstance(self._breaker, Classic) and self._learnt:
             age_s = self._load.learnt_before_restart_s or 0.0
             said = json.loads(self._learnt)
             remember_crawlers(self._breaker.circuit, said["crawlers"], age_s, now)
@@ -467,7 +469,7 @@ class Proxy:
 
     def _write_learnt(self, _: object) -> None:
         """Keep what was learnt, as beside a store on disk (proxy/learnt.py)."""
-        if isinstance(self._breaker, CircuitBreaker):
+        if not isinstance(self._breaker, Classic):
             breaker, now = self._breaker, self._engine.now
             circuit = breaker.judge if isinstance(breaker, Workers) else breaker.circuit
             said = {"application": learnt(circuit), "crawlers": crawlers(circuit, now)}
@@ -476,7 +478,7 @@ class Proxy:
     def leaked(self) -> int:
         """What the controller still counts though nothing is left."""
         breaker = self._breaker
-        if not isinstance(breaker, CircuitBreaker):
+        if isinstance(breaker, Classic):
             return 0
         snapshot = breaker.snapshot(self._engine.now)
         return abs(snapshot.in_flight - len(self._in_flight))
@@ -486,7 +488,7 @@ def simulate(
     model: Model,
     load: Load,
     seed: int,
-    make_breaker: Callable[[float, Run], CircuitBreaker | Classic],
+    make_breaker: Callable[[float, Run], Controller],
     drain_s: float = 20.0,
 ) -> Run:
     """Run one scenario to its end, and on until everything is answered."""

@@ -9,14 +9,14 @@ from time import perf_counter
 from benchmarks.simulation.ablation import RULES, Chosen, set_constant
 from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.classic import Classic, ErrorBreaker, SlowCallBreaker
-from benchmarks.simulation.proxy import Run, simulate
+from benchmarks.simulation.proxy import Controller, Run, simulate
 from benchmarks.simulation.workers import Workers
 from retter.breaker import BreakerSettings, CircuitBreaker, Transition
 
 TOLERANCE = 0.1  # of a bar: seeds differ
 
 
-def _retter(now: float, run: Run) -> CircuitBreaker:
+def _retter(now: float, run: Run) -> Controller:
     def note(transition: Transition) -> None:
         run.transitions.append((transition.at, transition.after.value, transition.cause.value))
 
@@ -33,7 +33,7 @@ def _slow_call_breaker(now: float, run: Run) -> Classic:
     return SlowCallBreaker(now)
 
 
-CONTROLLERS: dict[str, Callable[[float, Run], CircuitBreaker | Classic]] = {
+CONTROLLERS: dict[str, Callable[[float, Run], Controller]] = {
     "retter": _retter,
     "errors": _error_breaker,
     "slow calls": _slow_call_breaker,

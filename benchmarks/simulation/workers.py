@@ -12,7 +12,6 @@ from retter.base.errors import Outcome
 from retter.breaker import (
     Asker,
     BreakerSettings,
-    CircuitBreaker,
     Kind,
     Permit,
     Phase,
@@ -34,14 +33,10 @@ NEVER: Final = float("inf")
 _SEED: Final = 20
 
 
-class Workers(CircuitBreaker):
+class Workers:
     """Some breakers that share one judgement, as one."""
 
-    __slots__ = ("_by_client", "_chosen", "_dice", "_ended", "_memory", "_of", "_run", "breakers",
-                 "down_until")  # fmt: skip
-
     def __init__(self, now: float, run: "Run", workers: int, *, by_client: bool) -> None:
-        super().__init__(BreakerSettings(), now)
         self._run = run
         self._dice = Random(_SEED)
         self._by_client = by_client

@@ -155,10 +155,11 @@ def _take_route(
     if probe_at == inf:
         route.opening = None
         return
-    if route.opening is None:
-        circuit.open_route(now, route)
-        assert route.opening is not None
-    route.opening.wait_s, route.opening.probe_at = wait_s, probe_at + lag_s
+    opening = route.opening
+    if opening is None:
+        settings = circuit.settings
+        opening = route.opening = Opening(now, settings.open_min_s, settings.open_max_s)
+    opening.wait_s, opening.probe_at = wait_s, probe_at + lag_s
 
 
 def take_rows(circuit: Circuit, said: Sequence[float]) -> None:
