@@ -105,13 +105,13 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
     Returns:
         The exit code: 0 after draining, 1 if an address cannot be listened on.
     """
-    settings = fit_descriptors(settings)
     reread = reread or (lambda: settings)
     try:
         if settings.workers != 1:
             from retter.process.supervisor import supervise
 
             return supervise(settings, reread)
+        settings = fit_descriptors(settings)
         return run_on_loop(_serve(settings, reread), settings.event_loop)
     except ListenError as error:
         log.error("cannot-start", error=str(error))

@@ -31,7 +31,6 @@ from retter.config.settings import WORKERS_MAX, ConfigError, Settings
 from retter.judgement.memory import Memory
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
-from retter.process.descriptors import fit_descriptors
 from retter.process.fleet import Do, Fleet, Phase, Step
 from retter.process.store_place import StorePlace, place_of
 from retter.process.worker import (
@@ -46,6 +45,7 @@ from retter.process.worker_link import Kind, Message, pair, received, send
 from retter.process.worker_settings import share_of
 from retter.process.worker_sockets import WorkerSockets
 from retter.proxy.secrets import Secrets, unpacked_secrets
+from retter.telemetry.build import is_compiled
 from retter.telemetry.log import configure as configure_log
 from retter.telemetry.log import format_in_use as log_format
 from retter.telemetry.log import get_logger
@@ -256,8 +256,7 @@ class Supervisor:
     def _on_reload(self) -> None:
         systemd.notify_reloading()
         try:
-            wanted = fit_descriptors(self._reread())
-            new = reloaded(self._settings, wanted)
+            new = reloaded(self._settings, self._reread())
             share_of(new.settings, self._workers, index=0)
         except ConfigError as error:
             log.error("reload-failed", error=str(error), advice="nothing has changed")
@@ -449,6 +448,7 @@ class Supervisor:
             pid=os.getpid(),
             admin=self._sockets.admin_address or "off",
             workers=self._workers,
+            **({"compiled": True} if is_compiled() else {}),
             **more,
         )
 

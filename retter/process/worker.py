@@ -15,6 +15,7 @@ from retter.base.worker_place import WorkerPlace
 from retter.config.settings import ConfigError, Settings
 from retter.net.handover import Inheritance
 from retter.net.sockets import ListenError
+from retter.process.descriptors import fit_descriptors
 from retter.process.loop_errors import end_out_of_memory
 from retter.process.running import RunningProxy, running
 from retter.process.serving import log_each_second, log_situations, run_on_loop, settle
@@ -69,13 +70,14 @@ class WorkerParts:
             ConfigError: There is not enough for each.
         """
         place, store = self.place, self.store
-        return share_of(
+        share = share_of(
             settings,
             place.workers,
             index=place.index,
             store=store.path,
             store_bytes=store.bytes_max,
         )
+        return fit_descriptors(share)  # each process has its own
 
 
 class Worker:
@@ -105,10 +107,13 @@ class Worker:
         elif message.kind is Kind.RELOAD:
             self._reload()
         elif message.kind in (Kind.CLOSE_STORE, Kind.OPEN_STORE):
-            behind = self._proxy._services.store.behind
+            services = self._proxy._services
+            behind = services.store.behind
             if behind is not None:
                 behind.closed = message.kind is Kind.CLOSE_STORE
             if message.kind is Kind.CLOSE_STORE:
+                if services.learnt is not None:  # the next process begins with it
+                    services.learnt.save(self._loop.time())
                 self._link.tell(Kind.CLOSED)
         elif message.kind is Kind.LEAVE_STORE:
             disk = self._proxy._services.disk

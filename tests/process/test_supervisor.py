@@ -65,7 +65,6 @@ class Stage:
         monkeypatch.setattr(systemd, "notify", lambda *lines: self.told.extend(lines))
         monkeypatch.setattr(os, "kill", lambda pid, _: self.killed.append(pid))
         monkeypatch.setattr(os, "waitpid", self._waitpid)
-        monkeypatch.setattr(module, "fit_descriptors", lambda settings: settings)
         monkeypatch.setattr(module, "configure_log", lambda *_: None)
 
     def __getattr__(self, level: str) -> Any:

@@ -40,6 +40,12 @@ def proxy(
     )
 
 
+@pytest.fixture
+def one_loop(application: ApplicationProgram, start_retter: StartRetter) -> RetterProgram:
+    """What does not depend on the event loop."""
+    return start_retter("--upstream", application.upstream, "--workers", "2", *OBSERVE)
+
+
 def workers_of(pid: int) -> list[int]:
     """Return the worker processes of a supervisor."""
     try:
@@ -83,13 +89,13 @@ def test_whoever_waits_for_a_killed_worker_is_served_by_the_next_one(proxy: Rett
 
 
 def test_a_worker_that_is_asked_to_end_finishes_and_is_replaced(
-    application: ApplicationProgram, proxy: RetterProgram
+    application: ApplicationProgram, one_loop: RetterProgram
 ) -> None:
-    with load_on(proxy.port) as load:
-        for pid in workers_of(proxy.pid):
+    with load_on(one_loop.port) as load:
+        for pid in workers_of(one_loop.pid):
             os.kill(pid, signal.SIGTERM)
             eventually(lambda pid=pid: has_ended(pid), "it ends")  # type: ignore[misc]
-        eventually(lambda: len(workers_of(proxy.pid)) == 2, "both are replaced")
+        eventually(lambda: len(workers_of(one_loop.pid)) == 2, "both are replaced")
     assert load.failures == []
 
 
@@ -157,36 +163,36 @@ def test_a_signal_drains_all_workers(application: ApplicationProgram, proxy: Ret
 
 
 def test_a_second_signal_ends_all_workers_at_once(
-    application: ApplicationProgram, proxy: RetterProgram
+    application: ApplicationProgram, one_loop: RetterProgram
 ) -> None:
     gate = Gate(application, "never")
-    client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=DEADLINE_S)
+    client = http.client.HTTPConnection("127.0.0.1", one_loop.port, timeout=DEADLINE_S)
     with contextlib.closing(client):
         client.request("GET", f"/wait?gate={gate.name}")
         eventually(lambda: gate.waiting() == 1, "it waits in the application")
-        proxy.signal(signal.SIGTERM)
-        proxy.wait_for_line(lambda line: '"draining"' in line)
+        one_loop.signal(signal.SIGTERM)
+        one_loop.wait_for_line(lambda line: '"draining"' in line)
         time.sleep(SAME_SIGNAL_S + CLOCK_S)
-        proxy.signal(signal.SIGTERM)
-        assert proxy.wait() == 1
+        one_loop.signal(signal.SIGTERM)
+        assert one_loop.wait() == 1
         with pytest.raises((ConnectionError, http.client.HTTPException)):
             client.getresponse()
     gate.open()
 
 
-def test_no_worker_is_left_when_the_supervisor_has_ended(proxy: RetterProgram) -> None:
-    assert proxy.addresses
-    pids = workers_of(proxy.pid)
-    assert len(pids) == 2 and proxy.stop() == 0
+def test_no_worker_is_left_when_the_supervisor_has_ended(one_loop: RetterProgram) -> None:
+    assert one_loop.addresses
+    pids = workers_of(one_loop.pid)
+    assert len(pids) == 2 and one_loop.stop() == 0
     assert all(map(has_ended, pids))
 
 
-def test_no_worker_outlives_its_supervisor(proxy: RetterProgram) -> None:
-    assert fetch(proxy.port, "GET", "/page").status == 200
-    pids = workers_of(proxy.pid)
+def test_no_worker_outlives_its_supervisor(one_loop: RetterProgram) -> None:
+    assert fetch(one_loop.port, "GET", "/page").status == 200
+    pids = workers_of(one_loop.pid)
     assert len(pids) == 2
-    proxy.signal(signal.SIGKILL)
-    proxy.wait()
+    one_loop.signal(signal.SIGKILL)
+    one_loop.wait()
     for pid in pids:
         eventually(lambda pid=pid: has_ended(pid), "it ends")  # type: ignore[misc]
 
