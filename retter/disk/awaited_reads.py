@@ -85,6 +85,10 @@ class AwaitedReads:
         if waits is not None:
             waits[1](found)
 
+    def close(self) -> None:
+        """Wait until all reads are done; no request gets their results."""
+        self._thread.close()
+
     def tick(self, now: float) -> None:
         """End the waits that are too long."""
         for number, (since, asks) in list(self._waiting.items()):

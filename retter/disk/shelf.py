@@ -105,7 +105,6 @@ class DiskShelf:
         self._folder = folder
         self._database = database
         self._journal = journal
-        self._threads = reader, writer
         self._writer = writer
         self._clock = clock
         self._wall = wall
@@ -402,8 +401,8 @@ class DiskShelf:
         """Write all changes and close the database."""
         if self._closed:
             return
-        for thread in self._threads:
-            thread.close()
+        self._reads.close()
+        self._writer.close()
         # The batch in the thread is done or has failed. Writing it once more does no harm.
         self.behind.failed(self._clock())
         with contextlib.suppress(Exception):  # removals are in the journal
