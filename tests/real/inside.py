@@ -16,14 +16,24 @@ Result = TypeVar("Result")
 def run(main: Coroutine[Any, Any, None], loop_name: str) -> None:
     """Run on that event loop. Whatever a callback raises fails the test."""
     complaints: list[dict[str, Any]] = []
+    failures: list[Exception] = []
 
     async def watched() -> int:
         asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
-        await main
+        try:
+            await main
+        except Exception as error:
+            failures.append(error)
+            raise
         await asyncio.sleep(0)
         return 0
 
-    run_on_loop(watched(), loop_name)
+    try:
+        run_on_loop(watched(), loop_name)
+    except OSError:
+        if failures:  # uvloop cannot close what a failed test has left open, and says only that
+            raise failures[0] from None
+        raise
     gc.collect()  # a socket that is still open fails this test, and no later one
     assert not complaints, complaints
 
