@@ -12,6 +12,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf
 from typing import Any, Final, cast
 
 from retter.disk.threads import Threads
@@ -51,6 +52,8 @@ ABSENT_MAX: Final = 4096
 
 # A key is written once in this time at most.
 WRITE_AGAIN_S: Final = 60.0
+# And once in this time if its bodies are the same: mostly only the Date is another one.
+WRITE_EQUAL_S: Final = 600.0
 # Keys of one round: to pack and compress 64 pages of 17 KB takes a thread 10 ms.
 WRITE_KEYS_MAX: Final = 64
 # Octets of one round. Larger rounds would delay changes.
@@ -76,6 +79,11 @@ LATE: Final = "it does not answer in time"
 NOT_YET: Final = "it has not answered yet"
 
 Ask = Callable[[dict[bytes, Found]], None]
+
+
+def _bodies_of(slot: Slot) -> int:
+    # Python keeps the hash of octets, so this is nearly free the second time.
+    return hash(tuple([one[BODY] for one in slot]))
 
 
 class _Wait:
@@ -157,7 +165,8 @@ class FarShelf:
         self._waiting: dict[bytes, bool] = {}
         self._later: dict[bytes, float] = {}  # written lately: until when they wait
         self._later_order: list[tuple[float, bytes]] = []  # the same as a heap
-        self._written: OrderedDict[int, float] = OrderedDict()  # when, by the hash of the key
+        # By the hash of the key: when, and the hash of the bodies.
+        self._written: OrderedDict[int, tuple[float, int]] = OrderedDict()
         # Changes.
         self._untold = Message(self.box)
         self._told: deque[tuple[float, Message]] = deque(maxlen=TELL_AGAIN_MAX)
@@ -202,11 +211,14 @@ class FarShelf:
         if len(self._waiting) + len(self._later) >= WAITING_MAX and key not in self._later:
             self.dropped += 1
             return
-        written_at = self._written.get(hash(key))
-        if is_kept and written_at is not None:
-            if key not in self._later:
-                self._later[key] = written_at + WRITE_AGAIN_S
-                heappush(self._later_order, (self._later[key], key))
+        written = self._written.get(hash(key))
+        if is_kept and written is not None:
+            written_at, bodies = written
+            wait_s = WRITE_EQUAL_S if bodies == _bodies_of(slot) else WRITE_AGAIN_S
+            due_at = written_at + wait_s
+            if due_at < self._later.get(key, inf):
+                self._later[key] = due_at
+                heappush(self._later_order, (due_at, key))
         else:
             self._later.pop(key, None)
             self._waiting[key] = is_kept
@@ -303,7 +315,7 @@ class FarShelf:
                 continue
             due.append((key, slot, marks))
             size += sum([len(one[BODY]) for one in slot])
-            self._written[hash(key)] = now
+            self._written[hash(key)] = now, _bodies_of(slot)
             self._written.move_to_end(hash(key))
             if len(self._written) > WRITTEN_MAX:
                 self._written.popitem(last=False)

@@ -168,6 +168,17 @@ def test_a_page_that_changes_all_the_time_is_written_once_a_minute(
     assert found(other, b"/") == b"the last"
 
 
+def test_a_page_that_comes_again_with_another_date_is_written_every_ten_minutes(
+    server: FakeServer, clock: Clock
+) -> None:
+    one, _ = two(server, clock)
+    for second in range(0, 1300, 10):
+        put(one, b"/", head=[(b"date", b"Sun, 06 Nov 1994 08:%d GMT" % second)])
+        settle(clock, one, seconds=1.0)
+        clock.now += 9.0
+    assert one.shelf.written == 3
+
+
 def test_no_more_than_a_round_is_written_at_once_and_what_is_evicted_meanwhile_is_counted(
     server: FakeServer, clock: Clock
 ) -> None:

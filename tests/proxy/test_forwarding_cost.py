@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from retter.config.settings import Settings
 from retter.disk.opening import open_shelf
-from tests.support.disk import Immediately, disk_settings
+from tests.support.disk import Clock, Immediately, Later, disk_settings
+from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import FakePeer, FakeProxy, field, reply
 from tests.support.work import instructions_of
 
@@ -108,3 +110,19 @@ def test_a_new_page_before_a_disk(tmp_path: Path) -> None:
     proxy = with_disk(tmp_path)
     assert cost(page, proxy) <= cost(page) + 1100
     proxy.proxy.close()
+
+
+def beside_other_boxes() -> FakeProxy:
+    clock = Clock()
+    far = shelf_of(FakeServer(clock), clock, "one", reader=Later(), writer=Later())
+    return FakeProxy(Settings(upstream="127.0.0.1:8080", compress=()), far=far)
+
+
+def test_an_unchanged_page_that_boxes_share() -> None:
+    """Nothing of it is told again: the bar is 3 %."""
+    assert cost(lambda _: page(1), beside_other_boxes()) <= 1.03 * cost(lambda _: page(1))
+
+
+def test_a_new_page_that_boxes_share() -> None:
+    """Its keys are noted, the visitor's and everyone's, and a thread does the rest."""
+    assert cost(page, beside_other_boxes()) <= cost(page) + 500
