@@ -59,7 +59,8 @@ def test_what_few_need_is_imported_when_it_is_needed(idle: set[str]) -> None:
     assert {"retter.proxy.exchange", "retter.admin.listener"} <= idle
     assert LAZY.isdisjoint(idle)
     packages = {name.split(".")[1] for name in idle if name.startswith("retter.")}
-    assert packages.isdisjoint({"control", "demo", "disk"})
+    assert packages.isdisjoint({"control", "demo", "disk", "far"})
+    assert {"redis", "retter.proxy.sharing"}.isdisjoint(idle)
 
 
 def test_no_module_of_others_is_imported_without_need(idle: set[str]) -> None:

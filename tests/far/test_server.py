@@ -1,0 +1,104 @@
+"""The connection to a server: answers in their order, and one error for everything else."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from retter.far.server import Away, RedisServer
+
+READ_BYTES = 65_536
+
+
+class Scripted:
+    """A server on loopback that answers each piece that comes with the next text.
+
+    Of an empty text it closes the connection, and of None it says nothing.
+    """
+
+    def __init__(self, *answers: bytes | None) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self.received: list[bytes] = []
+        self.connections = 0
+        self._answers = list(answers)
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            with connection:
+                self._talk(connection)
+
+    def _talk(self, connection: socket.socket) -> None:
+        while data := connection.recv(READ_BYTES):
+            if b"SETINFO" in data:
+                connection.sendall(b"+OK\r\n" * data.count(b"SETINFO"))
+                continue
+            self.received.append(data)
+            answer = self._answers.pop(0) if self._answers else b""
+            if answer is not None and not answer:
+                return
+            connection.sendall(answer or b"")
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def scripts() -> Iterator[list[Scripted]]:
+    made: list[Scripted] = []
+    yield made
+    for script in made:
+        script.close()
+
+
+def server_of(scripts: list[Scripted], *answers: bytes | None) -> RedisServer:
+    scripts.append(Scripted(*answers))
+    return RedisServer(f"redis://127.0.0.1:{scripts[-1].port}/0", 0.05)
+
+
+def test_answers_come_in_the_order_of_the_commands(scripts: list[Scripted]) -> None:
+    server = server_of(scripts, b"+PONG\r\n:3\r\n*2\r\n$1\r\na\r\n$-1\r\n")
+    assert server.run([("PING",), ("ZCARD", b"x"), ("MGET", b"a", b"b")]) == [
+        b"PONG", 3, [b"a", None],
+    ]  # fmt: skip
+    assert server.run([]) == []
+    server.close()
+    server.close()
+    assert len(scripts[0].received) == 1, "all of them in one piece"
+
+
+def test_a_refused_command_closes_the_connection_and_the_next_one_opens_another(
+    scripts: list[Scripted],
+) -> None:
+    server = server_of(scripts, b"+OK\r\n-READONLY it is a replica.\r\n", b"+PONG\r\n")
+    with pytest.raises(Away, match="replica"):
+        server.run([("SET", b"a", b"b"), ("ZADD", b"x", 1, b"y")])
+    assert server.run([("PING",)]) == [b"PONG"]
+    assert scripts[0].connections == 2
+    server.close()
+
+
+@pytest.mark.parametrize("answer", [b"", None, b"nonsense\r\n"], ids=["closed", "silent", "odd"])
+def test_a_server_that_does_not_answer_is_away(
+    scripts: list[Scripted], answer: bytes | None
+) -> None:
+    server = server_of(scripts, answer)
+    with pytest.raises(Away):
+        server.run([("PING",)])
+
+
+def test_a_server_that_is_not_there_is_away() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(Away, match="refused"):
+        RedisServer(f"redis://127.0.0.1:{port}", 0.05).run([("PING",)])
