@@ -1,7 +1,7 @@
 """Stored responses in LMDB: read one, write a batch, make room. Uses no event loop, no threads.
 
-environment.py has the trees, change.py what a batch does to them. Only one process has the file
-open for a long time.
+environment.py has the trees, change.py what a batch does to them. Several workers may have the
+database open (shared_opening.py); all of them read and write it.
 """
 
 import time

@@ -84,7 +84,8 @@ class Folder:
         self._place = place
         self._fault_file: BinaryIO | None = None
         self._mapped: mmap.mmap | None = None
-        self._reading: memoryview | None = None  # the marks of this process
+        # One octet for each that uses the database in this process: 1 while it does.
+        self.reading = memoryview(bytearray(MARKS))
         self.lock_fd = lock_fd
         if sys.maxsize < 2**32 and bytes_max > BITS32_BYTES_MAX:
             raise ConfigError(
@@ -149,9 +150,8 @@ class Folder:
             faulthandler.disable()
             self._fault_file.close()
             self._fault_file = None
-        if self._reading is not None:
-            self._reading.release()
-            self._reading = None
+        self.reading.release()
+        self.reading = memoryview(bytearray(MARKS))
         if self._mapped is not None:
             self._mapped.close()
             self._mapped = None
@@ -178,7 +178,7 @@ class Folder:
         finally:
             os.close(fd)
         marks_at = 0 if place is None else place * MARKS
-        self._reading = memoryview(self._mapped)[marks_at : marks_at + MARKS]
+        self.reading = memoryview(self._mapped)[marks_at : marks_at + MARKS]
         if place is None:  # else the supervisor has looked, and the marks of other workers stay
             inside = any(self._mapped[:])
             watched = self._size("fault") >= 0
@@ -187,7 +187,7 @@ class Folder:
             self._mapped[:] = bytes(mmap.PAGESIZE)
             with contextlib.suppress(OSError):
                 os.unlink(self.at("fault"))
-        self._reading[:] = bytes(MARKS)
+        self.reading[:] = bytes(MARKS)
         if self._faults and not faulthandler.is_enabled():
             fault_fd = os.open(
                 self.at("fault"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
@@ -202,20 +202,13 @@ class Folder:
         except OSError:
             return -1
 
-    @property
-    def reading(self) -> memoryview:
-        """One octet for each that uses the database: 1 while it does."""
-        assert self._reading is not None
-        return self._reading
-
     def enter(self, who: int) -> None:
         """Note that a read of the database begins. It costs 0.1 us: it only writes to memory."""
         self.reading[who] = 1
 
     def leave(self, who: int) -> None:
         """Note that the read has ended."""
-        if self._reading is not None:
-            self._reading[who] = 0
+        self.reading[who] = 0
 
     # -- a broken database
 

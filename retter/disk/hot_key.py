@@ -3,7 +3,7 @@
 from typing import Final
 
 from retter.store.packing import UnpackedSlot, bodies_of_packed
-from retter.store.record import BODY, Record
+from retter.store.record import AGE, AGE_MAX, BODY, STORED_AT, Record
 
 HOT_BYTES_MAX: Final = 1024  # octets of a packed slot that is remembered
 
@@ -20,9 +20,13 @@ class HotKey:
         transaction: The last transaction of the database in which it was the same.
         body: The name and the length of the body.
         marks: The marks of its owner.
+        served_until: The variant is too old after this time, monotonic seconds.
     """
 
-    __slots__ = ("_after", "_before", "body", "data", "marks", "reads", "slot_key", "transaction")
+    __slots__ = (
+        "_after", "_before", "body", "data", "marks", "reads", "served_until", "slot_key",
+        "transaction",
+    )  # fmt: skip
 
     def __init__(self, slot_key: bytes) -> None:
         self.slot_key = slot_key
@@ -31,6 +35,7 @@ class HotKey:
         self.transaction = -1
         self.body = b"", 0
         self.marks: tuple[int, ...] = ()
+        self.served_until = 0.0
         self._before: Record = ()
         self._after: Record = ()
 
@@ -42,6 +47,7 @@ class HotKey:
             self._before, self._after = record[:BODY], record[BODY + 1 :]
             self.body = bodies_of_packed(found.data)[0]
             self.marks = found.marks
+            self.served_until = record[STORED_AT] + record[AGE_MAX] - record[AGE]
             self.data, self.transaction = found.data, -1
 
     def with_body(self, body: bytes) -> tuple[Record, ...]:

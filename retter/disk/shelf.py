@@ -167,11 +167,13 @@ class DiskShelf:
 
     def read(self, key: bytes, now: float) -> Found | None:
         """Return the entry of a key if it was used lately; `load` reads other entries."""
-        if key in self._absent:
-            return None
-        hot = self.hot.get(key) or self._heated(key)
+        hot = self.hot.get(key)
         if hot is None:
-            return None
+            if key in self._absent:
+                return None
+            hot = self._heated(key)
+            if hot is None:
+                return None
         begun = perf_counter()
         reading = self._folder.reading
         reading[LOOP] = 1  # enter() and leave(), inlined
@@ -179,7 +181,10 @@ class DiskShelf:
             body = None
             if hot.data:
                 body = self._database.read_again(hot)
-            variants = self._read_hot(key, hot, now) if body is None else hot.with_body(body)
+            if body is None:
+                slot = self._read_hot(key, hot, now)
+            else:
+                slot = hot.with_body(body) if now <= hot.served_until else ()
         except (Damaged, OSError) as error:
             self._cannot_read(key, error, now)
             return None
@@ -192,7 +197,6 @@ class DiskShelf:
         if held_s > figures.held_s_max:
             figures.held_s_max = held_s
         figures.reads += 1
-        slot = servable(variants, now)
         if not slot:
             return None
         reads = hot.reads = hot.reads + 1
@@ -205,7 +209,7 @@ class DiskShelf:
         hot.marks = unpacked.marks
         if hot.reads:  # not for what is read once
             hot.remember(unpacked)
-        return unpacked.variants
+        return servable(unpacked.variants, now)
 
     def _heated(self, key: bytes) -> HotKey | None:
         """Return a key with its first read in this minute; None if the read may take long."""
