@@ -26,9 +26,9 @@ NUMBER_BYTES: Final = 8
 # A slot of judgement/memory.py. Most of it are marks of tickets, which take no memory until used.
 JUDGEMENT_BYTES: Final = 704 * 1024
 
-# Some hundred removals. A worker reads the rings of the others at least twenty times a second, and
+# Some thousand removals. A worker reads the rings of the others at least twenty times a second, and
 # one that is too late drops everything that it has in memory.
-NEWS_BYTES: Final = 64 * 1024
+NEWS_BYTES: Final = 256 * 1024
 
 # The figures of a worker with many routes, as JSON: 40 KB.
 FIGURES_BYTES: Final = 128 * 1024

@@ -13,6 +13,7 @@ from retter.admin.situation import length as length
 Document = Mapping[str, Any]
 
 COLUMNS_MAX: Final = 80
+WORKERS_SHOWN: Final = 4  # of those whose clients are counted: what fits into a line
 EVENTS_SHOWN: Final = 3  # of the changes of state; `--json` has the last 20
 
 KINDS: Final = ("fresh", "stored", "refused", "failed", "gave_up")
@@ -204,7 +205,20 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
                    f"{number(state['connections'])} clients connected"),
         ("its cost", f"{size(state['memory']['rss_bytes'])}{_mapped(state)}, {added} a request, "
                       f"event loop lag {wait(state['loop_lag_ms'])}"),
+        *([("workers", _workers(state["workers"]))] if "workers" in state else []),
     ]  # fmt: skip
+
+
+def _workers(workers: list[Document]) -> str:
+    """Return how many workers serve, and how each fares."""
+    slowest = max(workers, key=lambda one: one["loop_lag_ms"])
+    sizes = [one["memory"]["rss_bytes"] for one in workers]
+    clients = ", ".join([number(one["connections"]) for one in workers[:WORKERS_SHOWN]])
+    return (
+        f"{len(workers)} with {clients}{' ...' if len(workers) > WORKERS_SHOWN else ''} clients, "
+        f"{size(max(sizes))} at most; event loop of {slowest['worker']} lags by "
+        f"{wait(slowest['loop_lag_ms'])}"
+    )
 
 
 def _turn_rows(state: Document) -> list[tuple[str, str]]:

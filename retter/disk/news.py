@@ -24,6 +24,10 @@ from retter.store.write_behind import Removals
 KEPT_S: Final = 2.0
 
 
+# How often it is looked for removals that may be forgotten. Each look goes through all of them.
+FORGET_EVERY_S: Final = 0.5
+
+
 @dataclass(slots=True)
 class Pending:
     """Removals of another worker that may not be in the database yet.
@@ -66,6 +70,7 @@ class News:
         }
         self._seen = b""
         self._pending: list[Pending] = []
+        self._forget_at = 0.0
         self.pending = Removals()
         self.own = _merged(self._reader(place).read())
         self.on_removals: Callable[[Removals, float], None] = lambda removals, now: None
@@ -113,8 +118,9 @@ class News:
     def tick(self, now: float) -> None:
         """Forget what is in the database by now."""
         self.look(now)
-        if not self._pending:
+        if not self._pending or now < self._forget_at:
             return
+        self._forget_at = now + FORGET_EVERY_S
         committed = self._shared.committed
         kept: list[Pending] = []
         for one in self._pending:

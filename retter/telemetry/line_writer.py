@@ -73,7 +73,10 @@ class LineWriter:
                 if kind == stat.S_IFIFO:
                     self._put = _asking(descriptor)
             else:
-                self._put = lambda data: os.write(again, data)
+                if kind == stat.S_IFIFO:
+                    self._put = lambda data: os.write(again, _whole_lines(data))
+                else:
+                    self._put = lambda data: os.write(again, data)
                 self._close = lambda: os.close(again)
 
     def write(self, lines: bytes) -> int:
@@ -157,6 +160,27 @@ def _asking(pipe: int) -> Callable[[bytearray], int]:
         return os.write(pipe, data[: select.PIPE_BUF])
 
     return put
+
+
+def forked() -> None:
+    """This process was just forked: others write to the same pipes from now on."""
+    global _beside_others
+    _beside_others = True
+
+
+def _whole_lines(data: bytearray) -> bytearray:
+    """Return the lines that the pipe takes at once or not at all, if others write to it too.
+
+    A pipe takes any part of a larger write (pipe(7)), and the next line of another process would
+    stand in the middle of a line. A single line that is larger is written in any case.
+    """
+    if not _beside_others or len(data) <= select.PIPE_BUF:
+        return data
+    end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
+    return data[: end or data.find(b"\n") + 1 or None]
+
+
+_beside_others = False
 
 
 def _to_nobody(_: bytearray) -> int:

@@ -15,6 +15,7 @@ from typing import Final, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor
 
+from retter.telemetry import line_writer
 from retter.telemetry.line_writer import lines_to
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -74,6 +75,7 @@ def forked(worker: int) -> None:
     """This process was just forked: from now on each record names the worker."""
     global _worker
     _worker = worker
+    line_writer.forked()
     structlog.configure(processors=[_with_worker, *structlog.get_config()["processors"]])
 
 

@@ -111,6 +111,21 @@ def test_status_says_first_what_is_the_matter() -> None:
     assert max(len(line) for line in lines) <= 80
 
 
+def test_workers_are_told_in_one_line() -> None:
+    def worker(index: int, lag_ms: float, rss_bytes: int) -> dict[str, Any]:
+        memory = {"rss_bytes": rss_bytes}
+        return {
+            "worker": index, "connections": 10 + index, "memory": memory, "loop_lag_ms": lag_ms,
+        }  # fmt: skip
+
+    few: list[Any] = [worker(0, 0.4, 30 << 20), worker(1, 3.0, 34 << 20)]
+    assert words._workers(few) == (
+        "2 with 10, 11 clients, 34.0 MiB at most; event loop of 1 lags by 3.0 ms"
+    )
+    many: list[Any] = [worker(index, 1.0, 1 << 20) for index in range(64)]
+    assert words._workers(many).startswith("64 with 10, 11, 12, 13 ... clients, 1.0 MiB at most")
+
+
 def test_an_incident_is_told_with_what_it_did_to_visitors() -> None:
     one = {
         "began": NOW - 600, "ended": None, "lasted_s": 552.0, "cause": "The application hangs.",

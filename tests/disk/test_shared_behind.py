@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from retter.base.shared_memory import SharedMemory
-from retter.disk.news import KEPT_S, News
+from retter.disk.news import FORGET_EVERY_S, KEPT_S, News
 from retter.disk.shared_behind import NoShelf, SharedBehind, follow
 from retter.http.message import RequestHead
 from retter.store.rules import StoreRules
@@ -169,6 +169,7 @@ class World:
 
     def tick_later(self, process: Process) -> None:
         """Long after: what is committed is forgotten."""
+        self.now += FORGET_EVERY_S
         self.tick(process)
         self.now += KEPT_S
         self.tick(process)

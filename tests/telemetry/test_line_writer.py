@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from retter.process.minute_summary import EVERY_S, Digest
+from retter.telemetry import line_writer
 from retter.telemetry.line_writer import WAITING_BYTES_MAX, LineWriter, lines_to, open_for_lines
 from tests.support.harness import FakeProxy, get, reply
 
@@ -314,3 +316,29 @@ def test_a_device_that_takes_nothing_is_asked_again_later() -> None:
     writer.flush()
     assert b"".join(taken) == LINE
     assert writer.close() == 0
+
+
+def test_lines_of_several_processes_are_not_mixed_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each write is whole lines, and so small that the pipe takes all of it or nothing."""
+    monkeypatch.setattr(line_writer, "_beside_others", True)
+    ours, its = os.pipe()
+    sizes: list[int] = []
+    write = os.write
+
+    def spy(descriptor: int, data: Any) -> int:
+        sizes.append(len(data))
+        assert bytes(data).endswith(b"\n")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", spy)
+    writer = LineWriter(its)
+    long = b"y" * 5000 + b"\n"
+    lines = b"".join([b"%d " % number + b"x" * 1000 + b"\n" for number in range(20)]) + long
+    writer.write(lines)
+    assert os.read(ours, 100_000) == lines
+    assert max(sizes[:-1]) <= 4096 and sizes[-1] == len(long)
+    writer.close()
+    os.close(ours)
+    os.close(its)
