@@ -6,7 +6,7 @@ added.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from retter.admin.history import Sample
 from retter.base.counters import Answers
@@ -26,49 +26,48 @@ LARGEST: Final = frozenset(("retter_loop_lag_seconds",))
 # Parts of the document of the state whose numbers are added.
 ADDED_PARTS: Final = ("connections", "store", "memory", "queue", "held")
 
+Table = Mapping[str, Any]
+
 # A sample of a metric: its name, its labels and its value.
 Point = tuple[str, tuple[tuple[str, str], ...], float]
 
 
 def plus(one: Any, other: Any) -> Any:
-    """Add numbers, sequences and mappings of them; anything else stays as it is."""
+    """Add numbers, lists and mappings of them; anything else stays as it is."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        names = [*one, *[name for name in other if name not in one]]
-        return {
-            name: plus(one[name], other[name])
-            if name in one and name in other
-            else one.get(name, other.get(name))
-            for name in names
-        }
+        return _mappings_plus(cast("Table", one), cast("Table", other))
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        if not one or not other:
-            return one or other
-        return type(one)([plus(a, b) for a, b in zip(one, other, strict=True)])
+        return _lists_plus(cast("Sequence[Any]", one), cast("Sequence[Any]", other))
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return one + other
     return one
 
 
+def _mappings_plus(one: Table, other: Table) -> dict[str, Any]:
+    added = {
+        name: plus(value, other[name]) if name in other else value for name, value in one.items()
+    }
+    return added | {name: value for name, value in other.items() if name not in one}
+
+
+def _lists_plus(one: Sequence[Any], other: Sequence[Any]) -> list[Any]:
+    if not one or not other:
+        return list(one or other)
+    return [plus(a, b) for a, b in zip(one, other, strict=True)]
+
+
 def sample_plus(sample: Sample, told: Sequence[Any]) -> Sample:
     """Return a sample and one that was written as JSON, together."""
     other = Sample(*told)
-    fields = {
-        name: plus(list(value), list(getattr(other, name)))
-        if isinstance(value, (list, tuple))
-        else plus(value, getattr(other, name))
-        for name, value in sample._asdict().items()
-    }
-    return Sample(
-        **{
-            **fields,
-            "at": sample.at,
-            "gets": Answers(*fields["gets"]),
-            "others": Answers(*fields["others"]),
-            "errors": tuple(fields["errors"]),
-            "sorted": tuple(fields["sorted"]),
-            "overhead": tuple(fields["overhead"]),
-            "loop_lag_s": max(sample.loop_lag_s, other.loop_lag_s),
-        }
+    added: list[Any] = [plus(a, b) for a, b in zip(sample, other, strict=True)]
+    both = Sample(*added)
+    return both._replace(
+        at=sample.at,
+        gets=Answers(*both.gets),
+        others=Answers(*both.others),
+        errors=tuple(both.errors),
+        overhead=(both.overhead[0], both.overhead[1]),
+        loop_lag_s=max(sample.loop_lag_s, other.loop_lag_s),
     )
 
 

@@ -4,7 +4,7 @@ It is a `WriteBehind` that tells the others what this worker removes, and passes
 others have removed (news.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from retter.disk.news import News
@@ -73,7 +73,7 @@ class SharedBehind(WriteBehind):
     # -- what another one removes
 
     @contextmanager
-    def applying(self) -> Iterator[None]:
+    def applying(self) -> Generator[None, None, None]:
         """Within this block, removals are those of another worker, which commits them itself."""
         self._applies = True
         try:
