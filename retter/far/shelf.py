@@ -208,20 +208,26 @@ class FarShelf:
         if key in self._waiting:
             self._waiting[key] = is_kept
             return
-        if len(self._waiting) + len(self._later) >= WAITING_MAX and key not in self._later:
-            self.dropped += 1
-            return
         written = self._written.get(hash(key))
         if is_kept and written is not None:
-            written_at, bodies = written
-            wait_s = WRITE_EQUAL_S if bodies == _bodies_of(slot) else WRITE_AGAIN_S
-            due_at = written_at + wait_s
-            if due_at < self._later.get(key, inf):
-                self._later[key] = due_at
-                heappush(self._later_order, (due_at, key))
-        else:
+            self._write_later(key, slot, *written)
+        elif len(self._waiting) < WAITING_MAX:
             self._later.pop(key, None)
             self._waiting[key] = is_kept
+        else:
+            self.dropped += 1
+
+    def _write_later(self, key: bytes, slot: Slot, written_at: float, bodies: int) -> None:
+        """Let a key wait that was written lately; what is new does not wait behind it."""
+        is_equal = bodies == _bodies_of(slot)
+        due_at = written_at + (WRITE_EQUAL_S if is_equal else WRITE_AGAIN_S)
+        if due_at >= self._later.get(key, inf):
+            return
+        if len(self._later) < WAITING_MAX or key in self._later:
+            self._later[key] = due_at
+            heappush(self._later_order, (due_at, key))
+        else:
+            self.dropped += not is_equal
 
     def removed(self, removals: Removals) -> None:
         """Stored responses were removed, by this box or because another one has told so."""

@@ -202,6 +202,14 @@ def test_what_waits_is_bounded(
     assert one.shelf.stats()["waiting"] == 3 and one.shelf.dropped == 2
     settle(clock, one)
     assert one.shelf.written == 3
+    for number in range(3):
+        put(one, b"/%d" % number, b"another version")
+    put(one, b"/new")
+    settle(clock, one)
+    assert one.shelf.written == 4, "what is new does not wait behind what was written lately"
+    monkeypatch.setattr(shelf, "WAITING_MAX", 0)
+    put(one, b"/new", b"another version")
+    assert one.shelf.dropped == 3
 
 
 def test_everything_there_goes_by_itself(server: FakeServer, clock: Clock) -> None:
