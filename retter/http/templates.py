@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from retter.http.memo import Memo
+from retter.http.message import SLASH
 
 # No pattern may backtrack, since strangers send these octets: 60,000 spaces in a field would take
 # twenty seconds. So each repetition is possessive (`*+`) and repeats a set of characters.
@@ -203,12 +204,13 @@ def start_of(line: bytes) -> tuple[bytes, bytes] | None:
     It knows the usual methods alone, and takes half of what the pattern takes.
     """
     method, _, rest = line.partition(b" ")
-    target = rest[:-9]
+    target, _, version = rest.rpartition(b" ")
     if (
-        method in _METHODS
-        and rest[-9:] == b" HTTP/1.1"
-        and target[:1] == b"/"
+        version == b"HTTP/1.1"
+        and target
+        and target[0] == SLASH
         and target.translate(_OTHERS_MARKED) == target
+        and method in _METHODS
     ):
         return method, target
     return None

@@ -101,9 +101,12 @@ def is_doubtful(
             return False  # nearly always, so without a call
         return has_shrunk(body, stored_body)
     # No response is stored that could be sent instead.
-    if services.goodness.in_trouble(now) and len(body) < NEW_BYTES_MAX:
+    if len(body) < NEW_BYTES_MAX and services.goodness.in_trouble(now):
         return True
-    return services.store.has_any(parsed.identity)
+    identity, slots = parsed.identity, services.store.shelves.slots
+    if identity.key not in slots and identity.public_key not in slots:
+        return False  # `has_any`, without a call
+    return services.store.has_any(identity)
 
 
 def judge(

@@ -20,7 +20,7 @@ from retter.store.record import (
     StoredResponse,
     bytes_referred,
 )
-from retter.store.s3fifo import EvictionQueues
+from retter.store.s3fifo import PROBATION_SHARE, EvictionQueues
 
 if TYPE_CHECKING:
     from retter.store.write_behind import Found, WriteBehind  # for a disk alone
@@ -269,8 +269,8 @@ class Shelves:
         while self.bytes_used > self._bytes_max:
             if self._hidden:
                 self._settle(*self._hidden.popitem())
-                continue
-            self._evict(spared_key, spared_body)
+            elif spared_key or spared_body is not None or not self._evict_only():
+                self._evict(spared_key, spared_body)
 
     def _evict(self, spared_key: bytes = b"", spared_body: bytes | None = None) -> None:
         """Evict the next variant; a spared one only if nothing else is left."""
@@ -282,45 +282,51 @@ class Shelves:
             queues.asked[key] = None  # it stays for another round: it is in use right now
             key = queues.next_to_go(self._bytes_max)
         self.evicted_budget += 1
-        slot = self.slots[key]
-        whole = self.behind is not None or len(slot) == 1
+        whole = self.behind is not None or len(self.slots[key]) == 1
         if whole and key in queues.probation:
             queues.ghosts.add(key)
-        if len(slot) == 1:
-            self._remove_only(key, slot[0])
-        else:
-            self._drop(key, whole=whole)
+        self._drop(key, whole=whole)
 
-    def _remove_only(self, key: bytes, record: Record) -> None:
-        """Drop the only variant of a key: the same as `remove`, in a third of its instructions."""
-        if self._hidden:
-            self.remove_key(key)
-            return
-        del self.slots[key]
-        self.queues.remove(key)
-        self.entries -= 1
-        size, body = record[ENTRY_BYTES], record[BODY]
-        used = self.bytes_used - size
+    def _evict_only(self) -> bool:
+        """Evict the next key if it is an ordinary one; return whether it was.
+
+        That is one on probation, with one variant, and the only one of its owner. It does what
+        `_evict` does, in a third of the instructions (150 instead of 430): while visitors come that
+        were never seen before, each new response evicts such a key.
+        """
+        queues = self.queues
+        probation = queues.probation
+        if not probation or (
+            queues.main and queues.probation_bytes <= self._bytes_max // PROBATION_SHARE
+        ):
+            return False
+        key = next(iter(probation))
+        slot = self.slots[key]
+        if len(slot) != 1 or key in queues.asked:
+            return False
+        used = self.bytes_used
         if key[0] == _OWNED:
             owner = key[1 : 1 + OWNER_BYTES]
-            keys = self.owner_keys[owner]
-            if isinstance(keys, dict) and len(keys) > 1:
-                del keys[key]
-                self._owner_bytes[owner] -= size + (
-                    bytes_referred(record) if record[FORMS] else len(body)
-                )
-            else:
-                del self.owner_keys[owner]
-                del self._owner_bytes[owner]
-                self.marks.forget(owner)
-                used -= OWNER_OVERHEAD_BYTES
-        self.bytes_used = used
-        uses = self._body_uses[body] - 1
-        if uses:
-            self._body_uses[body] = uses
+            if isinstance(self.owner_keys[owner], dict):
+                return False
+            del self.owner_keys[owner]
+            del self._owner_bytes[owner]
+            self.marks.forget(owner)
+            used -= OWNER_OVERHEAD_BYTES
+        queues.ghosts.add(key)
+        queues.probation_bytes -= probation.pop(key)
+        del self.slots[key]
+        self.entries -= 1
+        self.evicted_budget += 1
+        record = slot[0]
+        self.bytes_used = used - record[ENTRY_BYTES]
+        body = record[BODY]
+        uses = self._body_uses[body]
+        if uses > 1:
+            self._body_uses[body] = uses - 1
         else:
-            self._body_uses[body] = 1
             self._release_body(body)
+        return True
 
     def _drop(self, key: bytes, *, whole: bool) -> None:
         """Drop the oldest variant of a key; with a disk, drop all of them.

@@ -175,10 +175,9 @@ class ResponseStore:
                 return entry
             if entry is not None and entry[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
                 self._expire(key, entry, now)
-        if identity.public_key is not None:
-            return self._find_public(
-                identity.public_key, identity, request, now, superseded, peeking
-            )
+        public_key = identity.public_key
+        if public_key is not None and (public_key in shelves.slots or self.behind is not None):
+            return self._find_public(public_key, identity, request, now, superseded, peeking)
         self._counts.not_found += not peeking
         return None
 
