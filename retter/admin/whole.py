@@ -40,7 +40,7 @@ def plus(one: Any, other: Any) -> Any:
         return _lists_plus(cast("Sequence[Any]", one), cast("Sequence[Any]", other))
     if isinstance(one, (int, float)) and isinstance(other, (int, float)):
         return one + other
-    return one
+    return cast("Any", one)
 
 
 def _mappings_plus(one: Table, other: Table) -> dict[str, Any]:
