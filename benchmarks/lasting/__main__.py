@@ -435,8 +435,8 @@ def report(rows: list[Row], mib: int, count: int) -> str:
         "# What the store on disk costs and survives", "",
         f"Measured with `make lasting ARGS=--write` on a machine of {os.cpu_count()} cores that "
         "other programs used at the same time:",
-        "CPU time is that of the process, and the clock shows upper bounds. On a machine as busy as "
-        "this one the CPU time of a request",
+        "CPU time is that of the process, and the clock shows upper bounds. On a machine as busy "
+        "as this one the CPU time of a request",
         "varies by a tenth from run to run; what a request costs is therefore counted too, in "
         "instructions: `tests/proxy/test_stored_cost.py`,",
         f"`tests/proxy/test_forwarding_cost.py`. {mib} MiB in {count:,} pages of 12 KiB.", "",
