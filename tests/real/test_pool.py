@@ -68,8 +68,8 @@ class Closing:
             if not piece:
                 return
             request += piece
+        self.answered += 1  # before who asked can know
         sock.sendall(ANSWER)
-        self.answered += 1
         assert self._go.wait(DEADLINE_S)
         if self._says_goodbye:
             assert isinstance(sock, ssl.SSLSocket)
