@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from retter._version import VERSION
@@ -96,6 +98,10 @@ def _report_to_systemd(proxy: RunningProxy, watch: "Watch") -> None:
     proxy.on_second(on_second)
 
 
+def _alone(reread: Reread) -> Settings:
+    return replace(reread(), workers=1)
+
+
 def run(settings: Settings, reread: Reread | None = None) -> int:
     """Serve until a signal ends it.
 
@@ -108,9 +114,12 @@ def run(settings: Settings, reread: Reread | None = None) -> int:
     reread = reread or (lambda: settings)
     try:
         if settings.workers != 1:
-            from retter.process.supervisor import supervise
+            from retter.process.supervisor import supervise, worker_count
 
-            return supervise(settings, reread)
+            if worker_count(settings.workers) > 1:
+                return supervise(settings, reread)
+            # One CPU: `auto` needs no supervisor.
+            settings, reread = replace(settings, workers=1), partial(_alone, reread)
         settings = fit_descriptors(settings)
         return run_on_loop(_serve(settings, reread), settings.event_loop)
     except ListenError as error:

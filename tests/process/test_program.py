@@ -134,3 +134,25 @@ def test_few_descriptors_mean_few_connections(
     monkeypatch.setattr("retter.process.program._serve", spy)
     serve(tmp_path, settings(tmp_path), during)
     assert 0 < seen[0] < 256
+
+
+@pytest.mark.parametrize(("cpus", "alone"), [(1, True), (2, False)])
+def test_one_worker_for_each_cpu_is_one_process_on_one_cpu(
+    monkeypatch: pytest.MonkeyPatch, cpus: int, alone: bool
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    async def serve_alone(chosen: Settings, reread: Any) -> int:
+        seen.append((chosen.workers, reread().workers))
+        return 0
+
+    def supervise(chosen: Settings, _: object) -> int:
+        seen.append((chosen.workers, chosen.workers))
+        return 0
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cpus)))
+    monkeypatch.setattr("retter.process.program._serve", serve_alone)
+    monkeypatch.setattr("retter.process.supervisor.supervise", supervise)
+    wanted = Settings(upstream=":1", workers=0)
+    assert run(wanted, lambda: wanted) == 0
+    assert seen == [(1, 1) if alone else (0, 0)]
