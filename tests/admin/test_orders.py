@@ -1,5 +1,7 @@
 """What operators ask the admin listener to do, and to explain: pause, purge, why, health."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,12 @@ from retter.admin.url import head_bytes, split_url
 from retter.breaker.constants import HELD_MAX, HELD_S_MAX
 from retter.breaker.queue import HELD_LEFT_MAX
 from retter.store.accounting import FREED_AT_ONCE_MAX
-from tests.support.admin import POST, admin_of, fetch, visit
+from tests.support.admin import POST, FakeAdmin, admin_of, fetch, visit
+from tests.support.disk import Clock
+from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import (
     FakePeer,
+    FakeProxy,
     body_of,
     field,
     get,
@@ -401,3 +406,23 @@ def test_what_is_held_for_a_time_is_as_configured_after_it() -> None:
         admin.post("/api/circuit", "mode=auto")
         admin.proxy.advance(120)
         assert admin.state()["forced"] is None
+
+
+def test_orders_are_told_to_other_boxes() -> None:
+    clock = Clock()
+    server = FakeServer(clock)
+    far, other = shelf_of(server, clock, "one"), shelf_of(server, clock, "other")
+    heard: list[dict[str, Any]] = []
+    other.on_message = lambda message: heard.extend(message.orders)
+    admin = FakeAdmin(FakeProxy(far=far))
+    assert admin.post("/api/circuit", "mode=open&seconds=60").status == 200
+    assert admin.post("/api/pause", "seconds=30").status == 200
+    assert admin.post("/api/resume").status == 200
+    for _ in range(2):
+        far.tick(clock.now)
+        other.tick(clock.now)
+        clock.now += 1.0
+    assert [(one["order"], one.get("mode")) for one in heard] == [
+        ("circuit", "open"), ("pause", None), ("resume", None),
+    ]  # fmt: skip
+    assert heard[1]["until"] - clock.wall() == pytest.approx(30.0, abs=3.0)
