@@ -218,8 +218,8 @@ dist-test: dist ## make those, and install the compiled wheel into a fresh envir
 
 requirements: $(VENV)/.stamp-release ## pin what packages and the container install, with hashes: deploy/requirements.txt
 	CUSTOM_COMPILE_COMMAND="make requirements" $(BIN)/pip-compile -q --generate-hashes --extra metrics \
-		--extra compress --extra store --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--strip-extras --allow-unsafe --upgrade --output-file deploy/requirements.txt pyproject.toml
+		--extra compress --extra store --extra shared --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --strip-extras --allow-unsafe --upgrade --output-file deploy/requirements.txt pyproject.toml
 
 site: $(VENV)/.stamp-site ## write the documentation as a site into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --clean

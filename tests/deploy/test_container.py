@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).parents[2]
 VARIABLES: Final = {setting.variable for setting in SETTINGS}
 
 # What the container and the Debian package install beside the needs of RETTER itself.
-EXTRAS: Final = ("metrics", "compress", "store")
+EXTRAS: Final = ("metrics", "compress", "store", "shared")
 
 KNOWN: Final = {
     "ARG", "FROM", "RUN", "WORKDIR", "COPY", "ENV", "EXPOSE", "USER", "HEALTHCHECK", "ENTRYPOINT",
