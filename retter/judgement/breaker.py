@@ -27,6 +27,7 @@ from retter.breaker.permit import Kind, Permit, Phase, Rejection
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import State, Transition
 from retter.breaker.sweep import late_in_flight
+from retter.judgement.demand import SharedDemand
 from retter.judgement.events import Happened
 from retter.judgement.flight import NOTHING_OLD, SharedFlight
 from retter.judgement.leader import OLDEST_TOLD, Leader, tails_of
@@ -93,6 +94,8 @@ class SharedBreaker(CircuitBreaker):
 
     __slots__ = (
         "_cold",
+        "_demand",
+        "_demand_at",
         "_figures_at",
         "_floats",
         "_fresh",
@@ -135,8 +138,11 @@ class SharedBreaker(CircuitBreaker):
         memory.begin(index, now)
         circuit.flight = SharedFlight()
         self._room: SharedLanes | SharedRoom
+        self._demand: SharedDemand | None = None
+        self._demand_at = -inf  # when it was told
         if circuit.fairness is not None:
             circuit.fairness.tickets = SharedTickets(secret, memory, index)
+            circuit.fairness.demand = self._demand = SharedDemand()
         if circuit.fairness is not None and isinstance(circuit.room, Lanes):
             self._room = SharedLanes(circuit.fairness.demand, circuit.fairness.tickets)
         else:
@@ -315,6 +321,7 @@ class SharedBreaker(CircuitBreaker):
             self._leader.sum_up(circuit, self.others_living)
         else:
             self._look_for_late(now)
+        self._share_demand(now)
         trial_at = circuit.table.trial_at
         answer = super().tick(now)
         if self._told[1] != NEVER_SAID and circuit.paused_until is None:
@@ -326,6 +333,14 @@ class SharedBreaker(CircuitBreaker):
             self._leader.publish_tables(circuit, self._teller)
             self._serial = self._leader.publish(circuit, now)
         return answer
+
+    def _share_demand(self, now: float) -> None:
+        """Tell the demand of this worker's clients, and hear of the others' clients."""
+        demand = self._demand
+        if demand is not None and now - self._demand_at >= constants.FAIR_SHARE_EVERY_S:
+            self._demand_at = now
+            demand.tell(self._memory, self._index, now)
+            demand.hear(self._memory, self.others_living, now)
 
     def _count_old(self) -> None:
         """Count the slow requests of other methods in the other workers."""

@@ -46,6 +46,8 @@ REPORT_NUMBERS: Final = 16  # room in each block
 ORDER_NUMBERS: Final = 6
 FIGURES_NUMBERS: Final = 40 + PLACES_MAX
 TABLES_NUMBERS: Final = 1024
+DEMANDS_MAX: Final = 256  # clients told one by one: more cannot all be heavy and matter
+DEMAND_NUMBERS: Final = 3 + 3 * DEMANDS_MAX
 
 NAMES_MAX: Final = 64  # names of routes; as many as the breaker's table has
 NAME_BYTES: Final = 128  # with the number of the route and the length
@@ -65,7 +67,8 @@ _REPORT_AT: Final = _WORDS * _WORD_BYTES
 _ORDER_AT: Final = _REPORT_AT + _block_bytes(REPORT_NUMBERS)
 _FIGURES_AT: Final = _ORDER_AT + _block_bytes(ORDER_NUMBERS)
 _TABLES_AT: Final = _FIGURES_AT + _block_bytes(FIGURES_NUMBERS)
-_NAMES_AT: Final = _TABLES_AT + _block_bytes(TABLES_NUMBERS)
+_DEMAND_AT: Final = _TABLES_AT + _block_bytes(TABLES_NUMBERS)
+_NAMES_AT: Final = _DEMAND_AT + _block_bytes(DEMAND_NUMBERS)
 _EVENTS_AT: Final = _NAMES_AT + NAMES_MAX * NAME_BYTES
 _MARKS_AT: Final = _EVENTS_AT + EVENTS_MAX * EVENT_BYTES
 SLOT_BYTES: Final = _MARKS_AT + TICKET_MARKS
@@ -141,8 +144,10 @@ class Slot:
         word: The index of its first word, in `words` and `floats`.
     """
 
-    __slots__ = ("events_at", "figures", "index", "marks", "names_at", "octets", "order", "report",
-                 "tables", "word")  # fmt: skip
+    __slots__ = (
+        "demand", "events_at", "figures", "index", "marks", "names_at", "octets", "order", "report",
+        "tables", "word",
+    )  # fmt: skip
 
     def __init__(self, octets: memoryview, words: memoryview, index: int) -> None:
         at = index * SLOT_BYTES
@@ -153,6 +158,7 @@ class Slot:
         self.order = Block(octets, words, at + _ORDER_AT, ORDER_NUMBERS)
         self.figures = Block(octets, words, at + _FIGURES_AT, FIGURES_NUMBERS)
         self.tables = Block(octets, words, at + _TABLES_AT, TABLES_NUMBERS)
+        self.demand = Block(octets, words, at + _DEMAND_AT, DEMAND_NUMBERS)
         self.names_at = at + _NAMES_AT
         self.events_at = at + _EVENTS_AT
         self.marks = octets[at + _MARKS_AT : at + _MARKS_AT + TICKET_MARKS]

@@ -40,7 +40,7 @@ def test_the_bars_are_met_by_two_workers(name: str) -> None:
 def test_the_bars_are_met_by_four_workers_whose_clients_come_to_any_of_them() -> None:
     """A client's connections may be spread: then each worker sees a part of its demand."""
     Chosen.workers, Chosen.by_client = 4, False
-    _check(BY_NAME["crawl 4x, 20 addresses"])
+    _check(BY_NAME["crawl 1x, 100 addresses"])
 
 
 def _check(scenario: Scenario) -> None:
