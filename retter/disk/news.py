@@ -54,6 +54,8 @@ class News:
     """The rings of all workers, as one of them sees them.
 
     Attributes:
+        heads: Up to where each worker has told what it removed.
+        seen: The octets of `heads` at the last look.
         on_removals: Called with the new removals of other workers, in order.
         on_committed: Called with removals of other workers that are in the database now.
         pending: The removals of others that may not be in the database, together.
@@ -63,12 +65,12 @@ class News:
     def __init__(self, shared: SharedMemory, place: int) -> None:
         self._shared = shared
         self._place = place
-        self._heads = shared.heads
+        self.heads = shared.heads
         self._writer = RingWriter(shared.news[place], shared.heads, place)
         self._readers = {
             other: self._reader(other) for other in range(len(shared.news)) if other != place
         }
-        self._seen = b""
+        self.seen = b""
         self._pending: list[Pending] = []
         self._forget_at = 0.0
         self.pending = Removals()
@@ -102,13 +104,13 @@ class News:
 
     def look(self, now: float) -> None:
         """Apply what others have removed since the last look. Call it before each look-up."""
-        if self._heads.tobytes() != self._seen:
+        if self.heads.tobytes() != self.seen:
             self._read(now)
 
     def _read(self, now: float) -> None:
-        self._seen = self._heads.tobytes()
+        self.seen = self.heads.tobytes()
         for place, reader in self._readers.items():
-            if self._heads[place] == reader.position:
+            if self.heads[place] == reader.position:
                 continue
             removals = _merged(reader.read())
             self._pending.append(Pending(place, reader.position, removals))
@@ -144,7 +146,7 @@ class News:
         """Return what others have removed since then. Any thread may call it."""
         removals = Removals()
         for place, position in positions.items():
-            if self._heads[place] != position:
+            if self.heads[place] != position:
                 shared = self._shared
                 reader = RingReader(shared.news[place], shared.heads, place, position)
                 removals.add(_merged(reader.read()))

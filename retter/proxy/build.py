@@ -146,7 +146,7 @@ def _store(
 
         assert isinstance(disk, SharedShelf), "lasting.py opens it for a worker"
         news, behind = disk.news, disk.shared_behind
-    store = SharedStore(rules, news.look)
+    store = SharedStore(rules, news)
     store.put_behind(behind)
     follow(store, news, behind)
     return store

@@ -71,7 +71,7 @@ class Process:
         self.world = world
         self.news = News(world.shared, place)
         self.behind = SharedBehind(self, self.news)
-        self.store = SharedStore(StoreRules(secret=SECRET), self.news.look)
+        self.store = SharedStore(StoreRules(secret=SECRET), self.news)
         self.store.put_behind(self.behind)
         follow(self.store, self.news, self.behind)
         self.batch: Batch | None = None

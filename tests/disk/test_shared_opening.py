@@ -50,7 +50,7 @@ class Worker:
     def __init__(self, shelf: SharedShelf, clock: Clock) -> None:
         self.shelf = shelf
         self.clock = clock
-        self.store = SharedStore(StoreRules(secret=SECRET), shelf.news.look)
+        self.store = SharedStore(StoreRules(secret=SECRET), shelf.news)
         self.store.put_behind(shelf.behind)
         follow(self.store, shelf.news, shelf.shared_behind)
         shelf.start()

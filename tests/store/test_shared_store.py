@@ -12,15 +12,35 @@ from tests.support.heads import response_head as response
 from tests.support.stores import SECRET, put, request, who
 
 
+class FakeNews:
+    """News of others, which may come at any time."""
+
+    def __init__(self) -> None:
+        self.heads = memoryview(bytearray(16)).cast("q")
+        self.seen = bytes(16)
+        self.looks: list[float] = []
+
+    def look(self, now: float) -> None:
+        self.seen = self.heads.tobytes()
+        self.looks.append(now)
+
+    def comes(self) -> None:
+        self.heads[1] += 8
+
+
 def test_each_kind_of_look_up_looks_for_news_first() -> None:
-    looks: list[float] = []
-    store = SharedStore(StoreRules(secret=SECRET), looks.append)
+    news = FakeNews()
+    store = SharedStore(StoreRules(secret=SECRET), news)
     asked = request()
     assert put(store, asked, response())
+    assert store.find(who(asked), asked, 10.5) is not None and news.looks == [], "there are none"
+    news.comes()
     assert store.find(who(asked), asked, 11.0) is not None
+    news.comes()
     assert store.lookup(who(asked), asked, 12.0) is not None
+    news.comes()
     assert store.peek(who(asked), asked, 13.0)[0] is not None
-    assert looks == [11.0, 12.0, 13.0]
+    assert news.looks == [11.0, 12.0, 13.0]
 
 
 def test_whole_proxies_of_two_workers_hear_of_each_other() -> None:
