@@ -23,7 +23,7 @@ HERE: Final = Path(__file__).parent
 SOURCE: Final = HERE.parents[1]
 PREFIX: Final = Path("opt/retter")
 
-# What a server uses: RETTER with the extras metrics, compress and store, pinned with hashes.
+# What a server uses: RETTER with the extras metrics, compress, store and shared, with hashes.
 REQUIREMENTS: Final = SOURCE / "deploy/requirements.txt"
 
 UNIT_FOLDER: Final = Path("lib/systemd/system")  # /lib is a link to /usr/lib in Debian 12

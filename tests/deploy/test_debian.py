@@ -100,7 +100,8 @@ def programs() -> Iterator[list[Program]]:
 def test_it_brings_the_program_with_what_it_needs(installed: Installed) -> None:
     assert run(*installed.command("--version")).startswith("retter ")
     code = (
-        "import lmdb, zstandard, brotli, prometheus_client, uvloop, retter; print(retter.__file__)"
+        "import lmdb, redis, hiredis, zstandard, brotli, prometheus_client, uvloop, retter; "
+        "print(retter.__file__)"
     )
     found = run(installed.root / "opt/retter/bin/python3", "-B", "-c", code)
     assert found.startswith(str(installed.root))
