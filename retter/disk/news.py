@@ -59,6 +59,7 @@ class News:
         on_removals: Called with the new removals of other workers, in order.
         on_committed: Called with removals of other workers that are in the database now.
         pending: The removals of others that may not be in the database, together.
+        is_pending: Whether there are any. To ask `pending` costs more.
         own: What an earlier process at this place had removed, and not committed.
     """
 
@@ -74,6 +75,7 @@ class News:
         self._pending: list[Pending] = []
         self._forget_at = 0.0
         self.pending = Removals()
+        self.is_pending = False
         self.own = _merged(self._reader(place).read())
         self.on_removals: Callable[[Removals, float], None] = lambda removals, now: None
         self.on_committed: Callable[[Removals], None] = lambda removals: None
@@ -114,7 +116,8 @@ class News:
                 continue
             removals = _merged(reader.read())
             self._pending.append(Pending(place, reader.position, removals))
-            self.pending.add(_copied(removals))
+            self.pending.add(removals)
+            self.is_pending = True
             self.on_removals(removals, now)
 
     def tick(self, now: float) -> None:
@@ -135,6 +138,7 @@ class News:
         if len(kept) != len(self._pending):
             self._pending = kept
             self.pending = _union(kept)
+            self.is_pending = bool(kept)
 
     # -- in the thread that writes
 
@@ -166,9 +170,3 @@ def _merged(messages: list[bytes] | None) -> Removals:
 def _unpacked(messages: list[bytes]) -> Iterator[Removals]:
     for message in messages:
         yield unpacked_removals(message)
-
-
-def _copied(removals: Removals) -> Removals:
-    copy = Removals()
-    copy.add(removals)
-    return copy

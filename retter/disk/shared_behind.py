@@ -6,6 +6,7 @@ others have removed (news.py).
 
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
+from typing import Final
 
 from retter.disk.news import News
 from retter.store.record import SUPERSEDED
@@ -22,6 +23,9 @@ from retter.store.write_behind import (
     Written,
     marked_superseded,
 )
+
+# Called directly for each response that is read from the database: `super()` costs 0.1 us.
+_fetch: Final = WriteBehind.fetch
 
 
 class SharedBehind(WriteBehind):
@@ -101,7 +105,7 @@ class SharedBehind(WriteBehind):
     def _passed(self, key: bytes, found: Found) -> Found | None:
         passed = super()._passed(key, found)
         pending = self._news.pending
-        if passed is None or not pending:
+        if passed is None or not self._news.is_pending:
             return passed
         if pending.take(key, passed.marks):
             return None
@@ -111,8 +115,8 @@ class SharedBehind(WriteBehind):
 
     def fetch(self, key: bytes, now: float) -> Found | None:
         """Return the slot of a key that the near store does not have, if that takes no wait."""
-        found = super().fetch(key, now)
-        if found is None or not self._news.pending or key in self._slots:
+        found = _fetch(self, key, now)
+        if found is None or not self._news.is_pending or key in self._slots:
             return found
         return self._passed(key, found)
 
