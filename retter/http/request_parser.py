@@ -185,9 +185,6 @@ _REQUEST_IDS = frozenset(REQUEST_ID_FIELDS)
 _REFUSED_METHODS = frozenset({b"CONNECT", b"TRACE"})
 _CODINGS = b"accept-encoding"
 _NO_BODY = Framing.NONE  # access to an attribute of an Enum class costs as much as a call
-# A call of a class with a constructor in Python takes 2,500 instructions of the processor more than
-# filling in what is made without one.
-_new_head = RequestHead.__new__
 _cut_request = form_cutter(OWN_REQUEST_FIELDS)
 
 
@@ -437,27 +434,26 @@ class RequestParser:
                 # from `parse_by_h11`, so a client cannot find out which forms RETTER remembers.
                 pass
             return self.parse_by_h11(head)
-        parsed = _new_head(RequestHead)
-        parsed.method = method
-        parsed.target = target
-        parsed.http11 = True
-        parsed.host = form.host
-        parsed.fields = fields
-        parsed.framing = _NO_BODY
-        parsed.content_length = 0
-        parsed.keep_alive = form.keep_alive
-        parsed.expect_continue = False
-        parsed.upgrade = b""
-        parsed.conditional = form.conditional
-        parsed.forward = form.template.fill(lines[0] + b"\r\n", values)
-        parsed.identity_fields = form.identity_fields(fields)
-        parsed.variant_key = variant_key
-        parsed.country = form.country
-        parsed.ids = tuple([fields[at][1] for at in form.id_places]) if form.id_places else ()
-        parsed.soft_at = form.soft_at
-        parsed.accepts_events = form.accepts_events
-        parsed.soft = None
-        return parsed
+        return RequestHead(
+            method,
+            target,
+            True,
+            form.host,
+            fields,
+            _NO_BODY,
+            0,
+            form.keep_alive,
+            False,
+            b"",
+            form.conditional,
+            form.template.fill(lines[0] + b"\r\n", values),
+            form.identity_fields(fields),
+            variant_key,
+            form.country,
+            tuple([fields[at][1] for at in form.id_places]) if form.id_places else (),
+            form.soft_at,
+            form.accepts_events,
+        )
 
     def _form_of(self, pieces: list[bytes], memo: FormMemo[_RequestForm]) -> _RequestForm | None:
         """Return the form with these bytes around its values; None if its lines are not plain."""

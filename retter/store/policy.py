@@ -175,25 +175,22 @@ def identified(
         and who.owner_class is not _UNREAD
     )
     is_get = stands_in and target.method == b"GET"
-    identity = _new_identity(Identity)
-    identity.owner = owner
-    identity.owner_class = who.owner_class
-    identity.url = url
-    identity.key = b"@" + owner + url if owner else b"*" + url  # key_of
-    identity.public_key = b"*" + url if who.anonymous else None
-    identity.route = target.route
-    identity.lookup = is_get or (stands_in and limit_head)
-    identity.store = is_get and not (request.conditional and request.first(b"range") is not None)
-    identity.variant_key = request.variant_key + who.variant_key + apart
-    identity.session = who.session
-    identity.stands_in = stands_in
-    identity.marks = who.marks
-    identity.rolling = who.rolling
-    identity.asked = target.asked
-    return identity
-
-
-_new_identity = Identity.__new__  # as in request_parser.py
+    return Identity(
+        owner,
+        who.owner_class,
+        url,
+        b"@" + owner + url if owner else b"*" + url,  # key_of
+        b"*" + url if who.anonymous else None,
+        target.route,
+        is_get or (stands_in and limit_head),
+        is_get and not (request.conditional and request.first(b"range") is not None),
+        request.variant_key + who.variant_key + apart,
+        who.session,
+        stands_in,
+        who.marks,
+        who.rolling,
+        target.asked,
+    )
 
 
 def storable(

@@ -35,13 +35,23 @@ class Target:
 
     __slots__ = ("asked", "host", "may_be_answered", "method", "route", "sessions", "url")
 
-    method: bytes
-    host: bytes
-    url: bytes  # host (lower case) and target, made coarser by the rules
-    sessions: list[bytes] | None  # parameters; None: too many to read
-    may_be_answered: bool  # from the store, if nothing else forbids it
-    route: bytes  # for the breaker
-    asked: int  # Identity.asked
+    def __init__(
+        self,
+        method: bytes,
+        host: bytes,
+        url: bytes,
+        sessions: list[bytes] | None,
+        may_be_answered: bool,
+        route: bytes,
+        asked: int,
+    ) -> None:
+        self.method = method
+        self.host = host
+        self.url = url  # host (lower case) and target, made coarser by the rules
+        self.sessions = sessions  # parameters; None: too many to read
+        self.may_be_answered = may_be_answered  # from the store, if nothing else forbids it
+        self.route = route  # for the breaker
+        self.asked = asked  # Identity.asked
 
 
 def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_route) -> Target:
@@ -59,18 +69,7 @@ def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_ro
         and (harmless or not changes_something(target, rules))
     )
     asked = 0 if rules.exact_urls else _asked(host, target, url)
-    found = _new_target(Target)
-    found.method = method
-    found.host = host
-    found.url = url
-    found.sessions = sessions
-    found.may_be_answered = may_be_answered
-    found.route = route_of(request)
-    found.asked = asked
-    return found
-
-
-_new_target = Target.__new__  # as in request_parser.py
+    return Target(method, host, url, sessions, may_be_answered, route_of(request), asked)
 
 
 class Targets:
