@@ -230,6 +230,7 @@ class SharedBreaker(CircuitBreaker):
     def probe(self, now: float, route: bytes, key: bytes) -> Permit | None:
         """See `CircuitBreaker.probe`."""
         self._look(now)
+        self._look_at_others()
         circuit = self.circuit
         trial_at = circuit.table.trial_at
         permit = super().probe(now, route, key)

@@ -19,7 +19,14 @@ from retter.breaker import (
 )
 from retter.breaker.fairness import Asker
 from retter.judgement.breaker import SILENT_S
-from retter.judgement.memory import TICKET_MARKS
+from retter.judgement.memory import (
+    NAME_BYTES,
+    NAMES_MAX,
+    TICKET_MARKS,
+    Memory,
+    bytes_needed,
+)
+from retter.judgement.names import Names, name_of
 from tests.support.crew import TICK_S, Crew
 from tests.support.work import instructions_of
 
@@ -470,3 +477,59 @@ def test_the_ceiling_is_infinite_until_somebody_finds_one() -> None:
     crew = Crew(2)
     crew.settle()
     assert {crew[index].breaker.circuit.table.ceiling for index in crew.alive} == {inf}
+
+
+def test_one_of_all_workers_asks_by_itself_if_no_visitor_comes() -> None:
+    """Whichever tries first; and to ask what would happen changes nothing."""
+    crew = Crew(2)
+    crew.settle()
+    _failing(crew, 0)
+    would = crew[1].breaker.would(crew.now, Kind.GET, b"GET /", b"k", 1.0)
+    assert isinstance(would, Rejection)
+    assert would.reason is Reason.OPEN
+    crew.run(crew.settings.open_min_s + constants.NOBODY_CAME_S)
+    would = crew[1].breaker.would(crew.now, Kind.GET, b"GET /", b"k", 1.0)
+    assert would.reason is Reason.PROBE
+    permit = crew[1].breaker.probe(crew.now, b"GET /", b"k")
+    assert permit is not None
+    assert permit.reason is Reason.PROBE
+    assert crew[0].breaker.probe(crew.now, b"GET /", b"k") is None
+
+
+def test_a_get_that_outlives_its_patience_in_another_worker_counts_for_its_route() -> None:
+    """At once, not when it ends."""
+    crew = Crew(2)
+    crew.settle()
+    crew.serve(1, 12, route=b"GET /slow")
+    crew.admit(1, route=b"GET /slow")
+    crew.run(crew.settings.patience_min_s + 3 * TICK_S)
+    (route,) = crew[0].breaker.circuit.routes
+    assert route.name == b"GET /slow"
+    assert route.outcomes.failed == 1
+
+
+def test_a_get_without_a_place_in_another_worker_limits_all() -> None:
+    """The leader may have had none itself."""
+    crew = Crew(2, BreakerSettings(max_in_flight=1, limit_start=1))
+    crew.settle()
+    crew.admit(1, Kind.OTHER, stored=None)
+    made = crew.admit(1, key=b"other")
+    assert isinstance(made, Permit)
+    assert made.phase is Phase.QUEUED
+    crew.tick()
+    crew.tick()
+    assert crew.states() == {State.LIMITING}
+
+
+def test_a_route_whose_name_nobody_has_written_is_one_of_the_others() -> None:
+    """A name that is too long is not written; and the oldest name gives way."""
+    memory = Memory(bytearray(bytes_needed(1)), 1)
+    names = Names(memory, 0)
+    names.write(1, b"x" * 200)
+    assert name_of(memory, 1) is None
+    for number in range(2, NAMES_MAX + 3):
+        names.write(number, b"GET /%d" % number)
+    assert name_of(memory, 2) is None
+    assert name_of(memory, 3) == b"GET /3"
+    memory.octets[memory.slots[0].names_at + NAME_BYTES + 18] ^= 1
+    assert name_of(memory, 3) is None, "half written"
