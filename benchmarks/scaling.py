@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,7 +47,7 @@ class Page(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(BODY)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
 
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def retter(port: int, upstream: int, folder: Path, *words: str) -> Iterator[int]:
+def retter(port: int, upstream: int, folder: Path, *words: str) -> Generator[int, None, None]:
     """Run RETTER with this store; yield its process id."""
     command = [
         sys.executable, "-m", "retter", "--listen", f"127.0.0.1:{port}", "--admin", "off",
