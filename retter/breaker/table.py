@@ -41,19 +41,29 @@ class Row:
         self.failed *= factor
 
 
-def surprise(bad: float, outcomes: float, expected: float) -> float:
-    """Return how unlikely this number of bad outcomes is: -ln of a bound on its probability.
+def surprise(bad_below: float, below: float, bad_above: float, above: float) -> float:
+    """Return how unlikely it is that chance divides the bad outcomes like this, as -ln.
 
-    If each outcome is bad with probability `expected`, the probability of `bad` or more among n =
-    `outcomes` is at most exp(-n * KL(bad/n || expected)), Chernoff's bound.
+    If a bad outcome is as likely below as above, the probability of such a division of n outcomes
+    is at most (n + 1) * exp(-surprise). It is the logarithm of the likelihood ratio. So few
+    outcomes below prove as little as few above.
     """
-    share = bad / outcomes
-    if share <= expected:
+    expected = (bad_below + bad_above) / (below + above)
+    if not 0.0 < expected < 1.0:
         return 0.0
-    distance = share * log(share / expected)
+    return below * _divergence(bad_below / below, expected) + above * _divergence(
+        bad_above / above, expected
+    )
+
+
+def _divergence(share: float, expected: float) -> float:
+    """Return the Kullback-Leibler divergence of two shares, in nats."""
+    divergence = 0.0
+    if share > 0.0:
+        divergence += share * log(share / expected)
     if share < 1.0:
-        distance += (1.0 - share) * log((1.0 - share) / (1.0 - expected))
-    return outcomes * distance
+        divergence += (1.0 - share) * log((1.0 - share) / (1.0 - expected))
+    return divergence
 
 
 class ConcurrencyTable:
@@ -184,18 +194,22 @@ def _edge(
     if bad_above < constants.LEAN_MIN:
         return None
     enough = log(sum(map(bool, outcomes)) / chance)  # one test for each row
-    edge: int | None = None
+    found: int | None = None
     for index in range(len(rows)):
         if above < constants.LEAN_MIN:
             break
-        if below and bad[index] >= share_min * outcomes[index] and bad_above >= share_min * above:
-            expected = (bad_below + 1.0) / (below + 1.0)
-            if expected < 1.0:
-                surprising = surprise(bad_above, above, expected)
-                if surprising > enough:
-                    edge, enough = index, surprising
+        if (
+            below
+            and bad[index] >= share_min * outcomes[index]
+            and bad_above >= share_min * above
+            and bad_above * below > bad_below * above
+        ):
+            # Subtraction leaves a rounding error, and no share may exceed 1.
+            surprising = surprise(bad_below, below, min(bad_above, above), above)
+            if surprising > enough:
+                found, enough = index, surprising
         bad_below += bad[index]
         below += outcomes[index]
         bad_above -= bad[index]
         above -= outcomes[index]
-    return edge
+    return found

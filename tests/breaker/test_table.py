@@ -155,28 +155,38 @@ def test_the_hint_holds_for_the_first_second() -> None:
 
 
 @given(
-    outcomes=st.integers(1, 60),
-    bad=st.integers(0, 60),
-    expected=st.floats(0.001, 0.9),
+    below=st.integers(1, 40),
+    above=st.integers(1, 40),
+    bad_below=st.integers(0, 40),
+    bad_above=st.integers(0, 40),
 )
-def test_the_surprise_bounds_the_binomial_tail(outcomes: int, bad: int, expected: float) -> None:
-    """P(K >= bad) <= exp(-surprise), for a binomial K: Chernoff's bound, computed and not tuned."""
-    bad = min(bad, outcomes)
-    term = (1 - expected) ** outcomes
-    tail = 0.0
-    for k in range(outcomes + 1):
-        if k >= bad:
-            tail += term
-        term *= (outcomes - k) / (k + 1) * expected / (1 - expected)
-    assert tail <= exp(-surprise(bad, outcomes, expected)) * (1 + 1e-9) + 1e-12
+def test_the_surprise_bounds_the_probability_of_a_division(
+    below: int, above: int, bad_below: int, bad_above: int
+) -> None:
+    """Of all ways to divide the bad outcomes, chance takes this one with a probability of at most
+    (n + 1) * exp(-surprise): computed and not tuned."""
+    bad_below, bad_above = min(bad_below, below), min(bad_above, above)
+    bound = (below + above + 1) * exp(-surprise(bad_below, below, bad_above, above))
+    assert division(bad_below, below, bad_above, above) <= bound * (1 + 1e-9)
 
 
-def tail_of(bad: int, outcomes: int, expected: float) -> float:
-    """Return the probability of `bad` failures or more, if each comes with that probability."""
-    return sum(
-        comb(outcomes, k) * expected**k * (1 - expected) ** (outcomes - k)
-        for k in range(bad, outcomes + 1)
-    )
+def test_few_outcomes_below_prove_as_little_as_few_above() -> None:
+    """Five answers in time below, and half of 200 late above: chance does that."""
+    assert surprise(0, 5, 100, 200) < 5
+    assert surprise(0, 50, 100, 200) > 20
+
+
+def test_what_ends_alike_everywhere_is_no_surprise() -> None:
+    """Nothing bad, all bad, or the same share."""
+    assert surprise(0, 5, 0, 7) == 0
+    assert surprise(5, 5, 7, 7) == 0
+    assert surprise(5, 10, 50, 100) == pytest.approx(0)
+
+
+def division(bad_below: int, below: int, bad_above: int, above: int) -> float:
+    """Return the probability that so many of the bad outcomes are below (hypergeometric)."""
+    ways = comb(below, bad_below) * comb(above, bad_above)
+    return ways / comb(below + above, bad_below + bad_above)
 
 
 @given(
@@ -202,7 +212,7 @@ def test_what_the_failures_of_one_rank_do_has_a_bound_that_is_computed(
         count(made, other, in_time=good)
     count(made, rank, in_time=passed, failed=failed)
     rows = sum(row.outcomes > 0 for row in made.rows)
-    below = sum(row.outcomes for row in made.rows if row.first < rank)
+    below = int(sum(row.outcomes for row in made.rows if row.first < rank))
     above = int(sum(row.outcomes for row in made.rows if row.first >= rank))
     made.read_ceiling()
     if made.ceiling == inf:
@@ -210,7 +220,8 @@ def test_what_the_failures_of_one_rank_do_has_a_bound_that_is_computed(
     known_good = max(row.first for row in made.rows if row.outcomes and row.first < rank)
     assert known_good <= made.ceiling
     assert made.ceiling <= max(constants.SPARE + 1, rank - 1)
-    assert tail_of(failed, above, 1 / (below + 1)) <= constants.CHANCE / rows * (1 + 1e-9)
+    once_in = constants.CHANCE / rows * (below + above + 1)
+    assert division(0, below, failed, above) <= once_in * (1 + 1e-9)
 
 
 def test_chance_makes_no_ceiling() -> None:
