@@ -176,6 +176,20 @@ def test_few_outcomes_below_prove_as_little_as_few_above() -> None:
     assert surprise(0, 50, 100, 200) > 20
 
 
+def test_five_answers_in_time_at_low_ranks_do_not_limit_a_wide_application() -> None:
+    """Half of its answers are late at all high ranks: they take as long as they take."""
+    made = table()
+    for rank in range(1, 6):
+        count(made, rank, in_time=1)
+    for rank in range(20, 80, 4):
+        count(made, rank, in_time=6, late=7)
+    assert not made.read_edge()
+    for rank in range(6, 20):
+        count(made, rank, in_time=3)
+    assert made.read_edge(), "with 47 in time below, there is an edge"
+    assert made.late_from == 20
+
+
 def test_what_ends_alike_everywhere_is_no_surprise() -> None:
     """Nothing bad, all bad, or the same share."""
     assert surprise(0, 5, 0, 7) == 0
