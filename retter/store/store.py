@@ -88,8 +88,9 @@ class ResponseStore:
         self.invalidation = Invalidation(self.shelves, self._changes, self._counts)
         self.lineages: Lineages | None = None  # sessions whose cookie value changes
         self.behind: WriteBehind | None = None  # a disk
-        # The last entry that was read from the disk and not copied to memory, with its key.
-        self._borrowed: tuple[bytes, Found] | None = None
+        # The last entry that was read from the disk and not copied to memory: its key, the entry,
+        # and how many removals there had been by then (write_behind.py).
+        self._borrowed: tuple[bytes, Found, int] | None = None
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Apply other limits. The secret and the policy never change.
@@ -311,22 +312,28 @@ class ResponseStore:
         one costs more than a few reads. Entries of which `find` may return none are copied at once:
         `has_any` must know of them.
         """
-        on_disk = None if self.behind is None else self.behind.fetch(key, now)
-        if on_disk is None:
+        behind = self.behind
+        on_disk = None if behind is None else behind.fetch(key, now)
+        if behind is None or on_disk is None:
             return None
         slot = on_disk.slot
         newest = slot[0]
         is_plain = len(slot) == 1 and not (newest[SUPERSEDED] or newest[INCOMPLETE])
         if (on_disk.often or not is_plain) and self.shelves.promote(key, on_disk):
             return self.shelves.slots.get(key)
-        self._borrowed = (key, on_disk)
+        self._borrowed = (key, on_disk, behind.removed)
         return slot
 
     def keep_borrowed(self, body: bytes) -> None:
-        """Copy the entry with this body to memory if `find` has just read it from the disk."""
-        if self._borrowed is None:
+        """Copy the entry with this body to memory if `find` has just read it from the disk.
+
+        If anything was removed since then, it may have been this entry, so it is not copied.
+        """
+        if self._borrowed is None or self.behind is None:
             return
-        (key, on_disk), self._borrowed = self._borrowed, None
+        (key, on_disk, removed), self._borrowed = self._borrowed, None
+        if removed != self.behind.removed:
+            return
         if any(one[BODY] is body for one in on_disk.slot):
             self.shelves.promote(key, on_disk)
 

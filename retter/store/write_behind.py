@@ -191,11 +191,14 @@ class WriteBehind:
         self._bytes_new = 0  # of waiting entries whose keys the disk does not have
         self.bytes_waiting = 0
         self.not_kept = 0  # changes that were dropped because the disk was too slow
+        self.removed = 0  # removals so far; whoever holds an entry can see that there were more
 
     # -- changes
 
     def changed(self, key: bytes, slot: Slot, marks: tuple[int, ...], now: float) -> None:
         """Note the present slot of a key; an empty one means that the key is removed."""
+        if not slot:
+            self.removed += 1
         if (self.closed and slot) or (not self.personal and key.startswith(b"@")):
             return
         for record in slot:
@@ -244,6 +247,7 @@ class WriteBehind:
         self._take_back(Removals(everything=True) if everything else Removals(purges=[purge]), now)
 
     def _take_back(self, removals: Removals, now: float) -> None:
+        self.removed += 1
         if not self._slots and not self._removing:
             self._since = now
         self._shelf.note(removals)

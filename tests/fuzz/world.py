@@ -70,6 +70,7 @@ _STREAMS_S = 3700.0
 _MARK = re.compile(rb"~([0-9n])")
 _RETRY_AFTER = re.compile(rb"(?<=\r\nRetry-After: )[0-9]+")  # spread at random
 NOBODY = b"~n"
+OWN_ADDRESS = b"127.0.0.1"  # of what RETTER asks for by itself (self_probe.py)
 
 
 @cache
@@ -382,6 +383,9 @@ class World:
         marks = {mark[0] for mark in _MARK.finditer(request.bytes)}
         assert len(marks) <= 1, f"mixed: {request.bytes!r}"
         address = request.all("x-real-ip")[0]
+        if address == OWN_ADDRESS:  # to see whether the application works again
+            assert request.method == b"GET" and not request.all("cookie"), request.bytes
+            return
         assert not marks or self._trusting or address == b"192.0.2." + marks.pop()[1:]
 
     def _check_answers(self, client: Client) -> None:

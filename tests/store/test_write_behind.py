@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from retter.store.record import BODY
 from retter.store.write_behind import (
     COMMIT_BYTES,
     WRITTEN_BYTES_PER_S,
@@ -10,6 +13,8 @@ from retter.store.write_behind import (
     WriteBehind,
 )
 from tests.store.test_packing import record
+from tests.support.heads import response_head
+from tests.support.stores import make, put, request, who
 
 
 class Nothing:
@@ -98,3 +103,29 @@ def test_what_is_read_while_its_removal_is_under_way_is_not_there() -> None:
     behind.drop_owners([], (7,), 11.0)
     behind.take(11.0)
     assert behind.checked(key, found) is None, "by the mark of its session"
+
+
+class Everything(Nothing):
+    """A disk that has the same entry under each key."""
+
+    def __init__(self, found: Found) -> None:
+        super().__init__(full=True)
+        self.found = found
+
+    def read(self, key: bytes, now: float) -> Found | None:
+        return self.found
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_what_was_removed_since_it_was_read_is_not_copied_to_memory(removed: bool) -> None:
+    """Its compressed form is made in a thread, for instance, and a logout comes meanwhile."""
+    earlier, store, asked = make(), make(), request()
+    assert put(earlier, asked, response_head())
+    slot = earlier.shelves.slots[who(asked).key]
+    store.put_behind(WriteBehind(Everything(Found(slot, (), often=False))))
+    found = store.find(who(asked), asked, 11.0)
+    assert found is not None and not store.shelves.slots, "it is read and not copied"
+    if removed:
+        store.invalidation.purge(url=b"/elsewhere", now=11.5)
+    store.keep_borrowed(found[BODY])
+    assert bool(store.shelves.slots) is not removed
