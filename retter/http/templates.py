@@ -163,13 +163,13 @@ class Outline:
 
     def __init__(self, form: list[bytes]) -> None:
         self._pieces: list[bytes] = [b""]  # of the start line, then constants and values in turns
-        self._places: list[tuple[int, slice]] = []  # of each value: its line, and where in it
+        self._places: list[tuple[int, int]] = []  # of each value: its line, and where in it
         line = 0
         for at in range(0, len(form) - 1, 2):
             before, name = form[at : at + 2]
             self._pieces += (before + name, b"")
             line += before.count(b"\r\n") + 1
-            self._places.append((line, slice(len(name) - 2, None)))
+            self._places.append((line, len(name) - 2))
         self._pieces.append(form[-1] + b"\r\n")
         self._size = line + self._pieces[-1].count(b"\r\n") + 1  # what a head is split into
 
@@ -177,7 +177,7 @@ class Outline:
         """Return the values in a head, which is split at each CRLF; None if its form is another."""
         if len(lines) != self._size:
             return None
-        values = [lines[line][value].strip() for line, value in self._places]
+        values = [lines[line][at:].strip() for line, at in self._places]
         pieces = self._pieces.copy()
         pieces[0] = lines[0]
         pieces[2::2] = values
