@@ -64,6 +64,11 @@ class SharedBehind(WriteBehind):
             self._tell(Removals(owners=owners, marks=marks))
         super().drop_owners(owners, marks, now)
 
+    def drop_personal(self, now: float) -> None:
+        """Remove the entries of all owners."""
+        self._tell(Removals(personal=True))
+        super().drop_personal(now)
+
     def purge(self, purge: Purge, now: float) -> None:
         """Remove the entries that match the purge of an operator."""
         everything = purge == Purge(None, None, None)

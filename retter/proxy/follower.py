@@ -78,6 +78,12 @@ class Follower(WriteBehind):
         if owners or marks:
             self._tell(Removals(owners=owners, marks=marks))
 
+    def drop_personal(self, now: float) -> None:
+        """More sessions have ended than can be named."""
+        if self.inner is not None:
+            self.inner.drop_personal(now)
+        self._tell(Removals(personal=True))
+
     def purge(self, purge: Purge, now: float) -> None:
         """An operator drops what fits."""
         if self.inner is not None:

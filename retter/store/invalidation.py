@@ -85,6 +85,15 @@ class Invalidation:
         self._counts.dropped_session += dropped
         return dropped
 
+    def _drop_personal(self, now: float) -> None:
+        """Drop the responses of all owners, also on a disk, and refuse responses on their way."""
+        shelves = self._shelves
+        self._changes.empty(now)
+        if shelves.behind is not None:
+            shelves.behind.drop_personal(now)
+        keys = [key for owner in shelves.owner_keys for key in shelves.keys_of(owner)]
+        self._counts.dropped_session += sum([shelves.remove_key(key) for key in keys])
+
     def empty(self, now: float) -> int:
         """Drop everything, and refuse responses on their way; return the number of entries."""
         self._changes.empty(now)
@@ -131,8 +140,9 @@ class Invalidation:
         shelves = self._shelves
         if removals.everything:
             self.empty(now)
-        owners = set(shelves.owner_keys) if removals.personal else removals.owners
-        for owner in owners:
+        if removals.personal:
+            self._drop_personal(now)
+        for owner in removals.owners:
             self.drop_owner(owner, now)
         if removals.marks:
             self.drop_owner(b"", now, tuple(removals.marks))

@@ -241,6 +241,11 @@ class WriteBehind:
         if self.personal:
             self._take_back(Removals(owners=set(owners), marks=set(marks)), now)
 
+    def drop_personal(self, now: float) -> None:
+        """Remove the entries of all owners: which sessions have ended is not known one by one."""
+        if self.personal:
+            self._take_back(Removals(personal=True), now)
+
     def purge(self, purge: Purge, now: float) -> None:
         """Remove the entries that match the purge of an operator."""
         everything = purge == Purge(None, None, None)

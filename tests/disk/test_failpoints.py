@@ -13,6 +13,7 @@ import pytest
 from retter.store.owner import OwnerRules
 from retter.store.policy import identify
 from retter.store.store import StoredResponse
+from retter.store.write_behind import Removals
 from tests.support.disk import Clock, Lasting, Later
 from tests.support.heads import response_head as response
 from tests.support.stores import ALICE, BOB, request
@@ -169,6 +170,32 @@ def test_a_page_of_the_disk_that_may_not_spare_the_application_is_known_all_the_
     identity = identify(request(ALICE, target=b"/mine"), lasting.rules)
     assert lasting.store.has_any(identity)
     lasting.disk.close()
+
+
+def test_if_another_box_drops_all_owners_those_that_are_only_on_disk_are_dropped_too(
+    tmp_path: Path,
+) -> None:
+    """A box that could not name all ended sessions says so."""
+    clock = Clock()
+    lasting = Lasting(tmp_path, clock)
+    put(lasting, b"/mine", b"private", ALICE)
+    put(lasting, b"/", b"public")
+    lasting.disk.flush()
+    lasting.forget()
+    put(lasting, b"/his", b"private", BOB)
+    lasting.store.invalidation.take_back(Removals(personal=True), clock.now)
+    assert get(lasting, b"/mine", ALICE) is None
+    assert get(lasting, b"/his", BOB) is None
+    assert get(lasting, b"/") is not None
+    identity = identify(request(ALICE, target=b"/mine"), lasting.rules)
+    head = response((b"content-type", b"text/html"))
+    asked = request(ALICE, target=b"/mine")
+    asked_at = clock.now - 0.5
+    assert not lasting.store.put(identity, asked, head, b"on its way", asked_at, clock.now)
+    lasting.disk.close()
+    again = Lasting(tmp_path, clock)
+    assert get(again, b"/mine", ALICE) is None
+    again.disk.close()
 
 
 def test_a_page_stored_after_the_logout_is_kept(tmp_path: Path) -> None:

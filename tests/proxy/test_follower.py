@@ -49,6 +49,7 @@ def test_the_disk_and_the_follower_hear_the_same() -> None:
     follower.supersede(KEY, NOW)
     follower.withdrawn(KEY, NOW)
     follower.drop_owners([OWNER], [7], NOW)
+    follower.drop_personal(NOW)
     follower.purge(Purge(None, b"/", None), NOW)
     follower.purge(Purge(None, None, None), NOW)
     assert heard.changes == [KEY]
@@ -57,6 +58,7 @@ def test_the_disk_and_the_follower_hear_the_same() -> None:
         Removals(superseded={KEY}),
         Removals(keys={KEY}),
         Removals(owners={OWNER}, marks={7}),
+        Removals(personal=True),
         Removals(purges=[Purge(None, b"/", None)]),
         Removals(everything=True),
     ]
