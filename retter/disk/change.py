@@ -76,7 +76,9 @@ class Change:
         entries: The number of all entries.
     """
 
-    __slots__ = ("_site_key", "_trees", "_txn", "bytes_used", "entries", "removed", "step")
+    __slots__ = (
+        "_before", "_site_key", "_trees", "_txn", "bytes_used", "entries", "removed", "step",
+    )  # fmt: skip
 
     def __init__(self, txn: Any, trees: Trees, site_key: bytes, step: int = 0) -> None:
         self._txn = txn
@@ -86,10 +88,16 @@ class Change:
         # Another process may have written.
         self.bytes_used = figure(txn, trees.meta, b"bytes")
         self.entries = figure(txn, trees.meta, b"entries")
+        self._before = self.bytes_used, self.entries
         self.removed: set[int] = set()
 
     def save_figures(self) -> None:
-        """Write the number of entries and their octets."""
+        """Write the number of entries and their octets.
+
+        A removal that finds nothing writes nothing at all, so no disk is waited for.
+        """
+        if (self.bytes_used, self.entries) == self._before:
+            return
         meta = self._trees.meta
         self._txn.put(b"bytes", b"%d" % max(0, self.bytes_used), db=meta)
         self._txn.put(b"entries", b"%d" % max(0, self.entries), db=meta)

@@ -53,9 +53,16 @@ class SharedBehind(WriteBehind):
         super().withdrawn(key, now)
 
     def supersede(self, key: bytes, now: float) -> None:
-        """Note that an unsafe method has invalidated the entries of a key."""
-        self._tell(Removals(superseded={key}))
-        super().supersede(key, now)
+        """Note that an unsafe method has invalidated the entries of a key.
+
+        Also of one that is not in the database: another worker may be about to commit it.
+        """
+        removals = Removals(superseded={key})
+        self._tell(removals)
+        waits = self._slots.get(key)
+        if waits is not None:
+            self._slots[key] = waits._replace(slot=marked_superseded(waits.slot))
+        self._take_back(removals, now)
 
     def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
         """Remove all entries of these owners, because a session has begun or ended."""

@@ -298,7 +298,7 @@ def test_a_page_that_is_written_late_is_not_read_long_after(
     """The others forget the removal when it is committed: the database must be right by then."""
     assert try_all(
         lambda: World(asked),
-        f"{remove} take commit",
+        f"{remove} take commit tick",
         "put take lock write",
         "tick_later serve",
     )
