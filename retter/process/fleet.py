@@ -78,6 +78,7 @@ class _Worker:
     told_at: float = inf  # when it was told to reload
     deaths: int = 0  # before it ever served
     killed: bool = False
+    end_by: float = inf  # when it is killed if it drains alone
     backoff: Backoff = field(default_factory=Backoff)
 
 
@@ -126,18 +127,25 @@ class Fleet:
                 self.has_served = True
 
     def reloaded(self, index: int) -> None:
-        """A worker has applied new settings, or has refused them."""
+        """A worker has applied new settings, or has refused them.
+
+        If it was told before the latest reload, it may have read the settings of before that.
+        """
         worker = self._workers[index]
-        worker.reload_asked, worker.told_at = False, inf
+        if self._reload_begun_at <= worker.told_at < inf:
+            worker.reload_asked = False
+        worker.told_at = inf
 
     def closed(self, index: int) -> None:
         """A worker writes nothing new to the shared store."""
         self._workers[index].closing = False
 
-    def drains(self, index: int, now: float) -> None:
+    def drains(self, index: int, now: float, drain_s: float) -> None:
         """A worker drains, because somebody has asked it to."""
-        if self._workers[index].phase in (Phase.STARTING, Phase.SERVING):
+        worker = self._workers[index]
+        if worker.phase in (Phase.STARTING, Phase.SERVING):
             self._enter(index, Phase.DRAINING, now)
+            worker.end_by = now + drain_s + DRAIN_MARGIN_S
 
     def exited(self, index: int, now: float) -> float:
         """The process of a worker has ended; return when another one is to be started."""
@@ -145,7 +153,7 @@ class Fleet:
         lived_s = now - worker.since if worker.phase is not Phase.STARTING else 0.0
         worker.deaths += worker.phase is Phase.STARTING
         asked = worker.phase is Phase.DRAINING
-        self.reloaded(index)
+        worker.reload_asked, worker.told_at = False, inf  # the next one begins with the new ones
         self.closed(index)
         if self.stopping:
             self._enter(index, Phase.ENDED, now)
@@ -156,7 +164,7 @@ class Fleet:
 
     def _enter(self, index: int, phase: Phase, now: float) -> None:
         worker = self._workers[index]
-        worker.phase, worker.since, worker.killed = phase, now, False
+        worker.phase, worker.since, worker.killed, worker.end_by = phase, now, False, inf
 
     # -- what somebody wants
 
@@ -198,7 +206,7 @@ class Fleet:
         """
         steps: list[Step] = []
         for index, worker in enumerate(self._workers):
-            if worker.deaths >= DEATHS_AT_START_MAX and not self.has_served:
+            if self._gives_up(worker):
                 return [Step(Do.GIVE_UP, index, f"it ended {worker.deaths} times while it started")]
             why = self._why_kill(worker, now, beats[index])
             if why and not worker.killed:
@@ -208,12 +216,16 @@ class Fleet:
                 steps.append(Step(Do.START, index))
         return steps + self._next_reload(now)
 
+    def _gives_up(self, worker: _Worker) -> bool:
+        ended = worker.deaths >= DEATHS_AT_START_MAX
+        return ended and not self.has_served and not self.stopping
+
     def _why_kill(self, worker: _Worker, now: float, beat: float) -> str:
         if worker.phase is Phase.STARTING and now - worker.since >= START_S:
             return f"it did not serve within {START_S:g} s"
         if worker.phase is Phase.SERVING and now - max(beat, worker.since) >= SILENT_S:
             return f"it has been silent for {SILENT_S:g} s"
-        if worker.phase is Phase.DRAINING and now >= self._end_by:
+        if worker.phase is Phase.DRAINING and now >= min(worker.end_by, self._end_by):
             return "it did not end in time"
         return ""
 

@@ -424,7 +424,7 @@ class Supervisor:
         elif message.kind is Kind.CLOSED:
             self._fleet.closed(index)
         elif message.kind is Kind.DRAINING:
-            self._fleet.drains(index, now)
+            self._fleet.drains(index, now, self._settings.drain_s)
 
     def _on_ready(self, index: int) -> None:
         if self._told_serving:

@@ -153,7 +153,40 @@ def test_a_stop_drains_those_that_run_and_starts_nobody() -> None:
 
 def test_a_worker_that_was_asked_to_end_is_replaced_at_once() -> None:
     fleet = running(1)
-    fleet.drains(0, 1.0)
-    assert fleet.tick(500.0, [0.0]) == [], "it may take its time"
-    assert fleet.exited(0, 500.0) == 500.0
-    assert fleet.tick(500.0, ALIVE) == [Step(Do.START, 0)]
+    fleet.drains(0, 1.0, 15.0)
+    assert fleet.tick(16.0, [0.0]) == [], "it may take its time"
+    assert fleet.exited(0, 16.0) == 16.0
+    assert fleet.tick(16.0, ALIVE) == [Step(Do.START, 0)]
+
+
+def test_a_worker_that_was_asked_to_end_and_does_not_is_killed_once() -> None:
+    fleet, late = running(1), 16.0 + DRAIN_MARGIN_S
+    fleet.drains(0, 1.0, 15.0)
+    assert fleet.tick(late - 0.1, [0.0]) == []
+    assert [(one.do, one.index) for one in fleet.tick(late, [0.0])] == [(Do.KILL, 0)]
+    assert fleet.tick(late + 1.0, [0.0]) == []
+
+
+def test_after_giving_up_a_worker_that_does_not_end_is_killed() -> None:
+    fleet, now = Fleet(2), 0.0
+    fleet.started(1, now)
+    for _ in range(DEATHS_AT_START_MAX):
+        fleet.started(0, now)
+        now = fleet.exited(0, now)
+    assert [one.do for one in fleet.tick(now, ALIVE)] == [Do.GIVE_UP]
+    assert fleet.stop(now, 15.0) == [Step(Do.DRAIN, 1)]
+    assert fleet.tick(now, ALIVE) == [], "once is enough"
+    late = now + 15.0 + DRAIN_MARGIN_S
+    assert [(one.do, one.index) for one in fleet.tick(late, ALIVE)] == [(Do.KILL, 1)]
+
+
+def test_a_worker_that_was_told_before_the_latest_reload_is_told_again() -> None:
+    fleet = running(2)
+    reload(fleet)
+    assert fleet.tick(1.0, ALIVE) == [Step(Do.RELOAD, 0)]
+    for step in fleet.reload(1.5):  # the file has changed once more
+        fleet.closed(step.index)
+    fleet.reloaded(0)  # it may have read the file before that
+    assert fleet.tick(2.0, ALIVE) == [Step(Do.RELOAD, 0)]
+    fleet.reloaded(0)
+    assert fleet.tick(2.5, ALIVE) == [Step(Do.RELOAD, 1)]
