@@ -35,7 +35,7 @@ from retter.far.records import (
     with_bodies,
 )
 from retter.far.server import Command, Server
-from retter.store.write_behind import Found, Purge, Slot, marked_superseded
+from retter.store.write_behind import Found, Purge, Removals, Slot, marked_superseded
 
 # The stream keeps about this many changes, for boxes that were away for a while. A change takes 300
 # to 500 bytes.
@@ -142,12 +142,7 @@ class Conversation:
         clock, *found = self._server.run([("TIME",), *[("LRANGE", name, 0, -1) for name in lists]])
         self._set_clock(clock, wall)
         outcome.began = True
-        for value in found[0]:
-            purge = self._purge_of(self._keys.opened(lists[0], value))
-            if purge is None:
-                outcome.unreadable += 1
-            else:
-                outcome.purges.append(purge)
+        outcome.purges += self._purges_of(found[0], outcome)
         for name, values in zip(lists[1:], found[1:], strict=True):
             for value in values:
                 self._hear(NO_PLACE, name, value, outcome)
@@ -162,6 +157,12 @@ class Conversation:
             outcome.unreadable += 1
         else:
             outcome.messages.append((place, message))
+
+    def _purges_of(self, values: list[bytes], outcome: Outcome) -> list[tuple[bytes, Purge]]:
+        name = self._named(b"purges")
+        purges = [self._purge_of(self._keys.opened(name, value)) for value in values]
+        outcome.unreadable += purges.count(None)
+        return [one for one in purges if one is not None]
 
     def _purge_of(self, data: bytes | None) -> tuple[bytes, Purge] | None:
         if data is None:
@@ -188,23 +189,30 @@ class Conversation:
                 ("ZREMRANGEBYSCORE", boxes, 0, silent_ms),
                 ("EXPIRE", boxes, BOXES_TTL_S),
                 ("ZCARD", boxes),
+                ("XLEN", stream),
+                ("XRANGE", stream, "-", "+", "COUNT", 1),
                 ("XREVRANGE", stream, "+", "-", "COUNT", 1),
             ]
         commands.append(
             ("XRANGE", stream, b"(" + id_of(asked.place), "+", "COUNT", CHANGES_READ_MAX)
         )
         answers = self._server.run(commands)
+        if asked.message is not None:
+            self._note(asked.message, place_of(answers[0]))
         if asked.beats:
-            clock, _, _, _, count, newest = answers[-7:-1]
+            clock, _, _, _, count, length, oldest, newest = answers[-9:-1]
             self._set_clock(clock, asked.wall)
             outcome.boxes = int(count)
-            if newest and place_of(newest[0][0]) < asked.place:
+            # Without a change in the stream, the next one comes after this moment.
+            now_ms = int(clock[0]) * 1000 + int(clock[1]) // 1000
+            last = place_of(newest[0][0] if newest else b"%d" % now_ms)
+            if last < asked.place:
                 # The server has lost its data, and its clock is behind: everything is new.
                 outcome.place = NO_PLACE
                 outcome.complete = False
                 return
-        if asked.message is not None:
-            self._note(asked.message, place_of(answers[0]))
+            if asked.place != NO_PLACE and length >= CHANGES_KEPT:
+                self._miss(asked.place, place_of(oldest[0][0]), outcome)
         for stream_id, fields in answers[-1]:
             outcome.place = place_of(stream_id)
             self._hear(
@@ -214,6 +222,23 @@ class Conversation:
                 outcome,
             )
         outcome.complete = len(answers[-1]) < CHANGES_READ_MAX
+
+    def _miss(self, place: bytes, oldest: bytes, outcome: Outcome) -> None:
+        """Drop enough if the stream has forgotten changes that this box has not heard of.
+
+        The purges are still known. Which sessions have ended is not.
+        """
+        if place >= oldest:
+            return
+        keys, purges = self._keys, self._named(b"purges")
+        (everything,), values = self._server.run(
+            [("MGET", keys.dropped(_EVERYTHING)), ("LRANGE", purges, 0, -1)]
+        )
+        removals = Removals(everything=everything is not None and everything > place, personal=True)
+        missed = [one for one in self._purges_of(values, outcome) if one[0] > place]
+        outcome.purges += missed
+        removals.purges = [purge for _, purge in missed]
+        outcome.messages.append((NO_PLACE, Message("", removals)))
 
     @property
     def _notes_ttl_s(self) -> int:
@@ -264,10 +289,11 @@ class Conversation:
 
     def _write(self, asked: Round, outcome: Outcome) -> None:
         keys, wall = self._keys, asked.wall + self.clock_s
+        heard = min(asked.place, outcome.place)
         entries: list[Packed] = []
         commands: list[Command] = []
         for key, slot, marks in asked.slots:
-            one = packed(keys, key, slot, marks, asked.place, asked.now, wall)
+            one = packed(keys, key, slot, marks, heard, asked.now, wall)
             if one is not None:
                 entries.append(one)
             else:

@@ -542,6 +542,51 @@ def test_a_server_with_an_older_clock_and_no_data_is_heard(
     assert Removals(purges=[Purge(b"a.b/2", None, None)]) in other.heard
 
 
+def test_what_is_written_to_an_empty_server_with_an_older_clock_is_dropped_by_a_later_logout(
+    server: FakeServer, clock: Clock
+) -> None:
+    one, other = two(server, clock)
+    one.store.invalidation.purge(url=b"a.b/1", now=clock.now)
+    settle(clock, one, other)
+    server.flush()
+    clock.wall_offset -= 60.0
+    settle(clock, one, other, seconds=2.0)
+    identity = put(one, b"/mine", b"alice", ALICE)
+    settle(clock, one, other)
+    other.store.invalidation.drop_owner(identity.owner, clock.now, identity.marks)
+    settle(clock, one, other, seconds=2.0)
+    third = Box(server, clock, "third")
+    third.shelf.heard.place = one.shelf.heard.place
+    settle(clock, third)
+    assert found(third, b"/mine", ALICE) is None
+
+
+def test_a_box_that_was_away_for_more_changes_than_are_kept_drops_what_may_be_of_ended_sessions(
+    server: FakeServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "CHANGES_KEPT", 4)
+    one, away = two(server, clock)
+    one.store.invalidation.purge(url=b"a.b/first", now=clock.now)
+    identity = put(away, b"/mine", b"alice", ALICE)
+    put(away, b"/", PAGE)
+    put(away, b"/purged", PAGE)
+    settle(clock, one, away)
+    one.store.invalidation.drop_owner(identity.owner, clock.now, identity.marks)
+    settle(clock, one, seconds=0.3)
+    one.store.invalidation.purge(url=b"/purged", now=clock.now)
+    for number in range(8):
+        settle(clock, one, seconds=0.3)
+        one.store.invalidation.drop_owner(b"%016d" % number, clock.now, (number,))
+    settle(clock, one, seconds=0.3)
+    settle(clock, away)
+    assert [removals.personal for removals in away.heard].count(True) == 1
+    assert found(away, b"/mine", ALICE) is None
+    assert found(away, b"/purged") is None
+    assert found(away, b"/") == PAGE
+    settle(clock, one, away, seconds=3.0)
+    assert [removals.personal for removals in (*one.heard, *away.heard)].count(True) == 1
+
+
 def test_changes_that_wait_are_bounded_and_too_much_is_dropped_rather_than_too_little(
     server: FakeServer, clock: Clock
 ) -> None:

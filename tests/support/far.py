@@ -141,10 +141,19 @@ class FakeServer:
         del before[:-kept]
         return b"%d-%d" % number
 
-    def _xrange(self, name: bytes, first: bytes, last: str, word: str, count: int) -> list[Any]:
-        assert (first[:1], last, word) == (b"(", "+", "COUNT")
-        milliseconds, _, sequence = first[1:].partition(b"-")
+    def _xlen(self, name: bytes) -> int:
+        return len(self.values.get(name, []))
+
+    def _xrange(
+        self, name: bytes, first: bytes | str, last: str, word: str, count: int
+    ) -> list[Any]:
+        assert (last, word) == ("+", "COUNT")
         entries = self.values.get(name, [])
+        if isinstance(first, str):
+            assert first == "-"
+            return [[b"%d-%d" % number, fields] for number, fields in entries[:count]]
+        assert first[:1] == b"("
+        milliseconds, _, sequence = first[1:].partition(b"-")
         at = bisect.bisect_right([one[0] for one in entries], (int(milliseconds), int(sequence)))
         return [[b"%d-%d" % number, fields] for number, fields in entries[at : at + count]]
 
