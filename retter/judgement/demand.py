@@ -5,6 +5,7 @@ a second each worker tells the demand of its heaviest clients, and adds what the
 """
 
 from heapq import nlargest
+from math import fsum
 from typing import Final
 
 from retter.breaker.demand import NOBODY, DemandTable
@@ -36,7 +37,7 @@ class SharedDemand(DemandTable):
         heaviest = nlargest(DEMANDS_MAX, own)
         rest = super()._removed(now)
         if len(own) > DEMANDS_MAX:
-            rest += sum([demand for demand, _ in own]) - sum([demand for demand, _ in heaviest])
+            rest += fsum([one[0] for one in own]) - fsum([one[0] for one in heaviest])
         said = [now, super().given(now), rest]
         for demand, client in heaviest:
             said += (client >> _SHIFT, client & _MASK, demand)
