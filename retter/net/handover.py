@@ -125,6 +125,11 @@ class Inheritance:
         if self._ready_fd >= 0:
             with suppress(OSError):
                 os.write(self._ready_fd, b"1")
+            self.close_ready()
+
+    def close_ready(self) -> None:
+        """Close the end of the pipe that shows the previous process whether this one runs."""
+        if self._ready_fd >= 0:
             os.close(self._ready_fd)
             self._ready_fd = -1
 

@@ -88,6 +88,7 @@ class Fleet:
     Attributes:
         stopping: Whether all of them are to end.
         has_served: Whether all of them have served at the same time.
+        reloading: Whether some may still have the settings of before.
     """
 
     def __init__(self, workers: int) -> None:
@@ -96,7 +97,7 @@ class Fleet:
         self.has_served = False
         self._end_by = inf
         self._reload_begun_at = -inf
-        self._reloading = False
+        self.reloading = False
 
     def phase(self, index: int) -> Phase:
         """Return the phase of a worker."""
@@ -174,7 +175,7 @@ class Fleet:
         Meanwhile they have different settings, so what one stores may be what another should not
         show. So none writes to the shared store until all have the new settings.
         """
-        self._reloading, self._reload_begun_at = True, now
+        self.reloading, self._reload_begun_at = True, now
         steps: list[Step] = []
         for index, worker in enumerate(self._workers):
             worker.reload_asked = worker.phase in (Phase.STARTING, Phase.SERVING)
@@ -230,7 +231,7 @@ class Fleet:
         return ""
 
     def _next_reload(self, now: float) -> list[Step]:
-        if not self._reloading:
+        if not self.reloading:
             return []
         if now < self._reload_begun_at + RELOAD_S and any(one.closing for one in self._workers):
             return []
@@ -244,5 +245,5 @@ class Fleet:
                 return [Step(Do.RELOAD, index)]
         if any(worker.reload_asked for worker in self._workers):
             return []  # one that starts
-        self._reloading = False
+        self.reloading = False
         return [Step(Do.OPEN_STORE, index) for index in range(len(self._workers))]

@@ -102,6 +102,7 @@ class Supervisor:
         self._store_broken = False
         self._successor: Successor | None = None
         self._successor_by = inf  # it is killed then, if it does not serve
+        self._take_over_asked = False  # while the process before still drains
         self._exit_of: dict[int, int] = {}  # of other processes that have ended, by id
         self._watchdog = systemd.watchdog_wanted()
         self._told_alive_at = -inf
@@ -110,8 +111,10 @@ class Supervisor:
         """Return 0 or 1: which half of the shared memory the workers of this process have.
 
         Raises:
-            ConfigError: The previous process has another number of workers.
+            ConfigError: The previous process has another number of workers, or, as another version,
+                divides their memory in another way.
         """
+        self._predecessor = 0
         if not inheritance.takes_over:
             return 0
         before = inheritance.workers
@@ -120,9 +123,13 @@ class Supervisor:
             raise ConfigError(
                 f"workers: from {count} to {self._workers} needs a restart; SIGUSR2 cannot do that"
             )
+        if os.fstat(inheritance.memory_fd).st_size != bytes_for(self._workers):
+            raise ConfigError("workers: this version needs a restart; SIGUSR2 cannot do that")
+        self._predecessor = int(before.get("pid", 0))
         return 1 - int(before["generation"])
 
     def _map_memory(self) -> SharedMemory:
+        """Return the memory of all workers; the previous process may have the other half."""
         size, inherited = bytes_for(self._workers), self._memory_fd >= 0
         if not inherited:
             self._memory_fd = os.memfd_create("retter-workers", os.MFD_CLOEXEC)
@@ -183,6 +190,9 @@ class Supervisor:
 
     def _tick(self, now: float) -> None:
         self._do(self._fleet.tick(now, self._beats()))
+        if self._take_over_asked and not self._is_shared_with_predecessor:
+            self._take_over_asked = False
+            self._on_take_over(now)
         if self._successor is not None and now >= self._successor_by:
             advice = "the successor is stopped"
             log.warning("takeover-late", successor=self._successor.pid, advice=advice)
@@ -271,10 +281,23 @@ class Supervisor:
 
     # -- another supervisor takes over
 
+    @property
+    def _is_shared_with_predecessor(self) -> bool:
+        """Whether the process before still runs: its workers have the other half of the memory.
+
+        It has started this process. When it ends, this process gets another parent.
+        """
+        return bool(self._predecessor) and os.getppid() == self._predecessor
+
     def _on_take_over(self, now: float) -> None:
         if self._successor is not None or self._fleet.stopping or not self._fleet.has_served:
             return
+        if self._is_shared_with_predecessor:  # a successor's workers would have the same places
+            self._take_over_asked = True
+            log.info("takeover-waits", process=self._predecessor, advice="it still drains")
+            return
         workers = {
+            "pid": os.getpid(),
             "count": self._workers,
             "generation": self._generation,
             "store": self._store.path,
@@ -311,7 +334,8 @@ class Supervisor:
                 exit_code=successor.exit_code() if code is None else code,
                 advice="nothing has changed",
             )
-            self._tell_all(Kind.OPEN_STORE)
+            if not self._fleet.reloading:
+                self._tell_all(Kind.OPEN_STORE)
             return
         systemd.notify(f"MAINPID={successor.pid}")
         log.info("draining", workers=self._fleet.serving)
@@ -331,7 +355,7 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
             elif step.do is Do.GIVE_UP:
                 self._give_up(f"worker {step.index}: {step.why}", EXIT_FAILED)
-            else:
+            elif step.do is not Do.OPEN_STORE or self._successor is None:
                 self._tell(step.index, _MESSAGES[step.do])
 
     def _give_up(self, why: str, code: int) -> None:
@@ -374,6 +398,8 @@ class Supervisor:
         self._links[index] = ours
         self._poll.register(ours, select.POLLIN)
         self._pids[pid] = index
+        if self._successor is not None or self._fleet.reloading:
+            self._tell(index, Kind.CLOSE_STORE)  # as all others were told
 
     def _close_in_worker(self, ours: socket.socket, index: int) -> None:
         """Close what is the supervisor's alone. Else its end would not end the other workers."""
@@ -382,6 +408,9 @@ class Supervisor:
             signal.signal(number, signal.SIG_DFL)
         kept = self._sockets.of(index)
         os.close(self._memory_fd)
+        self._inheritance.close_ready()
+        if self._successor is not None:
+            os.close(self._successor.ready_fd)
         for link in (*self._links, ours, self._wake, self._its_wake):
             if link is not None:
                 link.close()

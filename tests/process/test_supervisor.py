@@ -372,6 +372,58 @@ def test_a_successor_that_takes_too_long_is_killed(stage: Stage) -> None:
     assert stage.events("takeover-failed")[0]["exit_code"] == -signal.SIGKILL
 
 
+def test_a_worker_that_starts_during_a_takeover_stores_nothing_either(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    stage.end(supervisor, stage.workers[0], 1 << 8)
+    step(supervisor)
+    assert stage.workers[2].heard() == [Message(Kind.CLOSE_STORE)]
+    os.close(inheritance.its_ready)
+
+
+def test_a_reload_does_not_open_the_store_before_the_takeover_is_over(stage: Stage) -> None:
+    supervisor = stage.serving()
+    inheritance = take_over(stage, supervisor)
+    supervisor._on_signal(signal.SIGHUP)
+    for worker in stage.workers:
+        worker.say(Kind.CLOSED)
+        worker.say(Kind.RELOADED)
+    for _ in range(6):
+        step(supervisor)
+        for worker in stage.workers:
+            assert Message(Kind.OPEN_STORE) not in worker.heard()
+            worker.say(Kind.RELOADED)
+    assert not supervisor._fleet.reloading
+    stage.ended.append((77, 2 << 8))
+    supervisor._on_signal(signal.SIGCHLD)
+    os.close(inheritance.its_ready)
+    step(supervisor)
+    assert [worker.heard() for worker in stage.workers] == [[Message(Kind.OPEN_STORE)]] * 2
+
+
+def test_a_worker_does_not_keep_the_pipe_by_which_the_end_of_its_supervisor_is_seen(
+    stage: Stage,
+) -> None:
+    supervisor = stage.serving()
+    ready, its_ready = os.pipe()
+    supervisor._inheritance._ready_fd = its_ready
+    ours, its = socket.socketpair()
+    pid = os.fork()
+    if not pid:
+        supervisor._close_in_worker(ours, 0)
+        try:
+            os.fstat(its_ready)
+        except OSError:
+            os._exit(0)
+        os._exit(1)
+    ended = os.waitid(os.P_PID, pid, os.WEXITED)
+    assert ended is not None and ended.si_status == 0
+    for one in (ours, its):
+        one.close()
+    os.close(ready)
+    supervisor._inheritance.close_ready()
+
+
 def test_a_stop_ends_the_successor_too(stage: Stage) -> None:
     supervisor = stage.serving()
     inheritance = take_over(stage, supervisor)
@@ -400,6 +452,34 @@ def test_its_workers_have_the_other_half_of_the_same_memory(stage: Stage) -> Non
     assert [one.parts.place.place for one in stage.workers] == [0, 1, 2, 3]
     assert second._shared.heads[1] == 5
     assert second._secrets == first._secrets
+
+
+def test_a_takeover_waits_while_the_process_before_still_has_the_other_half(stage: Stage) -> None:
+    """The workers of the next one would have the places of workers that still drain."""
+    first = stage.serving()
+    inherited(stage, {"count": 2, "generation": 0, "pid": 4242}, first._memory_fd)
+    stage.patch.setattr(os, "getppid", lambda: 4242)
+    second = stage.serving()
+    second._inheritance = inheritance = FakeInheritance()
+    inheritance.memory_fd = first._memory_fd
+    second._on_signal(signal.SIGUSR2)
+    step(second)
+    assert stage.events("takeover") == [] and stage.events("takeover-waits")
+    stage.patch.setattr(os, "getppid", lambda: 1)
+    step(second)
+    assert stage.events("takeover") == [{"successor": 77}]
+    os.close(inheritance.its_ready)
+
+
+def test_a_memory_that_is_divided_in_another_way_needs_a_restart(stage: Stage) -> None:
+    memory_fd = os.memfd_create("other")
+    os.ftruncate(memory_fd, 4096)
+    inherited(stage, {"count": 2, "generation": 0}, memory_fd)
+    try:
+        with pytest.raises(ConfigError, match="needs a restart"):
+            stage.open()
+    finally:
+        os.close(memory_fd)
 
 
 @pytest.mark.parametrize("before", [None, {"count": 3, "generation": 0}])
