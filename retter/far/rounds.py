@@ -167,8 +167,11 @@ class Conversation:
     def _purge_of(self, data: bytes | None) -> tuple[bytes, Purge] | None:
         if data is None:
             return None
-        texts = json.loads(data[PLACE_BYTES:])
-        url, prefix, owner = [None if one is None else bytes.fromhex(one) for one in texts]
+        try:
+            texts = json.loads(data[PLACE_BYTES:])
+            url, prefix, owner = [None if one is None else bytes.fromhex(one) for one in texts]
+        except (ValueError, TypeError):
+            return None  # of a later version
         return data[:PLACE_BYTES], Purge(url, prefix, owner)
 
     def _tell(self, asked: Round, outcome: Outcome) -> None:
@@ -218,7 +221,7 @@ class Conversation:
             self._hear(
                 outcome.place,
                 stream,
-                dict(zip(fields[::2], fields[1::2], strict=True))[b"m"],
+                dict(zip(fields[::2], fields[1::2], strict=True)).get(b"m", b""),
                 outcome,
             )
         outcome.complete = len(answers[-1]) < CHANGES_READ_MAX

@@ -587,6 +587,23 @@ def test_a_box_that_was_away_for_more_changes_than_are_kept_drops_what_may_be_of
     assert [removals.personal for removals in (*one.heard, *away.heard)].count(True) == 1
 
 
+def test_what_nobody_here_has_written_to_the_server_is_passed_over(
+    server: FakeServer, clock: Clock
+) -> None:
+    one, other = two(server, clock)
+    prefix = one.shelf.keys.prefix
+    run: list[Any] = ["MAXLEN", "~", 100, "*"]
+    server.run([("XADD", prefix + b"changes", *run, "odd", b"value")])
+    sealed = one.shelf.keys.seal(prefix + b"purges", bytes(16) + b"[1, 2]")
+    server.run([("RPUSH", prefix + b"purges", sealed)])
+    third = Box(server, clock, "third")
+    put(one, b"/")
+    settle(clock, one, other, third)
+    assert [box.shelf.failures for box in (one, other, third)] == [0, 0, 0]
+    assert one.shelf.unreadable == 1 and third.shelf.unreadable == 2
+    assert found(third, b"/") == PAGE
+
+
 def test_changes_that_wait_are_bounded_and_too_much_is_dropped_rather_than_too_little(
     server: FakeServer, clock: Clock
 ) -> None:
