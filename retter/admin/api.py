@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
     from retter.admin.worker_sum import Whole
 
+NUMBER_DIGITS_MAX = 9  # of an incident; Python refuses to read thousands of digits
 AROUND_S = 60.0  # of the history, shown before and after an incident
 
 
@@ -150,7 +151,8 @@ class Api:
         text = one(request.parameters(), "number")
         if not text:
             return json_answer({"incidents": self._watch.incidents.all()})
-        found = self._watch.incidents.one(int(text)) if text.isdecimal() else None
+        is_number = text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX
+        found = self._watch.incidents.one(int(text)) if is_number else None
         if found is None:
             raise AdminError(404, f"no incident has the number {text!r}, or it is too long ago")
         wall = time.time()

@@ -22,6 +22,11 @@ FORMAT: Final = 1
 BYTES_MAX: Final = 1024 * 1024  # a file that is larger is none of ours
 SAVE_EVERY_S: Final = 900.0
 
+# What a file that is none of ours may raise: also by a number or a nesting that is too large.
+_BROKEN: Final = (
+    ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+
 
 class Archive:
     """Writes the history of one proxy, and reads that of the process before."""
@@ -49,7 +54,7 @@ class Archive:
     def restore(self) -> bool:
         """Go on with what the process before has written; False if there is nothing to read."""
         data = self._disk.read_file(FILE, BYTES_MAX)
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        with contextlib.suppress(*_BROKEN):
             unpack(data, self._chart, self._incidents, self._disk.wall())
             return True
         return False
@@ -59,15 +64,20 @@ def packed(chart: Chart, incidents: Incidents, wall: float) -> bytes:
     """Return both as octets."""
     parts = chart.packed()
     rows = b"".join(parts)
+    whole = incidents.whole()
     head: dict[str, Any] = {
         "format": FORMAT,
         "at": round(wall, 1),
         "byte_order": sys.byteorder,
         "parts": [len(part) for part in parts],
-        "incidents": incidents.whole(),
-        "checksum": crc32(rows),
+        "incidents": whole,
+        "checksum": _checksum(whole, rows),
     }
     return json.dumps(head).encode() + b"\n" + rows
+
+
+def _checksum(incidents: Any, rows: bytes) -> int:
+    return crc32(rows, crc32(json.dumps(incidents).encode()))
 
 
 def unpack(data: bytes, chart: Chart, incidents: Incidents, wall: float) -> None:
@@ -77,12 +87,15 @@ def unpack(data: bytes, chart: Chart, incidents: Incidents, wall: float) -> None
         ValueError: It is none, or it is broken. Then nothing has changed.
         KeyError: The same.
         TypeError: The same.
+        AttributeError: The same.
+        ArithmeticError: The same.
+        RecursionError: The same.
     """
     line, _, rows = data.partition(b"\n")
     head = json.loads(line)
     if head["format"] != FORMAT or head["byte_order"] != sys.byteorder:
         raise ValueError("a history of another version or machine")
-    if crc32(rows) != head["checksum"] or sum(head["parts"]) != len(rows):
+    if _checksum(head["incidents"], rows) != head["checksum"] or sum(head["parts"]) != len(rows):
         raise ValueError("a broken history")
     parts: list[bytes] = []
     for length in head["parts"]:

@@ -110,7 +110,12 @@ WHOLE = whole()
         (b'"incidents": [{', b'"incidents": [7, {'),
         (b'"at": ', b'"when": '),
         (b"{", b"["),
+        (b"{", b"[" * 200_000),
+        (b'"at": 50.0', b'"at": -1e999'),
+        (b'"tone": "bad"', b'"tone": 77777'),
+        (b'"lasted_s": 0.0', b'"lasted_s": NaN'),
     ],
+    ids=lambda octets: octets[:20].decode(),
 )
 def test_a_history_of_another_kind_is_left_out(old: bytes, new: bytes) -> None:
     assert old in WHOLE

@@ -207,6 +207,11 @@ def test_an_incident_ends_when_all_has_been_well_for_a_while(admin: FakeAdmin) -
     assert admin.state()["incidents"] == [incident]
 
 
+@pytest.mark.parametrize("number", ["7", "-1", "x", "9" * 5000])
+def test_an_incident_that_does_not_exist_is_not_found(admin: FakeAdmin, number: str) -> None:
+    assert admin.ask(f"/api/incidents?number={number}").status == 404
+
+
 def test_history_is_kept_in_three_steps(admin: FakeAdmin) -> None:
     assert admin.ask("/api/history?span=year").status == 400
     proxy = admin.proxy
