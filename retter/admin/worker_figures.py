@@ -6,8 +6,9 @@ process at that place begins with what the one before has counted, so no sum eve
 
     serial (8)  length (4)  checksum (4)  JSON
 
-The checksum shows whether the figures are whole: a reader that comes while they are written reads
-them again, or takes the ones that it has read before.
+Figures are written in turn to the first and to the second half of the part. The checksum shows
+whether they are whole. So the figures of before are there while the next ones are written, also if
+the worker is killed then.
 """
 
 import json
@@ -22,8 +23,6 @@ _head = Struct("<qII")
 # A worker that has not written for this long has ended, or hangs: its gauges do not count.
 PRESENT_S: Final = 3.0
 
-_READS_MAX: Final = 4
-
 Figures = dict[str, Any]
 
 
@@ -37,17 +36,17 @@ class Board:
     def __init__(self, shared: SharedMemory, place: int) -> None:
         self._parts = shared.figures
         self._place = place
-        self._serial = 0
         self._known: dict[int, tuple[int, Figures]] = {}  # by place: serial and figures
         self.before = self._read(place)
+        self._serial = self._known[place][0] if self.before else 0
 
     def write(self, figures: Figures) -> bool:
         """Write the figures of this worker; return False if they are too large."""
         data = json.dumps(figures).encode()
-        part = self._parts[self._place]
+        part = self._half(self._place, self._serial + 1)
         if _head.size + len(data) > part.nbytes:
             return False
-        self._serial = _head.unpack_from(part)[0] + 1
+        self._serial += 1
         part[_head.size : _head.size + len(data)] = data
         _head.pack_into(part, 0, self._serial, len(data), crc32(data))
         return True
@@ -67,14 +66,21 @@ class Board:
             if now - figures["at"] < PRESENT_S
         }
 
-    def _read(self, place: int) -> Figures:
+    def _half(self, place: int, serial: int) -> memoryview:
+        """Return where the figures with this serial number are."""
         part = self._parts[place]
+        size = part.nbytes // 2
+        return part[size:] if serial & 1 else part[:size]
+
+    def _read(self, place: int) -> Figures:
         serial, known = self._known.get(place, (0, Figures()))
-        for _ in range(_READS_MAX):
-            found, length, checksum = _head.unpack_from(part)
-            if found == serial:
+        halves = [self._half(place, number) for number in (0, 1)]
+        halves.sort(key=lambda half: _head.unpack_from(half)[0], reverse=True)
+        for half in halves:
+            found, length, checksum = _head.unpack_from(half)
+            if found <= serial:
                 return known
-            data = bytes(part[_head.size : _head.size + length])
+            data = bytes(half[_head.size : _head.size + length])
             if crc32(data) == checksum:
                 figures: Figures = json.loads(data)
                 self._known[place] = found, figures

@@ -107,11 +107,12 @@ def tell_figures(
     place = services.place
     assert place is not None, "there are several workers"
     board = Board(place.shared, place.place)
+    reporter = Reporter(services, watch, transitions, board, metrics=metrics)
     if leads:
         whole = Whole(services, board)
+        whole.tell = lambda: reporter.on_second(services.loop.time())
         if api is not None:
             api.whole = whole
         watch.history.add_others = whole.add_samples
         watch.history.begin_again(services.loop.time())
-    reporter = Reporter(services, watch, transitions, board, metrics=metrics)
     proxy.ticker.on_second.append(reporter.on_second)

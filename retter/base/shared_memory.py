@@ -30,8 +30,8 @@ JUDGEMENT_BYTES: Final = 704 * 1024
 # one that is too late drops everything that it has in memory.
 NEWS_BYTES: Final = 256 * 1024
 
-# The figures of a worker with many routes, as JSON: 40 KB.
-FIGURES_BYTES: Final = 128 * 1024
+# The figures of a worker with many routes, as JSON: 40 KB. They are there twice.
+FIGURES_BYTES: Final = 2 * 128 * 1024
 
 # Four keys as JSON take 400 octets.
 SECRETS_BYTES: Final = 1024

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from retter.admin import worker_figures
 from retter.admin.whole import plus, points_plus
 from retter.admin.worker_figures import PRESENT_S, Board
 from retter.admin.workers import tell_figures
@@ -111,6 +112,19 @@ def test_no_sum_falls_when_a_worker_is_replaced(workers: Workers) -> None:
     assert sum([v for (name, _), v in found.items() if name == "retter_requests_total"]) == 4
 
 
+def test_no_sum_falls_when_the_first_worker_is_replaced_right_after_it_was_asked(
+    workers: Workers,
+) -> None:
+    workers.second_passes()
+    workers.ask(workers.first, 3)
+    before = workers.metrics()
+    workers.first = workers.start(0)
+    after = workers.metrics()
+    names = [key for key in before if key[0] == "retter_requests_total"]
+    assert sum([before[key] for key in names]) == 3
+    assert [after[key] for key in names] == [before[key] for key in names]
+
+
 def test_the_first_worker_begins_with_the_sum_and_not_with_a_peak(workers: Workers) -> None:
     workers.ask(workers.second, 30)
     workers.second_passes()
@@ -137,6 +151,36 @@ def test_figures_that_are_half_written_are_those_of_before() -> None:
     shared.figures[0][20] ^= 1
     assert reader.others() == {0: {"at": 2.0}}
     assert reader.present(2.0 + PRESENT_S) == {}
+
+
+def test_a_worker_that_is_killed_while_it_writes_leaves_the_figures_of_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = divided(memoryview(bytearray(bytes_for(1))), 1)
+    writer = board_of(0, shared)
+    for at in (1.0, 2.0, 3.0):
+        writer.write({"at": at})
+
+    class Killed(Exception):
+        pass
+
+    class Head:
+        """The head is written last: the worker is killed before that."""
+
+        size, unpack_from = worker_figures._head.size, worker_figures._head.unpack_from
+
+        @staticmethod
+        def pack_into(*_: object) -> None:
+            raise Killed
+
+    monkeypatch.setattr(worker_figures, "_head", Head)
+    with pytest.raises(Killed):
+        writer.write({"at": 4.0})
+    monkeypatch.undo()
+    following = board_of(0, shared)
+    assert following.before == {"at": 3.0}
+    following.write({"at": 5.0})
+    assert board_of(1, shared).others() == {0: {"at": 5.0}}
 
 
 def test_figures_that_are_too_large_are_not_written() -> None:
