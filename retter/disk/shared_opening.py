@@ -99,6 +99,7 @@ def open_shared(
             database = Database(
                 folder.path, settings.store_disk_bytes, readers_max=readers_max(place.workers)
             )
+            database.check_readers()  # of processes at this place that were killed
             folder.leave(LOOP)
             opened.callback(database.close)
             journal = Journal(folder.at(f"{OF_WORKERS}{place.place}"))

@@ -1,6 +1,8 @@
 """The folder of several workers: prepared once, opened by each, and right after any dies."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,35 @@ def test_a_removal_of_a_killed_worker_is_committed_when_it_starts_again(folder: 
     assert again.shelf._database.entries == 0
     assert folder.shared.committed[0] == folder.shared.heads[0] > 0
     again.shelf.close()
+
+
+READS = """
+import os, sys, lmdb
+env = lmdb.open(sys.argv[1], max_dbs=8, max_readers=44)
+txn = env.begin()
+print(flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_worker_that_starts_frees_the_places_of_readers_that_were_killed(tmp_path: Path) -> None:
+    """Else a worker that is killed again and again takes them all within an hour."""
+    folder = Folder(tmp_path / "store")
+    command = [sys.executable, "-c", READS, str(folder.path)]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as lives,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as dies,
+    ):
+        for one in (lives, dies):
+            assert one.stdout is not None and one.stdout.readline()
+        dies.communicate()
+        worker = folder.worker(0)
+        readers = worker.shelf._database._env.readers()
+        assert str(lives.pid) in readers and str(dies.pid) not in readers
+        worker.shelf.close()
+        lives.communicate()
+    folder.close()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
