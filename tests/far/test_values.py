@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.far.changes import NO_PLACE, Message, id_of, message_of, place_of
-from retter.far.keys import SEAL_BYTES, Keys
+from retter.far.keys import SEAL_BYTES, STEP_BYTES, Keys
 from retter.far.records import deflater, opened, opened_body, packed, packed_body, with_bodies
 from retter.store.write_behind import Purge, Removals
 from tests.store.test_packing import record
@@ -62,6 +62,15 @@ def test_a_changed_value_does_not_exist(data: bytes, draws: st.DataObject) -> No
     value[at] ^= 1 << draws.draw(st.integers(0, 7))
     assert KEYS.opened(b"name", bytes(value)) is None
     assert KEYS.opened(b"name", bytes(value[: len(value) // 2])) is None
+
+
+def test_what_takes_several_steps_has_no_keystream_twice() -> None:
+    data = bytes(3 * STEP_BYTES + 7)
+    value = KEYS.seal(b"name", data)
+    assert KEYS.opened(b"name", value) == data
+    hidden = value[SEAL_BYTES:]
+    steps = {hidden[at : at + STEP_BYTES][:7] for at in range(0, len(hidden), STEP_BYTES)}
+    assert len(hidden) == len(data) and len(steps) == 4
 
 
 def test_two_seals_of_the_same_octets_have_nothing_in_common() -> None:
