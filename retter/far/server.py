@@ -82,7 +82,7 @@ class RedisServer:
                     refused = refused or error
             if refused is not None:
                 raise refused
-        except (RedisError, OSError, ValueError) as error:
+        except (RedisError, OSError, ValueError, RecursionError) as error:
             # After any error: a server that is read-only or full may have been replaced by another
             # one with the same name.
             self.close()
@@ -99,4 +99,5 @@ class RedisServer:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return text[:200]
+    # The server's own words reach terminals.
+    return "".join([one if one.isprintable() else "?" for one in text[:200]])

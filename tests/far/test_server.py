@@ -88,7 +88,18 @@ def test_a_refused_command_closes_the_connection_and_the_next_one_opens_another(
     server.close()
 
 
-@pytest.mark.parametrize("answer", [b"", None, b"nonsense\r\n"], ids=["closed", "silent", "odd"])
+def test_the_words_of_a_server_cannot_steer_a_terminal(scripts: list[Scripted]) -> None:
+    server = server_of(scripts, b"-ERR \x1b[2Jwith\x07 escapes\r\n")
+    with pytest.raises(Away) as caught:
+        server.run([("PING",)])
+    assert str(caught.value).endswith("?[2Jwith? escapes")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", None, b"nonsense\r\n", b"*1\r\n" * 5000 + b":1\r\n"],
+    ids=["closed", "silent", "odd", "nested"],
+)
 def test_a_server_that_does_not_answer_is_away(
     scripts: list[Scripted], answer: bytes | None
 ) -> None:
