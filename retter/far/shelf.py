@@ -561,7 +561,7 @@ class FarShelf:
         if under_way is not None and under_way.message is not None:
             # Perhaps it has not been told, or not wholly. To tell it twice does no harm.
             self._untell(under_way.message)
-        with contextlib.suppress(Away):
+        with contextlib.suppress(Exception):  # whatever the server answers, the rest must be closed
             if self._untold and not self._left:
                 self._talk.round(Round(self.heard.place, self._untold, wall=self._wall()))
                 self._untold = Message(self.box)

@@ -649,6 +649,16 @@ def test_a_box_that_ends_while_the_server_is_away_leaves_what_is_untold_to_its_s
     assert found(other, b"/") is None
 
 
+def test_an_odd_answer_at_the_end_loses_nothing(
+    server: FakeServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = two(server, clock)
+    one.store.invalidation.empty(clock.now)
+    monkeypatch.setattr(server, "_xadd", lambda *_: None)
+    one.shelf.close()
+    assert one.shelf.untold.everything, "it is kept for the next process"
+
+
 # -- reads
 
 
