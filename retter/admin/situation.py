@@ -17,6 +17,7 @@ from retter.base.counters import NO_ANSWERS, Answers
 LATELY_S: Final = 10  # what is counted "lately", in seconds
 HUNG_S: Final = 3.0  # no answer for so long, with several waiting, is no pause
 HUNG_CLOSED_S: Final = 10.0  # and while the circuit is CLOSED: three long reports are no hang
+UNANSWERED_S: Final = 60.0  # the last request took too long, so long ago: nobody notices any more
 HUNG_MIN: Final = 3  # requests: one or two may be long on purpose
 DOWN_S: Final = 1.0  # no answer for so long: it is not one connection among many that failed
 IDLE_S: Final = 10.0  # without a request for this long, RETTER is idle
@@ -53,7 +54,8 @@ class Facts:
     fault: str = ""  # why no connection can be made
     met: bool = True  # a connection was made at least once
     oldest_s: float = 0.0  # the longest that a request waits there
-    silent_s: float = 0.0  # since its last answer
+    silent_s: float = 0.0  # since its last answer, while somebody waited for one
+    timed_out: bool = False  # no answer has come since a request took too long
     errors: Mapping[str, int] = field(default_factory=dict[str, int])  # by reason
     well_s: float = 0.0  # since the last error, refusal, or client that gave up
     # visitors
@@ -232,9 +234,12 @@ _CAUSES: Final = {
 def _is_hung(facts: Facts) -> bool:
     if facts.silent_s < HUNG_S or facts.fault:
         return False
+    # On a quiet site few wait at once: the last request took too long, or the store hides one.
+    is_late = facts.state == "CLOSED" and facts.gets.stored > 0 and facts.oldest_s >= HUNG_S
+    if (facts.timed_out and facts.well_s < UNANSWERED_S) or is_late:
+        return True
     wait_s = HUNG_CLOSED_S if facts.state == "CLOSED" else HUNG_S
-    several = facts.in_flight >= HUNG_MIN and facts.oldest_s >= wait_s
-    return several or (facts.in_flight > 0 and facts.errors.get("upstream-timeout", 0) > 0)
+    return facts.in_flight >= HUNG_MIN and facts.oldest_s >= wait_s
 
 
 def _is_over(facts: Facts) -> bool:
@@ -472,6 +477,10 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("The application is there. No visitor has come yet."),
         _say("RETTER forwards everything, and stores what may be shown again."),
         _say("Let your visitors come to RETTER instead of the application.")),
+    Row("unanswered", "note", lambda f: f.timed_out,
+        _say("The last request had no answer in time. Nobody has asked since."),
+        _say("The next visitor shows whether the application works."),
+        _say("Open a page of the site to see whether it answers.")),
     Row("idle", "good", lambda f: not f.all.all and not f.in_flight and f.idle_s >= IDLE_S,
         _say("All is quiet: nobody asks at present."),
         _say("RETTER waits for visitors."), _nothing),

@@ -24,6 +24,7 @@ OLDEST_LOOKED_AT: Final = 16  # of the exchanges: they stand nearly in the order
 DESCRIPTORS_SHARE: Final = 0.95  # so many in use: they are what is missing
 
 _REASONS: Final = tuple(reason.value for reason in Reason)
+_UPSTREAM_TIMEOUT: Final = _REASONS.index(Reason.UPSTREAM_TIMEOUT.value)
 _NO_DESCRIPTORS: Final = Reason.NO_DESCRIPTORS.value
 
 OnChange = Callable[[Situation, Situation], None]  # before, after
@@ -43,6 +44,8 @@ class Watch:
         now = services.loop.time()
         self._asked_at = self._answered_at = now  # of the last request, of the last answer
         self._bad_at = now  # of the last request that failed
+        self._waits_from = now  # when the first request began that had no answer since the last one
+        self._timeouts = 0  # of the application, until its last answer
         self._last = self.history.now(now)
         self.situation = derive(self._facts(now, self._last))
         self.since = time.time()
@@ -65,8 +68,15 @@ class Watch:
         sample = self.history.now(now)
         if sample.requests != self._last.requests:
             self._asked_at = now
-        if sample.answered != self._last.answered:
+        oldest_s = self._oldest_s(now)
+        answered = sample.answered != self._last.answered
+        if answered or self._services.breaker.circuit.pulse.passed_at > self._answered_at:
             self._answered_at = now
+            self._timeouts = sample.errors[_UPSTREAM_TIMEOUT]
+            self._waits_from = now
+        elif not oldest_s and self._timeouts == sample.errors[_UPSTREAM_TIMEOUT]:
+            self._waits_from = now  # nobody waits, and nobody has waited in vain
+        self._waits_from = min(self._waits_from, now - oldest_s)
         if _went_wrong(sample) != _went_wrong(self._last):
             self._bad_at = now
         self._last = sample
@@ -140,7 +150,9 @@ class Watch:
             met=pool.contacts > 0,
             oldest_s=self._oldest_s(now),
             # Answers that come too late for their clients count for the breaker alone.
-            silent_s=now - max(self._answered_at, services.breaker.circuit.pulse.passed_at),
+            silent_s=now
+            - max(self._answered_at, services.breaker.circuit.pulse.passed_at, self._waits_from),
+            timed_out=sample.errors[_UPSTREAM_TIMEOUT] > self._timeouts,
             errors=errors,
             well_s=now - self._bad_at,
             gets=sample.gets.since(then.gets),

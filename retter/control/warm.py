@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TextIO
 from urllib.parse import quote, urlsplit
 
@@ -23,6 +23,7 @@ TIMEOUT_S: Final = 20.0
 BUSY_POLL_S: Final = 1.0
 # After this many failures in a row, the command ends.
 FAILURES_MAX: Final = 10
+FAILURES_NAMED_MAX: Final = 5  # URLs in the report
 
 # As browsers request a page: what is stored for other programs is not shown to them.
 FIELDS: Final = {
@@ -52,6 +53,7 @@ class Result:
 
     good: int = 0
     failed: int = 0
+    failures: list[str] = field(default_factory=list[str])  # the first URLs that failed
     elsewhere: int = 0
     waited_s: float = 0.0
     reason: str = ""
@@ -101,6 +103,8 @@ class Warmer:
             good = self._visit(url, walk)
             result.good += good
             result.failed += not good
+            if not good and len(result.failures) < FAILURES_NAMED_MAX:
+                result.failures.append(url)
             failures = 0 if good else failures + 1
             if failures == FAILURES_MAX:
                 result.reason = f"{FAILURES_MAX} pages in a row failed"
@@ -232,6 +236,9 @@ def report(result: Result, before: State, store: State) -> str:
     lines = [f"{words.pages(seen)} requested: {found}"]
     if result.waited_s:
         lines[0] += f"; waited {words.length(result.waited_s)} for a busy application"
+    lines += [f"failed: {url}" for url in result.failures]
+    if result.failed > len(result.failures):
+        lines.append(f"and {words.number(result.failed - len(result.failures))} more")
     if result.elsewhere:
         lines.append(f"{words.number(result.elsewhere)} links to other hosts were not followed")
     lines.append(

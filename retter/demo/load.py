@@ -182,7 +182,7 @@ def _page_rows(total: Summary) -> list[Line]:
         ("    fresh, from the application", f"{total.fresh:,}", _share(total.fresh, gets)),
         ("    stored, from RETTER", f"{total.stored:,}", _share(total.stored, gets)),
     ]
-    if total.stored:
+    if total.stored and not isnan(total.stored_age_max):  # only the demonstration says how old
         ages = f"{total.stored_age_p50:.1f} s, {total.stored_age_max:.1f} s"
         rows.append(("      their age: typical, oldest", ages, ""))
     if total.late:

@@ -91,6 +91,8 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
      "The application is there. No visitor has come yet."),
     ("idle", "good", {"requests": 9, "idle_s": 720.0},
      "All is quiet: nobody asks at present."),
+    ("unanswered", "note", {"requests": 9, "timed_out": True, "silent_s": 99.0, "well_s": 90.0},
+     "The last request had no answer in time. Nobody has asked since."),
     ("working", "good", {"requests": 9, "in_flight": 2, "oldest_s": 8.0, "silent_s": 8.0},
      "The application works on 2 requests; the oldest has waited for 8 s."),
     ("busy", "good", {"requests": 9, "in_flight": 7, "gets": WELL},
@@ -184,6 +186,15 @@ def test_three_long_reports_on_a_quiet_site_are_no_hang() -> None:
     figures: dict[str, Any] = {"in_flight": 3, "oldest_s": 8.0, "silent_s": 8.0, "requests": 3}
     assert derive(Facts(**figures)).row == "working"
     assert derive(Facts(**figures | {"oldest_s": 11.0, "silent_s": 11.0})).row == "hung"
+
+
+def test_a_quiet_site_that_hangs_is_not_well() -> None:
+    """Two visitors wait, or have waited in vain; the store answers one of them."""
+    waits: dict[str, Any] = {"in_flight": 2, "oldest_s": 11.0, "silent_s": 11.0, "requests": 3}
+    assert derive(Facts(**waits, gets=Answers(stored=1))).row == "hung"
+    over: dict[str, Any] = {"timed_out": True, "silent_s": 16.0, "well_s": 1.0, "requests": 3}
+    assert derive(Facts(**over, gets=Answers(failed=1))).row == "hung"
+    assert derive(Facts(**over, gets=WELL)).row == "hung", "those are older"
 
 
 def test_one_connection_of_many_that_failed_is_no_outage() -> None:

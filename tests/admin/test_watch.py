@@ -55,6 +55,24 @@ def test_a_hung_application_is_no_peak(admin: FakeAdmin) -> None:
         visitor.resets()
 
 
+def test_a_quiet_site_hangs_until_the_application_answers(admin: FakeAdmin) -> None:
+    proxy = admin.proxy
+    proxy.client(get("/a"))
+    proxy.upstream.sends(reply())
+    proxy.advance(3600)  # nobody asks
+    assert situation(admin)["tone"] == "good"
+    for waited in ("31 s", "1 min 2 s"):  # one visitor after the other waits in vain
+        proxy.client(get("/b"))
+        proxy.advance(31)
+        assert situation(admin)["now"] == f"The application hangs: no answer for {waited}."
+    proxy.advance(70)
+    assert situation(admin)["row"] == "unanswered"
+    proxy.client(get("/a"))
+    proxy.upstream.sends(reply())
+    proxy.advance(CALMER_S + 1)
+    assert situation(admin)["tone"] == "good"
+
+
 def test_nothing_behind_the_upstream_is_not_green(admin: FakeAdmin) -> None:
     proxy = admin.proxy
     proxy.auto_accept = False

@@ -205,6 +205,7 @@ def test_it_ends_when_nothing_works() -> None:
     result, requested = run({"/": html(*links)})
     assert len(requested) == 1 + warm.FAILURES_MAX
     assert (result.good, result.failed) == (1, warm.FAILURES_MAX)
+    assert len(result.failures) == warm.FAILURES_NAMED_MAX
     assert "in a row failed" in result.reason
 
 
@@ -288,9 +289,12 @@ def test_what_is_stored_by_it_is_what_a_browser_is_shown() -> None:
 
 def test_the_report_says_what_was_done_and_what_is_stored() -> None:
     before, after = {"entries": 3, "bytes": 10}, {"entries": 1203, "bytes": 2 << 20}
-    result = Result(good=1200, failed=1, elsewhere=7, waited_s=62.0, reason="the time is over")
+    result = Result(1200, 3, ["http://a/x", "http://a/y"], 7, 62.0, "the time is over")
     assert warm.report(result, before, after) == (
-        "1,201 pages requested: 1,200 good, 1 failed; waited 1 min 2 s for a busy application\n"
+        "1,203 pages requested: 1,200 good, 3 failed; waited 1 min 2 s for a busy application\n"
+        "failed: http://a/x\n"
+        "failed: http://a/y\n"
+        "and 1 more\n"
         "7 links to other hosts were not followed\n"
         "the store has 1,203 pages (2.0 MiB), 1,200 more than before\n"
         "ended early: the time is over\n"
