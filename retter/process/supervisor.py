@@ -182,7 +182,7 @@ class Supervisor:
         """Close everything. Workers that run still end with their links."""
         signal.set_wakeup_fd(-1)
         self._sockets.close(handed_over=self._handed_over)
-        if not self._handed_over:
+        if not self._handed_over and not self._store_is_lent:
             self._store.remove()
         for link in (*self._links, self._wake, self._its_wake):
             if link is not None:
@@ -280,6 +280,12 @@ class Supervisor:
         systemd.notify("READY=1")
 
     # -- another supervisor takes over
+
+    @property
+    def _store_is_lent(self) -> bool:
+        """Whether the folder is still that of the process before, which may go on."""
+        lent = (self._inheritance.workers or {}).get("temporary_store")
+        return self._store.path == lent and not self._told_serving
 
     @property
     def _is_shared_with_predecessor(self) -> bool:

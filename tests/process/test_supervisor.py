@@ -471,6 +471,22 @@ def test_a_takeover_waits_while_the_process_before_still_has_the_other_half(stag
     os.close(inheritance.its_ready)
 
 
+@pytest.mark.parametrize("served", [False, True])
+def test_a_successor_that_never_served_leaves_the_store_to_the_process_before(
+    stage: Stage, tmp_path: Path, served: bool
+) -> None:
+    first = stage.serving()
+    folder = tmp_path / "lent"
+    workers = {"count": 2, "generation": 0, "store": "", "temporary_store": str(folder)}
+    inherited(stage, workers, first._memory_fd)
+    start = stage.serving if served else stage.open
+    second = start(store_memory_bytes=16 << 20)
+    assert second._store.temporary and folder.is_dir()
+    second._close()
+    assert folder.is_dir() is not served
+    os.close(second._store_lock_fd)
+
+
 def test_a_memory_that_is_divided_in_another_way_needs_a_restart(stage: Stage) -> None:
     memory_fd = os.memfd_create("other")
     os.ftruncate(memory_fd, 4096)
