@@ -135,7 +135,7 @@ class SharedBreaker(CircuitBreaker):
     ) -> None:
         super().__init__(settings, now, on_transition, secret)
         circuit = self.circuit
-        memory.begin(index, now)
+        memory.begin(index)
         circuit.flight = SharedFlight()
         self._room: SharedLanes | SharedRoom
         self._demand: SharedDemand | None = None
@@ -176,6 +176,7 @@ class SharedBreaker(CircuitBreaker):
         self._look_around(now)
         self._follow_orders(now)
         self._choose_leader(now)
+        self._show_life(now)
         self._look(now)
 
     @property
@@ -310,10 +311,10 @@ class SharedBreaker(CircuitBreaker):
     def tick(self, now: float) -> list[Permit]:
         """See `CircuitBreaker.tick`."""
         circuit = self.circuit
-        self._floats[self._word + HEARTBEAT] = now
         self._look_around(now)
         self._follow_orders(now)
         self._choose_leader(now)
+        self._show_life(now)
         self._look(now)
         self._look_at_others()
         self._count_old()
@@ -369,6 +370,10 @@ class SharedBreaker(CircuitBreaker):
             self._leader_at = leader_at
             self._serial = self._tables_serial = 0
         self._figures_at = memory.slots[leader_at].figures.word
+
+    def _show_life(self, now: float) -> None:
+        """Show that this worker lives. If it leads by that, its figures are not those of before."""
+        self._floats[self._word + HEARTBEAT] = now
 
     def _choose_leader(self, now: float) -> None:
         """Begin to lead, or cease to, as it is this worker's turn or not."""

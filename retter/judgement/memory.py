@@ -196,12 +196,10 @@ class Memory:
         for word in range(OTHERS_WAITING, LINES_WAITING + LINES):
             self.words[at + word] = 0
 
-    def begin(self, index: int, now: float) -> None:
-        """Begin a new process of a worker."""
+    def begin(self, index: int) -> None:
+        """Begin a new process of a worker, which shows a sign of life when it is ready to lead."""
         self.vacate(index)
-        at = self.slots[index].word
-        self.words[at + INCARNATION] += 1
-        self.floats[at + HEARTBEAT] = now
+        self.words[self.slots[index].word + INCARNATION] += 1
 
     def lives(self, index: int, now: float, silent_s: float) -> bool:
         """Return whether a worker has shown a sign of life in the last `silent_s` seconds."""

@@ -17,8 +17,10 @@ from retter.breaker import (
     State,
     constants,
 )
+from retter.breaker.circuit import Circuit
 from retter.breaker.fairness import Asker
 from retter.judgement.breaker import SILENT_S
+from retter.judgement.leader import Leader
 from retter.judgement.memory import (
     NAME_BYTES,
     NAMES_MAX,
@@ -73,6 +75,34 @@ def test_a_leader_that_was_frozen_goes_on_from_what_was_learnt_meanwhile() -> No
     crew.settle()
     assert crew[0].breaker.leads
     assert crew.states() == {State.OPEN}
+
+
+@pytest.mark.parametrize("how", ["begins", "was frozen"])
+def test_nobody_follows_a_leader_before_it_has_published(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place still has the figures of before, which may be days old."""
+    crew = Crew(2)
+    crew.settle()
+    if how == "begins":
+        crew.kill(0, noticed=True)
+    for _ in range(round(2 * SILENT_S / TICK_S)):
+        crew.tick(1)
+    assert crew[1].breaker.leads
+    lived: list[bool] = []
+    publish = Leader.publish
+
+    def seen(self: Leader, circuit: Circuit, now: float) -> int:
+        lived.append(crew.memory.lives(0, now, SILENT_S))
+        return publish(self, circuit, now)
+
+    monkeypatch.setattr(Leader, "publish", seen)
+    if how == "begins":
+        crew.begin(0)
+    else:
+        crew.tick(0)
+    assert lived[0] is False
+    assert crew.memory.lives(0, crew.now, SILENT_S) and crew[0].breaker.leads
 
 
 def test_failures_seen_by_one_worker_open_the_circuit_of_all() -> None:
