@@ -572,8 +572,12 @@ class FarShelf:
 
     @property
     def untold(self) -> Removals:
-        """The removals that the server does not know, for the next process of this box."""
-        return self._untold.removals
+        """The removals that the server may not know, for the next process of this box."""
+        untold, under_way = Removals(), self._under_way
+        if under_way is not None and under_way.message is not None:
+            untold.add(under_way.message.removals)
+        untold.add(self._untold.removals)
+        return untold
 
     # -- looking in
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from retter.base.frames import PREAMBLE, FrameWriter
+from retter.base.frames import PAYLOAD_BYTES_MAX, PREAMBLE, FrameWriter
 from retter.continuity.handover import demand_of, spent_of, state_of
 from retter.disk.journal import packed_removals
 from retter.proxy.handover import HandoverEnd
@@ -210,10 +210,11 @@ class Giver(HandoverEnd):
         circuit = self.services.breaker.circuit
         self._send(Kind.DEMAND, demand_of(circuit))
         self._send(Kind.SPENT, spent_of(circuit))
-        said = {
+        said: dict[str, object] = {
             "upstream": self.services.settings.upstream,
             "circuit": state_of(circuit),
             "forced_until": self.services.breaker.circuit.forced_until,
+            "untold": _untold(self.services),
         }
         self._send(Kind.CIRCUIT, json.dumps(said).encode())
         self.share(comes=False)
@@ -248,6 +249,16 @@ class Giver(HandoverEnd):
         self._steps = None
         self._close_memory()
         super().close()
+
+
+def _untold(services: Services) -> str:
+    """Return the removals that other boxes have not been told, for the successor to tell."""
+    untold = services.far.untold if services.far is not None else Removals()
+    packed = packed_removals(untold)
+    if len(packed) > PAYLOAD_BYTES_MAX // 2:  # of ended sessions there are never so many
+        untold.keys, untold.superseded = set(), set()
+        packed = packed_removals(untold)
+    return packed.decode() if untold else ""
 
 
 def _is_same(slot: Slot, later: Slot) -> bool:

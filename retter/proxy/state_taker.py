@@ -17,6 +17,7 @@ from retter.proxy.secrets import Secrets, unpacked_secrets
 from retter.proxy.services import Services
 from retter.proxy.state_link import Kind, StateLink
 from retter.store.handover import SlotReader
+from retter.store.packed_removals import unpacked_removals
 from retter.store.write_behind import Removals
 
 SECRETS_S: Final = 5.0  # to wait for the first frame, which is sent before the new process starts
@@ -80,6 +81,8 @@ class Taker(HandoverEnd):
         said = json.loads(await self._ask(Kind.LOADED, Kind.CIRCUIT))
         now = self._loop.time()
         circuit = self.services.breaker.circuit
+        if self.services.far is not None and said.get("untold"):
+            self.services.far.removed(unpacked_removals(said["untold"].encode()))
         if said["upstream"] == self.services.settings.upstream:
             if go_on(circuit, said["circuit"], self._demand, self._spent, now):
                 self.services.answers.set_state(circuit.state)

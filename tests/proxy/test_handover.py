@@ -21,7 +21,9 @@ from retter.proxy.state_giver import Giver, make_memory
 from retter.proxy.state_link import Kind, StateLink
 from retter.proxy.state_taker import Taker, read_secrets
 from retter.store.record import BODY, FORMS, HEAD, NO_STORE, SUPERSEDED
-from retter.store.write_behind import WriteBehind
+from retter.store.write_behind import Purge, WriteBehind
+from tests.support.disk import Clock
+from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import FakeLoop, FakeProxy, body_of, get, reply, status_of
 from tests.support.work import instructions_of
 
@@ -228,6 +230,24 @@ def test_an_order_that_ends_by_itself_does_so_in_the_successor() -> None:
         assert controls.forced(now) == ("open", 60)
         controls.sweep(now + 61)
         assert controls.forced(now + 61) == (None, None)
+        pair.close()
+
+    in_loop(main)
+
+
+def test_the_successor_tells_other_boxes_what_the_old_one_could_not() -> None:
+    async def main() -> None:
+        clock = Clock()
+        server = FakeServer(clock)
+        server.trouble = "away"
+        before = old(far=shelf_of(server, clock, "old"))
+        before.services.store.invalidation.drop_owner(b"o" * 16, before.loop.now, (7,))
+        before.services.store.invalidation.purge(url=b"shop.example/", now=before.loop.now)
+        pair = await Pair(before, far=shelf_of(server, clock, "new")).load()
+        far = pair.after.services.far
+        assert far is not None
+        assert far.untold.owners == {b"o" * 16} and far.untold.marks == {7}
+        assert far.untold.purges == [Purge(b"shop.example/", None, None)]
         pair.close()
 
     in_loop(main)
