@@ -184,8 +184,8 @@ class Visitor:
         if self._connection is None:
             self._connection = self._connected(name)
         self._connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
-        for field, value in fields.items():
-            self._connection.putheader(field, value)
+        for field_name, text in fields.items():
+            self._connection.putheader(field_name, text)
         self._connection.endheaders()
         answer = self._connection.getresponse()
         body = answer.read(site.DOCUMENT_BYTES_MAX)
