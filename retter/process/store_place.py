@@ -97,11 +97,10 @@ def _make_in(where: str | None) -> str:
 def _remove_left_behind(folder: str) -> None:
     """Remove the folders of supervisors that were killed."""
     for entry in os.scandir(folder):
-        if (
-            entry.name.startswith(PREFIX)
-            and entry.stat(follow_symlinks=False).st_uid == os.getuid()
-        ):
-            with contextlib.suppress(OSError):
+        if not entry.name.startswith(PREFIX):
+            continue
+        with contextlib.suppress(OSError):  # also of one that ends just now
+            if entry.stat(follow_symlinks=False).st_uid == os.getuid():
                 fd = os.open(os.path.join(entry.path, "lock"), os.O_RDWR | os.O_CLOEXEC)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

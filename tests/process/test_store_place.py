@@ -70,6 +70,25 @@ def test_what_a_killed_supervisor_left_behind_is_removed_and_nothing_else(memory
     assert names == {"other", unlocked.name, Path(place.path).name}, "one begins just now"
 
 
+def test_a_folder_that_its_supervisor_removes_meanwhile_is_no_obstacle(
+    memory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+    gone = memory / f"{PREFIX}gone"
+    gone.mkdir()
+
+    def seen(folder: str) -> list[os.DirEntry[str]]:
+        found = list(scandir(folder))
+        gone.rmdir()
+        return found
+
+    monkeypatch.setattr(os, "scandir", seen)
+    place = place_of(Settings(upstream=":1", store_memory_bytes=64 * MIB))
+    monkeypatch.undo()
+    assert Path(place.path).parent == memory
+    place.remove()
+
+
 def test_without_a_store_there_is_no_folder(memory: Path) -> None:
     settings = Settings(upstream=":1", store_memory_bytes=0, store_object_bytes_max=0)
     assert place_of(settings) == StorePlace("", 0)
