@@ -99,6 +99,7 @@ RULES: dict[str, Callable[[], None]] = {
     "silence": _set(SILENCE_MIN_S=1e9),
     "pace": _constant("PACE", 1e9),
     "pace-by-proof": _method(ConcurrencyTable, "read_proven", lambda *_: None),
+    "proven-places": _method(Circuit, "_proven_places", property(lambda _: 0.0)),
     "pace-wait": _set(PACE_WAIT_S=0.0, PACE_WAIT_BASELINES=0.0, FIRST_S=0.0),
     "ceiling": _method(ConcurrencyTable, "read_ceiling", lambda *_: False),
     "doubts": _method(ConcurrencyTable, "passed_above_ceiling", _no_doubt),

@@ -137,11 +137,25 @@ class Circuit:
             return min(constants.PACE * table.known_good, table.ceiling)
         if self.state is _OPEN and self.mode is not _HELD_OPEN:
             return 0.0
-        places = min(self.limit.limit, table.ceiling)
+        places = min(max(self.limit.limit, self._proven_places), table.ceiling)
         if self.dips.active:
             # Rounded down, so that the request in the last place is uncongested too.
             return max(1.0, floor(constants.UNCONGESTED_RATIO * min(places, self.limit.limit)))
         return places
+
+    @property
+    def _proven_places(self) -> float:
+        """How many places there are at least while LIMITING.
+
+        While answers come in time with so many in flight, fewer places would leave workers idle.
+        The work rate alone gives too few if slow requests happen to hold many workers, because they
+        give few answers. Nothing is proven while the application hangs. During the cold start
+        little is known about which answers are in time.
+        """
+        if self.state is not _LIMITING or self.pulse.hung or self.baseline.cold is not None:
+            return 0.0
+        # A rank counts old requests of other methods in full, but the load does not.
+        return self.table.proven - (self.limit.in_flight - self.limit.load)
 
     @property
     def concluded(self) -> bool:

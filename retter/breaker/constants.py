@@ -37,8 +37,8 @@ LATE_SLACK_S: Final = 0.01  # nobody notices 10 ms
 PROVEN_ANSWERS: Final = 6.0  # fewer answers prove nothing
 PROVEN_LATE_SHARE: Final = 0.3  # 22 % may be late by chance
 CHANCE: Final = 0.001  # a conclusion is a false alarm once in a thousand times at most
-# The same for late answers. A false alarm costs only half a second of limiting, but waiting for
-# stronger proof makes visitors wait.
+# The same for late answers. A false alarm costs only seconds of limiting, but waiting for stronger
+# proof makes visitors wait.
 LATE_CHANCE: Final = 0.05
 LEAN_MIN: Final = 3.0  # fewer bad outcomes prove nothing, however unlikely they are
 LATE_SHARE_MIN: Final = 0.5  # requests that queue are late more often than not

@@ -1030,6 +1030,38 @@ def test_a_dip_makes_room_for_uncongested_answers() -> None:
     assert driver.breaker.snapshot(driver.now).dips >= 1
 
 
+def test_limiting_leaves_as_many_places_as_are_proven() -> None:
+    """Whatever the work rate says, until answers at that rank are late or the application hangs."""
+    driver = filled()
+    circuit = driver.breaker.circuit
+    row = circuit.table.by_rank[12]
+
+    def places() -> float:
+        circuit.table.read_proven()
+        circuit.set_cap()
+        return circuit.cap
+
+    circuit.limit.set_limit(5.0)
+    row.in_time = 20.0
+    assert places() == 5, "during the cold start little is known of which answers are in time"
+    circuit.baseline.cold = None
+    assert places() == 12
+    circuit.limit.discount()
+    circuit.limit.discount()
+    assert places() == 12 - (circuit.limit.in_flight - circuit.limit.load) == 11.25
+    circuit.limit.old_others = 0
+    circuit.limit.weigh()
+    row.late = 20.0
+    assert places() == 5
+    row.late = 0.0
+    circuit.pulse.stalled_at = driver.now + TICK_S
+    assert places() == 5
+    circuit.pulse.passed_at = driver.now + TICK_S
+    assert places() == 12
+    circuit.limit.set_limit(14.0)
+    assert places() == 14
+
+
 def test_a_window_of_no_length_teaches_nothing() -> None:
     """Two ticks at one time."""
     limit = WorkRateLimit(0.0, 8)
