@@ -54,7 +54,8 @@ class Facts:
     fault: str = ""  # why no connection can be made
     met: bool = True  # a connection was made at least once
     oldest_s: float = 0.0  # the longest that a request waits there
-    silent_s: float = 0.0  # since its last answer, while somebody waited for one
+    silent_s: float = 0.0  # since its last answer
+    unanswered_s: float = 0.0  # the same, but not before somebody waited for one
     timed_out: bool = False  # no answer has come since a request took too long
     errors: Mapping[str, int] = field(default_factory=dict[str, int])  # by reason
     well_s: float = 0.0  # since the last error, refusal, or client that gave up
@@ -232,7 +233,7 @@ _CAUSES: Final = {
 
 
 def _is_hung(facts: Facts) -> bool:
-    if facts.silent_s < HUNG_S or facts.fault:
+    if facts.unanswered_s < HUNG_S or facts.fault:
         return False
     # On a quiet site few wait at once: the last request took too long, or the store hides one.
     is_late = facts.state == "CLOSED" and facts.gets.stored > 0 and facts.oldest_s >= HUNG_S
@@ -375,7 +376,7 @@ ROWS: Final[tuple[Row, ...]] = (
              "again every few seconds."),
         _say("Start the application again; its own log says why it ended.")),
     Row("hung", "bad", _is_hung,
-        lambda f: f"The application hangs: no answer for {length(f.silent_s)}.",
+        lambda f: f"The application hangs: no answer for {length(f.unanswered_s)}.",
         _say("GETs get their stored page. A few requests are sent to see whether it answers; "
              "other methods are forwarded, and wait."),
         _say("Look what its workers wait for (database, lock, other service). A restart frees "

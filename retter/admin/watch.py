@@ -131,6 +131,8 @@ class Watch:
         turned_away = sample.turned_away - then.turned_away
         scarce = self._are_descriptors_scarce()
         trouble, aside = self._disk(sample, then)
+        # Answers that come too late for their clients count for the breaker alone.
+        answered_at = max(self._answered_at, services.breaker.circuit.pulse.passed_at)
         return Facts(
             upstream=services.settings.upstream,
             uptime_s=now - services.started_at,
@@ -149,9 +151,8 @@ class Watch:
             fault=pool.fault,
             met=pool.contacts > 0,
             oldest_s=self._oldest_s(now),
-            # Answers that come too late for their clients count for the breaker alone.
-            silent_s=now
-            - max(self._answered_at, services.breaker.circuit.pulse.passed_at, self._waits_from),
+            silent_s=now - answered_at,
+            unanswered_s=now - max(answered_at, self._waits_from),
             timed_out=sample.errors[_UPSTREAM_TIMEOUT] > self._timeouts,
             errors=errors,
             well_s=now - self._bad_at,

@@ -39,7 +39,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
     ("down", "bad", {"fault": REFUSED, "silent_s": 1.0, "state": "OPEN", "gets": Answers(stored=9)},
      f"The application cannot be reached: {REFUSED}."),
     ("hung", "bad",
-     {"state": "LIMITING", "silent_s": 14.0, "oldest_s": 14.0, "in_flight": 72, "waiting": 4,
+     {"state": "LIMITING", "unanswered_s": 14.0, "oldest_s": 14.0, "in_flight": 72, "waiting": 4,
       "gets": Answers(stored=330), "others": Answers(gave_up=48)},
      "The application hangs: no answer for 14 s."),
     ("failing", "bad",
@@ -91,7 +91,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
      "The application is there. No visitor has come yet."),
     ("idle", "good", {"requests": 9, "idle_s": 720.0},
      "All is quiet: nobody asks at present."),
-    ("unanswered", "note", {"requests": 9, "timed_out": True, "silent_s": 99.0, "well_s": 90.0},
+    ("unanswered", "note", {"requests": 9, "timed_out": True, "unanswered_s": 99.0, "well_s": 90.0},
      "The last request had no answer in time. Nobody has asked since."),
     ("working", "good", {"requests": 9, "in_flight": 2, "oldest_s": 8.0, "silent_s": 8.0},
      "The application works on 2 requests; the oldest has waited for 8 s."),
@@ -183,16 +183,16 @@ def test_what_else_is_the_case_is_told_beside_a_failure() -> None:
 
 
 def test_three_long_reports_on_a_quiet_site_are_no_hang() -> None:
-    figures: dict[str, Any] = {"in_flight": 3, "oldest_s": 8.0, "silent_s": 8.0, "requests": 3}
+    figures: dict[str, Any] = {"in_flight": 3, "oldest_s": 8.0, "unanswered_s": 8.0, "requests": 3}
     assert derive(Facts(**figures)).row == "working"
-    assert derive(Facts(**figures | {"oldest_s": 11.0, "silent_s": 11.0})).row == "hung"
+    assert derive(Facts(**figures | {"oldest_s": 11.0, "unanswered_s": 11.0})).row == "hung"
 
 
 def test_a_quiet_site_that_hangs_is_not_well() -> None:
     """Two visitors wait, or have waited in vain; the store answers one of them."""
-    waits: dict[str, Any] = {"in_flight": 2, "oldest_s": 11.0, "silent_s": 11.0, "requests": 3}
+    waits: dict[str, Any] = {"in_flight": 2, "oldest_s": 11.0, "unanswered_s": 11.0, "requests": 3}
     assert derive(Facts(**waits, gets=Answers(stored=1))).row == "hung"
-    over: dict[str, Any] = {"timed_out": True, "silent_s": 16.0, "well_s": 1.0, "requests": 3}
+    over: dict[str, Any] = {"timed_out": True, "unanswered_s": 16.0, "well_s": 1.0, "requests": 3}
     assert derive(Facts(**over, gets=Answers(failed=1))).row == "hung"
     assert derive(Facts(**over, gets=WELL)).row == "hung", "those are older"
 
@@ -228,6 +228,8 @@ answers = st.builds(Answers, counts, counts, counts, counts, counts)
         forced_s=st.none() | counts, paused_s=st.none() | counts, draining=st.booleans(),
         fault=st.sampled_from(["", REFUSED]), met=st.booleans(), in_flight=counts,
         waiting=counts, oldest_s=st.floats(0, 1e6), silent_s=st.floats(0, 1e6),
+        unanswered_s=st.floats(0, 1e6),
+        timed_out=st.booleans(),
         gets=answers, others=answers, requests=counts, idle_s=st.floats(0, 1e6),
         routes_open=st.lists(st.just("GET /a"), max_size=5).map(tuple),
         heaviest=st.none() | st.tuples(st.just("192.0.2.0/24"), st.floats(0, 1)),

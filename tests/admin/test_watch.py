@@ -73,6 +73,22 @@ def test_a_quiet_site_hangs_until_the_application_answers(admin: FakeAdmin) -> N
     assert situation(admin)["tone"] == "good"
 
 
+def test_an_application_that_refuses_at_once_is_down(admin: FakeAdmin) -> None:
+    """Nobody waits for it, and yet it has not answered for a while."""
+    proxy = admin.proxy
+    client = proxy.client(get())
+    proxy.upstream.sends(reply())
+    proxy.upstream.resets()
+    proxy.auto_accept = False
+    for _ in range(8):
+        client.sends(get())
+        if proxy.dialled:  # later ones are not even tried
+            proxy.refuse()
+        proxy.advance(0.5)
+    assert situation(admin)["row"] == "down"
+    proxy.auto_accept = True
+
+
 def test_nothing_behind_the_upstream_is_not_green(admin: FakeAdmin) -> None:
     proxy = admin.proxy
     proxy.auto_accept = False
