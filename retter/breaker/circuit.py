@@ -149,13 +149,15 @@ class Circuit:
 
         While answers come in time with so many in flight, fewer places would leave workers idle.
         The work rate alone gives too few if slow requests happen to hold many workers, because they
-        give few answers. Nothing is proven while the application hangs. During the cold start
-        little is known about which answers are in time.
+        give few answers. A late edge below the proven rank is the stronger proof: somebody waited.
+        Nothing is proven while the application hangs. During the cold start little is known about
+        which answers are in time.
         """
         if self.state is not _LIMITING or self.pulse.hung or self.baseline.cold is not None:
             return 0.0
         # A rank counts old requests of other methods in full, but the load does not.
-        return self.table.proven - (self.limit.in_flight - self.limit.load)
+        known = min(self.table.proven, self.table.late_from - 1.0)
+        return known - (self.limit.in_flight - self.limit.load)
 
     @property
     def concluded(self) -> bool:

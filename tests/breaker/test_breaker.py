@@ -1058,6 +1058,8 @@ def test_limiting_leaves_as_many_places_as_are_proven() -> None:
     assert places() == 5
     circuit.pulse.passed_at = driver.now + TICK_S
     assert places() == 12
+    circuit.table.late_from = 9.0
+    assert places() == 8, "answers are late from the edge on"
     circuit.limit.set_limit(14.0)
     assert places() == 14
 
