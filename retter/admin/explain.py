@@ -24,6 +24,13 @@ from retter.store.record import STORED_AT, WITHDRAWN
 from retter.store.store import StoredResponse
 from retter.store.target import url_sessions
 
+# What a browser sends with each request for a page. These fields separate what is stored.
+_OF_BROWSERS = (
+    ("Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"),
+    ("Accept-Encoding", "gzip, deflate, br"),
+    ("Upgrade-Insecure-Requests", "1"),
+)
+
 _WORDS = {
     "forward": "It would be forwarded to the application.",
     "probe": "It would be forwarded, to find out whether the application works again.",
@@ -97,6 +104,15 @@ def _head(parameters: Parameters) -> tuple[str, bytes]:
             host = value.strip().encode("latin-1", "replace")
         else:
             fields.append((name.strip(), value.strip()))
+    as_client = one(parameters, "as")
+    if as_client not in ("", "browser", "program"):
+        raise AdminError(400, "as is browser or program")
+    if as_client == "browser":
+        given = {name.lower() for name, _ in fields}
+        # Who names types of their own is another client.
+        own = ("accept", "upgrade-insecure-requests") if "accept" in given else ()
+        given.update(own)
+        fields += [pair for pair in _OF_BROWSERS if pair[0].lower() not in given]
     cookies = [text for text in parameters.get("cookie", []) if text]
     if cookies:
         fields.append(("Cookie", "; ".join(cookies)))

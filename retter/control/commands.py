@@ -123,13 +123,14 @@ def _top(client: AdminClient, options: argparse.Namespace) -> int:
 
 
 def _why(client: AdminClient, options: argparse.Namespace) -> int:
-    body: dict[str, Any] = {"url": options.url, "header": options.header}
+    client_kind = "program" if options.plain else "browser"
+    body: dict[str, Any] = {"url": options.url, "header": options.header, "as": client_kind}
     if options.cookie:
         body["cookie"] = "; ".join(options.cookie)
     if options.client:
         body["client"] = options.client
     found = client.post("/api/why", body)  # a POST, so that no URL contains a cookie
-    return _show(found, options, words.why(found))
+    return _show(found, options, words.why(found, client_kind))
 
 
 def _why_options(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +154,11 @@ def _why_options(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="'NAME: VALUE'",
         help="a header field of the request; may be repeated",
+    )
+    parser.add_argument(
+        "--plain",
+        action="store_true",
+        help="ask as a program that accepts anything (curl, a monitor), not as a browser",
     )
 
 

@@ -336,10 +336,18 @@ def others(neighbours: Iterable[tuple[str, str]]) -> str:
     return "".join(["\nother RETTERs on this machine\n", *lines]) if lines else ""
 
 
-def why(found: Document) -> str:
+_ASKED_AS: Final = {
+    "browser": "a browser; --plain asks as a program such as curl, --header as any other client",
+    "program": "a program such as curl, that accepts anything",
+}
+
+
+def why(found: Document, asked_as: str) -> str:
     """What would happen to a request, in a sentence; then every figure on its own line."""
     rest = {name: value for name, value in found.items() if name != "words"}
-    return f"{found['words']}\n\n{table(_pairs(rest, ''))}"
+    asked = ("asked as", _ASKED_AS[asked_as])
+    sentences = textwrap.fill(found["words"], COLUMNS_MAX)
+    return f"{sentences}\n\n{table([asked, *_pairs(rest, '')])}"
 
 
 def _pairs(found: Document, under: str) -> list[tuple[str, str]]:

@@ -111,6 +111,21 @@ def _marks(name: bytes, value: bytes) -> list[bytes]:
     return [b"forwarded: %b\n" % said.lower() for said in _FORWARDED_PARTS.findall(value)]
 
 
+def accepts_anything(request: RequestHead, variant_key: bytes) -> bool:
+    """Return whether a client names no type of its own: no Accept, or `*/*` alone."""
+    return b"accept: " not in variant_key and request.combined(b"accept").strip() in (b"", b"*/*")
+
+
+@lru_cache(maxsize=64)  # nearly always b""
+def keys_of_browsers(variant_key: bytes) -> tuple[bytes, bytes]:
+    """Return the variant keys of a browser's request for a page that is otherwise like this one."""
+    first = ORIGIN_MARK if variant_key.startswith(ORIGIN_MARK) else b""
+    marks = variant_key[len(first) :].splitlines(keepends=True)
+    page = [*marks, b"accept: html\n"]
+    upgrade = [*page, b"upgrade-insecure-requests\n"]
+    return first + b"".join(sorted(page)), first + b"".join(sorted(upgrade))
+
+
 def is_plain(variant_key: bytes) -> bool:
     """Return whether this is the variant key of an ordinary request for a page."""
     return not variant_key or _PLAIN_MARKS.issuperset(variant_key.split(b"\n"))

@@ -6,14 +6,17 @@ get variants up to its generation (lineage.py); all others have generation 0.
 
 from retter.base.hashing import blake2b
 from retter.http.message import RequestHead, Soft
-from retter.http.variants import likeness, soft_of
+from retter.http.variants import accepts_anything, keys_of_browsers, likeness, soft_of
 from retter.store.policy import Identity
 from retter.store.record import (
+    AGE_MAX,
     GENERATION,
     SOFT,
+    STATUS,
     VARIANT_KEY,
     VARY,
     VARY_NAMES,
+    WITHDRAWN,
     Record,
     StoredResponse,
     as_stored,
@@ -47,6 +50,41 @@ def select(
     return best
 
 
+def select_or_near(
+    slot: tuple[Record, ...],
+    identity: Identity,
+    request: RequestHead,
+    secret: bytes,
+    generation: int = 0,
+) -> Record | None:
+    """Return the variant that this request selects, else one that it accepts as well.
+
+    A client that accepts anything (curl, a monitor, a library) gets what was stored for a browser:
+    by its own word that is acceptable (RFC 9110 section 12.5.1), and better than an error. Not so
+    if the response varies by Accept (RFC 9111 section 4.1). Owner and generation are the same, so
+    nobody sees more than with a browser.
+    """
+    record = select(slot, identity, request, secret, generation)
+    if record is not None or not accepts_anything(request, identity.variant_key):
+        return record
+    wanted = keys_of_browsers(identity.variant_key)
+    near = tuple(
+        [
+            one
+            for one in slot
+            if one[VARIANT_KEY] in wanted
+            and one[STATUS] == 200
+            and one[AGE_MAX] != WITHDRAWN
+            and one[GENERATION] <= generation
+            and (not one[VARY_NAMES] or one[VARY] == hashed_vary(one[VARY_NAMES], request, secret))
+        ]
+    )
+    if not near:
+        return None
+    soft = soft_of(request)
+    return max(near, key=lambda one: likeness(one[SOFT], soft))
+
+
 def is_for(
     record: Record, identity: Identity, request: RequestHead, secret: bytes, generation: int = 0
 ) -> bool:
@@ -68,6 +106,18 @@ def selected(
 ) -> StoredResponse | None:
     """Return the selected variant with named fields; None if there is no slot or no variant."""
     record = None if slot is None else select(slot, identity, request, secret, generation)
+    return None if record is None else as_stored(record)
+
+
+def selected_or_near(
+    slot: tuple[Record, ...] | None,
+    identity: Identity,
+    request: RequestHead,
+    secret: bytes,
+    generation: int = 0,
+) -> StoredResponse | None:
+    """Return the variant of `select_or_near` with named fields."""
+    record = None if slot is None else select_or_near(slot, identity, request, secret, generation)
     return None if record is None else as_stored(record)
 
 

@@ -54,7 +54,7 @@ from retter.store.record import (
 from retter.store.refreshing import refreshed
 from retter.store.replacement import given_again, victims, without_replaced
 from retter.store.rules import MIB, StoreRules, StoreStats
-from retter.store.selection import hashed_vary, select, selected
+from retter.store.selection import hashed_vary, select_or_near, selected, selected_or_near
 from retter.store.taken_back import TakenBack, others_at
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class ResponseStore:
             entry: Record | None = newest
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
                 secret = self._secret if identity.owner else self._public_secret
-                entry = select(slot, identity, request, secret)
+                entry = select_or_near(slot, identity, request, secret)
                 if entry is not None and entry is not newest and not (peeking or borrowed):
                     shelves.bring_forward(key, entry)
             # The same as StoredResponse.age. Access by name costs three times as much as by index,
@@ -194,7 +194,9 @@ class ResponseStore:
         for key, generation in identity.readable:
             slot = self._slot(key, now)
             entry = (
-                None if slot is None else select(slot, identity, request, self._secret, generation)
+                None
+                if slot is None
+                else select_or_near(slot, identity, request, self._secret, generation)
             )
             if entry is None or now - entry[STORED_AT] + entry[AGE] > entry[AGE_MAX]:
                 continue
@@ -233,7 +235,7 @@ class ResponseStore:
         if slot is not None:
             entry = newest = slot[0]
             if newest[VARY_NAMES] or len(slot) > 1 or newest[VARIANT_KEY] != identity.variant_key:
-                entry = select(slot, identity, request, self._public_secret)
+                entry = select_or_near(slot, identity, request, self._public_secret)
         if entry is not None:
             if now - entry[STORED_AT] + entry[AGE] > entry[AGE_MAX]:
                 if entry[AGE_MAX] != WITHDRAWN and not (peeking or borrowed):
@@ -277,11 +279,13 @@ class ResponseStore:
         own: StoredResponse | None = None
         secret = self._secret if identity.owner else self._public_secret
         for key, generation in identity.readable:
-            own = selected(self._slot(key, now), identity, request, secret, generation) or own
+            own = (
+                selected_or_near(self._slot(key, now), identity, request, secret, generation) or own
+            )
             if own is not None and own.age(now) <= own.age_max_s:
                 return own, not identity.owner
         slot = None if identity.public_key is None else self._slot(identity.public_key, now)
-        public = selected(slot, identity, request, self._public_secret)
+        public = selected_or_near(slot, identity, request, self._public_secret)
         if public is not None and public.status == 200 and public.age(now) <= public.age_max_s:
             return public, True
         return own, own is not None and not identity.owner

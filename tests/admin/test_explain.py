@@ -44,6 +44,32 @@ def test_why_it_would_come_from_the_store() -> None:
         assert why(admin, header="X-Api-Key: 1")["stored"] is None
 
 
+def test_why_asks_as_a_browser_or_as_the_client_that_is_described() -> None:
+    with admin_of() as admin:
+        fields = {"Accept": "text/html,*/*;q=0.8", "Upgrade-Insecure-Requests": "1"}
+        fetch(admin, get("/a", headers=fields), reply(b"page"))
+        fetch(admin, get("/b"), reply(b"for programs"))
+        found = why(admin, **{"as": "browser", "header": "Accept: text/html,*/*;q=0.8"})
+        assert found["stored"] is None  # who names types of its own sends no more than that
+        url = "http://shop.example/b"
+        assert why(admin, url=url, **{"as": "browser"})["stored"] is None
+        assert why(admin, url=url, **{"as": "program"})["stored"] is not None
+        assert why(admin, url=url)["stored"] is not None
+        form = "url=http://shop.example/b&as=robot"
+        assert admin.post("/api/why", form).status == 400
+
+
+def test_why_finds_as_a_browser_what_a_browser_would_get() -> None:
+    with admin_of() as admin:
+        fields = {"Accept": "text/html,*/*;q=0.8", "Upgrade-Insecure-Requests": "1"}
+        fetch(
+            admin,
+            get("/a", headers=fields),
+            reply(compress(b"page"), headers={"Content-Encoding": "gzip"}),
+        )
+        assert why(admin, **{"as": "browser"})["stored"] is not None
+
+
 def test_why_never_shows_a_secret() -> None:
     with admin_of(session_cookies=("PHPSESSID", "JSESSIONID")) as admin:
         visit(admin, "/a", cookie="PHPSESSID=topsecret-topsecret")

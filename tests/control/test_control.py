@@ -204,14 +204,16 @@ def test_an_explanation_is_shown_whole() -> None:
         "age_s": None,
         "cached": True,
     }
-    assert words.why(found) == (
+    assert words.why(found, "program") == (
         "It would be answered from the store.\n\n"
+        "  asked as      a program such as curl, that accepts anything\n"
         "  decision      stored\n"
         "  owner: class  session\n"
         "  limits        1, 2\n"
         "  age s         -\n"
         "  cached        yes\n"
     )
+    assert "asked as      a browser; --plain" in words.why(found, "browser")
 
 
 # The screen

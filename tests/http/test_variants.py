@@ -193,6 +193,75 @@ def test_what_is_the_same_for_all_is_kept_once() -> None:
     assert site.proxy.services.store.stats()["entries"] == 1
 
 
+# -- Clients that accept anything
+
+BROWSERS = ({"Accept": BROWSER}, {"Accept": BROWSER, "Upgrade-Insecure-Requests": "1"})
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+@pytest.mark.parametrize("headers", [{}, {"Accept": "*/*"}])
+def test_who_accepts_anything_gets_a_browsers_page_rather_than_an_error(
+    browser: dict[str, str], headers: dict[str, str]
+) -> None:
+    site = Site(lambda asked: page("for browsers"))
+    site.ask("/", headers=browser)
+    site.goes_down()
+    assert site.ask("/", headers=headers).body == "for browsers"
+
+
+def test_who_accepts_anything_gets_its_own_variant_first() -> None:
+    site = Site(lambda asked: page("html" if "accept" in asked.fields else "plain"))
+    site.ask("/", headers=BROWSERS[0])
+    site.ask("/")
+    site.ask("/", headers=BROWSERS[0])
+    site.goes_down()
+    assert site.ask("/").body == "plain"
+    assert site.ask("/", headers=BROWSERS[0]).body == "html"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Accept": "application/json"},
+        {"Accept": "image/png"},
+        {"Accept": "application/pdf"},
+        {"Accept": "text/css,*/*;q=0.1"},
+        {"Accept": "*/*", "X-Requested-With": "XMLHttpRequest"},
+        {"Accept": "*/*", "Sec-Fetch-Dest": "empty"},
+        {"Accept": "*/*", "Cookie": "PHPSESSID=0123456789abcdef0123", "X-Api-Key": "1"},
+    ],
+)
+def test_who_has_a_wish_gets_no_page_of_a_browser(headers: dict[str, str]) -> None:
+    site = Site(lambda asked: page("for browsers"))
+    private = {"X-Api-Key": "2"} if "X-Api-Key" in headers else {}
+    site.ask("/", headers={**BROWSERS[0], **private})
+    site.goes_down()
+    assert not site.ask("/", headers=headers).stored
+
+
+def test_what_varies_by_accept_is_for_nobody_else() -> None:
+    site = Site(lambda asked: page("for browsers", Vary="Accept"))
+    site.ask("/", headers=BROWSERS[0])
+    site.goes_down()
+    assert not site.ask("/").stored
+    assert site.ask("/", headers=BROWSERS[0]).stored
+
+
+def test_a_browser_gets_nothing_that_was_stored_for_a_program() -> None:
+    site = Site(lambda asked: page("for programs"))
+    site.ask("/")
+    site.goes_down()
+    assert not site.ask("/", headers=BROWSERS[0]).stored
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "203 Changed on the way"])
+def test_a_redirect_of_a_browser_is_for_browsers(status: str) -> None:
+    site = Site(lambda asked: page("there", status=status, Location="/there"))
+    site.ask("/", headers=BROWSERS[1])
+    site.goes_down()
+    assert not site.ask("/").stored
+
+
 # -- Which variant goes when there are too many
 
 

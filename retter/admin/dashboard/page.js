@@ -656,7 +656,7 @@ $("why").addEventListener("submit", async (event) => {
   const flat = (found, under = "") => Object.entries(found).flatMap(([name, value]) =>
     value !== null && typeof value === "object" ? flat(value, `${under}${name}: `) : [[under + name, value]]);
   try {
-    const {words, ...rest} = await call(`api/why?url=${encodeURIComponent($("why-url").value)}`);
+    const {words, ...rest} = await call(`api/why?as=browser&url=${encodeURIComponent($("why-url").value)}`);
     show([["answer", words], ...flat(rest)]);
   } catch (error) { show([["error", error.message]]); }
 });
