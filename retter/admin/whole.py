@@ -82,7 +82,19 @@ def document_plus(document: dict[str, Any], others: Iterable[Mapping[str, Any]])
             name: plus(value, its[name]) if name.startswith("connections_") else value
             for name, value in upstream.items()
         }
+        if "shared" in document and "shared" in other:
+            document["shared"] = _shared_plus(document["shared"], other["shared"])
     return document
+
+
+def _shared_plus(shared: Table, other: Table) -> dict[str, Any]:
+    """Add what two workers of one box have asked the server of `--shared`."""
+    return {
+        **plus(shared, other),
+        "connected": min(shared["connected"], other["connected"]),
+        "boxes": shared["boxes"],
+        "trouble": shared["trouble"] or other["trouble"],
+    }
 
 
 def points_plus(counted: Iterable[Point], told: Iterable[Sequence[Any]]) -> list[Point]:

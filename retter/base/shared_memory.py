@@ -10,6 +10,9 @@ step.
     news       a ring for each worker with what it has removed from the store (ring.py)
     heads      up to where each ring is written
     committed  up to where the removals of each ring are in the shared store
+    told       up to where the removals of each ring were told to the other boxes (`--shared`)
+    heard      the last change of another box that each worker has applied
+    applied    changes of other boxes that some worker has applied
     figures    what each worker has counted
 
 Pure: the memory comes from the caller.
@@ -36,7 +39,14 @@ FIGURES_BYTES: Final = 2 * 128 * 1024
 # Four keys as JSON take 400 octets.
 SECRETS_BYTES: Final = 1024
 
-PLACE_BYTES: Final = 3 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
+# The number of this layout. A process of another version takes over the memory only if it has the
+# same one. Whoever changes anything that workers write there adds one.
+LAYOUT: Final = 2
+
+# As many as the other boxes can tell at once (far/rounds.py).
+APPLIED_NUMBERS: Final = 4096
+
+PLACE_BYTES: Final = 5 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
 
 
 def places_of(workers: int) -> int:
@@ -46,7 +56,7 @@ def places_of(workers: int) -> int:
 
 def bytes_for(workers: int) -> int:
     """Return the size of the memory for so many workers."""
-    return SECRETS_BYTES + places_of(workers) * PLACE_BYTES
+    return SECRETS_BYTES + APPLIED_NUMBERS * NUMBER_BYTES + places_of(workers) * PLACE_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +70,9 @@ class SharedMemory:
         news: NEWS_BYTES for each place.
         heads: One number for each place; the next ones are beside it, so that one look shows all.
         committed: The same.
+        told: The same.
+        heard: The same.
+        applied: Numbers that any worker writes, each whole (far/siblings.py).
         figures: FIGURES_BYTES for each place.
     """
 
@@ -70,6 +83,9 @@ class SharedMemory:
     news: tuple[memoryview, ...]
     heads: "memoryview[int]"
     committed: "memoryview[int]"
+    told: "memoryview[int]"
+    heard: "memoryview[int]"
+    applied: "memoryview[int]"
     figures: tuple[memoryview, ...]
 
     def beat(self, place: int, now: float) -> None:
@@ -90,13 +106,19 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
         begin, at = at, at + size
         return memory[begin:at]
 
+    def positions() -> "memoryview[int]":
+        return part(places * LINE_BYTES)[: places * NUMBER_BYTES].cast("q")
+
     return SharedMemory(
         workers,
         part(SECRETS_BYTES),
         part(places * LINE_BYTES).cast("d"),
         part(places * JUDGEMENT_BYTES),
         tuple([part(NEWS_BYTES) for _ in range(places)]),
-        part(places * LINE_BYTES)[: places * NUMBER_BYTES].cast("q"),
-        part(places * LINE_BYTES)[: places * NUMBER_BYTES].cast("q"),
+        positions(),
+        positions(),
+        positions(),
+        positions(),
+        part(APPLIED_NUMBERS * NUMBER_BYTES).cast("q"),
         tuple([part(FIGURES_BYTES) for _ in range(places)]),
     )

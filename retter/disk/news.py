@@ -56,6 +56,8 @@ class News:
     Attributes:
         heads: Up to where each worker has told what it removed.
         seen: The octets of `heads` at the last look.
+        on_read: Called with the new removals of one worker, before `on_removals`: its place, and up
+            to where it had told them.
         on_removals: Called with the new removals of other workers, in order.
         on_committed: Called with removals of other workers that are in the database now.
         pending: The removals of others that may not be in the database, together.
@@ -76,7 +78,8 @@ class News:
         self._forget_at = 0.0
         self.pending = Removals()
         self.is_pending = False
-        self.own = _merged(self._reader(place).read())
+        self.own = merged(self._reader(place).read())
+        self.on_read: Callable[[int, int, Removals], None] = lambda place, until, removals: None
         self.on_removals: Callable[[Removals, float], None] = lambda removals, now: None
         self.on_committed: Callable[[Removals], None] = lambda removals: None
 
@@ -114,7 +117,8 @@ class News:
         for place, reader in self._readers.items():
             if self.heads[place] == reader.position:
                 continue
-            removals = _merged(reader.read())
+            removals = merged(reader.read())
+            self.on_read(place, reader.position, removals)
             self._pending.append(Pending(place, reader.position, removals))
             self.pending.add(removals)
             self.is_pending = True
@@ -153,11 +157,11 @@ class News:
             if self.heads[place] != position:
                 shared = self._shared
                 reader = RingReader(shared.news[place], shared.heads, place, position)
-                removals.add(_merged(reader.read()))
+                removals.add(merged(reader.read()))
         return removals
 
 
-def _merged(messages: list[bytes] | None) -> Removals:
+def merged(messages: list[bytes] | None) -> Removals:
     """Return the removals in messages; all entries are removed if some messages are missing."""
     if messages is None:
         return Removals(everything=True)

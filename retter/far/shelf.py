@@ -10,7 +10,7 @@ itself, and what it knows is told when the server is back.
 import contextlib
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from math import inf
 from typing import Any, Final, cast
@@ -20,6 +20,7 @@ from retter.far.changes import NO_PLACE, Heard, Message, Verdict
 from retter.far.keys import Keys
 from retter.far.rounds import Conversation, Outcome, Read, Reader, Round
 from retter.far.server import Away, Server
+from retter.far.siblings import Siblings
 from retter.store.packing import may_be_kept
 from retter.store.record import BODY, SUPERSEDED
 from retter.store.write_behind import Found, Removals, Slot, marked_superseded
@@ -117,6 +118,7 @@ class FarShelf:
         on_boxes: Called with the number of boxes when that changes.
         trouble: Why the server is not used; "" if it is.
         boxes: How many boxes there are, as far as is known: a server that is away says nothing.
+        siblings: The other workers of this box, if there are any.
     """
 
     def __init__(
@@ -148,7 +150,10 @@ class FarShelf:
         self.on_message: Callable[[Message], None] = lambda _: None
         self.on_boxes: Callable[[int], None] = lambda _: None
         self.heard = Heard()
-        self._applies = False  # a change that another box has told
+        self.siblings: Siblings | None = None
+        self._family = ""  # begins the names of all workers of this box
+        self._told_until = 0  # of the siblings' news: what the message under way has
+        self._applies = False  # a change that another process has told
         # Rounds.
         self._under_way: Round | None = None
         self._round_at = 0.0  # when the next one is due
@@ -202,6 +207,8 @@ class FarShelf:
         if self._left or (not self._personal and key.startswith(b"@")):
             return
         slot, _ = self.slot_of(key)
+        if self._applies and not slot:
+            return  # whoever has removed it may have stored it again by now
         if slot and all(one[SUPERSEDED] for one in slot):
             return  # the change says so; the next version shall not wait for the end of a minute
         is_kept = any(may_be_kept(one) for one in slot)
@@ -272,12 +279,54 @@ class FarShelf:
 
     def tick(self, now: float) -> None:
         """Start what is due. Called on every tick."""
+        if self.siblings is not None:
+            self._follow_siblings(self.siblings, now)
         if self._waits or self._reading_for:
             self._end_late_reads()
         if self._under_way is not None or self._left or now < self._not_before:
             return
         if now >= self._round_at or self._untold or (self._waiting and self._told_last):
             self._begin_round(now)
+
+    # -- the other workers of this box
+
+    def join(self, siblings: Siblings) -> None:
+        """Be one of several workers, which talk to the server side by side."""
+        self.siblings = siblings
+        self.box = self._untold.box = f"{self._family}.{self.box}"
+        self.heard.place = siblings.start_place()
+        self.removed(siblings.own)
+
+    @contextlib.contextmanager
+    def applying(self) -> Generator[None, None, None]:
+        """Within this block, removals are those of another process, which tells them itself."""
+        before, self._applies = self._applies, True
+        try:
+            yield
+        finally:
+            self._applies = before
+
+    def _follow_siblings(self, siblings: Siblings, now: float) -> None:
+        inherited = siblings.tick(now)
+        if inherited:
+            self.removed(inherited)
+        if not self._untold and (self._under_way is None or self._under_way.message is None):
+            siblings.told(siblings.position)
+
+    def _is_known(self, place: bytes, message: Message) -> bool:
+        """Return whether the removals of a message have been applied here by another worker."""
+        siblings = self.siblings
+        if siblings is None or place == NO_PLACE:
+            return False
+        if self._is_siblings(message):
+            return True
+        if not siblings.was_applied(place, message):
+            return False
+        siblings.look(self._clock())
+        return True
+
+    def _is_siblings(self, message: Message) -> bool:
+        return self.siblings is not None and message.box.startswith(f"{self._family}.")
 
     # -- rounds
 
@@ -288,6 +337,8 @@ class FarShelf:
         # would carry a place before it.
         if self._untold and not (self._told_last and self._waiting and self.is_in_touch):
             message, self._untold = self._untold, Message(self.box)
+            if self.siblings is not None:
+                self._told_until = self.siblings.position
         elif self.is_in_touch:
             slots = self._due(now)
         self._told_last = message is not None
@@ -308,6 +359,11 @@ class FarShelf:
                 self._waiting[key] = True
         due: list[tuple[bytes, Slot, tuple[int, ...]]] = []
         size, untold = 0, self._untold.removals
+        if self.siblings is not None:
+            self.siblings.look(now)
+            untold = Removals()
+            untold.add(self._untold.removals)
+            untold.add(self.siblings.untold)
         kept: dict[bytes, bool] = {}  # a change of them must be told first
         while self._waiting and len(due) < WRITE_KEYS_MAX and size < WRITE_BYTES_MAX:
             key = next(iter(self._waiting))
@@ -342,8 +398,12 @@ class FarShelf:
         if asked.message is not None:
             self.changes_told += 1
             self._told.append((asked.now, asked.message))
+            if self.siblings is not None:
+                self.siblings.told(self._told_until)
         self._take_messages(outcome)
         self.heard.place = outcome.place
+        if self.siblings is not None:
+            self.siblings.heard(outcome.place)
         if outcome.complete:
             self._in_touch_until = asked.now + IN_TOUCH_S
             self.trouble = ""
@@ -369,15 +429,21 @@ class FarShelf:
                 self.heard.note(place, message.removals)
             if message.box == self.box:
                 continue
+            if self._is_siblings(message) and place != NO_PLACE:
+                message.orders = []
             message.orders = [one for one in message.orders if one.get("id") not in self._orders]
             self._orders.extend([str(one.get("id")) for one in message.orders])
             self._names.update(message.names)
             self.changes_heard += place != NO_PLACE
-            self._applies = True
-            try:
-                self.on_message(message)
-            finally:
-                self._applies = False
+            self._apply(place, message)
+
+    def _apply(self, place: bytes, message: Message) -> None:
+        if message.removals and self._is_known(place, message):
+            message.removals = Removals()
+        with self.applying():
+            self.on_message(message)
+        if self.siblings is not None and message.removals and place != NO_PLACE:
+            self.siblings.applied(place, message)
 
     def _tell_again(self) -> None:
         """The server may have lost what it was told last."""
@@ -496,7 +562,11 @@ class FarShelf:
         verdict = self.heard.verdict(key, found.marks, heard)
         untold = self._untold.removals
         under_way = self._under_way.message if self._under_way is not None else None
-        for removals in (untold, *([under_way.removals] if under_way is not None else [])):
+        further = [under_way.removals] if under_way is not None else []
+        if self.siblings is not None:
+            self.siblings.look(self._clock())
+            further.append(self.siblings.untold)
+        for removals in (untold, *further):
             if removals.take(key, found.marks):
                 return None
             if key in removals.superseded:
@@ -552,6 +622,7 @@ class FarShelf:
     def count_as(self, name: bytes) -> None:
         """Be counted under a name that all processes of this box have."""
         self._talk.counted_as = name
+        self._family = name.hex()
 
     def close(self) -> None:
         """Tell what is untold, if the server is there, and close the connections."""
@@ -565,7 +636,9 @@ class FarShelf:
             if self._untold and not self._left:
                 self._talk.round(Round(self.heard.place, self._untold, wall=self._wall()))
                 self._untold = Message(self.box)
-            if not self._left:
+                if self.siblings is not None:
+                    self.siblings.told(self.siblings.position)
+            if not self._left and self.siblings is None:
                 self._talk.leave()
         self._talk.close()
         self._reading.close()

@@ -16,9 +16,9 @@ class FarLog:
 
     def on_second(self, now: float) -> None:
         """Log what has changed."""
-        far = self._services.far
-        if far is None:
-            return
+        far, place = self._services.far, self._services.place
+        if far is None or (place is not None and not place.leads):
+            return  # the first worker tells it for all
         trouble = far.away(now)
         if trouble and not self._away:
             log.warning(

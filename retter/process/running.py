@@ -236,8 +236,8 @@ class RunningProxy:
     def handed_over(self) -> None:
         """The successor serves: the sockets belong to it from now on."""
         self._handed_over = self._services.handed_over = True
-        if self._services.far is not None:
-            self._services.far.leave()
+        if self._services.far is not None and self._services.place is None:
+            self._services.far.leave()  # several workers go on side by side with the next ones
 
     def _open_for_operators(self, *, by_itself: bool) -> socket.socket | None:
         """Return the listening socket of the admin listener, or None."""

@@ -24,7 +24,7 @@ from math import inf
 from typing import Any, Final
 
 from retter._version import VERSION
-from retter.base.shared_memory import SharedMemory, bytes_for, divided, places_of
+from retter.base.shared_memory import LAYOUT, SharedMemory, bytes_for, divided, places_of
 from retter.base.worker_place import WorkerPlace
 from retter.config.reload import reloaded
 from retter.config.settings import WORKERS_MAX, ConfigError, Settings
@@ -123,7 +123,8 @@ class Supervisor:
             raise ConfigError(
                 f"workers: from {count} to {self._workers} needs a restart; SIGUSR2 cannot do that"
             )
-        if os.fstat(inheritance.memory_fd).st_size != bytes_for(self._workers):
+        size = os.fstat(inheritance.memory_fd).st_size
+        if before.get("layout") != LAYOUT or size != bytes_for(self._workers):
             raise ConfigError("workers: this version needs a restart; SIGUSR2 cannot do that")
         self._predecessor = int(before.get("pid", 0))
         return 1 - int(before["generation"])
@@ -306,6 +307,7 @@ class Supervisor:
             "pid": os.getpid(),
             "count": self._workers,
             "generation": self._generation,
+            "layout": LAYOUT,
             "store": self._store.path,
             "temporary_store": self._store.path if self._store.temporary else "",
         }
@@ -553,6 +555,8 @@ def share_imports(settings: Settings) -> None:
     wanted = ["uvloop"] if settings.event_loop != "asyncio" else []
     if settings.admin not in ("off", ""):
         wanted += ["retter.admin.state", "retter.admin.metrics"]
+    if settings.shared:
+        wanted += ["redis", "retter.far.shelf", "retter.far.siblings"]
     for name in wanted:
         with suppress(ImportError):  # the worker says what is missing
             import_module(name)
@@ -570,9 +574,9 @@ def supervise(settings: Settings, reread: Callable[[], Settings]) -> int:
     if sys.platform != "linux":
         raise ConfigError("workers: several need Linux")
     if settings.shared:
-        raise ConfigError(
-            "workers: several do not go with --shared yet; take one worker on each box"
-        )
+        from retter.proxy.sharing import far_keys
+
+        far_keys(settings)  # each worker would say what is wrong
     workers = worker_count(settings.workers)
     share_of(settings, workers, index=0)
     share_imports(settings)

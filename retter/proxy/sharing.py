@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retter.breaker import BreakerSettings, Mode
-from retter.config.settings import ConfigError
+from retter.config.settings import WORKERS_MAX, ConfigError
 from retter.proxy.follower import Follower
 from retter.proxy.holders import resume
 from retter.proxy.lasting import written_rules
@@ -22,15 +22,18 @@ from retter.proxy.part_settings import breaker_settings
 from retter.proxy.services import Services
 from retter.store.owner import OwnerRules
 from retter.store.packed_removals import packed_removals, unpacked_removals
+from retter.store.store import ResponseStore
 
 if TYPE_CHECKING:
     import asyncio
 
+    from retter.base.worker_place import WorkerPlace
     from retter.config.settings import Settings
+    from retter.disk.shelf import DiskShelf
     from retter.far.changes import Message
     from retter.far.keys import Keys
     from retter.far.shelf import FarShelf
-    from retter.store.write_behind import Slot
+    from retter.store.write_behind import Removals, Slot
 
 PACKAGE: Final = "needs the redis package, which is not installed; pip install 'retter[shared]'"
 
@@ -40,7 +43,8 @@ SECRET_BYTES_MAX: Final = 4096
 # Beside a disk: the last change that the responses there take into account.
 PLACE: Final = "shared-place"
 PLACE_EVERY_S: Final = 10.0
-UNTOLD: Final = "shared-untold"  # removals that could not be told before the end
+# Removals that could not be told before the end; `-1` and so on are those of further workers.
+UNTOLD: Final = "shared-untold"
 UNTOLD_BYTES_MAX: Final = 16 * 1024 * 1024
 
 DAY_S: Final = 24 * 3600.0
@@ -157,19 +161,37 @@ class Sharing:
         shelf.slot_of = self._slot_of
         shelf.on_message = self._take
         shelf.on_boxes = self._share_application
+        if services.place is not None:
+            _join(services.store, services.place, shelf)
         self.follow_rules(services.owner_rules, services.settings)
         store = services.store
         follower = Follower(store.behind)
         follower.listeners.append(shelf)
         store.put_behind(follower)
         if services.disk is not None:
-            place = services.disk.read_file(PLACE, 64)
-            if len(place) == len(shelf.heard.place):
-                shelf.heard.place = place
-            untold = services.disk.read_file(UNTOLD, UNTOLD_BYTES_MAX)
+            self._go_on(services.disk)
+
+    @property
+    def _is_first(self) -> bool:
+        """Whether this process does what only one worker of a box does."""
+        return self._services.place is None or self._services.place.leads
+
+    def _go_on(self, disk: "DiskShelf") -> None:
+        """Go on from what an earlier process had heard, and not told."""
+        shelf, worker = self.shelf, self._services.place
+        place = disk.read_file(PLACE, 64)
+        # What the other workers have is newer.
+        if len(place) == len(shelf.heard.place) and shelf.heard.place == bytes(len(place)):
+            shelf.heard.place = place
+        index, workers = (0, 1) if worker is None else (worker.index, worker.workers)
+        names = [_untold_name(index)]
+        if index == 0:  # there may have been more workers
+            names += map(_untold_name, range(workers, WORKERS_MAX))
+        for name in names:
+            untold = disk.read_file(name, UNTOLD_BYTES_MAX)
             if untold:
                 shelf.removed(unpacked_removals(untold))
-                services.disk.write_soon(UNTOLD, b"")
+                disk.write_soon(name, b"")
 
     def _slot_of(self, key: bytes) -> "tuple[Slot, tuple[int, ...]]":
         shelves = self._services.store.shelves
@@ -192,8 +214,8 @@ class Sharing:
         now = services.loop.time()
         if message.removals:
             services.store.invalidation.take_back(message.removals, now)
-        for order in message.orders:
-            self._obey(order, now)
+        for order in message.orders if self._is_first else ():
+            self._obey(order, now)  # the other workers follow the first one
         seen = services.owner_rules.seen
         if [name for name in message.names if seen.learn_name(name)]:
             services.heads.forget_requests()
@@ -232,7 +254,7 @@ class Sharing:
         if now >= self._place_due_at:
             self._place_due_at = now + PLACE_EVERY_S
             disk, place = self._services.disk, self.shelf.heard.place
-            if disk is not None and place != self._place_written:
+            if self._is_first and disk is not None and place != self._place_written:
                 self._place_written = place
                 disk.write_soon(PLACE, place)
 
@@ -241,6 +263,31 @@ class Sharing:
         self.shelf.close()
         disk = self._services.disk
         if disk is not None:
-            disk.write_now(PLACE, self.shelf.heard.place)
-            untold = self.shelf.untold
-            disk.write_now(UNTOLD, packed_removals(untold) if untold else b"")
+            if self._is_first:
+                disk.write_now(PLACE, self.shelf.heard.place)
+            untold, worker = self.shelf.untold, self._services.place
+            name = _untold_name(0 if worker is None else worker.index)
+            disk.write_now(name, packed_removals(untold) if untold else b"")
+
+
+def _untold_name(index: int) -> str:
+    return f"{UNTOLD}-{index}" if index else UNTOLD
+
+
+def _join(store: ResponseStore, place: "WorkerPlace", shelf: "FarShelf") -> None:
+    """Let a worker know what the others of its box remove, and tell the server themselves."""
+    from retter.disk.news import News
+    from retter.far.siblings import Siblings
+    from retter.store.shared_store import SharedStore
+
+    assert isinstance(store, SharedStore), "a worker has one"
+    news = store.news
+    assert isinstance(news, News), "build.py makes it"
+    apply = news.on_removals
+
+    def apply_here(removals: "Removals", now: float) -> None:
+        with shelf.applying():
+            apply(removals, now)
+
+    news.on_removals = apply_here
+    shelf.join(Siblings(place, news))

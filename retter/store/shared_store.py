@@ -29,11 +29,15 @@ class News(Protocol):
 
 
 class SharedStore(ResponseStore):
-    """Stored responses near one worker."""
+    """Stored responses near one worker.
+
+    Attributes:
+        news: What others have removed.
+    """
 
     def __init__(self, rules: StoreRules, news: News) -> None:
         super().__init__(rules)
-        self._news = news
+        self.news = news
         self._heads = news.heads
 
     def find(
@@ -45,13 +49,13 @@ class SharedStore(ResponseStore):
         peeking: bool = False,
     ) -> Record | None:
         """Return the response for a request, as `ResponseStore.find` does."""
-        if self._heads.tobytes() != self._news.seen:
-            self._news.look(now)
+        if self._heads.tobytes() != self.news.seen:
+            self.news.look(now)
         return _find(self, identity, request, now, superseded, peeking)
 
     def peek(
         self, identity: Identity, request: RequestHead, now: float
     ) -> tuple[StoredResponse | None, bool]:
         """Return the entry for this request, as `ResponseStore.peek` does."""
-        self._news.look(now)
+        self.news.look(now)
         return super().peek(identity, request, now)

@@ -38,6 +38,9 @@ def small_memory() -> SharedMemory:
         news=tuple([memoryview(bytearray(RING_BYTES)) for _ in range(PLACES)]),
         heads=memoryview(bytearray(8 * PLACES)).cast("q"),
         committed=memoryview(bytearray(8 * PLACES)).cast("q"),
+        told=memoryview(bytearray(8 * PLACES)).cast("q"),
+        heard=memoryview(bytearray(8 * PLACES)).cast("q"),
+        applied=memoryview(bytearray(8 * 16)).cast("q"),
         figures=(),
     )
 

@@ -27,7 +27,7 @@ def said(log: FarLog, times: int = 1) -> list[dict[str, Any]]:
 
 def test_each_change_is_said_once() -> None:
     far = Far()
-    services: Any = SimpleNamespace(far=far)
+    services: Any = SimpleNamespace(far=far, place=None)
     log = FarLog(services)
     assert said(log, 3) == []
     far.trouble = "connection refused"
@@ -43,5 +43,13 @@ def test_each_change_is_said_once() -> None:
 
 
 def test_without_other_boxes_nothing_is_said() -> None:
-    services: Any = SimpleNamespace(far=None)
+    services: Any = SimpleNamespace(far=None, place=None)
     assert said(FarLog(services), 3) == []
+
+
+def test_one_of_several_workers_says_it_for_all() -> None:
+    far = Far()
+    far.trouble = "connection refused"
+    for leads, count in ((True, 1), (False, 0)):
+        services: Any = SimpleNamespace(far=far, place=SimpleNamespace(leads=leads))
+        assert len(said(FarLog(services), 2)) == count

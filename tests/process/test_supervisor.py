@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from retter.base.shared_memory import LAYOUT
 from retter.config.settings import ConfigError, Settings
 from retter.net import systemd
 from retter.net.handover import Inheritance, Successor
@@ -446,7 +447,7 @@ def inherited(stage: Stage, workers: dict[str, Any] | None, memory_fd: int = -1)
 def test_its_workers_have_the_other_half_of_the_same_memory(stage: Stage) -> None:
     first = stage.serving()
     first._shared.heads[1] = 5
-    inherited(stage, {"count": 2, "generation": 0}, first._memory_fd)
+    inherited(stage, {"count": 2, "generation": 0, "layout": LAYOUT}, first._memory_fd)
     second = stage.open()
     step(second)
     assert [one.parts.place.place for one in stage.workers] == [0, 1, 2, 3]
@@ -457,7 +458,8 @@ def test_its_workers_have_the_other_half_of_the_same_memory(stage: Stage) -> Non
 def test_a_takeover_waits_while_the_process_before_still_has_the_other_half(stage: Stage) -> None:
     """The workers of the next one would have the places of workers that still drain."""
     first = stage.serving()
-    inherited(stage, {"count": 2, "generation": 0, "pid": 4242}, first._memory_fd)
+    workers = {"count": 2, "generation": 0, "layout": LAYOUT, "pid": 4242}
+    inherited(stage, workers, first._memory_fd)
     stage.patch.setattr(os, "getppid", lambda: 4242)
     second = stage.serving()
     second._inheritance = inheritance = FakeInheritance()
@@ -477,7 +479,9 @@ def test_a_successor_that_never_served_leaves_the_store_to_the_process_before(
 ) -> None:
     first = stage.serving()
     folder = tmp_path / "lent"
-    workers = {"count": 2, "generation": 0, "store": "", "temporary_store": str(folder)}
+    workers = {
+        "count": 2, "generation": 0, "layout": LAYOUT, "store": "", "temporary_store": str(folder)
+    }  # fmt: skip
     inherited(stage, workers, first._memory_fd)
     start = stage.serving if served else stage.open
     second = start(store_memory_bytes=16 << 20)
@@ -487,10 +491,17 @@ def test_a_successor_that_never_served_leaves_the_store_to_the_process_before(
     os.close(second._store_lock_fd)
 
 
+def test_a_memory_in_which_another_version_writes_otherwise_needs_a_restart(stage: Stage) -> None:
+    first = stage.serving()
+    inherited(stage, {"count": 2, "generation": 0, "layout": LAYOUT - 1}, first._memory_fd)
+    with pytest.raises(ConfigError, match="needs a restart"):
+        stage.open()
+
+
 def test_a_memory_that_is_divided_in_another_way_needs_a_restart(stage: Stage) -> None:
     memory_fd = os.memfd_create("other")
     os.ftruncate(memory_fd, 4096)
-    inherited(stage, {"count": 2, "generation": 0}, memory_fd)
+    inherited(stage, {"count": 2, "generation": 0, "layout": LAYOUT}, memory_fd)
     try:
         with pytest.raises(ConfigError, match="needs a restart"):
             stage.open()
@@ -534,9 +545,9 @@ def test_only_some_systems_have_what_it_needs(monkeypatch: pytest.MonkeyPatch) -
         supervise(SETTINGS, lambda: SETTINGS)
 
 
-def test_several_boxes_have_one_worker_each() -> None:
-    settings = replace(SETTINGS, shared="redis://127.0.0.1/0", shared_secret="0" * 64)
-    with pytest.raises(ConfigError, match="--shared"):
+def test_what_boxes_share_is_looked_at_before_a_worker_is_started() -> None:
+    settings = replace(SETTINGS, shared="redis://127.0.0.1/0", shared_secret="/dev/null")
+    with pytest.raises(ConfigError, match="too few for a secret"):
         supervise(settings, lambda: settings)
 
 

@@ -66,7 +66,12 @@ class Boxes:
     """Two boxes in front of one application."""
 
     def __init__(
-        self, start: StartRetter, application: ApplicationProgram, url: str, folder: Path
+        self,
+        start: StartRetter,
+        application: ApplicationProgram,
+        url: str,
+        folder: Path,
+        *more: str,
     ) -> None:
         secret = folder / "secret"
         secret.write_text(SECRET + "\n")
@@ -75,7 +80,7 @@ class Boxes:
             start(
                 "--upstream", application.upstream, "--admin", f"127.0.0.1:{admin}",
                 "--shared", url, "--shared-secret", str(secret),
-                "--session-cookies", "PHPSESSID", "--connect-hold", "0s",
+                "--session-cookies", "PHPSESSID", "--connect-hold", "0s", *more,
             )
             for admin in self.admins
         ]  # fmt: skip
@@ -134,10 +139,18 @@ class Load(threading.Thread):
         self.join()
 
 
+WORKERS = pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=("", "workers"))
+
+
+@WORKERS
 def test_the_second_box_serves_what_the_first_stored_and_the_server_sees_nothing_of_it(
-    mortal: ApplicationProgram, start_retter: StartRetter, redis: RedisProgram, tmp_path: Path
+    mortal: ApplicationProgram,
+    start_retter: StartRetter,
+    redis: RedisProgram,
+    tmp_path: Path,
+    more: tuple[str, ...],
 ) -> None:
-    boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{redis.port}/3", tmp_path)
+    boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{redis.port}/3", tmp_path, *more)
     boxes.wait_until(lambda: boxes.shared(0)["boxes"] == 2 == boxes.shared(1)["boxes"], "2 boxes")
     first, second = boxes.ports
     public = fetch(first, "GET", "/echo/public-news", SHOP)
@@ -157,15 +170,17 @@ def test_the_second_box_serves_what_the_first_stored_and_the_server_sees_nothing
     assert fetch(second, "GET", PRIVATE_PATH, SHOP).status in (502, 503)
 
 
+@WORKERS
 def test_no_fault_of_the_server_is_an_error_for_a_visitor(
     mortal: ApplicationProgram,
     start_retter: StartRetter,
     programs: list[Program],
     redis: RedisProgram,
     tmp_path: Path,
+    more: tuple[str, ...],
 ) -> None:
     """Killed, frozen, filled, flushed, made read-only, and without rights, all of it under load."""
-    boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{redis.port}", tmp_path)
+    boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{redis.port}", tmp_path, *more)
     boxes.wait_until(boxes.connected, "both use it")
     load = Load(boxes.ports)
     load.start()
