@@ -5,9 +5,10 @@ operator wants it, for a while. What it did to visitors is counted by difference
 """
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from retter.admin.situation import TONES, Situation, gravity
+from retter.admin.situation import TONES, Situation, gravity, length
 from retter.base.counters import NO_ANSWERS, Answers
 
 KEPT_MAX: Final = 50  # some 4 KB each
@@ -16,6 +17,11 @@ SHOWN_MAX: Final = 10  # in the state document
 # An incident is over when all is good for this long. Trouble that returns sooner belongs to it.
 CALM_S: Final = 30.0
 _TROUBLE: Final = TONES.index("busy")
+CAUSE_S: Final = 3.0  # a cause beside the worst one is told if it lasted this long
+# These follow from a cause, or come after it: they are told as one only if nothing else is known.
+_FOLLOWS: Final = frozenset(
+    ("recovering", "caught up", "some fail", "refusing", "gave up", "hidden failures")
+)
 
 
 class Totals(NamedTuple):
@@ -42,15 +48,24 @@ class Incident:
         self.began_at = at  # monotonic seconds
         self.began_wall = wall  # seconds since 1970
         self.trouble_at = at  # when there was trouble last
+        self.calm = False  # no trouble at present; it may come back
         self.over = False
         self.worst: Situation | None = None
+        self._last: Situation | None = None
         self.rows: list[str] = []  # in the order in which they came
         self.course: list[tuple[float, Situation]] = []  # seconds after the beginning
+        self._latest: dict[str, tuple[float, Situation]] = {}  # by row: seconds it lasted, the last
         self._before = totals
         self.got = Totals()
 
     def note(self, situation: Situation, at: float, totals: Totals) -> None:
         """Take in a moment of trouble."""
+        lasted_s, before = self._latest.get(situation.row, (0.0, None))
+        if before is not None and before is self._last and not self.calm:
+            lasted_s += at - self.trouble_at
+        self._latest[situation.row] = lasted_s, situation
+        self._last = situation
+        self.calm = False
         self.trouble_at = at
         self.got = totals.since(self._before)
         last = self.course[-1][1].row if self.course else ""
@@ -69,14 +84,24 @@ class Incident:
             "number": self.number,
             "began": round(self.began_wall, 3),
             "ended": round(self.began_wall + lasted_s, 3) if self.over else None,
+            "calm": self.calm,
             "lasted_s": round(lasted_s, 1),
             "tone": self.worst.tone,
             "cause": self.worst.now,
+            "causes": self._causes(self.worst),
             "rows": self.rows,
             "spared": self.got.spared,
             "gets": self.got.gets._asdict(),
             "others": self.got.others._asdict(),
         }
+
+    def _causes(self, worst: Situation) -> list[dict[str, Any]]:
+        """Return each cause and how long it was the case, in the order in which they came."""
+        return [
+            {"row": row, "lasted_s": round(lasted_s, 1), "now": situation.now}
+            for row, (lasted_s, situation) in self._latest.items()
+            if row == worst.row or (lasted_s >= CAUSE_S and row not in _FOLLOWS)
+        ]
 
     def whole(self) -> dict[str, Any]:
         """Return its document with its course: what was the case, and since when."""
@@ -119,10 +144,12 @@ class Incidents:
                 self.present = Incident(self.count, at, wall, before)
                 self._kept.append(self.present)
             self.present.note(situation, at, totals)
-        elif self.present is not None and at - self.present.trouble_at >= CALM_S:
-            ended, self.present = self.present, None
-            ended.over = True
-            return ended
+        elif self.present is not None:
+            self.present.calm = True
+            if at - self.present.trouble_at >= CALM_S:
+                ended, self.present = self.present, None
+                ended.over = True
+                return ended
         return None
 
     def whole(self) -> list[dict[str, Any]]:
@@ -156,7 +183,9 @@ class Incidents:
         earlier: list[dict[str, Any]] = []
         for one in whole[-KEPT_MAX:]:
             began, lasted_s = float(one["began"]), float(one["lasted_s"])
-            complete = {name: one[name] for name in _FIELDS}
+            # Earlier versions told one cause, and not whether it was calm.
+            known = {"causes": [], "calm": True, **one}
+            complete = {name: known[name] for name in _FIELDS}
             if complete["ended"] is None:
                 complete["ended"] = round(began + lasted_s, 3)
             earlier.append(complete)
@@ -164,13 +193,41 @@ class Incidents:
         self.count = max([int(one["number"]) for one in earlier], default=0)
 
 
+def words(one: Mapping[str, Any]) -> str:
+    """Return in a sentence what visitors got in an incident, and then its causes."""
+    gets, others = one["gets"], one["others"]
+    parts = [f"{one['spared']:,} {'answer' if one['spared'] == 1 else 'answers'} saved by RETTER"]
+    parts += [
+        f"{gets[kind] + others[kind]:,} {what}" for kind, what in _BAD if gets[kind] + others[kind]
+    ]
+    return f"{', '.join(parts)}. {causes(one)}"
+
+
+def causes(one: Mapping[str, Any]) -> str:
+    """Return the cause of an incident; if there were several, each with its duration."""
+    if len(one["causes"]) < 2:
+        return str(one["cause"])
+    told = [f"{cause['now']} ({length(cause['lasted_s'])})" for cause in one["causes"]]
+    return " Then: ".join(told)
+
+
+def time_of(one: Mapping[str, Any]) -> str:
+    """Return how long an incident lasted: `42 s`, `42 s so far`, `42 s, calm at present`."""
+    now = "" if one["ended"] else ", calm at present" if one["calm"] else " so far"
+    return length(one["lasted_s"]) + now
+
+
+_BAD: Final = (("refused", "got a 503"), ("failed", "got an error"), ("gave_up", "gave up"))
+
 _FIELDS: Final = (
     "number",
     "began",
     "ended",
+    "calm",
     "lasted_s",
     "tone",
     "cause",
+    "causes",
     "rows",
     "spared",
     "gets",

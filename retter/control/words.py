@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
+from retter.admin import incidents
 from retter.admin.situation import length as length
 
 Document = Mapping[str, Any]
 
 COLUMNS_MAX: Final = 80
-WORKERS_SHOWN: Final = 4  # of those whose clients are counted: what fits into a line
 EVENTS_SHOWN: Final = 3  # of the changes of state; `--json` has the last 20
 
 KINDS: Final = ("fresh", "stored", "refused", "failed", "gave_up")
@@ -138,23 +138,7 @@ def _situation(state: Document) -> list[tuple[str, str]]:
 
 def incident(one: Document, now: float) -> str:
     """Return an incident in a sentence: what it was, and what RETTER was good for."""
-    got = _sum(one["gets"], one["others"])
-    bad = [
-        f"{number(got[kind])} {words}"
-        for kind, words in (
-            ("refused", "got a 503"),
-            ("failed", "got an error"),
-            ("gave_up", "gave up"),
-        )
-        if got[kind]
-    ]
-    spared = f"{number(one['spared'])} visitors spared"
-    lasted = f"{length(one['lasted_s'])}{'' if one['ended'] else ' so far'}"
-    return f"{clock(one['began'], now)}  {lasted}  {', '.join([spared, *bad])}. {one['cause']}"
-
-
-def _sum(gets: Mapping[str, int], others: Mapping[str, int]) -> dict[str, int]:
-    return {name: count + others[name] for name, count in gets.items()}
+    return f"{clock(one['began'], now)}  {incidents.time_of(one)}  {incidents.words(one)}"
 
 
 def served(state: Document) -> str:
@@ -201,7 +185,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         *([("shared", with_others(state["shared"]))] if "shared" in state else []),
         ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
                         f"{upstream['connections_idle']} idle{fault}"),
-        ("RETTER", f"{state['version']}, up {length(state['uptime_s'])}, "
+        ("RETTER", f"{state['version']}, process {state['pid']}, up {length(state['uptime_s'])}, "
                    f"{number(state['connections'])} clients connected"),
         ("its cost", f"{size(state['memory']['rss_bytes'])}{_mapped(state)}, {added} a request, "
                       f"event loop lag {wait(state['loop_lag_ms'])}"),
@@ -210,15 +194,19 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
 
 
 def _workers(workers: list[Document]) -> str:
-    """Return how many workers serve, and how each fares."""
+    """Return how many workers serve, and how the worst of them fares."""
     slowest = max(workers, key=lambda one: one["loop_lag_ms"])
-    sizes = [one["memory"]["rss_bytes"] for one in workers]
-    clients = ", ".join([number(one["connections"]) for one in workers[:WORKERS_SHOWN]])
+    largest = max([one["memory"]["rss_bytes"] for one in workers])
+    clients = [one["connections"] for one in workers]
     return (
-        f"{len(workers)} with {clients}{' ...' if len(workers) > WORKERS_SHOWN else ''} clients, "
-        f"{size(max(sizes))} at most; event loop of {slowest['worker']} lags by "
-        f"{wait(slowest['loop_lag_ms'])}"
+        f"{len(workers)}, each with {_from_to(min(clients), max(clients))} clients and up to "
+        f"{size(largest)}; slowest event loop {wait(slowest['loop_lag_ms'])} "
+        f"(worker {slowest['worker']}, process {slowest['pid']})"
     )
+
+
+def _from_to(least: int, most: int) -> str:
+    return number(least) if least == most else f"{number(least)} to {number(most)}"
 
 
 def _turn_rows(state: Document) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ A change from one good situation to another is not written: visitors come and go
 
 from typing import Any
 
+from retter.admin import incidents
 from retter.admin.incidents import Incident
 from retter.admin.situation import TONES, Situation, length
 from retter.admin.watch import Watch
@@ -69,15 +70,4 @@ def _is_worth_a_line(situation: Situation) -> bool:
 
 def words(document: dict[str, Any]) -> str:
     """Return an incident that is over in a sentence."""
-    gets, others = document["gets"], document["others"]
-    parts = [f"{document['spared']:,} visitors spared"]
-    parts += [
-        f"{gets[kind] + others[kind]:,} {what}"
-        for kind, what in (
-            ("refused", "got a 503"),
-            ("failed", "got an error"),
-            ("gave_up", "gave up"),
-        )
-        if gets[kind] + others[kind]
-    ]
-    return f"Over after {length(document['lasted_s'])}: {', '.join(parts)}. {document['cause']}"
+    return f"Over after {length(document['lasted_s'])}: {incidents.words(document)}"

@@ -1,8 +1,19 @@
 """Incidents: what is kept of each, also after the end of the process."""
 
+from dataclasses import replace
 from typing import Any
 
-from retter.admin.incidents import CALM_S, COURSE_MAX, KEPT_MAX, SHOWN_MAX, Incidents, Totals
+from retter.admin.incidents import (
+    CALM_S,
+    COURSE_MAX,
+    KEPT_MAX,
+    SHOWN_MAX,
+    Incidents,
+    Totals,
+    causes,
+    time_of,
+    words,
+)
 from retter.admin.situation import Situation
 from retter.base.counters import Answers
 
@@ -45,6 +56,44 @@ def test_the_course_says_what_was_the_case_and_since_when() -> None:
     }  # fmt: skip
     assert "course" not in incidents.all()[0], "the list is short"
     assert incidents.one(2) is None
+
+
+def test_one_incident_with_two_causes_names_both() -> None:
+    incidents = Incidents()
+    follows = replace(BAD, row="refusing", now="Some get a 503.")
+    blip = replace(BAD, row="limiting", tone="busy", now="More come.")
+    course = [BAD] * 5 + [follows] * 9 + [blip] + [GOOD] * 20 + [WORSE] * 8
+    for second, situation in enumerate(course):
+        incidents.note(situation, float(second), 1000.0 + second, Totals(), Totals())
+    (one,) = incidents.all()
+    assert [(each["row"], each["lasted_s"]) for each in one["causes"]] == [
+        ("down", 4.0),
+        ("hung", 7.0),
+    ]
+    assert one["cause"] in [each["now"] for each in one["causes"]]
+    assert words(one).endswith("Nothing answers. (4 s) Then: It hangs. (7 s)")
+
+
+def test_an_incident_says_that_it_is_calm_before_it_is_over() -> None:
+    incidents = Incidents()
+    incidents.note(BAD, 0.0, 1000.0, Totals(), Totals())
+    assert time_of(incidents.all()[0]) == "0 s so far"
+    incidents.note(GOOD, 5.0, 1005.0, Totals(), Totals())
+    assert incidents.all()[0]["calm"]
+    assert time_of(incidents.all()[0]) == "0 s, calm at present"
+    incidents.note(BAD, 10.0, 1010.0, Totals(), Totals())
+    assert time_of(incidents.all()[0]) == "10 s so far"
+    incidents.note(GOOD, 10.0 + CALM_S, 1050.0, Totals(), Totals())
+    assert time_of(incidents.all()[0]) == "10 s"
+
+
+def test_what_an_earlier_version_kept_is_still_told() -> None:
+    first = Incidents()
+    spell(first, 0.0, BAD)
+    old = [{k: v for k, v in one.items() if k not in ("calm", "causes")} for one in first.whole()]
+    second = Incidents()
+    second.restore(old)
+    assert causes(second.all()[0]) == "Nothing answers."
 
 
 def test_of_a_long_course_the_beginning_is_kept() -> None:

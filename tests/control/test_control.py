@@ -17,7 +17,7 @@ from retter.process.running import ADMIN_TRIES
 NOW = time.mktime((2026, 3, 1, 3, 42, 10, 0, 0, -1))  # local time, as it is shown
 
 STATE: dict[str, Any] = {
-    "version": "1.0", "uptime_s": 8000.0, "state": "LIMITING", "forced": None,
+    "version": "1.0", "pid": 4711, "uptime_s": 8000.0, "state": "LIMITING", "forced": None,
     "forced_remaining_s": None, "paused": False, "pause_remaining_s": None, "draining": False,
     "in_flight": 12, "limit": 13.2, "queue": 2,
     "upstream": {"address": ":8080", "connections_idle": 3, "connections_busy": 9},
@@ -104,7 +104,7 @@ def test_status_says_first_what_is_the_matter() -> None:
         "  in flight    12 of 13, 2 in the queue",
         "  store        511 pages, 8.9 MiB of 64.0 MiB, 98 % hits",
         "  application  :8080, 9 connections busy, 3 idle",
-        "  RETTER       1.0, up 2 h 13 min, 412 clients connected",
+        "  RETTER       1.0, process 4711, up 2 h 13 min, 412 clients connected",
         "  its cost     39.1 MiB, 48 us a request, event loop lag 0.4 ms",
     ]
     assert " ".join(" ".join(lines[-2:]).split()).endswith("answered from the store: more came.")
@@ -112,33 +112,42 @@ def test_status_says_first_what_is_the_matter() -> None:
 
 
 def test_workers_are_told_in_one_line() -> None:
-    def worker(index: int, lag_ms: float, rss_bytes: int) -> dict[str, Any]:
+    def worker(index: int, lag_ms: float, rss_bytes: int, connections: int) -> dict[str, Any]:
         memory = {"rss_bytes": rss_bytes}
         return {
-            "worker": index, "connections": 10 + index, "memory": memory, "loop_lag_ms": lag_ms,
+            "worker": index, "pid": 700 + index, "connections": connections, "memory": memory,
+            "loop_lag_ms": lag_ms,
         }  # fmt: skip
 
-    few: list[Any] = [worker(0, 0.4, 30 << 20), worker(1, 3.0, 34 << 20)]
+    few: list[Any] = [worker(0, 0.4, 30 << 20, 10), worker(1, 3.0, 34 << 20, 11)]
     assert words._workers(few) == (
-        "2 with 10, 11 clients, 34.0 MiB at most; event loop of 1 lags by 3.0 ms"
+        "2, each with 10 to 11 clients and up to 34.0 MiB; "
+        "slowest event loop 3.0 ms (worker 1, process 701)"
     )
-    many: list[Any] = [worker(index, 1.0, 1 << 20) for index in range(64)]
-    assert words._workers(many).startswith("64 with 10, 11, 12, 13 ... clients, 1.0 MiB at most")
+    many: list[Any] = [worker(index, 1.0, 1 << 20, 12) for index in range(64)]
+    assert words._workers(many).startswith("64, each with 12 clients and up to 1.0 MiB; slowest")
 
 
 def test_an_incident_is_told_with_what_it_did_to_visitors() -> None:
-    one = {
+    one: dict[str, Any] = {
         "began": NOW - 600, "ended": None, "lasted_s": 552.0, "cause": "The application hangs.",
+        "calm": False,
+        "causes": [{"row": "hung", "lasted_s": 9.0, "now": "The application hangs."}],
         "spared": 3412,
         "gets": {"fresh": 1, "stored": 3412, "refused": 2, "failed": 0, "gave_up": 0},
         "others": {"fresh": 9, "stored": 0, "refused": 0, "failed": 0, "gave_up": 40},
     }  # fmt: skip
     assert words.incident(one, NOW) == (
-        "03:32:10  9 min 12 s so far  3,412 visitors spared, 2 got a 503, 40 gave up. "
+        "03:32:10  9 min 12 s so far  3,412 answers saved by RETTER, 2 got a 503, 40 gave up. "
         "The application hangs."
     )
+    assert "9 min 12 s, calm at present  3,4" in words.incident(one | {"calm": True}, NOW)
+    second = {"row": "limiting", "lasted_s": 75.0, "now": "More come."}
+    assert words.incident(one | {"causes": [*one["causes"], second]}, NOW).endswith(
+        "gave up. The application hangs. (9 s) Then: More come. (1 min 15 s)"
+    )
     said = words.status(state(incidents=[one | {"ended": NOW - 48}]), NOW)
-    assert "last incidents\n  03:32:10  9 min 12 s  3,412 visitors spared" in said
+    assert "last incidents\n  03:32:10  9 min 12 s  3,412 answers saved by RETTER" in said
 
 
 @pytest.mark.parametrize(

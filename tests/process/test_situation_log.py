@@ -41,7 +41,7 @@ def test_what_visitors_notice_is_written_and_its_end() -> None:
     assert began["now"] == "Nothing answers at 127.0.0.1:8080: refused."
     assert began["you"].startswith("Start the application")
     assert over["words"].startswith("Over after 1")
-    assert "0 visitors spared, 1 got an error. Nothing answers at" in over["words"]
+    assert "0 answers saved by RETTER, 1 got an error. Nothing answers at" in over["words"]
 
 
 def test_visitors_that_come_and_go_are_no_event() -> None:

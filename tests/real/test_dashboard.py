@@ -200,7 +200,7 @@ def test_a_trip_and_a_recovery_are_seen(look: Open, retter: Retter, shop: Shop) 
         shop.turn(condition="healthy")
         shows(page, "#state", "^CLOSED$")
         shows(page, "#headline", "^(All is well|The application is busy|All is quiet)")
-        shows(page, "#incidents", "visitors spared")
+        shows(page, "#incidents", "answers? saved by RETTER")
         for state in ("OPEN", "HALF-OPEN", "LIMITING", "CLOSED"):
             assert state in page.locator("#events .to").all_inner_texts()
         assert page.locator("#lever").get_attribute("data-at") == "shut"
@@ -570,7 +570,7 @@ def test_an_incident_has_a_page_of_its_own(look: Open, shop: Shop) -> None:
         page.get_by_role("link", name="Look closer").first.click()
         shows(page, "#incident-title", "application")
         shows(page, "#incident-course", "application")
-        shows(page, "#incident-figures", "Visitors spared")
+        shows(page, "#incident-figures", "Answers saved by RETTER")
         assert page.locator("#present").is_hidden()
         assert page.locator("#past-fresh").get_attribute("d").startswith("M")
         page.evaluate(axe_source())
@@ -583,6 +583,21 @@ def test_an_incident_has_a_page_of_its_own(look: Open, shop: Shop) -> None:
         page.evaluate("location.hash = '#incident-99'")
         shows(page, "#incident-title", "no incident has the number")
         watched.check("404")
+        watched.page.close()
+        # An answer that comes late does not replace the page that was chosen since.
+        page = look(retter.admin_url).page
+        live(page)
+        late: list[Any] = []
+        page.route("**/api/incidents?number=1", lambda route: late.append(route))
+        page.evaluate("location.hash = '#incident-1'")
+        eventually(lambda: late or page.wait_for_timeout(20), "it is asked for")
+        page.evaluate("location.hash = '#incident-98'")
+        shows(page, "#incident-title", "no incident has the number")
+        with page.expect_response("**/api/incidents?number=1") as answered:
+            late[0].continue_()
+        answered.value.finished()
+        page.evaluate("new Promise((done) => setTimeout(done, 0))")
+        shows(page, "#incident-title", "no incident has the number")
     finally:
         shop.turn(condition="healthy")
         visitors.leave()

@@ -393,19 +393,23 @@ function drawTurns(turns) {
 }
 const sum = (one, kind) => one.gets[kind] + one.others[kind];
 const BAD = [["refused", "got a 503"], ["failed", "got an error"], ["gave_up", "gave up"]];
+const answersSaved = (n) => `${count(n)} ${n === 1 ? "answer" : "answers"} saved by RETTER`;
+const lastedOf = (one) => length(one.lasted_s) + (one.ended ? "" : one.calm ? ", calm now" : " so far");
+const causesOf = (one) => one.causes.length < 2 ? one.cause
+  : one.causes.map((cause) => `${cause.now} (${length(cause.lasted_s)})`).join(" Then: ");
 function drawIncidents(incidents) {
   const shape = JSON.stringify(incidents);
   if (shape === incidentsShown || !incidents.length) return;
   incidentsShown = shape;
   const spared = incidents.reduce((sum, one) => sum + one.spared, 0);
-  text("spared", `${count(spared)} visitors spared in ${incidents.length === 1 ? "one incident" : `the last ${incidents.length} incidents`}`);
+  text("spared", `${answersSaved(spared)} in ${incidents.length === 1 ? "one incident" : `the last ${incidents.length} incidents`}`);
   $("incidents").replaceChildren(...incidents.slice().reverse().map((one) => {
     const item = make("li"), time = timed(one.began);
-    const lasted = make("span", `${length(one.lasted_s)}${one.ended ? "" : " so far"}`, "to");
+    const lasted = make("span", lastedOf(one), "to");
     lasted.dataset.tone = one.tone;
     const bad = BAD.filter(([kind]) => sum(one, kind)).map(([kind, words]) => `${count(sum(one, kind))} ${words}`);
     const words = make("span", "", "words");
-    words.append(make("b", `${count(one.spared)} visitors spared`), bad.length ? `, ${bad.join(", ")}. ` : ". ", `${one.cause} `);
+    words.append(make("b", answersSaved(one.spared)), bad.length ? `, ${bad.join(", ")}. ` : ". ", `${causesOf(one)} `);
     const more = make("a", "Look closer");
     more.href = `#incident-${one.number}`;
     more.setAttribute("aria-label", `Look closer at the incident of ${clock(one.began)}`);
@@ -429,7 +433,9 @@ function changeOf(one) {
 }
 
 // One incident has a page of its own: what comes after # in the address names it.
+let asked = 0;    // incidents, by this page: only the answer about the last one is shown
 async function showIncident() {
+  const mine = ++asked;
   const number = /^#incident-([0-9]+)$/.exec(location.hash)?.[1];
   $("incident").hidden = !number;
   $("present").hidden = Boolean(number);
@@ -437,15 +443,17 @@ async function showIncident() {
   text("incident-title", "Looking it up");
   let found;
   try { found = await call(`api/incidents?number=${number}`); }
-  catch (error) { text("incident-title", error.message); return; }
+  catch (error) { found = error; }
+  if (mine !== asked) return;
+  if (found instanceof Error) { text("incident-title", found.message); return; }
   const {incident: one, changes, history} = found;
   $("incident-row").parentElement.parentElement.dataset.tone = one.tone;
-  text("incident-row", one.rows[0]);
+  text("incident-row", one.causes.find((cause) => cause.now === one.cause)?.row || one.rows[0]);
   const began = new Date(one.began * 1000).toLocaleString("en-GB");
-  text("incident-when", one.ended ? `${began}, for ${length(one.lasted_s)}` : `since ${began}, for ${length(one.lasted_s)} so far`);
+  text("incident-when", one.ended ? `${began}, for ${length(one.lasted_s)}` : `since ${began}, for ${lastedOf(one)}`);
   text("incident-title", one.cause);
   const got = (answers) => share(answers.fresh + answers.stored, KINDS.reduce((all, kind) => all + answers[kind], 0));
-  const figures = [["Visitors spared", count(one.spared)], ["GETs got a page", got(one.gets)], ["Other methods got an answer", got(one.others)],
+  const figures = [["Answers saved by RETTER", count(one.spared)], ["GETs got a page", got(one.gets)], ["Other methods got an answer", got(one.others)],
     ...KINDS.map((kind) => [NAMES[kind][0].toUpperCase() + NAMES[kind].slice(1), count(sum(one, kind))])];
   $("incident-figures").replaceChildren(...figures.map(([name, value]) => {
     const pair = make("div");
@@ -663,12 +671,20 @@ $("why").addEventListener("submit", async (event) => {
 
 // What is stored: a part at a time, so that no visitor waits for an operator
 
-let further = 0;
+let further = 0, looks = 0;    // where to go on; how often was looked: the last look counts
 async function lookThrough(skip) {
+  const mine = ++looks;
+  $("stored-more").hidden = true;
   const query = new URLSearchParams({search: $("stored-search").value, owner: $("stored-owner").value, skip});
   let found;
   try { found = await call(`api/stored?${query}`); }
-  catch (error) { text("stored-words", error.message); return; }
+  catch (error) { found = error; }
+  if (mine !== looks) return;
+  if (found instanceof Error) {
+    text("stored-words", found.message);
+    $("stored-more").hidden = !skip;
+    return;
+  }
   if (!skip) $("stored-rows").replaceChildren();
   $("stored-rows").append(...found.entries.map(storedRow));
   further = found.next;
