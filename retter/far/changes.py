@@ -90,6 +90,11 @@ def id_of(place: bytes) -> bytes:
     return b"%d-%d" % _place.unpack(place)
 
 
+def next_place(place: bytes) -> bytes:
+    """Return the place that follows another one directly."""
+    return (int.from_bytes(place, "big") + 1).to_bytes(PLACE_BYTES, "big")
+
+
 class Heard:
     """The changes that a box has heard of.
 

@@ -22,6 +22,7 @@ from retter.far.changes import (
     id_of,
     mark_name,
     message_of,
+    next_place,
     place_of,
 )
 from retter.far.keys import Keys
@@ -34,7 +35,7 @@ from retter.far.records import (
     packed_body,
     with_bodies,
 )
-from retter.far.server import Command, Server
+from retter.far.server import Away, Command, Server
 from retter.store.write_behind import Found, Purge, Removals, Slot, marked_superseded
 
 # The stream keeps about this many changes, for boxes that were away for a while. A change takes 300
@@ -54,6 +55,9 @@ ORDERS_TTL_S: Final = 24 * 3600  # no order is longer (controls.py)
 
 # Notes of changes must outlive the responses that they concern.
 NOTES_LONGER_S: Final = 3600
+
+# So often a box looks for a place after all others, while other boxes tell changes too.
+PLACES_TRIED_MAX: Final = 8
 
 _EVERYTHING, _PERSONAL = b"everything", b"personal"
 
@@ -175,33 +179,15 @@ class Conversation:
         return data[:PLACE_BYTES], Purge(url, prefix, owner)
 
     def _tell(self, asked: Round, outcome: Outcome) -> None:
-        stream, boxes = self._named(b"changes"), self._named(b"boxes")
-        commands: list[Command] = []
-        if asked.message is not None:
-            value = self._keys.seal(stream, asked.message.packed())
-            commands += [
-                ("XADD", stream, "MAXLEN", "~", CHANGES_KEPT, "*", "m", value),
-                ("EXPIRE", stream, self._notes_ttl_s),
-            ]
-        if asked.beats:
-            now_ms = int((asked.wall + self.clock_s) * 1000)
-            silent_ms = now_ms - int(BOX_SILENT_S * 1000)
-            commands += [
-                ("TIME",),
-                ("ZADD", boxes, now_ms, self.counted_as),
-                ("ZREMRANGEBYSCORE", boxes, 0, silent_ms),
-                ("EXPIRE", boxes, BOXES_TTL_S),
-                ("ZCARD", boxes),
-                ("XLEN", stream),
-                ("XRANGE", stream, "-", "+", "COUNT", 1),
-                ("XREVRANGE", stream, "+", "-", "COUNT", 1),
-            ]
+        stream = self._named(b"changes")
+        commands: list[Command] = self._beat(asked) if asked.beats else []
         commands.append(
             ("XRANGE", stream, b"(" + id_of(asked.place), "+", "COUNT", CHANGES_READ_MAX)
         )
-        answers = self._server.run(commands)
-        if asked.message is not None:
-            self._note(asked.message, place_of(answers[0]))
+        if asked.message is None:
+            answers = self._server.run(commands)
+        else:
+            answers = self._run_with_message(asked, asked.message, commands)
         if asked.beats:
             clock, _, _, _, count, length, oldest, newest = answers[-9:-1]
             self._set_clock(clock, asked.wall)
@@ -226,6 +212,53 @@ class Conversation:
             )
         outcome.complete = len(answers[-1]) < CHANGES_READ_MAX
 
+    def _beat(self, asked: Round) -> list[Command]:
+        """Return the commands that give a sign of life and look around."""
+        stream, boxes = self._named(b"changes"), self._named(b"boxes")
+        now_ms = self._now_ms(asked)
+        return [
+            ("TIME",),
+            ("ZADD", boxes, now_ms, self.counted_as),
+            ("ZREMRANGEBYSCORE", boxes, 0, now_ms - int(BOX_SILENT_S * 1000)),
+            ("EXPIRE", boxes, BOXES_TTL_S),
+            ("ZCARD", boxes),
+            ("XLEN", stream),
+            ("XRANGE", stream, "-", "+", "COUNT", 1),
+            ("XREVRANGE", stream, "+", "-", "COUNT", 1),
+        ]
+
+    def _now_ms(self, asked: Round) -> int:
+        return int((asked.wall + self.clock_s) * 1000)
+
+    def _run_with_message(
+        self, asked: Round, message: Message, commands: list[Command]
+    ) -> list[Any]:
+        """Tell a message and run commands; return the answers of these.
+
+        The notes of a change carry its place and come before it: if the box is killed between two
+        commands, no change is in the stream whose notes are missing. So the box chooses the place,
+        by the server's clock. If another box was faster, it takes the next one.
+
+        Raises:
+            Away: The server cannot be used, or others were faster each time.
+        """
+        stream = self._named(b"changes")
+        value = self._keys.seal(stream, message.packed())
+        place = place_of(b"%d" % self._now_ms(asked))
+        for _ in range(PLACES_TRIED_MAX):
+            told = self._notes(message, place)
+            told.append(("XADD", stream, "MAXLEN", "~", CHANGES_KEPT, id_of(place), "m", value))
+            at = len(told)
+            told.append(("EXPIRE", stream, self._notes_ttl_s))
+            told += self._lists(message, place)
+            answers = self._server.run([*told, *commands])
+            if answers[at - 1] is not None:
+                self._shorten_purges(message, place, answers[at + 1])
+                return answers[len(told) :]
+            (newest,) = self._server.run([("XREVRANGE", stream, "+", "-", "COUNT", 1)])
+            place = next_place(place_of(newest[0][0]) if newest else place)
+        raise Away("other boxes are faster")
+
     def _miss(self, place: bytes, oldest: bytes, outcome: Outcome) -> None:
         """Drop enough if the stream has forgotten changes that this box has not heard of.
 
@@ -247,8 +280,8 @@ class Conversation:
     def _notes_ttl_s(self) -> int:
         return int(self.max_stale_s) + NOTES_LONGER_S
 
-    def _note(self, message: Message, place: bytes) -> None:
-        """Note a change where boxes look that read a response or begin later."""
+    def _notes(self, message: Message, place: bytes) -> list[Command]:
+        """Return what notes a change where boxes look that read a response."""
         keys, removals = self._keys, message.removals
         gone: list[bytes] = [*removals.owners, *removals.keys, *map(mark_name, removals.marks)]
         if removals.everything:
@@ -260,27 +293,44 @@ class Conversation:
         commands: list[Command] = [("SET", name, place, "EX", self._notes_ttl_s) for name in notes]
         if removals.keys:
             commands.append(("UNLINK", *[keys.entry(key) for key in removals.keys]))
-        for purge in removals.purges:
-            texts = [None if one is None else one.hex() for one in purge]
-            commands += self._listed(
-                b"purges", place + json.dumps(texts).encode(), PURGES_KEPT, self._notes_ttl_s
-            )
-        box = message.box
+        return commands
+
+    def _lists(self, message: Message, place: bytes) -> list[Command]:
+        """Return what notes purges, orders and names for boxes that begin later; purges first."""
+        commands: list[Command] = []
+        if message.removals.purges:
+            texts = [
+                place + json.dumps([None if one is None else one.hex() for one in purge]).encode()
+                for purge in message.removals.purges
+            ]
+            where = self._named(b"purges")
+            commands += [
+                ("RPUSH", where, *[self._keys.seal(where, text) for text in texts]),
+                ("EXPIRE", where, self._notes_ttl_s),
+            ]
         for order in message.orders:
-            told = Message(box, orders=[order]).packed()
+            told = Message(message.box, orders=[order]).packed()
             commands += self._listed(b"orders", told, ORDERS_KEPT, ORDERS_TTL_S)
         for one in message.names:
-            told = Message(box, names=[one]).packed()
+            told = Message(message.box, names=[one]).packed()
             commands += self._listed(b"names", told, NAMES_KEPT, self._notes_ttl_s)
-        if not commands:
-            return
-        answers = self._server.run(commands)
-        if removals.purges and max(
-            [answer for answer, command in zip(answers, commands, strict=True)
-             if command[0] == "RPUSH" and command[1] == self._named(b"purges")]
-        ) > PURGES_KEPT:  # fmt: skip
-            # The oldest purge is forgotten, so all that was written before this one is dropped.
-            self._server.run([("SET", keys.dropped(_EVERYTHING), place, "EX", self._notes_ttl_s)])
+        return commands
+
+    def _shorten_purges(self, message: Message, place: bytes, length: Any) -> None:
+        """Forget the oldest purges if there are too many.
+
+        First, all that was written before the latest one is dropped.
+
+        Args:
+            length: Of the list of purges, if the message has some.
+        """
+        if message.removals.purges and length > PURGES_KEPT:
+            self._server.run(
+                [
+                    ("SET", self._keys.dropped(_EVERYTHING), place, "EX", self._notes_ttl_s),
+                    ("LTRIM", self._named(b"purges"), -PURGES_KEPT, -1),
+                ]
+            )
 
     def _listed(self, name: bytes, data: bytes, kept: int, ttl_s: int) -> list[Command]:
         where = self._named(name)
@@ -329,6 +379,10 @@ class Conversation:
         """Close the connection."""
         self._connected = False
         self._server.close()
+
+    def abort(self) -> None:
+        """Let the round fail that runs in another thread."""
+        self._server.abort()
 
 
 class Reader:
@@ -429,3 +483,7 @@ class Reader:
     def close(self) -> None:
         """Close the connection."""
         self._server.close()
+
+    def abort(self) -> None:
+        """Let the read fail that runs in another thread."""
+        self._server.abort()

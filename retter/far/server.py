@@ -5,6 +5,7 @@ commands takes one task and several futures there, and a thread needs neither. I
 memory, so this module is imported only with `--shared`.
 """
 
+import socket
 from contextlib import suppress
 from typing import Any, Final, Protocol, cast
 
@@ -17,6 +18,10 @@ Command = tuple[bytes | str | int, ...]
 CONNECT_S: Final = 1.0
 
 
+# Redis and Valkey say so of an XADD whose id is not later than all others.
+NOT_LATER: Final = "equal or smaller than the target stream top item"
+
+
 class Away(Exception):
     """The server cannot be used; the text says why."""
 
@@ -27,6 +32,8 @@ class Server(Protocol):
     def run(self, commands: list[Command]) -> list[Any]:
         """Run commands in one round trip; return their answers.
 
+        The answer to an XADD whose id is not later than all others is None.
+
         Raises:
             Away: The server is not there, is too slow, or refuses a command.
         """
@@ -34,6 +41,10 @@ class Server(Protocol):
 
     def close(self) -> None:
         """Close the connection; the next command opens it again."""
+        ...
+
+    def abort(self) -> None:
+        """Let what runs in another thread fail at once."""
         ...
 
 
@@ -61,25 +72,29 @@ class RedisServer:
     def run(self, commands: list[Command]) -> list[Any]:
         """Run commands in one round trip; return their answers.
 
+        The answer to an XADD whose id is not later than all others is None.
+
         Raises:
             Away: The server is not there, is too slow, or refuses a command.
         """
         try:
             if self._connection is None:
-                connection: Any = self._pool.make_connection()
-                connection.connect()
-                self._connection = connection
+                self._connection = self._pool.make_connection()
+                self._connection.connect()
             connection = self._connection
             if not commands:
                 return []
             connection.send_packed_command(connection.pack_commands(commands))
             answers: list[Any] = []
             refused: ResponseError | None = None
-            for _ in commands:
+            for name, *_ in commands:
                 try:
                     answers.append(connection.read_response())
                 except ResponseError as error:
-                    refused = refused or error
+                    if name == "XADD" and NOT_LATER in str(error):
+                        answers.append(None)
+                    else:
+                        refused = refused or error
             if refused is not None:
                 raise refused
         except (RedisError, OSError, ValueError, RecursionError) as error:
@@ -95,6 +110,15 @@ class RedisServer:
         if connection is not None:
             with suppress(RedisError, OSError):
                 connection.disconnect()
+
+    def abort(self) -> None:
+        """Let what runs in another thread fail at once."""
+        connection = self._connection
+        opened: socket.socket | None = getattr(connection, "_sock", None)
+        if opened is not None:
+            with suppress(OSError):
+                # Below TLS, which another thread uses now.
+                socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
 def _reason(error: Exception) -> str:

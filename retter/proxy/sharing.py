@@ -87,9 +87,9 @@ def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShe
     keys = far_keys(settings)
     import time
 
-    from retter.disk.threads import Thread
     from retter.far.server import RedisServer
     from retter.far.shelf import ANSWER_S, READ_ANSWER_S, FarShelf
+    from retter.far.thread import Daemon
 
     try:
         server = RedisServer(settings.shared, ANSWER_S)
@@ -100,8 +100,8 @@ def open_far(settings: "Settings", loop: "asyncio.AbstractEventLoop") -> "FarShe
         keys,
         server,
         reading_server,
-        Thread(loop, "shared-read"),
-        Thread(loop, "shared-write"),
+        Daemon(loop, "shared-read"),
+        Daemon(loop, "shared-write"),
         loop.time,
         time.time,
         loop.call_later,
@@ -155,10 +155,14 @@ class Sharing:
         self._names_known = 0
         self._place_due_at = 0.0
         self._place_written = b""
+        worker = services.place
+        self._untold_name = _untold_name(0 if worker is None else worker.index)
+        self._untold_noted = 0
+        self._is_untold_written = False
         self.shelf = shelf
         # All workers of this RETTER, and the process before this one, have the same secret.
         shelf.count_as(blake2b(b"box", key=services.secrets.clients, digest_size=8).digest())
-        shelf.slot_of = self._slot_of
+        shelf.writes.slot_of = self._slot_of
         shelf.on_message = self._take
         shelf.on_boxes = self._share_application
         if services.place is not None:
@@ -184,13 +188,17 @@ class Sharing:
         if len(place) == len(shelf.heard.place) and shelf.heard.place == bytes(len(place)):
             shelf.heard.place = place
         index, workers = (0, 1) if worker is None else (worker.index, worker.workers)
-        names = [_untold_name(index)]
+        names = [self._untold_name]
         if index == 0:  # there may have been more workers
             names += map(_untold_name, range(workers, WORKERS_MAX))
-        for name in names:
-            untold = disk.read_file(name, UNTOLD_BYTES_MAX)
-            if untold:
-                shelf.removed(unpacked_removals(untold))
+        found = {name: disk.read_file(name, UNTOLD_BYTES_MAX) for name in names}
+        for untold in filter(None, found.values()):
+            shelf.removed(unpacked_removals(untold))
+        # It stays beside the disk until the server has it.
+        self._is_untold_written = bool(found.pop(self._untold_name))
+        if any(found.values()):
+            self._write_untold(disk)
+            for name in found:
                 disk.write_soon(name, b"")
 
     def _slot_of(self, key: bytes) -> "tuple[Slot, tuple[int, ...]]":
@@ -250,13 +258,27 @@ class Sharing:
         names = self._services.owner_rules.seen.names
         if len(names) != self._names_known:
             self._names_known = len(names)
-            self.shelf.know_names(names)
+            self.shelf.telling.names(names)
         if now >= self._place_due_at:
             self._place_due_at = now + PLACE_EVERY_S
             disk, place = self._services.disk, self.shelf.heard.place
-            if self._is_first and disk is not None and place != self._place_written:
+            if disk is None:
+                return
+            if self._is_first and place != self._place_written:
                 self._place_written = place
                 disk.write_soon(PLACE, place)
+            self._write_untold(disk)
+
+    def _write_untold(self, disk: "DiskShelf") -> None:
+        """Note beside the disk what the server does not know yet, in case of a sudden end."""
+        telling = self.shelf.telling
+        if telling.noted == self._untold_noted:
+            return
+        self._untold_noted = telling.noted
+        untold = telling.untold
+        if untold or self._is_untold_written:
+            self._is_untold_written = bool(untold)
+            disk.write_soon(self._untold_name, packed_removals(untold) if untold else b"")
 
     def close(self) -> None:
         """Tell what is untold, and close the connections."""
@@ -265,9 +287,8 @@ class Sharing:
         if disk is not None:
             if self._is_first:
                 disk.write_now(PLACE, self.shelf.heard.place)
-            untold, worker = self.shelf.untold, self._services.place
-            name = _untold_name(0 if worker is None else worker.index)
-            disk.write_now(name, packed_removals(untold) if untold else b"")
+            untold = self.shelf.telling.untold
+            disk.write_now(self._untold_name, packed_removals(untold) if untold else b"")
 
 
 def _untold_name(index: int) -> str:

@@ -44,6 +44,9 @@ WAITING_KEYS_MAX: Final = 4 * COMMIT_KEYS
 # all entries, are removed. So too much may be removed, but never too little.
 REMOVALS_MAX: Final = 16_384
 
+# The same for purges of an operator: a look-up compares its key with each of them, 0.5 us.
+PURGES_MAX: Final = 256
+
 # The cost of a slot without its heads and bodies: names, numbers, dictionary entries.
 SLOT_OVERHEAD_BYTES: Final = 300
 
@@ -106,13 +109,16 @@ class Removals:
         self.owners |= later.owners
         self.marks |= later.marks
         self.keys |= later.keys
-        self.purges += later.purges
+        self.purges += [one for one in later.purges if one not in self.purges]
         self.superseded |= later.superseded
         if len(self.owners) + len(self.marks) > REMOVALS_MAX:
             self.personal = True
             self.owners, self.marks = set(), set()
         if len(self.keys) + len(self.superseded) > REMOVALS_MAX:
             self.everything = True
+        if len(self.purges) > PURGES_MAX:
+            self.everything = True
+        if self.everything:
             self.keys, self.superseded, self.purges = set(), set(), []
 
 

@@ -1,5 +1,6 @@
 """The connection to a server: answers in their order, and one error for everything else."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 from retter.far.server import Away, RedisServer
 
 READ_BYTES = 65_536
+DEADLINE_S = 30.0
 
 
 class Scripted:
@@ -113,3 +115,54 @@ def test_a_server_that_is_not_there_is_away() -> None:
         port = listener.getsockname()[1]
     with pytest.raises(Away, match="refused"):
         RedisServer(f"redis://127.0.0.1:{port}", 0.05).run([("PING",)])
+
+
+def test_a_place_that_others_have_taken_is_no_error(scripts: list[Scripted]) -> None:
+    server = server_of(
+        scripts,
+        b"+OK\r\n-ERR The ID specified in XADD is equal or smaller than the target stream top item"
+        b"\r\n:1\r\n",
+        b"+PONG\r\n",
+    )
+    add = ("XADD", b"x", b"1-0", b"m", b"v")
+    assert server.run([("SET", b"a", b"b"), add, ("ZCARD", b"x")]) == [b"OK", None, 1]
+    assert server.run([("PING",)]) == [b"PONG"]
+    assert scripts[0].connections == 1
+    server.close()
+
+
+def test_a_command_that_never_ends_can_be_broken_off_from_outside(scripts: list[Scripted]) -> None:
+    """Each octet comes in time, and the answer never."""
+    drops, ends = threading.Event(), threading.Event()
+
+    class Dripping(Scripted):
+        def _talk(self, connection: socket.socket) -> None:
+            while data := connection.recv(READ_BYTES):
+                if b"SETINFO" in data:
+                    connection.sendall(b"+OK\r\n" * data.count(b"SETINFO"))
+                    continue
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"$100000000\r\n")
+                    while not ends.wait(0.001):
+                        connection.sendall(b"x")
+                        drops.set()
+                return
+
+    scripts.append(Dripping())
+    server = RedisServer(f"redis://127.0.0.1:{scripts[-1].port}/0", DEADLINE_S)
+    faults: list[Away] = []
+
+    def ask() -> None:
+        try:
+            server.run([("PING",)])
+        except Away as error:
+            faults.append(error)
+
+    server.abort()  # there is no connection yet
+    asks = threading.Thread(target=ask)
+    asks.start()
+    assert drops.wait(DEADLINE_S)
+    server.abort()
+    asks.join(DEADLINE_S)
+    ends.set()
+    assert len(faults) == 1 and not asks.is_alive()

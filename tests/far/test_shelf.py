@@ -1,26 +1,20 @@
 """What boxes share, against a server in memory: told, heard, written and read, or done without."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
 
-from retter.far import rounds, shelf
+from retter.far import rounds, writes
 from retter.far.keys import Keys
-from retter.far.shelf import (
-    ABSENT_S,
-    BEAT_EVERY_S,
-    IN_TOUCH_S,
-    NOT_YET,
-    READ_REST_S,
-    READS_MAX,
-    RETRY_S,
-    UNTOLD_MAX,
-    WRITE_AGAIN_S,
-    WRITE_KEYS_MAX,
-)
+from retter.far.pace import BEAT_EVERY_S, IN_TOUCH_S, NOT_YET, RETRY_S
+from retter.far.reads import ABSENT_S, READ_MAX_S, READ_REST_S, READS_MAX
+from retter.far.shelf import CLOSE_S, ROUND_MAX_S
+from retter.far.telling import UNTOLD_MAX
+from retter.far.writes import WRITE_AGAIN_S, WRITE_KEYS_MAX
 from retter.store.policy import Identity, identify
-from retter.store.write_behind import Found, Purge, Removals
+from retter.store.write_behind import PURGES_MAX, Found, Purge, Removals
 from tests.support.disk import Clock, Later
 from tests.support.far import SECRET, Box, FakeServer, Timers, settle, shelf_of
 from tests.support.heads import response_head as response
@@ -134,7 +128,7 @@ def test_a_dump_of_the_server_shows_no_cookie_no_session_no_url_and_no_page(
     identity = put(one, b"/news", b"news for everyone")
     one.store.invalidation.purge(url=b"a.b/purged-by-url", now=clock.now)
     one.store.invalidation.supersede(identity, [b"a.b/changed"], clock.now)
-    one.shelf.know_names({b"shop_session"})
+    one.shelf.telling.names({b"shop_session"})
     settle(clock, one, other)
     dump = server.dump()
     assert len(server.of_kind("e")) == 2 and len(dump) > 1000
@@ -148,7 +142,7 @@ def test_equal_bodies_are_sent_once(server: FakeServer, clock: Clock) -> None:
     for number in range(5):
         put(one, b"/%d" % number)
     settle(clock, one)
-    assert (one.shelf.written, one.shelf.bodies_written) == (5, 1)
+    assert (one.shelf.stats()["written"], one.shelf.stats()["bodies_written"]) == (5, 1)
     assert len(server.of_kind("b")) == 1
 
 
@@ -159,7 +153,7 @@ def test_a_page_that_changes_all_the_time_is_written_once_a_minute(
     for number in range(round(3 * WRITE_AGAIN_S)):
         put(one, b"/", b"version %d" % number)
         settle(clock, one)
-    assert 3 <= one.shelf.written <= 4
+    assert 3 <= one.shelf.stats()["written"] <= 4
     settle(clock, one, seconds=WRITE_AGAIN_S)
     put(one, b"/", b"the last")
     settle(clock, one)
@@ -176,7 +170,7 @@ def test_a_page_that_comes_again_with_another_date_is_written_every_ten_minutes(
         put(one, b"/", head=[(b"date", b"Sun, 06 Nov 1994 08:%d GMT" % second)])
         settle(clock, one, seconds=1.0)
         clock.now += 9.0
-    assert one.shelf.written == 3
+    assert one.shelf.stats()["written"] == 3
 
 
 def test_no_more_than_a_round_is_written_at_once_and_what_is_evicted_meanwhile_is_counted(
@@ -186,30 +180,32 @@ def test_no_more_than_a_round_is_written_at_once_and_what_is_evicted_meanwhile_i
     for number in range(WRITE_KEYS_MAX + 10):
         put(one, b"/%d" % number)
     settle(clock, one, seconds=0.25)
-    assert one.shelf.written == WRITE_KEYS_MAX
+    assert one.shelf.stats()["written"] == WRITE_KEYS_MAX
     one.forget()
     settle(clock, one)
-    assert (one.shelf.written, one.shelf.dropped) == (WRITE_KEYS_MAX, 10)
+    assert (one.shelf.stats()["written"], one.shelf.stats()["dropped"]) == (WRITE_KEYS_MAX, 10)
 
 
 def test_what_waits_is_bounded(
     server: FakeServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelf, "WAITING_MAX", 3)
+    monkeypatch.setattr(writes, "WAITING_MAX", 3)
     one, _ = two(server, clock)
     for number in range(5):
         put(one, b"/%d" % number)
-    assert one.shelf.stats()["waiting"] == 3 and one.shelf.dropped == 2
+    assert one.shelf.stats()["waiting"] == 3 and one.shelf.stats()["dropped"] == 2
     settle(clock, one)
-    assert one.shelf.written == 3
+    assert one.shelf.stats()["written"] == 3
     for number in range(3):
         put(one, b"/%d" % number, b"another version")
     put(one, b"/new")
     settle(clock, one)
-    assert one.shelf.written == 4, "what is new does not wait behind what was written lately"
-    monkeypatch.setattr(shelf, "WAITING_MAX", 0)
+    assert one.shelf.stats()["written"] == 4, (
+        "what is new does not wait behind what was written lately"
+    )
+    monkeypatch.setattr(writes, "WAITING_MAX", 0)
     put(one, b"/new", b"another version")
-    assert one.shelf.dropped == 3
+    assert one.shelf.stats()["dropped"] == 3
 
 
 def test_everything_there_goes_by_itself(server: FakeServer, clock: Clock) -> None:
@@ -248,7 +244,7 @@ def test_values_that_somebody_else_has_written_do_not_exist(
     assert found(other, b"/a") is None and found(other, b"/b") is None
     assert other.shelf.stats()["unreadable"] == 2
     stream = one.shelf.keys.prefix + b"changes"
-    server._xadd(stream, "MAXLEN", "~", 100, "*", "m", b"x" * 60)
+    server._xadd(stream, "MAXLEN", "~", 100, b"%d-0" % int(clock.wall() * 1000), "m", b"x" * 60)
     settle(clock, one, other)
     assert other.heard == [] and other.shelf.stats()["unreadable"] == 3
 
@@ -381,16 +377,16 @@ def test_changes_do_not_keep_responses_from_being_written(server: FakeServer, cl
         one.store.invalidation.supersede(identity, [b"a.b/cart%d" % number], clock.now)
         clock.now += 0.05
         one.tick()
-    assert one.shelf.written > 20
+    assert one.shelf.stats()["written"] > 20
     settle(clock, one, other)
-    assert other.shelf.changes_heard > 5
+    assert other.shelf.stats()["changes_heard"] > 5
 
 
 def test_what_is_told_comes_back_to_nobody(server: FakeServer, clock: Clock) -> None:
     one, other = two(server, clock)
     one.store.invalidation.empty(clock.now)
     settle(clock, one, other, seconds=3.0)
-    assert (one.shelf.changes_told, other.shelf.changes_told) == (1, 0)
+    assert (one.shelf.stats()["changes_told"], other.shelf.stats()["changes_told"]) == (1, 0)
     assert one.heard == [] and other.heard == [Removals(everything=True)]
 
 
@@ -401,7 +397,7 @@ def test_orders_and_names_are_told_once_also_to_a_box_that_begins_later(
     one, other = two(server, clock)
     other.shelf.on_message = told.append
     one.shelf.tell_order({"order": "pause", "until": one.shelf.wall() + 30.0})
-    one.shelf.know_names({b"sid"})
+    one.shelf.telling.names({b"sid"})
     settle(clock, one, other, seconds=2.0)
     server.trouble = "away"
     settle(clock, one, other, seconds=2.0)
@@ -414,6 +410,71 @@ def test_orders_and_names_are_told_once_also_to_a_box_that_begins_later(
     settle(clock, third, seconds=2.0)
     assert [m.orders[0]["order"] for m in late if m.orders] == ["pause"]
     assert {name for message in late for name in message.names} == {b"sid"}
+
+
+def test_of_a_box_that_is_killed_while_it_tells_a_change_nothing_is_shown_that_it_told(
+    server: FakeServer, clock: Clock
+) -> None:
+    """Once the change is in the stream, so are its notes, which outlive the stream."""
+    told = 0
+    for takes in range(40):
+        server.flush()
+        one, other = two(server, clock)
+        mine = put(one, b"/mine", b"alice", ALICE)
+        put(one, b"/purged")
+        changed = put(one, b"/changed")
+        withdrawn = put(one, b"/withdrawn")
+        settle(clock, one, other)
+        assert found(other, b"/withdrawn") == PAGE
+        clock.now += 1.0
+        one.store.invalidation.drop_owner(mine.owner, clock.now, mine.marks)
+        one.store.invalidation.purge(url=b"a.b/purged", now=clock.now)
+        one.store.invalidation.supersede(changed, [changed.url], clock.now)
+        assert one.store.taken_back.withdraw(withdrawn.key, clock.now)
+        server.takes = takes
+        settle(clock, one, seconds=0.05)
+        server.takes = inf
+        stream = one.shelf.keys.prefix + b"changes"
+        if not server.values.get(stream):
+            continue
+        told += 1
+        server.drop(stream)  # as if there had been thousands of changes since then
+        third = Box(server, clock, "third")
+        settle(clock, third)
+        assert found(third, b"/mine", ALICE) is None
+        assert found(third, b"/changed") is None
+        assert found(third, b"/changed", superseded=True) == PAGE
+        assert found(third, b"/withdrawn", superseded=True) is None
+    assert 5 < told < 38, "it was killed before and after"
+
+
+def test_boxes_that_tell_changes_in_the_same_moment_take_their_places_one_after_the_other(
+    server: FakeServer, clock: Clock
+) -> None:
+    boxes = [Box(server, clock, f"box {number}") for number in range(4)]
+    settle(clock, *boxes, seconds=2.0)
+    for number, box in enumerate(boxes):
+        box.store.invalidation.purge(url=b"a.b/%d" % number, now=clock.now)
+    for box in boxes:
+        box.tick()
+    settle(clock, *boxes)
+    for number, box in enumerate(boxes):
+        purged = {purge.url for removals in box.heard for purge in removals.purges}
+        assert purged == {b"a.b/%d" % other for other in range(4) if other != number}
+        assert box.shelf.stats()["failures"] == 0
+
+
+def test_a_box_that_finds_no_place_tells_its_change_later(
+    server: FakeServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two(server, clock)
+    one.store.invalidation.empty(clock.now)
+    with monkeypatch.context() as patched:
+        patched.setattr(server, "_xadd", lambda *_: None)
+        settle(clock, one, seconds=0.05)
+        assert one.shelf.stats()["trouble"] == "other boxes are faster"
+    settle(clock, one, other, seconds=3.0)
+    assert other.heard == [Removals(everything=True)]
 
 
 # -- how many boxes
@@ -465,16 +526,18 @@ def test_a_server_that_is_not_there_costs_nothing_but_the_sharing(
 ) -> None:
     server.trouble = "connection refused"
     one = Box(server, clock, "one")
-    assert one.shelf.trouble == NOT_YET
+    assert one.shelf.stats()["trouble"] == NOT_YET
     put(one, b"/")
     settle(clock, one, seconds=10.0)
     assert found(one, b"/") == PAGE
-    assert one.shelf.trouble == "connection refused"
+    assert one.shelf.stats()["trouble"] == "connection refused"
     assert not one.shelf.is_in_touch and one.shelf.wants([b"*a.b/x"]) == []
     assert server.trips <= 10 / RETRY_S + 1, "it is asked once a second"
     server.trouble = ""
     settle(clock, one, seconds=2.0)
-    assert one.shelf.trouble == "" and one.shelf.written == 1, "what waits is written then"
+    assert one.shelf.stats()["trouble"] == "" and one.shelf.stats()["written"] == 1, (
+        "what waits is written then"
+    )
 
 
 @pytest.mark.parametrize("command", ["XADD", "ZADD", "SET", "MGET", "XRANGE", "TIME"])
@@ -487,7 +550,7 @@ def test_a_server_that_refuses_a_command_is_not_used(
     one.store.invalidation.purge(url=b"a.b/x", now=clock.now)
     settle(clock, one, other, seconds=4.0)
     assert found(other, b"/") is None
-    assert one.shelf.failures + other.shelf.failures > 0
+    assert one.shelf.stats()["failures"] + other.shelf.stats()["failures"] > 0
     server.refuses = frozenset()
     settle(clock, one, other, seconds=ABSENT_S + 1.0)
     assert found(other, b"/") == PAGE
@@ -592,15 +655,15 @@ def test_what_nobody_here_has_written_to_the_server_is_passed_over(
 ) -> None:
     one, other = two(server, clock)
     prefix = one.shelf.keys.prefix
-    run: list[Any] = ["MAXLEN", "~", 100, "*"]
+    run: list[Any] = ["MAXLEN", "~", 100, b"%d-0" % int(clock.wall() * 1000)]
     server.run([("XADD", prefix + b"changes", *run, "odd", b"value")])
     sealed = one.shelf.keys.seal(prefix + b"purges", bytes(16) + b"[1, 2]")
     server.run([("RPUSH", prefix + b"purges", sealed)])
     third = Box(server, clock, "third")
     put(one, b"/")
     settle(clock, one, other, third)
-    assert [box.shelf.failures for box in (one, other, third)] == [0, 0, 0]
-    assert one.shelf.unreadable == 1 and third.shelf.unreadable == 2
+    assert [box.shelf.stats()["failures"] for box in (one, other, third)] == [0, 0, 0]
+    assert one.shelf.stats()["unreadable"] == 1 and third.shelf.stats()["unreadable"] == 2
     assert found(third, b"/") == PAGE
 
 
@@ -616,12 +679,74 @@ def test_changes_that_wait_are_bounded_and_too_much_is_dropped_rather_than_too_l
     for number in range(UNTOLD_MAX + 1):
         one.store.invalidation.supersede(identity, [b"a.b/%d" % number], clock.now)
         one.store.invalidation.drop_owner(b"%016d" % number, clock.now, (number,))
-    assert one.shelf.changes_lost > 0
-    assert one.shelf.untold.personal
+    assert one.shelf.stats()["changes_lost"] > 0
+    assert one.shelf.telling.untold.personal
     server.trouble = ""
     settle(clock, one, other, seconds=3.0)
     assert found(other, b"/mine", ALICE) is None
     assert found(other, b"/") == PAGE, "a public page is not lost for that"
+
+
+def test_of_too_many_pages_that_were_withdrawn_none_is_shown_by_another_box(
+    server: FakeServer, clock: Clock
+) -> None:
+    one, other = two(server, clock)
+    withdrawn = put(one, b"/withdrawn")
+    settle(clock, one, other)
+    assert found(other, b"/withdrawn") == PAGE
+    server.trouble = "away"
+    settle(clock, one, other, seconds=3.0)
+    assert one.store.taken_back.withdraw(withdrawn.key, clock.now)
+    for number in range(UNTOLD_MAX):
+        one.shelf.removed(Removals(keys={b"*a.b/%d" % number}))
+    assert one.shelf.telling.untold == Removals(everything=True)
+    server.trouble = ""
+    settle(clock, one, other, seconds=3.0)
+    assert found(other, b"/withdrawn", superseded=True) is None
+    assert one.shelf.stats()["changes_lost"] == 0
+
+
+def test_purges_while_the_server_is_away_are_bounded(server: FakeServer, clock: Clock) -> None:
+    one, other = two(server, clock)
+    put(other, b"/")
+    server.trouble = "away"
+    for number in range(PURGES_MAX):
+        one.store.invalidation.purge(url=b"a.b/%d" % number, now=clock.now)
+        one.store.invalidation.purge(url=b"a.b/0", now=clock.now)
+        settle(clock, one, seconds=0.05)
+    assert len(one.shelf.telling.untold.purges) == PURGES_MAX
+    one.store.invalidation.purge(url=b"a.b/one/more", now=clock.now)
+    assert one.shelf.telling.untold == Removals(everything=True)
+    server.trouble = ""
+    settle(clock, one, other, seconds=3.0)
+    assert found(other, b"/") is None
+
+
+def test_a_round_that_never_ends_is_broken_off(server: FakeServer, clock: Clock) -> None:
+    one = Box(server, clock, "one", writer=Later(), reader=Later())
+    settle(clock, one, seconds=ROUND_MAX_S)
+    assert server.aborts == 0
+    settle(clock, one, seconds=0.2)
+    assert server.aborts >= 1
+    assert one.shelf.away(clock.now) == NOT_YET
+
+
+def test_the_end_does_not_wait_for_a_server_that_never_answers(
+    server: FakeServer, clock: Clock
+) -> None:
+    class Stuck(Later):
+        def finish(self, last: Callable[[], None], seconds: float) -> bool:
+            waited.append(seconds)
+            return False
+
+    waited: list[float] = []
+    one = Box(server, clock, "one", writer=Stuck(), reader=Stuck())
+    settle(clock, one)
+    one.store.invalidation.empty(clock.now)
+    one.shelf.close()
+    assert waited == [CLOSE_S, 0.0]
+    assert server.aborts == 2, "both connections are broken off"
+    assert one.shelf.telling.untold.everything, "it is kept for the next process"
 
 
 def test_a_box_that_ends_tells_what_is_untold(server: FakeServer, clock: Clock) -> None:
@@ -629,7 +754,7 @@ def test_a_box_that_ends_tells_what_is_untold(server: FakeServer, clock: Clock) 
     put(other, b"/")
     one.store.invalidation.empty(clock.now)
     one.shelf.close()
-    assert not one.shelf.untold
+    assert not one.shelf.telling.untold
     settle(clock, other)
     assert found(other, b"/") is None and other.shelf.boxes == 1
 
@@ -644,7 +769,7 @@ def test_a_box_that_ends_while_the_server_is_away_leaves_what_is_untold_to_its_s
     one.shelf.close()
     server.trouble = ""
     again = Box(server, clock, "again")
-    again.shelf.removed(one.shelf.untold)
+    again.shelf.telling.removed(one.shelf.telling.untold)
     settle(clock, again, other)
     assert found(other, b"/") is None
 
@@ -656,7 +781,7 @@ def test_an_odd_answer_at_the_end_loses_nothing(
     one.store.invalidation.empty(clock.now)
     monkeypatch.setattr(server, "_xadd", lambda *_: None)
     one.shelf.close()
-    assert one.shelf.untold.everything, "it is kept for the next process"
+    assert one.shelf.telling.untold.everything, "it is kept for the next process"
 
 
 # -- reads
@@ -718,7 +843,7 @@ def test_a_read_that_is_late_counts_as_absent_and_nobody_waits_for_a_while(
     assert came == [False, False]
     assert box.shelf.wants([b"*a.b/"]) == []
     reader.work()
-    assert came == [False, False] and box.shelf.reads_late == 2
+    assert came == [False, False] and box.shelf.stats()["reads_late"] == 2
     settle(clock, box, seconds=READ_REST_S + 0.1)
     assert found_later(box, reader) is True
 
@@ -748,6 +873,42 @@ def test_a_read_that_fails_is_answered_at_once(server: FakeServer, clock: Clock)
     assert came == [False, False] and box.shelf.wants([b"*a.b/"]) == []
 
 
+@pytest.mark.parametrize("how", ["read", "late", "failed"])
+def test_a_request_that_breaks_keeps_no_other_one_waiting(
+    server: FakeServer, clock: Clock, how: str
+) -> None:
+    box, reader, timers = waiting(server, clock)
+
+    def breaks(_: dict[bytes, Found]) -> None:
+        raise AssertionError("a bug")
+
+    came: list[bool] = []
+    box.shelf.load(box.shelf.wants([identity_of(box, b"/").key]), breaks)
+    asks(box, b"/", came)
+    asks(box, b"/second", came)  # which waits for the next read
+    if how == "late":
+        clock.now += 0.02
+        with pytest.raises(AssertionError, match="a bug"):
+            timers.ring()
+        assert came == [False, False]
+        return
+    if how == "failed":
+        server.trouble = "connection reset"
+    with pytest.raises(AssertionError, match="a bug"):
+        reader.work()
+    reader.work()
+    assert came == ([True, True] if how == "read" else [False, False])
+
+
+def test_a_read_that_never_ends_is_broken_off(server: FakeServer, clock: Clock) -> None:
+    box, _, _ = waiting(server, clock)
+    asks(box, b"/", [])
+    settle(clock, box, seconds=READ_MAX_S - 0.1)
+    assert server.aborts == 0
+    settle(clock, box, seconds=0.2)
+    assert server.aborts >= 1
+
+
 def test_what_is_absent_is_not_asked_for_again_soon(server: FakeServer, clock: Clock) -> None:
     box, reader, _ = waiting(server, clock)
     came: list[bool] = []
@@ -765,7 +926,7 @@ def test_only_so_many_wait(server: FakeServer, clock: Clock) -> None:
     box, _, _ = waiting(server, clock)
     for number in range(READS_MAX):
         asks(box, b"/%d" % number, [])
-    assert box.shelf.wants([b"*a.b/"]) == [] and box.shelf.reads_refused == 1
+    assert box.shelf.wants([b"*a.b/"]) == [] and box.shelf.stats()["reads_refused"] == 1
 
 
 def test_a_box_that_hears_nothing_reads_nothing(server: FakeServer, clock: Clock) -> None:
@@ -786,15 +947,16 @@ def test_a_change_that_is_not_told_yet_counts_for_what_is_read(
     assert came == [False]
 
 
-@pytest.mark.parametrize("where", ["_reader", "_writer"])
+@pytest.mark.parametrize("where", ["reads", "writes"])
 def test_a_fault_of_our_own_is_reported(server: FakeServer, clock: Clock, where: str) -> None:
     box, _, _ = waiting(server, clock)
 
     def submit(_: Callable[[], Any], done: Callable[[Any], None]) -> None:
         done(AssertionError("a bug"))
 
-    getattr(box.shelf, where).submit = submit
-    begin = {"_reader": lambda: asks(box, b"/", []), "_writer": lambda: settle(clock, box)}
+    thread = {"reads": box.shelf.reads._thread, "writes": box.shelf._writer}[where]
+    vars(thread)["submit"] = submit
+    begin = {"reads": lambda: asks(box, b"/", []), "writes": lambda: settle(clock, box)}
     with pytest.raises(AssertionError, match="a bug"):
         begin[where]()
 

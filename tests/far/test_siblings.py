@@ -40,7 +40,7 @@ class Worker(Box):
         follower.listeners.append(self.shelf)
         self.store.put_behind(follower)
         shelves = self.store.shelves
-        self.shelf.slot_of = lambda key: (shelves.slots.get(key, ()), shelves.marks_of(key))
+        self.shelf.writes.slot_of = lambda key: (shelves.slots.get(key, ()), shelves.marks_of(key))
         self.shared = shared
         self.place = WorkerPlace(index, 2, index, shared)
         apply = self.news.on_removals

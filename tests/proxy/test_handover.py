@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,17 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.admin.controls import Controls
-from retter.base.frames import PREAMBLE, VERSION, FrameWriter
+from retter.base.frames import PAYLOAD_BYTES_MAX, PREAMBLE, VERSION, FrameWriter
 from retter.breaker import Mode, State
 from retter.breaker.states import Signal
 from retter.proxy import handover, known_session_frames, state_giver, state_taker
 from retter.proxy.follower import _NOTHING, Follower
 from retter.proxy.secrets import Secrets
-from retter.proxy.state_giver import Giver, make_memory
+from retter.proxy.state_giver import Giver, _untold, make_memory
 from retter.proxy.state_link import Kind, StateLink
 from retter.proxy.state_taker import Taker, read_secrets
+from retter.store.packed_removals import packed_removals
 from retter.store.record import BODY, FORMS, HEAD, NO_STORE, SUPERSEDED
-from retter.store.write_behind import Purge, WriteBehind
+from retter.store.write_behind import Purge, Removals, WriteBehind
 from tests.support.disk import Clock
 from tests.support.far import FakeServer, shelf_of
 from tests.support.harness import FakeLoop, FakeProxy, body_of, get, reply, status_of
@@ -246,11 +248,31 @@ def test_the_successor_tells_other_boxes_what_the_old_one_could_not() -> None:
         pair = await Pair(before, far=shelf_of(server, clock, "new")).load()
         far = pair.after.services.far
         assert far is not None
-        assert far.untold.owners == {b"o" * 16} and far.untold.marks == {7}
-        assert far.untold.purges == [Purge(b"shop.example/", None, None)]
+        assert far.telling.untold.owners == {b"o" * 16} and far.telling.untold.marks == {7}
+        assert far.telling.untold.purges == [Purge(b"shop.example/", None, None)]
         pair.close()
 
     in_loop(main)
+
+
+@pytest.mark.parametrize("kind", ["keys", "purges", "superseded"])
+def test_too_much_for_the_successor_to_tell_becomes_more_and_not_less(kind: str) -> None:
+    clock = Clock()
+    far = shelf_of(FakeServer(clock), clock, "old")
+    services: Any = SimpleNamespace(far=far)
+    long = [b"*shop.example/" + b"%d" % number * 3000 for number in range(10, 250)]
+    assert sum(map(len, long)) > PAYLOAD_BYTES_MAX
+    purges = [Purge(url, None, None) for url in long]
+    for removals in {
+        "keys": [Removals(keys={key}) for key in long],
+        "purges": [Removals(purges=[purge]) for purge in purges],
+        "superseded": [Removals(superseded={key}) for key in long],
+    }[kind]:
+        far.removed(removals)
+    told = _untold(services)
+    assert len(told) < PAYLOAD_BYTES_MAX
+    everything = packed_removals(Removals(everything=True)).decode()
+    assert told == ("" if kind == "superseded" else everything)
 
 
 def test_of_another_application_nothing_is_assumed() -> None:

@@ -10,6 +10,8 @@ from retter.breaker import Mode, State
 from retter.config.settings import ConfigError, Settings
 from retter.proxy import sharing
 from retter.proxy.sharing import far_keys, tell_circuit, tell_pause, tell_resume
+from retter.store.packed_removals import unpacked_removals
+from retter.store.write_behind import Purge
 from tests.support.disk import Clock, Later, open_at
 from tests.support.far import SECRET, FakeServer, Timers, shelf_of
 from tests.support.harness import FakeLoop, FakePeer, FakeProxy, field, get, reply, status_of
@@ -105,7 +107,7 @@ def test_a_healthy_request_never_asks_the_other_boxes(boxes: Boxes) -> None:
         proxy.upstream.sends(reply(b"new"))
         assert client.received().endswith(b"new")
         assert boxes.server.trips == trips and boxes.reader.work() == 0
-        assert proxy.services.far is not None and proxy.services.far.reads == 0
+        assert proxy.services.far is not None and proxy.services.far.reads.reads == 0
 
 
 def test_the_second_box_answers_with_what_the_first_has_stored(boxes: Boxes) -> None:
@@ -177,11 +179,11 @@ def test_while_the_circuit_is_open_each_missing_page_is_looked_for_once(boxes: B
     assert first.received().endswith(b"a page") and second.received().endswith(b"a page")
     other.upstream.sends(reply(b"forwarded"))
     assert missing.received().endswith(b"forwarded"), "there is room for it"
-    reads = other.services.far.reads if other.services.far is not None else 0
+    reads = other.services.far.reads.reads if other.services.far is not None else 0
     other.client(get("/missing?2"))
     boxes.look()
     other.client(get("/missing?2"))
-    assert other.services.far is not None and other.services.far.reads == reads + 1
+    assert other.services.far is not None and other.services.far.reads.reads == reads + 1
 
 
 def test_a_page_for_which_there_is_no_room_is_not_read_again_and_again(boxes: Boxes) -> None:
@@ -329,9 +331,36 @@ def test_beside_a_disk_it_is_noted_what_was_heard_and_what_could_not_be_told(
     assert again.services.far.heard.place == far.heard.place
     heard = boxes.proxies[0].services.far
     assert heard is not None
-    before = heard.changes_heard
+    before = heard.stats()["changes_heard"]
     boxes.pass_time(3.0)
-    assert heard.changes_heard == before + 1
+    assert heard.stats()["changes_heard"] == before + 1
+
+
+def test_what_is_untold_stays_beside_the_disk_until_the_server_has_it(tmp_path: Path) -> None:
+    """Also if the process is killed, which leaves no time to write it then."""
+    boxes = Boxes(1)
+    disk = open_at(tmp_path / "store", boxes.clock)
+    proxy = boxes.add(disk=disk)
+    boxes.pass_time(1.0)
+    boxes.server.trouble = "away"
+    proxy.services.store.invalidation.purge(url=b"/told/later", now=boxes.loop.now)
+    boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
+    untold = unpacked_removals(disk.read_file(sharing.UNTOLD, 1000))
+    assert untold.purges == [Purge(b"/told/later", None, None)]
+    # The process is killed, and the next one starts while the server is still away.
+    boxes.proxies.remove(proxy)
+    disk.close()
+    disk = open_at(tmp_path / "store", boxes.clock)
+    again = boxes.add(disk=disk)
+    boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
+    assert unpacked_removals(disk.read_file(sharing.UNTOLD, 1000)) == untold
+    boxes.server.trouble = ""
+    heard = boxes.proxies[0].services.far
+    assert heard is not None and again.services.far is not None
+    before = heard.stats()["changes_heard"]
+    boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
+    assert heard.stats()["changes_heard"] == before + 1
+    assert disk.read_file(sharing.UNTOLD, 1000) == b""
 
 
 def test_the_secrets_of_all_boxes_are_the_same(boxes: Boxes) -> None:

@@ -39,6 +39,10 @@ class Immediately:
             result = error
         done(result)
 
+    def finish(self, last: Callable[[], None], seconds: float) -> bool:
+        last()
+        return True
+
     def close(self) -> None:
         pass
 
@@ -58,6 +62,11 @@ class Later:
         for job, done in jobs:
             Immediately().submit(job, done)
         return len(jobs)
+
+    def finish(self, last: Callable[[], None], seconds: float) -> bool:
+        self.jobs.clear()
+        last()
+        return True
 
     def close(self) -> None:
         self.jobs.clear()

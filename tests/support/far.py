@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from retter.far.keys import Keys
@@ -25,9 +26,10 @@ class FakeServer:
         self.expires: dict[bytes, float] = {}
         self.trouble = ""  # why every command fails
         self.refuses: frozenset[str] = frozenset()  # commands that fail
+        self.takes = inf  # so many commands come, and the rest is lost with the box that sent it
         self.commands: list[Command] = []
         self.trips = 0
-        self._last_id = (0, 0)
+        self.aborts = 0
 
     # -- as retter/far/server.py
 
@@ -36,6 +38,9 @@ class FakeServer:
         refused = [name for name, *_ in commands if name in self.refuses]
         if self.trouble:
             raise Away(self.trouble)
+        lost = len(commands) > self.takes
+        commands = commands[: int(min(self.takes, len(commands)))]
+        self.takes -= len(commands)
         self.commands += commands
         for name in [name for name, at in self.expires.items() if at <= self.clock.now]:
             self.drop(name)
@@ -44,12 +49,17 @@ class FakeServer:
             for name, *arguments in commands
             if name not in refused
         ]
+        if lost:
+            raise Away("the box is dead")
         if refused:
             raise Away(f"this user may not run {refused[0]}")
         return answers
 
     def close(self) -> None:
         pass
+
+    def abort(self) -> None:
+        self.aborts += 1
 
     # -- for tests
 
@@ -100,8 +110,8 @@ class FakeServer:
             self.drop(name)
         return len(names)
 
-    def _rpush(self, name: bytes, value: bytes) -> int:
-        self.values.setdefault(name, []).append(value)
+    def _rpush(self, name: bytes, *values: bytes) -> int:
+        self.values.setdefault(name, []).extend(values)
         return len(self.values[name])
 
     def _ltrim(self, name: bytes, first: int, last: int) -> bytes:
@@ -130,16 +140,18 @@ class FakeServer:
     def _zcard(self, name: bytes) -> int:
         return len(self.values.get(name, {}))
 
-    def _xadd(self, name: bytes, *arguments: Any) -> bytes:
-        maxlen, about, kept, star, field, value = arguments
-        assert (maxlen, about, star) == ("MAXLEN", "~", "*")
-        now = (int(self.clock.wall() * 1000), 0)
+    def _xadd(self, name: bytes, *arguments: Any) -> bytes | None:
+        maxlen, about, kept, place, field, value = arguments
+        assert (maxlen, about) == ("MAXLEN", "~")
+        assert isinstance(place, bytes)
+        milliseconds, _, sequence = place.partition(b"-")
+        number = int(milliseconds), int(sequence)
         before = self.values.setdefault(name, [])
-        last = before[-1][0] if before else (0, 0)
-        number = now if now > last else (last[0], last[1] + 1)
+        if before and number <= before[-1][0]:
+            return None
         before.append((number, [field.encode(), value]))
         del before[:-kept]
-        return b"%d-%d" % number
+        return place
 
     def _xlen(self, name: bytes) -> int:
         return len(self.values.get(name, []))
@@ -215,7 +227,7 @@ class Box:
         self.store.put_behind(follower)
         self.heard: list[Removals] = []
         shelves = self.store.shelves
-        self.shelf.slot_of = lambda key: (shelves.slots.get(key, ()), shelves.marks_of(key))
+        self.shelf.writes.slot_of = lambda key: (shelves.slots.get(key, ()), shelves.marks_of(key))
         self.shelf.on_message = self._take
 
     def _take(self, message: Any) -> None:
