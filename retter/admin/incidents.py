@@ -207,13 +207,13 @@ def causes(one: Mapping[str, Any]) -> str:
     """Return the cause of an incident; if there were several, each with its duration."""
     if len(one["causes"]) < 2:
         return str(one["cause"])
-    told = [f"{cause['now']} ({length(cause['lasted_s'])})" for cause in one["causes"]]
-    return " Then: ".join(told)
+    told = [f"For {length(cause['lasted_s'])}: {cause['now']}" for cause in one["causes"]]
+    return " ".join(told)
 
 
 def time_of(one: Mapping[str, Any]) -> str:
-    """Return how long an incident lasted: `42 s`, `42 s so far`, `42 s, calm at present`."""
-    now = "" if one["ended"] else ", calm at present" if one["calm"] else " so far"
+    """Return how long an incident lasted: `42 s`, `42 s so far`, `42 s, calm now`."""
+    now = "" if one["ended"] else ", calm now" if one["calm"] else " so far"
     return length(one["lasted_s"]) + now
 
 

@@ -216,6 +216,14 @@ def _causes(errors: Mapping[str, int]) -> str:
     return ", ".join([f"{n:,} {_CAUSES.get(reason, reason)}" for reason, n in ranked[:2]])
 
 
+def _with_hidden(facts: Facts) -> str:
+    """The causes of errors; there are more of them than errors if the store hid some."""
+    if not facts.errors:
+        return ""
+    hidden = sum(facts.errors.values()) > 2 * facts.all.failed
+    return f": {_causes(facts.errors)}" + (", most of them hidden" if hidden else "")
+
+
 _CAUSES: Final = {
     "connect-refused": "refused connections",
     "connect-timeout": "connections timed out",
@@ -422,8 +430,8 @@ ROWS: Final[tuple[Row, ...]] = (
         lambda f: f"The application has answered well for {length(f.well_s)} again.",
         _say("RETTER forwards every request."), _nothing),
     Row("some fail", "bad", _is_failing,
-        lambda f: f"{100 * f.all.failed / f.all.all:.0f} % of the requests get an error" + (
-            f": {_causes(f.errors)}." if f.errors else "."),
+        lambda f: f"{100 * f.all.failed / f.all.all:.0f} % of the requests got an error in the "
+                  f"last 10 s{_with_hidden(f)}.",
         _say("RETTER hides what it can from the store; these had no stored page, or were no "
              "GETs. The circuit opens when more fail."),
         _say(_LOOK), beside=True),

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 from retter.admin import incidents
+from retter.admin.situation import count
 from retter.admin.situation import length as length
 
 Document = Mapping[str, Any]
@@ -183,10 +184,11 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
                   f"{size(store['bytes_max'])}{hits}"),
         *([("on disk", on_disk(state["disk"]))] if "disk" in state else []),
         *([("shared", with_others(state["shared"]))] if "shared" in state else []),
-        ("application", f"{upstream['address']}, {upstream['connections_busy']} connections busy, "
+        ("application", f"{upstream['address']}, "
+                        f"{count(upstream['connections_busy'], 'connection')} busy, "
                         f"{upstream['connections_idle']} idle{fault}"),
         ("RETTER", f"{state['version']}, process {state['pid']}, up {length(state['uptime_s'])}, "
-                   f"{number(state['connections'])} clients connected"),
+                   f"{count(state['connections'], 'client')} connected"),
         ("its cost", f"{size(state['memory']['rss_bytes'])}{_mapped(state)}, {added} a request, "
                       f"event loop lag {wait(state['loop_lag_ms'])}"),
         *([("workers", _workers(state["workers"]))] if "workers" in state else []),
@@ -216,7 +218,13 @@ def _turn_rows(state: Document) -> list[tuple[str, str]]:
         return []
     lanes = cast("dict[str, Document]", turns["lanes"])
     waiting = [f"{number(one['waiting'])} {lane}" for lane, one in lanes.items()]
-    rows = [("queue", f"{', '.join(waiting)} wait"), ("visitors", _visitors(turns["fresh_share"]))]
+    rows = (
+        [("queue", f"{', '.join(waiting)} wait")]
+        if any(one["waiting"] for one in lanes.values())
+        else []
+    )
+    if shares := _visitors(turns["fresh_share"]):
+        rows.append(("of visitors", shares))
     heaviest = cast("list[Document]", turns["heaviest"])
     named = [
         f"{one['client'] or one['kind']} ({100 * one['share']:.0f} %)"
@@ -238,7 +246,7 @@ def _visitors(shares: dict[str, float | None]) -> str:
         )
         if share is not None
     ]
-    return ", ".join(words) or "-"
+    return ", ".join(words)
 
 
 def with_others(shared: Document) -> str:

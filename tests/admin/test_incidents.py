@@ -71,7 +71,7 @@ def test_one_incident_with_two_causes_names_both() -> None:
         ("hung", 7.0),
     ]
     assert one["cause"] in [each["now"] for each in one["causes"]]
-    assert words(one).endswith("Nothing answers. (4 s) Then: It hangs. (7 s)")
+    assert words(one).endswith("For 4 s: Nothing answers. For 7 s: It hangs.")
 
 
 def test_an_incident_says_that_it_is_calm_before_it_is_over() -> None:
@@ -80,7 +80,7 @@ def test_an_incident_says_that_it_is_calm_before_it_is_over() -> None:
     assert time_of(incidents.all()[0]) == "0 s so far"
     incidents.note(GOOD, 5.0, 1005.0, Totals(), Totals())
     assert incidents.all()[0]["calm"]
-    assert time_of(incidents.all()[0]) == "0 s, calm at present"
+    assert time_of(incidents.all()[0]) == "0 s, calm now"
     incidents.note(BAD, 10.0, 1010.0, Totals(), Totals())
     assert time_of(incidents.all()[0]) == "10 s so far"
     incidents.note(GOOD, 10.0 + CALM_S, 1050.0, Totals(), Totals())

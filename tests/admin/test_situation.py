@@ -65,7 +65,7 @@ CASES: list[tuple[str, str, dict[str, Any], str]] = [
       "well_s": 4.0},
      "The application has answered well for 4 s again."),
     ("some fail", "bad", {"gets": Answers(fresh=90, failed=10), "errors": {"upstream-reset": 10}},
-     "10 % of the requests get an error: 10 broken connections."),
+     "10 % of the requests got an error in the last 10 s: 10 broken connections."),
     ("refusing", "bad", {"gets": Answers(fresh=95, refused=5)},
      "5 % of the requests get a 503."),
     ("gave up", "bad", {"gets": Answers(fresh=75), "others": Answers(gave_up=25)},

@@ -151,7 +151,10 @@ def test_why_the_application_fails_is_told_whether_the_store_hides_it_or_not() -
             client.sends(request)
             proxy.upstream.sends(reply(b"x", status=status))
         found = situation(admin)
-        assert found["now"] == "60 % of the requests get an error: 4 answers with a 5xx status."
+        assert (
+            found["now"]
+            == "60 % of the requests got an error in the last 10 s: 4 answers with a 5xx status."
+        )
 
 
 # Who gave up

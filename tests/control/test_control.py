@@ -141,10 +141,10 @@ def test_an_incident_is_told_with_what_it_did_to_visitors() -> None:
         "03:32:10  9 min 12 s so far  3,412 answers saved by RETTER, 2 got a 503, 40 gave up. "
         "The application hangs."
     )
-    assert "9 min 12 s, calm at present  3,4" in words.incident(one | {"calm": True}, NOW)
+    assert "9 min 12 s, calm now  3,4" in words.incident(one | {"calm": True}, NOW)
     second = {"row": "limiting", "lasted_s": 75.0, "now": "More come."}
     assert words.incident(one | {"causes": [*one["causes"], second]}, NOW).endswith(
-        "gave up. The application hangs. (9 s) Then: More come. (1 min 15 s)"
+        "gave up. For 9 s: The application hangs. For 1 min 15 s: More come."
     )
     said = words.status(state(incidents=[one | {"ended": NOW - 48}]), NOW)
     assert "last incidents\n  03:32:10  9 min 12 s  3,412 answers saved by RETTER" in said

@@ -241,7 +241,7 @@ function drawPicture(s) {
   $("lever").dataset.at = at;
   $("pic-app").dataset.health = health;
   text("pic-in", `${rate(all)}/s`);
-  text("pic-state", s.paused ? "PAUSED" : s.state);
+  text("pic-state", s.paused ? "PAUSED" : s.forced === "observe" ? "OBSERVES" : s.state);
   text("pic-flight", words || (s.limit == null ? `${count(s.in_flight)} in flight` : `${count(s.in_flight)} of ${count(s.limit)}`));
   text("pic-fresh", app > 0 ? `${rate(app)}/s` : "");
   text("pic-stored", stored > 0 ? `${rate(stored)}/s` : "");
@@ -264,7 +264,7 @@ function draw(s) {
   const told = s.situation;
   $("hero").dataset.tone = told.tone;
   text("row", told.row);
-  text("state", s.state);
+  text("state", s.forced === "observe" ? `${s.state} (only observed)` : s.state);
   text("headline", told.now);
   text("visitors", told.visitors);
   text("does", told.retter);
@@ -300,6 +300,7 @@ function draw(s) {
   drawDisk(s.disk);
   drawShared(s.shared);
   text("connections", count(s.connections));
+  text("connections-word", s.connections === 1 ? "client connected" : "clients connected");
   text("lag", wait(s.loop_lag_ms));
   drawRoutes(s.routes);
   drawBusiest(s.busiest || []);
@@ -396,7 +397,7 @@ const BAD = [["refused", "got a 503"], ["failed", "got an error"], ["gave_up", "
 const answersSaved = (n) => `${count(n)} ${n === 1 ? "answer" : "answers"} saved by RETTER`;
 const lastedOf = (one) => length(one.lasted_s) + (one.ended ? "" : one.calm ? ", calm now" : " so far");
 const causesOf = (one) => one.causes.length < 2 ? one.cause
-  : one.causes.map((cause) => `${cause.now} (${length(cause.lasted_s)})`).join(" Then: ");
+  : one.causes.map((cause) => `For ${length(cause.lasted_s)}: ${cause.now}`).join(" ");
 function drawIncidents(incidents) {
   const shape = JSON.stringify(incidents);
   if (shape === incidentsShown || !incidents.length) return;
