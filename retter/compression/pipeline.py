@@ -290,9 +290,17 @@ class Compression:
     # -- forwarded answers
 
     def whole(
-        self, request: Negotiated, head: ResponseHead, body: bytes
+        self, request: Negotiated, head: ResponseHead, body: bytes, stored: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """Compress a compressible response that has arrived whole.
+
+        Args:
+            request: What the client accepts.
+            head: The head of the response.
+            body: Its body.
+            stored: An equal body that is in the store. What is made of it is kept there, so the
+                next equal response is not compressed again: that takes 6 us of 1 KiB, 45 us of
+                16 KiB.
 
         Returns:
             Its head, without the empty line, and its body; None if it is too large for this.
@@ -300,13 +308,18 @@ class Compression:
         coding = (request.accepted or self.accepted(request)).forwarded
         if not coding or len(body) < self._bytes_min:
             return head.forward, body
-        if self._lagging:
-            self.refrained += 1
-            return head.forward, body
-        how = self._compressor(coding)
-        if len(body) > how.inline_bytes_max:
-            return None
-        coded = how.whole(body)
+        coded = None if stored is None else self._store.forms.coded_body(stored, coding)
+        if coded is None:
+            if self._lagging:
+                self.refrained += 1
+                return head.forward, body
+            how = self._compressor(coding)
+            if len(body) > how.inline_bytes_max:
+                return None
+            coded = how.whole(body)
+            # A larger one is compressed better in the thread when it is needed from the store.
+            if stored is not None and 2 * len(body) <= how.inline_bytes_max:
+                self._made(stored, coding, coded)
         if len(coded) >= len(body):
             return head.forward, body
         self.forwarded += 1

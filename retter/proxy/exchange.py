@@ -389,15 +389,15 @@ class Exchange(Work):
         services, client, parsed = self._services, self._client, self._parsed
         identity = parsed.identity
         is_page, entry = identity.store, self._entry
+        equal: bytes | None = None  # the same body, as it is stored
+        if entry is not None and is_page and entry[BODY] == body:
+            equal = entry[BODY]
         if (
             client is None
             or services.judges_plain_answers
             or (
                 len(body) > services.settings.store_object_bytes_max
-                or (
-                    (entry is None or entry[BODY] != body)
-                    and is_doubtful(services, parsed, entry, body, now)
-                )
+                or (equal is None and is_doubtful(services, parsed, entry, body, now))
                 if is_page
                 else not is_plain_change(parsed, self._body)
             )
@@ -406,7 +406,7 @@ class Exchange(Work):
             return
         sent, sent_body = head.forward, body
         if head.compressible:
-            whole = services.compression.whole(parsed, head, body)
+            whole = services.compression.whole(parsed, head, body, equal)
             if whole is None:
                 self.response_head(head, body, True, [], now)
                 return

@@ -319,3 +319,33 @@ def test_a_range_of_a_stored_page_is_one_of_the_applications_octets() -> None:
     assert field(answer, "ETag") == '"a"' and field(answer, "Content-Encoding") is None
     answer = proxy_answer(proxy, "/0", **{"Range": "bytes=3-9", "If-Range": '"a"'})
     assert status_of(answer) == 206
+
+
+def test_a_forwarded_page_that_comes_again_is_not_compressed_again() -> None:
+    """What is made of a response that equals the stored one is kept with that."""
+    proxy = make()
+    compression = proxy.services.compression
+    made, answers = [], []
+    for _ in range(5):  # a head that has come twice takes the short way
+        answers.append(answer_to(proxy, get(headers=GZIP), reply(PAGE, headers=HTML)))
+        assert ungzipped(answers[-1]) == PAGE
+        made.append(compression.stats()["stored_forms"])
+    assert made == [0, 0, 1, 1, 1]
+    coded = proxy.services.store.forms.coded_body(PAGE, b"gzip")
+    assert coded is not None and body_of(answers[-1]) == coded
+    # It is ready when the store has to answer, and a page that has changed is compressed anew.
+    open_circuit(proxy)
+    assert body_of(answer_to(proxy, get(headers=GZIP))) == coded
+    assert compression.stats()["stored_forms"] == 1
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.CLOSED)
+    changed = PAGE.replace(b"a", b"b")
+    assert ungzipped(answer_to(proxy, get(headers=GZIP), reply(changed, headers=HTML))) == changed
+
+
+def test_what_does_not_shrink_is_not_tried_again() -> None:
+    proxy = make()
+    noise = random.Random(1).randbytes(2000)
+    for _ in range(3):
+        answer = answer_to(proxy, get(headers=GZIP), reply(noise, headers=HTML))
+        assert body_of(answer) == noise and field(answer, "Content-Encoding") is None
+    assert proxy.services.compression.stats()["stored_forms"] == 1
