@@ -12,6 +12,9 @@ step.
     committed  up to where the removals of each ring are in the shared store
     told       up to where the removals of each ring were told to the other boxes (`--shared`)
     heard      the last change of another box that each worker has applied
+    sessions   a ring for each worker with what it has learnt of sessions (store/shared_sessions.py)
+    learnt     up to where each of these rings is written
+    since      from where a new worker reads each of them
     applied    changes of other boxes that some worker has applied
     figures    what each worker has counted
 
@@ -33,6 +36,10 @@ JUDGEMENT_BYTES: Final = 704 * 1024
 # one that is too late drops everything that it has in memory.
 NEWS_BYTES: Final = 256 * 1024
 
+# 500 to 1,000 messages: all that 20 workers with rolling sessions learn in a second takes less than
+# half of it.
+SESSIONS_BYTES: Final = 256 * 1024
+
 # The figures of a worker with many routes, as JSON: 40 KB. They are there twice.
 FIGURES_BYTES: Final = 2 * 128 * 1024
 
@@ -46,7 +53,7 @@ LAYOUT: Final = 2
 # As many as the other boxes can tell at once (far/rounds.py).
 APPLIED_NUMBERS: Final = 4096
 
-PLACE_BYTES: Final = 5 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + FIGURES_BYTES
+PLACE_BYTES: Final = 7 * LINE_BYTES + JUDGEMENT_BYTES + NEWS_BYTES + SESSIONS_BYTES + FIGURES_BYTES
 
 
 def places_of(workers: int) -> int:
@@ -72,6 +79,9 @@ class SharedMemory:
         committed: The same.
         told: The same.
         heard: The same.
+        sessions: SESSIONS_BYTES for each place.
+        learnt: One number for each place, beside each other.
+        since: The same.
         applied: Numbers that any worker writes, each whole (far/siblings.py).
         figures: FIGURES_BYTES for each place.
     """
@@ -85,6 +95,9 @@ class SharedMemory:
     committed: "memoryview[int]"
     told: "memoryview[int]"
     heard: "memoryview[int]"
+    sessions: tuple[memoryview, ...]
+    learnt: "memoryview[int]"
+    since: "memoryview[int]"
     applied: "memoryview[int]"
     figures: tuple[memoryview, ...]
 
@@ -117,6 +130,9 @@ def divided(memory: memoryview, workers: int) -> SharedMemory:
         tuple([part(NEWS_BYTES) for _ in range(places)]),
         positions(),
         positions(),
+        positions(),
+        positions(),
+        tuple([part(SESSIONS_BYTES) for _ in range(places)]),
         positions(),
         positions(),
         part(APPLIED_NUMBERS * NUMBER_BYTES).cast("q"),

@@ -21,6 +21,7 @@ class WorkerPlace:
         place: The number of its part of the shared memory: 0 to 2 * `workers` - 1.
         shared: The memory that all workers share.
         store_lock_fd: The lock of the folder of the shared store; -1: nothing is stored.
+        memory_fd: Of the memory, for locks; -1: there is none, as in tests.
     """
 
     index: int
@@ -28,6 +29,7 @@ class WorkerPlace:
     place: int
     shared: SharedMemory
     store_lock_fd: int = -1
+    memory_fd: int = -1
 
     @property
     def judgement(self) -> memoryview:

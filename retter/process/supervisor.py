@@ -384,7 +384,12 @@ class Supervisor:
         ours, its = pair()
         with its:
             place = WorkerPlace(
-                index, self._workers, self._place(index), self._shared, self._store_lock_fd
+                index,
+                self._workers,
+                self._place(index),
+                self._shared,
+                self._store_lock_fd,
+                self._memory_fd,
             )
             parts = WorkerParts(
                 settings=self._settings,
@@ -415,7 +420,6 @@ class Supervisor:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
         kept = self._sockets.of(index)
-        os.close(self._memory_fd)
         self._inheritance.close_ready()
         if self._successor is not None:
             os.close(self._successor.ready_fd)

@@ -124,7 +124,28 @@ def build_services(
     )
     if disk is not None:
         _attach_disk(services, disk, now)
+    if place is not None:
+        _share_sessions(services, place)
     return services
+
+
+def _share_sessions(services: Services, place: "WorkerPlace") -> None:
+    """Learn what other workers know of sessions, and tell them what this one learns."""
+    from retter.proxy.memory_lock import MemoryLock
+    from retter.store.shared_sessions import SharedSessions
+
+    shared, heads, lock = place.shared, services.heads, MemoryLock(place.memory_fd)
+    services.sessions = SharedSessions(
+        shared.sessions,
+        shared.learnt,
+        shared.since,
+        place.place,
+        services.owner_rules,
+        lock.take,
+        lock.give_back,
+        heads.forget_requests,
+    )
+    heads.look_around = services.sessions.look
 
 
 def _store(

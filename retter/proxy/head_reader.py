@@ -105,6 +105,8 @@ class HeadReader:
     Attributes:
         request_memos: By whether the peer is trusted, and b"http" or b"https".
         response_memo, response_parser: The same for all connections to the application.
+        look_around: Called before a head is read that the memo does not know: other workers may
+            have learnt what its cookies mean.
     """
 
     def __init__(self, settings: Settings, rules: OwnerRules, instance: bytes) -> None:
@@ -113,6 +115,7 @@ class HeadReader:
         }
         self.response_memo: HeadMemo[ResponseHead] = HeadMemo(RESPONSE_MEMO_BYTES_MAX)
         self.response_parser = ResponseParser()
+        self.look_around: Callable[[], None] | None = None
         self.instance = instance
         self.configure(settings, rules)
 
@@ -158,6 +161,8 @@ class HeadReader:
         Raises:
             DownstreamError: With the status that the client is to get.
         """
+        if self.look_around is not None:
+            self.look_around()
         # The ticket goes before all else: nobody is to be known by it but to `Turns`.
         plain_bytes, ticket = head_bytes, b""
         if self._tickets and head_bytes.find(TICKET_NAME) >= 0:

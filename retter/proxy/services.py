@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from retter.disk.shelf import DiskShelf  # with lmdb, which may not be installed
     from retter.far.shelf import FarShelf  # with redis, which may not be installed
     from retter.proxy.learnt import LearntKeeper
+    from retter.store.shared_sessions import SharedSessions
     from retter.telemetry.access_log import AccessLog
 
 
@@ -98,6 +99,7 @@ class Services:
     far: "FarShelf | None" = None  # what several boxes share
     learnt: "LearntKeeper | None" = None  # what outlives the process beside the store
     place: "WorkerPlace | None" = None  # among several workers; None: this is the only process
+    sessions: "SharedSessions | None" = None  # what several workers know of them
     handed_over: bool = False  # another process has taken the listening sockets over
     draining: bool = False  # all connections close after their next answer
 

@@ -127,6 +127,8 @@ class Ticker:
             services.disk.tick(now)
         if services.far is not None:
             services.far.tick(now)
+        if services.sessions is not None:
+            services.sessions.look()
         if services.access_log is not None:
             services.access_log.flush()
 

@@ -10,7 +10,7 @@ tables are bounded: the least recently used session of a full table is forgotten
 
 from collections import OrderedDict
 from itertools import repeat
-from typing import Final
+from typing import Final, Protocol
 
 ISSUED_MAX: Final = 8192  # sessions in use that the application has set. 150 bytes each
 GIVEN_MAX: Final = 4096  # set, but not used yet: a crawler without cookies gets one each time
@@ -24,12 +24,37 @@ KEPT: Final = 1  # it has had stored responses of its own for KEPT_S
 ISSUED: Final = 2  # the application has set it
 
 
-class KnownSessions:
-    """The known sessions, by their marks."""
+class Told(Protocol):
+    """Is told what this process learns of sessions (shared_sessions.py)."""
 
-    __slots__ = ("_given", "_issued", "_kept")
+    def name(self, name: bytes) -> None:
+        """The application sets sessions with this name."""
+        ...
+
+    def begun(self, session: bytes) -> None:
+        """The application has set a value for a visitor who did not have it."""
+        ...
+
+    def shared(self, session: bytes) -> None:
+        """Several visitors have a value."""
+        ...
+
+    def known(self, mark: int, table: str, since: float) -> None:
+        """A session is in a table, as in `KnownSessions.know`."""
+        ...
+
+
+class KnownSessions:
+    """The known sessions, by their marks.
+
+    Attributes:
+        told: Is told of each change.
+    """
+
+    __slots__ = ("_given", "_issued", "_kept", "told")
 
     def __init__(self) -> None:
+        self.told: Told | None = None
         self._issued: OrderedDict[int, None] = OrderedDict()
         self._given: OrderedDict[int, None] = OrderedDict()
         self._kept: OrderedDict[int, float] = OrderedDict()
@@ -70,6 +95,8 @@ class KnownSessions:
     def given(self, mark: int) -> None:
         """Note that the application has set a session."""
         if mark not in self._issued:
+            if self.told is not None and mark not in self._given:
+                self.told.known(mark, "given", 0.0)
             self._given[mark] = None
             if len(self._given) > GIVEN_MAX:
                 self._given.popitem(last=False)
@@ -86,6 +113,8 @@ class KnownSessions:
                 self._issued[mark] = None
                 if len(self._issued) > ISSUED_MAX:
                     self._issued.popitem(last=False)
+                if self.told is not None:
+                    self.told.known(mark, "issued", 0.0)
                 return
         if marks:
             self._keep(marks[0], now)
@@ -95,6 +124,8 @@ class KnownSessions:
             self._kept.move_to_end(mark)
             return
         self._kept[mark] = now
+        if self.told is not None:
+            self.told.known(mark, "kept", now)
         if len(self._kept) > KEPT_MAX:
             self._kept.popitem(last=False)
 

@@ -18,7 +18,7 @@ values. `now` is monotonic seconds.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 # Remembered values: the present one of each visitor, and its heirs. 300 bytes each. The least
 # recently used value is forgotten. Then its visitor does not find its stored responses any more.
@@ -50,6 +50,26 @@ class Place(NamedTuple):
 Facts = tuple[bytes, Place | None, bytes, bool, tuple[bytes, ...], float]
 
 
+class Others(Protocol):
+    """The other workers that know the same lineages (shared_sessions.py)."""
+
+    def rolling(self, name: bytes) -> None:
+        """A cookie of this name has values here now."""
+        ...
+
+    def changed(self, value: bytes) -> None:
+        """The facts about a value have changed."""
+        ...
+
+    def begin(self) -> bool:
+        """Take the right to decide a place for all workers; False: another worker has it."""
+        ...
+
+    def end(self) -> None:
+        """Give the right back."""
+        ...
+
+
 class _Value:
     """The facts about one value."""
 
@@ -68,10 +88,15 @@ class Lineages:
 
     Args:
         new_id: Makes an unguessable name for a lineage from a number.
+
+    Attributes:
+        names: Of cookies that have values here.
+        others: Workers that know the same lineages; None: there are none.
     """
 
     def __init__(self, new_id: Callable[[int], bytes]) -> None:
-        self.names: set[bytes] = set()  # of cookies that have values here
+        self.names: set[bytes] = set()
+        self.others: Others | None = None
         self._new_id = new_id
         self._made = 0
         self._values: OrderedDict[bytes, _Value] = OrderedDict()  # least recently used first
@@ -87,8 +112,12 @@ class Lineages:
         """Note a value that the application has set and that replaces no other."""
         self._retire(now)
         if value not in self._values:
-            self.names.add(name)
             self._keep(value, _Value(Place(self._id(), 0, ()), b""))
+            if self.others is not None:
+                if name not in self.names:
+                    self.others.rolling(name)
+                self.others.changed(value)
+            self.names.add(name)
 
     def inherit(self, old: bytes, value: bytes, now: float) -> bool:
         """Note a value that replaces another one; False if it has replaced a third one before.
@@ -110,6 +139,9 @@ class Lineages:
         if len(before.heirs) > HEIRS_MAX:
             self._forget_unused(before.heirs.pop(0))
         self._keep(value, _Value(None, old))
+        if self.others is not None:
+            self.others.changed(old)
+            self.others.changed(value)
         return True
 
     def find(self, value: bytes) -> Place | None:
@@ -119,8 +151,22 @@ class Lineages:
             return None
         self._values.move_to_end(value)
         if entry.place is None:
-            entry.place = self._place_of_heir(entry.parent)
+            if self.others is not None:
+                self._place_for_all(value, entry, self.others)
+            else:
+                entry.place = self._place_of_heir(entry.parent)
         return entry.place
+
+    def _place_for_all(self, value: bytes, entry: _Value, others: Others) -> None:
+        """Decide a place that all workers have to know before the next decision."""
+        alone = others.begin()
+        try:
+            if entry.place is None:  # no other worker has decided it
+                entry.place = self._place_of_heir(entry.parent, may_continue=alone)
+                others.changed(entry.parent)
+                others.changed(value)
+        finally:
+            others.end()
 
     def may_store(self, value: bytes, asked_at: float) -> bool:
         """Return whether the response to a request with this value may be stored."""
@@ -146,13 +192,40 @@ class Lineages:
         self._values.pop(value, None)
         self._keep(value, entry)
 
-    def _place_of_heir(self, parent: bytes) -> Place:
+    def learn(self, facts: Facts) -> bool:
+        """Add what another worker knows of a value; False if it replaces another value there.
+
+        In that case, the value does not belong to one visitor.
+        """
+        value, place, parent, continued, heirs, replaced_at = facts
+        entry = self._values.get(value)
+        if entry is None:
+            self.restore(facts)
+        elif entry.parent != parent:
+            self._forget(value)
+            return False
+        else:
+            self._values.move_to_end(value)
+            entry.continued = entry.continued or continued
+            entry.replaced_at = min(entry.replaced_at, replaced_at)
+            entry.heirs += [one for one in heirs if one not in entry.heirs]
+            while len(entry.heirs) > HEIRS_MAX:
+                self._forget_unused(entry.heirs.pop(0))
+            if entry.place is not None or place is None:
+                return True
+            entry.place = Place(*place)
+        before = self._values.get(parent)
+        if place is not None and before is not None:
+            self._replaced.append((before.replaced_at + OVERLAP_S, parent))
+        return True
+
+    def _place_of_heir(self, parent: bytes, may_continue: bool = True) -> Place:
         before = self._values.get(parent)
         if before is None or before.place is None:
             return Place(self._id(), 0, ())  # its parent is forgotten
         self._replaced.append((before.replaced_at + OVERLAP_S, parent))
         lineage, generation, earlier = before.place
-        if not before.continued:
+        if may_continue and not before.continued:
             before.continued = True
             return Place(lineage, generation + 1, earlier)
         return Place(self._id(), 0, ((lineage, generation), *earlier)[:EARLIER_MAX])

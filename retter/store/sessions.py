@@ -13,7 +13,7 @@ from collections import OrderedDict
 from typing import Final
 
 from retter.base.client_id import mark_of
-from retter.store.known_sessions import KnownSessions
+from retter.store.known_sessions import KnownSessions, Told
 
 # A site has only a few. But if the name depends on the host (Drupal), a stranger can cause many to
 # be set. Names beyond this number are not learnt.
@@ -35,14 +35,19 @@ SHARED_MAX: Final = 1024
 
 
 class SessionsSeen:
-    """Observations of sessions in responses and requests."""
+    """Observations of sessions in responses and requests.
 
-    __slots__ = ("_clients", "_issued", "known", "names", "shared")
+    Attributes:
+        told: Is told of each observation.
+    """
+
+    __slots__ = ("_clients", "_issued", "known", "names", "shared", "told")
 
     def __init__(self) -> None:
         self.names: set[bytes] = set()  # session cookies that the application sets
         self.shared: dict[bytes, None] = {}  # keyed hashes of shared values; oldest first
         self.known = KnownSessions()
+        self.told: Told | None = None
         self._issued: OrderedDict[bytes, None] = OrderedDict()
         # Most sessions have one client. To keep it in a set would take 200 bytes more.
         self._clients: OrderedDict[bytes, int | set[int]] = OrderedDict()
@@ -56,6 +61,8 @@ class SessionsSeen:
         ):
             return False
         self.names.add(name)
+        if self.told is not None:
+            self.told.name(name)
         return True
 
     def issued(self, session: bytes) -> bool:
@@ -67,6 +74,8 @@ class SessionsSeen:
         Returns:
             Whether the value is newly known to be shared.
         """
+        if self.told is not None:
+            self.told.begun(session)
         if session in self._issued:
             return self._share(session)
         self._issued[session] = None
@@ -117,6 +126,8 @@ class SessionsSeen:
     def _share(self, session: bytes) -> bool:
         if session in self.shared:
             return False
+        if self.told is not None:
+            self.told.shared(session)
         self.shared[session] = None
         if len(self.shared) > SHARED_MAX:
             del self.shared[next(iter(self.shared))]

@@ -40,6 +40,9 @@ def small_memory() -> SharedMemory:
         committed=memoryview(bytearray(8 * PLACES)).cast("q"),
         told=memoryview(bytearray(8 * PLACES)).cast("q"),
         heard=memoryview(bytearray(8 * PLACES)).cast("q"),
+        sessions=(),
+        learnt=memoryview(b"").cast("q"),
+        since=memoryview(b"").cast("q"),
         applied=memoryview(bytearray(8 * 16)).cast("q"),
         figures=(),
     )

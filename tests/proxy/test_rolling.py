@@ -18,9 +18,18 @@ from tests.support.frameworks import (
     flask_application,
 )
 from tests.support.site import Application, Site, page
+from tests.support.site_of_workers import SiteOfWorkers
 
 __all__ = ["each_second"]
 pytestmark = pytest.mark.usefixtures("each_second")
+
+
+@pytest.fixture(params=["one process", "workers in turn"], autouse=True)
+def several(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try everything with one process, and with workers of which each gets the next request."""
+    if request.param != "one process":
+        monkeypatch.setattr(f"{__name__}.Site", SiteOfWorkers)
+
 
 APPLICATIONS: dict[str, tuple[Callable[[], Application], dict[str, Any]]] = {
     "Flask": (flask_application, {}),

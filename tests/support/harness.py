@@ -259,6 +259,7 @@ class FakeProxy:
         own_loop: FakeLoop | None = None,
         secrets: Secrets | None = None,
         far: Any = None,
+        place: Any = None,
         **settings: Any,
     ) -> None:
         self.loop = own_loop or FakeLoop()
@@ -278,6 +279,7 @@ class FakeProxy:
             self.loop.time,
             disk,
             secrets,
+            place=place,
             far=far,
         )
         services = self.services = self.proxy.services

@@ -1,0 +1,253 @@
+"""What several workers know of sessions, told to each other through shared memory.
+
+A visitor's next request may come to another worker. So each worker writes into a ring what it has
+learnt of sessions from a response, before that response is sent: names and values that the
+application sets, values that visitors share, sessions in use, and the values of rolling sessions
+(lineage.py). All others read it before they look at a request head that they do not know.
+
+Only keyed hashes are told, besides names of cookies. Pure: the memory and the lock are the
+caller's.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from struct import error as StructError
+from typing import Final
+
+from retter.base.ring import RingReader, RingWriter
+from retter.store.lineage import EARLIER_MAX, HEIRS_MAX, Facts, Place
+from retter.store.owner import OWNER_BYTES, OwnerRules
+from retter.store.sessions import SHARED_MAX
+
+# The first octet of a message.
+_NAME: Final = 1  # a name of session cookies
+_ROLLING: Final = 2  # a name of rolling ones
+_BEGUN: Final = 3  # a value, set for a visitor who did not have it
+_SHARED: Final = 4  # a value that several visitors have
+_KNOWN: Final = 5  # a session as it stands in a table of known_sessions.py
+_VALUE: Final = 6  # a value of a rolling session
+
+_TABLES: Final = ("given", "issued", "kept")
+
+_known = Struct("<BBqd")
+# kind, flags, value, parent, when it was replaced, lineage, generation, counts of what follows
+_value = Struct("<BB16s16sd16sQBB")
+_earlier = Struct("<16sQ")
+_CONTINUED: Final = 1
+_HAS_PLACE: Final = 2
+_HAS_PARENT: Final = 4
+
+# A new worker reads the last half of each ring. Places where messages begin are noted so often.
+_NOTES: Final = 8
+
+
+class SharedSessions:
+    """The sessions that one of several workers knows.
+
+    Args:
+        rings: One for each worker.
+        heads: Up to where each ring is written.
+        since: From where a new worker reads each ring.
+        place: The ring that this worker writes.
+        rules: What it knows of sessions is told from now on.
+        lock: Takes a lock that one worker at a time has, or returns False; it never waits.
+        unlock: Gives it back.
+        forget: Called when the owners of requests may have changed.
+    """
+
+    def __init__(
+        self,
+        rings: tuple[memoryview, ...],
+        heads: "memoryview[int]",
+        since: "memoryview[int]",
+        place: int,
+        rules: OwnerRules,
+        lock: Callable[[], bool],
+        unlock: Callable[[], None],
+        forget: Callable[[], None],
+    ) -> None:
+        self._heads = heads
+        self._since = since
+        self._place = place
+        self._seen = rules.seen
+        self._lineages = rules.lineages
+        self._lock = lock
+        self._unlock = unlock
+        self._forget = forget
+        self._ring_bytes = rings[place].nbytes
+        self._writer = RingWriter(rings[place], heads, place)
+        self._begins: deque[int] = deque([since[place]])
+        self._applies = False
+        self._is_new = False  # owners of requests may have changed
+        self._seen_heads = b""
+        own = RingReader(rings[place], heads, place, since[place])
+        self._readers = [
+            RingReader(ring, heads, at, since[at]) for at, ring in enumerate(rings) if at != place
+        ]
+        self._read([own, *self._readers])  # what was learnt before this worker began
+        rules.seen.told = rules.seen.known.told = self
+        rules.lineages.others = self
+
+    # -- what this worker learns
+
+    def name(self, name: bytes) -> None:
+        """Tell that the application sets sessions with this name."""
+        self._tell(bytes([_NAME]) + name)
+
+    def rolling(self, name: bytes) -> None:
+        """Tell that values with this name may be replaced by others."""
+        self._tell(bytes([_ROLLING]) + name)
+
+    def begun(self, session: bytes) -> None:
+        """Tell that the application has set a value for a visitor who did not have it."""
+        self._tell(bytes([_BEGUN]) + session)
+
+    def shared(self, session: bytes) -> None:
+        """Tell that several visitors have a value."""
+        self._tell(bytes([_SHARED]) + session)
+
+    def known(self, mark: int, table: str, since: float) -> None:
+        """Tell that a session is in a table of known sessions."""
+        self._tell(_known.pack(_KNOWN, _TABLES.index(table), mark, since))
+
+    def changed(self, value: bytes) -> None:
+        """Tell the facts about a value of a rolling session."""
+        facts = self._lineages.facts_of(value)
+        if facts is not None:
+            self._tell(packed(facts))
+
+    def _tell(self, message: bytes) -> None:
+        if self._applies or len(message) > self._writer.message_bytes_max:
+            return
+        begins, at = self._begins, self._writer.head
+        if at - begins[-1] >= self._ring_bytes // _NOTES:
+            begins.append(at)
+        end = self._writer.write(message)
+        while len(begins) > 1 and end - begins[0] > self._ring_bytes // 2:
+            begins.popleft()
+        self._since[self._place] = begins[0]
+
+    # -- the place of a value in its lineage, which one worker decides for all
+
+    def begin(self) -> bool:
+        """Take the right to decide, and learn what others have decided; False: another one has it.
+
+        Call `end` after that in both cases.
+        """
+        alone = self._lock()
+        self._look()  # whoever asks is about to remember an owner, which is forgotten later
+        return alone
+
+    def end(self) -> None:
+        """Give the right back."""
+        self._unlock()
+
+    # -- what the others have learnt
+
+    def look(self) -> None:
+        """Learn what is new. Call it before a request is looked at."""
+        self._look()
+        if self._is_new:
+            self._is_new = False
+            self._forget()
+
+    def _look(self) -> None:
+        if self._heads.tobytes() != self._seen_heads:
+            self._seen_heads = self._heads.tobytes()
+            self._read(self._readers)
+
+    def _read(self, readers: list[RingReader]) -> None:
+        self._applies = True
+        try:
+            for reader in readers:
+                for message in reader.read() or ():
+                    self._is_new |= self._learn(message)
+        finally:
+            self._applies = False
+
+    def _learn(self, message: bytes) -> bool:
+        """Learn a message; return whether the owners of requests may have changed."""
+        seen, lineages, kind, rest = self._seen, self._lineages, message[0], message[1:]
+        if kind == _NAME:
+            return seen.learn_name(rest)
+        if kind == _ROLLING:
+            is_new = rest not in lineages.names
+            lineages.names.add(rest)
+            return is_new
+        try:
+            if kind == _KNOWN:
+                _, table, mark, since = _known.unpack(message)
+                self._know(mark, _TABLES[table], since)
+                return False
+            if kind == _VALUE:
+                facts = unpacked(message)
+                # If not, two visitors have the value.
+                return not lineages.learn(facts) and self._share(facts[0])
+        except (StructError, IndexError):
+            return False  # no message of this version
+        if len(rest) != OWNER_BYTES:
+            return False
+        return seen.issued(rest) if kind == _BEGUN else self._share(rest)
+
+    def _know(self, mark: int, table: str, since: float) -> None:
+        known = self._seen.known
+        if table == "kept":
+            known.know(mark, table, since)
+            return
+        known.given(mark)
+        if table == "issued":
+            known.answered((mark,), since)
+
+    def _share(self, session: bytes) -> bool:
+        shared = self._seen.shared
+        if session in shared:
+            return False
+        shared[session] = None
+        if len(shared) > SHARED_MAX:
+            del shared[next(iter(shared))]
+        return True
+
+
+def packed(facts: Facts) -> bytes:
+    """Return the facts about a value as a message."""
+    value, place, parent, continued, heirs, replaced_at = facts
+    flags = _CONTINUED * continued | _HAS_PARENT * bool(parent)
+    if place is None:
+        place = Place(b"", 0, ())
+    else:
+        flags |= _HAS_PLACE
+    lineage, generation, earlier = place
+    earlier, heirs = earlier[:EARLIER_MAX], heirs[-HEIRS_MAX:]
+    head = _value.pack(
+        _VALUE, flags, value, parent, replaced_at, lineage, generation, len(earlier), len(heirs)
+    )
+    return b"".join([head, *[_earlier.pack(*one) for one in earlier], *heirs])
+
+
+def unpacked(message: bytes) -> Facts:
+    """Return the facts in a message.
+
+    Raises:
+        StructError: It is too short.
+    """
+    _, flags, value, parent, replaced_at, lineage, generation, earlier, heirs = _value.unpack_from(
+        message
+    )
+    at = _value.size
+    read: list[tuple[bytes, int]] = []
+    for _ in range(earlier):
+        owner, until = _earlier.unpack_from(message, at)
+        read.append((owner, until))
+        at += _earlier.size
+    place = Place(lineage, generation, tuple(read)) if flags & _HAS_PLACE else None
+    end = at + heirs * OWNER_BYTES
+    found = [message[begin : begin + OWNER_BYTES] for begin in range(at, end, OWNER_BYTES)]
+    return (
+        value,
+        place,
+        parent if flags & _HAS_PARENT else b"",
+        bool(flags & _CONTINUED),
+        tuple(found),
+        replaced_at,
+    )
