@@ -223,6 +223,42 @@ def decoded(
     return None
 
 
+def is_cut(body: bytes, coding: bytes, bytes_max: int, members_max: int = MEMBERS_MAX) -> bool:
+    """Return whether a body ends before its coding does, or is broken. False if it is not known.
+
+    Args:
+        bytes_max: Of what it decodes to. Where it has more, its end is not looked for.
+        members_max: Of gzip in one body. Where it has more, the end is not looked for.
+    """
+    if not body:
+        return False  # nothing is not half of something
+    if coding == b"gzip":
+        room = bytes_max
+        for member in range(members_max):
+            inflater = zlib.decompressobj(_GZIP_WBITS)
+            try:
+                room -= len(inflater.decompress(body, room))
+            except zlib.error:
+                return member == 0  # what follows a whole one may be padding
+            if room <= 0:
+                return False
+            if not inflater.eof:
+                return True
+            body = inflater.unused_data
+            if not body:
+                return False
+        return False
+    if coding == b"br" and available(coding):
+        brotli = import_module("brotli")
+        decoder = brotli.Decompressor()
+        try:
+            plain: bytes = decoder.process(body, output_buffer_limit=bytes_max)
+        except brotli.error:
+            return True
+        return len(plain) < bytes_max and not decoder.is_finished()
+    return False
+
+
 def _inflated(body: bytes, wbits: int, bytes_max: int, members_max: int) -> bytes | None:
     pieces: list[bytes] = []
     room = bytes_max

@@ -397,7 +397,7 @@ class Exchange(Work):
             or services.judges_plain_answers
             or (
                 len(body) > services.settings.store_object_bytes_max
-                or (equal is None and is_doubtful(services, parsed, entry, body, now))
+                or (equal is None and is_doubtful(services, parsed, entry, head, body, now))
                 if is_page
                 else not is_plain_change(parsed, self._body)
             )

@@ -9,13 +9,15 @@ is stored. So an answer is judged by its body and by what is stored for the same
   contains one of the failure texts. It is a failure: the stored response is sent instead. A page
   *about* such an error is as large as other pages.
 - An answer that *may be a torso* does not replace the stored response, but is delivered: an empty
-  one, and one that ends with its connection at less than half of the stored length (RFC 9112
-  section 8 knows no way to tell whether it is whole). The third in a row is believed.
+  or blank one, and one that ends with its connection at less than half of the stored length (RFC
+  9112 section 8 knows no way to tell whether it is whole). The third in a row is believed. But a
+  content coding tells where it ends: what is cut by it is never stored, whatever its length is.
 - *In trouble* (the circuit is not closed, or something failed a moment ago) no answer of less than
   half of the stored length replaces it.
 
 An answer equal to what is stored, or at least half as long, needs no judgement: see `has_shrunk`.
-Lengths are those of the bodies without gzip. `now` is monotonic seconds.
+Lengths are those of the bodies without gzip, and without other codings if the two have different
+ones. `now` is monotonic seconds.
 """
 
 from collections import OrderedDict
@@ -24,7 +26,7 @@ from enum import Enum, auto
 from math import inf
 from typing import Final
 
-from retter.compression.compressors import decoded
+from retter.compression.compressors import available, decoded, is_cut
 from retter.http.cache_control import coding_of
 from retter.http.content_coding import canonical
 from retter.http.message import Framing, ResponseHead
@@ -34,6 +36,12 @@ from retter.store.record import StoredResponse
 SMALL_BYTES_MAX: Final = 16 * 1024
 # Nothing is stored to compare it with: of what is so small the text is most, or all.
 NEW_BYTES_MAX: Final = 4 * 1024
+# PHP sends the line ends around its code even if that has died. A page has more than this.
+BLANK_BYTES_MAX: Final = 64
+# Twice a small page: a body is decoded to this at most, to be compared with another one.
+COMPARED_BYTES_MAX: Final = 2 * SMALL_BYTES_MAX
+# A coded body is followed for so many octets of what it decodes to, to find its end: 1 ms.
+FOLLOWED_BYTES_MAX: Final = 512 * 1024
 BELIEVED_AFTER: Final = 3  # torsos in a row: then that is what the page is now
 # Pages whose last answer may have been a torso; 200 octets each. The oldest begins anew.
 TORSOS_MAX: Final = 1024
@@ -42,6 +50,7 @@ LATELY_S: Final = 60.0  # after a failure: answers are held back until they are 
 
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_BYTES_MIN: Final = 20  # of an empty body (RFC 1952)
+_BLANKS: Final = b" \t\r\n\x00\xef\xbb\xbf"  # with the octets of a byte order mark in UTF-8
 _TEXT_TYPES: Final = (b"text/", b"application/json", b"application/xml", b"application/xhtml+xml")
 _TEXT_SUFFIXES: Final = (b"+json", b"+xml")
 _JUDGED: Final = frozenset({200, 201, 202, 203, 204, 205})  # not parts, not redirections
@@ -67,9 +76,29 @@ def length_of(body: bytes) -> int:
     return len(body)
 
 
-def has_shrunk(body: bytes, stored_body: bytes) -> bool:
-    """Return in constant time whether a body is under half of the stored one."""
-    return 2 * length_of(body) < length_of(stored_body)
+def has_shrunk(
+    body: bytes, stored_body: bytes, coding: bytes = b"", stored_coding: bytes = b""
+) -> bool:
+    """Return whether a body is under half of the stored one.
+
+    The time is constant, unless the two have different codings, of which one does not tell the
+    length: an error page of 1 KiB is small beside a page that brotli has made as small.
+    """
+    length, stored_length = length_of(body), length_of(stored_body)
+    shrunk = 2 * length < stored_length
+    if coding == stored_coding:
+        return shrunk
+    coding, stored_coding = canonical(coding), canonical(stored_coding)
+    if not shrunk and _hides_length(stored_coding) and 2 * length <= COMPARED_BYTES_MAX:
+        return decoded(stored_body, stored_coding, 2 * length) is None  # it becomes larger
+    if shrunk and _hides_length(coding) and stored_length <= COMPARED_BYTES_MAX:
+        return decoded(body, coding, stored_length // 2) is not None
+    return shrunk
+
+
+def _hides_length(coding: bytes) -> bool:
+    """Return whether `length_of` is wrong for a coding, and decoding shows the length."""
+    return coding == b"deflate" or (coding in (b"br", b"zstd") and available(coding))
 
 
 class Goodness:
@@ -112,16 +141,19 @@ class Goodness:
         """
         if head.status not in _JUDGED:
             return Verdict.GOOD
+        coding = canonical(coding_of(head.combined(b"content-encoding")))
+        if coding and head.framing is Framing.CLOSE and is_cut(body, coding, FOLLOWED_BYTES_MAX):
+            return Verdict.NOT_STORED
         if stored is None:
             new = trouble and len(body) < NEW_BYTES_MAX and self._admits_failure(head, body)
             return Verdict.UNCLEAR if new else Verdict.GOOD
-        if not has_shrunk(body, stored.body):
+        if not has_shrunk(body, stored.body, coding, stored.content_coding):
             return Verdict.GOOD
         if len(body) < SMALL_BYTES_MAX and self._admits_failure(head, body):
             return Verdict.FAILED
         if trouble:
             return Verdict.NOT_STORED
-        if length_of(body) and head.framing is not Framing.CLOSE:
+        if head.framing is not Framing.CLOSE and not _is_blank(body, coding):
             return Verdict.GOOD
         return self._torso(key, stored.stored_at)
 
@@ -147,6 +179,14 @@ class Goodness:
             body = plain
         find = body.lower().find  # `in` takes 0.4 us more for each text
         return any(find(text) >= 0 for text in self._texts)
+
+
+def _is_blank(body: bytes, coding: bytes) -> bool:
+    """Return whether a body is empty, or blanks and line ends alone."""
+    plain = decoded(body, coding, BLANK_BYTES_MAX) if coding else body
+    if plain is None:
+        return not length_of(body)
+    return len(plain) <= BLANK_BYTES_MAX and not plain.strip(_BLANKS)
 
 
 def _is_text(head: ResponseHead) -> bool:

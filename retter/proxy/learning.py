@@ -6,6 +6,7 @@ body tells whether it is good (`judge`, with the rules of goodness.py).
 
 from retter.base.errors import Outcome, outcome_of
 from retter.breaker import Permit, State
+from retter.http.cache_control import coding_of
 from retter.http.message import ResponseHead
 from retter.proxy.goodness import NEW_BYTES_MAX, Verdict, has_shrunk
 from retter.proxy.request import ParsedRequest
@@ -88,7 +89,12 @@ def _answered_well(services: Services, permit: Permit) -> None:
 
 
 def is_doubtful(
-    services: Services, parsed: ParsedRequest, entry: Record | None, body: bytes, now: float
+    services: Services,
+    parsed: ParsedRequest,
+    entry: Record | None,
+    head: ResponseHead,
+    body: bytes,
+    now: float,
 ) -> bool:
     """Return whether a plain response must be judged by its body.
 
@@ -97,9 +103,10 @@ def is_doubtful(
     """
     if entry is not None:
         stored_body: bytes = entry[BODY]
-        if not entry[CODING] and 2 * len(body) >= len(stored_body):
-            return False  # nearly always, so without a call
-        return has_shrunk(body, stored_body)
+        if not entry[CODING]:  # nearly always; if it is not much shorter, without a call
+            return 2 * len(body) < len(stored_body) and has_shrunk(body, stored_body)
+        coding = coding_of(head.combined(b"content-encoding"))
+        return has_shrunk(body, stored_body, coding, entry[CODING])
     # No response is stored that could be sent instead.
     if len(body) < NEW_BYTES_MAX and services.goodness.in_trouble(now):
         return True

@@ -2,17 +2,21 @@
 
 import gzip
 import random
+import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retter.compression.compressors import compressor
 from retter.http.known_names import FAILURE_TEXTS
 from retter.http.message import ResponseHead
 from retter.http.response_parser import ResponseParser
 from retter.proxy.goodness import (
     BELIEVED_AFTER,
+    BLANK_BYTES_MAX,
+    FOLLOWED_BYTES_MAX,
     NEW_BYTES_MAX,
     SMALL_BYTES_MAX,
     TORSOS_MAX,
@@ -56,6 +60,12 @@ def stored(body: bytes) -> StoredResponse:
 
 def coded(coding: str) -> ResponseHead:
     return head_of("Content-Type: text/html", f"Content-Encoding: {coding}", "Content-Length: 5")
+
+
+def compressed(body: bytes, coding: str) -> bytes:
+    if coding == "deflate":
+        return zlib.compress(body)
+    return bytes(compressor(coding.encode(), 1).whole(body))
 
 
 HTML = head_of("Content-Type: text/html; charset=utf-8", "Content-Length: 5")
@@ -119,6 +129,23 @@ class TestErrorPages:
         # The length of another member stands at the end: it looks small.
         assert judged(bomb + gzip.compress(b""), PAGE * 10, head) is Verdict.GOOD
 
+    @pytest.mark.parametrize("coding", ["deflate", "br", "zstd"])
+    def test_a_page_is_compared_without_its_coding(self, coding: str) -> None:
+        """The application compresses its pages, and its error pages not."""
+        page = stored(compressed(PAGE, coding))._replace(content_coding=coding.encode())
+        error = ERROR + b"<p>We are sorry. Come again in a while, or call 555 01 99.</p>" * 4
+        assert len(page.body) < 2 * len(error), "as it is sent it has not shrunk"
+        assert Goodness(TEXTS).judge(b"*/", HTML, error, page, trouble=False) is Verdict.FAILED
+        same = compressed(ERROR * 4, coding)
+        verdict = Goodness(TEXTS).judge(b"*/", coded(coding), same, page, trouble=False)
+        assert verdict is (Verdict.FAILED if 2 * len(same) < len(page.body) else Verdict.GOOD)
+        about = ERROR + PAGE
+        assert Goodness(TEXTS).judge(b"*/", HTML, about, page, trouble=False) is Verdict.GOOD
+
+    def test_a_coding_that_nobody_can_decode_is_compared_as_it_is(self) -> None:
+        page = stored(b"x" * 100)._replace(content_coding=b"compress")
+        assert Goodness(TEXTS).judge(b"*/", HTML, ERROR * 2, page, trouble=False) is Verdict.GOOD
+
     @pytest.mark.parametrize("coding", ["br", "zstd", "gzip", "gzip, gzip"])
     def test_what_cannot_be_decoded_is_not_read(self, coding: str) -> None:
         assert judged(b"\x8b" + ERROR, head=coded(coding)) is Verdict.GOOD
@@ -149,7 +176,18 @@ class TestTorsos:
     CLOSE = head_of("Content-Type: text/html", "Connection: close")
     HALF = PAGE[: len(PAGE) // 2 - 1]
 
-    @pytest.mark.parametrize(("head", "body"), [(HTML, b""), (CLOSE, HALF), (CLOSE, b"")])
+    BLANK = (b"\n", b"\r\n\r\n", b"\xef\xbb\xbf", b" " * BLANK_BYTES_MAX)
+
+    @pytest.mark.parametrize(
+        ("head", "body"),
+        [
+            (HTML, b""),
+            (CLOSE, HALF),
+            (CLOSE, b""),
+            *[(HTML, blank) for blank in BLANK],
+            *[(coded("gzip"), gzip.compress(blank, mtime=0)) for blank in (b"", *BLANK)],
+        ],
+    )
     def test_the_third_in_a_row_is_believed(self, head: ResponseHead, body: bytes) -> None:
         goodness = Goodness()
         page = stored(PAGE)
@@ -181,6 +219,27 @@ class TestTorsos:
     def test_an_empty_answer_may_be_followed_by_any(self) -> None:
         assert judged(b"", b"") is Verdict.GOOD
         assert judged(b"new", b"") is Verdict.GOOD
+
+    @pytest.mark.parametrize("coding", ["gzip", "br"])
+    @pytest.mark.parametrize("before", [None, PAGE])
+    def test_what_is_cut_within_its_coding_is_never_stored(
+        self, coding: str, before: bytes | None
+    ) -> None:
+        """Nobody could read it. Its last octets, which would tell its length, are any octets."""
+        head = head_of(f"Content-Encoding: {coding}", "Connection: close")
+        whole = compressed(random.Random(1).randbytes(2000) + PAGE, coding)
+        for part in (1, len(whole) // 5, len(whole) // 2, len(whole) - 1):
+            for _ in range(BELIEVED_AFTER):
+                assert judged(whole[:part], before, head) is Verdict.NOT_STORED
+        assert judged(whole, before, head) is Verdict.GOOD
+
+    def test_several_members_and_what_follows_them_are_whole(self) -> None:
+        head = head_of("Content-Encoding: gzip", "Connection: close")
+        member = gzip.compress(PAGE)
+        large = gzip.compress(bytes(FOLLOWED_BYTES_MAX * 2))
+        for whole in (member * 2, member + bytes(512), large):
+            assert judged(whole, None, head) is Verdict.GOOD
+        assert judged(member + member[:-9], None, head) is Verdict.NOT_STORED
 
     def test_a_short_answer_with_a_length_is_whole(self) -> None:
         assert judged(self.HALF) is Verdict.GOOD
@@ -342,6 +401,33 @@ def test_an_answer_that_ends_with_its_connection_may_have_lost_its_end() -> None
     assert shown_in_need(proxy) == PAGE
 
 
+def test_a_blank_answer_is_none() -> None:
+    """The line ends around the code of a script that died."""
+    proxy = warmed()
+    for _ in range(BELIEVED_AFTER - 1):
+        assert body_of(asked(proxy, html(b"\n\n"))) == b"\n\n"
+    assert shown_in_need(proxy) == PAGE
+
+
+def test_half_a_compressed_page_replaces_none() -> None:
+    proxy = warmed()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
+    page = gzip.compress(random.Random(1).randbytes(5000) + PAGE)
+    proxy.client(get())
+    proxy.upstream.sends(head + page[: len(page) // 2])
+    proxy.upstream.ends()
+    assert shown_in_need(proxy) == PAGE
+
+
+def test_an_error_page_is_compared_with_the_compressed_page_as_it_reads() -> None:
+    proxy = FakeProxy()
+    page = compressed(PAGE, "br")
+    proxy.client(get("/", headers={"Accept-Encoding": "br"}))
+    proxy.upstream.sends(html(page, "Content-Encoding: br"))
+    error = ERROR + b"." * len(page)
+    assert body_of(asked(proxy, html(error))) == PAGE
+
+
 def test_a_page_without_its_articles_replaces_none_in_trouble() -> None:
     proxy = warmed("/", "/other")
     asked(proxy, reply(b"no", status="500 Oops"), "/other")
@@ -371,8 +457,8 @@ def test_a_changed_page_is_judged_by_its_length_alone(size: int) -> None:
     services = FakeProxy().services
     request = services.heads.parse(get(), False, services.heads.request_memos[False, b"http"])
     body, same, large = b"b" * size, tuple(stored(b"a" * size)), tuple(stored(b"a" * 3 * size))
-    assert instructions_of(lambda: is_doubtful(services, request, same, body, 0.0)) <= 40
-    assert instructions_of(lambda: is_doubtful(services, request, large, body, 0.0)) <= 90
+    assert instructions_of(lambda: is_doubtful(services, request, same, HTML, body, 0.0)) <= 40
+    assert instructions_of(lambda: is_doubtful(services, request, large, HTML, body, 0.0)) <= 90
 
 
 def test_a_text_is_looked_for_in_one_step() -> None:
