@@ -482,7 +482,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("first contact", "good", lambda f: not f.met,
         lambda f: f"RETTER has just started and waits for the first contact with {f.upstream}.",
         _say("It forwards the first request that comes."), _nothing),
-    Row("no visitor", "good", lambda f: not f.requests,
+    Row("no visitor", "good", lambda f: not (f.requests or f.in_flight or f.waiting),
         _say("The application is there. No visitor has come yet."),
         _say("RETTER forwards everything, and stores what may be shown again."),
         _say("Let your visitors come to RETTER instead of the application.")),

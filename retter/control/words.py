@@ -353,7 +353,8 @@ def _pairs(found: Document, under: str) -> list[tuple[str, str]]:
         if isinstance(value, dict):
             pairs += _pairs(cast("Document", value), f"{label}: ")
         elif isinstance(value, list):
-            pairs.append((label, ", ".join([str(one) for one in cast("list[object]", value)])))
+            members = [str(one) for one in cast("list[object]", value)]
+            pairs.append((label, ", ".join(members) or "-"))
         else:
             pairs.append((label, _plain(value)))
     return pairs

@@ -210,6 +210,7 @@ def test_an_explanation_is_shown_whole() -> None:
         "words": "It would be answered from the store.",
         "owner": {"class": "session"},
         "limits": [1, 2],
+        "advice": [],
         "age_s": None,
         "cached": True,
     }
@@ -219,6 +220,7 @@ def test_an_explanation_is_shown_whole() -> None:
         "  decision      stored\n"
         "  owner: class  session\n"
         "  limits        1, 2\n"
+        "  advice        -\n"
         "  age s         -\n"
         "  cached        yes\n"
     )
