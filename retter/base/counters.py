@@ -4,7 +4,7 @@ To count is one addition to a list of ints, at an index that is known or one add
 Everything else (sums, shares, labels, rates) is computed by the reader.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
@@ -41,6 +41,17 @@ class Histogram:
         """Count one value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
+
+    def add_all(self, values: list[float]) -> None:
+        """Count many values; the list is sorted then."""
+        values.sort()
+        below = 0
+        for number, bound in enumerate(self.bounds):
+            until = bisect_right(values, bound)
+            self.counts[number] += until - below
+            below = until
+        self.counts[-1] += len(values) - below
+        self.total += sum(values)
 
     def merge(self, other: "Histogram") -> None:
         """Add the counts of another histogram with the same bounds."""

@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 
 import lmdb
 
-from retter.disk.change import Change, count_struct, crc32, from_bytes, table_key, use_struct
+from retter.disk.change import Change, count_struct, crc32, table_key, use_struct
 from retter.disk.environment import READERS_MAX, Damaged, Environment, Full, errno_of
 from retter.disk.hot_key import HotKey
 from retter.store.packing import (
+    CHECKSUM_BYTES,
     Packed,
     Unpacked,
     UnpackedSlot,
@@ -28,7 +29,7 @@ from retter.store.packing import (
     unpack_slot,
 )
 from retter.store.record import BODY
-from retter.store.write_behind import Batch, Written
+from retter.store.write_behind import Batch, Slot, Written
 
 # Most entries, even if they are small: each needs 12 octets of memory (key_table.py).
 ENTRIES_MAX: Final = 1_000_000
@@ -129,23 +130,29 @@ class Database(Environment):
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
 
-    def read_again(self, hot: HotKey) -> bytes | None:
-        """Return the body of a slot that is remembered, verified; None if it has changed."""
-        name, length = hot.body
+    def read_again(self, hot: HotKey) -> Slot | None:
+        """Return a slot that is remembered, its body verified; None if it has changed.
+
+        Arguments by place and no `with` block save 0.3 us of 2 here.
+        """
         try:
-            with self._env.begin(buffers=True) as txn:
-                if txn.id() != hot.transaction:
+            txn = self._env.begin(self._trees.bodies, None, False, True)  # buffers=True
+            try:
+                transaction = txn.id()
+                if transaction != hot.transaction:
                     record = txn.get(hot.slot_key, None, self._trees.records)
                     if record is None or bytes(record) != hot.data:
                         return None
-                    hot.transaction = txn.id()
-                packed = txn.get(name, None, self._trees.bodies)
-                if packed is None or len(packed) != 4 + length:
+                    hot.transaction = transaction
+                packed = txn.get(hot.body_name)
+                if packed is None or len(packed) != hot.body_bytes:
                     return None
-                body = bytes(packed[4:])  # unpack_body(), inlined
-                return body if crc32(body) == from_bytes(packed[:4], "little") else None
+                body = bytes(packed[CHECKSUM_BYTES:])
+            finally:
+                txn.abort()
         except lmdb.Error as error:
             raise OSError(5, str(error)) from None
+        return ((*hot.before, body, *hot.after),) if crc32(body) == hot.checksum else None
 
     def table_keys(self) -> Iterator[int]:
         """Yield the table key of each slot; other threads may run from time to time."""

@@ -122,7 +122,7 @@ class SharedBehind(WriteBehind):
         if pending.take(key, passed.marks):
             return None
         if key in pending.superseded:
-            return passed._replace(slot=marked_superseded(passed.slot), often=False)
+            return passed._replace(slot=marked_superseded(passed.slot), often=True)
         return passed
 
     def fetch(self, key: bytes, now: float) -> Found | None:

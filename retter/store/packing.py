@@ -47,6 +47,7 @@ _PUBLIC: Final = b"*"  # begins the key of a public entry (policy.py)
 _NO_SOFT: Final = (b"", b"", b"")
 
 _checksum = Struct("<I")
+CHECKSUM_BYTES: Final = 4  # before each packed slot and body
 _slot = Struct("<BBBxI")  # format, variants, marks, length of the key
 _name = Struct("<IIII")
 _begin = Struct("<IBBBxI")  # the checksum and these
@@ -345,7 +346,7 @@ def unpack_body(
     Args:
         checksum: A faster function with the same result as zlib's, if there is one.
     """
-    if len(data) != 4 + length:
+    if len(data) != CHECKSUM_BYTES + length:
         return None
-    body = bytes(data[4:])
+    body = bytes(data[CHECKSUM_BYTES:])
     return body if checksum(body) == _checksum.unpack_from(data)[0] else None

@@ -317,16 +317,15 @@ class ResponseStore:
         `has_any` must know of them.
         """
         behind = self.behind
-        on_disk = None if behind is None else behind.fetch(key, now)
-        if behind is None or on_disk is None:
+        if behind is None:
             return None
-        slot = on_disk.slot
-        newest = slot[0]
-        is_plain = len(slot) == 1 and not (newest[SUPERSEDED] or newest[INCOMPLETE])
-        if (on_disk.often or not is_plain) and self.shelves.promote(key, on_disk):
+        on_disk = behind.fetch(key, now)
+        if on_disk is None:
+            return None
+        if on_disk.often and self.shelves.promote(key, on_disk):
             return self.shelves.slots.get(key)
         self._borrowed = (key, on_disk, behind.removed)
-        return slot
+        return on_disk.slot
 
     def keep_borrowed(self, body: bytes) -> None:
         """Copy the entry with this body to memory if `find` has just read it from the disk.

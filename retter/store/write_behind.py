@@ -9,9 +9,10 @@ This module does no I/O. The caller takes the next batch, writes it, and reports
 `now` is monotonic seconds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from functools import partial
+from typing import Final, NamedTuple, Protocol, cast
 
 from retter.store.packing import may_be_kept
 from retter.store.policy import key_parts
@@ -142,7 +143,13 @@ class Found(NamedTuple):
 
     slot: Slot
     marks: tuple[int, ...]
-    often: bool = True  # it is read so often that it belongs into memory
+    often: bool = True  # it is read so often, or is of such a kind, that it belongs into memory
+
+
+as_found = cast(
+    "Callable[[tuple[Slot, tuple[int, ...], bool]], Found]",
+    partial(tuple.__new__, Found),  # pyright: ignore[reportUnknownMemberType]
+)
 
 
 class Shelf(Protocol):
