@@ -15,7 +15,7 @@ from retter.disk.change import Change, count_struct, crc32, table_key, use_struc
 from retter.disk.environment import READERS_MAX, Damaged, Environment, Full, errno_of
 from retter.disk.hot_key import HotKey
 from retter.store.packing import (
-    CHECKSUM_BYTES,
+    AFTER_CHECKSUM,
     Packed,
     Unpacked,
     UnpackedSlot,
@@ -145,9 +145,9 @@ class Database(Environment):
                         return None
                     hot.transaction = transaction
                 packed = txn.get(hot.body_name)
-                if packed is None or len(packed) != hot.body_bytes:
+                if packed is None:
                     return None
-                body = bytes(packed[CHECKSUM_BYTES:])
+                body = bytes(packed[AFTER_CHECKSUM])
             finally:
                 txn.abort()
         except lmdb.Error as error:

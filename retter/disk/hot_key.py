@@ -3,8 +3,8 @@
 from typing import Final
 
 from retter.disk.change import crc32
-from retter.store.packing import CHECKSUM_BYTES, UnpackedSlot, bodies_of_packed
-from retter.store.record import AGE, AGE_MAX, BODY, INCOMPLETE, STORED_AT, SUPERSEDED, Record
+from retter.store.packing import UnpackedSlot, bodies_of_packed
+from retter.store.record import AGE, AGE_MAX, BODY, INCOMPLETE, NEVER, STORED_AT, SUPERSEDED, Record
 
 HOT_BYTES_MAX: Final = 1024  # octets of a packed slot that is remembered
 
@@ -17,21 +17,21 @@ class HotKey:
     database, even that is not needed.
 
     Attributes:
-        data: The packed slot; empty if it is not remembered.
+        data: The packed slot, if it is remembered.
         transaction: The last transaction of the database in which it was the same.
         body_name: The name of the body.
-        body_bytes: The size of the body with its checksum, octets.
         checksum: The CRC-32 of the body. It was verified when the slot was unpacked.
         before: The fields of the variant before the body.
         after: The fields of the variant after the body.
         marks: The marks of its owner.
         is_plain: It has one variant, which may answer any request that selects it.
-        served_until: The variant is too old after this time, monotonic seconds.
+        served_until: The remembered variant is too old after this time, monotonic seconds; NEVER if
+            none is remembered.
     """
 
     __slots__ = (
-        "after", "before", "body_bytes", "body_name", "checksum", "data", "is_plain", "marks",
-        "reads", "served_until", "slot_key", "transaction",
+        "after", "before", "body_name", "checksum", "data", "is_plain", "marks", "reads",
+        "served_until", "slot_key", "transaction",
     )  # fmt: skip
 
     def __init__(self, slot_key: bytes) -> None:
@@ -40,25 +40,23 @@ class HotKey:
         self.data = b""
         self.transaction = -1
         self.body_name = b""
-        self.body_bytes = 0
         self.checksum = 0
         self.marks: tuple[int, ...] = ()
         self.is_plain = False
-        self.served_until = 0.0
+        self.served_until = NEVER
         self.before: Record = ()
         self.after: Record = ()
 
     def remember(self, found: UnpackedSlot) -> None:
         """Remember a slot that was read; from the second read on with its variant, if it may be."""
-        self.data, self.marks = b"", found.marks
+        self.served_until, self.marks = NEVER, found.marks
         record = found.variants[0]
         self.is_plain = (
             len(found.variants) == 1 and not record[SUPERSEDED] and not record[INCOMPLETE]
         )
         if self.reads and self.is_plain and len(found.data) <= HOT_BYTES_MAX:
             self.before, self.after = record[:BODY], record[BODY + 1 :]
-            self.body_name, length = bodies_of_packed(found.data)[0]
-            self.body_bytes = CHECKSUM_BYTES + length
+            self.body_name, _ = bodies_of_packed(found.data)[0]
             self.checksum = crc32(record[BODY])
             self.served_until = record[STORED_AT] + record[AGE_MAX] - record[AGE]
             self.data, self.transaction = found.data, -1

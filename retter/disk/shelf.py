@@ -185,7 +185,7 @@ class DiskShelf:
         reading[LOOP] = 1  # enter() and leave(), inlined
         try:
             slot = None
-            if hot.data and now <= hot.served_until:
+            if now <= hot.served_until:
                 slot = self._database.read_again(hot)
             if slot is None:
                 slot = self._read_hot(key, hot, now)

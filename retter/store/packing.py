@@ -48,6 +48,7 @@ _NO_SOFT: Final = (b"", b"", b"")
 
 _checksum = Struct("<I")
 CHECKSUM_BYTES: Final = 4  # before each packed slot and body
+AFTER_CHECKSUM: Final = slice(CHECKSUM_BYTES, None)
 _slot = Struct("<BBBxI")  # format, variants, marks, length of the key
 _name = Struct("<IIII")
 _begin = Struct("<IBBBxI")  # the checksum and these
@@ -348,5 +349,5 @@ def unpack_body(
     """
     if len(data) != CHECKSUM_BYTES + length:
         return None
-    body = bytes(data[CHECKSUM_BYTES:])
+    body = bytes(data[AFTER_CHECKSUM])
     return body if checksum(body) == _checksum.unpack_from(data)[0] else None

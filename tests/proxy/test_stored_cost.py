@@ -115,8 +115,13 @@ class DiskSite(Site):
 
 
 def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None:
-    """It is read and verified each time, but unpacked and copied to memory only sometimes."""
+    """It is read and verified each time, but unpacked and copied to memory only sometimes.
+
+    The bar is 1.3 of what it costs in memory.
+    """
     site = DiskSite(tmp_path)
+    for _ in range(WARMING):
+        in_memory = site.cost(head(1))
     costs: list[int] = []
     for number in range(9):
         site.forget()
@@ -124,7 +129,7 @@ def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None
         assert site.disk.figures.reads == number + 1
         is_copied = bool(site.proxy.services.store.shelves.slots)
         assert is_copied is (number % READS_PER_COPY == READS_PER_COPY - 1)
-    assert max(costs[4:7]) <= 1180, costs
+    assert max(costs[4:7]) <= 1.3 * in_memory, (costs, in_memory)
     site.proxy.proxy.close()
 
 
