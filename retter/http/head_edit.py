@@ -4,9 +4,25 @@ Such a head is the start line and the field lines, each ended by CRLF. Field nam
 lower case with their colon (`b"etag:"`).
 """
 
+import re
 from collections.abc import Callable
+from typing import Final
 
 from retter.http.message import Fields
+
+# Field lines that say when a response was made. Their names as servers write them.
+_TIMES: Final = re.compile(rb"\r\n[DdEe](?:ate|xpires): [^\r\n]*+")
+
+
+def differ_only_in_times(one: bytes, other: bytes) -> bool:
+    """Return whether two heads of the same length are equal, except for Date and Expires."""
+    return len(one) == len(other) and _TIMES.sub(b"\r\n", one) == _TIMES.sub(b"\r\n", other)
+
+
+def with_times_of(head: bytes, other: bytes) -> bytes:
+    """Return a head with the Date and Expires of another one, which has the same lines of these."""
+    times = iter(_TIMES.findall(other))
+    return _TIMES.sub(lambda line: next(times, line[0]), head)
 
 
 def without_fields(

@@ -156,7 +156,7 @@ def begin(
             now, kind, identity.route, identity.key, age_s, number, asker
         )
     if isinstance(decision, Permit):
-        if services.disk is not None and entry is not None:
+        if services.store.borrowed is not None and entry is not None:
             services.store.keep_borrowed(entry[BODY])  # its response is compared with it
         exchange: Exchange | None = None
         try:

@@ -1,5 +1,6 @@
 """Entries that a new response replaces: an equal one, variants of its key, evicted variants."""
 
+from retter.http.head_edit import differ_only_in_times, with_times_of
 from retter.http.message import RequestHead, ResponseHead, Soft
 from retter.http.variants import is_plain
 from retter.store.accounting import Shelves
@@ -22,6 +23,7 @@ from retter.store.record import (
     VARY_NAMES,
     WITHDRAWN,
     Facts,
+    Form,
     Record,
 )
 from retter.store.selection import is_for
@@ -41,13 +43,13 @@ def given_again(
 ) -> Record | None:
     """Return the updated record if the new response is equal to the only one of its key, or None.
 
-    The Age is not compared. The record gets the new head object, which other responses may share.
+    Age, Date and Expires are not compared: most applications send another Date each second. The
+    record gets the new head object, which other responses may share.
     """
     old = slot[0]
     head = response.stored
     if not (
-        (old[HEAD] is head or old[HEAD] == head)
-        and old[BODY] == body
+        old[BODY] == body
         and len(slot) == 1
         and not old[VARY_NAMES]
         and old[VARIANT_KEY] == identity.variant_key
@@ -57,13 +59,23 @@ def given_again(
         and ((old[FORMS] is None) is not response.compressible or old[CODING])
     ):
         return None
+    forms = old[FORMS]
+    if old[HEAD] is not head and old[HEAD] != head:
+        if not differ_only_in_times(old[HEAD], head):
+            return None
+        if forms:
+            forms = tuple([(name, _of_time(form, head)) for name, form in forms])
     return (
         old[0], head, *old[BODY:STORED_AT],
         now, age_s, superseded,
         *old[SUPERSEDED + 1 : RECEIVED_AGE], facts.received_age_s,
-        *old[RECEIVED_AGE + 1 : GIVEN_TO],
+        *old[RECEIVED_AGE + 1 : FORMS], forms, *old[FORMS + 1 : GIVEN_TO],
         client, old[OTHERS_AT] if old[GIVEN_TO] == client else old[STORED_AT], identity.asked,
     )  # fmt: skip
+
+
+def _of_time(form: Form, head: bytes) -> Form:
+    return Form(with_times_of(form.head, head), form.body)
 
 
 def without_replaced(

@@ -90,7 +90,7 @@ class ResponseStore:
         self.behind: WriteBehind | None = None  # a disk
         # The last entry that was read from the disk and not copied to memory: its key, the entry,
         # and how many removals there had been by then (write_behind.py).
-        self._borrowed: tuple[bytes, Found, int] | None = None
+        self.borrowed: tuple[bytes, Found, int] | None = None
 
     def reconfigure(self, rules: StoreRules) -> None:
         """Apply other limits. The secret and the policy never change.
@@ -324,7 +324,7 @@ class ResponseStore:
             return None
         if on_disk.often and self.shelves.promote(key, on_disk):
             return self.shelves.slots.get(key)
-        self._borrowed = (key, on_disk, behind.removed)
+        self.borrowed = (key, on_disk, behind.removed)
         return on_disk.slot
 
     def keep_borrowed(self, body: bytes) -> None:
@@ -332,9 +332,9 @@ class ResponseStore:
 
         If anything was removed since then, it may have been this entry, so it is not copied.
         """
-        if self._borrowed is None or self.behind is None:
+        if self.borrowed is None or self.behind is None:
             return
-        (key, on_disk, removed), self._borrowed = self._borrowed, None
+        (key, on_disk, removed), self.borrowed = self.borrowed, None
         if removed != self.behind.removed:
             return
         if any(one[BODY] is body for one in on_disk.slot):
@@ -342,7 +342,7 @@ class ResponseStore:
 
     def forget_borrowed(self) -> None:
         """Do not copy what `find` has just read from the disk: it may have been removed."""
-        self._borrowed = None
+        self.borrowed = None
 
     def awaited_keys(self, identity: Identity) -> list[bytes]:
         """Return the keys under which the disk may have an answer to a request.

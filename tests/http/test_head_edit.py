@@ -1,13 +1,16 @@
 """Edits of serialised heads: what is named changes, and every other octet stays."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retter.http.head_edit import (
+    differ_only_in_times,
     fields_of,
     updated,
     values_of,
     with_start_line,
+    with_times_of,
     without_fields,
 )
 
@@ -58,6 +61,29 @@ def test_newer_fields_replace_all_lines_of_theirs_but_those_that_are_kept() -> N
     assert updated(HEAD, newer, frozenset({b"etag"})) == (
         b'HTTP/1.1 200 OK\r\nETag: "1"\r\nAge: \t7 \r\nVARY: c\r\nNew: x\r\n'
     )
+
+
+def test_the_times_of_another_head() -> None:
+    head = b"X\r\nDate: 1\r\nA: b\r\nexpires: 2\r\n"
+    later = b"X\r\nDate: 3\r\nA: b\r\nexpires: 4\r\n"
+    assert differ_only_in_times(head, later)
+    assert with_times_of(b"Y\r\nDate: 1\r\nC: d\r\nexpires: 2\r\nE: f\r\n", later) == (
+        b"Y\r\nDate: 3\r\nC: d\r\nexpires: 4\r\nE: f\r\n"
+    )
+    assert with_times_of(b"Y\r\n", later) == b"Y\r\n"
+
+
+@given(head=heads, other=heads)
+def test_heads_without_times_differ_if_they_are_not_equal(head: bytes, other: bytes) -> None:
+    assert differ_only_in_times(head, other) == (head == other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [b"X\r\nDate: 1\r\nB: bb\r\n", b"X\r\nDated: 2\r\nB: b\r\n", b"X\r\nB: b\r\nDate: 2\r\n"],
+)
+def test_heads_that_differ_in_more_than_times(other: bytes) -> None:
+    assert not differ_only_in_times(b"X\r\nDate: 1\r\nB: b\r\n", other)
 
 
 def test_values_and_fields_are_stripped() -> None:

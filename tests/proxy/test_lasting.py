@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from retter.breaker import Mode
 from retter.disk.known_keys import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from retter.proxy.lasting import may_be_kept, written_rules
@@ -447,6 +448,24 @@ def test_a_request_that_is_forwarded_reads_the_disk_once(site: Site) -> None:
     assert status_of(client.received()) == 200
     assert (reads(proxy), in_memory(proxy)) == (1, 1)
     assert proxy.services.store.stats()["unchanged"] == 1
+
+
+def test_a_page_that_differs_only_in_its_date_is_not_written_again(site: Site) -> None:
+    """Most applications send another Date each second, and an SD card wears."""
+    proxy = filled(site)
+    disk = proxy.services.disk
+    assert disk is not None
+    written: set[int] = set()
+    for second in range(3):
+        client = proxy.client(get("/dated"))
+        date = f"Tue, 01 Dec 2026 01:00:0{second} GMT"
+        proxy.upstream.sends(reply(b"text " * 1000, headers={**HTML, "Date": date}))
+        assert field(client.received(), "Date") == date
+        disk.flush()
+        written.add(disk.figures.written)
+    assert written == {2}, "with the page of before"
+    proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
+    assert field(proxy.client(get("/dated")).received(), "Date") == date
 
 
 def test_what_memory_has_no_room_for_is_served_from_the_disk(site: Site) -> None:

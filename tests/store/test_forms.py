@@ -269,6 +269,25 @@ def test_a_decoded_form_stays_when_the_same_is_stored_again() -> None:
     assert store.stats()["bytes_used"] == 0
 
 
+def test_the_form_of_the_same_with_another_date_has_that_date() -> None:
+    store, dates = make(), [b"Tue, 01 Dec 2026 01:00:0%d GMT" % second for second in (1, 2)]
+    for date in dates:
+        head = response((b"date", date))
+        head.compressible = True
+        put(store, request(), head, b"body" * 100)
+        found = find(store, request())
+        assert found is not None
+        if not found.forms:
+            form = Form(b"%bContent-Encoding: gzip\r\n" % found.head, b"packed")
+            store.forms.attach(who(request()), found, b"gzip", form)
+    assert store.stats()["unchanged"] == 1
+    form = Form(b"%bContent-Encoding: gzip\r\n" % found.head, b"packed")
+    assert dates[1] in form.head
+    assert found.form(b"gzip") == form
+    store.invalidation.purge()
+    assert store.stats()["bytes_used"] == 0
+
+
 def test_what_is_decoded_takes_half_of_the_budget_at_most() -> None:
     store = make(bytes_max=100_000)
     put(store, request(), ENCODED, b"packed" * 1000)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retter.http.message import Fields
+from retter.http.message import Fields, ResponseHead
 from retter.store.accounting import SETTLED_AT_ONCE_MAX
 from retter.store.changes import CHANGES_REMEMBERED_MAX
 from retter.store.owner import OwnerRules
@@ -276,6 +276,40 @@ def test_the_same_again_only_makes_it_young() -> None:
     assert found.age(60.0) == 7.0
     stats = store.stats()
     assert (stats["unchanged"], stats["stored"], stats["bytes_used"]) == (2, 1, used)
+
+
+def timed(second: int, *more: tuple[bytes, bytes]) -> ResponseHead:
+    times = [
+        (name, b"Tue, 01 Dec 2026 01:00:%02d GMT" % (second + later))
+        for name, later in ((b"date", 0), (b"expires", 30))
+    ]
+    return response(*times, *more)
+
+
+def test_the_same_with_other_times_is_the_same_with_those_times() -> None:
+    """Most applications send another Date each second."""
+    store = make()
+    put(store, request(), timed(1), b"x" * 100, now=0.0)
+    used = store.stats()["bytes_used"]
+    put(store, request(), timed(2), b"x" * 100, requested_at=49.0, now=50.0)
+    found = find(store, request(), 50.0)
+    assert found is not None
+    assert (found.head, found.age(50.0)) == (timed(2).stored, 1.0)
+    stats = store.stats()
+    assert (stats["unchanged"], stats["stored"], stats["bytes_used"]) == (1, 1, used)
+
+
+@pytest.mark.parametrize(
+    "other", [timed(2, (b"x-a", b"c")), timed(2, (b"x-a", b"bb")), timed(2), response()]
+)
+def test_the_same_with_another_head_is_another_one(other: ResponseHead) -> None:
+    store = make()
+    put(store, request(), timed(1, (b"x-a", b"b")), b"x" * 100)
+    put(store, request(), other, b"x" * 100)
+    found = find(store, request())
+    assert found is not None
+    assert found.head == other.stored
+    assert store.stats()["unchanged"] == 0
 
 
 def test_equal_bodies_are_kept_once() -> None:
