@@ -437,8 +437,8 @@ def report(rows: list[Row], mib: int, count: int) -> str:
         "other programs used at the same time:",
         "CPU time is that of the process, and the clock shows upper bounds. On a machine as busy "
         "as this one the CPU time of a request",
-        "varies by a tenth from run to run: processes take turns, and of their rounds the median of "
-        "the fastest quarter counts (of new pages the mean).",
+        "varies by a tenth from run to run: processes take turns, and of their rounds the median "
+        "of the fastest quarter counts (of new pages the mean).",
         "What a request costs is counted in instructions too: `tests/proxy/test_stored_cost.py`,",
         f"`tests/proxy/test_forwarding_cost.py`. {mib} MiB in {count:,} pages of 12 KiB.", "",
         "| what | bar | reached | |", "| --- | ---: | --- | --- |",

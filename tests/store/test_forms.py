@@ -281,6 +281,7 @@ def test_the_form_of_the_same_with_another_date_has_that_date() -> None:
             form = Form(b"%bContent-Encoding: gzip\r\n" % found.head, b"packed")
             store.forms.attach(who(request()), found, b"gzip", form)
     assert store.stats()["unchanged"] == 1
+    assert found is not None
     form = Form(b"%bContent-Encoding: gzip\r\n" % found.head, b"packed")
     assert dates[1] in form.head
     assert found.form(b"gzip") == form
