@@ -23,6 +23,7 @@ from retter.breaker.endings import leave
 from retter.breaker.fairness import Asker
 from retter.breaker.figures import mode_number, mode_of, take_figures, take_routes, take_rows
 from retter.breaker.lanes import Lanes
+from retter.breaker.mode import Mode
 from retter.breaker.permit import Kind, Permit, Phase, Rejection
 from retter.breaker.saturation import late_in_flight
 from retter.breaker.settings import BreakerSettings
@@ -67,6 +68,18 @@ _OK: Final = Outcome.OK
 _NEUTRAL: Final = Outcome.NEUTRAL
 _CLOSED: Final = State.CLOSED
 _OPEN: Final = State.OPEN
+_HELD_OPEN: Final = Mode.OPEN
+_GET: Final = Kind.GET
+
+_IN_FLIGHT: Final = Phase.IN_FLIGHT
+_DETACHED: Final = Phase.DETACHED
+_DONE: Final = Phase.DONE
+
+# Called directly: it costs less than `super()`, and they are on the way of every request.
+_at_once: Final = CircuitBreaker.admit_at_once
+_by_rules: Final = CircuitBreaker.admit_by_rules
+_started: Final = CircuitBreaker.started
+_finished: Final = CircuitBreaker.finished
 
 
 def worker_breaker(
@@ -191,7 +204,7 @@ class SharedBreaker(CircuitBreaker):
     ) -> Permit | None:
         """See `CircuitBreaker.admit_at_once`."""
         self._look(now)
-        return super().admit_at_once(now, kind, route, key, has_stored, client)
+        return _at_once(self, now, kind, route, key, has_stored, client)
 
     def admit_by_rules(
         self,
@@ -204,12 +217,25 @@ class SharedBreaker(CircuitBreaker):
         asker: Asker | None,
     ) -> Permit | Rejection:
         """See `CircuitBreaker.admit_by_rules`."""
-        self._look(now)
-        self._look_at_others()
         circuit = self.circuit
-        trial_at = circuit.table.trial_at
-        made = super().admit_by_rules(now, kind, route, key, stored_age_s, client, asker)
-        if circuit.state is not _CLOSED or circuit.room.waiting:
+        if self._leader is None and self._words[self._figures_at] != self._serial:
+            self._follow(now)
+        if (
+            circuit.state is _OPEN
+            and stored_age_s is not None
+            and kind is _GET
+            and (circuit.mode is _HELD_OPEN or now < circuit.opening.probe_at)
+        ):
+            # It is answered from the store, whatever goes on in the other workers.
+            return _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+        self._look(now)
+        self._look_at_others(now)
+        state, trial_at = circuit.state, circuit.table.trial_at
+        made = _by_rules(self, now, kind, route, key, stored_age_s, client, asker)
+        if circuit.state is _CLOSED:
+            if circuit.room.waiting:
+                self._tell(now, trial_at)
+        elif made.__class__ is Permit or circuit.state is not state:  # else nothing has changed
             self._tell(now, trial_at)
         return made
 
@@ -225,13 +251,13 @@ class SharedBreaker(CircuitBreaker):
     ) -> Permit | Rejection:
         """See `CircuitBreaker.would`."""
         self._look(now)
-        self._look_at_others()
+        self._look_at_others(now)
         return super().would(now, kind, route, key, stored_age_s, client, asker)
 
     def probe(self, now: float, route: bytes, key: bytes) -> Permit | None:
         """See `CircuitBreaker.probe`."""
         self._look(now)
-        self._look_at_others()
+        self._look_at_others(now)
         circuit = self.circuit
         trial_at = circuit.table.trial_at
         permit = super().probe(now, route, key)
@@ -241,7 +267,7 @@ class SharedBreaker(CircuitBreaker):
     def take_ready(self, now: float) -> list[Permit]:
         """See `CircuitBreaker.take_ready`."""
         self._look(now)
-        self._look_at_others()
+        self._look_at_others(now)
         ready = super().take_ready(now)
         self._tell_waiting()
         return ready
@@ -255,31 +281,31 @@ class SharedBreaker(CircuitBreaker):
 
     def started(self, now: float, permit: Permit) -> None:
         """See `CircuitBreaker.started`."""
-        super().started(now, permit)
+        _started(self, now, permit)
         self._own += 1
         self._words[self._word + IN_FLIGHT] = self._own
 
     def finished(self, now: float, permit: Permit, outcome: Outcome) -> None:
         """See `CircuitBreaker.finished`."""
-        counted = permit.phase is Phase.IN_FLIGHT
-        if self._leader is not None:
-            super().finished(now, permit, outcome)
+        counted, leader = permit.phase is _IN_FLIGHT, self._leader
+        if leader is not None:
+            _finished(self, now, permit, outcome)
         else:
             self._finished_here(now, permit, outcome)
         if counted:
             self._own -= 1
             self._words[self._word + IN_FLIGHT] = self._own
-        if self._leader is not None:
-            self._publish_changed(now)
+        if leader is not None:
+            self._serial = leader.publish_changed(self.circuit, now) or self._serial
 
     def _finished_here(self, now: float, permit: Permit, outcome: Outcome) -> None:
         """Do the part of `finished` that is not the leader's."""
         circuit = self.circuit
-        if permit.phase is Phase.DETACHED:
-            permit.phase = Phase.DONE
+        if permit.phase is _DETACHED:
+            permit.phase = _DONE
             return
-        assert permit.phase is Phase.IN_FLIGHT, f"{permit} cannot finish"
-        permit.phase = Phase.DONE
+        assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
+        permit.phase = _DONE
         leave(circuit, now, permit, outcome is _OK)
         if outcome is _NEUTRAL:
             return
@@ -316,7 +342,7 @@ class SharedBreaker(CircuitBreaker):
         self._choose_leader(now)
         self._show_life(now)
         self._look(now)
-        self._look_at_others()
+        self._look_at_others(now)
         self._count_old()
         if self._leader is not None:
             self._leader.take_in(circuit, now)
@@ -475,7 +501,7 @@ class SharedBreaker(CircuitBreaker):
                 take_routes(circuit, self._tables, now, self._turn * PROBE_LAG_S)
         self._look_at_claims()
 
-    def _look_at_others(self) -> None:
+    def _look_at_others(self, now: float) -> None:
         """Count who waits elsewhere, and see who has sent a probe or a trial."""
         words, circuit = self._words, self.circuit
         waiting = 0
@@ -489,7 +515,10 @@ class SharedBreaker(CircuitBreaker):
                 for line in range(LINES):
                     lines[line] += words[at + LINES_WAITING + line]
             self._room.note(others, lines)
-        if circuit.state is _OPEN or circuit.table.ceiling < inf:
+        # Before that, nobody here would send any.
+        if (circuit.table.ceiling < inf and now >= circuit.table.trial_at) or (
+            circuit.state is _OPEN and now >= circuit.opening.probe_at
+        ):
             self._look_at_claims()
 
     def _look_at_claims(self) -> None:
@@ -517,9 +546,7 @@ class SharedBreaker(CircuitBreaker):
 
     def _publish_changed(self, now: float) -> None:
         assert self._leader is not None
-        serial = self._leader.publish_changed(self.circuit, now)
-        if serial:
-            self._serial = serial
+        self._serial = self._leader.publish_changed(self.circuit, now) or self._serial
 
     def _tell_waiting(self) -> None:
         room, words, word = self._room, self._words, self._word

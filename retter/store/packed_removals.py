@@ -9,6 +9,9 @@ from retter.store.write_behind import Purge, Removals
 
 def packed_removals(removals: Removals) -> bytes:
     """Return removals as octets."""
+    if len(removals.superseded) == 1 and removals.superseded_alone:
+        (key,) = removals.superseded  # a form: the most frequent removal by far
+        return b'{"superseded": ["%b"]}' % key.hex().encode()
     said: dict[str, Any] = {
         "owners": [one.hex() for one in removals.owners],
         "marks": list(removals.marks),

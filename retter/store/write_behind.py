@@ -89,6 +89,18 @@ class Removals:
             or self.superseded
         )
 
+    @property
+    def superseded_alone(self) -> bool:
+        """Whether nothing is to be removed."""
+        return not (
+            self.keys
+            or self.owners
+            or self.marks
+            or self.purges
+            or self.everything
+            or self.personal
+        )
+
     def take(self, key: bytes, marks: Iterable[int] = ()) -> bool:
         """Return whether a slot must be removed."""
         if not self:
@@ -105,6 +117,10 @@ class Removals:
 
     def add(self, later: "Removals") -> None:
         """Add later removals to these."""
+        if not self.everything and later.superseded_alone:  # a form: nearly always
+            self.superseded |= later.superseded
+            if len(self.keys) + len(self.superseded) <= REMOVALS_MAX:
+                return
         self.everything = self.everything or later.everything
         self.personal = self.personal or later.personal
         self.owners |= later.owners

@@ -15,6 +15,7 @@ from retter.disk.known_keys import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from tests.support.disk import Immediately, disk_settings
 from tests.support.harness import FakePeer, FakeProxy, field, reply
+from tests.support.site_of_workers import SiteOfWorkers
 from tests.support.work import instructions_of
 
 # As a browser sends them, with places for what differs from request to request.
@@ -46,6 +47,14 @@ class Site:
     def __init__(self, **settings: Any) -> None:
         self.proxy = FakeProxy(**settings)
         self._store_pages()
+
+    @classmethod
+    def of(cls, proxy: FakeProxy) -> "Site":
+        """Return a site with this proxy."""
+        site = cls.__new__(cls)
+        site.proxy = proxy
+        site._store_pages()
+        return site
 
     def _store_pages(self) -> None:
         self.client: FakePeer = self.proxy.client()
@@ -140,3 +149,13 @@ def test_a_page_in_memory_before_a_disk(tmp_path: Path) -> None:
     assert site.disk.figures.reads == 0
     assert site.cost(head(1)) <= 790
     site.proxy.proxy.close()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_one_of_two_workers(index: int) -> None:
+    """While the circuit is OPEN nothing of the answer depends on the other one."""
+    one, several = Site(), Site.of(SiteOfWorkers(lambda _: b"").crew[index])
+    for seen in range(WARMING):
+        one.cost(head(seen))
+        several.cost(head(seen))
+    assert several.cost(head(2)) <= 1.08 * one.cost(head(2))

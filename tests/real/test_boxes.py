@@ -248,7 +248,7 @@ def test_with_tls_and_a_user_who_may_do_no_more_than_is_needed(
     url = f"rediss://retter:a-password@localhost:{port}/0?ssl_ca_certs={tmp_path}/ca.pem"
     boxes = Boxes(start_retter, mortal, url, tmp_path)
     boxes.wait_until(lambda: boxes.shared(1)["boxes"] == 2, "2 boxes")
-    first, second = boxes.ports
+    first, _ = boxes.ports
     page = fetch(first, "GET", "/echo/page", SHOP)
     mine = fetch(first, "GET", PRIVATE_PATH, ALICE)
     boxes.wait_until(lambda: boxes.shared(0)["written"] >= 2, "they are written")

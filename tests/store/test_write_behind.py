@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from retter.store.packed_removals import packed_removals, unpacked_removals
 from retter.store.record import BODY
 from retter.store.write_behind import (
     COMMIT_BYTES,
+    REMOVALS_MAX,
     WRITTEN_BYTES_PER_S,
     Found,
     Removals,
@@ -129,3 +131,25 @@ def test_what_was_removed_since_it_was_read_is_not_copied_to_memory(removed: boo
         store.invalidation.purge(url=b"/elsewhere", now=11.5)
     store.keep_borrowed(found[BODY])
     assert bool(store.shelves.slots) is not removed
+
+
+def test_what_a_form_has_changed_is_packed_like_anything_else() -> None:
+    key = b"*https://shop.example/a\xff\x00b"
+    for removals in (
+        Removals(superseded={key}),
+        Removals(superseded={key, b"*b"}),
+        Removals(superseded={key}, keys={b"*c"}),
+        Removals(superseded={key}, personal=True),
+    ):
+        assert unpacked_removals(packed_removals(removals)) == removals
+
+
+def test_what_forms_have_changed_is_added_within_the_limit() -> None:
+    removals = Removals(keys={b"*gone"})
+    for number in range(REMOVALS_MAX - 1):
+        removals.add(Removals(superseded={b"*%d" % number}))
+    assert len(removals.superseded) == REMOVALS_MAX - 1 and not removals.everything
+    removals.add(Removals(superseded={b"*one more"}))
+    assert removals == Removals(everything=True)
+    removals.add(Removals(superseded={b"*another"}))
+    assert removals == Removals(everything=True)
