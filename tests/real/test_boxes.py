@@ -1,149 +1,34 @@
-"""Several boxes and a real Redis: what one stored the other serves, and no fault hurts anybody.
+"""Several boxes and a real Redis or Valkey: what one stored the other serves."""
 
-Its port is one of loopback, and it keeps nothing on disk.
-"""
-
-import contextlib
 import json
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
-from redis import Redis
 
-from tests.real.conftest import StartRetter, need
-from tests.real.processes import ApplicationProgram, Program, RetterProgram, eventually, free_port
+from tests.real.boxes import (
+    ALICE,
+    PRIVATE_PATH,
+    RIGHTS,
+    SECRET,
+    SECRET_COOKIE,
+    SERVERS,
+    SHOP,
+    Boxes,
+    Load,
+    RedisProgram,
+    mortal_application,  # noqa: F401 - a fixture
+    shared_server,  # noqa: F401 - a fixture
+)
+from tests.real.conftest import StartRetter
+from tests.real.processes import ApplicationProgram, Program, free_port
 from tests.real.wire import fetch
 
-SHOP = {"Host": "shop.example"}  # ports change with the process
-SECRET_COOKIE = "PHPSESSID=alice-0123456789abcdef"
-ALICE = {**SHOP, "Cookie": SECRET_COOKIE}
-SECRET = "0123456789abcdef" * 4
-PRIVATE_PATH = "/echo/alice-private-orders"
-
-# What docs/scaling.md gives RETTER's user at the server, and nothing else.
-RIGHTS = (
-    "~retter:1:* resetchannels -@all +ping +time +mget +set +expire +unlink +rpush +ltrim +lrange "
-    "+zadd +zrem +zremrangebyscore +zcard +xadd +xlen +xrange +xrevrange +select +auth"
-)
-
-
-class RedisProgram(Program):
-    """redis-server, on a port of loopback."""
-
-    def __init__(self, folder: Path, *arguments: str, port: int = 0) -> None:
-        self.port = port or free_port()
-        command = [
-            need("redis-server", "redis-server"), "--port", str(self.port), "--bind", "127.0.0.1",
-            "--save", "", "--dir", str(folder), "--rdbcompression", "no", *arguments,
-        ]  # fmt: skip
-        super().__init__(command, cwd=folder)
-        self.wait_for_line(lambda line: "Ready to accept connections" in line)
-
-    @contextlib.contextmanager
-    def client(self) -> Iterator["Redis"]:
-        client = Redis(host="127.0.0.1", port=self.port)
-        try:
-            yield client
-        finally:
-            client.close()
-
-    def do(self, *command: str | int) -> Any:
-        """Run one command."""
-        with self.client() as client:
-            run: Any = client.execute_command
-            return run(*command)
-
-
-class Boxes:
-    """Two boxes in front of one application."""
-
-    def __init__(
-        self,
-        start: StartRetter,
-        application: ApplicationProgram,
-        url: str,
-        folder: Path,
-        *more: str,
-    ) -> None:
-        secret = folder / "secret"
-        secret.write_text(SECRET + "\n")
-        self.admins = [free_port(), free_port()]
-        self.programs: list[RetterProgram] = [
-            start(
-                "--upstream", application.upstream, "--admin", f"127.0.0.1:{admin}",
-                "--shared", url, "--shared-secret", str(secret),
-                "--session-cookies", "PHPSESSID", "--connect-hold", "0s", *more,
-            )
-            for admin in self.admins
-        ]  # fmt: skip
-        self.ports = [program.port for program in self.programs]
-
-    def shared(self, number: int) -> dict[str, Any]:
-        document = json.loads(fetch(self.admins[number], "GET", "/api/state").body)
-        shared: dict[str, Any] = document["shared"]
-        return shared
-
-    def connected(self) -> bool:
-        return all(self.shared(number)["connected"] for number in range(2))
-
-    def away(self) -> bool:
-        return not any(self.shared(number)["connected"] for number in range(2))
-
-    def wait_until(self, what: Callable[[], bool], words: str) -> None:
-        eventually(what, words)
-
-    def wait_for_page(self, number: int, path: str, fields: dict[str, str], body: bytes) -> None:
-        """Wait until a box serves this page: a read that a busy machine makes late is repeated."""
-        eventually(lambda: fetch(self.ports[number], "GET", path, fields).body == body, path)
-
-
-@pytest.fixture
-def mortal() -> Iterator[ApplicationProgram]:
-    """An application of this test's alone, which may be killed."""
-    application = ApplicationProgram()
-    yield application
-    application.kill()
-
-
-@pytest.fixture
-def redis(tmp_path: Path, programs: list[Program]) -> RedisProgram:
-    program = RedisProgram(tmp_path)
-    programs.append(program)
-    return program
-
-
-class Load(threading.Thread):
-    """Visitors of both boxes, one after the other, until they are told to stop."""
-
-    def __init__(self, ports: list[int]) -> None:
-        super().__init__(daemon=True)
-        self._ports = ports
-        self._ends = threading.Event()
-        self.statuses: dict[int, int] = {}
-
-    def run(self) -> None:
-        number = 0
-        while not self._ends.wait(0.002):
-            number += 1
-            for port in self._ports:
-                target = f"/echo/{number % 50}" if number % 5 else f"/echo/new-{number}"
-                status = fetch(port, "GET", target, ALICE if number % 3 == 0 else SHOP).status
-                self.statuses[status] = self.statuses.get(status, 0) + 1
-
-    def end(self) -> None:
-        self._ends.set()
-        self.join()
-
-
-WORKERS = pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=("", "workers"))
+WORKERS = pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=("one", "workers"))
 
 
 @WORKERS
@@ -193,7 +78,7 @@ def test_no_fault_of_the_server_is_an_error_for_a_visitor(
 
         redis.kill()
         boxes.wait_until(boxes.away, "it is noticed that it was killed")
-        redis = RedisProgram(tmp_path, port=redis.port)
+        redis = RedisProgram(tmp_path, port=redis.port, name=redis.name)
         programs.append(redis)
         boxes.wait_until(boxes.connected, "the new one is used")
 
@@ -231,8 +116,13 @@ def test_no_fault_of_the_server_is_an_error_for_a_visitor(
         assert all(before != after for before, after in pairwise(events))
 
 
+@pytest.mark.parametrize("name", SERVERS)
 def test_with_tls_and_a_user_who_may_do_no_more_than_is_needed(
-    mortal: ApplicationProgram, start_retter: StartRetter, programs: list[Program], tmp_path: Path
+    mortal: ApplicationProgram,
+    start_retter: StartRetter,
+    programs: list[Program],
+    tmp_path: Path,
+    name: str,
 ) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -241,14 +131,14 @@ def test_with_tls_and_a_user_who_may_do_no_more_than_is_needed(
     port = free_port()
     redis = RedisProgram(
         tmp_path, "--tls-port", str(port), "--tls-cert-file", "server.pem", "--tls-key-file",
-        "server.pem", "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no",
+        "server.pem", "--tls-ca-cert-file", "ca.pem", "--tls-auth-clients", "no", name=name,
     )  # fmt: skip
     programs.append(redis)
     redis.do("ACL", "SETUSER", "retter", "on", ">a-password", *RIGHTS.split())
     url = f"rediss://retter:a-password@localhost:{port}/0?ssl_ca_certs={tmp_path}/ca.pem"
     boxes = Boxes(start_retter, mortal, url, tmp_path)
     boxes.wait_until(lambda: boxes.shared(1)["boxes"] == 2, "2 boxes")
-    first, _ = boxes.ports
+    first = boxes.ports[0]
     page = fetch(first, "GET", "/echo/page", SHOP)
     mine = fetch(first, "GET", PRIVATE_PATH, ALICE)
     boxes.wait_until(lambda: boxes.shared(0)["written"] >= 2, "they are written")
