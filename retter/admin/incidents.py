@@ -50,7 +50,8 @@ class Incident:
         self.trouble_at = at  # when there was trouble last
         self.calm = False  # no trouble at present; it may come back
         self.over = False
-        self.worst: Situation | None = None
+        self.tone = TONES[0]
+        self.worst: Situation | None = None  # what is told as the cause
         self._last: Situation | None = None
         self.rows: list[str] = []  # in the order in which they came
         self.course: list[tuple[float, Situation]] = []  # seconds after the beginning
@@ -71,7 +72,8 @@ class Incident:
         last = self.course[-1][1].row if self.course else ""
         if situation.row != last and len(self.course) < COURSE_MAX:
             self.course.append((at - self.began_at, situation))
-        if self.worst is None or gravity(situation) >= gravity(self.worst):
+        self.tone = max(self.tone, situation.tone, key=TONES.index)
+        if self.worst is None or _gravity(situation) >= _gravity(self.worst):
             self.worst = situation
         if situation.row not in self.rows:
             self.rows.append(situation.row)
@@ -86,7 +88,7 @@ class Incident:
             "ended": round(self.began_wall + lasted_s, 3) if self.over else None,
             "calm": self.calm,
             "lasted_s": round(lasted_s, 1),
-            "tone": self.worst.tone,
+            "tone": self.tone,
             "cause": self.worst.now,
             "causes": self._causes(self.worst),
             "rows": self.rows,
@@ -116,6 +118,11 @@ class Incident:
             for after_s, one in self.course
         ]
         return {**self.document(), "course": course}
+
+
+def _gravity(situation: Situation) -> tuple[bool, int, int]:
+    """Return the key that sorts causes: what only follows from one comes last."""
+    return situation.row not in _FOLLOWS, *gravity(situation)
 
 
 class Incidents:

@@ -158,6 +158,8 @@ def _gets(gets: Answers) -> str:
     if not gets.all:
         return ""
     stored = f", {gets.stored:,} of them from the store" if gets.stored else ""
+    if gets.stored and gets.stored == gets.good:
+        stored = ", from the store" if gets.good == 1 else ", all of them from the store"
     if gets.good == gets.all:
         page = "the one GET got a page" if gets.all == 1 else f"all {gets.all:,} GETs got a page"
         return page + stored
@@ -385,8 +387,10 @@ ROWS: Final[tuple[Row, ...]] = (
         _say("Start the application again; its own log says why it ended.")),
     Row("hung", "bad", _is_hung,
         lambda f: f"The application hangs: no answer for {length(f.unanswered_s)}.",
-        _say("GETs get their stored page. A few requests are sent to see whether it answers; "
-             "other methods are forwarded, and wait."),
+        lambda f: ("Each request is still forwarded; a GET that waits too long gets its stored "
+                   "page. The circuit opens when more fail.") if f.state == "CLOSED" else
+                  ("GETs get their stored page. A few requests are sent to see whether it "
+                   "answers; other methods are forwarded, and wait."),
         _say("Look what its workers wait for (database, lock, other service). A restart frees "
              "them; `retter pause` spares visitors meanwhile.")),
     Row("failing", "bad", lambda f: f.state == "OPEN" and f.forced != "open",

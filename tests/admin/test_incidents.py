@@ -74,6 +74,19 @@ def test_one_incident_with_two_causes_names_both() -> None:
     assert words(one).endswith("For 4 s: Nothing answers. For 7 s: It hangs.")
 
 
+def test_the_end_of_a_trouble_is_not_its_cause() -> None:
+    incidents = Incidents()
+    peak = replace(BAD, row="limiting", tone="busy", now="More come.")
+    errors = replace(BAD, row="refusing", tone="bad", now="1 % get a 503.")
+    end = replace(BAD, row="caught up", tone="busy", now="It has caught up.")
+    trial = replace(BAD, row="recovering", tone="trial", now="It answers again.")
+    for second, situation in enumerate([peak] * 5 + [errors] * 2 + [end] * 9 + [trial] * 9):
+        incidents.note(situation, float(second), 1000.0 + second, Totals(), Totals())
+    (one,) = incidents.all()
+    assert (one["cause"], one["tone"]) == ("More come.", "bad")
+    assert [each["row"] for each in one["causes"]] == ["limiting"]
+
+
 def test_an_incident_says_that_it_is_calm_before_it_is_over() -> None:
     incidents = Incidents()
     incidents.note(BAD, 0.0, 1000.0, Totals(), Totals())

@@ -138,12 +138,14 @@ def test_each_row_has_a_case_and_a_name_of_its_own() -> None:
          "Nobody has got an answer in the last 10 s; 5 requests at the application, the oldest for "
          "9 s."),
         ({"requests": 4, "gets": Answers(fresh=1)}, "In the last 10 s, the one GET got a page."),
+        ({"requests": 4, "gets": Answers(stored=1)},
+         "In the last 10 s, the one GET got a page, from the store."),
         ({"gets": Answers(30, 300), "others": Answers(fresh=40)},
          "In the last 10 s, all 330 GETs got a page, 300 of them from the store; all 40 other "
          "requests were answered."),
         ({"gets": Answers(0, 300, 20, 9, 1), "others": Answers(4, 0, 0, 0, 36), "in_flight": 40,
           "oldest_s": 14.0},
-         "In the last 10 s, 300 of 330 GETs got a page, 300 of them from the store, 20 got a 503, "
+         "In the last 10 s, 300 of 330 GETs got a page, all of them from the store, 20 got a 503, "
          "9 got an error, 1 gave up; 4 of 40 other requests answered, 36 gave up; 40 requests at "
          "the application, the oldest for 14 s."),
     ],
@@ -152,6 +154,15 @@ def test_what_visitors_get_is_told_with_gets_and_others_apart(
     figures: dict[str, Any], said: str
 ) -> None:
     assert visitors(Facts(**figures)) == said
+
+
+def test_what_happens_in_a_hang_depends_on_the_circuit() -> None:
+    """While it is CLOSED each visitor waits for the patience first."""
+    hung: dict[str, Any] = {"timed_out": True, "unanswered_s": 9.0, "silent_s": 9.0}
+    closed = derive(Facts(**hung))
+    assert (closed.row, closed.retter.split(";")[0]) == ("hung", "Each request is still forwarded")
+    limiting = derive(Facts(**hung, state="LIMITING"))
+    assert (limiting.row, limiting.retter.split(".")[0]) == ("hung", "GETs get their stored page")
 
 
 # Rows beside each other

@@ -26,7 +26,8 @@ def main() -> int:
             # Either signal ends it by way of `finally`.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             site.start(lambda step: _say(f"{step} ..."))
-            _say(f"WordPress: http://127.0.0.1:{site.port}  (admin, a password for a trial)")
+            _say(f"WordPress: http://127.0.0.1:{site.port}")
+            _say("Its administrator: user admin, password: a password for a trial")
             _say(f"Its database is process {site.database.pid}. Ctrl-C ends all.")
             signal.pause()
         except StartFailed as error:
