@@ -148,6 +148,7 @@ class ResponseHead:
     # Set-Cookie, Vary or stream
     undated: bool = False  # without Date: it gets the time of its receipt (response_parser.dated)
     names_place: bool = True  # has Location or Content-Location; False only if it has neither
+    clears_cookies: bool = False  # Clear-Site-Data: the browser forgets who its user is
     compressible: bool = False  # compressed for clients that accept it (content_coding.py)
 
     def first(self, name: bytes) -> bytes | None:

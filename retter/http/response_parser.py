@@ -73,7 +73,7 @@ def _h11_response(head: bytes) -> h11.Response | h11.InformationalResponse:
 
 # If the method is unsafe, the URLs in these fields have changed too (RFC 9111 section 4.4).
 _PLACES = frozenset({b"location", b"content-location"})
-_JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade"})
+_JUDGED_IN_RESPONSES = frozenset({b"transfer-encoding", b"upgrade", b"clear-site-data"})
 
 # Fields that are not part of a stored response. Upgrade and its Connection are an offer for that
 # one connection only.
@@ -290,6 +290,10 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
     kept = _kept_of_response(raw, status, connection)
     status_line = b"HTTP/1.1 %d %b\r\n" % (status, bytes(response.reason))
     undated = not any(name == b"date" for name, _ in fields)
+    clears_cookies = any(
+        name == b"clear-site-data" and (b'"cookies"' in value or b'"*"' in value)
+        for name, value in fields
+    )
     known_length = None if framing in (Framing.CHUNKED, Framing.CLOSE) else length
     compressible = eligibility is not None and eligibility.judges(status, known_length, fields)
     via = b"" if status < 200 else _VIA
@@ -309,9 +313,14 @@ def parse_response(head: bytes, eligibility: Eligibility | None = None) -> Respo
         + via,
         set_cookies=tuple([value for name, value in fields if name == b"set-cookie"]),
         event_stream=any(_is_event_stream(name, value) for name, value in fields),
-        plain=framing is Framing.LENGTH and not undated and _is_plain(status, fields),
+        plain=(
+            framing is Framing.LENGTH
+            and not (undated or clears_cookies)
+            and _is_plain(status, fields)
+        ),
         undated=undated,
         names_place=any(name in _PLACES for name, _ in fields),
+        clears_cookies=clears_cookies,
         compressible=compressible,
     )
 

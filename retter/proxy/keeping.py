@@ -14,7 +14,7 @@ from retter.http.message import RequestHead, ResponseHead
 from retter.store.hints import Hints
 from retter.store.owner import OwnerRules
 from retter.store.personal import gives_cookie, is_personal, sets_cookie
-from retter.store.policy import Identity, ends_session, may_roll
+from retter.store.policy import Identity, asks_for_change, ends_session, may_roll
 from retter.store.set_cookie import learn, marks_set
 from retter.store.store import ResponseStore
 
@@ -67,7 +67,10 @@ class Keeper:
     def learn_cookies(
         self, identity: Identity, request: RequestHead, head: ResponseHead, now: float
     ) -> None:
-        """Take an answer's Set-Cookie: sessions begin, and a login or logout ends the past."""
+        """Take an answer's Set-Cookie: sessions begin, and a login or logout ends the past.
+
+        Clear-Site-Data ends it too.
+        """
         rules = self._rules
         ended = ends_session(identity, request, head, rules)
         if ended:
@@ -77,6 +80,15 @@ class Keeper:
             self._hints.replaced(request, head, rules, now)
         if learn(request, head, rules, now, may_roll=not ended and may_roll(identity)):
             self._forget()
+
+    def learn_target(self, identity: Identity, request: RequestHead, now: float) -> None:
+        """End the past of a visitor who logs in or out, if the target is named like that.
+
+        Args:
+            request: One that may change something, and was answered.
+        """
+        if asks_for_change(identity, request, self._rules):
+            self._store.invalidation.drop_owner(identity.owner, now, identity.marks)
 
     def keep(
         self,

@@ -30,7 +30,7 @@ def learn(
 ) -> bool:
     """Take in what the head alone says; return whether the answer may be stored."""
     identity, request, rules = parsed.identity, parsed.head, services.owner_rules
-    if head.set_cookies:
+    if head.set_cookies or head.clears_cookies:
         services.keeper.learn_cookies(identity, request, head, now)
     if outcome is _OK:
         if head.status < 400:
@@ -41,6 +41,8 @@ def learn(
     if request.method not in SAFE_METHODS:
         learn_of_change(services, parsed, head, now)
         return False
+    if not identity.stands_in:
+        services.keeper.learn_target(identity, request, now)
     if outcome is _OK and storable(identity, request, head, services.store_policy, rules):
         return True
     if head.status == 304 and identity.lookup:
@@ -66,7 +68,12 @@ def is_plain_change(parsed: ParsedRequest, body: RequestBody | None) -> bool:
 def learn_of_change(
     services: Services, parsed: ParsedRequest, head: ResponseHead, now: float
 ) -> None:
-    """Mark stored responses as superseded that the request may have changed (RFC 9111 4.4)."""
+    """Mark stored responses as superseded that the request may have changed (RFC 9111 4.4).
+
+    A login or logout drops all that its visitor has.
+    """
+    if parsed.identity.owner:
+        services.keeper.learn_target(parsed.identity, parsed.head, now)
     if urls := invalidated_urls(parsed.head, head, services.owner_rules):
         services.store.invalidation.supersede(parsed.identity, urls, now)
 

@@ -62,7 +62,7 @@ class RedirectingRequests(ClientRequests):
         head = parsed.head
         if not self._services.settings.https_redirect:
             return True  # not any more
-        if _ACME_TARGET.fullmatch(head.target):
+        if head.host and _ACME_TARGET.fullmatch(head.target):
             return True
         # A trusted proxy in front that has spoken https with the client itself.
         proto = head.first(b"x-forwarded-proto") if connection.forwarding.trusted else None

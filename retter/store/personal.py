@@ -49,9 +49,10 @@ CANDIDATES_MAX: Final = 256
 # case. One pattern for all takes 60 ms for a megabyte; separate ones take 5 ms.
 _POST_FORM = re.compile(rb"method[ \t\r\n]{0,8}=[ \t\r\n]{0,8}[\"']?post")
 _TOKEN_FIELD = re.compile(rb"name=[\"']?_token")
-_TOKEN_WORDS: Final = (b"csrf", b"xsrf", b"authenticity_token")
+_TOKEN_WORDS: Final = (b"csrf", b"xsrf", b"authenticity_token", b"requestverificationtoken")
 
 _NONCE_WORDS: Final = (b"nonce", b"csrf", b"xsrf")
+_NONCE_ENDS: Final = (b"[_token]", b"%5b_token%5d")  # `search[_token]`: Symfony's forms
 _NONCE_NAMES: Final = frozenset((b"_token", b"authenticity_token"))
 
 
@@ -62,7 +63,12 @@ def carries_nonce(query: bytes) -> bool:
     if find(b"nonce") < 0 and find(b"srf") < 0 and find(b"_token") < 0:
         return False
     names = [param.partition(b"=")[0] for param in query.replace(b";", b"&").split(b"&")]
-    return any(name in _NONCE_NAMES or any(word in name for word in _NONCE_WORDS) for name in names)
+    return any(
+        name in _NONCE_NAMES
+        or name.endswith(_NONCE_ENDS)
+        or any(word in name for word in _NONCE_WORDS)
+        for name in names
+    )
 
 
 def sets_cookie(response: ResponseHead, rules: OwnerRules) -> bool:

@@ -20,8 +20,15 @@ from retter.http.cache_control import parse_cache_control, shared_may_store
 from retter.http.message import Framing, RequestHead, ResponseHead
 from retter.store.owner import OWNER_BYTES, OwnerClass, OwnerRules, Rolling, owner_of
 from retter.store.personal import sets_cookie
-from retter.store.set_cookie import changes_carried, sets_session
-from retter.store.target import RouteOf, Target, no_route, stored_url, target_of
+from retter.store.set_cookie import carries_secret, changes_carried, sets_session
+from retter.store.target import (
+    RouteOf,
+    Target,
+    changes_person,
+    no_route,
+    stored_url,
+    target_of,
+)
 
 __all__ = [
     "Identity",
@@ -29,6 +36,7 @@ __all__ = [
     "OwnerRules",
     "RouteOf",
     "StorePolicy",
+    "asks_for_change",
     "ends_session",
     "identified",
     "identify",
@@ -211,7 +219,7 @@ def storable(
         return False
     if len(response.set_cookies) > SET_COOKIES_MAX:
         return False
-    if rules is not None and response.set_cookies:
+    if rules is not None and (response.set_cookies or response.clears_cookies):
         if response.status >= 300 and sets_cookie(response, rules):
             return False  # a step of a login or an order: only for this visitor, and only now
         if ends_session(identity, request, response, rules):
@@ -240,11 +248,25 @@ def ends_session(
     identity: Identity, request: RequestHead, response: ResponseHead, rules: OwnerRules
 ) -> bool:
     """Return whether the owner's stored responses must all be dropped: a login or a logout."""
+    if response.clears_cookies:
+        return identity.session or identity.owner_class is OwnerClass.COOKIES
     if not response.set_cookies:
         return False
     if identity.session:
         return sets_session(request, response, rules, may_roll=may_roll(identity))
     return identity.owner_class is OwnerClass.COOKIES and changes_carried(request, response, rules)
+
+
+def asks_for_change(identity: Identity, request: RequestHead, rules: OwnerRules) -> bool:
+    """Return whether a request is named as a login or logout, and who sent it is known by cookies.
+
+    This is for requests that may change something. A shared flag is nobody's session.
+    """
+    if not identity.owner or not changes_person(request.target):
+        return False
+    return identity.session or (
+        identity.owner_class is OwnerClass.COOKIES and carries_secret(request, rules)
+    )
 
 
 def may_roll(identity: Identity) -> bool:

@@ -191,6 +191,13 @@ def changes_carried(request: RequestHead, response: ResponseHead, rules: OwnerRu
     return False
 
 
+def carries_secret(request: RequestHead, rules: OwnerRules) -> bool:
+    """Return whether a request has a cookie of any name that may be somebody's session."""
+    return any(
+        may_be_secret(SESSION, value.strip(b'"')) for _, value in cookies_of(request, rules).counted
+    )
+
+
 def marks_set(response: ResponseHead, rules: OwnerRules) -> tuple[int, ...]:
     """Return the marks of the sessions and credentials that a response sets."""
     values = [

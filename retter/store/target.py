@@ -127,14 +127,14 @@ def _is_harmless(lower: bytes, rules: OwnerRules) -> bool:
         known = rules.harmless_params.get
         for param in query.split(b"&"):
             name, _, value = param.partition(b"=")
-            if value in _LOGOUTS or not (known(name) or _is_harmless_name(name, rules)):
+            if _is_logout(value) or not (known(name) or _is_harmless_name(name, rules)):
                 return False
     return True
 
 
 def _is_harmless_name(name: bytes, rules: OwnerRules) -> bool:
     """Return whether a parameter's lower-case name is neither of a session nor of a change."""
-    if name in _LOGOUTS or carries_nonce(name) or rules.param_is_session[name]:
+    if _is_logout(name) or carries_nonce(name) or rules.param_is_session[name]:
         return False
     if len(name) <= NAME_BYTES_REMEMBERED_MAX:
         if len(rules.harmless_params) >= NAMES_REMEMBERED_MAX:
@@ -143,7 +143,9 @@ def _is_harmless_name(name: bytes, rules: OwnerRules) -> bool:
     return True
 
 
-_LOGOUTS: Final = frozenset((b"logout", b"log-out", b"logoff", b"signout", b"sign-out"))
+_LOGOUTS: Final = frozenset(
+    (b"logout", b"log-out", b"log_out", b"logoff", b"signout", b"sign-out", b"sign_out")
+)
 _logout_segment: Final = re.compile(
     b"/(?:" + b"|".join(sorted(_LOGOUTS)) + rb")(?=[/.;]|\Z)"
 ).search
@@ -175,7 +177,29 @@ def _names_logout(path: bytes, query: bytes) -> bool:
     for param in query.replace(b";", b"&").split(b"&"):
         name, _, value = param.partition(b"=")
         words += (name, value)
-    return not _LOGOUTS.isdisjoint(words)
+    return any(map(_is_logout, words))
+
+
+def _is_logout(word: bytes) -> bool:
+    """Return whether a parameter's lower-case name or value names a logout (`user.logout`)."""
+    return word in _LOGOUTS or (DOT in word and word.rpartition(b".")[2] in _LOGOUTS)
+
+
+# In a segment, or in a parameter's name or value: `/users/sign_in`, `/wp-login.php`,
+# `/?action=logout`, `/?task=user.logout`. `/session` only at the end: others may be talks.
+_person_changes: Final = re.compile(
+    rb"[/?&;=](?:[a-z]{1,16}[-_.])?(?:log|sign)[-_]?(?:in|on|out|off)(?=[/?&;=.]|\Z)"
+    rb"|/sessions?/?(?=\?|\Z)"
+).search
+
+
+def changes_person(target: bytes) -> bool:
+    """Return whether a target is named as one that logs somebody in or out.
+
+    An application that keeps the id of the session over a login and a logout says nothing else of
+    it: PHP's `session_destroy` leaves the cookie as it is.
+    """
+    return _person_changes(target.lower()) is not None
 
 
 def _too_many_parameters(target: bytes) -> bool:

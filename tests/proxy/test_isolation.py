@@ -161,6 +161,103 @@ def test_who_gets_what(story: str) -> None:
     assert (got.body if got.stored else None) == expected
 
 
+def one_id_for_all(who: dict[str, str]) -> Callable[[Asked], bytes]:
+    """Return an application that keeps who has logged in, and never changes a cookie."""
+
+    def answer(asked: Asked) -> bytes:
+        session = asked.cookies.get("PHPSESSID") or asked.cookies.get("visit", "")
+        if asked.path == "/start":
+            return page("hello", f"PHPSESSID={ID}")
+        if "as" in asked.target:
+            who[session] = asked.target.partition("as=")[2]
+            return page("", status="302 Found", Location="/inbox")
+        if "out" in asked.target or asked.method == "DELETE":
+            who.pop(session, None)
+            return page("", status="302 Found", Location="/")
+        if session not in who:
+            return page("", status="302 Found", Location="/login")
+        return page(f"private page of {who[session]}")
+
+    return answer
+
+
+@pytest.mark.parametrize("cookie", [f"PHPSESSID={ID}", f"visit={ID}"])
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("GET", "/logout.php"),
+        ("POST", "/users/sign_out"),
+        ("GET", "/index.php?action=logout"),
+        ("GET", "/?task=user.logout"),
+        ("DELETE", "/session"),
+        ("POST", "/login.php?as=bob"),
+        ("POST", "/wp-login.php?as=bob"),
+        ("POST", "/users/sign_in?as=bob"),
+        ("PUT", "/api/sessions?as=bob"),
+    ],
+)
+def test_a_login_or_logout_that_changes_no_cookie_is_known_by_its_name(
+    method: str, change: str, cookie: str
+) -> None:
+    """PHP's session_destroy leaves the cookie, and many logins keep it: the next visitor has it."""
+    site = Site(one_id_for_all({}))
+    site.ask("/start")
+    site.ask("/login?as=alice", cookie=cookie, method="POST")
+    site.ask("/inbox", cookie=cookie)
+    site.ask(change, cookie=cookie, method=method)
+    site.goes_down()
+    assert "alice" not in site.ask("/inbox", cookie=cookie).body
+
+
+def test_who_only_opens_the_login_keeps_what_is_stored() -> None:
+    site = Site(one_id_for_all({}))
+    cookie = f"PHPSESSID={ID}"
+    site.ask("/start")
+    site.ask("/login?as=alice", cookie=cookie, method="POST")
+    site.ask("/inbox", cookie=cookie)
+    site.ask("/login", cookie=cookie)
+    site.ask("/blog/in", cookie=cookie, method="POST")
+    site.ask("/sessions/keynote/vote", cookie=cookie, method="POST")
+    site.goes_down()
+    assert "alice" in site.ask("/inbox", cookie=cookie).body
+
+
+def test_a_flag_that_many_share_is_not_logged_out() -> None:
+    site = Site(login_by("who"))
+    site.ask("/inbox", cookie="theme=dark")
+    site.ask("/logout", cookie="theme=dark", method="POST")
+    site.goes_down()
+    assert site.ask("/inbox", cookie="theme=dark").stored
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize(
+    ("value", "ends"),
+    [
+        ('"cookies"', True),
+        ('"cache", "cookies", "storage"', True),
+        ('"*"', True),
+        ('"cache"', False),
+    ],
+)
+def test_an_answer_after_which_the_browser_forgets_its_cookies_ends_the_session(
+    method: str, value: str, *, ends: bool
+) -> None:
+    def answer(asked: Asked) -> bytes:
+        if asked.path == "/bye":
+            return page("bye", Clear_Site_Data=value)
+        return page("private", *([f"PHPSESSID={ID}"] if asked.path == "/start" else []))
+
+    site = Site(answer)
+    cookie = f"PHPSESSID={ID}"
+    site.ask("/start")
+    site.ask("/inbox", cookie=cookie)
+    site.ask("/bye", cookie=cookie, method=method)
+    site.goes_down()
+    assert site.ask("/inbox", cookie=cookie).stored is not ends
+    assert site.ask("/bye", cookie=cookie).stored is (method == "GET" and not ends)
+
+
 def test_a_session_that_many_addresses_use_is_none() -> None:
     """Whatever its name and length: the cookies beside it say who it is."""
     site = Site(login_by("who"))

@@ -148,6 +148,14 @@ def test_who_names_no_host_is_not_served_in_the_clear(method: str) -> None:
     assert not proxy.upstreams
 
 
+def test_nor_where_issuers_of_certificates_ask() -> None:
+    proxy = FakeProxy(https_redirect=443)
+    client = redirected(proxy)
+    client.sends(b"GET /.well-known/acme-challenge/token HTTP/1.0\r\n\r\n")
+    assert status_of(client.received()) == 400
+    assert not proxy.upstreams
+
+
 def test_a_trusted_proxy_has_spoken_https_already() -> None:
     proxy = FakeProxy(https_redirect=443, trusted_proxies="192.0.2.7")
     client = redirected(proxy)

@@ -32,6 +32,9 @@ def response(*set_cookies: bytes, location: bytes = b"") -> ResponseHead:
     [
         (b"_token=1", True),
         (b"a=1;_wpnonce=2", True),
+        (b"q=1&search[_token]=2", True),
+        (b"search%5b_token%5d=2", True),
+        (b"search[_tokens]=2", False),
         (b"csrfmiddlewaretoken=3", True),
         (b"page=2", False),
         (b"q=nonce", False),

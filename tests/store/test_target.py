@@ -1,5 +1,6 @@
 """What a target means, and that remembering it changes nothing."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,8 @@ from retter.store.target import (
     TARGET_BYTES_REMEMBERED_MAX,
     TARGETS_MAX,
     Targets,
+    changes_person,
+    changes_something,
     target_of,
 )
 from tests.support.compiled import counts_lines
@@ -35,7 +38,8 @@ TARGETS = st.lists(
     st.sampled_from(
         [
             b"/", b"a", b"logout", b"buy", b"?", b"&", b";", b"jsessionid=", b"PHPSESSID=", b"x",
-            b"utm_source=1", b"_token=1", b"0123456789abcdef0123456789",
+            b"utm_source=1", b"_token=1", b"x[_token]=1", b"user.", b"sign_out", b"=",
+            b"0123456789abcdef0123456789",
         ]
     ),
     max_size=8,
@@ -75,6 +79,54 @@ def test_a_target_is_remembered_when_it_comes_again() -> None:
     first, second, third = targets.of(head), targets.of(head), targets.of(head)
     assert first is not second, "most never come again"
     assert second is third
+
+
+@pytest.mark.parametrize(
+    ("target", "changes"),
+    [
+        (b"/log_out", True),
+        (b"/users/sign_out", True),
+        (b"/index.php?option=com_users&task=user.logout", True),
+        (b"/?user.logout", True),
+        (b"/p?search[_token]=abc", True),
+        (b"/p?search%5B_token%5D=abc", True),
+        (b"/p?task=user.logouts", False),
+        (b"/p?version=1.2", False),
+    ],
+)
+def test_what_names_a_logout_or_a_token_is_not_answered_from_the_store(
+    target: bytes, *, changes: bool
+) -> None:
+    assert target_of(request(target), RULES).may_be_answered is not changes
+    assert changes_something(target, RULES) is changes
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/login", b"/Login.aspx", b"/wp-login.php", b"/users/sign_in", b"/a/log-in/",
+        b"/x?a=signin",
+        b"/x?logout", b"/x?do=user.logoff&b", b"/signon;v=1", b"/session", b"/api/sessions/?x",
+    ],
+)  # fmt: skip
+def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
+    assert changes_person(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/",
+        b"/login-help",
+        b"/catalog/in",
+        b"/blogin",
+        b"/sessions/7",
+        b"/x?loginname=a",
+        b"/logins",
+    ],
+)
+def test_a_target_is_named_otherwise(target: bytes) -> None:
+    assert not changes_person(target)
 
 
 def test_what_is_remembered_is_bounded() -> None:
