@@ -1,11 +1,13 @@
 """Takeovers (SIGUSR2) in a row, at half load and at five times the capacity: `make takeover`.
 
     python -m benchmarks.overload.takeover [--takeovers N] [--every SECONDS] [--load X ...]
+                                           [--service-ms MS]
 
 Each load comes three times with the same arrivals: to one process, to one process beside which as
-many others start and end again without taking over, and to a chain of successors. What the visitors
-get should be the same in the last two: as many 503s, as many stored responses, and no request
-without a response.
+many others start on its core, serve nobody and end again, and to a chain of successors. What the
+visitors get should be the same in the last two: as many 503s, as many stored responses, and no
+request without a response. With a slow application (`--service-ms`) the processors have little to
+do, so the starts cost nothing, and all three should be the same.
 """
 
 import argparse
@@ -16,13 +18,14 @@ import os
 import signal
 import sys
 import time
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
-from benchmarks.overload.peers import Retter, StartFailed
-from benchmarks.overload.scenarios import Scenario
+from benchmarks.overload.peers import Retter, StartFailed, cores, free_port
+from benchmarks.overload.scenarios import SERVICE_MS, Scenario
 from benchmarks.overload.trial import Stage, Trial, pin_this_process
 from retter.demo.load_report import LoadReport, Summary, summarize
 from retter.demo.terminal import raise_file_limit
@@ -33,9 +36,6 @@ AFTER_S: Final = 2.0
 SERVES_S: Final = 30.0  # for one successor to serve
 POLL_S: Final = 0.02
 LOADS: Final = (0.5, 5.0)
-
-# What a successor imports before it serves.
-IMPORTS: Final = "import retter.cli, retter.process.running, retter.admin.listener, uvloop"
 
 
 class JsonRetter(Retter):
@@ -109,11 +109,21 @@ class TakeoverStage(Stage):
             await asyncio.sleep(max(0.0, self._every_s - self.took_s[-1]))
 
     async def _start_others(self) -> None:
-        """Start processes that import what a successor does, when it would, and end again."""
+        """Start processes when and where a successor would, and end them as soon as they serve."""
         await asyncio.sleep(CALM_S + BEGIN_S)
+        core = cores()[0]
         for _ in range(self._starts):
             begun = time.monotonic()
-            child = await asyncio.create_subprocess_exec(sys.executable, "-c", IMPORTS)
+            child = await asyncio.create_subprocess_exec(
+                *(() if core is None else ("taskset", "-c", core)),
+                sys.executable, "-m", "retter", "--listen", f"127.0.0.1:{free_port()}",
+                "--upstream", f"127.0.0.1:{self._application.port}", "--admin", "off",
+                "--log-format", "json", stdout=DEVNULL, stderr=PIPE,
+            )  # fmt: skip
+            assert child.stderr is not None
+            while line := await child.stderr.readline():
+                if b'"serving"' in line:
+                    child.terminate()
             await child.wait()
             await asyncio.sleep(max(0.0, self._every_s - (time.monotonic() - begun)))
 
@@ -143,7 +153,7 @@ def counts_of(scenario: Scenario, report: LoadReport) -> Counts:
     )
 
 
-def scenario_of(load: float, stress_s: float) -> Scenario:
+def scenario_of(load: float, stress_s: float, service_ms: float = SERVICE_MS) -> Scenario:
     """Return the load."""
     return Scenario(
         name=f"takeover-{load:g}x",
@@ -153,6 +163,7 @@ def scenario_of(load: float, stress_s: float) -> Scenario:
         calm_s=CALM_S,
         stress_s=stress_s,
         after_s=AFTER_S,
+        service_ms=service_ms,
     )
 
 
@@ -161,7 +172,7 @@ def run_one(
 ) -> tuple[TakeoverStage, Trial]:
     """Run one load, with so many takeovers, or starts beside it. Raises StartFailed."""
     stress_s = BEGIN_S + wanted.takeovers * wanted.every
-    scenario = scenario_of(load, stress_s)
+    scenario = scenario_of(load, stress_s, wanted.service_ms)
     label = f"{load:g}x, {takeovers} takeovers" if not starts else f"{load:g}x, {starts} starts"
 
     def on_second(second: int, figures: Summary) -> None:
@@ -222,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--takeovers", type=int, default=20, help="of each load (default 20)")
     add("--every", type=float, default=2.5, help="seconds between two (default 2.5)")
     add("--load", type=float, action="append", help="times the capacity (default 0.5 and 5)")
+    add("--service-ms", type=float, default=SERVICE_MS, help=f"of a page (default {SERVICE_MS:g})")
     add("--seed", type=int, default=1, help="of the arrivals and service times (default 1)")
     wanted = options.parse_args(arguments)
     raise_file_limit()

@@ -26,7 +26,7 @@ SLICE_S: Final = 0.001
 # The pause between two slices: clients get half of the processor time.
 REST_S: Final = 0.001
 
-SESSIONS_EVERY: Final = 20  # in intervals of TELL_EVERY_S
+SESSIONS_EVERY: Final = 100  # in intervals of TELL_EVERY_S
 FLUSH_S: Final = 1.0  # to send the last frames, when the old process ends
 
 

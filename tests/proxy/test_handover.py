@@ -701,13 +701,38 @@ def test_an_old_process_that_stands_still_does_not_count_for_ever() -> None:
         assert limit.in_flight == 1
         assert pair.giver._timer is not None
         pair.giver._timer.cancel()
-        before.loop.now += 6
         async with asyncio.timeout(30):
-            while limit.in_flight:  # noqa: ASYNC110 - what is waited for has no event
+            while limit.in_flight:
+                before.loop.now += 6  # each time: a report may still be on its way
                 await asyncio.sleep(0.001)
         pair.close()
         assert limit.in_flight == 0
         before.proxy.close()
+
+    in_loop(main)
+
+
+def test_a_place_that_the_old_process_leaves_is_taken_at_once() -> None:
+    """The successor's clock stands still here: nobody waits for its next tick."""
+
+    async def main() -> None:
+        few: dict[str, Any] = {"max_in_flight": 1, "limit_start": 1}
+        before = old(**few)
+        before.auto_accept = True
+        before.client(get("/slow"))
+        pair = await Pair(before, **few).load()
+        after = pair.after
+        after.auto_accept = True
+        client = after.client(get("/next"))
+        assert after.services.breaker.waiting == 1
+        assert not after.upstreams
+        before.upstream.sends(reply(b"page"))
+        async with asyncio.timeout(30):
+            while not after.upstreams:  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.001)
+        after.upstream.sends(reply(b"page"))
+        assert status_of(client.received()) == 200
+        pair.close()
 
     in_loop(main)
 
