@@ -121,8 +121,8 @@ class Visitors:
 
 
 @contextlib.contextmanager
-def surroundings() -> Iterator[tuple[str, "Redis", list[str]]]:
-    """Yield the application's address, a client of a Redis, and the options to share there."""
+def surroundings() -> Iterator[tuple[str, "Redis", list[str], "subprocess.Popen[bytes]"]]:
+    """Yield the application's address, a client of a Redis, the options for it, its process."""
     application = ThreadingHTTPServer(("127.0.0.1", 0), Application)
     application.daemon_threads = True
     threading.Thread(target=application.serve_forever, daemon=True).start()
@@ -141,10 +141,11 @@ def surroundings() -> Iterator[tuple[str, "Redis", list[str]]]:
                 f"127.0.0.1:{application.server_port}",
                 client,
                 ["--shared", f"unix://{path}", "--shared-secret", f"{folder}/secret"],
+                server,
             )
         finally:
             client.close()
-            server.terminate()
+            server.kill()
             server.wait()
             application.shutdown()
             application.server_close()
@@ -221,11 +222,87 @@ def cpu_us(box: Box, requests: int) -> float:
     return used_s / requests * 1e6
 
 
+class Slow:
+    """Lets a server run for 5 ms of 35: each answer takes about 20 ms."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            os.kill(self._pid, signal.SIGSTOP)
+            time.sleep(0.03)
+            os.kill(self._pid, signal.SIGCONT)
+            time.sleep(0.005)
+
+    def end(self) -> None:
+        self._ends.set()
+        self._thread.join()
+
+
+def waits_ms(boxes: list[Box], requests: int) -> list[tuple[float, float]]:
+    """Return median and p99 of what visitors of each box wait, in milliseconds.
+
+    The boxes are asked in turns, so what slows this machine slows both. Every fifth page is new.
+    """
+    visitors = [Visitors(box) for box in boxes]
+    took: list[list[float]] = [[] for _ in boxes]
+    for _ in range(requests):
+        number = next(NUMBERS)
+        target = f"/known/{number % 400}" if number % 5 else f"/news/{number}"
+        for times, one in zip(took, visitors, strict=True):
+            began = time.perf_counter()
+            one.ask(target)
+            times.append(1e3 * (time.perf_counter() - began))
+    for one in visitors:
+        one.close()
+    return [(sorted(times)[requests // 2], sorted(times)[requests * 99 // 100]) for times in took]
+
+
+NUMBERS = itertools.count()
+
+
+def away(requests: int) -> None:
+    """Print what visitors wait while the server is well, slow, frozen and killed."""
+    with surroundings() as (upstream, client, options, server):
+        boxes = [Box(upstream), Box(upstream, *options)]
+        settled(boxes[1])
+        print("server  | alone: median, p99 (ms) | sharing: median, p99 (ms) | p99 more (ms)")
+        slow: Slow | None = None
+        for name in ("well", "slow", "frozen", "killed"):
+            if name == "slow":
+                slow = Slow(server.pid)
+            elif slow is not None:
+                slow.end()
+                slow = None
+            if name == "frozen":
+                server.send_signal(signal.SIGSTOP)
+            elif name == "killed":
+                server.kill()
+            time.sleep(1.5)
+            rounds = [waits_ms(boxes, requests) for _ in range(5)]
+            (a, b), (c, d) = [
+                [sorted(one[box][at] for one in rounds)[2] for at in range(2)] for box in range(2)
+            ]
+            print(f"{name:7} | {a:5.2f} {b:6.2f} | {c:5.2f} {d:6.2f} | {d - b:+.2f}", flush=True)
+        client.close()
+        for box in boxes:
+            box.end()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000)
-    n = parser.parse_args().requests
-    with surroundings() as (upstream, client, options):
+    parser.add_argument("--away", action="store_true", help="what visitors wait without the server")
+    chosen = parser.parse_args()
+    n = chosen.requests
+    if chosen.away:
+        away(n)
+        return
+    with surroundings() as (upstream, client, options, _):
         alone, box = Box(upstream), Box(upstream, *options)
         settled(box)
         time.sleep(2)

@@ -9,7 +9,7 @@ from typing import Final
 
 from benchmarks.overload import blog, fastcgi
 from benchmarks.overload.crawl import run_crawl
-from benchmarks.overload.peers import PEERS, Peer, StartFailed, cores
+from benchmarks.overload.peers import OTHERS, PEERS, Peer, StartFailed, cores
 from benchmarks.overload.report import block, write
 from benchmarks.overload.scenarios import QUICK, SCENARIOS, Behind, Scenario, quick
 from benchmarks.overload.trial import (
@@ -30,7 +30,7 @@ BAR_WIDTH: Final = 24
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     names = ", ".join(scenario.name for scenario in SCENARIOS)
-    peers = ", ".join(peer.name for peer in PEERS)
+    peers = ", ".join(peer.name for peer in (*PEERS, *OTHERS))
     options = argparse.ArgumentParser(
         prog="python -m benchmarks.overload",
         description="RETTER and its peers under overload, over real sockets on this machine.",
@@ -104,7 +104,7 @@ class Progress:
 def chosen(options: argparse.Namespace) -> list[tuple[Scenario, Peer]]:
     """Return what is to be run, scenario by scenario. Raises ValueError for a wrong name."""
     scenarios = {scenario.name: scenario for scenario in SCENARIOS}
-    peers = {peer.name: peer for peer in PEERS}
+    peers = {peer.name: peer for peer in (*PEERS, *OTHERS)}
     wanted = _names(options.only, scenarios) or (QUICK if options.quick else tuple(scenarios))
     default = ("retter",) if options.quick else tuple(p.name for p in PEERS if p.installed())
     fronts = _names(options.peers, peers) or default

@@ -24,7 +24,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 from benchmarks.overload.nginx import common_beginning
 
-START_S: Final = 15.0
+START_S: Final = 40.0
 STOP_S: Final = 10.0
 PROXY_CORE: Final = "1"
 OTHER_CORE: Final = 0
@@ -203,6 +203,41 @@ sub vcl_backend_response {{
             "-p", "listen_depth=4096",
         )  # fmt: skip
 
+
+class TwoBoxes(Retter):
+    """Two of them, which share through a Redis and get half of the requests each."""
+
+    name = "two-boxes"
+    about = "two retters that share through a Redis, behind HAProxy"
+    program = "haproxy"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._admins: list[int] = []
+
+    def installed(self) -> bool:
+        """Tell whether it can be started here."""
+        return super().installed() and path_of("redis-server") is not None
+
+    def command(
+        self, listen: int, application: int, folder: Path, *, workers: int
+    ) -> Sequence[str]:
+        """Return the command line of all of them together."""
+        self._admins = [free_port(), free_port()]
+        return (
+            sys.executable, "-m", "benchmarks.boxes.pair", "--listen", str(listen),
+            "--upstream", str(application), "--folder", str(folder),
+            "--admin", *map(str, self._admins),
+        )  # fmt: skip
+
+    def changes(self) -> float:
+        """Return how often the circuit of one of them has changed. Raises OSError."""
+        states = [json.loads(ask(f"http://127.0.0.1:{port}/api/state")) for port in self._admins]
+        return max(float(state["totals"]["transitions"]) for state in states)
+
+
+# Only where --peers names them.
+OTHERS: Final[tuple[Peer, ...]] = (TwoBoxes(),)
 
 PEERS: Final[tuple[Peer, ...]] = (Retter(), Nothing(), Nginx(), Haproxy(), Varnish())
 

@@ -16,7 +16,8 @@ from retter.store.record import BODY, STATUS, STORED_AT, SUPERSEDED, WITHDRAWN, 
 
 LOOKED_AT_MAX: Final = 4000  # keys a request: 2 to 4 ms
 ROWS_MAX: Final = 50  # a request; some 200 octets each
-SKIP_MAX: Final = 10_000_000
+# Keys that are passed over before that: 2 ms. Of a larger store the newest are looked through.
+SKIP_MAX: Final = 250_000
 OWNERS: Final = ("all", "everyone", "private")
 
 
@@ -34,14 +35,15 @@ def stored_document(services: Services, parameters: Parameters) -> dict[str, Any
     if owner not in OWNERS:
         raise AdminError(400, f"owner must be one of {', '.join(OWNERS)}")
     text = one(parameters, "skip") or "0"
-    if not text.isdecimal() or len(text) > 8 or int(text) > SKIP_MAX:
+    if not text.isdecimal() or len(text) > len(str(SKIP_MAX)) or int(text) > SKIP_MAX:
         raise AdminError(400, f"skip must be a number from 0 to {SKIP_MAX}")
     skip = int(text)
     slots, now = services.store.shelves.slots, services.loop.time()
     rows: list[dict[str, Any]] = []
     looked = 0
-    for key, slot in islice(reversed(slots.items()), skip, skip + LOOKED_AT_MAX):
+    for key in islice(reversed(slots), skip, skip + LOOKED_AT_MAX):
         looked += 1
+        slot = slots[key]
         who, url = key_parts(key)
         if search in url and owner in ("all", "private" if who else "everyone"):
             rows.append(_row(url, bool(who), slot, now))
@@ -52,7 +54,7 @@ def stored_document(services: Services, parameters: Parameters) -> dict[str, Any
         "entries": rows,
         "looked_through": end,
         "of": len(slots),
-        "next": end if end < len(slots) else None,
+        "next": end if end < len(slots) and end <= SKIP_MAX else None,
     }
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from retter.admin.stored import LOOKED_AT_MAX, ROWS_MAX
+from retter.admin.stored import LOOKED_AT_MAX, ROWS_MAX, SKIP_MAX
 from tests.support.admin import FakeAdmin, admin_of
 from tests.support.harness import get, reply
 
@@ -53,7 +53,7 @@ def test_one_request_looks_through_a_part_and_the_next_goes_on() -> None:
         assert (len(second["entries"]), second["next"]) == (5, None)
         urls = {one["url"] for one in first["entries"] + second["entries"]}
         assert len(urls) == ROWS_MAX + 5
-        assert ask(admin, "skip=10000000")["entries"] == []
+        assert ask(admin, f"skip={SKIP_MAX}")["entries"] == []
         slots = admin.proxy.services.store.shelves.slots
         for number in range(LOOKED_AT_MAX):  # more than one request looks at
             slots[b"*a/x%d" % number] = next(iter(slots.values()))
@@ -61,7 +61,25 @@ def test_one_request_looks_through_a_part_and_the_next_goes_on() -> None:
         slots.clear()
 
 
-@pytest.mark.parametrize("query", ["skip=-1", "skip=x", "skip=99999999", "owner=me", "skip=%C2%B2"])
+def test_of_a_very_large_store_the_newest_are_looked_through() -> None:
+    """To pass over keys takes time too, and all visitors wait meanwhile."""
+    with admin_of() as admin:
+        visit(admin, "/page")
+        slots = admin.proxy.services.store.shelves.slots
+        slot = next(iter(slots.values()))
+        for number in range(SKIP_MAX + 2 * LOOKED_AT_MAX):
+            slots[b"*a/x%d" % number] = slot
+        looked = ask(admin, f"search=none&skip={SKIP_MAX}")
+        assert looked["looked_through"] == SKIP_MAX + LOOKED_AT_MAX < looked["of"]
+        assert looked["next"] is None, "there are more, and they are not asked for"
+        assert ask(admin, f"search=none&skip={SKIP_MAX - LOOKED_AT_MAX}")["next"] == SKIP_MAX
+        slots.clear()
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["skip=-1", "skip=x", f"skip={SKIP_MAX + 1}", "skip=99999999", "owner=me", "skip=%C2%B2"],
+)
 def test_wrong_questions(query: str) -> None:
     with admin_of() as admin:
         assert admin.ask(f"/api/stored?{query}").status == 400

@@ -133,10 +133,26 @@ def test_a_new_page_before_a_disk(tmp_path: Path) -> None:
     proxy.proxy.close()
 
 
-def beside_other_boxes() -> FakeProxy:
+def beside_other_boxes(how: str = "silent") -> FakeProxy:
+    """Return one box, whose threads work when the test lets them.
+
+    Args:
+        how: The server: `well`, `away`, `full`, or `silent`, where an answer never comes.
+    """
     clock = Clock()
-    far = shelf_of(FakeServer(clock), clock, "one", reader=Later(), writer=Later())
-    return FakeProxy(Settings(upstream="127.0.0.1:8080", compress=()), far=far)
+    server, reader, writer = FakeServer(clock), Later(), Later()
+    far = shelf_of(server, clock, "one", reader=reader, writer=writer)
+    proxy = FakeProxy(Settings(upstream="127.0.0.1:8080", compress=()), far=far)
+    server.trouble = "connection refused" if how == "away" else ""
+    server.refuses = frozenset(["XADD", "ZADD", "SET"] if how == "full" else [])
+    for _ in range(20):
+        clock.now += 0.25
+        far.tick(clock.now)
+        if how != "silent":
+            writer.work()
+            reader.work()
+    assert far.is_in_touch == (how == "well")
+    return proxy
 
 
 def test_an_unchanged_page_that_boxes_share() -> None:
@@ -165,3 +181,21 @@ def test_one_of_two_workers(index: int) -> None:
 def test_a_form_for_one_of_two_workers(index: int) -> None:
     """It tells the other one what has changed."""
     assert cost(lambda _: FORM, one_of_two_workers(index)) <= 1.45 * cost(lambda _: FORM)
+
+
+@pytest.mark.parametrize("request_of", [lambda _: page(1), page], ids=["unchanged", "new"])
+def test_a_request_costs_the_same_whatever_the_server_does(
+    request_of: Callable[[int], bytes],
+) -> None:
+    """The server is on the way of no request, so nobody can be late because of it."""
+    costs: dict[str, int] = {}
+    for how in ("well", "away", "full", "silent"):
+        proxy = beside_other_boxes(how)
+        far = proxy.services.far
+        assert far is not None
+        threads: Any = far.reads._thread, far._writer
+        before = [len(thread.jobs) for thread in threads]
+        costs[how] = cost(request_of, proxy)
+        assert [len(thread.jobs) for thread in threads] == before, "no request asks a thread"
+        assert far.reads.reads == 0
+    assert max(costs.values()) <= 1.01 * min(costs.values()), costs
