@@ -352,6 +352,7 @@ def test_what_is_untold_stays_beside_the_disk_until_the_server_has_it(tmp_path: 
     disk.close()
     disk = open_at(tmp_path / "store", boxes.clock)
     again = boxes.add(disk=disk)
+    assert unpacked_removals(disk.read_file(sharing.UNTOLD, 1000)) == untold
     boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
     assert unpacked_removals(disk.read_file(sharing.UNTOLD, 1000)) == untold
     boxes.server.trouble = ""

@@ -1,15 +1,19 @@
 """Several boxes and a real Redis or Valkey: what one stored the other serves."""
 
+import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trustme
 
+from retter.far.server import Away, RedisServer
 from tests.real.boxes import (
     ALICE,
     PRIVATE_PATH,
@@ -25,7 +29,7 @@ from tests.real.boxes import (
     shared_server,  # noqa: F401 - a fixture
 )
 from tests.real.conftest import StartRetter
-from tests.real.processes import ApplicationProgram, Program, free_port
+from tests.real.processes import DEADLINE_S, ApplicationProgram, Program, free_port
 from tests.real.wire import fetch
 
 WORKERS = pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=("one", "workers"))
@@ -152,6 +156,65 @@ def test_with_tls_and_a_user_who_may_do_no_more_than_is_needed(
     assert boxes.shared(1)["hits"] == 2 and boxes.shared(1)["failures"] == 0
     for program in boxes.programs:
         assert "a-password" not in program.output
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_place_that_is_taken_is_told_by_each_server_in_the_same_words(
+    programs: list[Program], tmp_path: Path, name: str
+) -> None:
+    program = RedisProgram(tmp_path, name=name)
+    programs.append(program)
+    server = RedisServer(f"redis://127.0.0.1:{program.port}/0", DEADLINE_S)
+    add = ("XADD", b"x", "MAXLEN", "~", 10, b"5-0", "m", b"v")
+    assert server.run([add, add, ("XLEN", b"x")]) == [b"5-0", None, 1]
+    with pytest.raises(Away, match="Invalid stream ID"):
+        server.run([("XADD", b"x", b"five", "m", b"v")])
+    server.close()
+
+
+class Dripping(threading.Thread):
+    """A server of which each octet comes in time, and no answer ever."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._ends = threading.Event()
+        self._connections: list[socket.socket] = []
+        self.start()
+
+    def run(self) -> None:
+        self._listener.settimeout(0.05)
+        while not self._ends.is_set():
+            with contextlib.suppress(TimeoutError):
+                connection, _ = self._listener.accept()
+                self._connections.append(connection)
+                connection.sendall(b"$100000000\r\n")
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"x")
+
+    def close(self) -> None:
+        self._ends.set()
+        self.join()
+        for sock in (self._listener, *self._connections):
+            sock.close()
+
+
+def test_a_server_that_never_stops_to_answer_holds_up_neither_visitors_nor_the_end(
+    mortal: ApplicationProgram, start_retter: StartRetter, tmp_path: Path
+) -> None:
+    server = Dripping()
+    try:
+        boxes = Boxes(start_retter, mortal, f"redis://127.0.0.1:{server.port}", tmp_path)
+        for port in boxes.ports:
+            assert fetch(port, "GET", "/echo/page", SHOP).status == 200
+        purged = fetch(boxes.admins[0], "POST", "/api/purge", {"Content-Type": FORM}, b"url=/x")
+        assert purged.status == 200
+        for program in boxes.programs:
+            assert program.stop() == 0
+    finally:
+        server.close()
 
 
 FORM = "application/x-www-form-urlencoded"
