@@ -109,6 +109,12 @@ STATE: Final[tuple[Field, ...]] = (
     Field("shared.unreadable", "integer", "values made with another secret", always=False),
     Field("shared.trouble", "text", "why the server is not used", always=False),
     Field("disk", "object", "the store on disk, with `--store` or several workers", always=False),
+    Field(
+        "supervisor",
+        "integer",
+        "with several `--workers`: the process that gets signals",
+        always=False,
+    ),
     Field("workers[].worker", "integer", "with several `--workers`: its number", always=False),
     Field("workers[].pid", "integer", "its process", always=False),
     Field("workers[].connections", "integer", "its client connections that are open", always=False),

@@ -1,5 +1,6 @@
 """The figures of all workers, for the one of them that answers operators."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ class Whole:
         document = document_plus(document, [one["document"] for one in present.values()])
         for figures in self._told():
             document["totals"] = plus(document["totals"], figures["totals"])
+        document["supervisor"] = os.getppid()
         document["workers"] = [
             {"worker": self._index(-1), **own},
             *[

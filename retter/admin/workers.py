@@ -1,7 +1,7 @@
 """What one of several workers tells the others of its figures."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from retter.admin.transitions import TransitionHistory
@@ -95,8 +95,8 @@ def tell_figures(
     leads: bool,
     api: "Api | None" = None,
     metrics: bool = True,
-) -> None:
-    """Tell the figures of this worker from now on.
+) -> Callable[[float], None]:
+    """Tell the figures of this worker from now on; return what tells them at once.
 
     Args:
         leads: This worker adds up the figures of all.
@@ -116,3 +116,4 @@ def tell_figures(
         watch.history.add_others = whole.add_samples
         watch.history.begin_again(services.loop.time())
     proxy.ticker.on_second.append(reporter.on_second)
+    return reporter.on_second

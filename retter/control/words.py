@@ -187,7 +187,8 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("application", f"{upstream['address']}, "
                         f"{count(upstream['connections_busy'], 'connection')} busy, "
                         f"{upstream['connections_idle']} idle{fault}"),
-        ("RETTER", f"{state['version']}, process {state['pid']}, up {length(state['uptime_s'])}, "
+        ("RETTER", f"{state['version']}, process {state.get('supervisor', state['pid'])}, "
+                   f"up {length(state['uptime_s'])}, "
                    f"{count(state['connections'], 'client')} connected"),
         ("its cost", f"{size(state['memory']['rss_bytes'])}{_mapped(state)}, {added} a request, "
                       f"event loop lag {wait(state['loop_lag_ms'])}"),

@@ -129,23 +129,28 @@ class RunningProxy:
         self.on_second(watch.on_second)
         return watch
 
-    def tell_figures(self, watch: "Watch", *, leads: bool, metrics: bool) -> None:
-        """Tell the other workers what this one counts; the leading one adds all up."""
+    def tell_figures(
+        self, watch: "Watch", *, leads: bool, metrics: bool
+    ) -> Callable[[float], None]:
+        """Tell the other workers what this one counts; the leading one adds all up.
+
+        Returns:
+            Tells it at once; it is told once a second without that.
+        """
         from retter.admin.transitions import TransitionHistory
         from retter.admin.workers import tell_figures
 
         if self._admin is not None:
-            tell_figures(
+            return tell_figures(
                 self._proxy, watch, self._admin.transitions, leads=leads, api=self._admin.api
             )
-            return
         transitions, breaker = TransitionHistory(), self._services.breaker
 
         def on_transition(transition: Transition) -> None:
             transitions.record(transition, breaker.snapshot(transition.at))
 
         self._proxy.on_transition.append(on_transition)
-        tell_figures(self._proxy, watch, transitions, leads=leads, metrics=metrics)
+        return tell_figures(self._proxy, watch, transitions, leads=leads, metrics=metrics)
 
     def on_second(self, callback: Callable[[float], None]) -> None:
         """Call `callback` once a second with the loop's time (monotonic seconds)."""

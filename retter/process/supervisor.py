@@ -11,6 +11,7 @@ the store, and each worker reads what any other one has removed from it.
 import gc
 import mmap
 import os
+import pickle
 import select
 import signal
 import socket
@@ -21,7 +22,9 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from math import inf
+from struct import Struct
 from typing import Any, Final
+from zlib import crc32
 
 from retter._version import VERSION
 from retter.base.shared_memory import LAYOUT, SharedMemory, bytes_for, divided, places_of
@@ -65,6 +68,9 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2,
 # no memory because of wrong numbers in the file.
 _BROKEN: Final = (signal.SIGBUS, signal.SIGSEGV)
 
+# Of the settings that workers read: length and checksum.
+_SETTINGS_HEAD: Final = Struct("<II")
+
 _MESSAGES: Final = {
     Do.RELOAD: Kind.RELOAD,
     Do.CLOSE_STORE: Kind.CLOSE_STORE,
@@ -85,6 +91,7 @@ class Supervisor:
         self._generation = self._generation_after(self._inheritance)
         self._sockets = WorkerSockets(settings, workers, self._inheritance)
         self._memory_fd = self._inheritance.memory_fd
+        self._settings_fd = os.memfd_create("retter-settings", os.MFD_CLOEXEC)
         self._secrets = Secrets()
         self._shared = self._map_memory()
         self._judgement = Memory(self._shared.judgement, places_of(workers))
@@ -188,6 +195,9 @@ class Supervisor:
         for link in (*self._links, self._wake, self._its_wake):
             if link is not None:
                 link.close()
+        if self._settings_fd >= 0:
+            os.close(self._settings_fd)
+            self._settings_fd = -1
 
     def _tick(self, now: float) -> None:
         self._do(self._fleet.tick(now, self._beats()))
@@ -273,12 +283,31 @@ class Supervisor:
             log.error("reload-failed", error=str(error), advice="nothing has changed")
         else:
             self._settings = new.settings
+            self._hand_out(new.settings)
             configure_log(new.settings.log_format, new.settings.log_level)
             self._do(self._fleet.reload(time.monotonic()))
             log.info("reloaded", changed=new.changed)
             if new.restart:
                 log.warning("needs-restart", settings=new.restart)
         systemd.notify("READY=1")
+
+    def _hand_out(self, settings: Settings) -> None:
+        """Write the settings where all workers read them: a file may be changed meanwhile."""
+        data = pickle.dumps(settings)
+        os.pwrite(self._settings_fd, _SETTINGS_HEAD.pack(len(data), crc32(data)) + data, 0)
+
+    def _reread_settings(self) -> Settings:
+        """Return in a worker what the supervisor has written.
+
+        Raises:
+            ConfigError: It writes others just now, and tells of them in a moment.
+        """
+        size, checksum = _SETTINGS_HEAD.unpack(os.pread(self._settings_fd, _SETTINGS_HEAD.size, 0))
+        data = os.pread(self._settings_fd, size, _SETTINGS_HEAD.size)
+        if crc32(data) != checksum:
+            raise ConfigError("others are read just now")
+        settings: Settings = pickle.loads(data)
+        return settings
 
     # -- another supervisor takes over
 
@@ -393,7 +422,7 @@ class Supervisor:
             )
             parts = WorkerParts(
                 settings=self._settings,
-                reread=self._reread,
+                reread=self._reread_settings,
                 place=place,
                 sockets=self._sockets.of(index),
                 link=its,
@@ -464,6 +493,8 @@ class Supervisor:
             self._fleet.reloaded(index)
         elif message.kind is Kind.CLOSED:
             self._fleet.closed(index)
+        elif message.kind is Kind.TAKE_OVER:
+            self._on_take_over(now)
         elif message.kind is Kind.DRAINING:
             self._fleet.drains(index, now, self._settings.drain_s)
 

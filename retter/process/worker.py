@@ -48,7 +48,7 @@ class WorkerParts:
 
     Attributes:
         settings: Of the whole RETTER.
-        reread: Reads the configuration again.
+        reread: Returns the settings that the supervisor has read.
         sockets: Its listening sockets.
         link: Its end of the link to the supervisor.
         secrets: Of all workers.
@@ -92,6 +92,7 @@ class Worker:
         link.on_message = self._on_message
         link.on_end = self._on_orphaned
         self._loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._on_take_over)
         self.beat(self._loop.time())
 
     def beat(self, now: float) -> None:
@@ -134,6 +135,11 @@ class Worker:
         self._link.tell(Kind.DRAINING)
         self.stopping.set()
 
+    def _on_take_over(self) -> None:
+        """Somebody has taken this process for the supervisor, who alone can start a successor."""
+        log.info("signal-passed-on", signal="SIGUSR2", supervisor=os.getppid())
+        self._link.tell(Kind.TAKE_OVER)
+
     def _on_orphaned(self) -> None:
         services = self._proxy._services
         services.settings = replace(
@@ -162,7 +168,9 @@ async def serve(parts: WorkerParts) -> int:
         proxy.on_second(worker.beat)
         watch = proxy.watch()
         leads = place.leads
-        proxy.tell_figures(watch, leads=leads, metrics=parts.settings.admin not in ("off", ""))
+        tell_figures = proxy.tell_figures(
+            watch, leads=leads, metrics=parts.settings.admin not in ("off", "")
+        )
         log_situations(proxy, watch if leads else None, transitions, faults)
         probe = AddressProbe(proxy._services)
         log_each_second(proxy, probe)
@@ -171,6 +179,7 @@ async def serve(parts: WorkerParts) -> int:
         await worker.stopping.wait()
         probe.cancel()
         await proxy._drain()
+        tell_figures(loop.time())  # also the last second counts
         transitions.flush()
         link.close()
     return EXIT_OK

@@ -25,6 +25,7 @@ class Kind(IntEnum):
     NOT_RELOADED = 4  # why
     DRAINING = 5  # it was asked to end, but not by the supervisor
     CLOSED = 6  # it writes nothing new to the shared store
+    TAKE_OVER = 7  # somebody has sent it the signal for the supervisor: SIGUSR2
     # to a worker
     RELOAD = 16
     DRAIN = 17

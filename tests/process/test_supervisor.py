@@ -244,6 +244,27 @@ def test_a_reload_is_checked_once_and_told_one_by_one(stage: Stage) -> None:
     assert stage.events("reload-failed") == [{"worker": 0, "error": "no"}]
 
 
+def test_all_workers_get_the_settings_that_were_checked(stage: Stage) -> None:
+    """The file may be half written when the second one reloads."""
+    supervisor = stage.serving()
+    first, second = stage.workers
+    stage.settings = replace(SETTINGS, drain_s=3.0)
+    supervisor._on_signal(signal.SIGHUP)
+    stage.settings = replace(SETTINGS, drain_s=4.0)
+    assert [one.parts.reread().drain_s for one in (first, second)] == [3.0, 3.0]
+    os.pwrite(supervisor._settings_fd, b"half", 30)
+    with pytest.raises(ConfigError, match="just now"):
+        first.parts.reread()
+
+
+def test_the_signal_for_a_successor_may_go_to_a_worker(stage: Stage) -> None:
+    supervisor, started = stage.serving(), list[float]()
+    stage.patch.setattr(supervisor, "_on_take_over", started.append)
+    stage.workers[1].say(Kind.TAKE_OVER)
+    step(supervisor)
+    assert len(started) == 1
+
+
 def test_settings_that_are_wrong_reach_no_worker(stage: Stage) -> None:
     supervisor = stage.serving()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from retter.admin.worker_figures import Board
 from retter.base.shared_memory import bytes_for, divided
 from retter.base.worker_place import WorkerPlace
 from retter.config.settings import ConfigError, Settings
@@ -111,6 +113,32 @@ def test_settings_that_do_not_fit_are_told() -> None:
             said = await supervisor.hears()
             assert said.kind is Kind.NOT_RELOADED and "access_log" in said.text
             supervisor.say(Kind.DRAIN, HANDED_OVER)
+
+    asyncio.run(main())
+
+
+def test_it_passes_the_signal_for_a_successor_on() -> None:
+    async def main() -> None:
+        supervisor = Supervisor(store_memory_bytes=0, store_object_bytes_max=0)
+        async with serving(supervisor):
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert await supervisor.hears() == Message(Kind.TAKE_OVER)
+            supervisor.say(Kind.DRAIN)
+
+    asyncio.run(main())
+
+
+def test_it_tells_its_figures_once_more_at_the_end() -> None:
+    async def main() -> None:
+        supervisor = Supervisor(store_memory_bytes=0, store_object_bytes_max=0)
+        async with serving(supervisor):
+            reader, writer = await asyncio.open_connection(*supervisor.listener.getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            await reader.read()
+            writer.close()
+            supervisor.say(Kind.DRAIN)
+        told = Board(supervisor.shared, 0).others()[1]
+        assert told["totals"]["connections"] == 1
 
     asyncio.run(main())
 
