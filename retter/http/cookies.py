@@ -104,6 +104,8 @@ is_plain_value = re.compile(rb"\"" + _PLAIN_OCTETS + rb"\"|" + _PLAIN_OCTETS).fu
 # plain name.
 cut_plain_line = re.compile(rb"=(" + _PLAIN_OCTETS + rb")(?:; )?+").split
 is_plain_name = re.compile(rb"[!#-+\--:<>-\[\]-~]++").fullmatch
+# A value from its first comma on, which no application takes for another cookie: it has no "=".
+is_rest_of_value = re.compile(rb",[!#-:<>-\[\]-~]*+").fullmatch
 
 # Unencrypted JSON, plain or percent-encoded: settings, which may be equal for two people.
 OPEN_JSON: Final = (b"{", b"[", b"%7B", b"%7b", b"%5B", b"%5b")

@@ -39,6 +39,7 @@ from retter.http.hop_by_hop import (
 from retter.http.known_names import ADDRESS_FIELDS, GEO_FIELDS, REQUEST_ID_FIELDS
 from retter.http.message import COMMA, Fields, Framing, RequestHead, field_lines
 from retter.http.templates import (
+    FORM_BYTES_MAX,
     OWN_REQUEST_FIELDS,
     REQUEST_LINE,
     FormMemo,
@@ -64,7 +65,11 @@ _FORWARDING = _FORWARDED_ANEW.union(ADDRESS_FIELDS, GEO_FIELDS) | {
     b"x-url-scheme", b"x-scheme", b"front-end-https", b"cf-visitor",
 }  # fmt: skip
 
-LATEST_MAX = 128  # kinds of heads whose latest form is at hand; a site's visitors have some dozens
+# Forms that are at hand. A site's visitors have some dozens of browsers, and each of these asks in
+# some ways for pages, pictures and data.
+LATEST_MAX = 256
+# Of one kind. To find out that one does not fit takes 1,000 instructions of the processor.
+LATEST_OF_KIND_MAX = 8
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*+)([^#]*+)", re.IGNORECASE)
 _VERSION = re.compile(rb" HTTP/([0-9]\.[0-9])")
@@ -227,6 +232,7 @@ class _RequestForm:
     Args:
         lines: The lines of the form.
         outline: Cuts heads of the form.
+        octets: The length of the form.
         ends_here: The fields that are not forwarded to the application.
         is_identity_field: Whether a field may identify the client.
         decodable: The content codings that the application may be asked for.
@@ -248,6 +254,7 @@ class _RequestForm:
         "identity_fields",
         "keep_alive",
         "needs_full_parse",
+        "octets",
         "outline",
         "soft_at",
         "template",
@@ -258,6 +265,7 @@ class _RequestForm:
         self,
         lines: Lines,
         outline: Outline,
+        octets: int,
         ends_here: frozenset[bytes],
         is_identity_field: Callable[[bytes], bool],
         decodable: Collection[bytes],
@@ -277,6 +285,7 @@ class _RequestForm:
             ]
         self._lines = lines
         self.outline = outline
+        self.octets = octets
         values = [value for _, value in lines]
         fields = tuple([(name, value or b"") for name, value in zip(names, values, strict=True)])
         self._fields = list(fields)
@@ -378,8 +387,9 @@ class RequestParser:
         self._forms: FormMemo[_RequestForm] | None = None
         if form_bytes_max:
             self._forms = FormMemo(form_bytes_max)
-        # The form that a head of some kind had last, at hand.
-        self._latest: dict[tuple[int, bytes], _RequestForm] = {}
+        # The forms that heads of some kind had last, at hand; the newest first.
+        self._latest: dict[tuple[int, bytes], list[_RequestForm]] = {}
+        self._latest_count = 0
         self._authority = authority
         self._decodable = decodable
         self._dropped = _FORWARDED_ANEW if trusted else _FORWARDING
@@ -399,11 +409,17 @@ class RequestParser:
         lines = head.split(b"\r\n")
         # Browsers differ in their third field, and what they ask for in the number of fields.
         kind = len(lines), lines[3] if len(lines) > 3 else b""
-        form = self._latest.get(kind)
-        start: tuple[bytes, bytes] | None = None
+        form: _RequestForm | None = None
         values: list[bytes] | None = None
-        if form is not None:
-            start, values = start_of(lines[0]), form.outline.values(head, lines)
+        latest = self._latest.get(kind)
+        if latest is not None:
+            alone = len(latest) == 1
+            for form in latest:
+                if alone or form.outline.fits(lines):
+                    values = form.outline.values(head, lines)
+                    if values is not None:
+                        break
+        start = start_of(lines[0]) if values is not None else None
         if form is None or start is None or values is None:
             match = REQUEST_LINE.fullmatch(lines[0])
             if memo is None or match is None or len(lines) - 3 > self._fields_max:
@@ -414,9 +430,8 @@ class RequestParser:
             form = self._form_of(pieces, memo)
             if form is None:
                 return self.parse_by_h11(head)
-            if len(self._latest) >= LATEST_MAX:
-                self._latest.clear()
-            self._latest[kind] = form
+            if form not in self._latest.get(kind, ()):
+                self._have_at_hand(kind, form)
             start = match[1], match[2]
         if len(lines[0]) > self._target_bytes_max:
             return self.parse_by_h11(head)
@@ -455,6 +470,19 @@ class RequestParser:
             form.accepts_events,
         )
 
+    def _have_at_hand(self, kind: tuple[int, bytes], form: _RequestForm) -> None:
+        if form.octets > FORM_BYTES_MAX:
+            return  # it contains values of one visitor
+        if self._latest_count >= LATEST_MAX:
+            self._latest.clear()
+            self._latest_count = 0
+        latest = self._latest.setdefault(kind, [])
+        if len(latest) >= LATEST_OF_KIND_MAX:
+            latest.pop()
+            self._latest_count -= 1
+        latest.insert(0, form)
+        self._latest_count += 1
+
     def _form_of(self, pieces: list[bytes], memo: FormMemo[_RequestForm]) -> _RequestForm | None:
         """Return the form with these bytes around its values; None if its lines are not plain."""
         key = b"".join(pieces)
@@ -466,6 +494,7 @@ class RequestParser:
             form = _RequestForm(
                 lines,
                 Outline(pieces),
+                len(key),
                 self._ends_here,
                 self._is_identity_field,
                 self._decodable,

@@ -12,6 +12,7 @@ ways can differ only in cost; tests/http/test_templates.py compares their result
 
 import re
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Final, TypeVar
 
 from retter.http.memo import Memo
@@ -159,7 +160,7 @@ class Outline:
         form: The pieces of a head around its values, as `form_cutter` has cut them.
     """
 
-    __slots__ = ("_pieces", "_places", "_size")
+    __slots__ = ("_constant", "_pieces", "_places", "_size", "_texts")
 
     def __init__(self, form: list[bytes]) -> None:
         self._pieces: list[bytes] = [b""]  # of the start line, then constants and values in turns
@@ -172,6 +173,19 @@ class Outline:
             self._places.append((line, len(name) - 2))
         self._pieces.append(form[-1] + b"\r\n")
         self._size = line + self._pieces[-1].count(b"\r\n") + 1  # what a head is split into
+        lines = b"".join(self._pieces).split(b"\r\n")
+        own = {line for line, _ in self._places}
+        constant = [at for at in range(1, self._size) if at not in own]
+        self._constant = itemgetter(*constant)  # two at least: the end of a head
+        self._texts = self._constant(lines)
+
+    def fits(self, lines: list[bytes]) -> bool:
+        """Return whether the lines without own values are those of this form.
+
+        That takes a tenth of `values`, and tells the forms of one kind apart. Both must have the
+        same number of lines.
+        """
+        return bool(self._constant(lines) == self._texts)
 
     def values(self, head: bytes, lines: list[bytes]) -> list[bytes] | None:
         """Return the values in a head, which is split at each CRLF; None if its form is another."""

@@ -127,7 +127,8 @@ class HeadReader:
         self._has_stream_paths = bool(settings.stream_paths)
         self._is_stream = name_matcher(encoded(settings.stream_paths))
         route_of = _make_route_of(encoded(settings.routes), settings.limit_head)
-        self._targets = Targets(rules, route_of)
+        # Own patterns may name digits.
+        self._targets = Targets(rules, route_of, digits_alike=not settings.routes)
         parser = partial(
             RequestParser,
             fields_max=settings.head_fields_max,

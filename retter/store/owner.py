@@ -33,6 +33,7 @@ from retter.http.cookies import (
     cookie_classifier,
     cut_plain_line,
     is_plain_name,
+    is_rest_of_value,
     looks_like,
     may_be_secret,
     read_cookies,
@@ -360,9 +361,33 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
     if owner is None:
         if len(line) < COOKIES_MAX or line.count(b";") < SHORT_WAY_COOKIES_MAX:
             owner = _owner_of_plain_line(line, rules)
-        owner = owner or _owner([], [line], [], rules)
+        if owner is None:
+            owner = _owner([], [line], [], rules)
+            memo.offer(line, owner)
+    return owner
+
+
+def _known_owner(hashed: bytes, line: bytes, rules: OwnerRules) -> Owner | None:
+    """Return the owner for whom these octets are hashed, if it is remembered.
+
+    The line is new. It will be remembered, too, if it comes again.
+    """
+    memo = rules.cookie_owners
+    owner = memo.young.get(hashed) or memo.get_old(hashed)
+    if owner is not None:
         memo.offer(line, owner)
     return owner
+
+
+def _remember_owner(hashed: bytes, line: bytes, owner: Owner, rules: OwnerRules) -> None:
+    """Remember an owner at its second request.
+
+    Only what is hashed is noted at its first one: if it comes again, so does mostly the line.
+    """
+    memo = rules.cookie_owners
+    if memo.came_before(hashed):
+        memo.put(hashed, owner)
+        memo.put(line, owner)
 
 
 def _unread_owner(texts: list[bytes], rules: OwnerRules) -> Owner:
@@ -376,35 +401,81 @@ class _CookieNames:
 
     Visitors of a site send few different lists of names, so the names are judged once. A new line
     then costs one cut and one look-up instead of a look-up and a branch for each cookie.
+
+    A value ends at its first comma here. What follows up to the next cookie is usually the same for
+    many visitors (`id:4711,consent:yes`) and counts as one of the names.
+
+    Args:
+        texts: What a line contains around its values.
+        kind_of: Returns the kind of a name.
+
+    Attributes:
+        is_plain: All applications read such a line alike. Else nothing more is known of it.
     """
 
-    __slots__ = ("at_end", "counted", "session", "session_bytes_min", "session_place", "telling")
+    __slots__ = (
+        "at_end", "counted", "is_plain", "session", "session_bytes_min", "session_place", "telling",
+    )  # fmt: skip
 
-    def __init__(self, names: list[bytes], kind_of: Callable[[bytes], CookieKind]) -> None:
+    def __init__(self, texts: tuple[bytes, ...], kind_of: Callable[[bytes], CookieKind]) -> None:
         # What is hashed if all cookies count. For each that is not ignorable: the bytes before the
-        # length of its value, its name with "=", and the place of its value in the line as it is
-        # cut. Then the bytes after the last of them.
-        self.counted: list[tuple[bytes, bytes, int]] = []
+        # length of its value, its name with "=", the place of its value in the line as it is cut,
+        # and how much longer the value is. Then the bytes after the last of them.
+        self.counted: list[tuple[bytes, bytes, int, int]] = []
         # Those that may be a session or a credential: kind, name and place.
         self.telling: list[tuple[CookieKind, bytes, int]] = []
+        self.at_end = b""
+        self.session, self.session_place, self.session_bytes_min = b"", -1, 0
+        last = len(texts) - 1
+        split = [_text_of_names(text, is_first=not at) for at, text in enumerate(texts)]
+        # A value may have no name, but a cookie without a value has one.
+        self.is_plain = (
+            # Between two values, a name follows what is left of the first one.
+            not any(text.startswith(b",") and b"; " not in text for text in texts[:last])
+            and all(all(map(is_plain_name, alone)) for _, alone, _ in split)
+            and all(not name or is_plain_name(name) for _, _, name in split)
+            and not any(rest and not is_rest_of_value(rest) for rest, _, _ in split)
+            and (not split[last][1] or bool(split[last][2]))
+            and sum(text.count(b",") for text in texts) <= COOKIES_MAX
+        )
+        if not self.is_plain:
+            return
         before = b""
-        for place, text in enumerate(names):
-            *alone, name = text.split(b"; ")
-            before += b"".join([_without_value(one) for one in alone])
-            kind = kind_of(name)
-            if kind is IGNORABLE or place == len(names) - 1:
+        for place, (_, alone, name) in enumerate(split[:-1]):
+            before += b"".join(map(_without_value, alone))
+            kind, rest = kind_of(name), split[place + 1][0]
+            may_tell = kind is SESSION or kind is LIKELY or kind is CREDENTIAL
+            if rest and may_tell:
+                self.is_plain = False  # some applications end its value at the comma
+                return
+            if kind is IGNORABLE and not rest:
                 continue
             at = 2 * place + 1
-            self.counted.append((before + b"C" + _length(len(name) + 1), name + b"=", at))
-            before = b""
-            if kind is SESSION or kind is LIKELY or kind is CREDENTIAL:
+            self.counted.append(
+                (before + b"C" + _length(len(name) + 1), name + b"=", at, len(rest))
+            )
+            before = rest
+            if may_tell:
                 self.telling.append((kind, name, at))
-        self.at_end = before + (_without_value(names[-1].split(b"; ")[-1]) if names[-1] else b"")
+        _, alone, name = split[last]
+        self.at_end = before + b"".join(map(_without_value, [*alone, name] if name else alone))
         # The one of them, if it is the only one and not a credential.
-        self.session, self.session_place, self.session_bytes_min = b"", -1, 0
         if len(self.telling) == 1 and self.telling[0][0] is not CREDENTIAL:
             kind, self.session, self.session_place = self.telling[0]
             self.session_bytes_min = secret_bytes_min(kind)
+
+
+def _text_of_names(text: bytes, *, is_first: bool) -> tuple[bytes, list[bytes], bytes]:
+    """Split what is between two values.
+
+    Returns:
+        The rest of the value before it, cookies without a value, the name of the next cookie.
+    """
+    rest = b""
+    if not is_first and text.startswith(b","):
+        rest, _, text = text.partition(b"; ")
+    *alone, name = text.split(b"; ")
+    return rest, alone, name
 
 
 def _without_value(cookie: bytes) -> bytes:
@@ -412,27 +483,22 @@ def _without_value(cookie: bytes) -> bytes:
     return b"C" + _lengths(len(cookie), 0) + cookie
 
 
-def _is_plain(names: tuple[bytes, ...]) -> bool:
-    """Return whether a line that was cut around values is plain: these are what is left of it."""
-    *texts, last = names
-    for text in texts:
-        *alone, name = text.split(b"; ")
-        # A value may have no name, but a cookie without a value has one.
-        if not all(map(is_plain_name, alone)) or (name and not is_plain_name(name)):
-            return False
-    return not last or all(map(is_plain_name, last.split(b"; ")))
-
-
-def _judged(names: tuple[bytes, ...], rules: OwnerRules) -> _CookieNames | None:
+def _judged(texts: tuple[bytes, ...], rules: OwnerRules) -> _CookieNames | None:
     """Judge the names of a line, and remember the result; None if the line is not plain."""
-    if not _is_plain(names):
+    judged = _CookieNames(texts, rules.cookie_kinds.__getitem__)
+    if not judged.is_plain:
         return None
-    judged = _CookieNames(list(names), rules.cookie_kinds.__getitem__)
-    if sum(map(len, names)) <= LINE_NAMES_BYTES_MAX:
+    # Numbers after a comma differ from visitor to visitor.
+    has_numbers = any(text.startswith(b",") and _has_digit(text) for text in texts)
+    if sum(map(len, texts)) <= LINE_NAMES_BYTES_MAX and not has_numbers:
         if len(rules.line_names) >= LINES_REMEMBERED_MAX:
             rules.line_names.clear()
-        rules.line_names[names] = judged
+        rules.line_names[texts] = judged
     return judged
+
+
+def _has_digit(text: bytes) -> bool:
+    return text.partition(b";")[0].translate(None, b"0123456789") != text.partition(b";")[0]
 
 
 def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
@@ -453,7 +519,7 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
     place, seen = names.session_place, rules.seen
     value = pieces[place]
     if place < 0 or len(value) < names.session_bytes_min or value.startswith(OPEN_JSON):
-        return _owner_of_counted(names, pieces, rules)
+        return _owner_of_counted(names, pieces, line, rules)
     # Nearly all visitors with a session have one cookie for it, with such a value.
     name = names.session
     known = (
@@ -469,8 +535,7 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
         if seen.shared:
             return None
         hashed = _counted(names, pieces)
-    memo = rules.cookie_owners
-    owner = memo.young.get(hashed) or memo.get_old(hashed)
+    owner = _known_owner(hashed, line, rules)
     if owner is None:
         hasher = rules.hasher.copy()
         hasher.update(hashed)
@@ -481,21 +546,23 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
             digest, _BY_SESSION if known else _BY_COOKIES, True, rules.anonymous_fallback, b"",
             (rules.mark(value),),
         )  # fmt: skip
-        memo.offer(hashed, owner)
+        _remember_owner(hashed, line, owner, rules)
     return owner
 
 
 def _counted(names: _CookieNames, pieces: list[bytes]) -> bytes:
     """Return what is hashed if all cookies count, as in `_digest`; "=" is part of the name."""
     hashed: list[bytes] = []
-    for before, name, at in names.counted:
+    for before, name, at, more in names.counted:
         value = pieces[at]
-        hashed += (before, _length(len(value)), name, value)
+        hashed += (before, _length(len(value) + more), name, value)
     hashed.append(names.at_end)
     return b"".join(hashed)
 
 
-def _owner_of_counted(names: _CookieNames, pieces: list[bytes], rules: OwnerRules) -> Owner | None:
+def _owner_of_counted(
+    names: _CookieNames, pieces: list[bytes], line: bytes, rules: OwnerRules
+) -> Owner | None:
     """Return the owner of the cookies of a plain line.
 
     Returns:
@@ -516,8 +583,7 @@ def _owner_of_counted(names: _CookieNames, pieces: list[bytes], rules: OwnerRule
         elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
             credentials.append((b"K", name, value))
     who = sessions + credentials if credentials else sessions
-    memo = rules.cookie_owners
-    owner = memo.young.get(counted) or memo.get_old(counted)
+    owner = _known_owner(counted, line, rules)
     if owner is not None:
         return owner
     marks = marks_of([value for _, _, value in who], rules) if who else ()
@@ -536,7 +602,7 @@ def _owner_of_counted(names: _CookieNames, pieces: list[bytes], rules: OwnerRule
         hasher = rules.hasher.copy()
         hasher.update(counted)
         owner = Owner(hasher.digest(), _BY_COOKIES, bool(sessions), anonymous, b"", marks)
-    memo.offer(counted, owner)
+    _remember_owner(counted, line, owner, rules)
     return owner
 
 

@@ -175,7 +175,7 @@ def identified(
 ) -> Identity:
     """Do the same as `identify` for a request whose target is known."""
     who = owner_of(request, target.sessions, rules)
-    owner, url = who.digest, target.url
+    owner, url = who.digest, target.url or request.host.lower() + request.target
     stands_in = (
         target.may_be_answered
         and request.framing is _NO_BODY

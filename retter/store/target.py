@@ -2,11 +2,13 @@
 
 All of this depends only on the method, the host and the target of a request, and is the same for
 all clients. So it is remembered for targets that are requested repeatedly with different heads,
-such as the pages of a site.
+such as the pages of a site, and for *shapes*: targets that differ only in their digits, such as the
+numbers of articles, of pages and of moments.
 """
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from retter.base.limits import PARAMETER_ESCAPES_MAX, PARAMETERS_MAX
@@ -18,6 +20,9 @@ from retter.store.personal import carries_nonce
 TARGETS_MAX: Final = 1024
 # Longer targets usually belong to one visitor.
 TARGET_BYTES_REMEMBERED_MAX: Final = 256
+
+# Remembered shapes: a site has some dozens of kinds of pages. 100 KB at most.
+SHAPES_MAX: Final = 256
 
 # Longer targets are read by the functions that limit what a stranger's parameters cost.
 HARMLESS_BYTES_MAX: Final = min(PARAMETERS_MAX, PARAMETER_ESCAPES_MAX, 512)
@@ -47,7 +52,8 @@ class Target:
     ) -> None:
         self.method = method
         self.host = host
-        self.url = url  # host (lower case) and target, made coarser by the rules
+        # Host (lower case) and target, made coarser by the rules; b"" of a shape: as they are.
+        self.url = url
         self.sessions = sessions  # parameters; None: too many to read
         self.may_be_answered = may_be_answered  # from the store, if nothing else forbids it
         self.route = route  # for the breaker
@@ -72,6 +78,29 @@ def target_of(request: RequestHead, rules: OwnerRules, route_of: RouteOf = no_ro
     return Target(method, host, url, sessions, may_be_answered, route_of(request), asked)
 
 
+_DIGITS: Final = b"0123456789"
+# All digits become one. Shapes and targets have the same length.
+_DIGITS_ALIKE: Final = bytes.maketrans(_DIGITS, b"0" * len(_DIGITS))
+# Each digit becomes another one.
+_DIGITS_CHANGED: Final = bytes.maketrans(_DIGITS, b"1234567890")
+
+
+class _Shape:
+    """The meaning of all targets that differ only in digits, where that makes no difference."""
+
+    __slots__ = ("_route_end", "_route_start", "copied", "target")
+
+    def __init__(self, target: Target, route: tuple[bytes, int, bytes]) -> None:
+        self.target = target  # without a URL, and with the route if that is the same for all
+        self._route_start, self.copied, self._route_end = route
+
+    def with_route_of(self, key: bytes) -> Target:
+        """Return the meaning of a target whose route contains some of the digits."""
+        one = self.target
+        route = self._route_start + key[: self.copied] + self._route_end
+        return Target(one.method, one.host, b"", one.sessions, one.may_be_answered, route, 0)
+
+
 class Targets:
     """Remembers the meaning of targets that were requested more than once.
 
@@ -80,35 +109,110 @@ class Targets:
     target with the same place overwrites it. This check costs 0.1 us; to remember every new target
     would cost 0.6 us. If a target is requested with two methods, or of two hosts, the latest is
     remembered.
+
+    Of the targets that are new, most differ from an earlier one only in digits: the page of another
+    article, or the same one at another moment. Their meaning is that of their shape, which takes
+    2,000 instructions of the processor to find instead of 25,000 (`_shape_of` says of which).
+
+    Args:
+        digits_alike: A route does not depend on which digits a target has, except that it may
+            contain them.
     """
 
-    __slots__ = ("_known", "_latest", "_route_of", "_rules")
+    __slots__ = ("_digits_alike", "_known", "_latest", "_route_of", "_rules", "_shapes")
 
-    def __init__(self, rules: OwnerRules, route_of: RouteOf) -> None:
+    def __init__(self, rules: OwnerRules, route_of: RouteOf, *, digits_alike: bool = False) -> None:
         self._rules = rules
         self._route_of = route_of
+        # The URLs of a shape contain its digits: they are put together for each request.
+        self._digits_alike = digits_alike and rules.exact_urls
         self._known: dict[bytes, Target] = {}  # by target
+        self._shapes: dict[bytes, _Shape] = {}  # by target, with all digits alike
         self._latest = [0] * TARGETS_MAX
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._shapes)
 
     def of(self, request: RequestHead) -> Target:
-        """Return the target of a request, as `target_of` does."""
+        """Return the target of a request, as `target_of` does; of a shape, without the URL."""
         key = request.target
         target = self._known.get(key)
         if target is not None and target.method == request.method and target.host == request.host:
             return target
+        text = key
+        if self._digits_alike:
+            text = key.translate(_DIGITS_ALIKE)
+            shape = self._shapes.get(text)
+            if shape is not None:
+                target = shape.target
+                if target.method == request.method and target.host == request.host:
+                    return target if not shape.copied else shape.with_route_of(key)
         target = target_of(request, self._rules, self._route_of)
+        if self._came_before(key):
+            if len(self._known) >= TARGETS_MAX:
+                self._known.clear()
+            self._known[key] = target
+        elif text != key and self._came_before(text):
+            found = self._shape_of(request, target)
+            if found is not None:
+                if len(self._shapes) >= SHAPES_MAX:
+                    self._shapes.clear()
+                self._shapes[text] = found
+        return target
+
+    def _came_before(self, key: bytes) -> bool:
+        """Note a key; return whether it was noted before, and may be remembered."""
         latest, mark = self._latest, hash(key)
         place = mark % TARGETS_MAX
         if latest[place] != mark:
             latest[place] = mark
-        elif len(key) <= TARGET_BYTES_REMEMBERED_MAX:
-            if len(self._known) >= TARGETS_MAX:
-                self._known.clear()
-            self._known[key] = target
-        return target
+            return False
+        return len(key) <= TARGET_BYTES_REMEMBERED_MAX
+
+    def _shape_of(self, request: RequestHead, target: Target) -> _Shape | None:
+        """Return the shape of a target; None if its digits may matter.
+
+        They do not if the target is plainly harmless, and if no parameter has digits in its name:
+        the words that are searched for in paths and in values have none.
+        """
+        key = request.target
+        if not _is_harmless(key.lower(), self._rules):
+            return None
+        names = [param.partition(b"=")[0] for param in key.partition(b"?")[2].split(b"&")]
+        if any(name.translate(None, _DIGITS) != name for name in names):
+            return None
+        other = replace(request, target=key.translate(_DIGITS_CHANGED))
+        route = _route_around(key, target.route, other.target, self._route_of(other))
+        if route is None:
+            return None
+        shared = Target(
+            target.method, target.host, b"", [], target.may_be_answered, target.route, 0
+        )
+        return _Shape(shared, route)
+
+
+def _route_around(
+    target: bytes, route: bytes, other: bytes, other_route: bytes
+) -> tuple[bytes, int, bytes] | None:
+    """Return how the route of a target follows from the digits of the target.
+
+    The other target is the same with other digits. A route may begin with the path up to its first
+    identifier: `GET /v1/articles/*`.
+
+    Returns:
+        What is before the copied part of the target, the length of that part, and what follows it.
+        None if the routes differ in anything else.
+    """
+    if route == other_route:
+        return b"", 0, b""
+    at, copied = route.find(b"/"), 0
+    for place, (one, changed) in enumerate(zip(route, other_route, strict=False)):
+        if one != changed:
+            copied = place - at + 1
+    start, end = route[:at], route[at + copied :]
+    if route == start + target[:copied] + end and other_route == start + other[:copied] + end:
+        return start, copied, end
+    return None
 
 
 def _is_harmless(lower: bytes, rules: OwnerRules) -> bool:

@@ -6,10 +6,11 @@ from hypothesis import strategies as st
 from retter.base.errors import DownstreamError, UpstreamMalformed
 from retter.http.content_coding import Eligibility
 from retter.http.message import RequestHead, ResponseHead
-from retter.http.request_parser import RequestParser
+from retter.http.request_parser import LATEST_MAX, LATEST_OF_KIND_MAX, RequestParser
 from retter.http.response_parser import ResponseParser, parse_response
 from retter.http.templates import FORM_BYTES_MAX, OWN_REQUEST_FIELDS, FormMemo, form_cutter
 from tests.support.compiled import attributes
+from tests.support.memos import everything_seen
 
 TEXT = st.text(st.sampled_from('ab:;,= \t\x00\x0b\x7f\x85\xa0\xff"-_/'), max_size=6)
 NAMES = st.sampled_from(
@@ -111,14 +112,9 @@ SHARED_LINES = st.builds(
 )  # fmt: skip
 
 
-class _Everything(set[int]):
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
 def _eager(parser: RequestParser | ResponseParser) -> None:
     assert parser._forms is not None
-    parser._forms._seen = _Everything()
+    parser._forms._seen = everything_seen()
 
 
 @settings(max_examples=100, deadline=None)
@@ -203,3 +199,45 @@ def test_an_older_form_that_is_asked_for_is_young_again() -> None:
         if b"kept" not in memo.young:
             assert memo.get(b"kept") == 7
     assert memo.young[b"kept"] == 7
+
+
+# Of one kind: as many lines, and the same third field.
+ALIKE = (
+    b"GET /%d HTTP/1.1\r\nHost: a\r\nDNT: 1\r\nAccept: */*\r\nCookie: a=%d\r\nReferer: /\r\n\r\n",
+    b"GET /%d HTTP/1.1\r\nHost: a\r\nDNT: 1\r\nAccept: */*\r\nReferer: /%d\r\nCookie: a=1\r\n\r\n",
+    b"GET /%d HTTP/1.1\r\nHost: b\r\nDNT: 1\r\nAccept: */*\r\nCookie: a=%d\r\nReferer: /\r\n\r\n",
+    b"GET /%d HTTP/1.1\r\nHost: a\r\nDNT: 0\r\nAccept: */*\r\nCookie: a=%d\r\nReferer: /\r\n\r\n",
+    b"GET /%d HTTP/1.1\r\nHost: a\r\nDNT: 1\r\nAccept: */*\r\nX-Token: a=%d\r\nAge: 1\r\n\r\n",
+)
+
+
+def _latest_forms(parser: RequestParser) -> int:
+    return sum(len(forms) for forms in parser._latest.values())
+
+
+def test_forms_of_one_kind_are_told_apart() -> None:
+    parser = RequestParser(fields_max=9, target_bytes_max=50, instance=b"me", trusted=False)
+    for number in range(4):
+        for one in ALIKE:
+            head = one % (number, number)
+            known, by_h11 = [_request(parser, head, by_h11=which) for which in (False, True)]
+            assert known == by_h11
+    assert len(parser._latest) < len(ALIKE)
+    assert _latest_forms(parser) >= len(ALIKE)
+
+
+def test_forms_at_hand_are_bounded() -> None:
+    parser = RequestParser(fields_max=9, target_bytes_max=50, instance=b"me", trusted=False)
+    for number in range(3 * LATEST_MAX):
+        kind = b"Accept: %d\r\n" % (number // LATEST_MAX)
+        head = b"GET / HTTP/1.1\r\nHost: a\r\nDNT: 1\r\n%bX-A: %d\r\n\r\n" % (kind, number)
+        parser.parse(head)
+        assert max(len(forms) for forms in parser._latest.values()) <= LATEST_OF_KIND_MAX
+    for number in range(3 * LATEST_MAX):
+        parser.parse(b"GET / HTTP/1.1\r\nHost: a\r\nDNT: 1\r\nAccept: a/%d\r\n\r\n" % number)
+        assert _latest_forms(parser) == parser._latest_count <= LATEST_MAX
+    assert _latest_forms(parser)
+    long = b"GET / HTTP/1.1\r\nHost: a\r\nX-Long: %b\r\n\r\n" % (b"x" * FORM_BYTES_MAX)
+    kinds = len(parser._latest)
+    assert parser.parse(long).first(b"x-long")
+    assert len(parser._latest) == kinds, "it has the values of one visitor"

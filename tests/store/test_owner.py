@@ -685,6 +685,7 @@ PLAIN_COOKIES = st.lists(
             b"PHPSESSID=0123456789abcdef", b"my_session=0123456789abcdef01234567",
             b"my_session=1", b"_ga=GA1.2.3", b"_ga", b"theme=dark", b"theme", b"=", b"=x",
             b"auth=1", b"PHPSESSID=", b"csrftoken=0123456789abcdef", b"_fbp=fb.1.2", b"a=b=c",
+            b"cookieyes-consent=id:7,yes", b"theme=a,b,7", b"theme=,", b"_ga=GA1,x", b"=,",
         ]
     ),
     min_size=1,
@@ -712,7 +713,26 @@ def test_a_new_value_of_an_ignorable_cookie_needs_no_new_hash() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"theme=a b", b"theme=a;b=c", b"a=1; ; b=2", b"a=1;", b'a="1"', b"a=1,b=2", b"a=\xff"]
+    "line",
+    [
+        b"theme=a b",
+        b"theme=a;b=c",
+        b"a=1; ; b=2",
+        b"a=1;",
+        b'a="1"',
+        b"a=1,b=2",
+        b"a=\xff",
+        b"PHPSESSID=0123456789abcdef,b",
+        b"auth=1,b",
+        b"a,b",
+        b"a,b=1",
+        b"a=1,b; PHPSESSID=0123456789abcdef,PHPSESSID=0123456789abcdef",
+        b"a=1,;",
+        b"a=" + b"," * 193,
+        b"a=1,\xff",
+        b'a=1,"',
+        b"a=1, b",
+    ],
 )
 def test_a_line_that_can_be_read_otherwise_goes_the_long_way(line: bytes) -> None:
     assert _owner_of_plain_line(line, OwnerRules(secret=SECRET)) is None

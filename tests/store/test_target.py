@@ -1,13 +1,16 @@
 """What a target means, and that remembering it changes nothing."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from retter.breaker import route_of as real_route_of
+from retter.http.known_names import DEFAULT_SESSION_COOKIES
 from retter.http.message import Framing, RequestHead
 from retter.store.owner import OwnerRules
 from retter.store.policy import identified, identify
 from retter.store.target import (
+    SHAPES_MAX,
     TARGET_BYTES_REMEMBERED_MAX,
     TARGETS_MAX,
     Targets,
@@ -63,6 +66,97 @@ def test_a_remembered_target_means_the_same(asked: list[RequestHead]) -> None:
     for head in (*asked, *asked, *asked):
         found = identified(head, targets.of(head), RULES, limit_head=True, apart=b"https")
         assert found == identify(head, RULES, route_of, limit_head=True, apart=b"https")
+
+
+EXACT = OwnerRules(
+    secret=b"0123456789abcdef", session_cookies=(*DEFAULT_SESSION_COOKIES, b"s7", b"key*")
+)
+
+
+def breaker_route_of(request: RequestHead) -> bytes:
+    return real_route_of(request.method, request.target)
+
+
+# Numbers, and what they may stand beside: names with digits, sessions, words that change something.
+NUMBERED = st.lists(
+    st.sampled_from(
+        [
+            b"/", b"/", b"v1", b"7", b"42", b"2026", b"0123456789", b"deadbeef", b"articles", b"x",
+            b"logout", b".php", b"?", b"?page=", b"&", b"&s7=", b"&s8=", b"&key1=", b"&a1=", b"=",
+            b"%37", b";jsessionid=", b"&_token=", b"nonce1=", b"-", b"#",
+        ]
+    ),
+    max_size=9,
+).map(lambda pieces: b"/" + b"".join(pieces))  # fmt: skip
+
+
+def other_digits(target: bytes, by: int) -> bytes:
+    """Return a target of the same shape."""
+    digits = b"0123456789"
+    return target.translate(bytes.maketrans(digits, digits[by:] + digits[:by]))
+
+
+@settings(max_examples=400)
+@given(
+    shapes=st.lists(NUMBERED, min_size=1, max_size=3),
+    asked=st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.integers(0, 9),
+            st.sampled_from([b"shop.example", b"SHOP.example", b"a/b"]),
+            st.sampled_from([b"GET", b"GET", b"HEAD", b"POST"]),
+        ),
+        min_size=3,
+        max_size=12,
+    ),
+)
+@example(
+    shapes=[b"/v1/articles/42?page=7"],
+    asked=[(0, by, b"shop.example", b"GET") for by in range(4)],
+)
+@example(
+    shapes=[b"/articles/42/v1?page=7"],
+    asked=[(0, by, b"shop.example", b"GET") for by in range(4)],
+)
+@example(shapes=[b"/a?s7=1"], asked=[(0, by, b"shop.example", b"GET") for by in (1, 1, 0)])
+def test_a_target_of_a_remembered_shape_means_the_same(
+    shapes: list[bytes], asked: list[tuple[int, int, bytes, bytes]]
+) -> None:
+    targets = Targets(EXACT, breaker_route_of, digits_alike=True)
+    for shape, by, host, method in asked:
+        head = request(other_digits(shapes[shape % len(shapes)], by), host, method)
+        found = identified(head, targets.of(head), EXACT, limit_head=True, apart=b"")
+        assert found == identify(head, EXACT, breaker_route_of, limit_head=True)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_remembered"),
+    [
+        (b"/articles/%d?page=%d", True),
+        (b"/v1/articles/%d?page=%d", True),
+        (b"/articles/%d/v1?page=%d", False),
+        (b"/articles/%d?page1=%d", False),
+        (b"/articles/%d?jsessionid=%d", False),
+        (b"/articles/%d/logout?page=%d", False),
+    ],
+)
+def test_a_shape_is_remembered_if_its_digits_do_not_matter(
+    target: bytes, is_remembered: bool
+) -> None:
+    targets = Targets(EXACT, breaker_route_of, digits_alike=True)
+    for number in range(11, 14):
+        targets.of(request(target % (number, number)))
+    assert len(targets) == is_remembered
+
+
+def test_remembered_shapes_are_bounded() -> None:
+    targets = Targets(EXACT, breaker_route_of, digits_alike=True)
+    for number in range(2 * SHAPES_MAX):
+        name = b"".join([bytes([97 + int(digit)]) for digit in str(number)])
+        for page in range(2):
+            targets.of(request(b"/%b/%d" % (name, page)))
+        assert len(targets) <= SHAPES_MAX
+    assert targets
 
 
 def test_a_host_and_a_target_are_not_mixed_up() -> None:

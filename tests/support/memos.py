@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from retter.http.memo import SEEN_MAX
 from retter.http.templates import FormMemo
 from retter.proxy.proxy import Proxy
 
@@ -14,13 +15,6 @@ WAYS = ("off", "full", "eager", "as is")
 _FULL_BYTES_MAX = 4000
 
 
-class _Everything(set[int]):
-    """A set that has everything in it."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-
 class _Same(int):
     """A number that no other differs from."""
 
@@ -31,6 +25,11 @@ class _Same(int):
 
     def __ne__(self, _: object) -> bool:
         return False
+
+
+def everything_seen() -> list[int]:
+    """Return the table of a memo to which every key has been offered before."""
+    return [_Same()] * SEEN_MAX
 
 
 class _Few(dict[Any, Any]):
@@ -59,7 +58,7 @@ def set_memos(proxy: Proxy, way: str) -> None:
     ]  # fmt: skip
     for memo in memos:
         if way != "off":
-            memo._seen = _Everything()
+            memo._seen = everything_seen()
         if way != "eager":
             memo._bytes_max = 0 if way == "off" else _FULL_BYTES_MAX
     for parser in parsers:
@@ -68,9 +67,10 @@ def set_memos(proxy: Proxy, way: str) -> None:
         elif way == "full":
             parser._forms = FormMemo(_FULL_BYTES_MAX)
         elif parser._forms is not None:
-            parser._forms._seen = _Everything()
+            parser._forms._seen = everything_seen()
     targets: Any = heads._targets
     if way != "eager":
         targets._known = _Few(0 if way == "off" else 1)
+        targets._shapes = _Few(0 if way == "off" else 1)
     if way != "off":
         targets._latest = [_Same()] * len(targets._latest)
