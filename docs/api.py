@@ -1,6 +1,6 @@
-"""docs/api.md and docs/state.schema.json: the fields of GET /api/state, from one table.
+"""docs/api.md and the schemas beside it: the fields of what the admin listener answers, as tables.
 
-A test compares the table with what the admin listener answers.
+A test compares the tables with its answers.
 """
 
 import json
@@ -11,7 +11,9 @@ HEAD: Final = """\
 
 `GET /api/state` of the admin listener, and each event `state` of `GET /api/events`, are a document
 with these fields, made by `make reference`. [state.schema.json](state.schema.json) has the same as
-a JSON Schema (2020-12). All paths of the listener: [operating](operating.md#for-programs).
+a JSON Schema (2020-12), and [api.schema.json](api.schema.json) has those of the [other
+paths](#the-other-paths). What they are for, and their parameters:
+[operating](operating.md#for-programs).
 
 Times of day are seconds since 1970. `?` after a type: it may be null, if there is nothing to say.
 A field may be added in a later version; none is removed or gets another meaning before the next
@@ -212,6 +214,118 @@ STATE: Final[tuple[Field, ...]] = (
     Field("loop_lag_ms", "number", "the longest delay of the event loop, of ten seconds"),
 )
 
+_INCIDENT: Final = tuple(
+    field._replace(path=field.path.removeprefix("incidents[]."))
+    for field in STATE
+    if field.path.startswith("incidents[].")
+)
+
+
+def _under(path: str, fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    return tuple([field._replace(path=f"{path}.{field.path}") for field in fields])
+
+
+_CHANGE: Final = (
+    Field("at", "number", "time of day"),
+    Field("first_at", "number", "the first of several that are told as one"),
+    Field("times", "integer", "of how many it tells"),
+    Field("from", "text", "the state before"),
+    Field("to", "text", "the state after"),
+    Field("cause", "text", "a word, as in the log"),
+    Field("words", "text", "a sentence: what it means, and why"),
+    Field("figures", "object", "that moment: those of the log's line"),
+    Field("breaker", "object", "that moment: all figures of the breaker; they may change"),
+)
+
+_HISTORY: Final = (
+    Field("until", "number", "time of day of the end of the newest step"),
+    Field("step_s", "number", "length of a step"),
+    *[Field(f"{name}[]", "number?", f"answers a second {what}") for name, what in _ANSWERS],
+    Field("p99_ms[]", "number?", "of good answers of the application"),
+    Field("state[]", "text?", "the worst state in the step; null: no RETTER ran"),
+)
+
+_PAUSE: Final = (
+    Field("paused", "truth", "a pause is in force"),
+    Field("pause_remaining_s", "number?", "for so long"),
+    Field("in_flight", "integer", "requests that are still at the application"),
+    Field("held", "integer", "requests that wait for the end of the pause"),
+)
+
+OTHERS: Final[dict[str, tuple[Field, ...]]] = {
+    "GET /api/history": _HISTORY,
+    "GET /api/incidents": _under("incidents[]", _INCIDENT),
+    "GET /api/incidents?number=N": (
+        *_under("incident", _INCIDENT),
+        Field("incident.course[].at", "number", "time of day"),
+        Field("incident.course[].row", "text", "a word of [situations](situations.md)"),
+        Field("incident.course[].tone", "text", "as in `situation.tone`"),
+        Field("incident.course[].now", "text", "a sentence: what was going on"),
+        Field("incident.course[].you", "text", "what an operator could do"),
+        *_under("changes[]", _CHANGE),
+        *_under("history", _HISTORY),
+    ),
+    "GET /api/stored": (
+        Field("entries[].url", "text", "host, path and query"),
+        Field("entries[].owner", "text", "everyone or private"),
+        Field("entries[].status", "integer", "of the response"),
+        Field("entries[].age_s", "number", "since it was stored"),
+        Field("entries[].bytes", "integer", "of the bodies of its variants"),
+        Field("entries[].variants", "integer", "stored for this URL and owner"),
+        Field("entries[].superseded", "truth", "changed since by a POST or the like"),
+        Field("entries[].withdrawn", "truth", "taken back by the application, not yet removed"),
+        Field("looked_through", "integer", "URLs, so far"),
+        Field("of", "integer", "URLs that are stored"),
+        Field("next", "integer?", "`skip` of the next question; null: that was all"),
+    ),
+    "GET /api/trips": _under("trips[]", _CHANGE),
+    "POST /api/why": (
+        Field("decision", "text", "forward, probe, stored, wait, hold or refuse"),
+        Field("reason", "text", "a [reason word](troubleshooting.md)"),
+        Field("words", "text", "the decision in a sentence"),
+        Field("state", "text", "of the circuit"),
+        Field("key.url", "text", "under which it would be stored"),
+        Field("key.owner", "text", "for whom: everyone, session, cookies or credential"),
+        Field("key.owner_id", "text?", "of a keyed hash: tells owners apart, and names nobody"),
+        Field("key.made_of[]", "text", "cookies and fields that make the owner"),
+        Field("key.public_may_stand_in", "truth", "if there is no page of its own"),
+        Field("advice[]", "text", "what separates visitors in vain"),
+        Field("may_come_from_store", "truth", "its method and fields allow it"),
+        Field("may_be_stored", "truth", "the same for its response"),
+        Field("stored", "object?", "the stored response, and whose it is"),
+        Field("route", "text", "the part of the site"),
+        Field("turn.fairness", "text", "`--fairness`; off: the rest is missing"),
+        Field("turn.lane", "text", "its place in the queue; -: nobody is sorted now", always=False),
+        Field("turn.session_is_known", "truth", "set by the application", always=False),
+        Field("turn.crawler", "text?", "the word by which it is known as one", always=False),
+        Field("turn.demand", "number", "of its client, in places", always=False),
+        Field("turn.heavy_above", "number?", "a demand above this is heavy", always=False),
+        Field("limits.in_flight", "integer", "requests at the application"),
+        Field("limits.limit", "number", "for GETs"),
+        Field("limits.queue", "integer", "requests that wait"),
+        Field("limits.queue_wait_s", "number", "at most"),
+        Field("limits.patience_s", "number", "after so long the stored response is sent"),
+        Field("limits.route_open", "truth", "the part of the site fails"),
+        Field("limits.upstream_timeout_s", "number", "`--upstream-timeout`"),
+    ),
+    "POST /api/why, of a request that is none": (
+        Field("decision", "text", "error"),
+        Field("status", "integer", "that it would get"),
+        Field("reason", "text", "a [reason word](troubleshooting.md)"),
+        Field("words", "text", "what is wrong with it"),
+    ),
+    "POST /api/circuit": (
+        Field("state", "text", "of the circuit"),
+        Field("forced", "text?", "open, closed or observe"),
+        Field("forced_remaining_s", "number?", "for so long; null: the configuration does"),
+    ),
+    "POST /api/purge": (Field("purged", "integer", "stored responses that were dropped"),),
+    "POST /api/pause": _PAUSE,
+    "POST /api/resume": (*_PAUSE, Field("released", "integer", "requests that had been held")),
+    "any error": (Field("error", "text", "a sentence"),),
+}
+"""What the other paths answer, with their fields."""
+
 _TYPES: Final = {
     "text": "string",
     "integer": "integer",
@@ -223,23 +337,50 @@ _TYPES: Final = {
 
 def state_page() -> str:
     """Return docs/api.md."""
+    sections = [
+        f"\n### {name}\n\n| field | type | |\n|---|---|---|\n{_rows(fields)}"
+        for name, fields in OTHERS.items()
+    ]
+    return f"{HEAD}{_rows(STATE)}\n## The other paths\n{''.join(sections)}"
+
+
+def _rows(fields: tuple[Field, ...]) -> str:
     rows: list[str] = []
-    for one in STATE:
+    for one in fields:
         sometimes = "" if one.always else " (not always there)"
         rows.append(f"| `{one.path}` | {one.kind} | {one.about}{sometimes} |\n")
-    return HEAD + "".join(rows)
+    return "".join(rows)
+
+
+def _schema_of(fields: tuple[Field, ...]) -> dict[str, Any]:
+    schema = _object("")
+    for one in fields:
+        _add(schema, one.path.split("."), one)
+    return schema
 
 
 def state_schema() -> dict[str, Any]:
     """Return the JSON Schema of the document."""
-    schema = _object("")
-    for one in STATE:
-        _add(schema, one.path.split("."), one)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "The state of RETTER (GET /api/state)",
-        **schema,
+        **_schema_of(STATE),
     }
+
+
+def others_schemas() -> dict[str, dict[str, Any]]:
+    """Return the JSON Schema of the answer of each other path."""
+    return {name: _schema_of(fields) for name, fields in OTHERS.items()}
+
+
+def others_page() -> str:
+    """Return docs/api.schema.json."""
+    document = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "The answers of RETTER's admin listener, by method and path",
+        "$defs": others_schemas(),
+    }
+    return json.dumps(document, indent=1) + "\n"
 
 
 def schema_page() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from docs.api import schema_page, state_page
+from docs.api import others_page, schema_page, state_page
 from docs.metrics import metrics_page
 from retter.admin.situation import ROWS, Facts
 from retter.base.counters import Answers
@@ -354,6 +354,7 @@ def situations_page() -> str:
 PAGES: Final = {
     "docs/api.md": state_page,
     "docs/state.schema.json": schema_page,
+    "docs/api.schema.json": others_page,
     "docs/settings.md": settings_page,
     "docs/metrics.md": metrics_page,
     "docs/situations.md": situations_page,

@@ -455,7 +455,11 @@ class ProxyCollector(Collector):
         services = self._services
         counters, pool, traffic = services.counters, services.pool, services.counters.traffic
         yield _gauge("retter_connections", "Client connections.", len(services.clients.connections))
-        yield _counter("retter_connections_accepted", "Client connections.", counters.connections)
+        yield _counter(
+            "retter_connections_accepted",
+            "Client connections since the start.",
+            counters.connections,
+        )
         yield _counter(
             "retter_connections_refused",
             "Client connections that were refused because there were too many.",

@@ -291,7 +291,8 @@ def _is_heavy(facts: Facts) -> bool:
 
 
 def _is_limiting_nobody(facts: Facts) -> bool:
-    idle = not facts.in_flight or not facts.all.stored
+    few = facts.in_flight < BUSY_SHARE * facts.limit and not facts.all.stored
+    idle = not facts.in_flight or few
     return facts.state == "LIMITING" and idle and not facts.waiting
 
 
@@ -447,7 +448,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("gave up", "bad", _gives_up,
         lambda f: f"{100 * f.all.gave_up / f.all.all:.0f} % of the requests were given up before "
                   "an answer came.",
-        _say("RETTER forwards them; the application takes too long."),
+        _say("RETTER forwarded them; the application took too long."),
         _say("Look at the slowest parts of the site."), beside=True),
     Row("hidden failures", "busy", _errors_hidden,
         lambda f: f"The application fails some requests ({_causes(f.errors)}); the store hides "

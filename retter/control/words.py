@@ -178,8 +178,7 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
         ("got a page", f"{got_a_page(state)} in the last minute"),
         ("answers/s", served(state)),
         ("its latency", f"{wait(latency['p50'])} typical, {wait(latency['p99'])} slowest 1 %"),
-        ("in flight", f"{number(state['in_flight'])} of {number(state['limit'])}, "
-                      f"{number(state['queue'])} in the queue"),
+        ("in flight", f"{_in_flight(state)}, {number(state['queue'])} in the queue"),
         ("store", f"{pages(store['entries'])}, {size(store['bytes'])} of "
                   f"{size(store['bytes_max'])}{hits}"),
         *([("on disk", on_disk(state["disk"]))] if "disk" in state else []),
@@ -194,6 +193,14 @@ def rows(state: Document, now: float) -> list[tuple[str, str]]:
                       f"event loop lag {wait(state['loop_lag_ms'])}"),
         *([("workers", _workers(state["workers"]))] if "workers" in state else []),
     ]  # fmt: skip
+
+
+def _in_flight(state: Document) -> str:
+    """Requests at the application: there may be more than the limit, which is for GETs."""
+    now, limit = state["in_flight"], state["limit"]
+    if limit is not None and now > limit:
+        return f"{number(now)} (GETs are limited to {number(limit)}, other methods are not)"
+    return f"{number(now)} of {number(limit)}"
 
 
 def _workers(workers: list[Document]) -> str:

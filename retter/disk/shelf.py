@@ -377,7 +377,9 @@ class DiskShelf:
         if not isinstance(error, (OSError, Full, MemoryError)):
             self._stop_using_disk(f"it cannot be written: {error}")
             raise error
-        self.figures.last_failure = str(getattr(error, "strerror", "") or "no room in the map")
+        said = str(getattr(error, "strerror", "") or "no room in the map")
+        function, _, reason = said.partition(": ")  # LMDB names its function first
+        self.figures.last_failure = f"{reason.lower()} ({function})" if reason else said
 
     def _sweep(self) -> tuple[int, set[int]]:
         readers = self._database.check_readers()

@@ -111,6 +111,11 @@ def test_status_says_first_what_is_the_matter() -> None:
     assert max(len(line) for line in lines) <= 80
 
 
+def test_more_may_be_in_flight_than_the_limit_for_gets() -> None:
+    rows = dict(words.rows(state(in_flight=45, limit=5.5), NOW))
+    assert rows["in flight"].startswith("45 (GETs are limited to 5.5, other methods are not), 2 in")
+
+
 def test_workers_are_told_in_one_line() -> None:
     def worker(index: int, lag_ms: float, rss_bytes: int, connections: int) -> dict[str, Any]:
         memory = {"rss_bytes": rss_bytes}

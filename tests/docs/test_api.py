@@ -2,12 +2,14 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import fastjsonschema
 import pytest
 
-from docs.api import STATE, state_schema
+from docs.api import OTHERS, STATE, Field, others_schemas, state_schema
+from retter.admin import api
 from tests.support.admin import FakeAdmin, admin_of, visit
 from tests.support.harness import get
 
@@ -23,10 +25,10 @@ def paths_in(value: Any, path: str = "") -> set[str]:
     return {path.removeprefix(".")}
 
 
-def is_described(path: str) -> bool:
+def is_described(path: str, fields: tuple[Field, ...] = STATE) -> bool:
     return any(
-        re.fullmatch(re.escape(one.path).replace(r"\*", "[^.]+") + r"(\..*)?", path)
-        for one in STATE
+        re.fullmatch(re.escape(one.path).replace(r"\*", "[^.]+") + r"(\[\])?(\..*)?", path)
+        for one in fields
     )
 
 
@@ -81,3 +83,57 @@ def test_the_schema_tells_what_is_wrong(change: dict[str, Any]) -> None:
         document = json.loads(json.dumps(admin.state())) | change
     with pytest.raises(fastjsonschema.JsonSchemaException):
         CHECK(document)
+
+
+# The other paths
+
+ASKED: dict[str, list[str]] = {
+    "GET /api/history": ["/api/history", "/api/history?span=hour", "/api/history?span=month"],
+    "GET /api/incidents": ["/api/incidents"],
+    "GET /api/incidents?number=N": ["/api/incidents?number=1"],
+    "GET /api/stored": ["/api/stored", "/api/stored?search=none"],
+    "GET /api/trips": ["/api/trips"],
+    "POST /api/why": [
+        "/api/why url=http://shop.example/page/1",
+        "/api/why url=http://shop.example/new&cookie=PHPSESSID=0123456789abcdef0123&method=POST",
+    ],
+    "POST /api/why, of a request that is none": [
+        "/api/why url=http://shop.example/&header=Transfer-Encoding: x",
+    ],
+    "POST /api/circuit": ["/api/circuit mode=open&seconds=9", "/api/circuit mode=auto"],
+    "POST /api/purge": ["/api/purge all=true"],
+    "POST /api/pause": ["/api/pause seconds=9"],
+    "POST /api/resume": ["/api/resume "],
+    "any error": ["/api/purge ", "/api/incidents?number=99", "/nothing"],
+}
+
+
+def answers(admin: FakeAdmin, questions: list[str]) -> list[Any]:
+    found: list[Any] = []
+    for question in questions:
+        path, is_post, form = question.partition(" ")
+        found.append((admin.post(path, form) if is_post else admin.ask(path)).json)
+    return found
+
+
+def test_every_path_answers_with_the_fields_of_its_table() -> None:
+    assert list(ASKED) == list(OTHERS)
+    schemas = others_schemas()
+    with admin_of() as admin:
+        busy_document(admin)
+        for name, questions in ASKED.items():
+            check = fastjsonschema.compile(schemas[name])
+            for document in answers(admin, questions):
+                check(document)
+                undescribed = [
+                    path for path in paths_in(document) if not is_described(path, OTHERS[name])
+                ]
+                assert sorted(undescribed) == [], name
+
+
+def test_every_path_of_the_listener_has_a_table() -> None:
+    source = Path(api.__file__).read_text()
+    paths = set(re.findall(r'^ +"(/api/[a-z]+)": \{', source, re.MULTILINE))
+    assert len(paths) > 10
+    described = {name.split()[1].partition("?")[0].strip(",") for name in OTHERS if " /" in name}
+    assert paths - described == {"/api/state", "/api/events"}, "these are the table above"

@@ -284,7 +284,7 @@ function draw(s) {
   text("p50", wait(s.latency_ms.p50));
   text("p99", wait(s.latency_ms.p99));
   text("in-flight", count(s.in_flight));
-  text("limit", s.limit == null ? "no limit" : `of ${count(s.limit)} at once`);
+  text("limit", s.limit == null ? "no limit" : s.in_flight > s.limit ? `GETs are limited to ${count(s.limit)}` : `of ${count(s.limit)} at once`);
   meter("flight-meter", "flight-bar", s.in_flight, s.limit, `${count(s.in_flight)} of ${count(s.limit)}`);
   text("queue", count(s.queue));
   text("entries", count(s.store.entries));
