@@ -7,6 +7,8 @@ request finds it there.
 """
 
 import asyncio
+import contextlib
+import os
 import select
 import ssl
 from collections.abc import Callable
@@ -27,6 +29,10 @@ Trailers = list[tuple[bytes, bytes]]
 # Maximum number of 1xx responses before the final one. A client asks for one 100 at most; 103 may
 # come a few times. An application that sends more is broken, and each 1xx costs work here.
 INFORMATIONAL_MAX = 16
+
+# Of a connection that was reset: 1 MiB, more than a refusal has and less than 1 ms.
+LAST_READ_BYTES = 64 * 1024
+LAST_READS_MAX = 16
 
 
 def _declares_body(head: ResponseHead) -> bool:
@@ -337,6 +343,8 @@ class UpstreamConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._pool.forget(self)
+        if exc is not None and self._sink is not None:
+            self._read_what_is_left()
         sink, self._sink = self._sink, None
         tunnel, self._tunnel = self._tunnel, None
         now = self._loop.time()
@@ -350,6 +358,26 @@ class UpstreamConnection:
             cast("BodySink", sink).response_data(b"", True, [], now)
         else:
             sink.upstream_failed(UpstreamReset("closed before the answer was complete"), now)
+
+    def _read_what_is_left(self) -> None:
+        """Read what the application sent before it reset the connection.
+
+        An application that refuses an upload answers, and closes while more of it arrives. A write
+        then fails, and the event loop reports that at once, before it reads the answer. It closes
+        the socket after this call. Over TLS, nothing that is left can be read.
+        """
+        transport = self._transport
+        if transport is None or not transport.can_write_eof():
+            return
+        sock = transport.get_extra_info("socket")
+        if sock is None:
+            return
+        with contextlib.suppress(OSError):
+            for _ in range(LAST_READS_MAX):
+                data = os.read(sock.fileno(), LAST_READ_BYTES)
+                if not data or self._sink is None:
+                    return
+                self.data_received(data)
 
     def pause_writing(self) -> None:
         if self._sink is not None:

@@ -293,7 +293,7 @@ def _is_logout(word: bytes) -> bool:
 # `/?action=logout`, `/?task=user.logout`. `/session` only at the end: others may be talks.
 _person_changes: Final = re.compile(
     rb"[/?&;=](?:[a-z]{1,16}[-_.])?(?:log|sign)[-_]?(?:in|on|out|off)(?=[/?&;=.]|\Z)"
-    rb"|/sessions?/?(?=\?|\Z)"
+    rb"|/(?:sessions?|auth|authenticate)/?(?=\?|\Z)"
 ).search
 
 

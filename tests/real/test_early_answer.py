@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import socket
 import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -38,20 +39,33 @@ def serve(sock: socket.socket) -> None:
                 pass
 
 
-def accept(listener: socket.socket) -> None:
+def serve_and_reset(sock: socket.socket) -> None:
+    """Answer, and close while more arrives: what comes then is answered with a reset."""
+    with sock:
+        sock.settimeout(DEADLINE_S)
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += sock.recv(65536)
+        sock.sendall(ANSWER)
+
+
+def accept(listener: socket.socket, serving: Callable[[socket.socket], None] = serve) -> None:
     while True:
         try:
             sock, _ = listener.accept()
         except OSError:
             return  # closed in the end
-        threading.Thread(target=serve, args=(sock,), daemon=True).start()
+        threading.Thread(target=serving, args=(sock,), daemon=True).start()
 
 
+@pytest.mark.parametrize("serving", [serve, serve_and_reset])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_its_answer_reaches_a_client_that_sends_on(chunked: bool, loop_name: str) -> None:
+def test_its_answer_reaches_a_client_that_sends_on(
+    chunked: bool, serving: Callable[[socket.socket], None], loop_name: str
+) -> None:
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+            thread = threading.Thread(target=accept, args=(listener, serving), daemon=True)
             thread.start()
             upstream = f"127.0.0.1:{listener.getsockname()[1]}"
             async with proxy_for(upstream) as proxy:

@@ -201,6 +201,7 @@ def test_what_names_a_logout_or_a_token_is_not_answered_from_the_store(
         b"/login", b"/Login.aspx", b"/wp-login.php", b"/users/sign_in", b"/a/log-in/",
         b"/x?a=signin",
         b"/x?logout", b"/x?do=user.logoff&b", b"/signon;v=1", b"/session", b"/api/sessions/?x",
+        b"/api/auth", b"/authenticate",
     ],
 )  # fmt: skip
 def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
@@ -215,6 +216,7 @@ def test_a_target_is_named_as_a_login_or_logout(target: bytes) -> None:
         b"/catalog/in",
         b"/blogin",
         b"/sessions/7",
+        b"/auth/key",
         b"/x?loginname=a",
         b"/logins",
     ],
