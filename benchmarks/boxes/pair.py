@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--listen", type=int, required=True)
     parser.add_argument("--upstream", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--max-in-flight", type=int, required=True, help="of both together")
     parser.add_argument("--admin", type=int, nargs="+", required=True, help="one for each box")
     options = parser.parse_args()
     haproxy = path_of("haproxy") or "haproxy"
@@ -84,7 +85,7 @@ def main() -> None:
         *[
             [sys.executable, "-m", "retter", "--listen", f"127.0.0.1:{port}",
              "--upstream", f"127.0.0.1:{options.upstream}", "--admin", f"127.0.0.1:{admin}",
-             "--trusted-proxies", "127.0.0.1", "--shared", f"redis://127.0.0.1:{redis}",
+             "--trusted-proxies", "127.0.0.1", "--max-in-flight", str(options.max_in_flight), "--shared", f"redis://127.0.0.1:{redis}",
              "--shared-secret", str(folder / "secret")]
             for port, admin in zip(boxes, options.admin, strict=True)
         ],

@@ -205,10 +205,13 @@ sub vcl_backend_response {{
 
 
 class TwoBoxes(Retter):
-    """Two of them, which share through a Redis and get half of the requests each."""
+    """Two of them, which share through a Redis and get half of the requests each.
+
+    They are told how much the application can do at once: what a box measures is not shared.
+    """
 
     name = "two-boxes"
-    about = "two retters that share through a Redis, behind HAProxy"
+    about = "two retters that share through a Redis, behind HAProxy; --max-in-flight"
     program = "haproxy"
 
     def __init__(self) -> None:
@@ -227,6 +230,7 @@ class TwoBoxes(Retter):
         return (
             sys.executable, "-m", "benchmarks.boxes.pair", "--listen", str(listen),
             "--upstream", str(application), "--folder", str(folder),
+            "--max-in-flight", str(workers),
             "--admin", *map(str, self._admins),
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ from retter.base.errors import Outcome
 from retter.breaker import (
     Asker,
     BreakerSettings,
+    CircuitBreaker,
     Kind,
     Permit,
     Phase,
@@ -41,14 +42,14 @@ class Workers:
         self._dice = Random(_SEED)
         self._by_client = by_client
         self._memory = Memory(bytearray(bytes_needed(workers)), workers)
-        self.breakers = [self._make(now, index) for index in range(workers)]
+        self.breakers: list[CircuitBreaker] = [self._make(now, one) for one in range(workers)]
         self.down_until = [-NEVER] * workers
         self._of: dict[Permit, int] = {}  # which worker gave a permit
         self._chosen = 0
         self._ended = False
         self.circuit = self.breakers[0].circuit
 
-    def _make(self, now: float, index: int) -> SharedBreaker:
+    def _make(self, now: float, index: int) -> CircuitBreaker:
         def note(transition: Transition) -> None:
             said = (transition.at, transition.after.value, transition.cause.value)
             self._run.transitions.append(said)
@@ -94,7 +95,7 @@ class Workers:
         if breaker.waiting:
             proxy.start_ready()
 
-    def _use(self, index: int) -> SharedBreaker:
+    def _use(self, index: int) -> CircuitBreaker:
         self._chosen = index
         breaker = self.breakers[index]
         self.circuit = breaker.circuit
@@ -130,6 +131,7 @@ class Workers:
     def judge(self) -> Circuit:
         """The circuit of the worker that leads, or of the one that is to lead next."""
         for index, breaker in enumerate(self.breakers):
+            assert isinstance(breaker, SharedBreaker)
             if breaker.leads and self.down_until[index] <= self.down_until[0]:
                 return breaker.circuit
         return self.breakers[-1].circuit
@@ -150,7 +152,7 @@ class Workers:
             self._of[decision] = self._chosen
         return decision
 
-    def _breaker_of(self, permit: Permit) -> SharedBreaker:
+    def _breaker_of(self, permit: Permit) -> CircuitBreaker:
         return self._use(self._of.get(permit, self._chosen))
 
     def started(self, now: float, permit: Permit) -> None:

@@ -1,0 +1,29 @@
+"""Two boxes before one application that is asked for too much, in a simulation."""
+
+import pytest
+
+from benchmarks.simulation.all_scenarios import SCENARIOS
+from benchmarks.simulation.boxes import Boxes
+from benchmarks.simulation.proxy import simulate
+from retter.breaker import BreakerSettings
+
+POOL = next(scenario for scenario in SCENARIOS if scenario.name == "pool, 4x")
+CONNECTIONS = 10  # of its pool
+NO_WORSE = 0.9
+
+
+def figures(boxes: int, seed: int) -> dict[str, float]:
+    settings = BreakerSettings(max_in_flight=CONNECTIONS)
+    run = simulate(POOL.model, POOL.load, seed, lambda now, run: Boxes(now, run, boxes, settings))
+    assert run.leaked == 0
+    found = {bar.label: bar.measure(run) for bar in POOL.bars}
+    return {label: value for label, value in found.items() if value is not None}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_with_its_part_of_the_permits_each_box_leaves_the_others_theirs(seed: int) -> None:
+    alone, together = figures(1, seed), figures(2, seed)
+    for label in ("fresh goodput, % of the pool's", "POST ok, %"):
+        assert together[label] >= NO_WORSE * alone[label], label
+    assert together["GET errors"] == 0 == alone["GET errors"]
+    assert together["changes of state"] <= 2 * 3, "each box finds its limit once"
