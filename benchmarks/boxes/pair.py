@@ -85,7 +85,8 @@ def main() -> None:
         *[
             [sys.executable, "-m", "retter", "--listen", f"127.0.0.1:{port}",
              "--upstream", f"127.0.0.1:{options.upstream}", "--admin", f"127.0.0.1:{admin}",
-             "--trusted-proxies", "127.0.0.1", "--max-in-flight", str(options.max_in_flight), "--shared", f"redis://127.0.0.1:{redis}",
+             "--trusted-proxies", "127.0.0.1",
+             "--max-in-flight", str(options.max_in_flight), "--shared", f"redis://127.0.0.1:{redis}",
              "--shared-secret", str(folder / "secret")]
             for port, admin in zip(boxes, options.admin, strict=True)
         ],
