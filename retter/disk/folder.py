@@ -18,6 +18,7 @@ import fcntl
 import mmap
 import os
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -102,6 +103,7 @@ class Folder:
             os.makedirs(self.path, 0o700, exist_ok=True)
             with contextlib.suppress(PermissionError):  # a volume of another user
                 os.chmod(self.path, 0o700)
+            self._look_for_pipes(path)
             self._lock(path)
             self._look_for_faults()
         except OSError as error:
@@ -110,6 +112,14 @@ class Folder:
         except ConfigError:
             self.close()
             raise
+
+    def _look_for_pipes(self, shown: str) -> None:
+        """Refuse a folder with a named pipe: who opens one waits for ever for its other end."""
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if stat.S_ISFIFO(entry.stat().st_mode):
+                        raise ConfigError(f"store: {shown}/{entry.name} is a pipe; remove it")
 
     def _lock(self, shown: str) -> None:
         if self.lock_fd >= 0:

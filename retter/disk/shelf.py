@@ -284,7 +284,9 @@ class DiskShelf:
         try:
             unpacked = self._database.read(slot_key, now, self._wall(), self._max_stale_s, key)
         except (Damaged, OSError) as error:
-            return error
+            # Its traceback would hold the transaction, and so the place of a reader, until the
+            # garbage collector runs.
+            return error.with_traceback(None)
         finally:
             self._folder.leave(READER)
         if unpacked is None or unpacked.key != key:

@@ -1,5 +1,6 @@
 """What LMDB and disks do to those who are not prepared, each met by a measure of its own."""
 
+import gc
 import os
 import re
 import signal
@@ -193,6 +194,26 @@ def test_rot_in_a_body_costs_that_page(tmp_path: Path) -> None:
     shelf.close()
 
 
+def test_rot_in_many_pages_takes_no_place_of_a_reader(tmp_path: Path) -> None:
+    """There are 32 places, and the garbage collector may come late or never."""
+    pages = _store_pages(tmp_path, 40)
+    data = (tmp_path / "data.mdb").read_bytes()
+    for number in range(40):
+        data = data.replace(b"%d " % number * 3000, b"%d-" % number * 3000)
+    (tmp_path / "data.mdb").write_bytes(data)
+    gc.disable()
+    try:
+        shelf = open_at(tmp_path, Clock(NOW))
+        for page in pages:
+            shelf.load([b"*a.b" + page.encode()], lambda found: None)
+        assert shelf.figures.damaged > 35
+        assert shelf.trouble == ""
+        assert shelf._database._env.readers().count("\n") <= 2, "a title and the one that reads"
+    finally:
+        gc.enable()
+    shelf.close()
+
+
 def test_rot_anywhere_is_never_served(tmp_path: Path) -> None:
     """Flipped bits all over the file: a page is whole or it is not there, and nothing loops."""
     _store_pages(tmp_path / "store")
@@ -329,6 +350,14 @@ def test_files_of_others_stay_as_they_are(tmp_path: Path) -> None:
     assert _served(tmp_path, pages) == pages
     assert (tmp_path / "index.html").read_text() == "mine"
     assert (tmp_path / "sub").is_dir()
+
+
+@pytest.mark.parametrize("name", ["data.mdb", "secret", "drops", "learnt", "lock"])
+def test_a_pipe_in_the_folder_is_one_clear_line(tmp_path: Path, name: str) -> None:
+    """Who opens it waits for ever."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ConfigError, match=f"{name} is a pipe; remove it"):
+        open_at(tmp_path, Clock())
 
 
 def test_a_database_of_another_program_is_not_touched(tmp_path: Path) -> None:
