@@ -2,10 +2,13 @@
 
 import contextlib
 import http.client
+import http.server
 import json
 import os
+import secrets
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -229,6 +232,79 @@ def test_what_one_worker_has_stored_is_served_by_all(
         return all(fetch(port, "GET", "/page").stored for _ in range(CLIENTS))
 
     eventually(all_are_served, "both workers have it")
+
+
+class RollingApplication(http.server.BaseHTTPRequestHandler):
+    """Gives the session another value with each response, as Laravel and Rails do."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.server.is_down:  # type: ignore[attr-defined]
+            self.close_connection = True
+            return
+        users: dict[str, str] = self.server.users  # type: ignore[attr-defined]
+        user = users.get((self.headers["Cookie"] or "").removeprefix("app_session="), "")
+        if self.path.startswith("/login/"):
+            user = self.path.removeprefix("/login/")
+        value, body = secrets.token_hex(20), f"{self.path} of {user}".encode()
+        users[value] = user
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Set-Cookie", f"app_session={value}; Path=/; HttpOnly")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_visitors_find_their_own_pages_in_any_worker_with_a_cookie_that_changes_each_time(
+    start_retter: StartRetter,
+) -> None:
+    """Each request has a connection of its own, so the kernel chooses the worker."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RollingApplication) as server:
+        server.daemon_threads = True
+        server.is_down, server.users = False, {}  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        port = start_retter(
+            "--upstream", f"127.0.0.1:{server.server_port}", "--workers", "3",
+            "--rolling-cookies", "app_session", "--connect-hold", "0s",
+        ).port  # fmt: skip
+        cookies: dict[str, str] = {}
+
+        def ask(user: str, target: str) -> tuple[int, bytes, bool]:
+            fields = {"Host": "shop.example"}
+            if user in cookies:
+                fields["Cookie"] = cookies[user]
+            answer = fetch(port, "GET", target, fields)
+            if (given := answer.get("Set-Cookie")) is not None:
+                cookies[user] = given.partition(";")[0]
+            return answer.status, answer.body, answer.get("X-Retter") == "cache"
+
+        users, pages = [f"user-{number}" for number in range(6)], ["/a", "/b", "/c"]
+        for user in users:
+            ask(user, f"/login/{user}")
+        for page in pages:
+            for user in users:
+                assert ask(user, page)[1] == f"{page} of {user}".encode()
+        server.is_down = True  # type: ignore[attr-defined]
+        server.shutdown()
+    own = {(user, page): (200, f"{page} of {user}".encode(), True)
+           for user in users for page in pages}  # fmt: skip
+    found: list[bool] = []
+
+    def all_have_their_pages() -> bool:
+        """Ask for each; what a worker stored is in the store of all some seconds later."""
+        for key, wanted in own.items():
+            status, body, stored = ask(*key)
+            assert status != 200 or (status, body, stored) == wanted
+            found.append(status == 200)
+        return all(found[-len(own) :])
+
+    eventually(all_have_their_pages, "each visitor has all of their own pages, in any worker")
 
 
 def test_a_store_in_memory_ends_with_retter(
