@@ -10,8 +10,8 @@ from retter.breaker import Mode, State
 from retter.config.settings import ConfigError, Settings
 from retter.proxy import sharing
 from retter.proxy.sharing import far_keys, tell_circuit, tell_pause, tell_resume
-from retter.store.packed_removals import unpacked_removals
-from retter.store.write_behind import Purge
+from retter.store.packed_removals import packed_removals, unpacked_removals
+from retter.store.write_behind import Purge, Removals
 from tests.support.disk import Clock, Later, open_at
 from tests.support.far import SECRET, FakeServer, Timers, shelf_of
 from tests.support.harness import FakeLoop, FakePeer, FakeProxy, field, get, reply, status_of
@@ -361,6 +361,25 @@ def test_what_is_untold_stays_beside_the_disk_until_the_server_has_it(tmp_path: 
     before = heard.stats()["changes_heard"]
     boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
     assert heard.stats()["changes_heard"] == before + 1
+    assert disk.read_file(sharing.UNTOLD, 1000) == b""
+
+
+def test_what_workers_could_not_tell_that_are_no_more_the_first_one_tells(tmp_path: Path) -> None:
+    """There were three, and now there is one."""
+    boxes = Boxes(1)
+    disk = open_at(tmp_path / "store", boxes.clock)
+    for number, url in ((1, b"/one"), (2, b"/two")):
+        untold = Removals(purges=[Purge(url, None, None)])
+        disk.write_now(f"{sharing.UNTOLD}-{number}", packed_removals(untold))
+    boxes.server.trouble = "away"
+    boxes.add(disk=disk)
+    own = unpacked_removals(disk.read_file(sharing.UNTOLD, 1000))
+    assert {purge.url for purge in own.purges} == {b"/one", b"/two"}
+    assert disk.read_file(f"{sharing.UNTOLD}-1", 1000) == b""
+    boxes.server.trouble = ""
+    boxes.pass_time(sharing.PLACE_EVERY_S + 1.0)
+    heard = boxes.proxies[0].services.far
+    assert heard is not None and heard.stats()["changes_heard"] == 1
     assert disk.read_file(sharing.UNTOLD, 1000) == b""
 
 
