@@ -5,11 +5,24 @@ import pytest
 from benchmarks.simulation.all_scenarios import SCENARIOS
 from benchmarks.simulation.boxes import Boxes
 from benchmarks.simulation.proxy import simulate
+from benchmarks.simulation.runner import TOLERANCE
 from retter.breaker import BreakerSettings
 
-POOL = next(scenario for scenario in SCENARIOS if scenario.name == "pool, 4x")
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+POOL = BY_NAME["pool, 4x"]
 CONNECTIONS = 10  # of its pool
 NO_WORSE = 0.9
+
+
+@pytest.mark.parametrize("name", ["5x", "hang 20 s"])
+def test_two_boxes_that_know_nothing_of_each_other_meet_the_bars_of_one(name: str) -> None:
+    """These applications answer later if there is more to do, and each box sees that."""
+    scenario = BY_NAME[name]
+    settings = BreakerSettings()
+    run = simulate(scenario.model, scenario.load, 1, lambda now, run: Boxes(now, run, 2, settings))
+    for bar in scenario.bars:
+        value = bar.measure(run)
+        assert not bar.misses(value, TOLERANCE), f"{bar.label}: {value} instead of {bar.text}"
 
 
 def figures(boxes: int, seed: int) -> dict[str, float]:
