@@ -56,9 +56,10 @@ _SHED: Final = Action.REJECT
 class CircuitBreaker:
     """Decides about every request; see `retter.breaker` for the rules of its use.
 
-    For each permit, the caller calls `started` at once when it is ADMITTED, `first_byte` if a first
-    byte arrives, and `finished` exactly once. After every `finished`, `detach` and `tick`, the
-    caller calls `take_ready` and starts the permits that it returns.
+    For each permit, the caller calls `started` at once when it is ADMITTED (`start_at_once` has
+    done so already), `first_byte` if a first byte arrives, and `finished` exactly once. After every
+    `finished`, `detach` and `tick`, the caller calls `take_ready` and starts the permits that it
+    returns.
     """
 
     __slots__ = ("circuit",)
@@ -91,26 +92,54 @@ class CircuitBreaker:
         known. `asker` describes the client further; it is needed if `wants_asker` returns True. A
         returned permit is ADMITTED, QUEUED or HELD. The caller starts an ADMITTED one at once.
         """
-        if self.circuit.calm:
-            permit = self.admit_at_once(now, kind, route, key, stored_age_s is not None, client)
-            if permit is not None:
-                return permit
+        circuit = self.circuit
+        if circuit.limit.load < circuit.calm:
+            its_route, is_get = circuit.routes.get(route, now), kind is not _OTHER
+            if its_route.opening is None:
+                has_stored = stored_age_s is not None
+                return Permit(_ADMITTED, _IS_ADMITTED, is_get, its_route, key, has_stored, client)
         return self.admit_by_rules(now, kind, route, key, stored_age_s, client, asker)
 
-    def admit_at_once(
+    def start_at_once(
         self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
     ) -> Permit | None:
-        """Do the work of `admit` while the circuit is closed and the application has little to do.
+        """Do the work of `admit` and `started` while the application has little to do.
 
-        If this returns None, `admit_by_rules` decides. So the caller identifies the client only
-        when the decision depends on it.
+        The circuit is closed then. If this returns None, `admit_by_rules` decides. So the caller
+        identifies the client only when the decision depends on it.
+
+        Of a forwarded request's 2,060 instructions of the interpreter, one step instead of two (and
+        no calls for the route and the flight) saves 70. A test compares the results.
         """
         circuit = self.circuit
-        its_route = circuit.routes.get(route, now)
-        if circuit.limit.load >= circuit.calm or its_route.opening is not None:
+        limit = circuit.limit
+        its_route = circuit.routes.by_name.get(route)
+        if its_route is None:
+            its_route = circuit.routes.get(route, now)
+        else:
+            its_route.used_at = now
+        load = limit.load
+        if load >= circuit.calm or its_route.opening is not None:
             return None
-        is_get = kind is not _OTHER
-        return Permit(_ADMITTED, _IS_ADMITTED, is_get, its_route, key, has_stored, client)
+        permit = Permit(
+            _IN_FLIGHT, _IS_ADMITTED, kind is not _OTHER, its_route, key, has_stored, client
+        )
+        permit.started_at = now
+        permit.generation = circuit.generation
+        limit.load = load + 1
+        rank = permit.rank = limit.in_flight = limit.in_flight + 1
+        by_rank = circuit.table.by_rank
+        permit.row = by_rank[rank] if rank < len(by_rank) else by_rank[-1]
+        permit.uncongested = rank <= constants.UNCONGESTED_RATIO * limit.limit or rank == 1
+        if circuit.baseline.cold is None:
+            permit.is_cold = False
+        else:
+            self._start_cold(now, permit)
+        if circuit.flight.counted is None:
+            circuit.flight.young[permit] = None
+        else:
+            circuit.flight.enter(permit)
+        return permit
 
     def admit_by_rules(
         self,
@@ -124,7 +153,11 @@ class CircuitBreaker:
     ) -> Permit | Rejection:
         """Do the work of `admit` for all other requests."""
         circuit = self.circuit
-        its_route = circuit.routes.get(route, now)
+        its_route = circuit.routes.by_name.get(route)
+        if its_route is None:
+            its_route = circuit.routes.get(route, now)
+        else:
+            its_route.used_at = now
         is_get, has_stored = kind is not _OTHER, stored_age_s is not None
         place, lane = NOT_SORTED, STRANGER
         if asker is not None:
@@ -132,12 +165,13 @@ class CircuitBreaker:
             if place.lane != UNSORTED:
                 lane = place.lane
         decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
-        made: Permit | Rejection
         if decision.action is _SHED:
-            made = self._shed(now, decision, is_get, its_route, key, has_stored, client)
+            if circuit.mode is not _OBSERVE or decision is PAUSED:
+                return self._shed(now, decision, has_stored)
+            made = self._would_shed(now, decision, is_get, its_route, key, has_stored, client)
         else:
             made = self._permit(now, decision, is_get, its_route, key, has_stored, client, place)
-        if asker is not None and place.lane == UNSORTED and isinstance(made, Permit):
+        if asker is not None and place.lane == UNSORTED:
             made.who = asker
         return made
 
@@ -156,9 +190,9 @@ class CircuitBreaker:
         of 841).
         """
         circuit = self.circuit
-        if circuit.limit.load < circuit.calm:
+        if has_stored and circuit.state is _OPEN:
             return False
-        return not (has_stored and circuit.state is _OPEN)
+        return circuit.limit.load >= circuit.calm
 
     def _sort(self, now: float, asker: Asker, route: Route) -> Sorted:
         circuit = self.circuit
@@ -218,7 +252,21 @@ class CircuitBreaker:
             permit.probe = self._probed(its_route)
         return permit
 
-    def _shed(
+    def _shed(self, now: float, decision: Decision, has_stored: bool) -> Rejection:
+        """Answer without the application."""
+        circuit = self.circuit
+        if decision.limits:
+            circuit.fire(now, Signal.NO_PERMITS)
+        if decision.for_lack_of_a_place:
+            circuit.limit.shed_at = now
+        rejections = circuit.rejections
+        shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
+        if circuit.paused_until is not None:
+            shed.retry_after_s = max(1.0, circuit.paused_until - now)
+        shed.count += 1
+        return shed
+
+    def _would_shed(
         self,
         now: float,
         decision: Decision,
@@ -227,20 +275,13 @@ class CircuitBreaker:
         key: bytes,
         has_stored: bool,
         client: int,
-    ) -> Permit | Rejection:
-        """Answer without the application, unless the mode is OBSERVE."""
+    ) -> Permit:
+        """Forward what would be answered without the application, if the mode were not OBSERVE."""
         circuit = self.circuit
         if decision.limits:
             circuit.fire(now, Signal.NO_PERMITS)
         if decision.for_lack_of_a_place:
             circuit.limit.shed_at = now
-        if circuit.mode is not _OBSERVE or decision is PAUSED:
-            rejections = circuit.rejections
-            shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
-            if circuit.paused_until is not None:
-                shed.retry_after_s = max(1.0, circuit.paused_until - now)
-            shed.count += 1
-            return shed
         if has_stored:
             circuit.counts.would_shed += 1
         else:
@@ -347,13 +388,15 @@ class CircuitBreaker:
         permit.row = by_rank[rank] if rank < len(by_rank) else by_rank[-1]
         # A request alone in flight is uncongested, whatever the limit is.
         permit.uncongested = rank <= constants.UNCONGESTED_RATIO * limit.limit or rank == 1
-        cold = circuit.baseline.cold
-        if cold is None or rank > constants.SMALL:
-            permit.is_cold = False
-        else:
-            permit.is_cold = True
-            cold.enter(now)
+        self._start_cold(now, permit)
         circuit.flight.enter(permit)
+
+    def _start_cold(self, now: float, permit: Permit) -> None:
+        """Note whether the request starts during the cold start, with few others in flight."""
+        cold = self.circuit.baseline.cold
+        permit.is_cold = cold is not None and permit.rank <= constants.SMALL
+        if cold is not None and permit.is_cold:
+            cold.enter(now)
 
     def first_byte(self, now: float, permit: Permit) -> None:
         """Take in the first byte of the answer: patience does not apply to it any more."""
@@ -369,15 +412,22 @@ class CircuitBreaker:
         Called exactly once for every started permit.
         """
         circuit = self.circuit
+        if permit.phase is _IN_FLIGHT and outcome is _OK:
+            permit.phase = _DONE
+            limit, flight = circuit.limit, circuit.flight
+            if permit.is_cold or permit.is_old or limit.old_others or flight.counted is not None:
+                leave(circuit, now, permit, True)
+            else:  # `leave`, inlined for the usual case: two calls fewer
+                limit.in_flight -= 1
+                limit.load -= 1
+                del flight.young[permit]
+            succeeded(circuit, now, permit)
+            return
         if permit.phase is _DETACHED:
             permit.phase = _DONE
             return
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
         permit.phase = _DONE
-        if outcome is _OK:
-            leave(circuit, now, permit, True)
-            succeeded(circuit, now, permit)
-            return
         leave(circuit, now, permit, False)
         if outcome is not _NEUTRAL:
             failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)

@@ -20,6 +20,9 @@ _LIMITING: Final = State.LIMITING
 _OPEN: Final = State.OPEN
 _HALF_OPEN: Final = State.HALF_OPEN
 
+# From so many samples on, a baseline gives each one the same weight and clips outliers.
+_SETTLED_SAMPLES: Final = max(int(1.0 / constants.BASELINE_WEIGHT), constants.BASELINE_CLIP_AFTER)
+
 
 def detach(circuit: Circuit, now: float, permit: Permit) -> None:
     """Stop counting a tunnel or a stream: it no longer shows the application's load.
@@ -54,13 +57,15 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     took_s = now - permit.started_at
     route = permit.route
     limit = circuit.limit
-    # This runs for every answer. The code is inlined here, because calls would cost a twentieth of
-    # the whole.
-    baseline = route.baseline
-    known = baseline.samples >= constants.ROUTE_SAMPLES_MIN
-    expected_s = baseline.mean_s if known else circuit.baseline.mean_s
+    # This runs for every answer. `Histogram.add` is inlined, and for the usual case `Baseline.add`:
+    # four calls would cost a twentieth of the whole.
+    baseline, application = route.baseline, circuit.baseline
+    mean_s = baseline.mean_s
+    samples = baseline.samples
+    known = samples >= constants.ROUTE_SAMPLES_MIN
+    expected_s = mean_s if known else application.mean_s
     latency = route.latency
-    bucket = bisect_left(LATENCY_BOUNDS_S, took_s)  # Histogram.add, inlined: one search for both
+    bucket = bisect_left(LATENCY_BOUNDS_S, took_s)  # one search for both histograms
     latency.counts[bucket] += 1
     latency.total += took_s
     if permit.first_byte_at >= 0:
@@ -77,8 +82,24 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
     else:
         _late(circuit, now, permit, took_s)
     circuit.pulse.passed_at = route.passed_at = now
+    state = circuit.state
     if permit.uncongested:
-        _learn(circuit, now, route, took_s)
+        application_mean_s = application.mean_s
+        if (
+            state is not _LIMITING
+            and samples >= _SETTLED_SAMPLES
+            and application.samples >= _SETTLED_SAMPLES
+            and application.cold is None
+            and took_s <= constants.BASELINE_CLIP * min(mean_s, application_mean_s)
+        ):
+            baseline.samples = samples + 1
+            baseline.mean_s = mean_s + constants.BASELINE_WEIGHT * (took_s - mean_s)
+            application.samples += 1
+            application.mean_s = application_mean_s + constants.BASELINE_WEIGHT * (
+                took_s - application_mean_s
+            )
+        else:
+            _learn(circuit, now, route, took_s)
     table = circuit.table
     if permit.rank > table.ceiling:
         table.passed_above_ceiling(now, permit.rank)
@@ -93,11 +114,11 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
         if failures.in_a_row:
             failures.end_row()
         failures.clients.passed(permit.client, now)
-        if circuit.state is _CLOSED:
+        if state is _CLOSED:
             return
-        if circuit.state is _HALF_OPEN:
+        if state is _HALF_OPEN:
             circuit.climb(now)
-        elif circuit.state is _OPEN and not permit.is_get:
+        elif state is _OPEN and not permit.is_get:
             circuit.fire(now, Signal.PROBE_PASSED)
 
 

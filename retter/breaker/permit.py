@@ -147,7 +147,8 @@ class Permit:
         # asker, since: whose demand counts, and when the ticket's holder tried first. Set with lane
         # and ticket.
         # queued_at: when the wait began. Set with phase QUEUED and HELD.
-        # generation, rank, row, started_at, uncongested, is_cold: set by `started`.
+        # generation, rank, row, started_at, uncongested, is_cold: set by `started` and
+        # `start_at_once`.
         self.first_byte_at = -1.0  # below 0: not yet
         self.is_old = False  # is swept: see acts_at
         self.is_judged = False  # counted as late before its answer came

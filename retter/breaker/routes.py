@@ -120,39 +120,44 @@ class Route:
 
 
 class RouteTable:
-    """At most ROUTES_MAX routes by name; all others share one route, which never opens."""
+    """At most ROUTES_MAX routes by name; all others share one route, which never opens.
 
-    __slots__ = ("_application", "_by_name", "_crowded", "other")
+    Attributes:
+        by_name: The routes; the hot path looks for one here before it calls `get`.
+        other: The route of all others.
+    """
+
+    __slots__ = ("_application", "_crowded", "by_name", "other")
 
     def __init__(self, now: float, application: Baseline) -> None:
         self._application = application
-        self._by_name: dict[bytes, Route] = {}
+        self.by_name: dict[bytes, Route] = {}
         self._crowded = False
         self.other = Route(b"other", now, application)
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self.by_name)
 
     def __iter__(self) -> Iterator[Route]:
-        return iter(self._by_name.values())
+        return iter(self.by_name.values())
 
     def get(self, name: bytes, now: float) -> Route:
         """Return the route of that name, new if there is room for it."""
-        route = self._by_name.get(name)
+        route = self.by_name.get(name)
         if route is None:
-            if len(self._by_name) >= constants.ROUTES_MAX:
+            if len(self.by_name) >= constants.ROUTES_MAX:
                 self._crowded = True  # the tick makes room, because this is the hot path
                 return self.other
-            route = self._by_name[name] = Route(name, now, self._application)
+            route = self.by_name[name] = Route(name, now, self._application)
         route.used_at = now
         return route
 
     def peek(self, name: bytes, now: float) -> Route:
         """Return the route that `get` would return, and change nothing."""
-        known = self._by_name.get(name)
+        known = self.by_name.get(name)
         if known is not None:
             return known
-        if len(self._by_name) >= constants.ROUTES_MAX:
+        if len(self.by_name) >= constants.ROUTES_MAX:
             return self.other
         return Route(name, now, self._application)
 
@@ -160,10 +165,10 @@ class RouteTable:
         """Remove the least recently used route if another route needed a place."""
         if self._crowded:
             self._crowded = False
-            leaving = min(self._by_name.values(), key=lambda route: route.used_at)
+            leaving = min(self.by_name.values(), key=lambda route: route.used_at)
             self.other.latency.merge(leaving.latency)
             self.other.errors += leaving.errors
-            del self._by_name[leaving.name]
+            del self.by_name[leaving.name]
 
     def fails_alone(self, route: Route) -> bool:
         """Return whether half of a route's requests fail while the other routes work."""
@@ -181,15 +186,15 @@ class RouteTable:
         """Return whether any other route had a good answer lately."""
         return any(
             other is not route and now - other.passed_at < constants.ROUTE_WITNESS_S
-            for other in self._by_name.values()
+            for other in self.by_name.values()
         )
 
     def close_all(self) -> None:
         """Close every route's breaker: the circuit judges the whole application instead."""
-        for route in self._by_name.values():
+        for route in self.by_name.values():
             route.close()
 
     def advance(self, now: float) -> None:
         """Forget old outcomes."""
-        for route in self._by_name.values():
+        for route in self.by_name.values():
             route.outcomes.advance(now)

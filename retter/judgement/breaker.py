@@ -76,7 +76,7 @@ _DETACHED: Final = Phase.DETACHED
 _DONE: Final = Phase.DONE
 
 # Called directly: it costs less than `super()`, and they are on the way of every request.
-_at_once: Final = CircuitBreaker.admit_at_once
+_at_once: Final = CircuitBreaker.start_at_once
 _by_rules: Final = CircuitBreaker.admit_by_rules
 _started: Final = CircuitBreaker.started
 _finished: Final = CircuitBreaker.finished
@@ -199,12 +199,30 @@ class SharedBreaker(CircuitBreaker):
 
     # --- the decision ---
 
-    def admit_at_once(
+    def admit(
+        self,
+        now: float,
+        kind: Kind,
+        route: bytes,
+        key: bytes,
+        stored_age_s: float | None,
+        client: int = 0,
+        asker: Asker | None = None,
+    ) -> Permit | Rejection:
+        """See `CircuitBreaker.admit`."""
+        self._look(now)
+        return super().admit(now, kind, route, key, stored_age_s, client, asker)
+
+    def start_at_once(
         self, now: float, kind: Kind, route: bytes, key: bytes, has_stored: bool, client: int
     ) -> Permit | None:
-        """See `CircuitBreaker.admit_at_once`."""
+        """See `CircuitBreaker.start_at_once`."""
         self._look(now)
-        return _at_once(self, now, kind, route, key, has_stored, client)
+        permit = _at_once(self, now, kind, route, key, has_stored, client)
+        if permit is not None:
+            self._own += 1
+            self._words[self._word + IN_FLIGHT] = self._own
+        return permit
 
     def admit_by_rules(
         self,

@@ -51,14 +51,15 @@ class ClientWriter:
         if self._probed:
             data = self._after_probe(data)
         self._traffic[1] += len(data)
-        # A backlog that begins with this write has counted it already.
         backlog, owner = self.backlog, self._owner
+        if backlog is None or owner is None:
+            self.transport.write(data)  # a backlog that begins with it counts it
+            return
         self.transport.write(data)
-        if backlog is not None and owner is not None:
-            self._unsent += len(data)
-            backlog.writes += 1
-            if not backlog.full:
-                owner.backlog_grows()
+        self._unsent += len(data)
+        backlog.writes += 1
+        if not backlog.full:
+            owner.backlog_grows()
 
     def write_message(self, head: bytes, body: bytes) -> None:
         """Write a head and a body in one system call."""

@@ -60,7 +60,6 @@ class Delivery(Work):
         entry: The earlier stored response for the same request, to compare the new one with.
         began_at: When the request arrived, by the access log's clock.
         started_at: When the request left for the application (monotonic seconds).
-        requested_at: When the request was written to the connection (monotonic seconds).
     """
 
     deadline = _FOREVER  # for the application's next step, monotonic seconds
@@ -80,7 +79,6 @@ class Delivery(Work):
         head: ResponseHead,
         began_at: float,
         started_at: float,
-        requested_at: float,
     ) -> None:
         self._services = services
         self._client: Client | None = client
@@ -91,7 +89,6 @@ class Delivery(Work):
         self._body = body  # of the request
         self._began_at = began_at
         self.started_at = started_at
-        self._requested_at = requested_at
         self._outcome = outcome_of(head.status, services.failure_statuses)
         self._relay = ResponseRelay(services, parsed, body, permit, head, self)
         # The longest time allowed between bytes of the response.
@@ -126,9 +123,7 @@ class Delivery(Work):
     def begin(self, body: bytes, complete: bool, trailers: Trailers, now: float) -> None:
         """Process the part of the body that came with the head; decide where the body goes."""
         services, parsed, relay = self._services, self._parsed, self._relay
-        if learn(
-            services, parsed, self._permit, relay.head, self._outcome, self._requested_at, now
-        ):
+        if learn(services, parsed, self._permit, relay.head, self._outcome, self.started_at, now):
             relay.keep_copy()
         if self._outcome is not _OK and self._outcome is not _NEUTRAL:
             self._failed(Reason.UPSTREAM_STATUS, now)
@@ -502,7 +497,7 @@ class Delivery(Work):
             try:
                 body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 services.keeper.keep(
-                    parsed.identity, parsed.head, relay.head, body, self._requested_at, now,
+                    parsed.identity, parsed.head, relay.head, body, self.started_at, now,
                     permit.client,
                 )  # fmt: skip
             except MemoryError:

@@ -4,7 +4,7 @@
 refused ends there. A request that is forwarded becomes an Exchange. The methods of Exchange are in
 the order of their calls:
 
-    begin -> Exchange.wait | Exchange.forward
+    begin -> Exchange.send, or later: Exchange.forward -> send
           -> upstream_ready -> response_whole | response_head -> Delivery | upgraded -> Tunnel
     at any time: request_data, connect_failed, upstream_failed, overdue, sweep, downstream_gone
 
@@ -33,6 +33,7 @@ from retter.http.forwarding import ForwardingFields, without_expectation
 from retter.http.message import Framing, ResponseHead
 from retter.net.supervision import report
 from retter.proxy.awaited_streams import NOT_AWAITED
+from retter.proxy.client_writer import JOIN_BYTES_MAX
 from retter.proxy.delivery import Delivery
 from retter.proxy.disk_lookup import waits_for_disk, waits_for_far
 from retter.proxy.far_lookup import read_while_held
@@ -84,6 +85,7 @@ _QUEUED = Stage.QUEUED
 _CONNECTING = Stage.CONNECTING
 _SENT = Stage.SENT
 _ADMITTED = Phase.ADMITTED
+_IN_FLIGHT = Phase.IN_FLIGHT
 _GET = Kind.GET
 _OTHER = Kind.OTHER
 _OK = Outcome.OK
@@ -135,12 +137,12 @@ def begin(
         services.peers.client_of(forwarding, parsed) if forwarding.trusted else forwarding.number
     )
     breaker = services.breaker
-    decision: Permit | Rejection | None = None
+    permit: Permit | None = None
     if breaker.circuit.calm:
-        decision = breaker.admit_at_once(
+        permit = breaker.start_at_once(
             now, kind, identity.route, identity.key, entry is not None, number
         )
-    if decision is None:
+    if permit is None:
         if (
             entry is None
             and services.far is not None
@@ -155,34 +157,38 @@ def begin(
         decision = breaker.admit_by_rules(
             now, kind, identity.route, identity.key, age_s, number, asker
         )
-    if isinstance(decision, Permit):
-        if services.store.borrowed is not None and entry is not None:
-            services.store.keep_borrowed(entry[BODY])  # its response is compared with it
-        exchange: Exchange | None = None
-        try:
-            exchange = Exchange(
-                services, client, parsed, decision, entry, now, body, forwarding, awaited
-            )
-            if decision.phase is _ADMITTED:
-                exchange.forward(now)
-        except Exception as error:
-            if exchange is None or exchange.stage is _QUEUED:
-                breaker.cancel(decision)
-                if body is not None:
-                    body.release()
-                raise
-            # For example, a lack of memory. The client does not refer to the exchange yet, so
-            # nothing else could end the exchange and free its slot.
-            report(services.loop, "a request could not begin", error)
-            exchange.broken(now)
-        return exchange if exchange.stage is not _DONE else None
-    if awaited:
-        services.awaited_streams.end(awaited, services.peers.client_of(client.forwarding, parsed))
-    if entry is not None and not entry[CODING]:
-        answer_from_store(services, client, parsed, entry, decision.reason, now)
-    else:
-        _answer_without(services, client, parsed, decision, entry, now, body)
-    return None
+        if isinstance(decision, Rejection):
+            if awaited:
+                services.awaited_streams.end(awaited, services.peers.client_of(forwarding, parsed))
+            if entry is not None and not entry[CODING]:
+                answer_from_store(services, client, parsed, entry, decision.reason, now)
+            else:
+                _answer_without(services, client, parsed, decision, entry, now, body)
+            return None
+        permit = decision
+    if services.store.borrowed is not None and entry is not None:
+        services.store.keep_borrowed(entry[BODY])  # its response is compared with it
+    exchange: Exchange | None = None
+    try:
+        exchange = Exchange(services, client, parsed, permit, entry, now, body, forwarding, awaited)
+        if permit.phase is _IN_FLIGHT:
+            exchange.send(now)
+        elif permit.phase is _ADMITTED:
+            exchange.forward(now)
+    except Exception as error:
+        if exchange is None or exchange.stage is _QUEUED:
+            if permit.phase is _IN_FLIGHT:
+                breaker.finished(now, permit, _NEUTRAL)
+            else:
+                breaker.cancel(permit)
+            if body is not None:
+                body.release()
+            raise
+        # For example, a lack of memory. The client does not refer to the exchange yet, so
+        # nothing else could end the exchange and free its slot.
+        report(services.loop, "a request could not begin", error)
+        exchange.broken(now)
+    return exchange if exchange.stage is not _DONE else None
 
 
 def _answer_without(
@@ -252,7 +258,7 @@ class Exchange(Work):
         self._entry = entry  # the earlier stored response, to compare with
         permit.holder = self
         self.stage = _QUEUED
-        self._began_at = self.started_at = self._requested_at = now
+        self._began_at = self.started_at = now
         if services.access_log is not None:
             self._began_at = services.access_log.clock() if body is None else body.began_at
         self._body = body  # of the request
@@ -277,9 +283,13 @@ class Exchange(Work):
 
     def forward(self, now: float) -> None:
         """Forward the request: from now on its permit counts as in flight."""
+        self._services.breaker.started(now, self._permit)
+        self.started_at = now
+        self.send(now)
+
+    def send(self, now: float) -> None:
+        """Get a connection for a request that counts as in flight, and send it."""
         services = self._services
-        services.breaker.started(now, self._permit)
-        self.started_at = self._requested_at = now
         self.stage = _CONNECTING
         if self._parsed.stream or self.awaited:
             services.breaker.detach(now, self._permit)
@@ -296,7 +306,11 @@ class Exchange(Work):
             if bound is not None:
                 services.pool.give(bound, self, now)
                 return
-        services.pool.acquire(self, now, look=look)
+        connection = services.pool.ready.take(now, look)
+        if connection is not None:
+            self.upstream_ready(connection, now)
+        else:
+            services.pool.acquire(self, now, look=look)
 
     def _bind(self, connection: UpstreamConnection) -> None:
         """Reserve the connection for this client from now on, and store none of its responses."""
@@ -421,7 +435,10 @@ class Exchange(Work):
                 self._body.release()  # it is not sent again
         counts[permit.reason.row + head.status // 100] += 1
         end = services.answers.forwarded_end(kind, client.begin_answer(parsed.head))
-        client.out.write_message(sent + end, sent_body)
+        if len(sent_body) <= JOIN_BYTES_MAX:
+            client.out.write(b"".join((sent, end, sent_body)))
+        else:
+            client.out.write_message(sent + end, sent_body)
         self.stage = _DONE
         if services.access_log is not None:
             took_s, reason = took_so_far_s(services, self._began_at), permit.reason
@@ -436,7 +453,7 @@ class Exchange(Work):
         if is_page:
             try:
                 services.store.put(
-                    identity, parsed.head, head, body, self._requested_at, now, False,
+                    identity, parsed.head, head, body, self.started_at, now, False,
                     permit.client,
                 )  # fmt: skip
             except MemoryError:
@@ -462,7 +479,7 @@ class Exchange(Work):
             learn_of_stream(services, parsed, head, now)
         delivery = Delivery(
             services, client, upstream, parsed, self._permit, self._entry, self._body, head,
-            self._began_at, self.started_at, self._requested_at,
+            self._began_at, self.started_at,
         )  # fmt: skip
         self._leave()
         upstream.hand_over(delivery)

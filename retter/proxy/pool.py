@@ -26,6 +26,7 @@ from retter.base.errors import (
 from retter.config.units import UpstreamAddress
 from retter.net.resolver import LOOPBACK_HOSTS, Resolver
 from retter.net.supervision import report, start_task
+from retter.proxy.idle_connections import IdleConnections
 from retter.proxy.upstream_connection import UpstreamConnection
 
 # The interval of connection attempts while the application restarts. One attempt serves all held
@@ -112,6 +113,9 @@ class ConnectionPool:
         connect_timeout_s: Seconds until a connection attempt counts as failed, TLS included.
         tls: The TLS context for an application that is reached over https.
         tls_name: The name in the application's certificate; if empty, the address's host.
+
+    Attributes:
+        ready: The idle connections.
     """
 
     def __init__(
@@ -130,6 +134,8 @@ class ConnectionPool:
         self._address = address
         self._make_connection = make_connection
         self._loop = loop
+        self.ready = IdleConnections()
+        self._idle = self.ready.stack
         self.reconfigure(
             idle_max=idle_max,
             idle_s=idle_s,
@@ -138,7 +144,6 @@ class ConnectionPool:
             tls=tls,
             tls_name=tls_name,
         )
-        self._idle: list[UpstreamConnection] = []  # oldest first
         # Oldest first -> whether it may be used sooner if there is no other connection.
         self._resting: dict[UpstreamConnection, bool] = {}
         self._flushing: dict[UpstreamConnection, float] = {}  # -> until (monotonic seconds)
@@ -167,8 +172,8 @@ class ConnectionPool:
     ) -> None:
         """Apply new settings from now on. The class docstring explains each of them."""
         self._idle_max = idle_max
-        self._idle_s = idle_s
-        self._max_age_s = max_age_s
+        self.ready.idle_s = idle_s
+        self.ready.max_age_s = max_age_s
         self._connect_timeout_s = connect_timeout_s
         self._tls = tls
         self._tls_name = (tls_name or self._address.host) if tls is not None else None
@@ -198,34 +203,21 @@ class ConnectionPool:
     ) -> None:
         """Give the exchange a connection: at once if one is idle, else when a new one is made.
 
+        A usual exchange looks into `ready` itself before it calls this.
+
         Args:
             fresh: Do not use a connection that has been used before.
-            look: Do not use an idle connection whose socket has unread bytes or EOF that the event
-                loop has not reported yet. This is for requests that cannot be retried. It costs a
-                system call, 0.7 us.
+            look: As in `IdleConnections.take`.
         """
-        while self._idle and not fresh:
-            connection = self._idle.pop()
-            if connection.closed:
-                continue
-            # It may be idle for too long if the process was blocked and the sweep is late. The
-            # application may then be closing it.
-            if (
-                now - connection.idle_since < self._idle_s
-                and now - connection.made_at < self._max_age_s
-                and not (look and connection.has_unread())
-            ):
-                try:  # `give`, without a call
-                    exchange.upstream_ready(connection, now)
-                except Exception as error:  # noqa: BLE001 - reported to the loop
-                    connection.discard()
-                    self._break(exchange, error)
-                return
-            connection.close()
-        if self._resting and not fresh and (rested := self._take_resting(now)) is not None:
-            self.give(rested, exchange, now)
-            return
-        self._dial_soon(exchange)
+        connection: UpstreamConnection | None = None
+        if not fresh:
+            connection = self.ready.take(now, look)
+            if connection is None and self._resting:
+                connection = self._take_resting(now)
+        if connection is not None:
+            self.give(connection, exchange, now)
+        else:
+            self._dial_soon(exchange)
 
     def give(self, connection: UpstreamConnection, exchange: Dialler, now: float) -> None:
         """Give a connection that is ready to an exchange."""
@@ -249,8 +241,8 @@ class ConnectionPool:
         while (connection := self._longest_resting(now)) is not None:
             del self._resting[connection]
             if (
-                now - connection.idle_since < self._idle_s
-                and now - connection.made_at < self._max_age_s
+                now - connection.idle_since < self.ready.idle_s
+                and now - connection.made_at < self.ready.max_age_s
                 and not (connection.closed or connection.has_unread())
             ):
                 return connection
@@ -321,7 +313,7 @@ class ConnectionPool:
             for connection, until in list(self._flushing.items()):
                 if until <= now:
                     connection.abort()
-        oldest, surplus = now - self._idle_s, now - SURPLUS_S
+        oldest, surplus = now - self.ready.idle_s, now - SURPLUS_S
         while self._idle and (
             self._idle[0].idle_since <= oldest
             or (len(self._idle) > self._idle_max and self._idle[0].idle_since <= surplus)

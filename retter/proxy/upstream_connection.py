@@ -169,7 +169,6 @@ class UpstreamConnection:
         assert self._sink is None and self._transport is not None, "one exchange at a time"
         self._sink = sink
         self._method = method
-        self._framing = None
         self._informational = 0
         self.answered = False
         self._transport.write(data)
@@ -293,9 +292,19 @@ class UpstreamConnection:
                     and head.content_length == len(data) - end
                     and self._method != b"HEAD"
                 ):
-                    # A known head and the whole body: a short form of `_receive_head`.
-                    self._keep_alive = head.keep_alive
-                    self._end_exchange(now)
+                    # A known head and the whole body: a short form of `_receive_head`, and for the
+                    # usual connection of `_end_exchange`.
+                    if (
+                        head.keep_alive
+                        and self.request_complete
+                        and not (self.closed or self.bound or self._paused or self._left_alone)
+                    ):
+                        self._sink = None
+                        self.reused = True
+                        self._pool.release(self, now)
+                    else:
+                        self._keep_alive = head.keep_alive
+                        self._end_exchange(now)
                     sink.response_whole(head, data[end:], now)
                     return
             if self._framing is None:

@@ -412,7 +412,7 @@ def _idle_connection(pool: HandPool) -> FakeConnection:
 def test_a_connection_that_is_too_old_is_given_no_more_requests() -> None:
     loop = FakeLoop()
     pool = HandPool(loop)
-    pool._max_age_s = 10.0
+    pool.ready.max_age_s = 10.0
     connection = _idle_connection(pool)
     loop.now += 9.9
     connection.idle_since = loop.now - 0.1
@@ -431,7 +431,7 @@ def test_a_connection_that_is_too_old_is_given_no_more_requests() -> None:
 def test_a_connection_that_rests_is_not_used_when_it_is_too_old() -> None:
     loop = FakeLoop()
     pool = HandPool(loop)
-    pool._max_age_s = 10.0
+    pool.ready.max_age_s = 10.0
     connection = _idle_connection(pool)
     pool._idle.clear()
     loop.now += 10.0
