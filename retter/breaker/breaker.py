@@ -52,6 +52,10 @@ _NEUTRAL: Final = Outcome.NEUTRAL
 _IS_ADMITTED: Final = Reason.ADMITTED
 _SHED: Final = Action.REJECT
 
+# Permits that are kept to be used again. More are in flight at once only while the application is
+# slow, and then their cost does not matter.
+SPARE_MAX: Final = 64
+
 
 class CircuitBreaker:
     """Decides about every request; see `retter.breaker` for the rules of its use.
@@ -62,7 +66,7 @@ class CircuitBreaker:
     returns.
     """
 
-    __slots__ = ("circuit",)
+    __slots__ = ("_spare", "circuit")
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class CircuitBreaker:
         secret: bytes = b"",
     ) -> None:
         self.circuit = Circuit(settings, now, on_transition, secret)
+        self._spare: list[Permit] = []  # permits to be used again
 
     # --- the decision, carried out ---
 
@@ -108,8 +113,9 @@ class CircuitBreaker:
         The circuit is closed then. If this returns None, `admit_by_rules` decides. So the caller
         identifies the client only when the decision depends on it.
 
-        Of a forwarded request's 2,060 instructions of the interpreter, one step instead of two (and
-        no calls for the route and the flight) saves 70. A test compares the results.
+        One step instead of two (and no calls for the route and the flight) saves 4,000 of the
+        84,000 instructions of the processor that a forwarded request takes, a permit that is used
+        again 2,500. A test compares the results.
         """
         circuit = self.circuit
         limit = circuit.limit
@@ -121,9 +127,19 @@ class CircuitBreaker:
         load = limit.load
         if load >= circuit.calm or its_route.opening is not None:
             return None
-        permit = Permit(
-            _IN_FLIGHT, _IS_ADMITTED, kind is not _OTHER, its_route, key, has_stored, client
-        )
+        if self._spare:
+            permit = self._spare.pop()
+            permit.phase = _IN_FLIGHT
+            permit.is_get = kind is not _OTHER
+            permit.route = its_route
+            permit.key = key
+            permit.has_stored = has_stored
+            permit.client = client
+        else:
+            permit = Permit(
+                _IN_FLIGHT, _IS_ADMITTED, kind is not _OTHER, its_route, key, has_stored, client
+            )
+            permit.at_once = True
         permit.started_at = now
         permit.generation = circuit.generation
         limit.load = load + 1
@@ -166,9 +182,22 @@ class CircuitBreaker:
                 lane = place.lane
         decision = decide(circuit, now, is_get, its_route, key, stored_age_s, client, lane)
         if decision.action is _SHED:
+            if decision.limits:
+                circuit.fire(now, Signal.NO_PERMITS)
+            if decision.for_lack_of_a_place:
+                circuit.limit.shed_at = now
             if circuit.mode is not _OBSERVE or decision is PAUSED:
-                return self._shed(now, decision, has_stored)
-            made = self._would_shed(now, decision, is_get, its_route, key, has_stored, client)
+                rejections = circuit.rejections
+                shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
+                if circuit.paused_until is not None:
+                    shed.retry_after_s = max(1.0, circuit.paused_until - now)
+                shed.count += 1
+                return shed
+            if has_stored:
+                circuit.counts.would_shed += 1
+            else:
+                circuit.counts.would_reject += 1
+            made = Permit(_ADMITTED, _IS_ADMITTED, is_get, its_route, key, has_stored, client)
         else:
             made = self._permit(now, decision, is_get, its_route, key, has_stored, client, place)
         if asker is not None and place.lane == UNSORTED:
@@ -251,42 +280,6 @@ class CircuitBreaker:
         elif action is Action.PROBE:
             permit.probe = self._probed(its_route)
         return permit
-
-    def _shed(self, now: float, decision: Decision, has_stored: bool) -> Rejection:
-        """Answer without the application."""
-        circuit = self.circuit
-        if decision.limits:
-            circuit.fire(now, Signal.NO_PERMITS)
-        if decision.for_lack_of_a_place:
-            circuit.limit.shed_at = now
-        rejections = circuit.rejections
-        shed = (rejections.stored if has_stored else rejections.rejects)[decision.rejection]
-        if circuit.paused_until is not None:
-            shed.retry_after_s = max(1.0, circuit.paused_until - now)
-        shed.count += 1
-        return shed
-
-    def _would_shed(
-        self,
-        now: float,
-        decision: Decision,
-        is_get: bool,
-        route: Route,
-        key: bytes,
-        has_stored: bool,
-        client: int,
-    ) -> Permit:
-        """Forward what would be answered without the application, if the mode were not OBSERVE."""
-        circuit = self.circuit
-        if decision.limits:
-            circuit.fire(now, Signal.NO_PERMITS)
-        if decision.for_lack_of_a_place:
-            circuit.limit.shed_at = now
-        if has_stored:
-            circuit.counts.would_shed += 1
-        else:
-            circuit.counts.would_reject += 1
-        return Permit(_ADMITTED, _IS_ADMITTED, is_get, route, key, has_stored, client)
 
     def _permit(
         self,
@@ -412,25 +405,38 @@ class CircuitBreaker:
         Called exactly once for every started permit.
         """
         circuit = self.circuit
-        if permit.phase is _IN_FLIGHT and outcome is _OK:
-            permit.phase = _DONE
-            limit, flight = circuit.limit, circuit.flight
-            if permit.is_cold or permit.is_old or limit.old_others or flight.counted is not None:
-                leave(circuit, now, permit, True)
-            else:  # `leave`, inlined for the usual case: two calls fewer
-                limit.in_flight -= 1
-                limit.load -= 1
-                del flight.young[permit]
-            succeeded(circuit, now, permit)
-            return
         if permit.phase is _DETACHED:
             permit.phase = _DONE
             return
         assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
         permit.phase = _DONE
+        if outcome is _OK:
+            leave(circuit, now, permit, True)
+            succeeded(circuit, now, permit)
+            return
         leave(circuit, now, permit, False)
         if outcome is not _NEUTRAL:
             failed(circuit, now, permit, refused=outcome is Outcome.REFUSED)
+
+    def finished_whole(self, now: float, permit: Permit) -> None:
+        """Do the work of `finished` for a good answer that came in one piece.
+
+        The caller must not use the permit any more: it may be another request's next.
+        """
+        circuit = self.circuit
+        assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
+        permit.phase = _DONE
+        limit, flight = circuit.limit, circuit.flight
+        if permit.is_cold or permit.is_old or limit.old_others or flight.counted is not None:
+            leave(circuit, now, permit, True)
+        else:  # `leave`, inlined for the usual case: two calls fewer
+            limit.in_flight -= 1
+            limit.load -= 1
+            del flight.young[permit]
+        succeeded(circuit, now, permit)
+        spare = self._spare
+        if permit.at_once and not (permit.is_old or permit.is_judged) and len(spare) < SPARE_MAX:
+            spare.append(permit)
 
     def detach(self, now: float, permit: Permit) -> None:
         """Stop counting a tunnel or a stream: it no longer shows the application's load."""

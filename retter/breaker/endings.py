@@ -90,7 +90,8 @@ def succeeded(circuit: Circuit, now: float, permit: Permit) -> None:
             and samples >= _SETTLED_SAMPLES
             and application.samples >= _SETTLED_SAMPLES
             and application.cold is None
-            and took_s <= constants.BASELINE_CLIP * min(mean_s, application_mean_s)
+            and took_s <= constants.BASELINE_CLIP * mean_s
+            and took_s <= constants.BASELINE_CLIP * application_mean_s
         ):
             baseline.samples = samples + 1
             baseline.mean_s = mean_s + constants.BASELINE_WEIGHT * (took_s - mean_s)

@@ -22,8 +22,8 @@ KEYS_COUNTED_TICKS: Final = 20
 class Flight:
     """Permits in flight, the keys that they fetch, and the time when each old one is due.
 
-    The hot path (`start_at_once` and `finished` of CircuitBreaker) does the work of `enter` and
-    `leave` itself for a young permit while no keys are counted.
+    `start_at_once` and `finished_whole` of CircuitBreaker do the work of `enter` and `leave`
+    themselves for a young permit while no keys are counted.
 
     Attributes:
         young: The young permits.

@@ -96,6 +96,7 @@ class Permit:
     __slots__ = (
         "acts_at",
         "asker",
+        "at_once",
         "client",
         "first_byte_at",
         "generation",
@@ -150,6 +151,7 @@ class Permit:
         # generation, rank, row, started_at, uncongested, is_cold: set by `started` and
         # `start_at_once`.
         self.first_byte_at = -1.0  # below 0: not yet
+        self.at_once = False  # made by `start_at_once`, so nothing but the sweep changes it
         self.is_old = False  # is swept: see acts_at
         self.is_judged = False  # counted as late before its answer came
         self.is_slow = False  # outlived its patience

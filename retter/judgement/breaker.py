@@ -316,6 +316,10 @@ class SharedBreaker(CircuitBreaker):
         if leader is not None:
             self._serial = leader.publish_changed(self.circuit, now) or self._serial
 
+    def finished_whole(self, now: float, permit: Permit) -> None:
+        """See `CircuitBreaker.finished_whole`."""
+        self.finished(now, permit, _OK)
+
     def _finished_here(self, now: float, permit: Permit, outcome: Outcome) -> None:
         """Do the part of `finished` that is not the leader's."""
         circuit = self.circuit

@@ -264,10 +264,11 @@ class DownstreamConnection(Requester):
         self._services.clients.wheel.watch(self, now)
 
     def data_received(self, data: bytes) -> None:
-        now = self._loop.time()
-        self._services.counters.traffic[0] += len(data)
+        now, size = self._loop.time(), len(data)
+        services = self._services
+        services.counters.traffic[0] += size
         if self.work is None:
-            parsed = self._memo.young.get(data) if len(data) <= LOOKED_UP_BYTES_MAX else None
+            parsed = self._memo.young.get(data) if size <= LOOKED_UP_BYTES_MAX else None
             if (
                 parsed is not None
                 and self.phase is _OPEN
@@ -278,8 +279,7 @@ class DownstreamConnection(Requester):
                 # A known head and nothing else: a short form of `requests.receive` and its `begin`,
                 # which does not search for the end of the head (saves 0.7 of 4 us for a response
                 # from the store).
-                services, requests = self._services, self.requests
-                settings = services.settings
+                requests, settings = self.requests, services.settings
                 services.counters.requests += 1
                 count = requests.count = requests.count + 1
                 if count == settings.requests_per_connection_max:

@@ -297,7 +297,7 @@ class UpstreamConnection:
                     if (
                         head.keep_alive
                         and self.request_complete
-                        and not (self.closed or self.bound or self._paused or self._left_alone)
+                        and not (self.closed or self.bound or self._paused)
                     ):
                         self._sink = None
                         self.reused = True

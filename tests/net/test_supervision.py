@@ -17,6 +17,7 @@ from retter.net.supervision import start_task
 from retter.net.transports import close_sending
 from retter.proxy.exchange import Exchange
 from retter.proxy.holders import resume
+from retter.proxy.upstream_connection import UpstreamConnection
 from tests.proxy.test_pool import FakeExchange, FakeLoop, HandPool
 from tests.support.compiled import replaces_parts
 from tests.support.harness import FakeProxy, body_of, get, reply, status_of
@@ -164,6 +165,44 @@ def test_a_tick_goes_on_to_the_next_exchange(monkeypatch: pytest.MonkeyPatch, na
     proxy.advance(3)
     assert [body_of(client.received()) for client in clients] == [b"good"] * 2
     assert len(told) == 1
+    proxy.settle()
+    proxy.assert_at_rest()
+
+
+@replaces_parts
+def test_a_request_for_which_there_is_no_memory_leaves_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It counts as in flight before there is an exchange that could end it."""
+    proxy = FakeProxy()
+    client = proxy.client()
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Exchange, "__init__", no_memory)
+    with pytest.raises(MemoryError):
+        client.sends(get())
+    assert proxy.services.breaker.circuit.limit.in_flight == 0
+    assert not proxy.services.breaker.circuit.flight.young
+
+
+@replaces_parts
+def test_a_request_that_cannot_be_sent_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = FakeProxy()
+    told = identity_fields(proxy)
+    proxy.client(get())
+    proxy.upstream.sends(reply(b"good"))
+
+    def fails(*_: object) -> None:
+        raise ValueError("a fault")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UpstreamConnection, "send", fails)
+        client = proxy.client(get())
+    assert body_of(client.received()) == b"good"
+    assert len(told) == 1
+    assert proxy.upstream.closed
     proxy.settle()
     proxy.assert_at_rest()
 
