@@ -62,6 +62,7 @@ class DownstreamConnection(Requester):
         "_memo",
         "_peer_in_header",
         "_proto",
+        "_redirects",
         "_services",
         "_tunnel",
         "bucket",
@@ -76,6 +77,7 @@ class DownstreamConnection(Requester):
         self._loop = services.loop
         self._proto = proto
         self._peer_in_header = peer
+        self._redirects = False  # not all requests begin an exchange (redirect.py)
         self.phase = _OPEN
         self.work: Work | None = None
         self.body: RequestBody | None = None
@@ -275,10 +277,11 @@ class DownstreamConnection(Requester):
                 and parsed.head.framing is _NO_BODY
                 and self.out.backlog is None
                 and self.requests.buffer is None
+                and not self._redirects
             ):
                 # A known head and nothing else: a short form of `requests.receive` and its `begin`,
                 # which does not search for the end of the head (saves 0.7 of 4 us for a response
-                # from the store).
+                # from the store), and one call less (another 0.05).
                 requests, settings = self.requests, services.settings
                 services.counters.requests += 1
                 count = requests.count = requests.count + 1

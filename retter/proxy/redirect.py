@@ -106,4 +106,5 @@ class RedirectingConnection(DownstreamConnection):
     __slots__ = ()
 
     def _make_requests(self, memo: HeadMemo[ParsedRequest]) -> ClientRequests:
+        self._redirects = True
         return RedirectingRequests(self._services, memo, self._proto)
