@@ -47,7 +47,7 @@ FORM = (
 ANSWER = reply(b"y" * 1024, headers={"Content-Type": "text/html", "Cache-Control": "max-age=60"})
 
 # Requests before one is counted: by then the forms of heads are known, and what routes take.
-WARMING = 64
+WARMING = 128
 
 
 def page(number: int) -> bytes:
@@ -79,7 +79,7 @@ def cost(
 
 
 def test_a_head_that_comes_again() -> None:
-    assert cost(lambda _: page(1)) <= 2130
+    assert cost(lambda _: page(1)) <= 1910
 
 
 def test_a_head_that_was_never_seen() -> None:
@@ -88,7 +88,7 @@ def test_a_head_that_was_never_seen() -> None:
 
 
 def test_a_form() -> None:
-    assert cost(lambda _: FORM) <= 2820
+    assert cost(lambda _: FORM) <= 2700
 
 
 def with_disk(path: Path) -> FakeProxy:
