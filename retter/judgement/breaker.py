@@ -80,6 +80,7 @@ _at_once: Final = CircuitBreaker.start_at_once
 _by_rules: Final = CircuitBreaker.admit_by_rules
 _started: Final = CircuitBreaker.started
 _finished: Final = CircuitBreaker.finished
+_whole: Final = CircuitBreaker.finished_whole
 
 
 def worker_breaker(
@@ -318,7 +319,14 @@ class SharedBreaker(CircuitBreaker):
 
     def finished_whole(self, now: float, permit: Permit) -> None:
         """See `CircuitBreaker.finished_whole`."""
-        self.finished(now, permit, _OK)
+        leader = self._leader
+        if leader is None:
+            self.finished(now, permit, _OK)
+            return
+        _whole(self, now, permit)
+        self._own -= 1
+        self._words[self._word + IN_FLIGHT] = self._own
+        self._serial = leader.publish_changed(self.circuit, now) or self._serial
 
     def _finished_here(self, now: float, permit: Permit, outcome: Outcome) -> None:
         """Do the part of `finished` that is not the leader's."""

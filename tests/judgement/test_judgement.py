@@ -502,6 +502,25 @@ def test_nothing_but_the_sum_is_paid_for_a_request_while_all_is_calm() -> None:
     assert follows < leads + 60
 
 
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_short_way_of_a_usual_request_counts_for_all_workers(index: int) -> None:
+    """For the one that leads, and for the one that follows."""
+    crew = Crew(2)
+    crew.settle()
+    crew.serve(index, 40)
+    breaker, other = crew[index].breaker, crew[1 - index].breaker
+    passed = breaker.latency().counts
+    for number in range(3):
+        permit = breaker.start_at_once(crew.now, Kind.GET, b"GET /", b"k", True, 1)
+        assert permit is not None
+        other.would(crew.now, Kind.GET, b"GET /", b"k", 1.0)
+        assert other.circuit.limit.in_flight == 1
+        breaker.finished_whole(crew.now, permit)
+        other.would(crew.now, Kind.GET, b"GET /", b"k", 1.0)
+        assert other.circuit.limit.in_flight == 0
+        assert sum(breaker.latency().counts) == sum(passed) + number + 1
+
+
 def test_the_ceiling_is_infinite_until_somebody_finds_one() -> None:
     """Everywhere."""
     crew = Crew(2)
