@@ -85,7 +85,8 @@ class Keeper:
         """End the past of a visitor who logs in or out, if the target is named like that.
 
         Args:
-            request: One that may change something, and was answered.
+            request: One that may change something. It was answered, or nobody knows what came of
+                it.
         """
         if asks_for_change(identity, request, self._rules):
             self._store.invalidation.drop_owner(identity.owner, now, identity.marks)

@@ -356,6 +356,9 @@ def answer_failure(
         if waiter.wait_for_far():
             return StandIn.AWAITED
     if came is StandIn.NONE:
+        if not parsed.identity.stands_in:
+            # Who wants to log out must not find their pages still shown, whatever came of it.
+            services.keeper.learn_target(parsed.identity, parsed.head, now)
         if body is not None and not body.complete:
             client.close_after_answer()  # the rest of the body is not read
         took_s = took_so_far_s(services, began_at)

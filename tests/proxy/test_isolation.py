@@ -209,6 +209,20 @@ def test_a_login_or_logout_that_changes_no_cookie_is_known_by_its_name(
     assert "alice" not in site.ask("/inbox", cookie=cookie).body
 
 
+@pytest.mark.parametrize(("method", "target"), [("POST", "/logout"), ("GET", "/?action=logout")])
+def test_who_logs_out_while_the_application_is_down_has_left(method: str, target: str) -> None:
+    site = Site(one_id_for_all({}))
+    cookie = f"PHPSESSID={ID}"
+    site.ask("/start")
+    site.ask("/login?as=alice", cookie=cookie, method="POST")
+    site.ask("/inbox", cookie=cookie)
+    site.goes_down()
+    site.ask("/vote", cookie=cookie, method="POST")
+    assert "alice" in site.ask("/inbox", cookie=cookie).body
+    assert site.ask(target, cookie=cookie, method=method).status >= 500
+    assert not site.ask("/inbox", cookie=cookie).stored
+
+
 def test_who_only_opens_the_login_keeps_what_is_stored() -> None:
     site = Site(one_id_for_all({}))
     cookie = f"PHPSESSID={ID}"
