@@ -464,6 +464,22 @@ def test_boxes_that_tell_changes_in_the_same_moment_take_their_places_one_after_
         assert box.shelf.stats()["failures"] == 0
 
 
+def test_after_a_clock_was_set_back_places_go_on_from_the_last_one_and_take_one_trip_each(
+    server: FakeServer, clock: Clock
+) -> None:
+    one, other = two(server, clock)
+    one.store.invalidation.purge(url=b"a.b/1", now=clock.now)
+    settle(clock, one, other)
+    clock.wall_offset -= 3600.0
+    settle(clock, one, other, seconds=2.0)
+    looks = [name for name, *_ in server.commands].count("XREVRANGE")
+    one.store.invalidation.purge(url=b"a.b/2", now=clock.now)
+    one.tick()  # which gives no sign of life
+    assert [name for name, *_ in server.commands].count("XREVRANGE") == looks
+    settle(clock, one, other)
+    assert other.heard[-1] == Removals(purges=[Purge(b"a.b/2", None, None)])
+
+
 def test_a_box_that_finds_no_place_tells_its_change_later(
     server: FakeServer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
