@@ -12,29 +12,28 @@ from pathlib import Path
 
 from setuptools import setup
 
-# What a request meets with every step. Not the pool and the proxy itself: they do little for each
-# request, and tests put others in their place.
+# What a request meets with every step. Not the pool, the compressors and the proxy itself: they do
+# little for each request, and tests put others in their place.
 MODULES = (
-    "base/buffers", "base/wildcard",
-    "http/binding_schemes", "http/cache_control", "http/content_coding", "http/cookies",
-    "http/dates",
-    "http/forwarding", "http/head_edit", "http/hop_by_hop", "http/memo", "http/message",
-    "http/read_buffer",
-    "http/request_parser", "http/response_parser", "http/templates", "http/variants",
+    "base/buffers", "base/client_id", "base/hashing", "base/wildcard",
+    "http/binding_schemes", "http/cache_control", "http/chunked", "http/content_coding",
+    "http/cookies", "http/dates", "http/forwarding", "http/framing_rules", "http/head_edit",
+    "http/hop_by_hop", "http/known_names", "http/memo", "http/message", "http/read_buffer",
+    "http/request_parser", "http/response_parser", "http/templates", "http/turn_cookie",
+    "http/variants",
     "store/accounting", "store/changes", "store/conditional", "store/forms", "store/hints",
-    "store/invalidation", "store/lineage", "store/marks", "store/owner", "store/personal",
-    "store/policy",
-    "store/record", "store/refreshing", "store/replacement", "store/s3fifo", "store/selection",
-    "store/sessions", "store/set_cookie", "store/shared_store", "store/store",
-    "store/taken_back", "store/target",
-    "compression/coding",
-    "proxy/backlog", "proxy/bound_connections", "proxy/client_connection",
-    "proxy/client_requests", "proxy/client_writer", "proxy/deadline_wheel", "proxy/delivery",
-    "proxy/exchange", "proxy/goodness", "proxy/holders", "proxy/idle_connections",
-    "proxy/interfaces", "proxy/keeping",
-    "proxy/learning", "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay",
-    "proxy/request", "proxy/request_body", "proxy/responses", "proxy/sampling",
-    "proxy/services", "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection",
+    "store/invalidation", "store/key_table", "store/known_sessions", "store/lineage", "store/marks",
+    "store/owner", "store/personal", "store/policy", "store/record", "store/refreshing",
+    "store/replacement", "store/rules", "store/s3fifo", "store/selection", "store/sessions",
+    "store/set_cookie", "store/shared_store", "store/store", "store/taken_back", "store/target",
+    "compression/coding", "compression/pipeline",
+    "proxy/backlog", "proxy/bound_connections", "proxy/client_connection", "proxy/client_requests",
+    "proxy/client_writer", "proxy/clients", "proxy/deadline_wheel", "proxy/delivery",
+    "proxy/exchange", "proxy/goodness", "proxy/head_reader", "proxy/holders",
+    "proxy/idle_connections", "proxy/interfaces", "proxy/keeping", "proxy/learning",
+    "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay", "proxy/request",
+    "proxy/request_body", "proxy/responses", "proxy/retries", "proxy/sampling", "proxy/services",
+    "proxy/stored_choice", "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection",
     "proxy/withdrawals",
 )  # fmt: skip
 
