@@ -210,6 +210,37 @@ def _may_be_id(text: bytes) -> bool:
     )
 
 
+def shows_its_client(request: RequestHead, body: bytes) -> bool:
+    """Return whether a page may contain what its client wrote into its head to be shown to others.
+
+    Applications write the Referer into links that lead back, and the User-Agent into attributes. No
+    browser sends octets there that end an attribute. A Referer of the same site is no news to it.
+    """
+    agent = request.first(b"user-agent")
+    if agent is not None and b"<" in agent:
+        return True
+    referer = request.first(b"referer")
+    if referer is None:
+        return False
+    if b"<" in referer or b'"' in referer:
+        return True
+    site = referer.partition(b"://")[2].partition(b"/")[0].lower()
+    if not site or site == request.host.lower():
+        return False
+    shown = referer.replace(b"'", b"&").partition(b"&")[0]  # up to what is escaped in a page
+    place = body.find(shown)
+    while place >= 0:
+        # `https://search.example/` is not shown by a page that loads `https://search.example/x.js`.
+        end = place + len(shown)
+        if len(shown) < len(referer) or _goes_on(body, end) is None:
+            return True
+        place = body.find(shown, end)
+    return False
+
+
+_goes_on: Final = re.compile(rb"[-.~!$&*+,;=:@/?#%_0-9A-Za-z]").match
+
+
 def reflects_referer(request: RequestHead, response: ResponseHead) -> bool:
     """Return whether a redirect leads to the Referer of the request.
 

@@ -29,7 +29,7 @@ from retter.store.changes import Changes
 from retter.store.forms import StoredForms
 from retter.store.invalidation import Invalidation
 from retter.store.lineage import Lineages
-from retter.store.personal import reflects_referer
+from retter.store.personal import reflects_referer, shows_its_client
 from retter.store.policy import Identity, StorePolicy, key_parts
 from retter.store.record import (
     AGE,
@@ -473,7 +473,11 @@ class ResponseStore:
         )  # fmt: skip
         if not shelves.fits(owner, size + len(body)) or (
             # The page contains a text that the client has chosen, and everyone would get it.
-            not owner and request.ids and any(one in body for one in request.ids)
+            not owner
+            and (
+                (request.ids and any(one in body for one in request.ids))
+                or shows_its_client(request, body)
+            )
         ):
             self._counts.refused += 1
             return False

@@ -272,6 +272,26 @@ def test_an_answer_after_which_the_browser_forgets_its_cookies_ends_the_session(
     assert site.ask("/bye", cookie=cookie).stored is (method == "GET" and not ends)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"Referer": "https://evil.example/login"},
+        {"Referer": "https://shop.example/<script>"},
+        {"User-Agent": "<script>"},
+    ],
+)
+def test_a_page_that_shows_its_client_does_not_become_everyones(fields: dict[str, str]) -> None:
+    def answer(asked: Asked) -> bytes:
+        shown = asked.fields.get("referer", "") + asked.fields.get("user-agent", "")
+        return page(f"<a href='{shown}'>back</a>")
+
+    site = Site(answer)
+    site.ask("/")
+    site.ask("/", headers=fields)
+    site.goes_down()
+    assert site.ask("/").body == "<a href=''>back</a>"
+
+
 def test_a_session_that_many_addresses_use_is_none() -> None:
     """Whatever its name and length: the cookies beside it say who it is."""
     site = Site(login_by("who"))
@@ -489,7 +509,8 @@ def test_what_only_sounds_so_is(target: str) -> None:
         (page("", status="204 No Content"), 0),
         (page("", status="302 Found", Location="https://evil.example/x"), 0),
         (page("", status="302 Found", Location="/x?y"), 1),
-        (page("https://evil.example/x"), 1),
+        (page("https://evil.example/x"), 0),
+        (page("https://evil.example/xy"), 1),
     ],
 )
 def test_redirects_and_empty_answers(answer: bytes, stored: int) -> None:

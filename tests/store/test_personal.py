@@ -15,6 +15,7 @@ from retter.store.personal import (
     is_personal,
     reflects_referer,
     sets_cookie,
+    shows_its_client,
 )
 from tests.support.heads import request_head, response_head
 
@@ -113,3 +114,25 @@ def test_what_would_take_too_long_to_search_counts_as_personal() -> None:
 def test_a_redirect_back_is_known(referer: bytes, location: bytes, reflects: bool) -> None:
     request = request_head((b"referer", referer)) if referer else request_head()
     assert reflects_referer(request, response(location=location)) is reflects
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "page", "shows"),
+    [
+        ("Referer", "https://evil.example/x", '<a href="https://evil.example/x">back</a>', True),
+        ("Referer", "https://evil.example/", "<a href='https://evil.example/'>back</a>", True),
+        ("Referer", "https://evil.example", "you came from https://evil.example", True),
+        ("Referer", "https://evil.example/?a&b'", "<a href=https://evil.example/?a&amp;b>", True),
+        ("Referer", "https://find.example/", "<script src=https://find.example/x.js>", False),
+        ("Referer", "https://find.example/", "https://find.example/x https://find.example/", True),
+        ("Referer", "https://find.example/", "<p>nothing of it", False),
+        ("Referer", "https://example.com/list", "<a href=https://example.com/list>", False),
+        ("Referer", 'https://shop.example/"><script>', "<p>whatever it does with it", True),
+        ("Referer", "about:blank", "about:blank", False),
+        ("User-Agent", "Mozilla/5.0 <script>", "<p>whatever it does with it", True),
+        ("User-Agent", "Mozilla/5.0 (X11)", "<body data-browser='Mozilla/5.0 (X11)'>", False),
+    ],
+)
+def test_what_a_client_wrote_to_be_shown(field: str, value: str, page: str, *, shows: bool) -> None:
+    asked = request_head((field.lower().encode(), value.encode()))
+    assert shows_its_client(asked, page.encode()) is shows
