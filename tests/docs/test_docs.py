@@ -45,8 +45,8 @@ each_page = pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 FOREIGN: Final = {
     "--all", "--build", "--cap-drop", "--config", "--deploy-hook", "--kill-whom", "--name", "--now",
     "--read-only", "--signal", "--stop-timeout", "--user", "--workers", "--bind", "--keep-alive",
-    "--no-install-recommends", "--ablate", "--away", "--ablation", "--set", "--svg", "--table", "--adapter",
-    "--quick", "--upgrade",
+    "--no-install-recommends", "--ablate", "--ablation", "--set", "--svg", "--table", "--adapter",
+    "--quick", "--upgrade", "--away", "--only", "--peers",
     "--limit-request-line", "--raw", "--strict", "--wheel",
 }  # fmt: skip
 
