@@ -482,7 +482,7 @@ ROWS: Final[tuple[Row, ...]] = (
     Row("late", "note", lambda f: f.lag_s >= LAG_S,
         lambda f: f"RETTER itself is slow: it was held up for {f.lag_s * 1000:.0f} ms.",
         _say("All requests wait for it meanwhile."),
-        _say("It needs more processor time than it gets, or the machine swaps."), beside=True),
+        _say("Give it more processor time, and look whether the machine swaps."), beside=True),
     # All is well.
     Row("first contact", "good", lambda f: not f.met,
         lambda f: f"RETTER has just started and waits for the first contact with {f.upstream}.",
