@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 from retter.disk.change import Change, count_struct, crc32, table_key, use_struct
-from retter.disk.environment import READERS_MAX, Damaged, Environment, Full, errno_of
+from retter.disk.environment import READERS_MAX, Damaged, Environment, Full
 from retter.disk.hot_key import HotKey
 from retter.store.packing import (
     AFTER_CHECKSUM,
@@ -269,7 +269,7 @@ class Database(Environment):
         except lmdb.MapFullError:
             raise Full from None
         except lmdb.Error as error:
-            raise OSError(*errno_of(error)) from None
+            raise self.failure(error) from None
         return done._replace(removed=[*done.removed, *gone], evicted=evicted)
 
     def _written_keys(self, batch: Batch, done: Done) -> set[int]:
@@ -369,7 +369,7 @@ class Database(Environment):
                     some = []
             self._delete_some(some, removed)
         except lmdb.Error as error:
-            raise OSError(*errno_of(error)) from None
+            raise self.failure(error) from None
         return removed
 
     # -- compacting
@@ -415,7 +415,7 @@ class Database(Environment):
         except lmdb.MapFullError:
             raise Full from None
         except lmdb.Error as error:
-            raise OSError(*errno_of(error)) from None
+            raise self.failure(error) from None
 
     def _data(self, packed_key: bytes) -> bytes:
         with self._env.begin() as txn:

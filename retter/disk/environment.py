@@ -14,6 +14,7 @@ entries, because deleted pages become free late and in pieces. No transaction la
 call. All data that is read is verified.
 """
 
+import contextlib
 import json
 import os
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EPERM, EROFS
@@ -22,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import lmdb
 
 from retter.store.packing import FORMAT_VERSION
+from retter.store.write_behind import COMMIT_BYTES
 
 FILE: Final = "data.mdb"
 
@@ -192,6 +194,16 @@ class Environment:
         """
         if os.stat(self._path).st_size < self.file_bytes:
             os.truncate(self._path, self.file_bytes)
+
+    def failure(self, error: Exception) -> OSError:
+        """Return the reason why LMDB could not write."""
+        number, text = errno_of(error)
+        if number == EIO:  # also of a write that was cut short, as the last one on a full disk is
+            with contextlib.suppress(OSError):
+                found = os.statvfs(self._path)
+                if found.f_bavail * found.f_frsize < COMMIT_BYTES:
+                    return OSError(ENOSPC, os.strerror(ENOSPC))
+        return OSError(number, text)
 
     def sync(self) -> None:
         """Wait until everything is on disk."""

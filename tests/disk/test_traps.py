@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import lmdb
@@ -463,6 +464,17 @@ assert shelf.behind.is_clean and shelf.figures.commits == 1, shelf.stats()
 def test_a_full_disk_costs_what_is_new_and_no_logout(tmp_path: Path) -> None:
     result = child(FULL, str(tmp_path))
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(("free", "said"), [(100, "No space left on device"), (10**6, "short")])
+def test_a_write_that_a_full_disk_cuts_short_is_called_so(
+    tmp_path: Path, monkeypatch: Any, free: int, said: str
+) -> None:
+    """LMDB calls it an input/output error."""
+    database = Database(str(tmp_path), 1 << 20)
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_bavail=free, f_frsize=4096))
+    assert said in str(database.failure(lmdb.Error("mdb_txn_commit: short")))
+    database.close()
 
 
 def test_a_write_that_fails_is_done_again(tmp_path: Path, monkeypatch: Any) -> None:
