@@ -64,8 +64,11 @@ __all__ = ["ResponseStore", "StoreRules", "StoredResponse"]
 
 # If an equal response is stored again, the entry is written to disk again only in the next step of
 # this length. So unchanged entries cause few writes, and after a restart an Age is too high by at
-# most this time.
+# most this time. If entries are not served that long, a step is a quarter of the time for which
+# they are.
 STEP_S: Final = 600.0
+STEPS_MIN: Final = 4
+STEP_S_MIN: Final = 1.0
 
 # The budget never becomes smaller than this, however often memory runs out: some dozens of pages.
 KEPT_BYTES_MIN: Final = MIB
@@ -442,12 +445,19 @@ class ResponseStore:
                 del keys[key]
                 keys[key] = None
         self._counts.unchanged += 1
-        # An unchanged entry is written again only after the next step of STEP_S, so that its time
-        # on disk is not too old when it is read again.
-        if self.behind is not None and (
-            again[SUPERSEDED] is not old[SUPERSEDED] or now // STEP_S != old[STORED_AT] // STEP_S
-        ):
-            shelves.tell(key, now)
+        # An unchanged entry is written again only after the next step, so that its time on disk is
+        # not too old when it is read again.
+        if self.behind is not None:
+            step_s = again[AGE_MAX] / STEPS_MIN
+            if step_s > STEP_S:
+                step_s = STEP_S
+            elif step_s < STEP_S_MIN:
+                step_s = STEP_S_MIN
+            if (
+                now // step_s != old[STORED_AT] // step_s
+                or again[SUPERSEDED] is not old[SUPERSEDED]
+            ):
+                shelves.tell(key, now)
 
     def _store_new(
         self,

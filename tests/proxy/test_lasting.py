@@ -10,6 +10,7 @@ from retter.disk.known_keys import READS_PER_COPY
 from retter.disk.opening import open_shelf
 from retter.proxy.lasting import may_be_kept, written_rules
 from retter.store.owner import OwnerRules
+from retter.store.store import STEP_S
 from tests.support.disk import EPOCH, Immediately, Later, disk_settings
 from tests.support.harness import FakeProxy, body_of, field, get, reply, status_of
 
@@ -466,6 +467,25 @@ def test_a_page_that_differs_only_in_its_date_is_not_written_again(site: Site) -
     assert written == {2}, "with the page of before"
     proxy.services.breaker.circuit.set_mode(proxy.loop.now, Mode.OPEN)
     assert field(proxy.client(get("/dated")).received(), "Date") == date
+
+
+@pytest.mark.parametrize(("max_stale_s", "written"), [(40.0, 5), (86400.0, 2)])
+def test_the_same_page_is_written_before_it_is_too_old_on_disk(
+    site: Site, max_stale_s: float, written: int
+) -> None:
+    """With 40 s for which it is served, at least each 10 s."""
+    proxy = site.start(reader=Immediately(), max_stale_s=max_stale_s)
+    disk = proxy.services.disk
+    assert disk is not None
+    proxy.loop.now = 10_000 * STEP_S
+    for second in range(0, 50, 5):
+        client = proxy.client(get("/page"))
+        date = f"Tue, 01 Dec 2026 01:00:{second:02} GMT"
+        proxy.upstream.sends(reply(b"text " * 1000, headers={**HTML, "Date": date}))
+        client.received()
+        disk.flush()
+        proxy.loop.now += 5.0
+    assert written - 1 <= disk.figures.written <= written
 
 
 def test_what_memory_has_no_room_for_is_served_from_the_disk(site: Site) -> None:
