@@ -41,6 +41,14 @@ OLDEST_TOLD: Final = 3  # a stall is seen by the third-oldest request in flight 
 _ROUTES_KNOWN_MAX: Final = 1024
 _BY_TIME: Final = attrgetter("at")
 
+# Plain numbers: a look at an attribute of an enumeration costs as much as a call.
+_PASSED: Final = int(Happened.PASSED)
+_REFUSED: Final = int(Happened.REFUSED)
+_SLOW: Final = int(Happened.SLOW)
+_LATE: Final = int(Happened.LATE)
+_PROBED: Final = int(Happened.PROBED)
+_NO_PLACE: Final = int(Happened.NO_PLACE)
+
 
 class Leader:
     """Takes in the events of the other workers, and publishes the judgement.
@@ -83,9 +91,9 @@ class Leader:
         """Count the events since the tails as not taken in yet."""
         for ring, tail, seen in zip(self._rings, self._tails, self._seen, strict=True):
             for event in ring.read(tail, EVENTS_A_TICK_MAX)[0]:
-                if event.kind == Happened.PASSED:
+                if event.kind == _PASSED:
                     seen[0] -= 1
-                elif event.kind <= Happened.REFUSED:
+                elif event.kind <= _REFUSED:
                     seen[1] -= 1
 
     # --- what happened elsewhere ---
@@ -100,9 +108,9 @@ class Leader:
             found, self._tails[index], lost = ring.read(tail, EVENTS_A_TICK_MAX)
             seen = self._seen[index]
             for event in found:
-                if event.kind == Happened.PASSED:
+                if event.kind == _PASSED:
                     seen[0] += 1
-                elif event.kind <= Happened.REFUSED:
+                elif event.kind <= _REFUSED:
                     seen[1] += 1
             if lost:
                 self._count_lost(circuit, index, lost)
@@ -128,29 +136,29 @@ class Leader:
     def _take(self, circuit: Circuit, event: Event, now: float) -> None:
         at = min(now, event.at)
         kind = event.kind
-        if kind == Happened.NO_PLACE:
+        if kind == _NO_PLACE:
             if circuit.state is State.CLOSED:
                 circuit.fire(at, Signal.NO_PERMITS)
             return
         route = self._route_of(circuit, event.route, now)
-        if kind == Happened.PROBED:
+        if kind == _PROBED:
             if route.opening is not None:
                 route.opening.send(at)
             return
         permit = self._stand_in(circuit, event, route)
-        if kind == Happened.PASSED:
+        if kind == _PASSED:
             # The worker that served it has counted how long it took.
             own, route.latency = route.latency, self._histogram
             succeeded(circuit, at, permit)
             route.latency = own
-        elif kind == Happened.LATE:
+        elif kind == _LATE:
             if event.started_at >= circuit.pulse.woke_at:
                 permit.row.late += 1
-        elif kind == Happened.SLOW:
+        elif kind == _SLOW:
             outlived_patience(circuit, at, permit)
         else:
             errors = route.errors
-            failed(circuit, at, permit, refused=kind == Happened.REFUSED)
+            failed(circuit, at, permit, refused=kind == _REFUSED)
             route.errors = errors
 
     def _stand_in(self, circuit: Circuit, event: Event, route: Route) -> Permit:
