@@ -4,16 +4,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-from retter.breaker import (
-    FairnessMode,
-    baseline,
-    constants,
-    decide,
-    endings,
-    fairness,
-    saturation,
-    sweep,
-)
+from retter.breaker import FairnessMode, baseline, constants, decide, endings, fairness, sweep
 from retter.breaker.circuit import Circuit
 from retter.breaker.demand import DemandTable
 from retter.breaker.fairness import Fairness
@@ -104,7 +95,7 @@ RULES: dict[str, Callable[[], None]] = {
     "stall": _method(Pulse, "stalls", lambda *_: False),
     "hung-is-not-busy": _method(Pulse, "hung", property(lambda _: False)),
     "saturation": _method(ConcurrencyTable, "read_edge", lambda *_: False),
-    "late-in-flight": _method(saturation, "late_in_flight", lambda *_: []),
+    "late-in-flight": _method(sweep, "_count_late", lambda *_: None),
     "silence": _set(SILENCE_MIN_S=1e9),
     "pace": _constant("PACE", 1e9),
     "pace-by-proof": _method(ConcurrencyTable, "read_proven", lambda *_: None),

@@ -2,8 +2,7 @@
 
 decide.py makes the decision. This module carries it out and records the result of the request.
 `admit`, `started`, `first_byte` and `finished` take constant time. Work that has to examine many
-requests happens on the `tick` (sweep.py), and when an answer is late while others wait
-(saturation.py).
+requests happens on the `tick` (sweep.py).
 """
 
 from collections.abc import Callable, Iterator

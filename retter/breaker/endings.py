@@ -1,7 +1,6 @@
 """Learns from the end of each request: service times, failures, and the proven rank.
 
-`succeeded` takes constant time, unless an answer is late while others wait. So does `failed`,
-unless it has to examine the table or the routes.
+`succeeded` takes constant time. So does `failed`, unless it has to examine the table or the routes.
 """
 
 from bisect import bisect_left
@@ -12,7 +11,6 @@ from retter.breaker import constants
 from retter.breaker.circuit import Circuit
 from retter.breaker.permit import Permit, Phase
 from retter.breaker.routes import Route
-from retter.breaker.saturation import look_for_saturation
 from retter.breaker.states import Signal, State
 
 _CLOSED: Final = State.CLOSED
@@ -136,8 +134,6 @@ def _late(circuit: Circuit, now: float, permit: Permit, took_s: float) -> None:
         pulse.woke_at = now
     elif not permit.is_judged and permit.started_at >= pulse.woke_at:
         permit.row.late += 1
-        if circuit.state is _CLOSED:
-            look_for_saturation(circuit, now)
     if route.first_answers.samples < constants.ROUTE_SAMPLES_MIN:
         route.first_answers.add(took_s, 0.0)
 

@@ -25,9 +25,9 @@ from retter.breaker.figures import mode_number, mode_of, take_figures, take_rout
 from retter.breaker.lanes import Lanes
 from retter.breaker.mode import Mode
 from retter.breaker.permit import Kind, Permit, Phase, Rejection
-from retter.breaker.saturation import late_in_flight
 from retter.breaker.settings import BreakerSettings
 from retter.breaker.states import State, Transition
+from retter.breaker.sweep import late_in_flight
 from retter.judgement.demand import SharedDemand
 from retter.judgement.events import Happened
 from retter.judgement.flight import NOTHING_OLD, SharedFlight

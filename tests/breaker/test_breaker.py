@@ -503,24 +503,6 @@ def test_late_answers_that_lean_to_many_are_saturation() -> None:
     assert driver.breaker.snapshot(driver.now).limit < 16
 
 
-def test_saturation_is_seen_when_the_answer_comes_and_not_with_the_next_tick() -> None:
-    """The last answer that the proof needs comes between two ticks."""
-    driver = Driver()
-    serve(driver, 2.0)
-    for number in range(200):
-        driver.admit(key=b"/%d" % number)
-    driver.tick()
-    for permit in driver.in_flight[: constants.SMALL]:
-        driver.finish(permit)
-    assert not driver.transitions
-    driver.now += 0.04
-    for permit in driver.in_flight[: constants.SMALL]:
-        driver.finish(permit)
-    assert driver.transitions[-1].cause is Signal.SATURATED
-    assert driver.transitions[-1].at == driver.now, "no tick came after the answer"
-    assert isinstance(driver.admit(key=b"/new"), Rejection)
-
-
 def test_a_pause_of_the_application_is_no_queue() -> None:
     """All were late when it went on, at whatever rank."""
     driver = Driver()
