@@ -459,13 +459,11 @@ class CircuitBreaker:
     @property
     def waiting(self) -> int:
         """Number of queued requests. If it is 0, `take_ready` need not be called."""
-        circuit = self.circuit
-        return circuit.room.waiting
+        return self.circuit.room.waiting
 
     def all_waiting(self) -> list[Permit]:
         """Return the permits of all requests that are queued, or held by a pause."""
-        circuit = self.circuit
-        return circuit.room.all_waiting()
+        return self.circuit.room.all_waiting()
 
     def patience_of(self, route: bytes) -> float:
         """Return how many seconds a GET of that route may take now: its patience."""

@@ -228,7 +228,7 @@ def _ceiling_lowered(circuit: Circuit, now: float) -> None:
 
 def _judge(circuit: Circuit, now: float, route: Route) -> None:
     failures = circuit.failures
-    if failures.nobody_listens:
+    if failures.refused_in_a_row >= constants.REFUSALS_IN_A_ROW:  # nobody listens
         circuit.fire(now, Signal.FAILING)
     elif failures.fails_alone(route, circuit.routes, now):
         circuit.open_route(now, route)

@@ -42,11 +42,6 @@ class Failures:
         self.refused_in_a_row = self.refused_in_a_row + 1 if refused else 0
         self.recent.failed += 1
 
-    @property
-    def nobody_listens(self) -> bool:
-        """Whether REFUSALS_IN_A_ROW connections in a row were refused."""
-        return self.refused_in_a_row >= constants.REFUSALS_IN_A_ROW
-
     def many(self, settings: BreakerSettings) -> bool:
         """Return whether enough of the recent outcomes are failures to open the circuit."""
         return self.recent.failing(
