@@ -24,7 +24,7 @@ PICTURE_BYTES_MAX = 200_000  # each; a clone should stay small
 CALM_S, STORM_S, DEAD_AFTER_S, DEAD_FOR_S = 60, 100, 25, 5
 AFTER_S = 35  # from when it is dead to the pictures: it has come back and works at its limit
 CALM_RPS, STORM_RPS = 250, 2000
-WIDTH, HEIGHT = 1200, 1300  # down to the figures
+WIDTH, HEIGHT = 1200, 1230  # down to the figures
 
 
 def retter(*arguments: str, **options: Any) -> "subprocess.Popen[str]":
