@@ -1,6 +1,7 @@
 """What one worker learns of sessions, another one knows before it looks at the next request."""
 
 from math import inf
+from random import Random
 
 import pytest
 
@@ -286,3 +287,23 @@ def test_a_name_that_is_longer_than_a_ring_is_not_told(one: Worker, other: Worke
 )
 def test_facts_come_as_they_were(facts: Facts) -> None:
     assert unpacked(packed(facts)) == facts
+
+
+def test_garbage_in_the_memory_neither_stops_a_worker_nor_teaches_it_anything(
+    shared: SharedMemory, one: Worker, other: Worker
+) -> None:
+    random = Random(1)
+    for numbers in (shared.learnt, shared.since):
+        for place in (1, 2, 3):
+            numbers[place] = random.getrandbits(62)
+    for ring in shared.sessions[1:]:
+        ring[:] = random.randbytes(ring.nbytes)
+    one.seen.learn_name(NAME)
+    one.sessions.look()
+    again = Worker(shared, 1)
+    again.sessions.look()
+    for place in (1, 2, 3):
+        shared.learnt[place] = shared.since[place] + random.randrange(1 << 20)
+    one.sessions.look()
+    assert one.seen.names == again.seen.names == {NAME}
+    assert not one.seen.shared and not len(one.lineages) and not len(one.seen.known)
