@@ -173,14 +173,14 @@ def one_of_two_workers(index: int) -> FakeProxy:
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_one_of_two_workers(index: int) -> None:
-    """Two workers that each take a ninth more carry 1.8 times what one process does."""
-    assert cost(lambda _: page(1), one_of_two_workers(index)) <= 1.1 * cost(lambda _: page(1))
+    """It looks at the other one's numbers, and writes its own."""
+    assert cost(lambda _: page(1), one_of_two_workers(index)) <= cost(lambda _: page(1)) + 215
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_form_for_one_of_two_workers(index: int) -> None:
     """It tells the other one what has changed."""
-    assert cost(lambda _: FORM, one_of_two_workers(index)) <= 1.45 * cost(lambda _: FORM)
+    assert cost(lambda _: FORM, one_of_two_workers(index)) <= cost(lambda _: FORM) + 1200
 
 
 @pytest.mark.parametrize("request_of", [lambda _: page(1), page], ids=["unchanged", "new"])
