@@ -46,6 +46,7 @@ FOREIGN: Final = {
     "--all", "--build", "--cap-drop", "--config", "--deploy-hook", "--kill-whom", "--name", "--now",
     "--read-only", "--signal", "--stop-timeout", "--user", "--workers", "--bind", "--keep-alive",
     "--no-install-recommends", "--ablate", "--ablation", "--set", "--svg", "--table", "--adapter",
+    "--first-seed", "--seeds", "--no-classic",
     "--quick", "--upgrade", "--away", "--only", "--peers",
     "--limit-request-line", "--raw", "--strict", "--wheel",
 }  # fmt: skip
