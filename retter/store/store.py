@@ -74,12 +74,17 @@ STEP_S_MIN: Final = 1.0
 KEPT_BYTES_MIN: Final = MIB
 
 
+def _step_s(age_max_s: float) -> float:
+    return min(STEP_S, max(STEP_S_MIN, age_max_s / STEPS_MIN))
+
+
 class ResponseStore:
     """Stored responses by owner and URL."""
 
     def __init__(self, rules: StoreRules) -> None:
         self._facts: HeadNotes[ResponseHead, tuple[Facts | None]] = HeadNotes()
         self._rules = rules
+        self._step_s = _step_s(rules.max_stale_s)
         self._shared = rules.policy is StorePolicy.RFC9111
         self.shelves = Shelves(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
         self._secret = rules.secret
@@ -103,6 +108,7 @@ class ResponseStore:
         """
         self._facts.known.clear()  # they depend on the rules too
         self._rules = rules
+        self._step_s = _step_s(rules.max_stale_s)
         self._counts.bytes_max = rules.bytes_max
         self.shelves.resize(rules.bytes_max, int(rules.bytes_max * rules.owner_share))
 
@@ -448,11 +454,7 @@ class ResponseStore:
         # An unchanged entry is written again only after the next step, so that its time on disk is
         # not too old when it is read again.
         if self.behind is not None:
-            step_s = again[AGE_MAX] / STEPS_MIN
-            if step_s > STEP_S:
-                step_s = STEP_S
-            elif step_s < STEP_S_MIN:
-                step_s = STEP_S_MIN
+            step_s = _step_s(again[AGE_MAX]) if self._shared else self._step_s
             if (
                 now // step_s != old[STORED_AT] // step_s
                 or again[SUPERSEDED] is not old[SUPERSEDED]
