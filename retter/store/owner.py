@@ -302,6 +302,10 @@ def _lasting_mark(keyed: blake2b, value: bytes) -> int:
 _as_number = Struct(">q").unpack
 _lengths = Struct(">II").pack
 _length = Struct(">I").pack
+# Nearly all values are shorter: to look a length up takes 100 instructions of the processor, and to
+# pack it 600.
+_SHORT: Final = 128
+_LENGTHS: Final = [_length(size) for size in range(_SHORT)]
 
 
 def _digest(rules: OwnerRules, parts: list[tuple[bytes, bytes, bytes]]) -> bytes:
@@ -339,7 +343,7 @@ def owner_of(request: RequestHead, url_sessions: list[bytes] | None, rules: Owne
         if len(identity_fields) == 1:
             name, value = identity_fields[0]
             if name == b"cookie":  # usually a browser with a cookie
-                return rules.cookie_owners.young.get(value) or _owner_of_cookies(value, rules)
+                return _owner_of_cookies(value, rules)
     credentials: list[tuple[bytes, bytes]] = []
     cookie_lines: list[bytes] = []
     kinds = rules.field_kinds
@@ -364,18 +368,6 @@ def _owner_of_cookies(line: bytes, rules: OwnerRules) -> Owner:
         if owner is None:
             owner = _owner([], [line], [], rules)
             memo.offer(line, owner)
-    return owner
-
-
-def _known_owner(hashed: bytes, line: bytes, rules: OwnerRules) -> Owner | None:
-    """Return the owner for whom these octets are hashed, if it is remembered.
-
-    The line is new. It will be remembered, too, if it comes again.
-    """
-    memo = rules.cookie_owners
-    owner = memo.young.get(hashed) or memo.get_old(hashed)
-    if owner is not None:
-        memo.offer(line, owner)
     return owner
 
 
@@ -535,8 +527,11 @@ def _owner_of_plain_line(line: bytes, rules: OwnerRules) -> Owner | None:
         if seen.shared:
             return None
         hashed = _counted(names, pieces)
-    owner = _known_owner(hashed, line, rules)
-    if owner is None:
+    memo = rules.cookie_owners
+    owner = memo.young.get(hashed) or memo.get_old(hashed)
+    if owner is not None:
+        memo.offer(line, owner)  # it is new, and is remembered if it comes again
+    else:
         hasher = rules.hasher.copy()
         hasher.update(hashed)
         digest = hasher.digest()
@@ -555,7 +550,8 @@ def _counted(names: _CookieNames, pieces: list[bytes]) -> bytes:
     hashed: list[bytes] = []
     for before, name, at, more in names.counted:
         value = pieces[at]
-        hashed += (before, _length(len(value) + more), name, value)
+        size = len(value) + more
+        hashed += (before, _LENGTHS[size] if size < _SHORT else _length(size), name, value)
     hashed.append(names.at_end)
     return b"".join(hashed)
 
@@ -583,8 +579,10 @@ def _owner_of_counted(
         elif kind is CREDENTIAL or looks_like(name) is CREDENTIAL:
             credentials.append((b"K", name, value))
     who = sessions + credentials if credentials else sessions
-    owner = _known_owner(counted, line, rules)
+    memo = rules.cookie_owners
+    owner = memo.young.get(counted) or memo.get_old(counted)
     if owner is not None:
+        memo.offer(line, owner)
         return owner
     marks = marks_of([value for _, _, value in who], rules) if who else ()
     anonymous = rules.anonymous_fallback

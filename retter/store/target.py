@@ -85,20 +85,36 @@ _DIGITS_ALIKE: Final = bytes.maketrans(_DIGITS, b"0" * len(_DIGITS))
 _DIGITS_CHANGED: Final = bytes.maketrans(_DIGITS, b"1234567890")
 
 
-class _Shape:
-    """The meaning of all targets that differ only in digits, where that makes no difference."""
+# Beginnings of routes that are remembered for a shape: `/v1`, `/v2`. Most shapes have none.
+BEGINNINGS_MAX: Final = 8
 
-    __slots__ = ("_route_end", "_route_start", "copied", "target")
+
+class _Shape:
+    """The meaning of all targets that differ only in digits, where that makes no difference.
+
+    Args:
+        target: Without a URL, and with the route if that is the same for all.
+        route: How the route follows from the digits otherwise (`_route_around`).
+    """
+
+    __slots__ = ("_by_beginning", "_route_end", "_route_start", "copied", "target")
 
     def __init__(self, target: Target, route: tuple[bytes, int, bytes]) -> None:
-        self.target = target  # without a URL, and with the route if that is the same for all
+        self.target = target
         self._route_start, self.copied, self._route_end = route
+        self._by_beginning: dict[bytes, Target] = {}
 
     def with_route_of(self, key: bytes) -> Target:
         """Return the meaning of a target whose route contains some of the digits."""
-        one = self.target
-        route = self._route_start + key[: self.copied] + self._route_end
-        return Target(one.method, one.host, b"", one.sessions, one.may_be_answered, route, 0)
+        beginning = key[: self.copied]
+        target = self._by_beginning.get(beginning)
+        if target is None:
+            one, route = self.target, self._route_start + beginning + self._route_end
+            target = Target(one.method, one.host, b"", [], one.may_be_answered, route, 0)
+            if len(self._by_beginning) >= BEGINNINGS_MAX:
+                self._by_beginning.clear()
+            self._by_beginning[beginning] = target
+        return target
 
 
 class Targets:
