@@ -271,9 +271,10 @@ class DownstreamConnection(Requester):
         services.counters.traffic[0] += size
         if self.work is None:
             parsed = self._memo.young.get(data) if size <= LOOKED_UP_BYTES_MAX else None
+            phase = self.phase  # not `self.phase`: mypy would take it for still true below
             if (
                 parsed is not None
-                and self.phase is _OPEN
+                and phase is _OPEN
                 and parsed.head.framing is _NO_BODY
                 and self.out.backlog is None
                 and self.requests.buffer is None
@@ -290,7 +291,7 @@ class DownstreamConnection(Requester):
                 self.deadline = _FOREVER
                 work = self.work = begin(services, self, parsed, now)
                 if work is None and self.phase is not _DECODING:
-                    out = self.out  # mypy, and so compiled code, takes the look above for true
+                    out = self.out  # for the same reason
                     if self.last:
                         self.end()
                     elif out.backlog is None:
