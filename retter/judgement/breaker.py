@@ -221,8 +221,8 @@ class SharedBreaker(CircuitBreaker):
         self._look(now)
         permit = _at_once(self, now, kind, route, key, has_stored, client)
         if permit is not None:
-            self._own += 1
-            self._words[self._word + IN_FLIGHT] = self._own
+            own = self._own = self._own + 1
+            self._words[self._word + IN_FLIGHT] = own
         return permit
 
     def admit_by_rules(
@@ -319,14 +319,16 @@ class SharedBreaker(CircuitBreaker):
 
     def finished_whole(self, now: float, permit: Permit) -> None:
         """See `CircuitBreaker.finished_whole`."""
+        own = self._own = self._own - 1
+        self._words[self._word + IN_FLIGHT] = own
         leader = self._leader
         if leader is None:
-            self.finished(now, permit, _OK)
-            return
-        _whole(self, now, permit)
-        self._own -= 1
-        self._words[self._word + IN_FLIGHT] = self._own
-        self._serial = leader.publish_changed(self.circuit, now) or self._serial
+            assert permit.phase is _IN_FLIGHT, f"{permit} cannot finish"
+            self._finished_here(now, permit, _OK)
+        else:
+            _whole(self, now, permit)
+            if serial := leader.publish_changed(self.circuit, now):
+                self._serial = serial
 
     def _finished_here(self, now: float, permit: Permit, outcome: Outcome) -> None:
         """Do the part of `finished` that is not the leader's."""
