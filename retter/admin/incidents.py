@@ -191,8 +191,8 @@ class Incidents:
         for one in whole[-KEPT_MAX:]:
             began, lasted_s = float(one["began"]), float(one["lasted_s"])
             # Earlier versions told one cause, and not whether it was calm.
-            known = {"causes": [], "calm": True, **one}
-            complete = {name: known[name] for name in _FIELDS}
+            known: dict[str, Any] = {"causes": [], "calm": True, **one}
+            complete: dict[str, Any] = {name: known[name] for name in _FIELDS}
             if complete["ended"] is None:
                 complete["ended"] = round(began + lasted_s, 3)
             earlier.append(complete)

@@ -423,7 +423,7 @@ class SharedBreaker(CircuitBreaker):
         self._others_at = [slot.word + IN_FLIGHT for slot in others]
         self._turn = len([slot for slot in others if slot.index < self._index])
         self._fresh = [slot.word for slot in others if memory.lives(slot.index, now, HELD_UP_S)]
-        leader_at = min([self._index, *[slot.index for slot in others]])
+        leader_at: int = min([self._index, *self.others_living])
         if leader_at != self._leader_at:
             self._leader_at = leader_at
             self._serial = self._tables_serial = 0

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError
-from typing import Final
+from typing import Final, cast
 
 from retter.base.ring import RingReader, RingWriter
 from retter.store.lineage import EARLIER_MAX, HEIRS_MAX, Facts, Place
@@ -177,7 +177,7 @@ class SharedSessions:
             return is_new
         try:
             if kind == _KNOWN:
-                _, table, mark, since = _known.unpack(message)
+                _, table, mark, since = cast("tuple[int, int, int, float]", _known.unpack(message))
                 self._know(mark, _TABLES[table], since)
                 return False
             if kind == _VALUE:
