@@ -13,6 +13,7 @@ import pytest
 from retter.breaker import Mode
 from retter.disk.known_keys import READS_PER_COPY
 from retter.disk.opening import open_shelf
+from tests.support.compiled import counts_lines
 from tests.support.disk import Immediately, disk_settings
 from tests.support.harness import FakePeer, FakeProxy, field, reply
 from tests.support.site_of_workers import SiteOfWorkers
@@ -123,6 +124,7 @@ class DiskSite(Site):
             store.free_some()
 
 
+@counts_lines  # compiled, one of the two takes next to none
 def test_a_page_of_the_disk_that_was_read_in_this_minute(tmp_path: Path) -> None:
     """It is read and verified each time, but unpacked and copied to memory only sometimes.
 
