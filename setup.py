@@ -30,7 +30,7 @@ MODULES = (
     "proxy/backlog", "proxy/bound_connections", "proxy/client_connection", "proxy/client_requests",
     "proxy/client_writer", "proxy/clients", "proxy/deadline_wheel", "proxy/delivery",
     "proxy/exchange", "proxy/goodness", "proxy/head_reader", "proxy/holders",
-    "proxy/idle_connections", "proxy/interfaces", "proxy/keeping", "proxy/learning",
+    "proxy/interfaces", "proxy/keeping", "proxy/learning",
     "proxy/local_answers", "proxy/peers", "proxy/redirect", "proxy/relay", "proxy/request",
     "proxy/request_body", "proxy/responses", "proxy/retries", "proxy/sampling", "proxy/services",
     "proxy/stored_choice", "proxy/time_limits", "proxy/tunnel", "proxy/upstream_connection",

@@ -1,7 +1,7 @@
 """The connections to the application that are open and unused: the one used last is taken first.
 
-This is apart from the pool because each request comes here, so it is compiled (setup.py): of a
-compiled request's 48,000 instructions of the processor, the pool's own code took 2,000.
+This is apart from the pool because each request comes here, and most need nothing else of it. It
+is not compiled (setup.py), as the pool is not: tests put other connections in.
 """
 
 from math import inf
