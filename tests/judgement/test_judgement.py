@@ -29,6 +29,7 @@ from retter.judgement.memory import (
     bytes_needed,
 )
 from retter.judgement.names import Names, name_of
+from tests.support.compiled import replaces_parts
 from tests.support.crew import TICK_S, Crew
 from tests.support.work import instructions_of
 
@@ -77,6 +78,7 @@ def test_a_leader_that_was_frozen_goes_on_from_what_was_learnt_meanwhile() -> No
     assert crew.states() == {State.OPEN}
 
 
+@replaces_parts
 @pytest.mark.parametrize("how", ["begins", "was frozen"])
 def test_nobody_follows_a_leader_before_it_has_published(
     how: str, monkeypatch: pytest.MonkeyPatch
