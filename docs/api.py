@@ -119,6 +119,16 @@ STATE: Final[tuple[Field, ...]] = (
     ),
     Field("workers[].worker", "integer", "with several `--workers`: its number", always=False),
     Field("workers[].pid", "integer", "its process", always=False),
+    Field("workers[].leads", "truth", "it judges for all", always=False),
+    Field("workers[].requests_rate", "number", "requests a second, of the last 10 s", always=False),
+    Field("workers[].in_flight", "integer", "its requests at the application", always=False),
+    Field("workers[].since", "number", "time of day at which it began", always=False),
+    Field(
+        "workers[].restarts",
+        "integer",
+        "workers before it with its number, since the supervisor began",
+        always=False,
+    ),
     Field("workers[].connections", "integer", "its client connections that are open", always=False),
     Field(
         "workers[].loop_lag_ms",

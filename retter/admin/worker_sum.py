@@ -7,10 +7,12 @@ from typing import Any, Final
 from retter.admin.history import Sample
 from retter.admin.whole import document_plus, plus, sample_plus
 from retter.admin.worker_figures import Board, Figures
+from retter.base.worker_place import WorkerPlace
 from retter.proxy.services import Services
 
 # What is told of each worker.
 _SHOWN: Final = ("pid", "connections", "memory", "loop_lag_ms")
+_SHOWN_ALONE: Final = ("requests_rate", "in_flight", "since", "restarts")
 
 
 class Whole:
@@ -18,10 +20,14 @@ class Whole:
 
     Attributes:
         tell: Writes the figures of this worker.
+        row: Returns what is told of this worker alone.
+        leader_place: Returns the place of the worker that judges for all.
     """
 
     def __init__(self, services: Services, board: Board) -> None:
         self.tell: Callable[[], None] = lambda: None
+        self.row: Callable[[], Figures] = dict
+        self.leader_place: Callable[[], int] = lambda: 0
         self._services = services
         self._board = board
 
@@ -42,24 +48,30 @@ class Whole:
     def add_document(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return the document of the state of this worker with the parts of all others."""
         present = self._present()
-        own = _shown(document)
+        own = _shown(document, self.row())
         document = document_plus(document, [one["document"] for one in present.values()])
         for figures in self._told():
             document["totals"] = plus(document["totals"], figures["totals"])
         document["supervisor"] = os.getppid()
+        leader, own_place = self.leader_place(), self._place
         document["workers"] = [
-            {"worker": self._index(-1), **own},
+            {"worker": own_place.index, "leads": own_place.place == leader, **own},
             *[
-                {"worker": self._index(place), **_shown({**one["document"], "pid": one["pid"]})}
+                {
+                    "worker": place % own_place.workers,
+                    "leads": place == leader,
+                    **_shown({**one["document"], "pid": one["pid"]}, one["worker"]),
+                }
                 for place, one in present.items()
             ],
         ]
         return document
 
-    def _index(self, place: int) -> int:
-        own = self._services.place
-        assert own is not None, "there are several workers"
-        return own.index if place < 0 else place % own.workers
+    @property
+    def _place(self) -> WorkerPlace:
+        place = self._services.place
+        assert place is not None, "there are several workers"
+        return place
 
     def counted(self) -> list[Sequence[Any]]:
         """Return the points of counters of all others.
@@ -77,8 +89,8 @@ class Whole:
     def each(self) -> Iterator[tuple[int, Figures]]:
         """Yield the other workers that live, by their numbers."""
         for place, figures in self._present().items():
-            yield self._index(place), figures["document"]
+            yield place % self._place.workers, figures["document"]
 
 
-def _shown(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: document[name] for name in _SHOWN}
+def _shown(document: dict[str, Any], alone: Figures) -> dict[str, Any]:
+    return {name: document[name] for name in _SHOWN} | {name: alone[name] for name in _SHOWN_ALONE}

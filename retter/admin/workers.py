@@ -1,6 +1,8 @@
 """What one of several workers tells the others of its figures."""
 
 import os
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -9,6 +11,7 @@ from retter.admin.watch import Watch
 from retter.admin.whole import Point, plus, points_plus, sample_plus
 from retter.admin.worker_figures import Board, Figures
 from retter.admin.worker_sum import Whole
+from retter.judgement.breaker import SharedBreaker
 from retter.proxy.proxy import Proxy
 from retter.proxy.services import Services
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from retter.admin.metrics import ProxyCollector
 
 _COUNTED: Final = ("counter", "histogram")
+
+# The requests of a worker are counted over so many seconds, as those of all are.
+RATE_S: Final = 10
 
 
 def points_of(families: "Iterable[Metric]", *, counted: bool) -> Iterator[Point]:
@@ -47,10 +53,40 @@ class Reporter:
         self._board = board
         self._metrics = metrics
         self._collector: ProxyCollector | None = None
+        breaker, now = services.breaker, services.loop.time()
+        assert isinstance(breaker, SharedBreaker), "there are several workers"
+        self._breaker = breaker
+        self._since = time.time() - (now - services.started_at)
+        # The requests of this process, second by second, with the time of each.
+        self._asked: deque[tuple[float, int]] = deque([(now, 0)], RATE_S + 1)
+        # The worker before this one may have been that of another RETTER, which is no restart.
+        before = board.before.get("worker", {})
+        again = before.get("supervisor") == os.getppid()
+        self._restarts = before["restarts"] + 1 if again else 0
 
     def on_second(self, now: float) -> None:
+        """Note what the last second brought, and write the present figures."""
+        self._asked.append((now, self._services.counters.requests))
+        self.write(now)
+
+    def write(self, now: float) -> None:
         """Write the present figures."""
         self._board.write(self.figures(now))
+
+    @property
+    def leader_place(self) -> int:
+        """The place of the worker that judges for all."""
+        return self._breaker.leader_place
+
+    def row(self) -> Figures:
+        """Return what is told of this worker alone."""
+        (began, before), (now, requests) = self._asked[0], self._asked[-1]
+        return {
+            "requests_rate": round((requests - before) / max(now - began, 1.0), 2),
+            "in_flight": self._breaker.own_in_flight,
+            "since": round(self._since, 3),
+            "restarts": self._restarts,
+        }
 
     def figures(self, now: float) -> Figures:
         """Return the figures of this worker, and what earlier ones at its place have counted."""
@@ -72,6 +108,7 @@ class Reporter:
             "gauges": gauges,
             "totals": plus(said, before["totals"]) if before else said,
             "document": parts,
+            "worker": {**self.row(), "supervisor": os.getppid()},
         }
 
     def _points(self) -> tuple[list[Point], list[Point]]:
@@ -110,10 +147,13 @@ def tell_figures(
     reporter = Reporter(services, watch, transitions, board, metrics=metrics)
     if leads:
         whole = Whole(services, board)
-        whole.tell = lambda: reporter.on_second(services.loop.time())
+        whole.tell = lambda: reporter.write(services.loop.time())
+        whole.row = reporter.row
+        whole.leader_place = lambda: reporter.leader_place
         if api is not None:
             api.whole = whole
         watch.history.add_others = whole.add_samples
         watch.history.begin_again(services.loop.time())
+    reporter.write(services.loop.time())  # one that dies in its first second was there, too
     proxy.ticker.on_second.append(reporter.on_second)
-    return reporter.on_second
+    return reporter.write

@@ -48,7 +48,7 @@ SECRETS_BYTES: Final = 1024
 
 # The number of this layout. A process of another version takes over the memory only if it has the
 # same one. Whoever changes anything that workers write there adds one.
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 
 # As many as the other boxes can tell at once (far/rounds.py).
 APPLIED_NUMBERS: Final = 4096

@@ -198,6 +198,16 @@ class SharedBreaker(CircuitBreaker):
         """Whether this worker judges for all."""
         return self._leader is not None
 
+    @property
+    def leader_place(self) -> int:
+        """The place of the worker that judges for all, as this worker knows it."""
+        return self._leader_at
+
+    @property
+    def own_in_flight(self) -> int:
+        """The number of requests of this worker that the application works on."""
+        return self._own
+
     # --- the decision ---
 
     def admit(

@@ -1,5 +1,6 @@
 """The figures of several workers: one of them answers for the whole."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -29,9 +30,8 @@ class Workers:
         self.second = self.start(1)
 
     def start(self, index: int) -> FakeAdmin:
-        admin = self.stack.enter_context(admin_of())
+        admin = self.stack.enter_context(admin_of(place=WorkerPlace(index, 2, index, self.shared)))
         proxy = admin.proxy.proxy
-        proxy.services.place = WorkerPlace(index, 2, index, self.shared)
         api = admin.admin.api if index == 0 else None
         tell_figures(proxy, admin.admin.watch, admin.admin.transitions, leads=index == 0, api=api)
         return admin
@@ -87,6 +87,36 @@ def test_each_worker_is_named_where_that_helps(workers: Workers) -> None:
         assert {labels for known, labels in found if known == name} == {
             (("worker", "0"),), (("worker", "1"),),
         }  # fmt: skip
+
+
+def test_each_worker_is_told_by_itself(workers: Workers) -> None:
+    workers.ask(workers.second, 15)
+    waits = workers.second.proxy.client(get("/slow"))
+    workers.second_passes()
+    first, second = workers.first.state()["workers"]
+    assert (first["leads"], second["leads"]) == (True, False)
+    assert (first["requests_rate"], second["requests_rate"]) == (0, 16)
+    assert (first["in_flight"], second["in_flight"]) == (0, 1)
+    assert abs(first["since"] - time.time()) < 3600 and (first["restarts"] == 0)
+    for _ in range(9):
+        workers.second_passes()
+    assert workers.first.state()["workers"][1]["requests_rate"] == 1.6
+    workers.second_passes()
+    assert workers.first.state()["workers"][1]["requests_rate"] == 0
+    waits.resets()
+
+
+def test_a_restart_is_counted_also_in_the_first_second_and_not_that_of_another_supervisor(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = workers.first.state()["workers"][1]["since"]
+    for _ in range(2):
+        workers.second = workers.start(1)
+    second = workers.first.state()["workers"][1]
+    assert second["restarts"] == 2 and second["since"] >= began
+    monkeypatch.setattr("os.getppid", lambda: 4242)
+    workers.second = workers.start(1)
+    assert workers.first.state()["workers"][1]["restarts"] == 0
 
 
 def test_amounts_are_those_of_the_workers_that_live(workers: Workers) -> None:

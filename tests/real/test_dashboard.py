@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -452,6 +454,69 @@ def test_nothing_sticks_out_at_the_side(look: Open, retter: Retter, width: int) 
         assert box["left"] >= 0 and box["right"] <= width, words
         assert box["height"] >= 24, words  # WCAG 2.2, 2.5.8
     watched.check()
+
+
+@pytest.fixture(scope="module")
+def several(browser: Any, shop: Shop) -> Iterator[Retter]:
+    program = Retter(shop, "--workers", "2")
+    yield program
+    program.stop()
+    program.kill()
+
+
+ROWS = "[...document.querySelectorAll('#worker-rows tr')].map((row) => row.innerText)"
+
+
+def test_each_of_several_workers_has_a_row(look: Open, several: Retter) -> None:
+    watched = look(several.admin_url)
+    page = watched.page
+    live(page)
+    page.locator("#worker-rows tr").nth(1).wait_for()
+    before = page.evaluate(ROWS)
+    assert (
+        "leads" in before[0]
+        and "leads" not in before[1]
+        and [row.split()[-1] for row in before] == ["0", "0"]
+    )
+    assert page.get_by_role("table", name="Workers").get_by_role("rowheader").count() == 2
+    pid = int(before[1].split()[1])
+    os.kill(pid, signal.SIGKILL)
+
+    def is_back() -> bool:
+        rows = page.evaluate(ROWS)
+        return len(rows) == 2 and str(pid) not in rows[1].split() and rows[1].split()[-1] == "1"
+
+    eventually(is_back, "the next worker has the row, with one restart")
+    watched.check()
+
+
+def test_a_single_process_has_no_rows_of_workers(look: Open, retter: Retter) -> None:
+    page = look(retter.admin_url).page
+    live(page)
+    shows(page, "#total", "[0-9]")
+    assert page.locator("#workers").is_hidden()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280, 2560])
+def test_the_rows_of_workers_fit_and_can_be_read(
+    look: Open, several: Retter, theme: str, width: int
+) -> None:
+    page = look(
+        several.admin_url,
+        color_scheme=theme,
+        viewport={"width": width, "height": 900},
+        bypass_csp=True,
+        reduced_motion="reduce",
+    ).page
+    live(page)
+    page.locator("#worker-rows tr").nth(1).wait_for()
+    table = "document.querySelector('#workers .scroll')"
+    assert page.evaluate(f"{table}.scrollWidth <= {table}.clientWidth"), "no need to scroll"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.evaluate(axe_source())
+    found = page.evaluate("axe.run('#workers').then((found) => found.violations)")
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"]]) for one in found] == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -305,6 +305,7 @@ function draw(s) {
   drawRoutes(s.routes);
   drawBusiest(s.busiest || []);
   drawTurns(s.turns || {});
+  drawWorkers(s.workers || []);
   drawIncidents(s.incidents);
   drawEvents(s.events);
   $("hints").replaceChildren(...(s.hints || []).map((one) => make("li", one)));
@@ -389,6 +390,20 @@ function drawTurns(turns) {
     const row = make("tr");
     row.append(make("td", one.client || one.kind), make("td", one.lane, one.lane === "heavy" ? "bad" : "muted"),
       make("td", one.demand.toFixed(2)), make("td", `${Math.round(100 * one.share)} %`));
+    return row;
+  }));
+}
+function drawWorkers(workers) {
+  $("workers").hidden = !workers.length;
+  $("worker-rows").replaceChildren(...workers.map((one) => {
+    const row = make("tr"), name = make("th", String(one.worker)), since = make("td");
+    name.scope = "row";
+    if (one.leads) name.append(" ", make("b", "leads"));
+    const time = timed(one.since), age = Date.now() / 1000 - one.since;
+    if (age > 86400) time.textContent = new Date(one.since * 1000).toLocaleDateString("en-GB", {day: "numeric", month: "short"});
+    since.append(time);
+    row.append(name, make("td", String(one.pid)), make("td", rate(one.requests_rate)), make("td", count(one.in_flight)),
+      since, make("td", count(one.restarts), one.restarts ? "" : "muted"));
     return row;
   }));
 }
