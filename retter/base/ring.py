@@ -18,6 +18,8 @@ _head = Struct("<qII")
 HEAD_BYTES: Final = _head.size
 _SKIP: Final = 0xFFFF_FFFF
 _ALIGNED: Final = 8
+# Checksums begin with it, so that new memory, all 0, is not an empty message at the beginning.
+_SEED: Final = 1
 
 # Another core may see the octets of a message later than the new head. It never takes longer than
 # this many looks.
@@ -60,7 +62,7 @@ class RingWriter:
                 _head.pack_into(ring, at, position, _SKIP, 0)
             position, at = position + room, 0
         begin = at + HEAD_BYTES
-        _head.pack_into(ring, at, position, len(payload), crc32(payload))
+        _head.pack_into(ring, at, position, len(payload), crc32(payload, _SEED))
         ring[begin : begin + len(payload)] = payload
         self._head[self._place] = position + size  # last: from now on others read it
         return position + size
@@ -119,6 +121,6 @@ class RingReader:
             return None, position + room
         begin = at + HEAD_BYTES
         payload = bytes(ring[begin : begin + length])
-        if len(payload) < length or crc32(payload) != checksum:
+        if len(payload) < length or crc32(payload, _SEED) != checksum:
             return None
         return payload, position + _filled_up(HEAD_BYTES + length)

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NoReturn, cast
 from urllib.parse import urlsplit
 
@@ -262,7 +263,10 @@ def _purge(client: AdminClient, options: argparse.Namespace) -> int:
     ):
         raise ConfigError("purge: give exactly one of a URL, --prefix, --session and --all")
     found = client.post("/api/purge", body)
-    text = words.purged(found["purged"], options.url or options.prefix or "")
+    state: dict[str, Any] = {}
+    with suppress(ControlError):  # it is done, whatever the next answer is
+        state = client.state()
+    text = words.purged(found["purged"], options.url or options.prefix or "", state)
     return _show(found, options, text)
 
 

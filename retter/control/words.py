@@ -77,14 +77,29 @@ def modes() -> str:
     return table(MODES.items())
 
 
-def purged(n: int, url: str) -> str:
+def purged(n: int, url: str, state: Document) -> str:
     """Return how many pages were dropped, with a hint if there were none."""
-    hint = (
-        ""
-        if n or not url or url.startswith("/")
-        else ("; were they requested with another host? /path matches any host")
-    )
-    return f"{pages(n)} dropped from the store{hint}\n"
+    elsewhere = [
+        words
+        for part, words in (
+            ("workers", "in other workers"),
+            ("disk", "in the store that all share" if "workers" in state else "on disk"),
+            ("shared", "at the other boxes"),
+        )
+        if part in state
+    ]
+    where = "memory" if elsewhere else "the store"
+    text = f"{pages(n)} dropped from {where}"
+    if elsewhere:
+        text += f"; those {_listed(elsewhere)} are dropped too, and not counted"
+    if not n and url and not url.startswith("/"):
+        text += "; were they requested with another host? /path matches any host"
+    return f"{textwrap.fill(text, COLUMNS_MAX)}\n"
+
+
+def _listed(words: list[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def clock(at: float, now: float) -> str:

@@ -128,7 +128,7 @@ class Ticker:
         if services.far is not None:
             services.far.tick(now)
         if services.sessions is not None:
-            services.sessions.look()
+            services.sessions.tick()
         if services.access_log is not None:
             services.access_log.flush()
 

@@ -18,6 +18,7 @@ values. `now` is monotonic seconds.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from math import inf
 from typing import Final, NamedTuple, Protocol
 
 # Remembered values: the present one of each visitor, and its heirs. 300 bytes each. The least
@@ -80,7 +81,7 @@ class _Value:
         self.parent = parent  # the value that it has replaced; b"" is none
         self.continued = False  # an heir continues its lineage
         self.heirs: list[bytes] = []
-        self.replaced_at = float("inf")
+        self.replaced_at = inf
 
 
 class Lineages:
@@ -217,7 +218,16 @@ class Lineages:
         before = self._values.get(parent)
         if place is not None and before is not None:
             self._replaced.append((before.replaced_at + OVERLAP_S, parent))
+            self._retire(-inf)  # a worker may only learn, and never begin a value itself
         return True
+
+    def missed(self) -> None:
+        """What another worker has told is lost: it may have decided who continues any lineage.
+
+        So each next heir begins a branch. Otherwise two values could have the same place.
+        """
+        for entry in self._values.values():
+            entry.continued = True
 
     def _place_of_heir(self, parent: bytes, may_continue: bool = True) -> Place:
         before = self._values.get(parent)

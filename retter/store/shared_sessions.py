@@ -5,6 +5,9 @@ learnt of sessions from a response, before that response is sent: names and valu
 application sets, values that visitors share, sessions in use, and the values of rolling sessions
 (lineage.py). All others read it before they look at a request head that they do not know.
 
+A worker that was too slow, or begins late, has missed messages. It asks the others to tell names
+and shared values again, and lets no value continue a lineage that another one may continue already.
+
 Only keyed hashes are told, besides names of cookies. Pure: the memory and the lock are the
 caller's.
 """
@@ -27,6 +30,7 @@ _BEGUN: Final = 3  # a value, set for a visitor who did not have it
 _SHARED: Final = 4  # a value that several visitors have
 _KNOWN: Final = 5  # a session as it stands in a table of known_sessions.py
 _VALUE: Final = 6  # a value of a rolling session
+_MISSED: Final = 7  # its writer has missed messages
 
 _TABLES: Final = ("given", "issued", "kept")
 
@@ -40,6 +44,9 @@ _HAS_PARENT: Final = 4
 
 # A new worker reads the last half of each ring. Places where messages begin are noted so often.
 _NOTES: Final = 8
+
+# What is told again at a tick: 3 KB. So nobody misses messages because of this.
+_AGAIN_MAX: Final = 64
 
 
 class SharedSessions:
@@ -81,6 +88,8 @@ class SharedSessions:
         self._applies = False
         self._is_new = False  # owners of requests may have changed
         self._seen_heads = b""
+        self._is_asked = False  # another worker has missed messages
+        self._again: list[bytes] = []  # what is told again
         own = RingReader(rings[place], heads, place, since[place])
         self._readers = [
             RingReader(ring, heads, at, since[at]) for at, ring in enumerate(rings) if at != place
@@ -88,6 +97,8 @@ class SharedSessions:
         self._read([own, *self._readers])  # what was learnt before this worker began
         rules.seen.told = rules.seen.known.told = self
         rules.lineages.others = self
+        if any(since):  # the beginning of a ring is not read
+            self._missed()
 
     # -- what this worker learns
 
@@ -152,19 +163,43 @@ class SharedSessions:
             self._is_new = False
             self._forget()
 
+    def tick(self) -> None:
+        """Learn what is new, and tell again what others have missed. Call it on every tick."""
+        self.look()
+        if self._is_asked and not self._again:
+            self._is_asked = False
+            self._again = [
+                *[bytes([_NAME]) + name for name in self._seen.names],
+                *[bytes([_ROLLING]) + name for name in self._lineages.names],
+                *[bytes([_SHARED]) + session for session in self._seen.shared],
+            ]
+        if self._again:
+            for message in self._again[-_AGAIN_MAX:]:
+                self._tell(message)
+            del self._again[-_AGAIN_MAX:]
+
     def _look(self) -> None:
         if self._heads.tobytes() != self._seen_heads:
             self._seen_heads = self._heads.tobytes()
             self._read(self._readers)
 
     def _read(self, readers: list[RingReader]) -> None:
+        has_missed = False
         self._applies = True
         try:
             for reader in readers:
-                for message in reader.read() or ():
+                messages = reader.read()
+                has_missed |= messages is None
+                for message in messages or ():
                     self._is_new |= self._learn(message)
         finally:
             self._applies = False
+        if has_missed:
+            self._missed()
+
+    def _missed(self) -> None:
+        self._lineages.missed()
+        self._tell(bytes([_MISSED]))
 
     def _learn(self, message: bytes) -> bool:
         """Learn a message; return whether the owners of requests may have changed."""
@@ -175,6 +210,9 @@ class SharedSessions:
             is_new = rest not in lineages.names
             lineages.names.add(rest)
             return is_new
+        if kind == _MISSED:
+            self._is_asked = True
+            return False
         try:
             if kind == _KNOWN:
                 _, table, mark, since = cast("tuple[int, int, int, float]", _known.unpack(message))

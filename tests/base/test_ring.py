@@ -52,6 +52,14 @@ def test_a_reader_gets_all_messages_in_order_or_knows_that_some_are_missing(
         assert found == waiting, "there was room for all of them"
 
 
+def test_memory_that_is_not_written_yet_is_no_message() -> None:
+    """Another core may see the head before the octets of the first message."""
+    ring = Ring()
+    reader = ring.reader()
+    ring.heads[1] = HEAD_BYTES
+    assert reader.read() is None
+
+
 @given(st.binary(max_size=64), st.integers(0, HEAD_BYTES + 63), st.integers(1, 255))
 def test_octets_that_were_not_written_as_a_message_are_none(
     message: bytes, at: int, changed: int

@@ -188,21 +188,44 @@ def test_why_the_application_cannot_be_reached_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "url", "said"),
+    ("n", "url", "parts", "said"),
     [
-        (2, "http://a.example/b", "2 pages dropped from the store\n"),
-        (0, "/b", "0 pages dropped from the store\n"),
-        (0, "", "0 pages dropped from the store\n"),
+        (2, "http://a.example/b", "", "2 pages dropped from the store"),
+        (0, "/b", "", "0 pages dropped from the store"),
+        (0, "", "", "0 pages dropped from the store"),
         (
             0,
             "http://a.example/b",
+            "",
             "0 pages dropped from the store; were they requested with another host? "
-            "/path matches any host\n",
+            "/path matches any host",
+        ),
+        (
+            0,
+            "/b",
+            "disk",
+            "0 pages dropped from memory; those on disk are dropped too, and not counted",
+        ),
+        (
+            1,
+            "/b",
+            "disk shared",
+            "1 page dropped from memory; those on disk and at the other boxes are dropped too, "
+            "and not counted",
+        ),
+        (
+            1,
+            "/b",
+            "disk shared workers",
+            "1 page dropped from memory; those in other workers, in the store that all share and "
+            "at the other boxes are dropped too, and not counted",
         ),
     ],
 )
-def test_what_was_purged_is_said_with_what_may_have_been_meant(n: int, url: str, said: str) -> None:
-    assert words.purged(n, url) == said
+def test_what_was_purged_is_said_with_what_may_have_been_meant(
+    n: int, url: str, parts: str, said: str
+) -> None:
+    assert words.purged(n, url, dict.fromkeys(parts.split())).split() == said.split()
 
 
 def test_a_day_ago_is_said_with_its_date() -> None:

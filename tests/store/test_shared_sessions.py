@@ -7,7 +7,7 @@ import pytest
 
 from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.store.known_sessions import GIVEN_MAX, ISSUED, ISSUED_MAX, KEPT, KEPT_S, UNKNOWN
-from retter.store.lineage import HEIRS_MAX, OVERLAP_S, Facts, Place
+from retter.store.lineage import HEIRS_MAX, OVERLAP_S, VALUES_MAX, Facts, Place
 from retter.store.owner import OwnerRules
 from retter.store.shared_sessions import SharedSessions, packed, unpacked
 from tests.support.stores import SECRET
@@ -259,6 +259,67 @@ def test_who_missed_messages_goes_on_with_the_next_ones(one: Worker, other: Work
     other.sessions.look()
     one.lineages.begin(NAME, OLD, 0.0)
     assert other.place_of(OLD) == one.place_of(OLD)
+
+
+def overwrite(one: Worker) -> None:
+    """Tell so much that what was told before is overwritten."""
+    for number in range(1, 9000):
+        one.lineages.begin(NAME, number.to_bytes(16), 2.0)
+
+
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_who_missed_which_value_goes_on_gives_its_place_to_no_other_one(
+    shared: SharedMemory, one: Worker, other: Worker, begins_anew: bool
+) -> None:
+    """Otherwise whoever planted the old value in a browser reads what the visitor stores."""
+    one.lineages.begin(NAME, OLD, 0.0)
+    other.sessions.look()
+    other.lineages.inherit(OLD, NEW, 1.0)
+    other.lineages.inherit(OLD, NEWER, 1.0)
+    place = one.place_of(NEW)
+    assert place is not None
+    overwrite(one)
+    late = Worker(shared, 1) if begins_anew else other
+    branch = late.place_of(NEWER)
+    assert branch is not None
+    assert branch.lineage != place.lineage
+    assert place.lineage not in {lineage for lineage, until in branch.earlier if until > 0}
+
+
+@pytest.mark.parametrize("begins_anew", [False, True])
+def test_names_and_shared_values_are_told_again_to_whoever_missed_them(
+    shared: SharedMemory, one: Worker, other: Worker, begins_anew: bool
+) -> None:
+    """Otherwise a value that many visitors have is a session there, and their pages are mixed."""
+    names = {b"name-%d" % number for number in range(100)}
+    for name in names:
+        one.seen.learn_name(name)
+    one.seen.issued(OLD)
+    one.seen.issued(OLD)
+    overwrite(one)
+    late = Worker(shared, 1) if begins_anew else other
+    late.sessions.tick()
+    assert OLD not in late.seen.shared
+    for _ in range(4):
+        one.sessions.tick()
+        late.sessions.tick()
+    assert OLD in late.seen.shared
+    assert late.seen.names == names
+    before = shared.learnt[0]
+    one.sessions.tick()
+    assert shared.learnt[0] == before  # it is told once
+
+
+def test_who_only_learns_forgets_which_values_were_replaced(one: Worker, other: Worker) -> None:
+    value = bytes(16)
+    one.lineages.begin(NAME, value, 0.0)
+    for number in range(1, VALUES_MAX + 1000):
+        heir = number.to_bytes(16)
+        one.lineages.inherit(value, heir, number)
+        one.place_of(heir)
+        other.sessions.look()
+        value = heir
+    assert len(other.lineages._replaced) <= VALUES_MAX
 
 
 @pytest.mark.parametrize(
