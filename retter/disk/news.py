@@ -90,6 +90,11 @@ class News:
     # -- what this worker removes
 
     @property
+    def message_bytes_max(self) -> int:
+        """The largest message: several of them fit into a ring."""
+        return self._writer.message_bytes_max
+
+    @property
     def position(self) -> int:
         """Up to where this worker has told what it removed."""
         return self._writer.head

@@ -24,6 +24,12 @@ from retter.store.write_behind import (
     marked_superseded,
 )
 
+# A stranger can send a POST to five URLs of 16 KB in the time between two looks of another worker,
+# and to have missed news costs that worker all that is stored near it. So of the longer keys, no
+# more is told in a tenth of a second (two looks) than a quarter of a ring.
+LONG_KEY_BYTES: Final = 512
+LONG_KEYS_EVERY_S: Final = 0.1
+
 # Called directly for each response that is read from the database: `super()` costs 0.1 us.
 _fetch: Final = WriteBehind.fetch
 
@@ -43,6 +49,8 @@ class SharedBehind(WriteBehind):
         self._news = news
         self._applies = False  # what another worker has removed
         self._position = 0  # of the news that the batch under way has
+        self._long_until = 0.0
+        self._long_bytes = 0  # of longer keys that were told, until then
         self._read_until: dict[int, int] = {}  # positions in the news of others, for that batch
 
     # -- what this worker removes
@@ -55,14 +63,22 @@ class SharedBehind(WriteBehind):
     def supersede(self, key: bytes, now: float) -> None:
         """Note that an unsafe method has invalidated the entries of a key.
 
-        Also of one that is not in the database: another worker may be about to commit it.
+        Also of one that is not in the database: another worker may be about to commit it. If many
+        longer keys are invalidated, the others may show an older version of these.
         """
         removals = Removals(superseded={key})
-        self._tell(removals)
+        if len(key) <= LONG_KEY_BYTES or self._applies or self._has_room(key, now):
+            self._tell(removals)
         waits = self._slots.get(key)
         if waits is not None:
             self._slots[key] = waits._replace(slot=marked_superseded(waits.slot))
         self._take_back(removals, now)
+
+    def _has_room(self, key: bytes, now: float) -> bool:
+        if now >= self._long_until:
+            self._long_until, self._long_bytes = now + LONG_KEYS_EVERY_S, 0
+        self._long_bytes += 2 * len(key)  # as packed_removals() writes it
+        return self._long_bytes <= self._news.message_bytes_max
 
     def drop_owners(self, owners: Iterable[bytes], marks: Iterable[int], now: float) -> None:
         """Remove all entries of these owners, because a session has begun or ended."""

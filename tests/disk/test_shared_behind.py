@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from retter.base.shared_memory import SharedMemory
+from retter.base.shared_memory import SharedMemory, bytes_for, divided
 from retter.disk.news import FORGET_EVERY_S, KEPT_S, News
-from retter.disk.shared_behind import NoShelf, SharedBehind, follow
+from retter.disk.shared_behind import LONG_KEYS_EVERY_S, NoShelf, SharedBehind, follow
 from retter.http.message import RequestHead
 from retter.store.rules import StoreRules
 from retter.store.shared_store import SharedStore
@@ -352,6 +352,33 @@ def test_a_worker_that_missed_news_drops_everything() -> None:
     store = world.processes[1].store
     assert store.shelves.slots
     assert store.find(world.identity, PAGE, world.now) is None and not store.shelves.slots
+
+
+def test_changes_of_long_urls_do_not_push_out_what_another_worker_must_know() -> None:
+    """Else a stranger empties the store near each other worker with five requests."""
+    shared = divided(memoryview(bytearray(bytes_for(2))), 2)
+    stores: list[SharedStore] = []
+    for place in range(2):
+        news = News(shared, place)
+        behind = SharedBehind(NoShelf(), news)
+        store = SharedStore(StoreRules(secret=SECRET), news)
+        store.put_behind(behind)
+        follow(store, news, behind)
+        stores.append(store)
+    one, other = stores
+    page, changed, long = (
+        request(ALICE, target=target) for target in (b"/page", b"/changed", b"/" + b"a" * 16_000)
+    )
+    for each in (page, changed, long):
+        other.put(who(each), each, response(), b"page", 10.0, 10.0)
+    for number in range(100):
+        one.invalidation.supersede(who(page), [b"a.b/%d" % number + b"x" * 16_000], 11.0)
+    one.invalidation.supersede(who(changed), [who(changed).url], 11.0)
+    assert other.lookup(who(page), page, 11.0) is not None
+    assert other.lookup(who(changed), changed, 11.0) is None
+    one.invalidation.supersede(who(long), [who(long).url], 11.0 + LONG_KEYS_EVERY_S)
+    assert other.lookup(who(long), long, 11.2) is None, "a few of them are told"
+    assert other.lookup(who(long), long, 11.2, superseded=True) is not None
 
 
 def test_without_a_database_workers_still_hear_of_each_other() -> None:
