@@ -97,6 +97,17 @@ class Telling:
             self.noted += 1
             self._told.append((at, self._under_way))
             self._under_way = None
+            self._forget_told(at)
+
+    def _forget_told(self, now: float) -> None:
+        """Forget what would not be told again."""
+        told = self._told
+        while told[0][0] < now - TELL_AGAIN_S:
+            told.popleft()
+        # A stranger can have URLs of 16 KB marked. Of too many, `removed` would forget all.
+        if sum([len(message.removals.superseded) for _, message in told]) > UNTOLD_MAX:
+            for _, message in told:
+                message.removals.superseded = set()
 
     def failed(self) -> None:
         """Tell what was under way with the next message, before what has happened since."""

@@ -1,0 +1,31 @@
+"""What a box has to tell is bounded, also what it may have to tell again."""
+
+from retter.far.telling import TELL_AGAIN_S, UNTOLD_MAX, Telling
+from retter.store.write_behind import Removals
+
+
+def tell(telling: Telling, removals: Removals, at: float) -> None:
+    """Tell removals to a server that gets them."""
+    telling.removed(removals)
+    telling.take()
+    telling.done(at)
+
+
+def test_what_was_told_long_ago_is_forgotten() -> None:
+    telling = Telling("box")
+    for number in range(100):
+        tell(telling, Removals(keys={b"*a.b/%d" % number}), float(number))
+    assert len(telling._told) == TELL_AGAIN_S + 1
+    telling.again(99.0)
+    assert telling.untold.keys == {b"*a.b/%d" % number for number in range(69, 100)}
+
+
+def test_marks_of_more_changed_urls_than_can_be_told_again_are_not_remembered() -> None:
+    """Each may be 16 KB long, and any stranger can send a POST."""
+    telling = Telling("box")
+    for number in range(10):
+        some = {b"*a.b/%d" % (number * 1000 + one) for one in range(1000)}
+        tell(telling, Removals(superseded=some, owners={b"%d" % number}), number / 10)
+    assert sum([len(one.removals.superseded) for _, one in telling._told]) <= UNTOLD_MAX
+    telling.again(1.0)
+    assert telling.untold.owners == {b"%d" % number for number in range(10)}
